@@ -1,0 +1,134 @@
+"""nnc as one of the systems that are compared, and the source of weights and data for the others.
+
+In: a workload. Out: a `Runner` with `step`, `reset` and `loss`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from products import PRODUCTS
+from workloads import Workload
+
+from nnc.compiler.affine import affine, is_affine
+from nnc.compiler.ir import Equation, Expr, System
+from nnc.compiler.passes.simplify import simplify
+from nnc.compiler.plan_text import contraction, flops
+from nnc.compiler.program import forward
+from nnc.dsl.check import load_source
+from nnc.dsl.diagnostics import Report
+from nnc.dsl.source import Source
+from nnc.runtime.bench import draw
+from nnc.runtime.device import DEVICES
+from nnc.runtime.executor import Bound, Executor
+from nnc.runtime.feeding import fields_of
+from nnc.runtime.project import project_of_text, setup_of
+from nnc.runtime.settings import Assignment
+
+SEED = 1
+
+
+def executor_of(workload: Workload, threads: int) -> Executor:
+    """The programs of a workload's model."""
+    batch = [Assignment("batch", str(workload.batch))]
+    project = project_of_text(workload.text, f"{workload.model}.nn", None, batch)
+    return Executor(setup_of(project, None), DEVICES["cpu"](threads), SEED)
+
+
+def work(equations: Iterable[Equation], system: System) -> float:
+    """10^9 operations in products."""
+    return sum(useful(equation, system) for equation in equations) / 1e9
+
+
+def useful(equation: Equation, system: System) -> float:
+    """Operations of a product of two tensors, without those known to be outside of either (the
+    taps beyond a border): two for each point; 0 for everything else."""
+    if contraction(equation) is None:
+        return 0.0
+    share = 1.0
+    for read in equation.reads:
+        if read.other is None:
+            continue
+        for place, size in zip(read.index, system.tensors[read.tensor].shape, strict=True):
+            share *= share_inside(place, size, equation.sizes)
+    return flops(equation) * share
+
+
+def share_inside(place: Expr, size: int, sizes: dict[str, int]) -> float:
+    """For how many of the values of its indices a place lies inside; all, if it is not affine."""
+    form = affine(place)
+    if not form.coefficients or not is_affine(place):
+        return 1.0
+    values = np.array(form.constant)
+    for index, factor in form.coefficients.items():
+        values = np.add.outer(values, factor * np.arange(sizes[index.name]))
+    return float(np.mean((values >= 0) & (values < size)))
+
+
+class Runner:
+    """A training step or a prediction on fixed data."""
+
+    def __init__(self, workload: Workload, threads: int):
+        self.executor = executor_of(workload, threads)
+        self.training = workload.kind == "train"
+        self.first = {name: array.copy() for name, array in self.executor.values.items()}
+        make = self.executor.training if self.training else self.executor.prediction
+        self.bound: Bound = make(workload.batch)
+        draw(self.bound.system, dict(self.bound.fields), np.random.default_rng(SEED))
+        self.number = 0
+        self.gflop = work(self.bound.system.equations, self.bound.system)
+
+    def step(self) -> None:
+        self.number += 1
+        self.bound.step[...] = self.number
+        self.bound.program.run()
+
+    def loss(self) -> float:
+        """Of the last step; for a prediction the mean of its results."""
+        return float(np.mean(next(iter(self.bound.results.values()))))
+
+    def reset(self) -> None:
+        """Back to the first weights."""
+        self.bound.adopt(self.first)
+        self.number = 0
+
+    @property
+    def arena(self) -> int:
+        return getattr(self.bound.program, "plan", None) and self.bound.program.plan.arena_bytes
+
+    def export(self, path: Path) -> None:
+        """The data, and the first weights in the order of their declaration."""
+        names = [t.name for t in self.executor.system.of_kind("param")]
+        weights = {f"weight{n:03}": self.first[name] for n, name in enumerate(names)}
+        np.savez(path, **weights, **dict(self.bound.fields))
+
+
+class ProductRunner:
+    """One sum of products."""
+
+    def __init__(self, workload: Workload, threads: int):
+        product = PRODUCTS[workload.model]
+        report = Report()
+        checked = load_source(Source("product.nn", product.text), report)
+        report.check()
+        system = simplify(forward(checked.definitions, "Product", {}))
+        self.program = DEVICES["cpu"](threads)(system)
+        rng = np.random.default_rng(SEED)
+        self.inputs = {t.name: self.program.arrays[t.name] for t in fields_of(system)}
+        for array in self.inputs.values():
+            array[...] = rng.uniform(-1, 1, array.shape)
+        self.gflop, self.arena = product.flops / 1e9, self.program.plan.arena_bytes
+        self.step = self.program.run
+
+    def loss(self) -> float:
+        """A number that is wrong if the result is."""
+        y = self.program.arrays["y"]
+        return float(np.mean(np.abs(y)))
+
+    def reset(self) -> None:
+        """Nothing changes."""
+
+    def export(self, path: Path) -> None:
+        np.savez(path, **self.inputs)

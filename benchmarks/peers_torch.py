@@ -1,0 +1,232 @@
+"""The same models and products in PyTorch, as its users write them: eager, and compiled.
+
+In: a workload and a file with data and nnc's first weights. Out: runners as in `nnc_side.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from workloads import RATE, Workload, canonical
+
+HEADS = 4
+
+
+def runner(workload: Workload, path: Path, threads: int, compiled: bool):
+    """A runner for the workload."""
+    torch.set_num_threads(threads)
+    arrays = dict(np.load(path))
+    if workload.kind == "product":
+        return ProductRunner(workload.model, arrays, compiled)
+    given = [torch.from_numpy(w).clone() for w in canonical(workload.model, weights(arrays))]
+    net = NETS[workload.model](given)
+    fields = [torch.from_numpy(a) for n, a in arrays.items() if not n.startswith("weight")]
+    make = TrainingRunner if workload.kind == "train" else PredictingRunner
+    return make(net, fields, compiled)
+
+
+def weights(arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """nnc's parameters in the order of their declaration."""
+    return [arrays[name] for name in sorted(arrays) if name.startswith("weight")]
+
+
+class TrainingRunner:
+    """Cross entropy and Adam."""
+
+    def __init__(self, net: nn.Module, fields: list[torch.Tensor], compiled: bool):
+        self.net, (self.x, target) = net, fields
+        self.target = target.long().reshape(-1)
+        self.first = {k: v.clone() for k, v in net.state_dict().items()}
+        self.forward = torch.compile(self.compute) if compiled else self.compute
+        self.reset()
+
+    def compute(self) -> torch.Tensor:
+        logits = self.net(self.x)
+        return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), self.target)
+
+    def step(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        self.last = self.forward()
+        self.last.backward()
+        self.optimizer.step()
+
+    def loss(self) -> float:
+        return self.last.item()
+
+    def reset(self) -> None:
+        self.net.load_state_dict(self.first)
+        learnt = [p for p in self.net.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.Adam(learnt, lr=RATE, fused=True)
+
+
+class PredictingRunner:
+    """The model's result."""
+
+    def __init__(self, net: nn.Module, fields: list[torch.Tensor], compiled: bool):
+        net.eval()
+        self.x = fields[0]
+        self.net = torch.compile(net) if compiled else net
+
+    @torch.inference_mode()
+    def step(self) -> None:
+        self.last = self.net(self.x)
+
+    def loss(self) -> float:
+        return self.last.mean().item()
+
+    def reset(self) -> None:
+        """Nothing changes."""
+
+
+# --- models ---------------------------------------------------------------------------------------
+
+
+def linear(w: torch.Tensor, b: torch.Tensor) -> nn.Linear:
+    layer = nn.Linear(*w.shape)
+    layer.weight.data, layer.bias.data = w.t().contiguous(), b
+    return layer
+
+
+def mlp(given: list[torch.Tensor]) -> nn.Module:
+    w1, b1, w2, b2, w3, b3 = given
+    return nn.Sequential(
+        linear(w1, b1), nn.ReLU(), linear(w2, b2), nn.ReLU(), linear(w3, b3)
+    )  # fmt: skip
+
+
+class Cnn(nn.Module):
+    """The data comes as [batch, height, width, channels]; all is kept in that order."""
+
+    def __init__(self, given: list[torch.Tensor]):
+        super().__init__()
+        layers: list[nn.Module] = []
+        for number in range(3):
+            k, b = given[2 * number : 2 * number + 2]
+            conv = nn.Conv2d(k.shape[2], k.shape[3], 3)
+            conv.weight.data = k.permute(3, 2, 0, 1).contiguous()
+            conv.bias.data = b
+            layers += [conv, nn.ReLU()] + [nn.MaxPool2d(2)] * (number < 2)
+        self.features = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+        self.head = nn.Sequential(linear(*given[6:8]), nn.ReLU(), linear(*given[8:]))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        x = self.features(image.permute(0, 3, 1, 2))
+        return self.head(x.permute(0, 2, 3, 1).flatten(1))
+
+
+class Recurrent(nn.Module):
+    """Embedding, RNN or LSTM, head."""
+
+    def __init__(self, kind: type[nn.RNNBase], given: list[torch.Tensor]):
+        super().__init__()
+        table, w, u, b, head_w, head_b = given
+        self.embedding = nn.Embedding.from_pretrained(table, freeze=False)
+        self.cell = kind(w.shape[0], u.shape[0], batch_first=True)
+        self.cell.weight_ih_l0.data = w.t().contiguous()
+        self.cell.weight_hh_l0.data = u.t().contiguous()
+        self.cell.bias_ih_l0.data = b
+        self.cell.bias_hh_l0.data = torch.zeros_like(b)
+        self.cell.bias_hh_l0.requires_grad_(False)  # there is one bias
+        self.head = linear(head_w, head_b)
+
+    def forward(self, token: torch.Tensor) -> torch.Tensor:
+        return self.head(self.cell(self.embedding(token))[0])
+
+
+def norm(scale: torch.Tensor, shift: torch.Tensor) -> nn.LayerNorm:
+    layer = nn.LayerNorm(len(scale))
+    layer.weight.data, layer.bias.data = scale, shift
+    return layer
+
+
+class Block(nn.Module):
+    def __init__(self, given: list[torch.Tensor]):
+        super().__init__()
+        self.norm1, self.qkv = norm(*given[:2]), linear(*given[2:4])
+        self.join, self.norm2 = linear(*given[4:6]), norm(*given[6:8])
+        self.up, self.down = linear(*given[8:10]), linear(*given[10:])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        b, t, d = x.shape
+        qkv = self.qkv(self.norm1(x)).view(b, t, 3, HEADS, d // HEADS).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(*qkv.unbind(), is_causal=True)
+        x = x + self.join(y.transpose(1, 2).reshape(b, t, d))
+        return x + self.down(F.gelu(self.up(self.norm2(x))))
+
+
+class Gpt(nn.Module):
+    def __init__(self, given: list[torch.Tensor]):
+        super().__init__()
+        self.table = nn.Embedding.from_pretrained(given[0], freeze=False)
+        self.places = nn.Parameter(given[1])
+        blocks = range(2, len(given) - 4, 12)
+        self.blocks = nn.Sequential(*(Block(given[n : n + 12]) for n in blocks))
+        self.norm, self.head = norm(*given[-4:-2]), linear(*given[-2:])
+
+    def forward(self, token: torch.Tensor) -> torch.Tensor:
+        x = self.table(token) + self.places[: token.shape[1]]
+        return self.head(self.norm(self.blocks(x)))
+
+
+NETS = {
+    "mlp": mlp,
+    "cnn": Cnn,
+    "rnn": lambda given: Recurrent(nn.RNN, given),
+    "lstm": lambda given: Recurrent(nn.LSTM, given),
+    "gpt": Gpt,
+}
+
+
+# --- products -------------------------------------------------------------------------------------
+
+
+def conv(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return F.conv2d(a, b)
+
+
+def conv_data(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    shape = (len(a), b.shape[1], a.shape[2] + 2, a.shape[3] + 2)
+    return torch.nn.grad.conv2d_input(shape, b, a)
+
+
+def conv_weight(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return torch.nn.grad.conv2d_weight(a, (b.shape[1], a.shape[1], 3, 3), b)
+
+
+OPERATIONS = {
+    "square1024": lambda a, b: a @ b,
+    "mlp_forward": lambda a, b: a @ b,
+    "mlp_data": lambda a, b: a @ b.t(),
+    "mlp_weight": lambda a, b: a.t() @ b,
+    "cnn_forward": conv,
+    "cnn_data": conv_data,
+    "cnn_weight": conv_weight,
+    "cnn_first": conv,
+}
+
+
+class ProductRunner:
+    """One product by the library that PyTorch calls (MKL or oneDNN)."""
+
+    def __init__(self, name: str, arrays: dict[str, np.ndarray], compiled: bool):
+        self.a, self.b = (torch.from_numpy(arrays[n]) for n in "ab")
+        if name.startswith("cnn"):
+            self.a = self.a.permute(0, 3, 1, 2)  # keeps its order in memory: channels last
+            places = (0, 3, 1, 2) if name == "cnn_weight" else (3, 2, 0, 1)
+            self.b = self.b.permute(*places).contiguous(memory_format=torch.channels_last)
+        operation = OPERATIONS[name]
+        self.operation = torch.compile(operation) if compiled else operation
+
+    @torch.inference_mode()
+    def step(self) -> None:
+        self.last = self.operation(self.a, self.b)
+
+    def loss(self) -> float:
+        return self.last.abs().mean().item()
+
+    def reset(self) -> None:
+        """Nothing changes."""

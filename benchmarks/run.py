@@ -1,0 +1,113 @@
+"""nnc beside PyTorch, JAX and TensorFlow: `pip install '.[bench]' && python benchmarks/run.py`.
+
+In: the command line. Out: a table on stdout, and table, figures and plot in `results/`. Systems
+that are not installed are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+from contest import Outcome, contest
+from peak import peak
+from table import Entry, growth_table, main_table, system_lines, write
+from worker import SYSTEMS
+from workloads import ALL, PREDICTING, PRODUCTS, TINY, TRAINING, Workload, sweep
+
+FOLDER = Path(__file__).parent
+PACKAGES = {"torch": "torch", "jax": "jax", "tensorflow": "tensorflow"}
+
+
+def main() -> None:
+    options = arguments()
+    entries = [measured(w, options) for w in chosen(options)]
+    text = [main_table(entries, options.threads)] if entries else []
+    text += [growth(name, values, options) for name, values in grown(options)]
+    if options.whole:
+        from whole import whole_programs
+
+        text.append(whole_programs(options.data, options.threads, options.rounds))
+    page = "\n\n".join([system_lines(options.threads), *text]) + "\n"
+    print(page, end="")
+    write(options.out, page, entries)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--only", help=f"some of {', '.join(ALL)}; or training, predicting, products, tiny")
+    add("--systems", default=",".join(SYSTEMS), help="some of these")
+    add("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    add("--rounds", type=int, default=7)
+    add("--steps", type=int, help="steps in a turn, instead of --seconds")
+    add("--seconds", type=float, default=0.5, help="how long a turn takes")
+    add("--sweep", action="store_true", help="also how cost grows with sizes and threads")
+    add("--whole", action="store_true", help="also whole programs, from start to exit")
+    add("--data", type=Path, help="a folder with MNIST, for --whole")
+    add("--out", type=Path, default=FOLDER / "results", help="where results are written")
+    return parser.parse_args()
+
+
+def chosen(options: argparse.Namespace) -> list[Workload]:
+    """The workloads asked for; all without `--only`, or none if only something else is wanted."""
+    groups = {"training": TRAINING, "predicting": PREDICTING, "products": PRODUCTS, "tiny": TINY}
+    if options.only is None:
+        return [] if options.sweep or options.whole else list(ALL.values())
+    found: list[Workload] = []
+    for name in options.only.split(","):
+        if name not in groups and name not in ALL:
+            sys.exit(f"no workload {name!r}; there are {', '.join([*ALL, *groups])}")
+        found += groups.get(name) or [ALL[name]]
+    return found
+
+
+def systems_for(workload: Workload, options: argparse.Namespace) -> list[str]:
+    """nnc first; the peers that are asked for, installed, and have this workload."""
+    asked = [s for s in options.systems.split(",") if s != "nnc"]
+    unknown = [s for s in asked if s not in SYSTEMS]
+    if unknown:
+        sys.exit(f"no system {unknown[0]!r}; there are {', '.join(SYSTEMS)}")
+    found = [s for s in asked if importlib.util.find_spec(PACKAGES[s.split()[0]])]
+    if workload.kind == "product":
+        found = [s for s in found if s == "torch"]
+    return ["nnc", *found]
+
+
+def measured(workload: Workload, options: argparse.Namespace, threads: int = 0) -> Entry:
+    """The outcome of a workload, with the peak measured just then."""
+    threads = threads or options.threads
+    systems = systems_for(workload, options)
+    outcomes = contest(workload, systems, threads, options.rounds, options.steps, options.seconds)
+    entry = Entry(workload.name, workload.kind, threads, outcomes, peak(threads))
+    print(entry.line(), file=sys.stderr, flush=True)
+    for outcome in outcomes:
+        if outcome.failure:
+            print(f"    {outcome.system}: {outcome.failure}", file=sys.stderr, flush=True)
+    return entry
+
+
+def grown(options: argparse.Namespace) -> list[tuple[str, list[tuple[int, Workload, int]]]]:
+    """What the sweep varies: a name, then values with their workload and threads."""
+    if not options.sweep:
+        return []
+    sizes = [
+        (name, [(value, workload, options.threads) for value, workload in values])
+        for name, values in sweep().items()
+    ]
+    counts = range(1, (os.cpu_count() or 1) + 1)
+    return [*sizes, ("cnn of batch 128, threads", [(n, ALL["cnn128"], n) for n in counts])]
+
+
+def growth(name: str, values: list[tuple[int, Workload, int]], options: argparse.Namespace) -> str:
+    rows: list[tuple[int, list[Outcome]]] = []
+    for value, workload, threads in values:
+        rows.append((value, measured(workload, options, threads).outcomes))
+    return growth_table(name, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""What is measured: which model, which sizes, training or predicting.
+
+In: names from the command line. Out: `Workload`s, and the initial weights in the form that peers
+take them in. Nothing here imports nnc or a peer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+FOLDER = Path(__file__).parent
+RATE = 1e-3  # of Adam, everywhere
+
+
+@dataclass(frozen=True)
+class Workload:
+    """`model` names a file of this folder; `edits` replace parts of its text, to change a size.
+    `kind` is `train`, `predict`, or `product` (then `model` names one of `products.PRODUCTS`)."""
+
+    name: str
+    model: str
+    batch: int = 1
+    kind: str = "train"
+    edits: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The program."""
+        text = (FOLDER / f"{self.model}.nn").read_text()
+        for old, new in self.edits:
+            if old not in text:
+                raise ValueError(f"{self.model}.nn has no {old!r}")
+            text = text.replace(old, new)
+        return text
+
+    def plain(self) -> dict:
+        return asdict(self)
+
+    @staticmethod
+    def of(plain: dict) -> Workload:
+        return Workload(**{**plain, "edits": tuple(map(tuple, plain["edits"]))})
+
+
+TRAINING = (
+    Workload("mlp32", "mlp", 32), Workload("mlp128", "mlp", 128),
+    Workload("cnn32", "cnn", 32), Workload("cnn128", "cnn", 128),
+    Workload("rnn", "rnn", 32), Workload("lstm", "lstm", 32), Workload("gpt", "gpt", 12),
+)  # fmt: skip
+PREDICTING = (
+    Workload("mlp1", "mlp", 1, "predict"), Workload("cnn1", "cnn", 1, "predict"),
+)  # fmt: skip
+PRODUCTS = tuple(
+    Workload(name, name, 1, "product")
+    for name in (
+        "square1024", "mlp_forward", "mlp_data", "mlp_weight",
+        "cnn_forward", "cnn_data", "cnn_weight", "cnn_first",
+    )
+)  # fmt: skip
+ALL = {w.name: w for w in (*TRAINING, *PREDICTING, *PRODUCTS)}
+TINY = (
+    replace(ALL["mlp32"], name="mlp_tiny", batch=4, edits=(("512", "16"),)),
+    Workload("rnn_tiny", "rnn", 2, edits=(("B, 64", "B, 5"), ("256", "8"), ("128", "6"))),
+    replace(ALL["mlp1"], name="mlp1_tiny", edits=(("512", "16"),)),
+)  # to test this harness, not to measure anything
+
+
+def sweep() -> dict[str, list[tuple[int, Workload]]]:
+    """How cost grows: by what is varied, its values and the workloads."""
+    widths = (128, 256, 512, 1024, 2048)
+    return {
+        "mlp, batch": [(b, Workload(f"mlp{b}", "mlp", b)) for b in (8, 32, 128, 512)],
+        "mlp of batch 128, width": [
+            (w, Workload(f"mlp128w{w}", "mlp", 128, edits=(("512", str(w)),))) for w in widths
+        ],
+        "cnn, batch": [(b, Workload(f"cnn{b}", "cnn", b)) for b in (8, 32, 128, 512)],
+        "rnn, T": [
+            (t, Workload(f"rnn_t{t}", "rnn", 32, edits=(("B, 64", f"B, {t}"),)))
+            for t in (16, 64, 256)
+        ],
+    }
+
+
+def canonical(model: str, weights: list[np.ndarray]) -> list[np.ndarray]:
+    """nnc's parameters, in the order of their declaration, as the peers take them: matrices
+    [in, out] with all gates, or all of queries, keys and values, side by side."""
+    if model in ("rnn", "lstm"):
+        return [w.reshape(len(w), -1) if w.ndim == 3 else w for w in weights[:3]] + [
+            weights[3].reshape(-1), *weights[4:]]  # fmt: skip
+    return _gpt(weights) if model == "gpt" else weights
+
+
+def _gpt(weights: list[np.ndarray]) -> list[np.ndarray]:
+    """Two tables; 12 tensors for each block; norm and head."""
+    found = weights[:2]
+    for start in range(2, len(weights) - 4, 16):
+        block = weights[start : start + 16]
+        width = len(block[2])
+        found += block[:2]
+        found.append(np.concatenate([w.reshape(width, -1) for w in block[2:8:2]], 1))
+        found.append(np.concatenate([b.reshape(-1) for b in block[3:8:2]]))
+        found += [block[8].reshape(-1, width), *block[9:]]
+    return found + weights[-4:]

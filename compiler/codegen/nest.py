@@ -1,0 +1,291 @@
+"""One nest of loops as one LLVM function.
+
+In: a `Nest` and where its tensors are. Out: the text of `define internal void @name(arena, thread,
+threads, fixed indices…, pointers…)`. Every decision stands in the nest; this file opens the loops, carries
+accumulators through them, and walks over the copies of the tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from ..ir import Apply, Idx, is_float
+from ..loops import Loop, Nest, Segment, Statement
+from .body import Body
+from .emitter import Emitter
+from .reductions import Accumulator, Reduction
+from .spelling import Arithmetic, cast
+from .values import Bases, Place, Value
+
+Copy = tuple[dict[str, Place], int]  # the places of the indices, and the lanes that count
+ARGUMENTS = "ptr %arena, i64 %thread, i64 %threads"
+
+
+def function(
+    nest: Nest, bases: Bases, declarations: dict[str, None], name: str
+) -> str:
+    """The function that runs one thread's share of the nest."""
+    e = Emitter(declarations)
+    writer = _Writer(e, nest, bases)
+    writer.nest_or_share()
+    fixed = "".join(f", i64 {argument(index)}" for index in nest.fixed)
+    pointers = "".join(f", ptr {base}" for base in bases.values() if isinstance(base, str))
+    return e.function(f"define internal void @{name}({ARGUMENTS}{fixed}{pointers}) #0")
+
+
+def argument(index: str) -> str:
+    """The name of an index that an enclosing scan passes."""
+    return f"%at.{index}"
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Where an open loop stands: the first element of the tile, and the segment it is in."""
+
+    loop: Loop
+    segment: Segment
+    base: str  # i64 SSA name, or empty if the loop has one step only
+    offset: int
+
+    def copies(self) -> Iterator[tuple[str, Place, int]]:
+        """The index's place at every copy of the tile, with the lanes that count."""
+        loop, lanes = self.loop, self.loop.lanes
+        for copy in range(self.segment.tile):
+            last = copy == self.segment.tile - 1
+            place = Place(self.base, self.offset + copy * lanes, lanes > 1)
+            yield loop.index.name, place, self.segment.valid if last else lanes
+
+
+class _Writer:
+    def __init__(self, e: Emitter, nest: Nest, bases: Bases):
+        self.e, self.nest = e, nest
+        self.body = Body(e, nest, bases)
+        self.steps: dict[str, _Step] = {}
+        self.fixed = {name: Place(argument(name), 0) for name in nest.fixed}
+        vector = next((loop for loop in nest.loops if loop.lanes > 1), None)
+        self.across = vector is not None and vector.kind == "reduce"
+        self.wide = Arithmetic(e, nest.lanes)
+
+    # --- output loops --------------------------------------------------------------------------
+
+    def nest_or_share(self) -> None:
+        """The whole nest; by the first thread alone if nothing in it is parallel."""
+        if any(loop.kind == "parallel" for loop in self.nest.loops):
+            self.outer(self.nest.outer)
+            return
+        first = self.e.op("icmp eq i64 %thread, 0", type="i1")
+        with self.e.when(first):
+            if self.nest.accumulate is not None:
+                self.body.addresses.clear(self.nest.accumulate)
+            self.outer(self.nest.outer)
+
+    def outer(self, loops: Sequence[Loop]) -> None:
+        """The output loops from here inwards, and the tile inside them."""
+        if not loops:
+            if self.nest.accumulate is not None:
+                self._accumulate()
+            else:
+                self._tile()
+            return
+        loop, *rest = loops
+        for segment in loop.segments:
+            if loop.kind == "parallel":
+                self._parallel(loop, segment, rest)
+            elif segment.count == 1:
+                self._inside(_Step(loop, segment, "", segment.start), rest)
+            else:
+                width = segment.tile * loop.lanes
+                stop = segment.start + segment.count * width
+                with self.e.loop(str(segment.start), str(stop), width) as opened:
+                    self._inside(_Step(loop, segment, opened.index, 0), rest)
+
+    def _inside(self, step: _Step, rest: Sequence[Loop]) -> None:
+        self.steps[step.loop.index.name] = step
+        self.outer(rest)
+        del self.steps[step.loop.index.name]
+
+    def _parallel(self, loop: Loop, segment: Segment, rest: Sequence[Loop]) -> None:
+        """This thread's steps: a contiguous share, which may be empty."""
+        first, last = (self._share(segment.count, extra) for extra in (0, 1))
+        width = segment.tile * loop.lanes
+        start, stop = (self._element(step, width, segment.start) for step in (first, last))
+        some = self.e.op("icmp slt i64 {0}, {1}", start, stop, type="i1")
+        with self.e.when(some), self.e.loop(start, stop, width) as opened:
+            self._inside(_Step(loop, segment, opened.index, 0), rest)
+
+    def _share(self, count: int, extra: int) -> str:
+        a = Arithmetic(self.e, 1)
+        thread = a.op("add", "i64", "%thread", str(extra)) if extra else "%thread"
+        return a.op("udiv", "i64", a.op("mul", "i64", thread, str(count)), "%threads")
+
+    def _element(self, step: str, width: int, start: int) -> str:
+        a = Arithmetic(self.e, 1)
+        return a.op("add", "i64", a.op("mul", "i64", step, str(width)), str(start))
+
+    # --- the tile ------------------------------------------------------------------------------
+
+    def _copies(self) -> list[Copy]:
+        """The places of all indices at every copy of the tile, rows before vectors."""
+        found = []
+        for combination in product(*(step.copies() for step in self.steps.values())):
+            places = dict(self.fixed)
+            valid = self.nest.lanes
+            for name, place, lanes in combination:
+                places[name] = place
+                if place.lanes:
+                    valid = lanes
+            found.append((places, valid))
+        return found
+
+    def _tile(self) -> None:
+        nest, copies = self.nest, self._copies()
+        if nest.reduce is None:
+            for copy in copies:
+                self.body.at(*copy)
+                self._finish(self.body.value(nest.body), nest.body.dtype, copy)
+            return
+        reduction = Reduction(nest.reduce, nest.body.dtype)
+        a = self.wide
+        chains = [[reduction.start(a) for _ in range(nest.chains)] for _ in copies]
+        chains = self._reduce(nest.inner, copies, chains, reduction)
+        for copy, accumulators in zip(copies, chains, strict=True):
+            self._finish(self._joined(reduction, accumulators), reduction.kinds[-1], copy)
+
+    def _joined(self, reduction: Reduction, accumulators: list[Accumulator]) -> Value:
+        """The chains joined pairwise, then the lanes if the vector ran over a reduced index."""
+        while len(accumulators) > 1:
+            pairs = zip(accumulators[::2], accumulators[1::2], strict=True)
+            accumulators = [reduction.take(self.wide, x, y) for x, y in pairs]
+        (accumulator,) = accumulators
+        if self.across:
+            accumulator = reduction.across(self.wide, accumulator)
+        return Value(accumulator[-1], self.nest.lanes > 1 and not self.across)
+
+    def _finish(self, value: Value, kind: str, copy: Copy) -> None:
+        """The statements on one copy's result, and their stores."""
+        body = self.body
+        body.at(*copy)
+        first, *rest = self.nest.statements
+        value = self._cast(value, kind, first.dtype)
+        results = {first.target: value}
+        self._store(first, value)
+        for statement in rest:
+            body.results = results
+            value = self._cast(body.value(statement.value), statement.value.dtype, statement.dtype)
+            results[statement.target] = value
+            self._store(statement, value)
+
+    def _cast(self, value: Value, kind: str, dtype: str) -> Value:
+        a = self.wide if value.vector else Arithmetic(self.e, 1)
+        return Value(cast(a, kind, dtype, value.name), value.vector)
+
+    def _store(self, statement: Statement, value: Value) -> None:
+        if statement.place is not None:
+            addresses = self.body.addresses
+            addresses.store(statement.target, statement.dtype, statement.place, value)
+
+    # --- reductions ----------------------------------------------------------------------------
+
+    def _reduce(
+        self, loops: Sequence[Loop], copies: list, chains: list[list[Accumulator]],
+        reduction: Reduction, places: Mapping[str, Place] = {}, valid: int = 0, turn: int = 0,
+    ) -> list[list[Accumulator]]:  # fmt: skip
+        """The accumulators after the reduction loops from here inwards."""
+        valid = valid or self.nest.lanes
+        if not loops:
+            return self._point(copies, chains, reduction, places, valid, turn)
+        loop, *rest = loops
+        for segment in loop.segments:
+            if segment.count == 1 and not loop.clip:
+                step = _Step(loop, segment, "", segment.start)
+                chains = self._unrolled(step, rest, copies, chains, reduction, places, valid, turn)
+                continue
+            width = segment.tile * loop.lanes
+            start, stop = self._range(loop, segment, width, copies, places)
+            kinds = [self.wide.type(kind) for kind in reduction.kinds]
+            flat = [(kind, name) for many in chains for accumulator in many
+                    for kind, name in zip(kinds, accumulator, strict=True)]  # fmt: skip
+            with self.e.loop(start, stop, width, flat, maybe_empty=bool(loop.clip)) as opened:
+                step = _Step(loop, segment, opened.index, 0)
+                inside = _grouped(opened.carried, len(kinds), self.nest.chains)
+                after = self._unrolled(step, rest, copies, inside, reduction, places, valid, turn)
+                opened.close(*[name for many in after for acc in many for name in acc])
+            chains = _grouped(opened.results, len(kinds), self.nest.chains)
+        return chains
+
+    def _range(self, loop: Loop, segment: Segment, width: int, copies, places) -> tuple[str, str]:
+        """First and past-the-last element, within what the loop's clips allow."""
+        a = Arithmetic(self.e, 1)
+        start, stop = str(segment.start), str(segment.start + segment.count * width)
+        for form, size in loop.clip:
+            self.body.at({**copies[0][0], **places}, self.nest.lanes)
+            sign = form.coefficients[Idx(loop.index.name)]
+            rest = form.without(Idx(loop.index.name)).scaled(-sign)
+            zero = self.body.addresses.total(self.body.addresses.offset(rest), a)
+            first, last = (0, size) if sign == 1 else (1 - size, 1)
+            low = a.op("add", "i64", zero, str(first))
+            high = a.op("add", "i64", zero, str(last))
+            start = a.intrinsic("smax", "i64", start, low)
+            stop = a.intrinsic("smin", "i64", stop, high)
+        return start, stop
+
+    def _unrolled(self, step: _Step, rest, copies, chains, reduction, places, valid, turn):
+        for copy, (name, place, lanes) in enumerate(step.copies()):
+            chains = self._reduce(
+                rest, copies, chains, reduction, {**places, name: place},
+                lanes if place.lanes else valid, turn * step.segment.tile + copy,
+            )  # fmt: skip
+        return chains
+
+    def _point(self, copies, chains, reduction, places, valid, turn):
+        """One point of the reduction at every copy of the tile."""
+        chain = turn % self.nest.chains
+        after = []
+        for (outer, lanes), accumulators in zip(copies, chains, strict=True):
+            self.body.at({**outer, **places}, valid if self.across else lanes)
+            new = list(accumulators)
+            new[chain] = self._take(reduction, new[chain])
+            after.append(new)
+        return after
+
+    def _take(self, reduction: Reduction, into: Accumulator) -> Accumulator:
+        body, expr, a = self.body, self.nest.body, self.wide
+        get = body.vector if a.lanes > 1 else lambda x: body.value(x).name
+        new: Accumulator
+        if (reduction.name == "sum" and isinstance(expr, Apply) and expr.fn == "mul"
+                and is_float(expr.dtype)):  # fmt: skip
+            new = (a.intrinsic("fma", expr.dtype, *map(get, expr.args), into[0]),)
+        elif reduction.positional:
+            new = reduction.take(a, into, (get(expr), self._position()), later=True)
+        else:
+            new = reduction.take(a, into, (get(expr),))
+        mask = body.addresses.mask() if self.across else ""
+        return reduction.keep(a, mask, new, into) if mask else new
+
+    def _position(self) -> str:
+        """The number of the current point, as i32."""
+        assert self.nest.position is not None
+        offset = self.body.addresses.offset(self.nest.position)
+        a = self.wide if offset.in_lanes else Arithmetic(self.e, 1)
+        total = a.convert("trunc", "i64", "i32", self.body.addresses.total(offset, a))
+        return total if offset.in_lanes else self.wide.splat("i32", total)
+
+    # --- accumulations -------------------------------------------------------------------------
+
+    def _accumulate(self) -> None:
+        accumulate = self.nest.accumulate
+        assert accumulate is not None
+        for copy in self._copies():
+            self.body.at(*copy)
+            (statement,) = self.nest.statements
+            value = self._cast(self.body.value(self.nest.body), self.nest.body.dtype,
+                               statement.dtype)  # fmt: skip
+            self.body.addresses.accumulate(accumulate.access, value)
+
+
+def _grouped(names: Sequence[str], width: int, chains: int) -> list[list[Accumulator]]:
+    """Flat names as copies of chains of accumulators."""
+    accumulators = [tuple(names[i : i + width]) for i in range(0, len(names), width)]
+    return [accumulators[i : i + chains] for i in range(0, len(accumulators), chains)]

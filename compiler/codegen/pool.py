@@ -1,0 +1,165 @@
+"""Threads that run a step together, as LLVM text.
+
+In: the processor and operating system. Out: functions around `@step`:
+
+    @run(arena, threads)             one step by this thread and threads-1 waiting workers
+    @work(arena, thread, threads)    what a worker thread calls; it returns after @stop
+    @stop(arena)                     lets the workers go
+    @barrier(arena, threads)         called between kernels: nobody passes before all have come
+
+Who waits spins for a while, since the next kernel is microseconds away, and then sleeps in the
+kernel (Linux: futex). Elsewhere it goes on spinning. The threads themselves are made outside.
+What they share is the `BYTES` in front of the arena, zero at first: the code has no memory of its
+own, so one copy of it may serve several arenas.
+"""
+
+from __future__ import annotations
+
+SPINS = 20_000  # turns, some tens of nanoseconds each, before a waiting thread goes to sleep
+FUTEX = {"x86_64": 202, "aarch64": 98}  # the system call's number
+PAUSE = {"x86_64": "call void @llvm.x86.sse2.pause()", "AMD64": "call void @llvm.x86.sse2.pause()"}
+
+_CELLS = ("generation", "sleepers", "done", "waiting", "arrived", "phase", "resting", "leave")
+LINE = 64  # bytes; each cell has a cache line to itself
+BYTES = LINE * len(_CELLS)
+
+
+def pool(machine: str, system: str) -> str:
+    """The text for a processor (`platform.machine()`) and system (`sys.platform`)."""
+    futex = FUTEX.get(machine) if system == "linux" else None
+    sleep = wake = ""
+    if futex is not None:
+        call = f"call i64 (i64, ...) @syscall(i64 {futex}, ptr %cell"
+        sleep = f"%slept = {call}, i32 128, i32 %old, ptr null, ptr null, i32 0)"
+        wake = f"%woken = {call}, i32 129, i32 2147483647, ptr null, ptr null, i32 0)"
+    pause = PAUSE.get(machine, "")
+    declared = "declare void @llvm.x86.sse2.pause()\n" if pause else ""
+    declared += "declare i64 @syscall(i64, ...)\n" if futex is not None else ""
+    text = _TEXT.replace("SLEEP", sleep).replace("WAKE", wake).replace("PAUSE", pause)
+    return declared + "\n".join(map(_with_cells, text.split("\n\n")))
+
+
+def _with_cells(function: str) -> str:
+    """A function in which `@cell.NAME` is the address of that cell."""
+    addresses = []
+    for number, name in enumerate(_CELLS):
+        if f"@cell.{name}" in function:
+            function = function.replace(f"@cell.{name}", f"%cell.{name}")
+            address = f"getelementptr i8, ptr %arena, i64 {number * LINE - BYTES}"
+            addresses.append(f"  %cell.{name} = {address}\n")
+    return function.replace("entry:\n", "entry:\n" + "".join(addresses))
+
+
+_TEXT = f"""
+; returns when the cell no longer holds `old`
+define internal void @await(ptr %cell, i32 %old, ptr %sleepers) #0 {{
+entry:
+  br label %spin
+spin:
+  %turn = phi i32 [ 0, %entry ], [ %next, %again ]
+  %now = load atomic i32, ptr %cell acquire, align 4
+  %same = icmp eq i32 %now, %old
+  br i1 %same, label %again, label %end
+again:
+  PAUSE
+  %next = add i32 %turn, 1
+  %more = icmp ult i32 %next, {SPINS}
+  br i1 %more, label %spin, label %tired
+tired:
+  %before = atomicrmw add ptr %sleepers, i32 1 seq_cst
+  br label %look
+look:
+  %seen = load atomic i32, ptr %cell seq_cst, align 4
+  %still = icmp eq i32 %seen, %old
+  br i1 %still, label %sleep, label %awake
+sleep:
+  SLEEP
+  br label %look
+awake:
+  %after = atomicrmw sub ptr %sleepers, i32 1 seq_cst
+  br label %end
+end:
+  ret void
+}}
+
+; adds one to the cell and wakes who sleeps on it
+define internal void @signal(ptr %cell, ptr %sleepers) #0 {{
+entry:
+  %before = atomicrmw add ptr %cell, i32 1 seq_cst
+  %count = load atomic i32, ptr %sleepers seq_cst, align 4
+  %any = icmp ne i32 %count, 0
+  br i1 %any, label %wake, label %end
+wake:
+  WAKE
+  br label %end
+end:
+  ret void
+}}
+
+define internal void @barrier(ptr %arena, i64 %threads) #0 {{
+entry:
+  %alone = icmp eq i64 %threads, 1
+  br i1 %alone, label %end, label %arrive
+arrive:
+  %phase = load atomic i32, ptr @cell.phase acquire, align 4
+  %before = atomicrmw add ptr @cell.arrived, i32 1 acq_rel
+  %count = add i32 %before, 1
+  %all = trunc i64 %threads to i32
+  %last = icmp eq i32 %count, %all
+  br i1 %last, label %open, label %wait
+open:
+  store atomic i32 0, ptr @cell.arrived monotonic, align 4
+  call void @signal(ptr @cell.phase, ptr @cell.resting)
+  ret void
+wait:
+  call void @await(ptr @cell.phase, i32 %phase, ptr @cell.resting)
+  ret void
+end:
+  ret void
+}}
+
+define void @run(ptr %arena, i64 %threads) #0 {{
+entry:
+  %done = load atomic i32, ptr @cell.done acquire, align 4
+  call void @signal(ptr @cell.generation, ptr @cell.sleepers)
+  call void @step(ptr %arena, i64 0, i64 %threads)
+  %others = trunc i64 %threads to i32
+  br label %look
+look:
+  %seen = load atomic i32, ptr @cell.done acquire, align 4
+  %finished = sub i32 %seen, %done
+  %left = sub i32 %others, %finished
+  %all = icmp eq i32 %left, 1
+  br i1 %all, label %end, label %wait
+wait:
+  call void @await(ptr @cell.done, i32 %seen, ptr @cell.waiting)
+  br label %look
+end:
+  ret void
+}}
+
+define void @work(ptr %arena, i64 %thread, i64 %threads) #0 {{
+entry:
+  br label %wait
+wait:
+  %generation = phi i32 [ 0, %entry ], [ %next, %run ]
+  call void @await(ptr @cell.generation, i32 %generation, ptr @cell.sleepers)
+  %leave = load atomic i32, ptr @cell.leave acquire, align 4
+  %left = icmp ne i32 %leave, 0
+  br i1 %left, label %end, label %run
+run:
+  call void @step(ptr %arena, i64 %thread, i64 %threads)
+  %next = add i32 %generation, 1
+  call void @signal(ptr @cell.done, ptr @cell.waiting)
+  br label %wait
+end:
+  ret void
+}}
+
+define void @stop(ptr %arena) #0 {{
+entry:
+  store atomic i32 1, ptr @cell.leave release, align 4
+  call void @signal(ptr @cell.generation, ptr @cell.sleepers)
+  ret void
+}}
+"""

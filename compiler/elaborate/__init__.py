@@ -1,0 +1,1 @@
+"""From a checked program to equations: sizes bound, layers inlined, every tensor named."""

@@ -1,0 +1,339 @@
+"""The equation: the one node from which everything in the compiler is made.
+
+    target[i, j] = reduce(k) body          a value for every i, j
+    target[expr, …] += sum(i, j) body      an accumulation (the adjoint of a gather)
+
+A `System` is a list of equations over declared tensors, in an order in which they can be computed;
+equations that read each other through an earlier index (a recurrence) stand together. Bodies are
+scalar expressions. Expression nodes are interned: equal expressions are the same object, so they
+compare and hash at once and common subexpressions cost nothing.
+
+This file knows structure only. Types and folding are in `scalar.py`, text in `printer.py`,
+meaning in `evaluate.py`, rules in `verify.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, ClassVar
+from weakref import WeakValueDictionary
+
+from ..dsl.source import Span
+
+DTYPES = ("bool", "u8", "i32", "i64", "f32", "f64")  # in order of promotion
+BYTES = {"bool": 1, "u8": 1, "i32": 4, "i64": 8, "f32": 4, "f64": 8}
+
+
+def is_float(dtype: str) -> bool:
+    return dtype in ("f32", "f64")
+
+
+# --- expressions -------------------------------------------------------------------------------
+
+
+class _Interned(type):
+    """Equal constructions give the identical object."""
+
+    _table: ClassVar[WeakValueDictionary[tuple, Any]] = WeakValueDictionary()
+
+    def __call__(cls, *parts):
+        key = (cls, *(repr(p) if isinstance(p, float) else p for p in parts))
+        found = cls._table.get(key)
+        if found is None:
+            found = cls._table[key] = super().__call__(*parts)
+        return found
+
+
+class Expr(metaclass=_Interned):
+    """A scalar expression at one point of an equation's domain. Immutable; equality is identity."""
+
+    __slots__ = ("__weakref__", "_memo", "dtype")
+    dtype: str
+
+    @property
+    def children(self) -> tuple[Expr, ...]:
+        return ()
+
+    def __repr__(self) -> str:
+        from .printer import expr_text
+
+        return expr_text(self)
+
+
+class Const(Expr):
+    """A number; `value` is a Python bool, int or float."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: float, dtype: str):
+        self.value, self.dtype = value, dtype
+
+
+class Idx(Expr):
+    """The current value of an index, an i32."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str):
+        self.name, self.dtype = name, "i32"
+
+
+class Read(Expr):
+    """`tensor[index…]`, or `(tensor[index…] else other)` where an index may fall outside.
+
+    Without `other`, affine indices are proven inside when the system is verified; an index that
+    itself reads a tensor (a gather) and falls outside reads NaN (0 for integers, false for bool).
+    """
+
+    __slots__ = ("index", "other", "tensor")
+
+    def __init__(self, tensor: str, index: tuple[Expr, ...], other: Expr | None, dtype: str):
+        self.tensor, self.index, self.other, self.dtype = tensor, index, other, dtype
+
+    @property
+    def children(self) -> tuple[Expr, ...]:
+        return self.index if self.other is None else (*self.index, self.other)
+
+
+class Apply(Expr):
+    """A scalar function of `scalar.TABLE`. Build with `scalar.call`, which types and folds."""
+
+    __slots__ = ("args", "fn")
+
+    def __init__(self, fn: str, args: tuple[Expr, ...], dtype: str):
+        self.fn, self.args, self.dtype = fn, args, dtype
+
+    @property
+    def children(self) -> tuple[Expr, ...]:
+        return self.args
+
+
+def walk(expr: Expr) -> Iterator[Expr]:
+    """Every distinct node of an expression, each after its children."""
+    seen: set[Expr] = set()
+    stack: list[tuple[Expr, bool]] = [(expr, False)]
+    while stack:
+        node, ready = stack.pop()
+        if ready:
+            yield node
+        elif node not in seen:
+            seen.add(node)
+            stack.append((node, True))
+            stack.extend((c, False) for c in reversed(node.children))
+
+
+def reads(expr: Expr) -> list[Read]:
+    """The distinct reads in an expression, those inside indices included, in order."""
+    return list(_facts(expr)[0])
+
+
+def index_names(expr: Expr) -> frozenset[str]:
+    """The names of the indices that an expression depends on."""
+    return _facts(expr)[1]
+
+
+def _facts(expr: Expr) -> tuple[tuple[Read, ...], frozenset[str]]:
+    """Reads and index names, remembered on the node: every pass asks for them again and again."""
+    try:
+        return expr._memo  # type: ignore[attr-defined]
+    except AttributeError:
+        nodes = list(walk(expr))
+        found = tuple(node for node in nodes if isinstance(node, Read))
+        names = frozenset(node.name for node in nodes if isinstance(node, Idx))
+        expr._memo = (found, names)  # type: ignore[attr-defined]
+        return expr._memo  # type: ignore[attr-defined]
+
+
+def rewrite(expr: Expr, change: Callable[[Expr], Expr | None]) -> Expr:
+    """The expression with every node for which `change` (given the node with its children already
+    rewritten) returns something replaced by that. A node that folds into something of another kind
+    when its children change is not offered again: what it became has been rewritten already."""
+    from .scalar import rebuild  # folding must see every rebuilt node; scalar imports this file
+
+    done: dict[Expr, Expr] = {}
+    for node in walk(expr):
+        fresh = rebuild(node, tuple(done[c] for c in node.children))
+        changed = change(fresh) if _kind(fresh) == _kind(node) else None
+        done[node] = fresh if changed is None else changed
+    return done[expr]
+
+
+def _kind(expr: Expr) -> tuple:
+    if isinstance(expr, Apply):
+        return Apply, expr.fn
+    return type(expr), expr.tensor if isinstance(expr, Read) else ""
+
+
+def substitute(expr: Expr, values: Mapping[str, Expr]) -> Expr:
+    """The expression with indices replaced by expressions."""
+    if not values:
+        return expr
+    return rewrite(expr, lambda n: values.get(n.name) if isinstance(n, Idx) else None)
+
+
+# --- equations ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Index:
+    """An index of an equation's domain: 0 <= name < size."""
+
+    name: str
+    size: int
+
+
+REDUCTIONS = ("sum", "max", "min", "prod", "argmax", "argmin")
+
+
+@dataclass(frozen=True)
+class Equation:
+    """`target[indices] = reduce(over) body`; with `at`, `target[at…] += sum(over) body`.
+
+    An accumulating equation has no `indices`; its target starts from zero. argmax and argmin give
+    the position in `over`, flattened in row-major order, of the first extreme value, as i32.
+    """
+
+    target: str
+    indices: tuple[Index, ...]
+    body: Expr
+    reduce: str | None = None
+    over: tuple[Index, ...] = ()
+    at: tuple[Expr, ...] | None = None
+    span: Span | None = field(default=None, compare=False)
+
+    @property
+    def domain(self) -> tuple[Index, ...]:
+        return self.indices + self.over
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {i.name: i.size for i in self.domain}
+
+    @cached_property
+    def reads(self) -> list[Read]:
+        found = reads(self.body)
+        for expr in self.at or ():
+            found += [r for r in reads(expr) if r not in found]
+        return found
+
+    @cached_property
+    def sources(self) -> list[str]:
+        """The names of the tensors that it reads, each once, in order."""
+        return list(dict.fromkeys(r.tensor for r in self.reads))
+
+    def with_body(self, body: Expr) -> Equation:
+        return replace(self, body=body)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A named array. `kind` is one of
+
+    input   given from outside at every run (data, and the scalars `step` and `seed`)
+    param   learnt; kept between runs        state   kept between runs
+    temp    computed by exactly one equation (or recurrently, by one)
+
+    `init` is how a param or state starts, as text of the language (`~ glorot_uniform`, `= 0`).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    kind: str = "temp"
+    init: str = ""
+    span: Span | None = field(default=None, compare=False)
+
+    @property
+    def size(self) -> int:
+        count = 1
+        for extent in self.shape:
+            count *= extent
+        return count
+
+    @property
+    def bytes(self) -> int:
+        return self.size * BYTES[self.dtype]
+
+
+@dataclass(frozen=True)
+class System:
+    """Equations over tensors. `updates` maps a param or state to the temp that becomes its value
+    after a run (named with a prime). `outputs` are what a run is for."""
+
+    name: str
+    tensors: Mapping[str, Tensor]
+    equations: tuple[Equation, ...]
+    outputs: tuple[str, ...]
+    updates: Mapping[str, str] = field(default_factory=dict)
+
+    def of_kind(self, kind: str) -> list[Tensor]:
+        return [t for t in self.tensors.values() if t.kind == kind]
+
+    @property
+    def roots(self) -> list[str]:
+        """The tensors that must be computed: outputs, and next values of params and states."""
+        return [*self.outputs, *(n for n in self.updates.values() if n not in self.outputs)]
+
+    @property
+    def definition(self) -> dict[str, Equation]:
+        """The equation that computes each temp."""
+        return {e.target: e for e in self.equations}
+
+    def replace(self, **changes: Any) -> System:
+        return replace(self, **changes)
+
+
+def components(
+    equations: tuple[Equation, ...],
+    sources: Callable[[Equation], list[str]] = lambda equation: equation.sources,
+) -> list[list[Equation]]:
+    """The strongly connected components in an order in which they can be computed (Tarjan 1972).
+
+    `sources` gives the names that an equation depends on. A component of more than one equation,
+    or of one that reads its own target, is a recurrence. The order is the given one wherever
+    dependencies leave a choice.
+    """
+    by_target = {e.target: e for e in equations}
+    number: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    on_stack: set[str] = set()
+    found: list[list[Equation]] = []
+    for root in by_target:
+        if root in number:
+            continue
+        work: list[tuple[str, Iterator[str]]] = []
+
+        def enter(name: str) -> None:
+            number[name] = low[name] = len(number)
+            stack.append(name)
+            on_stack.add(name)  # noqa: B023
+            nexts = [s for s in sources(by_target[name]) if s in by_target]
+            work.append((name, iter(nexts)))  # noqa: B023
+
+        enter(root)
+        while work:
+            name, nexts = work[-1]
+            for source in nexts:
+                if source not in number:
+                    enter(source)
+                    break
+                if source in on_stack:
+                    low[name] = min(low[name], number[source])
+            else:
+                work.pop()
+                if work:
+                    low[work[-1][0]] = min(low[work[-1][0]], low[name])
+                if low[name] == number[name]:
+                    members = set()
+                    while name not in members:
+                        members.add(stack.pop())
+                    on_stack -= members
+                    found.append([e for e in equations if e.target in members])
+    return found
+
+
+def is_recurrent(component: list[Equation]) -> bool:
+    return len(component) > 1 or component[0].target in component[0].sources

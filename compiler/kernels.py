@@ -1,0 +1,87 @@
+"""Kernels: equations grouped into the units that become one loop nest each.
+
+In: nothing; these are the records that `passes/schedule` and `passes/fuse` fill in and that
+`passes/lower` reads. A kernel says *what is computed together and why*; tile sizes, vectors and the
+order of loops are decided later and stand in `loops.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from .ir import Equation, Index, System
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One equation, the anchor, and the pointwise equations that ride on its result.
+
+    `epilogue` equations have the anchor's output indices (by position) and read its target, and
+    each other's, at exactly those indices; they are computed on the tile in registers. Targets in
+    `local` are read by nobody else and never stored. An anchor without reduction is a pure map; one
+    with `at` accumulates and has no epilogue. `fixed` names those of the anchor's indices that an
+    enclosing `Scan` binds: inside the kernel they are scalars.
+    """
+
+    name: str
+    anchor: Equation
+    epilogue: tuple[Equation, ...] = ()
+    local: frozenset[str] = frozenset()
+    fixed: tuple[str, ...] = ()
+    reason: str = ""
+
+    @property
+    def equations(self) -> tuple[Equation, ...]:
+        return (self.anchor, *self.epilogue)
+
+    @property
+    def indices(self) -> tuple[Index, ...]:
+        """The output indices that the kernel itself runs over."""
+        return tuple(i for i in self.anchor.indices if i.name not in self.fixed)
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """The tensors that the kernel writes."""
+        return tuple(e.target for e in self.equations if e.target not in self.local)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A recurrence: `kernels` run in order for every value of `index`, first to last or back.
+
+    Each kernel has `index.name` in its `fixed`; items may themselves be scans over another index.
+    """
+
+    index: Index
+    reverse: bool
+    kernels: tuple[Kernel | Scan, ...]
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A system ready to be lowered: what runs in which order, and where every tensor lives.
+
+    `offsets` are bytes into one arena of `arena_bytes`, multiples of 64, for every tensor but
+    locals. An update whose next value shares the offset of its param or state happens in place; a
+    kernel may read such a param only at the very element that it then overwrites.
+    """
+
+    system: System
+    items: tuple[Kernel | Scan, ...]
+    offsets: Mapping[str, int]
+    arena_bytes: int
+
+    @property
+    def kernels(self) -> Iterator[Kernel]:
+        """All kernels, those inside scans included, in order."""
+        yield from _flat(self.items)
+
+
+def _flat(items: tuple[Kernel | Scan, ...]) -> Iterator[Kernel]:
+    for item in items:
+        if isinstance(item, Kernel):
+            yield item
+        else:
+            yield from _flat(item.kernels)

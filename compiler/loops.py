@@ -1,0 +1,207 @@
+"""The loop IR: one structured nest per kernel, in which every decision stands.
+
+In: what `passes/lower` decided. Out: records that a backend only has to spell, and their text.
+A nest is a row of loops, outermost first: output loops (one of them split among threads, one over
+vectors), then reduction loops. A loop steps by tiles, and the copies of a tile are unrolled at the
+innermost place, where they share loads: rows times vectors make a register tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from .affine import Affine
+from .ir import Expr, Index, Read, reads
+from .printer import expr_text
+
+
+@dataclass(frozen=True)
+class Segment:
+    """`count` steps from element `start`, each over `tile` copies (of one element or one vector).
+
+    `valid` is how many lanes of the very last vector count; the others are masked.
+    """
+
+    start: int
+    count: int
+    tile: int
+    valid: int
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A loop over one index. `kind` is one of
+
+    parallel   steps are divided among threads       serial   in order, by every thread
+    reduce     accumulates into registers
+    """
+
+    index: Index
+    kind: str
+    segments: tuple[Segment, ...]
+    lanes: int = 1
+    clip: tuple[tuple[Affine, int], ...] = ()  # only where 0 <= form < size: elsewhere nothing adds
+
+    @property
+    def steps(self) -> int:
+        return sum(s.count for s in self.segments)
+
+
+@dataclass(frozen=True)
+class Access:
+    """Where a read finds its element: `offset` elements from the start of the tensor.
+
+    `checks` are the (expression, size) not proven to satisfy 0 <= expression < size; where one
+    fails the value is `other`, and memory is not touched.
+    """
+
+    tensor: str
+    dtype: str
+    offset: Affine
+    checks: tuple[tuple[Affine, int], ...] = ()
+    other: Expr | None = None
+
+    @property
+    def atoms(self) -> Iterator[Expr]:
+        yield from self.offset.coefficients
+        for form, _ in self.checks:
+            yield from form.coefficients
+
+
+@dataclass(frozen=True)
+class Statement:
+    """`target[place] = value` at one point of the tile; not stored if `place` is None.
+
+    `reads` of the nest's own targets are values in registers.
+    """
+
+    target: str
+    dtype: str
+    value: Expr
+    place: Affine | None
+
+
+@dataclass(frozen=True)
+class Accumulate:
+    """Where an accumulation adds: like an access, but it drops what falls outside."""
+
+    access: Access
+    bytes: int  # of the whole target, which starts from zero
+
+
+@dataclass(frozen=True)
+class Nest:
+    """The loops of one kernel. `reduce` over `body` gives the first statement's value; without
+    a reduction that value is the body. `position` is the number of the point among those reduced
+    over (for argmax). `chains` is how many independent accumulators share a reduction."""
+
+    name: str
+    loops: tuple[Loop, ...]
+    body: Expr
+    reduce: str | None
+    statements: tuple[Statement, ...]
+    accesses: Mapping[Read, Access]
+    sizes: Mapping[str, int]
+    lanes: int = 1
+    chains: int = 1
+    position: Affine | None = None
+    accumulate: Accumulate | None = None
+    fixed: tuple[str, ...] = ()
+    source: str = ""
+    why: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def outer(self) -> tuple[Loop, ...]:
+        return tuple(loop for loop in self.loops if loop.kind != "reduce")
+
+    @property
+    def inner(self) -> tuple[Loop, ...]:
+        return tuple(loop for loop in self.loops if loop.kind == "reduce")
+
+    def __str__(self) -> str:
+        return nest_text(self)
+
+
+# --- text --------------------------------------------------------------------------------------
+
+
+def nest_text(nest: Nest) -> str:
+    """The nest as nested `for` lines."""
+    arguments = f"({', '.join(nest.fixed)})" if nest.fixed else ""
+    lines = [f"nest {nest.name}{arguments}" + (f"    # {nest.source}" if nest.source else "")]
+    lines += [f"    # {why}" for why in nest.why]
+    depth = 1
+    for loop in nest.outer:
+        lines.append("    " * depth + _loop_text(loop))
+        depth += 1
+    if nest.accumulate is not None:
+        lines.insert(1 + len(nest.why), f"    {nest.statements[0].target} = 0")
+        where = _access_text(nest.accumulate.access)
+        lines.append("    " * depth + f"{where} += {_value_text(nest.body, nest)}")
+        return "\n".join(lines)
+    first, *rest = nest.statements
+    result = first.target if first.place is None else f"{first.target}[{_form(first.place)}]"
+    if nest.reduce is None:
+        lines.append("    " * depth + f"{result} = {_value_text(nest.body, nest)}")
+    else:
+        chains = f"    # {nest.chains} chains" if nest.chains > 1 else ""
+        lines.append("    " * depth + f"acc = start of {nest.reduce}{chains}")
+        for step, loop in enumerate(nest.inner):
+            lines.append("    " * (depth + step) + _loop_text(loop))
+        inside = "    " * (depth + len(nest.inner))
+        lines.append(f"{inside}acc = {nest.reduce}(acc, {_value_text(nest.body, nest)})")
+        lines.append("    " * depth + f"{result} = acc")
+    for statement in rest:
+        name = statement.target
+        left = name if statement.place is None else f"{name}[{_form(statement.place)}]"
+        lines.append("    " * depth + f"{left} = {_value_text(statement.value, nest)}")
+    return "\n".join(lines)
+
+
+def _loop_text(loop: Loop) -> str:
+    index = loop.index
+    words = [loop.kind] if loop.kind != "serial" else []
+    marks = []
+    tiles = [_segment_text(s) for s in loop.segments]
+    if loop.lanes > 1:
+        marks.append(f"vectors of {loop.lanes}: {' + '.join(tiles)}")
+        if loop.segments[-1].valid != loop.lanes:
+            marks.append(f"last {loop.segments[-1].valid} of {loop.lanes}")
+    elif any(s.tile > 1 for s in loop.segments):
+        marks.append(f"unroll {' + '.join(tiles)}")
+    text = " ".join([*words, "for", f"{index.name} < {index.size}"])
+    text += "".join(f" where 0 <= {_form(form)} < {size}" for form, size in loop.clip)
+    return text + (f"    # {', '.join(marks)}" if marks else "")
+
+
+def _segment_text(segment: Segment) -> str:
+    return f"{segment.count}x{segment.tile}" if segment.count > 1 else str(segment.tile)
+
+
+def _form(form: Affine) -> str:
+    """The form with the longest strides first."""
+    terms = sorted(form.coefficients.items(), key=lambda term: -abs(term[1]))
+    return expr_text(Affine(dict(terms), form.constant).expr())
+
+
+def _access_text(access: Access) -> str:
+    text = f"{access.tensor}[{_form(access.offset)}]"
+    checks = [f"0 <= {_form(form)} < {size}" for form, size in access.checks]
+    return f"({text} if {' and '.join(checks)})" if checks else text
+
+
+def _value_text(expr: Expr, nest: Nest) -> str:
+    """The expression with every read shown at its place in memory."""
+    text = expr_text(expr)
+    for read in reads(expr):
+        access = nest.accesses.get(read)
+        if access is None:
+            text = text.replace(expr_text(read), read.tensor)
+            continue
+        shown = f"{access.tensor}[{_form(access.offset)}]"
+        if access.checks:
+            other = "" if access.other is None else f" else {expr_text(access.other)}"
+            shown = f"({_access_text(access)[1:-1]}{other})"
+        text = text.replace(expr_text(read), shown)
+    return text

@@ -1,0 +1,124 @@
+"""Inlining: a value that is cheaper to compute again than to store and load.
+
+In: a system. Out: an equal one with fewer equations. A pointwise equation disappears into its
+readers if there is one reader, or if it costs next to nothing; but never into a sum that would
+compute each value more than once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import prod
+
+from ..ir import (
+    Apply,
+    Equation,
+    Expr,
+    Idx,
+    Read,
+    System,
+    components,
+    is_recurrent,
+    reads,
+    rewrite,
+    substitute,
+    walk,
+)
+from .views import views
+
+CHEAP = 2  # operations that several readers may each do again
+LARGEST = 60  # operations beyond which a body is not made longer
+_COST = {"div": 6, "exp": 10, "log": 12, "tanh": 12, "sqrt": 6, "pow": 30, "erf": 15, "sin": 15,
+         "cos": 15, "expm1": 10, "log1p": 12, "random": 40, "stop": 0}  # fmt: skip
+
+
+def cost(expr: Expr) -> int:
+    """Operations per element, roughly: one per arithmetic function, more for long ones."""
+    return sum(_COST.get(n.fn, 1) for n in walk(expr) if isinstance(n, Apply))
+
+
+def inline(system: System) -> System:
+    """Pointwise equations into their readers, where that saves more than it costs."""
+    kept_in_place = views(system)
+    recurrent = {
+        eq.target for part in components(system.equations) if is_recurrent(part) for eq in part
+    }
+    roots = set(system.roots)
+    for eq in system.equations:
+        candidate = eq.reduce is None and eq.at is None and eq.target not in roots
+        if not candidate or eq.target in recurrent or eq.target in kept_in_place:
+            continue
+        now = system.definition[eq.target]
+        readers = [r for r in system.equations if eq.target in r.sources]
+        if _worthwhile(now, readers, system):
+            system = _inlined(system, now, {r.target for r in readers})
+    return system
+
+
+def _worthwhile(eq: Equation, readers: list[Equation], system: System) -> bool:
+    found = [(r, read) for r in readers for read in r.reads if read.tensor == eq.target]
+    if not found or any(read.other is not None for _, read in found):
+        return False
+    price, size = cost(eq.body), system.tensors[eq.target].size
+    if any(price + cost(r.body) > LARGEST for r, _ in found):
+        return False
+    for reader, read in found:
+        again = prod(i.size for i in reader.domain) > max(size, 1)
+        if _in_index(reader, read) or (again and price and size > 1):
+            return False
+        if (reader.reduce or reader.at) and price > CHEAP and len(found) > 1:
+            return False
+    if len(found) == 1 or size == 1:
+        return True
+    return price <= CHEAP and len(reads(eq.body)) <= 2 and not _rides_on_reduction(eq, system)
+
+
+def _rides_on_reduction(eq: Equation, system: System) -> bool:
+    """Whether the value can be stored in place of a reduction's own result, which costs nothing."""
+    definition = system.definition
+    made = [definition[s] for s in eq.sources if s in definition]
+    if len(made) != 1 or made[0].reduce is None:
+        return False
+    own = [r for r in eq.reads if r.tensor == made[0].target]
+    same = tuple(i.size for i in made[0].indices) == tuple(i.size for i in eq.indices)
+    return same and all(is_identity(r, eq) for r in own)
+
+
+def _in_index(reader: Equation, read: Read) -> bool:
+    """Whether the read is the index of another read: gathers stay as they are."""
+    return any(read in reads(place) for other in reader.reads for place in other.index) or any(
+        read in reads(place) for place in reader.at or ()
+    )
+
+
+def _inlined(system: System, eq: Equation, readers: Iterable[str]) -> System:
+    names = [i.name for i in eq.indices]
+
+    def change(node: Expr) -> Expr | None:
+        if isinstance(node, Read) and node.tensor == eq.target:
+            return substitute(eq.body, dict(zip(names, node.index, strict=True)))
+        return None
+
+    equations = tuple(
+        e.with_body(rewrite(e.body, change)) if e.target in readers else e
+        for e in system.equations
+        if e.target != eq.target
+    )
+    tensors = {n: t for n, t in system.tensors.items() if n != eq.target}
+    return system.replace(equations=equations, tensors=tensors)
+
+
+def without_stops(system: System) -> System:
+    """`stop(x)` is x once the gradients are there."""
+
+    def change(node: Expr) -> Expr | None:
+        return node.args[0] if isinstance(node, Apply) and node.fn == "stop" else None
+
+    return system.replace(
+        equations=tuple(e.with_body(rewrite(e.body, change)) for e in system.equations)
+    )
+
+
+def is_identity(read: Read, eq: Equation) -> bool:
+    """Whether the read is at the equation's own indices."""
+    return read.other is None and read.index == tuple(Idx(i.name) for i in eq.indices)

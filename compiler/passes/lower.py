@@ -1,0 +1,271 @@
+"""Kernels to loops: merges indices, chooses the tile, orders the loops.
+
+In: a `Kernel` and its `Plan`. Out: the `Nest`, in which nothing is left to decide. The choice of
+vector and tile is `tile.py`, memory offsets are `access.py`; the backend spells the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from math import prod
+
+from ..affine import Affine
+from ..ir import BYTES, Apply, Const, Equation, Expr, Idx, Index, Read, reads, walk
+from ..kernels import Kernel, Plan
+from ..loops import Access, Accumulate, Loop, Nest, Segment, Statement
+from .access import access, linear
+from .merge import Form, accesses, merged, outside_addresses, stores
+from .tile import Clip, Target, Tiling, Work, choose
+
+UNROLLED = 4  # a reduction loop of at most this many steps is unrolled …
+COPIES = 160  # … unless that makes more copies of the body than this
+CHAINS = 8  # independent accumulators that keep the adders busy
+CACHED = 0.5  # the part of a core's cache that operands may take
+SHARED = 4096  # cycles of work below which threads are not worth waking
+
+
+Clips = tuple[tuple[Affine, int], ...]
+
+
+def lower(kernel: Kernel, plan: Plan, target: Target | None = None) -> Nest:
+    """The nest of loops for a kernel."""
+    target = target or Target()
+    form = merged(kernel, plan)
+    found = accesses(form, kernel, plan)
+    places = stores(form, kernel, plan)
+    anchor = kernel.anchor
+    accumulate = None
+    if form.at is not None:
+        tensor = plan.system.tensors[anchor.target]
+        into = access(Read(tensor.name, form.at, None, tensor.dtype), tensor, form.sizes)
+        accumulate = Accumulate(into, tensor.bytes)
+    body_reads = [found[r] for r in reads(form.body) if r in found]
+    work = Work(
+        outputs=form.over if accumulate else form.outputs,
+        over=() if accumulate else form.over,
+        reduce=None if accumulate else anchor.reduce,
+        accesses=tuple(body_reads if anchor.reduce else found.values()),
+        stores=(accumulate.access.offset,) if accumulate else tuple(places.values()),
+        operations=_operations(form, anchor),
+        bytes=BYTES[form.body.dtype],
+        footprints={
+            name: plan.system.tensors[name].bytes for eq in kernel.equations for name in eq.sources
+        },
+        vanishing=_vanishing(form, anchor, found),
+        vectorised=_accumulation_vector(form, accumulate.access) if accumulate else None,
+    )
+    tiling = choose(work, target)
+    clips = _clips(work, tiling)
+    chains, unrolled = _unrolling(work, tiling, clips)
+    return Nest(
+        name=kernel.name,
+        loops=_loops(work, tiling, target, clips, unrolled, serial=accumulate is not None),
+        body=form.body,
+        reduce=work.reduce,
+        statements=_statements(form, kernel, plan, places),
+        accesses=_unchecked(found, clips),
+        sizes=form.sizes,
+        lanes=tiling.lanes,
+        chains=chains,
+        position=linear(form.position, form.sizes),
+        accumulate=accumulate,
+        fixed=kernel.fixed,
+        source=_source(anchor),
+        why=(*([kernel.reason] if kernel.reason else []), str(tiling),
+             *(f"not {text}" for text in tiling.rejected)),
+    )  # fmt: skip
+
+
+# --- sums that vanish outside ---------------------------------------------------------------------
+
+
+def _vanishing(form: Form, anchor: Equation, accesses: Mapping[Read, Access]) -> Clips:
+    """The checks that make the whole body zero, in a sum."""
+    if anchor.reduce != "sum" or form.at is not None:
+        return ()
+    return tuple(check for read in _zeroing(form.body) if read in accesses
+                 for check in accesses[read].checks)  # fmt: skip
+
+
+def _zeroing(expr: Expr) -> set[Read]:
+    """The reads that make the expression zero wherever they fall outside."""
+    if isinstance(expr, Read):
+        zero = isinstance(expr.other, Const) and expr.other.value == 0
+        return {expr} if zero else set()
+    if not isinstance(expr, Apply):
+        return set()
+    match expr.fn:
+        case "mul":
+            return _zeroing(expr.args[0]) | _zeroing(expr.args[1])
+        case "neg" | "div":
+            return _zeroing(expr.args[0])
+        case "select" if isinstance(expr.args[2], Const) and expr.args[2].value == 0:
+            return _zeroing(expr.args[1])
+    return set()
+
+
+def _unchecked(accesses: Mapping[Read, Access], clips: list[Clip]) -> dict[Read, Access]:
+    """The accesses without the checks that clipped loops have made."""
+    made = [(c.form, c.size) for c in clips]
+    return {
+        read: replace(a, checks=tuple(c for c in a.checks if c not in made))
+        for read, a in accesses.items()
+    }
+
+
+def _statements(
+    form: Form, kernel: Kernel, plan: Plan, stores: Mapping[str, Affine]
+) -> tuple[Statement, ...]:
+    tensors, name = plan.system.tensors, kernel.anchor.target
+    first = Statement(name, tensors[name].dtype, form.body, stores.get(name))
+    return (first, *(Statement(target, tensors[target].dtype, value, stores.get(target))
+                     for target, value in form.values))  # fmt: skip
+
+
+def _operations(form: Form, anchor: Equation) -> int:
+    """Vector operations per point; a product that is summed is one."""
+    count = sum(isinstance(e, Apply) for e in outside_addresses(form.body))
+    if anchor.reduce:
+        fused = isinstance(form.body, Apply) and form.body.fn == "mul"
+        return max(count, 1) if fused else count + 1
+    values = [e for _, v in form.values for e in outside_addresses(v)]
+    return max(1, count + sum(isinstance(e, Apply) for e in values))
+
+
+def _accumulation_vector(form: Form, into: Access) -> str:
+    """The index that an accumulation may vectorise: the last of its target's, addressed plainly
+    and certainly inside."""
+    if not form.at or not isinstance(form.at[-1], Idx):
+        return ""
+    last = form.at[-1]
+    elsewhere = [*form.at[:-1], *(a for check, _ in into.checks for a in check.coefficients)]
+    if any(last in walk(e) for e in elsewhere):
+        return ""
+    return last.name
+
+
+# --- loops -------------------------------------------------------------------------------------
+
+
+def _unrolling(work: Work, tiling: Tiling, clips: list[Clip]) -> tuple[int, dict[str, int]]:
+    """Accumulator chains, and the unrolling of reduction loops from the innermost outwards."""
+    if not work.reduce:
+        return 1, {}
+    order = _inner_order(work, tiling)
+    clipped = {c.index for c in clips}
+    innermost = order[-1]
+    steps = -(-innermost.size // (tiling.lanes if innermost.name == tiling.vector else 1))
+    chains = 1
+    while chains * tiling.copies < CHAINS and 4 * chains <= steps and innermost.name not in clipped:
+        chains *= 2
+    if chains > 1:
+        return chains, {innermost.name: chains}
+    unrolled, copies = {}, tiling.copies
+    for index in reversed(order):
+        steps = -(-index.size // (tiling.lanes if index.name == tiling.vector else 1))
+        if steps > UNROLLED or copies * steps > COPIES or index.name in clipped:
+            break
+        unrolled[index.name] = steps
+        copies *= steps
+    return 1, unrolled
+
+
+def _clips(work: Work, tiling: Tiling) -> list[Clip]:
+    """The checks that shorten a reduction loop: all else in them stands outside that loop."""
+    order = [i.name for i in _inner_order(work, tiling)]
+    tile = [name for name, size in tiling.rows.items() if size > 1] + [tiling.vector]
+    found = []
+    for clip in work.clips:
+        inner = order[order.index(clip.index) :] if clip.index else []
+        if clip.applies((*tile, *inner[1:]), tiling.vector):
+            found.append(clip)
+    return found
+
+
+def _inner_order(work: Work, tiling: Tiling) -> list[Index]:
+    return sorted(work.over, key=lambda i: i.name == tiling.vector)
+
+
+def _loops(
+    work: Work,
+    tiling: Tiling,
+    target: Target,
+    clips: list[Clip],
+    unrolled: Mapping[str, int],
+    serial: bool,
+) -> tuple[Loop, ...]:
+    """Output loops: those outside the tile, then rows and vectors; then reduction loops. If the
+    operand that vectors run over stays in cache, rows go round vectors, and stores run through
+    memory in order; else vectors go round rows, and a panel of it stays in cache."""
+    panel = sum(work.footprints[a.tensor] for a, d in work.depends if tiling.vector in d)
+    vector_first = panel > CACHED * target.cache
+
+    def rank(index: Index) -> int:
+        if index.name == tiling.vector:
+            return 1 if vector_first else 3
+        return 2 if tiling.rows.get(index.name, 1) > 1 else 0
+
+    outer = []
+    for index in sorted(work.outputs, key=rank):
+        if index.name == tiling.vector:
+            outer.append(_loop(index, "serial", tiling.vectors, tiling.lanes))
+        else:
+            outer.append(_loop(index, "serial", tiling.rows.get(index.name, 1)))
+    inner = [
+        _loop(index, "reduce", unrolled.get(index.name, 1),
+              tiling.lanes if index.name == tiling.vector else 1,
+              tuple((c.form, c.size) for c in clips if c.index == index.name))
+        for index in _inner_order(work, tiling)
+    ]  # fmt: skip
+    points = prod(i.size for i in (*work.outputs, *work.over))
+    if not serial and points * tiling.score >= SHARED:
+        shared = _shared(outer)
+        outer = [replace(x, kind="parallel") if x is shared else x for x in outer]
+    return (*outer, *inner)
+
+
+def _shared(loops: list[Loop]) -> Loop | None:
+    """The loop to divide among threads: the outermost with steps to spare, else the longest."""
+    long = [loop for loop in loops if loop.steps >= 16]
+    if long:
+        return long[0]
+    longest = max(loops, key=lambda loop: loop.steps, default=None)
+    return longest if longest is not None and longest.steps > 1 else None
+
+
+def _loop(index: Index, kind: str, tile: int, lanes: int = 1, clip: Clips = ()) -> Loop:
+    """The index in tiles of `tile` (vectors of `lanes`), as equal as can be: 11 by 4 is 4+4+3.
+    Reductions keep full tiles and a rest, so that chains stay aligned."""
+    blocks = -(-index.size // lanes)
+    valid = index.size - (blocks - 1) * lanes
+    if kind == "reduce" or lanes > 1:
+        sizes = [(blocks // tile, tile), (1, blocks % tile)]
+    else:
+        parts = -(-blocks // tile)
+        small, more = divmod(blocks, parts)
+        sizes = [(more, small + 1), (parts - more, small)]
+    if valid != lanes:  # the masked vector is in a step of its own kind
+        sizes = _split_last(sizes)
+    segments, start = [], 0
+    for count, size in sizes:
+        if count and size:
+            segments.append(Segment(start, count, size, lanes))
+            start += count * size * lanes
+    segments[-1] = replace(segments[-1], valid=valid)
+    return Loop(index, kind, tuple(segments), lanes, clip)
+
+
+def _split_last(sizes: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The last step apart from the others of its size."""
+    sizes = [(count, size) for count, size in sizes if count and size]
+    count, size = sizes.pop()
+    return [*sizes, (count - 1, size), (1, size)]
+
+
+def _source(equation: Equation) -> str:
+    span = equation.span
+    if span is None:
+        return ""
+    line = span.source.line(span.line).strip()
+    return f"{span}: {line}"

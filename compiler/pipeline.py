@@ -1,0 +1,42 @@
+"""The list of passes, top to bottom. No logic.
+
+In: a system of equations. Out: a plan that a backend lowers and runs. `nnc compile --emit STAGE`
+prints what stands after a stage; with `verified`, the rules are checked after every pass.
+"""
+
+from __future__ import annotations
+
+from .ir import System
+from .kernels import Plan
+from .passes.fuse import fuse
+from .passes.inline import inline, without_stops
+from .passes.layout import time_first, turn_weights
+from .passes.memory import memory
+from .passes.reuse import reuse
+from .passes.simplify import simplify
+from .verify import verify
+
+PASSES = (
+    ("stops", without_stops),  #   stop(x) is x
+    ("simplify", simplify),  #     copies, equal equations, unused ones
+    ("reuse", reuse),  #           values that are stored already are read
+    ("inline", inline),  #         cheap values are computed where they are read
+    ("time first", time_first),  # a step of a recurrence lies together
+    ("tidy", simplify),  #         what the passes above left over
+    ("turn weights", turn_weights),  # what every step of a recurrence reads lies in its vectors
+)
+
+
+def optimise(system: System, verified: bool = False) -> System:
+    """The equations as they will be computed."""
+    for name, transform in PASSES:
+        system = transform(system)
+        if verified:
+            verify(system, name)
+    return system
+
+
+def plan(system: System, verified: bool = False) -> Plan:
+    """Equations to kernels with their places in memory."""
+    system = optimise(system, verified)
+    return memory(system, fuse(system))

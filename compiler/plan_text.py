@@ -1,0 +1,86 @@
+"""The kernel stage as text: what runs in which order, what is computed together and why, where.
+
+In: a `Plan`. Out: annotated equations, the same on every run. Nothing is decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+
+from .evaluate import factors
+from .ir import Equation, Index, Read, index_names
+from .kernels import Kernel, Plan, Scan
+from .printer import equation_text, origin
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """The indices of a sum of products of two tensors: those of the first factor alone (M), of the
+    second alone (N), of both and summed over (K), of both and of the result (batch)."""
+
+    m: tuple[Index, ...]
+    n: tuple[Index, ...]
+    k: tuple[Index, ...]
+    batch: tuple[Index, ...]
+
+    def __str__(self) -> str:
+        parts = (("M", self.m), ("N", self.n), ("K", self.k), ("batch", self.batch))
+        return ", ".join(
+            f"{name} = {'*'.join(i.name for i in indices)} = {prod(i.size for i in indices)}"
+            for name, indices in parts if indices
+        )  # fmt: skip
+
+
+def contraction(eq: Equation) -> Contraction | None:
+    """The index classes, if the equation sums a product of two reads."""
+    parts = factors(eq.body)
+    if eq.reduce != "sum" or len(parts) != 2 or not all(isinstance(p, Read) for p in parts):
+        return None
+    a, b = (index_names(p) for p in parts)
+    return Contraction(
+        m=tuple(i for i in eq.indices if i.name in a - b),
+        n=tuple(i for i in eq.indices if i.name in b - a),
+        k=tuple(i for i in eq.over if i.name in a and i.name in b),
+        batch=tuple(i for i in eq.indices if i.name in a and i.name in b),
+    )
+
+
+def flops(eq: Equation) -> int:
+    """Floating-point operations of a sum of products: a multiplication and an addition per point;
+    0 for everything else, which is not what a model's cost is counted in."""
+    if eq.reduce != "sum" or len(factors(eq.body)) < 2:
+        return 0
+    return 2 * prod(i.size for i in eq.domain)
+
+
+def plan_text(plan: Plan) -> str:
+    """Every kernel with its reason, its equations, and the place of what it stores."""
+    total = sum(flops(eq) for k in plan.kernels for eq in k.equations)
+    lines = [
+        f"# kernels of {plan.system.name}: {sum(1 for _ in plan.kernels)} kernels, "
+        f"{plan.arena_bytes:,} bytes of memory, {total:,} floating-point operations in products",
+    ]
+    for item in plan.items:
+        lines += ["", *_item_lines(item, plan)]
+    return "\n".join(lines) + "\n"
+
+
+def _item_lines(item: Kernel | Scan, plan: Plan) -> Iterator[str]:
+    if isinstance(item, Scan):
+        yield f"scan {item.index.name} < {item.index.size}    # {item.reason}"
+        for inner in item.kernels:
+            for line in _item_lines(inner, plan):
+                yield f"    {line}" if line else line
+        return
+    place = f"    # {origin(item.anchor.span)}" if item.anchor.span else ""
+    yield f"kernel {item.name}{place}"
+    yield f"    # {item.reason}"
+    classes = contraction(item.anchor)
+    if classes is not None:
+        yield f"    # a product: {classes}"
+    for eq in item.equations:
+        tensor = plan.system.tensors[eq.target]
+        at = "in registers" if eq.target in item.local else f"at {plan.offsets[eq.target]:,}"
+        yield f"    {equation_text(eq, tensor.shape)}    # {tensor.bytes:,} bytes {at}"

@@ -1,0 +1,313 @@
+"""The syntax tree: what the user wrote, every node with its span.
+
+In: nothing. Out: frozen node classes, built by `parser.py`, read by everybody. No behaviour here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .source import Source, Span
+
+
+@dataclass(frozen=True)
+class Node:
+    span: Span
+
+
+# --- expressions -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Number(Node):
+    """`3` (an int) or `1e-3` (a float); `text` is the spelling."""
+
+    value: int | float
+    text: str
+
+
+@dataclass(frozen=True)
+class Boolean(Node):
+    """`true` or `false`."""
+
+    value: bool
+
+
+@dataclass(frozen=True)
+class String(Node):
+    """`"train.csv"`: file names and words in `train` blocks and `use`."""
+
+    value: str
+
+
+@dataclass(frozen=True)
+class Name(Node):
+    """`x`; `p'` has `primed` set and `id` without the prime."""
+
+    id: str
+    primed: bool = False
+
+
+@dataclass(frozen=True)
+class Ellipsis_(Node):
+    """`...`, any leading dimensions."""
+
+
+@dataclass(frozen=True)
+class List(Node):
+    """`[a, b, c]` in a setting."""
+
+    items: tuple[Expr, ...]
+
+
+@dataclass(frozen=True)
+class Unary(Node):
+    """`op` is `-` or `not`."""
+
+    op: str
+    operand: Expr
+
+
+@dataclass(frozen=True)
+class Binary(Node):
+    """`op` is one of + - * / // % ^ @ == != < <= > >= and or."""
+
+    op: str
+    left: Expr
+    right: Expr
+
+
+@dataclass(frozen=True)
+class If(Node):
+    """`if condition then yes else no`."""
+
+    condition: Expr
+    yes: Expr
+    no: Expr
+
+
+@dataclass(frozen=True)
+class Index(Node):
+    """`x[..., i*2 + u, label[b]]`."""
+
+    tensor: Name
+    indices: tuple[Expr, ...]
+
+
+@dataclass(frozen=True)
+class Guarded(Node):
+    """`(x[i - 1] else 0)`."""
+
+    read: Index
+    other: Expr
+
+
+@dataclass(frozen=True)
+class Axis(Node):
+    """An index being introduced: `i`, `u < 3` (then `bound` is set), or `...` as its name."""
+
+    name: str
+    bound: Expr | None = None
+
+
+@dataclass(frozen=True)
+class Reduce(Node):
+    """`sum(i, u < 3) body`; `op` is one of `REDUCTIONS`."""
+
+    op: str
+    axes: tuple[Axis, ...]
+    body: Expr
+
+
+@dataclass(frozen=True)
+class Argument(Node):
+    """`3` or `stride = 2` in a call."""
+
+    name: str | None
+    value: Expr
+
+
+@dataclass(frozen=True)
+class Call(Node):
+    """`softmax(x)`, `mean(x)`, or a layer applied: `Dense(10)(x)` has a Call as its `function`."""
+
+    function: Expr
+    arguments: tuple[Argument, ...]
+
+
+@dataclass(frozen=True)
+class Pipe(Node):
+    """`value |> stage`; the stage is a Name or a Call."""
+
+    value: Expr
+    stage: Expr
+
+
+Expr = (
+    Number | Boolean | String | Name | Ellipsis_ | List | Unary | Binary | If | Index | Guarded
+    | Reduce | Call | Pipe
+)  # fmt: skip
+
+REDUCTIONS = ("sum", "max", "min", "prod", "mean", "argmax", "argmin")
+
+
+# --- statements --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Type(Node):
+    """`f32[B, 10]`, `[..., n]`, `i32`; None where the user left a part out. `[]` is shape ()."""
+
+    dtype: str | None
+    shape: tuple[Expr, ...] | None
+
+
+@dataclass(frozen=True)
+class Let(Node):
+    """`let e = d // heads`: a size or another value known when compiling."""
+
+    name: Name
+    value: Expr
+
+
+@dataclass(frozen=True)
+class Param(Node):
+    """`param w, u: [n, m] ~ normal(0, 0.02)` (drawn is True) or `param b: [m] = 0`."""
+
+    names: tuple[Name, ...]
+    type: Type
+    value: Expr
+    drawn: bool
+
+
+@dataclass(frozen=True)
+class State(Node):
+    """`state m = 0` (optimizers: of the parameter's shape) or `state mean: [c] = 0`."""
+
+    name: Name
+    type: Type | None
+    value: Expr
+
+
+@dataclass(frozen=True)
+class Equation(Node):
+    """`y[..., o] = …`, `y = …`, `h, c = …`, `m' = …`, or `table[token[b], j] += …`.
+
+    `indices` is None without brackets; with several targets there are no brackets. An element is
+    an Axis where the user wrote a plain name, `i < n` or `...`; in `+=` it can be any Expr.
+    """
+
+    targets: tuple[Name, ...]
+    indices: tuple[Axis | Expr, ...] | None
+    accumulate: bool
+    value: Expr
+
+
+@dataclass(frozen=True)
+class Repeat(Node):
+    """`repeat 4 { … }`: the body's statements, each time with parameters of its own."""
+
+    count: Expr
+    body: tuple[Statement, ...]
+
+
+Statement = Let | Param | State | Equation | Repeat
+
+
+# --- declarations ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Parameter(Node):
+    """A name in a declaration's parentheses or after its arrow: `x: [..., n]`, `stride = 1`."""
+
+    name: str
+    type: Type | None
+    default: Expr | None
+
+
+@dataclass(frozen=True)
+class Definition(Node):
+    """A `layer`, `fn`, `model` or `optimizer`, told apart by `kind`.
+
+    layer Conv(filters, stride = 1)(x: [..., h, w, c]) -> y: […] { … }   settings, inputs, results
+    model Mnist(image: f32[B, 784]) -> logits: f32[B, 10] { … }          inputs, results
+    fn    softmax(x: [..., n]) -> y: [..., n] { … }                      inputs, results
+    fn    relu(x, slope = 0) = max(x, slope*x)                           inputs, value
+    optimizer adam(lr = 1e-3) { … }                                      settings
+    """
+
+    kind: str
+    name: str
+    name_span: Span
+    settings: tuple[Parameter, ...]
+    inputs: tuple[Parameter, ...]
+    results: tuple[Parameter, ...]
+    body: tuple[Statement, ...]
+    value: Expr | None
+    doc: str
+
+
+@dataclass(frozen=True)
+class Field(Node):
+    """`batch = 32` in a `train` block."""
+
+    name: Name
+    value: Expr
+
+
+@dataclass(frozen=True)
+class Metric(Node):
+    """`metric accuracy = mean(argmax(logits) == label)`."""
+
+    name: Name
+    value: Expr
+
+
+@dataclass(frozen=True)
+class Until(Node):
+    """`until loss < 0.01`."""
+
+    condition: Expr
+
+
+@dataclass(frozen=True)
+class Input(Node):
+    """`input label: i32[B]`: a field of the data whose type the file states itself."""
+
+    name: Name
+    type: Type
+
+
+@dataclass(frozen=True)
+class Train(Node):
+    """`train Mnist { … }`."""
+
+    model: Name
+    body: tuple[Field | Metric | Until | Input | Let, ...]
+    doc: str
+
+
+@dataclass(frozen=True)
+class Use(Node):
+    """`use "blocks.nn"`."""
+
+    path: String
+
+
+@dataclass(frozen=True)
+class Comment(Node):
+    """`# …` with its text after the `#`; `own_line` when nothing stands before it on its line."""
+
+    text: str
+    own_line: bool
+
+
+@dataclass(frozen=True)
+class File(Node):
+    """A whole file. Comments are kept apart, in order; the formatter puts them back by place."""
+
+    source: Source
+    doc: str
+    declarations: tuple[Use | Definition | Train, ...]
+    comments: tuple[Comment, ...]

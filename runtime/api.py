@@ -1,0 +1,201 @@
+"""The Python interface: `nnc.load("model.nn")` gives a `Model` to fit and to predict with.
+
+In: a `.nn` file or a run folder, and arrays. Out: arrays and measured values. It writes no files;
+runs that should leave one are `nnc train`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..dsl import syntax as s
+from ..dsl.check import BUILTINS, CONSTANTS, walk
+from ..dsl.diagnostics import fail
+from .cores import cores
+from .data import Dataset, Field, Schema, Search, Split
+from .data import load as load_data
+from .data.dataset import validate
+from .device import DEVICES
+from .executor import Executor, Values
+from .feeding import check_fit, check_indices, whole
+from .interrupt import watch_interrupt
+from .job import prepare
+from .predict import as_inputs, predict_batches
+from .progress import Lines, Silent
+from .project import Project, bound, field_types, open_project, reassigned, setup_of
+from .run_folder import RunFolder
+from .settings import Assignment
+from .train import INTERRUPTED, evaluate, train
+
+# what arrays hold → the language's type, and the NumPy type that is one of its own
+_TYPES = {
+    "b1": ("bool", "b1"), "u1": ("u8", "u1"), "i1": ("i32", "i4"), "i2": ("i32", "i4"),
+    "u2": ("i32", "i4"), "i4": ("i32", "i4"), "u4": ("i64", "i8"), "i8": ("i64", "i8"),
+    "f2": ("f32", "f4"), "f4": ("f32", "f4"), "f8": ("f64", "f8"),
+}  # fmt: skip
+
+
+def load(
+    path: str | PathLike[str], *, model: str | None = None, device: str = "cpu",
+    threads: int | None = None, settings: Mapping[str, object] | None = None,
+) -> Model:  # fmt: skip
+    """The model of a `.nn` file, or of a run folder with what it learnt.
+
+    `settings` are those of `--set`: `{"batch": 64, "optimizer.lr": 0.01}`. Raises UserError, whose
+    `diagnostics` say everything that is wrong in the file.
+    """
+    path = Path(path)
+    assignments = _assignments(settings or {})
+    if device not in DEVICES:
+        raise ValueError(f"no device {device!r}; there are {', '.join(DEVICES)}")
+    made = DEVICES[device](cores(threads))
+    if not path.is_dir():
+        return Model(open_project(path, assignments, model), made)
+    folder = RunFolder(path)
+    project = open_project(folder.model, assignments, model)
+    loaded = Model(project, made)
+    executor = Executor(setup_of(project, folder.fields), made, project.settings.seed)
+    executor.restore(folder.read_weights(executor.weights()))
+    loaded._executor, loaded._weights = executor, executor.weights()
+    return loaded
+
+
+class Model:
+    """A model and its current parameters. Arrays have one entry per example along the first axis.
+
+    Where arrays are given without names, the model's inputs come first, in order, then the other
+    fields that the loss and the metrics name, in the order in which they do.
+    """
+
+    def __init__(self, project: Project, device) -> None:
+        self._project, self._device = project, device
+        self._executor: Executor | None = None
+        self._weights: Values | None = None
+
+    def __repr__(self) -> str:
+        return f"<nnc model {self._project.name} of {self._project.path}>"
+
+    @property
+    def parameters(self) -> dict[str, np.ndarray]:
+        """Copies of all parameters and states of the model by name; empty before the first `fit`,
+        because sizes may depend on the data."""
+        return {name: array.copy() for name, array in (self._weights or {}).items()}
+
+    def fit(
+        self, *arrays: ArrayLike, epochs: int | None = None, steps: int | None = None,
+        batch: int | None = None, seed: int | None = None, verbose: bool = False,
+        **named: ArrayLike,
+    ) -> list[dict[str, float]]:  # fmt: skip
+        """Train, and keep the weights that the train block's `keep` says. One record per epoch.
+
+        Without arrays the data of the train block is read. Fitting again goes on from the current
+        parameters with a fresh optimizer. Raises UserError: E0606 and E0607 (labels, lengths),
+        E0701 (the loss is not a number), E0708 and E0710 (what does not fit), or what is wrong in
+        the program.
+        """
+        given = {"epochs": epochs, "steps": steps, "batch": batch, "seed": seed}
+        numbers = {name: value for name, value in given.items() if value is not None}
+        project = reassigned(self._project, _assignments(numbers))
+        job = prepare(project, self._dataset(arrays, named), self._device)
+        if self._weights:
+            job.executor.restore(self._weights)
+        with watch_interrupt() as interrupted:
+            lines = Lines(project.settings.epochs) if verbose else Silent()
+            reason = train(job, lines, interrupted)
+        if job.best is not None and reason != INTERRUPTED:
+            job.executor.restore(job.best)
+        self._executor, self._weights = job.executor, job.executor.weights()
+        if reason == INTERRUPTED:
+            raise KeyboardInterrupt
+        return [record.plain() for record in job.records]
+
+    def evaluate(self, *arrays: ArrayLike, **named: ArrayLike) -> dict[str, float]:
+        """The loss and the metrics over the given examples. Raises as `fit`."""
+        dataset = self._dataset(arrays, named)
+        executor = self._executor
+        if executor is None:
+            fields = field_types(dataset.schema, self._project.model)
+            executor = Executor(setup_of(self._project, fields), self._device,
+                                self._project.settings.seed)  # fmt: skip
+        check_fit(executor.system, executor.setup.batch, dataset.schema)
+        check_indices(executor.system, dataset)
+        return evaluate(executor, whole(dataset.test or dataset.train), 1).means()
+
+    def predict(self, *arrays: ArrayLike, **named: ArrayLike) -> np.ndarray | dict[str, np.ndarray]:
+        """The model's result for every example: an array, or several by name if it has several.
+
+        Raises UserError E0708 for arrays that do not fit and E0707 before the first `fit`.
+        """
+        if self._executor is None:
+            raise fail("E0707", f"`{self._project.name}` has no parameters yet",
+                       help="call fit(…) first, or load a run folder")  # fmt: skip
+        found = self._named(arrays, named, [p.name for p in self._project.model.inputs])
+        results = predict_batches(self._executor, as_inputs(self._project.model, found, "the call"))
+        return next(iter(results.values())) if len(results) == 1 else results
+
+    # --- arrays -------------------------------------------------------------------------------
+
+    def _dataset(self, arrays: tuple[ArrayLike, ...], named: Mapping[str, ArrayLike]) -> Dataset:
+        """The given arrays, or without any the data of the train block."""
+        if not arrays and not named:
+            choice = self._project.settings.data
+            if choice is None:
+                raise fail("E0711", f"`train {self._project.name}` names no data",
+                           self._project.block.span)  # fmt: skip
+            search = Search(None, self._project.path.parent)
+            return load_data(choice.source, bound(choice), search, spans=choice.spans,
+                             span=choice.span)  # fmt: skip
+        names = [p.name for p in self._project.model.inputs]
+        found = self._named(arrays, named, [*names, *targets(self._project)])
+        fields, stored = [], {}
+        for name, array in found.items():
+            if array.dtype.str[1:] not in _TYPES or not array.ndim:
+                raise fail("E0708", f"`{name}` is {array.dtype}{list(array.shape)}: expected "
+                           "numbers, one entry per example")  # fmt: skip
+            dtype, own = _TYPES[array.dtype.str[1:]]
+            fields.append(Field(name, dtype, array.shape[1:]))
+            stored[name] = np.ascontiguousarray(array, own)
+        return validate(Dataset("the call", Schema(tuple(fields), None), Split(stored)))
+
+    def _named(
+        self, arrays: tuple[ArrayLike, ...], named: Mapping[str, ArrayLike], names: list[str]
+    ) -> dict[str, np.ndarray]:
+        if len(arrays) > len(names):
+            raise fail("E0708", f"{len(arrays)} arrays are given; `{self._project.name}` takes "
+                       f"{', '.join(f'`{n}`' for n in names)}")  # fmt: skip
+        found = dict(zip(names, arrays, strict=False))
+        unknown = [n for n in named if n not in names or n in found]
+        if unknown:
+            raise fail("E0708", f"`{unknown[0]}` is given twice or is none of "
+                       f"{', '.join(f'`{n}`' for n in names)}")  # fmt: skip
+        return {name: np.asarray(array) for name, array in {**found, **named}.items()}
+
+
+def targets(project: Project) -> list[str]:
+    """The fields that the loss and the metrics take from the data, the model's inputs left out."""
+    hidden = {*BUILTINS, *CONSTANTS, *project.checked.definitions, "t", "steps", "epochs"}
+    hidden |= {p.name for p in (*project.model.inputs, *project.model.results)}
+    for node in walk((project.model.body, project.block.body)):
+        match node:
+            case s.Let(name=name) | s.State(name=name) | s.Metric(name=name):
+                hidden.add(name.id)
+            case s.Param(names=names) | s.Equation(targets=names):
+                hidden |= {n.id for n in names}
+            case s.Axis(name=name):
+                hidden.add(name)
+    values = [i.value for i in project.block.body if isinstance(i, s.Metric | s.Let)
+              or (isinstance(i, s.Field) and i.name.id == "loss")]  # fmt: skip
+    found = [n.id for v in values for n in walk(v) if isinstance(n, s.Name)]
+    return [name for name in dict.fromkeys(found) if name not in hidden]
+
+
+def _assignments(values: Mapping[str, object]) -> list[Assignment]:
+    """Python values as the text of assignments."""
+    words = {True: "true", False: "false"}
+    return [Assignment(key, words[value] if isinstance(value, bool) else str(value), "--set")
+            for key, value in values.items()]  # fmt: skip

@@ -1,0 +1,136 @@
+"""Files kept between runs and found again by what they were made from.
+
+In: a folder and names, which hold a hash of everything that decides the content. Out: the content,
+or nothing: whatever is missing, damaged, somebody else's or impossible is as if it had never been
+kept, and the caller makes it anew. The folder is the user's own; files appear in it complete or not
+at all, so that several processes may use it at once; the least recently used make room.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import stat
+import sys
+import time
+from pathlib import Path
+
+LIMIT = 512 * 10**6  # bytes kept
+STALE = 3600  # seconds after which a file that was begun was given up
+DIGEST = 32  # bytes of the checksum at a file's end
+
+_noted = False
+
+
+def kernels() -> Cache | None:
+    """Where machine code is kept: `NNC_CACHE` is a folder or `off`; else the user's own folder."""
+    chosen = os.environ.get("NNC_CACHE", "")
+    if chosen.lower() == "off":
+        return None
+    if chosen:
+        return Cache(Path(chosen).expanduser().absolute() / "kernels")
+    from platformdirs import user_cache_dir  # only where it is needed
+
+    return Cache(Path(user_cache_dir("nnc")) / "kernels")
+
+
+class Cache:
+    """A folder of files with checksums."""
+
+    def __init__(self, folder: Path, limit: int = LIMIT):
+        self.folder, self.limit = folder, limit
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+    def read(self, name: str) -> bytes | None:
+        """The content kept under a name; a damaged file is removed."""
+        if not self._is_ours():
+            return None
+        path = self.path(name)
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return None
+        content = data[:-DIGEST]
+        if data[-DIGEST:] != _checksum(name, content):
+            with contextlib.suppress(OSError):
+                path.unlink()
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(path)  # used just now
+        return content
+
+    def write(self, name: str, content: bytes) -> bool:
+        """Keep the content; whether that was possible."""
+        try:
+            self.folder.mkdir(0o700, parents=True, exist_ok=True)
+            if not self._is_ours():
+                return False
+            beginning = self.path(f".{name}.{os.getpid()}.{secrets.token_hex(4)}")
+            try:
+                _create(beginning, content + _checksum(name, content))
+                beginning.replace(self.path(name))
+            except OSError:
+                beginning.unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            _note(f"{error.strerror or error}: {self.folder}")
+            return False
+        self._make_room(name)
+        return True
+
+    def _is_ours(self) -> bool:
+        """Whether the folder is there and nobody else can put files into it."""
+        try:
+            found = self.folder.stat()
+        except OSError:
+            return False
+        if not hasattr(os, "geteuid"):
+            return True
+        if found.st_uid != os.geteuid():
+            _note(f"{self.folder} belongs to another user")
+            return False
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            _note(f"other users can write to {self.folder}")
+            return False
+        return True
+
+    def _make_room(self, newest: str) -> None:
+        """Remove what was not used for longest, and files that were begun long ago."""
+        with contextlib.suppress(OSError):
+            files = []
+            for entry in os.scandir(self.folder):
+                with contextlib.suppress(OSError):
+                    about = entry.stat(follow_symlinks=False)
+                    files.append((about.st_mtime, about.st_size, entry.name))
+            total = sum(size for _, size, _ in files)
+            for used, size, name in sorted(files):
+                given_up = name.startswith(".") and used < time.time() - STALE
+                if given_up or (total > self.limit and name != newest and name[0] != "."):
+                    with contextlib.suppress(OSError):
+                        self.path(name).unlink()
+                    total -= size
+
+
+def _create(path: Path, data: bytes) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
+        file.write(data)
+
+
+def _checksum(name: str, content: bytes) -> bytes:
+    """Of the content under this name: a file that was renamed is damaged, too."""
+    digest = hashlib.sha256(name.encode() + b"\0")
+    digest.update(content)
+    return digest.digest()
+
+
+def _note(reason: str) -> None:
+    """Say once that nothing is kept."""
+    global _noted
+    if not _noted:
+        _noted = True
+        print(f"nnc: compiled code is not kept: {reason}", file=sys.stderr)

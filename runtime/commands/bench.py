@@ -1,0 +1,44 @@
+"""`nnc bench`: the time of a training step.
+
+In: the command line. Out: figures on stdout. The measuring is done in `bench.py` of the runtime.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import click
+
+from ..bench import measure
+from ..cores import cores
+from ..project import open_project, planned_setup
+from . import options as o
+
+
+@click.command()
+@click.argument("file", type=o.FILE)
+@o.several(
+    o.set_option, o.batch_option,
+    click.option("--steps", type=o.POSITIVE, default=50, show_default=True, help="Steps timed."),
+    o.model_option, o.data_option, o.device_option, o.threads_option,
+    click.option("--json", "as_json", is_flag=True, help="One JSON object."),
+)  # fmt: skip
+def bench(file, sets, batch, steps, model, data, device_name, threads, as_json) -> None:
+    """Time the training step of FILE's model on random numbers of the right shapes."""
+    started = click.get_current_context().obj  # when the process began to do something
+    project = open_project(file, o.assignments(sets, batch=batch), model)
+    setup = planned_setup(project, o.search(data, project.path.parent, offline=True))
+    device = o.device(device_name, threads)
+    figures = measure(setup, device, steps, project.settings.seed, started)
+    if as_json:
+        click.echo(json.dumps({name: round(v, 4) for name, v in asdict(figures).items()}))
+        return
+    click.echo(
+        f"{project.name}, batch {setup.batch}, {cores(threads)} threads, {steps} steps\n"
+        f"median step  {figures.median_ms:.3f} ms\n"
+        f"fastest      {figures.min_ms:.3f} ms\n"
+        f"speed        {figures.gflops:.1f} GFLOP/s\n"
+        f"first step   {figures.first_step_s:.2f} s after the start\n"
+        f"peak memory  {figures.peak_mb:.0f} MB"
+    )

@@ -1,0 +1,123 @@
+"""`nnc check`, `nnc fmt` and `nnc explain`: what needs no code and no data.
+
+In: the command line. Out: diagnostics on stderr, text on stdout, files laid out anew.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import click
+
+from ...compiler.training import training_step
+from ...dsl.catalogue import CATALOGUE
+from ...dsl.check import load
+from ...dsl.diagnostics import Diagnostic, Report, UserError, did_you_mean
+from ...dsl.formatter import format as formatted
+from ...dsl.library import read_source
+from ...dsl.parser import parse
+from ..checkpoint import write_text
+from ..data import DATA_ERRORS, SEQUENCE_ERRORS
+from ..emit import model_system
+from ..errors import RUN_ERRORS
+from ..progress import say
+from ..project import open_project, planned_setup
+from . import options as o
+from .report import FORM, show
+
+_files = click.argument("files", nargs=-1, required=True, type=o.FILE, metavar="FILE…")
+
+
+@click.command()
+@_files
+@o.several(o.set_option, o.data_option)
+def check(files, sets, data) -> None:
+    """Find every mistake in FILEs. Nothing is compiled and no data is read."""
+    found: list[Diagnostic] = []
+    for file in files:
+        found += _mistakes(file, sets, data)
+    show(dict.fromkeys(found), click.get_current_context().find_root().params[FORM])
+    wrong = sum(d.is_error for d in dict.fromkeys(found))
+    if wrong:
+        say(f"{wrong} mistake{'s' * (wrong != 1)}")
+        raise click.exceptions.Exit(1)
+
+
+def _mistakes(file: Path, sets: tuple[str, ...], data: Path | None) -> list[Diagnostic]:
+    """Everything that is wrong in one file: names first, then, if those are right, the sizes of
+    every model whose sizes are known."""
+    report = Report()
+    try:
+        checked = load(file, report)
+    except UserError as error:
+        return list(error.diagnostics)
+    if report.errors:
+        return report.diagnostics
+    trained = {t.model.id for t in checked.trains}
+    for model in dict.fromkeys([*trained, *(m.name for m in checked.models)]):
+        try:
+            project = open_project(file, o.assignments(sets), model)
+            if model in trained:
+                training_step(planned_setup(project, o.search(data, file.parent, offline=True)))
+            elif set(project.symbols[1:]) <= set(project.settings.sizes):
+                model_system(project)
+        except UserError as error:
+            report.diagnostics += error.diagnostics
+    return report.diagnostics
+
+
+@click.command()
+@_files
+@click.option("--check", "only_check", is_flag=True, help="Change nothing; exit 1 if it would.")
+@click.option("--diff", is_flag=True, help="Change nothing; show what would change.")
+def fmt(files, only_check, diff) -> None:
+    """Lay FILEs out in the one canonical way."""
+    report, changed = Report(), []
+    for file in files:
+        source = read_source(file, report)
+        before = len(report.errors)
+        tree = parse(source, report) if source else None
+        if source is None or tree is None or len(report.errors) > before:
+            continue
+        text = formatted(tree)
+        if text == source.text:
+            continue
+        changed.append(file)
+        if diff:
+            old, new = (t.splitlines(keepends=True) for t in (source.text, text))
+            click.echo("".join(difflib.unified_diff(old, new, str(file), str(file))), nl=False)
+        elif only_check:
+            say(f"{file} is not laid out canonically")
+        else:
+            write_text(file, text)
+            say(f"{file} laid out anew")
+    report.check()
+    if changed and (only_check or diff):
+        raise click.exceptions.Exit(1)
+
+
+@click.command()
+@click.argument("code")
+def explain(code) -> None:
+    """Explain the CODE of a message, such as E0304."""
+    wanted = code.upper()
+    if wanted in CATALOGUE:
+        entry = CATALOGUE[wanted]
+        examples = (("wrong", entry.wrong), ("right", entry.right))
+        return _explained(wanted, entry.title, entry.explanation, examples)
+    others = {e.code: e for e in (*DATA_ERRORS, *SEQUENCE_ERRORS, *RUN_ERRORS)}
+    if wanted in others:
+        row = others[wanted]
+        return _explained(wanted, row.title, row.explanation, (("example", row.example),))
+    hint = did_you_mean(wanted, [*CATALOGUE, *others])
+    raise click.UsageError(f"there is no code `{code}`" + (f": {hint}" if hint else ""))
+
+
+def _explained(
+    code: str, title: str, explanation: str, examples: tuple[tuple[str, str], ...]
+) -> None:
+    click.echo(f"{code}: {title}\n\n{explanation}")
+    for name, text in examples:
+        lines = "\n".join(f"    {line}".rstrip() for line in text.splitlines())
+        click.echo(f"\n{name}:\n{lines}")

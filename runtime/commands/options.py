@@ -1,0 +1,63 @@
+"""Options that several commands share, and what they mean together.
+
+In: values from the command line. Out: assignments, a `Search`, a device. No command lives here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from ..cores import cores
+from ..data import Search
+from ..device import DEVICES, Device
+from ..progress import say
+from ..settings import Assignment
+
+FILE = click.Path(path_type=Path)
+POSITIVE = click.IntRange(min=1)
+
+set_option = click.option("--set", "sets", multiple=True, metavar="NAME=VALUE",
+    help="Set a field of the train block, a size, or optimizer.lr and the like.")  # fmt: skip
+batch_option = click.option("--batch", type=POSITIVE, help="Examples in a step.")
+model_option = click.option("--model", metavar="NAME", help="The model, if there are several.")
+data_option = click.option("--data", type=FILE, metavar="DIR", help="Where the data is.")
+offline_option = click.option("--offline", is_flag=True, help="Download nothing.")
+threads_option = click.option("--threads", type=POSITIVE, help="Default: all cores.")
+device_option = click.option("--device", "device_name", type=click.Choice(list(DEVICES)),
+    default="cpu", show_default=True, help="What it runs on.")  # fmt: skip
+
+
+def several(*options: Callable) -> Callable:
+    """One decorator from many, listed in the order of the help text."""
+
+    def decorate(function: Callable) -> Callable:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def assignments(sets: tuple[str, ...], **flags: int | None) -> list[Assignment]:
+    """`--set` and flags such as `--epochs 3`, which win. UsageError for one without `=`."""
+    found = []
+    for text in sets:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip() or not value.strip():
+            raise click.UsageError(f"--set takes NAME=VALUE, not `{text}`")
+        found.append(Assignment(key.strip(), value.strip()))
+    for name, number in flags.items():
+        if number is not None:
+            found.append(Assignment(name, str(number), f"--{name}"))
+    return found
+
+
+def search(data: Path | None, base: Path, offline: bool = False) -> Search:
+    return Search(data, base, offline, say=say)
+
+
+def device(name: str, threads: int | None) -> Device:
+    return DEVICES[name](cores(threads))

@@ -1,0 +1,34 @@
+"""Diagnostics to stderr, in the form that the command line asks for.
+
+In: diagnostics. Out: text on stderr. `form` is set once by `cli.py`, before any command runs.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterable
+
+import click
+
+from ...dsl.diagnostics import Diagnostic
+from ...dsl.render import render_all
+from ..project import Project
+
+FORM = "error_format"  # its key in click's context
+
+
+def show(diagnostics: Iterable[Diagnostic], form: str) -> None:
+    """Render them all to stderr."""
+    found = tuple(diagnostics)
+    if found:
+        terminal = sys.stderr.isatty()
+        width = shutil.get_terminal_size().columns if terminal else 100
+        text = render_all(found, form, color=terminal, width=width)
+        print(text, file=sys.stderr, flush=True)
+
+
+def show_warnings(project: Project) -> None:
+    """What is odd but not wrong in a program."""
+    context = click.get_current_context(silent=True)
+    show(project.warnings, context.find_root().params[FORM] if context else "human")

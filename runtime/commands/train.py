@@ -1,0 +1,204 @@
+"""`nnc train`, `nnc eval` and `nnc predict`: what runs on data.
+
+In: the command line. Out: run folders, lines on stdout, arrays on disk. The work is done in
+`job.py`, `train.py` and `run_folder.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from ... import __version__
+from ...dsl.diagnostics import fail
+from ..checkpoint import write_bytes, write_text
+from ..cores import cores
+from ..data import Dataset, Search, load
+from ..executor import Executor
+from ..feeding import check_indices, divide
+from ..interrupt import watch_interrupt
+from ..job import Job, prepare
+from ..metrics import number
+from ..predict import as_inputs, predict_batches
+from ..progress import listener, say
+from ..project import Project, bound, field_types, open_project, setup_of
+from ..run_folder import RunFolder, check_free, create
+from ..settings import shown
+from ..train import INTERRUPTED, evaluate
+from ..train import train as run
+from . import options as o
+from .report import show_warnings
+
+
+@click.command(short_help="Train a model.")
+@click.argument("file", type=o.FILE, required=False)
+@o.several(
+    o.data_option, o.offline_option, o.set_option,
+    click.option("--epochs", type=o.POSITIVE, help="Times through the data, at most."),
+    click.option("--steps", type=o.POSITIVE, help="Steps in all, at most."),
+    o.batch_option,
+    click.option("--seed", type=click.IntRange(min=0), help="Of first weights and all chance."),
+    o.model_option, o.device_option, o.threads_option,
+    click.option("--out", type=o.FILE, metavar="RUN", help="The run folder, new or empty."),
+    click.option("--resume", type=o.FILE, metavar="RUN", help="Go on with an interrupted run."),
+)  # fmt: skip
+def train(file, data, offline, sets, epochs, steps, batch, seed, model, device_name, threads, out,
+          resume) -> None:  # fmt: skip
+    """Train the model of FILE as its train block says."""
+    if (file is None) == (resume is None) or (resume and out):
+        raise click.UsageError("give a FILE, or --resume RUN (which writes to RUN)")
+    assignments = o.assignments(sets, epochs=epochs, steps=steps, batch=batch, seed=seed)
+    folder = RunFolder(resume) if resume else None
+    before = folder.settings if folder else {}
+    project = open_project(folder.model if folder else file, assignments, model)
+    show_warnings(project)
+    if out is not None:
+        check_free(out)
+    base = Path(before["data_base"]) if "data_base" in before else project.path.parent
+    dataset = _load(project, o.search(data or _folder(before), base, offline))
+    job = prepare(project, dataset, o.device(device_name, threads))
+    if folder:
+        job.resume(folder)
+        if assignments:
+            write_text(folder.model, project.resolved())  # for going on once more
+        say(f"going on in {folder.path} after step {job.position.step}")
+    else:
+        notes = _notes(project, job, device_name, cores(threads), data, base)
+        job.folder = create(out, project.name.lower(), project.resolved(), notes)
+        job.folder.write_vocabularies(dataset.vocabularies)
+    _run(job)
+
+
+def _run(job: Job) -> None:
+    assert job.folder is not None
+    lines = listener(job.settings.epochs)
+    try:
+        with watch_interrupt() as interrupted:
+            reason = run(job, lines, interrupted)
+    finally:
+        lines.close()
+    if reason == INTERRUPTED:
+        say(f"interrupted after step {job.position.step}; go on with "
+            f"`nnc train --resume {shlex.quote(str(job.folder.path))}`")  # fmt: skip
+        raise click.exceptions.Exit(130)
+    say(f"{reason}; kept in {job.folder.path}")
+
+
+def _folder(settings: dict[str, Any]) -> Path | None:
+    return Path(settings["data_folder"]) if settings.get("data_folder") else None
+
+
+def _load(project: Project, search: Search) -> Dataset:
+    choice = project.settings.data
+    if choice is None:
+        raise fail("E0711", f"`train {project.name}` names no data", project.block.span,
+                   help="like `data = mnist()`")  # fmt: skip
+    return load(choice.source, bound(choice), search, spans=choice.spans, span=choice.span)
+
+
+def _notes(
+    project: Project, job: Job, device: str, threads: int, data: Path | None, base: Path
+) -> dict[str, Any]:
+    """What `settings.json` says: everything that the run depends on."""
+    return {
+        "model": project.name,
+        "settings": shown(project.settings),
+        "examples": len(job.training),
+        "fields": {n: [f.dtype, list(f.shape)]
+                   for n, f in (job.executor.setup.fields or {}).items()},
+        "device": device,
+        "threads": threads,
+        "data_folder": str(data.resolve()) if data else None,
+        "data_base": str(base.resolve()),
+        "versions": {"nnc": __version__, "python": platform.python_version(),
+                     **{name: _version(name) for name in ("numpy", "llvmlite")}},
+        "command": shlex.join(["nnc", *sys.argv[1:]]),
+        "directory": str(Path.cwd()),
+    }  # fmt: skip
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+# --- using what was trained -----------------------------------------------------------------------
+
+
+@click.command("eval", short_help="Measure a trained model on its data.")
+@click.argument("run_folder", metavar="RUN", type=o.FILE)
+@o.several(o.data_option, o.offline_option, o.device_option, o.threads_option)
+def evaluate_run(run_folder, data, offline, device_name, threads) -> None:
+    """Measure the weights of RUN on the validation and test data, or else the training data.
+
+    One JSON object on stdout."""
+    folder = RunFolder(run_folder)
+    notes = folder.settings
+    project = open_project(folder.model)
+    search = o.search(data or _folder(notes), Path(notes["data_base"]), offline)
+    dataset = _load(project, search)
+    setup = setup_of(project, field_types(dataset.schema, project.model), len(dataset.train))
+    executor = Executor(setup, o.device(device_name, threads), project.settings.seed)
+    check_indices(executor.system, dataset)
+    executor.restore(folder.read_weights(executor.weights()))
+    parts = divide(dataset, project.settings.validation)
+    held = [name for name in parts if name != "train"]
+    names = sorted(held, reverse=True) or ["train"]
+    values: dict[str, float] = {}
+    for name in names:
+        prefix = "" if name == "train" else f"{name}_"
+        values |= evaluate(executor, parts[name], 1).means(prefix)
+    say("  ".join(f"{name} {number(value)}" for name, value in values.items()))
+    click.echo(json.dumps(values))
+
+
+@click.command(short_help="Apply a trained model to arrays.")
+@click.argument("run_folder", metavar="RUN", type=o.FILE)
+@o.several(
+    click.option("--input", "input_file", type=o.FILE, required=True, metavar="X.npy",
+                 help="One array .npy, or several by name .npz."),
+    click.option("--output", "output_file", type=o.FILE, required=True, metavar="Y.npy",
+                 help="Where the result goes; .npz for several by name."),
+    o.device_option, o.threads_option,
+)  # fmt: skip
+def predict(run_folder, input_file, output_file, device_name, threads) -> None:
+    """Apply the model of RUN to the examples of an array."""
+    folder = RunFolder(run_folder)
+    notes = folder.settings
+    project = open_project(folder.model)
+    arrays = as_inputs(project.model, _read_arrays(input_file), str(input_file))
+    setup = setup_of(project, folder.fields, notes["examples"])
+    executor = Executor(setup, o.device(device_name, threads), project.settings.seed)
+    executor.restore(folder.read_weights(executor.weights()))
+    results = predict_batches(executor, arrays)
+    data = BytesIO()
+    if output_file.suffix == ".npz":
+        np.savez(data, **results)  # type: ignore[arg-type]
+    else:
+        np.save(data, next(iter(results.values())))
+    write_bytes(output_file, data.getvalue())
+    for name, result in results.items():
+        say(f"{name}: {result.dtype}{list(result.shape)} in {output_file}")
+
+
+def _read_arrays(path: Path) -> np.ndarray | dict[str, np.ndarray]:
+    try:
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return found
+        with found:
+            return {name: found[name] for name in found.files}
+    except (OSError, ValueError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise fail("E0709", f"cannot read {path}: {reason}") from error

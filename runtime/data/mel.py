@@ -1,0 +1,78 @@
+"""Log-mel features: how much energy a sound has, over time, in bands as wide as the ear's.
+
+In: samples from -1 to 1. Out: f32 [frames, mels]. With N samples in a window and R per second:
+
+    frame t        x_t[n] = samples[t·hop + n], 0 <= n < N, as many as lie wholly in the sound
+                   (a sound shorter than one is filled with zeros to one)
+    Hann window    w[n] = 0.5 - 0.5·cos(2π·n / N)
+    power          P_t[k] = |sum over n of w[n]·x_t[n]·exp(-2πi·k·n / F)|², 0 <= k <= F/2,
+                   where F is the first power of two from N on
+    mel scale      mel(f) = 2595·log10(1 + f/700), that of HTK
+    band m         a triangle on the mel scale: with M + 2 points evenly from 0 to mel(R/2), it is
+                   0 at points m and m + 2, and 1 at point m + 1
+    feature        log(sum over k of band_m[k]·P_t[k] + 1e-6)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+FLOOR = 1e-6  # added to every energy: the logarithm of silence, and about 16-bit rounding noise
+LARGEST = 1 << 16  # samples in a window
+VERSION = 1  # of the formulas: a change of them must not find features kept before
+
+
+@dataclass(frozen=True)
+class Mel:
+    """How sound becomes features. `frame` and `hop` are in seconds."""
+
+    rate: int
+    mels: int
+    frame: float
+    hop: float
+
+    @property
+    def window(self) -> int:
+        """Samples in a window, N above."""
+        return max(1, round(self.frame * self.rate))
+
+    @property
+    def step(self) -> int:
+        """Samples from one window to the next."""
+        return max(1, round(self.hop * self.rate))
+
+    @property
+    def transform(self) -> int:
+        """The length of the Fourier transform, F above."""
+        return 1 << (self.window - 1).bit_length()
+
+    def frames(self, samples: int) -> int:
+        """How many frames a sound of that many samples has."""
+        return 1 + max(0, samples - self.window) // self.step
+
+
+def mel_of(hertz: np.ndarray | float) -> np.ndarray:
+    """The mel scale."""
+    return 2595 * np.log10(1 + np.asarray(hertz) / 700)
+
+
+def bands(mel: Mel) -> np.ndarray:
+    """The triangles, f64 [mels, F/2 + 1]. A row of zeros: more bands than the frame resolves."""
+    bins = mel_of(np.arange(mel.transform // 2 + 1) * (mel.rate / mel.transform))
+    points = np.linspace(0, mel_of(mel.rate / 2), mel.mels + 2)
+    width = points[1] - points[0]
+    return np.maximum(0, 1 - np.abs(bins - points[1:-1, None]) / width)
+
+
+def log_mel(samples: np.ndarray, mel: Mel, weights: np.ndarray) -> np.ndarray:
+    """The features of one sound; `weights` are `bands(mel)`."""
+    window, step = mel.window, mel.step
+    if len(samples) < window:
+        samples = np.pad(samples, (0, window - len(samples)))
+    framed = np.lib.stride_tricks.sliding_window_view(samples, window)[::step]
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+    spectrum = np.fft.rfft(framed * hann, mel.transform, axis=1)
+    power = spectrum.real**2 + spectrum.imag**2
+    return np.log(power @ weights.T + FLOOR).astype(np.float32)

@@ -1,0 +1,175 @@
+"""A system on the CPU: machine code, one arena, one native call per run.
+
+In: a `System`, or a `Plan` that was made by other means. Out: a `CpuProgram` whose `arrays` are
+views into the arena and whose `run` computes everything once, updates of params and states included.
+The numbers do not depend on how many threads there are, nor on whether the code was kept from an
+earlier run (`code.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Mapping
+from ctypes import c_int64, c_void_p
+from functools import cached_property
+from threading import Thread
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...compiler.codegen.pool import BYTES
+from ...compiler.ir import System
+from ...compiler.kernels import Kernel, Plan
+from ...compiler.scalar import NUMPY
+from .. import cache
+from .code import Code, compiled, kept_or_compiled
+from .jit import LEVEL, Machine
+
+if TYPE_CHECKING:
+    from ...compiler.loops import Nest
+    from ...compiler.passes.tile import Target
+
+LINE = 64  # alignment of the arena
+
+
+class CpuProgram:
+    """A compiled system with its memory. Only one thread may call `run` at a time.
+
+    The code of a system is kept for the next time; that of a plan is not.
+    """
+
+    def __init__(
+        self, source: System | Plan, threads: int = 1, target: Target | None = None,
+        level: int = LEVEL,
+    ):  # fmt: skip
+        self.system = source.system if isinstance(source, Plan) else source
+        self.threads = threads
+        self._given = source if isinstance(source, Plan) else None
+        self._target, self._level = target, level
+        self._code = self._find_code()
+        self._step = self._code.library.function("step", c_void_p, c_int64, c_int64)
+        self._memory = np.zeros(self._code.arena_bytes + BYTES + 2 * LINE, np.uint8)
+        start = -self._memory.ctypes.data % LINE + BYTES
+        self._shared = self._memory[start - BYTES : start]  # by the threads
+        self.arena = self._memory[start : start + self._code.arena_bytes + LINE]
+        self._address = self.arena.ctypes.data
+        self.arrays = {
+            name: self.view(name)
+            for name, tensor in self.system.tensors.items()
+            if tensor.kind != "temp" or name in self.system.outputs
+        }
+        self._team: _Team | None = None
+
+    def _find_code(self) -> Code:
+        kept = None if self._given else cache.kernels()
+        if kept is None:
+            return compiled(self.plan, self.llvm, self._level)
+        return kept_or_compiled(self.system, repr(self._target), self._level, kept,
+                                lambda: (self.plan, self.llvm))  # fmt: skip
+
+    def view(self, name: str) -> np.ndarray:
+        """The tensor's place in the arena as an array."""
+        tensor = self.system.tensors[name]
+        start = self._code.offsets[name]
+        raw = self.arena[start : start + tensor.bytes]
+        return raw.view(NUMPY[tensor.dtype]).reshape(tensor.shape)
+
+    def run(self) -> None:
+        """Computes everything from the current inputs, params and states."""
+        if self.threads == 1:
+            self._step(self._address, 0, 1)
+            return
+        if self._team is None or self._team.process != os.getpid():
+            self._shared[:] = 0  # after a fork nobody is there who could have changed it
+            self._team = _Team(self._code, self._address, self.threads)
+            weakref.finalize(self, self._team.dismiss, self._memory)
+        self._team.run()
+
+    # --- for those who look into it ------------------------------------------------------------
+
+    @cached_property
+    def plan(self) -> Plan:
+        from ...compiler.pipeline import plan  # not needed where the code was kept
+
+        return self._given or plan(self.system)
+
+    @cached_property
+    def nests(self) -> Mapping[Kernel, Nest]:
+        """The loops of every kernel; those that are alike have the same."""
+        from ...compiler.passes.lower import lower  # as above
+        from ...compiler.signature import alike
+
+        shared = alike(self.plan)
+        nests = {k: lower(k, self.plan, self._target) for k, a in shared.items() if a.model is k}
+        return {kernel: nests[a.model] for kernel, a in shared.items()}
+
+    @cached_property
+    def llvm(self) -> str:
+        from ...compiler.codegen.llvm import module  # as above
+
+        return module(self.plan, self.nests)
+
+    @property
+    def assembly(self) -> str:
+        return Machine(self.llvm, self._level).assembly()
+
+    @property
+    def loops(self) -> str:
+        """The loop nests as text, each once."""
+        return "\n\n".join(dict.fromkeys(map(str, self.nests.values())))
+
+
+class _Team:
+    """Worker threads that wait in native code for the next run. They belong to one process: after
+    a fork the child makes a team of its own.
+
+    Each thread keeps to one core while it runs a step: threads that wait by spinning must not
+    share one. The caller's own restriction is restored after every run.
+    """
+
+    def __init__(self, code: Code, address: int, threads: int):
+        self.process = os.getpid()
+        self._code = code  # keeps it alive
+        self._run = code.library.function("run", c_void_p, c_int64)
+        self._stop = code.library.function("stop", c_void_p)
+        self._address, self._threads = address, threads
+        self._cores = _cores(threads)
+        work = code.library.function("work", c_void_p, c_int64, c_int64)
+        self._workers = [
+            Thread(target=self._work, args=(work, thread), daemon=True)
+            for thread in range(1, threads)
+        ]
+        for worker in self._workers:
+            worker.start()
+
+    def _work(self, work: Callable[..., None], thread: int) -> None:
+        if self._cores:
+            os.sched_setaffinity(0, {self._cores[thread]})
+        work(self._address, thread, self._threads)
+
+    def run(self) -> None:
+        if not self._cores:
+            self._run(self._address, self._threads)
+            return
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {self._cores[0]})
+        try:
+            self._run(self._address, self._threads)
+        finally:
+            os.sched_setaffinity(0, before)
+
+    def dismiss(self, memory: np.ndarray) -> None:
+        """Let the workers go. `memory` is what they wait in: it must not go before them."""
+        if self.process == os.getpid():
+            self._stop(self._address)
+            for worker in self._workers:
+                worker.join()
+
+
+def _cores(threads: int) -> list[int]:
+    """A core for each thread, or nothing if there are too few or the system does not say."""
+    if not hasattr(os, "sched_getaffinity"):
+        return []
+    cores = sorted(os.sched_getaffinity(0))
+    return cores[:threads] if len(cores) >= threads else []

@@ -1,0 +1,36 @@
+"""The reference evaluator as a device: slow, obvious, and what the others are compared with.
+
+In: a `System`. Out: a `ReferenceProgram` with arrays of its own. It compiles nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...compiler.evaluate import advance
+from ...compiler.ir import System
+from ...compiler.scalar import NUMPY
+
+
+class ReferenceProgram:
+    """A system with its memory; `run` evaluates it once."""
+
+    def __init__(self, system: System):
+        self.system = system
+        self.arrays: dict[str, np.ndarray] = {
+            t.name: np.zeros(t.shape, NUMPY[t.dtype]) for t in system.tensors.values()
+            if t.kind != "temp" or t.name in system.outputs
+        }  # fmt: skip
+        self._given = tuple(t.name for t in system.tensors.values() if t.kind != "temp")
+
+    @property
+    def arena_bytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays.values())
+
+    def run(self) -> None:
+        """Computes everything from the current inputs, params and states."""
+        computed, after = advance(self.system, {name: self.arrays[name] for name in self._given})
+        for name in self.system.outputs:
+            self.arrays[name][...] = computed[name]
+        for name in self.system.updates:
+            self.arrays[name][...] = after[name]

@@ -1,0 +1,104 @@
+"""What `nnc compile` prints: a program at a stage of its way to machine code.
+
+In: a `Project`. Out: text. The stages are the compiler's; this file only asks for them in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+from ..compiler.codegen.llvm import module
+from ..compiler.ir import System
+from ..compiler.kernels import Kernel, Plan
+from ..compiler.loops import Nest
+from ..compiler.passes.lower import lower
+from ..compiler.passes.simplify import simplify
+from ..compiler.passes.tile import Target
+from ..compiler.pipeline import plan
+from ..compiler.plan_text import plan_text
+from ..compiler.printer import system_text
+from ..compiler.program import forward
+from ..compiler.training import Setup, training_step
+from ..dsl.formatter import format as formatted
+from .device.jit import Machine
+from .project import Project
+
+# stage → the ending of its files
+ENDINGS = {
+    "ast": "nn", "equations": "nn", "gradients": "nn", "kernels": "txt", "loops": "txt",
+    "llvm": "ll", "asm": "s",
+}  # fmt: skip
+
+
+class Stages:
+    """The stages of one program, each computed when it is first needed.
+
+    With a `setup` (there is a train block) everything from `gradients` on is the training step;
+    without one it is the model alone.
+    """
+
+    def __init__(self, project: Project, setup: Setup | None):
+        self.project, self.setup = project, setup
+
+    def text(self, stage: str) -> str:
+        """A stage of `ENDINGS` as text. UserError if the program is wrong."""
+        return getattr(self, stage)
+
+    @property
+    def ast(self) -> str:
+        return formatted(self.project.checked.file)
+
+    @property
+    def equations(self) -> str:
+        return system_text(self.system if self.setup is None else forward_part(self.system))
+
+    @property
+    def gradients(self) -> str:
+        assert self.project.block  # UserError if there is nothing to differentiate
+        return system_text(self.system)
+
+    @property
+    def kernels(self) -> str:
+        return plan_text(self.plan)
+
+    @property
+    def loops(self) -> str:
+        return "\n\n".join(map(str, self.nests.values())) + "\n"
+
+    @cached_property
+    def llvm(self) -> str:
+        return module(self.plan, self.nests)
+
+    @property
+    def asm(self) -> str:
+        return Machine(self.llvm).assembly()
+
+    @cached_property
+    def system(self) -> System:
+        return model_system(self.project) if self.setup is None else training_step(self.setup)[0]
+
+    @cached_property
+    def plan(self) -> Plan:
+        return plan(self.system)
+
+    @cached_property
+    def nests(self) -> Mapping[Kernel, Nest]:
+        return {kernel: lower(kernel, self.plan, Target()) for kernel in self.plan.kernels}
+
+
+def forward_part(step: System) -> System:
+    """Of a training step, what computes the loss and the metrics."""
+    system = simplify(step.replace(updates={}))
+    read = {name for eq in system.equations for name in eq.sources}
+    tensors = {n: t for n, t in system.tensors.items()
+               if n in read or t.kind in ("temp", "param")}  # fmt: skip
+    return system.replace(tensors=tensors)
+
+
+def model_system(project: Project, simplified: bool = True) -> System:
+    """The model alone, not training. The batch is bound; UserError E0316 for sizes that are not."""
+    sizes = {**dict.fromkeys(project.symbols[:1], project.settings.batch), **project.settings.sizes}
+    system = forward(project.checked.definitions, project.name, sizes, training=False,
+                     float_type=project.settings.float)  # fmt: skip
+    return simplify(system.replace(updates={})) if simplified else system.replace(updates={})

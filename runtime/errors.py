@@ -1,0 +1,94 @@
+"""The mistakes that a run can meet: one row per code, for the catalogue of `nnc explain`.
+
+In: nothing. Out: `RUN_ERRORS`. This file raises nothing; the runtime's other files do.
+"""
+
+from __future__ import annotations
+
+from .data.errors import DataError as RunError
+
+RUN_ERRORS: list[RunError] = [
+    RunError(
+        "E0701",
+        "the loss is not a number",
+        "The loss became infinite or not a number. The run stops before these weights are saved; "
+        "what was saved before stays. A smaller learning rate, clipping (`clip = clip_norm(1.0)`) "
+        "or scaled inputs are the usual remedies.",
+        "`optimizer = sgd(lr = 1000)`.",
+    ),
+    RunError(
+        "E0702",
+        "a condition on something that is not measured",
+        "`until` and `monitor` name the loss, a metric, or either with `test_` or `validation_` "
+        "before it where such a split exists; `until` compares them with numbers, and may join "
+        "comparisons with `and` and `or`. A `-` before a monitored metric says: less is better.",
+        "`until acuracy > 0.99`; `monitor = validation_loss` without a validation set.",
+    ),
+    RunError(
+        "E0703",
+        "a setting of a train block has the wrong value",
+        "The value has the wrong type or is outside what the field allows.",
+        '`batch = 0`; `keep = "first"`; `epochs = 2.5`.',
+    ),
+    RunError(
+        "E0704",
+        "`--set` names nothing that can be set",
+        "`--set NAME=VALUE` sets a field or a `let` of the train block, a symbolic size of the "
+        "model's inputs, or an argument of a call in a field (`--set optimizer.lr=0.01`).",
+        "`--set bacth=64`.",
+    ),
+    RunError(
+        "E0705",
+        "the run folder is in use",
+        "A run never writes over another. Name a new or empty folder with `--out`, or go on with "
+        "an interrupted run with `--resume`.",
+        "`nnc train mnist.nn --out runs/first`, twice.",
+    ),
+    RunError(
+        "E0706",
+        "not a usable run folder",
+        "The folder lacks a file that a run writes, or a file in it is damaged or of another "
+        "program.",
+        "`nnc eval runs/frist`.",
+    ),
+    RunError(
+        "E0707",
+        "which model or train block is not clear",
+        "The file has no model, no train block where one is needed, or several of them: name one "
+        "with `--model`.",
+        "`nnc train layers.nn`, where the file only defines layers.",
+    ),
+    RunError(
+        "E0708",
+        "arrays that do not fit the model",
+        "An array given to `predict`, `evaluate` or `fit` has another shape, type or number of "
+        "examples than the model's inputs say.",
+        "An input `image: f32[B, 28, 28, 1]`, given an array of shape [100, 784].",
+    ),
+    RunError(
+        "E0709",
+        "a file that cannot be read or written",
+        "The operating system refused: no such folder, no permission, a full disk.",
+        "`--output results/y.npy` without a folder `results`.",
+    ),
+    RunError(
+        "E0710",
+        "data that do not fit the model",
+        "A field of the data holds real numbers where the model reads whole ones, or the model "
+        "fixes the size of the batch that training chooses.",
+        "`input label: i32[B]`, and a column of prices as `label`.",
+    ),
+    RunError(
+        "E0711",
+        "no data",
+        "Training needs data: `data = mnist()` in the train block names a source.",
+        "`train Net { loss = mse(y, target) }`, given to `nnc train`.",
+    ),
+    RunError(
+        "E0712",
+        "the model cannot generate text",
+        "Generation needs a model that maps tokens `i32[B, T]` to logits `f32[B, T, n]` in which "
+        "no position depends on later ones, trained on a text, so that tokens can be read.",
+        "`nnc generate RUN` of a model that classifies images.",
+    ),
+]

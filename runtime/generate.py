@@ -1,0 +1,170 @@
+"""Text from a trained model, one token's work per token.
+
+In: a model that maps tokens to logits, its weights, a prompt. Out: tokens, one after the other. The
+step for one position is derived by the compiler (`passes/incremental`); this file feeds it, draws
+from its logits, and begins anew with the second half of the window when that is full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..compiler.evaluate import evaluate
+from ..compiler.ir import Read, System, Tensor, walk
+from ..compiler.passes.incremental import POSITION, NotIncremental, incremental
+from ..dsl.diagnostics import fail
+from .device import Device, Program
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a token is drawn. `temperature` divides the logits (0: always the likeliest); then only
+    the `top_k` likeliest are kept, then the fewest whose chances add up to `top_p`."""
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+
+    def draw(self, logits: np.ndarray, generator: np.random.Generator) -> int:
+        """One token number from logits [n]."""
+        wide = logits.astype(np.float64).reshape(-1)
+        if self.temperature == 0:
+            return int(wide.argmax())
+        wide = (wide - wide.max()) / self.temperature
+        order = np.argsort(-wide, kind="stable")
+        if self.top_k is not None:
+            order = order[: self.top_k]
+        chances = np.exp(wide[order] - wide[order[0]])
+        chances /= chances.sum()
+        if self.top_p is not None:
+            enough = int(np.searchsorted(np.cumsum(chances), self.top_p)) + 1
+            order, chances = order[:enough], chances[:enough] / chances[:enough].sum()
+        return int(order[np.searchsorted(np.cumsum(chances), generator.random(), side="right")])
+
+
+@dataclass(frozen=True)
+class Sequence2Sequence:
+    """The tensors of a model that generation needs: tokens [1, T] in, logits [1, T, n] out."""
+
+    source: Tensor
+    output: Tensor
+
+    @property
+    def window(self) -> int:
+        return self.source.shape[1]
+
+
+def roles(system: System) -> Sequence2Sequence:
+    """Which input holds the tokens and which result the logits. UserError E0712 if there are not
+    exactly such two."""
+    inputs = [t for t in system.of_kind("input") if t.name not in ("step", "seed")]
+    tokens = [t for t in inputs if len(t.shape) == 2 and t.dtype in ("i32", "i64", "u8")]
+    if len(inputs) != 1 or len(tokens) != 1:
+        raise fail("E0712", f"`{system.name}` does not generate text",
+                   help="its one input must be tokens, like `token: i32[B, T]`")  # fmt: skip
+    window = tokens[0].shape[1]
+    outputs = [system.tensors[n] for n in system.outputs]
+    logits = [t for t in outputs if len(t.shape) == 3 and t.shape[1] == window]
+    if not logits:
+        raise fail("E0712", f"`{system.name}` does not generate text",
+                   help="a result must be logits for every position, as `f32[B, T, n]`")
+    return Sequence2Sequence(tokens[0], logits[0])
+
+
+class Generator:
+    """A model ready to continue a text. Feed tokens with `feed`; it gives the next logits."""
+
+    def __init__(self, system: System, weights: Mapping[str, np.ndarray], device: Device):
+        """`system` is the model's prediction for one example.
+
+        UserError E0712 if it maps no tokens to logits, or if a result depends on later tokens.
+        """
+        self.roles = roles(system)
+        name, output = self.roles.source.name, self.roles.output.name
+        check_causal(system, self.roles, weights)
+        try:
+            self.step = incremental(system, name, 1, output)
+        except NotIncremental as error:
+            raise fail("E0712", f"`{system.name}` cannot be evaluated token by token: {error}") \
+                from error  # fmt: skip
+        self.program: Program = device(self.step)
+        for tensor in self.step.of_kind("param"):
+            self.program.arrays[tensor.name][...] = weights[tensor.name]
+        kept = {t.name for t in self.step.of_kind("state")}
+        self.own = {n: self.program.arrays[n] for n in kept if n in weights}
+        self.memory = [self.program.arrays[n] for n in kept if n not in weights]
+        for place, array in self.own.items():
+            array[...] = weights[place]
+        self.bounded = is_bounded(self.step)
+        self.past: list[int] = []
+        self.position = 0
+
+    def feed(self, token: int) -> np.ndarray:
+        """One more token; the logits [n] for the one after it."""
+        if self.bounded and self.position == self.roles.window:
+            recent = self.past[-(self.roles.window // 2) :]
+            self.restart()
+            for old in recent:
+                self._advance(old)
+        self._advance(token)
+        self.past.append(token)
+        return self.program.arrays[self.roles.output.name].reshape(-1)
+
+    def restart(self) -> None:
+        """Forget all that was read."""
+        for array in self.memory:
+            array[...] = 0
+        self.position = 0
+
+    def _advance(self, token: int) -> None:
+        arrays = self.program.arrays
+        arrays[self.roles.source.name][...] = token
+        if POSITION in arrays:
+            arrays[POSITION][...] = self.position
+        self.program.run()
+        self.position += 1
+
+    def tokens(
+        self, prompt: Sequence[int], count: int, sampling: Sampling, seed: int
+    ) -> Iterator[int]:
+        """`count` tokens that continue the prompt, which holds at least one."""
+        generator = np.random.default_rng(seed)
+        for token in prompt:
+            logits = self.feed(token)
+        for _ in range(count):
+            token = sampling.draw(logits, generator)
+            yield token
+            logits = self.feed(token)
+
+
+def is_bounded(step: System) -> bool:
+    """Whether positions end with the window: something is kept for each of them, or read at
+    them (a table of positions). A recurrence goes on for ever."""
+    if any(t.name.endswith("_kept") for t in step.of_kind("state")):
+        return True
+    return any(
+        isinstance(node, Read) and node.tensor == POSITION
+        for eq in step.equations for read in eq.reads for place in read.index
+        for node in walk(place)
+    )  # fmt: skip
+
+
+def check_causal(
+    system: System, found: Sequence2Sequence, weights: Mapping[str, np.ndarray]
+) -> None:
+    """UserError E0712 if changing later tokens changes what comes before them."""
+    half, vocabulary = found.window // 2, found.output.shape[2]
+    values = {t.name: np.zeros(t.shape, np.int32) for t in system.of_kind("input")}
+    values |= {t.name: weights[t.name] for t in system.tensors.values()
+               if t.kind in ("param", "state")}  # fmt: skip
+    tokens = np.random.default_rng(0).integers(0, vocabulary, found.source.shape)
+    first = evaluate(system, {**values, found.source.name: tokens})[found.output.name]
+    tokens = tokens.copy()
+    tokens[:, half:] = (tokens[:, half:] + 1) % vocabulary
+    second = evaluate(system, {**values, found.source.name: tokens})[found.output.name]
+    if not np.allclose(first[:, :half], second[:, :half], rtol=1e-5, atol=1e-6):
+        raise fail("E0712", f"`{system.name}` looks ahead: its results depend on later tokens",
+                   help="attention must be causal, and recurrences run forward")  # fmt: skip

@@ -1,0 +1,229 @@
+"""A `.nn` file as the commands see it: its definitions, one model, one train block, its settings.
+
+In: a path or text and what the command line says. Out: a `Project`, and from it the compiler's
+`Setup`. This file loads no data; it may ask a source what its fields are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..compiler.training import FieldType, Setup
+from ..dsl import syntax as s
+from ..dsl.check import Checked, check, load, load_source
+from ..dsl.diagnostics import Diagnostic, Report, UserError, did_you_mean, fail
+from ..dsl.formatter import format_expr, format_type
+from ..dsl.source import Source
+from .data import Schema, Search, bind, describe, find_source
+from .settings import Assignment, DataChoice, Settings, assign, read_settings
+
+
+@dataclass(frozen=True)
+class Project:
+    """One model of a file and, where there is one, how it is trained."""
+
+    path: Path
+    checked: Checked
+    model: s.Definition
+    train: s.Train | None
+    settings: Settings
+    warnings: tuple[Diagnostic, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    @property
+    def block(self) -> s.Train:
+        """The train block; UserError E0707 if the file has none for this model."""
+        if self.train is None:
+            raise fail("E0707", f"`{self.path.name}` does not say how `{self.name}` is trained",
+                       self.model.name_span, help=f"add `train {self.name} {{ … }}`")  # fmt: skip
+        return self.train
+
+    @property
+    def symbols(self) -> list[str]:
+        """The symbolic sizes of the model's inputs, the batch first."""
+        return input_symbols(self.model)
+
+    def resolved(self) -> str:
+        """The whole program as one text that needs no other file: every definition, and the train
+        block with what the command line set."""
+        definitions = [_text(d) for d in self.checked.definitions.values()]
+        block = [_train_text(self.train)] if self.train else []
+        return "\n\n".join([*definitions, *block]) + "\n"
+
+
+def open_project(
+    path: Path, assignments: Sequence[Assignment] = (), model: str | None = None
+) -> Project:
+    """Read, parse and check a file. UserError with everything that is wrong in it."""
+    report = Report()
+    checked = load(path, report)
+    return _project(path, checked, report, assignments, model)
+
+
+def project_of_text(
+    text: str, name: str = "program.nn", folder: Path | None = None,
+    assignments: Sequence[Assignment] = (), model: str | None = None,
+) -> Project:  # fmt: skip
+    """The same for a text; `use` looks in `folder`."""
+    report = Report()
+    checked = load_source(Source(name, text), report, folder)
+    return _project((folder or Path()) / name, checked, report, assignments, model)
+
+
+def _project(
+    path: Path, checked: Checked, report: Report,
+    assignments: Sequence[Assignment], model: str | None,
+) -> Project:  # fmt: skip
+    report.check()
+    definition = _choose_model(checked, path, model)
+    train = next((t for t in checked.trains if t.model.id == definition.name), None)
+    warnings = tuple(report.diagnostics)
+    symbols = input_symbols(definition)
+    if train is None:
+        empty = s.Train(definition.span, s.Name(definition.name_span, definition.name), (), "")
+        block, sizes = assign(empty, assignments, symbols)
+        return Project(path, checked, definition, None, read_settings(block, sizes), warnings)
+    project = Project(path, checked, definition, train, Settings(), warnings)
+    return reassigned(project, assignments)
+
+
+def reassigned(project: Project, assignments: Sequence[Assignment]) -> Project:
+    """The same project with more assignments. UserError E0703, E0704 or E0707."""
+    train, sizes = assign(project.block, assignments, project.symbols)
+    settings = read_settings(train, {**project.settings.sizes, **sizes})
+    checked = _with_train(project.checked, train) if assignments else project.checked
+    return replace(project, checked=checked, train=train, settings=settings)
+
+
+def _with_train(checked: Checked, train: s.Train) -> Checked:
+    """The program with another block for that model, checked again: it may use other definitions
+    of the library. UserError with what is wrong in the block."""
+    file, library, report = checked.file, checked.library, Report()
+    own = {d.name for d in file.declarations if isinstance(d, s.Definition)}
+    others = {n: d for n, d in checked.definitions.items() if n not in own}
+    used = {n: d for n, d in others.items() if library.get(n) is not d}
+    declarations = tuple(
+        train if isinstance(d, s.Train) and d.model.id == train.model.id else d
+        for d in file.declarations
+    )
+    result = check(replace(file, declarations=declarations), library, report, used)
+    report.check()
+    return replace(result, file=file)
+
+
+def _choose_model(checked: Checked, path: Path, asked: str | None) -> s.Definition:
+    """The model asked for, the one that is trained, or the only one."""
+    models = {d.name: d for d in checked.definitions.values() if d.kind == "model"}
+    if asked is not None:
+        if asked in models:
+            return models[asked]
+        raise fail("E0707", f"`{path.name}` has no model `{asked}`",
+                   help=did_you_mean(asked, models) or f"it has {_listed(models)}")  # fmt: skip
+    trained = [t.model.id for t in checked.trains] or [m.name for m in checked.models]
+    if len(trained) == 1:
+        return models[trained[0]]
+    if not trained:
+        raise fail("E0707", f"`{path.name}` has no model")
+    raise fail("E0707", f"`{path.name}` has several models: {_listed(trained)}",
+               help=f"choose one: `--model {trained[0]}`")  # fmt: skip
+
+
+def _listed(names) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "none"
+
+
+def input_symbols(model: s.Definition) -> list[str]:
+    """The symbolic sizes of a model's inputs in the order in which they appear."""
+    items = (item for p in model.inputs for item in ((p.type and p.type.shape) or ()))
+    return list(dict.fromkeys(item.id for item in items if isinstance(item, s.Name)))
+
+
+# --- for the compiler -----------------------------------------------------------------------------
+
+
+def schema_of(choice: DataChoice, search: Search) -> Schema:
+    """The fields of the data that a train block names, from little reading."""
+    return describe(choice.source, bound(choice), search, spans=choice.spans, span=choice.span)
+
+
+def bound(choice: DataChoice) -> dict:
+    """The arguments of a data source by name."""
+    source = find_source(choice.source, choice.span)
+    return bind(source, choice.positional, choice.named, choice.span)
+
+
+def field_types(schema: Schema, model: s.Definition) -> dict[str, FieldType]:
+    """The fields as the compiler takes them: f64 and i64 are computed in f32 and i32, unless the
+    model's input says otherwise."""
+    narrow = {"f64": "f32", "i64": "i32"}
+    declared = {p.name: p.type.dtype for p in model.inputs if p.type}
+    return {
+        f.name: FieldType(f.dtype if declared.get(f.name) == f.dtype else
+                          narrow.get(f.dtype, f.dtype), f.shape)
+        for f in schema.fields
+    }  # fmt: skip
+
+
+def setup_of(
+    project: Project, fields: Mapping[str, FieldType] | None, examples: int | None = None
+) -> Setup:
+    """What the compiler needs; `examples` is the size of the training set, if it is known."""
+    settings = project.settings
+    steps = settings.steps
+    if settings.epochs is not None and examples is not None:
+        by_epochs = settings.epochs * -(-examples // settings.batch)
+        steps = by_epochs if steps is None else min(steps, by_epochs)
+    return Setup(project.checked.definitions, project.block, settings.sizes, fields,
+                 settings.batch, steps, settings.epochs, settings.float)  # fmt: skip
+
+
+def planned_setup(project: Project, search: Search) -> Setup:
+    """The setup without loading data, for commands that train nothing. Where the data cannot be
+    found, the types must stand in the file: `input label: i32[B]`."""
+    choice = project.settings.data
+    if choice is None:
+        return setup_of(project, None)
+    try:
+        schema = schema_of(choice, search)
+    except UserError as error:
+        missing = all(d.code == "E0601" for d in error.diagnostics)
+        if missing and any(isinstance(item, s.Input) for item in project.block.body):
+            return setup_of(project, None)
+        raise
+    return setup_of(project, field_types(schema, project.model), schema.count)
+
+
+def for_batch(setup: Setup, batch: int) -> Setup:
+    """The same for another number of examples."""
+    return replace(setup, batch=batch)
+
+
+# --- text -----------------------------------------------------------------------------------------
+
+
+def _text(definition: s.Definition) -> str:
+    doc = f'"""{definition.doc}"""\n' if definition.doc and '"""' not in definition.doc else ""
+    text = definition.span.text
+    return text if text.startswith('"""') else doc + text
+
+
+def _train_text(train: s.Train) -> str:
+    lines = []
+    for item in train.body:
+        match item:
+            case s.Field(name=name, value=value):
+                lines.append(f"{name.id} = {format_expr(value)}")
+            case s.Metric(name=name, value=value):
+                lines.append(f"metric {name.id} = {format_expr(value)}")
+            case s.Let(name=name, value=value):
+                lines.append(f"let {name.id} = {format_expr(value)}")
+            case s.Until(condition=condition):
+                lines.append(f"until {format_expr(condition)}")
+            case s.Input(name=name, type=type):
+                lines.append(f"input {name.id}: {format_type(type)}")
+    return "\n".join([f"train {train.model.id} {{", *(f"    {line}" for line in lines), "}"])

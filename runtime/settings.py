@@ -1,0 +1,281 @@
+"""What a train block says about the run, with typed values, and `--set` on top of it.
+
+In: a checked `syntax.Train` and assignments from the command line. Out: the train block with the
+assignments in it, and its `Settings`. The loss, the metrics and the optimizer stay in the block:
+they are equations, and the compiler's.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..dsl import syntax as s
+from ..dsl.diagnostics import Report, UserError, did_you_mean, fail
+from ..dsl.parser import parse
+from ..dsl.source import Source, Span
+from .conditions import Condition, Monitor
+
+Value = int | float | bool | str | list
+
+
+@dataclass(frozen=True)
+class DataChoice:
+    """`data = csv("houses.csv", target = "price")`: a source's name and its arguments."""
+
+    source: str
+    positional: tuple[Value, ...]
+    named: Mapping[str, Value]
+    spans: Mapping[str, Span]
+    span: Span
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model is trained. `patience` counts epochs; `validation` is a share of the training
+    set; None means no limit, or the default monitor. `float` is the type computed in."""
+
+    batch: int = 32
+    epochs: int | None = None
+    steps: int | None = None
+    seed: int = 0
+    patience: int | None = None
+    monitor: Monitor | None = None
+    validation: float = 0.0
+    shuffle: bool = True
+    keep: str = "best"
+    checkpoint_steps: int | None = None
+    float: str = "f32"
+    until: tuple[Condition, ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    data: DataChoice | None = None
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """`--set KEY=TEXT`, or a flag such as `--epochs 3` as one; `flag` names it in messages."""
+
+    key: str
+    text: str
+    flag: str = "--set"
+
+
+def _whole(least: int, most: int = 2**31 - 1) -> Callable[[Any], bool]:
+    return lambda v: isinstance(v, int) and not isinstance(v, bool) and least <= v <= most
+
+
+def _one_of(*words: str) -> Callable[[Any], bool]:
+    return lambda v: v in words
+
+
+# field → what it takes, and whether a value is that
+_VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "batch":            ("a whole number from 1",            _whole(1)),
+    "epochs":           ("a whole number from 1",            _whole(1)),
+    "steps":            ("a whole number from 1",            _whole(1)),
+    "seed":             ("a whole number from 0 to 2^31-1",  _whole(0)),
+    "patience":         ("a whole number from 1",            _whole(1)),
+    "validation":       ("a share from 0 up to 1",
+                         lambda v: type(v) in (int, float) and 0 <= v < 1),
+    "shuffle":          ("true or false",                    lambda v: isinstance(v, bool)),
+    "keep":             ('"best" or "last"',                 _one_of("best", "last")),
+    "checkpoint_steps": ("a whole number from 1",            _whole(1)),
+    "float":            ('"f32" or "f64"',                   _one_of("f32", "f64")),
+}  # fmt: skip
+
+_EQUATIONS = ("loss", "optimizer", "clip", "penalty")  # left to the compiler
+FIELDS = (*_VALUES, *_EQUATIONS, "data", "monitor")
+
+DEFAULT_EPOCHS = 10
+
+
+# --- reading a train block ------------------------------------------------------------------------
+
+
+def read_settings(train: s.Train, sizes: Mapping[str, int]) -> Settings:
+    """The settings of a train block; UserError E0702 or E0703 with everything that is wrong."""
+    report = Report()
+    found: dict[str, Any] = {"sizes": dict(sizes)}
+    lets: dict[str, s.Expr] = {i.name.id: i.value for i in train.body if isinstance(i, s.Let)}
+    conditions = []
+    for item in train.body:
+        try:
+            if isinstance(item, s.Until):
+                conditions.append(Condition(item.condition, lambda e: number(e, lets)))
+            elif isinstance(item, s.Field) and item.name.id not in _EQUATIONS:
+                found[item.name.id] = _field(item, lets)
+        except UserError as error:
+            report.diagnostics += error.diagnostics
+    report.check()
+    if not conditions and "epochs" not in found and "steps" not in found:
+        found["epochs"] = DEFAULT_EPOCHS
+    return Settings(**found, until=tuple(conditions))
+
+
+def _field(item: s.Field, lets: Mapping[str, s.Expr]) -> Any:
+    name = item.name.id
+    if name == "data":
+        return _data(item.value, lets)
+    if name == "monitor":
+        return Monitor.read(item.value)
+    if name not in _VALUES:
+        raise fail("E0703", f"the field `{name}` has no meaning", item.name.span,
+                   help=did_you_mean(name, FIELDS))  # fmt: skip
+    expected, fits = _VALUES[name]
+    value = constant(item.value, lets)
+    if not fits(value):
+        raise fail("E0703", f"`{name}` must be {expected}", item.value.span,
+                   label="" if isinstance(item.value, s.Number) else f"it is {value}")  # fmt: skip
+    return value
+
+
+def _data(value: s.Expr, lets: Mapping[str, s.Expr]) -> DataChoice:
+    call = value if isinstance(value, s.Call) else s.Call(value.span, value, ())
+    if not isinstance(call.function, s.Name):
+        raise fail("E0703", "`data` names a source", value.span, help="like `data = mnist()`")
+    named = {a.name: constant(a.value, lets) for a in call.arguments if a.name is not None}
+    spans = {a.name: a.value.span for a in call.arguments if a.name is not None}
+    positional = tuple(constant(a.value, lets) for a in call.arguments if a.name is None)
+    return DataChoice(call.function.id, positional, named, spans, value.span)
+
+
+# --- constants ------------------------------------------------------------------------------------
+
+_OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
+    "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv,
+    "//": operator.floordiv, "%": operator.mod,
+}  # fmt: skip
+
+
+def constant(node: s.Expr, lets: Mapping[str, s.Expr]) -> Value:
+    """The value of an expression of literals and `let`s; UserError E0703 if it is not one."""
+    match node:
+        case s.Number(value=value) | s.Boolean(value=value) | s.String(value=value):
+            return value
+        case s.List(items=items):
+            return [constant(item, lets) for item in items]
+        case s.Name(id="inf"):
+            return math.inf
+        case s.Name(id=name) if name in lets:
+            return constant(lets[name], {k: v for k, v in lets.items() if k != name})
+        case s.Unary(op="-", operand=operand):
+            return -number(operand, lets)
+        case s.Binary(op=op, left=left, right=right) if op in _OPERATIONS or op == "^":
+            return _computed(node, op, number(left, lets), number(right, lets))
+    raise fail("E0703", "this setting is not a plain value", node.span,
+               label="expected a number, true, false, a text in quotes or a list")  # fmt: skip
+
+
+def number(node: s.Expr, lets: Mapping[str, s.Expr]) -> int | float:
+    """The same for a number."""
+    value = constant(node, lets)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise fail("E0703", "expected a number", node.span)
+    return value
+
+
+def _computed(node: s.Expr, op: str, left: int | float, right: int | float) -> int | float:
+    try:
+        if op != "^":
+            return _OPERATIONS[op](left, right)
+        small = isinstance(left, int) and isinstance(right, int) and 0 <= right <= 64
+        return left**right if small and abs(left) < 2**31 else math.pow(left, right)
+    except (ArithmeticError, ValueError) as error:
+        raise fail("E0703", f"this cannot be computed: {error}", node.span) from error
+
+
+# --- assignments from outside ---------------------------------------------------------------------
+
+
+def assign(
+    train: s.Train, assignments: Sequence[Assignment], symbols: Sequence[str]
+) -> tuple[s.Train, dict[str, int]]:
+    """The train block with the assignments in it, and the sizes among them.
+
+    `symbols` are the symbolic sizes of the model's inputs, the batch first: setting that one sets
+    `batch`. UserError E0704 for an unknown key, E0101 and others for a value that does not parse.
+    """
+    sizes: dict[str, int] = {}
+    for one in assignments:
+        key = "batch" if symbols and one.key == symbols[0] else one.key
+        head, _, argument = key.partition(".")
+        value = _parsed(one, argument or head, train.model.id)
+        if key in symbols:
+            sizes[key] = _size(key, value)
+        elif argument:
+            train = _with_argument(train, head, argument, value)
+        else:
+            train = _with_value(train, key, value, symbols)
+    return train, sizes
+
+
+def _parsed(one: Assignment, name: str, model: str) -> s.Field:
+    """The assignment as a field, parsed as a line of a train block."""
+    source = Source(one.flag, f"train {model} {{\n{name} = {one.text}\n}}\n")
+    report = Report()
+    file = parse(source, report)
+    report.check()
+    block = file.declarations[0] if len(file.declarations) == 1 else None
+    if isinstance(block, s.Train) and len(block.body) == 1 and isinstance(block.body[0], s.Field):
+        return block.body[0]
+    raise fail("E0704", f"`{one.key}={one.text}` is not one assignment",
+               Span(source, source.line_starts[1], source.line_starts[2] - 1))  # fmt: skip
+
+
+def _size(name: str, item: s.Field) -> int:
+    value = constant(item.value, {})
+    if not _whole(1)(value):
+        raise fail("E0703", f"the size `{name}` must be a whole number from 1", item.value.span)
+    assert isinstance(value, int)
+    return value
+
+
+def _with_value(train: s.Train, key: str, item: s.Field, symbols: Sequence[str]) -> s.Train:
+    lets = [i.name.id for i in train.body if isinstance(i, s.Let)]
+    if key in lets:
+        body = [replace(i, value=item.value) if isinstance(i, s.Let) and i.name.id == key else i
+                for i in train.body]  # fmt: skip
+        return replace(train, body=tuple(body))
+    if key not in FIELDS:
+        known = (*FIELDS, *symbols, *lets)
+        raise fail("E0704", f"there is no `{key}` to set", item.name.span,
+                   help=did_you_mean(key, known) or f"there are {', '.join(known)}")  # fmt: skip
+    places = [n for n, i in enumerate(train.body) if isinstance(i, s.Field) and i.name.id == key]
+    body = [i for n, i in enumerate(train.body) if n not in places]
+    body.insert(places[0] if places else len(body), item)
+    return replace(train, body=tuple(body))
+
+
+def _with_argument(train: s.Train, head: str, argument: str, item: s.Field) -> s.Train:
+    """`optimizer.lr = 0.01`: the argument of the call in a field."""
+    for n, found in enumerate(train.body):
+        if not isinstance(found, s.Field) or found.name.id != head:
+            continue
+        call = found.value
+        if isinstance(call, s.Name):
+            call = s.Call(call.span, call, ())
+        if not isinstance(call, s.Call):
+            raise fail("E0704", f"`{head}` is not a call: it has no `{argument}`", item.name.span)
+        others = tuple(a for a in call.arguments if a.name != argument)
+        fresh = s.Argument(item.span, argument, item.value)
+        changed = replace(found, value=replace(call, arguments=(*others, fresh)))
+        return replace(train, body=(*train.body[:n], changed, *train.body[n + 1 :]))
+    fields = [i.name.id for i in train.body if isinstance(i, s.Field)]
+    raise fail("E0704", f"the train block has no `{head}` whose `{argument}` could be set",
+               item.name.span, help=did_you_mean(head, fields))  # fmt: skip
+
+
+def shown(settings: Settings) -> dict[str, Any]:
+    """The settings as plain values for `settings.json`."""
+    plain = {name: getattr(settings, name) for name in _VALUES}
+    plain["monitor"] = str(settings.monitor) if settings.monitor else None
+    plain["until"] = [c.text for c in settings.until]
+    plain["sizes"] = dict(settings.sizes)
+    if settings.data:
+        data = settings.data
+        plain["data"] = {"source": data.source, "positional": list(data.positional),
+                         "named": dict(data.named)}  # fmt: skip
+    return plain

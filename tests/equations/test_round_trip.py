@@ -1,0 +1,124 @@
+"""What is printed parses again, prints the same, and computes the same numbers.
+
+For every program: the model as it is elaborated, with the gradients of its loss, and the whole
+training step with its next values.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from language.front import checked
+from nnc.compiler.evaluate import evaluate
+from nnc.compiler.ir import System
+from nnc.compiler.passes.simplify import simplify
+from nnc.compiler.printer import system_text
+from nnc.compiler.program import forward
+from nnc.compiler.scalar import NUMPY
+from nnc.compiler.training import Setup, training_step
+from nnc.compiler.verify import verify
+
+BATCH = 2
+
+PROGRAMS = {
+    "dense": ("x: f32[B, 5]", "x |> Dense(4) |> relu |> Dense(3)", "adam(lr = 1e-2)"),
+    "classes": ("x: f32[B, 5]", "x |> Dense(4) |> gelu |> log_softmax", "adamw(lr = 1e-2)"),
+    "convolution": ("x: f32[B, 7, 6, 2]", 'x |> Conv(3, 3, stride = 2, pad = "same") |> MaxPool(2) '
+                    "|> Flatten", "momentum(lr = 1e-2)"),
+    "grouped": ("x: f32[B, 5, 5, 4]", "x |> Conv(4, 3, groups = 2, dilation = 2, pad = 1) "
+                "|> GlobalAvgPool", "lion(lr = 1e-2)"),
+    "transposed": ("x: f32[B, 3, 3, 2]", "x |> ConvTranspose(2, 3, stride = 2) |> AvgPool(2)",
+                   "sgd(lr = 1e-2)"),
+    "batch_norm": ("x: f32[B, 4, 4, 3]", "x |> BatchNorm |> tanh", "nesterov(lr = 1e-2)"),
+    "group_norm": ("x: f32[B, 4, 4, 4]", "x |> GroupNorm(2) |> silu", "rmsprop(lr = 1e-2)"),
+    "dropout": ("x: f32[B, 6]", "x |> Dropout(0.3) |> Dense(6) |> Dropout(0.1)", "adagrad()"),
+    "embedding": ("x: i32[B, 4]", "x |> Embedding(4, 3) |> Dense(2)", "adam(lr = 1e-2)"),
+    "doubles": ("x: f64[B, 5]", "x |> Dense(3) |> softplus", "sgd(lr = 1e-2)"),
+    "bytes": ("x: u8[B, 5]", "f32(x) / 255 |> Dense(3) |> sigmoid", "sgd(lr = 1e-2)"),
+    "longs": ("x: i64[B, 5]", "(if x % 3 == 1 then 1.5 else -0.5) |> Dense(3)", "sgd(lr = 1e-2)"),
+    "truth": ("x: bool[B, 5]", "(if not x then -2 else 3) * 0.5 |> Dense(3)", "sgd(lr = 1e-2)"),
+    "recurrent": ("x: f32[B, 4, 3]", "x |> Cell(3)", "adam(lr = 1e-2)"),
+    "numbers": ("x: f32[B, 4]", "x |> Odd |> Dense(2)", "lamb(lr = 1e-2)"),
+    "repeated": ("x: f32[B, 4]", "x |> Stack(3)", "adam(lr = 1e-2)"),
+}  # fmt: skip
+
+DEFINITIONS = """
+layer Cell(units)(x: [..., T, n]) -> h: [..., T, units] {
+    param W: [n, units]     ~ glorot_uniform
+    param U: [units, units] ~ glorot_uniform
+    h[..., t, j] = tanh(sum(i) x[..., t, i]*W[i, j] + sum(k) (h[..., t-1, k] else -0.5)*U[k, j])
+}
+layer Odd(x: [..., n]) -> y: [..., n] {
+    param a: [n] = -1
+    param c: [] = 2.5
+    state seen: i64[] = -3
+    state ever: bool[] = false
+    seen' = seen * 2 - 1
+    ever' = ever or seen < -10
+    low[..., i] = (x[..., i - 1] else -inf) - x[..., i] * (if i % 2 == 0 then -1 else i - 2)
+    y = (if low > 0 and not ever then low else -x) * a - (-c)^2 * 1e-30
+}
+layer Stack(times)(x: [..., n]) -> y: [..., n] {
+    y = x
+    repeat times { y = y + (y |> Dense(n) |> LayerNorm |> relu) }
+}
+"""
+
+
+def text_of(name: str) -> str:
+    inputs, value, optimizer = PROGRAMS[name]
+    return (
+        f"{DEFINITIONS}model M({inputs}) -> y, cost {{\n    y = {value}\n"
+        f"    cost = mean((y - 0.25)^2)\n}}\n"
+        f"train M {{\n    loss = cost\n    metric size = mean(abs(y))\n    clip = clip_norm(1.0)\n"
+        f"    penalty = l2(1e-3)\n    optimizer = {optimizer}\n}}\n"
+    )
+
+
+def given(system: System) -> dict[str, np.ndarray]:
+    """The same values for tensors of the same name."""
+    result = {}
+    for tensor in system.tensors.values():
+        if tensor.kind == "temp":
+            continue
+        random = np.random.default_rng(len(tensor.name))
+        if tensor.dtype in ("f32", "f64"):
+            drawn = random.uniform(0.1, 1, tensor.shape)
+        else:
+            drawn = random.integers(0, 2 if tensor.dtype == "bool" else 4, tensor.shape)
+        result[tensor.name] = np.asarray(drawn, NUMPY[tensor.dtype])
+    return result
+
+
+def read_again(text: str, name: str) -> System:
+    return verify(simplify(forward(checked(text).definitions, name, {})), "read again")
+
+
+def same(first: System) -> None:
+    text = system_text(first)
+    second = read_again(text, first.name)
+    assert system_text(second) == text
+    assert dict(second.updates) == dict(first.updates)
+    assert second.outputs == first.outputs
+    assert {n: (t.shape, t.dtype, t.kind) for n, t in second.tensors.items()} == {
+        n: (t.shape, t.dtype, t.kind) for n, t in first.tensors.items()
+    }
+    values = given(first)
+    a, b = evaluate(first, values), evaluate(second, values)
+    for root in first.roots:
+        np.testing.assert_array_equal(a[root], b[root], err_msg=root)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_model(name: str) -> None:
+    same(simplify(forward(checked(text_of(name)).definitions, "M", {"B": BATCH})))
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_training_step(name: str) -> None:
+    program = checked(text_of(name))
+    setup = Setup(program.definitions, program.trains[0], {}, None, BATCH, 100, 10)
+    for system in training_step(setup):
+        if system.outputs:  # a model may have nothing to draw
+            same(simplify(system))

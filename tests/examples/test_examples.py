@@ -1,0 +1,155 @@
+"""Every example: laid out, free of mistakes, printed the same twice at every stage, and trained
+until it is as good as its line in `TRAINED` says.
+
+MNIST and Shakespeare are looked for in $NNC_DATA and in ../shared/data beside the repository;
+without them the examples that learn from them are compiled, but not trained.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from nnc.compiler.passes.simplify import simplify
+from nnc.compiler.printer import system_text
+from nnc.compiler.program import forward
+from nnc.compiler.verify import verify
+from nnc.dsl.check import load_source
+from nnc.dsl.diagnostics import Report, UserError
+from nnc.dsl.formatter import format as formatted
+from nnc.dsl.parser import parse
+from nnc.dsl.source import Source
+from nnc.runtime.data import Search
+from nnc.runtime.data import load as load_data
+from nnc.runtime.device import DEVICES
+from nnc.runtime.emit import ENDINGS, Stages
+from nnc.runtime.job import Job, prepare
+from nnc.runtime.progress import Silent
+from nnc.runtime.project import Project, bound, open_project, planned_setup
+from nnc.runtime.settings import Assignment
+from nnc.runtime.train import train
+
+ROOT = Path(__file__).parents[2]
+DOWNLOADED = ("mnist", "shakespeare")
+EXAMPLES = sorted((ROOT / "examples").glob("*.nn"))
+
+every_example = pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+
+
+def search(path: Path) -> Search:
+    """Where an example's data is: beside it, in $NNC_DATA, or in the shared folder."""
+    shared = ROOT.parent / "shared" / "data"
+    unnamed = "NNC_DATA" not in os.environ and shared.is_dir()
+    return Search(shared if unnamed else None, path.parent, offline=True)
+
+
+def stages(path: Path) -> Stages:
+    project = open_project(path)
+    return Stages(project, planned_setup(project, search(path)))
+
+
+# --- text -----------------------------------------------------------------------------------------
+
+
+@every_example
+def test_is_laid_out(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert formatted(parse(Source(path.name, text), Report())) == text
+
+
+@every_example
+def test_has_no_mistakes_and_says_what_it_is(path: Path) -> None:
+    project = open_project(path)
+    assert not project.warnings
+    about = project.checked.file.doc
+    assert "to learn from" in about or "truth table" in about
+    assert "Reaches" in about or "Training ends" in about
+
+
+@every_example
+def test_prints_every_stage_twice_the_same(path: Path) -> None:
+    first, second = stages(path), stages(path)
+    for stage in ENDINGS:
+        text = first.text(stage)
+        assert text.strip() and text == second.text(stage), stage
+
+
+@every_example
+@pytest.mark.parametrize("stage", ["equations", "gradients"])
+def test_prints_what_it_reads(path: Path, stage: str) -> None:
+    """A printed stage parses and checks, and printed again it is the same text."""
+    text = stages(path).text(stage)
+    report = Report()
+    checked = load_source(Source(f"{path.stem}.nn", text), report)
+    report.check()
+    (model,) = checked.models
+    again = forward(checked.definitions, model.name, {})
+    assert system_text(simplify(verify(again, stage))) == text
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A short training and what it must reach: of an error or a loss at most, else at least."""
+
+    settings: dict[str, str]
+    measured: str
+    bound: float
+
+    def fits(self, value: float) -> bool:
+        less = self.measured.endswith(("loss", "error"))
+        return value <= self.bound if less else value >= self.bound
+
+
+TRAINED = {
+    "linear":            Trained({},                            "test_fit",      0.999),
+    "xor":               Trained({},                            "loss",          0.01),
+    "mlp_digits":        Trained({},                            "test_accuracy", 0.97),
+    "cnn_digits":        Trained({},                            "test_accuracy", 0.97),
+    "resnet_digits":     Trained({"epochs": "5"},               "test_accuracy", 0.97),
+    "mlp_mnist":         Trained({"epochs": "1"},               "test_accuracy", 0.94),
+    "cnn_mnist":         Trained({"steps": "300"},              "test_accuracy", 0.92),
+    "autoencoder_mnist": Trained({"epochs": "1"},               "test_error",    0.02),
+    "char_gpt":          Trained({"steps": "30", "batch": "4"}, "validation_loss", 3.6),
+}  # fmt: skip
+
+
+def made_ready(path: Path, settings: dict[str, str]) -> Job:
+    project = open_project(path, [Assignment(key, value) for key, value in settings.items()])
+    return prepare(project, data_or_skip(project), DEVICES["cpu"](2))
+
+
+def data_or_skip(project: Project):
+    choice, where = project.settings.data, search(project.path)
+    assert choice is not None
+    try:
+        return load_data(choice.source, bound(choice), where, spans=choice.spans, span=choice.span)
+    except UserError as error:
+        if choice.source in DOWNLOADED and error.diagnostics[0].code == "E0601":
+            pytest.skip(f"the data of `{choice.source}()` are not on this machine: name their "
+                        "folder in $NNC_DATA")  # fmt: skip
+        raise
+
+
+def test_every_example_is_trained() -> None:
+    assert set(TRAINED) == {path.stem for path in EXAMPLES}
+
+
+@every_example
+def test_reaches(path: Path) -> None:
+    wanted = TRAINED[path.stem]
+    job = made_ready(path, wanted.settings)
+    train(job, Silent(), lambda: False)
+    reached = job.records[-1].values[wanted.measured]
+    assert wanted.fits(reached), f"{wanted.measured} is {reached}"
+
+
+def test_the_tutorial_network_has_its_parameters() -> None:
+    path = ROOT / "examples" / "cnn_mnist.nn"
+    parameters = stages(path).system.of_kind("param")
+    assert sum(tensor.size for tensor in parameters) == 93_322

@@ -1,0 +1,78 @@
+"""The whole front of the compiler on one text: parse, check, elaborate, training step.
+
+In: a text. Out: every diagnostic, warnings included. Symbolic sizes that nothing binds are small;
+a train block that names `data` gets fields of these names and types.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nnc.compiler.ir import System
+from nnc.compiler.program import forward
+from nnc.compiler.training import FieldType, Setup, evaluation, training_step
+from nnc.compiler.verify import verify
+from nnc.dsl import syntax as s
+from nnc.dsl.check import Checked, load_source
+from nnc.dsl.diagnostics import Diagnostic, Report, UserError
+from nnc.dsl.source import Source
+
+FIELDS = {
+    "x": FieldType("f32", (3,)),
+    "image": FieldType("f32", (28, 28, 1)),
+    "token": FieldType("i32", (8,)),
+    "label": FieldType("i32", ()),
+    "target": FieldType("f32", ()),
+}
+BATCH = 4
+
+
+def checked(text: str, name: str = "test.nn", folder: Path | None = None) -> Checked:
+    """The checked program; its mistakes are raised."""
+    report = Report()
+    program = load_source(Source(name, text), report, folder)
+    report.check()
+    return program
+
+
+def sizes_of(program: Checked, model: str) -> dict[str, int]:
+    """A size for each symbol in the inputs of a model: 4 for the first, then 5, 6, …"""
+    names: dict[str, int] = {}
+    for parameter in program.definitions[model].inputs:
+        for item in (parameter.type and parameter.type.shape) or ():
+            if isinstance(item, s.Name):
+                names.setdefault(item.id, BATCH + len(names))
+    return names
+
+
+def setup_of(program: Checked, train: s.Train) -> Setup:
+    """What a train block is compiled for."""
+    has_data = any(isinstance(e, s.Field) and e.name.id == "data" for e in train.body)
+    sizes = {} if has_data else sizes_of(program, train.model.id)
+    fields = FIELDS if has_data else None
+    return Setup(program.definitions, train, sizes, fields, BATCH, 100, 10)
+
+
+def systems(program: Checked, report: Report) -> list[System]:
+    """Every system that a program is compiled to; warnings go into the report."""
+    found = []
+    trained = {train.model.id for train in program.trains}
+    for train in program.trains:
+        setup = setup_of(program, train)
+        found += [*training_step(setup, report), evaluation(setup)]
+    for model in program.models:
+        if model.name not in trained:
+            found.append(forward(program.definitions, model.name, sizes_of(program, model.name)))
+    return [verify(system, "front") for system in found]
+
+
+def diagnose(text: str, name: str = "test.nn", folder: Path | None = None) -> list[Diagnostic]:
+    """Everything that the front finds wrong with a text."""
+    report = Report()
+    try:
+        program = load_source(Source(name, text), report, folder)
+        report.check()
+        systems(program, report)
+    except UserError as error:
+        report.diagnostics += [d for d in error.diagnostics if d not in report.diagnostics]
+    return report.diagnostics

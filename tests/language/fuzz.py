@@ -1,0 +1,231 @@
+"""Mutated programs through the whole front: every mistake is the user's, none is a traceback.
+
+`python tests/language/fuzz.py 100000` runs many mutants and writes each that is mistreated;
+`test_fuzz.py` runs a few. A mutant may only be compiled or raise UserError, within two seconds, and
+every place in a message lies in a file that was read. The same seed gives the same mutants.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+HERE = Path(__file__).parent
+if __name__ == "__main__":
+    sys.path[:0] = [str(HERE.parent)]
+
+from language.front import FIELDS, checked, systems  # noqa: E402
+
+from nnc.dsl.catalogue import CATALOGUE  # noqa: E402
+from nnc.dsl.diagnostics import Report, UserError  # noqa: E402
+from nnc.dsl.library import standard_library  # noqa: E402
+from nnc.dsl.render import render_all  # noqa: E402
+
+SECONDS = 2.0
+_TOKEN = re.compile(r'"[^"\n]*"|[A-Za-z_]\w*\'?|\d+(?:\.\d+)?(?:e-?\d+)?|\|>|->|\+=|\.\.\.|\s+|.')
+_SNIPPETS = (
+    "0", "1", "-1", "2^40", "9^9^9^9", "1e9", "1e308", "0.5", "1 / 0", "inf", "nan", "true", '"w"',
+    "x", "y", "i", "...", "[..., i]", "[]", "(x[i - 1] else 0)", "sum(i) ", "max(i, j) ", "sum(x)",
+    "argmax(x)", "random()", "training", "rank(x)", "count(x)", "p'", "|> relu", "|> Dense(3)",
+    "|> Flatten", "@", "^", "//", "%", "==", "and", "not", "if x > 0 then 1 else 2", "repeat 3 {",
+    "{", "}", "(", ")", ",", ";", "\n", ": i32[B]", "u8(300)", "i64(x)", "stop(x)", "x[x[0]]",
+    "3000000000", "state s = 0", "param w: [3] = 1", "let n = 3", "+=", "'",
+)  # fmt: skip
+
+MODELS = {
+    "mlp": """
+model M(x: f32[B, 3]) -> y: f32[B, 2] {
+    let hidden = 4 * 2
+    h = x |> Dense(hidden) |> gelu |> Dropout(0.5)
+    repeat 2 { h = h |> Dense(hidden) |> LayerNorm }
+    y = h |> Dense(2)
+}
+train M {
+    data      = digits()
+    loss      = cross_entropy(y, label)
+    metric      accuracy = accuracy(y, label)
+    optimizer = adam(lr = cosine(t, 1e-3, steps))
+    penalty   = l2(1e-4)
+    clip      = clip_norm(1.0)
+    batch     = 32
+    until accuracy > 0.9
+}
+""",
+    "conv": """
+model M(image: f32[B, 8, 8, 1]) -> y: f32[B, 10] {
+    y = image |> Conv(2, 3, pad = "same") |> BatchNorm |> relu |> MaxPool(2) |> Flatten |> Dense(10)
+}
+train M {
+    input label: i32[B]
+    loss = cross_entropy(y, label)
+    optimizer = momentum(lr = 0.1)
+}
+""",
+    "equations": """
+layer Cell(units)(x: [..., T, n]) -> h: [..., T, units] {
+    param W: [n, units]     ~ glorot_uniform
+    param U: [units, units] ~ orthogonal
+    param b: [units]        = 0
+    h[..., t, j] = tanh(sum(i) x[..., t, i]*W[i, j] + sum(k) (h[..., t-1, k] else 0)*U[k, j] + b[j])
+}
+fn spread(x: [..., n]) -> y: [..., n], z: [..., n] {
+    y[..., i] = x[..., i] - mean(j) x[..., j]
+    z[..., i] = (x[..., i - 1] else 0) * 0.5 + (if i % 2 == 0 then 1 else -1)
+}
+model M(token: i32[B, 8]) -> y: f32[B, 4] {
+    e = token |> Embedding(10, 3)
+    a, c = spread(e)
+    h = a |> Cell(4)
+    y[b, o] = max(t) h[b, t, o] + sum(t, i) c[b, t, i] / 8
+}
+train M {
+    data = tokens()
+    let scale = 2
+    loss = scale * mse(mean(y), mean(target))
+    optimizer = sgd(lr = 0.1)
+}
+""",
+    "own": """
+optimizer slow(lr = 0.01) {
+    state m = 0
+    m' = 0.9*m + g
+    p' = p - lr * m' / (norm + 1)
+}
+layer Moving(rate = 0.1)(x: [..., c]) -> y: [..., c] {
+    state seen: [c] = 0
+    m[j] = mean(...) x[..., j]
+    y = x - (if training then m else seen)
+    seen' = if training then (1 - rate)*seen + rate*stop(m) else seen
+}
+model M(x: f32[B, 3]) -> y: f32[B, 3] {
+    param w: [3, 3] ~ normal(0, 0.1)
+    y = x @ transpose(w) @ (w @ w) |> Moving
+    _best = argmax(x)
+}
+train M {
+    loss = mean(abs(y - x[0, 0]))
+    optimizer = slow(lr = 0.1)
+}
+""",
+}
+
+
+def seeds() -> list[str]:
+    """Texts to begin with: the models, the library's files with something that uses them, and
+    what the catalogue holds."""
+    sources = {d.span.source for d in standard_library().values()}
+    library = [source.text + MODELS["mlp"] for source in sorted(sources, key=lambda s: s.name)]
+    examples = [text for e in CATALOGUE.values() if e.compiled for text in (e.wrong, e.right)]
+    return [*list(MODELS.values()) * 8, *library, *(e for e in examples if len(e) < 2000)]
+
+
+# --- mutations ------------------------------------------------------------------------------------
+
+
+def _characters(text: str, rng: random.Random) -> str:
+    place = rng.randrange(len(text))
+    length = rng.choice((1, 1, 1, 2, 5))
+    piece = text[place : place + length]
+    fresh = rng.choice(("", piece * 2, piece[::-1], chr(rng.randrange(32, 127)), rng.choice("é∑\0\t")))
+    return text[:place] + fresh + text[place + length :]
+
+
+def _kind(piece: str) -> str:
+    """Names, numbers and operators may stand for each other."""
+    if piece.isspace() or len(piece) == 1 and piece in "()[]{},:=":
+        return piece
+    return "name" if piece[0].isalpha() else "number" if piece[0].isdigit() else "operator"
+
+
+def _pieces(text: str, rng: random.Random, cut: Callable[[str], list[str]]) -> str:
+    """Deletes, doubles, exchanges or replaces one of the pieces that the text is cut into."""
+    pieces = cut(text)
+    a, b = rng.randrange(len(pieces)), rng.randrange(len(pieces))
+    kinds = [k for k, piece in enumerate(pieces) if _kind(piece) == _kind(pieces[a])]
+    match rng.randrange(9):
+        case 5 | 6 | 7 | 8:
+            pieces[a] = pieces[rng.choice(kinds)]  # likely to parse still
+        case 0:
+            del pieces[a]
+        case 1:
+            pieces.insert(a, pieces[a])
+        case 2:
+            pieces[a], pieces[b] = pieces[b], pieces[a]
+        case 3:
+            pieces[a] = pieces[b]
+        case 4:
+            pieces[a] = rng.choice(_SNIPPETS)
+    return "".join(pieces)
+
+
+def mutant(seed: int, texts: list[str]) -> str:
+    """One text, changed in a few places."""
+    rng = random.Random(seed)
+    text = rng.choice(texts)
+    for _ in range(rng.choice((1, 1, 1, 2, 4))):
+        if not text:
+            break
+        kind = rng.random()
+        if kind < 0.2:
+            text = _characters(text, rng)
+        elif kind < 0.8:
+            text = _pieces(text, rng, _TOKEN.findall)
+        else:
+            text = _pieces(text, rng, lambda t: t.splitlines(keepends=True))
+    return text
+
+
+# --- judging --------------------------------------------------------------------------------------
+
+
+def mistreated(text: str) -> str:
+    """What the front does wrong with a text; empty if nothing."""
+    assert FIELDS
+    start = time.perf_counter()
+    try:
+        systems(checked(text, folder=HERE / "wrong"), Report())
+    except UserError as error:
+        found = _misplaced(error)
+        if found:
+            return found
+    except Exception:
+        return traceback.format_exc(limit=-6)
+    seconds = time.perf_counter() - start
+    return f"took {seconds:.1f} s" if seconds > SECONDS else ""
+
+
+def _misplaced(error: UserError) -> str:
+    for found in error.diagnostics:
+        if found.code not in CATALOGUE:
+            return f"{found.code} is not in the catalogue"
+        for span in (found.span, *(note.span for note in found.notes)):
+            if span is not None and not 0 <= span.start <= span.end <= len(span.source.text) + 1:
+                return f"{found.code} lies outside its file: {span.start} to {span.end}"
+        if found.is_error and found.span is not None and found.span.source.library:
+            return f"{found.code} is shown inside the library: {found.message} at {found.span}"
+    render_all(error.diagnostics)
+    return ""
+
+
+def main(count: int, first: int = 0) -> int:
+    texts = seeds()
+    wrong = 0
+    for seed in range(first, first + count):
+        found = mistreated(mutant(seed, texts))
+        if found:
+            wrong += 1
+            print(f"--- mutant {seed}\n{found.rstrip()}", flush=True)
+    print(f"{wrong} of {count} mutants were mistreated")
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 3 and sys.argv[1] == "show":
+        print(mutant(int(sys.argv[2]), seeds()))
+        sys.exit()
+    sys.exit(main(*map(int, sys.argv[1:])))

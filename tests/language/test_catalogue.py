@@ -1,0 +1,50 @@
+"""Every code is explained, once, and its examples keep their word through the whole front."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from nnc.dsl.catalogue import CATALOGUE, Entry
+from nnc.runtime.data.errors import DATA_ERRORS
+from nnc.runtime.errors import RUN_ERRORS
+
+from .front import diagnose
+
+COMPILED = [entry for entry in CATALOGUE.values() if entry.compiled]
+
+
+@pytest.mark.parametrize("entry", COMPILED, ids=lambda e: e.code)
+def test_examples_of_a_code(entry: Entry, tmp_path: Path) -> None:
+    assert {d.code for d in diagnose(entry.wrong, folder=tmp_path)} == {entry.code}
+    assert diagnose(entry.right, folder=tmp_path) == []
+
+
+def test_entries_say_something() -> None:
+    for entry in CATALOGUE.values():
+        assert entry.title[0].islower() or entry.title[0] in "`", entry.code
+        assert entry.explanation.endswith(".") and entry.wrong and entry.right, entry.code
+
+
+def test_catalogue_is_in_order() -> None:
+    assert list(CATALOGUE) == sorted(CATALOGUE)
+
+
+def test_every_code_has_one_explanation() -> None:
+    rows = [*CATALOGUE.values(), *DATA_ERRORS, *RUN_ERRORS]
+    assert [code for code, n in Counter(row.code for row in rows).items() if n > 1] == []
+
+
+def test_every_code_that_is_raised_is_explained() -> None:
+    explained = {row.code for row in (*CATALOGUE.values(), *DATA_ERRORS, *RUN_ERRORS)}
+    raised = set()
+    for part in ("dsl", "compiler", "runtime"):
+        for path in Path(str(files("nnc"))).joinpath(part).rglob("*.py"):
+            if path.name not in ("catalogue.py", "errors.py"):
+                raised |= set(re.findall(r'"([EW]0\d{3})"', path.read_text("utf-8")))
+    assert raised - explained == set()
+    assert explained - raised == set()

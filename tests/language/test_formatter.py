@@ -1,0 +1,84 @@
+"""The canonical layout keeps the program, its comments, and itself."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nnc.dsl import syntax as s
+from nnc.dsl.formatter import WIDTH, format, format_expr
+from nnc.dsl.source import Source, Span
+
+from .trees import PROGRAMS, expression, parsed, shape
+
+NOWHERE = Span(Source("made.nn", ""), 0, 0)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_format_keeps_the_program(name: str) -> None:
+    file = parsed(PROGRAMS[name])
+    text = format(file)
+    again = parsed(text)
+    assert shape(again) == shape(file)
+    assert [c.text for c in again.comments] == [c.text for c in file.comments]
+    assert format(again) == text
+    assert max(map(len, text.splitlines())) <= WIDTH
+
+
+def test_layout() -> None:
+    text = (
+        "layer  A( n )( x:[..., m] ) -> y:[..., n]{   # why\n"
+        "param w:[m,n]~uniform ;param b:[n]=0\n\n\n"
+        "y[...,o]=sum(i)x[...,i]*w[i,2*o+1]+b[o] # product\n# end\n}"
+    )
+    assert format(parsed(text)) == (
+        "layer A(n)(x: [..., m]) -> y: [..., n] {  # why\n"
+        "    param w: [m, n] ~ uniform\n"
+        "    param b: [n]    = 0\n"
+        "\n"
+        "    y[..., o] = sum(i) x[..., i] * w[i, 2*o + 1] + b[o]  # product\n"
+        "    # end\n"
+        "}\n"
+    )
+
+
+names = st.sampled_from(["a", "b", "c"]).map(lambda n: s.Name(NOWHERE, n))
+numbers = st.sampled_from([("1", 1), ("2.5", 2.5)]).map(lambda n: s.Number(NOWHERE, n[1], n[0]))
+reads = names.map(lambda n: s.Index(NOWHERE, n, (s.Ellipsis_(NOWHERE), s.Name(NOWHERE, "i"))))
+operators = st.sampled_from(["+", "-", "*", "/", "//", "%", "^", "@", "==", "<", "and", "or"])
+axes = st.sampled_from(["i", "j"]).map(lambda n: (s.Axis(NOWHERE, n),))
+
+
+def larger(inner: st.SearchStrategy[s.Expr]) -> st.SearchStrategy[s.Expr]:
+    return st.one_of(
+        st.builds(lambda o, a, b: s.Binary(NOWHERE, o, a, b), operators, inner, inner),
+        st.builds(lambda o, a: s.Unary(NOWHERE, o, a), st.sampled_from(["-", "not"]), inner),
+        st.builds(lambda a, b, c: s.If(NOWHERE, a, b, c), inner, inner, inner),
+        st.builds(lambda x, b: s.Reduce(NOWHERE, "sum", x, b), axes, inner),
+        st.builds(lambda r, o: s.Guarded(NOWHERE, r, o), reads, inner),
+        st.builds(lambda v: s.Pipe(NOWHERE, v, s.Name(NOWHERE, "f")), inner),
+        st.builds(
+            lambda v: s.Call(NOWHERE, s.Name(NOWHERE, "f"), (s.Argument(NOWHERE, "k", v),)), inner
+        ),
+    )
+
+
+trees = st.recursive(st.one_of(names, numbers, reads), larger, max_leaves=12)
+
+
+@settings(max_examples=400, deadline=None)
+@given(trees)
+def test_any_expression_is_written_so_that_it_reads_back(tree: s.Expr) -> None:
+    assert shape(expression(format_expr(tree))) == shape(tree)
+
+
+@settings(max_examples=300, deadline=None)
+@given(trees)
+def test_any_statement_is_laid_out_so_that_it_reads_back(tree: s.Expr) -> None:
+    long = re.sub(r"\ba\b", "a_long_name_of_a_tensor", format_expr(tree))
+    file = parsed(f"fn f(x) -> y: [] {{\n    y = {long}\n}}")
+    text = format(file)
+    assert shape(parsed(text)) == shape(file) and format(parsed(text)) == text

@@ -1,0 +1,56 @@
+"""Typical mistakes, and what is said about each: `wrong/NAME.nn`, with the rendered text beside it
+in `wrong/NAME.txt`. After a change of words, `pytest --update-golden` and read the difference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nnc.dsl.diagnostics import Diagnostic, Note
+from nnc.dsl.render import render_all
+from nnc.dsl.source import Source, Span
+
+from .front import diagnose
+
+FOLDER = Path(__file__).parent / "wrong"
+PROGRAMS = sorted(path.stem for path in FOLDER.glob("*.nn"))
+
+
+def without_lines(found: Diagnostic) -> Diagnostic:
+    """Places in the library as if each stood in a file of one line: its lines move."""
+
+    def alone(note: Note) -> Note:
+        source = note.span.source
+        if not source.library:
+            return note
+        start = source.line_starts[note.span.line - 1]
+        own = Source(source.name, source.line(note.span.line), True)
+        return Note(Span(own, note.span.start - start, note.span.end - start), note.text)
+
+    return replace(found, notes=tuple(map(alone, found.notes)))
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_what_is_said(name: str, update_golden: bool) -> None:
+    text = (FOLDER / f"{name}.nn").read_text("utf-8")
+    found = diagnose(text, f"{name}.nn")
+    rendered = render_all(map(without_lines, found)) + "\n"
+    golden = FOLDER / f"{name}.txt"
+    if update_golden:
+        golden.write_text(rendered, "utf-8")
+    assert rendered == golden.read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_users_own_file_comes_first(name: str) -> None:
+    found = diagnose((FOLDER / f"{name}.nn").read_text("utf-8"), f"{name}.nn")
+    assert found
+    for diagnostic in found:
+        assert diagnostic.span is not None and diagnostic.span.source.name == f"{name}.nn"
+
+
+def test_no_text_without_its_program() -> None:
+    assert sorted(path.stem for path in FOLDER.glob("*.txt")) == PROGRAMS

@@ -1,0 +1,64 @@
+"""Layout and commuting: other places in memory and other orders of work, the same numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+from support import gradients, system, values
+
+from nnc.compiler.evaluate import evaluate
+from nnc.compiler.passes.commute import commute
+from nnc.compiler.passes.layout import time_first, turn_weights
+from nnc.compiler.verify import verify
+
+RECURRENT = """model M(x: f32[3, 5, 2], W: f32[2, 4], U: f32[4, 4]) -> loss: f32[] {
+    a[b, t, j] = sum(i) x[b, t, i]*W[i, j]
+    h[b, t, j] = tanh(a[b, t, j] + sum(k) (h[b, t - 1, k] else 0)*U[k, j])
+    loss = sum(h*h)
+}"""
+EMBEDDED = """model M(E: f32[3, 4], W: f32[4, 6], n: i32[2, 5]) -> loss: f32[] {
+    x[b, t, i] = E[n[b, t], i]
+    y[b, t, j] = sum(i) x[b, t, i]*W[i, j]
+    loss = sum(y*y)
+}"""
+
+
+def same(before, after, integers: int = 3) -> None:
+    given = values(before, integers=integers)
+    expected, found = evaluate(before, given), evaluate(after, given)
+    for output in before.outputs:
+        np.testing.assert_allclose(found[output], expected[output], rtol=1e-12, atol=1e-12)
+
+
+def test_time_comes_first_in_a_recurrence() -> None:
+    before, _ = gradients(system(RECURRENT), "loss", ["x", "W", "U"])
+    after = verify(time_first(before), "time first")
+    assert after.tensors["h"].shape == (5, 3, 4)
+    assert after.tensors["a"].shape == (5, 3, 4)
+    same(before, after)
+
+
+def test_the_backward_recurrence_reads_a_turned_weight() -> None:
+    before, _ = gradients(system(RECURRENT), "loss", ["x", "W", "U"])
+    after = verify(turn_weights(before), "turn weights")
+    assert "U_turned" in after.tensors and "W_turned" not in after.tensors
+    same(before, after)
+
+
+def test_a_product_of_picked_rows_is_taken_once_per_row() -> None:
+    before = system(EMBEDDED)
+    after = verify(commute(before), "commute")
+    product = next(e for e in after.equations if e.reduce == "sum" and e.target.startswith("y"))
+    assert [i.size for i in product.indices] == [3, 6]
+    same(before, after)
+    forward, _ = gradients(after, "loss", ["E", "W"])
+    expected, _ = gradients(before, "loss", ["E", "W"])
+    given = values(before, integers=3)
+    for name in ("d_E", "d_W"):
+        np.testing.assert_allclose(
+            evaluate(forward, given)[name], evaluate(expected, given)[name], rtol=1e-12
+        )
+
+
+def test_a_large_table_is_picked_from_first() -> None:
+    before = system(EMBEDDED.replace("E: f32[3, 4]", "E: f32[30, 4]"))
+    assert commute(before) is before

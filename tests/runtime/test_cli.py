@@ -1,0 +1,257 @@
+"""Every command of `nnc`, rightly and wrongly used: what is printed where, and the exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_programs import DIGITS, write
+
+from nnc.runtime import cli
+from nnc.runtime.checkpoint import load_arrays
+
+MNIST = next(
+    (p for p in (Path(os.environ.get("NNC_DATA", "")) / "mnist",
+                 Path(__file__).parents[3] / "shared" / "data" / "mnist") if p.is_dir()), None
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def nnc(capsys):
+    """Runs a command line: (exit code, stdout, stderr)."""
+
+    def call(*arguments: object):
+        code = cli.run([str(a) for a in arguments])
+        printed = capsys.readouterr()
+        assert "\x1b" not in printed.out + printed.err
+        return code, printed.out, printed.err
+
+    return call
+
+
+@pytest.fixture
+def small(here):
+    return write(here)
+
+
+def start(*arguments: str, **more) -> subprocess.Popen:
+    text = "import sys; from nnc.runtime.cli import run; sys.exit(run(sys.argv[1:]))"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    path = os.pathsep.join(filter(None, sys.path))
+    return subprocess.Popen([sys.executable, "-c", text, *arguments], **pipes, **more,
+                            env={**os.environ, "PYTHONPATH": path})  # fmt: skip
+
+
+# --- train, eval, predict -------------------------------------------------------------------------
+
+
+def test_train_leaves_a_run_folder(nnc, small):
+    rate = "optimizer.lr=0.02"
+    code, out, err = nnc("train", small, "--out", "run", "--threads", 1, "--set", rate)
+    assert code == 0 and len(out.splitlines()) == 2 and "kept in run" in err
+    assert out.startswith("epoch 1/2  loss ") and "test_accuracy" in out
+    names = {p.name for p in Path("run").iterdir()}
+    assert names == {"model.nn", "settings.json", "metrics.jsonl", "weights.safetensors",
+                     "checkpoint.safetensors"}  # fmt: skip
+    lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [15, 30]
+    assert {"epoch", "loss", "accuracy", "test_loss", "test_accuracy", "seconds"} < lines[0].keys()
+    settings = json.loads(Path("run/settings.json").read_text())
+    assert settings["settings"]["batch"] == 100 and settings["threads"] == 1
+    assert settings["versions"].keys() == {"nnc", "python", "numpy", "llvmlite"}
+    assert "optimizer = adam(lr = 0.02)" in Path("run/model.nn").read_text()
+
+
+def test_the_program_of_a_run_gives_the_same_run(nnc, small):
+    nnc("train", small, "--out", "one", "--epochs", 1, "--set", "B=64", "--seed", 4)
+    code, _, _ = nnc("train", "one/model.nn", "--out", "two")
+    assert code == 0
+    one, two = (load_arrays(Path(run, "weights.safetensors"))[0] for run in ("one", "two"))
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def test_eval_and_predict(nnc, small):
+    nnc("train", small, "--out", "run")
+    last = json.loads(Path("run/metrics.jsonl").read_text().splitlines()[-1])
+    code, out, _ = nnc("eval", "run")
+    assert code == 0
+    assert json.loads(out)["test_accuracy"] == pytest.approx(last["test_accuracy"])
+    np.save("x.npy", np.zeros((300, 8, 8, 1)))
+    code, out, err = nnc("predict", "run", "--input", "x.npy", "--output", "y.npy")
+    assert (code, out) == (0, "") and "float32[300, 10]" in err
+    assert np.load("y.npy").shape == (300, 10)
+    np.save("bad.npy", np.zeros((3, 64)))
+    code, _, err = nnc("predict", "run", "--input", "bad.npy", "--output", "z.npy")
+    assert code == 1 and "[3, 64]" in err and "f32[B, 8, 8, 1]" in err
+    assert not Path("z.npy").exists()
+    assert nnc("predict", "run", "--input", "none.npy", "--output", "z.npy")[0] == 1
+    assert nnc("predict", "run", "--input", "x.npy", "--output", "no/z.npy")[0] == 1
+
+
+def test_a_run_never_writes_over_another(nnc, small):
+    Path("run").mkdir()
+    Path("run/precious").write_text("mine")
+    code, _, err = nnc("train", small, "--out", "run")
+    assert code == 1 and "E0705" in err and [p.name for p in Path("run").iterdir()] == ["precious"]
+
+
+def test_a_run_that_cannot_start_leaves_nothing(nnc, here):
+    wrong = write(here, DIGITS.replace("Dense(10)", "Dense(11)"))
+    assert nnc("train", wrong, "--out", "run")[0] == 1
+    assert [p.name for p in here.iterdir()] == ["small.nn"]
+
+
+def test_a_loss_that_is_no_number(nnc, small):
+    code, _, err = nnc("train", small, "--out", "run", "--set", "optimizer.lr=1e30")
+    assert code == 1 and "error[E0701]" in err and "small.nn:8" in err
+    assert not Path("run/weights.safetensors").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_resume_gives_the_bits_of_never_stopping(nnc, small, here, number):
+    whole = nnc("train", small, "--out", "whole", "--epochs", 60)[1].splitlines()
+    job = start("train", str(small), "--out", "run", "--epochs", "60", cwd=here)
+    job.stdout.readline()
+    job.send_signal(number)
+    _, err = job.communicate(timeout=60)
+    if number == signal.SIGINT:
+        assert job.returncode == 130 and "nnc train --resume run" in err
+    code, out, _ = nnc("train", "--resume", "run")
+    assert code == 0 and out.splitlines()[-1].rsplit("  ", 1)[0] == whole[-1].rsplit("  ", 1)[0]
+    one, two = (load_arrays(Path(r, "checkpoint.safetensors"))[0] for r in ("whole", "run"))
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.skipif(MNIST is None, reason="needs the MNIST files")
+def test_mnist(nnc, here):
+    text = DIGITS.replace("8, 8, 1", "28, 28, 1").replace("digits", "mnist")
+    code, out, _ = nnc("train", write(here, text), "--data", MNIST, "--offline", "--steps", 60)
+    assert code == 0 and float(out.split("test_accuracy ")[1].split()[0]) > 0.7
+    assert len(list(Path("runs").glob("small-*"))) == 1
+
+
+# --- compile, check, fmt, summary, bench, explain -------------------------------------------------
+
+
+def test_compile_prints_one_stage_and_writes_several(nnc, small):
+    code, out, _ = nnc("compile", small, "--emit", "equations")
+    assert code == 0 and out.startswith("# equations of Small") and "dense1_y" in out
+    code, out, _ = nnc("compile", small, "--emit", "ast,gradients=g.nn", "--emit", "kernels,loops")
+    assert (code, out) == (0, "")
+    for name in ("small.ast.nn", "g.nn", "small.kernels.txt", "small.loops.txt"):
+        assert Path(name).stat().st_size
+    assert nnc("check", "small.ast.nn")[0] == 0
+    assert "define void @step" in nnc("compile", small, "--emit", "llvm", "--batch", 4)[1]
+
+
+def test_check_reports_all_mistakes_of_all_files(nnc, here, small):
+    assert nnc("check", small) == (0, "", "")
+    one = write(here, "fn half(x) = y / 2\nfn twice(x) = x * z\n", "one.nn")
+    two = write(here, DIGITS.replace("Dense(10)", "Dense(11)"), "two.nn")
+    code, out, err = nnc("--error-format", "short", "check", one, two)
+    places = [line.split(":")[0:2] for line in err.splitlines() if "error[" in line]
+    assert code == 1 and out == "" and len(places) >= 3
+    assert {Path(p[0]).name for p in places if p[0].endswith(".nn")} >= {"one.nn", "two.nn"}
+
+
+def test_check_renders_json(nnc, here):
+    code, _, err = nnc("--error-format=json", "check", write(here, "fn half(x) = y / 2\n"))
+    first = json.loads(err.splitlines()[0])
+    assert code == 1 and first["severity"] == "error" and first["line"] == 1
+
+
+def test_fmt(nnc, here):
+    file = write(here, "fn half(x)=x/2\n")
+    assert nnc("fmt", "--check", file)[0] == 1
+    code, out, _ = nnc("fmt", "--diff", file)
+    assert code == 1 and "+fn half(x) = x / 2" in out and file.read_text() == "fn half(x)=x/2\n"
+    assert nnc("fmt", file)[0] == 0 and file.read_text() == "fn half(x) = x / 2\n"
+    assert nnc("fmt", "--check", file) == (0, "", "")
+    bad = write(here, "fn (", "bad.nn")
+    assert nnc("fmt", bad)[0] == 1 and bad.read_text() == "fn ("
+
+
+def test_summary(nnc, small):
+    code, out, _ = nnc("summary", small, "--batch", 7)
+    rows = {line.split()[0]: line.split() for line in out.splitlines() if line}
+    assert code == 0
+    assert rows["dense1"][1:] == ["[7,", "12]", "780", f"{2 * 7 * 64 * 12:,}"]
+    assert rows["total"][1] == str(780 + 130)
+    assert "training memory" in out and "inference memory" in out
+
+
+def test_bench(nnc, small):
+    code, out, _ = nnc("bench", small, "--json", "--steps", 2, "--batch", 8)
+    found = json.loads(out)
+    assert code == 0
+    assert list(found) == ["median_ms", "min_ms", "gflops", "first_step_s", "peak_mb"]
+    assert all(value > 0 for value in found.values())
+
+
+def test_explain(nnc):
+    for code in ("e0101", "E0606", "E0701"):
+        assert nnc("explain", code)[1].startswith(code.upper())
+    assert nnc("explain", "E9999")[0] == 2
+
+
+# --- wrong uses -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "told"),
+    [
+        ("", 2, "Usage"),
+        ("trian small.nn", 2, "did you mean `train`"),
+        ("train", 2, "give a FILE"),
+        ("train none.nn", 1, "cannot read"),
+        ("train small.nn --epochs 0", 2, "--epochs"),
+        ("train small.nn --set batch", 2, "NAME=VALUE"),
+        ("train small.nn --set bacth=3", 2, "did you mean `batch`"),
+        ("train small.nn --set batch=1.5", 2, "whole number"),
+        ("train small.nn --set batch=)", 2, "error[E01"),
+        ("train small.nn --set optimizer.lrr=1", 2, "did you mean `lr`"),
+        ("train small.nn --device gpuu", 2, "--device"),
+        ("train small.nn --model Smal", 1, "did you mean `Small`"),
+        ("train small.nn --data nowhere --set data=mnist()", 1, "nowhere"),
+        ("compile small.nn --emit assembly", 2, "no stage"),
+        ("eval nowhere", 1, "E0706"),
+        ("train --resume nowhere", 1, "E0706"),
+    ],
+)
+def test_wrong_uses(nnc, small, line, code, told):
+    found, out, err = nnc(*line.split())
+    assert (found, told in out + err) == (code, True), err
+
+
+def test_a_bug_leaves_a_file(nnc, small, monkeypatch, here):
+    from nnc.runtime.commands import compile as module
+
+    def broken(*_):
+        raise RuntimeError("cannot happen")
+
+    monkeypatch.setattr(module, "summarise", broken)
+    monkeypatch.setattr("tempfile.tempdir", str(here))
+    code, _, err = nnc("summary", small)
+    (dump,) = here.glob("nnc-bug-*")
+    assert code == 101 and str(dump) in err and "cannot happen" in dump.read_text()
+
+
+def test_starting_imports_nothing_heavy():
+    text = ("import sys, nnc.runtime.cli; "
+            "print({'numpy', 'lark', 'llvmlite', 'rich', 'safetensors'} & set(sys.modules))")
+    path = os.pathsep.join(filter(None, sys.path))
+    found = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True,
+                           env={**os.environ, "PYTHONPATH": path})  # fmt: skip
+    assert found.stdout.strip() == "set()"

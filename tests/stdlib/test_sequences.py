@@ -1,0 +1,518 @@
+"""recurrent, attention, sequence, ctc: values and gradients beside PyTorch, on every backend, and
+what of a recurrence runs inside its loop."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import product
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from support import check_gradients
+from support import system as system_of
+
+from nnc.compiler.evaluate import evaluate
+from nnc.compiler.kernels import Kernel, Scan
+from nnc.compiler.passes.differentiate import differentiate
+from nnc.compiler.pipeline import plan
+from nnc.compiler.training import Setup, training_step
+from nnc.dsl.check import load_source
+from nnc.dsl.diagnostics import Report, UserError
+from nnc.dsl.source import Source
+from nnc.runtime.device.cpu import CpuProgram
+
+from .programs import Case, check, ids, model, random_values, torch_or_skip, value_of
+
+X = {"x": "f32[2, 5, 6]"}
+LENGTHS = np.array([3, 5])
+
+
+# --- PyTorch's modules with our parameters --------------------------------------------------------
+
+
+def run(t, module, weights, *inputs, **options):
+    """A module's first result, with the given parameters in place of its own."""
+    found = t.func.functional_call(module.double(), weights, inputs, options)
+    return found[0] if isinstance(found, tuple) else found
+
+
+def rows(w):
+    """[n, gates, units] → PyTorch's [gates*units, n]."""
+    return w.reshape(len(w), -1).T
+
+
+def recurrent(kind, units, layers=(("", "_l0"),), **options):
+    """`layers` are pairs of our prefix and PyTorch's suffix."""
+
+    def reference(t, v):
+        names, weights = vars(v), {}
+        for prefix, suffix in layers:
+            b = names[f"{prefix}b"].reshape(-1)
+            own = names.get(f"{prefix}c")
+            other = t.zeros_like(b) if own is None else t.cat([t.zeros_like(b[: 2 * units]), own])
+            weights |= {f"weight_ih{suffix}": rows(names[f"{prefix}W"]), f"bias_ih{suffix}": b,
+                        f"weight_hh{suffix}": rows(names[f"{prefix}U"]), f"bias_hh{suffix}": other}  # fmt: skip
+        module = getattr(t.nn, kind)(v.x.shape[-1], units, batch_first=True, **options)
+        return run(t, module, weights, v.x)
+
+    return reference
+
+
+def both(kind):
+    layers = ((f"{kind.lower()}1_", "_l0"), (f"{kind.lower()}2_", "_l0_reverse"))
+    return recurrent(kind, 4, layers, bidirectional=True)
+
+
+def stacked(kind):
+    layers = tuple((f"{kind.lower()}{n + 1}_", f"_l{n}") for n in range(3))
+    return recurrent(kind, 4, layers, num_layers=3)
+
+
+def backwards(reference):
+    return lambda t, v: reference(t, SimpleNamespace(**{**vars(v), "x": v.x.flip(1)})).flip(1)
+
+
+def cells(t, v):
+    """All cells of an LSTM: the last ones of all beginnings."""
+    b = v.lstm1_b.reshape(-1)
+    weights = {"weight_ih_l0": rows(v.lstm1_W), "weight_hh_l0": rows(v.lstm1_U),
+               "bias_ih_l0": b, "bias_hh_l0": t.zeros_like(b)}  # fmt: skip
+    module = t.nn.LSTM(v.x.shape[-1], 4, batch_first=True).double()
+    found = [t.func.functional_call(module, weights, (v.x[:, :n],)) for n in range(1, 6)]
+    return t.stack([c[0] for _, (_, c) in found], 1)
+
+
+def joint(t, v, prefix=""):
+    """The parameters of an Attention as those of nn.MultiheadAttention."""
+    p = {n.removeprefix(prefix): x for n, x in vars(v).items() if n.startswith(prefix)}
+    heads = [f"heads{n}" for n in (1, 2, 3)]
+    out = p["join1_W"]
+    weights = {
+        "in_proj_weight": t.cat([rows(p[f"{h}_W"]) for h in heads]),
+        "out_proj.weight": rows(out.reshape(-1, out.shape[-1])),
+    }
+    if "join1_b" in p:
+        weights["in_proj_bias"] = t.cat([p[f"{h}_b"].reshape(-1) for h in heads])
+        weights["out_proj.bias"] = p["join1_b"]
+    return weights
+
+
+def later(t, steps):
+    return t.ones(steps, steps, dtype=t.bool).triu(1)
+
+
+def padding(t, length, steps):
+    return t.arange(steps) >= length[:, None]
+
+
+def attention(bias=True, causal=False, length=False):
+    def reference(t, v):
+        module = t.nn.MultiheadAttention(6, 3, bias=bias, batch_first=True)
+        return run(t, module, joint(t, v), v.x, v.x, v.x, need_weights=False,
+                   attn_mask=later(t, 5) if causal else None,
+                   key_padding_mask=padding(t, v.length, 5) if length else None)  # fmt: skip
+
+    return reference
+
+
+def cross(t, v):
+    module = t.nn.MultiheadAttention(6, 3, kdim=4, vdim=4, batch_first=True)
+    weights = joint(t, SimpleNamespace(**{**vars(v), "heads1_W": v.heads2_W}))
+    del weights["in_proj_weight"]
+    for name, w in zip("qkv", (v.heads1_W, v.heads2_W, v.heads3_W), strict=True):
+        weights[f"{name}_proj_weight"] = rows(w)
+    return run(t, module, weights, v.x, v.memory, v.memory, need_weights=False,
+               key_padding_mask=padding(t, v.length, 4))  # fmt: skip
+
+
+def grouped(t, v):
+    q, k, v_ = (t.einsum("bti,iha->bhta", v.x, getattr(v, f"heads{n}_W"))
+                + getattr(v, f"heads{n}_b")[:, None] for n in (1, 2, 3))  # fmt: skip
+    y = t.nn.functional.scaled_dot_product_attention(q, k, v_, enable_gqa=True, is_causal=True)
+    return t.einsum("bhta,hai->bti", y, v.join1_W) + v.join1_b
+
+
+def turned(t, x, base=1e4):
+    half = x.shape[-1] // 2
+    angle = t.outer(t.arange(x.shape[-2]), base ** (-t.arange(half, dtype=t.float64) / half))
+    z = t.complex(x[..., :half], x[..., half:]) * t.polar(t.ones_like(angle), angle)
+    return t.cat([z.real, z.imag], -1)
+
+
+def turned_attention(t, v):
+    q, k, v_ = (t.einsum("bti,iha->bhta", v.x, getattr(v, f"heads{n}_W")) for n in (1, 2, 3))
+    y = t.nn.functional.scaled_dot_product_attention(turned(t, q), turned(t, k), v_)
+    return t.einsum("bhta,hai->bti", y, v.join1_W)
+
+
+def sinusoids(t, v):
+    angle = t.arange(5)[:, None] / 1e4 ** (t.arange(0, 6, 2, dtype=t.float64) / 6)
+    return v.x + t.stack([angle.sin(), angle.cos()], -1).flatten(1)
+
+
+def block(kind, norms, norm_first=False, act="relu", causal=False, attentions=("self_attn",)):
+    """One of PyTorch's transformer layers."""
+
+    def reference(t, v):
+        p, weights = vars(v), {}
+        names = ("attention1_", "crossattention1_")
+        for name, prefix in zip(attentions, names, strict=False):
+            weights |= {f"{name}.{n}": w for n, w in joint(t, v, prefix).items()}
+        for n in range(1, norms + 1):
+            weights[f"norm{n}.weight"] = p[f"layernorm{n}_scale"]
+            weights[f"norm{n}.bias"] = p[f"layernorm{n}_shift"]
+        for n in (1, 2):
+            weights[f"linear{n}.weight"] = p[f"dense{n}_w"].T
+            weights[f"linear{n}.bias"] = p[f"dense{n}_b"]
+        module = getattr(t.nn, kind)(6, 3, 8, 0.0, act, batch_first=True, norm_first=norm_first)
+        options = {}
+        if kind == "TransformerDecoderLayer":
+            options = {"tgt_mask": later(t, 5)}
+            if "length" in p:
+                options["memory_key_padding_mask"] = padding(t, v.length, 4)
+            return run(t, module, weights, v.x, v.memory, **options)
+        if causal:
+            options["src_mask"] = later(t, 5)
+        if "length" in p:
+            options["src_key_padding_mask"] = padding(t, v.length, 5)
+        return run(t, module, weights, v.x, **options)
+
+    return reference
+
+
+def conv1d(stride=1, pad=0, dilation=1, groups=1):
+    def reference(t, v):
+        x = v.x.transpose(1, 2)
+        window = dilation * (v.k.shape[0] - 1) + 1
+        if pad == "causal":
+            x = t.nn.functional.pad(x, (window - 1, 0))
+        if pad == "same":
+            total = max((-(-x.shape[-1] // stride) - 1) * stride + window - x.shape[-1], 0)
+            x = t.nn.functional.pad(x, (total // 2, total - total // 2))
+        amount = 0 if isinstance(pad, str) else pad
+        return t.nn.functional.conv1d(x, v.k.permute(2, 1, 0), v.b, stride, amount, dilation,
+                                      groups).transpose(1, 2)  # fmt: skip
+
+    return reference
+
+
+def masked(t, v):
+    log_p = v.x.log_softmax(-1)
+    there = (~padding(t, v.length, 5)).double()
+    return -(log_p.gather(-1, v.label.long()[..., None])[..., 0] * there).sum() / there.sum()
+
+
+def ctc(t, v):
+    log_p = v.x.log_softmax(-1).transpose(0, 1)
+    return t.nn.functional.ctc_loss(log_p, v.label.long(), v.length.long(), v.count.long())
+
+
+def mean_pool(t, v):
+    there = (~padding(t, v.length, 5))[..., None]
+    return (v.x * there).sum(1) / v.length[:, None]
+
+
+CTC = {"x": "f32[4, 9, 5]", "label": "i32[4, 3]", "length": "i32[4]", "count": "i32[4]"}
+SPOKEN = {
+    "label": np.array([[1, 2, 3], [2, 2, 4], [4, 1, 0], [3, 3, 3]]),
+    "length": np.array([9, 7, 4, 5]),  # of the last one there is exactly one path
+    "count": np.array([3, 3, 2, 3]),
+}
+LENGTH, MEMORY = {"length": "i32[2]"}, {"memory": "f32[2, 4, 6]"}
+GIVEN = {"length": LENGTHS}
+LABELS = {"label": np.array([[0, 3, 5, 1, 1], [2, 2, 4, 0, 5]]), **GIVEN}
+ABSENT = {"label": np.where(np.arange(5) < LENGTHS[:, None], LABELS["label"], -100)}
+FOUR = {"length": np.array([2, 4])}
+
+CASES = [
+    Case("RNN", "x |> RNN(4)", X, recurrent("RNN", 4)),
+    Case("RNN without a batch", "x |> RNN(4)", {"x": "f32[5, 6]"}, recurrent("RNN", 4)),
+    Case("RNN of one step", "x |> RNN(4)", {"x": "f32[2, 1, 6]"}, recurrent("RNN", 4)),
+    Case("RNN reverse", "x |> RNN(4, reverse = true)", X, backwards(recurrent("RNN", 4))),
+    Case("LSTM", "x |> LSTM(4) |> relu", X, lambda t, v: recurrent("LSTM", 4)(t, v).relu()),
+    Case("LSTM's cells", "second(x)", X, cells,
+         definitions="layer second(x: [..., T, n]) -> c { _, c = LSTM(4)(x) }\n"),
+    Case("LSTM reverse", "x |> LSTM(4, reverse = true) |> relu", X,
+         lambda t, v: backwards(recurrent("LSTM", 4))(t, v).relu()),
+    Case("GRU", "x |> GRU(4)", X, recurrent("GRU", 4)),
+    Case("GRU reverse", "x |> GRU(4, reverse = true)", X, backwards(recurrent("GRU", 4))),
+    *(Case(f"Bi{k}", f"x |> Bi{k}(4)", X, both(k)) for k in ("RNN", "LSTM", "GRU")),
+    *(Case(f"Stacked{k}", f"x |> Stacked{k}(4, 3)", X, stacked(k)) for k in ("RNN", "LSTM", "GRU")),
+
+    Case("Attention", "x |> Attention(3)", X, attention()),
+    Case("Attention without biases", "x |> Attention(3, bias = false)", X, attention(False)),
+    Case("Attention, causal", "x |> Attention(3, causal = true)", X, attention(causal=True)),
+    Case("Attention, lengths", "x |> Attention(3)(length)", X | LENGTH, attention(length=True),
+         GIVEN),
+    Case("Attention, causal, lengths", "x |> Attention(3, causal = true)(length)", X | LENGTH,
+         attention(causal=True, length=True), GIVEN),
+    Case("Attention, grouped", "x |> Attention(6, causal = true, kv_heads = 2)", X, grouped),
+    Case("Attention, turned", "x |> Attention(1, turned = true, bias = false)", X,
+         turned_attention),
+    Case("CrossAttention", "CrossAttention(3)(x, memory, length)",
+         {"x": "f32[2, 5, 6]", "memory": "f32[2, 4, 4]", "length": "i32[2]"}, cross, FOUR),
+    Case("TransformerBlock", "x |> TransformerBlock(3, 8, causal = true)", X,
+         block("TransformerEncoderLayer", 2, True, "gelu", True)),
+    Case("TransformerBlock, lengths", "x |> TransformerBlock(3, 8)(length)", X | LENGTH,
+         block("TransformerEncoderLayer", 2, True, "gelu"), GIVEN),
+    Case("EncoderBlock", "x |> EncoderBlock(3, 8)(length)", X | LENGTH,
+         block("TransformerEncoderLayer", 2), GIVEN),
+    Case("DecoderBlock", "x |> DecoderBlock(3, 8)(memory, length)", X | MEMORY | LENGTH,
+         block("TransformerDecoderLayer", 3, attentions=("self_attn", "multihead_attn")), FOUR),
+
+    Case("last", "x |> last", X, lambda t, v: v.x[:, -1]),
+    Case("last_of", "last_of(x, length)", X | LENGTH, lambda t, v: v.x[[0, 1], v.length.long() - 1],
+         GIVEN),
+    Case("reverse", "reverse(x, length)", X | LENGTH, lambda t, v: t.stack([t.cat(
+        [x[:n].flip(0), 0 * x[n:]]) for x, n in zip(v.x, v.length, strict=True)]), GIVEN),
+    Case("concat", "concat(x, z)", X | {"z": "f32[2, 5, 3]"}, lambda t, v: t.cat([v.x, v.z], -1)),
+    Case("mean_pool", "mean_pool(x, length)", X | LENGTH, mean_pool, GIVEN),
+    Case("LearnedPositions", "x |> LearnedPositions(7)", X, lambda t, v: v.x + v.table[:5]),
+    Case("SinusoidalPositions", "x |> SinusoidalPositions", X, sinusoids),
+    Case("rotary", "rotary(x)", {"x": "f32[2, 3, 5, 6]"}, lambda t, v: turned(t, v.x)),
+    Case("rotary, base", "rotary(x, 50)", X, lambda t, v: turned(t, v.x, 50)),
+    Case("masked_cross_entropy", "masked_cross_entropy(x, label, length)",
+         X | LENGTH | {"label": "i32[2, 5]"}, masked, LABELS),
+    Case("cross_entropy_ignoring", "cross_entropy_ignoring(x, label)", X | {"label": "i32[2, 5]"},
+         lambda t, v: t.nn.functional.cross_entropy(v.x.flatten(0, 1), v.label.flatten().long()),
+         ABSENT),
+    Case("perplexity", "perplexity(x, label)", X | {"label": "i32[2, 5]"},
+         lambda t, v: t.nn.functional.cross_entropy(
+             v.x.flatten(0, 1), v.label.flatten().long()).exp(), LABELS),
+    Case("bits_per_char", "bits_per_char(x, label)", X | {"label": "i32[2, 5]"},
+         lambda t, v: t.nn.functional.cross_entropy(
+             v.x.flatten(0, 1), v.label.flatten().long()) / np.log(2), LABELS),
+    Case("ctc", "ctc(x, label, length, count)", CTC, ctc, SPOKEN),
+    Case("ctc of large logits", "ctc(30*x, label, length, count)", CTC,
+         lambda t, v: ctc(t, SimpleNamespace(**{**vars(v), "x": 30 * v.x})), SPOKEN),
+
+    Case("Conv1D", "x |> Conv1D(4, 3)", X, conv1d()),
+    Case("Conv1D pad, stride", "x |> Conv1D(4, 3, 2, 1)", X, conv1d(2, 1)),
+    Case("Conv1D same", 'x |> Conv1D(4, 4, 2, "same")', X, conv1d(2, "same")),
+    Case("Conv1D causal", 'x |> Conv1D(4, 3, pad = "causal", dilation = 2)', X,
+         conv1d(1, "causal", 2)),
+    Case("Conv1D groups", "x |> Conv1D(4, 3, groups = 2)", X, conv1d(groups=2)),
+]  # fmt: skip
+
+
+def within(name: str) -> str:
+    """`attention1_heads1_W` → `heads1_W`: a parameter's name within the layer that is tested."""
+    return name.partition("1_")[2] or name
+
+
+@pytest.mark.parametrize("case", CASES, ids=ids(CASES))
+def test_agrees_with_pytorch(case):
+    torch = torch_or_skip()
+    system, values, names = case.prepared()
+    found = evaluate(system, values)
+    leaves = {n: torch.tensor(v) for n, v in values.items()}
+    for leaf in leaves.values():
+        leaf.requires_grad_(leaf.is_floating_point())
+    y = case.reference(torch, SimpleNamespace(**{within(n): x for n, x in leaves.items()}))
+    ((2 * y + 0.3).sin() + y).sum().backward()
+    check(found["y"], y.detach().numpy(), f"{case.name}: y")
+    for name, gradient in names.items():
+        expected = leaves[name].grad
+        assert expected is not None, f"{case.name}: PyTorch does not use {name}"
+        compare(found[gradient], expected.numpy(), f"{case.name}: d_{name}")
+
+
+def compare(found, expected, what, tolerance=1e-9):
+    """Gradients that are 0 but for rounding (of the keys' biases) are compared as such."""
+    check(np.append(found, 1.0), np.append(expected, 1.0), what, tolerance)
+
+
+@pytest.mark.parametrize("float_type, tolerance", [("f64", 1e-9), ("f32", 3e-4)])
+@pytest.mark.parametrize("case", CASES, ids=ids(CASES))
+def test_cpu_agrees_with_evaluator(case, float_type, tolerance):
+    system, values, names = case.prepared(float_type)
+    outputs = ("y", *names.values())
+    system = system.replace(outputs=outputs)
+    expected = evaluate(system, values)
+    program = CpuProgram(plan(system, verified=True))
+    for name, value in values.items():
+        program.arrays[name][...] = value
+    program.run()
+    for name in outputs:
+        compare(program.arrays[name], expected[name], f"{case.name}: {name}", tolerance)
+
+
+# --- recurrences of other forms -------------------------------------------------------------------
+
+RECURRENCES = {
+    "three indices": "y[i, j, k] = x[i, j, k] + 0.5*(y[i - 1, j, k] else 1)"
+    " + 0.25*(y[i, j - 1, k] else 1)*(y[i, j, k - 1] else 1) + 0.1*(y[i - 1, j - 1, k - 1] else 0)",
+    "three indices, each in its direction": "y[i, j, k] = x[i, j, k]*(y[i + 1, j, k] else 1)"
+    " + 0.3*(y[i, j - 1, k] else 1) + 0.2*tanh((y[i, j, k + 1] else 0))",
+    "a product in reverse time": "y[i, t, j] = tanh(x[i, t, j]"
+    " + sum(k) (y[i, t + 1, k] else 0)*u[k, j])",
+    "two that read each other in reverse": "a[i, t, j] = x[i, t, j] + 0.5*(y[i, t + 2, j] else 1)\n"
+    "y[i, t, j] = tanh(a[i, t, j])*(a[i, t + 1, j] else 0.5)",
+    "a maximum": "y[i, t, j] = x[i, t, j] + max(k) (y[i, t - 1, k] else 0)*u[k, j]",
+    "over the first index": "y[t, i, j] = x[t, i, j] + sum(k) (y[t - 1, k, j] else 0)*u[k, i]",
+}
+
+
+@pytest.mark.parametrize("name", RECURRENCES)
+def test_recurrence_agrees_with_finite_differences(name):
+    text = (f"model M(x: f32[3, 3, 3], u: f32[3, 3]) -> loss: f32[] {{\n{RECURRENCES[name]}\n"
+            "loss = sum(y*y*0.5 + y) + 0*sum(u) }")  # fmt: skip
+    check_gradients(system_of(text), ["x", "u"])
+
+
+# --- what belongs to lengths ----------------------------------------------------------------------
+
+
+def test_a_fully_masked_row_is_zero_and_so_are_its_gradients():
+    case = Case("masked", "attend(x, z, z, false, length)",
+                {"x": "f32[2, 3, 5, 6]", "z": "f32[2, 3, 5, 6]", "length": "i32[2]"},
+                given={"length": np.array([0, 5])})  # fmt: skip
+    system, values, names = case.prepared()
+    found = evaluate(system, values)
+    for name in ("y", *names.values()):
+        assert np.isfinite(found[name]).all()
+        assert not found[name][0].any() and found[name][1].any()
+
+
+@pytest.mark.parametrize(
+    "y",
+    ["x |> Attention(3)(length)", "x |> TransformerBlock(3, 8)(length)",
+     "masked_cross_entropy(x, label, length)", "masked_accuracy(x, label, length)",
+     "mean_pool(x, length)"],
+)  # fmt: skip
+def test_padding_changes_nothing(y):
+    """Of a whole number of sequences; what stands behind them is seen in nothing but itself."""
+    types = X | LENGTH | {"label": "i32[2, 5]"}
+    x = np.random.default_rng(0).normal(size=(2, 5, 6))
+    changed = x.copy()
+    changed[0, 3:] = 100.0
+    found, other = (np.asarray(value_of(y, types, LABELS | {"x": v})) for v in (x, changed))
+    if found.ndim == 3:
+        found, other = (np.append(v[0, :3], v[1]) for v in (found, other))
+    check(other, found, y)
+
+
+def test_present():
+    found = value_of("present(x, length)", X | LENGTH, GIVEN)
+    check(found, [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], "present")
+
+
+def test_a_label_that_does_not_fit_costs_inf_and_teaches_nothing():
+    types = ", ".join(f"{name}: {type}" for name, type in CTC.items())
+    system = model(f"model M({types}) -> y {{ y = ctc(x, label, length, count) }}")
+    values = random_values(system, SPOKEN | {"length": np.array([9, 3, 4, 5])}, "ctc")
+    system, names = differentiate(system, "y", ["x"])
+    found = evaluate(system, values)
+    assert found["y"] == np.inf
+    slope = found[names["x"]]
+    assert np.isfinite(slope).all() and not slope[1].any() and slope[[0, 2, 3]].any((1, 2)).all()
+
+
+def test_ctc_of_no_label_is_all_blanks():
+    x = np.random.default_rng(0).normal(size=(4, 9, 5))
+    given = SPOKEN | {"x": x, "count": np.zeros(4)}
+    log_p = x - np.log(np.exp(x).sum(-1, keepdims=True))
+    blanks = [-log_p[n, :t, 0].sum() for n, t in enumerate(SPOKEN["length"])]
+    check(value_of("ctc(x, label, length, count)", CTC, given), np.mean(blanks), "ctc")
+
+
+def levenshtein(a: list[int], b: list[int]) -> int:
+    if not a or not b:
+        return len(a) + len(b)
+    return min(levenshtein(a[1:], b) + 1, levenshtein(a, b[1:]) + 1,
+               levenshtein(a[1:], b[1:]) + (a[0] != b[0]))  # fmt: skip
+
+
+def test_edit_distance():
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 3, (20, 5)), rng.integers(0, 3, (20, 4))
+    m, n = rng.integers(0, 6, 20), rng.integers(0, 5, 20)
+    types = {"a": "i32[20, 5]", "b": "i32[20, 4]", "m": "i32[20]", "n": "i32[20]"}
+    expected = [levenshtein([*p[:i]], [*q[:j]]) for p, q, i, j in zip(a, b, m, n, strict=True)]
+    found = value_of("edit_distance(a, b, m, n)", types, {"a": a, "b": b, "m": m, "n": n})
+    check(found, np.mean(expected), "edit_distance")
+
+
+@pytest.mark.parametrize(
+    "y, code",
+    [
+        ("x |> Attention(4)", "E0308"),  # of 6 channels
+        ("x |> Attention(6, kv_heads = 4)", "E0312"),
+        ("x |> LSTM", "E0205"),
+        ("CrossAttention(3)(x)", "E0205"),
+    ],
+)
+def test_mistakes(y, code):
+    with pytest.raises(UserError) as caught:
+        value_of(y, X, {})
+    assert {d.code for d in caught.value.diagnostics} == {code}
+
+
+# --- what runs inside the loop --------------------------------------------------------------------
+
+NEXT = """
+model Net(token: i32[B, T]) -> logits: f32[B, T, 7] {{
+    logits = token |> Embedding(7, 5) |> {0} |> Dense(7)
+}}
+train Net {{
+    input label: i32[B, T]
+    loss      = cross_entropy(logits, label)
+    optimizer = adam(lr = 1e-3)
+}}
+"""
+
+
+def training_plan(layer: str, steps: int):
+    report = Report()
+    checked = load_source(Source("net.nn", NEXT.format(layer)), report)
+    report.check()
+    setup = Setup(checked.definitions, checked.trains[0], {"T": steps}, None, 3)
+    return plan(training_step(setup)[0], verified=True)
+
+
+def scans(items) -> Iterator[Scan]:
+    for item in items:
+        if isinstance(item, Scan):
+            yield item
+            yield from scans(item.kernels)
+
+
+def products(kernels) -> list[str]:
+    """The tensors that are sums of products, those inside nested scans included."""
+    return [k.anchor.target for k in kernels if isinstance(k, Kernel) and k.anchor.reduce]
+
+
+@pytest.mark.parametrize("layer, forward, backward, maps", [
+    ("RNN(4)",  "rnn1_h_sum", "d_rnn1_h_part2",  (0, 1)),
+    ("LSTM(4)", "lstm1_z_sum", "d_lstm1_h_part2", (4, 1)),
+    ("GRU(4)",  "gru1_z", "d_gru1_h_part3", (2, 1)),
+])  # fmt: skip
+def test_only_the_recurrent_product_is_inside_the_loops(layer, forward, backward, maps):
+    found = list(scans(training_plan(layer, 6).items))
+    assert [s.reverse for s in found] == [False, True]
+    for scan, product_name, most in zip(found, (forward, backward), maps, strict=True):
+        assert len(products(scan.kernels)) == 1
+        assert re.fullmatch(re.sub(r"\d$", r"\\d", product_name), products(scan.kernels)[0])
+        assert len(scan.kernels) - 1 <= most
+
+
+@pytest.mark.parametrize("layer", ["RNN(4)", "LSTM(4)", "GRU(4)", "BiLSTM(4)"])
+def test_more_steps_make_no_more_kernels(layer):
+    few, many = (len(list(training_plan(layer, steps).kernels)) for steps in (16, 1024))
+    assert few == many
+
+
+def test_sequences_may_stand_alone_or_in_batches_of_batches():
+    x = np.random.default_rng(0).normal(size=(2, 3, 5, 4))
+    for y, parameters in (("x |> RNN(4)", "rnn1"), ("x |> GRU(4)", "gru1")):
+        rng = np.random.default_rng(1)
+        given = {f"{parameters}_{n}": rng.normal(size=s) for n, s in
+                 {"W": (4, 4), "U": (4, 4), "b": (4,)}.items()} if "RNN" in y else \
+                {f"{parameters}_{n}": rng.normal(size=s) for n, s in
+                 {"W": (4, 3, 4), "U": (4, 3, 4), "b": (3, 4), "c": (4,)}.items()}  # fmt: skip
+        whole = value_of(y, {"x": "f32[2, 3, 5, 4]"}, given | {"x": x})
+        for i, j in product(range(2), range(3)):
+            alone = value_of(y, {"x": "f32[5, 4]"}, given | {"x": x[i, j]})
+            check(whole[i, j], alone, y)

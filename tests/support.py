@@ -1,0 +1,80 @@
+"""What many tests need: programs from text, random values, finite differences."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nnc.compiler.evaluate import evaluate
+from nnc.compiler.ir import System
+from nnc.compiler.passes.differentiate import differentiate
+from nnc.compiler.passes.simplify import simplify
+from nnc.compiler.program import forward
+from nnc.compiler.verify import verify
+from nnc.dsl.diagnostics import Report
+from nnc.dsl.parser import parse
+from nnc.dsl.source import Source
+from nnc.dsl.syntax import Definition
+
+
+def definitions(text: str) -> dict[str, Definition]:
+    """The definitions in a text, which must be free of syntax errors."""
+    report = Report()
+    file = parse(Source("test.nn", text), report)
+    report.check()
+    return {d.name: d for d in file.declarations if isinstance(d, Definition)}
+
+
+def system(text: str, model: str = "M", float_type: str = "f64", **sizes: int) -> System:
+    """The simplified equations of the model in a text."""
+    raw = verify(forward(definitions(text), model, sizes, float_type=float_type), "elaborate")
+    return verify(simplify(raw), "simplify")
+
+
+def values(system: System, seed: int = 0, integers: int = 4) -> dict[str, np.ndarray]:
+    """Random values for everything a system is given; integers are below `integers`."""
+    generator = np.random.default_rng(seed)
+    result = {}
+    for tensor in system.tensors.values():
+        if tensor.kind == "temp":
+            continue
+        if tensor.dtype in ("f32", "f64"):
+            drawn = generator.normal(size=tensor.shape)
+        else:
+            drawn = generator.integers(0, integers, tensor.shape)
+        result[tensor.name] = np.asarray(drawn, np.float32 if tensor.dtype == "f32" else None)
+    return result
+
+
+def gradients(system: System, output: str, wrt: list[str]) -> tuple[System, dict[str, str]]:
+    """The system with gradients among its outputs, and their names."""
+    with_gradients, names = differentiate(system, output, wrt)
+    outputs = (*system.outputs, *names.values())
+    with_gradients = verify(with_gradients.replace(outputs=outputs), "differentiate")
+    return verify(simplify(with_gradients), "simplify"), names
+
+
+def check_gradients(system: System, wrt: list[str], output: str = "loss", seed: int = 0) -> None:
+    """Every gradient against central differences in float64, at every element."""
+    with_gradients, names = gradients(system, output, wrt)
+    given = values(system, seed)
+    found = evaluate(with_gradients, given)
+    for name in wrt:
+        numeric = finite_differences(system, given, name, output)
+        exact = found[names[name]] if name in names else np.zeros_like(numeric)
+        scale = max(1.0, float(np.abs(numeric).max(initial=0)))
+        np.testing.assert_allclose(exact, numeric, rtol=0, atol=3e-7 * scale, err_msg=name)
+
+
+def finite_differences(
+    system: System, given: dict[str, np.ndarray], name: str, output: str, step: float = 1e-5
+) -> np.ndarray:
+    """(f(x + h) - f(x - h)) / 2h for every element of one input."""
+    result = np.zeros(given[name].shape)
+    for place in np.ndindex(*result.shape):
+        ends = []
+        for sign in (1, -1):
+            moved = {**given, name: given[name].astype(np.float64).copy()}
+            moved[name][place] += sign * step
+            ends.append(float(evaluate(system, moved)[output]))
+        result[place] = (ends[0] - ends[1]) / (2 * step)
+    return result

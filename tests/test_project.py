@@ -1,0 +1,111 @@
+"""The project's pages and its packaging: what they say holds."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import nnc
+from nnc.compiler.training import training_step
+from nnc.compiler.verify import verify
+from nnc.dsl.check import load_source
+from nnc.dsl.diagnostics import Report
+from nnc.dsl.source import Source
+from nnc.runtime.data import Search
+from nnc.runtime.emit import model_system
+from nnc.runtime.project import planned_setup, project_of_text
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+# --- pages ----------------------------------------------------------------------------------------
+
+
+def programs() -> list:
+    """Every ```nn block of a page, by the page and its line."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for match in re.finditer(r"^```nn\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            line = text.count("\n", 0, match.start()) + 2
+            found.append(pytest.param(match[1], id=f"{page.name}:{line}"))
+    return found
+
+
+@pytest.mark.parametrize("text", programs())
+def test_programs_on_pages_compile(text: str) -> None:
+    """They have no mistakes; models whose sizes are known also become equations."""
+    report = Report()
+    checked = load_source(Source("page.nn", text), report)
+    assert not report.errors, [d.message for d in report.errors]
+    trained = {train.model.id for train in checked.trains}
+    for model in (m.name for m in checked.models):
+        project = project_of_text(text, model=model)
+        if model in trained:
+            setup = planned_setup(project, Search(None, ROOT, offline=True))
+            verify(training_step(setup)[0], "training_step")
+        else:
+            verify(model_system(project), "forward")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_on_pages_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in [h.lower().replace(" ", "-") for h in headings], target
+
+
+def test_the_library_page_is_up_to_date() -> None:
+    made = subprocess.run(
+        [sys.executable, ROOT / "tools" / "library_page.py", "--check"],
+        env={"PYTHONPATH": ":".join(filter(None, sys.path))}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert made.returncode == 0, f"{made.stderr}; run `python tools/library_page.py`"
+
+
+# --- packaging ------------------------------------------------------------------------------------
+
+
+def test_every_folder_with_code_is_packaged() -> None:
+    files = [p for room in ("dsl", "compiler", "runtime") for p in (ROOT / room).rglob("*.py")]
+    folders = {".".join(["nnc", *p.parent.relative_to(ROOT).parts]) for p in files}
+    assert folders | {"nnc"} == set(PROJECT["tool"]["setuptools"]["packages"])
+
+
+def test_every_other_file_is_packaged() -> None:
+    """What a room holds beside Python is named in `package-data`."""
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]
+    for room in ("dsl", "compiler", "runtime"):
+        for path in (ROOT / room).rglob("*"):
+            if path.is_file() and path.suffix not in (".py", ".pyc"):
+                package = ".".join(["nnc", *path.parent.relative_to(ROOT).parts])
+                assert any(path.match(pattern) for pattern in patterns.get(package, [])), path
+
+
+def test_versions_agree() -> None:
+    assert PROJECT["project"]["version"] == nnc.__version__
+
+
+def test_starting_imports_nothing_heavy() -> None:
+    heavy = {"numpy", "llvmlite", "lark", "rich", "safetensors"}
+    code = ("import sys; from nnc.runtime.cli import run; run(['--help']);"
+            f"print(sorted({heavy!r} & set(sys.modules)))")  # fmt: skip
+    found = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": ":".join(filter(None, sys.path))},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert found.stdout.splitlines()[-1] == "[]", found.stderr

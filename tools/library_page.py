@@ -1,0 +1,122 @@
+"""Write docs/library.md: what the standard library, the compiler and the data sources offer.
+
+In: the docstrings of dsl/stdlib/*.nn, the tables of built-in functions and of data sources. Out:
+the page; with `--check`, exit code 1 if the page is not what it would be. A test does the same.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from nnc.dsl import syntax as s
+from nnc.dsl.diagnostics import Report
+from nnc.dsl.names import BUILTINS
+from nnc.dsl.parser import parse
+from nnc.dsl.source import Source
+from nnc.runtime.data.source import REQUIRED
+from nnc.runtime.data.sources import SOURCES
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "library.md"
+
+HEAD = """\
+# The library
+
+Made by `python tools/library_page.py` from the docstrings of `dsl/stdlib/*.nn`; do not edit it.
+
+Everything up to *Built in* is written in the language itself, and a program may define a name of
+its own in its place. Settings come in a first pair of parentheses and inputs in a second, or before
+`|>`: `Dense(10)(x)` is `x |> Dense(10)`.
+"""
+
+
+def page() -> str:
+    """The text of docs/library.md."""
+    files = sorted((ROOT / "dsl" / "stdlib").glob("*.nn"))
+    parts = [HEAD, *map(library_file, files), built_in(), data_sources()]
+    return "\n".join(parts)
+
+
+def library_file(path: Path) -> str:
+    """A file of the library: its docstring, and its definitions with theirs."""
+    report = Report()
+    file = parse(Source(f"stdlib/{path.name}", path.read_text(encoding="utf-8")), report)
+    report.check()
+    lines = [f"## {path.stem.capitalize()}", "", f"[`{path.name}`](../dsl/stdlib/{path.name})", ""]
+    lines += [paragraphs(file.doc), ""] if file.doc else []
+    for definition in file.declarations:
+        if isinstance(definition, s.Definition):
+            lines += [f"### {definition.name}", "", f"`{signature(definition)}`", ""]
+            lines += [paragraphs(definition.doc), ""] if definition.doc else []
+    return "\n".join(lines)
+
+
+def signature(definition: s.Definition) -> str:
+    """The head of a definition on one line, without its kind: `Dense(units)(x: [..., n]) -> …`."""
+    text = definition.name_span.source.text[definition.name_span.start :]
+    depth = 0
+    for place, character in enumerate(text):
+        depth += (character in "([") - (character in ")]")
+        if not depth and character in "{=":
+            return " ".join(text[:place].split()).replace("( ", "(").replace(" )", ")")
+    raise AssertionError(f"{definition.name} has no body")
+
+
+def paragraphs(doc: str) -> str:
+    """A docstring as Markdown: indented lines are shown as they are."""
+    lines, kept = [], False
+    for line in doc.strip().splitlines():
+        literal = line.startswith("    ")
+        if literal != kept and line.strip():
+            lines.append("```text" if literal else "```")
+            kept = literal
+        lines.append(line[4:] if literal else escaped(line))
+    return "\n".join(lines + ["```"] * kept)
+
+
+def escaped(line: str) -> str:
+    """What Markdown would take for emphasis or a tag, outside backticks, as it is written."""
+    parts = line.split("`")
+    parts[::2] = [re.sub(r"([*<])", r"\\\1", part) for part in parts[::2]]
+    return "`".join(parts)
+
+
+def built_in() -> str:
+    """The functions that are part of the language."""
+    lines = ["## Built in", "", "Known to the compiler.", "", "| name | arguments |", "|---|---|"]
+    for name, (least, most) in sorted(BUILTINS.items()):
+        count = str(least) if least == most else f"{least} or more" if most > 9 else (
+            f"{least} to {most}")  # fmt: skip
+        lines.append(f"| `{name}` | {count} |")
+    return "\n".join([*lines, ""])
+
+
+def data_sources() -> str:
+    """The sources that `data = …` can name."""
+    lines = ["## Data sources", ""]
+    for source in SOURCES.values():
+        lines += [f"### {source.name}", "", f"`{source.signature}`: {source.doc}.", ""]
+        rows = [f"| `{one.name}` | {one.doc} | {default(one.default)} |" for one in source.settings]
+        lines += ["| setting | what it is | default |", "|---|---|---|", *rows, ""] if rows else []
+    return "\n".join(lines)
+
+
+def default(value: object) -> str:
+    if value is REQUIRED:
+        return "must be given"
+    text = "none" if value is None else str(value)
+    return f"`{text.lower() if isinstance(value, bool) else text}`"
+
+
+def main() -> None:
+    text = page()
+    if "--check" in sys.argv[1:]:
+        old = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+        sys.exit(f"{PAGE.name} is out of date" if old != text else 0)
+    PAGE.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.resources import files
 from itertools import pairwise
+from typing import Any
 
 from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedInput
@@ -49,7 +50,7 @@ def parse(source: Source, report: Report) -> s.File:
 
 def parse_chunks(
     source: Source, pieces: Iterable[tuple[int, int]], report: Report
-) -> list[s.Declaration]:
+) -> list[Any]:
     """The declarations in some of a file's `chunks`, of which the first must be one."""
     parts = []
     for start, end in pieces:

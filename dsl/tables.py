@@ -1,4 +1,4 @@
-"""The parser's tables, kept between runs: to build them from `grammar.lark` takes a tenth of a second.
+"""The parser's tables, kept between runs: to build them takes a tenth of a second.
 
 In: a grammar and what Lark is told besides. Out: a `Lark`. The tables are kept as JSON, in which
 nothing can be run, in the user's cache (`NNC_CACHE`: a folder, or `off`). A file that is damaged,

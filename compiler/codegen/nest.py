@@ -1,8 +1,8 @@
 """One nest of loops as one LLVM function.
 
 In: a `Nest` and where its tensors are. Out: the text of `define internal void @name(arena, thread,
-threads, fixed indices…, pointers…)`. Every decision stands in the nest; this file opens the loops, carries
-accumulators through them, and walks over the copies of the tile.
+threads, fixed indices…, pointers…)`. Every decision stands in the nest; this file opens the loops,
+carries accumulators through them, and walks over the copies of the tile.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from .expressions import POINTWISE, Expressions, nodes
 from .values import Array, Poison, Shape, Static, Value, is_static, lift, of_tensor
 
 Later = dict[str, tuple[s.Equation, Mapping[str, s.Type]]]
+KEPT = ("stop", "f64", "i64", "u8")  # of a number: has a type that a plain number has not
 FACTS = {"rank": len, "count": math.prod}  # of a tensor's shape, known when compiling
 MAX_REPEAT = 10_000
 MAX_STATEMENTS = 100_000
@@ -204,7 +205,7 @@ class Definitions(Expressions):
         arrays = [lift(v, self.float_type) for v in values]
         if fn in POINTWISE and len(arrays) == 1:
             result = self.pointwise(fn, arrays, span)
-            if all(map(is_static, values)) and fn != "stop":
+            if all(map(is_static, values)) and fn not in KEPT:
                 return self.folded(result)
             return result
         if fn in ("max", "min") and len(arrays) > 1:

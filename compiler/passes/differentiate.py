@@ -31,7 +31,7 @@ from ..ir import (
     substitute,
     walk,
 )
-from ..scalar import TABLE, call, literal
+from ..scalar import TABLE, call, cast, literal
 from .solve import Contribution, scatter
 
 
@@ -117,7 +117,7 @@ def adjoints(body: Expr, seed: Expr, shape_of: ShapeOf) -> dict[Read, Expr]:
                 continue
             for child, factor in zip(node.args, rule(node.args, node), strict=False):
                 if factor is not None and is_float(child.dtype):
-                    _add(total, child, call("mul", adjoint, factor))
+                    _add(total, child, cast(call("mul", adjoint, factor), child.dtype))
     return result
 
 

@@ -1,9 +1,9 @@
 """A system on the CPU: machine code, one arena, one native call per run.
 
 In: a `System`, or a `Plan` that was made by other means. Out: a `CpuProgram` whose `arrays` are
-views into the arena and whose `run` computes everything once, updates of params and states included.
-The numbers do not depend on how many threads there are, nor on whether the code was kept from an
-earlier run (`code.py`).
+views into the arena and whose `run` computes everything once, updates of params and states
+included. The numbers do not depend on how many threads there are, nor on whether the code was kept
+from an earlier run (`code.py`).
 """
 
 from __future__ import annotations

@@ -33,6 +33,8 @@ BIND_NOW = 8
 # relocations: an address, relative to here, a call, the place of an address, 64 bits relative
 R_64, R_PC32, R_PLT32, R_GLOB_DAT, R_RELATIVE, R_GOTPCREL, R_PC64 = 1, 2, 4, 6, 8, 9, 24
 R_GOTPCRELX, R_REX_GOTPCRELX = 41, 42
+RELATIVE_TO_HERE = (R_PC32, R_PLT32)
+THROUGH_SLOT = (R_GOTPCREL, R_GOTPCRELX, R_REX_GOTPCRELX)
 
 
 class Unlinkable(Exception):
@@ -151,7 +153,7 @@ class _Library:
         used = {r.symbol for r in source.relocations}
         self.foreign = [n for n in sorted(used) if source.symbols[n].section == 0]
         through = {r.symbol for r in source.relocations
-                   if r.kind in (R_GOTPCREL, R_GOTPCRELX, R_REX_GOTPCRELX)}  # fmt: skip
+                   if r.kind in THROUGH_SLOT}  # fmt: skip
         self.slots = {n: k for k, n in enumerate(sorted({*self.foreign, *through}))}
         self.dynamic: list[tuple[int, int, int]] = []  # relocations that the loader does
         self._strings()
@@ -249,24 +251,24 @@ class _Library:
 
     def _relocate(self, r: _Relocation) -> None:
         here = r.section.address + r.at
-        match r.kind:
-            case 2 | 4:  # R_PC32, R_PLT32
-                self._put(here, "i", self._callable(r.symbol) + r.addend - here)
-            case 9 | 41 | 42:  # R_GOTPCREL and its relaxable forms
-                slot = self.table.address + 8 * self.slots[r.symbol]
-                self._put(here, "i", slot + r.addend - here)
-            case 24:  # R_PC64
-                self._put(here, "q", self._address(r.symbol) + r.addend - here)
-            case 1 if r.section.flags & WRITE:  # R_64
-                if self._is_foreign(r.symbol):
-                    entry = (here, self._dynamic_number(r.symbol) << 32 | R_64, r.addend)
-                else:
-                    entry = (here, R_RELATIVE, self._address(r.symbol) + r.addend)
-                self.dynamic.append(entry)
-            case _:
-                raise Unlinkable(f"relocation {r.kind} in {r.section.name}")
+        if r.kind in RELATIVE_TO_HERE:
+            self._put(here, "i", self._callable(r.symbol) + r.addend - here)
+        elif r.kind in THROUGH_SLOT:
+            slot = self.table.address + 8 * self.slots[r.symbol]
+            self._put(here, "i", slot + r.addend - here)
+        elif r.kind == R_PC64:
+            self._put(here, "q", self._address(r.symbol) + r.addend - here)
+        elif r.kind == R_64 and r.section.flags & WRITE:
+            if self._is_foreign(r.symbol):
+                entry = (here, self._dynamic_number(r.symbol) << 32 | R_64, r.addend)
+            else:
+                entry = (here, R_RELATIVE, self._address(r.symbol) + r.addend)
+            self.dynamic.append(entry)
+        else:
+            raise Unlinkable(f"relocation {r.kind} in {r.section.name}")
 
     def _callable(self, number: int) -> int:
+        """The symbol, or the stub that leads to it."""
         if self._is_foreign(number):
             return self.stubs.address + 16 * self.foreign.index(number)
         return self._address(number)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nnc.dsl.catalogue import CATALOGUE, Entry
-from nnc.runtime.data.errors import DATA_ERRORS
+from nnc.runtime.data.errors import DATA_ERRORS, SEQUENCE_ERRORS
 from nnc.runtime.errors import RUN_ERRORS
 
 from .front import diagnose
@@ -35,12 +35,12 @@ def test_catalogue_is_in_order() -> None:
 
 
 def test_every_code_has_one_explanation() -> None:
-    rows = [*CATALOGUE.values(), *DATA_ERRORS, *RUN_ERRORS]
+    rows = [*CATALOGUE.values(), *DATA_ERRORS, *SEQUENCE_ERRORS, *RUN_ERRORS]
     assert [code for code, n in Counter(row.code for row in rows).items() if n > 1] == []
 
 
 def test_every_code_that_is_raised_is_explained() -> None:
-    explained = {row.code for row in (*CATALOGUE.values(), *DATA_ERRORS, *RUN_ERRORS)}
+    explained = {row.code for row in (*CATALOGUE.values(), *DATA_ERRORS, *SEQUENCE_ERRORS, *RUN_ERRORS)}
     raised = set()
     for part in ("dsl", "compiler", "runtime"):
         for path in Path(str(files("nnc"))).joinpath(part).rglob("*.py"):

@@ -1,0 +1,331 @@
+"""Compiled code kept between runs: found again, never wrongly, and never in the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nnc.compiler.ir import Equation, Idx, Index, Read, System, Tensor
+from nnc.compiler.passes.tile import Target
+from nnc.compiler.pipeline import plan
+from nnc.compiler.scalar import call, literal
+from nnc.compiler.signature import alike, system_signature
+from nnc.runtime import cache as caches
+from nnc.runtime.cache import Cache
+from nnc.runtime.device import code, elf
+from nnc.runtime.device.cpu import CpuProgram
+from nnc.runtime.device.jit import LEVEL
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch) -> Path:
+    """An empty cache; its folder of kernels."""
+    monkeypatch.setenv("NNC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(caches, "_noted", False)
+    return tmp_path / "cache" / "kernels"
+
+
+def product(size: int = 40, factor: float = 2.0, depth: int = 1) -> System:
+    """`depth` products of matrices, one of the other, through a function each."""
+    tensors = {n: Tensor(n, (size, size), "f32", "input") for n in "xw"}
+    equations, before = [], "x"
+    for number in range(depth):
+        product, result = (Tensor(f"{n}{number}", (size, size), "f32") for n in "py")
+        a, b = Read(before, (Idx("i"), Idx("k")), None, "f32"), Read(
+            "w", (Idx("k"), Idx("j")), None, "f32")  # fmt: skip
+        ij, k = (Index("i", size), Index("j", size)), (Index("k", size),)
+        equations.append(Equation(product.name, ij, call("mul", a, b), "sum", k))
+        p = Read(product.name, (Idx("i"), Idx("j")), None, "f32")
+        equations.append(Equation(result.name, ij, call("mul", call("tanh", p), literal(factor))))
+        tensors |= {product.name: product, result.name: result}
+        before = result.name
+    return System("product", tensors, tuple(equations), (before,))
+
+
+def result(program: CpuProgram) -> bytes:
+    rng = np.random.default_rng(0)
+    for name in "xw":
+        program.arrays[name][...] = rng.uniform(-1, 1, program.arrays[name].shape)
+    program.run()
+    return b"".join(program.arrays[name].tobytes() for name in program.system.outputs)
+
+
+def kept(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.exists() else []
+
+
+def forbid_compiling(monkeypatch) -> None:
+    def compile(*_):
+        raise AssertionError("something was compiled")
+
+    monkeypatch.setattr(code.jit, "Machine", compile)
+
+
+# --- found again ----------------------------------------------------------------------------------
+
+
+def test_kept_code_gives_the_same_bits(folder, monkeypatch):
+    without = result(CpuProgram(plan(product())))
+    fresh = result(CpuProgram(product()))
+    assert len(kept(folder)) == 1
+    forbid_compiling(monkeypatch)
+    assert fresh == without == result(CpuProgram(product())) == result(CpuProgram(product(), 2))
+
+
+def test_programs_that_share_code_share_nothing_else(folder):
+    first, second = CpuProgram(product(), 2), CpuProgram(product(), 2)
+    expected = result(first)
+    second.arrays["x"][...] = 0
+    second.run()
+    assert not second.arrays["y0"].any()
+    assert first.arrays["y0"].tobytes() == expected
+    del second
+    assert result(first) == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_process_has_threads_of_its_own(folder):
+    program = CpuProgram(product(), 2)
+    expected = result(program)
+    child = os.fork()
+    if not child:
+        os._exit(0 if result(program) == expected else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert result(program) == expected
+
+
+PROGRAM = """
+import sys, hashlib
+from test_cache import CpuProgram, product, result
+print(hashlib.sha256(result(CpuProgram(product(), 2))).hexdigest())
+print("llvmlite" in sys.modules, "nnc.compiler.codegen.nest" in sys.modules)
+"""
+BENCH = """
+import sys
+from nnc.runtime.cli import run
+file = sys.argv[1]
+assert run(["bench", file, "--steps", "1", "--threads", "1"]) == 0
+print(sorted({m.partition(".")[0] for m in sys.modules} & {"llvmlite"}))
+print([m for m in sys.modules if m.startswith("nnc.compiler.codegen.") or "lower" in m])
+"""
+
+
+def start(text: str, *arguments: str, seed: int = 0, **more: str) -> subprocess.Popen:
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parent), *sys.path]))
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": str(seed), **more}
+    return subprocess.Popen([sys.executable, "-c", text, *arguments], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True, env=environment)  # fmt: skip
+
+
+def output(process: subprocess.Popen) -> str:
+    out, error = process.communicate(timeout=120)
+    assert process.returncode == 0 and not error, error
+    return out
+
+
+EXAMPLE = Path(caches.__file__).parents[1] / "examples" / "cnn_digits.nn"
+
+
+@pytest.mark.skipif(not elf.supported(), reason="elsewhere LLVM loads the code")
+def test_a_second_process_does_not_import_llvmlite(folder):
+    first = output(start(BENCH, str(EXAMPLE)))
+    names = kept(folder)
+    again = output(start(BENCH, str(EXAMPLE), seed=1))
+    assert "['llvmlite']" in first
+    assert again.splitlines()[-2] == "[]" and "lower" not in again.splitlines()[-1]
+    assert kept(folder) == names
+
+
+def test_processes_at_the_same_time(folder):
+    several = [start(PROGRAM, seed=n) for n in range(3)]
+    digests = {output(process).splitlines()[0] for process in several}
+    assert len(digests) == 1 and len(kept(folder)) == 1
+
+
+def test_elsewhere_an_object_file_is_kept(folder, monkeypatch):
+    expected = result(CpuProgram(product()))
+    monkeypatch.setattr(elf, "supported", lambda: False)
+    fresh = result(CpuProgram(product(), 2))
+    assert {path.suffix for path in kept(folder)} == {".so", ".o"}
+    forbid_compiling(monkeypatch)
+    assert fresh == expected == result(CpuProgram(product(), 2))
+
+
+def test_code_that_cannot_be_linked_is_loaded_by_llvm(folder, monkeypatch):
+    expected = result(CpuProgram(product()))
+
+    def refuse(data, names):
+        raise elf.Unlinkable("a test")
+
+    monkeypatch.setattr(elf, "link", refuse)
+    (path,) = kept(folder)
+    path.unlink()
+    assert result(CpuProgram(product(), 2)) == expected and not kept(folder)
+
+
+# --- the key --------------------------------------------------------------------------------------
+
+
+def test_the_key_changes_with_whatever_decides_the_code(monkeypatch):
+    def key(system=None, target="", level=LEVEL):
+        return code.key(system or product(), target, level)
+
+    seen = {key(), key(product(41)), key(product(factor=3.0)), key(target=repr(Target(lanes=8))),
+            key(level=2)}  # fmt: skip
+    monkeypatch.setattr(code, "__version__", "0.0.0")
+    seen.add(key())
+    monkeypatch.setattr(code.host, "description", lambda: "another computer")
+    seen.add(key())
+    assert "0." in code._llvm()
+    monkeypatch.setattr(code, "_llvm", lambda: "1.2.3")
+    seen.add(key())
+    monkeypatch.setattr(code, "_compiler", lambda: "another compiler")
+    seen.add(key())
+    assert len(seen) == 9
+
+
+def test_signatures_tell_systems_apart():
+    x = Tensor("x", (4,), "f32", "input")
+    i = (Index("i", 4),)
+
+    def text(body, dtype="f32", kind="input", over=None):
+        tensors = {"x": Tensor("x", (4,), "f32", kind), "y": Tensor("y", (4,), dtype)}
+        return system_signature(System("s", tensors, (Equation("y", i, body),), ("y",)))
+
+    read = Read(x.name, (Idx("i"),), None, "f32")
+    bodies = [read, call("add", read, literal(1)), call("add", read, literal(2)),
+              call("sub", read, literal(1)), Read("x", (Idx("i"),), literal(0.0), "f32"),
+              call("mul", read, read), call("mul", read, literal(0.1))]  # fmt: skip
+    assert len({text(body) for body in bodies}) == len(bodies)
+    assert text(read) == text(Read("x", (Idx("i"),), None, "f32"))
+    assert text(read) != text(read, kind="param")
+
+
+# --- damage ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", [
+    lambda data: data[:-7], lambda data: data[:100], lambda data: b"",
+    lambda data: data[:3000] + bytes([data[3000] ^ 1]) + data[3001:],
+])  # fmt: skip
+def test_damaged_files_are_made_anew(folder, damage):
+    expected = result(CpuProgram(product()))
+    (path,) = kept(folder)
+    data = path.read_bytes()
+    path.unlink()  # the old file is in use by this process
+    path.write_bytes(damage(data))
+    assert result(CpuProgram(product())) == expected
+    assert path.read_bytes() == data
+
+
+def test_a_file_under_another_name_is_not_taken(folder):
+    CpuProgram(product())
+    (path,) = kept(folder)
+    cache = Cache(folder)
+    path.rename(folder / "another.so")
+    assert cache.read("another.so") is None and not kept(folder)
+
+
+def test_off_keeps_nothing(folder, monkeypatch):
+    monkeypatch.setenv("NNC_CACHE", "off")
+    assert result(CpuProgram(product())) == result(CpuProgram(plan(product())))
+    assert caches.kernels() is None and not folder.exists()
+
+
+# --- the folder -----------------------------------------------------------------------------------
+
+
+def test_the_folder_is_the_users_own(folder):
+    cache = Cache(folder)
+    assert cache.write("a", b"data") and cache.read("a") == b"data"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / "a").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no owners")
+def test_other_peoples_folders_are_not_read(folder, monkeypatch, capsys):
+    cache = Cache(folder)
+    cache.write("a", b"data")
+    folder.chmod(0o777)
+    assert cache.read("a") is None and not cache.write("b", b"data")
+    folder.chmod(0o700)
+    assert cache.read("a") == b"data"
+    owner = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    assert cache.read("a") is None and not cache.write("b", b"data")
+    assert capsys.readouterr().err.count("\n") == 1  # one note is enough
+
+
+def test_a_folder_that_cannot_be_made_is_no_error(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("NNC_CACHE", str(tmp_path / "file"))
+    assert result(CpuProgram(product())) == result(CpuProgram(product()))
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_full_disk_is_no_error(folder, monkeypatch, capsys):
+    def full(path, data):
+        path.write_bytes(data[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(caches, "_create", full)
+    assert result(CpuProgram(product())) == result(CpuProgram(product()))
+    assert not kept(folder) and "No space left" in capsys.readouterr().err
+
+
+def test_the_least_recently_used_make_room(folder):
+    cache = Cache(folder, limit=1100)
+    for n, name in enumerate("abc"):
+        cache.write(name, bytes(300))
+        os.utime(folder / name, (n, n))
+    given_up, under_way = folder / ".d.1.x", folder / ".e.1.x"
+    for path, age in ((given_up, 2 * caches.STALE), (under_way, 0)):
+        path.write_bytes(b"half")
+        os.utime(path, (time.time() - age,) * 2)
+    assert cache.read("a")  # used now: b is the oldest
+    cache.write("d", bytes(300))
+    assert [p.name for p in kept(folder)] == [".e.1.x", "a", "c", "d"]
+
+
+# --- equal kernels --------------------------------------------------------------------------------
+
+
+def test_equal_kernels_are_compiled_once():
+    four, twelve = (CpuProgram(plan(product(depth=n))) for n in (4, 12))
+    counts = [len({id(nest) for nest in program.nests.values()}) for program in (four, twelve)]
+    assert counts[0] == counts[1] < len(four.nests)
+    assert len(twelve.llvm) < 1.5 * len(four.llvm)
+    one = CpuProgram(plan(product()))
+    result(one)
+    for program in (four, twelve):
+        result(program)
+    expected = one
+    for _ in range(3):  # four products, one after the other, by the one that knows a single kernel
+        expected.arrays["x"][...] = expected.arrays["y0"]
+        expected.run()
+    np.testing.assert_array_equal(four.arrays["y3"], expected.arrays["y0"])
+
+
+def test_kernels_that_differ_are_told_apart():
+    system = product(depth=2)
+    changed = product(factor=3.0, depth=2)
+    mixed = system.replace(equations=(*system.equations[:2], *changed.equations[2:]))
+    models = {id(a.model) for a in alike(plan(mixed)).values()}
+    assert len(models) == len(list(plan(mixed).kernels))
+
+
+def test_the_layout_is_kept_with_the_code(folder):
+    program = CpuProgram(product())
+    (path,) = kept(folder)
+    content = Cache(folder).read(path.name)
+    assert content is not None
+    layout = json.loads(content[-8 - int.from_bytes(content[-8:], "little") : -8])
+    assert layout["offsets"] == dict(program.plan.offsets)

@@ -24,16 +24,21 @@ PACKAGES = {"torch": "torch", "jax": "jax", "tensorflow": "tensorflow"}
 
 def main() -> None:
     options = arguments()
-    entries = [measured(w, options) for w in chosen(options)]
-    text = [main_table(entries, options.threads)] if entries else []
-    text += [growth(name, values, options) for name, values in grown(options)]
+    entries: list[Entry] = []
+    page = system_lines(options.threads) + "\n"
+    for workload in chosen(options):
+        entries.append(measured(workload, options))
+        page = f"{system_lines(options.threads)}\n\n{main_table(entries)}\n"
+        write(options.out, page, entries)  # after each, lest an interruption lose them all
+    for name, values in grown(options):
+        page += f"\n{growth(name, values, options)}\n"
+        write(options.out, page, entries)
     if options.whole:
         from whole import whole_programs
 
-        text.append(whole_programs(options.data, options.threads, options.rounds))
-    page = "\n\n".join([system_lines(options.threads), *text]) + "\n"
+        page += f"\n{whole_programs(options.data, options.threads, options.rounds)}\n"
+        write(options.out, page, entries)
     print(page, end="")
-    write(options.out, page, entries)
 
 
 def arguments() -> argparse.Namespace:

@@ -85,7 +85,7 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def main_table(entries: list[Entry], threads: int) -> str:
+def main_table(entries: list[Entry]) -> str:
     """One row for each workload."""
     head = ("workload", "nnc ms", "least", "best peer", "ms", "least", "ratio", "ratio of least",
             "GFLOP/s", "% of peak", "first step s, cold", "again", "peak MB",

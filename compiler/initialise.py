@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..dsl import syntax as s
-from .elaborate.builder import Abort, Scope
+from .elaborate.builder import Abort, Application, Scope
 from .elaborate.definitions import Definitions
 from .elaborate.values import Array, Poison, Value, lift
 from .evaluate import evaluate
@@ -40,7 +40,10 @@ def initial_system(work: ModelWork) -> System:
     for tensor in drawn:
         node, scope = work.inits[tensor.name]
         try:
-            _draw(builder, tensor, node, scope)
+            builder.calls = [work.origins[tensor.name]] if tensor.name in work.origins else []
+            builder.calls.append(Application(node.span.text, node.span, {}))
+            with builder.shallow(node):
+                _draw(builder, tensor, node, scope)
         except Abort:
             continue
     work.report.check()

@@ -104,7 +104,9 @@ class ModelWork(Definitions):
             raise self.no_number(value, result)
         array = lift(value, self.float_type)
         dtype = result.type.dtype if result.type else None
-        return array if dtype is None else self.as_declared(array, self.float_for(dtype), result.span)
+        if dtype is None:
+            return array
+        return self.as_declared(array, self.float_for(dtype), result.span)
 
     def input(self, parameter: s.Parameter) -> None:
         """Declare an input. A symbolic size keeps its name as a name of the dimension."""

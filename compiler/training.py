@@ -144,14 +144,16 @@ class TrainingWork(ModelWork):
         items: list[tuple[str, s.Node, s.Expr]] = []
         for item in self.train.body:
             try:
-                self.train_item(item, scope, items)
+                with self.shallow(item):
+                    self.train_item(item, scope, items)
             except Abort:
                 continue
         self.report.check()
         outputs = []
         for name, place, value in items:
             try:
-                outputs.append(self.number(name, place, value, scope))
+                with self.shallow(value):
+                    outputs.append(self.number(name, place, value, scope))
             except Abort:
                 continue
         self.report.check()

@@ -398,7 +398,7 @@ class Body:
             node.span,
             label="not defined anywhere",
             help=likely(name, known)
-            or ("an initialiser is `glorot_uniform`, `normal(0, 0.02)`, …" if place.partial else ""),
+            or ("initialisers are `glorot_uniform`, `normal(0, 0.02)`, …" if place.partial else ""),
         )
 
     def _prime(self, node: s.Name) -> None:

@@ -13,7 +13,7 @@ from functools import cached_property
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """One text, by the name that messages use for it. Two sources are the same only if identical."""
+    """One text, by the name that messages use for it. Only a source itself equals it."""
 
     name: str
     text: str

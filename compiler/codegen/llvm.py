@@ -39,8 +39,9 @@ def module(plan: Plan, nested: Mapping[Kernel, Nest]) -> str:
         places = {k: tuple(plan.offsets.get(t) for t in shared.tensors) for k, shared in members}
         varied = [n for n, column in enumerate(zip(*places.values(), strict=True))
                   if len(set(column)) > 1]  # fmt: skip
-        bases = {t: p for t, p in zip(tensors, places[model], strict=True) if p is not None}
-        bases |= {tensors[n]: f"%base{n}" for n in varied}
+        own_places = zip(tensors, places[model], strict=True)
+        bases: dict[str, int | str] = {t: p for t, p in own_places if p is not None}
+        bases |= {tensors[n]: f"%base{n}" for n in varied}  # an argument instead of a place
         functions.append(nests.function(nested[model], bases, declarations, name))
         for kernel, own in places.items():
             calls[kernel] = _Call(name, tuple(own[n] for n in varied))

@@ -5,13 +5,14 @@ In: what `expressions.py` and `definitions.py` decide. Out: a `System`. No synta
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ...dsl.diagnostics import Note, Report, UserError
 from ...dsl.source import Span
-from ...dsl.syntax import Definition
-from ..ir import Equation, Expr, Index, System, Tensor, walk
+from ...dsl.syntax import Definition, Node
+from ..ir import Const, Equation, Expr, Index, System, Tensor, walk
 from .values import Array, Shape, Value, of_tensor
 
 LETTERS = ("i", "j", "k", "l", "m", "n", "p", "q", "r", "s")
@@ -121,6 +122,20 @@ class Builder:
         """The innermost application that a file of the user's writes."""
         return next((c for c in reversed(self.calls) if not c.span.source.library), None)
 
+    @contextmanager
+    def shallow(self, node: Node) -> Iterator[None]:
+        """Python's stack is the last limit; the others should be met before."""
+        depth = len(self.calls)
+        try:
+            yield
+        except RecursionError:
+            del self.calls[depth:]
+            raise self.error(
+                "E0110", "this is nested too deeply", node.span,
+                label="with the functions that it applies written out",
+                help="name a part of it in an equation of its own",
+            ) from None  # fmt: skip
+
     # --- names --------------------------------------------------------------------------------
 
     def unique(self, name: str) -> str:
@@ -187,6 +202,11 @@ class Builder:
         """Refuse what no later stage could take: bodies and systems without measure."""
         if span is None:
             return
+        for node in walk(body):
+            if isinstance(node, Const) and not fits(node.value, node.dtype):
+                raise self.error("E0311", f"{node.value} does not fit {node.dtype}", span,
+                                 label="the number is too large for what it is computed with",
+                                 help="convert the other side: `i64(…)`")  # fmt: skip
         if len(self.equations) >= MAX_EQUATIONS:
             self.error(
                 "E0311", f"the program has more than {MAX_EQUATIONS:,} equations", span,
@@ -218,3 +238,14 @@ class Builder:
 def _within(inner: Span, outer: Span) -> bool:
     same = inner.source is outer.source
     return same and outer.start <= inner.start and inner.end <= outer.end
+
+
+_LAST = {"bool": 1, "u8": 2**8 - 1, "i32": 2**31 - 1, "i64": 2**63 - 1}
+
+
+def fits(value: float, dtype: str) -> bool:
+    """Whether a type can hold a number: real ones any, whole ones those in their range."""
+    if dtype not in _LAST:
+        return True
+    first = 0 if dtype in ("bool", "u8") else -_LAST[dtype] - 1
+    return first <= value <= _LAST[dtype]

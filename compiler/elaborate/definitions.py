@@ -7,7 +7,7 @@ elaborated anew with its own sizes, and with parameters of its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -15,16 +15,17 @@ from ...dsl import syntax as s
 from ...dsl.diagnostics import Note, UserError, did_you_mean
 from ...dsl.library import standard_library
 from ...dsl.source import Span
-from ..ir import Equation, Idx, Index, Tensor, is_float
+from ..ir import Equation, Expr, Idx, Index, Tensor, is_float
 from ..printer import number
 from ..scalar import call, cast, literal
-from .builder import Abort, Application, Builder, Scope
+from .builder import Abort, Application, Builder, Scope, fits
 from .expressions import POINTWISE, Expressions, nodes
 from .values import Array, Poison, Shape, Static, Value, is_static, lift, of_tensor
 
 Later = dict[str, tuple[s.Equation, Mapping[str, s.Type]]]
 KEPT = ("stop", "f64", "i64", "u8")  # of a number: has a type that a plain number has not
-FACTS = {"rank": len, "count": math.prod}  # of a tensor's shape, known when compiling
+# of a tensor's shape, known when compiling
+FACTS: dict[str, Callable[[Shape], int]] = {"rank": len, "count": math.prod}
 MAX_REPEAT = 10_000
 MAX_STATEMENTS = 100_000
 MAX_DEPTH = 40  # of layers and fns that apply each other
@@ -98,7 +99,8 @@ class Definitions(Expressions):
             return (self.builtin(name, (*extra, *arguments), piped, span, scope),)
         if definition.kind == "optimizer":
             raise self.error("E0203", f"`{name.id}` is an optimizer", name.span,
-                             help=f"it belongs in a train block: `optimizer = {name.id}(…)`")  # fmt: skip
+                             help="it belongs in a train block: "
+                             f"`optimizer = {name.id}(…)`")  # fmt: skip
         given: dict[str, Value] = {}
         written = settings.arguments if settings else ()
         if definition.settings:
@@ -244,7 +246,7 @@ class Definitions(Expressions):
         own = dict(scope.indices)
 
         def element(indices, shape: Shape):
-            flat = literal(0)
+            flat: Expr = literal(0)
             places = [*((Idx(n), size) for n, size in own.items()),
                       *zip(indices, shape, strict=True)]  # fmt: skip
             for index, size in places:
@@ -353,8 +355,9 @@ class Definitions(Expressions):
             wanted = self.size(item, scope, f"the size `{item.span.text}` of {called}")
             if wanted != size:
                 text = item.span.text
-                place, source = scope.origins.get(text, (None, ""))
-                first = (Note(place, f"`{text}` is {wanted} here (`{source}`)"),) if place else ()
+                known_at, source = scope.origins.get(text, (None, ""))
+                first = (Note(known_at, f"`{text}` is {wanted} here (`{source}`)"),) \
+                    if known_at else ()
                 says = wanted if text == str(wanted) else f"`{text}` = {wanted}"
                 raise self.error(
                     "E0301", f"{called} has shape {list(shape)}", span,
@@ -380,7 +383,8 @@ class Definitions(Expressions):
         if isinstance(value, Array) and parameter.type and parameter.type.shape is not None:
             place = scope.awaited.get(parameter.name, parameter.span)
             head = Span(place.source, place.start, place.start + len(parameter.name))
-            self.unify(parameter, value.shape, scope, head if head.text == parameter.name else place)
+            found = head if head.text == parameter.name else place
+            self.unify(parameter, value.shape, scope, found)
         return value
 
     # --- statements ---------------------------------------------------------------------------
@@ -398,7 +402,8 @@ class Definitions(Expressions):
         with self.awaiting(scope, later):
             for statement in statements:
                 try:
-                    self.statement(statement, scope, declared)
+                    with self.shallow(statement):
+                        self.statement(statement, scope, declared)
                 except Abort:
                     for name in self.assigned(statement):
                         scope.names.setdefault(name, Poison())
@@ -489,8 +494,9 @@ class Definitions(Expressions):
             if isinstance(start, str):
                 raise self.error("E0312", "a parameter starts from a number", value.span,
                                  label="this is a word",
-                                 help="an initialiser follows a `~`: `~ normal(0, 0.02)`")  # fmt: skip
-            return f"= {number(literal(start, dtype).value, dtype)}"
+                                 help="an initialiser follows a `~`: "
+                                 "`~ normal(0, 0.02)`")  # fmt: skip
+            return f"= {number(self.first_value(start, dtype, value.span), dtype)}"
         if isinstance(value, s.Name):
             return f"~ {value.id}"
         if isinstance(value, s.Call) and isinstance(value.function, s.Name):
@@ -502,6 +508,15 @@ class Definitions(Expressions):
             return f"~ {value.function.id}({', '.join(parts)})"
         raise self.error("E0312", "after `~` stands an initialiser", value.span,
                          help="like `~ glorot_uniform` or `~ normal(0, 0.02)`")  # fmt: skip
+
+    def first_value(self, start: bool | int | float, dtype: str, span: Span) -> float:
+        """A number that its type can hold."""
+        if not is_float(dtype) and isinstance(start, float) and not start.is_integer():
+            raise self.error("E0307", f"{start!r} is not a value of the type {dtype}", span,
+                             label="a real number")  # fmt: skip
+        if not fits(start, dtype):
+            raise self.error("E0311", f"{start} does not fit {dtype}", span, label="too large")
+        return literal(start, dtype).value
 
     def state(self, node: s.State, scope: Scope) -> None:
         shape: Shape
@@ -523,8 +538,10 @@ class Definitions(Expressions):
             known = scope.names.get(name)
             if target.primed:
                 self.next_of(target, scope)
-            elif isinstance(known, Array) and known.tensor and known.tensor.kind != "foreseen" \
-                    and known.tensor.name == name and not (scope.prefix or self.repeats):  # fmt: skip
+            elif (
+                isinstance(known, Array) and known.tensor and known.tensor.kind != "foreseen"
+                and known.tensor.name == name and not (scope.prefix or self.repeats)
+            ):  # fmt: skip
                 raise self.error("E0206", f"`{name}` is given a value twice", target.span,
                                  help="give the new value a name of its own")  # fmt: skip
         if node.indices is None and len(names) > 1:
@@ -566,7 +583,10 @@ class Definitions(Expressions):
         if array.tensor is not None and not must_own:
             return array
         if target.primed:
-            array = self.broadcast_to(array, scope.names[target.id], node.span)  # type: ignore
+            state = scope.names[target.id]
+            assert isinstance(state, Array) and state.tensor
+            array = self.as_declared(array, state.tensor.dtype, node.value.span)
+            array = self.broadcast_to(array, state, node.span)
         return self.materialise(self.full_name(target, scope), array, node.span, None)
 
     def full_name(self, target: s.Name, scope: Scope) -> str:
@@ -646,7 +666,8 @@ class Definitions(Expressions):
         )  # fmt: skip
         if node.indices is not None:
             self.foresee(name, node, scope, declared, indices)
-        reduce, over = None, ()
+        reduce: str | None = None
+        over: tuple[Index, ...] = ()
         if isinstance(node.value, s.Reduce) and node.value.op != "mean":
             reduce, over, body = self.reduced(node.value, inner)
         else:
@@ -676,6 +697,7 @@ class Definitions(Expressions):
             body = cast(body, self.float_for(type.dtype))
         if target.primed:
             state = scope.names[target.id]
+            self.keeps_values(body.dtype, state.tensor.dtype, node.value.span)  # type: ignore
             body = cast(body, state.tensor.dtype)  # type: ignore[union-attr]
         array = self.add(self.full_name(target, scope), indices, body, node.span, reduce, over)
         if target.primed and array.shape != state.shape:  # type: ignore[union-attr]

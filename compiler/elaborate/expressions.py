@@ -206,7 +206,11 @@ class Expressions(Builder):
 
     def culprit(self, node: s.Node, array: Array, scope: Scope) -> tuple[s.Node, Array]:
         """The tensor without an index that gives arithmetic its dimensions."""
-        parts = {s.Unary: ("operand",), s.Binary: ("left", "right"), s.If: ("condition", "yes", "no")}
+        parts = {
+            s.Unary: ("operand",),
+            s.Binary: ("left", "right"),
+            s.If: ("condition", "yes", "no"),
+        }
         for part in parts.get(type(node), ()):
             child = getattr(node, part)
             value = self.lookup(child.id, scope) if isinstance(child, s.Name) else None
@@ -237,11 +241,13 @@ class Expressions(Builder):
         right = self.value(node.right, scope)
         if node.op == "@":
             return self.matrix_product(node, left, right, scope)
-        if is_static(left) and is_static(right):
+        if not isinstance(left, Array) and not isinstance(right, Array):
             return self.static_binary(node, left, right)
         for side, value in ((node.left, left), (node.right, right)):
             if isinstance(value, str):
                 raise self.no_number(value, side)
+        if node.op in ("/", "//", "%") and is_static(right) and not right:
+            raise self.error("E0309", "division by zero", node.right.span, label="this is 0")
         arrays = [lift(v, self.float_type) for v in (left, right)]  # type: ignore[arg-type]
         if node.op == "^" and isinstance(right, int) and right < 0:
             arrays[1] = lift(float(right), self.float_type)  # 2^-1 is a half, not a whole number
@@ -302,7 +308,7 @@ class Expressions(Builder):
         rank = max(a.rank for a in arrays)
         shape = []
         for axis in range(rank):
-            sizes = {}
+            sizes: dict[int, Array] = {}
             for a in arrays:
                 place = axis - (rank - a.rank)
                 if place >= 0 and a.shape[place] != 1:
@@ -403,12 +409,16 @@ class Expressions(Builder):
 
     def read(self, node: s.Index, other: s.Node | None, scope: Scope) -> Array:
         """`x[…]` at one point: the element, with its indices proven inside or guarded."""
-        head = replace(scope, indices={}, ellipsis=None)  # an index of the same name does not hide a tensor
+        # an index of the same name does not hide a tensor
+        head = replace(scope, indices={}, ellipsis=None)
         source = self.name(node.tensor, head)
         array = self.named(source, node.tensor, scope, node.tensor.id)
         tensor = array.tensor
         assert tensor is not None
         places = self.places(node, array, scope)
+        for place, written in zip(places, self.written(node, array), strict=True):
+            if not depends_on_data(place):
+                self.reachable(place, written, scope)
         otherwise = None if other is None else cast(self.scalar(other, scope), tensor.dtype)
         if otherwise is None:
             for place, size, written in zip(
@@ -422,6 +432,14 @@ class Expressions(Builder):
         ):
             otherwise = None  # never outside: the guard says nothing
         return of_scalar(Read(tensor.name, places, otherwise, tensor.dtype), tensor.name)
+
+    def reachable(self, place: Expr, written: s.Node, scope: Scope) -> None:
+        """Index arithmetic is done in 32 bits."""
+        furthest = max(map(abs, bounds(place, scope.indices)))
+        if furthest > MAX_ELEMENTS:
+            raise self.error("E0311", f"index `{expr_text(place)}` goes too far", written.span,
+                             label=f"up to {furthest:,}",
+                             help=f"the limit is {MAX_ELEMENTS:,}")  # fmt: skip
 
     def written(self, node: s.Index, array: Array) -> list[s.Node]:
         """The syntax that stands for each dimension."""
@@ -656,8 +674,8 @@ class Expressions(Builder):
                         found.append((array.shape[:count], array.axes[:count], node))
         if not found:
             if "..." in scope.names:
-                shape = scope.names["..."]
-                return self.fresh_dots(scope, body, ("b",) * len(shape)), shape  # type: ignore
+                outer: Shape = scope.names["..."]  # type: ignore[assignment]
+                return self.fresh_dots(scope, body, ("b",) * len(outer)), outer
             raise self.error("E0305", "what `...` stands for is not known", span,
                              label="no tensor here is indexed with `...`")  # fmt: skip
         shape, axes, first = found[0]

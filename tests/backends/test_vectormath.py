@@ -20,6 +20,7 @@ from pathlib import Path
 import llvmlite.binding as llvm
 import numpy as np
 import pytest
+
 from nnc.compiler.codegen import vectormath
 from nnc.compiler.random import threefry_numpy, threefry_words
 
@@ -90,10 +91,11 @@ def loop(name: str, arity: int, dtype: str, lanes: int) -> str:
             f"%x{k} = load {vector}, ptr %a{k}, align 4",
         )
     ]
+    pointers = ", ".join(f"ptr %p{k}" for k in range(arity))
     return "\n".join(
         [
             *text.declared,
-            f"define void @f({', '.join(f'ptr %p{k}' for k in range(arity))}, ptr %out, i64 %count) {{",
+            f"define void @f({pointers}, ptr %out, i64 %count) {{",
             "entry:",
             "br label %head",
             "head:",

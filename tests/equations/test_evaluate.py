@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from language.front import checked
+
 from nnc.compiler.evaluate import advance, evaluate
 from nnc.compiler.program import forward
 from nnc.compiler.verify import verify
@@ -195,7 +195,8 @@ def test_training_is_false_at_other_times() -> None:
 
 def test_use(tmp_path: Path) -> None:
     (tmp_path / "parts.nn").write_text(DEFINED)
-    agrees(computed("y = v |> Twice", {"v": V}, 'use "parts.nn"', folder=tmp_path), [2, -4, 6], "f32")
+    found = computed("y = v |> Twice", {"v": V}, 'use "parts.nn"', folder=tmp_path)
+    agrees(found, [2, -4, 6], "f32")
 
 
 def test_state_moves_on() -> None:
@@ -218,4 +219,4 @@ def test_random_numbers_have_a_seed_and_a_step() -> None:
     once, again = evaluate(system, values)["y"], evaluate(system, values)["y"]
     later = evaluate(system, values | {"step": np.int32(2)})["y"]
     assert (once == again).all() and (once != later).all()
-    assert 0 <= once.min() and once.max() < 2 and len(set(once)) > 45
+    assert once.min() >= 0 and once.max() < 2 and len(set(once)) > 45

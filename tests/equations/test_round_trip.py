@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from language.front import checked
+
 from nnc.compiler.evaluate import evaluate
 from nnc.compiler.ir import System
 from nnc.compiler.passes.simplify import simplify

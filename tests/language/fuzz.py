@@ -20,7 +20,6 @@ if __name__ == "__main__":
     sys.path[:0] = [str(HERE.parent)]
 
 from language.front import FIELDS, checked, systems  # noqa: E402
-
 from nnc.dsl.catalogue import CATALOGUE  # noqa: E402
 from nnc.dsl.diagnostics import Report, UserError  # noqa: E402
 from nnc.dsl.library import standard_library  # noqa: E402
@@ -131,13 +130,14 @@ def _characters(text: str, rng: random.Random) -> str:
     place = rng.randrange(len(text))
     length = rng.choice((1, 1, 1, 2, 5))
     piece = text[place : place + length]
-    fresh = rng.choice(("", piece * 2, piece[::-1], chr(rng.randrange(32, 127)), rng.choice("é∑\0\t")))
+    odd = rng.choice("é∑\0\t")
+    fresh = rng.choice(("", piece * 2, piece[::-1], chr(rng.randrange(32, 127)), odd))
     return text[:place] + fresh + text[place + length :]
 
 
 def _kind(piece: str) -> str:
     """Names, numbers and operators may stand for each other."""
-    if piece.isspace() or len(piece) == 1 and piece in "()[]{},:=":
+    if piece.isspace() or (len(piece) == 1 and piece in "()[]{},:="):
         return piece
     return "name" if piece[0].isalpha() else "number" if piece[0].isdigit() else "operator"
 

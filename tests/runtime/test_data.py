@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from nnc.runtime import data
 from nnc.runtime.data import images, mnist, splitting
 

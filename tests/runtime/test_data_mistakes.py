@@ -13,6 +13,7 @@ import zipfile
 
 import numpy as np
 import pytest
+
 from nnc.dsl.diagnostics import UserError
 from nnc.dsl.source import Source, Span
 from nnc.runtime import data

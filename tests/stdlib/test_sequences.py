@@ -53,7 +53,8 @@ def recurrent(kind, units, layers=(("", "_l0"),), **options):
             own = names.get(f"{prefix}c")
             other = t.zeros_like(b) if own is None else t.cat([t.zeros_like(b[: 2 * units]), own])
             weights |= {f"weight_ih{suffix}": rows(names[f"{prefix}W"]), f"bias_ih{suffix}": b,
-                        f"weight_hh{suffix}": rows(names[f"{prefix}U"]), f"bias_hh{suffix}": other}  # fmt: skip
+                        f"weight_hh{suffix}": rows(names[f"{prefix}U"]), 
+                        f"bias_hh{suffix}": other}  # fmt: skip
         module = getattr(t.nn, kind)(v.x.shape[-1], units, batch_first=True, **options)
         return run(t, module, weights, v.x)
 

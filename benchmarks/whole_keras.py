@@ -37,7 +37,7 @@ def main() -> None:
         layers.Dense(64, activation="relu"), layers.Dense(10),
     ])  # fmt: skip
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("adam", loss, ["accuracy"])
+    model.compile("adam", loss, metrics=["accuracy"])
     model.fit(*split(folder, "train"), batch_size=32, epochs=1, verbose=0)
     print(model.evaluate(*split(folder, "t10k"), batch_size=32, verbose=0))
 

@@ -296,6 +296,7 @@ def components(
     dependencies leave a choice.
     """
     by_target = {e.target: e for e in equations}
+    place = {e.target: n for n, e in enumerate(equations)}
     number: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
@@ -331,7 +332,7 @@ def components(
                     while name not in members:
                         members.add(stack.pop())
                     on_stack -= members
-                    found.append([e for e in equations if e.target in members])
+                    found.append([by_target[n] for n in sorted(members, key=place.__getitem__)])
     return found
 
 

@@ -585,7 +585,8 @@ class Definitions(Expressions):
         if target.primed:
             state = scope.names[target.id]
             assert isinstance(state, Array) and state.tensor
-            array = self.as_declared(array, state.tensor.dtype, node.value.span)
+            kept = state.tensor.dtype
+            array = self.as_declared(array, kept, node.value.span, f"`{target.id}`")
             array = self.broadcast_to(array, state, node.span)
         return self.materialise(self.full_name(target, scope), array, node.span, None)
 
@@ -601,19 +602,23 @@ class Definitions(Expressions):
             return name
         return self.unique(name)
 
-    def as_declared(self, array: Array, dtype: str, span: Span) -> Array:
+    def as_declared(
+        self, array: Array, dtype: str, span: Span, what: str = "the result"
+    ) -> Array:  # fmt: skip
         """A result in its declared type."""
         if array.tensor is not None and array.tensor.dtype == dtype:
             return array
         found = array.element([Idx(f"#{n}") for n in range(array.rank)], array.shape).dtype
-        self.keeps_values(found, dtype, span)
+        self.keeps_values(found, dtype, span, what)
         return replace(self.pointwise(dtype, [array], span), hint=array.hint)
 
-    def keeps_values(self, found: str, dtype: str, span: Span) -> None:
+    def keeps_values(
+        self, found: str, dtype: str, span: Span, what: str = "the result"
+    ) -> None:  # fmt: skip
         """Refuse to round real numbers in passing."""
         if is_float(found) and not is_float(dtype):
             raise self.error(
-                "E0307", f"the result is declared {dtype}, and this is {found}", span,
+                "E0307", f"{what} is declared {dtype}, and this is {found}", span,
                 label=f"this is {found}", help=f"convert it where that is meant: `{dtype}(…)`",
             )  # fmt: skip
 
@@ -640,6 +645,8 @@ class Definitions(Expressions):
 
     def next_of(self, target: s.Name, scope: Scope) -> None:
         state = scope.names.get(target.id)
+        if isinstance(state, Poison):
+            raise Abort()
         kept = isinstance(state, Array) and state.tensor is not None
         if not kept or state.tensor.kind not in ("state", "param"):  # type: ignore[union-attr]
             raise self.error(
@@ -697,7 +704,8 @@ class Definitions(Expressions):
             body = cast(body, self.float_for(type.dtype))
         if target.primed:
             state = scope.names[target.id]
-            self.keeps_values(body.dtype, state.tensor.dtype, node.value.span)  # type: ignore
+            kept = state.tensor.dtype  # type: ignore[union-attr]
+            self.keeps_values(body.dtype, kept, node.value.span, f"`{target.id}`")
             body = cast(body, state.tensor.dtype)  # type: ignore[union-attr]
         array = self.add(self.full_name(target, scope), indices, body, node.span, reduce, over)
         if target.primed and array.shape != state.shape:  # type: ignore[union-attr]

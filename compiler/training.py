@@ -24,6 +24,9 @@ from .program import ModelWork
 from .scalar import call, literal
 
 
+SUMMED_AT_ONCE = 16  # squares of gradients in one equation
+
+
 @dataclass(frozen=True)
 class FieldType:
     """A field of the data: the type and shape of one example."""
@@ -332,12 +335,14 @@ class TrainingWork(ModelWork):
             return 0.0
         total = of_scalar(literal(0.0, self.float_type))
         span = self.train.span
-        for gradient in gradients.values():
+        for number, gradient in enumerate(gradients.values(), 1):
             g = of_tensor(self.tensors[gradient], self.gradient_axes(gradient))
             square = self.pointwise("mul", [g, g], span)
             if g.rank:
                 square = self.whole("sum", square, span, Scope("", {}, target=f"{gradient}_square"))
             total = self.pointwise("add", [total, square], span)
+            if number % SUMMED_AT_ONCE == 0:  # a deep model has hundreds: no endless expression
+                total = self.materialise(self.unique("gradient_norm_part"), total, span, None)
         root = self.pointwise("sqrt", [total], span)
         return self.materialise(self.unique("gradient_norm"), root, span, None)
 

@@ -23,7 +23,6 @@ from .passes.simplify import simplify
 from .program import ModelWork
 from .scalar import call, literal
 
-
 SUMMED_AT_ONCE = 16  # squares of gradients in one equation
 
 

@@ -172,7 +172,9 @@ class _Backward:
             dy: Expr = literal(1.0, dtype)
         else:
             place = eq.at if eq.at is not None else tuple(Idx(i.name) for i in eq.indices)
-            dy = Read(f"d_{eq.target}", place, None, dtype)
+            # what an accumulation adds outside its target is dropped, and has no gradient
+            other = None if eq.at is None else literal(0.0, dtype)
+            dy = Read(f"d_{eq.target}", place, other, dtype)
         if eq.reduce in ("max", "min"):
             return call("select", self.attains(eq), dy, literal(0.0, dtype))
         if eq.reduce == "prod":

@@ -269,7 +269,8 @@ class _Solver:
         body = rewrite(body, self.guarded)
         condition: Expr = literal(True)
         for guard in self.guards:
-            condition = call("and", condition, simplify_index(guard, self.sizes))
+            guard = rewrite(simplify_index(guard, self.sizes), self.guarded)
+            condition = call("and", condition, guard)
         body = call("select", condition, body, literal(0.0, body.dtype))
         return Contribution(indices, body, over, None, self.eq.span)
 

@@ -48,6 +48,8 @@ CASES = {
     "gather": ("x", "x: f32[5, 3], n: i32[7]", "y[b, j] = x[n[b], j]^2"),
     "gather last": ("x", "x: f32[6, 5], n: i32[6]", "y[b] = x[b, n[b]]^2"),
     "gather with an offset": ("x", "x: f32[8], n: i32[4]", "y[b] = x[2*n[b] + 1]^2"),
+    "gather with a border": (
+        "x", "x: f32[4, 5, 2], n: i32[2]", "y[i, j < 4] = (x[i + j, n[i], i] else 0)^2"),
     "functions": (
         "x", "x: f32[6]",
         "y[i] = tanh(x[i]) + exp(x[i])*sin(x[i]) + log(1 + x[i]^2) + sqrt(2 + cos(x[i]))"),

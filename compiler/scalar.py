@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .ir import DTYPES, Apply, Const, Expr, Idx, Read, is_float
+from .ir import DTYPES, Apply, Const, Expr, Read, is_float
 from .random import threefry_numpy
 
 NUMPY = {"bool": np.bool_, "u8": np.uint8, "i32": np.int32, "i64": np.int64,
@@ -413,7 +413,3 @@ def rebuild(node: Expr, children: tuple[Expr, ...]) -> Expr:
     if node.other is None:
         return Read(node.tensor, children, None, node.dtype)
     return Read(node.tensor, children[:-1], cast(children[-1], node.dtype), node.dtype)
-
-
-def index(name: str) -> Idx:
-    return Idx(name)

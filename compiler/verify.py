@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .affine import inside, is_static
 from .ir import Const, Equation, Expr, Idx, Read, System, components, is_float, is_recurrent, walk
+from .printer import equation_text
 from .recurrence import NoOrder, plan_recurrence
 
 
@@ -52,8 +53,6 @@ class _Check:
             self.require((a.shape, a.dtype) == (b.shape, b.dtype), "an update fits", kept)
 
     def equation(self, eq: Equation) -> None:
-        from .printer import equation_text
-
         tensors = self.system.tensors
         self.require(eq.target in tensors, "a target is declared", eq.target)
         target = tensors[eq.target]

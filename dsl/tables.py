@@ -56,7 +56,7 @@ def _load(path: Path, postlex: object) -> Lark | None:
             return None
         tables, memo = json.loads(data, object_hook=_with_numbers)
         return Lark._load_from_dict(tables, memo, postlex=postlex, propagate_positions=True)
-    except Exception:  # whatever stands there, it can be made anew
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
 
 

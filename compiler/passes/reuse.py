@@ -9,8 +9,6 @@ from __future__ import annotations
 from ..affine import inside
 from ..ir import Apply, Const, Equation, Expr, Idx, Read, System, components, rewrite, walk
 
-COSTLY = 1  # operations from which a value is worth remembering
-
 
 def reuse(system: System) -> System:
     """Subexpressions equal to the body of an earlier pointwise equation become reads of it."""

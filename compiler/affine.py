@@ -67,6 +67,11 @@ def affine(expr: Expr) -> Affine:
     return Affine({expr: 1}, 0)
 
 
+def is_affine(expr: Expr) -> bool:
+    """Whether the expression is affine in plain indices alone."""
+    return all(isinstance(atom, Idx) for atom in affine(expr).coefficients)
+
+
 def is_static(expr: Expr) -> bool:
     """Whether the value depends on indices alone and on no tensor."""
     if isinstance(expr, Read):

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 
 from ..dsl import syntax as s
 from ..dsl.diagnostics import Note, Report, did_you_mean, fail
+from ..dsl.names import walk
 from .elaborate.builder import Abort, Scope
 from .elaborate.definitions import Definitions
-from .elaborate.expressions import nodes
 from .elaborate.values import Array, Poison, Static, Value, lift
 from .ir import Equation, System, components, is_recurrent
 from .passes.differentiate import in_order
@@ -78,8 +78,8 @@ class ModelWork(Definitions):
                     label="the number of the step, or of the run", help=f"such as `{name}_1`",
                 )  # fmt: skip
         self.report.check()
-        repeats = [n for n in nodes(definition) if isinstance(n, s.Repeat)]
-        anew = {t.id for r in repeats for n in nodes(r) if isinstance(n, s.Equation)
+        repeats = [n for n in walk(definition) if isinstance(n, s.Repeat)]
+        anew = {t.id for r in repeats for n in walk(r) if isinstance(n, s.Equation)
                 for t in n.targets}  # fmt: skip
         self.reserved |= names
         self.results = frozenset(names - anew)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from ..dsl import syntax as s
 from ..dsl.diagnostics import Report, did_you_mean
+from ..dsl.names import walk
 from .elaborate.builder import Abort, Application, Scope
-from .elaborate.expressions import nodes
 from .elaborate.values import Array, Static, Value, is_static, lift, of_scalar, of_tensor
 from .initialise import initial_system
 from .ir import System
@@ -193,7 +193,7 @@ class TrainingWork(ModelWork):
 
     def data_fields(self, value: s.Node, scope: Scope) -> None:
         """Declare the fields of the data that an expression names."""
-        for node in nodes(value):
+        for node in walk(value):
             if not isinstance(node, s.Name) or node.id in scope.names or node.primed:
                 continue
             if node.id in self.definitions or node.id in s.REDUCTIONS:
@@ -330,7 +330,7 @@ class TrainingWork(ModelWork):
             function = clip.value.function if isinstance(clip.value, s.Call) else clip.value
             definition = self.definitions.get(function.id) if isinstance(function, s.Name) else None
             bodies += [] if definition is None else [definition]
-        if not any(isinstance(n, s.Name) and n.id == "norm" for b in bodies for n in nodes(b)):
+        if not any(isinstance(n, s.Name) and n.id == "norm" for b in bodies for n in walk(b)):
             return 0.0
         total = of_scalar(literal(0.0, self.float_type))
         span = self.train.span

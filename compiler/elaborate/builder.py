@@ -1,6 +1,6 @@
 """The system under construction: tensors, equations, names that do not clash, mistakes.
 
-In: what `expressions.py` and `definitions.py` decide. Out: a `System`. No syntax is looked at here.
+In: what the other files of this folder decide. Out: a `System`. No syntax is looked at here.
 """
 
 from __future__ import annotations

@@ -39,7 +39,8 @@ class _Interned(type):
     _table: ClassVar[WeakValueDictionary[tuple, Any]] = WeakValueDictionary()
 
     def __call__(cls, *parts):
-        key = (cls, *(repr(p) if isinstance(p, float) else p for p in parts))
+        # 0.0 and -0.0 are equal, nan is not: what is written decides
+        key = (cls, repr(parts[0]), *parts[1:]) if cls is Const else (cls, *parts)
         found = cls._table.get(key)
         if found is None:
             found = cls._table[key] = super().__call__(*parts)
@@ -49,7 +50,7 @@ class _Interned(type):
 class Expr(metaclass=_Interned):
     """A scalar expression at one point of an equation's domain. Immutable; equality is identity."""
 
-    __slots__ = ("__weakref__", "_memo", "dtype")
+    __slots__ = ("__weakref__", "_below", "_memo", "dtype")
     dtype: str
 
     @property
@@ -112,16 +113,31 @@ class Apply(Expr):
 
 def walk(expr: Expr) -> Iterator[Expr]:
     """Every distinct node of an expression, each after its children."""
+    yield from _below(expr)
+    yield expr
+
+
+def _below(expr: Expr) -> tuple[Expr, ...]:
+    """What `walk` yields before the expression itself, remembered on the node."""
+    try:
+        return expr._below  # type: ignore[attr-defined]
+    except AttributeError:
+        pass
     seen: set[Expr] = set()
-    stack: list[tuple[Expr, bool]] = [(expr, False)]
+    ordered: list[Expr] = []
+    stack: list[Expr] = [expr]
     while stack:
-        node, ready = stack.pop()
-        if ready:
-            yield node
-        elif node not in seen:
+        node = stack[-1]
+        waiting = [c for c in node.children if c not in seen]
+        if waiting:
+            stack += waiting[::-1]
+            continue
+        stack.pop()
+        if node not in seen:
             seen.add(node)
-            stack.append((node, True))
-            stack.extend((c, False) for c in reversed(node.children))
+            ordered.append(node)
+    expr._below = tuple(ordered[:-1])  # type: ignore[attr-defined]
+    return expr._below  # type: ignore[attr-defined]
 
 
 def reads(expr: Expr) -> list[Read]:
@@ -152,12 +168,16 @@ def rewrite(expr: Expr, change: Callable[[Expr], Expr | None]) -> Expr:
     when its children change is not offered again: what it became has been rewritten already."""
     from .scalar import rebuild  # folding must see every rebuilt node; scalar imports this file
 
-    done: dict[Expr, Expr] = {}
+    done: dict[Expr, Expr] = {}  # what has become something else
     for node in walk(expr):
-        fresh = rebuild(node, tuple(done[c] for c in node.children))
-        changed = change(fresh) if _kind(fresh) == _kind(node) else None
-        done[node] = fresh if changed is None else changed
-    return done[expr]
+        fresh = node
+        if done and any(c in done for c in node.children):
+            fresh = rebuild(node, tuple(done.get(c, c) for c in node.children))
+        changed = change(fresh) if fresh is node or _kind(fresh) == _kind(node) else None
+        result = fresh if changed is None else changed
+        if result is not node:
+            done[node] = result
+    return done.get(expr, expr)
 
 
 def _kind(expr: Expr) -> tuple:
@@ -168,7 +188,7 @@ def _kind(expr: Expr) -> tuple:
 
 def substitute(expr: Expr, values: Mapping[str, Expr]) -> Expr:
     """The expression with indices replaced by expressions."""
-    if not values:
+    if not values or index_names(expr).isdisjoint(values):
         return expr
     return rewrite(expr, lambda n: values.get(n.name) if isinstance(n, Idx) else None)
 
@@ -276,8 +296,8 @@ class System:
         """The tensors that must be computed: outputs, and next values of params and states."""
         return [*self.outputs, *(n for n in self.updates.values() if n not in self.outputs)]
 
-    @property
-    def definition(self) -> dict[str, Equation]:
+    @cached_property
+    def definition(self) -> Mapping[str, Equation]:
         """The equation that computes each temp."""
         return {e.target: e for e in self.equations}
 

@@ -7,7 +7,7 @@ compute each value more than once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from math import prod
 
 from ..ir import (
@@ -17,6 +17,7 @@ from ..ir import (
     Idx,
     Read,
     System,
+    Tensor,
     components,
     is_recurrent,
     reads,
@@ -44,22 +45,36 @@ def inline(system: System) -> System:
         eq.target for part in components(system.equations) if is_recurrent(part) for eq in part
     }
     roots = set(system.roots)
+    now = dict(system.definition)
+    readers: dict[str, set[str]] = {}
     for eq in system.equations:
-        candidate = eq.reduce is None and eq.at is None and eq.target not in roots
-        if not candidate or eq.target in recurrent or eq.target in kept_in_place:
+        for source in eq.sources:
+            readers.setdefault(source, set()).add(eq.target)
+    for name in [eq.target for eq in system.equations]:
+        eq = now[name]
+        candidate = eq.reduce is None and eq.at is None and name not in roots
+        if not candidate or name in recurrent or name in kept_in_place:
             continue
-        now = system.definition[eq.target]
-        readers = [r for r in system.equations if eq.target in r.sources]
-        if _worthwhile(now, readers, system):
-            system = _inlined(system, now, {r.target for r in readers})
-    return system
+        reading = [now[r] for r in readers.get(name, ())]
+        if not _worthwhile(eq, reading, now, system.tensors):
+            continue
+        del now[name]
+        for reader in reading:
+            now[reader.target] = _with_inlined(reader, eq)
+        for source in eq.sources:
+            readers[source] = (readers[source] | readers[name]) - {name}
+    tensors = {n: t for n, t in system.tensors.items() if n in now or t.kind != "temp"}
+    return system.replace(equations=tuple(now.values()), tensors=tensors)
 
 
-def _worthwhile(eq: Equation, readers: list[Equation], system: System) -> bool:
+def _worthwhile(
+    eq: Equation, readers: list[Equation], definition: Mapping[str, Equation],
+    tensors: Mapping[str, Tensor],
+) -> bool:  # fmt: skip
     found = [(r, read) for r in readers for read in r.reads if read.tensor == eq.target]
     if not found or any(read.other is not None for _, read in found):
         return False
-    price, size = cost(eq.body), system.tensors[eq.target].size
+    price, size = cost(eq.body), tensors[eq.target].size
     if any(price + cost(r.body) > LARGEST for r, _ in found):
         return False
     for reader, read in found:
@@ -70,12 +85,11 @@ def _worthwhile(eq: Equation, readers: list[Equation], system: System) -> bool:
             return False
     if len(found) == 1 or size == 1:
         return True
-    return price <= CHEAP and len(reads(eq.body)) <= 2 and not _rides_on_reduction(eq, system)
+    return price <= CHEAP and len(reads(eq.body)) <= 2 and not _rides_on_reduction(eq, definition)
 
 
-def _rides_on_reduction(eq: Equation, system: System) -> bool:
+def _rides_on_reduction(eq: Equation, definition: Mapping[str, Equation]) -> bool:
     """Whether the value can be stored in place of a reduction's own result, which costs nothing."""
-    definition = system.definition
     made = [definition[s] for s in eq.sources if s in definition]
     if len(made) != 1 or made[0].reduce is None:
         return False
@@ -91,7 +105,8 @@ def _in_index(reader: Equation, read: Read) -> bool:
     )
 
 
-def _inlined(system: System, eq: Equation, readers: Iterable[str]) -> System:
+def _with_inlined(reader: Equation, eq: Equation) -> Equation:
+    """The reader with the equation's body in place of its result."""
     names = [i.name for i in eq.indices]
 
     def change(node: Expr) -> Expr | None:
@@ -99,13 +114,7 @@ def _inlined(system: System, eq: Equation, readers: Iterable[str]) -> System:
             return substitute(eq.body, dict(zip(names, node.index, strict=True)))
         return None
 
-    equations = tuple(
-        e.with_body(rewrite(e.body, change)) if e.target in readers else e
-        for e in system.equations
-        if e.target != eq.target
-    )
-    tensors = {n: t for n, t in system.tensors.items() if n != eq.target}
-    return system.replace(equations=equations, tensors=tensors)
+    return reader.with_body(rewrite(reader.body, change))
 
 
 def without_stops(system: System) -> System:

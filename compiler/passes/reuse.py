@@ -7,7 +7,19 @@ In: a system. Out: an equal one. Derivatives speak of the function's own result 
 from __future__ import annotations
 
 from ..affine import inside
-from ..ir import Apply, Const, Equation, Expr, Idx, Read, System, components, rewrite, walk
+from ..ir import (
+    Apply,
+    Const,
+    Equation,
+    Expr,
+    Idx,
+    Read,
+    System,
+    components,
+    index_names,
+    reads,
+    rewrite,
+)
 
 
 def reuse(system: System) -> System:
@@ -28,17 +40,16 @@ def reuse(system: System) -> System:
 
 def _is_value(eq: Equation) -> bool:
     """Whether the equation stores an expression at every point of its own indices."""
-    used = {n.name for n in walk(eq.body) if isinstance(n, Idx)}
     return (
         eq.reduce is None and eq.at is None and isinstance(eq.body, Apply)
-        and used == {i.name for i in eq.indices} and eq.target not in eq.sources
+        and index_names(eq.body) == {i.name for i in eq.indices} and eq.target not in eq.sources
         and eq.body.fn not in ("stop", "neg", "select")
     )  # fmt: skip
 
 
 def _skeleton(expr: Expr) -> tuple:
     """What two expressions must share to be equal up to their indices; cheap to compare."""
-    tensors = sorted({n.tensor for n in walk(expr) if isinstance(n, Read)})
+    tensors = sorted({read.tensor for read in reads(expr)})
     fn = expr.fn if isinstance(expr, Apply) else ""
     return (fn, expr.dtype, *tensors)
 

@@ -6,9 +6,10 @@ when bodies are built (`scalar.call`); this pass only looks across equations.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 
 from ..ir import (
+    Apply,
     Const,
     Equation,
     Expr,
@@ -59,7 +60,7 @@ def forward_copies(system: System) -> System:
             node = fresh
         return node
 
-    return system.replace(equations=tuple(_mapped(eq, change) for eq in system.equations))
+    return system.replace(equations=tuple(_mapped(eq, change, copies) for eq in system.equations))
 
 
 def _through(read: Read, copy: Equation, tensors: Mapping[str, Tensor]) -> Expr | None:
@@ -113,7 +114,7 @@ def _renamed(system: System, old: str, copy: Equation) -> System:
     for eq in system.equations:
         if eq is copy:
             continue
-        eq = _mapped(eq, change)
+        eq = _mapped(eq, change, (old,))
         equations.append(_retarget(eq, new) if eq.target == old else eq)
     tensors = {n: t for n, t in system.tensors.items() if n != old}
     return system.replace(equations=tuple(equations), tensors=tensors)
@@ -123,7 +124,10 @@ def _retarget(eq: Equation, target: str) -> Equation:
     return Equation(target, eq.indices, eq.body, eq.reduce, eq.over, eq.at, eq.span)
 
 
-def _mapped(eq: Equation, change) -> Equation:
+def _mapped(eq: Equation, change: Callable[[Expr], Expr | None], read: Container[str]) -> Equation:
+    """The equation with reads of the tensors in `read` changed."""
+    if not any(name in read for name in eq.sources):
+        return eq
     body = rewrite(eq.body, change)
     at = None if eq.at is None else tuple(rewrite(e, change) for e in eq.at)
     if body is eq.body and at == eq.at:
@@ -137,7 +141,7 @@ def _mapped(eq: Equation, change) -> Equation:
 def share_equal(system: System) -> System:
     """Two equations that differ only in their names are one."""
     roots = set(system.roots)
-    first: dict[tuple, str] = {}
+    alike: dict[tuple, list[Equation]] = {}  # those kept, by what can be compared at once
     same: dict[str, str] = {}
 
     def change(node: Expr) -> Expr | None:
@@ -147,25 +151,34 @@ def share_equal(system: System) -> System:
 
     kept = []
     for eq in system.equations:
-        eq = _mapped(eq, change) if same else eq
-        key = _shape_of_equation(eq)
-        if key in first and eq.target not in roots and not is_recurrent([eq]):
-            same[eq.target] = first[key]
+        eq = _mapped(eq, change, same)
+        others = alike.setdefault(_outline(eq), [])
+        first = None
+        if others and eq.target not in roots and not is_recurrent([eq]):
+            own = _shape_of_equation(eq)
+            first = next((o for o in others if _shape_of_equation(o) == own), None)
+        if first is not None:
+            same[eq.target] = first.target
         else:
-            first.setdefault(key, eq.target)
+            others.append(eq)
             kept.append(eq)
     if not same:
         return system
-    kept = [_mapped(eq, change) for eq in kept]
-    return system.replace(equations=tuple(kept))
+    return system.replace(equations=tuple(_mapped(eq, change, same) for eq in kept))
+
+
+def _outline(eq: Equation) -> tuple:
+    """What equal equations share, whatever their indices are called."""
+    fn = eq.body.fn if isinstance(eq.body, Apply) else None
+    sizes = tuple(i.size for i in eq.indices), tuple(i.size for i in eq.over)
+    return (*sizes, eq.reduce, fn, eq.body.dtype, *eq.sources)
 
 
 def _shape_of_equation(eq: Equation) -> tuple:
-    """What an equation is, whatever its indices are called."""
+    """The equation with numbers for the names of its indices; the outline is left out."""
     numbered = {i.name: Idx(f"#{n}") for n, i in enumerate(eq.domain)}
     at = None if eq.at is None else tuple(substitute(e, numbered) for e in eq.at)
-    sizes = tuple(i.size for i in eq.indices), tuple(i.size for i in eq.over)
-    return (*sizes, eq.reduce, substitute(eq.body, numbered), at)
+    return substitute(eq.body, numbered), at
 
 
 # --- what nobody reads -------------------------------------------------------------------------

@@ -85,6 +85,8 @@ class Interfaces(Builtins):
         if parameter.type is None or isinstance(value, Poison | str):
             return value
         array = lift(value, self.float_type)
+        if is_static(value) and parameter.default is not None and parameter.type.shape is not None:
+            array = self.filled(parameter.type, array, inner, parameter.name)
         wanted = parameter.type.dtype
         if parameter.type.shape is not None:
             self.unify(parameter, array.shape, inner, span)
@@ -103,6 +105,13 @@ class Interfaces(Builtins):
                 "comes from" if span.text.isidentifier() else "",
             )  # fmt: skip
         return array
+
+    def filled(self, type: s.Type, number: Array, inner: Scope, name: str) -> Array:
+        """A number for an input whose default is one: it fills the declared shape."""
+        shape, items = self.shape(type, inner, f"`{name}`"), type.shape or ()
+        outer = len(shape) - sum(not isinstance(i, s.Ellipsis_) for i in items)
+        axes = ("b",) * outer + self.fresh_axes(shape[outer:])
+        return Array(shape, lambda places, outside: number.scalar(), axes, hint=name)
 
     def input_name(self, parameter: s.Parameter) -> str:
         """The input `label` of `cross_entropy`, as messages call it."""

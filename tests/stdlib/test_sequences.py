@@ -35,7 +35,7 @@ LENGTHS = np.array([3, 5])
 def run(t, module, weights, *inputs, **options):
     """A module's first result, with the given parameters in place of its own."""
     found = t.func.functional_call(module.double(), weights, inputs, options)
-    return found[0] if isinstance(found, tuple) else found
+    return found[0] if type(found) is tuple else found  # a packed sequence is one, too
 
 
 def rows(w):
@@ -44,7 +44,8 @@ def rows(w):
 
 
 def recurrent(kind, units, layers=(("", "_l0"),), **options):
-    """`layers` are pairs of our prefix and PyTorch's suffix."""
+    """`layers` are pairs of our prefix and PyTorch's suffix. Inputs called `h0`, `c0` and `length`
+    are PyTorch's first states, and lengths of sequences that it packs."""
 
     def reference(t, v):
         names, weights = vars(v), {}
@@ -56,7 +57,14 @@ def recurrent(kind, units, layers=(("", "_l0"),), **options):
                         f"weight_hh{suffix}": rows(names[f"{prefix}U"]), 
                         f"bias_hh{suffix}": other}  # fmt: skip
         module = getattr(t.nn, kind)(v.x.shape[-1], units, batch_first=True, **options)
-        return run(t, module, weights, v.x)
+        starts = [names[n][None] for n in ("h0", "c0") if n in names]
+        start = (tuple(starts) if kind == "LSTM" else starts[0],) if starts else ()
+        if "length" not in names:
+            return run(t, module, weights, v.x, *start)
+        tools = t.nn.utils.rnn
+        packed = tools.pack_padded_sequence(v.x, v.length, batch_first=True, enforce_sorted=False)
+        found = run(t, module, weights, packed, *start)
+        return tools.pad_packed_sequence(found, batch_first=True, total_length=v.x.shape[1])[0]
 
     return reference
 
@@ -73,6 +81,25 @@ def stacked(kind):
 
 def backwards(reference):
     return lambda t, v: reference(t, SimpleNamespace(**{**vars(v), "x": v.x.flip(1)})).flip(1)
+
+
+def read_backwards(kind):
+    """A recurrent layer over each sequence from its own end, alone; behind it is h0."""
+
+    def reference(t, v):
+        found = []
+        for n, count in enumerate(v.length):
+            own = {k: x[n : n + 1] for k, x in vars(v).items() if k in ("h0", "c0")}
+            x = v.x[n : n + 1, :count].flip(1)
+            y = recurrent(kind, 4)(t, SimpleNamespace(**{**weights_of(v), **own, "x": x})).flip(1)
+            found.append(t.cat([y[0], v.h0[n].expand(v.x.shape[1] - count, -1)]))
+        return t.stack(found)
+
+    return reference
+
+
+def weights_of(v):
+    return {n: x for n, x in vars(v).items() if n in ("W", "U", "b", "c")}
 
 
 def cells(t, v):
@@ -223,6 +250,7 @@ SPOKEN = {
 }
 LENGTH, MEMORY = {"length": "i32[2]"}, {"memory": "f32[2, 4, 6]"}
 GIVEN = {"length": LENGTHS}
+H0, C0 = {"h0": "f32[2, 4]"}, {"c0": "f32[2, 4]"}
 LABELS = {"label": np.array([[0, 3, 5, 1, 1], [2, 2, 4, 0, 5]]), **GIVEN}
 ABSENT = {"label": np.where(np.arange(5) < LENGTHS[:, None], LABELS["label"], -100)}
 FOUR = {"length": np.array([2, 4])}
@@ -240,6 +268,20 @@ CASES = [
     Case("GRU", "x |> GRU(4)", X, recurrent("GRU", 4)),
     Case("GRU reverse", "x |> GRU(4, reverse = true)", X, backwards(recurrent("GRU", 4))),
     *(Case(f"Bi{k}", f"x |> Bi{k}(4)", X, both(k)) for k in ("RNN", "LSTM", "GRU")),
+    *(Case(f"Bi{k}, lengths", f"x |> Bi{k}(4)(length)", X | LENGTH, both(k), GIVEN)
+      for k in ("RNN", "LSTM", "GRU")),
+    *(Case(f"{k} from a state", f"{k}(4)(x, h0)", X | H0, recurrent(k, 4)) for k in ("RNN", "GRU")),
+    *(Case(f"{k} with lengths", f"{k}(4)(x, length = length)", X | LENGTH, recurrent(k, 4), GIVEN)
+      for k in ("RNN", "GRU")),
+    *(Case(f"{k} reverse from a state, lengths",
+           f"{k}(4, reverse = true)(x, h0, length)", X | H0 | LENGTH, read_backwards(k), GIVEN)
+      for k in ("RNN", "GRU")),
+    Case("LSTM from a state", "LSTM(4)(x, h0, c0) |> relu", X | H0 | C0,
+         lambda t, v: recurrent("LSTM", 4)(t, v).relu()),
+    Case("LSTM with lengths", "LSTM(4)(x, length = length) |> relu", X | LENGTH,
+         lambda t, v: recurrent("LSTM", 4)(t, v).relu(), GIVEN),
+    Case("LSTM reverse from a state, lengths", "LSTM(4, reverse = true)(x, h0, c0, length) |> relu",
+         X | H0 | C0 | LENGTH, lambda t, v: read_backwards("LSTM")(t, v).relu(), GIVEN),
     *(Case(f"Stacked{k}", f"x |> Stacked{k}(4, 3)", X, stacked(k)) for k in ("RNN", "LSTM", "GRU")),
 
     Case("Attention", "x |> Attention(3)", X, attention()),
@@ -381,7 +423,7 @@ def test_a_fully_masked_row_is_zero_and_so_are_its_gradients():
     "y",
     ["x |> Attention(3)(length)", "x |> TransformerBlock(3, 8)(length)",
      "masked_cross_entropy(x, label, length)", "masked_accuracy(x, label, length)",
-     "mean_pool(x, length)"],
+     "x |> BiGRU(3)(length)", "mean_pool(x, length)"],
 )  # fmt: skip
 def test_padding_changes_nothing(y):
     """Of a whole number of sequences; what stands behind them is seen in nothing but itself."""

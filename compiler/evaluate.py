@@ -79,7 +79,7 @@ def _run(eq: Equation, system: System, arrays: Arrays, fixed: Mapping[str, int] 
     """One equation over its whole domain, or with some output indices fixed to one value."""
     tensor = system.tensors[eq.target]
     dtype = NUMPY[tensor.dtype]
-    grid = _Grid(eq, system, arrays, fixed)
+    grid = Grid(eq, system, arrays, fixed)
     if eq.at is not None:
         total: np.ndarray = np.zeros(tensor.shape, dtype)
         places = tuple(grid.full(e) for e in eq.at)
@@ -103,7 +103,7 @@ def _run(eq: Equation, system: System, arrays: Arrays, fixed: Mapping[str, int] 
         arrays[eq.target] = result
 
 
-class _Grid:
+class Grid:
     """Values over a domain: arrays with one axis per index, of extent 1 where it does not matter.
 
     With `fixed`, the whole recurrence domain is still used for bounds, but an index has one value.

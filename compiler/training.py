@@ -16,7 +16,8 @@ from ..dsl.names import walk
 from .elaborate.builder import Abort, Application, Scope
 from .elaborate.values import Array, Static, Value, is_static, lift, of_scalar, of_tensor
 from .initialise import initial_system
-from .ir import System
+from .ir import Idx, Read, System
+from .nonfinite import carries
 from .passes.commute import commute
 from .passes.differentiate import differentiate, in_order
 from .passes.simplify import simplify
@@ -372,3 +373,18 @@ class TrainingWork(ModelWork):
         if "p'" not in inner.names:
             raise self.error("E0209", f"optimizer `{optimizer.name}` never assigns `p'`",
                              optimizer.name_span)  # fmt: skip
+        self.expose(parameter, gradient)
+
+    def expose(self, parameter: str, gradient: str) -> None:
+        """Where a gradient is not finite, something must be so after the step. Optimizers see to
+        that by themselves, unless a gradient is cut at a limit or only its sign is taken: then it
+        becomes the parameter's next value."""
+        definition = {eq.target: eq for eq in self.equations}
+        own = [n for n in self.updates.values() if n.startswith(f"{parameter}_")]
+        following = self.updates[parameter]
+        if any(carries(definition, name, gradient) for name in (following, *own)):
+            return
+        place, eq = next((n, eq) for n, eq in enumerate(self.equations) if eq.target == following)
+        index = tuple(Idx(i.name) for i in eq.indices)
+        g = Read(gradient, index, None, self.tensors[gradient].dtype)
+        self.equations[place] = eq.with_body(call("select", call("is_finite", g), eq.body, g))

@@ -10,10 +10,13 @@ from .data.errors import DataError as RunError
 RUN_ERRORS: list[RunError] = [
     RunError(
         "E0701",
-        "the loss is not a number",
-        "The loss became infinite or not a number. The run stops before these weights are saved; "
-        "what was saved before stays. A smaller learning rate, clipping (`clip = clip_norm(1.0)`) "
-        "or scaled inputs are the usual remedies.",
+        "a value is not finite",
+        "The loss, a gradient or the next value of a parameter or state became infinite or not a "
+        "number. The step is undone: the weights are those before it, and what was saved stays. "
+        "The message names the equation where the value was born and its first place there; "
+        "`nnc debug RUN` takes the step again. A smaller learning rate, clipping (`clip = "
+        "clip_norm(1.0)`), scaled inputs, or a small number under a root, a logarithm or a "
+        "division are the usual remedies.",
         "`optimizer = sgd(lr = 1000)`.",
     ),
     RunError(

@@ -63,6 +63,12 @@ class Job:
             self.folder.write_metrics(self.records)
             self.save_place()
 
+    def step_back_to(self, step: int) -> None:
+        """The steps of this epoch after that one have been undone."""
+        here = self.position
+        here.batch -= here.step - step
+        here.step = step
+
     def keep(self, epoch: int) -> None:
         """The current weights are the ones to keep."""
         self.best = self.executor.weights()

@@ -13,37 +13,41 @@ from math import isfinite
 
 import numpy as np
 
-from ..dsl.diagnostics import fail
 from .executor import Executor, evaluation_batch
 from .feeding import Examples, batches, epoch_order
+from .guard import Guard
 from .job import Job
-from .metrics import Means, Record, number
+from .metrics import Means, Record
 from .progress import Listener
 
 INTERRUPTED = "interrupted"
 
 
 def train(job: Job, listener: Listener, interrupted: Callable[[], bool]) -> str:
-    """Train until the job says stop; returns why. UserError E0701 if the loss is not a number.
+    """Train until the job says stop; returns why. UserError E0701 if a value is not finite.
 
     `interrupted` is asked after every step; when it says yes, the place is saved and training ends.
     """
     settings, here = job.settings, job.position
+    guard = Guard(job)
     while not (reason := reason_to_stop(job)):
         began = time.perf_counter() - here.seconds
         order = epoch_order(job.training.rows, settings.seed, here.epoch, settings.shuffle)
         count = -(-len(order) // settings.batch)
         left = None if settings.steps is None else settings.steps - here.step
         for rows in islice(batches(order, settings.batch, here.batch), left):
-            loss = take_step(job, rows)
+            loss = take_step(job, guard, rows)
             listener.step(here.epoch, here.batch, count, loss)
             if interrupted():
+                guard.check()
                 here.seconds = time.perf_counter() - began
                 job.save_place()
                 return INTERRUPTED
             if settings.checkpoint_steps and here.step % settings.checkpoint_steps == 0:
+                guard.check()
                 here.seconds = time.perf_counter() - began
                 job.save_place()
+        guard.check()
         values = here.means.means()
         for name in ("validation", "test"):
             if name in job.parts:
@@ -54,19 +58,17 @@ def train(job: Job, listener: Listener, interrupted: Callable[[], bool]) -> str:
     return reason
 
 
-def take_step(job: Job, rows: np.ndarray) -> float:
+def take_step(job: Job, guard: Guard, rows: np.ndarray) -> float:
     """One training step on these rows; the loss before it."""
     here = job.position
     program = job.executor.training(len(rows))
+    guard.before(here.step + 1, here.epoch, rows)
     values = program.run(job.training, rows, here.step + 1)
     loss = values["loss"]
-    if not isfinite(loss):
-        raise fail("E0701", f"the loss became {number(loss)} in step {here.step + 1} (epoch "
-                   f"{here.epoch})", job.loss_span,
-                   help="a smaller learning rate or `clip = clip_norm(1.0)` may keep it finite"
-                   )  # fmt: skip
     here.step += 1
     here.batch += 1
+    if not isfinite(loss):
+        guard.check(loss)
     here.means.add(values, len(rows))
     return loss
 

@@ -142,7 +142,8 @@ def test_a_bad_gradient_that_the_loss_never_shows(interval, monkeypatch):
 def test_neither_clipping_nor_a_sign_hides_a_gradient(optimizer, clip):
     rows = np.ones((24, 3))
     rows[9, 2] = 2e-38  # the value is finite there, the slope is not
-    text = edge("1e15 * a ^ 0.1", f"{optimizer}(lr = 0)").replace("    batch ", f"    {clip}\n    batch ")
+    text = edge("1e15 * a ^ 0.1", f"{optimizer}(lr = 0)")
+    text = text.replace("    batch ", f"    {clip}\n    batch ")
     text += "\noptimizer signs(lr) {\n    p' = p - lr*sign(g)\n}\n"
     found = stopped(job_of(text, rows))
     assert "the gradient of `w[2]` became" in found.message and "step 3" in found.message

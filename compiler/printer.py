@@ -59,6 +59,8 @@ def _firm(expr: Expr, least: int = 0) -> str:
 
 
 def _apply(fn: str, args: tuple[Expr, ...]) -> tuple[str, int]:
+    if fn == "mul" and args[0] is args[1]:
+        return f"{expr_text(args[0], _PRECEDENCE['pow'] + 1)}^2", _PRECEDENCE["pow"]
     binding = _PRECEDENCE.get(fn, _ATOM)
     symbol = TABLE[fn].symbol
     if fn == "select":

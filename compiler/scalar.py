@@ -282,6 +282,8 @@ def _simplify(fn: str, x: tuple[Expr, ...], dtype: str) -> Expr | None:
                 return call("sub", x[0], literal(-x[1].value, dtype))
             if isinstance(x[1], Apply) and x[1].fn == "neg":
                 return call("sub", x[0], x[1].args[0])
+            if x[0] is x[1] and is_float(dtype):
+                return call("mul", literal(2.0, dtype), x[0])
             return _collect(fn, x, dtype)
         case "sub":
             if _is(x[1], 0):
@@ -366,6 +368,8 @@ def _simplify_product(x: tuple[Expr, ...], dtype: str) -> Expr | None:
             return call("neg", b)
         if isinstance(a, Const) and isinstance(b, Apply) and b.fn == "neg":
             return call("mul", literal(-a.value, dtype), b.args[0])
+        if _is(a, 2) and isinstance(b, Apply) and b.fn == "mul" and isinstance(b.args[0], Const):
+            return call("mul", literal(2 * b.args[0].value, dtype), b.args[1])  # exact
         # a select of 1 and 0 (a derivative's bracket) times b is a select of b and 0
         if isinstance(a, Apply) and a.fn == "select":
             yes, no = a.args[1:]

@@ -13,10 +13,12 @@ attains it. Nothing here knows layers; backward equations go through the same pa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ..ir import (
+    REDUCTIONS,
     Apply,
     Const,
     Equation,
@@ -98,8 +100,12 @@ def _differentiable(eq: Equation) -> set[str]:
 ShapeOf = Callable[[str], tuple[int, ...]]
 
 
-def adjoints(body: Expr, seed: Expr, shape_of: ShapeOf) -> dict[Read, Expr]:
-    """seed * d body / d read, for every read in the body: one sweep from the root to the leaves."""
+def adjoints(
+    body: Expr, seed: Expr, shape_of: ShapeOf, value: Expr | None = None
+) -> dict[Read, Expr]:
+    """seed * d body / d read, for every read in the body: one sweep from the root to the leaves.
+
+    Derivatives that speak of the body's own value, such as 1 - tanh(a)^2, say `value` instead."""
     total: dict[Expr, Expr] = {body: seed}
     result: dict[Read, Expr] = {}
     for node in reversed(list(walk(body))):
@@ -115,7 +121,8 @@ def adjoints(body: Expr, seed: Expr, shape_of: ShapeOf) -> dict[Read, Expr]:
             rule = TABLE[node.fn].derivative
             if rule is None:
                 continue
-            for child, factor in zip(node.args, rule(node.args, node), strict=False):
+            own = value if node is body and value is not None else node
+            for child, factor in zip(node.args, rule(node.args, own), strict=False):
                 if factor is not None and is_float(child.dtype):
                     _add(total, child, cast(call("mul", adjoint, factor), child.dtype))
     return result
@@ -134,6 +141,10 @@ def outside(read: Read, shape: tuple[int, ...]) -> Expr:
     return result
 
 
+_NESTED = re.compile(rf"_({'|'.join((*REDUCTIONS, 'mean'))})(_\d+)?$")
+Part = tuple[str, Contribution]  # and the tensor through which it comes
+
+
 @dataclass
 class _Backward:
     """Collects what every equation contributes to the adjoints of the tensors it reads."""
@@ -145,19 +156,25 @@ class _Backward:
     def __post_init__(self) -> None:
         self.tensors: dict[str, Tensor] = dict(self.system.tensors)
         self.equations: list[Equation] = list(self.system.equations)
-        self.parts: dict[str, list[Contribution]] = {}
+        self.parts: dict[str, list[Part]] = {}
 
     def visit(self, eq: Equation) -> None:
         """What one equation adds to the adjoints of what it reads."""
-        seed = self.seed(eq)
-        for read, adjoint in adjoints(eq.body, seed, self.shape_of).items():
+        found = adjoints(eq.body, self.seed(eq), self.shape_of, self.value(eq))
+        for read, adjoint in found.items():
             if read.tensor not in self.needed:
                 continue
             if isinstance(adjoint, Const) and adjoint.value == 0:
                 continue
             shape = self.system.tensors[read.tensor].shape
             part = scatter(eq, read, adjoint, shape, self.shape_of)
-            self.parts.setdefault(read.tensor, []).append(part)
+            self.parts.setdefault(read.tensor, []).append((eq.target, part))
+
+    def value(self, eq: Equation) -> Expr | None:
+        """The value of the equation's body, where it is stored."""
+        if eq.reduce or eq.at is not None:
+            return None
+        return Read(eq.target, tuple(Idx(i.name) for i in eq.indices), None, eq.body.dtype)
 
     def shape_of(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor or of a gradient that is still to be made."""
@@ -212,28 +229,50 @@ class _Backward:
         for name in list(self.parts):
             self.combine(name, self.parts[name])
 
-    def combine(self, name: str, parts: list[Contribution]) -> None:
+    def combine(self, name: str, parts: list[Part]) -> None:
         """d_x as one equation: the parts without a sum of their own are added in place."""
         dtype, shape = self.system.tensors[name].dtype, self.system.tensors[name].shape
         if len(parts) == 1:
-            self.add(parts[0].equation(f"d_{name}"), shape, dtype)
+            self.add(parts[0][1].equation(f"d_{name}"), shape, dtype)
             return
-        indices = _named_apart(parts, shape)
+        indices = _named_apart([part for _, part in parts], shape)
         places = tuple(Idx(i.name) for i in indices)
         total: Expr = literal(0.0, dtype)
-        for number, part in enumerate(parts, 1):
+        for through, part in parts:
             if part.over or part.at is not None:
-                own: Expr = Read(f"d_{name}_part{number}", places, None, dtype)
-                self.add(part.equation(f"d_{name}_part{number}"), shape, dtype)
+                own_name = self.via(name, through)
+                own: Expr = Read(own_name, places, None, dtype)
+                self.add(part.equation(own_name), shape, dtype)
             else:
                 olds = (old.name for old in part.indices)
                 own = substitute(part.body, dict(zip(olds, places, strict=True)))
             total = call("add", total, own)
-        self.add(Equation(f"d_{name}", indices, total, span=parts[0].span), shape, dtype)
+        span = parts[0][1].span
+        self.add(Equation(f"d_{name}", indices, total, span=span), shape, dtype)
+
+    def via(self, name: str, through: str) -> str:
+        """d_x_via_y: what the gradient of y adds to that of x, said without the layer twice."""
+        *layers, _ = name.split("_")
+        *others, last = self.written(through).split("_")
+        shared = next((n for n, (a, b) in enumerate(zip(layers, others, strict=False)) if a != b),
+                      min(len(layers), len(others)))  # fmt: skip
+        full = f"d_{name}_via_{'_'.join([*others[shared:], last])}"
+        number = next(n for n in range(1, 10**6) if _numbered(full, n) not in self.tensors)
+        return _numbered(full, number)
+
+    def written(self, name: str) -> str:
+        """The equation of the source that a nested reduction, such as `a_sum`, is part of."""
+        base = _NESTED.sub("", name)
+        whole = self.system.definition.get(base)
+        return base if whole is not None and name in whole.sources else name
 
     def add(self, eq: Equation, shape: tuple[int, ...], dtype: str) -> None:
         self.tensors[eq.target] = Tensor(eq.target, shape, dtype, "temp", "", eq.span)
         self.equations.append(eq)
+
+
+def _numbered(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}_{number}"
 
 
 def _named_apart(parts: list[Contribution], shape: tuple[int, ...]) -> tuple[Index, ...]:

@@ -272,7 +272,23 @@ class _Solver:
             guard = rewrite(simplify_index(guard, self.sizes), self.guarded)
             condition = call("and", condition, guard)
         body = call("select", condition, body, literal(0.0, body.dtype))
+        names = self.kept_names(read)
+        body = substitute(body, {old: Idx(new) for old, new in names.items()})
+        indices = tuple(Index(names.get(i.name, i.name), i.size) for i in indices)
         return Contribution(indices, body, over, None, self.eq.span)
+
+    def kept_names(self, read: Read) -> dict[str, str]:
+        """What new indices are called after all: `t` where x[t - 1] was read, as t is free now."""
+        found: dict[str, str] = {}
+        for axis, expr in enumerate(read.index):
+            atoms = list(affine(expr).coefficients.items())
+            own = self.own(axis).name
+            if len(atoms) != 1 or atoms[0][1] != 1 or not isinstance(atoms[0][0], Idx):
+                continue
+            old = atoms[0][0].name
+            if old in self.known and old not in found.values() and own not in self.eq.sizes:
+                found[own] = old
+        return found
 
     def is_silent(self, adjoint: Expr, name: str) -> bool:
         """Whether the adjoint is zero by itself where the index is outside its range, because a

@@ -528,9 +528,9 @@ def products(kernels) -> list[str]:
 
 
 @pytest.mark.parametrize("layer, forward, backward, maps", [
-    ("RNN(4)",  "rnn1_h_sum", "d_rnn1_h_part2",  (0, 1)),
-    ("LSTM(4)", "lstm1_z_sum", "d_lstm1_h_part2", (4, 1)),
-    ("GRU(4)",  "gru1_z", "d_gru1_h_part3", (2, 1)),
+    ("RNN(4)",  "rnn1_h_sum", "d_rnn1_h_via_h",  (0, 1)),
+    ("LSTM(4)", "lstm1_z_sum", "d_lstm1_h_via_z", (4, 1)),
+    ("GRU(4)",  "gru1_z", "d_gru1_h_via_z", (2, 1)),
 ])  # fmt: skip
 def test_only_the_recurrent_product_is_inside_the_loops(layer, forward, backward, maps):
     found = list(scans(training_plan(layer, 6).items))

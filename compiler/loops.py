@@ -53,7 +53,9 @@ class Access:
     """Where a read finds its element: `offset` elements from the start of the tensor.
 
     `checks` are the (expression, size) not proven to satisfy 0 <= expression < size; where one
-    fails the value is `other`, and memory is not touched.
+    fails the value is `other`, and memory is not touched. `turned` names an index that runs through
+    neighbouring elements while the vector runs across them: where all its copies are in the tile,
+    square blocks are loaded and turned in registers.
     """
 
     tensor: str
@@ -61,6 +63,7 @@ class Access:
     offset: Affine
     checks: tuple[tuple[Affine, int], ...] = ()
     other: Expr | None = None
+    turned: str = ""
 
     @property
     def atoms(self) -> Iterator[Expr]:

@@ -23,7 +23,7 @@ PASSES = (
     ("inline", inline),  #         cheap values are computed where they are read
     ("time first", time_first),  # a step of a recurrence lies together
     ("tidy", simplify),  #         what the passes above left over
-    ("turn weights", turn_weights),  # what every step of a recurrence reads lies in its vectors
+    ("turn weights", turn_weights),  # what products read lies in their vectors
 )
 
 

@@ -220,6 +220,8 @@ class Addresses:
         if offset.stride == 1 and not offset.irregular:
             pointer = self.pointer(access, offset, shared)
             loaded = self._vector_load(pointer, access.dtype, self.mask(by_lane))
+        elif access.turned:
+            loaded = self._turned(access, offset)
         else:
             loaded = self._gather(access, offset, self.mask(condition))
         loaded = self._from_memory(self.wide, access.dtype, loaded)
@@ -228,6 +230,20 @@ class Addresses:
         assert access.other is not None
         other = self.body.vector(access.other)
         return self.wide.select(access.dtype, condition, loaded, other)
+
+    def _turned(self, access: Access, offset: Offset) -> str:
+        """One vector of a block that is loaded along memory and turned in registers. Every copy of
+        the tile asks for the whole block, and the emitter writes it once."""
+        first, count = self.body.blocks[access.turned]
+        row = self.body.places[access.turned].offset - first
+        mask = "" if count == self.nest.lanes else _first_lanes(count, self.nest.lanes)
+        block = []
+        for lane in range(self.body.valid):
+            start = Offset(offset.terms, offset.constant - row + lane * offset.stride,
+                           offset.step, 0, "")  # fmt: skip
+            block.append(self._vector_load(self.pointer(access, start), access.dtype, mask))
+        unused = [self.wide.constant(0, access.dtype)] * (self.nest.lanes - len(block))
+        return turn(self.e, self.wide.type(access.dtype), block + unused)[row]
 
     def _all(self, a: str, b: str) -> str:
         """Both masks, either of which may be absent."""
@@ -255,7 +271,7 @@ class Addresses:
         valid, lanes = self.body.valid, self.nest.lanes
         if valid == lanes:
             return also
-        ends = "<" + ", ".join(f"i1 {int(k < valid)}" for k in range(lanes)) + ">"
+        ends = _first_lanes(valid, lanes)
         return self.wide.op("and", "bool", also, ends) if also else ends
 
     def _scalar_load(self, pointer: str, dtype: str, op: Op | None = None) -> str:
@@ -359,3 +375,29 @@ class Addresses:
         old = self._from_memory(a, dtype, old)
         new = self.body.spread(value, dtype) if offset.in_lanes else value.name
         self.store(access.tensor, dtype, access.offset, Value(add(a, dtype, old, new), a.lanes > 1))
+
+
+def _first_lanes(count: int, lanes: int) -> str:
+    """The mask of that many lanes."""
+    return "<" + ", ".join(f"i1 {int(k < count)}" for k in range(lanes)) + ">"
+
+
+def turn(e: Emitter, type: str, rows: list[str]) -> list[str]:
+    """The columns of a square block of vectors, by exchanging larger and larger parts of rows."""
+    lanes, distance = len(rows), 1
+    while distance < lanes:
+        low = [k + (lanes - distance if k & distance else 0) for k in range(lanes)]
+        high = [k + (lanes if k & distance else distance) for k in range(lanes)]
+        after = list(rows)
+        for k in range(lanes):
+            if not k & distance:
+                pair = rows[k], rows[k + distance]
+                after[k], after[k + distance] = (_shuffled(e, type, *pair, p) for p in (low, high))
+        rows, distance = after, 2 * distance
+    return rows
+
+
+def _shuffled(e: Emitter, type: str, a: str, b: str, lanes: list[int]) -> str:
+    pick = ", ".join(f"i32 {k}" for k in lanes)
+    return e.op(f"shufflevector {type} {{0}}, {type} {{1}}, <{len(lanes)} x i32> <{pick}>",
+                a, b, type=type)  # fmt: skip

@@ -26,6 +26,7 @@ class Body:
         self.wide = Arithmetic(e, nest.lanes)
         self.addresses = Addresses(e, nest, bases, self)
         self.places: dict[str, Place] = {}
+        self.blocks: dict[str, tuple[int, int]] = {}  # first copy and number of copies of an index
         self.valid = nest.lanes  # lanes that count at this copy
         self.results: dict[str, Value] = {}  # targets of the nest that are in registers
         self._values: dict[tuple, Value] = {}

@@ -103,6 +103,7 @@ class _Writer:
 
     def _inside(self, step: _Step, rest: Sequence[Loop]) -> None:
         self.steps[step.loop.index.name] = step
+        self.body.blocks[step.loop.index.name] = step.offset, step.segment.tile
         self.outer(rest)
         del self.steps[step.loop.index.name]
 

@@ -3,13 +3,14 @@
 In: a system. Out: an equal one in which the tensors of a recurrence, and those that it reads step
 by step, have the stepping index as their first dimension. A step then works on one block of memory
 instead of on rows that are a whole sequence apart, and the sums over time and batch that follow it
-run over one long index. And a weight that every step reads across its rows is turned once, before
-the steps, so that its vectors lie in memory.
+run over one long index. And what a product reads across its rows, such as a weight on the way
+back, is turned once, before the product, so that its vectors lie in memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 
 from ..affine import affine
 from ..ir import (
@@ -21,11 +22,15 @@ from ..ir import (
     System,
     Tensor,
     components,
+    index_names,
     is_recurrent,
     rewrite,
 )
 from ..recurrence import Loop, plan_recurrence
 from .differentiate import in_order
+from .tile import ACROSS
+
+TURNING = 4  # cycles to turn one element, most of them spent waiting for memory
 
 
 def time_first(system: System) -> System:
@@ -55,50 +60,63 @@ def time_first(system: System) -> System:
 
 
 def turn_weights(system: System) -> System:
-    """Copies of what a recurrence's products read at every step, with the last index of the
-    product as their last dimension."""
+    """Copies of what products read across memory, with the last index of the product as their last
+    dimension; equal copies are made once."""
+    turned: dict[tuple[str, int], Tensor] = {}
+    equations: list[Equation] = []
     for component in components(system.equations):
-        if not is_recurrent(component):
-            continue
-        inside = {eq.target for eq in component}
-        for eq, step in _steps(plan_recurrence(component)):
-            for read in eq.reads:
-                axis = _turnable(eq, read, step, inside)
-                if axis is not None:
-                    return turn_weights(_turned(system, eq, read, axis))
-    return system
+        inside = {eq.target for eq in component} if is_recurrent(component) else set()
+        for eq in component:
+            found = _turnable(eq, inside, system)
+            equations.append(eq if found is None else _reading_turned(eq, *found, turned, system))
+    copies = [_copy(system.tensors[name], axis, copy) for (name, axis), copy in turned.items()]
+    if not copies:
+        return system
+    tensors = {**system.tensors, **{copy.name: copy for copy in turned.values()}}
+    return in_order(system.replace(tensors=tensors, equations=(*equations, *copies)))
 
 
-def _turnable(eq: Equation, read: Read, step: str, inside: set[str]) -> int | None:
-    """The dimension to move last, if the read is of something that does not step and runs across
-    memory along the last index of the sum's result."""
-    plain = [e.name for e in read.index if isinstance(e, Idx)]
-    if eq.reduce != "sum" or len(plain) != len(read.index) or read.other is not None:
+def _turnable(eq: Equation, inside: set[str], system: System) -> tuple[Read, int] | None:
+    """The one read that runs along the last index of a sum's result, if it does so across memory,
+    and the dimension to move last. It is worth its copy where the result has so many elements that
+    adding up the lanes of each would cost more."""
+    if eq.reduce != "sum" or not eq.indices:
         return None
-    last = eq.indices[-1].name
-    lies = any(r.index and r.index[-1] is Idx(last) for r in eq.reads)
-    if lies or read.tensor in inside or step in plain or last not in plain or len(plain) < 2:
+    last = Idx(eq.indices[-1].name)
+    along = [r for r in eq.reads if last.name in index_names(r)]
+    if len(along) != 1 or along[0].tensor in inside:
         return None
-    return plain.index(last)
+    (read,) = along
+    plain = all(isinstance(e, Idx) for e in read.index) and len(set(read.index)) == len(read.index)
+    if not plain or read.other is not None or read.index[-1] is last:
+        return None
+    tensor = system.tensors[read.tensor]
+    results = prod(i.size for i in eq.indices)
+    if results * ACROSS <= tensor.size * TURNING:
+        return None
+    return read, read.index.index(last)
 
 
-def _turned(system: System, eq: Equation, read: Read, axis: int) -> System:
+def _reading_turned(
+    eq: Equation, read: Read, axis: int, turned: dict[tuple[str, int], Tensor], system: System
+) -> Equation:
+    """The equation with that read from a turned copy."""
     source = system.tensors[read.tensor]
-    name = f"{read.tensor}_turned"
-    while name in system.tensors:
-        name += "_"
-    names = [e.name for e in read.index if isinstance(e, Idx)]
-    places = tuple(Idx(n) for n in names)
-    indices = _back(
-        tuple(Index(n, size) for n, size in zip(names, source.shape, strict=True)), axis
-    )
-    copy = Equation(name, indices, Read(source.name, places, None, source.dtype), span=source.span)
-    own = Read(name, _back(places, axis), None, source.dtype)
-    fresh = eq.with_body(rewrite(eq.body, lambda node: own if node is read else None))
-    equations = tuple(fresh if each is eq else each for each in system.equations)
-    shape = tuple(i.size for i in indices)
-    tensors = {**system.tensors, name: Tensor(name, shape, source.dtype, "temp", "", source.span)}
-    return in_order(system.replace(tensors=tensors, equations=(*equations, copy)))
+    copy = turned.get((source.name, axis))
+    if copy is None:
+        name = f"{source.name}_turned"
+        while name in system.tensors or any(name == t.name for t in turned.values()):
+            name += "_"
+        copy = Tensor(name, _back(source.shape, axis), source.dtype, "temp", "", source.span)
+        turned[source.name, axis] = copy
+    own = Read(copy.name, _back(read.index, axis), None, source.dtype)
+    return eq.with_body(rewrite(eq.body, lambda node: own if node is read else None))
+
+
+def _copy(source: Tensor, axis: int, copy: Tensor) -> Equation:
+    indices = tuple(Index(f"i{d}", size) for d, size in enumerate(source.shape))
+    body = Read(source.name, tuple(Idx(i.name) for i in indices), None, source.dtype)
+    return Equation(copy.name, _back(indices, axis), body, span=source.span)
 
 
 def _back(items: tuple, axis: int) -> tuple:

@@ -16,7 +16,7 @@ from ..kernels import Kernel, Plan
 from ..loops import Access, Accumulate, Loop, Nest, Segment, Statement
 from .access import access, linear
 from .merge import Form, accesses, merged, outside_addresses, stores
-from .tile import Clip, Target, Tiling, Work, choose
+from .tile import Clip, Target, Tiling, Work, choose, turned
 
 UNROLLED = 4  # a reduction loop of at most this many steps is unrolled …
 COPIES = 160  # … unless that makes more copies of the body than this
@@ -64,7 +64,7 @@ def lower(kernel: Kernel, plan: Plan, target: Target | None = None) -> Nest:
         body=form.body,
         reduce=work.reduce,
         statements=_statements(form, kernel, plan, places),
-        accesses=_unchecked(found, clips),
+        accesses=_turned(_unchecked(found, clips), tiling),
         sizes=form.sizes,
         lanes=tiling.lanes,
         chains=chains,
@@ -114,6 +114,16 @@ def _unchecked(accesses: Mapping[Read, Access], clips: list[Clip]) -> dict[Read,
     }
 
 
+def _turned(accesses: Mapping[Read, Access], tiling: Tiling) -> dict[Read, Access]:
+    """The accesses, those marked that are turned in registers."""
+    if not tiling.vector:
+        return dict(accesses)
+    return {
+        read: replace(a, turned=turned(a, tiling.vector, tiling.rows, tiling.lanes))
+        for read, a in accesses.items()
+    }
+
+
 def _statements(
     form: Form, kernel: Kernel, plan: Plan, stores: Mapping[str, Affine]
 ) -> tuple[Statement, ...]:
@@ -134,15 +144,17 @@ def _operations(form: Form, anchor: Equation) -> int:
 
 
 def _accumulation_vector(form: Form, into: Access) -> str:
-    """The index that an accumulation may vectorise: the last of its target's, addressed plainly
-    and certainly inside."""
-    if not form.at or not isinstance(form.at[-1], Idx):
-        return ""
-    last = form.at[-1]
-    elsewhere = [*form.at[:-1], *(a for check, _ in into.checks for a in check.coefficients)]
-    if any(last in walk(e) for e in elsewhere):
-        return ""
-    return last.name
+    """The index that an accumulation may vectorise: the one along which its target lies, if that
+    is addressed plainly and certainly inside, so that no two lanes meet."""
+    forms = [into.offset, *(check for check, _ in into.checks)]
+    for index in form.over:
+        own = Idx(index.name)
+        atoms = [a for f in forms for a in f.coefficients if a is not own]
+        checked = any(own in check.coefficients for check, _ in into.checks)
+        apart = own not in {e for a in atoms for e in walk(a)} and not checked
+        if into.offset.coefficients.get(own) == 1 and apart:
+            return index.name
+    return ""
 
 
 # --- loops -------------------------------------------------------------------------------------

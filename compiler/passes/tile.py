@@ -36,6 +36,7 @@ class Target:
 UNIT = 1.0  # neighbouring elements
 SAME = 0.5  # one element for all lanes
 NEAR, FAR = 1.0, 4.0  # each lane of a gather, from the same lines of cache or from one of its own
+TURNED = 6.0  # a vector of a block that is turned in registers: its load and its shuffles
 CHECK = 0.5
 STEP = 1.0  # the loop itself
 ACROSS = 8.0  # cycles to add up the lanes of one vector
@@ -156,7 +157,8 @@ def _outer(work: Work, target: Target, index: Index) -> Iterator[Tiling]:
     others = [i for i in work.outputs if i.name != index.name]
     for vectors in range(1, min(4, blocks) + 1):
         limit = (target.registers - 1) // _registers(work, target) // vectors - 1
-        for rows in _boxes(others, limit, work) if work.reduce else [{}]:
+        boxes = _boxes(others, limit, work) if work.reduce else _blocks(index, work, lanes)
+        for rows in boxes:
             tile = {index.name: _average(blocks, vectors),
                     **{n: _average(_size(others, n), t) for n, t in rows.items()}}  # fmt: skip
             cost = _cycles(work, target, tile, index.name) / (prod(tile.values()) * lanes * useful)
@@ -195,7 +197,8 @@ def _cycles(work: Work, target: Target, tile: Mapping[str, float], vector: str) 
     for clip in clips:
         share *= clip.share
     for access, depends in work.depends:
-        price = _price(access, depends, vector, target, wide)
+        across = turned(access, vector, tile, target.lanes)
+        price = TURNED if across else _price(access, depends, vector, target, wide)
         price += CHECK * sum(check not in clipped for check in access.checks)
         loads += price * prod(size for name, size in tile.items() if name in depends)
     arithmetic = work.operations * copies * wide
@@ -221,6 +224,24 @@ def _pattern(access: Access, depends: frozenset[str], vector: str) -> str:
     if any(vector in index_names(a) for a in atoms):
         return "gather"
     return "unit" if _stride(access.offset, vector) == 1 else "gather"
+
+
+def turned(access: Access, vector: str, tile: Mapping[str, float], lanes: int) -> str:
+    """The index of the tile along which an access that vectors run across has its neighbours."""
+    plain = all(isinstance(a, Idx) for a in access.offset.coefficients)
+    if not plain or access.checks or BYTES[access.dtype] < 4 or _stride(access.offset, vector) < 2:
+        return ""
+    return next((name for name, size in tile.items()
+                 if ALONE <= size <= lanes and _stride(access.offset, name) == 1), "")  # fmt: skip
+
+
+def _blocks(index: Index, work: Work, lanes: int) -> Iterator[dict[str, int]]:
+    """The rows of a map: none, or those of a block in which an access can be turned."""
+    yield {}
+    for row in work.outputs:
+        tile = {row.name: next(_even(row.size, lanes), 1)}
+        if any(turned(a, index.name, tile, lanes) == row.name for a in work.accesses):
+            yield tile
 
 
 def _stride(form: Affine, name: str) -> int:

@@ -38,7 +38,7 @@ def test_time_comes_first_in_a_recurrence() -> None:
 
 
 def test_the_backward_recurrence_reads_a_turned_weight() -> None:
-    before, _ = gradients(system(RECURRENT), "loss", ["x", "W", "U"])
+    before, _ = gradients(system(RECURRENT), "loss", ["W", "U"])
     after = verify(turn_weights(before), "turn weights")
     assert "U_turned" in after.tensors and "W_turned" not in after.tensors
     same(before, after)
@@ -62,3 +62,22 @@ def test_a_product_of_picked_rows_is_taken_once_per_row() -> None:
 def test_a_large_table_is_picked_from_first() -> None:
     before = system(EMBEDDED.replace("E: f32[3, 4]", "E: f32[30, 4]"))
     assert commute(before) is before
+
+
+SHORT = """model M(x: f32[40, 3], W: f32[20, 3]) -> y: f32[40, 20], z: f32[40, 20] {
+    y[b, j] = sum(i) x[b, i]*W[j, i]
+    z[b, j] = sum(i) x[b, i]*x[b, i]*W[j, i]
+}"""
+
+
+def test_short_products_read_one_turned_copy() -> None:
+    before = system(SHORT)
+    after = verify(turn_weights(before), "turn weights")
+    assert len(after.equations) == len(before.equations) + 1
+    assert after.tensors["W_turned"].shape == (3, 20)
+    same(before, after)
+
+
+def test_a_copy_that_few_would_read_is_not_made() -> None:
+    before = system(SHORT.replace("40", "1"))
+    assert turn_weights(before) is before

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .ir import Apply, Const, Expr, Idx, Read, rewrite
+from .ir import Apply, Const, Expr, Idx, Read, is_float, rewrite
 from .scalar import call, literal
 
 
@@ -111,7 +111,7 @@ def _atom_bounds(atom: Expr, sizes: Mapping[str, int]) -> Interval:
         if atom.fn == "select":
             (a, b), (c, d) = (bounds(x, sizes) for x in atom.args[1:])
             return min(a, c), max(b, d)
-        if atom.fn in ("i32", "i64") and atom.args[0].dtype in ("i32", "i64"):
+        if atom.fn in ("i32", "i64") and not is_float(atom.args[0].dtype):
             return bounds(atom.args[0], sizes)
     if atom.dtype == "bool":
         return 0, 1

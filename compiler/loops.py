@@ -87,10 +87,12 @@ class Statement:
 
 @dataclass(frozen=True)
 class Accumulate:
-    """Where an accumulation adds: like an access, but it drops what falls outside."""
+    """Where an accumulation adds: like an access, but it drops what falls outside. Through the
+    `held` innermost loops it adds to the same elements, which stay in registers meanwhile."""
 
     access: Access
     bytes: int  # of the whole target, which starts from zero
+    held: int = 0
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,8 @@ def nest_text(nest: Nest) -> str:
     if nest.accumulate is not None:
         lines.insert(1 + len(nest.why), f"    {nest.statements[0].target} = 0")
         where = _access_text(nest.accumulate.access)
+        if nest.accumulate.held:
+            where += f" (in registers through the last {nest.accumulate.held} loops)"
         lines.append("    " * depth + f"{where} += {_value_text(nest.body, nest)}")
         return "\n".join(lines)
     first, *rest = nest.statements

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from .ir import System
 from .kernels import Plan
+from .passes.demand import demand
 from .passes.fuse import fuse
 from .passes.inline import inline, without_stops
 from .passes.layout import time_first, turn_weights
 from .passes.memory import memory
+from .passes.pick import pick
 from .passes.reuse import reuse
 from .passes.simplify import simplify
 from .verify import verify
@@ -23,6 +25,8 @@ PASSES = (
     ("inline", inline),  #         cheap values are computed where they are read
     ("time first", time_first),  # a step of a recurrence lies together
     ("tidy", simplify),  #         what the passes above left over
+    ("pick", pick),  #             of windows that are zero but at one place, that place is read
+    ("demand", demand),  #         what nobody reads is not computed
     ("turn weights", turn_weights),  # what products read lies in their vectors
 )
 

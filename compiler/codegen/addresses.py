@@ -19,7 +19,6 @@ from ..affine import Affine, affine, bounds
 from ..ir import BYTES, Apply, Const, Expr, Idx, Read
 from ..loops import Access, Accumulate, Nest
 from .emitter import Emitter
-from .reductions import add
 from .spelling import MEMORY, SPELLING, SUFFIX, Arithmetic
 from .values import Bases, Value
 
@@ -347,34 +346,40 @@ class Addresses:
         self.e.effect(f"call void @{function}({type} {{0}}, ptr {{1}}, i32 {size}, {bits} {{2}})",
                       name, pointer, mask)  # fmt: skip
 
-    def clear(self, accumulate: Accumulate) -> None:
-        """Zeros the target of an accumulation."""
+    def clear(
+        self, accumulate: Accumulate, parts: int = 1, first: str = "0", last: str = "1"
+    ) -> None:
+        """Zeros the target of an accumulation, or some of its equal parts."""
+        a, size = self.scalar, str(accumulate.bytes // parts)
         self.e.declare("declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)")
-        self.e.effect(f"call void @llvm.memset.p0.i64(ptr {{0}}, i8 0, i64 {accumulate.bytes}, "
-                      "i1 0)", self._base(accumulate.access.tensor))  # fmt: skip
+        start, stop = (a.op("mul", "i64", part, size) for part in (first, last))
+        pointer = self.e.op("getelementptr i8, ptr {0}, i64 {1}",
+                            self._base(accumulate.access.tensor), start, type="ptr")  # fmt: skip
+        self.e.effect("call void @llvm.memset.p0.i64(ptr {0}, i8 0, i64 {1}, i1 0)",
+                      pointer, a.op("sub", "i64", stop, start))  # fmt: skip
 
-    def accumulate(self, access: Access, value: Value) -> None:
-        """Adds at the current copy, if inside."""
+    def accumulate(self, access: Access, added: Callable[[Value], Value]) -> None:
+        """Replaces what stands at the current copy, if inside, by what `added` makes of it."""
         condition, by_lane = self._conditions(access)
         assert not by_lane
         if condition:
             with self.e.when(condition):
-                self._add(access, value)
+                self.store_at(access, added(self.loaded(access)))
         else:
-            self._add(access, value)
+            self.store_at(access, added(self.loaded(access)))
 
-    def _add(self, access: Access, value: Value) -> None:
-        dtype = access.dtype
+    def loaded(self, access: Access) -> Value:
+        """What stands there now, which is not what stood there at first."""
         offset = self.offset(access.offset)
         pointer = self.pointer(access, offset)
-        load = self.e.fresh  # what was there a moment ago, not what was there at first
         if offset.in_lanes:
-            a, old = self.wide, self._vector_load(pointer, dtype, self.mask(), load)
-        else:
-            a, old = self.scalar, self._scalar_load(pointer, dtype, load)
-        old = self._from_memory(a, dtype, old)
-        new = self.body.spread(value, dtype) if offset.in_lanes else value.name
-        self.store(access.tensor, dtype, access.offset, Value(add(a, dtype, old, new), a.lanes > 1))
+            old = self._vector_load(pointer, access.dtype, self.mask(), self.e.fresh)
+            return Value(self._from_memory(self.wide, access.dtype, old), True)
+        old = self._scalar_load(pointer, access.dtype, self.e.fresh)
+        return Value(self._from_memory(self.scalar, access.dtype, old), False)
+
+    def store_at(self, access: Access, value: Value) -> None:
+        self.store(access.tensor, access.dtype, access.offset, value)
 
 
 def _first_lanes(count: int, lanes: int) -> str:

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from ..ir import Apply, Idx, is_float
+from ..ir import Apply, Expr, Idx, is_float
 from ..loops import Loop, Nest, Segment, Statement
 from .body import Body
 from .emitter import Emitter
-from .reductions import Accumulator, Reduction
+from .reductions import Accumulator, Reduction, add
 from .spelling import Arithmetic, cast
 from .values import Bases, Place, Value
 
@@ -72,7 +72,12 @@ class _Writer:
 
     def nest_or_share(self) -> None:
         """The whole nest; by the first thread alone if nothing in it is parallel."""
-        if any(loop.kind == "parallel" for loop in self.nest.loops):
+        shared = next((loop for loop in self.nest.loops if loop.kind == "parallel"), None)
+        if shared is not None:
+            if self.nest.accumulate is not None:
+                (segment,) = shared.segments
+                self.body.addresses.clear(self.nest.accumulate, segment.count,
+                                          *self._shares(segment.count))  # fmt: skip
             self.outer(self.nest.outer)
             return
         first = self.e.op("icmp eq i64 %thread, 0", type="i1")
@@ -83,11 +88,12 @@ class _Writer:
 
     def outer(self, loops: Sequence[Loop]) -> None:
         """The output loops from here inwards, and the tile inside them."""
+        accumulate = self.nest.accumulate
+        if accumulate is not None and len(loops) == accumulate.held:
+            self._accumulate(loops)
+            return
         if not loops:
-            if self.nest.accumulate is not None:
-                self._accumulate()
-            else:
-                self._tile()
+            self._tile()
             return
         loop, *rest = loops
         for segment in loop.segments:
@@ -109,17 +115,20 @@ class _Writer:
 
     def _parallel(self, loop: Loop, segment: Segment, rest: Sequence[Loop]) -> None:
         """This thread's steps: a contiguous share, which may be empty."""
-        first, last = (self._share(segment.count, extra) for extra in (0, 1))
+        first, last = self._shares(segment.count)
         width = segment.tile * loop.lanes
         start, stop = (self._element(step, width, segment.start) for step in (first, last))
         some = self.e.op("icmp slt i64 {0}, {1}", start, stop, type="i1")
         with self.e.when(some), self.e.loop(start, stop, width) as opened:
             self._inside(_Step(loop, segment, opened.index, 0), rest)
 
-    def _share(self, count: int, extra: int) -> str:
+    def _shares(self, count: int) -> tuple[str, str]:
+        """This thread's first step of `count`, and that of the next thread."""
         a = Arithmetic(self.e, 1)
-        thread = a.op("add", "i64", "%thread", str(extra)) if extra else "%thread"
-        return a.op("udiv", "i64", a.op("mul", "i64", thread, str(count)), "%threads")
+        threads = ("%thread", a.op("add", "i64", "%thread", "1"))
+        first, last = (a.op("udiv", "i64", a.op("mul", "i64", thread, str(count)), "%threads")
+                       for thread in threads)  # fmt: skip
+        return first, last
 
     def _element(self, step: str, width: int, start: int) -> str:
         a = Arithmetic(self.e, 1)
@@ -275,15 +284,60 @@ class _Writer:
 
     # --- accumulations -------------------------------------------------------------------------
 
-    def _accumulate(self) -> None:
+    def _accumulate(self, held: Sequence[Loop]) -> None:
+        """Adds at every copy of the tile, through the innermost loops, which the target does not
+        depend on."""
         accumulate = self.nest.accumulate
         assert accumulate is not None
-        for copy in self._copies():
+        copies, addresses = self._copies(), self.body.addresses
+        if not held:
+            for copy in copies:
+                self.body.at(*copy)
+                addresses.accumulate(accumulate.access, self._added)
+            return
+        totals = []
+        for copy in copies:
             self.body.at(*copy)
-            (statement,) = self.nest.statements
-            value = self._cast(self.body.value(self.nest.body), self.nest.body.dtype,
-                               statement.dtype)  # fmt: skip
-            self.body.addresses.accumulate(accumulate.access, value)
+            totals.append(addresses.loaded(accumulate.access))
+        after = self._through(held, totals)
+        for copy, total in zip(copies, after, strict=True):
+            self.body.at(*copy)
+            addresses.store_at(accumulate.access, total)
+
+    def _through(self, loops: Sequence[Loop], totals: list[Value]) -> list[Value]:
+        """The totals after the loops from here inwards."""
+        if not loops:
+            after = []
+            for copy, total in zip(self._copies(), totals, strict=True):
+                self.body.at(*copy)
+                after.append(self._added(total))
+            return after
+        loop, *rest = loops
+        (segment,) = loop.segments
+        dtype = self.nest.statements[0].dtype
+        carried = [((self.wide if t.vector else self.body.scalar).type(dtype), t.name)
+                   for t in totals]  # fmt: skip
+        with self.e.loop("0", str(segment.count), 1, carried) as opened:
+            self.steps[loop.index.name] = _Step(loop, segment, opened.index, 0)
+            inside = [Value(name, t.vector) for name, t in zip(opened.carried, totals, strict=True)]
+            opened.close(*[total.name for total in self._through(rest, inside)])
+            del self.steps[loop.index.name]
+        return [Value(name, t.vector) for name, t in zip(opened.results, totals, strict=True)]
+
+    def _added(self, old: Value) -> Value:
+        """What stood there, and the value at this copy."""
+        expr, (statement,) = self.nest.body, self.nest.statements
+        a = self.wide if old.vector else Arithmetic(self.e, 1)
+
+        def get(x: Expr) -> str:
+            return self.body.vector(x) if old.vector else self.body.value(x).name
+
+        product = isinstance(expr, Apply) and expr.fn == "mul" and is_float(expr.dtype)
+        if product and expr.dtype == statement.dtype:
+            return Value(a.intrinsic("fma", expr.dtype, *map(get, expr.args), old.name), old.vector)
+        new = self._cast(self.body.value(expr), expr.dtype, statement.dtype)
+        name = self.body.spread(new, statement.dtype) if old.vector else new.name
+        return Value(add(a, statement.dtype, old.name, name), old.vector)
 
 
 def _grouped(names: Sequence[str], width: int, chains: int) -> list[list[Accumulator]]:

@@ -11,7 +11,20 @@ from dataclasses import replace
 from math import prod
 
 from ..affine import Affine
-from ..ir import BYTES, Apply, Const, Equation, Expr, Idx, Index, Read, reads, walk
+from ..ir import (
+    BYTES,
+    Apply,
+    Const,
+    Equation,
+    Expr,
+    Idx,
+    Index,
+    Read,
+    Tensor,
+    index_names,
+    reads,
+    walk,
+)
 from ..kernels import Kernel, Plan
 from ..loops import Access, Accumulate, Loop, Nest, Segment, Statement
 from .access import access, linear
@@ -54,13 +67,20 @@ def lower(kernel: Kernel, plan: Plan, target: Target | None = None) -> Nest:
         },
         vanishing=_vanishing(form, anchor, found),
         vectorised=_accumulation_vector(form, accumulate.access) if accumulate else None,
+        into=accumulate.access.offset if accumulate else None,
     )
     tiling = choose(work, target)
     clips = _clips(work, tiling)
     chains, unrolled = _unrolling(work, tiling, clips)
+    if accumulate is not None:
+        apart = _apart(form, plan.system.tensors[anchor.target])
+        loops, held = _accumulating(work, tiling, accumulate, apart)
+        accumulate = replace(accumulate, held=held)
+    else:
+        loops = _loops(work, tiling, target, clips, unrolled)
     return Nest(
         name=kernel.name,
-        loops=_loops(work, tiling, target, clips, unrolled, serial=accumulate is not None),
+        loops=loops,
         body=form.body,
         reduce=work.reduce,
         statements=_statements(form, kernel, plan, places),
@@ -205,7 +225,6 @@ def _loops(
     target: Target,
     clips: list[Clip],
     unrolled: Mapping[str, int],
-    serial: bool,
 ) -> tuple[Loop, ...]:
     """Output loops: those outside the tile, then rows and vectors; then reduction loops. If the
     operand that vectors run over stays in cache, rows go round vectors, and stores run through
@@ -230,11 +249,66 @@ def _loops(
               tuple((c.form, c.size) for c in clips if c.index == index.name))
         for index in _inner_order(work, tiling)
     ]  # fmt: skip
-    points = prod(i.size for i in (*work.outputs, *work.over))
-    if not serial and points * tiling.score >= SHARED:
+    if _points(work) * tiling.score >= SHARED:
         shared = _shared(outer)
         outer = [replace(x, kind="parallel") if x is shared else x for x in outer]
     return (*outer, *inner)
+
+
+def _points(work: Work) -> int:
+    return prod(i.size for i in (*work.outputs, *work.over))
+
+
+def _accumulating(
+    work: Work, tiling: Tiling, accumulate: Accumulate, apart: str
+) -> tuple[tuple[Loop, ...], int]:
+    """The loops of an accumulation in their given order, the tile's before those through which an
+    operand of it stays the same, and through how many of these the target does. Threads share the
+    index `apart`."""
+    tile = [i for i in work.outputs if tiling.rows.get(i.name, 1) > 1 or i.name == tiling.vector]
+    tile.sort(key=lambda i: i.name == tiling.vector)
+    order = [i for i in work.outputs if i not in tile]
+    wide, same = work.across(tiling.vector), len(order)
+    while same and any(not d & {i.name for i in order[same - 1 :]} for d in wide):
+        same -= 1
+    still = {i.name for i in order[same:]}
+    into = accumulate.access
+    held = len(still) if still and _separate(into, work) and not still & _names(into.offset) else 0
+    loops = [
+        _loop(i, "serial", tiling.rows.get(i.name, 1)) if i.name != tiling.vector
+        else _loop(i, "serial", tiling.vectors, tiling.lanes)
+        for i in (*order[:same], *tile, *order[same:])
+    ]  # fmt: skip
+    if _points(work) * tiling.score >= SHARED:
+        loops = [
+            replace(x, kind="parallel") if x.index.name == apart and x.index in order[:same] else x
+            for x in loops
+        ]
+    return tuple(loops), held
+
+
+def _names(form: Affine) -> set[str]:
+    return {name for atom in form.coefficients for name in index_names(atom)}
+
+
+def _separate(into: Access, work: Work) -> bool:
+    """Whether different points of the indices that the target depends on are different elements."""
+    sizes = {i.name: i.size for i in work.outputs}
+    reach = 0
+    for atom, factor in sorted(into.offset.coefficients.items(), key=lambda term: term[1]):
+        if not isinstance(atom, Idx) or factor <= reach:
+            return False
+        reach += factor * (sizes[atom.name] - 1)
+    return not into.checks
+
+
+def _apart(form: Form, tensor: Tensor) -> str:
+    """The index of which each value adds to a row of the target of its own, so that threads can
+    share them: it stands alone in the first dimension."""
+    assert form.at is not None
+    first = form.at[0] if form.at else None
+    whole = isinstance(first, Idx) and form.sizes[first.name] == tensor.shape[0]
+    return first.name if whole else ""  # type: ignore[union-attr]
 
 
 def _shared(loops: list[Loop]) -> Loop | None:

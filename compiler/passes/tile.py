@@ -58,10 +58,26 @@ class Work:
     footprints: Mapping[str, int]  # bytes of the tensors read
     vanishing: tuple[tuple[Affine, int], ...] = ()  # checks that, failing, leave nothing to add
     vectorised: str | None = None  # an accumulation's only choice ("" for none)
+    into: Affine | None = None  # where an accumulation adds
 
     @cached_property
     def clips(self) -> list[Clip]:
         return [Clip.of(form, size, self) for form, size in self.vanishing]
+
+    @property
+    def rows(self) -> list[Index]:
+        """The output indices that a tile may have rows of. An accumulation's rows add to elements
+        of their own, and none of its vectors is the same for two of them."""
+        if self.into is None:
+            return list(self.outputs) if self.reduce else []
+        wide = self.across(self.vectorised or "")
+        return [i for i in self.outputs
+                if Idx(i.name) in self.into.coefficients and all(i.name in d for d in wide)]  # fmt: skip
+
+    def across(self, vector: str) -> list[frozenset[str]]:
+        """What each operand that has a vector of its own depends on, the target included."""
+        into = [] if self.into is None else [frozenset().union(*map(index_names, self.into.coefficients))]
+        return [d for d in (*into, *(d for _, d in self.depends)) if vector in d]
 
     @cached_property
     def depends(self) -> list[tuple[Access, frozenset[str]]]:
@@ -155,10 +171,11 @@ def _outer(work: Work, target: Target, index: Index) -> Iterator[Tiling]:
     blocks = -(-index.size // lanes)
     useful = index.size / (blocks * lanes)
     others = [i for i in work.outputs if i.name != index.name]
-    for vectors in range(1, min(4, blocks) + 1):
+    rowed = [i for i in work.rows if i.name != index.name]
+    for vectors in range(1, min(4 if work.into is None else 8, blocks) + 1):
         limit = (target.registers - 1) // _registers(work, target) // vectors - 1
-        boxes = _boxes(others, limit, work) if work.reduce else _blocks(index, work, lanes)
-        for rows in boxes:
+        square = not work.reduce and work.into is None
+        for rows in _blocks(index, work, lanes) if square else _boxes(rowed, limit, work):
             tile = {index.name: _average(blocks, vectors),
                     **{n: _average(_size(others, n), t) for n, t in rows.items()}}  # fmt: skip
             cost = _cycles(work, target, tile, index.name) / (prod(tile.values()) * lanes * useful)

@@ -70,14 +70,16 @@ class Work:
         of their own, and none of its vectors is the same for two of them."""
         if self.into is None:
             return list(self.outputs) if self.reduce else []
-        wide = self.across(self.vectorised or "")
+        terms, wide = self.into.coefficients, self.across(self.vectorised or "")
         return [i for i in self.outputs
-                if Idx(i.name) in self.into.coefficients and all(i.name in d for d in wide)]  # fmt: skip
+                if Idx(i.name) in terms and all(i.name in d for d in wide)]  # fmt: skip
 
     def across(self, vector: str) -> list[frozenset[str]]:
         """What each operand that has a vector of its own depends on, the target included."""
-        into = [] if self.into is None else [frozenset().union(*map(index_names, self.into.coefficients))]
-        return [d for d in (*into, *(d for _, d in self.depends)) if vector in d]
+        operands = [d for _, d in self.depends]
+        if self.into is not None:
+            operands.append(frozenset().union(*map(index_names, self.into.coefficients)))
+        return [d for d in operands if vector in d]
 
     @cached_property
     def depends(self) -> list[tuple[Access, frozenset[str]]]:

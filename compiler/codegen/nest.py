@@ -332,8 +332,8 @@ class _Writer:
         def get(x: Expr) -> str:
             return self.body.vector(x) if old.vector else self.body.value(x).name
 
-        product = isinstance(expr, Apply) and expr.fn == "mul" and is_float(expr.dtype)
-        if product and expr.dtype == statement.dtype:
+        if (isinstance(expr, Apply) and expr.fn == "mul" and is_float(expr.dtype)
+                and expr.dtype == statement.dtype):  # fmt: skip
             return Value(a.intrinsic("fma", expr.dtype, *map(get, expr.args), old.name), old.vector)
         new = self._cast(self.body.value(expr), expr.dtype, statement.dtype)
         name = self.body.spread(new, statement.dtype) if old.vector else new.name

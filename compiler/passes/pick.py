@@ -146,14 +146,15 @@ def _window(
             return None
         if size.value * count > own.size:  # a window that is cut off
             return None
-        windows[own.name] = (int(size.value), count)
-        stride //= int(size.value)
-        digits.append((own.name, int(size.value), stride))
+        length = int(size.value)
+        windows[own.name] = (length, count)
+        stride //= length
+        digits.append((own.name, length, stride))
     complete = len(at.index) == len(eq.indices) and stride == 1
     expected: Expr = literal(0)
-    for name, size, stride in digits:
-        digit = call("mod", Idx(name), size)
-        expected = call("add", expected, call("mul", digit, stride))
+    for name, length, factor in digits:
+        digit = call("mod", Idx(name), length)
+        expected = call("add", expected, call("mul", digit, factor))
     return (at, windows) if complete and affine(expected) == affine(form) else None
 
 
@@ -331,9 +332,8 @@ class _Reader:
     ) -> Expr:
         """The body with the picked value in place of the read, and everything else moved."""
         mark = Read("", (), None, read.dtype)  # where nothing is to be substituted
-        marked = rewrite(self.eq.body, lambda n: mark if n is read else None)
-        moved = simplify_index(substitute(marked, moves), sizes)
-        return rewrite(moved, lambda n: value if n is mark else None)
+        moved = simplify_index(substitute(_with(self.eq.body, read, mark), moves), sizes)
+        return _with(moved, mark, value)
 
     def _in_vectors(self, body: Expr, last: Index, value: Read) -> bool:
         """Whether vectors can run over the index: it is long, and reads lie along it or do not
@@ -366,7 +366,7 @@ class _Reader:
             copies.append(Equation(tensor.name, indices, plain, span=self.eq.span))
             tensors.append(tensor)
             turned = Read(tensor.name, places, None, read.dtype)
-            body = rewrite(body, lambda n, old=read, new=turned: new if n is old else None)
+            body = _with(body, read, turned)
         return body, copies, tensors
 
     def _turned(self, source: str, shape: list[int]) -> Tensor:
@@ -375,6 +375,10 @@ class _Reader:
             name += "_"
         old = self.system.tensors[source]
         return Tensor(name, tuple(shape), old.dtype, "temp", "", old.span)
+
+
+def _with(expr: Expr, old: Expr, new: Expr) -> Expr:
+    return rewrite(expr, lambda n: new if n is old else None)
 
 
 def _factor(expr: Expr, read: Read) -> bool:

@@ -55,6 +55,7 @@ TRAIN_FIELDS = (
     "penalty",
     "keep",
     "checkpoint_steps",
+    "keep_checkpoints",
     "shuffle",
     "monitor",
     "float",

@@ -30,7 +30,7 @@ from .progress import Lines, Silent
 from .project import Project, bound, field_types, open_project, reassigned, setup_of
 from .run_folder import RunFolder
 from .settings import Assignment
-from .train import INTERRUPTED, evaluate, train
+from .train import INTERRUPTED, measure, train
 
 # what arrays hold → the language's type, and the NumPy type that is one of its own
 _TYPES = {
@@ -124,7 +124,7 @@ class Model:
                                 self._project.settings.seed)  # fmt: skip
         check_fit(executor.system, executor.setup.batch, dataset.schema)
         check_indices(executor.system, dataset)
-        return evaluate(executor, whole(dataset.test or dataset.train), 1).means()
+        return measure(executor, whole(dataset.test or dataset.train), 1).means()
 
     def predict(self, *arrays: ArrayLike, **named: ArrayLike) -> np.ndarray | dict[str, np.ndarray]:
         """The model's result for every example: an array, or several by name if it has several.

@@ -94,4 +94,11 @@ RUN_ERRORS: list[RunError] = [
         "no position depends on later ones, trained on a text, so that tokens can be read.",
         "`nnc generate RUN` of a model that classifies images.",
     ),
+    RunError(
+        "W0701",
+        "a damaged checkpoint was passed over",
+        "A checkpoint is not what was written, or of another program: training goes on from the "
+        "one before it, and ends with the same bits.",
+        "`nnc train --resume RUN` after the disk lost a part of the last checkpoint.",
+    ),
 ]

@@ -60,8 +60,8 @@ def epoch_order(rows: np.ndarray, seed: int, epoch: int, shuffle: bool) -> np.nd
 
 
 def batches(order: np.ndarray, size: int, start: int = 0) -> Iterator[np.ndarray]:
-    """Consecutive pieces of `size` rows from batch number `start`; the last may be shorter."""
-    for begin in range(start * size, len(order), size):
+    """Consecutive pieces of `size` rows from place `start`; the last may be shorter."""
+    for begin in range(start, len(order), size):
         yield order[begin : begin + size]
 
 

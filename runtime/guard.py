@@ -34,10 +34,11 @@ INTERVAL = 200  # steps between two copies: each reads the values once, as every
 
 @dataclass(frozen=True)
 class _Step:
-    """A step's number, epoch and examples."""
+    """A step's number, its epoch, how many of the epoch's examples came before, and its own."""
 
     number: int
     epoch: int
+    done: int
     rows: np.ndarray
 
 
@@ -60,14 +61,14 @@ class Guard:
         self._copy = {n: a.copy() for n, a in self.executor.values.items()}
         self._since: list[_Step] = []
 
-    def before(self, number: int, epoch: int, rows: np.ndarray) -> None:
+    def before(self, number: int, epoch: int, done: int, rows: np.ndarray) -> None:
         """A step is about to be taken."""
         if len(self._since) >= INTERVAL:
             self.check()
             for name, array in self.executor.values.items():
                 np.copyto(self._copy[name], array)
             self._since.clear()
-        self._since.append(_Step(number, epoch, rows))
+        self._since.append(_Step(number, epoch, done, rows))
 
     def check(self, loss: float = 0.0) -> None:
         """Raise E0701 if the last loss or any value is not finite."""
@@ -96,7 +97,7 @@ class Guard:
             if bad is not None:
                 found.append((*bad, float(self.executor.values[bad[0]][bad[1]])))
             self.executor.restore(before)
-            self.job.step_back_to(step.number - 1)
+            self.job.position.step, self.job.position.done = step.number - 1, step.done
             inputs = {name: array.copy() for name, array in bound.fields}
             return self._error(step, system, before, inputs, found[0])
         raise AssertionError("the steps since the copy did not repeat to the bit")

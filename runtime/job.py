@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from math import isfinite
 
 from ..dsl import syntax as s
+from ..dsl.diagnostics import Diagnostic, fail
 from ..dsl.source import Span
+from .checkpoints import Position
 from .conditions import Monitor, check_names
 from .data import Dataset
 from .device import Device
@@ -19,7 +21,7 @@ from .executor import Executor, Values
 from .feeding import Examples, check_fit, check_indices, divide
 from .metrics import Means, Record
 from .project import Project, field_types, setup_of
-from .run_folder import Position, RunFolder
+from .run_folder import RunFolder
 from .settings import Settings
 
 
@@ -35,8 +37,15 @@ class Job:
     loss_span: Span | None
     folder: RunFolder | None = None
     position: Position = field(default_factory=Position)
-    records: list[Record] = field(default_factory=list)
     best: Values | None = None
+
+    def __post_init__(self) -> None:
+        self.position.seed, self.position.examples = self.settings.seed, len(self.training)
+
+    @property
+    def records(self) -> list[Record]:
+        """One per epoch that is over."""
+        return self.position.records
 
     @property
     def training(self) -> Examples:
@@ -49,45 +58,49 @@ class Job:
     def finish_epoch(self, record: Record) -> None:
         """Note the record, keep what is to be kept, and stand before the next epoch."""
         here = self.position
-        self.records.append(record)
+        here.records.append(record)
         value = record.values[self.monitor.name]
         better = isfinite(value) and self.monitor.better(value, here.best)
         if better:
             here.best, here.best_epoch, here.stale = value, record.epoch, 0
         else:
             here.stale += 1
-        if better or self.settings.keep == "last" or here.best is None:
-            self.keep(record.epoch)
-        here.epoch, here.batch, here.means, here.seconds = record.epoch + 1, 0, Means(), 0.0
+        keep = better or self.settings.keep == "last" or here.best is None
+        if keep:
+            here.kept, self.best = here.step, self.executor.weights()
+        here.epoch, here.done, here.means, here.seconds = record.epoch + 1, 0, Means(), 0.0
+        self.save_place()
         if self.folder:
-            self.folder.write_metrics(self.records)
-            self.save_place()
-
-    def step_back_to(self, step: int) -> None:
-        """The steps of this epoch after that one have been undone."""
-        here = self.position
-        here.batch -= here.step - step
-        here.step = step
-
-    def keep(self, epoch: int) -> None:
-        """The current weights are the ones to keep."""
-        self.best = self.executor.weights()
-        if self.folder:
-            self.folder.write_weights(self.best, epoch)
+            self.folder.write_metrics(here.records)
+            if keep and self.best is not None:
+                self.folder.write_weights(self.best, here.kept)
 
     def save_place(self) -> None:
-        """Write what is needed to go on from here."""
+        """Write what is needed to go on from here. UserError E0709 if it cannot be written."""
         if self.folder:
-            self.folder.write_checkpoint(self.executor.values, self.position)
+            keep = self.settings.keep_checkpoints
+            self.folder.checkpoints.write(self.executor.values, self.position, keep)
 
-    def resume(self, folder: RunFolder) -> None:
-        """Go on from a folder's checkpoint. UserError E0706 if it does not fit this program."""
+    def resume(self, folder: RunFolder) -> list[Diagnostic]:
+        """Go on from a folder's last whole checkpoint, or from the beginning if there is none yet;
+        warnings about those that are damaged. UserError E0706 if none is whole and of this
+        program."""
         self.folder = folder
-        values, self.position = folder.read_checkpoint(self.executor.values)
+        found = folder.checkpoints.read(self.executor.values)
+        if found is None:
+            return []
+        values, position, warnings = found
+        if position.examples != self.position.examples:
+            raise fail("E0710", f"{folder.path} was trained on {position.examples:,} examples, and "
+                       f"the data have {self.position.examples:,} now")  # fmt: skip
+        position.seed = self.position.seed
         self.executor.restore(values)
-        self.records = folder.read_metrics(self.position.epoch)
-        if folder.weights_file.exists():
-            self.best = folder.read_weights(self.executor.weights())
+        self.position = position
+        if position.kept:
+            wanted = self.executor.weights()
+            self.best = folder.kept_weights(position.kept, wanted, self.executor.values)
+        folder.write_metrics(position.records)
+        return warnings
 
 
 def prepare(project: Project, dataset: Dataset, device: Device) -> Job:

@@ -5,10 +5,11 @@
     metrics.jsonl            one object per epoch
     vocabulary.json          what tokens stand for, if it was trained on text
     weights.safetensors      what was learnt: the best or the last, as `keep` says
-    checkpoint.safetensors   params, all states and the place in the run, to go on from
+    checkpoints/             params, all states and the place in the run, to go on from
+    snapshot.safetensors     the state before a step that made a value not finite, if one did
 
-In: what there is to keep. Out: files, each whole at any time. The place is in the checkpoint's own
-file, so that the two cannot disagree.
+In: what there is to keep. Out: files, each whole at any time. What a run goes on from is in one
+checkpoint (`checkpoints.py`); metrics and weights follow from it and are made again if need be.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from ..compiler.training import FieldType
-from ..dsl.diagnostics import fail
+from ..dsl.diagnostics import UserError, did_you_mean, fail
 from .checkpoint import (
     check_arrays,
     load_arrays,
@@ -35,34 +35,17 @@ from .checkpoint import (
     write_json,
     write_text,
 )
+from .checkpoints import Checkpoints
 from .data.vocabulary import Vocabulary
-from .metrics import Means, Record
+from .metrics import Record
 
-
-@dataclass
-class Position:
-    """Where a run is. `epoch` is the one being trained, `batch` how many of its batches are done,
-    `means` what they measured; `stale` counts epochs since the best."""
-
-    epoch: int = 1
-    batch: int = 0
-    step: int = 0
-    means: Means = None  # type: ignore[assignment]
-    seconds: float = 0.0
-    best: float | None = None
-    best_epoch: int = 0
-    stale: int = 0
-
-    def __post_init__(self) -> None:
-        self.means = self.means or Means()
-
-    def text(self) -> str:
-        return json.dumps(asdict(self))
-
-    @staticmethod
-    def of_text(text: str) -> Position:
-        plain = json.loads(text)
-        return Position(**{**plain, "means": Means(**plain["means"])})
+# what `settings.json` says, and of which type it is
+_TEXT, _OPTIONAL = (str,), (str, type(None))
+SETTINGS: dict[str, tuple[type, ...]] = {
+    "model": _TEXT, "settings": (dict,), "examples": (int,), "fields": (dict,), "device": _TEXT,
+    "threads": (int,), "data_folder": _OPTIONAL, "data_base": _TEXT, "versions": (dict,),
+    "command": _TEXT, "directory": _TEXT,
+}  # fmt: skip
 
 
 class RunFolder:
@@ -80,28 +63,45 @@ class RunFolder:
         return self.path / "weights.safetensors"
 
     @property
-    def checkpoint_file(self) -> Path:
-        return self.path / "checkpoint.safetensors"
+    def checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.path / "checkpoints")
 
     @property
     def settings(self) -> dict[str, Any]:
         """What `settings.json` holds. UserError E0706 if this is no run folder."""
         if not self.path.is_dir():
             raise fail("E0706", f"there is no run folder {self.path}")
-        return read_json(self.path / "settings.json")
+        path = self.path / "settings.json"
+        found = read_json(path)
+        if not isinstance(found, dict):
+            raise fail("E0706", f"{path} is not the settings of a run")
+        for name in found:
+            if name not in SETTINGS:
+                raise fail("E0706", f"`{name}` in {path} has no meaning",
+                           help=did_you_mean(name, SETTINGS))  # fmt: skip
+        for name, kinds in SETTINGS.items():
+            if name not in found:
+                raise fail("E0706", f"{path} does not say `{name}`")
+            if not isinstance(found[name], kinds):
+                raise fail("E0706", f"`{name}` in {path} is {json.dumps(found[name])[:40]}")
+        return found
 
     @property
     def fields(self) -> dict[str, FieldType]:
         """The fields of the data that it was trained on."""
-        return {n: FieldType(dtype, tuple(shape))
-                for n, (dtype, shape) in self.settings["fields"].items()}  # fmt: skip
+        try:
+            return {n: FieldType(dtype, tuple(shape))
+                    for n, (dtype, shape) in self.settings["fields"].items()}  # fmt: skip
+        except (TypeError, ValueError) as error:
+            path = self.path / "settings.json"
+            raise fail("E0706", f"`fields` in {path} are not fields of data") from error
 
     def write_vocabularies(self, vocabularies: Mapping[str, Vocabulary]) -> None:
         """What the numbers of each field of tokens stand for; nothing is written if there are
         none."""
         if vocabularies:
             plain = {name: json.loads(v.to_json()) for name, v in vocabularies.items()}
-            write_json(self.path / "vocabulary.json", plain)
+            write_json(self.path / "vocabulary.json", plain, durable=True)
 
     def vocabulary(self, field: str) -> Vocabulary:
         """The vocabulary of a field. UserError E0712 if the run was not trained on text."""
@@ -112,45 +112,37 @@ class RunFolder:
                        help="its data are not a text")  # fmt: skip
         return Vocabulary.from_json(json.dumps(found[field]), str(path))
 
-    def write_weights(self, weights: Mapping[str, np.ndarray], epoch: int) -> None:
-        save_arrays(self.weights_file, weights, {"epoch": str(epoch)})
+    def write_weights(self, weights: Mapping[str, np.ndarray], step: int) -> None:
+        save_arrays(self.weights_file, weights, {"step": str(step)})
 
     def read_weights(self, wanted: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The weights, of the shapes and types wanted. UserError E0706 otherwise."""
-        found, _ = load_arrays(self.weights_file)
+        return self._weights(wanted)[0]
+
+    def _weights(self, wanted: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], str]:
+        found, notes = load_arrays(self.weights_file)
         check_arrays(self.weights_file, found, wanted)
-        return {name: found[name] for name in wanted}
+        return found, notes.get("step", "")
 
-    def write_checkpoint(self, values: Mapping[str, np.ndarray], position: Position) -> None:
-        save_arrays(self.checkpoint_file, values, {"position": position.text()})
-
-    def read_checkpoint(
-        self, wanted: Mapping[str, np.ndarray]
-    ) -> tuple[dict[str, np.ndarray], Position]:
-        """Params, states and the place to go on from. UserError E0706 otherwise."""
-        found, notes = load_arrays(self.checkpoint_file)
-        check_arrays(self.checkpoint_file, found, wanted)
+    def kept_weights(
+        self, step: int, wanted: Mapping[str, np.ndarray], values: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """The weights after a step, written anew from its checkpoint if the file has others or is
+        damaged. `values` are all values of the program. UserError E0706 if neither is whole."""
         try:
-            return found, Position.of_text(notes["position"])
-        except (KeyError, ValueError, TypeError) as error:
-            raise fail("E0706", f"{self.checkpoint_file} does not say where it is") from error
+            found, noted = self._weights(wanted)
+            if noted == str(step):
+                return found
+        except UserError:
+            pass
+        found, _ = self.checkpoints.read_step(step, values)
+        weights = {name: found[name] for name in wanted}
+        self.write_weights(weights, step)
+        return weights
 
     def write_metrics(self, records: Sequence[Record]) -> None:
         lines = (json.dumps(_finite(record.plain()), allow_nan=False) for record in records)
         write_text(self.path / "metrics.jsonl", "".join(f"{line}\n" for line in lines))
-
-    def read_metrics(self, before: int) -> list[Record]:
-        """The records of the epochs before a number."""
-        try:
-            lines = (self.path / "metrics.jsonl").read_text("utf-8").splitlines()
-        except FileNotFoundError:
-            return []
-        records = []
-        for plain in map(json.loads, lines):
-            epoch, step, seconds = (plain.pop(k) for k in ("epoch", "step", "seconds"))
-            values = {k: float("nan") if v is None else v for k, v in plain.items()}
-            records.append(Record(epoch, step, values, seconds))
-        return [r for r in records if r.epoch < before]
 
 
 def _finite(plain: Mapping[str, float]) -> dict[str, float | None]:
@@ -158,8 +150,11 @@ def _finite(plain: Mapping[str, float]) -> dict[str, float | None]:
     return {name: value if isfinite(value) else None for name, value in plain.items()}
 
 
-def create(out: Path | None, name: str, program: str, settings: Mapping[str, Any]) -> RunFolder:
-    """A new run folder with its program and settings, there as a whole or not at all.
+def create(
+    out: Path | None, name: str, program: str, settings: Mapping[str, Any],
+    vocabularies: Mapping[str, Vocabulary] = {},
+) -> RunFolder:  # fmt: skip
+    """A new run folder with its program, settings and vocabularies, there as a whole or not at all.
 
     `out` None: `runs/NAME-TIME`. UserError E0705 if it holds anything, E0709 if it cannot be made.
     """
@@ -168,8 +163,9 @@ def create(out: Path | None, name: str, program: str, settings: Mapping[str, Any
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         beside.mkdir(parents=True)
-        write_text(beside / "model.nn", program)
-        write_json(beside / "settings.json", settings)
+        write_text(beside / "model.nn", program, durable=True)
+        write_json(beside / "settings.json", settings, durable=True)
+        RunFolder(beside).write_vocabularies(vocabularies)
         if path.exists():
             path.rmdir()  # it is empty
         beside.rename(path)

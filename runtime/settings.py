@@ -48,6 +48,7 @@ class Settings:
     shuffle: bool = True
     keep: str = "best"
     checkpoint_steps: int | None = None
+    keep_checkpoints: int = 2
     float: str = "f32"
     until: tuple[Condition, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
@@ -83,6 +84,7 @@ _VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "shuffle":          ("true or false",                    lambda v: isinstance(v, bool)),
     "keep":             ('"best" or "last"',                 _one_of("best", "last")),
     "checkpoint_steps": ("a whole number from 1",            _whole(1)),
+    "keep_checkpoints": ("a whole number from 1",            _whole(1)),
     "float":            ('"f32" or "f64"',                   _one_of("f32", "f64")),
 }  # fmt: skip
 

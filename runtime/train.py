@@ -16,6 +16,7 @@ import numpy as np
 from .executor import Executor, evaluation_batch
 from .feeding import Examples, batches, epoch_order
 from .guard import Guard
+from .interrupt import never
 from .job import Job
 from .metrics import Means, Record
 from .progress import Listener
@@ -26,32 +27,40 @@ INTERRUPTED = "interrupted"
 def train(job: Job, listener: Listener, interrupted: Callable[[], bool]) -> str:
     """Train until the job says stop; returns why. UserError E0701 if a value is not finite.
 
-    `interrupted` is asked after every step; when it says yes, the place is saved and training ends.
+    `interrupted` is asked after every step, also of an evaluation; when it says yes, the place is
+    saved and training ends.
     """
-    settings, here = job.settings, job.position
+    settings = job.settings
     guard = Guard(job)
     while not (reason := reason_to_stop(job)):
+        here = job.position
         began = time.perf_counter() - here.seconds
+
+        def save(began: float = began) -> None:
+            guard.check()
+            job.position.seconds = time.perf_counter() - began
+            job.save_place()
+
         order = epoch_order(job.training.rows, settings.seed, here.epoch, settings.shuffle)
         count = -(-len(order) // settings.batch)
         left = None if settings.steps is None else settings.steps - here.step
-        for rows in islice(batches(order, settings.batch, here.batch), left):
+        for rows in islice(batches(order, settings.batch, here.done), left):
             loss = take_step(job, guard, rows)
-            listener.step(here.epoch, here.batch, count, loss)
+            listener.step(here.epoch, -(-here.done // settings.batch), count, loss)
             if interrupted():
-                guard.check()
-                here.seconds = time.perf_counter() - began
-                job.save_place()
+                save()
                 return INTERRUPTED
             if settings.checkpoint_steps and here.step % settings.checkpoint_steps == 0:
-                guard.check()
-                here.seconds = time.perf_counter() - began
-                job.save_place()
+                save()
         guard.check()
         values = here.means.means()
         for name in ("validation", "test"):
             if name in job.parts:
-                values |= evaluate(job.executor, job.parts[name], here.step).means(f"{name}_")
+                measured = evaluate(job.executor, job.parts[name], here.step, interrupted)
+                if measured is None:  # the epoch's steps are done; it is measured after resuming
+                    save()
+                    return INTERRUPTED
+                values |= measured.means(f"{name}_")
         record = Record(here.epoch, here.step, values, time.perf_counter() - began)
         job.finish_epoch(record)
         listener.epoch(record)
@@ -62,19 +71,28 @@ def take_step(job: Job, guard: Guard, rows: np.ndarray) -> float:
     """One training step on these rows; the loss before it."""
     here = job.position
     program = job.executor.training(len(rows))
-    guard.before(here.step + 1, here.epoch, rows)
+    guard.before(here.step + 1, here.epoch, here.done, rows)
     values = program.run(job.training, rows, here.step + 1)
     loss = values["loss"]
     here.step += 1
-    here.batch += 1
+    here.done += len(rows)
     if not isfinite(loss):
         guard.check(loss)
     here.means.add(values, len(rows))
     return loss
 
 
-def evaluate(executor: Executor, examples: Examples, step: int) -> Means:
+def measure(executor: Executor, examples: Examples, step: int) -> Means:
     """The loss and the metrics over all examples, every one counted once."""
+    means = evaluate(executor, examples, step, never)
+    assert means is not None
+    return means
+
+
+def evaluate(
+    executor: Executor, examples: Examples, step: int, interrupted: Callable[[], bool]
+) -> Means | None:
+    """The same; None if it was interrupted."""
     means = Means()
     size = evaluation_batch(len(examples))
     program = None
@@ -82,13 +100,15 @@ def evaluate(executor: Executor, examples: Examples, step: int) -> Means:
         if program is None or len(rows) != size:
             program = executor.evaluation(len(rows))
         means.add(program.run(examples, rows, max(step, 1)), len(rows))
+        if interrupted():
+            return None
     return means
 
 
 def reason_to_stop(job: Job) -> str:
     """Why there is nothing left to do after the last record; empty if there is."""
     settings, here = job.settings, job.position
-    if here.batch:
+    if here.done:
         return ""  # an epoch is under way
     if settings.steps is not None and here.step >= settings.steps:
         return f"{settings.steps} step{'s' * (settings.steps != 1)} done"

@@ -18,9 +18,12 @@ from ..project import Project
 FORM = "error_format"  # its key in click's context
 
 
-def show(diagnostics: Iterable[Diagnostic], form: str) -> None:
-    """Render them all to stderr."""
+def show(diagnostics: Iterable[Diagnostic], form: str = "") -> None:
+    """Render them all to stderr, in the form asked for on the command line if none is given."""
     found = tuple(diagnostics)
+    if not form:
+        context = click.get_current_context(silent=True)
+        form = context.find_root().params[FORM] if context else "human"
     if found:
         terminal = sys.stderr.isatty()
         width = shutil.get_terminal_size().columns if terminal else 100
@@ -30,5 +33,4 @@ def show(diagnostics: Iterable[Diagnostic], form: str) -> None:
 
 def show_warnings(project: Project) -> None:
     """What is odd but not wrong in a program."""
-    context = click.get_current_context(silent=True)
-    show(project.warnings, context.find_root().params[FORM] if context else "human")
+    show(project.warnings)

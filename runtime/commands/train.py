@@ -27,16 +27,17 @@ from ..executor import Executor
 from ..feeding import check_indices, divide
 from ..interrupt import watch_interrupt
 from ..job import Job, prepare
+from ..lock import locked
 from ..metrics import number
 from ..predict import as_inputs, predict_batches
 from ..progress import listener, say
 from ..project import Project, bound, field_types, open_project, setup_of
 from ..run_folder import RunFolder, check_free, create
 from ..settings import shown
-from ..train import INTERRUPTED, evaluate
+from ..train import INTERRUPTED, measure
 from ..train import train as run
 from . import options as o
-from .report import show_warnings
+from .report import show, show_warnings
 
 
 @click.command(short_help="Train a model.")
@@ -66,16 +67,19 @@ def train(file, data, offline, sets, epochs, steps, batch, seed, model, device_n
     base = Path(before["data_base"]) if "data_base" in before else project.path.parent
     dataset = _load(project, o.search(data or _folder(before), base, offline))
     job = prepare(project, dataset, o.device(device_name, threads))
-    if folder:
-        job.resume(folder)
-        if assignments:
-            write_text(folder.model, project.resolved())  # for going on once more
-        say(f"going on in {folder.path} after step {job.position.step}")
-    else:
+    if folder is None:
         notes = _notes(project, job, device_name, cores(threads), data, base)
-        job.folder = create(out, project.name.lower(), project.resolved(), notes)
-        job.folder.write_vocabularies(dataset.vocabularies)
-    _run(job)
+        job.folder = create(out, project.name.lower(), project.resolved(), notes,
+                            dataset.vocabularies)
+        with locked(job.folder.path):
+            _run(job)
+        return
+    with locked(folder.path):
+        show(job.resume(folder))
+        if assignments:
+            write_text(folder.model, project.resolved(), durable=True)  # for going on once more
+        say(f"going on in {folder.path} after step {job.position.step}")
+        _run(job)
 
 
 def _run(job: Job) -> None:
@@ -158,7 +162,7 @@ def evaluate_run(run_folder, data, offline, device_name, threads) -> None:
     values: dict[str, float] = {}
     for name in names:
         prefix = "" if name == "train" else f"{name}_"
-        values |= evaluate(executor, parts[name], 1).means(prefix)
+        values |= measure(executor, parts[name], 1).means(prefix)
     say("  ".join(f"{name} {number(value)}" for name, value in values.items()))
     click.echo(json.dumps(values))
 

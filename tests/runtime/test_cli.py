@@ -64,7 +64,9 @@ def test_train_leaves_a_run_folder(nnc, small):
     assert out.startswith("epoch 1/2  loss ") and "test_accuracy" in out
     names = {p.name for p in Path("run").iterdir()}
     assert names == {"model.nn", "settings.json", "metrics.jsonl", "weights.safetensors",
-                     "checkpoint.safetensors"}  # fmt: skip
+                     "checkpoints"}  # fmt: skip
+    kept = sorted(p.name for p in Path("run/checkpoints").iterdir())
+    assert kept == ["step-00000015.safetensors", "step-00000030.safetensors"]
     lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [15, 30]
     assert {"epoch", "loss", "accuracy", "test_loss", "test_accuracy", "seconds"} < lines[0].keys()
@@ -130,7 +132,7 @@ def test_resume_gives_the_bits_of_never_stopping(nnc, small, here, number):
         assert job.returncode == 130 and "nnc train --resume run" in err
     code, out, _ = nnc("train", "--resume", "run")
     assert code == 0 and out.splitlines()[-1].rsplit("  ", 1)[0] == whole[-1].rsplit("  ", 1)[0]
-    one, two = (load_arrays(Path(r, "checkpoint.safetensors"))[0] for r in ("whole", "run"))
+    one, two = (load_arrays(max(Path(r, "checkpoints").iterdir()))[0] for r in ("whole", "run"))
     assert all(np.array_equal(one[name], two[name]) for name in one)
 
 

@@ -99,7 +99,7 @@ def test_the_edge_of_every_function(function, at, how, device, tmp_path):
     assert "step 3 (epoch 1)" in found.message
     assert found.span.line == LINE and found.span.source.name == "edge.nn"
     assert how in found.label and ("[1, 1]" in found.label or not how)
-    assert job.position.step == 2 and job.position.batch == 2
+    assert job.position.step == 2 and job.position.done == 8
     for name, array in job.executor.values.items():
         np.testing.assert_array_equal(array, before[name])
 

@@ -14,7 +14,7 @@ from nnc.runtime.interrupt import never
 from nnc.runtime.metrics import Means
 from nnc.runtime.progress import Silent
 from nnc.runtime.run_folder import create
-from nnc.runtime.train import INTERRUPTED, evaluate, train
+from nnc.runtime.train import INTERRUPTED, measure, train
 
 
 def same_bits(a, b) -> bool:
@@ -62,7 +62,7 @@ def test_means_weigh_batches_by_their_examples():
 def test_evaluation_does_not_depend_on_the_batch():
     job = trained(epochs="1")
     examples = job.parts["test"]
-    whole = evaluate(job.executor, examples, 1).means()
+    whole = measure(job.executor, examples, 1).means()
     total = Means()
     for rows in batches(examples.rows, 100):
         total.add(job.executor.evaluation(len(rows)).run(examples, rows, 1), len(rows))
@@ -143,7 +143,7 @@ def test_going_on_gives_the_bits_of_never_stopping(tmp_path):
     assert train(job, Silent(), lambda: job.position.step == 20) == INTERRUPTED
     later = prepared(epochs="2")
     later.resume(job.folder)
-    assert (later.position.step, later.position.epoch, later.position.batch) == (20, 2, 5)
+    assert (later.position.step, later.position.epoch, later.position.done) == (20, 2, 500)
     train(later, Silent(), never)
     assert same_bits(later.executor.values, whole.executor.values)
     assert [r.values for r in later.records] == [r.values for r in whole.records]
@@ -168,7 +168,7 @@ def test_a_checkpoint_of_another_program_is_refused(tmp_path):
     job.save_place()
     other = prepared(DIGITS.replace("Dense(12)", "Dense(13)"))
     assert code(lambda: other.resume(job.folder)) == "E0706"
-    job.folder.checkpoint_file.write_bytes(b"damaged")
+    job.folder.checkpoints.path(0).write_bytes(b"damaged")
     assert code(lambda: prepared().resume(job.folder)) == "E0706"
 
 

@@ -1,0 +1,123 @@
+"""A run that is killed, wherever, and resumed ends with the bits of the run that never was."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_programs import DIGITS, write
+
+from nnc.runtime.checkpoint import load_arrays
+
+SETS = ["--set", "checkpoint_steps=4", "--set", "validation=0.1", "--epochs", "3"]
+CRASH = str(Path(__file__).with_name("crash.py"))
+
+
+def start(fatal: int, *arguments: str) -> subprocess.Popen:
+    path = os.pathsep.join(filter(None, sys.path))
+    return subprocess.Popen(
+        [sys.executable, CRASH, str(fatal), *arguments], text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+
+
+def outcome(run: Path) -> dict:
+    """All that a run is for: weights, the last values, what was measured."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        del line["seconds"]
+    last = max((run / "checkpoints").iterdir())
+    arrays = {"weights": load_arrays(run / "weights.safetensors")[0], last.name:
+              load_arrays(last)[0]}  # fmt: skip
+    bits = {(file, name): (array.dtype.str, array.shape, array.tobytes())
+            for file, found in arrays.items() for name, array in found.items()}  # fmt: skip
+    return {"metrics": lines, "bits": bits}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run that is never killed: its folder's parent, outcome, moments and seconds."""
+    folder = tmp_path_factory.mktemp("whole")
+    file = write(folder)
+    begin = time.monotonic()
+    process = start(0, "train", str(file), "--out", str(folder / "run"), *SETS)
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, printed
+    moments = int(printed.split("moments ")[1])
+    assert moments > 100
+    return file, outcome(folder / "run"), moments, time.monotonic() - begin
+
+
+def survives(whole, folder: Path, kills: random.Random) -> None:
+    """Start, kill at random moments, go on until it ends, and compare."""
+    file, wanted, moments, seconds = whole
+    run = folder / "run"
+    for _ in range(kills.choice([1, 1, 2])):
+        go_on = ["--resume", str(run)] if run.exists() else [str(file), "--out", str(run), *SETS]
+        if kills.random() < 0.5:
+            process = start(kills.randint(1, moments), "train", *go_on)
+        else:
+            process = start(0, "train", *go_on)
+            time.sleep(kills.uniform(0.2, 1.0) * seconds)
+            process.kill()
+        printed, _ = process.communicate(timeout=120)
+        assert process.returncode in (0, -9), printed
+    go_on = ["--resume", str(run)] if run.exists() else [str(file), "--out", str(run), *SETS]
+    process = start(0, "train", *go_on)
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, printed
+    assert outcome(run) == wanted
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_few_kills(whole, tmp_path, seed):
+    survives(whole, tmp_path, random.Random(seed))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100, 200))
+def test_a_hundred_kills(whole, tmp_path, seed):
+    survives(whole, tmp_path, random.Random(seed))
+
+
+def test_the_number_of_threads_changes_no_bit(whole, tmp_path):
+    file, wanted, _, _ = whole
+    for threads in (1, 2, 4):
+        run = tmp_path / str(threads)
+        process = start(0, "train", str(file), "--out", str(run), *SETS, "--threads", str(threads))
+        printed, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, printed
+        assert outcome(run) == wanted
+
+
+def test_resuming_with_another_number_of_threads(whole, tmp_path):
+    file, wanted, moments, _ = whole
+    run = tmp_path / "run"
+    process = start(moments // 2, "train", str(file), "--out", str(run), *SETS, "--threads", "2")
+    process.communicate(timeout=120)
+    process = start(0, "train", "--resume", str(run), "--threads", "1")
+    assert process.communicate(timeout=120) and process.returncode == 0
+    assert outcome(run) == wanted
+
+
+def test_the_last_and_the_best_checkpoints_stay(tmp_path):
+    file = write(tmp_path, DIGITS.replace("epochs    = 2", "epochs = 5\n    monitor = -accuracy"))
+    for keep in (1, 3):
+        run = tmp_path / f"run{keep}"
+        process = start(0, "train", str(file), "--out", str(run), "--set",
+                        f"keep_checkpoints={keep}")  # fmt: skip
+        process.communicate(timeout=120)
+        steps = [int(p.stem.split("-")[1]) for p in sorted((run / "checkpoints").iterdir())]
+        last = [15 * epoch for epoch in range(1, 6)][-keep:]
+        assert steps == [15, *last]  # the first is the best: accuracy rises
+        weights, notes = load_arrays(run / "weights.safetensors")
+        best, _ = load_arrays(run / "checkpoints" / "step-00000015.safetensors")
+        assert notes["step"] == "15"
+        assert all(np.array_equal(best[name], array) for name, array in weights.items())

@@ -265,6 +265,8 @@ class Builder(Transformer_NonRecursive):  # type: ignore[type-arg]
     def names(self, meta: Meta, parts: list[Any]) -> tuple[s.Name, ...]:
         return tuple(parts)
 
+    plains = names
+
     def field(self, meta: Meta, parts: list[Any]) -> s.Field:
         return s.Field(self._span(meta), *parts)
 
@@ -360,6 +362,9 @@ class Builder(Transformer_NonRecursive):  # type: ignore[type-arg]
 
     def name(self, meta: Meta, parts: list[Token]) -> s.Name:
         return s.Name(self._span(meta), parts[0].value.rstrip("'"), parts[0].type == "PRIMED")
+
+    def plain(self, meta: Meta, parts: list[Token]) -> s.Name:
+        return s.Name(self._span(meta), str(parts[0]))
 
     def word(self, meta: Meta, parts: list[Token]) -> s.Name:
         return s.Name(self._span(meta), str(parts[0]))

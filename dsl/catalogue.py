@@ -320,7 +320,7 @@ _ENTRIES = (
     Entry(
         "E0311", "too large",
         "A tensor has at most 2,147,483,647 elements, whole numbers have 64 bits, and a program "
-        "with all layers and `repeat` blocks written out has at most 20,000 equations.",
+        "with all layers and `repeat` blocks written out has at most 10,000 equations.",
         _model("y = x |> Dense(2^40) |> Dense(3)"),
         _model("y = x |> Dense(2^10) |> Dense(3)"),
     ),

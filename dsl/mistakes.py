@@ -271,6 +271,8 @@ def _advice(found: Token, previous: Token | None, expected: set[str]) -> str:
         return _FOREIGN[previous.value]
     if found.value in _FOREIGN:
         return _FOREIGN[found.value]
+    if found.type == "PRIMED" and "NAME" in expected:
+        return f"without a prime: `{found} = …` is an equation for its next value"
     if found.type == "TIMES" and before == "TIMES":
         return "a power is written `x^2`"
     if found.type in ("EQUALS",) and ended and "COMPARE" in expected:

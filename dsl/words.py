@@ -29,7 +29,7 @@ class Lines:
     `open` holds the brackets that are open when the parser stops.
     """
 
-    always_accept = ("_NEWLINE", "NAME")
+    always_accept = ("_NEWLINE", "NAME", "PRIMED")
 
     def __init__(self) -> None:
         self.open: list[Token] = []

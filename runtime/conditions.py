@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ..dsl import syntax as s
 from ..dsl.diagnostics import Report, did_you_mean, fail
-from ..dsl.formatter import format_expr
+from ..dsl.notation import format_expr
 from ..dsl.source import Span
 
 _COMPARE: dict[str, Callable[[float, float], bool]] = {

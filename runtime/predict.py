@@ -12,7 +12,7 @@ import numpy as np
 from ..compiler.ir import is_float
 from ..dsl import syntax as s
 from ..dsl.diagnostics import did_you_mean, fail
-from ..dsl.formatter import format_type
+from ..dsl.notation import format_type
 from .executor import Executor, evaluation_batch
 
 

@@ -14,7 +14,7 @@ from ..compiler.training import FieldType, Setup
 from ..dsl import syntax as s
 from ..dsl.check import Checked, check, load, load_source
 from ..dsl.diagnostics import Diagnostic, Report, UserError, did_you_mean, fail
-from ..dsl.formatter import format_expr, format_type
+from ..dsl.notation import format_expr, format_type
 from ..dsl.source import Source
 from .data import Schema, Search, bind, describe, find_source
 from .settings import Assignment, DataChoice, Settings, assign, read_settings

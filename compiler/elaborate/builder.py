@@ -17,7 +17,7 @@ from .values import Array, Shape, Value, of_tensor
 
 LETTERS = ("i", "j", "k", "l", "m", "n", "p", "q", "r", "s")
 MAX_ELEMENTS = 2**31 - 1
-MAX_EQUATIONS = 20_000
+MAX_EQUATIONS = 10_000
 MAX_LEVELS = 120  # of one equation's body, so that every later stage may recurse through it
 MAX_PARTS = 20_000  # of one equation's body when it is written out
 

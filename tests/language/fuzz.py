@@ -2,7 +2,8 @@
 
 `python tests/language/fuzz.py 100000` runs many mutants and writes each that is mistreated;
 `test_fuzz.py` runs a few. A mutant may only be compiled or raise UserError, within two seconds, and
-every place in a message lies in a file that was read. The same seed gives the same mutants.
+every place in a message lies in a file that was read. One that parses is laid out: that text means
+the same and is laid out as it is. The same seed gives the same mutants.
 """
 
 from __future__ import annotations
@@ -19,11 +20,15 @@ HERE = Path(__file__).parent
 if __name__ == "__main__":
     sys.path[:0] = [str(HERE.parent)]
 
-from language.front import FIELDS, checked, systems  # noqa: E402
+from language.front import checked, systems  # noqa: E402
+from language.trees import shape  # noqa: E402
 from nnc.dsl.catalogue import CATALOGUE  # noqa: E402
 from nnc.dsl.diagnostics import Report, UserError  # noqa: E402
+from nnc.dsl.formatter import format  # noqa: E402
 from nnc.dsl.library import standard_library  # noqa: E402
+from nnc.dsl.parser import parse  # noqa: E402
 from nnc.dsl.render import render_all  # noqa: E402
+from nnc.dsl.source import Source  # noqa: E402
 
 SECONDS = 2.0
 _TOKEN = re.compile(r'"[^"\n]*"|[A-Za-z_]\w*\'?|\d+(?:\.\d+)?(?:e-?\d+)?|\|>|->|\+=|\.\.\.|\s+|.')
@@ -33,7 +38,10 @@ _SNIPPETS = (
     "argmax(x)", "random()", "training", "rank(x)", "count(x)", "p'", "|> relu", "|> Dense(3)",
     "|> Flatten", "@", "^", "//", "%", "==", "and", "not", "if x > 0 then 1 else 2", "repeat 3 {",
     "{", "}", "(", ")", ",", ";", "\n", ": i32[B]", "u8(300)", "i64(x)", "stop(x)", "x[x[0]]",
-    "3000000000", "state s = 0", "param w: [3] = 1", "let n = 3", "+=", "'",
+    "3000000000", "state s = 0", "param w: [3] = 1", "let n = 3", "+=", "'", "9" * 400, "0.0",
+    "-inf", "2^31", "1e-400", "# a comment\n", " # c", '"""doc"""', "\r\n", "\t", "\xa0",
+    "\ufeff", "х", "∑", "≤", "…", "“w”", "²", "x.T", "x[:, 0]", "**", "&&", "lambda x: x",
+    "label", "logits", "softmax", "i32", "f64", "y[i] = ", "x[i, i]", "x[i][j]", "(x else 0)",
 )  # fmt: skip
 
 MODELS = {
@@ -116,11 +124,13 @@ train M {
 
 def seeds() -> list[str]:
     """Texts to begin with: the models, the library's files with something that uses them, and
-    what the catalogue holds."""
+    what the catalogue and the folders of examples and of mistakes hold."""
     sources = {d.span.source for d in standard_library().values()}
     library = [source.text + MODELS["mlp"] for source in sorted(sources, key=lambda s: s.name)]
     examples = [text for e in CATALOGUE.values() if e.compiled for text in (e.wrong, e.right)]
-    return [*list(MODELS.values()) * 8, *library, *(e for e in examples if len(e) < 2000)]
+    folders = (HERE.parents[1] / "examples", HERE / "wrong")
+    files = [path.read_text("utf-8") for f in folders for path in sorted(f.glob("*.nn"))]
+    return [*list(MODELS.values()) * 8, *library, *files, *(e for e in examples if len(e) < 2000)]
 
 
 # --- mutations ------------------------------------------------------------------------------------
@@ -163,6 +173,30 @@ def _pieces(text: str, rng: random.Random, cut: Callable[[str], list[str]]) -> s
     return "".join(pieces)
 
 
+def _splice(text: str, rng: random.Random, texts: list[str]) -> str:
+    """Some lines of another text among those of this one."""
+    lines = text.splitlines(keepends=True)
+    other = rng.choice(texts).splitlines(keepends=True) or [""]
+    first = rng.randrange(len(other))
+    place = rng.randrange(len(lines) + 1)
+    lines[place : place + rng.choice((0, 0, 1, 3))] = other[first : first + rng.choice((1, 2, 5))]
+    return "".join(lines)
+
+
+_AROUND = (("(", ")"), ("relu(", ")"), ("-", ""), ("sum(i) ", ""), ("x[", "]"), ("[", "]"),
+           ("if x > 0 then ", " else 1"), ("repeat 2 {\n", "\n}"), ("max(", ", 1)"))  # fmt: skip
+
+
+def _nested(text: str, rng: random.Random) -> str:
+    """One token within many of the same brackets."""
+    pieces = _TOKEN.findall(text)
+    place = rng.randrange(len(pieces))
+    before, after = rng.choice(_AROUND)
+    depth = rng.choice((1, 2, 5, 40, 150, 400))
+    pieces[place] = before * depth + pieces[place] + after * depth
+    return "".join(pieces)
+
+
 def mutant(seed: int, texts: list[str]) -> str:
     """One text, changed in a few places."""
     rng = random.Random(seed)
@@ -173,8 +207,12 @@ def mutant(seed: int, texts: list[str]) -> str:
         kind = rng.random()
         if kind < 0.2:
             text = _characters(text, rng)
-        elif kind < 0.8:
+        elif kind < 0.7:
             text = _pieces(text, rng, _TOKEN.findall)
+        elif kind < 0.75:
+            text = _nested(text, rng)
+        elif kind < 0.85:
+            text = _splice(text, rng, texts)
         else:
             text = _pieces(text, rng, lambda t: t.splitlines(keepends=True))
     return text
@@ -185,9 +223,11 @@ def mutant(seed: int, texts: list[str]) -> str:
 
 def mistreated(text: str) -> str:
     """What the front does wrong with a text; empty if nothing."""
-    assert FIELDS
-    start = time.perf_counter()
+    start = time.process_time()
     try:
+        found = _misshapen(text)
+        if found:
+            return found
         systems(checked(text, folder=HERE / "wrong"), Report())
     except UserError as error:
         found = _misplaced(error)
@@ -195,8 +235,25 @@ def mistreated(text: str) -> str:
             return found
     except Exception:
         return traceback.format_exc(limit=-6)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     return f"took {seconds:.1f} s" if seconds > SECONDS else ""
+
+
+def _misshapen(text: str) -> str:
+    """What the formatter does wrong with a text that parses."""
+    report = Report()
+    file = parse(Source("test.nn", text), report)
+    if report.diagnostics:
+        return ""
+    laid_out = format(file)
+    again = parse(Source("test.nn", laid_out), report)
+    if report.diagnostics:
+        return f"laid out, it does not parse: {report.diagnostics[0].message}"
+    if shape(again) != shape(file):
+        return "laid out, it means something else"
+    if [c.text.strip() for c in again.comments] != [c.text.strip() for c in file.comments]:
+        return "laid out, it has other comments"
+    return "" if format(again) == laid_out else "laid out twice, it looks different"
 
 
 def _misplaced(error: UserError) -> str:

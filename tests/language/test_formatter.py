@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnc.dsl import syntax as s
-from nnc.dsl.formatter import WIDTH, format, format_expr
+from nnc.dsl.formatter import WIDTH, format
+from nnc.dsl.notation import format_expr
 from nnc.dsl.source import Source, Span
 
 from .trees import PROGRAMS, expression, parsed, shape
@@ -43,6 +44,70 @@ def test_layout() -> None:
         "    # end\n"
         "}\n"
     )
+
+
+def test_comments_stay_beside_what_they_are_about() -> None:
+    text = (
+        "layer A(\n"
+        "    n,  # how many\n"
+        "    # where it begins\n"
+        "    first,\n"
+        ")(x: [..., m]) -> y: [..., n] {\n"
+        "    # above\n"
+        "    y = x  # the input\n"
+        "        + f(x)  # and more\n"
+        "        # much more\n"
+        "        + g(\n"
+        "            x,  # once\n"
+        "            first  # twice\n"
+        "        )\n"
+        "    z = x\n"
+        "        # the head\n"
+        "        |> Flatten |> Dense(10)  # ten\n"
+        "    a = 1; b = 2  # both\n"
+        "}\n"
+    )
+    assert format(parsed(text)) == (
+        "layer A(\n"
+        "    n,  # how many\n"
+        "    # where it begins\n"
+        "    first,\n"
+        ")(\n"
+        "    x: [..., m],\n"
+        ") -> y: [..., n] {\n"
+        "    # above\n"
+        "    y = x  # the input\n"
+        "        + f(x)  # and more\n"
+        "        # much more\n"
+        "        + g(x,  # once\n"
+        "            first)  # twice\n"
+        "    z = x\n"
+        "        # the head\n"
+        "        |> Flatten |> Dense(10)  # ten\n"
+        "    a = 1\n"
+        "    b = 2  # both\n"
+        "}\n"
+    )
+
+
+@pytest.mark.parametrize("text", [
+    "train M { loss = mean(y) }\ntrain N { loss = mean(y) }\n",
+    "fn f(x) = x[i,  # one\n  # two\n  j]\nfn g(x) = x\n",
+    '"""A."""\n"""Half."""\nfn half(x  # c\n) = x / 2\n',
+    "fn f(x) = (  # one\n  x  # two\n  # three\n) # four\n",
+])  # fmt: skip
+def test_a_layout_is_laid_out_as_it_is(text: str) -> None:
+    once = format(parsed(text))
+    assert format(parsed(once)) == once
+    assert once.count("#") == text.count("#")
+
+
+def test_a_long_equation_is_broken_at_its_outermost_operators() -> None:
+    terms = [f"(weight_{k}[b, i] - mean_of_all[b, i])^2 / variance[b, i]" for k in "abc"]
+    text = format(parsed(f"fn f(x) -> y: [] {{\n    y[b, i] = {' + '.join(terms)}\n}}"))
+    assert text.splitlines()[1:-1] == [
+        f"    y[b, i] = {terms[0]}", f"        + {terms[1]}", f"        + {terms[2]}",
+    ]  # fmt: skip
 
 
 names = st.sampled_from(["a", "b", "c"]).map(lambda n: s.Name(NOWHERE, n))

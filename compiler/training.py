@@ -373,7 +373,8 @@ class TrainingWork(ModelWork):
         if "p'" not in inner.names:
             raise self.error("E0209", f"optimizer `{optimizer.name}` never assigns `p'`",
                              optimizer.name_span)  # fmt: skip
-        self.expose(parameter, gradient)
+        if parameter in self.updates:  # else what is wrong with its equation has been told
+            self.expose(parameter, gradient)
 
     def expose(self, parameter: str, gradient: str) -> None:
         """Where a gradient is not finite, something must be so after the step. Optimizers see to

@@ -3,7 +3,8 @@
 In: a `System` and an array for every input, param and state. Out: an array for every tensor.
 Every pass and every backend must agree with it. It is meant to be obvious, not fast; the one
 liberty is that a sum of products is handed to `einsum` factor by factor, because a convolution's
-whole domain would not fit memory. Floats are computed in their declared type.
+whole domain would not fit memory. Floats are computed in their declared type; with `wide`, f32
+is computed in float64, which is what machine code and gradients are measured against.
 """
 
 from __future__ import annotations
@@ -28,32 +29,37 @@ from .ir import (
     is_recurrent,
 )
 from .recurrence import plan_recurrence
-from .scalar import NUMPY, TABLE
+from .scalar import CASTS, NUMPY, TABLE
 
 Arrays = dict[str, np.ndarray]
+Types = Mapping[str, type]  # the NumPy type of each dtype
+WIDE: Types = {**NUMPY, "f32": np.float64}
 
 
-def evaluate(system: System, values: Mapping[str, np.ndarray]) -> Arrays:
+def evaluate(
+    system: System, values: Mapping[str, np.ndarray], wide: bool = False
+) -> Arrays:
     """All tensors of the system, computed from the given inputs, params and states.
 
     Raises ValueError if one of those is missing or of the wrong shape.
     """
+    types = WIDE if wide else NUMPY
     arrays: Arrays = {}
     for tensor in system.tensors.values():
         if tensor.kind == "temp":
             continue
         if tensor.name not in values:
             raise ValueError(f"no value for `{tensor.name}`")
-        array: np.ndarray = np.asarray(values[tensor.name], NUMPY[tensor.dtype])
+        array: np.ndarray = np.asarray(values[tensor.name], types[tensor.dtype])
         if array.shape != tensor.shape:
             raise ValueError(f"`{tensor.name}` has shape {array.shape}, not {tensor.shape}")
         arrays[tensor.name] = array
     with np.errstate(all="ignore"):
         for component in components(system.equations):
             if is_recurrent(component):
-                _run_recurrence(component, system, arrays)
+                _run_recurrence(component, system, arrays, types)
             else:
-                _run(component[0], system, arrays)
+                _run(component[0], system, arrays, types)
     return arrays
 
 
@@ -65,21 +71,25 @@ def advance(system: System, values: Mapping[str, np.ndarray]) -> tuple[Arrays, A
     return arrays, after
 
 
-def _run_recurrence(component: list[Equation], system: System, arrays: Arrays) -> None:
+def _run_recurrence(
+    component: list[Equation], system: System, arrays: Arrays, types: Types
+) -> None:
     """Step by step along the order that `recurrence` found; within a step, one point at a time of
     the ordered indices and everything at once of the others."""
     for equation in component:
         tensor = system.tensors[equation.target]
-        arrays[tensor.name] = np.zeros(tensor.shape, NUMPY[tensor.dtype])
+        arrays[tensor.name] = np.zeros(tensor.shape, types[tensor.dtype])
     for equation, fixed in plan_recurrence(component).steps():
-        _run(equation, system, arrays, fixed)
+        _run(equation, system, arrays, types, fixed)
 
 
-def _run(eq: Equation, system: System, arrays: Arrays, fixed: Mapping[str, int] = {}) -> None:
+def _run(
+    eq: Equation, system: System, arrays: Arrays, types: Types, fixed: Mapping[str, int] = {}
+) -> None:
     """One equation over its whole domain, or with some output indices fixed to one value."""
     tensor = system.tensors[eq.target]
-    dtype = NUMPY[tensor.dtype]
-    grid = Grid(eq, system, arrays, fixed)
+    dtype = types[tensor.dtype]
+    grid = Grid(eq, system, arrays, fixed, types)
     if eq.at is not None:
         total: np.ndarray = np.zeros(tensor.shape, dtype)
         places = tuple(grid.full(e) for e in eq.at)
@@ -109,8 +119,11 @@ class Grid:
     With `fixed`, the whole recurrence domain is still used for bounds, but an index has one value.
     """
 
-    def __init__(self, eq: Equation, system: System, arrays: Arrays, fixed: Mapping[str, int]):
-        self.system, self.arrays, self.sizes = system, arrays, eq.sizes
+    def __init__(
+        self, eq: Equation, system: System, arrays: Arrays, fixed: Mapping[str, int],
+        types: Types = NUMPY,
+    ):  # fmt: skip
+        self.system, self.arrays, self.types, self.sizes = system, arrays, types, eq.sizes
         self.axes = {index.name: axis for axis, index in enumerate(eq.domain)}
         self.shape = tuple(1 if i.name in fixed else i.size for i in eq.domain)
         self.index_values = {}
@@ -132,12 +145,13 @@ class Grid:
 
     def _value(self, expr: Expr) -> np.ndarray:
         if isinstance(expr, Const):
-            return np.asarray(expr.value, NUMPY[expr.dtype])
+            return np.asarray(expr.value, self.types[expr.dtype])
         if isinstance(expr, Idx):
             return self.index_values[expr.name]
         if isinstance(expr, Apply):
-            result = TABLE[expr.fn].numpy(*(self.value(a) for a in expr.args))
-            return np.asarray(result, NUMPY[expr.dtype])
+            dtype = self.types[expr.dtype]
+            function = dtype if expr.fn in CASTS else TABLE[expr.fn].numpy
+            return np.asarray(function(*(self.value(a) for a in expr.args)), dtype)
         assert isinstance(expr, Read)
         return self._read(expr)
 

@@ -1,10 +1,13 @@
 """The list of passes, top to bottom. No logic.
 
 In: a system of equations. Out: a plan that a backend lowers and runs. `nnc compile --emit STAGE`
-prints what stands after a stage; with `verified`, the rules are checked after every pass.
+prints what stands after a stage; with `verified`, the rules are checked after every pass, and
+`check` may look at what each of them makes (`check_passes.py` does).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from .ir import System
 from .kernels import Plan
@@ -31,16 +34,23 @@ PASSES = (
 )
 
 
-def optimise(system: System, verified: bool = False) -> System:
+Check = Callable[[System, str], object]  # a system and the pass that made it
+
+
+def optimise(system: System, verified: bool = False, check: Check | None = None) -> System:
     """The equations as they will be computed."""
+    check = check or (verify if verified else None)
     for name, transform in PASSES:
         system = transform(system)
-        if verified:
-            verify(system, name)
+        if check is not None:
+            check(system, name)
     return system
 
 
-def plan(system: System, verified: bool = False) -> Plan:
-    """Equations to kernels with their places in memory."""
-    system = optimise(system, verified)
-    return memory(system, fuse(system))
+def plan(
+    system: System, verified: bool = False, check: Check | None = None, shared: bool = True
+) -> Plan:
+    """Equations to kernels with their places in memory. Without `shared` no two tensors share a
+    place, so that all that was stored can be looked at after a run."""
+    system = optimise(system, verified, check)
+    return memory(system, fuse(system), shared)

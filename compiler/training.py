@@ -56,16 +56,29 @@ def training_step(setup: Setup, warnings: Report | None = None) -> tuple[System,
     Raises UserError with everything that is wrong in the model and the train block; what is only
     doubtful goes into `warnings`.
     """
+    step, drawn, _ = _step(setup, warnings, False)
+    return step, drawn
+
+
+def step_with_gradients(setup: Setup) -> tuple[System, System, dict[str, str]]:
+    """The same, with the gradients among the step's outputs, and the gradient of each parameter
+    that has one, by name."""
+    return _step(setup, None, True)
+
+
+def _step(
+    setup: Setup, warnings: Report | None, gradients: bool
+) -> tuple[System, System, dict[str, str]]:
     work = TrainingWork(setup, training=True)
     work.run()
     drawn = initial_system(work)
     outputs = work.objective()
     names = work.differentiated(outputs)
     work.update(names)
-    step = work.simplified(outputs)
+    step = work.simplified((*outputs, *names.values()) if gradients else outputs)
     if warnings is not None:
         warnings.diagnostics += work.report.diagnostics
-    return step, drawn
+    return step, drawn, names
 
 
 def evaluation(setup: Setup) -> System:

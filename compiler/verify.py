@@ -6,6 +6,7 @@ the pass, the equation and the rule.
 
 from __future__ import annotations
 
+from ..dsl.source import Span
 from .affine import inside, is_static
 from .ir import Const, Equation, Expr, Idx, Read, System, components, is_float, is_recurrent, walk
 from .printer import equation_text
@@ -13,7 +14,11 @@ from .recurrence import NoOrder, plan_recurrence
 
 
 class InternalError(Exception):
-    """The compiler broke one of its own rules; never the user's fault."""
+    """The compiler broke one of its own rules; never the user's fault. `span` is the place in the
+    source, where that is known; `dump` what is worth keeping for who mends it."""
+
+    span: Span | None = None
+    dump: str = ""
 
     def __init__(self, after: str, rule: str, subject: str):
         self.after, self.rule, self.subject = after, rule, subject

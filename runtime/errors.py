@@ -101,4 +101,26 @@ RUN_ERRORS: list[RunError] = [
         "one before it, and ends with the same bits.",
         "`nnc train --resume RUN` after the disk lost a part of the last checkpoint.",
     ),
+    RunError(
+        "E0801",
+        "the machine code is wrong",
+        "`nnc verify` ran the machine code of an equation, and it gave another result than the "
+        "reference evaluator, or another one on other threads. This is a mistake of nnc's, not of "
+        "the file.",
+        "A result that is off by more than `--tolerance`.",
+    ),
+    RunError(
+        "E0802",
+        "a gradient is wrong",
+        "`nnc verify` moved a tensor a little, and the loss changed by another amount than the "
+        "gradient says. This is a mistake of nnc's, not of the file.",
+        "A derivative in the table of scalar functions that is not the function's.",
+    ),
+    RunError(
+        "E0803",
+        "a pass of the compiler broke a rule",
+        "`nnc verify` checks after every pass that the equations are well-formed and compute what "
+        "they did before. This is a mistake of nnc's, not of the file.",
+        "A pass that drops a term of a sum.",
+    ),
 ]

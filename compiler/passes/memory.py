@@ -17,8 +17,9 @@ from .schedule import ALIGNMENT, copy
 Lifetime = tuple[int, int]
 
 
-def memory(system: System, fused: Fused) -> Plan:
-    """Offsets for all tensors, and copies for updates that could not happen in place."""
+def memory(system: System, fused: Fused, shared: bool = True) -> Plan:
+    """Offsets for all tensors, and copies for updates that could not happen in place. Without
+    `shared` every temp has a place that nothing else ever has."""
     copies = [
         copy(system, name, following)
         for name, following in system.updates.items()
@@ -28,6 +29,8 @@ def memory(system: System, fused: Fused) -> Plan:
     homes = _homes(system, fused)
     stored = {t for item in items for t in _touched(item)[1]}
     lives = _lifetimes(system, items, homes, stored)
+    if not shared:
+        lives = {name: (0, len(items)) for name in lives}
     offsets: dict[str, int] = {}
     total = 0
     for name, tensor in system.tensors.items():

@@ -1,0 +1,117 @@
+"""`nnc verify`: a model's machine code and gradients compared with what defines them.
+
+In: the command line. Out: a table on stdout, line by line of the source; diagnostics on stderr and
+exit code 1 if anything is wrong. The comparing is done in `verification.py`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from typing import Any
+
+import click
+
+from ...dsl.diagnostics import UserError
+from ..cores import cores
+from ..project import open_project, planned_setup
+from ..verification import TOLERANCE, Line, Verification, verify_project
+from . import options as o
+from .report import show_warnings
+
+WIDTH = 100  # columns where there is no terminal
+
+
+@click.command()
+@click.argument("file", type=o.FILE)
+@o.several(
+    o.set_option, o.batch_option, o.model_option, o.data_option, o.threads_option,
+    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+                 help="Of the numbers that the model is given."),
+    click.option("--samples", type=click.IntRange(min=0), default=2, show_default=True,
+                 help="Elements of every gradient looked at one by one, after all at once."),
+    click.option("--tolerance", type=click.FloatRange(min=0, min_open=True), default=TOLERANCE,
+                 show_default=True, help="How far off, relative to the numbers at work. f32 rounds "
+                 "by 6e-8, and the roundings of a long sum add up to some 1e-6."),
+)  # fmt: skip
+def verify(file, sets, batch, model, data, threads, seed, samples, tolerance) -> None:
+    """Compare FILE's machine code with the reference evaluator and its gradients with finite
+    differences, equation by equation.
+
+    The numbers are random; no data is read. Exit code 1 if anything is wrong."""
+    project = open_project(file, o.assignments(sets, batch=batch), model)
+    show_warnings(project)
+    setup = None
+    if project.train is not None:
+        setup = planned_setup(project, o.search(data, project.path.parent, offline=True))
+    found = verify_project(project, setup, (1, cores(threads)), seed, samples, tolerance)
+    _print(found)
+    if found.mistakes:
+        raise UserError(found.mistakes)
+
+
+def _print(found: Verification) -> None:
+    from rich.console import Console  # heavy, and only needed once there is something to show
+    from rich.table import Table
+    from rich.text import Text
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
+    numbers: dict[str, Any] = {"justify": "right", "no_wrap": True}
+    cut: dict[str, Any] = {"overflow": "ellipsis", "no_wrap": True}
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("line", width=4, **numbers)
+    table.add_column("source", width=max(width - 58, 20), **cut)
+    table.add_column("values", width=6, **numbers)
+    table.add_column("gradient", width=8, **numbers)
+    table.add_column("worst at", width=30, **cut)
+    file = ""
+    for line in found.sorted_lines():
+        name = line.span.source.name
+        if name != file:
+            table.add_row("", Text(name, style="bold"))
+            file = name
+        table.add_row(str(line.span.line), Text("  " + line.text),
+                      _error(line.value), _error(line.slope), _worst(line),
+                      style="" if line.right else "bold red")  # fmt: skip
+    console = Console(width=width, highlight=False)
+    console.print(table)
+    console.print()
+    for text in _summary(found):
+        console.print(text, soft_wrap=True)
+
+
+def _error(measured) -> str:
+    return "" if measured is None else f"{measured.error:.0e}" if measured.error else "0"
+
+
+def _worst(line: Line) -> str:
+    """Where the larger of the two errors is."""
+    value, slope = line.value, line.slope
+    if not line.right and slope is not None and not slope.right:
+        return _place(f"d_{slope.tensor}", slope.index)
+    return _place(value.equation.target, value.index) if value is not None else ""
+
+
+def _place(name: str, index: tuple[int, ...] | None) -> str:
+    return f"{name}{list(index)}" if index else name
+
+
+def _summary(found: Verification) -> list[str]:
+    values, slopes = found.values, found.slopes
+    right = sum(v.right for v in values)
+    worst = max((v.error for v in values), default=0.0)
+    lines = [f"{found.name} at {found.sizes}: {right} of {len(values)} results of machine code "
+             f"are the evaluator's, off by {worst:.0e} at most; tolerance {found.tolerance:.0e}"]
+    if slopes:
+        worst = max(s.error for s in slopes)
+        kinks = sum(s.kinks for s in slopes)
+        lines.append(
+            f"at {found.gradient_sizes}: {sum(s.right for s in slopes)} of {len(slopes)} gradients "
+            f"are those of finite differences, off by {worst:.0e} at most"
+            + (f"; {kinks} between the slopes of a kink" if kinks else ""))  # fmt: skip
+    if not found.mistakes:
+        threads = " and ".join(map(str, found.threads))
+        plural = "s" * (found.threads[-1:] != (1,))
+        lines.append(f"{found.passes} passes keep every value; a whole step has the same bits on "
+                     f"{threads} thread{plural}")
+    return lines

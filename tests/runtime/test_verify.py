@@ -1,0 +1,215 @@
+"""`nnc verify`: right on what is right, and the name of what is wrong on what is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_programs import DIGITS, write
+from support import system, values
+
+from nnc.compiler import pipeline, scalar
+from nnc.compiler.evaluate import evaluate
+from nnc.compiler.finite_differences import Differences
+from nnc.compiler.ir import Apply, rewrite
+from nnc.compiler.magnitude import magnitude
+from nnc.compiler.passes.differentiate import differentiate
+from nnc.compiler.passes.simplify import simplify
+from nnc.compiler.scalar import TABLE, call
+from nnc.runtime import cli, verification
+from nnc.runtime.project import project_of_text
+from nnc.runtime.specimen import specimen
+from nnc.runtime.verification import verify_project
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+# every kind of equation: a recurrence, a gather, kinks, a stopped value, maxima, an accumulation
+MODEL = """
+model M(x: f32[B, 5, 3], n: i32[B]) -> y {
+    param w: [3, 3] ~ normal(0, 0.5)
+    param table: [4, 3] ~ normal(0, 1)
+    h[b, t, j] = tanh(x[b, t, j] + sum(k) (h[b, t - 1, k] else 0) * w[k, j])
+    z[b, t, j] = h[b, t, j] * table[n[b] + 2, j] - stop(mean(i) h[b, t, i])
+    top[b, j]  = max(t) z[b, t, j]
+    share      = softmax(top)
+    y[b, j]    = relu(top[b, j]) + abs(top[b, j]) * share[b, j]
+}
+"""
+
+
+@pytest.fixture
+def nnc(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object):
+        code = cli.run([str(a) for a in arguments])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call
+
+
+def verified(text: str = MODEL, **options):
+    return verify_project(project_of_text(text), None, (1, 2), **options)
+
+
+def broken(monkeypatch, name: str, derivative) -> None:
+    monkeypatch.setitem(scalar.TABLE, name, replace(TABLE[name], derivative=derivative))
+
+
+# --- what is right --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["xor", "linear", "mlp_digits"])
+def test_examples(nnc, name):
+    code, out, err = nnc("verify", EXAMPLES / f"{name}.nn", "--threads", 2)
+    assert code == 0 and not err
+    assert "results of machine code are the evaluator's" in out
+    assert "7 passes keep every value; a whole step has the same bits on 1 and 2 threads" in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(p.name for p in EXAMPLES.glob("*.nn")))
+def test_every_example(nnc, name):
+    code, out, err = nnc("verify", EXAMPLES / name, "--samples", 1)
+    if "E0601" in err:
+        pytest.skip("its data are not here")
+    assert code == 0 and not err, out + err
+
+
+def test_a_model_without_a_train_block():
+    found = verified()
+    assert not found.mistakes
+    assert {s.tensor for s in found.slopes} >= {"x", "w", "table", "h", "top"}
+    assert any(s.kinks for s in verified(MODEL.replace("tanh(x", "relu(0*x"), samples=4).slopes)
+    assert all(line.equations or line.slope for line in found.lines.values())
+
+
+def test_another_seed_gives_other_numbers():
+    first, second = verified(), verified(seed=1)
+    assert [v.found for v in first.values] != [v.found for v in second.values]
+    assert not second.mistakes
+
+
+def test_large_models_are_verified_small(tmp_path, monkeypatch):
+    monkeypatch.setattr(verification, "EVALUABLE", 10**5)
+    from nnc.runtime.data import Search
+    from nnc.runtime.project import planned_setup
+
+    project = project_of_text(DIGITS)
+    setup = planned_setup(project, Search(None, tmp_path, True))
+    found = verify_project(project, setup, (1,))
+    assert found.gradient_sizes == "batch 3 (its own is 100)"
+    assert found.sizes.endswith("(its own is 100)") and not found.mistakes
+
+
+# --- what is wrong --------------------------------------------------------------------------------
+
+
+def test_a_wrong_derivative_is_found_where_it_is_used(monkeypatch, nnc, tmp_path):
+    broken(monkeypatch, "tanh", lambda x, s: (call("sub", 1.0, s),))
+    write(tmp_path, MODEL)
+    code, out, err = nnc("verify", "small.nn")
+    assert code == 1
+    assert "error[E0802]: the gradient through `h" in err and "small.nn:5:" in err
+    assert "by finite differences" in err and err.count("error[") == 1
+    assert "values" in out
+
+
+def test_a_wrong_derivative_at_some_elements(monkeypatch):
+    """Some elements are on the wrong branch: the first of them is named."""
+    text = "model M(x: f32[B, 6]) -> y { y = exp(x) }"
+    wrong = lambda x, s: (call("select", call("lt", s, 1.1), 0.0, s),)  # noqa: E731
+    broken(monkeypatch, "exp", wrong)
+    found = verified(text, samples=0)
+    bad = next(s for s in found.slopes if not s.right)
+    assert bad.tensor == "x" and bad.exact == 0 and bad.numeric != 0
+    x = specimen(project_of_text(text), None, 0).values["x"][:3]
+    assert bad.index == tuple(np.argwhere(np.exp(x) < 1.1)[0])
+    assert [d.code for d in found.mistakes] == ["E0802"]
+
+
+def test_a_derivative_that_is_missing(monkeypatch):
+    broken(monkeypatch, "tanh", None)
+    found = verified()
+    assert {d.code for d in found.mistakes} == {"E0802"}
+
+
+def drop_a_term(system):
+    """A pass that forgets the second of two things added."""
+    def change(node):
+        return node.args[0] if isinstance(node, Apply) and node.fn == "add" else None
+
+    eq = next(e for e in system.equations if e.target.startswith("y"))
+    fresh = eq.with_body(rewrite(eq.body, change))
+    return system.replace(equations=tuple(fresh if e is eq else e for e in system.equations))
+
+
+def test_a_broken_pass_is_named(monkeypatch):
+    passes = (*pipeline.PASSES[:2], ("forgetful", drop_a_term), *pipeline.PASSES[2:])
+    monkeypatch.setattr(pipeline, "PASSES", passes)
+    (found,) = verified().mistakes
+    assert found.code == "E0803" and "`forgetful`" in found.message and "was" in found.message
+    assert found.span.line == 9
+
+
+def test_wrong_machine_code_is_named(monkeypatch):
+    """tanh spelled as something else: the equation, its place and the first bad index."""
+    from nnc.compiler.codegen.spelling import SPELLING
+
+    monkeypatch.setitem(SPELLING, "tanh", SPELLING["sin"])
+    monkeypatch.setenv("NNC_CACHE", "off")
+    found = verified("model M(x: f32[B, 6]) -> y { y = 2*tanh(x) }").mistakes
+    assert {d.code for d in found} == {"E0801"}
+    assert found[0].span.line == 1 and "y[" in found[0].label and "evaluator" in found[0].label
+
+
+def test_wrong_uses(nnc, tmp_path):
+    assert nnc("verify", "none.nn")[0] == 1
+    assert nnc("verify")[0] == 2
+    write(tmp_path, MODEL)
+    assert nnc("verify", "small.nn", "--tolerance", 0)[0] == 2
+    assert nnc("verify", "small.nn", "--samples", -1)[0] == 2
+    code, _, err = nnc("verify", "small.nn", "--set", "C=3")
+    assert code == 2 and "E0704" in err
+
+
+# --- the parts ------------------------------------------------------------------------------------
+
+
+def test_wide_evaluation_rounds_nothing():
+    """1 + 1e-9 is 1 in f32, also through a cast."""
+    one = system("model M(x: f32[2]) -> y: f32[2] { y = f32(x + 1e-9) - 1 }", float_type="f32")
+    given = {"x": np.ones(2, np.float32)}
+    assert not evaluate(one, given)["y"].any()
+    np.testing.assert_allclose(evaluate(one, given, wide=True)["y"], 1e-9, rtol=1e-6)
+
+
+def test_magnitudes_bound_what_cancels():
+    """(a + b) - a: what was added up, not what is left."""
+    one = system("model M(a: f32[3], b: f32[3]) -> y: f32[3] { y = exp(a + b) - exp(a) }")
+    body = one.definition["y"].body
+    sized = one.replace(equations=(one.definition["y"].with_body(
+        magnitude(body, lambda read, other: call("abs", read))),))  # fmt: skip
+    given = {"a": np.full(3, 2.0), "b": np.array([1e-9, 0.0, -1e-9])}
+    found = evaluate(sized, given)["y"]
+    assert (found >= 2 * np.exp(2)).all() and (found < 20 * np.exp(2)).all()
+
+
+@pytest.mark.parametrize("text", [
+    "y = x + stop(floor(x) - x)",  # straight-through: the quotient must not see the floor
+    "y[b, t] = 0.5*x[b, t] + tanh((y[b, t - 1] else 0))",
+    "y[b, t] = max(k) x[b, k] * x[b, t]",
+])  # fmt: skip
+def test_differences_agree_with_right_gradients(text):
+    one = system("model M(x: f32[2, 4]) -> loss: f32[] {\n" + text + "\nloss = sum(y*y)\n}")
+    both, names = differentiate(one, "loss", ["x"])
+    both = simplify(both.replace(outputs=("loss", *names.values())))
+    slope = Differences(both, "loss", values(one)).check("x", "d_x", 8, 1e-6)
+    assert slope.right and slope.error < 1e-6
+    worse = both.replace(equations=tuple(
+        e.with_body(call("mul", 1.001, e.body)) if e.target == "d_x" else e
+        for e in both.equations))  # fmt: skip
+    assert not Differences(worse, "loss", values(one)).check("x", "d_x", 0, 1e-6).right

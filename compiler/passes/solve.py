@@ -317,12 +317,15 @@ class _Solver:
         return False
 
     def guarded(self, node: Expr) -> Expr | None:
-        """A read that may fall outside after the substitution reads zero there."""
-        if not isinstance(node, Read) or node.other is not None:
+        """A read that may fall outside after the substitution reads zero there; one that no longer
+        can has no `else`."""
+        if not isinstance(node, Read):
             return None
-        shape = self.shape_of(node.tensor)
-        if all(inside(e, n, self.sizes) or not is_static(e)
-               for e, n in zip(node.index, shape, strict=True)):  # fmt: skip
+        places = list(zip(node.index, self.shape_of(node.tensor), strict=True))
+        if node.other is not None:
+            never = all(is_static(e) and inside(e, n, self.sizes) for e, n in places)
+            return Read(node.tensor, node.index, None, node.dtype) if never else None
+        if all(inside(e, n, self.sizes) or not is_static(e) for e, n in places):
             return None
         zero = False if node.dtype == "bool" else 0.0 if node.dtype[0] == "f" else 0
         return Read(node.tensor, node.index, literal(zero, node.dtype), node.dtype)

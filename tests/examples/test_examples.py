@@ -1,8 +1,8 @@
 """Every example: laid out, free of mistakes, printed the same twice at every stage, and trained
 until it is as good as its line in `TRAINED` says.
 
-MNIST and Shakespeare are looked for in $NNC_DATA and in ../shared/data beside the repository;
-without them the examples that learn from them are compiled, but not trained.
+MNIST, Shakespeare and the spoken digits are looked for in $NNC_DATA and in ../shared/data beside
+the repository; without them the examples that learn from them are compiled, but not trained.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from nnc.runtime.settings import Assignment
 from nnc.runtime.train import train
 
 ROOT = Path(__file__).parents[2]
-DOWNLOADED = ("mnist", "shakespeare")
+ELSEWHERE = ("mnist", "shakespeare", "spoken_digits", "digit_strings")
 EXAMPLES = sorted((ROOT / "examples").glob("*.nn"))
 
 every_example = pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -118,6 +118,8 @@ TRAINED = {
     "char_rnn":          Trained({"steps": "200", "batch": "16"}, "validation_loss", 2.5),
     "char_lstm":         Trained({"steps": "200", "batch": "16"}, "validation_loss", 2.45),
     "char_gpt":          Trained({"steps": "30", "batch": "4"}, "validation_loss", 3.6),
+    "spoken_digits":     Trained({"epochs": "3"},               "test_accuracy", 0.95),
+    "ctc_digits":        Trained({"epochs": "3"},               "test_digit_error", 0.12),
 }  # fmt: skip
 
 
@@ -132,7 +134,7 @@ def data_or_skip(project: Project):
     try:
         return load_data(choice.source, bound(choice), where, spans=choice.spans, span=choice.span)
     except UserError as error:
-        if choice.source in DOWNLOADED and error.diagnostics[0].code == "E0601":
+        if choice.source in ELSEWHERE and error.diagnostics[0].code == "E0601":
             pytest.skip(f"the data of `{choice.source}()` are not on this machine: name their "
                         "folder in $NNC_DATA")  # fmt: skip
         raise

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nnc.dsl.diagnostics import UserError
 from nnc.runtime import data
 from nnc.runtime.data import mel, wav
 from nnc.runtime.data.name_pattern import read_condition, read_pattern
@@ -244,6 +245,16 @@ def test_real_spoken_digits(search):
             assert sound + bytes([split.arrays["label"][row, 0] - 1]) in known
     sizes = strings.train.arrays["label_length"]
     assert set(sizes) == {1, 2, 3}
+    row = int(np.flatnonzero(sizes == 3)[0])
+    said = strings.vocabularies["label"].decode(strings.train.arrays["label"][row])
+    assert said == " ".join(str(d - 1) for d in strings.train.arrays["label"][row])
+    needed = strings.schema.field("frames").shape[0]
+    few = {"count": 50, "test_count": 20, "digits": 3}
+    longer = loaded(there, "digit_strings", length=needed + 5, **few)
+    assert longer.schema == data.describe("digit_strings", {**few, "length": needed + 5}, search)
+    with pytest.raises(UserError) as caught:
+        data.load("digit_strings", {**few, "length": 20}, there)
+    assert f"has {needed} frames, and `length` is 20" in caught.value.diagnostics[0].message
     np.testing.assert_array_equal((strings.train.arrays["label"] > 0).sum(axis=1), sizes)
 
 

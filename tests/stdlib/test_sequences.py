@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import product
+from itertools import groupby, product
 from types import SimpleNamespace
 
 import numpy as np
@@ -476,6 +476,30 @@ def test_edit_distance():
     expected = [levenshtein([*p[:i]], [*q[:j]]) for p, q, i, j in zip(a, b, m, n, strict=True)]
     found = value_of("edit_distance(a, b, m, n)", types, {"a": a, "b": b, "m": m, "n": n})
     check(found, np.mean(expected), "edit_distance")
+
+
+def test_error_rate_is_of_all_symbols_together():
+    types = {"a": "i32[2, 3]", "b": "i32[2, 3]", "m": "i32[2]", "n": "i32[2]"}
+    given = {"a": np.array([[1, 2, 3], [5, 0, 0]]), "b": np.array([[1, 3, 0], [4, 0, 0]]),
+             "m": np.array([3, 1]), "n": np.array([2, 1])}  # fmt: skip
+    check(value_of("error_rate(a, b, m, n)", types, given), 2 / 3, "error_rate")
+    nothing = {**given, "n": np.array([0, 0])}
+    assert np.isfinite(value_of("error_rate(a, b, m, n)", types, nothing))
+
+
+def test_ctc_greedy_reads_the_best_path():
+    rng = np.random.default_rng(1)
+    x, lengths = rng.normal(size=(30, 9, 3)), rng.integers(0, 10, 30)
+    types = {"x": "f32[30, 9, 3]", "length": "i32[30]"}
+    system = model(f"model M({', '.join(f'{n}: {t}' for n, t in types.items())})"
+                   " -> label: i32[30, 9], count: i32[30] {"
+                   " label, count = ctc_greedy(x, length) }")  # fmt: skip
+    found = evaluate(system, {"x": x, "length": lengths})
+    for row, (logits, length) in enumerate(zip(x, lengths, strict=True)):
+        path = logits.argmax(-1)[:length]
+        read = [int(c) for c, _ in groupby(path) if c != 0]
+        assert found["count"][row] == len(read)
+        assert found["label"][row].tolist() == read + [0] * (9 - len(read))
 
 
 @pytest.mark.parametrize(

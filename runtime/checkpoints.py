@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from math import inf, isfinite, nan
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 
@@ -67,15 +67,22 @@ class Position:
         return Position(**{**plain, "means": means, "records": records})
 
 
+# what JSON may hold for a field of a type; for all others an object or a list
+_ALLOWED: dict[Any, Any] = {int: int, float: float | int, float | None: float | int | None}
+
+
 def _check_keys(plain: Mapping[str, Any], kind: type) -> None:
-    """ValueError unless the keys are the fields of the dataclass."""
+    """ValueError unless the keys are the fields of the dataclass, and the values of their types."""
     known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     for key in plain:
         if key not in known:
             raise ValueError(f"the key `{key}` has no meaning; " + did_you_mean(key, known))
+    types = get_type_hints(kind)
     for key in known:
         if key not in plain:
             raise ValueError(f"the key `{key}` is missing")
+        if not isinstance(plain[key], _ALLOWED.get(types[key], dict | list)):
+            raise ValueError(f"the key `{key}` is {plain[key]!r}")
 
 
 _WORDS = {"nan": nan, "inf": inf, "-inf": -inf}
@@ -121,7 +128,10 @@ class Checkpoints:
         were."""
         before = self.steps()
         notes = {"position": position.text()}
-        self.folder.mkdir(exist_ok=True)
+        try:
+            self.folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise fail("E0709", f"cannot make {self.folder}: {error.strerror}") from error
         save_arrays(self.path(position.step), values, notes, durable=True,
                     help=self._advice(before))  # fmt: skip
         older = [step for step in before if step < position.step]

@@ -20,7 +20,7 @@ import numpy as np
 from ..compiler.evaluate import evaluate
 from ..compiler.ir import System, is_float
 from ..compiler.nonfinite import Bad, first_bad, way_back
-from ..dsl.diagnostics import Note, UserError, fail
+from ..dsl.diagnostics import Diagnostic, Note, UserError, fail
 from ..dsl.source import Span
 from .snapshot import NAME, Snapshot, write_snapshot
 
@@ -110,19 +110,24 @@ class Guard:
         snapshot = Snapshot(values, inputs, step.number, self.executor.seed, step.epoch,
                             tuple(map(int, step.rows)), tensor, index, f"{value:g}")  # fmt: skip
         folder = self.job.folder
+        unwritten: tuple[Diagnostic, ...] = ()
         if folder is not None:
-            write_snapshot(folder.path, snapshot)
+            try:
+                write_snapshot(folder.path, snapshot)
+            except UserError as error:
+                unwritten = error.diagnostics
         way = way_of(system, snapshot)
         loss = self.job.loss_span
         subject, value = _subject(system, found, way)
         place, label, notes = described(way, loss)
         help = "a smaller learning rate or `clip = clip_norm(1.0)` may keep it finite"
-        if folder is not None:
+        if folder is not None and not unwritten:
             help = (f"`nnc debug {folder.path}` takes the step of {NAME} again and shows the way; "
                     + help)  # fmt: skip
-        return fail("E0701", f"{subject} became {value:g} in step {step.number} (epoch "
-                    f"{step.epoch}); the weights are those before it", place, label=label,
-                    notes=notes, help=help)  # fmt: skip
+        message = (f"{subject} became {value:g} in step {step.number} (epoch {step.epoch}); the "
+                   "weights are those before it")  # fmt: skip
+        main = Diagnostic("E0701", message, place, label=label, notes=notes, help=help)
+        return UserError([main, *unwritten])
 
 
 def way_of(system: System, snapshot: Snapshot) -> list[Bad]:

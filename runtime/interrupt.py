@@ -1,16 +1,24 @@
 """Ctrl-C as a question that the loop asks, rather than an exception anywhere.
 
-In: SIGINT. Out: a callable that says whether it came. A second Ctrl-C interrupts at once.
+In: SIGINT. Out: a callable that says whether it came. A second Ctrl-C ends the process at once.
+Both are heard by a thread of their own, also while the main one is in native code: Python itself
+would hear them only after the step.
 """
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from .progress import say
+
+CODE = 130  # the exit code, as a shell gives it to what SIGINT has ended
+_SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
 
 
 def never() -> bool:
@@ -21,19 +29,44 @@ def never() -> bool:
 @contextmanager
 def watch_interrupt() -> Iterator[Callable[[], bool]]:
     """Within, the first Ctrl-C is only noted. Elsewhere than in the main thread nothing changes."""
-    came = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield never
         return
-    before = signal.getsignal(signal.SIGINT)
-
-    def note(number: int, frame: object) -> None:
-        came.set()
-        signal.signal(signal.SIGINT, before)
-        say("stopping after this step")
-
-    signal.signal(signal.SIGINT, note)
+    came = threading.Event()
+    heard, told = socket.socketpair()
+    told.setblocking(False)
+    handler = signal.signal(signal.SIGINT, _nothing)
+    wakeup = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    ear = threading.Thread(target=_listen, args=(heard, came), daemon=True)
+    ear.start()
     try:
         yield came.is_set
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.set_wakeup_fd(wakeup)
+        signal.signal(signal.SIGINT, handler)
+        told.close()  # the thread hears the end
+        ear.join()
+        heard.close()
+
+
+def _nothing(number: int, frame: object) -> None:
+    """Python tells the socket of a signal only if the signal has a handler."""
+
+
+def _listen(heard: socket.socket, came: threading.Event) -> None:
+    """Note the first SIGINT; end the process at the second."""
+    while numbers := heard.recv(16):
+        for number in numbers:
+            if number != signal.SIGINT:
+                continue
+            if came.is_set():
+                _quit()
+            came.set()
+            say("stopping after this step; once more to quit at once")
+
+
+def _quit() -> None:
+    """Nothing is written: what was saved last stays."""
+    if sys.stderr.isatty():
+        print(_SHOW_CURSOR, end="", file=sys.stderr, flush=True)
+    os._exit(CODE)

@@ -196,6 +196,15 @@ def test_the_snapshot_of_a_run(tmp_path):
         np.testing.assert_array_equal(array, job.executor.values[name])
 
 
+def test_a_snapshot_that_cannot_be_written_hides_nothing(tmp_path):
+    job = prepared(DIGITS, optimizer="sgd(lr = 1e30)")
+    job.folder = create(tmp_path / "run", "small", "", {})
+    (tmp_path / "run" / "snapshot.safetensors").mkdir()
+    with pytest.raises(UserError) as caught:
+        train(job, Silent(), never)
+    assert [d.code for d in caught.value.diagnostics] == ["E0701", "E0709"]
+
+
 def test_a_damaged_snapshot_is_refused(tmp_path):
     job = prepared(DIGITS, optimizer="sgd(lr = 1e30)")
     job.folder = create(tmp_path / "run", "small", "", {})

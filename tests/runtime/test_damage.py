@@ -1,0 +1,322 @@
+"""Whatever happens to a file of a run, there is one clear mistake with a code, never a traceback,
+and what was saved before is intact and used."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_programs import DIGITS, prepared, write
+
+from nnc.dsl.diagnostics import UserError
+from nnc.runtime import checkpoint, cli
+from nnc.runtime.checkpoint import load_arrays, save_arrays
+from nnc.runtime.checkpoints import Position
+from nnc.runtime.interrupt import never
+from nnc.runtime.metrics import Means, Record
+from nnc.runtime.progress import Silent
+from nnc.runtime.run_folder import RunFolder, create
+from nnc.runtime.train import train
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a run of two epochs, its job, and a fresh job of the same program."""
+    job = prepared()
+    job.folder = create(tmp_path_factory.mktemp("runs") / "run", "small", "", {})
+    train(job, Silent(), never)
+    return job.folder.path, job, prepared()
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "run")
+    return RunFolder(tmp_path / "run")
+
+
+def last(run: RunFolder) -> Path:
+    return run.checkpoints.path(30)
+
+
+def read(finished, run: RunFolder):
+    return run.checkpoints.read(finished[1].executor.values)
+
+
+def passed_over(finished, run: RunFolder) -> str:
+    """The last checkpoint is refused, the one before it is used; why the last was refused."""
+    _, position, warnings = read(finished, run)
+    assert position.step == 15 and position.epoch == 2
+    (warning,) = warnings
+    assert warning.code == "W0701" and str(last(run)) in warning.message
+    return warning.message
+
+
+@pytest.mark.parametrize("part", [0, 1e-9, 1e-3, 0.05, 0.3, 0.7, 0.999999])
+def test_a_truncated_checkpoint(finished, run, part):
+    whole = last(run).read_bytes()
+    last(run).write_bytes(whole[: int(len(whole) * part) + (part == 1e-9)])
+    passed_over(finished, run)
+
+
+def test_a_flipped_bit_anywhere_in_a_checkpoint(finished, run):
+    """Every byte of the header, and a sample of the numbers."""
+    whole = last(run).read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    rng = np.random.default_rng(0)
+    places = [*range(0, header, 3), *rng.integers(header, len(whole), 60)]
+    for place in places:
+        changed = bytearray(whole)
+        changed[place] ^= 1 << int(rng.integers(8))
+        last(run).write_bytes(changed)
+        try:
+            passed_over(finished, run)
+        except (TypeError, AssertionError, ValueError):
+            pytest.fail(f"byte {place} of {header}")
+
+
+def rewritten(run: RunFolder, change) -> None:
+    """The last checkpoint with something changed and a hash that says it is right."""
+    arrays, notes = load_arrays(last(run))
+    plain = json.loads(notes["position"])
+    change(arrays, plain)
+    save_arrays(last(run), arrays, {"position": json.dumps(plain)})
+
+
+@pytest.mark.parametrize("name", ["format", *(f.name for f in fields(Position))])
+@pytest.mark.parametrize("to", ["missing", "word", "list", "misspelt"])
+def test_every_field_of_the_position(finished, run, name, to):
+    def change(arrays, plain):
+        value = plain.pop(name)
+        if to == "word":
+            plain[name] = "word"
+        elif to == "list":
+            plain[name] = 3 if name == "records" else [3]
+        elif to == "misspelt":
+            plain[name[:-1] + "_"] = value
+
+    rewritten(run, change)
+    told = passed_over(finished, run)
+    if to == "misspelt" and name != "format" and len(name) > 4:
+        assert f"did you mean `{name}`" in told
+
+
+@pytest.mark.parametrize("kind", [Means, Record])
+def test_every_field_within_the_position(finished, run, kind):
+    for name in [f.name for f in fields(kind)]:
+        whole = last(run).read_bytes()
+        rewritten(run, lambda arrays, plain, name=name: (
+            plain["means"] if kind is Means else plain["records"][0]).pop(name))  # fmt: skip
+        assert f"`{name}` is missing" in passed_over(finished, run)
+        last(run).write_bytes(whole)
+
+
+@pytest.mark.parametrize("change", ["missing", "more", "shape", "type"])
+def test_every_array_of_a_checkpoint(finished, run, change):
+    for name in finished[1].executor.values:
+        whole = last(run).read_bytes()
+
+        def alter(arrays, plain, name=name):
+            array = arrays.pop(name)
+            if change == "more":
+                arrays |= {name: array, name + "_": array}
+            elif change == "shape":
+                arrays[name] = array[None]
+            elif change == "type":
+                arrays[name] = array.astype(np.float64)
+
+        rewritten(run, alter)
+        assert name in passed_over(finished, run)
+        last(run).write_bytes(whole)
+
+
+def test_the_checkpoint_of_another_step(finished, run):
+    shutil.copy(run.checkpoints.path(15), last(run))
+    assert "is the checkpoint of step 15" in passed_over(finished, run)
+
+
+def test_foreign_files_in_the_place_of_a_checkpoint(finished, run):
+    last(run).write_bytes(b"\x93NUMPY\x01\x00")
+    passed_over(finished, run)
+    last(run).unlink()
+    last(run).mkdir()
+    passed_over(finished, run)
+
+
+def test_no_checkpoint_is_whole(finished, run):
+    for path in (run.path / "checkpoints").iterdir():
+        path.write_bytes(b"gone")
+    with pytest.raises(UserError) as caught:
+        read(finished, run)
+    assert [d.code for d in caught.value.diagnostics] == ["E0706", "E0706"]
+
+
+def test_going_on_from_the_one_before_gives_the_same_bits(finished, tmp_path):
+    source, job, _ = finished
+    shutil.copytree(source, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    last(folder).write_bytes(last(folder).read_bytes()[:-5])
+    later = prepared()
+    (warning,) = later.resume(folder)
+    train(later, Silent(), never)
+    for name, array in job.executor.values.items():
+        np.testing.assert_array_equal(array, later.executor.values[name])
+    assert [r.values for r in later.records] == [r.values for r in job.records]
+    assert warning.code == "W0701" and read(finished, folder)[2] == []
+
+
+def test_lost_weights_and_metrics_are_made_again(finished, run):
+    wanted, _ = load_arrays(run.weights_file)
+    metrics = (run.path / "metrics.jsonl").read_text()
+    for weights in (None, b"", run.weights_file.read_bytes()[:-1]):
+        run.weights_file.unlink()
+        if weights is not None:
+            run.weights_file.write_bytes(weights)
+        (run.path / "metrics.jsonl").write_text("{")
+        assert finished[2].resume(run) == []
+        found, _ = load_arrays(run.weights_file)
+        assert all(np.array_equal(found[name], array) for name, array in wanted.items())
+        assert (run.path / "metrics.jsonl").read_text() == metrics
+
+
+# --- the other files, by the command line ---------------------------------------------------------
+
+
+@pytest.fixture
+def nnc(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object):
+        code = cli.run([str(a) for a in arguments])
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.err and "nnc has a bug" not in printed.err
+        return code, printed.out, printed.err
+
+    write(tmp_path)
+    assert call("train", "small.nn", "--out", "run")[0] == 0
+    return call
+
+
+def test_settings_that_are_damaged(nnc):
+    path = Path("run/settings.json")
+    whole = json.loads(path.read_text())
+    wrong = [path.read_text()[: len(path.read_text()) * n // 5] for n in range(5)]
+    wrong += ["[]", "3", json.dumps({**whole, "thraeds": 1})]
+    for name in whole:
+        wrong.append(json.dumps({n: v for n, v in whole.items() if n != name}))
+        wrong.append(json.dumps({**whole, name: [3]}))
+    wrong.append(json.dumps({**whole, "fields": {"image": 3}}))
+    for text in wrong:
+        path.write_text(text)
+        np.save("x.npy", np.zeros((3, 8, 8, 1)))
+        code, _, err = nnc("predict", "run", "--input", "x.npy", "--output", "y.npy")
+        assert code == 1 and "E0706" in err, text
+    path.write_text(json.dumps({**whole, "thraeds": 1}))
+    assert "did you mean `threads`" in nnc("train", "--resume", "run")[2]
+
+
+def test_a_program_that_is_damaged(nnc):
+    path = Path("run/model.nn")
+    text = path.read_text()
+    for wrong in (text[:40], "", "model"):
+        path.write_text(wrong)
+        code, _, err = nnc("train", "--resume", "run")
+        assert code == 1 and "error[E" in err
+    path.unlink()
+    assert nnc("train", "--resume", "run")[0] == 1
+
+
+def test_weights_that_are_damaged(nnc):
+    path = Path("run/weights.safetensors")
+    whole = bytearray(path.read_bytes())
+    whole[-3] ^= 1
+    path.write_bytes(whole)
+    code, _, err = nnc("eval", "run")
+    assert code == 1 and "E0706" in err and "damaged" in err
+    path.unlink()
+    assert nnc("eval", "run")[0] == 1
+    code, _, err = nnc("train", "--resume", "run")
+    assert code == 0 and nnc("eval", "run")[0] == 0
+
+
+def test_two_processes_in_one_run(nnc):
+    from nnc.runtime.lock import locked
+
+    with locked(Path("run")):
+        code, _, err = nnc("train", "--resume", "run")
+    assert code == 1 and "E0705" in err and "another process" in err
+    assert nnc("train", "--resume", "run")[0] == 0
+
+
+# --- disks ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+@pytest.mark.parametrize("operation", ["fsync", "replace"])
+@pytest.mark.parametrize("after", [0, 2, 3, 5])
+def test_a_disk_that_refuses(nnc, monkeypatch, number, operation, after):
+    """From some operation on: while the program is written, in the first checkpoint, in later."""
+    count = 0
+    original = getattr(os, operation)
+
+    def refuse(*arguments):
+        nonlocal count
+        count += 1
+        if count > after:
+            raise OSError(number, os.strerror(number))
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.os, operation, refuse)
+        code, _, err = nnc("train", "--resume", "run", "--epochs", 6)
+    assert code == 1 and "E0709" in err and os.strerror(number) in err
+    assert not list(Path("run").rglob("*.part"))
+    assert nnc("train", "--resume", "run", "--epochs", 6)[0] == 0
+    nnc("train", "small.nn", "--out", "two", "--epochs", 6)
+    one, two = (load_arrays(Path(r, "weights.safetensors"))[0] for r in ("run", "two"))
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def test_a_file_in_the_place_of_the_checkpoints(nnc):
+    shutil.rmtree("run/checkpoints")
+    Path("run/checkpoints").write_text("")
+    code, _, err = nnc("train", "--resume", "run")
+    assert code == 1 and "error[E07" in err and "run/checkpoints" in err
+
+
+def test_a_limit_on_the_size_of_files(tmp_path):
+    """The system refuses in the midst of a write, as a full disk does."""
+    text = "import sys; from nnc.runtime.cli import run; sys.exit(run(sys.argv[1:]))"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    wide = DIGITS.replace("Dense(12)", "Dense(400)")
+    write(tmp_path, wide)
+
+    def call(limit: int, *arguments: str):
+        return subprocess.run(
+            [sys.executable, "-c", text, "train", *arguments], cwd=tmp_path, env=env, text=True,
+            capture_output=True, check=False,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        )  # fmt: skip
+
+    assert call(1 << 30, "small.nn", "--out", "run", "--epochs", "1").returncode == 0
+    small = call(100_000, "--resume", "run", "--epochs", "2")
+    assert small.returncode == 1 and "error[E0709]" in small.stderr
+    assert "File too large" in small.stderr and "step 15 is saved" in small.stderr
+    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == [
+        "step-00000015.safetensors"
+    ]
+    assert call(1 << 30, "--resume", "run", "--epochs", "2").returncode == 0
+
+
+def test_a_folder_that_cannot_be_made(nnc):
+    Path("file").write_text("")
+    code, _, err = nnc("train", "small.nn", "--out", "file/run")
+    assert code == 1 and "E0709" in err and "file/run" in err

@@ -1,0 +1,84 @@
+"""Ctrl-C: once to save and stop, twice to quit at once, whatever the process is in."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from small_programs import write
+
+from nnc.runtime.checkpoint import load_arrays
+from nnc.runtime.interrupt import never, watch_interrupt
+
+LONG = """
+import ctypes, sys
+from nnc.runtime.interrupt import watch_interrupt
+with watch_interrupt() as interrupted:
+    print("ready", flush=True)
+    ctypes.CDLL(None).sleep(30)  # native code: Python runs no handler in it
+print(interrupted())
+"""
+
+
+def start(*arguments: str, **more) -> subprocess.Popen:
+    path = os.pathsep.join(filter(None, sys.path))
+    return subprocess.Popen([sys.executable, *arguments], text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path},
+                            **more)  # fmt: skip
+
+
+def test_ctrl_c_is_noted():
+    before = signal.getsignal(signal.SIGINT)
+    with watch_interrupt() as interrupted:
+        assert not interrupted()
+        signal.raise_signal(signal.SIGINT)
+        end = time.monotonic() + 10
+        while not interrupted() and time.monotonic() < end:
+            time.sleep(0.01)
+        assert interrupted()
+    assert signal.getsignal(signal.SIGINT) is before
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_other_threads_are_not_interrupted():
+    found = []
+
+    def work():
+        with watch_interrupt() as interrupted:
+            found.append(interrupted)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [never]
+
+
+def test_the_second_quits_in_the_midst_of_native_code():
+    process = start("-c", LONG)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert "once more to quit" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 130
+
+
+def test_interrupted_in_an_epoch_saves_and_says_how_to_go_on(tmp_path):
+    run = tmp_path / "run"
+    text = "import sys; from nnc.runtime.cli import run; sys.exit(run(sys.argv[1:]))"
+    process = start("-c", text, "train", str(write(tmp_path)), "--out", str(run), "--epochs",
+                    "100000")  # fmt: skip
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"go on with `nnc train --resume {run}`" in err and "Traceback" not in err
+    last = max((run / "checkpoints").iterdir())
+    load_arrays(last)
+    assert f"after step {int(last.stem.split('-')[1])};" in err

@@ -22,6 +22,10 @@ class Kernel:
     `local` are read by nobody else and never stored. An anchor without reduction is a pure map; one
     with `at` accumulates and has no epilogue. `fixed` names those of the anchor's indices that an
     enclosing `Scan` binds: inside the kernel they are scalars.
+
+    `unrolled` names small indices of which all values are computed at one place of the tile, such
+    as the gates of a recurrent cell. An equation may have one of them that others have not: the
+    others then read it at constants, or it reads the others at every one of its values.
     """
 
     name: str
@@ -30,6 +34,7 @@ class Kernel:
     local: frozenset[str] = frozenset()
     fixed: tuple[str, ...] = ()
     reason: str = ""
+    unrolled: frozenset[str] = frozenset()
 
     @property
     def equations(self) -> tuple[Equation, ...]:
@@ -38,7 +43,8 @@ class Kernel:
     @property
     def indices(self) -> tuple[Index, ...]:
         """The output indices that the kernel itself runs over."""
-        return tuple(i for i in self.anchor.indices if i.name not in self.fixed)
+        known = self.unrolled.union(self.fixed)
+        return tuple(i for i in self.anchor.indices if i.name not in known)
 
     @property
     def stored(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from .affine import Affine
-from .ir import Expr, Index, Read, reads
+from .ir import Const, Expr, Index, Read, reads
 from .printer import expr_text
 
 
@@ -74,15 +74,22 @@ class Access:
 
 @dataclass(frozen=True)
 class Statement:
-    """`target[place] = value` at one point of the tile; not stored if `place` is None.
+    """`own = value` at one point of the tile, stored at `place`; not stored if that is None.
 
-    `reads` of the nest's own targets are values in registers.
+    A read that is some statement's `own` is a value in registers.
     """
 
-    target: str
-    dtype: str
+    own: Read
     value: Expr
     place: Affine | None
+
+    @property
+    def target(self) -> str:
+        return self.own.tensor
+
+    @property
+    def dtype(self) -> str:
+        return self.own.dtype
 
 
 @dataclass(frozen=True)
@@ -97,13 +104,14 @@ class Accumulate:
 
 @dataclass(frozen=True)
 class Nest:
-    """The loops of one kernel. `reduce` over `body` gives the first statement's value; without
-    a reduction that value is the body. `position` is the number of the point among those reduced
-    over (for argmax). `chains` is how many independent accumulators share a reduction."""
+    """The loops of one kernel. `reduce` over `bodies` gives the first statements' values; without
+    a reduction these values are the bodies. `position` is the number of the point among those that
+    are reduced over (for argmax). `chains` is how many independent accumulators share a
+    reduction."""
 
     name: str
     loops: tuple[Loop, ...]
-    body: Expr
+    bodies: tuple[Expr, ...]
     reduce: str | None
     statements: tuple[Statement, ...]
     accesses: Mapping[Read, Access]
@@ -145,25 +153,36 @@ def nest_text(nest: Nest) -> str:
         where = _access_text(nest.accumulate.access)
         if nest.accumulate.held:
             where += f" (in registers through the last {nest.accumulate.held} loops)"
-        lines.append("    " * depth + f"{where} += {_value_text(nest.body, nest)}")
+        lines.append("    " * depth + f"{where} += {_value_text(nest.bodies[0], nest)}")
         return "\n".join(lines)
-    first, *rest = nest.statements
-    result = first.target if first.place is None else f"{first.target}[{_form(first.place)}]"
-    if nest.reduce is None:
-        lines.append("    " * depth + f"{result} = {_value_text(nest.body, nest)}")
-    else:
+    rest = nest.statements
+    if nest.reduce is not None:
+        first, rest = rest[: len(nest.bodies)], rest[len(nest.bodies) :]
+        names = ["acc"] if len(first) == 1 else [f"acc{n}" for n in range(len(first))]
         chains = f"    # {nest.chains} chains" if nest.chains > 1 else ""
-        lines.append("    " * depth + f"acc = start of {nest.reduce}{chains}")
+        lines.append("    " * depth + f"{' = '.join(names)} = start of {nest.reduce}{chains}")
         for step, loop in enumerate(nest.inner):
             lines.append("    " * (depth + step) + _loop_text(loop))
         inside = "    " * (depth + len(nest.inner))
-        lines.append(f"{inside}acc = {nest.reduce}(acc, {_value_text(nest.body, nest)})")
-        lines.append("    " * depth + f"{result} = acc")
+        for name, body in zip(names, nest.bodies, strict=True):
+            lines.append(f"{inside}{name} = {nest.reduce}({name}, {_value_text(body, nest)})")
+        for name, statement in zip(names, first, strict=True):
+            lines.append("    " * depth + f"{_left_text(statement)} = {name}")
     for statement in rest:
-        name = statement.target
-        left = name if statement.place is None else f"{name}[{_form(statement.place)}]"
-        lines.append("    " * depth + f"{left} = {_value_text(statement.value, nest)}")
+        value = _value_text(statement.value, nest)
+        lines.append("    " * depth + f"{_left_text(statement)} = {value}")
     return "\n".join(lines)
+
+
+def _left_text(statement: Statement) -> str:
+    place = statement.place
+    return _own_text(statement.own) if place is None else f"{statement.target}[{_form(place)}]"
+
+
+def _own_text(read: Read) -> str:
+    """A value in registers: its name, and which one it is of those at one point."""
+    numbers = [str(e.value) for e in read.index if isinstance(e, Const)]
+    return f"{read.tensor}[{', '.join(numbers)}]" if numbers else read.tensor
 
 
 def _loop_text(loop: Loop) -> str:
@@ -204,7 +223,7 @@ def _value_text(expr: Expr, nest: Nest) -> str:
     for read in reads(expr):
         access = nest.accesses.get(read)
         if access is None:
-            text = text.replace(expr_text(read), read.tensor)
+            text = text.replace(expr_text(read), _own_text(read))
             continue
         shown = f"{access.tensor}[{_form(access.offset)}]"
         if access.checks:

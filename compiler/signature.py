@@ -112,6 +112,7 @@ def kernel_signature(kernel: Kernel, system: System) -> tuple[str, tuple[str, ..
     for equation in kernel.equations:
         text.equation(equation)
     text.add("fixed", *(text.index(name) for name in kernel.fixed))
+    text.add("unrolled", *sorted(text.index(name) for name in kernel.unrolled))
     for name, number in tensors.items():
         text.add(number, _type(system.tensors[name]), name in kernel.local)
     return "\n".join(text.lines), tuple(tensors)

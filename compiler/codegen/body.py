@@ -28,7 +28,7 @@ class Body:
         self.places: dict[str, Place] = {}
         self.blocks: dict[str, tuple[int, int]] = {}  # first copy and number of copies of an index
         self.valid = nest.lanes  # lanes that count at this copy
-        self.results: dict[str, Value] = {}  # targets of the nest that are in registers
+        self.results: dict[Read, Value] = {}  # targets of the nest that are in registers
         self._values: dict[tuple, Value] = {}
         self._here: dict[Expr, Value] = {}  # values at this copy that depend on `results`
         self._own: dict[Expr, bool] = {}
@@ -86,7 +86,7 @@ class Body:
             return self._index(self.places[expr.name])
         if isinstance(expr, Read):
             in_memory = expr in self.nest.accesses
-            return self.addresses.load(expr) if in_memory else self.results[expr.tensor]
+            return self.addresses.load(expr) if in_memory else self.results[expr]
         assert isinstance(expr, Apply)
         args = [self.value(a) for a in expr.args]
         kinds = tuple(a.dtype for a in expr.args)

@@ -153,15 +153,16 @@ class _Writer:
         nest, copies = self.nest, self._copies()
         if nest.reduce is None:
             for copy in copies:
-                self.body.at(*copy)
-                self._finish(self.body.value(nest.body), nest.body.dtype, copy)
+                self._finish([], "", copy)
             return
-        reduction = Reduction(nest.reduce, nest.body.dtype)
-        a = self.wide
-        chains = [[reduction.start(a) for _ in range(nest.chains)] for _ in copies]
+        reduction = Reduction(nest.reduce, nest.bodies[0].dtype)
+        a, count = self.wide, len(nest.bodies)
+        chains = [[reduction.start(a) for _ in range(nest.chains)] for _ in copies * count]
         chains = self._reduce(nest.inner, copies, chains, reduction)
-        for copy, accumulators in zip(copies, chains, strict=True):
-            self._finish(self._joined(reduction, accumulators), reduction.kinds[-1], copy)
+        for number, copy in enumerate(copies):
+            mine = chains[number * count : (number + 1) * count]
+            values = [self._joined(reduction, accumulators) for accumulators in mine]
+            self._finish(values, reduction.kinds[-1], copy)
 
     def _joined(self, reduction: Reduction, accumulators: list[Accumulator]) -> Value:
         """The chains joined pairwise, then the lanes if the vector ran over a reduced index."""
@@ -173,18 +174,18 @@ class _Writer:
             accumulator = reduction.across(self.wide, accumulator)
         return Value(accumulator[-1], self.nest.lanes > 1 and not self.across)
 
-    def _finish(self, value: Value, kind: str, copy: Copy) -> None:
-        """The statements on one copy's result, and their stores."""
+    def _finish(self, reduced: Sequence[Value], kind: str, copy: Copy) -> None:
+        """The statements at one copy, the first of which have the values that were reduced, and
+        their stores."""
         body = self.body
         body.at(*copy)
-        first, *rest = self.nest.statements
-        value = self._cast(value, kind, first.dtype)
-        results = {first.target: value}
-        self._store(first, value)
-        for statement in rest:
-            body.results = results
-            value = self._cast(body.value(statement.value), statement.value.dtype, statement.dtype)
-            results[statement.target] = value
+        for number, statement in enumerate(self.nest.statements):
+            if number < len(reduced):
+                value = self._cast(reduced[number], kind, statement.dtype)
+            else:
+                value = body.value(statement.value)
+                value = self._cast(value, statement.value.dtype, statement.dtype)
+            body.results[statement.own] = value
             self._store(statement, value)
 
     def _cast(self, value: Value, kind: str, dtype: str) -> Value:
@@ -252,16 +253,17 @@ class _Writer:
     def _point(self, copies, chains, reduction, places, valid, turn):
         """One point of the reduction at every copy of the tile."""
         chain = turn % self.nest.chains
-        after = []
-        for (outer, lanes), accumulators in zip(copies, chains, strict=True):
+        after, before = [], iter(chains)
+        for outer, lanes in copies:
             self.body.at({**outer, **places}, valid if self.across else lanes)
-            new = list(accumulators)
-            new[chain] = self._take(reduction, new[chain])
-            after.append(new)
+            for expr in self.nest.bodies:
+                new = list(next(before))
+                new[chain] = self._take(reduction, expr, new[chain])
+                after.append(new)
         return after
 
-    def _take(self, reduction: Reduction, into: Accumulator) -> Accumulator:
-        body, expr, a = self.body, self.nest.body, self.wide
+    def _take(self, reduction: Reduction, expr: Expr, into: Accumulator) -> Accumulator:
+        body, a = self.body, self.wide
         get = body.vector if a.lanes > 1 else lambda x: body.value(x).name
         new: Accumulator
         if (reduction.name == "sum" and isinstance(expr, Apply) and expr.fn == "mul"
@@ -326,7 +328,7 @@ class _Writer:
 
     def _added(self, old: Value) -> Value:
         """What stood there, and the value at this copy."""
-        expr, (statement,) = self.nest.body, self.nest.statements
+        (expr,), (statement,) = self.nest.bodies, self.nest.statements
         a = self.wide if old.vector else Arithmetic(self.e, 1)
 
         def get(x: Expr) -> str:

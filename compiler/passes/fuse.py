@@ -3,7 +3,9 @@
 In: a simplified system. Out: kernels (and scans, for recurrences) in the order in which they run.
 An equation rides on the kernel that makes the last of its inputs, if it has the same indices and
 reads that input element by element: biases and activations on their products, the optimizer on the
-gradient. What updates a parameter in place runs after everything that reads the old value.
+gradient. One small index may differ: if it is unrolled, the gates of a recurrent cell are at hand
+where the state is computed from them, and so is the state where the gates' gradients are. What
+updates a parameter in place runs after everything that reads the old value.
 """
 
 from __future__ import annotations
@@ -13,27 +15,55 @@ from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
 
 from ..affine import affine
-from ..ir import Equation, Idx, Index, System, components, is_recurrent, substitute
+from ..ir import (
+    Apply,
+    Const,
+    Equation,
+    Expr,
+    Idx,
+    Index,
+    Read,
+    System,
+    components,
+    is_recurrent,
+    substitute,
+    walk,
+)
 from ..kernels import Kernel, Scan
 from ..recurrence import Loop, plan_recurrence
-from .inline import cost, is_identity
+from .inline import cost
 from .views import views
 
 LONGEST_ALONE = 24  # the same where results come one at a time
 LONGEST = 160  # operations in an epilogue beyond which registers would spill
+SMALL = 4  # values of an index that may be unrolled
+WIDE = 16  # elements along the last index for which that is worth it
 
 
 @dataclass
 class _Group:
-    """A kernel being built; `members` are its equations in order, the anchor first."""
+    """A kernel being built; `members` are its equations in order, the anchor first. `extra` is the
+    position of the index that is unrolled, for each member that has one."""
 
     number: int
     members: list[Equation] = field(default_factory=list)
     scan: Loop | None = None
+    extra: dict[str, int] = field(default_factory=dict)
 
     @property
     def anchor(self) -> Equation:
         return self.members[0]
+
+    @property
+    def box(self) -> tuple[int, ...]:
+        """The sizes of the indices that all members have."""
+        sizes = tuple(i.size for i in self.anchor.indices)
+        return _without(sizes, self.extra.get(self.anchor.target))
+
+    @property
+    def price(self) -> int:
+        """Operations in the epilogue at one place."""
+        return sum(cost(m.body) for m in self.members[1:])
 
     @property
     def reads(self) -> set[str]:
@@ -95,10 +125,13 @@ def _groups(
             continue
         makers = [maker[s] for s in item.sources if s in maker]
         last = max(makers, key=lambda g: g.number, default=None)
-        if last is None or not _rides(item, last, aliases):
+        extra = None if last is None else _rides(item, last, aliases)
+        if last is None or extra is None:
             last = _Group(len(groups))
+            extra = _compared(item)
             groups.append(last)
         last.members.append(item)
+        last.extra.update(extra)
         maker[item.target] = last
     return groups
 
@@ -115,24 +148,87 @@ def _equations_of(loop: Loop) -> list[Equation]:
     return found
 
 
-def _rides(eq: Equation, group: _Group, aliases: Mapping[str, str]) -> bool:
-    """Whether the equation can be computed where the group's results are at hand."""
+def _rides(eq: Equation, group: _Group, aliases: Mapping[str, str]) -> dict[str, int] | None:
+    """The positions of unrolled indices, the equation's own and those that others get, if the
+    equation can be computed where the group's results are at hand; None if it cannot."""
     anchor = group.anchor
     if group.scan or eq.reduce or eq.at is not None or anchor.at is not None:
-        return False
-    shape = tuple(i.size for i in anchor.indices)
-    if tuple(i.size for i in eq.indices) != shape or anchor.reduce in ("argmax", "argmin"):
-        return False
-    own = tuple(Idx(i.name) for i in eq.indices)
-    made = group.writes | {v for v, source in aliases.items() if source in group.writes}
-    for read in eq.reads:
-        if read.tensor in made and (
-            read.tensor in aliases or read.index != own or read.other is not None
-        ):
-            return False
+        return None
+    if anchor.reduce in ("argmax", "argmin"):
+        return None
     if _one_by_one(anchor) and cost(eq.body) > LONGEST_ALONE:
+        return None
+    if group.price + cost(eq.body) > LONGEST:
+        return None
+    made = group.writes | {v for v, source in aliases.items() if source in group.writes}
+    if any(r.tensor in made and (r.tensor in aliases or r.other is not None) for r in eq.reads):
+        return None
+    for extra in _alignments(eq, group):
+        positions = {**group.extra, **extra}
+        if all(_at_hand(r, eq, positions) for r in eq.reads if r.tensor in made):
+            return extra
+    return None
+
+
+def _alignments(eq: Equation, group: _Group) -> Iterator[dict[str, int]]:
+    """The ways in which the equation's indices may be those of the group, one of either apart."""
+    own, theirs = (tuple(i.size for i in e.indices) for e in (eq, group.anchor))
+    position = group.extra.get(group.anchor.target)
+    if own == theirs:
+        yield {} if position is None else {eq.target: position}
+    if own == group.box and position is not None:
+        yield {}
+    if position is None and len(own) == len(theirs) - 1 and _may_unroll(theirs):
+        for place in range(len(theirs) - 1):
+            if theirs[place] <= SMALL and _without(theirs, place) == own and not group.extra:
+                yield {m.target: place for m in group.members}
+    if len(own) == len(group.box) + 1 and _may_unroll(own):
+        for place in range(len(own) - 1):
+            if own[place] <= SMALL and _without(own, place) == group.box:
+                yield {eq.target: place}
+
+
+def _may_unroll(sizes: tuple[int, ...]) -> bool:
+    """Whether vectors are left to run over the last index."""
+    return sizes[-1] >= WIDE
+
+
+def _at_hand(read: Read, eq: Equation, extra: Mapping[str, int]) -> bool:
+    """Whether the element has been computed at the same place of the box: it is read at the
+    equation's own indices, and at a number or at the own one where an index is unrolled."""
+    own = extra.get(eq.target)
+    theirs = extra.get(read.tensor)
+    names = tuple(Idx(i.name) for i in eq.indices)
+    if _without(read.index, theirs) != _without(names, own):
         return False
-    return sum(cost(m.body) for m in group.members[1:]) + cost(eq.body) <= LONGEST
+    if theirs is None:
+        return True
+    at = read.index[theirs]
+    return isinstance(at, Const) or (own is not None and at is names[own])
+
+
+def _compared(eq: Equation) -> dict[str, int]:
+    """The position of a small index of a map whose values decide what is computed: unrolled, each
+    value has its own part of the expression."""
+    sizes = tuple(i.size for i in eq.indices)
+    if eq.reduce or eq.at is not None or len(sizes) < 2 or not _may_unroll(sizes):
+        return {}
+    for place, index in enumerate(eq.indices[:-1]):
+        if index.size <= SMALL and _decides(Idx(index.name), eq.body):
+            return {eq.target: place}
+    return {}
+
+
+def _decides(index: Idx, body: Expr) -> bool:
+    return any(
+        isinstance(n, Apply) and n.fn in ("eq", "ne") and index in n.args
+        and any(isinstance(a, Const) for a in n.args)
+        for n in walk(body)
+    )  # fmt: skip
+
+
+def _without(items: tuple, place: int | None) -> tuple:
+    return items if place is None else (*items[:place], *items[place + 1 :])
 
 
 def _one_by_one(anchor: Equation) -> bool:
@@ -244,24 +340,40 @@ def _item(
     if group.scan is not None:
         return _scan(group.scan, (), stored, system, aliases)
     anchor, *epilogue = group.members
-    fresh = tuple(_renamed(eq, anchor.indices) for eq in epilogue)
+    fresh = tuple(_renamed(eq, group) for eq in epilogue)
+    extra = group.extra
+    unrolled = frozenset(eq.indices[extra[eq.target]].name for eq in (anchor, *fresh)
+                         if eq.target in extra)  # fmt: skip
     local = frozenset(group.writes - stored)
-    return Kernel(anchor.target, anchor, fresh, local, (), _reason(anchor, epilogue))
+    return Kernel(anchor.target, anchor, fresh, local, (), _reason(group), unrolled)
 
 
-def _reason(anchor: Equation, epilogue: list[Equation]) -> str:
+def _reason(group: _Group) -> str:
+    anchor, *epilogue = group.members
     what = {None: "a map", "sum": "a sum"}.get(anchor.reduce, f"a {anchor.reduce}")
     if anchor.at is not None:
         what = "an accumulation"
-    if not epilogue:
-        return what
-    return f"{what}; {', '.join(eq.target for eq in epilogue)} ride on it, element by element"
+    if epilogue:
+        riders = ", ".join(eq.target for eq in epilogue)
+        what += f"; {riders} {'rides' if len(epilogue) == 1 else 'ride'} on it, element by element"
+    unrolled = [f"{eq.indices[group.extra[eq.target]].name} of {eq.target}"
+                for eq in group.members if eq.target in group.extra]  # fmt: skip
+    return f"{what}; unrolled: {', '.join(unrolled)}" if unrolled else what
 
 
-def _renamed(eq: Equation, indices: tuple[Index, ...]) -> Equation:
-    """The equation with the anchor's index names."""
-    names = {o.name: Idx(n.name) for o, n in zip(eq.indices, indices, strict=True)}
-    return replace(eq, indices=indices, body=substitute(eq.body, names))
+def _renamed(eq: Equation, group: _Group) -> Equation:
+    """The equation with the anchor's index names; an unrolled index has a name of its own."""
+    anchor, place = group.anchor, group.extra.get(eq.target)
+    names = [i.name for i in _without(anchor.indices, group.extra.get(anchor.target))]
+    if place is not None:
+        taken = {*anchor.sizes, *names}
+        fresh = eq.indices[place].name
+        while fresh in taken:
+            fresh += "_"
+        names.insert(place, fresh)
+    indices = tuple(Index(n, i.size) for n, i in zip(names, eq.indices, strict=True))
+    swap = {o.name: Idx(n.name) for o, n in zip(eq.indices, indices, strict=True)}
+    return replace(eq, indices=indices, body=substitute(eq.body, swap))
 
 
 def _scan(
@@ -280,7 +392,8 @@ def _scan(
             items.append(_scan(group.scan, (*fixed, step), stored | past, system, aliases))
             continue
         within = {r.tensor for g in groups if g is not group for eq in g.members for r in eq.reads}
-        earlier = {r.tensor for eq in group.members for r in eq.reads if not is_identity(r, eq)}
+        earlier = {r.tensor for eq in group.members for r in eq.reads
+                   if r.other is not None or not _at_hand(r, eq, group.extra)}  # fmt: skip
         kernel = _item(group, stored | within | earlier, system, aliases)
         assert isinstance(kernel, Kernel)
         items.append(replace(kernel, fixed=(*fixed, step)))

@@ -45,7 +45,7 @@ def lower(kernel: Kernel, plan: Plan, target: Target | None = None) -> Nest:
     """The nest of loops for a kernel."""
     target = target or Target()
     form = merged(kernel, plan)
-    found = accesses(form, kernel, plan)
+    found = accesses(form, plan)
     places = stores(form, kernel, plan)
     anchor = kernel.anchor
     accumulate = None
@@ -53,15 +53,17 @@ def lower(kernel: Kernel, plan: Plan, target: Target | None = None) -> Nest:
         tensor = plan.system.tensors[anchor.target]
         into = access(Read(tensor.name, form.at, None, tensor.dtype), tensor, form.sizes)
         accumulate = Accumulate(into, tensor.bytes)
-    body_reads = [found[r] for r in reads(form.body) if r in found]
+    body_reads = dict.fromkeys(r for b in form.bodies for r in reads(b.value) if r in found)
     work = Work(
         outputs=form.over if accumulate else form.outputs,
         over=() if accumulate else form.over,
         reduce=None if accumulate else anchor.reduce,
-        accesses=tuple(body_reads if anchor.reduce else found.values()),
-        stores=(accumulate.access.offset,) if accumulate else tuple(places.values()),
+        accesses=tuple(found[r] for r in (body_reads if anchor.reduce else found)),
+        stores=(accumulate.access.offset,) if accumulate
+        else tuple(place for place in places.values() if place is not None),
         operations=_operations(form, anchor),
-        bytes=BYTES[form.body.dtype],
+        bytes=BYTES[form.bodies[0].value.dtype],
+        bodies=len(form.bodies),
         footprints={
             name: plan.system.tensors[name].bytes for eq in kernel.equations for name in eq.sources
         },
@@ -81,9 +83,12 @@ def lower(kernel: Kernel, plan: Plan, target: Target | None = None) -> Nest:
     return Nest(
         name=kernel.name,
         loops=loops,
-        body=form.body,
+        bodies=tuple(b.value for b in form.bodies),
         reduce=work.reduce,
-        statements=_statements(form, kernel, plan, places),
+        statements=tuple(
+            Statement(own, value, places[own])
+            for own, value in ((r.own, r.value) for r in (*form.bodies, *form.values))
+        ),
         accesses=_turned(_unchecked(found, clips), tiling),
         sizes=form.sizes,
         lanes=tiling.lanes,
@@ -104,7 +109,8 @@ def _vanishing(form: Form, anchor: Equation, accesses: Mapping[Read, Access]) ->
     """The checks that make the whole body zero, in a sum."""
     if anchor.reduce != "sum" or form.at is not None:
         return ()
-    return tuple(check for read in _zeroing(form.body) if read in accesses
+    zeroing = set.intersection(*(_zeroing(b.value) for b in form.bodies))
+    return tuple(check for read in sorted(zeroing, key=str) if read in accesses
                  for check in accesses[read].checks)  # fmt: skip
 
 
@@ -144,23 +150,18 @@ def _turned(accesses: Mapping[Read, Access], tiling: Tiling) -> dict[Read, Acces
     }
 
 
-def _statements(
-    form: Form, kernel: Kernel, plan: Plan, stores: Mapping[str, Affine]
-) -> tuple[Statement, ...]:
-    tensors, name = plan.system.tensors, kernel.anchor.target
-    first = Statement(name, tensors[name].dtype, form.body, stores.get(name))
-    return (first, *(Statement(target, tensors[target].dtype, value, stores.get(target))
-                     for target, value in form.values))  # fmt: skip
-
-
 def _operations(form: Form, anchor: Equation) -> int:
     """Vector operations per point; a product that is summed is one."""
-    count = sum(isinstance(e, Apply) for e in outside_addresses(form.body))
-    if anchor.reduce:
-        fused = isinstance(form.body, Apply) and form.body.fn == "mul"
-        return max(count, 1) if fused else count + 1
-    values = [e for _, v in form.values for e in outside_addresses(v)]
-    return max(1, count + sum(isinstance(e, Apply) for e in values))
+    if not anchor.reduce:
+        values = (r.value for r in (*form.bodies, *form.values))
+        nodes = set().union(*map(outside_addresses, values))
+        return max(1, sum(isinstance(e, Apply) for e in nodes))
+    total = 0
+    for body in (b.value for b in form.bodies):
+        count = sum(isinstance(e, Apply) for e in outside_addresses(body))
+        fused = isinstance(body, Apply) and body.fn == "mul"
+        total += max(count, 1) if fused else count + 1
+    return total
 
 
 def _accumulation_vector(form: Form, into: Access) -> str:
@@ -188,12 +189,12 @@ def _unrolling(work: Work, tiling: Tiling, clips: list[Clip]) -> tuple[int, dict
     clipped = {c.index for c in clips}
     innermost = order[-1]
     steps = -(-innermost.size // (tiling.lanes if innermost.name == tiling.vector else 1))
-    chains = 1
-    while chains * tiling.copies < CHAINS and 4 * chains <= steps and innermost.name not in clipped:
+    chains, copies = 1, tiling.copies * work.bodies
+    while chains * copies < CHAINS and 4 * chains <= steps and innermost.name not in clipped:
         chains *= 2
     if chains > 1:
         return chains, {innermost.name: chains}
-    unrolled, copies = {}, tiling.copies
+    unrolled = {}
     for index in reversed(order):
         steps = -(-index.size // (tiling.lanes if index.name == tiling.vector else 1))
         if steps > UNROLLED or copies * steps > COPIES or index.name in clipped:
@@ -312,10 +313,11 @@ def _apart(form: Form, tensor: Tensor) -> str:
 
 
 def _shared(loops: list[Loop]) -> Loop | None:
-    """The loop to divide among threads: the outermost with steps to spare, else the longest."""
-    long = [loop for loop in loops if loop.steps >= 16]
-    if long:
-        return long[0]
+    """The loop to divide among threads: the outermost with steps to spare, or with few that divide
+    evenly, since each thread then keeps to a part of what it reads; else the longest."""
+    for loop in loops:
+        if loop.steps >= 16 or (loop.steps >= 4 and loop.steps % 4 == 0):
+            return loop
     longest = max(loops, key=lambda loop: loop.steps, default=None)
     return longest if longest is not None and longest.steps > 1 else None
 

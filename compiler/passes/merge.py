@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 
 from ..affine import Affine
-from ..ir import Expr, Idx, Index, Read, reads, substitute, walk
+from ..ir import Equation, Expr, Idx, Index, Read, reads, substitute, walk
 from ..kernels import Kernel, Plan
 from ..loops import Access
 from ..scalar import call, literal
@@ -20,38 +20,60 @@ from .access import access, place
 
 
 @dataclass(frozen=True)
+class Result:
+    """What a kernel computes at one place: the value of `own`, an element of a target."""
+
+    own: Read
+    value: Expr
+
+
+@dataclass(frozen=True)
 class Form:
-    """A kernel with indices merged: the equations' expressions over fewer, longer loops."""
+    """A kernel with indices merged: the equations' expressions over fewer, longer loops. Unrolled
+    indices are gone: there is a result for each of their values."""
 
     outputs: tuple[Index, ...]
     over: tuple[Index, ...]
-    body: Expr
-    values: tuple[tuple[str, Expr], ...]  # the epilogue: target and value
-    point: tuple[Expr, ...]  # the index at which every target is stored
+    bodies: tuple[Result, ...]  # of the anchor: reduced over `over`, if it reduces
+    values: tuple[Result, ...]  # of the epilogue
     at: tuple[Expr, ...] | None
     position: Expr
     sizes: Mapping[str, int]
 
 
-def _renamed(kernel: Kernel) -> Form:
+def _form(kernel: Kernel, plan: Plan) -> Form:
     """The kernel's equations over the anchor's index names."""
     anchor = kernel.anchor
-    point = tuple(Idx(i.name) for i in anchor.indices)
-    values = []
-    for equation in kernel.epilogue:
-        renamed = {i.name: own for i, own in zip(equation.indices, point, strict=True)}
-        values.append((equation.target, substitute(equation.body, renamed)))
+    box = [i for i in anchor.indices if i.name not in kernel.unrolled]
     position: Expr = literal(0)
     for index in anchor.over:
         position = call("add", call("mul", position, index.size), Idx(index.name))
-    return Form(kernel.indices, anchor.over, anchor.body, tuple(values), point, anchor.at,
-                 position, dict(anchor.sizes))  # fmt: skip
+    bodies, *values = (_results(eq, box, kernel.unrolled, plan) for eq in kernel.equations)
+    return Form(kernel.indices, anchor.over, bodies, tuple(r for some in values for r in some),
+                anchor.at, position, dict(anchor.sizes))  # fmt: skip
+
+
+def _results(
+    eq: Equation, box: list[Index], unrolled: frozenset[str], plan: Plan
+) -> tuple[Result, ...]:
+    """The equation's values at one place of the box: one for each value of its unrolled index."""
+    own = [i for i in eq.indices if i.name not in unrolled]
+    names: dict[str, Expr] = {i.name: Idx(b.name) for i, b in zip(own, box, strict=True)}
+    results = []
+    extra = [i for i in eq.indices if i.name in unrolled]
+    for numbers in product(*(range(i.size) for i in extra)):
+        known = {i.name: literal(n) for i, n in zip(extra, numbers, strict=True)}
+        places = {**names, **known}
+        point = tuple(places[i.name] for i in eq.indices)
+        dtype = plan.system.tensors[eq.target].dtype
+        results.append(Result(Read(eq.target, point, None, dtype), substitute(eq.body, places)))
+    return tuple(results)
 
 
 def merged(kernel: Kernel, plan: Plan) -> Form:
     """Neighbouring indices made one as long as every read and store steps through both as through
     one: a map over a whole array becomes one loop, the window row of a convolution another."""
-    form = _renamed(kernel)
+    form = _form(kernel, plan)
     while True:
         pair = _mergeable(form, kernel, plan)
         if pair is None:
@@ -61,9 +83,9 @@ def merged(kernel: Kernel, plan: Plan) -> Form:
 
 def _mergeable(form: Form, kernel: Kernel, plan: Plan) -> tuple[Index, Index] | None:
     data = _as_data(form)
-    found = list(accesses(form, kernel, plan).values())
+    found = list(accesses(form, plan).values())
     offsets = [a.offset for a in found]
-    offsets += stores(form, kernel, plan).values()
+    offsets += [place for place in stores(form, kernel, plan).values() if place is not None]
     checked = [check for a in found for check, _ in a.checks]
     if form.at is not None:
         tensor = plan.system.tensors[kernel.anchor.target]
@@ -83,7 +105,7 @@ def _mergeable(form: Form, kernel: Kernel, plan: Plan) -> tuple[Index, Index] | 
 
 def _as_data(form: Form) -> set[str]:
     """The indices whose value is computed with, not only used to address memory."""
-    exprs = (form.body, *(value for _, value in form.values))
+    exprs = [result.value for result in (*form.bodies, *form.values)]
     return {e.name for expr in exprs for e in outside_addresses(expr) if isinstance(e, Idx)}
 
 
@@ -123,40 +145,48 @@ def _merge(form: Form, i: Index, j: Index) -> Form:
     def joined(group: tuple[Index, ...]) -> tuple[Index, ...]:
         return tuple(both if x == i else x for x in group if x != j)
 
-    def moved(exprs: tuple[Expr, ...]) -> tuple[Expr, ...]:
-        return tuple(substitute(e, now) for e in exprs)
+    def moved(results: tuple[Result, ...]) -> tuple[Result, ...]:
+        return tuple(
+            Result(_at(r.own, tuple(substitute(e, now) for e in r.own.index)),
+                   substitute(r.value, now))
+            for r in results
+        )  # fmt: skip
 
     return Form(
         outputs=joined(form.outputs),
         over=joined(form.over),
-        body=substitute(form.body, now),
-        values=tuple((name, substitute(value, now)) for name, value in form.values),
-        point=moved(form.point),
-        at=None if form.at is None else moved(form.at),
+        bodies=moved(form.bodies),
+        values=moved(form.values),
+        at=None if form.at is None else tuple(substitute(e, now) for e in form.at),
         position=substitute(form.position, now),
         sizes={**form.sizes, both.name: both.size},
     )
 
 
+def _at(read: Read, index: tuple[Expr, ...]) -> Read:
+    return Read(read.tensor, index, None, read.dtype)
+
+
 # --- accesses and statements ---------------------------------------------------------------------
 
 
-def accesses(form: Form, kernel: Kernel, plan: Plan) -> dict[Read, Access]:
+def accesses(form: Form, plan: Plan) -> dict[Read, Access]:
     """Every read of memory; reads of the kernel's own results stay in registers."""
-    own = {kernel.anchor.target, *(e.target for e in kernel.epilogue)}
+    results = (*form.bodies, *form.values)
+    own = {result.own for result in results}
     found: dict[Read, Access] = {}
-    inputs = [form.body, *(form.at or ()), *(value for _, value in form.values)]
-    for expr in inputs:
+    for expr in (*(form.at or ()), *(result.value for result in results)):
         for read in reads(expr):
-            in_registers = read.tensor in own and read.index == form.point
-            if not in_registers and read not in found:
+            if read not in own and read not in found:
                 found[read] = access(read, plan.system.tensors[read.tensor], form.sizes)
     return found
 
 
-def stores(form: Form, kernel: Kernel, plan: Plan) -> dict[str, Affine]:
-    """Where each target that is stored goes."""
-    if form.at is not None:
-        return {}
+def stores(form: Form, kernel: Kernel, plan: Plan) -> dict[Read, Affine | None]:
+    """Where each result goes; None if it stays in registers."""
     tensors = plan.system.tensors
-    return {name: place(form.point, tensors[name].shape, form.sizes) for name in kernel.stored}
+    return {
+        own: None if own.tensor in kernel.local or form.at is not None
+        else place(own.index, tensors[own.tensor].shape, form.sizes)
+        for own in (result.own for result in (*form.bodies, *form.values))
+    }  # fmt: skip

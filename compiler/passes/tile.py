@@ -59,6 +59,7 @@ class Work:
     vanishing: tuple[tuple[Affine, int], ...] = ()  # checks that, failing, leave nothing to add
     vectorised: str | None = None  # an accumulation's only choice ("" for none)
     into: Affine | None = None  # where an accumulation adds
+    bodies: int = 1  # values that are reduced side by side
 
     @cached_property
     def clips(self) -> list[Clip]:
@@ -221,7 +222,8 @@ def _cycles(work: Work, target: Target, tile: Mapping[str, float], vector: str) 
         price += CHECK * sum(check not in clipped for check in access.checks)
         loads += price * prod(size for name, size in tile.items() if name in depends)
     arithmetic = work.operations * copies * wide
-    chained = min(target.latency, 8.0) / max(1.0, 8 / copies) if work.reduce else 0.0
+    apart = copies * work.bodies
+    chained = min(target.latency, 8.0) / max(1.0, 8 / apart) if work.reduce else 0.0
     return (max(arithmetic, loads, chained) + 0.1 * loads + STEP) * share
 
 
@@ -268,9 +270,9 @@ def _stride(form: Affine, name: str) -> int:
 
 
 def _registers(work: Work, target: Target) -> int:
-    """Vector registers per value; argmax also keeps a position."""
+    """Vector registers per copy; argmax also keeps a position."""
     registers = max(1, work.bytes * target.lanes // 64)
-    return registers + (work.reduce in ("argmax", "argmin"))
+    return (registers + (work.reduce in ("argmax", "argmin"))) * work.bodies
 
 
 # --- tiles -------------------------------------------------------------------------------------

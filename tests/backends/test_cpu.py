@@ -26,6 +26,7 @@ from nnc.compiler.ir import (
 from nnc.compiler.kernels import Kernel, Plan, Scan
 from nnc.compiler.passes.schedule import place, schedule
 from nnc.compiler.passes.tile import Target
+from nnc.compiler.pipeline import plan
 from nnc.compiler.scalar import NUMPY, TABLE, call, literal
 from nnc.runtime.device.cpu import CpuProgram
 
@@ -438,3 +439,28 @@ def _product_system(size: int) -> System:
 @given(systems(), st.integers(0, 1000), st.sampled_from([None, NARROW]))
 def test_random_systems(system: System, seed: int, target: Target | None):
     check(system, target=target, seed=seed)
+
+
+@pytest.mark.parametrize("gates", [2, 3, 4])
+def test_gates_and_what_is_made_of_them_are_one_kernel(gates: int):
+    """A product with a small index, a map of its values at numbers, and a map that puts values back
+    together by that index."""
+    tensors = [Tensor("x", (9, 20), "f32", "input"), Tensor("w", (20, gates, 33), "f32", "input"),
+               Tensor("z", (9, gates, 33), "f32"), Tensor("c", (9, 33), "f32"),
+               Tensor("d", (9, gates, 33), "f32")]  # fmt: skip
+    z = [Read("z", (Idx("b"), literal(q), Idx("j")), None, "f32") for q in (0, gates - 1)]
+    chain: Expr = literal(0.0, "f32")
+    for q in range(gates):
+        here = call("mul", read(tensors[3], "b", "j"), literal(q + 1.5, "f32"))
+        chain = call("select", call("eq", Idx("q"), literal(q)), here, chain)
+    product = call("mul", read(tensors[0], "b", "k"), read(tensors[1], "k", "q", "j"))
+    system = system_of(
+        tensors,
+        Equation("z", over(b=9, q=gates, j=33), product, "sum", over(k=20)),
+        Equation("c", over(b=9, j=33), call("mul", call("tanh", z[0]), z[1])),
+        Equation("d", over(b=9, q=gates, j=33), chain),
+    )
+    for target in (None, NARROW):
+        program = check(system, plan(system), target)
+        assert [k.name for k in program.plan.kernels] == ["z"]
+        assert "if" not in program.loops

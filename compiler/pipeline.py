@@ -17,6 +17,7 @@ from .passes.inline import inline, without_stops
 from .passes.layout import time_first, turn_weights
 from .passes.memory import memory
 from .passes.pick import pick
+from .passes.reciprocal import reciprocal
 from .passes.reuse import reuse
 from .passes.simplify import simplify
 from .verify import verify
@@ -30,6 +31,7 @@ PASSES = (
     ("tidy", simplify),  #         what the passes above left over
     ("pick", pick),  #             of windows that are zero but at one place, that place is read
     ("demand", demand),  #         what nobody reads is not computed
+    ("reciprocal", reciprocal),  # what does not change is divided by once
     ("turn weights", turn_weights),  # what products read lies in their vectors
 )
 

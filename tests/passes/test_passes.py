@@ -124,3 +124,16 @@ def test_a_view_costs_no_kernel() -> None:
     made = plan(trained("views"))
     assert "z" not in {k.name for k in made.kernels}
     assert made.offsets["z"] == made.offsets["y"]
+
+
+def test_what_does_not_change_is_divided_by_once() -> None:
+    from nnc.compiler.passes.reciprocal import reciprocal
+    from nnc.compiler.printer import expr_text
+
+    text = """model M(x: f32[3, 4], s: f32[3]) -> y: f32[3, 4], z: f32[3, 4] {
+        y[i, j] = x[i, j]/s[i]
+        z[i, j] = s[i]/x[i, j] + 1/s[i] + x[i, j]/3
+    }"""
+    bodies = {e.target: expr_text(e.body) for e in reciprocal(system(text)).equations}
+    assert bodies["y"] == "x[i, j] * (1.0 / s[i])"
+    assert bodies["z"] == expr_text(system(text).definition["z"].body)

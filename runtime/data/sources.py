@@ -20,6 +20,7 @@ from .lines import LINES
 from .mnist import MNIST
 from .npy import NPY
 from .npz import NPZ
+from .opinions import OPINIONS
 from .pairs import PAIRS
 from .places import Search
 from .retrieval import RETRIEVAL
@@ -36,7 +37,7 @@ SOURCES: dict[str, Source] = {
     for source in (
         MNIST, DIGITS, CSV, NPZ, NPY, IMAGES,
         TEXT, SHAKESPEARE, LINES, PAIRS, WAV, SPOKEN_DIGITS,
-        DIGIT_STRINGS, REVERSAL, RETRIEVAL, SINE,
+        DIGIT_STRINGS, REVERSAL, RETRIEVAL, SINE, OPINIONS,
     )
 }  # fmt: skip
 

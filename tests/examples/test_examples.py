@@ -115,6 +115,8 @@ TRAINED = {
     "mlp_mnist":         Trained({"epochs": "1"},               "test_accuracy", 0.94),
     "cnn_mnist":         Trained({"steps": "300"},              "test_accuracy", 0.92),
     "autoencoder_mnist": Trained({"epochs": "1"},               "test_error",    0.02),
+    "sentiment":         Trained({},                            "test_accuracy", 0.99),
+    "time_series":       Trained({"steps": "250"},              "test_loss",     0.3),
     "char_rnn":          Trained({"steps": "200", "batch": "16"}, "validation_loss", 2.5),
     "char_lstm":         Trained({"steps": "200", "batch": "16"}, "validation_loss", 2.45),
     "char_gpt":          Trained({"steps": "30", "batch": "4"}, "validation_loss", 3.6),

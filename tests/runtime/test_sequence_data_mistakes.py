@@ -71,6 +71,7 @@ WAV = {"folder": "s", "pattern": "{word}_{take}.wav", "label": "word", "test": "
     ("sine", {"noise": -1},                              "E0615", ["a number from 0, not -1"]),
     ("shakespear", {},                                   "E0608", ["`shakespeare`"]),
     ("reversal", {"shortest": 3, "longest": 2},          "E0615", ["strings of 3 to 2 digits"]),
+    ("opinions", {"count": 10**9},                       "E0615", ["no 1,000,000,000 different"]),
     ("reversal", {"shortest": 1, "longest": 2},          "E0615", ["no 10000 different strings"]),
 ])  # fmt: skip
 def test_settings(search, name, settings, code, told):

@@ -302,8 +302,61 @@ def test_sine(search):
     assert np.abs(np.diff(series)).max() < 2 * 2 * np.pi / 8  # smooth, into the part foretold
 
 
+def test_opinions_follow_from_their_words(search):
+    """The label is what the sentence says, read by a reader that shares no code with the source."""
+    found = loaded(search, "opinions", count=2000)
+    known = found.vocabularies["token"]
+    seen = {}
+    for name, split in found.splits.items():
+        rows = zip(*(split.arrays[n] for n in ("token", "length", "label")), strict=True)
+        sentences = [(known.decode(row[:n]), bool(label)) for row, n, label in rows]
+        assert all(read_opinion(sentence) == label for sentence, label in sentences)
+        seen[name] = {sentence for sentence, _ in sentences}
+    assert not seen["train"] & seen["test"] and len(seen["train"] | seen["test"]) == 2000
+
+
+def read_opinion(sentence: str) -> bool:
+    """Whether it praises. E.g. `i doubt that the plot was not very good but the cast was dull`."""
+    claim, _, rest = sentence.rpartition(" that ")
+    sign = -1 if claim in ("i doubt", "nobody says", "i deny") else 1
+    if rest.startswith("although "):
+        worth = read_clause(rest.partition(" , ")[2])
+    elif " but " in rest:
+        worth = read_clause(rest.partition(" but ")[2])
+    elif " although " in rest:
+        worth = read_clause(rest.partition(" although ")[0])
+    else:
+        worth = sum(map(read_clause, rest.split(" and ")))
+    assert worth
+    return sign * worth > 0
+
+
+def read_clause(clause: str) -> float:
+    the, _, was, *words = clause.split()
+    assert (the, was) == ("the", "was")
+    good = {"good", "great", "lovely", "moving", "funny", "clever", "fresh", "brilliant"}
+    worth = 1 if words.pop() in good else -1
+    for word in words:
+        worth *= {"slightly": 0.5, "very": 2}.get(word, -1)
+    return worth
+
+
+def test_opinions_do_not_follow_from_counts_of_words(search):
+    """A linear classifier of how often each word comes is hardly better than chance."""
+    found = loaded(search, "opinions")
+    counts, signs = [], []
+    for split in (found.train, found.test):
+        token = split.arrays["token"]
+        counts.append(np.stack([(token == word).sum(1) for word in range(token.max() + 1)], 1))
+        signs.append(2 * split.arrays["label"] - 1)
+    assert abs(np.mean(signs[0])) < 0.05 and abs(np.mean(signs[1])) < 0.05
+    weights = np.linalg.lstsq(counts[0], signs[0], rcond=None)[0]
+    assert np.mean((counts[1] @ weights > 0) == (signs[1] > 0)) < 0.55
+
+
 @pytest.mark.parametrize("name, settings", [
     ("reversal", {"count": 50}), ("retrieval", {"count": 50}), ("sine", {"count": 50}),
+    ("opinions", {"count": 50}),
 ])  # fmt: skip
 def test_a_seed_decides_everything(search, name, settings):
     first, again, other = (data.load(name, {**settings, "seed": seed}, search)

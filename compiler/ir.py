@@ -188,9 +188,26 @@ def _kind(expr: Expr) -> tuple:
 
 def substitute(expr: Expr, values: Mapping[str, Expr]) -> Expr:
     """The expression with indices replaced by expressions."""
-    if not values or index_names(expr).isdisjoint(values):
+    moved = {n: e for n, e in values.items() if not (isinstance(e, Idx) and e.name == n)}
+    if not moved or index_names(expr).isdisjoint(moved):
         return expr
-    return rewrite(expr, lambda n: values.get(n.name) if isinstance(n, Idx) else None)
+    return rewrite(expr, lambda n: moved.get(n.name) if isinstance(n, Idx) else None)
+
+
+def renamed(expr: Expr, names: Mapping[str, str]) -> Expr:
+    """The expression with other names of tensors, no two of them the same."""
+    if not any(read.tensor in names for read in _facts(expr)[0]):
+        return expr
+    done: dict[Expr, Expr] = {}
+    for node in walk(expr):
+        moved = any(c in done for c in node.children)
+        if isinstance(node, Read) and (moved or node.tensor in names):
+            index = tuple(done.get(c, c) for c in node.index)
+            other = None if node.other is None else done.get(node.other, node.other)
+            done[node] = Read(names.get(node.tensor, node.tensor), index, other, node.dtype)
+        elif isinstance(node, Apply) and moved:
+            done[node] = Apply(node.fn, tuple(done.get(c, c) for c in node.args), node.dtype)
+    return done.get(expr, expr)
 
 
 # --- equations ---------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from .ir import Equation, Index, System
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each kernel is itself: it is looked up all the time
 class Kernel:
     """One equation, the anchor, and the pointwise equations that ride on its result.
 

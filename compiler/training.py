@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from ..dsl import syntax as s
 from ..dsl.diagnostics import Report, did_you_mean
 from ..dsl.names import walk
 from .elaborate.builder import Abort, Application, Scope
+from .elaborate.repetition import outline
 from .elaborate.values import Array, Static, Value, is_static, lift, of_scalar, of_tensor
 from .initialise import initial_system
 from .ir import Idx, Read, System
@@ -331,7 +333,12 @@ class TrainingWork(ModelWork):
             use = Application(name.id, field.value.span, settings)
             norm = self.norm_if_read(optimizer, gradients)
             for parameter, gradient in gradients.items():
-                self.update_one(optimizer, use, parameter, gradient, norm, scope)
+                p = of_tensor(self.tensors[parameter], self.axes[parameter])
+                g = of_tensor(self.tensors[gradient], self.gradient_axes(gradient))
+                seen = outline({"p": p, "g": g})
+                assert seen is not None
+                make = partial(self.update_one, optimizer, use, p, g, norm, scope)
+                self.once(("update", seen[0]), parameter, seen[1], make)
         except Abort:
             pass
         self.report.check()
@@ -364,11 +371,12 @@ class TrainingWork(ModelWork):
         return self.axes.get(parameter, self.fresh_axes(self.tensors[name].shape))
 
     def update_one(
-        self, optimizer: s.Definition, use: Application, parameter: str,
-        gradient: str, norm: Array | float, scope: Scope,
-    ) -> None:  # fmt: skip
-        p = of_tensor(self.tensors[parameter], self.axes[parameter])
-        g = of_tensor(self.tensors[gradient], self.gradient_axes(gradient))
+        self, optimizer: s.Definition, use: Application, p: Array, g: Array, norm: Array | float,
+        scope: Scope,
+    ) -> tuple[()]:  # fmt: skip
+        """The equations of one parameter's step."""
+        assert p.tensor and g.tensor
+        parameter, gradient = p.tensor.name, g.tensor.name
         clip = self.field("clip")
         if clip is not None:
             clipped = self.transformed(clip, [g, norm], scope)
@@ -388,6 +396,7 @@ class TrainingWork(ModelWork):
                              optimizer.name_span)  # fmt: skip
         if parameter in self.updates:  # else what is wrong with its equation has been told
             self.expose(parameter, gradient)
+        return ()
 
     def expose(self, parameter: str, gradient: str) -> None:
         """Where a gradient is not finite, something must be so after the step. Optimizers see to

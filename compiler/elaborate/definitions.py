@@ -14,6 +14,7 @@ from ...dsl.source import Span
 from .builder import Abort, Scope
 from .equations import Equations
 from .recurrences import Later
+from .repetition import Repetition, outline
 from .values import (
     Poison,
     Shape,
@@ -24,7 +25,7 @@ MAX_REPEAT = 10_000
 MAX_STATEMENTS = 100_000
 
 
-class Definitions(Equations):
+class Definitions(Equations, Repetition):
     """Adds statements and bodies: everything a program is made of."""
 
     def __init__(self, *args, **more):
@@ -43,12 +44,29 @@ class Definitions(Equations):
         prefix = scope.prefix + self.instance(f"{scope.prefix}{definition.name.lower()}")[
             len(scope.prefix) :
         ] + "_"  # fmt: skip
+
+        def fresh() -> tuple[Value, ...]:
+            return self.instance_of(definition, settings, inputs, span, scope, prefix, results,
+                                    places or {})  # fmt: skip
+
+        seen = outline({**settings, **inputs})
+        if seen is None:
+            return fresh()
+        key = (id(definition), seen[0], results)
+        return self.once(key, prefix, seen[1], fresh)
+
+    def instance_of(
+        self, definition: s.Definition, settings: Mapping[str, Value],
+        inputs: Mapping[str, Value], span: Span, scope: Scope, prefix: str,
+        results: tuple[Shape, ...] | None, places: Mapping[str, Span],
+    ) -> tuple[Value, ...]:  # fmt: skip
+        """The body, with `prefix` before the names of its tensors."""
         inner = Scope(prefix, dict(settings), target=definition.name.lower(), span=span)
         if self.calls:
             self.calls[-1].names = inner.names
         for parameter in definition.inputs:
             value = inputs[parameter.name]
-            place = (places or {}).get(parameter.name, span)
+            place = places.get(parameter.name, span)
             inner.names[parameter.name] = self.fit(parameter, value, inner, place, scope)
         if results is not None:
             for parameter, shape in zip(definition.results, results, strict=True):

@@ -37,9 +37,10 @@ BODIES = {
     "repeated": "h = x; repeat 3 { a, b = h |> Block(4); h = a + b }; y = h",
     "states": "h = x; repeat 3 { h = h |> Dense(4) |> BatchNorm |> relu }; y = h",
     "the same input twice": "a = Scaled(2)(x, x); b = Scaled(2)(x, a); c = Scaled(2)(b, b); y = c",
-    "settings that are nearly equal": "y = Scaled(1)(x, x) + Scaled(1.0)(x, x) + Scaled(0.5)(x, x) + Scaled(-0.5)(x, x)",
+    "settings that are nearly equal": "y = Scaled(1)(x, x) + Scaled(1.0)(x, x) + Scaled(-1)(x, x)",
     "blocks of blocks": "y = x |> Deep |> Deep |> Dense(4)",
-    "names that are taken": "dense2_w = x + 1; d = dense2_w |> Dense(4); deep2_h = d + 1; y = deep2_h |> Deep |> Deep",
+    "names that are taken": "dense2_w = x + 1; d = dense2_w |> Dense(4); deep2_h = d + 1; "
+                            "y = deep2_h |> Deep |> Deep",
     "recurrences": "h = x; repeat 2 { h = h |> RNN(4) }; y = h",
     "attention": "h = x; repeat 2 { h = h |> TransformerBlock(2, 8, causal = true) }; y = h",
 }

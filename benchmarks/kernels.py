@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 from nnc_side import executor_of, work
-from peak import peak
 from workloads import ALL, Workload
 
 from nnc.compiler.kernels import Kernel, Plan, Scan
 from nnc.runtime.bench import draw
 from nnc.runtime.device.cpu import CpuProgram
+from nnc.runtime.peak import peak
 
 Item = Kernel | Scan
 

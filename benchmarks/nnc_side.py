@@ -12,11 +12,10 @@ import numpy as np
 from products import PRODUCTS
 from workloads import Workload
 
-from nnc.compiler.affine import affine, is_affine
-from nnc.compiler.ir import Equation, Expr, System
+from nnc.compiler.ir import Equation, System
 from nnc.compiler.passes.simplify import simplify
-from nnc.compiler.plan_text import contraction, flops
 from nnc.compiler.program import forward
+from nnc.compiler.work import flops
 from nnc.dsl.check import load_source
 from nnc.dsl.diagnostics import Report
 from nnc.dsl.source import Source
@@ -39,32 +38,7 @@ def executor_of(workload: Workload, threads: int) -> Executor:
 
 def work(equations: Iterable[Equation], system: System) -> float:
     """10^9 operations in products."""
-    return sum(useful(equation, system) for equation in equations) / 1e9
-
-
-def useful(equation: Equation, system: System) -> float:
-    """Operations of a product of two tensors, without those known to be outside of either (the
-    taps beyond a border): two for each point; 0 for everything else."""
-    if contraction(equation) is None:
-        return 0.0
-    share = 1.0
-    for read in equation.reads:
-        if read.other is None:
-            continue
-        for place, size in zip(read.index, system.tensors[read.tensor].shape, strict=True):
-            share *= share_inside(place, size, equation.sizes)
-    return flops(equation) * share
-
-
-def share_inside(place: Expr, size: int, sizes: dict[str, int]) -> float:
-    """For how many of the values of its indices a place lies inside; all, if it is not affine."""
-    form = affine(place)
-    if not form.coefficients or not is_affine(place):
-        return 1.0
-    values = np.array(form.constant)
-    for index, factor in form.coefficients.items():
-        values = np.add.outer(values, factor * np.arange(sizes[index.name]))
-    return float(np.mean((values >= 0) & (values < size)))
+    return sum(flops(equation, system) for equation in equations) / 1e9
 
 
 class Runner:

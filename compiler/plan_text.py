@@ -13,6 +13,7 @@ from .evaluate import factors
 from .ir import Equation, Index, Read, index_names
 from .kernels import Kernel, Plan, Scan
 from .printer import equation_text, origin
+from .work import flops
 
 
 @dataclass(frozen=True)
@@ -47,17 +48,9 @@ def contraction(eq: Equation) -> Contraction | None:
     )
 
 
-def flops(eq: Equation) -> int:
-    """Floating-point operations of a sum of products: a multiplication and an addition per point;
-    0 for everything else, which is not what a model's cost is counted in."""
-    if eq.reduce != "sum" or len(factors(eq.body)) < 2:
-        return 0
-    return 2 * prod(i.size for i in eq.domain)
-
-
 def plan_text(plan: Plan) -> str:
     """Every kernel with its reason, its equations, and the place of what it stores."""
-    total = sum(flops(eq) for k in plan.kernels for eq in k.equations)
+    total = sum(flops(eq, plan.system) for k in plan.kernels for eq in k.equations)
     lines = [
         f"# kernels of {plan.system.name}: {sum(1 for _ in plan.kernels)} kernels, "
         f"{plan.arena_bytes:,} bytes of memory, {total:,} floating-point operations in products",

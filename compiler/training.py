@@ -354,7 +354,7 @@ class TrainingWork(ModelWork):
         if not any(isinstance(n, s.Name) and n.id == "norm" for b in bodies for n in walk(b)):
             return 0.0
         total = of_scalar(literal(0.0, self.float_type))
-        span = self.train.span
+        span = (clip or self.field("optimizer") or self.train).span
         for number, gradient in enumerate(gradients.values(), 1):
             g = of_tensor(self.tensors[gradient], self.gradient_axes(gradient))
             square = self.pointwise("mul", [g, g], span)

@@ -7,7 +7,7 @@ This file does not read files and does not render messages.
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 
@@ -38,11 +38,19 @@ class Source:
 
 @dataclass(frozen=True)
 class Span:
-    """The characters `start` up to, not including, `end` of a source."""
+    """The characters `start` up to, not including, `end` of a source. `use` is the place in the
+    user's own file that asked for it, for what stands in a layer or function; it follows an
+    equation through all passes, and two places are equal without it."""
 
     source: Source
     start: int
     end: int
+    use: Span | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def own(self) -> Span:
+        """The place itself if it is in a file of the user's, else the one that asked for it."""
+        return self.use if self.use is not None and self.source.library else self
 
     @property
     def line(self) -> int:

@@ -15,8 +15,8 @@ from statistics import median
 import numpy as np
 
 from ..compiler.ir import System, is_float
-from ..compiler.plan_text import flops
 from ..compiler.training import Setup
+from ..compiler.work import flops
 from .device import Device
 from .executor import Executor
 from .feeding import class_limits, fields_of
@@ -52,7 +52,7 @@ def measure(setup: Setup, device: Device, steps: int, seed: int, started: float)
         bound.program.run()
         times.append(time.perf_counter() - begin)
     times = times[WARMUP:]
-    work = sum(map(flops, executor.system.equations))
+    work = sum(flops(eq, executor.system) for eq in executor.system.equations)
     middle = median(times)
     return Figures(middle * 1e3, min(times) * 1e3, work / middle / 1e9, first, peak_bytes() / 1e6)
 

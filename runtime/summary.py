@@ -13,8 +13,8 @@ from math import prod
 
 from ..compiler.ir import System
 from ..compiler.pipeline import plan
-from ..compiler.plan_text import flops
 from ..compiler.training import Setup, evaluation, prediction, training_step
+from ..compiler.work import flops
 from ..dsl import syntax as s
 from .emit import model_system
 from .project import Project
@@ -112,7 +112,7 @@ def layers(system: System, definitions: Mapping[str, s.Definition]) -> tuple[Row
         if tensor.kind == "param":
             row = replace(row, parameters=row.parameters + prod(tensor.shape))
         if equation is not None:
-            row = replace(row, flops=row.flops + flops(equation))
+            row = replace(row, flops=row.flops + flops(equation, system))
             result = definition and f"{instance}_{definition.results[0].name}"
             if result not in system.tensors or name == result:
                 row = replace(row, shape=tensor.shape)

@@ -4,6 +4,8 @@ In: a `Plan` and the nests of its kernels. Out: LLVM text with one function to c
 `void @step(ptr arena, i64 thread, i64 threads)`: one run of the whole system, updates included.
 All threads call it; each does its share of every kernel. Nothing here runs LLVM.
 
+With a `Clock` every call of a kernel is timed, and `void @now(ptr)` stores what the clock shows.
+
 Kernels that are equal up to names share the function of the first of them; where their tensors
 stand at different places, these are arguments.
 """
@@ -12,8 +14,9 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 
 from ..kernels import Kernel, Plan, Scan
 from ..loops import Nest
@@ -25,7 +28,19 @@ from .pool import pool
 ATTRIBUTES = 'attributes #0 = { nounwind "no-trapping-math"="true" }'
 
 
-def module(plan: Plan, nested: Mapping[Kernel, Nest]) -> str:
+@dataclass(frozen=True)
+class Clock:
+    """Where ticks are counted: from byte `start` of the arena, for each thread a 64-bit number for
+    each of the plan's kernels."""
+
+    start: int
+    kernels: int
+
+    def end(self, threads: int) -> int:
+        return self.start + 8 * self.kernels * threads
+
+
+def module(plan: Plan, nested: Mapping[Kernel, Nest], clock: Clock | None = None) -> str:
     """The module's text. `nested` has the nests at least of the kernels that are models."""
     declarations: dict[str, None] = {}
     functions: list[str] = []
@@ -46,8 +61,10 @@ def module(plan: Plan, nested: Mapping[Kernel, Nest]) -> str:
         for kernel, own in places.items():
             calls[kernel] = _Call(name, tuple(own[n] for n in varied))
     e = Emitter(declarations)
-    _items(e, plan.items, calls)
+    _items(e, plan.items, calls, count() if clock else None, clock)
     step = e.function(f"define void @step({nests.ARGUMENTS}) #0")
+    if clock is not None:
+        functions.append(_now(declarations))
     threads = pool(platform.machine(), sys.platform)
     return "\n".join([*declarations, "", *functions, step, threads, ATTRIBUTES, ""])
 
@@ -61,10 +78,12 @@ class _Call:
 
 
 def _items(e: Emitter, items: tuple[Kernel | Scan, ...], calls: Mapping[Kernel, _Call],
-           at: Mapping[str, str] = {}) -> None:  # fmt: skip
+           numbers: Iterator[int] | None, clock: Clock | None, at: Mapping[str, str] = {},
+) -> None:  # fmt: skip
     """Calls in order, with a barrier after each; a scan is a loop around its calls."""
     for item in items:
         if isinstance(item, Kernel):
+            begin = _ticks(e) if clock else ""
             call = calls[item]
             more = [f"i64 {at[index]}" for index in item.fixed]
             for offset in call.offsets:
@@ -72,10 +91,40 @@ def _items(e: Emitter, items: tuple[Kernel | Scan, ...], calls: Mapping[Kernel, 
                 more.append(f"ptr {place}")
             e.effect(f"call void @{call.name}({', '.join([nests.ARGUMENTS, *more])})")
             e.effect("call void @barrier(ptr %arena, i64 %threads)")
+            if clock is not None and numbers is not None:
+                _count_ticks(e, begin, next(numbers), clock)
             continue
         size = item.index.size
         with e.loop("0", str(size), 1) as opened:
             now = opened.index
             if item.reverse:
                 now = e.op("sub i64 {0}, {1}", str(size - 1), now, type="i64")
-            _items(e, item.kernels, calls, {**at, item.index.name: now})
+            _items(e, item.kernels, calls, numbers, clock, {**at, item.index.name: now})
+
+
+# --- the clock ------------------------------------------------------------------------------------
+
+# the time-stamp counter of x86; elsewhere programs may not read the counter of cycles
+TICKS = "readcyclecounter" if platform.machine() in ("x86_64", "AMD64") else "readsteadycounter"
+
+
+def _ticks(e: Emitter) -> str:
+    e.declare(f"declare i64 @llvm.{TICKS}()")
+    return e.fresh(f"call i64 @llvm.{TICKS}()", type="i64")
+
+
+def _count_ticks(e: Emitter, begin: str, number: int, clock: Clock) -> None:
+    """Add what has passed since `begin` to this thread's number of the kernel."""
+    spent = e.fresh("sub i64 {0}, {1}", _ticks(e), begin, type="i64")
+    row = e.op(f"mul i64 %thread, {8 * clock.kernels}", type="i64")
+    offset = e.op(f"add i64 {{0}}, {clock.start + 8 * number}", row, type="i64")
+    cell = e.op("getelementptr i8, ptr %arena, i64 {0}", offset, type="ptr")
+    before = e.fresh("load i64, ptr {0}, align 8", cell, type="i64")
+    e.effect("store i64 {0}, ptr {1}, align 8", e.fresh("add i64 {0}, {1}", before, spent,
+                                                        type="i64"), cell)  # fmt: skip
+
+
+def _now(declarations: dict[str, None]) -> str:
+    e = Emitter(declarations)
+    e.effect("store i64 {0}, ptr %cell, align 8", _ticks(e))
+    return e.function("define void @now(ptr %cell) #0")

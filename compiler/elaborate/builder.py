@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ...dsl.diagnostics import Note, Report, UserError
 from ...dsl.source import Span
@@ -122,6 +122,11 @@ class Builder:
         """The innermost application that a file of the user's writes."""
         return next((c for c in reversed(self.calls) if not c.span.source.library), None)
 
+    def used(self, span: Span | None) -> Span | None:
+        """The place together with the one in the user's file that asks for it."""
+        use = self.use()
+        return span if span is None or use is None else replace(span, use=use.span)
+
     @contextmanager
     def shallow(self, node: Node) -> Iterator[None]:
         """Python's stack is the last limit; the others should be met before."""
@@ -164,7 +169,7 @@ class Builder:
         self, name: str, shape: Shape, dtype: str, kind: str, span: Span | None,
         axes: tuple[str, ...] = (), init: str = "",
     ) -> Array:  # fmt: skip
-        tensor = Tensor(name, shape, dtype, kind, init, span)
+        tensor = Tensor(name, shape, dtype, kind, init, self.used(span))
         if tensor.size > MAX_ELEMENTS and span is not None:
             raise self.error(
                 "E0311", f"`{name}` would have {tensor.size:,} elements", span,
@@ -195,7 +200,7 @@ class Builder:
         dtype = "i32" if reduce in ("argmax", "argmin") else body.dtype
         shape = tuple(i.size for i in indices)
         array = self.declare(name, shape, dtype, "temp", span, tuple(i.name for i in indices))
-        self.equations.append(Equation(name, indices, body, reduce, over, None, span))
+        self.equations.append(Equation(name, indices, body, reduce, over, None, self.used(span)))
         return array
 
     def limit(self, body: Expr, span: Span | None) -> None:

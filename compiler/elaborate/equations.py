@@ -117,12 +117,12 @@ class Equations(Recurrences):
                     help="declare it i32, or is a `max` or `min` meant?",
                 )  # fmt: skip
             self.tensors[tensor.name] = Tensor(
-                tensor.name, tensor.shape, tensor.dtype, "temp", "", node.span
+                tensor.name, tensor.shape, tensor.dtype, "temp", "", self.used(node.span)
             )
             body = body if position else cast(body, tensor.dtype)
             self.limit(body, node.span)
             self.equations.append(
-                Equation(tensor.name, indices, body, reduce, over, None, node.span)
+                Equation(tensor.name, indices, body, reduce, over, None, self.used(node.span))
             )
             return of_tensor(self.tensors[tensor.name], self.axes[tensor.name])
         type = declared.get(name)
@@ -185,4 +185,5 @@ class Equations(Recurrences):
         body = self.scalar(node.value.body, inner)
         full = self.unique(scope.prefix + name)
         scope.names[name] = self.declare(full, tuple(shape), body.dtype, "temp", node.span)
-        self.equations.append(Equation(full, (), body, "sum", over, tuple(places), node.span))
+        span = self.used(node.span)
+        self.equations.append(Equation(full, (), body, "sum", over, tuple(places), span))

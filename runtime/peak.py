@@ -13,7 +13,7 @@ from threading import Barrier, Thread
 
 import numpy as np
 
-from nnc.runtime.device.jit import Machine, host_features
+from .device.jit import Machine, host_features
 
 SUMS = 20  # independent of each other, so that each may wait for its last addition
 UNROLLED = 4
@@ -80,8 +80,3 @@ def _text(lanes: int) -> str:
         lines.append(f"  %q{s} = getelementptr {vector}, ptr %p, i64 {s}")
         lines.append(f"  store {vector} %s{s}.{UNROLLED}, ptr %q{s}, align 4")
     return "\n".join([*lines, "  ret void", "}", ""])
-
-
-if __name__ == "__main__":
-    for count in range(1, (os.cpu_count() or 1) + 1):
-        print(f"{count} threads: {peak(count):.0f} GFLOP/s")

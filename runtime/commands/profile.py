@@ -1,0 +1,177 @@
+"""`nnc profile`: where the time of a training step goes, in the user's own source.
+
+In: the command line. Out: a table or JSON on stdout. The measuring is done in `profiling.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from ...compiler.printer import origin
+from ..cores import cores
+from ..profiling import STAGES, KernelTime, LineTime, Profile
+from ..profiling import profile as measure
+from ..project import open_project, planned_setup
+from . import options as o
+from .report import show_warnings
+
+WIDTH = 100  # columns where there is no terminal
+SHOWN = 0.01  # of the step: a line of the library that takes less has no row of its own
+NUMBERS = ("forward", "backward", "update", "share", "GFLOP/s", "peak", "MB")
+
+
+@click.command()
+@click.argument("file", type=o.FILE)
+@o.several(
+    o.set_option, o.batch_option,
+    click.option("--steps", type=o.POSITIVE, default=50, show_default=True, help="Steps timed."),
+    click.option("--kernels", is_flag=True, help="Kernel by kernel instead of line by line."),
+    click.option("--sort", type=click.Choice(["source", "time"]), default="source",
+                 show_default=True, help="The order of the rows."),
+    o.model_option, o.data_option, o.threads_option,
+    click.option("--json", "as_json", is_flag=True, help="One JSON object with everything."),
+)  # fmt: skip
+def profile(file, sets, batch, steps, kernels, sort, model, data, threads, as_json) -> None:
+    """Show where the time of a training step of FILE goes, line by line, on random numbers of the
+    right shapes.
+
+    Milliseconds forward, backward and in the update; the speed of products, and how much of the
+    most that this computer can do that is; and the bytes that kernels read and write."""
+    project = open_project(file, o.assignments(sets, batch=batch), model)
+    show_warnings(project)
+    setup = planned_setup(project, o.search(data, project.path.parent, offline=True))
+    found = measure(project.name, setup, cores(threads), steps, project.settings.seed)
+    if as_json:
+        click.echo(json.dumps(_plain(found)))
+        return
+    by_time = sort == "time"
+    _print(_kernel_rows(found, by_time) if kernels else _line_rows(found, by_time),
+           "kernel" if kernels else "source")  # fmt: skip
+    for text in _summary(found):
+        click.echo(text)
+
+
+Row = tuple[str, str, list[str]]
+
+
+def _line_rows(found: Profile, by_time: bool) -> Iterable[Row]:
+    file = ""
+    for line in _sorted(found.lines(), by_time):
+        name = line.span.source.name
+        if name != file:
+            yield "", name, []
+            file = name
+        place = f"{line.span.line}:{line.span.column}"
+        yield place, line.text, _numbers(line.ms, line.gflop, line.mb, found)
+        for inner in _sorted([line.within[key] for key in sorted(line.within)], by_time):
+            if inner.total >= SHOWN * found.kernel_ms and len(line.within) > 1:
+                place = inner.span.source.name.rpartition("/")[2]
+                text = f"  {place}:{inner.span.line}  {inner.text}"
+                yield "", text, _numbers(inner.ms, inner.gflop, inner.mb, found)
+
+
+def _kernel_rows(found: Profile, by_time: bool) -> Iterable[Row]:
+    kernels = found.kernels
+    for timed in sorted(kernels, key=lambda k: -k.ms) if by_time else kernels:
+        span = timed.kernel.anchor.span
+        ms = dict.fromkeys(STAGES, 0.0)
+        for share in timed.shares:
+            ms[share.stage] += share.ms
+        runs = f" × {timed.runs}" if timed.runs > 1 else ""
+        place = f"{span.own.line}:{span.own.column}" if span else ""
+        yield place, timed.kernel.name + runs, _numbers(ms, timed.gflop, timed.mb, found)
+
+
+def _sorted(lines: list[LineTime], by_time: bool) -> list[LineTime]:
+    return sorted(lines, key=lambda line: -line.total) if by_time else lines
+
+
+def _numbers(ms: dict[str, float], gflop: float, mb: float, found: Profile) -> list[str]:
+    total = sum(ms.values())
+    speed = gflop / total * 1e3 if total else 0.0
+    return [*(f"{ms[stage]:.3f}" if ms[stage] else "" for stage in STAGES),
+            f"{total / found.kernel_ms:.1%}",
+            f"{speed:.1f}" if gflop else "", f"{speed / found.peak:.0%}" if gflop else "",
+            f"{mb:.2f}"]  # fmt: skip
+
+
+def _print(rows: Iterable[Row], subject: str) -> None:
+    from rich.console import Console  # heavy, and only needed once there is something to show
+    from rich.table import Table
+    from rich.text import Text
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
+    right: dict[str, Any] = {"justify": "right", "no_wrap": True}
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("line", width=6, **right)
+    table.add_column(subject, width=max(width - 66, 20), no_wrap=True, overflow="ellipsis")
+    for name, columns in zip(NUMBERS, (8, 8, 8, 6, 7, 5, 8), strict=True):
+        table.add_column(name, width=columns, **right)
+    for place, text, numbers in rows:
+        table.add_row(place, Text(text, style="" if numbers else "bold"), *numbers)
+    console = Console(width=width, highlight=False)
+    console.print(table)
+    console.print()
+
+
+def _summary(found: Profile) -> Iterable[str]:
+    parts = ", ".join(f"{stage} {found.stage_ms(stage):.3f}" for stage in STAGES)
+    speed = found.gflop / found.kernel_ms * 1e3
+    threads = f"{found.threads} thread{'s' * (found.threads != 1)}"
+    yield f"{found.name}, batch {found.batch}, {threads}, the quieter half of {found.steps} steps"
+    yield f"kernels      {found.kernel_ms:.3f} ms: {parts}"
+    yield (f"whole step   {found.step_ms:.3f} ms without clocks, {found.clocked_ms:.3f} ms with "
+           f"them, of which the kernels are {found.kernel_ms / found.clocked_ms:.1%}")
+    yield (f"products     {speed:.1f} GFLOP/s, {speed / found.peak:.0%} of this computer's "
+           f"{found.peak:.0f}")  # fmt: skip
+
+
+# --- JSON -----------------------------------------------------------------------------------------
+
+
+def _plain(found: Profile) -> dict[str, Any]:
+    return {
+        "model": found.name, "batch": found.batch, "threads": found.threads,
+        "steps": found.steps, "peak_gflops": _round(found.peak),
+        "step_ms": _round(found.step_ms), "clocked_step_ms": _round(found.clocked_ms),
+        "kernels_ms": _round(found.kernel_ms), "gflop": _round(found.gflop),
+        "stages_ms": {stage: _round(found.stage_ms(stage)) for stage in STAGES},
+        "lines": [_plain_line(line, found) for line in found.lines()],
+        "kernels": [_plain_kernel(timed, found) for timed in found.kernels],
+    }  # fmt: skip
+
+
+def _plain_line(line: LineTime, found: Profile) -> dict[str, Any]:
+    within = [_plain_line(line.within[key], found) for key in sorted(line.within)]
+    return {
+        "file": line.span.source.name, "line": line.span.line, "column": line.span.column,
+        "text": line.text, **{f"{stage}_ms": _round(line.ms[stage]) for stage in STAGES},
+        **_plain_work(line.total, line.gflop, line.mb, found),
+        **({"library": within} if within else {}),
+    }  # fmt: skip
+
+
+def _plain_kernel(timed: KernelTime, found: Profile) -> dict[str, Any]:
+    span = timed.kernel.anchor.span
+    return {
+        "kernel": timed.kernel.name, "place": origin(span) if span else "",
+        "stage": timed.stage, "runs": timed.runs,
+        "computes": [share.equation.target for share in timed.shares],
+        **_plain_work(timed.ms, timed.gflop, timed.mb, found),
+    }  # fmt: skip
+
+
+def _plain_work(ms: float, gflop: float, mb: float, found: Profile) -> dict[str, float]:
+    speed = gflop / ms * 1e3 if ms else 0.0
+    return {"ms": _round(ms), "gflops": _round(speed), "of_peak": _round(speed / found.peak),
+            "bytes": round(mb * 1e6)}  # fmt: skip
+
+
+def _round(value: float) -> float:
+    return round(value, 6)

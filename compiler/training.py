@@ -14,6 +14,7 @@ from functools import partial
 from ..dsl import syntax as s
 from ..dsl.diagnostics import Report, did_you_mean
 from ..dsl.names import walk
+from ..dsl.source import Span
 from .elaborate.builder import Abort, Application, Scope
 from .elaborate.repetition import outline
 from .elaborate.values import Array, Static, Value, is_static, lift, of_scalar, of_tensor
@@ -292,13 +293,21 @@ class TrainingWork(ModelWork):
         """Continue with the gradients of the loss for all parameters."""
         system = commute(simplify(in_order(self.system(self.definition.name, outputs))))
         parameters = [t.name for t in system.of_kind("param")]
+        read = {source for eq in self.equations for source in eq.sources}
         system, names = differentiate(system, outputs[0], parameters)
         self.tensors = dict(system.tensors)
         self.equations = list(system.equations)
+        if parameters and not names:
+            self.report.add("W0302", "the loss depends on no parameter", self.loss_span(),
+                            label="nothing will be trained")  # fmt: skip
         for name in parameters:
-            if name not in names:
+            if names and name not in names and name in read:  # what nothing reads is W0201
                 self.untrained(name)
         return names
+
+    def loss_span(self) -> Span:
+        loss = self.field("loss")
+        return loss.span if loss else self.train.span
 
     def untrained(self, name: str) -> None:
         """Warn where the user's file makes a parameter that the loss does not depend on."""

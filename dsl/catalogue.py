@@ -502,7 +502,14 @@ _ENTRIES = (
         "W0301", "a parameter that is not trained",
         "The loss does not depend on it, or only through `stop` or a comparison.",
         _train("model M(x: f32[B, 3]) -> y: f32[B, 3] {\n    h = x |> Dense(3)\n"
-               "    y = stop(h)\n}\n", "loss = mean(y^2)", "optimizer = sgd()"),
+               "    y = stop(h) |> Dense(3)\n}\n", "loss = mean(y^2)", "optimizer = sgd()"),
+        _train(_DENSE, "loss = mean(y^2)", "optimizer = sgd()"),
+    ),
+    Entry(
+        "W0302", "a loss that no parameter reaches",
+        "Its gradient is zero everywhere: the loss is computed from the data alone, or reads the "
+        "model only through `stop`, a comparison or a rounding.",
+        _train(_DENSE, "loss = mean(stop(y)^2)", "optimizer = sgd()"),
         _train(_DENSE, "loss = mean(y^2)", "optimizer = sgd()"),
     ),
 )  # fmt: skip

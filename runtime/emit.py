@@ -20,6 +20,7 @@ from ..compiler.plan_text import plan_text
 from ..compiler.printer import system_text
 from ..compiler.program import forward
 from ..compiler.training import Setup, training_step
+from ..dsl.diagnostics import Report
 from ..dsl.formatter import format as formatted
 from .device.jit import Machine
 from .project import Project
@@ -40,6 +41,7 @@ class Stages:
 
     def __init__(self, project: Project, setup: Setup | None):
         self.project, self.setup = project, setup
+        self.report = Report()  # of what is doubtful in the training step, once it is made
 
     def text(self, stage: str) -> str:
         """A stage of `ENDINGS` as text. UserError if the program is wrong."""
@@ -76,7 +78,9 @@ class Stages:
 
     @cached_property
     def system(self) -> System:
-        return model_system(self.project) if self.setup is None else training_step(self.setup)[0]
+        if self.setup is None:
+            return model_system(self.project)
+        return training_step(self.setup, self.report)[0]
 
     @cached_property
     def plan(self) -> Plan:

@@ -95,6 +95,14 @@ RUN_ERRORS: list[RunError] = [
         "`nnc generate RUN` of a model that classifies images.",
     ),
     RunError(
+        "W0303",
+        "a label that looks one-hot",
+        "A field of whole numbers is used as classes, each number one class, and in the data every "
+        "row is 0 but for a single 1. `argmax(label)` is the class that such a row marks; "
+        "`cross_entropy_onehot` takes the row itself.",
+        "`mean(-log_softmax(logits)[b, label[b, k]])` with labels such as `[0, 0, 1]`.",
+    ),
+    RunError(
         "W0701",
         "a damaged checkpoint was passed over",
         "A checkpoint is not what was written, or of another program: training goes on from the "

@@ -16,6 +16,7 @@ from ..compiler.initialise import initial_values
 from ..compiler.ir import System
 from ..compiler.training import Setup, evaluation, prediction, training_step
 from ..dsl import syntax as s
+from ..dsl.diagnostics import Report
 from .device import Device, Program
 from .feeding import Examples, fields_of, fill
 from .project import for_batch
@@ -60,7 +61,8 @@ class Executor:
         self._programs: dict[tuple[str, int], Bound] = {}
         metrics = (i.name.id for i in setup.train.body if isinstance(i, s.Metric))
         self.measured = ("loss", *metrics)  # the order of the systems' outputs
-        self.system, drawn = training_step(setup)
+        self.report = Report()  # of what is doubtful in the program
+        self.system, drawn = training_step(setup, self.report)
         self._values: Mapping[str, np.ndarray] = initial_values(self.system, drawn, seed)
 
     @property

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..compiler.ir import Read, System, Tensor, is_float, walk
-from ..dsl.diagnostics import fail
+from ..dsl.diagnostics import Diagnostic, fail
 from .data import Dataset, Schema, Split, check_labels
 from .data.splitting import split_rows
 
@@ -111,3 +111,23 @@ def check_indices(system: System, dataset: Dataset) -> None:
     """UserError E0606 for a label in the data that is not one of the classes of the model."""
     for name, limit in class_limits(system).items():
         check_labels(dataset, name, limit, system.tensors[name].span)
+
+
+LOOKED_AT = 1000  # examples
+
+
+def one_hot(system: System, dataset: Dataset) -> list[Diagnostic]:
+    """W0303 for every field that is used as classes and whose rows are all 0 but for a single 1:
+    more likely it marks the class than lists classes."""
+    found = []
+    for name in class_limits(system):
+        first = dataset.train.arrays[name][:LOOKED_AT]
+        if first.ndim < 2 or first.shape[-1] < 2 or not first.size:
+            continue
+        if np.isin(first, (0, 1)).all() and (first.sum(-1) == 1).all():
+            found.append(Diagnostic(
+                "W0303", f"`{name}` looks one-hot: every row is 0 but for a single 1",
+                system.tensors[name].span, label="each of its numbers is taken for a class",
+                help=f"`argmax({name})` is the class; `cross_entropy_onehot` takes it as it is",
+            ))  # fmt: skip
+    return found

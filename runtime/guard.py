@@ -10,7 +10,7 @@ costs a step in a few hundred.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite, isnan
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from ..compiler.ir import System, is_float
 from ..compiler.nonfinite import Bad, first_bad, way_back
 from ..dsl.diagnostics import Diagnostic, Note, UserError, fail
 from ..dsl.source import Span
+from .feeding import batches, epoch_order
 from .snapshot import NAME, Snapshot, write_snapshot
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class _Step:
 
 
 class Guard:
-    """The values some steps ago, and the steps since. UserError E0701 if they begin badly."""
+    """The values some steps ago, and where the run stood. UserError E0701 if they begin badly."""
 
     def __init__(self, job: Job):
         self.job, self.executor = job, job.executor
@@ -59,16 +60,34 @@ class Guard:
         self.names = [t.name for t in watched if first_bad(self.executor.values[t.name]) is None
                       and is_float(t.dtype)]  # fmt: skip
         self._copy = {n: a.copy() for n, a in self.executor.values.items()}
-        self._since: list[_Step] = []
+        self._stand()
 
-    def before(self, number: int, epoch: int, done: int, rows: np.ndarray) -> None:
-        """A step is about to be taken."""
-        if len(self._since) >= INTERVAL:
-            self.check()
-            for name, array in self.executor.values.items():
-                np.copyto(self._copy[name], array)
-            self._since.clear()
-        self._since.append(_Step(number, epoch, done, rows))
+    def _stand(self) -> None:
+        """The copy is of here."""
+        here = self.job.position
+        self._step, self._epoch, self._done = here.step, here.epoch, here.done
+        self.due = here.step + INTERVAL  # the step at which the copy is to be renewed
+
+    def renew(self) -> None:
+        """Check, and let the copy be of the values now."""
+        self.check()
+        for name, array in self.executor.values.items():
+            np.copyto(self._copy[name], array)
+        self._stand()
+
+    def _since(self) -> Iterator[_Step]:
+        """The steps since the copy, in order."""
+        settings, number, done = self.job.settings, self._step, self._done
+        for epoch in range(self._epoch, self.job.position.epoch + 1):
+            rows = self.job.training.rows
+            order = epoch_order(rows, settings.seed, epoch, settings.shuffle)
+            for batch in batches(order, settings.batch, done):
+                if number == self.job.position.step:
+                    return
+                number += 1
+                yield _Step(number, epoch, done, batch)
+                done += len(batch)
+            done = 0
 
     def check(self, loss: float = 0.0) -> None:
         """Raise E0701 if the last loss or any value is not finite."""
@@ -85,7 +104,7 @@ class Guard:
     def _stop(self) -> UserError:
         """Go back to the copy and repeat the steps up to the first bad one, which is undone."""
         self.executor.restore(self._copy)
-        for step in self._since:
+        for step in list(self._since()):
             before = {n: a.copy() for n, a in self.executor.values.items()}
             bound = self.executor.training(len(step.rows))
             loss = bound.run(self.job.training, step.rows, step.number)["loss"]

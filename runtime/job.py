@@ -18,7 +18,7 @@ from .conditions import Monitor, check_names
 from .data import Dataset
 from .device import Device
 from .executor import Executor, Values
-from .feeding import Examples, check_fit, check_indices, divide
+from .feeding import Examples, check_fit, check_indices, divide, one_hot
 from .metrics import Means, Record
 from .project import Project, field_types, setup_of
 from .run_folder import RunFolder
@@ -35,6 +35,7 @@ class Job:
     parts: Mapping[str, Examples]
     monitor: Monitor
     loss_span: Span | None
+    warnings: tuple[Diagnostic, ...] = ()
     folder: RunFolder | None = None
     position: Position = field(default_factory=Position)
     best: Values | None = None
@@ -117,8 +118,9 @@ def prepare(project: Project, dataset: Dataset, device: Device) -> Job:
     executor = Executor(setup, device, settings.seed)
     check_fit(executor.system, settings.batch, dataset.schema)
     check_indices(executor.system, dataset)
+    warnings = (*executor.report.diagnostics, *one_hot(executor.system, dataset))
     loss = next(i for i in project.block.body if isinstance(i, s.Field) and i.name.id == "loss")
-    return Job(settings, executor, parts, monitor, loss.span)
+    return Job(settings, executor, parts, monitor, loss.span, warnings)
 
 
 def _watch(settings: Settings, names: list[str], parts: Mapping[str, Examples]) -> Monitor:

@@ -45,6 +45,8 @@ def train(job: Job, listener: Listener, interrupted: Callable[[], bool]) -> str:
         count = -(-len(order) // settings.batch)
         left = None if settings.steps is None else settings.steps - here.step
         for rows in islice(batches(order, settings.batch, here.done), left):
+            if here.step == guard.due:
+                guard.renew()
             loss = take_step(job, guard, rows)
             listener.step(here.epoch, -(-here.done // settings.batch), count, loss)
             if interrupted():
@@ -71,7 +73,6 @@ def take_step(job: Job, guard: Guard, rows: np.ndarray) -> float:
     """One training step on these rows; the loss before it."""
     here = job.position
     program = job.executor.training(len(rows))
-    guard.before(here.step + 1, here.epoch, here.done, rows)
     values = program.run(job.training, rows, here.step + 1)
     loss = values["loss"]
     here.step += 1

@@ -59,7 +59,8 @@ def _mistakes(file: Path, sets: tuple[str, ...], data: Path | None) -> list[Diag
         try:
             project = open_project(file, o.assignments(sets), model)
             if model in trained:
-                training_step(planned_setup(project, o.search(data, file.parent, offline=True)))
+                setup = planned_setup(project, o.search(data, file.parent, offline=True))
+                training_step(setup, report)
             elif set(project.symbols[1:]) <= set(project.settings.sizes):
                 model_system(project)
         except UserError as error:

@@ -16,7 +16,7 @@ from ..emit import ENDINGS, Stages
 from ..project import Project, open_project, planned_setup
 from ..summary import summarise
 from . import options as o
-from .report import show_warnings
+from .report import show, show_warnings
 
 
 @click.command()
@@ -36,6 +36,7 @@ def compile(file, emits, sets, batch, model, data) -> None:
     needs_types = any(stage != "ast" for stage in wanted)
     stages = Stages(project, _setup(project, data) if needs_types else None)
     texts = {stage: stages.text(stage) for stage in wanted}
+    show(stages.report.diagnostics)
     for stage, text in texts.items():
         path = wanted[stage]
         if path is None and len(texts) == 1:

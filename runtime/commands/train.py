@@ -67,6 +67,7 @@ def train(file, data, offline, sets, epochs, steps, batch, seed, model, device_n
     base = Path(before["data_base"]) if "data_base" in before else project.path.parent
     dataset = _load(project, o.search(data or _folder(before), base, offline))
     job = prepare(project, dataset, o.device(device_name, threads))
+    show(job.warnings)
     if folder is None:
         notes = _notes(project, job, device_name, cores(threads), data, base)
         job.folder = create(out, project.name.lower(), project.resolved(), notes,

@@ -20,6 +20,7 @@ from .passes.pick import pick
 from .passes.reciprocal import reciprocal
 from .passes.reuse import reuse
 from .passes.simplify import simplify
+from .passes.split import split
 from .verify import verify
 
 PASSES = (
@@ -32,6 +33,7 @@ PASSES = (
     ("pick", pick),  #             of windows that are zero but at one place, that place is read
     ("demand", demand),  #         what nobody reads is not computed
     ("reciprocal", reciprocal),  # what does not change is divided by once
+    ("split", split),  #           long sums of few results in parts
     ("turn weights", turn_weights),  # what products read lies in their vectors
 )
 

@@ -153,7 +153,7 @@ def nest_text(nest: Nest) -> str:
         where = _access_text(nest.accumulate.access)
         if nest.accumulate.held:
             where += f" (in registers through the last {nest.accumulate.held} loops)"
-        lines.append("    " * depth + f"{where} += {_value_text(nest.bodies[0], nest)}")
+        lines.append("    " * depth + f"{where} += {value_text(nest.bodies[0], nest.accesses)}")
         return "\n".join(lines)
     rest = nest.statements
     if nest.reduce is not None:
@@ -165,21 +165,22 @@ def nest_text(nest: Nest) -> str:
             lines.append("    " * (depth + step) + _loop_text(loop))
         inside = "    " * (depth + len(nest.inner))
         for name, body in zip(names, nest.bodies, strict=True):
-            lines.append(f"{inside}{name} = {nest.reduce}({name}, {_value_text(body, nest)})")
+            value = value_text(body, nest.accesses)
+            lines.append(f"{inside}{name} = {nest.reduce}({name}, {value})")
         for name, statement in zip(names, first, strict=True):
             lines.append("    " * depth + f"{_left_text(statement)} = {name}")
     for statement in rest:
-        value = _value_text(statement.value, nest)
+        value = value_text(statement.value, nest.accesses)
         lines.append("    " * depth + f"{_left_text(statement)} = {value}")
     return "\n".join(lines)
 
 
 def _left_text(statement: Statement) -> str:
     place = statement.place
-    return _own_text(statement.own) if place is None else f"{statement.target}[{_form(place)}]"
+    return own_text(statement.own) if place is None else f"{statement.target}[{form_text(place)}]"
 
 
-def _own_text(read: Read) -> str:
+def own_text(read: Read) -> str:
     """A value in registers: its name, and which one it is of those at one point."""
     numbers = [str(e.value) for e in read.index if isinstance(e, Const)]
     return f"{read.tensor}[{', '.join(numbers)}]" if numbers else read.tensor
@@ -197,7 +198,7 @@ def _loop_text(loop: Loop) -> str:
     elif any(s.tile > 1 for s in loop.segments):
         marks.append(f"unroll {' + '.join(tiles)}")
     text = " ".join([*words, "for", f"{index.name} < {index.size}"])
-    text += "".join(f" where 0 <= {_form(form)} < {size}" for form, size in loop.clip)
+    text += "".join(f" where 0 <= {form_text(form)} < {size}" for form, size in loop.clip)
     return text + (f"    # {', '.join(marks)}" if marks else "")
 
 
@@ -205,27 +206,27 @@ def _segment_text(segment: Segment) -> str:
     return f"{segment.count}x{segment.tile}" if segment.count > 1 else str(segment.tile)
 
 
-def _form(form: Affine) -> str:
+def form_text(form: Affine) -> str:
     """The form with the longest strides first."""
     terms = sorted(form.coefficients.items(), key=lambda term: -abs(term[1]))
     return expr_text(Affine(dict(terms), form.constant).expr())
 
 
 def _access_text(access: Access) -> str:
-    text = f"{access.tensor}[{_form(access.offset)}]"
-    checks = [f"0 <= {_form(form)} < {size}" for form, size in access.checks]
+    text = f"{access.tensor}[{form_text(access.offset)}]"
+    checks = [f"0 <= {form_text(form)} < {size}" for form, size in access.checks]
     return f"({text} if {' and '.join(checks)})" if checks else text
 
 
-def _value_text(expr: Expr, nest: Nest) -> str:
+def value_text(expr: Expr, accesses: Mapping[Read, Access]) -> str:
     """The expression with every read shown at its place in memory."""
     text = expr_text(expr)
     for read in reads(expr):
-        access = nest.accesses.get(read)
+        access = accesses.get(read)
         if access is None:
-            text = text.replace(expr_text(read), _own_text(read))
+            text = text.replace(expr_text(read), own_text(read))
             continue
-        shown = f"{access.tensor}[{_form(access.offset)}]"
+        shown = f"{access.tensor}[{form_text(access.offset)}]"
         if access.checks:
             other = "" if access.other is None else f" else {expr_text(access.other)}"
             shown = f"({_access_text(access)[1:-1]}{other})"

@@ -7,7 +7,7 @@ prints what stands after a stage; with `verified`, the rules are checked after e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from .ir import System
 from .kernels import Plan
@@ -41,10 +41,15 @@ PASSES = (
 Check = Callable[[System, str], object]  # a system and the pass that made it
 
 
-def optimise(system: System, verified: bool = False, check: Check | None = None) -> System:
-    """The equations as they will be computed."""
+def optimise(
+    system: System, verified: bool = False, check: Check | None = None,
+    without: Collection[str] = (),
+) -> System:  # fmt: skip
+    """The equations as they will be computed, `without` the passes of these names."""
     check = check or (verify if verified else None)
     for name, transform in PASSES:
+        if name in without:
+            continue
         system = transform(system)
         if check is not None:
             check(system, name)
@@ -52,9 +57,10 @@ def optimise(system: System, verified: bool = False, check: Check | None = None)
 
 
 def plan(
-    system: System, verified: bool = False, check: Check | None = None, shared: bool = True
-) -> Plan:
+    system: System, verified: bool = False, check: Check | None = None, shared: bool = True,
+    without: Collection[str] = (),
+) -> Plan:  # fmt: skip
     """Equations to kernels with their places in memory. Without `shared` no two tensors share a
     place, so that all that was stored can be looked at after a run."""
-    system = optimise(system, verified, check)
+    system = optimise(system, verified, check, without)
     return memory(system, fuse(system), shared)

@@ -29,8 +29,16 @@ class Program(Protocol):
 
 Device = Callable[[System], Program]
 
+
+def _shim(system: System) -> Program:
+    from .gpu.shim import ShimProgram  # the GPU's part of the compiler, and g++
+
+    return ShimProgram(system)
+
+
 # name → given a number of threads, the device
 DEVICES: dict[str, Callable[[int], Device]] = {
     "cpu":       lambda threads: lambda system: CpuProgram(system, threads),
     "reference": lambda threads: ReferenceProgram,
+    "cuda-shim": lambda threads: _shim,
 }  # fmt: skip

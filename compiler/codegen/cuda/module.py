@@ -1,0 +1,174 @@
+"""A plan as one CUDA C++ source and the launches that run it.
+
+In: a `Plan` and a target. Out: a `Module`: the prelude and one kernel per different grid, and what
+is launched in which order with which tensors. Kernels that are equal up to names share the function
+of the first of them. Nothing here compiles or runs CUDA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from ...grids import GpuTarget, Grid
+from ...ir import BYTES, Index
+from ...kernels import Kernel, Plan, Scan
+from ...passes.blocks import SCRATCH, blocks
+from ...passes.schedule import ALIGNMENT
+from ...signature import alike
+from .kernels import kernel as kernel_text
+
+# passes whose point is the CPU's vectors: what they make is slower in blocks of threads
+CPU_PASSES = ("pick", "turn weights")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch: `blocks` by `layers` blocks of `threads` threads, `shared` bytes for each block.
+    The arguments are the places of tensors, in bytes from the start of the arena, then the values
+    of the indices that enclosing repetitions bind."""
+
+    function: str
+    blocks: int
+    layers: int
+    threads: int
+    shared: int
+    offsets: tuple[int, ...]
+    fixed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Launches in order for every value of the index, from the first to the last or back."""
+
+    index: Index
+    reverse: bool
+    launches: tuple[Launch | Repeat, ...]
+
+    @property
+    def values(self) -> range:
+        size = self.index.size
+        return range(size - 1, -1, -1) if self.reverse else range(size)
+
+
+Launches = tuple[Launch | Repeat, ...]
+
+
+@dataclass(frozen=True)
+class Module:
+    """`source` without the prelude, the launches of one run, and the arena that they work in.
+    `grids` are those of the functions, by name."""
+
+    kernels: str
+    launches: Launches
+    arena_bytes: int
+    grids: Mapping[str, Grid]
+
+    @property
+    def source(self) -> str:
+        return f"{prelude()}\n{self.kernels}"
+
+
+@cache
+def prelude() -> str:
+    return Path(__file__).with_name("prelude.cuh").read_text("utf-8")
+
+
+def flat(launches: Launches, at: Mapping[str, int] | None = None
+         ) -> Iterator[tuple[Launch, tuple[int, ...]]]:  # fmt: skip
+    """Every launch in order with its index arguments."""
+    at = at or {}
+    for item in launches:
+        if isinstance(item, Launch):
+            yield item, tuple(at[name] for name in item.fixed)
+        else:
+            for value in item.values:
+                yield from flat(item.launches, {**at, item.index.name: value})
+
+
+def module(plan: Plan, target: GpuTarget | None = None) -> Module:
+    """The source and the launches for a plan."""
+    return _Maker(plan, target or GpuTarget()).module()
+
+
+class _Maker:
+    def __init__(self, plan: Plan, target: GpuTarget):
+        self.plan, self.target = plan, target
+        self.shared = alike(plan)
+        self.grids: dict[Kernel, tuple[Grid, ...]] = {}
+        self.functions: dict[tuple, str] = {}
+        self.texts: list[str] = []
+        self.named: dict[str, Grid] = {}
+        self.scratch = -(-plan.arena_bytes // ALIGNMENT) * ALIGNMENT
+        self.scratch_bytes = 0
+
+    def module(self) -> Module:
+        launches = self._launches(self.plan.items)
+        return Module("\n".join(self.texts), launches, self.scratch + self.scratch_bytes,
+                      self.named)  # fmt: skip
+
+    def _launches(self, items: tuple[Kernel | Scan, ...]) -> Launches:
+        found: list[Launch | Repeat] = []
+        for item in items:
+            if isinstance(item, Scan):
+                found.append(Repeat(item.index, item.reverse, self._launches(item.kernels)))
+            else:
+                found += self._kernel(item)
+        return tuple(found)
+
+    def _kernel(self, kernel: Kernel) -> list[Launch]:
+        own = self.shared[kernel]
+        model = self.shared[own.model]
+        if own.model not in self.grids:
+            self.grids[own.model] = blocks(own.model, self.plan, self.target)
+        names = dict(zip(model.tensors, own.tensors, strict=True))
+        return [self._launch(own.model, number, grid, names, kernel.fixed)
+                for number, grid in enumerate(self.grids[own.model])]  # fmt: skip
+
+    def _launch(self, model: Kernel, number: int, grid: Grid, names: Mapping[str, str],
+                fixed: tuple[str, ...]) -> Launch:  # fmt: skip
+        arguments = _arguments(grid)
+        offsets = tuple(self._offset(names.get(t, t)) for t in arguments)
+        sizes = [self._bytes(grid, t) for t in arguments]
+        exclusive = frozenset(
+            t for t, start, size in zip(arguments, offsets, sizes, strict=True)
+            if sum(start < o + s and o < start + size
+                   for o, s in zip(offsets, sizes, strict=True)) == 1
+        )  # fmt: skip
+        key = (model, number, exclusive)
+        name = self.functions.get(key)
+        if name is None:
+            safe = "".join(c if c.isascii() and c.isalnum() else "_" for c in grid.name)
+            name = self.functions[key] = f"k{len(self.functions)}_{safe}"
+            self.named[name] = grid
+            self.texts.append(self._text(grid, name, arguments, exclusive))
+        if grid.part:
+            self.scratch_bytes = max(self.scratch_bytes, self._bytes(grid, SCRATCH))
+        layers = grid.part.size if grid.part else 1
+        return Launch(name, grid.blocks, layers, grid.threads, grid.shared_bytes, offsets, fixed)
+
+    def _text(self, grid: Grid, name: str, arguments: tuple[str, ...],
+              exclusive: frozenset[str]) -> str:  # fmt: skip
+        types = {t: self._dtype(grid, t) for t in arguments}
+        extents = {t: self._bytes(grid, t) // BYTES[types[t]] for t in arguments}
+        return kernel_text(grid, name, arguments, types, extents, exclusive)
+
+    def _offset(self, tensor: str) -> int:
+        return self.scratch if tensor == SCRATCH else self.plan.offsets[tensor]
+
+    def _dtype(self, grid: Grid, tensor: str) -> str:
+        return grid.dtype if tensor == SCRATCH else self.plan.system.tensors[tensor].dtype
+
+    def _bytes(self, grid: Grid, tensor: str) -> int:
+        if tensor != SCRATCH:
+            return self.plan.system.tensors[tensor].bytes
+        layers = grid.part or grid.over[0]
+        return len(grid.bodies) * layers.size * grid.elements * BYTES[grid.dtype]
+
+
+def _arguments(grid: Grid) -> tuple[str, ...]:
+    """The tensors in memory that the grid reads and writes, each once."""
+    read = (grid.accesses[r].tensor for r in grid.reads)
+    return tuple(dict.fromkeys((*read, *grid.stored)))

@@ -1,0 +1,195 @@
+// What every generated kernel is written with: one source for NVRTC and, with NNC_SHIM, for g++,
+// where `shim.h` stands in for the GPU. Floats follow NumPy: NaN passes through max and min;
+// integers wrap, divide towards minus infinity, and divided by zero give zero.
+typedef unsigned char u8;
+typedef int i32;
+typedef unsigned int u32;
+typedef long long i64;
+typedef unsigned long long u64;
+typedef float f32;
+typedef double f64;
+
+#ifdef NNC_SHIM
+#include "shim.h"
+#else
+#define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
+#define DEVICE __device__ __forceinline__
+#define AT(array, place, count) (array)[place]
+#define BARRIER() __syncthreads()
+#define SHUFFLE(value, mask) __shfl_xor_sync(0xffffffffu, value, mask)
+#define THREAD ((i32)threadIdx.x)
+#define BLOCK ((i32)blockIdx.x)
+#define LAYER ((i32)blockIdx.y)
+extern __shared__ __align__(16) unsigned char shared_bytes[];
+#define SHARED(type, name, offset, count) type* const name = (type*)(shared_bytes + (offset))
+#define INFINITE __int_as_float(0x7f800000)
+#define NOT_A_NUMBER __int_as_float(0x7fc00000)
+#endif
+
+namespace nn {
+
+// --- arithmetic ----------------------------------------------------------------------------------
+
+DEVICE f32 add(f32 a, f32 b) { return a + b; }
+DEVICE f64 add(f64 a, f64 b) { return a + b; }
+DEVICE i32 add(i32 a, i32 b) { return (i32)((u32)a + (u32)b); }
+DEVICE i64 add(i64 a, i64 b) { return (i64)((u64)a + (u64)b); }
+DEVICE u8 add(u8 a, u8 b) { return (u8)(a + b); }
+DEVICE bool add(bool a, bool b) { return a || b; }
+
+DEVICE f32 sub(f32 a, f32 b) { return a - b; }
+DEVICE f64 sub(f64 a, f64 b) { return a - b; }
+DEVICE i32 sub(i32 a, i32 b) { return (i32)((u32)a - (u32)b); }
+DEVICE i64 sub(i64 a, i64 b) { return (i64)((u64)a - (u64)b); }
+
+DEVICE f32 mul(f32 a, f32 b) { return a * b; }
+DEVICE f64 mul(f64 a, f64 b) { return a * b; }
+DEVICE i32 mul(i32 a, i32 b) { return (i32)((u32)a * (u32)b); }
+DEVICE i64 mul(i64 a, i64 b) { return (i64)((u64)a * (u64)b); }
+DEVICE u8 mul(u8 a, u8 b) { return (u8)(a * b); }
+DEVICE bool mul(bool a, bool b) { return a && b; }
+
+DEVICE f32 neg(f32 a) { return -a; }
+DEVICE f64 neg(f64 a) { return -a; }
+DEVICE i32 neg(i32 a) { return sub((i32)0, a); }
+DEVICE i64 neg(i64 a) { return sub((i64)0, a); }
+
+template <class T> DEVICE T max(T a, T b) { return (a > b || a != a) ? a : b; }
+template <class T> DEVICE T min(T a, T b) { return (a < b || a != a) ? a : b; }
+template <class T> DEVICE T sign(T a) { return a > (T)0 ? (T)1 : a < (T)0 ? (T)-1 : a; }
+
+DEVICE f32 abs(f32 a) { return fabsf(a); }
+DEVICE f64 abs(f64 a) { return fabs(a); }
+DEVICE i32 abs(i32 a) { return a < 0 ? neg(a) : a; }
+DEVICE i64 abs(i64 a) { return a < 0 ? neg(a) : a; }
+
+DEVICE f32 floordiv(f32 a, f32 b) { return floorf(a / b); }
+DEVICE f64 floordiv(f64 a, f64 b) { return floor(a / b); }
+DEVICE f32 mod(f32 a, f32 b) { return a - floorf(a / b) * b; }
+DEVICE f64 mod(f64 a, f64 b) { return a - floor(a / b) * b; }
+
+template <class T> DEVICE T whole_floordiv(T a, T b) {
+  if (b == 0) return 0;
+  if (b == -1) return neg(a);  // the least number has no negative: it wraps
+  const T quotient = a / b;
+  return quotient - ((a % b != 0) && ((a ^ b) < 0) ? 1 : 0);
+}
+template <class T> DEVICE T whole_mod(T a, T b) {
+  if (b == 0 || b == -1) return 0;
+  const T rest = a % b;
+  return rest != 0 && (rest ^ b) < 0 ? rest + b : rest;
+}
+DEVICE i32 floordiv(i32 a, i32 b) { return whole_floordiv(a, b); }
+DEVICE i64 floordiv(i64 a, i64 b) { return whole_floordiv(a, b); }
+DEVICE i32 mod(i32 a, i32 b) { return whole_mod(a, b); }
+DEVICE i64 mod(i64 a, i64 b) { return whole_mod(a, b); }
+
+template <class T> DEVICE T whole_pow(T base, T power) {
+  T result = 1;
+  for (int bit = 0; bit < (int)sizeof(T) * 8 - 1; ++bit) {
+    if ((power >> bit) & 1) result = mul(result, base);
+    base = mul(base, base);
+  }
+  return result;
+}
+DEVICE f32 pow(f32 a, f32 b) { return powf(a, b); }
+DEVICE f64 pow(f64 a, f64 b) { return ::pow(a, b); }
+DEVICE i32 pow(i32 a, i32 b) { return whole_pow(a, b); }
+DEVICE i64 pow(i64 a, i64 b) { return whole_pow(a, b); }
+
+template <class T> DEVICE bool is_finite(T a) { return a - a == a - a; }
+
+// --- conversions: floats out of range saturate, NaN is zero --------------------------------------
+
+DEVICE i32 to_i32(f64 a) {
+  return a != a ? 0 : a <= -2147483648.0 ? (-2147483647 - 1) : a >= 2147483647.0 ? 2147483647 : (i32)a;
+}
+DEVICE i64 to_i64(f64 a) {
+  if (a != a) return 0;
+  if (a <= -9223372036854775808.0) return -9223372036854775807LL - 1;
+  return a >= 9223372036854775808.0 ? 9223372036854775807LL : (i64)a;
+}
+
+// --- random numbers: Threefry2x32-20, as `compiler/random.py` defines it --------------------------
+
+DEVICE u32 rotated(u32 x, int left) { return (x << left) | (x >> (32 - left)); }
+
+DEVICE f32 random(i32 seed, i32 step, i32 stream, i32 index) {
+  const u32 k0 = (u32)seed, k1 = (u32)step, k2 = k0 ^ k1 ^ 0x1BD11BDAu;
+  u32 x0 = (u32)index + k0, x1 = (u32)stream + k1;
+#define NNC_ROUND(left) x0 += x1; x1 = rotated(x1, left) ^ x0;
+#define NNC_ROUNDS(a, b, c, d, p, q, j) \
+  NNC_ROUND(a) NNC_ROUND(b) NNC_ROUND(c) NNC_ROUND(d) x0 += p; x1 += q + j;
+  NNC_ROUNDS(13, 15, 26, 6, k1, k2, 1u)
+  NNC_ROUNDS(17, 29, 16, 24, k2, k0, 2u)
+  NNC_ROUNDS(13, 15, 26, 6, k0, k1, 3u)
+  NNC_ROUNDS(17, 29, 16, 24, k1, k2, 4u)
+  NNC_ROUNDS(13, 15, 26, 6, k2, k0, 5u)
+  return (f32)(x0 >> 8) * 0x1p-24f;
+}
+
+// --- accumulators: take a value, join with another ------------------------------------------------
+
+template <class T> DEVICE T shuffled(T value, int mask) { return SHUFFLE(value, mask); }
+DEVICE u8 shuffled(u8 value, int mask) { return (u8)SHUFFLE((i32)value, mask); }
+DEVICE bool shuffled(bool value, int mask) { return SHUFFLE((i32)value, mask) != 0; }
+
+#define NNC_ACCUMULATOR(name, taken)                                                     \
+  template <class T> struct name {                                                       \
+    T value;                                                                             \
+    DEVICE void take(T x, i32) { value = taken; }                                        \
+    DEVICE void join(const name& other) { take(other.value, 0); }                        \
+    DEVICE name shuffle(int mask) const { name r; r.value = shuffled(value, mask); return r; } \
+    DEVICE T result() const { return value; }                                            \
+  };
+NNC_ACCUMULATOR(Sum, add(value, x))
+NNC_ACCUMULATOR(Prod, mul(value, x))
+NNC_ACCUMULATOR(Max, max(value, x))
+NNC_ACCUMULATOR(Min, min(value, x))
+
+// The position of the most extreme value; NaN is the most extreme, of equal ones the first counts.
+#define NNC_POSITION(name, beyond)                                                       \
+  template <class T> struct name {                                                       \
+    T value;                                                                             \
+    i32 at = 0;                                                                          \
+    DEVICE void take(T x, i32 place) {                                                   \
+      const bool nan = x != x, was = value != value;                                     \
+      if (nan ? !was || place < at : !was && ((beyond) || (x == value && place < at))) { \
+        value = x;                                                                       \
+        at = place;                                                                      \
+      }                                                                                  \
+    }                                                                                    \
+    DEVICE void join(const name& other) { take(other.value, other.at); }                 \
+    DEVICE name shuffle(int mask) const {                                                \
+      name r;                                                                            \
+      r.value = shuffled(value, mask);                                                   \
+      r.at = shuffled(at, mask);                                                         \
+      return r;                                                                          \
+    }                                                                                    \
+    DEVICE i32 result() const { return at; }                                             \
+  };
+NNC_POSITION(ArgMax, x > value)
+NNC_POSITION(ArgMin, x < value)
+
+// All lanes of a warp joined, the result in every lane.
+template <class A> DEVICE A across_warp(A mine) {
+  for (int mask = 16; mask > 0; mask /= 2) mine.join(mine.shuffle(mask));
+  return mine;
+}
+
+// The `lanes` threads that are `stride` apart joined in a tree; the result is in the first of them.
+template <int lanes, int stride, int threads, class A> DEVICE A across_block(A mine, A* shared) {
+  const int thread = THREAD, lane = thread / stride % lanes;
+  AT(shared, thread, threads) = mine;
+  BARRIER();
+  for (int half = lanes / 2; half > 0; half /= 2) {
+    if (lane < half) {
+      mine.join(AT(shared, thread + half * stride, threads));
+      AT(shared, thread, threads) = mine;
+    }
+    BARRIER();
+  }
+  return mine;
+}
+
+}  // namespace nn

@@ -1,0 +1,136 @@
+"""Sums of products as tiles in shared memory.
+
+In: a `Grid` not divided yet. Out: the grid in tiles, if its body is a product of one part that
+depends on some output indices and one that depends on others; else nothing. Matrix products,
+batched ones, convolutions and both their gradients are all of this form: what the parts read is
+computed while the tile is loaded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations
+from math import prod
+from typing import NamedTuple
+
+from ..grids import GpuTarget, Grid, Tile
+from ..ir import Apply, Const, Expr, Idx, Index, index_names, is_float, reads
+from ..scalar import call
+
+LEAST = 8  # elements on a side, and points, below which tiles are not worth it
+SIDES = ((64, 64, 16, 4, 4), (32, 32, 16, 2, 2), (16, 16, 16, 1, 1))  # all of 256 threads
+THREADS = 256
+
+
+def contraction(grid: Grid, target: GpuTarget) -> Grid | None:
+    """The grid in tiles, or None."""
+    if grid.reduce != "sum" or not is_float(grid.dtype) or grid.points < LEAST:
+        return None
+    found = [_parts(body, grid) for body in grid.bodies]
+    if any(p is None for p in found) or len({(p.left, p.down, p.across) for p in found if p}) > 1:
+        return None
+    rights = tuple(p.right for p in found if p)
+    assert found[0] is not None
+    left, down, across = found[0].left, found[0].down, found[0].across
+    batch = tuple(i for i in grid.outputs if i not in down and i not in across)
+    height, width = (prod(i.size for i in group) for group in (down, across))
+    if min(height, width) < LEAST:
+        return None
+    copies = prod(i.size for i in batch)
+    sides = _sides(height, width, copies, target)
+    how = Tile(left, rights, batch, down, across, *sides,
+               _is_deep(left, down, grid), _is_deep(rights[0], across, grid))  # fmt: skip
+    blocks = copies * -(-height // how.height) * -(-width // how.width)
+    return replace(grid, how=how, threads=THREADS, blocks=blocks)
+
+
+def _sides(height: int, width: int, copies: int, target: GpuTarget) -> tuple[int, ...]:
+    """The largest tile that wastes little and leaves every processor something to do."""
+    for sides in SIDES:
+        tall, wide = sides[:2]
+        blocks = copies * -(-height // tall) * -(-width // wide)
+        wasted = blocks * tall * wide / (copies * height * width)
+        if wasted <= 1.5 and (blocks >= target.processors or tall == SIDES[1][0]):
+            return sides
+    return SIDES[-1]
+
+
+class _Parts(NamedTuple):
+    left: Expr
+    right: Expr
+    down: tuple[Index, ...]
+    across: tuple[Index, ...]
+
+
+def _parts(body: Expr, grid: Grid) -> _Parts | None:
+    """The two parts of the product with their own output indices, as balanced as can be."""
+    factors = _factors(body)
+    names = {i.name: i for i in grid.outputs}
+    own = [frozenset(names) & index_names(f) for f in factors]
+    best: _Parts | None = None
+    best_size = 0
+    for a, b in combinations(range(len(factors)), 2):
+        sets = [set(own[a]), set(own[b])]
+        members = [[factors[a]], [factors[b]]]
+        for n, factor in enumerate(factors):
+            if n not in (a, b):
+                side = 0 if own[n] <= sets[0] or not own[n] <= sets[1] else 1
+                sets[side] |= own[n]
+                members[side].append(factor)
+        down, across = (tuple(i for i in grid.outputs if i.name in group)
+                        for group in (sets[0] - sets[1], sets[1] - sets[0]))  # fmt: skip
+        smaller = min(prod(i.size for i in down), prod(i.size for i in across))
+        covered = len(sets[0] | sets[1]) == len(names)
+        if down and across and covered and smaller > best_size:
+            best = _Parts(_product(members[0]), _product(members[1]), down, across)
+            best_size = smaller
+    if best is not None and _last(grid, best.down) > _last(grid, best.across):
+        # what is stored next to each other runs across
+        return _Parts(best.right, best.left, best.across, best.down)
+    return best
+
+
+def _last(grid: Grid, indices: tuple[Index, ...]) -> int:
+    return grid.outputs.index(indices[-1])
+
+
+def _factors(expr: Expr) -> list[Expr]:
+    """The factors of a product. A condition or a sign is given to the first factor; a condition to
+    the first whose indices it shares."""
+    if isinstance(expr, Apply):
+        match expr.fn:
+            case "mul":
+                return _factors(expr.args[0]) + _factors(expr.args[1])
+            case "neg":
+                first, *rest = _factors(expr.args[0])
+                return [call("neg", first), *rest]
+            case "select" if isinstance(expr.args[2], Const) and expr.args[2].value == 0:
+                return _conditional(expr)
+    return [expr]
+
+
+def _conditional(expr: Apply) -> list[Expr]:
+    condition, value, zero = expr.args
+    factors = _factors(value)
+    needed = index_names(condition)
+    for n, factor in enumerate(factors):
+        if needed <= index_names(factor):
+            return [*factors[:n], call("select", condition, factor, zero), *factors[n + 1 :]]
+    return [expr]
+
+
+def _product(factors: list[Expr]) -> Expr:
+    total = factors[0]
+    for factor in factors[1:]:
+        total = call("mul", total, factor)
+    return total
+
+
+def _is_deep(part: Expr, outputs: tuple[Index, ...], grid: Grid) -> bool:
+    """Whether memory runs along the points rather than along the outputs."""
+    accesses = [grid.accesses[r] for r in reads(part) if r in grid.accesses]
+
+    def units(index: Index) -> int:
+        return sum(a.offset.coefficients.get(Idx(index.name)) == 1 for a in accesses)
+
+    return units(grid.over[-1]) > units(outputs[-1])

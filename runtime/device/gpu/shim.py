@@ -1,0 +1,184 @@
+"""The GPU's kernels on the CPU: the same CUDA C++ compiled by g++ against a stand-in for the GPU.
+
+In: a `System` or `Plan`. Out: a `ShimProgram`. It is slow and made for tests: the threads of a
+block run as fibers in several schedules, which must agree to the bit; shared memory, temps and
+outputs are full of NaN before; every access is checked. It needs g++ and no GPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from ....compiler.codegen.cuda.module import (
+    CPU_PASSES,
+    Launch,
+    Launches,
+    Module,
+    module,
+    prelude,
+)
+from ....compiler.grids import GpuTarget
+from ....compiler.ir import System
+from ....compiler.kernels import Plan
+from ....compiler.pipeline import plan
+from ....compiler.scalar import NUMPY
+
+HERE = Path(__file__).parent
+FLAGS = ("-std=c++17", "-fPIC", "-w", "-ffp-contract=off", f"-I{HERE}")
+
+
+class ShimError(Exception):
+    """A kernel did what a GPU would not forgive."""
+
+
+class ShimProgram:
+    """A compiled system with its memory. `schedules` are the orders of threads that are tried."""
+
+    def __init__(self, source: System | Plan, schedules: tuple[int, ...] = (0, 1),
+                 target: GpuTarget | None = None):  # fmt: skip
+        self.plan = source if isinstance(source, Plan) else plan(source, without=CPU_PASSES)
+        self.system = self.plan.system
+        self.module = module(self.plan, target)
+        self.schedules = schedules
+        self._library = library(self.module)
+        self.arena = np.zeros(self.module.arena_bytes + 64, np.uint8)
+        self.arrays = {
+            t.name: self.view(t.name) for t in self.system.tensors.values()
+            if t.kind != "temp" or t.name in self.system.outputs
+        }  # fmt: skip
+        given = [self._range(t.name) for t in self.system.tensors.values() if t.kind != "temp"]
+        self._given = sorted(given)
+
+    @property
+    def loops(self) -> str:
+        return "\n\n".join(map(str, self.module.grids.values()))
+
+    def _range(self, name: str) -> tuple[int, int]:
+        start = self.plan.offsets[name]
+        return start, start + self.system.tensors[name].bytes
+
+    def view(self, name: str) -> np.ndarray:
+        """The tensor's place in the arena as an array."""
+        start, stop = self._range(name)
+        tensor = self.system.tensors[name]
+        return self.arena[start:stop].view(NUMPY[tensor.dtype]).reshape(tensor.shape)
+
+    def run(self) -> None:
+        """Computes everything, in every schedule from the same start. ShimError if a kernel is
+        wrong or two schedules differ."""
+        self._poison()
+        before = self.arena.copy() if len(self.schedules) > 1 else self.arena
+        first: np.ndarray | None = None
+        for schedule in self.schedules:
+            if first is not None:
+                self.arena[:] = before
+            self._run(schedule)
+            if first is None:
+                first = self.arena.copy() if len(self.schedules) > 1 else self.arena
+            elif not np.array_equal(first, self.arena):
+                raise ShimError(f"schedules {self.schedules[0]} and {schedule} differ")
+
+    def _run(self, schedule: int) -> None:
+        self._library.nnc_begin(schedule)
+        self._library.run(ctypes.c_void_p(self.arena.ctypes.data))
+        error = self._library.nnc_error().decode()
+        if error:
+            raise ShimError(error)
+
+    def _poison(self) -> None:
+        """NaN in all that is computed."""
+        end = 0
+        for start, stop in [*self._given, (len(self.arena), 0)]:
+            self.arena[end:start] = 0xFF
+            end = max(end, stop)
+
+
+# --- building -------------------------------------------------------------------------------------
+
+
+def library(module: Module) -> ctypes.CDLL:
+    """The module compiled by g++. RuntimeError without it."""
+    folder, header = _folder(), _header()
+    source = f'#include "{header.name}"\n{module.kernels}\n{_driver(module.launches)}'
+    name = hashlib.sha256(source.encode()).hexdigest()[:24]
+    path = folder / f"{name}.so"
+    if not path.exists():
+        text = folder / f"{name}.cpp"
+        text.write_text(source, "utf-8")
+        _gpp("-O1", "-shared", text, _runtime(), "-o", path)
+    loaded = ctypes.CDLL(str(path))
+    loaded.nnc_error.restype = ctypes.c_char_p
+    return loaded
+
+
+@cache
+def _folder() -> Path:
+    made = tempfile.TemporaryDirectory(prefix="nnc-shim-")
+    _folders.append(made)  # removed when Python ends
+    return Path(made.name)
+
+
+_folders: list[tempfile.TemporaryDirectory] = []
+
+
+@cache
+def _header() -> Path:
+    """The prelude, compiled once: it is the longer part of most sources."""
+    path = _folder() / "prelude.h"
+    path.write_text(f"#define NNC_SHIM\n{prelude()}", "utf-8")
+    _gpp("-O1", "-x", "c++-header", path, "-o", f"{path}.gch")
+    return path
+
+
+@cache
+def _runtime() -> Path:
+    """The fibers, compiled once."""
+    path = _folder() / "shim.o"
+    _gpp("-O2", "-c", HERE / "shim.cpp", "-o", path)
+    return path
+
+
+def available() -> bool:
+    return shutil.which("g++") is not None
+
+
+def _gpp(*arguments: str | Path) -> None:
+    if not available():
+        raise RuntimeError("the device cuda-shim needs g++, which is not installed")
+    done = subprocess.run(["g++", *FLAGS, *map(str, arguments)], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"g++ failed:\n{done.stderr[:4000]}")
+
+
+def _driver(launches: Launches) -> str:
+    """The function `run`, which launches everything once."""
+    lines: list[str] = []
+    _spell(launches, lines, "  ", {})
+    return "\n".join(['extern "C" void run(char* arena) {', *lines, "}", ""])
+
+
+def _spell(launches: Launches, lines: list[str], indent: str, at: dict[str, str]) -> None:
+    for item in launches:
+        if isinstance(item, Launch):
+            places = [f"nnc::Pointer{{arena + {o}}}" for o in item.offsets]
+            arguments = ", ".join([*places, *(at[name] for name in item.fixed)])
+            lines.append(
+                f'{indent}nnc::launch("{item.function}", {item.blocks}, {item.layers}, '
+                f"{item.threads}, {item.shared}, [&] {{ {item.function}({arguments}); }});"
+            )
+            continue
+        values, name = item.values, f"at{len(at)}"
+        lines.append(f"{indent}for (int {name} = {values.start}; {name} != {values.stop}; "
+                     f"{name} += {values.step}) {{")  # fmt: skip
+        _spell(item.launches, lines, indent + "  ", {**at, item.index.name: name})
+        lines.append(f"{indent}}}")
+
+

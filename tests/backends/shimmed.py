@@ -1,0 +1,42 @@
+"""The check of the backend suite through the CUDA source and its stand-in for a GPU."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import pytest
+
+from nnc.compiler.evaluate import evaluate
+from nnc.compiler.grids import GpuTarget
+from nnc.compiler.ir import System
+from nnc.compiler.kernels import Plan
+from nnc.compiler.passes.schedule import schedule
+from nnc.runtime.device.gpu.shim import ShimProgram
+
+from . import test_cpu as suite
+from .systems import values
+
+SMALL = GpuTarget(processors=64, threads=64)  # as few threads as make layers and tiles of tests
+
+
+def check(system: System, plan: Plan | None = None, target=None, seed: int = 0,
+          given: dict | None = None) -> ShimProgram:  # fmt: skip
+    """Runs the system and compares every output. Where the suite has a narrow CPU for its second
+    target, this has a small GPU."""
+    inputs = {**values(system, seed), **(given or {})}
+    program = ShimProgram(plan or schedule(system), target=SMALL if target else None)
+    for name, value in inputs.items():
+        program.arrays[name][...] = value
+    program.run()
+    expected = evaluate(system, inputs)
+    for name in system.outputs:
+        suite.same(program.arrays[name], expected[name], system.tensors[name].dtype, program.loops)
+    return program
+
+
+@contextmanager
+def through_the_shim():
+    """The CPU's suite with this check in place of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(suite, "check", check)
+        yield

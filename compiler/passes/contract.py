@@ -18,8 +18,9 @@ from ..ir import Apply, Const, Expr, Idx, Index, index_names, is_float, reads
 from ..scalar import call
 
 LEAST = 8  # elements on a side, and points, below which tiles are not worth it
-SIDES = ((64, 64, 16, 4, 4), (32, 32, 16, 2, 2), (16, 16, 16, 1, 1))  # all of 256 threads
-THREADS = 256
+Sides = tuple[int, int, int, int, int]  # height, width, depth, rows, columns
+SIDES: tuple[Sides, ...] = ((64, 64, 16, 4, 4), (32, 32, 16, 2, 2), (16, 16, 16, 1, 1))
+THREADS = 256  # of every tile
 
 
 def contraction(grid: Grid, target: GpuTarget) -> Grid | None:
@@ -38,16 +39,16 @@ def contraction(grid: Grid, target: GpuTarget) -> Grid | None:
         return None
     copies = prod(i.size for i in batch)
     sides = _sides(height, width, copies, target)
-    how = Tile(left, rights, batch, down, across, *sides,
-               _is_deep(left, down, grid), _is_deep(rights[0], across, grid))  # fmt: skip
+    deep = (_is_deep(left, down, grid), _is_deep(rights[0], across, grid))
+    how = Tile(left, rights, batch, down, across, *sides, *deep)
     blocks = copies * -(-height // how.height) * -(-width // how.width)
     return replace(grid, how=how, threads=THREADS, blocks=blocks)
 
 
-def _sides(height: int, width: int, copies: int, target: GpuTarget) -> tuple[int, ...]:
+def _sides(height: int, width: int, copies: int, target: GpuTarget) -> Sides:
     """The largest tile that wastes little and leaves every processor something to do."""
     for sides in SIDES:
-        tall, wide = sides[:2]
+        tall, wide, *_ = sides
         blocks = copies * -(-height // tall) * -(-width // wide)
         wasted = blocks * tall * wide / (copies * height * width)
         if wasted <= 1.5 and (blocks >= target.processors or tall == SIDES[1][0]):

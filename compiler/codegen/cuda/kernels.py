@@ -85,9 +85,8 @@ def _accumulator(grid: Grid) -> str:
 def _start(w: Writer, grid: Grid) -> None:
     """An accumulator for every body: `sum0`, `sum1` …"""
     assert grid.reduce is not None
-    worst = {"sum": 0, "prod": 1}.get(grid.reduce)
-    if worst is None:
-        worst = (LOWEST if "max" in grid.reduce else HIGHEST)[grid.dtype]
+    extreme = (LOWEST if "max" in grid.reduce else HIGHEST)[grid.dtype]
+    worst = {"sum": 0, "prod": 1}.get(grid.reduce, extreme)
     for n, _ in enumerate(grid.bodies):
         w.line(f"{_accumulator(grid)} sum{n};")
         w.line(f"sum{n}.value = {constant(worst, grid.dtype)};")

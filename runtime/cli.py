@@ -35,6 +35,7 @@ COMMANDS = {
     "fmt":     ("check",   "fmt",          "Lay files out in the one canonical way."),
     "summary": ("compile", "summary",      "Layers, shapes, parameters, memory."),
     "bench":   ("bench",   "bench",        "Time the training step."),
+    "debug":   ("debug",   "debug",        "Show where a value stopped being finite."),
     "profile": ("profile", "profile",      "Show where the time of a step goes, line by line."),
     "verify":  ("verify",  "verify",       "Compare code and gradients with what defines them."),
     "explain": ("check",   "explain",      "Explain the code of a message."),

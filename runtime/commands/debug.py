@@ -1,0 +1,108 @@
+"""`nnc debug`: where a value that is not finite was born, and where it went.
+
+In: a run folder. Out: text on stdout. The step is taken again in `debugging.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+
+from ...compiler.ir import Equation
+from ...compiler.printer import expr_text
+from ..debugging import Reached, Story, tell
+from ..run_folder import RunFolder
+from . import options as o
+
+MANY = 12  # lines of a list; the rest are counted
+
+
+@click.command()
+@click.argument("run_folder", metavar="RUN", type=o.FILE)
+def debug(run_folder) -> None:
+    """Take the step again with which RUN stopped because a value was not finite.
+
+    By the reference evaluator, from the snapshot in RUN: the first equation that makes such a value
+    from finite ones and the numbers it was given, how the value spreads, and what it would hit."""
+    for line in _text(tell(RunFolder(run_folder))):
+        click.echo(line)
+
+
+def _text(story: Story) -> Iterator[str]:
+    snapshot = story.snapshot
+    seen = _element(snapshot.tensor, snapshot.index)
+    yield (f"step {snapshot.step} of epoch {snapshot.epoch}, {_rows(snapshot.rows)}: "
+           f"`{seen}` became {snapshot.value}")  # fmt: skip
+    if not story.way:
+        yield "\nThe reference evaluator's numbers stay finite: at the edge of overflow the order"
+        yield "of a sum decides. The largest numbers of the step are"
+        yield from (f"    {_element(n.tensor, n.index)} = {n.value:g}" for n in story.large)
+        return
+    birth, *rest = story.way
+    yield "\nborn"
+    yield f"    {birth} is {birth.value:g}" + (f": {birth.how}" if birth.how else "")
+    if birth.equation is None:
+        yield "    before the step: it was given so"
+    else:
+        yield from _place(birth.equation)
+    if story.operands:
+        yield "    from"
+        yield from (f"        {_element(n.tensor, n.index)} = {n.value:.9g}"
+                    for n in story.operands)  # fmt: skip
+    if rest:
+        yield "\nfrom there to where it was seen"
+        yield from _cut([f"    {bad} is {bad.value:g}{_where(bad.equation)}" for bad in rest])
+    if story.reached:
+        yield "\nnot finite in this step"
+        yield from _cut([_reached(tensor) for tensor in story.reached])
+    yield f"\nthe loss is {story.loss:g}; after the step would not be finite"
+    for kind in ("param", "state"):
+        hits = [h for h in story.hit if h.kind == kind]
+        yield from _cut([f"    {kind} {h.name}: {h.count:,} of {h.size:,} numbers" for h in hits])
+    if not story.hit:
+        yield "    nothing: parameters and states stay finite"
+    elif story.safe:
+        yield f"still finite: {', '.join(story.safe[:MANY])}" + ("…" * (len(story.safe) > MANY))
+
+
+def _place(eq: Equation) -> Iterator[str]:
+    """The equation, and where it stands in the source."""
+    reduced = f"{eq.reduce}({', '.join(i.name for i in eq.over)}) " if eq.reduce else ""
+    indices = ", ".join(i.name for i in eq.indices)
+    yield f"    {eq.target}{f'[{indices}]' if indices else ''} = {reduced}{expr_text(eq.body)}"
+    span = eq.span
+    if span is None:
+        return
+    yield f"    {span}: {span.source.line(span.line).strip()}"
+    if span.own is not span:
+        yield f"    asked for at {span.own}: {span.own.source.line(span.own.line).strip()}"
+
+
+def _reached(tensor: Reached) -> str:
+    first = _element(tensor.tensor, tensor.index)
+    count = "" if tensor.size == 1 else f", {tensor.count:,} of {tensor.size:,} in all"
+    return f"    {first} is {tensor.value:g}{count}{_where(tensor.equation)}"
+
+
+def _where(eq: Equation | None) -> str:
+    if eq is None:
+        return "    (given)"
+    return "" if eq.span is None else f"    ({eq.span.own.source.name}:{eq.span.own.line})"
+
+
+def _cut(lines: list[str]) -> list[str]:
+    if len(lines) <= MANY:
+        return lines
+    half = MANY // 2
+    return [*lines[:half], f"    … {len(lines) - 2 * half} more", *lines[-half:]]
+
+
+def _rows(rows: tuple[int, ...]) -> str:
+    shown = ", ".join(map(str, rows[:6])) + (", …" if len(rows) > 6 else "")
+    plural = "s" * (len(rows) != 1)
+    return f"{len(rows)} example{plural} (number{plural} {shown} of the training data)"
+
+
+def _element(name: str, index: tuple[int, ...]) -> str:
+    return f"{name}[{', '.join(map(str, index))}]" if index else name

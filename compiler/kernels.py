@@ -64,6 +64,11 @@ class Scan:
     kernels: tuple[Kernel | Scan, ...]
     reason: str = ""
 
+    @property
+    def every(self) -> Iterator[Kernel]:
+        """Its kernels, those of inner scans included, in order."""
+        yield from _flat(self.kernels)
+
 
 @dataclass(frozen=True)
 class Plan:

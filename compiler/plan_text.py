@@ -12,6 +12,7 @@ from math import prod
 from .evaluate import factors
 from .ir import Equation, Index, Read, index_names
 from .kernels import Kernel, Plan, Scan
+from .passes.phases import waits
 from .printer import equation_text, origin
 from .work import flops
 
@@ -50,26 +51,27 @@ def contraction(eq: Equation) -> Contraction | None:
 
 def plan_text(plan: Plan) -> str:
     """Every kernel with its reason, its equations, and the place of what it stores."""
+    waiting = waits(plan)
     total = sum(flops(eq, plan.system) for k in plan.kernels for eq in k.equations)
     lines = [
         f"# kernels of {plan.system.name}: {sum(1 for _ in plan.kernels)} kernels, "
         f"{plan.arena_bytes:,} bytes of memory, {total:,} floating-point operations in products",
     ]
     for item in plan.items:
-        lines += ["", *_item_lines(item, plan)]
+        lines += ["", *_item_lines(item, plan, waiting)]
     return "\n".join(lines) + "\n"
 
 
-def _item_lines(item: Kernel | Scan, plan: Plan) -> Iterator[str]:
+def _item_lines(item: Kernel | Scan, plan: Plan, waiting: frozenset[str]) -> Iterator[str]:
     if isinstance(item, Scan):
         yield f"scan {item.index.name} < {item.index.size}    # {item.reason}"
         for inner in item.kernels:
-            for line in _item_lines(inner, plan):
+            for line in _item_lines(inner, plan, waiting):
                 yield f"    {line}" if line else line
         return
     place = f"    # {origin(item.anchor.span)}" if item.anchor.span else ""
     yield f"kernel {item.name}{place}"
-    yield f"    # {item.reason}"
+    yield f"    # {item.reason}{'' if item.name in waiting else '; waits for no other kernel'}"
     classes = contraction(item.anchor)
     if classes is not None:
         yield f"    # a product: {classes}"

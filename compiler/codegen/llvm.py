@@ -2,7 +2,8 @@
 
 In: a `Plan` and the nests of its kernels. Out: LLVM text with one function to call,
 `void @step(ptr arena, i64 thread, i64 threads)`: one run of the whole system, updates included.
-All threads call it; each does its share of every kernel. Nothing here runs LLVM.
+All threads call it; each does its share of every kernel, and they wait for each other where
+`passes/phases.py` says so. Nothing here runs LLVM.
 
 With a `Clock` every call of a kernel is timed, and `void @now(ptr)` stores what the clock shows.
 
@@ -14,12 +15,14 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
+from types import MappingProxyType
 
 from ..kernels import Kernel, Plan, Scan
 from ..loops import Nest
+from ..passes.phases import waits
 from ..signature import Alike, alike
 from . import nest as nests
 from .emitter import Emitter
@@ -58,10 +61,11 @@ def module(plan: Plan, nested: Mapping[Kernel, Nest], clock: Clock | None = None
         bases: dict[str, int | str] = {t: p for t, p in own_places if p is not None}
         bases |= {tensors[n]: f"%base{n}" for n in varied}  # an argument instead of a place
         functions.append(nests.function(nested[model], bases, declarations, name))
+        shares = any(loop.kind == "parallel" for loop in nested[model].loops)
         for kernel, own in places.items():
-            calls[kernel] = _Call(name, tuple(own[n] for n in varied))
+            calls[kernel] = _Call(name, tuple(own[n] for n in varied), shares)
     e = Emitter(declarations)
-    _items(e, plan.items, calls, count() if clock else None, clock)
+    _Step(e, calls, waits(plan), clock).items(plan.items)
     step = e.function(f"define void @step({nests.ARGUMENTS}) #0")
     if clock is not None:
         functions.append(_now(declarations))
@@ -71,35 +75,75 @@ def module(plan: Plan, nested: Mapping[Kernel, Nest], clock: Clock | None = None
 
 @dataclass(frozen=True)
 class _Call:
-    """The function of a kernel, and where the tensors stand that it takes as arguments."""
+    """The function of a kernel, where the tensors stand that it takes as arguments, and whether
+    all threads have a share in it or the one that is given the number 0 does everything."""
 
     name: str
     offsets: tuple[int | None, ...]
+    shares: bool
 
 
-def _items(e: Emitter, items: tuple[Kernel | Scan, ...], calls: Mapping[Kernel, _Call],
-           numbers: Iterator[int] | None, clock: Clock | None, at: Mapping[str, str] = {},
-) -> None:  # fmt: skip
-    """Calls in order, with a barrier after each; a scan is a loop around its calls."""
-    for item in items:
-        if isinstance(item, Kernel):
-            begin = _ticks(e) if clock else ""
-            call = calls[item]
-            more = [f"i64 {at[index]}" for index in item.fixed]
-            for offset in call.offsets:
-                place = e.op(f"getelementptr i8, ptr %arena, i64 {offset}", type="ptr")
-                more.append(f"ptr {place}")
-            e.effect(f"call void @{call.name}({', '.join([nests.ARGUMENTS, *more])})")
-            e.effect("call void @barrier(ptr %arena, i64 %threads)")
-            if clock is not None and numbers is not None:
-                _count_ticks(e, begin, next(numbers), clock)
-            continue
-        size = item.index.size
-        with e.loop("0", str(size), 1) as opened:
-            now = opened.index
-            if item.reverse:
-                now = e.op("sub i64 {0}, {1}", str(size - 1), now, type="i64")
-            _items(e, item.kernels, calls, numbers, clock, {**at, item.index.name: now})
+class _Step:
+    """Writes the calls of one step."""
+
+    def __init__(
+        self, e: Emitter, calls: Mapping[Kernel, _Call], waiting: frozenset[str],
+        clock: Clock | None,
+    ):  # fmt: skip
+        self.e, self.calls, self.waiting, self.clock = e, calls, waiting, clock
+        self.alone = 0  # kernels since the last wait that one thread does
+        self.numbers = count()
+
+    def items(
+        self, items: tuple[Kernel | Scan, ...], at: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """Calls in order, with barriers; a scan is a loop around its calls."""
+        e = self.e
+        for item in items:
+            if isinstance(item, Kernel):
+                self.kernel(item, at)
+                continue
+            size = item.index.size
+            with e.loop("0", str(size), 1) as opened:
+                now = opened.index
+                if item.reverse:
+                    now = e.op("sub i64 {0}, {1}", str(size - 1), now, type="i64")
+                self.items(item.kernels, {**at, item.index.name: now})
+
+    def kernel(self, kernel: Kernel, at: Mapping[str, str]) -> None:
+        """One call. With a clock all wait after it, so that no time of its own is another's."""
+        if self.clock is not None:
+            begin = _ticks(self.e)
+            self.call(kernel, at)
+            self.wait()
+            _count_ticks(self.e, begin, next(self.numbers), self.clock)
+            return
+        if kernel.name in self.waiting:
+            self.wait()
+        self.call(kernel, at)
+
+    def wait(self) -> None:
+        self.e.effect("call void @barrier(ptr %arena, i64 %threads)")
+        self.alone = 0
+
+    def call(self, kernel: Kernel, at: Mapping[str, str]) -> None:
+        e, call = self.e, self.calls[kernel]
+        thread = "%thread"
+        if not call.shares:
+            thread, self.alone = self.turn(self.alone), self.alone + 1
+        more = [f"i64 {at[index]}" for index in kernel.fixed]
+        for offset in call.offsets:
+            place = e.op(f"getelementptr i8, ptr %arena, i64 {offset}", type="ptr")
+            more.append(f"ptr {place}")
+        own = f"ptr %arena, i64 {thread}, i64 %threads"
+        e.effect(f"call void @{call.name}({', '.join([own, *more])})")
+
+    def turn(self, number: int) -> str:
+        """The threads' numbers moved on by some, so that each does some of what one does alone."""
+        if not number:
+            return "%thread"
+        moved = self.e.op(f"add i64 %thread, {number}", type="i64")
+        return self.e.op("urem i64 {0}, %threads", moved, type="i64")
 
 
 # --- the clock ------------------------------------------------------------------------------------

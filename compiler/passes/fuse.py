@@ -10,9 +10,9 @@ updates a parameter in place runs after everything that reads the old value.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from heapq import heapify, heappop, heappush
 
 from ..affine import affine
 from ..ir import (
@@ -36,6 +36,7 @@ from .views import views
 
 LONGEST_ALONE = 24  # the same where results come one at a time
 LONGEST = 160  # operations in an epilogue beyond which registers would spill
+AHEAD = 4  # kernels that one may overtake
 SMALL = 4  # values of an index that may be unrolled
 WIDE = 16  # elements along the last index for which that is worth it
 
@@ -301,22 +302,26 @@ def _reaches(edges: Mapping[int, set[int]], start: int, goal: int) -> bool:
 
 
 def _order(groups: list[_Group], edges: Mapping[int, set[int]]) -> list[_Group]:
-    """Every group after those it depends on; otherwise in the order of the equations."""
+    """Every group after those it depends on; otherwise in the order of the equations, except that
+    one of the next few comes first if it need not wait for those since the last wait."""
     waiting = {number: set(before) for number, before in edges.items()}
-    ready = [number for number, before in waiting.items() if not before]
-    heapify(ready)
+    ready = sorted(number for number, before in waiting.items() if not before)
     after: dict[int, list[int]] = {g.number: [] for g in groups}
     for number, before in edges.items():
         for other in before:
             after[other].append(number)
-    ordered = []
+    ordered: list[_Group] = []
+    phase: set[int] = set()
     while ready:
-        number = heappop(ready)
+        near = [n for n in ready if n <= ready[0] + AHEAD and not edges[n] & phase]
+        number = near[0] if near else ready[0]
+        phase = {*phase, number} if near else {number}
+        ready.remove(number)
         ordered.append(groups[number])
         for follower in after[number]:
             waiting[follower].discard(number)
             if not waiting[follower]:
-                heappush(ready, follower)
+                insort(ready, follower)
     assert len(ordered) == len(groups)
     return ordered
 

@@ -20,10 +20,14 @@ from .source import Source, Span
 _DEFINES = re.compile(r"^(?:layer|fn|model|optimizer)[ \t]+([A-Za-z_][A-Za-z0-9_]*)", re.MULTILINE)
 
 
+LARGEST = 1_000_000  # bytes of a program's file
+
+
 def read_source(path: Path, report: Report, asked: Span | None = None) -> Source | None:
     """The text of a file, or None and a diagnostic at the place that `asked` for it."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
     except OSError as error:
         reason = error.strerror or "it cannot be read"
         report.add(
@@ -32,6 +36,10 @@ def read_source(path: Path, report: Report, asked: Span | None = None) -> Source
             asked,
             help="a path is relative to the file that uses it" if asked else "",
         )
+        return None
+    if len(data) > LARGEST:
+        report.add("E0311", f"`{path.name}` has more than {LARGEST:,} bytes", asked,
+                   help="is it a program?")  # fmt: skip
         return None
     try:
         return Source(str(path), data.decode("utf-8-sig"))

@@ -86,6 +86,10 @@ def run(arguments: Sequence[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+    except MemoryError:
+        found = import_module(f"{__package__}.memory").ran_out()
+        import_module(f"{__package__}.commands.report").show([found], _form(arguments))
+        return USER
     except BrokenPipeError:  # the reader of our output has gone: nothing is left to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK

@@ -95,6 +95,15 @@ RUN_ERRORS: list[RunError] = [
         "`nnc generate RUN` of a model that classifies images.",
     ),
     RunError(
+        "E0713",
+        "not enough memory",
+        "The memory of every program is planned before any is taken, and compared with what is "
+        "free: on the machine, in the container and under `ulimit -v`. The largest tensors are "
+        "named. Most of a training step's memory is in proportion to the batch; parameters and "
+        "what the optimizer keeps for each are not.",
+        "`nnc train model.nn --batch 1000000`.",
+    ),
+    RunError(
         "W0303",
         "a label that looks one-hot",
         "A field of whole numbers is used as classes, each number one class, and in the data every "

@@ -7,18 +7,19 @@ when the size changes are params and states copied from one program's memory to 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 
 import numpy as np
 
 from ..compiler.initialise import initial_values
-from ..compiler.ir import System
+from ..compiler.ir import System, Tensor
 from ..compiler.training import Setup, evaluation, prediction, training_step
 from ..dsl import syntax as s
-from ..dsl.diagnostics import Report
+from ..dsl.diagnostics import Note, Report, UserError, fail
 from .device import Device, Program
 from .feeding import Examples, fields_of, fill
+from .memory import Shortage, require, size_text
 from .project import for_batch
 
 Values = dict[str, np.ndarray]
@@ -63,7 +64,12 @@ class Executor:
         self.measured = ("loss", *metrics)  # the order of the systems' outputs
         self.report = Report()  # of what is doubtful in the program
         self.system, drawn = training_step(setup, self.report)
-        self._values: Mapping[str, np.ndarray] = initial_values(self.system, drawn, seed)
+        try:
+            require(COPIES * values_bytes(self.system))
+            self._values: Mapping[str, np.ndarray] = initial_values(self.system, drawn, seed)
+        except Shortage as shortage:
+            raise does_not_fit("this model", shortage, kept_tensors(self.system),
+                               self._no_batch()) from shortage  # fmt: skip
 
     @property
     def values(self) -> Mapping[str, np.ndarray]:
@@ -114,9 +120,66 @@ class Executor:
 
     def _bound(self, purpose: str, batch: int, system: System) -> Bound:
         measured = () if purpose == "predict" else self.measured
-        bound = Bound(system, self.device(system), self.seed, measured)
+        try:
+            program = self.device(system)
+        except Shortage as shortage:
+            help = self._smaller(shortage.free) if purpose == "train" else ""
+            raise does_not_fit(f"a batch of {batch:,}, to {purpose},", shortage,
+                               system.tensors.values(), help) from shortage  # fmt: skip
+        bound = Bound(system, program, self.seed, measured)
         self._programs[purpose, batch] = bound
         return bound
+
+
+    def _smaller(self, free: int) -> str:
+        """The help that names a batch whose training step fits, the largest as far as memory is
+        linear in it."""
+        own = self.setup.batch
+        least = self._step_bytes(1)
+        if own == 1 or least > free:
+            return self._no_batch()
+        each = (self._step_bytes(own) - least) / (own - 1)
+        batch = max(1, min(own - 1, int(1 + (free - least) / max(each, 1))))
+        while batch > 1 and self._step_bytes(batch) > free:
+            batch = batch * 19 // 20
+        return f"a batch of {batch:,} would fit: `--batch {batch}`"
+
+    def _no_batch(self) -> str:
+        values = size_text(values_bytes(self.system))
+        return f"no batch is small enough: parameters and states alone take {values}"
+
+    def _step_bytes(self, batch: int) -> int:
+        from ..compiler.pipeline import plan  # not needed where the code was kept and all fits
+
+        return plan(training_step(for_batch(self.setup, batch))[0]).arena_bytes
+
+
+COPIES = 2  # of all values at least: where they are computed, and the one to go back to
+LARGEST = 3  # tensors that are named
+
+
+def kept_tensors(system: System) -> list[Tensor]:
+    """All params and states."""
+    return [t for t in system.tensors.values() if t.kind in ("param", "state")]
+
+
+def values_bytes(system: System) -> int:
+    """Bytes of all params and states."""
+    return sum(t.bytes for t in kept_tensors(system))
+
+
+def does_not_fit(
+    what: str, shortage: Shortage, tensors: Iterable[Tensor], help: str
+) -> UserError:  # fmt: skip
+    """E0713: what needs how much, the largest of its tensors, and what may help."""
+    largest = sorted(tensors, key=lambda t: -t.bytes)[:LARGEST]
+    notes = tuple(
+        Note(t.span, f"`{t.name}`: {t.dtype}{list(t.shape)}, {size_text(t.bytes)}")
+        for t in largest if t.span is not None
+    )  # fmt: skip
+    return fail("E0713", f"{what} needs {size_text(shortage.needed)} of memory, and "
+                f"{size_text(shortage.free)} are free", notes[0].span if notes else None,
+                label=notes[0].text if notes else "", notes=notes[1:], help=help)  # fmt: skip
 
 
 EVALUATION_BATCH = 256

@@ -75,6 +75,7 @@ def find_folder(search: Search, name: str, span: Span | None = None) -> Path:
 def _find(
     search: Search, name: str, span: Span | None, fits: Callable[[Path], bool], kind: str
 ) -> Path:
+    _check_inside(search, name, span)
     tried = list(dict.fromkeys(root / name for root in search.roots))  # absolute names: one place
     for path in tried:
         try:
@@ -90,6 +91,20 @@ def _find(
         span,
         help=_near(tried) or f"put it there, or name its folder with `--data` or ${ENVIRONMENT}",
     )
+
+
+def _check_inside(search: Search, name: str, span: Span | None) -> None:
+    """E0617 for a name that leads out of the folders of the data: by `..`, or, where `--data` says
+    what the folder is, by an absolute path elsewhere."""
+    inside = os.path.normpath(name)
+    out = inside.split(os.sep)[0] == os.pardir
+    if search.explicit is not None and os.path.isabs(inside):
+        folder = os.path.abspath(search.explicit)
+        out = os.path.commonpath([folder, inside]) != folder
+    if out:
+        folder = f"`--data {search.explicit}`" if search.explicit else "the folder of the data"
+        raise fail("E0617", f"`{name}` leads out of {folder}", span,
+                   help="name the folder that it is in: `--data DIR`")  # fmt: skip
 
 
 def _near(tried: Iterable[Path]) -> str:

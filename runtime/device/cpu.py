@@ -23,6 +23,7 @@ from ...compiler.ir import System
 from ...compiler.kernels import Kernel, Plan
 from ...compiler.scalar import NUMPY
 from .. import cache
+from ..memory import require
 from .code import Code, compiled, kept_or_compiled
 from .jit import LEVEL, Machine
 
@@ -36,7 +37,8 @@ LINE = 64  # alignment of the arena
 class CpuProgram:
     """A compiled system with its memory. Only one thread may call `run` at a time.
 
-    The code of a system is kept for the next time; that of a plan is not.
+    The code of a system is kept for the next time; that of a plan is not. Raises Shortage before
+    it takes memory that is not there.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class CpuProgram:
         self._target, self._level = target, level
         self._code = self._find_code()
         self._step = self._code.library.function("step", c_void_p, c_int64, c_int64)
+        require(self._code.arena_bytes)
         self._memory = np.zeros(self._code.arena_bytes + BYTES + 2 * LINE, np.uint8)
         start = -self._memory.ctypes.data % LINE + BYTES
         self._shared = self._memory[start - BYTES : start]  # by the threads

@@ -237,6 +237,17 @@ def test_wrong_uses(nnc, small, line, code, told):
     assert (found, told in out + err) == (code, True), err
 
 
+def test_memory_that_runs_out_is_no_bug(nnc, small, monkeypatch):
+    from nnc.runtime.commands import compile as module
+
+    def greedy(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(module, "summarise", greedy)
+    code, _, err = nnc("summary", small)
+    assert code == 1 and "error[E0713]: memory ran out" in err
+
+
 def test_a_bug_leaves_a_file(nnc, small, monkeypatch, here):
     from nnc.runtime.commands import compile as module
 

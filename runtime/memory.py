@@ -1,0 +1,89 @@
+"""How much memory there is, and a refusal before more is taken.
+
+In: how many bytes something needs. Out: nothing, or `Shortage`. Where the system does not say how
+much is free, nothing is refused.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..dsl.diagnostics import Diagnostic
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+_GROUPS = (  # limit and use of a container, in both versions of control groups
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+
+
+class Shortage(Exception):
+    """`needed` bytes are asked for, of which `free` are there."""
+
+    def __init__(self, needed: int, free: int):
+        super().__init__(f"{needed} bytes of {free}")
+        self.needed, self.free = needed, free
+
+
+def ran_out() -> Diagnostic:
+    """What to say where the system refused memory that seemed to be free."""
+    free = free_bytes()
+    return Diagnostic("E0713", "memory ran out",
+                      help=f"{size_text(free)} are free now" if free is not None else "")
+
+
+def require(needed: int) -> None:
+    """Raise Shortage if so many bytes more do not fit."""
+    free = free_bytes()
+    if free is not None and needed > free:
+        raise Shortage(needed, free)
+
+
+def free_bytes() -> int | None:
+    """What this process may still take: the least of what the machine has available, what the
+    container allows and what `ulimit -v` allows. None if none of them is known."""
+    found = [_available(), *(_left(*group) for group in _GROUPS), _addresses()]
+    return min((f for f in found if f is not None), default=None)
+
+
+def _available() -> int | None:
+    try:
+        for line in Path("/proc/meminfo").read_text("ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def _left(limit: str, used: str) -> int | None:
+    try:
+        allowed, taken = (Path(p).read_text("ascii").strip() for p in (limit, used))
+        return None if allowed == "max" else max(0, int(allowed) - int(taken))
+    except (OSError, ValueError):
+        return None
+
+
+def _addresses() -> int | None:
+    if resource is None:
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return None
+    try:
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
+    except (OSError, ValueError):
+        return None
+    return max(0, limit - pages * resource.getpagesize())
+
+
+def size_text(count: int) -> str:
+    """Bytes as people say them."""
+    value, units = float(count), ["bytes", "kB", "MB", "GB", "TB", "PB"]
+    while value >= 1000 and len(units) > 1:
+        value, units = value / 1000, units[1:]
+    return f"{value:.0f} {units[0]}" if units[0] == "bytes" else f"{value:.1f} {units[0]}"

@@ -1,0 +1,200 @@
+"""What a program may not do: take memory that is not there, reach files that it does not name,
+run code, or grow without end. Each limit is stated in docs/running.md."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_programs import DIGITS, prepared, write
+
+import nnc as package
+from nnc.dsl.diagnostics import UserError
+from nnc.runtime import cli, data, memory
+from nnc.runtime.device.cpu import CpuProgram
+from nnc.runtime.executor import COPIES, values_bytes
+from nnc.runtime.interrupt import never
+from nnc.runtime.progress import Silent
+from nnc.runtime.train import train
+
+ROOT = Path(package.__file__).parent
+WIDE = DIGITS.replace("Dense(12)", "Dense(2000)")
+
+
+def refused(call):
+    with pytest.raises(UserError) as caught:
+        call()
+    (found,) = caught.value.diagnostics
+    return found
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+def test_a_batch_that_does_not_fit(monkeypatch):
+    """It is refused before memory is taken, with the largest tensors, and the batch that is said to
+    fit does."""
+    job = prepared(WIDE, batch="1400")
+    system = job.executor.system
+    whole = CpuProgram(system)._code.arena_bytes
+    free = (whole + COPIES * values_bytes(system)) // 2
+    monkeypatch.setattr(memory, "free_bytes", lambda: free)
+    found = refused(lambda: train(job, Silent(), never))
+    assert found.code == "E0713" and "1,400" in found.message
+    largest = max(system.tensors.values(), key=lambda t: t.bytes)
+    assert f"`{largest.name}`" in found.label and str(list(largest.shape)) in found.label
+    fits = re.search(r"`--batch (\d+)`", found.help)[1]
+    assert 1 < int(fits) < 1400
+    other = prepared(WIDE, batch=fits)
+    other.executor.training(int(fits))
+    assert CpuProgram(other.executor.system)._code.arena_bytes > 0.7 * free
+
+
+def test_parameters_that_do_not_fit(monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda: 100_000)
+    found = refused(lambda: prepared(WIDE))
+    assert found.code == "E0713" and "no batch is small enough" in found.help
+    assert "`dense1_w`: f32[64, 2000], 512.0 kB" in str((found.label, found.notes))
+
+
+def test_what_is_free_is_found_out():
+    free = memory.free_bytes()
+    assert free is None or 10**6 < free < 10**15
+    memory.require(0)
+    assert memory.size_text(999) == "999 bytes" and memory.size_text(1_500_000) == "1.5 MB"
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["../secret.csv", "a/../../secret.csv", "..", "./../secret.csv"])
+@pytest.mark.parametrize("flag", [True, False])
+def test_no_file_outside_the_data(tmp_path, name, flag):
+    inside = tmp_path / "inside"
+    (inside / "a").mkdir(parents=True)
+    (tmp_path / "secret.csv").write_text("a,b\n1,2\n")
+    search = data.Search(inside if flag else None, inside, offline=True)
+    found = refused(lambda: data.load("csv", {"file": name, "target": "b"}, search))
+    assert found.code == "E0617" and "leads out of" in found.message
+
+
+def test_absolute_names_stay_within_data(tmp_path):
+    for folder in ("inside", "outside", "inside2"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "rows.csv").write_text("a,b\n" + "1,2\n" * 20)
+    inside = tmp_path / "inside"
+    search = data.Search(inside, inside, offline=True)
+    for folder in ("outside", "inside2"):
+        name = str(tmp_path / folder / "rows.csv")
+        found = refused(lambda n=name: data.load("csv", {"file": n, "target": "b"}, search))
+        assert found.code == "E0617"
+    data.load("csv", {"file": str(inside / "rows.csv"), "target": "b"}, search)
+    (inside / "x").mkdir()
+    data.load("csv", {"file": "./x/../rows.csv", "target": "b"}, search)
+
+
+def test_nothing_is_unpickled_and_nothing_is_run():
+    """No module that makes objects of bytes or runs text is imported, nothing is evaluated, and no
+    array is read with pickles allowed."""
+    forbidden = {"pickle", "cPickle", "marshal", "shelve", "dill", "joblib", "cloudpickle", "code"}
+    for path in ROOT.rglob("*.py"):
+        parts = path.relative_to(ROOT).parts
+        if parts[0] in ("tests", "benchmarks", "tools") or any(p.startswith(".") for p in parts):
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                assert not {a.name.split(".")[0] for a in node.names} & forbidden, path
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level or (node.module or "").split(".")[0] not in forbidden, path
+            elif isinstance(node, ast.Call):
+                name = ast.unparse(node.func)
+                assert name not in ("eval", "exec", "os.system"), (path, name)
+                given = {k.arg: ast.unparse(k.value) for k in node.keywords}
+                if name in ("np.load", "numpy.load"):
+                    assert given.get("allow_pickle") == "False", path
+                assert given.get("allow_pickle", "False") == "False", path
+                assert given.get("shell", "False") == "False", path
+
+
+@pytest.mark.parametrize("place", ["file", "archive"])
+def test_pickled_arrays_are_refused(tmp_path, monkeypatch, capsys, place):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path)
+    assert cli.run(["train", "small.nn", "--out", "run", "--epochs", "1"]) == 0
+    objects = np.array([{"a": 1}], dtype=object)
+    if place == "file":
+        np.save("x.npy", objects, allow_pickle=True)
+    else:
+        np.savez("x.npz", image=objects)
+    name = "x.npy" if place == "file" else "x.npz"
+    assert cli.run(["predict", "run", "--input", name, "--output", "y.npy"]) == 1
+    assert "E0709" in capsys.readouterr().err and not Path("y.npy").exists()
+
+
+# --- sizes ----------------------------------------------------------------------------------------
+
+MODEL = "model M(x: f32[B, 8]) -> y: f32[B, 8] {\n    BODY\n}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "told"),
+    [
+        (MODEL.replace("BODY", "h = x\n    repeat 10001 { h = h |> Dense(8) }\n    y = h"),
+         "E0311", "more than 10,000"),
+        (MODEL.replace("BODY", "y = x |> Dense(10000000000) |> Dense(8)"), "E0311", "elements"),
+        ("fn deep(x) = " + "(-" * 210 + "x" + ")" * 210, "E0110", "200 levels"),
+        ("# " + "x" * 1_000_000, "E0311", "1,000,000 bytes"),
+    ],
+)  # fmt: skip
+def test_stated_limits(tmp_path, capsys, text, code, told):
+    path = write(tmp_path, text)
+    assert cli.run(["check", str(path), "--set", "B=4"]) == 1
+    err = capsys.readouterr().err
+    assert f"error[{code}]" in err and told in err
+
+
+def test_an_endless_file_is_not_read(capsys):
+    assert cli.run(["check", "/dev/zero"]) == 1
+    assert "1,000,000 bytes" in capsys.readouterr().err
+
+
+# --- exit codes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("check small.nn", 0),
+        ("train small.nn --set leraning=3", 2),
+        ("train small.nn --sett x=3", 2),
+        ("check missing.nn", 1),
+        ("train --resume missing", 1),
+    ],
+)
+def test_exit_codes(tmp_path, monkeypatch, line, code):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path)
+    assert cli.run(line.split()) == code
+
+
+def test_exit_codes_of_bugs_and_interruptions(tmp_path, monkeypatch, capsys):
+    write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for error, code in ((RuntimeError("cannot be"), 101), (KeyboardInterrupt(), 130)):
+        with monkeypatch.context() as patch:
+
+            def broken(*_, error=error):
+                raise error
+
+            patch.setattr("nnc.runtime.commands.train.prepare", broken)
+            assert cli.run(["train", "small.nn"]) == code
+
+
+def test_an_unknown_key_in_the_file(tmp_path, capsys):
+    path = write(tmp_path, DIGITS.replace("batch     =", "bacth     ="))
+    assert cli.run(["check", str(path)]) == 1
+    assert "did you mean `batch`" in capsys.readouterr().err

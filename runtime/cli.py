@@ -119,7 +119,8 @@ def _report_bug(error: Exception, arguments: Sequence[str]) -> None:
     after = getattr(error, "after", "") or _pass_of(error)
     where = f" in the pass `{after}`" if after else ""
     versions = f"nnc {__version__}, Python {sys.version.split()[0]}, {sys.platform}"
-    dump = f"{versions}\nnnc {' '.join(arguments)}\n\n{trace}"
+    found = getattr(error, "dump", "")
+    dump = f"{versions}\nnnc {' '.join(arguments)}\n\n{trace}\n{found}"
     with tempfile.NamedTemporaryFile(
         "w", prefix="nnc-bug-", suffix=".txt", delete=False, encoding="utf-8"
     ) as file:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..compiler.evaluate import Arrays
 from ..compiler.initialise import initial_system, initial_values
-from ..compiler.ir import Apply, Equation, Expr, Idx, Index, Read, System, Tensor, is_float
+from ..compiler.ir import Equation, Expr, Idx, Index, Read, System, Tensor, is_float
 from ..compiler.passes.differentiate import differentiate
 from ..compiler.passes.simplify import simplify
 from ..compiler.program import ModelWork
@@ -91,9 +91,8 @@ def with_cost(system: System) -> System:
         total = own if total is None else call("add", total, own)
     if total is None:
         return system
-    if isinstance(total, Apply | Read):
-        tensors[COST] = Tensor(COST, (), total.dtype)
-        equations.append(Equation(COST, (), total))
+    tensors[COST] = Tensor(COST, (), total.dtype)
+    equations.append(Equation(COST, (), total))
     return system.replace(tensors=tensors, equations=tuple(equations),
                           outputs=(*system.outputs, COST))  # fmt: skip
 
@@ -108,9 +107,23 @@ def _values(system: System, drawn: System, seed: int) -> Arrays:
         away = rng.normal if tensor.kind == "param" else rng.uniform
         values[tensor.name] = (values[tensor.name] + AWAY * away(size=tensor.shape)).astype(
             NUMPY[tensor.dtype])  # fmt: skip
-    inputs: Arrays = {t.name: np.zeros(t.shape, NUMPY[t.dtype])
-                      for t in fields_of(system)}  # fmt: skip
+    return values | _inputs(system, rng, seed)
+
+
+def any_values(system: System, seed: int = 0) -> Arrays:
+    """Numbers for a system of which nothing else is known: params and states are small."""
+    rng = np.random.default_rng([seed, 8])
+    values: Arrays = {}
+    for tensor in system.tensors.values():
+        if tensor.kind in ("param", "state"):
+            draws = 0.1 * rng.normal(size=tensor.shape), rng.random(tensor.shape)
+            values[tensor.name] = draws[tensor.kind == "state"].astype(NUMPY[tensor.dtype])
+    return values | _inputs(system, rng, seed)
+
+
+def _inputs(system: System, rng: np.random.Generator, seed: int) -> Arrays:
+    inputs: Arrays = {t.name: np.zeros(t.shape, NUMPY[t.dtype]) for t in fields_of(system)}
     draw(system, inputs, rng)
     given = {t.name for t in system.of_kind("input")}
     scalars = {"step": np.array(STEP, np.int32), "seed": np.array(seed, np.int32)}
-    return values | inputs | {n: v for n, v in scalars.items() if n in given}
+    return inputs | {n: v for n, v in scalars.items() if n in given}

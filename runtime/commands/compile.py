@@ -24,7 +24,7 @@ from .report import show, show_warnings
 @o.several(
     click.option("--emit", "emits", multiple=True, metavar="STAGE[=PATH],…", required=True,
                  help=f"What to print: {', '.join(ENDINGS)}."),
-    o.set_option, o.batch_option, o.model_option, o.data_option,
+    o.set_option, o.batch_option, o.model_option, o.data_option, o.verify_option,
 )  # fmt: skip
 def compile(file, emits, sets, batch, model, data) -> None:
     """Print what the compiler makes of FILE at the stages asked for.
@@ -35,6 +35,8 @@ def compile(file, emits, sets, batch, model, data) -> None:
     show_warnings(project)
     needs_types = any(stage != "ast" for stage in wanted)
     stages = Stages(project, _setup(project, data) if needs_types else None)
+    if needs_types:
+        o.check_passes(stages.system)
     texts = {stage: stages.text(stage) for stage in wanted}
     show(stages.report.diagnostics)
     for stage, text in texts.items():
@@ -65,11 +67,14 @@ def _setup(project: Project, data: Path | None) -> Setup | None:
 
 @click.command()
 @click.argument("file", type=o.FILE)
-@o.several(o.set_option, o.batch_option, o.model_option, o.data_option)
+@o.several(o.set_option, o.batch_option, o.model_option, o.data_option, o.verify_option)
 def summary(file, sets, batch, model, data) -> None:
     """List the layers of FILE's model: shapes, parameters, operations, and the memory it needs.
 
     Operations are those of the sums of products for one batch forward: 2 per multiply-add."""
     project = open_project(file, o.assignments(sets, batch=batch), model)
     show_warnings(project)
-    click.echo(summarise(project, _setup(project, data)).text(), nl=False)
+    setup = _setup(project, data)
+    if o.verifying():
+        o.check_passes(Stages(project, setup).system)
+    click.echo(summarise(project, setup).text(), nl=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from ...compiler.ir import System
 from ..cores import cores
 from ..data import Search
 from ..device import DEVICES, Device
@@ -28,6 +29,16 @@ offline_option = click.option("--offline", is_flag=True, help="Download nothing.
 threads_option = click.option("--threads", type=POSITIVE, help="Default: all cores.")
 device_option = click.option("--device", "device_name", type=click.Choice(list(DEVICES)),
     default="cpu", show_default=True, help="What it runs on.")  # fmt: skip
+
+VERIFY = "nnc.verify"  # its key in click's context
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    context.meta[VERIFY] = value
+
+
+verify_option = click.option("--verify", is_flag=True, expose_value=False, callback=_remember,
+    help="Check every pass of the compiler: rules, and values on random numbers.")  # fmt: skip
 
 
 def several(*options: Callable) -> Callable:
@@ -60,4 +71,22 @@ def search(data: Path | None, base: Path, offline: bool = False) -> Search:
 
 
 def device(name: str, threads: int | None) -> Device:
-    return DEVICES[name](cores(threads))
+    """The device asked for; with `--verify`, one that checks what it compiles."""
+    found = DEVICES[name](cores(threads))
+    if not verifying():
+        return found
+    from ..checking import checking  # only where it is asked for
+
+    return checking(found, say)
+
+
+def check_passes(system: System) -> None:
+    """What `--verify` asks of a command that compiles without a device; else nothing."""
+    if verifying():
+        from ..checking import check_passes  # only where it is asked for
+
+        check_passes(system, say)
+
+
+def verifying() -> bool:
+    return bool(click.get_current_context().meta.get(VERIFY))

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from ...compiler.printer import origin
+from ...compiler.training import training_step
 from ..cores import cores
 from ..profiling import STAGES, KernelTime, LineTime, Profile
 from ..profiling import profile as measure
@@ -34,7 +35,7 @@ NUMBERS = ("forward", "backward", "update", "share", "GFLOP/s", "peak", "MB")
     click.option("--kernels", is_flag=True, help="Kernel by kernel instead of line by line."),
     click.option("--sort", type=click.Choice(["source", "time"]), default="source",
                  show_default=True, help="The order of the rows."),
-    o.model_option, o.data_option, o.threads_option,
+    o.model_option, o.data_option, o.threads_option, o.verify_option,
     click.option("--json", "as_json", is_flag=True, help="One JSON object with everything."),
 )  # fmt: skip
 def profile(file, sets, batch, steps, kernels, sort, model, data, threads, as_json) -> None:
@@ -46,6 +47,8 @@ def profile(file, sets, batch, steps, kernels, sort, model, data, threads, as_js
     project = open_project(file, o.assignments(sets, batch=batch), model)
     show_warnings(project)
     setup = planned_setup(project, o.search(data, project.path.parent, offline=True))
+    if o.verifying():
+        o.check_passes(training_step(setup)[0])
     found = measure(project.name, setup, cores(threads), steps, project.settings.seed)
     if as_json:
         click.echo(json.dumps(_plain(found)))

@@ -48,7 +48,7 @@ from .report import show, show_warnings
     click.option("--steps", type=o.POSITIVE, help="Steps in all, at most."),
     o.batch_option,
     click.option("--seed", type=click.IntRange(min=0), help="Of first weights and all chance."),
-    o.model_option, o.device_option, o.threads_option,
+    o.model_option, o.device_option, o.threads_option, o.verify_option,
     click.option("--out", type=o.FILE, metavar="RUN", help="The run folder, new or empty."),
     click.option("--resume", type=o.FILE, metavar="RUN", help="Go on with an interrupted run."),
 )  # fmt: skip
@@ -143,7 +143,7 @@ def _version(package: str) -> str:
 
 @click.command("eval", short_help="Measure a trained model on its data.")
 @click.argument("run_folder", metavar="RUN", type=o.FILE)
-@o.several(o.data_option, o.offline_option, o.device_option, o.threads_option)
+@o.several(o.data_option, o.offline_option, o.device_option, o.threads_option, o.verify_option)
 def evaluate_run(run_folder, data, offline, device_name, threads) -> None:
     """Measure the weights of RUN on the validation and test data, or else the training data.
 
@@ -175,7 +175,7 @@ def evaluate_run(run_folder, data, offline, device_name, threads) -> None:
                  help="One array .npy, or several by name .npz."),
     click.option("--output", "output_file", type=o.FILE, required=True, metavar="Y.npy",
                  help="Where the result goes; .npz for several by name."),
-    o.device_option, o.threads_option,
+    o.device_option, o.threads_option, o.verify_option,
 )  # fmt: skip
 def predict(run_folder, input_file, output_file, device_name, threads) -> None:
     """Apply the model of RUN to the examples of an array."""

@@ -177,6 +177,46 @@ def test_wrong_uses(nnc, tmp_path):
     assert code == 2 and "E0704" in err
 
 
+# --- --verify -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [
+    ["train", "small.nn", "--epochs", 1, "--out", "run", "--threads", 1],
+    ["bench", "small.nn", "--steps", 1],
+    ["profile", "small.nn", "--steps", 1],
+    ["compile", "small.nn", "--emit", "kernels"],
+    ["summary", "small.nn"],
+], ids=lambda a: a[0])  # fmt: skip
+def test_passes_are_checked_in_any_command(nnc, tmp_path, monkeypatch, arguments):
+    write(tmp_path, DIGITS)
+    code, _, err = nnc(*arguments, "--verify")
+    assert code == 0 and "passes keep every rule and every value" in err
+
+    def forgetful(system):
+        """The loss without its last factor."""
+        eq = system.definition["loss"]
+        fresh = eq.with_body(call("mul", 0.5, eq.body))
+        return system.replace(equations=tuple(fresh if e is eq else e for e in system.equations))
+
+    passes = (*pipeline.PASSES[:2], ("forgetful", forgetful), *pipeline.PASSES[2:])
+    monkeypatch.setattr(pipeline, "PASSES", passes)
+    again = ["other" if a == "run" else a for a in arguments]
+    code, _, err = nnc(*again, "--verify")
+    assert code == 101 and "nnc has a bug in the pass `forgetful`" in err and "`loss` was" in err
+    dump = Path(err.split("with the file ")[1].strip())
+    assert "before forgetful:" in dump.read_text() and "after forgetful:" in dump.read_text()
+    dump.unlink()
+
+
+def test_a_large_step_is_held_to_the_rules_alone(nnc, tmp_path, monkeypatch):
+    from nnc.runtime import checking
+
+    monkeypatch.setattr(checking, "EVALUABLE", 10)
+    write(tmp_path, DIGITS)
+    code, _, err = nnc("bench", "small.nn", "--steps", 1, "--verify")
+    assert code == 0 and "every rule (the values of so large a step are not compared" in err
+
+
 # --- the parts ------------------------------------------------------------------------------------
 
 

@@ -194,6 +194,7 @@ class TrainingWork(ModelWork):
     ) -> None:
         match item:
             case s.Input(name=name, type=type):
+                self.known_sizes(type, scope)
                 shape = self.shape(type, scope, f"`{name.id}`")
                 scope.names[name.id] = self.declare(
                     name.id, shape, self.float_for(type.dtype), "input", item.span
@@ -207,6 +208,19 @@ class TrainingWork(ModelWork):
                 items.append((name.id, name, value))
             case s.Field(name=s.Name(id="loss"), value=value):
                 items.insert(0, ("loss", item, value))
+
+    def known_sizes(self, type: s.Type, scope: Scope) -> None:
+        """The sizes of an input of the train block are those of the model's inputs."""
+        for item in type.shape or ():
+            if isinstance(item, s.Name) and item.id not in scope.names:
+                first = self.definition.inputs[0] if self.definition.inputs else None
+                shape = [p.span.text for p in (first and first.type and first.type.shape) or ()]
+                raise self.error(
+                    "E0316", f"the size `{item.id}` is not known", item.span,
+                    label="no input of the model has it",
+                    help=f"is the batch missing there? `{first.name}: "
+                    f"f32[{', '.join([item.id, *shape])}]`" if first else "",
+                )  # fmt: skip
 
     def data_fields(self, value: s.Node, scope: Scope) -> None:
         """Declare the fields of the data that an expression names."""
@@ -297,9 +311,11 @@ class TrainingWork(ModelWork):
         system, names = differentiate(system, outputs[0], parameters)
         self.tensors = dict(system.tensors)
         self.equations = list(system.equations)
-        if parameters and not names:
+        if not names:
             self.report.add("W0302", "the loss depends on no parameter", self.loss_span(),
-                            label="nothing will be trained")  # fmt: skip
+                            label="nothing will be trained",
+                            help="compute it from a result of the model"
+                            if parameters else "the model has no parameters")  # fmt: skip
         for name in parameters:
             if names and name not in names and name in read:  # what nothing reads is W0201
                 self.untrained(name)

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from . import syntax as s
 from .calls import apply_to, groups_of
 from .diagnostics import Note, Report, did_you_mean
-from .names import BUILTINS, CONSTANTS, OPTIMIZER_NAMES, Visible, likely, names_in, walk
+from .elsewhere import likely
+from .names import BUILTINS, CONSTANTS, OPTIMIZER_NAMES, Visible, names_in, walk
 from .source import Span
 
 
@@ -24,6 +25,7 @@ class Place:
     in_index: bool = False  # between the brackets of a read
     open: bool = False  # any unknown name is an index (the right of `+=`)
     partial: bool = False  # missing arguments come from elsewhere
+    size: bool = False  # in a shape
 
     def within(self, axes: Iterable[s.Axis]) -> Place:
         names = {axis.name for axis in axes}
@@ -68,6 +70,7 @@ class Body:
         self._check_results()
         if len(self.report.errors) == before:
             self._warn_unused()
+            self._warn_constant_states()
 
     # what the definition introduces
 
@@ -162,7 +165,7 @@ class Body:
         before = set(self.read)
         for element in written.shape:
             if not isinstance(element, s.Ellipsis_):
-                self.expression(element, Place())
+                self.expression(element, Place(size=True))
         if not count:
             self.read = before
 
@@ -315,6 +318,17 @@ class Body:
                 help=f"remove it, or name it `_{name}` to keep it",
             )
 
+    def _warn_constant_states(self) -> None:
+        moved = {name.id for node in walk(self.definition.body) if isinstance(node, s.Equation)
+                 for name in node.targets if name.primed}  # fmt: skip
+        for name, (kind, span) in self.names.items():
+            if kind == "state" and name not in moved and not name.startswith("_"):
+                self.report.add(
+                    "W0205", f"the state `{name}` never changes", span,
+                    label="nothing gives it a next value",
+                    help=f"write its equation: `{name}' = …`; what is constant is a `let`",
+                )  # fmt: skip
+
     def _lends_sizes(self, name: str) -> bool:
         """An input that is there for its shape alone is used if its sizes are."""
         written = next((p.type for p in self.definition.inputs if p.name == name), None)
@@ -398,8 +412,10 @@ class Body:
             node.span,
             label="not defined anywhere",
             help=likely(name, known)
-            or ("initialisers are `glorot_uniform`, `normal(0, 0.02)`, …" if place.partial else ""),
-        )
+            or ("initialisers are `glorot_uniform`, `normal(0, 0.02)`, …" if place.partial else "")
+            or (f"a size gets its name in the shape of an input: `x: [..., {name}]`"
+                if place.size else ""),
+        )  # fmt: skip
 
     def _prime(self, node: s.Name) -> None:
         kind = self.names.get(node.id, ("",))[0]
@@ -459,11 +475,36 @@ class Body:
     def _call(self, node: s.Call, place: Place) -> None:
         """`f(x)`, `Flatten(x)` or `Dense(10)(x)`, not at the end of a pipe."""
         groups, callee = groups_of(node)
+        if self._reduces_nothing(node, callee, place):
+            return
         self._arguments(groups, place)
         if not isinstance(callee, s.Name):
             self.report.add("E0203", "only a name can be called", callee.span)
             return
         self._apply(callee, groups, node.span, place, piped=False)
+
+    def _reduces_nothing(self, node: s.Call, callee: s.Expr, place: Place) -> bool:
+        """`sum(i) -x[i]` and `sum(i, x[i])`: an index where a tensor is needed."""
+        if not isinstance(callee, s.Name) or callee.id not in s.REDUCTIONS or not node.arguments:
+            return False
+        first = node.arguments[0].value
+        if isinstance(first, s.Name) and first.id in self.told:
+            return True
+        if not isinstance(first, s.Name) or first.id in self.names or first.id in place.indices:
+            return False
+        if self.visible.find(first.id) is not None or first.id in CONSTANTS:
+            return False
+        word, name = callee.id, first.id
+        self.told.add(name)
+        self.report.add(
+            "E0202",
+            f"`{name}` is no tensor to take the {word} of",
+            first.span,
+            label="not defined anywhere",
+            help=f"over an index, the body follows: `{word}({name}) x[{name}]`; one with a sign "
+            f"is in parentheses: `{word}({name}) (-x[{name}])`",
+        )
+        return True
 
     def _stage(self, node: s.Pipe, stage: s.Expr, place: Place) -> None:
         groups, callee = groups_of(stage)

@@ -15,7 +15,8 @@ from lark.tree import Meta
 from lark.visitors import Transformer_NonRecursive, v_args
 
 from . import syntax as s
-from .diagnostics import Note, Report, did_you_mean
+from .diagnostics import Note, Report
+from .elsewhere import likely_type
 from .source import Source, Span
 from .words import DTYPES
 
@@ -213,8 +214,7 @@ class Builder(Transformer_NonRecursive):  # type: ignore[type-arg]
                 f"`{token}` is not an element type",
                 self._span(token),
                 label=f"expected one of {', '.join(DTYPES)}",
-                help=did_you_mean(token.value, DTYPES)
-                or f"a shape is written in brackets: `[{token}]`",
+                help=likely_type(token.value, DTYPES),
             )
 
     def shape(self, meta: Meta, parts: list[Any]) -> _Shape:
@@ -328,7 +328,9 @@ class Builder(Transformer_NonRecursive):  # type: ignore[type-arg]
                 f"`{word}(…)` before a value reduces over indices, and this is not one",
                 argument.span,
                 label="expected `i`, `i < n` or `...`",
-                help="put an operator before the value that follows, if this was to "
+                help=f"an index begins at 0 and has a bound: `{word}({argument.name} < n)`"
+                if argument.name
+                else "put an operator before the value that follows, if this was to "
                 f"be the {word} of a tensor",
             )
         return axis or s.Axis(argument.span, argument.span.text)

@@ -7,8 +7,9 @@ of the arguments are checked where they stand.
 from __future__ import annotations
 
 from . import syntax as s
-from .diagnostics import Note, Report, did_you_mean
-from .names import BUILTINS, Visible, likely
+from .diagnostics import Note, Report
+from .elsewhere import likely, likely_setting
+from .names import BUILTINS, Visible
 from .source import Span
 
 
@@ -93,8 +94,10 @@ def _apply_builtin(
     least, most = BUILTINS[name]
     given = piped + sum(len(group) for group in groups)
     named = [a for group in groups for a in group if a.name is not None]
+    reduces = f"over an index: `y[b] = {name}(i) x[b, i]`" if name in s.REDUCTIONS else ""
     if named:
-        report.add("E0204", f"`{name}` has no argument called `{named[0].name}`", named[0].span)
+        report.add("E0204", f"`{name}` has no argument called `{named[0].name}`", named[0].span,
+                   help=reduces)  # fmt: skip
     elif not least <= given <= most:
         takes = (
             f"{least} argument{'s' * (least != 1)}"
@@ -103,7 +106,7 @@ def _apply_builtin(
             if most == 99
             else f"{least} to {most} arguments"
         )
-        report.add("E0204", f"`{name}` takes {takes}, and {given} are given", span)
+        report.add("E0204", f"`{name}` takes {takes}, and {given} are given", span, help=reduces)
 
 
 def match_arguments(
@@ -141,6 +144,9 @@ def match_arguments(
                     argument.span,
                     label="one too many",
                     notes=defined,
+                    help="the sizes of the input are known from the input"
+                    if parameters is definition.settings
+                    else "",
                 )
                 return
             given.add(names[position])
@@ -154,7 +160,7 @@ def match_arguments(
                 argument.span,
                 label=f"it has {', '.join(names)}" if names else "it has none",
                 notes=defined,
-                help=did_you_mean(argument.name, names),
+                help=likely_setting(argument.name, names),
             )
         elif argument.name in given:
             report.add(
@@ -169,5 +175,7 @@ def match_arguments(
             f"`{name}` is missing {listed}",
             span,
             notes=defined,
-            help=f"give it: `{name}({', '.join(f'{m} = …' for m in missing)})`",
+            help=f"there are no lists of tensors: `{name}({', '.join(names)})`"
+            if any(isinstance(a.value, s.List) for a in arguments)
+            else f"give it: `{name}({', '.join(f'{m} = …' for m in missing)})`",
         )

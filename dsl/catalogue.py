@@ -39,7 +39,6 @@ def _train(model: str, *lines: str) -> str:
 
 # Definitions that several examples use.
 _SPLIT = "fn split(x: [...]) -> a: [...], b: [...] {\n    a = x / 2\n    b = x / 3\n}\n"
-_TWICE = "model M(x: f32[B]) -> y: f32[B] {\n    y = 2 * x\n}\n"
 _DENSE = "model M(x: f32[B, 3]) -> y: f32[B, 3] {\n    y = x |> Dense(3)\n}\n"
 
 _ENTRIES = (
@@ -379,38 +378,44 @@ _ENTRIES = (
         "model M(x: f32[B, 3]) -> step: f32[B, 3] {\n    step = 2 * x\n}",
         "model M(x: f32[B, 3]) -> pace: f32[B, 3] {\n    pace = 2 * x\n}",
     ),
+    Entry(
+        "E0320", "an objection of a function",
+        "A `fn` whose value is a sentence objects to what it is given: the compilation ends with "
+        "that sentence. The library does so where numbers of heads, groups or the like do not fit.",
+        _model("y = x |> Attention(4)", given="f32[B, 8, 6]", result="f32[B, 8, 6]"),
+        _model("y = x |> Attention(3)", given="f32[B, 8, 6]", result="f32[B, 8, 6]"),
+    ),
     # --- E04: train blocks ---
     Entry(
         "E0401", "an unknown field in a train block",
         "A train block has fixed fields, `metric`, `until`, `input` and `let`.",
         "model M(x: f32[B, 3]) -> y: f32[B, 3] {\n    y = 2 * x\n}\n"
         "train M {\n    loss = mean(y)\n    epoch = 10\n}",
-        "model M(x: f32[B, 3]) -> y: f32[B, 3] {\n    y = 2 * x\n}\n"
-        "train M {\n    loss = mean(y)\n    epochs = 10\n    optimizer = sgd()\n}",
+        _DENSE + "train M {\n    loss = mean(y)\n    epochs = 10\n    optimizer = sgd()\n}",
     ),
     Entry(
         "E0402", "two train blocks for one model",
         "A model is trained in one way in one file. Runs that differ in a few values use `--set`.",
-        _TWICE + "train M { loss = mean(y) }\ntrain M { loss = mean(y^2) }",
-        _TWICE + "train M { loss = mean(y); optimizer = sgd() }",
+        _DENSE + "train M { loss = mean(y) }\ntrain M { loss = mean(y^2) }",
+        _DENSE + "train M { loss = mean(y); optimizer = sgd() }",
     ),
     Entry(
         "E0403", "training something that is not a model",
         "`train` is followed by the name of a `model` of this program.",
         "train Missing { loss = mean(y) }",
-        _TWICE + "train M { loss = mean(y); optimizer = sgd() }",
+        _DENSE + "train M { loss = mean(y); optimizer = sgd() }",
     ),
     Entry(
         "E0404", "a train block without a loss",
         "Training makes a number smaller: `loss` says which.",
         "model M(x: f32[B]) -> y: f32[B] {\n    y = 2 * x\n}\ntrain M { batch = 32 }",
-        _TWICE + "train M { batch = 32; loss = mean(y); optimizer = sgd() }",
+        _DENSE + "train M { batch = 32; loss = mean(y); optimizer = sgd() }",
     ),
     Entry(
         "E0405", "a field is set twice",
         "Each field, metric and `let` of a train block has one value.",
-        _TWICE + "train M {\n    loss = mean(y)\n    batch = 32\n    batch = 64\n}",
-        _TWICE + "train M {\n    loss = mean(y)\n    optimizer = sgd()\n    batch = 64\n}",
+        _DENSE + "train M {\n    loss = mean(y)\n    batch = 32\n    batch = 64\n}",
+        _DENSE + "train M {\n    loss = mean(y)\n    optimizer = sgd()\n    batch = 64\n}",
     ),
     Entry(
         "E0406", "not an optimizer",
@@ -418,7 +423,7 @@ _ENTRIES = (
         "fn slow(p) = p\nmodel M(x: f32[B]) -> y: f32[B] {\n    y = 2 * x\n}\n"
         "train M {\n    loss = mean(y)\n    optimizer = slow(0.1)\n}",
         "optimizer slow(lr = 0.01) { p' = p - lr * g }\n" +
-        _TWICE + "train M {\n    loss = mean(y)\n    optimizer = slow(0.1)\n}",
+        _DENSE + "train M {\n    loss = mean(y)\n    optimizer = slow(0.1)\n}",
     ),
     Entry(
         "E0407", "an input that the data do not have",
@@ -497,6 +502,22 @@ _ENTRIES = (
         "It is not computed. Often its name is misspelt where it should be read.",
         "fn half(x) -> y: [] {\n    z = x * x\n    y = x / 2\n}",
         "fn half(x) -> y: [] {\n    z = x * x\n    y = z / 2\n}",
+    ),
+    Entry(
+        "W0205", "a state that never changes",
+        "A `state` outlives a step so that it can change: `m'` is its next value. Without one it "
+        "is a constant.",
+        _model("state shift: [3] = 0", "y = x + shift"),
+        _model("state shift: [3] = 0", "y = x + shift", "shift' = 0.9*shift"),
+    ),
+    Entry(
+        "W0401", "probabilities where logits are expected",
+        "A loss whose input is called `logits` applies softmax or sigmoid itself, in a form that "
+        "cannot overflow. After another softmax the model learns slowly or not at all.",
+        _train("model M(x: f32[B, 3]) -> y: f32[B, 3] {\n    y = x |> Dense(3) |> softmax\n}\n",
+               "input label: i32[B]", "loss = cross_entropy(y, label)", "optimizer = sgd()"),
+        _train("model M(x: f32[B, 3]) -> y: f32[B, 3] {\n    y = x |> Dense(3)\n}\n",
+               "input label: i32[B]", "loss = cross_entropy(y, label)", "optimizer = sgd()"),
     ),
     Entry(
         "W0301", "a parameter that is not trained",

@@ -13,8 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from . import syntax as s
 from .bodies import Body
-from .calls import apply_to, groups_of, match_arguments
-from .diagnostics import Note, Report, did_you_mean
+from .diagnostics import Note, Report
 from .library import read_source, standard_library
 from .names import (
     BUILTINS,
@@ -22,12 +21,12 @@ from .names import (
     OPTIMIZER_NAMES,
     Visible,
     called_names,
-    likely,
     names_in,
     walk,
 )
 from .parser import parse
-from .source import Source, Span
+from .source import Source
+from .trains import TRAIN_FIELDS, check_trains
 
 __all__ = [
     "BUILTINS",
@@ -40,33 +39,6 @@ __all__ = [
     "load_source",
     "walk",
 ]
-
-TRAIN_FIELDS = (
-    "data",
-    "loss",
-    "optimizer",
-    "batch",
-    "epochs",
-    "steps",
-    "seed",
-    "patience",
-    "validation",
-    "clip",
-    "penalty",
-    "keep",
-    "checkpoint_steps",
-    "keep_checkpoints",
-    "shuffle",
-    "monitor",
-    "float",
-)
-
-# Fields whose functions are readers of data, known to the runtime alone.
-_DATA_FIELDS = ("data", "validation")
-
-# Fields whose functions are given some of their arguments by the training loop.
-_PARTIAL_FIELDS = ("optimizer", "penalty", "clip")
-
 
 @dataclass(frozen=True)
 class Checked:
@@ -117,7 +89,7 @@ def check(
     for definition in own.values():
         Body(definition, visible, report, wanted.get(definition.name, set())).check()
     _check_cycles(own, visible, report)
-    _check_trains(trains, visible, report)
+    check_trains(trains, visible, report)
     roots = [*own.values(), *used.values(), *trains]
     return Checked(file, _reachable(roots, own, used, library), library)
 
@@ -198,134 +170,6 @@ def _report_cycle(names: list[str], own: Mapping[str, s.Definition], report: Rep
         notes=tuple(Note(own[n].name_span, "goes through here") for n in names[1:]),
         help="stack blocks with `repeat`; a recurrence reads an earlier index, `h[t-1]`",
     )
-
-
-# --- one application ------------------------------------------------------------------------------
-
-
-# --- train blocks ---------------------------------------------------------------------------------
-
-
-def _check_trains(trains: list[s.Train], visible: Visible, report: Report) -> None:
-    seen: dict[str, s.Train] = {}
-    for train in trains:
-        first = seen.setdefault(train.model.id, train)
-        if first is not train:
-            report.add(
-                "E0402",
-                f"`{train.model.id}` has two train blocks",
-                train.model.span,
-                label="again here",
-                notes=(Note(first.model.span, "first here"),),
-                help="keep one; what differs between runs is given with `--set`",
-            )
-        model = visible.find(train.model.id)
-        if model is None or model.kind != "model":
-            models = [
-                d.name for d in (*visible.own.values(), *visible.used.values()) if d.kind == "model"
-            ]
-            what = "is not defined" if model is None else f"is a {model.kind}, not a model"
-            report.add(
-                "E0403",
-                f"`{train.model.id}` {what}",
-                train.model.span,
-                label="expected the name of a model",
-                help=did_you_mean(train.model.id, models),
-            )
-        _check_train(train, visible, report)
-
-
-def _check_train(train: s.Train, visible: Visible, report: Report) -> None:
-    seen: dict[str, Span] = {}
-    for entry in train.body:
-        name = entry.name if not isinstance(entry, s.Until) else None
-        if name is not None:
-            _once(name, seen, report)
-        if isinstance(entry, s.Field) and entry.name.id not in TRAIN_FIELDS:
-            report.add(
-                "E0401",
-                f"a train block has no field `{entry.name.id}`",
-                entry.name.span,
-                label="unknown field",
-                help=did_you_mean(entry.name.id, TRAIN_FIELDS)
-                or f"a value of your own is a `let {entry.name.id} = …`",
-            )
-            continue
-        if isinstance(entry, s.Field) and entry.name.id in _DATA_FIELDS:
-            continue
-        partial = isinstance(entry, s.Field) and entry.name.id in _PARTIAL_FIELDS
-        if isinstance(entry, s.Field) and entry.name.id == "optimizer":
-            _check_optimizer(entry, visible, report)
-        elif not isinstance(entry, s.Input):
-            _check_calls(entry, visible, report, partial)
-    if "loss" not in seen:
-        report.add(
-            "E0404",
-            f"`train {train.model.id}` has no loss",
-            train.model.span,
-            label="nothing to make smaller",
-            help="add `loss = …`, such as `loss = cross_entropy(logits, label)`",
-        )
-
-
-def _once(name: s.Name, seen: dict[str, Span], report: Report) -> None:
-    if name.id in seen:
-        report.add(
-            "E0405",
-            f"`{name.id}` is set twice",
-            name.span,
-            label="again here",
-            notes=(Note(seen[name.id], "first here"),),
-            help="keep one of them",
-        )
-    seen.setdefault(name.id, name.span)
-
-
-def _check_optimizer(entry: s.Field, visible: Visible, report: Report) -> None:
-    """`adam` or `adam(lr = …)`; its settings may be schedules, which get the step themselves."""
-    groups, callee = groups_of(entry.value)
-    found = visible.find(callee.id) if isinstance(callee, s.Name) else None
-    if not isinstance(callee, s.Name) or found is None or found.kind != "optimizer":
-        shown = f"`{callee.id}`" if isinstance(callee, s.Name) else "this"
-        names = [n for n in visible.names() if (d := visible.find(n)) and d.kind == "optimizer"]
-        known = isinstance(callee, s.Name) and found is None
-        report.add(
-            "E0406",
-            f"{shown} is not an optimizer",
-            callee.span,
-            label="not defined here or in the library" if known else "",
-            help=(likely(callee.id, names) if isinstance(callee, s.Name) else "")
-            or "write one such as `adam(lr = 1e-3)`",
-        )
-        return
-    match_arguments(
-        found, found.settings, groups[0] if groups else (), entry.value.span, False, report, False
-    )
-    for argument in groups[0] if groups else ():
-        _check_calls(argument, visible, report, partial=True)
-
-
-def _check_calls(node: s.Node, visible: Visible, report: Report, partial: bool) -> None:
-    """Calls in a train block; plain names may be fields of the data, so they are not looked up."""
-    inner: set[int] = set()
-    for part in walk(node):
-        if isinstance(part, s.Ellipsis_ | s.Name) or id(part) in inner:
-            continue
-        if isinstance(part, s.Pipe):
-            groups, callee = groups_of(part.stage)
-            piped, whole = True, part.stage
-            inner.add(id(part.stage))
-        elif isinstance(part, s.Call):
-            groups, callee = groups_of(part)
-            piped, whole = False, part
-        else:
-            continue
-        function = whole
-        while isinstance(function, s.Call):
-            inner.add(id(function))
-            function = function.function
-        if isinstance(callee, s.Name):
-            apply_to(callee, groups, whole.span, piped, visible, report, partial)
 
 
 # --- files ----------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedTok
 from lark.lexer import PatternStr
 from lark.parsers.lalr_interactive_parser import InteractiveParser
 
+from .advice import Place, about_character, about_token, about_word
 from .diagnostics import Diagnostic, Note
 from .source import Source, Span
 from .words import OPENING, WORDS, Lines
@@ -44,46 +45,6 @@ _GROUPS: tuple[tuple[set[str], set[str], str], ...] = (
     ({"EQUALS", "PLUS_EQUALS"}, {"COMMA"}, "`=`"),
 )
 
-# Words of other languages at the start of a statement, and what is written here.
-_FOREIGN = {
-    "def": "a function is declared with `fn`, a layer with `layer`",
-    "class": "a layer is declared with `layer`, a model with `model`",
-    "import": "another file is brought in by `use \"file.nn\"`",
-    "from": "another file is brought in by `use \"file.nn\"`",
-    "return": "a result is assigned by its name: `y = …`",
-    "for": "repeat a block with `repeat 4 { … }`, or write an equation over indices",
-    "while": "a recurrence is an equation that reads its own earlier index: `h[t-1]`",
-    "var": "a tensor is defined by its equation: `y = …`",
-    "const": "a constant is a `let`",
-    "lambda": "a function is declared with `fn`",
-}  # fmt: skip
-
-_CHARACTERS = {
-    "&": "write `and`",
-    "!": "write `not`, or `!=` to compare",
-    "|": "write `or`, or `|>` to pass a value on",
-    "$": "names are made of letters, digits and `_`",
-    "?": "write `if … then … else …`",
-    "'": "strings have double quotes; a prime follows its name directly",
-    "`": "strings have double quotes",
-    "\\": "a bracket that is open continues the line",
-    ".": "numbers begin with a digit: `0.5`; `...` is three dots",
-    "\u00d7": "write `*`",  # multiplication sign
-    "\u00b7": "write `*`",  # middle dot
-    "\u2212": "write `-`",  # minus sign
-    "\u2013": "write `-`",  # dash
-    "≤": "write `<=`",
-    "≥": "write `>=`",
-    "≠": "write `!=`",
-    "→": "write `->`",
-    "…": "write three dots `...`",
-    "∑": "write `sum(i)`",
-    "²": "write `^2`",
-    "√": "write `sqrt(…)`",
-    "\u201c": "strings have straight quotes",
-    "\u201d": "strings have straight quotes",
-}
-
 
 def explain(
     error: UnexpectedInput, source: Source, text: str, offset: int, lines: Lines, machine: Lark
@@ -93,6 +54,8 @@ def explain(
         return _explain_character(source, text, error.pos_in_stream or 0, offset)
     assert isinstance(error, UnexpectedToken)
     found = error.token
+    if text.startswith('"""', found.start_pos or 0) and found.type == "STRING":
+        return _explain_character(source, text, found.start_pos or 0, offset)
     at_end = found.type == "$END"
     start = len(text.rstrip()) if at_end else found.start_pos or 0
     end = start + 1 if found.type in ("_NEWLINE", "$END") else found.end_pos or start + 1
@@ -111,7 +74,7 @@ def explain(
             f"`{found}` is a word of the language and cannot be a name",
             place,
             label="expected a name",
-            help=f"choose another name, such as `{found}_1`",
+            help=about_word(str(found)),
         )
     message = f"expected {_listed(expected)}, found {_found(found, source, offset + len(text))}"
     return Diagnostic(
@@ -119,7 +82,16 @@ def explain(
         message,
         place,
         label=_label(expected),
-        help=_advice(found, lines.previous, set(error.expected)),
+        help=about_token(
+            Place(
+                found,
+                lines.previous,
+                frozenset({*(a := _accepted(error, machine)), *(_spelling(machine, t) for t in a)}),
+                lines.open[-1].value if lines.open else "",
+                text[text.rfind("\n", 0, start) + 1 : start],
+                text[start : start + 80],
+            )
+        ),
     )
 
 
@@ -145,10 +117,12 @@ def _explain_character(source: Source, text: str, position: int, offset: int) ->
             help='add a `"` at its end',
         )
     shown = f"`{character}`" if character.isprintable() else f"U+{ord(character):04X}"
-    advice = _CHARACTERS.get(character, "")
-    if not advice and character.isalpha():
-        advice = "names are made of the letters a-z and A-Z, digits and `_`"
-    return Diagnostic("E0104", f"the language has no character {shown}", place, help=advice)
+    return Diagnostic(
+        "E0104",
+        f"the language has no character {shown}",
+        place,
+        help=about_character(text, position),
+    )
 
 
 def _unclosed(
@@ -184,7 +158,7 @@ def _unclosed(
         and not source.text[source.text.rfind("\n", 0, place.start) + 1 : place.start].strip()
     )
     begins = found.type in ("NAME", "PRIMED", "LET", "PARAM", "STATE", "REPEAT", "RBRACE", "$END")
-    declares = found.type in ("LAYER", "FN", "MODEL", "TRAIN", "USE")
+    declares = starts_line and found.type in ("LAYER", "FN", "MODEL", "TRAIN", "USE")
     declares = declares or (found.value == "{" and opener.value != "{")
     if found.type == "$END" or declares or (opener.value != "{" and starts_line and begins):
         return Diagnostic(
@@ -250,7 +224,7 @@ def _listed(words: list[str]) -> str:
 
 
 def _label(expected: list[str]) -> str:
-    return f"expected {expected[0]} here" if expected else ""
+    return f"expected {expected[0].partition(' (')[0]} here" if expected else ""
 
 
 def _found(token: Token, source: Source, end: int) -> str:
@@ -261,53 +235,3 @@ def _found(token: Token, source: Source, end: int) -> str:
     if token.type == "DOCSTRING":
         return "a docstring"
     return f"`{token}`" if len(token) < 40 else f"`{token[:36]} …`"
-
-
-def _advice(found: Token, previous: Token | None, expected: set[str]) -> str:
-    """The likely fix, by what was found after what."""
-    before = previous.type if previous is not None else ""
-    ended = before in ("NAME", "PRIMED", "NUMBER", "RPAR", "RSQB", "TRUE", "FALSE", "STRING")
-    if previous is not None and previous.value in _FOREIGN:
-        return _FOREIGN[previous.value]
-    if found.value in _FOREIGN:
-        return _FOREIGN[found.value]
-    if found.type == "PRIMED" and "NAME" in expected:
-        return f"without a prime: `{found} = …` is an equation for its next value"
-    if found.type == "TIMES" and before == "TIMES":
-        return "a power is written `x^2`"
-    if found.type in ("EQUALS",) and ended and "COMPARE" in expected:
-        return "a comparison is written `==`"
-    if found.type == "COMPARE" and ended:
-        return "comparisons do not chain: write `a < b and b < c`"
-    if found.type == "LSQB" and before in ("RPAR", "RSQB"):
-        return "only a name can be indexed: give the value a name in an equation of its own"
-    if found.type == "LPAR" and "EQUALS" in expected and "RPAR" not in expected:
-        return "a statement assigns its value to a name: `y = f(x)`"
-    if found.type == "COLON" and "EQUALS" in expected and "RPAR" not in expected:
-        return "a parameter is declared `param w: [n] ~ glorot_uniform`, a state `state m: [n] = 0`"
-    if found.type == "COMMA" and before == "RSQB" and "EQUALS" in expected:
-        return "write one equation for each indexed result"
-    if found.type == "PLUS":
-        return "a number needs no `+` before it"
-    if found.type == "IF":
-        return "put `if … then … else …` in parentheses"
-    if found.type == "_NEWLINE" and before in (
-        "PLUS",
-        "MINUS",
-        "TIMES",
-        "COMPARE",
-        "AND",
-        "OR",
-        "CIRCUMFLEX",
-        "EQUALS",
-    ):
-        return "a line that goes on begins its next line with the operator, or is in parentheses"
-    if found.type in ("NAME", "PRIMED", "NUMBER", "LPAR") and ended and "TIMES" in expected:
-        if before == "NAME" and found.type == "NAME":
-            return f"apply with `{previous}({found})`, multiply with `{previous}*{found}`"
-        if before in ("NAME", "NUMBER"):
-            return f"a product is written with `*`: `{previous}*{found}`"
-        return "is an operator missing before it?"
-    if found.type == "STRING" and "NAME" in expected:
-        return "names have no quotes"
-    return ""

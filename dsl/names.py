@@ -5,11 +5,10 @@ In: definitions. Out: lookups. It reports nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from . import syntax as s
-from .diagnostics import did_you_mean
 
 # Functions the compiler knows itself: the least and the greatest number of arguments.
 BUILTINS: dict[str, tuple[int, int]] = {
@@ -26,28 +25,6 @@ CONSTANTS = ("inf", "nan", "pi", "training", "fan_in", "fan_out")
 
 # What an optimizer can read: parameter, gradient, step, and functions of the whole.
 OPTIMIZER_NAMES = ("p", "g", "t", "norm")
-
-
-# What other frameworks call things that are here.
-ELSEWHERE = {
-    "Linear": "Dense", "FullyConnected": "Dense", "Conv2d": "Conv", "Conv2D": "Conv",
-    "MaxPool2d": "MaxPool", "MaxPooling2D": "MaxPool", "AvgPool2d": "AvgPool",
-    "AveragePooling2D": "AvgPool", "GlobalAveragePooling2D": "GlobalAvgPool",
-    "BatchNorm2d": "BatchNorm", "BatchNorm1d": "BatchNorm", "BatchNormalization": "BatchNorm",
-    "LayerNormalization": "LayerNorm", "ReLU": "relu", "Sigmoid": "sigmoid", "Softmax": "softmax",
-    "CrossEntropyLoss": "cross_entropy", "MSELoss": "mse", "mean_squared_error": "mse",
-    "SGD": "sgd", "Adam": "adam", "AdamW": "adamw", "xavier": "glorot_uniform",
-    "xavier_uniform": "glorot_uniform", "xavier_normal": "glorot_normal",
-    "kaiming_uniform": "he_uniform", "kaiming_normal": "he_normal", "pow": "x^2",
-    "power": "x^2", "matmul": "a @ b", "dot": "a @ b", "where": "if … then … else …",
-}  # fmt: skip
-
-
-def likely(name: str, known: Iterable[str]) -> str:
-    """A help text for a name that is not known: a near one, or what it is called here."""
-    if name in ELSEWHERE:
-        return f"here it is `{ELSEWHERE[name]}`"
-    return did_you_mean(name, known)
 
 
 @dataclass(frozen=True)

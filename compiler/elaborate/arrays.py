@@ -32,9 +32,12 @@ class Arrays(Builder):
             fn = self.float_type
         return call(fn, *args)
 
-    def pointwise(self, fn: str, arrays: Sequence[Array], span: Span) -> Array:
-        """A scalar function of arrays, broadcast from the right."""
-        shape = self.broadcast(arrays, span)
+    def pointwise(
+        self, fn: str, arrays: Sequence[Array], span: Span, advice: str = ""
+    ) -> Array:  # fmt: skip
+        """A scalar function of arrays, broadcast from the right. `advice`: what may be meant where
+        their shapes do not fit."""
+        shape = self.broadcast(arrays, span, advice)
         memo: dict = {}
 
         def element(indices: Sequence[Expr], outer: Shape) -> Expr:
@@ -46,7 +49,7 @@ class Arrays(Builder):
         widest = max(arrays, key=lambda a: (a.rank, math.prod(a.shape), bool(a.tensor)))
         return Array(shape, element, widest.axes, hint=fn)
 
-    def broadcast(self, arrays: Sequence[Array], span: Span) -> Shape:
+    def broadcast(self, arrays: Sequence[Array], span: Span, advice: str = "") -> Shape:
         rank = max(a.rank for a in arrays)
         shape = []
         for axis in range(rank):
@@ -61,9 +64,10 @@ class Arrays(Builder):
                 raise self.error(
                     "E0303", f"shapes {list(first.shape)} and {list(second.shape)} do not fit",
                     span, label=_meeting(first, m, second, n),
-                    help="one is the transpose of the other: `transpose(x)` exchanges dimensions"
+                    help=advice or _fitting(first, second) or (
+                    "one is the transpose of the other: `transpose(x)` exchanges dimensions"
                     if swapped else
-                    "shapes are lined up at their last dimensions; sizes must be equal or 1",
+                    "shapes are lined up at their last dimensions; sizes must be equal or 1"),
                 )  # fmt: skip
             shape.append(next(iter(sizes), 1))
         return tuple(shape)
@@ -142,3 +146,17 @@ def _meeting(first: Array, m: int, second: Array, n: int) -> str:
     """`576 (x) meets 512 (w)`."""
     named = [f" (`{a.tensor.name}`)" if a.tensor else "" for a in (first, second)]
     return f"{m}{named[0]} meets {n}{named[1]}, counting from the right"
+
+
+def _fitting(first: Array, second: Array) -> str:
+    """Where the shape of one begins as the other's does: indices line them up from the left."""
+    short, long = sorted((first, second), key=lambda a: a.rank)
+    if not (short.tensor and long.tensor) or not 0 < short.rank < long.rank:
+        return ""
+    if short.shape != long.shape[: short.rank] or len(long.axes) != long.rank:
+        return ""
+    own, all_ = ", ".join(long.axes[: short.rank]), ", ".join(long.axes)
+    return (
+        f"by their first dimensions they fit: `{long.tensor.name}[{all_}]` with "
+        f"`{short.tensor.name}[{own}]`"
+    )

@@ -110,6 +110,8 @@ class Builder:
                 "notes": (place, *more.get("notes", ())),
                 "help": f"inside `{self.calls[-1].name}`: {settings}" if settings else "",
             }
+            if code == "E0309" and _channels_first(self.calls[-1].names):
+                more["help"] += "; images are [batch, height, width, channels]"
             span = use.span
         elif any(d.code == code and d.span == span for d in self.report.diagnostics):
             return Abort()  # a layer that is used again: its mistake has been told
@@ -243,6 +245,12 @@ class Builder:
 def _within(inner: Span, outer: Span) -> bool:
     same = inner.source is outer.source
     return same and outer.start <= inner.start and inner.end <= outer.end
+
+
+def _channels_first(names: Mapping[str, Value]) -> bool:
+    """Whether an image is likely to have its channels where its height belongs."""
+    height, channels = names.get("h"), names.get("c")
+    return isinstance(height, int) and isinstance(channels, int) and height < channels
 
 
 _LAST = {"bool": 1, "u8": 2**8 - 1, "i32": 2**31 - 1, "i64": 2**63 - 1}

@@ -85,17 +85,19 @@ class Calls(Interfaces):
             self.too_deep(name, span)
         self.calls.append(Application(name.id, span, inputs))
         try:
-            if definition.value is not None:
-                inner = Scope(scope.prefix, inputs, scope.indices, scope.ellipsis, name.id, span,
-                              frozenset(scope.indices))  # fmt: skip
-                result = self.value(definition.value, inner)
-                if isinstance(result, Array) and result.tensor is None:
-                    result = Array(result.shape, result.element, result.axes, None, name.id)
-                return (result,)
-            places = self.argument_places(definition.inputs, arguments, len(piped), span)
-            return self.instantiate(definition, given, inputs, span, scope, places=places)
+            if definition.value is None:
+                places = self.argument_places(definition.inputs, arguments, len(piped), span)
+                return self.instantiate(definition, given, inputs, span, scope, places=places)
+            inner = Scope(scope.prefix, inputs, scope.indices, scope.ellipsis, name.id, span,
+                          frozenset(scope.indices))  # fmt: skip
+            result = self.value(definition.value, inner)
         finally:
             self.calls.pop()
+        if isinstance(result, Array) and result.tensor is None:
+            result = Array(result.shape, result.element, result.axes, None, name.id)
+        if isinstance(result, str) and " " in result:
+            raise self.error("E0320", result, span, label=f"`{name.id}` says so")
+        return (result,)
 
     def too_deep(self, name: s.Name, span: Span) -> None:
         """A definition that goes on applying itself: nothing after it can be known."""

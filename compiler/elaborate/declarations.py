@@ -51,7 +51,22 @@ class Declarations(Calls):
     def init_text(self, value: s.Expr, drawn: bool, dtype: str, scope: Scope) -> str:
         """How a parameter starts, with the numbers filled in: `~ normal(0.0, 0.02)`, `= 0.0`."""
         if not drawn:
-            start = self.static(value, scope, "the first value")
+            if isinstance(value, s.List):
+                raise self.error(
+                    "E0312",
+                    "a parameter starts from one number",
+                    value.span,
+                    label="this is a list",
+                    help="numbers that are given are a "
+                    "tensor of their own: `w[i < 3] = if i == 0 then 1 else 2`",
+                )
+            text = value.span.text
+            start = self.static(
+                value,
+                scope,
+                "the first value",
+                f"what is drawn or computed follows a `~`: `~ {text}`",
+            )
             if isinstance(start, str):
                 raise self.error("E0312", "a parameter starts from a number", value.span,
                                  label="this is a word",

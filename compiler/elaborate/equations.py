@@ -166,8 +166,11 @@ class Equations(Recurrences):
         says how far it goes; the right side is a sum over all that is added."""
         name = node.targets[0].id
         if not isinstance(node.value, s.Reduce) or node.value.op != "sum":
+            text = node.value.span.text
             raise self.error("E0315", "after `+=` stands a sum over all that is added", node.span,
-                             help="like `count[token[b] < 65] += sum(b < 32) 1.0`")  # fmt: skip
+                             help="like `count[token[b] < 65] += sum(b < 32) 1.0`"
+                             if node.indices else "a new value has a name of its own: "
+                             f"`{name}_2 = {name} + {text}`")  # fmt: skip
         inner, over = self.introduce(node.value.axes, node.value.body, scope, node.span)
         places, shape = [], []
         for item in node.indices or ():

@@ -55,6 +55,14 @@ class Expressions(Reductions):
                 return (self.read(node.read, node.other, scope),)
             case s.Reduce():
                 return (self.reduction(node, scope),)
+        if isinstance(node, s.List):
+            raise self.error(
+                "E0312",
+                "a list is not a value",
+                node.span,
+                label="one value is needed here",
+                help="give one number, or a tensor by its equation: `w[i < 3] = …`",
+            )
         raise self.error("E0312", "this cannot stand here", node.span)
 
     def call(self, node: s.Call | s.Pipe, scope: Scope) -> tuple[Value, ...]:
@@ -90,7 +98,22 @@ class Expressions(Reductions):
         arrays = [lift(v, self.float_type) for v in (left, right)]  # type: ignore[arg-type]
         if node.op == "^" and isinstance(right, int) and right < 0:
             arrays[1] = lift(float(right), self.float_type)  # 2^-1 is a half, not a whole number
-        return self.pointwise(_OPERATORS[node.op], arrays, node.span)
+        advice = self.product_advice(node, *arrays) if node.op == "*" else ""
+        return self.pointwise(_OPERATORS[node.op], arrays, node.span, advice)
+
+    def product_advice(self, node: s.Binary, left: Array, right: Array) -> str:
+        """The matrix product that may be meant by `W * x`, if shapes fit that."""
+        a, b = (f"{n.span.text}" if isinstance(n, s.Name) else f"({n.span.text})"
+                for n in (node.left, node.right))  # fmt: skip
+        if left.tensor and left.tensor.kind == "param":
+            left, right, a, b = right, left, b, a
+        if right.rank != 2 or not (right.tensor and right.tensor.kind == "param") or not left.rank:
+            return ""
+        if left.shape[-1] == right.shape[0]:
+            return f"for the matrix product write `{a} @ {b}`"
+        if left.shape[-1] == right.shape[1]:
+            return f"for the matrix product write `{a} @ transpose({b})`"
+        return ""
 
     def static_binary(self, node: s.Binary, left: Static, right: Static) -> Static:
         """Arithmetic on what is known when compiling: as in Python, in 64 bits."""

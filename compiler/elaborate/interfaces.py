@@ -53,7 +53,13 @@ class Interfaces(Builtins):
                                  label="again here")  # fmt: skip
             what = f"`{target}` of `{name.id}`"
             given[target] = (
-                self.static(argument.value, scope, what)
+                self.static(
+                    argument.value,
+                    scope,
+                    what,
+                    "sizes come from shapes, settings and `let`s of them; what is "
+                    f"computed with stands in a second pair of parentheses: `{name.id}(…)(x)`",
+                )
                 if fixed
                 else self.value(argument.value, scope)
             )
@@ -102,7 +108,8 @@ class Interfaces(Builtins):
                 "E0307", f"{self.input_name(parameter)} takes {wanted}, and this is {found}", span,
                 label=f"`{array.hint}` is {found}",
                 help=f"convert it: `{wanted}({span.text})`, or declare it {wanted} where it "
-                "comes from" if span.text.isidentifier() else "",
+                "comes from" if span.text.isidentifier() else
+                f"declare `{array.hint}` {wanted} where it comes from",
             )  # fmt: skip
         return array
 

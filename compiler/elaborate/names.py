@@ -67,7 +67,7 @@ class Names(Arrays):
             kind = definition.kind
             raise self.error(
                 "E0312", f"`{name}` is a {kind}, not a value", node.span,
-                help=f"apply it: `{name}(…)` or `x |> {name}`",
+                help=f"apply it: `{_applied(definition)}`",
             )  # fmt: skip
         self.unknown(name, node, scope)
         raise Abort()
@@ -112,14 +112,14 @@ class Names(Arrays):
             raise Abort()
         return results[0]
 
-    def static(self, node: s.Node, scope: Scope, what: str) -> Static:
+    def static(self, node: s.Node, scope: Scope, what: str, help: str = "") -> Static:
         """A value known when compiling."""
         value = self.value(node, scope)
         if isinstance(value, Array):
             raise self.error(
                 "E0308", f"{what} must be known when compiling", node.span,
                 label="this depends on the values of tensors",
-                help="sizes come from shapes, settings and `let`s of them",
+                help=help or "sizes come from shapes, settings and `let`s of them",
             )  # fmt: skip
         return value
 
@@ -190,3 +190,10 @@ class Names(Arrays):
     def no_number(self, word: str, node: s.Node) -> Abort:
         return self.error("E0312", f'the word "{word}" cannot be computed with', node.span,
                           label=f'this is "{word}"')  # fmt: skip
+
+
+def _applied(definition: s.Definition) -> str:
+    """`cross_entropy(logits, label)`: how a layer or function is applied to what it needs."""
+    needed = ", ".join(p.name for p in definition.inputs if p.default is None)
+    settings = ", ".join(p.name for p in definition.settings if p.default is None)
+    return f"{definition.name}{f'({settings})' if definition.settings else ''}({needed})"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...dsl import syntax as s
+from ...dsl.names import walk
 from ..affine import bounds, inside
 from ..ir import Expr, Idx, Read, index_names, is_float
 from ..printer import expr_text
@@ -71,8 +72,13 @@ class Reads(Ranges):
                 continue
             expr = self.scalar(item, scope)
             if is_float(expr.dtype) or expr.dtype == "bool":
-                raise self.error("E0310", "an index must be a whole number", item.span,
-                                 label=f"this is {expr.dtype}")  # fmt: skip
+                raise self.error(
+                    "E0310",
+                    "an index must be a whole number",
+                    item.span,
+                    label=f"this is {expr.dtype}",
+                    help=self.whole_advice(item),
+                )
             result.append(expr)
         return tuple(result)
 
@@ -104,5 +110,13 @@ class Reads(Ranges):
             "E0306", f"index `{expr_text(place)}` falls outside `{node.tensor.id}`", written.span,
             label=f"runs over {at}{f' ({ranges})' if ranges else ''}; the size here is {size}"
             if low != high else f"the size here is {size}: places are 0 to {size - 1}",
-            help=f"say what is read there: `({node.span.text} else 0)`" if low != high else "",
+            help=f"say what is read there: `({node.span.text} else 0)`" if low != high else
+            f"places are not counted from the end: the last is {size - 1}" if high < 0 else "",
         )  # fmt: skip
+
+    @staticmethod
+    def whole_advice(node: s.Node) -> str:
+        """How an index of real numbers becomes one of whole numbers."""
+        if any(isinstance(n, s.Binary) and n.op == "/" for n in walk(node)):
+            return "whole numbers are divided with `//`"
+        return f"declare it i32 where it comes from, or convert it: `i32({node.span.text})`"

@@ -224,7 +224,7 @@ def test_each_dropout_draws_for_itself():
         ("x |> MaxPool(9)", "E0309"),
         ("x |> Conv(4)", "E0205"),
         ("mse(x, x |> GlobalAvgPool)", "E0301"),  # would broadcast
-        ("x |> Conv(4, 3, groups = 2)", "E0308"),  # of 3 channels
+        ("x |> Conv(4, 3, groups = 2)", "E0320"),  # of 3 channels
         ("x |> Conv(4, 3, groups = 3)", "E0312"),  # of 4 filters
         ("x |> GroupNorm(2)", "E0308"),
     ],

@@ -225,8 +225,8 @@ def test_each_dropout_draws_for_itself():
         ("x |> Conv(4)", "E0205"),
         ("mse(x, x |> GlobalAvgPool)", "E0301"),  # would broadcast
         ("x |> Conv(4, 3, groups = 2)", "E0320"),  # of 3 channels
-        ("x |> Conv(4, 3, groups = 3)", "E0312"),  # of 4 filters
-        ("x |> GroupNorm(2)", "E0308"),
+        ("x |> Conv(4, 3, groups = 3)", "E0320"),  # of 4 filters
+        ("x |> GroupNorm(2)", "E0320"),
     ],
 )
 def test_mistakes(y, code):

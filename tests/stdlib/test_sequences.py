@@ -505,8 +505,8 @@ def test_ctc_greedy_reads_the_best_path():
 @pytest.mark.parametrize(
     "y, code",
     [
-        ("x |> Attention(4)", "E0308"),  # of 6 channels
-        ("x |> Attention(6, kv_heads = 4)", "E0312"),
+        ("x |> Attention(4)", "E0320"),  # of 6 channels
+        ("x |> Attention(6, kv_heads = 4)", "E0320"),
         ("x |> LSTM", "E0205"),
         ("CrossAttention(3)(x)", "E0205"),
     ],

@@ -2,8 +2,8 @@
 
 In: the processor and operating system. Out: functions around `@step`:
 
-    @run(arena, threads)             one step by this thread and threads-1 waiting workers
-    @work(arena, thread, threads)    what a worker thread calls; it returns after @stop
+    @run(arena, threads)             one step by this thread and the first threads-1 waiting workers
+    @work(arena, thread)             what a worker thread calls; it returns after @stop
     @stop(arena)                     lets the workers go
     @barrier(arena, threads)         called between kernels: nobody passes before all have come
 
@@ -82,10 +82,10 @@ end:
   ret void
 }}
 
-; adds one to the cell and wakes who sleeps on it
-define internal void @signal(ptr %cell, ptr %sleepers) #0 {{
+; adds to the cell and wakes who sleeps on it
+define internal void @signal(ptr %cell, i32 %amount, ptr %sleepers) #0 {{
 entry:
-  %before = atomicrmw add ptr %cell, i32 1 seq_cst
+  %before = atomicrmw add ptr %cell, i32 %amount seq_cst
   %count = load atomic i32, ptr %sleepers seq_cst, align 4
   %any = icmp ne i32 %count, 0
   br i1 %any, label %wake, label %end
@@ -109,7 +109,7 @@ arrive:
   br i1 %last, label %open, label %wait
 open:
   store atomic i32 0, ptr @cell.arrived monotonic, align 4
-  call void @signal(ptr @cell.phase, ptr @cell.resting)
+  call void @signal(ptr @cell.phase, i32 1, ptr @cell.resting)
   ret void
 wait:
   call void @await(ptr @cell.phase, i32 %phase, ptr @cell.resting)
@@ -118,12 +118,24 @@ end:
   ret void
 }}
 
+; the cell of the generation counts runs in its upper bits and holds the team's size in its lowest 8
 define void @run(ptr %arena, i64 %threads) #0 {{
 entry:
+  %alone = icmp eq i64 %threads, 1
+  br i1 %alone, label %single, label %together
+single:
+  call void @step(ptr %arena, i64 0, i64 1)
+  ret void
+together:
   %done = load atomic i32, ptr @cell.done acquire, align 4
-  call void @signal(ptr @cell.generation, ptr @cell.sleepers)
-  call void @step(ptr %arena, i64 0, i64 %threads)
   %others = trunc i64 %threads to i32
+  %generation = load atomic i32, ptr @cell.generation monotonic, align 4
+  %runs = and i32 %generation, -256
+  %another = add i32 %runs, 256
+  %next = or i32 %another, %others
+  %amount = sub i32 %next, %generation
+  call void @signal(ptr @cell.generation, i32 %amount, ptr @cell.sleepers)
+  call void @step(ptr %arena, i64 0, i64 %threads)
   br label %look
 look:
   %seen = load atomic i32, ptr @cell.done acquire, align 4
@@ -138,19 +150,24 @@ end:
   ret void
 }}
 
-define void @work(ptr %arena, i64 %thread, i64 %threads) #0 {{
+define void @work(ptr %arena, i64 %thread) #0 {{
 entry:
   br label %wait
 wait:
-  %generation = phi i32 [ 0, %entry ], [ %next, %run ]
-  call void @await(ptr @cell.generation, i32 %generation, ptr @cell.sleepers)
+  %before = phi i32 [ 0, %entry ], [ %generation, %look ], [ %generation, %run ]
+  call void @await(ptr @cell.generation, i32 %before, ptr @cell.sleepers)
+  %generation = load atomic i32, ptr @cell.generation acquire, align 4
   %leave = load atomic i32, ptr @cell.leave acquire, align 4
   %left = icmp ne i32 %leave, 0
-  br i1 %left, label %end, label %run
+  br i1 %left, label %end, label %look
+look:
+  %team = and i32 %generation, 255
+  %threads = zext i32 %team to i64
+  %in = icmp slt i64 %thread, %threads
+  br i1 %in, label %run, label %wait
 run:
   call void @step(ptr %arena, i64 %thread, i64 %threads)
-  %next = add i32 %generation, 1
-  call void @signal(ptr @cell.done, ptr @cell.waiting)
+  call void @signal(ptr @cell.done, i32 1, ptr @cell.waiting)
   br label %wait
 end:
   ret void
@@ -159,7 +176,7 @@ end:
 define void @stop(ptr %arena) #0 {{
 entry:
   store atomic i32 1, ptr @cell.leave release, align 4
-  call void @signal(ptr @cell.generation, ptr @cell.sleepers)
+  call void @signal(ptr @cell.generation, i32 256, ptr @cell.sleepers)
   ret void
 }}
 """

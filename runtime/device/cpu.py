@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from ctypes import c_int64, c_void_p
 from functools import cached_property
 from threading import Thread
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +27,7 @@ from .. import cache
 from ..memory import require
 from .code import Code, compiled, kept_or_compiled
 from .jit import LEVEL, Machine
+from .pace import Pace
 
 if TYPE_CHECKING:
     from ...compiler.loops import Nest
@@ -136,9 +138,9 @@ class _Team:
         self._code = code  # keeps it alive
         self._run = code.library.function("run", c_void_p, c_int64)
         self._stop = code.library.function("stop", c_void_p)
-        self._address, self._threads = address, threads
+        self._address, self._pace = address, Pace(threads)
         self._cores = _cores(threads)
-        work = code.library.function("work", c_void_p, c_int64, c_int64)
+        work = code.library.function("work", c_void_p, c_int64)
         self._workers = [
             Thread(target=self._work, args=(work, thread), daemon=True)
             for thread in range(1, threads)
@@ -149,18 +151,20 @@ class _Team:
     def _work(self, work: Callable[..., None], thread: int) -> None:
         if self._cores:
             os.sched_setaffinity(0, {self._cores[thread]})
-        work(self._address, thread, self._threads)
+        work(self._address, thread)
 
     def run(self) -> None:
-        if not self._cores:
-            self._run(self._address, self._threads)
-            return
-        before = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {self._cores[0]})
-        try:
-            self._run(self._address, self._threads)
-        finally:
-            os.sched_setaffinity(0, before)
+        began, team = perf_counter(), self._pace.team
+        if team == 1 or not self._cores:
+            self._run(self._address, team)
+        else:
+            before = os.sched_getaffinity(0)
+            os.sched_setaffinity(0, {self._cores[0]})
+            try:
+                self._run(self._address, team)
+            finally:
+                os.sched_setaffinity(0, before)
+        self._pace.ran(perf_counter() - began)
 
     def dismiss(self, memory: np.ndarray) -> None:
         """Let the workers go. `memory` is what they wait in: it must not go before them."""

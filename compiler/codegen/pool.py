@@ -2,7 +2,7 @@
 
 In: the processor and operating system. Out: functions around `@step`:
 
-    @run(arena, threads)             one step by this thread and the first threads-1 waiting workers
+    @run(arena, threads)             one step by this thread and the first threads-1 workers
     @work(arena, thread)             what a worker thread calls; it returns after @stop
     @stop(arena)                     lets the workers go
     @barrier(arena, threads)         called between kernels: nobody passes before all have come

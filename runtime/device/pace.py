@@ -3,8 +3,8 @@
 Threads that meet between kernels go at the pace of the slowest. If another process takes turns with
 one of them, all wait for it at every meeting, and a step can take several times as long as without
 that thread. So the pace is watched: where it falls, one thread less is tried, and where that is
-faster it stays so, with a look every now and then at how all of them would do. Results do not depend
-on the number of threads.
+faster it stays so, with a look every now and then at how all of them would do. Results do not
+depend on the number of threads.
 """
 
 from __future__ import annotations

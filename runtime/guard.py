@@ -5,7 +5,7 @@ they were before that step. The loss is looked at after every step, the values e
 steps and before they are measured or written: what is not finite in a gradient stays visible in
 the values (`TrainingWork.expose`). A copy of the values is taken as often, and steps repeat to the
 bit: the way back to the last good step is to take the steps since the copy once more. All that
-costs a step in a few hundred.
+costs less than a step in 500.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Found = tuple[str, tuple[int, ...], float]  # a tensor, an index, the value there
 
-INTERVAL = 200  # steps between two copies: each reads the values once, as every step does anyhow
+INTERVAL = 500  # steps between two copies: each reads the values once, as every step does anyhow
 
 
 @dataclass(frozen=True)

@@ -370,7 +370,9 @@ def _renamed(eq: Equation, group: _Group) -> Equation:
     """The equation with the anchor's index names; an unrolled index has a name of its own."""
     anchor, place = group.anchor, group.extra.get(eq.target)
     names = [i.name for i in _without(anchor.indices, group.extra.get(anchor.target))]
-    if place is not None:
+    if len(eq.indices) == len(anchor.indices):
+        names = [i.name for i in anchor.indices]
+    elif place is not None:
         taken = {*anchor.sizes, *names}
         fresh = eq.indices[place].name
         while fresh in taken:

@@ -29,13 +29,13 @@ from .views import views
 
 CHEAP = 2  # operations that several readers may each do again
 LARGEST = 60  # operations beyond which a body is not made longer
-_COST = {"div": 6, "exp": 10, "log": 12, "tanh": 12, "sqrt": 6, "pow": 30, "erf": 15, "sin": 15,
+COST = {"div": 6, "exp": 10, "log": 12, "tanh": 12, "sqrt": 6, "pow": 30, "erf": 15, "sin": 15,
          "cos": 15, "expm1": 10, "log1p": 12, "random": 40, "stop": 0}  # fmt: skip
 
 
 def cost(expr: Expr) -> int:
     """Operations per element, roughly: one per arithmetic function, more for long ones."""
-    return sum(_COST.get(n.fn, 1) for n in walk(expr) if isinstance(n, Apply))
+    return sum(COST.get(n.fn, 1) for n in walk(expr) if isinstance(n, Apply))
 
 
 def inline(system: System) -> System:

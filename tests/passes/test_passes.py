@@ -7,9 +7,10 @@ import pytest
 from support import gradients, system, values
 
 from nnc.compiler.evaluate import evaluate
-from nnc.compiler.ir import System
+from nnc.compiler.ir import System, walk
 from nnc.compiler.passes.fuse import fuse
 from nnc.compiler.passes.memory import memory
+from nnc.compiler.passes.reuse import reuse
 from nnc.compiler.pipeline import PASSES
 from nnc.compiler.verify import verify
 
@@ -137,3 +138,24 @@ def test_what_does_not_change_is_divided_by_once() -> None:
     bodies = {e.target: expr_text(e.body) for e in reciprocal(system(text)).equations}
     assert bodies["y"] == "x[i, j] * (1.0 / s[i])"
     assert bodies["z"] == expr_text(system(text).definition["z"].body)
+
+
+@pytest.mark.parametrize(
+    ("offset", "factor", "read"), [(0.5, 0.5, True), (-1.0, 3.0, True), (2.0, 0.5, False)]
+)
+def test_a_long_function_is_not_computed_again_where_little_stands_around_it(
+    offset: float, factor: float, read: bool
+) -> None:
+    """The gradient of a + b*tanh(x) needs tanh(x): it is found from the stored value, unless a is
+    so much the larger that its rounding would have taken tanh(x)'s digits."""
+    model = f"""model M(x: f32[9, 5]) -> y: f32[9, 5], loss: f32[] {{
+        y[i, j] = {offset} + {factor}*tanh(x[i, j])
+        loss = sum(y*y)
+    }}"""
+    before, _ = gradients(system(model), "loss", ["x"])
+    after = verify(reuse(before), "reuse")
+    tanhs = [e for eq in after.equations for e in walk(eq.body) if getattr(e, "fn", "") == "tanh"]
+    assert len(tanhs) == (1 if read else 2)
+    given = values(before)
+    for name, expected in evaluate(before, given).items():
+        np.testing.assert_allclose(evaluate(after, given)[name], expected, rtol=1e-11, atol=1e-12)

@@ -24,6 +24,20 @@ def test_examples_of_a_code(entry: Entry, tmp_path: Path) -> None:
     assert diagnose(entry.right, folder=tmp_path) == []
 
 
+def test_examples_are_marked_where_the_mistake_is(update_golden: bool, tmp_path: Path) -> None:
+    """`marked.txt`: under each code, the text that is marked in its wrong example."""
+    lines = []
+    for entry in COMPILED:
+        found = diagnose(entry.wrong, folder=tmp_path)[0]
+        assert found.span is not None and not found.span.source.library
+        lines.append(f"{entry.code}  {found.span.text}")
+    text = "\n".join(lines) + "\n"
+    golden = Path(__file__).parent / "marked.txt"
+    if update_golden:
+        golden.write_text(text, "utf-8")
+    assert text == golden.read_text("utf-8")
+
+
 def test_entries_say_something() -> None:
     for entry in CATALOGUE.values():
         assert entry.title[0].islower() or entry.title[0] in "`", entry.code
@@ -45,7 +59,7 @@ def test_every_code_that_is_raised_is_explained() -> None:
     raised = set()
     for part in ("dsl", "compiler", "runtime"):
         for path in Path(str(files("nnc"))).joinpath(part).rglob("*.py"):
-            if path.name not in ("catalogue.py", "errors.py"):
+            if not path.name.startswith(("catalogue", "errors", "entries")):
                 raised |= set(re.findall(r'"([EW]0\d{3})"', path.read_text("utf-8")))
     assert raised - explained == set()
     assert explained - raised == set()

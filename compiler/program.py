@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..dsl import syntax as s
-from ..dsl.diagnostics import Note, Report, did_you_mean, fail
+from ..dsl.diagnostics import Report, did_you_mean, fail
 from ..dsl.names import walk
+from .cycles import told
 from .elaborate.builder import Abort, Scope
 from .elaborate.definitions import Definitions
 from .elaborate.values import Array, Poison, Static, Value, lift
-from .ir import Equation, System, components, is_recurrent
+from .ir import System, components, is_recurrent
 from .passes.differentiate import in_order
 from .recurrence import NoOrder, plan_recurrence
 
@@ -166,22 +167,6 @@ class ModelWork(Definitions):
             try:
                 plan_recurrence(component)
             except NoOrder as error:
-                self.no_order(error.equations)
-
-    def no_order(self, equations: list[Equation]) -> None:
-        """One mistake for a cycle: its first equation, and the others that it goes through."""
-        first, *others = [eq for eq in equations if eq.span is not None]
-        names = " → ".join(f"`{eq.target}`" for eq in [*equations, equations[0]])
-        targets = {eq.target for eq in equations}
-        steps = [str(r) for eq in equations for r in eq.reads if r.tensor in targets]
-        assert first.span is not None
-        itself = len(equations) == 1
-        self.error(
-            "E0501",
-            f"`{first.target}` cannot be computed: it needs itself" if itself
-            else f"these equations need each other: {names}",
-            first.span, label=f"reads {', '.join(f'`{r}`' for r in dict.fromkeys(steps))}",
-            notes=tuple(Note(eq.span, "goes through here") for eq in others if eq.span),
-            help="a recurrence reads earlier places alone, such as `(y[t-1] else 0)`, or later "
-            "places alone",
-        )  # fmt: skip
+                cycle = told(error.equations)
+                self.error("E0501", cycle.message, cycle.span, label=cycle.label,
+                           notes=cycle.notes, help=cycle.help)  # fmt: skip

@@ -82,7 +82,9 @@ class Names(Arrays):
                 label="its own value is not known yet" if inside else "not known yet",
                 notes=() if inside else (Note(span, "computed here"),),
                 help="a recurrence has indices and a start: `y[t] = … (y[t-1] else 0)`"
-                if inside else "move its equation up",
+                if inside else "move its equation up"
+                + ", or, in a recurrence, say how far its indices go, as in `y[t < 9] = …`"
+                * span.text.startswith(f"{name}["),
             )  # fmt: skip
             return
         known = [*scope.names, *scope.indices, *self.definitions, *self.known()]

@@ -1,8 +1,8 @@
 """Ctrl-C as a question that the loop asks, rather than an exception anywhere.
 
-In: SIGINT. Out: a callable that says whether it came. A second Ctrl-C ends the process at once.
-Both are heard by a thread of their own, also while the main one is in native code: Python itself
-would hear them only after the step.
+In: SIGINT. Out: a callable that says whether it came. A second Ctrl-C quits at once. Both are heard
+by a thread of their own, also while the main one is in native code: Python itself would hear them
+only after the step.
 """
 
 from __future__ import annotations
@@ -27,17 +27,27 @@ def never() -> bool:
 
 
 @contextmanager
-def watch_interrupt() -> Iterator[Callable[[], bool]]:
-    """Within, the first Ctrl-C is only noted. Elsewhere than in the main thread nothing changes."""
+def watch_interrupt(quits: bool = False) -> Iterator[Callable[[], bool]]:
+    """Within, the first Ctrl-C is only noted. A second one ends the process at once if it `quits`;
+    else, where the process is the user's own, it is a KeyboardInterrupt after the native call.
+    Elsewhere than in the main thread nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield never
         return
     came = threading.Event()
     heard, told = socket.socketpair()
     told.setblocking(False)
-    handler = signal.signal(signal.SIGINT, _nothing)
+    times = 0
+
+    def note(number: int, frame: object) -> None:
+        nonlocal times
+        times += 1
+        if times > 1:
+            raise KeyboardInterrupt
+
+    handler = signal.signal(signal.SIGINT, note)
     wakeup = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
-    ear = threading.Thread(target=_listen, args=(heard, came), daemon=True)
+    ear = threading.Thread(target=_listen, args=(heard, came, quits), daemon=True)
     ear.start()
     try:
         yield came.is_set
@@ -49,18 +59,16 @@ def watch_interrupt() -> Iterator[Callable[[], bool]]:
         heard.close()
 
 
-def _nothing(number: int, frame: object) -> None:
-    """Python tells the socket of a signal only if the signal has a handler."""
-
-
-def _listen(heard: socket.socket, came: threading.Event) -> None:
-    """Note the first SIGINT; end the process at the second."""
+def _listen(heard: socket.socket, came: threading.Event, quits: bool) -> None:
+    """Note the first SIGINT; end the process at the second if it quits."""
     while numbers := heard.recv(16):
         for number in numbers:
             if number != signal.SIGINT:
                 continue
             if came.is_set():
-                _quit()
+                if quits:
+                    _quit()
+                continue
             came.set()
             say("stopping after this step; once more to quit at once")
 

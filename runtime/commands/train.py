@@ -87,7 +87,7 @@ def _run(job: Job) -> None:
     assert job.folder is not None
     lines = listener(job.settings.epochs)
     try:
-        with watch_interrupt() as interrupted:
+        with watch_interrupt(quits=True) as interrupted:
             reason = run(job, lines, interrupted)
     finally:
         lines.close()

@@ -2,7 +2,7 @@
 
 In: a model that maps tokens to logits, its weights, a prompt. Out: tokens, one after the other. The
 step for one position is derived by the compiler (`passes/incremental`); this file feeds it, draws
-from its logits, and begins anew with the second half of the window when that is full.
+from its logits, and begins anew with the last quarter of the window when that is full.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..compiler.evaluate import evaluate
 from ..compiler.ir import Read, System, Tensor, walk
 from ..compiler.passes.incremental import POSITION, NotIncremental, incremental
 from ..dsl.diagnostics import fail
@@ -34,15 +33,20 @@ class Sampling:
         if self.temperature == 0:
             return int(wide.argmax())
         wide = (wide - wide.max()) / self.temperature
-        order = np.argsort(-wide, kind="stable")
-        if self.top_k is not None:
-            order = order[: self.top_k]
-        chances = np.exp(wide[order] - wide[order[0]])
-        chances /= chances.sum()
+        if self.top_k is None and self.top_p is None:
+            return chosen(np.exp(wide), generator)
+        order = np.argsort(-wide, kind="stable")[: self.top_k]
+        chances = np.exp(wide[order])
         if self.top_p is not None:
-            enough = int(np.searchsorted(np.cumsum(chances), self.top_p)) + 1
-            order, chances = order[:enough], chances[:enough] / chances[:enough].sum()
-        return int(order[np.searchsorted(np.cumsum(chances), generator.random(), side="right")])
+            up_to = np.cumsum(chances)
+            chances = chances[: int(np.searchsorted(up_to, self.top_p * up_to[-1])) + 1]
+        return int(order[chosen(chances, generator)])
+
+
+def chosen(chances: np.ndarray, generator: np.random.Generator) -> int:
+    """A place drawn with these chances, which add up to any number."""
+    up_to = np.cumsum(chances)
+    return int(np.searchsorted(up_to, generator.random() * up_to[-1], side="right"))
 
 
 @dataclass(frozen=True)
@@ -84,20 +88,16 @@ class Generator:
         """
         self.roles = roles(system)
         name, output = self.roles.source.name, self.roles.output.name
-        check_causal(system, self.roles, weights)
+        check_causal(system, self.roles, weights, device)
         try:
             self.step = incremental(system, name, 1, output)
         except NotIncremental as error:
             raise fail("E0712", f"`{system.name}` cannot be evaluated token by token: {error}") \
                 from error  # fmt: skip
         self.program: Program = device(self.step)
-        for tensor in self.step.of_kind("param"):
-            self.program.arrays[tensor.name][...] = weights[tensor.name]
-        kept = {t.name for t in self.step.of_kind("state")}
-        self.own = {n: self.program.arrays[n] for n in kept if n in weights}
-        self.memory = [self.program.arrays[n] for n in kept if n not in weights]
-        for place, array in self.own.items():
-            array[...] = weights[place]
+        put(weights, self.program, self.step)
+        self.memory = [self.program.arrays[t.name] for t in self.step.of_kind("state")
+                       if t.name not in weights]  # fmt: skip
         self.bounded = is_bounded(self.step)
         self.past: list[int] = []
         self.position = 0
@@ -105,7 +105,7 @@ class Generator:
     def feed(self, token: int) -> np.ndarray:
         """One more token; the logits [n] for the one after it."""
         if self.bounded and self.position == self.roles.window:
-            recent = self.past[-(self.roles.window // 2) :]
+            recent = self.past[len(self.past) - self.roles.window // 4 :]
             self.restart()
             for old in recent:
                 self._advance(old)
@@ -153,18 +153,25 @@ def is_bounded(step: System) -> bool:
 
 
 def check_causal(
-    system: System, found: Sequence2Sequence, weights: Mapping[str, np.ndarray]
+    system: System, found: Sequence2Sequence, weights: Mapping[str, np.ndarray], device: Device
 ) -> None:
     """UserError E0712 if changing later tokens changes what comes before them."""
+    program = device(system)
+    put(weights, program, system)
+    source, logits = (program.arrays[t.name] for t in (found.source, found.output))
     half, vocabulary = found.window // 2, found.output.shape[2]
-    values = {t.name: np.zeros(t.shape, np.int32) for t in system.of_kind("input")}
-    values |= {t.name: weights[t.name] for t in system.tensors.values()
-               if t.kind in ("param", "state")}  # fmt: skip
-    tokens = np.random.default_rng(0).integers(0, vocabulary, found.source.shape)
-    first = evaluate(system, {**values, found.source.name: tokens})[found.output.name]
-    tokens = tokens.copy()
-    tokens[:, half:] = (tokens[:, half:] + 1) % vocabulary
-    second = evaluate(system, {**values, found.source.name: tokens})[found.output.name]
-    if not np.allclose(first[:, :half], second[:, :half], rtol=1e-5, atol=1e-6):
+    source[...] = np.random.default_rng(0).integers(0, vocabulary, found.source.shape)
+    program.run()
+    first = logits[:, :half].copy()
+    source[:, half:] = (source[:, half:] + 1) % vocabulary
+    program.run()
+    if not np.allclose(first, logits[:, :half], rtol=1e-5, atol=1e-6):
         raise fail("E0712", f"`{system.name}` looks ahead: its results depend on later tokens",
                    help="attention must be causal, and recurrences run forward")  # fmt: skip
+
+
+def put(weights: Mapping[str, np.ndarray], program: Program, system: System) -> None:
+    """Give a program the params and states of the model, those that it has."""
+    for tensor in system.tensors.values():
+        if tensor.kind in ("param", "state") and tensor.name in weights:
+            program.arrays[tensor.name][...] = weights[tensor.name]

@@ -3,7 +3,8 @@
 In: a system that maps a sequence to a sequence, and the time axis of its input. Out: a system for a
 single position: every tensor along time shrinks to its slice at `position`, and what later
 positions will read is kept as state. For a recurrence that is its last step (`h_back1`), for
-attention it is the keys and values (`k_kept`): nobody wrote a cache, it follows from the equations.
+attention it is the keys and values, for a causal convolution the input under its window (`k_kept`):
+nobody wrote a cache, it follows from the equations.
 
 Which axis of a tensor is time follows from both ends: from the output backwards, an index that
 steps with the output's steps; and where all of time is read at once (the `s` of a softmax), the one
@@ -71,9 +72,8 @@ def _forward(system: System, source: str, axis: int) -> dict[str, set[int]]:
             before = len(found)
             for read in reads:
                 for a in along[read.tensor]:
-                    found |= {
-                        n for n, i in enumerate(eq.indices) if _offset(read.index[a], i) is not None
-                    }
+                    found |= {n for n, i in enumerate(eq.indices)
+                              if _reach(read.index[a], i, eq) is not None}  # fmt: skip
             grew |= len(found) > before
     return along
 
@@ -82,6 +82,17 @@ def _offset(expr: Expr, index: Index) -> int | None:
     """c if the expression is the index plus c."""
     rest = affine(expr) + affine(Idx(index.name)).scaled(-1)
     return None if rest.coefficients else rest.constant
+
+
+def _reach(expr: Expr, index: Index, eq: Equation) -> int | None:
+    """The most by which the expression is ahead of the index, if it steps with it: 0 for the taps
+    `t + u - 2` of a causal convolution, where u < 3 is summed over."""
+    rest = affine(expr) + affine(Idx(index.name)).scaled(-1)
+    taps: dict[Expr, int] = {Idx(i.name): i.size for i in eq.over}
+    if not rest.coefficients.keys() <= taps.keys():
+        return None
+    furthest = [max(0, factor * (taps[i] - 1)) for i, factor in rest.coefficients.items()]
+    return rest.constant + sum(furthest)
 
 
 @dataclass
@@ -112,10 +123,13 @@ class _Work:
         stepping = [a for a, e in enumerate(read.index) if time.name in index_names(e)]
         if stepping:
             axis = stepping[0]
-            offset = _offset(read.index[axis], time)
-            if len(stepping) > 1 or offset is None or offset > 0:
+            ahead = _reach(read.index[axis], time, eq)
+            if len(stepping) > 1 or ahead is None or ahead > 0:
                 raise NotIncremental(f"`{eq.target}` reads `{read}`, which is not of the past")
-            if offset < 0:
+            offset = _offset(read.index[axis], time)
+            if offset is None:
+                self.kept.add(read.tensor)
+            elif offset < 0:
                 self.back[read.tensor] = max(self.back.get(read.tensor, 0), -offset)
             self.demand(read.tensor, axis)
             return
@@ -168,10 +182,9 @@ class _Work:
             return None
         axis = self.times[node.tensor]
         place, others = node.index[axis], node.index[:axis] + node.index[axis + 1 :]
-        if time.name not in index_names(place):
-            return Read(f"{node.tensor}_kept'", node.index, node.other, node.dtype)
         offset = _offset(place, time)
-        assert offset is not None
+        if time.name not in index_names(place) or offset is None:
+            return Read(f"{node.tensor}_kept'", node.index, node.other, node.dtype)
         if offset == 0:
             return Read(node.tensor, others, node.other if others else None, node.dtype)
         found = Read(f"{node.tensor}_back{-offset}", others, None, node.dtype)

@@ -1,0 +1,32 @@
+"""The memory that `nnc summary` foretells is the memory that a run takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nnc.runtime.device import DEVICES
+from nnc.runtime.executor import Executor
+from nnc.runtime.project import project_of_text, setup_of
+from nnc.runtime.summary import summarise
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.mark.parametrize("name", ["mlp", "rnn"])
+def test_the_foretold_memory_is_taken(name: str, tmp_path, monkeypatch) -> None:
+    """Within one part in twenty: in training and in prediction, compiled now and kept."""
+    monkeypatch.setenv("NNC_CACHE", str(tmp_path))
+    project = project_of_text((BENCHMARKS / f"{name}.nn").read_text(encoding="utf-8"))
+    setup = setup_of(project, None)
+    foretold = summarise(project, setup)
+    for _ in range(2):
+        executor = Executor(setup, DEVICES["cpu"](2), 0)
+        for expected, bound in (
+            (foretold.training_bytes, executor.training(setup.batch)),
+            (foretold.inference_bytes, executor.prediction(setup.batch)),
+        ):
+            taken = bound.program._memory.nbytes
+            assert expected is not None and taken == pytest.approx(expected, rel=0.05)
+            assert taken >= expected

@@ -120,8 +120,9 @@ class Grid:
             sides = how.height + 1 + (how.width + 1) * len(how.rights)
             return sides * how.depth * BYTES[self.dtype]
         if isinstance(how, Together) and not self.by_shuffles:
+            count = self.threads // 32 if how.along == "over" else self.threads
             size = 16 if self.reduce in ("argmax", "argmin") else BYTES[self.dtype]
-            return self.threads * size
+            return count * size
         return 0
 
     @property

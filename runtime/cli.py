@@ -38,6 +38,7 @@ COMMANDS = {
     "debug":   ("debug",   "debug",        "Show where a value stopped being finite."),
     "profile": ("profile", "profile",      "Show where the time of a step goes, line by line."),
     "verify":  ("verify",  "verify",       "Compare code and gradients with what defines them."),
+    "doctor":  ("doctor",  "doctor",       "Say whether a GPU can be used, or what is missing."),
     "explain": ("check",   "explain",      "Explain the code of a message."),
 }  # fmt: skip
 

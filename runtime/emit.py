@@ -20,7 +20,7 @@ from ..compiler.plan_text import plan_text
 from ..compiler.printer import system_text
 from ..compiler.program import forward
 from ..compiler.training import Setup, training_step
-from ..dsl.diagnostics import Report
+from ..dsl.diagnostics import Report, fail
 from ..dsl.formatter import format as formatted
 from .device.jit import Machine
 from .project import Project
@@ -28,8 +28,10 @@ from .project import Project
 # stage → the ending of its files
 ENDINGS = {
     "ast": "nn", "equations": "nn", "gradients": "nn", "kernels": "txt", "loops": "txt",
-    "llvm": "ll", "asm": "s",
+    "llvm": "ll", "asm": "s", "cuda": "cu", "ptx": "ptx",
 }  # fmt: skip
+
+PTX_FOR = "sm_80"  # the oldest GPU for which assembly is printed
 
 
 class Stages:
@@ -75,6 +77,22 @@ class Stages:
     @property
     def asm(self) -> str:
         return Machine(self.llvm).assembly()
+
+    @cached_property
+    def cuda(self) -> str:
+        from ..compiler.codegen.cuda.module import CPU_PASSES, module  # only what a GPU needs
+
+        return module(plan(self.system, without=CPU_PASSES)).source
+
+    @property
+    def ptx(self) -> str:
+        """UserError E0713 without NVRTC."""
+        from .device.gpu.nvrtc import INSTALL, NoNvrtc, nvrtc
+
+        try:
+            return nvrtc().ptx(self.cuda, PTX_FOR)
+        except NoNvrtc as error:
+            raise fail("E0713", str(error), help=INSTALL) from None
 
     @cached_property
     def system(self) -> System:

@@ -119,6 +119,13 @@ RUN_ERRORS: list[RunError] = [
         "`nnc train --resume RUN` after the disk lost a part of the last checkpoint.",
     ),
     RunError(
+        "E0713",
+        "the GPU cannot be used",
+        "The device `cuda` needs an NVIDIA GPU with its driver, CuPy for the driver's CUDA, and "
+        "NVRTC. `nnc doctor` lists what is there and says how to install what is not.",
+        "`--device cuda` on a computer without a GPU; CuPy for CUDA 13 with a driver for 12.",
+    ),
+    RunError(
         "E0801",
         "the machine code is wrong",
         "`nnc verify` ran the machine code of an equation, and it gave another result than the "

@@ -30,6 +30,14 @@ class Program(Protocol):
 Device = Callable[[System], Program]
 
 
+def _cuda() -> Device:
+    """UserError E0713, at once, if there is no GPU to run on."""
+    from .gpu.cuda import CudaProgram, ready  # what needs a GPU is imported for it alone
+
+    ready()
+    return CudaProgram
+
+
 def _shim(system: System) -> Program:
     from .gpu.shim import ShimProgram  # the GPU's part of the compiler, and g++
 
@@ -40,5 +48,6 @@ def _shim(system: System) -> Program:
 DEVICES: dict[str, Callable[[int], Device]] = {
     "cpu":       lambda threads: lambda system: CpuProgram(system, threads),
     "reference": lambda threads: ReferenceProgram,
+    "cuda":      lambda threads: _cuda(),
     "cuda-shim": lambda threads: _shim,
 }  # fmt: skip

@@ -132,14 +132,16 @@ def _together(w: Writer, grid: Grid, how: Together) -> None:
         with w.block(head):
             w.unflatten("p", grid.over, kind)
             _take(w, grid)
-    stride = 1 if how.along == "over" else per_block
-    if not grid.by_shuffles:
-        w.line(f"SHARED({_accumulator(grid)}, shared, 0, {grid.threads});")
+    if grid.shared_bytes:
+        count = grid.threads // 32 if how.along == "over" else grid.threads
+        w.line(f"SHARED({_accumulator(grid)}, shared, 0, {count});")
     for n, _ in enumerate(grid.bodies):
         if grid.by_shuffles:
             w.line(f"sum{n} = nn::across_warp(sum{n});")
+        elif how.along == "over":
+            w.line(f"sum{n} = nn::across_warps<{how.lanes}, {grid.threads}>(sum{n}, shared);")
         else:
-            shape = f"{how.lanes}, {stride}, {grid.threads}"
+            shape = f"{how.lanes}, {per_block}, {grid.threads}"
             w.line(f"sum{n} = nn::across_block<{shape}>(sum{n}, shared);")
     with w.block(f"if (lane == 0 && element < {grid.elements})"):
         w.unflatten("element", grid.outputs, kind)

@@ -177,6 +177,18 @@ template <class A> DEVICE A across_warp(A mine) {
   return mine;
 }
 
+// The `lanes` neighbouring threads joined, warp by warp; the result is in every one of them.
+template <int lanes, int threads, class A> DEVICE A across_warps(A mine, A* shared) {
+  const int warps = lanes / 32, warp = THREAD / 32, first = warp / warps * warps;
+  mine = across_warp(mine);
+  if (THREAD % 32 == 0) AT(shared, warp, threads / 32) = mine;
+  BARRIER();
+  mine = AT(shared, first, threads / 32);
+  for (int other = 1; other < warps; ++other) mine.join(AT(shared, first + other, threads / 32));
+  BARRIER();
+  return mine;
+}
+
 // The `lanes` threads that are `stride` apart joined in a tree; the result is in the first of them.
 template <int lanes, int stride, int threads, class A> DEVICE A across_block(A mine, A* shared) {
   const int thread = THREAD, lane = thread / stride % lanes;

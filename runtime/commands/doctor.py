@@ -1,0 +1,16 @@
+"""`nnc doctor`: whether a GPU can be used, and what is missing.
+
+In: nothing. Out: text; exit code 0 also without a GPU. The looking is in `device/gpu/found.py`.
+"""
+
+from __future__ import annotations
+
+import click
+
+from ..device.gpu.found import lines, look
+
+
+@click.command()
+def doctor() -> None:
+    """Say which CuPy, driver and NVRTC are there, and how to install what is missing."""
+    click.echo("\n".join(lines(look())))

@@ -1,0 +1,171 @@
+"""What of a GPU is on this computer, and what is missing.
+
+In: nothing. Out: a `Found` with versions and, if the device `cuda` cannot run, what is wrong and
+the command that mends it. `nnc doctor` prints it; the device refuses by it. CuPy is imported here
+and in `cuda.py` alone, when the device is asked for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module, metadata
+from importlib.util import find_spec
+from typing import Any
+
+from .nvrtc import NoNvrtc, nvrtc
+
+LATEST = 13  # the newest CUDA for which CuPy is packaged
+
+
+@dataclass(frozen=True)
+class Found:
+    """Versions as text, empty if absent; `problem` and `remedy` are empty if all is well."""
+
+    packages: tuple[str, ...] = ()  # of CuPy
+    cupy: str = ""
+    driver: str = ""  # the CUDA that the driver can run
+    runtime: str = ""  # the CUDA that CuPy is made for
+    device: str = ""
+    architecture: str = ""
+    nvrtc: str = ""
+    problem: str = ""
+    remedy: str = ""
+
+
+def look() -> Found:
+    """Everything that can be found out, up to the first problem."""
+    driver = driver_version()
+    facts: dict[str, Any] = {"packages": cupy_packages(), "driver": _text(driver)}
+    facts["nvrtc"], no_nvrtc = _nvrtc()
+    try:
+        cupy = _cupy(driver, facts)
+        _device(cupy, facts)
+    except _Problem as problem:
+        return Found(**facts, problem=problem.what, remedy=problem.remedy)
+    if no_nvrtc:
+        return Found(**facts, problem=no_nvrtc, remedy=nvrtc_install(driver))
+    newest = int(str(facts["nvrtc"]).split(".")[0])
+    if newest > driver // 1000:
+        what = f"NVRTC is of CUDA {facts['nvrtc']}, and the driver runs CUDA {facts['driver']}"
+        return Found(**facts, problem=what, remedy=nvrtc_install(driver))
+    return Found(**facts)
+
+
+def cupy_install(driver: int) -> str:
+    """The command for the CuPy that fits the driver (0 if there is none)."""
+    return f"pip install cupy-cuda{_major(driver)}x {nvrtc_install(driver).split()[-1]}"
+
+
+def nvrtc_install(driver: int) -> str:
+    """From CUDA 13 on the packages have no suffix."""
+    return "pip install nvidia-cuda-nvrtc-cu12" if _major(driver) == 12 else (
+        f'pip install "nvidia-cuda-nvrtc=={_major(driver)}.*"'
+    )
+
+
+def _major(driver: int) -> int:
+    return min(max(driver // 1000, 12), LATEST) if driver else 12
+
+
+def driver_version() -> int:
+    """The newest CUDA that the driver can run, as 12090 for 12.9; 0 without a driver."""
+    for name in ("libcuda.so.1", "nvcuda.dll"):
+        try:
+            library = ctypes.CDLL(name)
+        except OSError:
+            continue
+        version = ctypes.c_int()
+        if library.cuDriverGetVersion(ctypes.byref(version)) == 0:
+            return version.value
+    return 0
+
+
+def cupy_packages() -> tuple[str, ...]:
+    """The installed packages that bring CuPy: more than one of them hide each other's parts."""
+    names = {(d.metadata["Name"] or "").lower() for d in metadata.distributions()}
+    return tuple(sorted(n for n in names if n == "cupy" or n.startswith("cupy-cuda")))
+
+
+# --- problems -------------------------------------------------------------------------------------
+
+
+class _Problem(Exception):
+    def __init__(self, what: str, remedy: str):
+        self.what, self.remedy = what, remedy
+
+
+def _cupy(driver: int, facts: dict[str, Any]) -> Any:
+    packages = facts["packages"]
+    if len(packages) > 1:
+        what = f"{' and '.join(packages)} are both installed and hide each other's parts"
+        raise _Problem(what, f"pip uninstall -y {' '.join(packages)} && {cupy_install(driver)}")
+    if find_spec("cupy") is None:
+        raise _Problem("CuPy, through which nnc speaks to the GPU, is not installed",
+                       cupy_install(driver))  # fmt: skip
+    try:
+        cupy = import_module("cupy")
+    except Exception as error:  # a broken installation raises whatever it likes
+        first = str(error).strip().splitlines()
+        raise _Problem(f"CuPy is installed and cannot be loaded: {first[0] if first else error!r}",
+                       f"pip uninstall -y {' '.join(packages) or 'cupy'} && "
+                       f"{cupy_install(driver)}") from None  # fmt: skip
+    facts["cupy"] = cupy.__version__
+    return cupy
+
+
+def _device(cupy: Any, facts: dict[str, Any]) -> None:
+    runtime = cupy.cuda.runtime
+    made_for, driver = runtime.runtimeGetVersion(), runtime.driverGetVersion()
+    facts["runtime"], facts["driver"] = _text(made_for), _text(driver)
+    if not driver:
+        raise _Problem("no NVIDIA driver is installed, or it sees no GPU",
+                       "install it from nvidia.com; `nvidia-smi` then lists the GPU")  # fmt: skip
+    if made_for // 1000 > driver // 1000:
+        packages = " ".join(facts["packages"]) or "cupy"
+        raise _Problem(f"CuPy is made for CUDA {_text(made_for)}, and the driver runs CUDA "
+                       f"{_text(driver)}",
+                       f"pip uninstall -y {packages} && {cupy_install(driver)}")  # fmt: skip
+    try:
+        count = runtime.getDeviceCount()
+    except runtime.CUDARuntimeError as error:
+        raise _Problem(f"the driver does not answer: {error}", "nvidia-smi") from None
+    if count == 0:
+        raise _Problem("the driver finds no GPU", "nvidia-smi")
+    properties = runtime.getDeviceProperties(0)
+    name = properties["name"]
+    facts["device"] = name.decode() if isinstance(name, bytes) else str(name)
+    facts["architecture"] = f"sm_{properties['major']}{properties['minor']}"
+
+
+def _nvrtc() -> tuple[str, str]:
+    """The version, and the problem if there is none."""
+    try:
+        return ".".join(map(str, nvrtc().version)), ""
+    except NoNvrtc as error:
+        return "", str(error).split(": pip install")[0]
+
+
+def _text(version: int) -> str:
+    return f"{version // 1000}.{version % 1000 // 10}" if version else ""
+
+
+# --- for `nnc doctor` -----------------------------------------------------------------------------
+
+
+def lines(found: Found) -> Iterator[str]:
+    """What was found, and what to do about what is missing."""
+    rows = (
+        ("CuPy", " ".join(filter(None, (found.cupy, f"({', '.join(found.packages)})"
+                                        if found.packages else "")))),
+        ("CUDA of CuPy", found.runtime), ("CUDA of the driver", found.driver),
+        ("NVRTC", found.nvrtc), ("GPU", found.device), ("architecture", found.architecture),
+    )  # fmt: skip
+    for name, text in rows:
+        yield f"{name:19} {text or '-'}"
+    if found.problem:
+        yield f"\n--device cuda cannot run: {found.problem}"
+        yield f"    {found.remedy}"
+    else:
+        yield "\n--device cuda is ready"

@@ -1,0 +1,98 @@
+"""Whole training steps through the CUDA source: beside the CPU's machine code, and by NVRTC."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nnc.compiler.codegen.cuda.module import CPU_PASSES, module
+from nnc.compiler.pipeline import plan
+from nnc.runtime.device.cpu import CpuProgram
+from nnc.runtime.device.gpu.nvrtc import NoNvrtc, nvrtc
+from nnc.runtime.device.gpu.shim import ShimProgram, available
+
+from .shimmed import SMALL
+from .whole_steps import EXAMPLES, MODELS, example_step, model_step, run_steps
+
+needs_gpp = pytest.mark.skipif(not available(), reason="needs g++")
+
+
+def _nvrtc():
+    try:
+        return nvrtc()
+    except NoNvrtc as error:
+        pytest.skip(str(error))
+
+
+def agree(found: np.ndarray, expected: np.ndarray, name: str) -> None:
+    """Equal to a part in 10^5 of the largest, or to the rounding of sums of order 1: what is only
+    rounding (a bias before a normalisation has no gradient) agrees no better."""
+    allowed = max(1e-5 * float(np.abs(expected).max(initial=0)), 2.0**-23)
+    assert np.abs(found - expected).max(initial=0) <= allowed, name
+
+
+@needs_gpp
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("target", [None, SMALL], ids=["H100", "small"])
+def test_twenty_steps_give_the_weights_of_the_cpu(name: str, target):
+    system, start = model_step(name)
+    here, there = CpuProgram(system), ShimProgram(system, (0,), target)
+    losses = [run_steps(p, system, start, 20) for p in (here, there)]
+    assert losses[0][-1] != losses[0][0]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+    for tensor in (*system.of_kind("param"), *system.of_kind("state")):
+        agree(there.arrays[tensor.name], here.arrays[tensor.name], tensor.name)
+
+
+@needs_gpp
+@pytest.mark.slow
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_every_example_takes_the_steps_of_the_cpu(path):
+    system, start = example_step(path)
+    here, there = CpuProgram(system), ShimProgram(system, (0, 1))
+    losses = [run_steps(p, system, start, 2) for p in (here, there)]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=2e-5)
+    for tensor in system.of_kind("param"):
+        agree(there.arrays[tensor.name], here.arrays[tensor.name], tensor.name)
+
+
+# --- NVRTC: every kernel of every example ---------------------------------------------------------
+
+REGISTERS = 128  # of a thread: two blocks of 256 threads still fit a processor
+
+
+def check_usage(source: str, names: set[str], architecture: str) -> None:
+    usage = _nvrtc().cubin(source, architecture).usage
+    assert set(usage) == names
+    for name, used in usage.items():
+        assert used.spilled == 0 and used.stack == 0, (name, used)
+        assert used.registers <= REGISTERS, (name, used)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_kernels_compile_without_spills(name: str):
+    made = module(plan(model_step(name)[0], without=CPU_PASSES))
+    check_usage(made.source, set(made.grids), "sm_80")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90a"])
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_kernels_of_examples_compile_without_spills(path, architecture: str):
+    """At the size of the example itself."""
+    made = module(plan(example_step(path, 64)[0], without=CPU_PASSES))
+    check_usage(made.source, set(made.grids), architecture)
+
+
+def test_the_gates_see_spills_and_mistakes():
+    """A kernel with an array too large for registers, and one that is not C++."""
+    library = _nvrtc()
+    spilling = """extern "C" __global__ void bad(float* x, int n) {
+  float a[64]; for (int i = 0; i < 64; ++i) a[i] = x[i * n];
+  for (int i = 0; i < n; ++i) a[(int)x[i] & 63] += a[i & 63];
+  x[0] = a[n & 63]; }"""
+    assert library.cubin(spilling, "sm_80").usage["bad"].stack > 0
+    from nnc.runtime.device.gpu.nvrtc import Rejected
+
+    with pytest.raises(Rejected, match=r"nnc\.cu"):
+        library.cubin("__global__ void k( {", "sm_80")

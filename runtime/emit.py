@@ -86,13 +86,13 @@ class Stages:
 
     @property
     def ptx(self) -> str:
-        """UserError E0713 without NVRTC."""
+        """UserError E0720 without NVRTC."""
         from .device.gpu.nvrtc import INSTALL, NoNvrtc, nvrtc
 
         try:
             return nvrtc().ptx(self.cuda, PTX_FOR)
         except NoNvrtc as error:
-            raise fail("E0713", str(error), help=INSTALL) from None
+            raise fail("E0720", str(error), help=INSTALL) from None
 
     @cached_property
     def system(self) -> System:

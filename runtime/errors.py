@@ -119,7 +119,7 @@ RUN_ERRORS: list[RunError] = [
         "`nnc train --resume RUN` after the disk lost a part of the last checkpoint.",
     ),
     RunError(
-        "E0713",
+        "E0720",
         "the GPU cannot be used",
         "The device `cuda` needs an NVIDIA GPU with its driver, CuPy for the driver's CUDA, and "
         "NVRTC. `nnc doctor` lists what is there and says how to install what is not.",

@@ -31,7 +31,7 @@ Device = Callable[[System], Program]
 
 
 def _cuda() -> Device:
-    """UserError E0713, at once, if there is no GPU to run on."""
+    """UserError E0720, at once, if there is no GPU to run on."""
     from .gpu.cuda import CudaProgram, ready  # what needs a GPU is imported for it alone
 
     ready()

@@ -31,7 +31,7 @@ def problem() -> tuple[str, str]:
     with pytest.raises(UserError) as caught:
         DEVICES["cuda"](1)
     (diagnostic,) = caught.value.diagnostics
-    assert diagnostic.code == "E0713"
+    assert diagnostic.code == "E0720"
     return diagnostic.message, str(diagnostic.help)
 
 
@@ -97,7 +97,7 @@ def test_doctor(monkeypatch, capsys):
 def test_the_command_line_says_it_before_anything_else(tmp_path, capsys, monkeypatch):
     fake_cupy.install(monkeypatch, driver=0)
     assert run(["train", str(write(tmp_path)), "--device", "cuda"]) == 1
-    assert "E0713" in capsys.readouterr().err
+    assert "E0720" in capsys.readouterr().err
 
 
 def test_nothing_of_a_gpu_is_imported_on_the_cpu():

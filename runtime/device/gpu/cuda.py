@@ -134,10 +134,10 @@ class CudaProgram:
 
 
 def ready() -> Found:
-    """What was found, if a GPU can be used. UserError E0713 otherwise."""
+    """What was found, if a GPU can be used. UserError E0720 otherwise."""
     found = look()
     if found.problem:
-        raise fail("E0713", f"the device `cuda` cannot run: {found.problem}", help=found.remedy)
+        raise fail("E0720", f"the device `cuda` cannot run: {found.problem}", help=found.remedy)
     return found
 
 

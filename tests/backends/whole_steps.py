@@ -20,8 +20,8 @@ from nnc.runtime.settings import Assignment
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.nn"))
 
 # sizes at which a step is right or wrong just as at full size, in less time
-SMALLER = (("LSTM(256)", "LSTM(24)"), ("RNN(256)", "RNN(24)"), ("GRU(96)", "GRU(16)"),
-           ("LSTM(64", "LSTM(16"), ("Conv1D(96", "Conv1D(32"), ("repeat 4", "repeat 1"))  # fmt: skip
+SMALLER = {"LSTM(256)": "LSTM(24)", "RNN(256)": "RNN(24)", "GRU(96)": "GRU(16)",
+           "LSTM(64": "LSTM(16", "Conv1D(96": "Conv1D(32", "repeat 4": "repeat 1"}  # fmt: skip
 
 TRAIN = """
 train M {
@@ -66,10 +66,10 @@ def model_step(name: str) -> tuple[System, dict[str, np.ndarray]]:
 
 
 def example_step(path: Path, batch: int | None = None) -> tuple[System, dict[str, np.ndarray]]:
-    """The example's training step, small if no batch is given, under plain gradient descent, which does not blow up rounding as
-    optimizers do that divide by the size of a gradient. Skips where the data is missing."""
+    """The example's training step, small if no batch is given, under plain gradient descent:
+    optimizers that divide by the size of a gradient blow up rounding. Skips without its data."""
     text = re.sub(r"optimizer\s*=.*", "optimizer = sgd(lr = 0.01)", path.read_text())
-    for large, small in () if batch else SMALLER:
+    for large, small in () if batch else SMALLER.items():
         text = text.replace(large, small)
     batch = batch or 2
     return _step(text, path.parent, [Assignment("batch", str(batch))])

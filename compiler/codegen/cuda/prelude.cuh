@@ -12,7 +12,8 @@ typedef double f64;
 #ifdef NNC_SHIM
 #include "shim.h"
 #else
-#define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
+// one block at least on a processor: the compiler need not spill to make room for more
+#define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads, 1)
 #define DEVICE __device__ __forceinline__
 #define AT(array, place, count) (array)[place]
 #define BARRIER() __syncthreads()

@@ -22,7 +22,7 @@ from .values import (
 )
 
 MAX_REPEAT = 10_000
-MAX_STATEMENTS = 100_000
+MAX_STATEMENTS = 20_000
 
 
 class Definitions(Equations, Repetition):

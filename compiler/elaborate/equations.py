@@ -73,7 +73,9 @@ class Equations(Recurrences):
             scope.target = before
         if is_static(value) and name not in declared and not target.primed:
             return value
-        array = lift(value, self.float_type)  # type: ignore[arg-type]
+        if isinstance(value, str):
+            raise self.no_number(value, node.value)
+        array = lift(value, self.float_type)
         type = declared.get(name)
         if type is not None and type.dtype is not None:
             array = self.as_declared(array, self.float_for(type.dtype), node.value.span)

@@ -6,6 +6,7 @@ In: the command line. Out: diagnostics on stderr, text on stdout, files laid out
 from __future__ import annotations
 
 import difflib
+import textwrap
 from pathlib import Path
 
 import click
@@ -118,7 +119,7 @@ def explain(code) -> None:
 def _explained(
     code: str, title: str, explanation: str, examples: tuple[tuple[str, str], ...]
 ) -> None:
-    click.echo(f"{code}: {title}\n\n{explanation}")
+    click.echo(f"{code}: {title}\n\n{textwrap.fill(explanation, 80, break_on_hyphens=False)}")
     for name, text in examples:
         lines = "\n".join(f"    {line}".rstrip() for line in text.splitlines())
         click.echo(f"\n{name}:\n{lines}")

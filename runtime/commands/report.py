@@ -5,6 +5,7 @@ In: diagnostics. Out: text on stderr. `form` is set once by `cli.py`, before any
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Iterable
@@ -27,7 +28,8 @@ def show(diagnostics: Iterable[Diagnostic], form: str = "") -> None:
     if found:
         terminal = sys.stderr.isatty()
         width = shutil.get_terminal_size().columns if terminal else 100
-        text = render_all(found, form, color=terminal, width=width)
+        color = terminal and not os.environ.get("NO_COLOR")  # no-color.org
+        text = render_all(found, form, color=color, width=width)
         print(text, file=sys.stderr, flush=True)
 
 

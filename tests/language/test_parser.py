@@ -119,6 +119,26 @@ def test_all_errors_of_a_file_in_one_run() -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        "layer L(x) -> y: [] {\n    let x' = 3\n}", "layer L(x) -> y: [] {\n    state s' = 0\n}",
+        "layer L(x) -> y: [] {\n    param w, v': [3] = 0\n}", "train M' {\n}",
+        "train M {\n    loss' = 1\n}", "train M {\n    metric m' = 1\n}",
+        "train M {\n    input x': f32[B]\n}",
+    ],
+)  # fmt: skip
+def test_what_is_declared_has_no_prime(text: str) -> None:
+    (found,) = mistakes(text)
+    assert found.code == "E0101" and found.span and found.span.text.endswith("'")
+    assert "without a prime" in found.help
+
+
+def test_every_declaration_after_a_mistake_is_read() -> None:
+    text = "fn a(x) = x..y\nfn b(x) = x |\nmodel M(x) {\n}\ntrain M {\n    loss: 1\n}\nfn c(x = 1"
+    assert [d.span.line for d in mistakes(text) if d.span] == [1, 2, 3, 6, 8]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         "", "{", "}", '"', '"""', "fn", "fn f(", "model", "'", "\t", "\x00", "\u2003", 
         "fn f(x) = \ufeff",
         "(" * 5000, "fn f(x) = " + "(" * 5000 + "x" + ")" * 5000, "fn f(x) = " + "-" * 5000 + "x",

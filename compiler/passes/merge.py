@@ -8,7 +8,7 @@ nothing about loops.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 
 from ..affine import Affine
@@ -73,12 +73,25 @@ def _results(
 def merged(kernel: Kernel, plan: Plan) -> Form:
     """Neighbouring indices made one as long as every read and store steps through both as through
     one: a map over a whole array becomes one loop, the window row of a convolution another."""
-    form = _form(kernel, plan)
+    form = _far_first(_form(kernel, plan), kernel, plan)
     while True:
         pair = _mergeable(form, kernel, plan)
         if pair is None:
             return form
         form = _merge(form, *pair)
+
+
+def _far_first(form: Form, kernel: Kernel, plan: Plan) -> Form:
+    """A sum over its indices in the order of their strides, so that its innermost steps are near
+    each other in memory."""
+    if kernel.anchor.reduce != "sum" or form.at is not None or len(form.over) < 2:
+        return form
+    offsets = [a.offset for a in accesses(form, plan).values()]
+
+    def stride(index: Index) -> int:
+        return max(abs(offset.coefficients.get(Idx(index.name), 0)) for offset in offsets)
+
+    return replace(form, over=tuple(sorted(form.over, key=stride, reverse=True)))
 
 
 def _mergeable(form: Form, kernel: Kernel, plan: Plan) -> tuple[Index, Index] | None:

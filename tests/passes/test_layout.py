@@ -8,6 +8,8 @@ from support import gradients, system, values
 from nnc.compiler.evaluate import evaluate
 from nnc.compiler.passes.commute import commute
 from nnc.compiler.passes.layout import time_first, turn_weights
+from nnc.compiler.passes.merge import merged
+from nnc.compiler.pipeline import plan
 from nnc.compiler.verify import verify
 
 RECURRENT = """model M(x: f32[3, 5, 2], W: f32[2, 4], U: f32[4, 4]) -> loss: f32[] {
@@ -81,3 +83,16 @@ def test_short_products_read_one_turned_copy() -> None:
 def test_a_copy_that_few_would_read_is_not_made() -> None:
     before = system(SHORT.replace("40", "1"))
     assert turn_weights(before) is before
+
+
+def test_a_sum_steps_through_memory_from_far_to_near() -> None:
+    """A recurrence lies time first, so the batch is summed over inside the time, as one index where
+    nothing stands between; in the order in which a maximum's place is counted nothing changes."""
+    text = """model M(x: f32[3, 5, 2], W: f32[2, 4]) -> y: f32[2, 4], z: f32[2], at: i32[2] {
+        y[i, j] = sum(b, t) x[b, t, i]*x[b, t, i]*W[i, j]
+        z[i] = sum(t, b) x[b, t, i]
+        at[i] = argmax(t, b) x[b, t, i]
+    }"""
+    made = plan(system(text))
+    over = {k.name: [i.name for i in merged(k, made).over] for k in made.kernels}
+    assert over["z"] == ["b_t"] and over["at"] == ["t", "b"]

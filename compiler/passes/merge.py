@@ -89,7 +89,8 @@ def _far_first(form: Form, kernel: Kernel, plan: Plan) -> Form:
     offsets = [a.offset for a in accesses(form, plan).values()]
 
     def stride(index: Index) -> int:
-        return max(abs(offset.coefficients.get(Idx(index.name), 0)) for offset in offsets)
+        strides = (offset.coefficients.get(Idx(index.name), 0) for offset in offsets)
+        return max(map(abs, strides), default=0)
 
     return replace(form, over=tuple(sorted(form.over, key=stride, reverse=True)))
 

@@ -9,16 +9,19 @@ less than any mistake.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import prod
 
 import numpy as np
 
-from .evaluate import Arrays, evaluate, factors
-from .ir import Equation, System, index_names
+from .evaluate import evaluate
+from .ir import System, is_float
+from .magnitude import magnitude
 from .printer import system_text
+from .scalar import call
 from .verify import InternalError, verify
 
-TOLERANCE = 1e-6  # of a tensor's largest number: sums in another order differ by 1e-12 or so
+TOLERANCE = 1e-6  # of the numbers at work: sums in another order differ by 1e-12 of them or so
 EVALUABLE = 2 * 10**8  # points of all equations together that the evaluator goes through gladly
 
 
@@ -27,7 +30,7 @@ class PassCheck:
 
     def __init__(self, system: System, values: Mapping[str, np.ndarray] | None):
         self.before, self.values = system, values
-        self.expected = None if values is None else self._roots(system, values)
+        self.expected = {} if values is None else _with_sizes(system, values)
 
     def __call__(self, system: System, name: str) -> None:
         """`system` is what the pass `name` made of the one before."""
@@ -41,12 +44,13 @@ class PassCheck:
         self.before = system
 
     def _compare(self, system: System, name: str) -> None:
-        if self.expected is None or self.values is None:
+        if self.values is None:
             return
-        for root, found in self._roots(system, self.values).items():
-            place = difference(found, self.expected[root])
+        arrays = evaluate(system, self.values, wide=True)
+        for root, (expected, size) in self.expected.items():
+            place = difference(arrays[root], expected, size)
             if place is not None:
-                was, now = self.expected[root][place], found[place]
+                was, now = expected[place], arrays[root][place]
                 where = f"{root}{list(place)}" if place else root
                 rule = f"a pass keeps every value, and `{where}` was {was} and is {now}"
                 error = InternalError(name, rule, root)
@@ -54,17 +58,39 @@ class PassCheck:
                 error.span = None if equation is None else equation.span
                 raise error
 
-    @staticmethod
-    def _roots(system: System, values: Mapping[str, np.ndarray]) -> Arrays:
-        arrays = evaluate(system, values, wide=True)
-        return {name: arrays[name] for name in system.roots}
+
+def _with_sizes(
+    system: System, values: Mapping[str, np.ndarray]
+) -> dict[str, tuple[np.ndarray, float]]:
+    """Every root, and the largest of the numbers that its equation works with: what is left after
+    cancelling says little of how well it is known."""
+    tensors, equations = dict(system.tensors), list(system.equations)
+    for root in dict.fromkeys(system.roots):
+        eq = system.definition.get(root)
+        if eq is None or not is_float(eq.body.dtype) or eq.reduce in ("argmax", "argmin"):
+            continue
+        body = magnitude(eq.body, lambda read, other: call("abs", read))
+        reduce = "max" if eq.reduce == "min" else eq.reduce
+        name = f"{root}%"
+        equations.append(replace(eq, target=name, body=body, reduce=reduce))
+        tensors[name] = replace(tensors[root], name=name)
+    arrays = evaluate(system.replace(tensors=tensors, equations=tuple(equations)), values, True)
+    return {root: (arrays[root], _largest(arrays.get(f"{root}%", arrays[root]), arrays[root]))
+            for root in system.roots}  # fmt: skip
 
 
-def difference(found: np.ndarray, expected: np.ndarray) -> tuple[int, ...] | None:
-    """The first index at which two arrays differ by more than rounding; None if there is none."""
+def _largest(*arrays: np.ndarray) -> float:
+    finite = [np.abs(a[np.isfinite(a)]).max(initial=0) for a in arrays if a.dtype.kind == "f"]
+    return float(max(finite, default=0.0))
+
+
+def difference(
+    found: np.ndarray, expected: np.ndarray, size: float
+) -> tuple[int, ...] | None:
+    """The first index at which two arrays differ by more than rounding does to numbers of that
+    size; None if there is none."""
     with np.errstate(all="ignore"):
-        largest = np.abs(expected[np.isfinite(expected)]).max(initial=0)
-        near = np.abs(found - expected) <= TOLERANCE * largest
+        near = np.abs(found - expected) <= TOLERANCE * size
     same = near | (found == expected) | (np.isnan(found) & np.isnan(expected))
     wrong = np.argwhere(~same)
     return tuple(int(n) for n in wrong[0]) if len(wrong) else None
@@ -73,14 +99,3 @@ def difference(found: np.ndarray, expected: np.ndarray) -> tuple[int, ...] | Non
 def points(system: System) -> int:
     """How many points the evaluator goes through."""
     return sum(prod(i.size for i in eq.domain) for eq in system.equations)
-
-
-def widest(system: System) -> int:
-    """The largest array that the evaluator makes, in elements."""
-    return max((_widest(eq) for eq in system.equations), default=0)
-
-
-def _widest(eq: Equation) -> int:
-    parts = factors(eq.body) if eq.reduce == "sum" else [eq.body]
-    sizes = eq.sizes
-    return max(prod(sizes[n] for n in index_names(part)) for part in parts)

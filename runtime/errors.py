@@ -147,4 +147,11 @@ RUN_ERRORS: list[RunError] = [
         "they did before. This is a mistake of nnc's, not of the file.",
         "A pass that drops a term of a sum.",
     ),
+    RunError(
+        "E0804",
+        "a loss that cannot be verified",
+        "On the random numbers that `nnc verify` draws the loss is not finite, and so it has no "
+        "gradients to compare. The file need not be wrong.",
+        "`loss = mean(log(x - 5))`, for x from 0 to 1.",
+    ),
 ]

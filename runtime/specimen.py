@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..compiler.evaluate import Arrays
+from ..compiler.evaluate import Arrays, evaluate
 from ..compiler.initialise import initial_system, initial_values
 from ..compiler.ir import Equation, Expr, Idx, Index, Read, System, Tensor, is_float
 from ..compiler.passes.differentiate import differentiate
@@ -22,11 +22,12 @@ from ..compiler.program import ModelWork
 from ..compiler.scalar import NUMPY, call
 from ..compiler.training import Setup, step_with_gradients
 from .bench import draw
-from .feeding import fields_of
+from .feeding import class_limits, fields_of
 from .project import Project
 
 STEP = 3  # the number of the step: the first is special to optimizers
 AWAY = 0.02  # how far params and states are from where they start
+LENGTHS = (3, 2, 1)  # the largest length, tried in turn: a label may be longer than what says it
 COST = "sum_of_results"
 
 
@@ -48,7 +49,8 @@ def specimen(project: Project, setup: Setup | None, seed: int) -> Specimen:
         return model_specimen(project, seed)
     system, drawn, names = step_with_gradients(setup)
     wrt = tuple(t.name for t in system.of_kind("param"))
-    return Specimen(system, _values(system, drawn, seed), system.outputs[0], wrt, names)
+    loss = system.outputs[0]
+    return Specimen(system, _values(system, drawn, seed, loss), loss, wrt, names)
 
 
 def model_specimen(project: Project, seed: int) -> Specimen:
@@ -63,10 +65,10 @@ def model_specimen(project: Project, seed: int) -> Specimen:
     wrt = tuple(t.name for t in system.tensors.values()
                 if t.kind in ("input", "param") and is_float(t.dtype))  # fmt: skip
     if COST not in system.outputs:
-        return Specimen(system, _values(system, drawn, seed), None, (), {})
+        return Specimen(system, _values(system, drawn, seed, None), None, (), {})
     system, names = differentiate(system, COST, wrt)
     system = simplify(system.replace(outputs=(*system.outputs, *names.values())))
-    return Specimen(system, _values(system, drawn, seed), COST, wrt, names)
+    return Specimen(system, _values(system, drawn, seed, COST), COST, wrt, names)
 
 
 def with_cost(system: System) -> System:
@@ -97,7 +99,7 @@ def with_cost(system: System) -> System:
                           outputs=(*system.outputs, COST))  # fmt: skip
 
 
-def _values(system: System, drawn: System, seed: int) -> Arrays:
+def _values(system: System, drawn: System, seed: int, loss: str | None) -> Arrays:
     rng = np.random.default_rng([seed, 7])
     values = {name: array.copy() for name, array in initial_values(system, drawn, seed).items()}
     for tensor in system.tensors.values():
@@ -107,7 +109,14 @@ def _values(system: System, drawn: System, seed: int) -> Arrays:
         away = rng.normal if tensor.kind == "param" else rng.uniform
         values[tensor.name] = (values[tensor.name] + AWAY * away(size=tensor.shape)).astype(
             NUMPY[tensor.dtype])  # fmt: skip
-    return values | _inputs(system, rng, seed)
+    given: Arrays = {}
+    for most in LENGTHS:
+        given = values | _inputs(system, rng, seed, most)
+        if loss is None or not _counts(system):
+            break
+        if np.isfinite(evaluate(system, given, wide=True)[loss]):
+            break
+    return given
 
 
 def any_values(system: System, seed: int = 0) -> Arrays:
@@ -121,9 +130,20 @@ def any_values(system: System, seed: int = 0) -> Arrays:
     return values | _inputs(system, rng, seed)
 
 
-def _inputs(system: System, rng: np.random.Generator, seed: int) -> Arrays:
+def _inputs(
+    system: System, rng: np.random.Generator, seed: int, most: int = LENGTHS[0]
+) -> Arrays:
     inputs: Arrays = {t.name: np.zeros(t.shape, NUMPY[t.dtype]) for t in fields_of(system)}
     draw(system, inputs, rng)
+    for name in _counts(system):
+        inputs[name][...] = rng.integers(1, most + 1, inputs[name].shape)
     given = {t.name for t in system.of_kind("input")}
     scalars = {"step": np.array(STEP, np.int32), "seed": np.array(seed, np.int32)}
     return inputs | {n: v for n, v in scalars.items() if n in given}
+
+
+def _counts(system: System) -> list[str]:
+    """The inputs of whole numbers that index nothing: lengths, mostly, which 0 is special to."""
+    classes = class_limits(system)
+    return [t.name for t in fields_of(system)
+            if t.dtype in ("i32", "i64") and t.name not in classes]  # fmt: skip

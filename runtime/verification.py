@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from ..compiler.check_passes import EVALUABLE, PassCheck
 from ..compiler.evaluate import Arrays, evaluate
 from ..compiler.finite_differences import Differences, Slope
@@ -162,7 +164,8 @@ def _check_loss(subject: Specimen, arrays: Arrays, result: Verification) -> None
         return
     expected = float(evaluate(subject.system, subject.values, wide=True)[subject.loss])
     found = float(arrays[subject.loss])
-    if not abs(found - expected) <= LOSS_TOLERANCE * max(abs(expected), 1e-6):
+    near = abs(found - expected) <= LOSS_TOLERANCE * max(abs(expected), 1e-6)
+    if not near and not np.array_equal(found, expected, equal_nan=True):
         span = subject.system.definition[subject.loss].span
         result.report.add("E0801", f"`{subject.loss}` is wrong as a whole", span, help=_OURS,
                           label=f"{_number(found)}, and by the evaluator {_number(expected)}"
@@ -177,6 +180,12 @@ def _check_gradients(subject: Specimen, samples: int, result: Verification) -> N
     if subject.loss is None:
         return
     work = Differences(subject.system, subject.loss, subject.values)
+    if not np.isfinite(work.arrays[subject.loss]):
+        result.report.add(
+            "E0804", f"the loss is {float(work.arrays[subject.loss])} on random numbers",
+            subject.system.definition[subject.loss].span, label="its gradients cannot be compared",
+            help="numbers of another `--seed` may suit it")  # fmt: skip
+        return
     wrong: dict[str, tuple[Slope, list[Equation]]] = {}
     for name, gradient in _backwards(subject, work):
         slope = work.check(name, gradient, samples, result.tolerance)

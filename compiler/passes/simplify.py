@@ -7,6 +7,7 @@ when bodies are built (`scalar.call`); this pass only looks across equations.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
+from dataclasses import replace
 
 from ..ir import (
     Apply,
@@ -21,16 +22,27 @@ from ..ir import (
     rewrite,
     substitute,
 )
+from ..scalar import literal
 
 
 def simplify(system: System) -> System:
     """Constants and copies are read where they come from, equal equations are computed once, and
     equations that no output or update needs are gone."""
+    system = reduce_something(system)
     while True:
         before = system.equations
         system = remove_unused(share_equal(forward_copies(adopt_names(system))))
         if system.equations == before:
             return system
+
+
+def reduce_something(system: System) -> System:
+    """A reduction over no index at all, as `sum(...)` of a number is, is what it reduces."""
+    return system.replace(equations=tuple(
+        eq if eq.over or eq.reduce is None or eq.at is not None
+        else replace(eq, reduce=None,
+                     body=literal(0) if eq.reduce in ("argmax", "argmin") else eq.body)
+        for eq in system.equations))  # fmt: skip
 
 
 # --- copies ------------------------------------------------------------------------------------

@@ -7,12 +7,15 @@ import pytest
 from support import gradients, system, values
 
 from nnc.compiler.evaluate import evaluate
-from nnc.compiler.ir import System, walk
+from nnc.compiler.ir import Equation, Read, System, Tensor, walk
 from nnc.compiler.passes.fuse import fuse
 from nnc.compiler.passes.memory import memory
 from nnc.compiler.passes.reuse import reuse
-from nnc.compiler.pipeline import PASSES
+from nnc.compiler.passes.simplify import simplify
+from nnc.compiler.pipeline import PASSES, plan
+from nnc.compiler.scalar import call
 from nnc.compiler.verify import verify
+from nnc.runtime.device.cpu import CpuProgram
 
 DENSE = "h[b, o] = sum(i) x[b, i]*w[i, o]\ny = max(h + c, 0)\nloss = mean(y*y)"
 PROGRAMS = {
@@ -159,3 +162,18 @@ def test_a_long_function_is_not_computed_again_where_little_stands_around_it(
     given = values(before)
     for name, expected in evaluate(before, given).items():
         np.testing.assert_allclose(evaluate(after, given)[name], expected, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("reduction, expected", [("sum", 3.0), ("max", 3.0), ("argmax", 0)])
+def test_a_reduction_over_nothing_is_its_body(reduction: str, expected: float) -> None:
+    """`sum(...)` of a number: there is no index to sum over."""
+    body = call("mul", Read("x", (), None, "f32"), 1.5)
+    dtype = "i32" if reduction == "argmax" else "f32"
+    tensors = {"x": Tensor("x", (), "f32", "input"), "y": Tensor("y", (), dtype)}
+    one = System("one", tensors, (Equation("y", (), body, reduction),), ("y",))
+    (eq,) = simplify(one).equations
+    assert eq.reduce is None
+    program = CpuProgram(plan(one, verified=True))
+    program.arrays["x"][...] = 2
+    program.run()
+    assert program.arrays["y"] == expected == evaluate(simplify(one), {"x": 2.0})["y"]

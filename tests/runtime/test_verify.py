@@ -167,6 +167,11 @@ def test_wrong_machine_code_is_named(monkeypatch):
     assert found[0].span.line == 1 and "y[" in found[0].label and "evaluator" in found[0].label
 
 
+def test_a_loss_that_is_not_finite():
+    (found,) = verified("model M(x: f32[B, 6]) -> y { y = log(x - 5) }").mistakes
+    assert found.code == "E0804" and "nan on random numbers" in found.message
+
+
 def test_wrong_uses(nnc, tmp_path):
     assert nnc("verify", "none.nn")[0] == 1
     assert nnc("verify")[0] == 2

@@ -14,7 +14,6 @@ from ..compiler.kernels import Kernel, Plan
 from ..compiler.loops import Nest
 from ..compiler.passes.lower import lower
 from ..compiler.passes.simplify import simplify
-from ..compiler.passes.tile import Target
 from ..compiler.pipeline import plan
 from ..compiler.plan_text import plan_text
 from ..compiler.printer import system_text
@@ -22,6 +21,7 @@ from ..compiler.program import forward
 from ..compiler.training import Setup, training_step
 from ..dsl.diagnostics import Report, fail
 from ..dsl.formatter import format as formatted
+from .device.cpu import host_target
 from .device.jit import Machine
 from .project import Project
 
@@ -106,7 +106,8 @@ class Stages:
 
     @cached_property
     def nests(self) -> Mapping[Kernel, Nest]:
-        return {kernel: lower(kernel, self.plan, Target()) for kernel in self.plan.kernels}
+        target = host_target()
+        return {kernel: lower(kernel, self.plan, target) for kernel in self.plan.kernels}
 
 
 def forward_part(step: System) -> System:

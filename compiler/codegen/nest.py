@@ -137,9 +137,11 @@ class _Writer:
     # --- the tile ------------------------------------------------------------------------------
 
     def _copies(self) -> list[Copy]:
-        """The places of all indices at every copy of the tile, rows before vectors."""
+        """The places of all indices at every copy of the tile. Vectors change fastest, so that a
+        row's scalars are done with before the next row's are needed."""
         found = []
-        for combination in product(*(step.copies() for step in self.steps.values())):
+        steps = sorted(self.steps.values(), key=lambda step: step.loop.lanes > 1)
+        for combination in product(*(step.copies() for step in steps)):
             places = dict(self.fixed)
             valid = self.nest.lanes
             for name, place, lanes in combination:

@@ -179,11 +179,25 @@ def _outer(work: Work, target: Target, index: Index) -> Iterator[Tiling]:
         limit = (target.registers - 1) // _registers(work, target) // vectors - 1
         square = not work.reduce and work.into is None
         for rows in _blocks(index, work, lanes) if square else _boxes(rowed, limit, work):
+            if work.reduce and not _fits(work, target, index.name, {index.name: vectors, **rows}):
+                continue
             tile = {index.name: _average(blocks, vectors),
                     **{n: _average(_size(others, n), t) for n, t in rows.items()}}  # fmt: skip
             cost = _cycles(work, target, tile, index.name) / (prod(tile.values()) * lanes * useful)
             cost *= UNEVEN ** _uneven({**rows, "": vectors}, others, blocks)
             yield Tiling("outer", index.name, vectors, rows, lanes, cost)
+
+
+def _fits(work: Work, target: Target, vector: str, tile: Mapping[str, int]) -> bool:
+    """Whether the tile's totals, the vectors that several of its rows read, and an operand that is
+    the same for all lanes, are in registers together."""
+    totals = prod(tile.values()) * _registers(work, target)
+    read = (d for _, d in work.depends if vector in d and any(n not in d for n in tile))
+    return totals + max((_within(tile, d) for d in read), default=0) < target.registers
+
+
+def _within(tile: Mapping[str, int], depends: frozenset[str]) -> int:
+    return prod(size for name, size in tile.items() if name in depends)
 
 
 def _dot(work: Work, target: Target, index: Index) -> Iterator[Tiling]:

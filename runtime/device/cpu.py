@@ -25,6 +25,7 @@ from ...compiler.kernels import Kernel, Plan
 from ...compiler.scalar import NUMPY
 from .. import cache
 from ..memory import require
+from . import host
 from .code import Code, compiled, kept_or_compiled
 from .jit import LEVEL, Machine
 from .pace import Pace
@@ -106,7 +107,8 @@ class CpuProgram:
         from ...compiler.signature import alike
 
         shared = alike(self.plan)
-        nests = {k: lower(k, self.plan, self._target) for k, a in shared.items() if a.model is k}
+        target = self._target or host_target()
+        nests = {k: lower(k, self.plan, target) for k, a in shared.items() if a.model is k}
         return {kernel: nests[a.model] for kernel, a in shared.items()}
 
     @cached_property
@@ -123,6 +125,14 @@ class CpuProgram:
     def loops(self) -> str:
         """The loop nests as text, each once."""
         return "\n\n".join(dict.fromkeys(map(str, self.nests.values())))
+
+
+def host_target() -> Target:
+    """What the choice of tiles must know of this computer."""
+    from ...compiler.passes.tile import Target  # not needed where the code was kept
+
+    lanes, registers = host.vectors()
+    return Target(lanes=lanes, registers=registers)
 
 
 class _Team:

@@ -1,12 +1,14 @@
 """This computer, as far as machine code is concerned, found out without LLVM.
 
 In: nothing. Out: `description`, which differs where machine code may differ, and `flags`, what the
-operating system says that the processor can do.
+operating system says that the processor can do. `NNC_ISA=avx2` takes the processor for one without
+AVX-512, to see what others will see.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import sys
 from functools import cache
@@ -21,7 +23,7 @@ TELLING = ("vendor_id", "cpu family", "model", "model name", "stepping", "flags"
 @cache
 def description() -> str:
     """Operating system and processor with all its abilities."""
-    lines = [sys.platform, platform.machine(), str(sys.maxsize)]
+    lines = [sys.platform, platform.machine(), str(sys.maxsize), str(vectors())]
     if sys.platform == "darwin":
         return "\n".join([*lines, platform.release(), _apple("machdep.cpu.brand_string")])
     found = [f"{name}: {value}" for name, value in _first_core().items() if name in TELLING]
@@ -30,7 +32,19 @@ def description() -> str:
 
 def flags() -> frozenset[str]:
     """The processor's abilities in Linux's spelling; empty where they are not listed."""
-    return frozenset(_first_core().get("flags", "").split())
+    found = _first_core().get("flags", "").split()
+    without = "avx512" if os.environ.get("NNC_ISA") == "avx2" else " "
+    return frozenset(flag for flag in found if not flag.startswith(without))
+
+
+def vectors() -> tuple[int, int]:
+    """How many 4-byte elements a vector register holds, and how many such registers there are."""
+    if platform.machine() in ("aarch64", "arm64"):
+        return 4, 32  # NEON
+    if "avx512f" in flags():
+        return 16, 32
+    known = bool(flags())
+    return (8, 16) if "avx2" in flags() or not known else (4, 16)
 
 
 @cache

@@ -34,6 +34,12 @@ def main() -> None:
     for name, values in grown(options):
         page += f"\n{growth(name, values, options)}\n"
         write(options.out, page, entries)
+    if options.busy:
+        from beside import beside
+
+        workloads = chosen(options) or TRAINING
+        page += f"\n{beside(workloads, options.threads, options.rounds, options.seconds)}\n"
+        write(options.out, page, entries)
     if options.whole:
         from whole import whole_programs
 
@@ -52,6 +58,7 @@ def arguments() -> argparse.Namespace:
     add("--steps", type=int, help="steps in a turn, instead of --seconds")
     add("--seconds", type=float, default=0.5, help="how long a turn takes")
     add("--sweep", action="store_true", help="also how cost grows with sizes and threads")
+    add("--busy", action="store_true", help="also nnc beside a program that keeps a core busy")
     add("--whole", action="store_true", help="also whole programs, from start to exit")
     add("--data", type=Path, help="a folder with MNIST, for --whole")
     add("--out", type=Path, default=FOLDER / "results", help="where results are written")
@@ -62,7 +69,7 @@ def chosen(options: argparse.Namespace) -> list[Workload]:
     """The workloads asked for; all without `--only`, or none if only something else is wanted."""
     groups = {"training": TRAINING, "predicting": PREDICTING, "products": PRODUCTS, "tiny": TINY}
     if options.only is None:
-        return [] if options.sweep or options.whole else list(ALL.values())
+        return [] if options.sweep or options.whole or options.busy else list(ALL.values())
     found: list[Workload] = []
     for name in options.only.split(","):
         if name not in groups and name not in ALL:

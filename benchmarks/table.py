@@ -69,7 +69,9 @@ def system_lines(threads: int) -> str:
     return (
         f"{threads} threads of {os.cpu_count()} on {processor()}, Python "
         f"{platform.python_version()}; {', '.join(packages)}. Medians of interleaved rounds; "
-        "least: the fastest single step. Ratio: the best peer's time divided by nnc's. Quiet turns "
+        "least: the fastest single step. Ratio: the best peer's time divided by nnc's. GFLOP/s: "
+        "the products that the equations state, needed or not; the "
+        "peak: fused multiply-adds in registers, the best of what was seen. Quiet turns "
         "are those in which others took less than a tenth of a core; if there are three, only "
         "they count."
     )
@@ -90,10 +92,11 @@ def main_table(entries: list[Entry]) -> str:
     head = ("workload", "nnc ms", "least", "best peer", "ms", "least", "ratio", "ratio of least",
             "GFLOP/s", "% of peak", "first step s, cold", "again", "peak MB",
             "quiet turns")  # fmt: skip
-    return markdown(head, [_row(e) for e in entries]) + "\n\n" + all_systems(entries)
+    peak = max((e.peak for e in entries), default=0.0)  # the others were disturbed
+    return markdown(head, [_row(e, peak) for e in entries]) + "\n\n" + all_systems(entries)
 
 
-def _row(entry: Entry) -> list[str]:
+def _row(entry: Entry, peak: float) -> list[str]:
     own, peer = entry.own, entry.best()
     if not own.turns:
         return [entry.name, own.failure]
@@ -103,7 +106,7 @@ def _row(entry: Entry) -> list[str]:
     else:
         row += [peer.system, number(peer.median), number(peer.least)]
         row += [f"{entry.ratio():.2f}", f"{entry.ratio(least=True):.2f}"]
-    row += [f"{entry.speed:.0f}", f"{100 * entry.speed / entry.peak:.0f}"]
+    row += [f"{entry.speed:.0f}", f"{100 * entry.speed / peak:.0f}"]
     row += [f"{own.cold_s:.2f}", f"{own.first_step_s:.2f}", f"{own.peak_mb:.0f}"]
     return [*row, f"{len(own.quiet)} of {len(own.turns)}"]
 

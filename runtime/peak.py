@@ -18,7 +18,7 @@ from .device.jit import Machine, host_features
 SUMS = 20  # independent of each other, so that each may wait for its last addition
 UNROLLED = 4
 TURNS = 100_000
-REPEATS = 5
+REPEATS = 25
 
 
 def peak(threads: int) -> float:

@@ -42,7 +42,7 @@ def _applied(node: Apply, found: dict[Expr, Expr]) -> Expr:
             return call("max", a, b)
         case "select", [_, Expr() as a, Expr() as b]:
             return call("select", node.args[0], a, b)
-        case "neg" | "abs" | "f32" | "f64" | "stop", [Expr() as a]:
+        case "neg" | "abs" | "f32" | "f64" | "bf16" | "stop", [Expr() as a]:
             return a
     total = call("abs", node)
     rule = TABLE[node.fn].derivative

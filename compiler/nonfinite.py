@@ -63,7 +63,7 @@ def carries(definition: Mapping[str, Equation], name: str, source: str) -> bool:
             return expr.index == here and carries(definition, expr.tensor, source)
         if not isinstance(expr, Apply):
             return False
-        if expr.fn in ("add", "sub", "mul", "neg", "abs", "stop"):  # inf - inf and 0*inf are NaN
+        if expr.fn in ("add", "sub", "mul", "neg", "abs", "bf16", "stop"):  # inf - inf and 0*inf are NaN
             return any(map(certain, expr.args))
         if expr.fn == "div":
             return certain(expr.args[0])
@@ -190,7 +190,7 @@ def _in_expression(expr: Expr, point: _Point) -> tuple[tuple[str, Index] | None,
         found = _in_expression(children[n], point)
         if found is not None and found[1] != _WRITTEN:
             return found
-    if bad and len(children) == 1 and expr.fn in ("select", "neg", "stop"):
+    if bad and len(children) == 1 and expr.fn in ("select", "neg", "bf16", "stop"):
         return None, _WRITTEN
     return None, f"{expr.fn}({', '.join(f'{v:g}' for v in values)})"
 

@@ -125,6 +125,17 @@ def _round(x):
     return np.rint(x)
 
 
+def _bf16(x):
+    """The nearest number of 8 significant bits, ties to even: what a `bfloat16` holds. NaN and
+    infinity stay, and what is beyond the largest such number becomes infinite."""
+    x = np.asarray(x)
+    whole, low = (np.uint32, 16) if x.dtype == np.float32 else (np.uint64, 45)
+    bits = x.view(whole)
+    odd = (bits >> whole(low)) & whole(1)
+    bits = (bits + odd + whole(2 ** (low - 1) - 1)) >> whole(low) << whole(low)
+    return np.where(np.isfinite(x), bits.view(x.dtype), x)
+
+
 _ROWS = [
     #      name       arity type        numpy               derivative                     symbol
     Scalar("add",      2, _arithmetic, np.add,              lambda x, s: (one(s), one(s)), "+"),
@@ -174,6 +185,8 @@ _ROWS = [
     Scalar("i64",      1, lambda x: "i64", np.int64),
     Scalar("f32",      1, lambda x: "f32", np.float32,      lambda x, s: (one(s),)),
     Scalar("f64",      1, lambda x: "f64", np.float64,      lambda x, s: (one(s),)),
+    # bf16(x): x rounded; its slope is taken to be 1 ("straight through", Bengio et al. 2013)
+    Scalar("bf16",     1, _floating,   _bf16,               lambda x, s: (one(s),)),
     # stop(x): x, but a constant to differentiation
     Scalar("stop",     1, lambda x: x,     np.positive),
     # random(seed, step, stream, index): uniform in [0, 1), the same bits on every backend
@@ -340,6 +353,8 @@ def _simplify(fn: str, x: tuple[Expr, ...], dtype: str) -> Expr | None:
         case "max" | "min":
             if x[0] is x[1]:
                 return x[0]
+        case "bf16" if isinstance(x[0], Apply) and x[0].fn == "bf16":
+            return x[0]
         case _ if fn in CASTS:
             return cast(x[0], fn) if isinstance(x[0], Const) or x[0].dtype == fn else None
     return None

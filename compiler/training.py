@@ -23,6 +23,7 @@ from .ir import Idx, Read, System
 from .nonfinite import carries
 from .passes.commute import commute
 from .passes.differentiate import differentiate, in_order
+from .passes.precision import with_precision
 from .passes.simplify import simplify
 from .program import ModelWork
 from .scalar import call, literal
@@ -41,7 +42,8 @@ class FieldType:
 @dataclass(frozen=True)
 class Setup:
     """What a training run is compiled for. `fields` is None where no data is known: then the
-    types must be said in the file (`input label: i32[B]`). `steps` is how many there will be."""
+    types must be said in the file (`input label: i32[B]`). `steps` is how many there will be. `precision` is that of
+    the operands of contractions (`passes/precision.py`)."""
 
     definitions: Mapping[str, s.Definition]
     train: s.Train
@@ -51,6 +53,7 @@ class Setup:
     steps: int | None = None
     epochs: int | None = None
     float_type: str = "f32"
+    precision: str = "f32"
 
 
 def training_step(setup: Setup, warnings: Report | None = None) -> tuple[System, System]:
@@ -112,7 +115,7 @@ class TrainingWork(ModelWork):
         self.bind_sizes()
 
     def simplified(self, outputs: tuple[str, ...]) -> System:
-        return simplify(self.finished(outputs))
+        return with_precision(simplify(self.finished(outputs)), self.setup.precision)
 
     # --- sizes --------------------------------------------------------------------------------
 

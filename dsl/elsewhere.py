@@ -74,6 +74,9 @@ _FIELDS = {
     "model": "the model stands after `train`: `train Net { … }`",
     "dataset": "here it is `data`",
     "criterion": "here it is `loss`",
+    "dtype": "the type computed in is `float`, that of products is `precision`",
+    "mixed_precision": "here it is `precision = bf16`",
+    "amp": "here it is `precision = bf16`",
     "device": "what it runs on is said on the command line",
     "weight_decay": "use `adamw`, or `penalty = l2(1e-4)`",
     "regularizer": "here it is `penalty`",
@@ -120,5 +123,5 @@ def likely_type(name: str, known: Iterable[str]) -> str:
     if name in _TYPES:
         return f"here it is `{_TYPES[name]}`"
     if name in _HALF:
-        return "there are no smaller real numbers than f32"
+        return "no tensor is smaller than f32; for products there is `precision = bf16`"
     return did_you_mean(name, known) or f"a shape is written in brackets: `[{name}]`"

@@ -31,6 +31,7 @@ TRAIN_FIELDS = (
     "shuffle",
     "monitor",
     "float",
+    "precision",
 )
 
 # Fields whose functions are readers of data, known to the runtime alone.

@@ -13,6 +13,7 @@ from ..compiler.ir import System
 from ..compiler.kernels import Kernel, Plan
 from ..compiler.loops import Nest
 from ..compiler.passes.lower import lower
+from ..compiler.passes.precision import with_precision
 from ..compiler.passes.simplify import simplify
 from ..compiler.pipeline import plan
 from ..compiler.plan_text import plan_text
@@ -124,4 +125,5 @@ def model_system(project: Project, simplified: bool = True) -> System:
     sizes = {**dict.fromkeys(project.symbols[:1], project.settings.batch), **project.settings.sizes}
     system = forward(project.checked.definitions, project.name, sizes, training=False,
                      float_type=project.settings.float)  # fmt: skip
-    return simplify(system.replace(updates={})) if simplified else system.replace(updates={})
+    system = with_precision(system.replace(updates={}), project.settings.precision)
+    return simplify(system) if simplified else system

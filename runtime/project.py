@@ -179,7 +179,8 @@ def setup_of(
         by_epochs = settings.epochs * -(-examples // settings.batch)
         steps = by_epochs if steps is None else min(steps, by_epochs)
     return Setup(project.checked.definitions, project.block, settings.sizes, fields,
-                 settings.batch, steps, settings.epochs, settings.float)  # fmt: skip
+                 settings.batch, steps, settings.epochs, settings.float,
+                 settings.precision)  # fmt: skip
 
 
 def planned_setup(project: Project, search: Search) -> Setup:

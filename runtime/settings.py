@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..dsl import syntax as s
-from ..dsl.diagnostics import Report, UserError, did_you_mean, fail
+from ..dsl.diagnostics import Note, Report, UserError, did_you_mean, fail
 from ..dsl.parser import parse
 from ..dsl.source import Source, Span
 from .conditions import Condition, Monitor
@@ -36,7 +36,8 @@ class DataChoice:
 @dataclass(frozen=True)
 class Settings:
     """How a model is trained. `patience` counts epochs; `validation` is a share of the training
-    set; None means no limit, or the default monitor. `float` is the type computed in."""
+    set; None means no limit, or the default monitor. `float` is the type computed in,
+    `precision` that of the operands of contractions."""
 
     batch: int = 32
     epochs: int | None = None
@@ -50,6 +51,7 @@ class Settings:
     checkpoint_steps: int | None = None
     keep_checkpoints: int = 2
     float: str = "f32"
+    precision: str = "f32"
     until: tuple[Condition, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
     data: DataChoice | None = None
@@ -68,8 +70,12 @@ def _whole(least: int, most: int = 2**31 - 1) -> Callable[[Any], bool]:
     return lambda v: isinstance(v, int) and not isinstance(v, bool) and least <= v <= most
 
 
-def _one_of(*words: str) -> Callable[[Any], bool]:
-    return lambda v: v in words
+# field → the words that it takes, in quotes or without
+_WORDS = {"keep": ("best", "last"), "float": ("f32", "f64"), "precision": ("f32", "bf16")}
+
+
+def _word(name: str) -> tuple[str, Callable[[Any], bool]]:
+    return " or ".join(f'"{word}"' for word in _WORDS[name]), lambda v: v in _WORDS[name]
 
 
 # field → what it takes, and whether a value is that
@@ -82,10 +88,11 @@ _VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "validation":       ("a share from 0 up to 1",
                          lambda v: type(v) in (int, float) and 0 <= v < 1),
     "shuffle":          ("true or false",                    lambda v: isinstance(v, bool)),
-    "keep":             ('"best" or "last"',                 _one_of("best", "last")),
+    "keep":             _word("keep"),
     "checkpoint_steps": ("a whole number from 1",            _whole(1)),
     "keep_checkpoints": ("a whole number from 1",            _whole(1)),
-    "float":            ('"f32" or "f64"',                   _one_of("f32", "f64")),
+    "float":            _word("float"),
+    "precision":        _word("precision"),
 }  # fmt: skip
 
 _EQUATIONS = ("loss", "optimizer", "clip", "penalty")  # left to the compiler
@@ -103,14 +110,20 @@ def read_settings(train: s.Train, sizes: Mapping[str, int]) -> Settings:
     found: dict[str, Any] = {"sizes": dict(sizes)}
     lets: dict[str, s.Expr] = {i.name.id: i.value for i in train.body if isinstance(i, s.Let)}
     conditions = []
+    spans: dict[str, Span] = {}
     for item in train.body:
         try:
             if isinstance(item, s.Until):
                 conditions.append(Condition(item.condition, lambda e: number(e, lets)))
             elif isinstance(item, s.Field) and item.name.id not in _EQUATIONS:
                 found[item.name.id] = _field(item, lets)
+                spans[item.name.id] = item.value.span
         except UserError as error:
             report.diagnostics += error.diagnostics
+    if found.get("precision") == "bf16" and found.get("float") == "f64":
+        report.add("E0703", "`precision = bf16` rounds what is computed in f32, and `float` is f64",
+                   spans["precision"], label="of f32 alone", notes=(Note(spans["float"], "here"),),
+                   help="leave out one of them")  # fmt: skip
     report.check()
     if not conditions and "epochs" not in found and "steps" not in found:
         found["epochs"] = DEFAULT_EPOCHS
@@ -127,10 +140,12 @@ def _field(item: s.Field, lets: Mapping[str, s.Expr]) -> Any:
         raise fail("E0703", f"the field `{name}` has no meaning", item.name.span,
                    help=did_you_mean(name, FIELDS))  # fmt: skip
     expected, fits = _VALUES[name]
-    value = constant(item.value, lets)
+    bare = name in _WORDS and isinstance(item.value, s.Name) and item.value.id not in lets
+    value = item.value.id if bare else constant(item.value, lets)  # type: ignore[attr-defined]
     if not fits(value):
         raise fail("E0703", f"`{name}` must be {expected}", item.value.span,
-                   label="" if isinstance(item.value, s.Number) else f"it is {value}")  # fmt: skip
+                   label="" if isinstance(item.value, s.Number) else f"it is {value}",
+                   help=did_you_mean(str(value), _WORDS.get(name, ())))  # fmt: skip
     return value
 
 

@@ -17,6 +17,7 @@ from ..compiler.evaluate import Arrays, evaluate
 from ..compiler.initialise import initial_system, initial_values
 from ..compiler.ir import Equation, Expr, Idx, Index, Read, System, Tensor, is_float
 from ..compiler.passes.differentiate import differentiate
+from ..compiler.passes.precision import with_precision
 from ..compiler.passes.simplify import simplify
 from ..compiler.program import ModelWork
 from ..compiler.scalar import NUMPY, call
@@ -65,8 +66,10 @@ def model_specimen(project: Project, seed: int) -> Specimen:
     wrt = tuple(t.name for t in system.tensors.values()
                 if t.kind in ("input", "param") and is_float(t.dtype))  # fmt: skip
     if COST not in system.outputs:
+        system = with_precision(system, project.settings.precision)
         return Specimen(system, _values(system, drawn, seed, None), None, (), {})
     system, names = differentiate(system, COST, wrt)
+    system = with_precision(system, project.settings.precision)
     system = simplify(system.replace(outputs=(*system.outputs, *names.values())))
     return Specimen(system, _values(system, drawn, seed, COST), COST, wrt, names)
 

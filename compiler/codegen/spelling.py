@@ -257,6 +257,18 @@ def _is_finite(a, kinds, dtype, x):
     return a.compare("olt", kind, size, a.constant(float("inf"), kind))
 
 
+def _bf16(a, kinds, dtype, x):
+    """To the nearest number of 8 bits, ties to even, by arithmetic on the bits."""
+    whole, low = ("i32", 16) if dtype == "f32" else ("i64", 45)
+    bits, cut = a.convert("bitcast", dtype, whole, x[0]), a.constant(-(2**low), whole)
+    odd = a.op("and", whole, a.op("lshr", whole, bits, a.constant(low, whole)),
+               a.constant(1, whole))  # fmt: skip
+    more = a.op("add", whole, odd, a.constant(2 ** (low - 1) - 1, whole))
+    rounded = a.op("and", whole, a.op("add", whole, bits, more), cut)
+    finite = _is_finite(a, (dtype,), "bool", x)
+    return a.select(dtype, finite, a.convert("bitcast", whole, dtype, rounded), x[0])
+
+
 def _not(a, kinds, dtype, x):
     return a.op("xor", "bool", x[0], a.constant(1, "bool"))
 
@@ -314,5 +326,5 @@ SPELLING: dict[str, Spelling] = {
     "gt": _compare("ogt", "sgt", "ugt"), "ge": _compare("oge", "sge", "uge"),
     "and": _logic("and"), "or": _logic("or"), "not": _not, "select": _select,
     "bool": _cast, "u8": _cast, "i32": _cast, "i64": _cast, "f32": _cast, "f64": _cast,
-    "random": _random, "stop": lambda a, kinds, dtype, x: x[0],
+    "random": _random, "bf16": _bf16, "stop": lambda a, kinds, dtype, x: x[0],
 }  # fmt: skip

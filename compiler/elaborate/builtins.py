@@ -25,7 +25,7 @@ from .values import (
 
 POINTWISE = frozenset(
     {"exp", "log", "expm1", "log1p", "sqrt", "tanh", "sin", "cos", "erf", "abs", "sign", "floor",
-     "ceil", "round", "is_finite", "stop"} | CASTS
+     "ceil", "round", "is_finite", "stop", "bf16"} | CASTS
 )  # fmt: skip
 KEPT = ("stop", "f64", "i64", "u8")  # of a number: has a type that a plain number has not
 # of a tensor's shape, known when compiling

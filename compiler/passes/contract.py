@@ -9,13 +9,11 @@ computed while the tile is loaded.
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import combinations
 from math import prod
-from typing import NamedTuple
 
 from ..grids import GpuTarget, Grid, Tile
-from ..ir import Apply, Const, Expr, Idx, Index, index_names, is_float, reads
-from ..scalar import call
+from ..ir import Expr, Idx, Index, is_float, reads
+from .products import Parts, parts
 
 LEAST = 8  # elements on a side, and points, below which tiles are not worth it
 Sides = tuple[int, int, int, int, int]  # height, width, depth, rows, columns
@@ -56,75 +54,16 @@ def _sides(height: int, width: int, copies: int, target: GpuTarget) -> Sides:
     return SIDES[-1]
 
 
-class _Parts(NamedTuple):
-    left: Expr
-    right: Expr
-    down: tuple[Index, ...]
-    across: tuple[Index, ...]
-
-
-def _parts(body: Expr, grid: Grid) -> _Parts | None:
-    """The two parts of the product with their own output indices, as balanced as can be."""
-    factors = _factors(body)
-    names = {i.name: i for i in grid.outputs}
-    own = [frozenset(names) & index_names(f) for f in factors]
-    best: _Parts | None = None
-    best_size = 0
-    for a, b in combinations(range(len(factors)), 2):
-        sets = [set(own[a]), set(own[b])]
-        members = [[factors[a]], [factors[b]]]
-        for n, factor in enumerate(factors):
-            if n not in (a, b):
-                side = 0 if own[n] <= sets[0] or not own[n] <= sets[1] else 1
-                sets[side] |= own[n]
-                members[side].append(factor)
-        down, across = (tuple(i for i in grid.outputs if i.name in group)
-                        for group in (sets[0] - sets[1], sets[1] - sets[0]))  # fmt: skip
-        smaller = min(prod(i.size for i in down), prod(i.size for i in across))
-        covered = len(sets[0] | sets[1]) == len(names)
-        if down and across and covered and smaller > best_size:
-            best = _Parts(_product(members[0]), _product(members[1]), down, across)
-            best_size = smaller
-    if best is not None and _last(grid, best.down) > _last(grid, best.across):
-        # what is stored next to each other runs across
-        return _Parts(best.right, best.left, best.across, best.down)
-    return best
+def _parts(body: Expr, grid: Grid) -> Parts | None:
+    """The two parts of the product; what is stored next to each other runs across."""
+    found = parts(body, grid.outputs)
+    if found is not None and _last(grid, found.down) > _last(grid, found.across):
+        return Parts(found.right, found.left, found.across, found.down)
+    return found
 
 
 def _last(grid: Grid, indices: tuple[Index, ...]) -> int:
     return grid.outputs.index(indices[-1])
-
-
-def _factors(expr: Expr) -> list[Expr]:
-    """The factors of a product. A condition or a sign is given to the first factor; a condition to
-    the first whose indices it shares."""
-    if isinstance(expr, Apply):
-        match expr.fn:
-            case "mul":
-                return _factors(expr.args[0]) + _factors(expr.args[1])
-            case "neg":
-                first, *rest = _factors(expr.args[0])
-                return [call("neg", first), *rest]
-            case "select" if isinstance(expr.args[2], Const) and expr.args[2].value == 0:
-                return _conditional(expr)
-    return [expr]
-
-
-def _conditional(expr: Apply) -> list[Expr]:
-    condition, value, zero = expr.args
-    factors = _factors(value)
-    needed = index_names(condition)
-    for n, factor in enumerate(factors):
-        if needed <= index_names(factor):
-            return [*factors[:n], call("select", condition, factor, zero), *factors[n + 1 :]]
-    return [expr]
-
-
-def _product(factors: list[Expr]) -> Expr:
-    total = factors[0]
-    for factor in factors[1:]:
-        total = call("mul", total, factor)
-    return total
 
 
 def _is_deep(part: Expr, outputs: tuple[Index, ...], grid: Grid) -> bool:

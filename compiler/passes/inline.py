@@ -30,7 +30,7 @@ from .views import views
 CHEAP = 2  # operations that several readers may each do again
 LARGEST = 60  # operations beyond which a body is not made longer
 COST = {"div": 6, "exp": 10, "log": 12, "tanh": 12, "sqrt": 6, "pow": 30, "erf": 15, "sin": 15,
-         "cos": 15, "expm1": 10, "log1p": 12, "random": 40, "stop": 0}  # fmt: skip
+         "cos": 15, "expm1": 10, "log1p": 12, "random": 40, "bf16": 5, "stop": 0}  # fmt: skip
 
 
 def cost(expr: Expr) -> int:

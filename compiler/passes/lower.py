@@ -124,7 +124,7 @@ def _zeroing(expr: Expr) -> set[Read]:
     match expr.fn:
         case "mul":
             return _zeroing(expr.args[0]) | _zeroing(expr.args[1])
-        case "neg" | "div":
+        case "neg" | "div" | "bf16":
             return _zeroing(expr.args[0])
         case "select" if isinstance(expr.args[2], Const) and expr.args[2].value == 0:
             return _zeroing(expr.args[1])

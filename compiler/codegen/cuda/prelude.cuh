@@ -100,6 +100,18 @@ DEVICE i64 pow(i64 a, i64 b) { return whole_pow(a, b); }
 
 template <class T> DEVICE bool is_finite(T a) { return a - a == a - a; }
 
+// to the nearest number of 8 bits, ties to even
+DEVICE f32 bf16(f32 a) {
+  union { f32 value; u32 bits; } x = {a};
+  x.bits = (x.bits + (x.bits >> 16 & 1) + 0x7fff) >> 16 << 16;
+  return is_finite(a) ? x.value : a;
+}
+DEVICE f64 bf16(f64 a) {
+  union { f64 value; u64 bits; } x = {a};
+  x.bits = (x.bits + (x.bits >> 45 & 1) + 0xfffffffffffull) >> 45 << 45;
+  return is_finite(a) ? x.value : a;
+}
+
 // --- conversions: floats out of range saturate, NaN is zero --------------------------------------
 
 DEVICE i32 to_i32(f64 a) {

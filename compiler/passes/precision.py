@@ -1,0 +1,37 @@
+"""Contractions of numbers of 8 bits: `precision = bf16`.
+
+In: a system, after differentiation. Out: the same with both operands of every contraction rounded
+by `bf16(…)`, forwards and backwards; it is the meaning of the program, which the evaluator and every
+backend agree on. A contraction is a sum, over an index that both factors have, of products of two
+f32 parts each of which has an output index that the other lacks: matrix products, convolutions,
+attention, and the gradients of all of them. Everything else stays f32: the products themselves and
+their sums, parameters, the optimizer, norms, softmax, losses, sums of squares.
+
+Because gradients were taken before, the rounding has none of its own: the gradient of a product is
+a product, of rounded operands again (Micikevicius et al. 2018, mixed precision training).
+"""
+
+from __future__ import annotations
+
+from ..ir import Equation, System, index_names, reads
+from ..scalar import call
+from .products import parts
+
+
+def with_precision(system: System, precision: str) -> System:
+    """The system with contractions of that precision, "f32" or "bf16"."""
+    if precision == "f32":
+        return system
+    return system.replace(equations=tuple(map(_rounded, system.equations)))
+
+
+def _rounded(eq: Equation) -> Equation:
+    if eq.reduce != "sum" or eq.at is not None or eq.body.dtype != "f32":
+        return eq
+    found = parts(eq.body, eq.indices)
+    if found is None or not (reads(found.left) and reads(found.right)):
+        return eq
+    over = {i.name for i in eq.over}
+    if not over & index_names(found.left) & index_names(found.right):
+        return eq
+    return eq.with_body(call("mul", call("bf16", found.left), call("bf16", found.right)))

@@ -63,7 +63,7 @@ def carries(definition: Mapping[str, Equation], name: str, source: str) -> bool:
             return expr.index == here and carries(definition, expr.tensor, source)
         if not isinstance(expr, Apply):
             return False
-        if expr.fn in ("add", "sub", "mul", "neg", "abs", "bf16", "stop"):  # inf - inf and 0*inf are NaN
+        if expr.fn in ("add", "sub", "mul", "neg", "abs", "bf16", "stop"):  # inf - inf is NaN
             return any(map(certain, expr.args))
         if expr.fn == "div":
             return certain(expr.args[0])

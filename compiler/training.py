@@ -42,8 +42,8 @@ class FieldType:
 @dataclass(frozen=True)
 class Setup:
     """What a training run is compiled for. `fields` is None where no data is known: then the
-    types must be said in the file (`input label: i32[B]`). `steps` is how many there will be. `precision` is that of
-    the operands of contractions (`passes/precision.py`)."""
+    types must be said in the file (`input label: i32[B]`). `steps` is how many there will be.
+    `precision` is that of the operands of contractions (`passes/precision.py`)."""
 
     definitions: Mapping[str, s.Definition]
     train: s.Train

@@ -140,8 +140,11 @@ def _field(item: s.Field, lets: Mapping[str, s.Expr]) -> Any:
         raise fail("E0703", f"the field `{name}` has no meaning", item.name.span,
                    help=did_you_mean(name, FIELDS))  # fmt: skip
     expected, fits = _VALUES[name]
-    bare = name in _WORDS and isinstance(item.value, s.Name) and item.value.id not in lets
-    value = item.value.id if bare else constant(item.value, lets)  # type: ignore[attr-defined]
+    match item.value:
+        case s.Name(id=word) if name in _WORDS and word not in lets:
+            value: Value = word
+        case other:
+            value = constant(other, lets)
     if not fits(value):
         raise fail("E0703", f"`{name}` must be {expected}", item.value.span,
                    label="" if isinstance(item.value, s.Number) else f"it is {value}",

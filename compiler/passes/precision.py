@@ -1,8 +1,8 @@
 """Contractions of numbers of 8 bits: `precision = bf16`.
 
 In: a system, after differentiation. Out: the same with both operands of every contraction rounded
-by `bf16(…)`, forwards and backwards; it is the meaning of the program, which the evaluator and every
-backend agree on. A contraction is a sum, over an index that both factors have, of products of two
+by `bf16(…)`, forwards and backwards: the meaning of the program, on which the evaluator and every
+backend agree. A contraction is a sum, over an index that both factors have, of products of two
 f32 parts each of which has an output index that the other lacks: matrix products, convolutions,
 attention, and the gradients of all of them. Everything else stays f32: the products themselves and
 their sums, parameters, the optimizer, norms, softmax, losses, sums of squares.

@@ -29,7 +29,7 @@ from .ir import (
     is_recurrent,
 )
 from .recurrence import plan_recurrence
-from .scalar import CASTS, NUMPY, TABLE
+from .scalar import CASTS, NUMPY, TABLE, bf16_halves
 
 Arrays = dict[str, np.ndarray]
 Types = Mapping[str, type]  # the NumPy type of each dtype
@@ -179,8 +179,10 @@ class Grid:
         kept = len(eq.indices)
         if eq.reduce is None:
             return self.value(eq.body)
+        if eq.reduce == "sum" and isinstance(eq.body, Apply) and eq.body.fn == "bf16_dot":
+            return self._sum_of_pairs(eq, eq.body)
         if eq.reduce == "sum" and is_float(eq.body.dtype):
-            return self._sum_of_products(eq)
+            return self._sum_of_products(eq, [(f, self.value(f)) for f in factors(eq.body)])
         body = self.full(eq.body)
         last = tuple(range(kept, body.ndim))
         if eq.reduce in ("argmax", "argmin"):
@@ -192,15 +194,26 @@ class Grid:
             return total(body, axis=last, dtype=body.dtype)
         return np.max(body, axis=last) if eq.reduce == "max" else np.min(body, axis=last)
 
-    def _sum_of_products(self, eq: Equation) -> np.ndarray:
+    def _sum_of_pairs(self, eq: Equation, body: Apply) -> np.ndarray:
+        """The sums of products of lower and of upper halves."""
+        halves = [(arg, bf16_halves(self.value(arg))) for arg in body.args]
+        dtype = self.types[body.dtype]
+        return sum(
+            self._sum_of_products(eq, [(arg, half[n].astype(dtype)) for arg, half in halves])
+            for n in (0, 1)
+        )  # type: ignore[return-value]
+
+    def _sum_of_products(
+        self, eq: Equation, parts: list[tuple[Expr, np.ndarray]]
+    ) -> np.ndarray:
         """sum(over) f·g·… with each factor evaluated only over the indices that it depends on."""
         names = [i.name for i in eq.domain]
         operands: list = []
         covered: set[str] = set()
-        for factor in factors(eq.body):
+        for factor, found in parts:
             own = [n for n in names if n in index_names(factor)]
             extents = [self.shape[self.axes[n]] if n in own else 1 for n in names]
-            value = np.broadcast_to(self.value(factor), extents)
+            value = np.broadcast_to(found, extents)
             operands.append(value.reshape([self.shape[self.axes[n]] for n in own]))
             operands.append([self.axes[n] for n in own])
             covered |= set(own)

@@ -107,7 +107,7 @@ class Nest:
     """The loops of one kernel. `reduce` over `bodies` gives the first statements' values; without
     a reduction these values are the bodies. `position` is the number of the point among those that
     are reduced over (for argmax). `chains` is how many independent accumulators share a
-    reduction."""
+    reduction. `pairs` says that bf16 numbers are paired by the processor's own instructions."""
 
     name: str
     loops: tuple[Loop, ...]
@@ -118,6 +118,7 @@ class Nest:
     sizes: Mapping[str, int]
     lanes: int = 1
     chains: int = 1
+    pairs: bool = False
     position: Affine | None = None
     accumulate: Accumulate | None = None
     fixed: tuple[str, ...] = ()

@@ -16,6 +16,7 @@ from .passes.fuse import fuse
 from .passes.inline import inline, without_stops
 from .passes.layout import time_first, turn_weights
 from .passes.memory import memory
+from .passes.pairs import pairs, round_once
 from .passes.pick import pick
 from .passes.reciprocal import reciprocal
 from .passes.reuse import reuse
@@ -33,6 +34,8 @@ PASSES = (
     ("pick", pick),  #             of windows that are zero but at one place, that place is read
     ("demand", demand),  #         what nobody reads is not computed
     ("reciprocal", reciprocal),  # what does not change is divided by once
+    ("pairs", pairs),  #           bf16 numbers two at a time
+    ("round once", round_once),  # or each rounded where it is computed
     ("split", split),  #           long sums of few results in parts
     ("turn weights", turn_weights),  # what products read lies in their vectors
 )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import prod
 
 from .evaluate import factors
-from .ir import Equation, Index, Read, index_names
+from .ir import Apply, Equation, Index, Read, index_names
 from .kernels import Kernel, Plan, Scan
 from .passes.phases import waits
 from .printer import equation_text, origin
@@ -37,7 +37,8 @@ class Contraction:
 
 def contraction(eq: Equation) -> Contraction | None:
     """The index classes, if the equation sums a product of two reads."""
-    parts = factors(eq.body)
+    dot = isinstance(eq.body, Apply) and eq.body.fn == "bf16_dot"
+    parts = list(eq.body.children) if dot else factors(eq.body)
     if eq.reduce != "sum" or len(parts) != 2 or not all(isinstance(p, Read) for p in parts):
         return None
     a, b = (index_names(p) for p in parts)

@@ -136,6 +136,24 @@ def _bf16(x):
     return np.where(np.isfinite(x), bits.view(x.dtype), x)
 
 
+def _bf16_pair(x, y):
+    """Rounded from the type that they are in: a number in f64 is not rounded twice."""
+    both = np.broadcast_arrays(x, y)
+    low, high = (_bf16(n).astype(np.float32).view(np.uint32) for n in both)
+    return (low >> np.uint32(16) | high & np.uint32(0xFFFF0000)).view(np.int32)
+
+
+def bf16_halves(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both numbers of every pair, in f32."""
+    bits = np.ascontiguousarray(pairs, np.int32).view(np.uint32)
+    return (bits << np.uint32(16)).view(np.float32), (bits & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+def _bf16_dot(p, q):
+    (a, b), (c, d) = bf16_halves(p), bf16_halves(q)
+    return a.astype(np.float64) * c + b.astype(np.float64) * d
+
+
 _ROWS = [
     #      name       arity type        numpy               derivative                     symbol
     Scalar("add",      2, _arithmetic, np.add,              lambda x, s: (one(s), one(s)), "+"),
@@ -187,6 +205,9 @@ _ROWS = [
     Scalar("f64",      1, lambda x: "f64", np.float64,      lambda x, s: (one(s),)),
     # bf16(x): x rounded; its slope is taken to be 1 ("straight through", Bengio et al. 2013)
     Scalar("bf16",     1, _floating,   _bf16,               lambda x, s: (one(s),)),
+    # two numbers so rounded in 32 bits, the first in the lower half, and their products' sum
+    Scalar("bf16_pair", 2, lambda *x: "i32", _bf16_pair),
+    Scalar("bf16_dot", 2, lambda *x: "f32", _bf16_dot),
     # stop(x): x, but a constant to differentiation
     Scalar("stop",     1, lambda x: x,     np.positive),
     # random(seed, step, stream, index): uniform in [0, 1), the same bits on every backend
@@ -197,6 +218,7 @@ TABLE = {row.name: row for row in _ROWS}
 CASTS = frozenset(DTYPES)
 _COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
 _LOGIC = frozenset({"and", "or", "not"})
+_UNFOLDED = ("random", "bf16_pair", "bf16_dot")
 
 
 # --- building ----------------------------------------------------------------------------------
@@ -247,6 +269,9 @@ def _typed(fn: str, args: tuple[Expr, ...]) -> tuple[tuple[Expr, ...], str]:
         return (condition, *yes_no), yes_no[0].dtype
     if fn == "random":
         return tuple(cast(a, "i32") for a in args), "f32"
+    if fn in ("bf16_pair", "bf16_dot"):
+        own = "f32" if fn == "bf16_pair" else "i32"
+        return tuple(cast(a, own) for a in args), TABLE[fn].type()
     if fn in ("is_finite", "stop"):
         return args, TABLE[fn].type(args[0].dtype)
     met = _meet(args)
@@ -258,7 +283,7 @@ def call(fn: str, *args: Expr | float) -> Expr:
     """The function applied, in its simplest form that computes the same values."""
     exprs = tuple(a if isinstance(a, Expr) else literal(a) for a in args)
     typed, dtype = _typed(fn, exprs)
-    if all(isinstance(a, Const) for a in typed) and fn != "random":
+    if all(isinstance(a, Const) for a in typed) and fn not in _UNFOLDED:
         folded = _fold(fn, typed, dtype)
         if folded is not None:
             return folded

@@ -23,6 +23,8 @@ def flops(eq: Equation, system: System) -> int:
     counted in (a maximum's gradient picks one of many, and multiplies nothing)."""
     if eq.reduce != "sum":
         return 0
+    if isinstance(eq.body, Apply) and eq.body.fn == "bf16_dot":
+        return round(4 * _points(eq, system))
     parts = [part for part in factors(eq.body) if _is_data(part)]
     if len(parts) < 2:
         return 0

@@ -22,6 +22,7 @@ from ..compiler.program import forward
 from ..compiler.training import Setup, training_step
 from ..dsl.diagnostics import Report, fail
 from ..dsl.formatter import format as formatted
+from .device import host
 from .device.cpu import host_target
 from .device.jit import Machine
 from .project import Project
@@ -103,7 +104,7 @@ class Stages:
 
     @cached_property
     def plan(self) -> Plan:
-        return plan(self.system)
+        return plan(self.system, without=host.without())
 
     @cached_property
     def nests(self) -> Mapping[Kernel, Nest]:

@@ -17,7 +17,7 @@ from ..compiler.ir import System, Tensor
 from ..compiler.training import Setup, evaluation, prediction, training_step
 from ..dsl import syntax as s
 from ..dsl.diagnostics import Note, Report, UserError, fail
-from .device import Device, Program
+from .device import Device, Program, host
 from .feeding import Examples, fields_of, fill
 from .memory import Shortage, require, size_text
 from .project import for_batch
@@ -151,7 +151,8 @@ class Executor:
     def _step_bytes(self, batch: int) -> int:
         from ..compiler.pipeline import plan  # not needed where the code was kept and all fits
 
-        return plan(training_step(for_batch(self.setup, batch))[0]).arena_bytes
+        step = training_step(for_batch(self.setup, batch))[0]
+        return plan(step, without=host.without()).arena_bytes
 
 
 COPIES = 2  # of all values at least: where they are computed, and the one to go back to

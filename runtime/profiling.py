@@ -26,6 +26,7 @@ from ..compiler.training import Setup, training_step
 from ..compiler.work import flops, operations
 from ..dsl.source import Span
 from .bench import draw
+from .device import host
 from .device.cpu import CpuProgram
 from .executor import Executor
 from .peak import peak
@@ -143,7 +144,7 @@ class Profile:
 def profile(name: str, setup: Setup, threads: int, steps: int, seed: int) -> Profile:
     """Run `steps` steps with clocks and as many without. UserError if the program is wrong."""
     system, _ = training_step(setup)
-    clocked = ClockedProgram(plan(system), threads)
+    clocked = ClockedProgram(plan(system, without=host.without()), threads)
     plain = CpuProgram(system, threads)
     executor = Executor(setup, lambda _: plain, seed)
     bound = executor.training(setup.batch)

@@ -16,6 +16,7 @@ from ..compiler.pipeline import plan
 from ..compiler.training import Setup, evaluation, prediction, training_step
 from ..compiler.work import flops
 from ..dsl import syntax as s
+from .device import host
 from .emit import model_system
 from .project import Project
 
@@ -74,13 +75,13 @@ def summarise(project: Project, setup: Setup | None) -> Summary:
     """UserError if the program is wrong or a size is not known."""
     if setup is None:
         whole = model_system(project, simplified=False)
-        inference, training = plan(model_system(project)).arena_bytes, None
+        inference, training = plan(model_system(project), without=host.without()).arena_bytes, None
     else:
         sizes = _all_sizes(project, setup)
         wide = replace(project, settings=replace(project.settings, sizes=sizes))
         whole = model_system(wide, simplified=False)
-        inference = plan(prediction(setup)).arena_bytes
-        training = plan(training_step(setup)[0]).arena_bytes
+        inference = plan(prediction(setup), without=host.without()).arena_bytes
+        training = plan(training_step(setup)[0], without=host.without()).arena_bytes
         evaluation(setup)  # so that mistakes only evaluation has are found here too
     rows = layers(whole, project.checked.definitions)
     return Summary(project.name, project.settings.batch, rows, inference, training)

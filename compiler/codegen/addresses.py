@@ -221,6 +221,8 @@ class Addresses:
             loaded = self._vector_load(pointer, access.dtype, self.mask(by_lane))
         elif access.turned:
             loaded = self._turned(access, offset)
+        elif offset.stride == 2 and not offset.irregular and not condition:
+            loaded = self._every_second(access, offset)
         else:
             loaded = self._gather(access, offset, self.mask(condition))
         loaded = self._from_memory(self.wide, access.dtype, loaded)
@@ -243,6 +245,18 @@ class Addresses:
             block.append(self._vector_load(self.pointer(access, start), access.dtype, mask))
         unused = [self.wide.constant(0, access.dtype)] * (self.nest.lanes - len(block))
         return turn(self.e, self.wide.type(access.dtype), block + unused)[row]
+
+    def _every_second(self, access: Access, offset: Offset) -> str:
+        """The even or the odd ones of neighbouring elements; who wants both loads them once."""
+        odd, lanes = offset.constant % 2, self.nest.lanes
+        halves = []
+        for half in (0, 1):
+            start = Offset(offset.terms, offset.constant - odd + half * lanes, offset.step, 0, "")
+            count = min(lanes, max(0, 2 * self.body.valid - half * lanes))
+            mask = "" if count == lanes else _first_lanes(count, lanes)
+            halves.append(self._vector_load(self.pointer(access, start), access.dtype, mask))
+        pick = [odd + 2 * k for k in range(lanes)]
+        return _shuffled(self.e, self._vector_type(access.dtype), halves[0], halves[1], pick)
 
     def _all(self, a: str, b: str) -> str:
         """Both masks, either of which may be absent."""

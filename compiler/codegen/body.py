@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from ..ir import Apply, Const, Expr, Idx, Read, index_names, walk
 from ..loops import Nest
+from . import bf16
 from .addresses import Addresses
 from .emitter import Emitter
 from .spelling import SPELLING, Arithmetic, constant
@@ -94,6 +95,8 @@ class Body:
         names = [self.spread(a, k) for a, k in zip(args, kinds, strict=True)] if wide \
             else [a.name for a in args]  # fmt: skip
         how = self.wide if wide else self.scalar
+        if expr.fn == "bf16_pair" and self.nest.pairs and how.lanes == bf16.LANES:
+            return Value(bf16.pair(how, *names), wide)
         return Value(SPELLING[expr.fn](how, kinds, expr.dtype, names), wide)
 
     def _index(self, place: Place) -> Value:

@@ -13,10 +13,11 @@ from itertools import product
 
 from ..ir import Apply, Expr, Idx, is_float
 from ..loops import Loop, Nest, Segment, Statement
+from . import bf16
 from .body import Body
 from .emitter import Emitter
 from .reductions import Accumulator, Reduction, add
-from .spelling import Arithmetic, cast
+from .spelling import Arithmetic, bf16_dot, cast
 from .values import Bases, Place, Value
 
 Copy = tuple[dict[str, Place], int]  # the places of the indices, and the lanes that count
@@ -271,6 +272,10 @@ class _Writer:
         if (reduction.name == "sum" and isinstance(expr, Apply) and expr.fn == "mul"
                 and is_float(expr.dtype)):  # fmt: skip
             new = (a.intrinsic("fma", expr.dtype, *map(get, expr.args), into[0]),)
+        elif reduction.name == "sum" and isinstance(expr, Apply) and expr.fn == "bf16_dot":
+            p, q = map(get, expr.args)
+            dot = bf16.dot if self.nest.pairs and a.lanes == bf16.LANES else bf16_dot
+            new = (dot(a, p, q, into[0]),)
         elif reduction.positional:
             new = reduction.take(a, into, (get(expr), self._position()), later=True)
         else:

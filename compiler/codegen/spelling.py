@@ -257,16 +257,40 @@ def _is_finite(a, kinds, dtype, x):
     return a.compare("olt", kind, size, a.constant(float("inf"), kind))
 
 
-def _bf16(a, kinds, dtype, x):
-    """To the nearest number of 8 bits, ties to even, by arithmetic on the bits."""
+def rounded_bits(a: Arithmetic, dtype: str, x: str) -> str:
+    """The bits of the nearest number of 8 significant bits, ties to even, as an integer."""
     whole, low = ("i32", 16) if dtype == "f32" else ("i64", 45)
-    bits, cut = a.convert("bitcast", dtype, whole, x[0]), a.constant(-(2**low), whole)
+    bits, cut = a.convert("bitcast", dtype, whole, x), a.constant(-(2**low), whole)
     odd = a.op("and", whole, a.op("lshr", whole, bits, a.constant(low, whole)),
                a.constant(1, whole))  # fmt: skip
     more = a.op("add", whole, odd, a.constant(2 ** (low - 1) - 1, whole))
     rounded = a.op("and", whole, a.op("add", whole, bits, more), cut)
-    finite = _is_finite(a, (dtype,), "bool", x)
-    return a.select(dtype, finite, a.convert("bitcast", whole, dtype, rounded), x[0])
+    number = a.compare("uno", dtype, x, x)  # what is no number stays none
+    quiet = a.op("and", whole, a.op("or", whole, bits, a.constant(2 ** (low + 6), whole)), cut)
+    return a.select(whole, number, quiet, rounded)
+
+
+def _bf16(a, kinds, dtype, x):
+    whole = "i32" if dtype == "f32" else "i64"
+    return a.convert("bitcast", whole, dtype, rounded_bits(a, dtype, x[0]))
+
+
+def _bf16_pair(a, kinds, dtype, x):
+    low, high = (rounded_bits(a, "f32", n) for n in x)
+    return a.op("or", "i32", a.op("lshr", "i32", low, a.constant(16, "i32")), high)
+
+
+def _bf16_dot(a, kinds, dtype, x):
+    return bf16_dot(a, x[0], x[1], a.constant(0, "f32"))
+
+
+def bf16_dot(a: Arithmetic, p: str, q: str, into: str) -> str:
+    """`into` and the products of both halves of two pairs, the lower first."""
+    cut, low = a.constant(-(2**16), "i32"), a.constant(16, "i32")
+    for half in (lambda n: a.op("shl", "i32", n, low), lambda n: a.op("and", "i32", n, cut)):
+        x, y = (a.convert("bitcast", "i32", "f32", half(n)) for n in (p, q))
+        into = a.intrinsic("fma", "f32", x, y, into)
+    return into
 
 
 def _not(a, kinds, dtype, x):
@@ -326,5 +350,6 @@ SPELLING: dict[str, Spelling] = {
     "gt": _compare("ogt", "sgt", "ugt"), "ge": _compare("oge", "sge", "uge"),
     "and": _logic("and"), "or": _logic("or"), "not": _not, "select": _select,
     "bool": _cast, "u8": _cast, "i32": _cast, "i64": _cast, "f32": _cast, "f64": _cast,
-    "random": _random, "bf16": _bf16, "stop": lambda a, kinds, dtype, x: x[0],
+    "random": _random, "bf16": _bf16,
+    "bf16_pair": _bf16_pair, "bf16_dot": _bf16_dot, "stop": lambda a, kinds, dtype, x: x[0],
 }  # fmt: skip

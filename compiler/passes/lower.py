@@ -29,6 +29,7 @@ from ..kernels import Kernel, Plan
 from ..loops import Access, Accumulate, Loop, Nest, Segment, Statement
 from .access import access, linear
 from .merge import Form, accesses, merged, outside_addresses, stores
+from .pairs import why_not
 from .tile import Clip, Target, Tiling, Work, choose, turned
 
 UNROLLED = 4  # a reduction loop of at most this many steps is unrolled …
@@ -92,12 +93,13 @@ def lower(kernel: Kernel, plan: Plan, target: Target | None = None) -> Nest:
         accesses=_turned(_unchecked(found, clips), tiling),
         sizes=form.sizes,
         lanes=tiling.lanes,
+        pairs=target.pairs,
         chains=chains,
         position=linear(form.position, form.sizes),
         accumulate=accumulate,
         fixed=kernel.fixed,
         source=_source(anchor),
-        why=(*([kernel.reason] if kernel.reason else []), str(tiling),
+        why=(*filter(None, (kernel.reason, why_not(anchor, plan.system))), str(tiling),
              *(f"not {text}" for text in tiling.rejected)),
     )  # fmt: skip
 
@@ -122,7 +124,7 @@ def _zeroing(expr: Expr) -> set[Read]:
     if not isinstance(expr, Apply):
         return set()
     match expr.fn:
-        case "mul":
+        case "mul" | "bf16_dot":
             return _zeroing(expr.args[0]) | _zeroing(expr.args[1])
         case "neg" | "div" | "bf16":
             return _zeroing(expr.args[0])
@@ -159,7 +161,7 @@ def _operations(form: Form, anchor: Equation) -> int:
     total = 0
     for body in (b.value for b in form.bodies):
         count = sum(isinstance(e, Apply) for e in outside_addresses(body))
-        fused = isinstance(body, Apply) and body.fn == "mul"
+        fused = isinstance(body, Apply) and body.fn in ("mul", "bf16_dot")
         total += max(count, 1) if fused else count + 1
     return total
 

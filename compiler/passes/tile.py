@@ -30,6 +30,7 @@ class Target:
     registers: int = 32
     latency: float = 4.0  # cycles from one accumulation to the next
     cache: int = 1 << 20  # bytes that a core keeps for itself
+    pairs: bool = False  # whether it multiplies and adds two bf16 numbers at a time
 
 
 # cycles, with everything in cache
@@ -247,6 +248,8 @@ def _price(access: Access, depends, vector: str, target: Target, wide: float) ->
             return SAME
         case "unit":
             return UNIT * wide
+    if every_second(access, depends, vector):
+        return 2 * UNIT * wide + 1
     far = abs(_stride(access.offset, vector)) * BYTES[access.dtype] >= 64
     return (FAR if far else NEAR) * target.lanes
 
@@ -259,6 +262,12 @@ def _pattern(access: Access, depends: frozenset[str], vector: str) -> str:
     if any(vector in index_names(a) for a in atoms):
         return "gather"
     return "unit" if _stride(access.offset, vector) == 1 else "gather"
+
+
+def every_second(access: Access, depends: frozenset[str], vector: str) -> bool:
+    """Whether a vector is every second of the elements that two loads give."""
+    plain = all(isinstance(a, Idx) for a in access.offset.coefficients) and not access.checks
+    return plain and vector in depends and _stride(access.offset, vector) == 2
 
 
 def turned(access: Access, vector: str, tile: Mapping[str, float], lanes: int) -> str:

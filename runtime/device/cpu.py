@@ -98,7 +98,7 @@ class CpuProgram:
     def plan(self) -> Plan:
         from ...compiler.pipeline import plan  # not needed where the code was kept
 
-        return self._given or plan(self.system)
+        return self._given or plan(self.system, without=host.without())
 
     @cached_property
     def nests(self) -> Mapping[Kernel, Nest]:
@@ -132,7 +132,7 @@ def host_target() -> Target:
     from ...compiler.passes.tile import Target  # not needed where the code was kept
 
     lanes, registers = host.vectors()
-    return Target(lanes=lanes, registers=registers)
+    return Target(lanes=lanes, registers=registers, pairs=host.pairs())
 
 
 class _Team:

@@ -47,6 +47,16 @@ def vectors() -> tuple[int, int]:
     return (8, 16) if "avx2" in flags() or not known else (4, 16)
 
 
+def pairs() -> bool:
+    """Whether the processor multiplies and adds bf16 numbers two at a time."""
+    return "avx512_bf16" in flags() and vectors()[0] == 16
+
+
+def without() -> tuple[str, ...]:
+    """The passes of the compiler whose results this processor has no instructions for."""
+    return () if pairs() else ("pairs",)
+
+
 @cache
 def _first_core() -> dict[str, str]:
     """What /proc/cpuinfo says of the first core; nothing where there is no such file."""

@@ -124,7 +124,7 @@ def _suitable(fn: str, position: int, x: np.ndarray) -> np.ndarray:
     """What C and NumPy leave undefined or round differently is not compared."""
     if fn == "pow" and not is_float(x.dtype.name.replace("float", "f")):
         return np.abs(x) % 5 if x.dtype != bool else x
-    if fn in ("floordiv", "mod", "i32", "i64", "u8") and x.dtype.kind == "f":
+    if fn in ("floordiv", "mod", "i32", "i64", "u8", "bf16_dot") and x.dtype.kind == "f":
         x = np.where(np.isfinite(x), x, 3)
         return np.where(x == 0, 2, x).astype(x.dtype) if position else np.abs(x)
     return x

@@ -21,7 +21,7 @@ from ...signature import alike
 from .kernels import kernel as kernel_text
 
 # passes whose point is the CPU's vectors: what they make is slower in blocks of threads
-CPU_PASSES = ("pick", "turn weights")
+CPU_PASSES = ("pick", "pairs", "round once", "turn weights")
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,15 @@ DEVICE f32 bf16(f32 a) {
   x.bits = (x.bits + (x.bits >> 16 & 1) + 0x7fff) >> 16 << 16;
   return is_finite(a) ? x.value : a;
 }
+DEVICE i32 bf16_pair(f32 a, f32 b) {
+  union { f32 value; u32 bits; } x = {bf16(a)}, y = {bf16(b)};
+  return (i32)(x.bits >> 16 | (y.bits & 0xffff0000u));
+}
+DEVICE f32 bf16_dot(i32 p, i32 q) {
+  union { u32 bits; f32 value; } a = {(u32)p << 16}, b = {(u32)q << 16},
+      c = {(u32)p & 0xffff0000u}, d = {(u32)q & 0xffff0000u};
+  return a.value * b.value + c.value * d.value;
+}
 DEVICE f64 bf16(f64 a) {
   union { f64 value; u64 bits; } x = {a};
   x.bits = (x.bits + (x.bits >> 45 & 1) + 0xfffffffffffull) >> 45 << 45;

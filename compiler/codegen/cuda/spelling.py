@@ -115,5 +115,7 @@ SPELLING: dict[str, Spelling] = {
     "and": _compare("&&"), "or": _compare("||"), "not": lambda kinds, dtype, x: f"!{x[0]}",
     "select": lambda kinds, dtype, x: f"{x[0]} ? {x[1]} : {x[2]}",
     "bool": _cast, "u8": _cast, "i32": _cast, "i64": _cast, "f32": _cast, "f64": _cast,
-    "random": _prelude("random"), "bf16": _prelude("bf16"), "stop": lambda kinds, dtype, x: x[0],
+    "random": _prelude("random"), "bf16": _prelude("bf16"),
+    "bf16_pair": _prelude("bf16_pair"), "bf16_dot": _prelude("bf16_dot"),
+    "stop": lambda kinds, dtype, x: x[0],
 }  # fmt: skip

@@ -1,0 +1,210 @@
+"""Contractions of bf16 numbers two terms at a time, and operands that are rounded once.
+
+In: a system whose contractions round their operands (`passes/precision.py`). Out: an equal one.
+Where it pays, both operands are stored as pairs along an index that is summed over, two numbers in
+32 bits, for an instruction that multiplies and adds two at once:
+
+    y[b, o]        = sum(i < 64) bf16(x[b, i]) * bf16(w[i, o])
+
+    x_pairs[b, i]  = bf16_pair(x[b, 2*i], x[b, 2*i + 1])
+    w_pairs[i, o]  = bf16_pair(w[2*i, o], w[2*i + 1, o])
+    y[b, o]        = sum(i < 32) bf16_dot(x_pairs[b, i], w_pairs[i, o])
+
+Elsewhere an operand is rounded where it is computed, x_bf16[b, i] = bf16(x[b, i]), and not again
+for each of its products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+
+from ..ir import (
+    Apply,
+    Const,
+    Equation,
+    Expr,
+    Idx,
+    Index,
+    Read,
+    System,
+    Tensor,
+    components,
+    index_names,
+    is_recurrent,
+    rewrite,
+)
+from ..scalar import call, literal
+from .differentiate import in_order
+
+TERMS = 64  # of a contraction, for each cycle that pairs save
+PACKING = 0.5  # cycles to store an element in a pair
+STARTING = 4000  # cycles to begin one more kernel
+
+
+def pairs(system: System) -> System:
+    """Contractions of pairs, where that saves more than it costs to make them."""
+    made = _Made(system)
+    equations = []
+    for component in components(system.equations):
+        recurrent = is_recurrent(component)
+        equations += [eq if recurrent else _paired(eq, made) for eq in component]
+    return made.system(equations)
+
+
+def round_once(system: System) -> System:
+    """Operands that contractions round, rounded where they are computed."""
+    made = _Made(system)
+
+    def change(node: Expr) -> Expr | None:
+        if not isinstance(node, Apply) or node.fn != "bf16" or not isinstance(node.args[0], Read):
+            return None
+        read = node.args[0]
+        name = made.rounded(read.tensor)
+        other = None if read.other is None else call("bf16", read.other)
+        return Read(name, read.index, other, read.dtype)
+
+    return made.system([
+        eq if eq.reduce is None and eq.at is None else eq.with_body(rewrite(eq.body, change))
+        for eq in system.equations
+    ])  # fmt: skip
+
+
+@dataclass
+class _Made:
+    """The tensors that are made, by what they are made of."""
+
+    source: System
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    equations: list[Equation] = field(default_factory=list)
+    names: dict[tuple[str, int | None], str] = field(default_factory=dict)
+
+    def rounded(self, name: str) -> str:
+        """The tensor with every element rounded."""
+        return self._made(name, None, "bf16", "f32", lambda i: call("bf16", self._at(name, i)))
+
+    def paired(self, name: str, axis: int) -> str:
+        """The tensor in pairs along a dimension."""
+
+        def body(index: tuple[Expr, ...]) -> Expr:
+            ends = []
+            for k in (0, 1):
+                place = call("add", call("mul", index[axis], literal(2)), literal(k))
+                ends.append(self._at(name, (*index[:axis], place, *index[axis + 1 :])))
+            return call("bf16_pair", *ends)
+
+        return self._made(name, axis, "pairs", "i32", body)
+
+    def _at(self, name: str, index: tuple[Expr, ...]) -> Read:
+        return Read(name, index, None, self.source.tensors[name].dtype)
+
+    def _made(
+        self, name: str, axis: int | None, ending: str, dtype: str,
+        body: Callable[[tuple[Expr, ...]], Expr],
+    ) -> str:  # fmt: skip
+        found = self.names.get((name, axis))
+        if found is not None:
+            return found
+        source = self.source.tensors[name]
+        fresh = f"{name}_{ending}"
+        while fresh in self.source.tensors or fresh in self.tensors:
+            fresh += "_"
+        shape = tuple(n // 2 if d == axis else n for d, n in enumerate(source.shape))
+        indices = tuple(Index(f"i{d}", n) for d, n in enumerate(shape))
+        value = body(tuple(Idx(i.name) for i in indices))
+        self.names[name, axis] = fresh
+        self.tensors[fresh] = Tensor(fresh, shape, dtype, "temp", "", source.span)
+        self.equations.append(Equation(fresh, indices, value, span=source.span))
+        return fresh
+
+    def system(self, equations: list[Equation]) -> System:
+        if not self.equations:
+            return self.source
+        tensors = {**self.source.tensors, **self.tensors}
+        return in_order(
+            self.source.replace(tensors=tensors, equations=(*equations, *self.equations))
+        )
+
+
+def _paired(eq: Equation, made: _Made) -> Equation:
+    """The equation over pairs, if it can be had and pays."""
+    reads = _operands(eq)
+    index = _best(eq, reads, made.source, made.names.keys()) if reads else None
+    if index is None or _gain(eq, reads, index, made.source, made.names.keys()) <= 0:
+        return eq
+    factors = []
+    for read in reads:
+        axis = _axis(read, index, made.source)
+        assert axis is not None
+        other = None if read.other is None else literal(0)
+        factors.append(Read(made.paired(read.tensor, axis), read.index, other, "i32"))
+    over = tuple(replace(i, size=i.size // 2) if i is index else i for i in eq.over)
+    return replace(eq, body=call("bf16_dot", *factors), over=over)
+
+
+# --- what it costs --------------------------------------------------------------------------------
+
+Stored = Collection[tuple[str, int | None]]
+
+
+def _best(eq: Equation, reads: Sequence[Read], system: System, stored: Stored) -> Index | None:
+    """The index along which pairs gain most, the innermost of equal ones."""
+    fits = [i for i in reversed(eq.over) if all(_axis(r, i, system) is not None for r in reads)]
+    return max(fits, key=lambda i: _gain(eq, reads, i, system, stored), default=None)
+
+
+def _gain(
+    eq: Equation, reads: Sequence[Read], index: Index, system: System, stored: Stored
+) -> float:  # fmt: skip
+    """The cycles saved by taking two terms at a time, less those to make pairs not yet stored."""
+    fresh = {(r.tensor, _axis(r, index, system)) for r in reads} - set(stored)
+    making = sum(system.tensors[name].size * PACKING + STARTING for name, _ in fresh)
+    return prod(i.size for i in eq.domain) / TERMS - making
+
+
+def why_not(eq: Equation, system: System) -> str:
+    """Of a contraction of rounded operands, why it is not one of pairs; nothing for others."""
+    body = eq.body
+    parts = body.args if eq.reduce == "sum" and isinstance(body, Apply) and body.fn == "mul" else ()
+    reads = [p for p in parts if isinstance(p, Read) and _is_rounded(p.tensor, system)]
+    if len(reads) != 2:
+        return ""
+    index = _best(eq, reads, system, ())
+    if index is None:
+        return "not of pairs: no index of even size runs along one dimension of each operand"
+    gain = _gain(eq, reads, index, system, ())
+    if gain > 0:
+        return "not of pairs: it is part of a recurrence"
+    return f"not of pairs along {index.name}: they would cost {-gain:,.0f} cycles more"
+
+
+def _is_rounded(name: str, system: System) -> bool:
+    """Whether all of it is rounded, or a copy of what is."""
+    eq = system.definition.get(name)
+    if eq is not None and isinstance(eq.body, Read) and eq.body.tensor != name:
+        return _is_rounded(eq.body.tensor, system)
+    return eq is not None and isinstance(eq.body, Apply) and eq.body.fn == "bf16"
+
+
+def _operands(eq: Equation) -> list[Read]:
+    """Both operands of a contraction of rounded reads; nothing for anything else."""
+    body = eq.body
+    if eq.reduce != "sum" or eq.at is not None or not isinstance(body, Apply) or body.fn != "mul":
+        return []
+    found = [a.args[0] for a in body.args if isinstance(a, Apply) and a.fn == "bf16"]
+    reads = [r for r in found if isinstance(r, Read) and _is_zero(r.other)]
+    return reads if len(reads) == 2 else []
+
+
+def _is_zero(other: Expr | None) -> bool:
+    return other is None or (isinstance(other, Const) and other.value == 0)
+
+
+def _axis(read: Read, index: Index, system: System) -> int | None:
+    """The dimension along which the read steps with the index, and no other does, if all of it is
+    read and can be halved."""
+    axes = [d for d, place in enumerate(read.index) if index.name in index_names(place)]
+    if len(axes) != 1 or read.index[axes[0]] is not Idx(index.name) or index.size % 2:
+        return None
+    return axes[0] if system.tensors[read.tensor].shape[axes[0]] == index.size else None

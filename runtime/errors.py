@@ -91,7 +91,8 @@ RUN_ERRORS: list[RunError] = [
         "E0712",
         "the model cannot generate text",
         "Generation needs a model that maps tokens `i32[B, T]` to logits `f32[B, T, n]` in which "
-        "no position depends on later ones, trained on a text, so that tokens can be read.",
+        "no position depends on later ones, trained on a text, so that tokens can be read. It may "
+        "read another text first, and its length: `source: i32[B, S], source_length: i32[B]`.",
         "`nnc generate RUN` of a model that classifies images.",
     ),
     RunError(

@@ -1,8 +1,9 @@
 """Text from a trained model, one token's work per token.
 
-In: a model that maps tokens to logits, its weights, a prompt. Out: tokens, one after the other. The
-step for one position is derived by the compiler (`passes/incremental`); this file feeds it, draws
-from its logits, and begins anew with the last quarter of the window when that is full.
+In: a model that maps tokens to logits, its weights, a prompt or a source. Out: tokens, one after
+the other. The step for one position is derived by the compiler (`passes/incremental`), as is what
+can be computed before the first, such as an encoder; this file feeds it, draws from its logits, and
+begins anew with the last quarter of the window when that is full.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..compiler.ir import Read, System, Tensor, walk
-from ..compiler.passes.incremental import POSITION, NotIncremental, incremental
+from ..compiler.passes.incremental import POSITION, NotIncremental, incremental, once
 from ..dsl.diagnostics import fail
 from .device import Device, Program
 
@@ -50,36 +51,50 @@ def chosen(chances: np.ndarray, generator: np.random.Generator) -> int:
 
 
 @dataclass(frozen=True)
-class Sequence2Sequence:
-    """The tensors of a model that generation needs: tokens [1, T] in, logits [1, T, n] out."""
+class Roles:
+    """What generation needs of a model: tokens [1, T] in, logits [1, T, n] out, what else it is
+    `given`, and its `step` for one position."""
 
     source: Tensor
     output: Tensor
+    given: tuple[Tensor, ...]
+    step: System
 
     @property
     def window(self) -> int:
         return self.source.shape[1]
 
 
-def roles(system: System) -> Sequence2Sequence:
-    """Which input holds the tokens and which result the logits. UserError E0712 if there are not
-    exactly such two."""
+def roles(system: System) -> Roles:
+    """Which input holds the tokens and which result the logits for the token after each of them.
+
+    UserError E0712 if no input and result of the model are such two.
+    """
     inputs = [t for t in system.of_kind("input") if t.name not in ("step", "seed")]
     tokens = [t for t in inputs if len(t.shape) == 2 and t.dtype in ("i32", "i64", "u8")]
-    if len(inputs) != 1 or len(tokens) != 1:
+    if not tokens:
         raise fail("E0712", f"`{system.name}` does not generate text",
-                   help="its one input must be tokens, like `token: i32[B, T]`")  # fmt: skip
-    window = tokens[0].shape[1]
-    outputs = [system.tensors[n] for n in system.outputs]
-    logits = [t for t in outputs if len(t.shape) == 3 and t.shape[1] == window]
-    if not logits:
+                   help="an input must be tokens, like `token: i32[B, T]`")  # fmt: skip
+    results = [system.tensors[n] for n in system.outputs]
+    pairs = [(source, output) for source in tokens for output in results
+             if len(output.shape) == 3 and output.shape[1] == source.shape[1]]  # fmt: skip
+    if not pairs:
         raise fail("E0712", f"`{system.name}` does not generate text",
                    help="a result must be logits for every position, as `f32[B, T, n]`")
-    return Sequence2Sequence(tokens[0], logits[0])
+    reasons = []
+    for source, output in pairs:
+        try:
+            step = incremental(system, source.name, 1, output.name)
+        except NotIncremental as error:
+            reasons.append(str(error))
+            continue
+        return Roles(source, output, tuple(t for t in inputs if t is not source), step)
+    raise fail("E0712", f"`{system.name}` cannot be evaluated token by token: {reasons[0]}")
 
 
 class Generator:
-    """A model ready to continue a text. Feed tokens with `feed`; it gives the next logits."""
+    """A model ready to write. Feed tokens with `feed`; it gives the next logits. A model that is
+    given more than these tokens, such as a sentence to translate, gets it first, with `give`."""
 
     def __init__(self, system: System, weights: Mapping[str, np.ndarray], device: Device):
         """`system` is the model's prediction for one example.
@@ -87,20 +102,37 @@ class Generator:
         UserError E0712 if it maps no tokens to logits, or if a result depends on later tokens.
         """
         self.roles = roles(system)
-        name, output = self.roles.source.name, self.roles.output.name
         check_causal(system, self.roles, weights, device)
-        try:
-            self.step = incremental(system, name, 1, output)
-        except NotIncremental as error:
-            raise fail("E0712", f"`{system.name}` cannot be evaluated token by token: {error}") \
-                from error  # fmt: skip
-        self.program: Program = device(self.step)
-        put(weights, self.program, self.step)
-        self.memory = [self.program.arrays[t.name] for t in self.step.of_kind("state")
+        first, step = once(self.roles.step, self.roles.source.name)
+        self.handed = first.outputs
+        self.first = device(first) if first.equations else None
+        self.program: Program = device(step)
+        if self.first is not None:
+            put(weights, self.first, first)
+        put(weights, self.program, step)
+        self.memory = [self.program.arrays[t.name] for t in step.of_kind("state")
                        if t.name not in weights]  # fmt: skip
-        self.bounded = is_bounded(self.step)
+        self.bounded = is_bounded(step)
         self.past: list[int] = []
         self.position = 0
+        self.give({})
+
+    @property
+    def programs(self) -> tuple[Program, ...]:
+        return (self.program,) if self.first is None else (self.first, self.program)
+
+    def give(self, values: Mapping[str, np.ndarray]) -> None:
+        """Inputs other than the tokens, by name; what follows from them alone is computed here,
+        once for all tokens. Begins anew."""
+        for program in self.programs:
+            for name in values.keys() & program.arrays.keys():
+                program.arrays[name][...] = values[name]
+        if self.first is not None:
+            self.first.run()
+            for name in self.handed:
+                self.program.arrays[name][...] = self.first.arrays[name]
+        self.restart()
+        self.past.clear()
 
     def feed(self, token: int) -> np.ndarray:
         """One more token; the logits [n] for the one after it."""
@@ -128,14 +160,18 @@ class Generator:
         self.position += 1
 
     def tokens(
-        self, prompt: Sequence[int], count: int, sampling: Sampling, seed: int
-    ) -> Iterator[int]:
-        """`count` tokens that continue the prompt, which holds at least one."""
+        self, prompt: Sequence[int], count: int, sampling: Sampling, seed: int,
+        end: int | None = None,
+    ) -> Iterator[int]:  # fmt: skip
+        """`count` tokens that continue the prompt, which holds at least one, or fewer, if `end` is
+        drawn, which is not among them."""
         generator = np.random.default_rng(seed)
         for token in prompt:
             logits = self.feed(token)
         for _ in range(count):
             token = sampling.draw(logits, generator)
+            if token == end:
+                return
             yield token
             logits = self.feed(token)
 
@@ -153,7 +189,7 @@ def is_bounded(step: System) -> bool:
 
 
 def check_causal(
-    system: System, found: Sequence2Sequence, weights: Mapping[str, np.ndarray], device: Device
+    system: System, found: Roles, weights: Mapping[str, np.ndarray], device: Device
 ) -> None:
     """UserError E0712 if changing later tokens changes what comes before them."""
     program = device(system)

@@ -103,14 +103,21 @@ class RunFolder:
             plain = {name: json.loads(v.to_json()) for name, v in vocabularies.items()}
             write_json(self.path / "vocabulary.json", plain, durable=True)
 
-    def vocabulary(self, field: str) -> Vocabulary:
-        """The vocabulary of a field. UserError E0712 if the run was not trained on text."""
+    @property
+    def vocabularies(self) -> dict[str, Vocabulary]:
+        """The vocabularies by field; none if the run was not trained on text."""
         path = self.path / "vocabulary.json"
         found = read_json(path) if path.exists() else {}
+        return {name: Vocabulary.from_json(json.dumps(plain), str(path))
+                for name, plain in found.items()}  # fmt: skip
+
+    def vocabulary(self, field: str) -> Vocabulary:
+        """The vocabulary of a field. UserError E0712 if the run was not trained on text."""
+        found = self.vocabularies
         if field not in found:
             raise fail("E0712", f"the run {self.path} knows no text for `{field}`",
                        help="its data are not a text")  # fmt: skip
-        return Vocabulary.from_json(json.dumps(found[field]), str(path))
+        return found[field]
 
     def write_weights(self, weights: Mapping[str, np.ndarray], step: int) -> None:
         save_arrays(self.weights_file, weights, {"step": str(step)})

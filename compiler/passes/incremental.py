@@ -4,7 +4,8 @@ In: a system that maps a sequence to a sequence, and the time axis of its input.
 single position: every tensor along time shrinks to its slice at `position`, and what later
 positions will read is kept as state. For a recurrence that is its last step (`h_back1`), for
 attention it is the keys and values, for a causal convolution the input under its window (`k_kept`):
-nobody wrote a cache, it follows from the equations.
+nobody wrote a cache, it follows from the equations. What does not depend on the position at all,
+such as an encoder, is a system of its own (`once`).
 
 Which axis of a tensor is time follows from both ends: from the output backwards, an index that
 steps with the output's steps; and where all of time is read at once (the `s` of a softmax), the one
@@ -14,7 +15,8 @@ axis that the input's time runs along. That no output depends on later inputs is
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from ..affine import affine
 from ..ir import (
@@ -56,6 +58,31 @@ def incremental(system: System, source: str, axis: int, output: str) -> System:
         raise NotIncremental(f"`{output}` has no axis along which `{source}` runs")
     work.demand(output, fitting[0])
     return simplify(in_order(work.system_of(output)))
+
+
+def once(step: System, source: str) -> tuple[System, System]:
+    """A step of `incremental` in two: what is the same at every position, such as an encoder or a
+    table of angles, and the rest, which takes the results of the first as inputs."""
+    fresh = {source, POSITION, *step.updates, *step.updates.values()}
+    while True:
+        found = {eq.target for eq in step.equations if not fresh.isdisjoint(eq.sources)}
+        if found <= fresh:
+            break
+        fresh |= found
+    changing = tuple(eq for eq in step.equations if eq.target in fresh or eq.target in step.outputs)
+    same = tuple(eq for eq in step.equations if eq not in changing)
+    read = {name for eq in changing for name in eq.sources}
+    handed = tuple(eq.target for eq in same if eq.target in read)
+    inputs = {n: replace(step.tensors[n], kind="input") for n in handed}
+    first = System(step.name, _used(same, step.tensors), same, handed, {})
+    rest = System(step.name, _used(changing, step.tensors | inputs), changing, step.outputs,
+                  step.updates)  # fmt: skip
+    return first, rest
+
+
+def _used(equations: tuple[Equation, ...], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    names = {name for eq in equations for name in (eq.target, *eq.sources)}
+    return {name: tensor for name, tensor in tensors.items() if name in names}
 
 
 def _forward(system: System, source: str, axis: int) -> dict[str, set[int]]:

@@ -1,10 +1,12 @@
 """`nnc generate`: text from a trained model, as it comes.
 
-In: a run folder and a prompt. Out: text on stdout. The work is done in `generate.py`.
+In: a run folder and a prompt. Out: text on stdout. The work is done in `generate.py`; what a line
+is to a model that reads one before it writes is said in `given.py`.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Iterator
 
@@ -12,21 +14,25 @@ import click
 
 from ...compiler.training import prediction
 from ...dsl.diagnostics import fail
-from ..data.vocabulary import Vocabulary
+from ..data.vocabulary import END, START, UNKNOWN, Vocabulary
 from ..executor import Executor
-from ..generate import Generator, Sampling, roles
+from ..generate import Generator, Sampling
+from ..given import Source
 from ..progress import say
 from ..project import for_batch, open_project, setup_of
 from ..run_folder import RunFolder
 from . import options as o
 
 
-@click.command(short_help="Continue a text with a trained model.")
+@click.command(short_help="Continue or translate a text with a trained model.")
 @click.argument("run_folder", metavar="RUN", type=o.FILE)
 @o.several(
-    click.option("--prompt", required=True, metavar="TEXT", help="What to continue."),
-    click.option("--length", type=o.POSITIVE, default=500, show_default=True, help="Tokens."),
-    click.option("--temperature", type=click.FloatRange(min=0), default=1.0, show_default=True,
+    click.option("--prompt", required=True, metavar="TEXT",
+                 help="What to continue, or to translate; `-` reads standard input."),
+    click.option("--length", type=o.POSITIVE, default=500, show_default=True,
+                 help="Tokens, at most."),
+    click.option("--temperature", type=click.FloatRange(min=0),
+                 show_default="1, of a translation 0",
                  help="Below 1 bolder, 0 always the likeliest token."),
     click.option("--top-k", type=o.POSITIVE, help="Draw from the K likeliest tokens."),
     click.option("--top-p", type=click.FloatRange(0, 1, min_open=True),
@@ -37,26 +43,53 @@ from . import options as o
 )  # fmt: skip
 def generate(run_folder, prompt, length, temperature, top_k, top_p, seed, device_name,
              threads) -> None:  # fmt: skip
-    """Continue TEXT with the model of RUN, token by token."""
-    if not prompt:
+    """Continue TEXT with the model of RUN, token by token.
+
+    A model that reads a source and writes a target turns every line of TEXT into its target."""
+    text = sys.stdin.buffer.read().decode("utf-8", "replace") if prompt == "-" else prompt
+    if not text.strip("\n"):
         raise click.UsageError("--prompt needs at least one character")
     folder = RunFolder(run_folder)
     project = open_project(folder.model)
     setup = for_batch(setup_of(project, folder.fields, folder.settings["examples"]), 1)
     executor = Executor(setup, o.device(device_name, threads), project.settings.seed)
     weights = folder.read_weights(executor.weights())
-    system = prediction(setup)
-    vocabulary = folder.vocabulary(roles(system).source.name)
-    first = [int(i) for i in vocabulary.encode(prompt, "the prompt")]
-    generator = Generator(system, weights, executor.device)
-    sampling = Sampling(temperature, top_k, top_p)
+    generator = Generator(prediction(setup), weights, executor.device)
+    vocabulary = folder.vocabulary(generator.roles.source.name)
     began = time.perf_counter()
-    click.echo(prompt, nl=False)
-    for piece in pieces(generator.tokens(first, length, sampling, seed), vocabulary):
-        click.echo(piece, nl=False)
-    click.echo()
-    seconds = time.perf_counter() - began
-    say(f"{length} tokens, {(len(first) + length) / seconds:,.0f} tokens per second")
+    if generator.roles.given:
+        sampling = Sampling(temperature or 0.0, top_k, top_p)
+        source = Source.of(generator.roles.given, folder.vocabularies)
+        count = 0
+        for line in filter(str.strip, text.splitlines()):
+            if unknown := source.unknown(line):
+                say(f"unknown, and read as {UNKNOWN}: {', '.join(unknown)}")
+            found = list(translation(generator, source, vocabulary, line, length, sampling, seed))
+            click.echo(vocabulary.decode(found))
+            count += len(found) + 1
+    else:
+        sampling = Sampling(1.0 if temperature is None else temperature, top_k, top_p)
+        first = [int(i) for i in vocabulary.encode(text, "the prompt")]
+        click.echo(text, nl=False)
+        for piece in pieces(generator.tokens(first, length, sampling, seed), vocabulary):
+            click.echo(piece, nl=False)
+        click.echo()
+        count = len(first) + length
+    rate = count / (time.perf_counter() - began)
+    say(f"{count} tokens, {rate:,.0f} tokens per second")
+
+
+def translation(
+    generator: Generator, source: Source, writer: Vocabulary, line: str, length: int,
+    sampling: Sampling, seed: int,
+) -> Iterator[int]:  # fmt: skip
+    """The tokens that the model writes for a line of the source, its end mark left out."""
+    if START not in writer.specials or END not in writer.specials:
+        raise fail("E0712", f"`{generator.roles.source.name}` has no marks where a text begins and "
+                   "ends", help="a source of data like `pairs` gives them")  # fmt: skip
+    generator.give(source.inputs(line))
+    most = min(length, generator.roles.window)
+    return generator.tokens([writer.special(START)], most, sampling, seed, writer.special(END))
 
 
 def pieces(tokens: Iterable[int], vocabulary: Vocabulary) -> Iterator[str]:

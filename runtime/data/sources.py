@@ -15,6 +15,7 @@ from .csv_table import CSV
 from .dataset import Dataset, Schema
 from .digit_strings import DIGIT_STRINGS
 from .digits import DIGITS
+from .english_german import ENGLISH_GERMAN
 from .images import IMAGES
 from .lines import LINES
 from .mnist import MNIST
@@ -37,7 +38,7 @@ SOURCES: dict[str, Source] = {
     for source in (
         MNIST, DIGITS, CSV, NPZ, NPY, IMAGES,
         TEXT, SHAKESPEARE, LINES, PAIRS, WAV, SPOKEN_DIGITS,
-        DIGIT_STRINGS, REVERSAL, RETRIEVAL, SINE, OPINIONS,
+        DIGIT_STRINGS, ENGLISH_GERMAN, REVERSAL, RETRIEVAL, SINE, OPINIONS,
     )
 }  # fmt: skip
 

@@ -7,7 +7,7 @@ import pytest
 from support import system, values
 
 from nnc.compiler.evaluate import advance, evaluate
-from nnc.compiler.passes.incremental import NotIncremental, incremental
+from nnc.compiler.passes.incremental import NotIncremental, incremental, once
 from nnc.compiler.verify import verify
 
 LENGTH = 6
@@ -75,3 +75,33 @@ def test_reading_ahead_is_refused() -> None:
     }"""
     with pytest.raises(NotIncremental, match="not of the past"):
         incremental(system(text), "token", 1, "y")
+
+
+READER = """model M(source: i32[1, 4], length: i32[1], token: i32[1, 6]) -> y: f32[1, 6, 5] {
+    param E: [5, 3] = 0
+    param W: [3, 3] = 0
+    param V: [3, 5] = 0
+    r[b, s, i] = tanh(E[source[b, s], i] + sum(k) (r[b, s - 1, k] else 0)*W[k, i])
+    m[b, i] = sum(s) if s < length[b] then r[b, s, i] else 0
+    h[b, t, i] = tanh(E[token[b, t], i] + m[b, i] + sum(k) (h[b, t - 1, k] else 0)*W[k, i])
+    y[b, t, o] = sum(i) h[b, t, i]*V[i, o]
+}"""
+
+
+def test_an_encoder_is_computed_once() -> None:
+    whole = system(READER)
+    given = values(whole, seed=2, integers=5)
+    expected = evaluate(whole, given)["y"]
+    first, step = once(incremental(whole, "token", 1, "y"), "token")
+    verify(first, "once")
+    verify(step, "once")
+    assert first.outputs == ("m",)
+    assert not {"source", "length", "r"} & {n for eq in step.equations for n in eq.sources}
+    before, _ = advance(first, {n: given[n] for n in first.tensors if n in given})
+    now = {t.name: np.zeros(t.shape) for t in step.of_kind("state")} | before
+    now |= {t.name: given[t.name] for t in step.of_kind("param")}
+    for position in range(LENGTH):
+        now |= {"position": np.array(position), "token": given["token"][:, position]}
+        found, now = advance(step, now)
+        now |= before
+        np.testing.assert_allclose(found["y"], expected[:, position], rtol=1e-10, atol=1e-12)

@@ -70,6 +70,7 @@ WAV = {"folder": "s", "pattern": "{word}_{take}.wav", "label": "word", "test": "
     ("wav", {**WAV, "hop": 0},                           "E0615", ["a number above 0, not 0"]),
     ("sine", {"noise": -1},                              "E0615", ["a number from 0, not -1"]),
     ("shakespear", {},                                   "E0608", ["`shakespeare`"]),
+    ("english_german", {"count": 2_000_000},             "E0615", ["up to 1,000,000 different"]),
     ("reversal", {"shortest": 3, "longest": 2},          "E0615", ["strings of 3 to 2 digits"]),
     ("opinions", {"count": 10**9},                       "E0615", ["no 1,000,000,000 different"]),
     ("reversal", {"shortest": 1, "longest": 2},          "E0615", ["no 10000 different strings"]),

@@ -15,7 +15,7 @@ import pytest
 
 from nnc.dsl.diagnostics import UserError
 from nnc.runtime import data
-from nnc.runtime.data import mel, wav
+from nnc.runtime.data import english_german, mel, wav
 from nnc.runtime.data.name_pattern import read_condition, read_pattern
 
 
@@ -274,6 +274,79 @@ def test_reversal(search):
         seen[name] = set(sources)
     assert not seen["train"] & seen["test"] and len(seen["train"] | seen["test"]) == 500
     assert set(map(len, seen["train"])) == {2, 3, 4, 5, 6}
+
+
+def test_english_german(search):
+    found = loaded(search, "english_german", count=2000)
+    reader, writer = found.vocabularies["source"], found.vocabularies["target_out"]
+    said = {}
+    for name, split in found.splits.items():
+        english = [reader.decode(row) for row in split.arrays["source"]]
+        german = [writer.decode(row) for row in split.arrays["target_out"]]
+        said[name] = dict(zip(english, german, strict=True))
+        assert split.arrays["source_length"].tolist() == [len(one.split()) for one in english]
+    assert not said["train"].keys() & said["test"].keys()
+    assert sum(map(len, said.values())) == 2000
+    both = {**said["train"], **said["test"]}
+    for english, german in both.items():
+        words = german.split()
+        assert ("not" in english.split()) == ("nicht" in words)
+        if "dass" in words:  # the verb is last, and `nicht` before it
+            assert words[-1][-1] in "nt" and ("nicht" not in words or words[-2] == "nicht")
+    assert set(writer.tokens) >= {"den", "die", "das", "einen", "alter", "altes", "alten"}
+
+
+@pytest.mark.parametrize("english, german", [
+    ("the old dog sees a small cat", "der alte Hund sieht eine kleine Katze"),
+    ("now a red tree does not need the men", "jetzt braucht ein roter Baum die Männer nicht"),
+    ("he says that two women seek the new book",
+     "er sagt , dass zwei Frauen das neue Buch suchen"),
+    ("the big houses do not hear a black horse",
+     "die großen Häuser hören ein schwarzes Pferd nicht"),
+    ("a child loves the old dog", "ein Kind liebt den alten Hund"),
+])  # fmt: skip
+def test_the_german_is_right(english, german):
+    """Sentences written by hand, made again by drawing what they are made of."""
+    random = Drawn(english)
+    assert english_german.sentence(random) == (english, german)
+
+
+class Drawn:
+    """Gives the numbers that `sentence` draws for an English sentence."""
+
+    def __init__(self, english: str):
+        words = english.split()
+        begin = next((n for n, (b, _) in enumerate(english_german.BEGINNINGS)
+                      if english.startswith(b)), None)  # fmt: skip
+        when = next((n for n, (a, _) in enumerate(english_german.ADVERBS) if words[0] == a), None)
+        rest = words[3:] if begin is not None else words[1:] if when is not None else words
+        forms = [f for verb in english_german.VERBS for f in verb[:2]]
+        at = next(n for n, w in enumerate(rest) if w in forms)
+        verb = forms.index(rest[at]) // 2
+        no = "not" in rest
+        subject, target = rest[: at - 2 * no], rest[at + 1 :]
+        self.numbers = [*self.phrase(subject), *self.phrase(target), verb, 0 if no else 1]
+        if begin is not None:
+            self.numbers += [2, begin]
+        elif when is not None:
+            self.numbers += [1, when]
+        else:
+            self.numbers += [0]
+
+    @staticmethod
+    def phrase(words: list[str]) -> list[int]:
+        noun = next(n for n, names in enumerate(english_german.NOUNS) if words[-1] in names[:2])
+        numbers = [noun, list(english_german.DETERMINERS).index(words[0])]
+        if words[0] == "the":
+            numbers.append(int(words[-1] == english_german.NOUNS[noun][1]))
+        adjectives = [one for one, _ in english_german.ADJECTIVES]
+        has = len(words) == 3
+        return [*numbers, adjectives.index(words[1]) if has else 0, 0 if has else 1]
+
+    def randint(self, below: int) -> int:
+        number = self.numbers.pop(0)
+        assert number < below
+        return number
 
 
 def test_retrieval(search):

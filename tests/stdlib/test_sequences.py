@@ -487,6 +487,19 @@ def test_error_rate_is_of_all_symbols_together():
     assert np.isfinite(value_of("error_rate(a, b, m, n)", types, nothing))
 
 
+def test_sequence_accuracy_counts_sequences_without_a_mistake():
+    rng = np.random.default_rng(0)
+    x, label = rng.normal(size=(50, 3, 4)), rng.integers(0, 4, (50, 3))
+    label[:25] = x[:25].argmax(-1)
+    label[:5, 2] = (label[:5, 2] + 1) % 4  # wrong behind the end of the first of these only
+    lengths = np.array([2, 2, 3, 3, 3] + [3] * 20 + [1] * 25)
+    types = {"x": "f32[50, 3, 4]", "label": "i32[50, 3]", "length": "i32[50]"}
+    right = [(p.argmax(-1) == q)[:n].all() for p, q, n in zip(x, label, lengths, strict=True)]
+    found = value_of("sequence_accuracy(x, label, length)", types,
+                     {"x": x, "label": label, "length": lengths})  # fmt: skip
+    check(found, np.mean(right), "sequence_accuracy")
+
+
 def test_ctc_greedy_reads_the_best_path():
     rng = np.random.default_rng(1)
     x, lengths = rng.normal(size=(30, 9, 3)), rng.integers(0, 10, 30)

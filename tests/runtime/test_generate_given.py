@@ -1,0 +1,110 @@
+"""Writing with a trained model: the likeliest tokens are those of the whole, line by line."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import numpy as np
+import pytest
+
+from nnc.compiler.evaluate import evaluate
+from nnc.compiler.training import prediction
+from nnc.dsl.diagnostics import UserError
+from nnc.runtime import cli
+from nnc.runtime.device import DEVICES
+from nnc.runtime.executor import Executor
+from nnc.runtime.generate import Generator
+from nnc.runtime.given import Source
+from nnc.runtime.project import for_batch, open_project, setup_of
+from nnc.runtime.run_folder import RunFolder
+
+REVERSE = """model Reverse(source: i32[B, S], source_length: i32[B], target_in: i32[B, T])
+    -> logits: f32[B, T, 14] {
+    m = source |> Embedding(14, 16) |> SinusoidalPositions |> EncoderBlock(2, 32)(source_length)
+    h = target_in |> Embedding(14, 16) |> SinusoidalPositions
+    logits = h |> DecoderBlock(2, 32)(m, source_length) |> Dense(14)
+}
+
+train Reverse {
+    data      = reversal(count = 2000, shortest = 2, longest = 4)
+    loss      = masked_cross_entropy(logits, target_out, target_length)
+    metric right = sequence_accuracy(logits, target_out, target_length)
+    optimizer = adam(lr = 5e-3)
+    epochs    = 6
+    keep      = "last"
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> RunFolder:
+    place = tmp_path_factory.mktemp("reverse")
+    (place / "reverse.nn").write_text(REVERSE)
+    assert cli.run(["train", str(place / "reverse.nn"), "--out", str(place / "run")]) == 0
+    return RunFolder(place / "run")
+
+
+@pytest.fixture
+def generate(run, capsys, monkeypatch):
+    """Runs `nnc generate`: (exit code, stdout, stderr)."""
+
+    def call(prompt: str, lines: str = ""):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
+        code = cli.run(["generate", str(run.path), "--prompt", prompt])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call
+
+
+def test_greedy_writing_is_as_good_as_the_metric(run, generate) -> None:
+    """Given the right beginning or its own, the likeliest tokens are all right equally often."""
+    lines = ["12", "304", "5555", "9876", "10", "246", "013", "8899"]
+    told = generate("-", "\n".join(lines) + "\n\n")[1].splitlines()
+    project = open_project(run.model)
+    setup = for_batch(setup_of(project, run.fields, 1800), 1)
+    executor = Executor(setup, DEVICES["cpu"](2), 0)
+    weights = run.read_weights(executor.weights())
+    system, known = prediction(setup), run.vocabulary("source")
+    source = Source.of([t for t in system.of_kind("input") if t.name != "target_in"],
+                       run.vocabularies)  # fmt: skip
+    for line, written in zip(lines, told, strict=True):
+        ids = [known.special("<start>"), *map(int, known.encode(written))]
+        tokens = np.zeros((1, 5), np.int32)
+        tokens[0, : len(ids)] = ids[:5]
+        given = {**weights, **source.inputs(line), "target_in": tokens}
+        best = evaluate(system, given)["logits"][0].argmax(-1)
+        assert known.decode(best[: len(ids)]) == written
+    assert sum(line[::-1] == written for line, written in zip(lines, told, strict=True)) >= 6
+
+
+def test_the_encoder_runs_once_for_a_line(run) -> None:
+    setup = for_batch(setup_of(open_project(run.model), run.fields, 1800), 1)
+    executor = Executor(setup, DEVICES["cpu"](2), 0)
+    generator = Generator(prediction(setup), run.read_weights(executor.weights()), executor.device)
+    assert [t.name for t in generator.roles.given] == ["source", "source_length"]
+    assert generator.first is not None and "encoderblock1_dense1_w" in generator.first.arrays
+    of_encoder = [name for name in generator.program.arrays
+                  if name.startswith("encoderblock") and name not in generator.handed]  # fmt: skip
+    assert not of_encoder
+
+
+def test_wrong_lines(generate) -> None:
+    code, _, told = generate("12345")
+    assert code == 1
+    assert "`12345` has 5 tokens, and `source` has room for 4" in told
+    assert generate("-", "\n\n")[0] == 2
+    code, _, told = generate("1x2")
+    assert code == 0 and "unknown, and read as <unk>: x" in told
+
+
+def test_inputs_that_a_text_says_nothing_of(run) -> None:
+    system = prediction(for_batch(setup_of(open_project(run.model), run.fields, 1800), 1))
+    known = run.vocabulary("source")
+    with pytest.raises(UserError) as caught:
+        Source.of(system.of_kind("input"), {"source": known})
+    assert "nothing of the input `target_in`" in caught.value.diagnostics[0].message
+    with pytest.raises(UserError) as caught:
+        Source.of(system.of_kind("input"), {"source": known, "target_in": known})
+    assert "reads 2 texts" in caught.value.diagnostics[0].message

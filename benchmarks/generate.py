@@ -35,7 +35,7 @@ def main() -> None:
     search = Search(options.data, options.model.parent, offline=True)
     setup = for_batch(planned_setup(project, search), 1)
     one, every = (Executor(setup, DEVICES["cpu"](options.threads), 0) for _ in range(2))
-    window = roles(prediction(setup)).window
+    window = roles(prediction(setup))[0].window
     print(f"{options.model.name}, T = {window}, {options.threads} threads, {options.rounds} rounds")
     for count in (window - len(PROMPT), options.tokens):
         compare(count, options.rounds, one, every)
@@ -87,7 +87,7 @@ class Windows:
 
     def __init__(self, executor: Executor):
         self.bound = executor.prediction(1)
-        found = roles(self.bound.system)
+        found = roles(self.bound.system)[0]
         self.token = self.bound.program.arrays[found.source.name][0]
         self.logits = self.bound.results[found.output.name][0]
 

@@ -52,44 +52,34 @@ def chosen(chances: np.ndarray, generator: np.random.Generator) -> int:
 
 @dataclass(frozen=True)
 class Roles:
-    """What generation needs of a model: tokens [1, T] in, logits [1, T, n] out, what else it is
-    `given`, and its `step` for one position."""
+    """What generation needs of a model: tokens [1, T] in, logits [1, T, n] out, and what else it is
+    `given`."""
 
     source: Tensor
     output: Tensor
     given: tuple[Tensor, ...]
-    step: System
 
     @property
     def window(self) -> int:
         return self.source.shape[1]
 
 
-def roles(system: System) -> Roles:
-    """Which input holds the tokens and which result the logits for the token after each of them.
-
-    UserError E0712 if no input and result of the model are such two.
-    """
+def roles(system: System) -> list[Roles]:
+    """Which input may hold the tokens and which result the logits for the token after each of them;
+    one at least. UserError E0712 if no input and result of the model are such two."""
     inputs = [t for t in system.of_kind("input") if t.name not in ("step", "seed")]
     tokens = [t for t in inputs if len(t.shape) == 2 and t.dtype in ("i32", "i64", "u8")]
     if not tokens:
         raise fail("E0712", f"`{system.name}` does not generate text",
                    help="an input must be tokens, like `token: i32[B, T]`")  # fmt: skip
     results = [system.tensors[n] for n in system.outputs]
-    pairs = [(source, output) for source in tokens for output in results
+    found = [Roles(source, output, tuple(t for t in inputs if t is not source))
+             for source in tokens for output in results
              if len(output.shape) == 3 and output.shape[1] == source.shape[1]]  # fmt: skip
-    if not pairs:
+    if not found:
         raise fail("E0712", f"`{system.name}` does not generate text",
                    help="a result must be logits for every position, as `f32[B, T, n]`")
-    reasons = []
-    for source, output in pairs:
-        try:
-            step = incremental(system, source.name, 1, output.name)
-        except NotIncremental as error:
-            reasons.append(str(error))
-            continue
-        return Roles(source, output, tuple(t for t in inputs if t is not source), step)
-    raise fail("E0712", f"`{system.name}` cannot be evaluated token by token: {reasons[0]}")
+    return found
 
 
 class Generator:
@@ -101,9 +91,8 @@ class Generator:
 
         UserError E0712 if it maps no tokens to logits, or if a result depends on later tokens.
         """
-        self.roles = roles(system)
-        check_causal(system, self.roles, weights, device)
-        first, step = once(self.roles.step, self.roles.source.name)
+        self.roles, step = stepping(system, weights, device)
+        first, step = once(step, self.roles.source.name)
         self.handed = first.outputs
         self.first = device(first) if first.equations else None
         self.program: Program = device(step)
@@ -161,15 +150,16 @@ class Generator:
 
     def tokens(
         self, prompt: Sequence[int], count: int, sampling: Sampling, seed: int,
-        end: int | None = None,
+        known: int | None = None, end: int | None = None,
     ) -> Iterator[int]:  # fmt: skip
         """`count` tokens that continue the prompt, which holds at least one, or fewer, if `end` is
-        drawn, which is not among them."""
+        drawn, which is not among them. Only the first `known` are drawn, if the model has more than
+        its vocabulary."""
         generator = np.random.default_rng(seed)
         for token in prompt:
             logits = self.feed(token)
         for _ in range(count):
-            token = sampling.draw(logits, generator)
+            token = sampling.draw(logits[:known], generator)
             if token == end:
                 return
             yield token
@@ -186,6 +176,24 @@ def is_bounded(step: System) -> bool:
         for eq in step.equations for read in eq.reads for place in read.index
         for node in walk(place)
     )  # fmt: skip
+
+
+def stepping(
+    system: System, weights: Mapping[str, np.ndarray], device: Device
+) -> tuple[Roles, System]:
+    """The first roles in which the model can be evaluated position by position, and the step that
+    does so. UserError E0712 if there are none, or if a result depends on later tokens."""
+    found, reasons = roles(system), []
+    for each in found:
+        try:
+            step = incremental(system, each.source.name, 1, each.output.name)
+        except NotIncremental as error:
+            reasons.append(str(error))
+            continue
+        check_causal(system, each, weights, device)
+        return each, step
+    check_causal(system, found[0], weights, device)
+    raise fail("E0712", f"`{system.name}` cannot be evaluated token by token: {reasons[0]}")
 
 
 def check_causal(

@@ -60,23 +60,24 @@ def generate(run_folder, prompt, length, temperature, top_k, top_p, seed, device
     if generator.roles.given:
         sampling = Sampling(temperature or 0.0, top_k, top_p)
         source = Source.of(generator.roles.given, folder.vocabularies)
-        count = 0
+        read = written = 0
         for line in filter(str.strip, text.splitlines()):
             if unknown := source.unknown(line):
                 say(f"unknown, and read as {UNKNOWN}: {', '.join(unknown)}")
             found = list(translation(generator, source, vocabulary, line, length, sampling, seed))
             click.echo(vocabulary.decode(found))
-            count += len(found) + 1
+            read, written = read + 1, written + len(found)
     else:
         sampling = Sampling(1.0 if temperature is None else temperature, top_k, top_p)
         first = [int(i) for i in vocabulary.encode(text, "the prompt")]
         click.echo(text, nl=False)
-        for piece in pieces(generator.tokens(first, length, sampling, seed), vocabulary):
+        tokens = generator.tokens(first, length, sampling, seed, len(vocabulary))
+        for piece in pieces(tokens, vocabulary):
             click.echo(piece, nl=False)
         click.echo()
-        count = len(first) + length
-    rate = count / (time.perf_counter() - began)
-    say(f"{count} tokens, {rate:,.0f} tokens per second")
+        read, written = len(first), length
+    rate = (read + written) / (time.perf_counter() - began)
+    say(f"{written} tokens, {rate:,.0f} tokens per second")
 
 
 def translation(
@@ -89,7 +90,8 @@ def translation(
                    "ends", help="a source of data like `pairs` gives them")  # fmt: skip
     generator.give(source.inputs(line))
     most = min(length, generator.roles.window)
-    return generator.tokens([writer.special(START)], most, sampling, seed, writer.special(END))
+    begin, end = (writer.special(mark) for mark in (START, END))
+    return generator.tokens([begin], most, sampling, seed, len(writer), end)
 
 
 def pieces(tokens: Iterable[int], vocabulary: Vocabulary) -> Iterator[str]:
@@ -97,8 +99,6 @@ def pieces(tokens: Iterable[int], vocabulary: Vocabulary) -> Iterator[str]:
     of them."""
     pending: list[int] = []
     for token in tokens:
-        if token >= len(vocabulary):
-            raise fail("E0712", f"the model's token {token} is not in its vocabulary")
         pending.append(token)
         text = vocabulary.decode(pending)
         if not text.endswith("\N{REPLACEMENT CHARACTER}") or len(pending) > 8:

@@ -187,12 +187,16 @@ def check_labels(dataset: Dataset, name: str, classes: int, span: Span | None = 
                 continue
             place = np.argwhere((block < 0) | (block >= classes))[0]
             value = block[tuple(place)]
-            one_based = value == classes
+            known = dataset.vocabularies.get(name)
+            what, of = ("token", "tokens") if known else ("label", "classes")
+            advice = "are the labels counted from 1? subtract 1" if value == classes else ""
+            if known:
+                advice = f"the vocabulary has {len(known)} tokens; give the model as many"
             raise fail(
                 "E0606",
-                f"label {value} in field `{name}` of {dataset.name} ({split_name} split, example "
-                f"{start + int(place[0])}, counted from 0) is not one of the {classes} classes "
+                f"{what} {value} in field `{name}` of {dataset.name} ({split_name} split, example "
+                f"{start + int(place[0])}, counted from 0) is not one of the {classes} {of} "
                 f"0 to {classes - 1}",
                 span,
-                help="are the labels counted from 1? subtract 1" if one_based else "",
+                help=advice,
             )

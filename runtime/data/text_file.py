@@ -63,7 +63,7 @@ def _uncut(
     path: Path, number: int, line: str, delimiter: str, named: tuple[str, str], span: Span | None
 ) -> UserError:
     shown = {"\t": "tab", " ": "space"}.get(delimiter, f"`{delimiter}`")
-    other = next((mark for mark in "\t;,|" if mark in line and mark != delimiter), None)
+    other = next((mark for mark in "\t;,| " if mark in line and mark != delimiter), None)
     spelling = "\\t" if other == "\t" else other
     return fail(
         "E0604",

@@ -191,6 +191,16 @@ def test_generate_streams(run, monkeypatch):
     assert fed == [1, 1, 1, 2, 3, 4, 5, 6]
 
 
+def test_more_logits_than_the_vocabulary_has_tokens(tmp_path, capsys):
+    """Those that stand for nothing are never drawn."""
+    (tmp_path / "poem.txt").write_text("ab" * 100)
+    data = 'data = text("poem.txt", length = 8); steps = 1'
+    (tmp_path / "poem.nn").write_text(MODEL.format("RNN(4)", data))
+    assert cli.run(["train", str(tmp_path / "poem.nn"), "--out", str(tmp_path / "run")]) == 0
+    code, out, _ = generate(tmp_path / "run", capsys, "--prompt", "a", "--temperature", 3)
+    assert code == 0 and len(out) == 502 and set(out) == {"a", "b", "\n"}
+
+
 @pytest.mark.parametrize("prompt, code, told", [
     ("the möon", "E0619", ["`ö` (U+00F6) in the prompt, line 1, column 6"]),
     ("the\tmoon", "E0619", ["a character (U+0009)", "column 4"]),

@@ -315,7 +315,8 @@ def test_tokens_that_a_model_has_no_place_for(search):
     (search.base / "t.txt").write_text("abcdefgh" * 30)
     found = data.load("text", {"file": "t.txt", "length": 4, "stride": 1}, search)
     data.check_labels(found, "token", 8)
-    refused("E0606", "label 7", "example 4", call=lambda: data.check_labels(found, "token", 7))
+    refused("E0606", "token 7", "example 4", "one of the 7 tokens", "vocabulary has 8 tokens",
+            call=lambda: data.check_labels(found, "token", 7))  # fmt: skip
 
 
 def test_codes_are_listed_once_and_explained():

@@ -75,7 +75,7 @@ def once(step: System, source: str) -> tuple[System, System]:
     handed = tuple(eq.target for eq in same if eq.target in read)
     inputs = {n: replace(step.tensors[n], kind="input") for n in handed}
     first = System(step.name, _used(same, step.tensors), same, handed, {})
-    rest = System(step.name, _used(changing, step.tensors | inputs), changing, step.outputs,
+    rest = System(step.name, _used(changing, {**step.tensors, **inputs}), changing, step.outputs,
                   step.updates)  # fmt: skip
     return first, rest
 

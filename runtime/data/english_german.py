@@ -105,7 +105,8 @@ def phrase(random: np.random.RandomState) -> Phrase:
         told = f"{stem}{endings[column]}" if stem else ""
         cases.append(" ".join(filter(None, (article[column], told, mehrere if plural else eins))))
     english = " ".join(filter(None, (determiner, adjective, several if plural else one)))
-    return Phrase(english, *cases, plural)
+    subject, target = cases
+    return Phrase(english, subject, target, plural)
 
 
 def describe(request: Request) -> Schema:

@@ -132,7 +132,7 @@ TRAINED = {
     "char_rnn":          Trained({"steps": "200", "batch": "16"}, "validation_loss", 2.5),
     "char_lstm":         Trained({"steps": "200", "batch": "16"}, "validation_loss", 2.45),
     "char_gpt":          Trained({"steps": "30", "batch": "4"}, "validation_loss", 3.6),
-    "translate":         Trained({"epochs": "2"},               "test_right",    0.5),
+    "translate":         Trained({"epochs": "3"},               "test_right",    0.9),
     "question_answering": Trained({"epochs": "12"},             "test_accuracy", 0.7),
     "spoken_digits":     Trained({"epochs": "3"},               "test_accuracy", 0.95),
     "ctc_digits":        Trained({"epochs": "3"},               "test_digit_error", 0.12),

@@ -99,7 +99,8 @@ def lower(kernel: Kernel, plan: Plan, target: Target | None = None) -> Nest:
         accumulate=accumulate,
         fixed=kernel.fixed,
         source=_source(anchor),
-        why=(*filter(None, (kernel.reason, why_not(anchor, plan.system))), str(tiling),
+        why=(*filter(None, (kernel.reason, why_not(anchor, plan.system) if target.pairs else "")),
+             str(tiling),
              *(f"not {text}" for text in tiling.rejected)),
     )  # fmt: skip
 

@@ -16,7 +16,7 @@ for each of its products.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
@@ -35,6 +35,7 @@ from ..ir import (
     is_recurrent,
     rewrite,
 )
+from ..recurrence import plan_recurrence
 from ..scalar import call, literal
 from .differentiate import in_order
 
@@ -48,8 +49,8 @@ def pairs(system: System) -> System:
     made = _Made(system)
     equations = []
     for component in components(system.equations):
-        recurrent = is_recurrent(component)
-        equations += [eq if recurrent else _paired(eq, made) for eq in component]
+        made.steps |= _steps(component)
+        equations += [_paired(eq, made) for eq in component]
     return made.system(equations)
 
 
@@ -79,6 +80,7 @@ class _Made:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     equations: list[Equation] = field(default_factory=list)
     names: dict[tuple[str, int | None], str] = field(default_factory=dict)
+    steps: dict[str, int] = field(default_factory=dict)  # in which a recurrence computes a tensor
 
     def rounded(self, name: str) -> str:
         """The tensor with every element rounded."""
@@ -130,8 +132,8 @@ class _Made:
 def _paired(eq: Equation, made: _Made) -> Equation:
     """The equation over pairs, if it can be had and pays."""
     reads = _operands(eq)
-    index = _best(eq, reads, made.source, made.names.keys()) if reads else None
-    if index is None or _gain(eq, reads, index, made.source, made.names.keys()) <= 0:
+    index = _best(eq, reads, made) if reads else None
+    if index is None or _gain(eq, reads, index, made) <= 0:
         return eq
     factors = []
     for read in reads:
@@ -145,22 +147,26 @@ def _paired(eq: Equation, made: _Made) -> Equation:
 
 # --- what it costs --------------------------------------------------------------------------------
 
-Stored = Collection[tuple[str, int | None]]
-
-
-def _best(eq: Equation, reads: Sequence[Read], system: System, stored: Stored) -> Index | None:
+def _best(eq: Equation, reads: Sequence[Read], made: _Made) -> Index | None:
     """The index along which pairs gain most, the innermost of equal ones."""
+    system = made.source
     fits = [i for i in reversed(eq.over) if all(_axis(r, i, system) is not None for r in reads)]
-    return max(fits, key=lambda i: _gain(eq, reads, i, system, stored), default=None)
+    return max(fits, key=lambda i: _gain(eq, reads, i, made), default=None)
 
 
-def _gain(
-    eq: Equation, reads: Sequence[Read], index: Index, system: System, stored: Stored
-) -> float:  # fmt: skip
+def _gain(eq: Equation, reads: Sequence[Read], index: Index, made: _Made) -> float:
     """The cycles saved by taking two terms at a time, less those to make pairs not yet stored."""
-    fresh = {(r.tensor, _axis(r, index, system)) for r in reads} - set(stored)
-    making = sum(system.tensors[name].size * PACKING + STARTING for name, _ in fresh)
+    tensors, steps = made.source.tensors, made.steps
+    fresh = {(r.tensor, _axis(r, index, made.source)) for r in reads} - set(made.names)
+    making = sum(tensors[name].size * PACKING + STARTING * steps.get(name, 1) for name, _ in fresh)
     return prod(i.size for i in eq.domain) / TERMS - making
+
+
+def _steps(component: list[Equation]) -> dict[str, int]:
+    """In how many steps the tensors of a recurrence are computed."""
+    if not is_recurrent(component):
+        return {}
+    return dict.fromkeys((eq.target for eq in component), plan_recurrence(component).size)
 
 
 def why_not(eq: Equation, system: System) -> str:
@@ -170,12 +176,13 @@ def why_not(eq: Equation, system: System) -> str:
     reads = [p for p in parts if isinstance(p, Read) and _is_rounded(p.tensor, system)]
     if len(reads) != 2:
         return ""
-    index = _best(eq, reads, system, ())
+    made = _Made(system)
+    index = _best(eq, reads, made)
     if index is None:
         return "not of pairs: no index of even size runs along one dimension of each operand"
-    gain = _gain(eq, reads, index, system, ())
+    gain = _gain(eq, reads, index, made)
     if gain > 0:
-        return "not of pairs: it is part of a recurrence"
+        return f"not of pairs along {index.name}: they would have to be made at every step"
     return f"not of pairs along {index.name}: they would cost {-gain:,.0f} cycles more"
 
 

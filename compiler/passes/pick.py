@@ -382,10 +382,11 @@ def _with(expr: Expr, old: Expr, new: Expr) -> Expr:
 
 
 def _factor(expr: Expr, read: Read) -> bool:
-    """Whether the expression is a product with the read as a factor, and has it nowhere else."""
+    """Whether the expression is a product with the read as a factor, which may be rounded, and has
+    it nowhere else."""
     if expr is read:
         return True
-    if not isinstance(expr, Apply) or expr.fn not in ("mul", "neg"):
+    if not isinstance(expr, Apply) or expr.fn not in ("mul", "neg", "bf16"):
         return False
     holding = [x for x in expr.args if read in walk(x)]
     return len(holding) == 1 and _factor(holding[0], read)

@@ -20,7 +20,7 @@ from nnc.runtime.device.cpu import CpuProgram
 
 HEAD = ("model M(a: f32[20, 34], b: f32[34, 37], c: f32[34, 20], d: f32[37, 34], "
         "u: f32[4, 9, 9, 6], k: f32[3, 3, 6, 21], v: f32[4, 7, 7, 21], "
-        "o: f32[20, 33], n: i32[20]) -> y {\n")  # fmt: skip
+        "e: f32[34, 34], o: f32[20, 33], n: i32[20]) -> y {\n")  # fmt: skip
 PAIRED = {
     "a b": "y[i, j] = sum(k) a[i, k]*b[k, j]",
     "a^T b": "y[i, j] = sum(k) c[k, i]*b[k, j]",
@@ -33,6 +33,10 @@ PAIRED = {
     "with strides":
         "y[i, p < 4, q < 3, o] = sum(r, s, c) u[i, 2*p + r, 3*q + s, c]*k[r, s, c, o]",
     "its weights": "y[r < 3, s < 3, c, o] = sum(i, p, q) u[i, p + r, q + s, c]*v[i, p, q, o]",
+    "a recurrence":
+        "y[t < 7, i, j < 34] = tanh(a[i, j] + sum(k) (y[t - 1, i, k] else 0)*e[k, j])",
+    "a recurrence backwards":
+        "y[i, t < 7, j < 34] = tanh(a[i, j] + sum(k) (y[i, t + 1, k] else 0)*e[j, k])",
     "gathered rows": "y[i, j] = sum(k) b[k, n[i]]*c[k, j]",
 }  # fmt: skip
 LEFT = {
@@ -95,11 +99,11 @@ def test_what_cannot_be_paired_is_rounded_once(free, line: str):
     given = values(found)
     np.testing.assert_allclose(run(CpuProgram(found, 1), given), evaluate(found, given)["y"],
                                rtol=1e-5, atol=1e-5)  # fmt: skip
-    assert "not of pairs" in CpuProgram(found).loops
+    assert "not of pairs" in CpuProgram(found, target=Target(pairs=True)).loops
 
 
 def test_small_ones_are_left_and_the_reason_is_told():
-    text = CpuProgram(rounded(PAIRED["a b"])).loops
+    text = CpuProgram(rounded(PAIRED["a b"]), target=Target(pairs=True)).loops
     assert "not of pairs along k: they would cost" in text and "bf16_dot" not in text
 
 

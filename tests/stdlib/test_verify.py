@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from nnc.compiler.passes import pairs
 from nnc.runtime.project import project_of_text
 from nnc.runtime.verification import verify_project
 
@@ -17,10 +20,20 @@ CASES = {
     for case in group if isinstance(case, Case)
 }  # fmt: skip
 SOME = ["relu", "softmax", "mse", "Attention"]
+ROUNDED = ["Attention"]  # of those, what has contractions
 
 
-def check(case: Case) -> None:
-    found = verify_project(project_of_text(case.text, model="M"), None, (1,), samples=1)
+@pytest.fixture
+def free(monkeypatch):
+    """Pairs of bf16 numbers wherever they can be had, however little they save."""
+    monkeypatch.setattr(pairs, "PACKING", 0)
+    monkeypatch.setattr(pairs, "STARTING", 0)
+
+
+def check(case: Case, precision: str = "f32") -> None:
+    project = project_of_text(case.text, model="M")
+    project = replace(project, settings=replace(project.settings, precision=precision))
+    found = verify_project(project, None, (1,), samples=1)
     assert not found.mistakes, [(d.message, d.label) for d in found.mistakes]
     assert found.values and found.slopes
 
@@ -34,3 +47,14 @@ def test_some_entries(name: str) -> None:
 @pytest.mark.parametrize("name", [n for n in CASES if n not in SOME])
 def test_every_entry(name: str) -> None:
     check(CASES[name])
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_some_entries_in_bf16(free, name: str) -> None:
+    check(CASES[name], "bf16")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in CASES if n not in ROUNDED])
+def test_every_entry_in_bf16(free, name: str) -> None:
+    check(CASES[name], "bf16")

@@ -13,6 +13,8 @@ from math import prod
 from .ir import BYTES, Expr, Index, Read, reads
 from .loops import Access, Statement, form_text, own_text, value_text
 
+BLOCK = 256  # threads, where nothing else decides
+
 
 @dataclass(frozen=True)
 class Each:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..affine import Affine
-from ..grids import Each, GpuTarget, Grid, Together
+from ..grids import BLOCK, Each, GpuTarget, Grid, Together
 from ..ir import Expr, Idx, Index, Read, reads
 from ..kernels import Kernel, Plan
 from ..loops import Access, Statement
@@ -20,7 +20,6 @@ from .contract import contraction
 from .gathered import gathered
 from .merge import Form, accesses, merged, stores
 
-BLOCK = 256  # threads, where nothing else decides
 ALONE = 32  # points that one thread reduces over by itself
 PART = 256  # points that a layer of blocks has at least
 SCRATCH = "parts of a sum"  # the tensor that holds the results of layers
@@ -58,8 +57,7 @@ def _grid(form: Form, kernel: Kernel, plan: Plan) -> Grid:
 
 
 def _each(grid: Grid) -> Grid:
-    threads = min(BLOCK, max(32, -(-grid.elements // 32) * 32))
-    return replace(grid, how=Each(), threads=threads, blocks=-(-grid.elements // threads))
+    return replace(grid, how=Each(), threads=BLOCK, blocks=-(-grid.elements // BLOCK))
 
 
 def _reduction(grid: Grid, target: GpuTarget) -> Grid:

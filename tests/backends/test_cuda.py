@@ -173,3 +173,15 @@ def test_equal_kernels_share_a_function():
     made = module(schedule(system))
     assert len(made.grids) == 1
     assert [x.offsets for x in made.launches] == [(0, 256), (256, 512)]
+
+
+def test_what_needs_nothing_of_each_other_is_one_launch():
+    """Maps of different tensors run side by side; one that reads another's result comes after."""
+    a = Tensor("a", (300,), "f32", "input")
+    tensors = [a, *(Tensor(n, (300,), "f32") for n in "bcd")]
+    pairs = (("b", "a", "tanh"), ("c", "a", "exp"), ("d", "c", "sin"))
+    system = suite.system_of(
+        tensors, *(Equation(n, suite.over(i=300), call(fn, Read(s, (Idx("i"),), None, "f32")))
+                   for n, s, fn in pairs))  # fmt: skip
+    program = check(system)
+    assert [x.blocks for x in program.module.launches] == [4, 2]

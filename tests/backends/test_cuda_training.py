@@ -72,7 +72,7 @@ def check_usage(source: str, names: set[str], architecture: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_kernels_compile_without_spills(name: str):
     made = module(plan(model_step(name)[0], without=CPU_PASSES))
-    check_usage(made.source, set(made.grids), "sm_80")
+    check_usage(made.source, set(made.entries), "sm_80")
 
 
 @pytest.mark.slow
@@ -81,7 +81,7 @@ def test_kernels_compile_without_spills(name: str):
 def test_kernels_of_examples_compile_without_spills(path, architecture: str):
     """At the size of the example itself."""
     made = module(plan(example_step(path, 64)[0], without=CPU_PASSES))
-    check_usage(made.source, set(made.grids), architecture)
+    check_usage(made.source, set(made.entries), architecture)
 
 
 def test_the_gates_see_spills_and_mistakes():

@@ -7,9 +7,10 @@ stands in the grid; this file opens the loops and hands the points to the `Write
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 
-from ...grids import Each, Grid, Tile, Together
+from ...grids import BLOCK, Each, Grid, Tile, Together
 from ...ir import BYTES, Apply, Const, Expr, Index
 from .spelling import HIGHEST, LOWEST, MEMORY, constant
 from .writer import Writer
@@ -19,20 +20,46 @@ ACCUMULATOR = {"sum": "Sum", "prod": "Prod", "max": "Max", "min": "Min",
 PADDING = 1  # elements after each row of a tile: neighbours of a column lie in different banks
 
 
+@dataclass(frozen=True)
+class Function:
+    """A kernel's text and the types of its parameters. One that is `free` needs no other thread of
+    its block, and is a function of the block's number, which `group` makes kernels of."""
+
+    name: str
+    text: str
+    parameters: tuple[str, ...]
+    free: bool
+
+
+def group(name: str, members: Sequence[tuple[Function, int]]) -> str:
+    """One kernel for free functions, each with its number of blocks: they follow one another."""
+    parameters: list[str] = []
+    lines, first = [], 0
+    for function, blocks in members:
+        own = [f"p{len(parameters) + n}" for n in range(len(function.parameters))]
+        parameters += [f"{t} {p}" for t, p in zip(function.parameters, own, strict=True)]
+        call = f"{function.name}({', '.join([f'BLOCK - {first}', *own])});"
+        lines.append(f"  if (BLOCK < {first + blocks}) return {call}")
+        first += blocks
+    return "\n".join([f"KERNEL({BLOCK}) {name}({', '.join(parameters)}) {{", *lines, "}", ""])
+
+
 def kernel(grid: Grid, name: str, arguments: Sequence[str], types: Mapping[str, str],
-           extents: Mapping[str, int], exclusive: frozenset[str]) -> str:  # fmt: skip
+           extents: Mapping[str, int], exclusive: frozenset[str]) -> Function:  # fmt: skip
     """The kernel `name`. `arguments` are its tensors in order; those in `exclusive` share memory
     with no other."""
     pointers = {tensor: f"t{n}" for n, tensor in enumerate(arguments)}
     w = Writer(grid.accesses, grid.sizes, pointers, extents)
     stored = set(grid.stored)
-    parameters = [
-        f"{'' if t in stored else 'const '}{MEMORY[types[t]]}* "
-        f"{'__restrict__ ' if t in exclusive else ''}{pointers[t]}" for t in arguments
+    kinds = [
+        f"{'' if t in stored else 'const '}{MEMORY[types[t]]}*"
+        f"{' __restrict__' if t in exclusive else ''}" for t in arguments
     ]  # fmt: skip
+    names = list(pointers.values())
     for number, index in enumerate(grid.fixed):
         w.places[index] = f"at{number}"
-        parameters.append(f"i32 at{number}")
+        kinds.append("i32")
+        names.append(f"at{number}")
     match grid.how:
         case Each():
             _each(w, grid)
@@ -40,9 +67,12 @@ def kernel(grid: Grid, name: str, arguments: Sequence[str], types: Mapping[str, 
             _together(w, grid, grid.how)
         case Tile():
             _tile(w, grid, grid.how)
-    head = f"KERNEL({grid.threads}) {name}({', '.join(parameters)}) {{"
+    parameters = [f"{kind} {own}" for kind, own in zip(kinds, names, strict=True)]
+    free = isinstance(grid.how, Each)
+    head = f"DEVICE void {name}(" if free else f"KERNEL({grid.threads}) {name}("
+    head += ", ".join(["const i32 block"] * free + parameters) + ") {"
     about = [f"// {line}" for line in (grid.source, *grid.why, str(grid.how)) if line]
-    return "\n".join([*about, head, *w.lines, "}", ""])
+    return Function(name, "\n".join([*about, head, *w.lines, "}", ""]), tuple(kinds), free)
 
 
 def _flat_type(count: int) -> str:
@@ -54,7 +84,7 @@ def _flat_type(count: int) -> str:
 
 def _each(w: Writer, grid: Grid) -> None:
     kind = _flat_type(grid.blocks * grid.threads)
-    w.line(f"const {kind} element = ({kind})BLOCK * {grid.threads} + THREAD;")
+    w.line(f"const {kind} element = ({kind})block * {grid.threads} + THREAD;")
     w.line(f"if (element >= {grid.elements}) return;")
     w.unflatten("element", grid.outputs, kind)
     if grid.reduce is None:

@@ -12,16 +12,18 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from ...grids import GpuTarget, Grid
+from ...grids import BLOCK, GpuTarget, Grid
 from ...ir import BYTES, Index
 from ...kernels import Kernel, Plan, Scan
 from ...passes.blocks import SCRATCH, blocks
 from ...passes.schedule import ALIGNMENT
 from ...signature import alike
+from .kernels import Function, group
 from .kernels import kernel as kernel_text
 
 # passes whose point is the CPU's vectors: what they make is slower in blocks of threads
 CPU_PASSES = ("pick", "pairs", "round once", "turn weights")
+MEMBERS = 24  # functions in one launch: its arguments must fit in 4 KB
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,29 @@ class Launch:
     shared: int
     offsets: tuple[int, ...]
     fixed: tuple[str, ...] = ()
+
+
+Span = tuple[int, int, bool]  # bytes of the arena from, to, and whether they are written
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One grid of one kernel with its arguments, not yet part of a launch."""
+
+    function: Function
+    grid: Grid
+    offsets: tuple[int, ...]
+    spans: tuple[Span, ...]
+    fixed: tuple[str, ...]
+
+    def beside(self, other: _Call) -> bool:
+        """Whether they may be one launch: neither needs another thread or the place in a loop, nor
+        what the other writes."""
+        alone = not self.function.free or self.fixed or other.fixed
+        return not alone and not any(
+            a < d and c < b and (written or also)
+            for a, b, written in self.spans for c, d, also in other.spans
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,12 +84,16 @@ Launches = tuple[Launch | Repeat, ...]
 @dataclass(frozen=True)
 class Module:
     """`source` without the prelude, the launches of one run, and the arena that they work in.
-    `grids` are those of the functions, by name."""
+    `grids` are those of the functions, by name; `entries` are the kernels' names."""
 
     kernels: str
     launches: Launches
     arena_bytes: int
     grids: Mapping[str, Grid]
+
+    @property
+    def entries(self) -> frozenset[str]:
+        return frozenset(launch.function for launch in _all(self.launches))
 
     @property
     def source(self) -> str:
@@ -74,6 +103,15 @@ class Module:
 @cache
 def prelude() -> str:
     return Path(__file__).with_name("prelude.cuh").read_text("utf-8")
+
+
+def _all(launches: Launches) -> Iterator[Launch]:
+    """Every launch once."""
+    for item in launches:
+        if isinstance(item, Launch):
+            yield item
+        else:
+            yield from _all(item.launches)
 
 
 def flat(launches: Launches, at: Mapping[str, int] | None = None
@@ -98,7 +136,8 @@ class _Maker:
         self.plan, self.target = plan, target
         self.shared = alike(plan)
         self.grids: dict[Kernel, tuple[Grid, ...]] = {}
-        self.functions: dict[tuple, str] = {}
+        self.functions: dict[tuple, Function] = {}
+        self.groups: dict[tuple[Function, ...], str] = {}
         self.texts: list[str] = []
         self.named: dict[str, Grid] = {}
         self.scratch = -(-plan.arena_bytes // ALIGNMENT) * ALIGNMENT
@@ -111,46 +150,72 @@ class _Maker:
 
     def _launches(self, items: tuple[Kernel | Scan, ...]) -> Launches:
         found: list[Launch | Repeat] = []
+        waiting: list[_Call] = []  # of free functions that may run at once
         for item in items:
             if isinstance(item, Scan):
+                found += self._together(waiting)
                 found.append(Repeat(item.index, item.reverse, self._launches(item.kernels)))
-            else:
-                found += self._kernel(item)
-        return tuple(found)
+                continue
+            for call in self._calls(item):
+                if len(waiting) == MEMBERS or not all(map(call.beside, waiting)):
+                    found += self._together(waiting)
+                if call.function.free:
+                    waiting.append(call)
+                else:
+                    found.append(_launch(call))
+        return (*found, *self._together(waiting))
 
-    def _kernel(self, kernel: Kernel) -> list[Launch]:
+    def _together(self, calls: list[_Call]) -> list[Launch]:
+        """The free calls as one launch; the list is empty afterwards."""
+        if not calls:
+            return []
+        members, calls[:] = tuple(calls), []
+        functions = tuple(c.function for c in members)
+        name = self.groups.get(functions)
+        if name is None:
+            name = self.groups[functions] = f"g{len(self.groups)}"
+            if len(members) == 1:
+                name = self.groups[functions] = f"{functions[0].name}_kernel"
+            self.texts.append(group(name, [(c.function, c.grid.blocks) for c in members]))
+        fixed = members[0].fixed  # with such, a call is alone
+        return [Launch(name, sum(c.grid.blocks for c in members), 1, BLOCK, 0,
+                       tuple(o for c in members for o in c.offsets), fixed)]  # fmt: skip
+
+    def _calls(self, kernel: Kernel) -> list[_Call]:
         own = self.shared[kernel]
         model = self.shared[own.model]
         if own.model not in self.grids:
             self.grids[own.model] = blocks(own.model, self.plan, self.target)
         names = dict(zip(model.tensors, own.tensors, strict=True))
-        return [self._launch(own.model, number, grid, names, kernel.fixed)
+        return [self._call(own.model, number, grid, names, kernel.fixed)
                 for number, grid in enumerate(self.grids[own.model])]  # fmt: skip
 
-    def _launch(self, model: Kernel, number: int, grid: Grid, names: Mapping[str, str],
-                fixed: tuple[str, ...]) -> Launch:  # fmt: skip
+    def _call(self, model: Kernel, number: int, grid: Grid, names: Mapping[str, str],
+              fixed: tuple[str, ...]) -> _Call:  # fmt: skip
         arguments = _arguments(grid)
         offsets = tuple(self._offset(names.get(t, t)) for t in arguments)
         sizes = [self._bytes(grid, t) for t in arguments]
+        stored = set(grid.stored)
+        spans = tuple((o, o + size, t in stored)
+                      for t, o, size in zip(arguments, offsets, sizes, strict=True))  # fmt: skip
         exclusive = frozenset(
-            t for t, start, size in zip(arguments, offsets, sizes, strict=True)
-            if sum(start < o + s and o < start + size
-                   for o, s in zip(offsets, sizes, strict=True)) == 1
+            t for t, (start, end, _) in zip(arguments, spans, strict=True)
+            if sum(start < b and a < end for a, b, _ in spans) == 1
         )  # fmt: skip
         key = (model, number, exclusive)
-        name = self.functions.get(key)
-        if name is None:
+        function = self.functions.get(key)
+        if function is None:
             safe = "".join(c if c.isascii() and c.isalnum() else "_" for c in grid.name)
-            name = self.functions[key] = f"k{len(self.functions)}_{safe}"
-            self.named[name] = grid
-            self.texts.append(self._text(grid, name, arguments, exclusive))
+            name = f"k{len(self.functions)}_{safe}"
+            function = self._function(grid, name, arguments, exclusive)
+            self.functions[key], self.named[name] = function, grid
+            self.texts.append(function.text)
         if grid.part:
             self.scratch_bytes = max(self.scratch_bytes, self._bytes(grid, SCRATCH))
-        layers = grid.part.size if grid.part else 1
-        return Launch(name, grid.blocks, layers, grid.threads, grid.shared_bytes, offsets, fixed)
+        return _Call(function, grid, offsets, spans, fixed)
 
-    def _text(self, grid: Grid, name: str, arguments: tuple[str, ...],
-              exclusive: frozenset[str]) -> str:  # fmt: skip
+    def _function(self, grid: Grid, name: str, arguments: tuple[str, ...],
+                  exclusive: frozenset[str]) -> Function:  # fmt: skip
         types = {t: self._dtype(grid, t) for t in arguments}
         extents = {t: self._bytes(grid, t) // BYTES[types[t]] for t in arguments}
         return kernel_text(grid, name, arguments, types, extents, exclusive)
@@ -166,6 +231,13 @@ class _Maker:
             return self.plan.system.tensors[tensor].bytes
         layers = grid.part or grid.over[0]
         return len(grid.bodies) * layers.size * grid.elements * BYTES[grid.dtype]
+
+
+def _launch(call: _Call) -> Launch:
+    grid = call.grid
+    layers = grid.part.size if grid.part else 1
+    return Launch(call.function.name, grid.blocks, layers, grid.threads, grid.shared_bytes,
+                  call.offsets, call.fixed)  # fmt: skip
 
 
 def _arguments(grid: Grid) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ....compiler.codegen.cuda.module import CPU_PASSES, Module, flat, module
+from ....compiler.codegen.cuda.module import CPU_PASSES, Launch, Module, flat, module
 from ....compiler.grids import GpuTarget
 from ....compiler.ir import System
 from ....compiler.kernels import Plan
@@ -105,22 +105,25 @@ class CudaProgram:
         outputs = [n for n in self._copied if self.system.tensors[n].kind != "input"]
         for name in inputs:
             self._copy(name, TO_DEVICE)
-        functions = {name: self._function(name) for name in self.module.grids}
+        functions: dict[str, Any] = {}
         for launch, fixed in flat(self.module.launches):
             arguments = (*(np.uint64(self._arena.ptr + o) for o in launch.offsets),
                          *map(np.int32, fixed))  # fmt: skip
-            functions[launch.function]((launch.blocks, launch.layers, 1), (launch.threads, 1, 1),
-                                       arguments, launch.shared, self._stream)  # fmt: skip
+            function = functions.get(launch.function)
+            if function is None:
+                function = functions[launch.function] = self._function(launch)
+            function((launch.blocks, launch.layers, 1), (launch.threads, 1, 1), arguments,
+                     launch.shared, self._stream)  # fmt: skip
         for name in outputs:
             self._copy(name, TO_HOST)
 
-    def _function(self, name: str) -> Any:
-        function = self._code.get_function(name)
-        shared = self.module.grids[name].shared_bytes
-        if shared > STATIC:
+    def _function(self, launch: Launch) -> Any:
+        function = self._code.get_function(launch.function)
+        if launch.shared > STATIC:
             driver = self._cupy.cuda.driver
             driver.funcSetAttribute(
-                function.ptr, driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared
+                function.ptr, driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                launch.shared,
             )
         return function
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
-from .source import Span
+from .source import COMMAND_LINE, Span
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,12 @@ class UserError(Exception):
         self.diagnostics = tuple(diagnostics)
         super().__init__("; ".join(f"{d.code}: {d.message}" for d in self.diagnostics))
 
+    @property
+    def of_flags(self) -> bool:
+        """Whether every mistake stands on the command line, as `--set` and its like."""
+        spans = [d.span for d in self.diagnostics if d.is_error]
+        return all(span is not None and span.source.name == COMMAND_LINE for span in spans)
+
 
 def fail(code: str, message: str, span: Span | None = None, **more) -> UserError:
     """The exception for one mistake: `raise fail("E0601", …)`. `more` as in `Diagnostic`."""
@@ -77,5 +83,8 @@ class Report:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A help text for a misspelt name, or an empty string when nothing is close."""
-    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"did you mean `{close[0]}`?" if close else ""
+    known = list(known)
+    spelt = {one.lower(): one for one in known} | {one: one for one in known}
+    close = get_close_matches(name, spelt, n=1, cutoff=0.6)
+    close = close or get_close_matches(name.lower(), spelt, n=1, cutoff=0.6)
+    return f"did you mean `{spelt[close[0]]}`?" if close else ""

@@ -48,6 +48,22 @@ def parse(source: Source, report: Report) -> s.File:
     return s.File(span, source, doc, tuple(declarations), tuple(_comments(source)))
 
 
+def parse_value(source: Source, start: int, report: Report) -> s.Expr | None:
+    """The expression that stands in a source from `start` to its end, as a flag's value does; None
+    where there is something else. What is wrong in it is marked there."""
+    before = "train M {\nvalue = "
+    found = Report()
+    parts = _read(source, f"{before}{source.text[start:]}\n}}", start - len(before), found) or []
+    block = parts[0] if len(parts) == 1 else None
+    alone = isinstance(block, s.Train) and not block.doc and len(block.body) == 1
+    field = block.body[0] if isinstance(block, s.Train) and alone else None
+    spans = [d.span for d in found.diagnostics if d.span is not None]
+    if any(not start <= span.start <= len(source.text) for span in spans):
+        return None
+    report.diagnostics += found.diagnostics
+    return field.value if isinstance(field, s.Field) else None
+
+
 def parse_chunks(
     source: Source, pieces: Iterable[tuple[int, int]], report: Report
 ) -> list[Any]:

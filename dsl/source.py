@@ -10,6 +10,8 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from functools import cached_property
 
+COMMAND_LINE = "command line"  # the name of a source that is a flag
+
 
 @dataclass(frozen=True, eq=False)
 class Source:

@@ -197,5 +197,5 @@ def targets(project: Project) -> list[str]:
 def _assignments(values: Mapping[str, object]) -> list[Assignment]:
     """Python values as the text of assignments."""
     words = {True: "true", False: "false"}
-    return [Assignment(key, words[value] if isinstance(value, bool) else str(value), "--set")
-            for key, value in values.items()]  # fmt: skip
+    texts = {k: words[v] if isinstance(v, bool) else str(v) for k, v in values.items()}
+    return [Assignment(key, text, place="the call") for key, text in texts.items()]

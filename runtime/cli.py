@@ -83,7 +83,7 @@ def run(arguments: Sequence[str]) -> int:
     except UserError as error:
         show = import_module(f"{__package__}.commands.report").show
         show(error.diagnostics, _form(arguments))
-        return USAGE if _about_flags(error) else USER
+        return USAGE if error.of_flags else USER
     except (click.Abort, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -97,12 +97,6 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:  # the one place that catches all: a bug must leave a trace
         _report_bug(error, arguments)
         return INTERNAL
-
-
-def _about_flags(error: UserError) -> bool:
-    """Whether every mistake stands on the command line, as `--set` and its like."""
-    spans = [d.span for d in error.diagnostics if d.is_error]
-    return all(span is not None and span.source.name.startswith("--") for span in spans)
 
 
 def _form(arguments: Sequence[str]) -> str:

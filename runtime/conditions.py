@@ -7,7 +7,7 @@ every epoch, never within one. They measure nothing themselves.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..dsl import syntax as s
@@ -84,12 +84,36 @@ def _is_loss(name: str) -> bool:
     return name in ("loss", "test_loss", "validation_loss")
 
 
-def check_names(wanted: Iterable[tuple[str, Span | None]], measured: Iterable[str]) -> None:
-    """UserError E0702 for every wanted name that is not measured."""
-    report, known = Report(), list(measured)
-    for name, span in wanted:
-        if name not in known:
-            report.add("E0702", f"`{name}` is not measured", span,
-                       help=did_you_mean(name, known)
-                       or f"measured are {', '.join(known)}")  # fmt: skip
+SPLITS = ("validation", "test")  # what may be measured beside the training set
+
+
+def measured(metrics: Iterable[str], splits: Iterable[str]) -> list[str]:
+    """What is measured after an epoch, where there are these splits."""
+    names = ["loss", *metrics]
+    prefixes = ["", *(f"{split}_" for split in SPLITS if split in splits)]
+    return [prefix + name for prefix in prefixes for name in names]
+
+
+def check_watched(
+    conditions: Iterable[Condition], monitor: Monitor | None, known: Sequence[str]
+) -> None:
+    """UserError E0702 for every name in `until` and `monitor` that is not among the measured."""
+    report = Report()
+    for condition in conditions:
+        for name, span in condition.names.items():
+            _check(name, span, [*known, "epoch", "step"], report)
+    if monitor is not None:
+        _check(monitor.name, monitor.span, known, report)
     report.check()
+
+
+def _check(name: str, span: Span | None, known: Sequence[str], report: Report) -> None:
+    if name in known:
+        return
+    split = next((p for p in SPLITS if name.startswith(f"{p}_")), "")
+    absent = f"there is no {split} set: `{name.removeprefix(f'{split}_')}` is of the training set"
+    told = bool(split) and name.removeprefix(f"{split}_") in known
+    report.add(
+        "E0702", f"`{name}` is not measured", span,
+        help=absent if told else did_you_mean(name, known) or f"measured are {', '.join(known)}",
+    )  # fmt: skip

@@ -6,7 +6,7 @@ keeps what was learnt. This file does not loop.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 
@@ -14,7 +14,7 @@ from ..dsl import syntax as s
 from ..dsl.diagnostics import Diagnostic, fail
 from ..dsl.source import Span
 from .checkpoints import Position
-from .conditions import Monitor, check_names
+from .conditions import Monitor, check_watched, measured
 from .data import Dataset
 from .device import Device
 from .executor import Executor, Values
@@ -113,7 +113,7 @@ def prepare(project: Project, dataset: Dataset, device: Device) -> Job:
     parts = divide(dataset, settings.validation)
     fields = field_types(dataset.schema, project.model)
     metrics = [i.name.id for i in project.block.body if isinstance(i, s.Metric)]
-    monitor = _watch(settings, ["loss", *metrics], parts)
+    monitor = _watch(settings, metrics, parts)
     setup = setup_of(project, fields, len(parts["train"]))
     executor = Executor(setup, device, settings.seed)
     check_fit(executor.system, settings.batch, dataset.schema)
@@ -123,12 +123,9 @@ def prepare(project: Project, dataset: Dataset, device: Device) -> Job:
     return Job(settings, executor, parts, monitor, loss.span, warnings)
 
 
-def _watch(settings: Settings, names: list[str], parts: Mapping[str, Examples]) -> Monitor:
+def _watch(settings: Settings, metrics: list[str], splits: Iterable[str]) -> Monitor:
     """What is monitored. UserError E0702 if it, or something in `until`, is not measured."""
-    prefixes = ["", *(f"{name}_" for name in ("validation", "test") if name in parts)]
-    measured = [prefix + name for prefix in prefixes for name in names]
-    until = [pair for condition in settings.until for pair in condition.names.items()]
-    watched = [(settings.monitor.name, settings.monitor.span)] if settings.monitor else []
-    check_names(until, [*measured, "epoch", "step"])
-    check_names(watched, measured)
-    return settings.monitor or Monitor(f"{prefixes[1] if len(prefixes) > 1 else ''}loss", True)
+    known = measured(metrics, splits)
+    check_watched(settings.until, settings.monitor, known)
+    losses = [name for name in ("validation_loss", "test_loss") if name in known]
+    return settings.monitor or Monitor(losses[0] if losses else "loss", True)

@@ -154,7 +154,7 @@ def schema_of(choice: DataChoice, search: Search) -> Schema:
 def bound(choice: DataChoice) -> dict:
     """The arguments of a data source by name."""
     source = find_source(choice.source, choice.span)
-    return bind(source, choice.positional, choice.named, choice.span)
+    return bind(source, choice.positional, choice.named, choice.span, choice.names)
 
 
 def field_types(schema: Schema, model: s.Definition) -> dict[str, FieldType]:

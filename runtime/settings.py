@@ -11,13 +11,15 @@ import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from ..dsl import syntax as s
-from ..dsl.diagnostics import Note, Report, UserError, did_you_mean, fail
-from ..dsl.parser import parse
-from ..dsl.source import Source, Span
-from .conditions import Condition, Monitor
+from ..dsl.diagnostics import Diagnostic, Note, Report, UserError, did_you_mean, fail
+from ..dsl.elsewhere import likely_type
+from ..dsl.parser import parse_value
+from ..dsl.source import COMMAND_LINE, Source, Span
+from .conditions import SPLITS, Condition, Monitor, check_watched, measured
 
 Value = int | float | bool | str | list
 
@@ -29,7 +31,8 @@ class DataChoice:
     source: str
     positional: tuple[Value, ...]
     named: Mapping[str, Value]
-    spans: Mapping[str, Span]
+    spans: Mapping[str, Span]  # of the values
+    names: Mapping[str, Span]
     span: Span
 
 
@@ -59,11 +62,39 @@ class Settings:
 
 @dataclass(frozen=True)
 class Assignment:
-    """`--set KEY=TEXT`, or a flag such as `--epochs 3` as one; `flag` names it in messages."""
+    """`key = text` from outside the file. `before` is what the user wrote before the text, such as
+    `--set lr=` or `--epochs `, and `place` what messages call where that was."""
 
     key: str
     text: str
-    flag: str = "--set"
+    before: str = ""
+    place: str = COMMAND_LINE
+
+    @cached_property
+    def source(self) -> Source:
+        """All of it as the user wrote it, to be shown in messages."""
+        return Source(self.place, (self.before or f"{self.key}=") + self.text)
+
+    @property
+    def start(self) -> int:
+        """Where the value begins."""
+        return len(self.source.text) - len(self.text)
+
+    def span(self, part: str) -> Span:
+        """The place of the key, or of its last part."""
+        begin = self.source.text.rfind(part, 0, self.start)
+        return Span(self.source, begin, begin + len(part))
+
+    @cached_property
+    def value(self) -> s.Expr:
+        """UserError E0704 or a syntax error if the text is no expression."""
+        report = Report()
+        found = parse_value(self.source, self.start, report)
+        report.check()
+        if found is None:
+            raise fail("E0704", f"`{self.text}` is not one value",
+                       Span(self.source, self.start, len(self.source.text)))  # fmt: skip
+        return found
 
 
 def _whole(least: int, most: int = 2**31 - 1) -> Callable[[Any], bool]:
@@ -80,17 +111,17 @@ def _word(name: str) -> tuple[str, Callable[[Any], bool]]:
 
 # field → what it takes, and whether a value is that
 _VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "batch":            ("a whole number from 1",            _whole(1)),
-    "epochs":           ("a whole number from 1",            _whole(1)),
-    "steps":            ("a whole number from 1",            _whole(1)),
+    "batch":            ("a whole number from 1 to 2^31-1",  _whole(1)),
+    "epochs":           ("a whole number from 1 to 2^31-1",  _whole(1)),
+    "steps":            ("a whole number from 1 to 2^31-1",  _whole(1)),
     "seed":             ("a whole number from 0 to 2^31-1",  _whole(0)),
-    "patience":         ("a whole number from 1",            _whole(1)),
+    "patience":         ("a whole number from 1 to 2^31-1",  _whole(1)),
     "validation":       ("a share from 0 up to 1",
                          lambda v: type(v) in (int, float) and 0 <= v < 1),
     "shuffle":          ("true or false",                    lambda v: isinstance(v, bool)),
     "keep":             _word("keep"),
-    "checkpoint_steps": ("a whole number from 1",            _whole(1)),
-    "keep_checkpoints": ("a whole number from 1",            _whole(1)),
+    "checkpoint_steps": ("a whole number from 1 to 2^31-1",  _whole(1)),
+    "keep_checkpoints": ("a whole number from 1 to 2^31-1",  _whole(1)),
     "float":            _word("float"),
     "precision":        _word("precision"),
 }  # fmt: skip
@@ -124,10 +155,23 @@ def read_settings(train: s.Train, sizes: Mapping[str, int]) -> Settings:
         report.add("E0703", "`precision = bf16` rounds what is computed in f32, and `float` is f64",
                    spans["precision"], label="of f32 alone", notes=(Note(spans["float"], "here"),),
                    help="leave out one of them")  # fmt: skip
+    report.diagnostics += _unmeasured(train, conditions, found.get("monitor"))
     report.check()
     if not conditions and "epochs" not in found and "steps" not in found:
         found["epochs"] = DEFAULT_EPOCHS
     return Settings(**found, until=tuple(conditions))
+
+
+def _unmeasured(
+    train: s.Train, conditions: Sequence[Condition], monitor: Monitor | None
+) -> Sequence[Diagnostic]:
+    """Names that are not measured, whatever splits the data may have."""
+    metrics = [i.name.id for i in train.body if isinstance(i, s.Metric)]
+    try:
+        check_watched(conditions, monitor, measured(metrics, SPLITS))
+    except UserError as error:
+        return error.diagnostics
+    return ()
 
 
 def _field(item: s.Field, lets: Mapping[str, s.Expr]) -> Any:
@@ -148,7 +192,8 @@ def _field(item: s.Field, lets: Mapping[str, s.Expr]) -> Any:
     if not fits(value):
         raise fail("E0703", f"`{name}` must be {expected}", item.value.span,
                    label="" if isinstance(item.value, s.Number) else f"it is {value}",
-                   help=did_you_mean(str(value), _WORDS.get(name, ())))  # fmt: skip
+                   help=(likely_type if name == "float" else did_you_mean)(
+                       str(value), _WORDS.get(name, ())))  # fmt: skip
     return value
 
 
@@ -156,10 +201,24 @@ def _data(value: s.Expr, lets: Mapping[str, s.Expr]) -> DataChoice:
     call = value if isinstance(value, s.Call) else s.Call(value.span, value, ())
     if not isinstance(call.function, s.Name):
         raise fail("E0703", "`data` names a source", value.span, help="like `data = mnist()`")
-    named = {a.name: constant(a.value, lets) for a in call.arguments if a.name is not None}
-    spans = {a.name: a.value.span for a in call.arguments if a.name is not None}
-    positional = tuple(constant(a.value, lets) for a in call.arguments if a.name is None)
-    return DataChoice(call.function.id, positional, named, spans, value.span)
+    named = [a for a in call.arguments if a.name is not None]
+    report = Report()
+    names: dict[str, Span] = {}
+    for a in named:
+        key = a.name or ""
+        name = Span(a.span.source, a.span.start, a.span.start + len(key))
+        if key in names:
+            report.add("E0608", f"`{key}` is given twice", name, label="again here",
+                       notes=(Note(names[key], "first here"),))  # fmt: skip
+        names.setdefault(key, name)
+    report.check()
+    return DataChoice(
+        call.function.id,
+        tuple(constant(a.value, lets) for a in call.arguments if a.name is None),
+        {a.name: constant(a.value, lets) for a in named if a.name},
+        {a.name: a.value.span for a in named if a.name},
+        names, value.span,
+    )  # fmt: skip
 
 
 # --- constants ------------------------------------------------------------------------------------
@@ -222,54 +281,53 @@ def assign(
     for one in assignments:
         key = "batch" if symbols and one.key == symbols[0] else one.key
         head, _, argument = key.partition(".")
-        value = _parsed(one, argument or head, train.model.id)
         if key in symbols:
-            sizes[key] = _size(key, value)
+            sizes[key] = _size(one)
         elif argument:
-            train = _with_argument(train, head, argument, value)
+            train = _with_argument(train, head, argument, one)
         else:
-            train = _with_value(train, key, value, symbols)
+            train = _with_value(train, key, one, symbols)
     return train, sizes
 
 
-def _parsed(one: Assignment, name: str, model: str) -> s.Field:
-    """The assignment as a field, parsed as a line of a train block."""
-    source = Source(one.flag, f"train {model} {{\n{name} = {one.text}\n}}\n")
-    report = Report()
-    file = parse(source, report)
-    report.check()
-    block = file.declarations[0] if len(file.declarations) == 1 else None
-    if isinstance(block, s.Train) and len(block.body) == 1 and isinstance(block.body[0], s.Field):
-        return block.body[0]
-    raise fail("E0704", f"`{one.key}={one.text}` is not one assignment",
-               Span(source, source.line_starts[1], source.line_starts[2] - 1))  # fmt: skip
-
-
-def _size(name: str, item: s.Field) -> int:
-    value = constant(item.value, {})
+def _size(one: Assignment) -> int:
+    value = constant(one.value, {})
     if not _whole(1)(value):
-        raise fail("E0703", f"the size `{name}` must be a whole number from 1", item.value.span)
+        raise fail("E0703", f"the size `{one.key}` must be a whole number from 1",
+                   one.value.span)  # fmt: skip
     assert isinstance(value, int)
     return value
 
 
-def _with_value(train: s.Train, key: str, item: s.Field, symbols: Sequence[str]) -> s.Train:
+def _with_value(
+    train: s.Train, key: str, one: Assignment, symbols: Sequence[str]
+) -> s.Train:
     lets = [i.name.id for i in train.body if isinstance(i, s.Let)]
     if key in lets:
-        body = [replace(i, value=item.value) if isinstance(i, s.Let) and i.name.id == key else i
+        body = [replace(i, value=one.value) if isinstance(i, s.Let) and i.name.id == key else i
                 for i in train.body]  # fmt: skip
         return replace(train, body=tuple(body))
     if key not in FIELDS:
         known = (*FIELDS, *symbols, *lets)
-        raise fail("E0704", f"there is no `{key}` to set", item.name.span,
-                   help=did_you_mean(key, known) or f"there are {', '.join(known)}")  # fmt: skip
+        raise fail("E0704", f"there is no `{key}` to set", one.span(key),
+                   help=did_you_mean(key, known) or _argument_of(train, key)
+                   or f"there are {', '.join(known)}")  # fmt: skip
+    span = one.span(one.key)
+    item = s.Field(span.to(one.value.span), s.Name(span, key), one.value)
     places = [n for n, i in enumerate(train.body) if isinstance(i, s.Field) and i.name.id == key]
     body = [i for n, i in enumerate(train.body) if n not in places]
     body.insert(places[0] if places else len(body), item)
     return replace(train, body=tuple(body))
 
 
-def _with_argument(train: s.Train, head: str, argument: str, item: s.Field) -> s.Train:
+def _argument_of(train: s.Train, key: str) -> str:
+    """`lr` for `optimizer.lr`."""
+    calls = [(i.name.id, a.name) for i in train.body if isinstance(i, s.Field)
+             and isinstance(i.value, s.Call) for a in i.value.arguments]  # fmt: skip
+    return next((f"did you mean `{field}.{key}`?" for field, name in calls if name == key), "")
+
+
+def _with_argument(train: s.Train, head: str, argument: str, one: Assignment) -> s.Train:
     """`optimizer.lr = 0.01`: the argument of the call in a field."""
     for n, found in enumerate(train.body):
         if not isinstance(found, s.Field) or found.name.id != head:
@@ -278,14 +336,16 @@ def _with_argument(train: s.Train, head: str, argument: str, item: s.Field) -> s
         if isinstance(call, s.Name):
             call = s.Call(call.span, call, ())
         if not isinstance(call, s.Call):
-            raise fail("E0704", f"`{head}` is not a call: it has no `{argument}`", item.name.span)
+            raise fail("E0704", f"`{head}` is not a call: it has no `{argument}`",
+                       one.span(argument))  # fmt: skip
         others = tuple(a for a in call.arguments if a.name != argument)
-        fresh = s.Argument(item.span, argument, item.value)
-        changed = replace(found, value=replace(call, arguments=(*others, fresh)))
+        span = one.span(argument).to(one.value.span)
+        changed = replace(found, value=replace(call, arguments=(
+            *others, s.Argument(span, argument, one.value))))  # fmt: skip
         return replace(train, body=(*train.body[:n], changed, *train.body[n + 1 :]))
     fields = [i.name.id for i in train.body if isinstance(i, s.Field)]
     raise fail("E0704", f"the train block has no `{head}` whose `{argument}` could be set",
-               item.name.span, help=did_you_mean(head, fields))  # fmt: skip
+               one.span(head), help=did_you_mean(head, fields))  # fmt: skip
 
 
 def shown(settings: Settings) -> dict[str, Any]:

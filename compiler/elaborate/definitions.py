@@ -131,7 +131,7 @@ class Definitions(Equations, Repetition):
                         help="many steps of one thing are a recurrence: `h[t] = … (h[t-1] else 0)`",
                     )  # fmt: skip
                 self.repeats += 1
-                for _ in range(count):
+                for _ in range(count if statement.body else 0):
                     self.body(statement.body, scope, declared)
                 self.repeats -= 1
             case s.Equation(accumulate=True):

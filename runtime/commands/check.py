@@ -42,7 +42,7 @@ def check(files, sets, data) -> None:
     wrong = sum(d.is_error for d in dict.fromkeys(found))
     if wrong:
         say(f"{wrong} mistake{'s' * (wrong != 1)}")
-        raise click.exceptions.Exit(1)
+        raise click.exceptions.Exit(2 if UserError(found).of_flags else 1)
 
 
 def _mistakes(file: Path, sets: tuple[str, ...], data: Path | None) -> list[Diagnostic]:

@@ -59,10 +59,12 @@ def assignments(sets: tuple[str, ...], **flags: int | None) -> list[Assignment]:
         key, equals, value = text.partition("=")
         if not equals or not key.strip() or not value.strip():
             raise click.UsageError(f"--set takes NAME=VALUE, not `{text}`")
-        found.append(Assignment(key.strip(), value.strip()))
+        typed = text.rstrip()
+        before = f"--set {typed.removesuffix(value.strip())}"
+        found.append(Assignment(key.strip(), value.strip(), before))
     for name, number in flags.items():
         if number is not None:
-            found.append(Assignment(name, str(number), f"--{name}"))
+            found.append(Assignment(name, str(number), f"--{name} "))
     return found
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...dsl.diagnostics import did_you_mean, fail
+from ...dsl.diagnostics import Report, did_you_mean, fail
 from ...dsl.source import Span
 from .dataset import Dataset, Schema
 from .places import Search
@@ -115,6 +115,11 @@ class Source:
     others: str | None = None
 
     @property
+    def names(self) -> list[str]:
+        """What its own settings are called."""
+        return [setting.name for setting in self.settings]
+
+    @property
     def signature(self) -> str:
         """How it is written, defaults included: `digits(test = 0.2)`."""
         parts = [s.name if s.default is REQUIRED else f"{s.name} = {_shown(s.default)}"
@@ -123,12 +128,22 @@ class Source:
 
 
 def bind(
-    source: Source, positional: Sequence[Any], named: Mapping[str, Any], span: Span | None = None
-) -> dict[str, Any]:
-    """Settings by name, from arguments with and without names; works on their spans as well.
+    source: Source, positional: Sequence[Any], named: Mapping[str, Any], span: Span | None = None,
+    names: Mapping[str, Span] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Settings by name, from arguments with and without names, which stand at `names`.
 
-    Raises E0608 for more unnamed arguments than the source takes, or one given twice.
+    Raises E0608 for more unnamed arguments than the source takes, one given twice, and all that
+    the source does not have.
     """
+    names = names or {}
+    report = Report()
+    for name in named:
+        if source.others is None and name not in source.names:
+            report.add("E0608", f"`{source.name}` has no setting `{name}`", names.get(name, span),
+                       help=did_you_mean(name, source.names)
+                       or f"it is written `{source.signature}`")  # fmt: skip
+    report.check()
     places = [setting.name for setting in source.settings if setting.positional]
     if len(positional) > len(places):
         raise fail(
@@ -141,7 +156,8 @@ def bind(
     bound = dict(zip(places, positional, strict=False))
     twice = next((name for name in bound if name in named), None)
     if twice is not None:
-        raise fail("E0608", f"setting `{twice}` of `{source.name}` is given twice", span)
+        raise fail("E0608", f"setting `{twice}` of `{source.name}` is given twice",
+                   names.get(twice, span))  # fmt: skip
     return {**bound, **named}
 
 
@@ -153,20 +169,14 @@ def request_for(
     span: Span | None,
 ) -> Request:
     """A request with defaults filled in; E0608 for names, E0615 for values."""
+    bind(source, (), settings, span)
     known = {setting.name: setting for setting in source.settings}
     for name, value in settings.items():
         if name in known:
             check_value(source, known[name], value, spans.get(name, span))
-        elif source.others is not None:
-            other = Setting(name, source.others, "")
-            check_value(source, other, value, spans.get(name, span))
         else:
-            raise fail(
-                "E0608",
-                f"`{source.name}` has no setting `{name}`",
-                spans.get(name, span),
-                help=did_you_mean(name, known) or f"it is written `{source.signature}`",
-            )
+            other = Setting(name, source.others or "", "")
+            check_value(source, other, value, spans.get(name, span))
     for setting in source.settings:
         if setting.default is REQUIRED and setting.name not in settings:
             raise fail(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from support import system as system_of
 
+from nnc.compiler.elaborate.definitions import Definitions
 from nnc.compiler.elaborate.repetition import Repetition
 from nnc.compiler.signature import system_signature
 from nnc.compiler.training import training_step
@@ -108,3 +110,15 @@ def test_mistakes_of_repeated_layers_are_told_once():
     with pytest.raises(UserError) as caught:
         elaborated(text("h = x; repeat 3 { h = Scaled(2)(h, h |> Dense(3)) }; y = h"))
     assert len(caught.value.diagnostics) == 1
+
+
+def test_a_block_of_nothing_is_not_written_out(monkeypatch):
+    bodies, body = [], Definitions.body
+
+    def counted(self, *given):
+        bodies.append(given)
+        body(self, *given)
+
+    monkeypatch.setattr(Definitions, "body", counted)
+    found = system_of("model M(x: f32[3]) -> y: f32[3] { repeat 9 { repeat 5000 { } }; y = 2*x }")
+    assert len(found.equations) == 1 and len(bodies) <= 10

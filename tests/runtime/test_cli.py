@@ -223,6 +223,12 @@ def test_explain(nnc):
         ("train small.nn --set bacth=3", 2, "did you mean `batch`"),
         ("train small.nn --set batch=1.5", 2, "whole number"),
         ("train small.nn --set batch=)", 2, "error[E01"),
+        ("train small.nn --set batch=3;epochs=4", 2, "E0704"),
+        ("train small.nn --set optimizer=adm()", 2, "did you mean `adam`"),
+        ("train small.nn --set lr=1", 2, "did you mean `optimizer.lr`"),
+        ("train small.nn --set Batch=1", 2, "did you mean `batch`"),
+        ("train small.nn --set float=double", 2, "here it is `f64`"),
+        ("check small.nn --set data=digits(tset=0.1)", 2, "did you mean `test`"),
         ("train small.nn --set optimizer.lrr=1", 2, "did you mean `lr`"),
         ("train small.nn --device gpuu", 2, "--device"),
         ("train small.nn --model Smal", 1, "did you mean `Small`"),
@@ -235,6 +241,49 @@ def test_explain(nnc):
 def test_wrong_uses(nnc, small, line, code, told):
     found, out, err = nnc(*line.split())
     assert (found, told in out + err) == (code, True), err
+
+
+@pytest.mark.parametrize(
+    ("typed", "marked"),
+    [
+        (["--set", "bacth=3"], "bacth"),
+        (["--set", "batch=1.5"], "1.5"),
+        (["--set", " batch = 1.5"], "1.5"),
+        (["--set", "B=0"], "0"),
+        (["--set", "optimizer.lrr=1"], "lrr=1"),
+        (["--set", "loss=mse(logits, labl)"], "labl"),
+        (["--set", "data=digits(tset = 0.1)"], "tset"),
+        (["--set", "epochs=1 2"], "2"),
+        (["--batch", "3000000000"], "3000000000"),
+    ],
+)
+def test_a_wrong_flag_is_marked_as_it_was_typed(nnc, small, typed, marked):
+    code, _, err = nnc("--error-format", "json", "bench", small, *typed)
+    found = json.loads(err.splitlines()[0])
+    line = " ".join(typed)
+    assert (code, found["file"], found["line"]) == (2, "command line", 1)
+    assert line[found["column"] - 1 : found["end_column"] - 1] == marked
+    assert f" 1 | {line}\n" in nnc("bench", small, *typed)[2]
+
+
+@pytest.mark.parametrize("line", ["until acuracy > 0.5", "monitor = acuracy"])
+def test_check_knows_what_is_measured(nnc, here, line):
+    text = DIGITS.replace("epochs    = 2", line)
+    assert line in text
+    code, _, err = nnc("check", write(here, text))
+    assert code == 1 and "E0702" in err and "did you mean `accuracy`" in err
+    code, _, err = nnc("check", write(here, text.replace("acuracy", "test_accuracy")))
+    assert code == 0, err
+    text = text.replace("acuracy", "validation_accuracy")
+    code, _, err = nnc("train", write(here, text), "--out", "run")
+    assert code == 1 and "there is no validation set" in err
+
+
+def test_it_is_a_module_too(here):
+    path = os.pathsep.join(filter(None, sys.path))
+    found = subprocess.run([sys.executable, "-m", "nnc", "explain", "E01"], capture_output=True,
+                           text=True, env={**os.environ, "PYTHONPATH": path})  # fmt: skip
+    assert found.returncode == 2 and "did you mean" in found.stderr
 
 
 def test_memory_that_runs_out_is_no_bug(nnc, small, monkeypatch):

@@ -18,7 +18,7 @@ from .parser import chunks, parse_chunks
 from .source import Source, Span
 
 _DEFINES = re.compile(r"^(?:layer|fn|model|optimizer)[ \t]+([A-Za-z_][A-Za-z0-9_]*)", re.MULTILINE)
-
+_DOC = re.compile(r'"""[\s\S]*?"""')  # in which a line may begin with such a word
 
 LARGEST = 1_000_000  # bytes of a program's file
 
@@ -66,7 +66,8 @@ class Library(Mapping[str, s.Definition]):
 
     @cached_property
     def _index(self) -> dict[str, Source]:
-        return {name: source for source in self._sources for name in _DEFINES.findall(source.text)}
+        texts = ((source, _DOC.sub("", source.text)) for source in self._sources)
+        return {name: source for source, text in texts for name in _DEFINES.findall(text)}
 
     def __getitem__(self, name: str) -> s.Definition:
         if name not in self._parsed:

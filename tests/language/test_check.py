@@ -8,6 +8,7 @@ import pytest
 
 from nnc.dsl.check import Checked, load, load_source
 from nnc.dsl.diagnostics import Diagnostic, Report, UserError
+from nnc.dsl.library import Library
 from nnc.dsl.source import Source
 
 
@@ -100,3 +101,9 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "main.nn").write_bytes(b"fn f(x) = x # caf\xe9")
     with pytest.raises(UserError, match="E0109"):
         load(tmp_path / "main.nn", Report())
+
+
+def test_a_docstring_defines_nothing() -> None:
+    text = '"""A file."""\n\n"""It is said that the\nmodel was right."""\nfn half(x) = x / 2\n'
+    library = Library((Source("some.nn", text, True),))
+    assert list(library) == ["half"] and library["half"].doc.endswith("model was right.")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 
 from .ir import System
 from .kernels import Plan
+from .passes.ahead import ahead
 from .passes.demand import demand
 from .passes.fuse import fuse
 from .passes.inline import inline, without_stops
@@ -33,6 +34,7 @@ PASSES = (
     ("tidy", simplify),  #         what the passes above left over
     ("pick", pick),  #             of windows that are zero but at one place, that place is read
     ("demand", demand),  #         what nobody reads is not computed
+    ("ahead", ahead),  #           what a way back needs of exp or erf is computed beside them
     ("reciprocal", reciprocal),  # what does not change is divided by once
     ("pairs", pairs),  #           bf16 numbers two at a time
     ("round once", round_once),  # or each rounded where it is computed

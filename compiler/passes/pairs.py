@@ -40,7 +40,7 @@ from ..scalar import call, literal
 from .differentiate import in_order
 
 TERMS = 64  # of a contraction, for each cycle that pairs save
-PACKING = 0.5  # cycles to store an element in a pair
+PACKING = 0.25  # cycles to store an element in a pair
 STARTING = 4000  # cycles to begin one more kernel
 
 

@@ -144,6 +144,20 @@ def test_a_step_of_pytorch():
     np.testing.assert_allclose(found[names["w"]], expected, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("line", ["matrix product", "batched"])
+def test_autocast_of_pytorch(line: str):
+    """It gives its products in bfloat16: ours, which are f32, rounded, but for ties."""
+    torch = pytest.importorskip("torch")
+    found = rounded(f"{HEAD}{CONTRACTIONS[line]}\n}}")
+    given = values(found)
+    a, b = (torch.from_numpy(given[n]) for n in (["a", "b"] if line != "batched" else ["u", "v"]))
+    with torch.autocast("cpu", torch.bfloat16):
+        theirs = (a @ b).float().numpy()
+    ours = evaluate(found, given)["y"]
+    np.testing.assert_allclose(bf16(ours), theirs, rtol=2**-7, atol=1e-6)
+    assert np.mean(bf16(ours) == theirs) > 0.9
+
+
 # --- backends and the rest of the compiler --------------------------------------------------------
 
 MODEL = """

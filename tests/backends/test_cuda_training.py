@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -61,11 +63,24 @@ def test_every_example_takes_the_steps_of_the_cpu(path):
 REGISTERS = 128  # of a thread: two blocks of 256 threads still fit a processor
 
 
+def has_sine(source: str, kernel: str) -> bool:
+    """Whether a kernel, or a function that it calls, takes a sine or cosine."""
+    texts = {}
+    for text in re.split(r"\n(?=KERNEL|DEVICE void)", source):
+        if found := re.match(r"(?:KERNEL\(\d+\)|DEVICE void) (\w+)\(", text):
+            texts[found[1]] = text.partition("\n}")[0]
+    own = texts[kernel]
+    called = [text for name, text in texts.items() if f" {name}(" in own]
+    return any(re.search(r"\b(sin|cos)f?\(", text) for text in called)
+
+
 def check_usage(source: str, names: set[str], architecture: str) -> None:
     usage = _nvrtc().cubin(source, architecture).usage
     assert set(usage) == names
     for name, used in usage.items():
-        assert used.spilled == 0 and used.stack == 0, (name, used)
+        assert used.spilled == 0, (name, used)
+        # sines of large numbers multiply by many digits of 2/pi, which CUDA keeps in an array
+        assert used.stack <= 32 * has_sine(source, name), (name, used)
         assert used.registers <= REGISTERS, (name, used)
 
 

@@ -23,7 +23,7 @@ from .kernels import kernel as kernel_text
 
 # passes whose point is the CPU's vectors: what they make is slower in blocks of threads
 CPU_PASSES = ("pick", "pairs", "round once", "turn weights")
-MEMBERS = 24  # functions in one launch: its arguments must fit in 4 KB
+ARGUMENTS = 500  # of one launch, of 8 bytes each: older drivers take 4 KB
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,8 @@ class _Maker:
                 found.append(Repeat(item.index, item.reverse, self._launches(item.kernels)))
                 continue
             for call in self._calls(item):
-                if len(waiting) == MEMBERS or not all(map(call.beside, waiting)):
+                many = sum(len(c.offsets) for c in (*waiting, call)) > ARGUMENTS
+                if many or not all(map(call.beside, waiting)):
                     found += self._together(waiting)
                 if call.function.free:
                     waiting.append(call)

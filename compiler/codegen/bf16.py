@@ -1,4 +1,4 @@
-"""Pairs of bf16 numbers by the processor's own instructions (AVX512_BF16).
+"""bf16 numbers and pairs of them by the processor's own instructions (AVX512_BF16).
 
 In: SSA operands, 16 in a vector. Out: the SSA result. These instructions take numbers below 2^-126
 for zero, and add the upper product before the lower; `spelling.py` has what all others do.
@@ -6,10 +6,20 @@ for zero, and add the upper product before the lower; `spelling.py` has what all
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from .spelling import Arithmetic
 
 LANES = 16
 _PAIRS = "<32 x bfloat>"
+
+
+def rounded(a: Arithmetic, x: str) -> str:
+    """A vector of f32, every element the nearest bf16 number, in f32."""
+    name, kind, narrow = "llvm.x86.avx512bf16.cvtneps2bf16.512", a.type("f32"), "<16 x bfloat>"
+    a.e.declare(f"declare {narrow} @{name}({kind})")
+    short = a.e.op(f"call {{T}} @{name}({kind} {{0}})", x, type=narrow)
+    return a.e.op(f"fpext {narrow} {{0}} to {{T}}", short, type=kind)
 
 
 def pair(a: Arithmetic, first: str, second: str) -> str:
@@ -31,3 +41,6 @@ def dot(a: Arithmetic, p: str, q: str, into: str) -> str:
                    for n in (p, q))  # fmt: skip
     return a.e.op(f"call {{T}} @{name}({{T}} {{0}}, {_PAIRS} {{1}}, {_PAIRS} {{2}})",
                   into, left, right, type=kind)  # fmt: skip
+
+
+OWN: dict[str, Callable[..., str]] = {"bf16": rounded, "bf16_pair": pair}  # scalar functions that are instructions

@@ -95,8 +95,9 @@ class Body:
         names = [self.spread(a, k) for a, k in zip(args, kinds, strict=True)] if wide \
             else [a.name for a in args]  # fmt: skip
         how = self.wide if wide else self.scalar
-        if expr.fn == "bf16_pair" and self.nest.pairs and how.lanes == bf16.LANES:
-            return Value(bf16.pair(how, *names), wide)
+        own = bf16.OWN.get(expr.fn) if self.nest.pairs and expr.dtype != "f64" else None
+        if own is not None and how.lanes == bf16.LANES:
+            return Value(own(how, *names), wide)
         return Value(SPELLING[expr.fn](how, kinds, expr.dtype, names), wide)
 
     def _index(self, place: Place) -> Value:

@@ -42,6 +42,7 @@ from .differentiate import in_order
 TERMS = 64  # of a contraction, for each cycle that pairs save
 PACKING = 0.25  # cycles to store an element in a pair
 STARTING = 4000  # cycles to begin one more kernel
+USES = 4  # results for which an element is rounded anew rather than stored
 
 
 def pairs(system: System) -> System:
@@ -55,21 +56,29 @@ def pairs(system: System) -> System:
 
 
 def round_once(system: System) -> System:
-    """Operands that contractions round, rounded where they are computed."""
+    """Operands that contractions read again and again, rounded where they are computed."""
     made = _Made(system)
-
-    def change(node: Expr) -> Expr | None:
-        if not isinstance(node, Apply) or node.fn != "bf16" or not isinstance(node.args[0], Read):
-            return None
-        read = node.args[0]
-        name = made.rounded(read.tensor)
-        other = None if read.other is None else call("bf16", read.other)
-        return Read(name, read.index, other, read.dtype)
-
     return made.system([
-        eq if eq.reduce is None and eq.at is None else eq.with_body(rewrite(eq.body, change))
+        eq if eq.reduce is None and eq.at is None else _reading_rounded(eq, made)
         for eq in system.equations
     ])  # fmt: skip
+
+
+def _reading_rounded(eq: Equation, made: _Made) -> Equation:
+    def change(node: Expr) -> Expr | None:
+        read = node.args[0] if isinstance(node, Apply) and node.fn == "bf16" else None
+        if not isinstance(read, Read) or _uses(read, eq) < USES:
+            return None
+        other = None if read.other is None else call("bf16", read.other)
+        return Read(made.rounded(read.tensor), read.index, other, read.dtype)
+
+    return eq.with_body(rewrite(eq.body, change))
+
+
+def _uses(read: Read, eq: Equation) -> int:
+    """For how many results an element is read."""
+    own = index_names(read)
+    return prod(i.size for i in (eq.over if eq.at else eq.indices) if i.name not in own)
 
 
 @dataclass

@@ -107,6 +107,15 @@ def test_small_ones_are_left_and_the_reason_is_told():
     assert "not of pairs along k: they would cost" in text and "bf16_dot" not in text
 
 
+def test_what_is_read_once_is_rounded_as_it_is_read():
+    """A row times a matrix: the matrix is not copied, the row is."""
+    found = optimise(rounded("y[i < 1, j] = sum(k) a[i, k]*b[k, j]"), without=("pairs",))
+    assert "b_bf16" not in found.tensors and "a_bf16" in found.tensors
+    given = values(found)
+    np.testing.assert_allclose(run(CpuProgram(plan(found), 1), given), evaluate(found, given)["y"],
+                               rtol=1e-5, atol=1e-5)  # fmt: skip
+
+
 def test_each_operand_is_paired_once(free):
     """x is read along its rows by two products, and along its columns by a third."""
     found = rounded("""x[i, k] = tanh(a[i, k])

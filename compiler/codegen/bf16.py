@@ -43,4 +43,5 @@ def dot(a: Arithmetic, p: str, q: str, into: str) -> str:
                   into, left, right, type=kind)  # fmt: skip
 
 
-OWN: dict[str, Callable[..., str]] = {"bf16": rounded, "bf16_pair": pair}  # scalar functions that are instructions
+# scalar functions that are instructions
+OWN: dict[str, Callable[..., str]] = {"bf16": rounded, "bf16_pair": pair}

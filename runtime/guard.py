@@ -183,7 +183,8 @@ def _at(index: tuple[int, ...]) -> str:
 
 
 def described(way: list[Bad], loss: Span | None) -> tuple[Span | None, str, tuple[Note, ...]]:
-    """Where the value was born, what to write there, and where the user's own file asked for it."""
+    """Where the user's own file asks for what the value was born in, what to write there, and the
+    place in the library."""
     if not way or way[-1].equation is None or way[-1].equation.span is None:
         label = f"`{way[-1]}` was {way[-1].value:g} before the step" if way else ""
         return loss, label, ()
@@ -197,6 +198,8 @@ def described(way: list[Bad], loss: Span | None) -> tuple[Span | None, str, tupl
         label = label.replace(" is nan", " is not a number")
     if not span.source.library:
         return span, label, ()
+    if span.use is not None:
+        return span.use, label, (Note(span, "computed here"),)
     own = [bad for bad in way if bad.equation is not None and bad.equation.span is not None
            and not bad.equation.span.source.library]  # fmt: skip
     spot = own[-1].equation.span if own and own[-1].equation else loss

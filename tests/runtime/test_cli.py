@@ -117,7 +117,7 @@ def test_a_run_that_cannot_start_leaves_nothing(nnc, here):
 
 def test_a_loss_that_is_no_number(nnc, small):
     code, _, err = nnc("train", small, "--out", "run", "--set", "optimizer.lr=1e30")
-    assert code == 1 and "error[E0701]" in err and "small.nn:8" in err
+    assert code == 1 and "error[E0701]" in err and "small.nn:3" in err
     assert not Path("run/weights.safetensors").exists()
 
 

@@ -78,7 +78,7 @@ def _reading_rounded(eq: Equation, made: _Made) -> Equation:
 def _uses(read: Read, eq: Equation) -> int:
     """For how many results an element is read."""
     own = index_names(read)
-    return prod(i.size for i in (eq.over if eq.at else eq.indices) if i.name not in own)
+    return prod(i.size for i in (eq.indices if eq.at is None else eq.over) if i.name not in own)
 
 
 @dataclass
@@ -93,7 +93,8 @@ class _Made:
 
     def rounded(self, name: str) -> str:
         """The tensor with every element rounded."""
-        return self._made(name, None, "bf16", "f32", lambda i: call("bf16", self._at(name, i)))
+        dtype = self.source.tensors[name].dtype
+        return self._made(name, None, "bf16", dtype, lambda i: call("bf16", self._at(name, i)))
 
     def paired(self, name: str, axis: int) -> str:
         """The tensor in pairs along a dimension."""
@@ -206,7 +207,9 @@ def _is_rounded(name: str, system: System) -> bool:
 def _operands(eq: Equation) -> list[Read]:
     """Both operands of a contraction of rounded reads; nothing for anything else."""
     body = eq.body
-    if eq.reduce != "sum" or eq.at is not None or not isinstance(body, Apply) or body.fn != "mul":
+    if eq.reduce != "sum" or eq.at is not None or body.dtype != "f32":
+        return []
+    if not isinstance(body, Apply) or body.fn != "mul":
         return []
     found = [a.args[0] for a in body.args if isinstance(a, Apply) and a.fn == "bf16"]
     reads = [r for r in found if isinstance(r, Read) and _is_zero(r.other)]

@@ -116,6 +116,22 @@ def test_what_is_read_once_is_rounded_as_it_is_read():
                                rtol=1e-5, atol=1e-5)  # fmt: skip
 
 
+def test_what_is_written_so_by_hand(free):
+    """bf16(…) in a sum of one's own, in f32 and in f64."""
+    for dtype in ("f32", "f64"):
+        text = f"""model M(a: {dtype}[20, 34], b: {dtype}[34, 37]) -> y, z {{
+            y[i, j] = sum(k) bf16(a[i, k])*bf16(b[k, j])
+            z[i] = max(k) bf16(a[i, k]) + bf16(a[i, 0])
+        }}"""
+        found = system(text, float_type=dtype)
+        given = values(found)
+        program = CpuProgram(found, 1)
+        got, expected = run(program, given), evaluate(found, given)
+        assert got.dtype == program.arrays["z"].dtype == np.dtype(dtype.replace("f", "float"))
+        np.testing.assert_allclose(got, expected["y"], rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(program.arrays["z"], expected["z"])
+
+
 def test_each_operand_is_paired_once(free):
     """x is read along its rows by two products, and along its columns by a third."""
     found = rounded("""x[i, k] = tanh(a[i, k])

@@ -19,6 +19,7 @@ from nnc.compiler.verify import verify
 from nnc.dsl.diagnostics import UserError
 from nnc.runtime.code_check import check_code, run_apart
 from nnc.runtime.device import DEVICES
+from nnc.runtime.device.gpu.shim import available
 from nnc.runtime.project import project_of_text, setup_of
 from nnc.runtime.settings import Assignment, shown
 from nnc.runtime.verification import verify_project
@@ -191,8 +192,10 @@ def test_machine_code_is_the_evaluators():
     assert all(r.right for r in results) and results
 
 
-@pytest.mark.parametrize("device", ["cpu", "reference"])
+@pytest.mark.parametrize("device", ["cpu", "reference", "cuda-shim"])
 def test_devices_agree(device: str):
+    if device == "cuda-shim" and not available():
+        pytest.skip("needs g++")
     found = rounded(MODEL)
     given = values(found)
     program = DEVICES[device](2)(found)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from lark import Token
 
-from .words import DTYPES
+from .words import DTYPES, WORDS
 
 # Words of other languages, and what is written here.
 _FOREIGN = {
@@ -188,6 +188,10 @@ def _declared(at: Place) -> str:
         return "the type stands before its shape: `f32[B, 3]`"
     if found.type == "COLON" and "LBRACE" in expected:
         return "a body is in braces: `{ … }`"
+    if found.type == "NAME" and {"LAYER", "MODEL"} <= expected and found.lower() in WORDS:
+        return f"did you mean `{found.lower()}`?"
+    if found.type == "EQUALS" and at.word == "metric":
+        return "a metric has a name: `metric accuracy = …`"
     if found.type == "NAME" and {"LAYER", "MODEL"} <= expected:
         return "equations stand in the body of a `fn`, a `layer` or a `model`"
     return ""
@@ -247,9 +251,12 @@ def _written(at: Place) -> str:
     if found.type == "TIMES" and before == "TIMES":
         return "a power is written `x^2`"
     if found.type == "EQUALS" and ended and "COMPARE" in expected:
-        return "a comparison is written `==`"
+        sign = {"=>": ">=", "=<": "<="}.get(at.rest[:2], "==")
+        return f"a comparison is written `{sign}`"
     if found.type == "COMPARE" and ended:
         return "comparisons do not chain: write `a < b and b < c`"
+    if found.type == "NUMBER" and before == "NAME" and "|>" in at.line:
+        return f"settings stand in parentheses: `{at.word}({found})`"
     if found.type == "PLUS":
         return "a number needs no `+` before it"
     if "ELSE" in expected and found.type != "NAME":

@@ -9,6 +9,7 @@ from __future__ import annotations
 from . import syntax as s
 from .diagnostics import Note, Report
 from .elsewhere import likely, likely_setting
+from .library import standard_library
 from .names import BUILTINS, Visible
 from .source import Span
 
@@ -144,8 +145,8 @@ def match_arguments(
                     argument.span,
                     label="one too many",
                     notes=defined,
-                    help="the sizes of the input are known from the input"
-                    if parameters is definition.settings
+                    help=_too_many(argument.value)
+                    if definition.kind == "layer" and parameters is definition.settings
                     else "",
                 )
                 return
@@ -179,3 +180,10 @@ def match_arguments(
             if any(isinstance(a.value, s.List) for a in arguments)
             else f"give it: `{name}({', '.join(f'{m} = …' for m in missing)})`",
         )
+
+
+def _too_many(value: s.Expr) -> str:
+    """For a setting that a layer does not have: an activation, or the size of the input."""
+    if isinstance(value, s.Name) and value.id in standard_library():
+        return f"apply it to the result: `… |> {value.id}`"
+    return "the sizes of the input are known from the input"

@@ -58,6 +58,7 @@ _SETTINGS = {
     "num_heads": "here it is `heads`",
     "padding": "here it is `pad`",
     "strides": "here it is `stride`",
+    "rate": "here it is `p`",
     "bias": "this layer always has a bias; one without is four lines of your own",
     "in_features": "the size of the input is known from the input",
     "in_channels": "the size of the input is known from the input",

@@ -117,7 +117,8 @@ class References:
                 f"`{name}` is a {definition.kind}, not a value",
                 node.span,
                 label="a name without what it is applied to",
-                help=f"apply it: `{name}{settings}({needed})`",
+                help=f"apply it: `{name}{settings}({needed})`"
+                + f", or to a result: `… |> {name}`" * (definition.kind == "fn"),
             )
             return
         if name in CONSTANTS or name in BUILTINS or definition is not None:
@@ -139,16 +140,19 @@ class References:
                 or f"put it on the left, or reduce over it: `sum({name}) …`",
             )
             return
-        known = [*place.indices, *self.names, *CONSTANTS, *self.visible.names()]
+        own = [*place.indices, *self.names, *CONSTANTS]
+        inputs = [f"`{p.name}`" for p in self.definition.inputs]
         self.report.add(
             "E0202",
             f"unknown name `{name}`",
             node.span,
             label="not defined anywhere",
-            help=likely(name, known)
+            help=likely(name, own)
+            or likely(name, self.visible.names())
             or ("initialisers are `glorot_uniform`, `normal(0, 0.02)`, …" if place.partial else "")
             or (f"a size gets its name in the shape of an input: `x: [..., {name}]`"
-                if place.size else ""),
+                if place.size else "")
+            or (f"the input is called {inputs[0]}" if len(inputs) == 1 else ""),
         )  # fmt: skip
 
     def _prime(self, node: s.Name) -> None:

@@ -185,7 +185,7 @@ def _field(item: s.Field, lets: Mapping[str, s.Expr]) -> Any:
                    help=did_you_mean(name, FIELDS))  # fmt: skip
     expected, fits = _VALUES[name]
     match item.value:
-        case s.Name(id=word) if name in _WORDS and word not in lets:
+        case s.Name(id=word) if word not in lets and word != "inf":
             value: Value = word
         case other:
             value = constant(other, lets)

@@ -225,6 +225,8 @@ def test_explain(nnc):
         ("train small.nn --set batch=)", 2, "error[E01"),
         ("train small.nn --set batch=3;epochs=4", 2, "E0704"),
         ("train small.nn --set optimizer=adm()", 2, "did you mean `adam`"),
+        ("train small.nn --set shuffle=yes", 2, "must be true or false"),
+        ("train small.nn --set epochs=ten", 2, "a whole number from 1"),
         ("train small.nn --set lr=1", 2, "did you mean `optimizer.lr`"),
         ("train small.nn --set Batch=1", 2, "did you mean `batch`"),
         ("train small.nn --set float=double", 2, "here it is `f64`"),

@@ -22,12 +22,14 @@ from .notation import (
     SIGNED,
     VALUE,
     axis_text,
+    element_text,
     format_expr,
     swallows,
     write,
 )
 
-LONG = 84  # a piece longer than this is cut itself
+_PRIME = "'"
+LONG = (84, 56, 28)  # a piece longer than this is cut itself: the first with which all lines fit
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,11 @@ class Piece:
 
 
 class Cutter:
-    """Cuts expressions. `comments` are the places of the comments in the source."""
+    """Cuts expressions. `comments` are the places of the comments in the source; a piece longer
+    than `long` is cut itself."""
 
-    def __init__(self, comments: Sequence[int]):
-        self.comments = comments
+    def __init__(self, comments: Sequence[int], long: int):
+        self.comments, self.long = comments, long
 
     def pieces(self, node: s.Expr) -> list[Piece]:
         """A whole expression, cut at its outermost operators and deeper where that is needed."""
@@ -57,13 +60,13 @@ class Cutter:
         between its parts."""
         flat = write(node, level, False, unsigned)
         whole = [Piece(flat, node.span.start)]
-        if len(flat) <= LONG and not self._has_comment(node.span.start, node.span.end):
+        if len(flat) <= self.long and not self._has_comment(node.span.start, node.span.end):
             return whole
         enclosed = flat.startswith("(") and write(node, PIPE, False, False) == flat[1:-1]
         parts = self._split(node, unsigned and not enclosed)
         if len(parts) < 2:
             return whole
-        if len(flat) <= LONG and not self._has_comment(parts[0].start, parts[-1].start):
+        if len(flat) <= self.long and not self._has_comment(parts[0].start, parts[-1].start):
             return whole
         parts = [parts[0], *(replace(part, depth=part.depth + 1) for part in parts[1:])]
         return _within(parts, "(", ")") if enclosed else parts
@@ -99,6 +102,14 @@ class Cutter:
                 parts = self._listed([(f"{a.name} = " if a.name else "", a.value)
                                       for a in arguments])  # fmt: skip
                 return _within(parts, f"{format_expr(function, VALUE)}(", ")")
+            case s.Index(tensor=tensor, indices=indices):
+                last = len(indices) - 1
+                parts = [Piece(element_text(index) + "," * (k < last), index.span.start)
+                         for k, index in enumerate(indices)]  # fmt: skip
+                return _within(parts, f"{tensor.id}{_PRIME * tensor.primed}[", "]")
+            case s.Guarded(read=read, other=other):
+                stood = _within(self._operand(other), "else ", ")")
+                return [*_within(self._split(read, False), "("), *stood]
             case s.List(items=items) if items:
                 return _within(self._listed([("", item) for item in items]), "[", "]")
         return []

@@ -4,7 +4,7 @@ In: a `syntax.File` (its spans say where blank lines, comments and pipeline brea
 that parses to the same tree, with every comment beside what it stood beside. It never looks at
 meaning.
 
-Layout: four spaces; `+ -` and comparisons spaced, `^` tight, `* /` tight between brackets of an
+Layout: four spaces; a docstring stands above what it is about; `+ -` and comparisons spaced, `^` tight, `* /` tight between brackets of an
 index and spaced elsewhere; a run of `param`s has its `~` and `=` in one column, so have the fields
 of a train block; a pipeline keeps the line breaks it was written with.
 """
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from . import syntax as s
-from .breaking import Cutter
+from .breaking import LONG, Cutter, Piece
 from .notation import IF, elements, format_expr, format_type, quoted
 
 WIDTH = 100
@@ -132,7 +132,8 @@ class _Writer:
         match node:
             case s.Use(path=path):
                 self.lines.append(f"use {quoted(path.value)}")
-            case s.Train(model=model, body=body, doc=doc):
+            case s.Train(model=model, body=body):
+                doc = self._doc_above(node)
                 self._block(f"train {model.id} {{", node, body, doc, _padded_fields(body))
             case s.Definition():
                 self._definition(node)
@@ -150,7 +151,8 @@ class _Writer:
                 self._doc(node.doc, "")
             self._equated(f"{header} = ", node.value, "")
             return
-        if self._one_line(f"{header}{arrow}", node):
+        doc = self._doc_above(node)
+        if not doc and self._one_line(f"{header}{arrow}", node):
             return
         last = max((p.span.start for group in groups for p in group), default=0)
         remarks = bool(self.waiting) and node.span.start < self.waiting[0].span.start < last
@@ -160,12 +162,12 @@ class _Writer:
             if len(f"{header}{arrow} {{") > WIDTH and arrow:
                 self.lines.append(header)
                 header, arrow = _INDENT + arrow.strip(), ""
-        self._block(f"{header}{arrow} {{", node, node.body, node.doc, _padded_params(node.body))
+        self._block(f"{header}{arrow} {{", node, node.body, doc, _padded_params(node.body))
 
     def _one_line(self, header: str, node: s.Definition) -> bool:
         """`optimizer sgd(lr = 0.01) { p' = p - lr * g }` stays as it was written."""
         inside = self.waiting and self.waiting[0].span.start < node.span.end
-        if len(node.body) != 1 or node.doc or inside or "\n" in node.span.text.strip():
+        if len(node.body) != 1 or inside or "\n" in node.span.text.strip():
             return False
         if isinstance(node.body[0], s.Repeat):
             return False
@@ -193,13 +195,20 @@ class _Writer:
         return line
 
     def _doc(self, doc: str, indent: str) -> None:
-        lines = doc.split("\n")
-        if len(lines) == 1 and not doc.endswith(('"', "\\")):
-            self.lines.append(f'{indent}"""{doc}"""')
-            return
-        self.lines.append(f'{indent}"""{lines[0]}')
-        self.lines += [f"{indent}{line}".rstrip() for line in lines[1:]]
-        self.lines.append(f'{indent}"""')
+        lines = [f"{indent}{line}".rstrip() for line in doc.split("\n")]
+        lines[0] = f'{indent}"""{doc.split(chr(10))[0]}'.rstrip()
+        if doc.endswith(('"', "\\")):
+            lines.append(f'{indent}"""')
+        else:
+            lines[-1] += '"""'
+        self.lines += lines
+
+    def _doc_above(self, node: s.Definition | s.Train) -> str:
+        """Write the docstring; or give it back, to stand inside, if here it would be the file's."""
+        if not node.doc or (not self.source_file.doc and node is self.source_file.declarations[0]):
+            return node.doc
+        self._doc(node.doc, "")
+        return ""
 
     # bodies
 
@@ -259,7 +268,7 @@ class _Writer:
     def _equated(self, prefix: str, node: s.Expr, indent: str) -> None:
         """`prefix` and an expression, over several lines if it is too long for one, or a comment
         stands within it, or it is a pipeline that was written so."""
-        first, *rest = Cutter([c.span.start for c in self.waiting]).pieces(node)
+        first, *rest = self._pieces(prefix, node, indent)
         self._comments_before(first.start, indent)
         self.lines.append(f"{indent}{prefix}{first.text}")
         for piece in rest:
@@ -270,6 +279,16 @@ class _Writer:
                 self.lines.append(inner + piece.text)
             else:
                 self.lines[-1] = joined
+
+    def _pieces(self, prefix: str, node: s.Expr, indent: str) -> list[Piece]:
+        """Cut as finely as it takes for every line to fit."""
+        comments = [c.span.start for c in self.waiting]
+        for long in LONG:
+            pieces = Cutter(comments, long).pieces(node)
+            widths = [len(p.text) + len(_INDENT) * (p.depth + 1) for p in pieces]
+            if max(len(prefix) + len(pieces[0].text), *widths) + len(indent) <= WIDTH:
+                break
+        return pieces
 
 
 def _comment(comment: s.Comment) -> str:

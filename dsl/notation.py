@@ -81,7 +81,8 @@ def _operation(node: s.Expr, tight: bool, unsigned: bool) -> tuple[int, str]:
             if swallows(left, own):
                 least_left = VALUE
             first = write(left, least_left, tight, unsigned)
-            space = "" if tight and op in ("*", "/") else " "
+            mixed = isinstance(left, s.Binary) and left.op in ("//", "%") and least_left != VALUE
+            space = "" if tight and op in ("*", "/") and not mixed else " "
             return own, f"{first}{space}{op}{space}{format_expr(right, least_right, tight)}"
     raise TypeError(f"{type(node).__name__} is not an expression")
 
@@ -117,7 +118,12 @@ def axis_text(axis: s.Axis) -> str:
 
 
 def elements(elements: Iterable[s.Expr | s.Axis]) -> str:
-    return ", ".join(write(element, PIPE, True, False) for element in elements)
+    return ", ".join(map(element_text, elements))
+
+
+def element_text(element: s.Expr | s.Axis) -> str:
+    """One of an index list or shape, where `*` and `/` stand close."""
+    return write(element, PIPE, True, False)
 
 
 def format_argument(argument: s.Argument) -> str:

@@ -60,7 +60,7 @@ def signature(definition: s.Definition) -> str:
     for place, character in enumerate(text):
         depth += (character in "([") - (character in ")]")
         if not depth and character in "{=":
-            return " ".join(text[:place].split()).replace("( ", "(").replace(" )", ")")
+            return re.sub(r",? \)", ")", " ".join(text[:place].split()).replace("( ", "("))
     raise AssertionError(f"{definition.name} has no body")
 
 

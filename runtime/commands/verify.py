@@ -6,6 +6,7 @@ exit code 1 if anything is wrong. The comparing is done in `verification.py`.
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from typing import Any
@@ -33,8 +34,9 @@ WIDTH = 100  # columns where there is no terminal
     click.option("--tolerance", type=click.FloatRange(min=0, min_open=True), default=TOLERANCE,
                  show_default=True, help="How far off, relative to the numbers at work. f32 rounds "
                  "by 6e-8, and the roundings of a long sum add up to some 1e-6."),
+    click.option("--json", "as_json", is_flag=True, help="One JSON object with everything."),
 )  # fmt: skip
-def verify(file, sets, batch, model, data, threads, seed, samples, tolerance) -> None:
+def verify(file, sets, batch, model, data, threads, seed, samples, tolerance, as_json) -> None:
     """Compare FILE's machine code with the reference evaluator and its gradients with finite
     differences, equation by equation.
 
@@ -45,9 +47,34 @@ def verify(file, sets, batch, model, data, threads, seed, samples, tolerance) ->
     if project.train is not None:
         setup = planned_setup(project, o.search(data, project.path.parent, offline=True))
     found = verify_project(project, setup, (1, cores(threads)), seed, samples, tolerance)
-    _print(found)
+    if as_json:
+        click.echo(json.dumps(_plain(found)))
+    else:
+        _print(found)
     if found.mistakes:
         raise UserError(found.mistakes)
+
+
+def _plain(found: Verification) -> dict[str, Any]:
+    return {
+        "model": found.name, "right": not found.mistakes, "tolerance": found.tolerance,
+        "sizes": found.sizes, "gradient_sizes": found.gradient_sizes, "passes": found.passes,
+        "threads": list(found.threads), "lines": [_plain_line(x) for x in found.sorted_lines()],
+    }  # fmt: skip
+
+
+def _plain_line(line: Line) -> dict[str, Any]:
+    """`worst` is the tensor and the index of each error, which is relative."""
+    value, slope = line.value, line.slope
+    plain = {"file": line.span.source.name, "line": line.span.line, "text": line.text,
+             "right": line.right}  # fmt: skip
+    if value is not None:
+        worst = [value.equation.target, *value.index]
+        plain |= {"value_error": float(value.error), "value_worst": worst}
+    if slope is not None:
+        worst = [slope.tensor, *(slope.index or ())]
+        plain |= {"gradient_error": float(slope.error), "gradient_worst": worst}
+    return plain
 
 
 def _print(found: Verification) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -108,6 +109,37 @@ def test_a_long_equation_is_broken_at_its_outermost_operators() -> None:
     assert text.splitlines()[1:-1] == [
         f"    y[b, i] = {terms[0]}", f"        + {terms[1]}", f"        + {terms[2]}",
     ]  # fmt: skip
+
+
+def test_what_does_not_fit_is_cut_more_finely() -> None:
+    read = "x[..., first*stride + row - top, second*stride + column - left, channel]"
+    equation = f"y[i, j] = max(row < 3, column < 3) ({read} else 0)"
+    text = format(parsed(f"fn f(x) -> y: [] {{\n    {equation}\n}}"))
+    assert text.splitlines()[1:-1] == [
+        "    y[i, j] = max(row < 3, column < 3) (x[..., first*stride + row - top,",
+        "            second*stride + column - left, channel] else 0)",
+    ]  # fmt: skip
+
+
+def test_docstrings_stand_above_what_they_are_about() -> None:
+    text = 'fn a(x) -> y: [] {\n    """A."""\n    y = x\n}\n'
+    assert format(parsed(text)) == text  # above, it would be the file's
+    two = f'"""Both."""\n\n{text}\ntrain a {{\n    """How.\n\n      b\n    """\n    loss = 1\n}}\n'
+    assert format(parsed(two)) == (
+        '"""Both."""\n\n"""A."""\nfn a(x) -> y: [] {\n    y = x\n}\n\n'
+        '"""How.\n\nb"""\ntrain a {\n    loss = 1\n}\n'
+    )
+
+
+OWN = [path for folder in ("dsl/stdlib", "examples", "benchmarks")
+       for path in sorted((Path(__file__).parents[2] / folder).glob("*.nn"))]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", OWN, ids=lambda path: path.stem)
+def test_our_own_programs_are_laid_out(path: Path) -> None:
+    """`nnc fmt dsl/stdlib/*.nn examples/*.nn benchmarks/*.nn` does so."""
+    text = path.read_text("utf-8")
+    assert format(parsed(text)) == text
 
 
 names = st.sampled_from(["a", "b", "c"]).map(lambda n: s.Name(NOWHERE, n))

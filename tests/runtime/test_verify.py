@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,6 +79,20 @@ def test_every_example(nnc, name):
     if "E0601" in err:
         pytest.skip("its data are not here")
     assert code == 0 and not err, out + err
+
+
+def test_json_says_what_the_table_says(nnc, tmp_path, monkeypatch):
+    write(tmp_path, MODEL)
+    code, out, _ = nnc("verify", "small.nn", "--json")
+    found = json.loads(out)
+    assert code == 0 and found["right"] and all(line["right"] for line in found["lines"])
+    errors = [line["value_error"] for line in found["lines"] if "value_error" in line]
+    assert len(errors) >= 5 and max(errors) <= found["tolerance"]
+    broken(monkeypatch, "tanh", lambda x, s: (call("sub", 1.0, s),))
+    code, out, _ = nnc("verify", "small.nn", "--json")
+    wrong = [line for line in json.loads(out)["lines"] if not line["right"]]
+    assert code == 1 and [line["line"] for line in wrong] == [5]
+    assert wrong[0]["gradient_worst"][0] == "h" and wrong[0]["gradient_error"] > 0.01
 
 
 def test_a_model_without_a_train_block():

@@ -4,9 +4,10 @@ In: a `syntax.File` (its spans say where blank lines, comments and pipeline brea
 that parses to the same tree, with every comment beside what it stood beside. It never looks at
 meaning.
 
-Layout: four spaces; a docstring stands above what it is about; `+ -` and comparisons spaced, `^` tight, `* /` tight between brackets of an
-index and spaced elsewhere; a run of `param`s has its `~` and `=` in one column, so have the fields
-of a train block; a pipeline keeps the line breaks it was written with.
+Layout: four spaces; a docstring stands above what it is about; `+ -` and comparisons spaced, `^`
+tight, `* /` tight between brackets of an index and spaced elsewhere; a run of `param`s has its `~`
+and `=` in one column, so have the fields of a train block; a pipeline keeps the line breaks it was
+written with.
 """
 
 from __future__ import annotations

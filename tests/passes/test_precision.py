@@ -20,8 +20,12 @@ from nnc.dsl.diagnostics import UserError
 from nnc.runtime.code_check import check_code, run_apart
 from nnc.runtime.device import DEVICES
 from nnc.runtime.device.gpu.shim import available
+from nnc.runtime.interrupt import never
+from nnc.runtime.progress import Silent
 from nnc.runtime.project import project_of_text, setup_of
+from nnc.runtime.run_folder import create
 from nnc.runtime.settings import Assignment, shown
+from nnc.runtime.train import INTERRUPTED, train
 from nnc.runtime.verification import verify_project
 
 bf16 = TABLE["bf16"].numpy
@@ -222,7 +226,20 @@ def test_nnc_verify():
 # --- the field ------------------------------------------------------------------------------------
 
 
-def test_it_trains_and_goes_on(tmp_path):
+def test_going_on_gives_the_bits_of_never_stopping(tmp_path):
+    whole = trained(precision="bf16")
+    job = prepared(precision="bf16")
+    job.folder = create(tmp_path / "run", "small", "", {})
+    assert train(job, Silent(), lambda: job.position.step == 20) == INTERRUPTED
+    later = prepared(precision="bf16")
+    later.resume(job.folder)
+    train(later, Silent(), never)
+    assert [r.values for r in later.records] == [r.values for r in whole.records]
+    for name, value in whole.executor.values.items():
+        np.testing.assert_array_equal(later.executor.values[name], value)
+
+
+def test_it_trains():
     exact, job = trained(epochs="1"), trained(epochs="1", precision="bf16")
     assert shown(job.settings)["precision"] == "bf16"
     assert shown(exact.settings)["precision"] == "f32"

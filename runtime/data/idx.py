@@ -20,9 +20,9 @@ UNSIGNED_BYTES = 0x0800  # the magic number is this plus the number of dimension
 
 def read_idx(path: Path, dimensions: int, cache: Path, span: Span | None = None) -> np.ndarray:
     """The array (u8, `dimensions` axes) in a file; E0602, E0603 or E0617 if it is not one."""
-    stored = plain_bytes(path, cache, span)
-    sizes = _sizes(stored[: 4 + 4 * dimensions].tobytes(), path, dimensions, span)
+    sizes = idx_sizes(path, dimensions, span)
     begin, expected = 4 + 4 * dimensions, prod(sizes)
+    stored = plain_bytes(path, cache, span, most=begin + expected + 1)
     found = len(stored) - begin
     if found != expected:
         shape = "x".join(map(str, sizes))

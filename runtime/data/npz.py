@@ -104,8 +104,8 @@ def _values(
     archive: zipfile.ZipFile, member: zipfile.ZipInfo, header: Header, path: Path, span: Span | None
 ) -> np.ndarray:
     called = _called(member, path)
+    check_length(header, member.file_size - header.begin, called, span)
     if member.compress_type == zipfile.ZIP_STORED:
-        check_length(header, member.file_size - header.begin, called, span)
         return map_values(path, header, _begin(path, member) + header.begin)
     with archive.open(member) as stream:
         stream.read(header.begin)

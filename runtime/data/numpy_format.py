@@ -16,6 +16,7 @@ import numpy as np
 
 from ...dsl.diagnostics import UserError, fail
 from ...dsl.source import Span
+from ..memory import Shortage, require, size_text
 from .unpack import readable
 
 MAGIC = b"\x93NUMPY"
@@ -134,8 +135,15 @@ def map_values(path: Path, header: Header, offset: int) -> np.ndarray:
 
 
 def read_values(stream: IO[bytes], header: Header, name: str, span: Span | None) -> np.ndarray:
-    """The values that follow a header in a stream, in memory."""
-    content = stream.read()
+    """The values that follow a header in a stream, in memory; E0713 if there is too little."""
+    try:
+        require(header.size)
+    except Shortage as shortage:
+        raise fail("E0713", f"{name} takes {size_text(shortage.needed)} of memory, and "
+                   f"{size_text(shortage.free)} are free", span,
+                   help="`numpy.savez` stores it uncompressed, and then it is not held in memory",
+                   ) from None  # fmt: skip
+    content = stream.read(header.size)
     check_length(header, len(content), name, span)
     flat = np.frombuffer(content, header.dtype)
     return flat.reshape(header.shape, order="F" if header.column_major else "C")

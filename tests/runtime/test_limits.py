@@ -4,6 +4,7 @@ run code, or grow without end. Each limit is stated in docs/running.md."""
 from __future__ import annotations
 
 import ast
+import gzip
 import re
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from small_programs import DIGITS, prepared, write
 import nnc as package
 from nnc.dsl.diagnostics import UserError
 from nnc.runtime import cli, data, memory
+from nnc.runtime.data import unpack
+from nnc.runtime.data.idx import read_idx
 from nnc.runtime.device.cpu import CpuProgram
 from nnc.runtime.executor import COPIES, values_bytes
 from nnc.runtime.interrupt import never
@@ -159,6 +162,36 @@ def test_stated_limits(tmp_path, capsys, text, code, told):
 def test_an_endless_file_is_not_read(capsys):
     assert cli.run(["check", "/dev/zero"]) == 1
     assert "1,000,000 bytes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("source", "told"), [
+    ("mnist", "more than 3,153 bytes come out of it"),  # its header promises 3,152
+    ("text", "more than 1,000 bytes come out of it"),
+])  # fmt: skip
+def test_a_small_file_that_unpacks_to_a_large_one(tmp_path, monkeypatch, source, told):
+    monkeypatch.setattr(unpack, "SMALL", 1000)
+    monkeypatch.setattr(unpack, "DENSE", 0)
+    header = b"\0\0\x08\x03\0\0\0\x04\0\0\0\x1c\0\0\0\x1c"
+    place = tmp_path / "x.gz"
+    place.write_bytes(gzip.compress(header + bytes(1 << 20)))
+    cache = tmp_path / "cache"
+    with pytest.raises(UserError) as caught:
+        if source == "mnist":
+            read_idx(place, 3, cache)
+        else:
+            unpack.plain_bytes(place, cache)
+    assert caught.value.diagnostics[0].code == "E0603"
+    assert told in caught.value.diagnostics[0].message
+    assert not any(path.is_file() for path in cache.rglob("*"))
+
+
+def test_an_array_that_is_larger_than_memory(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "big.npz", x=np.zeros((1000, 9), np.float32))
+    search = data.Search(tmp_path, tmp_path, offline=True)
+    assert len(data.load("npz", {"file": "big.npz"}, search).train) == 1000
+    monkeypatch.setattr(memory, "free_bytes", lambda: 35_999)
+    found = refused(lambda: data.load("npz", {"file": "big.npz"}, search))
+    assert found.code == "E0713" and "`x`" in found.message and "savez" in found.help
 
 
 # --- exit codes -----------------------------------------------------------------------------------

@@ -119,11 +119,13 @@ class Failed(Exception):
 
 
 def environment(threads: int, folder: Path) -> dict[str, str]:
-    """Equal threads for all, and caches of their own, so that a first start is a first start."""
+    """Equal threads for all, and caches of their own, so that a first start is a first start.
+    Bytecode is kept, as for every installed package: the peers' came with their installation."""
     count = str(threads)
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    own = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     return {
-        **os.environ, **dict.fromkeys(names, count), "TF_CPP_MIN_LOG_LEVEL": "3",
+        **own, **dict.fromkeys(names, count), "TF_CPP_MIN_LOG_LEVEL": "3",
         "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "",
         "XDG_CACHE_HOME": str(folder / "cache"), "TORCHINDUCTOR_CACHE_DIR": str(folder / "torch"),
     }  # fmt: skip

@@ -17,6 +17,7 @@ from ..compiler.ir import System, Tensor
 from ..compiler.training import Setup, evaluation, prediction, training_step
 from ..dsl import syntax as s
 from ..dsl.diagnostics import Note, Report, UserError, fail
+from .collecting import uncollected
 from .device import Device, Program, host
 from .feeding import Examples, fields_of, fill
 from .memory import Shortage, require, size_text
@@ -57,6 +58,7 @@ class Bound:
 class Executor:
     """All programs of a model. Steps count from 1. Nothing is compiled before it is asked for."""
 
+    @uncollected()
     def __init__(self, setup: Setup, device: Device, seed: int):
         self.setup, self.device, self.seed = setup, device, seed
         self._programs: dict[tuple[str, int], Bound] = {}
@@ -91,6 +93,7 @@ class Executor:
         for name, array in values.items():
             np.copyto(self._values[name], array)
 
+    @uncollected()
     def training(self, batch: int) -> Bound:
         """The training step for a batch, holding the current values, which its runs change."""
         found = self._programs.get(("train", batch))
@@ -111,6 +114,7 @@ class Executor:
         """The model's results for a batch under a copy of the current values."""
         return self._other("predict", batch, prediction)
 
+    @uncollected()
     def _other(self, purpose: str, batch: int, elaborate) -> Bound:
         found = self._programs.get((purpose, batch))
         if found is None:

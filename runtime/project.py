@@ -16,6 +16,7 @@ from ..dsl.check import Checked, check, load, load_source
 from ..dsl.diagnostics import Diagnostic, Report, UserError, did_you_mean, fail
 from ..dsl.notation import format_expr, format_type
 from ..dsl.source import Source
+from .collecting import uncollected
 from .data import Schema, Search, bind, describe, find_source
 from .settings import Assignment, DataChoice, Settings, assign, read_settings
 
@@ -56,6 +57,7 @@ class Project:
         return "\n\n".join([*definitions, *block]) + "\n"
 
 
+@uncollected()
 def open_project(
     path: Path, assignments: Sequence[Assignment] = (), model: str | None = None
 ) -> Project:
@@ -65,6 +67,7 @@ def open_project(
     return _project(path, checked, report, assignments, model)
 
 
+@uncollected()
 def project_of_text(
     text: str, name: str = "program.nn", folder: Path | None = None,
     assignments: Sequence[Assignment] = (), model: str | None = None,

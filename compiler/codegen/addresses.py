@@ -52,6 +52,7 @@ class Addresses:
         self.e, self.nest, self.bases, self.body = e, nest, bases, body
         self.scalar = Arithmetic(e, 1)
         self.wide = Arithmetic(e, nest.lanes)
+        self._columns: dict[tuple[str, ...], list[str]] = {}  # of blocks that were turned, by rows
 
     # --- integers ------------------------------------------------------------------------------
 
@@ -244,7 +245,10 @@ class Addresses:
                            offset.step, 0, "")  # fmt: skip
             block.append(self._vector_load(self.pointer(access, start), access.dtype, mask))
         unused = [self.wide.constant(0, access.dtype)] * (self.nest.lanes - len(block))
-        return turn(self.e, self.wide.type(access.dtype), block + unused)[row]
+        rows = (*block, *unused)
+        if rows not in self._columns:  # names are used once: equal rows are the same block
+            self._columns[rows] = turn(self.e, self.wide.type(access.dtype), list(rows))
+        return self._columns[rows][row]
 
     def _every_second(self, access: Access, offset: Offset) -> str:
         """The even or the odd ones of neighbouring elements; who wants both loads them once."""

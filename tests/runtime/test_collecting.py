@@ -1,0 +1,55 @@
+"""The garbage collector rests during compilation, and is as it was before when that is over."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from nnc.dsl.diagnostics import UserError
+from nnc.runtime import project
+from nnc.runtime.collecting import uncollected
+from nnc.runtime.project import project_of_text
+
+RIGHT = "model Half(x: f32[B]) -> y: f32[B] {\n    y[b] = x[b] / 2\n}\n"
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    yield
+    gc.enable()
+
+
+def test_inner_ones_do_not_end_the_rest():
+    with uncollected():
+        with uncollected():
+            pass
+        assert not gc.isenabled()
+    assert gc.isenabled()
+
+
+def test_it_rests_while_a_program_is_read(monkeypatch):
+    seen = []
+    load = project.load_source
+
+    def noted(*given):
+        seen.append(gc.isenabled())
+        return load(*given)
+
+    monkeypatch.setattr(project, "load_source", noted)
+    project_of_text(RIGHT)
+    assert seen == [False]
+    assert gc.isenabled()
+
+
+def test_a_mistake_in_the_program_ends_it():
+    with pytest.raises(UserError):
+        project_of_text(RIGHT.replace("x[b]", "z[b]"))
+    assert gc.isenabled()
+
+
+def test_who_has_turned_it_off_keeps_it_off():
+    gc.disable()
+    project_of_text(RIGHT)
+    assert not gc.isenabled()

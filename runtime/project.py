@@ -211,9 +211,8 @@ def for_batch(setup: Setup, batch: int) -> Setup:
 
 
 def _text(definition: s.Definition) -> str:
-    doc = f'"""{definition.doc}"""\n' if definition.doc and '"""' not in definition.doc else ""
     text = definition.span.text
-    return text if text.startswith('"""') else doc + text
+    return text if '"""' in text or not definition.doc else f'"""{definition.doc}"""\n{text}'
 
 
 def _train_text(train: s.Train) -> str:

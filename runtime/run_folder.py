@@ -69,9 +69,9 @@ class RunFolder:
     @property
     def settings(self) -> dict[str, Any]:
         """What `settings.json` holds. UserError E0706 if this is no run folder."""
-        if not self.path.is_dir():
-            raise fail("E0706", f"there is no run folder {self.path}")
         path = self.path / "settings.json"
+        if not path.exists():
+            raise self._no_run()
         found = read_json(path)
         if not isinstance(found, dict):
             raise fail("E0706", f"{path} is not the settings of a run")
@@ -85,6 +85,18 @@ class RunFolder:
             if not isinstance(found[name], kinds):
                 raise fail("E0706", f"`{name}` in {path} is {json.dumps(found[name])[:40]}")
         return found
+
+    def _no_run(self) -> UserError:
+        """UserError E0706: what the path is instead, and which run may have been meant."""
+        path = self.path
+        if path.suffix == ".nn" and path.is_file():
+            return fail("E0706", f"{path} is a model, not the folder of a run",
+                        help=f"train it first: `nnc train {path} --out RUN`")  # fmt: skip
+        if path.is_dir():
+            return fail("E0706", f"{path} is not the folder of a run: it has no settings.json")
+        beside = {p.parent.name: str(p.parent) for p in path.parent.glob("*/settings.json")}
+        return fail("E0706", f"there is no run folder {path}",
+                    help=did_you_mean(path.name, beside))  # fmt: skip
 
     @property
     def fields(self) -> dict[str, FieldType]:

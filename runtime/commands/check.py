@@ -62,7 +62,10 @@ def _mistakes(file: Path, sets: tuple[str, ...], data: Path | None) -> list[Diag
             if model in trained:
                 setup = planned_setup(project, o.search(data, file.parent, offline=True))
                 training_step(setup, report)
-            elif set(project.symbols[1:]) <= set(project.settings.sizes):
+            elif unknown := [n for n in project.symbols[1:] if n not in project.settings.sizes]:
+                say(f"{file}: of `{model}` only the names were checked, for nothing says how large "
+                    f"`{'`, `'.join(unknown)}` is: `--set {unknown[0]}=32`")
+            else:
                 model_system(project)
         except UserError as error:
             report.diagnostics += error.diagnostics

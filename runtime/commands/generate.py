@@ -31,11 +31,11 @@ from . import options as o
                  help="What to continue, or to translate; `-` reads standard input."),
     click.option("--length", type=o.POSITIVE, default=500, show_default=True,
                  help="Tokens, at most."),
-    click.option("--temperature", type=click.FloatRange(min=0),
+    click.option("--temperature", type=o.Number(min=0),
                  show_default="1, of a translation 0",
                  help="Below 1 bolder, 0 always the likeliest token."),
     click.option("--top-k", type=o.POSITIVE, help="Draw from the K likeliest tokens."),
-    click.option("--top-p", type=click.FloatRange(0, 1, min_open=True),
+    click.option("--top-p", type=o.Number(0, 1, min_open=True),
                  help="Draw from the likeliest tokens that make up P."),
     click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
                  help="Of the draws."),
@@ -50,8 +50,9 @@ def generate(run_folder, prompt, length, temperature, top_k, top_p, seed, device
     if not text.strip("\n"):
         raise click.UsageError("--prompt needs at least one character")
     folder = RunFolder(run_folder)
+    notes = folder.settings
     project = open_project(folder.model)
-    setup = for_batch(setup_of(project, folder.fields, folder.settings["examples"]), 1)
+    setup = for_batch(setup_of(project, folder.fields, notes["examples"]), 1)
     executor = Executor(setup, o.device(device_name, threads), project.settings.seed)
     weights = folder.read_weights(executor.weights())
     generator = Generator(prediction(setup), weights, executor.device)

@@ -6,7 +6,9 @@ In: values from the command line. Out: assignments, a `Search`, a device. No com
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -19,6 +21,17 @@ from ..settings import Assignment
 
 FILE = click.Path(path_type=Path)
 POSITIVE = click.IntRange(min=1)
+
+
+class Number(click.FloatRange):
+    """A finite number in a range; `nan` and `inf` are in none."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        found: float = super().convert(value, param, ctx)
+        if not isfinite(found):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return found
+
 
 set_option = click.option("--set", "sets", multiple=True, metavar="NAME=VALUE",
     help="Set a field of the train block, a size, or optimizer.lr and the like.")  # fmt: skip

@@ -31,7 +31,7 @@ WIDTH = 100  # columns where there is no terminal
                  help="Of the numbers that the model is given."),
     click.option("--samples", type=click.IntRange(min=0), default=2, show_default=True,
                  help="Elements of every gradient looked at one by one, after all at once."),
-    click.option("--tolerance", type=click.FloatRange(min=0, min_open=True), default=TOLERANCE,
+    click.option("--tolerance", type=o.Number(min=0, min_open=True), default=TOLERANCE,
                  show_default=True, help="How far off, relative to the numbers at work. f32 rounds "
                  "by 6e-8, and the roundings of a long sum add up to some 1e-6."),
     click.option("--json", "as_json", is_flag=True, help="One JSON object with everything."),

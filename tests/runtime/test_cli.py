@@ -84,6 +84,22 @@ def test_the_program_of_a_run_gives_the_same_run(nnc, small):
     assert all(np.array_equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.parametrize("doc, inside", [
+    ('"""Above."""', ""),
+    ("", '"""Inside."""'),
+    ("", '"""Of more\n    lines than one."""'),
+])  # fmt: skip
+def test_the_program_of_a_run_keeps_its_docstrings(nnc, here, doc, inside):
+    surprise = "fn surprise(z: [n, k], y: i32[n]) -> r: [] {\n    r = cross_entropy(z, y)\n}\n"
+    text = DIGITS.replace("cross_entropy(logits", "surprise(logits") + surprise
+    text = text.replace(" {\n", f" {{\n{inside}\n")
+    for word in ("model Small", "train Small", "fn surprise"):
+        text = text.replace(word, f"{doc}\n{word}")
+    assert nnc("train", write(here, text), "--out", "run", "--steps", 1)[0] == 0
+    code, out, err = nnc("eval", "run")
+    assert code == 0 and "test_loss" in json.loads(out), err
+
+
 def test_eval_and_predict(nnc, small):
     nnc("train", small, "--out", "run")
     last = json.loads(Path("run/metrics.jsonl").read_text().splitlines()[-1])
@@ -166,6 +182,16 @@ def test_check_reports_all_mistakes_of_all_files(nnc, here, small):
     places = [line.split(":")[0:2] for line in err.splitlines() if "error[" in line]
     assert code == 1 and out == "" and len(places) >= 3
     assert {Path(p[0]).name for p in places if p[0].endswith(".nn")} >= {"one.nn", "two.nn"}
+
+
+def test_check_says_what_it_could_not_check(nnc, here):
+    """Types and order need sizes; a file that nothing is wrong with so far is not called right."""
+    text = "model M(x: f32[B, T]) -> y: f32[B, T] { y[b, t] = x[b, t] + y[b, t - 1] }"
+    (here / "m.nn").write_text(text)
+    code, _, err = nnc("check", "m.nn")
+    assert code == 0 and "only the names were checked" in err and "--set T=32" in err
+    code, _, err = nnc("check", "m.nn", "--set", "T=32")
+    assert code == 1 and "E0306" in err and "only the names" not in err
 
 
 def test_check_renders_json(nnc, here):

@@ -210,3 +210,39 @@ def test_a_prompt_of_unknown_characters(run, capsys, prompt, code, told):
     assert status == 1 and not out and code in err and "Traceback" not in err
     for part in told:
         assert part in err
+
+
+@pytest.mark.parametrize("flags, told", [
+    (["--prompt", ""],                          "--prompt needs at least one character"),
+    (["--prompt", "the", "--length", 0],        "0 is not in the range x>=1"),
+    (["--prompt", "the", "--top-k", 0],         "0 is not in the range x>=1"),
+    (["--prompt", "the", "--top-p", "nan"],     "nan is not a finite number"),
+    (["--prompt", "the", "--top-p", 1.5],       "1.5 is not in the range 0<x<=1"),
+    (["--prompt", "the", "--temperature", "nan"], "nan is not a finite number"),
+    (["--prompt", "the", "--temperature", "inf"], "inf is not a finite number"),
+    (["--prompt", "the", "--temperature", -1],  "-1.0 is not in the range x>=0"),
+])  # fmt: skip
+def test_flags_without_a_meaning(run, capsys, flags, told):
+    status, out, err = generate(run, capsys, *flags)
+    assert status == 2 and not out and told in err
+
+
+def test_what_is_no_run(run, capsys):
+    """The path of a model, of a folder of something else, and one misspelt."""
+    def told(path: Path) -> str:
+        status, out, err = generate(path, capsys, "--prompt", "the")
+        assert status == 1 and not out and "E0706" in err
+        return err
+
+    poem = run.parent / "poem.nn"
+    assert f"nnc train {poem} --out RUN" in told(poem)
+    assert "has no settings.json" in told(run.parent)
+    assert "did you mean `run`?" in told(run.parent / "rum")
+
+
+def test_a_run_that_classifies_writes_nothing(tmp_path, capsys):
+    source = Path(__file__).parents[2] / "examples" / "mlp_digits.nn"
+    flags = ["--out", str(tmp_path / "run"), "--steps", "1", "--threads", "1"]
+    assert cli.run(["train", str(source), *flags]) == 0
+    status, out, err = generate(tmp_path / "run", capsys, "--prompt", "3")
+    assert status == 1 and not out and "E0712" in err and "an input must be tokens" in err

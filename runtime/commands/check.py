@@ -116,7 +116,7 @@ def explain(code) -> None:
         row = others[wanted]
         return _explained(wanted, row.title, row.explanation, (("example", row.example),))
     hint = did_you_mean(wanted, [*CATALOGUE, *others])
-    raise click.UsageError(f"there is no code `{code}`" + (f": {hint}" if hint else ""))
+    raise click.UsageError(f"there is no code `{code}`: {hint or 'codes are like E0304'}")
 
 
 def _explained(

@@ -242,6 +242,7 @@ def test_explain(nnc):
     [
         ("", 2, "Usage"),
         ("trian small.nn", 2, "did you mean `train`"),
+        ("explain dropout", 2, "codes are like E0304"),
         ("train", 2, "give a FILE"),
         ("train none.nn", 1, "cannot read"),
         ("train small.nn --epochs 0", 2, "--epochs"),

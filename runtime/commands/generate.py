@@ -62,7 +62,10 @@ def generate(run_folder, prompt, length, temperature, top_k, top_p, seed, device
         sampling = Sampling(temperature or 0.0, top_k, top_p)
         source = Source.of(generator.roles.given, folder.vocabularies)
         read = written = 0
-        for line in filter(str.strip, text.splitlines()):
+        lines = [line for line in text.splitlines() if line.strip()]
+        if not lines:
+            raise click.UsageError("--prompt needs a line with at least one word")
+        for line in lines:
             if unknown := source.unknown(line):
                 say(f"unknown, and read as {UNKNOWN}: {', '.join(unknown)}")
             found = list(translation(generator, source, vocabulary, line, length, sampling, seed))

@@ -95,6 +95,8 @@ def test_wrong_lines(generate) -> None:
     assert code == 1
     assert "`12345` has 5 tokens, and `source` has room for 4" in told
     assert generate("-", "\n\n")[0] == 2
+    code, _, told = generate("  \n ")
+    assert code == 2 and "a line with at least one word" in told
     code, _, told = generate("1x2")
     assert code == 0 and "unknown, and read as <unk>: x" in told
 

@@ -122,6 +122,7 @@ class Nest:
     position: Affine | None = None
     accumulate: Accumulate | None = None
     fixed: tuple[str, ...] = ()
+    fetched: tuple[Access, ...] = ()
     source: str = ""
     why: tuple[str, ...] = field(default=(), compare=False)
 
@@ -165,6 +166,7 @@ def nest_text(nest: Nest) -> str:
         for step, loop in enumerate(nest.inner):
             lines.append("    " * (depth + step) + _loop_text(loop))
         inside = "    " * (depth + len(nest.inner))
+        lines += [f"{inside}fetch {_access_text(access)}" for access in nest.fetched]
         for name, body in zip(names, nest.bodies, strict=True):
             value = value_text(body, nest.accesses)
             lines.append(f"{inside}{name} = {nest.reduce}({name}, {value})")

@@ -376,6 +376,13 @@ class Addresses:
         self.e.effect("call void @llvm.memset.p0.i64(ptr {0}, i8 0, i64 {1}, i1 0)",
                       pointer, a.op("sub", "i64", stop, start))  # fmt: skip
 
+    def fetch(self, access: Access) -> None:
+        """Asks for the line of memory at the current copy. It may lie anywhere: asking never
+        faults."""
+        self.e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        self.e.effect("call void @llvm.prefetch.p0(ptr {0}, i32 0, i32 3, i32 1)",
+                      self.pointer(access, self.offset(access.offset)))  # fmt: skip
+
     def accumulate(self, access: Access, added: Callable[[Value], Value]) -> None:
         """Replaces what stands at the current copy, if inside, by what `added` makes of it."""
         condition, by_lane = self._conditions(access)

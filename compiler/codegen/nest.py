@@ -257,8 +257,10 @@ class _Writer:
         """One point of the reduction at every copy of the tile."""
         chain = turn % self.nest.chains
         after, before = [], iter(chains)
-        for outer, lanes in copies:
+        for number, (outer, lanes) in enumerate(copies):
             self.body.at({**outer, **places}, valid if self.across else lanes)
+            for access in self.nest.fetched if number == 0 else ():
+                self.body.addresses.fetch(access)
             for expr in self.nest.bodies:
                 new = list(next(before))
                 new[chain] = self._take(reduction, expr, new[chain])

@@ -36,6 +36,8 @@ UNROLLED = 4  # a reduction loop of at most this many steps is unrolled …
 COPIES = 160  # … unless that makes more copies of the body than this
 CHAINS = 8  # independent accumulators that keep the adders busy
 CACHED = 0.5  # the part of a core's cache that operands may take
+FETCH = 16  # steps of a reduction that its operands are asked for ahead …
+APART = 1024  # … where rows are so many bytes apart, which processors do not foresee
 SHARED = 4096  # cycles of work below which threads are not worth waking
 
 
@@ -81,6 +83,7 @@ def lower(kernel: Kernel, plan: Plan, target: Target | None = None) -> Nest:
         accumulate = replace(accumulate, held=held)
     else:
         loops = _loops(work, tiling, target, clips, unrolled)
+    left = _unchecked(found, clips)
     return Nest(
         name=kernel.name,
         loops=loops,
@@ -90,7 +93,7 @@ def lower(kernel: Kernel, plan: Plan, target: Target | None = None) -> Nest:
             Statement(own, value, places[own])
             for own, value in ((r.own, r.value) for r in (*form.bodies, *form.values))
         ),
-        accesses=_turned(_unchecked(found, clips), tiling),
+        accesses=_turned(left, tiling),
         sizes=form.sizes,
         lanes=tiling.lanes,
         pairs=target.pairs,
@@ -98,6 +101,7 @@ def lower(kernel: Kernel, plan: Plan, target: Target | None = None) -> Nest:
         position=linear(form.position, form.sizes),
         accumulate=accumulate,
         fixed=kernel.fixed,
+        fetched=() if accumulate else _fetched([left[r] for r in body_reads], loops, tiling),
         source=_source(anchor),
         why=(*filter(None, (kernel.reason, why_not(anchor, plan.system) if target.pairs else "")),
              str(tiling),
@@ -141,6 +145,22 @@ def _unchecked(accesses: Mapping[Read, Access], clips: list[Clip]) -> dict[Read,
         read: replace(a, checks=tuple(c for c in a.checks if c not in made))
         for read, a in accesses.items()
     }
+
+
+def _fetched(operands: list[Access], loops: tuple[Loop, ...], tiling: Tiling) -> tuple[Access, ...]:
+    """The operands of a sum that are read one element at a time, each from a row far away from
+    that of the step before: what comes so many steps later."""
+    if tiling.form != "outer" or loops[-1].kind != "reduce" or loops[-1].steps < 2 * FETCH:
+        return ()
+    inner, vector = Idx(loops[-1].index.name), Idx(tiling.vector)
+    found = []
+    for a in operands:
+        terms = a.offset.coefficients
+        step = terms.get(inner, 0)
+        plain = all(isinstance(atom, Idx) for atom in terms) and not a.checks
+        if plain and vector not in terms and abs(step) * BYTES[a.dtype] >= APART:
+            found.append(replace(a, offset=a.offset + Affine({}, FETCH * step)))
+    return tuple(found)
 
 
 def _turned(accesses: Mapping[Read, Access], tiling: Tiling) -> dict[Read, Access]:

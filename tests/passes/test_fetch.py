@@ -1,0 +1,39 @@
+"""Operands of sums whose rows lie far apart are asked for ahead."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from support import system, values
+
+from nnc.compiler.evaluate import evaluate
+from nnc.compiler.passes.lower import FETCH, lower
+from nnc.compiler.pipeline import plan
+from nnc.runtime.device.cpu import CpuProgram
+
+PRODUCT = """model M(d: f32[{K}, 32], x: f32[{K}, {N}]) -> w: f32[{N}, 32] {{
+    w[i, o] = sum(k) d[k, o]*x[k, i]
+}}"""
+
+
+@pytest.mark.parametrize(("terms", "width", "asked"), [
+    (96, 512, True),
+    (96, 40, False),  # rows are near each other
+    (24, 512, False),  # over before it would help
+])  # fmt: skip
+def test_far_rows_are_asked_for(terms: int, width: int, asked: bool) -> None:
+    whole = system(PRODUCT.format(K=terms, N=width), float_type="f32")
+    made = plan(whole)
+    (nest,) = (lower(k, made) for k in made.kernels)
+    assert [a.tensor for a in nest.fetched] == ["x"] * asked
+    assert all(a.offset.constant == FETCH * width for a in nest.fetched)
+    given = values(whole)
+    expected, results = evaluate(whole, given)["w"], []
+    for threads in (1, 2, 3):
+        program = CpuProgram(made, threads=threads)
+        for name, value in given.items():
+            program.arrays[name][...] = value
+        program.run()
+        results.append(program.arrays["w"].tobytes())
+        np.testing.assert_allclose(program.arrays["w"], expected, rtol=1e-4, atol=1e-4)
+    assert all(r == results[0] for r in results)

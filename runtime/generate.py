@@ -33,9 +33,11 @@ class Sampling:
         wide = logits.astype(np.float64).reshape(-1)
         if self.temperature == 0:
             return int(wide.argmax())
-        wide = (wide - wide.max()) / self.temperature
+        wide -= wide.max()
+        if self.temperature != 1:
+            wide /= self.temperature
         if self.top_k is None and self.top_p is None:
-            return chosen(np.exp(wide), generator)
+            return chosen(np.exp(wide, wide), generator)
         order = np.argsort(-wide, kind="stable")[: self.top_k]
         chances = np.exp(wide[order])
         if self.top_p is not None:
@@ -46,8 +48,8 @@ class Sampling:
 
 def chosen(chances: np.ndarray, generator: np.random.Generator) -> int:
     """A place drawn with these chances, which add up to any number."""
-    up_to = np.cumsum(chances)
-    return int(np.searchsorted(up_to, generator.random() * up_to[-1], side="right"))
+    up_to = np.add.accumulate(chances)
+    return int(up_to.searchsorted(generator.random() * up_to[-1], side="right"))
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,10 @@ class Generator:
         if self.first is not None:
             put(weights, self.first, first)
         put(weights, self.program, step)
-        self.memory = [self.program.arrays[t.name] for t in step.of_kind("state")
-                       if t.name not in weights]  # fmt: skip
+        arrays = self.program.arrays
+        self.memory = [arrays[t.name] for t in step.of_kind("state") if t.name not in weights]
+        self._token, self._at = arrays[self.roles.source.name], arrays.get(POSITION)
+        self._logits = arrays[self.roles.output.name].reshape(-1)
         self.bounded = is_bounded(step)
         self.past: list[int] = []
         self.position = 0
@@ -132,7 +136,7 @@ class Generator:
                 self._advance(old)
         self._advance(token)
         self.past.append(token)
-        return self.program.arrays[self.roles.output.name].reshape(-1)
+        return self._logits
 
     def restart(self) -> None:
         """Forget all that was read."""
@@ -141,10 +145,9 @@ class Generator:
         self.position = 0
 
     def _advance(self, token: int) -> None:
-        arrays = self.program.arrays
-        arrays[self.roles.source.name][...] = token
-        if POSITION in arrays:
-            arrays[POSITION][...] = self.position
+        self._token[...] = token
+        if self._at is not None:
+            self._at[...] = self.position
         self.program.run()
         self.position += 1
 

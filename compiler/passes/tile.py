@@ -176,11 +176,17 @@ def _outer(work: Work, target: Target, index: Index) -> Iterator[Tiling]:
     useful = index.size / (blocks * lanes)
     others = [i for i in work.outputs if i.name != index.name]
     rowed = [i for i in work.rows if i.name != index.name]
-    for vectors in range(1, min(4 if work.into is None else 8, blocks) + 1):
+    usual = 4 if work.into is None else 8
+    square = not work.reduce and work.into is None
+    # a vector times a matrix reads all of it once: the longer its stretches of memory, the better
+    alone = work.reduce and work.into is None and len(work.accesses) > 1
+    wider = [vectors for vectors in (8, 16) if alone and vectors <= blocks]
+    for vectors in (*range(1, min(usual, blocks) + 1), *wider):
         limit = (target.registers - 1) // _registers(work, target) // vectors - 1
-        square = not work.reduce and work.into is None
         for rows in _blocks(index, work, lanes) if square else _boxes(rowed, limit, work):
             if work.reduce and not _fits(work, target, index.name, {index.name: vectors, **rows}):
+                continue
+            if vectors > usual and rows:
                 continue
             tile = {index.name: _average(blocks, vectors),
                     **{n: _average(_size(others, n), t) for n, t in rows.items()}}  # fmt: skip

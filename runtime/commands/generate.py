@@ -39,7 +39,10 @@ from . import options as o
                  help="Draw from the likeliest tokens that make up P."),
     click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
                  help="Of the draws."),
-    o.device_option, o.threads_option, o.verify_option,
+    o.device_option,
+    click.option("--threads", type=o.POSITIVE, default=1, show_default=True,
+                 help="More pay for large models only: a token is little work."),
+    o.verify_option,
 )  # fmt: skip
 def generate(run_folder, prompt, length, temperature, top_k, top_p, seed, device_name,
              threads) -> None:  # fmt: skip

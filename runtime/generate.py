@@ -105,6 +105,7 @@ class Generator:
         self.memory = [arrays[t.name] for t in step.of_kind("state") if t.name not in weights]
         self._token, self._at = arrays[self.roles.source.name], arrays.get(POSITION)
         self._logits = arrays[self.roles.output.name].reshape(-1)
+        self._window = self.roles.window
         self.bounded = is_bounded(step)
         self.past: list[int] = []
         self.position = 0
@@ -129,8 +130,8 @@ class Generator:
 
     def feed(self, token: int) -> np.ndarray:
         """One more token; the logits [n] for the one after it."""
-        if self.bounded and self.position == self.roles.window:
-            recent = self.past[len(self.past) - self.roles.window // 4 :]
+        if self.bounded and self.position == self._window:
+            recent = self.past[len(self.past) - self._window // 4 :]
             self.restart()
             for old in recent:
                 self._advance(old)

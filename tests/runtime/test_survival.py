@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -56,21 +57,30 @@ def whole(tmp_path_factory):
 
 
 def survives(whole, folder: Path, kills: random.Random) -> None:
-    """Start, kill at random moments, go on until it ends, and compare."""
+    """Start, kill at random moments, go on until it ends, and compare. A run that ended before it
+    could be killed is begun anew: at least one kill has hit."""
     file, wanted, moments, seconds = whole
-    run = folder / "run"
-    for _ in range(kills.choice([1, 1, 2])):
-        go_on = ["--resume", str(run)] if run.exists() else [str(file), "--out", str(run), *SETS]
+    run, hits = folder / "run", 0
+
+    def go_on(fatal: int = 0) -> subprocess.Popen:
+        resume = ["--resume", str(run)] if run.exists() else [str(file), "--out", str(run), *SETS]
+        return start(fatal, "train", *resume)
+
+    wanted_hits = kills.choice([1, 1, 2])
+    while hits < wanted_hits:
         if kills.random() < 0.5:
-            process = start(kills.randint(1, moments), "train", *go_on)
+            process = go_on(kills.randint(1, moments))
         else:
-            process = start(0, "train", *go_on)
-            time.sleep(kills.uniform(0.2, 1.0) * seconds)
+            process = go_on()
+            time.sleep(kills.uniform(0.2, 0.9) * seconds)
             process.kill()
         printed, _ = process.communicate(timeout=120)
         assert process.returncode in (0, -9), printed
-    go_on = ["--resume", str(run)] if run.exists() else [str(file), "--out", str(run), *SETS]
-    process = start(0, "train", *go_on)
+        hits += process.returncode == -9
+        if process.returncode == 0:
+            shutil.rmtree(run)
+            hits = 0
+    process = go_on()
     printed, _ = process.communicate(timeout=120)
     assert process.returncode == 0, printed
     assert outcome(run) == wanted
@@ -89,7 +99,7 @@ def test_a_hundred_kills(whole, tmp_path, seed):
 
 def test_the_number_of_threads_changes_no_bit(whole, tmp_path):
     file, wanted, _, _ = whole
-    for threads in (1, 2, 4):
+    for threads in (1, 2, 3, 4):
         run = tmp_path / str(threads)
         process = start(0, "train", str(file), "--out", str(run), *SETS, "--threads", str(threads))
         printed, _ = process.communicate(timeout=120)
@@ -97,12 +107,15 @@ def test_the_number_of_threads_changes_no_bit(whole, tmp_path):
         assert outcome(run) == wanted
 
 
-def test_resuming_with_another_number_of_threads(whole, tmp_path):
+@pytest.mark.parametrize(("before", "after"), [("2", "1"), ("1", "4"), ("4", "3")])
+def test_resuming_with_another_number_of_threads(whole, tmp_path, before, after):
     file, wanted, moments, _ = whole
     run = tmp_path / "run"
-    process = start(moments // 2, "train", str(file), "--out", str(run), *SETS, "--threads", "2")
+    process = start(moments // 2, "train", str(file), "--out", str(run), *SETS,
+                    "--threads", before)  # fmt: skip
     process.communicate(timeout=120)
-    process = start(0, "train", "--resume", str(run), "--threads", "1")
+    assert process.returncode == -9
+    process = start(0, "train", "--resume", str(run), "--threads", after)
     assert process.communicate(timeout=120) and process.returncode == 0
     assert outcome(run) == wanted
 

@@ -52,8 +52,11 @@ class Cutter:
 
     def pieces(self, node: s.Expr) -> list[Piece]:
         """A whole expression, cut at its outermost operators and deeper where that is needed."""
-        parts = self._split(node, False) or [Piece(format_expr(node), node.span.start)]
+        parts = self._whole(node)
         return [replace(parts[0], start=node.span.start), *parts[1:]]
+
+    def _whole(self, node: s.Expr) -> list[Piece]:
+        return self._split(node, False) or [Piece(format_expr(node), node.span.start)]
 
     def _operand(self, node: s.Expr, level: int = PIPE, unsigned: bool = False) -> list[Piece]:
         """An operand in a place of that `level`: one piece, if it is short and no comment stands
@@ -102,14 +105,14 @@ class Cutter:
                 parts = self._listed([(f"{a.name} = " if a.name else "", a.value)
                                       for a in arguments])  # fmt: skip
                 return _within(parts, f"{format_expr(function, VALUE)}(", ")")
-            case s.Index(tensor=tensor, indices=indices):
+            case s.Index(tensor=tensor, indices=indices) if indices:
                 last = len(indices) - 1
                 parts = [Piece(element_text(index) + "," * (k < last), index.span.start)
                          for k, index in enumerate(indices)]  # fmt: skip
                 return _within(parts, f"{tensor.id}{_PRIME * tensor.primed}[", "]")
             case s.Guarded(read=read, other=other):
                 stood = _within(self._operand(other), "else ", ")")
-                return [*_within(self._split(read, False), "("), *stood]
+                return [*_within(self._whole(read), "("), *stood]
             case s.List(items=items) if items:
                 return _within(self._listed([("", item) for item in items]), "[", "]")
         return []

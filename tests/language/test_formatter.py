@@ -121,6 +121,12 @@ def test_what_does_not_fit_is_cut_more_finely() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("line", ["y = x[]", "y = (x[] else 0)"])
+def test_a_read_without_indices_stays(line: str) -> None:
+    text = f"fn f(x) -> y: [] {{\n    {line}\n}}\n"
+    assert format(parsed(text)) == text
+
+
 def test_docstrings_stand_above_what_they_are_about() -> None:
     text = 'fn a(x) -> y: [] {\n    """A."""\n    y = x\n}\n'
     assert format(parsed(text)) == text  # above, it would be the file's

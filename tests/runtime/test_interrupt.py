@@ -32,6 +32,14 @@ def start(*arguments: str, **more) -> subprocess.Popen:
                             **more)  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def in_the_foreground():
+    """A shell lets its background jobs ignore Ctrl-C, tests included."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_ctrl_c_is_noted():
     before = signal.getsignal(signal.SIGINT)
     with watch_interrupt() as interrupted:

@@ -67,6 +67,11 @@ def told(equations: Sequence[Equation]) -> Told:
     )  # fmt: skip
 
 
+def name_of(eq: Equation, equations: Sequence[Equation]) -> str:
+    """What the file calls the equation that this one of them is a part of."""
+    return _name(_statement(eq, equations))
+
+
 def _place(eq: Equation) -> int:
     return eq.span.start if eq.span else 0
 

@@ -297,13 +297,15 @@ class Tensor:
 @dataclass(frozen=True)
 class System:
     """Equations over tensors. `updates` maps a param or state to the temp that becomes its value
-    after a run (named with a prime). `outputs` are what a run is for."""
+    after a run (named with a prime). `outputs` are what a run is for. `remat` are the temps of each
+    block that is to be computed again on the way back (`passes/recompute.py`)."""
 
     name: str
     tensors: Mapping[str, Tensor]
     equations: tuple[Equation, ...]
     outputs: tuple[str, ...]
     updates: Mapping[str, str] = field(default_factory=dict)
+    remat: tuple[tuple[str, ...], ...] = ()
 
     def of_kind(self, kind: str) -> list[Tensor]:
         return [t for t in self.tensors.values() if t.kind == kind]
@@ -312,6 +314,15 @@ class System:
     def roots(self) -> list[str]:
         """The tensors that must be computed: outputs, and next values of params and states."""
         return [*self.outputs, *(n for n in self.updates.values() if n not in self.outputs)]
+
+    @cached_property
+    def block(self) -> Mapping[str, int]:
+        """The number of the outermost `remat` block that each temp of one stands in."""
+        found: dict[str, int] = {}
+        for number, targets in enumerate(sorted(self.remat, key=len, reverse=True)):
+            if not any(t in found for t in targets):  # else it stands in a larger one
+                found |= dict.fromkeys(targets, number)
+        return found
 
     @cached_property
     def definition(self) -> Mapping[str, Equation]:

@@ -44,6 +44,8 @@ def _applied(node: Apply, found: dict[Expr, Expr]) -> Expr:
             return call("select", node.args[0], a, b)
         case "neg" | "abs" | "f32" | "f64" | "bf16" | "stop", [Expr() as a]:
             return a
+        case "after", [Expr() as a, _]:
+            return a
     total = call("abs", node)
     rule = TABLE[node.fn].derivative
     if rule is None:

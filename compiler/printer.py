@@ -6,6 +6,7 @@ In: expressions, equations, systems. Out: text, the same on every run. Layout on
 from __future__ import annotations
 
 import re
+from itertools import groupby
 
 from ..dsl.source import Span
 from .ir import Apply, Const, Equation, Expr, Idx, Index, Read, System, Tensor
@@ -136,10 +137,14 @@ def system_text(system: System) -> str:
         for tensor in system.of_kind(kind):
             lines.append(f"    {kind} {tensor.name}: {type_text(tensor)} {tensor.init}")
     previous = None
-    for eq in system.equations:
-        place = origin(eq.span) if eq.span else ""
-        if place and place != previous:
-            lines.append(f"    # {place}")
-        previous = place or previous
-        lines.append(f"    {equation_text(eq, system.tensors[eq.target].shape)}")
+    for block, equations in groupby(system.equations, lambda eq: system.block.get(eq.target)):
+        indent = "    " if block is None else "        "
+        lines += [] if block is None else ["    remat {"]
+        for eq in equations:
+            place = origin(eq.span) if eq.span else ""
+            if place and place != previous:
+                lines.append(f"{indent}# {place}")
+            previous = place or previous
+            lines.append(f"{indent}{equation_text(eq, system.tensors[eq.target].shape)}")
+        lines += [] if block is None else ["    }"]
     return "\n".join([*lines, "}", ""])

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..dsl import syntax as s
-from ..dsl.diagnostics import Report, did_you_mean, fail
+from ..dsl.diagnostics import Note, Report, did_you_mean, fail
 from ..dsl.names import walk
-from .cycles import told
+from .cycles import name_of, told
 from .elaborate.builder import Abort, Scope
 from .elaborate.definitions import Definitions
 from .elaborate.values import Array, Poison, Static, Value, lift
@@ -64,6 +64,8 @@ class ModelWork(Definitions):
         self.report.check()
         for result in self.definition.results:
             self.attempt(result)
+        self.report.check()
+        self.check_blocks()
         self.report.check()
 
     def reserve(self, definition: s.Definition) -> None:
@@ -158,6 +160,26 @@ class ModelWork(Definitions):
         self.check_order()
         self.report.check()
         return in_order(self.system(self.definition.name, outputs))
+
+    def check_blocks(self) -> None:
+        """A recurrence stands inside a `remat` or outside: half of one cannot be computed."""
+        cycles = filter(is_recurrent, components(tuple(self.equations)) if self.blocks else ())
+        for component in cycles:
+            for block in self.blocks:
+                inside = [eq for eq in component if eq.target in block.targets]
+                outside = [eq for eq in component if eq.target not in block.targets]
+                if not inside or not outside:
+                    continue
+                here, there = inside[0].target, outside[0].target
+                place = outside[0].span
+                here, there = name_of(inside[0], inside), name_of(outside[0], outside)
+                self.error(
+                    "E0503", f"this `remat` holds half of a recurrence: `{here}` without `{there}`",
+                    block.span, label=f"`{here}` is computed in here",
+                    notes=(Note(place, f"and needs `{there}`, which needs `{here}`"),)
+                    if place is not None else (),
+                    help="put all of its equations into the block, or none",
+                )  # fmt: skip
 
     def check_order(self) -> None:
         """Equations that read each other need an order in which they can be computed."""

@@ -210,6 +210,9 @@ _ROWS = [
     Scalar("bf16_dot", 2, lambda *x: "f32", _bf16_dot),
     # stop(x): x, but a constant to differentiation
     Scalar("stop",     1, lambda x: x,     np.positive),
+    # after(x, y): x, once y is there; what is computed from it is computed then, and not before
+    Scalar("after",    2, lambda x, y: x,  lambda x, y: np.broadcast_arrays(x, y)[0],
+           lambda x, s: (one(s), None)),
     # random(seed, step, stream, index): uniform in [0, 1), the same bits on every backend
     Scalar("random",   4, lambda *x: "f32", threefry_numpy),
 ]  # fmt: skip
@@ -272,8 +275,8 @@ def _typed(fn: str, args: tuple[Expr, ...]) -> tuple[tuple[Expr, ...], str]:
     if fn in ("bf16_pair", "bf16_dot"):
         own = "f32" if fn == "bf16_pair" else "i32"
         return tuple(cast(a, own) for a in args), TABLE[fn].type()
-    if fn in ("is_finite", "stop"):
-        return args, TABLE[fn].type(args[0].dtype)
+    if fn in ("is_finite", "stop", "after"):
+        return args, TABLE[fn].type(*(a.dtype for a in args))
     met = _meet(args)
     dtype = TABLE[fn].type(*(a.dtype for a in met))
     return tuple(cast(a, dtype) for a in met), dtype

@@ -7,7 +7,7 @@ What a step is run on, and how often, is the runtime's business.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,6 +24,7 @@ from .nonfinite import carries
 from .passes.commute import commute
 from .passes.differentiate import differentiate, in_order
 from .passes.precision import with_precision
+from .passes.recompute import is_idle, recompute
 from .passes.simplify import simplify
 from .program import ModelWork
 from .scalar import call, literal
@@ -311,7 +312,10 @@ class TrainingWork(ModelWork):
         system = commute(simplify(in_order(self.system(self.definition.name, outputs))))
         parameters = [t.name for t in system.of_kind("param")]
         read = {source for eq in self.equations for source in eq.sources}
+        forward = {eq.target for eq in system.equations}
         system, names = differentiate(system, outputs[0], parameters)
+        self.check_saving(system, forward)
+        system, self.blocks = recompute(system, forward), []
         self.tensors = dict(system.tensors)
         self.equations = list(system.equations)
         if not names:
@@ -323,6 +327,15 @@ class TrainingWork(ModelWork):
             if names and name not in names and name in read:  # what nothing reads is W0201
                 self.untrained(name)
         return names
+
+    def check_saving(self, system: System, forward: Collection[str]) -> None:
+        """Warn of a `remat` for which nothing is computed again, wherever it is applied."""
+        used = {b.span for b in self.blocks if not is_idle(system, forward, b.targets)}
+        for span in dict.fromkeys(b.span for b in self.blocks if b.span not in used):
+            self.report.add("W0304", "this `remat` saves nothing", span,
+                            label="no gradient needs what only this block knows",
+                            help="put more into it: what it is given and what is read after it "
+                            "is kept")  # fmt: skip
 
     def loss_span(self) -> Span:
         loss = self.field("loss")

@@ -28,6 +28,8 @@ _FOREIGN = {
     "lambda": "a function is declared with `fn`",
 }  # fmt: skip
 
+_REMAT = "equations whose results are computed again stand in braces: `remat { h = f(x) }`"
+
 _CHARACTERS = {
     "&": "write `and`",
     "!": "write `not`, or `!=` to compare",
@@ -165,6 +167,8 @@ def _comment(at: Place) -> str:
 def _declared(at: Place) -> str:
     """Declarations and what belongs to them."""
     found, expected = at.found, at.expected
+    if at.word == "remat" or found.type == "REMAT":
+        return _REMAT
     if found.type == "PRIMED" and "NAME" in expected:
         return f"without a prime: `{found} = …` is an equation for its next value"
     if at.word == "train" and found.value == "{":
@@ -286,4 +290,6 @@ def about_word(word: str) -> str:
         return "`if` chooses between two values: `y = if … then … else …`"
     if word in ("param", "state", "let"):
         return f"a `{word}` stands at the start of a statement in a body"
+    if word == "remat":
+        return _REMAT
     return f"choose another name, such as `{word}_1`"

@@ -59,7 +59,7 @@ class Body(References):
     def _introduce_statements(self, body: tuple[s.Statement, ...], outer: dict[str, Span]) -> None:
         """Names of a body. A `repeat` body may give outer names their next value."""
         assigned: dict[str, Span] = {}
-        for statement in body:
+        for statement in s.in_line(body):
             match statement:
                 case s.Let(name=name):
                     self._introduce("let", name, assigned, outer)
@@ -148,10 +148,14 @@ class Body(References):
                     self._allowed("repeat", count.span)
                     self.expression(count, Place())
                     self._check_statements(inner)
+                case s.Remat(body=inner):
+                    self._allowed("remat", statement.span)
+                    self._check_statements(inner)
 
     def _allowed(self, word: str, span: Span) -> None:
         kind = self.definition.kind
-        if (kind == "fn" and word != "repeat") or (kind == "optimizer" and word != "state"):
+        fits = {"fn": ("repeat", "remat"), "optimizer": ("state",)}.get(kind)
+        if fits is not None and word not in fits:
             fix = (
                 "make it a `layer`"
                 if kind == "fn"

@@ -235,10 +235,17 @@ class Builder(Transformer_NonRecursive):  # type: ignore[type-arg]
 
     def repeat(self, meta: Meta, parts: list[Any]) -> s.Repeat:
         count, block = parts
+        return s.Repeat(self._span(meta), count, self._statements(block))
+
+    def remat(self, meta: Meta, parts: list[Any]) -> s.Remat:
+        return s.Remat(self._span(meta), self._statements(parts[0]))
+
+    def _statements(self, block: _Block) -> tuple[s.Statement, ...]:
+        """Those of a block inside a body, which has no docstring of its own."""
         if block and isinstance(block[0], Doc):
             _stray_doc(block[0], self.report)
             block = _Block(block[1:])
-        return s.Repeat(self._span(meta), count, tuple(block))
+        return tuple(block)
 
     def equation(self, meta: Meta, parts: list[Any]) -> s.Equation:
         names, sign, value = parts

@@ -160,4 +160,12 @@ SIZES = (
         model("h[t < 3] = argmax(k) (x[0, k] + (h[t-1] else 0))", "y[b, t] = x[b, t] + h[t]"),
         model("h[t < 3] = max(k) (x[0, k] + (h[t-1] else 0))", "y[b, t] = x[b, t] + h[t]"),
     ),
+    Entry(
+        "E0503", "half of a recurrence in a `remat`",
+        "Equations that need each other at earlier places are computed together, step by step. A "
+        "`remat` block, which is computed again as a whole, holds all of them or none.",
+        model("remat { a[b, t] = x[b, t] + (h[b, t-1] else 0) }", "h[b, t] = tanh(a[b, t])",
+              "y = h"),
+        model("remat { a[b, t] = x[b, t] + (h[b, t-1] else 0); h[b, t] = tanh(a[b, t]) }", "y = h"),
+    ),
 )  # fmt: skip

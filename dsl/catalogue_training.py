@@ -100,6 +100,16 @@ TRAINING = (
         train(DENSE, "loss = mean(y^2)", "optimizer = sgd()"),
     ),
     Entry(
+        "W0304", "a `remat` that saves nothing",
+        "What a `remat` block is given and what is read after it is kept; what is between is "
+        "computed again for the gradients. Here they need nothing that is between.",
+        train("model M(x: f32[B, 3]) -> y: f32[B, 3] {\n    remat { y = x |> Dense(3) }\n}\n",
+              "loss = mean(y^2)", "optimizer = sgd()"),
+        train("model M(x: f32[B, 3]) -> y: f32[B, 3] {\n"
+              "    remat { y = x |> Dense(3) |> tanh |> Dense(3) }\n}\n",
+              "loss = mean(y^2)", "optimizer = sgd()"),
+    ),
+    Entry(
         "W0401", "probabilities where logits are expected",
         "A loss whose input is called `logits` applies softmax or sigmoid itself, in a form that "
         "cannot overflow. After another softmax the model learns slowly or not at all.",

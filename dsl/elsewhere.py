@@ -38,6 +38,7 @@ _DONE_OTHERWISE = {
     "squeeze": "an equation drops a dimension: `y[b] = x[b, 0]`",
     "unsqueeze": "an equation adds a dimension: `y[b, i < 1] = x[b]`",
     "einsum": "write the equation itself: `y[b, o] = sum(i) x[b, i] * w[i, o]`",
+    "checkpoint": "equations whose results are computed again stand in `remat { … }`",
     "None": "every value is there; what is missing outside a tensor is `(x[i - 1] else 0)`",
     "null": "every value is there; what is missing outside a tensor is `(x[i - 1] else 0)`",
     "self": "a body reads its parameters by their names",

@@ -170,7 +170,7 @@ class _Writer:
         inside = self.waiting and self.waiting[0].span.start < node.span.end
         if len(node.body) != 1 or inside or "\n" in node.span.text.strip():
             return False
-        if isinstance(node.body[0], s.Repeat):
+        if isinstance(node.body[0], s.Repeat | s.Remat):
             return False
         before = len(self.lines)
         self._statement(node.body[0], "", {})
@@ -241,6 +241,9 @@ class _Writer:
                 count = format_expr(statement.count, IF)
                 own = _padded_params(statement.body)
                 self._block(f"repeat {count} {{", statement, statement.body, "", own, inner)
+            elif isinstance(statement, s.Remat):
+                own = _padded_params(statement.body)
+                self._block("remat {", statement, statement.body, "", own, inner)
             else:
                 self._statement(statement, inner, heads)
             self._trailing(statement.span.end, body[k + 1] if k + 1 < len(body) else None)

@@ -31,7 +31,7 @@ _GROUPS: tuple[tuple[set[str], set[str], str], ...] = (
         {"USE", "FN", "OPTIMIZER", "DOCSTRING"},
         "a declaration (`layer`, `fn`, `model`, `optimizer`, `train` or `use`)",
     ),
-    ({"LET", "PARAM", "STATE"}, {"REPEAT", "NAME", "PRIMED", "DOCSTRING"}, "a statement"),
+    ({"LET", "PARAM", "STATE"}, {"REPEAT", "REMAT", "NAME", "PRIMED", "DOCSTRING"}, "a statement"),
     ({"METRIC", "UNTIL"}, {"LET", "INPUT", "NAME", "PRIMED", "DOCSTRING"}, "a setting"),
     (
         {"NUMBER", "NAME"},
@@ -157,7 +157,8 @@ def _unclosed(
         later_line
         and not source.text[source.text.rfind("\n", 0, place.start) + 1 : place.start].strip()
     )
-    begins = found.type in ("NAME", "PRIMED", "LET", "PARAM", "STATE", "REPEAT", "RBRACE", "$END")
+    begins = found.type in ("NAME", "PRIMED", "LET", "PARAM", "STATE", "REPEAT", "REMAT", "RBRACE",
+                            "$END")
     declares = starts_line and found.type in ("LAYER", "FN", "MODEL", "TRAIN", "USE")
     declares = declares or (found.value == "{" and opener.value != "{")
     if found.type == "$END" or declares or (opener.value != "{" and starts_line and begins):

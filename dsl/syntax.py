@@ -5,6 +5,7 @@ In: nothing. Out: frozen node classes, built by `parser.py`, read by everybody. 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .source import Source, Span
@@ -211,7 +212,23 @@ class Repeat(Node):
     body: tuple[Statement, ...]
 
 
-Statement = Let | Param | State | Equation | Repeat
+@dataclass(frozen=True)
+class Remat(Node):
+    """`remat { … }`: the body's statements; what they compute is computed again on the way back."""
+
+    body: tuple[Statement, ...]
+
+
+Statement = Let | Param | State | Equation | Repeat | Remat
+
+
+def in_line(body: tuple[Statement, ...]) -> Iterator[Let | Param | State | Equation | Repeat]:
+    """The statements of a body, with those of a `remat` in its place: it introduces no scope."""
+    for statement in body:
+        if isinstance(statement, Remat):
+            yield from in_line(statement.body)
+        else:
+            yield statement
 
 
 # --- declarations ------------------------------------------------------------------------------

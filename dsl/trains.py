@@ -217,7 +217,7 @@ def _check_logits(train: s.Train, visible: Visible, report: Report) -> None:
 
 def _last_function(model: s.Definition, name: str) -> s.Name | None:
     """The function that a tensor of the model comes out of."""
-    for statement in model.body:
+    for statement in s.in_line(model.body):
         if isinstance(statement, s.Equation) and statement.targets[-1].id == name:
             value = statement.value
             end = value.stage if isinstance(value, s.Pipe) else value

@@ -352,4 +352,5 @@ SPELLING: dict[str, Spelling] = {
     "bool": _cast, "u8": _cast, "i32": _cast, "i64": _cast, "f32": _cast, "f64": _cast,
     "random": _random, "bf16": _bf16,
     "bf16_pair": _bf16_pair, "bf16_dot": _bf16_dot, "stop": lambda a, kinds, dtype, x: x[0],
+    "after": lambda a, kinds, dtype, x: x[0],
 }  # fmt: skip

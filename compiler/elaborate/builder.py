@@ -45,6 +45,14 @@ def _written(value: int | str) -> str:
     return f'"{value}"' if isinstance(value, str) else str(value).lower()
 
 
+@dataclass(frozen=True)
+class Block:
+    """What a `remat` computes; the place is that of the word."""
+
+    span: Span
+    targets: tuple[str, ...]
+
+
 @dataclass
 class Scope:
     """Names visible in one body. `indices` are those of the equation at hand, outermost first;
@@ -91,6 +99,7 @@ class Builder:
         self.counts: dict[str, int] = {}
         self.reserved = {"step", "seed"}  # and the names of a model's results
         self.streams = 0
+        self.blocks: list[Block] = []
         self.calls: list[Application] = []
         self.origins: dict[str, Application] = {}  # the user's layer that declares a parameter
 
@@ -239,7 +248,8 @@ class Builder:
             )  # fmt: skip
 
     def system(self, name: str, outputs: tuple[str, ...]) -> System:
-        return System(name, self.tensors, tuple(self.equations), outputs, self.updates)
+        remat = tuple(block.targets for block in self.blocks)
+        return System(name, self.tensors, tuple(self.equations), outputs, self.updates, remat)
 
 
 def _within(inner: Span, outer: Span) -> bool:

@@ -54,6 +54,8 @@ class Builtins(Expressions):
             if all(map(is_static, values)) and fn not in KEPT:
                 return self.folded(result)
             return result
+        if fn == "after" and len(arrays) == 2:
+            return self.pointwise(fn, arrays, span)
         if fn in ("max", "min") and len(arrays) > 1:
             result = arrays[0]
             for other in arrays[1:]:
@@ -67,7 +69,7 @@ class Builtins(Expressions):
             if arrays:
                 return self.as_float(self.pointwise("random", arrays, span), span)
             return self.random(scope, span)
-        known = [*POINTWISE, *s.REDUCTIONS, *FACTS, "random", *self.definitions]
+        known = [*POINTWISE, *s.REDUCTIONS, *FACTS, "random", "after", *self.definitions]
         if fn in known:
             raise self.error("E0204", f"`{fn}` does not take {len(arrays)} arguments", span)
         raise self.error("E0203", f"unknown layer or function `{fn}`", name.span,

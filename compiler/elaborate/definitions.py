@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from ...dsl import syntax as s
 from ...dsl.diagnostics import UserError
 from ...dsl.source import Span
-from .builder import Abort, Scope
+from .builder import Abort, Block, Scope
 from .equations import Equations
 from .recurrences import Later
 from .repetition import Repetition, outline
@@ -81,19 +81,24 @@ class Definitions(Equations, Repetition):
     ) -> None:
         """All statements; one that is wrong poisons its names, and the rest is still looked at."""
         later: Later = {}
-        for statement in statements:
+        for statement in s.in_line(statements):
             scope.awaited |= {n: statement.span for n in self.assigned(statement)}
             if isinstance(statement, s.Equation) and statement.indices is not None:
                 for target in statement.targets:
                     later.setdefault(target.id + "'" * target.primed, (statement, declared))
         with self.awaiting(scope, later):
-            for statement in statements:
-                try:
-                    with self.shallow(statement):
-                        self.statement(statement, scope, declared)
-                except Abort:
-                    for name in self.assigned(statement):
-                        scope.names.setdefault(name, Poison())
+            self.run_all(statements, scope, declared)
+
+    def run_all(
+        self, statements: tuple[s.Statement, ...], scope: Scope, declared: Mapping[str, s.Type]
+    ) -> None:
+        for statement in statements:
+            try:
+                with self.shallow(statement):
+                    self.statement(statement, scope, declared)
+            except Abort:
+                for name in self.assigned(statement):
+                    scope.names.setdefault(name, Poison())
 
     @staticmethod
     def assigned(statement: s.Statement) -> list[str]:
@@ -134,7 +139,17 @@ class Definitions(Equations, Repetition):
                 for _ in range(count if statement.body else 0):
                     self.body(statement.body, scope, declared)
                 self.repeats -= 1
+            case s.Remat():
+                before = len(self.equations)
+                self.run_all(statement.body, scope, declared)
+                targets = tuple(eq.target for eq in self.equations[before:])
+                self.blocks.append(Block(_word(statement), targets))
             case s.Equation(accumulate=True):
                 self.accumulation(statement, scope)
             case s.Equation():
                 self.equation(statement, scope, declared)
+
+
+def _word(node: s.Remat) -> Span:
+    """The word that a block begins with."""
+    return Span(node.span.source, node.span.start, node.span.start + len("remat"))

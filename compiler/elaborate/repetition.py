@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from ...dsl import syntax as s
 from ..ir import Apply, Const, Equation, Expr, Tensor, renamed, rewrite
 from ..scalar import literal
-from .builder import MAX_EQUATIONS, Application, Builder, Scope
+from .builder import MAX_EQUATIONS, Application, Block, Builder, Scope
 from .values import Array, Value, is_static, of_tensor
 
 SHARED = ("step", "seed")  # the compiler's own inputs, which any equation may read
@@ -27,6 +27,7 @@ class Recording:
     given: tuple[str, ...]
     tensors: tuple[tuple[Tensor, tuple[str, ...]], ...]  # with the names of their dimensions
     equations: tuple[Equation, ...]
+    blocks: tuple[Block, ...]
     updates: Mapping[str, str]
     inits: Mapping[str, tuple[s.Expr, Scope]]
     origins: Mapping[str, Application | None]
@@ -70,14 +71,15 @@ class Repetition(Builder):
     # --- the first time ------------------------------------------------------------------------
 
     def mark(self) -> tuple[int, ...]:
-        return (len(self.tensors), len(self.equations), len(self.updates), len(self.inits),
-                self.streams, self.statements, len(self.report.diagnostics))  # fmt: skip
+        return (len(self.tensors), len(self.equations), len(self.blocks), len(self.updates),
+                len(self.inits), self.streams, self.statements,
+                len(self.report.diagnostics))  # fmt: skip
 
     def recorded(
         self, stem: str, given: Sequence[str], before: tuple[int, ...], results: tuple[Value, ...]
     ) -> Recording | None:
         """What was added since; None if there were mistakes, or if it cannot be said again."""
-        tensors, equations, updates, inits, streams, statements, mistakes = before
+        tensors, equations, blocks, updates, inits, streams, statements, mistakes = before
         added = [n for n in _since(self.tensors, tensors) if n not in SHARED]
         sayable = all(n.startswith(stem) for n in added) and all(map(_sayable, results))
         if len(self.report.diagnostics) != mistakes or not sayable:
@@ -86,7 +88,7 @@ class Repetition(Builder):
         origins = {n: self.origins[n] for n in added if n in self.origins}
         return Recording(
             stem, tuple(given), tuple((self.tensors[n], self.axes[n]) for n in added),
-            tuple(self.equations[equations:]),
+            tuple(self.equations[equations:]), tuple(self.blocks[blocks:]),
             {n: self.updates[n] for n in _since(self.updates, updates)},
             {n: self.inits[n] for n in _since(self.inits, inits)},
             {n: None if origin is use else origin for n, origin in origins.items()},
@@ -126,6 +128,9 @@ class Repetition(Builder):
                 Equation(names[eq.target], eq.indices, change(eq.body), eq.reduce, eq.over, at,
                          eq.span)
             )  # fmt: skip
+        for block in known.blocks:
+            targets = tuple(names.get(t, t) for t in block.targets)
+            self.blocks.append(replace(block, targets=targets))
         self.streams += len(known.streams)
         self.statements += known.statements
         return tuple(self.result_again(value, names) for value in known.results)

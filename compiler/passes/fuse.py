@@ -88,7 +88,7 @@ def fuse(system: System) -> Fused:
     """Groups, their order, and which updates can happen in place."""
     aliases = views(system)
     groups = _groups(_in_order(system), system, aliases)
-    edges = _dependences(groups, aliases)
+    edges = _dependences(groups, system, aliases)
     readers = _readers(groups)
     writer = {target: g for g in groups for target in g.writes}
     in_place = frozenset(
@@ -121,8 +121,9 @@ def _groups(
             maker.update({eq.target: group for eq in group.members})
             continue
         if item.target in aliases:
-            if aliases[item.target] in maker:
-                maker[item.target] = maker[aliases[item.target]]
+            makers = [maker[s] for s in item.sources if s in maker]
+            if makers:
+                maker[item.target] = max(makers, key=lambda g: g.number)
             continue
         makers = [maker[s] for s in item.sources if s in maker]
         last = max(makers, key=lambda g: g.number, default=None)
@@ -247,16 +248,18 @@ def _one_by_one(anchor: Equation) -> bool:
 # --- order -------------------------------------------------------------------------------------
 
 
-def _dependences(groups: list[_Group], aliases: Mapping[str, str]) -> dict[int, set[int]]:
-    """For each group, those that must run before it."""
-    maker = {target: g.number for g in groups for target in g.writes}
-    for target, source in aliases.items():
-        while source in aliases:
-            source = aliases[source]
-        if source in maker:
-            maker[target] = maker[source]
+def _dependences(
+    groups: list[_Group], system: System, aliases: Mapping[str, str]
+) -> dict[int, set[int]]:
+    """For each group, those that must run before it. Who reads a view waits for all that the view
+    is made of, and for what it comes after."""
+    makers = {target: {g.number} for g in groups for target in g.writes}
+    for target in aliases:
+        sources = system.definition[target].sources
+        makers[target] = set().union(*(makers.get(s, set()) for s in sources))
     return {
-        g.number: {maker[s] for s in g.reads if s in maker and maker[s] != g.number} for g in groups
+        g.number: set().union(*(makers.get(s, set()) for s in g.reads)) - {g.number}
+        for g in groups
     }
 
 

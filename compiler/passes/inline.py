@@ -25,12 +25,13 @@ from ..ir import (
     substitute,
     walk,
 )
-from .views import views
+from .views import of_later, views
 
 CHEAP = 2  # operations that several readers may each do again
 LARGEST = 60  # operations beyond which a body is not made longer
 COST = {"div": 6, "exp": 10, "log": 12, "tanh": 12, "sqrt": 6, "pow": 30, "erf": 15, "sin": 15,
-         "cos": 15, "expm1": 10, "log1p": 12, "random": 40, "bf16": 5, "stop": 0}  # fmt: skip
+         "cos": 15, "expm1": 10, "log1p": 12, "random": 40, "bf16": 5, "stop": 0,
+         "after": 0}  # fmt: skip
 
 
 def cost(expr: Expr) -> int:
@@ -71,7 +72,10 @@ def _worthwhile(
     eq: Equation, readers: list[Equation], definition: Mapping[str, Equation],
     tensors: Mapping[str, Tensor],
 ) -> bool:  # fmt: skip
-    found = [(r, read) for r in readers for read in r.reads if read.tensor == eq.target]
+    if any(_is_kept_for(r, eq) for r in readers):
+        return False
+    found = [(r, read) for r in readers for read in r.reads
+             if read.tensor == eq.target and not _only_waits(r, eq)]  # fmt: skip
     if not found or any(read.other is not None for _, read in found):
         return False
     price, size = cost(eq.body), tensors[eq.target].size
@@ -86,6 +90,20 @@ def _worthwhile(
     if len(found) == 1 or size == 1:
         return True
     return price <= CHEAP and len(reads(eq.body)) <= 2 and not _rides_on_reduction(eq, definition)
+
+
+def _is_kept_for(reader: Equation, eq: Equation) -> bool:
+    """Whether the reader is a view of the value for later: then the value is what is stored."""
+    return _is_later(reader) and eq.target in {r.tensor for r in reads(of_later(reader.body))}
+
+
+def _only_waits(reader: Equation, eq: Equation) -> bool:
+    """Whether the reader computes nothing from the value, but begins after it."""
+    return _is_later(reader) and not _is_kept_for(reader, eq)
+
+
+def _is_later(eq: Equation) -> bool:
+    return isinstance(eq.body, Apply) and eq.body.fn == "after"
 
 
 def _rides_on_reduction(eq: Equation, definition: Mapping[str, Equation]) -> bool:

@@ -86,7 +86,7 @@ def _is_value(eq: Equation) -> bool:
     return (
         eq.reduce is None and eq.at is None and isinstance(eq.body, Apply)
         and index_names(eq.body) == {i.name for i in eq.indices} and eq.target not in eq.sources
-        and eq.body.fn not in ("stop", "neg", "select")
+        and eq.body.fn not in ("stop", "after", "neg", "select")
     )  # fmt: skip
 
 

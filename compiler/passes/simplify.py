@@ -129,7 +129,8 @@ def _renamed(system: System, old: str, copy: Equation) -> System:
         eq = _mapped(eq, change, (old,))
         equations.append(_retarget(eq, new) if eq.target == old else eq)
     tensors = {n: t for n, t in system.tensors.items() if n != old}
-    return system.replace(equations=tuple(equations), tensors=tensors)
+    remat = tuple(tuple(new if n == old else n for n in block) for block in system.remat)
+    return system.replace(equations=tuple(equations), tensors=tensors, remat=remat)
 
 
 def _retarget(eq: Equation, target: str) -> Equation:

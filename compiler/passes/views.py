@@ -12,20 +12,30 @@ from ..scalar import call, literal
 
 
 def views(system: System) -> dict[str, str]:
-    """Target → source, for equations `y[b, p] = x[b, p // 64, p % 64]` that move nothing."""
+    """Target → source, for equations `y[b, p] = x[b, p // 64, p % 64]` that move nothing; so does
+    `y[b] = after(x[b], d[0])`, which only says when."""
     roots = set(system.roots)
     found = {}
     for eq in system.equations:
-        source = system.tensors[eq.body.tensor] if isinstance(eq.body, Read) else None
-        if source is None or eq.target in roots or source.kind != "temp" or is_recurrent([eq]):
+        read = of_later(eq.body)
+        source = system.tensors[read.tensor] if isinstance(read, Read) else None
+        if source is None or eq.target in roots or is_recurrent([eq]):
             continue
-        if source.size == system.tensors[eq.target].size and _in_place(eq, source.shape):
+        lasting = source.kind == "temp" or (source.kind == "input" and read is not eq.body)
+        same = source.size == system.tensors[eq.target].size
+        if lasting and same and _in_place(eq, read, source.shape):
             found[eq.target] = source.name
     return found
 
 
-def _in_place(eq: Equation, shape: tuple[int, ...]) -> bool:
-    read = eq.body
+def of_later(body: Expr) -> Expr:
+    """The x of `after(x, y)`, and of `after(after(x, y), z)`; else the body itself."""
+    while isinstance(body, Apply) and body.fn == "after":
+        body = body.args[0]
+    return body
+
+
+def _in_place(eq: Equation, read: Expr, shape: tuple[int, ...]) -> bool:
     if eq.reduce or eq.at is not None or not isinstance(read, Read) or read.other is not None:
         return False
     theirs = _row_major(read.index, shape)

@@ -28,6 +28,9 @@ layer Counted(table: [v, n], place: i32[...]) -> y: [..., n] {
     count[place[b] < v] += sum(b) 1.0
     y[..., j] = table[place[...], j] + 0.001 * count[place[...]]
 }
+layer Again(x: [..., n]) -> y: [..., n] {
+    remat { y = x |> Dense(n) |> Dropout(0.3) |> tanh |> Dense(n) }
+}
 layer Deep(x: [..., n]) -> y: [..., n] {
     h = x
     repeat 2 { h = h |> Dense(n) |> gelu }
@@ -44,6 +47,7 @@ BODIES = {
     "names that are taken": "dense2_w = x + 1; d = dense2_w |> Dense(4); deep2_h = d + 1; "
                             "y = deep2_h |> Deep |> Deep",
     "recurrences": "h = x; repeat 2 { h = h |> RNN(4) }; y = h",
+    "again": "h = x; repeat 3 { remat { h = h |> Deep |> Dense(4) |> tanh |> Again } }; y = h",
     "attention": "h = x; repeat 2 { h = h |> TransformerBlock(2, 8, causal = true) }; y = h",
 }
 

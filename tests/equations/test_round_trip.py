@@ -41,6 +41,7 @@ PROGRAMS = {
     "recurrent": ("x: f32[B, 4, 3]", "x |> Cell(3)", "adam(lr = 1e-2)"),
     "numbers": ("x: f32[B, 4]", "x |> Odd |> Dense(2)", "lamb(lr = 1e-2)"),
     "repeated": ("x: f32[B, 4]", "x |> Stack(3)", "adam(lr = 1e-2)"),
+    "again": ("x: f32[B, 4]", "x |> Twice(3)", "adam(lr = 1e-2)"),
 }  # fmt: skip
 
 DEFINITIONS = """
@@ -62,6 +63,10 @@ layer Odd(x: [..., n]) -> y: [..., n] {
 layer Stack(times)(x: [..., n]) -> y: [..., n] {
     y = x
     repeat times { y = y + (y |> Dense(n) |> LayerNorm |> relu) }
+}
+layer Twice(times)(x: [..., n]) -> y: [..., n] {
+    y = x
+    repeat times { remat { y = y + (y |> Dense(n) |> Dropout(0.2) |> LayerNorm |> relu) } }
 }
 """
 

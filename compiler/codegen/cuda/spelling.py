@@ -117,5 +117,5 @@ SPELLING: dict[str, Spelling] = {
     "bool": _cast, "u8": _cast, "i32": _cast, "i64": _cast, "f32": _cast, "f64": _cast,
     "random": _prelude("random"), "bf16": _prelude("bf16"),
     "bf16_pair": _prelude("bf16_pair"), "bf16_dot": _prelude("bf16_dot"),
-    "stop": lambda kinds, dtype, x: x[0],
+    "stop": lambda kinds, dtype, x: x[0], "after": lambda kinds, dtype, x: x[0],
 }  # fmt: skip

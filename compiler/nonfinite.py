@@ -107,7 +107,7 @@ def _by_its_slope(birth: Bad, system: System, arrays: Mapping[str, np.ndarray]) 
     for eq in system.equations:
         if eq.target.startswith("d_") or name not in eq.sources or not is_float(eq.body.dtype):
             continue
-        slopes = adjoints(eq.body, Const(1.0, eq.body.dtype), lambda n: system.tensors[n].shape)
+        slopes = adjoints(eq, Const(1.0, eq.body.dtype), lambda n: system.tensors[n].shape)
         grid = Grid(eq, system, dict(arrays), {})
         for read, slope in slopes.items():
             if read.tensor != name:

@@ -170,7 +170,6 @@ class ModelWork(Definitions):
                 outside = [eq for eq in component if eq.target not in block.targets]
                 if not inside or not outside:
                     continue
-                here, there = inside[0].target, outside[0].target
                 place = outside[0].span
                 here, there = name_of(inside[0], inside), name_of(outside[0], outside)
                 self.error(

@@ -21,6 +21,7 @@ from .elaborate.values import Array, Static, Value, is_static, lift, of_scalar, 
 from .initialise import initial_system
 from .ir import Idx, Read, System
 from .nonfinite import carries
+from .passes.clip import clip
 from .passes.commute import commute
 from .passes.differentiate import differentiate, in_order
 from .passes.precision import with_precision
@@ -315,7 +316,7 @@ class TrainingWork(ModelWork):
         forward = {eq.target for eq in system.equations}
         system, names = differentiate(system, outputs[0], parameters)
         self.check_saving(system, forward)
-        system, self.blocks = recompute(system, forward), []
+        system, self.blocks = recompute(clip(system), forward), []
         self.tensors = dict(system.tensors)
         self.equations = list(system.equations)
         if not names:

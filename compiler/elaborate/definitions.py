@@ -135,8 +135,11 @@ class Definitions(Equations, Repetition):
                         statement.count.span, label="every block is written out",
                         help="many steps of one thing are a recurrence: `h[t] = … (h[t-1] else 0)`",
                     )  # fmt: skip
+                outer = set(scope.names)
                 self.repeats += 1
                 for _ in range(count if statement.body else 0):
+                    for own in scope.names.keys() - outer:  # each time anew, as the first time
+                        del scope.names[own]
                     self.body(statement.body, scope, declared)
                 self.repeats -= 1
             case s.Remat():

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from ..affine import bounds, is_static
 from ..ir import Equation, System, components, is_recurrent
+from .views import of_later
 
 
 def demand(system: System) -> System:
@@ -18,7 +19,8 @@ def demand(system: System) -> System:
     recurrent = {
         eq.target for part in components(system.equations) if is_recurrent(part) for eq in part
     }
-    fixed = set(system.roots) | recurrent
+    held = {eq.target for eq in system.equations if of_later(eq.body) is not eq.body}
+    fixed = set(system.roots) | recurrent | held  # what is only held back is no work to save
     shapes: dict[str, tuple[int, ...]] = {}
     farthest: dict[str, list[int]] = {}
     equations: list[Equation] = []

@@ -14,9 +14,10 @@ attains it. Nothing here knows layers; backward equations go through the same pa
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ..affine import bounds
 from ..ir import (
     REDUCTIONS,
     Apply,
@@ -101,11 +102,12 @@ ShapeOf = Callable[[str], tuple[int, ...]]
 
 
 def adjoints(
-    body: Expr, seed: Expr, shape_of: ShapeOf, value: Expr | None = None
+    eq: Equation, seed: Expr, shape_of: ShapeOf, value: Expr | None = None
 ) -> dict[Read, Expr]:
     """seed * d body / d read, for every read in the body: one sweep from the root to the leaves.
 
     Derivatives that speak of the body's own value, such as 1 - tanh(a)^2, say `value` instead."""
+    body = eq.body
     total: dict[Expr, Expr] = {body: seed}
     result: dict[Read, Expr] = {}
     for node in reversed(list(walk(body))):
@@ -115,7 +117,7 @@ def adjoints(
         if isinstance(node, Read):
             result[node] = adjoint
             if node.other is not None and not isinstance(node.other, Const):
-                beyond = outside(node, shape_of(node.tensor))
+                beyond = outside(node, shape_of(node.tensor), eq.sizes)
                 _add(total, node.other, call("select", beyond, adjoint, 0.0))
         elif isinstance(node, Apply):
             rule = TABLE[node.fn].derivative
@@ -132,12 +134,15 @@ def _add(total: dict[Expr, Expr], node: Expr, adjoint: Expr) -> None:
     total[node] = call("add", total[node], adjoint) if node in total else adjoint
 
 
-def outside(read: Read, shape: tuple[int, ...]) -> Expr:
-    """Whether a guarded read falls outside its tensor."""
+def outside(read: Read, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Expr:
+    """Whether a guarded read falls outside its tensor, as far as its indices leave it open."""
     result: Expr = literal(False)
     for place, size in zip(read.index, shape, strict=True):
-        result = call("or", result, call("lt", place, 0))
-        result = call("or", result, call("ge", place, size))
+        low, high = bounds(place, sizes)
+        if low < 0:
+            result = call("or", result, call("lt", place, 0))
+        if high >= size:
+            result = call("or", result, call("ge", place, size))
     return result
 
 
@@ -160,7 +165,7 @@ class _Backward:
 
     def visit(self, eq: Equation) -> None:
         """What one equation adds to the adjoints of what it reads."""
-        found = adjoints(eq.body, self.seed(eq), self.shape_of, self.value(eq))
+        found = adjoints(eq, self.seed(eq), self.shape_of, self.value(eq))
         for read, adjoint in found.items():
             if read.tensor not in self.needed:
                 continue

@@ -28,12 +28,13 @@ from .differentiate import in_order
 def recompute(system: System, forward: Collection[str]) -> System:
     """`forward` are the targets of the equations that were there before the gradients."""
     known = set(forward)
+    gradients = {eq.target for eq in system.equations} - known
     blocks: dict[int, set[str]] = {}
     for target, number in system.block.items():
         blocks.setdefault(number, set()).add(target)
     for block in blocks.values():
         system = _again(system, known, block & known)
-    return system.replace(remat=())
+    return _soon(system, gradients).replace(remat=()) if blocks else system
 
 
 def _again(system: System, forward: set[str], block: set[str]) -> System:
@@ -64,6 +65,36 @@ def _again(system: System, forward: set[str], block: set[str]) -> System:
         (rest if waiting else early).append(_reading(eq, own) if eq.target in readers else eq)
     # at the end: in order, each comes just before what first reads it
     return in_order(system.replace(tensors=tensors, equations=(*rest, *again, *early)))
+
+
+def _soon(system: System, gradients: set[str]) -> System:
+    """A gradient no larger than one that it reads comes as soon as it can: what a block adds to the
+    gradient of parameters that all blocks read, so that its own can go."""
+    parts = components(system.equations)
+    number = {eq.target: n for n, part in enumerate(parts) for eq in part}
+    sources = [{number[s] for eq in part for s in eq.sources if s in number} - {n}
+               for n, part in enumerate(parts)]  # fmt: skip
+    readers: list[list[int]] = [[] for _ in parts]
+    for n, own in enumerate(sources):
+        for source in own:
+            readers[source].append(n)
+    size = {name: system.tensors[name].bytes for name in gradients}
+    placed: set[int] = set()
+    order: list[Equation] = []
+    for start in range(len(parts)):
+        stack = [start]
+        while stack:
+            n = stack.pop()
+            if n in placed:
+                continue
+            placed.add(n)
+            order += parts[n]
+            for reader in readers[n]:
+                eq = parts[reader][0]
+                largest = max(size.get(s, 0) for s in eq.sources)
+                if 0 < size.get(eq.target, 0) <= largest and sources[reader] <= placed:
+                    stack.append(reader)
+    return system.replace(equations=tuple(order))
 
 
 def is_idle(system: System, forward: Collection[str], block: Collection[str]) -> bool:

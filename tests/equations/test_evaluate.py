@@ -134,6 +134,9 @@ def agrees(found: Any, expected: Any, dtype: str) -> None:
         ("let n = 2\ny = if n == 2 then v else v[5]", {"v": V}, "f32", [1, -2, 3]),
         ("y = if training then v else -v", {"v": V}, "f32", [1, -2, 3]),
         # names: repeat, lets, recurrences
+        # what a repeat computes anew is, each time, a recurrence over itself
+        ("y = v\nrepeat 2 { r[i < 3] = y[i] + (r[i - 1] else 0); y = r }", {"v": V}, "f32",
+         [1, 0, 2]),
         ("y = v\nrepeat 3 { y = 2 * y }", {"v": V}, "f32", [8, -16, 24]),
         ("let n = 3 * 2 - 1\ny = v * n", {"v": V}, "f32", [5, -10, 15]),
         ("y[i] = (y[i - 1] else 0) + v[i]", {"v": V}, "f32", [1, -1, 2]),

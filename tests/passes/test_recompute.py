@@ -172,3 +172,59 @@ model M(x: f32[4, 32]) -> y: f32[4, 32], z: f32[4, 32] {
     running.run()
     expected = evaluate(whole, given)
     np.testing.assert_allclose(running.arrays["z"], expected["z"], rtol=1e-4)
+
+
+SEGMENTS = """
+layer Segment(x: [b, s, n], before: [b, n], W: [n, n], U: [n, n]) -> last: [b, n], total: [b] {
+    h[i, t, j] = tanh(sum(k) x[i, t, k]*W[k, j] + sum(k) (h[i, t-1, k] else before[i, k])*U[k, j])
+    last[i, j] = h[i, s - 1, j]
+    total[i] = sum(t, j) h[i, t, j]^2
+}
+
+model M(x: f32[B, 144, 16]) -> y: f32[B] {
+    param W: [16, 16] ~ glorot_normal
+    param U: [16, 16] ~ orthogonal
+    first = 0
+    before[i < B, j < 16] = 0.0
+    y[i < B] = 0.0
+    repeat SEGMENTS {
+        REMAT
+            part[i, t < 144 // SEGMENTS, k] = x[i, first + t, k]
+            before, total = Segment(part, before, W, U)
+            y = y + total
+        END
+        first = first + 144 // SEGMENTS
+    }
+}
+
+train M {
+    loss      = mean(y^2)
+    optimizer = sgd(lr = 0.1)
+    batch     = 8
+}
+"""
+
+
+def segmented(segments: int, remat: bool) -> str:
+    opening, end = ("remat {", "}") if remat else ("", "")
+    text = SEGMENTS.replace("REMAT", opening).replace("END", end)
+    return text.replace("SEGMENTS", str(segments))
+
+
+def test_a_recurrence_in_segments_takes_the_memory_of_one() -> None:
+    """Of 144 steps in 12 segments about 2 * 12 are kept (Chen et al. 2016, section 4.1)."""
+    state = 4 * 8 * 16  # of one step, in bytes
+    given = state * 144  # the input is there all the time
+    whole, parts = (plan(step_of(segmented(n, n > 1))[0]).arena_bytes - given for n in (1, 12))
+    kept_by_all = 12 * 2 * 4 * 16 * 16 + 4 * 4 * 16 * 16  # what each adds to W and U; W, U and next
+    assert whole > 144 * state
+    assert parts < 5 * 12 * state + kept_by_all
+
+
+def test_a_recurrence_in_segments_is_the_recurrence() -> None:
+    expected, given = step_of(segmented(1, False))
+    found, _ = step_of(segmented(12, True))
+    before, after = evaluate(expected, given), evaluate(found, given)
+    for old, new in ("W", "W'"), ("U", "U'"):
+        np.testing.assert_allclose(after[new] - given[old], before[new] - given[old], rtol=2e-4,
+                                   atol=1e-7)  # fmt: skip

@@ -33,7 +33,7 @@ class Sampling:
         wide = logits.astype(np.float64).reshape(-1)
         if self.temperature == 0:
             return int(wide.argmax())
-        wide -= wide.max()
+        wide -= np.maximum.reduce(wide)
         if self.temperature != 1:
             wide /= self.temperature
         if self.top_k is None and self.top_p is None:
@@ -49,7 +49,7 @@ class Sampling:
 def chosen(chances: np.ndarray, generator: np.random.Generator) -> int:
     """A place drawn with these chances, which add up to any number."""
     up_to = np.add.accumulate(chances)
-    return int(up_to.searchsorted(generator.random() * up_to[-1], side="right"))
+    return int(up_to.searchsorted(generator.random() * up_to.item(-1), "right"))
 
 
 @dataclass(frozen=True)
@@ -160,14 +160,14 @@ class Generator:
         drawn, which is not among them. Only the first `known` are drawn, if the model has more than
         its vocabulary."""
         generator = np.random.default_rng(seed)
-        for token in prompt:
-            logits = self.feed(token)
+        *before, token = prompt
+        for earlier in before:
+            self.feed(earlier)
         for _ in range(count):
-            token = sampling.draw(logits[:known], generator)
+            token = sampling.draw(self.feed(token)[:known], generator)
             if token == end:
                 return
             yield token
-            logits = self.feed(token)
 
 
 def is_bounded(step: System) -> bool:

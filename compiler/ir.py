@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
@@ -113,12 +114,11 @@ class Apply(Expr):
 
 def walk(expr: Expr) -> Iterator[Expr]:
     """Every distinct node of an expression, each after its children."""
-    yield from _below(expr)
-    yield expr
+    return chain(_below(expr), (expr,))
 
 
 def _below(expr: Expr) -> tuple[Expr, ...]:
-    """What `walk` yields before the expression itself, remembered on the node."""
+    """What `walk` gives before the expression itself, remembered on the node."""
     try:
         return expr._below  # type: ignore[attr-defined]
     except AttributeError:
@@ -310,7 +310,7 @@ class System:
     def of_kind(self, kind: str) -> list[Tensor]:
         return [t for t in self.tensors.values() if t.kind == kind]
 
-    @property
+    @cached_property
     def roots(self) -> list[str]:
         """The tensors that must be computed: outputs, and next values of params and states."""
         return [*self.outputs, *(n for n in self.updates.values() if n not in self.outputs)]

@@ -201,7 +201,7 @@ class ClockedProgram(CpuProgram):
 
     @cached_property
     def llvm(self) -> str:
-        return module(self.plan, self.nests, self.clock)
+        return module(self.plan, self.nests, self.clock, self.like)
 
     def clear(self) -> None:
         self._cells[...] = 0

@@ -43,13 +43,17 @@ class Clock:
         return self.start + 8 * self.kernels * threads
 
 
-def module(plan: Plan, nested: Mapping[Kernel, Nest], clock: Clock | None = None) -> str:
-    """The module's text. `nested` has the nests at least of the kernels that are models."""
+def module(
+    plan: Plan, nested: Mapping[Kernel, Nest], clock: Clock | None = None,
+    like: Mapping[Kernel, Alike] | None = None,
+) -> str:  # fmt: skip
+    """The module's text. `nested` has the nests at least of the kernels that are models; `like` is
+    what `alike` finds in the plan, for who has it already."""
     declarations: dict[str, None] = {}
     functions: list[str] = []
     calls: dict[Kernel, _Call] = {}
     groups: dict[Kernel, list[tuple[Kernel, Alike]]] = {}
-    for kernel, shared in alike(plan).items():
+    for kernel, shared in (like or alike(plan)).items():
         groups.setdefault(shared.model, []).append((kernel, shared))
     for number, (model, members) in enumerate(groups.items()):
         name = f'"k{number}.{model.name}"'

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from ..ir import System
 from ..kernels import Kernel, Plan, Scan
 from .fuse import Fused
@@ -93,17 +95,18 @@ def _share(
     system: System, lives: Mapping[str, Lifetime], offsets: dict[str, int], base: int
 ) -> int:
     """Give every temp the lowest place above `base` that nothing alive at the same time has."""
-    placed: list[tuple[Lifetime, int, int]] = []
+    names = sorted(lives, key=lambda n: (-system.tensors[n].bytes, n))
+    first, last, start, end = np.zeros((4, len(names)), np.int64)
     total = base
-    for name in sorted(lives, key=lambda n: (-system.tensors[n].bytes, n)):
-        (first, last), size = lives[name], _padded(system.tensors[name].bytes)
-        busy = sorted((start, end) for (a, b), start, end in placed if a <= last and first <= b)
+    for n, name in enumerate(names):
+        (first[n], last[n]), size = lives[name], _padded(system.tensors[name].bytes)
+        alive = np.nonzero((first[:n] <= last[n]) & (first[n] <= last[:n]))[0]
+        busy = sorted(zip(start[alive].tolist(), end[alive].tolist(), strict=True))
         place = base
-        for start, end in busy:
-            if start - place >= size:
+        for begin, stop in busy:
+            if begin - place >= size:
                 break
-            place = max(place, end)
-        offsets[name] = place
-        placed.append(((first, last), place, place + size))
+            place = max(place, stop)
+        offsets[name], start[n], end[n] = place, place, place + size
         total = max(total, place + size)
     return total

@@ -33,6 +33,7 @@ from .pace import Pace
 if TYPE_CHECKING:
     from ...compiler.loops import Nest
     from ...compiler.passes.tile import Target
+    from ...compiler.signature import Alike
 
 LINE = 64  # alignment of the arena
 
@@ -101,21 +102,26 @@ class CpuProgram:
         return self._given or plan(self.system, without=host.without())
 
     @cached_property
+    def like(self) -> Mapping[Kernel, Alike]:
+        """Every kernel with the one whose code it shares."""
+        from ...compiler.signature import alike  # as above
+
+        return alike(self.plan)
+
+    @cached_property
     def nests(self) -> Mapping[Kernel, Nest]:
         """The loops of every kernel; those that are alike have the same."""
         from ...compiler.passes.lower import lower  # as above
-        from ...compiler.signature import alike
 
-        shared = alike(self.plan)
         target = self._target or host_target()
-        nests = {k: lower(k, self.plan, target) for k, a in shared.items() if a.model is k}
-        return {kernel: nests[a.model] for kernel, a in shared.items()}
+        nests = {k: lower(k, self.plan, target) for k, a in self.like.items() if a.model is k}
+        return {kernel: nests[a.model] for kernel, a in self.like.items()}
 
     @cached_property
     def llvm(self) -> str:
         from ...compiler.codegen.llvm import module  # as above
 
-        return module(self.plan, self.nests)
+        return module(self.plan, self.nests, like=self.like)
 
     @property
     def assembly(self) -> str:

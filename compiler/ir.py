@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
+from math import prod
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
@@ -25,6 +26,7 @@ from ..dsl.source import Span
 
 DTYPES = ("bool", "u8", "i32", "i64", "f32", "f64")  # in order of promotion
 BYTES = {"bool": 1, "u8": 1, "i32": 4, "i64": 8, "f32": 4, "f64": 8}
+LINE = 64  # bytes of a line of cache
 
 
 def is_float(dtype: str) -> bool:
@@ -272,7 +274,8 @@ class Tensor:
     param   learnt; kept between runs        state   kept between runs
     temp    computed by exactly one equation (or recurrently, by one)
 
-    `init` is how a param or state starts, as text of the language (`~ glorot_uniform`, `= 0`).
+    `init` is how a param or state starts, as text of the language (`~ glorot_uniform`, `= 0`). The
+    first `apart` dimensions count rows that have a gap of a line of cache between them.
     """
 
     name: str
@@ -281,17 +284,31 @@ class Tensor:
     kind: str = "temp"
     init: str = ""
     span: Span | None = field(default=None, compare=False)
+    apart: int = 0
 
     @property
     def size(self) -> int:
-        count = 1
-        for extent in self.shape:
-            count *= extent
-        return count
+        """How many elements it has."""
+        return prod(self.shape)
 
     @property
     def bytes(self) -> int:
-        return self.size * BYTES[self.dtype]
+        """Of the memory that it takes, gaps included."""
+        return (self.size + prod(self.shape[: self.apart]) * self._gap) * BYTES[self.dtype]
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """How many elements each dimension steps over."""
+        found, stride = [], 1
+        for axis in range(len(self.shape) - 1, -1, -1):
+            stride += self._gap if axis == self.apart - 1 else 0
+            found.append(stride)
+            stride *= self.shape[axis]
+        return tuple(reversed(found))
+
+    @property
+    def _gap(self) -> int:
+        return LINE // BYTES[self.dtype] if self.apart else 0
 
 
 @dataclass(frozen=True)

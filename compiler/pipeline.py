@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection
 from .ir import System
 from .kernels import Plan
 from .passes.ahead import ahead
+from .passes.apart import apart
 from .passes.demand import demand
 from .passes.fuse import fuse
 from .passes.inline import inline, without_stops
@@ -40,6 +41,7 @@ PASSES = (
     ("round once", round_once),  # or each rounded where it is computed
     ("split", split),  #           long sums of few results in parts
     ("turn weights", turn_weights),  # what products read lies in their vectors
+    ("apart", apart),  #           rows that sums run down do not meet in the cache
 )
 
 

@@ -79,4 +79,5 @@ def _item_lines(item: Kernel | Scan, plan: Plan, waiting: frozenset[str]) -> Ite
     for eq in item.equations:
         tensor = plan.system.tensors[eq.target]
         at = "in registers" if eq.target in item.local else f"at {plan.offsets[eq.target]:,}"
-        yield f"    {equation_text(eq, tensor.shape)}    # {tensor.bytes:,} bytes {at}"
+        gaps = ", rows a line apart" if tensor.apart else ""
+        yield f"    {equation_text(eq, tensor.shape)}    # {tensor.bytes:,} bytes {at}{gaps}"

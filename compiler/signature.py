@@ -78,7 +78,7 @@ def system_signature(system: System) -> str:
 
 
 def _type(tensor: Tensor) -> str:
-    return f"{tensor.dtype}{list(tensor.shape)}"
+    return f"{tensor.dtype}{list(tensor.shape)}/{tensor.apart}"
 
 
 # --- kernels --------------------------------------------------------------------------------------

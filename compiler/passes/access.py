@@ -29,22 +29,21 @@ def access(read: Read, tensor: Tensor, sizes: Sizes) -> Access:
     other = read.other
     if other is None:
         other = literal(float("nan") if is_float(read.dtype) else 0, read.dtype)
-    offset = place(read.index, tensor.shape, sizes)
+    offset = place(read.index, tensor.strides, sizes)
     return Access(tensor.name, tensor.dtype, offset, checks, other if checks else None)
 
 
 def store(equation: Equation, tensor: Tensor, sizes: Sizes, index: Mapping[str, Expr]) -> Affine:
     """Where the equation's element is stored; `index` gives indices their expressions."""
     names = [i.name for i in equation.indices]
-    return place(tuple(index.get(n, Idx(n)) for n in names), tensor.shape, sizes)
+    return place(tuple(index.get(n, Idx(n)) for n in names), tensor.strides, sizes)
 
 
-def place(index: tuple[Expr, ...], shape: tuple[int, ...], sizes: Sizes) -> Affine:
-    """The row-major offset of an element."""
-    total, stride = ZERO, 1
-    for expr, size in zip(reversed(index), reversed(shape), strict=True):
+def place(index: tuple[Expr, ...], strides: tuple[int, ...], sizes: Sizes) -> Affine:
+    """The offset of an element."""
+    total = ZERO
+    for expr, stride in zip(index, strides, strict=True):
         total = total + linear(expr, sizes).scaled(stride)
-        stride *= size
     return total
 
 

@@ -201,6 +201,6 @@ def stores(form: Form, kernel: Kernel, plan: Plan) -> dict[Read, Affine | None]:
     tensors = plan.system.tensors
     return {
         own: None if own.tensor in kernel.local or form.at is not None
-        else place(own.index, tensors[own.tensor].shape, form.sizes)
+        else place(own.index, tensors[own.tensor].strides, form.sizes)
         for own in (result.own for result in (*form.bodies, *form.values))
     }  # fmt: skip

@@ -79,8 +79,9 @@ class CpuProgram:
         """The tensor's place in the arena as an array."""
         tensor = self.system.tensors[name]
         start = self._code.offsets[name]
-        raw = self.arena[start : start + tensor.bytes]
-        return raw.view(NUMPY[tensor.dtype]).reshape(tensor.shape)
+        raw: np.ndarray = self.arena[start : start + tensor.bytes].view(NUMPY[tensor.dtype])
+        steps = [stride * raw.itemsize for stride in tensor.strides]
+        return np.ndarray(tensor.shape, raw.dtype, raw, strides=steps)
 
     def run(self) -> None:
         """Computes everything from the current inputs, params and states."""

@@ -1,0 +1,100 @@
+"""Rows apart: what sums run down, row by row, does not fight for the same few lines of cache.
+
+In: a system. Out: an equal one. A sum over the rows of a matrix reads a few columns at a time:
+
+    dU[k, j] = sum(t) dz[t, j] * h[t, k]
+
+If a row is 4096 bytes long, what is read of all rows falls on 1 in 64 of a cache's sets, and is
+gone when the next results read it again. Temps that are read so get a gap of one line after each
+row; a weight that every step of a recurrence reads so is copied to such a temp first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import gcd, prod
+
+from ..affine import affine
+from ..ir import (
+    BYTES,
+    LINE,
+    Equation,
+    Idx,
+    Index,
+    Read,
+    System,
+    Tensor,
+    components,
+    index_names,
+    is_recurrent,
+    renamed,
+)
+from .differentiate import in_order
+from .views import views
+
+SETS, WAYS = 1024, 8  # of a core's own cache; half of the ways are left to others
+MOST = 4096  # rows of which a column or two stay in that cache
+LEAST = 8 * LINE  # bytes of a row, beside which a line more is little
+STEPS = 8  # of a recurrence, for which a copy pays
+
+
+def apart(system: System) -> System:
+    """The system with gaps after the rows of its temps, where that helps."""
+    fixed = {*system.roots, *views(system), *views(system).values()}
+    fixed |= {eq.target for eq in system.equations if eq.at is not None}
+    tensors = dict(system.tensors)
+    equations: list[Equation] = []
+    copies: dict[str, str] = {}
+    for component in components(system.equations):
+        looped = is_recurrent(component)
+        for eq in component:
+            for read in eq.reads:
+                tensor = tensors[read.tensor]
+                rows = _rows(eq, read, tensor)
+                if not rows:
+                    continue
+                if tensor.kind == "temp":
+                    if tensor.name not in fixed and not tensor.apart:
+                        tensors[tensor.name] = replace(tensor, apart=rows)
+                elif looped and eq.indices[0].size >= STEPS and tensor.name not in copies:
+                    copy = _free(f"{tensor.name}_apart", tensors)
+                    copies[tensor.name] = copy
+                    tensors[copy] = replace(tensor, name=copy, kind="temp", init="", apart=rows)
+            equations.append(eq.with_body(renamed(eq.body, copies)) if looped else eq)
+    equations += [_copy(tensors[source], copy) for source, copy in copies.items()]
+    return in_order(system.replace(tensors=tensors, equations=tuple(equations)))
+
+
+def _rows(eq: Equation, read: Read, tensor: Tensor) -> int:
+    """How many leading dimensions count the rows that the sum runs down and that would meet in the
+    cache; 0 if it is not so."""
+    if eq.reduce != "sum" or eq.at is not None or BYTES[tensor.dtype] < 4:
+        return 0
+    over = {i.name: i.size for i in eq.over}
+    names = [index_names(e) for e in read.index]
+    rows = max((n + 1 for n, found in enumerate(names) if not found.isdisjoint(over)), default=0)
+    if not 0 < rows < len(names) or not _runs_along(read, eq):
+        return 0
+    row = prod(tensor.shape[rows:]) * BYTES[tensor.dtype]
+    if row % LINE or row < LEAST:
+        return 0
+    count = prod(over[n] for n in frozenset().union(*names[:rows]) & over.keys())
+    return rows if WAYS * SETS // gcd(row // LINE, SETS) <= count <= MOST else 0
+
+
+def _runs_along(read: Read, eq: Equation) -> bool:
+    """Whether neighbours in memory are neighbouring results."""
+    steps = affine(read.index[-1]).coefficients
+    return any(steps.get(Idx(i.name)) == 1 for i in eq.indices)
+
+
+def _copy(source: Tensor, name: str) -> Equation:
+    indices = tuple(Index(f"i{axis}", size) for axis, size in enumerate(source.shape))
+    place = tuple(Idx(i.name) for i in indices)
+    return Equation(name, indices, Read(source.name, place, None, source.dtype), span=source.span)
+
+
+def _free(name: str, tensors: dict[str, Tensor]) -> str:
+    while name in tensors:
+        name += "_"
+    return name

@@ -107,7 +107,9 @@ class Nest:
     """The loops of one kernel. `reduce` over `bodies` gives the first statements' values; without
     a reduction these values are the bodies. `position` is the number of the point among those that
     are reduced over (for argmax). `chains` is how many independent accumulators share a
-    reduction. `pairs` says that bf16 numbers are paired by the processor's own instructions."""
+    reduction. `pairs` says that bf16 numbers are paired by the processor's own instructions. What
+    the statements read after a reduction is asked for before it (`early`), and what is `fetched`
+    some steps ahead."""
 
     name: str
     loops: tuple[Loop, ...]
@@ -123,6 +125,7 @@ class Nest:
     accumulate: Accumulate | None = None
     fixed: tuple[str, ...] = ()
     fetched: tuple[Access, ...] = ()
+    early: tuple[Access, ...] = ()
     source: str = ""
     why: tuple[str, ...] = field(default=(), compare=False)
 
@@ -161,6 +164,7 @@ def nest_text(nest: Nest) -> str:
     if nest.reduce is not None:
         first, rest = rest[: len(nest.bodies)], rest[len(nest.bodies) :]
         names = ["acc"] if len(first) == 1 else [f"acc{n}" for n in range(len(first))]
+        lines += ["    " * depth + f"fetch {_access_text(access)}" for access in nest.early]
         chains = f"    # {nest.chains} chains" if nest.chains > 1 else ""
         lines.append("    " * depth + f"{' = '.join(names)} = start of {nest.reduce}{chains}")
         for step, loop in enumerate(nest.inner):

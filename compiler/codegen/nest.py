@@ -158,6 +158,10 @@ class _Writer:
             for copy in copies:
                 self._finish([], "", copy)
             return
+        for copy in copies if nest.early else ():
+            self.body.at(*copy)
+            for access in nest.early:
+                self.body.addresses.fetch(access)
         reduction = Reduction(nest.reduce, nest.bodies[0].dtype)
         a, count = self.wide, len(nest.bodies)
         chains = [[reduction.start(a) for _ in range(nest.chains)] for _ in copies * count]

@@ -102,6 +102,7 @@ def lower(kernel: Kernel, plan: Plan, target: Target | None = None) -> Nest:
         accumulate=accumulate,
         fixed=kernel.fixed,
         fetched=() if accumulate else _fetched([left[r] for r in body_reads], loops, tiling),
+        early=_early([left[r] for r in found if r not in body_reads], work, tiling),
         source=_source(anchor),
         why=(*filter(None, (kernel.reason, why_not(anchor, plan.system) if target.pairs else "")),
              str(tiling),
@@ -161,6 +162,20 @@ def _fetched(operands: list[Access], loops: tuple[Loop, ...], tiling: Tiling) ->
         if plain and vector not in terms and abs(step) * BYTES[a.dtype] >= APART:
             found.append(replace(a, offset=a.offset + Affine({}, FETCH * step)))
     return tuple(found)
+
+
+def _early(others: list[Access], work: Work, tiling: Tiling) -> tuple[Access, ...]:
+    """What statements read after a sum that takes long enough to bring it from memory: a line for
+    every vector."""
+    vector = Idx(tiling.vector)
+    if not work.reduce or tiling.form != "outer" or prod(i.size for i in work.over) < FETCH:
+        return ()
+    return tuple(
+        a for a in others
+        if a.offset.coefficients.get(vector) == 1 and not a.checks
+        and all(isinstance(atom, Idx) for atom in a.offset.coefficients)
+        and any(tiling.rows.get(atom.name, 1) > 1 for atom in a.offset.coefficients)  # type: ignore[attr-defined]
+    )  # fmt: skip
 
 
 def _turned(accesses: Mapping[Read, Access], tiling: Tiling) -> dict[Read, Access]:

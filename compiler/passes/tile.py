@@ -186,7 +186,7 @@ def _outer(work: Work, target: Target, index: Index) -> Iterator[Tiling]:
         for rows in _blocks(index, work, lanes) if square else _boxes(rowed, limit, work):
             if work.reduce and not _fits(work, target, index.name, {index.name: vectors, **rows}):
                 continue
-            if vectors > usual and rows:
+            if rows and vectors > (1 if square else usual):  # one block that is turned is enough
                 continue
             tile = {index.name: _average(blocks, vectors),
                     **{n: _average(_size(others, n), t) for n, t in rows.items()}}  # fmt: skip

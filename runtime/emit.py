@@ -19,6 +19,7 @@ from ..compiler.pipeline import plan
 from ..compiler.plan_text import plan_text
 from ..compiler.printer import system_text
 from ..compiler.program import forward
+from ..compiler.signature import alike
 from ..compiler.training import Setup, training_step
 from ..dsl.diagnostics import Report, fail
 from ..dsl.formatter import format as formatted
@@ -74,7 +75,9 @@ class Stages:
 
     @cached_property
     def llvm(self) -> str:
-        return module(self.plan, self.nests)
+        like, target = alike(self.plan), host_target()
+        models = {k: lower(k, self.plan, target) for k, a in like.items() if a.model is k}
+        return module(self.plan, {k: models[a.model] for k, a in like.items()}, like=like)
 
     @property
     def asm(self) -> str:
@@ -108,6 +111,7 @@ class Stages:
 
     @cached_property
     def nests(self) -> Mapping[Kernel, Nest]:
+        """Of every kernel in its own names, to be read."""
         target = host_target()
         return {kernel: lower(kernel, self.plan, target) for kernel in self.plan.kernels}
 

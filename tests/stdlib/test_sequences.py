@@ -520,6 +520,7 @@ def test_ctc_greedy_reads_the_best_path():
     [
         ("x |> Attention(4)", "E0320"),  # of 6 channels
         ("x |> Attention(6, kv_heads = 4)", "E0320"),
+        ("x |> Attention(2, turned = true)", "E0320"),  # three channels a head are no pairs
         ("x |> LSTM", "E0205"),
         ("CrossAttention(3)(x)", "E0205"),
     ],

@@ -219,7 +219,8 @@ def test_a_damaged_vocabulary(text):
 
 @pytest.mark.parametrize("content, code, told", [
     ("\n \n",               "E0613", ["only blank lines"]),
-    ("a\tb\nabc\n",         "E0604", ["line 2: no tab between label and text: `abc`"]),
+    ("a\tb\nabc d\n",       "E0604", ["line 2: no tab between label and text: `abc d`",
+                                      "the lines before it have both"]),
     ("a;b\n",               "E0604", ["line 1", 'write `delimiter = ";"`']),
     ("a\tb\n\n\tx\n",       "E0616", ["line 3: the label is empty"]),
     ("a\t \n",              "E0616", ["line 1: the text is empty"]),
@@ -317,6 +318,21 @@ def test_tokens_that_a_model_has_no_place_for(search):
     data.check_labels(found, "token", 8)
     refused("E0606", "token 7", "example 4", "one of the 7 tokens", "vocabulary has 8 tokens",
             call=lambda: data.check_labels(found, "token", 7))  # fmt: skip
+
+
+def test_labels_that_a_model_has_no_class_for(search):
+    """They are called by their names; that only the test part has one makes no difference."""
+    for name in ("a_0.wav", "a_1.wav", "b_1.wav", "odd_0.wav"):
+        write_wav(search, name)
+    found = data.load("wav", WAV, search)
+    data.check_labels(found, "label", 3)
+    refused("E0606", "label `odd` (2)", "(test split, example 1", "one of the 2 classes 0 to 1",
+            "have 3 labels, a, b, odd; give the model as many",
+            call=lambda: data.check_labels(found, "label", 2))  # fmt: skip
+    (search.base / "t.tsv").write_text("".join(f"w{n}\tx\n" for n in range(9)))
+    many = data.load("lines", {**LINES, "test": 0}, search)
+    refused("E0606", "label `w1` (1)", "9 labels, w0, w1, w2, w3, w4, w5, …; give",
+            call=lambda: data.check_labels(many, "label", 1))  # fmt: skip
 
 
 def test_codes_are_listed_once_and_explained():

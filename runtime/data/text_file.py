@@ -41,7 +41,7 @@ def read_rows(
     `named` is what messages call the cells. E0604 for a line without a delimiter, E0616 for an
     empty cell, E0613 for no lines.
     """
-    rows = []
+    rows: list[Row] = []
     for number, line in enumerate(read_text(path, cache, span).split("\n"), 1):
         if not line.strip():
             continue

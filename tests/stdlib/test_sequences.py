@@ -461,6 +461,29 @@ def test_ctc_of_no_label_is_all_blanks():
     check(value_of("ctc(x, label, length, count)", CTC, given), np.mean(blanks), "ctc")
 
 
+SPELT = X | LENGTH | {"label": "i32[2, 5]"}
+
+
+@pytest.mark.parametrize("y, types, given, at", [
+    ("masked_cross_entropy(x, label, length)", SPELT, LABELS, (0, 2)),
+    ("cross_entropy_ignoring(x, label)", SPELT, ABSENT, (0, 2)),
+    ("ctc(x, label, length, count)", CTC, SPOKEN, (0, 1)),
+])  # fmt: skip
+def test_a_label_that_is_no_class_is_not_passed_over(y, types, given, at):
+    """Whatever the loss may leave out: behind an end, or as `ignore` says, any number may stand."""
+    def with_label(place, label):
+        changed = {**given, "label": given["label"].copy()}
+        changed["label"][place] = label
+        return value_of(y, types, changed)
+
+    usual = value_of(y, types, given)
+    assert np.isfinite(usual)
+    for label in (6, 1000, -1):
+        assert np.isnan(with_label(at, label))
+    if y.startswith("ctc"):
+        assert with_label((2, 2), 1000) == with_label((2, 2), -100) == usual
+
+
 def levenshtein(a: list[int], b: list[int]) -> int:
     if not a or not b:
         return len(a) + len(b)

@@ -68,6 +68,7 @@ _SETTINGS = {
     "out_channels": "here it is `filters`",
     "num_heads": "here it is `heads`",
     "num_kv_heads": "here it is `kv_heads`",
+    "nonlinearity": "here it is `f`",
     "hidden_size": "here it is `units`",
     "hidden_dim": "here it is `units`",
     "hidden": "here it is `units`",
@@ -132,6 +133,8 @@ def likely(name: str, known: Iterable[str]) -> str:
 def likely_setting(name: str, known: Iterable[str]) -> str:
     """For the name of an argument."""
     known = list(known)
+    if name == "activation" and "f" in known:  # inside a recurrence, not after it
+        name = "nonlinearity"
     told = _SETTINGS.get(name, "")
     called = told.removeprefix("here it is `").removesuffix("`")
     if told.startswith("here it is") and called not in known:

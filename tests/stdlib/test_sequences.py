@@ -259,6 +259,7 @@ CASES = [
     Case("RNN", "x |> RNN(4)", X, recurrent("RNN", 4)),
     Case("RNN without a batch", "x |> RNN(4)", {"x": "f32[5, 6]"}, recurrent("RNN", 4)),
     Case("RNN of one step", "x |> RNN(4)", {"x": "f32[2, 1, 6]"}, recurrent("RNN", 4)),
+    Case("RNN with relu", 'x |> RNN(4, f = "relu")', X, recurrent("RNN", 4, nonlinearity="relu")),
     Case("RNN reverse", "x |> RNN(4, reverse = true)", X, backwards(recurrent("RNN", 4))),
     Case("LSTM", "x |> LSTM(4) |> relu", X, lambda t, v: recurrent("LSTM", 4)(t, v).relu()),
     Case("LSTM's cells", "second(x)", X, cells,
@@ -544,6 +545,7 @@ def test_ctc_greedy_reads_the_best_path():
         ("x |> Attention(4)", "E0320"),  # of 6 channels
         ("x |> Attention(6, kv_heads = 4)", "E0320"),
         ("x |> Attention(2, turned = true)", "E0320"),  # three channels a head are no pairs
+        ('x |> RNN(4, f = "gelu")', "E0320"),
         ("x |> LSTM", "E0205"),
         ("CrossAttention(3)(x)", "E0205"),
     ],

@@ -301,7 +301,13 @@ def test_folders_of_sounds(search):
     (search.base / "s" / "a_1.wav").rename(search.base / "s" / "a_0.wav")
     refused_by(search, "wav", WAV, "E0613", "leaves no sounds", "for training")
     write_wav(search, "seven.wav")
-    refused_by(search, "wav", WAV, "E0621", "`seven.wav`", "`{word}_{take}.wav`")
+    refused_by(search, "wav", WAV, "E0621", "`seven.wav`", "`{word}_{take}.wav`", "rename it")
+    other = {**WAV, "pattern": "{word}-{take}.wav"}
+    refused_by(search, "wav", other, "E0621", "no name in", "first is `a_0.wav`", "the pattern")
+    (search.base / "s" / "seven.wav").rename(search.base / "s" / "a_1.WAV")
+    refused_by(search, "wav", WAV, "E0621", "`a_1.WAV`")
+    mp3 = {**WAV, "pattern": "{word}_{take}.mp3"}
+    refused_by(search, "wav", mp3, "E0613", "end in `.mp3`", "it has `.WAV`, `.wav`")
 
 
 def test_descriptions_find_mistakes_too(search):

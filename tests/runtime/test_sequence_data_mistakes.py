@@ -124,6 +124,16 @@ def test_data_that_is_not_there(search, name, settings, told):
     refused_by(wrong, name, settings, "E0601", "--data", "nowhere")
 
 
+def test_only_what_is_wanted_is_proposed(search):
+    """No file for a folder, no folder for a file."""
+    for name in ("sounds.nn", "t.tsw"):
+        (search.base / name).write_text("x")
+    refused_by(search, "wav", {**WAV, "folder": "sound"}, "E0601", "put it there")
+    (search.base / "sounds").mkdir()
+    refused_by(search, "wav", {**WAV, "folder": "sound"}, "E0601", "did you mean `sounds`?")
+    refused_by(search, "lines", LINES, "E0601", "did you mean `t.tsw`?")
+
+
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
 def test_files_that_may_not_be_read(search):
     write_wav(search, "a_0.wav")

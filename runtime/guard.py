@@ -165,7 +165,7 @@ def way_of(system: System, snapshot: Snapshot) -> list[Bad]:
 
 def _remedy(way: list[Bad]) -> str:
     if way and way[-1].is_outside:
-        return "is a token or label larger than the model has places for?"
+        return "is a token, label or length larger than there are places for?"
     if way and way[-1].written:
         return "the program writes this `inf` for examples it has no use for: mend or remove them"
     return "a smaller learning rate or `clip = clip_norm(1.0)` may keep it finite"

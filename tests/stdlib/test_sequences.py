@@ -485,6 +485,20 @@ def test_a_label_that_is_no_class_is_not_passed_over(y, types, given, at):
         assert with_label((2, 2), 1000) == with_label((2, 2), -100) == usual
 
 
+@pytest.mark.parametrize("y, types, given", [
+    ("last_of(x, length)", X | LENGTH, GIVEN),
+    ("reverse(x, length)", X | LENGTH, GIVEN),
+    ("ctc(x, label, length, count)", CTC, SPOKEN),
+])  # fmt: skip
+def test_a_length_beyond_the_sequence_is_not_passed_over(y, types, given):
+    """As that of frames is, of which a layer with a stride gives fewer."""
+    assert np.isfinite(value_of(y, types, given)).all()
+    longer = {**given, "length": given["length"] * 4}
+    assert np.isnan(value_of(y, types, longer)).any()
+    none = {**given, "length": given["length"] * 0}
+    assert not np.isnan(value_of(y, types, none)).any()
+
+
 def levenshtein(a: list[int], b: list[int]) -> int:
     if not a or not b:
         return len(a) + len(b)

@@ -46,6 +46,8 @@ _DONE_OTHERWISE = {
     "LSTMCell": "`LSTM` runs over the whole sequence; one step is an equation that reads `h[t-1]`",
     "GRUCell": "`GRU` runs over the whole sequence; one step is an equation that reads `h[t-1]`",
     "RNNCell": "`RNN` runs over the whole sequence; one step is an equation that reads `h[t-1]`",
+    "scan": "a recurrence is an equation that reads itself: `h[t] = … (h[t-1] else 0)`",
+    "cumsum": "a running sum is a recurrence: `s[t] = (s[t-1] else 0) + x[t]`",
     "TimeDistributed": "a layer applies to the last dimension, and to all places before it",
     "einsum": "write the equation itself: `y[b, o] = sum(i) x[b, i] * w[i, o]`",
     "checkpoint": "equations whose results are computed again stand in `remat { … }`",

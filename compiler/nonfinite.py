@@ -18,17 +18,26 @@ from .passes.differentiate import adjoints
 
 Index = tuple[int, ...]
 
+OUTSIDE = " is outside "
+
 
 @dataclass(frozen=True)
 class Bad:
     """An element that is not finite. `equation` computes it; None if it was given from outside.
-    `how` says at its birth what made it, in numbers: `log(0.0)`; else it is empty."""
+    `how` says at its birth what made it, in numbers: `log(0.0)`; else it is empty. `written` is
+    the equation that writes the infinity that it was made of, if one does."""
 
     tensor: str
     index: Index
     value: float
     equation: Equation | None
     how: str = ""
+    written: Equation | None = None
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether it was born of a place that a tensor does not have."""
+        return OUTSIDE in self.how
 
     def __str__(self) -> str:
         at = f"[{', '.join(map(str, self.index))}]" if self.index else ""
@@ -127,7 +136,8 @@ def _without_written(way: list[Bad]) -> list[Bad]:
         return way
     last = max((n for n, bad in enumerate(way[:-1]) if np.isnan(bad.value)), default=len(way) - 2)
     cause = way[last + 1]
-    return [*way[:last], replace(way[last], how=f"made of {cause} = {cause.value:g}")]
+    how = f"made of {cause} = {cause.value:g}"
+    return [*way[:last], replace(way[last], how=how, written=way[-1].equation)]
 
 
 def _cause(
@@ -202,4 +212,4 @@ def _in_read(read: Read, point: _Point) -> tuple[tuple[str, Index] | None, str] 
         return (read.tensor, index), ""
     if read.other is not None:
         return _in_expression(read.other, point)
-    return None, f"{read.tensor}[{', '.join(map(str, index))}] is outside {list(array.shape)}"
+    return None, f"{read.tensor}[{', '.join(map(str, index))}]{OUTSIDE}{list(array.shape)}"

@@ -96,7 +96,7 @@ class ModelWork(Definitions):
                 return
             array = self.named_result(result, value)
             if array.tensor is None or array.tensor.name != result.name:
-                place = self.scope.awaited.get(result.name, result.span)
+                place = self.scope.awaited.get(result.name, result).span
                 array = self.materialise(result.name, array, place, None)
             self.scope.names[result.name] = array
         except Abort:

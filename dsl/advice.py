@@ -229,6 +229,9 @@ def _assigned(at: Place) -> str:
 def _bracketed(at: Place) -> str:
     """Between brackets, and around them."""
     found = at.found
+    read = re.search(r"\w+'*\[[^][]*\]\s*$", at.line)
+    if found.type == "ELSE" and read:
+        return f"what is read outside stands in its parentheses: `({read.group().strip()} else 0)`"
     if found.type == "COLON" and at.inside == "[":
         return "there are no slices: an equation over indices says what is read, such as " \
             "`y[i < 2] = x[i + 1]`"  # fmt: skip

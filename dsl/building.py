@@ -265,7 +265,7 @@ class Builder(Transformer_NonRecursive):  # type: ignore[type-arg]
                 "an index on the left of `=` is a name",
                 element.span,
                 label="expected a name such as `i`, or `i < n`, or `...`",
-                help="put the arithmetic on the right, or accumulate with `+=`",
+                help=_on_the_left(element),
             )
         return axis or element
 
@@ -415,3 +415,13 @@ def _axis(element: s.Expr) -> s.Axis | None:
         case s.Ellipsis_(span):
             return s.Axis(span, "...")
     return None
+
+
+def _on_the_left(element: s.Expr) -> str:
+    """What is meant by something else than an index on the left."""
+    if not isinstance(element, s.Number):
+        return "put the arithmetic on the right, as in `y[t] = … (y[t-1] else 0)`, or accumulate " \
+            "with `+=`"  # fmt: skip
+    if element.value == 0:
+        return "a recurrence starts with what it reads outside: `y[t] = … (y[t-1] else 0)`"
+    return f"how far an index runs is said behind it: `i < {element.text}`"

@@ -126,6 +126,7 @@ def match_arguments(
     given = set(names[:1]) if piped else set()
     position = int(piped)
     by_name = False
+    strange = 0  # arguments by names that are none: each is taken for one that is missing
     for argument in arguments:
         if argument.name is None:
             if by_name:
@@ -155,6 +156,7 @@ def match_arguments(
             continue
         by_name = True
         if argument.name not in names:
+            strange += 1
             report.add(
                 "E0204",
                 f"`{name}` has no setting `{argument.name}`",
@@ -169,7 +171,7 @@ def match_arguments(
             )
         given.add(argument.name)
     missing = [p.name for p in parameters if p.default is None and p.name not in given]
-    if missing and not partial:
+    if len(missing) > strange and not partial:
         listed = ", ".join(f"`{m}`" for m in missing)
         report.add(
             "E0205",

@@ -23,7 +23,12 @@ _CALLED_HERE = {
     "kaiming_uniform": "he_uniform", "kaiming_normal": "he_normal", "pow": "x^2",
     "power": "x^2", "matmul": "a @ b", "dot": "a @ b", "where": "if … then … else …",
     "cat": "concat(x, y)", "concatenate": "concat(x, y)", "MultiHeadAttention": "Attention",
-    "MultiheadAttention": "Attention", "True": "true", "False": "false", "Inf": "inf",
+    "MultiheadAttention": "Attention", "SelfAttention": "Attention",
+    "scaled_dot_product_attention": "attend", "TransformerEncoderLayer": "EncoderBlock",
+    "TransformerDecoderLayer": "DecoderBlock", "PositionalEncoding": "SinusoidalPositions",
+    "PositionalEmbedding": "LearnedPositions", "PositionEmbedding": "LearnedPositions",
+    "RoPE": "rotary", "rope": "rotary", "Conv1d": "Conv1D", "SimpleRNN": "RNN", "CTCLoss": "ctc",
+    "ctc_loss": "ctc", "flip": "reverse(x, length)", "True": "true", "False": "false", "Inf": "inf",
     "NaN": "nan", "shape": "count(x)", "len": "count(x)", "size": "count(x)",
 }  # fmt: skip
 
@@ -37,6 +42,13 @@ _DONE_OTHERWISE = {
     "permute": "an equation exchanges dimensions: `y[b, i, j] = x[b, j, i]`",
     "squeeze": "an equation drops a dimension: `y[b] = x[b, 0]`",
     "unsqueeze": "an equation adds a dimension: `y[b, i < 1] = x[b]`",
+    "Bidirectional": "here they are `BiRNN`, `BiLSTM` and `BiGRU`",
+    "LSTMCell": "`LSTM` runs over the whole sequence; one step is an equation that reads `h[t-1]`",
+    "GRUCell": "`GRU` runs over the whole sequence; one step is an equation that reads `h[t-1]`",
+    "RNNCell": "`RNN` runs over the whole sequence; one step is an equation that reads `h[t-1]`",
+    "scan": "a recurrence is an equation that reads itself: `h[t] = … (h[t-1] else 0)`",
+    "cumsum": "a running sum is a recurrence: `s[t] = (s[t-1] else 0) + x[t]`",
+    "TimeDistributed": "a layer applies to the last dimension, and to all places before it",
     "einsum": "write the equation itself: `y[b, o] = sum(i) x[b, i] * w[i, o]`",
     "checkpoint": "equations whose results are computed again stand in `remat { … }`",
     "None": "every value is there; what is missing outside a tensor is `(x[i - 1] else 0)`",
@@ -57,6 +69,25 @@ _SETTINGS = {
     "kernel_size": "here it is `kernel`",
     "out_channels": "here it is `filters`",
     "num_heads": "here it is `heads`",
+    "num_kv_heads": "here it is `kv_heads`",
+    "nonlinearity": "here it is `f`",
+    "hidden_size": "here it is `units`",
+    "hidden_dim": "here it is `units`",
+    "hidden": "here it is `units`",
+    "go_backwards": "here it is `reverse`",
+    "is_causal": "here it is `causal`",
+    "embedding_dim": "here it is `width`",
+    "num_embeddings": "here it is `vocabulary`",
+    "vocab_size": "here it is `vocabulary`",
+    "dim_feedforward": "here it is `hidden`",
+    "ignore_index": "`cross_entropy_ignoring` leaves such labels out",
+    "label_smoothing": "here it is `smoothing`",
+    "bidirectional": "here they are layers of their own: `BiRNN`, `BiLSTM` and `BiGRU`",
+    "num_layers": "here they are layers of their own: `StackedRNN`, `StackedLSTM`, `StackedGRU`",
+    "return_sequences": "all steps are given; the last one is `|> last`",
+    "batch_first": "the batch always stands first, and time last but one",
+    "input_size": "the size of the input is known from the input",
+    "embed_dim": "the size of the input is known from the input",
     "padding": "here it is `pad`",
     "strides": "here it is `stride`",
     "rate": "here it is `p`",
@@ -104,6 +135,8 @@ def likely(name: str, known: Iterable[str]) -> str:
 def likely_setting(name: str, known: Iterable[str]) -> str:
     """For the name of an argument."""
     known = list(known)
+    if name == "activation" and "f" in known:  # inside a recurrence, not after it
+        name = "nonlinearity"
     told = _SETTINGS.get(name, "")
     called = told.removeprefix("here it is `").removesuffix("`")
     if told.startswith("here it is") and called not in known:

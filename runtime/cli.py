@@ -7,6 +7,7 @@ NumPy and all else, when that command is run. This is the one place that loads m
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import tempfile
@@ -92,11 +93,20 @@ def run(arguments: Sequence[str]) -> int:
         import_module(f"{__package__}.commands.report").show([found], _form(arguments))
         return USER
     except BrokenPipeError:  # the reader of our output has gone: nothing is left to say
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_nowhere()
         return OK
     except Exception as error:  # the one place that catches all: a bug must leave a trace
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and not error.filename:
+            _write_nowhere()  # what was being written has no name: it is our output
+            print("the output could not be written: no space is left", file=sys.stderr)
+            return USER
         _report_bug(error, arguments)
         return INTERNAL
+
+
+def _write_nowhere() -> None:
+    """What is still to be flushed at the end would fail once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _form(arguments: Sequence[str]) -> str:

@@ -139,7 +139,7 @@ class Guard:
         loss = self.job.loss_span
         subject, value = _subject(system, found, way)
         place, label, notes = described(way, loss)
-        help = "a smaller learning rate or `clip = clip_norm(1.0)` may keep it finite"
+        help = _remedy(way)
         if folder is not None and not unwritten:
             help = (f"`nnc debug {folder.path}` takes the step of {NAME} again and shows the way; "
                     + help)  # fmt: skip
@@ -161,6 +161,14 @@ def way_of(system: System, snapshot: Snapshot) -> list[Bad]:
         if index is not None and array.dtype.kind == "f" and not isfinite(array[index]):
             return way_back(system, arrays, name, index)
     return []
+
+
+def _remedy(way: list[Bad]) -> str:
+    if way and way[-1].is_outside:
+        return "is a token, label or length larger than there are places for?"
+    if way and way[-1].written:
+        return "the program writes this `inf` for examples it has no use for: mend or remove them"
+    return "a smaller learning rate or `clip = clip_norm(1.0)` may keep it finite"
 
 
 def _subject(
@@ -196,11 +204,13 @@ def described(way: list[Bad], loss: Span | None) -> tuple[Span | None, str, tupl
     label = f"{what}: {birth.how}" if birth.how else what
     if isnan(birth.value):
         label = label.replace(" is nan", " is not a number")
+    written = birth.written.span if birth.written else None
+    more = (Note(written, "written here"),) if written not in (None, span) else ()
     if not span.source.library:
-        return span, label, ()
+        return span, label, more
     if span.use is not None:
-        return span.use, label, (Note(span, "computed here"),)
+        return span.use, label, (Note(span, "computed here"), *more)
     own = [bad for bad in way if bad.equation is not None and bad.equation.span is not None
            and not bad.equation.span.source.library]  # fmt: skip
     spot = own[-1].equation.span if own and own[-1].equation else loss
-    return span, label, (Note(spot, "for this"),) if spot else ()
+    return span, label, (Note(spot, "for this"), *more) if spot else more

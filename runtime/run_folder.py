@@ -128,7 +128,7 @@ class RunFolder:
         found = self.vocabularies
         if field not in found:
             raise fail("E0712", f"the run {self.path} knows no text for `{field}`",
-                       help="its data are not a text")  # fmt: skip
+                       help="its data are not a text, or vocabulary.json is lost")  # fmt: skip
         return found[field]
 
     def write_weights(self, weights: Mapping[str, np.ndarray], step: int) -> None:

@@ -1,6 +1,6 @@
 """Write docs/library.md: what the standard library, the compiler and the data sources offer.
 
-In: the docstrings of dsl/stdlib/*.nn, the tables of built-in functions and of data sources. Out:
+In: the docstrings of dsl/stdlib/*.nn and of the data sources, the tables of what is built in. Out:
 the page; with `--check`, exit code 1 if the page is not what it would be. A test does the same.
 """
 
@@ -15,6 +15,7 @@ from nnc.dsl.diagnostics import Report
 from nnc.dsl.names import BUILTINS
 from nnc.dsl.parser import parse
 from nnc.dsl.source import Source
+from nnc.runtime.data import mel
 from nnc.runtime.data.source import REQUIRED
 from nnc.runtime.data.sources import SOURCES
 
@@ -24,7 +25,8 @@ PAGE = ROOT / "docs" / "library.md"
 HEAD = """\
 # The library
 
-Made by `python tools/library_page.py` from the docstrings of `dsl/stdlib/*.nn`; do not edit it.
+Made by `python tools/library_page.py` from the docstrings of `dsl/stdlib/*.nn` and of the data
+sources; do not edit it.
 
 Everything up to *Built in* is written in the language itself, and a program may define a name of
 its own in its place. Settings come in a first pair of parentheses and inputs in a second, or before
@@ -98,16 +100,25 @@ def data_sources() -> str:
     lines = ["## Data sources", ""]
     for source in SOURCES.values():
         lines += [f"### {source.name}", "", f"`{source.signature}`: {source.doc}.", ""]
+        lines += [about(sys.modules[source.load.__module__].__doc__), ""]
         rows = [f"| `{one.name}` | {one.doc} | {default(one.default)} |" for one in source.settings]
         lines += ["| setting | what it is | default |", "|---|---|---|", *rows, ""] if rows else []
+    lines += ["### mel", "", paragraphs(mel.__doc__ or ""), ""]
     return "\n".join(lines)
+
+
+def about(doc: str | None) -> str:
+    """What the file of a source says of it, without its first line, which the signature is."""
+    _, _, rest = (doc or "").partition("\n\n")
+    return re.sub(r"`(\w+)\.py`", r"[\1](#\1)", paragraphs(rest))
 
 
 def default(value: object) -> str:
     if value is REQUIRED:
         return "must be given"
     text = "none" if value is None else str(value)
-    return f"`{text.lower() if isinstance(value, bool) else text}`"
+    text = text.lower() if isinstance(value, bool) else text.replace("\t", r"\t")
+    return f"`{text}`"
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from ...dsl.diagnostics import Note, Report, UserError
 from ...dsl.source import Span
-from ...dsl.syntax import Definition, Node
+from ...dsl.syntax import Definition, Node, Statement
 from ..ir import Const, Equation, Expr, Index, System, Tensor, walk
 from .values import Array, Shape, Value, of_tensor
 
@@ -65,7 +65,7 @@ class Scope:
     target: str = "value"
     span: Span | None = None
     hidden: frozenset[str] = frozenset()  # indices of the caller that an argument's name hides
-    awaited: dict[str, Span] = field(default_factory=dict)  # what the body computes, and where
+    awaited: dict[str, Statement] = field(default_factory=dict)  # what computes each name
     origins: dict[str, tuple[Span, str]] = field(default_factory=dict)  # where a size was first met
     renamed: Mapping[str, str] = field(default_factory=dict)  # indices called otherwise inside
 

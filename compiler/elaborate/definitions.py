@@ -82,7 +82,7 @@ class Definitions(Equations, Repetition):
         """All statements; one that is wrong poisons its names, and the rest is still looked at."""
         later: Later = {}
         for statement in s.in_line(statements):
-            scope.awaited |= {n: statement.span for n in self.assigned(statement)}
+            scope.awaited |= dict.fromkeys(self.assigned(statement), statement)
             if isinstance(statement, s.Equation) and statement.indices is not None:
                 for target in statement.targets:
                     later.setdefault(target.id + "'" * target.primed, (statement, declared))

@@ -194,7 +194,7 @@ class Interfaces(Builtins):
             raise self.error("E0209", f"result `{parameter.name}` is never given a value",
                              parameter.span)  # fmt: skip
         if isinstance(value, Array) and parameter.type and parameter.type.shape is not None:
-            place = scope.awaited.get(parameter.name, parameter.span)
+            place = scope.awaited.get(parameter.name, parameter).span
             head = Span(place.source, place.start, place.start + len(parameter.name))
             found = head if head.text == parameter.name else place
             self.unify(parameter, value.shape, scope, found)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable
 
 from ...dsl import syntax as s
-from ...dsl.diagnostics import Note, did_you_mean
+from ...dsl.diagnostics import did_you_mean
 from ...dsl.library import standard_library
 from ...dsl.names import walk
 from ..ir import Expr, Idx
@@ -73,20 +73,7 @@ class Names(Arrays):
         raise Abort()
 
     def unknown(self, name: str, node: s.Name, scope: Scope) -> None:
-        """A name without a value: one that is computed further down, or none at all."""
-        if name in scope.awaited:
-            span, own = scope.awaited[name], node.span
-            inside = span.source is own.source and span.start <= own.start and own.end <= span.end
-            self.error(
-                "E0218", f"`{name}` is read before it is computed", own,
-                label="its own value is not known yet" if inside else "not known yet",
-                notes=() if inside else (Note(span, "computed here"),),
-                help="a recurrence has indices and a start: `y[t] = … (y[t-1] else 0)`"
-                if inside else "move its equation up"
-                + ", or, in a recurrence, say how far its indices go, as in `y[t < 9] = …`"
-                * span.text.startswith(f"{name}["),
-            )  # fmt: skip
-            return
+        """A name without a value."""
         known = [*scope.names, *scope.indices, *self.definitions, *self.known()]
         self.error(
             "E0202", f"unknown name `{name}`", node.span, label="not defined anywhere",

@@ -1,6 +1,7 @@
 """Equations that are read before they are reached: a recurrence reads its own result.
 
-In: the equations of a body that are still to come. Out: their tensors, declared when first read.
+In: the equations of a body that are still to come. Out: their tensors, declared when first read, or
+what keeps them from being declared.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from ...dsl import syntax as s
+from ...dsl.diagnostics import Diagnostic, Note
 from ...dsl.names import walk
 from ..ir import Index
 from .builder import Abort, Scope
@@ -40,14 +42,52 @@ class Recurrences(Declarations):
         if found is not None or name not in later or name in self.inferring:
             return found
         node, declared = later[name]
-        mistakes = len(self.report.diagnostics)
-        try:
-            indices, _ = self.left_side(node, scope, declared)
-        except Abort:  # its sizes follow from something that is not known yet
-            del self.report.diagnostics[mistakes:]
+        indices, _ = self.early(node, scope, declared)
+        if indices is None:
             return None
         self.foresee(name, node, scope, declared, indices, needed=True)
         return scope.names[name]
+
+    def early(
+        self, node: s.Equation, scope: Scope, declared: Mapping[str, s.Type]
+    ) -> tuple[tuple[Index, ...] | None, list[Diagnostic]]:
+        """The indices of an equation that is not reached yet, or what is wrong with them now."""
+        mistakes = len(self.report.diagnostics)
+        try:
+            return self.left_side(node, scope, declared)[0], []
+        except Abort:
+            found = self.report.diagnostics[mistakes:]
+            del self.report.diagnostics[mistakes:]
+            return None, found
+
+    def unknown(self, name: str, node: s.Name, scope: Scope) -> None:
+        """A name without a value: one that is computed further down, or none at all."""
+        if name not in scope.awaited:
+            super().unknown(name, node, scope)
+        elif wrong := self.wrong_ranges(name, scope):
+            self.report.diagnostics += [d for d in wrong if d not in self.report.diagnostics]
+        else:
+            statement = scope.awaited[name]
+            inside = _covers(statement, node)
+            self.error(
+                "E0218", f"`{name}` is read before it is computed", node.span,
+                label="its own value is not known yet" if inside else "not known yet",
+                notes=() if inside else (Note(statement.span, "computed here"),),
+                help="a recurrence has indices and a start: `y[t] = … (y[t-1] else 0)`" if inside
+                else _order(name, node, scope.awaited),
+            )  # fmt: skip
+
+    def wrong_ranges(self, name: str, scope: Scope) -> list[Diagnostic]:
+        """What is wrong with the indices of an equation further down, and stays so when what it
+        reads is known."""
+        if name not in self.later(scope):
+            return []
+        node, declared = self.later(scope)[name]
+        _, found = self.early(node, scope, declared)
+        others = [n.tensor for n in walk(node.value)
+                  if isinstance(n, s.Index) and n.tensor.id != name]  # fmt: skip
+        waits = any(self.shape_of(tensor, scope) is None for tensor in others)
+        return [d for d in found if d.code != "E0218" and not (waits and d.code == "E0305")]
 
     def later(self, scope: Scope) -> Later:
         """The equations of this body that have not been reached yet, by what they compute."""
@@ -153,3 +193,39 @@ class Recurrences(Declarations):
             what = f"the size `{item.span.text}` of the result"
             result.append(self.size(item, scope, what) if known and not dots else None)
         return result
+
+
+# --- what is read too early -----------------------------------------------------------------------
+
+
+def _order(name: str, node: s.Name, awaited: Mapping[str, s.Statement]) -> str:
+    """How a name can be read where its equation stands further down."""
+    indexed = awaited[name].span.text.startswith(f"{name}[")
+    reader = next((n for n, other in awaited.items() if _covers(other, node)), None)
+    if reader is None or reader not in _needed(name, awaited):
+        return "move its equation up" + (
+            ", or, in a recurrence, say how far its indices go, as in `y[t < 9] = …`" * indexed
+        )
+    if indexed:
+        return "in a recurrence, say how far its indices go, as in `y[t < 9] = …`"
+    return (
+        f"`{name}` needs `{reader}`, and so itself: in a recurrence every equation has indices, as "
+        f"in `{name}[t] = … {reader}[t]`"
+    )
+
+
+def _needed(name: str, awaited: Mapping[str, s.Statement]) -> set[str]:
+    """The names of this body that one is computed from, directly or not."""
+    found: set[str] = set()
+    fresh = {name}
+    while fresh:
+        read = {n.id + "'" * n.primed for one in fresh for n in walk(awaited[one])
+                if isinstance(n, s.Name)} & awaited.keys()  # fmt: skip
+        fresh = read - found - {name}
+        found |= fresh
+    return found
+
+
+def _covers(statement: s.Statement, node: s.Name) -> bool:
+    around, own = statement.span, node.span
+    return around.source is own.source and around.start <= own.start and own.end <= around.end

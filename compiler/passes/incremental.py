@@ -9,8 +9,9 @@ such as an encoder, is a system of its own (`once`).
 
 Which axis of a tensor is time follows from both ends: from the output backwards, an index that
 steps with the output's steps; and where all of time is read at once (the `s` of a softmax), the one
-axis that the input's time runs along. That no output depends on later inputs is not proven here:
-`executor`s check it on the system itself before they trust the result.
+axis that the input's time runs along, or the index that it is compared with (`if s <= t`). That no
+output depends on later inputs is not proven here: `executor`s check it on the system itself before
+they trust the result.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field, replace
 
 from ..affine import affine
 from ..ir import (
+    Apply,
     Equation,
     Expr,
     Idx,
@@ -30,6 +32,7 @@ from ..ir import (
     index_names,
     rewrite,
     substitute,
+    walk,
 )
 from ..scalar import call, literal
 from .differentiate import in_order
@@ -101,6 +104,10 @@ def _forward(system: System, source: str, axis: int) -> dict[str, set[int]]:
                 for a in along[read.tensor]:
                     found |= {n for n, i in enumerate(eq.indices)
                               if _reach(read.index[a], i, eq) is not None}  # fmt: skip
+            for read in reads if not found else ():
+                for a in along[read.tensor]:
+                    found |= {n for n, i in enumerate(eq.indices)
+                              if _is_compared(read.index[a], i, eq)}  # fmt: skip
             grew |= len(found) > before
     return along
 
@@ -113,13 +120,29 @@ def _offset(expr: Expr, index: Index) -> int | None:
 
 def _reach(expr: Expr, index: Index, eq: Equation) -> int | None:
     """The most by which the expression is ahead of the index, if it steps with it: 0 for the taps
-    `t + u - 2` of a causal convolution, where u < 3 is summed over."""
+    `t + u - 2` of a causal convolution, where u < 3 is summed over, and for those of a window
+    `score[t, u] = … x[t - u]`."""
     rest = affine(expr) + affine(Idx(index.name)).scaled(-1)
-    taps: dict[Expr, int] = {Idx(i.name): i.size for i in eq.over}
+    taps: dict[Expr, int] = {Idx(i.name): i.size for i in (*eq.indices, *eq.over) if i != index}
     if not rest.coefficients.keys() <= taps.keys():
         return None
     furthest = [max(0, factor * (taps[i] - 1)) for i, factor in rest.coefficients.items()]
     return rest.constant + sum(furthest)
+
+
+def _is_compared(expr: Expr, index: Index, eq: Equation) -> bool:
+    """Whether the equation asks how the expression, over which it reduces, lies to the index."""
+    if not index_names(expr) & {i.name for i in eq.over}:
+        return False
+    wanted = affine(expr) + affine(Idx(index.name)).scaled(-1)
+    for node in walk(eq.body):
+        if isinstance(node, Apply) and node.fn in ("lt", "le", "gt", "ge"):
+            left, right = map(affine, node.args)
+            if (left + right.scaled(-1)).coefficients in (
+                wanted.coefficients, wanted.scaled(-1).coefficients,
+            ):  # fmt: skip
+                return True
+    return False
 
 
 @dataclass
@@ -152,7 +175,7 @@ class _Work:
             axis = stepping[0]
             ahead = _reach(read.index[axis], time, eq)
             if len(stepping) > 1 or ahead is None or ahead > 0:
-                raise NotIncremental(f"`{eq.target}` reads `{read}`, which is not of the past")
+                raise NotIncremental(f"`{eq.target}` reads `{read}`, which may not be of the past")
             offset = _offset(read.index[axis], time)
             if offset is None:
                 self.kept.add(read.tensor)

@@ -50,7 +50,7 @@ def generate(run_folder, prompt, length, temperature, top_k, top_p, seed, device
 
     A model that reads a source and writes a target turns every line of TEXT into its target."""
     text = sys.stdin.buffer.read().decode("utf-8", "replace") if prompt == "-" else prompt
-    if not text.strip("\n"):
+    if not text:
         raise click.UsageError("--prompt needs at least one character")
     folder = RunFolder(run_folder)
     notes = folder.settings

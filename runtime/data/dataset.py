@@ -17,6 +17,7 @@ from ...dsl.source import Span
 from .vocabulary import Vocabulary
 
 SCRATCH_BYTES = 1 << 18  # converted at a time: small enough to stay in the second-level cache
+NAMED = 6  # labels in a message
 LABEL_BLOCK = 1 << 20  # labels checked at a time, so that a mapped file is not held in memory
 
 
@@ -188,13 +189,19 @@ def check_labels(dataset: Dataset, name: str, classes: int, span: Span | None = 
             place = np.argwhere((block < 0) | (block >= classes))[0]
             value = block[tuple(place)]
             known = dataset.vocabularies.get(name)
+            names = dataset.class_names.get(name, ())
+            named = 0 <= value < len(names)
+            shown = f"`{names[value]}` ({value})" if named else str(value)
             what, of = ("token", "tokens") if known else ("label", "classes")
             advice = "are the labels counted from 1? subtract 1" if value == classes else ""
             if known:
                 advice = f"the vocabulary has {len(known)} tokens; give the model as many"
+            elif named:
+                listed = ", ".join(names[:NAMED]) + ", …" * (len(names) > NAMED)
+                advice = f"the data have {len(names)} labels, {listed}; give the model as many"
             raise fail(
                 "E0606",
-                f"{what} {value} in field `{name}` of {dataset.name} ({split_name} split, example "
+                f"{what} {shown} in field `{name}` of {dataset.name} ({split_name} split, example "
                 f"{start + int(place[0])}, counted from 0) is not one of the {classes} {of} "
                 f"0 to {classes - 1}",
                 span,

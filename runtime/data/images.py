@@ -4,7 +4,7 @@ In: `folder/CLASS/FILE`, or `folder/train/CLASS/FILE` with `folder/test/CLASS/FI
 `validation`). Out: `image` f32[height, width, channels] from 0 to 1, stored as bytes, and `label`
 i32, numbering the class folders in alphabetical order. Files are read in alphabetical order, turned
 to `channels`, and resized without regard to their proportions. Large sets are decoded into an
-unnamed temporary file that is mapped. Pillow is imported here alone, and only to load.
+unnamed temporary file that is mapped. Needs the package Pillow.
 """
 
 from __future__ import annotations

@@ -89,7 +89,8 @@ def _find(
         "E0601",
         f"no {kind} `{name}`; looked for {listed(tried)}",
         span,
-        help=_near(tried) or f"put it there, or name its folder with `--data` or ${ENVIRONMENT}",
+        help=_near(tried, fits)
+        or f"put it there, or name its folder with `--data` or ${ENVIRONMENT}",
     )
 
 
@@ -107,10 +108,10 @@ def _check_inside(search: Search, name: str, span: Span | None) -> None:
                    help="name the folder that it is in: `--data DIR`")  # fmt: skip
 
 
-def _near(tried: Iterable[Path]) -> str:
+def _near(tried: Iterable[Path], fits: Callable[[Path], bool]) -> str:
     for path in tried:
         try:
-            found = did_you_mean(path.name, [entry.name for entry in path.parent.iterdir()])
+            found = did_you_mean(path.name, [e.name for e in path.parent.iterdir() if fits(e)])
         except OSError:  # the folder is not there or not ours: nothing to propose
             continue
         if found:

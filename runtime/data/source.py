@@ -210,4 +210,4 @@ def _shown(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, list | tuple):
         return f"[{', '.join(_shown(one) for one in value)}]"
-    return f'"{value}"' if isinstance(value, str) else str(value)
+    return '"' + value.replace("\t", r"\t") + '"' if isinstance(value, str) else str(value)

@@ -41,13 +41,13 @@ def read_rows(
     `named` is what messages call the cells. E0604 for a line without a delimiter, E0616 for an
     empty cell, E0613 for no lines.
     """
-    rows = []
+    rows: list[Row] = []
     for number, line in enumerate(read_text(path, cache, span).split("\n"), 1):
         if not line.strip():
             continue
         left, found, right = line.rpartition(delimiter) if last else line.partition(delimiter)
         if not found:
-            raise _uncut(path, number, line, delimiter, named, span)
+            raise _uncut(path, number, line, delimiter, named, not rows, span)
         cells = (left.strip(), right.strip())
         if not all(cells):
             empty = named[cells.index("")]
@@ -60,8 +60,10 @@ def read_rows(
 
 
 def _uncut(
-    path: Path, number: int, line: str, delimiter: str, named: tuple[str, str], span: Span | None
-) -> UserError:
+    path: Path, number: int, line: str, delimiter: str, named: tuple[str, str], first: bool,
+    span: Span | None,
+) -> UserError:  # fmt: skip
+    """For a line without a delimiter; where others before it have one, that is not the question."""
     shown = {"\t": "tab", " ": "space"}.get(delimiter, f"`{delimiter}`")
     other = next((mark for mark in "\t;,| " if mark in line and mark != delimiter), None)
     spelling = "\\t" if other == "\t" else other
@@ -69,7 +71,8 @@ def _uncut(
         "E0604",
         f"{path}, line {number}: no {shown} between {named[0]} and {named[1]}: `{line[:60]}`",
         span,
-        help=f'is the delimiter another one? write `delimiter = "{spelling}"`' if other else "",
+        help="the lines before it have both: complete it or remove it" if not first
+        else f'is the delimiter another one? write `delimiter = "{spelling}"`' if other else "",
     )
 
 

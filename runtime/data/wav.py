@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 
 from ...dsl.diagnostics import fail
-from ...dsl.source import Span
 from .dataset import Dataset, Field, Schema, Split, validate
 from .kept import keep, recall
 from .lines import numbered
@@ -115,7 +114,7 @@ def list_sounds(
     condition = None
     if isinstance(test, str):
         condition = read_condition(test, pattern, request.span_of("test"))
-    files, facts = _matching(folder, pattern, request.span_of("folder"))
+    files, facts = _matching(folder, pattern, request)
     labels, names = numbered([fact[label] for fact in facts])
     if condition is None:
         train, tests = split_rows(len(files), float(test), request["seed"], labels)
@@ -130,24 +129,28 @@ def list_sounds(
 
 
 def _matching(
-    folder: Path, pattern: Pattern, span: Span | None
+    folder: Path, pattern: Pattern, request: Request
 ) -> tuple[list[Path], list[dict[str, str]]]:
-    suffix = Path(pattern.text).suffix
+    """The files with the pattern's ending, in capitals, too, all of which must follow it."""
+    suffix, span = Path(pattern.text).suffix, request.span_of("folder")
     with readable(folder, span):
         deep = folder.rglob("*") if "/" in pattern.text else folder.iterdir()
-        found = [path for path in deep if path.name[0] != "." and path.suffix == suffix]
-    by_name = {path.relative_to(folder).as_posix(): path for path in found}
+        every = [path for path in deep if path.name[0] != "."]
+    by_name = {path.relative_to(folder).as_posix(): path for path in every
+               if path.suffix.lower() == suffix.lower()}  # fmt: skip
     if not by_name:
-        raise fail("E0613", f"{folder} holds no files that end in `{suffix}`", span)
-    files, facts = [], []
-    for name in sorted(by_name):
-        fact = pattern.facts(name)
-        if fact is None:
-            message = f"the name `{name}` in {folder} does not follow `{pattern.text}`"
-            raise fail("E0621", message, span, help="rename it or move it away")
-        files.append(by_name[name])
-        facts.append(fact)
-    return files, facts
+        endings = sorted({f"`{path.suffix}`" for path in every if path.suffix})
+        raise fail("E0613", f"{folder} holds no files that end in `{suffix}`", span,
+                   help=f"it has {', '.join(endings[:5])}" if endings else "")  # fmt: skip
+    facts = {name: pattern.facts(name) for name in sorted(by_name)}
+    strange = [name for name, fact in facts.items() if fact is None]
+    if len(strange) == len(facts):
+        message = f"no name in {folder} follows `{pattern.text}`: the first is `{strange[0]}`"
+        raise fail("E0621", message, request.span_of("pattern"), help="change the pattern")
+    if strange:
+        message = f"the name `{strange[0]}` in {folder} does not follow `{pattern.text}`"
+        raise fail("E0621", message, span, help="rename it or move it away")
+    return [by_name[name] for name in facts], [fact for fact in facts.values() if fact]
 
 
 # ── features ─────────────────────────────────────────────────────────────────────────────────────

@@ -50,7 +50,7 @@ def start(*arguments: str, **more) -> subprocess.Popen:
     text = "import sys; from nnc.runtime.cli import run; sys.exit(run(sys.argv[1:]))"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     path = os.pathsep.join(filter(None, sys.path))
-    return subprocess.Popen([sys.executable, "-c", text, *arguments], **pipes, **more,
+    return subprocess.Popen([sys.executable, "-c", text, *arguments], **(pipes | more),
                             env={**os.environ, "PYTHONPATH": path})  # fmt: skip
 
 
@@ -313,6 +313,14 @@ def test_it_is_a_module_too(here):
     found = subprocess.run([sys.executable, "-m", "nnc", "explain", "E01"], capture_output=True,
                            text=True, env={**os.environ, "PYTHONPATH": path})  # fmt: skip
     assert found.returncode == 2 and "did you mean" in found.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_without_space_is_no_bug(small):
+    with open("/dev/full", "w") as full:
+        process = start("compile", str(small), "--emit", "equations", stdout=full)
+        told = process.communicate()[1]
+    assert process.returncode == 1 and told == "the output could not be written: no space is left\n"
 
 
 def test_memory_that_runs_out_is_no_bug(nnc, small, monkeypatch):

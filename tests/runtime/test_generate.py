@@ -165,6 +165,11 @@ def test_generate_continues_a_text(run, capsys):
     assert generate(run, capsys, *greedy)[1] == out
 
 
+def test_a_text_may_begin_with_a_new_line(run, capsys):
+    code, out, _ = generate(run, capsys, "--prompt", "\n", "--length", 4, "--temperature", 0)
+    assert code == 0 and out == "\nthe \n"
+
+
 def test_generate_with_a_seed_gives_the_same_text(run, capsys):
     def drawn(seed: int) -> str:
         return generate(run, capsys, "--prompt", "the", "--length", 40, "--temperature", 2,

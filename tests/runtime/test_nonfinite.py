@@ -216,3 +216,34 @@ def test_a_damaged_snapshot_is_refused(tmp_path):
         with pytest.raises(UserError) as caught:
             read_snapshot(tmp_path / "run")
         assert caught.value.diagnostics[0].code == "E0706"
+
+
+WRONG = """
+model M(x: f32[B, 3], k: i32[B]) -> y: f32[B] {
+    param w: [3] = 1
+    a[b, i] = if x[b, i] == 0 then inf else x[b, i] * w[i]
+    y[b] = sum(i) log(a[b, i]) * w[k[b] + 1]
+}
+
+train M {
+    loss      = mean(y)
+    optimizer = sgd(lr = 0.01)
+    batch     = 4
+    steps     = 1
+}
+"""
+
+
+@pytest.mark.parametrize("x, k, how, remedy, written", [
+    (-1, 0, "log(-1)",           "a smaller learning rate",          None),
+    (1,  2, "w[3] is outside [3]", "is a token, label or length", None),
+    (0,  0, "made of a[0, 0] = inf", "the program writes this `inf`", 4),
+])  # fmt: skip
+def test_the_remedy_is_for_what_happened(x, k, how, remedy, written):
+    schema = Schema((Field("x", "f32", (3,)), Field("k", "i32", ())), None)
+    arrays = {"x": np.full((4, 3), x, np.float32), "k": np.full(4, k, np.int32)}
+    dataset = Dataset("rows", schema, Split(arrays))
+    found = stopped(prepare(project_of_text(WRONG, "edge.nn", None, []), dataset,
+                            DEVICES["cpu"](1)))  # fmt: skip
+    assert how in found.label and found.help.startswith(remedy)
+    assert [note.span.line for note in found.notes] == ([written] if written else [])

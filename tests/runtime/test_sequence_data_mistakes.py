@@ -124,6 +124,16 @@ def test_data_that_is_not_there(search, name, settings, told):
     refused_by(wrong, name, settings, "E0601", "--data", "nowhere")
 
 
+def test_only_what_is_wanted_is_proposed(search):
+    """No file for a folder, no folder for a file."""
+    for name in ("sounds.nn", "t.tsw"):
+        (search.base / name).write_text("x")
+    refused_by(search, "wav", {**WAV, "folder": "sound"}, "E0601", "put it there")
+    (search.base / "sounds").mkdir()
+    refused_by(search, "wav", {**WAV, "folder": "sound"}, "E0601", "did you mean `sounds`?")
+    refused_by(search, "lines", LINES, "E0601", "did you mean `t.tsw`?")
+
+
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
 def test_files_that_may_not_be_read(search):
     write_wav(search, "a_0.wav")
@@ -219,7 +229,8 @@ def test_a_damaged_vocabulary(text):
 
 @pytest.mark.parametrize("content, code, told", [
     ("\n \n",               "E0613", ["only blank lines"]),
-    ("a\tb\nabc\n",         "E0604", ["line 2: no tab between label and text: `abc`"]),
+    ("a\tb\nabc d\n",       "E0604", ["line 2: no tab between label and text: `abc d`",
+                                      "the lines before it have both"]),
     ("a;b\n",               "E0604", ["line 1", 'write `delimiter = ";"`']),
     ("a\tb\n\n\tx\n",       "E0616", ["line 3: the label is empty"]),
     ("a\t \n",              "E0616", ["line 1: the text is empty"]),
@@ -300,7 +311,13 @@ def test_folders_of_sounds(search):
     (search.base / "s" / "a_1.wav").rename(search.base / "s" / "a_0.wav")
     refused_by(search, "wav", WAV, "E0613", "leaves no sounds", "for training")
     write_wav(search, "seven.wav")
-    refused_by(search, "wav", WAV, "E0621", "`seven.wav`", "`{word}_{take}.wav`")
+    refused_by(search, "wav", WAV, "E0621", "`seven.wav`", "`{word}_{take}.wav`", "rename it")
+    other = {**WAV, "pattern": "{word}-{take}.wav"}
+    refused_by(search, "wav", other, "E0621", "no name in", "first is `a_0.wav`", "the pattern")
+    (search.base / "s" / "seven.wav").rename(search.base / "s" / "a_1.WAV")
+    refused_by(search, "wav", WAV, "E0621", "`a_1.WAV`")
+    mp3 = {**WAV, "pattern": "{word}_{take}.mp3"}
+    refused_by(search, "wav", mp3, "E0613", "end in `.mp3`", "it has `.WAV`, `.wav`")
 
 
 def test_descriptions_find_mistakes_too(search):
@@ -317,6 +334,21 @@ def test_tokens_that_a_model_has_no_place_for(search):
     data.check_labels(found, "token", 8)
     refused("E0606", "token 7", "example 4", "one of the 7 tokens", "vocabulary has 8 tokens",
             call=lambda: data.check_labels(found, "token", 7))  # fmt: skip
+
+
+def test_labels_that_a_model_has_no_class_for(search):
+    """They are called by their names; that only the test part has one makes no difference."""
+    for name in ("a_0.wav", "a_1.wav", "b_1.wav", "odd_0.wav"):
+        write_wav(search, name)
+    found = data.load("wav", WAV, search)
+    data.check_labels(found, "label", 3)
+    refused("E0606", "label `odd` (2)", "(test split, example 1", "one of the 2 classes 0 to 1",
+            "have 3 labels, a, b, odd; give the model as many",
+            call=lambda: data.check_labels(found, "label", 2))  # fmt: skip
+    (search.base / "t.tsv").write_text("".join(f"w{n}\tx\n" for n in range(9)))
+    many = data.load("lines", {**LINES, "test": 0}, search)
+    refused("E0606", "label `w1` (1)", "9 labels, w0, w1, w2, w3, w4, w5, …; give",
+            call=lambda: data.check_labels(many, "label", 1))  # fmt: skip
 
 
 def test_codes_are_listed_once_and_explained():

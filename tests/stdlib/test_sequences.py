@@ -259,6 +259,7 @@ CASES = [
     Case("RNN", "x |> RNN(4)", X, recurrent("RNN", 4)),
     Case("RNN without a batch", "x |> RNN(4)", {"x": "f32[5, 6]"}, recurrent("RNN", 4)),
     Case("RNN of one step", "x |> RNN(4)", {"x": "f32[2, 1, 6]"}, recurrent("RNN", 4)),
+    Case("RNN with relu", 'x |> RNN(4, f = "relu")', X, recurrent("RNN", 4, nonlinearity="relu")),
     Case("RNN reverse", "x |> RNN(4, reverse = true)", X, backwards(recurrent("RNN", 4))),
     Case("LSTM", "x |> LSTM(4) |> relu", X, lambda t, v: recurrent("LSTM", 4)(t, v).relu()),
     Case("LSTM's cells", "second(x)", X, cells,
@@ -461,6 +462,43 @@ def test_ctc_of_no_label_is_all_blanks():
     check(value_of("ctc(x, label, length, count)", CTC, given), np.mean(blanks), "ctc")
 
 
+SPELT = X | LENGTH | {"label": "i32[2, 5]"}
+
+
+@pytest.mark.parametrize("y, types, given, at", [
+    ("masked_cross_entropy(x, label, length)", SPELT, LABELS, (0, 2)),
+    ("cross_entropy_ignoring(x, label)", SPELT, ABSENT, (0, 2)),
+    ("ctc(x, label, length, count)", CTC, SPOKEN, (0, 1)),
+])  # fmt: skip
+def test_a_label_that_is_no_class_is_not_passed_over(y, types, given, at):
+    """Whatever the loss may leave out: behind an end, or as `ignore` says, any number may stand."""
+    def with_label(place, label):
+        changed = {**given, "label": given["label"].copy()}
+        changed["label"][place] = label
+        return value_of(y, types, changed)
+
+    usual = value_of(y, types, given)
+    assert np.isfinite(usual)
+    for label in (6, 1000, -1):
+        assert np.isnan(with_label(at, label))
+    if y.startswith("ctc"):
+        assert with_label((2, 2), 1000) == with_label((2, 2), -100) == usual
+
+
+@pytest.mark.parametrize("y, types, given", [
+    ("last_of(x, length)", X | LENGTH, GIVEN),
+    ("reverse(x, length)", X | LENGTH, GIVEN),
+    ("ctc(x, label, length, count)", CTC, SPOKEN),
+])  # fmt: skip
+def test_a_length_beyond_the_sequence_is_not_passed_over(y, types, given):
+    """As that of frames is, of which a layer with a stride gives fewer."""
+    assert np.isfinite(value_of(y, types, given)).all()
+    longer = {**given, "length": given["length"] * 4}
+    assert np.isnan(value_of(y, types, longer)).any()
+    none = {**given, "length": given["length"] * 0}
+    assert not np.isnan(value_of(y, types, none)).any()
+
+
 def levenshtein(a: list[int], b: list[int]) -> int:
     if not a or not b:
         return len(a) + len(b)
@@ -520,6 +558,8 @@ def test_ctc_greedy_reads_the_best_path():
     [
         ("x |> Attention(4)", "E0320"),  # of 6 channels
         ("x |> Attention(6, kv_heads = 4)", "E0320"),
+        ("x |> Attention(2, turned = true)", "E0320"),  # three channels a head are no pairs
+        ('x |> RNN(4, f = "gelu")', "E0320"),
         ("x |> LSTM", "E0205"),
         ("CrossAttention(3)(x)", "E0205"),
     ],

@@ -31,10 +31,13 @@ class Memory:
 
 
 class Graph:
+    launches = 0  # of all graphs
+
     def __init__(self, work: list[Callable[[], None]]):
         self.work = work
 
     def launch(self, stream) -> None:
+        Graph.launches += 1
         for each in self.work:
             each()
 
@@ -111,12 +114,16 @@ def _flat(launches):
         yield from _flat(item.launches) if hasattr(item, "launches") else (item,)
 
 
-def install(patch, driver: int = 12090, made_for: int = 12090, devices: int = 1) -> None:
-    """This module in the place of CuPy, with versions as wanted."""
+def install(patch, driver: int = 12090, made_for: int = 12090, devices: int = 1,
+            free: int = 1 << 36) -> None:  # fmt: skip
+    """This module in the place of CuPy, with versions and free memory as wanted."""
     from nnc.runtime.device.gpu import cuda, found
 
     def copy(to: int, source: int, size: int, kind: int, stream: int) -> None:
         Stream.by_handle[stream].enqueue(lambda: ctypes.memmove(to, source, size))
+
+    def copy_now(to: int, source: int, size: int, kind: int) -> None:
+        ctypes.memmove(to, source, size)
 
     runtime = SimpleNamespace(
         CUDARuntimeError=FakeError,
@@ -128,12 +135,14 @@ def install(patch, driver: int = 12090, made_for: int = 12090, devices: int = 1)
             "maxThreadsPerMultiProcessor": 2048,
         },
         memcpyAsync=copy,
+        memcpy=copy_now,
+        memGetInfo=lambda: (free, free),
     )  # fmt: skip
     fake = ModuleType("cupy")
     fake.__version__ = "14.2.0"
     fake.__spec__ = SimpleNamespace(name="cupy")  # type: ignore[assignment]
     fake.cuda = SimpleNamespace(  # type: ignore[attr-defined]
-        runtime=runtime, Stream=Stream, malloc_managed=Memory,
+        runtime=runtime, Stream=Stream, malloc_managed=Memory, Memory=Memory,
         function=SimpleNamespace(Module=Loaded),
         alloc_pinned_memory=lambda size: (ctypes.c_uint8 * size)(),
     )  # fmt: skip

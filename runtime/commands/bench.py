@@ -35,8 +35,9 @@ def bench(file, sets, batch, steps, model, data, device_name, threads, as_json) 
     if as_json:
         click.echo(json.dumps(_plain(figures)))
         return
+    where = "on the GPU" if figures.gpu else f"{cores(threads)} threads"
     click.echo(
-        f"{project.name}, batch {setup.batch}, {cores(threads)} threads, {steps} steps\n"
+        f"{project.name}, batch {setup.batch}, {where}, {steps} steps\n"
         f"median step  {figures.median_ms:.3f} ms\n"
         f"fastest      {figures.min_ms:.3f} ms\n"
         f"speed        {figures.gflops:.1f} GFLOP/s\n"

@@ -125,13 +125,16 @@ class CudaProgram:
         return self.stream.end_capture()
 
     def _enqueue(self) -> None:
-        inputs = [n for n in self._copied if self.system.tensors[n].kind == "input"]
-        outputs = [n for n in self._copied if self.system.tensors[n].kind != "input"]
-        for name in inputs:
-            self.copy(name, TO_DEVICE)
+        self.enqueue_inputs()
         self.enqueue_kernels()
-        for name in outputs:
-            self.copy(name, TO_HOST)
+        for name in self._copied:
+            if self.system.tensors[name].kind != "input":
+                self.copy(name, TO_HOST)
+
+    def enqueue_inputs(self) -> None:
+        for name in self._copied:
+            if self.system.tensors[name].kind == "input":
+                self.copy(name, TO_DEVICE)
 
     def enqueue_kernels(self) -> None:
         """All kernels of a run, on what lies in the arena."""

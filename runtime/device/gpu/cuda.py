@@ -65,8 +65,9 @@ class CudaProgram:
         self._pinned = cupy.cuda.alloc_pinned_memory(max(self._mirror_bytes, 1))
         self._mirror = np.frombuffer(self._pinned, np.uint8, self._mirror_bytes)
         self._mirror[:] = 0
-        self.arrays = {name: self._view(name) for name in
-                       (*self._copied, *self._places(copied=False))}  # fmt: skip
+        # copied tensors stand in the mirror where they stand in the arena
+        self.arrays = {name: self._in(self._mirror, name) for name in self._copied}
+        self.arrays |= {name: self.view(name) for name in self._places(copied=False)}
         self._functions: dict[str, Any] = {}
         self._rounds: WeakKeyDictionary[Split, Rounds | None] = WeakKeyDictionary()
         self._held: Rounds | None = None
@@ -103,10 +104,12 @@ class CudaProgram:
     def _bytes(self, name: str) -> int:
         return self.system.tensors[name].bytes
 
-    def _view(self, name: str) -> np.ndarray:
-        """Copied tensors stand in the mirror where they stand in the arena."""
+    def view(self, name: str) -> np.ndarray:
+        """The tensor's place in the arena as an array, between runs."""
+        return self._in(self._shared, name)
+
+    def _in(self, memory: np.ndarray, name: str) -> np.ndarray:
         tensor, start = self.system.tensors[name], self.plan.offsets[name]
-        memory = self._mirror if name in self._copied else self._shared
         raw = memory[start : start + tensor.bytes]
         return raw.view(NUMPY[tensor.dtype]).reshape(tensor.shape)
 

@@ -28,7 +28,7 @@ from gpu_report import Results, report
 
 LIMITS = {  # seconds
     "machine": 30, "primitives": 60, "kernels": 300, "repeat": 80, "examples": 120,
-    "bandwidth": 60, "products": 60, "cublas": 60, "steps": 140, "gpt2": 100, "torch": 260,
+    "bandwidth": 60, "products": 60, "cublas": 60, "steps": 140, "gpt2": 120, "torch": 250,
     "jax": 120, "profiles": 90,
 }  # fmt: skip
 

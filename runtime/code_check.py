@@ -40,9 +40,10 @@ class Value:
 class Stored(Protocol):
     """A compiled plan whose memory can be looked at."""
 
-    plan: Plan
-    arrays: Mapping[str, np.ndarray]
-
+    @property
+    def plan(self) -> Plan: ...
+    @property
+    def arrays(self) -> Mapping[str, np.ndarray]: ...
     def view(self, name: str) -> np.ndarray: ...
     def run(self) -> None: ...
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 STATIC = 48 << 10  # bytes of shared memory that a block may have without asking
 TO_DEVICE, TO_HOST = 1, 2  # cudaMemcpyKind
+ALIGNMENT = 64  # bytes
 
 
 class CudaProgram:
@@ -61,13 +62,13 @@ class CudaProgram:
         self._arena = cupy.cuda.malloc_managed(size)
         self._arena.memset(0, size)
         self._shared = _bytes_at(self._arena.ptr, size)
-        self._copied = self._places(copied=True)
-        self._pinned = cupy.cuda.alloc_pinned_memory(max(self._mirror_bytes, 1))
-        self._mirror = np.frombuffer(self._pinned, np.uint8, self._mirror_bytes)
+        self._copied, size = self._mirror_places()
+        self._pinned = cupy.cuda.alloc_pinned_memory(max(size, 1))
+        self._mirror = np.frombuffer(self._pinned, np.uint8, size)
         self._mirror[:] = 0
-        # copied tensors stand in the mirror where they stand in the arena
-        self.arrays = {name: self._in(self._mirror, name) for name in self._copied}
-        self.arrays |= {name: self.view(name) for name in self._places(copied=False)}
+        self.arrays = {name: self._in(self._mirror, name, o) for name, o in self._copied.items()}
+        self.arrays |= {t.name: self.view(t.name) for t in self.system.tensors.values()
+                        if t.kind in ("param", "state")}  # fmt: skip
         self._functions: dict[str, Any] = {}
         self._rounds: WeakKeyDictionary[Split, Rounds | None] = WeakKeyDictionary()
         self._held: Rounds | None = None
@@ -90,26 +91,21 @@ class CudaProgram:
 
     # --- memory --------------------------------------------------------------------------------
 
-    def _places(self, copied: bool) -> dict[str, int]:
-        """Inputs and outputs, which are copied, or params and states; with their offsets."""
-        kinds = ("input",) if copied else ("param", "state")
-        outputs = self.system.outputs if copied else ()
-        return {t.name: self.plan.offsets[t.name] for t in self.system.tensors.values()
-                if t.kind in kinds or t.name in outputs}  # fmt: skip
-
-    @property
-    def _mirror_bytes(self) -> int:
-        return max((o + self._bytes(n) for n, o in self._copied.items()), default=0)
-
-    def _bytes(self, name: str) -> int:
-        return self.system.tensors[name].bytes
+    def _mirror_places(self) -> tuple[dict[str, int], int]:
+        """Where inputs and outputs, which are copied, have their arrays; and bytes in all."""
+        places, size = {}, 0
+        for tensor in self.system.tensors.values():
+            if tensor.kind == "input" or tensor.name in self.system.outputs:
+                places[tensor.name] = size
+                size += -(-tensor.bytes // ALIGNMENT) * ALIGNMENT
+        return places, size
 
     def view(self, name: str) -> np.ndarray:
         """The tensor's place in the arena as an array, between runs."""
-        return self._in(self._shared, name)
+        return self._in(self._shared, name, self.plan.offsets[name])
 
-    def _in(self, memory: np.ndarray, name: str) -> np.ndarray:
-        tensor, start = self.system.tensors[name], self.plan.offsets[name]
+    def _in(self, memory: np.ndarray, name: str, start: int) -> np.ndarray:
+        tensor = self.system.tensors[name]
         raw = memory[start : start + tensor.bytes]
         return raw.view(NUMPY[tensor.dtype]).reshape(tensor.shape)
 
@@ -173,10 +169,10 @@ class CudaProgram:
 
     def copy(self, name: str, kind: int) -> None:
         """Enqueue the copy of an input or output between its array and the arena."""
-        offset, size = self._copied[name], self._bytes(name)
+        here, there = self._mirror.ctypes.data + self._copied[name], self.address(name)
+        size = self.system.tensors[name].bytes
         if not size:
             return
-        here, there = self._mirror.ctypes.data + offset, self._arena.ptr + offset
         to, source = (there, here) if kind == TO_DEVICE else (here, there)
         self.cupy.cuda.runtime.memcpyAsync(to, source, size, kind, self.stream.ptr)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import primitives as names_of_the_prelude
 from gpu_side import (
+    BLOCK,
     EXAMPLES,
     WORKLOADS,
     Plain,
@@ -44,6 +45,7 @@ Note = Callable[[Plain], None]
 
 LOSSES = 1e-3  # relative difference of the losses of the first steps, each from the last's weights
 STEPS = 6
+POINTS = 12 * EVALUABLE  # of a model: tiles depend on sizes, and most of them keep their own
 FEW_EXAMPLES = ("linear", "xor", "cnn_digits")  # where a GPU's threads run one by one
 
 
@@ -81,8 +83,8 @@ def primitives(device: str, out: Path, data: Path | None, note: Note) -> None:
 def kernels(device: str, out: Path, data: Path | None, note: Note) -> None:
     """Every result that a kernel stores, of every benchmark and example, beside float64 from what
     the kernels before it had computed."""
-    models = [*WORKLOADS, "gpt2", *(path.stem for path in EXAMPLES)]
-    names = [*models, "mlp128 bf16", "gpt bf16", "gpt2 bf16", "lstm bf16"]
+    models = [*WORKLOADS, BLOCK.name, *(path.stem for path in EXAMPLES)]
+    names = [*models, "mlp128 bf16", "cnn128 bf16", "lstm bf16", "gpt bf16", f"{BLOCK.name} bf16"]
     if small(device):
         names = ["mlp32", "gpt2 bf16", *FEW_EXAMPLES]
     left: list[str] = []
@@ -90,14 +92,12 @@ def kernels(device: str, out: Path, data: Path | None, note: Note) -> None:
     wrong: Plain = {}
     for name in within(names, 270, left):
         model, _, precision = name.partition(" ")
-        # GPT-2's sizes stand in its file, and are more than float64 on a CPU goes through
-        project = project_of(model, "small" if model == "gpt2" else device,
-                             precision=precision or "f32")  # fmt: skip
+        project = project_of(model, device, precision=precision or "f32")
         setup = setup_of(project, data)
         if setup is None:
             figures[name] = "no data"
             continue
-        chosen = fitted(project, setup, EVALUABLE // (100 if small(device) else 1))
+        chosen = fitted(project, setup, EVALUABLE // 100 if small(device) else POINTS)
         subject = specimen(chosen.project, chosen.setup, 0)
         apart = plan(subject.system, shared=False, without=CPU_PASSES)
         found = check_code(apart, run_apart(program_of(device, apart), subject.values), TOLERANCE)

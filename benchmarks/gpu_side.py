@@ -33,6 +33,9 @@ from nnc.runtime.settings import Assignment
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.nn"))
 WORKLOADS = {w.name: w for w in TRAINING}
 GPT2 = Workload("gpt2", "gpt2", 4)
+# one block as wide as GPT-2's: the whole is more than float64 on a CPU goes through
+BLOCK = Workload("gpt2_block", "gpt2", 2, edits=(
+    ("1024", "128"), ("50257", "2000"), ("repeat 12", "repeat 1")))  # fmt: skip
 
 # sizes at which a model is right or wrong just as at full size, in less time
 SHORT = {"64]": "5]", "64, 65]": "5, 65]", "1024]": "5]", "1024, 50257]": "5, 70]", "50257": "70",
@@ -55,8 +58,8 @@ def device_of(name: str):
 
 
 def project_of(name: str, device: str, batch: int | None = None, precision: str = "f32") -> Project:
-    """A workload of the benchmarks, `gpt2`, or an example."""
-    workload = GPT2 if name == "gpt2" else WORKLOADS.get(name)
+    """A workload of the benchmarks or of here, or an example."""
+    workload = {**WORKLOADS, GPT2.name: GPT2, BLOCK.name: BLOCK}.get(name)
     if workload is not None:
         text, folder, batch = workload.text, None, batch or workload.batch
     else:

@@ -121,7 +121,7 @@ def steps(device: str, out: Path, data: Path | None, note: Note) -> None:
     """`nnc bench` of every workload: a step as training takes it, compiled now and read from the
     cache."""
     found: dict[str, Plain] = {}
-    for name in ["mlp32", "gpt"] if small(device) else WORKLOADS:
+    for name in ["mlp32"] if small(device) else WORKLOADS:
         for precision in ("f32", "bf16"):
             setup = setup_of(project_of(name, device, precision=precision))
             assert setup is not None

@@ -3,7 +3,9 @@ and everything between two steps still happens. Through the stand-in for CuPy.""
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -236,6 +238,22 @@ def test_examples_are_copied_once_and_go_with_their_split(monkeypatch):
     for size in (100, 38):
         assert job.executor.training(size).together(job.training) == 3
     assert len(held._columns[split]) == 2  # image and label, though two programs read them
+
+
+def test_memory_goes_with_its_program_at_once(monkeypatch):
+    """Not when somebody collects garbage: a GPU's memory is needed for the next program."""
+    together(monkeypatch, 3)
+    program = cuda.CudaProgram(_sum())
+    split = Split({"x": np.array([[1], [2]])})
+    program.hold(split)
+    program.run_many(np.array([[0, 1]]), [1])
+    gone = weakref.ref(program)
+    gc.disable()
+    try:
+        del program
+        assert gone() is None and held._columns[split]
+    finally:
+        gc.enable()
 
 
 def test_too_large_a_split_stays_where_it_is(monkeypatch):

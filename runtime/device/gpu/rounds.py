@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import proxy
 
 import numpy as np
 
@@ -50,7 +51,7 @@ class Rounds:
     """A program's runs on the examples of one split."""
 
     def __init__(self, program: CudaProgram, columns: Sequence[Column]):
-        self.program, self.columns = program, columns
+        self.program, self.columns = proxy(program), columns  # it is the program that holds this
         tensors = program.system.tensors
         self.kept = [n for n in program.system.outputs if not tensors[n].shape]
         self.batch = tensors[columns[0].name].shape[0]

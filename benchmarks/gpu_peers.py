@@ -60,6 +60,7 @@ def torch_steps(device: str, out: Path, data: Path | None, note: Note) -> None:
     import torch
 
     where, wait = _torch_place(device)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     note({"version": torch.__version__, "device": _torch_name(where)})
     found: Plain = {}
     for way in ("eager", "compiled"):
@@ -99,6 +100,7 @@ def _torch_step(name: str, device: str, way: str, where: str, wait: Wait) -> Pla
     net = peers.NETS[model]([torch.from_numpy(w.copy()) for w in weights]).to(where)
     fields = [torch.from_numpy(a).to(where) for a in arrays]
     runner = peers.TrainingRunner(net, fields, False)
+    runner.first.clear()  # nothing is reset: the copy would count as memory
     if name == "gpt2":
         runner.optimizer = torch.optim.AdamW(net.parameters(), lr=3e-4, fused=True)
         runner.forward = torch.autocast(where, torch.bfloat16)(runner.compute)
@@ -173,13 +175,15 @@ def _product_ms(device: str, m: int, n: int, k: int, precision: str) -> float | 
 
 
 def jax_steps(device: str, out: Path, data: Path | None, note: Note) -> None:
-    """The same models in JAX, one function for the whole step, on whatever device JAX finds."""
+    """The same models in JAX, one function for the whole step, on whatever device JAX finds; float32
+    without TF32, and GPT-2 in bf16."""
     if find_spec("jax") is None:
         note({"missing": "jax"})
         return
     import jax
     import peers_jax as peers
 
+    jax.config.update("jax_default_matmul_precision", "highest")  # that of the operands' own type
     note({"version": jax.__version__, "device": str(jax.devices()[0])})
     found: Plain = {}
     for name in _names(device):

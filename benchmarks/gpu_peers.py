@@ -175,8 +175,8 @@ def _product_ms(device: str, m: int, n: int, k: int, precision: str) -> float | 
 
 
 def jax_steps(device: str, out: Path, data: Path | None, note: Note) -> None:
-    """The same models in JAX, one function for the whole step, on whatever device JAX finds; float32
-    without TF32, and GPT-2 in bf16."""
+    """The same models in JAX, one function for the whole step, on whatever device JAX finds;
+    float32 without TF32, and GPT-2 in bf16."""
     if find_spec("jax") is None:
         note({"missing": "jax"})
         return

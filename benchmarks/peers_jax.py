@@ -13,8 +13,6 @@ import numpy as np
 from jax import lax
 from workloads import RATE, Workload, canonical
 
-HEADS = 4
-
 
 def runner(workload: Workload, path: Path, threads: int, compiled: bool):
     """A runner for the workload. How many threads there are follows from the process's cores."""
@@ -141,10 +139,10 @@ def norm(x, scale, shift):
     return scale * (x - m) * lax.rsqrt(v + 1e-5) + shift
 
 
-def block(p, x):
+def block(p, x, heads):
     b, t, d = x.shape
     q, k, v = (
-        a.reshape(b, t, HEADS, d // HEADS)
+        a.reshape(b, t, heads, d // heads)
         for a in jnp.split(norm(x, p[0], p[1]) @ p[2] + p[3], 3, -1)
     )
     y = jax.nn.dot_product_attention(q, k, v, is_causal=True).reshape(b, t, d)
@@ -153,11 +151,16 @@ def block(p, x):
     return x + up @ p[10] + p[11]
 
 
-def gpt(p, token):
+def gpt(p, token, heads=4):
     x = p[0][token] + p[1][: token.shape[1]]
     for n in range(2, len(p) - 4, 12):
-        x = block(p[n : n + 12], x)
+        x = block(p[n : n + 12], x, heads)
     return norm(x, p[-4], p[-3]) @ p[-2] + p[-1]
 
 
-NETS = {"mlp": mlp, "cnn": cnn, "rnn": rnn, "lstm": lstm, "gpt": gpt}
+def gpt2(p, token):
+    """In bf16 but for the parameters themselves and the logits."""
+    return gpt([a.astype(jnp.bfloat16) for a in p], token, 12).astype(jnp.float32)
+
+
+NETS = {"mlp": mlp, "cnn": cnn, "rnn": rnn, "lstm": lstm, "gpt": gpt, "gpt2": gpt2}

@@ -13,8 +13,6 @@ from torch import nn
 from torch.nn import functional as F
 from workloads import RATE, Workload, canonical
 
-HEADS = 4
-
 
 def runner(workload: Workload, path: Path, threads: int, compiled: bool):
     """A runner for the workload."""
@@ -144,27 +142,28 @@ def norm(scale: torch.Tensor, shift: torch.Tensor) -> nn.LayerNorm:
 
 
 class Block(nn.Module):
-    def __init__(self, given: list[torch.Tensor]):
+    def __init__(self, given: list[torch.Tensor], heads: int):
         super().__init__()
+        self.heads = heads
         self.norm1, self.qkv = norm(*given[:2]), linear(*given[2:4])
         self.join, self.norm2 = linear(*given[4:6]), norm(*given[6:8])
         self.up, self.down = linear(*given[8:10]), linear(*given[10:])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         b, t, d = x.shape
-        qkv = self.qkv(self.norm1(x)).view(b, t, 3, HEADS, d // HEADS).permute(2, 0, 3, 1, 4)
+        qkv = self.qkv(self.norm1(x)).view(b, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         y = F.scaled_dot_product_attention(*qkv.unbind(), is_causal=True)
         x = x + self.join(y.transpose(1, 2).reshape(b, t, d))
         return x + self.down(F.gelu(self.up(self.norm2(x))))
 
 
 class Gpt(nn.Module):
-    def __init__(self, given: list[torch.Tensor]):
+    def __init__(self, given: list[torch.Tensor], heads: int = 4):
         super().__init__()
         self.table = nn.Embedding.from_pretrained(given[0], freeze=False)
         self.places = nn.Parameter(given[1])
         blocks = range(2, len(given) - 4, 12)
-        self.blocks = nn.Sequential(*(Block(given[n : n + 12]) for n in blocks))
+        self.blocks = nn.Sequential(*(Block(given[n : n + 12], heads) for n in blocks))
         self.norm, self.head = norm(*given[-4:-2]), linear(*given[-2:])
 
     def forward(self, token: torch.Tensor) -> torch.Tensor:
@@ -178,6 +177,7 @@ NETS = {
     "rnn": lambda given: Recurrent(nn.RNN, given),
     "lstm": lambda given: Recurrent(nn.LSTM, given),
     "gpt": Gpt,
+    "gpt2": lambda given: Gpt(given, 12),
 }
 
 

@@ -89,7 +89,7 @@ def canonical(model: str, weights: list[np.ndarray]) -> list[np.ndarray]:
     if model in ("rnn", "lstm"):
         return [w.reshape(len(w), -1) if w.ndim == 3 else w for w in weights[:3]] + [
             weights[3].reshape(-1), *weights[4:]]  # fmt: skip
-    return _gpt(weights) if model == "gpt" else weights
+    return _gpt(weights) if model in ("gpt", "gpt2") else weights
 
 
 def _gpt(weights: list[np.ndarray]) -> list[np.ndarray]:

@@ -135,7 +135,7 @@ class Checkpoints:
         save_arrays(self.path(position.step), values, notes, durable=True,
                     help=self._advice(before))  # fmt: skip
         older = [step for step in before if step < position.step]
-        kept = {*older[len(older) - keep + 1 :], position.step, position.kept}
+        kept = {*older[max(0, len(older) - keep + 1) :], position.step, position.kept}
         for step in before:
             if step not in kept:
                 with suppress(OSError):  # it is in the way of nothing

@@ -1,6 +1,6 @@
 """Machine code against the reference evaluator, equation by equation.
 
-In: a system, values, threads. Out: a `Value` for every equation whose result the code stores, and
+In: a compiled plan, values. Out: a `Value` for every equation whose result the code stores, and
 the differences between runs that should be the same bits. The code is that of a normal run, but
 with a place in memory for every tensor, so that all can be looked at. Each equation is evaluated
 in float64 on what the code itself had computed before, so that a mistake is seen where it is made.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -18,7 +19,6 @@ from ..compiler.ir import Equation, Expr, Read, System, Tensor, is_float, rewrit
 from ..compiler.kernels import Plan
 from ..compiler.magnitude import magnitude
 from ..compiler.scalar import call
-from .device.cpu import CpuProgram
 
 GIVEN, SIZE = "#", "%"  # after a tensor's name: as the code computed it, and its magnitude
 NUDGE = 1e-6  # relative: how near to a jump a value may be for either side to be right
@@ -37,14 +37,25 @@ class Value:
     right: bool
 
 
-def run_apart(plan: Plan, values: Mapping[str, np.ndarray], threads: int) -> Arrays:
+class Stored(Protocol):
+    """A compiled plan whose memory can be looked at."""
+
+    @property
+    def plan(self) -> Plan: ...
+    @property
+    def arrays(self) -> Mapping[str, np.ndarray]: ...
+    def view(self, name: str) -> np.ndarray: ...
+    def run(self) -> None: ...
+
+
+def run_apart(program: Stored, values: Mapping[str, np.ndarray]) -> Arrays:
     """One run; every tensor that is stored, by name. Params and states are as they were before."""
-    program = CpuProgram(plan, threads)
+    plan = program.plan
     for name, array in program.arrays.items():
         if name in values:
             array[...] = values[name]
-    before = {t.name: program.view(t.name).copy() for t in plan.system.tensors.values()
-              if t.kind != "temp"}  # fmt: skip
+    given = [t.name for t in plan.system.tensors.values() if t.kind != "temp"]
+    before = {name: program.arrays[name].copy() for name in given}
     program.run()
     after = {name: program.view(name).copy() for name in plan.offsets}
     return {**after, **before}

@@ -7,7 +7,7 @@ when the size changes are params and states copied from one program's memory to 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -18,7 +18,7 @@ from ..compiler.training import Setup, evaluation, prediction, training_step
 from ..dsl import syntax as s
 from ..dsl.diagnostics import Note, Report, UserError, fail
 from .collecting import uncollected
-from .device import Device, Program, host
+from .device import Batched, Device, Program, host
 from .feeding import Examples, fields_of, fill
 from .memory import Shortage, require, size_text
 from .project import for_batch
@@ -35,8 +35,10 @@ class Bound:
         self.kept = {t.name: arrays[t.name] for t in system.tensors.values()
                      if t.kind in ("param", "state")}  # fmt: skip
         self.fields = [(t.name, arrays[t.name]) for t in fields_of(system)]
-        pairs = zip(measured, system.outputs, strict=False)  # none are measured in a prediction
+        pairs = list(zip(measured, system.outputs, strict=False))  # none in a prediction
         self.measured = [(name, arrays[output]) for name, output in pairs]
+        self._outputs = pairs
+        self._batched = program if isinstance(program, Batched) else None
         self.results = {name: arrays[name] for name in system.outputs}
         self.step = arrays.get("step", np.zeros((), np.int32))
         if "seed" in arrays:
@@ -48,6 +50,24 @@ class Bound:
         self.step[...] = step
         self.program.run()
         return {name: array.item() for name, array in self.measured}
+
+    def together(self, examples: Examples) -> int:
+        """How many runs on these examples it takes at a time."""
+        return max(1, self._batched.hold(examples.split)) if self._batched else 1
+
+    def run_many(
+        self, examples: Examples, rows: np.ndarray, steps: Sequence[int]
+    ) -> Iterator[dict[str, float]]:  # fmt: skip
+        """A run for every batch of rows ([runs, batch]) as the step of its number; what each
+        measures. One after the other, or at a time if the device can: then all are done before
+        the first is told."""
+        if self._batched is None or not self._batched.hold(examples.split):
+            for batch, step in zip(rows, steps, strict=True):
+                yield self.run(examples, batch, step)
+            return
+        found = self._batched.run_many(rows, steps)
+        for run in range(len(rows)):
+            yield {name: found[output][run].item() for name, output in self._outputs}
 
     def adopt(self, values: Mapping[str, np.ndarray]) -> None:
         """Take over params and states from elsewhere, those that it has."""

@@ -65,6 +65,13 @@ def batches(order: np.ndarray, size: int, start: int = 0) -> Iterator[np.ndarray
         yield order[begin : begin + size]
 
 
+def next_batches(order: np.ndarray, size: int, start: int, most: int) -> np.ndarray:
+    """The batches of `size` rows from place `start`, [batches, size]: one, or as many whole ones
+    as there are up to `most`."""
+    count = 1 if most == 1 else max(1, min(most, (len(order) - start) // size))
+    return order[start : start + count * size].reshape(count, size)
+
+
 def fields_of(system: System) -> list[Tensor]:
     """The inputs that come from the data."""
     return [t for t in system.of_kind("input") if t.name not in SCALARS]

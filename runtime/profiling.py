@@ -2,7 +2,8 @@
 
 In: a `Setup`, threads, how many steps. Out: a `Profile`. The step is compiled with a clock that is
 read before and after every kernel; the same step without clocks is run in turns with it, so that
-the sum can be held against what a step takes. Of all steps the quieter half counts.
+the sum can be held against what a step takes. Of all steps the quieter half counts. A GPU is
+measured by `gpu_profiling.py`, which gives a `Profile`, too.
 
 A kernel computes several equations at once. Its time is shared out among them by their operations
 (`compiler/work.py`), and theirs goes to the lines that they come from.
@@ -11,10 +12,11 @@ A kernel computes several equations at once. Its time is shared out among them b
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ctypes import c_void_p
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,6 +32,9 @@ from .device import host
 from .device.cpu import CpuProgram
 from .executor import Executor
 from .peak import peak
+
+if TYPE_CHECKING:
+    from .device.gpu.timing import Use
 
 STAGES = ("forward", "backward", "update")
 WARMUP = 3
@@ -49,12 +54,19 @@ class Share:
 
 @dataclass(frozen=True)
 class KernelTime:
-    """A kernel in one step; a kernel of a recurrence runs `runs` times."""
+    """A kernel in one step, or several that are one launch; one of a recurrence runs `runs` times.
+    `use` is what it takes of a GPU."""
 
-    kernel: Kernel
+    name: str
     runs: int
     ms: float
     shares: tuple[Share, ...]
+    use: Use | None = None
+
+    @property
+    def span(self) -> Span | None:
+        """The place of the first equation, the anchor."""
+        return self.shares[0].equation.span
 
     @property
     def gflop(self) -> float:
@@ -99,7 +111,8 @@ class LineTime:
 
 @dataclass(frozen=True)
 class Profile:
-    """`step_ms` is a step without clocks, `clocked_ms` one with them; `peak` is in GFLOP/s."""
+    """`step_ms` is a step without clocks, `clocked_ms` one with them; `peak` is in GFLOP/s. Of a
+    GPU, `gpu` is its name, `bandwidth` that of its memory in GB/s, and there are no `threads`."""
 
     name: str
     batch: int
@@ -109,6 +122,8 @@ class Profile:
     step_ms: float
     clocked_ms: float
     kernels: tuple[KernelTime, ...]
+    gpu: str = ""
+    bandwidth: float = 0.0
 
     @property
     def kernel_ms(self) -> float:
@@ -161,16 +176,16 @@ def profile(name: str, setup: Setup, threads: int, steps: int, seed: int) -> Pro
         clocked.clear()
         clocked_ms.append(_timed(clocked.run))
         ticks.append(clocked.ticks())
-    quiet = _quieter_half(np.array(clocked_ms[WARMUP:]))
+    quiet = quieter_half(np.array(clocked_ms[WARMUP:]))
     alone = np.array(plain_ms[WARMUP:])
     per_kernel = np.array(ticks[WARMUP:], np.float64)[quiet].mean(0) / rate
     stages = stages_of(clocked.system, clocked.plan.system)
     kernels = tuple(
-        _kernel_time(kernel, runs, float(ms), clocked.plan.system, stages)
+        kernel_time(kernel.name, (kernel,), runs, float(ms), clocked.plan.system, stages)
         for (kernel, runs), ms in zip(runs_of(clocked.plan.items), per_kernel, strict=True)
     )
     return Profile(name, setup.batch, threads, steps, peak(threads),
-                   float(alone[_quieter_half(alone)].mean()),
+                   float(alone[quieter_half(alone)].mean()),
                    float(np.array(clocked_ms[WARMUP:])[quiet].mean()), kernels)  # fmt: skip
 
 
@@ -180,7 +195,7 @@ def _timed(run: Callable[[], None]) -> float:
     return (time.perf_counter() - begin) * 1e3
 
 
-def _quieter_half(times: np.ndarray) -> np.ndarray:
+def quieter_half(times: np.ndarray) -> np.ndarray:
     """The places of the steps that took least: what others do to the computer only adds."""
     return np.argsort(times, kind="stable")[: max(1, len(times) // 2)]
 
@@ -255,16 +270,20 @@ def stages_of(step: System, optimised: System) -> Mapping[str, str]:
     return stages
 
 
-def _kernel_time(
-    kernel: Kernel, runs: int, ms: float, system: System, stages: Mapping[str, str]
-) -> KernelTime:
-    weights = [operations(eq, system) for eq in kernel.equations]
+def kernel_time(
+    name: str, kernels: Sequence[Kernel], runs: int, ms: float, system: System,
+    stages: Mapping[str, str], use: Use | None = None, counted: bool = True,
+) -> KernelTime:  # fmt: skip
+    """The time of kernels that run at once; their work is 0 where it is `counted` elsewhere."""
+    total = sum(operations(eq, system) for kernel in kernels for eq in kernel.equations)
     shares = []
-    seen: set[str] = set()
-    for eq, weight in zip(kernel.equations, weights, strict=True):
-        touched = {*(s for s in eq.sources if s not in kernel.local), eq.target} - kernel.local
-        mb = sum(system.tensors[name].bytes for name in touched - seen) / 1e6
-        seen |= touched
-        shares.append(Share(eq, stages.get(eq.target, "update"), ms * weight / sum(weights),
-                            flops(eq, system) / 1e9, mb))  # fmt: skip
-    return KernelTime(kernel, runs, ms, tuple(shares))
+    for kernel in kernels:
+        seen: set[str] = set()
+        for eq in kernel.equations:
+            touched = {*(s for s in eq.sources if s not in kernel.local), eq.target} - kernel.local
+            mb = sum(system.tensors[name].bytes for name in touched - seen) / 1e6
+            seen |= touched
+            shares.append(Share(eq, stages.get(eq.target, "update"),
+                                ms * operations(eq, system) / total,
+                                flops(eq, system) / 1e9 * counted, mb * counted))  # fmt: skip
+    return KernelTime(name, runs, ms, tuple(shares), use)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from itertools import islice
 from math import isfinite
 
 import numpy as np
 
 from .executor import Executor, evaluation_batch
-from .feeding import Examples, batches, epoch_order
+from .feeding import Examples, epoch_order, next_batches
 from .guard import Guard
 from .interrupt import never
 from .job import Job
@@ -27,8 +26,8 @@ INTERRUPTED = "interrupted"
 def train(job: Job, listener: Listener, interrupted: Callable[[], bool]) -> str:
     """Train until the job says stop; returns why. UserError E0701 if a value is not finite.
 
-    `interrupted` is asked after every step, also of an evaluation; when it says yes, the place is
-    saved and training ends.
+    `interrupted` is asked after every step, also of an evaluation, or after as many as the device
+    takes at a time; when it says yes, the place is saved and training ends.
     """
     settings = job.settings
     guard = Guard(job)
@@ -42,13 +41,10 @@ def train(job: Job, listener: Listener, interrupted: Callable[[], bool]) -> str:
             job.save_place()
 
         order = epoch_order(job.training.rows, settings.seed, here.epoch, settings.shuffle)
-        count = -(-len(order) // settings.batch)
-        left = None if settings.steps is None else settings.steps - here.step
-        for rows in islice(batches(order, settings.batch, here.done), left):
+        while here.done < len(order) and (settings.steps is None or here.step < settings.steps):
             if here.step == guard.due:
                 guard.renew()
-            loss = take_step(job, guard, rows)
-            listener.step(here.epoch, -(-here.done // settings.batch), count, loss)
+            take_steps(job, guard, order, listener)
             if interrupted():
                 save()
                 return INTERRUPTED
@@ -69,18 +65,36 @@ def train(job: Job, listener: Listener, interrupted: Callable[[], bool]) -> str:
     return reason
 
 
-def take_step(job: Job, guard: Guard, rows: np.ndarray) -> float:
-    """One training step on these rows; the loss before it."""
-    here = job.position
-    program = job.executor.training(len(rows))
-    values = program.run(job.training, rows, here.step + 1)
-    loss = values["loss"]
-    here.step += 1
-    here.done += len(rows)
-    if not isfinite(loss):
-        guard.check(loss)
-    here.means.add(values, len(rows))
-    return loss
+def take_steps(job: Job, guard: Guard, order: np.ndarray, listener: Listener) -> None:
+    """The next training step of the epoch; or as many as the device takes at a time, up to the
+    next one at which something is to be done."""
+    settings, here = job.settings, job.position
+    size = min(settings.batch, len(order) - here.done)
+    program = job.executor.training(size)
+    most, count = program.together(job.training), -(-len(order) // settings.batch)
+    if most > 1:
+        most = min(most, next_stop(job, guard) - here.step)
+    rows = next_batches(order, size, here.done, most)
+    numbers = range(here.step + 1, here.step + 1 + len(rows))
+    for values in program.run_many(job.training, rows, numbers):
+        loss = values["loss"]
+        here.step += 1
+        here.done += size
+        if not isfinite(loss):
+            guard.check(loss)
+        here.means.add(values, size)
+        listener.step(here.epoch, -(-here.done // settings.batch), count, loss)
+
+
+def next_stop(job: Job, guard: Guard) -> int:
+    """The step after which values are looked at, a place is saved, or training ends."""
+    settings, here = job.settings, job.position
+    found = guard.due
+    if settings.steps is not None:
+        found = min(found, settings.steps)
+    if settings.checkpoint_steps:
+        found = min(found, (here.step // settings.checkpoint_steps + 1) * settings.checkpoint_steps)
+    return found
 
 
 def measure(executor: Executor, examples: Examples, step: int) -> Means:
@@ -94,13 +108,16 @@ def evaluate(
     executor: Executor, examples: Examples, step: int, interrupted: Callable[[], bool]
 ) -> Means | None:
     """The same; None if it was interrupted."""
-    means = Means()
-    size = evaluation_batch(len(examples))
-    program = None
-    for rows in batches(examples.rows, size):
-        if program is None or len(rows) != size:
-            program = executor.evaluation(len(rows))
-        means.add(program.run(examples, rows, max(step, 1)), len(rows))
+    means, rows = Means(), examples.rows
+    program, size, done = None, 0, 0
+    while done < len(rows):
+        if program is None or len(rows) - done < size:
+            size = min(evaluation_batch(len(rows)), len(rows) - done)
+            program = executor.evaluation(size)
+        batches = next_batches(rows, size, done, program.together(examples))
+        for values in program.run_many(examples, batches, [max(step, 1)] * len(batches)):
+            means.add(values, size)
+        done += batches.size
         if interrupted():
             return None
     return means

@@ -128,7 +128,7 @@ def _check_code(subject: Specimen, result: Verification) -> None:
     check = PassCheck(subject.system, subject.values)
     apart = plan(subject.system, check=check, shared=False, without=host.without())
     result.passes = len(PASSES)
-    arrays = run_apart(apart, subject.values, 1)
+    arrays = run_apart(CpuProgram(apart, 1), subject.values)
     result.values = check_code(apart, arrays, result.tolerance)
     for value in result.values:
         line = result.line(value.equation.span)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import Any
 
 import click
 
-from ..bench import measure
+from ..bench import Figures, measure
 from ..cores import cores
 from ..project import open_project, planned_setup
 from . import options as o
@@ -32,13 +33,28 @@ def bench(file, sets, batch, steps, model, data, device_name, threads, as_json) 
     device = o.device(device_name, threads)
     figures = measure(setup, device, steps, project.settings.seed, started)
     if as_json:
-        click.echo(json.dumps({name: round(v, 4) for name, v in asdict(figures).items()}))
+        click.echo(json.dumps(_plain(figures)))
         return
+    where = "on the GPU" if figures.gpu else f"{cores(threads)} threads"
     click.echo(
-        f"{project.name}, batch {setup.batch}, {cores(threads)} threads, {steps} steps\n"
+        f"{project.name}, batch {setup.batch}, {where}, {steps} steps\n"
         f"median step  {figures.median_ms:.3f} ms\n"
         f"fastest      {figures.min_ms:.3f} ms\n"
         f"speed        {figures.gflops:.1f} GFLOP/s\n"
         f"first step   {figures.first_step_s:.2f} s after the start\n"
         f"peak memory  {figures.peak_mb:.0f} MB"
     )
+    if gpu := figures.gpu:
+        click.echo(
+            f"launches     {gpu.launches} kernels in a step\n"
+            f"at a time    {gpu.together} step{'s' * (gpu.together != 1)} in one graph: {gpu.why}\n"
+            f"arena        {gpu.arena_mb:.1f} MB on the GPU\n"
+            f"compiled in  {gpu.compile_s:.2f} s"
+        )
+
+
+def _plain(figures: Figures) -> dict[str, Any]:
+    """Numbers rounded; those of a GPU only where there is one."""
+    every = {**asdict(figures), **(asdict(figures.gpu) if figures.gpu else {})}
+    del every["gpu"]
+    return {name: round(v, 4) if isinstance(v, float) else v for name, v in every.items()}

@@ -1,6 +1,7 @@
 """`nnc profile`: where the time of a training step goes, in the user's own source.
 
-In: the command line. Out: a table or JSON on stdout. The measuring is done in `profiling.py`.
+In: the command line. Out: a table or JSON on stdout. The measuring is done in `profiling.py`, on a
+GPU in `gpu_profiling.py`.
 """
 
 from __future__ import annotations
@@ -8,23 +9,27 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import click
 
 from ...compiler.printer import origin
-from ...compiler.training import training_step
+from ...compiler.training import Setup, training_step
 from ..cores import cores
 from ..profiling import STAGES, KernelTime, LineTime, Profile
 from ..profiling import profile as measure
-from ..project import open_project, planned_setup
+from ..project import Project, open_project, planned_setup
 from . import options as o
 from .report import show_warnings
 
 WIDTH = 100  # columns where there is no terminal
 SHOWN = 0.01  # of the step: a line of the library that takes less has no row of its own
-NUMBERS = ("forward", "backward", "update", "share", "GFLOP/s", "peak", "MB")
+TIMES = (("forward", 8), ("backward", 8), ("update", 8), ("share", 6))  # columns, their widths
+ON_CPU = (("GFLOP/s", 7), ("peak", 5), ("MB", 8))
+ON_GPU = (("GFLOP/s", 8), ("GB/s", 6), ("peak", 5), ("MB", 8))
+USE = (("regs", 4), ("shared", 6), ("fits", 5))
 
 
 @click.command()
@@ -35,29 +40,45 @@ NUMBERS = ("forward", "backward", "update", "share", "GFLOP/s", "peak", "MB")
     click.option("--kernels", is_flag=True, help="Kernel by kernel instead of line by line."),
     click.option("--sort", type=click.Choice(["source", "time"]), default="source",
                  show_default=True, help="The order of the rows."),
-    o.model_option, o.data_option, o.threads_option, o.verify_option,
+    o.model_option, o.data_option,
+    click.option("--device", "device_name", type=click.Choice(["cpu", "cuda"]), default="cpu",
+                 show_default=True, help="What it runs on."),
+    o.threads_option, o.verify_option,
     click.option("--json", "as_json", is_flag=True, help="One JSON object with everything."),
 )  # fmt: skip
-def profile(file, sets, batch, steps, kernels, sort, model, data, threads, as_json) -> None:
+def profile(file, sets, batch, steps, kernels, sort, model, data, device_name, threads,
+            as_json) -> None:  # fmt: skip
     """Show where the time of a training step of FILE goes, line by line, on random numbers of the
     right shapes.
 
     Milliseconds forward, backward and in the update; the speed of products, and how much of the
-    most that this computer can do that is; and the bytes that kernels read and write."""
+    most that this computer can do that is; and the bytes that kernels read and write. On a GPU, the
+    speed at which they do that, and how much of that of its memory it is."""
     project = open_project(file, o.assignments(sets, batch=batch), model)
     show_warnings(project)
     setup = planned_setup(project, o.search(data, project.path.parent, offline=True))
     if o.verifying():
         o.check_passes(training_step(setup)[0])
-    found = measure(project.name, setup, cores(threads), steps, project.settings.seed)
+    found = _measured(device_name, project, setup, threads, steps)
     if as_json:
         click.echo(json.dumps(_plain(found)))
         return
     by_time = sort == "time"
+    columns = (*TIMES, *(ON_GPU if found.gpu else ON_CPU), *(USE if found.gpu and kernels else ()))
     _print(_kernel_rows(found, by_time) if kernels else _line_rows(found, by_time),
-           "kernel" if kernels else "source")  # fmt: skip
-    for text in _summary(found):
+           "kernel" if kernels else "source", columns)  # fmt: skip
+    for text in _gpu_summary(found) if found.gpu else _summary(found):
         click.echo(text)
+
+
+def _measured(device: str, project: Project, setup: Setup, threads: int | None,
+              steps: int) -> Profile:  # fmt: skip
+    seed = project.settings.seed
+    if device == "cpu":
+        return measure(project.name, setup, cores(threads), steps, seed)
+    from ..gpu_profiling import profile as measure_gpu  # what needs a GPU, only for it
+
+    return measure_gpu(project.name, setup, steps, seed)
 
 
 Row = tuple[str, str, list[str]]
@@ -82,13 +103,16 @@ def _line_rows(found: Profile, by_time: bool) -> Iterable[Row]:
 def _kernel_rows(found: Profile, by_time: bool) -> Iterable[Row]:
     kernels = found.kernels
     for timed in sorted(kernels, key=lambda k: -k.ms) if by_time else kernels:
-        span = timed.kernel.anchor.span
+        span = timed.span
         ms = dict.fromkeys(STAGES, 0.0)
         for share in timed.shares:
             ms[share.stage] += share.ms
         runs = f" × {timed.runs}" if timed.runs > 1 else ""
         place = f"{span.own.line}:{span.own.column}" if span else ""
-        yield place, timed.kernel.name + runs, _numbers(ms, timed.gflop, timed.mb, found)
+        numbers = _numbers(ms, timed.gflop, timed.mb, found)
+        if use := timed.use:
+            numbers += [str(use.registers), str(use.shared), f"{use.occupancy:.0%}"]
+        yield place, timed.name + runs, numbers
 
 
 def _sorted(lines: list[LineTime], by_time: bool) -> list[LineTime]:
@@ -97,14 +121,16 @@ def _sorted(lines: list[LineTime], by_time: bool) -> list[LineTime]:
 
 def _numbers(ms: dict[str, float], gflop: float, mb: float, found: Profile) -> list[str]:
     total = sum(ms.values())
-    speed = gflop / total * 1e3 if total else 0.0
-    return [*(f"{ms[stage]:.3f}" if ms[stage] else "" for stage in STAGES),
-            f"{total / found.kernel_ms:.1%}",
-            f"{speed:.1f}" if gflop else "", f"{speed / found.peak:.0%}" if gflop else "",
-            f"{mb:.2f}"]  # fmt: skip
+    speed, rate = (x / total * 1e3 if total else 0.0 for x in (gflop, mb / 1e3))
+    times = [*(f"{ms[stage]:.3f}" if ms[stage] else "" for stage in STAGES),
+             f"{total / found.kernel_ms:.1%}", f"{speed:.1f}" if gflop else ""]  # fmt: skip
+    if found.gpu:
+        moved = [f"{rate:.0f}", f"{rate / found.bandwidth:.0%}"] if mb else ["", ""]
+        return [*times, *moved, f"{mb:.2f}"]
+    return [*times, f"{speed / found.peak:.0%}" if gflop else "", f"{mb:.2f}"]
 
 
-def _print(rows: Iterable[Row], subject: str) -> None:
+def _print(rows: Iterable[Row], subject: str, columns: Sequence[tuple[str, int]]) -> None:
     from rich.console import Console  # heavy, and only needed once there is something to show
     from rich.table import Table
     from rich.text import Text
@@ -113,12 +139,13 @@ def _print(rows: Iterable[Row], subject: str) -> None:
     right: dict[str, Any] = {"justify": "right", "no_wrap": True}
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("line", width=6, **right)
-    table.add_column(subject, width=max(width - 66, 20), no_wrap=True, overflow="ellipsis")
-    for name, columns in zip(NUMBERS, (8, 8, 8, 6, 7, 5, 8), strict=True):
-        table.add_column(name, width=columns, **right)
+    left = width - 8 - sum(size + 1 for _, size in columns)
+    table.add_column(subject, width=max(left, 20), no_wrap=True, overflow="ellipsis")
+    for name, size in columns:
+        table.add_column(name, width=size, **right)
     for place, text, numbers in rows:
         table.add_row(place, Text(text, style="" if numbers else "bold"), *numbers)
-    console = Console(width=width, highlight=False)
+    console = Console(width=max(width, width - left + 20), highlight=False)
     console.print(table)
     console.print()
 
@@ -135,13 +162,25 @@ def _summary(found: Profile) -> Iterable[str]:
            f"{found.peak:.0f}")  # fmt: skip
 
 
+def _gpu_summary(found: Profile) -> Iterable[str]:
+    parts = ", ".join(f"{stage} {found.stage_ms(stage):.3f}" for stage in STAGES)
+    launches = sum(timed.runs for timed in found.kernels)
+    speed, rate = found.gflop / found.kernel_ms * 1e3, found.mb / found.kernel_ms
+    yield f"{found.name}, batch {found.batch}, {found.gpu}, the quieter half of {found.steps} steps"
+    yield f"kernels      {found.kernel_ms:.3f} ms in {launches} launches: {parts}"
+    yield f"whole step   {found.step_ms:.3f} ms as one graph, with its inputs and outputs"
+    yield (f"all in all   {speed:.1f} GFLOP/s, and {rate:.0f} GB/s, {rate / found.bandwidth:.0%} "
+           f"of the {found.bandwidth:.0f} of its memory")  # fmt: skip
+
+
 # --- JSON -----------------------------------------------------------------------------------------
 
 
 def _plain(found: Profile) -> dict[str, Any]:
+    computer = ({"gpu": found.gpu, "bandwidth": _round(found.bandwidth)} if found.gpu else
+                {"threads": found.threads, "peak_gflops": _round(found.peak)})  # fmt: skip
     return {
-        "model": found.name, "batch": found.batch, "threads": found.threads,
-        "steps": found.steps, "peak_gflops": _round(found.peak),
+        "model": found.name, "batch": found.batch, **computer, "steps": found.steps,
         "step_ms": _round(found.step_ms), "clocked_step_ms": _round(found.clocked_ms),
         "kernels_ms": _round(found.kernel_ms), "gflop": _round(found.gflop),
         "stages_ms": {stage: _round(found.stage_ms(stage)) for stage in STAGES},
@@ -161,19 +200,21 @@ def _plain_line(line: LineTime, found: Profile) -> dict[str, Any]:
 
 
 def _plain_kernel(timed: KernelTime, found: Profile) -> dict[str, Any]:
-    span = timed.kernel.anchor.span
+    span = timed.span
     return {
-        "kernel": timed.kernel.name, "place": origin(span) if span else "",
+        "kernel": timed.name, "place": origin(span) if span else "",
         "stage": timed.stage, "runs": timed.runs,
         "computes": [share.equation.target for share in timed.shares],
         **_plain_work(timed.ms, timed.gflop, timed.mb, found),
+        **(asdict(timed.use) if timed.use else {}),
     }  # fmt: skip
 
 
 def _plain_work(ms: float, gflop: float, mb: float, found: Profile) -> dict[str, float]:
-    speed = gflop / ms * 1e3 if ms else 0.0
-    return {"ms": _round(ms), "gflops": _round(speed), "of_peak": _round(speed / found.peak),
-            "bytes": round(mb * 1e6)}  # fmt: skip
+    speed, rate = (x / ms * 1e3 if ms else 0.0 for x in (gflop, mb / 1e3))
+    share = ({"gb_per_s": _round(rate), "of_bandwidth": _round(rate / found.bandwidth)}
+             if found.gpu else {"of_peak": _round(speed / found.peak)})  # fmt: skip
+    return {"ms": _round(ms), "gflops": _round(speed), **share, "bytes": round(mb * 1e6)}
 
 
 def _round(value: float) -> float:

@@ -6,14 +6,17 @@ line in `DEVICES`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
 from ...compiler.ir import System
 from .cpu import CpuProgram
 from .reference import ReferenceProgram
+
+if TYPE_CHECKING:
+    from ..data import Split
 
 
 class Program(Protocol):
@@ -25,6 +28,29 @@ class Program(Protocol):
 
     def run(self) -> None:
         """Computes outputs once from inputs, params and states, and updates the latter two."""
+
+
+@runtime_checkable
+class Batched(Program, Protocol):
+    """A program that may hold examples itself and then takes several runs at a time. For `nnc
+    bench`: kernels of a run, why so many runs are taken at a time or none, what compiling took."""
+
+    launches: int
+    rule: str
+    not_held: str
+    compile_seconds: float
+
+    @property
+    def arena_bytes(self) -> int: ...
+
+    def hold(self, split: Split) -> int:
+        """Let the runs to come be on these examples; how many `run_many` takes at most, and 0 if
+        they cannot be held."""
+
+    def run_many(self, rows: np.ndarray, numbers: Sequence[int]) -> Mapping[str, np.ndarray]:
+        """A run for every batch of `rows` (of the examples that are held, int64 [runs, batch]), as
+        the step of its number: the scalar outputs of each, by name. The bits are those of `run`;
+        `arrays` of outputs are not written."""
 
 
 Device = Callable[[System], Program]

@@ -31,17 +31,35 @@ class Memory:
 
 
 class Graph:
+    launches = 0  # of all graphs
+
     def __init__(self, work: list[Callable[[], None]]):
         self.work = work
 
     def launch(self, stream) -> None:
+        Graph.launches += 1
         for each in self.work:
             each()
 
 
-class Stream:
-    """Nothing may be enqueued outside a capture: a run is one graph."""
+class Event:
+    """Each is recorded a millisecond after the one before. Who has events measures, and may launch
+    one by one."""
 
+    clock = 0
+
+    def __init__(self):
+        Stream.one_by_one = True
+
+    def record(self, stream: Stream) -> None:
+        Event.clock += 1
+        self.at = Event.clock
+
+
+class Stream:
+    """A run is one graph: nothing may be enqueued outside of it, unless it is to be measured."""
+
+    one_by_one = False
     by_handle: dict[int, Stream] = {}  # noqa: RUF012
 
     def __init__(self, non_blocking: bool):
@@ -59,8 +77,11 @@ class Stream:
         return Graph(work)
 
     def enqueue(self, work: Callable[[], None]) -> None:
-        assert self._work is not None, "a launch outside of the graph"
-        self._work.append(work)
+        if self._work is not None:
+            self._work.append(work)
+            return
+        assert Stream.one_by_one, "a launch outside of the graph"
+        work()
 
     def synchronize(self) -> None:
         pass
@@ -87,6 +108,7 @@ class Loaded:
 
             stream.enqueue(work)
 
+        enqueue.ptr = name  # type: ignore[attr-defined]
         return enqueue
 
 
@@ -111,14 +133,24 @@ def _flat(launches):
         yield from _flat(item.launches) if hasattr(item, "launches") else (item,)
 
 
-def install(patch, driver: int = 12090, made_for: int = 12090, devices: int = 1) -> None:
-    """This module in the place of CuPy, with versions as wanted."""
+def install(patch, driver: int = 12090, made_for: int = 12090, devices: int = 1,
+            free: int = 1 << 36) -> None:  # fmt: skip
+    """This module in the place of CuPy, with versions and free memory as wanted."""
     from nnc.runtime.device.gpu import cuda, found
 
     def copy(to: int, source: int, size: int, kind: int, stream: int) -> None:
         Stream.by_handle[stream].enqueue(lambda: ctypes.memmove(to, source, size))
 
+    def copy_now(to: int, source: int, size: int, kind: int) -> None:
+        ctypes.memmove(to, source, size)
+
+    Stream.one_by_one = False
+    functions = SimpleNamespace(
+        funcGetAttribute=lambda kind, function: {1: 0, 3: 0, 4: 40}[kind],
+        occupancyMaxActiveBlocksPerMultiprocessor=lambda function, threads, shared: 4,
+    )
     runtime = SimpleNamespace(
+        deviceGetAttribute=lambda kind, device: {13: 1_980_000, 36: 2_619_000, 37: 5120}[kind],
         CUDARuntimeError=FakeError,
         driverGetVersion=lambda: driver,
         runtimeGetVersion=lambda: made_for,
@@ -128,12 +160,15 @@ def install(patch, driver: int = 12090, made_for: int = 12090, devices: int = 1)
             "maxThreadsPerMultiProcessor": 2048,
         },
         memcpyAsync=copy,
+        memcpy=copy_now,
+        memGetInfo=lambda: (free, free),
     )  # fmt: skip
     fake = ModuleType("cupy")
     fake.__version__ = "14.2.0"
     fake.__spec__ = SimpleNamespace(name="cupy")  # type: ignore[assignment]
     fake.cuda = SimpleNamespace(  # type: ignore[attr-defined]
-        runtime=runtime, Stream=Stream, malloc_managed=Memory,
+        runtime=runtime, driver=functions, Stream=Stream, malloc_managed=Memory, Memory=Memory,
+        Event=Event, get_elapsed_time=lambda begin, end: float(end.at - begin.at),
         function=SimpleNamespace(Module=Loaded),
         alloc_pinned_memory=lambda size: (ctypes.c_uint8 * size)(),
     )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,6 +86,33 @@ def test_no_gpu_and_no_nvrtc(monkeypatch):
     assert "NVRTC is of CUDA 13.0" in problem()[0]
 
 
+def test_of_several_nvrtcs_the_newest_that_the_driver_takes():
+    """PyTorch brings one, CuPy's users another."""
+    twelve, thirteen = Path("cuda_nvrtc/lib/libnvrtc.so.12"), Path("cu13/lib/libnvrtc.so.13")
+    for driver, wanted in ((13000, thirteen), (12090, twelve), (14010, thirteen), (0, thirteen),
+                           (11080, thirteen)):  # fmt: skip
+        assert nvrtc.fitting([thirteen, twelve], driver) == wanted, driver
+    windows = [Path("bin/nvrtc64_120_0.dll"), Path("bin/nvrtc64_130_0.dll")]
+    assert nvrtc.fitting(windows, 12080) == windows[0]
+
+
+def test_what_the_stand_in_has_is_in_cupy():
+    """Every name that the device asks for, where CuPy is installed; a GPU is not needed."""
+    cupy = pytest.importorskip("cupy")
+    for name in (
+        "function.Module", "Memory", "malloc_managed", "alloc_pinned_memory", "Event",
+        "get_elapsed_time", "Stream.begin_capture", "Stream.end_capture", "runtime.memcpy",
+        "runtime.memcpyAsync", "runtime.memGetInfo", "runtime.deviceGetAttribute",
+        "runtime.getDeviceProperties", "runtime.getDeviceCount", "runtime.runtimeGetVersion",
+        "runtime.driverGetVersion", "runtime.CUDARuntimeError", "driver.funcGetAttribute",
+        "driver.funcSetAttribute", "driver.occupancyMaxActiveBlocksPerMultiprocessor",
+        "driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES",
+    ):  # fmt: skip
+        found = cupy.cuda
+        for part in name.split("."):
+            found = getattr(found, part)
+
+
 def test_doctor(monkeypatch, capsys):
     fake_cupy.install(monkeypatch)
     assert run(["doctor"]) == 0
@@ -105,6 +133,10 @@ def test_nothing_of_a_gpu_is_imported_on_the_cpu():
         "import sys; sys.path[:0] = sys.argv[1:]\n"
         "from small_programs import trained\n"
         "trained(epochs='1')\n"
+        "from nnc.runtime.cli import run\n"
+        "from small_programs import write; from pathlib import Path; import tempfile\n"
+        "file = str(write(Path(tempfile.mkdtemp())))\n"
+        "assert not any(run([c, file, '--steps', '1']) for c in ('bench', 'profile'))\n"
         "bad = [m for m in sys.modules if m.split('.')[0] == 'cupy' or '.gpu' in m "
         "or '.cuda' in m and m.startswith('nnc')]\n"
         "assert not bad, bad"

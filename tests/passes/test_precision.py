@@ -19,6 +19,7 @@ from nnc.compiler.verify import verify
 from nnc.dsl.diagnostics import UserError
 from nnc.runtime.code_check import check_code, run_apart
 from nnc.runtime.device import DEVICES
+from nnc.runtime.device.cpu import CpuProgram
 from nnc.runtime.device.gpu.shim import available
 from nnc.runtime.interrupt import never
 from nnc.runtime.progress import Silent
@@ -192,7 +193,7 @@ def test_machine_code_is_the_evaluators():
     found = rounded(MODEL)
     given = values(found)
     apart = plan(found, check=PassCheck(found, given), shared=False)
-    results = check_code(apart, run_apart(apart, given, 1), 1e-5)
+    results = check_code(apart, run_apart(CpuProgram(apart, 1), given), 1e-5)
     assert all(r.right for r in results) and results
 
 

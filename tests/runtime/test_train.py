@@ -209,3 +209,10 @@ def test_divide_refuses_two_validation_sets():
     split = Split({"x": np.zeros(4)})
     dataset = Dataset("d", Schema((), None), split, None, split)
     assert code(lambda: divide(dataset, 0.5)) == "E0703"
+
+
+def test_as_many_checkpoints_stay_as_asked_for(tmp_path):
+    job = prepared(checkpoint_steps="3", keep_checkpoints="9", steps="17")
+    job.folder = create(tmp_path / "run", "small", DIGITS, {}, {})
+    train(job, Silent(), never)
+    assert job.folder.checkpoints.steps() == [3, 6, 9, 12, 15, 17]

@@ -8,7 +8,7 @@ of the first of them. Nothing here compiles or runs CUDA.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -30,7 +30,8 @@ ARGUMENTS = 500  # of one launch, of 8 bytes each: older drivers take 4 KB
 class Launch:
     """One launch: `blocks` by `layers` blocks of `threads` threads, `shared` bytes for each block.
     The arguments are the places of tensors, in bytes from the start of the arena, then the values
-    of the indices that enclosing repetitions bind."""
+    of the indices that enclosing repetitions bind. `kernels` are those of the plan that it is part
+    or all of."""
 
     function: str
     blocks: int
@@ -39,6 +40,7 @@ class Launch:
     shared: int
     offsets: tuple[int, ...]
     fixed: tuple[str, ...] = ()
+    kernels: tuple[Kernel, ...] = field(default=(), compare=False, repr=False)
 
 
 Span = tuple[int, int, bool]  # bytes of the arena from, to, and whether they are written
@@ -53,6 +55,7 @@ class _Call:
     offsets: tuple[int, ...]
     spans: tuple[Span, ...]
     fixed: tuple[str, ...]
+    kernel: Kernel
 
     def beside(self, other: _Call) -> bool:
         """Whether they may be one launch: neither needs another thread or the place in a loop, nor
@@ -180,7 +183,8 @@ class _Maker:
             self.texts.append(group(name, [(c.function, c.grid.blocks) for c in members]))
         fixed = members[0].fixed  # with such, a call is alone
         return [Launch(name, sum(c.grid.blocks for c in members), 1, BLOCK, 0,
-                       tuple(o for c in members for o in c.offsets), fixed)]  # fmt: skip
+                       tuple(o for c in members for o in c.offsets), fixed,
+                       tuple(c.kernel for c in members))]  # fmt: skip
 
     def _calls(self, kernel: Kernel) -> list[_Call]:
         own = self.shared[kernel]
@@ -188,11 +192,11 @@ class _Maker:
         if own.model not in self.grids:
             self.grids[own.model] = blocks(own.model, self.plan, self.target)
         names = dict(zip(model.tensors, own.tensors, strict=True))
-        return [self._call(own.model, number, grid, names, kernel.fixed)
+        return [self._call(own.model, number, grid, names, kernel)
                 for number, grid in enumerate(self.grids[own.model])]  # fmt: skip
 
     def _call(self, model: Kernel, number: int, grid: Grid, names: Mapping[str, str],
-              fixed: tuple[str, ...]) -> _Call:  # fmt: skip
+              kernel: Kernel) -> _Call:  # fmt: skip
         arguments = _arguments(grid)
         offsets = tuple(self._offset(names.get(t, t)) for t in arguments)
         sizes = [self._bytes(grid, t) for t in arguments]
@@ -213,7 +217,7 @@ class _Maker:
             self.texts.append(function.text)
         if grid.part:
             self.scratch_bytes = max(self.scratch_bytes, self._bytes(grid, SCRATCH))
-        return _Call(function, grid, offsets, spans, fixed)
+        return _Call(function, grid, offsets, spans, kernel.fixed, kernel)
 
     def _function(self, grid: Grid, name: str, arguments: tuple[str, ...],
                   exclusive: frozenset[str]) -> Function:  # fmt: skip
@@ -238,7 +242,7 @@ def _launch(call: _Call) -> Launch:
     grid = call.grid
     layers = grid.part.size if grid.part else 1
     return Launch(call.function.name, grid.blocks, layers, grid.threads, grid.shared_bytes,
-                  call.offsets, call.fixed)  # fmt: skip
+                  call.offsets, call.fixed, (call.kernel,))  # fmt: skip
 
 
 def _arguments(grid: Grid) -> tuple[str, ...]:

@@ -7,14 +7,13 @@ and in `cuda.py` alone, when the device is asked for.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from typing import Any
 
-from .nvrtc import NoNvrtc, nvrtc
+from .nvrtc import NoNvrtc, driver_version, nvrtc
 
 LATEST = 13  # the newest CUDA for which CuPy is packaged
 
@@ -67,19 +66,6 @@ def nvrtc_install(driver: int) -> str:
 
 def _major(driver: int) -> int:
     return min(max(driver // 1000, 12), LATEST) if driver else 12
-
-
-def driver_version() -> int:
-    """The newest CUDA that the driver can run, as 12090 for 12.9; 0 without a driver."""
-    for name in ("libcuda.so.1", "nvcuda.dll"):
-        try:
-            library = ctypes.CDLL(name)
-        except OSError:
-            continue
-        version = ctypes.c_int()
-        if library.cuDriverGetVersion(ctypes.byref(version)) == 0:
-            return version.value
-    return 0
 
 
 def cupy_packages() -> tuple[str, ...]:

@@ -117,12 +117,35 @@ class _Program:
 
 @cache
 def nvrtc() -> Nvrtc:
-    """The library that is installed; `NNC_NVRTC` may name another. NoNvrtc if there is none."""
+    """The library that is installed and fits the driver; `NNC_NVRTC` may name another. NoNvrtc if
+    there is none."""
     chosen = os.environ.get("NNC_NVRTC")
     paths = [Path(chosen)] if chosen else list(candidates())
     if not paths:
         raise NoNvrtc(f"NVRTC, the compiler for GPUs, is not installed: {INSTALL}")
-    return Nvrtc(paths[0])
+    return Nvrtc(fitting(paths, driver_version()))
+
+
+def fitting(paths: list[Path], driver: int) -> Path:
+    """The newest whose machine code the driver takes (that of its own CUDA, 12090 for 12.9, and
+    older ones); the first if there is no driver, or none fits. PyTorch and CuPy bring their own."""
+    ages = {path: int(found[1]) for path in paths
+            if (found := re.search(r"(?:\.so\.|nvrtc64_)(\d\d)", path.name))}  # fmt: skip
+    return max((p for p in ages if ages[p] <= driver // 1000), key=ages.__getitem__,
+               default=paths[0])  # fmt: skip
+
+
+def driver_version() -> int:
+    """The newest CUDA that the driver can run, as 12090 for 12.9; 0 without a driver."""
+    for name in ("libcuda.so.1", "nvcuda.dll"):
+        try:
+            library = ctypes.CDLL(name)
+        except OSError:
+            continue
+        version = ctypes.c_int()
+        if library.cuDriverGetVersion(ctypes.byref(version)) == 0:
+            return version.value
+    return 0
 
 
 def candidates() -> Iterator[Path]:

@@ -1,0 +1,214 @@
+"""The parts of `gpu.py` that say whether a GPU computes what it should.
+
+In: the device, a folder, data. Out: plain figures. `note` keeps what was found so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import primitives as names_of_the_prelude
+from gpu_side import (
+    BLOCK,
+    EXAMPLES,
+    WORKLOADS,
+    Plain,
+    bound_of,
+    device_of,
+    project_of,
+    setup_of,
+    small,
+    within,
+)
+
+from nnc.compiler.check_passes import EVALUABLE
+from nnc.compiler.codegen.cuda.module import CPU_PASSES
+from nnc.compiler.kernels import Plan
+from nnc.compiler.pipeline import plan
+from nnc.dsl.diagnostics import UserError
+from nnc.runtime.code_check import check_code, run_apart
+from nnc.runtime.data import Search
+from nnc.runtime.data import load as load_data
+from nnc.runtime.job import prepare
+from nnc.runtime.progress import Silent
+from nnc.runtime.project import Project, bound, reassigned
+from nnc.runtime.settings import Assignment
+from nnc.runtime.specimen import specimen
+from nnc.runtime.specimen_sizes import fitted
+from nnc.runtime.train import train
+from nnc.runtime.verification import TOLERANCE
+
+Note = Callable[[Plain], None]
+
+LOSSES = 1e-3  # relative difference of the losses of the first steps, each from the last's weights
+STEPS = 6
+POINTS = 12 * EVALUABLE  # of a model: tiles depend on sizes, and most of them keep their own
+FEW_EXAMPLES = ("linear", "xor", "cnn_digits")  # where a GPU's threads run one by one
+
+
+def machine(device: str, out: Path, data: Path | None, note: Note) -> None:
+    """Versions, and what is missing."""
+    from nnc.runtime.device.gpu.found import look
+
+    found = asdict(look())
+    if device != "cuda":
+        found |= {"problem": "", "remedy": ""}
+    note({name: list(value) if isinstance(value, tuple) else value
+          for name, value in found.items()})  # fmt: skip
+
+
+def primitives(device: str, out: Path, data: Path | None, note: Note) -> None:
+    """What the prelude's names give, kept in `primitives.npz`; how far scalar functions are from
+    float64; and where the stand-in for the GPU gives something else, which g++ is needed for."""
+    from nnc.runtime.device.gpu.shim import available
+
+    found = names_of_the_prelude.results(device)
+    values, worst = names_of_the_prelude.functions(device_of(device))
+    np.savez_compressed(out / "primitives.npz", **found, **values)
+    note({"recorded": len(found), "not covered": names_of_the_prelude.not_covered(),
+          "units in the last place": worst})  # fmt: skip
+    if available():
+        other = names_of_the_prelude.results("cuda-shim")
+        wrong = names_of_the_prelude.differences(found, other)
+        note({"the stand-in differs": wrong})
+        assert not wrong, wrong
+
+
+# --- every kernel ---------------------------------------------------------------------------------
+
+
+def kernels(device: str, out: Path, data: Path | None, note: Note) -> None:
+    """Every result that a kernel stores, of every benchmark and example, beside float64 from what
+    the kernels before it had computed."""
+    models = [*WORKLOADS, BLOCK.name, *(path.stem for path in EXAMPLES)]
+    names = [*models, "mlp128 bf16", "cnn128 bf16", "lstm bf16", "gpt bf16", f"{BLOCK.name} bf16"]
+    if small(device):
+        names = ["mlp32", "gpt2 bf16", *FEW_EXAMPLES]
+    left: list[str] = []
+    figures: Plain = {}
+    wrong: Plain = {}
+    for name in within(names, 270, left):
+        model, _, precision = name.partition(" ")
+        project = project_of(model, device, precision=precision or "f32")
+        setup = setup_of(project, data)
+        if setup is None:
+            figures[name] = "no data"
+            continue
+        chosen = fitted(project, setup, EVALUABLE // 100 if small(device) else POINTS)
+        subject = specimen(chosen.project, chosen.setup, 0)
+        apart = plan(subject.system, shared=False, without=CPU_PASSES)
+        found = check_code(apart, run_apart(program_of(device, apart), subject.values), TOLERANCE)
+        bad = [value for value in found if not value.right]
+        figures[name] = {"results": len(found), "largest error": max(v.error for v in found),
+                         "sizes": chosen.text}  # fmt: skip
+        for value in bad[:5]:
+            place = f"{name}: {value.equation.target}{list(value.index)}"
+            wrong[place] = f"{value.found} for {value.expected}"
+        note({"models": figures, "wrong": wrong, "left out for time": left})
+    note({"left out for time": left})
+    assert not wrong, wrong
+
+
+def program_of(device: str, source: Plan):
+    """A program of a plan rather than a system."""
+    if device == "cuda":
+        from nnc.runtime.device.gpu.cuda import CudaProgram
+
+        return CudaProgram(source)
+    from nnc.runtime.device.gpu.shim import ShimProgram
+
+    return ShimProgram(source, (0,))
+
+
+# --- whole steps ----------------------------------------------------------------------------------
+
+
+def repeat(device: str, out: Path, data: Path | None, note: Note) -> None:
+    """Five steps twice from the same start: the same bits; and once more by as many steps in a
+    launch as there are."""
+    names = ["mlp32", "gpt"] if small(device) else [*WORKLOADS, "gpt bf16"]
+    same: list[str] = []
+    for name in names:
+        model, _, precision = name.partition(" ")
+        ways = [_one_by_one, _one_by_one, *([_at_once] if device == "cuda" else [])]
+        runs = []
+        for way in ways:
+            step = bound_of(model, device, precision or "f32")
+            way(step)
+            runs.append({n: a.tobytes() for n, a in step.kept.items()})
+        assert all(run == runs[0] for run in runs), name
+        same.append(name)
+        note({"the same bits": same})
+
+
+def _one_by_one(step) -> None:
+    for number in range(1, 6):
+        step.step[...] = number
+        step.program.run()
+
+
+def _at_once(step) -> None:
+    from nnc.runtime.data import Split
+    from nnc.runtime.feeding import whole
+
+    examples = whole(Split({name: array.copy() for name, array in step.fields}))
+    assert step.together(examples) >= 1
+    count = len(examples)
+    for _ in step.run_many(examples, np.tile(np.arange(count), (5, 1)), range(1, 6)):
+        pass
+
+
+class Losses(Silent):
+    """The loss of every step."""
+
+    def __init__(self) -> None:
+        self.found: list[float] = []
+
+    def step(self, epoch: int, done: int, batches: int, loss: float) -> None:
+        self.found.append(loss)
+
+
+def examples(device: str, out: Path, data: Path | None, note: Note) -> None:
+    """The first steps of every example whose data is here, as `nnc train` takes them, beside the
+    CPU's."""
+    names = list(FEW_EXAMPLES) if small(device) else [path.stem for path in EXAMPLES]
+    left: list[str] = []
+    figures: Plain = {}
+    wrong: list[str] = []
+    for name in within(names, 100, left):
+        project = project_of(name, device)
+        found = losses(project, device, data)
+        if found is None:
+            figures[name] = "no data"
+            continue
+        expected = losses(project, "cpu", data)
+        assert expected is not None
+        off = max(abs(a - b) / max(abs(b), 1e-3) for a, b in zip(found, expected, strict=True))
+        figures[name] = off
+        if not off <= LOSSES:
+            wrong.append(name)
+        note({"relative difference of losses": figures, "wrong": wrong})
+    note({"left out for time": left})
+    assert not wrong, wrong
+
+
+def losses(project: Project, device: str, data: Path | None) -> list[float] | None:
+    """Of the first steps of training; None without the data."""
+    project = reassigned(project, [Assignment("steps", str(STEPS))])
+    choice = project.settings.data
+    assert choice is not None
+    search = Search(data, project.path.parent, offline=True)
+    try:
+        dataset = load_data(choice.source, bound(choice), search, spans=choice.spans,
+                            span=choice.span)  # fmt: skip
+    except UserError as error:
+        if any(d.code.startswith("E06") for d in error.diagnostics):
+            return None
+        raise
+    job = prepare(project, dataset, device_of(device))
+    told = Losses()
+    train(job, told, lambda: len(told.found) >= STEPS)  # ends before anything is measured
+    return told.found

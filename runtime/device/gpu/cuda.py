@@ -39,7 +39,8 @@ class CudaProgram:
         import cupy  # only where it is used, and `ready` has seen that it works
 
         self._cupy = cupy
-        self.plan = source if isinstance(source, Plan) else plan(source, without=CPU_PASSES)
+        self.plan = source if isinstance(source, Plan) else plan(
+            source, without=CPU_PASSES, streams=True)  # fmt: skip
         self.system = self.plan.system
         properties = cupy.cuda.runtime.getDeviceProperties(0)
         target = GpuTarget(properties["multiProcessorCount"],

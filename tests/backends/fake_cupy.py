@@ -66,6 +66,27 @@ class Stream:
         pass
 
 
+class Function:
+    """`cupy.cuda.function.Function`: a launch is enqueued. It may have 48 KB of shared memory for a
+    block, or as much as was asked for."""
+
+    by_handle: dict[int, Function] = {}  # noqa: RUF012
+
+    def __init__(self, launch: Callable[..., None]):
+        self._launch, self.most = launch, 48 << 10
+        self.ptr = id(self)
+        self.by_handle[self.ptr] = self
+
+    def __call__(self, grid, block, arguments, shared_mem, stream) -> None:
+        assert shared_mem <= self.most, "more shared memory than was asked for"
+        self._launch(grid, block, arguments, shared_mem, stream)
+
+
+def set_attribute(function: int, attribute: int, value: int) -> None:
+    assert attribute == 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    Function.by_handle[function].most = value
+
+
 class Loaded:
     """`cupy.cuda.function.Module`."""
 
@@ -87,7 +108,7 @@ class Loaded:
 
             stream.enqueue(work)
 
-        return enqueue
+        return Function(enqueue)
 
 
 def machine_code(made: Module, architecture: str) -> bytes:
@@ -133,7 +154,7 @@ def install(patch, driver: int = 12090, made_for: int = 12090, devices: int = 1)
     fake.__version__ = "14.2.0"
     fake.__spec__ = SimpleNamespace(name="cupy")  # type: ignore[assignment]
     fake.cuda = SimpleNamespace(  # type: ignore[attr-defined]
-        runtime=runtime, Stream=Stream, malloc_managed=Memory,
+        runtime=runtime, driver=SimpleNamespace(funcSetAttribute=set_attribute), Stream=Stream, malloc_managed=Memory,
         function=SimpleNamespace(Module=Loaded),
         alloc_pinned_memory=lambda size: (ctypes.c_uint8 * size)(),
     )  # fmt: skip

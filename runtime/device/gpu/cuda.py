@@ -28,6 +28,7 @@ from . import nvrtc as compiler
 from .found import Found, look
 
 STATIC = 48 << 10  # bytes of shared memory that a block may have without asking
+MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, to ask with
 TO_DEVICE, TO_HOST = 1, 2  # cudaMemcpyKind
 
 
@@ -121,11 +122,7 @@ class CudaProgram:
     def _function(self, launch: Launch) -> Any:
         function = self._code.get_function(launch.function)
         if launch.shared > STATIC:
-            driver = self._cupy.cuda.driver
-            driver.funcSetAttribute(
-                function.ptr, driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
-                launch.shared,
-            )
+            self._cupy.cuda.driver.funcSetAttribute(function.ptr, MAX_DYNAMIC_SHARED, launch.shared)
         return function
 
     def _copy(self, name: str, kind: int) -> None:

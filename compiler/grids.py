@@ -95,7 +95,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Gathered:
+class RowSum:
     """A row's sum `total` of `weight` times `factor`. Without a factor it is one number; else it
     runs along the factor's indices, `columns` of which a thread holds. The grid's statement of the
     same position stores what becomes of it."""
@@ -125,7 +125,7 @@ class Stream:
     rows: int
     columns: int
     pairs: tuple[Pair, ...]
-    sums: tuple[Gathered, ...]
+    sums: tuple[RowSum, ...]
     hidden: tuple[Affine, ...] = ()
     score: Expr | None = None
     shift: Expr | None = None
@@ -155,7 +155,7 @@ class Stream:
         wide = [self.width * (self.spread(g) + PADDING) for g in self.sums if g.factor]
         return max(deep + wide)
 
-    def spread(self, one: Gathered) -> int:
+    def spread(self, one: RowSum) -> int:
         """Elements of a row that all threads hold together: as many as there are, or some more."""
         return one.columns * (self.width // self.columns)
 

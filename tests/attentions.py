@@ -37,7 +37,7 @@ def written(name: str, fit: str, seen: str = "weight", more: str = "", call: str
 TURNED_ROUND = """
 fn look(q: [n, h, b, e], k: [e, b, m, h], v: [m, b, h, c]) -> y: [c, n, b, h] {
     near[b, j, h, i] = (sum(a) k[a, b, j, h] * q[i, h, b, a]) * 0.3 - 0.05 * abs(f32(i) - f32(j))
-    top[h, i, b] = max(j) near[b, j, h, i]
+    top[h, a, b] = max(i) near[b, i, h, a]
     part[i, j, b, h] = exp(near[b, j, h, i] - stop(top[h, i, b]))
     all[b, i, h] = sum(j) part[i, j, b, h]
     y[a, i, b, h] = sum(j) v[j, b, h, a] * (part[i, j, b, h] / all[b, i, h])

@@ -39,7 +39,8 @@ from .order import have_order
 from .squares import Family, Use, factors, families, fresh, product, unified
 
 LEAST = 32  # queries and keys below which a tile would be mostly empty
-DEEPEST = 128  # elements of a query, a key or a value for which tiles fit into shared memory
+DEEPEST = 128  # elements of a query, a key or a value for which tiles fit into shared memory,
+ALTOGETHER = 512  # and those of all queries, keys and values together
 TOTALS = 2  # results of one kernel that are as wide as a value: more would not fit in registers
 
 Names = Mapping[str, str]
@@ -77,10 +78,10 @@ def _unfit(family: Family) -> str:
     for use in family.uses:
         if min(use.own.size, use.other.size) < LEAST:
             return f"{use.own.size} by {use.other.size} is less than a tile of {LEAST}"
-        deep = max((prod(i.size for i in p.deep) for p in use.products), default=1)
-        deep = max(deep, prod(i.size for i in use.wide))
-        if deep > DEEPEST:
-            return f"tiles {deep} deep, more than {DEEPEST}, do not fit into shared memory"
+        depths = [prod(i.size for i in indices) for indices in
+                  (use.wide, *(p.deep for p in use.products))]  # fmt: skip
+        if max(depths) > DEEPEST or sum(depths) > ALTOGETHER:
+            return f"tiles {max(depths)} deep do not fit into shared memory"
     return ""
 
 
@@ -148,8 +149,8 @@ def _rest(pieces: Sequence[Expr], result: Use, names: Names, other: Index
 
 def _same_square(one: Use, two: Use) -> dict[str, str] | None:
     """The names of the second use for those of the first, if they reduce the same square the same
-    way: it has the same own, other, extra and batch indices."""
-    if len(one.extra) != len(two.extra) or len(one.batch) != len(two.batch):
+    way: over the same ranges, with the same other indices beside them."""
+    if (one.own.size, one.other.size) != (two.own.size, two.other.size):
         return None
     for a in one.products:
         for b in two.products:
@@ -161,9 +162,10 @@ def _same_square(one: Use, two: Use) -> dict[str, str] | None:
 
 
 def _fits(one: Use, two: Use, names: Names) -> bool:
-    mine = {names.get(i.name): i.size for i in (*one.batch, *one.extra)}
-    return (mine == {i.name: i.size for i in (*two.batch, *two.extra)}
-            and {names.get(i.name) for i in one.extra} == {i.name for i in two.extra})  # fmt: skip
+    return all(
+        {names.get(i.name): i.size for i in mine} == {i.name: i.size for i in theirs}
+        for mine, theirs in ((one.batch, two.batch), (one.extra, two.extra))
+    )
 
 
 def _moved(expr: Expr, names: Names) -> Expr:
@@ -351,11 +353,14 @@ def _result(eq: Equation, names: Names | None = None) -> Read:
 
 
 def _renamed(use: Use, names: Names) -> Use:
-    """The use with other names of indices."""
+    """The use with other names of indices. A product's own are none of them."""
+    taken = {*names, *names.values()}
     products = []
     for p in use.products:
+        every = {**names, **{i.name: fresh(i.name, taken) for i in p.deep}}
         read = Read(p.read.tensor, tuple(_moved(e, names) for e in p.read.index), None, "f32")
-        products.append(Product(read, _moved(p.mine, names), _moved(p.theirs, names), p.deep))
+        deep = tuple(Index(every[i.name], i.size) for i in p.deep)
+        products.append(Product(read, _moved(p.mine, every), _moved(p.theirs, every), deep))
     weight, factor, outer = (tuple(_moved(e, names) for e in part)
                              for part in (use.weight, use.factor, use.outer))  # fmt: skip
     return replace(use, products=tuple(products), weight=weight, factor=factor, outer=outer)

@@ -31,7 +31,7 @@ from ..ir import (
     substitute,
 )
 from ..kernels import Product
-from ..scalar import call, literal
+from ..scalar import call, cast, literal
 
 Place = tuple[int, int]  # the positions of query and key in a square's index
 
@@ -75,16 +75,13 @@ def families(system: System) -> list[Family]:
     finder = _Finder(system)
     found: list[Family] = []
     for equation in system.equations:
-        if equation.reduce != "max" or any(equation in map(_of, f.uses) for f in found):
+        known = any(use.equation is equation for family in found for use in family.uses)
+        if equation.reduce != "max" or known:
             continue
         family = finder.family(equation)
         if family is not None:
             found.append(family)
     return found
-
-
-def _of(use: Use) -> Equation:
-    return use.equation
 
 
 class _Finder:
@@ -102,7 +99,7 @@ class _Finder:
         """The family of a maximum, or None if it is not the maximum of products' rows."""
         if len(softmax.over) != 1 or softmax.target in self.recurrent:
             return None
-        seed = self._seed(softmax.body, softmax)
+        seed = self._seed(softmax.body, softmax, set())
         if seed is None:
             return None
         family = Family(softmax, dict([seed]))
@@ -115,15 +112,16 @@ class _Finder:
 
     # --- which tensors are squares -------------------------------------------------------------
 
-    def _seed(self, expr: Expr, softmax: Equation) -> tuple[str, Place] | None:
+    def _seed(self, expr: Expr, softmax: Equation, met: set[Read]) -> tuple[str, Place] | None:
         """The product that a score is made of, and where it has its query and its key."""
         key = softmax.over[0].name
         for read in reads(expr):
             eq = self._own(read.tensor)
-            if eq is None or key not in index_names(read) or read.other is not None:
+            if eq is None or key not in index_names(read) or read.other is not None or read in met:
                 continue
+            met.add(read)
             if eq.reduce is None:
-                found = self._seed(_inside(eq, read), softmax)
+                found = self._seed(_inside(eq, read), softmax, met)
                 if found is not None:
                     return found
             keys = [n for n, e in enumerate(read.index) if e is Idx(key)]
@@ -135,7 +133,7 @@ class _Finder:
             queries = [n for n, e in enumerate(read.index)
                        if isinstance(e, Idx) and e.name in rows
                        and eq.indices[n].name not in seen]  # fmt: skip
-            if queries:
+            if queries:  # any would do; a tile should be full
                 largest = max(queries, key=lambda n: (eq.indices[n].size, n))
                 if _splits(eq, (largest, keys[0])):
                     return eq.target, (largest, keys[0])
@@ -159,7 +157,7 @@ class _Finder:
                 raise NotStreamed(f"`{name}` is wanted outside")
             for eq in self.readers.get(name, ()):
                 query, key = self._place(eq, family)
-                waiting += self._beside(eq.body, query, key, family)
+                waiting += self._beside(eq.body, query, key, family, set())
                 if eq.reduce is not None:
                     consumers[eq.target] = eq
                 elif eq.target not in family.squares:
@@ -187,16 +185,18 @@ class _Finder:
             raise NotStreamed(f"`{eq.target}` reads one diagonal")
         return query, key
 
-    def _beside(self, expr: Expr, query: str, key: str, family: Family) -> Iterator[str]:
+    def _beside(self, expr: Expr, query: str, key: str, family: Family, met: set[Read]
+                ) -> Iterator[str]:  # fmt: skip
         """Products over the same queries and keys that are read beside squares: squares, too."""
         for read in reads(expr):
             eq = self._own(read.tensor)
             if eq is None or not {query, key} <= index_names(read) or read.other is not None:
                 continue
-            if eq.target in family.squares:
+            if eq.target in family.squares or read in met:
                 continue
+            met.add(read)
             if eq.reduce is None:
-                yield from self._beside(_inside(eq, read), query, key, family)
+                yield from self._beside(_inside(eq, read), query, key, family, met)
                 continue
             places = [[n for n, e in enumerate(read.index) if e is Idx(name)]
                       for name in (query, key)]  # fmt: skip
@@ -324,7 +324,8 @@ def _kind(expr: Expr) -> tuple:
 
 def _inside(eq: Equation, read: Read) -> Expr:
     """What the read element is computed from."""
-    return substitute(eq.body, {i.name: e for i, e in zip(eq.indices, read.index, strict=True)})
+    names = {i.name: e for i, e in zip(eq.indices, read.index, strict=True)}
+    return cast(substitute(eq.body, names), read.dtype)
 
 
 def _plain(expr: Expr, sizes: Mapping[str, int]) -> Expr:

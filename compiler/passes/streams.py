@@ -12,7 +12,7 @@ from dataclasses import replace
 from math import prod
 
 from ..affine import Affine
-from ..grids import Gathered, GpuTarget, Grid, Operand, Pair, Stream
+from ..grids import GpuTarget, Grid, Operand, Pair, RowSum, Stream
 from ..ir import Expr, Idx, Index, Read, reads
 from ..kernels import Plan, Product, Streamed
 from ..loops import Access, Statement
@@ -21,20 +21,24 @@ from .hidden import hidden
 
 SIDE = 16  # threads along a row of a tile, and rows of threads
 WIDTH = 64  # columns of a tile
-HEIGHTS = (64, 32)  # rows of a tile, the best first
+HEIGHTS = (64, 32, 16)  # rows of a tile, the best first
+LOWEST = 32  # of those, the last that is worth it to have more blocks
 SHARED = 96 << 10  # bytes of shared memory that every GPU since Ampere gives a block
 HELD = 80  # numbers of the square and of sums in a thread's registers, of which it has 128
 
 
 def streamed(kernel: Streamed, plan: Plan, target: GpuTarget) -> Grid:
     """The grid of the kernel."""
+    best: Grid | None = None
     for height in HEIGHTS:
         grid = _Maker(kernel, plan).grid(height)
         assert isinstance(grid.how, Stream)
-        fits = grid.shared_bytes <= SHARED and grid.how.held <= HELD
-        if fits and grid.blocks >= target.processors:
-            break
-    return grid
+        if grid.shared_bytes > SHARED or grid.how.held > HELD:
+            continue
+        if best is None or (best.blocks < target.processors and height >= LOWEST):
+            best = grid
+    assert best is not None, f"`{kernel.name}` does not fit"  # `attention` saw to that
+    return best
 
 
 class _Maker:
@@ -52,7 +56,7 @@ class _Maker:
         how = Stream(
             kernel.batch, kernel.own, kernel.extra, kernel.other, height, WIDTH, height // SIDE,
             WIDTH // SIDE, tuple(map(self._pair, kernel.products)),
-            tuple(Gathered(t.total, t.weight, *self._wide(t.factor, t.wide))
+            tuple(RowSum(t.total, t.weight, *self._wide(t.factor, t.wide))
                   for t in kernel.totals),
             hidden(kernel),
         )  # fmt: skip

@@ -154,8 +154,9 @@ def install(patch, driver: int = 12090, made_for: int = 12090, devices: int = 1)
     fake.__version__ = "14.2.0"
     fake.__spec__ = SimpleNamespace(name="cupy")  # type: ignore[assignment]
     fake.cuda = SimpleNamespace(  # type: ignore[attr-defined]
-        runtime=runtime, driver=SimpleNamespace(funcSetAttribute=set_attribute), Stream=Stream, malloc_managed=Memory,
+        runtime=runtime, Stream=Stream, malloc_managed=Memory,
         function=SimpleNamespace(Module=Loaded),
+        driver=SimpleNamespace(funcSetAttribute=set_attribute),
         alloc_pinned_memory=lambda size: (ctypes.c_uint8 * size)(),
     )  # fmt: skip
     patch.setitem(sys.modules, "cupy", fake)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from ...grids import PADDING, Gathered, Grid, Operand, Stream
+from ...grids import PADDING, Grid, Operand, RowSum, Stream
 from ...ir import BYTES, Expr, Idx, Index, Read, index_names, reads
 from ...loops import Statement
 from .writer import Writer
@@ -88,7 +88,7 @@ class _Maker:
                 loaded = self._within(f"{first} + x + i", index, side, w.value(operand.value))
                 w.line(f"AT({tile}, k * {row} + x + i, {points * row}) = {loaded};")
 
-    def _fill_rows(self, one: Gathered) -> None:
+    def _fill_rows(self, one: RowSum) -> None:
         """All threads load a factor's tile, each element's points in a row, of which there may be
         some more than the factor has: those are zero."""
         w, how, spread = self.w, self.how, self.how.spread(one)
@@ -132,14 +132,12 @@ class _Maker:
             yield
 
     @contextmanager
-    def _each_element(self, *values: Expr) -> Iterator[None]:
+    def _each_element(self, value: Expr) -> Iterator[None]:
         """The elements of the tile that a thread has; what a row has in common is computed once."""
         w, how = self.w, self.how
         with self._each_row():
-            moving = {how.other.name} | {n for p in how.pairs for n in [p.read.tensor]}
-            for value in values:
-                for part in _still(value, how, moving):
-                    w.value(part)
+            for part in _still(value, how):
+                w.value(part)
             w.line(UNROLL)
             with w.block(f"for (i32 c = 0; c < {how.columns}; ++c)"):
                 self._at(how.other, self._other("c"), how.width)
@@ -262,7 +260,7 @@ class _Maker:
                     w.line(UNROLL)
                     w.line(f"for (i32 c = 0; c < {one.columns}; ++c) sum{n}[r][c] *= shrunk[r];")
 
-    def _add(self, n: int, one: Gathered) -> None:
+    def _add(self, n: int, one: RowSum) -> None:
         """What a tile gives to a sum."""
         w, how = self.w, self.how
         if one.factor is None:
@@ -290,11 +288,11 @@ class _Maker:
                     start = f"(k0 + i) * {row} + {self._part(group, one)}"
                     self._multiply(f"sum{n}", "a[r][i]", start, self._group(one), group)
 
-    def _group(self, one: Gathered) -> int:
+    def _group(self, one: RowSum) -> int:
         """How many neighbouring elements along a sum a thread has."""
         return min(one.columns, 4)
 
-    def _part(self, group: int, one: Gathered) -> str:
+    def _part(self, group: int, one: RowSum) -> str:
         size = self._group(one)
         start = group * size * self.lanes
         return (f"{start} + " if start else "") + f"column * {size}"
@@ -333,7 +331,7 @@ class _Maker:
         guarded = self.how.score is None or self.how.shift is not self.how.top
         return text if guarded else f"({text} * whole)"
 
-    def _store_wide(self, n: int, one: Gathered, statement: Statement) -> None:
+    def _store_wide(self, n: int, one: RowSum, statement: Statement) -> None:
         w = self.w
         assert one.factor is not None
         size = self._group(one)
@@ -348,16 +346,15 @@ class _Maker:
                     w.finish((statement,), [])
 
 
-def _still(expr: Expr, how: Stream, moving: set[str]) -> Iterator[Expr]:
+def _still(expr: Expr, how: Stream) -> Iterator[Expr]:
     """The largest parts of an expression that are the same for all elements of a row."""
+    made = {p.read for p in how.pairs} | {how.weight}
     stack = [expr]
     while stack:
         node = stack.pop()
         if not node.children:
             continue
-        read = isinstance(node, Read)
-        made = any(r.tensor in moving or r is how.weight for r in reads(node))
-        if not made and how.other.name not in index_names(node):
+        if how.other.name not in index_names(node) and made.isdisjoint(reads(node)):
             yield node
-        elif not read:
+        elif not isinstance(node, Read):
             stack += node.children

@@ -170,6 +170,8 @@ class _Finder:
 
     def _place(self, eq: Equation, family: Family) -> tuple[str, str]:
         """The names of query and key in an equation that reads squares."""
+        if eq.at is not None or eq.target in self.recurrent:
+            raise NotStreamed(f"`{eq.target}` accumulates, or is a recurrence")
         found = set()
         for read in eq.reads:
             if read.tensor not in family.squares:
@@ -178,10 +180,10 @@ class _Finder:
             if not (isinstance(row, Idx) and isinstance(column, Idx)) or read.other is not None:
                 raise NotStreamed(f"`{eq.target}` reads `{read.tensor}` elsewhere")
             found.add((row.name, column.name))
-        if len(found) != 1 or eq.at is not None or eq.target in self.recurrent:
+        if len(found) != 1:
             raise NotStreamed(f"`{eq.target}` reads squares in several ways")
         ((query, key),) = found
-        if query == key or (eq.reduce is None and not {query, key} <= eq.sizes.keys()):
+        if query == key:
             raise NotStreamed(f"`{eq.target}` reads one diagonal")
         return query, key
 

@@ -178,6 +178,21 @@ def test_a_missing_barrier_is_caught():
 # --- machine code ---------------------------------------------------------------------------------
 
 
+@needs_gpp
+def test_low_tiles_where_nothing_else_fits():
+    """Scores of two products of vectors of 128, and the gradients' own product."""
+    inputs = dict.fromkeys("qkv", "f32[1, 33, 128]")
+    score = f"({DOT} + sum(a) q[b, i, a] * tanh(k[b, j, a])) * 0.05"
+    system, values = prepared(written("wide", score, inputs=inputs))
+    expected = evaluate(system, values, wide=True)
+    program = run(system, values)
+    for name in system.outputs:
+        agree(program.arrays[name], expected[name], name)
+    forms = [g.how for g in program.module.grids.values() if isinstance(g.how, Stream)]
+    assert {(form.height, len(form.pairs)) for form in forms} == {(32, 2), (16, 3)}
+    assert all(form.shared_bytes <= 96 << 10 for form in forms)
+
+
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90a"])
 @pytest.mark.parametrize(("width", "steps"), [(64, 256), (128, 250)])
 def test_kernels_compile_without_spills(width: int, steps: int, architecture: str):

@@ -101,6 +101,25 @@ def test_a_table_that_is_learnt():
     assert "d_near" in note(case)
 
 
+def test_a_table_of_distances_that_is_learnt():
+    """Its gradient is an accumulation."""
+    case = written("distances", f"{DOT} + near[far[i, j]]", more=", near: [d], far: i32[n, m]",
+                   call="look(q, k, v, near, far)",
+                   inputs={"near": "f32[7]", "far": "i32[40, 90]"},
+                   given={"far": np.arange(3600).reshape(40, 90) % 7})  # fmt: skip
+    assert "accumulates" in note(case)
+
+
+def test_weights_on_a_diagonal():
+    text = written("", DOT).definitions.replace(
+        "y = find(weight, v)",
+        "z = find(weight, v)\n    y[b, i, c] = z[b, i, c] * weight[b, i, i]",
+    )
+    inputs = dict.fromkeys("qkv", "f32[2, 40, 10]")
+    found = note(Case("diagonal", "look(q, k, v)", inputs, definitions=text))
+    assert "reads one diagonal" in found
+
+
 # --- what is hidden -------------------------------------------------------------------------------
 
 

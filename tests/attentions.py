@@ -66,6 +66,8 @@ CASES = (
     Case("the same queries for all", "look(q, k, v)", QKV | {"q": "f32[40, 10]"},
          definitions=FORM.replace("q: [b, n, e]", "q: [n, e]")
          % ("", DOT.replace("q[b, i, a]", "q[i, a]"), "weight")),
+    written("a temperature", f"{DOT} * exp(t)", more=", t: []", call="look(q, k, v, t)",
+            inputs={"t": "f32[]"}),
     written("dropout of weights", DOT, "weight |> Dropout(0.3)"),
     written("rows hidden wholly", f"if j < length[b] then {DOT} else -inf", more=", length: i32[b]",
             call="look(q, k, v, length)", inputs=LENGTHS, given={"length": np.array([0, 50])}),

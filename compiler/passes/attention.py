@@ -7,8 +7,7 @@ arXiv:2205.14135): of a row only its maximum and its sum are stored. Everything 
 among it, computes the weights again from those two: one kernel for what belongs to a key, one for
 what belongs to a query, no accumulation anywhere.
 
-The one change to equations: a row's sum that is a product with a row's result is computed so (the
-gradient of a softmax's sum). How a square is cut into tiles is `streams.py`.
+How a square is cut into tiles is `streams.py`.
 """
 
 from __future__ import annotations
@@ -28,15 +27,15 @@ from ..ir import (
     Read,
     System,
     components,
-    index_names,
     reads,
     rewrite,
-    substitute,
     walk,
 )
 from ..kernels import Highest, Product, Streamed, Total
+from .factors import fresh, moved, product
 from .order import have_order
-from .squares import Family, Use, factors, families, fresh, product, unified
+from .row_sums import by_rows, through_results
+from .squares import Family, Use, families, result_of, same_square
 
 LEAST = 32  # queries and keys below which a tile would be mostly empty
 DEEPEST = 128  # elements of a query, a key or a value for which tiles fit into shared memory,
@@ -57,7 +56,7 @@ class Attention:
 
 def attention(system: System) -> Attention:
     """The kernels of every softmax whose square need not be stored."""
-    system = through_results(system)
+    system = through_results(by_rows(system))
     ancestors = _ancestors(system)
     kernels: list[Streamed] = []
     notes: dict[str, str] = {}
@@ -83,93 +82,6 @@ def _unfit(family: Family) -> str:
         if max(depths) > DEEPEST or sum(depths) > ALTOGETHER:
             return f"tiles {max(depths)} deep do not fit into shared memory"
     return ""
-
-
-# --- sums of rows ---------------------------------------------------------------------------------
-
-
-def through_results(system: System) -> System:
-    """With y[t] = sum(s) w[t, s] * v[s], sum(s) w[t, s] * (x[t] · v[s]) is x[t] · y[t]: where a
-    row's sum is of that form, it is computed so."""
-    better: dict[str, Equation] = {}
-    for family in families(system):
-        if family.problem:
-            continue
-        for use in family.uses:
-            for result in family.uses:
-                found = _through(use, result)
-                if found is not None:
-                    better[use.equation.target] = found
-                    break
-    return system.replace(equations=tuple(better.get(e.target, e) for e in system.equations))
-
-
-def _through(use: Use, result: Use) -> Equation | None:
-    """The sum `use` as a product with `result`, if it is one: its factors are those of the result
-    and some that stay the same along the row. One of its products may have to be written out."""
-    names = _same_square(result, replace(use, extra=()))
-    if use.equation.reduce != "sum" or use.wide or not result.wide or names is None:
-        return None
-    pieces = (*use.weight, *use.outer)
-    written = [(use.extra, pieces)]
-    for product_ in use.products:
-        if product_.read in pieces:
-            rest = [p for p in pieces if p is not product_.read]
-            both = (*factors(product_.mine), *factors(product_.theirs))
-            written.append(((*use.extra, *product_.deep), (*both, *rest)))
-    for over, found in written:
-        better = _rest(found, result, names, use.other)
-        if better is not None:
-            body, every = better
-            read = _result(result.equation, every)
-            if {every[i.name] for i in result.wide} == {i.name for i in over}:
-                return replace(use.equation, body=product((read, *body)), over=over)
-    return None
-
-
-def _rest(pieces: Sequence[Expr], result: Use, names: Names, other: Index
-          ) -> tuple[list[Expr], Names] | None:  # fmt: skip
-    """The pieces that are no factors of the result, if they are the same for all of `other`; and
-    the names of the result's indices among the pieces."""
-    for piece in pieces:
-        every = unified(result.factor[0], piece, names)
-        if every is None:
-            continue
-        rest = list(pieces)
-        for part in (*result.weight, *result.factor, *result.outer):
-            moved = _moved(part, every)
-            if moved not in rest:
-                break
-            rest.remove(moved)
-        else:
-            if not any(other.name in index_names(p) for p in rest):
-                return rest, every
-    return None
-
-
-def _same_square(one: Use, two: Use) -> dict[str, str] | None:
-    """The names of the second use for those of the first, if they reduce the same square the same
-    way: over the same ranges, with the same other indices beside them."""
-    if (one.own.size, one.other.size) != (two.own.size, two.other.size):
-        return None
-    for a in one.products:
-        for b in two.products:
-            names = unified(a.read, b.read, {one.own.name: two.own.name,
-                                             one.other.name: two.other.name})  # fmt: skip
-            if names is not None and _fits(one, two, names):
-                return names
-    return None
-
-
-def _fits(one: Use, two: Use, names: Names) -> bool:
-    return all(
-        {names.get(i.name): i.size for i in mine} == {i.name: i.size for i in theirs}
-        for mine, theirs in ((one.batch, two.batch), (one.extra, two.extra))
-    )
-
-
-def _moved(expr: Expr, names: Names) -> Expr:
-    return substitute(expr, {old: Idx(new) for old, new in names.items()})
 
 
 # --- kernels --------------------------------------------------------------------------------------
@@ -204,7 +116,7 @@ class _Maker:
         while left:
             group = _Group(left[0])
             for use in left:
-                names = _same_square(use, group.first)
+                names = same_square(use, group.first)
                 if use is left[0] or (names and self._may_join(use, group, frozenset())):
                     group.add(use, names)
             left = [u for u in left if u.equation not in group.equations]
@@ -216,12 +128,12 @@ class _Maker:
         these are taken from `left`."""
         group = _Group(top)
         score = top.weight[0]
-        result = _result(top.equation)
+        result = result_of(top.equation)
         place = (*result.index, Idx(top.other.name))
         weight = Read(f"weight of {top.equation.target}", place, None, "f32")
         shift = None
         for use in list(left):
-            names = _same_square(use, top)
+            names = same_square(use, top)
             if names is None or not self._may_join(use, group, group.stored):
                 continue
             moved = _renamed(use, names)
@@ -310,7 +222,7 @@ class _Group:
     def takes(self, use: Use, weight: Sequence[Expr]) -> bool:
         """Whether the use, in the names of the group, needs the group's results only after the sum,
         and at its own place."""
-        at_hand = {_result(self.first.equation), *(t.result for t in self.totals)}
+        at_hand = {result_of(self.first.equation), *(t.result for t in self.totals)}
         sides = (e for p in use.products for e in (p.mine, p.theirs))
         early = {r.tensor for e in (*weight, *use.factor, *sides) for r in reads(e)}
         late = {r for e in use.outer for r in reads(e) if r.tensor in self.stored}
@@ -324,7 +236,7 @@ class _Group:
         moved = _renamed(use, names)
         self.uses.append(use)
         self._take(moved)
-        result = _result(use.equation, names)
+        result = result_of(use.equation, names)
         total = Read(f"sum of {use.equation.target}", result.index, None, "f32")
         wide = tuple(Index(names[i.name], i.size) for i in use.wide)
         factor = product(moved.factor) if wide else None
@@ -337,19 +249,13 @@ class _Group:
                 continue
             names = {i.name: self._fresh(i.name) for i in own.deep}
             deep = tuple(Index(names[i.name], i.size) for i in own.deep)
-            self.products[own.read] = Product(own.read, _moved(own.mine, names),
-                                              _moved(own.theirs, names), deep)  # fmt: skip
+            self.products[own.read] = Product(own.read, moved(own.mine, names),
+                                              moved(own.theirs, names), deep)  # fmt: skip
 
     def _fresh(self, name: str) -> str:
         found = fresh(name, self.taken)
         self.taken.add(found)
         return found
-
-
-def _result(eq: Equation, names: Names | None = None) -> Read:
-    """The equation's element at the kernel's own place."""
-    names = names or {}
-    return Read(eq.target, tuple(Idx(names.get(i.name, i.name)) for i in eq.indices), None, "f32")
 
 
 def _renamed(use: Use, names: Names) -> Use:
@@ -358,10 +264,10 @@ def _renamed(use: Use, names: Names) -> Use:
     products = []
     for p in use.products:
         every = {**names, **{i.name: fresh(i.name, taken) for i in p.deep}}
-        read = Read(p.read.tensor, tuple(_moved(e, names) for e in p.read.index), None, "f32")
+        read = Read(p.read.tensor, tuple(moved(e, names) for e in p.read.index), None, "f32")
         deep = tuple(Index(every[i.name], i.size) for i in p.deep)
-        products.append(Product(read, _moved(p.mine, every), _moved(p.theirs, every), deep))
-    weight, factor, outer = (tuple(_moved(e, names) for e in part)
+        products.append(Product(read, moved(p.mine, every), moved(p.theirs, every), deep))
+    weight, factor, outer = (tuple(moved(e, names) for e in part)
                              for part in (use.weight, use.factor, use.outer))  # fmt: skip
     return replace(use, products=tuple(products), weight=weight, factor=factor, outer=outer)
 

@@ -10,13 +10,10 @@ squares, they must be stored, and there is nothing to gain. It decides nothing a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ..affine import simplify_index
 from ..ir import (
-    Apply,
-    Const,
     Equation,
     Expr,
     Idx,
@@ -31,7 +28,8 @@ from ..ir import (
     substitute,
 )
 from ..kernels import Product
-from ..scalar import call, cast, literal
+from ..scalar import cast
+from .factors import factors, fresh, plain, product, unified
 
 Place = tuple[int, int]  # the positions of query and key in a square's index
 
@@ -61,12 +59,14 @@ class Use:
 
 @dataclass
 class Family:
-    """Squares and their uses. `problem` says why it is none, if it is none."""
+    """Squares and their uses; `whole` are the sums over queries and keys, each with the name of
+    its key. `problem` says why it is none, if it is none."""
 
     softmax: Equation
     squares: dict[str, Place] = field(default_factory=dict)
     maps: set[str] = field(default_factory=set)
     uses: list[Use] = field(default_factory=list)
+    whole: list[tuple[Equation, str]] = field(default_factory=list)
     problem: str = ""
 
 
@@ -104,8 +104,12 @@ class _Finder:
             return None
         family = Family(softmax, dict([seed]))
         try:
-            consumers = self._grow(family)
-            family.uses = [self._use(eq, family) for eq in consumers]
+            for eq in self._grow(family):
+                query, key = self._place(eq, family)
+                if eq.reduce == "sum" and {query, key} <= {i.name for i in eq.over}:
+                    family.whole.append((eq, key))
+                else:
+                    family.uses.append(self._use(eq, query, key, family))
         except NotStreamed as problem:
             family.problem = str(problem)
         return family
@@ -210,8 +214,7 @@ class _Finder:
 
     # --- what reads them -----------------------------------------------------------------------
 
-    def _use(self, eq: Equation, family: Family) -> Use:
-        query, key = self._place(eq, family)
+    def _use(self, eq: Equation, query: str, key: str, family: Family) -> Use:
         over = {i.name: i for i in eq.over}
         kept = {i.name: i for i in eq.indices}
         if key in over and query in kept:
@@ -219,10 +222,10 @@ class _Finder:
         elif query in over and key in kept:
             own, other = kept[key], over[query]
         else:
-            raise NotStreamed(f"`{eq.target}` sums over queries and keys")
+            raise NotStreamed(f"`{eq.target}` reduces neither queries nor keys alone")
         if eq.reduce not in ("sum", "max") or self.system.tensors[eq.target].dtype != "f32":
             raise NotStreamed(f"`{eq.target}` is no sum of f32 numbers")
-        body = _plain(self._expanded(eq.body, family), eq.sizes)
+        body = plain(self._expanded(eq.body, family), eq.sizes)
         products = tuple(self._product(r, eq, query, own, other, family)
                          for r in reads(body) if r.tensor in family.squares)  # fmt: skip
         extra = tuple(i for i in eq.over if i != other)
@@ -282,64 +285,17 @@ class _Finder:
                                   zip(source.indices, read.index, strict=True)}  # fmt: skip
         names |= {i.name: Idx(d.name) for i, d in zip(source.over, deep, strict=True)}
         sizes = eq.sizes | {i.name: i.size for i in deep}
-        mine, theirs = (_plain(substitute(side, names), sizes) for side in (mine, theirs))
+        mine, theirs = (plain(substitute(side, names), sizes) for side in (mine, theirs))
         return Product(read, mine, theirs, deep)
 
 
-# --- parts of expressions -------------------------------------------------------------------------
-
-
-def fresh(name: str, taken: Iterable[str]) -> str:
-    """A name like this one that is not taken."""
-    names = set(taken)
-    while name in names:
-        name += "_"
-    return name
-
-
-def unified(one: Expr, two: Expr, names: Mapping[str, str]) -> dict[str, str] | None:
-    """The names of indices extended so that they make the first expression the second."""
-    if isinstance(one, Idx) and isinstance(two, Idx):
-        known = names.get(one.name)
-        if known is None and two.name not in names.values():
-            return {**names, one.name: two.name}
-        return dict(names) if known == two.name else None
-    if _kind(one) != _kind(two) or len(one.children) != len(two.children):
-        return None
-    found: dict[str, str] | None = dict(names)
-    for a, b in zip(one.children, two.children, strict=True):
-        found = None if found is None else unified(a, b, found)
-    return found
-
-
-def _kind(expr: Expr) -> tuple:
-    """What a node is, without what stands below it."""
-    match expr:
-        case Const(value=value, dtype=dtype):
-            return "const", repr(value), dtype
-        case Read(tensor=tensor, other=other):
-            return "read", tensor, other is None
-        case Apply(fn=fn, dtype=dtype):
-            return "apply", fn, dtype
-    return ("index",)
+# --- equations of products ------------------------------------------------------------------------
 
 
 def _inside(eq: Equation, read: Read) -> Expr:
     """What the read element is computed from."""
     names = {i.name: e for i, e in zip(eq.indices, read.index, strict=True)}
     return cast(substitute(eq.body, names), read.dtype)
-
-
-def _plain(expr: Expr, sizes: Mapping[str, int]) -> Expr:
-    """The expression with what is divided in its reads' indices resolved: (3*p + u) // 3 is p."""
-
-    def change(node: Expr) -> Expr | None:
-        if not isinstance(node, Read):
-            return None
-        index = tuple(simplify_index(e, sizes) for e in node.index)
-        return Read(node.tensor, index, node.other, node.dtype)
-
-    return rewrite(expr, change)
 
 
 def _sides(eq: Equation, key: str) -> tuple[list[Expr], list[Expr]]:
@@ -357,39 +313,28 @@ def _splits(eq: Equation, place: Place) -> bool:
             and not any(query in index_names(f) for f in right))  # fmt: skip
 
 
-def product(parts: Sequence[Expr]) -> Expr:
-    """The product of all, from left to right, conditions last: where they fail it is 0, even if a
-    factor is infinite or no number. 1 if there is none."""
-    total: Expr = literal(1.0)
-    for part in sorted(parts, key=_is_condition):
-        total = call("mul", total, part)
-    return total
+def same_square(one: Use, two: Use) -> dict[str, str] | None:
+    """The names of the second use for those of the first, if they reduce the same square the same
+    way: over the same ranges, with the same other indices beside them."""
+    if (one.own.size, one.other.size) != (two.own.size, two.other.size):
+        return None
+    for a in one.products:
+        for b in two.products:
+            names = unified(a.read, b.read, {one.own.name: two.own.name,
+                                             one.other.name: two.other.name})  # fmt: skip
+            if names is not None and _fits(one, two, names):
+                return names
+    return None
 
 
-def factors(expr: Expr) -> list[Expr]:
-    """The factors of a product or quotient. A sign is a factor, and so is a condition under which
-    the product is not 0: as 1 or 0, after what it holds for."""
-    if isinstance(expr, Apply):
-        match expr.fn:
-            case "mul":
-                return factors(expr.args[0]) + factors(expr.args[1])
-            case "neg":
-                return [literal(-1.0, expr.dtype), *factors(expr.args[0])]
-            case "div" if expr.dtype == "f32" and not _is(expr.args[0], 1):
-                return [*factors(expr.args[0]), call("div", literal(1.0), expr.args[1])]
-            case "select" if expr.dtype == "f32":
-                condition, yes, no = expr.args
-                if _is(no, 0) and not _is(yes, 1):
-                    return [*factors(yes), call("select", condition, literal(1.0), no)]
-                if _is(yes, 0) and not _is(no, 1):
-                    return [*factors(no), call("select", condition, yes, literal(1.0))]
-    return [expr]
+def _fits(one: Use, two: Use, names: Mapping[str, str]) -> bool:
+    return all(
+        {names.get(i.name): i.size for i in mine} == {i.name: i.size for i in theirs}
+        for mine, theirs in ((one.batch, two.batch), (one.extra, two.extra))
+    )
 
 
-def _is(expr: Expr, value: float) -> bool:
-    return isinstance(expr, Const) and expr.value == value
-
-
-def _is_condition(expr: Expr) -> bool:
-    return isinstance(expr, Apply) and expr.fn == "select" and all(
-        isinstance(a, Const) for a in expr.args[1:])  # fmt: skip
+def result_of(eq: Equation, names: Mapping[str, str] | None = None) -> Read:
+    """The equation's element at its own place, in other names perhaps."""
+    names = names or {}
+    return Read(eq.target, tuple(Idx(names.get(i.name, i.name)) for i in eq.indices), None, "f32")

@@ -77,13 +77,14 @@ def test_weights_that_are_wanted():
     )
 
 
-def test_weights_that_something_else_reads():
-    text = written("read", DOT).definitions.replace("y = find(weight, v)",
-        "z = find(weight, v)\n    s = sum(b, i, j) weight[b, i, j] * weight[b, i, j]\n"
-        "    y[b, i, c] = z[b, i, c] * s")  # fmt: skip
-    assert "sums over queries and keys" in note(
-        Case("read", "look(q, k, v)", written("", DOT).inputs, definitions=text)
+def test_weights_that_are_summed_over_examples():
+    text = written("", DOT).definitions.replace(
+        "y = find(weight, v)",
+        "z = find(weight, v)\n    all[i, j] = sum(b) weight[b, i, j]\n"
+        "    y[b, i, c] = z[b, i, c] * (max(j) all[i, j])",
     )
+    found = note(Case("read", "look(q, k, v)", written("", DOT).inputs, definitions=text))
+    assert found == "`look1_all` reduces neither queries nor keys alone"
 
 
 def test_small_and_deep_ones():

@@ -99,7 +99,7 @@ def kernels(device: str, out: Path, data: Path | None, note: Note) -> None:
             continue
         chosen = fitted(project, setup, EVALUABLE // 100 if small(device) else POINTS)
         subject = specimen(chosen.project, chosen.setup, 0)
-        apart = plan(subject.system, shared=False, without=CPU_PASSES)
+        apart = plan(subject.system, shared=False, without=CPU_PASSES, streams=True)
         found = check_code(apart, run_apart(program_of(device, apart), subject.values), TOLERANCE)
         bad = [value for value in found if not value.right]
         figures[name] = {"results": len(found), "largest error": max(v.error for v in found),

@@ -1,8 +1,9 @@
 """Kernels: equations grouped into the units that become one loop nest each.
 
-In: nothing; these are the records that `passes/schedule` and `passes/fuse` fill in and that
-`passes/lower` reads. A kernel says *what is computed together and why*; tile sizes, vectors and the
-order of loops are decided later and stand in `loops.py`.
+In: nothing; these are the records that `passes/schedule`, `passes/attention` and `passes/fuse` fill
+in and that `passes/lower` and `passes/blocks` read. A kernel says *what is computed together and
+why*; tile sizes, vectors and the order of loops are decided later and stand in `loops.py` or
+`grids.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from .ir import Equation, Index, System
+from .ir import Equation, Expr, Index, Read, System
 
 
 @dataclass(frozen=True, eq=False)  # each kernel is itself: it is looked up all the time
@@ -50,6 +51,63 @@ class Kernel:
     def stored(self) -> tuple[str, ...]:
         """The tensors that the kernel writes."""
         return tuple(e.target for e in self.equations if e.target not in self.local)
+
+
+@dataclass(frozen=True)
+class Product:
+    """An element of a square: `mine * theirs` summed over `deep`. `read` stands for it in
+    expressions; `mine` does not depend on the kernel's `other` index, `theirs` not on `own`."""
+
+    read: Read
+    mine: Expr
+    theirs: Expr
+    deep: tuple[Index, ...]
+
+
+@dataclass(frozen=True)
+class Highest:
+    """The greatest `score` of a row of the square, and exp(score - shift), for which `weight`
+    stands in the kernel's totals; `shift` is `result`, or the greater of that and a constant."""
+
+    result: Read
+    score: Expr
+    shift: Expr
+    weight: Read
+
+
+@dataclass(frozen=True)
+class Total:
+    """A row's sum of `weight`, or of `weight * factor` for each value of the indices `wide`;
+    `result` gets `value`, in which `total` stands for the sum."""
+
+    result: Read
+    value: Expr
+    total: Read
+    weight: Expr
+    factor: Expr | None = None
+    wide: tuple[Index, ...] = ()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Streamed(Kernel):
+    """Equations through a square of `own` by `other`, no element of which is stored: for each value
+    of `batch` and `own`, what is wanted of a row of it while `extra` and `other` run. `equations`
+    are those of the square, which are `local`, and those that are `stored`.
+
+    With `highest`, weights are exponentials of scores over their maximum, and totals are linear in
+    them: the maximum may be taken in the same run (Milakov and Gimelshein 2018)."""
+
+    batch: tuple[Index, ...]
+    own: Index
+    extra: tuple[Index, ...]
+    other: Index
+    products: tuple[Product, ...]
+    highest: Highest | None
+    totals: tuple[Total, ...]
+
+    @property
+    def indices(self) -> tuple[Index, ...]:
+        return (*self.batch, self.own)
 
 
 @dataclass(frozen=True)

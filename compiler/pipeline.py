@@ -13,6 +13,7 @@ from .ir import System
 from .kernels import Plan
 from .passes.ahead import ahead
 from .passes.apart import apart
+from .passes.attention import attention
 from .passes.demand import demand
 from .passes.fuse import fuse
 from .passes.inline import inline, without_stops
@@ -65,9 +66,16 @@ def optimise(
 
 def plan(
     system: System, verified: bool = False, check: Check | None = None, shared: bool = True,
-    without: Collection[str] = (),
+    without: Collection[str] = (), streams: bool = False,
 ) -> Plan:  # fmt: skip
     """Equations to kernels with their places in memory. Without `shared` no two tensors share a
-    place, so that all that was stored can be looked at after a run."""
+    place, so that all that was stored can be looked at after a run. With `streams`, the weights of
+    attention are not stored but computed where they are read."""
     system = optimise(system, verified, check, without)
-    return memory(system, fuse(system), shared)
+    if not streams:
+        return memory(system, fuse(system), shared)
+    found = attention(system)
+    check = check or (verify if verified else None)
+    if check is not None:
+        check(found.system, "attention")
+    return memory(found.system, fuse(found.system, found.kernels, found.notes), shared)

@@ -87,7 +87,7 @@ class Stages:
     def cuda(self) -> str:
         from ..compiler.codegen.cuda.module import CPU_PASSES, module  # only what a GPU needs
 
-        return module(plan(self.system, without=CPU_PASSES)).source
+        return module(plan(self.system, without=CPU_PASSES, streams=True)).source
 
     @property
     def ptx(self) -> str:

@@ -3,7 +3,8 @@
 In: a `Kernel` and its `Plan`. Out: the `Grid`s that compute it, one after the other: one, or two
 where a long reduction of few results is divided among blocks and a second grid joins the parts in
 their order. Indices are merged and addressed as for the CPU (`merge.py`, `access.py`); how a
-product is cut into tiles is `contract.py`. There are no atomics, so every run gives the same bits.
+product is cut into tiles is `contract.py`, a square that is not stored `streams.py`. There are no
+atomics, so every run gives the same bits.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from dataclasses import replace
 from ..affine import Affine
 from ..grids import BLOCK, Each, GpuTarget, Grid, Together
 from ..ir import Expr, Idx, Index, Read, reads
-from ..kernels import Kernel, Plan
+from ..kernels import Kernel, Plan, Streamed
 from ..loops import Access, Statement
 from ..scalar import literal
 from .contract import contraction
 from .gathered import gathered
 from .merge import Form, accesses, merged, stores
+from .streams import streamed
 
 ALONE = 32  # points that one thread reduces over by itself
 PART = 256  # points that a layer of blocks has at least
@@ -28,6 +30,8 @@ SCRATCH = "parts of a sum"  # the tensor that holds the results of layers
 def blocks(kernel: Kernel, plan: Plan, target: GpuTarget | None = None) -> tuple[Grid, ...]:
     """The grids of a kernel, in the order in which they run."""
     target = target or GpuTarget()
+    if isinstance(kernel, Streamed):
+        return (streamed(kernel, plan, target),)
     kernel = gathered(kernel, plan.system)
     form = merged(kernel, plan)
     grid = _grid(form, kernel, plan)

@@ -4,14 +4,15 @@ In: a simplified system. Out: kernels (and scans, for recurrences) in the order 
 An equation rides on the kernel that makes the last of its inputs, if it has the same indices and
 reads that input element by element: biases and activations on their products, the optimizer on the
 gradient. One small index may differ: if it is unrolled, the gates of a recurrent cell are at hand
-where the state is computed from them, and so is the state where the gates' gradients are. What
-updates a parameter in place runs after everything that reads the old value.
+where the state is computed from them, and so is the state where the gates' gradients are. Kernels
+that are `ready` are left as they are. What updates a parameter in place runs after everything that
+reads the old value.
 """
 
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..affine import affine
@@ -24,7 +25,6 @@ from ..ir import (
     Index,
     Read,
     System,
-    components,
     is_recurrent,
     substitute,
     walk,
@@ -32,6 +32,7 @@ from ..ir import (
 from ..kernels import Kernel, Scan
 from ..recurrence import Loop, plan_recurrence
 from .inline import cost
+from .order import ordered
 from .views import views
 
 LONGEST_ALONE = 24  # the same where results come one at a time
@@ -44,11 +45,13 @@ WIDE = 16  # elements along the last index for which that is worth it
 @dataclass
 class _Group:
     """A kernel being built; `members` are its equations in order, the anchor first. `extra` is the
-    position of the index that is unrolled, for each member that has one."""
+    position of the index that is unrolled, for each member that has one. A loop or a kernel that is
+    `ready` takes nothing more."""
 
     number: int
     members: list[Equation] = field(default_factory=list)
     scan: Loop | None = None
+    ready: Kernel | None = None
     extra: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -72,7 +75,7 @@ class _Group:
 
     @property
     def writes(self) -> set[str]:
-        return {eq.target for eq in self.members}
+        return set(self.ready.stored) if self.ready else {eq.target for eq in self.members}
 
 
 @dataclass(frozen=True)
@@ -84,10 +87,13 @@ class Fused:
     in_place: frozenset[str]
 
 
-def fuse(system: System) -> Fused:
-    """Groups, their order, and which updates can happen in place."""
-    aliases = views(system)
-    groups = _groups(_in_order(system), system, aliases)
+def fuse(
+    system: System, ready: Sequence[Kernel] = (), notes: Mapping[str, str] | None = None
+) -> Fused:
+    """Groups, their order, and which updates can happen in place. `notes` say more of equations."""
+    hidden = {t for kernel in ready for t in kernel.local}
+    aliases = {name: source for name, source in views(system).items() if name not in hidden}
+    groups = _groups(_in_order(system, ready), system, aliases)
     edges = _dependences(groups, system, aliases)
     readers = _readers(groups)
     writer = {target: g for g in groups for target in g.writes}
@@ -96,12 +102,12 @@ def fuse(system: System) -> Fused:
         if following in writer and following not in system.outputs
         and _overwritable(writer[following], readers.get(name, set()), edges, name, following)
     )  # fmt: skip
-    ordered = _order(groups, edges)
+    in_order = _order(groups, edges)
     outside = set(system.roots)
     kept = outside | set(aliases.values())
     elsewhere = {g.number: {t for t in g.writes if readers.get(t, set()) - {g.number}}
                  for g in groups}  # fmt: skip
-    items = [_item(g, elsewhere[g.number] | kept, system, aliases) for g in ordered]
+    items = [_item(g, elsewhere[g.number] | kept, system, aliases, notes) for g in in_order]
     return Fused(tuple(items), aliases, in_place)
 
 
@@ -109,16 +115,16 @@ def fuse(system: System) -> Fused:
 
 
 def _groups(
-    items: Iterable[Equation | Loop], system: System, aliases: Mapping[str, str]
+    items: Iterable[Equation | Loop | Kernel], system: System, aliases: Mapping[str, str]
 ) -> list[_Group]:
     """Equations and loops, in order of computation, gathered into kernels."""
     groups: list[_Group] = []
     maker: dict[str, _Group] = {}
     for item in items:
-        if isinstance(item, Loop):
-            group = _Group(len(groups), _equations_of(item), item)
+        if isinstance(item, Loop | Kernel):
+            group = _whole(len(groups), item)
             groups.append(group)
-            maker.update({eq.target: group for eq in group.members})
+            maker.update(dict.fromkeys(group.writes, group))
             continue
         if item.target in aliases:
             makers = [maker[s] for s in item.sources if s in maker]
@@ -138,9 +144,18 @@ def _groups(
     return groups
 
 
-def _in_order(system: System) -> Iterator[Equation | Loop]:
-    for component in components(system.equations):
-        yield plan_recurrence(component) if is_recurrent(component) else component[0]
+def _whole(number: int, item: Loop | Kernel) -> _Group:
+    if isinstance(item, Kernel):
+        return _Group(number, list(item.equations), ready=item)
+    return _Group(number, _equations_of(item), item)
+
+
+def _in_order(system: System, ready: Sequence[Kernel]) -> Iterator[Equation | Loop | Kernel]:
+    for item in ordered(system, ready):
+        if isinstance(item, Kernel):
+            yield item
+        else:
+            yield plan_recurrence(item) if is_recurrent(item) else item[0]
 
 
 def _equations_of(loop: Loop) -> list[Equation]:
@@ -154,7 +169,7 @@ def _rides(eq: Equation, group: _Group, aliases: Mapping[str, str]) -> dict[str,
     """The positions of unrolled indices, the equation's own and those that others get, if the
     equation can be computed where the group's results are at hand; None if it cannot."""
     anchor = group.anchor
-    if group.scan or eq.reduce or eq.at is not None or anchor.at is not None:
+    if group.scan or group.ready or eq.reduce or eq.at is not None or anchor.at is not None:
         return None
     if anchor.reduce in ("argmax", "argmin"):
         return None
@@ -268,7 +283,7 @@ def _overwritable(
 ) -> bool:
     """Whether all readers of the old value can run before the group that writes the new one; if
     so, they will. The writer itself may read the old value only where it overwrites it."""
-    if writer.scan or not _reads_in_step(writer, name, following):
+    if writer.scan or writer.ready or not _reads_in_step(writer, name, following):
         return False
     others = readers - {writer.number}
     if any(_reaches(edges, reader, writer.number) for reader in others):
@@ -342,9 +357,12 @@ def _readers(groups: list[_Group]) -> dict[str, set[int]]:
 
 
 def _item(
-    group: _Group, stored: set[str], system: System, aliases: Mapping[str, str]
-) -> Kernel | Scan:
+    group: _Group, stored: set[str], system: System, aliases: Mapping[str, str],
+    notes: Mapping[str, str] | None = None,
+) -> Kernel | Scan:  # fmt: skip
     """The group as a kernel; what nobody in `stored` asks for stays in registers."""
+    if group.ready is not None:
+        return group.ready
     if group.scan is not None:
         return _scan(group.scan, (), stored, system, aliases)
     anchor, *epilogue = group.members
@@ -353,7 +371,9 @@ def _item(
     unrolled = frozenset(eq.indices[extra[eq.target]].name for eq in (anchor, *fresh)
                          if eq.target in extra)  # fmt: skip
     local = frozenset(group.writes - stored)
-    return Kernel(anchor.target, anchor, fresh, local, (), _reason(group), unrolled)
+    more = [notes[m.target] for m in group.members if m.target in notes] if notes else []
+    reason = "; ".join([_reason(group), *more])
+    return Kernel(anchor.target, anchor, fresh, local, (), reason, unrolled)
 
 
 def _reason(group: _Group) -> str:

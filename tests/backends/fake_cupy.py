@@ -87,6 +87,27 @@ class Stream:
         pass
 
 
+class Function:
+    """`cupy.cuda.function.Function`: a launch is enqueued. It may have 48 KB of shared memory for a
+    block, or as much as was asked for."""
+
+    by_handle: dict[int, Function] = {}  # noqa: RUF012
+
+    def __init__(self, launch: Callable[..., None]):
+        self._launch, self.most = launch, 48 << 10
+        self.ptr = id(self)
+        self.by_handle[self.ptr] = self
+
+    def __call__(self, grid, block, arguments, shared_mem, stream) -> None:
+        assert shared_mem <= self.most, "more shared memory than was asked for"
+        self._launch(grid, block, arguments, shared_mem, stream)
+
+
+def set_attribute(function: int, attribute: int, value: int) -> None:
+    assert attribute == 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    Function.by_handle[function].most = value
+
+
 class Loaded:
     """`cupy.cuda.function.Module`."""
 
@@ -108,8 +129,7 @@ class Loaded:
 
             stream.enqueue(work)
 
-        enqueue.ptr = name  # type: ignore[attr-defined]
-        return enqueue
+        return Function(enqueue)
 
 
 def machine_code(made: Module, architecture: str) -> bytes:
@@ -146,6 +166,7 @@ def install(patch, driver: int = 12090, made_for: int = 12090, devices: int = 1,
 
     Stream.one_by_one = False
     functions = SimpleNamespace(
+        funcSetAttribute=set_attribute,
         funcGetAttribute=lambda kind, function: {1: 0, 3: 0, 4: 40}[kind],
         occupancyMaxActiveBlocksPerMultiprocessor=lambda function, threads, shared: 4,
     )

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from attentions import prepared
 from small_programs import trained, write
+from stdlib.programs import Case
 
 from nnc.dsl.diagnostics import UserError
 from nnc.runtime.cli import run
@@ -179,6 +181,22 @@ def test_steps_by_graph_are_those_of_the_shim(name: str, monkeypatch):
     assert losses[0] == losses[1]
     for tensor in system.of_kind("param"):
         np.testing.assert_array_equal(here.arrays[tensor.name], there.arrays[tensor.name])
+
+
+@needs_gpp
+def test_shared_memory_is_asked_for(monkeypatch):
+    """Tiles of heads of 96 take more than a block has unasked."""
+    fake_cupy.install(monkeypatch)
+    layer = Case("wide", "x |> Attention(1, bias = false)", {"x": "f32[1, 40, 96]"})
+    system, given = prepared(layer)
+    here, there = CudaProgram(system), ShimProgram(system, (0,))
+    assert max(launch.shared for launch in here.module.launches) > 48 << 10
+    for program in (here, there):
+        for name, value in given.items():
+            program.arrays[name][...] = value
+        program.run()
+    for name in system.outputs:
+        np.testing.assert_array_equal(here.arrays[name], there.arrays[name])
 
 
 @needs_gpp

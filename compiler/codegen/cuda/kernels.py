@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from ...grids import BLOCK, Each, Grid, Tile, Together
+from ...grids import BLOCK, Each, Grid, Stream, Tile, Together
 from ...ir import BYTES, Apply, Const, Expr, Index
+from .attention import stream
 from .spelling import HIGHEST, LOWEST, MEMORY, constant
 from .writer import Writer
 
@@ -67,9 +68,12 @@ def kernel(grid: Grid, name: str, arguments: Sequence[str], types: Mapping[str, 
             _together(w, grid, grid.how)
         case Tile():
             _tile(w, grid, grid.how)
+        case Stream():
+            stream(w, grid, grid.how)
     parameters = [f"{kind} {own}" for kind, own in zip(kinds, names, strict=True)]
     free = isinstance(grid.how, Each)
-    head = f"DEVICE void {name}(" if free else f"KERNEL({grid.threads}) {name}("
+    macro = "KERNEL_TWICE" if isinstance(grid.how, Stream) else "KERNEL"
+    head = f"DEVICE void {name}(" if free else f"{macro}({grid.threads}) {name}("
     head += ", ".join(["const i32 block"] * free + parameters) + ") {"
     about = [f"// {line}" for line in (grid.source, *grid.why, str(grid.how)) if line]
     return Function(name, "\n".join([*about, head, *w.lines, "}", ""]), tuple(kinds), free)

@@ -14,6 +14,8 @@ typedef double f64;
 #else
 // one block at least on a processor: the compiler need not spill to make room for more
 #define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads, 1)
+// two of them: each thread gets by with half of the registers
+#define KERNEL_TWICE(threads) extern "C" __global__ void __launch_bounds__(threads, 2)
 #define DEVICE __device__ __forceinline__
 #define AT(array, place, count) (array)[place]
 #define BARRIER() __syncthreads()

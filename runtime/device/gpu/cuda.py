@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ...data import Split
 
 STATIC = 48 << 10  # bytes of shared memory that a block may have without asking
+MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, to ask with
 TO_DEVICE, TO_HOST = 1, 2  # cudaMemcpyKind
 ALIGNMENT = 64  # bytes
 
@@ -48,7 +49,8 @@ class CudaProgram:
         import cupy  # only where it is used, and `ready` has seen that it works
 
         self.cupy = cupy
-        self.plan = source if isinstance(source, Plan) else plan(source, without=CPU_PASSES)
+        self.plan = source if isinstance(source, Plan) else plan(
+            source, without=CPU_PASSES, streams=True)  # fmt: skip
         self.system = self.plan.system
         properties = cupy.cuda.runtime.getDeviceProperties(0)
         target = GpuTarget(properties["multiProcessorCount"],
@@ -160,11 +162,7 @@ class CudaProgram:
     def _looked_up(self, launch: Launch) -> Any:
         function = self._code.get_function(launch.function)
         if launch.shared > STATIC:
-            driver = self.cupy.cuda.driver
-            driver.funcSetAttribute(
-                function.ptr, driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
-                launch.shared,
-            )
+            self.cupy.cuda.driver.funcSetAttribute(function.ptr, MAX_DYNAMIC_SHARED, launch.shared)
         return function
 
     def copy(self, name: str, kind: int) -> None:

@@ -1,5 +1,7 @@
 // The fibers behind shim.h: a launch runs block after block, each thread until it waits or ends.
 // A schedule decides the order of blocks and of threads: 0 ascending, 1 descending, others random.
+// A warp whose lanes have all come to a shuffle goes on before others are looked at: shuffles are no
+// barriers for a block.
 // Shared memory is full of NaN when a block begins. The first mistake ends the launch and all later
 // ones; `nnc_error` says what it was.
 #include "shim.h"
@@ -96,17 +98,12 @@ void stop(const char* what, int line, int block) {
   if (!message[0]) snprintf(message, sizeof message, "%s: %s (block %d, line %d)", name, what, block, line);
 }
 
-bool release_warps() {
-  bool some = false;
-  for (int w = 0; w < threads; w += WARP) {
-    const int end = w + WARP < threads ? w + WARP : threads;
-    int waiting = 0;
-    for (int t = w; t < end; ++t) waiting += fibers[t].state == AT_SHUFFLE && fibers[t].line == fibers[w].line;
-    if (waiting < end - w) continue;
-    for (int t = w; t < end; ++t) fibers[t].state = READY;
-    some = true;
-  }
-  return some;
+bool release_warp(int thread) {
+  const int w = thread / WARP * WARP, end = w + WARP < threads ? w + WARP : threads;
+  for (int t = w; t < end; ++t)
+    if (fibers[t].state != AT_SHUFFLE || fibers[t].line != fibers[w].line) return false;
+  for (int t = w; t < end; ++t) fibers[t].state = READY;
+  return true;
 }
 
 void run_block(int block, int layer) {
@@ -122,8 +119,9 @@ void run_block(int block, int layer) {
       nnc_here = {turn[k], block, layer};
       enter(f);
       ran = true;
+      if (f->state == AT_SHUFFLE && release_warp(turn[k])) k = -1;
     }
-    if (message[0] || release_warps() || ran) continue;
+    if (message[0] || ran) continue;
     int done = 0, barrier = 0, line = 0;
     for (int t = 0; t < threads; ++t) {
       done += fibers[t].state == DONE;

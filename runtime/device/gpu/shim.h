@@ -4,6 +4,7 @@
 #include <math.h>
 
 #define KERNEL(threads) extern "C" void
+#define KERNEL_TWICE(threads) extern "C" void
 #define DEVICE inline
 #define AT(array, place, count) nnc::at(array, place, count, __LINE__)
 #define BARRIER() nnc_barrier(__LINE__)

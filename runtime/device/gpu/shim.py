@@ -44,7 +44,8 @@ class ShimProgram:
 
     def __init__(self, source: System | Plan, schedules: tuple[int, ...] = (0, 1),
                  target: GpuTarget | None = None):  # fmt: skip
-        self.plan = source if isinstance(source, Plan) else plan(source, without=CPU_PASSES)
+        self.plan = source if isinstance(source, Plan) else plan(
+            source, without=CPU_PASSES, streams=True)  # fmt: skip
         self.system = self.plan.system
         self.module = module(self.plan, target)
         self.schedules = schedules

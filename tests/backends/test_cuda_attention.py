@@ -1,0 +1,206 @@
+"""Attention through the CUDA source: values, gradients, training steps, and machine code.
+
+Every run is made in two orders of threads and blocks, which must agree to the bit.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from attentions import CASES, DOT, gpu_plan, prepared, streamed, written
+from stdlib.programs import Case
+
+from nnc.compiler.codegen.cuda.module import Module, module
+from nnc.compiler.evaluate import evaluate
+from nnc.compiler.grids import Stream
+from nnc.compiler.ir import System
+from nnc.compiler.training import training_step
+from nnc.runtime.data import Search
+from nnc.runtime.device.gpu.shim import ShimError, ShimProgram, available, library
+from nnc.runtime.project import planned_setup, project_of_text
+
+from .shimmed import SMALL
+from .test_cuda_training import check_usage
+
+needs_gpp = pytest.mark.skipif(not available(), reason="needs g++")
+
+
+def agree(found: np.ndarray, expected: np.ndarray, name: str) -> None:
+    """Equal to a part in 10^5 of the largest; no numbers in the same places."""
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(expected), err_msg=name)
+    seen = ~np.isnan(expected)
+    allowed = 1e-5 * np.abs(expected[seen]).max(initial=1e-3)
+    assert np.abs(found - expected)[seen].max(initial=0) <= allowed, name
+
+
+def run(system: System, values, target=None, schedules=(0, 1)) -> ShimProgram:
+    program = ShimProgram(system, schedules, target)
+    for name, value in values.items():
+        program.arrays[name][...] = value
+    program.run()
+    return program
+
+
+@needs_gpp
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_values_and_gradients(case: Case):
+    """No size is a multiple of a tile's; tiles are high on a small GPU, low on a large one."""
+    system, values = prepared(case)
+    expected = evaluate(system, values, wide=True)
+    heights = set()
+    for target in (None, SMALL.__class__(processors=1)):
+        program = run(system, values, target)
+        for name in system.outputs:
+            agree(program.arrays[name], expected[name], name)
+        forms = [g.how for g in program.module.grids.values() if isinstance(g.how, Stream)]
+        assert len(forms) >= 3
+        heights |= {form.height for form in forms}
+    assert heights == {32, 64}
+
+
+@needs_gpp
+@pytest.mark.parametrize("size", [32, 64, 65, 128, 130])
+def test_sizes_about_those_of_tiles(size: int):
+    """Sequences and heads as large as a tile, and one more; queries and keys of other numbers."""
+    deep = {32: 16, 64: 17, 65: 64, 128: 65, 130: 128}[size]
+    inputs = {"q": f"f32[1, {size}, {deep}]", "k": f"f32[1, 64, {deep}]", "v": "f32[1, 64, 20]"}
+    case = written("sizes", f"if j > i then -inf else {DOT}", inputs=inputs)
+    system, values = prepared(case)
+    expected = evaluate(system, values, wide=True)
+    program = run(system, values)
+    for name in system.outputs:
+        agree(program.arrays[name], expected[name], name)
+
+
+@needs_gpp
+@pytest.mark.filterwarnings("ignore:invalid value", "ignore:overflow")
+def test_infinite_scores_and_those_that_are_no_numbers():
+    """A row with a score of inf or nan is nan, as in the evaluator; the others are as they were."""
+    system, values = prepared(written("inf", f"{DOT} + near[i, j]", more=", near: [n, m]",
+                                      call="look(q, k, v, near)",
+                                      inputs={"near": "f32[40, 90]"}))  # fmt: skip
+    system = system.replace(outputs=("y",))
+    values["near"] = np.zeros((40, 90), np.float32)
+    values["near"][3, 80], values["near"][5, 2], values["near"][7, :] = np.inf, np.nan, -np.inf
+    values["near"][9, 10:] = -np.inf
+    expected = evaluate(system, values)
+    agree(run(system, values).arrays["y"], expected["y"], "y")
+    assert np.isnan(expected["y"]).all(axis=(0, 2)).nonzero()[0].tolist() == [3, 5, 7]
+
+
+# --- training -------------------------------------------------------------------------------------
+
+GPT = """
+model M(token: i32[B, 40]) -> logits: f32[B, 40, 17] {
+    x = token |> Embedding(17, 16) |> LearnedPositions(40)
+    repeat 2 { x = x |> TransformerBlock(2, 32, causal = true) }
+    logits = x |> LayerNorm |> Dense(17)
+}
+train M {
+    input target: i32[B, 40]
+    loss      = cross_entropy(logits, target)
+    optimizer = momentum(lr = 0.05)
+    batch     = 2
+    steps     = 5
+    PRECISION
+}
+"""
+
+
+def gpt(precision: str = "") -> tuple[System, dict[str, np.ndarray]]:
+    from nnc.compiler.initialise import initial_values
+
+    text = GPT.replace("PRECISION", precision)
+    project = project_of_text(text, "gpt.nn", None, [])
+    system, drawn = training_step(planned_setup(project, Search(None, None, offline=True)))
+    return system, dict(initial_values(system, drawn, 3))
+
+
+@needs_gpp
+@pytest.mark.parametrize("precision", ["", "precision = bf16"])
+def test_training_steps_are_those_of_the_evaluator(precision: str):
+    """With bf16, operands are rounded where the equations say, weights after they are divided; as
+    what lies between two such numbers may become either, every step begins where the evaluator is.
+    """
+    system, state = gpt(precision)
+    program = ShimProgram(system)
+    assert len(streamed(program.plan)) == (10 if precision else 6)
+    rng = np.random.default_rng(0)
+    for step in range(1, 4):
+        state |= {n: rng.integers(0, 17, (2, 40)).astype(np.int32) for n in ("token", "target")}
+        state["step"] = np.array(step, np.int32)
+        if precision or step == 1:
+            for name, array in program.arrays.items():
+                array[...] = state.get(name, 0)
+        for name in ("token", "target", "step"):
+            program.arrays[name][...] = state[name]
+        program.run()
+        found = evaluate(system, state)
+        agree(program.arrays["loss"], found["loss"], "loss")
+        state |= {old: found[new] for old, new in system.updates.items()}
+        for tensor in system.of_kind("param"):
+            error = np.abs(program.arrays[tensor.name] - state[tensor.name]).max()
+            allowed = (1e-3 if precision else 1e-5) * np.abs(state[tensor.name]).max(initial=1e-2)
+            assert error <= allowed, tensor.name
+
+
+# --- tests of the test ----------------------------------------------------------------------------
+
+
+@needs_gpp
+def test_a_missing_barrier_is_caught():
+    """Each barrier of each kernel left out: threads then read what is not there yet, or write over
+    what others still read. Two orders differ, or what was not there is seen as no number."""
+    two_tiles = dict.fromkeys("qkv", "f32[1, 70, 6]")
+    system, values = prepared(written("plain", DOT, inputs=two_tiles))
+    expected = evaluate(system, values, wide=True)["y"]
+    program = ShimProgram(system)
+    made = program.module
+    names = [n for n, g in made.grids.items() if isinstance(g.how, Stream)]
+    streams = [re.search(rf"KERNEL_TWICE\(256\) {name}\(.*?\n}}", made.kernels, re.S)
+               for name in names]  # fmt: skip
+    places = [(m.start() + b.start(), m.start() + b.end())
+              for m in streams if m for b in re.finditer(r"BARRIER\(\);", m[0])]  # fmt: skip
+    assert len(places) == 4 + 8 + 6
+    for start, end in places:
+        text = made.kernels[:start] + made.kernels[end:]
+        program._library = library(Module(text, made.launches, made.arena_bytes, made.grids))
+        for name, value in values.items():
+            program.arrays[name][...] = value
+        with pytest.raises((ShimError, AssertionError), match=r"differ|\by\b"):
+            program.run()
+            agree(program.arrays["y"], expected, "y")
+
+
+# --- machine code ---------------------------------------------------------------------------------
+
+
+@needs_gpp
+def test_low_tiles_where_nothing_else_fits():
+    """Scores of two products of vectors of 128, and the gradients' own product."""
+    inputs = dict.fromkeys("qkv", "f32[1, 33, 128]")
+    score = f"({DOT} + sum(a) q[b, i, a] * tanh(k[b, j, a])) * 0.05"
+    system, values = prepared(written("wide", score, inputs=inputs))
+    expected = evaluate(system, values, wide=True)
+    program = run(system, values)
+    for name in system.outputs:
+        agree(program.arrays[name], expected[name], name)
+    forms = [g.how for g in program.module.grids.values() if isinstance(g.how, Stream)]
+    assert {(form.height, len(form.pairs)) for form in forms} == {(32, 2), (16, 3)}
+    assert all(form.shared_bytes <= 96 << 10 for form in forms)
+
+
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90a"])
+@pytest.mark.parametrize(("width", "steps"), [(64, 256), (128, 250)])
+def test_kernels_compile_without_spills(width: int, steps: int, architecture: str):
+    """Heads as wide as those of most models, in tiles that fit and that do not."""
+    inputs = {"x": f"f32[16, {steps}, {6 * width}]", "length": "i32[16]"}
+    layer = "x |> Attention(6, causal = true, kv_heads = 2, bias = false)(length)"
+    made = module(gpu_plan(prepared(Case("wide", layer, inputs))[0]))
+    assert sum(isinstance(g.how, Stream) for g in made.grids.values()) == 3
+    check_usage(made.source, set(made.entries), architecture)
+    for grid in made.grids.values():
+        assert grid.shared_bytes <= 96 << 10

@@ -1,0 +1,210 @@
+"""Which attention is found in equations, what its kernels store, and what is left alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from attentions import CASES, DOT, gpu_plan, prepared, streamed, written
+from stdlib.programs import Case
+
+from nnc.compiler.affine import Affine
+from nnc.compiler.check_passes import PassCheck
+from nnc.compiler.ir import Idx
+from nnc.compiler.passes.hidden import hidden
+from nnc.compiler.pipeline import plan
+from nnc.compiler.training import training_step
+from nnc.runtime.data import Search
+from nnc.runtime.project import planned_setup, project_of_text
+
+LARGE = 40 * 33  # elements of the smallest square of the cases
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_no_square_is_stored(case: Case):
+    """Softmax and values are one kernel, the gradients of keys and values another, those of queries
+    a third; where a score is made of two products, there are gradients of each."""
+    system, values = prepared(case)
+    made = gpu_plan(system, check=PassCheck(system, values))
+    kernels = streamed(made)
+    assert len(kernels) == (4 if case.name == "two products" else 3)
+    assert kernels[0].highest is not None and len(kernels[0].totals) == 2
+    tensors = made.system.tensors
+    for kernel in kernels:
+        assert {t for t in kernel.local if tensors[t].size >= LARGE} == kernel.local
+        assert not kernel.local & made.offsets.keys()
+    squares = [n for n in made.offsets if tensors[n].kind == "temp" and n not in system.outputs
+               and len(set(tensors[n].shape) & {40, 45, 70, 90}) > 1]  # fmt: skip
+    assert not squares
+    assert made.arena_bytes < gpu_plan_without(system)
+
+
+def gpu_plan_without(system) -> int:
+    from nnc.compiler.codegen.cuda.module import CPU_PASSES
+
+    return plan(system, without=CPU_PASSES).arena_bytes
+
+
+def test_a_row_stores_its_maximum_and_its_sum():
+    system, _ = prepared(CASES[1])
+    forward, keys, queries = streamed(gpu_plan(system))
+    shapes = [system.tensors[t].shape for t in forward.stored]
+    assert shapes == [(2, 3, 70), (2, 3, 70), (2, 3, 70, 8)]
+    assert (keys.own.name, keys.other.name) == (queries.other.name, queries.own.name)
+    assert [len(k.products) for k in (forward, keys, queries)] == [1, 2, 2]
+
+
+def test_the_gradient_of_a_sum_is_a_product_with_the_result():
+    """Of all row sums, only the softmax's own runs through a square."""
+    for case in CASES:
+        for kernel in streamed(gpu_plan(prepared(case)[0])):
+            assert all(t.wide for t in kernel.totals) or kernel.highest is not None, case
+
+
+# --- what is left alone --------------------------------------------------------------------------
+
+
+def note(case: Case, outputs: tuple[str, ...] = ()) -> str:
+    system, _ = prepared(case)
+    made = gpu_plan(system.replace(outputs=(*system.outputs, *outputs)), verified=True)
+    assert not streamed(made)
+    (found,) = (k.reason for k in made.kernels if "its square is stored" in k.reason)
+    return found.partition("its square is stored: ")[2]
+
+
+def test_weights_that_are_wanted():
+    assert note(written("plain", DOT), ("look1_softmax1_y",)) == (
+        "`look1_softmax1_y` is wanted outside"
+    )
+
+
+def test_weights_that_are_summed_over_examples():
+    text = written("", DOT).definitions.replace(
+        "y = find(weight, v)",
+        "z = find(weight, v)\n    all[i, j] = sum(b) weight[b, i, j]\n"
+        "    y[b, i, c] = z[b, i, c] * (max(j) all[i, j])",
+    )
+    found = note(Case("read", "look(q, k, v)", written("", DOT).inputs, definitions=text))
+    assert found == "`look1_all` reduces neither queries nor keys alone"
+
+
+def test_small_and_deep_ones():
+    tile = "x |> Attention(2)"
+    assert note(Case("small", tile, {"x": "f32[2, 12, 8]"})) == (
+        "12 by 12 is less than a tile of 32"
+    )
+    assert "tiles 160 deep" in note(Case("deep", tile, {"x": "f32[1, 40, 320]"}))
+
+
+def test_a_table_that_is_learnt():
+    """Its gradient is a sum over examples, not over queries or keys."""
+    case = written("table", f"{DOT} + near[i, j]", more=", near: [n, m]",
+                   call="look(q, k, v, near)", inputs={"near": "f32[40, 90]"})  # fmt: skip
+    assert "d_near" in note(case)
+
+
+def test_a_table_of_distances_that_is_learnt():
+    """Its gradient is an accumulation."""
+    case = written("distances", f"{DOT} + near[far[i, j]]", more=", near: [d], far: i32[n, m]",
+                   call="look(q, k, v, near, far)",
+                   inputs={"near": "f32[7]", "far": "i32[40, 90]"},
+                   given={"far": np.arange(3600).reshape(40, 90) % 7})  # fmt: skip
+    assert "accumulates" in note(case)
+
+
+def test_weights_on_a_diagonal():
+    text = written("", DOT).definitions.replace(
+        "y = find(weight, v)",
+        "z = find(weight, v)\n    y[b, i, c] = z[b, i, c] * weight[b, i, i]",
+    )
+    inputs = dict.fromkeys("qkv", "f32[2, 40, 10]")
+    found = note(Case("diagonal", "look(q, k, v)", inputs, definitions=text))
+    assert "reads one diagonal" in found
+
+
+# --- what is hidden -------------------------------------------------------------------------------
+
+
+def test_what_conditions_hide():
+    """A causal mask hides key - query > 0, from the sums for keys too, whose weights would not be 0
+    if a row saw nothing; lengths alone hide nothing from those."""
+
+    def forms(name: str) -> list[list[str]]:
+        (case,) = (c for c in CASES if c.name == name)
+        return [[str(f.expr()) for f in hidden(k)] for k in streamed(gpu_plan(prepared(case)[0]))]
+
+    assert forms("all") == [[], [], []]
+    assert [len(f) for f in forms("causal")] == [1, 1, 1]
+    assert [len(f) for f in forms("causal with lengths")] == [2, 2, 2]
+    assert [len(f) for f in forms("a window")] == [2, 2, 2]
+    assert [len(f) for f in forms("rows hidden wholly")] == [1, 0, 1]
+    system, _ = prepared(CASES[1])
+    first, *_ = streamed(gpu_plan(system))
+    assert hidden(first) == (Affine({Idx(first.other.name): 1, Idx(first.own.name): -1}, 0),)
+
+
+def test_a_window_that_hides_whole_rows():
+    """Query 0 sees nothing: its weights are no numbers, and every key's gradient has them."""
+    case = written("none", f"if j > i - 1 or j < i - 9 then -inf else {DOT}")
+    forward, keys, queries = streamed(gpu_plan(prepared(case)[0]))
+    assert [len(hidden(k)) for k in (forward, keys, queries)] == [2, 0, 2]
+
+
+# --- whole models ---------------------------------------------------------------------------------
+
+GPT = """
+model M(token: i32[B, 1024]) -> logits: f32[B, 1024, 65] {
+    x = token |> Embedding(65, 64) |> LearnedPositions(1024)
+    repeat 2 { x = x |> TransformerBlock(4, 128, causal = true) }
+    logits = x |> LayerNorm |> Dense(65)
+}
+train M {
+    input target: i32[B, 1024]
+    loss      = cross_entropy(logits, target)
+    optimizer = adam(lr = 1e-3)
+    batch     = 2
+    steps     = 1
+}
+"""
+
+
+def test_the_memory_of_a_gpt():
+    """A step with windows of 1024 needs less memory than the weights of one layer."""
+    project = project_of_text(GPT, "gpt.nn", None, [])
+    system, _ = training_step(planned_setup(project, Search(None, None, offline=True)))
+    made, stored = gpu_plan(system), gpu_plan_without(system)
+    assert len(streamed(made)) == 6
+    assert not any(made.system.tensors[n].shape[-2:] == (1024, 1024) for n in made.offsets)
+    square = 2 * 4 * 1024 * 1024 * 4
+    assert made.arena_bytes < square and 4 * square < stored
+
+
+def test_learned_queries_are_read_before_they_are_updated():
+    """Queries that are parameters stay as they are until every kernel has read them."""
+    text = """
+model M(x: f32[B, 40, 8]) -> y: f32[B, 35, 8] {
+    param q: [35, 8] ~ normal(0, 1)
+    fit[b, i, j] = sum(a) q[i, a] * x[b, j, a]
+    weight = softmax(fit)
+    y[b, i, a] = sum(j) weight[b, i, j] * x[b, j, a]
+}
+train M {
+    loss      = mean(y * y)
+    optimizer = sgd(lr = 0.1)
+    batch     = 2
+    steps     = 1
+}
+"""
+    project = project_of_text(text, "q.nn", None, [])
+    system, _ = training_step(planned_setup(project, Search(None, None, offline=True)))
+    made = gpu_plan(system, verified=True)
+    order = list(made.kernels)
+    readers = [n for n, k in enumerate(order) if any("q" in e.sources for e in k.equations)]
+    (writer,) = (n for n, k in enumerate(order) if "q'" in k.stored)
+    assert made.offsets["q'"] == made.offsets["q"] and max(readers) <= writer
+    assert len(streamed(made)) == 2  # x needs no gradient
+
+
+def test_the_cpu_stores_its_squares():
+    system, _ = prepared(CASES[0])
+    assert not streamed(plan(system))
+    assert np.prod(system.tensors["attention1_attend1_softmax1_y"].shape) >= LARGE

@@ -1,25 +1,28 @@
 """A plan as one CUDA C++ source and the launches that run it.
 
-In: a `Plan` and a target. Out: a `Module`: the prelude and one kernel per different grid, and what
-is launched in which order with which tensors. Kernels that are equal up to names share the function
-of the first of them. Nothing here compiles or runs CUDA.
+In: a `Plan` and a target. Out: a `Module`: the prelude and one kernel per different grid or sweep,
+and what is launched in which order with which tensors. Kernels and recurrences that are equal up to
+names share the function of the first of them. Nothing here compiles or runs CUDA.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from ...grids import BLOCK, GpuTarget, Grid
+from ...grids import BLOCK, GpuTarget, Grid, Sweep
 from ...ir import BYTES, Index
 from ...kernels import Kernel, Plan, Scan
 from ...passes.blocks import SCRATCH, blocks
+from ...passes.persistent import persistent
+from ...passes.phases import waits
 from ...passes.schedule import ALIGNMENT
-from ...signature import alike
+from ...signature import alike, item_signature
 from .kernels import Function, group
 from .kernels import kernel as kernel_text
+from .recurrence import APART, recurrence
 
 # passes whose point is the CPU's vectors: what they make is slower in blocks of threads
 CPU_PASSES = ("pick", "pairs", "round once", "turn weights")
@@ -65,6 +68,16 @@ class _Call:
 
 
 @dataclass(frozen=True)
+class _Swept:
+    """The function of a sweep; `arguments` are the places of its tensors among all of the
+    recurrence."""
+
+    sweep: Sweep
+    function: str
+    arguments: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Repeat:
     """Launches in order for every value of the index, from the first to the last or back."""
 
@@ -84,12 +97,13 @@ Launches = tuple[Launch | Repeat, ...]
 @dataclass(frozen=True)
 class Module:
     """`source` without the prelude, the launches of one run, and the arena that they work in.
-    `grids` are those of the functions, by name; `entries` are the kernels' names."""
+    `grids` and `sweeps` are those of the functions, by name; `entries` are the kernels' names."""
 
     kernels: str
     launches: Launches
     arena_bytes: int
     grids: Mapping[str, Grid]
+    sweeps: Mapping[str, Sweep] = field(default_factory=dict)
 
     @property
     def entries(self) -> frozenset[str]:
@@ -140,13 +154,18 @@ class _Maker:
         self.groups: dict[tuple[Function, ...], str] = {}
         self.texts: list[str] = []
         self.named: dict[str, Grid] = {}
-        self.scratch = -(-plan.arena_bytes // ALIGNMENT) * ALIGNMENT
+        self.waiting = waits(plan)
+        self.swept: dict[tuple, _Swept | None] = {}
+        self.counters = -(-plan.arena_bytes // ALIGNMENT) * ALIGNMENT  # of groups of blocks
+        recurrent = any(isinstance(item, Scan) for item in plan.items)
+        self.scratch = self.counters + recurrent * target.processors * APART * BYTES["i32"]
         self.scratch_bytes = 0
 
     def module(self) -> Module:
         launches = self._launches(self.plan.items)
+        sweeps = {made.function: made.sweep for made in self.swept.values() if made}
         return Module("\n".join(self.texts), launches, self.scratch + self.scratch_bytes,
-                      self.named)  # fmt: skip
+                      self.named, sweeps)  # fmt: skip
 
     def _launches(self, items: tuple[Kernel | Scan, ...]) -> Launches:
         found: list[Launch | Repeat] = []
@@ -154,7 +173,7 @@ class _Maker:
         for item in items:
             if isinstance(item, Scan):
                 found += self._together(waiting)
-                found.append(Repeat(item.index, item.reverse, self._launches(item.kernels)))
+                found.append(self._recurrence(item))
                 continue
             for call in self._calls(item):
                 many = sum(len(c.offsets) for c in (*waiting, call)) > ARGUMENTS
@@ -182,6 +201,44 @@ class _Maker:
         return [Launch(name, sum(c.grid.blocks for c in members), 1, BLOCK, 0,
                        tuple(o for c in members for o in c.offsets), fixed)]  # fmt: skip
 
+    def _recurrence(self, scan: Scan) -> Launch | Repeat:
+        """One launch, or those of every step. Recurrences that are equal up to names, wait alike
+        and have tensors that share memory alike have one function."""
+        text, own = item_signature(scan, self.plan.system)
+        spans = [(n, self._span(t)) for n, t in enumerate(own) if t in self.plan.offsets]
+        overlaps = tuple((n, m) for n, (a, b) in spans for m, (c, d) in spans
+                         if n < m and a < d and c < b)  # fmt: skip
+        key = (text, overlaps, *(k.name in self.waiting for k in scan.every))
+        if key not in self.swept:
+            self.swept[key] = self._sweep(scan, own, {n for pair in overlaps for n in pair})
+        made = self.swept[key]
+        if made is None:
+            return Repeat(scan.index, scan.reverse, self._launches(scan.kernels))
+        sweep = made.sweep
+        offsets = tuple(self.plan.offsets[own[n]] for n in made.arguments)
+        return Launch(made.function, sweep.blocks, 1, sweep.threads, sweep.shared_bytes,
+                      (*offsets, self.counters) if sweep.members > 1 else offsets,
+                      scan.fixed)  # fmt: skip
+
+    def _sweep(self, scan: Scan, tensors: tuple[str, ...], mingled: set[int]) -> _Swept | None:
+        """The function of a recurrence, if it has one. `mingled` tensors share memory."""
+        sweep = persistent(scan, self.plan, self.waiting, self.target)
+        if sweep is None:
+            return None
+        found = (t for share in sweep.steps.shares for t in _arguments(share.grid))
+        arguments = tuple(dict.fromkeys(found))
+        types = {t: self.plan.system.tensors[t].dtype for t in arguments}
+        extents = {t: self.plan.system.tensors[t].size for t in arguments}
+        places = tuple(tensors.index(t) for t in arguments)
+        exclusive = frozenset(t for t, n in zip(arguments, places, strict=True) if n not in mingled)
+        name = f"s{len(self.swept)}_{_safe(sweep.name)}"
+        self.texts.append(recurrence(sweep, name, arguments, types, extents, exclusive))
+        return _Swept(sweep, name, places)
+
+    def _span(self, tensor: str) -> tuple[int, int]:
+        start = self.plan.offsets[tensor]
+        return start, start + self.plan.system.tensors[tensor].bytes
+
     def _calls(self, kernel: Kernel) -> list[_Call]:
         own = self.shared[kernel]
         model = self.shared[own.model]
@@ -206,8 +263,7 @@ class _Maker:
         key = (model, number, exclusive)
         function = self.functions.get(key)
         if function is None:
-            safe = "".join(c if c.isascii() and c.isalnum() else "_" for c in grid.name)
-            name = f"k{len(self.functions)}_{safe}"
+            name = f"k{len(self.functions)}_{_safe(grid.name)}"
             function = self._function(grid, name, arguments, exclusive)
             self.functions[key], self.named[name] = function, grid
             self.texts.append(function.text)
@@ -239,6 +295,11 @@ def _launch(call: _Call) -> Launch:
     layers = grid.part.size if grid.part else 1
     return Launch(call.function.name, grid.blocks, layers, grid.threads, grid.shared_bytes,
                   call.offsets, call.fixed)  # fmt: skip
+
+
+def _safe(name: str) -> str:
+    """As part of a C++ name."""
+    return "".join(c if c.isascii() and c.isalnum() else "_" for c in name)
 
 
 def _arguments(grid: Grid) -> tuple[str, ...]:

@@ -1,0 +1,228 @@
+"""One sweep as one CUDA C++ kernel: a recurrence whose blocks go through all steps.
+
+In: a `Sweep`, and which tensors its arguments are. Out: the text of the kernel. Who computes what,
+and where blocks or threads wait, stands in the sweep; `kernels.py` spells grids that are launched
+on their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ...grids import Each, Share, Steps, Sweep, Together
+from ...ir import index_names, reads
+from .reductions import accumulator, reduced, results, start, take
+from .spelling import MEMORY
+from .writer import Writer
+
+APART = 32  # words between the counters of two groups: each has a line of memory of its own
+
+
+def recurrence(sweep: Sweep, name: str, arguments: Sequence[str], types: Mapping[str, str],
+               extents: Mapping[str, int], exclusive: frozenset[str]) -> str:  # fmt: skip
+    """The kernel `name`. `arguments` are its tensors in order; those in `exclusive` share memory
+    with no other; then come, with several blocks in a group, the groups' counters."""
+    pointers = {tensor: f"t{n}" for n, tensor in enumerate(arguments)}
+    stored = {t for share in sweep.steps.shares for t in share.grid.stored}
+    parameters = [
+        f"{'' if t in stored else 'const '}{MEMORY[types[t]]}*"
+        f"{' __restrict__' if t in exclusive else ''} {pointers[t]}" for t in arguments
+    ]  # fmt: skip
+    w = Writer({}, {}, pointers, extents)
+    if sweep.members > 1:
+        parameters.append("u32* counters")
+    for number, index in enumerate(sweep.fixed):
+        w.places[index] = f"at{number}"
+        parameters.append(f"i32 at{number}")
+    if sweep.members > 1:
+        w.line(f"const i32 member = BLOCK % {sweep.members};")
+        w.line(f"u32* const counter = counters + BLOCK / {sweep.members} * {APART};")
+    if sweep.groups > 1:
+        group = "BLOCK" if sweep.members == 1 else f"BLOCK / {sweep.members}"
+        w.line(f"const i32 row0 = {group}{f' * {sweep.rows}' if sweep.rows > 1 else ''};")
+    _steps(w, sweep, sweep.steps)
+    about = [f"// {line}" for line in (*sweep.why, f"{sweep.blocks} blocks")]
+    head = f"KERNEL({sweep.threads}) {name}({', '.join(parameters)}) {{"
+    return "\n".join([*about, head, *w.lines, "}", ""])
+
+
+def _steps(w: Writer, sweep: Sweep, steps: Steps) -> None:
+    index = steps.index
+    name = w.fresh("step")
+    head = f"for (i32 {name} = 0; {name} < {index.size}; ++{name})"
+    if steps.reverse:
+        head = f"for (i32 {name} = {index.size - 1}; {name} >= 0; --{name})"
+    with w.block(head):
+        w.places[index.name] = name
+        for part in steps.parts:
+            if isinstance(part, Steps):
+                _steps(w, sweep, part)
+                continue
+            if part.waits and sweep.members == 1:
+                w.line("BARRIER();")
+            elif part.waits:
+                w.line(f"MEET(counter, {sweep.members}, member == 0);")
+            about = (part.grid.source, *part.grid.why, str(part.grid.how))
+            for line in filter(None, about):
+                w.line(f"// {line}")
+            _share(w, sweep, part)
+
+
+def _share(w: Writer, sweep: Sweep, share: Share) -> None:
+    grid = share.grid
+    w.accesses, w.sizes = grid.accesses, grid.sizes
+    match grid.how:
+        case Each():
+            _each(w, sweep, share)
+        case Together(along="over"):
+            _by_warps(w, sweep, share)
+        case Together(lanes=lanes):
+            _by_lanes(w, sweep, share, lanes)
+
+
+# --- what is divided ------------------------------------------------------------------------------
+
+
+def _divided(sweep: Sweep, name: str, first: str, own: int, end: int) -> str:
+    """The head of a loop over what the members of a group divide: each takes `own` at a time."""
+    parts = [first] if first else []
+    if sweep.members > 1:
+        parts.append(f"member * {own}" if own > 1 else "member")
+    return (f"for (i32 {name} = {' + '.join(parts) or '0'}; {name} < {end}; "
+            f"{name} += {sweep.members * own})")  # fmt: skip
+
+
+def _row(w: Writer, sweep: Sweep, share: Share, number: str) -> None:
+    """The indices of the group's row of this number."""
+    parts = ["row0"] * (sweep.groups > 1) + [number] * (sweep.rows > 1)
+    text = " + ".join(parts) or "0"
+    w.unflatten(text if text.isidentifier() else w.let("i32", text, "row"), share.rows)
+
+
+def _element(w: Writer, sweep: Sweep, share: Share, item: str) -> None:
+    """The indices of an item's element: items are the elements for the first `held` rows, then
+    those for the next."""
+    if share.held == sweep.rows:
+        w.unflatten(item, share.grid.outputs)
+    elif share.grid.outputs:
+        w.unflatten(w.let("i32", f"{item} % {share.grid.elements}", "element"), share.grid.outputs)
+
+
+def _held_row(w: Writer, sweep: Sweep, share: Share, item: str, own: str) -> None:
+    """The indices of the `own`-th of the rows that an item stands for."""
+    parts = []
+    if share.held < sweep.rows:
+        batch = item if share.grid.elements == 1 else f"{item} / {share.grid.elements}"
+        parts.append(f"{batch} * {share.held}" if share.held > 1 else batch)
+    if share.held > 1:
+        parts.append(own)
+    _row(w, sweep, share, " + ".join(parts))
+
+
+# --- one thread per element -----------------------------------------------------------------------
+
+
+def _each(w: Writer, sweep: Sweep, share: Share) -> None:
+    grid = share.grid
+    head = _divided(sweep, "item", "THREAD", sweep.threads, sweep.rows * grid.elements)
+    with w.block(head):
+        _held_row(w, sweep, share, "item", "")
+        _element(w, sweep, share, "item")
+        if grid.reduce is None:
+            w.finish(grid.statements, [(w.value(b), b.dtype) for b in grid.bodies])
+            return
+        start(w, grid)
+        reduced(w, grid, list(grid.over))
+        w.finish(grid.statements, results(grid))
+
+
+# --- several threads per element ------------------------------------------------------------------
+
+
+def _by_warps(w: Writer, sweep: Sweep, share: Share) -> None:
+    """The lanes of a warp divide the points of an element and join; the n-th of the rows that they
+    hold is finished by lane n."""
+    grid, held = share.grid, share.held
+    items = grid.elements * (sweep.rows // held)
+    head = _divided(sweep, "item", "THREAD / 32", sweep.threads // 32, items)
+    with w.block(head):
+        w.line("const i32 lane = THREAD % 32;")
+        start(w, grid, held)
+        _element(w, sweep, share, "item")
+        _take_points(w, sweep, share, 32)
+        for n, _ in enumerate(grid.bodies):
+            mine = f"sum{n}{'[r]' if held > 1 else ''}"
+            _for_held(w, held, f"{mine} = nn::across_warp({mine});")
+        if held > 1:
+            for n, _ in enumerate(grid.bodies):
+                w.line(f"{accumulator(grid)} own{n} = sum{n}[0];")
+                _for_held(w, held, f"if (r == lane) own{n} = sum{n}[r];")
+        with w.block(f"if (lane < {held})"):
+            _held_row(w, sweep, share, "item", "lane")
+            w.finish(grid.statements, results(grid, "own" if held > 1 else "sum"))
+
+
+def _by_lanes(w: Writer, sweep: Sweep, share: Share, lanes: int) -> None:
+    """Neighbouring threads take neighbouring elements; the lanes of an element join through shared
+    memory, in their order."""
+    grid, held, width = share.grid, share.held, share.width
+    items, bodies = grid.elements * (sweep.rows // held), len(grid.bodies)
+    count = lanes * held * bodies * width
+    head = _divided(sweep, "begin", "", width, items)
+    with w.block(head):
+        if not share.waits:
+            w.line("BARRIER();")  # what another share has joined has been read
+        w.line(f"SHARED({accumulator(grid)}, joined, 0, {count});")
+        w.line(f"const i32 own = THREAD % {width}, lane = THREAD / {width}, item = begin + own;")
+        start(w, grid, held)
+        with w.block(f"if (item < {items})"):
+            _element(w, sweep, share, "item")
+            _take_points(w, sweep, share, lanes)
+        for n in range(bodies):
+            row = "r" if held > 1 else "0"
+            place = f"((lane * {held} + {row}) * {bodies} + {n}) * {width} + own"
+            mine = f"sum{n}{'[r]' if held > 1 else ''}"
+            _for_held(w, held, f"AT(joined, {place}, {count}) = {mine};")
+        if lanes > 1:  # else a thread reads what it has written
+            w.line("BARRIER();")
+        with w.block(f"for (i32 e = THREAD; e < {held * width}; e += {sweep.threads})"):
+            w.line(f"const i32 own = e % {width}, r = e / {width}, item = begin + own;")
+            w.line(f"if (item >= {items}) continue;")
+            for n in range(bodies):
+                place = f"(r * {bodies} + {n}) * {width} + own"
+                step = held * bodies * width
+                w.line(f"{accumulator(grid)} sum{n} = AT(joined, {place}, {count});")
+                w.line(f"for (i32 other = 1; other < {lanes}; ++other) "
+                       f"sum{n}.join(AT(joined, other * {step} + {place}, {count}));")  # fmt: skip
+            _held_row(w, sweep, share, "item", "r")
+            _element(w, sweep, share, "item")
+            w.finish(grid.statements, results(grid))
+
+
+def _take_points(w: Writer, sweep: Sweep, share: Share, lanes: int) -> None:
+    """Every `lanes`-th point, for all rows that are held; what they have in common is read once."""
+    grid, held = share.grid, share.held
+    with w.block(f"for (i32 p = lane; p < {grid.points}; p += {lanes})"):
+        w.unflatten("p", grid.over)
+        if held == 1:
+            _held_row(w, sweep, share, "item", "")
+            take(w, grid)
+            return
+        rows = {i.name for i in share.rows}
+        for body in grid.bodies:
+            for read in reads(body):
+                if not index_names(read) & rows:
+                    w.value(read)
+        w.line("#pragma unroll")
+        with w.block(f"for (i32 r = 0; r < {held}; ++r)"):
+            _held_row(w, sweep, share, "item", "r")
+            take(w, grid, "[r]")
+
+
+def _for_held(w: Writer, held: int, text: str) -> None:
+    """A line for each of the rows that are held, `r`."""
+    if held == 1:
+        w.line(text)
+        return
+    w.line("#pragma unroll")
+    w.line(f"for (i32 r = 0; r < {held}; ++r) {text}")

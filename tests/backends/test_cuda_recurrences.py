@@ -209,11 +209,14 @@ def spoilt(system, old: str, number: int, new: str = "") -> ShimProgram:
 
 
 @needs_gpp
-@pytest.mark.parametrize("number", range(6))
-def test_a_missing_barrier_in_the_loop_is_caught(number: int, monkeypatch):
+@pytest.mark.parametrize(
+    ("cell", "number"),
+    [*(("two sums at once", n) for n in range(6)), *(("LSTM", n) for n in range(3))],
+)
+def test_a_missing_barrier_in_the_loop_is_caught(cell: str, number: int, monkeypatch):
     """Between steps, between the products of a step, and between the lanes that sum one up."""
     divide(monkeypatch, one_block)
-    system, start = step("two sums at once")
+    system, start = step(cell)
     with pytest.raises(ShimError, match="differ"):
         run_steps(spoilt(system, "BARRIER();", number), system, start, 1)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ...grids import Each, Share, Steps, Sweep, Together
-from ...ir import index_names, reads
+from ...ir import Read, index_names, reads
 from .reductions import accumulator, reduced, results, start, take
 from .spelling import MEMORY
 from .writer import Writer
@@ -147,6 +147,7 @@ def _by_warps(w: Writer, sweep: Sweep, share: Share) -> None:
     head = _divided(sweep, "item", "THREAD / 32", sweep.threads // 32, items)
     with w.block(head):
         w.line("const i32 lane = THREAD % 32;")
+        ready = _ahead(w, sweep, share, "item")
         start(w, grid, held)
         _element(w, sweep, share, "item")
         _take_points(w, sweep, share, 32)
@@ -159,44 +160,66 @@ def _by_warps(w: Writer, sweep: Sweep, share: Share) -> None:
                 _for_held(w, held, f"if (r == lane) own{n} = sum{n}[r];")
         with w.block(f"if (lane < {held})"):
             _held_row(w, sweep, share, "item", "lane")
-            w.finish(grid.statements, results(grid, "own" if held > 1 else "sum"))
+            _finish(w, share, ready, "own" if held > 1 else "sum")
 
 
 def _by_lanes(w: Writer, sweep: Sweep, share: Share, lanes: int) -> None:
-    """Neighbouring threads take neighbouring elements; the lanes of an element join through shared
-    memory, in their order."""
+    """Neighbouring threads take neighbouring elements. The lanes of an element join in their order
+    through shared memory; the n-th of the rows that they hold is finished by lane n."""
     grid, held, width = share.grid, share.held, share.width
     items, bodies = grid.elements * (sweep.rows // held), len(grid.bodies)
-    count = lanes * held * bodies * width
+    sums = held * bodies * width
     head = _divided(sweep, "begin", "", width, items)
     with w.block(head):
         if not share.waits:
             w.line("BARRIER();")  # what another share has joined has been read
-        w.line(f"SHARED({accumulator(grid)}, joined, 0, {count});")
+        w.line(f"SHARED({accumulator(grid)}, joined, 0, {lanes * sums});")
         w.line(f"const i32 own = THREAD % {width}, lane = THREAD / {width}, item = begin + own;")
+        ready = {}
+        if held <= lanes:
+            inside = f"item < {items} ? item : {items - 1}"
+            ready = _ahead(w, sweep, share, w.let("i32", inside) if items % width else "item")
         start(w, grid, held)
         with w.block(f"if (item < {items})"):
             _element(w, sweep, share, "item")
             _take_points(w, sweep, share, lanes)
         for n in range(bodies):
-            row = "r" if held > 1 else "0"
-            place = f"((lane * {held} + {row}) * {bodies} + {n}) * {width} + own"
-            mine = f"sum{n}{'[r]' if held > 1 else ''}"
-            _for_held(w, held, f"AT(joined, {place}, {count}) = {mine};")
+            row, mine = ("r", f"sum{n}[r]") if held > 1 else ("0", f"sum{n}")
+            place = f"lane * {sums} + ({row} * {bodies} + {n}) * {width} + own"
+            _for_held(w, held, f"AT(joined, {place}, {lanes * sums}) = {mine};")
         if lanes > 1:  # else a thread reads what it has written
             w.line("BARRIER();")
-        with w.block(f"for (i32 e = THREAD; e < {held * width}; e += {sweep.threads})"):
-            w.line(f"const i32 own = e % {width}, r = e / {width}, item = begin + own;")
-            w.line(f"if (item >= {items}) continue;")
+            with w.block(f"for (i32 e = THREAD; e < {sums}; e += {sweep.threads})"):
+                other = f"AT(joined, other * {sums} + e, {lanes * sums})"
+                w.line(f"for (i32 other = 1; other < {lanes}; ++other) "
+                       f"AT(joined, e, {lanes * sums}).join({other});")  # fmt: skip
+            if bodies > 1:  # else a thread finishes what it has joined
+                w.line("BARRIER();")
+        with w.block(f"for (i32 r = lane; r < {held} && item < {items}; r += {lanes})"):
             for n in range(bodies):
                 place = f"(r * {bodies} + {n}) * {width} + own"
-                step = held * bodies * width
-                w.line(f"{accumulator(grid)} sum{n} = AT(joined, {place}, {count});")
-                w.line(f"for (i32 other = 1; other < {lanes}; ++other) "
-                       f"sum{n}.join(AT(joined, other * {step} + {place}, {count}));")  # fmt: skip
+                w.line(f"{accumulator(grid)} sum{n} = AT(joined, {place}, {lanes * sums});")
             _held_row(w, sweep, share, "item", "r")
             _element(w, sweep, share, "item")
-            w.finish(grid.statements, results(grid))
+            _finish(w, share, ready, "sum")
+
+
+def _ahead(w: Writer, sweep: Sweep, share: Share, item: str) -> dict[Read, str]:
+    """What will be read to finish the row that a lane finishes, read now: memory answers while the
+    sum is computed. No statement reads what this step of its kernel stores."""
+    grid, held = share.grid, share.held
+    with w.aside():
+        lane = "lane" if held == 1 else w.let("i32", f"lane < {held} ? lane : {held - 1}")
+        _held_row(w, sweep, share, item, lane)
+        _element(w, sweep, share, item)
+        values = (s.value for s in grid.statements[len(grid.bodies) :])
+        return {r: w.value(r) for value in values for r in reads(value) if r in grid.accesses}
+
+
+def _finish(w: Writer, share: Share, ready: Mapping[Read, str], name: str) -> None:
+    for read, value in ready.items():
+        w.known(read, value)
+    w.finish(share.grid.statements, results(share.grid, name))
 
 
 def _take_points(w: Writer, sweep: Sweep, share: Share, lanes: int) -> None:

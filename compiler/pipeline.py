@@ -68,4 +68,5 @@ def plan(
     """Equations to kernels with their places in memory. Without `shared` no two tensors share a
     place, so that all that was stored can be looked at after a run."""
     system = optimise(system, verified, check, without)
-    return memory(system, fuse(system), shared)
+    vectors = "turn weights" not in without  # which is done for them
+    return memory(system, fuse(system, vectors), shared)

@@ -167,6 +167,13 @@ def test_the_number_of_launches_and_the_source_do_not_grow_with_the_steps(cell: 
     assert len(long[1].kernels) < 1.1 * len(short[1].kernels)
 
 
+@pytest.mark.parametrize("cell", ["RNN(256)", "LSTM(256)", "GRU(96)"])
+def test_a_step_waits_once_there_and_back(cell: str):
+    _, made = launches(cell, 16)
+    for sweep in made.sweeps.values():
+        assert [share.waits for share in sweep.steps.shares] == [True]
+
+
 def test_equal_recurrences_share_a_function():
     _, made = launches("StackedRNN(24, 5)", 12)
     names = [item.function for item in made.launches if item.function in made.sweeps]

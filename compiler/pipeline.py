@@ -69,4 +69,4 @@ def plan(
     place, so that all that was stored can be looked at after a run."""
     system = optimise(system, verified, check, without)
     vectors = "turn weights" not in without  # which is done for them
-    return memory(system, fuse(system, vectors), shared)
+    return memory(system, fuse(system, vectors), shared, at_once=not vectors)

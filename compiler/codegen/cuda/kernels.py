@@ -21,8 +21,8 @@ PADDING = 1  # elements after each row of a tile: neighbours of a column lie in 
 
 @dataclass(frozen=True)
 class Function:
-    """A kernel's text and the types of its parameters. One that is `free` needs no other thread of
-    its block, and is a function of the block's number, which `group` makes kernels of."""
+    """A kernel's text and the types of its parameters. One that is `free` is a function of the
+    block's number, which `group` makes kernels of."""
 
     name: str
     text: str
@@ -30,7 +30,7 @@ class Function:
     free: bool
 
 
-def group(name: str, members: Sequence[tuple[Function, int]]) -> str:
+def group(name: str, members: Sequence[tuple[Function, int]], threads: int = BLOCK) -> str:
     """One kernel for free functions, each with its number of blocks: they follow one another."""
     parameters: list[str] = []
     lines, first = [], 0
@@ -40,7 +40,7 @@ def group(name: str, members: Sequence[tuple[Function, int]]) -> str:
         call = f"{function.name}({', '.join([f'BLOCK - {first}', *own])});"
         lines.append(f"  if (BLOCK < {first + blocks}) return {call}")
         first += blocks
-    return "\n".join([f"KERNEL({BLOCK}) {name}({', '.join(parameters)}) {{", *lines, "}", ""])
+    return "\n".join([f"KERNEL({threads}) {name}({', '.join(parameters)}) {{", *lines, "}", ""])
 
 
 def kernel(grid: Grid, name: str, arguments: Sequence[str], types: Mapping[str, str],

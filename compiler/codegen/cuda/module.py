@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from ...grids import BLOCK, GpuTarget, Grid, Sweep
+from ...grids import GpuTarget, Grid, Sweep
 from ...ir import BYTES, Index
 from ...kernels import Kernel, Plan, Scan
 from ...passes.blocks import SCRATCH, blocks
@@ -49,22 +49,28 @@ Span = tuple[int, int, bool]  # bytes of the arena from, to, and whether they ar
 
 @dataclass(frozen=True)
 class _Call:
-    """One grid of one kernel with its arguments, not yet part of a launch."""
+    """One grid of one kernel, or one sweep, with its arguments, not yet part of a launch."""
 
     function: Function
-    grid: Grid
+    grid: Grid | Sweep
     offsets: tuple[int, ...]
     spans: tuple[Span, ...]
     fixed: tuple[str, ...]
 
     def beside(self, other: _Call) -> bool:
-        """Whether they may be one launch: neither needs another thread or the place in a loop, nor
-        what the other writes."""
+        """Whether they may be one launch: both are free, of one kind and one size of blocks, and
+        neither needs the place in a loop, nor what the other writes."""
         alone = not self.function.free or self.fixed or other.fixed
-        return not alone and not any(
+        alike = type(self.grid) is type(other.grid) and self.grid.threads == other.grid.threads
+        return alike and not alone and not any(
             a < d and c < b and (written or also)
             for a, b, written in self.spans for c, d, also in other.spans
         )  # fmt: skip
+
+    @property
+    def meeting(self) -> int:
+        """The groups of blocks that wait for each other."""
+        return self.grid.groups if isinstance(self.grid, Sweep) and self.grid.members > 1 else 0
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ class _Swept:
     recurrence."""
 
     sweep: Sweep
-    function: str
+    function: Function
     arguments: tuple[int, ...]
 
 
@@ -163,7 +169,7 @@ class _Maker:
 
     def module(self) -> Module:
         launches = self._launches(self.plan.items)
-        sweeps = {made.function: made.sweep for made in self.swept.values() if made}
+        sweeps = {made.function.name: made.sweep for made in self.swept.values() if made}
         return Module("\n".join(self.texts), launches, self.scratch + self.scratch_bytes,
                       self.named, sweeps)  # fmt: skip
 
@@ -171,13 +177,12 @@ class _Maker:
         found: list[Launch | Repeat] = []
         waiting: list[_Call] = []  # of free functions that may run at once
         for item in items:
-            if isinstance(item, Scan):
-                found += self._together(waiting)
-                found.append(self._recurrence(item))
+            calls = self._recurrence(item) if isinstance(item, Scan) else self._calls(item)
+            if isinstance(calls, Repeat):
+                found += [*self._together(waiting), calls]
                 continue
-            for call in self._calls(item):
-                many = sum(len(c.offsets) for c in (*waiting, call)) > ARGUMENTS
-                if many or not all(map(call.beside, waiting)):
+            for call in calls:
+                if not self._fits(call, waiting):
                     found += self._together(waiting)
                 if call.function.free:
                     waiting.append(call)
@@ -185,25 +190,40 @@ class _Maker:
                     found.append(_launch(call))
         return (*found, *self._together(waiting))
 
+    def _fits(self, call: _Call, waiting: list[_Call]) -> bool:
+        """Whether it may be one launch with those that wait."""
+        arguments = sum(len(c.offsets) for c in (*waiting, call))
+        at_once = sum(c.grid.blocks for c in (*waiting, call) if c.meeting)
+        return (arguments <= ARGUMENTS and at_once <= self.target.processors
+                and all(map(call.beside, waiting)))  # fmt: skip
+
     def _together(self, calls: list[_Call]) -> list[Launch]:
         """The free calls as one launch; the list is empty afterwards."""
         if not calls:
             return []
         members, calls[:] = tuple(calls), []
         functions = tuple(c.function for c in members)
+        threads = members[0].grid.threads
         name = self.groups.get(functions)
         if name is None:
             name = self.groups[functions] = f"g{len(self.groups)}"
             if len(members) == 1:
                 name = self.groups[functions] = f"{functions[0].name}_kernel"
-            self.texts.append(group(name, [(c.function, c.grid.blocks) for c in members]))
-        fixed = members[0].fixed  # with such, a call is alone
-        return [Launch(name, sum(c.grid.blocks for c in members), 1, BLOCK, 0,
-                       tuple(o for c in members for o in c.offsets), fixed)]  # fmt: skip
+            self.texts.append(group(name, [(c.function, c.grid.blocks) for c in members], threads))
+        offsets: list[int] = []
+        meeting = 0  # groups so far
+        for call in members:
+            offsets += call.offsets
+            if call.meeting:
+                offsets.append(self.counters + meeting * APART * BYTES["i32"])
+                meeting += call.meeting
+        return [Launch(name, sum(c.grid.blocks for c in members), 1, threads,
+                       max(c.grid.shared_bytes for c in members), tuple(offsets),
+                       members[0].fixed)]  # fmt: skip
 
-    def _recurrence(self, scan: Scan) -> Launch | Repeat:
-        """One launch, or those of every step. Recurrences that are equal up to names, wait alike
-        and have tensors that share memory alike have one function."""
+    def _recurrence(self, scan: Scan) -> list[_Call] | Repeat:
+        """One call, or the launches of every step. Recurrences that are equal up to names, wait
+        alike and have tensors that share memory alike have one function."""
         text, own = item_signature(scan, self.plan.system)
         spans = [(n, self._span(t)) for n, t in enumerate(own) if t in self.plan.offsets]
         overlaps = tuple((n, m) for n, (a, b) in spans for m, (c, d) in spans
@@ -214,11 +234,11 @@ class _Maker:
         made = self.swept[key]
         if made is None:
             return Repeat(scan.index, scan.reverse, self._launches(scan.kernels))
-        sweep = made.sweep
-        offsets = tuple(self.plan.offsets[own[n]] for n in made.arguments)
-        return Launch(made.function, sweep.blocks, 1, sweep.threads, sweep.shared_bytes,
-                      (*offsets, self.counters) if sweep.members > 1 else offsets,
-                      scan.fixed)  # fmt: skip
+        arguments = [own[n] for n in made.arguments]
+        stored = {t for kernel in scan.every for t in kernel.stored}
+        touched = tuple((*self._span(t), t in stored) for t in arguments)
+        offsets = tuple(self.plan.offsets[t] for t in arguments)
+        return [_Call(made.function, made.sweep, offsets, touched, scan.fixed)]
 
     def _sweep(self, scan: Scan, tensors: tuple[str, ...], mingled: set[int]) -> _Swept | None:
         """The function of a recurrence, if it has one. `mingled` tensors share memory."""
@@ -232,8 +252,9 @@ class _Maker:
         places = tuple(tensors.index(t) for t in arguments)
         exclusive = frozenset(t for t, n in zip(arguments, places, strict=True) if n not in mingled)
         name = f"s{len(self.swept)}_{_safe(sweep.name)}"
-        self.texts.append(recurrence(sweep, name, arguments, types, extents, exclusive))
-        return _Swept(sweep, name, places)
+        function = recurrence(sweep, name, arguments, types, extents, exclusive)
+        self.texts.append(function.text)
+        return _Swept(sweep, function, places)
 
     def _span(self, tensor: str) -> tuple[int, int]:
         start = self.plan.offsets[tensor]
@@ -292,6 +313,7 @@ class _Maker:
 
 def _launch(call: _Call) -> Launch:
     grid = call.grid
+    assert isinstance(grid, Grid)
     layers = grid.part.size if grid.part else 1
     return Launch(call.function.name, grid.blocks, layers, grid.threads, grid.shared_bytes,
                   call.offsets, call.fixed)  # fmt: skip

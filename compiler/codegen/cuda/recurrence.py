@@ -1,8 +1,7 @@
-"""One sweep as one CUDA C++ kernel: a recurrence whose blocks go through all steps.
+"""One sweep as one CUDA C++ function: a recurrence whose blocks go through all steps.
 
-In: a `Sweep`, and which tensors its arguments are. Out: the text of the kernel. Who computes what,
-and where blocks or threads wait, stands in the sweep; `kernels.py` spells grids that are launched
-on their own.
+In: a `Sweep`, and which tensors its arguments are. Out: the text of the function. Who computes
+what, and where blocks or threads wait, stands in the sweep; `kernels.py` spells single kernels.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from ...grids import Each, Share, Steps, Sweep, Together
 from ...ir import Read, index_names, reads
+from .kernels import Function
 from .reductions import accumulator, reduced, results, start, take
 from .spelling import MEMORY
 from .writer import Writer
@@ -19,31 +19,34 @@ APART = 32  # words between the counters of two groups: each has a line of memor
 
 
 def recurrence(sweep: Sweep, name: str, arguments: Sequence[str], types: Mapping[str, str],
-               extents: Mapping[str, int], exclusive: frozenset[str]) -> str:  # fmt: skip
-    """The kernel `name`. `arguments` are its tensors in order; those in `exclusive` share memory
+               extents: Mapping[str, int], exclusive: frozenset[str]) -> Function:  # fmt: skip
+    """The function `name`. `arguments` are its tensors in order; those in `exclusive` share memory
     with no other; then come, with several blocks in a group, the groups' counters."""
     pointers = {tensor: f"t{n}" for n, tensor in enumerate(arguments)}
     stored = {t for share in sweep.steps.shares for t in share.grid.stored}
-    parameters = [
+    kinds = [
         f"{'' if t in stored else 'const '}{MEMORY[types[t]]}*"
-        f"{' __restrict__' if t in exclusive else ''} {pointers[t]}" for t in arguments
+        f"{' __restrict__' if t in exclusive else ''}" for t in arguments
     ]  # fmt: skip
+    names = list(pointers.values())
     w = Writer({}, {}, pointers, extents)
     if sweep.members > 1:
-        parameters.append("u32* counters")
+        kinds.append("u32*")
+        names.append("counters")
+        w.line(f"const i32 member = block % {sweep.members};")
+        w.line(f"u32* const counter = counters + block / {sweep.members} * {APART};")
     for number, index in enumerate(sweep.fixed):
         w.places[index] = f"at{number}"
-        parameters.append(f"i32 at{number}")
-    if sweep.members > 1:
-        w.line(f"const i32 member = BLOCK % {sweep.members};")
-        w.line(f"u32* const counter = counters + BLOCK / {sweep.members} * {APART};")
+        kinds.append("i32")
+        names.append(f"at{number}")
     if sweep.groups > 1:
-        group = "BLOCK" if sweep.members == 1 else f"BLOCK / {sweep.members}"
+        group = "block" if sweep.members == 1 else f"block / {sweep.members}"
         w.line(f"const i32 row0 = {group}{f' * {sweep.rows}' if sweep.rows > 1 else ''};")
     _steps(w, sweep, sweep.steps)
     about = [f"// {line}" for line in (*sweep.why, f"{sweep.blocks} blocks")]
-    head = f"KERNEL({sweep.threads}) {name}({', '.join(parameters)}) {{"
-    return "\n".join([*about, head, *w.lines, "}", ""])
+    parameters = [f"{kind} {own}" for kind, own in zip(kinds, names, strict=True)]
+    head = f"DEVICE void {name}({', '.join(['const i32 block', *parameters])}) {{"
+    return Function(name, "\n".join([*about, head, *w.lines, "}", ""]), tuple(kinds), True)
 
 
 def _steps(w: Writer, sweep: Sweep, steps: Steps) -> None:

@@ -166,6 +166,21 @@ class Share:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """A tensor's latest steps in shared memory under a name of their own: `count` elements."""
+
+    name: str
+    tensor: str
+    dtype: str
+    count: int
+
+    @property
+    def bytes(self) -> int:
+        """A multiple of 16, so that all that follows is aligned."""
+        return -(-self.count * BYTES[self.dtype] // 16) * 16
+
+
+@dataclass(frozen=True)
 class Steps:
     """`parts` in order for every value of the index, from the first to the last or back."""
 
@@ -196,6 +211,7 @@ class Sweep:
     rows: int
     members: int
     threads: int
+    kept: tuple[Kept, ...] = ()
     why: tuple[str, ...] = field(default=(), compare=False)
 
     @property
@@ -203,8 +219,13 @@ class Sweep:
         return self.groups * self.members
 
     @property
-    def shared_bytes(self) -> int:
+    def joined_bytes(self) -> int:
+        """Of shared memory, at its start, in which threads join what they have reduced."""
         return max(share.shared_bytes for share in self.steps.shares)
+
+    @property
+    def shared_bytes(self) -> int:
+        return self.joined_bytes + sum(kept.bytes for kept in self.kept)
 
     def __str__(self) -> str:
         return "\n".join(_sweep_lines(self))
@@ -232,6 +253,8 @@ def _sweep_lines(sweep: Sweep) -> Iterator[str]:
     yield f"sweep {sweep.name}{fixed}"
     yield from (f"    # {why}" for why in sweep.why)
     yield f"    {sweep.blocks} blocks of {sweep.threads} threads"
+    for kept in sweep.kept:
+        yield f"    {kept.tensor}: its latest steps in {kept.bytes:,} bytes of shared memory"
     yield from _steps_lines(sweep.steps, "    ")
 
 

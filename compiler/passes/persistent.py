@@ -22,6 +22,7 @@ from ..kernels import Kernel, Plan, Scan
 from ..loops import Access
 from .blocks import ALONE, blocks, undivided
 from .inline import cost
+from .keep import keep
 
 # what the estimate of a step is made of, in µs on an H100: by arithmetic, not measured
 BARRIER = 0.05  # the threads of a block wait for each other
@@ -89,7 +90,8 @@ def persistent(scan: Scan, plan: Plan, waiting: frozenset[str],
     threads = _threads(loads.values(), each, members)
     steps = _steps(scan, loads, each, members, threads)
     whole = Sweep(next(scan.every).name, steps, scan.fixed, count // each, each, members, threads)
-    return replace(whole, why=tuple(_why(whole, scan, first.rows, time, apart)))
+    whole = replace(whole, why=tuple(_why(whole, scan, first.rows, time, apart)))
+    return keep(whole, scan, rows, plan)
 
 
 def _why(sweep: Sweep, scan: Scan, rows: tuple[Index, ...], time: float, apart: float

@@ -152,6 +152,39 @@ def test_the_cells_reduce_in_every_way(monkeypatch):
                      ("each", False)}  # fmt: skip
 
 
+def made_of(cell: str) -> Module:
+    return module(plan(step(cell)[0], without=CPU_PASSES))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_block_reads_its_own_steps_from_shared_memory(cell: str, monkeypatch):
+    divide(monkeypatch, each_row)
+    for sweep in made_of(cell).sweeps.values():
+        grids = [share.grid for share in sweep.steps.shares]
+        read = {grid.accesses[r].tensor for grid in grids for r in grid.reads}
+        here = {kept.name for kept in sweep.kept}
+        assert here and here <= read
+        assert not read & ({t for grid in grids for t in grid.stored} - here)
+    divide(monkeypatch, meeting)
+    assert not any(sweep.kept for sweep in made_of(cell).sweeps.values())
+
+
+def test_as_many_steps_are_kept_as_are_read(monkeypatch):
+    divide(monkeypatch, one_block)
+    forward = next(iter(made_of("two steps back").sweeps.values()))
+    (kept,) = [k for k in forward.kept if k.tensor.endswith("_h")]
+    assert kept.count == 3 * 6 * 36
+    forward = next(iter(made_of("LSTM").sweeps.values()))
+    assert [k.count for k in forward.kept] == [2 * 6 * 33] * 2
+
+
+def test_what_is_too_large_for_shared_memory_stays_in_memory(monkeypatch):
+    divide(monkeypatch, one_block)
+    _, made = launches("LSTM(256)", 8)
+    for sweep in made.sweeps.values():
+        assert sweep.shared_bytes <= 48 << 10 and not sweep.kept
+
+
 # --- launches -------------------------------------------------------------------------------------
 
 

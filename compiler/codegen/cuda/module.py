@@ -246,7 +246,8 @@ class _Maker:
         if sweep is None:
             return None
         found = (t for share in sweep.steps.shares for t in _arguments(share.grid))
-        arguments = tuple(dict.fromkeys(found))
+        here = {kept.name for kept in sweep.kept}
+        arguments = tuple(t for t in dict.fromkeys(found) if t not in here)
         types = {t: self.plan.system.tensors[t].dtype for t in arguments}
         extents = {t: self.plan.system.tensors[t].size for t in arguments}
         places = tuple(tensors.index(t) for t in arguments)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from ...grids import Each, Share, Steps, Sweep, Together
 from ...ir import Read, index_names, reads
+from ...passes.keep import ROW
 from .kernels import Function
 from .reductions import accumulator, reduced, results, start, take
 from .spelling import MEMORY
@@ -42,11 +43,22 @@ def recurrence(sweep: Sweep, name: str, arguments: Sequence[str], types: Mapping
     if sweep.groups > 1:
         group = "block" if sweep.members == 1 else f"block / {sweep.members}"
         w.line(f"const i32 row0 = {group}{f' * {sweep.rows}' if sweep.rows > 1 else ''};")
+    _keep(w, sweep)
     _steps(w, sweep, sweep.steps)
     about = [f"// {line}" for line in (*sweep.why, f"{sweep.blocks} blocks")]
     parameters = [f"{kind} {own}" for kind, own in zip(kinds, names, strict=True)]
     head = f"DEVICE void {name}({', '.join(['const i32 block', *parameters])}) {{"
     return Function(name, "\n".join([*about, head, *w.lines, "}", ""]), tuple(kinds), True)
+
+
+def _keep(w: Writer, sweep: Sweep) -> None:
+    """The places of what is kept."""
+    start = sweep.joined_bytes
+    for number, kept in enumerate(sweep.kept):
+        w.pointers[kept.name], w.extents[kept.name] = f"kept{number}", kept.count
+        w.line(f"SHARED({MEMORY[kept.dtype]}, kept{number}, {start}, {kept.count});"
+               f"  // of {kept.tensor}")  # fmt: skip
+        start += kept.bytes
 
 
 def _steps(w: Writer, sweep: Sweep, steps: Steps) -> None:
@@ -96,7 +108,10 @@ def _divided(sweep: Sweep, name: str, first: str, own: int, end: int) -> str:
 
 
 def _row(w: Writer, sweep: Sweep, share: Share, number: str) -> None:
-    """The indices of the group's row of this number."""
+    """The indices of the group's row of this number, and the number."""
+    if sweep.rows > 1:
+        w.place(ROW, number)
+        number = w.places[ROW]
     parts = ["row0"] * (sweep.groups > 1) + [number] * (sweep.rows > 1)
     text = " + ".join(parts) or "0"
     w.unflatten(text if text.isidentifier() else w.let("i32", text, "row"), share.rows)

@@ -25,7 +25,7 @@ class Writer:
     def __init__(self, accesses: Mapping[Read, Access], sizes: Mapping[str, int],
                  pointers: Mapping[str, str], extents: Mapping[str, int]):  # fmt: skip
         self.accesses, self.sizes = accesses, sizes
-        self.pointers, self.extents = pointers, extents
+        self.pointers, self.extents = dict(pointers), dict(extents)
         self.lines: list[str] = []
         self.places: dict[str, str] = {}  # index → its C++ name
         self._scopes: list[dict[Expr, str]] = [{}]

@@ -255,19 +255,20 @@ def _sweep_lines(sweep: Sweep) -> Iterator[str]:
     yield f"    {sweep.blocks} blocks of {sweep.threads} threads"
     for kept in sweep.kept:
         yield f"    {kept.tensor}: its latest steps in {kept.bytes:,} bytes of shared memory"
-    yield from _steps_lines(sweep.steps, "    ")
+    wait = "all threads wait" if sweep.members == 1 else f"all {sweep.members} blocks wait"
+    yield from _steps_lines(sweep.steps, wait, "    ")
 
 
-def _steps_lines(steps: Steps, indent: str) -> Iterator[str]:
+def _steps_lines(steps: Steps, wait: str, indent: str) -> Iterator[str]:
     index = steps.index
     yield f"{indent}for {index.name} < {index.size}{' from the last' if steps.reverse else ''}:"
     indent += "    "
     for part in steps.parts:
         if isinstance(part, Steps):
-            yield from _steps_lines(part, indent)
+            yield from _steps_lines(part, wait, indent)
             continue
         if part.waits:
-            yield f"{indent}wait for the group"
+            yield f"{indent}{wait}"
         held = f", {part.held} rows at once" if part.held > 1 else ""
         yield f"{indent}share {part.grid.name}: {part.grid.how}{held}"
         yield from (f"{indent}    # {why}" for why in (part.grid.source, *part.grid.why) if why)

@@ -142,18 +142,40 @@ class Share:
     """What a group of blocks does of one kernel at one step of a recurrence: the elements of `grid`
     for each of the group's rows. The grid has neither the steps nor the `rows` among its outputs. A
     thread that shares a reduction does so for `held` rows at once: what they have in common is read
-    once. A share that `waits` begins when all before it has ended."""
+    once. A share that `waits` begins when all before it has ended. Every thread keeps the `weights`
+    in shared memory that it reads at every step, those of the `turns` elements that it takes part
+    in; all are of the grid's type."""
 
     grid: Grid
     rows: tuple[Index, ...]
     held: int
     waits: bool
+    weights: tuple[Read, ...] = ()
+    turns: int = 1
+
+    @property
+    def lanes(self) -> int:
+        """Threads that reduce for one element."""
+        return self.grid.how.lanes if isinstance(self.grid.how, Together) else 1
+
+    @property
+    def lane_points(self) -> int:
+        """Points that a thread takes of an element."""
+        return -(-self.grid.points // self.lanes)
+
+    @property
+    def kept_weights(self) -> int:
+        """Of a block, for every point that one of its threads takes."""
+        return self.turns * self.lane_points * len(self.weights) * self.grid.threads
+
+    @property
+    def weight_bytes(self) -> int:
+        return self.kept_weights * BYTES[self.grid.dtype]
 
     @property
     def width(self) -> int:
         """Elements that the threads of a block reduce at once, for `held` rows each."""
-        how = self.grid.how
-        return self.grid.threads // (how.lanes if isinstance(how, Together) else 1)
+        return self.grid.threads // self.lanes
 
     @property
     def shared_bytes(self) -> int:
@@ -225,7 +247,8 @@ class Sweep:
 
     @property
     def shared_bytes(self) -> int:
-        return self.joined_bytes + sum(kept.bytes for kept in self.kept)
+        weights = sum(share.weight_bytes for share in self.steps.shares)
+        return self.joined_bytes + sum(kept.bytes for kept in self.kept) + weights
 
     def __str__(self) -> str:
         return "\n".join(_sweep_lines(self))
@@ -237,6 +260,7 @@ class GpuTarget:
 
     processors: int = 132
     threads: int = 2048  # that a processor holds at once
+    shared: int = 227 << 10  # bytes of shared memory that a block can have
 
 
 def _lines(grid: Grid) -> Iterator[str]:
@@ -270,7 +294,8 @@ def _steps_lines(steps: Steps, wait: str, indent: str) -> Iterator[str]:
         if part.waits:
             yield f"{indent}{wait}"
         held = f", {part.held} rows at once" if part.held > 1 else ""
-        yield f"{indent}share {part.grid.name}: {part.grid.how}{held}"
+        kept = f", {part.weight_bytes:,} bytes of weights kept" if part.weights else ""
+        yield f"{indent}share {part.grid.name}: {part.grid.how}{held}{kept}"
         yield from (f"{indent}    # {why}" for why in (part.grid.source, *part.grid.why) if why)
         yield from (f"{indent}    {line}" for line in _statement_lines(part.grid))
 

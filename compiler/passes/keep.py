@@ -1,9 +1,11 @@
-"""What a block of a recurrence reads of its own earlier steps, kept in shared memory.
+"""What the blocks of a recurrence keep in shared memory from step to step.
 
-In: a `Sweep` whose groups are one block each, its `Scan` and rows. Out: the sweep in which such
-tensors have a second place: as many of the last steps as are read again, of the group's rows alone.
-They are stored in memory as before, for those who come after the recurrence, and read from there no
-more. Whether blocks go through all steps is decided in `persistent.py`.
+In: a `Sweep`, its `Scan` and rows. Out: the sweep that keeps something. Where a group is one block,
+what it reads of its own earlier steps has a second place there: as many of the last steps as are
+read again, of the group's rows alone; it is stored in memory as before, for those who come after
+the recurrence, and read from there no more. Where blocks meet, which empties the caches of their
+processors, every thread keeps the weights that it reads at every step. Whether blocks go through
+all steps is decided in `persistent.py`.
 """
 
 from __future__ import annotations
@@ -13,14 +15,14 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from ..affine import Affine, affine
-from ..grids import Kept, Share, Steps, Sweep
-from ..ir import Expr, Idx, Index, Read
+from ..grids import GpuTarget, Kept, Share, Steps, Sweep, Together
+from ..ir import Expr, Idx, Index, Read, index_names, reads
 from ..kernels import Kernel, Plan, Scan
 from ..loops import Access, Statement
 from ..scalar import call
 from .access import place
 
-MOST = 48 << 10  # bytes of shared memory that a block has without asking
+MOST = 48 << 10  # bytes of shared memory for steps: what a block has without asking
 ROW = "its row"  # the index that numbers the rows of a group
 
 
@@ -48,10 +50,61 @@ class _Form:
         return total + affine(turn).scaled(self.rows * size)
 
 
-def keep(sweep: Sweep, scan: Scan, rows: Mapping[Kernel, tuple[Index, ...]], plan: Plan) -> Sweep:
+def keep(sweep: Sweep, scan: Scan, rows: Mapping[Kernel, tuple[Index, ...]], plan: Plan,
+         target: GpuTarget) -> Sweep:  # fmt: skip
     """The sweep with everything kept for which there is room."""
-    if sweep.members > 1 or any(isinstance(part, Steps) for part in sweep.steps.parts):
-        return sweep
+    if sweep.members > 1:
+        return _with_weights(sweep, scan, target.shared)
+    if any(isinstance(part, Steps) for part in sweep.steps.parts):
+        return sweep  # of two indices that step no one number says how far away a step is
+    return _with_steps(sweep, scan, rows, plan)
+
+
+# --- weights --------------------------------------------------------------------------------------
+
+
+def _with_weights(sweep: Sweep, scan: Scan, most: int) -> Sweep:
+    """Each share's weights, as long as there is room for all of them."""
+    stepping = {name for kernel in scan.every for name in kernel.fixed}
+
+    room = most - sweep.joined_bytes
+
+    def changed(steps: Steps) -> Steps:
+        nonlocal room
+        parts: list[Share | Steps] = []
+        for part in steps.parts:
+            if isinstance(part, Steps):
+                parts.append(changed(part))
+                continue
+            items = part.grid.elements * (sweep.rows // part.held)
+            turns = -(-items // (sweep.members * part.width))
+            fresh = replace(part, weights=_weights(part, stepping), turns=turns)
+            if fresh.weight_bytes <= room:
+                room -= fresh.weight_bytes
+                part = fresh
+            parts.append(part)
+        return replace(steps, parts=tuple(parts))
+
+    return replace(sweep, steps=changed(sweep.steps))
+
+
+def _weights(share: Share, stepping: set[str]) -> tuple[Read, ...]:
+    """What a thread reads alike at all steps and for all rows that it reduces for."""
+    grid = share.grid
+    if not isinstance(grid.how, Together):
+        return ()
+    moving = stepping | {i.name for i in share.rows}
+    found = dict.fromkeys(r for body in grid.bodies for r in reads(body) if r in grid.accesses)
+    inner = {q for r in found for place in r.index for q in reads(place)}
+    return tuple(r for r in found if r not in inner and not index_names(r) & moving
+                 and grid.accesses[r].dtype == grid.dtype != "bool")  # fmt: skip
+
+
+# --- steps ----------------------------------------------------------------------------------------
+
+
+def _with_steps(sweep: Sweep, scan: Scan, rows: Mapping[Kernel, tuple[Index, ...]], plan: Plan
+                ) -> Sweep:  # fmt: skip
     forms: dict[str, _Form] = {}
     room = MOST - sweep.shared_bytes
     for kernel in scan.every:

@@ -34,6 +34,7 @@ TILED = 100_000  # and in a launch of its own, which divides work with no regard
 FETCH = 100_000  # bytes per µs from the cache of all processors to one of them
 CACHE = 128 << 10  # bytes that stay in the cache of a processor from step to step
 
+JOINED = 32 << 10  # bytes of shared memory in which sums are joined, at most
 HELD = 8  # rows that a thread reduces at once
 REGISTERS = 32  # accumulators of 4 bytes for them
 WARP = 32
@@ -91,7 +92,7 @@ def persistent(scan: Scan, plan: Plan, waiting: frozenset[str],
     steps = _steps(scan, loads, each, members, threads)
     whole = Sweep(next(scan.every).name, steps, scan.fixed, count // each, each, members, threads)
     whole = replace(whole, why=tuple(_why(whole, scan, first.rows, time, apart)))
-    return keep(whole, scan, rows, plan)
+    return keep(whole, scan, rows, plan, target)
 
 
 def _why(sweep: Sweep, scan: Scan, rows: tuple[Index, ...], time: float, apart: float
@@ -198,12 +199,11 @@ def _traffic(grid: Grid, rows: tuple[Index, ...], fixed: tuple[str, ...], plan: 
     found: dict[tuple[str, tuple[bool, bool, bool]], int] = {}
     for access in map(grid.accesses.__getitem__, grid.reads):
         own = _names(access)
-        size = min(_footprint(access, grid), plan.system.tensors[access.tensor].size)
         kinds = (bool(own & names), bool(own & elements), not own & {*names, *fixed})
         key = (access.tensor, kinds)
-        found[key] = max(found.get(key, 0), size * BYTES[access.dtype])
-    for (_, kinds), size in found.items():
-        yield _Traffic(size, *kinds)
+        found[key] = found.get(key, 0) + _footprint(access, grid) * BYTES[access.dtype]
+    for (name, kinds), size in found.items():
+        yield _Traffic(min(size, plan.system.tensors[name].bytes), *kinds)
 
 
 def _names(access: Access) -> set[str]:
@@ -229,9 +229,10 @@ def _shapes(count: int, target: GpuTarget) -> Iterator[tuple[int, int]]:
 
 def _time(loads: Collection[_Load], count: int, rows: int, members: int, target: GpuTarget
           ) -> float:  # fmt: skip
-    """Of all steps, in µs. A meeting empties the caches of the processors."""
-    steady = sum(t.bytes for load in loads for t in load.traffic if t.steady)
-    cached = members == 1 and steady <= CACHE
+    """Of all steps, in µs. A meeting empties the caches of the processors; what each of them reads
+    at every step may be kept in shared memory."""
+    steady = sum(t.bytes for load in loads for t in load.traffic if t.steady) / members
+    cached = steady <= (CACHE if members == 1 else target.shared - JOINED)
     total = 0.0
     for load in loads:
         busy = min(members, -(-rows * load.threads // BLOCK))

@@ -127,6 +127,7 @@ def install(patch, driver: int = 12090, made_for: int = 12090, devices: int = 1)
             "name": b"Fake", "major": 9, "minor": 0, "multiProcessorCount": 132,
             "maxThreadsPerMultiProcessor": 2048,
         },
+        deviceGetAttribute=lambda attribute, device: {97: 227 << 10}[attribute],
         memcpyAsync=copy,
     )  # fmt: skip
     fake = ModuleType("cupy")

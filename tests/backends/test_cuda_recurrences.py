@@ -10,7 +10,7 @@ from support import gradients, values
 
 from nnc.compiler.codegen.cuda.module import CPU_PASSES, Launch, Module, flat, module
 from nnc.compiler.evaluate import evaluate
-from nnc.compiler.grids import Together
+from nnc.compiler.grids import GpuTarget, Together
 from nnc.compiler.passes import persistent
 from nnc.compiler.pipeline import plan
 from nnc.runtime.device.cpu import CpuProgram
@@ -176,6 +176,18 @@ def test_as_many_steps_are_kept_as_are_read(monkeypatch):
     assert kept.count == 3 * 6 * 36
     forward = next(iter(made_of("LSTM").sweeps.values()))
     assert [k.count for k in forward.kept] == [2 * 6 * 33] * 2
+
+
+def test_blocks_that_meet_keep_their_weights(monkeypatch):
+    """All of them; none where there is no room."""
+    divide(monkeypatch, all_meeting)
+    _, made = launches("LSTM(64)", 8, 8)
+    for sweep in made.sweeps.values():
+        (share,) = sweep.steps.shares
+        assert {r.tensor for r in share.weights} == {"lstm1_U"}
+        assert share.kept_weights * sweep.blocks >= 64 * 4 * 64
+    made = module(plan(step("LSTM(160)", 8, 8)[0], without=CPU_PASSES), GpuTarget(shared=64 << 10))
+    assert not any(s.weights for sweep in made.sweeps.values() for s in sweep.steps.shares)
 
 
 def test_what_is_too_large_for_shared_memory_stays_in_memory(monkeypatch):

@@ -52,13 +52,51 @@ def recurrence(sweep: Sweep, name: str, arguments: Sequence[str], types: Mapping
 
 
 def _keep(w: Writer, sweep: Sweep) -> None:
-    """The places of what is kept."""
-    start = sweep.joined_bytes
+    """The places of what is kept, and the weights in theirs."""
+    offset = sweep.joined_bytes
     for number, kept in enumerate(sweep.kept):
         w.pointers[kept.name], w.extents[kept.name] = f"kept{number}", kept.count
-        w.line(f"SHARED({MEMORY[kept.dtype]}, kept{number}, {start}, {kept.count});"
+        w.line(f"SHARED({MEMORY[kept.dtype]}, kept{number}, {offset}, {kept.count});"
                f"  // of {kept.tensor}")  # fmt: skip
-        start += kept.bytes
+        offset += kept.bytes
+    for share in sweep.steps.shares:
+        if share.weights:
+            name, grid = _weights(sweep, share), share.grid
+            w.line(f"SHARED({grid.dtype}, {name}, {offset}, {share.kept_weights});")
+            _fill(w, sweep, share)
+            offset += share.weight_bytes
+
+
+def _weights(sweep: Sweep, share: Share) -> str:
+    """The name of the share's weights."""
+    number = next(n for n, other in enumerate(sweep.steps.shares) if other is share)
+    return f"weights{number}"
+
+
+def _weight(sweep: Sweep, share: Share, number: int) -> str:
+    """A weight of the item at the point p: no other thread reads it."""
+    point = f"p / {share.lanes}"
+    if share.turns > 1:
+        point = f"(item / {sweep.members * share.width} * {share.lane_points} + {point})"
+    place = f"({point} * {len(share.weights)} + {number}) * {sweep.threads} + THREAD"
+    return f"AT({_weights(sweep, share)}, {place}, {share.kept_weights})"
+
+
+def _fill(w: Writer, sweep: Sweep, share: Share) -> None:
+    """Every thread reads the weights of its element."""
+    grid, how = share.grid, share.grid.how
+    assert isinstance(how, Together)
+    w.accesses, w.sizes = grid.accesses, grid.sizes
+    first, lane = "THREAD / 32", "THREAD % 32"
+    if how.along == "outputs":
+        first, lane = f"THREAD % {share.width}", f"THREAD / {share.width}"
+    items = grid.elements * (sweep.rows // share.held)
+    with w.block(_divided(sweep, "item", first, share.width, items)):
+        _element(w, sweep, share, "item")
+        with w.block(f"for (i32 p = {lane}; p < {grid.points}; p += {how.lanes})"):
+            w.unflatten("p", grid.over)
+            for number, read in enumerate(share.weights):
+                w.line(f"{_weight(sweep, share, number)} = {w.value(read)};")
 
 
 def _steps(w: Writer, sweep: Sweep, steps: Steps) -> None:
@@ -245,6 +283,8 @@ def _take_points(w: Writer, sweep: Sweep, share: Share, lanes: int) -> None:
     grid, held = share.grid, share.held
     with w.block(f"for (i32 p = lane; p < {grid.points}; p += {lanes})"):
         w.unflatten("p", grid.over)
+        for number, read in enumerate(share.weights):
+            w.known(read, w.let(grid.dtype, _weight(sweep, share, number)))
         if held == 1:
             _held_row(w, sweep, share, "item", "")
             take(w, grid)

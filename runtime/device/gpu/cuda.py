@@ -29,6 +29,7 @@ from .found import Found, look
 
 STATIC = 48 << 10  # bytes of shared memory that a block may have without asking
 TO_DEVICE, TO_HOST = 1, 2  # cudaMemcpyKind
+SHARED = 97  # cudaDevAttrMaxSharedMemoryPerBlockOptin
 
 
 class CudaProgram:
@@ -43,7 +44,8 @@ class CudaProgram:
         self.system = self.plan.system
         properties = cupy.cuda.runtime.getDeviceProperties(0)
         target = GpuTarget(properties["multiProcessorCount"],
-                           properties["maxThreadsPerMultiProcessor"])  # fmt: skip
+                           properties["maxThreadsPerMultiProcessor"],
+                           cupy.cuda.runtime.deviceGetAttribute(SHARED, 0))  # fmt: skip
         self.module = module(self.plan, target)
         self._code = cupy.cuda.function.Module()
         self._code.load(machine_code(self.module, self.found.architecture))

@@ -153,6 +153,11 @@ class Share:
     weights: tuple[Read, ...] = ()
     turns: int = 1
 
+    def __str__(self) -> str:
+        held = f", {self.held} rows at once" if self.held > 1 else ""
+        kept = f", {self.weight_bytes:,} bytes of weights kept" if self.weights else ""
+        return f"{self.grid.how}{held}{kept}"
+
     @property
     def lanes(self) -> int:
         """Threads that reduce for one element."""
@@ -293,9 +298,7 @@ def _steps_lines(steps: Steps, wait: str, indent: str) -> Iterator[str]:
             continue
         if part.waits:
             yield f"{indent}{wait}"
-        held = f", {part.held} rows at once" if part.held > 1 else ""
-        kept = f", {part.weight_bytes:,} bytes of weights kept" if part.weights else ""
-        yield f"{indent}share {part.grid.name}: {part.grid.how}{held}{kept}"
+        yield f"{indent}share {part.grid.name}: {part}"
         yield from (f"{indent}    # {why}" for why in (part.grid.source, *part.grid.why) if why)
         yield from (f"{indent}    {line}" for line in _statement_lines(part.grid))
 

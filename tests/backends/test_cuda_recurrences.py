@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from gradients.test_recurrences import CASES, model
-from support import gradients, values
+from support import gradients, system, values
 
 from nnc.compiler.codegen.cuda.module import CPU_PASSES, Launch, Module, flat, module
 from nnc.compiler.evaluate import evaluate
@@ -29,6 +29,7 @@ CELLS = {
     "one upon the other": "StackedGRU(20, 2)",
     "two steps back": "Twice(36)",
     "two sums at once": "Gated(36)",
+    "a look at everything": "Looking(33)",
 }
 
 TEXT = """
@@ -49,6 +50,17 @@ layer Gated(units)(x: [..., T, n]) -> h: [..., T, units] {
     c[..., t < T, j] = tanh(a[..., t, j] + sum(k) (h[..., t - 1, k] else 0) * U[k, j])
     g[..., t < T, j] = sigmoid(sum(k) (h[..., t - 1, k] else 0) * V[k, j])
     h[..., t, j] = tanh(sum(k) g[..., t, k] * c[..., t, k] * O[k, j])
+}
+layer Looking(units)(x: [..., T, n]) -> h: [..., T, units] {
+    param K: [n, units]     ~ glorot_uniform
+    param C: [n, units]     ~ glorot_uniform
+    key[..., s, j] = sum(i) x[..., s, i] * K[i, j]
+    fit[..., t < T, s]  = sum(j) (h[..., t - 1, j] else 0) * key[..., s, j]
+    top[..., t < T]     = max(s) fit[..., t, s]
+    e[..., t < T, s]    = exp(fit[..., t, s] - stop(top[..., t]))
+    all[..., t < T]     = sum(s) e[..., t, s]
+    seen[..., t < T, i] = sum(s) e[..., t, s] / all[..., t] * x[..., s, i]
+    h[..., t < T, j < units] = tanh(key[..., t, j] + sum(i) seen[..., t, i] * C[i, j])
 }
 model M(token: i32[B, STEPS]) -> logits: f32[B, STEPS, 17] {
     logits = token |> Embedding(17, 12) |> CELL |> Dense(17)
@@ -124,6 +136,41 @@ def test_every_form_of_recurrence_and_its_gradients(name: str, way):
     expected = evaluate(whole, given)
     for key in whole.outputs:
         np.testing.assert_allclose(program.arrays[key], expected[key], 1e-9, err_msg=key)
+
+
+OTHERS = {
+    "the best path": (
+        "x: f32[3, 5, 40], w: f32[40, 40]",
+        "y[b, t, j] = x[b, t, j] + max(k) ((y[b, t-1, k] else 0) + w[k, j])"),
+    "the best path, weights the other way": (
+        "x: f32[3, 5, 40], w: f32[40, 40]",
+        "y[b, t, j] = x[b, t, j] + max(k) ((y[b, t-1, k] else 0) + w[j, k])"),
+    "where the largest is": (
+        "x: f32[2, 6, 70]",
+        "y[b, t, j] = x[b, t, j] - argmax(k) (y[b, t-1, k] else 0) * x[b, 0, k]"),
+    "whole numbers and flags": (
+        "x: f32[4, 9]",
+        "n[b, t] = (n[b, t-1] else 0) + (if s[b, t] then 2 else 1)\n"
+        "s[b, t < 9] = (s[b, t-1] else false) or x[b, t] > 0.9\n"
+        "y[b, t] = f32(n[b, t])"),
+    "a step that is not a row": (
+        "x: f32[5, 200]",
+        "y[t, i] = x[t, i] + 0.5*(y[t-1, i-1] else 1) + 0.25*(y[t-1, i+1] else 0)"),
+}  # fmt: skip
+
+
+@needs_gpp
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_reductions_and_types(name: str, way):
+    inputs, equations = OTHERS[name]
+    whole = system(f"model M({inputs}) -> y {{\n{equations}\n}}")
+    program = ShimProgram(plan(whole, without=CPU_PASSES), (0, 1, 2))
+    assert program.module.sweeps
+    given = values(whole)
+    for key, array in given.items():
+        program.arrays[key][...] = array
+    program.run()
+    np.testing.assert_allclose(program.arrays["y"], evaluate(whole, given)["y"], 1e-5)
 
 
 @needs_gpp

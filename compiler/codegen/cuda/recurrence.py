@@ -115,7 +115,7 @@ def _steps(w: Writer, sweep: Sweep, steps: Steps) -> None:
                 w.line("BARRIER();")
             elif part.waits:
                 w.line(f"MEET(counter, {sweep.members}, member == 0);")
-            about = (part.grid.source, *part.grid.why, str(part.grid.how))
+            about = (part.grid.source, *part.grid.why, str(part))
             for line in filter(None, about):
                 w.line(f"// {line}")
             _share(w, sweep, part)

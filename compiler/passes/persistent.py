@@ -29,8 +29,8 @@ BARRIER = 0.05  # the threads of a block wait for each other
 MEETING = 1.5  # blocks wait for each other
 LATENCY = 0.6  # memory and arithmetic that follow one upon the other, in one kernel
 LAUNCH = 2.5  # one more node of a graph, from end to end
-RATE = 50_000  # operations per µs of a processor in this form
-TILED = 100_000  # and in a launch of its own, which divides work with no regard to rows
+RATE = 50_000  # operations per µs of a processor that load what they need, one by one
+TILED = 100_000  # operations in a launch of its own, which divides work with no regard to rows
 FETCH = 100_000  # bytes per µs from the cache of all processors to one of them
 CACHE = 128 << 10  # bytes that stay in the cache of a processor from step to step
 
@@ -70,6 +70,25 @@ class _Load:
         """That have something to do, for one row."""
         points = min(self.grid.points, WARP) if self.grid.reduce else 1
         return max(1, self.grid.elements) * points
+
+    @property
+    def alone(self) -> bool:
+        """Whether a thread computes an element by itself: there is little to reduce."""
+        return self.grid.reduce is None or self.grid.points < ALONE
+
+    def held(self, rows: int) -> int:
+        """Of so many rows, those that a thread reduces for at once: a divisor. What most is read of
+        must not depend on the row."""
+        grid = self.grid
+        if self.alone or _names(_largest(grid)) & {i.name for i in self.rows}:
+            return 1
+        words = 4 if grid.reduce in ("argmax", "argmin") else BYTES[grid.dtype] // 4 or 1
+        most = min(HELD, max(1, REGISTERS // (len(grid.bodies) * words)))
+        return max(n for n in range(1, most + 1) if rows % n == 0)
+
+    def loads(self, rows: int) -> float:
+        """For each operation: a row's value serves all bodies, and a weight all rows held."""
+        return 1.0 if self.alone else 1 / len(self.grid.bodies) + 1 / self.held(rows)
 
 
 def persistent(scan: Scan, plan: Plan, waiting: frozenset[str],
@@ -238,7 +257,7 @@ def _time(loads: Collection[_Load], count: int, rows: int, members: int, target:
         busy = min(members, -(-rows * load.threads // BLOCK))
         fetched = sum(t.bytes * (rows if t.rows else 1) / (busy if t.divided else 1)
                       for t in load.traffic if not (t.steady and cached))  # fmt: skip
-        work = rows * load.operations / busy / RATE
+        work = rows * load.operations * load.loads(rows) / busy / RATE
         wait = load.waits * (BARRIER if members == 1 else MEETING)
         total += load.runs * (LATENCY + work + fetched / FETCH + wait)
     return total * -(-(count // rows) * members // target.processors)
@@ -285,11 +304,9 @@ def _share(load: _Load, rows: int, members: int, threads: int) -> Share:
     """One thread per element where there is little to reduce; else several, neighbours along what
     lies together in the largest of what is read, which several rows may have in common."""
     grid = replace(load.grid, threads=threads, blocks=members)
-    if grid.reduce is None or grid.points < ALONE:
+    if load.alone:
         return Share(replace(grid, how=Each()), load.rows, 1, load.waits)
-    access = _largest(grid)
-    common = not _names(access) & {i.name for i in load.rows}
-    held = _held(grid, rows) if common else 1
+    access, held = _largest(grid), load.held(rows)
     last = [Idx(group[-1].name) if group else None for group in (grid.outputs, grid.over)]
     along = "outputs" if last[0] and access.offset.coefficients.get(last[0]) == 1 else "over"
     lanes = WARP
@@ -305,10 +322,3 @@ def _largest(grid: Grid) -> Access:
     """Of what is reduced, the read of the most elements."""
     found = [grid.accesses[r] for b in grid.bodies for r in reads(b) if r in grid.accesses]
     return max(found, key=lambda access: _footprint(access, grid))
-
-
-def _held(grid: Grid, rows: int) -> int:
-    """The rows that a thread reduces at once: a divisor of all."""
-    size = 4 if grid.reduce in ("argmax", "argmin") else BYTES[grid.dtype] // 4 or 1
-    most = min(HELD, REGISTERS // (len(grid.bodies) * size))
-    return max(n for n in range(1, max(most, 1) + 1) if rows % n == 0)

@@ -291,7 +291,7 @@ def test_recurrences_that_need_nothing_of_each_other_are_one_launch():
 
 def test_a_large_step_is_launches_of_its_own():
     """Where a launch is little beside the work that is done in it."""
-    _, made = launches("LSTM(1024)", 4, 128)
+    _, made = launches("RNN(1024)", 4, 256)
     assert not made.sweeps
     _, made = launches("LSTM(64)", 4, 128)
     sweep = next(iter(made.sweeps.values()))

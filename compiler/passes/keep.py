@@ -66,7 +66,6 @@ def keep(sweep: Sweep, scan: Scan, rows: Mapping[Kernel, tuple[Index, ...]], pla
 def _with_weights(sweep: Sweep, scan: Scan, most: int) -> Sweep:
     """Each share's weights, as long as there is room for all of them."""
     stepping = {name for kernel in scan.every for name in kernel.fixed}
-
     room = most - sweep.joined_bytes
 
     def changed(steps: Steps) -> Steps:
@@ -105,6 +104,7 @@ def _weights(share: Share, stepping: set[str]) -> tuple[Read, ...]:
 
 def _with_steps(sweep: Sweep, scan: Scan, rows: Mapping[Kernel, tuple[Index, ...]], plan: Plan
                 ) -> Sweep:  # fmt: skip
+    """The latest steps of all that is read again, tensor by tensor while there is room."""
     forms: dict[str, _Form] = {}
     room = MOST - sweep.shared_bytes
     for kernel in scan.every:

@@ -27,9 +27,9 @@ from pathlib import Path
 from gpu_report import Results, report
 
 LIMITS = {  # seconds
-    "machine": 30, "primitives": 60, "kernels": 300, "repeat": 80, "examples": 120,
-    "bandwidth": 60, "products": 60, "cublas": 60, "steps": 140, "gpt2": 120, "torch": 250,
-    "jax": 120, "profiles": 90,
+    "machine": 20, "primitives": 50, "kernels": 290, "repeat": 80, "meetings": 40,
+    "examples": 110, "bandwidth": 60, "products": 60, "cublas": 60, "steps": 140, "gpt2": 120,
+    "torch": 250, "jax": 120, "profiles": 90,
 }  # fmt: skip
 
 
@@ -114,7 +114,8 @@ def part_named(name: str) -> Callable:
 
     return {
         "machine": checks.machine, "primitives": checks.primitives, "kernels": checks.kernels,
-        "repeat": checks.repeat, "examples": checks.examples, "bandwidth": speed.bandwidth,
+        "repeat": checks.repeat, "meetings": checks.meetings, "examples": checks.examples,
+        "bandwidth": speed.bandwidth,
         "products": speed.products, "cublas": peers.cublas, "steps": speed.steps,
         "gpt2": speed.gpt2, "torch": peers.torch_steps, "jax": peers.jax_steps,
         "profiles": speed.profiles,

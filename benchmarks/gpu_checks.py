@@ -25,16 +25,18 @@ from gpu_side import (
 )
 
 from nnc.compiler.check_passes import EVALUABLE
-from nnc.compiler.codegen.cuda.module import CPU_PASSES
+from nnc.compiler.codegen.cuda.module import CPU_PASSES, module
+from nnc.compiler.evaluate import evaluate
 from nnc.compiler.kernels import Plan
 from nnc.compiler.pipeline import plan
+from nnc.compiler.program import forward
 from nnc.dsl.diagnostics import UserError
 from nnc.runtime.code_check import check_code, run_apart
 from nnc.runtime.data import Search
 from nnc.runtime.data import load as load_data
 from nnc.runtime.job import prepare
 from nnc.runtime.progress import Silent
-from nnc.runtime.project import Project, bound, reassigned
+from nnc.runtime.project import Project, bound, project_of_text, reassigned
 from nnc.runtime.settings import Assignment
 from nnc.runtime.specimen import specimen
 from nnc.runtime.specimen_sizes import fitted
@@ -142,6 +144,31 @@ def repeat(device: str, out: Path, data: Path | None, note: Note) -> None:
         assert all(run == runs[0] for run in runs), name
         same.append(name)
         note({"the same bits": same})
+
+
+def meetings(device: str, out: Path, data: Path | None, note: Note) -> None:
+    """A recurrence whose blocks wait for each other, against the evaluator, and 2,000 runs to the
+    same bits. A meeting that does not hold shows here, or never ends."""
+    steps, runs = (3, 2) if small(device) else (64, 2000)
+    text = f"model M(x: f32[B, {steps}, 8]) -> h: f32[B, {steps}, 256] {{ h, _ = LSTM(256)(x) }}"
+    project = project_of_text(text, "meetings.nn")
+    system = forward(project.checked.definitions, "M", {"B": 8}, training=False)
+    sweeps = module(plan(system, without=CPU_PASSES, streams=True)).sweeps.values()
+    assert any(sweep.members > 1 for sweep in sweeps)
+    rng = np.random.default_rng(0)
+    given = {t.name: rng.normal(0, 0.1, t.shape).astype(np.float32)
+             for t in system.tensors.values() if t.kind != "temp"}  # fmt: skip
+    program = device_of(device)(system)
+    for name, value in given.items():
+        program.arrays[name][...] = value
+    (output,) = system.outputs
+    found = set()
+    for _ in range(runs):
+        program.run()
+        found.add(program.arrays[output].tobytes())
+    apart = float(np.abs(program.arrays[output] - evaluate(system, given)[output]).max())
+    note({"runs": runs, "different results": len(found), "largest difference": apart})
+    assert len(found) == 1 and apart < 1e-5, (len(found), apart)
 
 
 def _one_by_one(step) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-PREDICTED_MS = {"mlp32": 0.06, "mlp128": 0.08, "cnn32": 0.5, "cnn128": 1.2, "rnn": 0.7,
-                "lstm": 1.2, "gpt": 1.0}  # fmt: skip
+PREDICTED_MS = {"mlp32": 0.06, "mlp128": 0.08, "cnn32": 0.5, "cnn128": 1.2, "rnn": 0.5,
+                "lstm": 0.6, "gpt": 1.0}  # fmt: skip
 PREDICTED_TOKENS = {"batch 4": 150e3, "batch 16": 250e3}  # of GPT-2 by the second
 PREDICTED_SHARE = {"map": 0.9, "softmax": 0.85, "layer norm": 0.85, "row sums": 0.85,
                    "column sums": 0.8, "Adam": 0.9}  # fmt: skip

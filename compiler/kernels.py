@@ -127,6 +127,12 @@ class Scan:
         """Its kernels, those of inner scans included, in order."""
         yield from _flat(self.kernels)
 
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """The indices that scans around it bind."""
+        names = next(self.every).fixed
+        return names[: names.index(self.index.name)]
+
 
 @dataclass(frozen=True)
 class Plan:

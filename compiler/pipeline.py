@@ -72,10 +72,12 @@ def plan(
     place, so that all that was stored can be looked at after a run. With `streams`, the weights of
     attention are not stored but computed where they are read."""
     system = optimise(system, verified, check, without)
+    vectors = "turn weights" not in without  # which is done for them
     if not streams:
-        return memory(system, fuse(system), shared)
+        return memory(system, fuse(system, vectors=vectors), shared, at_once=not vectors)
     found = attention(system)
     check = check or (verify if verified else None)
     if check is not None:
         check(found.system, "attention")
-    return memory(found.system, fuse(found.system, found.kernels, found.notes), shared)
+    fused = fuse(found.system, found.kernels, found.notes, vectors)
+    return memory(found.system, fused, shared, at_once=not vectors)

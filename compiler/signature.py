@@ -2,7 +2,8 @@
 
 In: a `System` or a `Plan`. Out: `system_signature`, a text with everything that decides what is
 computed (the key of a cache, not for reading), and `alike`, which tells the kernels of a plan apart
-from those that are equal up to the names of tensors and indices, and so share their machine code.
+from those that are equal up to the names of tensors and indices, and so share their machine code;
+`item_signature` is the text for a kernel or a whole recurrence.
 
 An expression is written node by node, each once and after its children, so the text is as long as
 the graph and not as long as the tree.
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .ir import Apply, Const, Equation, Expr, Idx, Index, Read, System, Tensor, walk
-from .kernels import Kernel, Plan
+from .kernels import Kernel, Plan, Scan
 
 Rename = Callable[[str], str]
 
@@ -98,21 +99,32 @@ def alike(plan: Plan) -> dict[Kernel, Alike]:
     models: dict[str, Kernel] = {}
     found = {}
     for kernel in plan.kernels:
-        text, tensors = kernel_signature(kernel, plan.system)
+        text, tensors = item_signature(kernel, plan.system)
         found[kernel] = Alike(models.setdefault(text, kernel), tensors)
     return found
 
 
-def kernel_signature(kernel: Kernel, system: System) -> tuple[str, tuple[str, ...]]:
-    """The kernel with numbers for names, and the tensors in the order of their numbers."""
+def item_signature(item: Kernel | Scan, system: System) -> tuple[str, tuple[str, ...]]:
+    """The kernel or recurrence with numbers for names, and the tensors in their numbers' order."""
     tensors: dict[str, str] = {}
     indices: dict[str, str] = {}
     text = _Text(lambda name: tensors.setdefault(name, f"t{len(tensors)}"),
                  lambda name: indices.setdefault(name, f"i{len(indices)}"))  # fmt: skip
-    for equation in kernel.equations:
-        text.equation(equation)
-    text.add("fixed", *(text.index(name) for name in kernel.fixed))
-    text.add("unrolled", *sorted(text.index(name) for name in kernel.unrolled))
+    local = _item(text, item)
     for name, number in tensors.items():
-        text.add(number, _type(system.tensors[name]), name in kernel.local)
+        text.add(number, _type(system.tensors[name]), name in local)
     return "\n".join(text.lines), tuple(tensors)
+
+
+def _item(text: _Text, item: Kernel | Scan) -> frozenset[str]:
+    """Writes the item; the tensors in it that are never stored."""
+    if isinstance(item, Scan):
+        text.add("scan", f"{text.index(item.index.name)}<{item.index.size}", item.reverse)
+        local = frozenset[str]().union(*[_item(text, inner) for inner in item.kernels])
+        text.add("end")
+        return local
+    for equation in item.equations:
+        text.equation(equation)
+    text.add("fixed", *(text.index(name) for name in item.fixed))
+    text.add("unrolled", *sorted(text.index(name) for name in item.unrolled))
+    return item.local

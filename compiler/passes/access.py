@@ -9,6 +9,7 @@ index costs nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 
 from ..affine import Affine, affine, bounds, inside
 from ..ir import Apply, Const, Equation, Expr, Idx, Read, Tensor, is_float
@@ -45,6 +46,11 @@ def place(index: tuple[Expr, ...], strides: tuple[int, ...], sizes: Sizes) -> Af
     for expr, stride in zip(index, strides, strict=True):
         total = total + linear(expr, sizes).scaled(stride)
     return total
+
+
+def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The strides of elements that lie without gaps, the last index fastest."""
+    return tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
 def linear(expr: Expr, sizes: Sizes) -> Affine:

@@ -19,7 +19,7 @@ from ..loops import Access, Statement
 from ..scalar import literal
 from .contract import contraction
 from .gathered import gathered
-from .merge import Form, accesses, merged, stores
+from .merge import accesses, merged, stores
 from .streams import streamed
 
 ALONE = 32  # points that one thread reduces over by itself
@@ -33,8 +33,7 @@ def blocks(kernel: Kernel, plan: Plan, target: GpuTarget | None = None) -> tuple
     if isinstance(kernel, Streamed):
         return (streamed(kernel, plan, target),)
     kernel = gathered(kernel, plan.system)
-    form = merged(kernel, plan)
-    grid = _grid(form, kernel, plan)
+    grid = undivided(kernel, plan)
     if grid.reduce is None:
         return (_each(grid),)
     tiled = contraction(grid, target)
@@ -43,9 +42,9 @@ def blocks(kernel: Kernel, plan: Plan, target: GpuTarget | None = None) -> tuple
     return _divided(tiled, target)
 
 
-def _grid(form: Form, kernel: Kernel, plan: Plan) -> Grid:
+def undivided(kernel: Kernel, plan: Plan) -> Grid:
     """The kernel's work, not divided yet."""
-    anchor = kernel.anchor
+    form, anchor = merged(kernel, plan), kernel.anchor
     places = stores(form, kernel, plan)
     statements = tuple(Statement(r.own, r.value, places[r.own])
                        for r in (*form.bodies, *form.values))  # fmt: skip

@@ -88,9 +88,12 @@ class Fused:
 
 
 def fuse(
-    system: System, ready: Sequence[Kernel] = (), notes: Mapping[str, str] | None = None
-) -> Fused:
-    """Groups, their order, and which updates can happen in place. `notes` say more of equations."""
+    system: System, ready: Sequence[Kernel] = (), notes: Mapping[str, str] | None = None,
+    vectors: bool = True,
+) -> Fused:  # fmt: skip
+    """Groups, their order, and which updates can happen in place. `notes` say more of equations.
+    Without `vectors`, a step of a recurrence has as few kernels as can be, for each is one wait
+    more."""
     hidden = {t for kernel in ready for t in kernel.local}
     aliases = {name: source for name, source in views(system).items() if name not in hidden}
     groups = _groups(_in_order(system, ready), system, aliases)
@@ -107,7 +110,8 @@ def fuse(
     kept = outside | set(aliases.values())
     elsewhere = {g.number: {t for t in g.writes if readers.get(t, set()) - {g.number}}
                  for g in groups}  # fmt: skip
-    items = [_item(g, elsewhere[g.number] | kept, system, aliases, notes) for g in in_order]
+    alone = LONGEST_ALONE if vectors else LONGEST
+    items = [_item(g, elsewhere[g.number] | kept, system, aliases, alone, notes) for g in in_order]
     return Fused(tuple(items), aliases, in_place)
 
 
@@ -115,9 +119,11 @@ def fuse(
 
 
 def _groups(
-    items: Iterable[Equation | Loop | Kernel], system: System, aliases: Mapping[str, str]
-) -> list[_Group]:
-    """Equations and loops, in order of computation, gathered into kernels."""
+    items: Iterable[Equation | Loop | Kernel], system: System, aliases: Mapping[str, str],
+    alone: int = LONGEST_ALONE,
+) -> list[_Group]:  # fmt: skip
+    """Equations and loops, in order of computation, gathered into kernels. No more than `alone`
+    operations ride on a result that comes one at a time."""
     groups: list[_Group] = []
     maker: dict[str, _Group] = {}
     for item in items:
@@ -133,7 +139,7 @@ def _groups(
             continue
         makers = [maker[s] for s in item.sources if s in maker]
         last = max(makers, key=lambda g: g.number, default=None)
-        extra = None if last is None else _rides(item, last, aliases)
+        extra = None if last is None else _rides(item, last, aliases, alone)
         if last is None or extra is None:
             last = _Group(len(groups))
             extra = _compared(item)
@@ -165,7 +171,8 @@ def _equations_of(loop: Loop) -> list[Equation]:
     return found
 
 
-def _rides(eq: Equation, group: _Group, aliases: Mapping[str, str]) -> dict[str, int] | None:
+def _rides(eq: Equation, group: _Group, aliases: Mapping[str, str], alone: int
+           ) -> dict[str, int] | None:  # fmt: skip
     """The positions of unrolled indices, the equation's own and those that others get, if the
     equation can be computed where the group's results are at hand; None if it cannot."""
     anchor = group.anchor
@@ -173,7 +180,7 @@ def _rides(eq: Equation, group: _Group, aliases: Mapping[str, str]) -> dict[str,
         return None
     if anchor.reduce in ("argmax", "argmin"):
         return None
-    if _one_by_one(anchor) and cost(eq.body) > LONGEST_ALONE:
+    if _one_by_one(anchor) and cost(eq.body) > alone:
         return None
     if group.price + cost(eq.body) > LONGEST:
         return None
@@ -357,14 +364,14 @@ def _readers(groups: list[_Group]) -> dict[str, set[int]]:
 
 
 def _item(
-    group: _Group, stored: set[str], system: System, aliases: Mapping[str, str],
+    group: _Group, stored: set[str], system: System, aliases: Mapping[str, str], alone: int,
     notes: Mapping[str, str] | None = None,
 ) -> Kernel | Scan:  # fmt: skip
     """The group as a kernel; what nobody in `stored` asks for stays in registers."""
     if group.ready is not None:
         return group.ready
     if group.scan is not None:
-        return _scan(group.scan, (), stored, system, aliases)
+        return _scan(group.scan, (), stored, system, aliases, alone)
     anchor, *epilogue = group.members
     fresh = tuple(_renamed(eq, group) for eq in epilogue)
     extra = group.extra
@@ -408,23 +415,24 @@ def _renamed(eq: Equation, group: _Group) -> Equation:
 
 def _scan(
     loop: Loop, fixed: tuple[str, ...], stored: set[str], system: System,
-    aliases: Mapping[str, str],
+    aliases: Mapping[str, str], alone: int,
 ) -> Scan:  # fmt: skip
     """The loop over one common index name, its equations grouped into kernels as outside."""
     step = next(iter(loop.indices.values()))
     body = [item if isinstance(item, Loop) else _with_index(item, loop.indices[item.target], step)
             for item in loop.body]  # fmt: skip
-    groups = _groups(body, system, aliases)
+    groups = _groups(body, system, aliases, alone)
     past = {r.tensor for eq in _equations_of(loop) for r in eq.reads}
     items: list[Kernel | Scan] = []
     for group in groups:
         if group.scan is not None:
-            items.append(_scan(group.scan, (*fixed, step), stored | past, system, aliases))
+            inner = _scan(group.scan, (*fixed, step), stored | past, system, aliases, alone)
+            items.append(inner)
             continue
         within = {r.tensor for g in groups if g is not group for eq in g.members for r in eq.reads}
         earlier = {r.tensor for eq in group.members for r in eq.reads
                    if r.other is not None or not _at_hand(r, eq, group.extra)}  # fmt: skip
-        kernel = _item(group, stored | within | earlier, system, aliases)
+        kernel = _item(group, stored | within | earlier, system, aliases, alone)
         assert isinstance(kernel, Kernel)
         items.append(replace(kernel, fixed=(*fixed, step)))
     direction = "last to first" if loop.reverse else "first to last"

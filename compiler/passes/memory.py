@@ -7,7 +7,7 @@ free while it lives); views are where their source is; an update in place is whe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -19,9 +19,10 @@ from .schedule import ALIGNMENT, copy
 Lifetime = tuple[int, int]
 
 
-def memory(system: System, fused: Fused, shared: bool = True) -> Plan:
+def memory(system: System, fused: Fused, shared: bool = True, at_once: bool = False) -> Plan:
     """Offsets for all tensors, and copies for updates that could not happen in place. Without
-    `shared` every temp has a place that nothing else ever has."""
+    `shared` every temp has a place that nothing else ever has. With `at_once`, neighbouring
+    recurrences that need nothing of each other do not get in each other's way."""
     copies = [
         copy(system, name, following)
         for name, following in system.updates.items()
@@ -30,7 +31,8 @@ def memory(system: System, fused: Fused, shared: bool = True) -> Plan:
     items = (*fused.items, *copies)
     homes = _homes(system, fused)
     stored = {t for item in items for t in _touched(item)[1]}
-    lives = _lifetimes(system, items, homes, stored)
+    times = _times(items, homes) if at_once else range(len(items))
+    lives = _lifetimes(system, items, times, homes, stored)
     if not shared:
         lives = {name: (0, len(items)) for name in lives}
     offsets: dict[str, int] = {}
@@ -76,12 +78,32 @@ def _touched(item: Kernel | Scan) -> tuple[set[str], set[str]]:
     return {s for eq in item.equations for s in eq.sources}, set(item.stored)
 
 
+def _times(items: tuple[Kernel | Scan, ...], homes: Mapping[str, str]) -> list[int]:
+    """When each item runs: one after the other, but for recurrences that may run at once."""
+    times: list[int] = []
+    now: list[tuple[set[str], set[str]]] = []  # what those that run now read and store
+    for item in items:
+        own_reads, own_writes = ({homes.get(n, n) for n in names} for names in _touched(item))
+        apart = isinstance(item, Kernel) or any(
+            own_reads & writes or own_writes & (reads | writes) for reads, writes in now
+        )
+        if apart or not now:
+            times.append(times[-1] + 1 if times else 0)
+            now = []
+        else:
+            times.append(times[-1])
+        if isinstance(item, Scan):
+            now.append((own_reads, own_writes))
+    return times
+
+
 def _lifetimes(
-    system: System, items: tuple[Kernel | Scan, ...], homes: Mapping[str, str], stored: set[str]
-) -> dict[str, Lifetime]:
-    """The first and the last item that touches each temp."""
+    system: System, items: tuple[Kernel | Scan, ...], times: Sequence[int],
+    homes: Mapping[str, str], stored: set[str],
+) -> dict[str, Lifetime]:  # fmt: skip
+    """The first and the last time at which each temp is touched."""
     lives: dict[str, Lifetime] = {}
-    for number, item in enumerate(items):
+    for number, item in zip(times, items, strict=True):
         reads, writes = _touched(item)
         for name in (reads | writes) & (stored | homes.keys()):
             home = homes.get(name, name)

@@ -112,4 +112,4 @@ class _Maker:
         return {r: access(r, self.tensors[r.tensor], self.sizes) for r in every}
 
     def _place(self, result: Read) -> Affine:
-        return place(result.index, self.tensors[result.tensor].shape, self.sizes)
+        return place(result.index, self.tensors[result.tensor].strides, self.sizes)

@@ -171,7 +171,9 @@ def install(patch, driver: int = 12090, made_for: int = 12090, devices: int = 1,
         occupancyMaxActiveBlocksPerMultiprocessor=lambda function, threads, shared: 4,
     )
     runtime = SimpleNamespace(
-        deviceGetAttribute=lambda kind, device: {13: 1_980_000, 36: 2_619_000, 37: 5120}[kind],
+        deviceGetAttribute=lambda kind, device: {
+            13: 1_980_000, 36: 2_619_000, 37: 5120, 97: 227 << 10,
+        }[kind],
         CUDARuntimeError=FakeError,
         driverGetVersion=lambda: driver,
         runtimeGetVersion=lambda: made_for,

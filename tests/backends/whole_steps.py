@@ -62,7 +62,11 @@ model M(token: i32[B, 12]) -> logits: f32[B, 12, 17] {
 
 
 def model_step(name: str) -> tuple[System, dict[str, np.ndarray]]:
-    return _step(MODELS[name], Path(), [])
+    return step_of_text(MODELS[name])
+
+
+def step_of_text(text: str) -> tuple[System, dict[str, np.ndarray]]:
+    return _step(text, Path(), [])
 
 
 def example_step(path: Path, batch: int | None = None) -> tuple[System, dict[str, np.ndarray]]:

@@ -11,20 +11,19 @@ from dataclasses import dataclass
 from math import prod
 
 from ...grids import BLOCK, Each, Grid, Stream, Tile, Together
-from ...ir import BYTES, Apply, Const, Expr, Index
+from ...ir import BYTES, Expr, Index
 from .attention import stream
-from .spelling import HIGHEST, LOWEST, MEMORY, constant
+from .reductions import accumulator, reduced, results, start, take
+from .spelling import MEMORY
 from .writer import Writer
 
-ACCUMULATOR = {"sum": "Sum", "prod": "Prod", "max": "Max", "min": "Min",
-               "argmax": "ArgMax", "argmin": "ArgMin"}  # fmt: skip
 PADDING = 1  # elements after each row of a tile: neighbours of a column lie in different banks
 
 
 @dataclass(frozen=True)
 class Function:
-    """A kernel's text and the types of its parameters. One that is `free` needs no other thread of
-    its block, and is a function of the block's number, which `group` makes kernels of."""
+    """A kernel's text and the types of its parameters. One that is `free` is a function of the
+    block's number, which `group` makes kernels of."""
 
     name: str
     text: str
@@ -32,7 +31,7 @@ class Function:
     free: bool
 
 
-def group(name: str, members: Sequence[tuple[Function, int]]) -> str:
+def group(name: str, members: Sequence[tuple[Function, int]], threads: int = BLOCK) -> str:
     """One kernel for free functions, each with its number of blocks: they follow one another."""
     parameters: list[str] = []
     lines, first = [], 0
@@ -42,7 +41,7 @@ def group(name: str, members: Sequence[tuple[Function, int]]) -> str:
         call = f"{function.name}({', '.join([f'BLOCK - {first}', *own])});"
         lines.append(f"  if (BLOCK < {first + blocks}) return {call}")
         first += blocks
-    return "\n".join([f"KERNEL({BLOCK}) {name}({', '.join(parameters)}) {{", *lines, "}", ""])
+    return "\n".join([f"KERNEL({threads}) {name}({', '.join(parameters)}) {{", *lines, "}", ""])
 
 
 def kernel(grid: Grid, name: str, arguments: Sequence[str], types: Mapping[str, str],
@@ -94,58 +93,9 @@ def _each(w: Writer, grid: Grid) -> None:
     if grid.reduce is None:
         w.finish(grid.statements, [(w.value(b), b.dtype) for b in grid.bodies])
         return
-    _start(w, grid)
-    _over(w, grid, list(grid.over))
-    w.finish(grid.statements, _results(grid))
-
-
-def _over(w: Writer, grid: Grid, indices: list[Index]) -> None:
-    """Loops over what is reduced, in order, and the value that is taken."""
-    if not indices:
-        _take(w, grid)
-        return
-    index, *rest = indices
-    name = w.fresh("r")
-    with w.block(f"for (i32 {name} = 0; {name} < {index.size}; ++{name})"):
-        w.places[index.name] = name
-        _over(w, grid, rest)
-
-
-def _accumulator(grid: Grid) -> str:
-    assert grid.reduce is not None
-    return f"nn::{ACCUMULATOR[grid.reduce]}<{grid.dtype}>"
-
-
-def _start(w: Writer, grid: Grid) -> None:
-    """An accumulator for every body: `sum0`, `sum1` …"""
-    assert grid.reduce is not None
-    extreme = (LOWEST if "max" in grid.reduce else HIGHEST)[grid.dtype]
-    worst = {"sum": 0, "prod": 1}.get(grid.reduce, extreme)
-    for n, _ in enumerate(grid.bodies):
-        w.line(f"{_accumulator(grid)} sum{n};")
-        w.line(f"sum{n}.value = {constant(worst, grid.dtype)};")
-
-
-def _take(w: Writer, grid: Grid) -> None:
-    """One value more. Where a condition fails and nothing is to be added, nothing is read."""
-    position = "0"
-    if grid.reduce in ("argmax", "argmin"):
-        assert grid.position is not None
-        position = w.value(grid.position)
-    for n, body in enumerate(grid.bodies):
-        search = (grid.reduce == "sum" and isinstance(body, Apply) and body.fn == "select"
-                  and isinstance(body.args[2], Const) and body.args[2].value == 0)  # fmt: skip
-        if search:
-            assert isinstance(body, Apply)
-            with w.block(f"if ({w.value(body.args[0])})"):
-                w.line(f"sum{n}.take({w.value(body.args[1])}, 0);")
-        else:
-            w.line(f"sum{n}.take({w.value(body)}, {position});")
-
-
-def _results(grid: Grid) -> list[tuple[str, str]]:
-    kind = "i32" if grid.reduce in ("argmax", "argmin") else grid.dtype
-    return [(f"sum{n}.result()", kind) for n, _ in enumerate(grid.bodies)]
+    start(w, grid)
+    reduced(w, grid, list(grid.over))
+    w.finish(grid.statements, results(grid))
 
 
 # --- several threads per element ------------------------------------------------------------------
@@ -158,17 +108,17 @@ def _together(w: Writer, grid: Grid, how: Together) -> None:
     kind = _flat_type(max(grid.blocks * grid.threads, grid.points + grid.threads))
     w.line(f"const i32 {inner} = THREAD % {split}, {outer} = THREAD / {split};")
     w.line(f"const {kind} element = ({kind})BLOCK * {per_block} + own;")
-    _start(w, grid)
+    start(w, grid)
     with w.block(f"if (element < {grid.elements})"):
         w.unflatten("element", grid.outputs, kind)
         first, last = _range(w, grid, kind)
         head = f"for ({kind} p = {first} + lane; p < {last}; p += {how.lanes})"
         with w.block(head):
             w.unflatten("p", grid.over, kind)
-            _take(w, grid)
+            take(w, grid)
     if grid.shared_bytes:
         count = grid.threads // 32 if how.along == "over" else grid.threads
-        w.line(f"SHARED({_accumulator(grid)}, shared, 0, {count});")
+        w.line(f"SHARED({accumulator(grid)}, shared, 0, {count});")
     for n, _ in enumerate(grid.bodies):
         if grid.by_shuffles:
             w.line(f"sum{n} = nn::across_warp(sum{n});")
@@ -180,7 +130,7 @@ def _together(w: Writer, grid: Grid, how: Together) -> None:
     with w.block(f"if (lane == 0 && element < {grid.elements})"):
         w.unflatten("element", grid.outputs, kind)
         _layer(w, grid)
-        w.finish(grid.statements, _results(grid))
+        w.finish(grid.statements, results(grid))
 
 
 def _range(w: Writer, grid: Grid, kind: str) -> tuple[str, str]:

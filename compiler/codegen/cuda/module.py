@@ -1,8 +1,8 @@
 """A plan as one CUDA C++ source and the launches that run it.
 
-In: a `Plan` and a target. Out: a `Module`: the prelude and one kernel per different grid, and what
-is launched in which order with which tensors. Kernels that are equal up to names share the function
-of the first of them. Nothing here compiles or runs CUDA.
+In: a `Plan` and a target. Out: a `Module`: the prelude and one kernel per different grid or sweep,
+and what is launched in which order with which tensors. Kernels and recurrences that are equal up to
+names share the function of the first of them. Nothing here compiles or runs CUDA.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from ...grids import BLOCK, GpuTarget, Grid
+from ...grids import GpuTarget, Grid, Sweep
 from ...ir import BYTES, Index
 from ...kernels import Kernel, Plan, Scan
 from ...passes.blocks import SCRATCH, blocks
+from ...passes.persistent import persistent
+from ...passes.phases import waits
 from ...passes.schedule import ALIGNMENT
-from ...signature import alike
+from ...signature import alike, item_signature
 from .kernels import Function, group
 from .kernels import kernel as kernel_text
+from .recurrence import APART, recurrence
 
 # passes whose point is the CPU's vectors: what they make is slower in blocks of threads
 CPU_PASSES = ("pick", "pairs", "round once", "turn weights", "apart")
@@ -48,23 +51,39 @@ Span = tuple[int, int, bool]  # bytes of the arena from, to, and whether they ar
 
 @dataclass(frozen=True)
 class _Call:
-    """One grid of one kernel with its arguments, not yet part of a launch."""
+    """One grid of one kernel, or one sweep, with its arguments, not yet part of a launch."""
 
     function: Function
-    grid: Grid
+    grid: Grid | Sweep
     offsets: tuple[int, ...]
     spans: tuple[Span, ...]
     fixed: tuple[str, ...]
-    kernel: Kernel
+    kernels: tuple[Kernel, ...]
 
     def beside(self, other: _Call) -> bool:
-        """Whether they may be one launch: neither needs another thread or the place in a loop, nor
-        what the other writes."""
+        """Whether they may be one launch: both are free, of one kind and one size of blocks, and
+        neither needs the place in a loop, nor what the other writes."""
         alone = not self.function.free or self.fixed or other.fixed
-        return not alone and not any(
+        alike = type(self.grid) is type(other.grid) and self.grid.threads == other.grid.threads
+        return alike and not alone and not any(
             a < d and c < b and (written or also)
             for a, b, written in self.spans for c, d, also in other.spans
         )  # fmt: skip
+
+    @property
+    def meeting(self) -> int:
+        """The groups of blocks that wait for each other."""
+        return self.grid.groups if isinstance(self.grid, Sweep) and self.grid.members > 1 else 0
+
+
+@dataclass(frozen=True)
+class _Swept:
+    """The function of a sweep; `arguments` are the places of its tensors among all of the
+    recurrence."""
+
+    sweep: Sweep
+    function: Function
+    arguments: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -87,12 +106,13 @@ Launches = tuple[Launch | Repeat, ...]
 @dataclass(frozen=True)
 class Module:
     """`source` without the prelude, the launches of one run, and the arena that they work in.
-    `grids` are those of the functions, by name; `entries` are the kernels' names."""
+    `grids` and `sweeps` are those of the functions, by name; `entries` are the kernels' names."""
 
     kernels: str
     launches: Launches
     arena_bytes: int
     grids: Mapping[str, Grid]
+    sweeps: Mapping[str, Sweep] = field(default_factory=dict)
 
     @property
     def entries(self) -> frozenset[str]:
@@ -143,25 +163,29 @@ class _Maker:
         self.groups: dict[tuple[Function, ...], str] = {}
         self.texts: list[str] = []
         self.named: dict[str, Grid] = {}
-        self.scratch = -(-plan.arena_bytes // ALIGNMENT) * ALIGNMENT
+        self.waiting = waits(plan)
+        self.swept: dict[tuple, _Swept | None] = {}
+        self.counters = -(-plan.arena_bytes // ALIGNMENT) * ALIGNMENT  # of groups of blocks
+        recurrent = any(isinstance(item, Scan) for item in plan.items)
+        self.scratch = self.counters + recurrent * target.processors * APART * BYTES["i32"]
         self.scratch_bytes = 0
 
     def module(self) -> Module:
         launches = self._launches(self.plan.items)
+        sweeps = {made.function.name: made.sweep for made in self.swept.values() if made}
         return Module("\n".join(self.texts), launches, self.scratch + self.scratch_bytes,
-                      self.named)  # fmt: skip
+                      self.named, sweeps)  # fmt: skip
 
     def _launches(self, items: tuple[Kernel | Scan, ...]) -> Launches:
         found: list[Launch | Repeat] = []
         waiting: list[_Call] = []  # of free functions that may run at once
         for item in items:
-            if isinstance(item, Scan):
-                found += self._together(waiting)
-                found.append(Repeat(item.index, item.reverse, self._launches(item.kernels)))
+            calls = self._recurrence(item) if isinstance(item, Scan) else self._calls(item)
+            if isinstance(calls, Repeat):
+                found += [*self._together(waiting), calls]
                 continue
-            for call in self._calls(item):
-                many = sum(len(c.offsets) for c in (*waiting, call)) > ARGUMENTS
-                if many or not all(map(call.beside, waiting)):
+            for call in calls:
+                if not self._fits(call, waiting):
                     found += self._together(waiting)
                 if call.function.free:
                     waiting.append(call)
@@ -169,22 +193,77 @@ class _Maker:
                     found.append(_launch(call))
         return (*found, *self._together(waiting))
 
+    def _fits(self, call: _Call, waiting: list[_Call]) -> bool:
+        """Whether it may be one launch with those that wait."""
+        arguments = sum(len(c.offsets) for c in (*waiting, call))
+        at_once = sum(c.grid.blocks for c in (*waiting, call) if c.meeting)
+        return (arguments <= ARGUMENTS and at_once <= self.target.processors
+                and all(map(call.beside, waiting)))  # fmt: skip
+
     def _together(self, calls: list[_Call]) -> list[Launch]:
         """The free calls as one launch; the list is empty afterwards."""
         if not calls:
             return []
         members, calls[:] = tuple(calls), []
         functions = tuple(c.function for c in members)
+        threads = members[0].grid.threads
         name = self.groups.get(functions)
         if name is None:
             name = self.groups[functions] = f"g{len(self.groups)}"
             if len(members) == 1:
                 name = self.groups[functions] = f"{functions[0].name}_kernel"
-            self.texts.append(group(name, [(c.function, c.grid.blocks) for c in members]))
-        fixed = members[0].fixed  # with such, a call is alone
-        return [Launch(name, sum(c.grid.blocks for c in members), 1, BLOCK, 0,
-                       tuple(o for c in members for o in c.offsets), fixed,
-                       tuple(c.kernel for c in members))]  # fmt: skip
+            self.texts.append(group(name, [(c.function, c.grid.blocks) for c in members], threads))
+        offsets: list[int] = []
+        meeting = 0  # groups so far
+        for call in members:
+            offsets += call.offsets
+            if call.meeting:
+                offsets.append(self.counters + meeting * APART * BYTES["i32"])
+                meeting += call.meeting
+        return [Launch(name, sum(c.grid.blocks for c in members), 1, threads,
+                       max(c.grid.shared_bytes for c in members), tuple(offsets),
+                       members[0].fixed, tuple(k for c in members for k in c.kernels))]  # fmt: skip
+
+    def _recurrence(self, scan: Scan) -> list[_Call] | Repeat:
+        """One call, or the launches of every step. Recurrences that are equal up to names, wait
+        alike and have tensors that share memory alike have one function."""
+        text, own = item_signature(scan, self.plan.system)
+        spans = [(n, self._span(t)) for n, t in enumerate(own) if t in self.plan.offsets]
+        overlaps = tuple((n, m) for n, (a, b) in spans for m, (c, d) in spans
+                         if n < m and a < d and c < b)  # fmt: skip
+        key = (text, overlaps, *(k.name in self.waiting for k in scan.every))
+        if key not in self.swept:
+            self.swept[key] = self._sweep(scan, own, {n for pair in overlaps for n in pair})
+        made = self.swept[key]
+        if made is None:
+            return Repeat(scan.index, scan.reverse, self._launches(scan.kernels))
+        arguments = [own[n] for n in made.arguments]
+        stored = {t for kernel in scan.every for t in kernel.stored}
+        touched = tuple((*self._span(t), t in stored) for t in arguments)
+        offsets = tuple(self.plan.offsets[t] for t in arguments)
+        return [_Call(made.function, made.sweep, offsets, touched, scan.fixed,
+                      tuple(scan.every))]  # fmt: skip
+
+    def _sweep(self, scan: Scan, tensors: tuple[str, ...], mingled: set[int]) -> _Swept | None:
+        """The function of a recurrence, if it has one. `mingled` tensors share memory."""
+        sweep = persistent(scan, self.plan, self.waiting, self.target)
+        if sweep is None:
+            return None
+        found = (t for share in sweep.steps.shares for t in _arguments(share.grid))
+        here = {kept.name for kept in sweep.kept}
+        arguments = tuple(t for t in dict.fromkeys(found) if t not in here)
+        types = {t: self.plan.system.tensors[t].dtype for t in arguments}
+        extents = {t: self.plan.system.tensors[t].size for t in arguments}
+        places = tuple(tensors.index(t) for t in arguments)
+        exclusive = frozenset(t for t, n in zip(arguments, places, strict=True) if n not in mingled)
+        name = f"s{len(self.swept)}_{_safe(sweep.name)}"
+        function = recurrence(sweep, name, arguments, types, extents, exclusive)
+        self.texts.append(function.text)
+        return _Swept(sweep, function, places)
+
+    def _span(self, tensor: str) -> tuple[int, int]:
+        start = self.plan.offsets[tensor]
+        return start, start + self.plan.system.tensors[tensor].bytes
 
     def _calls(self, kernel: Kernel) -> list[_Call]:
         own = self.shared[kernel]
@@ -210,14 +289,13 @@ class _Maker:
         key = (model, number, exclusive)
         function = self.functions.get(key)
         if function is None:
-            safe = "".join(c if c.isascii() and c.isalnum() else "_" for c in grid.name)
-            name = f"k{len(self.functions)}_{safe}"
+            name = f"k{len(self.functions)}_{_safe(grid.name)}"
             function = self._function(grid, name, arguments, exclusive)
             self.functions[key], self.named[name] = function, grid
             self.texts.append(function.text)
         if grid.part:
             self.scratch_bytes = max(self.scratch_bytes, self._bytes(grid, SCRATCH))
-        return _Call(function, grid, offsets, spans, kernel.fixed, kernel)
+        return _Call(function, grid, offsets, spans, kernel.fixed, (kernel,))
 
     def _function(self, grid: Grid, name: str, arguments: tuple[str, ...],
                   exclusive: frozenset[str]) -> Function:  # fmt: skip
@@ -240,9 +318,15 @@ class _Maker:
 
 def _launch(call: _Call) -> Launch:
     grid = call.grid
+    assert isinstance(grid, Grid)
     layers = grid.part.size if grid.part else 1
     return Launch(call.function.name, grid.blocks, layers, grid.threads, grid.shared_bytes,
-                  call.offsets, call.fixed, (call.kernel,))  # fmt: skip
+                  call.offsets, call.fixed, call.kernels)  # fmt: skip
+
+
+def _safe(name: str) -> str:
+    """As part of a C++ name."""
+    return "".join(c if c.isascii() and c.isalnum() else "_" for c in name)
 
 
 def _arguments(grid: Grid) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ typedef double f64;
 #define DEVICE __device__ __forceinline__
 #define AT(array, place, count) (array)[place]
 #define BARRIER() __syncthreads()
+#define MEET(counter, blocks, first) nn::meet(counter, blocks, first)
 #define SHUFFLE(value, mask) __shfl_xor_sync(0xffffffffu, value, mask)
 #define THREAD ((i32)threadIdx.x)
 #define BLOCK ((i32)blockIdx.x)
@@ -227,5 +228,24 @@ template <int lanes, int stride, int threads, class A> DEVICE A across_block(A m
   }
   return mine;
 }
+
+// --- blocks that wait for each other -------------------------------------------------------------
+
+#ifndef NNC_SHIM
+// Every thread of all `blocks` blocks has come here, and sees what the others have written. All of
+// them must run at once. Each meeting adds 2^31 to the counter in all, however many they are: its
+// highest bit changes when the last one comes, and the others are as they were.
+DEVICE void meet(u32* counter, i32 blocks, bool first) {
+  BARRIER();
+  if (THREAD == 0) {
+    __threadfence();
+    const u32 before = atomicAdd(counter, first ? 0x80000000u - (u32)(blocks - 1) : 1u);
+    while (((*(volatile u32*)counter ^ before) & 0x80000000u) == 0) {
+    }
+    __threadfence();
+  }
+  BARRIER();
+}
+#endif
 
 }  // namespace nn

@@ -25,25 +25,35 @@ class Writer:
     def __init__(self, accesses: Mapping[Read, Access], sizes: Mapping[str, int],
                  pointers: Mapping[str, str], extents: Mapping[str, int]):  # fmt: skip
         self.accesses, self.sizes = accesses, sizes
-        self.pointers, self.extents = pointers, extents
+        self.pointers, self.extents = dict(pointers), dict(extents)
         self.lines: list[str] = []
         self.places: dict[str, str] = {}  # index → its C++ name
         self._scopes: list[dict[Expr, str]] = [{}]
+        self._depth = 1
         self._names = 0
 
     # --- text ----------------------------------------------------------------------------------
 
     def line(self, text: str) -> None:
-        self.lines.append("  " * len(self._scopes) + text)
+        self.lines.append("  " * self._depth + text)
 
     @contextmanager
     def block(self, head: str = "") -> Iterator[None]:
         """A block in braces; what is computed in it is known in it alone."""
         self.line(f"{head} {{".lstrip())
+        self._depth += 1
+        with self.aside():
+            yield
+        self._depth -= 1
+        self.line("}")
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """What is computed in it stays, and is not taken for known afterwards: indices may get
+        other values."""
         self._scopes.append({})
         yield
         self._scopes.pop()
-        self.line("}")
 
     def fresh(self, hint: str = "v") -> str:
         self._names += 1

@@ -39,6 +39,7 @@ STATIC = 48 << 10  # bytes of shared memory that a block may have without asking
 MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, to ask with
 TO_DEVICE, TO_HOST = 1, 2  # cudaMemcpyKind
 ALIGNMENT = 64  # bytes
+SHARED = 97  # cudaDevAttrMaxSharedMemoryPerBlockOptin
 
 
 class CudaProgram:
@@ -54,7 +55,8 @@ class CudaProgram:
         self.system = self.plan.system
         properties = cupy.cuda.runtime.getDeviceProperties(0)
         target = GpuTarget(properties["multiProcessorCount"],
-                           properties["maxThreadsPerMultiProcessor"])  # fmt: skip
+                           properties["maxThreadsPerMultiProcessor"],
+                           cupy.cuda.runtime.deviceGetAttribute(SHARED, 0))  # fmt: skip
         self.module = module(self.plan, target)
         began = perf_counter()
         self._code = self.load(self.module)

@@ -1,4 +1,6 @@
-// The fibers behind shim.h: a launch runs block after block, each thread until it waits or ends.
+// The fibers behind shim.h: a launch runs block after block, each thread until it waits or ends. A
+// block whose threads have all come to a meeting keeps its fibers and its shared memory until the
+// others have come, too; then these blocks go on, one after the other as before.
 // A schedule decides the order of blocks and of threads: 0 ascending, 1 descending, others random.
 // A warp whose lanes have all come to a shuffle goes on before others are looked at: shuffles are no
 // barriers for a block.
@@ -8,13 +10,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <vector>
 
 #if !defined(__x86_64__)
 #include <ucontext.h>
 #endif
 
 namespace {
-enum State { READY, AT_BARRIER, AT_SHUFFLE, DONE };
+enum State { READY, AT_BARRIER, AT_SHUFFLE, AT_MEETING, DONE };
 const int STACK = 64 << 10, WARP = 32, WORD = 8, MOST = 1024;
 
 struct Fiber {
@@ -27,10 +30,18 @@ struct Fiber {
 #endif
 };
 
-Fiber fibers[MOST];
+struct Block {
+  int number, layer;
+  Fiber fibers[MOST];
+  char* shared_memory;
+  const void* counter;  // where it meets others: how many they are, and whether it is the first
+  int others;
+  bool first;
+};
+
+Block* here;
 Fiber* now;
 char exchanged[2][MOST / WARP][WARP][WORD];
-char* shared_memory;
 int shared_bytes, threads;
 unsigned schedule, seed;
 const char* name;
@@ -98,7 +109,7 @@ void stop(const char* what, int line, int block) {
   if (!message[0]) snprintf(message, sizeof message, "%s: %s (block %d, line %d)", name, what, block, line);
 }
 
-bool release_warp(int thread) {
+bool release_warp(Fiber* fibers, int thread) {
   const int w = thread / WARP * WARP, end = w + WARP < threads ? w + WARP : threads;
   for (int t = w; t < end; ++t)
     if (fibers[t].state != AT_SHUFFLE || fibers[t].line != fibers[w].line) return false;
@@ -106,32 +117,87 @@ bool release_warp(int thread) {
   return true;
 }
 
-void run_block(int block, int layer) {
+void begin(Block* block, int number, int layer) {
+  block->number = number, block->layer = layer;
+  if (!block->shared_memory)
+    block->shared_memory = (char*)aligned_alloc(1024, (shared_bytes + 1024) / 1024 * 1024);
+  memset(block->shared_memory, 0xFF, shared_bytes + 1);
+  for (int t = 0; t < threads; ++t) prepare(&block->fibers[t]);
+}
+
+// Whether all threads that are left wait in this state at one line.
+bool all_at(const Fiber* fibers, int state) {
+  for (int t = 0; t < threads; ++t)
+    if (fibers[t].state != state || fibers[t].line != fibers[0].line) return false;
+  return true;
+}
+
+// Runs the block to its end, or to a meeting: then true.
+bool run_block(Block* block) {
   static int turn[MOST];
-  memset(shared_memory, 0xFF, shared_bytes + 1);
-  for (int t = 0; t < threads; ++t) prepare(&fibers[t]);
+  Fiber* fibers = block->fibers;
+  here = block;
   while (!message[0]) {
     bool ran = false;
     order(turn, threads);
     for (int k = 0; k < threads && !message[0]; ++k) {
       Fiber* f = &fibers[turn[k]];
       if (f->state != READY) continue;
-      nnc_here = {turn[k], block, layer};
+      nnc_here = {turn[k], block->number, block->layer};
       enter(f);
       ran = true;
-      if (f->state == AT_SHUFFLE && release_warp(turn[k])) k = -1;
+      if (f->state == AT_SHUFFLE && release_warp(fibers, turn[k])) k = -1;
     }
     if (message[0] || ran) continue;
-    int done = 0, barrier = 0, line = 0;
+    int done = 0, line = 0;
     for (int t = 0; t < threads; ++t) {
       done += fibers[t].state == DONE;
       if (fibers[t].state != DONE) line = fibers[t].line;
     }
-    if (done == threads) return;
-    for (int t = 0; t < threads; ++t) barrier += fibers[t].state == AT_BARRIER && fibers[t].line == line;
-    if (barrier < threads) return stop("not every thread reaches the barrier or shuffle", line, block);
+    if (done == threads) return false;
+    const bool meeting = all_at(fibers, AT_MEETING);
+    if (!meeting && !all_at(fibers, AT_BARRIER)) {
+      stop("not every thread reaches the barrier or shuffle", line, block->number);
+      return false;
+    }
     for (int t = 0; t < threads; ++t) fibers[t].state = READY;
+    if (meeting) return true;
   }
+  return false;
+}
+
+// The blocks that may go on: those of a meeting to which all of it have come. They leave `waiting`.
+std::vector<Block*> met(std::vector<Block*>& waiting) {
+  std::vector<Block*> ready, left;
+  for (Block* block : waiting) {
+    int come = 0, first = 0;
+    for (Block* other : waiting)
+      if (other->counter == block->counter) ++come, first += other->first;
+    if (come == block->others && first != 1) stop("one block of a meeting is the first", 0, block->number);
+    (come == block->others ? ready : left).push_back(block);
+  }
+  waiting = left;
+  return ready;
+}
+
+void run_layer(int blocks, int layer, int* turn, std::vector<Block*>& idle) {
+  std::vector<Block*> waiting;
+  const auto run = [&](Block* block) { (run_block(block) ? waiting : idle).push_back(block); };
+  order(turn, blocks);
+  for (int k = 0; k < blocks && !message[0]; ++k) {
+    if (idle.empty()) idle.push_back((Block*)calloc(1, sizeof(Block)));
+    Block* block = idle.back();
+    idle.pop_back();
+    begin(block, turn[k], layer);
+    run(block);
+  }
+  while (!waiting.empty() && !message[0]) {
+    const std::vector<Block*> ready = met(waiting);
+    if (ready.empty()) stop("not every block comes to the meeting", 0, waiting[0]->number);
+    for (Block* block : ready)
+      if (!message[0]) run(block);
+  }
+  idle.insert(idle.end(), waiting.begin(), waiting.end());
 }
 }  // namespace
 
@@ -153,6 +219,15 @@ void nnc_barrier(int line) {
   nnc_here = mine;
 }
 
+void nnc_meet(const void* counter, int blocks, bool first, int line) {
+  const nnc_place mine = nnc_here;
+  here->counter = counter, here->others = blocks, here->first = first;
+  now->state = AT_MEETING;
+  now->line = line;
+  leave();
+  nnc_here = mine;
+}
+
 void nnc_exchange(const void* mine, void* theirs, int bytes, int mask, int line) {
   const nnc_place place = nnc_here;
   const int warp = place.thread / WARP, lane = place.thread % WARP, phase = now->phase ^= 1;
@@ -167,21 +242,21 @@ void nnc_exchange(const void* mine, void* theirs, int bytes, int mask, int line)
 void* nnc_shared(long long offset, long long bytes, int line) {
   if (offset < 0 || offset + bytes > shared_bytes)
     nnc_fail("shared memory up to %lld of %lld bytes", offset + bytes, shared_bytes, line);
-  return shared_memory + offset;
+  return here->shared_memory + offset;
 }
 
 void nnc_launch(void (*b)(void*), void* d, const char* n, int blocks, int layers, int count, int shared) {
   if (message[0]) return;
   body = b, data = d, name = n, threads = count, shared_bytes = shared;
   if (count < 1 || count > MOST || blocks < 1) return stop("no such launch", 0, 0);
-  shared_memory = (char*)aligned_alloc(1024, (shared + 1024) / 1024 * 1024);
+  static std::vector<Block*> idle;  // blocks whose fibers and stacks are kept for the next launch
   int* turn = (int*)malloc(sizeof(int) * blocks);
-  for (int layer = 0; layer < layers; ++layer) {
-    order(turn, blocks);
-    for (int k = 0; k < blocks && !message[0]; ++k) run_block(turn[k], layer);
-  }
+  for (int layer = 0; layer < layers; ++layer) run_layer(blocks, layer, turn, idle);
   free(turn);
-  free(shared_memory);
+  for (Block* block : idle) {
+    free(block->shared_memory);
+    block->shared_memory = nullptr;
+  }
 }
 
 void nnc_begin(unsigned how) {

@@ -8,6 +8,7 @@
 #define DEVICE inline
 #define AT(array, place, count) nnc::at(array, place, count, __LINE__)
 #define BARRIER() nnc_barrier(__LINE__)
+#define MEET(counter, blocks, first) nnc_meet(counter, blocks, first, __LINE__)
 #define SHUFFLE(value, mask) nnc::shuffle(value, mask, __LINE__)
 #define THREAD (nnc_here.thread)
 #define BLOCK (nnc_here.block)
@@ -24,6 +25,7 @@ struct nnc_place {
 extern nnc_place nnc_here;
 void nnc_fail(const char* what, long long a, long long b, int line);
 void nnc_barrier(int line);
+void nnc_meet(const void* counter, int blocks, bool first, int line);
 void nnc_exchange(const void* mine, void* theirs, int bytes, int mask, int line);
 void* nnc_shared(long long offset, long long bytes, int line);
 void nnc_launch(void (*body)(void*), void* data, const char* name, int blocks, int layers,

@@ -60,7 +60,8 @@ class ShimProgram:
 
     @property
     def loops(self) -> str:
-        return "\n\n".join(map(str, self.module.grids.values()))
+        made = (*self.module.grids.values(), *self.module.sweeps.values())
+        return "\n\n".join(map(str, made))
 
     def _range(self, name: str) -> tuple[int, int]:
         start = self.plan.offsets[name]

@@ -1,0 +1,373 @@
+"""Recurrences as one launch each: values, gradients and training beside the evaluator and the CPU,
+in every way of dividing them among blocks; what is launched; and that mistakes are caught."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from gradients.test_recurrences import CASES, model
+from support import gradients, system, values
+
+from nnc.compiler.codegen.cuda.module import CPU_PASSES, Launch, Module, flat, module
+from nnc.compiler.evaluate import evaluate
+from nnc.compiler.grids import GpuTarget, Together
+from nnc.compiler.passes import persistent
+from nnc.compiler.pipeline import plan
+from nnc.runtime.device.cpu import CpuProgram
+from nnc.runtime.device.gpu.shim import ShimError, ShimProgram, available, library
+
+from .test_cuda_training import agree, check_usage
+from .whole_steps import run_steps, step_of_text
+
+needs_gpp = pytest.mark.skipif(not available(), reason="needs g++")
+
+CELLS = {
+    "RNN": "RNN(40)",
+    "LSTM": "LSTM(33)",
+    "GRU": "GRU(40)",
+    "both ways": "BiLSTM(20)",
+    "one upon the other": "StackedGRU(20, 2)",
+    "two steps back": "Twice(36)",
+    "two sums at once": "Gated(36)",
+    "a look at everything": "Looking(33)",
+}
+
+TEXT = """
+layer Twice(units)(x: [..., T, n]) -> h: [..., T, units] {
+    param W: [n, units]     ~ glorot_uniform
+    param U: [units, units] ~ orthogonal
+    param V: [units, units] ~ orthogonal
+    a[..., t, j] = sum(i) x[..., t, i] * W[i, j]
+    h[..., t, j] = tanh(a[..., t, j] + sum(k) (h[..., t - 1, k] else 0) * U[k, j]
+                        + 0.5 * sum(k) (h[..., t - 2, k] else 0) * V[k, j])
+}
+layer Gated(units)(x: [..., T, n]) -> h: [..., T, units] {
+    param W: [n, units]     ~ glorot_uniform
+    param U: [units, units] ~ orthogonal
+    param V: [units, units] ~ orthogonal
+    param O: [units, units] ~ orthogonal
+    a[..., t, j] = sum(i) x[..., t, i] * W[i, j]
+    c[..., t < T, j] = tanh(a[..., t, j] + sum(k) (h[..., t - 1, k] else 0) * U[k, j])
+    g[..., t < T, j] = sigmoid(sum(k) (h[..., t - 1, k] else 0) * V[k, j])
+    h[..., t, j] = tanh(sum(k) g[..., t, k] * c[..., t, k] * O[k, j])
+}
+layer Looking(units)(x: [..., T, n]) -> h: [..., T, units] {
+    param K: [n, units]     ~ glorot_uniform
+    param C: [n, units]     ~ glorot_uniform
+    key[..., s, j] = sum(i) x[..., s, i] * K[i, j]
+    fit[..., t < T, s]  = sum(j) (h[..., t - 1, j] else 0) * key[..., s, j]
+    top[..., t < T]     = max(s) fit[..., t, s]
+    e[..., t < T, s]    = exp(fit[..., t, s] - stop(top[..., t]))
+    all[..., t < T]     = sum(s) e[..., t, s]
+    seen[..., t < T, i] = sum(s) e[..., t, s] / all[..., t] * x[..., s, i]
+    h[..., t < T, j < units] = tanh(key[..., t, j] + sum(i) seen[..., t, i] * C[i, j])
+}
+model M(token: i32[B, STEPS]) -> logits: f32[B, STEPS, 17] {
+    logits = token |> Embedding(17, 12) |> CELL |> Dense(17)
+}
+train M {
+    input target: i32[B, STEPS]
+    loss      = cross_entropy(logits, target)
+    optimizer = momentum(lr = 0.05)
+    batch     = BATCH
+    steps     = 20
+}
+"""
+
+
+def step(cell: str, steps: int = 9, batch: int = 6):
+    text = TEXT.replace("CELL", CELLS.get(cell, cell))
+    return step_of_text(text.replace("STEPS", str(steps)).replace("BATCH", str(batch)))
+
+
+# --- ways of dividing a recurrence ----------------------------------------------------------------
+
+
+def each_row(count: int, target):
+    """A block for every row."""
+    yield 1, 1
+
+
+def one_block(count: int, target):
+    """One block for all rows."""
+    yield count, 1
+
+
+def meeting(count: int, target):
+    """Three blocks for every two rows, if there are two."""
+    yield (1 if count % 2 else 2), 3
+
+
+def all_meeting(count: int, target):
+    """Five blocks for all rows."""
+    yield count, 5
+
+
+WAYS = (each_row, one_block, meeting, all_meeting)
+
+
+@pytest.fixture(params=WAYS, ids=lambda way: way.__name__)
+def way(request, monkeypatch):
+    divide(monkeypatch, request.param)
+    return request.param
+
+
+def divide(monkeypatch, way) -> None:
+    """All recurrences are one launch, in this way."""
+    monkeypatch.setattr(persistent, "_shapes", way)
+    monkeypatch.setattr(persistent, "LAUNCH", 1e9)
+
+
+# --- values ---------------------------------------------------------------------------------------
+
+
+@needs_gpp
+@pytest.mark.parametrize("name", CASES)
+def test_every_form_of_recurrence_and_its_gradients(name: str, way):
+    """In an ascending, a descending and a random order of threads and blocks."""
+    plain = model(name)
+    whole, _ = gradients(plain, "loss", [t.name for t in plain.of_kind("input")])
+    program = ShimProgram(plan(whole, without=CPU_PASSES), (0, 1, 2))
+    assert all(isinstance(item, Launch) for item in program.module.launches)
+    given = values(whole)
+    for key, array in given.items():
+        program.arrays[key][...] = array
+    program.run()
+    expected = evaluate(whole, given)
+    for key in whole.outputs:
+        np.testing.assert_allclose(program.arrays[key], expected[key], 1e-9, err_msg=key)
+
+
+OTHERS = {
+    "the best path": (
+        "x: f32[3, 5, 40], w: f32[40, 40]",
+        "y[b, t, j] = x[b, t, j] + max(k) ((y[b, t-1, k] else 0) + w[k, j])"),
+    "the best path, weights the other way": (
+        "x: f32[3, 5, 40], w: f32[40, 40]",
+        "y[b, t, j] = x[b, t, j] + max(k) ((y[b, t-1, k] else 0) + w[j, k])"),
+    "where the largest is": (
+        "x: f32[2, 6, 70]",
+        "y[b, t, j] = x[b, t, j] - argmax(k) (y[b, t-1, k] else 0) * x[b, 0, k]"),
+    "whole numbers and flags": (
+        "x: f32[4, 9]",
+        "n[b, t] = (n[b, t-1] else 0) + (if s[b, t] then 2 else 1)\n"
+        "s[b, t < 9] = (s[b, t-1] else false) or x[b, t] > 0.9\n"
+        "y[b, t] = f32(n[b, t])"),
+    "a step that is not a row": (
+        "x: f32[5, 200]",
+        "y[t, i] = x[t, i] + 0.5*(y[t-1, i-1] else 1) + 0.25*(y[t-1, i+1] else 0)"),
+}  # fmt: skip
+
+
+@needs_gpp
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_reductions_and_types(name: str, way):
+    inputs, equations = OTHERS[name]
+    whole = system(f"model M({inputs}) -> y {{\n{equations}\n}}")
+    program = ShimProgram(plan(whole, without=CPU_PASSES), (0, 1, 2))
+    assert program.module.sweeps
+    given = values(whole)
+    for key, array in given.items():
+        program.arrays[key][...] = array
+    program.run()
+    np.testing.assert_allclose(program.arrays["y"], evaluate(whole, given)["y"], 1e-5)
+
+
+@needs_gpp
+@pytest.mark.parametrize("cell", CELLS)
+def test_steps_of_training_are_those_of_the_cpu(cell: str, way):
+    system, start = step(cell)
+    here, there = CpuProgram(system), ShimProgram(system, (0, 1))
+    losses = [run_steps(p, system, start, 5) for p in (here, there)]
+    assert losses[0][-1] != losses[0][0]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+    for tensor in system.of_kind("param"):
+        agree(there.arrays[tensor.name], here.arrays[tensor.name], tensor.name)
+
+
+def test_the_cells_reduce_in_every_way(monkeypatch):
+    """By warps and by lanes, for one row and for several."""
+    found = set()
+    for way in WAYS:
+        divide(monkeypatch, way)
+        for cell in CELLS:
+            sweeps = module(plan(step(cell)[0], without=CPU_PASSES)).sweeps
+            for share in (s for sweep in sweeps.values() for s in sweep.steps.shares):
+                along = share.grid.how.along if isinstance(share.grid.how, Together) else "each"
+                found.add((along, share.held > 1))
+    assert found == {("over", True), ("over", False), ("outputs", True), ("outputs", False),
+                     ("each", False)}  # fmt: skip
+
+
+def made_of(cell: str) -> Module:
+    return module(plan(step(cell)[0], without=CPU_PASSES))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_block_reads_its_own_steps_from_shared_memory(cell: str, monkeypatch):
+    divide(monkeypatch, each_row)
+    for sweep in made_of(cell).sweeps.values():
+        grids = [share.grid for share in sweep.steps.shares]
+        read = {grid.accesses[r].tensor for grid in grids for r in grid.reads}
+        here = {kept.name for kept in sweep.kept}
+        assert here and here <= read
+        assert not read & ({t for grid in grids for t in grid.stored} - here)
+    divide(monkeypatch, meeting)
+    assert not any(sweep.kept for sweep in made_of(cell).sweeps.values())
+
+
+def test_as_many_steps_are_kept_as_are_read(monkeypatch):
+    divide(monkeypatch, one_block)
+    forward = next(iter(made_of("two steps back").sweeps.values()))
+    (kept,) = [k for k in forward.kept if k.tensor.endswith("_h")]
+    assert kept.count == 3 * 6 * 36
+    forward = next(iter(made_of("LSTM").sweeps.values()))
+    assert [k.count for k in forward.kept] == [2 * 6 * 33] * 2
+
+
+def test_blocks_that_meet_keep_their_weights(monkeypatch):
+    """All of them; none where there is no room."""
+    divide(monkeypatch, all_meeting)
+    _, made = launches("LSTM(64)", 8, 8)
+    for sweep in made.sweeps.values():
+        (share,) = sweep.steps.shares
+        assert {r.tensor for r in share.weights} == {"lstm1_U"}
+        assert share.kept_weights * sweep.blocks >= 64 * 4 * 64
+    made = module(plan(step("LSTM(160)", 8, 8)[0], without=CPU_PASSES), GpuTarget(shared=64 << 10))
+    assert not any(s.weights for sweep in made.sweeps.values() for s in sweep.steps.shares)
+
+
+def test_what_is_too_large_for_shared_memory_stays_in_memory(monkeypatch):
+    divide(monkeypatch, one_block)
+    _, made = launches("LSTM(256)", 8)
+    for sweep in made.sweeps.values():
+        assert sweep.shared_bytes <= 48 << 10 and not sweep.kept
+
+
+# --- launches -------------------------------------------------------------------------------------
+
+
+def launches(cell: str, steps: int, batch: int = 32):
+    made = module(plan(step(cell, steps, batch)[0], without=CPU_PASSES))
+    return list(flat(made.launches)), made
+
+
+@pytest.mark.parametrize("cell", ["RNN(256)", "LSTM(256)", "GRU(96)", "BiLSTM(64)"])
+def test_the_number_of_launches_and_the_source_do_not_grow_with_the_steps(cell: str):
+    short, long = (launches(cell, steps) for steps in (16, 64))
+    assert len(long[0]) <= len(short[0]) < 80
+    assert len(long[1].kernels) < 1.1 * len(short[1].kernels)
+
+
+@pytest.mark.parametrize("cell", ["RNN(256)", "LSTM(256)", "GRU(96)"])
+def test_a_step_waits_once_there_and_back(cell: str):
+    _, made = launches(cell, 16)
+    for sweep in made.sweeps.values():
+        assert [share.waits for share in sweep.steps.shares] == [True]
+
+
+def text_of(made: Module, function: str) -> str:
+    start = made.kernels.index(f" {function}(")
+    return made.kernels[start : made.kernels.index("\n}", start)]
+
+
+def test_equal_recurrences_share_a_function():
+    _, made = launches("StackedRNN(24, 5)", 12)
+    names = [item.function for item in made.launches if item.function[0] == "s"]
+    assert len(names) == 10 and len(made.sweeps) == len(set(names)) < 6
+
+
+def test_recurrences_that_need_nothing_of_each_other_are_one_launch():
+    """Both directions, there and back, as long as all blocks that meet run at once."""
+    found, made = launches("BiGRU(96)", 16)
+    assert len(made.sweeps) == 4
+    calls = {item: [s for s in made.sweeps if f"{s}(BLOCK" in text_of(made, item.function)]
+             for item, _ in found}  # fmt: skip
+    assert [item.blocks for item, called in calls.items() if len(called) == 2] == [64, 64]
+    _, made = launches("BiLSTM(256)", 16)
+    meeting = [item for item in made.launches if item.function[0] == "s"]
+    assert len(meeting) == 4 and all(item.blocks <= 132 for item in meeting)
+
+
+def test_a_large_step_is_launches_of_its_own():
+    """Where a launch is little beside the work that is done in it."""
+    _, made = launches("RNN(1024)", 4, 256)
+    assert not made.sweeps
+    _, made = launches("LSTM(64)", 4, 128)
+    sweep = next(iter(made.sweeps.values()))
+    assert "us by estimate" in str(sweep) and "no row (b) reads another" in str(sweep)
+
+
+def test_blocks_that_wait_for_each_other_all_run_at_once():
+    for cell in ("RNN(256)", "LSTM(256)", "GRU(300)"):
+        for batch in (8, 31, 96):
+            _, made = launches(cell, 16, batch)
+            meeting = [s for s in made.sweeps.values() if s.members > 1]
+            assert meeting and all(s.blocks <= 132 for s in meeting)
+
+
+# --- what a GPU would not forgive is caught -------------------------------------------------------
+
+
+def spoilt(system, old: str, number: int, new: str = "") -> ShimProgram:
+    """The program with the `number`-th of these in its first recurrence exchanged."""
+    program = ShimProgram(system, (0, 1, 2))
+    made = program.module
+    name = next(iter(made.sweeps))
+    text = text_of(made, name)
+    parts = text.split(old)
+    assert number < len(parts) - 1
+    fresh = old.join(parts[: number + 1]) + new + old.join(parts[number + 1 :])
+    source = made.kernels.replace(text, fresh, 1)
+    program._library = library(Module(source, made.launches, made.arena_bytes, made.grids))
+    return program
+
+
+@needs_gpp
+@pytest.mark.parametrize(
+    ("cell", "number"),
+    [*(("two sums at once", n) for n in range(6)), *(("LSTM", n) for n in range(3))],
+)
+def test_a_missing_barrier_in_the_loop_is_caught(cell: str, number: int, monkeypatch):
+    """Between steps, between the products of a step, and between the lanes that sum one up."""
+    divide(monkeypatch, one_block)
+    system, start = step(cell)
+    with pytest.raises(ShimError, match="differ"):
+        run_steps(spoilt(system, "BARRIER();", number), system, start, 1)
+
+
+@needs_gpp
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_a_missing_meeting_is_caught(name: str, monkeypatch):
+    divide(monkeypatch, all_meeting)
+    system, start = step(f"{name.upper()}(40)")
+    with pytest.raises(ShimError, match="differ"):
+        run_steps(spoilt(system, "MEET(counter, 5, member == 0);", 0, "BARRIER();"),
+                  system, start, 1)  # fmt: skip
+
+
+@needs_gpp
+@pytest.mark.parametrize(("new", "what"), [
+    ("if (member > 0) MEET(counter, 5, member == 0);", "not every block comes to the meeting"),
+    ("if (THREAD > 0) MEET(counter, 5, member == 0);", "not every thread reaches"),
+    ("MEET(counter, 5, true);", "one block of a meeting is the first"),
+])  # fmt: skip
+def test_a_meeting_that_some_miss_is_caught(new: str, what: str, monkeypatch):
+    """On a GPU the others would wait for ever."""
+    divide(monkeypatch, all_meeting)
+    system, start = step("RNN")
+    program = spoilt(system, "MEET(counter, 5, member == 0);", 0, new)
+    with pytest.raises(ShimError, match=what):
+        run_steps(program, system, start, 1)
+
+
+# --- NVRTC ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90a"])
+def test_kernels_compile_without_spills(architecture: str):
+    """At the sizes of which the choice is made for an H100, and where many rows are held."""
+    for cell, batch in (("RNN(256)", 32), ("LSTM(256)", 32), ("GRU(256)", 64), ("BiLSTM(64)", 64)):
+        _, made = launches(cell, 16, batch)
+        assert made.sweeps
+        check_usage(made.source, set(made.entries), architecture)

@@ -37,13 +37,13 @@ class Writer:
         self.lines.append("  " * len(self._scopes) + text)
 
     @contextmanager
-    def block(self, head: str = "") -> Iterator[None]:
+    def block(self, head: str = "", end: str = "}") -> Iterator[None]:
         """A block in braces; what is computed in it is known in it alone."""
         self.line(f"{head} {{".lstrip())
         self._scopes.append({})
         yield
         self._scopes.pop()
-        self.line("}")
+        self.line(end)
 
     def fresh(self, hint: str = "v") -> str:
         self._names += 1
@@ -136,7 +136,7 @@ class Writer:
         return " && ".join(tests)
 
     def _load(self, access: Access) -> str:
-        element = self._element(access.tensor, access.offset)
+        element = f"AT({self.element(access.tensor, access.offset)})"
         if access.dtype == "bool":
             element = f"({element} != 0)"
         if not access.checks:
@@ -145,9 +145,10 @@ class Writer:
         other = self.value(access.other)
         return f"({self.condition(access.checks)}) ? {element} : {other}"
 
-    def _element(self, tensor: str, offset: Affine) -> str:
+    def element(self, tensor: str, offset: Affine) -> str:
+        """An element of memory: the array, the place and the array's size."""
         place, _ = self.form(offset)
-        return f"AT({self.pointers[tensor]}, {place}, {self.extents[tensor]})"
+        return f"{self.pointers[tensor]}, {place}, {self.extents[tensor]}"
 
     def finish(self, statements: tuple[Statement, ...], results: list[tuple[str, str]]) -> None:
         """The statements on one element and their stores. The values of the first are `results`,
@@ -161,4 +162,4 @@ class Writer:
             name = text if text.isidentifier() else self.let(statement.dtype, text)
             self.known(statement.own, name)
             if statement.place is not None:
-                self.line(f"{self._element(statement.target, statement.place)} = {name};")
+                self.line(f"AT({self.element(statement.target, statement.place)}) = {name};")

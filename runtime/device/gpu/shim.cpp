@@ -1,21 +1,34 @@
 // The fibers behind shim.h: a launch runs block after block, each thread until it waits or ends.
 // A schedule decides the order of blocks and of threads: 0 ascending, 1 descending, others random.
-// Shared memory is full of NaN when a block begins. The first mistake ends the launch and all later
+// Shared memory is full of NaN when a block begins. Asynchronous copies are made when they are asked
+// for (eager) or when they are waited for (lazy): a GPU may do either. The first mistake ends the launch and all later
 // ones; `nnc_error` says what it was.
 #include "shim.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <deque>
+#include <vector>
 
 #if !defined(__x86_64__)
 #include <ucontext.h>
 #endif
 
+extern "C" { nnc_place nnc_here; }
+
 namespace {
 enum State { READY, AT_BARRIER, AT_SHUFFLE, DONE };
 const int STACK = 64 << 10, WARP = 32, WORD = 8, MOST = 1024;
 
+struct Copy {
+  void* into;
+  const void* from;
+  int bytes;
+};
+
 struct Fiber {
+  std::vector<Copy> asked;              // since the last commit
+  std::deque<std::vector<Copy>> groups;  // committed, not waited for; the oldest first
   char* stack;
   int state, line, phase;
 #if defined(__x86_64__)
@@ -31,6 +44,7 @@ char exchanged[2][MOST / WARP][WARP][WORD];
 char* shared_memory;
 int shared_bytes, threads;
 unsigned schedule, seed;
+bool lazy;
 const char* name;
 char message[400];
 void (*body)(void*);
@@ -51,8 +65,24 @@ void leave() { swapcontext(&now->context, &scheduler); }
 void enter(Fiber* f) { now = f; swapcontext(&scheduler, &f->context); }
 #endif
 
+void stop(const char* what, int line, int block) {
+  if (!message[0]) snprintf(message, sizeof message, "%s: %s (block %d, line %d)", name, what, block, line);
+}
+
+void perform(const Copy& c) {
+  if (c.from) memcpy(c.into, c.from, c.bytes);
+  else memset(c.into, 0, c.bytes);
+}
+
+bool waited_for(const Fiber& f) {
+  for (const auto& group : f.groups)
+    if (!group.empty()) return false;
+  return f.asked.empty();
+}
+
 void main_of_fiber() {
   body(data);
+  if (!waited_for(*now)) stop("a thread ends before its copies", 0, nnc_here.block);
   now->state = DONE;
   leave();
   abort();  // nobody enters a fiber that is done
@@ -62,6 +92,8 @@ void prepare(Fiber* f) {
   if (!f->stack) f->stack = (char*)malloc(STACK);
   f->state = READY;
   f->phase = 0;
+  f->asked.clear();
+  f->groups.clear();
 #if defined(__x86_64__)
   void** top = (void**)(f->stack + STACK - 64);
   *--top = nullptr;
@@ -90,10 +122,6 @@ void order(int* numbers, int count) {
       numbers[k] = numbers[other];
       numbers[other] = t;
     }
-}
-
-void stop(const char* what, int line, int block) {
-  if (!message[0]) snprintf(message, sizeof message, "%s: %s (block %d, line %d)", name, what, block, line);
 }
 
 bool release_warps() {
@@ -138,7 +166,6 @@ void run_block(int block, int layer) {
 }  // namespace
 
 extern "C" {
-nnc_place nnc_here;
 
 void nnc_fail(const char* what, long long a, long long b, int line) {
   char text[200];
@@ -166,6 +193,22 @@ void nnc_exchange(const void* mine, void* theirs, int bytes, int mask, int line)
   memcpy(theirs, exchanged[phase][warp][lane ^ mask], bytes);
 }
 
+void nnc_copy(void* into, const void* from, int bytes) {
+  const Copy copy = {into, from, bytes};
+  if (lazy) now->asked.push_back(copy);
+  else perform(copy);
+}
+
+void nnc_commit() {
+  now->groups.push_back(now->asked);
+  now->asked.clear();
+}
+
+void nnc_wait(int groups) {
+  for (; (int)now->groups.size() > groups; now->groups.pop_front())
+    for (const Copy& copy : now->groups.front()) perform(copy);
+}
+
 void* nnc_shared(long long offset, long long bytes, int line) {
   if (offset < 0 || offset + bytes > shared_bytes)
     nnc_fail("shared memory up to %lld of %lld bytes", offset + bytes, shared_bytes, line);
@@ -186,8 +229,9 @@ void nnc_launch(void (*b)(void*), void* d, const char* n, int blocks, int layers
   free(shared_memory);
 }
 
-void nnc_begin(unsigned how) {
+void nnc_begin(unsigned how, bool late) {
   schedule = how;
+  lazy = late;
   seed = how;
   message[0] = 0;
 }

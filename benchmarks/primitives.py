@@ -51,7 +51,7 @@ class Primitive:
         operands = "".join(f", const {kind}* {name}" for kind, name in named)
         reads = "".join(f"  const {kind} {name}_ = AT({name}, at, {COUNT});\n"
                         for kind, name in named)  # fmt: skip
-        return (f"KERNEL({COUNT}) p_{self.name}({y}* y{operands}) {{\n  using namespace nn;\n"
+        return (f"KERNEL({COUNT}, 1) p_{self.name}({y}* y{operands}) {{\n  using namespace nn;\n"
                 f"  const i32 at = THREAD;\n{reads}  {y} r;\n  {self.text}\n"
                 f"  AT(y, at, {COUNT}) = r;\n}}\n")  # fmt: skip
 
@@ -161,7 +161,7 @@ def _run_under_gpp(made: Module, arena: np.ndarray) -> None:
     from nnc.runtime.device.gpu.shim import library
 
     loaded = library(made)
-    loaded.nnc_begin(1)
+    loaded.nnc_begin(1, True)
     loaded.run(ctypes.c_void_p(arena.ctypes.data))
     assert not loaded.nnc_error(), loaded.nnc_error()
 

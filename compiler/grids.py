@@ -16,6 +16,8 @@ from .ir import BYTES, Expr, Index, Read, reads
 from .loops import Access, Statement, form_text, own_text, value_text
 
 BLOCK = 256  # threads, where nothing else decides
+RESIDENT = 2  # blocks at least that a processor holds: one works while the other waits
+GAP = 4  # elements after each row of a tile: rows stay aligned for vectors of 4
 
 
 @dataclass(frozen=True)
@@ -39,40 +41,69 @@ class Together:
 
 
 @dataclass(frozen=True)
+class Operand:
+    """One side of a product: `part`, which depends on the output indices `own`. `deep`:
+    neighbouring threads load neighbouring points rather than neighbouring elements. `copied` is how
+    many elements an asynchronous copy moves to shared memory; with 0 threads compute the values, in
+    registers."""
+
+    part: Expr
+    own: tuple[Index, ...]
+    deep: bool
+    copied: int
+
+    @property
+    def size(self) -> int:
+        return prod(i.size for i in self.own)
+
+
+@dataclass(frozen=True)
 class Tile:
     """Sums of products `left * right`, one for each of `rights`, in tiles of `height` by `width`
     elements, `depth` points at a time through shared memory; a thread holds `rows` by `columns` of
-    them in registers.
+    them in registers. Shared memory has room for `stages` such steps: while one is multiplied, the
+    next ones are loaded.
 
-    `left` depends on the output indices `down` and not on `across`, `rights` the other way round;
-    both may depend on `batch`. `left_deep`, `right_deep`: neighbouring threads load neighbouring
-    points rather than neighbouring elements.
+    `left.own` are output indices that `rights` do not depend on, and the other way round; both may
+    depend on `batch`.
     """
 
-    left: Expr
-    rights: tuple[Expr, ...]
+    left: Operand
+    rights: tuple[Operand, ...]
     batch: tuple[Index, ...]
-    down: tuple[Index, ...]
-    across: tuple[Index, ...]
     height: int
     width: int
     depth: int
     rows: int
     columns: int
-    left_deep: bool
-    right_deep: bool
+    stages: int
+
+    def slot(self, side: int) -> int:
+        """Elements that one step of an operand takes in shared memory: a row of `side` for every
+        point, and a gap, so that rows begin in different banks."""
+        return self.depth * (side + GAP)
+
+    @property
+    def elements(self) -> int:
+        """That all steps of all operands take."""
+        return self.stages * (self.slot(self.height) + len(self.rights) * self.slot(self.width))
 
     def __str__(self) -> str:
-        names = [" ".join(i.name for i in group) for group in (self.down, self.across)]
+        names = [" ".join(i.name for i in o.own) for o in (self.left, self.rights[0])]
         return (f"tiles of {self.height} ({names[0]}) by {self.width} ({names[1]}), "
-                f"{self.depth} deep, {self.rows}x{self.columns} per thread")  # fmt: skip
+                f"{self.depth} deep, {self.stages} stages, {self.rows}x{self.columns} per thread, "
+                f"left {_loaded(self.left)}, right {_loaded(self.rights[0])}")  # fmt: skip
+
+
+def _loaded(operand: Operand) -> str:
+    return f"copied by {operand.copied}" if operand.copied else "computed"
 
 
 PADDING = 4  # elements after each row of a stream's tiles, which keep them apart in the banks
 
 
 @dataclass(frozen=True)
-class Operand:
+class Panel:
     """What a tile of shared memory holds: `value` for each point of `along` and each own or other
     index. `together`: neighbouring threads load neighbouring points of `along`."""
 
@@ -91,8 +122,8 @@ class Pair:
     both have the same `along`."""
 
     read: Read
-    mine: Operand
-    theirs: Operand
+    mine: Panel
+    theirs: Panel
 
 
 @dataclass(frozen=True)
@@ -103,7 +134,7 @@ class RowSum:
 
     total: Read
     weight: Expr
-    factor: Operand | None = None
+    factor: Panel | None = None
     columns: int = 0
 
 
@@ -177,7 +208,8 @@ class Grid:
     """The blocks of one launch. `reduce` over `bodies` gives the first statements' values; without
     a reduction these values are the bodies. `outputs` are numbered as one, the last fastest; so are
     the points of `over`. With `part`, blocks come in `part.size` layers, each of which reduces over
-    its own `chunk` of the points; the results of the layers are elements of their own."""
+    its own `chunk` of the points; the results of the layers are elements of their own. A processor
+    has registers for `resident` blocks at least."""
 
     name: str
     how: Each | Together | Tile | Stream
@@ -193,6 +225,7 @@ class Grid:
     position: Expr | None = None
     part: Index | None = None
     chunk: int = 0
+    resident: int = RESIDENT
     fixed: tuple[str, ...] = ()
     source: str = ""
     why: tuple[str, ...] = field(default=(), compare=False)
@@ -227,8 +260,7 @@ class Grid:
         if isinstance(how, Stream):
             return how.shared_bytes
         if isinstance(how, Tile):
-            sides = how.height + 1 + (how.width + 1) * len(how.rights)
-            return sides * how.depth * BYTES[self.dtype]
+            return how.elements * BYTES[self.dtype]
         if isinstance(how, Together) and not self.by_shuffles:
             count = self.threads // 32 if how.along == "over" else self.threads
             size = 16 if self.reduce in ("argmax", "argmin") else BYTES[self.dtype]
@@ -353,6 +385,11 @@ class Sweep:
         return self.groups * self.members
 
     @property
+    def resident(self) -> int:
+        """Blocks that a processor must have registers for."""
+        return 1
+
+    @property
     def joined_bytes(self) -> int:
         """Of shared memory, at its start, in which threads join what they have reduced."""
         return max(share.shared_bytes for share in self.steps.shares)
@@ -380,7 +417,8 @@ def _lines(grid: Grid) -> Iterator[str]:
     yield f"grid {grid.name}{fixed}" + (f"    # {grid.source}" if grid.source else "")
     yield from (f"    # {why}" for why in grid.why)
     layers = f" by {grid.part.size} layers" if grid.part else ""
-    yield f"    {grid.blocks} blocks{layers} of {grid.threads} threads, {grid.how}"
+    resident = f" ({grid.resident} on a processor)" if isinstance(grid.how, Tile) else ""
+    yield f"    {grid.blocks} blocks{layers} of {grid.threads} threads{resident}, {grid.how}"
     if isinstance(grid.how, Stream):
         yield from _stream_lines(grid, grid.how)
         return

@@ -43,7 +43,7 @@ def store(equation: Equation, tensor: Tensor, sizes: Sizes, index: Mapping[str, 
 def place(index: tuple[Expr, ...], strides: tuple[int, ...], sizes: Sizes) -> Affine:
     """The offset of an element."""
     total = ZERO
-    for expr, stride in zip(index, strides, strict=True):
+    for expr, stride in zip(reversed(index), reversed(strides), strict=True):
         total = total + linear(expr, sizes).scaled(stride)
     return total
 

@@ -12,18 +12,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..affine import Affine
-from ..grids import BLOCK, Each, GpuTarget, Grid, Together
+from ..grids import BLOCK, Each, GpuTarget, Grid, Tile, Together
 from ..ir import Expr, Idx, Index, Read, reads
 from ..kernels import Kernel, Plan, Streamed
 from ..loops import Access, Statement
 from ..scalar import literal
-from .contract import contraction
+from .contract import PART, contraction
 from .gathered import gathered
 from .merge import accesses, merged, stores
 from .streams import streamed
 
 ALONE = 32  # points that one thread reduces over by itself
-PART = 256  # points that a layer of blocks has at least
 SCRATCH = "parts of a sum"  # the tensor that holds the results of layers
 
 
@@ -99,7 +98,8 @@ def _divided(grid: Grid, target: GpuTarget) -> tuple[Grid, ...]:
     layers = min(target.processors // max(grid.blocks, 1), grid.points // PART)
     if layers < 2 or grid.reduce not in ("sum", "max", "min", "prod") or isinstance(grid.how, Each):
         return (grid,)
-    chunk = -(-grid.points // layers)
+    step = grid.how.depth if isinstance(grid.how, Tile) else 1
+    chunk = -(-grid.points // layers // step) * step
     part = Index("part", -(-grid.points // chunk))
     sizes = {**grid.sizes, "part": part.size}
     number = _number((part, *grid.outputs))

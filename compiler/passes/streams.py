@@ -12,7 +12,7 @@ from dataclasses import replace
 from math import prod
 
 from ..affine import Affine
-from ..grids import GpuTarget, Grid, Operand, Pair, RowSum, Stream
+from ..grids import GpuTarget, Grid, Pair, Panel, RowSum, Stream
 from ..ir import Expr, Idx, Index, Read, reads
 from ..kernels import Plan, Product, Streamed
 from ..loops import Access, Statement
@@ -85,7 +85,7 @@ class _Maker:
         return Pair(product.read, mine, self._operand(product.theirs, product.deep,
                                                       self.kernel.other))  # fmt: skip
 
-    def _wide(self, factor: Expr | None, wide: tuple[Index, ...]) -> tuple[Operand | None, int]:
+    def _wide(self, factor: Expr | None, wide: tuple[Index, ...]) -> tuple[Panel | None, int]:
         """What a sum runs along, and how many of its elements a thread holds."""
         if factor is None:
             return None, 0
@@ -93,13 +93,13 @@ class _Maker:
         columns = -(-operand.points // SIDE)
         return operand, columns if columns <= 4 else -(-columns // 4) * 4
 
-    def _operand(self, value: Expr, along: tuple[Index, ...], across: Index) -> Operand:
+    def _operand(self, value: Expr, along: tuple[Index, ...], across: Index) -> Panel:
         found = self._accesses((value,)).values()
 
         def units(index: Index) -> int:
             return sum(a.offset.coefficients.get(Idx(index.name)) == 1 for a in found)
 
-        return Operand(value, along, units(along[-1]) >= units(across))
+        return Panel(value, along, units(along[-1]) >= units(across))
 
     def _accesses(self, expressions: tuple[Expr, ...]) -> dict[Read, Access]:
         """Every read of memory; what the kernel computes itself is none."""

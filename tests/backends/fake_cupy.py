@@ -123,7 +123,7 @@ class Loaded:
             words = np.array([int(a) for a in arguments], np.uint64)
 
             def work() -> None:
-                self._library.nnc_begin(1)
+                self._library.nnc_begin(1, True)
                 entry(words.ctypes.data_as(ctypes.c_void_p), grid[0], grid[1], block[0], shared_mem)
                 assert not self._library.nnc_error(), self._library.nnc_error()
 

@@ -11,7 +11,7 @@ import pytest
 
 from nnc.compiler.codegen.cuda.module import Module, module
 from nnc.compiler.codegen.cuda.spelling import SPELLING
-from nnc.compiler.ir import DTYPES, REDUCTIONS, Equation, Idx, Read, System, Tensor
+from nnc.compiler.ir import DTYPES, REDUCTIONS, Equation, Expr, Idx, Read, System, Tensor
 from nnc.compiler.passes.schedule import schedule
 from nnc.compiler.scalar import NUMPY, TABLE, call, cast
 from nnc.runtime.device.gpu.shim import ShimError, ShimProgram, available
@@ -89,8 +89,14 @@ def test_reductions(dtype: str):
     check(suite.system_of(tensors, *equations), given=given)
 
 
-def _product(size: int) -> System:
-    return suite._product_system(size)
+def _product(size: int, left: Expr | None = None) -> System:
+    """A matrix product, of what is computed if `left` is given."""
+    system = suite._product_system(size)
+    if left is None:
+        return system
+    (equation,) = system.equations
+    right = Read("b", (Idx("k"), Idx("j")), None, "f32")
+    return system.replace(equations=(equation.with_body(call("mul", left, right)),))
 
 
 def test_every_way_of_dividing_work_is_taken():
@@ -127,13 +133,43 @@ def _ready(system: System, schedules=(0, 1, 2)) -> ShimProgram:
 
 
 def test_a_missing_barrier_is_caught():
-    """Before the tile is used, and before it is overwritten."""
-    lines = _ready(_product(40)).module.kernels.splitlines()
-    loaded = next(x for x in lines if "AT(right0" in x and ") = loaded" in x)
-    first = (f"{loaded}\n    }}\n    BARRIER();\n", f"{loaded}\n    }}\n")
-    for old, new in (first, ("    BARRIER();\n  }\n", "  }\n")):
-        program = _spoilt(_ready(_product(40)), old, new)
+    """It stands before a step is used, and before the one that has been used is overwritten."""
+    computed = _product(40, call("tanh", Read("a", (Idx("i"), Idx("k")), None, "f32")))
+    for system in (_product(40), computed):
+        program = _spoilt(_ready(system), "    BARRIER();\n", "")
         with pytest.raises(ShimError, match="differ"):
+            program.run()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("WAIT(1);", "", "a thread ends before its copies"),
+        ("WAIT(1);", "WAIT(2);", "a thread ends before its copies"),
+        ("WAIT(1);", "WAIT(k0 ? 0 : 2);", r"schedules 0 \(eager\) and 0 \(lazy\) differ"),
+        ("COMMIT();", "", r"schedules 0 \(eager\) and 0 \(lazy\) differ"),
+    ],
+    ids=["no wait", "waits too late", "a wait too late", "no commit"],
+)
+def test_a_copy_that_is_not_waited_for_is_caught(old: str, new: str, message: str):
+    """Whatever is wrong with eager copies is wrong with late ones, but not the other way round."""
+    program = _spoilt(_ready(_product(40)), old, new)
+    with pytest.raises(ShimError, match=message):
+        program.run()
+
+
+def test_a_copy_out_of_bounds_is_caught():
+    """In memory, in shared memory, and where neighbours are not aligned."""
+    copy = "COPY(4, right0, slot * 320 + k * 20 + x, 960, t1, j_7 + k_9 * 40, 1600, "
+    for old, new, message in (
+        ("t1, j", "t1, 4 + j", "element 1603 of an array of 1600"),
+        ("+ x, 960", "+ x + 300, 960", "element 9.. of an array of 960"),
+        ("t1, j", "t1, 1 + j", "4 elements at 1 are not aligned"),
+    ):
+        program = _ready(_product(40))
+        assert copy in program.module.kernels
+        _spoilt(program, copy, copy.replace(old, new))
+        with pytest.raises(ShimError, match=message):
             program.run()
 
 

@@ -21,8 +21,8 @@ from nnc.runtime.data import Search
 from nnc.runtime.device.gpu.shim import ShimError, ShimProgram, available, library
 from nnc.runtime.project import planned_setup, project_of_text
 
+from .gates import check_usage
 from .shimmed import SMALL
-from .test_cuda_training import check_usage
 
 needs_gpp = pytest.mark.skipif(not available(), reason="needs g++")
 
@@ -160,7 +160,7 @@ def test_a_missing_barrier_is_caught():
     program = ShimProgram(system)
     made = program.module
     names = [n for n, g in made.grids.items() if isinstance(g.how, Stream)]
-    streams = [re.search(rf"KERNEL_TWICE\(256\) {name}\(.*?\n}}", made.kernels, re.S)
+    streams = [re.search(rf"KERNEL\(256, 2\) {name}\(.*?\n}}", made.kernels, re.S)
                for name in names]  # fmt: skip
     places = [(m.start() + b.start(), m.start() + b.end())
               for m in streams if m for b in re.finditer(r"BARRIER\(\);", m[0])]  # fmt: skip
@@ -201,6 +201,6 @@ def test_kernels_compile_without_spills(width: int, steps: int, architecture: st
     layer = "x |> Attention(6, causal = true, kv_heads = 2, bias = false)(length)"
     made = module(gpu_plan(prepared(Case("wide", layer, inputs))[0]))
     assert sum(isinstance(g.how, Stream) for g in made.grids.values()) == 3
-    check_usage(made.source, set(made.entries), architecture)
+    check_usage(made, architecture)
     for grid in made.grids.values():
         assert grid.shared_bytes <= 96 << 10

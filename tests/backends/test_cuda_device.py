@@ -150,7 +150,7 @@ def test_nothing_of_a_gpu_is_imported_on_the_cpu():
 def test_emit(tmp_path, capsys, monkeypatch):
     path = str(write(tmp_path))
     assert run(["compile", path, "--emit", "cuda"]) == 0
-    assert "KERNEL(256) k0_" in capsys.readouterr().out
+    assert "KERNEL(256, 2) k0_" in capsys.readouterr().out
     try:
         nvrtc.nvrtc()
     except NoNvrtc:

@@ -16,7 +16,8 @@ from nnc.compiler.pipeline import plan
 from nnc.runtime.device.cpu import CpuProgram
 from nnc.runtime.device.gpu.shim import ShimError, ShimProgram, available, library
 
-from .test_cuda_training import agree, check_usage
+from .gates import check_usage
+from .test_cuda_training import agree
 from .whole_steps import run_steps, step_of_text
 
 needs_gpp = pytest.mark.skipif(not available(), reason="needs g++")
@@ -254,8 +255,9 @@ def launches(cell: str, steps: int, batch: int = 32):
 
 @pytest.mark.parametrize("cell", ["RNN(256)", "LSTM(256)", "GRU(96)", "BiLSTM(64)"])
 def test_the_number_of_launches_and_the_source_do_not_grow_with_the_steps(cell: str):
+    """But a longer sum over all steps may be divided, and is then joined by one launch more."""
     short, long = (launches(cell, steps) for steps in (16, 64))
-    assert len(long[0]) <= len(short[0]) < 80
+    assert len(short[0]) < 80 and len(long[0]) <= len(short[0]) + 2
     assert len(long[1].kernels) < 1.1 * len(short[1].kernels)
 
 
@@ -370,4 +372,4 @@ def test_kernels_compile_without_spills(architecture: str):
     for cell, batch in (("RNN(256)", 32), ("LSTM(256)", 32), ("GRU(256)", 64), ("BiLSTM(64)", 64)):
         _, made = launches(cell, 16, batch)
         assert made.sweeps
-        check_usage(made.source, set(made.entries), architecture)
+        check_usage(made, architecture)

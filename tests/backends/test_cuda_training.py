@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pytest
 
 from nnc.compiler.codegen.cuda.module import CPU_PASSES, module
 from nnc.compiler.pipeline import plan
 from nnc.runtime.device.cpu import CpuProgram
-from nnc.runtime.device.gpu.nvrtc import NoNvrtc, nvrtc
 from nnc.runtime.device.gpu.shim import ShimProgram, available
 
+from .gates import check_usage, nvrtc_or_skip
 from .shimmed import SMALL
 from .whole_steps import EXAMPLES, MODELS, example_step, model_step, run_steps
 
 needs_gpp = pytest.mark.skipif(not available(), reason="needs g++")
-
-
-def _nvrtc():
-    try:
-        return nvrtc()
-    except NoNvrtc as error:
-        pytest.skip(str(error))
 
 
 def agree(found: np.ndarray, expected: np.ndarray, name: str) -> None:
@@ -60,34 +51,12 @@ def test_every_example_takes_the_steps_of_the_cpu(path):
 
 # --- NVRTC: every kernel of every example ---------------------------------------------------------
 
-REGISTERS = 128  # of a thread: two blocks of 256 threads still fit a processor
-
-
-def has_sine(source: str, kernel: str) -> bool:
-    """Whether a kernel, or a function that it calls, takes a sine or cosine."""
-    texts = {}
-    for text in re.split(r"\n(?=KERNEL|DEVICE void)", source):
-        if found := re.match(r"(?:KERNEL\w*\(\d+\)|DEVICE void) (\w+)\(", text):
-            texts[found[1]] = text.partition("\n}")[0]
-    own = texts[kernel]
-    called = [text for name, text in texts.items() if f" {name}(" in own]
-    return any(re.search(r"\b(sin|cos)f?\(", text) for text in called)
-
-
-def check_usage(source: str, names: set[str], architecture: str) -> None:
-    usage = _nvrtc().cubin(source, architecture).usage
-    assert set(usage) == names
-    for name, used in usage.items():
-        assert used.spilled == 0, (name, used)
-        # sines of large numbers multiply by many digits of 2/pi, which CUDA keeps in an array
-        assert used.stack <= 32 * has_sine(source, name), (name, used)
-        assert used.registers <= REGISTERS, (name, used)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_kernels_compile_without_spills(name: str):
     made = module(plan(model_step(name)[0], without=CPU_PASSES, streams=True))
-    check_usage(made.source, set(made.entries), "sm_80")
+    check_usage(made, "sm_80")
 
 
 @pytest.mark.slow
@@ -96,12 +65,12 @@ def test_kernels_compile_without_spills(name: str):
 def test_kernels_of_examples_compile_without_spills(path, architecture: str):
     """At the size of the example itself."""
     made = module(plan(example_step(path, 64)[0], without=CPU_PASSES, streams=True))
-    check_usage(made.source, set(made.entries), architecture)
+    check_usage(made, architecture)
 
 
 def test_the_gates_see_spills_and_mistakes():
     """A kernel with an array too large for registers, and one that is not C++."""
-    library = _nvrtc()
+    library = nvrtc_or_skip()
     spilling = """extern "C" __global__ void bad(float* x, int n) {
   float a[64]; for (int i = 0; i < 64; ++i) a[i] = x[i * n];
   for (int i = 0; i < n; ++i) a[(int)x[i] & 63] += a[i & 63];

@@ -61,8 +61,36 @@ model M(token: i32[B, 12]) -> logits: f32[B, 12, 17] {
 }  # fmt: skip
 
 
+LARGE = {  # of sizes that fill tiles of 128 by 128
+    "large mlp": """
+model M(image: f32[B, 32, 32, 1]) -> logits: f32[B, 10] {
+    logits = image |> Flatten |> Dense(1024) |> relu |> Dense(1024) |> gelu |> Dense(10)
+}
+""" + IMAGES.replace("= 6", "= 1024"),
+    "large cnn": """
+model M(image: f32[B, 32, 32, 3]) -> logits: f32[B, 10] {
+    x = image |> Conv(64, 3, pad = "same") |> BatchNorm |> relu
+    y = x |> Conv(128, 3, pad = "same", stride = 2) |> relu |> MaxPool(2)
+    logits = y |> Conv(128, 3, pad = "same") |> relu |> Flatten |> Dropout(0.1) |> Dense(10)
+}
+""" + IMAGES.replace("= 6", "= 128"),
+    "large lstm": """
+model M(token: i32[B, 64]) -> logits: f32[B, 64, 128] {
+    logits = token |> Embedding(128, 128) |> LSTM(256) |> Dense(128)
+}
+""" + TEXT.replace("= 6", "= 64").replace("12", "64"),
+    "large gpt": """
+model M(token: i32[B, 256]) -> logits: f32[B, 256, 512] {
+    x = token |> Embedding(512, 384) |> LearnedPositions(256)
+    repeat 2 { x = x |> TransformerBlock(6, 1536, causal = true) }
+    logits = x |> LayerNorm |> Dense(512)
+}
+""" + TEXT.replace("= 6", "= 16").replace("12", "256"),
+}  # fmt: skip
+
+
 def model_step(name: str) -> tuple[System, dict[str, np.ndarray]]:
-    return step_of_text(MODELS[name])
+    return step_of_text({**MODELS, **LARGE}[name])
 
 
 def step_of_text(text: str) -> tuple[System, dict[str, np.ndarray]]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from ...grids import PADDING, Grid, Operand, RowSum, Stream
+from ...grids import PADDING, Grid, Panel, RowSum, Stream
 from ...ir import BYTES, Expr, Idx, Index, Read, index_names, reads
 from ...loops import Statement
 from .writer import Writer
@@ -70,7 +70,7 @@ class _Maker:
             start += how.tile * BYTES["f32"]
             w.line(f"SHARED(f32, weights, {start}, {how.height * self.broad});")
 
-    def _fill(self, tile: str, operand: Operand, index: Index, first: str, side: int) -> None:
+    def _fill(self, tile: str, operand: Panel, index: Index, first: str, side: int) -> None:
         """All threads load a product's tile, each point's elements of the index in a row; what is
         beyond the last is zero. A thread turns four elements at once, so that neither memory nor
         the banks of the tile are visited in steps."""
@@ -183,7 +183,7 @@ class _Maker:
             inside.enter_context(w.block(f"for (i32 n0 = 0; n0 < {size}; n0 += {how.width})"))
             yield
 
-    def _moves(self, operand: Operand) -> bool:
+    def _moves(self, operand: Panel) -> bool:
         """Whether it is another for every point of the extra indices."""
         return not index_names(operand.value).isdisjoint(i.name for i in self.how.extra)
 
@@ -198,7 +198,7 @@ class _Maker:
             text, _ = w.form(form)
             w.line(f"if ({text} > 0) continue;")
 
-    def _product(self, n: int, mine: Operand, theirs: Operand) -> None:
+    def _product(self, n: int, mine: Panel, theirs: Panel) -> None:
         """The tile of a product."""
         w, how, rows = self.w, self.how, self.how.rows
         w.line("BARRIER();")

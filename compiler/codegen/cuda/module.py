@@ -212,7 +212,8 @@ class _Maker:
             name = self.groups[functions] = f"g{len(self.groups)}"
             if len(members) == 1:
                 name = self.groups[functions] = f"{functions[0].name}_kernel"
-            self.texts.append(group(name, [(c.function, c.grid.blocks) for c in members], threads))
+            self.texts.append(group(name, [(c.function, c.grid.blocks) for c in members], threads,
+                                    members[0].grid.resident))  # fmt: skip
         offsets: list[int] = []
         meeting = 0  # groups so far
         for call in members:

@@ -12,10 +12,8 @@ typedef double f64;
 #ifdef NNC_SHIM
 #include "shim.h"
 #else
-// one block at least on a processor: the compiler need not spill to make room for more
-#define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads, 1)
-// two of them: each thread gets by with half of the registers
-#define KERNEL_TWICE(threads) extern "C" __global__ void __launch_bounds__(threads, 2)
+// `resident` blocks at least have the registers of a processor
+#define KERNEL(threads, resident) extern "C" __global__ void __launch_bounds__(threads, resident)
 #define DEVICE __device__ __forceinline__
 #define AT(array, place, count) (array)[place]
 #define BARRIER() __syncthreads()
@@ -26,8 +24,38 @@ typedef double f64;
 #define LAYER ((i32)blockIdx.y)
 extern __shared__ __align__(16) unsigned char shared_bytes[];
 #define SHARED(type, name, offset, count) type* const name = (type*)(shared_bytes + (offset))
+// asynchronous copies to shared memory: n neighbours of an array, or zeros if not `ok`, when nothing
+// is read at `there`, wherever that is
+#define COPY(n, into, place, count, array, there, size, ok) \
+  nn::copy<n * sizeof(*(into))>((into) + (place), (array) + (there), ok)
+#define COMMIT() asm volatile("cp.async.commit_group;" ::: "memory")
+#define WAIT(groups) asm volatile("cp.async.wait_group %0;" :: "n"(groups) : "memory")
+// n neighbours at once; their place is a multiple of n
+#define GET(n, into, array, place, count) nn::get<n>(into, (array) + (place))
 #define INFINITE __int_as_float(0x7f800000)
 #define NOT_A_NUMBER __int_as_float(0x7fc00000)
+#endif
+
+#ifndef NNC_SHIM
+namespace nn {
+template <int bytes> DEVICE void copy(void* into, const void* from, bool ok) {
+  const u32 to = (u32)__cvta_generic_to_shared(into);
+  const u64 at = (u64)__cvta_generic_to_global(from);
+  const int given = ok ? bytes : 0;
+  if (bytes == 16)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" :: "r"(to), "l"(at), "r"(given) : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;"
+                 :: "r"(to), "l"(at), "n"(bytes), "r"(given) : "memory");
+}
+
+template <int n, class T> DEVICE void get(T* into, const T* from) {
+  struct __align__(n * sizeof(T) < 16 ? n * sizeof(T) : 16) Vector { T x[n]; };
+  const Vector v = *(const Vector*)from;
+#pragma unroll
+  for (int k = 0; k < n; ++k) into[k] = v.x[k];
+}
+}  // namespace nn
 #endif
 
 namespace nn {

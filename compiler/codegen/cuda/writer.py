@@ -38,14 +38,14 @@ class Writer:
         self.lines.append("  " * self._depth + text)
 
     @contextmanager
-    def block(self, head: str = "") -> Iterator[None]:
+    def block(self, head: str = "", end: str = "}") -> Iterator[None]:
         """A block in braces; what is computed in it is known in it alone."""
         self.line(f"{head} {{".lstrip())
         self._depth += 1
         with self.aside():
             yield
         self._depth -= 1
-        self.line("}")
+        self.line(end)
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -146,7 +146,7 @@ class Writer:
         return " && ".join(tests)
 
     def _load(self, access: Access) -> str:
-        element = self._element(access.tensor, access.offset)
+        element = f"AT({self.element(access.tensor, access.offset)})"
         if access.dtype == "bool":
             element = f"({element} != 0)"
         if not access.checks:
@@ -155,9 +155,10 @@ class Writer:
         other = self.value(access.other)
         return f"({self.condition(access.checks)}) ? {element} : {other}"
 
-    def _element(self, tensor: str, offset: Affine) -> str:
+    def element(self, tensor: str, offset: Affine) -> str:
+        """An element of memory: the array, the place and the array's size."""
         place, _ = self.form(offset)
-        return f"AT({self.pointers[tensor]}, {place}, {self.extents[tensor]})"
+        return f"{self.pointers[tensor]}, {place}, {self.extents[tensor]}"
 
     def finish(self, statements: tuple[Statement, ...], results: list[tuple[str, str]]) -> None:
         """The statements on one element and their stores. The values of the first are `results`,
@@ -171,4 +172,4 @@ class Writer:
             name = text if text.isidentifier() else self.let(statement.dtype, text)
             self.known(statement.own, name)
             if statement.place is not None:
-                self.line(f"{self._element(statement.target, statement.place)} = {name};")
+                self.line(f"AT({self.element(statement.target, statement.place)}) = {name};")

@@ -153,7 +153,7 @@ def feed(columns: Sequence[Column], batch: int, system: System, kept: Sequence[s
         parameters += [f"const {dtype}* measured{n}", f"{dtype}* before{n}"]
         lines.append(f"  if (at == 0) AT(before{n}, 0, 1) = AT(measured{n}, 0, 1);")
     text = "\n".join([
-        f"KERNEL({BLOCK}) feed({', '.join(parameters)}) {{",
+        f"KERNEL({BLOCK}, 1) feed({', '.join(parameters)}) {{",
         f"  const i64 at = (i64)BLOCK * {BLOCK} + THREAD;", *lines, "}", ""])  # fmt: skip
     blocks = feed_blocks(columns, batch)
     launch = Launch("feed", blocks, 1, BLOCK, 0, (0,) * len(parameters))

@@ -4,7 +4,9 @@
 // A schedule decides the order of blocks and of threads: 0 ascending, 1 descending, others random.
 // A warp whose lanes have all come to a shuffle goes on before others are looked at: shuffles are no
 // barriers for a block.
-// Shared memory is full of NaN when a block begins. The first mistake ends the launch and all later
+// Shared memory is full of NaN when a block begins. Asynchronous copies are made when they are asked
+// for (eager) or when they are waited for (lazy): a GPU may do either. The first mistake ends the
+// launch and all later
 // ones; `nnc_error` says what it was.
 #include "shim.h"
 #include <stdio.h>
@@ -16,11 +18,21 @@
 #include <ucontext.h>
 #endif
 
+extern "C" { nnc_place nnc_here; }
+
 namespace {
 enum State { READY, AT_BARRIER, AT_SHUFFLE, AT_MEETING, DONE };
 const int STACK = 64 << 10, WARP = 32, WORD = 8, MOST = 1024;
 
+struct Copy {
+  void* into;
+  const void* from;
+  int bytes;
+};
+
 struct Fiber {
+  std::vector<Copy> asked;              // since the last commit
+  std::vector<std::vector<Copy>> groups;  // committed, not waited for; the oldest first
   char* stack;
   int state, line, phase;
 #if defined(__x86_64__)
@@ -44,6 +56,7 @@ Fiber* now;
 char exchanged[2][MOST / WARP][WARP][WORD];
 int shared_bytes, threads;
 unsigned schedule, seed;
+bool lazy;
 const char* name;
 char message[400];
 void (*body)(void*);
@@ -64,8 +77,24 @@ void leave() { swapcontext(&now->context, &scheduler); }
 void enter(Fiber* f) { now = f; swapcontext(&scheduler, &f->context); }
 #endif
 
+void stop(const char* what, int line, int block) {
+  if (!message[0]) snprintf(message, sizeof message, "%s: %s (block %d, line %d)", name, what, block, line);
+}
+
+void perform(const Copy& c) {
+  if (c.from) memcpy(c.into, c.from, c.bytes);
+  else memset(c.into, 0, c.bytes);
+}
+
+bool waited_for(const Fiber& f) {
+  for (const auto& group : f.groups)
+    if (!group.empty()) return false;
+  return f.asked.empty();
+}
+
 void main_of_fiber() {
   body(data);
+  if (!waited_for(*now)) stop("a thread ends before its copies", 0, nnc_here.block);
   now->state = DONE;
   leave();
   abort();  // nobody enters a fiber that is done
@@ -75,6 +104,8 @@ void prepare(Fiber* f) {
   if (!f->stack) f->stack = (char*)malloc(STACK);
   f->state = READY;
   f->phase = 0;
+  f->asked.clear();
+  f->groups.clear();
 #if defined(__x86_64__)
   void** top = (void**)(f->stack + STACK - 64);
   *--top = nullptr;
@@ -103,10 +134,6 @@ void order(int* numbers, int count) {
       numbers[k] = numbers[other];
       numbers[other] = t;
     }
-}
-
-void stop(const char* what, int line, int block) {
-  if (!message[0]) snprintf(message, sizeof message, "%s: %s (block %d, line %d)", name, what, block, line);
 }
 
 bool release_warp(Fiber* fibers, int thread) {
@@ -185,7 +212,7 @@ void run_layer(int blocks, int layer, int* turn, std::vector<Block*>& idle) {
   const auto run = [&](Block* block) { (run_block(block) ? waiting : idle).push_back(block); };
   order(turn, blocks);
   for (int k = 0; k < blocks && !message[0]; ++k) {
-    if (idle.empty()) idle.push_back((Block*)calloc(1, sizeof(Block)));
+    if (idle.empty()) idle.push_back(new Block());
     Block* block = idle.back();
     idle.pop_back();
     begin(block, turn[k], layer);
@@ -202,7 +229,6 @@ void run_layer(int blocks, int layer, int* turn, std::vector<Block*>& idle) {
 }  // namespace
 
 extern "C" {
-nnc_place nnc_here;
 
 void nnc_fail(const char* what, long long a, long long b, int line) {
   char text[200];
@@ -239,6 +265,22 @@ void nnc_exchange(const void* mine, void* theirs, int bytes, int mask, int line)
   memcpy(theirs, exchanged[phase][warp][lane ^ mask], bytes);
 }
 
+void nnc_copy(void* into, const void* from, int bytes) {
+  const Copy copy = {into, from, bytes};
+  if (lazy) now->asked.push_back(copy);
+  else perform(copy);
+}
+
+void nnc_commit() {
+  now->groups.push_back(now->asked);
+  now->asked.clear();
+}
+
+void nnc_wait(int groups) {
+  for (; (int)now->groups.size() > groups; now->groups.erase(now->groups.begin()))
+    for (const Copy& copy : now->groups.front()) perform(copy);
+}
+
 void* nnc_shared(long long offset, long long bytes, int line) {
   if (offset < 0 || offset + bytes > shared_bytes)
     nnc_fail("shared memory up to %lld of %lld bytes", offset + bytes, shared_bytes, line);
@@ -259,8 +301,9 @@ void nnc_launch(void (*b)(void*), void* d, const char* n, int blocks, int layers
   }
 }
 
-void nnc_begin(unsigned how) {
+void nnc_begin(unsigned how, bool late) {
   schedule = how;
+  lazy = late;
   seed = how;
   message[0] = 0;
 }

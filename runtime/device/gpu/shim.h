@@ -3,8 +3,7 @@
 #pragma once
 #include <math.h>
 
-#define KERNEL(threads) extern "C" void
-#define KERNEL_TWICE(threads) extern "C" void
+#define KERNEL(threads, resident) extern "C" void
 #define DEVICE inline
 #define AT(array, place, count) nnc::at(array, place, count, __LINE__)
 #define BARRIER() nnc_barrier(__LINE__)
@@ -15,6 +14,11 @@
 #define LAYER (nnc_here.layer)
 #define SHARED(type, name, offset, count) \
   type* const name = (type*)nnc_shared(offset, (long long)(count) * sizeof(type), __LINE__)
+#define COPY(n, into, place, count, array, there, size, ok) \
+  nnc::copy<n>(into, place, count, array, there, size, ok, __LINE__)
+#define COMMIT() nnc_commit()
+#define WAIT(groups) nnc_wait(groups)
+#define GET(n, into, array, place, count) nnc::get<n>(into, array, place, count, __LINE__)
 #define INFINITE __builtin_inff()
 #define NOT_A_NUMBER __builtin_nanf("")
 
@@ -27,6 +31,9 @@ void nnc_fail(const char* what, long long a, long long b, int line);
 void nnc_barrier(int line);
 void nnc_meet(const void* counter, int blocks, bool first, int line);
 void nnc_exchange(const void* mine, void* theirs, int bytes, int mask, int line);
+void nnc_copy(void* into, const void* from, int bytes);  // zeros if `from` is null
+void nnc_commit();
+void nnc_wait(int groups);
 void* nnc_shared(long long offset, long long bytes, int line);
 void nnc_launch(void (*body)(void*), void* data, const char* name, int blocks, int layers,
                 int threads, int shared);
@@ -37,6 +44,28 @@ template <class T> inline T& at(T* array, long long place, long long count, int 
   if ((unsigned long long)place >= (unsigned long long)count)
     nnc_fail("element %lld of an array of %lld", place, count, line);
   return array[place];
+}
+
+// The first of n neighbours that are moved at once.
+template <int n, class T> inline T* aligned(T* array, long long place, long long count, int line) {
+  at(array, place + n - 1, count, line);
+  if ((unsigned long long)(array + place) % (n * sizeof(T) < 16 ? n * sizeof(T) : 16))
+    nnc_fail("%lld elements at %lld are not aligned", n, place, line);
+  return &at(array, place, count, line);
+}
+
+template <int n, class T, class S>
+inline void copy(T* into, long long place, long long count, const S* array, long long there,
+                 long long size, bool ok, int line) {
+  static_assert(sizeof(T) == sizeof(S), "nothing is converted");
+  nnc_copy(aligned<n>(into, place, count, line),
+           ok ? aligned<n>(array, there, size, line) : nullptr, n * sizeof(T));
+}
+
+template <int n, class T>
+inline void get(T* into, T* array, long long place, long long count, int line) {
+  const T* from = aligned<n>(array, place, count, line);
+  for (int k = 0; k < n; ++k) into[k] = from[k];
 }
 
 template <class T> inline T shuffle(T value, int mask, int line) {

@@ -1,8 +1,9 @@
 """The GPU's kernels on the CPU: the same CUDA C++ compiled by g++ against a stand-in for the GPU.
 
 In: a `System` or `Plan`. Out: a `ShimProgram`. It is slow and made for tests: the threads of a
-block run as fibers in several schedules, which must agree to the bit; shared memory, temps and
-outputs are full of NaN before; every access is checked. It needs g++ and no GPU.
+block run as fibers in several schedules, and asynchronous copies are made as early and as late as
+may be, which must all agree to the bit; shared memory, temps and outputs are full of NaN before;
+every access is checked. It needs g++ and no GPU.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 import tempfile
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -40,15 +42,18 @@ class ShimError(Exception):
 
 
 class ShimProgram:
-    """A compiled system with its memory. `schedules` are the orders of threads that are tried."""
+    """A compiled system with its memory. Tried are `schedules`, orders of threads, each with
+    `copies` that are made when asked for (eager) or when waited for (lazy)."""
 
     def __init__(self, source: System | Plan, schedules: tuple[int, ...] = (0, 1),
-                 target: GpuTarget | None = None):  # fmt: skip
+                 target: GpuTarget | None = None,
+                 copies: tuple[str, ...] = ("eager", "lazy")):  # fmt: skip
         self.plan = source if isinstance(source, Plan) else plan(
             source, without=CPU_PASSES, streams=True)  # fmt: skip
         self.system = self.plan.system
         self.module = module(self.plan, target)
-        self.schedules = schedules
+        alike = "COPY(" not in self.module.kernels
+        self.ways = tuple(product(schedules, copies[:1] if alike else copies))
         self._library = library(self.module)
         self.arena = np.zeros(self.module.arena_bytes + 64, np.uint8)
         self.arrays = {
@@ -74,22 +79,23 @@ class ShimProgram:
         return self.arena[start:stop].view(NUMPY[tensor.dtype]).reshape(tensor.shape)
 
     def run(self) -> None:
-        """Computes everything, in every schedule from the same start. ShimError if a kernel is
-        wrong or two schedules differ."""
+        """Computes everything, in every way from the same start. ShimError if a kernel is wrong or
+        two ways differ."""
         self._poison()
-        before = self.arena.copy() if len(self.schedules) > 1 else self.arena
+        before = self.arena.copy() if len(self.ways) > 1 else self.arena
         first: np.ndarray | None = None
-        for schedule in self.schedules:
+        for schedule, copies in self.ways:
             if first is not None:
                 self.arena[:] = before
-            self._run(schedule)
+            self._run(schedule, copies)
             if first is None:
-                first = self.arena.copy() if len(self.schedules) > 1 else self.arena
+                first = self.arena.copy() if len(self.ways) > 1 else self.arena
             elif not np.array_equal(first, self.arena):
-                raise ShimError(f"schedules {self.schedules[0]} and {schedule} differ")
+                start, early = self.ways[0]
+                raise ShimError(f"schedules {start} ({early}) and {schedule} ({copies}) differ")
 
-    def _run(self, schedule: int) -> None:
-        self._library.nnc_begin(schedule)
+    def _run(self, schedule: int, copies: str) -> None:
+        self._library.nnc_begin(schedule, copies == "lazy")
         self._library.run(ctypes.c_void_p(self.arena.ctypes.data))
         error = self._library.nnc_error().decode()
         if error:
@@ -182,5 +188,3 @@ def _spell(launches: Launches, lines: list[str], indent: str, at: dict[str, str]
                      f"{name} += {values.step}) {{")  # fmt: skip
         _spell(item.launches, lines, indent + "  ", {**at, item.index.name: name})
         lines.append(f"{indent}}}")
-
-

@@ -1,0 +1,148 @@
+"""Tiles of the CUDA backend: every layout of the operands, sizes that fit and odd ones, beside the
+evaluator; what is copied how; registers of the large ones."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from support import system
+
+from nnc.compiler.codegen.cuda.module import CPU_PASSES, Module, module
+from nnc.compiler.evaluate import evaluate
+from nnc.compiler.grids import GpuTarget, Grid, Tile
+from nnc.compiler.ir import System
+from nnc.compiler.pipeline import plan
+from nnc.runtime.device.gpu.shim import ShimProgram, available
+
+from .gates import check_usage, nvrtc_or_skip
+from .systems import values
+from .whole_steps import LARGE, model_step
+
+needs_gpp = pytest.mark.skipif(not available(), reason="needs g++")
+
+LONE = GpuTarget(processors=1, threads=64)  # one block is enough for it: it gets the largest tiles
+
+PRODUCTS = {
+    "left deep": "y[i, j] = sum(k) a[i, k]*b[k, j]",
+    "both wide": "y[i, j] = sum(k) at[k, i]*b[k, j]",
+    "both deep": "y[i, j] = sum(k) a[i, k]*bt[j, k]",
+    "right deep": "y[i, j] = sum(k) at[k, i]*bt[j, k]",
+    "computed": "y[i, j] = sum(k) tanh(a[i, k])*(b[k, j] + 1)",
+    "guarded": "y[i, j] = sum(k) (at[k + 2, i] else 0)*b[k, j]",
+    "elsewhere 1": "y[i, j] = sum(k) (at[k + 2, i] else 1)*b[k, j]",
+    "moved": "y[i, j < {n}] = sum(k) a[i, k]*wide[k, j + 3]",
+    "gathered": "y[i, j] = sum(k) a[i, k]*bt[at_row[j], k]",
+    "batched": "y[n, i, j] = sum(k) u[n, i, k]*v[n, k, j]",
+    "continued": "y[i, j] = max(sum(k) a[i, k]*b[k, j], 0) + c[j]",
+    "windows": "y[n, i < {m}, o] = sum(p < 3, k) (u[n, i + p - 1, k] else 0)*w[p, k, o]",
+    "of windows": "y[p < 3, k, o] = sum(n, i) (u[n, i + p - 1, k] else 0)*v[n, o, i]",
+}
+HEAD = ("model M(a: f32[{m}, {k}], at: f32[{k}, {m}], b: f32[{k}, {n}], bt: f32[{n}, {k}], "
+        "c: f32[{n}], at_row: i32[{n}], wide: f32[{k}, {wider}], u: f32[2, {m}, {k}], "
+        "v: f32[2, {k}, {m}], w: f32[3, {k}, {n}]) -> y {{\n{line}\n}}")  # fmt: skip
+SIZES = {"even": (128, 128, 40), "odd": (130, 125, 37)}
+
+
+def product(name: str, size: str, float_type: str = "f32") -> System:
+    m, n, k = SIZES[size]
+    line = PRODUCTS[name].format(m=m, n=n)
+    text = HEAD.format(m=m, n=n, k=k, wider=n + 3, line=line)
+    return system(text.replace("f32", float_type), float_type=float_type)
+
+
+def run(given: System, target: GpuTarget = LONE) -> tuple[ShimProgram, np.ndarray, np.ndarray]:
+    """The program, and its result beside the evaluator's in f64."""
+    inputs = {name: abs(v) if v.dtype.kind == "i" else v for name, v in values(given, 0).items()}
+    program = ShimProgram(given, (0, 1, 2), target)
+    for name, value in inputs.items():
+        program.arrays[name][...] = value
+    program.run()
+    return program, program.arrays["y"], evaluate(given, inputs, wide=True)["y"]
+
+
+def tiles(program: ShimProgram | Module) -> list[Grid]:
+    made = program if isinstance(program, Module) else program.module
+    return [g for g in made.grids.values() if isinstance(g.how, Tile)]
+
+
+@needs_gpp
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products(name: str, size: str):
+    program, found, expected = run(product(name, size))
+    assert tiles(program)
+    scale = float(np.abs(expected).max())
+    np.testing.assert_allclose(found, expected, rtol=0, atol=scale * 40 * 2.0**-24)
+
+
+@needs_gpp
+def test_products_of_f64():
+    for name in ("left deep", "both wide", "windows"):
+        program, found, expected = run(product(name, "even", "f64"))
+        assert tiles(program)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+
+
+@needs_gpp
+def test_layers_take_whole_steps():
+    """Points are divided among layers of blocks, and each layer's first step is aligned."""
+    text = "model M(a: f32[5000, 64], b: f32[5000, 64]) -> y { y[i, j] = sum(k) a[k, i]*b[k, j] }"
+    program, found, expected = run(system(text, float_type="f32"), GpuTarget(processors=7))
+    (grid,) = tiles(program)
+    assert grid.part is not None and grid.part.size == 7 and grid.chunk % 16 == 0
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
+
+
+COPIES = {  # elements that are copied at once, of the operand with `down` and of that with `across`
+    ("left deep", "even"): (1, 4), ("left deep", "odd"): (1, 1),
+    ("both wide", "even"): (4, 4), ("both wide", "odd"): (1, 1),
+    ("both deep", "even"): (1, 1), ("computed", "even"): (0, 0),
+    ("guarded", "even"): (1, 4), ("elsewhere 1", "even"): (0, 4),
+    ("moved", "even"): (1, 1), ("gathered", "even"): (1, 0),
+    ("windows", "even"): (1, 4),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "size"), COPIES)
+def test_what_is_copied_how(name: str, size: str):
+    (grid,) = tiles(module(plan(product(name, size), without=CPU_PASSES), LONE))
+    assert isinstance(grid.how, Tile)
+    found = grid.how.left.copied, grid.how.rights[0].copied
+    assert found == COPIES[name, size]
+    assert grid.how.stages == (3 if any(found) else 2)
+    assert f"{grid.how.stages} stages" in str(grid)
+
+
+def test_the_largest_tile_that_leaves_nobody_idle():
+    def sides(m: int, n: int, k: int, target: GpuTarget | None = None) -> tuple:
+        text = f"model M(a: f32[{m}, {k}], b: f32[{k}, {n}]) -> y {{ {PRODUCTS['left deep']} }}"
+        (grid,) = tiles(module(plan(system(text, float_type="f32"), without=CPU_PASSES), target))
+        assert isinstance(grid.how, Tile)
+        return grid.how.height, grid.how.rows, grid.part.size if grid.part else 1
+
+    assert sides(2048, 2048, 512) == (128, 8, 1)  # 256 blocks for 132 processors
+    assert sides(1024, 1024, 200) == (64, 4, 1)
+    assert sides(1024, 1024, 2000) == (128, 8, 2)  # 64 blocks, twice
+    assert sides(300, 300, 200) == (32, 2, 1)
+    assert sides(40, 40, 200) == (16, 1, 1)  # half of a tile of 64 would be empty
+
+
+# --- NVRTC ----------------------------------------------------------------------------------------
+
+
+def test_asynchronous_copies_are_instructions():
+    made = module(plan(product("left deep", "even"), without=CPU_PASSES), LONE)
+    ptx = nvrtc_or_skip().ptx(made.source, "sm_80")
+    assert re.search(r"cp\.async\.cg\.shared\.global .*, 16,", ptx)
+    assert re.search(r"cp\.async\.ca\.shared\.global .*, 4,", ptx)
+    assert "cp.async.wait_group 1;" in ptx
+
+
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90a"])
+@pytest.mark.parametrize("name", LARGE)
+def test_large_tiles_do_not_spill(name: str, architecture: str):
+    made = module(plan(model_step(name)[0], without=CPU_PASSES))
+    assert any(isinstance(g.how, Tile) and g.how.height == 128 for g in made.grids.values())
+    check_usage(made, architecture)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import os
 import shutil
 import subprocess
 import tempfile
@@ -161,9 +162,17 @@ def available() -> bool:
 def _gpp(*arguments: str | Path) -> None:
     if not available():
         raise RuntimeError("the device cuda-shim needs g++, which is not installed")
-    done = subprocess.run(["g++", *FLAGS, *map(str, arguments)], capture_output=True, text=True)
+    command = ["g++", *FLAGS, *_sanitizer(), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"g++ failed:\n{done.stderr[:4000]}")
+
+
+def _sanitizer() -> tuple[str, ...]:
+    """With `NNC_SHIM_SANITIZE=address` accesses are watched by g++'s own means, too; the process
+    must have been started with its library (`LD_PRELOAD`)."""
+    chosen = os.environ.get("NNC_SHIM_SANITIZE")
+    return (f"-fsanitize={chosen}", "-g") if chosen else ()
 
 
 def _driver(launches: Launches) -> str:

@@ -89,8 +89,8 @@ model M(token: i32[B, 256]) -> logits: f32[B, 256, 512] {
 }  # fmt: skip
 
 
-def model_step(name: str) -> tuple[System, dict[str, np.ndarray]]:
-    return _step({**MODELS, **LARGE}[name], Path(), [])
+def model_step(name: str, **sets: str) -> tuple[System, dict[str, np.ndarray]]:
+    return _step({**MODELS, **LARGE}[name], Path(), [Assignment(*s) for s in sets.items()])
 
 
 def example_step(path: Path, batch: int | None = None) -> tuple[System, dict[str, np.ndarray]]:

@@ -2,7 +2,7 @@
 
 In: a `Grid`, and which tensors its arguments are. Out: the text of the kernel. Every decision
 stands in the grid; this file opens the loops and hands the points to the `Writer`;
-tiles are spelled by `tiles.py`.
+tiles are spelled by `ring.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from ...grids import BLOCK, RESIDENT, Each, Grid, Tile, Together
 from ...ir import Apply, Const, Index
 from .layers import place_layer, points
 from .spelling import HIGHEST, LOWEST, MEMORY, constant
-from .tiles import tile
+from .tensor_cores import Warps
+from .tiles import Threads
 from .writer import Writer
 
 ACCUMULATOR = {"sum": "Sum", "prod": "Prod", "max": "Max", "min": "Min",
@@ -68,7 +69,7 @@ def kernel(grid: Grid, name: str, arguments: Sequence[str], types: Mapping[str, 
         case Together():
             _together(w, grid, grid.how)
         case Tile():
-            tile(w, grid, grid.how)
+            (Warps if grid.how.tensor_cores else Threads)(w, grid, grid.how).write()
     parameters = [f"{kind} {own}" for kind, own in zip(kinds, names, strict=True)]
     free = isinstance(grid.how, Each)
     head = f"DEVICE void {name}(" if free else f"KERNEL({grid.threads}, {grid.resident}) {name}("

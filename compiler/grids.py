@@ -64,6 +64,9 @@ class Tile:
     them in registers. Shared memory has room for `stages` such steps: while one is multiplied, the
     next ones are loaded.
 
+    With `tensor_cores` operands are rounded to bf16 when they are stored in shared memory, in words
+    of two, and a warp holds `rows` by `columns` results.
+
     `left.own` are output indices that `rights` do not depend on, and the other way round; both may
     depend on `batch`.
     """
@@ -77,21 +80,26 @@ class Tile:
     rows: int
     columns: int
     stages: int
+    tensor_cores: bool = False
 
     def slot(self, side: int) -> int:
-        """Elements that one step of an operand takes in shared memory: a row of `side` for every
-        point, and a gap, so that rows begin in different banks."""
-        return self.depth * (side + GAP)
+        """Words that one step of an operand takes in shared memory: of elements, a row of `side`
+        for every point, and a gap, so that rows begin in different banks; of pairs, no gap."""
+        return self.depth * side // 2 if self.tensor_cores else self.depth * (side + GAP)
+
+    def word_bytes(self, dtype: str) -> int:
+        return 4 if self.tensor_cores else BYTES[dtype]
 
     @property
-    def elements(self) -> int:
+    def words(self) -> int:
         """That all steps of all operands take."""
         return self.stages * (self.slot(self.height) + len(self.rights) * self.slot(self.width))
 
     def __str__(self) -> str:
         names = [" ".join(i.name for i in o.own) for o in (self.left, self.rights[0])]
+        unit = "warp by mma.sync m16n8k16 of bf16" if self.tensor_cores else "thread"
         return (f"tiles of {self.height} ({names[0]}) by {self.width} ({names[1]}), "
-                f"{self.depth} deep, {self.stages} stages, {self.rows}x{self.columns} per thread, "
+                f"{self.depth} deep, {self.stages} stages, {self.rows}x{self.columns} per {unit}, "
                 f"left {_loaded(self.left)}, right {_loaded(self.rights[0])}")  # fmt: skip
 
 
@@ -260,7 +268,7 @@ class Grid:
         if isinstance(how, Stream):
             return how.shared_bytes
         if isinstance(how, Tile):
-            return how.elements * BYTES[self.dtype]
+            return how.words * how.word_bytes(self.dtype)
         if isinstance(how, Together) and not self.by_shuffles:
             count = self.threads // 32 if how.along == "over" else self.threads
             size = 16 if self.reduce in ("argmax", "argmin") else BYTES[self.dtype]

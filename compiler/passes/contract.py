@@ -3,29 +3,45 @@
 In: a `Grid` not divided yet. Out: the grid in tiles, if its body is a product of one part that
 depends on some output indices and one that depends on others; else nothing. Matrix products,
 batched ones, convolutions and both their gradients are all of this form: what the parts read is
-computed while the tile is loaded.
+computed while the tile is loaded. Where both parts are rounded to bf16, tensor cores multiply them.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from math import prod
+from typing import NamedTuple
 
 from ..grids import RESIDENT, GpuTarget, Grid, Operand, Tile
-from ..ir import BYTES, Expr, Idx, Index, Read, is_float, reads
+from ..ir import BYTES, Apply, Const, Expr, Idx, Index, Read, is_float, reads
+from ..scalar import call
 from .copies import copied
 from .products import Parts, parts
 
 LEAST = 8  # elements on a side, and points, below which tiles are not worth it
 PART = 256  # points that a layer of blocks has at least
-Sides = tuple[int, int, int, int, int]  # height, width, depth, rows, columns
-SIDES: tuple[Sides, ...] = ((128, 128, 16, 8, 8), (64, 64, 16, 4, 4), (32, 32, 16, 2, 2),
-                            (16, 16, 16, 1, 1))  # fmt: skip
 ANY = 32  # the side of tiles that are taken however few they are
 HELD = 64  # words of results that a thread holds at most
 COPIES = 8  # of a thread and a step, for which there is room beside as many results
-THREADS = 256  # of every tile
+MATRIX = 16  # elements on a side, and points, of what tensor cores multiply at once
 STAGES = 3  # of what is copied asynchronously; 2 of what is computed
+
+
+class Shape(NamedTuple):
+    """Of a tile and of what a thread holds of it, or a warp with tensor cores."""
+
+    height: int
+    width: int
+    depth: int
+    rows: int
+    columns: int
+    threads: int
+
+
+THREADS = (Shape(128, 128, 16, 8, 8, 256), Shape(64, 64, 16, 4, 4, 256),
+           Shape(32, 32, 16, 2, 2, 256), Shape(16, 16, 16, 1, 1, 256))  # fmt: skip
+WARPS = (Shape(128, 128, 32, 64, 32, 256), Shape(64, 64, 32, 32, 16, 256),
+         Shape(32, 32, 32, 16, 16, 128))  # fmt: skip
 
 
 def contraction(grid: Grid, target: GpuTarget) -> Grid | None:
@@ -40,44 +56,70 @@ def contraction(grid: Grid, target: GpuTarget) -> Grid | None:
     height, width = (prod(i.size for i in group) for group in (down, across))
     if min(height, width) < LEAST:
         return None
+    rounded = [_unrounded(part) for part in (found[0].left, *(p.right for p in found))]
+    cores, why = None not in rounded, grid.why
+    if cores and min(height, width, grid.points) < MATRIX:
+        cores, why = False, (*why, f"of bf16, but not of {MATRIX} elements: no tensor cores")
     copies = prod(i.size for i in batch)
-    sides = _sides(height, width, copies, grid, target)
-    left = _operand(found[0].left, down, grid)
-    rights = tuple(_operand(p.right, across, grid) for p in found)
+    shape = _shape(height, width, copies, grid, target, WARPS if cores else THREADS)
+    left = _operand(found[0].left, down, grid, cores)
+    rights = tuple(_operand(p.right, across, grid, cores) for p in found)
     stages = STAGES if any(o.copied for o in (left, *rights)) else 2
-    how = Tile(left, rights, batch, *sides, stages)
+    how = Tile(left, rights, batch, *shape[:5], stages, cores)
     blocks = copies * -(-height // how.height) * -(-width // how.width)
-    return replace(grid, how=how, threads=THREADS, blocks=blocks, resident=_resident(how, grid))
+    return replace(grid, how=how, threads=shape.threads, blocks=blocks, why=why,
+                   resident=_resident(how, grid, shape.threads))  # fmt: skip
 
 
-def _operand(part: Expr, own: tuple[Index, ...], grid: Grid) -> Operand:
-    deep, count = _is_deep(part, own, grid), copied(part, grid, own)
+def _operand(part: Expr, own: tuple[Index, ...], grid: Grid, cores: bool) -> Operand:
+    deep = _is_deep(part, own, grid)
+    if cores:  # to be rounded, they pass through registers
+        return Operand(_unrounded(part) or part, own, deep, 0)
+    count = copied(part, grid, own)
     # in shared memory elements lie next to each other: points are copied one at a time
     return Operand(part, own, deep, min(count, 1) if deep else count)
 
 
-def _resident(how: Tile, grid: Grid) -> int:
+def _unrounded(part: Expr) -> Expr | None:
+    """What gives the part when it is rounded to bf16; None if that is not certain."""
+    if isinstance(part, Apply):
+        match part.fn:
+            case "bf16":
+                return part.args[0]
+            case "neg":
+                inner = _unrounded(part.args[0])
+                return None if inner is None else call("neg", inner)
+            case "select":
+                yes, no = (_unrounded(a) for a in part.args[1:])
+                if yes is not None and no is not None:
+                    return call("select", part.args[0], yes, no)
+    return part if isinstance(part, Const) and part.value == 0 else None
+
+
+def _resident(how: Tile, grid: Grid, threads: int) -> int:
     """One block where the results and the places of many copies take most of the registers."""
-    if how.rows * how.columns * len(how.rights) * BYTES[grid.dtype] // 4 < HELD:
+    results = how.height * how.width // threads * len(how.rights) * BYTES[grid.dtype] // 4
+    if results < HELD:
         return RESIDENT
     sides = [(how.left, how.height), *((right, how.width) for right in how.rights)]
     plain = all(isinstance(o.part, Read) and not grid.accesses[o.part].checks for o, _ in sides)
-    copies = sum(side * how.depth // max(o.copied, 1) // THREADS for o, side in sides)
+    copies = sum(side * how.depth // max(o.copied, 1) // threads for o, side in sides)
     return RESIDENT if plain and copies <= COPIES else 1
 
 
-def _sides(height: int, width: int, copies: int, grid: Grid, target: GpuTarget) -> Sides:
+def _shape(height: int, width: int, copies: int, grid: Grid, target: GpuTarget,
+           shapes: tuple[Shape, ...]) -> Shape:  # fmt: skip
     """The largest tile that wastes little, whose results fit the registers and that leaves every
     processor something to do, by layers of blocks if need be."""
     words = len(grid.bodies) * BYTES[grid.dtype] // 4
-    for sides in SIDES:
-        tall, wide, _, rows, columns = sides
-        blocks = copies * -(-height // tall) * -(-width // wide)
-        wasted = blocks * tall * wide / (copies * height * width)
-        enough = blocks * max(1, grid.points // PART) >= target.processors or tall == ANY
-        if wasted <= 1.5 and enough and rows * columns * words <= HELD:
-            return sides
-    return SIDES[-1]
+    for shape in shapes:
+        size = shape.height * shape.width
+        blocks = copies * -(-height // shape.height) * -(-width // shape.width)
+        wasted = blocks * size / (copies * height * width)
+        enough = blocks * max(1, grid.points // PART) >= target.processors or shape.height == ANY
+        if wasted <= 1.5 and enough and size // shape.threads * words <= HELD:
+            return shape
+    return shapes[-1]
 
 
 def _parts(body: Expr, grid: Grid) -> Parts | None:

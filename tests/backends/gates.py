@@ -7,10 +7,10 @@ import re
 import pytest
 
 from nnc.compiler.codegen.cuda.module import Module
-from nnc.compiler.grids import RESIDENT
+from nnc.compiler.grids import BLOCK, RESIDENT
 from nnc.runtime.device.gpu.nvrtc import NoNvrtc, Nvrtc, nvrtc
 
-REGISTERS = {2: 128, 1: 192}  # of a thread, by blocks of 256 threads that a processor has
+REGISTERS, MOST = 1 << 16, 255  # of a processor, and of a thread
 
 
 def nvrtc_or_skip() -> Nvrtc:
@@ -38,5 +38,6 @@ def check_usage(made: Module, architecture: str) -> None:
         assert used.spilled == 0, (name, used)
         # sines of large numbers multiply by many digits of 2/pi, which CUDA keeps in an array
         assert used.stack <= 32 * has_sine(made.source, name), (name, used)
-        resident = made.grids[name].resident if name in made.grids else RESIDENT
-        assert used.registers <= REGISTERS[resident], (name, used)
+        grid = made.grids.get(name)
+        threads = grid.threads * grid.resident if grid else BLOCK * RESIDENT
+        assert used.registers <= min(REGISTERS // threads, MOST), (name, used)

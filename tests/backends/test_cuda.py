@@ -12,6 +12,7 @@ import pytest
 from nnc.compiler.codegen.cuda.module import Module, module
 from nnc.compiler.codegen.cuda.spelling import SPELLING
 from nnc.compiler.ir import DTYPES, REDUCTIONS, Equation, Expr, Idx, Read, System, Tensor
+from nnc.compiler.passes.precision import with_precision
 from nnc.compiler.passes.schedule import schedule
 from nnc.compiler.scalar import NUMPY, TABLE, call, cast
 from nnc.runtime.device.gpu.shim import ShimError, ShimProgram, available
@@ -154,6 +155,24 @@ def test_a_missing_barrier_is_caught():
 def test_a_copy_that_is_not_waited_for_is_caught(old: str, new: str, message: str):
     """Whatever is wrong with eager copies is wrong with late ones, but not the other way round."""
     program = _spoilt(_ready(_product(40)), old, new)
+    with pytest.raises(ShimError, match=message):
+        program.run()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("    BARRIER();\n", "", "differ"),
+        ("MATRICES(false, a[i], left, slot * 512", "MATRICES(false, a[i], left, 1022 + slot * 512",
+         "element 1025 of an array of 1024"),
+        ("(row + i * 16 + lane % 16, k / 2", "(row + i * 16 + lane % 16, 2 + k / 2",
+         "4 elements at .* are not aligned"),
+        ("MMA(sum", "if (lane) MMA(sum", "not every thread reaches the barrier"),
+    ],
+    ids=["barrier", "bounds", "alignment", "lanes"],
+)  # fmt: skip
+def test_mistakes_with_tensor_cores_are_caught(old: str, new: str, message: str):
+    program = _spoilt(_ready(with_precision(_product(40), "bf16")), old, new)
     with pytest.raises(ShimError, match=message):
         program.run()
 

@@ -13,6 +13,7 @@ from nnc.compiler.codegen.cuda.module import CPU_PASSES, Module, module
 from nnc.compiler.evaluate import evaluate
 from nnc.compiler.grids import GpuTarget, Grid, Tile
 from nnc.compiler.ir import System
+from nnc.compiler.passes.precision import with_precision
 from nnc.compiler.pipeline import plan
 from nnc.runtime.device.gpu.shim import ShimProgram, available
 
@@ -78,6 +79,20 @@ def test_products(name: str, size: str):
 
 
 @needs_gpp
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products_of_bf16(name: str, size: str):
+    """Operands are rounded as the evaluator's, sums are of f32."""
+    program, found, expected = run(with_precision(product(name, size), "bf16"))
+    (grid,) = tiles(program)
+    assert isinstance(grid.how, Tile) and grid.how.tensor_cores
+    scale = float(np.abs(expected).max())
+    off = np.abs(found - expected)
+    assert off.max() <= scale * 2.0**-6  # where what is computed in f32 lies at a tie
+    assert np.quantile(off, 0.9) <= scale * 40 * 2.0**-24
+
+
+@needs_gpp
 def test_products_of_f64():
     for name in ("left deep", "both wide", "windows"):
         program, found, expected = run(product(name, "even", "f64"))
@@ -115,6 +130,19 @@ def test_what_is_copied_how(name: str, size: str):
     assert f"{grid.how.stages} stages" in str(grid)
 
 
+def test_small_products_of_bf16_have_no_tensor_cores():
+    """The source says which and why, and what the others do."""
+    text = "model M(a: f32[80, 80], b: f32[80, 12]) -> y { y[i, j] = sum(k) a[i, k]*b[k, j] }"
+    for width, words in (
+        ("12", "// of bf16, but not of 16 elements: no tensor cores\n// tiles of 16"),
+        ("32", "2 stages, 16x16 per warp by mma.sync m16n8k16 of bf16, left computed"),
+    ):
+        given = with_precision(system(text.replace("12", width), float_type="f32"), "bf16")
+        made = module(plan(given, without=CPU_PASSES))
+        assert words in made.source
+        assert ("MMA(sum" in made.kernels) == (width == "32")
+
+
 def test_the_largest_tile_that_leaves_nobody_idle():
     def sides(m: int, n: int, k: int, target: GpuTarget | None = None) -> tuple:
         text = f"model M(a: f32[{m}, {k}], b: f32[{k}, {n}]) -> y {{ {PRODUCTS['left deep']} }}"
@@ -140,9 +168,23 @@ def test_asynchronous_copies_are_instructions():
     assert "cp.async.wait_group 1;" in ptx
 
 
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_tensor_cores_are_instructions(name: str):
+    made = module(plan(with_precision(product(name, "even"), "bf16"), without=CPU_PASSES), LONE)
+    (grid,) = tiles(made)
+    assert isinstance(grid.how, Tile)
+    ptx = nvrtc_or_skip().ptx(made.source, "sm_80")
+    assert "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32" in ptx
+    assert "cvt.rn.bf16x2.f32" in ptx
+    sides = grid.how.left.deep, grid.how.rights[0].deep
+    assert ("ldmatrix.sync.aligned.m8n8.x4.shared" in ptx) == any(sides)
+    assert ("ldmatrix.sync.aligned.m8n8.x4.trans.shared" in ptx) == (not all(sides))
+
+
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90a"])
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
 @pytest.mark.parametrize("name", LARGE)
-def test_large_tiles_do_not_spill(name: str, architecture: str):
-    made = module(plan(model_step(name)[0], without=CPU_PASSES))
+def test_large_tiles_do_not_spill(name: str, precision: str, architecture: str):
+    made = module(plan(model_step(name, precision=precision)[0], without=CPU_PASSES))
     assert any(isinstance(g.how, Tile) and g.how.height == 128 for g in made.grids.values())
     check_usage(made, architecture)

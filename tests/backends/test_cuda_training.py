@@ -38,6 +38,17 @@ def test_twenty_steps_give_the_weights_of_the_cpu(name: str, target):
 
 
 @needs_gpp
+@pytest.mark.parametrize("name", ["cnn", "lstm", "gpt"])
+def test_steps_in_bf16_lose_what_those_of_the_cpu_lose(name: str):
+    """With tensor cores where the sizes are large enough; numbers at ties are rounded otherwise."""
+    system, start = model_step(name, precision="bf16")
+    here, there = CpuProgram(system), ShimProgram(system, (0,))
+    assert name == "cnn" or "MMA(sum" in there.module.kernels
+    losses = [run_steps(p, system, start, 5) for p in (here, there)]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
+
+
+@needs_gpp
 @pytest.mark.slow
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_every_example_takes_the_steps_of_the_cpu(path):

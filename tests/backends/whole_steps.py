@@ -89,12 +89,12 @@ model M(token: i32[B, 256]) -> logits: f32[B, 256, 512] {
 }  # fmt: skip
 
 
-def model_step(name: str) -> tuple[System, dict[str, np.ndarray]]:
-    return step_of_text({**MODELS, **LARGE}[name])
+def model_step(name: str, **sets: str) -> tuple[System, dict[str, np.ndarray]]:
+    return step_of_text({**MODELS, **LARGE}[name], **sets)
 
 
-def step_of_text(text: str) -> tuple[System, dict[str, np.ndarray]]:
-    return _step(text, Path(), [])
+def step_of_text(text: str, **sets: str) -> tuple[System, dict[str, np.ndarray]]:
+    return _step(text, Path(), [Assignment(*s) for s in sets.items()])
 
 
 def example_step(path: Path, batch: int | None = None) -> tuple[System, dict[str, np.ndarray]]:

@@ -2,7 +2,7 @@
 
 In: a `Grid`, and which tensors its arguments are. Out: the text of the kernel. Every decision
 stands in the grid; this file opens the loops and hands the points to the `Writer`;
-tiles are spelled by `tiles.py`.
+tiles are spelled by `ring.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from .attention import stream
 from .layers import place_layer, points
 from .reductions import accumulator, reduced, results, start, take
 from .spelling import MEMORY
-from .tiles import tile
+from .tensor_cores import Warps
+from .tiles import Threads
 from .writer import Writer
 
 
@@ -69,7 +70,7 @@ def kernel(grid: Grid, name: str, arguments: Sequence[str], types: Mapping[str, 
         case Together():
             _together(w, grid, grid.how)
         case Tile():
-            tile(w, grid, grid.how)
+            (Warps if grid.how.tensor_cores else Threads)(w, grid, grid.how).write()
         case Stream():
             stream(w, grid, grid.how)
     parameters = [f"{kind} {own}" for kind, own in zip(kinds, names, strict=True)]

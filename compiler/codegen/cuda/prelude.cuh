@@ -30,6 +30,12 @@ extern __shared__ __align__(16) unsigned char shared_bytes[];
   nn::copy<n * sizeof(*(into))>((into) + (place), (array) + (there), ok)
 #define COMMIT() asm volatile("cp.async.commit_group;" ::: "memory")
 #define WAIT(groups) asm volatile("cp.async.wait_group %0;" :: "n"(groups) : "memory")
+// two numbers rounded to bf16, the first in the lower half
+#define PAIR(a, b) nn::pair(a, b)
+// four 8 by 8 matrices: a lane's place is that of row lane % 8 of matrix lane / 8
+#define MATRICES(turned, into, array, place, count) nn::matrices<turned>(into, (array) + (place))
+// sum += a * b, 16 by 8, of 16 by 16 and 16 by 8 bf16 numbers
+#define MMA(sum, a, b) nn::mma(sum, a, b)
 // n neighbours at once; their place is a multiple of n
 #define GET(n, into, array, place, count) nn::get<n>(into, (array) + (place))
 #define INFINITE __int_as_float(0x7f800000)
@@ -54,6 +60,29 @@ template <int n, class T> DEVICE void get(T* into, const T* from) {
   const Vector v = *(const Vector*)from;
 #pragma unroll
   for (int k = 0; k < n; ++k) into[k] = v.x[k];
+}
+
+DEVICE u32 pair(f32 a, f32 b) {
+  u32 both;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(b), "f"(a));
+  return both;
+}
+
+template <bool turned> DEVICE void matrices(u32* into, const u32* row) {
+  const u32 at = (u32)__cvta_generic_to_shared(row);
+  if (turned)
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(into[0]), "=r"(into[1]), "=r"(into[2]), "=r"(into[3]) : "r"(at) : "memory");
+  else
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(into[0]), "=r"(into[1]), "=r"(into[2]), "=r"(into[3]) : "r"(at) : "memory");
+}
+
+DEVICE void mma(f32* sum, const u32* a, const u32* b) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+               "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+               : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 }  // namespace nn
 #endif
@@ -150,6 +179,13 @@ DEVICE f64 bf16(f64 a) {
   union { f64 value; u64 bits; } x = {a};
   x.bits = (x.bits + (x.bits >> 45 & 1) + 0xfffffffffffull) >> 45 << 45;
   return is_finite(a) ? x.value : a;
+}
+
+// The place of a word in rows of `words`. Groups of 4 are in another order in every row, or in every
+// so many rows as lie in all banks: 8 rows of 4 words never share a bank.
+template <int words> DEVICE i32 swizzled(i32 row, i32 word) {
+  const int groups = words / 4 < 8 ? words / 4 : 8, rows = 8 / groups;
+  return row * words + (word / 4 ^ row / rows % groups) * 4 + word % 4;
 }
 
 // --- conversions: floats out of range saturate, NaN is zero --------------------------------------

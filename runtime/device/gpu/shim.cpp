@@ -22,7 +22,7 @@ extern "C" { nnc_place nnc_here; }
 
 namespace {
 enum State { READY, AT_BARRIER, AT_SHUFFLE, AT_MEETING, DONE };
-const int STACK = 64 << 10, WARP = 32, WORD = 8, MOST = 1024;
+const int STACK = 64 << 10, WARP = 32, MOST = 1024;
 
 struct Copy {
   void* into;
@@ -53,7 +53,7 @@ struct Block {
 
 Block* here;
 Fiber* now;
-char exchanged[2][MOST / WARP][WARP][WORD];
+alignas(NNC_LANE) char exchanged[2][MOST / WARP][WARP][NNC_LANE];
 int shared_bytes, threads;
 unsigned schedule, seed;
 bool lazy;
@@ -254,7 +254,7 @@ void nnc_meet(const void* counter, int blocks, bool first, int line) {
   nnc_here = mine;
 }
 
-void nnc_exchange(const void* mine, void* theirs, int bytes, int mask, int line) {
+const void* nnc_gather(const void* mine, int bytes, int line) {
   const nnc_place place = nnc_here;
   const int warp = place.thread / WARP, lane = place.thread % WARP, phase = now->phase ^= 1;
   memcpy(exchanged[phase][warp][lane], mine, bytes);
@@ -262,7 +262,7 @@ void nnc_exchange(const void* mine, void* theirs, int bytes, int mask, int line)
   now->line = line;
   leave();
   nnc_here = place;
-  memcpy(theirs, exchanged[phase][warp][lane ^ mask], bytes);
+  return exchanged[phase][warp];
 }
 
 void nnc_copy(void* into, const void* from, int bytes) {

@@ -18,9 +18,15 @@
   nnc::copy<n>(into, place, count, array, there, size, ok, __LINE__)
 #define COMMIT() nnc_commit()
 #define WAIT(groups) nnc_wait(groups)
+#define PAIR(a, b) nnc::pair(a, b)
+#define MATRICES(turned, into, array, place, count) \
+  nnc::matrices<turned>(into, nnc::aligned<4>(array, place, count, __LINE__), __LINE__)
+#define MMA(sum, a, b) nnc::mma(sum, a, b, __LINE__)
 #define GET(n, into, array, place, count) nnc::get<n>(into, array, place, count, __LINE__)
 #define INFINITE __builtin_inff()
 #define NOT_A_NUMBER __builtin_nanf("")
+
+#define NNC_LANE 32
 
 extern "C" {
 struct nnc_place {
@@ -30,7 +36,7 @@ extern nnc_place nnc_here;
 void nnc_fail(const char* what, long long a, long long b, int line);
 void nnc_barrier(int line);
 void nnc_meet(const void* counter, int blocks, bool first, int line);
-void nnc_exchange(const void* mine, void* theirs, int bytes, int mask, int line);
+const void* nnc_gather(const void* mine, int bytes, int line);  // by lane, NNC_LANE bytes apart
 void nnc_copy(void* into, const void* from, int bytes);  // zeros if `from` is null
 void nnc_commit();
 void nnc_wait(int groups);
@@ -68,10 +74,61 @@ inline void get(T* into, T* array, long long place, long long count, int line) {
   for (int k = 0; k < n; ++k) into[k] = from[k];
 }
 
+// What a lane gave to a gathering of its warp.
+template <class T> inline const T* lane_of(const T* first, int lane) {
+  return (const T*)((const char*)first + lane * NNC_LANE);
+}
+
 template <class T> inline T shuffle(T value, int mask, int line) {
-  T other;
-  nnc_exchange(&value, &other, sizeof(T), mask, line);
-  return other;
+  const int lane = nnc_here.thread % 32;
+  return *lane_of((const T*)nnc_gather(&value, sizeof(T), line), lane ^ mask);
+}
+
+// --- tensor cores: a lane holds what the PTX ISA says it does ---
+
+inline unsigned short bf16(float value) {
+  union { float value; unsigned bits; } x = {value};
+  return value != value ? 0x7fff : (x.bits + (x.bits >> 16 & 1) + 0x7fff) >> 16;
+}
+
+inline float number(unsigned pair, int half) {
+  union { unsigned bits; float value; } x = {half ? pair & 0xffff0000u : pair << 16};
+  return x.value;
+}
+
+inline unsigned pair(float a, float b) { return bf16(a) | (unsigned)bf16(b) << 16; }
+
+struct Row { unsigned words[4]; };
+
+template <bool turned> inline void matrices(unsigned* into, const unsigned* row, int line) {
+  const int lane = nnc_here.thread % 32;
+  const Row* rows = (const Row*)nnc_gather(row, sizeof(Row), line);
+  for (int m = 0; m < 4; ++m) {
+    if (!turned) {
+      into[m] = lane_of(rows, m * 8 + lane / 4)->words[lane % 4];
+      continue;
+    }
+    unsigned both[2];
+    for (int k = 0; k < 2; ++k)
+      both[k] = lane_of(rows, m * 8 + lane % 4 * 2 + k)->words[lane / 8] >> lane / 4 % 2 * 16 & 0xffff;
+    into[m] = both[0] | both[1] << 16;
+  }
+}
+
+struct Factors { unsigned a[4], b[2]; };
+
+inline void mma(float* sum, const unsigned* a, const unsigned* b, int line) {
+  const Factors own = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
+  const Factors* all = (const Factors*)nnc_gather(&own, sizeof own, line);
+  const int lane = nnc_here.thread % 32;
+  for (int q = 0; q < 4; ++q) {
+    const int row = lane / 4 + q / 2 * 8, column = lane % 4 * 2 + q % 2;
+    for (int k = 0; k < 16; ++k) {
+      const Factors* left = lane_of(all, row % 8 * 4 + k % 8 / 2);
+      const Factors* right = lane_of(all, column * 4 + k % 8 / 2);
+      sum[q] += number(left->a[row / 8 + k / 8 * 2], k % 2) * number(right->b[k / 8], k % 2);
+    }
+  }
 }
 
 // An address that fits every pointer argument.

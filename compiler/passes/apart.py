@@ -6,7 +6,8 @@ In: a system. Out: an equal one. A sum over the rows of a matrix reads a few col
 
 If a row is 4096 bytes long, what is read of all rows falls on 1 in 64 of a cache's sets, and is
 gone when the next results read it again. Temps that are read so get a gap of one line after each
-row; a weight that every step of a recurrence reads so is copied to such a temp first.
+row; what is given and read so very often, such as a weight by every step of a recurrence, is copied
+to such a temp first.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from .views import views
 SETS, WAYS = 1024, 8  # of a core's own cache; half of the ways are left to others
 MOST = 4096  # rows of which a column or two stay in that cache
 LEAST = 8 * LINE  # bytes of a row, beside which a line more is little
-STEPS = 8  # of a recurrence, for which a copy pays
+USES = 512  # of an element, for which a copy pays
 
 
 def apart(system: System) -> System:
@@ -48,6 +49,7 @@ def apart(system: System) -> System:
     for component in components(system.equations):
         looped = is_recurrent(component)
         for eq in component:
+            moved: dict[str, str] = {}
             for read in eq.reads:
                 tensor = tensors[read.tensor]
                 rows = _rows(eq, read, tensor)
@@ -56,13 +58,21 @@ def apart(system: System) -> System:
                 if tensor.kind == "temp":
                     if tensor.name not in fixed and not tensor.apart:
                         tensors[tensor.name] = replace(tensor, apart=rows)
-                elif looped and eq.indices[0].size >= STEPS and tensor.name not in copies:
-                    copy = _free(f"{tensor.name}_apart", tensors)
-                    copies[tensor.name] = copy
-                    tensors[copy] = replace(tensor, name=copy, kind="temp", init="", apart=rows)
-            equations.append(eq.with_body(renamed(eq.body, copies)) if looped else eq)
+                elif _uses(eq, tensor, looped) >= USES:
+                    if tensor.name not in copies:
+                        copy = copies[tensor.name] = _free(f"{tensor.name}_apart", tensors)
+                        tensors[copy] = replace(tensor, name=copy, kind="temp", init="", apart=rows)
+                    moved[tensor.name] = copies[tensor.name]
+            equations.append(eq.with_body(renamed(eq.body, moved)))
     equations += [_copy(tensors[source], copy) for source, copy in copies.items()]
     return in_order(system.replace(tensors=tensors, equations=tuple(equations)))
+
+
+def _uses(eq: Equation, tensor: Tensor, looped: bool) -> float:
+    """How often an element is multiplied; a step of a recurrence is far from the one before, and
+    counts for 16."""
+    points = prod(i.size for i in eq.domain)
+    return points / tensor.size * (16 if looped else 1)
 
 
 def _rows(eq: Equation, read: Read, tensor: Tensor) -> int:

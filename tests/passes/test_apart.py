@@ -16,8 +16,12 @@ LAYERS = """model M(x: f32[300, 20], W: f32[20, COLUMNS], U: f32[COLUMNS, 16]) -
     y[n, o] = sum(j) h[n, j]*U[j, o]
     loss = sum(y*y)
 }"""
-RECURRENT = """model M(a: f32[2, 9, 1024], U: f32[1024, 1024]) -> h: f32[2, 9, 1024] {
+RECURRENT = """model M(a: f32[2, 20, 1024], U: f32[1024, 1024]) -> h: f32[2, 20, 1024] {
     h[b, t, j] = tanh(a[b, t, j] + sum(k) (h[b, t - 1, k] else 0)*U[k, j])
+}"""
+
+PRODUCT = """model M(x: f32[600, 300], w: f32[300, 512]) -> y: f32[600, 512] {
+    y[i, j] = sum(k) x[i, k] * w[k, j]
 }"""
 
 
@@ -51,8 +55,14 @@ def test_a_weight_of_every_step_is_copied() -> None:
     assert apart(found) == {"U_apart"}
 
 
+def test_what_is_given_is_copied_if_it_is_read_often_enough() -> None:
+    assert apart(optimise(system(PRODUCT, float_type="f32"), verified=True)) == {"w_apart"}
+    few = PRODUCT.replace("600", "100")
+    assert not apart(optimise(system(few, float_type="f32")))
+
+
 def test_machine_code_computes_the_same() -> None:
-    for before in (step_of(512), system(RECURRENT, float_type="f32")):
+    for before in (step_of(512), *(system(t, float_type="f32") for t in (RECURRENT, PRODUCT))):
         given = {n: v / 30 for n, v in values(before).items()}
         expected = evaluate(before, given, wide=True)
         for threads in (1, 2):

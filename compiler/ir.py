@@ -263,7 +263,7 @@ class Equation:
         return list(dict.fromkeys(r.tensor for r in self.reads))
 
     def with_body(self, body: Expr) -> Equation:
-        return replace(self, body=body)
+        return self if body is self.body else replace(self, body=body)
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,29 @@ def _joined(how: str, kind: str = "f32", shape: str = "across_warp(mine)") -> st
 WARPS = "SHARED({0}<f32>, held, 0, 8); "
 BLOCK = "SHARED({0}<f32>, held, 0, 256); "
 
+# small whole numbers, so that sums are exact in any order
+SMALL = "const auto small = [](u32 n) { return (f32)((i32)(n % 16) - 7); }; const u32 n = (u32)a_; "
+MMA = SMALL + (
+    "u32 left[4], right[2]; f32 sum[4] = {1, 2, 3, 4}; "
+    "for (u32 q = 0; q < 4; ++q) left[q] = PAIR(small(n + q), small(n * 3 + q)); "
+    "for (u32 q = 0; q < 2; ++q) right[q] = PAIR(small(n * 5 + q), small(n * 7 + q)); "
+    "MMA(sum, left, right); r = sum[{0}];"
+)
+MATRICES = (
+    "SHARED(u32, rows, 0, 1024); u32 held[4]; "
+    "for (i32 q = 0; q < 4; ++q) AT(rows, at * 4 + q, 1024) = (u32)a_ * 4 + q; BARRIER(); "
+    "MATRICES({0}, held, rows, at * 4, 1024); r = (i32)held[{1}];"
+)
+COPIED = (
+    "SHARED(f32, held, 0, 256); COPY(1, held, at, 256, a, at, 256, at % 3 != 0); COMMIT(); "
+    "WAIT(0); BARRIER(); r = AT(held, 255 - at, 256);"
+)
+COPIED_WIDE = (
+    "SHARED(f32, held, 0, 256); f32 four[4]; const i32 first = at / 4 * 4; "
+    "if (at % 4 == 0) COPY(4, held, at, 256, a, at, 256, at % 12 != 0); COMMIT(); WAIT(0); "
+    "BARRIER(); GET(4, four, held, first, 256); r = four[3 - at % 4];"
+)
+
 PRIMITIVES = (
     *(Primitive(f"shuffle{mask}", "f32 f32", f"r = SHUFFLE(a_, {mask});")
       for mask in (1, 2, 4, 8, 16)),
@@ -101,6 +124,13 @@ PRIMITIVES = (
         "ArgMax", shape="across_warps<256, 256>(mine, held)"), 64),
     Primitive("block_sum", "f32 f32", BLOCK.format("Sum") + _joined(
         "Sum", shape="across_block<8, 32, 256>(mine, held)"), 1024),
+    *(Primitive(f"mma{q}", "f32 i32", MMA.replace("{0}", str(q))) for q in range(4)),
+    *(Primitive(f"matrices{q}{'_turned' * turned}", "i32 i32",
+                MATRICES.format(str(bool(turned)).lower(), q), 4096)
+      for turned in (0, 1) for q in range(4)),
+    Primitive("copy", "f32 f32", COPIED, 1024),
+    Primitive("copy_wide", "f32 f32", COPIED_WIDE, 1024),
+    Primitive("swizzled", "i32 i32", "r = swizzled<16>(at / 16, at % 16) + 0 * a_;"),
     Primitive("random", "f32 i32 i32", "r = nn::random(a_, b_, 3, at);"),
     Primitive("bf16_f32", "f32 f32", "r = bf16(a_);"),
     Primitive("bf16_f64", "f64 f64", "r = bf16(a_);"),
@@ -126,9 +156,9 @@ PRIMITIVES = (
 
 def not_covered() -> list[str]:
     """What the prelude defines and no primitive uses, the scalar functions left out."""
-    texts = " ".join(primitive.text for primitive in PRIMITIVES)
+    texts = " ".join(primitive.text for primitive in PRIMITIVES).lower()
     defined = re.findall(r"\bDEVICE \w+ (\w+)\(", prelude())
-    return sorted({name for name in defined if name not in TABLE and name not in texts})
+    return sorted({n for n in defined if n not in TABLE and n.lower() not in texts})
 
 
 # --- running --------------------------------------------------------------------------------------

@@ -25,10 +25,9 @@ from gpu_side import (
 )
 
 from nnc.compiler.check_passes import EVALUABLE
-from nnc.compiler.codegen.cuda.module import CPU_PASSES, module
+from nnc.compiler.codegen.cuda.module import gpu_plan, module
 from nnc.compiler.evaluate import evaluate
 from nnc.compiler.kernels import Plan
-from nnc.compiler.pipeline import plan
 from nnc.compiler.program import forward
 from nnc.dsl.diagnostics import UserError
 from nnc.runtime.code_check import check_code, run_apart
@@ -101,7 +100,7 @@ def kernels(device: str, out: Path, data: Path | None, note: Note) -> None:
             continue
         chosen = fitted(project, setup, EVALUABLE // 100 if small(device) else POINTS)
         subject = specimen(chosen.project, chosen.setup, 0)
-        apart = plan(subject.system, shared=False, without=CPU_PASSES, streams=True)
+        apart = gpu_plan(subject.system, shared=False)
         found = check_code(apart, run_apart(program_of(device, apart), subject.values), TOLERANCE)
         bad = [value for value in found if not value.right]
         figures[name] = {"results": len(found), "largest error": max(v.error for v in found),
@@ -153,7 +152,7 @@ def meetings(device: str, out: Path, data: Path | None, note: Note) -> None:
     text = f"model M(x: f32[B, {steps}, 8]) -> h: f32[B, {steps}, 256] {{ h, _ = LSTM(256)(x) }}"
     project = project_of_text(text, "meetings.nn")
     system = forward(project.checked.definitions, "M", {"B": 8}, training=False)
-    sweeps = module(plan(system, without=CPU_PASSES, streams=True)).sweeps.values()
+    sweeps = module(gpu_plan(system)).sweeps.values()
     assert any(sweep.members > 1 for sweep in sweeps)
     rng = np.random.default_rng(0)
     given = {t.name: rng.normal(0, 0.1, t.shape).astype(np.float32)

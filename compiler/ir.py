@@ -14,7 +14,7 @@ meaning in `evaluate.py`, rules in `verify.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
@@ -309,6 +309,20 @@ class Tensor:
     @property
     def _gap(self) -> int:
         return LINE // BYTES[self.dtype] if self.apart else 0
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """The name, made longer until nothing has it."""
+    while name in taken:
+        name += "_"
+    return name
+
+
+def copied(tensor: Tensor, source: str, target: str) -> Equation:
+    """The equation that makes one of two tensors like `tensor` a copy of the other."""
+    indices = tuple(Index(f"i{axis}", size) for axis, size in enumerate(tensor.shape))
+    place = tuple(Idx(i.name) for i in indices)
+    return Equation(target, indices, Read(source, place, None, tensor.dtype), span=tensor.span)
 
 
 @dataclass(frozen=True)

@@ -85,9 +85,9 @@ class Stages:
 
     @cached_property
     def cuda(self) -> str:
-        from ..compiler.codegen.cuda.module import CPU_PASSES, module  # only what a GPU needs
+        from ..compiler.codegen.cuda.module import gpu_plan, module  # only what a GPU needs
 
-        return module(plan(self.system, without=CPU_PASSES, streams=True)).source
+        return module(gpu_plan(self.system)).source
 
     @property
     def ptx(self) -> str:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 from stdlib.programs import Arrays, Case
 
-from nnc.compiler.codegen.cuda.module import CPU_PASSES
 from nnc.compiler.ir import System
 from nnc.compiler.kernels import Plan, Streamed
-from nnc.compiler.pipeline import plan
 
 X = {"x": "f32[2, 70, 24]"}
 LENGTHS = {"length": "i32[2]"}
@@ -81,10 +79,6 @@ def prepared(case: Case) -> tuple[System, Arrays]:
     values = {name: value * np.float32(0.4) if value.dtype == np.float32 else value
               for name, value in values.items()}  # fmt: skip
     return system.replace(outputs=outputs), values
-
-
-def gpu_plan(system: System, **options) -> Plan:
-    return plan(system, without=CPU_PASSES, streams=True, **options)
 
 
 def streamed(made: Plan) -> list[Streamed]:

@@ -29,6 +29,7 @@ from ..ir import (
     System,
     Tensor,
     components,
+    free_name,
     is_float,
     is_recurrent,
     reads,
@@ -66,9 +67,7 @@ def ahead(system: System) -> System:
         made = _made(eq, beside, [now[r.target] for r in later])
         if made is None:
             continue
-        name = f"{eq.target}_slope"
-        while name in tensors:
-            name += "_"
+        name = free_name(f"{eq.target}_slope", tensors)
         old = tensors[eq.target]
         tensors[name] = Tensor(name, old.shape, old.dtype, "temp", "", old.span)
         now[name] = Equation(name, eq.indices, made, span=eq.span)

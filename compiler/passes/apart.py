@@ -21,11 +21,12 @@ from ..ir import (
     LINE,
     Equation,
     Idx,
-    Index,
     Read,
     System,
     Tensor,
     components,
+    copied,
+    free_name,
     index_names,
     is_recurrent,
     renamed,
@@ -60,11 +61,11 @@ def apart(system: System) -> System:
                         tensors[tensor.name] = replace(tensor, apart=rows)
                 elif _uses(eq, tensor, looped) >= USES:
                     if tensor.name not in copies:
-                        copy = copies[tensor.name] = _free(f"{tensor.name}_apart", tensors)
+                        copy = copies[tensor.name] = free_name(f"{tensor.name}_apart", tensors)
                         tensors[copy] = replace(tensor, name=copy, kind="temp", init="", apart=rows)
                     moved[tensor.name] = copies[tensor.name]
             equations.append(eq.with_body(renamed(eq.body, moved)))
-    equations += [_copy(tensors[source], copy) for source, copy in copies.items()]
+    equations += [copied(tensors[source], source, copy) for source, copy in copies.items()]
     return in_order(system.replace(tensors=tensors, equations=tuple(equations)))
 
 
@@ -96,15 +97,3 @@ def _runs_along(read: Read, eq: Equation) -> bool:
     """Whether neighbours in memory are neighbouring results."""
     steps = affine(read.index[-1]).coefficients
     return any(steps.get(Idx(i.name)) == 1 for i in eq.indices)
-
-
-def _copy(source: Tensor, name: str) -> Equation:
-    indices = tuple(Index(f"i{axis}", size) for axis, size in enumerate(source.shape))
-    place = tuple(Idx(i.name) for i in indices)
-    return Equation(name, indices, Read(source.name, place, None, source.dtype), span=source.span)
-
-
-def _free(name: str, tensors: dict[str, Tensor]) -> str:
-    while name in tensors:
-        name += "_"
-    return name

@@ -28,6 +28,7 @@ from ..ir import (
     Read,
     System,
     Tensor,
+    free_name,
     index_names,
     reads,
     substitute,
@@ -97,8 +98,8 @@ def _swapped(system: System, eq: Equation, part: Read, table: Read) -> System:
     other = next(f for f in factors(eq.body) if f is not part)
     outer = [e.name for e in part.index if isinstance(e, Idx)][: len(part.index) - len(eq.over)]
     free = tuple(i for i in eq.indices if i.name not in outer)
-    v = _fresh("v", {i.name for i in eq.domain})
-    name = _fresh(f"{eq.target}_rows", system.tensors.keys())
+    v = free_name("v", {i.name for i in eq.domain})
+    name = free_name(f"{eq.target}_rows", system.tensors.keys())
     row = Read(table.tensor, (Idx(v), *(Idx(i.name) for i in eq.over)), None, table.dtype)
     product = Equation(name, (Index(v, rows), *free), call("mul", row, other), "sum", eq.over,
                        None, eq.span)  # fmt: skip
@@ -118,9 +119,3 @@ def _swapped(system: System, eq: Equation, part: Read, table: Read) -> System:
     shape = (rows, *(i.size for i in free))
     tensors[name] = Tensor(name, shape, dtype, "temp", "", eq.span)
     return system.replace(tensors=tensors, equations=tuple(equations))
-
-
-def _fresh(name: str, taken) -> str:
-    while name in taken:
-        name += "_"
-    return name

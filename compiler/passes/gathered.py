@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..ir import Equation, Expr, Idx, Index, System, index_names, substitute
+from ..ir import Equation, Expr, Idx, Index, System, free_name, index_names, substitute
 from ..kernels import Kernel
 from ..scalar import call, literal
 
@@ -29,7 +29,8 @@ def gathered(kernel: Kernel, system: System) -> Kernel:
 def _turned(eq: Equation, system: System) -> Equation:
     assert eq.at is not None
     tensor = system.tensors[eq.target]
-    outputs = tuple(Index(_fresh(f"o{d}", eq), size) for d, size in enumerate(tensor.shape))
+    names = (free_name(f"o{d}", eq.sizes) for d in range(len(tensor.shape)))
+    outputs = tuple(map(Index, names, tensor.shape))
     own: dict[str, Expr] = {}
     conditions: list[Expr] = []
     sizes = eq.sizes
@@ -48,11 +49,5 @@ def _turned(eq: Equation, system: System) -> Equation:
         condition = call("and", condition, other)
     zero = literal(0, eq.body.dtype)
     body = call("select", substitute(condition, own), substitute(eq.body, own), zero)
-    over = over or (Index(_fresh("one", eq), 1),)
+    over = over or (Index(free_name("one", eq.sizes), 1),)
     return Equation(eq.target, outputs, body, "sum", over, None, eq.span)
-
-
-def _fresh(name: str, eq: Equation) -> str:
-    while name in eq.sizes:
-        name += "_"
-    return name

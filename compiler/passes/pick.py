@@ -34,6 +34,7 @@ from ..ir import (
     Read,
     System,
     Tensor,
+    free_name,
     index_names,
     reads,
     rewrite,
@@ -193,9 +194,7 @@ def _picked(sparse: _Sparse, rest: Expr, system: System) -> Equation:
             return Read(node.tensor, node.index, None, node.dtype)
         return None
 
-    name = f"{eq.target}_picked"
-    while name in system.tensors:
-        name += "_"
+    name = free_name(f"{eq.target}_picked", system.tensors)
     return replace(eq, target=name, body=rewrite(body, change))
 
 
@@ -370,9 +369,7 @@ class _Reader:
         return body, copies, tensors
 
     def _turned(self, source: str, shape: list[int]) -> Tensor:
-        name = f"{source}_turned"
-        while name in self.system.tensors:
-            name += "_"
+        name = free_name(f"{source}_turned", self.system.tensors)
         old = self.system.tensors[source]
         return Tensor(name, tuple(shape), old.dtype, "temp", "", old.span)
 

@@ -6,7 +6,7 @@ what backends are tested with, alone, and what a pass that does better is compar
 
 from __future__ import annotations
 
-from ..ir import Equation, Idx, Index, Read, System, components, is_recurrent
+from ..ir import System, components, copied, is_recurrent
 from ..kernels import Kernel, Plan
 
 ALIGNMENT = 64
@@ -35,8 +35,5 @@ def place(system: System, names) -> tuple[dict[str, int], int]:
 
 def copy(system: System, old: str, new: str) -> Kernel:
     """The kernel that makes the next value of a param or state its value."""
-    tensor = system.tensors[old]
-    indices = tuple(Index(f"i{d}", size) for d, size in enumerate(tensor.shape))
-    body = Read(new, tuple(Idx(i.name) for i in indices), None, tensor.dtype)
-    equation = Equation(old, indices, body, span=tensor.span)
+    equation = copied(system.tensors[old], new, old)
     return Kernel(f"{old}'", equation, reason="the next value becomes the value")

@@ -14,7 +14,18 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod
 
-from ..ir import Equation, Idx, Index, Read, System, Tensor, components, is_recurrent, substitute
+from ..ir import (
+    Equation,
+    Idx,
+    Index,
+    Read,
+    System,
+    Tensor,
+    components,
+    free_name,
+    is_recurrent,
+    substitute,
+)
 from ..scalar import call, literal
 from .differentiate import in_order
 
@@ -36,9 +47,7 @@ def split(system: System) -> System:
             equations.append(eq)
             continue
         first, *rest = eq.over
-        name = f"{eq.target}_parts"
-        while name in tensors:
-            name += "_"
+        name = free_name(f"{eq.target}_parts", tensors)
         block = Index(_free(eq), parts)
         inner = replace(first, size=first.size // parts)
         place = call("add", call("mul", Idx(block.name), literal(inner.size)), Idx(first.name))

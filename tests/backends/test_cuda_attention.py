@@ -9,10 +9,10 @@ import re
 
 import numpy as np
 import pytest
-from attentions import CASES, DOT, gpu_plan, prepared, streamed, written
+from attentions import CASES, DOT, prepared, streamed, written
 from stdlib.programs import Case
 
-from nnc.compiler.codegen.cuda.module import Module, module
+from nnc.compiler.codegen.cuda.module import Module, gpu_plan, module
 from nnc.compiler.evaluate import evaluate
 from nnc.compiler.grids import Stream
 from nnc.compiler.ir import System

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nnc.compiler.codegen.cuda.module import CPU_PASSES, module
-from nnc.compiler.pipeline import plan
+from nnc.compiler.codegen.cuda.module import gpu_plan, module
 from nnc.runtime.device.cpu import CpuProgram
 from nnc.runtime.device.gpu.shim import ShimProgram, available
 
@@ -66,7 +65,7 @@ def test_every_example_takes_the_steps_of_the_cpu(path):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_kernels_compile_without_spills(name: str):
-    made = module(plan(model_step(name)[0], without=CPU_PASSES, streams=True))
+    made = module(gpu_plan(model_step(name)[0]))
     check_usage(made, "sm_80")
 
 
@@ -75,7 +74,7 @@ def test_kernels_compile_without_spills(name: str):
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_kernels_of_examples_compile_without_spills(path, architecture: str):
     """At the size of the example itself."""
-    made = module(plan(example_step(path, 64)[0], without=CPU_PASSES, streams=True))
+    made = module(gpu_plan(example_step(path, 64)[0]))
     check_usage(made, architecture)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from attentions import CASES, DOT, gpu_plan, prepared, streamed, written
+from attentions import CASES, DOT, prepared, streamed, written
 from stdlib.programs import Case
 
 from nnc.compiler.affine import Affine
 from nnc.compiler.check_passes import PassCheck
+from nnc.compiler.codegen.cuda.module import gpu_plan
 from nnc.compiler.ir import Idx
 from nnc.compiler.passes.hidden import hidden
 from nnc.compiler.pipeline import plan

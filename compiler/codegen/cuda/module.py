@@ -13,12 +13,14 @@ from functools import cache
 from pathlib import Path
 
 from ...grids import GpuTarget, Grid, Sweep
-from ...ir import BYTES, Index
+from ...ir import BYTES, Index, System
 from ...kernels import Kernel, Plan, Scan
 from ...passes.blocks import SCRATCH, blocks
 from ...passes.persistent import persistent
 from ...passes.phases import waits
 from ...passes.schedule import ALIGNMENT
+from ...pipeline import Check
+from ...pipeline import plan as planned
 from ...signature import alike, item_signature
 from .kernels import Function, group
 from .kernels import kernel as kernel_text
@@ -147,6 +149,13 @@ def flat(launches: Launches, at: Mapping[str, int] | None = None
         else:
             for value in item.values:
                 yield from flat(item.launches, {**at, item.index.name: value})
+
+
+def gpu_plan(
+    system: System, verified: bool = False, check: Check | None = None, shared: bool = True
+) -> Plan:  # fmt: skip
+    """What `pipeline.plan` makes for a GPU."""
+    return planned(system, verified, check, shared, CPU_PASSES, streams=True)
 
 
 def module(plan: Plan, target: GpuTarget | None = None) -> Module:

@@ -19,11 +19,10 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from ....compiler.codegen.cuda.module import CPU_PASSES, Launch, Module, flat, module
+from ....compiler.codegen.cuda.module import Launch, Module, flat, gpu_plan, module
 from ....compiler.grids import GpuTarget
 from ....compiler.ir import System
 from ....compiler.kernels import Plan
-from ....compiler.pipeline import plan
 from ....compiler.scalar import NUMPY
 from ....dsl.diagnostics import fail
 from ... import cache
@@ -50,8 +49,7 @@ class CudaProgram:
         import cupy  # only where it is used, and `ready` has seen that it works
 
         self.cupy = cupy
-        self.plan = source if isinstance(source, Plan) else plan(
-            source, without=CPU_PASSES, streams=True)  # fmt: skip
+        self.plan = source if isinstance(source, Plan) else gpu_plan(source)
         self.system = self.plan.system
         properties = cupy.cuda.runtime.getDeviceProperties(0)
         target = GpuTarget(properties["multiProcessorCount"],

@@ -21,17 +21,16 @@ from pathlib import Path
 import numpy as np
 
 from ....compiler.codegen.cuda.module import (
-    CPU_PASSES,
     Launch,
     Launches,
     Module,
+    gpu_plan,
     module,
     prelude,
 )
 from ....compiler.grids import GpuTarget
 from ....compiler.ir import System
 from ....compiler.kernels import Plan
-from ....compiler.pipeline import plan
 from ....compiler.scalar import NUMPY
 
 HERE = Path(__file__).parent
@@ -49,8 +48,7 @@ class ShimProgram:
     def __init__(self, source: System | Plan, schedules: tuple[int, ...] = (0, 1),
                  target: GpuTarget | None = None,
                  copies: tuple[str, ...] = ("eager", "lazy")):  # fmt: skip
-        self.plan = source if isinstance(source, Plan) else plan(
-            source, without=CPU_PASSES, streams=True)  # fmt: skip
+        self.plan = source if isinstance(source, Plan) else gpu_plan(source)
         self.system = self.plan.system
         self.module = module(self.plan, target)
         alike = "COPY(" not in self.module.kernels

@@ -377,11 +377,13 @@ class Addresses:
                       pointer, a.op("sub", "i64", stop, start))  # fmt: skip
 
     def fetch(self, access: Access) -> None:
-        """Asks for the line of memory at the current copy. It may lie anywhere: asking never
-        faults."""
+        """Asks for the line of memory at the current copy."""
+        self.ask(self.pointer(access, self.offset(access.offset)))
+
+    def ask(self, pointer: str) -> None:
+        """Asks for a line of memory. It may lie anywhere: asking never faults."""
         self.e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
-        self.e.effect("call void @llvm.prefetch.p0(ptr {0}, i32 0, i32 3, i32 1)",
-                      self.pointer(access, self.offset(access.offset)))  # fmt: skip
+        self.e.effect("call void @llvm.prefetch.p0(ptr {0}, i32 0, i32 3, i32 1)", pointer)
 
     def accumulate(self, access: Access, added: Callable[[Value], Value]) -> None:
         """Replaces what stands at the current copy, if inside, by what `added` makes of it."""

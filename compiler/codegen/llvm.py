@@ -22,6 +22,7 @@ from types import MappingProxyType
 
 from ..kernels import Kernel, Plan, Scan
 from ..loops import Nest
+from ..passes.foresight import foresight
 from ..passes.phases import waits
 from ..signature import Alike, alike
 from . import nest as nests
@@ -53,7 +54,9 @@ def module(
     functions: list[str] = []
     calls: dict[Kernel, _Call] = {}
     groups: dict[Kernel, list[tuple[Kernel, Alike]]] = {}
-    for kernel, shared in (like or alike(plan)).items():
+    shared_code = like or alike(plan)
+    asked = foresight(plan, {k: nested[shared.model] for k, shared in shared_code.items()})
+    for kernel, shared in shared_code.items():
         groups.setdefault(shared.model, []).append((kernel, shared))
     for number, (model, members) in enumerate(groups.items()):
         name = f'"k{number}.{model.name}"'
@@ -64,10 +67,13 @@ def module(
         own_places = zip(tensors, places[model], strict=True)
         bases: dict[str, int | str] = {t: p for t, p in own_places if p is not None}
         bases |= {tensors[n]: f"%base{n}" for n in varied}  # an argument instead of a place
-        functions.append(nests.function(nested[model], bases, declarations, name))
+        streams = max(len(asked.get(k, ())) for k in places)
+        functions.append(nests.function(nested[model], bases, declarations, name, streams))
         shares = any(loop.kind == "parallel" for loop in nested[model].loops)
         for kernel, own in places.items():
-            calls[kernel] = _Call(name, tuple(own[n] for n in varied), shares)
+            far = [(plan.offsets[a.tensor], a.step) for a in asked.get(kernel, ())]
+            far += [(0, 0)] * (streams - len(far))
+            calls[kernel] = _Call(name, tuple(own[n] for n in varied), shares, tuple(far))
     e = Emitter(declarations)
     _Step(e, calls, waits(plan), clock).items(plan.items)
     step = e.function(f"define void @step({nests.ARGUMENTS}) #0")
@@ -79,12 +85,14 @@ def module(
 
 @dataclass(frozen=True)
 class _Call:
-    """The function of a kernel, where the tensors stand that it takes as arguments, and whether
-    all threads have a share in it or the one that is given the number 0 does everything."""
+    """The function of a kernel, where the tensors stand that it takes as arguments, whether all
+    threads have a share in it or the one that is given the number 0 does everything, and where the
+    tensors stand that it asks for meanwhile, with the bytes of a step."""
 
     name: str
     offsets: tuple[int | None, ...]
     shares: bool
+    asked: tuple[tuple[int, int], ...]
 
 
 class _Step:
@@ -136,11 +144,14 @@ class _Step:
         if not call.shares:
             thread, self.alone = self.turn(self.alone), self.alone + 1
         more = [f"i64 {at[index]}" for index in kernel.fixed]
-        for offset in call.offsets:
-            place = e.op(f"getelementptr i8, ptr %arena, i64 {offset}", type="ptr")
-            more.append(f"ptr {place}")
+        more += [f"ptr {self.place(offset)}" for offset in call.offsets]
+        for offset, step in call.asked:  # what kernels to come read
+            more += [f"ptr {self.place(offset)}", f"i64 {step}"]
         own = f"ptr %arena, i64 {thread}, i64 %threads"
         e.effect(f"call void @{call.name}({', '.join([own, *more])})")
+
+    def place(self, offset: int | None) -> str:
+        return self.e.op(f"getelementptr i8, ptr %arena, i64 {offset}", type="ptr")
 
     def turn(self, number: int) -> str:
         """The threads' numbers moved on by some, so that each does some of what one does alone."""

@@ -1,8 +1,8 @@
 """One nest of loops as one LLVM function.
 
 In: a `Nest` and where its tensors are. Out: the text of `define internal void @name(arena, thread,
-threads, fixed indices…, pointers…)`. Every decision stands in the nest; this file opens the loops,
-carries accumulators through them, and walks over the copies of the tile.
+threads, fixed indices…, pointers…, asked…)`. Every decision stands in the nest; this file opens the
+loops, carries accumulators through them, and walks over the copies of the tile.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 
 from ..ir import Apply, Expr, Idx, is_float
 from ..loops import Loop, Nest, Segment, Statement
@@ -25,15 +26,18 @@ ARGUMENTS = "ptr %arena, i64 %thread, i64 %threads"
 
 
 def function(
-    nest: Nest, bases: Bases, declarations: dict[str, None], name: str
+    nest: Nest, bases: Bases, declarations: dict[str, None], name: str, asked: int = 0
 ) -> str:
-    """The function that runs one thread's share of the nest."""
+    """The function that runs one thread's share of the nest, and meanwhile asks for `asked`
+    stretches of memory, which are arguments: each a pointer, and how many bytes further every turn
+    of the innermost loop goes."""
     e = Emitter(declarations)
-    writer = _Writer(e, nest, bases)
+    writer = _Writer(e, nest, bases, asked)
     writer.nest_or_share()
     fixed = "".join(f", i64 {argument(index)}" for index in nest.fixed)
     pointers = "".join(f", ptr {base}" for base in bases.values() if isinstance(base, str))
-    return e.function(f"define internal void @{name}({ARGUMENTS}{fixed}{pointers}) #0")
+    stretches = "".join(f", ptr %far{n}, i64 %step{n}" for n in range(asked))
+    return e.function(f"define internal void @{name}({ARGUMENTS}{fixed}{pointers}{stretches}) #0")
 
 
 def argument(index: str) -> str:
@@ -60,10 +64,11 @@ class _Step:
 
 
 class _Writer:
-    def __init__(self, e: Emitter, nest: Nest, bases: Bases):
-        self.e, self.nest = e, nest
+    def __init__(self, e: Emitter, nest: Nest, bases: Bases, asked: int):
+        self.e, self.nest, self.asked = e, nest, asked
         self.body = Body(e, nest, bases)
-        self.steps: dict[str, _Step] = {}
+        self.steps: dict[str, _Step] = {}  # of the open output loops
+        self.turns: dict[str, _Step] = {}  # of the open reduction loops
         self.fixed = {name: Place(argument(name), 0) for name in nest.fixed}
         vector = next((loop for loop in nest.loops if loop.lanes > 1), None)
         self.across = vector is not None and vector.kind == "reduce"
@@ -250,6 +255,7 @@ class _Writer:
         return start, stop
 
     def _unrolled(self, step: _Step, rest, copies, chains, reduction, places, valid, turn):
+        self.turns[step.loop.index.name] = step
         for copy, (name, place, lanes) in enumerate(step.copies()):
             chains = self._reduce(
                 rest, copies, chains, reduction, {**places, name: place},
@@ -260,6 +266,8 @@ class _Writer:
     def _point(self, copies, chains, reduction, places, valid, turn):
         """One point of the reduction at every copy of the tile."""
         chain = turn % self.nest.chains
+        if turn == 0:
+            self._ask()
         after, before = [], iter(chains)
         for number, (outer, lanes) in enumerate(copies):
             self.body.at({**outer, **places}, valid if self.across else lanes)
@@ -270,6 +278,30 @@ class _Writer:
                 new[chain] = self._take(reduction, expr, new[chain])
                 after.append(new)
         return after
+
+    def _ask(self) -> None:
+        """Asks for what follows: of each stretch, as much as this is of all points."""
+        a, open_loops = Arithmetic(self.e, 1), {**self.steps, **self.turns}
+        for number in range(self.asked):
+            pointer = f"%far{number}"
+            for depth, loop in enumerate(self.nest.loops):
+                inside = prod(inner.steps for inner in self.nest.loops[depth + 1 :])
+                step = a.op("mul", "i64", f"%step{number}", str(inside))
+                done = self._done(open_loops[loop.index.name], a)
+                distance = a.op("mul", "i64", done, step)
+                pointer = self.e.op("getelementptr i8, ptr {0}, i64 {1}",
+                                    pointer, distance, type="ptr")  # fmt: skip
+            self.body.addresses.ask(pointer)
+
+    def _done(self, step: _Step, a: Arithmetic) -> str:
+        """How many steps of the loop came before this one."""
+        segments = step.loop.segments
+        before = sum(s.count for s in segments[: segments.index(step.segment)])
+        if not step.base:
+            return str(before)
+        width = step.segment.tile * step.loop.lanes
+        first = a.op("sub", "i64", step.base, str(step.segment.start))
+        return a.op("add", "i64", a.op("udiv", "i64", first, str(width)), str(before))
 
     def _take(self, reduction: Reduction, expr: Expr, into: Accumulator) -> Accumulator:
         body, a = self.body, self.wide

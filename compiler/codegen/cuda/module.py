@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from ...grids import GpuTarget, Grid, Sweep
+from ...grids import GpuTarget, Grid
 from ...ir import BYTES, Index, System
 from ...kernels import Kernel, Plan, Scan
 from ...passes.blocks import SCRATCH, blocks
@@ -22,6 +22,7 @@ from ...passes.schedule import ALIGNMENT
 from ...pipeline import Check
 from ...pipeline import plan as planned
 from ...signature import alike, item_signature
+from ...sweeps import Sweep
 from .kernels import Function, group
 from .kernels import kernel as kernel_text
 from .recurrence import APART, recurrence

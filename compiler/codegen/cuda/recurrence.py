@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ...grids import Each, Share, Steps, Sweep, Together
+from ...grids import Each, Together
 from ...ir import Read, index_names, reads
 from ...passes.keep import ROW
+from ...sweeps import Share, Steps, Sweep
 from .kernels import Function
 from .reductions import accumulator, reduced, results, start, take
 from .spelling import MEMORY

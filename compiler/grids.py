@@ -64,8 +64,8 @@ class Tile:
     them in registers. Shared memory has room for `stages` such steps: while one is multiplied, the
     next ones are loaded.
 
-    With `tensor_cores` operands are rounded to bf16 when they are stored in shared memory, in words
-    of two, and a warp holds `rows` by `columns` results.
+    With `tensor_cores` operands lie in shared memory as bf16, in words of two: copied if memory has
+    them so, or rounded when they are stored there. A warp holds `rows` by `columns` results.
 
     `left.own` are output indices that `rights` do not depend on, and the other way round; both may
     depend on `batch`.
@@ -98,13 +98,14 @@ class Tile:
     def __str__(self) -> str:
         names = [" ".join(i.name for i in o.own) for o in (self.left, self.rights[0])]
         unit = "warp by mma.sync m16n8k16 of bf16" if self.tensor_cores else "thread"
+        left, right = (
+            f"copied by {o.copied}" if o.copied
+            else "rounded as it is loaded" if self.tensor_cores else "computed"
+            for o in (self.left, self.rights[0])
+        )  # fmt: skip
         return (f"tiles of {self.height} ({names[0]}) by {self.width} ({names[1]}), "
                 f"{self.depth} deep, {self.stages} stages, {self.rows}x{self.columns} per {unit}, "
-                f"left {_loaded(self.left)}, right {_loaded(self.rights[0])}")  # fmt: skip
-
-
-def _loaded(operand: Operand) -> str:
-    return f"copied by {operand.copied}" if operand.copied else "computed"
+                f"left {left}, right {right}")  # fmt: skip
 
 
 PADDING = 4  # elements after each row of a stream's tiles, which keep them apart in the banks

@@ -68,7 +68,8 @@ def check_instructions(name: str, counts: Counter[str], grid: Grid | None, sine:
     tile = grid.how
     wanted = {"HMMA", "LDSM"} if tile.tensor_cores else set()
     assert kinds & {"HMMA", "LDSM"} == wanted, (name, counts)
-    copies = {o.copied * BYTES[grid.dtype] for o in (tile.left, *tile.rights)} - {0}
+    size = BYTES["bf16" if tile.tensor_cores else grid.dtype]
+    copies = {o.copied * size for o in (tile.left, *tile.rights)} - {0}
     assert {bytes_copied(i) for i in counts if i.startswith("LDGSTS")} == copies, (name, counts)
 
 

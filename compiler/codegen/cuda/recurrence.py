@@ -31,7 +31,7 @@ def recurrence(sweep: Sweep, name: str, arguments: Sequence[str], types: Mapping
         f"{' __restrict__' if t in exclusive else ''}" for t in arguments
     ]  # fmt: skip
     names = list(pointers.values())
-    w = Writer({}, {}, pointers, extents)
+    w = Writer({}, {}, pointers, extents, types)
     if sweep.members > 1:
         kinds.append("u32*")
         names.append("counters")

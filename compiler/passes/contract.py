@@ -101,12 +101,16 @@ def _unrounded(part: Expr, grid: Grid) -> Expr | None:
 
 
 def _resident(how: Tile, grid: Grid, threads: int) -> int:
-    """One block where the results and the places of many copies take most of the registers."""
+    """One block where the results take most of the registers beside values that wait to be stored,
+    the places of many copies, or checks of f32 elements one by one."""
     results = how.height * how.width // threads * len(how.rights) * BYTES[grid.dtype] // 4
     if results < HELD:
         return RESIDENT
     sides = [(how.left, how.height), *((right, how.width) for right in how.rights)]
-    plain = all(isinstance(o.part, Read) and not grid.accesses[o.part].checks for o, _ in sides)
+    plain = all(
+        o.copied and isinstance(o.part, Read)
+        and (how.tensor_cores or not grid.accesses[o.part].checks) for o, _ in sides
+    )  # fmt: skip
     copies = sum(side * how.depth // max(o.copied, 1) // threads for o, side in sides)
     return RESIDENT if plain and copies <= COPIES else 1
 

@@ -13,7 +13,8 @@ So that tiles copy them to shared memory, 16 bytes at once, and need no register
 that computes `x` stores `x_bf16` beside it, or alone if nobody else reads `x` (`fuse.py`); params
 and inputs are rounded at the beginning of a run. All products that read a tensor read the same
 copy, whatever their order of indices. Where a copy cannot be had so or does not pay, and in
-recurrences, operands are rounded as they are loaded.
+recurrences, operands are rounded as they are loaded. What tiles there would be is asked of
+`contract.py`, for an H100.
 """
 
 from __future__ import annotations
@@ -82,13 +83,14 @@ def rounded(system: System, ready: Sequence[Kernel] = ()) -> Rounded:
     notes = {made.names[name]: f"in bf16 for tiles that load an element {count:.0f} times"
              for name, count in chosen.items()}  # fmt: skip
     found = in_order(system.replace(tensors=tensors, equations=tuple(equations)))
-    return Rounded(_without_views(found, made.views), notes)
+    asked = {s for kernel in ready for eq in kernel.equations for s in eq.sources}
+    return Rounded(_without_views(found, made.views, asked | set(system.roots)), notes)
 
 
-def _without_views(system: System, names: Collection[str]) -> System:
-    """The system without those of the views that nobody reads any more."""
+def _without_views(system: System, names: Collection[str], read: set[str]) -> System:
+    """The system without those of the views that nobody reads any more; `read` are those that
+    somebody besides its equations does."""
     kept: list[Equation] = []
-    read = set(system.roots)
     for eq in reversed(system.equations):
         if eq.target in read or eq.target not in names:
             kept.append(eq)

@@ -211,9 +211,10 @@ def test_copies_are_instructions(name: str, architecture: str):
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90a"])
 @pytest.mark.parametrize("name", LARGE)
 def test_large_tiles_that_copy_do_not_spill(name: str, architecture: str):
-    """Where both operands are read without a check, two blocks have room on a processor."""
+    """Where both operands are copied, two blocks have room on a processor."""
     made = module(gpu_plan(model_step(name, precision="bf16")[0]))
     large = [g for g in tiles(made) if isinstance(g.how, Tile) and g.how.height == 128]
     assert any("left copied by 8" in str(g.how) for g in large)
+    assert all((g.resident == 2) == ("rounded as" not in str(g.how)) for g in large)
     assert name == "large lstm" or all("rounded as" not in str(g.how) for g in large)
     check_usage(made, architecture)

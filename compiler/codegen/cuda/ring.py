@@ -105,7 +105,7 @@ class Ring(ABC):
                     self._call("fetch", computed, ahead)
                     self._call("put", computed, "s")
         w.line("i32 slot = 0;")
-        w.line("#pragma unroll 1")  # few steps side by side would need registers, and gain nothing
+        w.line("#pragma unroll 1")  # unrolled, a few steps take registers and gain nothing
         with w.block(f"for (i32 k0 = {first}; k0 < {last}; k0 += {how.depth})"):
             if copied:
                 w.line(f"WAIT({how.stages - 2});")

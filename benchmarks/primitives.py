@@ -106,6 +106,12 @@ COPIED_WIDE = (
     "if (at % 4 == 0) COPY(4, held, at, 256, a, at, 256, at % 12 != 0); COMMIT(); WAIT(0); "
     "BARRIER(); GET(4, four, held, first, 256); r = four[3 - at % 4];"
 )
+# eight numbers of bf16, none to all of them, into four words
+COPIED_SOME = (
+    "SHARED(u32, held, 0, 256); const u16* halves = (const u16*)a; "
+    "if (at < 64) COPY_SOME(8, held, at * 4, 256, halves, at * 8, 512, at % 9); COMMIT(); "
+    "WAIT(0); BARRIER(); r = (i32)AT(held, 255 - at, 256);"
+)
 
 PRIMITIVES = (
     *(Primitive(f"shuffle{mask}", "f32 f32", f"r = SHUFFLE(a_, {mask});")
@@ -130,10 +136,13 @@ PRIMITIVES = (
       for turned in (0, 1) for q in range(4)),
     Primitive("copy", "f32 f32", COPIED, 1024),
     Primitive("copy_wide", "f32 f32", COPIED_WIDE, 1024),
+    Primitive("copy_some", "i32 f32", COPIED_SOME, 1024),
     Primitive("swizzled", "i32 i32", "r = swizzled<16>(at / 16, at % 16) + 0 * a_;"),
     Primitive("random", "f32 i32 i32", "r = nn::random(a_, b_, 3, at);"),
     Primitive("bf16_f32", "f32 f32", "r = bf16(a_);"),
     Primitive("bf16_f64", "f64 f64", "r = bf16(a_);"),
+    Primitive("bf16_narrow", "i32 f32", "r = narrow(bf16(a_));"),
+    Primitive("bf16_wide", "f32 f32", "r = wide(narrow(bf16(a_)));"),
     Primitive("bf16_pairs", "i32 f32 f32", "r = bf16_pair(a_, b_);"),
     Primitive("bf16_dots", "f32 f32", "const f32 x = nn::abs(a_) < 1e-9f ? 3 : a_;"
               " r = bf16_dot(bf16_pair(x, 1 + x), bf16_pair(1 - x, x));"),

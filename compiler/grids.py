@@ -1,8 +1,8 @@
 """The grid IR: kernels of a plan as blocks of threads, in which every decision stands.
 
-In: what `passes/blocks` decided of a kernel and `passes/persistent` of a recurrence. Out: records
-that `codegen/cuda` only has to spell, and their text. It is for a GPU what `loops.py` is for a CPU;
-statements and accesses are the same records.
+In: what `passes/blocks` decided of a kernel. Out: records that `codegen/cuda` only has to spell,
+and their text. It is for a GPU what `loops.py` is for a CPU; statements and accesses are the same
+records. Recurrences are made of grids in `sweeps.py`.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class Tile:
     them in registers. Shared memory has room for `stages` such steps: while one is multiplied, the
     next ones are loaded.
 
-    With `tensor_cores` operands are rounded to bf16 when they are stored in shared memory, in words
-    of two, and a warp holds `rows` by `columns` results.
+    With `tensor_cores` operands lie in shared memory as bf16, in words of two: copied if memory has
+    them so, or rounded when they are stored there. A warp holds `rows` by `columns` results.
 
     `left.own` are output indices that `rights` do not depend on, and the other way round; both may
     depend on `batch`.
@@ -98,13 +98,14 @@ class Tile:
     def __str__(self) -> str:
         names = [" ".join(i.name for i in o.own) for o in (self.left, self.rights[0])]
         unit = "warp by mma.sync m16n8k16 of bf16" if self.tensor_cores else "thread"
+        left, right = (
+            f"copied by {o.copied}" if o.copied
+            else "rounded as it is loaded" if self.tensor_cores else "computed"
+            for o in (self.left, self.rights[0])
+        )  # fmt: skip
         return (f"tiles of {self.height} ({names[0]}) by {self.width} ({names[1]}), "
                 f"{self.depth} deep, {self.stages} stages, {self.rows}x{self.columns} per {unit}, "
-                f"left {_loaded(self.left)}, right {_loaded(self.rights[0])}")  # fmt: skip
-
-
-def _loaded(operand: Operand) -> str:
-    return f"copied by {operand.copied}" if operand.copied else "computed"
+                f"left {left}, right {right}")  # fmt: skip
 
 
 PADDING = 4  # elements after each row of a stream's tiles, which keep them apart in the banks
@@ -285,133 +286,6 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Share:
-    """What a group of blocks does of one kernel at one step of a recurrence: the elements of `grid`
-    for each of the group's rows. The grid has neither the steps nor the `rows` among its outputs. A
-    thread that shares a reduction does so for `held` rows at once: what they have in common is read
-    once. A share that `waits` begins when all before it has ended. Every thread keeps the `weights`
-    in shared memory that it reads at every step, those of the `turns` elements that it takes part
-    in; all are of the grid's type."""
-
-    grid: Grid
-    rows: tuple[Index, ...]
-    held: int
-    waits: bool
-    weights: tuple[Read, ...] = ()
-    turns: int = 1
-
-    def __str__(self) -> str:
-        held = f", {self.held} rows at once" if self.held > 1 else ""
-        kept = f", {self.weight_bytes:,} bytes of weights kept" if self.weights else ""
-        return f"{self.grid.how}{held}{kept}"
-
-    @property
-    def lanes(self) -> int:
-        """Threads that reduce for one element."""
-        return self.grid.how.lanes if isinstance(self.grid.how, Together) else 1
-
-    @property
-    def lane_points(self) -> int:
-        """Points that a thread takes of an element."""
-        return -(-self.grid.points // self.lanes)
-
-    @property
-    def kept_weights(self) -> int:
-        """Of a block, for every point that one of its threads takes."""
-        return self.turns * self.lane_points * len(self.weights) * self.grid.threads
-
-    @property
-    def weight_bytes(self) -> int:
-        return self.kept_weights * BYTES[self.grid.dtype]
-
-    @property
-    def width(self) -> int:
-        """Elements that the threads of a block reduce at once, for `held` rows each."""
-        return self.grid.threads // self.lanes
-
-    @property
-    def shared_bytes(self) -> int:
-        """Of the results that threads join through shared memory."""
-        grid, how = self.grid, self.grid.how
-        if not isinstance(how, Together) or how.along == "over":
-            return 0
-        size = 16 if grid.reduce in ("argmax", "argmin") else BYTES[grid.dtype]
-        return grid.threads * self.held * len(grid.bodies) * size
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A tensor's latest steps in shared memory under a name of their own: `count` elements."""
-
-    name: str
-    tensor: str
-    dtype: str
-    count: int
-
-    @property
-    def bytes(self) -> int:
-        """A multiple of 16, so that all that follows is aligned."""
-        return -(-self.count * BYTES[self.dtype] // 16) * 16
-
-
-@dataclass(frozen=True)
-class Steps:
-    """`parts` in order for every value of the index, from the first to the last or back."""
-
-    index: Index
-    reverse: bool
-    parts: tuple[Share | Steps, ...]
-
-    @property
-    def shares(self) -> Iterator[Share]:
-        for part in self.parts:
-            if isinstance(part, Share):
-                yield part
-            else:
-                yield from part.shares
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """A recurrence in one launch. No row reads what another one computes, so `groups` of blocks
-    take `rows` of them each and go through all steps on their own. The `members` of a group share
-    the elements of each step and wait for each other; to be sure that they run at once there are
-    not more blocks than processors. `fixed` are indices that are bound outside of it."""
-
-    name: str
-    steps: Steps
-    fixed: tuple[str, ...]
-    groups: int
-    rows: int
-    members: int
-    threads: int
-    kept: tuple[Kept, ...] = ()
-    why: tuple[str, ...] = field(default=(), compare=False)
-
-    @property
-    def blocks(self) -> int:
-        return self.groups * self.members
-
-    @property
-    def resident(self) -> int:
-        """Blocks that a processor must have registers for."""
-        return 1
-
-    @property
-    def joined_bytes(self) -> int:
-        """Of shared memory, at its start, in which threads join what they have reduced."""
-        return max(share.shared_bytes for share in self.steps.shares)
-
-    @property
-    def shared_bytes(self) -> int:
-        weights = sum(share.weight_bytes for share in self.steps.shares)
-        return self.joined_bytes + sum(kept.bytes for kept in self.kept) + weights
-
-    def __str__(self) -> str:
-        return "\n".join(_sweep_lines(self))
-
-
-@dataclass(frozen=True)
 class GpuTarget:
     """What the choice must know of a GPU; the defaults are an H100's."""
 
@@ -430,36 +304,10 @@ def _lines(grid: Grid) -> Iterator[str]:
     if isinstance(grid.how, Stream):
         yield from _stream_lines(grid, grid.how)
         return
-    yield from (f"    {line}" for line in _statement_lines(grid))
+    yield from (f"    {line}" for line in statement_lines(grid))
 
 
-def _sweep_lines(sweep: Sweep) -> Iterator[str]:
-    fixed = f"({', '.join(sweep.fixed)})" if sweep.fixed else ""
-    yield f"sweep {sweep.name}{fixed}"
-    yield from (f"    # {why}" for why in sweep.why)
-    yield f"    {sweep.blocks} blocks of {sweep.threads} threads"
-    for kept in sweep.kept:
-        yield f"    {kept.tensor}: its latest steps in {kept.bytes:,} bytes of shared memory"
-    wait = "all threads wait" if sweep.members == 1 else f"all {sweep.members} blocks wait"
-    yield from _steps_lines(sweep.steps, wait, "    ")
-
-
-def _steps_lines(steps: Steps, wait: str, indent: str) -> Iterator[str]:
-    index = steps.index
-    yield f"{indent}for {index.name} < {index.size}{' from the last' if steps.reverse else ''}:"
-    indent += "    "
-    for part in steps.parts:
-        if isinstance(part, Steps):
-            yield from _steps_lines(part, wait, indent)
-            continue
-        if part.waits:
-            yield f"{indent}{wait}"
-        yield f"{indent}share {part.grid.name}: {part}"
-        yield from (f"{indent}    # {why}" for why in (part.grid.source, *part.grid.why) if why)
-        yield from (f"{indent}    {line}" for line in _statement_lines(part.grid))
-
-
-def _statement_lines(grid: Grid) -> Iterator[str]:
+def statement_lines(grid: Grid) -> Iterator[str]:
     """The statements at every element."""
     outputs = " ".join(f"{i.name} < {i.size}" for i in grid.outputs)
     over = " ".join(f"{i.name} < {i.size}" for i in grid.over)

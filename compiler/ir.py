@@ -25,8 +25,9 @@ from weakref import WeakValueDictionary
 from ..dsl.source import Span
 
 DTYPES = ("bool", "u8", "i32", "i64", "f32", "f64")  # in order of promotion
-BYTES = {"bool": 1, "u8": 1, "i32": 4, "i64": 8, "f32": 4, "f64": 8}
+BYTES = {"bool": 1, "u8": 1, "i32": 4, "i64": 8, "f32": 4, "f64": 8, "bf16": 2}  # in memory
 LINE = 64  # bytes of a line of cache
+ALIGNED = 8  # elements of bf16 that a GPU copies at once
 
 
 def is_float(dtype: str) -> bool:
@@ -275,7 +276,9 @@ class Tensor:
     temp    computed by exactly one equation (or recurrently, by one)
 
     `init` is how a param or state starts, as text of the language (`~ glorot_uniform`, `= 0`). The
-    first `apart` dimensions count rows that have a gap of a line of cache between them.
+    first `apart` dimensions count rows that have a gap of a line of cache between them. The values
+    of a `rounded` f32 tensor are numbers of bf16, which is what memory has of them; its rows begin
+    at multiples of 16 bytes.
     """
 
     name: str
@@ -285,6 +288,12 @@ class Tensor:
     init: str = ""
     span: Span | None = field(default=None, compare=False)
     apart: int = 0
+    rounded: bool = False
+
+    @property
+    def memory(self) -> str:
+        """The type of its elements in memory."""
+        return "bf16" if self.rounded else self.dtype
 
     @property
     def size(self) -> int:
@@ -294,7 +303,8 @@ class Tensor:
     @property
     def bytes(self) -> int:
         """Of the memory that it takes, gaps included."""
-        return (self.size + prod(self.shape[: self.apart]) * self._gap) * BYTES[self.dtype]
+        rows = prod(self.shape[:-1]) * self._row
+        return (rows + prod(self.shape[: self.apart]) * self._gap) * BYTES[self.memory]
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -303,8 +313,14 @@ class Tensor:
         for axis in range(len(self.shape) - 1, -1, -1):
             stride += self._gap if axis == self.apart - 1 else 0
             found.append(stride)
-            stride *= self.shape[axis]
+            stride *= self._row if axis == len(self.shape) - 1 else self.shape[axis]
         return tuple(reversed(found))
+
+    @property
+    def _row(self) -> int:
+        """Elements of memory from one row, of the last dimension, to the next."""
+        row = self.shape[-1] if self.shape else 1
+        return -(-row // ALIGNED) * ALIGNED if self.rounded else row
 
     @property
     def _gap(self) -> int:

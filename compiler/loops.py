@@ -50,7 +50,8 @@ class Loop:
 
 @dataclass(frozen=True)
 class Access:
-    """Where a read finds its element: `offset` elements from the start of the tensor.
+    """Where a read finds its element: `offset` elements from the start of the tensor. `dtype` is
+    the elements' type in memory.
 
     `checks` are the (expression, size) not proven to satisfy 0 <= expression < size; where one
     fails the value is `other`, and memory is not touched. `turned` names an index that runs through

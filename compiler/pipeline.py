@@ -23,6 +23,7 @@ from .passes.pairs import pairs, round_once
 from .passes.pick import pick
 from .passes.reciprocal import reciprocal
 from .passes.reuse import reuse
+from .passes.rounded import rounded
 from .passes.simplify import simplify
 from .passes.split import split
 from .verify import verify
@@ -69,15 +70,18 @@ def plan(
     without: Collection[str] = (), streams: bool = False,
 ) -> Plan:  # fmt: skip
     """Equations to kernels with their places in memory. Without `shared` no two tensors share a
-    place, so that all that was stored can be looked at after a run. With `streams`, the weights of
-    attention are not stored but computed where they are read."""
+    place, so that all that was stored can be looked at after a run. With `streams`, for a GPU, the
+    weights of attention are not stored but computed where they are read, and what tensor cores read
+    again and again lies in memory as they take it."""
     system = optimise(system, verified, check, without)
     vectors = "turn weights" not in without  # which is done for them
     if not streams:
         return memory(system, fuse(system, vectors=vectors), shared, at_once=not vectors)
     found = attention(system)
+    made = rounded(found.system, found.kernels)
     check = check or (verify if verified else None)
     if check is not None:
         check(found.system, "attention")
-    fused = fuse(found.system, found.kernels, found.notes, vectors)
-    return memory(found.system, fused, shared, at_once=not vectors)
+        check(made.system, "rounded")
+    fused = fuse(made.system, found.kernels, {**found.notes, **made.notes}, vectors)
+    return memory(made.system, fused, shared, at_once=not vectors)

@@ -79,7 +79,7 @@ def system_signature(system: System) -> str:
 
 
 def _type(tensor: Tensor) -> str:
-    return f"{tensor.dtype}{list(tensor.shape)}/{tensor.apart}"
+    return f"{tensor.dtype}{list(tensor.shape)}/{tensor.apart}/{tensor.memory}"
 
 
 # --- kernels --------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """What a model is made of: its layers with their shapes, parameters and work.
 
-In: a `Project`, and a `Setup` if it is trained. Out: a `Summary` and its text. The memory is exact:
-it is what the plans say, before anything runs.
+In: a `Project`, a `Setup` if it is trained, and a device. Out: a `Summary` and its text. The memory
+is exact: it is what the plans for the device say, before anything runs. It need not be there.
 """
 
 from __future__ import annotations
@@ -71,20 +71,35 @@ def size(count: int) -> str:
     return f"{count / 2**20:.1f} MiB ({count:,} bytes)"
 
 
-def summarise(project: Project, setup: Setup | None) -> Summary:
+def summarise(project: Project, setup: Setup | None, device: str = "cpu") -> Summary:
     """UserError if the program is wrong or a size is not known."""
+    needed = NEEDED[device]
     if setup is None:
         whole = model_system(project, simplified=False)
-        inference, training = plan(model_system(project), without=host.without()).arena_bytes, None
+        inference, training = needed(model_system(project)), None
     else:
         sizes = _all_sizes(project, setup)
         wide = replace(project, settings=replace(project.settings, sizes=sizes))
         whole = model_system(wide, simplified=False)
-        inference = plan(prediction(setup), without=host.without()).arena_bytes
-        training = plan(training_step(setup)[0], without=host.without()).arena_bytes
+        inference = needed(prediction(setup))
+        training = needed(training_step(setup)[0])
         evaluation(setup)  # so that mistakes only evaluation has are found here too
     rows = layers(whole, project.checked.definitions)
     return Summary(project.name, project.settings.batch, rows, inference, training)
+
+
+def _on_cpu(system: System) -> int:
+    return plan(system, without=host.without()).arena_bytes
+
+
+def _on_gpu(system: System) -> int:
+    """For an H100: how sums are divided, and so what their parts take, depends on the GPU."""
+    from ..compiler.codegen.cuda.module import gpu_plan, module  # only what a GPU needs
+
+    return module(gpu_plan(system)).arena_bytes
+
+
+NEEDED = {"cpu": _on_cpu, "cuda": _on_gpu}  # bytes, by device
 
 
 def _all_sizes(project: Project, setup: Setup) -> dict[str, int]:

@@ -31,7 +31,7 @@ def access(read: Read, tensor: Tensor, sizes: Sizes) -> Access:
     if other is None:
         other = literal(float("nan") if is_float(read.dtype) else 0, read.dtype)
     offset = place(read.index, tensor.strides, sizes)
-    return Access(tensor.name, tensor.dtype, offset, checks, other if checks else None)
+    return Access(tensor.name, tensor.memory, offset, checks, other if checks else None)
 
 
 def store(equation: Equation, tensor: Tensor, sizes: Sizes, index: Mapping[str, Expr]) -> Affine:

@@ -56,8 +56,9 @@ def contraction(grid: Grid, target: GpuTarget) -> Grid | None:
     height, width = (prod(i.size for i in group) for group in (down, across))
     if min(height, width) < LEAST:
         return None
-    rounded = [_unrounded(part) for part in (found[0].left, *(p.right for p in found))]
-    cores, why = None not in rounded, grid.why
+    sides = (found[0].left, *(p.right for p in found))
+    cores = grid.dtype == "f32" and all(_unrounded(part, grid) is not None for part in sides)
+    why = grid.why
     if cores and min(height, width, grid.points) < MATRIX:
         cores, why = False, (*why, f"of bf16, but not of {MATRIX} elements: no tensor cores")
     copies = prod(i.size for i in batch)
@@ -73,36 +74,43 @@ def contraction(grid: Grid, target: GpuTarget) -> Grid | None:
 
 def _operand(part: Expr, own: tuple[Index, ...], grid: Grid, cores: bool) -> Operand:
     deep = _is_deep(part, own, grid)
-    if cores:  # to be rounded, they pass through registers
-        return Operand(_unrounded(part) or part, own, deep, 0)
-    count = copied(part, grid, own)
+    if cores:  # what is not rounded in memory passes through registers
+        count = copied(part, grid, grid.over if deep else own, "bf16")
+        return Operand(_unrounded(part, grid) or part, own, deep, count)
+    count = copied(part, grid, own, grid.dtype)
     # in shared memory elements lie next to each other: points are copied one at a time
     return Operand(part, own, deep, min(count, 1) if deep else count)
 
 
-def _unrounded(part: Expr) -> Expr | None:
+def _unrounded(part: Expr, grid: Grid) -> Expr | None:
     """What gives the part when it is rounded to bf16; None if that is not certain."""
+    if isinstance(part, Read) and grid.accesses[part].dtype == "bf16":
+        return part if part.other is None or _unrounded(part.other, grid) is not None else None
     if isinstance(part, Apply):
         match part.fn:
             case "bf16":
                 return part.args[0]
             case "neg":
-                inner = _unrounded(part.args[0])
+                inner = _unrounded(part.args[0], grid)
                 return None if inner is None else call("neg", inner)
             case "select":
-                yes, no = (_unrounded(a) for a in part.args[1:])
+                yes, no = (_unrounded(a, grid) for a in part.args[1:])
                 if yes is not None and no is not None:
                     return call("select", part.args[0], yes, no)
     return part if isinstance(part, Const) and part.value == 0 else None
 
 
 def _resident(how: Tile, grid: Grid, threads: int) -> int:
-    """One block where the results and the places of many copies take most of the registers."""
+    """One block where the results take most of the registers beside values that wait to be stored,
+    the places of many copies, or checks of f32 elements one by one."""
     results = how.height * how.width // threads * len(how.rights) * BYTES[grid.dtype] // 4
     if results < HELD:
         return RESIDENT
     sides = [(how.left, how.height), *((right, how.width) for right in how.rights)]
-    plain = all(isinstance(o.part, Read) and not grid.accesses[o.part].checks for o, _ in sides)
+    plain = all(
+        o.copied and isinstance(o.part, Read)
+        and (how.tensor_cores or not grid.accesses[o.part].checks) for o, _ in sides
+    )  # fmt: skip
     copies = sum(side * how.depth // max(o.copied, 1) // threads for o, side in sides)
     return RESIDENT if plain and copies <= COPIES else 1
 

@@ -15,11 +15,12 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from ..affine import Affine, affine
-from ..grids import GpuTarget, Kept, Share, Steps, Sweep, Together
+from ..grids import GpuTarget, Together
 from ..ir import Expr, Idx, Index, Read, index_names, reads
 from ..kernels import Kernel, Plan, Scan
 from ..loops import Access, Statement
 from ..scalar import call
+from ..sweeps import Kept, Share, Steps, Sweep
 from .access import place, row_major
 
 MOST = 48 << 10  # bytes of shared memory for steps: what a block has without asking

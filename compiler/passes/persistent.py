@@ -16,10 +16,11 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import isqrt, prod
 
-from ..grids import BLOCK, Each, GpuTarget, Grid, Share, Steps, Sweep, Together
+from ..grids import BLOCK, Each, GpuTarget, Grid, Together
 from ..ir import BYTES, Idx, Index, index_names, reads
 from ..kernels import Kernel, Plan, Scan
 from ..loops import Access
+from ..sweeps import Share, Steps, Sweep
 from .blocks import ALONE, blocks, undivided
 from .inline import cost
 from .keep import keep

@@ -14,7 +14,7 @@ from ...dsl.diagnostics import did_you_mean
 from ..checkpoint import write_text
 from ..emit import ENDINGS, Stages
 from ..project import Project, open_project, planned_setup
-from ..summary import summarise
+from ..summary import NEEDED, summarise
 from . import options as o
 from .report import show, show_warnings
 
@@ -67,8 +67,13 @@ def _setup(project: Project, data: Path | None) -> Setup | None:
 
 @click.command()
 @click.argument("file", type=o.FILE)
-@o.several(o.set_option, o.batch_option, o.model_option, o.data_option, o.verify_option)
-def summary(file, sets, batch, model, data) -> None:
+@o.several(
+    o.set_option, o.batch_option, o.model_option, o.data_option,
+    click.option("--device", "device_name", type=click.Choice(list(NEEDED)), default="cpu",
+                 show_default=True, help="Whose memory is planned; it need not be there."),
+    o.verify_option,
+)  # fmt: skip
+def summary(file, sets, batch, model, data, device_name) -> None:
     """List the layers of FILE's model: shapes, parameters, operations, and the memory it needs.
 
     Operations are those of the sums of products for one batch forward: 2 per multiply-add."""
@@ -77,4 +82,4 @@ def summary(file, sets, batch, model, data) -> None:
     setup = _setup(project, data)
     if o.verifying():
         o.check_passes(Stages(project, setup).system)
-    click.echo(summarise(project, setup).text(), nl=False)
+    click.echo(summarise(project, setup, device_name).text(), nl=False)

@@ -1,14 +1,20 @@
-"""What NVRTC must say of every kernel: nothing spilled, few registers."""
+"""What must hold of every kernel's machine code: by NVRTC's log nothing is spilled and registers
+are few; by the disassembler's listing no thread has memory of its own, and the instructions are
+there that a tile is made for."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 import pytest
 
 from nnc.compiler.codegen.cuda.module import Module
-from nnc.compiler.grids import BLOCK, RESIDENT
+from nnc.compiler.grids import BLOCK, RESIDENT, Grid, Tile
+from nnc.compiler.ir import BYTES
 from nnc.runtime.device.gpu.nvrtc import NoNvrtc, Nvrtc, nvrtc
+
+from .machine_code import instructions_or_skip
 
 REGISTERS, MOST = 1 << 16, 255  # of a processor, and of a thread
 
@@ -32,7 +38,11 @@ def has_sine(source: str, kernel: str) -> bool:
 
 
 def check_usage(made: Module, architecture: str) -> None:
-    usage = nvrtc_or_skip().cubin(made.source, architecture).usage
+    """Of the log, then of the listing. A processor has registers for all `resident` blocks of a
+    grid at once: of 256 threads a thread has 128 where there are two, and the 255 that one can have
+    where a block is alone."""
+    compiled = nvrtc_or_skip().cubin(made.source, architecture)
+    usage = compiled.usage
     assert set(usage) == made.entries
     for name, used in usage.items():
         assert used.spilled == 0, (name, used)
@@ -41,3 +51,29 @@ def check_usage(made: Module, architecture: str) -> None:
         grid = made.grids.get(name)
         threads = grid.threads * grid.resident if grid else BLOCK * RESIDENT
         assert used.registers <= min(REGISTERS // threads, MOST), (name, used)
+    found = instructions_or_skip(compiled.code)
+    assert set(found) == made.entries
+    for name, counts in found.items():
+        check_instructions(name, counts, made.grids.get(name), has_sine(made.source, name))
+
+
+def check_instructions(name: str, counts: Counter[str], grid: Grid | None, sine: bool) -> None:
+    """Nothing is read from or written to memory of a thread's own. In a tile, tensor cores multiply
+    and ldmatrix takes where the grid says so, and copies are of as many bytes as it says."""
+    assert counts, name
+    kinds = {instruction.partition(".")[0] for instruction in counts}
+    assert sine or not kinds & {"LDL", "STL"}, (name, counts)
+    if grid is None or not isinstance(grid.how, Tile):
+        return
+    tile = grid.how
+    wanted = {"HMMA", "LDSM"} if tile.tensor_cores else set()
+    assert kinds & {"HMMA", "LDSM"} == wanted, (name, counts)
+    size = BYTES["bf16" if tile.tensor_cores else grid.dtype]
+    copies = {o.copied * size for o in (tile.left, *tile.rights)} - {0}
+    assert {bytes_copied(i) for i in counts if i.startswith("LDGSTS")} == copies, (name, counts)
+
+
+def bytes_copied(instruction: str) -> int:
+    """By one LDGSTS, which says its bits if they are not 32."""
+    bits = re.search(r"\.(64|128)\b", instruction)
+    return int(bits[1]) // 8 if bits else 4

@@ -9,7 +9,7 @@ from nnc.compiler.codegen.cuda.module import gpu_plan, module
 from nnc.runtime.device.cpu import CpuProgram
 from nnc.runtime.device.gpu.shim import ShimProgram, available
 
-from .gates import check_usage, nvrtc_or_skip
+from .gates import check_usage
 from .shimmed import SMALL
 from .whole_steps import EXAMPLES, MODELS, example_step, model_step, run_steps
 
@@ -76,17 +76,3 @@ def test_kernels_of_examples_compile_without_spills(path, architecture: str):
     """At the size of the example itself."""
     made = module(gpu_plan(example_step(path, 64)[0]))
     check_usage(made, architecture)
-
-
-def test_the_gates_see_spills_and_mistakes():
-    """A kernel with an array too large for registers, and one that is not C++."""
-    library = nvrtc_or_skip()
-    spilling = """extern "C" __global__ void bad(float* x, int n) {
-  float a[64]; for (int i = 0; i < 64; ++i) a[i] = x[i * n];
-  for (int i = 0; i < n; ++i) a[(int)x[i] & 63] += a[i & 63];
-  x[0] = a[n & 63]; }"""
-    assert library.cubin(spilling, "sm_80").usage["bad"].stack > 0
-    from nnc.runtime.device.gpu.nvrtc import Rejected
-
-    with pytest.raises(Rejected, match=r"nnc\.cu"):
-        library.cubin("__global__ void k( {", "sm_80")

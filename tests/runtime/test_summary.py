@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from nnc.runtime.device import DEVICES
+from nnc.runtime.device.gpu.shim import available
 from nnc.runtime.executor import Executor
 from nnc.runtime.project import project_of_text, setup_of
+from nnc.runtime.settings import Assignment
 from nnc.runtime.summary import summarise
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -30,3 +32,16 @@ def test_the_foretold_memory_is_taken(name: str, tmp_path, monkeypatch) -> None:
             taken = bound.program._memory.nbytes
             assert expected is not None and taken == pytest.approx(expected, rel=0.05)
             assert taken >= expected
+
+
+@pytest.mark.skipif(not available(), reason="needs g++")
+def test_the_memory_of_a_gpu() -> None:
+    """What a program of the same plan takes: operands stored as bf16 are counted, and so are the
+    parts of sums."""
+    text = (BENCHMARKS / "mlp.nn").read_text(encoding="utf-8")
+    project = project_of_text(text, "mlp.nn", None, [Assignment("precision", "bf16")])
+    setup = setup_of(project, None)
+    foretold = summarise(project, setup, "cuda")
+    program = Executor(setup, DEVICES["cuda-shim"](1), 0).training(setup.batch).program
+    assert foretold.training_bytes == program.module.arena_bytes
+    assert any(tensor.rounded for tensor in program.system.tensors.values())

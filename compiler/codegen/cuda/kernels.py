@@ -53,7 +53,7 @@ def kernel(grid: Grid, name: str, arguments: Sequence[str], types: Mapping[str, 
     """The kernel `name`. `arguments` are its tensors in order; those in `exclusive` share memory
     with no other."""
     pointers = {tensor: f"t{n}" for n, tensor in enumerate(arguments)}
-    w = Writer(grid.accesses, grid.sizes, pointers, extents)
+    w = Writer(grid.accesses, grid.sizes, pointers, extents, types)
     stored = set(grid.stored)
     kinds = [
         f"{'' if t in stored else 'const '}{MEMORY[types[t]]}*"

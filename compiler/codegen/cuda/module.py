@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from ...grids import GpuTarget, Grid, Sweep
+from ...grids import GpuTarget, Grid
 from ...ir import BYTES, Index, System
 from ...kernels import Kernel, Plan, Scan
 from ...passes.blocks import SCRATCH, blocks
@@ -22,6 +22,7 @@ from ...passes.schedule import ALIGNMENT
 from ...pipeline import Check
 from ...pipeline import plan as planned
 from ...signature import alike, item_signature
+from ...sweeps import Sweep
 from .kernels import Function, group
 from .kernels import kernel as kernel_text
 from .recurrence import APART, recurrence
@@ -262,7 +263,7 @@ class _Maker:
         found = (t for share in sweep.steps.shares for t in _arguments(share.grid))
         here = {kept.name for kept in sweep.kept}
         arguments = tuple(t for t in dict.fromkeys(found) if t not in here)
-        types = {t: self.plan.system.tensors[t].dtype for t in arguments}
+        types = {t: self.plan.system.tensors[t].memory for t in arguments}
         extents = {t: self.plan.system.tensors[t].size for t in arguments}
         places = tuple(tensors.index(t) for t in arguments)
         exclusive = frozenset(t for t, n in zip(arguments, places, strict=True) if n not in mingled)
@@ -309,15 +310,15 @@ class _Maker:
 
     def _function(self, grid: Grid, name: str, arguments: tuple[str, ...],
                   exclusive: frozenset[str]) -> Function:  # fmt: skip
-        types = {t: self._dtype(grid, t) for t in arguments}
+        types = {t: self._type(grid, t) for t in arguments}
         extents = {t: self._bytes(grid, t) // BYTES[types[t]] for t in arguments}
         return kernel_text(grid, name, arguments, types, extents, exclusive)
 
     def _offset(self, tensor: str) -> int:
         return self.scratch if tensor == SCRATCH else self.plan.offsets[tensor]
 
-    def _dtype(self, grid: Grid, tensor: str) -> str:
-        return grid.dtype if tensor == SCRATCH else self.plan.system.tensors[tensor].dtype
+    def _type(self, grid: Grid, tensor: str) -> str:
+        return grid.dtype if tensor == SCRATCH else self.plan.system.tensors[tensor].memory
 
     def _bytes(self, grid: Grid, tensor: str) -> int:
         if tensor != SCRATCH:

@@ -2,6 +2,7 @@
 // where `shim.h` stands in for the GPU. Floats follow NumPy: NaN passes through max and min;
 // integers wrap, divide towards minus infinity, and divided by zero give zero.
 typedef unsigned char u8;
+typedef unsigned short u16;  // a number of bf16, in memory
 typedef int i32;
 typedef unsigned int u32;
 typedef long long i64;
@@ -25,9 +26,11 @@ typedef double f64;
 extern __shared__ __align__(16) unsigned char shared_bytes[];
 #define SHARED(type, name, offset, count) type* const name = (type*)(shared_bytes + (offset))
 // asynchronous copies to shared memory: n neighbours of an array, or zeros if not `ok`, when nothing
-// is read at `there`, wherever that is
+// is read at `there`, wherever that is; or the first `given` of them, and zeros after these
 #define COPY(n, into, place, count, array, there, size, ok) \
-  nn::copy<n * sizeof(*(into))>((into) + (place), (array) + (there), ok)
+  COPY_SOME(n, into, place, count, array, there, size, (ok) ? n : 0)
+#define COPY_SOME(n, into, place, count, array, there, size, given) \
+  nn::copy<n * sizeof(*(array))>((into) + (place), (array) + (there), (given) * (i32)sizeof(*(array)))
 #define COMMIT() asm volatile("cp.async.commit_group;" ::: "memory")
 #define WAIT(groups) asm volatile("cp.async.wait_group %0;" :: "n"(groups) : "memory")
 // two numbers rounded to bf16, the first in the lower half
@@ -44,10 +47,9 @@ extern __shared__ __align__(16) unsigned char shared_bytes[];
 
 #ifndef NNC_SHIM
 namespace nn {
-template <int bytes> DEVICE void copy(void* into, const void* from, bool ok) {
+template <int bytes> DEVICE void copy(void* into, const void* from, int given) {
   const u32 to = (u32)__cvta_generic_to_shared(into);
   const u64 at = (u64)__cvta_generic_to_global(from);
-  const int given = ok ? bytes : 0;
   if (bytes == 16)
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" :: "r"(to), "l"(at), "r"(given) : "memory");
   else
@@ -179,6 +181,16 @@ DEVICE f64 bf16(f64 a) {
   union { f64 value; u64 bits; } x = {a};
   x.bits = (x.bits + (x.bits >> 45 & 1) + 0xfffffffffffull) >> 45 << 45;
   return is_finite(a) ? x.value : a;
+}
+
+// How memory has numbers that are rounded already.
+DEVICE f32 wide(u16 a) {
+  union { u32 bits; f32 value; } x = {(u32)a << 16};
+  return x.value;
+}
+DEVICE u16 narrow(f32 a) {
+  union { f32 value; u32 bits; } x = {a};
+  return a != a ? 0x7fff : (u16)(x.bits >> 16);
 }
 
 // The place of a word in rows of `words`. Groups of 4 are in another order in every row, or in every

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ...grids import Each, Share, Steps, Sweep, Together
+from ...grids import Each, Together
 from ...ir import Read, index_names, reads
 from ...passes.keep import ROW
+from ...sweeps import Share, Steps, Sweep
 from .kernels import Function
 from .reductions import accumulator, reduced, results, start, take
 from .spelling import MEMORY
@@ -30,7 +31,7 @@ def recurrence(sweep: Sweep, name: str, arguments: Sequence[str], types: Mapping
         f"{' __restrict__' if t in exclusive else ''}" for t in arguments
     ]  # fmt: skip
     names = list(pointers.values())
-    w = Writer({}, {}, pointers, extents)
+    w = Writer({}, {}, pointers, extents, types)
     if sweep.members > 1:
         kinds.append("u32*")
         names.append("counters")

@@ -105,6 +105,7 @@ class Ring(ABC):
                     self._call("fetch", computed, ahead)
                     self._call("put", computed, "s")
         w.line("i32 slot = 0;")
+        w.line("#pragma unroll 1")  # unrolled, a few steps take registers and gain nothing
         with w.block(f"for (i32 k0 = {first}; k0 < {last}; k0 += {how.depth})"):
             if copied:
                 w.line(f"WAIT({how.stages - 2});")
@@ -145,8 +146,15 @@ class Ring(ABC):
             inside = self._point(side, "k", "x")
             checks = w.condition(access.checks)
             ok = f"{inside} && {checks}" if checks else inside
+            into = self.element(side, "slot", "k", "x")
             source = w.element(access.tensor, access.offset)
-            w.line(f"COPY({n}, {self.element(side, 'slot', 'k', 'x')}, {source}, {ok});")
+            own, deep = side.operand, side.operand.deep
+            if (self.grid.points if deep else own.size) % n == 0:
+                w.line(f"COPY({n}, {into}, {source}, {ok});")
+            else:  # the last one has fewer elements
+                left = f"{self.last} - k0 - k" if deep else f"{own.size} - {side.base} - x"
+                given = f"{ok} ? nn::min({n}, {left}) : 0"
+                w.line(f"COPY_SOME({n}, {into}, {source}, {given});")
 
     def _computer(self, side: Side) -> None:
         """Two functions: of a step, that computes an operand's elements into registers, and of a

@@ -14,7 +14,8 @@ import numpy as np
 
 from ...ir import is_float
 
-MEMORY = {"bool": "u8", "u8": "u8", "i32": "i32", "i64": "i64", "f32": "f32", "f64": "f64"}
+MEMORY = {"bool": "u8", "u8": "u8", "i32": "i32", "i64": "i64", "f32": "f32", "f64": "f64",
+          "bf16": "u16"}  # fmt: skip
 LOWEST = {"bool": False, "u8": 0, "i32": -(2**31), "i64": -(2**63),
           "f32": float("-inf"), "f64": float("-inf")}  # fmt: skip
 HIGHEST = {"bool": True, "u8": 255, "i32": 2**31 - 1, "i64": 2**63 - 1,

@@ -20,11 +20,13 @@ NARROW = 2**31 - 1
 
 
 class Writer:
-    """The lines of one function. `extents` has the number of elements of every tensor."""
+    """The lines of one function. `extents` has the number of elements of every tensor, `types` the
+    type that they have in memory."""
 
     def __init__(self, accesses: Mapping[Read, Access], sizes: Mapping[str, int],
-                 pointers: Mapping[str, str], extents: Mapping[str, int]):  # fmt: skip
-        self.accesses, self.sizes = accesses, sizes
+                 pointers: Mapping[str, str], extents: Mapping[str, int],
+                 types: Mapping[str, str]):  # fmt: skip
+        self.accesses, self.sizes, self.types = accesses, sizes, types
         self.pointers, self.extents = dict(pointers), dict(extents)
         self.lines: list[str] = []
         self.places: dict[str, str] = {}  # index → its C++ name
@@ -149,6 +151,8 @@ class Writer:
         element = f"AT({self.element(access.tensor, access.offset)})"
         if access.dtype == "bool":
             element = f"({element} != 0)"
+        if access.dtype == "bf16":
+            element = f"nn::wide({element})"
         if not access.checks:
             return element
         assert access.other is not None
@@ -172,4 +176,6 @@ class Writer:
             name = text if text.isidentifier() else self.let(statement.dtype, text)
             self.known(statement.own, name)
             if statement.place is not None:
-                self.line(f"AT({self.element(statement.target, statement.place)}) = {name};")
+                rounded = self.types.get(statement.target) == "bf16"
+                stored = f"nn::narrow({name})" if rounded else name
+                self.line(f"AT({self.element(statement.target, statement.place)}) = {stored};")

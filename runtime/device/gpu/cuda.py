@@ -23,10 +23,10 @@ from ....compiler.codegen.cuda.module import Launch, Module, flat, gpu_plan, mod
 from ....compiler.grids import GpuTarget
 from ....compiler.ir import System
 from ....compiler.kernels import Plan
-from ....compiler.scalar import NUMPY
 from ....dsl.diagnostics import fail
 from ... import cache
 from . import nvrtc as compiler
+from .arrays import array
 from .found import Found, look
 from .held import NotHeld, columns
 from .rounds import Rounds, estimate, rule
@@ -108,8 +108,7 @@ class CudaProgram:
 
     def _in(self, memory: np.ndarray, name: str, start: int) -> np.ndarray:
         tensor = self.system.tensors[name]
-        raw = memory[start : start + tensor.bytes]
-        return raw.view(NUMPY[tensor.dtype]).reshape(tensor.shape)
+        return array(memory[start : start + tensor.bytes], tensor)
 
     # --- running -------------------------------------------------------------------------------
 

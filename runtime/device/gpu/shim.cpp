@@ -27,7 +27,7 @@ const int STACK = 64 << 10, WARP = 32, MOST = 1024;
 struct Copy {
   void* into;
   const void* from;
-  int bytes;
+  int bytes, given;  // the rest is zeros
 };
 
 struct Fiber {
@@ -82,8 +82,8 @@ void stop(const char* what, int line, int block) {
 }
 
 void perform(const Copy& c) {
-  if (c.from) memcpy(c.into, c.from, c.bytes);
-  else memset(c.into, 0, c.bytes);
+  memcpy(c.into, c.from, c.given);
+  memset((char*)c.into + c.given, 0, c.bytes - c.given);
 }
 
 bool waited_for(const Fiber& f) {
@@ -265,8 +265,8 @@ const void* nnc_gather(const void* mine, int bytes, int line) {
   return exchanged[phase][warp];
 }
 
-void nnc_copy(void* into, const void* from, int bytes) {
-  const Copy copy = {into, from, bytes};
+void nnc_copy(void* into, const void* from, int bytes, int given) {
+  const Copy copy = {into, from, bytes, given};
   if (lazy) now->asked.push_back(copy);
   else perform(copy);
 }

@@ -15,7 +15,9 @@
 #define SHARED(type, name, offset, count) \
   type* const name = (type*)nnc_shared(offset, (long long)(count) * sizeof(type), __LINE__)
 #define COPY(n, into, place, count, array, there, size, ok) \
-  nnc::copy<n>(into, place, count, array, there, size, ok, __LINE__)
+  COPY_SOME(n, into, place, count, array, there, size, (ok) ? n : 0)
+#define COPY_SOME(n, into, place, count, array, there, size, given) \
+  nnc::copy<n>(into, place, count, array, there, size, given, __LINE__)
 #define COMMIT() nnc_commit()
 #define WAIT(groups) nnc_wait(groups)
 #define PAIR(a, b) nnc::pair(a, b)
@@ -37,7 +39,7 @@ void nnc_fail(const char* what, long long a, long long b, int line);
 void nnc_barrier(int line);
 void nnc_meet(const void* counter, int blocks, bool first, int line);
 const void* nnc_gather(const void* mine, int bytes, int line);  // by lane, NNC_LANE bytes apart
-void nnc_copy(void* into, const void* from, int bytes);  // zeros if `from` is null
+void nnc_copy(void* into, const void* from, int bytes, int given);  // zeros after those given
 void nnc_commit();
 void nnc_wait(int groups);
 void* nnc_shared(long long offset, long long bytes, int line);
@@ -60,12 +62,20 @@ template <int n, class T> inline T* aligned(T* array, long long place, long long
   return &at(array, place, count, line);
 }
 
+// A word of shared memory may have several elements.
 template <int n, class T, class S>
 inline void copy(T* into, long long place, long long count, const S* array, long long there,
-                 long long size, bool ok, int line) {
-  static_assert(sizeof(T) == sizeof(S), "nothing is converted");
-  nnc_copy(aligned<n>(into, place, count, line),
-           ok ? aligned<n>(array, there, size, line) : nullptr, n * sizeof(T));
+                 long long size, int given, int line) {
+  const int words = n * sizeof(S) / sizeof(T), bytes = n * sizeof(S);
+  static_assert(bytes == 4 || bytes == 8 || bytes == 16, "no such copy");
+  static_assert(words * sizeof(T) == bytes, "whole words");
+  if (given < 0 || given > n) nnc_fail("%lld of %lld elements", given, n, line);
+  if (given) {
+    at(array, there + given - 1, size, line);
+    if ((unsigned long long)(array + there) % bytes)
+      nnc_fail("%lld elements at %lld are not aligned", n, there, line);
+  }
+  nnc_copy(aligned<words>(into, place, count, line), array + there, bytes, given * sizeof(S));
 }
 
 template <int n, class T>

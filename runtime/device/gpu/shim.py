@@ -31,7 +31,7 @@ from ....compiler.codegen.cuda.module import (
 from ....compiler.grids import GpuTarget
 from ....compiler.ir import System
 from ....compiler.kernels import Plan
-from ....compiler.scalar import NUMPY
+from .arrays import array
 
 HERE = Path(__file__).parent
 FLAGS = ("-std=c++17", "-fPIC", "-w", "-ffp-contract=off", f"-I{HERE}")
@@ -51,7 +51,7 @@ class ShimProgram:
         self.plan = source if isinstance(source, Plan) else gpu_plan(source)
         self.system = self.plan.system
         self.module = module(self.plan, target)
-        alike = "COPY(" not in self.module.kernels
+        alike = "COMMIT(" not in self.module.kernels
         self.ways = tuple(product(schedules, copies[:1] if alike else copies))
         self._library = library(self.module)
         self.arena = np.zeros(self.module.arena_bytes + 64, np.uint8)
@@ -74,8 +74,7 @@ class ShimProgram:
     def view(self, name: str) -> np.ndarray:
         """The tensor's place in the arena as an array."""
         start, stop = self._range(name)
-        tensor = self.system.tensors[name]
-        return self.arena[start:stop].view(NUMPY[tensor.dtype]).reshape(tensor.shape)
+        return array(self.arena[start:stop], self.system.tensors[name])
 
     def run(self) -> None:
         """Computes everything, in every way from the same start. ShimError if a kernel is wrong or

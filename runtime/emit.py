@@ -23,6 +23,7 @@ from ..compiler.signature import alike
 from ..compiler.training import Setup, training_step
 from ..dsl.diagnostics import Report, fail
 from ..dsl.formatter import format as formatted
+from .collecting import uncollected
 from .device import host
 from .device.cpu import host_target
 from .device.jit import Machine
@@ -48,6 +49,7 @@ class Stages:
         self.project, self.setup = project, setup
         self.report = Report()  # of what is doubtful in the training step, once it is made
 
+    @uncollected()
     def text(self, stage: str) -> str:
         """A stage of `ENDINGS` as text. UserError if the program is wrong."""
         return getattr(self, stage)

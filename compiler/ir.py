@@ -403,7 +403,7 @@ def components(
             number[name] = low[name] = len(number)
             stack.append(name)
             on_stack.add(name)  # noqa: B023
-            nexts = [s for s in sources(by_target[name]) if s in waiting]
+            nexts = [s for s in sources(by_target[name]) if s in waiting]  # noqa: B023
             work.append((name, iter(nexts)))  # noqa: B023
 
         enter(root)

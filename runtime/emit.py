@@ -26,7 +26,7 @@ from ..dsl.formatter import format as formatted
 from .collecting import uncollected
 from .device import host
 from .device.cpu import host_target
-from .device.jit import Machine
+from .device.jit import assembly
 from .project import Project
 
 # stage → the ending of its files
@@ -83,7 +83,7 @@ class Stages:
 
     @property
     def asm(self) -> str:
-        return Machine(self.llvm).assembly()
+        return assembly(self.llvm)
 
     @cached_property
     def cuda(self) -> str:

@@ -89,6 +89,8 @@ def bounds(expr: Expr, sizes: Mapping[str, int]) -> Interval:
     Exact for affine forms; safe (never too narrow) for `//`, `%`, `min`, `max` and `if`. A read of
     a tensor can be anything.
     """
+    if isinstance(expr, Idx):
+        return 0, sizes[expr.name] - 1
     form = affine(expr)
     low = high = form.constant
     for atom, c in form.coefficients.items():

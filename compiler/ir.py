@@ -158,11 +158,19 @@ def _facts(expr: Expr) -> tuple[tuple[Read, ...], frozenset[str]]:
     try:
         return expr._memo  # type: ignore[attr-defined]
     except AttributeError:
-        nodes = list(walk(expr))
-        found = tuple(node for node in nodes if isinstance(node, Read))
-        names = frozenset(node.name for node in nodes if isinstance(node, Idx))
-        expr._memo = (found, names)  # type: ignore[attr-defined]
-        return expr._memo  # type: ignore[attr-defined]
+        pass
+    found: dict[Read, None] = {}
+    names: set[str] = set()
+    for child in expr.children:
+        theirs = _facts(child)
+        found |= dict.fromkeys(theirs[0])
+        names |= theirs[1]
+    if isinstance(expr, Read):
+        found[expr] = None
+    elif isinstance(expr, Idx):
+        names.add(expr.name)
+    expr._memo = (tuple(found), frozenset(names))  # type: ignore[attr-defined]
+    return expr._memo  # type: ignore[attr-defined]
 
 
 def rewrite(expr: Expr, change: Callable[[Expr], Expr | None]) -> Expr:
@@ -174,7 +182,7 @@ def rewrite(expr: Expr, change: Callable[[Expr], Expr | None]) -> Expr:
     done: dict[Expr, Expr] = {}  # what has become something else
     for node in walk(expr):
         fresh = node
-        if done and any(c in done for c in node.children):
+        if done and not done.keys().isdisjoint(node.children):
             fresh = rebuild(node, tuple(done.get(c, c) for c in node.children))
         changed = change(fresh) if fresh is node or _kind(fresh) == _kind(node) else None
         result = fresh if changed is None else changed
@@ -203,7 +211,7 @@ def renamed(expr: Expr, names: Mapping[str, str]) -> Expr:
         return expr
     done: dict[Expr, Expr] = {}
     for node in walk(expr):
-        moved = any(c in done for c in node.children)
+        moved = not done.keys().isdisjoint(node.children)
         if isinstance(node, Read) and (moved or node.tensor in names):
             index = tuple(done.get(c, c) for c in node.index)
             other = None if node.other is None else done.get(node.other, node.other)
@@ -392,13 +400,18 @@ def components(
     """
     by_target = {e.target: e for e in equations}
     place = {e.target: n for n, e in enumerate(equations)}
+    waiting = set(by_target)  # those that are in no component yet
     number: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
     on_stack: set[str] = set()
     found: list[list[Equation]] = []
     for root in by_target:
-        if root in number:
+        if root not in waiting:
+            continue
+        if waiting.isdisjoint(sources(by_target[root])):  # as nearly all are, once in order
+            waiting.discard(root)
+            found.append([by_target[root]])
             continue
         work: list[tuple[str, Iterator[str]]] = []
 
@@ -406,7 +419,7 @@ def components(
             number[name] = low[name] = len(number)
             stack.append(name)
             on_stack.add(name)  # noqa: B023
-            nexts = [s for s in sources(by_target[name]) if s in by_target]
+            nexts = [s for s in sources(by_target[name]) if s in waiting]  # noqa: B023
             work.append((name, iter(nexts)))  # noqa: B023
 
         enter(root)
@@ -427,6 +440,7 @@ def components(
                     while name not in members:
                         members.add(stack.pop())
                     on_stack -= members
+                    waiting -= members
                     found.append([by_target[n] for n in sorted(members, key=place.__getitem__)])
     return found
 

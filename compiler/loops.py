@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from math import prod
 
 from .affine import Affine
 from .ir import Const, Expr, Index, Read, reads
@@ -137,6 +138,14 @@ class Nest:
     @property
     def inner(self) -> tuple[Loop, ...]:
         return tuple(loop for loop in self.loops if loop.kind == "reduce")
+
+    @property
+    def turns(self) -> int:
+        """How often the innermost loop turns, all threads together, if it is a reduction that turns
+        as often wherever it is; otherwise 0."""
+        steady = self.accumulate is None and not any(loop.clip for loop in self.loops)
+        shared = any(loop.kind == "parallel" for loop in self.loops)
+        return prod(loop.steps for loop in self.loops) if self.inner and steady and shared else 0
 
     def __str__(self) -> str:
         return nest_text(self)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -23,6 +24,7 @@ NUMPY = {"bool": np.bool_, "u8": np.uint8, "i32": np.int32, "i64": np.int64,
 # --- type rules --------------------------------------------------------------------------------
 
 
+@cache
 def promote(*dtypes: str) -> str:
     """The type in which values of these types meet; arithmetic on small integers is in i32."""
     best = max(dtypes, key=DTYPES.index)

@@ -80,9 +80,13 @@ def parse_chunks(
 @cache
 def _machine() -> tuple[Lark, Lines]:
     """The parser of grammar.lark, and what stands between its lexer and its tables."""
-    text = files(__package__.rpartition(".")[0]).joinpath("grammar.lark").read_text("utf-8")
     lines = Lines()
-    return parser_of(text, lines), lines
+    return parser_of(grammar(), lines), lines
+
+
+def grammar() -> str:
+    """The text of grammar.lark."""
+    return files(__package__.rpartition(".")[0]).joinpath("grammar.lark").read_text("utf-8")
 
 
 def _read(source: Source, text: str, offset: int, report: Report | None) -> list[s.Node] | None:

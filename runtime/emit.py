@@ -23,9 +23,10 @@ from ..compiler.signature import alike
 from ..compiler.training import Setup, training_step
 from ..dsl.diagnostics import Report, fail
 from ..dsl.formatter import format as formatted
+from .collecting import uncollected
 from .device import host
 from .device.cpu import host_target
-from .device.jit import Machine
+from .device.jit import assembly
 from .project import Project
 
 # stage → the ending of its files
@@ -48,6 +49,7 @@ class Stages:
         self.project, self.setup = project, setup
         self.report = Report()  # of what is doubtful in the training step, once it is made
 
+    @uncollected()
     def text(self, stage: str) -> str:
         """A stage of `ENDINGS` as text. UserError if the program is wrong."""
         return getattr(self, stage)
@@ -81,7 +83,7 @@ class Stages:
 
     @property
     def asm(self) -> str:
-        return Machine(self.llvm).assembly()
+        return assembly(self.llvm)
 
     @cached_property
     def cuda(self) -> str:

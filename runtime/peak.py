@@ -24,7 +24,7 @@ REPEATS = 25
 def peak(threads: int) -> float:
     """The best of a few repetitions, in GFLOP/s."""
     lanes = _lanes()
-    machine = Machine(_text(lanes))
+    machine = Machine([_text(lanes)])
     function = machine.function("spin", c_void_p, c_int64)
     seconds = [0.0] * threads
     together = Barrier(threads)

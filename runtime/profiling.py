@@ -12,10 +12,9 @@ A kernel computes several equations at once. Its time is shared out among them b
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ctypes import c_void_p
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -214,9 +213,8 @@ class ClockedProgram(CpuProgram):
         self._cells = cells.reshape(threads, -1)
         self._now = self._code.library.function("now", c_void_p)
 
-    @cached_property
-    def llvm(self) -> str:
-        return module(self.plan, self.nests, self.clock, self.like)
+    def modules(self) -> Iterator[str]:
+        yield module(self.plan, self.nests, self.clock, self.like)
 
     def clear(self) -> None:
         self._cells[...] = 0

@@ -8,6 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import lark
 import pytest
 
 import nnc
@@ -15,7 +16,10 @@ from nnc.compiler.training import training_step
 from nnc.compiler.verify import verify
 from nnc.dsl.check import load_source
 from nnc.dsl.diagnostics import Report
+from nnc.dsl.parser import grammar
 from nnc.dsl.source import Source
+from nnc.dsl.tables import PACKAGED, built, keep, load
+from nnc.dsl.words import Lines
 from nnc.runtime.data import Search
 from nnc.runtime.emit import model_system
 from nnc.runtime.project import planned_setup, project_of_text
@@ -75,6 +79,15 @@ def test_the_library_page_is_up_to_date() -> None:
         env={"PYTHONPATH": ":".join(filter(None, sys.path))}, capture_output=True, text=True,
     )  # fmt: skip
     assert made.returncode == 0, f"{made.stderr}; run `python tools/library_page.py`"
+
+
+def test_the_tables_of_the_parser_are_those_of_the_grammar(tmp_path: Path) -> None:
+    if not PACKAGED.read_text("utf-8").startswith(f"{lark.__version__} "):
+        pytest.skip("they were made by another version of Lark")
+    own, lines = tmp_path / "tables", Lines()
+    keep(own, built(grammar(), lines), grammar(), lines)
+    assert own.read_bytes() == PACKAGED.read_bytes(), "run `python tools/parser_tables.py`"
+    assert load(PACKAGED, grammar(), lines)
 
 
 # --- packaging ------------------------------------------------------------------------------------

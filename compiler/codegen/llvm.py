@@ -1,4 +1,4 @@
-"""A plan's nests as one LLVM module.
+"""A plan's nests as an LLVM module, or as several that belong together.
 
 In: a `Plan` and the nests of its kernels. Out: LLVM text with one function to call,
 `void @step(ptr arena, i64 thread, i64 threads)`: one run of the whole system, updates included.
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 from types import MappingProxyType
@@ -48,15 +48,25 @@ def module(
     plan: Plan, nested: Mapping[Kernel, Nest], clock: Clock | None = None,
     like: Mapping[Kernel, Alike] | None = None,
 ) -> str:  # fmt: skip
-    """The module's text. `nested` has the nests at least of the kernels that are models; `like` is
-    what `alike` finds in the plan, for who has it already."""
+    """The text of one module. `nested` has the nests at least of the kernels that are models;
+    `like` is what `alike` finds in the plan, for who has it already."""
+    (text,) = modules(plan, nested.__getitem__, like or alike(plan), clock)
+    return text
+
+
+def modules(
+    plan: Plan, nest_of: Callable[[Kernel], Nest], like: Mapping[Kernel, Alike],
+    clock: Clock | None = None, size: int | None = None,
+) -> Iterator[str]:  # fmt: skip
+    """The same as modules of some `size` in characters, one after the other, so that each can be
+    compiled while the next is written; the last has `step`. Without a size there is only that."""
     declarations: dict[str, None] = {}
-    functions: list[str] = []
+    functions: dict[str, str] = {}  # by their heads
+    finished: list[str] = []  # heads of functions that are in other modules
     calls: dict[Kernel, _Call] = {}
     groups: dict[Kernel, list[tuple[Kernel, Alike]]] = {}
-    shared_code = like or alike(plan)
-    asked = foresight(plan, {k: nested[shared.model] for k, shared in shared_code.items()})
-    for kernel, shared in shared_code.items():
+    asked = foresight(plan)
+    for kernel, shared in like.items():
         groups.setdefault(shared.model, []).append((kernel, shared))
     for number, (model, members) in enumerate(groups.items()):
         name = f'"k{number}.{model.name}"'
@@ -67,20 +77,32 @@ def module(
         own_places = zip(tensors, places[model], strict=True)
         bases: dict[str, int | str] = {t: p for t, p in own_places if p is not None}
         bases |= {tensors[n]: f"%base{n}" for n in varied}  # an argument instead of a place
-        streams = max(len(asked.get(k, ())) for k in places)
-        functions.append(nests.function(nested[model], bases, declarations, name, streams))
-        shares = any(loop.kind == "parallel" for loop in nested[model].loops)
+        nest, linkage = nest_of(model), "internal" if size is None else "hidden"
+        turns = nest.turns
+        streams = max(len(asked.get(k, ())) for k in places) if turns else 0
+        head, text = nests.function(nest, bases, declarations, name, linkage, streams)
+        functions[head] = text
+        shares = any(loop.kind == "parallel" for loop in nest.loops)
         for kernel, own in places.items():
-            far = [(plan.offsets[a.tensor], a.step) for a in asked.get(kernel, ())]
+            far = [(plan.offsets[tensor], -(-plan.system.tensors[tensor].bytes // turns))
+                   for tensor in asked.get(kernel, ())[:streams]]  # fmt: skip
             far += [(0, 0)] * (streams - len(far))
             calls[kernel] = _Call(name, tuple(own[n] for n in varied), shares, tuple(far))
+        if size is not None and sum(map(len, functions.values())) >= size:
+            yield _text(declarations, functions.values())
+            finished += functions
+            declarations, functions = {}, {}
+    declarations |= dict.fromkeys(f"declare hidden {head}" for head in finished)
     e = Emitter(declarations)
     _Step(e, calls, waits(plan), clock).items(plan.items)
     step = e.function(f"define void @step({nests.ARGUMENTS}) #0")
-    if clock is not None:
-        functions.append(_now(declarations))
+    others = [] if clock is None else [_now(declarations)]
     threads = pool(platform.machine(), sys.platform)
-    return "\n".join([*declarations, "", *functions, step, threads, ATTRIBUTES, ""])
+    yield _text(declarations, [*functions.values(), *others, step, threads])
+
+
+def _text(declarations: Iterable[str], functions: Iterable[str]) -> str:
+    return "\n".join([*declarations, "", *functions, ATTRIBUTES, ""])
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """One nest of loops as one LLVM function.
 
-In: a `Nest` and where its tensors are. Out: the text of `define internal void @name(arena, thread,
+In: a `Nest` and where its tensors are. Out: the head and text of `define void @name(arena, thread,
 threads, fixed indices…, pointers…, asked…)`. Every decision stands in the nest; this file opens the
 loops, carries accumulators through them, and walks over the copies of the tile.
 """
@@ -26,18 +26,20 @@ ARGUMENTS = "ptr %arena, i64 %thread, i64 %threads"
 
 
 def function(
-    nest: Nest, bases: Bases, declarations: dict[str, None], name: str, asked: int = 0
-) -> str:
+    nest: Nest, bases: Bases, declarations: dict[str, None], name: str, linkage: str,
+    asked: int = 0,
+) -> tuple[str, str]:  # fmt: skip
     """The function that runs one thread's share of the nest, and meanwhile asks for `asked`
     stretches of memory, which are arguments: each a pointer, and how many bytes further every turn
-    of the innermost loop goes."""
+    of the innermost loop goes. `void @name(…)`, and its text."""
     e = Emitter(declarations)
     writer = _Writer(e, nest, bases, asked)
     writer.nest_or_share()
     fixed = "".join(f", i64 {argument(index)}" for index in nest.fixed)
     pointers = "".join(f", ptr {base}" for base in bases.values() if isinstance(base, str))
     stretches = "".join(f", ptr %far{n}, i64 %step{n}" for n in range(asked))
-    return e.function(f"define internal void @{name}({ARGUMENTS}{fixed}{pointers}{stretches}) #0")
+    head = f"void @{name}({ARGUMENTS}{fixed}{pointers}{stretches})"
+    return head, e.function(f"define {linkage} {head} #0")
 
 
 def argument(index: str) -> str:

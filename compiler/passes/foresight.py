@@ -1,9 +1,8 @@
 """Foresight: what lies far away is asked for while a product before it is computed.
 
-In: a plan and the loops of its kernels. Out: which tensors a kernel asks for: those that the next
-kernels, up to one that can ask itself, read from far, because too much was touched since for any
-cache to have kept them. A product waits for arithmetic, so memory has time; a map waits for memory.
-Asking changes no value.
+In: a plan. Out: which tensors a kernel asks for: those that the next kernels, up to one that asks
+itself, read from far, because too much was touched since for any cache to have kept them. A product
+waits for arithmetic, so memory has time; a map waits for memory. Asking changes no value.
 
 What statements read after a sum is left out: the product itself asks for that (`Nest.early`). So is
 what is written: measured, a processor hides that well.
@@ -11,79 +10,66 @@ what is written: measured, a processor hides that well.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Set
 from itertools import accumulate
 from math import prod
 
 from ..kernels import Kernel, Plan, Scan
-from ..loops import Nest
 
 NEAR = 4 << 20  # bytes: what was touched before so many others is far
-LINE = 64  # bytes
 LEAST = 64 << 10  # bytes that are worth asking for
 MOST = 1 << 21  # bytes that one kernel asks for: more would push out what it has brought
 STREAMS = 4  # tensors that one kernel asks for
-LONG = 16  # turns of a loop beside which memory has time …
-BUSY = 8  # … and multiplications for each byte that its kernel reads
+LONG = 16  # terms of a sum beside which memory has time …
+BUSY = 8  # … and products for each byte that is read, and for each that is asked for
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A tensor, asked for from its beginning, so many bytes further at every point."""
-
-    tensor: str
-    step: int
-
-
-def foresight(plan: Plan, nests: Mapping[Kernel, Nest]) -> dict[Kernel, tuple[Asked, ...]]:
+def foresight(plan: Plan) -> dict[Kernel, tuple[str, ...]]:
     """What kernels ask for."""
-    points = {item: count for item in plan.items if isinstance(item, Kernel)
-              and (count := _points(nests[item])) and _is_busy(item, plan)}  # fmt: skip
-    far = _far(plan, points)
-    asked: dict[Kernel, tuple[Asked, ...]] = {}
+    busy = {item for item in plan.items if isinstance(item, Kernel) and _is_busy(item, plan)}
+    far = _far(plan, busy)
+    asked: dict[Kernel, tuple[str, ...]] = {}
     wanted: list[str] = []
     for item in reversed((*plan.items, *plan.items)):  # another step follows, with the same kernels
-        if isinstance(item, Kernel) and item in points:
-            asked[item] = tuple(_chosen(wanted, plan, points[item]))
-            taken = {a.tensor for a in asked[item]}
-            wanted = _next([name for name in wanted if name not in taken], plan)
+        if isinstance(item, Kernel) and item in busy:
+            asked[item] = tuple(_chosen(wanted, plan, item))
+            wanted = _soon([name for name in wanted if name not in asked[item]], plan)
         wanted = list(dict.fromkeys([*far[item], *wanted]))
-    return {kernel: found for kernel, found in asked.items() if found}
-
-
-def _points(nest: Nest) -> int:
-    """How often the innermost loop turns, if it is a long reduction that turns as often wherever it
-    is; otherwise 0, and the kernel cannot ask."""
-    long = any(loop.kind == "reduce" for loop in nest.loops) and nest.loops[-1].steps >= LONG
-    steady = nest.accumulate is None and not any(loop.clip for loop in nest.loops)
-    shared = any(loop.kind == "parallel" for loop in nest.loops)
-    return prod(loop.steps for loop in nest.loops) if long and steady and shared else 0
+    return {kernel: names for kernel, names in asked.items() if names}
 
 
 def _is_busy(kernel: Kernel, plan: Plan) -> bool:
-    """Whether it waits for arithmetic, and not for memory itself."""
-    read = sum(plan.system.tensors[name].bytes for name in kernel.anchor.sources)
-    return prod(i.size for i in kernel.anchor.domain) >= BUSY * read
+    """Whether it waits for arithmetic, all the time, and not for memory itself."""
+    anchor = kernel.anchor
+    if anchor.reduce != "sum" or anchor.at is not None:
+        return False
+    whole = all(read.other is None for read in anchor.reads)
+    read = sum(plan.system.tensors[name].bytes for name in anchor.sources)
+    return (whole and prod(i.size for i in anchor.over) >= LONG
+            and _products(kernel) >= BUSY * read)  # fmt: skip
 
 
-def _next(wanted: list[str], plan: Plan) -> list[str]:
+def _products(kernel: Kernel) -> int:
+    return prod(i.size for i in kernel.anchor.domain)
+
+
+def _soon(wanted: list[str], plan: Plan) -> list[str]:
     """Those of the tensors that are needed soon."""
     sizes = accumulate(plan.system.tensors[name].bytes for name in wanted)
     return [name for name, size in zip(wanted, sizes, strict=True) if size <= MOST]
 
 
-def _chosen(wanted: list[str], plan: Plan, points: int) -> Iterator[Asked]:
-    """As many of the tensors, the first needed first, as a kernel of so many points can ask for."""
+def _chosen(wanted: list[str], plan: Plan, kernel: Kernel) -> Iterator[str]:
+    """As many of the tensors, the first needed first, as the kernel can ask for."""
     left, streams = MOST, STREAMS
     for name in wanted:
         size = plan.system.tensors[name].bytes
-        if streams and size <= min(left, points * LINE):
-            yield Asked(name, -(-size // points))
+        if streams and size <= left and BUSY * size <= _products(kernel):
+            yield name
             left, streams = left - size, streams - 1
 
 
-def _far(plan: Plan, points: Mapping[Kernel, int]) -> dict[Kernel | Scan, list[str]]:
+def _far(plan: Plan, busy: Set[Kernel]) -> dict[Kernel | Scan, list[str]]:
     """Which of the tensors that it reads come to each item from far, in a step that follows
     another. What a recurrence reads it reads often."""
     tensors = plan.system.tensors
@@ -93,7 +79,7 @@ def _far(plan: Plan, points: Mapping[Kernel, int]) -> dict[Kernel | Scan, list[s
     for item in (*plan.items, *plan.items):
         kernels = [item] if isinstance(item, Kernel) else list(item.every)
         far[item] = [
-            name for name in _awaited(item, points)
+            name for name in _awaited(item, busy)
             if name in plan.offsets and tensors[name].bytes >= LEAST
             and touched - before.get(plan.offsets[name], touched) > NEAR
         ] if isinstance(item, Kernel) else []  # fmt: skip
@@ -104,9 +90,9 @@ def _far(plan: Plan, points: Mapping[Kernel, int]) -> dict[Kernel | Scan, list[s
     return far
 
 
-def _awaited(kernel: Kernel, points: Mapping[Kernel, int]) -> Iterable[str]:
+def _awaited(kernel: Kernel, busy: Set[Kernel]) -> Iterable[str]:
     """What is read without having been asked for."""
-    return kernel.anchor.sources if kernel in points else _sources(kernel)
+    return kernel.anchor.sources if kernel in busy else _sources(kernel)
 
 
 def _sources(kernel: Kernel) -> Iterable[str]:

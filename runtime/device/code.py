@@ -3,8 +3,8 @@
 In: a `System` or `Plan`, and the target. Out: a `Code`: functions to call, and where every tensor
 stands in the arena. What is kept is found by a hash of the equations, the target, the computer and
 the compiler itself; then neither is the system planned nor the compiler's lower half or LLVM
-imported. On x86-64 Linux a shared library is kept and the system loads it; elsewhere it is an
-object file, which LLVM loads.
+imported. On x86-64 Linux a shared library is kept and the system loads it; elsewhere object files
+are, which LLVM loads.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import ctypes
 import hashlib
 import json
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -56,27 +57,30 @@ class Shared:
         return found
 
 
-def compiled(plan: Plan, text: str, level: int) -> Code:
-    """The code of a plan whose module is `text`, compiled and kept nowhere."""
-    return Code(jit.Machine(text, level), plan.offsets, plan.arena_bytes)
+def compiled(plan: Plan, texts: Iterable[str], level: int) -> Code:
+    """The code of a plan whose modules are `texts`, compiled and kept nowhere."""
+    return Code(jit.Machine(texts, level), plan.offsets, plan.arena_bytes)
 
 
 def kept_or_compiled(
-    system: System, target: str, level: int, cache: Cache, make: Callable[[], tuple[Plan, str]]
-) -> Code:
+    system: System, target: str, level: int, cache: Cache,
+    make: Callable[[], tuple[Plan, Iterable[str]]],
+) -> Code:  # fmt: skip
     """The code that is kept for the system; else what `make` plans and writes is compiled and kept.
     `target` is all else that decides the code."""
     name = f"{key(system, target, level)}.{'so' if elf.supported() else 'o'}"
     found = _load(cache, name)
     if found is not None:
         return found
-    plan, text = make()
-    machine = jit.Machine(text, level)
+    plan, texts = make()
+    machine = jit.Machine(texts, level)
     try:
-        binary = elf.link(machine.object, FUNCTIONS) if elf.supported() else machine.object
+        binaries = machine.objects
+        if elf.supported():
+            binaries = [elf.link(binaries, FUNCTIONS)]
     except elf.Unlinkable:  # rightly compiled, but only LLVM can load it
         return Code(machine, plan.offsets, plan.arena_bytes)
-    if cache.write(name, _packed(binary, plan)):
+    if cache.write(name, _packed(binaries, plan)):
         found = _load(cache, name)
     return found or Code(machine, plan.offsets, plan.arena_bytes)
 
@@ -84,10 +88,12 @@ def kept_or_compiled(
 # --- what is kept ---------------------------------------------------------------------------------
 
 
-def _packed(binary: bytes, plan: Plan) -> bytes:
-    """The code, the layout of the arena, and the length of the latter."""
-    layout = json.dumps({"arena": plan.arena_bytes, "offsets": dict(plan.offsets)}).encode()
-    return binary + layout + struct.pack("<Q", len(layout))
+def _packed(binaries: Sequence[bytes], plan: Plan) -> bytes:
+    """The code, how long each part of it is and the layout of the arena, and how much that is."""
+    about = {"sizes": [len(b) for b in binaries], "arena": plan.arena_bytes,
+             "offsets": dict(plan.offsets)}  # fmt: skip
+    layout = json.dumps(about).encode()
+    return b"".join([*binaries, layout, struct.pack("<Q", len(layout))])
 
 
 def _load(cache: Cache, name: str) -> Code | None:
@@ -103,7 +109,8 @@ def _load(cache: Cache, name: str) -> Code | None:
         except OSError:  # removed just now, or nothing may be executed from there
             return None
     else:
-        library = jit.Loaded(content[: -8 - length])
+        ends = [0, *accumulate(layout["sizes"])]
+        library = jit.Loaded([content[a:b] for a, b in pairwise(ends)])
     return Code(library, layout["offsets"], layout["arena"])
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from ctypes import c_int64, c_void_p
 from functools import cached_property
 from threading import Thread
@@ -27,7 +27,7 @@ from .. import cache
 from ..memory import require
 from . import host
 from .code import Code, compiled, kept_or_compiled
-from .jit import LEVEL, Machine
+from .jit import LEVEL, assembly
 from .pace import Pace
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ...compiler.signature import Alike
 
 LINE = 64  # alignment of the arena
+MODULE = 100_000  # characters: LLVM begins soon, and a module more costs it 5 ms
 
 
 class CpuProgram:
@@ -53,6 +54,7 @@ class CpuProgram:
         self.threads = threads
         self._given = source if isinstance(source, Plan) else None
         self._target, self._level = target, level
+        self._nests: dict[Kernel, Nest] = {}  # of the models so far
         self._code = self._find_code()
         self._step = self._code.library.function("step", c_void_p, c_int64, c_int64)
         require(self._code.arena_bytes)
@@ -71,9 +73,9 @@ class CpuProgram:
     def _find_code(self) -> Code:
         kept = None if self._given else cache.kernels()
         if kept is None:
-            return compiled(self.plan, self.llvm, self._level)
+            return compiled(self.plan, self.modules(), self._level)
         return kept_or_compiled(self.system, repr(self._target), self._level, kept,
-                                lambda: (self.plan, self.llvm))  # fmt: skip
+                                lambda: (self.plan, self.modules()))  # fmt: skip
 
     def view(self, name: str) -> np.ndarray:
         """The tensor's place in the arena as an array."""
@@ -112,21 +114,32 @@ class CpuProgram:
     @cached_property
     def nests(self) -> Mapping[Kernel, Nest]:
         """The loops of every kernel; those that are alike have the same."""
+        return {kernel: self._nest(a.model) for kernel, a in self.like.items()}
+
+    def _nest(self, model: Kernel) -> Nest:
         from ...compiler.passes.lower import lower  # as above
 
-        target = self._target or host_target()
-        nests = {k: lower(k, self.plan, target) for k, a in self.like.items() if a.model is k}
-        return {kernel: nests[a.model] for kernel, a in self.like.items()}
+        found = self._nests.get(model)
+        if found is None:
+            found = self._nests[model] = lower(model, self.plan, self._target or host_target())
+        return found
+
+    def modules(self) -> Iterator[str]:
+        """The code as it is compiled: in modules, each made when it is asked for."""
+        from ...compiler.codegen.llvm import modules  # as above
+
+        return modules(self.plan, self._nest, self.like, size=MODULE)
 
     @cached_property
     def llvm(self) -> str:
+        """The code as one module, to be read."""
         from ...compiler.codegen.llvm import module  # as above
 
         return module(self.plan, self.nests, like=self.like)
 
     @property
     def assembly(self) -> str:
-        return Machine(self.llvm, self._level).assembly()
+        return assembly(self.llvm, self._level)
 
     @property
     def loops(self) -> str:

@@ -1,8 +1,8 @@
-"""A linker small enough for our modules: one x86-64 ELF object into a shared library for Linux.
+"""A linker small enough for our modules: x86-64 ELF objects into a shared library for Linux.
 
-In: the bytes of an object file (position independent, small code model) and the names to export.
-Out: the bytes of a library that `dlopen` takes. `Unlinkable` says that the object has something
-that is not handled here, and then LLVM's own loader must do.
+In: the bytes of object files (position independent, small code model) and the names to export. Out:
+the bytes of a library that `dlopen` takes. `Unlinkable` says that an object has something that is
+not handled here, and then LLVM's own loader must do.
 
 The library has three segments: what is only read (tables, constants), code, and what is written.
 Functions of other libraries are reached through a table of addresses (GOT) that the system fills
@@ -15,8 +15,8 @@ from __future__ import annotations
 import platform
 import struct
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 PAGE = 4096
 NEEDED = ("libm.so.6", "libc.so.6")  # where functions of other libraries are looked for
@@ -46,9 +46,9 @@ def supported() -> bool:
     return sys.platform == "linux" and platform.machine() == "x86_64" and sys.maxsize > 2**32
 
 
-def link(data: bytes, exports: Iterable[str]) -> bytes:
-    """The shared library."""
-    return _Library(_Object(data), tuple(exports)).written()
+def link(objects: Iterable[bytes], exports: Iterable[str]) -> bytes:
+    """The shared library. What one object lacks and another has is found there."""
+    return _Library(_Objects(objects), tuple(exports)).written()
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -73,6 +73,7 @@ class _Symbol:
     section: int
     value: int
     size: int
+    shared: bool  # with other objects
 
 
 @dataclass(frozen=True)
@@ -84,24 +85,25 @@ class _Relocation:
     addend: int
 
 
-class _Object:
-    """Sections, symbols and relocations of an object file."""
+class _Objects:
+    """Sections, symbols and relocations of object files, counted through."""
 
-    def __init__(self, data: bytes):
-        if data[:6] != b"\x7fELF\2\1" or struct.unpack_from("<HH", data, 16) != (1, 62):
-            raise Unlinkable("not an x86-64 ELF object")
-        (start,) = struct.unpack_from("<Q", data, 40)
-        width, count, names = struct.unpack_from("<HHH", data, 58)
-        headers = [struct.unpack_from("<IIQQQQIIQQ", data, start + n * width) for n in range(count)]
-        contents = [b"" if h[1] == NO_BITS else data[h[4] : h[4] + h[5]] for h in headers]
-        self.sections = [
-            _Section(_string(contents[names], h[0]), h[1], h[2], content, h[5], h[6], h[7],
-                     max(h[8], 1))
-            for h, content in zip(headers, contents, strict=True)
-        ]  # fmt: skip
-        self.symbols = self._symbols()
-        self.loaded = [s for s in self.sections if self._is_loaded(s)]
-        self.relocations = [r for s in self.sections for r in self._relocations(s)]
+    def __init__(self, files: Iterable[bytes]):
+        self.sections: list[_Section] = []
+        self.symbols: list[_Symbol] = []
+        self.loaded: list[_Section] = []
+        found: list[_Relocation] = []
+        for data in files:
+            before, first = len(self.sections), len(self.symbols)
+            self.sections += _sections(data, before)
+            own = self.sections[before:]
+            self.symbols += self._symbols(own, before)
+            self.loaded += [s for s in own if self._is_loaded(s)]
+            found += [r for s in own for r in self._relocations(s, first)]
+        known = {s.name: n for n, s in enumerate(self.symbols) if s.shared and s.section}
+        lacking = {n: known[s.name] for n, s in enumerate(self.symbols)
+                   if not s.section and s.name in known}  # fmt: skip
+        self.relocations = [replace(r, symbol=lacking.get(r.symbol, r.symbol)) for r in found]
 
     @staticmethod
     def _is_loaded(section: _Section) -> bool:
@@ -111,21 +113,37 @@ class _Object:
             raise Unlinkable(f"the section {section.name}")
         return not section.name.startswith(SKIPPED)
 
-    def _symbols(self) -> list[_Symbol]:
-        table = next((s for s in self.sections if s.kind == SYMBOLS), None)
+    def _symbols(self, own: Sequence[_Section], before: int) -> Iterator[_Symbol]:
+        table = next((s for s in own if s.kind == SYMBOLS), None)
         if table is None:
-            return []
+            return
         strings = self.sections[table.link].data
-        rows = struct.iter_unpack("<IBBHQQ", table.data)
-        return [_Symbol(_string(strings, name), section, value, size)
-                for name, _, _, section, value, size in rows]  # fmt: skip
+        for name, info, _, section, value, size in struct.iter_unpack("<IBBHQQ", table.data):
+            inside = 0 < section < ABSOLUTE
+            yield _Symbol(_string(strings, name), section + before * inside, value, size,
+                          info >> 4 != 0)  # fmt: skip
 
-    def _relocations(self, section: _Section) -> Iterable[_Relocation]:
+    def _relocations(self, section: _Section, first: int) -> Iterator[_Relocation]:
         if section.kind != ADDENDS or self.sections[section.target] not in self.loaded:
             return
         for at, info, addend in struct.iter_unpack("<QQq", section.data):
-            yield _Relocation(self.sections[section.target], at, info & 0xFFFFFFFF, info >> 32,
-                              addend)  # fmt: skip
+            yield _Relocation(self.sections[section.target], at, info & 0xFFFFFFFF,
+                              first + (info >> 32), addend)  # fmt: skip
+
+
+def _sections(data: bytes, before: int) -> list[_Section]:
+    """The sections of an object file, which speak of each other by numbers from `before` on."""
+    if data[:6] != b"\x7fELF\2\1" or struct.unpack_from("<HH", data, 16) != (1, 62):
+        raise Unlinkable("not an x86-64 ELF object")
+    (start,) = struct.unpack_from("<Q", data, 40)
+    width, count, names = struct.unpack_from("<HHH", data, 58)
+    headers = [struct.unpack_from("<IIQQQQIIQQ", data, start + n * width) for n in range(count)]
+    contents = [b"" if h[1] == NO_BITS else data[h[4] : h[4] + h[5]] for h in headers]
+    return [
+        _Section(_string(contents[names], h[0]), h[1], h[2], content, h[5], before + h[6],
+                 before + h[7], max(h[8], 1))
+        for h, content in zip(headers, contents, strict=True)
+    ]  # fmt: skip
 
 
 def _string(table: bytes, start: int) -> str:
@@ -148,7 +166,7 @@ class _Part:
 class _Library:
     """Places first, then the bytes, which need the places."""
 
-    def __init__(self, source: _Object, exports: Sequence[str]):
+    def __init__(self, source: _Objects, exports: Sequence[str]):
         self.source, self.exports = source, exports
         used = {r.symbol for r in source.relocations}
         self.foreign = [n for n in sorted(used) if source.symbols[n].section == 0]

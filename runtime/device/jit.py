@@ -1,15 +1,17 @@
 """LLVM text into machine code for this computer.
 
-In: LLVM text. Out: an object file, the assembly, or functions to call. Only LLVM's code generator
+In: LLVM text. Out: object files, the assembly, or functions to call. Only LLVM's code generator
 runs, not its optimizer: the text is already in the form that the machine should execute.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache, cached_property
 from itertools import count
+from queue import SimpleQueue
+from threading import Thread
 from types import ModuleType
 
 from . import host
@@ -58,39 +60,71 @@ def host_machine(level: int = LEVEL):
 
 
 class Machine:
-    """One module on its way to machine code. Functions are valid as long as it lives."""
+    """Modules on their way to machine code. Functions are valid as long as it lives."""
 
-    def __init__(self, text: str, level: int = LEVEL):
-        llvm = _llvm()
-        self._level = level
-        self._text = f'target triple = "{llvm.get_default_triple()}"\n{text}'
+    def __init__(self, texts: Iterable[str], level: int = LEVEL):
+        self._texts, self._level = texts, level
 
     @cached_property
-    def object(self) -> bytes:
-        """An object file."""
-        module = _llvm().parse_assembly(self._text)
-        return host_machine(self._level).emit_object(module)
+    def objects(self) -> list[bytes]:
+        """An object file of each, compiled while the texts that follow are still being written:
+        LLVM leaves the interpreter to us."""
+        texts: SimpleQueue[str | None] = SimpleQueue()
+        found: list[bytes | Exception] = []
+        compiler = Thread(target=_compile, args=(texts, found, host_machine(self._level)))
+        compiler.start()
+        try:
+            for text in self._texts:
+                texts.put(text)
+        finally:
+            texts.put(None)
+            compiler.join()
+        return [_or_raise(result) for result in found]
 
     @cached_property
     def _loaded(self) -> Loaded:
-        return Loaded(self.object)
+        return Loaded(self.objects)
 
     def function(self, name: str, *arguments: type) -> Callable[..., None]:
         """The function as a Python callable without a result."""
         return self._loaded.function(name, *arguments)
 
-    def assembly(self) -> str:
-        return host_machine(self._level).emit_assembly(_llvm().parse_assembly(self._text))
+
+def assembly(text: str, level: int = LEVEL) -> str:
+    """Of one module."""
+    return host_machine(level).emit_assembly(_parsed(text))
+
+
+def _compile(texts: SimpleQueue[str | None], found: list[bytes | Exception], machine) -> None:
+    """Object files of the texts up to None, or what went wrong with one."""
+    while (text := texts.get()) is not None:
+        try:
+            found.append(machine.emit_object(_parsed(text)))
+        except Exception as error:  # for who waits for it
+            found.append(error)
+
+
+def _or_raise(result: bytes | Exception) -> bytes:
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def _parsed(text: str):
+    llvm = _llvm()
+    return llvm.parse_assembly(f'target triple = "{llvm.get_default_triple()}"\n{text}')
 
 
 class Loaded:
     """An object file in memory. Functions are valid as long as it lives."""
 
-    def __init__(self, object: bytes):
+    def __init__(self, objects: Iterable[bytes]):
         llvm = _llvm()
         self._name = f"nnc{next(_numbers)}"
         self._jit = llvm.create_lljit_compiler(host_machine(), use_jit_link=True)
-        builder = llvm.JITLibraryBuilder().add_object_img(object).add_current_process()
+        builder = llvm.JITLibraryBuilder().add_current_process()
+        for object in objects:
+            builder.add_object_img(object)
         self._trackers = [builder.link(self._jit, self._name)]
 
     def function(self, name: str, *arguments: type) -> Callable[..., None]:

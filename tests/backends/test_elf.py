@@ -19,7 +19,7 @@ ATTRIBUTES = "attributes #0 = { nounwind }\n"
 
 def load(text: str, folder: Path, *names: str) -> ctypes.CDLL:
     path = folder / "library.so"
-    path.write_bytes(elf.link(Machine(text + ATTRIBUTES).object, names) + b"more after the end")
+    path.write_bytes(elf.link(Machine([text + ATTRIBUTES]).objects, names) + b"more after the end")
     return ctypes.CDLL(str(path))
 
 
@@ -86,6 +86,41 @@ define i64 @run() #0 {
     assert ctypes.c_void_p.in_dll(library, "table").value
 
 
+def test_objects_that_call_each_other(tmp_path):
+    """Both have a constant and a function of their own under one name."""
+    texts = [f"""
+@number = internal constant i64 {number}
+declare hidden i64 @f{1 - number}(i64)
+define internal i64 @own(i64 %x) #0 {{
+  %a = load volatile i64, ptr @number
+  %b = sub i64 %x, %a
+  ret i64 %b
+}}
+define {"hidden" if number else ""} i64 @f{number}(i64 %x) #0 {{
+  %done = icmp sle i64 %x, 1
+  br i1 %done, label %yes, label %no
+yes:
+  ret i64 {number}
+no:
+  %b = call i64 @own(i64 %x)
+  %c = sub i64 %b, 1
+  %d = call i64 @f{1 - number}(i64 %c)
+  %e = add i64 %d, %x
+  ret i64 %e
+}}
+{ATTRIBUTES}""" for number in (0, 1)]  # fmt: skip
+    path = tmp_path / "library.so"
+    path.write_bytes(elf.link(Machine(texts).objects, ["f0"]))
+    f = ctypes.CDLL(str(path)).f0
+    f.restype, f.argtypes = ctypes.c_int64, [ctypes.c_int64]
+    assert f(10) == 10 + 9 + 7 + 6 + 4 + 3 + 0  # f0 goes on with x - 1, f1 with x - 2
+
+
+def test_what_is_wrong_with_a_module_is_told():
+    with pytest.raises(RuntimeError, match="parsing"):
+        _ = Machine(["define void @f() {\n  ret void\n}\n", "nonsense"]).objects
+
+
 def test_segments_are_never_writable_and_executable(tmp_path):
     load("@x = global i64 1\ndefine void @f() #0 {\n  ret void\n}\n", tmp_path, "f", "x")
     data = (tmp_path / "library.so").read_bytes()
@@ -96,11 +131,11 @@ def test_segments_are_never_writable_and_executable(tmp_path):
 def test_what_it_cannot_link_is_refused():
     text = "@x = thread_local global i64 7\ndefine ptr @f() #0 {\n  ret ptr @x\n}\n"
     with pytest.raises(elf.Unlinkable):
-        elf.link(Machine(text + ATTRIBUTES).object, ["f"])
+        elf.link(Machine([text + ATTRIBUTES]).objects, ["f"])
     with pytest.raises(elf.Unlinkable):
-        elf.link(Machine("define void @f() #0 {\n  ret void\n}\n" + ATTRIBUTES).object, ["g"])
+        elf.link(Machine(["define void @f() #0 {\n  ret void\n}\n" + ATTRIBUTES]).objects, ["g"])
     with pytest.raises(elf.Unlinkable):
-        elf.link(b"MZ" + bytes(100), ["f"])
+        elf.link([b"MZ" + bytes(100)], ["f"])
 
 
 def test_other_tools_can_read_it(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from nnc.compiler.scalar import call, literal
 from nnc.compiler.signature import alike, system_signature
 from nnc.runtime import cache as caches
 from nnc.runtime.cache import Cache
-from nnc.runtime.device import code, elf
+from nnc.runtime.device import code, cpu, elf
 from nnc.runtime.device.cpu import CpuProgram
 from nnc.runtime.device.jit import LEVEL
 
@@ -157,6 +158,18 @@ def test_elsewhere_an_object_file_is_kept(folder, monkeypatch):
     assert {path.suffix for path in kept(folder)} == {".so", ".o"}
     forbid_compiling(monkeypatch)
     assert fresh == expected == result(CpuProgram(product(), 2))
+
+
+@pytest.mark.parametrize("linked", [elf.supported(), False])
+def test_code_in_several_modules_is_the_same(folder, monkeypatch, linked):
+    expected = result(CpuProgram(product(depth=2)))
+    monkeypatch.setattr(elf, "supported", lambda: linked)
+    monkeypatch.setattr(cpu, "MODULE", 1)
+    shutil.rmtree(folder)
+    fresh = CpuProgram(product(depth=2))
+    assert len(list(fresh.modules())) == 2
+    forbid_compiling(monkeypatch)
+    assert result(fresh) == expected == result(CpuProgram(product(depth=2), 2))
 
 
 def test_code_that_cannot_be_linked_is_loaded_by_llvm(folder, monkeypatch):

@@ -7,6 +7,10 @@ arXiv:2205.14135): of a row only its maximum and its sum are stored. Everything 
 among it, computes the weights again from those two: one kernel for what belongs to a key, one for
 what belongs to a query, no accumulation anywhere.
 
+Weights that the equations round to bf16 after they are divided by their sum are rounded before in
+that first kernel, which has no sum yet, as exponentials over the maximum so far: of every weight a
+part in 2^8 at most, as by the equations, but another one.
+
 How a square is cut into tiles is `streams.py`.
 """
 
@@ -16,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
+from typing import TypeGuard
 
 from ..ir import (
     Apply,
@@ -27,12 +32,14 @@ from ..ir import (
     Read,
     System,
     components,
+    index_names,
     reads,
     rewrite,
     walk,
 )
 from ..kernels import Highest, Product, Streamed, Total
-from .factors import fresh, moved, product
+from ..scalar import call
+from .factors import factors, fresh, moved, product
 from .order import have_order
 from .row_sums import by_rows, through_results
 from .squares import Family, Use, families, result_of, same_square
@@ -136,15 +143,15 @@ class _Maker:
             names = same_square(use, top)
             if names is None or not self._may_join(use, group, group.stored):
                 continue
-            moved = _renamed(use, names)
+            late = _divided_late(use)
+            moved = _renamed(late, names)
             found = _exponential(moved, result, score)
             if found is None or shift not in (None, found.args[0].args[1]):  # type: ignore
                 continue
             weights = tuple(_with(w, found, weight) for w in moved.weight)
-            linear = weight in weights and sum(weight in reads(w) for w in weights) == 1
-            if linear and group.takes(moved, weights):
+            if _is_linear(weights, weight) and group.takes(moved, weights):
                 shift = found.args[0].args[1]  # type: ignore[attr-defined]
-                group.add(use, names, weights)
+                group.add(late, names, weights)
                 left.remove(use)
         highest = Highest(result, score, result if shift is None else shift, weight)
         return self._kernel(group, highest)
@@ -270,6 +277,30 @@ def _renamed(use: Use, names: Names) -> Use:
     weight, factor, outer = (tuple(moved(e, names) for e in part)
                              for part in (use.weight, use.factor, use.outer))  # fmt: skip
     return replace(use, products=tuple(products), weight=weight, factor=factor, outer=outer)
+
+
+def _divided_late(use: Use) -> Use:
+    """The use with what stays the same along the sum taken out of rounded weights."""
+    moving = {use.other.name, *(i.name for i in use.extra)}
+    weight, outer = [], list(use.outer)
+    for piece in use.weight:
+        if _is_rounded(piece):
+            inside = factors(piece.args[0])
+            stays = [f for f in inside if not moving & index_names(f)]
+            piece = call("bf16", product([f for f in inside if f not in stays]))
+            outer += stays
+        weight.append(piece)
+    return replace(use, weight=tuple(weight), outer=tuple(outer))
+
+
+def _is_linear(weights: Sequence[Expr], weight: Expr) -> bool:
+    """Whether the product of the weights grows as this one does, but for roundings."""
+    pieces = [f for w in weights for f in (factors(w.args[0]) if _is_rounded(w) else [w])]
+    return weight in pieces and sum(weight in reads(p) for p in pieces) == 1
+
+
+def _is_rounded(expr: Expr) -> TypeGuard[Apply]:
+    return isinstance(expr, Apply) and expr.fn == "bf16"
 
 
 def _with(expr: Expr, old: Expr, new: Expr) -> Expr:

@@ -11,7 +11,8 @@ Weights that the equations round to bf16 after they are divided by their sum are
 that first kernel, which has no sum yet, as exponentials over the maximum so far: of every weight a
 part in 2^8 at most, as by the equations, but another one.
 
-How a square is cut into tiles is `streams.py`.
+How a square is cut into tiles is `streams.py`, and how rounded operands are stored
+`stored_pairs.py`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from math import prod
 from typing import TypeGuard
 
@@ -43,6 +45,7 @@ from .factors import factors, fresh, moved, product
 from .order import have_order
 from .row_sums import by_rows, through_results
 from .squares import Family, Use, families, result_of, same_square
+from .stored_pairs import in_pairs
 
 LEAST = 32  # queries and keys below which a tile would be mostly empty
 DEEPEST = 128  # elements of a query, a key or a value for which tiles fit into shared memory,
@@ -64,19 +67,39 @@ class Attention:
 def attention(system: System) -> Attention:
     """The kernels of every softmax whose square need not be stored."""
     system = through_results(by_rows(system))
+    streamed = _streamed(system)
+    found = in_pairs(system, streamed.families)
+    if found.system is not system:
+        streamed = _streamed(found.system)
+    kernels = [replace(kernel, reason=f"{kernel.reason}; {why}") if why else kernel
+               for family, made in zip(streamed.families, streamed.kernels, strict=True)
+               for why in (found.why.get(family.softmax.target),) for kernel in made]  # fmt: skip
+    return Attention(found.system, tuple(kernels), streamed.notes)
+
+
+@dataclass(frozen=True)
+class _Streamed:
+    """The families that are streamed, and the kernels of each."""
+
+    families: list[Family]
+    kernels: list[list[Streamed]]
+    notes: dict[str, str]
+
+
+def _streamed(system: System) -> _Streamed:
     ancestors = _ancestors(system)
-    kernels: list[Streamed] = []
-    notes: dict[str, str] = {}
+    found = _Streamed([], [], {})
     for family in families(system):
         problem = family.problem or _unfit(family)
         if not problem:
             made = _Maker(system, family, ancestors).kernels()
-            if have_order(system, (*kernels, *made)):
-                kernels += made
+            if have_order(system, (*chain(*found.kernels), *made)):
+                found.families.append(family)
+                found.kernels.append(made)
                 continue
             problem = "its kernels would wait for each other"
-        notes[family.softmax.target] = f"its square is stored: {problem}"
-    return Attention(system, tuple(kernels), notes)
+        found.notes[family.softmax.target] = f"its square is stored: {problem}"
+    return found
 
 
 def _unfit(family: Family) -> str:

@@ -1,9 +1,9 @@
 """How near numbers must be whose computation rounds to bf16, where not the same things are rounded.
 
-A kernel of attention rounds every weight once, as the equations do, but not where they do: before
-it is divided. Its results are therefore no nearer to the equations' than these are to exact numbers,
-but they must be as near to the exact ones: within twice the largest error that rounding by the
-equations makes, and, over many elements, within a quarter more on the average.
+A kernel of attention rounds every weight once, as the equations do, but before it is divided. Its
+results are therefore no nearer to the equations' than these are to exact numbers, but they must be
+as near to the exact ones: within twice the largest error that rounding by the equations makes, and,
+over many elements, within a quarter more on the average.
 
 What many products in a row make of it differs more where few elements share their errors: of a
 training step, the errors of a parameter may be four times those of the equations (a key's bias,

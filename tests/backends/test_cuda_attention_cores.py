@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from attentions import CASES, DOT, of_sixteen, prepared, written
+from attentions import CASES, DOT, of_sixteen, prepared, streamed, written
 from stdlib.programs import Case
 
 from nnc.compiler.check_passes import PassCheck
@@ -18,6 +18,7 @@ from nnc.compiler.ir import System
 from nnc.compiler.passes.precision import with_precision
 from nnc.compiler.scalar import TABLE
 from nnc.compiler.warp_streams import WarpStream
+from nnc.runtime.code_check import check_code, run_apart
 from nnc.runtime.device.cpu import CpuProgram
 from nnc.runtime.device.gpu.shim import ShimError, ShimProgram, available, library
 
@@ -136,6 +137,19 @@ def test_sizes_about_those_of_tiles(queries: int, keys: int, deep: int, wide: in
         assert len(hows(program.module)) == 3
         for name in system.outputs:
             as_near(program.arrays[name], expected[name], exact[name], name)
+
+
+@needs_gpp
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("case", FORMS[1:4], ids=str)
+def test_every_result_is_that_of_its_equation(case: Case):
+    """From what the kernels before had computed: values within two roundings of their weights."""
+    _, given, values = rounded(case)
+    apart = gpu_plan(given, shared=False)
+    assert {n for k in streamed(apart) for n in k.rounded_early} == {"attention1_attend1_y"}
+    found = check_code(apart, run_apart(ShimProgram(apart, (0,)), values), 1e-5)
+    assert all(value.right for value in found)
+    assert max(v.error for v in found if v.equation.target.endswith("_y")) > 1e-4
 
 
 # --- what is stored, and what has none ------------------------------------------------------------

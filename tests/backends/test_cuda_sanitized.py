@@ -17,7 +17,7 @@ from nnc.runtime.device.gpu.shim import available
 
 TESTS = Path(__file__).parents[1]
 SUITES = ("test_cuda.py", "test_cuda_tiles.py", "test_cuda_recurrences.py",
-          "test_cuda_attention.py")  # fmt: skip
+          "test_cuda_attention.py", "test_cuda_attention_cores.py")  # fmt: skip
 
 PLANTED = """
 import sys

@@ -84,6 +84,7 @@ CONTRACTIONS = {
     "negative": "y[i, j] = sum(k) (-(a[i, k]*b[k, j]))",
     "windows": "y[i, j < 4, o] = sum(p, k) (u[i, j + p, k] else 0)*w[p, k, o]",
     "of one row": "y[i < 1, j] = sum(k) a[i, k]*b[k, j]",
+    "beside a dimension of one": "y[i, l < 1, j] = sum(k) a[i, k]*b[k, j]",
 }
 OTHERS = {
     "a sum of squares": "y[i] = sum(k) a[i, k]*a[i, k]",

@@ -30,12 +30,15 @@ HELD = 80  # numbers of the square and of sums in a thread's registers, of which
 def streamed(kernel: Streamed, plan: Plan, target: GpuTarget) -> Grid:
     """The grid of the kernel."""
     maker = Maker(kernel, plan)
-    return chosen((maker.grid(maker.how(height), SIDE * SIDE) for height in HEIGHTS), HELD, target)
+    grids = (maker.grid(maker.how(height), SIDE * SIDE) for height in HEIGHTS)
+    best = chosen(grids, HELD, target)
+    assert best is not None, f"`{kernel.name}` does not fit"  # `attention` saw to that
+    return best
 
 
-def chosen(grids: Iterable[Grid], most: int, target: GpuTarget) -> Grid:
-    """The first that fits into shared memory and registers, or a lower one that leaves more
-    processors something to do."""
+def chosen(grids: Iterable[Grid], most: int, target: GpuTarget) -> Grid | None:
+    """The first that fits into shared memory and, with `most` numbers, into registers, or a lower
+    one that leaves more processors something to do."""
     best: tuple[Grid, Stream] | None = None
     for grid in grids:
         how = grid.how
@@ -45,8 +48,7 @@ def chosen(grids: Iterable[Grid], most: int, target: GpuTarget) -> Grid:
         if best is None or (best[0].blocks < target.processors
                             and LOWEST <= how.height < best[1].height):  # fmt: skip
             best = grid, how
-    assert best is not None, "tiles do not fit"  # `attention` saw to that
-    return best[0]
+    return None if best is None else best[0]
 
 
 class Maker:

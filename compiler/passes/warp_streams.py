@@ -8,6 +8,7 @@ product. What several products and sums read of a row comes to shared memory onc
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 from ..grids import GpuTarget, Grid, Pair, Panel, RowSum
@@ -16,23 +17,29 @@ from ..kernels import Plan, Streamed
 from ..warp_streams import LANES, WarpStream
 from .hidden import hidden
 from .stored_pairs import words
-from .streams import Maker, chosen
+from .streams import Maker, chosen, streamed
 
 # rows and columns of a warp, and warps of a block, the best first: more rows of a warp take what
 # it loads of the other side more often
-SHAPES = ((32, 64, 4), (32, 32, 4), (16, 64, 4), (16, 32, 4), (16, 64, 2), (16, 32, 2), (16, 32, 1))
+SHAPES = ((32, 64, 4), (32, 32, 4), (16, 64, 4), (16, 32, 4), (16, 64, 2), (16, 32, 2),
+          (16, 16, 4), (16, 16, 2), (16, 16, 1))  # fmt: skip
 HELD = 176  # numbers in a lane's registers, of which it has 255
 
 
 def warp_streamed(kernel: Streamed, plan: Plan, target: GpuTarget) -> Grid | None:
-    """The grid of the kernel, if tensor cores can make its products."""
+    """The grid of the kernel, if its operands are stored in pairs; without tensor cores, if it has
+    more products at once than there is room for."""
     found = _panels(kernel)
     if found is None:
         return None
     along = [i for panel in (*found.mine, *found.theirs) for i in panel.along]
     maker = Maker(kernel, plan, along)
-    return chosen((maker.grid(found.stream(*shape), LANES * shape[-1]) for shape in SHAPES), HELD,
-                  target)  # fmt: skip
+    grids = (maker.grid(found.stream(*shape), LANES * shape[-1]) for shape in SHAPES)
+    best = chosen(grids, HELD, target)
+    if best is not None:
+        return best
+    plain = streamed(kernel, plan, target)
+    return replace(plain, why=(*plain.why, "no tensor cores: not enough registers"))
 
 
 class _Panels:

@@ -149,7 +149,8 @@ class _Made:
         value = substitute(side.args[0], {i.name: literal(0) for i in along if i.size == 1})
         along = _long(along)
         last = along[-1]
-        places = _dimensions(value, along, self.source) or _places(value, along, sizes)
+        whole = _dimensions(value, along, self.source)
+        places = _places(value, along, sizes) if whole is None else whole
         indices = (*(Index(f"i{n}", size) for n, (_, size) in enumerate(places)),
                    *(Index(f"a{n}", i.size) for n, i in enumerate(along[:-1])),
                    Index("pair", last.size // 2))  # fmt: skip
@@ -158,7 +159,8 @@ class _Made:
         ends = []
         for k in (0, 1):
             end = call("add", call("mul", new[-1], literal(2)), literal(k))
-            ends.append(_moved(value, (*old, Idx(last.name)), (*new[:-1], end)))
+            moved = dict(zip((*old, Idx(last.name)), (*new[:-1], end), strict=True))
+            ends.append(_elsewhere(value, moved, whole is not None))
         name = self._stored(call("bf16_pair", *ends), indices, value)
         own = Idx(last.name)
         word = Read(name, (*old, call("floordiv", own, literal(2))), None, "i32")
@@ -190,13 +192,13 @@ def _long(along: tuple[Index, ...]) -> tuple[Index, ...]:
     return tuple(i for i in along if i.size > 1)
 
 
-def _moved(value: Expr, old: Sequence[Expr], new: Sequence[Expr]) -> Expr:
-    """The value at other places. Those of a read are its index, which may be numbers."""
-    if isinstance(value, Read):
-        places = dict(zip(old, new, strict=True))
-        return Read(value.tensor, tuple(places[e] for e in value.index), value.other, value.dtype)
-    every = dict(zip(old, new, strict=True))
-    return rewrite(value, lambda node: every.get(node))
+def _elsewhere(value: Expr, places: Mapping[Expr, Expr], whole: bool) -> Expr:
+    """The value at other places: of a tensor whose rows are whole these are its index, which may be
+    numbers or be computed."""
+    if whole:
+        assert isinstance(value, Read)
+        return Read(value.tensor, tuple(places[e] for e in value.index), None, value.dtype)
+    return rewrite(value, lambda node: places.get(node))
 
 
 Places = list[tuple[Expr, int]]  # where an operand is taken from, and the values each has

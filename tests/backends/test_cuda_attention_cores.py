@@ -228,6 +228,31 @@ def test_computed_operands_and_other_orders_are_stored_by_rows():
     assert [i.size for i in eq.indices] == [1, 40, 8] and len(hows(module(made))) == 1
 
 
+PARTS = """
+fn look(x: [b, t, w]) -> y: [b, 2, t, 16] {
+    fit[b, h < 2, i, j < t] = sum(a < 16) x[b, i, a + 16*h] * (x[b, j - 1, a + 32] else 0)
+    weight = softmax(fit)
+    y[b, h, i, c < 16] = sum(j) weight[b, h, i, j] * x[b, 2 * (j // 2), c + 48]
+}
+"""
+
+
+@needs_gpp
+def test_operands_that_are_parts_of_rows():
+    """Of one tensor with all three; keys that are moved by one, values of every other place."""
+    case = Case("parts", "look(x)", {"x": "f32[2, 40, 64]"}, definitions=PARTS)
+    system, given, values = rounded(case)
+    outside = {"outputs": ("y",)}
+    system, given = system.replace(**outside), given.replace(**outside)
+    made = gpu_plan(given, check=PassCheck(given, values))
+    shapes = {made.system.tensors[n].shape for n in made.offsets if "_pairs" in n}
+    assert shapes == {(2, 40, 2, 8), (2, 20, 8), (2, 40, 8)}
+    exact, expected = (evaluate(s, values, wide=True)["y"] for s in (system, given))
+    program = run(given, values)
+    assert hows(program.module)
+    as_near(program.arrays["y"], expected, exact, "y")
+
+
 @pytest.mark.parametrize(("case", "words"), [
     (CASES[0], "rows of 8 numbers are no multiple of 16"),
     (of_sixteen(next(c for c in CASES if c.name == "two products")),

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from .ir import Equation, Expr, Index, Read, System
+from .ir import Apply, Equation, Expr, Index, Read, System, walk
 
 
 @dataclass(frozen=True, eq=False)  # each kernel is itself: it is looked up all the time
@@ -104,6 +104,15 @@ class Streamed(Kernel):
     products: tuple[Product, ...]
     highest: Highest | None
     totals: tuple[Total, ...]
+
+    @property
+    def rounded_early(self) -> frozenset[str]:
+        """Results whose weights are rounded to bf16 before they are divided by their sum, while
+        the equations round what is divided: two roundings of a weight by which they differ."""
+        if self.highest is None:
+            return frozenset()
+        return frozenset(t.result.tensor for t in self.totals for n in walk(t.weight)
+                         if isinstance(n, Apply) and n.fn == "bf16")  # fmt: skip
 
     @property
     def indices(self) -> tuple[Index, ...]:

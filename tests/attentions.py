@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import numpy as np
 from stdlib.programs import Arrays, Case
 
@@ -70,6 +73,21 @@ CASES = (
     written("rows hidden wholly", f"if j < length[b] then {DOT} else -inf", more=", length: i32[b]",
             call="look(q, k, v, length)", inputs=LENGTHS, given={"length": np.array([0, 50])}),
 )  # fmt: skip
+
+
+SIXTEEN = {"f32[2, 40, 10]": "f32[2, 40, 16]", "f32[2, 90, 10]": "f32[2, 90, 16]",
+           "f32[2, 90, 12]": "f32[2, 90, 32]", "f32[40, 10]": "f32[40, 16]",
+           "f32[70, 3, 2, 10]": "f32[70, 3, 2, 16]", "f32[10, 2, 45, 3]": "f32[16, 2, 45, 3]",
+           "f32[45, 2, 3, 7]": "f32[45, 2, 3, 16]"}  # fmt: skip
+
+
+def of_sixteen(case: Case) -> Case:
+    """The case with a multiple of 16 numbers in every row of queries, keys and values."""
+    heads = re.search(r"Attention\((\d+)", case.y)
+    wide = f", {int(heads[1]) * 16}]" if heads else ""
+    inputs = {name: re.sub(r", \d+\]$", wide, kind) if heads and kind[0] == "f"
+              else SIXTEEN.get(kind, kind) for name, kind in case.inputs.items()}  # fmt: skip
+    return replace(case, inputs=inputs)
 
 
 def prepared(case: Case) -> tuple[System, Arrays]:

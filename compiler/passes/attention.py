@@ -7,7 +7,12 @@ arXiv:2205.14135): of a row only its maximum and its sum are stored. Everything 
 among it, computes the weights again from those two: one kernel for what belongs to a key, one for
 what belongs to a query, no accumulation anywhere.
 
-How a square is cut into tiles is `streams.py`.
+Weights that the equations round to bf16 after they are divided by their sum are rounded before in
+that first kernel, which has no sum yet, as exponentials over the maximum so far: of every weight a
+part in 2^8 at most, as by the equations, but another one.
+
+How a square is cut into tiles is `streams.py`, and how rounded operands are stored
+`stored_pairs.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +20,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from math import prod
+from typing import TypeGuard
 
 from ..ir import (
     Apply,
@@ -27,15 +34,18 @@ from ..ir import (
     Read,
     System,
     components,
+    index_names,
     reads,
     rewrite,
     walk,
 )
 from ..kernels import Highest, Product, Streamed, Total
-from .factors import fresh, moved, product
+from ..scalar import call
+from .factors import factors, fresh, moved, product
 from .order import have_order
 from .row_sums import by_rows, through_results
 from .squares import Family, Use, families, result_of, same_square
+from .stored_pairs import in_pairs
 
 LEAST = 32  # queries and keys below which a tile would be mostly empty
 DEEPEST = 128  # elements of a query, a key or a value for which tiles fit into shared memory,
@@ -57,19 +67,39 @@ class Attention:
 def attention(system: System) -> Attention:
     """The kernels of every softmax whose square need not be stored."""
     system = through_results(by_rows(system))
+    streamed = _streamed(system)
+    found = in_pairs(system, streamed.families)
+    if found.system is not system:
+        streamed = _streamed(found.system)
+    kernels = [replace(kernel, reason=f"{kernel.reason}; {why}") if why else kernel
+               for family, made in zip(streamed.families, streamed.kernels, strict=True)
+               for why in (found.why.get(family.softmax.target),) for kernel in made]  # fmt: skip
+    return Attention(found.system, tuple(kernels), streamed.notes)
+
+
+@dataclass(frozen=True)
+class _Streamed:
+    """The families that are streamed, and the kernels of each."""
+
+    families: list[Family]
+    kernels: list[list[Streamed]]
+    notes: dict[str, str]
+
+
+def _streamed(system: System) -> _Streamed:
     ancestors = _ancestors(system)
-    kernels: list[Streamed] = []
-    notes: dict[str, str] = {}
+    found = _Streamed([], [], {})
     for family in families(system):
         problem = family.problem or _unfit(family)
         if not problem:
             made = _Maker(system, family, ancestors).kernels()
-            if have_order(system, (*kernels, *made)):
-                kernels += made
+            if have_order(system, (*chain(*found.kernels), *made)):
+                found.families.append(family)
+                found.kernels.append(made)
                 continue
             problem = "its kernels would wait for each other"
-        notes[family.softmax.target] = f"its square is stored: {problem}"
-    return Attention(system, tuple(kernels), notes)
+        found.notes[family.softmax.target] = f"its square is stored: {problem}"
+    return found
 
 
 def _unfit(family: Family) -> str:
@@ -136,15 +166,15 @@ class _Maker:
             names = same_square(use, top)
             if names is None or not self._may_join(use, group, group.stored):
                 continue
-            moved = _renamed(use, names)
+            late = _divided_late(use)
+            moved = _renamed(late, names)
             found = _exponential(moved, result, score)
             if found is None or shift not in (None, found.args[0].args[1]):  # type: ignore
                 continue
             weights = tuple(_with(w, found, weight) for w in moved.weight)
-            linear = weight in weights and sum(weight in reads(w) for w in weights) == 1
-            if linear and group.takes(moved, weights):
+            if _is_linear(weights, weight) and group.takes(moved, weights):
                 shift = found.args[0].args[1]  # type: ignore[attr-defined]
-                group.add(use, names, weights)
+                group.add(late, names, weights)
                 left.remove(use)
         highest = Highest(result, score, result if shift is None else shift, weight)
         return self._kernel(group, highest)
@@ -270,6 +300,30 @@ def _renamed(use: Use, names: Names) -> Use:
     weight, factor, outer = (tuple(moved(e, names) for e in part)
                              for part in (use.weight, use.factor, use.outer))  # fmt: skip
     return replace(use, products=tuple(products), weight=weight, factor=factor, outer=outer)
+
+
+def _divided_late(use: Use) -> Use:
+    """The use with what stays the same along the sum taken out of rounded weights."""
+    moving = {use.other.name, *(i.name for i in use.extra)}
+    weight, outer = [], list(use.outer)
+    for piece in use.weight:
+        if _is_rounded(piece):
+            inside = factors(piece.args[0])
+            stays = [f for f in inside if not moving & index_names(f)]
+            piece = call("bf16", product([f for f in inside if f not in stays]))
+            outer += stays
+        weight.append(piece)
+    return replace(use, weight=tuple(weight), outer=tuple(outer))
+
+
+def _is_linear(weights: Sequence[Expr], weight: Expr) -> bool:
+    """Whether the product of the weights grows as this one does, but for roundings."""
+    pieces = [f for w in weights for f in (factors(w.args[0]) if _is_rounded(w) else [w])]
+    return weight in pieces and sum(weight in reads(p) for p in pieces) == 1
+
+
+def _is_rounded(expr: Expr) -> TypeGuard[Apply]:
+    return isinstance(expr, Apply) and expr.fn == "bf16"
 
 
 def _with(expr: Expr, old: Expr, new: Expr) -> Expr:

@@ -3,8 +3,8 @@
 In: a `Kernel` and its `Plan`. Out: the `Grid`s that compute it, one after the other: one, or two
 where a long reduction of few results is divided among blocks and a second grid joins the parts in
 their order. Indices are merged and addressed as for the CPU (`merge.py`, `access.py`); how a
-product is cut into tiles is `contract.py`, a square that is not stored `streams.py`. There are no
-atomics, so every run gives the same bits.
+product is cut into tiles is `contract.py`, a square that is not stored `streams.py`, with tensor
+cores `warp_streams.py`. There are no atomics, so every run gives the same bits.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from .contract import PART, contraction
 from .gathered import gathered
 from .merge import accesses, merged, stores
 from .streams import streamed
+from .warp_streams import warp_streamed
 
 ALONE = 32  # points that one thread reduces over by itself
 SCRATCH = "parts of a sum"  # the tensor that holds the results of layers
@@ -30,7 +31,7 @@ def blocks(kernel: Kernel, plan: Plan, target: GpuTarget | None = None) -> tuple
     """The grids of a kernel, in the order in which they run."""
     target = target or GpuTarget()
     if isinstance(kernel, Streamed):
-        return (streamed(kernel, plan, target),)
+        return (warp_streamed(kernel, plan, target) or streamed(kernel, plan, target),)
     kernel = gathered(kernel, plan.system)
     grid = undivided(kernel, plan)
     if grid.reduce is None:

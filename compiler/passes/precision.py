@@ -8,7 +8,9 @@ attention, and the gradients of all of them. Everything else stays f32: the prod
 their sums, parameters, the optimizer, norms, softmax, losses, sums of squares.
 
 Because gradients were taken before, the rounding has none of its own: the gradient of a product is
-a product, of rounded operands again (Micikevicius et al. 2018, mixed precision training).
+a product, of rounded operands again (Micikevicius et al. 2018, mixed precision training). What is
+the same with and without a square of queries by keys (`row_sums.py`) is computed without before
+anything is rounded: afterwards it would no longer be the same.
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ from __future__ import annotations
 from ..ir import Equation, System, index_names, reads
 from ..scalar import call
 from .products import parts
+from .row_sums import by_rows, through_results
 
 
 def with_precision(system: System, precision: str) -> System:
     """The system with contractions of that precision, "f32" or "bf16"."""
     if precision == "f32":
         return system
+    system = through_results(by_rows(system))
     return system.replace(equations=tuple(map(_rounded, system.equations)))
 
 

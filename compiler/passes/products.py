@@ -43,7 +43,7 @@ def parts(body: Expr, outputs: Sequence[Index]) -> Parts | None:
         down, across = (tuple(i for i in outputs if i.name in group)
                         for group in (sets[0] - sets[1], sets[1] - sets[0]))  # fmt: skip
         smaller = min(prod(i.size for i in down), prod(i.size for i in across))
-        covered = len(sets[0] | sets[1]) == len(names)
+        covered = all(i.size == 1 or i.name in sets[0] | sets[1] for i in outputs)
         if down and across and covered and smaller > best_size:
             best = Parts(_product(members[0]), _product(members[1]), down, across)
             best_size = smaller

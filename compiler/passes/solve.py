@@ -132,7 +132,9 @@ class _Solver:
         unknown: dict[Expr, int] = {a: c for a, c in form.coefficients.items()
                    if isinstance(a, Idx) and a.name in self.open}  # fmt: skip
         if not plain or not unknown:
-            self.guards.append(call("eq", expr, self.own(axis)))
+            own = self.own(axis)
+            if self.shape[axis] > 1 or not inside(expr, 1, self.sizes):
+                self.guards.append(call("eq", expr, own))
         else:
             self.solve_affine(axis, form, unknown)
 

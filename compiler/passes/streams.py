@@ -7,7 +7,7 @@ lies together in memory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 
@@ -29,40 +29,55 @@ HELD = 80  # numbers of the square and of sums in a thread's registers, of which
 
 def streamed(kernel: Streamed, plan: Plan, target: GpuTarget) -> Grid:
     """The grid of the kernel."""
-    best: Grid | None = None
-    for height in HEIGHTS:
-        grid = _Maker(kernel, plan).grid(height)
-        assert isinstance(grid.how, Stream)
-        if grid.shared_bytes > SHARED or grid.how.held > HELD:
-            continue
-        if best is None or (best.blocks < target.processors and height >= LOWEST):
-            best = grid
+    maker = Maker(kernel, plan)
+    grids = (maker.grid(maker.how(height), SIDE * SIDE) for height in HEIGHTS)
+    best = chosen(grids, HELD, target)
     assert best is not None, f"`{kernel.name}` does not fit"  # `attention` saw to that
     return best
 
 
-class _Maker:
-    def __init__(self, kernel: Streamed, plan: Plan):
+def chosen(grids: Iterable[Grid], most: int, target: GpuTarget) -> Grid | None:
+    """The first that fits into shared memory and, with `most` numbers, into registers, or a lower
+    one that leaves more processors something to do."""
+    best: tuple[Grid, Stream] | None = None
+    for grid in grids:
+        how = grid.how
+        assert isinstance(how, Stream)
+        if grid.shared_bytes > SHARED or how.held > most:
+            continue
+        if best is None or (best[0].blocks < target.processors
+                            and LOWEST <= how.height < best[1].height):  # fmt: skip
+            best = grid, how
+    return None if best is None else best[0]
+
+
+class Maker:
+    """Grids of one kernel. `along` are more indices that its panels have."""
+
+    def __init__(self, kernel: Streamed, plan: Plan, along: Sequence[Index] = ()):
         self.kernel, self.tensors = kernel, plan.system.tensors
-        along = [i for p in kernel.products for i in p.deep]
-        along += [i for t in kernel.totals for i in t.wide]
+        along = [*along, *(i for p in kernel.products for i in p.deep),
+                 *(i for t in kernel.totals for i in t.wide)]  # fmt: skip
         every = (*kernel.batch, kernel.own, *kernel.extra, kernel.other, *along)
         self.sizes: Mapping[str, int] = {i.name: i.size for i in every}
 
-    def grid(self, height: int) -> Grid:
+    def how(self, height: int) -> Stream:
         kernel = self.kernel
-        highest = kernel.highest
-        tall = -(-kernel.own.size // height)
-        how = Stream(
+        return Stream(
             kernel.batch, kernel.own, kernel.extra, kernel.other, height, WIDTH, height // SIDE,
             WIDTH // SIDE, tuple(map(self._pair, kernel.products)),
             tuple(RowSum(t.total, t.weight, *self._wide(t.factor, t.wide))
                   for t in kernel.totals),
             hidden(kernel),
         )  # fmt: skip
+
+    def grid(self, how: Stream, threads: int) -> Grid:
+        kernel = self.kernel
+        highest = kernel.highest
         if highest is not None:
             how = replace(how, score=highest.score, shift=highest.shift, top=highest.result,
                           weight=highest.weight)  # fmt: skip
+        tall = -(-kernel.own.size // how.height)
         results: list[tuple[Read, Expr]] = []
         if highest is not None:
             results.append((highest.result, highest.result))
@@ -72,7 +87,7 @@ class _Maker:
         anchor = kernel.equations[-1]
         source = f"{span}: {span.source.line(span.line).strip()}" if (span := anchor.span) else ""
         return Grid(
-            name=kernel.name, how=how, threads=SIDE * SIDE,
+            name=kernel.name, how=how, threads=threads,
             blocks=tall * prod(i.size for i in kernel.batch),
             outputs=(*kernel.batch, kernel.own), over=(*kernel.extra, kernel.other),
             bodies=expressions, reduce=None, statements=statements,

@@ -16,8 +16,8 @@ import pytest
 from nnc.runtime.device.gpu.shim import available
 
 TESTS = Path(__file__).parents[1]
-SUITES = ("test_cuda.py", "test_cuda_tiles.py", "test_cuda_rounded.py",
-          "test_cuda_recurrences.py", "test_cuda_attention.py")  # fmt: skip
+SUITES = ("test_cuda.py", "test_cuda_tiles.py", "test_cuda_rounded.py", "test_cuda_recurrences.py",
+          "test_cuda_attention.py", "test_cuda_attention_cores.py")  # fmt: skip
 
 PLANTED = """
 import sys

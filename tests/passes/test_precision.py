@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from attentions import CASES
+from attentions import prepared as attention
 from small_programs import prepared, trained
 from support import system, values
 
@@ -82,6 +84,7 @@ CONTRACTIONS = {
     "negative": "y[i, j] = sum(k) (-(a[i, k]*b[k, j]))",
     "windows": "y[i, j < 4, o] = sum(p, k) (u[i, j + p, k] else 0)*w[p, k, o]",
     "of one row": "y[i < 1, j] = sum(k) a[i, k]*b[k, j]",
+    "beside a dimension of one": "y[i, l < 1, j] = sum(k) a[i, k]*b[k, j]",
 }
 OTHERS = {
     "a sum of squares": "y[i] = sum(k) a[i, k]*a[i, k]",
@@ -121,6 +124,18 @@ def test_a_training_step():
     }  # fmt: skip
     assert all(t.dtype != "f64" for t in found.tensors.values())
     assert not any(has_rounding(prepared().executor.system).values())
+
+
+def test_sums_of_weights_are_products_with_results_before_anything_is_rounded():
+    """The gradient of a softmax's sum is as long as a head, not as a row, and no contraction."""
+    given, numbers = attention(CASES[1])
+    found = verify(with_precision(given, "bf16"), "precision")
+    total = found.definition["d_attention1_attend1_softmax1_y_sum"]
+    assert [i.size for i in total.over] == [8] and not has_rounding(found)[total.target]
+    assert "attention1_attend1_y" in total.sources
+    exact = evaluate(given, numbers, wide=True)["d_x"]
+    off = np.abs(evaluate(found, numbers, wide=True)["d_x"] - exact)
+    assert 0 < off.max() < 2**-7 * np.abs(exact).max()
 
 
 def test_a_step_of_pytorch():

@@ -10,14 +10,14 @@ Half a warp has a row of a tile, so what a row needs of all its threads goes by 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 from ...grids import PADDING, Grid, Panel, RowSum, Stream
-from ...ir import BYTES, Expr, Idx, Index, Read, index_names, reads
+from ...ir import BYTES, Expr, Index, reads
 from ...loops import Statement
+from .square import UNROLL, Square, still
 from .writer import Writer
 
-UNROLL = "#pragma unroll"
 TURNED = 4  # neighbouring numbers that go through shared memory as one
 
 
@@ -26,26 +26,23 @@ def stream(w: Writer, grid: Grid, how: Stream) -> None:
     _Maker(w, grid, how).kernel()
 
 
-class _Maker:
+class _Maker(Square):
     def __init__(self, w: Writer, grid: Grid, how: Stream):
-        self.w, self.grid, self.how = w, grid, how
+        super().__init__(w, grid, how)
         self.high, self.broad = how.height + PADDING, how.width + PADDING
         self.lanes = how.width // how.columns  # threads that share a row
-        self.wide = [(n, g) for n, g in enumerate(how.sums) if g.factor is not None]
 
     def kernel(self) -> None:
         w, how = self.w, self.how
         self._shared()
-        tall = -(-how.own.size // how.height)
         w.line(f"const i32 row = THREAD / {self.lanes}, column = THREAD % {self.lanes};")
-        w.line(f"const i32 m0 = BLOCK % {tall} * {how.height};")
-        w.unflatten(w.let("i32", f"BLOCK / {tall}", "batch"), how.batch)
+        self.block()
         for n, pair in enumerate(how.pairs):
-            if not self._moves(pair.mine):
+            if not self.moves(pair.mine):
                 self._fill(f"mine{n}", pair.mine, how.own, "m0", how.height)
         self._start()
         with self._loops():
-            self._leave_out()
+            self.leave_out()
             waiting = list(enumerate(how.sums))
             for n, pair in enumerate(how.pairs):
                 self._product(n, pair.mine, pair.theirs)
@@ -84,8 +81,8 @@ class _Maker:
             w.unflatten("k", operand.along)
             w.line(UNROLL)
             with w.block(f"for (i32 i = 0; i < {TURNED}; ++i)"):
-                self._at(index, f"{first} + x + i", side)
-                loaded = self._within(f"{first} + x + i", index, side, w.value(operand.value))
+                self.at(index, f"{first} + x + i", side)
+                loaded = self.within(f"{first} + x + i", index, side, w.value(operand.value))
                 w.line(f"AT({tile}, k * {row} + x + i, {points * row}) = {loaded};")
 
     def _fill_rows(self, one: RowSum) -> None:
@@ -100,8 +97,8 @@ class _Maker:
                 f"e % {how.width}", f"e / {how.width}")  # fmt: skip
             w.line(f"const i32 x = {x}, k = {k};")
             w.unflatten("k" if spread == points else f"nn::min(k, {points - 1})", one.factor.along)
-            self._at(how.other, "n0 + x", how.width)
-            loaded = self._within("n0 + x", how.other, how.width, w.value(one.factor.value))
+            self.at(how.other, "n0 + x", how.width)
+            loaded = self.within("n0 + x", how.other, how.width, w.value(one.factor.value))
             if spread > points:
                 loaded = f"k < {points} ? {loaded} : 0"
             w.line(f"AT(theirs, x * {row} + k, {how.width * row}) = {loaded};")
@@ -114,21 +111,12 @@ class _Maker:
     def _other(self, c: str) -> str:
         return f"n0 + column * {self.how.columns} + {c}"
 
-    def _at(self, index: Index, text: str, side: int) -> None:
-        """Gives the index its value; beyond the last it is the last, and the result is not used."""
-        last = index.size - 1
-        self.w.place(index.name, text if index.size % side == 0 else f"nn::min({text}, {last})")
-
-    def _within(self, text: str, index: Index, side: int, value: str, otherwise: str = "0") -> str:
-        """The value, if the place is not beyond the last; it always is not where tiles fit."""
-        return value if index.size % side == 0 else f"{text} < {index.size} ? {value} : {otherwise}"
-
     @contextmanager
     def _each_row(self) -> Iterator[None]:
         w = self.w
         w.line(UNROLL)
         with w.block(f"for (i32 r = 0; r < {self.how.rows}; ++r)"):
-            self._at(self.how.own, self._own("r"), self.how.height)
+            self.at(self.how.own, self._own("r"), self.how.height)
             yield
 
     @contextmanager
@@ -136,11 +124,11 @@ class _Maker:
         """The elements of the tile that a thread has; what a row has in common is computed once."""
         w, how = self.w, self.how
         with self._each_row():
-            for part in _still(value, how):
+            for part in still(value, how, how.other.name):
                 w.value(part)
             w.line(UNROLL)
             with w.block(f"for (i32 c = 0; c < {how.columns}; ++c)"):
-                self._at(how.other, self._other("c"), how.width)
+                self.at(how.other, self._other("c"), how.width)
                 for n, pair in enumerate(how.pairs):
                     w.known(pair.read, f"product{n}[r][c]")
                 if how.weight is not None:
@@ -149,7 +137,7 @@ class _Maker:
 
     def _counted(self, value: str, otherwise: str = "0") -> str:
         """The value of an element of the tile, if it lies within the square's columns."""
-        return self._within(self._other("c"), self.how.other, self.how.width, value, otherwise)
+        return self.within(self._other("c"), self.how.other, self.how.width, value, otherwise)
 
     # --- the run -------------------------------------------------------------------------------
 
@@ -168,35 +156,14 @@ class _Maker:
     def _loops(self) -> Iterator[None]:
         """Over extra indices, then over tiles of columns."""
         w, how = self.w, self.how
-        with ExitStack() as inside:
-            for index in how.extra:
-                name = w.fresh("x")
-                head = f"for (i32 {name} = 0; {name} < {index.size}; ++{name})"
-                inside.enter_context(w.block(head))
-                w.places[index.name] = name
-            moving = [(n, p.mine) for n, p in enumerate(how.pairs) if self._moves(p.mine)]
+        with self.extra():
+            moving = [(n, p.mine) for n, p in enumerate(how.pairs) if self.moves(p.mine)]
             if moving:
                 w.line("BARRIER();")
             for n, mine in moving:
                 self._fill(f"mine{n}", mine, how.own, "m0", how.height)
-            size = how.other.size
-            inside.enter_context(w.block(f"for (i32 n0 = 0; n0 < {size}; n0 += {how.width})"))
-            yield
-
-    def _moves(self, operand: Panel) -> bool:
-        """Whether it is another for every point of the extra indices."""
-        return not index_names(operand.value).isdisjoint(i.name for i in self.how.extra)
-
-    def _leave_out(self) -> None:
-        """The next tile, where all of this one is hidden: its least form is positive."""
-        w, how = self.w, self.how
-        for form in how.hidden:
-            for index, first, side in ((how.own, "m0", how.height), (how.other, "n0", how.width)):
-                last = f"nn::min({first} + {side}, {index.size}) - 1"
-                low = form.coefficients.get(Idx(index.name), 0) >= 0
-                w.place(index.name, first if low else last)
-            text, _ = w.form(form)
-            w.line(f"if ({text} > 0) continue;")
+            with w.block(f"for (i32 n0 = 0; n0 < {how.other.size}; n0 += {how.width})"):
+                yield
 
     def _product(self, n: int, mine: Panel, theirs: Panel) -> None:
         """The tile of a product."""
@@ -224,10 +191,9 @@ class _Maker:
             w.line(f"for (i32 r = 0; r < {self.how.rows}; ++r) {into}[r][{column}] += {left} * b;")
 
     def _exponentials(self) -> None:
-        """The scores, their new maximum, and exp(score - shift) in the place of the scores. Where
-        nothing has been seen yet, what was summed is 0 and stays so."""
+        """The scores, their new maximum, and exp(score - shift) in the place of the scores."""
         w, how = self.w, self.how
-        assert how.score is not None and how.shift is not None and how.top is not None
+        assert how.score is not None
         rows, columns = how.rows, how.columns
         w.line(f"f32 weight[{rows}][{columns}];")
         with self._each_element(how.score):
@@ -242,12 +208,7 @@ class _Maker:
                    "highest = nn::max(highest, weight[r][c]);")  # fmt: skip
             w.line(f"for (i32 mask = {self.lanes // 2}; mask > 0; mask /= 2) "
                    "highest = nn::max(highest, SHUFFLE(highest, mask));")  # fmt: skip
-            w.known(how.top, "highest")
-            shift = w.let("f32", w.value(how.shift), "shift")
-            w.line(f"const f32 next = {shift} == -INFINITE ? 0 : {shift};")
-            w.line("shrunk[r] = top[r] == -INFINITE ? 0 : expf(base[r] - next);")
-            w.line("top[r] = highest;")
-            w.line("base[r] = next;")
+            self.grow("[r]")
             w.line(UNROLL)
             w.line(f"for (i32 c = 0; c < {columns}; ++c) "
                    "weight[r][c] = expf(weight[r][c] - next);")  # fmt: skip
@@ -302,34 +263,15 @@ class _Maker:
     def _finish(self) -> None:
         """Numbers of rows, each joined by the threads that share the row, then what runs along."""
         w, how = self.w, self.how
-        statements = list(self.grid.statements)
-        top = statements.pop(0) if how.score is not None else None
         with self._each_row():
-            if top is not None:
-                assert how.top is not None and how.shift is not None
-                w.known(how.top, "top[r]")
-                if how.shift is how.top:  # of a row that is hidden wholly, weights are exp(nan)
-                    w.line("const f32 whole = top[r] == -INFINITE ? NOT_A_NUMBER : 1;")
-            for n, (one, statement) in enumerate(zip(how.sums, statements, strict=True)):
-                if one.factor is None:
-                    w.line(f"for (i32 mask = {self.lanes // 2}; mask > 0; mask /= 2) "
-                           f"sum{n}[r] += SHUFFLE(sum{n}[r], mask);")  # fmt: skip
-                    w.known(one.total, self._total(f"sum{n}[r]"))
-                    w.known(statement.own, w.value(statement.value))
+            numbers = self.totals("[r]", self.lanes)
             with w.block(f"if ({self._own('r')} < {how.own.size})"):
-                numbers = [s for s, g in zip(statements, how.sums, strict=True) if not g.factor]
-                if top is not None:
-                    numbers.insert(0, top)
                 if numbers:
                     with w.block("if (column == 0)"):
                         for statement in numbers:
                             w.finish((statement,), [])
                 for n, one in self.wide:
-                    self._store_wide(n, one, statements[n])
-
-    def _total(self, text: str) -> str:
-        guarded = self.how.score is None or self.how.shift is not self.how.top
-        return text if guarded else f"({text} * whole)"
+                    self._store_wide(n, one, self.statement(n))
 
     def _store_wide(self, n: int, one: RowSum, statement: Statement) -> None:
         w = self.w
@@ -342,19 +284,5 @@ class _Maker:
                 with w.block(f"if ({place} < {one.factor.points})"):
                     w.unflatten(place, one.factor.along)
                     column = f"{group * size} + c" if group else "c"
-                    w.known(one.total, self._total(f"sum{n}[r][{column}]"))
+                    w.known(one.total, self.total(f"sum{n}[r][{column}]"))
                     w.finish((statement,), [])
-
-
-def _still(expr: Expr, how: Stream) -> Iterator[Expr]:
-    """The largest parts of an expression that are the same for all elements of a row."""
-    made = {p.read for p in how.pairs} | {how.weight}
-    stack = [expr]
-    while stack:
-        node = stack.pop()
-        if not node.children:
-            continue
-        if how.other.name not in index_names(node) and made.isdisjoint(reads(node)):
-            yield node
-        elif not isinstance(node, Read):
-            stack += node.children

@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...grids import BLOCK, RESIDENT, Each, Grid, Stream, Tile, Together
+from ...warp_streams import WarpStream
 from .attention import stream
+from .attention_cores import warp_stream
 from .layers import place_layer, points
 from .reductions import accumulator, reduced, results, start, take
 from .spelling import MEMORY
@@ -71,6 +73,8 @@ def kernel(grid: Grid, name: str, arguments: Sequence[str], types: Mapping[str, 
             _together(w, grid, grid.how)
         case Tile():
             (Warps if grid.how.tensor_cores else Threads)(w, grid, grid.how).write()
+        case WarpStream():
+            warp_stream(w, grid, grid.how)
         case Stream():
             stream(w, grid, grid.how)
     parameters = [f"{kind} {own}" for kind, own in zip(kinds, names, strict=True)]

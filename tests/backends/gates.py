@@ -9,9 +9,11 @@ from collections import Counter
 
 import pytest
 
+from nnc.compiler.codegen.cuda.attention_cores import COPIED
 from nnc.compiler.codegen.cuda.module import Module
 from nnc.compiler.grids import BLOCK, RESIDENT, Grid, Tile
 from nnc.compiler.ir import BYTES
+from nnc.compiler.warp_streams import WarpStream
 from nnc.runtime.device.gpu.nvrtc import NoNvrtc, Nvrtc, nvrtc
 
 from .machine_code import instructions_or_skip
@@ -58,18 +60,22 @@ def check_usage(made: Module, architecture: str) -> None:
 
 
 def check_instructions(name: str, counts: Counter[str], grid: Grid | None, sine: bool) -> None:
-    """Nothing is read from or written to memory of a thread's own. In a tile, tensor cores multiply
-    and ldmatrix takes where the grid says so, and copies are of as many bytes as it says."""
+    """Nothing is read from or written to memory of a thread's own. In a tile or a stream, tensor
+    cores multiply and ldmatrix takes where the grid says so, and copies are of as many bytes as it
+    says."""
     assert counts, name
     kinds = {instruction.partition(".")[0] for instruction in counts}
     assert sine or not kinds & {"LDL", "STL"}, (name, counts)
-    if grid is None or not isinstance(grid.how, Tile):
-        return
-    tile = grid.how
-    wanted = {"HMMA", "LDSM"} if tile.tensor_cores else set()
-    assert kinds & {"HMMA", "LDSM"} == wanted, (name, counts)
-    size = BYTES["bf16" if tile.tensor_cores else grid.dtype]
-    copies = {o.copied * size for o in (tile.left, *tile.rights)} - {0}
+    match grid.how if grid else None:
+        case WarpStream():
+            cores, copies = True, {COPIED * BYTES["i32"]}
+        case Tile() as tile:
+            cores = tile.tensor_cores
+            size = BYTES["bf16" if cores else grid.dtype]
+            copies = {o.copied * size for o in (tile.left, *tile.rights)} - {0}
+        case _:
+            return
+    assert kinds & {"HMMA", "LDSM"} == ({"HMMA", "LDSM"} if cores else set()), (name, counts)
     assert {bytes_copied(i) for i in counts if i.startswith("LDGSTS")} == copies, (name, counts)
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from math import prod
+from types import MappingProxyType
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
@@ -200,24 +201,34 @@ def _kind(expr: Expr) -> tuple:
 def substitute(expr: Expr, values: Mapping[str, Expr]) -> Expr:
     """The expression with indices replaced by expressions."""
     moved = {n: e for n, e in values.items() if not (isinstance(e, Idx) and e.name == n)}
-    if not moved or index_names(expr).isdisjoint(moved):
+    own = index_names(expr)
+    if not moved or own.isdisjoint(moved):
         return expr
+    names = {n: e.name for n, e in moved.items() if isinstance(e, Idx) and n in own}
+    if len(names) == len(own & moved.keys()) == len(set(names.values()) - (own - moved.keys())):
+        return renamed(expr, {}, names)
     return rewrite(expr, lambda n: moved.get(n.name) if isinstance(n, Idx) else None)
 
 
-def renamed(expr: Expr, names: Mapping[str, str]) -> Expr:
-    """The expression with other names of tensors, no two of them the same."""
-    if not any(read.tensor in names for read in _facts(expr)[0]):
+def renamed(
+    expr: Expr, tensors: Mapping[str, str], indices: Mapping[str, str] = MappingProxyType({})
+) -> Expr:
+    """The expression with other names of tensors and of indices, no two of them the same. Nothing
+    can fold that has not folded already."""
+    reads, names = _facts(expr)
+    if names.isdisjoint(indices) and not any(read.tensor in tensors for read in reads):
         return expr
     done: dict[Expr, Expr] = {}
     for node in walk(expr):
         moved = not done.keys().isdisjoint(node.children)
-        if isinstance(node, Read) and (moved or node.tensor in names):
+        if isinstance(node, Read) and (moved or node.tensor in tensors):
             index = tuple(done.get(c, c) for c in node.index)
             other = None if node.other is None else done.get(node.other, node.other)
-            done[node] = Read(names.get(node.tensor, node.tensor), index, other, node.dtype)
+            done[node] = Read(tensors.get(node.tensor, node.tensor), index, other, node.dtype)
         elif isinstance(node, Apply) and moved:
             done[node] = Apply(node.fn, tuple(done.get(c, c) for c in node.args), node.dtype)
+        elif isinstance(node, Idx) and node.name in indices:
+            done[node] = Idx(indices[node.name])
     return done.get(expr, expr)
 
 

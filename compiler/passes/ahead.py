@@ -54,7 +54,8 @@ def ahead(system: System) -> System:
     for eq in system.equations:
         for source in eq.sources:
             readers.setdefault(source, []).append(eq)
-    kept = {*system.roots, *recurrent, *views(system), *views(system).values()}
+    seen = views(system)
+    kept = {*system.roots, *recurrent, *seen, *seen.values()}
     now = dict(system.definition)
     tensors = dict(system.tensors)
     for eq in system.equations:

@@ -42,7 +42,8 @@ USES = 512  # of an element, for which a copy pays
 
 def apart(system: System) -> System:
     """The system with gaps after the rows of its temps, where that helps."""
-    fixed = {*system.roots, *views(system), *views(system).values()}
+    seen = views(system)
+    fixed = {*system.roots, *seen, *seen.values()}
     fixed |= {eq.target for eq in system.equations if eq.at is not None}
     tensors = dict(system.tensors)
     equations: list[Equation] = []

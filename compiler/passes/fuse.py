@@ -293,7 +293,7 @@ def _overwritable(
     if writer.scan or writer.ready or not _reads_in_step(writer, name, following):
         return False
     others = readers - {writer.number}
-    if any(_reaches(edges, reader, writer.number) for reader in others):
+    if _reaches(edges, others, writer.number):
         return False
     edges[writer.number] = edges[writer.number] | others
     return True
@@ -313,17 +313,14 @@ def _reads_in_step(writer: _Group, name: str, following: str) -> bool:
     return True
 
 
-def _reaches(edges: Mapping[int, set[int]], start: int, goal: int) -> bool:
-    """Whether `goal` must run before `start`."""
-    seen, stack = set(), [start]
-    while stack:
-        number = stack.pop()
-        if number == goal:
-            return True
-        if number not in seen:
-            seen.add(number)
-            stack += edges[number]
-    return False
+def _reaches(edges: Mapping[int, set[int]], starts: set[int], goal: int) -> bool:
+    """Whether `goal` must run before one of `starts`."""
+    seen, stack = set(starts), [*starts]
+    while stack and goal not in seen:
+        fresh = edges[stack.pop()] - seen
+        seen |= fresh
+        stack += fresh
+    return goal in seen
 
 
 def _order(groups: list[_Group], edges: Mapping[int, set[int]]) -> list[_Group]:

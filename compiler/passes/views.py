@@ -38,6 +38,9 @@ def of_later(body: Expr) -> Expr:
 def _in_place(eq: Equation, read: Expr, shape: tuple[int, ...]) -> bool:
     if eq.reduce or eq.at is not None or not isinstance(read, Read) or read.other is not None:
         return False
+    steps = [e for e, size in zip(read.index, shape, strict=True) if size > 1]
+    if all(isinstance(e, Idx) for e in steps):  # most are: then the order of the indices tells
+        return steps == [Idx(i.name) for i in eq.indices if i.size > 1]
     theirs = _row_major(read.index, shape)
     own = _row_major(tuple(Idx(i.name) for i in eq.indices), tuple(i.size for i in eq.indices))
     return theirs == own

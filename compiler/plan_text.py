@@ -5,13 +5,14 @@ In: a `Plan`. Out: annotated equations, the same on every run. Nothing is decide
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
 from .evaluate import factors
 from .ir import Apply, Equation, Index, Read, index_names
 from .kernels import Kernel, Plan, Scan
+from .passes.foresight import foresight
 from .passes.phases import waits
 from .printer import equation_text, origin
 from .work import flops
@@ -52,22 +53,25 @@ def contraction(eq: Equation) -> Contraction | None:
 
 def plan_text(plan: Plan) -> str:
     """Every kernel with its reason, its equations, and the place of what it stores."""
-    waiting = waits(plan)
+    waiting, asked = waits(plan), foresight(plan)
     total = sum(flops(eq, plan.system) for k in plan.kernels for eq in k.equations)
     lines = [
         f"# kernels of {plan.system.name}: {sum(1 for _ in plan.kernels)} kernels, "
         f"{plan.arena_bytes:,} bytes of memory, {total:,} floating-point operations in products",
     ]
     for item in plan.items:
-        lines += ["", *_item_lines(item, plan, waiting)]
+        lines += ["", *_item_lines(item, plan, waiting, asked)]
     return "\n".join(lines) + "\n"
 
 
-def _item_lines(item: Kernel | Scan, plan: Plan, waiting: frozenset[str]) -> Iterator[str]:
+def _item_lines(
+    item: Kernel | Scan, plan: Plan, waiting: frozenset[str],
+    asked: Mapping[Kernel, tuple[str, ...]],
+) -> Iterator[str]:  # fmt: skip
     if isinstance(item, Scan):
         yield f"scan {item.index.name} < {item.index.size}    # {item.reason}"
         for inner in item.kernels:
-            for line in _item_lines(inner, plan, waiting):
+            for line in _item_lines(inner, plan, waiting, asked):
                 yield f"    {line}" if line else line
         return
     place = f"    # {origin(item.anchor.span)}" if item.anchor.span else ""
@@ -76,6 +80,8 @@ def _item_lines(item: Kernel | Scan, plan: Plan, waiting: frozenset[str]) -> Ite
     classes = contraction(item.anchor)
     if classes is not None:
         yield f"    # a product: {classes}"
+    if item in asked:
+        yield f"    # meanwhile asks for what comes next: {', '.join(asked[item])}"
     for eq in item.equations:
         tensor = plan.system.tensors[eq.target]
         at = "in registers" if eq.target in item.local else f"at {plan.offsets[eq.target]:,}"

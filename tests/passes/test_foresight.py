@@ -9,6 +9,7 @@ from support import system, values
 from nnc.compiler.evaluate import evaluate
 from nnc.compiler.passes import foresight as pass_
 from nnc.compiler.passes.foresight import foresight
+from nnc.compiler.plan_text import plan_text
 from nnc.runtime.device.cpu import CpuProgram
 
 CHAIN = """model M(x: f32[96, 64], v: f32[64, 64], w: f32[64, 64]) -> r: f32[96, 64] {
@@ -38,6 +39,7 @@ def test_a_product_asks_for_what_the_next_one_reads_from_far() -> None:
     # v was read just before z; for y, the kernels of the next step are those of this one
     program = CpuProgram(system(CHAIN, float_type="f32"))
     assert asked(program) == {"z": ["w"], "r": ["x", "v"]}
+    assert plan_text(program.plan).count("# meanwhile asks for what comes next: x, v\n") == 1
 
 
 @pytest.mark.usefixtures("small")

@@ -10,7 +10,7 @@ what is written: measured, a processor hides that well.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterator, Set
 from itertools import accumulate
 from math import prod
 
@@ -72,28 +72,28 @@ def _chosen(wanted: list[str], plan: Plan, kernel: Kernel) -> Iterator[str]:
 def _far(plan: Plan, busy: Set[Kernel]) -> dict[Kernel | Scan, list[str]]:
     """Which of the tensors that it reads come to each item from far, in a step that follows
     another. What a recurrence reads it reads often."""
-    tensors = plan.system.tensors
-    touched = 0  # bytes, so far
+    sizes = {name: plan.system.tensors[name].bytes for name in plan.offsets}
+    touches = [_touched(item, busy, sizes.keys()) for item in plan.items]
     before: dict[int, int] = {}  # offset → what had been touched when the tensor there was
+    touched = 0  # bytes, so far
     far: dict[Kernel | Scan, list[str]] = {}
-    for item in (*plan.items, *plan.items):
-        kernels = [item] if isinstance(item, Kernel) else list(item.every)
-        far[item] = [
-            name for name in _awaited(item, busy)
-            if name in plan.offsets and tensors[name].bytes >= LEAST
-            and touched - before.get(plan.offsets[name], touched) > NEAR
-        ] if isinstance(item, Kernel) else []  # fmt: skip
-        names = {n for k in kernels for n in (*k.stored, *_sources(k))} & plan.offsets.keys()
-        here = {plan.offsets[n]: tensors[n].bytes for n in names}
+    for item, (awaited, names) in zip((*plan.items, *plan.items), touches * 2, strict=True):
+        far[item] = [name for name in awaited if sizes[name] >= LEAST
+                     and touched - before.get(plan.offsets[name], touched) > NEAR]  # fmt: skip
+        here = {plan.offsets[name]: sizes[name] for name in names}
         touched += sum(here.values())
         before |= dict.fromkeys(here, touched)
     return far
 
 
-def _awaited(kernel: Kernel, busy: Set[Kernel]) -> Iterable[str]:
-    """What is read without having been asked for."""
-    return kernel.anchor.sources if kernel in busy else _sources(kernel)
-
-
-def _sources(kernel: Kernel) -> Iterable[str]:
-    return dict.fromkeys(s for eq in kernel.equations for s in eq.sources)
+def _touched(
+    item: Kernel | Scan, busy: Set[Kernel], stored: Set[str]
+) -> tuple[list[str], list[str]]:
+    """What an item reads without asking for it itself, and all that it reads and writes."""
+    if isinstance(item, Scan):
+        parts = [_touched(kernel, busy, stored)[1] for kernel in item.every]
+        return [], list(dict.fromkeys(name for names in parts for name in names))
+    sources = [name for eq in item.equations for name in eq.sources]
+    names = list(dict.fromkeys(n for n in (*sources, *item.stored) if n in stored))
+    awaited = set(item.anchor.sources if item in busy else sources)
+    return [name for name in names if name in awaited], names

@@ -101,3 +101,44 @@ def prepared(case: Case) -> tuple[System, Arrays]:
 
 def streamed(made: Plan) -> list[Streamed]:
     return [kernel for kernel in made.kernels if isinstance(kernel, Streamed)]
+
+
+# --- whole programs -------------------------------------------------------------------------------
+
+
+def gpt(length: int, width: int, block: str = "2, 32", vocabulary: int = 17,
+        optimizer: str = "momentum(lr = 0.05)", more: str = "") -> str:  # fmt: skip
+    """Two causal blocks and their training, with `more` in the train block."""
+    return f"""
+model M(token: i32[B, {length}]) -> logits: f32[B, {length}, {vocabulary}] {{
+    x = token |> Embedding({vocabulary}, {width}) |> LearnedPositions({length})
+    repeat 2 {{ x = x |> TransformerBlock({block}, causal = true) }}
+    logits = x |> LayerNorm |> Dense({vocabulary})
+}}
+train M {{
+    input target: i32[B, {length}]
+    loss      = cross_entropy(logits, target)
+    optimizer = {optimizer}
+    batch     = 2
+    steps     = 8
+    {more}
+}}
+"""
+
+
+def learned(width: int) -> str:
+    """Queries that are a parameter, and its training."""
+    return f"""
+model M(x: f32[B, 40, {width}]) -> y: f32[B, 35, {width}] {{
+    param q: [35, {width}] ~ normal(0, 1)
+    fit[b, i, j] = sum(a) q[i, a] * x[b, j, a]
+    weight = softmax(fit)
+    y[b, i, a] = sum(j) weight[b, i, j] * x[b, j, a]
+}}
+train M {{
+    loss      = mean(y * y)
+    optimizer = sgd(lr = 0.1)
+    batch     = 2
+    steps     = 1
+}}
+"""

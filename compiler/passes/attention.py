@@ -22,7 +22,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from math import prod
-from typing import TypeGuard
 
 from ..ir import (
     Apply,
@@ -34,6 +33,7 @@ from ..ir import (
     Read,
     System,
     components,
+    free_name,
     index_names,
     reads,
     rewrite,
@@ -41,7 +41,7 @@ from ..ir import (
 )
 from ..kernels import Highest, Product, Streamed, Total
 from ..scalar import call
-from .factors import factors, fresh, moved, product
+from .factors import factors, is_rounded, moved, product
 from .order import have_order
 from .row_sums import by_rows, through_results
 from .squares import Family, Use, families, result_of, same_square
@@ -283,7 +283,7 @@ class _Group:
                                               moved(own.theirs, names), deep)  # fmt: skip
 
     def _fresh(self, name: str) -> str:
-        found = fresh(name, self.taken)
+        found = free_name(name, self.taken)
         self.taken.add(found)
         return found
 
@@ -293,7 +293,7 @@ def _renamed(use: Use, names: Names) -> Use:
     taken = {*names, *names.values()}
     products = []
     for p in use.products:
-        every = {**names, **{i.name: fresh(i.name, taken) for i in p.deep}}
+        every = {**names, **{i.name: free_name(i.name, taken) for i in p.deep}}
         read = Read(p.read.tensor, tuple(moved(e, names) for e in p.read.index), None, "f32")
         deep = tuple(Index(every[i.name], i.size) for i in p.deep)
         products.append(Product(read, moved(p.mine, every), moved(p.theirs, every), deep))
@@ -307,7 +307,7 @@ def _divided_late(use: Use) -> Use:
     moving = {use.other.name, *(i.name for i in use.extra)}
     weight, outer = [], list(use.outer)
     for piece in use.weight:
-        if _is_rounded(piece):
+        if is_rounded(piece):
             inside = factors(piece.args[0])
             stays = [f for f in inside if not moving & index_names(f)]
             piece = call("bf16", product([f for f in inside if f not in stays]))
@@ -318,12 +318,8 @@ def _divided_late(use: Use) -> Use:
 
 def _is_linear(weights: Sequence[Expr], weight: Expr) -> bool:
     """Whether the product of the weights grows as this one does, but for roundings."""
-    pieces = [f for w in weights for f in (factors(w.args[0]) if _is_rounded(w) else [w])]
+    pieces = [f for w in weights for f in (factors(w.args[0]) if is_rounded(w) else [w])]
     return weight in pieces and sum(weight in reads(p) for p in pieces) == 1
-
-
-def _is_rounded(expr: Expr) -> TypeGuard[Apply]:
-    return isinstance(expr, Apply) and expr.fn == "bf16"
 
 
 def _with(expr: Expr, old: Expr, new: Expr) -> Expr:

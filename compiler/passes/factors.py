@@ -6,7 +6,8 @@ another. Pure functions of expressions; what is done with them is decided elsewh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeGuard
 
 from ..affine import simplify_index
 from ..ir import Apply, Const, Expr, Idx, Read, rewrite, substitute
@@ -66,12 +67,13 @@ def plain(expr: Expr, sizes: Mapping[str, int]) -> Expr:
 # --- names of indices -----------------------------------------------------------------------------
 
 
-def fresh(name: str, taken: Iterable[str]) -> str:
-    """A name like this one that is not taken."""
-    names = set(taken)
-    while name in names:
-        name += "_"
-    return name
+def is_zero(expr: Expr) -> bool:
+    return isinstance(expr, Const) and expr.value == 0
+
+
+def is_rounded(expr: Expr) -> TypeGuard[Apply]:
+    """Whether it is a number rounded to bf16."""
+    return isinstance(expr, Apply) and expr.fn == "bf16"
 
 
 def moved(expr: Expr, names: Mapping[str, str]) -> Expr:

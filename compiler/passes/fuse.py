@@ -25,6 +25,7 @@ from ..ir import (
     Index,
     Read,
     System,
+    free_name,
     is_recurrent,
     substitute,
     walk,
@@ -400,11 +401,7 @@ def _renamed(eq: Equation, group: _Group) -> Equation:
     if len(eq.indices) == len(anchor.indices):
         names = [i.name for i in anchor.indices]
     elif place is not None:
-        taken = {*anchor.sizes, *names}
-        fresh = eq.indices[place].name
-        while fresh in taken:
-            fresh += "_"
-        names.insert(place, fresh)
+        names.insert(place, free_name(eq.indices[place].name, {*anchor.sizes, *names}))
     indices = tuple(Index(n, i.size) for n, i in zip(names, eq.indices, strict=True))
     swap = {o.name: Idx(n.name) for o, n in zip(eq.indices, indices, strict=True)}
     return replace(eq, indices=indices, body=substitute(eq.body, swap))

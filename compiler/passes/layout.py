@@ -22,6 +22,7 @@ from ..ir import (
     System,
     Tensor,
     components,
+    free_name,
     index_names,
     is_recurrent,
     rewrite,
@@ -104,9 +105,8 @@ def _reading_turned(
     source = system.tensors[read.tensor]
     copy = turned.get((source.name, axis))
     if copy is None:
-        name = f"{source.name}_turned"
-        while name in system.tensors or any(name == t.name for t in turned.values()):
-            name += "_"
+        taken = {*system.tensors, *(t.name for t in turned.values())}
+        name = free_name(f"{source.name}_turned", taken)
         copy = Tensor(name, _back(source.shape, axis), source.dtype, "temp", "", source.span)
         turned[source.name, axis] = copy
     own = Read(copy.name, _back(read.index, axis), None, source.dtype)

@@ -22,7 +22,6 @@ from math import prod
 
 from ..ir import (
     Apply,
-    Const,
     Equation,
     Expr,
     Idx,
@@ -31,6 +30,7 @@ from ..ir import (
     System,
     Tensor,
     components,
+    free_name,
     index_names,
     is_recurrent,
     rewrite,
@@ -38,6 +38,7 @@ from ..ir import (
 from ..recurrence import plan_recurrence
 from ..scalar import call, literal
 from .differentiate import in_order
+from .factors import is_zero
 
 TERMS = 64  # of a contraction, for each cycle that pairs save
 PACKING = 0.25  # cycles to store an element in a pair
@@ -119,9 +120,7 @@ class _Made:
         if found is not None:
             return found
         source = self.source.tensors[name]
-        fresh = f"{name}_{ending}"
-        while fresh in self.source.tensors or fresh in self.tensors:
-            fresh += "_"
+        fresh = free_name(f"{name}_{ending}", {*self.source.tensors, *self.tensors})
         shape = tuple(n // 2 if d == axis else n for d, n in enumerate(source.shape))
         indices = tuple(Index(f"i{d}", n) for d, n in enumerate(shape))
         value = body(tuple(Idx(i.name) for i in indices))
@@ -212,12 +211,8 @@ def _operands(eq: Equation) -> list[Read]:
     if not isinstance(body, Apply) or body.fn != "mul":
         return []
     found = [a.args[0] for a in body.args if isinstance(a, Apply) and a.fn == "bf16"]
-    reads = [r for r in found if isinstance(r, Read) and _is_zero(r.other)]
+    reads = [r for r in found if isinstance(r, Read) and (r.other is None or is_zero(r.other))]
     return reads if len(reads) == 2 else []
-
-
-def _is_zero(other: Expr | None) -> bool:
-    return other is None or (isinstance(other, Const) and other.value == 0)
 
 
 def _axis(read: Read, index: Index, system: System) -> int | None:

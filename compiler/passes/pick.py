@@ -43,6 +43,7 @@ from ..ir import (
 )
 from ..scalar import call, literal
 from .differentiate import in_order
+from .factors import is_zero
 from .simplify import remove_unused
 
 SMALLEST = 3  # places of a window; a sum by places costs up to twice as much per term
@@ -112,17 +113,13 @@ def _sparse(eq: Equation, system: System) -> _Sparse | None:
 
 def _conditions(body: Expr) -> Iterator[tuple[Apply, Expr]]:
     """Each condition without which the body is zero, with the body that is left without it."""
-    if not (isinstance(body, Apply) and body.fn == "select" and _is_zero(body.args[2])):
+    if not (isinstance(body, Apply) and body.fn == "select" and is_zero(body.args[2])):
         return
     condition, value, zero = body.args
     if isinstance(condition, Apply):
         yield condition, value
     for inner, rest in _conditions(value):
         yield inner, call("select", condition, rest, zero)
-
-
-def _is_zero(expr: Expr) -> bool:
-    return isinstance(expr, Const) and expr.value == 0
 
 
 def _window(
@@ -164,9 +161,9 @@ def _vanishes(rest: Expr, at: Read) -> bool:
     if at.other is None:
         return True
     if isinstance(rest, Read):
-        return rest.index == at.index and rest.other is not None and _is_zero(rest.other)
+        return rest.index == at.index and rest.other is not None and is_zero(rest.other)
     if isinstance(rest, Apply) and rest.fn == "select":
-        return _is_zero(rest.args[2]) and _vanishes(rest.args[1], at)
+        return is_zero(rest.args[2]) and _vanishes(rest.args[1], at)
     return (isinstance(rest, Apply) and rest.fn in ("mul", "neg")
             and any(_vanishes(x, at) for x in rest.args))  # fmt: skip
 
@@ -236,7 +233,7 @@ class _Reader:
             return None
         if all(isinstance(p, Idx) and p.name in over for p in windows) and read.other is None:
             return self._summed(read, place)
-        if read.other is not None and _is_zero(read.other):
+        if read.other is not None and is_zero(read.other):
             return self._scattered(read, place, own)
         return None
 

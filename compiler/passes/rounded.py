@@ -26,8 +26,6 @@ from math import prod
 from ..grids import GpuTarget, Operand, Tile
 from ..ir import (
     BYTES,
-    Apply,
-    Const,
     Equation,
     Expr,
     Read,
@@ -45,6 +43,7 @@ from ..scalar import call
 from .blocks import undivided
 from .contract import contraction
 from .differentiate import in_order
+from .factors import is_rounded, is_zero
 from .views import views
 
 
@@ -117,8 +116,10 @@ class _Made:
         """The equation with copies in place of what it rounds: of these tensors, or of all."""
 
         def change(node: Expr) -> Expr | None:
-            read = node.args[0] if isinstance(node, Apply) and node.fn == "bf16" else None
-            if not isinstance(read, Read) or read.dtype != "f32" or not _is_zero(read.other):
+            read = node.args[0] if is_rounded(node) else None
+            if not isinstance(read, Read) or read.dtype != "f32":
+                return None
+            if read.other is not None and not is_zero(read.other):
                 return None
             read = self._source(read)
             if names is not None and read.tensor not in names:
@@ -184,7 +185,3 @@ class _Made:
             self.tensors[fresh] = replace(source, name=fresh, kind="temp", init="", apart=0,
                                           rounded=True)  # fmt: skip
         return self.names[name]
-
-
-def _is_zero(other: Expr | None) -> bool:
-    return other is None or (isinstance(other, Const) and other.value == 0)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ..ir import Equation, Expr, Idx, Index, Read, System, Tensor, index_names
-from .factors import factors, fresh, moved, product, unified
+from ..ir import Equation, Expr, Idx, Index, Read, System, Tensor, free_name, index_names
+from .factors import factors, moved, product, unified
 from .squares import Use, families, result_of, same_square
 
 
@@ -23,7 +23,7 @@ def by_rows(system: System) -> System:
         for eq, key in [] if family.problem else family.whole:
             over = tuple(i for i in eq.over if i.name != key)
             indices = (*eq.indices, *over)
-            name = fresh(f"{eq.target}_rows", tensors)
+            name = free_name(f"{eq.target}_rows", tensors)
             tensors[name] = Tensor(name, tuple(i.size for i in indices), "f32", span=eq.span)
             rows = replace(eq, target=name, indices=indices,
                            over=tuple(i for i in eq.over if i.name == key))  # fmt: skip

@@ -21,6 +21,7 @@ from ..ir import (
     Read,
     System,
     components,
+    free_name,
     index_names,
     is_recurrent,
     reads,
@@ -29,7 +30,7 @@ from ..ir import (
 )
 from ..kernels import Product
 from ..scalar import cast
-from .factors import factors, fresh, plain, product, unified
+from .factors import factors, plain, product, unified
 
 Place = tuple[int, int]  # the positions of query and key in a square's index
 
@@ -280,7 +281,7 @@ class _Finder:
             raise NotStreamed(f"`{source.target}` is no product of queries and keys")
         left, right = map(product, _sides(source, source.indices[place[1]].name))
         mine, theirs = (left, right) if own.name == query else (right, left)
-        deep = tuple(Index(fresh(i.name, eq.sizes), i.size) for i in source.over)
+        deep = tuple(Index(free_name(i.name, eq.sizes), i.size) for i in source.over)
         names: dict[str, Expr] = {i.name: e for i, e in
                                   zip(source.indices, read.index, strict=True)}  # fmt: skip
         names |= {i.name: Idx(d.name) for i, d in zip(source.over, deep, strict=True)}

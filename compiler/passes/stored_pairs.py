@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import TypeGuard
 
 from ..ir import (
     Apply,
@@ -30,6 +29,7 @@ from ..ir import (
     Read,
     System,
     Tensor,
+    free_name,
     index_names,
     reads,
     rewrite,
@@ -38,7 +38,7 @@ from ..ir import (
 )
 from ..scalar import call, literal
 from .differentiate import in_order
-from .factors import fresh
+from .factors import is_rounded
 from .squares import Family
 
 MATRIX = 16  # numbers of a row that tensor cores take at once
@@ -60,7 +60,7 @@ def in_pairs(system: System, families: Sequence[Family]) -> Paired:
     why: dict[str, str] = {}
     for family in families:
         operands = _operands(family, system)
-        if not any(_is_rounded(o) for one in operands for o in (one.left, one.right)):
+        if not any(is_rounded(o) for one in operands for o in (one.left, one.right)):
             continue
         problem = next((p for p in map(_problem, operands) if p), "")
         if problem:
@@ -112,16 +112,12 @@ def _sides(eq: Equation) -> tuple[Expr, Expr]:
 
 def _problem(one: _Contraction) -> str:
     """Why the operands of a contraction cannot be stored in pairs."""
-    if not (_is_rounded(one.left) and _is_rounded(one.right) and one.stored):
+    if not (is_rounded(one.left) and is_rounded(one.right) and one.stored):
         return f"`{one.equation.target}` is no sum of products of two rounded numbers"
     size = prod(i.size for i in one.along)
     if size % MATRIX or _long(one.along)[-1].size % 2:
         return f"rows of {size} numbers are no multiple of {MATRIX}"
     return ""
-
-
-def _is_rounded(expr: Expr) -> TypeGuard[Apply]:
-    return isinstance(expr, Apply) and expr.fn == "bf16"
 
 
 def _paired(one: _Contraction, made: _Made) -> Equation:
@@ -145,7 +141,7 @@ class _Made:
 
     def half(self, side: Expr, along: tuple[Index, ...], sizes: Mapping[str, int]) -> Expr:
         """The rounded number, read from its pair."""
-        assert _is_rounded(side)
+        assert is_rounded(side)
         value = substitute(side.args[0], {i.name: literal(0) for i in along if i.size == 1})
         along = _long(along)
         last = along[-1]
@@ -171,7 +167,7 @@ class _Made:
         found = self.names.get((pair, indices))
         if found is None:
             of = next(r.tensor for r in reads(value))
-            found = fresh(f"{of}_pairs", {*self.source.tensors, *self.tensors})
+            found = free_name(f"{of}_pairs", {*self.source.tensors, *self.tensors})
             span = self.source.tensors[of].span
             self.names[pair, indices] = found
             shape = tuple(i.size for i in indices)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, cached_property
 from itertools import count
-from queue import SimpleQueue
-from threading import Thread
 from types import ModuleType
 
 from . import host
@@ -69,17 +68,11 @@ class Machine:
     def objects(self) -> list[bytes]:
         """An object file of each, compiled while the texts that follow are still being written:
         LLVM leaves the interpreter to us."""
-        texts: SimpleQueue[str | None] = SimpleQueue()
-        found: list[bytes | Exception] = []
-        compiler = Thread(target=_compile, args=(texts, found, host_machine(self._level)))
-        compiler.start()
-        try:
-            for text in self._texts:
-                texts.put(text)
-        finally:
-            texts.put(None)
-            compiler.join()
-        return [_or_raise(result) for result in found]
+        machine = host_machine(self._level)
+        with ThreadPoolExecutor(1) as compiler:
+            found = [compiler.submit(lambda text: machine.emit_object(_parsed(text)), text)
+                     for text in self._texts]  # fmt: skip
+        return [each.result() for each in found]
 
     @cached_property
     def _loaded(self) -> Loaded:
@@ -95,28 +88,13 @@ def assembly(text: str, level: int = LEVEL) -> str:
     return host_machine(level).emit_assembly(_parsed(text))
 
 
-def _compile(texts: SimpleQueue[str | None], found: list[bytes | Exception], machine) -> None:
-    """Object files of the texts up to None, or what went wrong with one."""
-    while (text := texts.get()) is not None:
-        try:
-            found.append(machine.emit_object(_parsed(text)))
-        except Exception as error:  # for who waits for it
-            found.append(error)
-
-
-def _or_raise(result: bytes | Exception) -> bytes:
-    if isinstance(result, Exception):
-        raise result
-    return result
-
-
 def _parsed(text: str):
     llvm = _llvm()
     return llvm.parse_assembly(f'target triple = "{llvm.get_default_triple()}"\n{text}')
 
 
 class Loaded:
-    """An object file in memory. Functions are valid as long as it lives."""
+    """Object files in memory. Functions are valid as long as it lives."""
 
     def __init__(self, objects: Iterable[bytes]):
         llvm = _llvm()

@@ -9,7 +9,7 @@ import re
 
 import numpy as np
 import pytest
-from attentions import CASES, DOT, prepared, streamed, written
+from attentions import CASES, DOT, gpt, prepared, streamed, written
 from stdlib.programs import Case
 
 from nnc.compiler.codegen.cuda.module import Module, gpu_plan, module
@@ -115,28 +115,10 @@ def test_infinite_scores_and_those_that_are_no_numbers():
 
 # --- training -------------------------------------------------------------------------------------
 
-GPT = """
-model M(token: i32[B, 40]) -> logits: f32[B, 40, 17] {
-    x = token |> Embedding(17, 16) |> LearnedPositions(40)
-    repeat 2 { x = x |> TransformerBlock(2, 32, causal = true) }
-    logits = x |> LayerNorm |> Dense(17)
-}
-train M {
-    input target: i32[B, 40]
-    loss      = cross_entropy(logits, target)
-    optimizer = momentum(lr = 0.05)
-    batch     = 2
-    steps     = 5
-    PRECISION
-}
-"""
-
-
-def gpt(precision: str = "") -> tuple[System, dict[str, np.ndarray]]:
+def gpt_step(precision: str = "") -> tuple[System, dict[str, np.ndarray]]:
     from nnc.compiler.initialise import initial_values
 
-    text = GPT.replace("PRECISION", precision)
-    project = project_of_text(text, "gpt.nn", None, [])
+    project = project_of_text(gpt(40, 16, more=precision), "gpt.nn", None, [])
     system, drawn = training_step(planned_setup(project, Search(None, None, offline=True)))
     return system, dict(initial_values(system, drawn, 3))
 
@@ -146,7 +128,7 @@ def gpt(precision: str = "") -> tuple[System, dict[str, np.ndarray]]:
 def test_training_steps_are_those_of_the_evaluator(precision: str):
     """With bf16 a step is as near to that without rounding as the evaluator's; every such step
     begins where the evaluator is, for errors grow."""
-    (system, state), (plain, _) = gpt(precision), gpt()
+    (system, state), (plain, _) = gpt_step(precision), gpt_step()
     program = ShimProgram(system)
     assert len(streamed(program.plan)) == 6
     rng = np.random.default_rng(0)

@@ -7,7 +7,17 @@ import re
 
 import numpy as np
 import pytest
-from attentions import CASES, DOT, FORM, of_sixteen, prepared, streamed, written
+from attentions import (
+    CASES,
+    DOT,
+    FORM,
+    gpt,
+    learned,
+    of_sixteen,
+    prepared,
+    streamed,
+    written,
+)
 from stdlib.programs import Case
 
 from nnc.compiler.check_passes import PassCheck
@@ -267,27 +277,11 @@ def test_the_source_says_why_there_are_no_tensor_cores(case: Case, words: str):
 
 # --- training -------------------------------------------------------------------------------------
 
-GPT = """
-model M(token: i32[B, 70]) -> logits: f32[B, 70, 17] {
-    x = token |> Embedding(17, 32) |> LearnedPositions(70)
-    repeat 2 { x = x |> TransformerBlock(2, 32, causal = true) }
-    logits = x |> LayerNorm |> Dense(17)
-}
-train M {
-    input target: i32[B, 70]
-    loss      = cross_entropy(logits, target)
-    optimizer = momentum(lr = 0.05)
-    batch     = 2
-    steps     = 8
-}
-"""
-
-
 @needs_gpp
 def test_a_gpt_loses_what_it_loses_on_the_cpu():
     """Each loss to half of what rounding to bf16 changes in a number, though steps add up; and both
     learn."""
-    system, start = step_of_text(GPT, precision="bf16")
+    system, start = step_of_text(gpt(70, 32), precision="bf16")
     here, there = CpuProgram(system), ShimProgram(system, (0,))
     assert len(grids(there.module)) == 3  # for both layers
     losses = [run_steps(p, system, start, 5) for p in (here, there)]
@@ -295,25 +289,9 @@ def test_a_gpt_loses_what_it_loses_on_the_cpu():
     assert losses[1][-1] < 0.8 * losses[1][0]
 
 
-LEARNED = """
-model M(x: f32[B, 40, 16]) -> y: f32[B, 35, 16] {
-    param q: [35, 16] ~ normal(0, 1)
-    fit[b, i, j] = sum(a) q[i, a] * x[b, j, a]
-    weight = softmax(fit)
-    y[b, i, a] = sum(j) weight[b, i, j] * x[b, j, a]
-}
-train M {
-    loss      = mean(y * y)
-    optimizer = sgd(lr = 0.1)
-    batch     = 2
-    steps     = 1
-}
-"""
-
-
 @needs_gpp
 def test_learned_queries_are_rounded_before_they_are_updated():
-    system, start = step_of_text(LEARNED, precision="bf16")
+    system, start = step_of_text(learned(16), precision="bf16")
     here, there = CpuProgram(system), ShimProgram(system)
     assert len(grids(there.module)) == 2  # x needs no gradient
     losses = [run_steps(p, system, start, 3) for p in (here, there)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from attentions import CASES, DOT, prepared, streamed, written
+from attentions import CASES, DOT, gpt, learned, prepared, streamed, written
 from stdlib.programs import Case
 
 from nnc.compiler.affine import Affine
@@ -152,25 +152,9 @@ def test_a_window_that_hides_whole_rows():
 
 # --- whole models ---------------------------------------------------------------------------------
 
-GPT = """
-model M(token: i32[B, 1024]) -> logits: f32[B, 1024, 65] {
-    x = token |> Embedding(65, 64) |> LearnedPositions(1024)
-    repeat 2 { x = x |> TransformerBlock(4, 128, causal = true) }
-    logits = x |> LayerNorm |> Dense(65)
-}
-train M {
-    input target: i32[B, 1024]
-    loss      = cross_entropy(logits, target)
-    optimizer = adam(lr = 1e-3)
-    batch     = 2
-    steps     = 1
-}
-"""
-
-
 def test_the_memory_of_a_gpt():
     """A step with windows of 1024 needs less memory than the weights of one layer."""
-    project = project_of_text(GPT, "gpt.nn", None, [])
+    project = project_of_text(gpt(1024, 64, "4, 128", 65, "adam(lr = 1e-3)"), "gpt.nn", None, [])
     system, _ = training_step(planned_setup(project, Search(None, None, offline=True)))
     made, stored = gpu_plan(system), gpu_plan_without(system)
     assert len(streamed(made)) == 6
@@ -181,21 +165,7 @@ def test_the_memory_of_a_gpt():
 
 def test_learned_queries_are_read_before_they_are_updated():
     """Queries that are parameters stay as they are until every kernel has read them."""
-    text = """
-model M(x: f32[B, 40, 8]) -> y: f32[B, 35, 8] {
-    param q: [35, 8] ~ normal(0, 1)
-    fit[b, i, j] = sum(a) q[i, a] * x[b, j, a]
-    weight = softmax(fit)
-    y[b, i, a] = sum(j) weight[b, i, j] * x[b, j, a]
-}
-train M {
-    loss      = mean(y * y)
-    optimizer = sgd(lr = 0.1)
-    batch     = 2
-    steps     = 1
-}
-"""
-    project = project_of_text(text, "q.nn", None, [])
+    project = project_of_text(learned(8), "q.nn", None, [])
     system, _ = training_step(planned_setup(project, Search(None, None, offline=True)))
     made = gpu_plan(system, verified=True)
     order = list(made.kernels)

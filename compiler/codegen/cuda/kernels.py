@@ -15,7 +15,7 @@ from ...warp_streams import WarpStream
 from .attention import stream
 from .attention_cores import warp_stream
 from .layers import place_layer, points
-from .reductions import accumulator, reduced, results, start, take
+from .reductions import accumulator, alone, results, start, take
 from .spelling import MEMORY
 from .tensor_cores import Warps
 from .tiles import Threads
@@ -97,12 +97,7 @@ def _each(w: Writer, grid: Grid) -> None:
     w.line(f"const {kind} element = ({kind})block * {grid.threads} + THREAD;")
     w.line(f"if (element >= {grid.elements}) return;")
     w.unflatten("element", grid.outputs, kind)
-    if grid.reduce is None:
-        w.finish(grid.statements, [(w.value(b), b.dtype) for b in grid.bodies])
-        return
-    start(w, grid)
-    reduced(w, grid, list(grid.over))
-    w.finish(grid.statements, results(grid))
+    alone(w, grid)
 
 
 # --- several threads per element ------------------------------------------------------------------

@@ -13,7 +13,7 @@ from ...ir import Read, index_names, reads
 from ...passes.keep import ROW
 from ...sweeps import Share, Steps, Sweep
 from .kernels import Function
-from .reductions import accumulator, reduced, results, start, take
+from .reductions import accumulator, alone, results, start, take
 from .spelling import MEMORY
 from .writer import Writer
 
@@ -185,12 +185,7 @@ def _each(w: Writer, sweep: Sweep, share: Share) -> None:
     with w.block(head):
         _held_row(w, sweep, share, "item", "")
         _element(w, sweep, share, "item")
-        if grid.reduce is None:
-            w.finish(grid.statements, [(w.value(b), b.dtype) for b in grid.bodies])
-            return
-        start(w, grid)
-        reduced(w, grid, list(grid.over))
-        w.finish(grid.statements, results(grid))
+        alone(w, grid)
 
 
 # --- several threads per element ------------------------------------------------------------------

@@ -66,6 +66,16 @@ def take(w: Writer, grid: Grid, row: str = "") -> None:
             w.line(f"sum{n}{row}.take({w.value(body)}, {position});")
 
 
+def alone(w: Writer, grid: Grid) -> None:
+    """An element by one thread: all of its reduction, if it has one, and what is stored."""
+    if grid.reduce is None:
+        w.finish(grid.statements, [(w.value(b), b.dtype) for b in grid.bodies])
+        return
+    start(w, grid)
+    reduced(w, grid, list(grid.over))
+    w.finish(grid.statements, results(grid))
+
+
 def results(grid: Grid, name: str = "sum") -> list[tuple[str, str]]:
     """The results of the accumulators of this name, with their type."""
     kind = "i32" if grid.reduce in ("argmax", "argmin") else grid.dtype

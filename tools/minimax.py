@@ -46,8 +46,12 @@ def _log2(q: mp.mpf) -> mp.mpf:
     return mp.log((1 + q) / (1 - q)) / mp.log(2)
 
 
-def _per_erfc(x: mp.mpf) -> mp.mpf:
-    return 1 / mp.erfc(x)  # d(erfc) = erfc d(log erfc), and erf is near 1 there
+def _erfc_scaled(x: mp.mpf) -> mp.mpf:
+    return mp.exp(x * x) * mp.erfc(x)
+
+
+def _per_bell(x: mp.mpf) -> mp.mpf:
+    return mp.exp(x * x)  # what is found is multiplied by e^-x², and erf is near 1 there
 
 
 # Ranges, a little wider than the reductions need: EXP |r| <= ln(2)/2, LOG 1 + x in [2/3, 4/3),
@@ -58,8 +62,8 @@ FORMS = (
     Form("LOG", lambda x: mp.log1p(x) - x + x * x / 2, range(3, 11), -0.3334, 0.3334, mp.log1p),
     Form("SIN", lambda x: mp.sin(x) - x, range(3, 9, 2), 1e-3, 0.7855, mp.sin),
     Form("COS", lambda x: mp.cos(x) - 1 + x * x / 2, range(4, 10, 2), 1e-3, 0.7855, mp.cos),
-    Form("ERF", lambda x: mp.erf(x) - x, range(1, 15, 2), 1e-3, 1, mp.erf),
-    Form("ERFC", lambda x: mp.log(mp.erfc(x)), range(0, 7), 1, 4, _per_erfc),
+    Form("ERF", lambda x: mp.erf(x) - x, range(1, 15, 2), 1e-3, 1.125, mp.erf),
+    Form("ERFC", _erfc_scaled, range(0, 8), 1.125, 4, _per_bell),
     Form("LOG2", _log2, range(1, 11, 2), 1e-3, 0.1716, _log2, "f64"),
 )
 

@@ -39,7 +39,7 @@ UNARY: dict[str, tuple[Callable, float, float]] = {
     "log": (np.log, 1.0, INF),
     "log1p": (np.log1p, 1.7, INF),
     "tanh": (np.tanh, 2.1, INF),
-    "erf": (ERF, 1.1, INF),
+    "erf": (ERF, 1.3, INF),
     "sin": (np.sin, 1.6, 2.0**50),
     "cos": (np.cos, 1.6, 2.0**50),
     "sqrt": (np.sqrt, 0.5, INF),

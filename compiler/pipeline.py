@@ -24,6 +24,7 @@ from .passes.pick import pick
 from .passes.reciprocal import reciprocal
 from .passes.reuse import reuse
 from .passes.rounded import rounded
+from .passes.shares import shares
 from .passes.simplify import simplify
 from .passes.split import split
 from .verify import verify
@@ -35,6 +36,7 @@ PASSES = (
     ("inline", inline),  #         cheap values are computed where they are read
     ("time first", time_first),  # a step of a recurrence lies together
     ("tidy", simplify),  #         what the passes above left over
+    ("shares", shares),  #         gradients of a softmax are said through it
     ("pick", pick),  #             of windows that are zero but at one place, that place is read
     ("demand", demand),  #         what nobody reads is not computed
     ("ahead", ahead),  #           what a way back needs of exp or erf is computed beside them

@@ -15,7 +15,7 @@ shared it would only be moved from the way back to the way forward, and everythi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -38,6 +38,7 @@ from ..ir import (
 )
 from ..scalar import call, literal
 from .differentiate import in_order
+from .factors import terms
 from .fuse import LONGEST
 from .inline import COST, cost, is_identity
 from .reuse import LONG
@@ -140,7 +141,7 @@ class _Parts:
         slopes: list[Expr] = []
         others: set[tuple[Expr, ...]] = set()
         rest: list[Expr] = []
-        for term in _terms(reader.body):
+        for term in terms(reader.body):
             if read not in reads(term):
                 rest.append(term)
                 continue
@@ -210,20 +211,6 @@ def _is_made_of(expr: Expr, read: Read) -> bool:
     if isinstance(expr, Apply):
         return expr.fn != "random" and all(_is_made_of(x, read) for x in expr.args)
     return expr is read or isinstance(expr, Const)
-
-
-def _terms(expr: Expr) -> Iterator[Expr]:
-    """What is added up."""
-    if isinstance(expr, Apply) and expr.fn in ("add", "sub"):
-        first, second = expr.args
-        yield from _terms(first)
-        for term in _terms(second):
-            yield term if expr.fn == "add" else call("neg", term)
-    elif isinstance(expr, Apply) and expr.fn == "neg":
-        for term in _terms(expr.args[0]):
-            yield call("neg", term)
-    else:
-        yield expr
 
 
 def _added(a: Expr, b: Expr) -> Expr:

@@ -1,12 +1,12 @@
-"""Products taken apart: the factors of an expression, and what it takes to compare them.
+"""Products and sums taken apart: factors, terms, and what it takes to compare them.
 
-In: expressions. Out: their factors, products of factors, names of indices that make one expression
-another. Pure functions of expressions; what is done with them is decided elsewhere.
+In: expressions. Out: their factors and terms, products of factors, names of indices that make one
+expression another. Pure functions of expressions; what is done with them is decided elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeGuard
 
 from ..affine import simplify_index
@@ -41,6 +41,20 @@ def product(parts: Sequence[Expr]) -> Expr:
     for part in sorted(parts, key=_is_condition):
         total = call("mul", total, part)
     return total
+
+
+def terms(expr: Expr) -> Iterator[Expr]:
+    """What is added up."""
+    if isinstance(expr, Apply) and expr.fn in ("add", "sub"):
+        first, second = expr.args
+        yield from terms(first)
+        for term in terms(second):
+            yield term if expr.fn == "add" else call("neg", term)
+    elif isinstance(expr, Apply) and expr.fn == "neg":
+        for term in terms(expr.args[0]):
+            yield call("neg", term)
+    else:
+        yield expr
 
 
 def _is(expr: Expr, value: float) -> bool:

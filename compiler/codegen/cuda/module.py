@@ -27,8 +27,8 @@ from .kernels import Function, group
 from .kernels import kernel as kernel_text
 from .recurrence import APART, recurrence
 
-# passes whose point is the CPU's vectors: what they make is slower in blocks of threads
-CPU_PASSES = ("pick", "pairs", "round once", "turn weights", "apart")
+# passes whose point is the CPU's vectors or caches: what they make is slower in blocks of threads
+CPU_PASSES = ("shares", "pick", "pairs", "round once", "turn weights", "apart")
 ARGUMENTS = 500  # of one launch, of 8 bytes each: older drivers take 4 KB
 
 

@@ -32,6 +32,7 @@ from ..ir import (
     renamed,
 )
 from .differentiate import in_order
+from .inline import is_identity
 from .views import views
 
 SETS, WAYS = 1024, 8  # of a core's own cache; half of the ways are left to others
@@ -66,8 +67,23 @@ def apart(system: System) -> System:
                         tensors[copy] = replace(tensor, name=copy, kind="temp", init="", apart=rows)
                     moved[tensor.name] = copies[tensor.name]
             equations.append(eq.with_body(renamed(eq.body, moved)))
+    _follow(equations, tensors, fixed)
     equations += [copied(tensors[source], source, copy) for source, copy in copies.items()]
     return in_order(system.replace(tensors=tensors, equations=tuple(equations)))
+
+
+def _follow(equations: list[Equation], tensors: dict[str, Tensor], fixed: set[str]) -> None:
+    """The gaps of a temp also to those that are last read where it is computed, element by element:
+    so it can take their place."""
+    last = {name: eq for eq in equations for name in eq.sources}
+    for eq in reversed(equations):
+        own = tensors[eq.target]
+        for read in eq.reads if own.apart and eq.target not in fixed else ():
+            other = tensors[read.tensor]
+            if (last[read.tensor] is eq and is_identity(read, eq) and read.tensor not in fixed
+                    and other.kind == "temp" and not other.apart
+                    and (other.shape, other.dtype) == (own.shape, own.dtype)):  # fmt: skip
+                tensors[other.name] = replace(other, apart=own.apart)
 
 
 def _uses(eq: Equation, tensor: Tensor, looped: bool) -> float:

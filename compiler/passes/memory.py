@@ -3,6 +3,8 @@
 In: fused kernels. Out: a `Plan` with offsets into one arena. Inputs, params, states and outputs
 have places of their own; temps share by lifetime (the largest first, each in the lowest gap that is
 free while it lives); views are where their source is; an update in place is where the old value is.
+A temp that is computed element by element from one that nobody reads later may take its place: its
+lines are in the cache.
 """
 
 from __future__ import annotations
@@ -14,15 +16,18 @@ import numpy as np
 from ..ir import System
 from ..kernels import Kernel, Plan, Scan
 from .fuse import Fused
+from .inline import is_identity
 from .schedule import ALIGNMENT, copy
 
 Lifetime = tuple[int, int]
+NEVER: Lifetime = (-1, -1)
 
 
 def memory(system: System, fused: Fused, shared: bool = True, at_once: bool = False) -> Plan:
     """Offsets for all tensors, and copies for updates that could not happen in place. Without
-    `shared` every temp has a place that nothing else ever has. With `at_once`, neighbouring
-    recurrences that need nothing of each other do not get in each other's way."""
+    `shared` every temp has a place that nothing else ever has. With `at_once`, for a GPU,
+    neighbouring recurrences that need nothing of each other do not get in each other's way, and no
+    kernel writes where it reads."""
     copies = [
         copy(system, name, following)
         for name, following in system.updates.items()
@@ -33,6 +38,8 @@ def memory(system: System, fused: Fused, shared: bool = True, at_once: bool = Fa
     stored = {t for item in items for t in _touched(item)[1]}
     times = _times(items, homes) if at_once else range(len(items))
     lives = _lifetimes(system, items, times, homes, stored)
+    if shared and not at_once:
+        _inherit(system, items, homes, lives)
     if not shared:
         lives = {name: (0, len(items)) for name in lives}
     offsets: dict[str, int] = {}
@@ -111,6 +118,45 @@ def _lifetimes(
                 first, _ = lives.get(home, (number, number))
                 lives[home] = (first, number)
     return lives
+
+
+def _inherit(
+    system: System, items: tuple[Kernel | Scan, ...], homes: dict[str, str],
+    lives: dict[str, Lifetime],
+) -> None:  # fmt: skip
+    """Temps in the place of others that die where they are computed: `homes` and `lives` are
+    changed accordingly."""
+    for number, item in enumerate(items):
+        if not isinstance(item, Kernel) or item.unrolled or item.anchor.at is not None:
+            continue
+        for eq in item.equations if item.anchor.reduce is None else item.epilogue:
+            heir = eq.target
+            if lives.get(heir, NEVER)[0] != number:
+                continue
+            dying = (s for s in eq.sources if lives.get(homes.get(s, s), NEVER)[1] == number)
+            source = next((s for s in dying if _may_inherit(heir, s, item, system, homes)), None)
+            if source is None:
+                continue
+            home = homes.get(source, source)
+            homes |= {name: home for name, old in homes.items() if old == heir} | {heir: home}
+            lives[home] = lives[home][0], lives.pop(heir)[1]
+
+
+def _may_inherit(
+    heir: str, source: str, kernel: Kernel, system: System, homes: Mapping[str, str]
+) -> bool:
+    """Whether the heir can be stored where the source is: the kernel computes each of its elements
+    after the last read of the one that stands there."""
+    home = homes.get(source, source)
+    new, old, place = (system.tensors[name] for name in (heir, source, home))
+    if (new.shape, new.dtype, new.apart) != (old.shape, old.dtype, old.apart):
+        return False
+    here = [(eq, r) for eq in kernel.equations for r in eq.reads
+            if homes.get(r.tensor, r.tensor) == home]  # fmt: skip
+    taken = any(homes.get(eq.target, eq.target) == home for eq in kernel.equations)
+    return not taken and place.bytes == new.bytes and all(
+        r.tensor == source and not eq.over and is_identity(r, eq) for eq, r in here
+    )
 
 
 def _share(

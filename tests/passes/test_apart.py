@@ -50,6 +50,25 @@ def test_rows_of_powers_of_two_that_sums_run_down() -> None:
     assert "rows a line apart" in plan_text(plan(step_of(512)))
 
 
+def test_a_gradient_takes_the_place_of_the_slope_that_it_is_computed_from() -> None:
+    text = LAYERS.replace("COLUMNS", "512").replace(
+        "h[n, j] = tanh(sum(i) x[n, i]*W[i, j])",
+        "a[n, j] = sum(i) x[n, i]*W[i, j]\n    h = a*erf(a)")  # fmt: skip
+    found, names = gradients(system(text, float_type="f32"), "loss", ["W", "U"])
+    made = plan(found, verified=True)
+    assert made.system.tensors["d_a"].apart == made.system.tensors["a_slope"].apart == 1
+    assert made.offsets["d_a"] == made.offsets["a_slope"]
+    given = values(found)
+    program = CpuProgram(made, 2)
+    for name, value in given.items():
+        program.arrays[name][...] = value
+    program.run()
+    expected = evaluate(found, given)
+    for name in names.values():
+        off = np.abs(program.arrays[name] - expected[name]).max()
+        assert off <= 1e-5 * np.abs(expected[name]).max(), name
+
+
 def test_a_weight_of_every_step_is_copied() -> None:
     found = optimise(system(RECURRENT, float_type="f32"), verified=True)
     assert apart(found) == {"U_apart"}

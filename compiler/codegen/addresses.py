@@ -169,10 +169,11 @@ class Addresses:
         return self._advance(pointer, kind, str(step))
 
     def _base(self, tensor: str) -> str:
-        """Where a tensor begins: at its offset in the arena, or at a pointer argument."""
-        offset = self.bases[tensor]
-        if isinstance(offset, str):
-            return offset
+        """Where a tensor begins."""
+        return self.in_arena(self.bases[tensor])
+
+    def in_arena(self, offset: int | str) -> str:
+        """The address so many bytes into the arena."""
         return self.e.op(f"getelementptr i8, ptr %arena, i64 {offset}", type="ptr")
 
     def _reach(self, access: Access, late: Terms, step: int) -> int:

@@ -1,7 +1,7 @@
 """One nest of loops as one LLVM function.
 
 In: a `Nest` and where its tensors are. Out: the head and text of `define void @name(arena, thread,
-threads, fixed indices…, pointers…, asked…)`. Every decision stands in the nest; this file opens the
+threads, fixed indices…, offsets…, asked…)`. Every decision stands in the nest; this file opens the
 loops, carries accumulators through them, and walks over the copies of the tile.
 """
 
@@ -30,15 +30,15 @@ def function(
     asked: int = 0,
 ) -> tuple[str, str]:  # fmt: skip
     """The function that runs one thread's share of the nest, and meanwhile asks for `asked`
-    stretches of memory, which are arguments: each a pointer, and how many bytes further every turn
+    stretches of memory, which are arguments: each an offset, and how many bytes further every turn
     of the innermost loop goes. `void @name(…)`, and its text."""
     e = Emitter(declarations)
     writer = _Writer(e, nest, bases, asked)
     writer.nest_or_share()
     fixed = "".join(f", i64 {argument(index)}" for index in nest.fixed)
-    pointers = "".join(f", ptr {base}" for base in bases.values() if isinstance(base, str))
-    stretches = "".join(f", ptr %far{n}, i64 %step{n}" for n in range(asked))
-    head = f"void @{name}({ARGUMENTS}{fixed}{pointers}{stretches})"
+    offsets = "".join(f", i64 {base}" for base in bases.values() if isinstance(base, str))
+    stretches = "".join(f", i64 %far{n}, i64 %step{n}" for n in range(asked))
+    head = f"void @{name}({ARGUMENTS}{fixed}{offsets}{stretches})"
     return head, e.function(f"define {linkage} {head} #0")
 
 
@@ -285,7 +285,7 @@ class _Writer:
         """Asks for what follows: of each stretch, as much as this is of all points."""
         a, open_loops = Arithmetic(self.e, 1), {**self.steps, **self.turns}
         for number in range(self.asked):
-            pointer = f"%far{number}"
+            pointer = self.body.addresses.in_arena(f"%far{number}")
             for depth, loop in enumerate(self.nest.loops):
                 inside = prod(inner.steps for inner in self.nest.loops[depth + 1 :])
                 step = a.op("mul", "i64", f"%step{number}", str(inside))

@@ -69,12 +69,13 @@ class Machine:
 
     @cached_property
     def objects(self) -> list[bytes]:
-        """An object file of each. Another thread compiles while the texts that follow are still
-        being written; then this one helps it, from the last text on."""
-        mine, its = host_machine(self._level), host_machine(self._level)
+        """An object file of each. Another thread loads LLVM and compiles while the texts that
+        follow are still being written; then this one helps it, from the last text on."""
         with _responsive(), ThreadPoolExecutor(1) as other:
-            begun = [(text, other.submit(_object, text, its)) for text in self._texts]
-            last_first = [_object(text, mine) if future.cancel() else future
+            both = other.submit(lambda: [host_machine(self._level) for _ in range(2)])
+            begun = [(text, other.submit(lambda text: _object(text, both.result()[0]), text))
+                     for text in self._texts]  # fmt: skip
+            last_first = [_object(text, both.result()[1]) if future.cancel() else future
                           for text, future in reversed(begun)]  # fmt: skip
         return [o if isinstance(o, bytes) else o.result() for o in reversed(last_first)]
 

@@ -91,7 +91,11 @@ def bounds(expr: Expr, sizes: Mapping[str, int]) -> Interval:
     """
     if isinstance(expr, Idx):
         return 0, sizes[expr.name] - 1
-    form = affine(expr)
+    return span(affine(expr), sizes)
+
+
+def span(form: Affine, sizes: Mapping[str, int]) -> Interval:
+    """The bounds of a form."""
     low = high = form.constant
     for atom, c in form.coefficients.items():
         a, b = _atom_bounds(atom, sizes)
@@ -156,7 +160,7 @@ def simplify_index(expr: Expr, sizes: Mapping[str, int]) -> Expr:
             whole + Affine({}, rest.constant // n),
             Affine(rest.coefficients, rest.constant % n),
         )
-        low, high = bounds(rest.expr(), sizes)
+        low, high = span(rest, sizes)
         if low >= 0 and high < n:
             return whole.expr() if node.fn == "floordiv" else rest.expr()
         if node.fn == "mod":

@@ -111,7 +111,8 @@ class Nest:
     are reduced over (for argmax). `chains` is how many independent accumulators share a
     reduction. `pairs` says that bf16 numbers are paired by the processor's own instructions. What
     the statements read after a reduction is asked for before it (`early`), and what is `fetched`
-    some steps ahead."""
+    some steps ahead. The statements go through the tile's rows of the index `rolled` in a loop,
+    with the totals in memory; through all else they are written out."""
 
     name: str
     loops: tuple[Loop, ...]
@@ -128,6 +129,7 @@ class Nest:
     fixed: tuple[str, ...] = ()
     fetched: tuple[Access, ...] = ()
     early: tuple[Access, ...] = ()
+    rolled: str = ""
     source: str = ""
     why: tuple[str, ...] = field(default=(), compare=False)
 
@@ -184,6 +186,9 @@ def nest_text(nest: Nest) -> str:
         for name, body in zip(names, nest.bodies, strict=True):
             value = value_text(body, nest.accesses)
             lines.append(f"{inside}{name} = {nest.reduce}({name}, {value})")
+        if nest.rolled:
+            lines.append("    " * depth + f"for the tile's rows of {nest.rolled}")
+            depth += 1
         for name, statement in zip(names, first, strict=True):
             lines.append("    " * depth + f"{_left_text(statement)} = {name}")
     for statement in rest:

@@ -39,15 +39,20 @@ def threefry_words(
     """Both output words of Threefry2x32-20, elementwise over the broadcast operands."""
     k0, k1 = _word(key[0]), _word(key[1])
     keys = (k0, k1, k0 ^ k1 ^ np.uint32(PARITY))
-    x0, x1 = np.broadcast_arrays(_word(counter[0]) + k0, _word(counter[1]) + k1)
-    for done in range(ROUNDS):
+    start = np.broadcast_arrays(_word(counter[0]) + k0, _word(counter[1]) + k1)
+    x0, x1 = (word.copy() for word in start)
+    high = np.empty_like(x1)
+    for done in range(ROUNDS):  # in place: new memory would take longer than the arithmetic
         left = ROTATIONS[done % 8]
-        x0 = x0 + x1
-        x1 = ((x1 << np.uint32(left)) | (x1 >> np.uint32(32 - left))) ^ x0
+        x0 += x1
+        np.left_shift(x1, np.uint32(left), out=high)
+        x1 >>= np.uint32(32 - left)
+        x1 |= high
+        x1 ^= x0
         if done % 4 == 3:
             j = done // 4 + 1
-            x0 = x0 + keys[j % 3]
-            x1 = x1 + keys[(j + 1) % 3] + np.array([j], np.uint32)
+            x0 += keys[j % 3]
+            x1 += keys[(j + 1) % 3] + np.array([j], np.uint32)
     return x0, x1
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..affine import Affine, affine, bounds
-from ..ir import BYTES, Apply, Const, Expr, Idx, Read
+from ..ir import BYTES, Apply, Const, Expr, Idx, Read, is_float
 from ..loops import Access, Accumulate, Nest
 from .emitter import Emitter
 from .spelling import MEMORY, SPELLING, SUFFIX, Arithmetic
@@ -169,10 +169,11 @@ class Addresses:
         return self._advance(pointer, kind, str(step))
 
     def _base(self, tensor: str) -> str:
-        """Where a tensor begins: at its offset in the arena, or at a pointer argument."""
-        offset = self.bases[tensor]
-        if isinstance(offset, str):
-            return offset
+        """Where a tensor begins."""
+        return self.in_arena(self.bases[tensor])
+
+    def in_arena(self, offset: int | str) -> str:
+        """The address so many bytes into the arena."""
         return self.e.op(f"getelementptr i8, ptr %arena, i64 {offset}", type="ptr")
 
     def _reach(self, access: Access, late: Terms, step: int) -> int:
@@ -247,7 +248,7 @@ class Addresses:
         unused = [self.wide.constant(0, access.dtype)] * (self.nest.lanes - len(block))
         rows = (*block, *unused)
         if rows not in self._columns:  # names are used once: equal rows are the same block
-            self._columns[rows] = turn(self.e, self.wide.type(access.dtype), list(rows))
+            self._columns[rows] = turn(self.wide, access.dtype, list(rows))
         return self._columns[rows][row]
 
     def _every_second(self, access: Access, offset: Offset) -> str:
@@ -414,18 +415,24 @@ def _first_lanes(count: int, lanes: int) -> str:
     return "<" + ", ".join(f"i1 {int(k < count)}" for k in range(lanes)) + ">"
 
 
-def turn(e: Emitter, type: str, rows: list[str]) -> list[str]:
-    """The columns of a square block of vectors, by exchanging larger and larger parts of rows."""
-    lanes, distance = len(rows), 1
-    while distance < lanes:
-        low = [k + (lanes - distance if k & distance else 0) for k in range(lanes)]
-        high = [k + (lanes if k & distance else distance) for k in range(lanes)]
-        after = list(rows)
-        for k in range(lanes):
-            if not k & distance:
-                pair = rows[k], rows[k + distance]
-                after[k], after[k + distance] = (_shuffled(e, type, *pair, p) for p in (low, high))
-        rows, distance = after, 2 * distance
+def turn(a: Arithmetic, dtype: str, rows: list[str]) -> list[str]:
+    """The columns of a square block of vectors. First all squares of 4 x 4 lanes turn, by steps of
+    which each is an instruction, then the squares themselves change places."""
+    lanes, e, type = len(rows), a.e, a.type(dtype)
+    side = min(4, lanes)
+    half, squares = side // 2, lanes // side
+    low = [start + k + of for start in range(0, lanes, side) for k in range(half)
+           for of in (0, lanes)]  # fmt: skip
+    even = [start + k for start in range(0, 2 * lanes, 2 * side) for k in range(side)]
+    high, odd = [k + half for k in low], [k + side for k in even]
+    for _ in range(side.bit_length() - 1):
+        pairs = [(rows[k], rows[k + half]) for k in range(lanes) if k % side < half]
+        rows = [_shuffled(e, type, *pair, pick) for pair in pairs for pick in (low, high)]
+    if is_float(dtype):  # LLVM would try for long to make the steps here and those below one
+        rows = [a.intrinsic("arithmetic.fence", dtype, row) for row in rows]
+    for _ in range(squares.bit_length() - 1):
+        pairs = [(rows[k], rows[k + side]) for k in range(lanes) if k // side % 2 == 0]
+        rows = [_shuffled(e, type, *pair, pick) for pick in (even, odd) for pair in pairs]
     return rows
 
 

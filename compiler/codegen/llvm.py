@@ -30,6 +30,7 @@ from .emitter import Emitter
 from .pool import pool
 
 ATTRIBUTES = 'attributes #0 = { nounwind "no-trapping-math"="true" }'
+CALLS = "nounwind noinline optnone"  # a long list of calls: nothing that LLVM could make better
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def modules(
     declarations |= dict.fromkeys(f"declare hidden {head}" for head in finished)
     e = Emitter(declarations)
     _Step(e, calls, waits(plan), clock).items(plan.items)
-    step = e.function(f"define void @step({nests.ARGUMENTS}) #0")
+    step = e.function(f"define void @step({nests.ARGUMENTS}) {CALLS}")
     others = [] if clock is None else [_now(declarations)]
     threads = pool(platform.machine(), sys.platform)
     yield _text(declarations, [*functions.values(), *others, step, threads])
@@ -166,14 +167,11 @@ class _Step:
         if not call.shares:
             thread, self.alone = self.turn(self.alone), self.alone + 1
         more = [f"i64 {at[index]}" for index in kernel.fixed]
-        more += [f"ptr {self.place(offset)}" for offset in call.offsets]
+        more += [f"i64 {offset}" for offset in call.offsets]
         for offset, step in call.asked:  # what kernels to come read
-            more += [f"ptr {self.place(offset)}", f"i64 {step}"]
+            more += [f"i64 {offset}", f"i64 {step}"]
         own = f"ptr %arena, i64 {thread}, i64 %threads"
         e.effect(f"call void @{call.name}({', '.join([own, *more])})")
-
-    def place(self, offset: int | None) -> str:
-        return self.e.op(f"getelementptr i8, ptr %arena, i64 {offset}", type="ptr")
 
     def turn(self, number: int) -> str:
         """The threads' numbers moved on by some, so that each does some of what one does alone."""

@@ -1,14 +1,14 @@
 """One nest of loops as one LLVM function.
 
 In: a `Nest` and where its tensors are. Out: the head and text of `define void @name(arena, thread,
-threads, fixed indices…, pointers…, asked…)`. Every decision stands in the nest; this file opens the
+threads, fixed indices…, offsets…, asked…)`. Every decision stands in the nest; this file opens the
 loops, carries accumulators through them, and walks over the copies of the tile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 
@@ -30,15 +30,15 @@ def function(
     asked: int = 0,
 ) -> tuple[str, str]:  # fmt: skip
     """The function that runs one thread's share of the nest, and meanwhile asks for `asked`
-    stretches of memory, which are arguments: each a pointer, and how many bytes further every turn
+    stretches of memory, which are arguments: each an offset, and how many bytes further every turn
     of the innermost loop goes. `void @name(…)`, and its text."""
     e = Emitter(declarations)
     writer = _Writer(e, nest, bases, asked)
     writer.nest_or_share()
     fixed = "".join(f", i64 {argument(index)}" for index in nest.fixed)
-    pointers = "".join(f", ptr {base}" for base in bases.values() if isinstance(base, str))
-    stretches = "".join(f", ptr %far{n}, i64 %step{n}" for n in range(asked))
-    head = f"void @{name}({ARGUMENTS}{fixed}{pointers}{stretches})"
+    offsets = "".join(f", i64 {base}" for base in bases.values() if isinstance(base, str))
+    stretches = "".join(f", i64 %far{n}, i64 %step{n}" for n in range(asked))
+    head = f"void @{name}({ARGUMENTS}{fixed}{offsets}{stretches})"
     return head, e.function(f"define {linkage} {head} #0")
 
 
@@ -173,10 +173,38 @@ class _Writer:
         a, count = self.wide, len(nest.bodies)
         chains = [[reduction.start(a) for _ in range(nest.chains)] for _ in copies * count]
         chains = self._reduce(nest.inner, copies, chains, reduction)
+        totals = [self._joined(reduction, accumulators) for accumulators in chains]
+        kind, row = reduction.kinds[-1], self.steps.get(nest.rolled)
+        if row is not None and row.segment.tile > 1:
+            self._rolled(row, copies, totals, kind)
+            return
         for number, copy in enumerate(copies):
-            mine = chains[number * count : (number + 1) * count]
-            values = [self._joined(reduction, accumulators) for accumulators in mine]
-            self._finish(values, reduction.kinds[-1], copy)
+            self._finish(totals[number * count : (number + 1) * count], kind, copy)
+
+    def _rolled(self, row: _Step, copies: list[Copy], totals: Sequence[Value], kind: str) -> None:
+        """The statements at every copy, in a loop over the tile's rows of an index. Its totals are
+        fetched from the stack."""
+        e, a, name = self.e, Arithmetic(self.e, 1), row.loop.index.name
+        type, count, rows = self.wide.type(kind), len(self.nest.bodies), row.segment.tile
+        most = count * prod(max(s.tile for s in loop.segments) for loop in self.nest.outer)
+        room = e.op(f"alloca [{most} x {type}], align 64", type="ptr")
+
+        def cell(start: str, number: str) -> str:
+            return e.op(f"getelementptr {type}, ptr {{0}}, i64 {{1}}", start, number, type="ptr")
+
+        by_row = sorted(range(len(copies)), key=lambda n: copies[n][0][name].offset)
+        flat = [total.name for n in by_row for total in totals[n * count : (n + 1) * count]]
+        for number, total in enumerate(flat):
+            e.effect(f"store {type} {{0}}, ptr {{1}}", total, cell(room, str(number)))
+        with e.loop("0", str(rows), 1) as opened:
+            own = cell(room, a.op("mul", "i64", opened.index, str(len(flat) // rows)))
+            base = a.op("add", "i64", row.base or "0", opened.index)
+            self.steps[name] = replace(row, segment=replace(row.segment, tile=1), base=base)
+            for number, copy in enumerate(self._copies()):
+                mine = [e.fresh("load {T}, ptr {0}", cell(own, str(n)), type=type)
+                        for n in range(number * count, (number + 1) * count)]  # fmt: skip
+                self._finish([Value(total, True) for total in mine], kind, copy)
+        self.steps[name] = row
 
     def _joined(self, reduction: Reduction, accumulators: list[Accumulator]) -> Value:
         """The chains joined pairwise, then the lanes if the vector ran over a reduced index."""
@@ -285,7 +313,7 @@ class _Writer:
         """Asks for what follows: of each stretch, as much as this is of all points."""
         a, open_loops = Arithmetic(self.e, 1), {**self.steps, **self.turns}
         for number in range(self.asked):
-            pointer = f"%far{number}"
+            pointer = self.body.addresses.in_arena(f"%far{number}")
             for depth, loop in enumerate(self.nest.loops):
                 inside = prod(inner.steps for inner in self.nest.loops[depth + 1 :])
                 step = a.op("mul", "i64", f"%step{number}", str(inside))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 from ..ir import is_float
 from . import vectormath
@@ -49,6 +50,12 @@ def _single(number: float) -> float:
         return float("inf") if number > 0 else float("-inf")
 
 
+@cache
+def operation(name: str, operands: int) -> str:
+    """The text of an operation for `Emitter.op`, whose operands have the type of the result."""
+    return f"{name} {{T}} {', '.join(f'{{{i}}}' for i in range(operands))}"
+
+
 def is_constant(operand: str) -> bool:
     return not operand.startswith("%")
 
@@ -67,8 +74,7 @@ class Arithmetic:
         return constant(value, dtype, self.lanes)
 
     def op(self, name: str, dtype: str, *operands: str) -> str:
-        slots = ", ".join(f"{{{i}}}" for i in range(len(operands)))
-        return self.e.op(f"{name} {{T}} {slots}", *operands, type=self.type(dtype))
+        return self.e.op(operation(name, len(operands)), *operands, type=self.type(dtype))
 
     def compare(self, how: str, dtype: str, a: str, b: str) -> str:
         kind = "fcmp" if is_float(dtype) else "icmp"

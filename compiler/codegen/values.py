@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-# tensor → its offset in the arena, in bytes, or the pointer argument that holds its address
+# tensor → its offset in the arena, in bytes, or the argument that holds it
 Bases = Mapping[str, int | str]
 
 

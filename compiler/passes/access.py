@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import prod
 
-from ..affine import Affine, affine, bounds, inside
+from ..affine import Affine, affine, inside, span
 from ..ir import Apply, Const, Equation, Expr, Idx, Read, Tensor, is_float
 from ..loops import Access
 from ..scalar import call, literal
@@ -90,7 +90,7 @@ def _quotient(form: Affine, by: int, sizes: Sizes) -> Affine:
     terms = form.coefficients.items()
     whole = Affine({a: c // by for a, c in terms if c % by == 0}, form.constant // by)
     rest = Affine({a: c for a, c in terms if c % by}, form.constant % by)
-    low, high = bounds(rest.expr(), sizes)
+    low, high = span(rest, sizes)
     if low >= 0 and high < by:
         return whole
     if len(rest.coefficients) == 1 and rest.constant == 0:

@@ -6,7 +6,7 @@ vector and tile is `tile.py`, memory offsets are `access.py`; the backend spells
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from math import prod
 
@@ -38,6 +38,7 @@ CHAINS = 8  # independent accumulators that keep the adders busy
 CACHED = 0.5  # the part of a core's cache that operands may take
 FETCH = 16  # steps of a reduction that its operands are asked for ahead …
 APART = 1024  # … where rows are so many bytes apart, which processors do not foresee
+WRITTEN_OUT = 128  # operations after a sum, at all copies; more would only take long to compile
 SHARED = 4096  # cycles of work below which threads are not worth waking
 
 
@@ -103,6 +104,7 @@ def lower(kernel: Kernel, plan: Plan, target: Target | None = None) -> Nest:
         fixed=kernel.fixed,
         fetched=() if accumulate else _fetched([left[r] for r in body_reads], loops, tiling),
         early=_early([left[r] for r in found if r not in body_reads], work, tiling),
+        rolled=_rolled(form, left, body_reads.keys(), work, tiling),
         source=_source(anchor),
         why=(*filter(None, (kernel.reason, why_not(anchor, plan.system) if target.pairs else "")),
              str(tiling),
@@ -176,6 +178,19 @@ def _early(others: list[Access], work: Work, tiling: Tiling) -> tuple[Access, ..
         and all(isinstance(atom, Idx) for atom in a.offset.coefficients)
         and any(tiling.rows.get(atom.name, 1) > 1 for atom in a.offset.coefficients)  # type: ignore[attr-defined]
     )  # fmt: skip
+
+
+def _rolled(
+    form: Form, accesses: Mapping[Read, Access], summed: Set[Read], work: Work, tiling: Tiling
+) -> str:  # fmt: skip
+    """The index with the most rows in the tile, if what follows a sum is long. A block that is
+    turned in registers has all of its rows at once."""
+    if tiling.form != "outer" or not work.reduce or not any(n > 1 for n in tiling.rows.values()):
+        return ""
+    after = set[Expr]().union(*(outside_addresses(v.value) for v in form.values))
+    long = sum(isinstance(e, Apply) for e in after) * tiling.copies > WRITTEN_OUT
+    blocks = any(a.turned for r, a in _turned(accesses, tiling).items() if r not in summed)
+    return max(tiling.rows, key=lambda n: tiling.rows[n]) if long and not blocks else ""
 
 
 def _turned(accesses: Mapping[Read, Access], tiling: Tiling) -> dict[Read, Access]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import prod
 
 from ..affine import Affine
@@ -298,7 +298,10 @@ def _blocks(index: Index, work: Work, lanes: int) -> Iterator[dict[str, int]]:
 
 
 def _stride(form: Affine, name: str) -> int:
-    return form.coefficients.get(Idx(name), 0)
+    return form.coefficients.get(_index(name), 0)
+
+
+_index = lru_cache(Idx)  # asked for again and again, for every candidate
 
 
 def _registers(work: Work, target: Target) -> int:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ...compiler.signature import Alike
 
 LINE = 64  # alignment of the arena
-MODULE = 100_000  # characters: LLVM begins soon, and a module more costs it 5 ms
+MODULE = 100_000  # characters: LLVM begins soon, and a module more costs it 1 ms
 
 
 class CpuProgram:

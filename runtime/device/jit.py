@@ -7,8 +7,10 @@ runs, not its optimizer: the text is already in the form that the machine should
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache, cached_property
 from itertools import count
 from types import ModuleType
@@ -16,6 +18,7 @@ from types import ModuleType
 from . import host
 
 LEVEL = 1  # the effort of the code generator, 0 to 3: more takes longer and gains nothing here
+PATIENCE = 1e-4  # seconds that one thread waits for another to leave it the interpreter
 
 _numbers = count()
 
@@ -66,13 +69,15 @@ class Machine:
 
     @cached_property
     def objects(self) -> list[bytes]:
-        """An object file of each, compiled while the texts that follow are still being written:
-        LLVM leaves the interpreter to us."""
-        machine = host_machine(self._level)
-        with ThreadPoolExecutor(1) as compiler:
-            found = [compiler.submit(lambda text: machine.emit_object(_parsed(text)), text)
+        """An object file of each. Another thread loads LLVM and compiles while the texts that
+        follow are still being written; then this one helps it, from the last text on."""
+        with _responsive(), ThreadPoolExecutor(1) as other:
+            both = other.submit(lambda: [host_machine(self._level) for _ in range(2)])
+            begun = [(text, other.submit(lambda text: _object(text, both.result()[0]), text))
                      for text in self._texts]  # fmt: skip
-        return [each.result() for each in found]
+            last_first = [_object(text, both.result()[1]) if future.cancel() else future
+                          for text, future in reversed(begun)]  # fmt: skip
+        return [o if isinstance(o, bytes) else o.result() for o in reversed(last_first)]
 
     @cached_property
     def _loaded(self) -> Loaded:
@@ -83,14 +88,55 @@ class Machine:
         return self._loaded.function(name, *arguments)
 
 
+@contextmanager
+def _responsive() -> Iterator[None]:
+    """Between two calls of LLVM a thread needs the interpreter for a moment. Python would let it
+    wait for 5 ms, in which LLVM compiles a kernel."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(PATIENCE)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+def _object(text: str, machine) -> bytes:
+    """The object file of a module, by a machine that no other thread uses meanwhile."""
+    llvm = _llvm()
+    module = _parsed(text)
+    with llvm.ffi.OutputString() as error:
+        buffer = _unlocked_emit()(machine, module, 1, error)
+        if not buffer:
+            raise RuntimeError(str(error))
+    try:
+        start, size = (get(buffer) for get in (llvm.ffi.lib.LLVMPY_GetBufferStart,
+                                               llvm.ffi.lib.LLVMPY_GetBufferSize))  # fmt: skip
+        return ctypes.string_at(start, size)
+    finally:
+        llvm.ffi.lib.LLVMPY_DisposeMemoryBuffer(buffer)
+
+
+@cache
+def _unlocked_emit() -> Callable:
+    """What `emit_object` calls, without llvmlite's lock, which lets one thread at a time into LLVM.
+    LLVM itself asks for no more than that threads have a context and a machine each."""
+    library = _llvm().ffi.lib
+    locked = library.LLVMPY_TargetMachineEmitToMemory
+    unlocked = ctypes.CDLL(library._name).LLVMPY_TargetMachineEmitToMemory
+    unlocked.argtypes, unlocked.restype = locked.argtypes, locked.restype
+    return unlocked
+
+
 def assembly(text: str, level: int = LEVEL) -> str:
     """Of one module."""
     return host_machine(level).emit_assembly(_parsed(text))
 
 
 def _parsed(text: str):
+    """A module in a context of its own."""
     llvm = _llvm()
-    return llvm.parse_assembly(f'target triple = "{llvm.get_default_triple()}"\n{text}')
+    triple = llvm.get_default_triple()
+    return llvm.parse_assembly(f'target triple = "{triple}"\n{text}', llvm.create_context())
 
 
 class Loaded:

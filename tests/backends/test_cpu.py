@@ -366,6 +366,25 @@ def test_epilogue_and_locals():
     check(system, Plan(system, (kernel,), offsets, total), target=NARROW)
 
 
+@pytest.mark.parametrize("rows", [6, 13, 31])
+@pytest.mark.parametrize("target", [None, NARROW])
+def test_long_statements_after_a_sum_go_through_rows_in_a_loop(rows: int, target: Target | None):
+    a, b = Tensor("a", (rows, 24), "f32", "input"), Tensor("b", (24, 70), "f32", "param")
+    other = Tensor("other", (rows, 70), "f32", "input")
+    c, y = Tensor("c", (rows, 70), "f32"), Tensor("y", (rows, 70), "f32")
+    domain = over(i=rows, j=70)
+    anchor = Equation("c", domain, call("mul", read(a, "i", "k"), read(b, "k", "j")), "sum",
+                      over(k=24))  # fmt: skip
+    value: Expr = read(c, "i", "j")
+    for _ in range(25):
+        value = call("add", call("mul", value, 0.5), read(other, "i", "j"))
+    system = system_of([a, b, other, c, y], anchor, Equation("y", domain, value))
+    program = check(system, plan(system), target)
+    (nest,) = program.nests.values()
+    assert nest.rolled == "i"
+    assert "for the tile's rows of i" in program.loops
+
+
 def test_scan():
     """h[t] = tanh(x[t] + h[t-1] U), as a loop over t around one kernel."""
     x = Tensor("x", (4, 9, 20), "f32", "input")

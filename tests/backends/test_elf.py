@@ -116,6 +116,15 @@ no:
     assert f(10) == 10 + 9 + 7 + 6 + 4 + 3 + 0  # f0 goes on with x - 1, f1 with x - 2
 
 
+def test_modules_compiled_beside_each_other_are_what_each_is_alone():
+    body = "  %y = mul i64 %x, {0}\n  ret i64 %y"
+    texts = [f"define i64 @f{n}(i64 %x) #0 {{\n{body.format(n)}\n}}\n{ATTRIBUTES}"
+             for n in range(40)]  # fmt: skip
+    alone = [Machine([text]).objects[0] for text in texts]
+    assert Machine(iter(texts)).objects == alone
+    assert len(set(alone)) == len(texts)
+
+
 def test_what_is_wrong_with_a_module_is_told():
     with pytest.raises(RuntimeError, match="parsing"):
         _ = Machine(["define void @f() {\n  ret void\n}\n", "nonsense"]).objects

@@ -53,3 +53,27 @@ def test_who_has_turned_it_off_keeps_it_off():
     gc.disable()
     project_of_text(RIGHT)
     assert not gc.isenabled()
+
+
+def test_what_grew_meanwhile_is_old_afterwards_and_not_kept_from_collection():
+    with uncollected():
+        ring = [[] for _ in range(1000)]
+        for k, part in enumerate(ring):
+            part.append(ring[k - 1])  # only the collector can free it
+        number = id(ring[0])
+    assert number not in map(id, gc.get_objects(generation=0))
+    assert number in map(id, gc.get_objects(generation=2))
+    assert gc.get_freeze_count() == 0
+    del ring, part
+    assert gc.collect() >= 1000
+
+
+def test_what_others_have_frozen_stays_so():
+    gc.freeze()
+    try:
+        before = gc.get_freeze_count()
+        with uncollected():
+            pass
+        assert gc.get_freeze_count() == before > 0
+    finally:
+        gc.unfreeze()

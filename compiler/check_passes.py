@@ -84,9 +84,7 @@ def _largest(*arrays: np.ndarray) -> float:
     return float(max(finite, default=0.0))
 
 
-def difference(
-    found: np.ndarray, expected: np.ndarray, size: float
-) -> tuple[int, ...] | None:
+def difference(found: np.ndarray, expected: np.ndarray, size: float) -> tuple[int, ...] | None:
     """The first index at which two arrays differ by more than rounding does to numbers of that
     size; None if there is none."""
     with np.errstate(all="ignore"):

@@ -36,9 +36,7 @@ Types = Mapping[str, type]  # the NumPy type of each dtype
 WIDE: Types = {**NUMPY, "f32": np.float64}
 
 
-def evaluate(
-    system: System, values: Mapping[str, np.ndarray], wide: bool = False
-) -> Arrays:
+def evaluate(system: System, values: Mapping[str, np.ndarray], wide: bool = False) -> Arrays:
     """All tensors of the system, computed from the given inputs, params and states.
 
     Raises ValueError if one of those is missing or of the wrong shape.
@@ -203,9 +201,7 @@ class Grid:
             for n in (0, 1)
         )  # type: ignore[return-value]
 
-    def _sum_of_products(
-        self, eq: Equation, parts: list[tuple[Expr, np.ndarray]]
-    ) -> np.ndarray:
+    def _sum_of_products(self, eq: Equation, parts: list[tuple[Expr, np.ndarray]]) -> np.ndarray:
         """sum(over) f·g·… with each factor evaluated only over the indices that it depends on."""
         names = [i.name for i in eq.domain]
         operands: list = []

@@ -132,8 +132,11 @@ class Differences:
             tensors = {moved: replace(own, name=moved, kind="input"),
                        before: replace(own, name=before)}  # fmt: skip
             extra = {moved: np.zeros(own.shape)}
-            after = [e for eq in after for e in (
-                _moved(eq, before, moved) if eq.target == name else [eq])]
+            after = [
+                e
+                for eq in after
+                for e in (_moved(eq, before, moved) if eq.target == name else [eq])
+            ]
         else:
             moved = name
         system, values = _subsystem(self.system, tuple(after), self.arrays | extra, tensors,

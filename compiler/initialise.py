@@ -88,7 +88,8 @@ def initial_values(system: System, drawn: System, seed: int) -> dict[str, np.nda
     """The first value of every param and state of `system`, from the seed alone."""
     values = dict(_constants(system))
     inputs: Mapping[str, np.ndarray] = {
-        "seed": np.array(seed, np.int32), "step": np.array(0, np.int32),
+        "seed": np.array(seed, np.int32),
+        "step": np.array(0, np.int32),
     }
     arrays = evaluate(drawn, {k: v for k, v in inputs.items() if k in drawn.tensors})
     values.update({name: arrays[name] for name in drawn.outputs})

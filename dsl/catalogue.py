@@ -19,6 +19,5 @@ from .entries import Entry
 __all__ = ["CATALOGUE", "Entry"]
 
 CATALOGUE: dict[str, Entry] = {
-    entry.code: entry
-    for entry in sorted((*TEXT, *NAMES, *SIZES, *TRAINING), key=lambda e: e.code)
+    entry.code: entry for entry in sorted((*TEXT, *NAMES, *SIZES, *TRAINING), key=lambda e: e.code)
 }

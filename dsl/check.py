@@ -40,6 +40,7 @@ __all__ = [
     "walk",
 ]
 
+
 @dataclass(frozen=True)
 class Checked:
     """A program whose names are all known.

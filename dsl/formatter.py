@@ -182,9 +182,7 @@ class _Writer:
         self.lines.append(text)
         return True
 
-    def _broken_header(
-        self, node: s.Definition, groups: Sequence[tuple[s.Parameter, ...]]
-    ) -> str:
+    def _broken_header(self, node: s.Definition, groups: Sequence[tuple[s.Parameter, ...]]) -> str:
         """A header with a line for each parameter; all but its last line are written."""
         line = f"{node.kind} {node.name}"
         for group in groups:

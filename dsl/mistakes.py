@@ -158,7 +158,7 @@ def _unclosed(
         and not source.text[source.text.rfind("\n", 0, place.start) + 1 : place.start].strip()
     )
     begins = found.type in ("NAME", "PRIMED", "LET", "PARAM", "STATE", "REPEAT", "REMAT", "RBRACE",
-                            "$END")
+                            "$END")  # fmt: skip
     declares = starts_line and found.type in ("LAYER", "FN", "MODEL", "TRAIN", "USE")
     declares = declares or (found.value == "{" and opener.value != "{")
     if found.type == "$END" or declares or (opener.value != "{" and starts_line and begins):

@@ -64,9 +64,7 @@ def parse_value(source: Source, start: int, report: Report) -> s.Expr | None:
     return field.value if isinstance(field, s.Field) else None
 
 
-def parse_chunks(
-    source: Source, pieces: Iterable[tuple[int, int]], report: Report
-) -> list[Any]:
+def parse_chunks(source: Source, pieces: Iterable[tuple[int, int]], report: Report) -> list[Any]:
     """The declarations in some of a file's `chunks`, of which the first must be one."""
     parts = []
     for start, end in pieces:

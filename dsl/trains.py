@@ -151,8 +151,11 @@ def _check_optimizer(entry: s.Field, visible: Visible, report: Report) -> None:
             callee.span,
             label="not defined here or in the library" if known else "",
             help=(likely(callee.id, names) if isinstance(callee, s.Name) else "")
-            or (f"write it without quotes: `{callee.value}()`"
-                if isinstance(callee, s.String) and callee.value in names else "")
+            or (
+                f"write it without quotes: `{callee.value}()`"
+                if isinstance(callee, s.String) and callee.value in names
+                else ""
+            )
             or "write one such as `adam(lr = 1e-3)`",
         )
         return

@@ -34,5 +34,6 @@ def check_passes(system: System, say: Callable[[str], None]) -> None:
     values = any_values(system) if small else None
     plan(system, check=PassCheck(system, values))
     kept = "every rule and every value" if small else (
-        "every rule (the values of so large a step are not compared; `nnc verify` does for less)")
+        "every rule (the values of so large a step are not compared; `nnc verify` does for less)"
+    )  # fmt: skip
     say(f"{system.name}: {len(PASSES)} passes keep {kept}")

@@ -154,7 +154,6 @@ class Executor:
         self._programs[purpose, batch] = bound
         return bound
 
-
     def _smaller(self, free: int) -> str:
         """The help that names a batch whose training step fits, the largest as far as memory is
         linear in it."""

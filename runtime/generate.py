@@ -79,8 +79,11 @@ def roles(system: System) -> list[Roles]:
              for source in tokens for output in results
              if len(output.shape) == 3 and output.shape[1] == source.shape[1]]  # fmt: skip
     if not found:
-        raise fail("E0712", f"`{system.name}` does not generate text",
-                   help="a result must be logits for every position, as `f32[B, T, n]`")
+        raise fail(
+            "E0712",
+            f"`{system.name}` does not generate text",
+            help="a result must be logits for every position, as `f32[B, T, n]`",
+        )
     return found
 
 

@@ -171,9 +171,7 @@ def _remedy(way: list[Bad]) -> str:
     return "a smaller learning rate or `clip = clip_norm(1.0)` may keep it finite"
 
 
-def _subject(
-    system: System, found: Found, way: list[Bad]
-) -> tuple[str, float]:
+def _subject(system: System, found: Found, way: list[Bad]) -> tuple[str, float]:
     """What became bad in the user's words, and its value: the loss, else the gradient of a
     parameter if it came that way, else what was found."""
     tensor, index, value = found

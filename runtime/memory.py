@@ -32,8 +32,11 @@ class Shortage(Exception):
 def ran_out() -> Diagnostic:
     """What to say where the system refused memory that seemed to be free."""
     free = free_bytes()
-    return Diagnostic("E0713", "memory ran out",
-                      help=f"{size_text(free)} are free now" if free is not None else "")
+    return Diagnostic(
+        "E0713",
+        "memory ran out",
+        help=f"{size_text(free)} are free now" if free is not None else "",
+    )
 
 
 def require(needed: int) -> None:

@@ -79,5 +79,3 @@ def predict_batches(executor: Executor, arrays: Mapping[str, np.ndarray]) -> dic
             whole = results.setdefault(name, np.empty((count, *result.shape[1:]), result.dtype))
             whole[begin:end] = result
     return results
-
-

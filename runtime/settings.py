@@ -299,9 +299,7 @@ def _size(one: Assignment) -> int:
     return value
 
 
-def _with_value(
-    train: s.Train, key: str, one: Assignment, symbols: Sequence[str]
-) -> s.Train:
+def _with_value(train: s.Train, key: str, one: Assignment, symbols: Sequence[str]) -> s.Train:
     lets = [i.name.id for i in train.body if isinstance(i, s.Let)]
     if key in lets:
         body = [replace(i, value=one.value) if isinstance(i, s.Let) and i.name.id == key else i

@@ -133,9 +133,7 @@ def any_values(system: System, seed: int = 0) -> Arrays:
     return values | _inputs(system, rng, seed)
 
 
-def _inputs(
-    system: System, rng: np.random.Generator, seed: int, most: int = LENGTHS[0]
-) -> Arrays:
+def _inputs(system: System, rng: np.random.Generator, seed: int, most: int = LENGTHS[0]) -> Arrays:
     inputs: Arrays = {t.name: np.zeros(t.shape, NUMPY[t.dtype]) for t in fields_of(system)}
     draw(system, inputs, rng)
     for name in _counts(system):

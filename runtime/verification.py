@@ -239,9 +239,7 @@ def _backwards(subject: Specimen, work: Differences) -> list[tuple[str, str | No
     return [*found, *((name, subject.gradients.get(name)) for name in subject.wrt)]
 
 
-def _blame(
-    eq: Equation, name: str, slope: Slope, subject: Specimen, result: Verification
-) -> None:
+def _blame(eq: Equation, name: str, slope: Slope, subject: Specimen, result: Verification) -> None:
     place = f"d_{name}" if slope.index is None else _at(f"d_{name}", slope.index)
     shape = subject.system.tensors[eq.target].shape
     result.report.add(

@@ -16,7 +16,8 @@ def update_golden(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory):
-    """Compiled code is kept in a folder of the tests' own, not in the user's cache."""
+    """Compiled code is kept in a folder of the tests' own, not in the user's cache. Each of several
+    processes that share the tests has its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NNC_CACHE", str(tmp_path_factory.mktemp("kernels")))
         yield

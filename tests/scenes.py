@@ -240,8 +240,7 @@ def cut_short(name: str) -> Callable[[Path], None]:
     return spoil
 
 
-TANH = ("model M(x: f32[B, 6]) -> y: f32[B, 6] {\n    param w: [6] = 1\n"
-        "    y = 2*tanh(x) + w*x\n}\n")
+TANH = "model M(x: f32[B, 6]) -> y: f32[B, 6] {\n    param w: [6] = 1\n    y = 2*tanh(x) + w*x\n}\n"
 ONE_HOT = """
 model M(x: f32[B, 2]) -> logits: f32[B, 3] {
     logits = x |> Dense(3)

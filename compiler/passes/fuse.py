@@ -281,8 +281,7 @@ def _dependences(
         sources = system.definition[target].sources
         makers[target] = set().union(*(makers.get(s, set()) for s in sources))
     return {
-        g.number: set().union(*(makers.get(s, set()) for s in g.reads)) - {g.number}
-        for g in groups
+        g.number: set().union(*(makers.get(s, set()) for s in g.reads)) - {g.number} for g in groups
     }
 
 

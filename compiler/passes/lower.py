@@ -74,7 +74,7 @@ def lower(kernel: Kernel, plan: Plan, target: Target | None = None) -> Nest:
         vanishing=_vanishing(form, anchor, found),
         vectorised=_accumulation_vector(form, accumulate.access) if accumulate else None,
         into=accumulate.access.offset if accumulate else None,
-    )
+    )  # fmt: skip
     tiling = choose(work, target)
     clips = _clips(work, tiling)
     chains, unrolled = _unrolling(work, tiling, clips)

@@ -156,6 +156,7 @@ def _paired(eq: Equation, made: _Made) -> Equation:
 
 # --- what it costs --------------------------------------------------------------------------------
 
+
 def _best(eq: Equation, reads: Sequence[Read], made: _Made) -> Index | None:
     """The index along which pairs gain most, the innermost of equal ones."""
     system = made.source

@@ -245,8 +245,11 @@ class _Reader:
         count = {p.name: sparse.windows[name] for name, p in place.items()
                  if name in sparse.windows and isinstance(p, Idx)}  # fmt: skip
         if len(count) < len(sparse.windows) or any(
-            i.size != own.size for i in eq.over if i.name in count
-            for own in sparse.eq.indices if place[own.name] is Idx(i.name)
+            i.size != own.size
+            for i in eq.over
+            if i.name in count
+            for own in sparse.eq.indices
+            if place[own.name] is Idx(i.name)
         ):
             return None
         over = tuple(replace(i, size=count[i.name][1]) if i.name in count else i for i in eq.over)

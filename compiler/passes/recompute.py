@@ -115,9 +115,7 @@ def _readers(system: System, forward: set[str], inner: set[str]) -> set[str]:
             if eq.target not in forward and not inner.isdisjoint(eq.sources)}  # fmt: skip
 
 
-def _leading_to(
-    definition: Mapping[str, Equation], readers: set[str], inner: set[str]
-) -> set[str]:
+def _leading_to(definition: Mapping[str, Equation], readers: set[str], inner: set[str]) -> set[str]:
     """What is inside the block and leads to the readers."""
     found: set[str] = set()
     stack = [s for reader in readers for s in definition[reader].sources if s in inner]

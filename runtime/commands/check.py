@@ -63,8 +63,10 @@ def _mistakes(file: Path, sets: tuple[str, ...], data: Path | None) -> list[Diag
                 setup = planned_setup(project, o.search(data, file.parent, offline=True))
                 training_step(setup, report)
             elif unknown := [n for n in project.symbols[1:] if n not in project.settings.sizes]:
-                say(f"{file}: of `{model}` only the names were checked, for nothing says how large "
-                    f"`{'`, `'.join(unknown)}` is: `--set {unknown[0]}=32`")
+                say(
+                    f"{file}: of `{model}` only the names were checked, for nothing says how large "
+                    f"`{'`, `'.join(unknown)}` is: `--set {unknown[0]}=32`"
+                )
             else:
                 model_system(project)
         except UserError as error:

@@ -156,8 +156,10 @@ def _summary(found: Profile) -> Iterable[str]:
     threads = f"{found.threads} thread{'s' * (found.threads != 1)}"
     yield f"{found.name}, batch {found.batch}, {threads}, the quieter half of {found.steps} steps"
     yield f"kernels      {found.kernel_ms:.3f} ms: {parts}"
-    yield (f"whole step   {found.step_ms:.3f} ms without clocks, {found.clocked_ms:.3f} ms with "
-           f"them, of which the kernels are {found.kernel_ms / found.clocked_ms:.1%}")
+    yield (
+        f"whole step   {found.step_ms:.3f} ms without clocks, {found.clocked_ms:.3f} ms with "
+        f"them, of which the kernels are {found.kernel_ms / found.clocked_ms:.1%}"
+    )
     yield (f"products     {speed:.1f} GFLOP/s, {speed / found.peak:.0%} of this computer's "
            f"{found.peak:.0f}")  # fmt: skip
 

@@ -70,8 +70,9 @@ def train(file, data, offline, sets, epochs, steps, batch, seed, model, device_n
     show(job.warnings)
     if folder is None:
         notes = _notes(project, job, device_name, cores(threads), data, base)
-        job.folder = create(out, project.name.lower(), project.resolved(), notes,
-                            dataset.vocabularies)
+        job.folder = create(
+            out, project.name.lower(), project.resolved(), notes, dataset.vocabularies
+        )
         with locked(job.folder.path):
             _run(job)
         return

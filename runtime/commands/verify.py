@@ -127,8 +127,10 @@ def _summary(found: Verification) -> list[str]:
     values, slopes = found.values, found.slopes
     right = sum(v.right for v in values)
     worst = max((v.error for v in values), default=0.0)
-    lines = [f"{found.name} at {found.sizes}: {right} of {len(values)} results of machine code "
-             f"are the evaluator's, off by {worst:.0e} at most; tolerance {found.tolerance:.0e}"]
+    lines = [
+        f"{found.name} at {found.sizes}: {right} of {len(values)} results of machine code "
+        f"are the evaluator's, off by {worst:.0e} at most; tolerance {found.tolerance:.0e}"
+    ]
     if slopes:
         worst = max(s.error for s in slopes)
         kinks = sum(s.kinks for s in slopes)
@@ -139,6 +141,8 @@ def _summary(found: Verification) -> list[str]:
     if not found.mistakes:
         threads = " and ".join(map(str, found.threads))
         plural = "s" * (found.threads[-1:] != (1,))
-        lines.append(f"{found.passes} passes keep every value; a whole step has the same bits on "
-                     f"{threads} thread{plural}")
+        lines.append(
+            f"{found.passes} passes keep every value; a whole step has the same bits on "
+            f"{threads} thread{plural}"
+        )
     return lines

@@ -73,7 +73,7 @@ def _uncut(
         span,
         help="the lines before it have both: complete it or remove it" if not first
         else f'is the delimiter another one? write `delimiter = "{spelling}"`' if other else "",
-    )
+    )  # fmt: skip
 
 
 def _not_utf8(path: Path, raw: bytes, span: Span | None) -> UserError:

@@ -285,8 +285,13 @@ def test_transposed_and_reversed():
     x = Tensor("x", (17, 33), "f32", "input")
     back = call("sub", literal(32), Idx("j"))
     system = system_of(
-        [x, Tensor("t", (33, 17), "f32"), Tensor("r", (17, 33), "f32"),
-         Tensor("y", (5, 40, 33), "f64", "input"), Tensor("u", (40, 33, 5), "f64")],
+        [
+            x,
+            Tensor("t", (33, 17), "f32"),
+            Tensor("r", (17, 33), "f32"),
+            Tensor("y", (5, 40, 33), "f64", "input"),
+            Tensor("u", (40, 33, 5), "f64"),
+        ],
         Equation("t", over(j=33, i=17), read(x, "i", "j")),
         Equation("u", over(i=40, j=33, b=5), read(Tensor("y", (5, 40, 33), "f64"), "b", "i", "j")),
         Equation("r", over(i=17, j=33), read(x, "i", back)),

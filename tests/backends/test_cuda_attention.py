@@ -115,6 +115,7 @@ def test_infinite_scores_and_those_that_are_no_numbers():
 
 # --- training -------------------------------------------------------------------------------------
 
+
 def gpt_step(precision: str = "") -> tuple[System, dict[str, np.ndarray]]:
     from nnc.compiler.initialise import initial_values
 

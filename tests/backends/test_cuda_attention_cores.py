@@ -277,6 +277,7 @@ def test_the_source_says_why_there_are_no_tensor_cores(case: Case, words: str):
 
 # --- training -------------------------------------------------------------------------------------
 
+
 @needs_gpp
 def test_a_gpt_loses_what_it_loses_on_the_cpu():
     """Each loss to half of what rounding to bf16 changes in a number, though steps add up; and both

@@ -62,7 +62,6 @@ def test_every_example_takes_the_steps_of_the_cpu(path):
 # --- NVRTC: every kernel of every example ---------------------------------------------------------
 
 
-
 @pytest.mark.parametrize("name", MODELS)
 def test_kernels_compile_without_spills(name: str):
     made = module(gpu_plan(model_step(name)[0]))

@@ -49,7 +49,7 @@ define double @f(double %x) #0 {
   %c = call double @erf(double %b)
   ret double %c
 }
-""", tmp_path, "f")
+""", tmp_path, "f")  # fmt: skip
     library.f.restype, library.f.argtypes = ctypes.c_double, [ctypes.c_double]
     assert library.f(0.7) == math.erf(math.fmod(math.erf(0.7), 0.25))
 
@@ -80,7 +80,7 @@ define i64 @run() #0 {
   %sum = add i64 %first, %total
   ret i64 %sum
 }
-""", tmp_path, "run", "table")
+""", tmp_path, "run", "table")  # fmt: skip
     library.run.restype = ctypes.c_int64
     assert library.run() == 42
     assert ctypes.c_void_p.in_dll(library, "table").value

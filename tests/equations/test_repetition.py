@@ -44,8 +44,9 @@ BODIES = {
     "the same input twice": "a = Scaled(2)(x, x); b = Scaled(2)(x, a); c = Scaled(2)(b, b); y = c",
     "settings that are nearly equal": "y = Scaled(1)(x, x) + Scaled(1.0)(x, x) + Scaled(-1)(x, x)",
     "blocks of blocks": "y = x |> Deep |> Deep |> Dense(4)",
-    "names that are taken": "dense2_w = x + 1; d = dense2_w |> Dense(4); deep2_h = d + 1; "
-                            "y = deep2_h |> Deep |> Deep",
+    "names that are taken": (
+        "dense2_w = x + 1; d = dense2_w |> Dense(4); deep2_h = d + 1; y = deep2_h |> Deep |> Deep"
+    ),
     "recurrences": "h = x; repeat 2 { h = h |> RNN(4) }; y = h",
     "again": "h = x; repeat 3 { remat { h = h |> Deep |> Dense(4) |> tanh |> Again } }; y = h",
     "attention": "h = x; repeat 2 { h = h |> TransformerBlock(2, 8, causal = true) }; y = h",

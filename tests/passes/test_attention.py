@@ -152,6 +152,7 @@ def test_a_window_that_hides_whole_rows():
 
 # --- whole models ---------------------------------------------------------------------------------
 
+
 def test_the_memory_of_a_gpt():
     """A step with windows of 1024 needs less memory than the weights of one layer."""
     project = project_of_text(gpt(1024, 64, "4, 128", 65, "adam(lr = 1e-3)"), "gpt.nn", None, [])

@@ -69,7 +69,8 @@ def step_of(text: str, float_type: str = "f32") -> tuple[System, dict[str, np.nd
     generator = np.random.default_rng(1)
     given = {  # a bias whose gradient is nought would else be compared with itself's rounding
         name: value + generator.normal(0, 0.1, value.shape).astype(value.dtype)
-        if step.tensors[name].kind == "param" else value
+        if step.tensors[name].kind == "param"
+        else value
         for name, value in initial_values(step, drawn, seed=3).items()
     }
     for tensor in step.of_kind("input"):

@@ -348,8 +348,10 @@ def test_a_bug_leaves_a_file(nnc, small, monkeypatch, here):
 
 
 def test_starting_imports_nothing_heavy():
-    text = ("import sys, nnc.runtime.cli; "
-            "print({'numpy', 'lark', 'llvmlite', 'rich', 'safetensors'} & set(sys.modules))")
+    text = (
+        "import sys, nnc.runtime.cli; "
+        "print({'numpy', 'lark', 'llvmlite', 'rich', 'safetensors'} & set(sys.modules))"
+    )
     path = os.pathsep.join(filter(None, sys.path))
     found = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True,
                            env={**os.environ, "PYTHONPATH": path})  # fmt: skip

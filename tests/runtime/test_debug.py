@@ -18,7 +18,7 @@ from nnc.runtime.snapshot import NAME
 
 EDGE = DIGITS.replace("|> relu |>", "|> bent |>").replace("adam(lr = 1e-2)", "sgd(lr = 5)") + """
 fn bent(x) = log(x + 3)
-"""
+"""  # fmt: skip
 
 
 @pytest.fixture

@@ -235,6 +235,7 @@ def test_flags_without_a_meaning(run, capsys, flags, told):
 
 def test_what_is_no_run(run, capsys):
     """The path of a model, of a folder of something else, and one misspelt."""
+
     def told(path: Path) -> str:
         status, out, err = generate(path, capsys, "--prompt", "the")
         assert status == 1 and not out and "E0706" in err

@@ -85,7 +85,8 @@ def test_lines_stages_and_kernels_add_up_to_the_same(text):
     lines = found.lines()
     assert sum(line.total for line in lines) == pytest.approx(found.kernel_ms)
     assert sum(map(found.stage_ms, ("forward", "backward", "update"))) == pytest.approx(
-        found.kernel_ms)
+        found.kernel_ms
+    )
     for line in lines:
         assert not line.span.source.library
         inner = sum(each.total for each in line.within.values())

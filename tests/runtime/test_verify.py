@@ -155,6 +155,7 @@ def test_a_derivative_that_is_missing(monkeypatch):
 
 def drop_a_term(system):
     """A pass that forgets the second of two things added."""
+
     def change(node):
         return node.args[0] if isinstance(node, Apply) and node.fn == "add" else None
 

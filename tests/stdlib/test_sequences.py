@@ -472,6 +472,7 @@ SPELT = X | LENGTH | {"label": "i32[2, 5]"}
 ])  # fmt: skip
 def test_a_label_that_is_no_class_is_not_passed_over(y, types, given, at):
     """Whatever the loss may leave out: behind an end, or as `ignore` says, any number may stand."""
+
     def with_label(place, label):
         changed = {**given, "label": given["label"].copy()}
         changed["label"][place] = label

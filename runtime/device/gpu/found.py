@@ -59,9 +59,9 @@ def cupy_install(driver: int) -> str:
 
 def nvrtc_install(driver: int) -> str:
     """From CUDA 13 on the packages have no suffix."""
-    return "pip install nvidia-cuda-nvrtc-cu12" if _major(driver) == 12 else (
-        f'pip install "nvidia-cuda-nvrtc=={_major(driver)}.*"'
-    )
+    if _major(driver) == 12:
+        return "pip install nvidia-cuda-nvrtc-cu12"
+    return f'pip install "nvidia-cuda-nvrtc=={_major(driver)}.*"'
 
 
 def _major(driver: int) -> int:

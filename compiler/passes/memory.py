@@ -151,12 +151,11 @@ def _may_inherit(
     new, old, place = (system.tensors[name] for name in (heir, source, home))
     if (new.shape, new.dtype, new.apart) != (old.shape, old.dtype, old.apart):
         return False
-    here = [(eq, r) for eq in kernel.equations for r in eq.reads
-            if homes.get(r.tensor, r.tensor) == home]  # fmt: skip
-    taken = any(homes.get(eq.target, eq.target) == home for eq in kernel.equations)
-    return not taken and place.bytes == new.bytes and all(
-        r.tensor == source and not eq.over and is_identity(r, eq) for eq, r in here
-    )
+    if place.bytes != new.bytes or home in (homes.get(t, t) for t in kernel.stored):
+        return False
+    here = [(eq, read) for eq in kernel.equations for read in eq.reads
+            if homes.get(read.tensor, read.tensor) == home]  # fmt: skip
+    return all(r.tensor == source and not eq.over and is_identity(r, eq) for eq, r in here)
 
 
 def _share(

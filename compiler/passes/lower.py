@@ -6,7 +6,7 @@ vector and tile is `tile.py`, memory offsets are `access.py`; the backend spells
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
 
@@ -84,7 +84,8 @@ def lower(kernel: Kernel, plan: Plan, target: Target | None = None) -> Nest:
         accumulate = replace(accumulate, held=held)
     else:
         loops = _loops(work, tiling, target, clips, unrolled)
-    left = _unchecked(found, clips)
+    left = _turned(_unchecked(found, clips), tiling)
+    others = [left[r] for r in found if r not in body_reads]
     return Nest(
         name=kernel.name,
         loops=loops,
@@ -94,7 +95,7 @@ def lower(kernel: Kernel, plan: Plan, target: Target | None = None) -> Nest:
             Statement(own, value, places[own])
             for own, value in ((r.own, r.value) for r in (*form.bodies, *form.values))
         ),
-        accesses=_turned(left, tiling),
+        accesses=left,
         sizes=form.sizes,
         lanes=tiling.lanes,
         pairs=target.pairs,
@@ -103,8 +104,8 @@ def lower(kernel: Kernel, plan: Plan, target: Target | None = None) -> Nest:
         accumulate=accumulate,
         fixed=kernel.fixed,
         fetched=() if accumulate else _fetched([left[r] for r in body_reads], loops, tiling),
-        early=_early([left[r] for r in found if r not in body_reads], work, tiling),
-        rolled=_rolled(form, left, body_reads.keys(), work, tiling),
+        early=_early(others, work, tiling),
+        rolled=_rolled(form, others, work, tiling),
         source=_source(anchor),
         why=(*filter(None, (kernel.reason, why_not(anchor, plan.system) if target.pairs else "")),
              str(tiling),
@@ -180,16 +181,14 @@ def _early(others: list[Access], work: Work, tiling: Tiling) -> tuple[Access, ..
     )  # fmt: skip
 
 
-def _rolled(
-    form: Form, accesses: Mapping[Read, Access], summed: Set[Read], work: Work, tiling: Tiling
-) -> str:  # fmt: skip
+def _rolled(form: Form, others: list[Access], work: Work, tiling: Tiling) -> str:
     """The index with the most rows in the tile, if what follows a sum is long. A block that is
     turned in registers has all of its rows at once."""
     if tiling.form != "outer" or not work.reduce or not any(n > 1 for n in tiling.rows.values()):
         return ""
     after = set[Expr]().union(*(outside_addresses(v.value) for v in form.values))
     long = sum(isinstance(e, Apply) for e in after) * tiling.copies > WRITTEN_OUT
-    blocks = any(a.turned for r, a in _turned(accesses, tiling).items() if r not in summed)
+    blocks = any(a.turned for a in others)
     return max(tiling.rows, key=lambda n: tiling.rows[n]) if long and not blocks else ""
 
 

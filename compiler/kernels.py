@@ -24,6 +24,8 @@ class Kernel:
     with `at` accumulates and has no epilogue. `fixed` names those of the anchor's indices that an
     enclosing `Scan` binds: inside the kernel they are scalars.
 
+    `ends` are forms over the anchor's indices; where one of them is 0 or more, a sum has no term.
+
     `unrolled` names small indices of which all values are computed at one place of the tile, such
     as the gates of a recurrent cell. An equation may have one of them that others have not: the
     others then read it at constants, or it reads the others at every one of its values.
@@ -36,6 +38,7 @@ class Kernel:
     fixed: tuple[str, ...] = ()
     reason: str = ""
     unrolled: frozenset[str] = frozenset()
+    ends: tuple[Expr, ...] = ()
 
     @property
     def equations(self) -> tuple[Equation, ...]:

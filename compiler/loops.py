@@ -43,10 +43,17 @@ class Loop:
     segments: tuple[Segment, ...]
     lanes: int = 1
     clip: tuple[tuple[Affine, int], ...] = ()  # only where 0 <= form < size: elsewhere nothing adds
+    starts: tuple[Affine, ...] = ()  # no sooner than any of these: before, nothing adds
+    stops: tuple[Affine, ...] = ()  # before all of these: from there on, nothing adds
 
     @property
     def steps(self) -> int:
         return sum(s.count for s in self.segments)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it takes all its steps wherever it is."""
+        return not (self.clip or self.starts or self.stops)
 
 
 @dataclass(frozen=True)
@@ -145,7 +152,7 @@ class Nest:
     def turns(self) -> int:
         """How often the innermost loop turns, all threads together, if it is a reduction that turns
         as often wherever it is; otherwise 0."""
-        steady = self.accumulate is None and not any(loop.clip for loop in self.loops)
+        steady = self.accumulate is None and all(loop.is_whole for loop in self.loops)
         shared = any(loop.kind == "parallel" for loop in self.loops)
         return prod(loop.steps for loop in self.loops) if self.inner and steady and shared else 0
 
@@ -221,6 +228,8 @@ def _loop_text(loop: Loop) -> str:
         marks.append(f"unroll {' + '.join(tiles)}")
     text = " ".join([*words, "for", f"{index.name} < {index.size}"])
     text += "".join(f" where 0 <= {form_text(form)} < {size}" for form, size in loop.clip)
+    text += "".join(f" from {form_text(form)}" for form in loop.starts)
+    text += "".join(f" until {form_text(form)}" for form in loop.stops)
     return text + (f"    # {', '.join(marks)}" if marks else "")
 
 

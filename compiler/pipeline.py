@@ -18,6 +18,7 @@ from .passes.demand import demand
 from .passes.fuse import fuse
 from .passes.inline import inline, without_stops
 from .passes.layout import time_first, turn_weights
+from .passes.masked import masked
 from .passes.memory import memory
 from .passes.pairs import pairs, round_once
 from .passes.pick import pick
@@ -78,7 +79,8 @@ def plan(
     system = optimise(system, verified, check, without)
     vectors = "turn weights" not in without  # which is done for them
     if not streams:
-        return memory(system, fuse(system, vectors=vectors), shared, at_once=not vectors)
+        fused = masked(system, fuse(system, vectors=vectors))
+        return memory(system, fused, shared, at_once=not vectors)
     found = attention(system)
     made = rounded(found.system, found.kernels)
     check = check or (verify if verified else None)

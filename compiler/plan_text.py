@@ -9,12 +9,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
+from .affine import Affine, affine
 from .evaluate import factors
-from .ir import Apply, Equation, Index, Read, index_names
+from .ir import Apply, Equation, Expr, Index, Read, index_names
 from .kernels import Kernel, Plan, Scan
 from .passes.foresight import foresight
 from .passes.phases import waits
-from .printer import equation_text, origin
+from .printer import equation_text, expr_text, origin
 from .work import flops
 
 
@@ -80,6 +81,8 @@ def _item_lines(
     classes = contraction(item.anchor)
     if classes is not None:
         yield f"    # a product: {classes}"
+    if item.ends:
+        yield f"    # no term where {' or '.join(map(_comparison, item.ends))}"
     if item in asked:
         yield f"    # meanwhile asks for what comes next: {', '.join(asked[item])}"
     for eq in item.equations:
@@ -87,3 +90,11 @@ def _item_lines(
         at = "in registers" if eq.target in item.local else f"at {plan.offsets[eq.target]:,}"
         gaps = ", rows a line apart" if tensor.apart else ""
         yield f"    {equation_text(eq, tensor.shape)}    # {tensor.bytes:,} bytes {at}{gaps}"
+
+
+def _comparison(form: Expr) -> str:
+    """That the form is 0 or more: `s > t + 2` for s - t - 3."""
+    parts = affine(form)
+    above = Affine({a: c for a, c in parts.coefficients.items() if c > 0}, 0)
+    below = Affine({a: -c for a, c in parts.coefficients.items() if c < 0}, -1 - parts.constant)
+    return f"{expr_text(above.expr())} > {expr_text(below.expr())}"

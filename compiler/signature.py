@@ -126,5 +126,6 @@ def _item(text: _Text, item: Kernel | Scan) -> frozenset[str]:
     for equation in item.equations:
         text.equation(equation)
     text.add("fixed", *(text.index(name) for name in item.fixed))
+    text.add("ends", *(text.expr(form) for form in item.ends))
     text.add("unrolled", *sorted(text.index(name) for name in item.unrolled))
     return item.local

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 
+from ..affine import Affine
 from ..ir import Apply, Expr, Idx, is_float
 from ..loops import Loop, Nest, Segment, Statement
 from . import bf16
@@ -251,7 +252,7 @@ class _Writer:
             return self._point(copies, chains, reduction, places, valid, turn)
         loop, *rest = loops
         for segment in loop.segments:
-            if segment.count == 1 and not loop.clip:
+            if segment.count == 1 and loop.is_whole:
                 step = _Step(loop, segment, "", segment.start)
                 chains = self._unrolled(step, rest, copies, chains, reduction, places, valid, turn)
                 continue
@@ -260,7 +261,7 @@ class _Writer:
             kinds = [self.wide.type(kind) for kind in reduction.kinds]
             flat = [(kind, name) for many in chains for accumulator in many
                     for kind, name in zip(kinds, accumulator, strict=True)]  # fmt: skip
-            with self.e.loop(start, stop, width, flat, maybe_empty=bool(loop.clip)) as opened:
+            with self.e.loop(start, stop, width, flat, maybe_empty=not loop.is_whole) as opened:
                 step = _Step(loop, segment, opened.index, 0)
                 inside = _grouped(opened.carried, len(kinds), self.nest.chains)
                 after = self._unrolled(step, rest, copies, inside, reduction, places, valid, turn)
@@ -269,7 +270,7 @@ class _Writer:
         return chains
 
     def _range(self, loop: Loop, segment: Segment, width: int, copies, places) -> tuple[str, str]:
-        """First and past-the-last element, within what the loop's clips allow."""
+        """First and past-the-last element, within what the loop's clips and ends allow."""
         a = Arithmetic(self.e, 1)
         start, stop = str(segment.start), str(segment.start + segment.count * width)
         for form, size in loop.clip:
@@ -282,7 +283,22 @@ class _Writer:
             high = a.op("add", "i64", zero, str(last))
             start = a.intrinsic("smax", "i64", start, low)
             stop = a.intrinsic("smin", "i64", stop, high)
+        for form in loop.starts:
+            start = a.intrinsic("smax", "i64", start, self._first(form, copies, places))
+        for form in loop.stops:
+            stop = a.intrinsic("smin", "i64", stop, self._first(form, copies, places))
+        if loop.starts and width > 1:  # in whole steps
+            before = a.op("sub", "i64", start, str(segment.start))
+            steps = a.op("udiv", "i64", before, str(width))
+            start = self._element(steps, width, segment.start)
         return start, stop
+
+    def _first(self, form: Affine, copies, places) -> str:
+        """The form at the first element of the tile."""
+        outer = {name: place._replace(lanes=False) for name, place in copies[0][0].items()}
+        self.body.at({**outer, **places}, self.nest.lanes)
+        addresses = self.body.addresses
+        return addresses.total(addresses.offset(form), Arithmetic(self.e, 1))
 
     def _unrolled(self, step: _Step, rest, copies, chains, reduction, places, valid, turn):
         self.turns[step.loop.index.name] = step

@@ -28,6 +28,7 @@ from ..ir import (
 from ..kernels import Kernel, Plan
 from ..loops import Access, Accumulate, Loop, Nest, Segment, Statement
 from .access import access, linear
+from .ends import WHOLE, Limits, limits
 from .merge import Form, accesses, merged, outside_addresses, stores
 from .pairs import why_not
 from .tile import Clip, Target, Tiling, Work, choose, turned
@@ -72,6 +73,7 @@ def lower(kernel: Kernel, plan: Plan, target: Target | None = None) -> Nest:
             name: plan.system.tensors[name].bytes for eq in kernel.equations for name in eq.sources
         },
         vanishing=_vanishing(form, anchor, found),
+        ends=_ends(form),
         vectorised=_accumulation_vector(form, accumulate.access) if accumulate else None,
         into=accumulate.access.offset if accumulate else None,
     )  # fmt: skip
@@ -140,6 +142,12 @@ def _zeroing(expr: Expr) -> set[Read]:
         case "select" if isinstance(expr.args[2], Const) and expr.args[2].value == 0:
             return _zeroing(expr.args[1])
     return set()
+
+
+def _ends(form: Form) -> tuple[Affine, ...]:
+    """The forms that end loops, of those that are affine in merged indices."""
+    forms = (linear(e, form.sizes) for e in form.ends)
+    return tuple(f for f in forms if all(isinstance(atom, Idx) for atom in f.coefficients))
 
 
 def _unchecked(accesses: Mapping[Read, Access], clips: list[Clip]) -> dict[Read, Access]:
@@ -296,10 +304,12 @@ def _loops(
             outer.append(_loop(index, "serial", tiling.vectors, tiling.lanes))
         else:
             outer.append(_loop(index, "serial", tiling.rows.get(index.name, 1)))
+    ends = limits(work.ends, _inner_order(work, tiling), tiling.extents)
     inner = [
         _loop(index, "reduce", unrolled.get(index.name, 1),
               tiling.lanes if index.name == tiling.vector else 1,
-              tuple((c.form, c.size) for c in clips if c.index == index.name))
+              tuple((c.form, c.size) for c in clips if c.index == index.name),
+              ends.get(index.name, WHOLE))
         for index in _inner_order(work, tiling)
     ]  # fmt: skip
     if _points(work) * tiling.score >= SHARED:
@@ -374,7 +384,9 @@ def _shared(loops: list[Loop]) -> Loop | None:
     return longest if longest is not None and longest.steps > 1 else None
 
 
-def _loop(index: Index, kind: str, tile: int, lanes: int = 1, clip: Clips = ()) -> Loop:
+def _loop(
+    index: Index, kind: str, tile: int, lanes: int = 1, clip: Clips = (), ends: Limits = WHOLE
+) -> Loop:
     """The index in tiles of `tile` (vectors of `lanes`), as equal as can be: 11 by 4 is 4+4+3.
     Reductions keep full tiles and a rest, so that chains stay aligned."""
     blocks = -(-index.size // lanes)
@@ -393,7 +405,9 @@ def _loop(index: Index, kind: str, tile: int, lanes: int = 1, clip: Clips = ()) 
             segments.append(Segment(start, count, size, lanes))
             start += count * size * lanes
     segments[-1] = replace(segments[-1], valid=valid)
-    return Loop(index, kind, tuple(segments), lanes, clip)
+    if len(segments) == 1 and segments[0].count == 1:  # one step, which is taken
+        ends = WHOLE
+    return Loop(index, kind, tuple(segments), lanes, clip, ends.starts, ends.stops)
 
 
 def _split_last(sizes: list[tuple[int, int]]) -> list[tuple[int, int]]:

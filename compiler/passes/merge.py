@@ -38,6 +38,7 @@ class Form:
     values: tuple[Result, ...]  # of the epilogue
     at: tuple[Expr, ...] | None
     position: Expr
+    ends: tuple[Expr, ...]
     sizes: Mapping[str, int]
 
 
@@ -50,7 +51,7 @@ def _form(kernel: Kernel, plan: Plan) -> Form:
         position = call("add", call("mul", position, index.size), Idx(index.name))
     bodies, *values = (_results(eq, box, kernel.unrolled, plan) for eq in kernel.equations)
     return Form(kernel.indices, anchor.over, bodies, tuple(r for some in values for r in some),
-                anchor.at, position, dict(anchor.sizes))  # fmt: skip
+                anchor.at, position, kernel.ends, dict(anchor.sizes))  # fmt: skip
 
 
 def _results(
@@ -173,6 +174,7 @@ def _merge(form: Form, i: Index, j: Index) -> Form:
         values=moved(form.values),
         at=None if form.at is None else tuple(substitute(e, now) for e in form.at),
         position=substitute(form.position, now),
+        ends=tuple(substitute(e, now) for e in form.ends),
         sizes={**form.sizes, both.name: both.size},
     )
 

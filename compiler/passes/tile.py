@@ -15,11 +15,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from math import prod
+from math import ceil, prod
 
 from ..affine import Affine
 from ..ir import BYTES, Idx, Index, index_names
 from ..loops import Access
+from .ends import share
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Work:
     bytes: int  # of one value
     footprints: Mapping[str, int]  # bytes of the tensors read
     vanishing: tuple[tuple[Affine, int], ...] = ()  # checks that, failing, leave nothing to add
+    ends: tuple[Affine, ...] = ()  # where one of these is 0 or more, there is nothing to add
     vectorised: str | None = None  # an accumulation's only choice ("" for none)
     into: Affine | None = None  # where an accumulation adds
     bodies: int = 1  # values that are reduced side by side
@@ -141,6 +143,11 @@ class Tiling:
     @property
     def copies(self) -> int:
         return prod(self.rows.values()) * self.vectors
+
+    @property
+    def extents(self) -> dict[str, int]:
+        """How many elements the tile has of each index."""
+        return {**self.rows, self.vector: self.vectors * self.lanes}
 
     def __str__(self) -> str:
         rows = " ".join(f"{name} by {size}" for name, size in self.rows.items() if size > 1)
@@ -235,11 +242,11 @@ def _cycles(work: Work, target: Target, tile: Mapping[str, float], vector: str) 
     """Cycles for one step over a tile."""
     copies = prod(tile.values())
     wide = max(1.0, work.bytes * target.lanes / 64) if vector else 1.0
-    loads, share = 0.0, 1.0
+    loads, part = 0.0, _part(work, target, tile, vector)
     clips = [c for c in work.clips if c.applies((*tile, vector), vector)]
     clipped = [(c.form, c.size) for c in clips]
     for clip in clips:
-        share *= clip.share
+        part *= clip.share
     for access, depends in work.depends:
         across = turned(access, vector, tile, target.lanes)
         price = TURNED if across else _price(access, depends, vector, target, wide)
@@ -248,7 +255,16 @@ def _cycles(work: Work, target: Target, tile: Mapping[str, float], vector: str) 
     arithmetic = work.operations * copies * wide
     apart = copies * work.bodies
     chained = min(target.latency, 8.0) / max(1.0, 8 / apart) if work.reduce else 0.0
-    return (max(arithmetic, loads, chained) + 0.1 * loads + STEP) * share
+    return (max(arithmetic, loads, chained) + 0.1 * loads + STEP) * part
+
+
+def _part(work: Work, target: Target, tile: Mapping[str, float], vector: str) -> float:
+    """The part of the points that loops with ends go over."""
+    if not work.ends:
+        return 1.0
+    lanes = {vector: target.lanes}
+    extents = {name: ceil(size) * lanes.get(name, 1) for name, size in tile.items()}
+    return share(work.ends, work.outputs, work.over, extents)
 
 
 def _price(access: Access, depends, vector: str, target: Target, wide: float) -> float:

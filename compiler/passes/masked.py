@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from ..affine import affine, bounds
-from ..ir import Equation, Expr, Idx, System
+from ..ir import Equation, Expr, Idx, System, index_names
 from ..kernels import Kernel, Scan
 from .fuse import Fused
 from .nought import Known, nought, of_terms
@@ -37,7 +37,7 @@ def _ends(kernel: Kernel, system: System, known: Mapping[str, Known]) -> Iterato
     if eq.reduce != "sum" or eq.at is not None:
         return
     for form in sorted(of_terms(eq, system, known).zero, key=str):
-        if _ends_loop(form, eq) and not kernel.unrolled & _names(form):
+        if _ends_loop(form, eq) and not kernel.unrolled & index_names(form):
             yield form
 
 
@@ -48,7 +48,3 @@ def _ends_loop(form: Expr, eq: Equation) -> bool:
     plain = all(isinstance(atom, Idx) for atom in factors)
     steps = any(abs(factors.get(Idx(i.name), 0)) == 1 for i in eq.over)
     return plain and steps and bounds(form, eq.sizes)[1] >= 0
-
-
-def _names(form: Expr) -> set[str]:
-    return {atom.name for atom in affine(form).coefficients if isinstance(atom, Idx)}

@@ -23,7 +23,20 @@ from dataclasses import dataclass, replace
 from math import isfinite, isnan
 
 from ..affine import Affine, affine, bounds
-from ..ir import Apply, Const, Equation, Expr, Idx, Index, Read, System, is_float, substitute, walk
+from ..ir import (
+    Apply,
+    Const,
+    Equation,
+    Expr,
+    Idx,
+    Index,
+    Read,
+    System,
+    index_names,
+    is_float,
+    substitute,
+    walk,
+)
 from ..scalar import literal
 from .hidden import COMPARED, OPPOSITE
 
@@ -76,8 +89,8 @@ def of_equation(eq: Equation, system: System, found: Mapping[str, Known]) -> Kno
     terms = of_terms(eq, system, found)
     if eq.reduce is None:
         return terms
-    some = {i.name: i for i in eq.over}
-    zero = frozenset(e for e in terms.zero if not _mentions(e, some))
+    over = {i.name for i in eq.over}
+    zero = frozenset(e for e in terms.zero if over.isdisjoint(index_names(e)))
     finite = NOWHERE if terms.is_finite else EVERYWHERE
     match eq.reduce:
         case "sum":
@@ -95,10 +108,6 @@ def of_terms(eq: Equation, system: System, found: Mapping[str, Known]) -> Known:
     for node in walk(eq.body):
         known[node] = _node(node, known, eq, system, found)
     return known[eq.body]
-
-
-def _mentions(form: Expr, names: Iterable[str]) -> bool:
-    return any(isinstance(n, Idx) and n.name in names for n in walk(form))
 
 
 def _form(form: Affine) -> Expr:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
 
-from ..ir import Apply, Equation, Expr, Read, System, index_names, reads, rewrite, substitute
+from ..ir import Apply, Equation, Expr, Read, System, index_names, rewrite, substitute
 from ..scalar import call, literal
 from .differentiate import in_order
 from .factors import factors, product, terms
@@ -45,9 +45,9 @@ def shares(system: System) -> System:
 
 @dataclass(frozen=True)
 class _Share:
-    """A share, its part and its whole, as its equation has them."""
+    """A share's name, its part and its whole, as its equation has them."""
 
-    own: Read
+    name: str
     part: Read
     whole: Read
     names: tuple[str, ...]
@@ -62,18 +62,13 @@ class _Share:
         part, whole = body.args
         if not is_identity(part, eq) or whole.other is not None:  # type: ignore
             return None
-        own = Read(eq.target, part.index, None, body.dtype)  # type: ignore[attr-defined]
-        return _Share(own, part, whole, tuple(i.name for i in eq.indices))  # type: ignore
+        return _Share(eq.target, part, whole, tuple(i.name for i in eq.indices))  # type: ignore
 
     def at(self, part: Read) -> tuple[Read, Expr]:
         """The share of that part, and 1 over its whole."""
-        places = dict(zip(self.names, part.index, strict=True))
-        whole = substitute(self.whole, places)
-        return Read(self.own.tensor, part.index, None, part.dtype), _over(whole)
-
-
-def _over(whole: Expr) -> Expr:
-    return call("div", literal(1.0, whole.dtype), whole)
+        whole = substitute(self.whole, dict(zip(self.names, part.index, strict=True)))
+        over = call("div", literal(1.0, whole.dtype), whole)
+        return Read(self.name, part.index, None, part.dtype), over
 
 
 def _said(
@@ -81,22 +76,32 @@ def _said(
 ) -> dict[str, Equation]:
     """The reader of a part, and sums that nobody else reads, said through the share; nothing if
     not all that the part is multiplied by is divided by the whole."""
-    found = factors(reader.body)
+    body = reader.body
+    found = factors(body)
     parts = [f for f in found if isinstance(f, Read) and f.tensor == share.part.tensor]
-    if len(parts) != 1 or parts[0].other is not None:
+    if len(parts) != 1 or parts[0].other is not None or _times(body, parts[0].tensor) != 1:
         return {}
     (part,) = parts
     own, over = share.at(part)
     for total in found:
-        if total is part or part in reads(total) or found.count(total) > 1:
+        is_sum = isinstance(total, Apply) and total.fn in ("add", "sub")
+        if not is_sum or _times(body, total) != 1:
             continue
         sums: dict[str, Equation] = {}
         left = [_without(over, factors(term), now, private, sums) for term in terms(total)]
-        if all(left):
+        if all(left) and all(_times(body, name) == 1 for name in sums):
             whole = reduce(lambda a, b: call("add", a, b), map(product, left))  # type: ignore
-            body = rewrite(reader.body, {total: whole, part: own}.get)
-            return {**sums, reader.target: reader.with_body(body)}
+            said = rewrite(body, {total: whole, part: own}.get)
+            return {**sums, reader.target: reader.with_body(said)}
     return {}
+
+
+def _times(expr: Expr, what: Expr | str) -> int:
+    """How often an expression, or a read of a tensor, stands in another that is written out."""
+    found = (
+        expr.tensor == what if isinstance(expr, Read) and isinstance(what, str) else expr == what
+    )
+    return found + sum(_times(child, what) for child in expr.children)
 
 
 def _without(

@@ -43,9 +43,11 @@ CHECK = 0.5
 STEP = 1.0  # the loop itself
 ACROSS = 8.0  # cycles to add up the lanes of one vector
 ALONE = 4  # rows that share no read
-SHARED = 4  # steps of an index that threads may share
+PARTS = 4  # steps of an index that threads may share
 UNEVEN = 1.03  # the price of a second copy of the code for what is left over
-APART = 1.04  # the price of rows of the outermost index: they lie far apart, and threads, which are
+SPREAD = (
+    1.04  # the price of rows of the outermost index: they lie far apart, and threads, which are
+)
 # best off with what they have made themselves, would share another index than before and after
 
 
@@ -201,7 +203,7 @@ def _outer(work: Work, target: Target, index: Index) -> Iterator[Tiling]:
             tile = {index.name: _average(blocks, vectors),
                     **{n: _average(_size(others, n), t) for n, t in rows.items()}}  # fmt: skip
             cost = _cycles(work, target, tile, index.name) / (prod(tile.values()) * lanes * useful)
-            cost *= UNEVEN ** _uneven({**rows, "": vectors}, others, blocks) * _apart(rows, work)
+            cost *= UNEVEN ** _uneven({**rows, "": vectors}, others, blocks) * _spread(rows, work)
             yield Tiling("outer", index.name, vectors, rows, lanes, cost)
 
 
@@ -227,7 +229,7 @@ def _dot(work: Work, target: Target, index: Index) -> Iterator[Tiling]:
         copies = prod(tile.values())
         steps = blocks * points / index.size
         cost = steps * _cycles(work, target, tile, index.name) + ACROSS * copies
-        cost *= UNEVEN ** _uneven(rows, work.outputs, 0) * _apart(rows, work)
+        cost *= UNEVEN ** _uneven(rows, work.outputs, 0) * _spread(rows, work)
         yield Tiling("dot", index.name, 1, rows, lanes, cost / copies / points)
 
 
@@ -357,10 +359,10 @@ def _even(size: int, limit: int) -> Iterator[int]:
         before = tile
 
 
-def _apart(rows: Mapping[str, int], work: Work) -> float:
+def _spread(rows: Mapping[str, int], work: Work) -> float:
     """The price of the rows' distance."""
-    outermost = next((i.name for i in work.outputs[:1] if i.size >= SHARED), "")
-    return APART if work.into is None and rows.get(outermost, 1) > 1 else 1.0
+    outermost = next((i.name for i in work.outputs[:1] if i.size >= PARTS), "")
+    return SPREAD if work.into is None and rows.get(outermost, 1) > 1 else 1.0
 
 
 def _average(size: int, tile: int) -> float:

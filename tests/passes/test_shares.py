@@ -66,3 +66,34 @@ def test_other_gradients_stay_as_they_are(name: str) -> None:
     before = trained(NOT_SAID[name])
     assert shares(before) is before or readers(shares(before), "e") == readers(before, "e")
     same(before, verify(shares(before), "shares"))
+
+
+PLAIN = """model M(e: f32[6, 9], d: f32[6, 9]) -> z: f32[6, 9], y: f32[6, 9] {{
+    s[b] = sum(j) e[b, j]*e[b, j]
+    y[b, i] = e[b, i] / s[b]
+    t[b] = {}
+    z[b, i] = {}
+}}"""
+ROW = "sum(j) d[b, j]*y[b, j] / s[b]"
+PRODUCT = "(d[b, i]/s[b] + t[b]) * e[b, i]"
+LEFT = {
+    "the sum is read twice": (ROW, f"{PRODUCT} * t[b]"),
+    "so is what is divided": (ROW, f"{PRODUCT} * exp(d[b, i]/s[b] + t[b])"),
+    "so is the part": (ROW, f"{PRODUCT} / (1 + e[b, i]*e[b, i])"),
+    "a quotient is divided by the whole": ("sum(j) d[b, j]*e[b, j] / s[b]", "t[b]*d[b, i]"),
+    "not all is divided": (ROW, "(d[b, i] + t[b]) * e[b, i]"),
+}
+
+
+def test_a_product_of_a_part_that_the_program_has() -> None:
+    before = system(PLAIN.format(ROW, PRODUCT), float_type="f32")
+    after = verify(shares(before), "shares")
+    assert set(after.definition["z"].sources) == {"d", "t", "y"}
+    same(before, after)
+
+
+@pytest.mark.parametrize("row, product", LEFT.values(), ids=LEFT)
+def test_what_would_become_something_else_stays(row: str, product: str) -> None:
+    before = system(PLAIN.format(row, product), float_type="f32")
+    assert shares(before) is before
+    same(before, optimise(before))

@@ -41,8 +41,15 @@ def beside(workloads: list[Workload], threads: int, rounds: int, seconds: float)
             finally:
                 worker.end()
         ratio = median(b / a for a, b in zip(alone, busy, strict=True))
-        rows.append([workload.name, number(median(alone)), number(median(busy)),
-                     f"{ratio:.2f}", f"{median(means):.2f}"])  # fmt: skip
+        rows.append(
+            [
+                workload.name,
+                number(median(alone)),
+                number(median(busy)),
+                f"{ratio:.2f}",
+                f"{median(means):.2f}",
+            ]
+        )
     head = ("workload", "alone ms", "beside a busy process", "ratio", "ratio of means")
     return markdown(head, rows)
 

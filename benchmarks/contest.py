@@ -74,16 +74,22 @@ class Worker:
 
     def __init__(self, system: str, workload: Workload, threads: int, data: Path, log: Path):
         task = {
-            "system": system, "workload": workload.plain(), "threads": threads,
-            "data": str(data), "started": time.time(),
-        }  # fmt: skip
+            "system": system,
+            "workload": workload.plain(),
+            "threads": threads,
+            "data": str(data),
+            "started": time.time(),
+        }
         self.log = log
         with log.open("w") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, str(FOLDER / "worker.py"), json.dumps(task)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
                 env=environment(threads, data.parent),
-            )  # fmt: skip
+            )
         self.ready = self.read(LIMIT)
 
     def read(self, limit: float) -> dict:
@@ -125,16 +131,24 @@ def environment(threads: int, folder: Path) -> dict[str, str]:
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     own = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     return {
-        **own, **dict.fromkeys(names, count), "TF_CPP_MIN_LOG_LEVEL": "3",
-        "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "",
-        "XDG_CACHE_HOME": str(folder / "cache"), "TORCHINDUCTOR_CACHE_DIR": str(folder / "torch"),
-    }  # fmt: skip
+        **own,
+        **dict.fromkeys(names, count),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "JAX_PLATFORMS": "cpu",
+        "CUDA_VISIBLE_DEVICES": "",
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "torch"),
+    }
 
 
 def contest(
-    workload: Workload, systems: list[str], threads: int, rounds: int,
-    steps: int | None, seconds: float,
-) -> list[Outcome]:  # fmt: skip
+    workload: Workload,
+    systems: list[str],
+    threads: int,
+    rounds: int,
+    steps: int | None,
+    seconds: float,
+) -> list[Outcome]:
     """Measure all systems; nnc comes first, because it draws the weights."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

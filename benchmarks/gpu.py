@@ -66,13 +66,27 @@ def in_process(name: str, given: argparse.Namespace, environment: dict[str, str]
     kept, log = (given.out / "parts" / f"{name}.{kind}" for kind in ("json", "log"))
     kept.unlink(missing_ok=True)
     data = ["--data", str(given.data)] if given.data else []
-    command = [sys.executable, __file__, "--part", name, "--device", given.device,
-               "--out", str(given.out), *data]  # fmt: skip
+    command = [
+        sys.executable,
+        __file__,
+        "--part",
+        name,
+        "--device",
+        given.device,
+        "--out",
+        str(given.out),
+        *data,
+    ]
     started = time.monotonic()
     failed = ""
     with log.open("w") as written:
-        process = subprocess.Popen(command, stdout=written, stderr=subprocess.STDOUT,
-                                   env=environment, start_new_session=True)  # fmt: skip
+        process = subprocess.Popen(
+            command,
+            stdout=written,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
         try:
             if process.wait(LIMITS[name]):
                 failed = log.read_text(errors="replace")[-2000:]
@@ -113,13 +127,21 @@ def part_named(name: str) -> Callable:
     import gpu_speed as speed
 
     return {
-        "machine": checks.machine, "primitives": checks.primitives, "kernels": checks.kernels,
-        "repeat": checks.repeat, "meetings": checks.meetings, "examples": checks.examples,
+        "machine": checks.machine,
+        "primitives": checks.primitives,
+        "kernels": checks.kernels,
+        "repeat": checks.repeat,
+        "meetings": checks.meetings,
+        "examples": checks.examples,
         "bandwidth": speed.bandwidth,
-        "products": speed.products, "cublas": peers.cublas, "steps": speed.steps,
-        "gpt2": speed.gpt2, "torch": peers.torch_steps, "jax": peers.jax_steps,
+        "products": speed.products,
+        "cublas": peers.cublas,
+        "steps": speed.steps,
+        "gpt2": speed.gpt2,
+        "torch": peers.torch_steps,
+        "jax": peers.jax_steps,
         "profiles": speed.profiles,
-    }[name]  # fmt: skip
+    }[name]
 
 
 if __name__ == "__main__":

@@ -57,8 +57,9 @@ def machine(device: str, out: Path, data: Path | None, note: Note) -> None:
     found = asdict(look())
     if device != "cuda":
         found |= {"problem": "", "remedy": ""}
-    note({name: list(value) if isinstance(value, tuple) else value
-          for name, value in found.items()})  # fmt: skip
+    note(
+        {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+    )
 
 
 def primitives(device: str, out: Path, data: Path | None, note: Note) -> None:
@@ -69,8 +70,13 @@ def primitives(device: str, out: Path, data: Path | None, note: Note) -> None:
     found = names_of_the_prelude.results(device)
     values, worst = names_of_the_prelude.functions(device_of(device))
     np.savez_compressed(out / "primitives.npz", **found, **values)
-    note({"recorded": len(found), "not covered": names_of_the_prelude.not_covered(),
-          "units in the last place": worst})  # fmt: skip
+    note(
+        {
+            "recorded": len(found),
+            "not covered": names_of_the_prelude.not_covered(),
+            "units in the last place": worst,
+        }
+    )
     if available():
         other = names_of_the_prelude.results("cuda-shim")
         wrong = names_of_the_prelude.differences(found, other)
@@ -103,8 +109,11 @@ def kernels(device: str, out: Path, data: Path | None, note: Note) -> None:
         apart = gpu_plan(subject.system, shared=False)
         found = check_code(apart, run_apart(program_of(device, apart), subject.values), TOLERANCE)
         bad = [value for value in found if not value.right]
-        figures[name] = {"results": len(found), "largest error": max(v.error for v in found),
-                         "sizes": chosen.text}  # fmt: skip
+        figures[name] = {
+            "results": len(found),
+            "largest error": max(v.error for v in found),
+            "sizes": chosen.text,
+        }
         for value in bad[:5]:
             place = f"{name}: {value.equation.target}{list(value.index)}"
             wrong[place] = f"{value.found} for {value.expected}"
@@ -155,8 +164,11 @@ def meetings(device: str, out: Path, data: Path | None, note: Note) -> None:
     sweeps = module(gpu_plan(system)).sweeps.values()
     assert any(sweep.members > 1 for sweep in sweeps)
     rng = np.random.default_rng(0)
-    given = {t.name: rng.normal(0, 0.1, t.shape).astype(np.float32)
-             for t in system.tensors.values() if t.kind != "temp"}  # fmt: skip
+    given = {
+        t.name: rng.normal(0, 0.1, t.shape).astype(np.float32)
+        for t in system.tensors.values()
+        if t.kind != "temp"
+    }
     program = device_of(device)(system)
     for name, value in given.items():
         program.arrays[name][...] = value
@@ -228,8 +240,9 @@ def losses(project: Project, device: str, data: Path | None) -> list[float] | No
     assert choice is not None
     search = Search(data, project.path.parent, offline=True)
     try:
-        dataset = load_data(choice.source, bound(choice), search, spans=choice.spans,
-                            span=choice.span)  # fmt: skip
+        dataset = load_data(
+            choice.source, bound(choice), search, spans=choice.spans, span=choice.span
+        )
     except UserError as error:
         if any(d.code.startswith("E06") for d in error.diagnostics):
             return None

@@ -84,13 +84,17 @@ def measured(results: Results) -> dict[str, float | None]:
         "MLP, batch 128, ms": mlp,
         "CNN, batch 128, ms": _at(results, "steps", "steps", "cnn128", "median_ms"),
         "MLP, batch 128, times as fast as PyTorch compiled": _ratio(compiled, mlp),
-        "bf16 product of 4096, of cuBLAS":
-            _ratio(_at(results, "products", bf16), _at(results, "cublas", bf16)),
-        **{f"{name}, of a copy": _at(results, "bandwidth", f"{name} of copy")
-           for name in ("map", "softmax", "layer norm", "Adam")},
-        "GPT-2, batch 4, of PyTorch compiled":
-            _ratio(tokens, _at(results, "torch", "steps", "gpt2 compiled", "tokens/s")),
-    }  # fmt: skip
+        "bf16 product of 4096, of cuBLAS": _ratio(
+            _at(results, "products", bf16), _at(results, "cublas", bf16)
+        ),
+        **{
+            f"{name}, of a copy": _at(results, "bandwidth", f"{name} of copy")
+            for name in ("map", "softmax", "layer norm", "Adam")
+        },
+        "GPT-2, batch 4, of PyTorch compiled": _ratio(
+            tokens, _at(results, "torch", "steps", "gpt2 compiled", "tokens/s")
+        ),
+    }
 
 
 def verdict(value: float | None, goal: float, less: bool) -> str:
@@ -101,20 +105,36 @@ def verdict(value: float | None, goal: float, less: bool) -> str:
 
 def _goals(results: Results) -> Iterator[str]:
     found = measured(results)
-    yield from _table("goal | measured | wanted |  ", (
-        (name, found[name], f"{'≤' if less else '≥'} {goal:g}", verdict(found[name], goal, less))
-        for name, (goal, less) in GOALS.items()))  # fmt: skip
+    yield from _table(
+        "goal | measured | wanted |  ",
+        (
+            (
+                name,
+                found[name],
+                f"{'≤' if less else '≥'} {goal:g}",
+                verdict(found[name], goal, less),
+            )
+            for name, (goal, less) in GOALS.items()
+        ),
+    )
 
 
 def _steps(results: Results) -> Iterator[str]:
     def row(name: str, predicted: float) -> list[object]:
         own = _at(results, "steps", "steps", name, "median_ms")
-        peers = [_at(results, "torch", "steps", f"{name} {way}", "ms")
-                 for way in ("eager", "compiled")]  # fmt: skip
+        peers = [
+            _at(results, "torch", "steps", f"{name} {way}", "ms") for way in ("eager", "compiled")
+        ]
         peers.append(_at(results, "jax", "steps", name, "ms"))
         best = min((p for p in peers if p is not None), default=None)
-        return [name, predicted, own, _at(results, "steps", "steps", f"{name} bf16", "median_ms"),
-                *peers, _ratio(best, own)]  # fmt: skip
+        return [
+            name,
+            predicted,
+            own,
+            _at(results, "steps", "steps", f"{name} bf16", "median_ms"),
+            *peers,
+            _ratio(best, own),
+        ]
 
     head = "step, ms | predicted | nnc | nnc bf16 | torch | torch compiled | jax | best peer / nnc"
     yield from _table(head, (row(*item) for item in PREDICTED_MS.items()))
@@ -125,15 +145,25 @@ def _resources(results: Results) -> Iterator[str]:
         def own(key: str) -> object:
             return _at(results, "steps", "steps", name, key)
 
-        return [name, own("launches"), own("together"), own("first_step_s"),
-                own("first_step_again_s"),
-                *(_at(results, "torch", "steps", f"{name} {way}", "first_step_s")
-                  for way in ("eager", "compiled")),
-                _at(results, "jax", "steps", name, "first_step_s"), own("arena_mb"),
-                _at(results, "torch", "steps", f"{name} eager", "peak_mb")]  # fmt: skip
+        return [
+            name,
+            own("launches"),
+            own("together"),
+            own("first_step_s"),
+            own("first_step_again_s"),
+            *(
+                _at(results, "torch", "steps", f"{name} {way}", "first_step_s")
+                for way in ("eager", "compiled")
+            ),
+            _at(results, "jax", "steps", name, "first_step_s"),
+            own("arena_mb"),
+            _at(results, "torch", "steps", f"{name} eager", "peak_mb"),
+        ]
 
-    head = ("model | kernels | steps a launch | first step s | again | torch | compiled | jax | "
-            "arena MB | torch MB")  # fmt: skip
+    head = (
+        "model | kernels | steps a launch | first step s | again | torch | compiled | jax | "
+        "arena MB | torch MB"
+    )
     yield from _table(head, map(row, PREDICTED_MS))
 
 
@@ -141,29 +171,51 @@ def _gpt2(results: Results) -> Iterator[str]:
     def rows() -> Iterator[list[object]]:
         for batch, predicted in PREDICTED_TOKENS.items():
             own = _at(results, "gpt2", batch) or {}
-            yield [f"nnc, {batch}", predicted, own.get("tokens/s"), own.get("median_ms"),
-                   own.get("first_step_s"), own.get("arena_mb")]  # fmt: skip
-        for name, place in (("PyTorch eager", ("torch", "steps", "gpt2 eager")),
-                            ("PyTorch compiled", ("torch", "steps", "gpt2 compiled")),
-                            ("JAX", ("jax", "steps", "gpt2"))):  # fmt: skip
+            yield [
+                f"nnc, {batch}",
+                predicted,
+                own.get("tokens/s"),
+                own.get("median_ms"),
+                own.get("first_step_s"),
+                own.get("arena_mb"),
+            ]
+        for name, place in (
+            ("PyTorch eager", ("torch", "steps", "gpt2 eager")),
+            ("PyTorch compiled", ("torch", "steps", "gpt2 compiled")),
+            ("JAX", ("jax", "steps", "gpt2")),
+        ):
             peer = _at(results, *place) or {}
-            yield [f"{name}, batch 4", None, peer.get("tokens/s"), peer.get("ms"),
-                   peer.get("first_step_s"), peer.get("peak_mb")]  # fmt: skip
+            yield [
+                f"{name}, batch 4",
+                None,
+                peer.get("tokens/s"),
+                peer.get("ms"),
+                peer.get("first_step_s"),
+                peer.get("peak_mb"),
+            ]
 
-    yield from _table("GPT-2 124M, bf16 | predicted tokens/s | tokens/s | ms | first step s | MB",
-                      rows())  # fmt: skip
+    yield from _table(
+        "GPT-2 124M, bf16 | predicted tokens/s | tokens/s | ms | first step s | MB", rows()
+    )
 
 
 def _memory(results: Results) -> Iterator[str]:
     copied = _at(results, "bandwidth", "copy GB/s")
-    yield from _table(f"of a copy's {_text(copied)} GB/s | predicted | measured", (
-        (name, share, _at(results, "bandwidth", f"{name} of copy"))
-        for name, share in PREDICTED_SHARE.items()))  # fmt: skip
+    yield from _table(
+        f"of a copy's {_text(copied)} GB/s | predicted | measured",
+        (
+            (name, share, _at(results, "bandwidth", f"{name} of copy"))
+            for name, share in PREDICTED_SHARE.items()
+        ),
+    )
 
 
 def _products(results: Results) -> Iterator[str]:
-    found = {**_at(results, "products"), **_at(results, "cublas")} if "products" in results and (
-        "cublas" in results) else _at(results, "products") or {}  # fmt: skip
+    found = (
+        {**_at(results, "products"), **_at(results, "cublas")}
+        if "products" in results and ("cublas" in results)
+        else _at(results, "products") or {}
+    )
     names = [name for name in found if name.endswith("TFLOP/s")]
 
     def row(name: str) -> list[object]:

@@ -34,8 +34,9 @@ EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.nn"))
 WORKLOADS = {w.name: w for w in TRAINING}
 GPT2 = Workload("gpt2", "gpt2", 4)
 # one block as wide as GPT-2's: the whole is more than float64 on a CPU goes through
-BLOCK = Workload("gpt2_block", "gpt2", 2, edits=(
-    ("1024", "128"), ("50257", "2000"), ("repeat 12", "repeat 1")))  # fmt: skip
+BLOCK = Workload(
+    "gpt2_block", "gpt2", 2, edits=(("1024", "128"), ("50257", "2000"), ("repeat 12", "repeat 1"))
+)
 
 # sizes at which a model is right or wrong just as at full size, in less time
 SHORT = {"64]": "5]", "64, 65]": "5, 65]", "1024]": "5]", "1024, 50257]": "5, 70]", "50257": "70",
@@ -102,8 +103,9 @@ def resident(text: str, precision: str = "f32") -> System:
     report.check()
     (name,) = (d.name for d in checked.definitions.values() if d.kind == "model")
     system = simplify(forward(checked.definitions, name, {}))
-    tensors = {n: replace(t, kind="param") if t.kind == "input" else t
-               for n, t in system.tensors.items()}  # fmt: skip
+    tensors = {
+        n: replace(t, kind="param") if t.kind == "input" else t for n, t in system.tensors.items()
+    }
     updates = {}
     for result in system.outputs:
         tensors[f"{result}_kept"] = replace(tensors[result], name=f"{result}_kept", kind="state")

@@ -106,8 +106,10 @@ def products(device: str, out: Path, data: Path | None, note: Note) -> None:
     found: Plain = {}
     for name, shape in SHAPES.items():
         m, n, k = (min(size, 40) for size in shape) if small(device) else shape
-        text = (f"model P(a: f32[{m}, {k}], b: f32[{k}, {n}]) -> y: f32[{m}, {n}] "
-                "{ y[i, j] = sum(l) a[i, l] * b[l, j] }")  # fmt: skip
+        text = (
+            f"model P(a: f32[{m}, {k}], b: f32[{k}, {n}]) -> y: f32[{m}, {n}] "
+            "{ y[i, j] = sum(l) a[i, l] * b[l, j] }"
+        )
         for precision in ("f32", "bf16"):
             ms = kernel_ms(resident(text, precision), device)
             found[f"{precision} {name} TFLOP/s"] = 2 * m * n * k / 1e9 / ms
@@ -169,12 +171,18 @@ def profiles(device: str, out: Path, data: Path | None, note: Note) -> None:
         measured = profile(name, setup, 2 if small(device) else 10, SEED)
         slowest = sorted(measured.kernels, key=lambda timed: -timed.ms)[:10]
         found[name] = {
-            "kernels ms": measured.kernel_ms, "step ms": measured.step_ms,
+            "kernels ms": measured.kernel_ms,
+            "step ms": measured.step_ms,
             "slowest": [
-                {"kernel": each.name, "runs": each.runs, "ms": each.ms,
-                 "GFLOP/s": each.gflop / each.ms * 1e3, "GB/s": each.mb / each.ms,
-                 **(asdict(each.use) if each.use else {})}
+                {
+                    "kernel": each.name,
+                    "runs": each.runs,
+                    "ms": each.ms,
+                    "GFLOP/s": each.gflop / each.ms * 1e3,
+                    "GB/s": each.mb / each.ms,
+                    **(asdict(each.use) if each.use else {}),
+                }
                 for each in slowest
             ],
-        }  # fmt: skip
+        }
         note(found)

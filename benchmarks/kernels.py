@@ -62,9 +62,10 @@ class Bench:
         self.plan: Plan = self.program.plan
         self.overhead = 0.0
         self.values = {
-            name: array.copy() for name, array in self.program.arrays.items()
+            name: array.copy()
+            for name, array in self.program.arrays.items()
             if self.plan.system.tensors[name].kind != "temp"
-        }  # fmt: skip
+        }
 
     def step(self) -> float:
         """Milliseconds of the whole step."""
@@ -111,14 +112,18 @@ def main() -> None:
     found = bench.all()
     whole, total = bench.step(), sum(t.ms for t in found)
     products = sum(t.ms for t in found if t.gflop)
-    print(f"peak {limit:.0f} GFLOP/s, step {whole:.3f} ms; {len(found)} kernels {total:.3f} ms, "
-          f"of which products {products:.3f} ms\n")  # fmt: skip
+    print(
+        f"peak {limit:.0f} GFLOP/s, step {whole:.3f} ms; {len(found)} kernels {total:.3f} ms, "
+        f"of which products {products:.3f} ms\n"
+    )
     print(f"{'kernel':44} {'ms':>8} {'share':>6} {'GFLOP/s':>8} {'peak':>5} {'runs':>6}")
     for t in grouped(found)[: options.count]:
         speed = t.gflop / t.ms * 1e3
         runs = f"{t.count}×{t.turns}" if t.turns > 1 and t.count > 1 else t.count * t.turns
-        print(f"{t.name[:44]:44} {t.ms:8.3f} {t.ms / total:6.1%} {speed:8.1f} "
-              f"{speed / limit:5.0%} {runs:>6}")  # fmt: skip
+        print(
+            f"{t.name[:44]:44} {t.ms:8.3f} {t.ms / total:6.1%} {speed:8.1f} "
+            f"{speed / limit:5.0%} {runs:>6}"
+        )
 
 
 def grouped(found: list[Timed]) -> list[Timed]:
@@ -128,10 +133,15 @@ def grouped(found: list[Timed]) -> list[Timed]:
         key = re.sub(r"\d+", "#", timed.name), timed.gflop, timed.turns
         groups.setdefault(key, []).append(timed)
     joined = [
-        Timed(name if len(same) > 1 else same[0].name, sum(t.ms for t in same),
-              sum(t.gflop for t in same), turns, len(same))
+        Timed(
+            name if len(same) > 1 else same[0].name,
+            sum(t.ms for t in same),
+            sum(t.gflop for t in same),
+            turns,
+            len(same),
+        )
         for (name, _, turns), same in groups.items()
-    ]  # fmt: skip
+    ]
     return sorted(joined, key=lambda t: -t.ms)
 
 
@@ -139,8 +149,9 @@ def workload_of(options: argparse.Namespace) -> Workload:
     """A workload of the benchmark, or a file of somebody's own."""
     if options.model in ALL:
         return ALL[options.model]
-    return Workload(options.model, str(Path(options.model).resolve().with_suffix("")),
-                    options.batch or 32)  # fmt: skip
+    return Workload(
+        options.model, str(Path(options.model).resolve().with_suffix("")), options.batch or 32
+    )
 
 
 def arguments() -> argparse.Namespace:

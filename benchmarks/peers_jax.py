@@ -50,8 +50,12 @@ class TrainingRunner:
 
     def reset(self) -> None:
         p = [jnp.array(w) for w in self.given]
-        self.values = [p, [jnp.zeros_like(w) for w in p], [jnp.zeros_like(w) for w in p],
-                       jnp.float32(1)]  # fmt: skip
+        self.values = [
+            p,
+            [jnp.zeros_like(w) for w in p],
+            [jnp.zeros_like(w) for w in p],
+            jnp.float32(1),
+        ]
 
 
 def adam(p, m, v, g, t):

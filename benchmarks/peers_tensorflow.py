@@ -49,9 +49,17 @@ class TrainingRunner:
         powers = 0.9**self.t, 0.999**self.t
         for p, m, v, g in zip(self.p, self.m, self.v, gradients, strict=True):
             tf.raw_ops.ResourceApplyAdam(
-                var=p.handle, m=m.handle, v=v.handle, beta1_power=powers[0],
-                beta2_power=powers[1], lr=RATE, beta1=0.9, beta2=0.999, epsilon=1e-8, grad=g,
-            )  # fmt: skip
+                var=p.handle,
+                m=m.handle,
+                v=v.handle,
+                beta1_power=powers[0],
+                beta2_power=powers[1],
+                lr=RATE,
+                beta1=0.9,
+                beta2=0.999,
+                epsilon=1e-8,
+                grad=g,
+            )
         self.t.assign_add(1.0)
         return loss
 

@@ -91,9 +91,7 @@ def linear(w: torch.Tensor, b: torch.Tensor) -> nn.Linear:
 
 def mlp(given: list[torch.Tensor]) -> nn.Module:
     w1, b1, w2, b2, w3, b3 = given
-    return nn.Sequential(
-        linear(w1, b1), nn.ReLU(), linear(w2, b2), nn.ReLU(), linear(w3, b3)
-    )  # fmt: skip
+    return nn.Sequential(linear(w1, b1), nn.ReLU(), linear(w2, b2), nn.ReLU(), linear(w3, b3))
 
 
 class Cnn(nn.Module):

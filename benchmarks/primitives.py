@@ -49,11 +49,14 @@ class Primitive:
         y, *given = self.kinds.split()
         named = list(zip(given, "ab", strict=False))
         operands = "".join(f", const {kind}* {name}" for kind, name in named)
-        reads = "".join(f"  const {kind} {name}_ = AT({name}, at, {COUNT});\n"
-                        for kind, name in named)  # fmt: skip
-        return (f"KERNEL({COUNT}, 1) p_{self.name}({y}* y{operands}) {{\n  using namespace nn;\n"
-                f"  const i32 at = THREAD;\n{reads}  {y} r;\n  {self.text}\n"
-                f"  AT(y, at, {COUNT}) = r;\n}}\n")  # fmt: skip
+        reads = "".join(
+            f"  const {kind} {name}_ = AT({name}, at, {COUNT});\n" for kind, name in named
+        )
+        return (
+            f"KERNEL({COUNT}, 1) p_{self.name}({y}* y{operands}) {{\n  using namespace nn;\n"
+            f"  const i32 at = THREAD;\n{reads}  {y} r;\n  {self.text}\n"
+            f"  AT(y, at, {COUNT}) = r;\n}}\n"
+        )
 
     @property
     def operands(self) -> list[np.ndarray]:
@@ -184,16 +187,19 @@ def results(device: str) -> dict[str, np.ndarray]:
             given.append((size, array))
             size += array.nbytes
         places[primitive.key] = offsets[0], arrays[0].dtype
-        launches.append(Launch(f"p_{primitive.name}", 1, 1, COUNT, primitive.shared,
-                               tuple(offsets)))  # fmt: skip
+        launches.append(
+            Launch(f"p_{primitive.name}", 1, 1, COUNT, primitive.shared, tuple(offsets))
+        )
     arena = np.zeros(size + 64, np.uint8)
     for start, array in given:
         arena[start : start + array.nbytes] = array.view(np.uint8)
     text = "\n".join(primitive.kernel for primitive in PRIMITIVES)
     made = Module(text, tuple(launches), len(arena), {})
     (_run_on_gpu if device == "cuda" else _run_under_gpp)(made, arena)
-    return {key: arena[start : start + COUNT * kind.itemsize].view(kind).copy()
-            for key, (start, kind) in places.items()}  # fmt: skip
+    return {
+        key: arena[start : start + COUNT * kind.itemsize].view(kind).copy()
+        for key, (start, kind) in places.items()
+    }
 
 
 def _run_under_gpp(made: Module, arena: np.ndarray) -> None:

@@ -89,9 +89,22 @@ def processor() -> str:
 
 def main_table(entries: list[Entry]) -> str:
     """One row for each workload."""
-    head = ("workload", "nnc ms", "least", "best peer", "ms", "least", "ratio", "ratio of least",
-            "GFLOP/s", "% of peak", "first step s, cold", "again", "peak MB",
-            "quiet turns")  # fmt: skip
+    head = (
+        "workload",
+        "nnc ms",
+        "least",
+        "best peer",
+        "ms",
+        "least",
+        "ratio",
+        "ratio of least",
+        "GFLOP/s",
+        "% of peak",
+        "first step s, cold",
+        "again",
+        "peak MB",
+        "quiet turns",
+    )
     peak = max((e.peak for e in entries), default=0.0)  # the others were disturbed
     return markdown(head, [_row(e, peak) for e in entries]) + "\n\n" + all_systems(entries)
 
@@ -115,10 +128,18 @@ def all_systems(entries: list[Entry]) -> str:
     """Every system's figures."""
     head = ("workload", "system", "ms", "least", "first step s", "peak MB", "")
     rows = [
-        [entry.name, o.system, number(o.median), number(o.least), f"{o.first_step_s:.2f}",
-         f"{o.peak_mb:.0f}", o.failure]
-        for entry in entries for o in entry.outcomes
-    ]  # fmt: skip
+        [
+            entry.name,
+            o.system,
+            number(o.median),
+            number(o.least),
+            f"{o.first_step_s:.2f}",
+            f"{o.peak_mb:.0f}",
+            o.failure,
+        ]
+        for entry in entries
+        for o in entry.outcomes
+    ]
     return markdown(head, rows)
 
 
@@ -168,9 +189,10 @@ def plot(path: Path, entries: list[Entry]) -> None:
     for place, system in enumerate(systems):
         bars = [
             (n + width * place, o.median / e.own.median)
-            for n, e in enumerate(entries) for o in e.outcomes
+            for n, e in enumerate(entries)
+            for o in e.outcomes
             if o.system == system and o.turns and not o.failure
-        ]  # fmt: skip
+        ]
         axes.bar([x for x, _ in bars], [y for _, y in bars], width, label=system)
     axes.axhline(1, color="black", linewidth=0.6)
     axes.set_xticks([n + 0.4 for n in range(len(entries))], [e.name for e in entries], rotation=30)

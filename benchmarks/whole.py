@@ -42,8 +42,21 @@ def whole_programs(data: Path | None, threads: int, rounds: int) -> str:
 
 def commands(data: Path, out: Path, threads: int) -> dict[str, list[str]]:
     """What is run, by name."""
-    own = [sys.executable, "-m", "nnc.runtime.cli", "train", str(PROGRAM), "--epochs", "1",
-           "--data", str(data), "--threads", str(threads), "--out", str(out)]  # fmt: skip
+    own = [
+        sys.executable,
+        "-m",
+        "nnc.runtime.cli",
+        "train",
+        str(PROGRAM),
+        "--epochs",
+        "1",
+        "--data",
+        str(data),
+        "--threads",
+        str(threads),
+        "--out",
+        str(out),
+    ]
     found = {"nnc train": own}
     if find_spec("tensorflow"):
         found["Keras"] = [sys.executable, str(FOLDER / "whole_keras.py"), str(data)]
@@ -58,8 +71,14 @@ def seconds(command: list[str], threads: int, folder: Path) -> float:
             os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:threads]))
 
     begin = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=confine,
-                          env=environment(threads, folder), check=False)  # fmt: skip
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        preexec_fn=confine,
+        env=environment(threads, folder),
+        check=False,
+    )
     if done.returncode:
         sys.exit(f"{' '.join(command[:3])} failed:\n{done.stderr[-2000:]}")
     return time.perf_counter() - begin

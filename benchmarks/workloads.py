@@ -55,10 +55,16 @@ PREDICTING = (
 PRODUCTS = tuple(
     Workload(name, name, 1, "product")
     for name in (
-        "square1024", "mlp_forward", "mlp_data", "mlp_weight",
-        "cnn_forward", "cnn_data", "cnn_weight", "cnn_first",
+        "square1024",
+        "mlp_forward",
+        "mlp_data",
+        "mlp_weight",
+        "cnn_forward",
+        "cnn_data",
+        "cnn_weight",
+        "cnn_first",
     )
-)  # fmt: skip
+)
 ALL = {w.name: w for w in (*TRAINING, *PREDICTING, *PRODUCTS)}
 TINY = (
     replace(ALL["mlp32"], name="mlp_tiny", batch=4, edits=(("512", "16"),)),
@@ -88,7 +94,9 @@ def canonical(model: str, weights: list[np.ndarray]) -> list[np.ndarray]:
     [in, out] with all gates, or all of queries, keys and values, side by side."""
     if model in ("rnn", "lstm"):
         return [w.reshape(len(w), -1) if w.ndim == 3 else w for w in weights[:3]] + [
-            weights[3].reshape(-1), *weights[4:]]  # fmt: skip
+            weights[3].reshape(-1),
+            *weights[4:],
+        ]
     return _gpt(weights) if model in ("gpt", "gpt2") else weights
 
 

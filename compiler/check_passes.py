@@ -38,8 +38,9 @@ class PassCheck:
             verify(system, name)
             self._compare(system, name)
         except InternalError as error:
-            error.dump = f"before {name}:\n{system_text(self.before)}\nafter {name}:\n" \
-                         f"{system_text(system)}"  # fmt: skip
+            error.dump = (
+                f"before {name}:\n{system_text(self.before)}\nafter {name}:\n{system_text(system)}"
+            )
             raise
         self.before = system
 
@@ -75,8 +76,10 @@ def _with_sizes(
         equations.append(replace(eq, target=name, body=body, reduce=reduce))
         tensors[name] = replace(tensors[root], name=name)
     arrays = evaluate(system.replace(tensors=tensors, equations=tuple(equations)), values, True)
-    return {root: (arrays[root], _largest(arrays.get(f"{root}%", arrays[root]), arrays[root]))
-            for root in system.roots}  # fmt: skip
+    return {
+        root: (arrays[root], _largest(arrays.get(f"{root}%", arrays[root]), arrays[root]))
+        for root in system.roots
+    }
 
 
 def _largest(*arrays: np.ndarray) -> float:

@@ -56,15 +56,22 @@ def told(equations: Sequence[Equation]) -> Told:
     itself = len(names) == 1
     ways = [way for step in steps.values() for _, way in step]
     return Told(
-        f"`{names[0]}` cannot be computed: it needs itself" if itself
+        f"`{names[0]}` cannot be computed: it needs itself"
+        if itself
         else f"these equations need each other: {' → '.join(f'`{n}`' for n in [*names, names[0]])}",
-        first.span, _label(steps[first.target]),
-        tuple(Note(span, _label(steps[name])) for name in statements[1:]
-              if (span := by_target[name].span)),
-        next((text for way, text in HELP.items() if any(w.startswith(way) for w in ways)),
-             "a recurrence reads earlier places alone, such as `(y[t-1] else 0)`, or later places "
-             "alone"),
-    )  # fmt: skip
+        first.span,
+        _label(steps[first.target]),
+        tuple(
+            Note(span, _label(steps[name]))
+            for name in statements[1:]
+            if (span := by_target[name].span)
+        ),
+        next(
+            (text for way, text in HELP.items() if any(w.startswith(way) for w in ways)),
+            "a recurrence reads earlier places alone, such as `(y[t-1] else 0)`, or later places "
+            "alone",
+        ),
+    )
 
 
 def name_of(eq: Equation, equations: Sequence[Equation]) -> str:

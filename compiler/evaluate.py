@@ -92,9 +92,10 @@ def _run(
         total: np.ndarray = np.zeros(tensor.shape, dtype)
         places = tuple(grid.full(e) for e in eq.at)
         within = reduce(
-            np.logical_and, [(p >= 0) & (p < n) for p, n in zip(places, tensor.shape, strict=True)],
+            np.logical_and,
+            [(p >= 0) & (p < n) for p, n in zip(places, tensor.shape, strict=True)],
             np.ones(grid.shape, bool),
-        )  # fmt: skip
+        )
         np.add.at(total, tuple(p[within] for p in places), grid.full(eq.body)[within])
         arrays[eq.target] = total
         return
@@ -118,9 +119,13 @@ class Grid:
     """
 
     def __init__(
-        self, eq: Equation, system: System, arrays: Arrays, fixed: Mapping[str, int],
+        self,
+        eq: Equation,
+        system: System,
+        arrays: Arrays,
+        fixed: Mapping[str, int],
         types: Types = NUMPY,
-    ):  # fmt: skip
+    ):
         self.system, self.arrays, self.types, self.sizes = system, arrays, types, eq.sizes
         self.axes = {index.name: axis for axis, index in enumerate(eq.domain)}
         self.shape = tuple(1 if i.name in fixed else i.size for i in eq.domain)

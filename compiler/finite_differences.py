@@ -63,8 +63,12 @@ class Differences:
         self.arrays: Arrays = evaluate(system, values, wide=True)
         self.forward = _still(_leading_to(system, loss))
         self.definition = {eq.target: eq for eq in self.forward}
-        self.recurrent = {eq.target: part for part in components(self.forward)
-                          if is_recurrent(part) for eq in part}  # fmt: skip
+        self.recurrent = {
+            eq.target: part
+            for part in components(self.forward)
+            if is_recurrent(part)
+            for eq in part
+        }
 
     def readers(self, name: str) -> list[Equation]:
         """The equations of the loss that read a tensor."""
@@ -112,8 +116,13 @@ class Differences:
         own = replace(eq, target=eq.target + "~")  # so that it reads its own past as a given
         tensor = replace(self.system.tensors[eq.target], name=own.target, kind="temp")
         cost, values = _cost(tensor, self.seed)
-        system, values = _subsystem(self.system, (own, *cost.equations), self.arrays | values,
-                                    {**cost.tensors, own.target: tensor}, "cost")  # fmt: skip
+        system, values = _subsystem(
+            self.system,
+            (own, *cost.equations),
+            self.arrays | values,
+            {**cost.tensors, own.target: tensor},
+            "cost",
+        )
         system, names = differentiate(system, "cost", [name])
         alone = Differences(system, "cost", values, self.seed)
         return alone.check(name, names.get(name), samples, tolerance).right
@@ -129,8 +138,10 @@ class Differences:
         if name in self.recurrent:
             moved, before = f"{name}+", f"{name}~"
             own = self.system.tensors[name]
-            tensors = {moved: replace(own, name=moved, kind="input"),
-                       before: replace(own, name=before)}  # fmt: skip
+            tensors = {
+                moved: replace(own, name=moved, kind="input"),
+                before: replace(own, name=before),
+            }
             extra = {moved: np.zeros(own.shape)}
             after = [
                 e
@@ -139,8 +150,9 @@ class Differences:
             ]
         else:
             moved = name
-        system, values = _subsystem(self.system, tuple(after), self.arrays | extra, tensors,
-                                    self.loss)  # fmt: skip
+        system, values = _subsystem(
+            self.system, tuple(after), self.arrays | extra, tensors, self.loss
+        )
         base = values.get(moved)
 
         def loss(delta: np.ndarray) -> float:
@@ -252,9 +264,12 @@ def _still(equations: list[Equation]) -> tuple[Equation, ...]:
 
 
 def _subsystem(
-    system: System, equations: tuple[Equation, ...], arrays: Mapping[str, np.ndarray],
-    more: Mapping[str, Tensor], output: str,
-) -> tuple[System, Arrays]:  # fmt: skip
+    system: System,
+    equations: tuple[Equation, ...],
+    arrays: Mapping[str, np.ndarray],
+    more: Mapping[str, Tensor],
+    output: str,
+) -> tuple[System, Arrays]:
     """Some equations as a system by itself that is given all else that they read, and the values
     of that."""
     targets = {eq.target for eq in equations}

@@ -99,13 +99,18 @@ class Tile:
         names = [" ".join(i.name for i in o.own) for o in (self.left, self.rights[0])]
         unit = "warp by mma.sync m16n8k16 of bf16" if self.tensor_cores else "thread"
         left, right = (
-            f"copied by {o.copied}" if o.copied
-            else "rounded as it is loaded" if self.tensor_cores else "computed"
+            f"copied by {o.copied}"
+            if o.copied
+            else "rounded as it is loaded"
+            if self.tensor_cores
+            else "computed"
             for o in (self.left, self.rights[0])
-        )  # fmt: skip
-        return (f"tiles of {self.height} ({names[0]}) by {self.width} ({names[1]}), "
-                f"{self.depth} deep, {self.stages} stages, {self.rows}x{self.columns} per {unit}, "
-                f"left {left}, right {right}")  # fmt: skip
+        )
+        return (
+            f"tiles of {self.height} ({names[0]}) by {self.width} ({names[1]}), "
+            f"{self.depth} deep, {self.stages} stages, {self.rows}x{self.columns} per {unit}, "
+            f"left {left}, right {right}"
+        )
 
 
 PADDING = 4  # elements after each row of a stream's tiles, which keep them apart in the banks
@@ -208,8 +213,10 @@ class Stream:
         return (mine + self.tile + weights) * BYTES["f32"]
 
     def __str__(self) -> str:
-        return (f"tiles of {self.height} ({self.own.name}) by {self.width} ({self.other.name}), "
-                f"{self.rows}x{self.columns} per thread, none stored")  # fmt: skip
+        return (
+            f"tiles of {self.height} ({self.own.name}) by {self.width} ({self.other.name}), "
+            f"{self.rows}x{self.columns} per thread, none stored"
+        )
 
 
 @dataclass(frozen=True)
@@ -332,8 +339,10 @@ def _stream_lines(grid: Grid, how: Stream) -> Iterator[str]:
         return " ".join(f"{i.name} < {i.size}" for i in indices)
 
     for pair in how.pairs:
-        yield (f"    {text(pair.read)} = sum({ranges(pair.mine.along)}) "
-               f"{text(pair.mine.value)} * {text(pair.theirs.value)}")  # fmt: skip
+        yield (
+            f"    {text(pair.read)} = sum({ranges(pair.mine.along)}) "
+            f"{text(pair.mine.value)} * {text(pair.theirs.value)}"
+        )
     for form in how.hidden:
         yield f"    but where {form_text(form)} > 0 in a whole tile"
     over = ranges((*how.extra, how.other))
@@ -345,5 +354,7 @@ def _stream_lines(grid: Grid, how: Stream) -> Iterator[str]:
         yield f"    {one.total.tensor} = sum({over}) {text(one.weight)}{factor}"
     for statement in grid.statements:
         assert statement.place is not None
-        yield (f"    for {ranges((*how.batch, how.own))}: {statement.target}"
-               f"[{form_text(statement.place)}] = {text(statement.value)}")  # fmt: skip
+        yield (
+            f"    for {ranges((*how.batch, how.own))}: {statement.target}"
+            f"[{form_text(statement.place)}] = {text(statement.value)}"
+        )

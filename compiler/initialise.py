@@ -78,9 +78,11 @@ def _store(builder: Definitions, tensor: Tensor, array: Array, node: s.Expr) -> 
     like = Array(tensor.shape, array.element, builder.fresh_axes(tensor.shape))
     if builder.broadcast([array, like], node.span) != tensor.shape:
         raise builder.error(
-            "E0303", f"`{tensor.name}` has shape {list(tensor.shape)}", node.span,
+            "E0303",
+            f"`{tensor.name}` has shape {list(tensor.shape)}",
+            node.span,
             label=f"its first value has shape {list(array.shape)}",
-        )  # fmt: skip
+        )
     builder.materialise(tensor.name, like if array.tensor is None else array, node.span, None)
 
 

@@ -114,8 +114,12 @@ class Streamed(Kernel):
         the equations round what is divided: two roundings of a weight by which they differ."""
         if self.highest is None:
             return frozenset()
-        return frozenset(t.result.tensor for t in self.totals for n in walk(t.weight)
-                         if isinstance(n, Apply) and n.fn == "bf16")  # fmt: skip
+        return frozenset(
+            t.result.tensor
+            for t in self.totals
+            for n in walk(t.weight)
+            if isinstance(n, Apply) and n.fn == "bf16"
+        )
 
     @property
     def indices(self) -> tuple[Index, ...]:

@@ -171,9 +171,9 @@ def _points(
     eq: Equation, index: Index, system: System, arrays: Mapping[str, np.ndarray]
 ) -> Iterator[_Point]:
     """The points that the element is computed from and where the body is not finite, in order."""
-    fixed = {} if eq.at is not None else {
-        i.name: at for i, at in zip(eq.indices, index, strict=True)
-    }  # fmt: skip
+    fixed = (
+        {} if eq.at is not None else {i.name: at for i, at in zip(eq.indices, index, strict=True)}
+    )
     grid = Grid(eq, system, dict(arrays), fixed)
     bad = ~np.isfinite(grid.full(eq.body))
     for at, coordinate in zip(eq.at or (), index, strict=eq.at is not None):

@@ -54,9 +54,11 @@ Check = Callable[[System, str], object]  # a system and the pass that made it
 
 
 def optimise(
-    system: System, verified: bool = False, check: Check | None = None,
+    system: System,
+    verified: bool = False,
+    check: Check | None = None,
     without: Collection[str] = (),
-) -> System:  # fmt: skip
+) -> System:
     """The equations as they will be computed, `without` the passes of these names."""
     check = check or (verify if verified else None)
     for name, transform in PASSES:
@@ -69,9 +71,13 @@ def optimise(
 
 
 def plan(
-    system: System, verified: bool = False, check: Check | None = None, shared: bool = True,
-    without: Collection[str] = (), streams: bool = False,
-) -> Plan:  # fmt: skip
+    system: System,
+    verified: bool = False,
+    check: Check | None = None,
+    shared: bool = True,
+    without: Collection[str] = (),
+    streams: bool = False,
+) -> Plan:
     """Equations to kernels with their places in memory. Without `shared` no two tensors share a
     place, so that all that was stored can be looked at after a run. With `streams`, for a GPU, the
     weights of attention are not stored but computed where they are read, and what tensor cores read

@@ -33,8 +33,9 @@ class Contraction:
         parts = (("M", self.m), ("N", self.n), ("K", self.k), ("batch", self.batch))
         return ", ".join(
             f"{name} = {'*'.join(i.name for i in indices)} = {prod(i.size for i in indices)}"
-            for name, indices in parts if indices
-        )  # fmt: skip
+            for name, indices in parts
+            if indices
+        )
 
 
 def contraction(eq: Equation) -> Contraction | None:
@@ -66,9 +67,11 @@ def plan_text(plan: Plan) -> str:
 
 
 def _item_lines(
-    item: Kernel | Scan, plan: Plan, waiting: frozenset[str],
+    item: Kernel | Scan,
+    plan: Plan,
+    waiting: frozenset[str],
     asked: Mapping[Kernel, tuple[str, ...]],
-) -> Iterator[str]:  # fmt: skip
+) -> Iterator[str]:
     if isinstance(item, Scan):
         yield f"scan {item.index.name} < {item.index.size}    # {item.reason}"
         for inner in item.kernels:

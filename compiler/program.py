@@ -21,9 +21,13 @@ from .recurrence import NoOrder, plan_recurrence
 
 
 def forward(
-    definitions: Mapping[str, s.Definition], model: str, sizes: Mapping[str, int], *,
-    training: bool = True, float_type: str = "f32",
-) -> System:  # fmt: skip
+    definitions: Mapping[str, s.Definition],
+    model: str,
+    sizes: Mapping[str, int],
+    *,
+    training: bool = True,
+    float_type: str = "f32",
+) -> System:
     """The model's equations. `sizes` binds the symbolic sizes of its inputs (`B`, `T`).
 
     With `float_type` f64, everything declared f32 is computed in f64. Raises UserError with all
@@ -38,9 +42,13 @@ class ModelWork(Definitions):
     """A model being elaborated; `scope` holds its inputs and, after `run`, all that it names."""
 
     def __init__(
-        self, definitions: Mapping[str, s.Definition], model: str, sizes: Mapping[str, int],
-        training: bool, float_type: str,
-    ):  # fmt: skip
+        self,
+        definitions: Mapping[str, s.Definition],
+        model: str,
+        sizes: Mapping[str, int],
+        training: bool,
+        float_type: str,
+    ):
         super().__init__(definitions, Report(), training, float_type)
         found = definitions.get(model)
         if found is None or found.kind != "model":
@@ -77,13 +85,17 @@ class ModelWork(Definitions):
             if name in ("step", "seed") and (own is None or (own.shape, own.dtype) != ((), "i32")):
                 place = next(p for p in (*definition.inputs, *definition.results) if p.name == name)
                 self.report.add(
-                    "E0319", f"`{name}` is an input of the compiler's own", place.span,
-                    label="the number of the step, or of the run", help=f"such as `{name}_1`",
-                )  # fmt: skip
+                    "E0319",
+                    f"`{name}` is an input of the compiler's own",
+                    place.span,
+                    label="the number of the step, or of the run",
+                    help=f"such as `{name}_1`",
+                )
         self.report.check()
         repeats = [n for n in walk(definition) if isinstance(n, s.Repeat)]
-        anew = {t.id for r in repeats for n in walk(r) if isinstance(n, s.Equation)
-                for t in n.targets}  # fmt: skip
+        anew = {
+            t.id for r in repeats for n in walk(r) if isinstance(n, s.Equation) for t in n.targets
+        }
         self.reserved |= names
         self.results = frozenset(names - anew)
         self.outermost = self.scope
@@ -116,26 +128,34 @@ class ModelWork(Definitions):
         type = parameter.type
         if type is None or type.shape is None:
             self.report.add(
-                "E0318", f"the input `{parameter.name}` has no shape", parameter.span,
+                "E0318",
+                f"the input `{parameter.name}` has no shape",
+                parameter.span,
                 label="a model says what it is given",
                 help=f"like `{parameter.name}: f32[B, 784]`",
-            )  # fmt: skip
+            )
             return
         for item in type.shape:
             if isinstance(item, s.Name) and item.id not in self.scope.names:
                 if item.id not in self.sizes:
                     self.report.add(
-                        "E0316", f"the size `{item.id}` is not known", item.span,
-                        label="nothing binds it", help=f"bind it: `--set {item.id}=32`",
-                    )  # fmt: skip
+                        "E0316",
+                        f"the size `{item.id}` is not known",
+                        item.span,
+                        label="nothing binds it",
+                        help=f"bind it: `--set {item.id}=32`",
+                    )
                     self.sizes[item.id] = 1
                 self.scope.names[item.id] = self.sizes[item.id]
                 self.scope.origins[item.id] = item.span, parameter.name
             elif isinstance(item, s.Ellipsis_):
                 self.report.add(
-                    "E0318", f"the input `{parameter.name}` leaves dimensions open", item.span,
-                    label="how many are these?", help="a model's inputs name all their dimensions",
-                )  # fmt: skip
+                    "E0318",
+                    f"the input `{parameter.name}` leaves dimensions open",
+                    item.span,
+                    label="how many are these?",
+                    help="a model's inputs name all their dimensions",
+                )
                 return
         shape = self.shape(type, self.scope, f"`{parameter.name}`")
         axes = self.input_axes(type)
@@ -173,12 +193,15 @@ class ModelWork(Definitions):
                 place = outside[0].span
                 here, there = name_of(inside[0], inside), name_of(outside[0], outside)
                 self.error(
-                    "E0503", f"this `remat` holds half of a recurrence: `{here}` without `{there}`",
-                    block.span, label=f"`{here}` is computed in here",
+                    "E0503",
+                    f"this `remat` holds half of a recurrence: `{here}` without `{there}`",
+                    block.span,
+                    label=f"`{here}` is computed in here",
                     notes=(Note(place, f"and needs `{there}`, which needs `{here}`"),)
-                    if place is not None else (),
+                    if place is not None
+                    else (),
                     help="put all of its equations into the block, or none",
-                )  # fmt: skip
+                )
 
     def check_order(self) -> None:
         """Equations that read each other need an order in which they can be computed."""
@@ -189,5 +212,11 @@ class ModelWork(Definitions):
                 plan_recurrence(component)
             except NoOrder as error:
                 cycle = told(error.equations)
-                self.error("E0501", cycle.message, cycle.span, label=cycle.label,
-                           notes=cycle.notes, help=cycle.help)  # fmt: skip
+                self.error(
+                    "E0501",
+                    cycle.message,
+                    cycle.span,
+                    label=cycle.label,
+                    notes=cycle.notes,
+                    help=cycle.help,
+                )

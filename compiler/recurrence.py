@@ -24,9 +24,9 @@ class Loop:
     reverse: bool
     body: tuple[Equation | Loop, ...]
 
-    def steps(self, fixed: Mapping[str, Mapping[str, int]] | None = None) -> Iterator[
-        tuple[Equation, dict[str, int]]
-    ]:  # fmt: skip
+    def steps(
+        self, fixed: Mapping[str, Mapping[str, int]] | None = None
+    ) -> Iterator[tuple[Equation, dict[str, int]]]:
         """Every equation with the values of its stepping indices, in the order of computation."""
         outer = fixed or {}
         for step in reversed(range(self.size)) if self.reverse else range(self.size):
@@ -104,12 +104,13 @@ def _not_carried(component: list[Equation], inner: Inner, stepping: Mapping[str,
     by_target = {e.target: e for e in component}
     return {
         e.target: [
-            r for r in inner[e.target]
+            r
+            for r in inner[e.target]
             if r.tensor in by_target
             and not _is_carried(r, by_target[r.tensor], stepping[e.target], stepping[r.tensor])
         ]
         for e in component
-    }  # fmt: skip
+    }
 
 
 def _place(read: Read, source: Equation, own: Idx, known: str | None, reverse: bool) -> str | None:

@@ -108,8 +108,10 @@ def item_signature(item: Kernel | Scan, system: System) -> tuple[str, tuple[str,
     """The kernel or recurrence with numbers for names, and the tensors in their numbers' order."""
     tensors: dict[str, str] = {}
     indices: dict[str, str] = {}
-    text = _Text(lambda name: tensors.setdefault(name, f"t{len(tensors)}"),
-                 lambda name: indices.setdefault(name, f"i{len(indices)}"))  # fmt: skip
+    text = _Text(
+        lambda name: tensors.setdefault(name, f"t{len(tensors)}"),
+        lambda name: indices.setdefault(name, f"i{len(indices)}"),
+    )
     local = _item(text, item)
     for name, number in tensors.items():
         text.add(number, _type(system.tensors[name]), name in local)

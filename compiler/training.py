@@ -112,8 +112,9 @@ class TrainingWork(ModelWork):
     def __init__(self, setup: Setup, training: bool):
         self.setup, self.train = setup, setup.train
         self.numbers: dict[str, Value] = {}  # each `let` that is a number: the optimizer's too
-        super().__init__(setup.definitions, setup.train.model.id, setup.sizes, training,
-                         setup.float_type)  # fmt: skip
+        super().__init__(
+            setup.definitions, setup.train.model.id, setup.sizes, training, setup.float_type
+        )
         self.bind_sizes()
 
     def simplified(self, outputs: tuple[str, ...]) -> System:
@@ -134,11 +135,13 @@ class TrainingWork(ModelWork):
                 continue
             if parameter.name not in fields:
                 self.report.add(
-                    "E0407", f"the data have no `{parameter.name}`", parameter.span,
+                    "E0407",
+                    f"the data have no `{parameter.name}`",
+                    parameter.span,
                     label="an input of the model",
                     help=did_you_mean(parameter.name, fields)
                     or f"the data have {', '.join(f'`{f}`' for f in fields)}",
-                )  # fmt: skip
+                )
                 continue
             self.bind_field(parameter, pattern[1:], fields[parameter.name])
 
@@ -154,11 +157,14 @@ class TrainingWork(ModelWork):
                 wrong |= item.value != size
         if wrong:
             self.report.add(
-                "E0408", f"the data do not fit `{parameter.name}`", parameter.span,
+                "E0408",
+                f"the data do not fit `{parameter.name}`",
+                parameter.span,
                 label=f"one example in the data is {field.dtype}{list(field.shape)}",
                 help=f"declare it `{field.dtype}[B, {', '.join(map(str, field.shape))}]`"
-                if field.shape else f"declare it `{field.dtype}[B]`",
-            )  # fmt: skip
+                if field.shape
+                else f"declare it `{field.dtype}[B]`",
+            )
 
     # --- the loss -----------------------------------------------------------------------------
 
@@ -221,11 +227,15 @@ class TrainingWork(ModelWork):
                 first = self.definition.inputs[0] if self.definition.inputs else None
                 shape = [p.span.text for p in (first and first.type and first.type.shape) or ()]
                 raise self.error(
-                    "E0316", f"the size `{item.id}` is not known", item.span,
+                    "E0316",
+                    f"the size `{item.id}` is not known",
+                    item.span,
                     label="no input of the model has it",
                     help=f"is the batch missing there? `{first.name}: "
-                    f"f32[{', '.join([item.id, *shape])}]`" if first else "",
-                )  # fmt: skip
+                    f"f32[{', '.join([item.id, *shape])}]`"
+                    if first
+                    else "",
+                )
 
     def data_fields(self, value: s.Node, scope: Scope) -> None:
         """Declare the fields of the data that an expression names."""
@@ -246,10 +256,12 @@ class TrainingWork(ModelWork):
             known = ("training", "inf", "nan", "pi", *self.definitions)
             if node.id not in known and node.span.source is self.train.span.source:
                 raise self.error(
-                    "E0409", f"the type of `{node.id}` is not known without the data", node.span,
+                    "E0409",
+                    f"the type of `{node.id}` is not known without the data",
+                    node.span,
                     label="a field of the data?",
                     help=f"say it in the train block: `input {node.id}: i32[B]`",
-                )  # fmt: skip
+                )
         return super().name(node, scope)
 
     def known(self) -> Iterable[str]:
@@ -261,9 +273,12 @@ class TrainingWork(ModelWork):
         array = self.array(value, scope)
         if array.rank:
             raise self.error(
-                "E0410", f"`{name}` must be a single number", value.span,
-                label=f"its shape is {list(array.shape)}", help=f"like `mean({value.span.text})`",
-            )  # fmt: skip
+                "E0410",
+                f"`{name}` must be a single number",
+                value.span,
+                label=f"its shape is {list(array.shape)}",
+                help=f"like `mean({value.span.text})`",
+            )
         if name == "loss":
             array = self.with_penalty(array, scope)
         array = self.pointwise(self.float_type, [array], value.span)
@@ -283,9 +298,13 @@ class TrainingWork(ModelWork):
             self.scope.target = "penalty"
             cost = self.transformed(field, [weight], scope)
             if cost.rank:
-                raise self.error("E0410", "`penalty` must give a single number", field.value.span,
-                                 label=f"its shape is {list(cost.shape)} for `{tensor.name}`",
-                                 help="sum over all elements: `sum(…)`")  # fmt: skip
+                raise self.error(
+                    "E0410",
+                    "`penalty` must give a single number",
+                    field.value.span,
+                    label=f"its shape is {list(cost.shape)} for `{tensor.name}`",
+                    help="sum over all elements: `sum(…)`",
+                )
             loss = self.pointwise("add", [loss, cost], field.span)
         return loss
 
@@ -299,9 +318,11 @@ class TrainingWork(ModelWork):
         function = node.function if isinstance(node, s.Call) else node
         if not isinstance(function, s.Name):
             raise self.error(
-                "E0203", f"`{field.name.id}` takes a function", field.value.span,
+                "E0203",
+                f"`{field.name.id}` takes a function",
+                field.value.span,
                 help="like `penalty = l2(1e-4)` or `clip = clip_norm(1.0)`",
-            )  # fmt: skip
+            )
         written = node if isinstance(node, s.Call) else None
         results = self.apply(function, written, (), first, node.span, scope)
         return lift(results[0], self.float_type)  # type: ignore[arg-type]
@@ -320,10 +341,15 @@ class TrainingWork(ModelWork):
         self.tensors = dict(system.tensors)
         self.equations = list(system.equations)
         if not names:
-            self.report.add("W0302", "the loss depends on no parameter", self.loss_span(),
-                            label="nothing will be trained",
-                            help="compute it from a result of the model"
-                            if parameters else "the model has no parameters")  # fmt: skip
+            self.report.add(
+                "W0302",
+                "the loss depends on no parameter",
+                self.loss_span(),
+                label="nothing will be trained",
+                help="compute it from a result of the model"
+                if parameters
+                else "the model has no parameters",
+            )
         for name in parameters:
             if names and name not in names and name in read:  # what nothing reads is W0201
                 self.untrained(name)
@@ -333,10 +359,13 @@ class TrainingWork(ModelWork):
         """Warn of a `remat` for which nothing is computed again, wherever it is applied."""
         used = {b.span for b in self.blocks if not is_idle(system, forward, b.targets)}
         for span in dict.fromkeys(b.span for b in self.blocks if b.span not in used):
-            self.report.add("W0304", "this `remat` saves nothing", span,
-                            label="no gradient needs what only this block knows",
-                            help="put more into it: what it is given and what is read after it "
-                            "is kept")  # fmt: skip
+            self.report.add(
+                "W0304",
+                "this `remat` saves nothing",
+                span,
+                label="no gradient needs what only this block knows",
+                help="put more into it: what it is given and what is read after it is kept",
+            )
 
     def loss_span(self) -> Span:
         loss = self.field("loss")
@@ -346,16 +375,24 @@ class TrainingWork(ModelWork):
         """Warn where the user's file makes a parameter that the loss does not depend on."""
         use = self.origins.get(name)
         own = self.tensors[name].span
-        self.report.add("W0301", f"no gradient reaches `{name}`", use.span if use else own,
-                        label="it will not be trained")  # fmt: skip
+        self.report.add(
+            "W0301",
+            f"no gradient reaches `{name}`",
+            use.span if use else own,
+            label="it will not be trained",
+        )
 
     def update(self, gradients: Mapping[str, str]) -> None:
         """Every parameter's next value, by the optimizer written in the train block."""
         field = self.field("optimizer")
         if field is None:
-            self.report.add("E0411", f"`train {self.train.model.id}` has no optimizer",
-                            self.train.model.span, label="nothing would change a parameter",
-                            help="like `optimizer = adam(lr = 1e-3)`")  # fmt: skip
+            self.report.add(
+                "E0411",
+                f"`train {self.train.model.id}` has no optimizer",
+                self.train.model.span,
+                label="nothing would change a parameter",
+                help="like `optimizer = adam(lr = 1e-3)`",
+            )
             self.report.check()
             return
         call_node = field.value if isinstance(field.value, s.Call) else None
@@ -363,9 +400,12 @@ class TrainingWork(ModelWork):
         optimizer = self.definitions.get(name.id) if isinstance(name, s.Name) else None
         if optimizer is None or optimizer.kind != "optimizer" or not isinstance(name, s.Name):
             known = [d.name for d in self.definitions.values() if d.kind == "optimizer"]
-            self.report.add("E0406", f"`{field.value.span.text}` is not an optimizer",
-                            field.value.span, help=did_you_mean(field.value.span.text, known)
-                            or f"there are {', '.join(known)}")  # fmt: skip
+            self.report.add(
+                "E0406",
+                f"`{field.value.span.text}` is not an optimizer",
+                field.value.span,
+                help=did_you_mean(field.value.span.text, known) or f"there are {', '.join(known)}",
+            )
             self.report.check()
             return
         scope = self.training_scope()
@@ -413,9 +453,14 @@ class TrainingWork(ModelWork):
         return self.axes.get(parameter, self.fresh_axes(self.tensors[name].shape))
 
     def update_one(
-        self, optimizer: s.Definition, use: Application, p: Array, g: Array, norm: Array | float,
+        self,
+        optimizer: s.Definition,
+        use: Application,
+        p: Array,
+        g: Array,
+        norm: Array | float,
         scope: Scope,
-    ) -> tuple[()]:  # fmt: skip
+    ) -> tuple[()]:
         """The equations of one parameter's step."""
         assert p.tensor and g.tensor
         parameter, gradient = p.tensor.name, g.tensor.name
@@ -423,9 +468,12 @@ class TrainingWork(ModelWork):
         if clip is not None:
             clipped = self.transformed(clip, [g, norm], scope)
             if self.broadcast([clipped, g], clip.value.span) != g.shape:
-                raise self.error("E0303", "`clip` must keep the shape of a gradient",
-                                 clip.value.span, label=f"it makes {list(clipped.shape)} of "
-                                 f"{list(g.shape)}")  # fmt: skip
+                raise self.error(
+                    "E0303",
+                    "`clip` must keep the shape of a gradient",
+                    clip.value.span,
+                    label=f"it makes {list(clipped.shape)} of {list(g.shape)}",
+                )
             g = clipped
         step = call(self.float_type, scope.names["t"].scalar())  # type: ignore[union-attr]
         names: dict[str, Value] = {**use.names, "p": p, "g": g, "norm": norm, "t": of_scalar(step)}
@@ -434,8 +482,9 @@ class TrainingWork(ModelWork):
         self.body(optimizer.body, inner, {})
         self.calls.pop()
         if "p'" not in inner.names:
-            raise self.error("E0209", f"optimizer `{optimizer.name}` never assigns `p'`",
-                             optimizer.name_span)  # fmt: skip
+            raise self.error(
+                "E0209", f"optimizer `{optimizer.name}` never assigns `p'`", optimizer.name_span
+            )
         if parameter in self.updates:  # else what is wrong with its equation has been told
             self.expose(parameter, gradient)
         return ()

@@ -49,8 +49,9 @@ class _Check:
         for name, tensor in self.system.tensors.items():
             self.require(name == tensor.name, "a tensor is listed under its name", name)
             computed = name in targets
-            self.require(computed == (tensor.kind == "temp"), "temps, and only they, are computed",
-                         name)  # fmt: skip
+            self.require(
+                computed == (tensor.kind == "temp"), "temps, and only they, are computed", name
+            )
         for name in self.system.roots:
             self.require(name in self.system.tensors, "an output is a tensor", name)
         for kept, following in self.system.updates.items():
@@ -64,8 +65,11 @@ class _Check:
         text = equation_text(eq, target.shape)
         names = [i.name for i in eq.domain]
         self.require(len(set(names)) == len(names), "indices have different names", text)
-        self.require((eq.reduce is None) == (not eq.over) or eq.reduce is not None,
-                     "what is reduced over needs a reduction", text)  # fmt: skip
+        self.require(
+            (eq.reduce is None) == (not eq.over) or eq.reduce is not None,
+            "what is reduced over needs a reduction",
+            text,
+        )
         if eq.at is None:
             shape = tuple(i.size for i in eq.indices)
             self.require(shape == target.shape, "the indices are the target's dimensions", text)
@@ -87,14 +91,20 @@ class _Check:
             self.require(source is not None, f"`{node.tensor}` is declared", text)
             assert source is not None
             self.require(source.dtype == node.dtype, f"`{node.tensor}` is {source.dtype}", text)
-            self.require(len(node.index) == len(source.shape),
-                         f"`{node.tensor}` is read at all its dimensions", text)  # fmt: skip
+            self.require(
+                len(node.index) == len(source.shape),
+                f"`{node.tensor}` is read at all its dimensions",
+                text,
+            )
             for place, size in zip(node.index, source.shape, strict=True):
                 whole = not is_float(place.dtype) and place.dtype != "bool"
                 self.require(whole, "an index is a whole number", text)
                 safe = node.other is not None or not is_static(place) or isinstance(place, Const)
-                self.require(safe or inside(place, size, eq.sizes),
-                             f"`{node}` stays inside {list(source.shape)}", text)  # fmt: skip
+                self.require(
+                    safe or inside(place, size, eq.sizes),
+                    f"`{node}` stays inside {list(source.shape)}",
+                    text,
+                )
 
     def order(self) -> None:
         done = {n for n, t in self.system.tensors.items() if t.kind != "temp"}

@@ -52,6 +52,8 @@ class WarpStream(Stream):
         return (mine + STAGES * self.tile) * BYTES["i32"]
 
     def __str__(self) -> str:
-        return (f"tiles of {self.height} ({self.own.name}) by {self.width} ({self.other.name}), "
-                f"{self.rows}x{self.columns} per warp by mma.sync m16n8k16 of bf16, "
-                f"{STAGES} stages, none stored")  # fmt: skip
+        return (
+            f"tiles of {self.height} ({self.own.name}) by {self.width} ({self.other.name}), "
+            f"{self.rows}x{self.columns} per warp by mma.sync m16n8k16 of bf16, "
+            f"{STAGES} stages, none stored"
+        )

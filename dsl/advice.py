@@ -105,8 +105,10 @@ def _about_dot(text: str, place: int) -> str:
     if name in ("shape", "size", "ndim"):
         return f"sizes have names where they are declared: `{value}: f32[B, n]`"
     if called:
-        return f"functions stand before the value or after a pipe: `{name}({value})`, "\
-            f"`{value} |> {name}`"  # fmt: skip
+        return (
+            f"functions stand before the value or after a pipe: `{name}({value})`, "
+            f"`{value} |> {name}`"
+        )
     return "values have no parts: every tensor has a name of its own"
 
 
@@ -211,12 +213,16 @@ def _assigned(at: Place) -> str:
         if at.rest.startswith(":="):
             return f"an equation has `=` alone: `{at.word} = …`"
         if re.match(r":\s*(\[|f32|f64|i32|i64|u8|bool)", at.rest):
-            return "a parameter is declared `param w: [n] ~ glorot_uniform`, a state " \
-                "`state m: [n] = 0`"  # fmt: skip
+            return (
+                "a parameter is declared `param w: [n] ~ glorot_uniform`, a state "
+                "`state m: [n] = 0`"
+            )
         return f"it is given with `=`: `{at.word} = …`"
     if found.type == "LPAR" and begins:
-        return "a statement assigns to a name, `y = f(x)`; indices stand in brackets: " \
-            f"`{at.word}[i] = …`"  # fmt: skip
+        return (
+            "a statement assigns to a name, `y = f(x)`; indices stand in brackets: "
+            f"`{at.word}[i] = …`"
+        )
     if found.value == "{" and begins and at.word.endswith("_"):
         return f"indices stand in brackets: `{at.word.rstrip('_')}[i, j]`"
     if found.value == "|>" and begins:
@@ -233,12 +239,18 @@ def _bracketed(at: Place) -> str:
     if found.type == "ELSE" and read:
         return f"what is read outside stands in its parentheses: `({read.group().strip()} else 0)`"
     if found.type == "COLON" and at.inside == "[":
-        return "there are no slices: an equation over indices says what is read, such as " \
-            "`y[i < 2] = x[i + 1]`"  # fmt: skip
+        return (
+            "there are no slices: an equation over indices says what is read, such as "
+            "`y[i < 2] = x[i + 1]`"
+        )
     if found.type == "COLON" and at.inside == "(" and at.before == "NAME":
         return f"it is given with `=`: `{at.word} = …`"
-    if found.type == "COMMA" and at.before == "NUMBER" and re.match(r",\d", at.rest) \
-            and at.inside != "(":  # fmt: skip
+    if (
+        found.type == "COMMA"
+        and at.before == "NUMBER"
+        and re.match(r",\d", at.rest)
+        and at.inside != "("
+    ):
         return f"a decimal point is a dot: `{at.word}.{at.rest[1:2]}`"
     if found.type == "COMMA" and at.inside == "(":
         return "there are no tuples: give each value by itself"
@@ -269,8 +281,15 @@ def _written(at: Place) -> str:
     if "ELSE" in expected and found.type != "NAME":
         return "every `if` has an `else`: `if … then … else 0`"
     if found.type == "_NEWLINE" and before in (
-        "PLUS", "MINUS", "TIMES", "COMPARE", "AND", "OR", "CIRCUMFLEX", "EQUALS",
-    ):  # fmt: skip
+        "PLUS",
+        "MINUS",
+        "TIMES",
+        "COMPARE",
+        "AND",
+        "OR",
+        "CIRCUMFLEX",
+        "EQUALS",
+    ):
         return "a line that goes on begins its next line with the operator, or is in parentheses"
     if before == "NUMBER" and found.value in ("e", "E"):
         return f"an exponent has digits: `{at.word}e3`"

@@ -263,15 +263,22 @@ class Body(References):
             )
 
     def _warn_constant_states(self) -> None:
-        moved = {name.id for node in walk(self.definition.body) if isinstance(node, s.Equation)
-                 for name in node.targets if name.primed}  # fmt: skip
+        moved = {
+            name.id
+            for node in walk(self.definition.body)
+            if isinstance(node, s.Equation)
+            for name in node.targets
+            if name.primed
+        }
         for name, (kind, span) in self.names.items():
             if kind == "state" and name not in moved and not name.startswith("_"):
                 self.report.add(
-                    "W0205", f"the state `{name}` never changes", span,
+                    "W0205",
+                    f"the state `{name}` never changes",
+                    span,
                     label="nothing gives it a next value",
                     help=f"write its equation: `{name}' = …`; what is constant is a `let`",
-                )  # fmt: skip
+                )
 
     def _lends_sizes(self, name: str) -> bool:
         """An input that is there for its shape alone is used if its sizes are."""

@@ -102,13 +102,16 @@ class Cutter:
                 parts = self._split(value, False) or self._operand(value)
                 return _within(parts, f"{format_expr(function, VALUE)}(", ")")
             case s.Call(function=function, arguments=arguments) if arguments:
-                parts = self._listed([(f"{a.name} = " if a.name else "", a.value)
-                                      for a in arguments])  # fmt: skip
+                parts = self._listed(
+                    [(f"{a.name} = " if a.name else "", a.value) for a in arguments]
+                )
                 return _within(parts, f"{format_expr(function, VALUE)}(", ")")
             case s.Index(tensor=tensor, indices=indices) if indices:
                 last = len(indices) - 1
-                parts = [Piece(element_text(index) + "," * (k < last), index.span.start)
-                         for k, index in enumerate(indices)]  # fmt: skip
+                parts = [
+                    Piece(element_text(index) + "," * (k < last), index.span.start)
+                    for k, index in enumerate(indices)
+                ]
                 return _within(parts, f"{tensor.id}{_PRIME * tensor.primed}[", "]")
             case s.Guarded(read=read, other=other):
                 stood = _within(self._operand(other), "else ", ")")

@@ -420,8 +420,10 @@ def _axis(element: s.Expr) -> s.Axis | None:
 def _on_the_left(element: s.Expr) -> str:
     """What is meant by something else than an index on the left."""
     if not isinstance(element, s.Number):
-        return "put the arithmetic on the right, as in `y[t] = … (y[t-1] else 0)`, or accumulate " \
-            "with `+=`"  # fmt: skip
+        return (
+            "put the arithmetic on the right, as in `y[t] = … (y[t-1] else 0)`, or accumulate "
+            "with `+=`"
+        )
     if element.value == 0:
         return "a recurrence starts with what it reads outside: `y[t] = … (y[t-1] else 0)`"
     return f"how far an index runs is said behind it: `i < {element.text}`"

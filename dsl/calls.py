@@ -97,8 +97,12 @@ def _apply_builtin(
     named = [a for group in groups for a in group if a.name is not None]
     reduces = f"over an index: `y[b] = {name}(i) x[b, i]`" if name in s.REDUCTIONS else ""
     if named:
-        report.add("E0204", f"`{name}` has no argument called `{named[0].name}`", named[0].span,
-                   help=reduces)  # fmt: skip
+        report.add(
+            "E0204",
+            f"`{name}` has no argument called `{named[0].name}`",
+            named[0].span,
+            help=reduces,
+        )
     elif not least <= given <= most:
         takes = (
             f"{least} argument{'s' * (least != 1)}"

@@ -38,8 +38,12 @@ def read_source(path: Path, report: Report, asked: Span | None = None) -> Source
         )
         return None
     if len(data) > LARGEST:
-        report.add("E0311", f"`{path.name}` has more than {LARGEST:,} bytes", asked,
-                   help="is it a program?")  # fmt: skip
+        report.add(
+            "E0311",
+            f"`{path.name}` has more than {LARGEST:,} bytes",
+            asked,
+            help="is it a program?",
+        )
         return None
     try:
         return Source(str(path), data.decode("utf-8-sig"))

@@ -157,8 +157,17 @@ def _unclosed(
         later_line
         and not source.text[source.text.rfind("\n", 0, place.start) + 1 : place.start].strip()
     )
-    begins = found.type in ("NAME", "PRIMED", "LET", "PARAM", "STATE", "REPEAT", "REMAT", "RBRACE",
-                            "$END")  # fmt: skip
+    begins = found.type in (
+        "NAME",
+        "PRIMED",
+        "LET",
+        "PARAM",
+        "STATE",
+        "REPEAT",
+        "REMAT",
+        "RBRACE",
+        "$END",
+    )
     declares = starts_line and found.type in ("LAYER", "FN", "MODEL", "TRAIN", "USE")
     declares = declares or (found.value == "{" and opener.value != "{")
     if found.type == "$END" or declares or (opener.value != "{" and starts_line and begins):

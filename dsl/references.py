@@ -150,10 +150,13 @@ class References:
             help=likely(name, own)
             or likely(name, self.visible.names())
             or ("initialisers are `glorot_uniform`, `normal(0, 0.02)`, …" if place.partial else "")
-            or (f"a size gets its name in the shape of an input: `x: [..., {name}]`"
-                if place.size else "")
+            or (
+                f"a size gets its name in the shape of an input: `x: [..., {name}]`"
+                if place.size
+                else ""
+            )
             or (f"the input is called {inputs[0]}" if len(inputs) == 1 else ""),
-        )  # fmt: skip
+        )
 
     def _prime(self, node: s.Name) -> None:
         kind = self.names.get(node.id, ("",))[0]

@@ -145,9 +145,21 @@ class Pipe(Node):
 
 
 Expr = (
-    Number | Boolean | String | Name | Ellipsis_ | List | Unary | Binary | If | Index | Guarded
-    | Reduce | Call | Pipe
-)  # fmt: skip
+    Number
+    | Boolean
+    | String
+    | Name
+    | Ellipsis_
+    | List
+    | Unary
+    | Binary
+    | If
+    | Index
+    | Guarded
+    | Reduce
+    | Call
+    | Pipe
+)
 
 REDUCTIONS = ("sum", "max", "min", "prod", "mean", "argmax", "argmin")
 

@@ -43,8 +43,14 @@ def parser_of(grammar: str, postlex: object) -> Lark:
 
 def built(grammar: str, postlex: object) -> Lark:
     """The same, from the grammar itself."""
-    return Lark(grammar, parser="lalr", start="file", propagate_positions=True,
-                maybe_placeholders=False, postlex=postlex)  # type: ignore[arg-type]  # fmt: skip
+    return Lark(
+        grammar,
+        parser="lalr",
+        start="file",
+        propagate_positions=True,
+        maybe_placeholders=False,
+        postlex=postlex,
+    )  # type: ignore[arg-type]
 
 
 def load(path: Path, grammar: str, postlex: object) -> Lark | None:
@@ -110,13 +116,15 @@ def _numbered(parser: dict[str, Any]) -> dict[str, Any]:
     return {
         "tokens": dict(enumerate(names)),
         "states": {
-            number[state]: {token: (kind, number[to] if kind == SHIFT else to)
-                            for token, (kind, to) in rows[state].items()}
+            number[state]: {
+                token: (kind, number[to] if kind == SHIFT else to)
+                for token, (kind, to) in rows[state].items()
+            }
             for state in reached
         },
         "start_states": {start: number[state] for start, state in parser["start_states"].items()},
         "end_states": {start: number[state] for start, state in parser["end_states"].items()},
-    }  # fmt: skip
+    }
 
 
 def _followers(row: dict[int, tuple[int, Any]]) -> list[int]:

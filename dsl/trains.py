@@ -118,10 +118,14 @@ def _word(field: str, word: s.String, visible: Visible, report: Report) -> None:
     found = visible.find(word.value)
     needed = ", ".join(p.name for p in found.inputs if p.default is None) if found else "…"
     report.add(
-        "E0312", f"`{field}` is computed, and this is a word", word.span, label="a word",
-        help=f"apply the function: `{field} = {word.value}({needed})`" if found
+        "E0312",
+        f"`{field}` is computed, and this is a word",
+        word.span,
+        label="a word",
+        help=f"apply the function: `{field} = {word.value}({needed})`"
+        if found
         else f"apply a function, such as `{field} = mse(y, target)`",
-    )  # fmt: skip
+    )
 
 
 def _once(name: s.Name, seen: dict[str, Span], report: Report) -> None:
@@ -211,11 +215,14 @@ def _check_logits(train: s.Train, visible: Visible, report: Report) -> None:
             last = _last_function(model, given.id)
             if last is not None and last.id in _SQUASHING:
                 report.add(
-                    "W0401", f"`{call.function.id}` takes logits, and `{given.id}` has gone "
-                    f"through `{last.id}`", given.span, label="these are no logits",
+                    "W0401",
+                    f"`{call.function.id}` takes logits, and `{given.id}` has gone "
+                    f"through `{last.id}`",
+                    given.span,
+                    label="these are no logits",
                     notes=(Note(last.span, "here first"),),
                     help=f"end the model before `|> {last.id}`",
-                )  # fmt: skip
+                )
 
 
 def _last_function(model: s.Definition, name: str) -> s.Name | None:

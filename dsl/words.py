@@ -15,10 +15,29 @@ DTYPES = ("f32", "f64", "i32", "i64", "u8", "bool")
 
 # Words that are never names, by the terminal of grammar.lark that they are. `optimizer`, `metric`,
 # `until` and `input` are not here: they are words only where the grammar has them.
-WORDS = {word: word.upper() for word in (
-    "use", "layer", "fn", "model", "train", "let", "param", "state", "repeat", "remat",
-    "if", "then", "else", "and", "or", "not", "true", "false",
-)} | dict.fromkeys(s.REDUCTIONS, "REDUCE")  # fmt: skip
+WORDS = {
+    word: word.upper()
+    for word in (
+        "use",
+        "layer",
+        "fn",
+        "model",
+        "train",
+        "let",
+        "param",
+        "state",
+        "repeat",
+        "remat",
+        "if",
+        "then",
+        "else",
+        "and",
+        "or",
+        "not",
+        "true",
+        "false",
+    )
+} | dict.fromkeys(s.REDUCTIONS, "REDUCE")
 
 OPENING = {"(": ")", "[": "]", "{": "}"}
 

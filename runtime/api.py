@@ -41,9 +41,13 @@ _TYPES = {
 
 
 def load(
-    path: str | PathLike[str], *, model: str | None = None, device: str = "cpu",
-    threads: int | None = None, settings: Mapping[str, object] | None = None,
-) -> Model:  # fmt: skip
+    path: str | PathLike[str],
+    *,
+    model: str | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    settings: Mapping[str, object] | None = None,
+) -> Model:
     """The model of a `.nn` file, or of a run folder with what it learnt.
 
     `settings` are those of `--set`: `{"batch": 64, "optimizer.lr": 0.01}`. Raises UserError, whose
@@ -87,10 +91,15 @@ class Model:
         return {name: array.copy() for name, array in (self._weights or {}).items()}
 
     def fit(
-        self, *arrays: ArrayLike, epochs: int | None = None, steps: int | None = None,
-        batch: int | None = None, seed: int | None = None, verbose: bool = False,
+        self,
+        *arrays: ArrayLike,
+        epochs: int | None = None,
+        steps: int | None = None,
+        batch: int | None = None,
+        seed: int | None = None,
+        verbose: bool = False,
         **named: ArrayLike,
-    ) -> list[dict[str, float]]:  # fmt: skip
+    ) -> list[dict[str, float]]:
         """Train, and keep the weights that the train block's `keep` says. One record per epoch.
 
         Without arrays the data of the train block is read. Fitting again goes on from the current
@@ -120,8 +129,9 @@ class Model:
         executor = self._executor
         if executor is None:
             fields = field_types(dataset.schema, self._project.model)
-            executor = Executor(setup_of(self._project, fields), self._device,
-                                self._project.settings.seed)  # fmt: skip
+            executor = Executor(
+                setup_of(self._project, fields), self._device, self._project.settings.seed
+            )
         check_fit(executor.system, executor.setup.batch, dataset.schema)
         check_indices(executor.system, dataset)
         return measure(executor, whole(dataset.test or dataset.train), 1).means()
@@ -132,8 +142,11 @@ class Model:
         Raises UserError E0708 for arrays that do not fit and E0707 before the first `fit`.
         """
         if self._executor is None:
-            raise fail("E0707", f"`{self._project.name}` has no parameters yet",
-                       help="call fit(…) first, or load a run folder")  # fmt: skip
+            raise fail(
+                "E0707",
+                f"`{self._project.name}` has no parameters yet",
+                help="call fit(…) first, or load a run folder",
+            )
         found = self._named(arrays, named, [p.name for p in self._project.model.inputs])
         results = predict_batches(self._executor, as_inputs(self._project.model, found, "the call"))
         return next(iter(results.values())) if len(results) == 1 else results
@@ -145,18 +158,23 @@ class Model:
         if not arrays and not named:
             choice = self._project.settings.data
             if choice is None:
-                raise fail("E0711", f"`train {self._project.name}` names no data",
-                           self._project.block.span)  # fmt: skip
+                raise fail(
+                    "E0711", f"`train {self._project.name}` names no data", self._project.block.span
+                )
             search = Search(None, self._project.path.parent)
-            return load_data(choice.source, bound(choice), search, spans=choice.spans,
-                             span=choice.span)  # fmt: skip
+            return load_data(
+                choice.source, bound(choice), search, spans=choice.spans, span=choice.span
+            )
         names = [p.name for p in self._project.model.inputs]
         found = self._named(arrays, named, [*names, *targets(self._project)])
         fields, stored = [], {}
         for name, array in found.items():
             if array.dtype.str[1:] not in _TYPES or not array.ndim:
-                raise fail("E0708", f"`{name}` is {array.dtype}{list(array.shape)}: expected "
-                           "numbers, one entry per example")  # fmt: skip
+                raise fail(
+                    "E0708",
+                    f"`{name}` is {array.dtype}{list(array.shape)}: expected "
+                    "numbers, one entry per example",
+                )
             dtype, own = _TYPES[array.dtype.str[1:]]
             fields.append(Field(name, dtype, array.shape[1:]))
             stored[name] = np.ascontiguousarray(array, own)
@@ -166,13 +184,18 @@ class Model:
         self, arrays: tuple[ArrayLike, ...], named: Mapping[str, ArrayLike], names: list[str]
     ) -> dict[str, np.ndarray]:
         if len(arrays) > len(names):
-            raise fail("E0708", f"{len(arrays)} arrays are given; `{self._project.name}` takes "
-                       f"{', '.join(f'`{n}`' for n in names)}")  # fmt: skip
+            raise fail(
+                "E0708",
+                f"{len(arrays)} arrays are given; `{self._project.name}` takes "
+                f"{', '.join(f'`{n}`' for n in names)}",
+            )
         found = dict(zip(names, arrays, strict=False))
         unknown = [n for n in named if n not in names or n in found]
         if unknown:
-            raise fail("E0708", f"`{unknown[0]}` is given twice or is none of "
-                       f"{', '.join(f'`{n}`' for n in names)}")  # fmt: skip
+            raise fail(
+                "E0708",
+                f"`{unknown[0]}` is given twice or is none of {', '.join(f'`{n}`' for n in names)}",
+            )
         return {name: np.asarray(array) for name, array in {**found, **named}.items()}
 
 
@@ -188,8 +211,11 @@ def targets(project: Project) -> list[str]:
                 hidden |= {n.id for n in names}
             case s.Axis(name=name):
                 hidden.add(name)
-    values = [i.value for i in project.block.body if isinstance(i, s.Metric | s.Let)
-              or (isinstance(i, s.Field) and i.name.id == "loss")]  # fmt: skip
+    values = [
+        i.value
+        for i in project.block.body
+        if isinstance(i, s.Metric | s.Let) or (isinstance(i, s.Field) and i.name.id == "loss")
+    ]
     found = [n.id for v in values for n in walk(v) if isinstance(n, s.Name)]
     return [name for name in dict.fromkeys(found) if name not in hidden]
 

@@ -70,8 +70,14 @@ def measure(setup: Setup, device: Device, steps: int, seed: int, started: float)
     times = times[WARMUP:]
     work = sum(flops(eq, executor.system) for eq in executor.system.equations)
     middle = median(times)
-    return Figures(middle * 1e3, min(times) * 1e3, work / middle / 1e9, first, peak_bytes() / 1e6,
-                   _on_gpu(bound, together))  # fmt: skip
+    return Figures(
+        middle * 1e3,
+        min(times) * 1e3,
+        work / middle / 1e9,
+        first,
+        peak_bytes() / 1e6,
+        _on_gpu(bound, together),
+    )
 
 
 def _runner(bound: Bound) -> tuple[Callable[[int], None], int]:
@@ -100,8 +106,13 @@ def _on_gpu(bound: Bound, together: int) -> OnGpu | None:
     program = bound.program
     if not isinstance(program, Batched):
         return None
-    return OnGpu(program.launches, together, program.not_held or program.rule,
-                 program.arena_bytes / 1e6, program.compile_seconds)  # fmt: skip
+    return OnGpu(
+        program.launches,
+        together,
+        program.not_held or program.rule,
+        program.arena_bytes / 1e6,
+        program.compile_seconds,
+    )
 
 
 def draw(system: System, arrays: dict[str, np.ndarray], rng: np.random.Generator) -> None:

@@ -33,7 +33,12 @@ def check_passes(system: System, say: Callable[[str], None]) -> None:
     small = points(system) <= EVALUABLE
     values = any_values(system) if small else None
     plan(system, check=PassCheck(system, values))
-    kept = "every rule and every value" if small else (
-        "every rule (the values of so large a step are not compared; `nnc verify` does for less)"
-    )  # fmt: skip
+    kept = (
+        "every rule and every value"
+        if small
+        else (
+            "every rule (the values of so large a step are not compared; "
+            "`nnc verify` does for less)"
+        )
+    )
     say(f"{system.name}: {len(PASSES)} passes keep {kept}")

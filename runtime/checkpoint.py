@@ -76,12 +76,16 @@ def read_json(path: Path) -> Any:
 
 
 def save_arrays(
-    path: Path, arrays: Mapping[str, np.ndarray], notes: Mapping[str, str],
-    durable: bool = False, help: str = "",
-) -> None:  # fmt: skip
+    path: Path,
+    arrays: Mapping[str, np.ndarray],
+    notes: Mapping[str, str],
+    durable: bool = False,
+    help: str = "",
+) -> None:
     """Arrays by name, with some text and a hash of all that, as one safetensors file."""
-    whole = {name: np.ascontiguousarray(array).reshape(array.shape)
-             for name, array in arrays.items()}  # fmt: skip
+    whole = {
+        name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()
+    }
     noted = {**notes, _HASH: _hash(whole, notes)}
     write_bytes(path, save(whole, noted), durable, help)
 
@@ -129,12 +133,18 @@ def check_arrays(
             raise fail("E0706", f"{path} has no `{name}`", help="is it of another program?")
         there = found[name]
         if there.shape != array.shape or there.dtype != array.dtype:
-            raise fail("E0706", f"`{name}` in {path} is {there.dtype}{list(there.shape)}, and the "
-                       f"program's is {array.dtype}{list(array.shape)}")  # fmt: skip
+            raise fail(
+                "E0706",
+                f"`{name}` in {path} is {there.dtype}{list(there.shape)}, and the "
+                f"program's is {array.dtype}{list(array.shape)}",
+            )
     for name in found:
         if name not in wanted:
-            raise fail("E0706", f"{path} has `{name}`, which the program has not",
-                       help=did_you_mean(name, wanted) or "is it of another program?")  # fmt: skip
+            raise fail(
+                "E0706",
+                f"{path} has `{name}`, which the program has not",
+                help=did_you_mean(name, wanted) or "is it of another program?",
+            )
 
 
 def _reason(error: Exception) -> str:

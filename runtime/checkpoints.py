@@ -132,8 +132,9 @@ class Checkpoints:
             self.folder.mkdir(exist_ok=True)
         except OSError as error:
             raise fail("E0709", f"cannot make {self.folder}: {error.strerror}") from error
-        save_arrays(self.path(position.step), values, notes, durable=True,
-                    help=self._advice(before))  # fmt: skip
+        save_arrays(
+            self.path(position.step), values, notes, durable=True, help=self._advice(before)
+        )
         older = [step for step in before if step < position.step]
         kept = {*older[max(0, len(older) - keep + 1) :], position.step, position.kept}
         for step in before:
@@ -157,8 +158,12 @@ class Checkpoints:
             try:
                 return *self.read_step(step, wanted), passed
             except UserError as error:
-                passed += [Diagnostic("W0701", d.message, help=d.help or "the checkpoint before it "
-                                      "is used") for d in error.diagnostics]  # fmt: skip
+                passed += [
+                    Diagnostic(
+                        "W0701", d.message, help=d.help or "the checkpoint before it is used"
+                    )
+                    for d in error.diagnostics
+                ]
         if passed:
             raise UserError([Diagnostic("E0706", d.message, help="") for d in passed])
         return None

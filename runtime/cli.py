@@ -64,8 +64,12 @@ class Commands(click.Group):
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="nnc")
-@click.option("--error-format", type=click.Choice(["human", "short", "json"]), default="human",
-              help="How mistakes are shown.")  # fmt: skip
+@click.option(
+    "--error-format",
+    type=click.Choice(["human", "short", "json"]),
+    default="human",
+    help="How mistakes are shown.",
+)
 def nnc(error_format: str) -> None:
     """A compiler for neural networks written as equations."""
 
@@ -130,8 +134,11 @@ def _report_bug(error: Exception, arguments: Sequence[str]) -> None:
         "w", prefix="nnc-bug-", suffix=".txt", delete=False, encoding="utf-8"
     ) as file:
         file.write(dump)
-    print(f"nnc has a bug{where}: {type(error).__name__}: {error}\n"
-          f"please report it with the file {file.name}", file=sys.stderr)  # fmt: skip
+    print(
+        f"nnc has a bug{where}: {type(error).__name__}: {error}\n"
+        f"please report it with the file {file.name}",
+        file=sys.stderr,
+    )
 
 
 def _pass_of(error: Exception) -> str:

@@ -71,13 +71,20 @@ def check_code(plan: Plan, arrays: Arrays, tolerance: float) -> list[Value]:
     expected = evaluate(local, given, wide=True)
     early = {t for k in plan.kernels if isinstance(k, Streamed) for t in k.rounded_early}
     allowed = {t: tolerance + 2 * BF16 * (t in early) for t in stored}
-    found = [_judge(eq, arrays[eq.target], expected, allowed[eq.target])
-             for eq in system.equations if eq.target in stored]  # fmt: skip
+    found = [
+        _judge(eq, arrays[eq.target], expected, allowed[eq.target])
+        for eq in system.equations
+        if eq.target in stored
+    ]
     if all(value.right for value in found):
         return found
     ends = _nudged(local, given, expected)
-    return [v if v.right else _judge_near(v, arrays[v.equation.target], expected, ends,
-                                          allowed[v.equation.target]) for v in found]  # fmt: skip
+    return [
+        v
+        if v.right
+        else _judge_near(v, arrays[v.equation.target], expected, ends, allowed[v.equation.target])
+        for v in found
+    ]
 
 
 def first_difference(one: np.ndarray, two: np.ndarray) -> tuple[int, ...] | None:
@@ -115,8 +122,9 @@ def _localised(system: System, stored: set[str]) -> System:
         if is_float(eq.body.dtype) and eq.reduce not in ("argmax", "argmin"):
             reduce = "max" if eq.reduce == "min" else eq.reduce
             name = eq.target + SIZE
-            equations.append(replace(own, target=name, reduce=reduce,
-                                     body=magnitude(own.body, size)))  # fmt: skip
+            equations.append(
+                replace(own, target=name, reduce=reduce, body=magnitude(own.body, size))
+            )
             tensors[name] = replace(system.tensors[eq.target], name=name)
     for name in dict.fromkeys(s for eq in equations for s in eq.sources):
         if name not in tensors:
@@ -126,9 +134,12 @@ def _localised(system: System, stored: set[str]) -> System:
 
 
 def _judge(
-    eq: Equation, found: np.ndarray, expected: Arrays, tolerance: float,
+    eq: Equation,
+    found: np.ndarray,
+    expected: Arrays,
+    tolerance: float,
     slack: np.ndarray | None = None,
-) -> Value:  # fmt: skip
+) -> Value:
     wanted = expected[eq.target]
     if not is_float(_dtype(found)):
         error = (found != wanted).astype(np.float64)
@@ -170,10 +181,11 @@ def _nudged(local: System, given: Arrays, expected: Arrays) -> list[Arrays]:
     for seed in range(8):
         rng = np.random.default_rng(seed)
         moved = {
-            name: array if array.dtype.kind != "f"
+            name: array
+            if array.dtype.kind != "f"
             else array * (1 + NUDGE * rng.choice([-1.0, 1.0], array.shape))
             for name, array in given.items()
-        }  # fmt: skip
+        }
         found.append(evaluate(local, moved, wide=True))
     return found
 

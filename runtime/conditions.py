@@ -49,8 +49,12 @@ class Condition:
             name, compare, bound = expr.left.id, _COMPARE[expr.op], number(expr.right)
             self.names[name] = expr.left.span
             return lambda values: compare(values[name], bound)
-        raise fail("E0702", "`until` compares what is measured with numbers", expr.span,
-                   help="like `until loss < 0.01` or `until test_accuracy > 0.99`")  # fmt: skip
+        raise fail(
+            "E0702",
+            "`until` compares what is measured with numbers",
+            expr.span,
+            help="like `until loss < 0.01` or `until test_accuracy > 0.99`",
+        )
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,12 @@ class Monitor:
         negative = isinstance(expr, s.Unary) and expr.op == "-"
         name = expr.operand if isinstance(expr, s.Unary) else expr
         if not isinstance(name, s.Name) or (isinstance(expr, s.Unary) and not negative):
-            raise fail("E0702", "`monitor` names what is watched", expr.span,
-                       help="like `monitor = test_accuracy`")  # fmt: skip
+            raise fail(
+                "E0702",
+                "`monitor` names what is watched",
+                expr.span,
+                help="like `monitor = test_accuracy`",
+            )
         return Monitor(name.id, negative or _is_loss(name.id), name.span)
 
     def better(self, value: float, best: float | None) -> bool:
@@ -114,6 +122,8 @@ def _check(name: str, span: Span | None, known: Sequence[str], report: Report) -
     absent = f"there is no {split} set: `{name.removeprefix(f'{split}_')}` is of the training set"
     told = bool(split) and name.removeprefix(f"{split}_") in known
     report.add(
-        "E0702", f"`{name}` is not measured", span,
+        "E0702",
+        f"`{name}` is not measured",
+        span,
         help=absent if told else did_you_mean(name, known) or f"measured are {', '.join(known)}",
-    )  # fmt: skip
+    )

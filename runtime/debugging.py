@@ -86,10 +86,15 @@ def tell(path: RunFolder) -> Story:
     names = {hit.name for hit in hits}
     safe = tuple(t.name for t in system.of_kind("param") if t.name not in names)
     return Story(
-        snapshot, float(arrays[system.outputs[0]]), way,
-        tuple(operands(system, arrays, way[0])) if way else (), reached, hits, safe,
+        snapshot,
+        float(arrays[system.outputs[0]]),
+        way,
+        tuple(operands(system, arrays, way[0])) if way else (),
+        reached,
+        hits,
+        safe,
         () if way else tuple(_largest(system, arrays)),
-    )  # fmt: skip
+    )
 
 
 def _given(path: RunFolder, snapshot: Snapshot, system: System) -> dict[str, np.ndarray]:
@@ -97,13 +102,17 @@ def _given(path: RunFolder, snapshot: Snapshot, system: System) -> dict[str, np.
     try:
         given = snapshot.given(system)
     except KeyError as error:
-        raise fail("E0706", f"{path.path / NAME} has no {error}",
-                   help="is it of another program?") from error  # fmt: skip
+        raise fail(
+            "E0706", f"{path.path / NAME} has no {error}", help="is it of another program?"
+        ) from error
     for name, array in given.items():
         wanted = system.tensors[name].shape
         if array.shape != wanted:
-            raise fail("E0706", f"`{name}` in {path.path / NAME} has shape {list(array.shape)}, "
-                       f"and in the program {list(wanted)}")  # fmt: skip
+            raise fail(
+                "E0706",
+                f"`{name}` in {path.path / NAME} has shape {list(array.shape)}, "
+                f"and in the program {list(wanted)}",
+            )
     return given
 
 
@@ -116,9 +125,11 @@ def operands(system: System, arrays: Mapping[str, np.ndarray], bad: Bad) -> list
     eq = bad.equation
     if eq is None:
         return []
-    fixed = {} if eq.at is not None else {
-        i.name: at for i, at in zip(eq.indices, bad.index, strict=True)
-    }  # fmt: skip
+    fixed = (
+        {}
+        if eq.at is not None
+        else {i.name: at for i, at in zip(eq.indices, bad.index, strict=True)}
+    )
     with np.errstate(all="ignore"):
         grid = Grid(eq, system, dict(arrays), fixed)
         place = _telling(grid, eq, bad.index)

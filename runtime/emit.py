@@ -122,15 +122,19 @@ def forward_part(step: System) -> System:
     """Of a training step, what computes the loss and the metrics."""
     system = simplify(step.replace(updates={}))
     read = {name for eq in system.equations for name in eq.sources}
-    tensors = {n: t for n, t in system.tensors.items()
-               if n in read or t.kind in ("temp", "param")}  # fmt: skip
+    tensors = {n: t for n, t in system.tensors.items() if n in read or t.kind in ("temp", "param")}
     return system.replace(tensors=tensors)
 
 
 def model_system(project: Project, simplified: bool = True) -> System:
     """The model alone, not training. The batch is bound; UserError E0316 for sizes that are not."""
     sizes = {**dict.fromkeys(project.symbols[:1], project.settings.batch), **project.settings.sizes}
-    system = forward(project.checked.definitions, project.name, sizes, training=False,
-                     float_type=project.settings.float)  # fmt: skip
+    system = forward(
+        project.checked.definitions,
+        project.name,
+        sizes,
+        training=False,
+        float_type=project.settings.float,
+    )
     system = with_precision(system.replace(updates={}), project.settings.precision)
     return simplify(system) if simplified else system

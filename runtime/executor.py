@@ -32,8 +32,9 @@ class Bound:
     def __init__(self, system: System, program: Program, seed: int, measured: tuple[str, ...]):
         self.system, self.program = system, program
         arrays = program.arrays
-        self.kept = {t.name: arrays[t.name] for t in system.tensors.values()
-                     if t.kind in ("param", "state")}  # fmt: skip
+        self.kept = {
+            t.name: arrays[t.name] for t in system.tensors.values() if t.kind in ("param", "state")
+        }
         self.fields = [(t.name, arrays[t.name]) for t in fields_of(system)]
         pairs = list(zip(measured, system.outputs, strict=False))  # none in a prediction
         self.measured = [(name, arrays[output]) for name, output in pairs]
@@ -57,7 +58,7 @@ class Bound:
 
     def run_many(
         self, examples: Examples, rows: np.ndarray, steps: Sequence[int]
-    ) -> Iterator[dict[str, float]]:  # fmt: skip
+    ) -> Iterator[dict[str, float]]:
         """A run for every batch of rows ([runs, batch]) as the step of its number; what each
         measures. One after the other, or at a time if the device can: then all are done before
         the first is told."""
@@ -90,8 +91,9 @@ class Executor:
             require(COPIES * values_bytes(self.system))
             self._values: Mapping[str, np.ndarray] = initial_values(self.system, drawn, seed)
         except Shortage as shortage:
-            raise does_not_fit("this model", shortage, kept_tensors(self.system),
-                               self._no_batch()) from shortage  # fmt: skip
+            raise does_not_fit(
+                "this model", shortage, kept_tensors(self.system), self._no_batch()
+            ) from shortage
 
     @property
     def values(self) -> Mapping[str, np.ndarray]:
@@ -148,8 +150,9 @@ class Executor:
             program = self.device(system)
         except Shortage as shortage:
             help = self._smaller(shortage.free) if purpose == "train" else ""
-            raise does_not_fit(f"a batch of {batch:,}, to {purpose},", shortage,
-                               system.tensors.values(), help) from shortage  # fmt: skip
+            raise does_not_fit(
+                f"a batch of {batch:,}, to {purpose},", shortage, system.tensors.values(), help
+            ) from shortage
         bound = Bound(system, program, self.seed, measured)
         self._programs[purpose, batch] = bound
         return bound
@@ -192,18 +195,23 @@ def values_bytes(system: System) -> int:
     return sum(t.bytes for t in kept_tensors(system))
 
 
-def does_not_fit(
-    what: str, shortage: Shortage, tensors: Iterable[Tensor], help: str
-) -> UserError:  # fmt: skip
+def does_not_fit(what: str, shortage: Shortage, tensors: Iterable[Tensor], help: str) -> UserError:
     """E0713: what needs how much, the largest of its tensors, and what may help."""
     largest = sorted(tensors, key=lambda t: -t.bytes)[:LARGEST]
     notes = tuple(
         Note(t.span, f"`{t.name}`: {t.dtype}{list(t.shape)}, {size_text(t.bytes)}")
-        for t in largest if t.span is not None
-    )  # fmt: skip
-    return fail("E0713", f"{what} needs {size_text(shortage.needed)} of memory, and "
-                f"{size_text(shortage.free)} are free", notes[0].span if notes else None,
-                label=notes[0].text if notes else "", notes=notes[1:], help=help)  # fmt: skip
+        for t in largest
+        if t.span is not None
+    )
+    return fail(
+        "E0713",
+        f"{what} needs {size_text(shortage.needed)} of memory, and "
+        f"{size_text(shortage.free)} are free",
+        notes[0].span if notes else None,
+        label=notes[0].text if notes else "",
+        notes=notes[1:],
+        help=help,
+    )
 
 
 EVALUATION_BATCH = 256

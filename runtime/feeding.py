@@ -42,8 +42,11 @@ def divide(dataset: Dataset, validation: float) -> dict[str, Examples]:
     parts = {name: whole(split) for name, split in dataset.splits.items()}
     if validation:
         if dataset.validation is not None:
-            raise fail("E0703", f"{dataset.name} has a validation split of its own",
-                       help="leave `validation` out of the train block")  # fmt: skip
+            raise fail(
+                "E0703",
+                f"{dataset.name} has a validation split of its own",
+                help="leave `validation` out of the train block",
+            )
         kept, held = split_rows(len(dataset.train), validation, seed=0)
         if len(held):
             parts["train"] = Examples(dataset.train, kept)
@@ -105,13 +108,20 @@ def check_fit(system: System, batch: int, schema: Schema) -> None:
     for tensor in fields_of(system):
         described = schema.field(tensor.name)
         if is_float(described.dtype) and not is_float(tensor.dtype):
-            raise fail("E0710", f"`{tensor.name}` is {tensor.dtype} in the model, and the data "
-                       f"hold real numbers ({described.dtype})", tensor.span)  # fmt: skip
+            raise fail(
+                "E0710",
+                f"`{tensor.name}` is {tensor.dtype} in the model, and the data "
+                f"hold real numbers ({described.dtype})",
+                tensor.span,
+            )
         if tensor.shape != (batch, *described.shape):
-            raise fail("E0710", f"`{tensor.name}` has shape {list(tensor.shape)} in the model, and "
-                       f"a batch of the data {[batch, *described.shape]}", tensor.span,
-                       help="let the first dimension of every input be one symbol, such as `B`",
-                       )  # fmt: skip
+            raise fail(
+                "E0710",
+                f"`{tensor.name}` has shape {list(tensor.shape)} in the model, and "
+                f"a batch of the data {[batch, *described.shape]}",
+                tensor.span,
+                help="let the first dimension of every input be one symbol, such as `B`",
+            )
 
 
 def check_indices(system: System, dataset: Dataset) -> None:
@@ -132,9 +142,13 @@ def one_hot(system: System, dataset: Dataset) -> list[Diagnostic]:
         if first.ndim < 2 or first.shape[-1] < 2 or not first.size:
             continue
         if np.isin(first, (0, 1)).all() and (first.sum(-1) == 1).all():
-            found.append(Diagnostic(
-                "W0303", f"`{name}` looks one-hot: every row is 0 but for a single 1",
-                system.tensors[name].span, label="each of its numbers is taken for a class",
-                help=f"`argmax({name})` is the class; `cross_entropy_onehot` takes it as it is",
-            ))  # fmt: skip
+            found.append(
+                Diagnostic(
+                    "W0303",
+                    f"`{name}` looks one-hot: every row is 0 but for a single 1",
+                    system.tensors[name].span,
+                    label="each of its numbers is taken for a class",
+                    help=f"`argmax({name})` is the class; `cross_entropy_onehot` takes it as it is",
+                )
+            )
     return found

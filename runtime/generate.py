@@ -72,12 +72,18 @@ def roles(system: System) -> list[Roles]:
     inputs = [t for t in system.of_kind("input") if t.name not in ("step", "seed")]
     tokens = [t for t in inputs if len(t.shape) == 2 and t.dtype in ("i32", "i64", "u8")]
     if not tokens:
-        raise fail("E0712", f"`{system.name}` does not generate text",
-                   help="an input must be tokens, like `token: i32[B, T]`")  # fmt: skip
+        raise fail(
+            "E0712",
+            f"`{system.name}` does not generate text",
+            help="an input must be tokens, like `token: i32[B, T]`",
+        )
     results = [system.tensors[n] for n in system.outputs]
-    found = [Roles(source, output, tuple(t for t in inputs if t is not source))
-             for source in tokens for output in results
-             if len(output.shape) == 3 and output.shape[1] == source.shape[1]]  # fmt: skip
+    found = [
+        Roles(source, output, tuple(t for t in inputs if t is not source))
+        for source in tokens
+        for output in results
+        if len(output.shape) == 3 and output.shape[1] == source.shape[1]
+    ]
     if not found:
         raise fail(
             "E0712",
@@ -156,9 +162,14 @@ class Generator:
         self.position += 1
 
     def tokens(
-        self, prompt: Sequence[int], count: int, sampling: Sampling, seed: int,
-        known: int | None = None, end: int | None = None,
-    ) -> Iterator[int]:  # fmt: skip
+        self,
+        prompt: Sequence[int],
+        count: int,
+        sampling: Sampling,
+        seed: int,
+        known: int | None = None,
+        end: int | None = None,
+    ) -> Iterator[int]:
         """`count` tokens that continue the prompt, which holds at least one, or fewer, if `end` is
         drawn, which is not among them. Only the first `known` are drawn, if the model has more than
         its vocabulary."""
@@ -180,9 +191,11 @@ def is_bounded(step: System) -> bool:
         return True
     return any(
         isinstance(node, Read) and node.tensor == POSITION
-        for eq in step.equations for read in eq.reads for place in read.index
+        for eq in step.equations
+        for read in eq.reads
+        for place in read.index
         for node in walk(place)
-    )  # fmt: skip
+    )
 
 
 def stepping(
@@ -217,8 +230,11 @@ def check_causal(
     source[:, half:] = (source[:, half:] + 1) % vocabulary
     program.run()
     if not np.allclose(first, logits[:, :half], rtol=1e-5, atol=1e-6):
-        raise fail("E0712", f"`{system.name}` looks ahead: its results depend on later tokens",
-                   help="attention must be causal, and recurrences run forward")  # fmt: skip
+        raise fail(
+            "E0712",
+            f"`{system.name}` looks ahead: its results depend on later tokens",
+            help="attention must be causal, and recurrences run forward",
+        )
 
 
 def put(weights: Mapping[str, np.ndarray], program: Program, system: System) -> None:

@@ -31,8 +31,11 @@ class Source:
         texts = [t for t in given if t.name in vocabularies]
         if len(texts) != 1:
             told = f"reads {len(texts)} texts" if texts else "reads no text"
-            raise fail("E0712", f"the model {told} before it writes",
-                       help="one can be given, in the vocabulary that its run knows")  # fmt: skip
+            raise fail(
+                "E0712",
+                f"the model {told} before it writes",
+                help="one can be given, in the vocabulary that its run knows",
+            )
         length = length_of(texts[0].name, [t.name for t in given])
         strange = [t.name for t in given if t.name not in (texts[0].name, length)]
         if strange:
@@ -45,8 +48,11 @@ class Source:
         E0708 for more tokens than there is room for."""
         ids, room = self.vocabulary.encode(line, "the text"), self.tokens.shape[1]
         if len(ids) > room:
-            raise fail("E0708", f"`{line}` has {len(ids)} tokens, and `{self.tokens.name}` has "
-                       f"room for {room}", help="shorten it, or cut it in two")  # fmt: skip
+            raise fail(
+                "E0708",
+                f"`{line}` has {len(ids)} tokens, and `{self.tokens.name}` has room for {room}",
+                help="shorten it, or cut it in two",
+            )
         values = {self.tokens.name: np.zeros((1, room), np.int32)}
         values[self.tokens.name][0, : len(ids)] = ids
         if self.length is not None:

@@ -40,11 +40,21 @@ def profile(name: str, setup: Setup, steps: int, seed: int) -> Profile:
         timed.append(timer.step())
     sums = np.array([sum(found.values()) for found in timed[WARMUP:]])
     quiet, alone = quieter_half(sums), np.array(whole[WARMUP:])
-    means = {launch: float(np.mean([timed[WARMUP + n][launch] for n in quiet]))
-             for launch in timed[0]}  # fmt: skip
-    return Profile(name, setup.batch, 0, steps, 0.0, float(alone[quieter_half(alone)].mean()),
-                   float(sums[quiet].mean()), tuple(_kernels(timer, means, step)),
-                   program.found.device, bandwidth(program.cupy))  # fmt: skip
+    means = {
+        launch: float(np.mean([timed[WARMUP + n][launch] for n in quiet])) for launch in timed[0]
+    }
+    return Profile(
+        name,
+        setup.batch,
+        0,
+        steps,
+        0.0,
+        float(alone[quieter_half(alone)].mean()),
+        float(sums[quiet].mean()),
+        tuple(_kernels(timer, means, step)),
+        program.found.device,
+        bandwidth(program.cupy),
+    )
 
 
 def _kernels(timer: Timer, means: dict[Launch, float], step) -> list[KernelTime]:
@@ -59,6 +69,9 @@ def _kernels(timer: Timer, means: dict[Launch, float], step) -> list[KernelTime]
         name = ", ".join(kernel.name for kernel in launch.kernels)
         counted = not worked.issuperset(launch.kernels)
         worked.update(launch.kernels)
-        found.append(kernel_time(name, launch.kernels, runs[launch], ms, system, stages,
-                                 timer.use(launch), counted))  # fmt: skip
+        found.append(
+            kernel_time(
+                name, launch.kernels, runs[launch], ms, system, stages, timer.use(launch), counted
+            )
+        )
     return found

@@ -54,11 +54,15 @@ class Guard:
             index = first_bad(self.executor.values[tensor.name])
             if index is not None and tensor.kind == "param":
                 value = float(self.executor.values[tensor.name][index])
-                raise fail("E0701", f"`{tensor.name}` begins with {value:g} at {list(index)}",
-                           tensor.span)  # fmt: skip
+                raise fail(
+                    "E0701", f"`{tensor.name}` begins with {value:g} at {list(index)}", tensor.span
+                )
         # a state may begin with an infinity, as the best so far does
-        self.names = [t.name for t in watched if first_bad(self.executor.values[t.name]) is None
-                      and is_float(t.dtype)]  # fmt: skip
+        self.names = [
+            t.name
+            for t in watched
+            if first_bad(self.executor.values[t.name]) is None and is_float(t.dtype)
+        ]
         self._copy = {n: a.copy() for n, a in self.executor.values.items()}
         self._stand()
 
@@ -122,12 +126,25 @@ class Guard:
         raise AssertionError("the steps since the copy did not repeat to the bit")
 
     def _error(
-        self, step: _Step, system: System, values: Mapping[str, np.ndarray],
-        inputs: Mapping[str, np.ndarray], found: Found,
-    ) -> UserError:  # fmt: skip
+        self,
+        step: _Step,
+        system: System,
+        values: Mapping[str, np.ndarray],
+        inputs: Mapping[str, np.ndarray],
+        found: Found,
+    ) -> UserError:
         tensor, index, value = found
-        snapshot = Snapshot(values, inputs, step.number, self.executor.seed, step.epoch,
-                            tuple(map(int, step.rows)), tensor, index, f"{value:g}")  # fmt: skip
+        snapshot = Snapshot(
+            values,
+            inputs,
+            step.number,
+            self.executor.seed,
+            step.epoch,
+            tuple(map(int, step.rows)),
+            tensor,
+            index,
+            f"{value:g}",
+        )
         folder = self.job.folder
         unwritten: tuple[Diagnostic, ...] = ()
         if folder is not None:
@@ -141,10 +158,14 @@ class Guard:
         place, label, notes = described(way, loss)
         help = _remedy(way)
         if folder is not None and not unwritten:
-            help = (f"`nnc debug {folder.path}` takes the step of {NAME} again and shows the way; "
-                    + help)  # fmt: skip
-        message = (f"{subject} became {value:g} in step {step.number} (epoch {step.epoch}); the "
-                   "weights are those before it")  # fmt: skip
+            help = (
+                f"`nnc debug {folder.path}` takes the step of {NAME} again and shows the way; "
+                + help
+            )
+        message = (
+            f"{subject} became {value:g} in step {step.number} (epoch {step.epoch}); the "
+            "weights are those before it"
+        )
         main = Diagnostic("E0701", message, place, label=label, notes=notes, help=help)
         return UserError([main, *unwritten])
 
@@ -208,7 +229,12 @@ def described(way: list[Bad], loss: Span | None) -> tuple[Span | None, str, tupl
         return span, label, more
     if span.use is not None:
         return span.use, label, (Note(span, "computed here"), *more)
-    own = [bad for bad in way if bad.equation is not None and bad.equation.span is not None
-           and not bad.equation.span.source.library]  # fmt: skip
+    own = [
+        bad
+        for bad in way
+        if bad.equation is not None
+        and bad.equation.span is not None
+        and not bad.equation.span.source.library
+    ]
     spot = own[-1].equation.span if own and own[-1].equation else loss
     return span, label, (Note(spot, "for this"), *more) if spot else more

@@ -92,8 +92,11 @@ class Job:
             return []
         values, position, warnings = found
         if position.examples != self.position.examples:
-            raise fail("E0710", f"{folder.path} was trained on {position.examples:,} examples, and "
-                       f"the data have {self.position.examples:,} now")  # fmt: skip
+            raise fail(
+                "E0710",
+                f"{folder.path} was trained on {position.examples:,} examples, and "
+                f"the data have {self.position.examples:,} now",
+            )
         position.seed = self.position.seed
         self.executor.restore(values)
         self.position = position

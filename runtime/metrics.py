@@ -37,8 +37,12 @@ class Record:
 
     def plain(self) -> dict[str, float]:
         """As an object of `metrics.jsonl`."""
-        return {"epoch": self.epoch, "step": self.step, **self.values,
-                "seconds": round(self.seconds, 3)}  # fmt: skip
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            **self.values,
+            "seconds": round(self.seconds, 3),
+        }
 
     def line(self, epochs: int | None) -> str:
         """As people read it."""

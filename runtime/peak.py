@@ -62,10 +62,13 @@ def _text(lanes: int) -> str:
     fma = f"llvm.fma.v{lanes}f32"
     lines = [
         f"declare {vector} @{fma}({vector}, {vector}, {vector})",
-        "define void @spin(ptr %p, i64 %turns) {", "entry:",
-        f"  %y = load {vector}, ptr %p, align 4", "  br label %loop", "loop:",
+        "define void @spin(ptr %p, i64 %turns) {",
+        "entry:",
+        f"  %y = load {vector}, ptr %p, align 4",
+        "  br label %loop",
+        "loop:",
         "  %turn = phi i64 [ 0, %entry ], [ %next, %loop ]",
-    ]  # fmt: skip
+    ]
     for s in range(SUMS):
         lines.append(f"  %s{s}.0 = phi {vector} [ %y, %entry ], [ %s{s}.{UNROLLED}, %loop ]")
     for u in range(UNROLLED):
@@ -73,9 +76,11 @@ def _text(lanes: int) -> str:
             parts = f"{vector} %s{s}.{u}, {vector} %y, {vector} %y"
             lines.append(f"  %s{s}.{u + 1} = call {vector} @{fma}({parts})")
     lines += [
-        "  %next = add i64 %turn, 1", "  %more = icmp ult i64 %next, %turns",
-        "  br i1 %more, label %loop, label %end", "end:",
-    ]  # fmt: skip
+        "  %next = add i64 %turn, 1",
+        "  %more = icmp ult i64 %next, %turns",
+        "  br i1 %more, label %loop, label %end",
+        "end:",
+    ]
     for s in range(SUMS):
         lines.append(f"  %q{s} = getelementptr {vector}, ptr %p, i64 {s}")
         lines.append(f"  store {vector} %s{s}.{UNROLLED}, ptr %q{s}, align 4")

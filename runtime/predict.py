@@ -24,15 +24,22 @@ def as_inputs(
     if isinstance(given, np.ndarray):
         if len(model.inputs) != 1:
             names = ", ".join(f"`{p.name}`" for p in model.inputs)
-            raise fail("E0708", f"`{model.name}` has the inputs {names}: {origin} holds one array",
-                       help="give them by name, in an .npz")  # fmt: skip
+            raise fail(
+                "E0708",
+                f"`{model.name}` has the inputs {names}: {origin} holds one array",
+                help="give them by name, in an .npz",
+            )
         given = {model.inputs[0].name: given}
     bound: dict[str, tuple[int, str]] = {}
     found = {}
     for parameter in model.inputs:
         if parameter.name not in given:
-            raise fail("E0708", f"{origin} has no `{parameter.name}`", parameter.span,
-                       help=did_you_mean(parameter.name, given))  # fmt: skip
+            raise fail(
+                "E0708",
+                f"{origin} has no `{parameter.name}`",
+                parameter.span,
+                help=did_you_mean(parameter.name, given),
+            )
         found[parameter.name] = np.asarray(given[parameter.name])
         _check(parameter, found[parameter.name], bound, origin)
     if not len(next(iter(found.values()))):
@@ -51,8 +58,11 @@ def _check(
         if isinstance(item, s.Name):
             first, owner = bound.setdefault(item.id, (size, parameter.name))
             if first != size:
-                raise fail("E0708", f"{here}: `{item.id}` is {size} here and {first} in `{owner}`",
-                           parameter.span)  # fmt: skip
+                raise fail(
+                    "E0708",
+                    f"{here}: `{item.id}` is {size} here and {first} in `{owner}`",
+                    parameter.span,
+                )
         elif isinstance(item, s.Number):
             wrong |= item.value != size
     if wrong:

@@ -183,9 +183,16 @@ def profile(name: str, setup: Setup, threads: int, steps: int, seed: int) -> Pro
         kernel_time(kernel.name, (kernel,), runs, float(ms), clocked.plan.system, stages)
         for (kernel, runs), ms in zip(runs_of(clocked.plan.items), per_kernel, strict=True)
     )
-    return Profile(name, setup.batch, threads, steps, peak(threads),
-                   float(alone[quieter_half(alone)].mean()),
-                   float(np.array(clocked_ms[WARMUP:])[quiet].mean()), kernels)  # fmt: skip
+    return Profile(
+        name,
+        setup.batch,
+        threads,
+        steps,
+        peak(threads),
+        float(alone[quieter_half(alone)].mean()),
+        float(np.array(clocked_ms[WARMUP:])[quiet].mean()),
+        kernels,
+    )
 
 
 def _timed(run: Callable[[], None]) -> float:
@@ -269,9 +276,15 @@ def stages_of(step: System, optimised: System) -> Mapping[str, str]:
 
 
 def kernel_time(
-    name: str, kernels: Sequence[Kernel], runs: int, ms: float, system: System,
-    stages: Mapping[str, str], use: Use | None = None, counted: bool = True,
-) -> KernelTime:  # fmt: skip
+    name: str,
+    kernels: Sequence[Kernel],
+    runs: int,
+    ms: float,
+    system: System,
+    stages: Mapping[str, str],
+    use: Use | None = None,
+    counted: bool = True,
+) -> KernelTime:
     """The time of kernels that run at once; their work is 0 where it is `counted` elsewhere."""
     total = sum(operations(eq, system) for kernel in kernels for eq in kernel.equations)
     shares = []
@@ -281,7 +294,13 @@ def kernel_time(
             touched = {*(s for s in eq.sources if s not in kernel.local), eq.target} - kernel.local
             mb = sum(system.tensors[name].bytes for name in touched - seen) / 1e6
             seen |= touched
-            shares.append(Share(eq, stages.get(eq.target, "update"),
-                                ms * operations(eq, system) / total,
-                                flops(eq, system) / 1e9 * counted, mb * counted))  # fmt: skip
+            shares.append(
+                Share(
+                    eq,
+                    stages.get(eq.target, "update"),
+                    ms * operations(eq, system) / total,
+                    flops(eq, system) / 1e9 * counted,
+                    mb * counted,
+                )
+            )
     return KernelTime(name, runs, ms, tuple(shares), use)

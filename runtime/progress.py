@@ -80,10 +80,13 @@ def _rich_progress() -> Any:
     """Rich takes a while to import: only where there is a terminal to show it on."""
     console, progress = map(importlib.import_module, ("rich.console", "rich.progress"))
     bar = progress.Progress(
-        progress.TextColumn("{task.description}"), progress.BarColumn(),
-        progress.MofNCompleteColumn(), progress.TimeRemainingColumn(),
-        console=console.Console(stderr=True), transient=True,
-    )  # fmt: skip
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeRemainingColumn(),
+        console=console.Console(stderr=True),
+        transient=True,
+    )
     bar.start()
     return bar
 

@@ -40,8 +40,12 @@ class Project:
     def block(self) -> s.Train:
         """The train block; UserError E0707 if the file has none for this model."""
         if self.train is None:
-            raise fail("E0707", f"`{self.path.name}` does not say how `{self.name}` is trained",
-                       self.model.name_span, help=f"add `train {self.name} {{ … }}`")  # fmt: skip
+            raise fail(
+                "E0707",
+                f"`{self.path.name}` does not say how `{self.name}` is trained",
+                self.model.name_span,
+                help=f"add `train {self.name} {{ … }}`",
+            )
         return self.train
 
     @property
@@ -69,9 +73,12 @@ def open_project(
 
 @uncollected()
 def project_of_text(
-    text: str, name: str = "program.nn", folder: Path | None = None,
-    assignments: Sequence[Assignment] = (), model: str | None = None,
-) -> Project:  # fmt: skip
+    text: str,
+    name: str = "program.nn",
+    folder: Path | None = None,
+    assignments: Sequence[Assignment] = (),
+    model: str | None = None,
+) -> Project:
     """The same for a text; `use` looks in `folder`."""
     report = Report()
     checked = load_source(Source(name, text), report, folder)
@@ -79,9 +86,12 @@ def project_of_text(
 
 
 def _project(
-    path: Path, checked: Checked, report: Report,
-    assignments: Sequence[Assignment], model: str | None,
-) -> Project:  # fmt: skip
+    path: Path,
+    checked: Checked,
+    report: Report,
+    assignments: Sequence[Assignment],
+    model: str | None,
+) -> Project:
     report.check()
     definition = _choose_model(checked, path, model)
     train = next((t for t in checked.trains if t.model.id == definition.name), None)
@@ -125,15 +135,21 @@ def _choose_model(checked: Checked, path: Path, asked: str | None) -> s.Definiti
     if asked is not None:
         if asked in models:
             return models[asked]
-        raise fail("E0707", f"`{path.name}` has no model `{asked}`",
-                   help=did_you_mean(asked, models) or f"it has {_listed(models)}")  # fmt: skip
+        raise fail(
+            "E0707",
+            f"`{path.name}` has no model `{asked}`",
+            help=did_you_mean(asked, models) or f"it has {_listed(models)}",
+        )
     trained = [t.model.id for t in checked.trains] or [m.name for m in checked.models]
     if len(trained) == 1:
         return models[trained[0]]
     if not trained:
         raise fail("E0707", f"`{path.name}` has no model")
-    raise fail("E0707", f"`{path.name}` has several models: {_listed(trained)}",
-               help=f"choose one: `--model {trained[0]}`")  # fmt: skip
+    raise fail(
+        "E0707",
+        f"`{path.name}` has several models: {_listed(trained)}",
+        help=f"choose one: `--model {trained[0]}`",
+    )
 
 
 def _listed(names) -> str:
@@ -166,10 +182,11 @@ def field_types(schema: Schema, model: s.Definition) -> dict[str, FieldType]:
     narrow = {"f64": "f32", "i64": "i32"}
     declared = {p.name: p.type.dtype for p in model.inputs if p.type}
     return {
-        f.name: FieldType(f.dtype if declared.get(f.name) == f.dtype else
-                          narrow.get(f.dtype, f.dtype), f.shape)
+        f.name: FieldType(
+            f.dtype if declared.get(f.name) == f.dtype else narrow.get(f.dtype, f.dtype), f.shape
+        )
         for f in schema.fields
-    }  # fmt: skip
+    }
 
 
 def setup_of(
@@ -181,9 +198,17 @@ def setup_of(
     if settings.epochs is not None and examples is not None:
         by_epochs = settings.epochs * -(-examples // settings.batch)
         steps = by_epochs if steps is None else min(steps, by_epochs)
-    return Setup(project.checked.definitions, project.block, settings.sizes, fields,
-                 settings.batch, steps, settings.epochs, settings.float,
-                 settings.precision)  # fmt: skip
+    return Setup(
+        project.checked.definitions,
+        project.block,
+        settings.sizes,
+        fields,
+        settings.batch,
+        steps,
+        settings.epochs,
+        settings.float,
+        settings.precision,
+    )
 
 
 def planned_setup(project: Project, search: Search) -> Setup:

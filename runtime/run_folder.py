@@ -77,8 +77,9 @@ class RunFolder:
             raise fail("E0706", f"{path} is not the settings of a run")
         for name in found:
             if name not in SETTINGS:
-                raise fail("E0706", f"`{name}` in {path} has no meaning",
-                           help=did_you_mean(name, SETTINGS))  # fmt: skip
+                raise fail(
+                    "E0706", f"`{name}` in {path} has no meaning", help=did_you_mean(name, SETTINGS)
+                )
         for name, kinds in SETTINGS.items():
             if name not in found:
                 raise fail("E0706", f"{path} does not say `{name}`")
@@ -90,20 +91,24 @@ class RunFolder:
         """UserError E0706: what the path is instead, and which run may have been meant."""
         path = self.path
         if path.suffix == ".nn" and path.is_file():
-            return fail("E0706", f"{path} is a model, not the folder of a run",
-                        help=f"train it first: `nnc train {path} --out RUN`")  # fmt: skip
+            return fail(
+                "E0706",
+                f"{path} is a model, not the folder of a run",
+                help=f"train it first: `nnc train {path} --out RUN`",
+            )
         if path.is_dir():
             return fail("E0706", f"{path} is not the folder of a run: it has no settings.json")
         beside = {p.parent.name: str(p.parent) for p in path.parent.glob("*/settings.json")}
-        return fail("E0706", f"there is no run folder {path}",
-                    help=did_you_mean(path.name, beside))  # fmt: skip
+        return fail("E0706", f"there is no run folder {path}", help=did_you_mean(path.name, beside))
 
     @property
     def fields(self) -> dict[str, FieldType]:
         """The fields of the data that it was trained on."""
         try:
-            return {n: FieldType(dtype, tuple(shape))
-                    for n, (dtype, shape) in self.settings["fields"].items()}  # fmt: skip
+            return {
+                n: FieldType(dtype, tuple(shape))
+                for n, (dtype, shape) in self.settings["fields"].items()
+            }
         except (TypeError, ValueError) as error:
             path = self.path / "settings.json"
             raise fail("E0706", f"`fields` in {path} are not fields of data") from error
@@ -120,15 +125,20 @@ class RunFolder:
         """The vocabularies by field; none if the run was not trained on text."""
         path = self.path / "vocabulary.json"
         found = read_json(path) if path.exists() else {}
-        return {name: Vocabulary.from_json(json.dumps(plain), str(path))
-                for name, plain in found.items()}  # fmt: skip
+        return {
+            name: Vocabulary.from_json(json.dumps(plain), str(path))
+            for name, plain in found.items()
+        }
 
     def vocabulary(self, field: str) -> Vocabulary:
         """The vocabulary of a field. UserError E0712 if the run was not trained on text."""
         found = self.vocabularies
         if field not in found:
-            raise fail("E0712", f"the run {self.path} knows no text for `{field}`",
-                       help="its data are not a text, or vocabulary.json is lost")  # fmt: skip
+            raise fail(
+                "E0712",
+                f"the run {self.path} knows no text for `{field}`",
+                help="its data are not a text, or vocabulary.json is lost",
+            )
         return found[field]
 
     def write_weights(self, weights: Mapping[str, np.ndarray], step: int) -> None:
@@ -170,9 +180,12 @@ def _finite(plain: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def create(
-    out: Path | None, name: str, program: str, settings: Mapping[str, Any],
+    out: Path | None,
+    name: str,
+    program: str,
+    settings: Mapping[str, Any],
     vocabularies: Mapping[str, Vocabulary] = {},
-) -> RunFolder:  # fmt: skip
+) -> RunFolder:
     """A new run folder with its program, settings and vocabularies, there as a whole or not at all.
 
     `out` None: `runs/NAME-TIME`. UserError E0705 if it holds anything, E0709 if it cannot be made.
@@ -199,9 +212,11 @@ def create(
 def check_free(path: Path) -> None:
     """UserError E0705 unless the path is free or an empty folder."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise fail("E0705", f"{path} is not empty",
-                   help="name another folder with `--out`, or go on with it: "
-                   f"`nnc train --resume {path}`")  # fmt: skip
+        raise fail(
+            "E0705",
+            f"{path} is not empty",
+            help=f"name another folder with `--out`, or go on with it: `nnc train --resume {path}`",
+        )
 
 
 def _fresh(path: Path) -> Path:

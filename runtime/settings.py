@@ -92,8 +92,11 @@ class Assignment:
         found = parse_value(self.source, self.start, report)
         report.check()
         if found is None:
-            raise fail("E0704", f"`{self.text}` is not one value",
-                       Span(self.source, self.start, len(self.source.text)))  # fmt: skip
+            raise fail(
+                "E0704",
+                f"`{self.text}` is not one value",
+                Span(self.source, self.start, len(self.source.text)),
+            )
         return found
 
 
@@ -152,9 +155,14 @@ def read_settings(train: s.Train, sizes: Mapping[str, int]) -> Settings:
         except UserError as error:
             report.diagnostics += error.diagnostics
     if found.get("precision") == "bf16" and found.get("float") == "f64":
-        report.add("E0703", "`precision = bf16` rounds what is computed in f32, and `float` is f64",
-                   spans["precision"], label="of f32 alone", notes=(Note(spans["float"], "here"),),
-                   help="leave out one of them")  # fmt: skip
+        report.add(
+            "E0703",
+            "`precision = bf16` rounds what is computed in f32, and `float` is f64",
+            spans["precision"],
+            label="of f32 alone",
+            notes=(Note(spans["float"], "here"),),
+            help="leave out one of them",
+        )
     report.diagnostics += _unmeasured(train, conditions, found.get("monitor"))
     report.check()
     if not conditions and "epochs" not in found and "steps" not in found:
@@ -181,8 +189,12 @@ def _field(item: s.Field, lets: Mapping[str, s.Expr]) -> Any:
     if name == "monitor":
         return Monitor.read(item.value)
     if name not in _VALUES:
-        raise fail("E0703", f"the field `{name}` has no meaning", item.name.span,
-                   help=did_you_mean(name, FIELDS))  # fmt: skip
+        raise fail(
+            "E0703",
+            f"the field `{name}` has no meaning",
+            item.name.span,
+            help=did_you_mean(name, FIELDS),
+        )
     expected, fits = _VALUES[name]
     match item.value:
         case s.Name(id=word) if word not in lets and word != "inf":
@@ -190,10 +202,15 @@ def _field(item: s.Field, lets: Mapping[str, s.Expr]) -> Any:
         case other:
             value = constant(other, lets)
     if not fits(value):
-        raise fail("E0703", f"`{name}` must be {expected}", item.value.span,
-                   label="" if isinstance(item.value, s.Number) else f"it is {value}",
-                   help=(likely_type if name == "float" else did_you_mean)(
-                       str(value), _WORDS.get(name, ())))  # fmt: skip
+        raise fail(
+            "E0703",
+            f"`{name}` must be {expected}",
+            item.value.span,
+            label="" if isinstance(item.value, s.Number) else f"it is {value}",
+            help=(likely_type if name == "float" else did_you_mean)(
+                str(value), _WORDS.get(name, ())
+            ),
+        )
     return value
 
 
@@ -208,8 +225,13 @@ def _data(value: s.Expr, lets: Mapping[str, s.Expr]) -> DataChoice:
         key = a.name or ""
         name = Span(a.span.source, a.span.start, a.span.start + len(key))
         if key in names:
-            report.add("E0608", f"`{key}` is given twice", name, label="again here",
-                       notes=(Note(names[key], "first here"),))  # fmt: skip
+            report.add(
+                "E0608",
+                f"`{key}` is given twice",
+                name,
+                label="again here",
+                notes=(Note(names[key], "first here"),),
+            )
         names.setdefault(key, name)
     report.check()
     return DataChoice(
@@ -217,8 +239,9 @@ def _data(value: s.Expr, lets: Mapping[str, s.Expr]) -> DataChoice:
         tuple(constant(a.value, lets) for a in call.arguments if a.name is None),
         {a.name: constant(a.value, lets) for a in named if a.name},
         {a.name: a.value.span for a in named if a.name},
-        names, value.span,
-    )  # fmt: skip
+        names,
+        value.span,
+    )
 
 
 # --- constants ------------------------------------------------------------------------------------
@@ -244,8 +267,12 @@ def constant(node: s.Expr, lets: Mapping[str, s.Expr]) -> Value:
             return -number(operand, lets)
         case s.Binary(op=op, left=left, right=right) if op in _OPERATIONS or op == "^":
             return _computed(node, op, number(left, lets), number(right, lets))
-    raise fail("E0703", "this setting is not a plain value", node.span,
-               label="expected a number, true, false, a text in quotes or a list")  # fmt: skip
+    raise fail(
+        "E0703",
+        "this setting is not a plain value",
+        node.span,
+        label="expected a number, true, false, a text in quotes or a list",
+    )
 
 
 def number(node: s.Expr, lets: Mapping[str, s.Expr]) -> int | float:
@@ -293,8 +320,7 @@ def assign(
 def _size(one: Assignment) -> int:
     value = constant(one.value, {})
     if not _whole(1)(value):
-        raise fail("E0703", f"the size `{one.key}` must be a whole number from 1",
-                   one.value.span)  # fmt: skip
+        raise fail("E0703", f"the size `{one.key}` must be a whole number from 1", one.value.span)
     assert isinstance(value, int)
     return value
 
@@ -302,14 +328,21 @@ def _size(one: Assignment) -> int:
 def _with_value(train: s.Train, key: str, one: Assignment, symbols: Sequence[str]) -> s.Train:
     lets = [i.name.id for i in train.body if isinstance(i, s.Let)]
     if key in lets:
-        body = [replace(i, value=one.value) if isinstance(i, s.Let) and i.name.id == key else i
-                for i in train.body]  # fmt: skip
+        body = [
+            replace(i, value=one.value) if isinstance(i, s.Let) and i.name.id == key else i
+            for i in train.body
+        ]
         return replace(train, body=tuple(body))
     if key not in FIELDS:
         known = (*FIELDS, *symbols, *lets)
-        raise fail("E0704", f"there is no `{key}` to set", one.span(key),
-                   help=did_you_mean(key, known) or _argument_of(train, key)
-                   or f"there are {', '.join(known)}")  # fmt: skip
+        raise fail(
+            "E0704",
+            f"there is no `{key}` to set",
+            one.span(key),
+            help=did_you_mean(key, known)
+            or _argument_of(train, key)
+            or f"there are {', '.join(known)}",
+        )
     span = one.span(one.key)
     item = s.Field(span.to(one.value.span), s.Name(span, key), one.value)
     places = [n for n, i in enumerate(train.body) if isinstance(i, s.Field) and i.name.id == key]
@@ -320,8 +353,12 @@ def _with_value(train: s.Train, key: str, one: Assignment, symbols: Sequence[str
 
 def _argument_of(train: s.Train, key: str) -> str:
     """`lr` for `optimizer.lr`."""
-    calls = [(i.name.id, a.name) for i in train.body if isinstance(i, s.Field)
-             and isinstance(i.value, s.Call) for a in i.value.arguments]  # fmt: skip
+    calls = [
+        (i.name.id, a.name)
+        for i in train.body
+        if isinstance(i, s.Field) and isinstance(i.value, s.Call)
+        for a in i.value.arguments
+    ]
     return next((f"did you mean `{field}.{key}`?" for field, name in calls if name == key), "")
 
 
@@ -334,16 +371,22 @@ def _with_argument(train: s.Train, head: str, argument: str, one: Assignment) ->
         if isinstance(call, s.Name):
             call = s.Call(call.span, call, ())
         if not isinstance(call, s.Call):
-            raise fail("E0704", f"`{head}` is not a call: it has no `{argument}`",
-                       one.span(argument))  # fmt: skip
+            raise fail(
+                "E0704", f"`{head}` is not a call: it has no `{argument}`", one.span(argument)
+            )
         others = tuple(a for a in call.arguments if a.name != argument)
         span = one.span(argument).to(one.value.span)
-        changed = replace(found, value=replace(call, arguments=(
-            *others, s.Argument(span, argument, one.value))))  # fmt: skip
+        changed = replace(
+            found, value=replace(call, arguments=(*others, s.Argument(span, argument, one.value)))
+        )
         return replace(train, body=(*train.body[:n], changed, *train.body[n + 1 :]))
     fields = [i.name.id for i in train.body if isinstance(i, s.Field)]
-    raise fail("E0704", f"the train block has no `{head}` whose `{argument}` could be set",
-               one.span(head), help=did_you_mean(head, fields))  # fmt: skip
+    raise fail(
+        "E0704",
+        f"the train block has no `{head}` whose `{argument}` could be set",
+        one.span(head),
+        help=did_you_mean(head, fields),
+    )
 
 
 def shown(settings: Settings) -> dict[str, Any]:
@@ -354,6 +397,9 @@ def shown(settings: Settings) -> dict[str, Any]:
     plain["sizes"] = dict(settings.sizes)
     if settings.data:
         data = settings.data
-        plain["data"] = {"source": data.source, "positional": list(data.positional),
-                         "named": dict(data.named)}  # fmt: skip
+        plain["data"] = {
+            "source": data.source,
+            "positional": list(data.positional),
+            "named": dict(data.named),
+        }
     return plain

@@ -68,10 +68,16 @@ def write_snapshot(folder: Path, snapshot: Snapshot) -> Path:
     arrays = {f"value.{name}": array for name, array in snapshot.values.items()}
     arrays |= {f"input.{name}": array for name, array in snapshot.inputs.items()}
     notes = {
-        "format": FORMAT, "step": snapshot.step, "seed": snapshot.seed, "epoch": snapshot.epoch,
-        "batch": snapshot.batch, "rows": snapshot.rows, "tensor": snapshot.tensor,
-        "index": snapshot.index, "value": snapshot.value,
-    }  # fmt: skip
+        "format": FORMAT,
+        "step": snapshot.step,
+        "seed": snapshot.seed,
+        "epoch": snapshot.epoch,
+        "batch": snapshot.batch,
+        "rows": snapshot.rows,
+        "tensor": snapshot.tensor,
+        "index": snapshot.index,
+        "value": snapshot.value,
+    }
     path = folder / NAME
     save_arrays(path, arrays, {"snapshot": json.dumps(notes)})
     return path
@@ -81,8 +87,11 @@ def read_snapshot(folder: Path) -> Snapshot:
     """The snapshot of a run folder. UserError E0706 if there is none or it is damaged."""
     path = folder / NAME
     if folder.is_dir() and not path.exists():
-        raise fail("E0706", f"{folder} has no {NAME}",
-                   help="a run writes one when a value stops being finite")  # fmt: skip
+        raise fail(
+            "E0706",
+            f"{folder} has no {NAME}",
+            help="a run writes one when a value stops being finite",
+        )
     arrays, notes = load_arrays(path)
     try:
         plain: dict[str, Any] = json.loads(notes["snapshot"])
@@ -93,9 +102,15 @@ def read_snapshot(folder: Path) -> Snapshot:
             group, _, own = name.partition(".")
             groups[group][own] = array
         return Snapshot(
-            groups["value"], groups["input"], int(plain["step"]), int(plain["seed"]),
-            int(plain["epoch"]), tuple(map(int, plain["rows"])), str(plain["tensor"]),
-            tuple(map(int, plain["index"])), str(plain["value"]),
-        )  # fmt: skip
+            groups["value"],
+            groups["input"],
+            int(plain["step"]),
+            int(plain["seed"]),
+            int(plain["epoch"]),
+            tuple(map(int, plain["rows"])),
+            str(plain["tensor"]),
+            tuple(map(int, plain["index"])),
+            str(plain["value"]),
+        )
     except (KeyError, ValueError, TypeError) as error:
         raise fail("E0706", f"{path} is damaged: {error}") from error

@@ -63,8 +63,11 @@ def model_specimen(project: Project, seed: int) -> Specimen:
     drawn = initial_system(work)
     system = simplify(work.finished(tuple(r.name for r in project.model.results)))
     system = with_cost(system)
-    wrt = tuple(t.name for t in system.tensors.values()
-                if t.kind in ("input", "param") and is_float(t.dtype))  # fmt: skip
+    wrt = tuple(
+        t.name
+        for t in system.tensors.values()
+        if t.kind in ("input", "param") and is_float(t.dtype)
+    )
     if COST not in system.outputs:
         system = with_precision(system, project.settings.precision)
         return Specimen(system, _values(system, drawn, seed, None), None, (), {})
@@ -98,8 +101,9 @@ def with_cost(system: System) -> System:
         return system
     tensors[COST] = Tensor(COST, (), total.dtype)
     equations.append(Equation(COST, (), total))
-    return system.replace(tensors=tensors, equations=tuple(equations),
-                          outputs=(*system.outputs, COST))  # fmt: skip
+    return system.replace(
+        tensors=tensors, equations=tuple(equations), outputs=(*system.outputs, COST)
+    )
 
 
 def _values(system: System, drawn: System, seed: int, loss: str | None) -> Arrays:
@@ -111,7 +115,8 @@ def _values(system: System, drawn: System, seed: int, loss: str | None) -> Array
         # states may be squares, which are not negative
         away = rng.normal if tensor.kind == "param" else rng.uniform
         values[tensor.name] = (values[tensor.name] + AWAY * away(size=tensor.shape)).astype(
-            NUMPY[tensor.dtype])  # fmt: skip
+            NUMPY[tensor.dtype]
+        )
     given: Arrays = {}
     for most in LENGTHS:
         given = values | _inputs(system, rng, seed, most)
@@ -146,5 +151,6 @@ def _inputs(system: System, rng: np.random.Generator, seed: int, most: int = LEN
 def _counts(system: System) -> list[str]:
     """The inputs of whole numbers that index nothing: lengths, mostly, which 0 is special to."""
     classes = class_limits(system)
-    return [t.name for t in fields_of(system)
-            if t.dtype in ("i32", "i64") and t.name not in classes]  # fmt: skip
+    return [
+        t.name for t in fields_of(system) if t.dtype in ("i32", "i64") and t.name not in classes
+    ]

@@ -111,5 +111,6 @@ def _resized(field: FieldType, old: int, new: int) -> FieldType:
 def _text(setup: Setup, chosen: Setup, shrunk: dict[str, tuple[int, int]]) -> str:
     parts = [(f"batch {chosen.batch}", setup.batch, chosen.batch)]
     parts += [(f"{name} = {new}", old, new) for name, (old, new) in shrunk.items()]
-    return ", ".join(text + (f" (its own is {old})" if old != new else "")
-                     for text, old, new in parts)  # fmt: skip
+    return ", ".join(
+        text + (f" (its own is {old})" if old != new else "") for text, old, new in parts
+    )

@@ -45,10 +45,15 @@ class Summary:
     def text(self) -> str:
         """A table, then totals."""
         head = ("layer", "output", "parameters", "operations")
-        lines = [(r.name, str(list(r.shape)), f"{r.parameters:,}", f"{r.flops:,}")
-                 for r in self.rows]  # fmt: skip
-        total = ("total", "", f"{sum(r.parameters for r in self.rows):,}",
-                 f"{sum(r.flops for r in self.rows):,}")  # fmt: skip
+        lines = [
+            (r.name, str(list(r.shape)), f"{r.parameters:,}", f"{r.flops:,}") for r in self.rows
+        ]
+        total = (
+            "total",
+            "",
+            f"{sum(r.parameters for r in self.rows):,}",
+            f"{sum(r.flops for r in self.rows):,}",
+        )
         widths = [max(map(len, column)) for column in zip(head, *lines, total, strict=True)]
         table = [_line(cells, widths) for cells in (head, *lines)]
         table += ["-" * len(table[0]), _line(total, widths), ""]

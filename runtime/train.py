@@ -137,6 +137,8 @@ def reason_to_stop(job: Job) -> str:
             if condition.holds(job.measured(job.records[-1])):
                 return f"`until {condition.text}` holds"
     if settings.patience is not None and here.stale >= settings.patience:
-        return (f"{job.monitor.name} has not improved on epoch {here.best_epoch} for "
-                f"{here.stale} epoch{'s' * (here.stale != 1)}")  # fmt: skip
+        return (
+            f"{job.monitor.name} has not improved on epoch {here.best_epoch} for "
+            f"{here.stale} epoch{'s' * (here.stale != 1)}"
+        )
     return ""

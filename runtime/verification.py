@@ -86,14 +86,20 @@ class Verification:
 
     def sorted_lines(self) -> list[Line]:
         """The user's own lines, then the library's, each file from top to bottom."""
-        return sorted(self.lines.values(), key=lambda line: (
-            line.span.source.library, line.span.source.name, line.span.line))  # fmt: skip
+        return sorted(
+            self.lines.values(),
+            key=lambda line: (line.span.source.library, line.span.source.name, line.span.line),
+        )
 
 
 def verify_project(
-    project: Project, setup: Setup | None, threads: Iterable[int], seed: int = 0,
-    samples: int = 2, tolerance: float = TOLERANCE,
-) -> Verification:  # fmt: skip
+    project: Project,
+    setup: Setup | None,
+    threads: Iterable[int],
+    seed: int = 0,
+    samples: int = 2,
+    tolerance: float = TOLERANCE,
+) -> Verification:
     """Compare everything. UserError with what is wrong in the program itself."""
     result = Verification(project.name, tolerance, threads=tuple(dict.fromkeys(threads)))
     chosen = fitted(project, setup, EVALUABLE)
@@ -106,8 +112,12 @@ def verify_project(
         _check_gradients(specimen(*_exact(small.project, small.setup), seed), samples, result)
     except InternalError as error:
         result.report.add(
-            "E0803", f"the pass `{error.after}` breaks a rule: {error.rule}", error.span,
-            label=f"`{error.subject}`", help=_OURS)  # fmt: skip
+            "E0803",
+            f"the pass `{error.after}` breaks a rule: {error.rule}",
+            error.span,
+            label=f"`{error.subject}`",
+            help=_OURS,
+        )
     return result
 
 
@@ -136,10 +146,13 @@ def _check_code(subject: Specimen, result: Verification) -> None:
             line.add_value(value)
         if not value.right:
             result.report.add(
-                "E0801", f"the machine code of `{value.equation.target}` is wrong",
-                value.equation.span, help=_OURS,
+                "E0801",
+                f"the machine code of `{value.equation.target}` is wrong",
+                value.equation.span,
+                help=_OURS,
                 label=f"{_at(value.equation.target, value.index)} is {_number(value.found)}, and "
-                f"by the evaluator {_number(value.expected)}")  # fmt: skip
+                f"by the evaluator {_number(value.expected)}",
+            )
     _check_runs(subject, arrays, result)
     _check_loss(subject, arrays, result)
 
@@ -159,10 +172,13 @@ def _check_runs(subject: Specimen, arrays: Arrays, result: Verification) -> None
             if place is not None:
                 equation = system.definition.get(name)
                 result.report.add(
-                    "E0801", f"`{name}` depends on how it is run",
+                    "E0801",
+                    f"`{name}` depends on how it is run",
                     None if equation is None else equation.span,
                     label=f"on {threads} threads {_at(name, place)} is {_number(found[place])}, "
-                    f"and by itself {_number(arrays[name][place])}", help=_OURS)  # fmt: skip
+                    f"and by itself {_number(arrays[name][place])}",
+                    help=_OURS,
+                )
 
 
 def _check_loss(subject: Specimen, arrays: Arrays, result: Verification) -> None:
@@ -174,9 +190,13 @@ def _check_loss(subject: Specimen, arrays: Arrays, result: Verification) -> None
     near = abs(found - expected) <= LOSS_TOLERANCE * max(abs(expected), 1e-6)
     if not near and not np.array_equal(found, expected, equal_nan=True):
         span = subject.system.definition[subject.loss].span
-        result.report.add("E0801", f"`{subject.loss}` is wrong as a whole", span, help=_OURS,
-                          label=f"{_number(found)}, and by the evaluator {_number(expected)}"
-                          )  # fmt: skip
+        result.report.add(
+            "E0801",
+            f"`{subject.loss}` is wrong as a whole",
+            span,
+            help=_OURS,
+            label=f"{_number(found)}, and by the evaluator {_number(expected)}",
+        )
 
 
 # --- gradients ------------------------------------------------------------------------------------
@@ -189,9 +209,12 @@ def _check_gradients(subject: Specimen, samples: int, result: Verification) -> N
     work = Differences(subject.system, subject.loss, subject.values)
     if not np.isfinite(work.arrays[subject.loss]):
         result.report.add(
-            "E0804", f"the loss is {float(work.arrays[subject.loss])} on random numbers",
-            subject.system.definition[subject.loss].span, label="its gradients cannot be compared",
-            help="numbers of another `--seed` may suit it")  # fmt: skip
+            "E0804",
+            f"the loss is {float(work.arrays[subject.loss])} on random numbers",
+            subject.system.definition[subject.loss].span,
+            label="its gradients cannot be compared",
+            help="numbers of another `--seed` may suit it",
+        )
         return
     wrong: dict[str, tuple[Slope, list[Equation]]] = {}
     for name, gradient in _backwards(subject, work):
@@ -208,9 +231,11 @@ def _check_gradients(subject: Specimen, samples: int, result: Verification) -> N
 
 
 def _blame_all(
-    wrong: Mapping[str, tuple[Slope, list[Equation]]], work: Differences, subject: Specimen,
+    wrong: Mapping[str, tuple[Slope, list[Equation]]],
+    work: Differences,
+    subject: Specimen,
     result: Verification,
-) -> None:  # fmt: skip
+) -> None:
     """A wrong gradient is blamed on the equations whose own derivative is wrong. Where these are
     all right and what it is made from is right, too, the equation of the gradient itself is."""
     blamed: set[str] = set()
@@ -232,10 +257,13 @@ def _backwards(subject: Specimen, work: Differences) -> list[tuple[str, str | No
     tensors = subject.system.tensors
     order = [eq.target for eq in reversed(work.forward)]
     found: list[tuple[str, str | None]] = [
-        (name, f"d_{name}") for name in order
-        if f"d_{name}" in tensors and name != subject.loss and f"d_{name}" not in work.definition
+        (name, f"d_{name}")
+        for name in order
+        if f"d_{name}" in tensors
+        and name != subject.loss
+        and f"d_{name}" not in work.definition
         and tensors[f"d_{name}"].shape == tensors[name].shape
-    ]  # fmt: skip
+    ]
     return [*found, *((name, subject.gradients.get(name)) for name in subject.wrt)]
 
 
@@ -243,10 +271,13 @@ def _blame(eq: Equation, name: str, slope: Slope, subject: Specimen, result: Ver
     place = f"d_{name}" if slope.index is None else _at(f"d_{name}", slope.index)
     shape = subject.system.tensors[eq.target].shape
     result.report.add(
-        "E0802", f"the gradient through `{eq.target}` is wrong", eq.span,
+        "E0802",
+        f"the gradient through `{eq.target}` is wrong",
+        eq.span,
         label=f"{place} is {_number(slope.exact)}, and by finite differences "
         f"{_number(slope.numeric)}",
-        help=f"{equation_text(eq, shape)}\n{_OURS}")  # fmt: skip
+        help=f"{equation_text(eq, shape)}\n{_OURS}",
+    )
 
 
 def _at(name: str, index: tuple[int, ...]) -> str:

@@ -29,10 +29,12 @@ fn find(weight: [b, n, m], v: [b, m, c]) -> y: [b, n, c] {
 DOT = "(sum(a) q[b, i, a] * k[b, j, a])"
 
 
-def written(name: str, fit: str, seen: str = "weight", more: str = "", call: str = "look(q, k, v)",
-            **rest) -> Case:  # fmt: skip
-    return Case(name, call, QKV | rest.pop("inputs", {}), definitions=FORM % (more, fit, seen),
-                **rest)  # fmt: skip
+def written(
+    name: str, fit: str, seen: str = "weight", more: str = "", call: str = "look(q, k, v)", **rest
+) -> Case:
+    return Case(
+        name, call, QKV | rest.pop("inputs", {}), definitions=FORM % (more, fit, seen), **rest
+    )
 
 
 TURNED_ROUND = """
@@ -85,8 +87,12 @@ def of_sixteen(case: Case) -> Case:
     """The case with a multiple of 16 numbers in every row of queries, keys and values."""
     heads = re.search(r"Attention\((\d+)", case.y)
     wide = f", {int(heads[1]) * 16}]" if heads else ""
-    inputs = {name: re.sub(r", \d+\]$", wide, kind) if heads and kind[0] == "f"
-              else SIXTEEN.get(kind, kind) for name, kind in case.inputs.items()}  # fmt: skip
+    inputs = {
+        name: re.sub(r", \d+\]$", wide, kind)
+        if heads and kind[0] == "f"
+        else SIXTEEN.get(kind, kind)
+        for name, kind in case.inputs.items()
+    }
     return replace(case, inputs=inputs)
 
 
@@ -94,8 +100,10 @@ def prepared(case: Case) -> tuple[System, Arrays]:
     """The case with all its gradients as outputs, and values that leave no weight alone."""
     system, values, gradients = case.prepared("f32")
     outputs = tuple(dict.fromkeys((*system.outputs, *gradients.values())))
-    values = {name: value * np.float32(0.4) if value.dtype == np.float32 else value
-              for name, value in values.items()}  # fmt: skip
+    values = {
+        name: value * np.float32(0.4) if value.dtype == np.float32 else value
+        for name, value in values.items()
+    }
     return system.replace(outputs=outputs), values
 
 
@@ -106,8 +114,14 @@ def streamed(made: Plan) -> list[Streamed]:
 # --- whole programs -------------------------------------------------------------------------------
 
 
-def gpt(length: int, width: int, block: str = "2, 32", vocabulary: int = 17,
-        optimizer: str = "momentum(lr = 0.05)", more: str = "") -> str:  # fmt: skip
+def gpt(
+    length: int,
+    width: int,
+    block: str = "2, 32",
+    vocabulary: int = 17,
+    optimizer: str = "momentum(lr = 0.05)",
+    more: str = "",
+) -> str:
     """Two causal blocks and their training, with `more` in the train block."""
     return f"""
 model M(token: i32[B, {length}]) -> logits: f32[B, {length}, {vocabulary}] {{

@@ -75,25 +75,40 @@ TRAIN_RIGHT, TRAIN_WRONG = "train right.nn --offline", "train wrong.nn --offline
 def table(right: str | bytes, wrong: str | bytes) -> Scene:
     """A file of rows that is wrong."""
     program = MODEL.replace("DATA", 'csv("FILE", target = "price")')
-    return Scene(TRAIN_WRONG, TRAIN_RIGHT, 'csv("wrong.csv", target = "price")', {
-        "right.nn": program.replace("FILE", "right.csv"), "right.csv": right,
-        "wrong.nn": program.replace("FILE", "wrong.csv"), "wrong.csv": wrong,
-    })  # fmt: skip
+    return Scene(
+        TRAIN_WRONG,
+        TRAIN_RIGHT,
+        'csv("wrong.csv", target = "price")',
+        {
+            "right.nn": program.replace("FILE", "right.csv"),
+            "right.csv": right,
+            "wrong.nn": program.replace("FILE", "wrong.csv"),
+            "wrong.csv": wrong,
+        },
+    )
 
 
 def settings(wrong: str, right: str, marked: str, text: str = MODEL, **files: str | bytes) -> Scene:
     """A source that is described wrongly."""
-    return Scene(TRAIN_WRONG, TRAIN_RIGHT, marked, {
-        "right.nn": text.replace("DATA", right), "wrong.nn": text.replace("DATA", wrong),
-        "right.csv": ROWS, **{name.replace("_", "."): content for name, content in files.items()},
-    })  # fmt: skip
+    return Scene(
+        TRAIN_WRONG,
+        TRAIN_RIGHT,
+        marked,
+        {
+            "right.nn": text.replace("DATA", right),
+            "wrong.nn": text.replace("DATA", wrong),
+            "right.csv": ROWS,
+            **{name.replace("_", "."): content for name, content in files.items()},
+        },
+    )
 
 
 def lines(wrong: str, right: str, marked: str, text: str = DIGITS) -> Scene:
     """A train block with one line or value exchanged for another."""
     assert right in text
-    return Scene(TRAIN_WRONG, TRAIN_RIGHT, marked,
-                 {"right.nn": text, "wrong.nn": text.replace(right, wrong)})  # fmt: skip
+    return Scene(
+        TRAIN_WRONG, TRAIN_RIGHT, marked, {"right.nn": text, "wrong.nn": text.replace(right, wrong)}
+    )
 
 
 def flags(wrong: str, right: str, marked: str = "", text: str = DIGITS, **more) -> Scene:
@@ -120,11 +135,18 @@ def sound(channels: int = 1) -> bytes:
 def arrays(right: bytes, wrong: bytes, marked: str = '"wrong.npy"') -> Scene:
     """A file of one array that is wrong."""
     program = MODEL.replace("DATA", 'npy(x = "x.npy", y = "PRICE")')
-    return Scene(TRAIN_WRONG, TRAIN_RIGHT, marked, {
-        "right.nn": program.replace("PRICE", "right.npy"), "right.npy": right,
-        "wrong.nn": program.replace("PRICE", "wrong.npy"), "wrong.npy": wrong,
-        "x.npy": npy(np.ones((20, 2), np.float32)),
-    })  # fmt: skip
+    return Scene(
+        TRAIN_WRONG,
+        TRAIN_RIGHT,
+        marked,
+        {
+            "right.nn": program.replace("PRICE", "right.npy"),
+            "right.npy": right,
+            "wrong.nn": program.replace("PRICE", "wrong.npy"),
+            "wrong.npy": wrong,
+            "x.npy": npy(np.ones((20, 2), np.float32)),
+        },
+    )
 
 
 PRICES = npy(np.arange(20, dtype=np.float32))
@@ -168,16 +190,26 @@ train Pets {
 }
 """
 MNIST = DIGITS.replace("8, 8, 1", "28, 28, 1").replace("digits", "mnist")
-IDX = {f"{part}-{kind}": content for part in ("train", "t10k") for kind, content in (
-    ("images-idx3-ubyte", b"\0\0\x08\x03" + b"".join(n.to_bytes(4, "big") for n in (4, 28, 28))
-     + bytes(4 * 784)),
-    ("labels-idx1-ubyte", b"\0\0\x08\x01" + (4).to_bytes(4, "big") + bytes(range(4))))}  # fmt: skip
+IDX = {
+    f"{part}-{kind}": content
+    for part in ("train", "t10k")
+    for kind, content in (
+        (
+            "images-idx3-ubyte",
+            b"\0\0\x08\x03" + b"".join(n.to_bytes(4, "big") for n in (4, 28, 28)) + bytes(4 * 784),
+        ),
+        ("labels-idx1-ubyte", b"\0\0\x08\x01" + (4).to_bytes(4, "big") + bytes(range(4))),
+    )
+}
 
 
 def picture() -> bytes:
     """A black PNG of 4x4 pixels."""
-    parts = ((b"IHDR", (4).to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])),
-             (b"IDAT", zlib.compress(bytes(4 * 13))), (b"IEND", b""))  # fmt: skip
+    parts = (
+        (b"IHDR", (4).to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])),
+        (b"IDAT", zlib.compress(bytes(4 * 13))),
+        (b"IEND", b""),
+    )
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
         for name, data in parts
@@ -188,18 +220,30 @@ def sounds(*names: str, channels: int = 1) -> Scene:
     """A folder of sounds of which those that are named are wrong."""
     good = {f"good/{word}_{k}.wav": sound() for word in "ab" for k in range(8)}
     bad = {name.replace("good", "bad"): content for name, content in good.items()}
-    return Scene(TRAIN_WRONG, TRAIN_RIGHT, 'wav("bad", pattern = "{word}_{take}.wav", label = '
-                 '"word")', {
-        "right.nn": SPOKEN.replace("DIR", "good"), "wrong.nn": SPOKEN.replace("DIR", "bad"),
-        **good, **bad, **{f"bad/{name}": sound(channels) for name in names},
-    })  # fmt: skip
+    return Scene(
+        TRAIN_WRONG,
+        TRAIN_RIGHT,
+        'wav("bad", pattern = "{word}_{take}.wav", label = "word")',
+        {
+            "right.nn": SPOKEN.replace("DIR", "good"),
+            "wrong.nn": SPOKEN.replace("DIR", "bad"),
+            **good,
+            **bad,
+            **{f"bad/{name}": sound(channels) for name in names},
+        },
+    )
 
 
 def pets(*loose: str) -> dict[str, str | bytes]:
     good = {f"good/{kind}/{k}.png": picture() for kind in ("cat", "dog") for k in range(4)}
     bad = {name.replace("good", "bad"): content for name, content in good.items()}
-    return {"right.nn": PETS.replace("DIR", "good"), "wrong.nn": PETS.replace("DIR", "bad"),
-            **good, **bad, **{f"bad/{name}": picture() for name in loose}}  # fmt: skip
+    return {
+        "right.nn": PETS.replace("DIR", "good"),
+        "wrong.nn": PETS.replace("DIR", "bad"),
+        **good,
+        **bad,
+        **{f"bad/{name}": picture() for name in loose},
+    }
 
 
 # --- what is broken -------------------------------------------------------------------------------

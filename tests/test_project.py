@@ -76,8 +76,10 @@ def test_links_on_pages_lead_somewhere(page: Path) -> None:
 def test_the_library_page_is_up_to_date() -> None:
     made = subprocess.run(
         [sys.executable, ROOT / "tools" / "library_page.py", "--check"],
-        env={"PYTHONPATH": ":".join(filter(None, sys.path))}, capture_output=True, text=True,
-    )  # fmt: skip
+        env={"PYTHONPATH": ":".join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+    )
     assert made.returncode == 0, f"{made.stderr}; run `python tools/library_page.py`"
 
 
@@ -115,10 +117,14 @@ def test_versions_agree() -> None:
 
 def test_starting_imports_nothing_heavy() -> None:
     heavy = {"numpy", "llvmlite", "lark", "rich", "safetensors"}
-    code = ("import sys; from nnc.runtime.cli import run; run(['--help']);"
-            f"print(sorted({heavy!r} & set(sys.modules)))")  # fmt: skip
+    code = (
+        "import sys; from nnc.runtime.cli import run; run(['--help']);"
+        f"print(sorted({heavy!r} & set(sys.modules)))"
+    )
     found = subprocess.run(
-        [sys.executable, "-c", code], env={"PYTHONPATH": ":".join(filter(None, sys.path))},
-        capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": ":".join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+    )
     assert found.stdout.splitlines()[-1] == "[]", found.stderr

@@ -89,8 +89,13 @@ def built_in() -> str:
     """The functions that are part of the language."""
     lines = ["## Built in", "", "Known to the compiler.", "", "| name | arguments |", "|---|---|"]
     for name, (least, most) in sorted(BUILTINS.items()):
-        count = str(least) if least == most else f"{least} or more" if most > 9 else (
-            f"{least} to {most}")  # fmt: skip
+        count = (
+            str(least)
+            if least == most
+            else f"{least} or more"
+            if most > 9
+            else (f"{least} to {most}")
+        )
         lines.append(f"| `{name}` | {count} |")
     return "\n".join([*lines, ""])
 

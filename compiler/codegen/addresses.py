@@ -102,8 +102,12 @@ class Addresses:
 
     @staticmethod
     def _is_quotient(atom: Expr) -> bool:
-        return (isinstance(atom, Apply) and atom.fn == "floordiv"
-                and isinstance(atom.args[1], Const) and atom.args[1].value > 0)  # fmt: skip
+        return (
+            isinstance(atom, Apply)
+            and atom.fn == "floordiv"
+            and isinstance(atom.args[1], Const)
+            and atom.args[1].value > 0
+        )
 
     def _quotient(self, atom: Expr, a: Arithmetic) -> str:
         """A floor division by a positive constant; what cannot be negative divides as unsigned."""
@@ -242,8 +246,9 @@ class Addresses:
         mask = "" if count == self.nest.lanes else _first_lanes(count, self.nest.lanes)
         block = []
         for lane in range(self.body.valid):
-            start = Offset(offset.terms, offset.constant - row + lane * offset.stride,
-                           offset.step, 0, "")  # fmt: skip
+            start = Offset(
+                offset.terms, offset.constant - row + lane * offset.stride, offset.step, 0, ""
+            )
             block.append(self._vector_load(self.pointer(access, start), access.dtype, mask))
         unused = [self.wide.constant(0, access.dtype)] * (self.nest.lanes - len(block))
         rows = (*block, *unused)
@@ -320,13 +325,21 @@ class Addresses:
         steps = self._lanes(offset.stride, "i64")
         if offset.irregular:
             steps = self.wide.op("add", "i64", offset.irregular, steps)
-        where = self.e.op(f"getelementptr {MEMORY[dtype]}, ptr {{0}}, <{lanes} x i64> {{1}}",
-                          pointer, steps, type=f"<{lanes} x ptr>")  # fmt: skip
+        where = self.e.op(
+            f"getelementptr {MEMORY[dtype]}, ptr {{0}}, <{lanes} x i64> {{1}}",
+            pointer,
+            steps,
+            type=f"<{lanes} x ptr>",
+        )
         name = f"llvm.masked.gather.{self._suffix(dtype)}.v{lanes}p0"
         self.e.declare(f"declare {type} @{name}(<{lanes} x ptr>, i32, {bits}, {type})")
-        return self.e.op(f"call {{T}} @{name}(<{lanes} x ptr> {{0}}, i32 {BYTES[dtype]}, {bits} "
-                         "{1}, {T} zeroinitializer)", where, mask or "splat (i1 1)",
-                         type=type)  # fmt: skip
+        return self.e.op(
+            f"call {{T}} @{name}(<{lanes} x ptr> {{0}}, i32 {BYTES[dtype]}, {bits} "
+            "{1}, {T} zeroinitializer)",
+            where,
+            mask or "splat (i1 1)",
+            type=type,
+        )
 
     @staticmethod
     def _from_memory(a: Arithmetic, dtype: str, name: str) -> str:
@@ -362,8 +375,12 @@ class Addresses:
             return
         function = f"llvm.masked.store.{self._suffix(dtype)}.p0"
         self.e.declare(f"declare void @{function}({type}, ptr, i32, {bits})")
-        self.e.effect(f"call void @{function}({type} {{0}}, ptr {{1}}, i32 {size}, {bits} {{2}})",
-                      name, pointer, mask)  # fmt: skip
+        self.e.effect(
+            f"call void @{function}({type} {{0}}, ptr {{1}}, i32 {size}, {bits} {{2}})",
+            name,
+            pointer,
+            mask,
+        )
 
     def clear(
         self, accumulate: Accumulate, parts: int = 1, first: str = "0", last: str = "1"
@@ -372,10 +389,17 @@ class Addresses:
         a, size = self.scalar, str(accumulate.bytes // parts)
         self.e.declare("declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)")
         start, stop = (a.op("mul", "i64", part, size) for part in (first, last))
-        pointer = self.e.op("getelementptr i8, ptr {0}, i64 {1}",
-                            self._base(accumulate.access.tensor), start, type="ptr")  # fmt: skip
-        self.e.effect("call void @llvm.memset.p0.i64(ptr {0}, i8 0, i64 {1}, i1 0)",
-                      pointer, a.op("sub", "i64", stop, start))  # fmt: skip
+        pointer = self.e.op(
+            "getelementptr i8, ptr {0}, i64 {1}",
+            self._base(accumulate.access.tensor),
+            start,
+            type="ptr",
+        )
+        self.e.effect(
+            "call void @llvm.memset.p0.i64(ptr {0}, i8 0, i64 {1}, i1 0)",
+            pointer,
+            a.op("sub", "i64", stop, start),
+        )
 
     def fetch(self, access: Access) -> None:
         """Asks for the line of memory at the current copy."""
@@ -421,8 +445,9 @@ def turn(a: Arithmetic, dtype: str, rows: list[str]) -> list[str]:
     lanes, e, type = len(rows), a.e, a.type(dtype)
     side = min(4, lanes)
     half, squares = side // 2, lanes // side
-    low = [start + k + of for start in range(0, lanes, side) for k in range(half)
-           for of in (0, lanes)]  # fmt: skip
+    low = [
+        start + k + of for start in range(0, lanes, side) for k in range(half) for of in (0, lanes)
+    ]
     even = [start + k for start in range(0, 2 * lanes, 2 * side) for k in range(side)]
     high, odd = [k + half for k in low], [k + side for k in even]
     for _ in range(side.bit_length() - 1):
@@ -438,5 +463,6 @@ def turn(a: Arithmetic, dtype: str, rows: list[str]) -> list[str]:
 
 def _shuffled(e: Emitter, type: str, a: str, b: str, lanes: list[int]) -> str:
     pick = ", ".join(f"i32 {k}" for k in lanes)
-    return e.op(f"shufflevector {type} {{0}}, {type} {{1}}, <{len(lanes)} x i32> <{pick}>",
-                a, b, type=type)  # fmt: skip
+    return e.op(
+        f"shufflevector {type} {{0}}, {type} {{1}}, <{len(lanes)} x i32> <{pick}>", a, b, type=type
+    )

@@ -28,8 +28,9 @@ def pair(a: Arithmetic, first: str, second: str) -> str:
     a.e.declare(f"declare {_PAIRS} @{name}({kind}, {kind})")
     both = a.e.op(f"call {{T}} @{name}({kind} {{1}}, {kind} {{0}})", first, second, type=_PAIRS)
     order = ", ".join(f"i32 {k}, i32 {k + LANES}" for k in range(LANES))
-    mixed = a.e.op(f"shufflevector {{T}} {{0}}, {{T}} poison, <{2 * LANES} x i32> <{order}>", both,
-                   type=_PAIRS)  # fmt: skip
+    mixed = a.e.op(
+        f"shufflevector {{T}} {{0}}, {{T}} poison, <{2 * LANES} x i32> <{order}>", both, type=_PAIRS
+    )
     return a.e.op(f"bitcast {_PAIRS} {{0}} to {{T}}", mixed, type=a.type("i32"))
 
 
@@ -37,10 +38,16 @@ def dot(a: Arithmetic, p: str, q: str, into: str) -> str:
     """`into` and the products of both halves of two vectors of pairs."""
     name, kind = "llvm.x86.avx512bf16.dpbf16ps.512", a.type("f32")
     a.e.declare(f"declare {kind} @{name}({kind}, {_PAIRS}, {_PAIRS})")
-    left, right = (a.e.op(f"bitcast {a.type('i32')} {{0}} to {{T}}", n, type=_PAIRS)
-                   for n in (p, q))  # fmt: skip
-    return a.e.op(f"call {{T}} @{name}({{T}} {{0}}, {_PAIRS} {{1}}, {_PAIRS} {{2}})",
-                  into, left, right, type=kind)  # fmt: skip
+    left, right = (
+        a.e.op(f"bitcast {a.type('i32')} {{0}} to {{T}}", n, type=_PAIRS) for n in (p, q)
+    )
+    return a.e.op(
+        f"call {{T}} @{name}({{T}} {{0}}, {_PAIRS} {{1}}, {_PAIRS} {{2}})",
+        into,
+        left,
+        right,
+        type=kind,
+    )
 
 
 # scalar functions that are instructions

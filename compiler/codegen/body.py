@@ -92,8 +92,11 @@ class Body:
         args = [self.value(a) for a in expr.args]
         kinds = tuple(a.dtype for a in expr.args)
         wide = any(a.vector for a in args)
-        names = [self.spread(a, k) for a, k in zip(args, kinds, strict=True)] if wide \
-            else [a.name for a in args]  # fmt: skip
+        names = (
+            [self.spread(a, k) for a, k in zip(args, kinds, strict=True)]
+            if wide
+            else [a.name for a in args]
+        )
         how = self.wide if wide else self.scalar
         own = bf16.OWN.get(expr.fn) if self.nest.pairs and expr.dtype != "f64" else None
         if own is not None and how.lanes == bf16.LANES:

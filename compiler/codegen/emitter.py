@@ -94,9 +94,13 @@ class Emitter:
 
     @contextmanager
     def loop(
-        self, start: str, stop: str, step: int, carried: Sequence[tuple[str, str]] = (),
+        self,
+        start: str,
+        stop: str,
+        step: int,
+        carried: Sequence[tuple[str, str]] = (),
         maybe_empty: bool = False,
-    ) -> Iterator[Loop]:  # fmt: skip
+    ) -> Iterator[Loop]:
         """A loop that runs at least once, unless `maybe_empty`. `carried` are (type, first value);
         the body ends with `loop.close(next values)`, which are the results after the loop."""
         self._labels += 1

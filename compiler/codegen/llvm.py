@@ -46,9 +46,11 @@ class Clock:
 
 
 def module(
-    plan: Plan, nested: Mapping[Kernel, Nest], clock: Clock | None = None,
+    plan: Plan,
+    nested: Mapping[Kernel, Nest],
+    clock: Clock | None = None,
     like: Mapping[Kernel, Alike] | None = None,
-) -> str:  # fmt: skip
+) -> str:
     """The text of one module. `nested` has the nests at least of the kernels that are models;
     `like` is what `alike` finds in the plan, for who has it already."""
     (text,) = modules(plan, nested.__getitem__, like or alike(plan), clock)
@@ -56,9 +58,12 @@ def module(
 
 
 def modules(
-    plan: Plan, nest_of: Callable[[Kernel], Nest], like: Mapping[Kernel, Alike],
-    clock: Clock | None = None, size: int | None = None,
-) -> Iterator[str]:  # fmt: skip
+    plan: Plan,
+    nest_of: Callable[[Kernel], Nest],
+    like: Mapping[Kernel, Alike],
+    clock: Clock | None = None,
+    size: int | None = None,
+) -> Iterator[str]:
     """The same as modules of some `size` in characters, one after the other, so that each can be
     compiled while the next is written; the last has `step`. Without a size there is only that."""
     declarations: dict[str, None] = {}
@@ -73,8 +78,9 @@ def modules(
         name = f'"k{number}.{model.name}"'
         tensors = dict(members)[model].tensors
         places = {k: tuple(plan.offsets.get(t) for t in shared.tensors) for k, shared in members}
-        varied = [n for n, column in enumerate(zip(*places.values(), strict=True))
-                  if len(set(column)) > 1]  # fmt: skip
+        varied = [
+            n for n, column in enumerate(zip(*places.values(), strict=True)) if len(set(column)) > 1
+        ]
         own_places = zip(tensors, places[model], strict=True)
         bases: dict[str, int | str] = {t: p for t, p in own_places if p is not None}
         bases |= {tensors[n]: f"%base{n}" for n in varied}  # an argument instead of a place
@@ -85,8 +91,10 @@ def modules(
         functions[head] = text
         shares = any(loop.kind == "parallel" for loop in nest.loops)
         for kernel, own in places.items():
-            far = [(plan.offsets[tensor], -(-plan.system.tensors[tensor].bytes // turns))
-                   for tensor in asked.get(kernel, ())[:streams]]  # fmt: skip
+            far = [
+                (plan.offsets[tensor], -(-plan.system.tensors[tensor].bytes // turns))
+                for tensor in asked.get(kernel, ())[:streams]
+            ]
             far += [(0, 0)] * (streams - len(far))
             calls[kernel] = _Call(name, tuple(own[n] for n in varied), shares, tuple(far))
         if size is not None and sum(map(len, functions.values())) >= size:
@@ -122,9 +130,12 @@ class _Step:
     """Writes the calls of one step."""
 
     def __init__(
-        self, e: Emitter, calls: Mapping[Kernel, _Call], waiting: frozenset[str],
+        self,
+        e: Emitter,
+        calls: Mapping[Kernel, _Call],
+        waiting: frozenset[str],
         clock: Clock | None,
-    ):  # fmt: skip
+    ):
         self.e, self.calls, self.waiting, self.clock = e, calls, waiting, clock
         self.alone = 0  # kernels since the last wait that one thread does
         self.numbers = count()
@@ -199,8 +210,11 @@ def _count_ticks(e: Emitter, begin: str, number: int, clock: Clock) -> None:
     offset = e.op(f"add i64 {{0}}, {clock.start + 8 * number}", row, type="i64")
     cell = e.op("getelementptr i8, ptr %arena, i64 {0}", offset, type="ptr")
     before = e.fresh("load i64, ptr {0}, align 8", cell, type="i64")
-    e.effect("store i64 {0}, ptr {1}, align 8", e.fresh("add i64 {0}, {1}", before, spent,
-                                                        type="i64"), cell)  # fmt: skip
+    e.effect(
+        "store i64 {0}, ptr {1}, align 8",
+        e.fresh("add i64 {0}, {1}", before, spent, type="i64"),
+        cell,
+    )
 
 
 def _now(declarations: dict[str, None]) -> str:

@@ -27,9 +27,13 @@ ARGUMENTS = "ptr %arena, i64 %thread, i64 %threads"
 
 
 def function(
-    nest: Nest, bases: Bases, declarations: dict[str, None], name: str, linkage: str,
+    nest: Nest,
+    bases: Bases,
+    declarations: dict[str, None],
+    name: str,
+    linkage: str,
     asked: int = 0,
-) -> tuple[str, str]:  # fmt: skip
+) -> tuple[str, str]:
     """The function that runs one thread's share of the nest, and meanwhile asks for `asked`
     stretches of memory, which are arguments: each an offset, and how many bytes further every turn
     of the innermost loop goes. `void @name(…)`, and its text."""
@@ -85,8 +89,9 @@ class _Writer:
         if shared is not None:
             if self.nest.accumulate is not None:
                 (segment,) = shared.segments
-                self.body.addresses.clear(self.nest.accumulate, segment.count,
-                                          *self._shares(segment.count))  # fmt: skip
+                self.body.addresses.clear(
+                    self.nest.accumulate, segment.count, *self._shares(segment.count)
+                )
             self.outer(self.nest.outer)
             return
         first = self.e.op("icmp eq i64 %thread, 0", type="i1")
@@ -135,8 +140,10 @@ class _Writer:
         """This thread's first step of `count`, and that of the next thread."""
         a = Arithmetic(self.e, 1)
         threads = ("%thread", a.op("add", "i64", "%thread", "1"))
-        first, last = (a.op("udiv", "i64", a.op("mul", "i64", thread, str(count)), "%threads")
-                       for thread in threads)  # fmt: skip
+        first, last = (
+            a.op("udiv", "i64", a.op("mul", "i64", thread, str(count)), "%threads")
+            for thread in threads
+        )
         return first, last
 
     def _element(self, step: str, width: int, start: int) -> str:
@@ -202,8 +209,10 @@ class _Writer:
             base = a.op("add", "i64", row.base or "0", opened.index)
             self.steps[name] = replace(row, segment=replace(row.segment, tile=1), base=base)
             for number, copy in enumerate(self._copies()):
-                mine = [e.fresh("load {T}, ptr {0}", cell(own, str(n)), type=type)
-                        for n in range(number * count, (number + 1) * count)]  # fmt: skip
+                mine = [
+                    e.fresh("load {T}, ptr {0}", cell(own, str(n)), type=type)
+                    for n in range(number * count, (number + 1) * count)
+                ]
                 self._finish([Value(total, True) for total in mine], kind, copy)
         self.steps[name] = row
 
@@ -243,9 +252,15 @@ class _Writer:
     # --- reductions ----------------------------------------------------------------------------
 
     def _reduce(
-        self, loops: Sequence[Loop], copies: list, chains: list[list[Accumulator]],
-        reduction: Reduction, places: Mapping[str, Place] = {}, valid: int = 0, turn: int = 0,
-    ) -> list[list[Accumulator]]:  # fmt: skip
+        self,
+        loops: Sequence[Loop],
+        copies: list,
+        chains: list[list[Accumulator]],
+        reduction: Reduction,
+        places: Mapping[str, Place] = {},
+        valid: int = 0,
+        turn: int = 0,
+    ) -> list[list[Accumulator]]:
         """The accumulators after the reduction loops from here inwards."""
         valid = valid or self.nest.lanes
         if not loops:
@@ -259,8 +274,12 @@ class _Writer:
             width = segment.tile * loop.lanes
             start, stop = self._range(loop, segment, width, copies, places)
             kinds = [self.wide.type(kind) for kind in reduction.kinds]
-            flat = [(kind, name) for many in chains for accumulator in many
-                    for kind, name in zip(kinds, accumulator, strict=True)]  # fmt: skip
+            flat = [
+                (kind, name)
+                for many in chains
+                for accumulator in many
+                for kind, name in zip(kinds, accumulator, strict=True)
+            ]
             with self.e.loop(start, stop, width, flat, maybe_empty=not loop.is_whole) as opened:
                 step = _Step(loop, segment, opened.index, 0)
                 inside = _grouped(opened.carried, len(kinds), self.nest.chains)
@@ -304,9 +323,14 @@ class _Writer:
         self.turns[step.loop.index.name] = step
         for copy, (name, place, lanes) in enumerate(step.copies()):
             chains = self._reduce(
-                rest, copies, chains, reduction, {**places, name: place},
-                lanes if place.lanes else valid, turn * step.segment.tile + copy,
-            )  # fmt: skip
+                rest,
+                copies,
+                chains,
+                reduction,
+                {**places, name: place},
+                lanes if place.lanes else valid,
+                turn * step.segment.tile + copy,
+            )
         return chains
 
     def _point(self, copies, chains, reduction, places, valid, turn):
@@ -335,8 +359,9 @@ class _Writer:
                 step = a.op("mul", "i64", f"%step{number}", str(inside))
                 done = self._done(open_loops[loop.index.name], a)
                 distance = a.op("mul", "i64", done, step)
-                pointer = self.e.op("getelementptr i8, ptr {0}, i64 {1}",
-                                    pointer, distance, type="ptr")  # fmt: skip
+                pointer = self.e.op(
+                    "getelementptr i8, ptr {0}, i64 {1}", pointer, distance, type="ptr"
+                )
             self.body.addresses.ask(pointer)
 
     def _done(self, step: _Step, a: Arithmetic) -> str:
@@ -353,8 +378,12 @@ class _Writer:
         body, a = self.body, self.wide
         get = body.vector if a.lanes > 1 else lambda x: body.value(x).name
         new: Accumulator
-        if (reduction.name == "sum" and isinstance(expr, Apply) and expr.fn == "mul"
-                and is_float(expr.dtype)):  # fmt: skip
+        if (
+            reduction.name == "sum"
+            and isinstance(expr, Apply)
+            and expr.fn == "mul"
+            and is_float(expr.dtype)
+        ):
             new = (a.intrinsic("fma", expr.dtype, *map(get, expr.args), into[0]),)
         elif reduction.name == "sum" and isinstance(expr, Apply) and expr.fn == "bf16_dot":
             p, q = map(get, expr.args)
@@ -408,8 +437,9 @@ class _Writer:
         loop, *rest = loops
         (segment,) = loop.segments
         dtype = self.nest.statements[0].dtype
-        carried = [((self.wide if t.vector else self.body.scalar).type(dtype), t.name)
-                   for t in totals]  # fmt: skip
+        carried = [
+            ((self.wide if t.vector else self.body.scalar).type(dtype), t.name) for t in totals
+        ]
         with self.e.loop("0", str(segment.count), 1, carried) as opened:
             self.steps[loop.index.name] = _Step(loop, segment, opened.index, 0)
             inside = [Value(name, t.vector) for name, t in zip(opened.carried, totals, strict=True)]
@@ -425,8 +455,12 @@ class _Writer:
         def get(x: Expr) -> str:
             return self.body.vector(x) if old.vector else self.body.value(x).name
 
-        if (isinstance(expr, Apply) and expr.fn == "mul" and is_float(expr.dtype)
-                and expr.dtype == statement.dtype):  # fmt: skip
+        if (
+            isinstance(expr, Apply)
+            and expr.fn == "mul"
+            and is_float(expr.dtype)
+            and expr.dtype == statement.dtype
+        ):
             return Value(a.intrinsic("fma", expr.dtype, *map(get, expr.args), old.name), old.vector)
         new = self._cast(self.body.value(expr), expr.dtype, statement.dtype)
         name = self.body.spread(new, statement.dtype) if old.vector else new.name

@@ -38,8 +38,14 @@ class Reduction:
         return (self.dtype, "i32") if self.positional else (self.dtype,)
 
     def start(self, a: Arithmetic) -> Accumulator:
-        worst = {"sum": 0, "prod": 1, "max": LOWEST[self.dtype], "argmax": LOWEST[self.dtype],
-                 "min": HIGHEST[self.dtype], "argmin": HIGHEST[self.dtype]}  # fmt: skip
+        worst = {
+            "sum": 0,
+            "prod": 1,
+            "max": LOWEST[self.dtype],
+            "argmax": LOWEST[self.dtype],
+            "min": HIGHEST[self.dtype],
+            "argmin": HIGHEST[self.dtype],
+        }
         first = a.constant(worst[self.name], self.dtype)
         # if no value is better than the worst, all are the worst, and the first is at 0
         return (first, a.constant(0, "i32")) if self.positional else (first,)
@@ -58,8 +64,10 @@ class Reduction:
             case "max" | "min":
                 return (a.extreme(self.name, self.dtype, value[0], into[0]),)
         better = self._more(a, into, value) if later else self._better(a, into, value)
-        return (a.select(self.dtype, better, value[0], into[0]),
-                a.select("i32", better, value[1], into[1]))  # fmt: skip
+        return (
+            a.select(self.dtype, better, value[0], into[0]),
+            a.select("i32", better, value[1], into[1]),
+        )
 
     def _more(self, a: Arithmetic, into: Accumulator, value: Accumulator) -> str:
         """Whether the value is more extreme than what is there."""
@@ -94,10 +102,12 @@ class Reduction:
         while lanes > 1:
             half = Arithmetic(a.e, lanes // 2)
             low, high = (
-                tuple(_part(a.e, kind, name, lanes, start)
-                      for kind, name in zip(self.kinds, accumulator, strict=True))
+                tuple(
+                    _part(a.e, kind, name, lanes, start)
+                    for kind, name in zip(self.kinds, accumulator, strict=True)
+                )
                 for start in (0, lanes // 2)
-            )  # fmt: skip
+            )
             accumulator = self.take(half, low, high)
             lanes //= 2
         return accumulator
@@ -109,5 +119,8 @@ def _part(e, kind: str, name: str, lanes: int, start: int) -> str:
     if lanes == 2:
         return e.op(f"extractelement {whole} {{0}}, i64 {start}", name, type=LLVM[kind])
     pick = ", ".join(f"i32 {start + k}" for k in range(lanes // 2))
-    return e.op(f"shufflevector {whole} {{0}}, {whole} poison, <{lanes // 2} x i32> <{pick}>",
-                name, type=f"<{lanes // 2} x {LLVM[kind]}>")  # fmt: skip
+    return e.op(
+        f"shufflevector {whole} {{0}}, {whole} poison, <{lanes // 2} x i32> <{pick}>",
+        name,
+        type=f"<{lanes // 2} x {LLVM[kind]}>",
+    )

@@ -78,8 +78,9 @@ class Arithmetic:
 
     def compare(self, how: str, dtype: str, a: str, b: str) -> str:
         kind = "fcmp" if is_float(dtype) else "icmp"
-        return self.e.op(f"{kind} {how} {self.type(dtype)} {{0}}, {{1}}", a, b,
-                         type=self.type("bool"))  # fmt: skip
+        return self.e.op(
+            f"{kind} {how} {self.type(dtype)} {{0}}, {{1}}", a, b, type=self.type("bool")
+        )
 
     def select(self, dtype: str, condition: str, yes: str, no: str) -> str:
         text = f"select {self.type('bool')} {{0}}, {{T}} {{1}}, {{T}} {{2}}"
@@ -106,10 +107,14 @@ class Arithmetic:
         kind = LLVM[dtype]
         if is_constant(operand):
             return f"splat ({kind} {operand})"
-        one = self.e.op(f"insertelement {{T}} poison, {kind} {{0}}, i64 0", operand,
-                        type=self.type(dtype))  # fmt: skip
-        return self.e.op(f"shufflevector {{T}} {{0}}, {{T}} poison, <{self.lanes} x i32> "
-                         "zeroinitializer", one, type=self.type(dtype))  # fmt: skip
+        one = self.e.op(
+            f"insertelement {{T}} poison, {kind} {{0}}, i64 0", operand, type=self.type(dtype)
+        )
+        return self.e.op(
+            f"shufflevector {{T}} {{0}}, {{T}} poison, <{self.lanes} x i32> zeroinitializer",
+            one,
+            type=self.type(dtype),
+        )
 
     def extreme(self, which: str, dtype: str, a: str, b: str) -> str:
         """The larger (`max`) or smaller (`min`); NaN if either is."""
@@ -267,8 +272,9 @@ def rounded_bits(a: Arithmetic, dtype: str, x: str) -> str:
     """The bits of the nearest number of 8 significant bits, ties to even, as an integer."""
     whole, low = ("i32", 16) if dtype == "f32" else ("i64", 45)
     bits, cut = a.convert("bitcast", dtype, whole, x), a.constant(-(2**low), whole)
-    odd = a.op("and", whole, a.op("lshr", whole, bits, a.constant(low, whole)),
-               a.constant(1, whole))  # fmt: skip
+    odd = a.op(
+        "and", whole, a.op("lshr", whole, bits, a.constant(low, whole)), a.constant(1, whole)
+    )
     more = a.op("add", whole, odd, a.constant(2 ** (low - 1) - 1, whole))
     rounded = a.op("and", whole, a.op("add", whole, bits, more), cut)
     number = a.compare("uno", dtype, x, x)  # what is no number stays none

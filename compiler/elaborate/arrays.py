@@ -32,9 +32,7 @@ class Arrays(Builder):
             fn = self.float_type
         return call(fn, *args)
 
-    def pointwise(
-        self, fn: str, arrays: Sequence[Array], span: Span, advice: str = ""
-    ) -> Array:  # fmt: skip
+    def pointwise(self, fn: str, arrays: Sequence[Array], span: Span, advice: str = "") -> Array:
         """A scalar function of arrays, broadcast from the right. `advice`: what may be meant where
         their shapes do not fit."""
         shape = self.broadcast(arrays, span, advice)
@@ -62,13 +60,19 @@ class Arrays(Builder):
                 (m, first), (n, second) = list(sizes.items())[:2]
                 swapped = first.rank == second.rank == 2 and first.shape == second.shape[::-1]
                 raise self.error(
-                    "E0303", f"shapes {list(first.shape)} and {list(second.shape)} do not fit",
-                    span, label=_meeting(first, m, second, n),
-                    help=advice or _fitting(first, second) or (
-                    "one is the transpose of the other: `transpose(x)` exchanges dimensions"
-                    if swapped else
-                    "shapes are lined up at their last dimensions; sizes must be equal or 1"),
-                )  # fmt: skip
+                    "E0303",
+                    f"shapes {list(first.shape)} and {list(second.shape)} do not fit",
+                    span,
+                    label=_meeting(first, m, second, n),
+                    help=advice
+                    or _fitting(first, second)
+                    or (
+                        "one is the transpose of the other: `transpose(x)` exchanges dimensions"
+                        if swapped
+                        else "shapes are lined up at their last dimensions; "
+                        "sizes must be equal or 1"
+                    ),
+                )
             shape.append(next(iter(sizes), 1))
         return tuple(shape)
 
@@ -87,18 +91,18 @@ class Arrays(Builder):
     def misfit(self, shape: Shape, state: Array, span: Span) -> Abort:
         kept = state.tensor.span if state.tensor else None
         return self.error(
-            "E0303", f"the next value has shape {list(shape)}", span,
+            "E0303",
+            f"the next value has shape {list(shape)}",
+            span,
             label=f"the state has shape {list(state.shape)}",
             notes=(Note(kept, "declared here"),) if kept else (),
             help="is a `mean(...)` over the batch missing?" if len(shape) > state.rank else "",
-        )  # fmt: skip
+        )
 
     def as_float(self, array: Array, span: Span) -> Array:
         return self.pointwise("f32", [array], span)
 
-    def as_declared(
-        self, array: Array, dtype: str, span: Span, what: str = "the result"
-    ) -> Array:  # fmt: skip
+    def as_declared(self, array: Array, dtype: str, span: Span, what: str = "the result") -> Array:
         """A result in its declared type."""
         if array.tensor is not None and array.tensor.dtype == dtype:
             return array
@@ -106,24 +110,27 @@ class Arrays(Builder):
         self.keeps_values(found, dtype, span, what)
         return replace(self.pointwise(dtype, [array], span), hint=array.hint)
 
-    def keeps_values(
-        self, found: str, dtype: str, span: Span, what: str = "the result"
-    ) -> None:  # fmt: skip
+    def keeps_values(self, found: str, dtype: str, span: Span, what: str = "the result") -> None:
         """Refuse to round real numbers in passing."""
         if is_float(found) and not is_float(dtype):
             raise self.error(
-                "E0307", f"{what} is declared {dtype}, and this is {found}", span,
-                label=f"this is {found}", help=f"convert it where that is meant: `{dtype}(…)`",
-            )  # fmt: skip
+                "E0307",
+                f"{what} is declared {dtype}, and this is {found}",
+                span,
+                label=f"this is {found}",
+                help=f"convert it where that is meant: `{dtype}(…)`",
+            )
 
     def materialise(self, name: str, array: Array, span: Span, scope: Scope | None) -> Array:
         """An equation that computes the array."""
         if scope is not None and scope.indices and array.is_local:
             raise self.error(
-                "E0313", "a whole tensor is needed here, not one element of it", span,
+                "E0313",
+                "a whole tensor is needed here, not one element of it",
+                span,
                 label="this depends on an index of the equation",
                 help="compute it in an equation of its own, without indices",
-            )  # fmt: skip
+            )
         names = self.distinct(array.axes or self.fresh_axes(array.shape))
         names = names if len(names) == array.rank else self.fresh_axes(array.shape)
         indices = tuple(map(Index, names, array.shape))

@@ -70,16 +70,24 @@ class Scope:
     renamed: Mapping[str, str] = field(default_factory=dict)  # indices called otherwise inside
 
     def inner(
-        self, indices: Mapping[str, int], ellipsis: tuple[str, ...] | None = None,
+        self,
+        indices: Mapping[str, int],
+        ellipsis: tuple[str, ...] | None = None,
         renamed: Mapping[str, str] | None = None,
-    ) -> Scope:  # fmt: skip
+    ) -> Scope:
         """The same scope with more indices; `renamed` are those whose own names were taken."""
         return Scope(
-            self.prefix, self.names, {**self.indices, **indices},
-            self.ellipsis if ellipsis is None else ellipsis, self.target, self.span,
-            self.hidden - indices.keys(), self.awaited, self.origins,
+            self.prefix,
+            self.names,
+            {**self.indices, **indices},
+            self.ellipsis if ellipsis is None else ellipsis,
+            self.target,
+            self.span,
+            self.hidden - indices.keys(),
+            self.awaited,
+            self.origins,
             {**{k: v for k, v in self.renamed.items() if k not in indices}, **(renamed or {})},
-        )  # fmt: skip
+        )
 
 
 class Builder:
@@ -147,10 +155,12 @@ class Builder:
         except RecursionError:
             del self.calls[depth:]
             raise self.error(
-                "E0110", "this is nested too deeply", node.span,
+                "E0110",
+                "this is nested too deeply",
+                node.span,
                 label="with the functions that it applies written out",
                 help="name a part of it in an equation of its own",
-            ) from None  # fmt: skip
+            ) from None
 
     # --- names --------------------------------------------------------------------------------
 
@@ -177,15 +187,24 @@ class Builder:
         return self.float_type if dtype in (None, "f32") else dtype
 
     def declare(
-        self, name: str, shape: Shape, dtype: str, kind: str, span: Span | None,
-        axes: tuple[str, ...] = (), init: str = "",
-    ) -> Array:  # fmt: skip
+        self,
+        name: str,
+        shape: Shape,
+        dtype: str,
+        kind: str,
+        span: Span | None,
+        axes: tuple[str, ...] = (),
+        init: str = "",
+    ) -> Array:
         tensor = Tensor(name, shape, dtype, kind, init, self.used(span))
         if tensor.size > MAX_ELEMENTS and span is not None:
             raise self.error(
-                "E0311", f"`{name}` would have {tensor.size:,} elements", span,
-                label=f"its shape is {list(shape)}", help=f"the limit is {MAX_ELEMENTS:,} elements",
-            )  # fmt: skip
+                "E0311",
+                f"`{name}` would have {tensor.size:,} elements",
+                span,
+                label=f"its shape is {list(shape)}",
+                help=f"the limit is {MAX_ELEMENTS:,} elements",
+            )
         use = self.use()
         if kind == "param" and use is not None:
             self.origins[name] = use
@@ -203,9 +222,14 @@ class Builder:
         return LETTERS[: len(shape)]
 
     def add(
-        self, name: str, indices: tuple[Index, ...], body: Expr, span: Span | None,
-        reduce: str | None = None, over: tuple[Index, ...] = (),
-    ) -> Array:  # fmt: skip
+        self,
+        name: str,
+        indices: tuple[Index, ...],
+        body: Expr,
+        span: Span | None,
+        reduce: str | None = None,
+        over: tuple[Index, ...] = (),
+    ) -> Array:
         """A new equation and the tensor that it computes."""
         self.limit(body, span)
         dtype = "i32" if reduce in ("argmax", "argmin") else body.dtype
@@ -220,14 +244,21 @@ class Builder:
             return
         for node in walk(body):
             if isinstance(node, Const) and not fits(node.value, node.dtype):
-                raise self.error("E0311", f"{node.value} does not fit {node.dtype}", span,
-                                 label="the number is too large for what it is computed with",
-                                 help="convert the other side: `i64(…)`")  # fmt: skip
+                raise self.error(
+                    "E0311",
+                    f"{node.value} does not fit {node.dtype}",
+                    span,
+                    label="the number is too large for what it is computed with",
+                    help="convert the other side: `i64(…)`",
+                )
         if len(self.equations) >= MAX_EQUATIONS:
             self.error(
-                "E0311", f"the program has more than {MAX_EQUATIONS:,} equations", span,
-                label="with all layers written out", help="is a `repeat` too large?",
-            )  # fmt: skip
+                "E0311",
+                f"the program has more than {MAX_EQUATIONS:,} equations",
+                span,
+                label="with all layers written out",
+                help="is a `repeat` too large?",
+            )
             raise UserError(self.report.diagnostics)
         levels: dict[Expr, int] = {}
         parts: dict[Expr, int] = {}
@@ -236,16 +267,20 @@ class Builder:
             parts[node] = 1 + sum(parts[c] for c in node.children)
         if levels[body] > MAX_LEVELS:
             raise self.error(
-                "E0110", f"this equation is nested more than {MAX_LEVELS} levels deep", span,
+                "E0110",
+                f"this equation is nested more than {MAX_LEVELS} levels deep",
+                span,
                 label="with the functions that it applies written out",
                 help="name a part of it in an equation of its own",
-            )  # fmt: skip
+            )
         if parts[body] > MAX_PARTS:
             raise self.error(
-                "E0110", f"this equation has more than {MAX_PARTS:,} parts", span,
+                "E0110",
+                f"this equation has more than {MAX_PARTS:,} parts",
+                span,
                 label="with the functions that it applies written out",
                 help="name a part of it in an equation of its own",
-            )  # fmt: skip
+            )
 
     def system(self, name: str, outputs: tuple[str, ...]) -> System:
         remat = tuple(block.targets for block in self.blocks)

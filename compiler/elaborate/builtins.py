@@ -24,9 +24,27 @@ from .values import (
 )
 
 POINTWISE = frozenset(
-    {"exp", "log", "expm1", "log1p", "sqrt", "tanh", "sin", "cos", "erf", "abs", "sign", "floor",
-     "ceil", "round", "is_finite", "stop", "bf16"} | CASTS
-)  # fmt: skip
+    {
+        "exp",
+        "log",
+        "expm1",
+        "log1p",
+        "sqrt",
+        "tanh",
+        "sin",
+        "cos",
+        "erf",
+        "abs",
+        "sign",
+        "floor",
+        "ceil",
+        "round",
+        "is_finite",
+        "stop",
+        "bf16",
+    }
+    | CASTS
+)
 KEPT = ("stop", "f64", "i64", "u8")  # of a number: has a type that a plain number has not
 # of a tensor's shape, known when compiling
 FACTS: dict[str, Callable[[Shape], int]] = {"rank": len, "count": math.prod}
@@ -36,14 +54,19 @@ class Builtins(Expressions):
     """Adds builtin functions to expressions."""
 
     def builtin(
-        self, name: s.Name, arguments: tuple[s.Argument, ...], piped: list[Static | Array],
-        span: Span, scope: Scope,
-    ) -> Static | Array:  # fmt: skip
+        self,
+        name: s.Name,
+        arguments: tuple[s.Argument, ...],
+        piped: list[Static | Array],
+        span: Span,
+        scope: Scope,
+    ) -> Static | Array:
         fn = name.id
         for argument in arguments:
             if argument.name is not None:
-                raise self.error("E0204", f"`{fn}` has no argument called `{argument.name}`",
-                                 argument.span)  # fmt: skip
+                raise self.error(
+                    "E0204", f"`{fn}` has no argument called `{argument.name}`", argument.span
+                )
         values = [*piped, *(self.value(a.value, scope) for a in arguments)]
         for value, argument in zip(values[len(piped) :], arguments, strict=True):
             if isinstance(value, str):
@@ -72,9 +95,13 @@ class Builtins(Expressions):
         known = [*POINTWISE, *s.REDUCTIONS, *FACTS, "random", "after", *self.definitions]
         if fn in known:
             raise self.error("E0204", f"`{fn}` does not take {len(arrays)} arguments", span)
-        raise self.error("E0203", f"unknown layer or function `{fn}`", name.span,
-                         label="not defined here or in the library",
-                         help=did_you_mean(fn, known))  # fmt: skip
+        raise self.error(
+            "E0203",
+            f"unknown layer or function `{fn}`",
+            name.span,
+            label="not defined here or in the library",
+            help=did_you_mean(fn, known),
+        )
 
     def folded(self, array: Array) -> Static | Array:
         expr = array.scalar()
@@ -90,8 +117,10 @@ class Builtins(Expressions):
 
         def element(indices, shape: Shape):
             flat: Expr = literal(0)
-            places = [*((Idx(n), size) for n, size in own.items()),
-                      *zip(indices, shape, strict=True)]  # fmt: skip
+            places = [
+                *((Idx(n), size) for n, size in own.items()),
+                *zip(indices, shape, strict=True),
+            ]
             for index, size in places:
                 flat = call("add", call("mul", flat, literal(size)), index)
             return cast(call("random", seed, step, stream, flat), self.float_type)

@@ -46,9 +46,11 @@ class Calls(Interfaces):
             definition = self.find(function)
             if definition is not None and definition.settings:
                 raise self.error(
-                    "E0205", f"`{function.id}` is not applied to an input", node.span,
+                    "E0205",
+                    f"`{function.id}` is not applied to an input",
+                    node.span,
                     help=f"pipe into it: `x |> {node.span.text}`, or `{node.span.text}(x)`",
-                )  # fmt: skip
+                )
             return self.apply(function, None, node.arguments, [], node.span, scope)
         if isinstance(function, s.Call) and isinstance(function.function, s.Name):
             return self.apply(function.function, function, node.arguments, [], node.span, scope)
@@ -62,18 +64,26 @@ class Calls(Interfaces):
         return first
 
     def apply(
-        self, name: s.Name, settings: s.Call | None, arguments: tuple[s.Argument, ...],
-        piped: list[Static | Array], span: Span, scope: Scope,
-    ) -> tuple[Value, ...]:  # fmt: skip
+        self,
+        name: s.Name,
+        settings: s.Call | None,
+        arguments: tuple[s.Argument, ...],
+        piped: list[Static | Array],
+        span: Span,
+        scope: Scope,
+    ) -> tuple[Value, ...]:
         """`name(settings)(piped, arguments)`; a fn has no settings, so they are its arguments."""
         definition = self.find(name)
         if definition is None:
             extra = settings.arguments if settings else ()
             return (self.builtin(name, (*extra, *arguments), piped, span, scope),)
         if definition.kind == "optimizer":
-            raise self.error("E0203", f"`{name.id}` is an optimizer", name.span,
-                             help="it belongs in a train block: "
-                             f"`optimizer = {name.id}(…)`")  # fmt: skip
+            raise self.error(
+                "E0203",
+                f"`{name.id}` is an optimizer",
+                name.span,
+                help=f"it belongs in a train block: `optimizer = {name.id}(…)`",
+            )
         given: dict[str, Value] = {}
         written = settings.arguments if settings else ()
         if definition.settings:
@@ -88,8 +98,15 @@ class Calls(Interfaces):
             if definition.value is None:
                 places = self.argument_places(definition.inputs, arguments, len(piped), span)
                 return self.instantiate(definition, given, inputs, span, scope, places=places)
-            inner = Scope(scope.prefix, inputs, scope.indices, scope.ellipsis, name.id, span,
-                          frozenset(scope.indices))  # fmt: skip
+            inner = Scope(
+                scope.prefix,
+                inputs,
+                scope.indices,
+                scope.ellipsis,
+                name.id,
+                span,
+                frozenset(scope.indices),
+            )
             result = self.value(definition.value, inner)
         finally:
             self.calls.pop()
@@ -103,18 +120,26 @@ class Calls(Interfaces):
         """A definition that goes on applying itself: nothing after it can be known."""
         outermost = next((c for c in self.calls if c.name == name.id), None)
         told, self.calls = self.calls, []
-        self.error("E0213", f"`{name.id}` goes on applying itself",
-                   outermost.span if outermost else span,
-                   label=f"after {MAX_DEPTH} applications within each other there is no end",
-                   notes=(Note(span, "it is applied again here"),) if outermost else (),
-                   help="stack layers with `repeat`")  # fmt: skip
+        self.error(
+            "E0213",
+            f"`{name.id}` goes on applying itself",
+            outermost.span if outermost else span,
+            label=f"after {MAX_DEPTH} applications within each other there is no end",
+            notes=(Note(span, "it is applied again here"),) if outermost else (),
+            help="stack layers with `repeat`",
+        )
         self.calls = told
         raise UserError(self.report.diagnostics)
 
     def instantiate(
-        self, definition: s.Definition, settings: Mapping[str, Value],
-        inputs: Mapping[str, Value], span: Span, scope: Scope,
-        results: tuple[Shape, ...] | None = None, places: Mapping[str, Span] | None = None,
-    ) -> tuple[Value, ...]:  # fmt: skip
+        self,
+        definition: s.Definition,
+        settings: Mapping[str, Value],
+        inputs: Mapping[str, Value],
+        span: Span,
+        scope: Scope,
+        results: tuple[Shape, ...] | None = None,
+        places: Mapping[str, Span] | None = None,
+    ) -> tuple[Value, ...]:
         """The results of a definition with a body."""
         raise NotImplementedError  # definitions.py

@@ -68,10 +68,13 @@ class Declarations(Calls):
                 f"what is drawn or computed follows a `~`: `~ {text}`",
             )
             if isinstance(start, str):
-                raise self.error("E0312", "a parameter starts from a number", value.span,
-                                 label="this is a word",
-                                 help="an initialiser follows a `~`: "
-                                 "`~ normal(0, 0.02)`")  # fmt: skip
+                raise self.error(
+                    "E0312",
+                    "a parameter starts from a number",
+                    value.span,
+                    label="this is a word",
+                    help="an initialiser follows a `~`: `~ normal(0, 0.02)`",
+                )
             return f"= {number(self.first_value(start, dtype, value.span), dtype)}"
         if isinstance(value, s.Name):
             return f"~ {value.id}"
@@ -82,14 +85,22 @@ class Declarations(Calls):
                 text = repr(given).lower() if isinstance(given, bool) else repr(given)
                 parts.append(f"{argument.name} = {text}" if argument.name else text)
             return f"~ {value.function.id}({', '.join(parts)})"
-        raise self.error("E0312", "after `~` stands an initialiser", value.span,
-                         help="like `~ glorot_uniform` or `~ normal(0, 0.02)`")  # fmt: skip
+        raise self.error(
+            "E0312",
+            "after `~` stands an initialiser",
+            value.span,
+            help="like `~ glorot_uniform` or `~ normal(0, 0.02)`",
+        )
 
     def first_value(self, start: bool | int | float, dtype: str, span: Span) -> float:
         """A number that its type can hold."""
         if not is_float(dtype) and isinstance(start, float) and not start.is_integer():
-            raise self.error("E0307", f"{start!r} is not a value of the type {dtype}", span,
-                             label="a real number")  # fmt: skip
+            raise self.error(
+                "E0307",
+                f"{start!r} is not a value of the type {dtype}",
+                span,
+                label="a real number",
+            )
         if not fits(start, dtype):
             raise self.error("E0311", f"{start} does not fit {dtype}", span, label="too large")
         return literal(start, dtype).value

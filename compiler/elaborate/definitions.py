@@ -33,21 +33,29 @@ class Definitions(Equations, Repetition):
         self.statements = 0
 
     def instantiate(
-        self, definition: s.Definition, settings: Mapping[str, Value],
-        inputs: Mapping[str, Value], span: Span, scope: Scope,
-        results: tuple[Shape, ...] | None = None, places: Mapping[str, Span] | None = None,
-    ) -> tuple[Value, ...]:  # fmt: skip
+        self,
+        definition: s.Definition,
+        settings: Mapping[str, Value],
+        inputs: Mapping[str, Value],
+        span: Span,
+        scope: Scope,
+        results: tuple[Shape, ...] | None = None,
+        places: Mapping[str, Span] | None = None,
+    ) -> tuple[Value, ...]:
         """The body for these inputs, given at `places`. `results` are shapes that the results must
         have, if the context knows them (an initialiser's parameter)."""
         if definition.kind == "optimizer":
             raise Abort()
-        prefix = scope.prefix + self.instance(f"{scope.prefix}{definition.name.lower()}")[
-            len(scope.prefix) :
-        ] + "_"  # fmt: skip
+        prefix = (
+            scope.prefix
+            + self.instance(f"{scope.prefix}{definition.name.lower()}")[len(scope.prefix) :]
+            + "_"
+        )
 
         def fresh() -> tuple[Value, ...]:
-            return self.instance_of(definition, settings, inputs, span, scope, prefix, results,
-                                    places or {})  # fmt: skip
+            return self.instance_of(
+                definition, settings, inputs, span, scope, prefix, results, places or {}
+            )
 
         seen = outline({**settings, **inputs})
         if seen is None:
@@ -56,10 +64,16 @@ class Definitions(Equations, Repetition):
         return self.once(key, prefix, seen[1], fresh)
 
     def instance_of(
-        self, definition: s.Definition, settings: Mapping[str, Value],
-        inputs: Mapping[str, Value], span: Span, scope: Scope, prefix: str,
-        results: tuple[Shape, ...] | None, places: Mapping[str, Span],
-    ) -> tuple[Value, ...]:  # fmt: skip
+        self,
+        definition: s.Definition,
+        settings: Mapping[str, Value],
+        inputs: Mapping[str, Value],
+        span: Span,
+        scope: Scope,
+        prefix: str,
+        results: tuple[Shape, ...] | None,
+        places: Mapping[str, Span],
+    ) -> tuple[Value, ...]:
         """The body, with `prefix` before the names of its tensors."""
         inner = Scope(prefix, dict(settings), target=definition.name.lower(), span=span)
         if self.calls:
@@ -116,9 +130,13 @@ class Definitions(Equations, Repetition):
     ) -> None:
         self.statements += 1
         if self.statements > MAX_STATEMENTS:
-            self.error("E0311", f"the program has more than {MAX_STATEMENTS:,} statements",
-                       statement.span, label="with all layers written out",
-                       help="is a `repeat` too large?")  # fmt: skip
+            self.error(
+                "E0311",
+                f"the program has more than {MAX_STATEMENTS:,} statements",
+                statement.span,
+                label="with all layers written out",
+                help="is a `repeat` too large?",
+            )
             raise UserError(self.report.diagnostics)
         match statement:
             case s.Let():
@@ -131,10 +149,12 @@ class Definitions(Equations, Repetition):
                 count = self.size(statement.count, scope, "how often to repeat")
                 if count > MAX_REPEAT:
                     raise self.error(
-                        "E0311", f"`repeat {count:,}` is more than {MAX_REPEAT:,}",
-                        statement.count.span, label="every block is written out",
+                        "E0311",
+                        f"`repeat {count:,}` is more than {MAX_REPEAT:,}",
+                        statement.count.span,
+                        label="every block is written out",
                         help="many steps of one thing are a recurrence: `h[t] = … (h[t-1] else 0)`",
-                    )  # fmt: skip
+                    )
                 outer = set(scope.names)
                 self.repeats += 1
                 for _ in range(count if statement.body else 0):

@@ -37,19 +37,27 @@ class Equations(Recurrences):
             if target.primed:
                 self.next_of(target, scope)
             elif (
-                isinstance(known, Array) and known.tensor and known.tensor.kind != "foreseen"
-                and known.tensor.name == name and not (scope.prefix or self.repeats)
-            ):  # fmt: skip
-                raise self.error("E0206", f"`{name}` is given a value twice", target.span,
-                                 help="give the new value a name of its own")  # fmt: skip
+                isinstance(known, Array)
+                and known.tensor
+                and known.tensor.kind != "foreseen"
+                and known.tensor.name == name
+                and not (scope.prefix or self.repeats)
+            ):
+                raise self.error(
+                    "E0206",
+                    f"`{name}` is given a value twice",
+                    target.span,
+                    help="give the new value a name of its own",
+                )
         if node.indices is None and len(names) > 1:
             results = self.values(node.value, scope)
             if len(results) != len(names):
                 raise self.error(
-                    "E0317", f"{len(results)} result{'s' * (len(results) != 1)} for "
-                    f"{len(names)} names", node.value.span,
+                    "E0317",
+                    f"{len(results)} result{'s' * (len(results) != 1)} for {len(names)} names",
+                    node.value.span,
                     label=f"this gives {len(results)}",
-                )  # fmt: skip
+                )
             scope.names.update(zip(names, results, strict=True))
             return
         name, target = names[0], node.targets[0]
@@ -61,9 +69,13 @@ class Equations(Recurrences):
             self.finish_next(target, scope)
 
     def assignment(
-        self, name: str, target: s.Name, node: s.Equation, scope: Scope,
+        self,
+        name: str,
+        target: s.Name,
+        node: s.Equation,
+        scope: Scope,
         declared: Mapping[str, s.Type],
-    ) -> Value:  # fmt: skip
+    ) -> Value:
         """`y = …`, all elements at once. A tensor that has a name keeps it."""
         before = scope.target
         scope.target = target.id
@@ -91,15 +103,22 @@ class Equations(Recurrences):
         return self.materialise(self.full_name(target, scope), array, node.span, None)
 
     def indexed(
-        self, name: str, target: s.Name, node: s.Equation, scope: Scope,
+        self,
+        name: str,
+        target: s.Name,
+        node: s.Equation,
+        scope: Scope,
         declared: Mapping[str, s.Type],
-    ) -> Value:  # fmt: skip
+    ) -> Value:
         """`y[i, j] = …`, the value at one point."""
         indices, ellipsis = self.left_side(node, scope, declared)
         inner = replace(
-            scope, indices={i.name: i.size for i in indices}, ellipsis=ellipsis, target=target.id,
+            scope,
+            indices={i.name: i.size for i in indices},
+            ellipsis=ellipsis,
+            target=target.id,
             span=node.span,
-        )  # fmt: skip
+        )
         if node.indices is not None:
             self.foresee(name, node, scope, declared, indices)
         reduce: str | None = None
@@ -114,10 +133,12 @@ class Equations(Recurrences):
             position = reduce in ("argmax", "argmin")
             if position and tensor.dtype != "i32":
                 raise self.error(
-                    "E0502", f"`{name}` reads itself through `{reduce}`", node.value.span,
+                    "E0502",
+                    f"`{name}` reads itself through `{reduce}`",
+                    node.value.span,
                     label=f"`{reduce}` gives whole numbers, and `{name}` is {tensor.dtype}",
                     help="declare it i32, or is a `max` or `min` meant?",
-                )  # fmt: skip
+                )
             self.tensors[tensor.name] = Tensor(
                 tensor.name, tensor.shape, tensor.dtype, "temp", "", self.used(node.span)
             )
@@ -150,10 +171,12 @@ class Equations(Recurrences):
         kept = isinstance(state, Array) and state.tensor is not None
         if not kept or state.tensor.kind not in ("state", "param"):  # type: ignore[union-attr]
             raise self.error(
-                "E0212", f"`{target.id}'` is the next value of nothing", target.span,
+                "E0212",
+                f"`{target.id}'` is the next value of nothing",
+                target.span,
                 label=f"`{target.id}` is not a state",
                 help=f"declare it: `state {target.id}: […] = 0`",
-            )  # fmt: skip
+            )
 
     def finish_next(self, target: s.Name, scope: Scope) -> None:
         state, following = scope.names[target.id], scope.names[target.id + "'"]
@@ -169,20 +192,31 @@ class Equations(Recurrences):
         name = node.targets[0].id
         if not isinstance(node.value, s.Reduce) or node.value.op != "sum":
             text = node.value.span.text
-            raise self.error("E0315", "after `+=` stands a sum over all that is added", node.span,
-                             help="like `count[token[b] < 65] += sum(b < 32) 1.0`"
-                             if node.indices else "a new value has a name of its own: "
-                             f"`{name}_2 = {name} + {text}`")  # fmt: skip
+            raise self.error(
+                "E0315",
+                "after `+=` stands a sum over all that is added",
+                node.span,
+                help="like `count[token[b] < 65] += sum(b < 32) 1.0`"
+                if node.indices
+                else f"a new value has a name of its own: `{name}_2 = {name} + {text}`",
+            )
         inner, over = self.introduce(node.value.axes, node.value.body, scope, node.span)
         places, shape = [], []
         for item in node.indices or ():
             place = item.left if isinstance(item, s.Binary) and item.op == "<" else item
-            bound = item.right if isinstance(item, s.Binary) and item.op == "<" else (
-                item.bound if isinstance(item, s.Axis) else None)  # fmt: skip
+            bound = (
+                item.right
+                if isinstance(item, s.Binary) and item.op == "<"
+                else (item.bound if isinstance(item, s.Axis) else None)
+            )
             if bound is None:
-                raise self.error("E0315", "how far this place goes is not said", item.span,
-                                 label=f"a size of `{name}`",
-                                 help=f"say it: `{item.span.text} < 10`")  # fmt: skip
+                raise self.error(
+                    "E0315",
+                    "how far this place goes is not said",
+                    item.span,
+                    label=f"a size of `{name}`",
+                    help=f"say it: `{item.span.text} < 10`",
+                )
             if isinstance(place, s.Axis):
                 place = s.Name(place.span, place.name)
             places.append(self.scalar(place, inner))

@@ -103,8 +103,10 @@ class Expressions(Reductions):
 
     def product_advice(self, node: s.Binary, left: Array, right: Array) -> str:
         """The matrix product that may be meant by `W * x`, if shapes fit that."""
-        a, b = (f"{n.span.text}" if isinstance(n, s.Name) else f"({n.span.text})"
-                for n in (node.left, node.right))  # fmt: skip
+        a, b = (
+            f"{n.span.text}" if isinstance(n, s.Name) else f"({n.span.text})"
+            for n in (node.left, node.right)
+        )
         if left.tensor and left.tensor.kind == "param":
             left, right, a, b = right, left, b, a
         if right.rank != 2 or not (right.tensor and right.tensor.kind == "param") or not left.rank:
@@ -125,8 +127,9 @@ class Expressions(Reductions):
         try:
             result = _STATIC[node.op](left, right)
         except ZeroDivisionError:
-            raise self.error("E0309", "division by zero", node.span,
-                             label=f"{left} {node.op} {right}") from None  # fmt: skip
+            raise self.error(
+                "E0309", "division by zero", node.span, label=f"{left} {node.op} {right}"
+            ) from None
         except OverflowError:
             raise self.too_large(node, f"{left} {node.op} {right}") from None
         if isinstance(result, complex):
@@ -136,8 +139,9 @@ class Expressions(Reductions):
         return result
 
     def too_large(self, node: s.Node, text: str) -> Abort:
-        return self.error("E0311", "a number that does not fit 64 bits", node.span,
-                          label=f"this is {text}")  # fmt: skip
+        return self.error(
+            "E0311", "a number that does not fit 64 bits", node.span, label=f"this is {text}"
+        )
 
     def choice(self, node: s.If, scope: Scope) -> Static | Array:
         condition = self.value(node.condition, scope)
@@ -152,16 +156,23 @@ class Expressions(Reductions):
         """y[..., i, j] = sum(k) a[..., i, k] * b[..., k, j]; vectors drop their own dimension."""
         a, b = (self.named(v, side, scope) for v, side in ((left, node.left), (right, node.right)))
         if not a.rank or not b.rank:
-            raise self.error("E0303", "`@` multiplies matrices and vectors", node.span,
-                             label="one side is a number")  # fmt: skip
+            raise self.error(
+                "E0303",
+                "`@` multiplies matrices and vectors",
+                node.span,
+                label="one side is a number",
+            )
         inner = b.shape[-2] if b.rank > 1 else b.shape[-1]
         if a.shape[-1] != inner:
             raise self.error(
-                "E0303", f"shapes {list(a.shape)} and {list(b.shape)} do not fit `@`", node.span,
+                "E0303",
+                f"shapes {list(a.shape)} and {list(b.shape)} do not fit `@`",
+                node.span,
                 label=f"{a.shape[-1]} columns meet {inner} rows",
                 help=f"did you mean `{node.left.span.text} @ transpose({node.right.span.text})`?"
-                if b.rank > 1 and a.shape[-1] == b.shape[-1] else "",
-            )  # fmt: skip
+                if b.rank > 1 and a.shape[-1] == b.shape[-1]
+                else "",
+            )
         rows, columns = a.shape[-2:-1], b.shape[-1:] if b.rank > 1 else ()
         outer = self.broadcast(
             [Array(x.shape[:-2], x.element, x.axes[:-2]) for x in (a, b)], node.span
@@ -177,9 +188,13 @@ class Expressions(Reductions):
             own = batch[len(batch) - max(x.rank - 2, 0) :]
             return x.element([Idx(n) for n in (*own, *last)], x.shape)
 
-        body = self.combine("mul", [
-            read(a, [*i, k]), read(b, [k, *j] if b.rank > 1 else [k]),
-        ])  # fmt: skip
+        body = self.combine(
+            "mul",
+            [
+                read(a, [*i, k]),
+                read(b, [k, *j] if b.rank > 1 else [k]),
+            ],
+        )
         name = self.unique(f"{scope.prefix}{scope.target}_product")
         return self.add(name, indices, body, node.span, "sum", (Index(k, inner),))
 

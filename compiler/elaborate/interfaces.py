@@ -26,9 +26,15 @@ class Interfaces(Builtins):
     """Adds declared shapes and types to expressions."""
 
     def bind(
-        self, parameters: tuple[s.Parameter, ...], arguments: tuple[s.Argument, ...],
-        piped: list[Static | Array], name: s.Name, span: Span, scope: Scope, fixed: bool = False,
-    ) -> dict[str, Value]:  # fmt: skip
+        self,
+        parameters: tuple[s.Parameter, ...],
+        arguments: tuple[s.Argument, ...],
+        piped: list[Static | Array],
+        name: s.Name,
+        span: Span,
+        scope: Scope,
+        fixed: bool = False,
+    ) -> dict[str, Value]:
         """Arguments by parameter; `fixed` ones must be known when compiling."""
         names = [p.name for p in parameters]
         given: dict[str, Value] = dict(zip(names, piped, strict=False))
@@ -37,20 +43,27 @@ class Interfaces(Builtins):
             if argument.name is None:
                 if position >= len(names):
                     raise self.error(
-                        "E0204", f"`{name.id}` takes {len(names)} "
+                        "E0204",
+                        f"`{name.id}` takes {len(names)} "
                         f"{'setting' if fixed else 'argument'}{'s' * (len(names) != 1)}",
-                        argument.span, label="one too many",
-                    )  # fmt: skip
+                        argument.span,
+                        label="one too many",
+                    )
                 target = names[position]
                 position += 1
             else:
                 target = argument.name
                 if target not in names:
-                    raise self.error("E0204", f"`{name.id}` has no `{target}`", argument.span,
-                                     help=did_you_mean(target, names))  # fmt: skip
+                    raise self.error(
+                        "E0204",
+                        f"`{name.id}` has no `{target}`",
+                        argument.span,
+                        help=did_you_mean(target, names),
+                    )
             if target in given:
-                raise self.error("E0204", f"`{target}` is given twice", argument.span,
-                                 label="again here")  # fmt: skip
+                raise self.error(
+                    "E0204", f"`{target}` is given twice", argument.span, label="again here"
+                )
             what = f"`{target}` of `{name.id}`"
             given[target] = (
                 self.static(
@@ -66,16 +79,23 @@ class Interfaces(Builtins):
         for parameter in parameters:
             if parameter.name not in given:
                 if parameter.default is None:
-                    raise self.error("E0205", f"`{name.id}` needs `{parameter.name}`", span,
-                                     label="it is not given")  # fmt: skip
+                    raise self.error(
+                        "E0205",
+                        f"`{name.id}` needs `{parameter.name}`",
+                        span,
+                        label="it is not given",
+                    )
                 outer = Scope("", dict(given))
                 given[parameter.name] = self.value(parameter.default, outer)
         return given
 
     def argument_places(
-        self, parameters: tuple[s.Parameter, ...], arguments: tuple[s.Argument, ...],
-        piped: int, span: Span,
-    ) -> dict[str, Span]:  # fmt: skip
+        self,
+        parameters: tuple[s.Parameter, ...],
+        arguments: tuple[s.Argument, ...],
+        piped: int,
+        span: Span,
+    ) -> dict[str, Span]:
         """Where each input is given, for messages; `piped` ones are given where the layer is."""
         names = [p.name for p in parameters]
         places = dict.fromkeys(names[:piped], span)
@@ -105,12 +125,15 @@ class Interfaces(Builtins):
         found = array.tensor.dtype
         if wanted and not is_float(wanted) and is_float(found):
             raise self.error(
-                "E0307", f"{self.input_name(parameter)} takes {wanted}, and this is {found}", span,
+                "E0307",
+                f"{self.input_name(parameter)} takes {wanted}, and this is {found}",
+                span,
                 label=f"`{array.hint}` is {found}",
                 help=f"convert it: `{wanted}({span.text})`, or declare it {wanted} where it "
-                "comes from" if span.text.isidentifier() else
-                f"declare `{array.hint}` {wanted} where it comes from",
-            )  # fmt: skip
+                "comes from"
+                if span.text.isidentifier()
+                else f"declare `{array.hint}` {wanted} where it comes from",
+            )
         return array
 
     def filled(self, type: s.Type, number: Array, inner: Scope, name: str) -> Array:
@@ -135,11 +158,15 @@ class Interfaces(Builtins):
         if wrong:
             wanted = len(pattern) - len(dots)
             raise self.error(
-                "E0301", f"{called} needs {'at least ' * len(dots)}{wanted} "
+                "E0301",
+                f"{called} needs {'at least ' * len(dots)}{wanted} "
                 f"dimension{'s' * (wanted != 1)}, "
-                f"and this has {len(shape)}", span, label=f"its shape is {list(shape)}",
-                notes=(declared,), help=self.rank_advice(pattern, shape),
-            )  # fmt: skip
+                f"and this has {len(shape)}",
+                span,
+                label=f"its shape is {list(shape)}",
+                notes=(declared,),
+                help=self.rank_advice(pattern, shape),
+            )
         items: list[tuple[s.Node, int]] = []
         if dots:
             place, count = dots[0], len(shape) - len(pattern) + 1
@@ -148,15 +175,22 @@ class Interfaces(Builtins):
             origin = scope.origins.setdefault("...", (span, parameter.name))
             if known != outer:
                 raise self.error(
-                    "E0301", f"the leading dimensions of {called} do not fit", span,
+                    "E0301",
+                    f"the leading dimensions of {called} do not fit",
+                    span,
                     label=f"`...` is {list(outer)} here",
-                    notes=(Note(origin[0], f"`...` is {list(known)} here (`{origin[1]}`)"),  # type: ignore
-                           declared),
+                    notes=(
+                        Note(origin[0], f"`...` is {list(known)} here (`{origin[1]}`)"),  # type: ignore
+                        declared,
+                    ),
                     help="labels are whole numbers, without a dimension for the classes"
-                    if parameter.type.dtype == "i32" and outer[:-1] == known else "",
-                )  # fmt: skip
-            items = [*zip(pattern[:place], shape[:place], strict=True),
-                     *zip(pattern[place + 1 :], shape[place + count :], strict=True)]  # fmt: skip
+                    if parameter.type.dtype == "i32" and outer[:-1] == known
+                    else "",
+                )
+            items = [
+                *zip(pattern[:place], shape[:place], strict=True),
+                *zip(pattern[place + 1 :], shape[place + count :], strict=True),
+            ]
         else:
             items = list(zip(pattern, shape, strict=True))
         for item, size in items:
@@ -173,10 +207,12 @@ class Interfaces(Builtins):
                 )
                 says = wanted if text == str(wanted) else f"`{text}` = {wanted}"
                 raise self.error(
-                    "E0301", f"{called} has shape {list(shape)}", span,
+                    "E0301",
+                    f"{called} has shape {list(shape)}",
+                    span,
                     label=f"{size} is found where {says} is declared",
                     notes=(*first, declared),
-                )  # fmt: skip
+                )
 
     def rank_advice(self, pattern: tuple[s.Expr, ...], shape: Shape) -> str:
         """What is likely to be missing where the number of dimensions is wrong."""
@@ -191,8 +227,9 @@ class Interfaces(Builtins):
     def result(self, parameter: s.Parameter, scope: Scope) -> Value:
         value = scope.names.get(parameter.name)
         if value is None:
-            raise self.error("E0209", f"result `{parameter.name}` is never given a value",
-                             parameter.span)  # fmt: skip
+            raise self.error(
+                "E0209", f"result `{parameter.name}` is never given a value", parameter.span
+            )
         if isinstance(value, Array) and parameter.type and parameter.type.shape is not None:
             place = scope.awaited.get(parameter.name, parameter).span
             head = Span(place.source, place.start, place.start + len(parameter.name))

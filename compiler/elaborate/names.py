@@ -66,9 +66,11 @@ class Names(Arrays):
         if definition is not None:
             kind = definition.kind
             raise self.error(
-                "E0312", f"`{name}` is a {kind}, not a value", node.span,
+                "E0312",
+                f"`{name}` is a {kind}, not a value",
+                node.span,
                 help=f"apply it: `{_applied(definition)}`",
-            )  # fmt: skip
+            )
         self.unknown(name, node, scope)
         raise Abort()
 
@@ -76,9 +78,12 @@ class Names(Arrays):
         """A name without a value."""
         known = [*scope.names, *scope.indices, *self.definitions, *self.known()]
         self.error(
-            "E0202", f"unknown name `{name}`", node.span, label="not defined anywhere",
+            "E0202",
+            f"unknown name `{name}`",
+            node.span,
+            label="not defined anywhere",
             help=did_you_mean(name, known),
-        )  # fmt: skip
+        )
 
     def known(self) -> Iterable[str]:
         """More names that the user may have meant."""
@@ -94,9 +99,11 @@ class Names(Arrays):
         results = self.values(node, scope)
         if len(results) != 1:
             raise self.error(
-                "E0317", f"this gives {len(results)} results where one is needed", node.span,
+                "E0317",
+                f"this gives {len(results)} results where one is needed",
+                node.span,
                 help="name them first: `a, b = …`",
-            )  # fmt: skip
+            )
         if isinstance(results[0], Poison):
             raise Abort()
         return results[0]
@@ -106,10 +113,12 @@ class Names(Arrays):
         value = self.value(node, scope)
         if isinstance(value, Array):
             raise self.error(
-                "E0308", f"{what} must be known when compiling", node.span,
+                "E0308",
+                f"{what} must be known when compiling",
+                node.span,
                 label="this depends on the values of tensors",
                 help=help or "sizes come from shapes, settings and `let`s of them",
-            )  # fmt: skip
+            )
         return value
 
     def size(self, node: s.Node, scope: Scope, what: str) -> int:
@@ -120,12 +129,16 @@ class Names(Arrays):
         if isinstance(value, bool) or not isinstance(value, int):
             halves = any(isinstance(n, s.Binary) and n.op == "/" for n in walk(node))
             raise self.error(
-                "E0308", f"{what} must be a whole number", node.span, label=f"this is {value!r}",
+                "E0308",
+                f"{what} must be a whole number",
+                node.span,
+                label=f"this is {value!r}",
                 help="whole numbers are divided with `//`" if halves else "",
-            )  # fmt: skip
+            )
         if value < 0:
-            raise self.error("E0309", f"{what} would be {value}", node.span,
-                             label="sizes are not negative")  # fmt: skip
+            raise self.error(
+                "E0309", f"{what} would be {value}", node.span, label="sizes are not negative"
+            )
         return value
 
     def array(self, node: s.Node, scope: Scope) -> Array:
@@ -141,12 +154,14 @@ class Names(Arrays):
             node, array = self.culprit(node, array, scope)
             name = f"`{node.span.text}`" if isinstance(node, s.Name) else "this"
             raise self.error(
-                "E0302", f"{name} has {array.rank} dimension{'s' * (array.rank > 1)} here",
-                node.span, label=f"its shape is {list(array.shape)}",
+                "E0302",
+                f"{name} has {array.rank} dimension{'s' * (array.rank > 1)} here",
+                node.span,
+                label=f"its shape is {list(array.shape)}",
                 help=f"index it: `{node.span.text}[{', '.join(array.axes)}]`"
-                if isinstance(node, s.Name) else "give it a name in an equation of its own, then "
-                "index that",
-            )  # fmt: skip
+                if isinstance(node, s.Name)
+                else "give it a name in an equation of its own, then index that",
+            )
         return array.scalar()
 
     def culprit(self, node: s.Node, array: Array, scope: Scope) -> tuple[s.Node, Array]:
@@ -177,8 +192,12 @@ class Names(Arrays):
         return self.materialise(name, array, node.span, scope)
 
     def no_number(self, word: str, node: s.Node) -> Abort:
-        return self.error("E0312", f'the word "{word}" cannot be computed with', node.span,
-                          label=f'this is "{word}"')  # fmt: skip
+        return self.error(
+            "E0312",
+            f'the word "{word}" cannot be computed with',
+            node.span,
+            label=f'this is "{word}"',
+        )
 
 
 def _applied(definition: s.Definition) -> str:

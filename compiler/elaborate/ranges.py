@@ -37,14 +37,18 @@ class Ranges(Names):
                 sizes.update(zip(dots, extents, strict=True))
                 continue
             if axis.name in sizes or axis.name in renamed:
-                raise self.error("E0215", f"index `{axis.name}` stands twice in one list",
-                                 axis.span)  # fmt: skip
+                raise self.error(
+                    "E0215", f"index `{axis.name}` stands twice in one list", axis.span
+                )
             size = self.range_of(axis, body, scope)
             if size > MAX_ELEMENTS:
                 raise self.error(
-                    "E0311", f"`{axis.name}` would run over {size:,}", axis.span,
-                    label="too far", help=f"the limit is {MAX_ELEMENTS:,}",
-                )  # fmt: skip
+                    "E0311",
+                    f"`{axis.name}` would run over {size:,}",
+                    axis.span,
+                    label="too far",
+                    help=f"the limit is {MAX_ELEMENTS:,}",
+                )
             (own,) = self.distinct((axis.name,), (*scope.indices, *sizes))
             if own != axis.name:
                 renamed[axis.name] = own
@@ -64,23 +68,33 @@ class Ranges(Names):
             if self.reads_poison(body, scope):
                 raise Abort()
             raise self.error(
-                "E0305", f"the range of `{axis.name}` is not known", axis.span,
+                "E0305",
+                f"the range of `{axis.name}` is not known",
+                axis.span,
                 label="it is not used as an index by itself",
                 help=f"say it: `{axis.name} < 3`",
-            )  # fmt: skip
+            )
         first = uses[0]
         for use in uses[1:]:
             if use.size != first.size:
                 raise self.error(
-                    "E0304", f"sizes of `{axis.name}` disagree", use.span,
+                    "E0304",
+                    f"sizes of `{axis.name}` disagree",
+                    use.span,
                     label=f"here `{axis.name}` runs over {use.size} (`{use.tensor}`)",
-                    notes=(Note(first.span,
-                                f"here `{axis.name}` runs over {first.size} ({first.tensor})"
-                                if first.tensor == "the result" else
-                                f"here `{axis.name}` runs over {first.size} (`{first.tensor}`)"),),
+                    notes=(
+                        Note(
+                            first.span,
+                            f"here `{axis.name}` runs over {first.size} ({first.tensor})"
+                            if first.tensor == "the result"
+                            else f"here `{axis.name}` runs over {first.size} (`{first.tensor}`)",
+                        ),
+                    ),
                     help=f"`{use.tensor}` has shape {list(use.shape)}: are two of its indices "
-                    "exchanged?" if first.size in use.shape else "",
-                )  # fmt: skip
+                    "exchanged?"
+                    if first.size in use.shape
+                    else "",
+                )
         return first.size
 
     def reads_poison(self, body: s.Node, scope: Scope) -> bool:
@@ -135,16 +149,22 @@ class Ranges(Names):
             if "..." in scope.names:
                 outer: Shape = scope.names["..."]  # type: ignore[assignment]
                 return self.fresh_dots(scope, body, ("b",) * len(outer)), outer
-            raise self.error("E0305", "what `...` stands for is not known", span,
-                             label="no tensor here is indexed with `...`")  # fmt: skip
+            raise self.error(
+                "E0305",
+                "what `...` stands for is not known",
+                span,
+                label="no tensor here is indexed with `...`",
+            )
         shape, axes, first = found[0]
         for other, _, node in found[1:]:
             if other != shape:
                 raise self.error(
-                    "E0304", "the dimensions of `...` disagree", node.span,
+                    "E0304",
+                    "the dimensions of `...` disagree",
+                    node.span,
                     label=f"here they are {list(other)} (`{node.tensor.id}`)",
                     notes=(Note(first.span, f"here they are {list(shape)} (`{first.tensor.id}`)"),),
-                )  # fmt: skip
+                )
         return self.fresh_dots(scope, body, axes), shape
 
     def fresh_dots(self, scope: Scope, body: s.Node, axes: tuple[str, ...]) -> tuple[str, ...]:

@@ -60,10 +60,12 @@ class Reads(Ranges):
                 "E0302",
                 f"`{node.tensor.id}` has {array.rank} dimension{'s' * (array.rank != 1)}, "
                 f"{explicit} {'are' if explicit != 1 else 'is'} indexed",
-                node.span, label=f"its shape is {list(array.shape)}",
+                node.span,
+                label=f"its shape is {list(array.shape)}",
                 help=f"`...` stands for leading dimensions: `{node.tensor.id}[..., i]`"
-                if explicit < array.rank else "",
-            )  # fmt: skip
+                if explicit < array.rank
+                else "",
+            )
         result: list[Expr] = []
         for item in node.indices:
             if isinstance(item, s.Ellipsis_):
@@ -87,18 +89,24 @@ class Reads(Ranges):
         if names is None or len(names) != count:
             found = "nothing" if names is None else f"{len(names)} dimensions"
             raise self.error(
-                "E0302", f"`...` stands for {count} dimensions here, for {found} elsewhere",
-                node.span, label="leading dimensions of this read",
-            )  # fmt: skip
+                "E0302",
+                f"`...` stands for {count} dimensions here, for {found} elsewhere",
+                node.span,
+                label="leading dimensions of this read",
+            )
         return names
 
     def reachable(self, place: Expr, written: s.Node, scope: Scope) -> None:
         """Index arithmetic is done in 32 bits."""
         furthest = max(map(abs, bounds(place, scope.indices)))
         if furthest > MAX_ELEMENTS:
-            raise self.error("E0311", f"index `{expr_text(place)}` goes too far", written.span,
-                             label=f"up to {furthest:,}",
-                             help=f"the limit is {MAX_ELEMENTS:,}")  # fmt: skip
+            raise self.error(
+                "E0311",
+                f"index `{expr_text(place)}` goes too far",
+                written.span,
+                label=f"up to {furthest:,}",
+                help=f"the limit is {MAX_ELEMENTS:,}",
+            )
 
     def outside(self, place: Expr, size: int, node: s.Index, written: s.Node, scope: Scope) -> None:
         low, high = bounds(place, scope.indices)
@@ -107,12 +115,18 @@ class Reads(Ranges):
             f"{n} < {scope.indices[n]}" for n in scope.indices if n in index_names(place)
         )
         raise self.error(
-            "E0306", f"index `{expr_text(place)}` falls outside `{node.tensor.id}`", written.span,
+            "E0306",
+            f"index `{expr_text(place)}` falls outside `{node.tensor.id}`",
+            written.span,
             label=f"runs over {at}{f' ({ranges})' if ranges else ''}; the size here is {size}"
-            if low != high else f"the size here is {size}: places are 0 to {size - 1}",
-            help=f"say what is read there: `({node.span.text} else 0)`" if low != high else
-            f"places are not counted from the end: the last is {size - 1}" if high < 0 else "",
-        )  # fmt: skip
+            if low != high
+            else f"the size here is {size}: places are 0 to {size - 1}",
+            help=f"say what is read there: `({node.span.text} else 0)`"
+            if low != high
+            else f"places are not counted from the end: the last is {size - 1}"
+            if high < 0
+            else "",
+        )
 
     @staticmethod
     def whole_advice(node: s.Node) -> str:

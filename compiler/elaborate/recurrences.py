@@ -70,12 +70,15 @@ class Recurrences(Declarations):
             statement = scope.awaited[name]
             inside = _covers(statement, node)
             self.error(
-                "E0218", f"`{name}` is read before it is computed", node.span,
+                "E0218",
+                f"`{name}` is read before it is computed",
+                node.span,
                 label="its own value is not known yet" if inside else "not known yet",
                 notes=() if inside else (Note(statement.span, "computed here"),),
-                help="a recurrence has indices and a start: `y[t] = … (y[t-1] else 0)`" if inside
+                help="a recurrence has indices and a start: `y[t] = … (y[t-1] else 0)`"
+                if inside
                 else _order(name, node, scope.awaited),
-            )  # fmt: skip
+            )
 
     def wrong_ranges(self, name: str, scope: Scope) -> list[Diagnostic]:
         """What is wrong with the indices of an equation further down, and stays so when what it
@@ -84,8 +87,9 @@ class Recurrences(Declarations):
             return []
         node, declared = self.later(scope)[name]
         _, found = self.early(node, scope, declared)
-        others = [n.tensor for n in walk(node.value)
-                  if isinstance(n, s.Index) and n.tensor.id != name]  # fmt: skip
+        others = [
+            n.tensor for n in walk(node.value) if isinstance(n, s.Index) and n.tensor.id != name
+        ]
         waits = any(self.shape_of(tensor, scope) is None for tensor in others)
         return [d for d in found if d.code != "E0218" and not (waits and d.code == "E0305")]
 
@@ -104,9 +108,14 @@ class Recurrences(Declarations):
             self.pending.pop()
 
     def foresee(
-        self, name: str, node: s.Equation, scope: Scope, declared: Mapping[str, s.Type],
-        indices: tuple[Index, ...], needed: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        node: s.Equation,
+        scope: Scope,
+        declared: Mapping[str, s.Type],
+        indices: tuple[Index, ...],
+        needed: bool = False,
+    ) -> None:
         """Declare a tensor before its equation, if the equation reads it, or reads what is only
         computed further down (a recurrence)."""
         self.later(scope).pop(name, None)
@@ -124,9 +133,13 @@ class Recurrences(Declarations):
         type = declared.get(name)
         dtype = self.float_for(type.dtype if type else None)
         scope.names[name] = self.declare(
-            self.full_name(node.targets[0], scope), tuple(i.size for i in indices), dtype,
-            "foreseen", node.span, tuple(i.name for i in indices),
-        )  # fmt: skip
+            self.full_name(node.targets[0], scope),
+            tuple(i.size for i in indices),
+            dtype,
+            "foreseen",
+            node.span,
+            tuple(i.name for i in indices),
+        )
 
     def full_name(self, target: s.Name, scope: Scope) -> str:
         """The tensor's name: its own with the layer's before it; a next value is named after the
@@ -163,19 +176,28 @@ class Recurrences(Declarations):
         sizes = self.declared_sizes(items, type, scope)
         for item, size in zip(items, sizes, strict=True):
             if not isinstance(item, s.Axis):
-                raise self.error("E0106", "on the left stand plain indices", item.span,
-                                 help="only `+=` can compute the place it adds to")  # fmt: skip
+                raise self.error(
+                    "E0106",
+                    "on the left stand plain indices",
+                    item.span,
+                    help="only `+=` can compute the place it adds to",
+                )
             if item.name == "...":
                 dots, extents = self.ellipsis_range(node.value, scope, item.span)
                 indices += map(Index, dots, extents)
                 continue
             if any(i.name == item.name for i in indices):
-                raise self.error("E0215", f"index `{item.name}` stands twice on the left",
-                                 item.span)  # fmt: skip
+                raise self.error(
+                    "E0215", f"index `{item.name}` stands twice on the left", item.span
+                )
             extent = self.range_of(item, node.value, scope, size)
             if not extent:
-                raise self.error("E0309", f"`{item.name}` would run over nothing", item.span,
-                                 label="its size here is 0")  # fmt: skip
+                raise self.error(
+                    "E0309",
+                    f"`{item.name}` would run over nothing",
+                    item.span,
+                    label="its size here is 0",
+                )
             indices.append(Index(item.name, extent))
         return tuple(indices), dots
 
@@ -219,8 +241,12 @@ def _needed(name: str, awaited: Mapping[str, s.Statement]) -> set[str]:
     found: set[str] = set()
     fresh = {name}
     while fresh:
-        read = {n.id + "'" * n.primed for one in fresh for n in walk(awaited[one])
-                if isinstance(n, s.Name)} & awaited.keys()  # fmt: skip
+        read = {
+            n.id + "'" * n.primed
+            for one in fresh
+            for n in walk(awaited[one])
+            if isinstance(n, s.Name)
+        } & awaited.keys()
         fresh = read - found - {name}
         found |= fresh
     return found

@@ -75,9 +75,11 @@ class Reductions(Reads):
             return array  # a loss of two numbers: the mean of one is itself
         if not array.rank:
             raise self.error(
-                "E0314", f"`{op}` of a single number", span,
+                "E0314",
+                f"`{op}` of a single number",
+                span,
                 help=f"to reduce over an index, put it in parentheses: `{op}(i) x[i]`",
-            )  # fmt: skip
+            )
         kept = array.rank - 1 if op in ("argmax", "argmin") else 0
         names = array.axes if len(array.axes) == array.rank else self.fresh_axes(array.shape)
         names = self.distinct(names, tuple(scope.indices))

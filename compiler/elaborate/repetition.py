@@ -71,9 +71,16 @@ class Repetition(Builder):
     # --- the first time ------------------------------------------------------------------------
 
     def mark(self) -> tuple[int, ...]:
-        return (len(self.tensors), len(self.equations), len(self.blocks), len(self.updates),
-                len(self.inits), self.streams, self.statements,
-                len(self.report.diagnostics))  # fmt: skip
+        return (
+            len(self.tensors),
+            len(self.equations),
+            len(self.blocks),
+            len(self.updates),
+            len(self.inits),
+            self.streams,
+            self.statements,
+            len(self.report.diagnostics),
+        )
 
     def recorded(
         self, stem: str, given: Sequence[str], before: tuple[int, ...], results: tuple[Value, ...]
@@ -87,23 +94,30 @@ class Repetition(Builder):
         use = self.use()
         origins = {n: self.origins[n] for n in added if n in self.origins}
         return Recording(
-            stem, tuple(given), tuple((self.tensors[n], self.axes[n]) for n in added),
-            tuple(self.equations[equations:]), tuple(self.blocks[blocks:]),
+            stem,
+            tuple(given),
+            tuple((self.tensors[n], self.axes[n]) for n in added),
+            tuple(self.equations[equations:]),
+            tuple(self.blocks[blocks:]),
             {n: self.updates[n] for n in _since(self.updates, updates)},
             {n: self.inits[n] for n in _since(self.inits, inits)},
             {n: None if origin is use else origin for n, origin in origins.items()},
-            range(streams, self.streams), self.statements - statements, results,
-        )  # fmt: skip
+            range(streams, self.streams),
+            self.statements - statements,
+            results,
+        )
 
     # --- once more -----------------------------------------------------------------------------
 
     def fits_again(self, known: Recording, names: Mapping[str, str]) -> bool:
         """Whether the new names are free, and no limit is near that has to be told of."""
         return (
-            not any(names[t.name] in self.tensors or names[t.name] in self.reserved
-                    for t, _ in known.tensors)
+            not any(
+                names[t.name] in self.tensors or names[t.name] in self.reserved
+                for t, _ in known.tensors
+            )
             and len(self.equations) + len(known.equations) < MAX_EQUATIONS
-        )  # fmt: skip
+        )
 
     def again(self, known: Recording, names: Mapping[str, str]) -> tuple[Value, ...]:
         """The recording under other names, with random draws of its own."""
@@ -125,9 +139,10 @@ class Repetition(Builder):
         for eq in known.equations:
             at = None if eq.at is None else tuple(map(change, eq.at))
             self.equations.append(
-                Equation(names[eq.target], eq.indices, change(eq.body), eq.reduce, eq.over, at,
-                         eq.span)
-            )  # fmt: skip
+                Equation(
+                    names[eq.target], eq.indices, change(eq.body), eq.reduce, eq.over, at, eq.span
+                )
+            )
         for block in known.blocks:
             targets = tuple(names.get(t, t) for t in block.targets)
             self.blocks.append(replace(block, targets=targets))

@@ -152,8 +152,10 @@ class _Parts:
             others.add(tuple(sorted(product.others, key=str)))
         if len(others) != 1:
             return None
-        names = {place.name: Idx(i.name)  # type: ignore[attr-defined]
-                 for place, i in zip(read.index, eq.indices, strict=True)}  # fmt: skip
+        names = {
+            place.name: Idx(i.name)  # type: ignore[attr-defined]
+            for place, i in zip(read.index, eq.indices, strict=True)
+        }
         slope = substitute(reduce(_added, slopes), names)
         return _Parts(read, slope, others.pop(), tuple(rest))
 
@@ -202,8 +204,11 @@ def _is_whole(read: Read, reader: Equation, eq: Equation) -> bool:
     """Whether the read goes through all of the value, each dimension by an index of its own."""
     names = [e.name for e in read.index if isinstance(e, Idx)]
     sizes = reader.sizes
-    return (read.other is None and len(set(names)) == len(read.index)
-            and [sizes[n] for n in names] == [i.size for i in eq.indices])  # fmt: skip
+    return (
+        read.other is None
+        and len(set(names)) == len(read.index)
+        and [sizes[n] for n in names] == [i.size for i in eq.indices]
+    )
 
 
 def _is_made_of(expr: Expr, read: Read) -> bool:

@@ -80,9 +80,14 @@ def _follow(equations: list[Equation], tensors: dict[str, Tensor], fixed: set[st
         own = tensors[eq.target]
         for read in eq.reads if own.apart and eq.target not in fixed else ():
             other = tensors[read.tensor]
-            if (last[read.tensor] is eq and is_identity(read, eq) and read.tensor not in fixed
-                    and other.kind == "temp" and not other.apart
-                    and (other.shape, other.dtype) == (own.shape, own.dtype)):  # fmt: skip
+            if (
+                last[read.tensor] is eq
+                and is_identity(read, eq)
+                and read.tensor not in fixed
+                and other.kind == "temp"
+                and not other.apart
+                and (other.shape, other.dtype) == (own.shape, own.dtype)
+            ):
                 tensors[other.name] = replace(other, apart=own.apart)
 
 

@@ -71,9 +71,12 @@ def attention(system: System) -> Attention:
     found = in_pairs(system, streamed.families)
     if found.system is not system:
         streamed = _streamed(found.system)
-    kernels = [replace(kernel, reason=f"{kernel.reason}; {why}") if why else kernel
-               for family, made in zip(streamed.families, streamed.kernels, strict=True)
-               for why in (found.why.get(family.softmax.target),) for kernel in made]  # fmt: skip
+    kernels = [
+        replace(kernel, reason=f"{kernel.reason}; {why}") if why else kernel
+        for family, made in zip(streamed.families, streamed.kernels, strict=True)
+        for why in (found.why.get(family.softmax.target),)
+        for kernel in made
+    ]
     return Attention(found.system, tuple(kernels), streamed.notes)
 
 
@@ -107,8 +110,9 @@ def _unfit(family: Family) -> str:
     for use in family.uses:
         if min(use.own.size, use.other.size) < LEAST:
             return f"{use.own.size} by {use.other.size} is less than a tile of {LEAST}"
-        depths = [prod(i.size for i in indices) for indices in
-                  (use.wide, *(p.deep for p in use.products))]  # fmt: skip
+        depths = [
+            prod(i.size for i in indices) for indices in (use.wide, *(p.deep for p in use.products))
+        ]
         if max(depths) > DEEPEST or sum(depths) > ALTOGETHER:
             return f"tiles {max(depths)} deep do not fit into shared memory"
     return ""
@@ -221,11 +225,19 @@ class _Maker:
         equations = tuple(e for e in self.system.equations if e.target in squares | stored)
         first = group.first
         return Streamed(
-            group.equations[-1].target, equations[0], equations[1:], frozenset(squares),
-            reason=_reason(group, highest), batch=first.batch, own=first.own, extra=first.extra,
-            other=first.other, products=tuple(group.products.values()), highest=highest,
+            group.equations[-1].target,
+            equations[0],
+            equations[1:],
+            frozenset(squares),
+            reason=_reason(group, highest),
+            batch=first.batch,
+            own=first.own,
+            extra=first.extra,
+            other=first.other,
+            products=tuple(group.products.values()),
+            highest=highest,
             totals=tuple(group.totals),
-        )  # fmt: skip
+        )
 
 
 class _Group:
@@ -270,8 +282,16 @@ class _Group:
         total = Read(f"sum of {use.equation.target}", result.index, None, "f32")
         wide = tuple(Index(names[i.name], i.size) for i in use.wide)
         factor = product(moved.factor) if wide else None
-        self.totals.append(Total(result, product((total, *moved.outer)), total,
-                                 product(weight or moved.weight), factor, wide))  # fmt: skip
+        self.totals.append(
+            Total(
+                result,
+                product((total, *moved.outer)),
+                total,
+                product(weight or moved.weight),
+                factor,
+                wide,
+            )
+        )
 
     def _take(self, use: Use) -> None:
         for own in use.products:
@@ -279,8 +299,9 @@ class _Group:
                 continue
             names = {i.name: self._fresh(i.name) for i in own.deep}
             deep = tuple(Index(names[i.name], i.size) for i in own.deep)
-            self.products[own.read] = Product(own.read, moved(own.mine, names),
-                                              moved(own.theirs, names), deep)  # fmt: skip
+            self.products[own.read] = Product(
+                own.read, moved(own.mine, names), moved(own.theirs, names), deep
+            )
 
     def _fresh(self, name: str) -> str:
         found = free_name(name, self.taken)
@@ -297,8 +318,9 @@ def _renamed(use: Use, names: Names) -> Use:
         read = Read(p.read.tensor, tuple(moved(e, names) for e in p.read.index), None, "f32")
         deep = tuple(Index(every[i.name], i.size) for i in p.deep)
         products.append(Product(read, moved(p.mine, every), moved(p.theirs, every), deep))
-    weight, factor, outer = (tuple(moved(e, names) for e in part)
-                             for part in (use.weight, use.factor, use.outer))  # fmt: skip
+    weight, factor, outer = (
+        tuple(moved(e, names) for e in part) for part in (use.weight, use.factor, use.outer)
+    )
     return replace(use, products=tuple(products), weight=weight, factor=factor, outer=outer)
 
 
@@ -334,8 +356,12 @@ def _exponential(use: Use, result: Read, score: Expr) -> Apply | None:
             if not (isinstance(node, Apply) and node.fn == "exp"):
                 continue
             inner = node.args[0]
-            if isinstance(inner, Apply) and inner.fn == "sub" and inner.args[0] is score \
-                    and _is_shift(inner.args[1], result):  # fmt: skip
+            if (
+                isinstance(inner, Apply)
+                and inner.fn == "sub"
+                and inner.args[0] is score
+                and _is_shift(inner.args[1], result)
+            ):
                 return node
     return None
 

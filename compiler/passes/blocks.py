@@ -46,17 +46,28 @@ def undivided(kernel: Kernel, plan: Plan) -> Grid:
     """The kernel's work, not divided yet."""
     form, anchor = merged(kernel, plan), kernel.anchor
     places = stores(form, kernel, plan)
-    statements = tuple(Statement(r.own, r.value, places[r.own])
-                       for r in (*form.bodies, *form.values))  # fmt: skip
+    statements = tuple(
+        Statement(r.own, r.value, places[r.own]) for r in (*form.bodies, *form.values)
+    )
     span = anchor.span
     source = f"{span}: {span.source.line(span.line).strip()}" if span else ""
     return Grid(
-        name=kernel.name, how=Each(), threads=BLOCK, blocks=0, outputs=form.outputs,
-        over=form.over if anchor.reduce else (), bodies=tuple(b.value for b in form.bodies),
-        reduce=anchor.reduce, statements=statements, accesses=accesses(form, plan),
-        sizes=form.sizes, position=form.position, fixed=kernel.fixed, source=source,
+        name=kernel.name,
+        how=Each(),
+        threads=BLOCK,
+        blocks=0,
+        outputs=form.outputs,
+        over=form.over if anchor.reduce else (),
+        bodies=tuple(b.value for b in form.bodies),
+        reduce=anchor.reduce,
+        statements=statements,
+        accesses=accesses(form, plan),
+        sizes=form.sizes,
+        position=form.position,
+        fixed=kernel.fixed,
+        source=source,
         why=(kernel.reason,) if kernel.reason else (),
-    )  # fmt: skip
+    )
 
 
 def _each(grid: Grid) -> Grid:
@@ -70,14 +81,19 @@ def _reduction(grid: Grid, target: GpuTarget) -> Grid:
     if grid.points < ALONE or (grid.elements >= busy and along == "outputs"):
         return _each(grid)
     lanes = 32
-    while along == "over" and lanes < BLOCK and lanes * 8 <= grid.points \
-            and grid.elements * lanes < busy:  # fmt: skip
+    while (
+        along == "over"
+        and lanes < BLOCK
+        and lanes * 8 <= grid.points
+        and grid.elements * lanes < busy
+    ):
         lanes *= 8
     if along == "outputs":
         lanes = 8
     per_block = BLOCK // lanes
-    return replace(grid, how=Together(lanes, along), threads=BLOCK,
-                   blocks=-(-grid.elements // per_block))  # fmt: skip
+    return replace(
+        grid, how=Together(lanes, along), threads=BLOCK, blocks=-(-grid.elements // per_block)
+    )
 
 
 def _along(grid: Grid) -> str:
@@ -112,13 +128,23 @@ def _divided(grid: Grid, target: GpuTarget) -> tuple[Grid, ...]:
         found[read] = Access(SCRATCH, body.dtype, place)
         first.append(Statement(read, body, place))
         whole.append(replace(grid.statements[n], value=read))
-    parts = replace(grid, name=f"{grid.name} (parts)", part=part, chunk=chunk, sizes=sizes,
-                    statements=tuple(first))  # fmt: skip
+    parts = replace(
+        grid,
+        name=f"{grid.name} (parts)",
+        part=part,
+        chunk=chunk,
+        sizes=sizes,
+        statements=tuple(first),
+    )
     joined = replace(
-        grid, over=(part,), bodies=tuple(s.value for s in whole), sizes=sizes,
+        grid,
+        over=(part,),
+        bodies=tuple(s.value for s in whole),
+        sizes=sizes,
         statements=(*whole, *grid.statements[len(whole) :]),
-        accesses={**grid.accesses, **found}, why=("the parts in their order",),
-    )  # fmt: skip
+        accesses={**grid.accesses, **found},
+        why=("the parts in their order",),
+    )
     return parts, _each(joined)
 
 

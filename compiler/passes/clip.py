@@ -42,8 +42,11 @@ def _clipped(eq: Equation) -> Equation:
         return eq
     if any(first[name] >= last[name] for name in first):
         return replace(eq, reduce=None, over=(), body=literal(0.0, body.dtype))
-    kept = tuple(replace(i, size=last[i.name] - first[i.name]) for i in eq.over
-                 if last[i.name] - first[i.name] > 1)  # fmt: skip
+    kept = tuple(
+        replace(i, size=last[i.name] - first[i.name])
+        for i in eq.over
+        if last[i.name] - first[i.name] > 1
+    )
     moved = {i.name: call("add", Idx(i.name), literal(first[i.name])) for i in kept}
     moved = {i.name: literal(first[i.name]) for i in eq.over} | moved
     body = substitute(call("select", open_, body.args[1], body.args[2]), moved)
@@ -75,5 +78,8 @@ def _limits(condition: Expr, names: Collection[str]) -> tuple[str, int | None, i
     if factor < 0:
         low, high = None if high is None else 1 - high, None if low is None else 1 - low
     offset = -form.constant * factor
-    return (atom.name, None if low is None else low + offset,
-            None if high is None else high + offset)  # fmt: skip
+    return (
+        atom.name,
+        None if low is None else low + offset,
+        None if high is None else high + offset,
+    )

@@ -101,8 +101,9 @@ def _swapped(system: System, eq: Equation, part: Read, table: Read) -> System:
     v = free_name("v", {i.name for i in eq.domain})
     name = free_name(f"{eq.target}_rows", system.tensors.keys())
     row = Read(table.tensor, (Idx(v), *(Idx(i.name) for i in eq.over)), None, table.dtype)
-    product = Equation(name, (Index(v, rows), *free), call("mul", row, other), "sum", eq.over,
-                       None, eq.span)  # fmt: skip
+    product = Equation(
+        name, (Index(v, rows), *free), call("mul", row, other), "sum", eq.over, None, eq.span
+    )
     places: Mapping[str, Expr] = {
         i.name: Idx(o) for i, o in zip(source.indices, outer, strict=False)
     }

@@ -68,8 +68,14 @@ def contraction(grid: Grid, target: GpuTarget) -> Grid | None:
     stages = STAGES if any(o.copied for o in (left, *rights)) else 2
     how = Tile(left, rights, batch, *shape[:5], stages, cores)
     blocks = copies * -(-height // how.height) * -(-width // how.width)
-    return replace(grid, how=how, threads=shape.threads, blocks=blocks, why=why,
-                   resident=_resident(how, grid, shape.threads))  # fmt: skip
+    return replace(
+        grid,
+        how=how,
+        threads=shape.threads,
+        blocks=blocks,
+        why=why,
+        resident=_resident(how, grid, shape.threads),
+    )
 
 
 def _operand(part: Expr, own: tuple[Index, ...], grid: Grid, cores: bool) -> Operand:
@@ -108,15 +114,18 @@ def _resident(how: Tile, grid: Grid, threads: int) -> int:
         return RESIDENT
     sides = [(how.left, how.height), *((right, how.width) for right in how.rights)]
     plain = all(
-        o.copied and isinstance(o.part, Read)
-        and (how.tensor_cores or not grid.accesses[o.part].checks) for o, _ in sides
-    )  # fmt: skip
+        o.copied
+        and isinstance(o.part, Read)
+        and (how.tensor_cores or not grid.accesses[o.part].checks)
+        for o, _ in sides
+    )
     copies = sum(side * how.depth // max(o.copied, 1) // threads for o, side in sides)
     return RESIDENT if plain and copies <= COPIES else 1
 
 
-def _shape(height: int, width: int, copies: int, grid: Grid, target: GpuTarget,
-           shapes: tuple[Shape, ...]) -> Shape:  # fmt: skip
+def _shape(
+    height: int, width: int, copies: int, grid: Grid, target: GpuTarget, shapes: tuple[Shape, ...]
+) -> Shape:
     """The largest tile that wastes little, whose results fit the registers and that leaves every
     processor something to do, by layers of blocks if need be."""
     words = len(grid.bodies) * BYTES[grid.dtype] // 4

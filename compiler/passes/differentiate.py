@@ -259,8 +259,10 @@ class _Backward:
         """d_x_via_y: what the gradient of y adds to that of x, said without the layer twice."""
         *layers, _ = name.split("_")
         *others, last = self.written(through).split("_")
-        shared = next((n for n, (a, b) in enumerate(zip(layers, others, strict=False)) if a != b),
-                      min(len(layers), len(others)))  # fmt: skip
+        shared = next(
+            (n for n, (a, b) in enumerate(zip(layers, others, strict=False)) if a != b),
+            min(len(layers), len(others)),
+        )
         full = f"d_{name}_via_{'_'.join([*others[shared:], last])}"
         number = next(n for n in range(1, 10**6) if _numbered(full, n) not in self.tensors)
         return _numbered(full, number)

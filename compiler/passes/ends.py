@@ -33,8 +33,12 @@ class Limits:
 
     @property
     def names(self) -> set[str]:
-        return {a.name for form in (*self.starts, *self.stops) for a in form.coefficients
-                if isinstance(a, Idx)}  # fmt: skip
+        return {
+            a.name
+            for form in (*self.starts, *self.stops)
+            for a in form.coefficients
+            if isinstance(a, Idx)
+        }
 
 
 WHOLE = Limits()
@@ -48,8 +52,9 @@ def limits(
     found: dict[str, Limits] = {}
     for form in ends:
         factors = form.coefficients
-        index = max((i for i in over if abs(factors.get(Idx(i.name), 0)) == 1),
-                    key=lambda i: i.size)  # fmt: skip
+        index = max(
+            (i for i in over if abs(factors.get(Idx(i.name), 0)) == 1), key=lambda i: i.size
+        )
         inner = over[over.index(index) + 1 :]
         rest = form.without(Idx(index.name))
         for other in inner:  # it runs through all its values meanwhile
@@ -70,9 +75,11 @@ def _least(form: Affine, name: str, extent: int) -> Affine:
 
 
 def share(
-    ends: Iterable[Affine], outputs: Sequence[Index], over: Sequence[Index],
+    ends: Iterable[Affine],
+    outputs: Sequence[Index],
+    over: Sequence[Index],
     extents: Mapping[str, int],
-) -> float:  # fmt: skip
+) -> float:
     """The part of all terms that is added."""
     total = 1.0
     for name, found in limits(ends, over, extents).items():

@@ -62,8 +62,11 @@ def _is(expr: Expr, value: float) -> bool:
 
 
 def _is_condition(expr: Expr) -> bool:
-    return isinstance(expr, Apply) and expr.fn == "select" and all(
-        isinstance(a, Const) for a in expr.args[1:])  # fmt: skip
+    return (
+        isinstance(expr, Apply)
+        and expr.fn == "select"
+        and all(isinstance(a, Const) for a in expr.args[1:])
+    )
 
 
 def plain(expr: Expr, sizes: Mapping[str, int]) -> Expr:

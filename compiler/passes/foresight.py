@@ -45,8 +45,7 @@ def _is_busy(kernel: Kernel, plan: Plan) -> bool:
         return False
     whole = all(read.other is None for read in anchor.reads)
     read = sum(plan.system.tensors[name].bytes for name in anchor.sources)
-    return (whole and prod(i.size for i in anchor.over) >= LONG
-            and _products(kernel) >= BUSY * read)  # fmt: skip
+    return whole and prod(i.size for i in anchor.over) >= LONG and _products(kernel) >= BUSY * read
 
 
 def _products(kernel: Kernel) -> int:
@@ -78,8 +77,11 @@ def _far(plan: Plan, busy: Set[Kernel]) -> dict[Kernel | Scan, list[str]]:
     touched = 0  # bytes, so far
     far: dict[Kernel | Scan, list[str]] = {}
     for item, (awaited, names) in zip((*plan.items, *plan.items), touches * 2, strict=True):
-        far[item] = [name for name in awaited if sizes[name] >= LEAST
-                     and touched - before.get(plan.offsets[name], touched) > NEAR]  # fmt: skip
+        far[item] = [
+            name
+            for name in awaited
+            if sizes[name] >= LEAST and touched - before.get(plan.offsets[name], touched) > NEAR
+        ]
         here = {plan.offsets[name]: sizes[name] for name in names}
         touched += sum(here.values())
         before |= dict.fromkeys(here, touched)

@@ -89,9 +89,11 @@ class Fused:
 
 
 def fuse(
-    system: System, ready: Sequence[Kernel] = (), notes: Mapping[str, str] | None = None,
+    system: System,
+    ready: Sequence[Kernel] = (),
+    notes: Mapping[str, str] | None = None,
     vectors: bool = True,
-) -> Fused:  # fmt: skip
+) -> Fused:
     """Groups, their order, and which updates can happen in place. `notes` say more of equations.
     Without `vectors`, a step of a recurrence has as few kernels as can be, for each is one wait
     more."""
@@ -102,15 +104,18 @@ def fuse(
     readers = _readers(groups)
     writer = {target: g for g in groups for target in g.writes}
     in_place = frozenset(
-        name for name, following in system.updates.items()
-        if following in writer and following not in system.outputs
+        name
+        for name, following in system.updates.items()
+        if following in writer
+        and following not in system.outputs
         and _overwritable(writer[following], readers.get(name, set()), edges, name, following)
-    )  # fmt: skip
+    )
     in_order = _order(groups, edges)
     outside = set(system.roots)
     kept = outside | set(aliases.values())
-    elsewhere = {g.number: {t for t in g.writes if readers.get(t, set()) - {g.number}}
-                 for g in groups}  # fmt: skip
+    elsewhere = {
+        g.number: {t for t in g.writes if readers.get(t, set()) - {g.number}} for g in groups
+    }
     alone = LONGEST_ALONE if vectors else LONGEST
     items = [_item(g, elsewhere[g.number] | kept, system, aliases, alone, notes) for g in in_order]
     return Fused(tuple(items), aliases, in_place)
@@ -120,9 +125,11 @@ def fuse(
 
 
 def _groups(
-    items: Iterable[Equation | Loop | Kernel], system: System, aliases: Mapping[str, str],
+    items: Iterable[Equation | Loop | Kernel],
+    system: System,
+    aliases: Mapping[str, str],
     alone: int = LONGEST_ALONE,
-) -> list[_Group]:  # fmt: skip
+) -> list[_Group]:
     """Equations and loops, in order of computation, gathered into kernels. No more than `alone`
     operations ride on a result that comes one at a time."""
     groups: list[_Group] = []
@@ -172,8 +179,9 @@ def _equations_of(loop: Loop) -> list[Equation]:
     return found
 
 
-def _rides(eq: Equation, group: _Group, aliases: Mapping[str, str], alone: int
-           ) -> dict[str, int] | None:  # fmt: skip
+def _rides(
+    eq: Equation, group: _Group, aliases: Mapping[str, str], alone: int
+) -> dict[str, int] | None:
     """The positions of unrolled indices, the equation's own and those that others get, if the
     equation can be computed where the group's results are at hand; None if it cannot."""
     anchor = group.anchor
@@ -246,10 +254,12 @@ def _compared(eq: Equation) -> dict[str, int]:
 
 def _decides(index: Idx, body: Expr) -> bool:
     return any(
-        isinstance(n, Apply) and n.fn in ("eq", "ne") and index in n.args
+        isinstance(n, Apply)
+        and n.fn in ("eq", "ne")
+        and index in n.args
         and any(isinstance(a, Const) for a in n.args)
         for n in walk(body)
-    )  # fmt: skip
+    )
 
 
 def _without(items: tuple, place: int | None) -> tuple:
@@ -361,9 +371,13 @@ def _readers(groups: list[_Group]) -> dict[str, set[int]]:
 
 
 def _item(
-    group: _Group, stored: set[str], system: System, aliases: Mapping[str, str], alone: int,
+    group: _Group,
+    stored: set[str],
+    system: System,
+    aliases: Mapping[str, str],
+    alone: int,
     notes: Mapping[str, str] | None = None,
-) -> Kernel | Scan:  # fmt: skip
+) -> Kernel | Scan:
     """The group as a kernel; what nobody in `stored` asks for stays in registers."""
     if group.ready is not None:
         return group.ready
@@ -372,8 +386,9 @@ def _item(
     anchor, *epilogue = group.members
     fresh = tuple(_renamed(eq, group) for eq in epilogue)
     extra = group.extra
-    unrolled = frozenset(eq.indices[extra[eq.target]].name for eq in (anchor, *fresh)
-                         if eq.target in extra)  # fmt: skip
+    unrolled = frozenset(
+        eq.indices[extra[eq.target]].name for eq in (anchor, *fresh) if eq.target in extra
+    )
     local = frozenset(group.writes - stored)
     more = [notes[m.target] for m in group.members if m.target in notes] if notes else []
     reason = "; ".join([_reason(group), *more])
@@ -388,8 +403,11 @@ def _reason(group: _Group) -> str:
     if epilogue:
         riders = ", ".join(eq.target for eq in epilogue)
         what += f"; {riders} {'rides' if len(epilogue) == 1 else 'ride'} on it, element by element"
-    unrolled = [f"{eq.indices[group.extra[eq.target]].name} of {eq.target}"
-                for eq in group.members if eq.target in group.extra]  # fmt: skip
+    unrolled = [
+        f"{eq.indices[group.extra[eq.target]].name} of {eq.target}"
+        for eq in group.members
+        if eq.target in group.extra
+    ]
     return f"{what}; unrolled: {', '.join(unrolled)}" if unrolled else what
 
 
@@ -407,13 +425,19 @@ def _renamed(eq: Equation, group: _Group) -> Equation:
 
 
 def _scan(
-    loop: Loop, fixed: tuple[str, ...], stored: set[str], system: System,
-    aliases: Mapping[str, str], alone: int,
-) -> Scan:  # fmt: skip
+    loop: Loop,
+    fixed: tuple[str, ...],
+    stored: set[str],
+    system: System,
+    aliases: Mapping[str, str],
+    alone: int,
+) -> Scan:
     """The loop over one common index name, its equations grouped into kernels as outside."""
     step = next(iter(loop.indices.values()))
-    body = [item if isinstance(item, Loop) else _with_index(item, loop.indices[item.target], step)
-            for item in loop.body]  # fmt: skip
+    body = [
+        item if isinstance(item, Loop) else _with_index(item, loop.indices[item.target], step)
+        for item in loop.body
+    ]
     groups = _groups(body, system, aliases, alone)
     past = {r.tensor for eq in _equations_of(loop) for r in eq.reads}
     items: list[Kernel | Scan] = []
@@ -423,8 +447,12 @@ def _scan(
             items.append(inner)
             continue
         within = {r.tensor for g in groups if g is not group for eq in g.members for r in eq.reads}
-        earlier = {r.tensor for eq in group.members for r in eq.reads
-                   if r.other is not None or not _at_hand(r, eq, group.extra)}  # fmt: skip
+        earlier = {
+            r.tensor
+            for eq in group.members
+            for r in eq.reads
+            if r.other is not None or not _at_hand(r, eq, group.extra)
+        }
         kernel = _item(group, stored | within | earlier, system, aliases, alone)
         assert isinstance(kernel, Kernel)
         items.append(replace(kernel, fixed=(*fixed, step)))

@@ -142,8 +142,13 @@ class _Known:
         own, other = self.kernel.own, self.kernel.other
         row, column = (own, other) if own.name in index_names(top) else (other, own)
         products = {p.read for p in self.kernel.products}
-        lows = [n for n in walk(score) if isinstance(n, Apply) and n.fn == "select"
-                and any(isinstance(a, Const) and isinf(a.value) for a in n.args)]  # fmt: skip
+        lows = [
+            n
+            for n in walk(score)
+            if isinstance(n, Apply)
+            and n.fn == "select"
+            and any(isinstance(a, Const) and isinf(a.value) for a in n.args)
+        ]
         forms = [f for n in lows for f in _hiding(n, self.kernel)]
         if len(lows) != 1 or not forms or not set(reads(score)) <= products:
             return False

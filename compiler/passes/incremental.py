@@ -78,8 +78,9 @@ def once(step: System, source: str) -> tuple[System, System]:
     handed = tuple(eq.target for eq in same if eq.target in read)
     inputs = {n: replace(step.tensors[n], kind="input") for n in handed}
     first = System(step.name, _used(same, step.tensors), same, handed, {})
-    rest = System(step.name, _used(changing, {**step.tensors, **inputs}), changing, step.outputs,
-                  step.updates)  # fmt: skip
+    rest = System(
+        step.name, _used(changing, {**step.tensors, **inputs}), changing, step.outputs, step.updates
+    )
     return first, rest
 
 
@@ -102,12 +103,16 @@ def _forward(system: System, source: str, axis: int) -> dict[str, set[int]]:
             before = len(found)
             for read in reads:
                 for a in along[read.tensor]:
-                    found |= {n for n, i in enumerate(eq.indices)
-                              if _reach(read.index[a], i, eq) is not None}  # fmt: skip
+                    found |= {
+                        n
+                        for n, i in enumerate(eq.indices)
+                        if _reach(read.index[a], i, eq) is not None
+                    }
             for read in reads if not found else ():
                 for a in along[read.tensor]:
-                    found |= {n for n, i in enumerate(eq.indices)
-                              if _is_compared(read.index[a], i, eq)}  # fmt: skip
+                    found |= {
+                        n for n, i in enumerate(eq.indices) if _is_compared(read.index[a], i, eq)
+                    }
             grew |= len(found) > before
     return along
 
@@ -139,8 +144,9 @@ def _is_compared(expr: Expr, index: Index, eq: Equation) -> bool:
         if isinstance(node, Apply) and node.fn in ("lt", "le", "gt", "ge"):
             left, right = map(affine, node.args)
             if (left + right.scaled(-1)).coefficients in (
-                wanted.coefficients, wanted.scaled(-1).coefficients,
-            ):  # fmt: skip
+                wanted.coefficients,
+                wanted.scaled(-1).coefficients,
+            ):
                 return True
     return False
 
@@ -244,9 +250,12 @@ class _Work:
         return call("select", early, node.other, found)
 
     def keep(
-        self, name: str, tensors: dict[str, Tensor], equations: list[Equation],
+        self,
+        name: str,
+        tensors: dict[str, Tensor],
+        equations: list[Equation],
         updates: dict[str, str],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """x_kept'[…, t, …] = if t == position then x[…] else x_kept[…, t, …]."""
         whole, axis = self.system.tensors[name], self.times[name]
         indices = tuple(Index(f"i{n}", size) for n, size in enumerate(whole.shape))
@@ -258,9 +267,13 @@ class _Work:
         equations.append(Equation(f"{name}_kept'", indices, call("select", here, fresh, old)))
 
     def remember(
-        self, name: str, count: int, tensors: dict[str, Tensor], equations: list[Equation],
+        self,
+        name: str,
+        count: int,
+        tensors: dict[str, Tensor],
+        equations: list[Equation],
         updates: dict[str, str],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """x_back1' = x, x_back2' = x_back1, …"""
         tensor = tensors[name]
         indices = tuple(Index(f"i{n}", size) for n, size in enumerate(tensor.shape))
@@ -275,9 +288,12 @@ class _Work:
 
     @staticmethod
     def state(
-        name: str, shape: tuple[int, ...], dtype: str, tensors: dict[str, Tensor],
+        name: str,
+        shape: tuple[int, ...],
+        dtype: str,
+        tensors: dict[str, Tensor],
         updates: dict[str, str],
-    ) -> None:  # fmt: skip
+    ) -> None:
         zero = "0.0" if dtype.startswith("f") else "0"
         tensors[name] = Tensor(name, shape, dtype, "state", f"= {zero}")
         tensors[f"{name}'"] = Tensor(f"{name}'", shape, dtype)

@@ -69,13 +69,19 @@ def inline(system: System) -> System:
 
 
 def _worthwhile(
-    eq: Equation, readers: list[Equation], definition: Mapping[str, Equation],
+    eq: Equation,
+    readers: list[Equation],
+    definition: Mapping[str, Equation],
     tensors: Mapping[str, Tensor],
-) -> bool:  # fmt: skip
+) -> bool:
     if any(_is_kept_for(r, eq) for r in readers):
         return False
-    found = [(r, read) for r in readers for read in r.reads
-             if read.tensor == eq.target and not _only_waits(r, eq)]  # fmt: skip
+    found = [
+        (r, read)
+        for r in readers
+        for read in r.reads
+        if read.tensor == eq.target and not _only_waits(r, eq)
+    ]
     if not found or any(read.other is not None for _, read in found):
         return False
     price, size = cost(eq.body), tensors[eq.target].size

@@ -51,8 +51,13 @@ class _Form:
         return total + affine(turn).scaled(self.rows * size)
 
 
-def keep(sweep: Sweep, scan: Scan, rows: Mapping[Kernel, tuple[Index, ...]], plan: Plan,
-         target: GpuTarget) -> Sweep:  # fmt: skip
+def keep(
+    sweep: Sweep,
+    scan: Scan,
+    rows: Mapping[Kernel, tuple[Index, ...]],
+    plan: Plan,
+    target: GpuTarget,
+) -> Sweep:
     """The sweep with everything kept for which there is room."""
     if sweep.members > 1:
         return _with_weights(sweep, scan, target.shared)
@@ -96,15 +101,21 @@ def _weights(share: Share, stepping: set[str]) -> tuple[Read, ...]:
     moving = stepping | {i.name for i in share.rows}
     found = dict.fromkeys(r for body in grid.bodies for r in reads(body) if r in grid.accesses)
     inner = {q for r in found for place in r.index for q in reads(place)}
-    return tuple(r for r in found if r not in inner and not index_names(r) & moving
-                 and grid.accesses[r].dtype == grid.dtype != "bool")  # fmt: skip
+    return tuple(
+        r
+        for r in found
+        if r not in inner
+        and not index_names(r) & moving
+        and grid.accesses[r].dtype == grid.dtype != "bool"
+    )
 
 
 # --- steps ----------------------------------------------------------------------------------------
 
 
-def _with_steps(sweep: Sweep, scan: Scan, rows: Mapping[Kernel, tuple[Index, ...]], plan: Plan
-                ) -> Sweep:  # fmt: skip
+def _with_steps(
+    sweep: Sweep, scan: Scan, rows: Mapping[Kernel, tuple[Index, ...]], plan: Plan
+) -> Sweep:
     """The latest steps of all that is read again, tensor by tensor while there is room."""
     forms: dict[str, _Form] = {}
     room = MOST - sweep.shared_bytes
@@ -114,14 +125,19 @@ def _with_steps(sweep: Sweep, scan: Scan, rows: Mapping[Kernel, tuple[Index, ...
             if form is not None and form.kept.bytes <= room:
                 forms[tensor] = form
                 room -= form.kept.bytes
-    parts = tuple(_keeping(part, forms, sweep) for part in sweep.steps.parts
-                  if isinstance(part, Share))  # fmt: skip
-    return replace(sweep, steps=replace(sweep.steps, parts=parts),
-                   kept=tuple(form.kept for form in forms.values()))  # fmt: skip
+    parts = tuple(
+        _keeping(part, forms, sweep) for part in sweep.steps.parts if isinstance(part, Share)
+    )
+    return replace(
+        sweep,
+        steps=replace(sweep.steps, parts=parts),
+        kept=tuple(form.kept for form in forms.values()),
+    )
 
 
-def _form(tensor: str, kernel: Kernel, sweep: Sweep, rows: tuple[Index, ...], plan: Plan
-          ) -> _Form | None:  # fmt: skip
+def _form(
+    tensor: str, kernel: Kernel, sweep: Sweep, rows: tuple[Index, ...], plan: Plan
+) -> _Form | None:
     """How the tensor is kept, if the recurrence reads it a fixed number of steps away."""
     index = sweep.steps.index
     indices = next(e.indices for e in kernel.equations if e.target == tensor)
@@ -129,8 +145,10 @@ def _form(tensor: str, kernel: Kernel, sweep: Sweep, rows: tuple[Index, ...], pl
     step = names.index(index.name)
     away = [
         affine(read.index[step]) + Affine({Idx(index.name): -1}, 0)
-        for share in sweep.steps.shares for read in share.grid.reads if read.tensor == tensor
-    ]  # fmt: skip
+        for share in sweep.steps.shares
+        for read in share.grid.reads
+        if read.tensor == tensor
+    ]
     outside = any(name in names for name in sweep.fixed)
     if not away or outside or any(form.coefficients for form in away):
         return None
@@ -158,8 +176,9 @@ def _keeping(share: Share, forms: Mapping[str, _Form], sweep: Sweep) -> Share:
     return replace(share, grid=kept)
 
 
-def _access(read: Read, access: Access, forms: Mapping[str, _Form], sizes: Mapping[str, int]
-            ) -> Access:  # fmt: skip
+def _access(
+    read: Read, access: Access, forms: Mapping[str, _Form], sizes: Mapping[str, int]
+) -> Access:
     form = forms.get(read.tensor)
     if form is None:
         return access

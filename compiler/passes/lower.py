@@ -64,7 +64,8 @@ def lower(kernel: Kernel, plan: Plan, target: Target | None = None) -> Nest:
         over=() if accumulate else form.over,
         reduce=None if accumulate else anchor.reduce,
         accesses=tuple(found[r] for r in (body_reads if anchor.reduce else found)),
-        stores=(accumulate.access.offset,) if accumulate
+        stores=(accumulate.access.offset,)
+        if accumulate
         else tuple(place for place in places.values() if place is not None),
         operations=_operations(form, anchor),
         bytes=BYTES[form.bodies[0].value.dtype],
@@ -76,7 +77,7 @@ def lower(kernel: Kernel, plan: Plan, target: Target | None = None) -> Nest:
         ends=_ends(form),
         vectorised=_accumulation_vector(form, accumulate.access) if accumulate else None,
         into=accumulate.access.offset if accumulate else None,
-    )  # fmt: skip
+    )
     tiling = choose(work, target)
     clips = _clips(work, tiling)
     chains, unrolled = _unrolling(work, tiling, clips)
@@ -109,10 +110,12 @@ def lower(kernel: Kernel, plan: Plan, target: Target | None = None) -> Nest:
         early=_early(others, work, tiling),
         rolled=_rolled(form, others, work, tiling),
         source=_source(anchor),
-        why=(*filter(None, (kernel.reason, why_not(anchor, plan.system) if target.pairs else "")),
-             str(tiling),
-             *(f"not {text}" for text in tiling.rejected)),
-    )  # fmt: skip
+        why=(
+            *filter(None, (kernel.reason, why_not(anchor, plan.system) if target.pairs else "")),
+            str(tiling),
+            *(f"not {text}" for text in tiling.rejected),
+        ),
+    )
 
 
 # --- sums that vanish outside ---------------------------------------------------------------------
@@ -123,8 +126,12 @@ def _vanishing(form: Form, anchor: Equation, accesses: Mapping[Read, Access]) ->
     if anchor.reduce != "sum" or form.at is not None:
         return ()
     zeroing = set.intersection(*(_zeroing(b.value) for b in form.bodies))
-    return tuple(check for read in sorted(zeroing, key=str) if read in accesses
-                 for check in accesses[read].checks)  # fmt: skip
+    return tuple(
+        check
+        for read in sorted(zeroing, key=str)
+        if read in accesses
+        for check in accesses[read].checks
+    )
 
 
 def _zeroing(expr: Expr) -> set[Read]:
@@ -182,11 +189,13 @@ def _early(others: list[Access], work: Work, tiling: Tiling) -> tuple[Access, ..
     if not work.reduce or tiling.form != "outer" or prod(i.size for i in work.over) < FETCH:
         return ()
     return tuple(
-        a for a in others
-        if a.offset.coefficients.get(vector) == 1 and not a.checks
+        a
+        for a in others
+        if a.offset.coefficients.get(vector) == 1
+        and not a.checks
         and all(isinstance(atom, Idx) for atom in a.offset.coefficients)
         and any(tiling.rows.get(atom.name, 1) > 1 for atom in a.offset.coefficients)  # type: ignore[attr-defined]
-    )  # fmt: skip
+    )
 
 
 def _rolled(form: Form, others: list[Access], work: Work, tiling: Tiling) -> str:
@@ -306,12 +315,16 @@ def _loops(
             outer.append(_loop(index, "serial", tiling.rows.get(index.name, 1)))
     ends = limits(work.ends, _inner_order(work, tiling), tiling.extents)
     inner = [
-        _loop(index, "reduce", unrolled.get(index.name, 1),
-              tiling.lanes if index.name == tiling.vector else 1,
-              tuple((c.form, c.size) for c in clips if c.index == index.name),
-              ends.get(index.name, WHOLE))
+        _loop(
+            index,
+            "reduce",
+            unrolled.get(index.name, 1),
+            tiling.lanes if index.name == tiling.vector else 1,
+            tuple((c.form, c.size) for c in clips if c.index == index.name),
+            ends.get(index.name, WHOLE),
+        )
         for index in _inner_order(work, tiling)
-    ]  # fmt: skip
+    ]
     if _points(work) * tiling.score >= SHARED:
         shared = _shared(outer)
         outer = [replace(x, kind="parallel") if x is shared else x for x in outer]
@@ -338,10 +351,11 @@ def _accumulating(
     into = accumulate.access
     held = len(still) if still and _separate(into, work) and not still & _names(into.offset) else 0
     loops = [
-        _loop(i, "serial", tiling.rows.get(i.name, 1)) if i.name != tiling.vector
+        _loop(i, "serial", tiling.rows.get(i.name, 1))
+        if i.name != tiling.vector
         else _loop(i, "serial", tiling.vectors, tiling.lanes)
         for i in (*order[:same], *tile, *order[same:])
-    ]  # fmt: skip
+    ]
     if _points(work) * tiling.score >= SHARED:
         loops = [
             replace(x, kind="parallel") if x.index.name == apart and x.index in order[:same] else x

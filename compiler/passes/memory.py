@@ -105,9 +105,12 @@ def _times(items: tuple[Kernel | Scan, ...], homes: Mapping[str, str]) -> list[i
 
 
 def _lifetimes(
-    system: System, items: tuple[Kernel | Scan, ...], times: Sequence[int],
-    homes: Mapping[str, str], stored: set[str],
-) -> dict[str, Lifetime]:  # fmt: skip
+    system: System,
+    items: tuple[Kernel | Scan, ...],
+    times: Sequence[int],
+    homes: Mapping[str, str],
+    stored: set[str],
+) -> dict[str, Lifetime]:
     """The first and the last time at which each temp is touched."""
     lives: dict[str, Lifetime] = {}
     for number, item in zip(times, items, strict=True):
@@ -121,9 +124,11 @@ def _lifetimes(
 
 
 def _inherit(
-    system: System, items: tuple[Kernel | Scan, ...], homes: dict[str, str],
+    system: System,
+    items: tuple[Kernel | Scan, ...],
+    homes: dict[str, str],
     lives: dict[str, Lifetime],
-) -> None:  # fmt: skip
+) -> None:
     """Temps in the place of others that die where they are computed: `homes` and `lives` are
     changed accordingly."""
     for number, item in enumerate(items):
@@ -153,8 +158,12 @@ def _may_inherit(
         return False
     if place.bytes != new.bytes or home in (homes.get(t, t) for t in kernel.stored):
         return False
-    here = [(eq, read) for eq in kernel.equations for read in eq.reads
-            if homes.get(read.tensor, read.tensor) == home]  # fmt: skip
+    here = [
+        (eq, read)
+        for eq in kernel.equations
+        for read in eq.reads
+        if homes.get(read.tensor, read.tensor) == home
+    ]
     return all(r.tensor == source and not eq.over and is_identity(r, eq) for eq, r in here)
 
 

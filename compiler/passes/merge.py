@@ -50,8 +50,16 @@ def _form(kernel: Kernel, plan: Plan) -> Form:
     for index in anchor.over:
         position = call("add", call("mul", position, index.size), Idx(index.name))
     bodies, *values = (_results(eq, box, kernel.unrolled, plan) for eq in kernel.equations)
-    return Form(kernel.indices, anchor.over, bodies, tuple(r for some in values for r in some),
-                anchor.at, position, kernel.ends, dict(anchor.sizes))  # fmt: skip
+    return Form(
+        kernel.indices,
+        anchor.over,
+        bodies,
+        tuple(r for some in values for r in some),
+        anchor.at,
+        position,
+        kernel.ends,
+        dict(anchor.sizes),
+    )
 
 
 def _results(
@@ -154,18 +162,21 @@ def _mentions(form: Affine, index: Index) -> bool:
 
 def _merge(form: Form, i: Index, j: Index) -> Form:
     both = Index(f"{i.name}_{j.name}", i.size * j.size)
-    now = {i.name: call("floordiv", Idx(both.name), j.size),
-           j.name: call("mod", Idx(both.name), j.size)}  # fmt: skip
+    now = {
+        i.name: call("floordiv", Idx(both.name), j.size),
+        j.name: call("mod", Idx(both.name), j.size),
+    }
 
     def joined(group: tuple[Index, ...]) -> tuple[Index, ...]:
         return tuple(both if x == i else x for x in group if x != j)
 
     def moved(results: tuple[Result, ...]) -> tuple[Result, ...]:
         return tuple(
-            Result(_at(r.own, tuple(substitute(e, now) for e in r.own.index)),
-                   substitute(r.value, now))
+            Result(
+                _at(r.own, tuple(substitute(e, now) for e in r.own.index)), substitute(r.value, now)
+            )
             for r in results
-        )  # fmt: skip
+        )
 
     return Form(
         outputs=joined(form.outputs),
@@ -202,7 +213,8 @@ def stores(form: Form, kernel: Kernel, plan: Plan) -> dict[Read, Affine | None]:
     """Where each result goes; None if it stays in registers."""
     tensors = plan.system.tensors
     return {
-        own: None if own.tensor in kernel.local or form.at is not None
+        own: None
+        if own.tensor in kernel.local or form.at is not None
         else place(own.index, tensors[own.tensor].strides, form.sizes)
         for own in (result.own for result in (*form.bodies, *form.values))
-    }  # fmt: skip
+    }

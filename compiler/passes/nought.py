@@ -65,8 +65,9 @@ class Known:
         every = (self.zero, self.low, self.zeros, self.lows, self.wild)
         if not any(every):
             return self
-        return Known(*(frozenset(_form(affine(substitute(e, places))) for e in some)
-                       for some in every))  # fmt: skip
+        return Known(
+            *(frozenset(_form(affine(substitute(e, places))) for e in some) for some in every)
+        )
 
 
 NUMBER = Known()  # of no mask
@@ -96,9 +97,12 @@ def of_equation(eq: Equation, system: System, found: Mapping[str, Known]) -> Kno
         case "sum":
             return Known(zero, zeros=_of_all(terms.zeros, eq), wild=finite)
         case "max":
-            return Known(zero, zeros=EVERYWHERE if terms.zeros else NOWHERE,
-                         lows=_of_all(terms.lows, eq),
-                         wild=EVERYWHERE if terms.wild else NOWHERE)  # fmt: skip
+            return Known(
+                zero,
+                zeros=EVERYWHERE if terms.zeros else NOWHERE,
+                lows=_of_all(terms.lows, eq),
+                wild=EVERYWHERE if terms.wild else NOWHERE,
+            )
     return NUMBER if terms == NUMBER else ANYTHING
 
 
@@ -137,17 +141,21 @@ def _leaves_some(places: Places, index: Index, eq: Equation) -> bool:
             lower.append(rest + Affine({}, 1))
         elif factor or bounds(rest.expr(), eq.sizes)[1] >= 0:
             return False
-    return all(bounds((u + low.scaled(-1)).expr(), eq.sizes)[0] >= 0
-               for u in upper for low in lower)  # fmt: skip
+    return all(
+        bounds((u + low.scaled(-1)).expr(), eq.sizes)[0] >= 0 for u in upper for low in lower
+    )
 
 
 # --- one node ------------------------------------------------------------------------------------
 
 
 def _node(
-    node: Expr, known: Mapping[Expr, Known], eq: Equation, system: System,
+    node: Expr,
+    known: Mapping[Expr, Known],
+    eq: Equation,
+    system: System,
     found: Mapping[str, Known],
-) -> Known:  # fmt: skip
+) -> Known:
     if isinstance(node, Const):
         return _constant(node.value)
     if not is_float(node.dtype):
@@ -169,7 +177,7 @@ def _constant(value: float) -> Known:
 
 def _read(
     read: Read, known: Mapping[Expr, Known], system: System, found: Mapping[str, Known]
-) -> Known:  # fmt: skip
+) -> Known:
     maker = system.definition.get(read.tensor)
     if maker is None:
         own = NUMBER
@@ -181,14 +189,22 @@ def _read(
     if read.other is None:
         return own
     other = known[read.other]  # outside
-    return Known(_both(own.zero, other.zero), _both(own.low, other.low), own.zeros | other.zeros,
-                 own.lows | other.lows, own.wild | other.wild)  # fmt: skip
+    return Known(
+        _both(own.zero, other.zero),
+        _both(own.low, other.low),
+        own.zeros | other.zeros,
+        own.lows | other.lows,
+        own.wild | other.wild,
+    )
 
 
 def _apply(node: Apply, parts: list[Known]) -> Known:
     a, b = parts[0], parts[-1]
-    every = Known(zeros=_any(p.zeros for p in parts), lows=_any(p.lows for p in parts),
-                  wild=_any(p.wild for p in parts))  # fmt: skip
+    every = Known(
+        zeros=_any(p.zeros for p in parts),
+        lows=_any(p.lows for p in parts),
+        wild=_any(p.wild for p in parts),
+    )
     wild = every.wild | every.lows
     match node.fn:
         case "select":
@@ -204,16 +220,30 @@ def _apply(node: Apply, parts: list[Known]) -> Known:
             zero = a.zero if b.is_finite and not b.zeros else NOWHERE
             return Known(zero, zeros=a.zeros, wild=wild | b.zeros)
         case "add":
-            return Known(_both(a.zero, b.zero),
-                         _any(x.low for x, y in ((a, b), (b, a)) if not y.wild),
-                         _where_both(a.zeros, b.zeros), every.lows, every.wild)  # fmt: skip
+            return Known(
+                _both(a.zero, b.zero),
+                _any(x.low for x, y in ((a, b), (b, a)) if not y.wild),
+                _where_both(a.zeros, b.zeros),
+                every.lows,
+                every.wild,
+            )
         case "sub":
-            return Known(_both(a.zero, b.zero), a.low if b.is_finite else NOWHERE,
-                         _where_both(a.zeros, b.zeros), a.lows, every.wild | b.lows)  # fmt: skip
+            return Known(
+                _both(a.zero, b.zero),
+                a.low if b.is_finite else NOWHERE,
+                _where_both(a.zeros, b.zeros),
+                a.lows,
+                every.wild | b.lows,
+            )
         case "max":
             zeros = NOWHERE if any(map(_is_positive, node.args)) else every.zeros
-            return Known(_both(a.zero, b.zero), _both(a.low, b.low), zeros,
-                         _where_both(a.lows, b.lows), every.wild)  # fmt: skip
+            return Known(
+                _both(a.zero, b.zero),
+                _both(a.low, b.low),
+                zeros,
+                _where_both(a.lows, b.lows),
+                every.wild,
+            )
         case "exp":
             return Known(a.low, zeros=a.lows, wild=a.wild)
         case "f32" | "f64" | "bf16" | "stop" | "after":
@@ -256,9 +286,13 @@ def _select(condition: Expr, yes: Known, no: Known) -> Known:
     def possible(a: Places, b: Places) -> Places:
         return _where_both(true[1], a) | _where_both(false[1], b)
 
-    return Known(certain(yes.zero, no.zero), certain(yes.low, no.low),
-                 possible(yes.zeros, no.zeros), possible(yes.lows, no.lows),
-                 possible(yes.wild, no.wild))  # fmt: skip
+    return Known(
+        certain(yes.zero, no.zero),
+        certain(yes.low, no.low),
+        possible(yes.zeros, no.zeros),
+        possible(yes.lows, no.lows),
+        possible(yes.wild, no.wild),
+    )
 
 
 def _all_of(places: Places) -> Places:

@@ -22,8 +22,10 @@ def ordered(system: System, ready: Sequence[Kernel] = ()) -> Iterator[list[Equat
 def have_order(system: System, ready: Sequence[Kernel]) -> bool:
     """Whether no kernel would have to wait for itself."""
     first = {kernel.stored[0] for kernel in ready}
-    return not any(len(component) > 1 and any(eq.target in first for eq in component)
-                   for component in _components(system, ready))  # fmt: skip
+    return not any(
+        len(component) > 1 and any(eq.target in first for eq in component)
+        for component in _components(system, ready)
+    )
 
 
 def _components(system: System, ready: Sequence[Kernel]) -> list[list[Equation]]:
@@ -43,6 +45,5 @@ def _components(system: System, ready: Sequence[Kernel]) -> list[list[Equation]]
             names = [s for e in kernel.equations for s in e.sources if s not in own]
         return list(dict.fromkeys(owner[s].stored[0] if s in owner else s for s in names))
 
-    kept = tuple(eq for eq in system.equations
-                 if eq.target not in within or stands(eq.target))  # fmt: skip
+    kept = tuple(eq for eq in system.equations if eq.target not in within or stands(eq.target))
     return components(kept, sources)

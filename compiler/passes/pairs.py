@@ -59,10 +59,12 @@ def pairs(system: System) -> System:
 def round_once(system: System) -> System:
     """Operands that contractions read again and again, rounded where they are computed."""
     made = _Made(system)
-    return made.system([
-        eq if eq.reduce is None and eq.at is None else _reading_rounded(eq, made)
-        for eq in system.equations
-    ])  # fmt: skip
+    return made.system(
+        [
+            eq if eq.reduce is None and eq.at is None else _reading_rounded(eq, made)
+            for eq in system.equations
+        ]
+    )
 
 
 def _reading_rounded(eq: Equation, made: _Made) -> Equation:
@@ -113,9 +115,13 @@ class _Made:
         return Read(name, index, None, self.source.tensors[name].dtype)
 
     def _made(
-        self, name: str, axis: int | None, ending: str, dtype: str,
+        self,
+        name: str,
+        axis: int | None,
+        ending: str,
+        dtype: str,
         body: Callable[[tuple[Expr, ...]], Expr],
-    ) -> str:  # fmt: skip
+    ) -> str:
         found = self.names.get((name, axis))
         if found is not None:
             return found

@@ -92,8 +92,9 @@ class _Load:
         return 1.0 if self.alone else 1 / len(self.grid.bodies) + 1 / self.held(rows)
 
 
-def persistent(scan: Scan, plan: Plan, waiting: frozenset[str],
-               target: GpuTarget | None = None) -> Sweep | None:  # fmt: skip
+def persistent(
+    scan: Scan, plan: Plan, waiting: frozenset[str], target: GpuTarget | None = None
+) -> Sweep | None:
     """The recurrence as one launch, or None."""
     target = target or GpuTarget()
     rows = independent(scan, plan)
@@ -102,8 +103,10 @@ def persistent(scan: Scan, plan: Plan, waiting: frozenset[str],
     count = prod(i.size for i in first.rows)
     if any(load.grid.elements * count > LARGEST for load in loads.values()):
         return None
-    best = min((_time(loads.values(), count, *shape, target), *shape[::-1])
-               for shape in _shapes(count, target))  # fmt: skip
+    best = min(
+        (_time(loads.values(), count, *shape, target), *shape[::-1])
+        for shape in _shapes(count, target)
+    )
     time, members, each = best
     apart = _launches_time(loads, count, plan, target)
     if time > apart:
@@ -115,8 +118,9 @@ def persistent(scan: Scan, plan: Plan, waiting: frozenset[str],
     return keep(whole, scan, rows, plan, target)
 
 
-def _why(sweep: Sweep, scan: Scan, rows: tuple[Index, ...], time: float, apart: float
-         ) -> Iterator[str]:  # fmt: skip
+def _why(
+    sweep: Sweep, scan: Scan, rows: tuple[Index, ...], time: float, apart: float
+) -> Iterator[str]:
     yield scan.reason
     names = " ".join(i.name for i in rows)
     members = f"{sweep.members} blocks" if sweep.members > 1 else "a block"
@@ -149,8 +153,7 @@ def _seen_by_other_names(kernels: tuple[Kernel, ...], plan: Plan) -> bool:
     own = {e.target for k in kernels for e in k.equations}
     places = [_span(t, plan) for t in stored]
     others = {s for k in kernels for e in k.equations for s in e.sources} - own
-    return any(a < d and c < b for a, b in places
-               for c, d in (_span(t, plan) for t in others))  # fmt: skip
+    return any(a < d and c < b for a, b in places for c, d in (_span(t, plan) for t in others))
 
 
 def _span(tensor: str, plan: Plan) -> tuple[int, int]:
@@ -175,8 +178,11 @@ def _followed(start: Index, kernels: tuple[Kernel, ...]) -> dict[Kernel, Index] 
     same = all(i.size == start.size for i in own.values())
     stay = all(
         read.index[axis[read.tensor]] is Idx(own[kernel].name)
-        for kernel in kernels for e in kernel.equations for read in e.reads if read.tensor in axis
-    )  # fmt: skip
+        for kernel in kernels
+        for e in kernel.equations
+        for read in e.reads
+        if read.tensor in axis
+    )
     return own if same and stay else None
 
 
@@ -194,8 +200,9 @@ def _read_at(kernel: Kernel, axis: Mapping[str, int]) -> Index | None:
 # --- the estimate ---------------------------------------------------------------------------------
 
 
-def _loads(scan: Scan, rows: Rows, waiting: frozenset[str], plan: Plan, runs: int
-           ) -> Iterator[tuple[Kernel, _Load]]:  # fmt: skip
+def _loads(
+    scan: Scan, rows: Rows, waiting: frozenset[str], plan: Plan, runs: int
+) -> Iterator[tuple[Kernel, _Load]]:
     for item in scan.kernels:
         if isinstance(item, Scan):
             yield from _loads(item, rows, waiting, plan, runs * item.index.size)
@@ -210,8 +217,9 @@ def _loads(scan: Scan, rows: Rows, waiting: frozenset[str], plan: Plan, runs: in
         yield item, _Load(grid, own, item.name in waiting, runs, operations, traffic)
 
 
-def _traffic(grid: Grid, rows: tuple[Index, ...], fixed: tuple[str, ...], plan: Plan
-             ) -> Iterator[_Traffic]:  # fmt: skip
+def _traffic(
+    grid: Grid, rows: tuple[Index, ...], fixed: tuple[str, ...], plan: Plan
+) -> Iterator[_Traffic]:
     names, elements = {i.name for i in rows}, {i.name for i in grid.outputs}
     for name in grid.stored:
         kind = plan.system.tensors[name].dtype
@@ -247,8 +255,9 @@ def _shapes(count: int, target: GpuTarget) -> Iterator[tuple[int, int]]:
             members *= 2
 
 
-def _time(loads: Collection[_Load], count: int, rows: int, members: int, target: GpuTarget
-          ) -> float:  # fmt: skip
+def _time(
+    loads: Collection[_Load], count: int, rows: int, members: int, target: GpuTarget
+) -> float:
     """Of all steps, in µs. A meeting empties the caches of the processors; what each of them reads
     at every step may be kept in shared memory."""
     steady = sum(t.bytes for load in loads for t in load.traffic if t.steady) / members
@@ -256,16 +265,20 @@ def _time(loads: Collection[_Load], count: int, rows: int, members: int, target:
     total = 0.0
     for load in loads:
         busy = min(members, -(-rows * load.threads // BLOCK))
-        fetched = sum(t.bytes * (rows if t.rows else 1) / (busy if t.divided else 1)
-                      for t in load.traffic if not (t.steady and cached))  # fmt: skip
+        fetched = sum(
+            t.bytes * (rows if t.rows else 1) / (busy if t.divided else 1)
+            for t in load.traffic
+            if not (t.steady and cached)
+        )
         work = rows * load.operations * load.loads(rows) / busy / RATE
         wait = load.waits * (BARRIER if members == 1 else MEETING)
         total += load.runs * (LATENCY + work + fetched / FETCH + wait)
     return total * -(-(count // rows) * members // target.processors)
 
 
-def _launches_time(loads: Mapping[Kernel, _Load], count: int, plan: Plan, target: GpuTarget
-                   ) -> float:  # fmt: skip
+def _launches_time(
+    loads: Mapping[Kernel, _Load], count: int, plan: Plan, target: GpuTarget
+) -> float:
     """Of all steps, in µs, each kernel in launches of its own, by as many blocks as those have."""
     total = 0.0
     for kernel, load in loads.items():
@@ -291,13 +304,15 @@ def _power(least: int) -> int:
     return 1 << max(least - 1, 0).bit_length()
 
 
-def _steps(scan: Scan, loads: Mapping[Kernel, _Load], rows: int, members: int, threads: int
-           ) -> Steps:  # fmt: skip
+def _steps(
+    scan: Scan, loads: Mapping[Kernel, _Load], rows: int, members: int, threads: int
+) -> Steps:
     parts = tuple(
-        _steps(item, loads, rows, members, threads) if isinstance(item, Scan)
+        _steps(item, loads, rows, members, threads)
+        if isinstance(item, Scan)
         else _share(loads[item], rows, members, threads)
         for item in scan.kernels
-    )  # fmt: skip
+    )
     return Steps(scan.index, scan.reverse, parts)
 
 

@@ -28,8 +28,11 @@ class _Phase:
 
     def conflicts(self, other: _Phase) -> bool:
         """Whether one of the two writes what the other reads or writes."""
-        return (_overlap(self.writes, other.writes) or _overlap(self.writes, other.reads)
-                or _overlap(self.reads, other.writes))  # fmt: skip
+        return (
+            _overlap(self.writes, other.writes)
+            or _overlap(self.writes, other.reads)
+            or _overlap(self.reads, other.writes)
+        )
 
 
 def waits(plan: Plan) -> frozenset[str]:
@@ -66,8 +69,11 @@ def _first(scan: Scan) -> Kernel:
 def _accesses(kernel: Kernel, plan: Plan) -> _Phase:
     def places(names) -> set[Bytes]:
         tensors = plan.system.tensors
-        return {(plan.offsets[n], plan.offsets[n] + tensors[n].bytes) for n in names
-                if n in plan.offsets}  # fmt: skip
+        return {
+            (plan.offsets[n], plan.offsets[n] + tensors[n].bytes)
+            for n in names
+            if n in plan.offsets
+        }
 
     sources = {s for eq in kernel.equations for s in eq.sources} - kernel.local
     return _Phase(places(sources), places(kernel.stored))

@@ -104,8 +104,9 @@ def _sparse(eq: Equation, system: System) -> _Sparse | None:
         count = prod(size for size, _ in windows.values())
         if not SMALLEST <= count <= LARGEST:
             continue
-        indices = tuple(replace(i, size=windows[i.name][1]) if i.name in windows else i
-                        for i in eq.indices)  # fmt: skip
+        indices = tuple(
+            replace(i, size=windows[i.name][1]) if i.name in windows else i for i in eq.indices
+        )
         sparse = _Sparse(eq, at, windows, replace(eq, indices=indices))
         return replace(sparse, picked=_picked(sparse, rest, system))
     return None
@@ -164,8 +165,11 @@ def _vanishes(rest: Expr, at: Read) -> bool:
         return rest.index == at.index and rest.other is not None and is_zero(rest.other)
     if isinstance(rest, Apply) and rest.fn == "select":
         return is_zero(rest.args[2]) and _vanishes(rest.args[1], at)
-    return (isinstance(rest, Apply) and rest.fn in ("mul", "neg")
-            and any(_vanishes(x, at) for x in rest.args))  # fmt: skip
+    return (
+        isinstance(rest, Apply)
+        and rest.fn in ("mul", "neg")
+        and any(_vanishes(x, at) for x in rest.args)
+    )
 
 
 def _picked(sparse: _Sparse, rest: Expr, system: System) -> Equation:
@@ -226,8 +230,11 @@ class _Reader:
             return None
         place = dict(zip((i.name for i in self.sparse.eq.indices), read.index, strict=True))
         over, own = {i.name for i in eq.over}, {i.name for i in eq.indices}
-        plain = all(isinstance(place[i.name], Idx) for i in self.sparse.eq.indices
-                    if i.name not in self.sparse.windows)  # fmt: skip
+        plain = all(
+            isinstance(place[i.name], Idx)
+            for i in self.sparse.eq.indices
+            if i.name not in self.sparse.windows
+        )
         windows = [place[name] for name in self.sparse.windows]
         if not plain:
             return None
@@ -242,8 +249,11 @@ class _Reader:
     def _summed(self, read: Read, place: Mapping[str, Expr]) -> _Rewritten | None:
         """The places were summed over: so are the windows."""
         eq, sparse = self.eq, self.sparse
-        count = {p.name: sparse.windows[name] for name, p in place.items()
-                 if name in sparse.windows and isinstance(p, Idx)}  # fmt: skip
+        count = {
+            p.name: sparse.windows[name]
+            for name, p in place.items()
+            if name in sparse.windows and isinstance(p, Idx)
+        }
         if len(count) < len(sparse.windows) or any(
             i.size != own.size
             for i in eq.over
@@ -278,17 +288,18 @@ class _Reader:
 
     # dx[b, r, q] = sum(o, u) (d[b, r-u, o] else 0) * k[u, q, o]
 
-    def _scattered(
-        self, read: Read, place: Mapping[str, Expr], own: set[str]
-    ) -> _Rewritten | None:  # fmt: skip
+    def _scattered(self, read: Read, place: Mapping[str, Expr], own: set[str]) -> _Rewritten | None:
         """The places were solved for: each window adds to where its value came from."""
         eq, sparse = self.eq, self.sparse
         indices = {i.name: i for i in sparse.picked.indices}
         moved: dict[str, tuple[str, Expr]] = {}  # index of d → output index, how far it is moved
         for name in sparse.windows:
             form = affine(place[name])
-            unknown = [a.name for a, c in form.coefficients.items()
-                       if isinstance(a, Idx) and a.name in own and c == 1]  # fmt: skip
+            unknown = [
+                a.name
+                for a, c in form.coefficients.items()
+                if isinstance(a, Idx) and a.name in own and c == 1
+            ]
             if len(unknown) != 1:
                 return None
             rest = form.without(Idx(unknown[0])).scaled(-1)

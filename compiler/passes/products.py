@@ -40,8 +40,10 @@ def parts(body: Expr, outputs: Sequence[Index]) -> Parts | None:
                 side = 0 if own[n] <= sets[0] or not own[n] <= sets[1] else 1
                 sets[side] |= own[n]
                 members[side].append(factor)
-        down, across = (tuple(i for i in outputs if i.name in group)
-                        for group in (sets[0] - sets[1], sets[1] - sets[0]))  # fmt: skip
+        down, across = (
+            tuple(i for i in outputs if i.name in group)
+            for group in (sets[0] - sets[1], sets[1] - sets[0])
+        )
         smaller = min(prod(i.size for i in down), prod(i.size for i in across))
         covered = all(i.size == 1 or i.name in sets[0] | sets[1] for i in outputs)
         if down and across and covered and smaller > best_size:

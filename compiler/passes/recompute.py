@@ -47,8 +47,11 @@ def _again(system: System, forward: set[str], block: set[str]) -> System:
     wanted = _leading_to(system.definition, readers, inner)
     copied = [eq for eq in system.equations if eq.target in wanted]
     names = {eq.target: _fresh(system, eq.target) for eq in copied}
-    held = [s for s in dict.fromkeys(s for eq in copied for s in eq.sources)
-            if s not in names and system.tensors[s].kind in ("temp", "input")]  # fmt: skip
+    held = [
+        s
+        for s in dict.fromkeys(s for eq in copied for s in eq.sources)
+        if s not in names and system.tensors[s].kind in ("temp", "input")
+    ]
     names |= {name: _fresh(system, name) for name in held}
     waits = _waits(system, back, readers)
     views = [_view(system.tensors[name], names[name], waits) for name in held]
@@ -72,8 +75,10 @@ def _soon(system: System, gradients: set[str]) -> System:
     gradient of parameters that all blocks read, so that its own can go."""
     parts = components(system.equations)
     number = {eq.target: n for n, part in enumerate(parts) for eq in part}
-    sources = [{number[s] for eq in part for s in eq.sources if s in number} - {n}
-               for n, part in enumerate(parts)]  # fmt: skip
+    sources = [
+        {number[s] for eq in part for s in eq.sources if s in number} - {n}
+        for n, part in enumerate(parts)
+    ]
     readers: list[list[int]] = [[] for _ in parts]
     for n, own in enumerate(sources):
         for source in own:
@@ -111,8 +116,11 @@ def _inner(system: System, forward: set[str], block: set[str]) -> set[str]:
 
 def _readers(system: System, forward: set[str], inner: set[str]) -> set[str]:
     """The targets of the equations on the way back that read what is inside the block."""
-    return {eq.target for eq in system.equations
-            if eq.target not in forward and not inner.isdisjoint(eq.sources)}  # fmt: skip
+    return {
+        eq.target
+        for eq in system.equations
+        if eq.target not in forward and not inner.isdisjoint(eq.sources)
+    }
 
 
 def _leading_to(definition: Mapping[str, Equation], readers: set[str], inner: set[str]) -> set[str]:
@@ -131,8 +139,12 @@ def _waits(system: System, back: list[Equation], readers: set[str]) -> list[Tens
     """The gradients that come to the block from outside: what is read, where the way back goes
     through the block, of that which is computed without any of the readers. A recurrence on the way
     back is taken as a whole."""
-    through = [eq for part in components(tuple(back)) if any(e.target in readers for e in part)
-               for eq in part]  # fmt: skip
+    through = [
+        eq
+        for part in components(tuple(back))
+        if any(e.target in readers for e in part)
+        for eq in part
+    ]
     behind = _depending(back, {eq.target for eq in through})
     outside = {eq.target for eq in back} - behind
     found = dict.fromkeys(s for eq in through for s in eq.sources if s in outside)

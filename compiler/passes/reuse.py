@@ -84,10 +84,13 @@ def _inner(eq: Equation, stored: Read) -> _Value | None:
 def _is_value(eq: Equation) -> bool:
     """Whether the equation stores an expression at every point of its own indices."""
     return (
-        eq.reduce is None and eq.at is None and isinstance(eq.body, Apply)
-        and index_names(eq.body) == {i.name for i in eq.indices} and eq.target not in eq.sources
+        eq.reduce is None
+        and eq.at is None
+        and isinstance(eq.body, Apply)
+        and index_names(eq.body) == {i.name for i in eq.indices}
+        and eq.target not in eq.sources
         and eq.body.fn not in ("stop", "after", "neg", "select")
-    )  # fmt: skip
+    )
 
 
 def _skeleton(expr: Expr) -> tuple:

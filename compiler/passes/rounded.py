@@ -59,9 +59,12 @@ def rounded(system: System, ready: Sequence[Kernel] = ()) -> Rounded:
     """The system with the copies that pay."""
     within = {eq.target for kernel in ready for eq in kernel.equations}
     products = [
-        eq for part in components(system.equations) if not is_recurrent(part)
-        for eq in part if eq.target not in within and eq.reduce == "sum" and eq.at is None
-    ]  # fmt: skip
+        eq
+        for part in components(system.equations)
+        if not is_recurrent(part)
+        for eq in part
+        if eq.target not in within and eq.reduce == "sum" and eq.at is None
+    ]
     made = _Made(system, ready)
     uses: dict[str, float] = {}
     for eq in products:
@@ -71,16 +74,20 @@ def rounded(system: System, ready: Sequence[Kernel] = ()) -> Rounded:
     if not chosen:
         return Rounded(system)
     targets = {eq.target for eq in products}
-    equations = [made.reading(eq, chosen) if eq.target in targets else eq
-                 for eq in system.equations]  # fmt: skip
+    equations = [
+        made.reading(eq, chosen) if eq.target in targets else eq for eq in system.equations
+    ]
     given = [name for name in chosen if system.tensors[name].kind != "temp"]  # these in one launch
     equations = [
-        *map(made.equation, given), *equations,
+        *map(made.equation, given),
+        *equations,
         *(made.equation(name) for name in chosen if name not in given),
-    ]  # fmt: skip
+    ]
     tensors = {**system.tensors, **{made.names[n]: made.tensors[made.names[n]] for n in chosen}}
-    notes = {made.names[name]: f"in bf16 for tiles that load an element {count:.0f} times"
-             for name, count in chosen.items()}  # fmt: skip
+    notes = {
+        made.names[name]: f"in bf16 for tiles that load an element {count:.0f} times"
+        for name, count in chosen.items()
+    }
     found = in_order(system.replace(tensors=tensors, equations=tuple(equations)))
     asked = {s for kernel in ready for eq in kernel.equations for s in eq.sources}
     return Rounded(_without_views(found, made.views, asked | set(system.roots)), notes)
@@ -182,6 +189,7 @@ class _Made:
             fresh = free_name(f"{name}_bf16", {**self.system.tensors, **self.tensors})
             source = self.system.tensors[name]
             self.names[name] = fresh
-            self.tensors[fresh] = replace(source, name=fresh, kind="temp", init="", apart=0,
-                                          rounded=True)  # fmt: skip
+            self.tensors[fresh] = replace(
+                source, name=fresh, kind="temp", init="", apart=0, rounded=True
+            )
         return self.names[name]

@@ -25,8 +25,9 @@ def by_rows(system: System) -> System:
             indices = (*eq.indices, *over)
             name = free_name(f"{eq.target}_rows", tensors)
             tensors[name] = Tensor(name, tuple(i.size for i in indices), "f32", span=eq.span)
-            rows = replace(eq, target=name, indices=indices,
-                           over=tuple(i for i in eq.over if i.name == key))  # fmt: skip
+            rows = replace(
+                eq, target=name, indices=indices, over=tuple(i for i in eq.over if i.name == key)
+            )
             read = Read(name, tuple(Idx(i.name) for i in indices), None, "f32")
             better[eq.target] = rows, replace(eq, body=read, over=over)
     equations = [e for eq in system.equations for e in better.get(eq.target, (eq,))]
@@ -72,8 +73,9 @@ def _through(use: Use, result: Use) -> Equation | None:
     return None
 
 
-def _rest(pieces: Sequence[Expr], result: Use, names: Mapping[str, str], other: Index
-          ) -> tuple[list[Expr], dict[str, str]] | None:  # fmt: skip
+def _rest(
+    pieces: Sequence[Expr], result: Use, names: Mapping[str, str], other: Index
+) -> tuple[list[Expr], dict[str, str]] | None:
     """The pieces that are no factors of the result, if they are the same for all of `other`; and
     the names of the result's indices among the pieces."""
     for piece in pieces:

@@ -30,8 +30,9 @@ def shares(system: System) -> System:
     for eq in system.equations:
         for source in eq.sources:
             readers.setdefault(source, []).append(eq.target)
-    private = {name for name, targets in readers.items()
-               if len(targets) == 1 and name not in system.roots}  # fmt: skip
+    private = {
+        name for name, targets in readers.items() if len(targets) == 1 and name not in system.roots
+    }
     for eq in system.equations:
         share = _Share.of(eq)
         if share is not None:
@@ -105,9 +106,12 @@ def _times(expr: Expr, what: Expr | str) -> int:
 
 
 def _without(
-    over: Expr, parts: list[Expr], now: Mapping[str, Equation], private: set[str],
+    over: Expr,
+    parts: list[Expr],
+    now: Mapping[str, Equation],
+    private: set[str],
     sums: dict[str, Equation],
-) -> list[Expr]:  # fmt: skip
+) -> list[Expr]:
     """The factors without `over`, which may be a factor of every term of one that is a sum: that
     sum comes to `sums`. Empty if it is nowhere."""
     if over in parts:

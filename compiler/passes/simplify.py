@@ -38,11 +38,16 @@ def simplify(system: System) -> System:
 
 def reduce_something(system: System) -> System:
     """A reduction over no index at all, as `sum(...)` of a number is, is what it reduces."""
-    return system.replace(equations=tuple(
-        eq if eq.over or eq.reduce is None or eq.at is not None
-        else replace(eq, reduce=None,
-                     body=literal(0) if eq.reduce in ("argmax", "argmin") else eq.body)
-        for eq in system.equations))  # fmt: skip
+    return system.replace(
+        equations=tuple(
+            eq
+            if eq.over or eq.reduce is None or eq.at is not None
+            else replace(
+                eq, reduce=None, body=literal(0) if eq.reduce in ("argmax", "argmin") else eq.body
+            )
+            for eq in system.equations
+        )
+    )
 
 
 # --- copies ------------------------------------------------------------------------------------

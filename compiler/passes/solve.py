@@ -59,9 +59,12 @@ class Contribution:
 
 
 def scatter(
-    eq: Equation, read: Read, adjoint: Expr, shape: tuple[int, ...],
+    eq: Equation,
+    read: Read,
+    adjoint: Expr,
+    shape: tuple[int, ...],
     shape_of: Callable[[str], tuple[int, ...]],
-) -> Contribution:  # fmt: skip
+) -> Contribution:
     """What `adjoint` over the equation's domain adds to the adjoint of the read tensor."""
     solver = _Solver(eq, shape, shape_of)
     forms = list(enumerate(read.index))
@@ -129,8 +132,9 @@ class _Solver:
             self.solve_digits(axis, form, *digits)
             return
         plain = all(isinstance(a, Idx) for a in form.coefficients)
-        unknown: dict[Expr, int] = {a: c for a, c in form.coefficients.items()
-                   if isinstance(a, Idx) and a.name in self.open}  # fmt: skip
+        unknown: dict[Expr, int] = {
+            a: c for a, c in form.coefficients.items() if isinstance(a, Idx) and a.name in self.open
+        }
         if not plain or not unknown:
             own = self.own(axis)
             if self.shape[axis] > 1 or not inside(expr, 1, self.sizes):
@@ -150,8 +154,10 @@ class _Solver:
         """The index is this expression; where that falls outside its range there is nothing."""
         size = self.open.pop(name)
         value = simplify_index(value, self.sizes)
-        self.known = {k: simplify_index(substitute(v, {name: value}), self.sizes)
-                      for k, v in self.known.items()}  # fmt: skip
+        self.known = {
+            k: simplify_index(substitute(v, {name: value}), self.sizes)
+            for k, v in self.known.items()
+        }
         self.guards = [substitute(g, {name: value}) for g in self.guards]
         self.known[name] = value
         if not inside(value, size, self.sizes):
@@ -168,10 +174,13 @@ class _Solver:
             return False
         k, by = atom.args
         return (
-            isinstance(k, Idx) and k.name in self.open and isinstance(by, Const) and by.value > 0
+            isinstance(k, Idx)
+            and k.name in self.open
+            and isinstance(by, Const)
+            and by.value > 0
             and form.coefficients[atom] == 1
             and k.name not in index_names(form.without(atom).expr())
-        )  # fmt: skip
+        )
 
     def solve_division(self, axis: int, atom: Expr, form: Affine) -> None:
         assert isinstance(atom, Apply)
@@ -202,9 +211,10 @@ class _Solver:
             return None
         rest = index_names(form.without(atom).expr())
         units = [
-            u for u, c in form.coefficients.items()
+            u
+            for u, c in form.coefficients.items()
             if isinstance(u, Idx) and c == 1 and self.open.get(u.name, m + 1) <= m
-        ]  # fmt: skip
+        ]
         return (atom, units[0]) if units and k.name not in rest else None  # type: ignore
 
     def solve_digits(self, axis: int, form: Affine, atom: Apply, u: Idx) -> None:

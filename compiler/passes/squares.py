@@ -93,8 +93,9 @@ class _Finder:
         for eq in system.equations:
             for source in eq.sources:
                 self.readers.setdefault(source, []).append(eq)
-        self.recurrent = {eq.target for part in components(system.equations)
-                          if is_recurrent(part) for eq in part}  # fmt: skip
+        self.recurrent = {
+            eq.target for part in components(system.equations) if is_recurrent(part) for eq in part
+        }
 
     def family(self, softmax: Equation) -> Family | None:
         """The family of a maximum, or None if it is not the maximum of products' rows."""
@@ -135,9 +136,11 @@ class _Finder:
             _, theirs = _sides(eq, eq.indices[keys[0]].name)
             seen = frozenset().union(*map(index_names, theirs))
             rows = {i.name for i in softmax.indices}
-            queries = [n for n, e in enumerate(read.index)
-                       if isinstance(e, Idx) and e.name in rows
-                       and eq.indices[n].name not in seen]  # fmt: skip
+            queries = [
+                n
+                for n, e in enumerate(read.index)
+                if isinstance(e, Idx) and e.name in rows and eq.indices[n].name not in seen
+            ]
             if queries:  # any would do; a tile should be full
                 largest = max(queries, key=lambda n: (eq.indices[n].size, n))
                 if _splits(eq, (largest, keys[0])):
@@ -192,8 +195,9 @@ class _Finder:
             raise NotStreamed(f"`{eq.target}` reads one diagonal")
         return query, key
 
-    def _beside(self, expr: Expr, query: str, key: str, family: Family, met: set[Read]
-                ) -> Iterator[str]:  # fmt: skip
+    def _beside(
+        self, expr: Expr, query: str, key: str, family: Family, met: set[Read]
+    ) -> Iterator[str]:
         """Products over the same queries and keys that are read beside squares: squares, too."""
         for read in reads(expr):
             eq = self._own(read.tensor)
@@ -205,8 +209,9 @@ class _Finder:
             if eq.reduce is None:
                 yield from self._beside(_inside(eq, read), query, key, family, met)
                 continue
-            places = [[n for n, e in enumerate(read.index) if e is Idx(name)]
-                      for name in (query, key)]  # fmt: skip
+            places = [
+                [n for n, e in enumerate(read.index) if e is Idx(name)] for name in (query, key)
+            ]
             if all(len(p) == 1 for p in places) and self._is_product(eq):
                 place = places[0][0], places[1][0]
                 if _splits(eq, place):
@@ -227,21 +232,34 @@ class _Finder:
         if eq.reduce not in ("sum", "max") or self.system.tensors[eq.target].dtype != "f32":
             raise NotStreamed(f"`{eq.target}` is no sum of f32 numbers")
         body = plain(self._expanded(eq.body, family), eq.sizes)
-        products = tuple(self._product(r, eq, query, own, other, family)
-                         for r in reads(body) if r.tensor in family.squares)  # fmt: skip
+        products = tuple(
+            self._product(r, eq, query, own, other, family)
+            for r in reads(body)
+            if r.tensor in family.squares
+        )
         extra = tuple(i for i in eq.over if i != other)
         pieces = factors(body) if eq.reduce == "sum" else [body]
         return self._divided(eq, own, other, extra, products, pieces)
 
-    def _divided(self, eq: Equation, own: Index, other: Index, extra: tuple[Index, ...],
-                 products: tuple[Product, ...], pieces: list[Expr]) -> Use:  # fmt: skip
+    def _divided(
+        self,
+        eq: Equation,
+        own: Index,
+        other: Index,
+        extra: tuple[Index, ...],
+        products: tuple[Product, ...],
+        pieces: list[Expr],
+    ) -> Use:
         """The factors by what they depend on."""
         made = {p.read for p in products}
         moving = {other.name, *(i.name for i in extra)}
-        weight = [f for f in pieces if made & set(reads(f)) or {own.name, other.name}
-                  <= index_names(f)]  # fmt: skip
-        shared = frozenset().union(*map(index_names, weight), *(
-            index_names(p.mine) | index_names(p.theirs) for p in products))  # fmt: skip
+        weight = [
+            f for f in pieces if made & set(reads(f)) or {own.name, other.name} <= index_names(f)
+        ]
+        shared = frozenset().union(
+            *map(index_names, weight),
+            *(index_names(p.mine) | index_names(p.theirs) for p in products),
+        )
         deep = {i.name for p in products for i in p.deep}
         wide = tuple(i for i in eq.indices if i != own and i.name not in shared - deep)
         names = {i.name for i in wide}
@@ -259,8 +277,9 @@ class _Finder:
         if names & frozenset().union(*map(index_names, weight)) or bool(wide) != bool(factor):
             raise NotStreamed(f"`{eq.target}` is no sum of products")
         batch = tuple(i for i in eq.indices if i != own and i not in wide)
-        return Use(eq, own, other, extra, batch, wide, products, tuple(weight), tuple(factor),
-                   tuple(outer))  # fmt: skip
+        return Use(
+            eq, own, other, extra, batch, wide, products, tuple(weight), tuple(factor), tuple(outer)
+        )
 
     def _expanded(self, expr: Expr, family: Family) -> Expr:
         """The expression with squares that are maps replaced by what they are."""
@@ -272,8 +291,9 @@ class _Finder:
 
         return rewrite(expr, change)
 
-    def _product(self, read: Read, eq: Equation, query: str, own: Index, other: Index,
-                 family: Family) -> Product:  # fmt: skip
+    def _product(
+        self, read: Read, eq: Equation, query: str, own: Index, other: Index, family: Family
+    ) -> Product:
         """The product with the sides of an equation that reads it; `deep` has names of its own."""
         source = self.definition[read.tensor]
         place = family.squares[read.tensor]
@@ -282,8 +302,9 @@ class _Finder:
         left, right = map(product, _sides(source, source.indices[place[1]].name))
         mine, theirs = (left, right) if own.name == query else (right, left)
         deep = tuple(Index(free_name(i.name, eq.sizes), i.size) for i in source.over)
-        names: dict[str, Expr] = {i.name: e for i, e in
-                                  zip(source.indices, read.index, strict=True)}  # fmt: skip
+        names: dict[str, Expr] = {
+            i.name: e for i, e in zip(source.indices, read.index, strict=True)
+        }
         names |= {i.name: Idx(d.name) for i, d in zip(source.over, deep, strict=True)}
         sizes = eq.sizes | {i.name: i.size for i in deep}
         mine, theirs = (plain(substitute(side, names), sizes) for side in (mine, theirs))
@@ -302,16 +323,21 @@ def _inside(eq: Equation, read: Read) -> Expr:
 def _sides(eq: Equation, key: str) -> tuple[list[Expr], list[Expr]]:
     """The factors of a product without the key and with it."""
     found = factors(eq.body)
-    return ([f for f in found if key not in index_names(f)],
-            [f for f in found if key in index_names(f)])  # fmt: skip
+    return (
+        [f for f in found if key not in index_names(f)],
+        [f for f in found if key in index_names(f)],
+    )
 
 
 def _splits(eq: Equation, place: Place) -> bool:
     """Whether every factor of a product has the query or the key, and none has both."""
     query, key = (eq.indices[n].name for n in place)
     left, right = _sides(eq, key)
-    return (any(query in index_names(f) for f in left) and bool(right)
-            and not any(query in index_names(f) for f in right))  # fmt: skip
+    return (
+        any(query in index_names(f) for f in left)
+        and bool(right)
+        and not any(query in index_names(f) for f in right)
+    )
 
 
 def same_square(one: Use, two: Use) -> dict[str, str] | None:
@@ -321,8 +347,9 @@ def same_square(one: Use, two: Use) -> dict[str, str] | None:
         return None
     for a in one.products:
         for b in two.products:
-            names = unified(a.read, b.read, {one.own.name: two.own.name,
-                                             one.other.name: two.other.name})  # fmt: skip
+            names = unified(
+                a.read, b.read, {one.own.name: two.own.name, one.other.name: two.other.name}
+            )
             if names is not None and _fits(one, two, names):
                 return names
     return None

@@ -97,8 +97,11 @@ def _operands(family: Family, system: System) -> list[_Contraction]:
             found[eq.target] = _Contraction(eq, left, right, (left, right), eq.over)
         if use.wide:
             left, right = _sides(use.equation)
-            values = tuple(side for side in (left, right)
-                           if not any(r.tensor in family.squares for r in reads(side)))  # fmt: skip
+            values = tuple(
+                side
+                for side in (left, right)
+                if not any(r.tensor in family.squares for r in reads(side))
+            )
             found[use.equation.target] = _Contraction(use.equation, left, right, values, use.wide)
     return list(found.values())
 
@@ -122,8 +125,10 @@ def _problem(one: _Contraction) -> str:
 
 def _paired(one: _Contraction, made: _Made) -> Equation:
     sizes = {i.name: i.size for i in one.equation.domain}
-    sides = [made.half(side, one.along, sizes) if side in one.stored else side
-             for side in (one.left, one.right)]  # fmt: skip
+    sides = [
+        made.half(side, one.along, sizes) if side in one.stored else side
+        for side in (one.left, one.right)
+    ]
     return one.equation.with_body(call("mul", *sides))
 
 
@@ -147,9 +152,11 @@ class _Made:
         last = along[-1]
         whole = _dimensions(value, along, self.source)
         places = _places(value, along, sizes) if whole is None else whole
-        indices = (*(Index(f"i{n}", size) for n, (_, size) in enumerate(places)),
-                   *(Index(f"a{n}", i.size) for n, i in enumerate(along[:-1])),
-                   Index("pair", last.size // 2))  # fmt: skip
+        indices = (
+            *(Index(f"i{n}", size) for n, (_, size) in enumerate(places)),
+            *(Index(f"a{n}", i.size) for n, i in enumerate(along[:-1])),
+            Index("pair", last.size // 2),
+        )
         old = (*(place for place, _ in places), *(Idx(i.name) for i in along[:-1]))
         new = tuple(Idx(i.name) for i in indices)
         ends = []
@@ -179,8 +186,9 @@ class _Made:
         if not self.equations:
             return self.source
         tensors = {**self.source.tensors, **self.tensors}
-        return in_order(self.source.replace(tensors=tensors,
-                                            equations=(*equations, *self.equations)))  # fmt: skip
+        return in_order(
+            self.source.replace(tensors=tensors, equations=(*equations, *self.equations))
+        )
 
 
 def _long(along: tuple[Index, ...]) -> tuple[Index, ...]:
@@ -216,11 +224,22 @@ def _dimensions(value: Expr, along: tuple[Index, ...], system: System) -> Places
 def _places(value: Expr, along: tuple[Index, ...], sizes: Mapping[str, int]) -> Places:
     """What else a computed operand depends on: its indices, in their order, or what an index is
     divided by where nothing else is read of it, as of heads in groups."""
-    quotients = {n for n in walk(value) if isinstance(n, Apply) and n.fn == "floordiv"
-                 and isinstance(n.args[0], Idx) and isinstance(n.args[1], Const)
-                 and n.args[1].value > 0}  # fmt: skip
-    bare = {n for node in walk(value) if node not in quotients
-            for n in node.children if isinstance(n, Idx)}  # fmt: skip
+    quotients = {
+        n
+        for n in walk(value)
+        if isinstance(n, Apply)
+        and n.fn == "floordiv"
+        and isinstance(n.args[0], Idx)
+        and isinstance(n.args[1], Const)
+        and n.args[1].value > 0
+    }
+    bare = {
+        n
+        for node in walk(value)
+        if node not in quotients
+        for n in node.children
+        if isinstance(n, Idx)
+    }
     skipped = {i.name for i in along}
     found: Places = []
     for node in walk(value):
@@ -248,6 +267,8 @@ def words(operand: Expr, along: tuple[Index, ...]) -> tuple[Read, tuple[Index, .
     own = tuple(replace(i, size=i.size // 2) if i is along[-1] else i for i in along)
     new = tuple(Index(f"word{n} of {i.size}", i.size) for n, i in enumerate(own))
     names = {Idx(o.name): Idx(i.name) for o, i in zip(own[:-1], new, strict=False)}
-    index = (*(rewrite(e, lambda n: names.get(n)) for e in read.index[:-1]),  # type: ignore
-             Idx(new[-1].name))  # fmt: skip
+    index = (
+        *(rewrite(e, lambda n: names.get(n)) for e in read.index[:-1]),  # type: ignore
+        Idx(new[-1].name),
+    )
     return Read(read.tensor, index, None, "i32"), new

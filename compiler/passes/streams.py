@@ -45,8 +45,9 @@ def chosen(grids: Iterable[Grid], most: int, target: GpuTarget) -> Grid | None:
         assert isinstance(how, Stream)
         if grid.shared_bytes > SHARED or how.held > most:
             continue
-        if best is None or (best[0].blocks < target.processors
-                            and LOWEST <= how.height < best[1].height):  # fmt: skip
+        if best is None or (
+            best[0].blocks < target.processors and LOWEST <= how.height < best[1].height
+        ):
             best = grid, how
     return None if best is None else best[0]
 
@@ -56,27 +57,41 @@ class Maker:
 
     def __init__(self, kernel: Streamed, plan: Plan, along: Sequence[Index] = ()):
         self.kernel, self.tensors = kernel, plan.system.tensors
-        along = [*along, *(i for p in kernel.products for i in p.deep),
-                 *(i for t in kernel.totals for i in t.wide)]  # fmt: skip
+        along = [
+            *along,
+            *(i for p in kernel.products for i in p.deep),
+            *(i for t in kernel.totals for i in t.wide),
+        ]
         every = (*kernel.batch, kernel.own, *kernel.extra, kernel.other, *along)
         self.sizes: Mapping[str, int] = {i.name: i.size for i in every}
 
     def how(self, height: int) -> Stream:
         kernel = self.kernel
         return Stream(
-            kernel.batch, kernel.own, kernel.extra, kernel.other, height, WIDTH, height // SIDE,
-            WIDTH // SIDE, tuple(map(self._pair, kernel.products)),
-            tuple(RowSum(t.total, t.weight, *self._wide(t.factor, t.wide))
-                  for t in kernel.totals),
+            kernel.batch,
+            kernel.own,
+            kernel.extra,
+            kernel.other,
+            height,
+            WIDTH,
+            height // SIDE,
+            WIDTH // SIDE,
+            tuple(map(self._pair, kernel.products)),
+            tuple(RowSum(t.total, t.weight, *self._wide(t.factor, t.wide)) for t in kernel.totals),
             hidden(kernel),
-        )  # fmt: skip
+        )
 
     def grid(self, how: Stream, threads: int) -> Grid:
         kernel = self.kernel
         highest = kernel.highest
         if highest is not None:
-            how = replace(how, score=highest.score, shift=highest.shift, top=highest.result,
-                          weight=highest.weight)  # fmt: skip
+            how = replace(
+                how,
+                score=highest.score,
+                shift=highest.shift,
+                top=highest.result,
+                weight=highest.weight,
+            )
         tall = -(-kernel.own.size // how.height)
         results: list[tuple[Read, Expr]] = []
         if highest is not None:
@@ -87,18 +102,26 @@ class Maker:
         anchor = kernel.equations[-1]
         source = f"{span}: {span.source.line(span.line).strip()}" if (span := anchor.span) else ""
         return Grid(
-            name=kernel.name, how=how, threads=threads,
+            name=kernel.name,
+            how=how,
+            threads=threads,
             blocks=tall * prod(i.size for i in kernel.batch),
-            outputs=(*kernel.batch, kernel.own), over=(*kernel.extra, kernel.other),
-            bodies=expressions, reduce=None, statements=statements,
+            outputs=(*kernel.batch, kernel.own),
+            over=(*kernel.extra, kernel.other),
+            bodies=expressions,
+            reduce=None,
+            statements=statements,
             accesses=self._accesses((*expressions, *(s.value for s in statements))),
-            sizes=self.sizes, source=source, why=(kernel.reason,),
-        )  # fmt: skip
+            sizes=self.sizes,
+            source=source,
+            why=(kernel.reason,),
+        )
 
     def _pair(self, product: Product) -> Pair:
         mine = self._operand(product.mine, product.deep, self.kernel.own)
-        return Pair(product.read, mine, self._operand(product.theirs, product.deep,
-                                                      self.kernel.other))  # fmt: skip
+        return Pair(
+            product.read, mine, self._operand(product.theirs, product.deep, self.kernel.other)
+        )
 
     def _wide(self, factor: Expr | None, wide: tuple[Index, ...]) -> tuple[Panel | None, int]:
         """What a sum runs along, and how many of its elements a thread holds."""

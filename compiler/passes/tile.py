@@ -80,8 +80,7 @@ class Work:
         if self.into is None:
             return list(self.outputs) if self.reduce else []
         terms, wide = self.into.coefficients, self.across(self.vectorised or "")
-        return [i for i in self.outputs
-                if Idx(i.name) in terms and all(i.name in d for d in wide)]  # fmt: skip
+        return [i for i in self.outputs if Idx(i.name) in terms and all(i.name in d for d in wide)]
 
     def across(self, vector: str) -> list[frozenset[str]]:
         """What each operand that has a vector of its own depends on, the target included."""
@@ -165,8 +164,15 @@ def choose(work: Work, target: Target) -> Tiling:
         if key not in best or tiling.score < best[key].score:
             best[key] = tiling
     winner, *others = sorted(best.values(), key=lambda t: t.score)
-    return Tiling(winner.form, winner.vector, winner.vectors, winner.rows, winner.lanes,
-                  winner.score, tuple(map(str, others)))  # fmt: skip
+    return Tiling(
+        winner.form,
+        winner.vector,
+        winner.vectors,
+        winner.rows,
+        winner.lanes,
+        winner.score,
+        tuple(map(str, others)),
+    )
 
 
 def candidates(work: Work, target: Target) -> Iterator[Tiling]:
@@ -200,8 +206,10 @@ def _outer(work: Work, target: Target, index: Index) -> Iterator[Tiling]:
                 continue
             if rows and vectors > (1 if square else usual):  # one block that is turned is enough
                 continue
-            tile = {index.name: _average(blocks, vectors),
-                    **{n: _average(_size(others, n), t) for n, t in rows.items()}}  # fmt: skip
+            tile = {
+                index.name: _average(blocks, vectors),
+                **{n: _average(_size(others, n), t) for n, t in rows.items()},
+            }
             cost = _cycles(work, target, tile, index.name) / (prod(tile.values()) * lanes * useful)
             cost *= UNEVEN ** _uneven({**rows, "": vectors}, others, blocks) * _spread(rows, work)
             yield Tiling("outer", index.name, vectors, rows, lanes, cost)
@@ -302,8 +310,14 @@ def turned(access: Access, vector: str, tile: Mapping[str, float], lanes: int) -
     plain = all(isinstance(a, Idx) for a in access.offset.coefficients)
     if not plain or access.checks or BYTES[access.dtype] < 4 or _stride(access.offset, vector) < 2:
         return ""
-    return next((name for name, size in tile.items()
-                 if ALONE <= size <= lanes and _stride(access.offset, name) == 1), "")  # fmt: skip
+    return next(
+        (
+            name
+            for name, size in tile.items()
+            if ALONE <= size <= lanes and _stride(access.offset, name) == 1
+        ),
+        "",
+    )
 
 
 def _blocks(index: Index, work: Work, lanes: int) -> Iterator[dict[str, int]]:

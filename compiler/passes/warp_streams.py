@@ -56,11 +56,23 @@ class _Panels:
     def stream(self, rows: int, columns: int, warps: int) -> WarpStream:
         kernel = self.kernel
         return WarpStream(
-            kernel.batch, kernel.own, kernel.extra, kernel.other, rows * warps, columns, rows,
-            columns, tuple(self.pairs), tuple(one for one, _ in self.sums), hidden(kernel),
-            mine=tuple(self.mine), theirs=tuple(self.theirs), factors=tuple(self.factors),
-            values=tuple(n for _, n in self.sums), wide=tuple(t.wide for t in kernel.totals),
-        )  # fmt: skip
+            kernel.batch,
+            kernel.own,
+            kernel.extra,
+            kernel.other,
+            rows * warps,
+            columns,
+            rows,
+            columns,
+            tuple(self.pairs),
+            tuple(one for one, _ in self.sums),
+            hidden(kernel),
+            mine=tuple(self.mine),
+            theirs=tuple(self.theirs),
+            factors=tuple(self.factors),
+            values=tuple(n for _, n in self.sums),
+            wide=tuple(t.wide for t in kernel.totals),
+        )
 
 
 def _panels(kernel: Streamed) -> _Panels | None:
@@ -80,8 +92,9 @@ def _panels(kernel: Streamed) -> _Panels | None:
         if panel is None or not (isinstance(total.weight, Apply) and total.weight.fn == "bf16"):
             return None
         size = prod(i.size for i in total.wide)
-        made.sums.append((RowSum(total.total, total.weight.args[0], panel, size),
-                          _number(panel, made.theirs)))  # fmt: skip
+        made.sums.append(
+            (RowSum(total.total, total.weight.args[0], panel, size), _number(panel, made.theirs))
+        )
     return made
 
 

@@ -20,11 +20,16 @@ from . import options as o
 @click.command()
 @click.argument("file", type=o.FILE)
 @o.several(
-    o.set_option, o.batch_option,
+    o.set_option,
+    o.batch_option,
     click.option("--steps", type=o.POSITIVE, default=50, show_default=True, help="Steps timed."),
-    o.model_option, o.data_option, o.device_option, o.threads_option, o.verify_option,
+    o.model_option,
+    o.data_option,
+    o.device_option,
+    o.threads_option,
+    o.verify_option,
     click.option("--json", "as_json", is_flag=True, help="One JSON object."),
-)  # fmt: skip
+)
 def bench(file, sets, batch, steps, model, data, device_name, threads, as_json) -> None:
     """Time the training step of FILE's model on random numbers of the right shapes."""
     started = click.get_current_context().obj  # when the process began to do something

@@ -22,10 +22,20 @@ from .report import show, show_warnings
 @click.command()
 @click.argument("file", type=o.FILE)
 @o.several(
-    click.option("--emit", "emits", multiple=True, metavar="STAGE[=PATH],…", required=True,
-                 help=f"What to print: {', '.join(ENDINGS)}."),
-    o.set_option, o.batch_option, o.model_option, o.data_option, o.verify_option,
-)  # fmt: skip
+    click.option(
+        "--emit",
+        "emits",
+        multiple=True,
+        metavar="STAGE[=PATH],…",
+        required=True,
+        help=f"What to print: {', '.join(ENDINGS)}.",
+    ),
+    o.set_option,
+    o.batch_option,
+    o.model_option,
+    o.data_option,
+    o.verify_option,
+)
 def compile(file, emits, sets, batch, model, data) -> None:
     """Print what the compiler makes of FILE at the stages asked for.
 
@@ -68,11 +78,20 @@ def _setup(project: Project, data: Path | None) -> Setup | None:
 @click.command()
 @click.argument("file", type=o.FILE)
 @o.several(
-    o.set_option, o.batch_option, o.model_option, o.data_option,
-    click.option("--device", "device_name", type=click.Choice(list(NEEDED)), default="cpu",
-                 show_default=True, help="Whose memory is planned; it need not be there."),
+    o.set_option,
+    o.batch_option,
+    o.model_option,
+    o.data_option,
+    click.option(
+        "--device",
+        "device_name",
+        type=click.Choice(list(NEEDED)),
+        default="cpu",
+        show_default=True,
+        help="Whose memory is planned; it need not be there.",
+    ),
     o.verify_option,
-)  # fmt: skip
+)
 def summary(file, sets, batch, model, data, device_name) -> None:
     """List the layers of FILE's model: shapes, parameters, operations, and the memory it needs.
 

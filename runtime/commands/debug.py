@@ -32,8 +32,10 @@ def debug(run_folder) -> None:
 def _text(story: Story) -> Iterator[str]:
     snapshot = story.snapshot
     seen = _element(snapshot.tensor, snapshot.index)
-    yield (f"step {snapshot.step} of epoch {snapshot.epoch}, {_rows(snapshot.rows)}: "
-           f"`{seen}` became {snapshot.value}")  # fmt: skip
+    yield (
+        f"step {snapshot.step} of epoch {snapshot.epoch}, {_rows(snapshot.rows)}: "
+        f"`{seen}` became {snapshot.value}"
+    )
     if not story.way:
         yield "\nThe reference evaluator's numbers stay finite: at the edge of overflow the order"
         yield "of a sum decides. The largest numbers of the step are"
@@ -48,8 +50,9 @@ def _text(story: Story) -> Iterator[str]:
         yield from _place(birth.equation)
     if story.operands:
         yield "    from"
-        yield from (f"        {_element(n.tensor, n.index)} = {n.value:.9g}"
-                    for n in story.operands)  # fmt: skip
+        yield from (
+            f"        {_element(n.tensor, n.index)} = {n.value:.9g}" for n in story.operands
+        )
     if rest:
         yield "\nfrom there to where it was seen"
         yield from _cut([f"    {bad} is {bad.value:g}{_where(bad.equation)}" for bad in rest])

@@ -27,25 +27,43 @@ from . import options as o
 @click.command(short_help="Continue or translate a text with a trained model.")
 @click.argument("run_folder", metavar="RUN", type=o.FILE)
 @o.several(
-    click.option("--prompt", required=True, metavar="TEXT",
-                 help="What to continue, or to translate; `-` reads standard input."),
-    click.option("--length", type=o.POSITIVE, default=500, show_default=True,
-                 help="Tokens, at most."),
-    click.option("--temperature", type=o.Number(min=0),
-                 show_default="1, of a translation 0",
-                 help="Below 1 bolder, 0 always the likeliest token."),
+    click.option(
+        "--prompt",
+        required=True,
+        metavar="TEXT",
+        help="What to continue, or to translate; `-` reads standard input.",
+    ),
+    click.option(
+        "--length", type=o.POSITIVE, default=500, show_default=True, help="Tokens, at most."
+    ),
+    click.option(
+        "--temperature",
+        type=o.Number(min=0),
+        show_default="1, of a translation 0",
+        help="Below 1 bolder, 0 always the likeliest token.",
+    ),
     click.option("--top-k", type=o.POSITIVE, help="Draw from the K likeliest tokens."),
-    click.option("--top-p", type=o.Number(0, 1, min_open=True),
-                 help="Draw from the likeliest tokens that make up P."),
-    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
-                 help="Of the draws."),
+    click.option(
+        "--top-p",
+        type=o.Number(0, 1, min_open=True),
+        help="Draw from the likeliest tokens that make up P.",
+    ),
+    click.option(
+        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the draws."
+    ),
     o.device_option,
-    click.option("--threads", type=o.POSITIVE, default=1, show_default=True,
-                 help="More pay for large models only: a token is little work."),
+    click.option(
+        "--threads",
+        type=o.POSITIVE,
+        default=1,
+        show_default=True,
+        help="More pay for large models only: a token is little work.",
+    ),
     o.verify_option,
-)  # fmt: skip
-def generate(run_folder, prompt, length, temperature, top_k, top_p, seed, device_name,
-             threads) -> None:  # fmt: skip
+)
+def generate(
+    run_folder, prompt, length, temperature, top_k, top_p, seed, device_name, threads
+) -> None:
     """Continue TEXT with the model of RUN, token by token.
 
     A model that reads a source and writes a target turns every line of TEXT into its target."""
@@ -88,13 +106,21 @@ def generate(run_folder, prompt, length, temperature, top_k, top_p, seed, device
 
 
 def translation(
-    generator: Generator, source: Source, writer: Vocabulary, line: str, length: int,
-    sampling: Sampling, seed: int,
-) -> Iterator[int]:  # fmt: skip
+    generator: Generator,
+    source: Source,
+    writer: Vocabulary,
+    line: str,
+    length: int,
+    sampling: Sampling,
+    seed: int,
+) -> Iterator[int]:
     """The tokens that the model writes for a line of the source, its end mark left out."""
     if START not in writer.specials or END not in writer.specials:
-        raise fail("E0712", f"`{generator.roles.source.name}` has no marks where a text begins and "
-                   "ends", help="a source of data like `pairs` gives them")  # fmt: skip
+        raise fail(
+            "E0712",
+            f"`{generator.roles.source.name}` has no marks where a text begins and ends",
+            help="a source of data like `pairs` gives them",
+        )
     generator.give(source.inputs(line))
     most = min(length, generator.roles.window)
     begin, end = (writer.special(mark) for mark in (START, END))

@@ -33,15 +33,26 @@ class Number(click.FloatRange):
         return found
 
 
-set_option = click.option("--set", "sets", multiple=True, metavar="NAME=VALUE",
-    help="Set a field of the train block, a size, or optimizer.lr and the like.")  # fmt: skip
+set_option = click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set a field of the train block, a size, or optimizer.lr and the like.",
+)
 batch_option = click.option("--batch", type=POSITIVE, help="Examples in a step.")
 model_option = click.option("--model", metavar="NAME", help="The model, if there are several.")
 data_option = click.option("--data", type=FILE, metavar="DIR", help="Where the data is.")
 offline_option = click.option("--offline", is_flag=True, help="Download nothing.")
 threads_option = click.option("--threads", type=POSITIVE, help="Default: all cores.")
-device_option = click.option("--device", "device_name", type=click.Choice(list(DEVICES)),
-    default="cpu", show_default=True, help="What it runs on.")  # fmt: skip
+device_option = click.option(
+    "--device",
+    "device_name",
+    type=click.Choice(list(DEVICES)),
+    default="cpu",
+    show_default=True,
+    help="What it runs on.",
+)
 
 VERIFY = "nnc.verify"  # its key in click's context
 
@@ -50,8 +61,13 @@ def _remember(context: click.Context, parameter: click.Parameter, value: bool) -
     context.meta[VERIFY] = value
 
 
-verify_option = click.option("--verify", is_flag=True, expose_value=False, callback=_remember,
-    help="Check every pass of the compiler: rules, and values on random numbers.")  # fmt: skip
+verify_option = click.option(
+    "--verify",
+    is_flag=True,
+    expose_value=False,
+    callback=_remember,
+    help="Check every pass of the compiler: rules, and values on random numbers.",
+)
 
 
 def several(*options: Callable) -> Callable:

@@ -35,19 +35,34 @@ USE = (("regs", 4), ("shared", 6), ("fits", 5))
 @click.command()
 @click.argument("file", type=o.FILE)
 @o.several(
-    o.set_option, o.batch_option,
+    o.set_option,
+    o.batch_option,
     click.option("--steps", type=o.POSITIVE, default=50, show_default=True, help="Steps timed."),
     click.option("--kernels", is_flag=True, help="Kernel by kernel instead of line by line."),
-    click.option("--sort", type=click.Choice(["source", "time"]), default="source",
-                 show_default=True, help="The order of the rows."),
-    o.model_option, o.data_option,
-    click.option("--device", "device_name", type=click.Choice(["cpu", "cuda"]), default="cpu",
-                 show_default=True, help="What it runs on."),
-    o.threads_option, o.verify_option,
+    click.option(
+        "--sort",
+        type=click.Choice(["source", "time"]),
+        default="source",
+        show_default=True,
+        help="The order of the rows.",
+    ),
+    o.model_option,
+    o.data_option,
+    click.option(
+        "--device",
+        "device_name",
+        type=click.Choice(["cpu", "cuda"]),
+        default="cpu",
+        show_default=True,
+        help="What it runs on.",
+    ),
+    o.threads_option,
+    o.verify_option,
     click.option("--json", "as_json", is_flag=True, help="One JSON object with everything."),
-)  # fmt: skip
-def profile(file, sets, batch, steps, kernels, sort, model, data, device_name, threads,
-            as_json) -> None:  # fmt: skip
+)
+def profile(
+    file, sets, batch, steps, kernels, sort, model, data, device_name, threads, as_json
+) -> None:
     """Show where the time of a training step of FILE goes, line by line, on random numbers of the
     right shapes.
 
@@ -65,14 +80,18 @@ def profile(file, sets, batch, steps, kernels, sort, model, data, device_name, t
         return
     by_time = sort == "time"
     columns = (*TIMES, *(ON_GPU if found.gpu else ON_CPU), *(USE if found.gpu and kernels else ()))
-    _print(_kernel_rows(found, by_time) if kernels else _line_rows(found, by_time),
-           "kernel" if kernels else "source", columns)  # fmt: skip
+    _print(
+        _kernel_rows(found, by_time) if kernels else _line_rows(found, by_time),
+        "kernel" if kernels else "source",
+        columns,
+    )
     for text in _gpu_summary(found) if found.gpu else _summary(found):
         click.echo(text)
 
 
-def _measured(device: str, project: Project, setup: Setup, threads: int | None,
-              steps: int) -> Profile:  # fmt: skip
+def _measured(
+    device: str, project: Project, setup: Setup, threads: int | None, steps: int
+) -> Profile:
     seed = project.settings.seed
     if device == "cpu":
         return measure(project.name, setup, cores(threads), steps, seed)
@@ -122,8 +141,11 @@ def _sorted(lines: list[LineTime], by_time: bool) -> list[LineTime]:
 def _numbers(ms: dict[str, float], gflop: float, mb: float, found: Profile) -> list[str]:
     total = sum(ms.values())
     speed, rate = (x / total * 1e3 if total else 0.0 for x in (gflop, mb / 1e3))
-    times = [*(f"{ms[stage]:.3f}" if ms[stage] else "" for stage in STAGES),
-             f"{total / found.kernel_ms:.1%}", f"{speed:.1f}" if gflop else ""]  # fmt: skip
+    times = [
+        *(f"{ms[stage]:.3f}" if ms[stage] else "" for stage in STAGES),
+        f"{total / found.kernel_ms:.1%}",
+        f"{speed:.1f}" if gflop else "",
+    ]
     if found.gpu:
         moved = [f"{rate:.0f}", f"{rate / found.bandwidth:.0%}"] if mb else ["", ""]
         return [*times, *moved, f"{mb:.2f}"]
@@ -160,8 +182,10 @@ def _summary(found: Profile) -> Iterable[str]:
         f"whole step   {found.step_ms:.3f} ms without clocks, {found.clocked_ms:.3f} ms with "
         f"them, of which the kernels are {found.kernel_ms / found.clocked_ms:.1%}"
     )
-    yield (f"products     {speed:.1f} GFLOP/s, {speed / found.peak:.0%} of this computer's "
-           f"{found.peak:.0f}")  # fmt: skip
+    yield (
+        f"products     {speed:.1f} GFLOP/s, {speed / found.peak:.0%} of this computer's "
+        f"{found.peak:.0f}"
+    )
 
 
 def _gpu_summary(found: Profile) -> Iterable[str]:
@@ -171,51 +195,69 @@ def _gpu_summary(found: Profile) -> Iterable[str]:
     yield f"{found.name}, batch {found.batch}, {found.gpu}, the quieter half of {found.steps} steps"
     yield f"kernels      {found.kernel_ms:.3f} ms in {launches} launches: {parts}"
     yield f"whole step   {found.step_ms:.3f} ms as one graph, with its inputs and outputs"
-    yield (f"all in all   {speed:.1f} GFLOP/s, and {rate:.0f} GB/s, {rate / found.bandwidth:.0%} "
-           f"of the {found.bandwidth:.0f} of its memory")  # fmt: skip
+    yield (
+        f"all in all   {speed:.1f} GFLOP/s, and {rate:.0f} GB/s, {rate / found.bandwidth:.0%} "
+        f"of the {found.bandwidth:.0f} of its memory"
+    )
 
 
 # --- JSON -----------------------------------------------------------------------------------------
 
 
 def _plain(found: Profile) -> dict[str, Any]:
-    computer = ({"gpu": found.gpu, "bandwidth": _round(found.bandwidth)} if found.gpu else
-                {"threads": found.threads, "peak_gflops": _round(found.peak)})  # fmt: skip
+    computer = (
+        {"gpu": found.gpu, "bandwidth": _round(found.bandwidth)}
+        if found.gpu
+        else {"threads": found.threads, "peak_gflops": _round(found.peak)}
+    )
     return {
-        "model": found.name, "batch": found.batch, **computer, "steps": found.steps,
-        "step_ms": _round(found.step_ms), "clocked_step_ms": _round(found.clocked_ms),
-        "kernels_ms": _round(found.kernel_ms), "gflop": _round(found.gflop),
+        "model": found.name,
+        "batch": found.batch,
+        **computer,
+        "steps": found.steps,
+        "step_ms": _round(found.step_ms),
+        "clocked_step_ms": _round(found.clocked_ms),
+        "kernels_ms": _round(found.kernel_ms),
+        "gflop": _round(found.gflop),
         "stages_ms": {stage: _round(found.stage_ms(stage)) for stage in STAGES},
         "lines": [_plain_line(line, found) for line in found.lines()],
         "kernels": [_plain_kernel(timed, found) for timed in found.kernels],
-    }  # fmt: skip
+    }
 
 
 def _plain_line(line: LineTime, found: Profile) -> dict[str, Any]:
     within = [_plain_line(line.within[key], found) for key in sorted(line.within)]
     return {
-        "file": line.span.source.name, "line": line.span.line, "column": line.span.column,
-        "text": line.text, **{f"{stage}_ms": _round(line.ms[stage]) for stage in STAGES},
+        "file": line.span.source.name,
+        "line": line.span.line,
+        "column": line.span.column,
+        "text": line.text,
+        **{f"{stage}_ms": _round(line.ms[stage]) for stage in STAGES},
         **_plain_work(line.total, line.gflop, line.mb, found),
         **({"library": within} if within else {}),
-    }  # fmt: skip
+    }
 
 
 def _plain_kernel(timed: KernelTime, found: Profile) -> dict[str, Any]:
     span = timed.span
     return {
-        "kernel": timed.name, "place": origin(span) if span else "",
-        "stage": timed.stage, "runs": timed.runs,
+        "kernel": timed.name,
+        "place": origin(span) if span else "",
+        "stage": timed.stage,
+        "runs": timed.runs,
         "computes": [share.equation.target for share in timed.shares],
         **_plain_work(timed.ms, timed.gflop, timed.mb, found),
         **(asdict(timed.use) if timed.use else {}),
-    }  # fmt: skip
+    }
 
 
 def _plain_work(ms: float, gflop: float, mb: float, found: Profile) -> dict[str, float]:
     speed, rate = (x / ms * 1e3 if ms else 0.0 for x in (gflop, mb / 1e3))
-    share = ({"gb_per_s": _round(rate), "of_bandwidth": _round(rate / found.bandwidth)}
-             if found.gpu else {"of_peak": _round(speed / found.peak)})  # fmt: skip
+    share = (
+        {"gb_per_s": _round(rate), "of_bandwidth": _round(rate / found.bandwidth)}
+        if found.gpu
+        else {"of_peak": _round(speed / found.peak)}
+    )
     return {"ms": _round(ms), "gflops": _round(speed), **share, "bytes": round(mb * 1e6)}
 
 

@@ -43,17 +43,23 @@ from .report import show, show_warnings
 @click.command(short_help="Train a model.")
 @click.argument("file", type=o.FILE, required=False)
 @o.several(
-    o.data_option, o.offline_option, o.set_option,
+    o.data_option,
+    o.offline_option,
+    o.set_option,
     click.option("--epochs", type=o.POSITIVE, help="Times through the data, at most."),
     click.option("--steps", type=o.POSITIVE, help="Steps in all, at most."),
     o.batch_option,
     click.option("--seed", type=click.IntRange(min=0), help="Of first weights and all chance."),
-    o.model_option, o.device_option, o.threads_option, o.verify_option,
+    o.model_option,
+    o.device_option,
+    o.threads_option,
+    o.verify_option,
     click.option("--out", type=o.FILE, metavar="RUN", help="The run folder, new or empty."),
     click.option("--resume", type=o.FILE, metavar="RUN", help="Go on with an interrupted run."),
-)  # fmt: skip
-def train(file, data, offline, sets, epochs, steps, batch, seed, model, device_name, threads, out,
-          resume) -> None:  # fmt: skip
+)
+def train(
+    file, data, offline, sets, epochs, steps, batch, seed, model, device_name, threads, out, resume
+) -> None:
     """Train the model of FILE as its train block says."""
     if (file is None) == (resume is None) or (resume and out):
         raise click.UsageError("give a FILE, or --resume RUN (which writes to RUN)")
@@ -93,8 +99,10 @@ def _run(job: Job) -> None:
     finally:
         lines.close()
     if reason == INTERRUPTED:
-        say(f"interrupted after step {job.position.step}; go on with "
-            f"`nnc train --resume {shlex.quote(str(job.folder.path))}`")  # fmt: skip
+        say(
+            f"interrupted after step {job.position.step}; go on with "
+            f"`nnc train --resume {shlex.quote(str(job.folder.path))}`"
+        )
         raise click.exceptions.Exit(130)
     say(f"{reason}; kept in {job.folder.path}")
 
@@ -106,8 +114,12 @@ def _folder(settings: dict[str, Any]) -> Path | None:
 def _load(project: Project, search: Search) -> Dataset:
     choice = project.settings.data
     if choice is None:
-        raise fail("E0711", f"`train {project.name}` names no data", project.block.span,
-                   help="like `data = mnist()`")  # fmt: skip
+        raise fail(
+            "E0711",
+            f"`train {project.name}` names no data",
+            project.block.span,
+            help="like `data = mnist()`",
+        )
     return load(choice.source, bound(choice), search, spans=choice.spans, span=choice.span)
 
 
@@ -119,17 +131,21 @@ def _notes(
         "model": project.name,
         "settings": shown(project.settings),
         "examples": len(job.training),
-        "fields": {n: [f.dtype, list(f.shape)]
-                   for n, f in (job.executor.setup.fields or {}).items()},
+        "fields": {
+            n: [f.dtype, list(f.shape)] for n, f in (job.executor.setup.fields or {}).items()
+        },
         "device": device,
         "threads": threads,
         "data_folder": str(data.resolve()) if data else None,
         "data_base": str(base.resolve()),
-        "versions": {"nnc": __version__, "python": platform.python_version(),
-                     **{name: _version(name) for name in ("numpy", "llvmlite")}},
+        "versions": {
+            "nnc": __version__,
+            "python": platform.python_version(),
+            **{name: _version(name) for name in ("numpy", "llvmlite")},
+        },
         "command": shlex.join(["nnc", *sys.argv[1:]]),
         "directory": str(Path.cwd()),
-    }  # fmt: skip
+    }
 
 
 def _version(package: str) -> str:
@@ -172,12 +188,26 @@ def evaluate_run(run_folder, data, offline, device_name, threads) -> None:
 @click.command(short_help="Apply a trained model to arrays.")
 @click.argument("run_folder", metavar="RUN", type=o.FILE)
 @o.several(
-    click.option("--input", "input_file", type=o.FILE, required=True, metavar="X.npy",
-                 help="One array .npy, or several by name .npz."),
-    click.option("--output", "output_file", type=o.FILE, required=True, metavar="Y.npy",
-                 help="Where the result goes; .npz for several by name."),
-    o.device_option, o.threads_option, o.verify_option,
-)  # fmt: skip
+    click.option(
+        "--input",
+        "input_file",
+        type=o.FILE,
+        required=True,
+        metavar="X.npy",
+        help="One array .npy, or several by name .npz.",
+    ),
+    click.option(
+        "--output",
+        "output_file",
+        type=o.FILE,
+        required=True,
+        metavar="Y.npy",
+        help="Where the result goes; .npz for several by name.",
+    ),
+    o.device_option,
+    o.threads_option,
+    o.verify_option,
+)
 def predict(run_folder, input_file, output_file, device_name, threads) -> None:
     """Apply the model of RUN to the examples of an array."""
     folder = RunFolder(run_folder)

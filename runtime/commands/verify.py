@@ -26,16 +26,35 @@ WIDTH = 100  # columns where there is no terminal
 @click.command()
 @click.argument("file", type=o.FILE)
 @o.several(
-    o.set_option, o.batch_option, o.model_option, o.data_option, o.threads_option,
-    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
-                 help="Of the numbers that the model is given."),
-    click.option("--samples", type=click.IntRange(min=0), default=2, show_default=True,
-                 help="Elements of every gradient looked at one by one, after all at once."),
-    click.option("--tolerance", type=o.Number(min=0, min_open=True), default=TOLERANCE,
-                 show_default=True, help="How far off, relative to the numbers at work. f32 rounds "
-                 "by 6e-8, and the roundings of a long sum add up to some 1e-6."),
+    o.set_option,
+    o.batch_option,
+    o.model_option,
+    o.data_option,
+    o.threads_option,
+    click.option(
+        "--seed",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="Of the numbers that the model is given.",
+    ),
+    click.option(
+        "--samples",
+        type=click.IntRange(min=0),
+        default=2,
+        show_default=True,
+        help="Elements of every gradient looked at one by one, after all at once.",
+    ),
+    click.option(
+        "--tolerance",
+        type=o.Number(min=0, min_open=True),
+        default=TOLERANCE,
+        show_default=True,
+        help="How far off, relative to the numbers at work. f32 rounds "
+        "by 6e-8, and the roundings of a long sum add up to some 1e-6.",
+    ),
     click.option("--json", "as_json", is_flag=True, help="One JSON object with everything."),
-)  # fmt: skip
+)
 def verify(file, sets, batch, model, data, threads, seed, samples, tolerance, as_json) -> None:
     """Compare FILE's machine code with the reference evaluator and its gradients with finite
     differences, equation by equation.
@@ -57,17 +76,26 @@ def verify(file, sets, batch, model, data, threads, seed, samples, tolerance, as
 
 def _plain(found: Verification) -> dict[str, Any]:
     return {
-        "model": found.name, "right": not found.mistakes, "tolerance": found.tolerance,
-        "sizes": found.sizes, "gradient_sizes": found.gradient_sizes, "passes": found.passes,
-        "threads": list(found.threads), "lines": [_plain_line(x) for x in found.sorted_lines()],
-    }  # fmt: skip
+        "model": found.name,
+        "right": not found.mistakes,
+        "tolerance": found.tolerance,
+        "sizes": found.sizes,
+        "gradient_sizes": found.gradient_sizes,
+        "passes": found.passes,
+        "threads": list(found.threads),
+        "lines": [_plain_line(x) for x in found.sorted_lines()],
+    }
 
 
 def _plain_line(line: Line) -> dict[str, Any]:
     """`worst` is the tensor and the index of each error, which is relative."""
     value, slope = line.value, line.slope
-    plain = {"file": line.span.source.name, "line": line.span.line, "text": line.text,
-             "right": line.right}  # fmt: skip
+    plain = {
+        "file": line.span.source.name,
+        "line": line.span.line,
+        "text": line.text,
+        "right": line.right,
+    }
     if value is not None:
         worst = [value.equation.target, *value.index]
         plain |= {"value_error": float(value.error), "value_worst": worst}
@@ -97,9 +125,14 @@ def _print(found: Verification) -> None:
         if name != file:
             table.add_row("", Text(name, style="bold"))
             file = name
-        table.add_row(str(line.span.line), Text("  " + line.text),
-                      _error(line.value), _error(line.slope), _worst(line),
-                      style="" if line.right else "bold red")  # fmt: skip
+        table.add_row(
+            str(line.span.line),
+            Text("  " + line.text),
+            _error(line.value),
+            _error(line.slope),
+            _worst(line),
+            style="" if line.right else "bold red",
+        )
     console = Console(width=width, highlight=False)
     console.print(table)
     console.print()
@@ -137,7 +170,8 @@ def _summary(found: Verification) -> list[str]:
         lines.append(
             f"at {found.gradient_sizes}: {sum(s.right for s in slopes)} of {len(slopes)} gradients "
             f"are those of finite differences, off by {worst:.0e} at most"
-            + (f"; {kinks} between the slopes of a kink" if kinks else ""))  # fmt: skip
+            + (f"; {kinks} between the slopes of a kink" if kinks else "")
+        )
     if not found.mistakes:
         threads = " and ".join(map(str, found.threads))
         plural = "s" * (found.threads[-1:] != (1,))

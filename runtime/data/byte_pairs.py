@@ -70,8 +70,9 @@ def _letters() -> tuple[str, ...]:
     """A visible character for every byte: itself where it is one, or else from U+0100 on."""
     visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     hidden = [value for value in range(256) if value not in visible]
-    return tuple(chr(value if value in visible else 0x100 + hidden.index(value))
-                 for value in range(256))  # fmt: skip
+    return tuple(
+        chr(value if value in visible else 0x100 + hidden.index(value)) for value in range(256)
+    )
 
 
 def spelt(raw: bytes) -> str:

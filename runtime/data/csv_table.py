@@ -85,8 +85,10 @@ def load(request: Request) -> Dataset:
     labels = columns.y if columns.classes is not None else None
     train, test = split_rows(columns.count, request["test"], request["seed"], labels)
     arrays = {"x": columns.x, "y": columns.y}
-    splits = [Split({name: array[rows] for name, array in arrays.items() if array is not None})
-              for rows in (train, test)]  # fmt: skip
+    splits = [
+        Split({name: array[rows] for name, array in arrays.items() if array is not None})
+        for rows in (train, test)
+    ]
     names = {"y": columns.class_names} if columns.class_names else {}
     schema = _schema(table, columns, len(train))
     dataset = Dataset(
@@ -118,8 +120,11 @@ def _open(request: Request) -> Table:
         first = next(rows, None)
     if first is None:
         raise fail("E0613", f"{path} is empty", span)
-    names = tuple(cell.strip() for cell in first) if header else tuple(
-        str(number + 1) for number in range(len(first)))  # fmt: skip
+    names = (
+        tuple(cell.strip() for cell in first)
+        if header
+        else tuple(str(number + 1) for number in range(len(first)))
+    )
     _check_names(names, path, span)
     target = request["target"]
     wanted = [] if target is None else [target] if isinstance(target, str) else list(target)
@@ -176,9 +181,10 @@ def _column(name: str, names: tuple[str, ...], setting: str, path: Path, request
 @contextmanager
 def _rows(table: Table, from_top: bool = False) -> Iterator[Iterator[list[str]]]:
     """The rows of a table, without empty lines and, unless `from_top`, without the header."""
-    with readable(table.path, table.span), open(
-        table.path, encoding="utf-8-sig", newline=""
-    ) as file:  # fmt: skip
+    with (
+        readable(table.path, table.span),
+        open(table.path, encoding="utf-8-sig", newline="") as file,
+    ):
         reader = _reader(file, table)
         rows = (row for row in reader if row)
         try:

@@ -47,31 +47,50 @@ def load(request: Request) -> Dataset:
     ):
         sizes = random.randint(1, most + 1, count)
         made[part] = [rows[random.randint(len(rows), size=size)] for size in sizes]
-    joined = {part: [np.concatenate([features[row] for row in string]) for string in strings]
-              for part, strings in made.items()}  # fmt: skip
+    joined = {
+        part: [np.concatenate([features[row] for row in string]) for string in strings]
+        for part, strings in made.items()
+    }
     needed = max(longest(strings) for strings in joined.values())
     length = request["length"] or needed
     if length < needed:
-        raise fail("E0615", f"the longest string has {needed} frames, and `length` is {length}",
-                   request.span_of("length"))  # fmt: skip
+        raise fail(
+            "E0615",
+            f"the longest string has {needed} frames, and `length` is {length}",
+            request.span_of("length"),
+        )
     splits = {}
     for part, strings in made.items():
         frames, frames_length = padded(joined.pop(part), length)
         label, label_length = padded([sounds.labels[string] + 1 for string in strings], most)
-        splits[part] = Split({"frames": frames, "frames_length": frames_length,
-                              "label": label, "label_length": label_length})  # fmt: skip
-    dataset = Dataset("digit_strings", _schema(request, length), splits["train"], splits["test"],
-                      vocabularies={"label": SYMBOLS})  # fmt: skip
+        splits[part] = Split(
+            {
+                "frames": frames,
+                "frames_length": frames_length,
+                "label": label,
+                "label_length": label_length,
+            }
+        )
+    dataset = Dataset(
+        "digit_strings",
+        _schema(request, length),
+        splits["train"],
+        splits["test"],
+        vocabularies={"label": SYMBOLS},
+    )
     return validate(dataset, request.span)
 
 
 def _schema(request: Request, length: int) -> Schema:
-    return Schema((
-        Field("frames", "f32", (length, request["mels"])),
-        Field("frames_length", "i32", ()),
-        Field("label", "i32", (request["digits"],), len(SYMBOLS)),
-        Field("label_length", "i32", ()),
-    ), request["count"])  # fmt: skip
+    return Schema(
+        (
+            Field("frames", "f32", (length, request["mels"])),
+            Field("frames_length", "i32", ()),
+            Field("label", "i32", (request["digits"],), len(SYMBOLS)),
+            Field("label_length", "i32", ()),
+        ),
+        request["count"],
+    )
 
 
 DIGIT_STRINGS = Source(

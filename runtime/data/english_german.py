@@ -118,8 +118,11 @@ def load(request: Request) -> Dataset:
     """Both splits. E0615 for more sentences than can be drawn without many in vain."""
     count = request["count"]
     if count > MOST:
-        raise fail("E0615", f"`count` is {count:,}; up to {MOST:,} different sentences can be made",
-                   request.span_of("count"))  # fmt: skip
+        raise fail(
+            "E0615",
+            f"`count` is {count:,}; up to {MOST:,} different sentences can be made",
+            request.span_of("count"),
+        )
     random = np.random.RandomState(request["seed"])
     made: dict[str, str] = {}
     while len(made) < count:

@@ -62,9 +62,13 @@ def load(request: Request) -> Dataset:
         rows = split_rows(len(whole.files), request["test"], request["seed"], whole.labels)
         parts = (Listing(tuple(whole.files[i] for i in of), whole.labels[of]) for of in rows)
         listings = {name: part for name, part in zip(SPLITS, parts, strict=False) if part.files}
-    splits = {name: Split({"image": _pixels(request, part.files, opened), "label": part.labels},
-                          {"image": 1 / 255})
-              for name, part in listings.items()}  # fmt: skip
+    splits = {
+        name: Split(
+            {"image": _pixels(request, part.files, opened), "label": part.labels},
+            {"image": 1 / 255},
+        )
+        for name, part in listings.items()
+    }
     schema = _schema(request, classes, len(splits["train"]))
     dataset = Dataset(
         request["folder"],
@@ -114,8 +118,11 @@ def _listings(request: Request) -> tuple[tuple[str, ...], dict[str, Listing]]:
 
 def _entries(folder: Path) -> list[Path]:
     """What is in a folder, in alphabetical order, without hidden files and clutter."""
-    return sorted(entry for entry in folder.iterdir()
-                  if entry.name[0] != "." and entry.name.lower() not in CLUTTER)  # fmt: skip
+    return sorted(
+        entry
+        for entry in folder.iterdir()
+        if entry.name[0] != "." and entry.name.lower() not in CLUTTER
+    )
 
 
 def _class_folders(root: Path, span: Span | None) -> dict[str, list[Path]]:

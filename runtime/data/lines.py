@@ -66,16 +66,24 @@ def _dataset(request: Request) -> tuple[Dataset, str]:
     token, lengths = padded(tokens, length)
     arrays = {"token": token, "length": lengths, "label": labels}
     train, test = (Split({name: array[part] for name, array in arrays.items()}) for part in parts)
-    schema = Schema((
-        Field("token", "i32", (length,), len(vocabulary)),
-        Field("length", "i32", ()),
-        Field("label", "i32", (), len(names)),
-    ), len(train))  # fmt: skip
+    schema = Schema(
+        (
+            Field("token", "i32", (length,), len(vocabulary)),
+            Field("length", "i32", ()),
+            Field("label", "i32", (), len(names)),
+        ),
+        len(train),
+    )
     cut = sum(len(one) > length for one in tokens)
     note = f"{cut} of {len(tokens)} texts of {path} are cut at {length} tokens" if cut else ""
-    return Dataset(str(path), schema, train, test if len(test) else None,
-                   class_names={"label": names}, vocabularies={"token": vocabulary}
-                   ), note  # fmt: skip
+    return Dataset(
+        str(path),
+        schema,
+        train,
+        test if len(test) else None,
+        class_names={"label": names},
+        vocabularies={"token": vocabulary},
+    ), note
 
 
 def with_vocabulary(

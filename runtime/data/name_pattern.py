@@ -44,12 +44,22 @@ def read_pattern(text: str, span: Span | None = None) -> Pattern:
     wrong = next((name for name in names if not name.isidentifier()), None)
     twice = next((name for name in names if names.count(name) > 1), None)
     if not names or wrong is not None or twice or any(set("{}") & set(p) for p in parts[::2]):
-        why = (f"`{{{twice}}}` stands in it twice" if twice else
-               "it has braces without a name" if names else "it has no `{name}`")  # fmt: skip
-        raise fail("E0615", f"`pattern = \"{text}\"`: {why}", span,
-                   help='like `"{digit}_{speaker}_{take}.wav"`')  # fmt: skip
-    form = "".join(f"(?P<{part}>[^/]+?)" if place % 2 else re.escape(part)
-                   for place, part in enumerate(parts))  # fmt: skip
+        why = (
+            f"`{{{twice}}}` stands in it twice"
+            if twice
+            else "it has braces without a name"
+            if names
+            else "it has no `{name}`"
+        )
+        raise fail(
+            "E0615",
+            f'`pattern = "{text}"`: {why}',
+            span,
+            help='like `"{digit}_{speaker}_{take}.wav"`',
+        )
+    form = "".join(
+        f"(?P<{part}>[^/]+?)" if place % 2 else re.escape(part) for place, part in enumerate(parts)
+    )
     return Pattern(text, names, re.compile(form))
 
 
@@ -87,12 +97,20 @@ def read_condition(
         name, sign, value = match.groups()
         if name not in pattern.names:
             known = ", ".join(pattern.names)
-            raise fail("E0615", f"`test = \"{text}\"`: the pattern has no `{name}`", span,
-                       help=did_you_mean(name, pattern.names) or f"it has {known}")  # fmt: skip
+            raise fail(
+                "E0615",
+                f'`test = "{text}"`: the pattern has no `{name}`',
+                span,
+                help=did_you_mean(name, pattern.names) or f"it has {known}",
+            )
         comparisons.append(Comparison(name, sign, value.strip("'\""), span))
     return lambda facts: all(one.holds(facts) for one in comparisons)
 
 
 def _no_condition(text: str, span: Span | None) -> UserError:
-    return fail("E0615", f'`test = "{text}"` is not a condition', span,
-                help='like `"take < 5"` or `"take < 5 and speaker != theo"`')  # fmt: skip
+    return fail(
+        "E0615",
+        f'`test = "{text}"` is not a condition',
+        span,
+        help='like `"take < 5"` or `"take < 5 and speaker != theo"`',
+    )

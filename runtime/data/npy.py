@@ -18,8 +18,9 @@ from .source import Request, Source
 
 def describe(request: Request) -> Schema:
     """From the headers of the files alone."""
-    headers = {name: npy_header(path, request.span_of(name))
-               for name, path in _paths(request).items()}  # fmt: skip
+    headers = {
+        name: npy_header(path, request.span_of(name)) for name, path in _paths(request).items()
+    }
     return schema_of(headers, "npy", request)
 
 
@@ -34,10 +35,16 @@ def load(request: Request) -> Dataset:
 def _paths(request: Request) -> dict[str, Path]:
     check_explicit(request.search)
     if not request.settings:
-        raise fail("E0608", "`npy` needs a file for each field", request.span,
-                   help='write `npy(x = "x.npy", y = "y.npy")`')  # fmt: skip
-    return {name: find_file(request.search, file, request.span_of(name))
-            for name, file in request.settings.items()}  # fmt: skip
+        raise fail(
+            "E0608",
+            "`npy` needs a file for each field",
+            request.span,
+            help='write `npy(x = "x.npy", y = "y.npy")`',
+        )
+    return {
+        name: find_file(request.search, file, request.span_of(name))
+        for name, file in request.settings.items()
+    }
 
 
 NPY = Source("npy", "one .npy file per field", (), describe, load, others="text")

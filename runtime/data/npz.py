@@ -32,8 +32,9 @@ def describe(request: Request) -> Schema:
     """From the headers of the arrays alone."""
     path = _path(request)
     with _members(path, request.span) as (archive, members):
-        headers = {name: _header(archive, member, path, request.span)
-                   for name, member in members.items()}  # fmt: skip
+        headers = {
+            name: _header(archive, member, path, request.span) for name, member in members.items()
+        }
     return schema_of(headers, str(path), request)
 
 

@@ -139,10 +139,13 @@ def read_values(stream: IO[bytes], header: Header, name: str, span: Span | None)
     try:
         require(header.size)
     except Shortage as shortage:
-        raise fail("E0713", f"{name} takes {size_text(shortage.needed)} of memory, and "
-                   f"{size_text(shortage.free)} are free", span,
-                   help="`numpy.savez` stores it uncompressed, and then it is not held in memory",
-                   ) from None  # fmt: skip
+        raise fail(
+            "E0713",
+            f"{name} takes {size_text(shortage.needed)} of memory, and "
+            f"{size_text(shortage.free)} are free",
+            span,
+            help="`numpy.savez` stores it uncompressed, and then it is not held in memory",
+        ) from None
     content = stream.read(header.size)
     check_length(header, len(content), name, span)
     flat = np.frombuffer(content, header.dtype)

@@ -50,11 +50,14 @@ def describe(request: Request) -> Schema:
     if 2 * count > SENTENCES:  # not too many draws may be in vain
         message = f"no {count:,} different sentences can be drawn"
         raise fail("E0615", message, request.span_of("count"), help=f"there are {SENTENCES:,}")
-    return Schema((
-        Field("token", "i32", (LONGEST,), len(KNOWN)),
-        Field("length", "i32", ()),
-        Field("label", "i32", (), len(LABELS)),
-    ), count - split_size(count, request["test"]))  # fmt: skip
+    return Schema(
+        (
+            Field("token", "i32", (LONGEST,), len(KNOWN)),
+            Field("length", "i32", ()),
+            Field("label", "i32", (), len(LABELS)),
+        ),
+        count - split_size(count, request["test"]),
+    )
 
 
 def load(request: Request) -> Dataset:
@@ -69,10 +72,18 @@ def load(request: Request) -> Dataset:
     token, length = padded([KNOWN.encode(sentence) for sentence in sentences], LONGEST)
     label = np.array(list(sentences.values()), np.int32)
     arrays = {"token": token, "length": length, "label": label}
-    train, test = (Split({name: array[part] for name, array in arrays.items()})
-                   for part in split_rows(count, request["test"], request["seed"]))  # fmt: skip
-    dataset = Dataset("opinions", schema, train, test if len(test) else None,
-                      class_names={"label": LABELS}, vocabularies={"token": KNOWN})  # fmt: skip
+    train, test = (
+        Split({name: array[part] for name, array in arrays.items()})
+        for part in split_rows(count, request["test"], request["seed"])
+    )
+    dataset = Dataset(
+        "opinions",
+        schema,
+        train,
+        test if len(test) else None,
+        class_names={"label": LABELS},
+        vocabularies={"token": KNOWN},
+    )
     return validate(dataset, request.span)
 
 
@@ -98,8 +109,14 @@ def clause(random: np.random.RandomState) -> tuple[str, int]:
     """`the plot was not very good`, and -4."""
     good, negated = random.randint(2), random.randint(2)
     strength = one_of(random, tuple(STRENGTHS))
-    words = ("the", one_of(random, SUBJECTS), "was", one_of(random, NEGATIONS) if negated else "",
-             strength, one_of(random, GOOD if good else BAD))  # fmt: skip
+    words = (
+        "the",
+        one_of(random, SUBJECTS),
+        "was",
+        one_of(random, NEGATIONS) if negated else "",
+        strength,
+        one_of(random, GOOD if good else BAD),
+    )
     return " ".join(filter(None, words)), STRENGTHS[strength] * (1 if good != negated else -1)
 
 

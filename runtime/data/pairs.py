@@ -57,10 +57,13 @@ def _dataset(request: Request) -> tuple[Dataset, str]:
         sides.append([vocabulary.encode(text) for text in texts])
         vocabularies.append(vocabulary)
     sources, targets = sides
-    most = (request["source_length"] or longest(sources),
-            request["target_length"] or longest(targets) + 1)  # fmt: skip
-    fits = np.array([len(x) <= most[0] and len(y) < most[1]
-                     for x, y in zip(sources, targets, strict=True)])  # fmt: skip
+    most = (
+        request["source_length"] or longest(sources),
+        request["target_length"] or longest(targets) + 1,
+    )
+    fits = np.array(
+        [len(x) <= most[0] and len(y) < most[1] for x, y in zip(sources, targets, strict=True)]
+    )
     parts = tuple(part[fits[part]] for part in parts)
     if not len(parts[0]):
         message = f"no training pair of {path} fits into {most[0]} and {most[1]} tokens"
@@ -101,19 +104,29 @@ def assembled(
         before = [np.concatenate([start, y]).astype(writer.dtype) for y in chosen]
         after = [np.concatenate([y, end]).astype(writer.dtype) for y in chosen]
         target_in, target_length = padded(before, most[1])
-        splits.append(Split({
-            "source": source, "source_length": source_length, "target_in": target_in,
-            "target_out": padded(after, most[1])[0], "target_length": target_length,
-        }))  # fmt: skip
+        splits.append(
+            Split(
+                {
+                    "source": source,
+                    "source_length": source_length,
+                    "target_in": target_in,
+                    "target_out": padded(after, most[1])[0],
+                    "target_length": target_length,
+                }
+            )
+        )
     train, test = splits
     assert train is not None
-    schema = Schema((
-        Field("source", "i32", most[:1], len(reader)),
-        Field("source_length", "i32", ()),
-        Field("target_in", "i32", most[1:], len(writer)),
-        Field("target_out", "i32", most[1:], len(writer)),
-        Field("target_length", "i32", ()),
-    ), len(train))  # fmt: skip
+    schema = Schema(
+        (
+            Field("source", "i32", most[:1], len(reader)),
+            Field("source_length", "i32", ()),
+            Field("target_in", "i32", most[1:], len(writer)),
+            Field("target_out", "i32", most[1:], len(writer)),
+            Field("target_length", "i32", ()),
+        ),
+        len(train),
+    )
     known = {"source": reader, "target_in": writer, "target_out": writer}
     return Dataset(name, schema, train, test, vocabularies=known)
 

@@ -104,8 +104,12 @@ def _check_inside(search: Search, name: str, span: Span | None) -> None:
         out = os.path.commonpath([folder, inside]) != folder
     if out:
         folder = f"`--data {search.explicit}`" if search.explicit else "the folder of the data"
-        raise fail("E0617", f"`{name}` leads out of {folder}", span,
-                   help="name the folder that it is in: `--data DIR`")  # fmt: skip
+        raise fail(
+            "E0617",
+            f"`{name}` leads out of {folder}",
+            span,
+            help="name the folder that it is in: `--data DIR`",
+        )
 
 
 def _near(tried: Iterable[Path], fits: Callable[[Path], bool]) -> str:

@@ -24,11 +24,14 @@ WORDS_OF_A_FACT = 5
 def describe(request: Request) -> Schema:
     """Known without drawing anything."""
     count = request["count"]
-    return Schema((
-        Field("passage", "i32", (WORDS_OF_A_FACT * request["facts"],), len(KNOWN)),
-        Field("question", "i32", (4,), len(KNOWN)),
-        Field("answer", "i32", (), len(PLACES)),
-    ), count - split_size(count, request["test"]))  # fmt: skip
+    return Schema(
+        (
+            Field("passage", "i32", (WORDS_OF_A_FACT * request["facts"],), len(KNOWN)),
+            Field("question", "i32", (4,), len(KNOWN)),
+            Field("answer", "i32", (), len(PLACES)),
+        ),
+        count - split_size(count, request["test"]),
+    )
 
 
 def load(request: Request) -> Dataset:
@@ -49,14 +52,23 @@ def load(request: Request) -> Dataset:
     question = np.empty((count, 4), KNOWN.dtype)
     question[...] = [word["where"], word["is"], 0, word["?"]]
     question[:, 2] = asked
-    arrays = {"passage": passage.reshape(count, -1), "question": question,
-              "answer": places[every, last].astype(np.int32)}  # fmt: skip
-    train, test = (Split({name: array[part] for name, array in arrays.items()})
-                   for part in split_rows(count, request["test"], request["seed"]))  # fmt: skip
+    arrays = {
+        "passage": passage.reshape(count, -1),
+        "question": question,
+        "answer": places[every, last].astype(np.int32),
+    }
+    train, test = (
+        Split({name: array[part] for name, array in arrays.items()})
+        for part in split_rows(count, request["test"], request["seed"])
+    )
     dataset = Dataset(
-        "retrieval", describe(request), train, test if len(test) else None,
-        class_names={"answer": PLACES}, vocabularies={"passage": KNOWN, "question": KNOWN},
-    )  # fmt: skip
+        "retrieval",
+        describe(request),
+        train,
+        test if len(test) else None,
+        class_names={"answer": PLACES},
+        vocabularies={"passage": KNOWN, "question": KNOWN},
+    )
     return validate(dataset, request.span)
 
 

@@ -33,12 +33,16 @@ def load(request: Request) -> Dataset:
     phase = random.uniform(0, 1, shape)
     height = random.uniform(0.5, 1, shape)
     time = np.arange(length + request["horizon"])
-    wave = sum(height[one] * np.sin(2 * np.pi * (frequency[one] * time + phase[one]))
-               for one in range(WAVES))  # fmt: skip
+    wave = sum(
+        height[one] * np.sin(2 * np.pi * (frequency[one] * time + phase[one]))
+        for one in range(WAVES)
+    )
     seen = wave[:, :length] + request["noise"] * random.standard_normal((count, length))
     arrays = {"x": seen.astype(np.float32), "y": wave[:, length:].astype(np.float32)}
-    train, test = (Split({name: array[part] for name, array in arrays.items()})
-                   for part in split_rows(count, request["test"], request["seed"]))  # fmt: skip
+    train, test = (
+        Split({name: array[part] for name, array in arrays.items()})
+        for part in split_rows(count, request["test"], request["seed"])
+    )
     dataset = Dataset("sine", describe(request), train, test if len(test) else None)
     return validate(dataset, request.span)
 

@@ -122,15 +122,21 @@ class Source:
     @property
     def signature(self) -> str:
         """How it is written, defaults included: `digits(test = 0.2)`."""
-        parts = [s.name if s.default is REQUIRED else f"{s.name} = {_shown(s.default)}"
-                 for s in self.settings if s.default is not None]  # fmt: skip
+        parts = [
+            s.name if s.default is REQUIRED else f"{s.name} = {_shown(s.default)}"
+            for s in self.settings
+            if s.default is not None
+        ]
         return f"{self.name}({', '.join(parts + (['NAME = …'] if self.others else []))})"
 
 
 def bind(
-    source: Source, positional: Sequence[Any], named: Mapping[str, Any], span: Span | None = None,
+    source: Source,
+    positional: Sequence[Any],
+    named: Mapping[str, Any],
+    span: Span | None = None,
     names: Mapping[str, Span] | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Settings by name, from arguments with and without names, which stand at `names`.
 
     Raises E0608 for more unnamed arguments than the source takes, one given twice, and all that
@@ -140,9 +146,12 @@ def bind(
     report = Report()
     for name in named:
         if source.others is None and name not in source.names:
-            report.add("E0608", f"`{source.name}` has no setting `{name}`", names.get(name, span),
-                       help=did_you_mean(name, source.names)
-                       or f"it is written `{source.signature}`")  # fmt: skip
+            report.add(
+                "E0608",
+                f"`{source.name}` has no setting `{name}`",
+                names.get(name, span),
+                help=did_you_mean(name, source.names) or f"it is written `{source.signature}`",
+            )
     report.check()
     places = [setting.name for setting in source.settings if setting.positional]
     if len(positional) > len(places):
@@ -156,8 +165,9 @@ def bind(
     bound = dict(zip(places, positional, strict=False))
     twice = next((name for name in bound if name in named), None)
     if twice is not None:
-        raise fail("E0608", f"setting `{twice}` of `{source.name}` is given twice",
-                   names.get(twice, span))  # fmt: skip
+        raise fail(
+            "E0608", f"setting `{twice}` of `{source.name}` is given twice", names.get(twice, span)
+        )
     return {**bound, **named}
 
 

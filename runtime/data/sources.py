@@ -36,11 +36,26 @@ from .wav import WAV
 SOURCES: dict[str, Source] = {
     source.name: source
     for source in (
-        MNIST, DIGITS, CSV, NPZ, NPY, IMAGES,
-        TEXT, SHAKESPEARE, LINES, PAIRS, WAV, SPOKEN_DIGITS,
-        DIGIT_STRINGS, ENGLISH_GERMAN, REVERSAL, RETRIEVAL, SINE, OPINIONS,
+        MNIST,
+        DIGITS,
+        CSV,
+        NPZ,
+        NPY,
+        IMAGES,
+        TEXT,
+        SHAKESPEARE,
+        LINES,
+        PAIRS,
+        WAV,
+        SPOKEN_DIGITS,
+        DIGIT_STRINGS,
+        ENGLISH_GERMAN,
+        REVERSAL,
+        RETRIEVAL,
+        SINE,
+        OPINIONS,
     )
-}  # fmt: skip
+}
 
 
 def find_source(name: str, span: Span | None = None) -> Source:

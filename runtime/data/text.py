@@ -105,8 +105,9 @@ def _windows(request: Request, path: Path, tokens: Tokens) -> tuple[Split, Split
                 request.span_of("length"),
                 help=hint + (" or `validation = 0`" if name == "validation" else ""),
             )
-    train, validation = (split_of(*part, length) if len(part[0]) else None
-                         for part in parts.values())  # fmt: skip
+    train, validation = (
+        split_of(*part, length) if len(part[0]) else None for part in parts.values()
+    )
     assert train is not None
     return train, validation
 
@@ -114,10 +115,12 @@ def _windows(request: Request, path: Path, tokens: Tokens) -> tuple[Split, Split
 def split_of(tokens: np.ndarray, stride: int, length: int) -> Split:
     """All windows of [n] tokens that begin at a multiple of `stride` and have their targets."""
     view = np.lib.stride_tricks.sliding_window_view
-    return Split({
-        "token": view(tokens[:-1], length)[::stride],
-        "target": view(tokens[1:], length)[::stride],
-    })  # fmt: skip
+    return Split(
+        {
+            "token": view(tokens[:-1], length)[::stride],
+            "target": view(tokens[1:], length)[::stride],
+        }
+    )
 
 
 # ── tokens ───────────────────────────────────────────────────────────────────────────────────────
@@ -159,8 +162,12 @@ def _byte_pairs(request: Request, text: str, cut: int) -> Tokens:
     known = vocabulary.pairs_of_bytes(text[:cut], size, request.span_of("vocabulary"))
     tokens = Tokens(known, known.encode(text[:cut]), known.encode(text[cut:]))
     stored = np.frombuffer(known.to_json().encode(), np.uint8)
-    keep(cache, "byte_pairs", key, {"vocabulary": stored, "train": tokens.train,
-                                    "validation": tokens.validation})  # fmt: skip
+    keep(
+        cache,
+        "byte_pairs",
+        key,
+        {"vocabulary": stored, "train": tokens.train, "validation": tokens.validation},
+    )
     return tokens
 
 

@@ -33,9 +33,13 @@ def read_text(path: Path, cache: Path, span: Span | None = None) -> str:
 
 
 def read_rows(
-    path: Path, cache: Path, delimiter: str, named: tuple[str, str], last: bool,
+    path: Path,
+    cache: Path,
+    delimiter: str,
+    named: tuple[str, str],
+    last: bool,
     span: Span | None = None,
-) -> list[Row]:  # fmt: skip
+) -> list[Row]:
     """Two cells of every line that is not blank, cut at the first delimiter, or at the `last`.
 
     `named` is what messages call the cells. E0604 for a line without a delimiter, E0616 for an
@@ -60,9 +64,14 @@ def read_rows(
 
 
 def _uncut(
-    path: Path, number: int, line: str, delimiter: str, named: tuple[str, str], first: bool,
+    path: Path,
+    number: int,
+    line: str,
+    delimiter: str,
+    named: tuple[str, str],
+    first: bool,
     span: Span | None,
-) -> UserError:  # fmt: skip
+) -> UserError:
     """For a line without a delimiter; where others before it have one, that is not the question."""
     shown = {"\t": "tab", " ": "space"}.get(delimiter, f"`{delimiter}`")
     other = next((mark for mark in "\t;,| " if mark in line and mark != delimiter), None)
@@ -71,9 +80,12 @@ def _uncut(
         "E0604",
         f"{path}, line {number}: no {shown} between {named[0]} and {named[1]}: `{line[:60]}`",
         span,
-        help="the lines before it have both: complete it or remove it" if not first
-        else f'is the delimiter another one? write `delimiter = "{spelling}"`' if other else "",
-    )  # fmt: skip
+        help="the lines before it have both: complete it or remove it"
+        if not first
+        else f'is the delimiter another one? write `delimiter = "{spelling}"`'
+        if other
+        else "",
+    )
 
 
 def _not_utf8(path: Path, raw: bytes, span: Span | None) -> UserError:

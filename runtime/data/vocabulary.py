@@ -46,8 +46,9 @@ class Vocabulary:
     @property
     def dtype(self) -> np.dtype:
         """The smallest type that holds every id."""
-        return np.dtype(np.uint8 if len(self) <= 1 << 8 else
-                        np.uint16 if len(self) <= 1 << 16 else np.int32)  # fmt: skip
+        return np.dtype(
+            np.uint8 if len(self) <= 1 << 8 else np.uint16 if len(self) <= 1 << 16 else np.int32
+        )
 
     def special(self, name: str) -> int:
         """The id of a special token; ValueError if the vocabulary has none of that name."""

@@ -85,19 +85,29 @@ def load_sounds(request: Request, sounds: Sounds, mel: Mel, name: str) -> Datase
     if cut:
         request.search.say(f"{cut} of {len(features)} sounds of {name} are cut at {length} frames")
     arrays = {"frames": frames, "length": lengths, "label": sounds.labels}
-    train, test = (Split({name: array[part] for name, array in arrays.items()})
-                   for part in (sounds.train, sounds.test))  # fmt: skip
-    dataset = Dataset(name, _schema(sounds, mel, length), train, test if len(test) else None,
-                      class_names={"label": sounds.names})  # fmt: skip
+    train, test = (
+        Split({name: array[part] for name, array in arrays.items()})
+        for part in (sounds.train, sounds.test)
+    )
+    dataset = Dataset(
+        name,
+        _schema(sounds, mel, length),
+        train,
+        test if len(test) else None,
+        class_names={"label": sounds.names},
+    )
     return validate(dataset, request.span)
 
 
 def _schema(sounds: Sounds, mel: Mel, length: int) -> Schema:
-    return Schema((
-        Field("frames", "f32", (length, mel.mels)),
-        Field("length", "i32", ()),
-        Field("label", "i32", (), len(sounds.names)),
-    ), len(sounds.train))  # fmt: skip
+    return Schema(
+        (
+            Field("frames", "f32", (length, mel.mels)),
+            Field("length", "i32", ()),
+            Field("label", "i32", (), len(sounds.names)),
+        ),
+        len(sounds.train),
+    )
 
 
 # ── files ────────────────────────────────────────────────────────────────────────────────────────
@@ -136,12 +146,19 @@ def _matching(
     with readable(folder, span):
         deep = folder.rglob("*") if "/" in pattern.text else folder.iterdir()
         every = [path for path in deep if path.name[0] != "."]
-    by_name = {path.relative_to(folder).as_posix(): path for path in every
-               if path.suffix.lower() == suffix.lower()}  # fmt: skip
+    by_name = {
+        path.relative_to(folder).as_posix(): path
+        for path in every
+        if path.suffix.lower() == suffix.lower()
+    }
     if not by_name:
         endings = sorted({f"`{path.suffix}`" for path in every if path.suffix})
-        raise fail("E0613", f"{folder} holds no files that end in `{suffix}`", span,
-                   help=f"it has {', '.join(endings[:5])}" if endings else "")  # fmt: skip
+        raise fail(
+            "E0613",
+            f"{folder} holds no files that end in `{suffix}`",
+            span,
+            help=f"it has {', '.join(endings[:5])}" if endings else "",
+        )
     facts = {name: pattern.facts(name) for name in sorted(by_name)}
     strange = [name for name, fact in facts.items() if fact is None]
     if len(strange) == len(facts):
@@ -199,8 +216,9 @@ def _features(request: Request, sounds: Sounds, mel: Mel) -> tuple[np.ndarray, n
     if found is not None:
         return found["frames"], found["ends"]
     weights = bands(mel)
-    pieces = [log_mel(read_samples(file, mel.rate, span) / 32768, mel, weights)
-              for file in sounds.files]  # fmt: skip
+    pieces = [
+        log_mel(read_samples(file, mel.rate, span) / 32768, mel, weights) for file in sounds.files
+    ]
     whole, ends = np.concatenate(pieces), np.cumsum([len(piece) for piece in pieces])
     keep(cache, "log_mel", key, {"frames": whole, "ends": ends})
     return whole, ends

@@ -63,9 +63,12 @@ def compiled(plan: Plan, texts: Iterable[str], level: int) -> Code:
 
 
 def kept_or_compiled(
-    system: System, target: str, level: int, cache: Cache,
+    system: System,
+    target: str,
+    level: int,
+    cache: Cache,
     make: Callable[[], tuple[Plan, Iterable[str]]],
-) -> Code:  # fmt: skip
+) -> Code:
     """The code that is kept for the system; else what `make` plans and writes is compiled and kept.
     `target` is all else that decides the code."""
     name = f"{key(system, target, level)}.{'so' if elf.supported() else 'o'}"
@@ -90,8 +93,11 @@ def kept_or_compiled(
 
 def _packed(binaries: Sequence[bytes], plan: Plan) -> bytes:
     """The code, how long each part of it is and the layout of the arena, and how much that is."""
-    about = {"sizes": [len(b) for b in binaries], "arena": plan.arena_bytes,
-             "offsets": dict(plan.offsets)}  # fmt: skip
+    about = {
+        "sizes": [len(b) for b in binaries],
+        "arena": plan.arena_bytes,
+        "offsets": dict(plan.offsets),
+    }
     layout = json.dumps(about).encode()
     return b"".join([*binaries, layout, struct.pack("<Q", len(layout))])
 
@@ -117,9 +123,14 @@ def _load(cache: Cache, name: str) -> Code | None:
 def key(system: System, target: str, level: int) -> str:
     """A hash of everything that decides the code of a system."""
     parts = (
-        __version__, _compiler(), _llvm(), host.description(), target,
-        str(level), system_signature(system),
-    )  # fmt: skip
+        __version__,
+        _compiler(),
+        _llvm(),
+        host.description(),
+        target,
+        str(level),
+        system_signature(system),
+    )
     digest = hashlib.sha256()
     for part in parts:
         digest.update(f"{len(part)}\n{part}\n".encode())

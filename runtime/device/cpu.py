@@ -47,9 +47,12 @@ class CpuProgram:
     """
 
     def __init__(
-        self, source: System | Plan, threads: int = 1, target: Target | None = None,
+        self,
+        source: System | Plan,
+        threads: int = 1,
+        target: Target | None = None,
         level: int = LEVEL,
-    ):  # fmt: skip
+    ):
         self.system = source.system if isinstance(source, Plan) else source
         self.threads = threads
         self._given = source if isinstance(source, Plan) else None
@@ -74,8 +77,9 @@ class CpuProgram:
         kept = None if self._given else cache.kernels()
         if kept is None:
             return compiled(self.plan, self.modules(), self._level)
-        return kept_or_compiled(self.system, repr(self._target), self._level, kept,
-                                lambda: (self.plan, self.modules()))  # fmt: skip
+        return kept_or_compiled(
+            self.system, repr(self._target), self._level, kept, lambda: (self.plan, self.modules())
+        )
 
     def view(self, name: str) -> np.ndarray:
         """The tensor's place in the arena as an array."""

@@ -101,8 +101,11 @@ class _Objects:
             self.loaded += [s for s in own if self._is_loaded(s)]
             found += [r for s in own for r in self._relocations(s, first)]
         known = {s.name: n for n, s in enumerate(self.symbols) if s.shared and s.section}
-        lacking = {n: known[s.name] for n, s in enumerate(self.symbols)
-                   if not s.section and s.name in known}  # fmt: skip
+        lacking = {
+            n: known[s.name]
+            for n, s in enumerate(self.symbols)
+            if not s.section and s.name in known
+        }
         self.relocations = [replace(r, symbol=lacking.get(r.symbol, r.symbol)) for r in found]
 
     @staticmethod
@@ -120,15 +123,17 @@ class _Objects:
         strings = self.sections[table.link].data
         for name, info, _, section, value, size in struct.iter_unpack("<IBBHQQ", table.data):
             inside = 0 < section < ABSOLUTE
-            yield _Symbol(_string(strings, name), section + before * inside, value, size,
-                          info >> 4 != 0)  # fmt: skip
+            yield _Symbol(
+                _string(strings, name), section + before * inside, value, size, info >> 4 != 0
+            )
 
     def _relocations(self, section: _Section, first: int) -> Iterator[_Relocation]:
         if section.kind != ADDENDS or self.sections[section.target] not in self.loaded:
             return
         for at, info, addend in struct.iter_unpack("<QQq", section.data):
-            yield _Relocation(self.sections[section.target], at, info & 0xFFFFFFFF,
-                              first + (info >> 32), addend)  # fmt: skip
+            yield _Relocation(
+                self.sections[section.target], at, info & 0xFFFFFFFF, first + (info >> 32), addend
+            )
 
 
 def _sections(data: bytes, before: int) -> list[_Section]:
@@ -140,10 +145,18 @@ def _sections(data: bytes, before: int) -> list[_Section]:
     headers = [struct.unpack_from("<IIQQQQIIQQ", data, start + n * width) for n in range(count)]
     contents = [b"" if h[1] == NO_BITS else data[h[4] : h[4] + h[5]] for h in headers]
     return [
-        _Section(_string(contents[names], h[0]), h[1], h[2], content, h[5], before + h[6],
-                 before + h[7], max(h[8], 1))
+        _Section(
+            _string(contents[names], h[0]),
+            h[1],
+            h[2],
+            content,
+            h[5],
+            before + h[6],
+            before + h[7],
+            max(h[8], 1),
+        )
         for h, content in zip(headers, contents, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def _string(table: bytes, start: int) -> str:
@@ -170,8 +183,7 @@ class _Library:
         self.source, self.exports = source, exports
         used = {r.symbol for r in source.relocations}
         self.foreign = [n for n in sorted(used) if source.symbols[n].section == 0]
-        through = {r.symbol for r in source.relocations
-                   if r.kind in THROUGH_SLOT}  # fmt: skip
+        through = {r.symbol for r in source.relocations if r.kind in THROUGH_SLOT}
         self.slots = {n: k for k, n in enumerate(sorted({*self.foreign, *through}))}
         self.dynamic: list[tuple[int, int, int]] = []  # relocations that the loader does
         self._strings()
@@ -305,8 +317,16 @@ class _Library:
                 raise Unlinkable(f"no symbol {name}")
             symbol = self.source.symbols[own[name]]
             is_code = self.source.sections[symbol.section].flags & EXECUTABLE
-            self._put(place, "IBBHQQ", self.at[name], 0x12 if is_code else 0x11, 0, 1,
-                      self._address(own[name]), symbol.size)  # fmt: skip
+            self._put(
+                place,
+                "IBBHQQ",
+                self.at[name],
+                0x12 if is_code else 0x11,
+                0,
+                1,
+                self._address(own[name]),
+                symbol.size,
+            )
         count = len(self.names)
         chain = [0, *(n + 1 if n < count else 0 for n in range(1, count + 1))]
         self._put(self.hash.address, f"{4 + count}I", 1, count + 1, min(count, 1), *chain)
@@ -315,17 +335,44 @@ class _Library:
         """The dynamic section."""
         needed = [(NEED, self.at[name]) for name in NEEDED] if self.foreign else []
         rows = [
-            *needed, (HASH, self.hash.address), (STRTAB, self.text.address),
-            (SYMTAB, self.symbols.address), (STRSZ, len(self.strings)), (SYMENT, 24),
-            (RELA, self.relocations.address), (RELASZ, 24 * len(self.dynamic)), (RELAENT, 24),
-            (FLAGS, BIND_NOW), (0, 0),
-        ]  # fmt: skip
+            *needed,
+            (HASH, self.hash.address),
+            (STRTAB, self.text.address),
+            (SYMTAB, self.symbols.address),
+            (STRSZ, len(self.strings)),
+            (SYMENT, 24),
+            (RELA, self.relocations.address),
+            (RELASZ, 24 * len(self.dynamic)),
+            (RELAENT, 24),
+            (FLAGS, BIND_NOW),
+            (0, 0),
+        ]
         for number, row in enumerate(rows):
             self._put(self.orders.address + 16 * number, "QQ", *row)
 
     def _write_header(self) -> None:
-        self._put(0, "4s4B8xHHIQQQIHHHHHH", b"\x7fELF", 2, 1, 1, 0, 3, 62, 1, 0, 64, 0, 0, 64, 56,
-                  5, 64, 0, 0)  # fmt: skip
+        self._put(
+            0,
+            "4s4B8xHHIQQQIHHHHHH",
+            b"\x7fELF",
+            2,
+            1,
+            1,
+            0,
+            3,
+            62,
+            1,
+            0,
+            64,
+            0,
+            0,
+            64,
+            56,
+            5,
+            64,
+            0,
+            0,
+        )
         start, stop = self.written_to
         segments = [
             (LOAD, 4, *self.read_only, self.read_only[1], PAGE),
@@ -335,8 +382,18 @@ class _Library:
             (STACK, 6, 0, 0, 0, 16),
         ]
         for number, (kind, flags, begin, end, reach, alignment) in enumerate(segments):
-            self._put(64 + 56 * number, "IIQQQQQQ", kind, flags, begin, begin, begin,
-                      end - begin, reach - begin, alignment)  # fmt: skip
+            self._put(
+                64 + 56 * number,
+                "IIQQQQQQ",
+                kind,
+                flags,
+                begin,
+                begin,
+                begin,
+                end - begin,
+                reach - begin,
+                alignment,
+            )
 
 
 def _up(position: int, alignment: int) -> int:

@@ -56,9 +56,12 @@ def host_machine(level: int = LEVEL):
     llvm = _llvm()
     target = llvm.Target.from_default_triple()
     return target.create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=host_features(), opt=level, reloc="pic",
+        cpu=llvm.get_host_cpu_name(),
+        features=host_features(),
+        opt=level,
+        reloc="pic",
         codemodel="small",
-    )  # fmt: skip
+    )
 
 
 class Machine:
@@ -73,10 +76,14 @@ class Machine:
         follow are still being written; then this one helps it, from the last text on."""
         with _responsive(), ThreadPoolExecutor(1) as other:
             both = other.submit(lambda: [host_machine(self._level) for _ in range(2)])
-            begun = [(text, other.submit(lambda text: _object(text, both.result()[0]), text))
-                     for text in self._texts]  # fmt: skip
-            last_first = [_object(text, both.result()[1]) if future.cancel() else future
-                          for text, future in reversed(begun)]  # fmt: skip
+            begun = [
+                (text, other.submit(lambda text: _object(text, both.result()[0]), text))
+                for text in self._texts
+            ]
+            last_first = [
+                _object(text, both.result()[1]) if future.cancel() else future
+                for text, future in reversed(begun)
+            ]
         return [o if isinstance(o, bytes) else o.result() for o in reversed(last_first)]
 
     @cached_property
@@ -109,8 +116,10 @@ def _object(text: str, machine) -> bytes:
         if not buffer:
             raise RuntimeError(str(error))
     try:
-        start, size = (get(buffer) for get in (llvm.ffi.lib.LLVMPY_GetBufferStart,
-                                               llvm.ffi.lib.LLVMPY_GetBufferSize))  # fmt: skip
+        start, size = (
+            get(buffer)
+            for get in (llvm.ffi.lib.LLVMPY_GetBufferStart, llvm.ffi.lib.LLVMPY_GetBufferSize)
+        )
         return ctypes.string_at(start, size)
     finally:
         llvm.ffi.lib.LLVMPY_DisposeMemoryBuffer(buffer)

@@ -18,9 +18,10 @@ class ReferenceProgram:
     def __init__(self, system: System):
         self.system = system
         self.arrays: dict[str, np.ndarray] = {
-            t.name: np.zeros(t.shape, NUMPY[t.dtype]) for t in system.tensors.values()
+            t.name: np.zeros(t.shape, NUMPY[t.dtype])
+            for t in system.tensors.values()
             if t.kind != "temp" or t.name in system.outputs
-        }  # fmt: skip
+        }
         self._given = tuple(t.name for t in system.tensors.values() if t.kind != "temp")
 
     @property

@@ -153,8 +153,9 @@ def _flat(launches):
         yield from _flat(item.launches) if hasattr(item, "launches") else (item,)
 
 
-def install(patch, driver: int = 12090, made_for: int = 12090, devices: int = 1,
-            free: int = 1 << 36) -> None:  # fmt: skip
+def install(
+    patch, driver: int = 12090, made_for: int = 12090, devices: int = 1, free: int = 1 << 36
+) -> None:
     """This module in the place of CuPy, with versions and free memory as wanted."""
     from nnc.runtime.device.gpu import cuda, found
 
@@ -172,29 +173,40 @@ def install(patch, driver: int = 12090, made_for: int = 12090, devices: int = 1,
     )
     runtime = SimpleNamespace(
         deviceGetAttribute=lambda kind, device: {
-            13: 1_980_000, 36: 2_619_000, 37: 5120, 97: 227 << 10,
+            13: 1_980_000,
+            36: 2_619_000,
+            37: 5120,
+            97: 227 << 10,
         }[kind],
         CUDARuntimeError=FakeError,
         driverGetVersion=lambda: driver,
         runtimeGetVersion=lambda: made_for,
         getDeviceCount=lambda: devices,
         getDeviceProperties=lambda n: {
-            "name": b"Fake", "major": 9, "minor": 0, "multiProcessorCount": 132,
+            "name": b"Fake",
+            "major": 9,
+            "minor": 0,
+            "multiProcessorCount": 132,
             "maxThreadsPerMultiProcessor": 2048,
         },
         memcpyAsync=copy,
         memcpy=copy_now,
         memGetInfo=lambda: (free, free),
-    )  # fmt: skip
+    )
     fake = ModuleType("cupy")
     fake.__version__ = "14.2.0"
     fake.__spec__ = SimpleNamespace(name="cupy")  # type: ignore[assignment]
     fake.cuda = SimpleNamespace(  # type: ignore[attr-defined]
-        runtime=runtime, driver=functions, Stream=Stream, malloc_managed=Memory, Memory=Memory,
-        Event=Event, get_elapsed_time=lambda begin, end: float(end.at - begin.at),
+        runtime=runtime,
+        driver=functions,
+        Stream=Stream,
+        malloc_managed=Memory,
+        Memory=Memory,
+        Event=Event,
+        get_elapsed_time=lambda begin, end: float(end.at - begin.at),
         function=SimpleNamespace(Module=Loaded),
         alloc_pinned_memory=lambda size: (ctypes.c_uint8 * size)(),
-    )  # fmt: skip
+    )
     patch.setitem(sys.modules, "cupy", fake)
     patch.setattr(found, "driver_version", lambda: driver)
     patch.setattr(found, "cupy_packages", lambda: ("cupy-cuda12x",))

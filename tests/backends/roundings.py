@@ -39,8 +39,12 @@ def as_near(found: np.ndarray, expected: np.ndarray, exact: np.ndarray, name: st
 
 def steps_as_near(parameters: Sequence[Results]) -> None:
     """New parameters after one step from equal ones."""
-    ratios = np.array([_average(found - exact) / _average(expected - exact)
-                       for found, expected, exact in parameters])  # fmt: skip
+    ratios = np.array(
+        [
+            _average(found - exact) / _average(expected - exact)
+            for found, expected, exact in parameters
+        ]
+    )
     assert ratios.max() <= 4
     assert np.exp(np.log(ratios).mean()) <= 1.25
 

@@ -19,8 +19,9 @@ from .systems import values
 SMALL = GpuTarget(processors=64, threads=64)  # as few threads as make layers and tiles of tests
 
 
-def check(system: System, plan: Plan | None = None, target=None, seed: int = 0,
-          given: dict | None = None) -> ShimProgram:  # fmt: skip
+def check(
+    system: System, plan: Plan | None = None, target=None, seed: int = 0, given: dict | None = None
+) -> ShimProgram:
     """Runs the system and compares every output. Where the suite has a narrow CPU for its second
     target, this has a small GPU."""
     inputs = {**values(system, seed), **(given or {})}

@@ -29,8 +29,12 @@ on_x86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reaso
 
 
 def step(name: str, batch: int) -> System:
-    project = project_of_text((BENCHMARKS / f"{name}.nn").read_text(), f"{name}.nn", None,
-                              [Assignment("batch", str(batch))])  # fmt: skip
+    project = project_of_text(
+        (BENCHMARKS / f"{name}.nn").read_text(),
+        f"{name}.nn",
+        None,
+        [Assignment("batch", str(batch))],
+    )
     return training_step(setup_of(project, None))[0]
 
 
@@ -42,8 +46,9 @@ def text_of(plan: Plan, target: Target) -> str:
 @pytest.mark.parametrize("name", ["mlp", "cnn", "rnn", "lstm", "gpt"])
 def test_inner_loops_of_products_keep_everything_in_registers(name: str) -> None:
     assembly = CpuProgram(plan(step(name, 32))).assembly
-    products = [x for x in inner_loops(assembly)
-                if x.products >= 8 and 5 * x.products >= 2 * len(x.lines)]  # fmt: skip
+    products = [
+        x for x in inner_loops(assembly) if x.products >= 8 and 5 * x.products >= 2 * len(x.lines)
+    ]
     assert len(products) >= 6
     spilled = {f"{x.function}: {x.spills}" for x in products if x.spills}
     assert not spilled
@@ -54,9 +59,14 @@ def test_spills_would_be_seen() -> None:
     """Tiles for 32 registers of 64 bytes do not fit into 16 of 32."""
     import llvmlite.binding as llvm
 
-    made = plan(system("""model M(x: f32[64, 300], w: f32[300, 256]) -> y: f32[64, 256] {
+    made = plan(
+        system(
+            """model M(x: f32[64, 300], w: f32[300, 256]) -> y: f32[64, 256] {
         y[b, o] = sum(i) x[b, i]*w[i, o]
-    }""", float_type="f32"))  # fmt: skip
+    }""",
+            float_type="f32",
+        )
+    )
     spilled = {}
     for lanes, registers in ((8, 16), (16, 32)):
         text = text_of(made, Target(lanes=lanes, registers=registers))
@@ -129,6 +139,7 @@ assert "zmm" not in program.assembly and "ymm" in program.assembly
 """
     paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
     environment = {**os.environ, "PYTHONPATH": paths, "NNC_ISA": "avx2"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True,
-                          text=True, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr

@@ -38,8 +38,13 @@ TOLERANCE = {"f32": 1e-5, "f64": 1e-12}
 NARROW = Target(lanes=8, registers=16)
 
 
-def check(system: System, plan: Plan | None = None, target: Target | None = None, seed: int = 0,
-          given: dict | None = None) -> CpuProgram:  # fmt: skip
+def check(
+    system: System,
+    plan: Plan | None = None,
+    target: Target | None = None,
+    seed: int = 0,
+    given: dict | None = None,
+) -> CpuProgram:
     """Runs the system and compares every output."""
     inputs = {**values(system, seed), **(given or {})}
     program = CpuProgram(plan or schedule(system), target=target)
@@ -134,8 +139,9 @@ def test_random_numbers_are_those_of_the_evaluator():
     seed, step = (Tensor(n, (), "i32", "input") for n in ("seed", "step"))
     element = call("add", call("mul", Idx("i"), 33), Idx("j"))
     body = call("random", read(seed), read(step), 3, element)
-    system = system_of([seed, step, Tensor("y", (5, 33), "f32")],
-                       Equation("y", over(i=5, j=33), body))  # fmt: skip
+    system = system_of(
+        [seed, step, Tensor("y", (5, 33), "f32")], Equation("y", over(i=5, j=33), body)
+    )
     program = check(system)
     expected = evaluate(system, values(system, 0))["y"]
     np.testing.assert_array_equal(program.arrays["y"], expected)
@@ -175,8 +181,9 @@ def test_nan_and_ties(reduce: str, shape: tuple[int, int]):
     data[2, :] = -np.inf if "max" in reduce else np.inf
     rows = Equation("rows", over(i=shape[0]), read(x, "i", "j"), reduce, over(j=shape[1]))
     columns = Equation("columns", over(j=shape[1]), read(x, "i", "j"), reduce, over(i=shape[0]))
-    system = system_of([x, Tensor("rows", shape[:1], kind), Tensor("columns", shape[1:], kind)],
-                       rows, columns)  # fmt: skip
+    system = system_of(
+        [x, Tensor("rows", shape[:1], kind), Tensor("columns", shape[1:], kind)], rows, columns
+    )
     check(system, given={"x": data})
 
 
@@ -194,15 +201,22 @@ def test_matrix_product(which: str, m: int, k: int, n: int, dtype: str):
     left = read(a, "k", "i") if which == "aTb" else read(a, "i", "k")
     right = read(b, "j", "k") if which == "abT" else read(b, "k", "j")
     body = call("mul", left, right)
-    system = system_of([a, b, Tensor("c", (m, n), dtype)],
-                       Equation("c", over(i=m, j=n), body, "sum", over(k=k)))  # fmt: skip
+    system = system_of(
+        [a, b, Tensor("c", (m, n), dtype)], Equation("c", over(i=m, j=n), body, "sum", over(k=k))
+    )
     check(system)
     check(system, target=NARROW)
 
 
-@pytest.mark.parametrize("stride,dilation,pad,channels", [
-    (1, 1, 0, (3, 20)), (2, 1, 1, (5, 16)), (1, 2, 2, (1, 33)), (2, 2, 1, (4, 3)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "stride,dilation,pad,channels",
+    [
+        (1, 1, 0, (3, 20)),
+        (2, 1, 1, (5, 16)),
+        (1, 2, 2, (1, 33)),
+        (2, 2, 1, (4, 3)),
+    ],
+)
 def test_convolution(stride: int, dilation: int, pad: int, channels: tuple[int, int]):
     """Forward, and both gradients as the equations that differentiation writes."""
     batch, size, kernel, (c, o) = 2, 9, 3, channels
@@ -237,8 +251,7 @@ def test_convolution(stride: int, dilation: int, pad: int, channels: tuple[int, 
         over(**taps, c=c),
     )
     spread = call("mul", patch, read(g, "b", "i", "j", "o"))
-    weights = Equation("dw", over(**taps, c=c, o=o), spread,
-                       "sum", over(b=batch, i=out, j=out))  # fmt: skip
+    weights = Equation("dw", over(**taps, c=c, o=o), spread, "sum", over(b=batch, i=out, j=out))
     data = Equation(
         "dx",
         over(b=batch, p=size, q=size, c=c),
@@ -246,8 +259,14 @@ def test_convolution(stride: int, dilation: int, pad: int, channels: tuple[int, 
         "sum",
         over(**taps, o=o),
     )
-    tensors = [x, w, g, Tensor("y", g.shape, "f32"), Tensor("dw", w.shape, "f32"),
-               Tensor("dx", x.shape, "f32")]  # fmt: skip
+    tensors = [
+        x,
+        w,
+        g,
+        Tensor("y", g.shape, "f32"),
+        Tensor("dw", w.shape, "f32"),
+        Tensor("dx", x.shape, "f32"),
+    ]
     system = system_of(tensors, forward, weights, data)
     check(system)
     check(system, target=NARROW)
@@ -263,8 +282,9 @@ def test_pooling_and_its_position():
     outputs, taps = over(b=2, i=5, j=5, c=20), over(u=2, v=2)
     system = system_of(
         [x, Tensor("y", (2, 5, 5, 20), "f32"), Tensor("at", (2, 5, 5, 20), "i32")],
-        Equation("y", outputs, patch, "max", taps), Equation("at", outputs, patch, "argmax", taps),
-    )  # fmt: skip
+        Equation("y", outputs, patch, "max", taps),
+        Equation("at", outputs, patch, "argmax", taps),
+    )
     check(system)
 
 
@@ -274,8 +294,9 @@ def test_pooling_and_its_position():
 def test_a_flattened_index_is_read_in_place():
     x = Tensor("x", (4, 3, 5, 6), "f32", "input")
     f = Idx("f")
-    body = read(x, "b", call("floordiv", f, 30), call("mod", call("floordiv", f, 6), 5),
-                call("mod", f, 6))  # fmt: skip
+    body = read(
+        x, "b", call("floordiv", f, 30), call("mod", call("floordiv", f, 6), 5), call("mod", f, 6)
+    )
     system = system_of([x, Tensor("y", (4, 90), "f32")], Equation("y", over(b=4, f=90), body))
     program = check(system)
     assert "//" not in program.loops
@@ -306,12 +327,17 @@ def test_gather(dtype: str):
     token = Tensor("token", (5, 7), "i32", "input")
     at = Read("token", (Idx("b"), Idx("t")), None, "i32")
     system = system_of(
-        [table, token, Tensor("rows", (5, 7, 20), dtype), Tensor("one", (5, 7), dtype),
-         Tensor("safe", (5, 7, 20), dtype)],
+        [
+            table,
+            token,
+            Tensor("rows", (5, 7, 20), dtype),
+            Tensor("one", (5, 7), dtype),
+            Tensor("safe", (5, 7, 20), dtype),
+        ],
         Equation("rows", over(b=5, t=7, j=20), read(table, at, "j")),
         Equation("one", over(b=5, t=7), read(table, 3, at)),
         Equation("safe", over(b=5, t=7, j=20), read(table, at, "j", other=literal(1, dtype))),
-    )  # fmt: skip
+    )
     tokens = np.random.default_rng(0).integers(-2, 12, (5, 7))
     tokens[0, 0], tokens[1, 1] = 2**31 - 1, -(2**31)
     check(system, given={"token": tokens})
@@ -340,8 +366,9 @@ def test_index_values_as_data():
     causal = call("select", call("gt", j, i), float("-inf"), 0.0)
     system = system_of(
         [Tensor("n", (5, 33), "i32"), Tensor("c", (5, 33), "f32")],
-        Equation("n", over(i=5, j=33), body), Equation("c", over(i=5, j=33), causal),
-    )  # fmt: skip
+        Equation("n", over(i=5, j=33), body),
+        Equation("c", over(i=5, j=33), causal),
+    )
     check(system)
 
 
@@ -358,11 +385,13 @@ def test_epilogue_and_locals():
     tensors += [Tensor(n, (13, 40), k) for n, k in zip(names, kinds, strict=True)]
     c, z = tensors[4:6]
     domain = over(i=13, j=40)
-    anchor = Equation("c", domain, call("mul", read(a, "i", "k"), read(b, "k", "j")), "sum",
-                      over(k=24))  # fmt: skip
+    anchor = Equation(
+        "c", domain, call("mul", read(a, "i", "k"), read(b, "k", "j")), "sum", over(k=24)
+    )
     shifted = Equation("z", over(p=13, q=40), call("add", read(c, "p", "q"), read(bias, "q")))
-    relu = Equation("y", domain, call("mul", call("max", read(z, "i", "j"), 0.0),
-                                      read(other, "i", "j")))  # fmt: skip
+    relu = Equation(
+        "y", domain, call("mul", call("max", read(z, "i", "j"), 0.0), read(other, "i", "j"))
+    )
     mask = Equation("positive", domain, call("gt", read(z, "i", "j"), 0.0))
     system = system_of(tensors, anchor, shifted, relu, mask).replace(outputs=("y", "positive"))
     kernel = Kernel("fused", anchor, (shifted, relu, mask), frozenset({"c", "z"}), reason="test")
@@ -378,8 +407,9 @@ def test_long_statements_after_a_sum_go_through_rows_in_a_loop(rows: int, target
     other = Tensor("other", (rows, 70), "f32", "input")
     c, y = Tensor("c", (rows, 70), "f32"), Tensor("y", (rows, 70), "f32")
     domain = over(i=rows, j=70)
-    anchor = Equation("c", domain, call("mul", read(a, "i", "k"), read(b, "k", "j")), "sum",
-                      over(k=24))  # fmt: skip
+    anchor = Equation(
+        "c", domain, call("mul", read(a, "i", "k"), read(b, "k", "j")), "sum", over(k=24)
+    )
     value: Expr = read(c, "i", "j")
     for _ in range(25):
         value = call("add", call("mul", value, 0.5), read(other, "i", "j"))
@@ -398,8 +428,9 @@ def test_scan():
     before = read(h, "b", call("sub", Idx("t"), 1), "k", other=literal(0.0))
     domain = over(b=4, t=9, j=20)
     product = Equation("s", domain, call("mul", before, read(u, "k", "j")), "sum", over(k=20))
-    cell = Equation("h", domain, call("tanh", call("add", read(x, "b", "t", "j"),
-                                                   read(s, "b", "t", "j"))))  # fmt: skip
+    cell = Equation(
+        "h", domain, call("tanh", call("add", read(x, "b", "t", "j"), read(s, "b", "t", "j")))
+    )
     system = system_of([x, u, h, s], product, cell).replace(outputs=("h",))
     kernel = Kernel("step", product, (cell,), frozenset({"s"}), fixed=("t",))
     offsets, total = place(system, ["x", "u", "h"])
@@ -446,8 +477,10 @@ def test_a_window_at_the_border_is_clipped():
     p, q = (call("sub", Idx(a), Idx(b)) for a, b in ("pu", "qv"))
     body = call("mul", read(g, "b", p, q, "o", other=literal(0.0)), read(w, "u", "v", "c", "o"))
     domain = over(b=4, p=7, q=7, c=20)
-    system = system_of([g, w, Tensor("dx", (4, 7, 7, 20), "f32")],
-                       Equation("dx", domain, body, "sum", over(u=3, v=3, o=32)))  # fmt: skip
+    system = system_of(
+        [g, w, Tensor("dx", (4, 7, 7, 20), "f32")],
+        Equation("dx", domain, body, "sum", over(u=3, v=3, o=32)),
+    )
     program = check(system)
     assert "where 0 <= p - u < 5" in program.loops
 
@@ -456,8 +489,9 @@ def _product_system(size: int) -> System:
     a, b = (Tensor(n, (size, size), "f32", "input") for n in "ab")
     body = call("mul", read(a, "i", "k"), read(b, "k", "j"))
     domain = over(i=size, j=size)
-    return system_of([a, b, Tensor("c", (size, size), "f32")],
-                     Equation("c", domain, body, "sum", over(k=size)))  # fmt: skip
+    return system_of(
+        [a, b, Tensor("c", (size, size), "f32")], Equation("c", domain, body, "sum", over(k=size))
+    )
 
 
 # --- anything ------------------------------------------------------------------------------------
@@ -473,9 +507,13 @@ def test_random_systems(system: System, seed: int, target: Target | None):
 def test_gates_and_what_is_made_of_them_are_one_kernel(gates: int):
     """A product with a small index, a map of its values at numbers, and a map that puts values back
     together by that index."""
-    tensors = [Tensor("x", (9, 20), "f32", "input"), Tensor("w", (20, gates, 33), "f32", "input"),
-               Tensor("z", (9, gates, 33), "f32"), Tensor("c", (9, 33), "f32"),
-               Tensor("d", (9, gates, 33), "f32")]  # fmt: skip
+    tensors = [
+        Tensor("x", (9, 20), "f32", "input"),
+        Tensor("w", (20, gates, 33), "f32", "input"),
+        Tensor("z", (9, gates, 33), "f32"),
+        Tensor("c", (9, 33), "f32"),
+        Tensor("d", (9, gates, 33), "f32"),
+    ]
     z = [Read("z", (Idx("b"), literal(q), Idx("j")), None, "f32") for q in (0, gates - 1)]
     chain: Expr = literal(0.0, "f32")
     for q in range(gates):

@@ -85,8 +85,15 @@ def test_reductions(dtype: str):
                 body = cast(body, dtype)
                 equations.append(Equation(name, outputs, body, reduce, inner))
                 tensors.append(Tensor(name, (t.shape[kept],), kind))
-    given = {t.name: np.random.default_rng(0).uniform(-0.01, 0.01, t.shape) for t in tensors
-             if t.kind == "input"} if dtype in ("f32", "f64") else {}  # fmt: skip
+    given = (
+        {
+            t.name: np.random.default_rng(0).uniform(-0.01, 0.01, t.shape)
+            for t in tensors
+            if t.kind == "input"
+        }
+        if dtype in ("f32", "f64")
+        else {}
+    )
     check(suite.system_of(tensors, *equations), given=given)
 
 
@@ -163,14 +170,20 @@ def test_a_copy_that_is_not_waited_for_is_caught(old: str, new: str, message: st
     ("old", "new", "message"),
     [
         ("    BARRIER();\n", "", "differ"),
-        ("MATRICES(false, a[i], left, slot * 512", "MATRICES(false, a[i], left, 1022 + slot * 512",
-         "element 1025 of an array of 1024"),
-        ("(row + i * 16 + lane % 16, k / 2", "(row + i * 16 + lane % 16, 2 + k / 2",
-         "4 elements at .* are not aligned"),
+        (
+            "MATRICES(false, a[i], left, slot * 512",
+            "MATRICES(false, a[i], left, 1022 + slot * 512",
+            "element 1025 of an array of 1024",
+        ),
+        (
+            "(row + i * 16 + lane % 16, k / 2",
+            "(row + i * 16 + lane % 16, 2 + k / 2",
+            "4 elements at .* are not aligned",
+        ),
         ("MMA(sum", "if (lane) MMA(sum", "not every thread reaches the barrier"),
     ],
     ids=["barrier", "bounds", "alignment", "lanes"],
-)  # fmt: skip
+)
 def test_mistakes_with_tensor_cores_are_caught(old: str, new: str, message: str):
     program = _spoilt(_ready(with_precision(_product(40), "bf16")), old, new)
     with pytest.raises(ShimError, match=message):
@@ -223,8 +236,12 @@ def test_equal_kernels_share_a_function():
     a = Tensor("a", (64,), "f32", "input")
     tensors = [a, *(Tensor(n, (64,), "f32") for n in "bc")]
     system = suite.system_of(
-        tensors, *(Equation(n, suite.over(i=64), call("tanh", Read(s, (Idx("i"),), None, "f32")))
-                   for n, s in ("ba", "cb")))  # fmt: skip
+        tensors,
+        *(
+            Equation(n, suite.over(i=64), call("tanh", Read(s, (Idx("i"),), None, "f32")))
+            for n, s in ("ba", "cb")
+        ),
+    )
     made = module(schedule(system))
     assert len(made.grids) == 1
     assert [x.offsets for x in made.launches] == [(0, 256), (256, 512)]
@@ -236,7 +253,11 @@ def test_what_needs_nothing_of_each_other_is_one_launch():
     tensors = [a, *(Tensor(n, (300,), "f32") for n in "bcd")]
     pairs = (("b", "a", "tanh"), ("c", "a", "exp"), ("d", "c", "sin"))
     system = suite.system_of(
-        tensors, *(Equation(n, suite.over(i=300), call(fn, Read(s, (Idx("i"),), None, "f32")))
-                   for n, s, fn in pairs))  # fmt: skip
+        tensors,
+        *(
+            Equation(n, suite.over(i=300), call(fn, Read(s, (Idx("i"),), None, "f32")))
+            for n, s, fn in pairs
+        ),
+    )
     program = check(system)
     assert [x.blocks for x in program.module.launches] == [4, 2]

@@ -101,9 +101,15 @@ def test_sizes_about_those_of_tiles(size: int):
 @pytest.mark.filterwarnings("ignore:invalid value", "ignore:overflow")
 def test_infinite_scores_and_those_that_are_no_numbers():
     """A row with a score of inf or nan is nan, as in the evaluator; the others are as they were."""
-    system, values = prepared(written("inf", f"{DOT} + near[i, j]", more=", near: [n, m]",
-                                      call="look(q, k, v, near)",
-                                      inputs={"near": "f32[40, 90]"}))  # fmt: skip
+    system, values = prepared(
+        written(
+            "inf",
+            f"{DOT} + near[i, j]",
+            more=", near: [n, m]",
+            call="look(q, k, v, near)",
+            inputs={"near": "f32[40, 90]"},
+        )
+    )
     system = system.replace(outputs=("y",))
     values["near"] = np.zeros((40, 90), np.float32)
     values["near"][3, 80], values["near"][5, 2], values["near"][7, :] = np.inf, np.nan, -np.inf
@@ -146,8 +152,12 @@ def test_training_steps_are_those_of_the_evaluator(precision: str):
         state |= {old: found[new] for old, new in system.updates.items()}
         params = {t.name: system.updates[t.name] for t in system.of_kind("param")}
         if precision:
-            steps_as_near([(program.arrays[name], found[new], exact[plain.updates[name]])
-                           for name, new in params.items()])  # fmt: skip
+            steps_as_near(
+                [
+                    (program.arrays[name], found[new], exact[plain.updates[name]])
+                    for name, new in params.items()
+                ]
+            )
             np.testing.assert_allclose(program.arrays["loss"], found["loss"], rtol=1e-3)
             continue
         for name, new in {"loss": "loss", **params}.items():
@@ -167,10 +177,15 @@ def test_a_missing_barrier_is_caught():
     program = ShimProgram(system)
     made = program.module
     names = [n for n, g in made.grids.items() if isinstance(g.how, Stream)]
-    streams = [re.search(rf"KERNEL\(256, 2\) {name}\(.*?\n}}", made.kernels, re.S)
-               for name in names]  # fmt: skip
-    places = [(m.start() + b.start(), m.start() + b.end())
-              for m in streams if m for b in re.finditer(r"BARRIER\(\);", m[0])]  # fmt: skip
+    streams = [
+        re.search(rf"KERNEL\(256, 2\) {name}\(.*?\n}}", made.kernels, re.S) for name in names
+    ]
+    places = [
+        (m.start() + b.start(), m.start() + b.end())
+        for m in streams
+        if m
+        for b in re.finditer(r"BARRIER\(\);", m[0])
+    ]
     assert len(places) == 4 + 8 + 6
     for start, end in places:
         text = made.kernels[:start] + made.kernels[end:]

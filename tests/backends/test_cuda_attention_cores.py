@@ -118,8 +118,9 @@ def test_roundings_are_where_they_should_be():
     case = written("flash", f"if j > i then -inf else {DOT}", inputs=inputs)
     _, given, values = rounded(case)
     program = run(given, values, LONE, (0,))
-    found = {name: program.arrays[name][0].astype(np.float64) for name in given.outputs
-             if name != "cost"}  # fmt: skip
+    found = {
+        name: program.arrays[name][0].astype(np.float64) for name in given.outputs if name != "cost"
+    }
     i, j = np.indices((140, 140))
     q, k, v = (near(values[name][0]) for name in "qkv")
     y, weight = flash(q, k, v, j > i, hows(program.module)[0].columns)
@@ -133,12 +134,23 @@ def test_roundings_are_where_they_should_be():
 
 
 @needs_gpp
-@pytest.mark.parametrize(("queries", "keys", "deep", "wide"), [
-    (32, 33, 16, 128), (64, 64, 32, 16), (65, 128, 128, 128), (128, 130, 64, 64),
-    (130, 32, 112, 80), (129, 65, 96, 96)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("queries", "keys", "deep", "wide"),
+    [
+        (32, 33, 16, 128),
+        (64, 64, 32, 16),
+        (65, 128, 128, 128),
+        (128, 130, 64, 64),
+        (130, 32, 112, 80),
+        (129, 65, 96, 96),
+    ],
+)
 def test_sizes_about_those_of_tiles(queries: int, keys: int, deep: int, wide: int):
-    inputs = {"q": f"f32[1, {queries}, {deep}]", "k": f"f32[1, {keys}, {deep}]",
-              "v": f"f32[1, {keys}, {wide}]"}  # fmt: skip
+    inputs = {
+        "q": f"f32[1, {queries}, {deep}]",
+        "k": f"f32[1, {keys}, {deep}]",
+        "v": f"f32[1, {keys}, {wide}]",
+    }
     case = written("sizes", f"if j > i + 40 then -inf else {DOT} * 0.5", inputs=inputs)
     system, given, values = rounded(case)
     exact, expected = (evaluate(s, values, wide=True) for s in (system, given))
@@ -167,8 +179,13 @@ def test_every_result_is_that_of_its_equation(case: Case):
 def test_infinite_scores_and_those_that_are_no_numbers():
     """A row with a score of inf or nan is nan, as in the evaluator; the others are as they were."""
     inputs = {"near": "f32[40, 90]", "q": "f32[2, 40, 16]", "k": "f32[2, 90, 16]"}
-    case = written("inf", f"{DOT} + near[i, j]", more=", near: [n, m]",
-                   call="look(q, k, v, near)", inputs=inputs)  # fmt: skip
+    case = written(
+        "inf",
+        f"{DOT} + near[i, j]",
+        more=", near: [n, m]",
+        call="look(q, k, v, near)",
+        inputs=inputs,
+    )
     system, given, values = rounded(of_sixteen(case))
     values["near"] = np.zeros((40, 90), np.float32)
     values["near"][3, 80], values["near"][5, 2], values["near"][7, :] = np.inf, np.nan, -np.inf
@@ -188,10 +205,17 @@ def of_products(count: int, deep: int) -> Case:
     kinds = [(f"q{n}: [b, n, e]", f"k{n}: [b, m, e]") for n in range(count)]
     names = ", ".join(f"q{n}, k{n}" for n in range(count))
     text = FORM.replace("q: [b, n, e], k: [b, m, e]", ", ".join(map(", ".join, kinds)))
-    inputs = {f"{x}{n}": f"f32[1, {size}, {deep}]" for n in range(count)
-              for x, size in (("q", 40), ("k", 90))}  # fmt: skip
-    return Case("products", f"look({names}, v)", inputs | {"v": "f32[1, 90, 128]"},
-                definitions=text % ("", f"({score}) * 0.1", "weight"))  # fmt: skip
+    inputs = {
+        f"{x}{n}": f"f32[1, {size}, {deep}]"
+        for n in range(count)
+        for x, size in (("q", 40), ("k", 90))
+    }
+    return Case(
+        "products",
+        f"look({names}, v)",
+        inputs | {"v": "f32[1, 90, 128]"},
+        definitions=text % ("", f"({score}) * 0.1", "weight"),
+    )
 
 
 @needs_gpp
@@ -219,9 +243,11 @@ def test_operands_are_stored_once_for_all_kernels():
     made = gpu_plan(given, check=PassCheck(given, values))
     pairs = {n: made.system.tensors[n].shape for n in made.offsets if n.endswith("_pairs")}
     assert pairs == {
-        "attention1_heads1_z_pairs": (2, 6, 70, 8), "attention1_heads2_z_pairs": (2, 2, 70, 8),
-        "attention1_heads3_z_pairs": (2, 2, 70, 8), "d_attention1_attend1_y_pairs": (2, 6, 70, 8),
-    }  # fmt: skip
+        "attention1_heads1_z_pairs": (2, 6, 70, 8),
+        "attention1_heads2_z_pairs": (2, 2, 70, 8),
+        "attention1_heads3_z_pairs": (2, 2, 70, 8),
+        "d_attention1_attend1_y_pairs": (2, 6, 70, 8),
+    }
     forward, keys, queries = hows(module(made))
     assert [len(how.mine) for how in (forward, keys, queries)] == [1, 2, 2]
     assert [len(how.theirs) for how in (forward, keys, queries)] == [2, 2, 2]
@@ -231,8 +257,9 @@ def test_operands_are_stored_once_for_all_kernels():
 def test_computed_operands_and_other_orders_are_stored_by_rows():
     inputs = {"q": "f32[1, 40, 16]", "k": "f32[16, 1, 40]", "v": "f32[1, 40, 16]"}
     text = written("", "(sum(a) q[b, i, a] * tanh(k[a, b, j]))").definitions
-    case = Case("rows", "look(q, k, v)", inputs, definitions=text.replace(
-        "k: [b, m, e]", "k: [e, b, m]"))  # fmt: skip
+    case = Case(
+        "rows", "look(q, k, v)", inputs, definitions=text.replace("k: [b, m, e]", "k: [e, b, m]")
+    )
     made = gpu_plan(rounded(case)[1].replace(outputs=("y",)))
     (eq,) = (e for e in made.system.equations if e.target == "k_pairs")
     assert [i.size for i in eq.indices] == [1, 40, 8] and len(hows(module(made))) == 1
@@ -263,11 +290,17 @@ def test_operands_that_are_parts_of_rows():
     as_near(program.arrays["y"], expected, exact, "y")
 
 
-@pytest.mark.parametrize(("case", "words"), [
-    (CASES[0], "rows of 8 numbers are no multiple of 16"),
-    (of_sixteen(next(c for c in CASES if c.name == "two products")),
-     "`d_k_via_look1_fit` is no sum of products of two rounded numbers")],
-    ids=["rows of 8", "two products"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        (CASES[0], "rows of 8 numbers are no multiple of 16"),
+        (
+            of_sixteen(next(c for c in CASES if c.name == "two products")),
+            "`d_k_via_look1_fit` is no sum of products of two rounded numbers",
+        ),
+    ],
+    ids=["rows of 8", "two products"],
+)
 def test_the_source_says_why_there_are_no_tensor_cores(case: Case, words: str):
     made = module(gpu_plan(rounded(case)[1]))
     assert not grids(made)
@@ -308,16 +341,29 @@ def test_a_missing_barrier_or_wait_is_caught():
     is seen: threads read what has not come yet, copies come where others still read, or too late.
     """
     layer = "x |> Attention(6, causal = true, kv_heads = 2, bias = false)(length)"
-    _, given, values = rounded(Case("all", layer, {"x": "f32[2, 70, 96]", "length": "i32[2]"},
-                                    given={"length": np.array([0, 70])}))  # fmt: skip
+    _, given, values = rounded(
+        Case(
+            "all",
+            layer,
+            {"x": "f32[2, 70, 96]", "length": "i32[2]"},
+            given={"length": np.array([0, 70])},
+        )
+    )
     program = run(given, values, LONE)
     expected = {name: program.arrays[name].copy() for name in given.outputs}
     made = program.module
-    found = [re.search(rf"KERNEL\(\d+, 2\) {name}\(.*?\n}}", made.kernels, re.S)
-             for name, g in made.grids.items() if isinstance(g.how, WarpStream)]  # fmt: skip
+    found = [
+        re.search(rf"KERNEL\(\d+, 2\) {name}\(.*?\n}}", made.kernels, re.S)
+        for name, g in made.grids.items()
+        if isinstance(g.how, WarpStream)
+    ]
     waits = re.compile(r"(BARRIER\(\)|WAIT\(0\));")
-    places = [(m.start() + b.start(), m.start() + b.end())
-              for m in found if m for b in waits.finditer(m[0])]  # fmt: skip
+    places = [
+        (m.start() + b.start(), m.start() + b.end())
+        for m in found
+        if m
+        for b in waits.finditer(m[0])
+    ]
     assert len(places) == 3 + 4 + 3  # of one with extra indices one more
     for start, end in places:
         text = made.kernels[:start] + made.kernels[end:]

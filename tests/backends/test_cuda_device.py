@@ -91,8 +91,13 @@ def test_no_gpu_and_no_nvrtc(monkeypatch):
 def test_of_several_nvrtcs_the_newest_that_the_driver_takes():
     """PyTorch brings one, CuPy's users another."""
     twelve, thirteen = Path("cuda_nvrtc/lib/libnvrtc.so.12"), Path("cu13/lib/libnvrtc.so.13")
-    for driver, wanted in ((13000, thirteen), (12090, twelve), (14010, thirteen), (0, thirteen),
-                           (11080, thirteen)):  # fmt: skip
+    for driver, wanted in (
+        (13000, thirteen),
+        (12090, twelve),
+        (14010, thirteen),
+        (0, thirteen),
+        (11080, thirteen),
+    ):
         assert nvrtc.fitting([thirteen, twelve], driver) == wanted, driver
     windows = [Path("bin/nvrtc64_120_0.dll"), Path("bin/nvrtc64_130_0.dll")]
     assert nvrtc.fitting(windows, 12080) == windows[0]
@@ -102,14 +107,28 @@ def test_what_the_stand_in_has_is_in_cupy():
     """Every name that the device asks for, where CuPy is installed; a GPU is not needed."""
     cupy = pytest.importorskip("cupy")
     for name in (
-        "function.Module", "Memory", "malloc_managed", "alloc_pinned_memory", "Event",
-        "get_elapsed_time", "Stream.begin_capture", "Stream.end_capture", "runtime.memcpy",
-        "runtime.memcpyAsync", "runtime.memGetInfo", "runtime.deviceGetAttribute",
-        "runtime.getDeviceProperties", "runtime.getDeviceCount", "runtime.runtimeGetVersion",
-        "runtime.driverGetVersion", "runtime.CUDARuntimeError", "driver.funcGetAttribute",
-        "driver.funcSetAttribute", "driver.occupancyMaxActiveBlocksPerMultiprocessor",
+        "function.Module",
+        "Memory",
+        "malloc_managed",
+        "alloc_pinned_memory",
+        "Event",
+        "get_elapsed_time",
+        "Stream.begin_capture",
+        "Stream.end_capture",
+        "runtime.memcpy",
+        "runtime.memcpyAsync",
+        "runtime.memGetInfo",
+        "runtime.deviceGetAttribute",
+        "runtime.getDeviceProperties",
+        "runtime.getDeviceCount",
+        "runtime.runtimeGetVersion",
+        "runtime.driverGetVersion",
+        "runtime.CUDARuntimeError",
+        "driver.funcGetAttribute",
+        "driver.funcSetAttribute",
+        "driver.occupancyMaxActiveBlocksPerMultiprocessor",
         "driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES",
-    ):  # fmt: skip
+    ):
         found = cupy.cuda
         for part in name.split("."):
             found = getattr(found, part)

@@ -45,7 +45,9 @@ def test_ldmatrix(turned: bool):
         "SHARED(u32, s, 0, 128);\n"
         "for (i32 k = 0; k < 4; ++k) AT(s, THREAD * 4 + k, 128) = AT(in, THREAD * 4 + k, 256);\n"
         f"BARRIER();\nu32 r[4];\nMATRICES({str(turned).lower()}, r, s, THREAD * 4, 128);\n"
-        "for (i32 m = 0; m < 4; ++m) AT(out, m * 32 + THREAD, 256) = r[m];", 512)  # fmt: skip
+        "for (i32 m = 0; m < 4; ++m) AT(out, m * 32 + THREAD, 256) = r[m];",
+        512,
+    )
     elements = np.random.default_rng(0).integers(0, 1 << 16, (4, 8, 8)).astype(np.uint16)
     found = run(lib, elements)[:128].view(np.uint16).reshape(4, 32, 2)
     for m in range(4):
@@ -100,7 +102,9 @@ def test_pairs_are_rounded_as_the_evaluator_rounds():
         "for (i32 k = 0; k < 4; ++k) {\n"
         "  const i32 at = THREAD * 8 + k * 2;\n"
         "  a.bits = AT(in, at, 256), b.bits = AT(in, at + 1, 256);\n"
-        "  AT(out, THREAD * 4 + k, 256) = PAIR(a.value, b.value);\n}", 0)  # fmt: skip
+        "  AT(out, THREAD * 4 + k, 256) = PAIR(a.value, b.value);\n}",
+        0,
+    )
     rng = np.random.default_rng(0)
     x = rng.integers(0, 1 << 32, 256, np.uint64).astype(np.uint32)
     x[:64] = x[:64] & 0xFFFF0000 | 0x8000  # ties

@@ -196,8 +196,13 @@ def test_the_cells_reduce_in_every_way(monkeypatch):
             for share in (s for sweep in sweeps.values() for s in sweep.steps.shares):
                 along = share.grid.how.along if isinstance(share.grid.how, Together) else "each"
                 found.add((along, share.held > 1))
-    assert found == {("over", True), ("over", False), ("outputs", True), ("outputs", False),
-                     ("each", False)}  # fmt: skip
+    assert found == {
+        ("over", True),
+        ("over", False),
+        ("outputs", True),
+        ("outputs", False),
+        ("each", False),
+    }
 
 
 def made_of(cell: str) -> Module:
@@ -283,8 +288,10 @@ def test_recurrences_that_need_nothing_of_each_other_are_one_launch():
     """Both directions, there and back, as long as all blocks that meet run at once."""
     found, made = launches("BiGRU(96)", 16)
     assert len(made.sweeps) == 4
-    calls = {item: [s for s in made.sweeps if f"{s}(BLOCK" in text_of(made, item.function)]
-             for item, _ in found}  # fmt: skip
+    calls = {
+        item: [s for s in made.sweeps if f"{s}(BLOCK" in text_of(made, item.function)]
+        for item, _ in found
+    }
     assert [item.blocks for item, called in calls.items() if len(called) == 2] == [64, 64]
     _, made = launches("BiLSTM(256)", 16)
     meeting = [item for item in made.launches if item.function[0] == "s"]
@@ -344,16 +351,20 @@ def test_a_missing_meeting_is_caught(name: str, monkeypatch):
     divide(monkeypatch, all_meeting)
     system, start = step(f"{name.upper()}(40)")
     with pytest.raises(ShimError, match="differ"):
-        run_steps(spoilt(system, "MEET(counter, 5, member == 0);", 0, "BARRIER();"),
-                  system, start, 1)  # fmt: skip
+        run_steps(
+            spoilt(system, "MEET(counter, 5, member == 0);", 0, "BARRIER();"), system, start, 1
+        )
 
 
 @needs_gpp
-@pytest.mark.parametrize(("new", "what"), [
-    ("if (member > 0) MEET(counter, 5, member == 0);", "not every block comes to the meeting"),
-    ("if (THREAD > 0) MEET(counter, 5, member == 0);", "not every thread reaches"),
-    ("MEET(counter, 5, true);", "one block of a meeting is the first"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("new", "what"),
+    [
+        ("if (member > 0) MEET(counter, 5, member == 0);", "not every block comes to the meeting"),
+        ("if (THREAD > 0) MEET(counter, 5, member == 0);", "not every thread reaches"),
+        ("MEET(counter, 5, true);", "one block of a meeting is the first"),
+    ],
+)
 def test_a_meeting_that_some_miss_is_caught(new: str, what: str, monkeypatch):
     """On a GPU the others would wait for ever."""
     divide(monkeypatch, all_meeting)

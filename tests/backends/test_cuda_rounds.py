@@ -298,8 +298,10 @@ def test_the_kernel_compiles_without_spills():
     except NoNvrtc as error:
         pytest.skip(str(error))
     job = prepared()
-    names = [held.Column("image", "f32", None, 64000, 64, 64),
-             held.Column("label", "i32", None, 1000, 1, 1)]  # fmt: skip
+    names = [
+        held.Column("image", "f32", None, 64000, 64, 64),
+        held.Column("label", "i32", None, 1000, 1, 1),
+    ]
     made = rounds.feed(names, 100, job.executor.system, job.executor.system.outputs)
     for architecture in ("sm_80", "sm_90a"):
         (used,) = library.cubin(made.source, architecture).usage.values()

@@ -40,17 +40,28 @@ program.run()
 
 
 def sanitized(*command: str) -> subprocess.CompletedProcess:
-    found = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True,
-                           check=True).stdout.strip()  # fmt: skip
+    found = subprocess.run(
+        ["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     if not Path(found).is_file():
         pytest.skip("g++ came without AddressSanitizer")
     environment = {  # NVRTC, which is not watched, does not run so
-        **os.environ, "LD_PRELOAD": found, "NNC_SHIM_SANITIZE": "address",
+        **os.environ,
+        "LD_PRELOAD": found,
+        "NNC_SHIM_SANITIZE": "address",
         "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
-        "PYTHONMALLOC": "malloc", "PYTHONPATH": str(TESTS), "NNC_NVRTC": "none",
-    }  # fmt: skip
-    return subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False,
-                          env=environment, cwd=TESTS.parent)  # fmt: skip
+        "PYTHONMALLOC": "malloc",
+        "PYTHONPATH": str(TESTS),
+        "NNC_NVRTC": "none",
+    }
+    return subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        cwd=TESTS.parent,
+    )
 
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not available(), reason="needs g++")]

@@ -40,9 +40,11 @@ PRODUCTS = {
     "windows": "y[n, i < {m}, o] = sum(p < 3, k) (u[n, i + p - 1, k] else 0)*w[p, k, o]",
     "of windows": "y[p < 3, k, o] = sum(n, i) (u[n, i + p - 1, k] else 0)*v[n, o, i]",
 }
-HEAD = ("model M(a: f32[{m}, {k}], at: f32[{k}, {m}], b: f32[{k}, {n}], bt: f32[{n}, {k}], "
-        "c: f32[{n}], at_row: i32[{n}], wide: f32[{k}, {wider}], u: f32[2, {m}, {k}], "
-        "v: f32[2, {k}, {m}], w: f32[3, {k}, {n}]) -> y {{\n{line}\n}}")  # fmt: skip
+HEAD = (
+    "model M(a: f32[{m}, {k}], at: f32[{k}, {m}], b: f32[{k}, {n}], bt: f32[{n}, {k}], "
+    "c: f32[{n}], at_row: i32[{n}], wide: f32[{k}, {wider}], u: f32[2, {m}, {k}], "
+    "v: f32[2, {k}, {m}], w: f32[3, {k}, {n}]) -> y {{\n{line}\n}}"
+)
 SIZES = {"even": (128, 128, 40), "odd": (130, 125, 37)}
 
 

@@ -26,21 +26,26 @@ def load(text: str, folder: Path, *names: str) -> ctypes.CDLL:
 def test_constants_of_vectors(tmp_path):
     numbers = [1.5 * n for n in range(16)]
     constant = ", ".join(f"float {number}" for number in numbers)
-    library = load(f"""
+    library = load(
+        f"""
 define void @add(ptr %x) #0 {{
   %old = load <16 x float>, ptr %x, align 4
   %new = fadd <16 x float> %old, <{constant}>
   store <16 x float> %new, ptr %x, align 4
   ret void
 }}
-""", tmp_path, "add")  # fmt: skip
+""",
+        tmp_path,
+        "add",
+    )
     x = (ctypes.c_float * 16)(*range(16))
     library.add(x)
     assert list(x) == [n + number for n, number in enumerate(numbers)]
 
 
 def test_calls_into_the_mathematical_library(tmp_path):
-    library = load("""
+    library = load(
+        """
 declare double @erf(double)
 declare double @fmod(double, double)
 define double @f(double %x) #0 {
@@ -49,14 +54,18 @@ define double @f(double %x) #0 {
   %c = call double @erf(double %b)
   ret double %c
 }
-""", tmp_path, "f")  # fmt: skip
+""",
+        tmp_path,
+        "f",
+    )
     library.f.restype, library.f.argtypes = ctypes.c_double, [ctypes.c_double]
     assert library.f(0.7) == math.erf(math.fmod(math.erf(0.7), 0.25))
 
 
 def test_threads_zeroed_memory_and_pointers_in_data(tmp_path):
     """Calls of another library with the address of an own function, .bss, and .data.rel.ro."""
-    library = load("""
+    library = load(
+        """
 @total = internal global i64 0, align 64
 @start = internal global i64 40, align 8
 @table = global [2 x ptr] [ptr @one, ptr @start]
@@ -80,7 +89,11 @@ define i64 @run() #0 {
   %sum = add i64 %first, %total
   ret i64 %sum
 }
-""", tmp_path, "run", "table")  # fmt: skip
+""",
+        tmp_path,
+        "run",
+        "table",
+    )
     library.run.restype = ctypes.c_int64
     assert library.run() == 42
     assert ctypes.c_void_p.in_dll(library, "table").value
@@ -88,7 +101,8 @@ define i64 @run() #0 {
 
 def test_objects_that_call_each_other(tmp_path):
     """Both have a constant and a function of their own under one name."""
-    texts = [f"""
+    texts = [
+        f"""
 @number = internal constant i64 {number}
 declare hidden i64 @f{1 - number}(i64)
 define internal i64 @own(i64 %x) #0 {{
@@ -108,7 +122,9 @@ no:
   %e = add i64 %d, %x
   ret i64 %e
 }}
-{ATTRIBUTES}""" for number in (0, 1)]  # fmt: skip
+{ATTRIBUTES}"""
+        for number in (0, 1)
+    ]
     path = tmp_path / "library.so"
     path.write_bytes(elf.link(Machine(texts).objects, ["f0"]))
     f = ctypes.CDLL(str(path)).f0
@@ -118,8 +134,9 @@ no:
 
 def test_modules_compiled_beside_each_other_are_what_each_is_alone():
     body = "  %y = mul i64 %x, {0}\n  ret i64 %y"
-    texts = [f"define i64 @f{n}(i64 %x) #0 {{\n{body.format(n)}\n}}\n{ATTRIBUTES}"
-             for n in range(40)]  # fmt: skip
+    texts = [
+        f"define i64 @f{n}(i64 %x) #0 {{\n{body.format(n)}\n}}\n{ATTRIBUTES}" for n in range(40)
+    ]
     alone = [Machine([text]).objects[0] for text in texts]
     assert Machine(iter(texts)).objects == alone
     assert len(set(alone)) == len(texts)
@@ -148,11 +165,19 @@ def test_what_it_cannot_link_is_refused():
 
 
 def test_other_tools_can_read_it(tmp_path):
-    load("declare double @sin(double)\ndefine double @f(double %x) #0 {\n"
-         "  %y = call double @sin(double %x)\n  ret double %y\n}\n", tmp_path, "f")  # fmt: skip
+    load(
+        "declare double @sin(double)\ndefine double @f(double %x) #0 {\n"
+        "  %y = call double @sin(double %x)\n  ret double %y\n}\n",
+        tmp_path,
+        "f",
+    )
     try:
-        shown = subprocess.run(["readelf", "-W", "-d", "-l", "-D", "-s", "library.so"],
-                               cwd=tmp_path, capture_output=True, text=True)  # fmt: skip
+        shown = subprocess.run(
+            ["readelf", "-W", "-d", "-l", "-D", "-s", "library.so"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
     except FileNotFoundError:
         pytest.skip("no readelf")
     assert all(word in shown.stdout for word in ("sin", "libm.so.6", "BIND_NOW"))

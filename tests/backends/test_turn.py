@@ -27,8 +27,9 @@ def test_rows_become_columns(dtype: str, lanes: int):
     def place(start: str, row: int) -> str:
         return e.op(f"getelementptr {MEMORY[dtype]}, ptr {start}, i64 {WIDTH * row}", type="ptr")
 
-    rows = [e.op("load {T}, ptr {0}, align 4", place("%a", k), type=a.type(dtype))
-            for k in range(lanes)]  # fmt: skip
+    rows = [
+        e.op("load {T}, ptr {0}, align 4", place("%a", k), type=a.type(dtype)) for k in range(lanes)
+    ]
     for k, column in enumerate(turn(a, dtype, rows)):
         e.effect(f"store {a.type(dtype)} {{0}}, ptr {{1}}, align 4", column, place("%b", k))
     text = e.function("define void @f(ptr %a, ptr %b) #0")

@@ -23,8 +23,13 @@ pytestmark = pytest.mark.skipif(not available(), reason="needs g++")
 
 def script(out: Path, *more: str, **environment: str) -> subprocess.CompletedProcess:
     command = [sys.executable, str(FOLDER / "gpu.py"), "--device", "cuda-shim", "--out", str(out)]
-    return subprocess.run([*command, *more], capture_output=True, text=True, check=False,
-                          env={**os.environ, **environment})  # fmt: skip
+    return subprocess.run(
+        [*command, *more],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
 
 
 def test_parts_and_what_they_leave(tmp_path):
@@ -36,8 +41,9 @@ def test_parts_and_what_they_leave(tmp_path):
     models = found["kernels"]["models"]
     assert models["gpt2 bf16"]["results"] > 100 and not found["kernels"]["wrong"]
     with np.load(tmp_path / "primitives.npz") as kept:
-        assert sum(not name.startswith("y_") for name in kept.files) == found["primitives"][
-            "recorded"]  # fmt: skip
+        assert (
+            sum(not name.startswith("y_") for name in kept.files) == found["primitives"]["recorded"]
+        )
     assert "| mlp32 | 0.06 | - |" in (tmp_path / "gpu.md").read_text()
 
 
@@ -61,8 +67,13 @@ def parts(monkeypatch):
     import gpu_side
     import gpu_speed
 
-    yield {"gpu": gpu, "checks": gpu_checks, "report": gpu_report, "side": gpu_side,
-           "speed": gpu_speed}  # fmt: skip
+    yield {
+        "gpu": gpu,
+        "checks": gpu_checks,
+        "report": gpu_report,
+        "side": gpu_side,
+        "speed": gpu_speed,
+    }
 
 
 def test_one_that_hangs_is_ended_with_what_it_had(parts, tmp_path, monkeypatch):
@@ -95,13 +106,16 @@ def test_all_limits_are_under_25_minutes(parts):
 
 def test_met_and_missed(parts):
     report = parts["report"]
-    text = report.report({
-        "machine": {"device": "H100", "driver": "12.9"},
-        "steps": {"steps": {"mlp128": {"median_ms": 0.03}, "cnn128": {"median_ms": 0.6}}},
-        "torch": {"steps": {"mlp128 compiled": {"ms": 0.12}, "mlp128 eager": {"ms": 0.4}}},
-        "products": {"bf16 4096 TFLOP/s": 360.0}, "cublas": {"bf16 4096 TFLOP/s": 720.0},
-        "bandwidth": {"copy GB/s": 3000.0, "Adam of copy": 0.84},
-    })  # fmt: skip
+    text = report.report(
+        {
+            "machine": {"device": "H100", "driver": "12.9"},
+            "steps": {"steps": {"mlp128": {"median_ms": 0.03}, "cnn128": {"median_ms": 0.6}}},
+            "torch": {"steps": {"mlp128 compiled": {"ms": 0.12}, "mlp128 eager": {"ms": 0.4}}},
+            "products": {"bf16 4096 TFLOP/s": 360.0},
+            "cublas": {"bf16 4096 TFLOP/s": 720.0},
+            "bandwidth": {"copy GB/s": 3000.0, "Adam of copy": 0.84},
+        }
+    )
     rows = {line.split(" | ")[0]: line for line in reversed(text.splitlines())}
     assert rows["| MLP, batch 128, ms"].endswith("| 0.03 | ≤ 0.04 | met |")
     assert rows["| CNN, batch 128, ms"].endswith("| 0.6 | ≤ 0.5 | missed |")
@@ -115,9 +129,19 @@ def test_met_and_missed(parts):
 
 
 @pytest.mark.parametrize(
-    "name", ["primitives", "kernels", "repeat", "examples", "bandwidth", "products", "steps",
-             "gpt2", "profiles"]
-)  # fmt: skip
+    "name",
+    [
+        "primitives",
+        "kernels",
+        "repeat",
+        "examples",
+        "bandwidth",
+        "products",
+        "steps",
+        "gpt2",
+        "profiles",
+    ],
+)
 def test_the_way_through_cupy(name, parts, tmp_path, monkeypatch):
     """What only the device `cuda` does: events, copies, plans, many steps in a launch."""
     monkeypatch.syspath_prepend(str(BACKENDS))

@@ -15,9 +15,12 @@ def run(script: str, *arguments: str) -> str:
     """What a script prints."""
     path = os.pathsep.join(part for part in sys.path if part)
     done = subprocess.run(
-        [sys.executable, str(FOLDER / script), *arguments], capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": path}, check=False,
-    )  # fmt: skip
+        [sys.executable, str(FOLDER / script), *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

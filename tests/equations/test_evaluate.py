@@ -23,9 +23,12 @@ TRUTH = ("bool[3]", [True, False, True])
 
 
 def computed(
-    body: str, inputs: dict[str, tuple[str, Any]], definitions: str = "", training: bool = True,
+    body: str,
+    inputs: dict[str, tuple[str, Any]],
+    definitions: str = "",
+    training: bool = True,
     folder: Path | None = None,
-) -> Any:  # fmt: skip
+) -> Any:
     """The result `y` of a model with these lines and inputs."""
     types = ", ".join(f"{name}: {type}" for name, (type, _) in inputs.items())
     lines = "".join(f"    {line.strip()}\n" for line in body.strip().splitlines())
@@ -36,8 +39,17 @@ def computed(
 
 
 def agrees(found: Any, expected: Any, dtype: str) -> None:
-    assert found.dtype == {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64,
-                           "u8": np.uint8, "bool": np.bool_}[dtype]  # fmt: skip
+    assert (
+        found.dtype
+        == {
+            "f32": np.float32,
+            "f64": np.float64,
+            "i32": np.int32,
+            "i64": np.int64,
+            "u8": np.uint8,
+            "bool": np.bool_,
+        }[dtype]
+    )
     assert found.shape == np.shape(expected)
     np.testing.assert_allclose(found, np.asarray(expected), rtol=1e-6, atol=1e-6)
 
@@ -117,37 +129,60 @@ def agrees(found: Any, expected: Any, dtype: str) -> None:
         ("n[k[j] % 3 < 3] += sum(j < 4) k[j]\ny = n", {"k": K}, "i32", [0, 0, -3]),
         # shapes: broadcasting from the right, sizes of 1, products
         ("y = x + v", {"x": X, "v": V}, "f32", [[2, -4, 6], [5, 3, -3]]),
-        ("y = x * c", {"x": X, "c": ("f32[2, 1]", [[2], [-1]])}, "f32",
-         [[2, -4, 6], [-4, -5, 6]]),
-        ("y = c + v", {"c": ("f32[2, 1]", [[10], [20]]), "v": V}, "f32",
-         [[11, 8, 13], [21, 18, 23]]),
+        ("y = x * c", {"x": X, "c": ("f32[2, 1]", [[2], [-1]])}, "f32", [[2, -4, 6], [-4, -5, 6]]),
+        (
+            "y = c + v",
+            {"c": ("f32[2, 1]", [[10], [20]]), "v": V},
+            "f32",
+            [[11, 8, 13], [21, 18, 23]],
+        ),
         ("y = x @ v", {"x": X, "v": V}, "f32", [14, -24]),
         ("y = v @ v", {"v": V}, "f32", 14),
         ("y = x @ transpose(x)", {"x": X}, "f32", [[14, -24], [-24, 77]]),
-        ("y = (a @ x)", {"a": ("f32[2, 1, 2]", [[[1, 0]], [[0, 2]]]), "x": X}, "f32",
-         [[[1, -2, 3]], [[8, 10, -12]]]),
+        (
+            "y = (a @ x)",
+            {"a": ("f32[2, 1, 2]", [[[1, 0]], [[0, 2]]]), "x": X},
+            "f32",
+            [[[1, -2, 3]], [[8, 10, -12]]],
+        ),
         # choices
         ("y = if v > 0 then v else 10 * v", {"v": V}, "f32", [1, -20, 3]),
         ("y = if x > v then 1 else 0", {"x": X, "v": V}, "i32", [[0, 0, 0], [1, 1, 0]]),
-        ("y[i < 3, j] = if i > j then 1.5 else if i == j then 2 else v[j]", {"v": V}, "f32",
-         [[2, -2, 3], [1.5, 2, 3], [1.5, 1.5, 2]]),
+        (
+            "y[i < 3, j] = if i > j then 1.5 else if i == j then 2 else v[j]",
+            {"v": V},
+            "f32",
+            [[2, -2, 3], [1.5, 2, 3], [1.5, 1.5, 2]],
+        ),
         ("let n = 2\ny = if n == 2 then v else v[5]", {"v": V}, "f32", [1, -2, 3]),
         ("y = if training then v else -v", {"v": V}, "f32", [1, -2, 3]),
         # names: repeat, lets, recurrences
         # what a repeat computes anew is, each time, a recurrence over itself
-        ("y = v\nrepeat 2 { r[i < 3] = y[i] + (r[i - 1] else 0); y = r }", {"v": V}, "f32",
-         [1, 0, 2]),
+        (
+            "y = v\nrepeat 2 { r[i < 3] = y[i] + (r[i - 1] else 0); y = r }",
+            {"v": V},
+            "f32",
+            [1, 0, 2],
+        ),
         ("y = v\nrepeat 3 { y = 2 * y }", {"v": V}, "f32", [8, -16, 24]),
         ("let n = 3 * 2 - 1\ny = v * n", {"v": V}, "f32", [5, -10, 15]),
         ("y[i] = (y[i - 1] else 0) + v[i]", {"v": V}, "f32", [1, -1, 2]),
         ("y[i] = (y[i + 1] else 0) + v[i]", {"v": V}, "f32", [2, 1, 3]),
-        ("f[i < 8] = (f[i - 1] else 1) + (f[i - 2] else 0)\ny = f", {}, "f32",
-         [1, 1, 2, 3, 5, 8, 13, 21]),
+        (
+            "f[i < 8] = (f[i - 1] else 1) + (f[i - 2] else 0)\ny = f",
+            {},
+            "f32",
+            [1, 1, 2, 3, 5, 8, 13, 21],
+        ),
         ("a[i] = (b[i - 1] else 1) + v[i]\nb[i] = 2 * a[i]\ny = b", {"v": V}, "f32", [4, 4, 14]),
-        ("y[i, j] = (y[i - 1, j] else 1) + (y[i, j - 1] else 1) + 0 * x[i, j]", {"x": X}, "f32",
-         [[2, 3, 4], [3, 6, 10]]),
+        (
+            "y[i, j] = (y[i - 1, j] else 1) + (y[i, j - 1] else 1) + 0 * x[i, j]",
+            {"x": X},
+            "f32",
+            [[2, 3, 4], [3, 6, 10]],
+        ),
     ],
-)  # fmt: skip
+)
 def test_meaning(body: str, inputs: dict, dtype: str, expected: Any) -> None:
     if expected is None:
         with pytest.raises(Exception, match="E0308"):

@@ -93,8 +93,9 @@ def test_repeats_are_not_elaborated_again(monkeypatch):
     """Of many equal blocks one is elaborated: the others are written down again."""
     made: list[int] = []
     again = Repetition.again
-    monkeypatch.setattr(Repetition, "again",
-                        lambda self, *known: made.append(1) or again(self, *known))  # fmt: skip
+    monkeypatch.setattr(
+        Repetition, "again", lambda self, *known: made.append(1) or again(self, *known)
+    )
     elaborated(text("h = x; repeat 5 { h = h |> Deep }; y = h"))
     blocks = 4
     assert len(made) >= blocks

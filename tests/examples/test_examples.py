@@ -151,8 +151,10 @@ def data_or_skip(project: Project):
         return load_data(choice.source, bound(choice), where, spans=choice.spans, span=choice.span)
     except UserError as error:
         if choice.source in ELSEWHERE and error.diagnostics[0].code == "E0601":
-            pytest.skip(f"the data of `{choice.source}()` are not on this machine: name their "
-                        "folder in $NNC_DATA")  # fmt: skip
+            pytest.skip(
+                f"the data of `{choice.source}()` are not on this machine: name their "
+                "folder in $NNC_DATA"
+            )
         raise
 
 

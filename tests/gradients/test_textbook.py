@@ -45,20 +45,30 @@ train M {{
 """
 
 
-@pytest.mark.parametrize("cell, expected", [
-    ("h = x |> RNN(4)", [
-        "d_rnn1_h_via_h[b < 2, t < 9, k < 4]"
-        " = sum(j < 4) (d_rnn1_h_sum[b, t + 1, j] else 0.0) * rnn1_U[k, j]",
-        "d_rnn1_h_sum[b < 2, t < 9, j < 4] = d_rnn1_h[b, t, j] * (1.0 - rnn1_h[b, t, j]^2)",
-    ]),
-    ("h, _ = LSTM(4)(x)", [
-        "d_lstm1_h_via_z[b < 2, t < 9, k < 4]"
-        " = sum(q < 4, j < 4) (d_lstm1_z[b, t + 1, q, j] else 0.0) * lstm1_U[k, q, j]",
-        "d_lstm1_g[b < 2, t < 9, j < 4] = d_lstm1_c[b, t, j] * lstm1_i[b, t, j]",
-        "d_lstm1_i[b < 2, t < 9, j < 4] = d_lstm1_c[b, t, j] * lstm1_g[b, t, j]",
-        "d_lstm1_f[b < 2, t < 9, j < 4] = d_lstm1_c[b, t, j] * (lstm1_c[b, t - 1, j] else 0.0)",
-    ]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "cell, expected",
+    [
+        (
+            "h = x |> RNN(4)",
+            [
+                "d_rnn1_h_via_h[b < 2, t < 9, k < 4]"
+                " = sum(j < 4) (d_rnn1_h_sum[b, t + 1, j] else 0.0) * rnn1_U[k, j]",
+                "d_rnn1_h_sum[b < 2, t < 9, j < 4] = d_rnn1_h[b, t, j] * (1.0 - rnn1_h[b, t, j]^2)",
+            ],
+        ),
+        (
+            "h, _ = LSTM(4)(x)",
+            [
+                "d_lstm1_h_via_z[b < 2, t < 9, k < 4]"
+                " = sum(q < 4, j < 4) (d_lstm1_z[b, t + 1, q, j] else 0.0) * lstm1_U[k, q, j]",
+                "d_lstm1_g[b < 2, t < 9, j < 4] = d_lstm1_c[b, t, j] * lstm1_i[b, t, j]",
+                "d_lstm1_i[b < 2, t < 9, j < 4] = d_lstm1_c[b, t, j] * lstm1_g[b, t, j]",
+                "d_lstm1_f[b < 2, t < 9, j < 4] = "
+                "d_lstm1_c[b, t, j] * (lstm1_c[b, t - 1, j] else 0.0)",
+            ],
+        ),
+    ],
+)
 def test_gradients_of_cells_are_those_of_the_textbook(cell, expected):
     found = gradients(CELL.format(cell=cell))
     for line in expected:

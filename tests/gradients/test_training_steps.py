@@ -77,10 +77,12 @@ def compiled(text: str, shape: tuple[int, ...], float_type: str) -> tuple[System
 def batches(shape: tuple[int, ...], dtype: type) -> list[tuple[np.ndarray, np.ndarray]]:
     generator = np.random.default_rng(5)
     return [
-        (generator.normal(size=(BATCH, *shape)).astype(dtype),
-         generator.integers(0, 10, BATCH).astype(np.int32))
+        (
+            generator.normal(size=(BATCH, *shape)).astype(dtype),
+            generator.integers(0, 10, BATCH).astype(np.int32),
+        )
         for _ in range(STEPS)
-    ]  # fmt: skip
+    ]
 
 
 def by_torch(net: Callable, start: dict, data: list, names: list[str]) -> dict[str, np.ndarray]:

@@ -91,12 +91,15 @@ def test_comments_stay_beside_what_they_are_about() -> None:
     )
 
 
-@pytest.mark.parametrize("text", [
-    "train M { loss = mean(y) }\ntrain N { loss = mean(y) }\n",
-    "fn f(x) = x[i,  # one\n  # two\n  j]\nfn g(x) = x\n",
-    '"""A."""\n"""Half."""\nfn half(x  # c\n) = x / 2\n',
-    "fn f(x) = (  # one\n  x  # two\n  # three\n) # four\n",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "train M { loss = mean(y) }\ntrain N { loss = mean(y) }\n",
+        "fn f(x) = x[i,  # one\n  # two\n  j]\nfn g(x) = x\n",
+        '"""A."""\n"""Half."""\nfn half(x  # c\n) = x / 2\n',
+        "fn f(x) = (  # one\n  x  # two\n  # three\n) # four\n",
+    ],
+)
 def test_a_layout_is_laid_out_as_it_is(text: str) -> None:
     once = format(parsed(text))
     assert format(parsed(once)) == once
@@ -107,8 +110,10 @@ def test_a_long_equation_is_broken_at_its_outermost_operators() -> None:
     terms = [f"(weight_{k}[b, i] - mean_of_all[b, i])^2 / variance[b, i]" for k in "abc"]
     text = format(parsed(f"fn f(x) -> y: [] {{\n    y[b, i] = {' + '.join(terms)}\n}}"))
     assert text.splitlines()[1:-1] == [
-        f"    y[b, i] = {terms[0]}", f"        + {terms[1]}", f"        + {terms[2]}",
-    ]  # fmt: skip
+        f"    y[b, i] = {terms[0]}",
+        f"        + {terms[1]}",
+        f"        + {terms[2]}",
+    ]
 
 
 def test_what_does_not_fit_is_cut_more_finely() -> None:
@@ -118,7 +123,7 @@ def test_what_does_not_fit_is_cut_more_finely() -> None:
     assert text.splitlines()[1:-1] == [
         "    y[i, j] = max(row < 3, column < 3) (x[..., first*stride + row - top,",
         "            second*stride + column - left, channel] else 0)",
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("line", ["y = x[]", "y = (x[] else 0)"])
@@ -137,8 +142,11 @@ def test_docstrings_stand_above_what_they_are_about() -> None:
     )
 
 
-OWN = [path for folder in ("dsl/stdlib", "examples", "benchmarks")
-       for path in sorted((Path(__file__).parents[2] / folder).glob("*.nn"))]  # fmt: skip
+OWN = [
+    path
+    for folder in ("dsl/stdlib", "examples", "benchmarks")
+    for path in sorted((Path(__file__).parents[2] / folder).glob("*.nn"))
+]
 
 
 @pytest.mark.parametrize("path", OWN, ids=lambda path: path.stem)

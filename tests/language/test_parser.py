@@ -80,8 +80,10 @@ def test_brackets_continue_a_line() -> None:
 
 
 def test_words_of_a_place_are_names_elsewhere() -> None:
-    file = parsed("fn f(input, metric, until, optimizer, data) -> loss: [] {\n"
-                  "  batch = input + metric\n  until = 1\n  loss = batch\n}")  # fmt: skip
+    file = parsed(
+        "fn f(input, metric, until, optimizer, data) -> loss: [] {\n"
+        "  batch = input + metric\n  until = 1\n  loss = batch\n}"
+    )
     assert [e.targets[0].id for e in file.declarations[0].body] == ["batch", "until", "loss"]
 
 
@@ -119,12 +121,15 @@ def test_all_errors_of_a_file_in_one_run() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "layer L(x) -> y: [] {\n    let x' = 3\n}", "layer L(x) -> y: [] {\n    state s' = 0\n}",
-        "layer L(x) -> y: [] {\n    param w, v': [3] = 0\n}", "train M' {\n}",
-        "train M {\n    loss' = 1\n}", "train M {\n    metric m' = 1\n}",
+        "layer L(x) -> y: [] {\n    let x' = 3\n}",
+        "layer L(x) -> y: [] {\n    state s' = 0\n}",
+        "layer L(x) -> y: [] {\n    param w, v': [3] = 0\n}",
+        "train M' {\n}",
+        "train M {\n    loss' = 1\n}",
+        "train M {\n    metric m' = 1\n}",
         "train M {\n    input x': f32[B]\n}",
     ],
-)  # fmt: skip
+)
 def test_what_is_declared_has_no_prime(text: str) -> None:
     (found,) = mistakes(text)
     assert found.code == "E0101" and found.span and found.span.text.endswith("'")
@@ -139,14 +144,35 @@ def test_every_declaration_after_a_mistake_is_read() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "{", "}", '"', '"""', "fn", "fn f(", "model", "'", "\t", "\x00", "\u2003", 
+        "",
+        "{",
+        "}",
+        '"',
+        '"""',
+        "fn",
+        "fn f(",
+        "model",
+        "'",
+        "\t",
+        "\x00",
+        "\u2003",
         "fn f(x) = \ufeff",
-        "(" * 5000, "fn f(x) = " + "(" * 5000 + "x" + ")" * 5000, "fn f(x) = " + "-" * 5000 + "x",
-        "fn f(x) = x" + " + x" * 5000, "fn f(x) = x" + "^x" * 5000, "fn f(x) = " + "9" * 5000,
-        "fn f(x) = " + "if x then x else " * 3000 + "x", "layer L(x) -> y {" + "repeat 2 {" * 3000,
-        "#" * 50_000, "\n" * 50_000 + "x", "fn f(x) = 1_", "fn f(x) = 1..2", "x = 1", "train { }",
+        "(" * 5000,
+        "fn f(x) = " + "(" * 5000 + "x" + ")" * 5000,
+        "fn f(x) = " + "-" * 5000 + "x",
+        "fn f(x) = x" + " + x" * 5000,
+        "fn f(x) = x" + "^x" * 5000,
+        "fn f(x) = " + "9" * 5000,
+        "fn f(x) = " + "if x then x else " * 3000 + "x",
+        "layer L(x) -> y {" + "repeat 2 {" * 3000,
+        "#" * 50_000,
+        "\n" * 50_000 + "x",
+        "fn f(x) = 1_",
+        "fn f(x) = 1..2",
+        "x = 1",
+        "train { }",
     ],
-)  # fmt: skip
+)
 def test_no_text_is_a_traceback(text: str) -> None:
     for diagnostic in mistakes(text):
         assert diagnostic.code.startswith("E01")

@@ -18,11 +18,15 @@ LINE = "    y[..., o] = sum(i) x[..., i] * w[i, o] + b[o]"
 DENSE = Source("mnist.nn", "\n" * 8 + LINE + "\n")
 READ, WEIGHT = spot(DENSE, "x[..., i]"), spot(DENSE, "w[i, o]")
 SIZES = Diagnostic(
-    "E0304", "sizes of `i` disagree", Span(DENSE, 8 + 11, 8 + 12),
-    notes=(Note(Span(DENSE, READ.start, READ.start + 6), "here `i` runs over 576"),
-           Note(Span(DENSE, WEIGHT.start + 2, WEIGHT.start + 3), "here `i` runs over 512")),
+    "E0304",
+    "sizes of `i` disagree",
+    Span(DENSE, 8 + 11, 8 + 12),
+    notes=(
+        Note(Span(DENSE, READ.start, READ.start + 6), "here `i` runs over 576"),
+        Note(Span(DENSE, WEIGHT.start + 2, WEIGHT.start + 3), "here `i` runs over 512"),
+    ),
     help="`w` is declared [512, units]; did you mean [n, units]?",
-)  # fmt: skip
+)
 
 
 def test_two_places_on_a_line() -> None:
@@ -42,9 +46,14 @@ def test_places_on_lines_and_in_files() -> None:
     here = Source("a.nn", "one\n\n\ttwo\n")
     there = Source("b.nn", "中 three")
     text = render(
-        Diagnostic("W0201", "look", spot(here, "two"), "this",
-                   (Note(spot(here, "one"), "that"), Note(spot(there, "three"), "other")))
-    )  # fmt: skip
+        Diagnostic(
+            "W0201",
+            "look",
+            spot(here, "two"),
+            "this",
+            (Note(spot(here, "one"), "that"), Note(spot(there, "three"), "other")),
+        )
+    )
     assert text == (
         "warning[W0201]: look\n"
         "  --> a.nn:3:2\n"

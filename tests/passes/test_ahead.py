@@ -29,14 +29,18 @@ ACTIVATIONS = {
 
 def trained(act: str, more: str = "", float_type: str = "f64") -> System:
     act = act if act.startswith("g[") else f"g = {act}"
-    return gradients(system(LAYERS.format(act=act, more=more), float_type=float_type), "loss",
-                     ["x", "w", "u"])[0]  # fmt: skip
+    return gradients(
+        system(LAYERS.format(act=act, more=more), float_type=float_type), "loss", ["x", "w", "u"]
+    )[0]
 
 
 def count(system: System, *functions: str) -> int:
-    return sum(isinstance(n, Apply) and n.fn in functions
-               for eq in system.equations if eq.target.startswith("d_")
-               for n in walk(eq.body))  # fmt: skip
+    return sum(
+        isinstance(n, Apply) and n.fn in functions
+        for eq in system.equations
+        if eq.target.startswith("d_")
+        for n in walk(eq.body)
+    )
 
 
 @pytest.mark.parametrize("act", ACTIVATIONS.values(), ids=ACTIVATIONS)
@@ -70,12 +74,15 @@ def test_the_value_stays_in_registers_and_results_are_those_of_the_evaluator(act
     assert all(r == results[0] for r in results)
 
 
-@pytest.mark.parametrize(("act", "more"), [
-    ("max(y, 0)", ""),  # nothing long
-    ("tanh(y)", ""),  # the way back reads g itself
-    (ACTIVATIONS["gelu"], " + sum(o) y[b, o]^2*u[o, q]"),  # the way back needs y anyway
-    ("g[b, o] = y[b, o]*erf(y[b, o] + x[b, 0])", ""),  # the slope is not of y alone
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("act", "more"),
+    [
+        ("max(y, 0)", ""),  # nothing long
+        ("tanh(y)", ""),  # the way back reads g itself
+        (ACTIVATIONS["gelu"], " + sum(o) y[b, o]^2*u[o, q]"),  # the way back needs y anyway
+        ("g[b, o] = y[b, o]*erf(y[b, o] + x[b, 0])", ""),  # the slope is not of y alone
+    ],
+)
 def test_what_gains_nothing_stays(act: str, more: str) -> None:
     before = optimise(trained(act, more), without=["ahead"])
     assert ahead(before) is before

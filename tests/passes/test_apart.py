@@ -53,7 +53,8 @@ def test_rows_of_powers_of_two_that_sums_run_down() -> None:
 def test_a_gradient_takes_the_place_of_the_slope_that_it_is_computed_from() -> None:
     text = LAYERS.replace("COLUMNS", "512").replace(
         "h[n, j] = tanh(sum(i) x[n, i]*W[i, j])",
-        "a[n, j] = sum(i) x[n, i]*W[i, j]\n    h = a*erf(a)")  # fmt: skip
+        "a[n, j] = sum(i) x[n, i]*W[i, j]\n    h = a*erf(a)",
+    )
     found, names = gradients(system(text, float_type="f32"), "loss", ["W", "U"])
     made = plan(found, verified=True)
     assert made.system.tensors["d_a"].apart == made.system.tensors["a_slope"].apart == 1

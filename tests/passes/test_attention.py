@@ -33,8 +33,13 @@ def test_no_square_is_stored(case: Case):
     for kernel in kernels:
         assert {t for t in kernel.local if tensors[t].size >= LARGE} == kernel.local
         assert not kernel.local & made.offsets.keys()
-    squares = [n for n in made.offsets if tensors[n].kind == "temp" and n not in system.outputs
-               and len(set(tensors[n].shape) & {40, 45, 70, 90}) > 1]  # fmt: skip
+    squares = [
+        n
+        for n in made.offsets
+        if tensors[n].kind == "temp"
+        and n not in system.outputs
+        and len(set(tensors[n].shape) & {40, 45, 70, 90}) > 1
+    ]
     assert not squares
     assert made.arena_bytes < gpu_plan_without(system)
 
@@ -98,17 +103,26 @@ def test_small_and_deep_ones():
 
 def test_a_table_that_is_learnt():
     """Its gradient is a sum over examples, not over queries or keys."""
-    case = written("table", f"{DOT} + near[i, j]", more=", near: [n, m]",
-                   call="look(q, k, v, near)", inputs={"near": "f32[40, 90]"})  # fmt: skip
+    case = written(
+        "table",
+        f"{DOT} + near[i, j]",
+        more=", near: [n, m]",
+        call="look(q, k, v, near)",
+        inputs={"near": "f32[40, 90]"},
+    )
     assert "d_near" in note(case)
 
 
 def test_a_table_of_distances_that_is_learnt():
     """Its gradient is an accumulation."""
-    case = written("distances", f"{DOT} + near[far[i, j]]", more=", near: [d], far: i32[n, m]",
-                   call="look(q, k, v, near, far)",
-                   inputs={"near": "f32[7]", "far": "i32[40, 90]"},
-                   given={"far": np.arange(3600).reshape(40, 90) % 7})  # fmt: skip
+    case = written(
+        "distances",
+        f"{DOT} + near[far[i, j]]",
+        more=", near: [d], far: i32[n, m]",
+        call="look(q, k, v, near, far)",
+        inputs={"near": "f32[7]", "far": "i32[40, 90]"},
+        given={"far": np.arange(3600).reshape(40, 90) % 7},
+    )
     assert "accumulates" in note(case)
 
 

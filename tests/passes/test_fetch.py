@@ -16,11 +16,14 @@ PRODUCT = """model M(d: f32[{K}, 32], x: f32[{K}, {N}]) -> w: f32[{N}, 32] {{
 }}"""
 
 
-@pytest.mark.parametrize(("terms", "width", "asked"), [
-    (96, 512, True),
-    (96, 40, False),  # rows are near each other
-    (24, 512, False),  # over before it would help
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("terms", "width", "asked"),
+    [
+        (96, 512, True),
+        (96, 40, False),  # rows are near each other
+        (24, 512, False),  # over before it would help
+    ],
+)
 def test_far_rows_are_asked_for(terms: int, width: int, asked: bool) -> None:
     whole = system(PRODUCT.format(K=terms, N=width), float_type="f32")
     made = plan(whole)

@@ -53,8 +53,11 @@ def test_a_kernel_asks_for_no_more_than_a_share_of_the_cache(
 
 @pytest.mark.usefixtures("small")
 def test_a_map_asks_for_nothing() -> None:
-    text = CHAIN.replace("sum(k) y[i, k]*v[k, j]", "y[i, j]*2.0").replace("r[", "q[").replace(
-        "\n}", "\n    r[i, j] = tanh(q[i, j])*x[i, j]\n}")  # fmt: skip
+    text = (
+        CHAIN.replace("sum(k) y[i, k]*v[k, j]", "y[i, j]*2.0")
+        .replace("r[", "q[")
+        .replace("\n}", "\n    r[i, j] = tanh(q[i, j])*x[i, j]\n}")
+    )
     found = asked(CpuProgram(system(text, float_type="f32")))
     assert found and not found.keys() - {"y", "q"}
 

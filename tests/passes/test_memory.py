@@ -40,8 +40,9 @@ def right(text: str, threads: int) -> Plan:
     for name, value in given.items():
         program.arrays[name][...] = value
     program.run()
-    np.testing.assert_allclose(program.arrays["z"], evaluate(found, given)["z"],
-                               rtol=1e-4, atol=1e-5)  # fmt: skip
+    np.testing.assert_allclose(
+        program.arrays["z"], evaluate(found, given)["z"], rtol=1e-4, atol=1e-5
+    )
     return made
 
 

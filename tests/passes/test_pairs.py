@@ -18,9 +18,11 @@ from nnc.compiler.scalar import TABLE, bf16_halves
 from nnc.runtime.device import host
 from nnc.runtime.device.cpu import CpuProgram
 
-HEAD = ("model M(a: f32[20, 34], b: f32[34, 37], c: f32[34, 20], d: f32[37, 34], "
-        "u: f32[4, 9, 9, 6], k: f32[3, 3, 6, 21], v: f32[4, 7, 7, 21], "
-        "e: f32[34, 34], o: f32[20, 33], n: i32[20]) -> y {\n")  # fmt: skip
+HEAD = (
+    "model M(a: f32[20, 34], b: f32[34, 37], c: f32[34, 20], d: f32[37, 34], "
+    "u: f32[4, 9, 9, 6], k: f32[3, 3, 6, 21], v: f32[4, 7, 7, 21], "
+    "e: f32[34, 34], o: f32[20, 33], n: i32[20]) -> y {\n"
+)
 PAIRED = {
     "a b": "y[i, j] = sum(k) a[i, k]*b[k, j]",
     "a^T b": "y[i, j] = sum(k) c[k, i]*b[k, j]",
@@ -85,8 +87,9 @@ def test_the_numbers_of_the_evaluator(free, line: str):
     assert "bf16_dot" not in functions(apart.system)
     for target in targets():
         for each in (paired, apart):
-            np.testing.assert_allclose(run(CpuProgram(each, 2, target), given), expected,
-                                       rtol=1e-5, atol=2e-5)  # fmt: skip
+            np.testing.assert_allclose(
+                run(CpuProgram(each, 2, target), given), expected, rtol=1e-5, atol=2e-5
+            )
 
 
 @pytest.mark.parametrize("line", LEFT.values(), ids=LEFT)
@@ -94,11 +97,16 @@ def test_what_cannot_be_paired_is_rounded_once(free, line: str):
     found = rounded(line)
     after = optimise(found)
     assert "bf16_dot" not in functions(after)
-    assert all(not isinstance(n, Apply) or n.fn != "bf16" for eq in after.equations if eq.reduce
-               for n in walk(eq.body))  # fmt: skip
+    assert all(
+        not isinstance(n, Apply) or n.fn != "bf16"
+        for eq in after.equations
+        if eq.reduce
+        for n in walk(eq.body)
+    )
     given = values(found)
-    np.testing.assert_allclose(run(CpuProgram(found, 1), given), evaluate(found, given)["y"],
-                               rtol=1e-5, atol=1e-5)  # fmt: skip
+    np.testing.assert_allclose(
+        run(CpuProgram(found, 1), given), evaluate(found, given)["y"], rtol=1e-5, atol=1e-5
+    )
     assert "not of pairs" in CpuProgram(found, target=Target(pairs=True)).loops
 
 
@@ -112,8 +120,9 @@ def test_what_is_read_once_is_rounded_as_it_is_read():
     found = optimise(rounded("y[i < 1, j] = sum(k) a[i, k]*b[k, j]"), without=("pairs",))
     assert "b_bf16" not in found.tensors and "a_bf16" in found.tensors
     given = values(found)
-    np.testing.assert_allclose(run(CpuProgram(plan(found), 1), given), evaluate(found, given)["y"],
-                               rtol=1e-5, atol=1e-5)  # fmt: skip
+    np.testing.assert_allclose(
+        run(CpuProgram(plan(found), 1), given), evaluate(found, given)["y"], rtol=1e-5, atol=1e-5
+    )
 
 
 def test_what_is_written_so_by_hand(free):
@@ -139,8 +148,11 @@ def test_each_operand_is_paired_once(free):
         q[i, j] = sum(k) x[i, k]*d[j, k]
         r[k, j] = sum(i) x[i, k]*p[i, j]
         y[i, j] = p[i, j] + q[i, j] + (sum(k) a[i, k]*r[k, j])""")
-    made = [eq for eq in optimise(found).equations
-            if isinstance(eq.body, Apply) and eq.body.fn == "bf16_pair"]  # fmt: skip
+    made = [
+        eq
+        for eq in optimise(found).equations
+        if isinstance(eq.body, Apply) and eq.body.fn == "bf16_pair"
+    ]
     assert len(made) == 7  # x twice, b, d, p, a, r
 
 

@@ -46,8 +46,9 @@ def test_memory_that_is_used_again_is_waited_for() -> None:
             x1[i] = sum(j < 64) x[j]*x[i]
             y[i] = sum(j < 64) x1[j]*x1[i]
             loss = sum(y*y)
-        }""", "x",
-    )  # fmt: skip
+        }""",
+        "x",
+    )
     places = {}
     for kernel in found.kernels:
         if kernel.name in waits(found):
@@ -64,7 +65,8 @@ def test_every_step_of_a_scan_waits_for_the_one_before() -> None:
         """model M(x: f32[5, 4], U: f32[4, 4]) -> loss: f32[] {
             h[t, j] = tanh(x[t, j] + sum(k) (h[t - 1, k] else 0)*U[k, j])
             loss = sum(h*h)
-        }""", "U",
-    )  # fmt: skip
+        }""",
+        "U",
+    )
     scans = [item for item in found.items if not hasattr(item, "anchor")]
     assert scans and all(next(iter(s.every)).name in waits(found) for s in scans)

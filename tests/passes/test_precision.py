@@ -40,8 +40,10 @@ def rounded(text: str) -> System:
 
 
 def has_rounding(found: System) -> dict[str, bool]:
-    return {eq.target: any(isinstance(n, Apply) and n.fn == "bf16" for n in walk(eq.body))
-            for eq in found.equations}  # fmt: skip
+    return {
+        eq.target: any(isinstance(n, Apply) and n.fn == "bf16" for n in walk(eq.body))
+        for eq in found.equations
+    }
 
 
 # --- the function ---------------------------------------------------------------------------------
@@ -95,8 +97,10 @@ OTHERS = {
     "two sums": "y[i, j] = sum(k) (a[i, k] + b[k, j])",
     "of parts": "y[i, j] = sum(k, l < 3) a[i, k]*b[l, j]",
 }
-HEAD = ("model M(a: f32[6, 5], b: f32[5, 7], c: f32[5], d: f32[6], u: f32[6, 4, 5], "
-        "v: f32[6, 5, 3], w: f32[3, 5, 2]) -> y {\n")  # fmt: skip
+HEAD = (
+    "model M(a: f32[6, 5], b: f32[5, 7], c: f32[5], d: f32[6], u: f32[6, 4, 5], "
+    "v: f32[6, 5, 3], w: f32[3, 5, 2]) -> y {\n"
+)
 
 
 @pytest.mark.parametrize("line", CONTRACTIONS.values(), ids=CONTRACTIONS)
@@ -120,8 +124,12 @@ def test_a_training_step():
     """Products forwards and backwards; not the softmax, the optimizer, norms or biases."""
     found = prepared(precision="bf16").executor.system
     assert {name for name, some in has_rounding(found).items() if some} == {
-        "dense1_y_sum", "dense2_y_sum", "d_dense1_w", "d_dense2_w", "d_relu",
-    }  # fmt: skip
+        "dense1_y_sum",
+        "dense2_y_sum",
+        "d_dense1_w",
+        "d_dense2_w",
+        "d_relu",
+    }
     assert all(t.dtype != "f64" for t in found.tensors.values())
     assert not any(has_rounding(prepared().executor.system).values())
 

@@ -228,5 +228,6 @@ def test_a_recurrence_in_segments_is_the_recurrence() -> None:
     found, _ = step_of(segmented(12, True))
     before, after = evaluate(expected, given), evaluate(found, given)
     for old, new in ("W", "W'"), ("U", "U'"):
-        np.testing.assert_allclose(after[new] - given[old], before[new] - given[old], rtol=2e-4,
-                                   atol=1e-7)  # fmt: skip
+        np.testing.assert_allclose(
+            after[new] - given[old], before[new] - given[old], rtol=2e-4, atol=1e-7
+        )

@@ -100,7 +100,11 @@ def test_inputs_and_heads_are_products_over_all_steps(cell: str) -> None:
     first, _ = (place[id(item)] for item in made.items if isinstance(item, Scan))
     entering = [k for k in alone if "x" in k.anchor.sources and place[id(k)] < first]
     assert len(entering) == 1 and STEPS in [i.size for i in entering[0].anchor.indices]
-    head = [k for k in alone if "y" in [e.target for e in k.equations] or k.anchor.target
-            == f"dense{2 if cell != 'RNN' else 1}_y_sum"]  # fmt: skip
+    head = [
+        k
+        for k in alone
+        if "y" in [e.target for e in k.equations]
+        or k.anchor.target == f"dense{2 if cell != 'RNN' else 1}_y_sum"
+    ]
     assert head and all(place[id(k)] > first for k in head)
     assert all(STEPS in [i.size for i in k.anchor.indices] for k in head)

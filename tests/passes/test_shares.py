@@ -40,8 +40,9 @@ def trained(text: str) -> System:
 
 def readers(found: System, name: str) -> set[str]:
     """What is computed from a tensor on the way back."""
-    return {eq.target for eq in found.equations
-            if name in eq.sources and eq.target.startswith("d_")}  # fmt: skip
+    return {
+        eq.target for eq in found.equations if name in eq.sources and eq.target.startswith("d_")
+    }
 
 
 def same(one: System, two: System) -> None:

@@ -39,8 +39,10 @@ def product(size: int = 40, factor: float = 2.0, depth: int = 1) -> System:
     equations, before = [], "x"
     for number in range(depth):
         product, result = (Tensor(f"{n}{number}", (size, size), "f32") for n in "py")
-        a, b = Read(before, (Idx("i"), Idx("k")), None, "f32"), Read(
-            "w", (Idx("k"), Idx("j")), None, "f32")  # fmt: skip
+        a, b = (
+            Read(before, (Idx("i"), Idx("k")), None, "f32"),
+            Read("w", (Idx("k"), Idx("j")), None, "f32"),
+        )
         ij, k = (Index("i", size), Index("j", size)), (Index("k", size),)
         equations.append(Equation(product.name, ij, call("mul", a, b), "sum", k))
         p = Read(product.name, (Idx("i"), Idx("j")), None, "f32")
@@ -122,8 +124,13 @@ print([m for m in sys.modules if m.startswith("nnc.compiler.codegen.") or "lower
 def start(text: str, *arguments: str, seed: int = 0, **more: str) -> subprocess.Popen:
     path = os.pathsep.join(filter(None, [str(Path(__file__).parent), *sys.path]))
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": str(seed), **more}
-    return subprocess.Popen([sys.executable, "-c", text, *arguments], stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True, env=environment)  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-c", text, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
 
 
 def output(process: subprocess.Popen) -> str:
@@ -191,8 +198,13 @@ def test_the_key_changes_with_whatever_decides_the_code(monkeypatch):
     def key(system=None, target="", level=LEVEL):
         return code.key(system or product(), target, level)
 
-    seen = {key(), key(product(41)), key(product(factor=3.0)), key(target=repr(Target(lanes=8))),
-            key(level=2)}  # fmt: skip
+    seen = {
+        key(),
+        key(product(41)),
+        key(product(factor=3.0)),
+        key(target=repr(Target(lanes=8))),
+        key(level=2),
+    }
     monkeypatch.setattr(code, "__version__", "0.0.0")
     seen.add(key())
     monkeypatch.setattr(code.host, "description", lambda: "another computer")
@@ -214,9 +226,15 @@ def test_signatures_tell_systems_apart():
         return system_signature(System("s", tensors, (Equation("y", i, body),), ("y",)))
 
     read = Read(x.name, (Idx("i"),), None, "f32")
-    bodies = [read, call("add", read, literal(1)), call("add", read, literal(2)),
-              call("sub", read, literal(1)), Read("x", (Idx("i"),), literal(0.0), "f32"),
-              call("mul", read, read), call("mul", read, literal(0.1))]  # fmt: skip
+    bodies = [
+        read,
+        call("add", read, literal(1)),
+        call("add", read, literal(2)),
+        call("sub", read, literal(1)),
+        Read("x", (Idx("i"),), literal(0.0), "f32"),
+        call("mul", read, read),
+        call("mul", read, literal(0.1)),
+    ]
     assert len({text(body) for body in bodies}) == len(bodies)
     assert text(read) == text(Read("x", (Idx("i"),), None, "f32"))
     assert text(read) != text(read, kind="param")
@@ -225,10 +243,15 @@ def test_signatures_tell_systems_apart():
 # --- damage ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("damage", [
-    lambda data: data[:-7], lambda data: data[:100], lambda data: b"",
-    lambda data: data[:3000] + bytes([data[3000] ^ 1]) + data[3001:],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-7],
+        lambda data: data[:100],
+        lambda data: b"",
+        lambda data: data[:3000] + bytes([data[3000] ^ 1]) + data[3001:],
+    ],
+)
 def test_damaged_files_are_made_anew(folder, damage):
     expected = result(CpuProgram(product()))
     (path,) = kept(folder)

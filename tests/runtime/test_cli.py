@@ -17,9 +17,16 @@ from nnc.runtime import cli
 from nnc.runtime.checkpoint import load_arrays
 
 MNIST = next(
-    (p for p in (Path(os.environ.get("NNC_DATA", "")) / "mnist",
-                 Path(__file__).parents[3] / "shared" / "data" / "mnist") if p.is_dir()), None
-)  # fmt: skip
+    (
+        p
+        for p in (
+            Path(os.environ.get("NNC_DATA", "")) / "mnist",
+            Path(__file__).parents[3] / "shared" / "data" / "mnist",
+        )
+        if p.is_dir()
+    ),
+    None,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -50,8 +57,11 @@ def start(*arguments: str, **more) -> subprocess.Popen:
     text = "import sys; from nnc.runtime.cli import run; sys.exit(run(sys.argv[1:]))"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     path = os.pathsep.join(filter(None, sys.path))
-    return subprocess.Popen([sys.executable, "-c", text, *arguments], **(pipes | more),
-                            env={**os.environ, "PYTHONPATH": path})  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-c", text, *arguments],
+        **(pipes | more),
+        env={**os.environ, "PYTHONPATH": path},
+    )
 
 
 # --- train, eval, predict -------------------------------------------------------------------------
@@ -63,8 +73,13 @@ def test_train_leaves_a_run_folder(nnc, small):
     assert code == 0 and len(out.splitlines()) == 2 and "kept in run" in err
     assert out.startswith("epoch 1/2  loss ") and "test_accuracy" in out
     names = {p.name for p in Path("run").iterdir()}
-    assert names == {"model.nn", "settings.json", "metrics.jsonl", "weights.safetensors",
-                     "checkpoints"}  # fmt: skip
+    assert names == {
+        "model.nn",
+        "settings.json",
+        "metrics.jsonl",
+        "weights.safetensors",
+        "checkpoints",
+    }
     kept = sorted(p.name for p in Path("run/checkpoints").iterdir())
     assert kept == ["step-00000015.safetensors", "step-00000030.safetensors"]
     lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
@@ -84,11 +99,14 @@ def test_the_program_of_a_run_gives_the_same_run(nnc, small):
     assert all(np.array_equal(one[name], two[name]) for name in one)
 
 
-@pytest.mark.parametrize("doc, inside", [
-    ('"""Above."""', ""),
-    ("", '"""Inside."""'),
-    ("", '"""Of more\n    lines than one."""'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "doc, inside",
+    [
+        ('"""Above."""', ""),
+        ("", '"""Inside."""'),
+        ("", '"""Of more\n    lines than one."""'),
+    ],
+)
 def test_the_program_of_a_run_keeps_its_docstrings(nnc, here, doc, inside):
     surprise = "fn surprise(z: [n, k], y: i32[n]) -> r: [] {\n    r = cross_entropy(z, y)\n}\n"
     text = DIGITS.replace("cross_entropy(logits", "surprise(logits") + surprise
@@ -310,8 +328,12 @@ def test_check_knows_what_is_measured(nnc, here, line):
 
 def test_it_is_a_module_too(here):
     path = os.pathsep.join(filter(None, sys.path))
-    found = subprocess.run([sys.executable, "-m", "nnc", "explain", "E01"], capture_output=True,
-                           text=True, env={**os.environ, "PYTHONPATH": path})  # fmt: skip
+    found = subprocess.run(
+        [sys.executable, "-m", "nnc", "explain", "E01"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
     assert found.returncode == 2 and "did you mean" in found.stderr
 
 
@@ -353,6 +375,11 @@ def test_starting_imports_nothing_heavy():
         "print({'numpy', 'lark', 'llvmlite', 'rich', 'safetensors'} & set(sys.modules))"
     )
     path = os.pathsep.join(filter(None, sys.path))
-    found = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True,
-                           env={**os.environ, "PYTHONPATH": path})  # fmt: skip
+    found = subprocess.run(
+        [sys.executable, "-c", text],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
     assert found.stdout.strip() == "set()"

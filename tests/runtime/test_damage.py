@@ -113,8 +113,12 @@ def test_every_field_of_the_position(finished, run, name, to):
 def test_every_field_within_the_position(finished, run, kind):
     for name in [f.name for f in fields(kind)]:
         whole = last(run).read_bytes()
-        rewritten(run, lambda arrays, plain, name=name: (
-            plain["means"] if kind is Means else plain["records"][0]).pop(name))  # fmt: skip
+        rewritten(
+            run,
+            lambda arrays, plain, name=name: (
+                plain["means"] if kind is Means else plain["records"][0]
+            ).pop(name),
+        )
         assert f"`{name}` is missing" in passed_over(finished, run)
         last(run).write_bytes(whole)
 
@@ -301,10 +305,14 @@ def test_a_limit_on_the_size_of_files(tmp_path):
 
     def call(limit: int, *arguments: str):
         return subprocess.run(
-            [sys.executable, "-c", text, "train", *arguments], cwd=tmp_path, env=env, text=True,
-            capture_output=True, check=False,
+            [sys.executable, "-c", text, "train", *arguments],
+            cwd=tmp_path,
+            env=env,
+            text=True,
+            capture_output=True,
+            check=False,
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-        )  # fmt: skip
+        )
 
     assert call(1 << 30, "small.nn", "--out", "run", "--epochs", "1").returncode == 0
     small = call(100_000, "--resume", "run", "--epochs", "2")

@@ -249,22 +249,42 @@ def test_npy(search):
 def test_npz(search, save):
     x = np.asarray(np.arange(24, dtype=np.float32).reshape(6, 2, 2), order="F")
     y = np.arange(6, dtype=np.int16)
-    save(search.base / "set.npz", x_train=x, y_train=y, x_test=x[:3], y_test=y[:3],
-         x_validation=x[:1], y_validation=y[:1])  # fmt: skip
+    save(
+        search.base / "set.npz",
+        x_train=x,
+        y_train=y,
+        x_test=x[:3],
+        y_test=y[:3],
+        x_validation=x[:1],
+        y_validation=y[:1],
+    )
     found = data.load("npz", {"file": "set.npz"}, search)
     assert found.schema == data.describe("npz", {"file": "set.npz"}, search)
     assert [str(field) for field in found.schema.fields] == ["x: f32[2, 2]", "y: i32[]"]
     assert {name: len(split) for name, split in found.splits.items()} == {
-        "train": 6, "test": 3, "validation": 1}  # fmt: skip
+        "train": 6,
+        "test": 3,
+        "validation": 1,
+    }
     assert is_mapped(found.train.arrays["x"]) == (save is np.savez)
     np.testing.assert_array_equal(taken(found.train, "x", [5, 0]), x[[5, 0]])
     assert taken(found.train, "y", [5, 0], np.int32).tolist() == [5, 0]
 
 
-@pytest.mark.parametrize("stored, expected", [
-    ("?", "bool"), ("u1", "u8"), ("i1", "i32"), ("u2", "i32"), ("u4", "i64"), (">i8", "i64"),
-    ("f2", "f32"), (">f4", "f32"), ("f8", "f64"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "stored, expected",
+    [
+        ("?", "bool"),
+        ("u1", "u8"),
+        ("i1", "i32"),
+        ("u2", "i32"),
+        ("u4", "i64"),
+        (">i8", "i64"),
+        ("f2", "f32"),
+        (">f4", "f32"),
+        ("f8", "f64"),
+    ],
+)
 def test_npy_types(search, stored, expected):
     np.save(search.base / "x.npy", np.ones((2, 3), stored))
     assert data.describe("npy", {"x": "x.npy"}, search).fields[0].dtype == expected
@@ -316,17 +336,20 @@ def test_csv_of_words(search):
     assert found.schema.field("y") == data.Field("y", "i32", (), 3)
 
 
-@pytest.mark.parametrize("cells, labels, dtype, classes", [
-    ("0 2 1",    None,  "i32", 3),
-    ("1 2 3",    None,  "i32", 4),
-    ("0 255",    None,  "i32", 256),
-    ("0 256",    None,  "f32", None),
-    ("-1 1",     None,  "f32", None),
-    ("0.0 1.0",  None,  "f32", None),
-    ("0.0 1.0",  True,  "i32", 2),
-    ("0 999",    True,  "i32", 1000),
-    ("0 2 1",    False, "f32", None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "cells, labels, dtype, classes",
+    [
+        ("0 2 1", None, "i32", 3),
+        ("1 2 3", None, "i32", 4),
+        ("0 255", None, "i32", 256),
+        ("0 256", None, "f32", None),
+        ("-1 1", None, "f32", None),
+        ("0.0 1.0", None, "f32", None),
+        ("0.0 1.0", True, "i32", 2),
+        ("0 999", True, "i32", 1000),
+        ("0 2 1", False, "f32", None),
+    ],
+)
 def test_csv_labels(search, cells, labels, dtype, classes):
     text = "a,y\n" + "".join(f"0,{cell}\n" for cell in cells.split())
     field = table(search, text, target="y", labels=labels).schema.field("y")
@@ -408,7 +431,10 @@ def test_images_with_their_own_test_folder(search):
     picture(search.base / "pets/validation/cat/1.png", (60, 60, 60, 0), mode="RGBA")
     found = data.load("images", {"folder": "pets", "size": [2, 3], "channels": 1}, search)
     assert {name: len(split) for name, split in found.splits.items()} == {
-        "train": 2, "test": 1, "validation": 1}  # fmt: skip
+        "train": 2,
+        "test": 1,
+        "validation": 1,
+    }
     assert found.test.arrays["label"].tolist() == [1]
     assert np.all(found.test.arrays["image"] == 30)
     assert found.train.arrays["image"].shape == (2, 2, 3, 1)

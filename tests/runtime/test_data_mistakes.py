@@ -54,28 +54,31 @@ def refused_by(search, name: str, settings: dict, code: str, *told: str) -> str:
 # ── sources and settings ─────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("name, settings, code, told", [
-    ("minst",  {},                                     "E0608", ["`minst`", "`mnist`"]),
-    ("zzz",    {},                                     "E0608", ["mnist, digits, csv"]),
-    ("mnist",  {"normalise": True},                    "E0608", ["did you mean `normalize`?"]),
-    ("mnist",  {"normalize": 1},                       "E0615", ["true or false, not 1"]),
-    ("digits", {"test": 1.0},                          "E0615", ["from 0 up to 1, not 1.0"]),
-    ("digits", {"test": True},                         "E0615", ["not true"]),
-    ("digits", {"test": float("nan")},                 "E0615", ["not nan"]),
-    ("csv",    {},                                     "E0608", ["needs its setting `file`"]),
-    ("csv",    {"file": "a", "delimiter": ";;"},       "E0615", ['one character', '";;"']),
-    ("csv",    {"file": "a", "delimiter": '"'},        "E0615", ["one character"]),
-    ("csv",    {"file": "a", "seed": -1},              "E0615", ["not -1"]),
-    ("csv",    {"file": "a", "columns": []},           "E0615", ["a list of texts, not []"]),
-    ("csv",    {"file": "a", "target": ["b", 3]},      "E0615", ['not ["b", 3]']),
-    ("npz",    {"file": ""},                           "E0615", ["a text in quotes"]),
-    ("npz",    {"file": "a\0b"},                       "E0615", ["a text in quotes"]),
-    ("npy",    {},                                     "E0608", ['npy(x = "x.npy"']),
-    ("npy",    {"x": 3},                               "E0615", ["`x`", "not 3"]),
-    ("images", {"folder": "a"},                        "E0608", ["needs its setting `size`"]),
-    ("images", {"folder": "a", "size": [0, 4]},        "E0615", ["[height, width], not [0, 4]"]),
-    ("images", {"folder": "a", "size": [4, 4], "channels": 2}, "E0615", ["3", "1 or 3, not 2"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, settings, code, told",
+    [
+        ("minst", {}, "E0608", ["`minst`", "`mnist`"]),
+        ("zzz", {}, "E0608", ["mnist, digits, csv"]),
+        ("mnist", {"normalise": True}, "E0608", ["did you mean `normalize`?"]),
+        ("mnist", {"normalize": 1}, "E0615", ["true or false, not 1"]),
+        ("digits", {"test": 1.0}, "E0615", ["from 0 up to 1, not 1.0"]),
+        ("digits", {"test": True}, "E0615", ["not true"]),
+        ("digits", {"test": float("nan")}, "E0615", ["not nan"]),
+        ("csv", {}, "E0608", ["needs its setting `file`"]),
+        ("csv", {"file": "a", "delimiter": ";;"}, "E0615", ["one character", '";;"']),
+        ("csv", {"file": "a", "delimiter": '"'}, "E0615", ["one character"]),
+        ("csv", {"file": "a", "seed": -1}, "E0615", ["not -1"]),
+        ("csv", {"file": "a", "columns": []}, "E0615", ["a list of texts, not []"]),
+        ("csv", {"file": "a", "target": ["b", 3]}, "E0615", ['not ["b", 3]']),
+        ("npz", {"file": ""}, "E0615", ["a text in quotes"]),
+        ("npz", {"file": "a\0b"}, "E0615", ["a text in quotes"]),
+        ("npy", {}, "E0608", ['npy(x = "x.npy"']),
+        ("npy", {"x": 3}, "E0615", ["`x`", "not 3"]),
+        ("images", {"folder": "a"}, "E0608", ["needs its setting `size`"]),
+        ("images", {"folder": "a", "size": [0, 4]}, "E0615", ["[height, width], not [0, 4]"]),
+        ("images", {"folder": "a", "size": [4, 4], "channels": 2}, "E0615", ["3", "1 or 3, not 2"]),
+    ],
+)
 def test_settings(search, name, settings, code, told):
     refused(code, *told, call=lambda: data.describe(name, settings, search))
     refused_by(search, name, settings, code, *told)
@@ -170,10 +173,17 @@ def files(search):
 def test_mnist_offline(search, files):
     files["t10k-labels-idx1-ubyte"].unlink()
     refused_by(
-        search, "mnist", {}, "E0601",
-        str(search.base), str(search.base / "data" / "mnist"), str(search.cache / "mnist"),
-        "has no t10k-labels-idx1-ubyte", "train-images-idx3-ubyte.gz", "--offline",
-    )  # fmt: skip
+        search,
+        "mnist",
+        {},
+        "E0601",
+        str(search.base),
+        str(search.base / "data" / "mnist"),
+        str(search.cache / "mnist"),
+        "has no t10k-labels-idx1-ubyte",
+        "train-images-idx3-ubyte.gz",
+        "--offline",
+    )
 
 
 def gzipped(content: bytes) -> bytes:
@@ -181,25 +191,28 @@ def gzipped(content: bytes) -> bytes:
     return gzip.compress(content, mtime=0)
 
 
-@pytest.mark.parametrize("content, code, told", [
-    (b"",                                   "E0603", "is empty"),
-    (b"\0\0",                               "E0603", "2 bytes long"),
-    (b"\0\0\x08\x03\0\0",                   "E0603", "6 bytes long"),
-    (idx(np.arange(4)),                     "E0602", "begins with 0x00000801"),
-    (b"<html>not found</html>",             "E0602", "web page"),
-    (b"version https://git-lfs",            "E0602", "git lfs pull"),
-    (b"\x01\x02\x03\x04" * 9,               "E0602", "0x01020304"),
-    (idx(np.zeros((4, 28, 28)))[:-1],       "E0603", "4x28x28 = 3136 bytes"),
-    (idx(np.zeros((4, 28, 28))) + b"x",     "E0603", "but holds 3137"),
-    (b"\0\0\x08\x03" + b"\xff" * 12,        "E0603", "4294967295x4294967295"),
-    (idx(np.zeros((4, 27, 28))),            "E0607", "27x28, not 28x28"),
-    (idx(np.zeros((3, 28, 28))),            "E0607", "`image` has 3, `label` has 4"),
-    (idx(np.zeros((0, 28, 28))),            "E0607", "`image` has 0"),
-    (gzipped(idx(np.zeros((4, 28, 28))))[:-9], "E0603", "does not unpack"),
-    (gzipped(b"x" * 99)[:12],               "E0603", "shorter than any gzip"),
-    (b"\x1f\x8b" + b"garbage" * 9,          "E0603", "does not unpack"),
-    (gzipped(idx(np.zeros((4, 28, 28))))[:-8] + b"\0" * 8, "E0603", "CRC"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "content, code, told",
+    [
+        (b"", "E0603", "is empty"),
+        (b"\0\0", "E0603", "2 bytes long"),
+        (b"\0\0\x08\x03\0\0", "E0603", "6 bytes long"),
+        (idx(np.arange(4)), "E0602", "begins with 0x00000801"),
+        (b"<html>not found</html>", "E0602", "web page"),
+        (b"version https://git-lfs", "E0602", "git lfs pull"),
+        (b"\x01\x02\x03\x04" * 9, "E0602", "0x01020304"),
+        (idx(np.zeros((4, 28, 28)))[:-1], "E0603", "4x28x28 = 3136 bytes"),
+        (idx(np.zeros((4, 28, 28))) + b"x", "E0603", "but holds 3137"),
+        (b"\0\0\x08\x03" + b"\xff" * 12, "E0603", "4294967295x4294967295"),
+        (idx(np.zeros((4, 27, 28))), "E0607", "27x28, not 28x28"),
+        (idx(np.zeros((3, 28, 28))), "E0607", "`image` has 3, `label` has 4"),
+        (idx(np.zeros((0, 28, 28))), "E0607", "`image` has 0"),
+        (gzipped(idx(np.zeros((4, 28, 28))))[:-9], "E0603", "does not unpack"),
+        (gzipped(b"x" * 99)[:12], "E0603", "shorter than any gzip"),
+        (b"\x1f\x8b" + b"garbage" * 9, "E0603", "does not unpack"),
+        (gzipped(idx(np.zeros((4, 28, 28))))[:-8] + b"\0" * 8, "E0603", "CRC"),
+    ],
+)
 def test_mnist_images_that_are_wrong(search, files, content, code, told):
     path = files["train-images-idx3-ubyte"]
     path.write_bytes(content)
@@ -288,13 +301,16 @@ def test_npy_that_is_wrong(search, content, code, told):
     refused(code, told, call=lambda: data.describe("npy", {"x": "x.npy"}, search))
 
 
-@pytest.mark.parametrize("arrays, code, told", [
-    ({"x": (3, 2), "y": (4,)},                         "E0607", ["`x` has 3, `y` has 4"]),
-    ({"x": (3, 2), "x_test": (3, 4)},                  "E0607", ["[4] in the test split, but [2]"]),
-    ({"x": (3,), "y_test": (3,)},                      "E0607", ["`y_test`", "no training array"]),
-    ({"x": (3,), "y": (3,), "y_test": (3,)},           "E0607", ["has no `x_test`"]),
-    ({"x": (3,), "x_train": (3,)},                     "E0607", ["`x`", "`x_train`", "both"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arrays, code, told",
+    [
+        ({"x": (3, 2), "y": (4,)}, "E0607", ["`x` has 3, `y` has 4"]),
+        ({"x": (3, 2), "x_test": (3, 4)}, "E0607", ["[4] in the test split, but [2]"]),
+        ({"x": (3,), "y_test": (3,)}, "E0607", ["`y_test`", "no training array"]),
+        ({"x": (3,), "y": (3,), "y_test": (3,)}, "E0607", ["has no `x_test`"]),
+        ({"x": (3,), "x_train": (3,)}, "E0607", ["`x`", "`x_train`", "both"]),
+    ],
+)
 @pytest.mark.parametrize("source", ["npy", "npz"])
 def test_arrays_that_do_not_fit_together(search, source, arrays, code, told):
     held = {name: np.zeros(shape) for name, shape in arrays.items()}
@@ -331,14 +347,17 @@ def test_npz_member_that_is_wrong(search, content, code, told, packed):
     refused_by(search, "npz", {"file": "set.npz"}, code, told, f"array `x` of {path}")
 
 
-@pytest.mark.parametrize("content, code, told", [
-    (b"",                                           "E0602", "no .npz archive"),
-    (GOOD,                                          "E0602", "npy("),
-    (archive_of({}, False),                         "E0613", "no arrays"),
-    (archive_of({"readme.txt": b"x"}, False),       "E0602", "`readme.txt`"),
-    (archive_of({"x.npy": GOOD}, True)[:60],        "E0603", "does not unpack"),
-    (b"PK\x03\x04" + b"z" * 99,                     "E0603", "does not unpack"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "content, code, told",
+    [
+        (b"", "E0602", "no .npz archive"),
+        (GOOD, "E0602", "npy("),
+        (archive_of({}, False), "E0613", "no arrays"),
+        (archive_of({"readme.txt": b"x"}, False), "E0602", "`readme.txt`"),
+        (archive_of({"x.npy": GOOD}, True)[:60], "E0603", "does not unpack"),
+        (b"PK\x03\x04" + b"z" * 99, "E0603", "does not unpack"),
+    ],
+)
 def test_npz_that_is_wrong(search, content, code, told):
     path = search.base / "set.npz"
     path.write_bytes(content)
@@ -363,41 +382,44 @@ def test_npz_with_any_damaged_byte_never_ends_in_a_traceback(search, packed):
 LONG = "".join(f"{i},{i}\n" for i in range(5000))  # more than a block
 
 
-@pytest.mark.parametrize("text, settings, code, told", [
-    ("",                       {},                   "E0613", ["is empty"]),
-    ("\n\n",                   {},                   "E0613", ["is empty"]),
-    ("a,b\n",                  {},                   "E0613", ["no rows"]),
-    ("a,b\n1,2\n3\n",          {},                   "E0604", ["line 3: 1 cell where", "2: `3`"]),
-    ("a,b\n1,2\n\n3,4,5\n",    {},                   "E0604", ["line 4: 3 cells", "quotes"]),
-    ("1,2\n3\n",               {"header": False},    "E0604", ["line 2", "first row has 2"]),
-    ("a,b\n" + LONG + "1\n",   {},                   "E0604", ["line 5002"]),
-    ("a,b\n" + LONG + "1,x\n", {},                   "E0605", ["line 5002, column `b`: `x`"]),
-    ("a,b\n1,twelve\n",        {},                   "E0605", ["line 2, column `b`: `twelve` is"]),
-    ("a,b\n1,1_000\n",         {},                   "E0605", ["`1_000` is not a number"]),
-    ("a,b\n1,1e99\n",          {},                   "E0605", ["`1e99` is beyond"]),
-    ("a,b\n1,-inf\n",          {},                   "E0605", ["`-inf` is beyond"]),
-    ("a;b\n1;2,5\n",           {"delimiter": ";"},   "E0605", ["`2,5`", "with a point"]),
-    ("a,b\n1,\n",              {},                   "E0616", ["line 2, column `b`: is empty"]),
-    ("a,b\n1,  \n",            {},                   "E0616", ["is empty"]),
-    ("a,b\n1,NaN\n",           {},                   "E0616", ["`NaN`, a missing value"]),
-    ("a,b\n1,NA\n",            {"target": "b"},      "E0616", ["`NA`"]),
-    ("a,b\n1,x\n2,\n",         {"target": "b"},      "E0616", ["line 3, column `b`"]),
-    ("a,b\n1,5\n2,x\n",        {"target": "b"},      "E0605", ["line 3", "first cell"]),
-    ("a,b,c\n1,2,x\n",         {"target": ["b", "c"]}, "E0605", ["column `c`: `x`"]),
-    ("a,b\n1,2\n",             {"target": ["a", "b"], "labels": True}, "E0615", ["single"]),
-    ("a,b\n1,2\n1,-1\n",       {"target": "b", "labels": True}, "E0606", ["line 3", "-1"]),
-    ("a,b\n1,2.5\n",           {"target": "b", "labels": True}, "E0606", ["2.5 is not a class"]),
-    ("a,price\n1,2\n",         {"target": "prize"},  "E0614", ["`prize`", "mean `price`?"]),
-    ("a,price\n1,2\n",         {"target": "zzz"},    "E0614", ["columns are `a`, `price`"]),
-    ("a;price\n1;2\n",         {"target": "price"},  "E0614", ['delimiter = ";"']),
-    ("a,b\n1,2\n",             {"columns": ["b", "b"]}, "E0614", ["`b` twice"]),
-    ("a,b\n1,2\n",             {"target": "b", "columns": ["b"]}, "E0614", ["both a target"]),
-    ("a,a\n1,2\n",             {},                   "E0614", ["columns 1 and 2", "`a`"]),
-    ("a,\n1,2\n",              {},                   "E0614", ["column 2 has no name"]),
-    ('a,b\n1,"2\n3,4\n',       {},                   "E0603", ["line 3", "quote"]),
-    ('a,b\n1,"2"3\n',          {},                   "E0603", ["line 2", "quote"]),
-    ('a,b\n"1\n2",3\n5,x\n',   {"columns": ["b"]},   "E0605", ["line 4, column `b`"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, settings, code, told",
+    [
+        ("", {}, "E0613", ["is empty"]),
+        ("\n\n", {}, "E0613", ["is empty"]),
+        ("a,b\n", {}, "E0613", ["no rows"]),
+        ("a,b\n1,2\n3\n", {}, "E0604", ["line 3: 1 cell where", "2: `3`"]),
+        ("a,b\n1,2\n\n3,4,5\n", {}, "E0604", ["line 4: 3 cells", "quotes"]),
+        ("1,2\n3\n", {"header": False}, "E0604", ["line 2", "first row has 2"]),
+        ("a,b\n" + LONG + "1\n", {}, "E0604", ["line 5002"]),
+        ("a,b\n" + LONG + "1,x\n", {}, "E0605", ["line 5002, column `b`: `x`"]),
+        ("a,b\n1,twelve\n", {}, "E0605", ["line 2, column `b`: `twelve` is"]),
+        ("a,b\n1,1_000\n", {}, "E0605", ["`1_000` is not a number"]),
+        ("a,b\n1,1e99\n", {}, "E0605", ["`1e99` is beyond"]),
+        ("a,b\n1,-inf\n", {}, "E0605", ["`-inf` is beyond"]),
+        ("a;b\n1;2,5\n", {"delimiter": ";"}, "E0605", ["`2,5`", "with a point"]),
+        ("a,b\n1,\n", {}, "E0616", ["line 2, column `b`: is empty"]),
+        ("a,b\n1,  \n", {}, "E0616", ["is empty"]),
+        ("a,b\n1,NaN\n", {}, "E0616", ["`NaN`, a missing value"]),
+        ("a,b\n1,NA\n", {"target": "b"}, "E0616", ["`NA`"]),
+        ("a,b\n1,x\n2,\n", {"target": "b"}, "E0616", ["line 3, column `b`"]),
+        ("a,b\n1,5\n2,x\n", {"target": "b"}, "E0605", ["line 3", "first cell"]),
+        ("a,b,c\n1,2,x\n", {"target": ["b", "c"]}, "E0605", ["column `c`: `x`"]),
+        ("a,b\n1,2\n", {"target": ["a", "b"], "labels": True}, "E0615", ["single"]),
+        ("a,b\n1,2\n1,-1\n", {"target": "b", "labels": True}, "E0606", ["line 3", "-1"]),
+        ("a,b\n1,2.5\n", {"target": "b", "labels": True}, "E0606", ["2.5 is not a class"]),
+        ("a,price\n1,2\n", {"target": "prize"}, "E0614", ["`prize`", "mean `price`?"]),
+        ("a,price\n1,2\n", {"target": "zzz"}, "E0614", ["columns are `a`, `price`"]),
+        ("a;price\n1;2\n", {"target": "price"}, "E0614", ['delimiter = ";"']),
+        ("a,b\n1,2\n", {"columns": ["b", "b"]}, "E0614", ["`b` twice"]),
+        ("a,b\n1,2\n", {"target": "b", "columns": ["b"]}, "E0614", ["both a target"]),
+        ("a,a\n1,2\n", {}, "E0614", ["columns 1 and 2", "`a`"]),
+        ("a,\n1,2\n", {}, "E0614", ["column 2 has no name"]),
+        ('a,b\n1,"2\n3,4\n', {}, "E0603", ["line 3", "quote"]),
+        ('a,b\n1,"2"3\n', {}, "E0603", ["line 2", "quote"]),
+        ('a,b\n"1\n2",3\n5,x\n', {"columns": ["b"]}, "E0605", ["line 4, column `b`"]),
+    ],
+)
 def test_csv_that_is_wrong(search, text, settings, code, told):
     path = search.base / "t.csv"
     path.write_text(text, encoding="utf-8")

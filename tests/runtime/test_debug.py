@@ -16,9 +16,12 @@ from nnc.runtime.debugging import tell
 from nnc.runtime.run_folder import RunFolder
 from nnc.runtime.snapshot import NAME
 
-EDGE = DIGITS.replace("|> relu |>", "|> bent |>").replace("adam(lr = 1e-2)", "sgd(lr = 5)") + """
+EDGE = (
+    DIGITS.replace("|> relu |>", "|> bent |>").replace("adam(lr = 1e-2)", "sgd(lr = 5)")
+    + """
 fn bent(x) = log(x + 3)
-"""  # fmt: skip
+"""
+)
 
 
 @pytest.fixture
@@ -67,9 +70,14 @@ def test_what_it_reaches_and_hits(stopped):
 
 def test_a_bad_number_among_the_given(nnc, stopped):
     """A NaN in the data: nothing computed it, and that is said."""
-    change_snapshot({"input.image": lambda a: np.where(np.arange(a.size).reshape(a.shape) == 70,
-                                                       np.nan, np.abs(a)).astype(a.dtype),
-                     "value.dense1_w": lambda a: a * 0})  # fmt: skip
+    change_snapshot(
+        {
+            "input.image": lambda a: np.where(
+                np.arange(a.size).reshape(a.shape) == 70, np.nan, np.abs(a)
+            ).astype(a.dtype),
+            "value.dense1_w": lambda a: a * 0,
+        }
+    )
     code, out, _ = nnc("debug", "run")
     assert code == 0 and "image[1, 0, 6, 0] is nan: given so" in out
     assert "before the step" in out

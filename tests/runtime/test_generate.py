@@ -110,9 +110,15 @@ def test_a_full_window_begins_anew_with_its_last_quarter():
     np.testing.assert_allclose(found[-1], whole.logits(seen)[-1], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("layer", [
-    "BiLSTM(8)", "RNN(16, reverse = true)", "Attention(4)", 'Conv1D(16, 3, pad = "same")',
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "layer",
+    [
+        "BiLSTM(8)",
+        "RNN(16, reverse = true)",
+        "Attention(4)",
+        'Conv1D(16, 3, pad = "same")',
+    ],
+)
 def test_what_looks_ahead_is_refused(layer):
     with pytest.raises(UserError) as caught:
         Whole(layer, seed=0).generator()
@@ -172,8 +178,9 @@ def test_a_text_may_begin_with_a_new_line(run, capsys):
 
 def test_generate_with_a_seed_gives_the_same_text(run, capsys):
     def drawn(seed: int) -> str:
-        return generate(run, capsys, "--prompt", "the", "--length", 40, "--temperature", 2,
-                        "--seed", seed)[1]  # fmt: skip
+        return generate(
+            run, capsys, "--prompt", "the", "--length", 40, "--temperature", 2, "--seed", seed
+        )[1]
 
     assert drawn(1) == drawn(1) != drawn(2)
 
@@ -184,8 +191,9 @@ def test_generate_streams(run, monkeypatch):
     written: list[str] = []
     fed: list[int] = []
     feed = Generator.feed
-    monkeypatch.setattr(Generator, "feed", lambda self, token: (
-        fed.append(len(written)), feed(self, token))[1])  # fmt: skip
+    monkeypatch.setattr(
+        Generator, "feed", lambda self, token: (fed.append(len(written)), feed(self, token))[1]
+    )
 
     class Output(io.StringIO):
         def write(self, text: str) -> int:
@@ -207,10 +215,13 @@ def test_more_logits_than_the_vocabulary_has_tokens(tmp_path, capsys):
     assert code == 0 and len(out) == 502 and set(out) == {"a", "b", "\n"}
 
 
-@pytest.mark.parametrize("prompt, code, told", [
-    ("the möon", "E0619", ["`ö` (U+00F6) in the prompt, line 1, column 6"]),
-    ("the\tmoon", "E0619", ["a character (U+0009)", "column 4"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "prompt, code, told",
+    [
+        ("the möon", "E0619", ["`ö` (U+00F6) in the prompt, line 1, column 6"]),
+        ("the\tmoon", "E0619", ["a character (U+0009)", "column 4"]),
+    ],
+)
 def test_a_prompt_of_unknown_characters(run, capsys, prompt, code, told):
     status, out, err = generate(run, capsys, "--prompt", prompt)
     assert status == 1 and not out and code in err and "Traceback" not in err
@@ -218,16 +229,19 @@ def test_a_prompt_of_unknown_characters(run, capsys, prompt, code, told):
         assert part in err
 
 
-@pytest.mark.parametrize("flags, told", [
-    (["--prompt", ""],                          "--prompt needs at least one character"),
-    (["--prompt", "the", "--length", 0],        "0 is not in the range x>=1"),
-    (["--prompt", "the", "--top-k", 0],         "0 is not in the range x>=1"),
-    (["--prompt", "the", "--top-p", "nan"],     "nan is not a finite number"),
-    (["--prompt", "the", "--top-p", 1.5],       "1.5 is not in the range 0<x<=1"),
-    (["--prompt", "the", "--temperature", "nan"], "nan is not a finite number"),
-    (["--prompt", "the", "--temperature", "inf"], "inf is not a finite number"),
-    (["--prompt", "the", "--temperature", -1],  "-1.0 is not in the range x>=0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "flags, told",
+    [
+        (["--prompt", ""], "--prompt needs at least one character"),
+        (["--prompt", "the", "--length", 0], "0 is not in the range x>=1"),
+        (["--prompt", "the", "--top-k", 0], "0 is not in the range x>=1"),
+        (["--prompt", "the", "--top-p", "nan"], "nan is not a finite number"),
+        (["--prompt", "the", "--top-p", 1.5], "1.5 is not in the range 0<x<=1"),
+        (["--prompt", "the", "--temperature", "nan"], "nan is not a finite number"),
+        (["--prompt", "the", "--temperature", "inf"], "inf is not a finite number"),
+        (["--prompt", "the", "--temperature", -1], "-1.0 is not in the range x>=0"),
+    ],
+)
 def test_flags_without_a_meaning(run, capsys, flags, told):
     status, out, err = generate(run, capsys, *flags)
     assert status == 2 and not out and told in err

@@ -67,8 +67,9 @@ def test_greedy_writing_is_as_good_as_the_metric(run, generate) -> None:
     executor = Executor(setup, DEVICES["cpu"](2), 0)
     weights = run.read_weights(executor.weights())
     system, known = prediction(setup), run.vocabulary("source")
-    source = Source.of([t for t in system.of_kind("input") if t.name != "target_in"],
-                       run.vocabularies)  # fmt: skip
+    source = Source.of(
+        [t for t in system.of_kind("input") if t.name != "target_in"], run.vocabularies
+    )
     for line, written in zip(lines, told, strict=True):
         ids = [known.special("<start>"), *map(int, known.encode(written))]
         tokens = np.zeros((1, 5), np.int32)
@@ -85,8 +86,11 @@ def test_the_encoder_runs_once_for_a_line(run) -> None:
     generator = Generator(prediction(setup), run.read_weights(executor.weights()), executor.device)
     assert [t.name for t in generator.roles.given] == ["source", "source_length"]
     assert generator.first is not None and "encoderblock1_dense1_w" in generator.first.arrays
-    of_encoder = [name for name in generator.program.arrays
-                  if name.startswith("encoderblock") and name not in generator.handed]  # fmt: skip
+    of_encoder = [
+        name
+        for name in generator.program.arrays
+        if name.startswith("encoderblock") and name not in generator.handed
+    ]
     assert not of_encoder
 
 

@@ -27,9 +27,14 @@ print(interrupted())
 
 def start(*arguments: str, **more) -> subprocess.Popen:
     path = os.pathsep.join(filter(None, sys.path))
-    return subprocess.Popen([sys.executable, *arguments], text=True, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path},
-                            **more)  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
+        **more,
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -90,8 +95,9 @@ def test_the_second_quits_in_the_midst_of_native_code():
 def test_interrupted_in_an_epoch_saves_and_says_how_to_go_on(tmp_path):
     run = tmp_path / "run"
     text = "import sys; from nnc.runtime.cli import run; sys.exit(run(sys.argv[1:]))"
-    process = start("-c", text, "train", str(write(tmp_path)), "--out", str(run), "--epochs",
-                    "100000")  # fmt: skip
+    process = start(
+        "-c", text, "train", str(write(tmp_path)), "--out", str(run), "--epochs", "100000"
+    )
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)

@@ -145,13 +145,16 @@ MODEL = "model M(x: f32[B, 8]) -> y: f32[B, 8] {\n    BODY\n}\n"
 @pytest.mark.parametrize(
     ("text", "code", "told"),
     [
-        (MODEL.replace("BODY", "h = x\n    repeat 10001 { h = h |> Dense(8) }\n    y = h"),
-         "E0311", "more than 10,000"),
+        (
+            MODEL.replace("BODY", "h = x\n    repeat 10001 { h = h |> Dense(8) }\n    y = h"),
+            "E0311",
+            "more than 10,000",
+        ),
         (MODEL.replace("BODY", "y = x |> Dense(10000000000) |> Dense(8)"), "E0311", "elements"),
         ("fn deep(x) = " + "(-" * 210 + "x" + ")" * 210, "E0110", "200 levels"),
         ("# " + "x" * 1_000_000, "E0311", "1,000,000 bytes"),
     ],
-)  # fmt: skip
+)
 def test_stated_limits(tmp_path, capsys, text, code, told):
     path = write(tmp_path, text)
     assert cli.run(["check", str(path), "--set", "B=4"]) == 1
@@ -164,10 +167,13 @@ def test_an_endless_file_is_not_read(capsys):
     assert "1,000,000 bytes" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("source", "told"), [
-    ("mnist", "more than 3,153 bytes come out of it"),  # its header promises 3,152
-    ("text", "more than 1,000 bytes come out of it"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("mnist", "more than 3,153 bytes come out of it"),  # its header promises 3,152
+        ("text", "more than 1,000 bytes come out of it"),
+    ],
+)
 def test_a_small_file_that_unpacks_to_a_large_one(tmp_path, monkeypatch, source, told):
     monkeypatch.setattr(unpack, "SMALL", 1000)
     monkeypatch.setattr(unpack, "DENSE", 0)

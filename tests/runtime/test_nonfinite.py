@@ -44,8 +44,7 @@ def job_of(text: str, rows: np.ndarray, device: str = "cpu", **sets: str):
     schema = Schema((Field("x", "f32", rows.shape[1:]),), None)
     dataset = Dataset("rows", schema, Split({"x": rows.astype(np.float32)}))
     assignments = [Assignment(key, value) for key, value in sets.items()]
-    return prepare(project_of_text(text, "edge.nn", None, assignments), dataset,
-                   DEVICES[device](1))  # fmt: skip
+    return prepare(project_of_text(text, "edge.nn", None, assignments), dataset, DEVICES[device](1))
 
 
 def edge(function: str, optimizer: str = "sgd(lr = 0.01)") -> str:
@@ -166,9 +165,11 @@ def test_a_first_value_that_is_not_finite():
 
 
 def test_a_mask_of_infinities_is_not_what_is_blamed():
-    text = edge("@A@").replace(
-        "y = @A@", "s[b, i] = if x[b, i] > 0 then a[b, i] else -inf\n    y = exp(s)\n"
-    ).replace("mean(y)", "mean(y) + mean(softmax(s))")  # fmt: skip
+    text = (
+        edge("@A@")
+        .replace("y = @A@", "s[b, i] = if x[b, i] > 0 then a[b, i] else -inf\n    y = exp(s)\n")
+        .replace("mean(y)", "mean(y) + mean(softmax(s))")
+    )
     rows = np.ones((24, 3))
     rows[:, 1] = -1  # masked here, as intended
     train(job_of(text, rows, steps="2"), Silent(), never)
@@ -178,8 +179,11 @@ def test_a_mask_of_infinities_is_not_what_is_blamed():
 
 
 def test_an_infinite_state_is_its_own_business():
-    text = edge("a").replace("    a[b, i]", "    state least: [3] = inf\n    a[b, i]").replace(
-        "    y = a", "    y = a\n    least' = least")  # fmt: skip
+    text = (
+        edge("a")
+        .replace("    a[b, i]", "    state least: [3] = inf\n    a[b, i]")
+        .replace("    y = a", "    y = a\n    least' = least")
+    )
     job = job_of(text, np.ones((24, 3)))
     train(job, Silent(), never)
     assert job.position.step == 6
@@ -234,16 +238,20 @@ train M {
 """
 
 
-@pytest.mark.parametrize("x, k, how, remedy, written", [
-    (-1, 0, "log(-1)",           "a smaller learning rate",          None),
-    (1,  2, "w[3] is outside [3]", "is a token, label or length", None),
-    (0,  0, "made of a[0, 0] = inf", "the program writes this `inf`", 4),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "x, k, how, remedy, written",
+    [
+        (-1, 0, "log(-1)", "a smaller learning rate", None),
+        (1, 2, "w[3] is outside [3]", "is a token, label or length", None),
+        (0, 0, "made of a[0, 0] = inf", "the program writes this `inf`", 4),
+    ],
+)
 def test_the_remedy_is_for_what_happened(x, k, how, remedy, written):
     schema = Schema((Field("x", "f32", (3,)), Field("k", "i32", ())), None)
     arrays = {"x": np.full((4, 3), x, np.float32), "k": np.full(4, k, np.int32)}
     dataset = Dataset("rows", schema, Split(arrays))
-    found = stopped(prepare(project_of_text(WRONG, "edge.nn", None, []), dataset,
-                            DEVICES["cpu"](1)))  # fmt: skip
+    found = stopped(
+        prepare(project_of_text(WRONG, "edge.nn", None, []), dataset, DEVICES["cpu"](1))
+    )
     assert how in found.label and found.help.startswith(remedy)
     assert [note.span.line for note in found.notes] == ([written] if written else [])

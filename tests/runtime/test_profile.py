@@ -135,8 +135,17 @@ def test_lines_and_totals(nnc, tmp_path):
     code, out, err = nnc("profile", "small.nn", "--steps", 2, "--threads", 1)
     assert code == 0 and not err
     head, *rows = out.splitlines()
-    assert head.split() == ["line", "source", "forward", "backward", "update", "share", "GFLOP/s",
-                            "peak", "MB"]  # fmt: skip
+    assert head.split() == [
+        "line",
+        "source",
+        "forward",
+        "backward",
+        "update",
+        "share",
+        "GFLOP/s",
+        "peak",
+        "MB",
+    ]
     assert any(row.split()[1:2] == ["Dense(12)"] and "%" in row for row in rows)
     assert "whole step" in out and "GFLOP/s" in out
 
@@ -145,8 +154,11 @@ def test_kernels_by_time(nnc, tmp_path):
     write(tmp_path)
     code, out, _ = nnc("profile", "small.nn", "--steps", 2, "--kernels", "--sort", "time")
     assert code == 0 and "d_dense1_w" in out
-    shares = [float(row.partition("%")[0].split()[-1]) for row in out.splitlines()[1:]
-              if "%" in row and "kernels" not in row and "products" not in row]  # fmt: skip
+    shares = [
+        float(row.partition("%")[0].split()[-1])
+        for row in out.splitlines()[1:]
+        if "%" in row and "kernels" not in row and "products" not in row
+    ]
     assert shares == sorted(shares, reverse=True) and len(shares) > 5
 
 

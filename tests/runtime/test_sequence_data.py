@@ -82,12 +82,16 @@ def written(search, name: str, text: str) -> None:
 # ── vocabularies ─────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("made", [
-    vocabulary.chars([TEXT, "é\N{GRINNING FACE}"]),
-    vocabulary.all_bytes(),
-    vocabulary.all_bytes((PAD, UNKNOWN, START, END)),
-    vocabulary.chars([TEXT, "é\N{GRINNING FACE}"], (PAD, UNKNOWN)),
-], ids=["chars", "bytes", "bytes-specials", "chars-specials"])  # fmt: skip
+@pytest.mark.parametrize(
+    "made",
+    [
+        vocabulary.chars([TEXT, "é\N{GRINNING FACE}"]),
+        vocabulary.all_bytes(),
+        vocabulary.all_bytes((PAD, UNKNOWN, START, END)),
+        vocabulary.chars([TEXT, "é\N{GRINNING FACE}"], (PAD, UNKNOWN)),
+    ],
+    ids=["chars", "bytes", "bytes-specials", "chars-specials"],
+)
 def test_what_is_encoded_decodes(made):
     text = "a wörd é\n\N{GRINNING FACE} 12"
     ids = made.encode(text)
@@ -165,15 +169,27 @@ def test_byte_pairs_are_the_same_in_pieces(monkeypatch):
 
 def test_byte_pairs_depend_on_the_text_alone():
     pytest.importorskip("tokenizers")
-    program = "import sys; from nnc.runtime.data.vocabulary import pairs_of_bytes as p; " \
-              "print(p(sys.stdin.read(), 350).to_json())"  # fmt: skip
+    program = (
+        "import sys; from nnc.runtime.data.vocabulary import pairs_of_bytes as p; "
+        "print(p(sys.stdin.read(), 350).to_json())"
+    )
     found = {
-        subprocess.run([sys.executable, "-c", program], input=TEXT, encoding="utf-8", check=True,
-                       capture_output=True, env={**os.environ, "PYTHONHASHSEED": seed,
-                                                 "PYTHONPATH": os.pathsep.join(sys.path),
-                                                 "PYTHONUTF8": "1", "RAYON_NUM_THREADS": seed}
-                       ).stdout for seed in "123"
-    }  # fmt: skip
+        subprocess.run(
+            [sys.executable, "-c", program],
+            input=TEXT,
+            encoding="utf-8",
+            check=True,
+            capture_output=True,
+            env={
+                **os.environ,
+                "PYTHONHASHSEED": seed,
+                "PYTHONPATH": os.pathsep.join(sys.path),
+                "PYTHONUTF8": "1",
+                "RAYON_NUM_THREADS": seed,
+            },
+        ).stdout
+        for seed in "123"
+    }
     assert len(found) == 1
 
 
@@ -228,8 +244,9 @@ def test_the_form_of_a_text_file_does_not_matter(search):
     written(search, "t.txt", TEXT)
     (search.base / "dos.txt").write_bytes(b"\xef\xbb\xbf" + TEXT.replace("\n", "\r\n").encode())
     (search.base / "t.txt.gz").write_bytes(gzip.compress(TEXT.encode()))
-    found = [loaded(search, "text", file=name, length=9)
-             for name in ("t.txt", "dos.txt", "t.txt.gz")]  # fmt: skip
+    found = [
+        loaded(search, "text", file=name, length=9) for name in ("t.txt", "dos.txt", "t.txt.gz")
+    ]
     for other in found[1:]:
         assert other.vocabularies == found[0].vocabularies
         np.testing.assert_array_equal(whole(other.train, "token"), whole(found[0].train, "token"))
@@ -284,8 +301,9 @@ def test_lines_with_a_label(search, said):
     assert known.specials == (PAD, UNKNOWN)
     lines = [line.split("\t") for line in REVIEWS.split("\n") if line]
     for split in found.splits.values():
-        for token, length, label in zip(*(split.arrays[name] for name in found.train.arrays),
-                                        strict=True):  # fmt: skip
+        for token, length, label in zip(
+            *(split.arrays[name] for name in found.train.arrays), strict=True
+        ):
             assert [found.class_names["label"][label], known.decode(token)] in lines
             assert (token[:length] > 0).all() and not token[length:].any()
     assert found.train.arrays["token"].shape[1] == 5 and not said

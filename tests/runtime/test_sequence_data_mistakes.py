@@ -56,49 +56,55 @@ WAV = {"folder": "s", "pattern": "{word}_{take}.wav", "label": "word", "test": "
 # ── settings ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("name, settings, code, told", [
-    ("text", {"file": "a"},                              "E0608", ["needs its setting `length`"]),
-    ("text", {"file": "a", "length": 0},                 "E0615", ["whole number from 1, not 0"]),
-    ("text", {"file": "a", "length": 1 << 31},           "E0615", ["whole number from 1"]),
-    ("text", {"file": "a", "length": 8, "vocabulary": "words"}, "E0615", ['"bytes" or "bpe"']),
-    ("text", {"file": "a", "length": 8, "validation": 1}, "E0615", ["from 0 up to 1"]),
-    ("lines", {"file": "a", "min_count": 0},             "E0615", ["from 1, not 0"]),
-    ("lines", {"file": "a", "label": "middle"},          "E0615", ['"first" or "last"']),
-    ("pairs", {"file": "a", "length": 3},                "E0608", ["did you mean"]),
-    ("wav", {"folder": "a", "label": "b"},               "E0608", ["needs its setting `pattern`"]),
-    ("wav", {**WAV, "test": 1.5},                        "E0615", ["or a condition in quotes"]),
-    ("wav", {**WAV, "hop": 0},                           "E0615", ["a number above 0, not 0"]),
-    ("sine", {"noise": -1},                              "E0615", ["a number from 0, not -1"]),
-    ("shakespear", {},                                   "E0608", ["`shakespeare`"]),
-    ("english_german", {"count": 2_000_000},             "E0615", ["up to 1,000,000 different"]),
-    ("reversal", {"shortest": 3, "longest": 2},          "E0615", ["strings of 3 to 2 digits"]),
-    ("opinions", {"count": 10**9},                       "E0615", ["no 1,000,000,000 different"]),
-    ("reversal", {"shortest": 1, "longest": 2},          "E0615", ["no 10000 different strings"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, settings, code, told",
+    [
+        ("text", {"file": "a"}, "E0608", ["needs its setting `length`"]),
+        ("text", {"file": "a", "length": 0}, "E0615", ["whole number from 1, not 0"]),
+        ("text", {"file": "a", "length": 1 << 31}, "E0615", ["whole number from 1"]),
+        ("text", {"file": "a", "length": 8, "vocabulary": "words"}, "E0615", ['"bytes" or "bpe"']),
+        ("text", {"file": "a", "length": 8, "validation": 1}, "E0615", ["from 0 up to 1"]),
+        ("lines", {"file": "a", "min_count": 0}, "E0615", ["from 1, not 0"]),
+        ("lines", {"file": "a", "label": "middle"}, "E0615", ['"first" or "last"']),
+        ("pairs", {"file": "a", "length": 3}, "E0608", ["did you mean"]),
+        ("wav", {"folder": "a", "label": "b"}, "E0608", ["needs its setting `pattern`"]),
+        ("wav", {**WAV, "test": 1.5}, "E0615", ["or a condition in quotes"]),
+        ("wav", {**WAV, "hop": 0}, "E0615", ["a number above 0, not 0"]),
+        ("sine", {"noise": -1}, "E0615", ["a number from 0, not -1"]),
+        ("shakespear", {}, "E0608", ["`shakespeare`"]),
+        ("english_german", {"count": 2_000_000}, "E0615", ["up to 1,000,000 different"]),
+        ("reversal", {"shortest": 3, "longest": 2}, "E0615", ["strings of 3 to 2 digits"]),
+        ("opinions", {"count": 10**9}, "E0615", ["no 1,000,000,000 different"]),
+        ("reversal", {"shortest": 1, "longest": 2}, "E0615", ["no 10000 different strings"]),
+    ],
+)
 def test_settings(search, name, settings, code, told):
     (search.base / "s").mkdir()
     refused(code, *told, call=lambda: data.describe(name, settings, search))
     refused_by(search, name, settings, code, *told)
 
 
-@pytest.mark.parametrize("change, told", [
-    ({"pattern": "a.wav"},                        ["it has no `{name}`"]),
-    ({"pattern": "{word}_{word}.wav"},            ["`{word}` stands in it twice"]),
-    ({"pattern": "{word}_{}.wav"},                ["braces without a name"]),
-    ({"pattern": "{word}_{take.wav"},             ["braces without a name"]),
-    ({"label": "digit"},                          ["names `digit`", "word, take"]),
-    ({"test": "take"},                            ["is not a condition", "take < 5"]),
-    ({"test": "take < "},                         ["is not a condition"]),
-    ({"test": "take < 5 or take > 7"},            ["is not a condition"]),
-    ({"test": "take < 5 and"},                    ["is not a condition"]),
-    ({"test": "take < 5 6"},                      ["is not a condition"]),
-    ({"test": "word < 5"},                        ["`word < 5` of `a`: only numbers"]),
-    ({"test": "tke < 5"},                         ["no `tke`", "did you mean `take`?"]),
-    ({"mels": 200},                               ["does not go with a frame of 200 samples"]),
-    ({"mels": 1 << 30},                           ["`mels = 1073741824`"]),
-    ({"frame": 1e9},                              ["there may be 65536"]),
-    ({"frame": 1e-9},                             ["a frame of 1 samples"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        ({"pattern": "a.wav"}, ["it has no `{name}`"]),
+        ({"pattern": "{word}_{word}.wav"}, ["`{word}` stands in it twice"]),
+        ({"pattern": "{word}_{}.wav"}, ["braces without a name"]),
+        ({"pattern": "{word}_{take.wav"}, ["braces without a name"]),
+        ({"label": "digit"}, ["names `digit`", "word, take"]),
+        ({"test": "take"}, ["is not a condition", "take < 5"]),
+        ({"test": "take < "}, ["is not a condition"]),
+        ({"test": "take < 5 or take > 7"}, ["is not a condition"]),
+        ({"test": "take < 5 and"}, ["is not a condition"]),
+        ({"test": "take < 5 6"}, ["is not a condition"]),
+        ({"test": "word < 5"}, ["`word < 5` of `a`: only numbers"]),
+        ({"test": "tke < 5"}, ["no `tke`", "did you mean `take`?"]),
+        ({"mels": 200}, ["does not go with a frame of 200 samples"]),
+        ({"mels": 1 << 30}, ["`mels = 1073741824`"]),
+        ({"frame": 1e9}, ["there may be 65536"]),
+        ({"frame": 1e-9}, ["a frame of 1 samples"]),
+    ],
+)
 def test_settings_of_sound(search, change, told):
     write_wav(search, "a_0.wav")
     write_wav(search, "a_1.wav")
@@ -109,15 +115,18 @@ def test_settings_of_sound(search, change, told):
 # ── places ───────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("name, settings, told", [
-    ("text", {"file": "t.txt", "length": 4}, ["no file `t.txt`"]),
-    ("lines", LINES,                         ["no file `t.tsv`"]),
-    ("pairs", LINES,                         ["no file `t.tsv`"]),
-    ("wav", WAV,                             ["no folder `s`"]),
-    ("shakespeare", {},                      ["tinyshakespeare/input.txt", "--data", "$NNC_DATA"]),
-    ("spoken_digits", {},                    ["the folder `recordings` of https://", "$NNC_DATA"]),
-    ("digit_strings", {},                    ["the spoken digits are not on this machine"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, settings, told",
+    [
+        ("text", {"file": "t.txt", "length": 4}, ["no file `t.txt`"]),
+        ("lines", LINES, ["no file `t.tsv`"]),
+        ("pairs", LINES, ["no file `t.tsv`"]),
+        ("wav", WAV, ["no folder `s`"]),
+        ("shakespeare", {}, ["tinyshakespeare/input.txt", "--data", "$NNC_DATA"]),
+        ("spoken_digits", {}, ["the folder `recordings` of https://", "$NNC_DATA"]),
+        ("digit_strings", {}, ["the spoken digits are not on this machine"]),
+    ],
+)
 def test_data_that_is_not_there(search, name, settings, told):
     refused_by(search, name, settings, "E0601", *told)
     wrong = data.Search(search.base / "nowhere", search.base, True, search.cache)
@@ -166,13 +175,16 @@ def test_shakespeare_is_downloaded_and_checked(search, monkeypatch):
 # ── text ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("content, code, told", [
-    (b"",                       "E0603", ["is empty"]),
-    (b"\xef\xbb\xbf",           "E0613", ["holds no text"]),
-    (b"abc\nd\xe9f\n" * 9,      "E0612", ["line 2, byte 2", "b'\\xe9' is not UTF-8"]),
-    (b"short",                  "E0613", ["the training part", "has 4 tokens", "takes 17"]),
-    (b"x" * 100,                "E0613", ["the validation part", "10 tokens", "`validation = 0`"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "content, code, told",
+    [
+        (b"", "E0603", ["is empty"]),
+        (b"\xef\xbb\xbf", "E0613", ["holds no text"]),
+        (b"abc\nd\xe9f\n" * 9, "E0612", ["line 2, byte 2", "b'\\xe9' is not UTF-8"]),
+        (b"short", "E0613", ["the training part", "has 4 tokens", "takes 17"]),
+        (b"x" * 100, "E0613", ["the validation part", "10 tokens", "`validation = 0`"]),
+    ],
+)
 def test_wrong_texts(search, content, code, told):
     (search.base / "t.txt").write_bytes(content)
     refused_by(search, "text", {"file": "t.txt", "length": 16}, code, *told)
@@ -200,41 +212,57 @@ def test_byte_pairs_without_their_package(search, monkeypatch):
     data.load("text", {"file": "t.txt", "length": 4}, search)
 
 
-@pytest.mark.parametrize("made, text, told", [
-    (vocabulary.chars(["ab\n"]),   "ab\nba\naéb",  ["`é` (U+00E9) in a prompt, line 3, column 2"]),
-    (vocabulary.chars(["ab"]),     "a\0",          ["a character (U+0000)", "line 1, column 2"]),
-    (vocabulary.chars(["ab"]),     "a b",          ["a character (U+0020)", "2 chars", "bytes"]),
-    (vocabulary.words(["hello you"]), "hello me",  ["`me` in a prompt, line 1, column 7"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "made, text, told",
+    [
+        (vocabulary.chars(["ab\n"]), "ab\nba\naéb", ["`é` (U+00E9) in a prompt, line 3, column 2"]),
+        (vocabulary.chars(["ab"]), "a\0", ["a character (U+0000)", "line 1, column 2"]),
+        (vocabulary.chars(["ab"]), "a b", ["a character (U+0020)", "2 chars", "bytes"]),
+        (vocabulary.words(["hello you"]), "hello me", ["`me` in a prompt, line 1, column 7"]),
+    ],
+)
 def test_what_is_not_in_the_vocabulary(made, text, told):
     refused("E0619", *told, call=lambda: made.encode(text, "a prompt"))
     known = data.Vocabulary(made.kind, made.tokens, (PAD, UNKNOWN))
     assert known.encode(text).tolist().count(1) == 1
 
 
-@pytest.mark.parametrize("text", [
-    "", "[]", "{", '{"kind": "chars"}', '{"kind": "morse", "specials": [], "tokens": ["a"]}',
-    '{"kind": "chars", "specials": [], "tokens": ["a", "a"]}',
-    '{"kind": "chars", "specials": [], "tokens": "ab"}',
-    '{"kind": "chars", "specials": [1], "tokens": ["ab"]}',
-    '{"kind": "chars", "specials": [], "tokens": ["ab"]}',
-    '{"kind": "bpe", "specials": [], "tokens": ["a"], "merges": [["a"]]}',
-    '{"kind": "bpe", "specials": [], "tokens": ["\\u4e00"], "merges": []}',
-    '{"kind": "bpe", "specials": [], "tokens": ["a"], "merges": [["a", "b"]]}',
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        '{"kind": "chars"}',
+        '{"kind": "morse", "specials": [], "tokens": ["a"]}',
+        '{"kind": "chars", "specials": [], "tokens": ["a", "a"]}',
+        '{"kind": "chars", "specials": [], "tokens": "ab"}',
+        '{"kind": "chars", "specials": [1], "tokens": ["ab"]}',
+        '{"kind": "chars", "specials": [], "tokens": ["ab"]}',
+        '{"kind": "bpe", "specials": [], "tokens": ["a"], "merges": [["a"]]}',
+        '{"kind": "bpe", "specials": [], "tokens": ["\\u4e00"], "merges": []}',
+        '{"kind": "bpe", "specials": [], "tokens": ["a"], "merges": [["a", "b"]]}',
+    ],
+)
 def test_a_damaged_vocabulary(text):
     call = {"call": lambda: data.Vocabulary.from_json(text, "vocabulary.json")}
     refused("E0603", "vocabulary.json is damaged", **call)
 
 
-@pytest.mark.parametrize("content, code, told", [
-    ("\n \n",               "E0613", ["only blank lines"]),
-    ("a\tb\nabc d\n",       "E0604", ["line 2: no tab between label and text: `abc d`",
-                                      "the lines before it have both"]),
-    ("a;b\n",               "E0604", ["line 1", 'write `delimiter = ";"`']),
-    ("a\tb\n\n\tx\n",       "E0616", ["line 3: the label is empty"]),
-    ("a\t \n",              "E0616", ["line 1: the text is empty"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "content, code, told",
+    [
+        ("\n \n", "E0613", ["only blank lines"]),
+        (
+            "a\tb\nabc d\n",
+            "E0604",
+            ["line 2: no tab between label and text: `abc d`", "the lines before it have both"],
+        ),
+        ("a;b\n", "E0604", ["line 1", 'write `delimiter = ";"`']),
+        ("a\tb\n\n\tx\n", "E0616", ["line 3: the label is empty"]),
+        ("a\t \n", "E0616", ["line 1: the text is empty"]),
+    ],
+)
 def test_wrong_lines(search, content, code, told):
     (search.base / "t.tsv").write_text(content)
     refused_by(search, "lines", LINES, code, str(search.base / "t.tsv"), *told)
@@ -250,12 +278,15 @@ def test_no_token_is_frequent_enough(search):
     refused_by(search, "lines", {**LINES, "min_count": 5}, "E0613", "comes 5 times in training")
 
 
-@pytest.mark.parametrize("content, change, code, told", [
-    ("a\n",             {},                     "E0604", ["no tab between source and target"]),
-    ("a\tb\na\tb\tc\n", {},                     "E0604", ["line 2: 3 cells", "cut -f 1,2"]),
-    ("\ta\n",           {},                     "E0616", ["the source is empty"]),
-    ("a b\tc\n",        {"source_length": 1},   "E0613", ["no training pair", "1 and 2 tokens"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "content, change, code, told",
+    [
+        ("a\n", {}, "E0604", ["no tab between source and target"]),
+        ("a\tb\na\tb\tc\n", {}, "E0604", ["line 2: 3 cells", "cut -f 1,2"]),
+        ("\ta\n", {}, "E0616", ["the source is empty"]),
+        ("a b\tc\n", {"source_length": 1}, "E0613", ["no training pair", "1 and 2 tokens"]),
+    ],
+)
 def test_wrong_pairs(search, content, change, code, told):
     (search.base / "t.tsv").write_text(content)
     refused_by(search, "pairs", {**LINES, **change}, code, *told)
@@ -282,20 +313,23 @@ def write_wav(search, name: str, content: bytes | None = None) -> None:
 REAL_NUMBERS = wav_bytes()[:20] + b"\x03\x00" + wav_bytes()[22:]
 
 
-@pytest.mark.parametrize("content, code, told", [
-    (wav_bytes(rate=16000),           "E0620", ["16000 samples per second, and `rate` is 8000"]),
-    (wav_bytes(channels=2),           "E0620", ["2 channels, not one", "mono"]),
-    (wav_bytes(width=1),              "E0620", ["8 bits, not 16"]),
-    (wav_bytes(width=3),              "E0620", ["24 bits, not 16"]),
-    (REAL_NUMBERS,                    "E0620", ["something else than plain 16-bit samples"]),
-    (wav_bytes(samples=0),            "E0613", ["holds no samples"]),
-    (wav_bytes()[:-101],              "E0603", ["349 samples, and its header promises 400"]),
-    (wav_bytes()[:30],                "E0603", ["cut off within its header"]),
-    (wav_bytes()[:36],                "E0603", ["damaged"]),
-    (b"",                             "E0603", ["is empty"]),
-    (b"<!doctype html>" * 9,          "E0602", ["is not a WAV file: it begins with b'<!doc"]),
-    (b"RIFF\x10\0\0\0AVI LIST" * 9,   "E0602", ["is not a WAV file"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "content, code, told",
+    [
+        (wav_bytes(rate=16000), "E0620", ["16000 samples per second, and `rate` is 8000"]),
+        (wav_bytes(channels=2), "E0620", ["2 channels, not one", "mono"]),
+        (wav_bytes(width=1), "E0620", ["8 bits, not 16"]),
+        (wav_bytes(width=3), "E0620", ["24 bits, not 16"]),
+        (REAL_NUMBERS, "E0620", ["something else than plain 16-bit samples"]),
+        (wav_bytes(samples=0), "E0613", ["holds no samples"]),
+        (wav_bytes()[:-101], "E0603", ["349 samples, and its header promises 400"]),
+        (wav_bytes()[:30], "E0603", ["cut off within its header"]),
+        (wav_bytes()[:36], "E0603", ["damaged"]),
+        (b"", "E0603", ["is empty"]),
+        (b"<!doctype html>" * 9, "E0602", ["is not a WAV file: it begins with b'<!doc"]),
+        (b"RIFF\x10\0\0\0AVI LIST" * 9, "E0602", ["is not a WAV file"]),
+    ],
+)
 def test_wrong_sounds(search, content, code, told):
     write_wav(search, "a_0.wav")
     write_wav(search, "a_1.wav", content)
@@ -332,8 +366,14 @@ def test_tokens_that_a_model_has_no_place_for(search):
     (search.base / "t.txt").write_text("abcdefgh" * 30)
     found = data.load("text", {"file": "t.txt", "length": 4, "stride": 1}, search)
     data.check_labels(found, "token", 8)
-    refused("E0606", "token 7", "example 4", "one of the 7 tokens", "vocabulary has 8 tokens",
-            call=lambda: data.check_labels(found, "token", 7))  # fmt: skip
+    refused(
+        "E0606",
+        "token 7",
+        "example 4",
+        "one of the 7 tokens",
+        "vocabulary has 8 tokens",
+        call=lambda: data.check_labels(found, "token", 7),
+    )
 
 
 def test_labels_that_a_model_has_no_class_for(search):
@@ -342,13 +382,22 @@ def test_labels_that_a_model_has_no_class_for(search):
         write_wav(search, name)
     found = data.load("wav", WAV, search)
     data.check_labels(found, "label", 3)
-    refused("E0606", "label `odd` (2)", "(test split, example 1", "one of the 2 classes 0 to 1",
-            "have 3 labels, a, b, odd; give the model as many",
-            call=lambda: data.check_labels(found, "label", 2))  # fmt: skip
+    refused(
+        "E0606",
+        "label `odd` (2)",
+        "(test split, example 1",
+        "one of the 2 classes 0 to 1",
+        "have 3 labels, a, b, odd; give the model as many",
+        call=lambda: data.check_labels(found, "label", 2),
+    )
     (search.base / "t.tsv").write_text("".join(f"w{n}\tx\n" for n in range(9)))
     many = data.load("lines", {**LINES, "test": 0}, search)
-    refused("E0606", "label `w1` (1)", "9 labels, w0, w1, w2, w3, w4, w5, …; give",
-            call=lambda: data.check_labels(many, "label", 1))  # fmt: skip
+    refused(
+        "E0606",
+        "label `w1` (1)",
+        "9 labels, w0, w1, w2, w3, w4, w5, …; give",
+        call=lambda: data.check_labels(many, "label", 1),
+    )
 
 
 def test_codes_are_listed_once_and_explained():

@@ -132,8 +132,14 @@ def test_sounds_of_a_folder(search, sounds):
     longest = 1 + (1440 - 200) // 80
     assert found.schema.field("frames").shape == (longest, 40)
     assert found.train.arrays["length"].tolist() == [9, 10, 11, 14, 15, 16]
-    real = np.concatenate([frames[:length] for frames, length in zip(
-        found.train.arrays["frames"], found.train.arrays["length"], strict=True)])  # fmt: skip
+    real = np.concatenate(
+        [
+            frames[:length]
+            for frames, length in zip(
+                found.train.arrays["frames"], found.train.arrays["length"], strict=True
+            )
+        ]
+    )
     np.testing.assert_allclose(real.mean(axis=0), 0, atol=1e-4)
     np.testing.assert_allclose(real.std(axis=0), 1, atol=1e-3)
     assert not found.train.arrays["frames"][0, 9:].any()
@@ -194,12 +200,22 @@ def test_a_pattern_with_folders(search):
     assert (len(found.train), len(found.test)) == (3, 1)
 
 
-@pytest.mark.parametrize("condition, held", [
-    ("take < 5", True), ("take >= 5", False), ("take == 4", True), ("take == 04", True),
-    ("take != 4", False), ("speaker == theo", True), ('speaker != "theo"', False),
-    ("take<5 and speaker == 'theo'", True), ("take < 5 and speaker == ann", False),
-    ("take > 10", False), ("speaker == 4", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "condition, held",
+    [
+        ("take < 5", True),
+        ("take >= 5", False),
+        ("take == 4", True),
+        ("take == 04", True),
+        ("take != 4", False),
+        ("speaker == theo", True),
+        ('speaker != "theo"', False),
+        ("take<5 and speaker == 'theo'", True),
+        ("take < 5 and speaker == ann", False),
+        ("take > 10", False),
+        ("speaker == 4", False),
+    ],
+)
 def test_conditions_on_names(condition, held):
     pattern = read_pattern("{digit}_{speaker}_{take}.wav")
     facts = pattern.facts("7_theo_4.wav")
@@ -218,10 +234,14 @@ def test_real_spoken_digits(search):
     assert found.train.arrays["length"].min() > 5
 
     def centres(split):  # four means over time say a good deal about a digit
-        return np.stack([
-            np.concatenate([part.mean(axis=0) for part in np.array_split(frames[:length], 4)])
-            for frames, length in zip(split.arrays["frames"], split.arrays["length"], strict=True)
-        ])  # fmt: skip
+        return np.stack(
+            [
+                np.concatenate([part.mean(axis=0) for part in np.array_split(frames[:length], 4)])
+                for frames, length in zip(
+                    split.arrays["frames"], split.arrays["length"], strict=True
+                )
+            ]
+        )
 
     train, test = centres(found.train), centres(found.test)
     nearest = [np.square(train - one).sum(axis=1).argmin() for one in test]
@@ -296,15 +316,22 @@ def test_english_german(search):
     assert set(writer.tokens) >= {"den", "die", "das", "einen", "alter", "altes", "alten"}
 
 
-@pytest.mark.parametrize("english, german", [
-    ("the old dog sees a small cat", "der alte Hund sieht eine kleine Katze"),
-    ("now a red tree does not need the men", "jetzt braucht ein roter Baum die Männer nicht"),
-    ("he says that two women seek the new book",
-     "er sagt , dass zwei Frauen das neue Buch suchen"),
-    ("the big houses do not hear a black horse",
-     "die großen Häuser hören ein schwarzes Pferd nicht"),
-    ("a child loves the old dog", "ein Kind liebt den alten Hund"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "english, german",
+    [
+        ("the old dog sees a small cat", "der alte Hund sieht eine kleine Katze"),
+        ("now a red tree does not need the men", "jetzt braucht ein roter Baum die Männer nicht"),
+        (
+            "he says that two women seek the new book",
+            "er sagt , dass zwei Frauen das neue Buch suchen",
+        ),
+        (
+            "the big houses do not hear a black horse",
+            "die großen Häuser hören ein schwarzes Pferd nicht",
+        ),
+        ("a child loves the old dog", "ein Kind liebt den alten Hund"),
+    ],
+)
 def test_the_german_is_right(english, german):
     """Sentences written by hand, made again by drawing what they are made of."""
     random = Drawn(english)
@@ -316,8 +343,9 @@ class Drawn:
 
     def __init__(self, english: str):
         words = english.split()
-        begin = next((n for n, (b, _) in enumerate(english_german.BEGINNINGS)
-                      if english.startswith(b)), None)  # fmt: skip
+        begin = next(
+            (n for n, (b, _) in enumerate(english_german.BEGINNINGS) if english.startswith(b)), None
+        )
         when = next((n for n, (a, _) in enumerate(english_german.ADVERBS) if words[0] == a), None)
         rest = words[3:] if begin is not None else words[1:] if when is not None else words
         forms = [f for verb in english_german.VERBS for f in verb[:2]]
@@ -427,17 +455,24 @@ def test_opinions_do_not_follow_from_counts_of_words(search):
     assert np.mean((counts[1] @ weights > 0) == (signs[1] > 0)) < 0.55
 
 
-@pytest.mark.parametrize("name, settings", [
-    ("reversal", {"count": 50}), ("retrieval", {"count": 50}), ("sine", {"count": 50}),
-    ("opinions", {"count": 50}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, settings",
+    [
+        ("reversal", {"count": 50}),
+        ("retrieval", {"count": 50}),
+        ("sine", {"count": 50}),
+        ("opinions", {"count": 50}),
+    ],
+)
 def test_a_seed_decides_everything(search, name, settings):
-    first, again, other = (data.load(name, {**settings, "seed": seed}, search)
-                           for seed in (1, 1, 2))  # fmt: skip
+    first, again, other = (
+        data.load(name, {**settings, "seed": seed}, search) for seed in (1, 1, 2)
+    )
     for field, array in first.train.arrays.items():
         np.testing.assert_array_equal(array, again.train.arrays[field])
-    assert any((array != other.train.arrays[field]).any()
-               for field, array in first.train.arrays.items())  # fmt: skip
+    assert any(
+        (array != other.train.arrays[field]).any() for field, array in first.train.arrays.items()
+    )
 
 
 def test_sources_are_written_as_their_signatures_say():

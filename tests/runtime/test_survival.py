@@ -24,9 +24,12 @@ CRASH = str(Path(__file__).with_name("crash.py"))
 def start(fatal: int, *arguments: str) -> subprocess.Popen:
     path = os.pathsep.join(filter(None, sys.path))
     return subprocess.Popen(
-        [sys.executable, CRASH, str(fatal), *arguments], text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": path},
-    )  # fmt: skip
+        [sys.executable, CRASH, str(fatal), *arguments],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHONPATH": path},
+    )
 
 
 def outcome(run: Path) -> dict:
@@ -35,10 +38,15 @@ def outcome(run: Path) -> dict:
     for line in lines:
         del line["seconds"]
     last = max((run / "checkpoints").iterdir())
-    arrays = {"weights": load_arrays(run / "weights.safetensors")[0], last.name:
-              load_arrays(last)[0]}  # fmt: skip
-    bits = {(file, name): (array.dtype.str, array.shape, array.tobytes())
-            for file, found in arrays.items() for name, array in found.items()}  # fmt: skip
+    arrays = {
+        "weights": load_arrays(run / "weights.safetensors")[0],
+        last.name: load_arrays(last)[0],
+    }
+    bits = {
+        (file, name): (array.dtype.str, array.shape, array.tobytes())
+        for file, found in arrays.items()
+        for name, array in found.items()
+    }
     return {"metrics": lines, "bits": bits}
 
 
@@ -111,8 +119,7 @@ def test_the_number_of_threads_changes_no_bit(whole, tmp_path):
 def test_resuming_with_another_number_of_threads(whole, tmp_path, before, after):
     file, wanted, moments, _ = whole
     run = tmp_path / "run"
-    process = start(moments // 2, "train", str(file), "--out", str(run), *SETS,
-                    "--threads", before)  # fmt: skip
+    process = start(moments // 2, "train", str(file), "--out", str(run), *SETS, "--threads", before)
     process.communicate(timeout=120)
     assert process.returncode == -9
     process = start(0, "train", "--resume", str(run), "--threads", after)
@@ -124,8 +131,9 @@ def test_the_last_and_the_best_checkpoints_stay(tmp_path):
     file = write(tmp_path, DIGITS.replace("epochs    = 2", "epochs = 5\n    monitor = -accuracy"))
     for keep in (1, 3):
         run = tmp_path / f"run{keep}"
-        process = start(0, "train", str(file), "--out", str(run), "--set",
-                        f"keep_checkpoints={keep}")  # fmt: skip
+        process = start(
+            0, "train", str(file), "--out", str(run), "--set", f"keep_checkpoints={keep}"
+        )
         process.communicate(timeout=120)
         steps = [int(p.stem.split("-")[1]) for p in sorted((run / "checkpoints").iterdir())]
         last = [15 * epoch for epoch in range(1, 6)][-keep:]

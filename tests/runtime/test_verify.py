@@ -201,13 +201,17 @@ def test_wrong_uses(nnc, tmp_path):
 # --- --verify -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [
-    ["train", "small.nn", "--epochs", 1, "--out", "run", "--threads", 1],
-    ["bench", "small.nn", "--steps", 1],
-    ["profile", "small.nn", "--steps", 1],
-    ["compile", "small.nn", "--emit", "kernels"],
-    ["summary", "small.nn"],
-], ids=lambda a: a[0])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "small.nn", "--epochs", 1, "--out", "run", "--threads", 1],
+        ["bench", "small.nn", "--steps", 1],
+        ["profile", "small.nn", "--steps", 1],
+        ["compile", "small.nn", "--emit", "kernels"],
+        ["summary", "small.nn"],
+    ],
+    ids=lambda a: a[0],
+)
 def test_passes_are_checked_in_any_command(nnc, tmp_path, monkeypatch, arguments):
     write(tmp_path, DIGITS)
     code, _, err = nnc(*arguments, "--verify")
@@ -253,25 +257,34 @@ def test_magnitudes_bound_what_cancels():
     """(a + b) - a: what was added up, not what is left."""
     one = system("model M(a: f32[3], b: f32[3]) -> y: f32[3] { y = exp(a + b) - exp(a) }")
     body = one.definition["y"].body
-    sized = one.replace(equations=(one.definition["y"].with_body(
-        magnitude(body, lambda read, other: call("abs", read))),))  # fmt: skip
+    sized = one.replace(
+        equations=(
+            one.definition["y"].with_body(magnitude(body, lambda read, other: call("abs", read))),
+        )
+    )
     given = {"a": np.full(3, 2.0), "b": np.array([1e-9, 0.0, -1e-9])}
     found = evaluate(sized, given)["y"]
     assert (found >= 2 * np.exp(2)).all() and (found < 20 * np.exp(2)).all()
 
 
-@pytest.mark.parametrize("text", [
-    "y = x + stop(floor(x) - x)",  # straight-through: the quotient must not see the floor
-    "y[b, t] = 0.5*x[b, t] + tanh((y[b, t - 1] else 0))",
-    "y[b, t] = max(k) x[b, k] * x[b, t]",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "y = x + stop(floor(x) - x)",  # straight-through: the quotient must not see the floor
+        "y[b, t] = 0.5*x[b, t] + tanh((y[b, t - 1] else 0))",
+        "y[b, t] = max(k) x[b, k] * x[b, t]",
+    ],
+)
 def test_differences_agree_with_right_gradients(text):
     one = system("model M(x: f32[2, 4]) -> loss: f32[] {\n" + text + "\nloss = sum(y*y)\n}")
     both, names = differentiate(one, "loss", ["x"])
     both = simplify(both.replace(outputs=("loss", *names.values())))
     slope = Differences(both, "loss", values(one)).check("x", "d_x", 8, 1e-6)
     assert slope.right and slope.error < 1e-6
-    worse = both.replace(equations=tuple(
-        e.with_body(call("mul", 1.001, e.body)) if e.target == "d_x" else e
-        for e in both.equations))  # fmt: skip
+    worse = both.replace(
+        equations=tuple(
+            e.with_body(call("mul", 1.001, e.body)) if e.target == "d_x" else e
+            for e in both.equations
+        )
+    )
     assert not Differences(worse, "loss", values(one)).check("x", "d_x", 0, 1e-6).right

@@ -14,8 +14,9 @@ from nnc.runtime.project import project_of_text
 
 STOPPED = DIGITS.replace("|> relu |>", "|> relu |> stop |>")
 NONE = DIGITS.replace("cross_entropy(logits, label)", "cross_entropy(stop(logits), label)")
-UNREAD = DIGITS.replace("logits = image", "param unread: [3] = 0\n    spare = 2 * image\n"
-                        "    logits = image")  # fmt: skip
+UNREAD = DIGITS.replace(
+    "logits = image", "param unread: [3] = 0\n    spare = 2 * image\n    logits = image"
+)
 
 
 @pytest.mark.parametrize(

@@ -99,8 +99,11 @@ class Case:
         """The system with gradients, values for it, and the gradients' names."""
         system = self.system(float_type)
         values = random_values(system, self.given, self.name)
-        wrt = [n for n in values if is_float(system.tensors[n].dtype)
-               and system.tensors[n].kind in ("input", "param")]  # fmt: skip
+        wrt = [
+            n
+            for n in values
+            if is_float(system.tensors[n].dtype) and system.tensors[n].kind in ("input", "param")
+        ]
         system, names = differentiate(system, "cost", wrt)
         return verify(system, "differentiate"), values, names
 
@@ -163,9 +166,12 @@ def check(found: Any, expected: Any, what: str, tolerance: float = TOLERANCE) ->
 
 
 def value_of(
-    y: str, inputs: Mapping[str, str], given: Mapping[str, Any], definitions: str = "",
+    y: str,
+    inputs: Mapping[str, str],
+    given: Mapping[str, Any],
+    definitions: str = "",
     training: bool = True,
-) -> Any:  # fmt: skip
+) -> Any:
     """What an expression over the given inputs is."""
     typed = ", ".join(f"{name}: {type}" for name, type in inputs.items())
     system = model(f"{definitions}model M({typed}) -> y {{ y = {y} }}", training)

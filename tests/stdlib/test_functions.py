@@ -142,8 +142,12 @@ def test_functions_work_on_single_elements():
 
 @pytest.mark.parametrize("probability", [0.0, 1.0])
 def test_binary_cross_entropy_at_the_ends(probability):
-    case = Case("end", "binary_cross_entropy(p, q)", {"p": "f32[1]", "q": "f32[1]"},
-                given={"p": [probability], "q": [probability]})  # fmt: skip
+    case = Case(
+        "end",
+        "binary_cross_entropy(p, q)",
+        {"p": "f32[1]", "q": "f32[1]"},
+        given={"p": [probability], "q": [probability]},
+    )
     system, values, names = case.prepared(float_type="f32")
     found = evaluate(system, values)
     assert abs(found["y"]) < 1e-6
@@ -153,8 +157,9 @@ def test_binary_cross_entropy_at_the_ends(probability):
 @pytest.mark.parametrize("limit, norm", [(1.0, 4.0), (10.0, 4.0)])
 def test_clip_norm(limit, norm):
     g = np.array([1.0, -2.0, 3.0])
-    found = value_of(f"clip_norm(g, norm, {limit})", {"g": "f32[3]", "norm": "f32[]"},
-                     {"g": g, "norm": norm})  # fmt: skip
+    found = value_of(
+        f"clip_norm(g, norm, {limit})", {"g": "f32[3]", "norm": "f32[]"}, {"g": g, "norm": norm}
+    )
     check(found, g * min(limit / (norm + 1e-6), 1), "clipped")
 
 

@@ -52,16 +52,22 @@ def conv(stride=1, pad=0, dilation=1, groups=1):
         if pad == "same":
             window = dilation * (v.k.shape[0] - 1) + 1
             x, amount = padded(t, x, window, stride, 0.0), 0
-        return last(t.nn.functional.conv2d(x, v.k.permute(3, 2, 0, 1), v.b, stride,
-                                           amount, dilation, groups))  # fmt: skip
+        return last(
+            t.nn.functional.conv2d(
+                x, v.k.permute(3, 2, 0, 1), v.b, stride, amount, dilation, groups
+            )
+        )
 
     return reference
 
 
 def conv_transpose(stride=1, pad=0, grow=0):
     def reference(t, v):
-        return last(t.nn.functional.conv_transpose2d(
-            first(v.x), v.k.permute(2, 3, 0, 1), v.b, stride, pad, grow))  # fmt: skip
+        return last(
+            t.nn.functional.conv_transpose2d(
+                first(v.x), v.k.permute(2, 3, 0, 1), v.b, stride, pad, grow
+            )
+        )
 
     return reference
 
@@ -79,8 +85,9 @@ def max_pool(size, stride, pad=0):
 def batch_norm(training):
     def reference(t, v):
         x = v.x.reshape(-1, v.x.shape[-1])
-        y = t.nn.functional.batch_norm(x, v.running_mean.detach(), v.running_var.detach(),
-                                       v.scale, v.shift, training)  # fmt: skip
+        y = t.nn.functional.batch_norm(
+            x, v.running_mean.detach(), v.running_var.detach(), v.scale, v.shift, training
+        )
         return y.reshape(v.x.shape)
 
     return reference
@@ -186,8 +193,9 @@ def test_batch_norm_keeps_running_averages():
     values = random_values(system, {}, "running")
     found = evaluate(system, values)
     mean, var = (torch.tensor(values[f"batchnorm1_running_{n}"]) for n in ("mean", "var"))
-    torch.nn.functional.batch_norm(torch.tensor(values["x"]), mean, var, training=True,
-                                   momentum=0.3)  # fmt: skip
+    torch.nn.functional.batch_norm(
+        torch.tensor(values["x"]), mean, var, training=True, momentum=0.3
+    )
     check(found[system.updates["batchnorm1_running_mean"]], mean.numpy(), "running_mean")
     check(found[system.updates["batchnorm1_running_var"]], var.numpy(), "running_var")
 
@@ -198,8 +206,9 @@ def test_batch_norm_of_one_value_is_no_division_by_zero():
 
 
 def test_dropout_drops_and_scales():
-    case = Case("drop", "x |> Dropout(0.25)", {"x": "f32[100, 100]"},
-                given={"x": np.ones((100, 100))})  # fmt: skip
+    case = Case(
+        "drop", "x |> Dropout(0.25)", {"x": "f32[100, 100]"}, given={"x": np.ones((100, 100))}
+    )
     system, values, names = case.prepared()
     found = evaluate(system, values)
     kept = found["y"] > 0

@@ -53,9 +53,12 @@ def recurrent(kind, units, layers=(("", "_l0"),), **options):
             b = names[f"{prefix}b"].reshape(-1)
             own = names.get(f"{prefix}c")
             other = t.zeros_like(b) if own is None else t.cat([t.zeros_like(b[: 2 * units]), own])
-            weights |= {f"weight_ih{suffix}": rows(names[f"{prefix}W"]), f"bias_ih{suffix}": b,
-                        f"weight_hh{suffix}": rows(names[f"{prefix}U"]), 
-                        f"bias_hh{suffix}": other}  # fmt: skip
+            weights |= {
+                f"weight_ih{suffix}": rows(names[f"{prefix}W"]),
+                f"bias_ih{suffix}": b,
+                f"weight_hh{suffix}": rows(names[f"{prefix}U"]),
+                f"bias_hh{suffix}": other,
+            }
         module = getattr(t.nn, kind)(v.x.shape[-1], units, batch_first=True, **options)
         starts = [names[n][None] for n in ("h0", "c0") if n in names]
         start = (tuple(starts) if kind == "LSTM" else starts[0],) if starts else ()
@@ -105,8 +108,12 @@ def weights_of(v):
 def cells(t, v):
     """All cells of an LSTM: the last ones of all beginnings."""
     b = v.lstm1_b.reshape(-1)
-    weights = {"weight_ih_l0": rows(v.lstm1_W), "weight_hh_l0": rows(v.lstm1_U),
-               "bias_ih_l0": b, "bias_hh_l0": t.zeros_like(b)}  # fmt: skip
+    weights = {
+        "weight_ih_l0": rows(v.lstm1_W),
+        "weight_hh_l0": rows(v.lstm1_U),
+        "bias_ih_l0": b,
+        "bias_hh_l0": t.zeros_like(b),
+    }
     module = t.nn.LSTM(v.x.shape[-1], 4, batch_first=True).double()
     found = [t.func.functional_call(module, weights, (v.x[:, :n],)) for n in range(1, 6)]
     return t.stack([c[0] for _, (_, c) in found], 1)
@@ -138,9 +145,17 @@ def padding(t, length, steps):
 def attention(bias=True, causal=False, length=False):
     def reference(t, v):
         module = t.nn.MultiheadAttention(6, 3, bias=bias, batch_first=True)
-        return run(t, module, joint(t, v), v.x, v.x, v.x, need_weights=False,
-                   attn_mask=later(t, 5) if causal else None,
-                   key_padding_mask=padding(t, v.length, 5) if length else None)  # fmt: skip
+        return run(
+            t,
+            module,
+            joint(t, v),
+            v.x,
+            v.x,
+            v.x,
+            need_weights=False,
+            attn_mask=later(t, 5) if causal else None,
+            key_padding_mask=padding(t, v.length, 5) if length else None,
+        )
 
     return reference
 
@@ -151,13 +166,24 @@ def cross(t, v):
     del weights["in_proj_weight"]
     for name, w in zip("qkv", (v.heads1_W, v.heads2_W, v.heads3_W), strict=True):
         weights[f"{name}_proj_weight"] = rows(w)
-    return run(t, module, weights, v.x, v.memory, v.memory, need_weights=False,
-               key_padding_mask=padding(t, v.length, 4))  # fmt: skip
+    return run(
+        t,
+        module,
+        weights,
+        v.x,
+        v.memory,
+        v.memory,
+        need_weights=False,
+        key_padding_mask=padding(t, v.length, 4),
+    )
 
 
 def grouped(t, v):
-    q, k, v_ = (t.einsum("bti,iha->bhta", v.x, getattr(v, f"heads{n}_W"))
-                + getattr(v, f"heads{n}_b")[:, None] for n in (1, 2, 3))  # fmt: skip
+    q, k, v_ = (
+        t.einsum("bti,iha->bhta", v.x, getattr(v, f"heads{n}_W"))
+        + getattr(v, f"heads{n}_b")[:, None]
+        for n in (1, 2, 3)
+    )
     y = t.nn.functional.scaled_dot_product_attention(q, k, v_, enable_gqa=True, is_causal=True)
     return t.einsum("bhta,hai->bti", y, v.join1_W) + v.join1_b
 
@@ -220,8 +246,9 @@ def conv1d(stride=1, pad=0, dilation=1, groups=1):
             total = max((-(-x.shape[-1] // stride) - 1) * stride + window - x.shape[-1], 0)
             x = t.nn.functional.pad(x, (total // 2, total - total // 2))
         amount = 0 if isinstance(pad, str) else pad
-        return t.nn.functional.conv1d(x, v.k.permute(2, 1, 0), v.b, stride, amount, dilation,
-                                      groups).transpose(1, 2)  # fmt: skip
+        return t.nn.functional.conv1d(
+            x, v.k.permute(2, 1, 0), v.b, stride, amount, dilation, groups
+        ).transpose(1, 2)
 
     return reference
 
@@ -401,8 +428,10 @@ RECURRENCES = {
 
 @pytest.mark.parametrize("name", RECURRENCES)
 def test_recurrence_agrees_with_finite_differences(name):
-    text = (f"model M(x: f32[3, 3, 3], u: f32[3, 3]) -> loss: f32[] {{\n{RECURRENCES[name]}\n"
-            "loss = sum(y*y*0.5 + y) + 0*sum(u) }")  # fmt: skip
+    text = (
+        f"model M(x: f32[3, 3, 3], u: f32[3, 3]) -> loss: f32[] {{\n{RECURRENCES[name]}\n"
+        "loss = sum(y*y*0.5 + y) + 0*sum(u) }"
+    )
     check_gradients(system_of(text), ["x", "u"])
 
 
@@ -410,9 +439,12 @@ def test_recurrence_agrees_with_finite_differences(name):
 
 
 def test_a_fully_masked_row_is_zero_and_so_are_its_gradients():
-    case = Case("masked", "attend(x, z, z, false, length)",
-                {"x": "f32[2, 3, 5, 6]", "z": "f32[2, 3, 5, 6]", "length": "i32[2]"},
-                given={"length": np.array([0, 5])})  # fmt: skip
+    case = Case(
+        "masked",
+        "attend(x, z, z, false, length)",
+        {"x": "f32[2, 3, 5, 6]", "z": "f32[2, 3, 5, 6]", "length": "i32[2]"},
+        given={"length": np.array([0, 5])},
+    )
     system, values, names = case.prepared()
     found = evaluate(system, values)
     for name in ("y", *names.values()):
@@ -422,10 +454,15 @@ def test_a_fully_masked_row_is_zero_and_so_are_its_gradients():
 
 @pytest.mark.parametrize(
     "y",
-    ["x |> Attention(3)(length)", "x |> TransformerBlock(3, 8)(length)",
-     "masked_cross_entropy(x, label, length)", "masked_accuracy(x, label, length)",
-     "x |> BiGRU(3)(length)", "mean_pool(x, length)"],
-)  # fmt: skip
+    [
+        "x |> Attention(3)(length)",
+        "x |> TransformerBlock(3, 8)(length)",
+        "masked_cross_entropy(x, label, length)",
+        "masked_accuracy(x, label, length)",
+        "x |> BiGRU(3)(length)",
+        "mean_pool(x, length)",
+    ],
+)
 def test_padding_changes_nothing(y):
     """Of a whole number of sequences; what stands behind them is seen in nothing but itself."""
     types = X | LENGTH | {"label": "i32[2, 5]"}
@@ -465,11 +502,14 @@ def test_ctc_of_no_label_is_all_blanks():
 SPELT = X | LENGTH | {"label": "i32[2, 5]"}
 
 
-@pytest.mark.parametrize("y, types, given, at", [
-    ("masked_cross_entropy(x, label, length)", SPELT, LABELS, (0, 2)),
-    ("cross_entropy_ignoring(x, label)", SPELT, ABSENT, (0, 2)),
-    ("ctc(x, label, length, count)", CTC, SPOKEN, (0, 1)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "y, types, given, at",
+    [
+        ("masked_cross_entropy(x, label, length)", SPELT, LABELS, (0, 2)),
+        ("cross_entropy_ignoring(x, label)", SPELT, ABSENT, (0, 2)),
+        ("ctc(x, label, length, count)", CTC, SPOKEN, (0, 1)),
+    ],
+)
 def test_a_label_that_is_no_class_is_not_passed_over(y, types, given, at):
     """Whatever the loss may leave out: behind an end, or as `ignore` says, any number may stand."""
 
@@ -486,11 +526,14 @@ def test_a_label_that_is_no_class_is_not_passed_over(y, types, given, at):
         assert with_label((2, 2), 1000) == with_label((2, 2), -100) == usual
 
 
-@pytest.mark.parametrize("y, types, given", [
-    ("last_of(x, length)", X | LENGTH, GIVEN),
-    ("reverse(x, length)", X | LENGTH, GIVEN),
-    ("ctc(x, label, length, count)", CTC, SPOKEN),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "y, types, given",
+    [
+        ("last_of(x, length)", X | LENGTH, GIVEN),
+        ("reverse(x, length)", X | LENGTH, GIVEN),
+        ("ctc(x, label, length, count)", CTC, SPOKEN),
+    ],
+)
 def test_a_length_beyond_the_sequence_is_not_passed_over(y, types, given):
     """As that of frames is, of which a layer with a stride gives fewer."""
     assert np.isfinite(value_of(y, types, given)).all()
@@ -503,8 +546,11 @@ def test_a_length_beyond_the_sequence_is_not_passed_over(y, types, given):
 def levenshtein(a: list[int], b: list[int]) -> int:
     if not a or not b:
         return len(a) + len(b)
-    return min(levenshtein(a[1:], b) + 1, levenshtein(a, b[1:]) + 1,
-               levenshtein(a[1:], b[1:]) + (a[0] != b[0]))  # fmt: skip
+    return min(
+        levenshtein(a[1:], b) + 1,
+        levenshtein(a, b[1:]) + 1,
+        levenshtein(a[1:], b[1:]) + (a[0] != b[0]),
+    )
 
 
 def test_edit_distance():
@@ -519,8 +565,12 @@ def test_edit_distance():
 
 def test_error_rate_is_of_all_symbols_together():
     types = {"a": "i32[2, 3]", "b": "i32[2, 3]", "m": "i32[2]", "n": "i32[2]"}
-    given = {"a": np.array([[1, 2, 3], [5, 0, 0]]), "b": np.array([[1, 3, 0], [4, 0, 0]]),
-             "m": np.array([3, 1]), "n": np.array([2, 1])}  # fmt: skip
+    given = {
+        "a": np.array([[1, 2, 3], [5, 0, 0]]),
+        "b": np.array([[1, 3, 0], [4, 0, 0]]),
+        "m": np.array([3, 1]),
+        "n": np.array([2, 1]),
+    }
     check(value_of("error_rate(a, b, m, n)", types, given), 2 / 3, "error_rate")
     nothing = {**given, "n": np.array([0, 0])}
     assert np.isfinite(value_of("error_rate(a, b, m, n)", types, nothing))
@@ -534,8 +584,9 @@ def test_sequence_accuracy_counts_sequences_without_a_mistake():
     lengths = np.array([2, 2, 3, 3, 3] + [3] * 20 + [1] * 25)
     types = {"x": "f32[50, 3, 4]", "label": "i32[50, 3]", "length": "i32[50]"}
     right = [(p.argmax(-1) == q)[:n].all() for p, q, n in zip(x, label, lengths, strict=True)]
-    found = value_of("sequence_accuracy(x, label, length)", types,
-                     {"x": x, "label": label, "length": lengths})  # fmt: skip
+    found = value_of(
+        "sequence_accuracy(x, label, length)", types, {"x": x, "label": label, "length": lengths}
+    )
     check(found, np.mean(right), "sequence_accuracy")
 
 
@@ -543,9 +594,11 @@ def test_ctc_greedy_reads_the_best_path():
     rng = np.random.default_rng(1)
     x, lengths = rng.normal(size=(30, 9, 3)), rng.integers(0, 10, 30)
     types = {"x": "f32[30, 9, 3]", "length": "i32[30]"}
-    system = model(f"model M({', '.join(f'{n}: {t}' for n, t in types.items())})"
-                   " -> label: i32[30, 9], count: i32[30] {"
-                   " label, count = ctc_greedy(x, length) }")  # fmt: skip
+    system = model(
+        f"model M({', '.join(f'{n}: {t}' for n, t in types.items())})"
+        " -> label: i32[30, 9], count: i32[30] {"
+        " label, count = ctc_greedy(x, length) }"
+    )
     found = evaluate(system, {"x": x, "length": lengths})
     for row, (logits, length) in enumerate(zip(x, lengths, strict=True)):
         path = logits.argmax(-1)[:length]
@@ -605,11 +658,14 @@ def products(kernels) -> list[str]:
     return [k.anchor.target for k in kernels if isinstance(k, Kernel) and k.anchor.reduce]
 
 
-@pytest.mark.parametrize("layer, forward, backward, maps", [
-    ("RNN(4)",  "rnn1_h_sum", "d_rnn1_h_via_h",  (0, 1)),
-    ("LSTM(4)", "lstm1_z_sum", "d_lstm1_h_via_z", (4, 1)),
-    ("GRU(4)",  "gru1_z", "d_gru1_h_via_z", (2, 1)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "layer, forward, backward, maps",
+    [
+        ("RNN(4)", "rnn1_h_sum", "d_rnn1_h_via_h", (0, 1)),
+        ("LSTM(4)", "lstm1_z_sum", "d_lstm1_h_via_z", (4, 1)),
+        ("GRU(4)", "gru1_z", "d_gru1_h_via_z", (2, 1)),
+    ],
+)
 def test_only_the_recurrent_product_is_inside_the_loops(layer, forward, backward, maps):
     found = list(scans(training_plan(layer, 6).items))
     assert [s.reverse for s in found] == [False, True]
@@ -629,10 +685,17 @@ def test_sequences_may_stand_alone_or_in_batches_of_batches():
     x = np.random.default_rng(0).normal(size=(2, 3, 5, 4))
     for y, parameters in (("x |> RNN(4)", "rnn1"), ("x |> GRU(4)", "gru1")):
         rng = np.random.default_rng(1)
-        given = {f"{parameters}_{n}": rng.normal(size=s) for n, s in
-                 {"W": (4, 4), "U": (4, 4), "b": (4,)}.items()} if "RNN" in y else \
-                {f"{parameters}_{n}": rng.normal(size=s) for n, s in
-                 {"W": (4, 3, 4), "U": (4, 3, 4), "b": (3, 4), "c": (4,)}.items()}  # fmt: skip
+        given = (
+            {
+                f"{parameters}_{n}": rng.normal(size=s)
+                for n, s in {"W": (4, 4), "U": (4, 4), "b": (4,)}.items()
+            }
+            if "RNN" in y
+            else {
+                f"{parameters}_{n}": rng.normal(size=s)
+                for n, s in {"W": (4, 3, 4), "U": (4, 3, 4), "b": (3, 4), "c": (4,)}.items()
+            }
+        )
         whole = value_of(y, {"x": "f32[2, 3, 5, 4]"}, given | {"x": x})
         for i, j in product(range(2), range(3)):
             alone = value_of(y, {"x": "f32[5, 4]"}, given | {"x": x[i, j]})

@@ -16,9 +16,11 @@ from .programs import Case
 CASES = {
     str(case): case
     for module in (test_functions, test_layers, test_sequences)
-    for group in vars(module).values() if isinstance(group, list | tuple)
-    for case in group if isinstance(case, Case)
-}  # fmt: skip
+    for group in vars(module).values()
+    if isinstance(group, list | tuple)
+    for case in group
+    if isinstance(case, Case)
+}
 SOME = ["relu", "softmax", "mse", "Attention"]
 ROUNDED = ["Attention"]  # of those, what has contractions
 

@@ -75,8 +75,11 @@ class _Maker(Square):
         count = points * side // TURNED
         w.line(f"{UNROLL} 1")
         with w.block(f"for (i32 e = THREAD; e < {count}; e += {self.grid.threads})"):
-            x, k = (f"e / {points}", f"e % {points}") if operand.together else (
-                f"e % {side // TURNED}", f"e / {side // TURNED}")  # fmt: skip
+            x, k = (
+                (f"e / {points}", f"e % {points}")
+                if operand.together
+                else (f"e % {side // TURNED}", f"e / {side // TURNED}")
+            )
             w.line(f"const i32 x = {x} * {TURNED}, k = {k};")
             w.unflatten("k", operand.along)
             w.line(UNROLL)
@@ -93,8 +96,11 @@ class _Maker(Square):
         points, row, count = one.factor.points, spread + PADDING, how.width * spread
         w.line(f"{UNROLL} 2")
         with w.block(f"for (i32 e = THREAD; e < {count}; e += {self.grid.threads})"):
-            x, k = (f"e / {spread}", f"e % {spread}") if one.factor.together else (
-                f"e % {how.width}", f"e / {how.width}")  # fmt: skip
+            x, k = (
+                (f"e / {spread}", f"e % {spread}")
+                if one.factor.together
+                else (f"e % {how.width}", f"e / {how.width}")
+            )
             w.line(f"const i32 x = {x}, k = {k};")
             w.unflatten("k" if spread == points else f"nn::min(k, {points - 1})", one.factor.along)
             self.at(how.other, "n0 + x", how.width)
@@ -175,8 +181,10 @@ class _Maker(Square):
         with w.block(f"for (i32 k = 0; k < {theirs.points}; ++k)"):
             w.line(f"f32 a[{rows}];")
             w.line(UNROLL)
-            w.line(f"for (i32 r = 0; r < {rows}; ++r) a[r] = AT(mine{n}, k * {self.high} + "
-                   f"row * {rows} + r, {theirs.points * self.high});")  # fmt: skip
+            w.line(
+                f"for (i32 r = 0; r < {rows}; ++r) a[r] = AT(mine{n}, k * {self.high} + "
+                f"row * {rows} + r, {theirs.points * self.high});"
+            )
             start = f"k * {self.broad} + column * {how.columns}"
             self._multiply(f"product{n}", "a[r]", start, how.columns)
 
@@ -204,14 +212,14 @@ class _Maker(Square):
         with w.block(f"for (i32 r = 0; r < {rows}; ++r)"):
             w.line("f32 highest = top[r];")
             w.line(UNROLL)
-            w.line(f"for (i32 c = 0; c < {columns}; ++c) "
-                   "highest = nn::max(highest, weight[r][c]);")  # fmt: skip
-            w.line(f"for (i32 mask = {self.lanes // 2}; mask > 0; mask /= 2) "
-                   "highest = nn::max(highest, SHUFFLE(highest, mask));")  # fmt: skip
+            w.line(f"for (i32 c = 0; c < {columns}; ++c) highest = nn::max(highest, weight[r][c]);")
+            w.line(
+                f"for (i32 mask = {self.lanes // 2}; mask > 0; mask /= 2) "
+                "highest = nn::max(highest, SHUFFLE(highest, mask));"
+            )
             self.grow("[r]")
             w.line(UNROLL)
-            w.line(f"for (i32 c = 0; c < {columns}; ++c) "
-                   "weight[r][c] = expf(weight[r][c] - next);")  # fmt: skip
+            w.line(f"for (i32 c = 0; c < {columns}; ++c) weight[r][c] = expf(weight[r][c] - next);")
         for n, one in enumerate(how.sums):
             w.line(UNROLL)
             with w.block(f"for (i32 r = 0; r < {rows}; ++r)"):
@@ -241,8 +249,10 @@ class _Maker(Square):
             w.line(UNROLL)
             with w.block(f"for (i32 r = 0; r < {how.rows}; ++r)"):
                 w.line(UNROLL)
-                w.line(f"for (i32 i = 0; i < {TURNED}; ++i) a[r][i] = AT(weights, (row * {how.rows}"
-                       f" + r) * {self.broad} + k0 + i, {how.height * self.broad});")  # fmt: skip
+                w.line(
+                    f"for (i32 i = 0; i < {TURNED}; ++i) a[r][i] = AT(weights, (row * {how.rows}"
+                    f" + r) * {self.broad} + k0 + i, {how.height * self.broad});"
+                )
             w.line(UNROLL)
             with w.block(f"for (i32 i = 0; i < {TURNED}; ++i)"):
                 for group in range(one.columns // self._group(one)):

@@ -39,8 +39,10 @@ class _Maker(Square):
     def kernel(self) -> None:
         w, how = self.w, self.how
         self._shared()
-        w.line(f"const i32 lane = THREAD % {LANES}, first = THREAD / {LANES} * {how.rows}, "
-               "row = first + lane / 4, column = lane % 4 * 2;")  # fmt: skip
+        w.line(
+            f"const i32 lane = THREAD % {LANES}, first = THREAD / {LANES} * {how.rows}, "
+            "row = first + lane / 4, column = lane % 4 * 2;"
+        )
         self.block()
         for n, panel in enumerate(how.mine):
             if not self.moves(panel):
@@ -62,15 +64,18 @@ class _Maker(Square):
 
     def _shared(self) -> None:
         w, how, start = self.w, self.how, 0
-        for name, panels, rows in (("mine", how.mine, how.height),
-                                   ("theirs", how.theirs, STAGES * how.width)):  # fmt: skip
+        for name, panels, rows in (
+            ("mine", how.mine, how.height),
+            ("theirs", how.theirs, STAGES * how.width),
+        ):
             for n, panel in enumerate(panels):
                 count = rows * how.row(panel)
                 w.line(f"SHARED(u32, {name}{n}, {start}, {count});")
                 start += count * BYTES["i32"]
 
-    def _copy(self, array: str, panel: Panel, index: Index, first: str, side: int, slot: str = ""
-              ) -> None:  # fmt: skip
+    def _copy(
+        self, array: str, panel: Panel, index: Index, first: str, side: int, slot: str = ""
+    ) -> None:
         """All threads ask for a panel's tile; rows beyond the last are zero."""
         w, row, pieces = self.w, self.how.row(panel), panel.points // COPIED
         assert isinstance(panel.value, Read)
@@ -184,9 +189,11 @@ class _Maker(Square):
         with w.block(f"for (i32 k = 0; k < {mine.points}; k += {DEPTH // 2})"):
             w.line(f"u32 a[{self.high}][4];")
             w.line(UNROLL)
-            w.line(f"for (i32 i = 0; i < {self.high}; ++i) MATRICES(false, a[i], mine{a}, "
-                   f"(first + i * {ROW} + lane % 16) * {how.row(mine)} + k + lane / 16 * 4, "
-                   f"{how.height * how.row(mine)});")  # fmt: skip
+            w.line(
+                f"for (i32 i = 0; i < {self.high}; ++i) MATRICES(false, a[i], mine{a}, "
+                f"(first + i * {ROW} + lane % 16) * {how.row(mine)} + k + lane / 16 * 4, "
+                f"{how.height * how.row(mine)});"
+            )
             with self._each("j", self.broad // 2):
                 w.line("u32 b[4];")
                 place = f"slot * {how.width} + j * 16 + lane % 8 + lane / 16 * 8"
@@ -194,8 +201,10 @@ class _Maker(Square):
                 self._multiply(f"product{n}[i]", "a[i]", "j")
 
     def _matrices(self, turned: str, n: int, panel: Panel, row: str, word: str) -> None:
-        self.w.line(f"MATRICES({turned}, b, theirs{n}, ({row}) * {self.how.row(panel)} + {word}, "
-                    f"{STAGES * self.how.width * self.how.row(panel)});")  # fmt: skip
+        self.w.line(
+            f"MATRICES({turned}, b, theirs{n}, ({row}) * {self.how.row(panel)} + {word}, "
+            f"{STAGES * self.how.width * self.how.row(panel)});"
+        )
 
     def _multiply(self, into: str, left: str, right: str) -> None:
         """Adds the products with 16 columns of the other side, the two halves of `b`."""
@@ -215,8 +224,10 @@ class _Maker(Square):
             w.line("f32 highest = top[i][h];")
             with self._each("j", broad), self._each("q", 2):
                 w.line("highest = nn::max(highest, weight[i][j][h * 2 + q]);")
-            w.line(f"for (i32 mask = {SHARING // 2}; mask > 0; mask /= 2) "
-                   "highest = nn::max(highest, SHUFFLE(highest, mask));")  # fmt: skip
+            w.line(
+                f"for (i32 mask = {SHARING // 2}; mask > 0; mask /= 2) "
+                "highest = nn::max(highest, SHUFFLE(highest, mask));"
+            )
             self.grow("[i][h]")
             with self._each("j", broad), self._each("q", 2):
                 w.line("weight[i][j][h * 2 + q] = expf(weight[i][j][h * 2 + q] - next);")
@@ -238,18 +249,22 @@ class _Maker(Square):
             with self._elements([one.weight for one in how.sums]):
                 for n, one in enumerate(how.sums):
                     value = self._counted(w.value(one.weight))
-                    w.line(f"both{n}[i][h * 2 + q] = {value};" if one.factor else
-                           f"sum{n}[i][h] += {value};")  # fmt: skip
+                    w.line(
+                        f"both{n}[i][h * 2 + q] = {value};"
+                        if one.factor
+                        else f"sum{n}[i][h] += {value};"
+                    )
             with self._each("i", self.high), self._each("h", 2):
                 for n, _ in self.wide:
-                    w.line(f"weights{n}[i][j / 2][j % 2 * 2 + h] = "
-                           f"PAIR(both{n}[i][h * 2], both{n}[i][h * 2 + 1]);")  # fmt: skip
+                    w.line(
+                        f"weights{n}[i][j / 2][j % 2 * 2 + h] = "
+                        f"PAIR(both{n}[i][h * 2], both{n}[i][h * 2 + 1]);"
+                    )
 
     def _add(self, n: int) -> None:
         """What a tile gives to a sum that runs along values."""
         w, how, panel = self.w, self.how, self.how.theirs[self.how.values[n]]
-        with self._each("k", how.columns // DEPTH), \
-                self._each("c", how.sums[n].columns // DEPTH):  # fmt: skip
+        with self._each("k", how.columns // DEPTH), self._each("c", how.sums[n].columns // DEPTH):
             w.line("u32 b[4];")
             place = f"slot * {how.width} + k * {DEPTH} + lane % 16"
             self._matrices("true", how.values[n], panel, place, "c * 8 + lane / 16 * 4")

@@ -34,9 +34,11 @@ class Function:
 
 
 def group(
-    name: str, members: Sequence[tuple[Function, int]], threads: int = BLOCK,
+    name: str,
+    members: Sequence[tuple[Function, int]],
+    threads: int = BLOCK,
     resident: int = RESIDENT,
-) -> str:  # fmt: skip
+) -> str:
     """One kernel for free functions, each with its number of blocks: they follow one another."""
     parameters: list[str] = []
     lines, first = [], 0
@@ -50,8 +52,14 @@ def group(
     return "\n".join([head, *lines, "}", ""])
 
 
-def kernel(grid: Grid, name: str, arguments: Sequence[str], types: Mapping[str, str],
-           extents: Mapping[str, int], exclusive: frozenset[str]) -> Function:  # fmt: skip
+def kernel(
+    grid: Grid,
+    name: str,
+    arguments: Sequence[str],
+    types: Mapping[str, str],
+    extents: Mapping[str, int],
+    exclusive: frozenset[str],
+) -> Function:
     """The kernel `name`. `arguments` are its tensors in order; those in `exclusive` share memory
     with no other."""
     pointers = {tensor: f"t{n}" for n, tensor in enumerate(arguments)}
@@ -59,8 +67,9 @@ def kernel(grid: Grid, name: str, arguments: Sequence[str], types: Mapping[str, 
     stored = set(grid.stored)
     kinds = [
         f"{'' if t in stored else 'const '}{MEMORY[types[t]]}*"
-        f"{' __restrict__' if t in exclusive else ''}" for t in arguments
-    ]  # fmt: skip
+        f"{' __restrict__' if t in exclusive else ''}"
+        for t in arguments
+    ]
     names = list(pointers.values())
     for number, index in enumerate(grid.fixed):
         w.places[index] = f"at{number}"

@@ -14,8 +14,10 @@ def points(w: Writer, grid: Grid, kind: str) -> tuple[str, str]:
     if grid.part is None:
         return "0", str(grid.points)
     w.line(f"const {kind} first = ({kind})LAYER * {grid.chunk};")
-    w.line(f"const {kind} last = first + {grid.chunk} < {grid.points} ? "
-           f"first + {grid.chunk} : {grid.points};")  # fmt: skip
+    w.line(
+        f"const {kind} last = first + {grid.chunk} < {grid.points} ? "
+        f"first + {grid.chunk} : {grid.points};"
+    )
     return "first", "last"
 
 

@@ -68,10 +68,15 @@ class _Call:
         neither needs the place in a loop, nor what the other writes."""
         alone = not self.function.free or self.fixed or other.fixed
         alike = type(self.grid) is type(other.grid) and self.grid.threads == other.grid.threads
-        return alike and not alone and not any(
-            a < d and c < b and (written or also)
-            for a, b, written in self.spans for c, d, also in other.spans
-        )  # fmt: skip
+        return (
+            alike
+            and not alone
+            and not any(
+                a < d and c < b and (written or also)
+                for a, b, written in self.spans
+                for c, d, also in other.spans
+            )
+        )
 
     @property
     def meeting(self) -> int:
@@ -140,8 +145,9 @@ def _all(launches: Launches) -> Iterator[Launch]:
             yield from _all(item.launches)
 
 
-def flat(launches: Launches, at: Mapping[str, int] | None = None
-         ) -> Iterator[tuple[Launch, tuple[int, ...]]]:  # fmt: skip
+def flat(
+    launches: Launches, at: Mapping[str, int] | None = None
+) -> Iterator[tuple[Launch, tuple[int, ...]]]:
     """Every launch in order with its index arguments."""
     at = at or {}
     for item in launches:
@@ -154,7 +160,7 @@ def flat(launches: Launches, at: Mapping[str, int] | None = None
 
 def gpu_plan(
     system: System, verified: bool = False, check: Check | None = None, shared: bool = True
-) -> Plan:  # fmt: skip
+) -> Plan:
     """What `pipeline.plan` makes for a GPU."""
     return planned(system, verified, check, shared, CPU_PASSES, streams=True)
 
@@ -183,8 +189,9 @@ class _Maker:
     def module(self) -> Module:
         launches = self._launches(self.plan.items)
         sweeps = {made.function.name: made.sweep for made in self.swept.values() if made}
-        return Module("\n".join(self.texts), launches, self.scratch + self.scratch_bytes,
-                      self.named, sweeps)  # fmt: skip
+        return Module(
+            "\n".join(self.texts), launches, self.scratch + self.scratch_bytes, self.named, sweeps
+        )
 
     def _launches(self, items: tuple[Kernel | Scan, ...]) -> Launches:
         found: list[Launch | Repeat] = []
@@ -207,8 +214,11 @@ class _Maker:
         """Whether it may be one launch with those that wait."""
         arguments = sum(len(c.offsets) for c in (*waiting, call))
         at_once = sum(c.grid.blocks for c in (*waiting, call) if c.meeting)
-        return (arguments <= ARGUMENTS and at_once <= self.target.processors
-                and all(map(call.beside, waiting)))  # fmt: skip
+        return (
+            arguments <= ARGUMENTS
+            and at_once <= self.target.processors
+            and all(map(call.beside, waiting))
+        )
 
     def _together(self, calls: list[_Call]) -> list[Launch]:
         """The free calls as one launch; the list is empty afterwards."""
@@ -222,8 +232,14 @@ class _Maker:
             name = self.groups[functions] = f"g{len(self.groups)}"
             if len(members) == 1:
                 name = self.groups[functions] = f"{functions[0].name}_kernel"
-            self.texts.append(group(name, [(c.function, c.grid.blocks) for c in members], threads,
-                                    members[0].grid.resident))  # fmt: skip
+            self.texts.append(
+                group(
+                    name,
+                    [(c.function, c.grid.blocks) for c in members],
+                    threads,
+                    members[0].grid.resident,
+                )
+            )
         offsets: list[int] = []
         meeting = 0  # groups so far
         for call in members:
@@ -231,17 +247,27 @@ class _Maker:
             if call.meeting:
                 offsets.append(self.counters + meeting * APART * BYTES["i32"])
                 meeting += call.meeting
-        return [Launch(name, sum(c.grid.blocks for c in members), 1, threads,
-                       max(c.grid.shared_bytes for c in members), tuple(offsets),
-                       members[0].fixed, tuple(k for c in members for k in c.kernels))]  # fmt: skip
+        return [
+            Launch(
+                name,
+                sum(c.grid.blocks for c in members),
+                1,
+                threads,
+                max(c.grid.shared_bytes for c in members),
+                tuple(offsets),
+                members[0].fixed,
+                tuple(k for c in members for k in c.kernels),
+            )
+        ]
 
     def _recurrence(self, scan: Scan) -> list[_Call] | Repeat:
         """One call, or the launches of every step. Recurrences that are equal up to names, wait
         alike and have tensors that share memory alike have one function."""
         text, own = item_signature(scan, self.plan.system)
         spans = [(n, self._span(t)) for n, t in enumerate(own) if t in self.plan.offsets]
-        overlaps = tuple((n, m) for n, (a, b) in spans for m, (c, d) in spans
-                         if n < m and a < d and c < b)  # fmt: skip
+        overlaps = tuple(
+            (n, m) for n, (a, b) in spans for m, (c, d) in spans if n < m and a < d and c < b
+        )
         key = (text, overlaps, *(k.name in self.waiting for k in scan.every))
         if key not in self.swept:
             self.swept[key] = self._sweep(scan, own, {n for pair in overlaps for n in pair})
@@ -252,8 +278,7 @@ class _Maker:
         stored = {t for kernel in scan.every for t in kernel.stored}
         touched = tuple((*self._span(t), t in stored) for t in arguments)
         offsets = tuple(self.plan.offsets[t] for t in arguments)
-        return [_Call(made.function, made.sweep, offsets, touched, scan.fixed,
-                      tuple(scan.every))]  # fmt: skip
+        return [_Call(made.function, made.sweep, offsets, touched, scan.fixed, tuple(scan.every))]
 
     def _sweep(self, scan: Scan, tensors: tuple[str, ...], mingled: set[int]) -> _Swept | None:
         """The function of a recurrence, if it has one. `mingled` tensors share memory."""
@@ -282,21 +307,26 @@ class _Maker:
         if own.model not in self.grids:
             self.grids[own.model] = blocks(own.model, self.plan, self.target)
         names = dict(zip(model.tensors, own.tensors, strict=True))
-        return [self._call(own.model, number, grid, names, kernel)
-                for number, grid in enumerate(self.grids[own.model])]  # fmt: skip
+        return [
+            self._call(own.model, number, grid, names, kernel)
+            for number, grid in enumerate(self.grids[own.model])
+        ]
 
-    def _call(self, model: Kernel, number: int, grid: Grid, names: Mapping[str, str],
-              kernel: Kernel) -> _Call:  # fmt: skip
+    def _call(
+        self, model: Kernel, number: int, grid: Grid, names: Mapping[str, str], kernel: Kernel
+    ) -> _Call:
         arguments = _arguments(grid)
         offsets = tuple(self._offset(names.get(t, t)) for t in arguments)
         sizes = [self._bytes(grid, t) for t in arguments]
         stored = set(grid.stored)
-        spans = tuple((o, o + size, t in stored)
-                      for t, o, size in zip(arguments, offsets, sizes, strict=True))  # fmt: skip
+        spans = tuple(
+            (o, o + size, t in stored) for t, o, size in zip(arguments, offsets, sizes, strict=True)
+        )
         exclusive = frozenset(
-            t for t, (start, end, _) in zip(arguments, spans, strict=True)
+            t
+            for t, (start, end, _) in zip(arguments, spans, strict=True)
             if sum(start < b and a < end for a, b, _ in spans) == 1
-        )  # fmt: skip
+        )
         key = (model, number, exclusive)
         function = self.functions.get(key)
         if function is None:
@@ -308,8 +338,9 @@ class _Maker:
             self.scratch_bytes = max(self.scratch_bytes, self._bytes(grid, SCRATCH))
         return _Call(function, grid, offsets, spans, kernel.fixed, (kernel,))
 
-    def _function(self, grid: Grid, name: str, arguments: tuple[str, ...],
-                  exclusive: frozenset[str]) -> Function:  # fmt: skip
+    def _function(
+        self, grid: Grid, name: str, arguments: tuple[str, ...], exclusive: frozenset[str]
+    ) -> Function:
         types = {t: self._type(grid, t) for t in arguments}
         extents = {t: self._bytes(grid, t) // BYTES[types[t]] for t in arguments}
         return kernel_text(grid, name, arguments, types, extents, exclusive)
@@ -331,8 +362,16 @@ def _launch(call: _Call) -> Launch:
     grid = call.grid
     assert isinstance(grid, Grid)
     layers = grid.part.size if grid.part else 1
-    return Launch(call.function.name, grid.blocks, layers, grid.threads, grid.shared_bytes,
-                  call.offsets, call.fixed, call.kernels)  # fmt: skip
+    return Launch(
+        call.function.name,
+        grid.blocks,
+        layers,
+        grid.threads,
+        grid.shared_bytes,
+        call.offsets,
+        call.fixed,
+        call.kernels,
+    )
 
 
 def _safe(name: str) -> str:

@@ -20,16 +20,23 @@ from .writer import Writer
 APART = 32  # words between the counters of two groups: each has a line of memory of its own
 
 
-def recurrence(sweep: Sweep, name: str, arguments: Sequence[str], types: Mapping[str, str],
-               extents: Mapping[str, int], exclusive: frozenset[str]) -> Function:  # fmt: skip
+def recurrence(
+    sweep: Sweep,
+    name: str,
+    arguments: Sequence[str],
+    types: Mapping[str, str],
+    extents: Mapping[str, int],
+    exclusive: frozenset[str],
+) -> Function:
     """The function `name`. `arguments` are its tensors in order; those in `exclusive` share memory
     with no other; then come, with several blocks in a group, the groups' counters."""
     pointers = {tensor: f"t{n}" for n, tensor in enumerate(arguments)}
     stored = {t for share in sweep.steps.shares for t in share.grid.stored}
     kinds = [
         f"{'' if t in stored else 'const '}{MEMORY[types[t]]}*"
-        f"{' __restrict__' if t in exclusive else ''}" for t in arguments
-    ]  # fmt: skip
+        f"{' __restrict__' if t in exclusive else ''}"
+        for t in arguments
+    ]
     names = list(pointers.values())
     w = Writer({}, {}, pointers, extents, types)
     if sweep.members > 1:
@@ -57,8 +64,10 @@ def _keep(w: Writer, sweep: Sweep) -> None:
     offset = sweep.joined_bytes
     for number, kept in enumerate(sweep.kept):
         w.pointers[kept.name], w.extents[kept.name] = f"kept{number}", kept.count
-        w.line(f"SHARED({MEMORY[kept.dtype]}, kept{number}, {offset}, {kept.count});"
-               f"  // of {kept.tensor}")  # fmt: skip
+        w.line(
+            f"SHARED({MEMORY[kept.dtype]}, kept{number}, {offset}, {kept.count});"
+            f"  // of {kept.tensor}"
+        )
         offset += kept.bytes
     for share in sweep.steps.shares:
         if share.weights:
@@ -142,8 +151,10 @@ def _divided(sweep: Sweep, name: str, first: str, own: int, end: int) -> str:
     parts = [first] if first else []
     if sweep.members > 1:
         parts.append(f"member * {own}" if own > 1 else "member")
-    return (f"for (i32 {name} = {' + '.join(parts) or '0'}; {name} < {end}; "
-            f"{name} += {sweep.members * own})")  # fmt: skip
+    return (
+        f"for (i32 {name} = {' + '.join(parts) or '0'}; {name} < {end}; "
+        f"{name} += {sweep.members * own})"
+    )
 
 
 def _row(w: Writer, sweep: Sweep, share: Share, number: str) -> None:
@@ -243,8 +254,10 @@ def _by_lanes(w: Writer, sweep: Sweep, share: Share, lanes: int) -> None:
             w.line("BARRIER();")
             with w.block(f"for (i32 e = THREAD; e < {sums}; e += {sweep.threads})"):
                 other = f"AT(joined, other * {sums} + e, {lanes * sums})"
-                w.line(f"for (i32 other = 1; other < {lanes}; ++other) "
-                       f"AT(joined, e, {lanes * sums}).join({other});")  # fmt: skip
+                w.line(
+                    f"for (i32 other = 1; other < {lanes}; ++other) "
+                    f"AT(joined, e, {lanes * sums}).join({other});"
+                )
             if bodies > 1:  # else a thread finishes what it has joined
                 w.line("BARRIER();")
         with w.block(f"for (i32 r = lane; r < {held} && item < {items}; r += {lanes})"):

@@ -56,8 +56,13 @@ def take(w: Writer, grid: Grid, row: str = "") -> None:
         assert grid.position is not None
         position = w.value(grid.position)
     for n, body in enumerate(grid.bodies):
-        search = (grid.reduce == "sum" and isinstance(body, Apply) and body.fn == "select"
-                  and isinstance(body.args[2], Const) and body.args[2].value == 0)  # fmt: skip
+        search = (
+            grid.reduce == "sum"
+            and isinstance(body, Apply)
+            and body.fn == "select"
+            and isinstance(body.args[2], Const)
+            and body.args[2].value == 0
+        )
         if search:
             assert isinstance(body, Apply)
             with w.block(f"if ({w.value(body.args[0])})"):

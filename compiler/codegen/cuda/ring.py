@@ -68,8 +68,10 @@ class Ring(ABC):
             w.line(f"SHARED({self.word}, {side.array}, {offset}, {count});")
             offset += count * how.word_bytes(grid.dtype)
         tall, wide = -(-how.left.size // how.height), -(-how.rights[0].size // how.width)
-        w.line(f"const i32 m0 = BLOCK / {wide} % {tall} * {how.height}, "
-               f"n0 = BLOCK % {wide} * {how.width};")  # fmt: skip
+        w.line(
+            f"const i32 m0 = BLOCK / {wide} % {tall} * {how.height}, "
+            f"n0 = BLOCK % {wide} * {how.width};"
+        )
         w.unflatten(w.let("i32", f"BLOCK / {tall * wide}", "batch"), how.batch)
         first, self.last = points(w, grid, "i32")
         self.start()
@@ -141,8 +143,10 @@ class Ring(ABC):
         w, n = self.w, side.operand.copied
         assert isinstance(side.operand.part, Read)
         access = self.grid.accesses[side.operand.part]
-        with w.block(f"const auto load_{side.array} = [&](const i32 k0, const i32 slot)", "};"), \
-                self._elements(side, n):  # fmt: skip
+        with (
+            w.block(f"const auto load_{side.array} = [&](const i32 k0, const i32 slot)", "};"),
+            self._elements(side, n),
+        ):
             inside = self._point(side, "k", "x")
             checks = w.condition(access.checks)
             ok = f"{inside} && {checks}" if checks else inside
@@ -162,8 +166,10 @@ class Ring(ABC):
         w, pack, held = self.w, self.pack, f"held_{side.array}"
         each = -(-side.length * self.how.depth // self.grid.threads)
         w.line(f"{self.grid.dtype} {held}[{each}];")
-        with w.block(f"const auto fetch_{side.array} = [&](const i32 k0)", "};"), \
-                self._elements(side, pack):  # fmt: skip
+        with (
+            w.block(f"const auto fetch_{side.array} = [&](const i32 k0)", "};"),
+            self._elements(side, pack),
+        ):
             for n in range(pack):
                 own = f"{held}[u]" if pack == 1 else f"{held}[u * {pack} + {n}]"
                 along = f" + {n}" if n else ""
@@ -173,8 +179,10 @@ class Ring(ABC):
                     inside = self._point(side, k, x)
                     with w.block(f"if ({inside})"):
                         w.line(f"{own} = {w.value(side.operand.part)};")
-        with w.block(f"const auto put_{side.array} = [&](const i32 slot)", "};"), \
-                self._elements(side, pack):  # fmt: skip
+        with (
+            w.block(f"const auto put_{side.array} = [&](const i32 slot)", "};"),
+            self._elements(side, pack),
+        ):
             value = f"{held}[u]" if pack == 1 else f"PAIR({held}[u * 2], {held}[u * 2 + 1])"
             w.line(f"AT({self.element(side, 'slot', 'k', 'x')}) = {value};")
 

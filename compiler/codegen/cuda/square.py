@@ -95,8 +95,10 @@ class Square:
                 w.line(f"const f32 whole = top{row} == -INFINITE ? NOT_A_NUMBER : 1;")
         for n, (one, statement) in enumerate(zip(how.sums, statements, strict=True)):
             if one.factor is None:
-                w.line(f"for (i32 mask = {lanes // 2}; mask > 0; mask /= 2) "
-                       f"sum{n}{row} += SHUFFLE(sum{n}{row}, mask);")  # fmt: skip
+                w.line(
+                    f"for (i32 mask = {lanes // 2}; mask > 0; mask /= 2) "
+                    f"sum{n}{row} += SHUFFLE(sum{n}{row}, mask);"
+                )
                 w.known(one.total, self.total(f"sum{n}{row}"))
                 w.known(statement.own, w.value(statement.value))
                 once.append(statement)

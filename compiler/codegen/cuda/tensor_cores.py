@@ -22,8 +22,10 @@ class Warps(Ring):
     def start(self) -> None:
         w, how = self.w, self.how
         across = how.width // how.columns
-        w.line(f"const i32 lane = THREAD % 32, row = THREAD / 32 / {across} * {how.rows}, "
-               f"column = THREAD / 32 % {across} * {how.columns};")  # fmt: skip
+        w.line(
+            f"const i32 lane = THREAD % 32, row = THREAD / 32 / {across} * {how.rows}, "
+            f"column = THREAD / 32 % {across} * {how.columns};"
+        )
         shape = f"[{how.rows // ROW}][{how.columns // COLUMN}][4]"
         w.line(f"f32 sum[{len(how.rights)}]{shape} = {{}};")
 
@@ -34,8 +36,10 @@ class Warps(Ring):
     def _word(self, side: Side, slot: str, row: str, word: str) -> str:
         size = self.how.slot(side.length)
         words = (self.how.depth if side.operand.deep else side.length) // 2
-        return (f"{side.array}, {slot} * {size} + nn::swizzled<{words}>({row}, {word}), "
-                f"{self.how.stages * size}")  # fmt: skip
+        return (
+            f"{side.array}, {slot} * {size} + nn::swizzled<{words}>({row}, {word}), "
+            f"{self.how.stages * size}"
+        )
 
     def multiply(self) -> None:
         w, how = self.w, self.how
@@ -50,8 +54,10 @@ class Warps(Ring):
                 w.line("#pragma unroll")
                 with w.block(f"for (i32 i = 0; i < {high}; ++i)"):
                     w.line("#pragma unroll")
-                    w.line(f"for (i32 j = 0; j < {broad}; ++j) "
-                           f"MMA(sum[{n}][i][j], a[i], b{n}[j / 2] + j % 2 * 2);")  # fmt: skip
+                    w.line(
+                        f"for (i32 j = 0; j < {broad}; ++j) "
+                        f"MMA(sum[{n}][i][j], a[i], b{n}[j / 2] + j % 2 * 2);"
+                    )
 
     def _matrices(self, side: Side, name: str, own: str, count: int, crossed: bool) -> None:
         """`count` times the fragment of 16 elements of an operand and 16 points: four matrices of 8
@@ -59,15 +65,20 @@ class Warps(Ring):
         the second matrix has the next 8 elements, of a right one the next 8 points; `crossed`: that
         is along the rows as they lie in memory."""
         w, deep = self.w, side.operand.deep
-        outer, inner = ("lane % 8 + lane / 16 * 8", "lane / 8 % 2 * 4") if crossed else \
-                       ("lane % 16", "lane / 16 * 4")  # fmt: skip
+        outer, inner = (
+            ("lane % 8 + lane / 16 * 8", "lane / 8 % 2 * 4")
+            if crossed
+            else ("lane % 16", "lane / 16 * 4")
+        )
         if deep:
             row, word = f"{own} + i * 16 + {outer}", f"k / 2 + {inner}"
         else:
             row, word = f"k + {outer}", f"({own} + i * 16) / 2 + {inner}"
         w.line("#pragma unroll")
-        w.line(f"for (i32 i = 0; i < {count}; ++i) MATRICES({'false' if deep else 'true'}, "
-               f"{name}[i], {self._word(side, 'slot', row, word)});")  # fmt: skip
+        w.line(
+            f"for (i32 i = 0; i < {count}; ++i) MATRICES({'false' if deep else 'true'}, "
+            f"{name}[i], {self._word(side, 'slot', row, word)});"
+        )
 
     def store(self) -> None:
         w, how = self.w, self.how

@@ -29,8 +29,10 @@ class Threads(Ring):
 
     def element(self, side: Side, slot: str, k: str, x: str) -> str:
         size = self.how.slot(side.length)
-        return (f"{side.array}, {slot} * {size} + {k} * {side.length + GAP} + {x}, "
-                f"{self.how.stages * size}")  # fmt: skip
+        return (
+            f"{side.array}, {slot} * {size} + {k} * {side.length + GAP} + {x}, "
+            f"{self.how.stages * size}"
+        )
 
     def multiply(self) -> None:
         w, how = self.w, self.how
@@ -42,8 +44,9 @@ class Threads(Ring):
                 w.line("#pragma unroll")
                 with w.block(f"for (i32 r = 0; r < {how.rows}; ++r)"):
                     w.line("#pragma unroll")
-                    w.line(f"for (i32 c = 0; c < {how.columns}; ++c) "
-                           f"sum[{n}][r][c] += a[r] * b{n}[c];")  # fmt: skip
+                    w.line(
+                        f"for (i32 c = 0; c < {how.columns}; ++c) sum[{n}][r][c] += a[r] * b{n}[c];"
+                    )
 
     def _get(self, side: Side, name: str, number: str, count: int) -> None:
         """The thread's elements of one operand at the point `k`."""

@@ -23,9 +23,14 @@ class Writer:
     """The lines of one function. `extents` has the number of elements of every tensor, `types` the
     type that they have in memory."""
 
-    def __init__(self, accesses: Mapping[Read, Access], sizes: Mapping[str, int],
-                 pointers: Mapping[str, str], extents: Mapping[str, int],
-                 types: Mapping[str, str]):  # fmt: skip
+    def __init__(
+        self,
+        accesses: Mapping[Read, Access],
+        sizes: Mapping[str, int],
+        pointers: Mapping[str, str],
+        extents: Mapping[str, int],
+        types: Mapping[str, str],
+    ):
         self.accesses, self.sizes, self.types = accesses, sizes, types
         self.pointers, self.extents = dict(pointers), dict(extents)
         self.lines: list[str] = []

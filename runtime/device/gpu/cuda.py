@@ -52,9 +52,11 @@ class CudaProgram:
         self.plan = source if isinstance(source, Plan) else gpu_plan(source)
         self.system = self.plan.system
         properties = cupy.cuda.runtime.getDeviceProperties(0)
-        target = GpuTarget(properties["multiProcessorCount"],
-                           properties["maxThreadsPerMultiProcessor"],
-                           cupy.cuda.runtime.deviceGetAttribute(SHARED, 0))  # fmt: skip
+        target = GpuTarget(
+            properties["multiProcessorCount"],
+            properties["maxThreadsPerMultiProcessor"],
+            cupy.cuda.runtime.deviceGetAttribute(SHARED, 0),
+        )
         self.module = module(self.plan, target)
         began = perf_counter()
         self._code = self.load(self.module)
@@ -69,8 +71,11 @@ class CudaProgram:
         self._mirror = np.frombuffer(self._pinned, np.uint8, size)
         self._mirror[:] = 0
         self.arrays = {name: self._in(self._mirror, name, o) for name, o in self._copied.items()}
-        self.arrays |= {t.name: self.view(t.name) for t in self.system.tensors.values()
-                        if t.kind in ("param", "state")}  # fmt: skip
+        self.arrays |= {
+            t.name: self.view(t.name)
+            for t in self.system.tensors.values()
+            if t.kind in ("param", "state")
+        }
         self._functions: dict[str, Any] = {}
         self._rounds: WeakKeyDictionary[Split, Rounds | None] = WeakKeyDictionary()
         self._held: Rounds | None = None
@@ -144,12 +149,22 @@ class CudaProgram:
     def calls(self) -> Iterator[tuple[Launch, tuple]]:
         """Every launch of a run in order with its arguments."""
         for launch, fixed in flat(self.module.launches):
-            yield launch, (*map(np.uint64, map(self._arena.ptr.__add__, launch.offsets)),
-                           *map(np.int32, fixed))  # fmt: skip
+            yield (
+                launch,
+                (
+                    *map(np.uint64, map(self._arena.ptr.__add__, launch.offsets)),
+                    *map(np.int32, fixed),
+                ),
+            )
 
     def enqueue(self, launch: Launch, arguments: tuple) -> None:
-        self.function(launch)((launch.blocks, launch.layers, 1), (launch.threads, 1, 1), arguments,
-                              launch.shared, self.stream)  # fmt: skip
+        self.function(launch)(
+            (launch.blocks, launch.layers, 1),
+            (launch.threads, 1, 1),
+            arguments,
+            launch.shared,
+            self.stream,
+        )
 
     def function(self, launch: Launch) -> Any:
         """The kernel, allowed as much shared memory as it needs."""

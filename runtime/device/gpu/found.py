@@ -88,15 +88,17 @@ def _cupy(driver: int, facts: dict[str, Any]) -> Any:
         what = f"{' and '.join(packages)} are both installed and hide each other's parts"
         raise _Problem(what, f"pip uninstall -y {' '.join(packages)} && {cupy_install(driver)}")
     if find_spec("cupy") is None:
-        raise _Problem("CuPy, through which nnc speaks to the GPU, is not installed",
-                       cupy_install(driver))  # fmt: skip
+        raise _Problem(
+            "CuPy, through which nnc speaks to the GPU, is not installed", cupy_install(driver)
+        )
     try:
         cupy = import_module("cupy")
     except Exception as error:  # a broken installation raises whatever it likes
         first = str(error).strip().splitlines()
-        raise _Problem(f"CuPy is installed and cannot be loaded: {first[0] if first else error!r}",
-                       f"pip uninstall -y {' '.join(packages) or 'cupy'} && "
-                       f"{cupy_install(driver)}") from None  # fmt: skip
+        raise _Problem(
+            f"CuPy is installed and cannot be loaded: {first[0] if first else error!r}",
+            f"pip uninstall -y {' '.join(packages) or 'cupy'} && {cupy_install(driver)}",
+        ) from None
     facts["cupy"] = cupy.__version__
     return cupy
 
@@ -106,13 +108,16 @@ def _device(cupy: Any, facts: dict[str, Any]) -> None:
     made_for, driver = runtime.runtimeGetVersion(), runtime.driverGetVersion()
     facts["runtime"], facts["driver"] = _text(made_for), _text(driver)
     if not driver:
-        raise _Problem("no NVIDIA driver is installed, or it sees no GPU",
-                       "install it from nvidia.com; `nvidia-smi` then lists the GPU")  # fmt: skip
+        raise _Problem(
+            "no NVIDIA driver is installed, or it sees no GPU",
+            "install it from nvidia.com; `nvidia-smi` then lists the GPU",
+        )
     if made_for // 1000 > driver // 1000:
         packages = " ".join(facts["packages"]) or "cupy"
-        raise _Problem(f"CuPy is made for CUDA {_text(made_for)}, and the driver runs CUDA "
-                       f"{_text(driver)}",
-                       f"pip uninstall -y {packages} && {cupy_install(driver)}")  # fmt: skip
+        raise _Problem(
+            f"CuPy is made for CUDA {_text(made_for)}, and the driver runs CUDA {_text(driver)}",
+            f"pip uninstall -y {packages} && {cupy_install(driver)}",
+        )
     try:
         count = runtime.getDeviceCount()
     except runtime.CUDARuntimeError as error:
@@ -143,11 +148,20 @@ def _text(version: int) -> str:
 def lines(found: Found) -> Iterator[str]:
     """What was found, and what to do about what is missing."""
     rows = (
-        ("CuPy", " ".join(filter(None, (found.cupy, f"({', '.join(found.packages)})"
-                                        if found.packages else "")))),
-        ("CUDA of CuPy", found.runtime), ("CUDA of the driver", found.driver),
-        ("NVRTC", found.nvrtc), ("GPU", found.device), ("architecture", found.architecture),
-    )  # fmt: skip
+        (
+            "CuPy",
+            " ".join(
+                filter(
+                    None, (found.cupy, f"({', '.join(found.packages)})" if found.packages else "")
+                )
+            ),
+        ),
+        ("CUDA of CuPy", found.runtime),
+        ("CUDA of the driver", found.driver),
+        ("NVRTC", found.nvrtc),
+        ("GPU", found.device),
+        ("architecture", found.architecture),
+    )
     for name, text in rows:
         yield f"{name:19} {text or '-'}"
     if found.problem:

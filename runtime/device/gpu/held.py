@@ -61,8 +61,10 @@ def columns(cupy: Any, split: Split, system: System) -> list[Column]:
     needed = sum(flats[t.name][0].size * BYTES[t.dtype] for t in missing)
     free, _ = cupy.cuda.runtime.memGetInfo()
     if needed * SHARE > free:
-        raise NotHeld(f"the examples take {size_text(needed)}, more than a quarter of the "
-                      f"{size_text(free)} that are free")  # fmt: skip
+        raise NotHeld(
+            f"the examples take {size_text(needed)}, more than a quarter of the "
+            f"{size_text(free)} that are free"
+        )
     for tensor in missing:
         kept[tensor.name, tensor.dtype] = _copied(cupy, split, tensor, *flats[tensor.name])
     return [kept[t.name, t.dtype] for t in fields]
@@ -89,6 +91,7 @@ def _copied(cupy: Any, split: Split, tensor: Tensor, elements: np.ndarray, step:
             stored.take(tensor.name, np.arange(start, start + len(piece)), piece)
         except UserError as error:  # a number that does not fit, and that a batch may never read
             raise NotHeld(error.diagnostics[0].message) from None
-        cupy.cuda.runtime.memcpy(memory.ptr + start * dtype.itemsize, piece.ctypes.data,
-                                 piece.nbytes, TO_DEVICE)  # fmt: skip
+        cupy.cuda.runtime.memcpy(
+            memory.ptr + start * dtype.itemsize, piece.ctypes.data, piece.nbytes, TO_DEVICE
+        )
     return Column(tensor.name, tensor.dtype, memory, elements.size, step, prod(tensor.shape[1:]))

@@ -88,8 +88,15 @@ class _Program:
 
     def __init__(self, nvrtc: Nvrtc, source: str, architecture: str):
         self._nvrtc, self._handle = nvrtc, ctypes.c_void_p()
-        nvrtc._call("nvrtcCreateProgram", ctypes.byref(self._handle), source.encode(), b"nnc.cu",
-                    0, None, None)  # fmt: skip
+        nvrtc._call(
+            "nvrtcCreateProgram",
+            ctypes.byref(self._handle),
+            source.encode(),
+            b"nnc.cu",
+            0,
+            None,
+            None,
+        )
         flags = [f.encode() for f in (f"--gpu-architecture={architecture}", *FLAGS)]
         array = (ctypes.c_char_p * len(flags))(*flags)
         status = nvrtc._library.nvrtcCompileProgram(self._handle, len(flags), array)
@@ -129,10 +136,14 @@ def nvrtc() -> Nvrtc:
 def fitting(paths: list[Path], driver: int) -> Path:
     """The newest whose machine code the driver takes (that of its own CUDA, 12090 for 12.9, and
     older ones); the first if there is no driver, or none fits. PyTorch and CuPy bring their own."""
-    ages = {path: int(found[1]) for path in paths
-            if (found := re.search(r"(?:\.so\.|nvrtc64_)(\d\d)", path.name))}  # fmt: skip
-    return max((p for p in ages if ages[p] <= driver // 1000), key=ages.__getitem__,
-               default=paths[0])  # fmt: skip
+    ages = {
+        path: int(found[1])
+        for path in paths
+        if (found := re.search(r"(?:\.so\.|nvrtc64_)(\d\d)", path.name))
+    }
+    return max(
+        (p for p in ages if ages[p] <= driver // 1000), key=ages.__getitem__, default=paths[0]
+    )
 
 
 def driver_version() -> int:

@@ -62,8 +62,10 @@ class Rounds:
         self._ring = self._device.ptr + most * self._sent_bytes
         sizes = most * self._sent_bytes, most * self._came_bytes
         self._pinned = [cuda.alloc_pinned_memory(max(size, 1)) for size in sizes]
-        sent, came = (np.frombuffer(memory, np.uint8, size)
-                      for memory, size in zip(self._pinned, sizes, strict=True))  # fmt: skip
+        sent, came = (
+            np.frombuffer(memory, np.uint8, size)
+            for memory, size in zip(self._pinned, sizes, strict=True)
+        )
         self._sent = sent.view(np.int64).reshape(most, 1 + self.batch)
         self._came = came.reshape(most, self._came_bytes)
         self._code = program.load(feed(columns, self.batch, program.system, self.kept))
@@ -73,8 +75,10 @@ class Rounds:
     def run(self, rows: np.ndarray, numbers: Sequence[int]) -> Mapping[str, np.ndarray]:
         """`Batched.run_many`: full launches as one graph, fewer runs one by one."""
         count = len(self._sent) if len(rows) == len(self._sent) else 1
-        parts = [self._launch(rows[at : at + count], numbers[at : at + count])
-                 for at in range(0, len(rows), count)]  # fmt: skip
+        parts = [
+            self._launch(rows[at : at + count], numbers[at : at + count])
+            for at in range(0, len(rows), count)
+        ]
         return {name: np.concatenate([part[name] for part in parts]) for name in self.kept}
 
     def _launch(self, rows: np.ndarray, numbers: Sequence[int]) -> dict[str, np.ndarray]:
@@ -86,8 +90,9 @@ class Rounds:
         graph.launch(self.program.stream)
         self.program.stream.synchronize()
         tensors, came = self.program.system.tensors, self._came[:count]
-        words = {name: came[:, WORD * n : WORD * (n + 1)].copy() for n, name in
-                 enumerate(self.kept)}  # fmt: skip
+        words = {
+            name: came[:, WORD * n : WORD * (n + 1)].copy() for n, name in enumerate(self.kept)
+        }
         return {n: word.view(NUMPY[tensors[n].dtype])[:, 0] for n, word in words.items()}
 
     def _captured(self, count: int) -> Any:
@@ -103,15 +108,17 @@ class Rounds:
             program.copy("seed", TO_DEVICE)
         self._copy(device, self._sent.ctypes.data, count * self._sent_bytes, TO_DEVICE)
         for number in range(count):
-            self._enqueue_feed(device + number * self._sent_bytes,
-                               self._ring + number * self._came_bytes)  # fmt: skip
+            self._enqueue_feed(
+                device + number * self._sent_bytes, self._ring + number * self._came_bytes
+            )
             program.enqueue_kernels()
         last = self._ring + count * self._came_bytes
         for n, name in enumerate(self.kept):
             size = program.system.tensors[name].bytes
             self._copy(last + WORD * n, program.address(name), size, ON_DEVICE)
-        self._copy(self._came.ctypes.data, self._ring + self._came_bytes,
-                   count * self._came_bytes, TO_HOST)  # fmt: skip
+        self._copy(
+            self._came.ctypes.data, self._ring + self._came_bytes, count * self._came_bytes, TO_HOST
+        )
 
     def _enqueue_feed(self, sent: int, before: int) -> None:
         """`before` is where the run before this one leaves what it measured; before the first it is
@@ -124,8 +131,13 @@ class Rounds:
             words += [column.address, program.address(column.name)]
         for n, name in enumerate(self.kept):
             words += [program.address(name), before + WORD * n]
-        self._feed((feed_blocks(self.columns, self.batch), 1, 1), (BLOCK, 1, 1),
-                   tuple(map(np.uint64, words)), 0, program.stream)  # fmt: skip
+        self._feed(
+            (feed_blocks(self.columns, self.batch), 1, 1),
+            (BLOCK, 1, 1),
+            tuple(map(np.uint64, words)),
+            0,
+            program.stream,
+        )
 
     def _copy(self, to: int, source: int, size: int, kind: int) -> None:
         if size:
@@ -146,15 +158,23 @@ def feed(columns: Sequence[Column], batch: int, system: System, kept: Sequence[s
         size, width, step, count = batch * column.width, column.width, column.step, column.count
         parameters += [f"const {column.dtype}* data{n}", f"{column.dtype}* field{n}"]
         place = f"AT(sent, 1 + at / {width}, {sent}) * {step} + at % {width}"
-        lines += [f"  if (at < {size})",
-                  f"    AT(field{n}, at, {size}) = AT(data{n}, {place}, {count}LL);"]  # fmt: skip
+        lines += [
+            f"  if (at < {size})",
+            f"    AT(field{n}, at, {size}) = AT(data{n}, {place}, {count}LL);",
+        ]
     for n, name in enumerate(kept):
         dtype = system.tensors[name].dtype
         parameters += [f"const {dtype}* measured{n}", f"{dtype}* before{n}"]
         lines.append(f"  if (at == 0) AT(before{n}, 0, 1) = AT(measured{n}, 0, 1);")
-    text = "\n".join([
-        f"KERNEL({BLOCK}, 1) feed({', '.join(parameters)}) {{",
-        f"  const i64 at = (i64)BLOCK * {BLOCK} + THREAD;", *lines, "}", ""])  # fmt: skip
+    text = "\n".join(
+        [
+            f"KERNEL({BLOCK}, 1) feed({', '.join(parameters)}) {{",
+            f"  const i64 at = (i64)BLOCK * {BLOCK} + THREAD;",
+            *lines,
+            "}",
+            "",
+        ]
+    )
     blocks = feed_blocks(columns, batch)
     launch = Launch("feed", blocks, 1, BLOCK, 0, (0,) * len(parameters))
     return Module(text, (launch,), 0, {})

@@ -45,9 +45,13 @@ class ShimProgram:
     """A compiled system with its memory. Tried are `schedules`, orders of threads, each with
     `copies` that are made when asked for (eager) or when waited for (lazy)."""
 
-    def __init__(self, source: System | Plan, schedules: tuple[int, ...] = (0, 1),
-                 target: GpuTarget | None = None,
-                 copies: tuple[str, ...] = ("eager", "lazy")):  # fmt: skip
+    def __init__(
+        self,
+        source: System | Plan,
+        schedules: tuple[int, ...] = (0, 1),
+        target: GpuTarget | None = None,
+        copies: tuple[str, ...] = ("eager", "lazy"),
+    ):
         self.plan = source if isinstance(source, Plan) else gpu_plan(source)
         self.system = self.plan.system
         self.module = module(self.plan, target)
@@ -56,9 +60,10 @@ class ShimProgram:
         self._library = library(self.module)
         self.arena = np.zeros(self.module.arena_bytes + 64, np.uint8)
         self.arrays = {
-            t.name: self.view(t.name) for t in self.system.tensors.values()
+            t.name: self.view(t.name)
+            for t in self.system.tensors.values()
             if t.kind != "temp" or t.name in self.system.outputs
-        }  # fmt: skip
+        }
         given = [self._range(t.name) for t in self.system.tensors.values() if t.kind != "temp"]
         self._given = sorted(given)
 
@@ -190,7 +195,9 @@ def _spell(launches: Launches, lines: list[str], indent: str, at: dict[str, str]
             )
             continue
         values, name = item.values, f"at{len(at)}"
-        lines.append(f"{indent}for (int {name} = {values.start}; {name} != {values.stop}; "
-                     f"{name} += {values.step}) {{")  # fmt: skip
+        lines.append(
+            f"{indent}for (int {name} = {values.start}; {name} != {values.stop}; "
+            f"{name} += {values.step}) {{"
+        )
         _spell(item.launches, lines, indent + "  ", {**at, item.index.name: name})
         lines.append(f"{indent}}}")

@@ -84,15 +84,19 @@ class Timer:
         """What the launch's kernel is compiled to."""
         driver, function = self.cuda.driver, self.program.function(launch)
         limit = self.program.cupy.cuda.runtime.getDeviceProperties(0)["maxThreadsPerMultiProcessor"]
-        blocks = driver.occupancyMaxActiveBlocksPerMultiprocessor(function.ptr, launch.threads,
-                                                                  launch.shared)  # fmt: skip
-        registers, stack, static = (driver.funcGetAttribute(kind, function.ptr) for kind in
-                                    (REGISTERS, LOCAL, STATIC_SHARED))  # fmt: skip
+        blocks = driver.occupancyMaxActiveBlocksPerMultiprocessor(
+            function.ptr, launch.threads, launch.shared
+        )
+        registers, stack, static = (
+            driver.funcGetAttribute(kind, function.ptr)
+            for kind in (REGISTERS, LOCAL, STATIC_SHARED)
+        )
         return Use(registers, stack, static + launch.shared, blocks * launch.threads / limit)
 
 
 def bandwidth(cupy: Any) -> float:
     """GB/s between the GPU and its memory, by its clock and width: both edges carry data."""
-    khz, bits = (cupy.cuda.runtime.deviceGetAttribute(kind, 0) for kind in
-                 (MEMORY_KHZ, MEMORY_BITS))  # fmt: skip
+    khz, bits = (
+        cupy.cuda.runtime.deviceGetAttribute(kind, 0) for kind in (MEMORY_KHZ, MEMORY_BITS)
+    )
     return 2 * khz * 1e3 * bits / 8 / 1e9

@@ -17,12 +17,12 @@ from statistics import median
 
 import numpy as np
 
-from nnc.compiler.training import prediction
+from nnc.compiler.elaboration.programs import prediction
 from nnc.runtime.data import Search
 from nnc.runtime.device import DEVICES
-from nnc.runtime.executor import Executor
-from nnc.runtime.generate import Generator, Sampling, roles
+from nnc.runtime.inference.generate import Generator, Sampling, roles
 from nnc.runtime.project import for_batch, open_project, planned_setup
+from nnc.runtime.training.executor import Executor
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "char_gpt.nn"
 PROMPT = [0]

@@ -24,23 +24,23 @@ from gpu_side import (
     within,
 )
 
-from nnc.compiler.check_passes import EVALUABLE
 from nnc.compiler.codegen.cuda.module import gpu_plan, module
-from nnc.compiler.evaluate import evaluate
-from nnc.compiler.kernels import Plan
-from nnc.compiler.program import forward
-from nnc.dsl.diagnostics import UserError
-from nnc.runtime.code_check import check_code, run_apart
+from nnc.compiler.elaboration.model import forward
+from nnc.compiler.passes.kernels.kernel import Plan
+from nnc.compiler.reference.evaluator import evaluate
+from nnc.compiler.reference.pass_checker import EVALUABLE
+from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime.data import Search
 from nnc.runtime.data import load as load_data
-from nnc.runtime.job import prepare
-from nnc.runtime.progress import Silent
+from nnc.runtime.inspect.code_check import check_code, run_apart
+from nnc.runtime.inspect.sample_inputs import specimen
+from nnc.runtime.inspect.sample_sizes import fitted
+from nnc.runtime.inspect.verification import TOLERANCE
 from nnc.runtime.project import Project, bound, project_of_text, reassigned
 from nnc.runtime.settings import Assignment
-from nnc.runtime.specimen import specimen
-from nnc.runtime.specimen_sizes import fitted
-from nnc.runtime.train import train
-from nnc.runtime.verification import TOLERANCE
+from nnc.runtime.training.job import prepare
+from nnc.runtime.training.loop import train
+from nnc.runtime.training.progress import Silent
 
 Note = Callable[[Plain], None]
 
@@ -52,7 +52,7 @@ FEW_EXAMPLES = ("linear", "xor", "cnn_digits")  # where a GPU's threads run one 
 
 def machine(device: str, out: Path, data: Path | None, note: Note) -> None:
     """Versions, and what is missing."""
-    from nnc.runtime.device.gpu.found import look
+    from nnc.runtime.device.cuda.discovery import look
 
     found = asdict(look())
     if device != "cuda":
@@ -65,7 +65,7 @@ def machine(device: str, out: Path, data: Path | None, note: Note) -> None:
 def primitives(device: str, out: Path, data: Path | None, note: Note) -> None:
     """What the prelude's names give, kept in `primitives.npz`; how far scalar functions are from
     float64; and where the stand-in for the GPU gives something else, which g++ is needed for."""
-    from nnc.runtime.device.gpu.shim import available
+    from nnc.runtime.device.cuda.shim import available
 
     found = names_of_the_prelude.results(device)
     values, worst = names_of_the_prelude.functions(device_of(device))
@@ -125,10 +125,10 @@ def kernels(device: str, out: Path, data: Path | None, note: Note) -> None:
 def program_of(device: str, source: Plan):
     """A program of a plan rather than a system."""
     if device == "cuda":
-        from nnc.runtime.device.gpu.cuda import CudaProgram
+        from nnc.runtime.device.cuda.program import CudaProgram
 
         return CudaProgram(source)
-    from nnc.runtime.device.gpu.shim import ShimProgram
+    from nnc.runtime.device.cuda.shim import ShimProgram
 
     return ShimProgram(source, (0,))
 
@@ -190,7 +190,7 @@ def _one_by_one(step) -> None:
 
 def _at_once(step) -> None:
     from nnc.runtime.data import Split
-    from nnc.runtime.feeding import whole
+    from nnc.runtime.training.batch_inputs import whole
 
     examples = whole(Split({name: array.copy() for name, array in step.fields}))
     assert step.together(examples) >= 1

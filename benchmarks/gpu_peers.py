@@ -18,11 +18,11 @@ from gpu_side import SEED, WORKLOADS, Plain, project_of, setup_of, small, timed
 from gpu_speed import SHAPES
 from workloads import canonical
 
-from nnc.compiler.initialise import initial_values
-from nnc.compiler.scalar import NUMPY
-from nnc.compiler.training import training_step
-from nnc.runtime.bench import draw
-from nnc.runtime.feeding import fields_of
+from nnc.compiler.elaboration.initializers import initial_values
+from nnc.compiler.elaboration.programs import training_step
+from nnc.compiler.ir.functions import NUMPY
+from nnc.runtime.inspect.bench import draw
+from nnc.runtime.training.batch_inputs import fields_of
 
 Wait = Callable[[], object]
 

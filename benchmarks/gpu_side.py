@@ -15,20 +15,20 @@ import numpy as np
 from nnc_side import SEED
 from workloads import TRAINING, Workload
 
-from nnc.compiler.ir import System
-from nnc.compiler.passes.precision import with_precision
-from nnc.compiler.passes.simplify import simplify
-from nnc.compiler.program import forward
-from nnc.compiler.training import Setup
-from nnc.dsl.check import load_source
-from nnc.dsl.diagnostics import Report, UserError
-from nnc.dsl.source import Source
-from nnc.runtime.bench import draw
+from nnc.compiler.elaboration.model import forward
+from nnc.compiler.elaboration.programs import Setup
+from nnc.compiler.ir.equation import System
+from nnc.compiler.passes.autodiff.mixed_precision import mixed_precision
+from nnc.compiler.passes.equations.simplify import simplify
+from nnc.dsl.check.checker import load_source
+from nnc.dsl.diagnostics.diagnostic import Report, UserError
+from nnc.dsl.syntax.source import Source
 from nnc.runtime.data import Search
 from nnc.runtime.device import DEVICES
-from nnc.runtime.executor import Bound, Executor
+from nnc.runtime.inspect.bench import draw
 from nnc.runtime.project import Project, planned_setup, project_of_text
 from nnc.runtime.settings import Assignment
+from nnc.runtime.training.executor import Bound, Executor
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.nn"))
 WORKLOADS = {w.name: w for w in TRAINING}
@@ -111,7 +111,7 @@ def resident(text: str, precision: str = "f32") -> System:
         tensors[f"{result}_kept"] = replace(tensors[result], name=f"{result}_kept", kind="state")
         updates[f"{result}_kept"] = result
     made = system.replace(tensors=tensors, outputs=(), updates=updates)
-    return with_precision(made, precision)
+    return mixed_precision(made, precision)
 
 
 def filled(system: System, device: str):

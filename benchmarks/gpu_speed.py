@@ -24,8 +24,8 @@ from gpu_side import (
     timed,
 )
 
-from nnc.compiler.ir import System
-from nnc.runtime.bench import measure
+from nnc.compiler.ir.equation import System
+from nnc.runtime.inspect.bench import measure
 
 RUNS = 10
 
@@ -35,7 +35,7 @@ def kernel_ms(system: System, device: str) -> float:
     program = filled(system, device)
     if device != "cuda":
         return timed(program.run, lambda: None, 1)
-    from nnc.runtime.device.gpu.timing import Timer
+    from nnc.runtime.device.cuda.timing import Timer
 
     timer = Timer(program)
     times = [sum(timer.step().values()) for _ in range(RUNS + 3)]
@@ -161,7 +161,7 @@ def profiles(device: str, out: Path, data: Path | None, note: Note) -> None:
     if device != "cuda":
         note({"left out": "events are the GPU's"})
         return
-    from nnc.runtime.gpu_profiling import profile
+    from nnc.runtime.inspect.gpu_profiling import profile
 
     found: Plain = {}
     for name in ["mlp32", "gpt2"] if small(device) else ["mlp128", "cnn128", "lstm", "gpt", "gpt2"]:

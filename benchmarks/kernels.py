@@ -20,10 +20,10 @@ import numpy as np
 from nnc_side import executor_of, work
 from workloads import ALL, Workload
 
-from nnc.compiler.kernels import Kernel, Plan, Scan
-from nnc.runtime.bench import draw
-from nnc.runtime.device.cpu import CpuProgram
-from nnc.runtime.peak import peak
+from nnc.compiler.passes.kernels.kernel import Kernel, Plan, Scan
+from nnc.runtime.device.cpu.program import CpuProgram
+from nnc.runtime.inspect.bench import draw
+from nnc.runtime.inspect.peak import peak
 
 Item = Kernel | Scan
 

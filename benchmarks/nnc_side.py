@@ -12,19 +12,19 @@ import numpy as np
 from products import PRODUCTS
 from workloads import Workload
 
-from nnc.compiler.ir import Equation, System
-from nnc.compiler.passes.simplify import simplify
-from nnc.compiler.program import forward
-from nnc.compiler.work import flops
-from nnc.dsl.check import load_source
-from nnc.dsl.diagnostics import Report
-from nnc.dsl.source import Source
-from nnc.runtime.bench import draw
+from nnc.compiler.elaboration.model import forward
+from nnc.compiler.ir.equation import Equation, System
+from nnc.compiler.ir.work import flops
+from nnc.compiler.passes.equations.simplify import simplify
+from nnc.dsl.check.checker import load_source
+from nnc.dsl.diagnostics.diagnostic import Report
+from nnc.dsl.syntax.source import Source
 from nnc.runtime.device import DEVICES
-from nnc.runtime.executor import Bound, Executor
-from nnc.runtime.feeding import fields_of
+from nnc.runtime.inspect.bench import draw
 from nnc.runtime.project import project_of_text, setup_of
 from nnc.runtime.settings import Assignment
+from nnc.runtime.training.batch_inputs import fields_of
+from nnc.runtime.training.executor import Bound, Executor
 
 SEED = 1
 

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from nnc.compiler.codegen.cuda.module import Launch, Module, prelude
-from nnc.compiler.evaluate import evaluate
-from nnc.compiler.ir import Equation, Idx, Index, Read, System, Tensor
-from nnc.compiler.scalar import CASTS, TABLE, call
+from nnc.compiler.ir.equation import Equation, Index, System, Tensor
+from nnc.compiler.ir.expr import Idx, Read
+from nnc.compiler.ir.functions import CASTS, TABLE, call
+from nnc.compiler.reference.evaluator import evaluate
 
 COUNT = 256  # threads, and numbers of every operand
 TYPES = {"i32": np.int32, "i64": np.int64, "f32": np.float32, "f64": np.float64}
@@ -203,7 +204,7 @@ def results(device: str) -> dict[str, np.ndarray]:
 
 
 def _run_under_gpp(made: Module, arena: np.ndarray) -> None:
-    from nnc.runtime.device.gpu.shim import library
+    from nnc.runtime.device.cuda.shim import library
 
     loaded = library(made)
     loaded.nnc_begin(1, True)
@@ -214,7 +215,7 @@ def _run_under_gpp(made: Module, arena: np.ndarray) -> None:
 def _run_on_gpu(made: Module, arena: np.ndarray) -> None:
     import cupy
 
-    from nnc.runtime.device.gpu import cuda
+    from nnc.runtime.device.cuda import program as cuda
 
     code = cupy.cuda.function.Module()
     code.load(cuda.machine_code(made, cuda.ready().architecture))

@@ -17,7 +17,7 @@ from table import Entry, growth_table, main_table, system_lines, write
 from worker import SYSTEMS
 from workloads import ALL, PREDICTING, PRODUCTS, TINY, TRAINING, Workload, sweep
 
-from nnc.runtime.peak import peak
+from nnc.runtime.inspect.peak import peak
 
 FOLDER = Path(__file__).parent
 PACKAGES = {"torch": "torch", "jax": "jax", "tensorflow": "tensorflow"}

@@ -9,44 +9,45 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from .ir import System
-from .kernels import Plan
-from .passes.ahead import ahead
-from .passes.apart import apart
-from .passes.attention import attention
-from .passes.demand import demand
-from .passes.fuse import fuse
-from .passes.inline import inline, without_stops
-from .passes.layout import time_first, turn_weights
-from .passes.masked import masked
-from .passes.memory import memory
-from .passes.pairs import pairs, round_once
-from .passes.pick import pick
-from .passes.reciprocal import reciprocal
-from .passes.reuse import reuse
-from .passes.rounded import rounded
-from .passes.shares import shares
-from .passes.simplify import simplify
-from .passes.split import split
-from .verify import verify
+from .ir.equation import System
+from .ir.verify import verify
+from .passes.cpu.pack_bf16_pairs import pack_bf16_pairs, round_bf16_operands
+from .passes.cpu.pad_rows import pad_rows
+from .passes.cpu.time_major import time_major
+from .passes.cpu.transpose_operands import transpose_operands
+from .passes.equations.common_subexpressions import common_subexpressions
+from .passes.equations.inline import inline, without_stops
+from .passes.equations.precompute_derivatives import precompute_derivatives
+from .passes.equations.reciprocal import reciprocal
+from .passes.equations.shrink_extents import shrink_extents
+from .passes.equations.simplify import simplify
+from .passes.equations.softmax_gradient import softmax_gradient
+from .passes.equations.sparse_pooling_gradient import sparse_pooling_gradient
+from .passes.equations.split_reductions import split_reductions
+from .passes.gpu.attention.stream_attention import stream_attention
+from .passes.gpu.bf16_storage import bf16_storage
+from .passes.kernels.fuse import fuse
+from .passes.kernels.kernel import Plan
+from .passes.kernels.memory import plan_memory
+from .passes.kernels.skip_masked_terms import skip_masked_terms
 
 PASSES = (
-    ("stops", without_stops),  #   stop(x) is x
-    ("simplify", simplify),  #     copies, equal equations, unused ones
-    ("reuse", reuse),  #           values that are stored already are read
-    ("inline", inline),  #         cheap values are computed where they are read
-    ("time first", time_first),  # a step of a recurrence lies together
-    ("tidy", simplify),  #         what the passes above left over
-    ("shares", shares),  #         gradients of a softmax are said through it
-    ("pick", pick),  #             of windows that are zero but at one place, that place is read
-    ("demand", demand),  #         what nobody reads is not computed
-    ("ahead", ahead),  #           what a way back needs of exp or erf is computed beside them
-    ("reciprocal", reciprocal),  # what does not change is divided by once
-    ("pairs", pairs),  #           bf16 numbers two at a time
-    ("round once", round_once),  # or each rounded where it is computed
-    ("split", split),  #           long sums of few results in parts
-    ("turn weights", turn_weights),  # what products read lies in their vectors
-    ("apart", apart),  #           rows that sums run down do not meet in the cache
+    ("remove-stops", without_stops),
+    ("simplify", simplify),
+    ("common-subexpressions", common_subexpressions),
+    ("inline", inline),
+    ("time-major", time_major),
+    ("simplify-again", simplify),
+    ("softmax-gradient", softmax_gradient),
+    ("sparse-pooling-gradient", sparse_pooling_gradient),
+    ("shrink-extents", shrink_extents),
+    ("precompute-derivatives", precompute_derivatives),
+    ("reciprocal", reciprocal),
+    ("pack-bf16-pairs", pack_bf16_pairs),
+    ("round-bf16-operands", round_bf16_operands),
+    ("split-reductions", split_reductions),
+    ("transpose-operands", transpose_operands),
+    ("pad-rows", pad_rows),
 )
 
 
@@ -83,15 +84,15 @@ def plan(
     weights of attention are not stored but computed where they are read, and what tensor cores read
     again and again lies in memory as they take it."""
     system = optimise(system, verified, check, without)
-    vectors = "turn weights" not in without  # which is done for them
+    vectors = "transpose-operands" not in without  # which is done for them
     if not streams:
-        fused = masked(system, fuse(system, vectors=vectors))
-        return memory(system, fused, shared, at_once=not vectors)
-    found = attention(system)
-    made = rounded(found.system, found.kernels)
+        fused = skip_masked_terms(system, fuse(system, vectors=vectors))
+        return plan_memory(system, fused, shared, at_once=not vectors)
+    found = stream_attention(system)
+    made = bf16_storage(found.system, found.kernels)
     check = check or (verify if verified else None)
     if check is not None:
         check(found.system, "attention")
         check(made.system, "rounded")
     fused = fuse(made.system, found.kernels, {**found.notes, **made.notes}, vectors)
-    return memory(made.system, fused, shared, at_once=not vectors)
+    return plan_memory(made.system, fused, shared, at_once=not vectors)

@@ -13,24 +13,24 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..dsl import syntax as s
-from ..dsl.check import BUILTINS, CONSTANTS, walk
-from ..dsl.diagnostics import fail
-from .cores import cores
+from ..dsl.check.checker import BUILTINS, CONSTANTS, walk
+from ..dsl.diagnostics.diagnostic import fail
+from ..dsl.syntax import ast as s
 from .data import Dataset, Field, Schema, Search, Split
 from .data import load as load_data
-from .data.dataset import validate
+from .data.core.dataset import validate
 from .device import DEVICES
-from .executor import Executor, Values
-from .feeding import check_fit, check_indices, whole
-from .interrupt import watch_interrupt
-from .job import prepare
-from .predict import as_inputs, predict_batches
-from .progress import Lines, Silent
+from .inference.predict import as_inputs, predict_batches
 from .project import Project, bound, field_types, open_project, reassigned, setup_of
-from .run_folder import RunFolder
 from .settings import Assignment
-from .train import INTERRUPTED, measure, train
+from .thread_count import default_threads
+from .training.batch_inputs import check_fit, check_indices, whole
+from .training.executor import Executor, Values
+from .training.interrupt import watch_interrupt
+from .training.job import prepare
+from .training.loop import INTERRUPTED, measure, train
+from .training.progress import Lines, Silent
+from .training.run_folder import RunFolder
 
 # what arrays hold → the language's type, and the NumPy type that is one of its own
 _TYPES = {
@@ -57,7 +57,7 @@ def load(
     assignments = _assignments(settings or {})
     if device not in DEVICES:
         raise ValueError(f"no device {device!r}; there are {', '.join(DEVICES)}")
-    made = DEVICES[device](cores(threads))
+    made = DEVICES[device](default_threads(threads))
     if not path.is_dir():
         return Model(open_project(path, assignments, model), made)
     folder = RunFolder(path)

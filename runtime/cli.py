@@ -21,7 +21,7 @@ from typing import NoReturn
 import click
 
 from .. import __version__
-from ..dsl.diagnostics import UserError, did_you_mean
+from ..dsl.diagnostics.diagnostic import UserError, did_you_mean
 
 OK, USER, USAGE, INTERNAL, INTERRUPTED = 0, 1, 2, 101, 130
 

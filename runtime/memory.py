@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..dsl.diagnostics import Diagnostic
+from ..dsl.diagnostics.diagnostic import Diagnostic
 
 try:
     import resource

@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..compiler.training import FieldType, Setup
-from ..dsl import syntax as s
-from ..dsl.check import Checked, check, load, load_source
-from ..dsl.diagnostics import Diagnostic, Report, UserError, did_you_mean, fail
-from ..dsl.notation import format_expr, format_type
-from ..dsl.source import Source
-from .collecting import uncollected
+from ..compiler.elaboration.programs import FieldType, Setup
+from ..dsl.check.checker import Checked, check, load, load_source
+from ..dsl.diagnostics.diagnostic import Diagnostic, Report, UserError, did_you_mean, fail
+from ..dsl.syntax import ast as s
+from ..dsl.syntax.printer import format_expr, format_type
+from ..dsl.syntax.source import Source
 from .data import Schema, Search, bind, describe, find_source
+from .gc_pause import gc_paused
 from .settings import Assignment, DataChoice, Settings, assign, read_settings
 
 
@@ -61,7 +61,7 @@ class Project:
         return "\n\n".join([*definitions, *block]) + "\n"
 
 
-@uncollected()
+@gc_paused()
 def open_project(
     path: Path, assignments: Sequence[Assignment] = (), model: str | None = None
 ) -> Project:
@@ -71,7 +71,7 @@ def open_project(
     return _project(path, checked, report, assignments, model)
 
 
-@uncollected()
+@gc_paused()
 def project_of_text(
     text: str,
     name: str = "program.nn",

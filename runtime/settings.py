@@ -14,12 +14,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from ..dsl import syntax as s
-from ..dsl.diagnostics import Diagnostic, Note, Report, UserError, did_you_mean, fail
-from ..dsl.elsewhere import likely_type
-from ..dsl.parser import parse_value
-from ..dsl.source import COMMAND_LINE, Source, Span
-from .conditions import SPLITS, Condition, Monitor, check_watched, measured
+from ..dsl.diagnostics.diagnostic import Diagnostic, Note, Report, UserError, did_you_mean, fail
+from ..dsl.diagnostics.foreign_terms import likely_type
+from ..dsl.syntax import ast as s
+from ..dsl.syntax.parser import parse_value
+from ..dsl.syntax.source import COMMAND_LINE, Source, Span
+from .training.conditions import SPLITS, Condition, Monitor, check_watched, measured
 
 Value = int | float | bool | str | list
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 from stdlib.programs import Arrays, Case
 
-from nnc.compiler.ir import System
-from nnc.compiler.kernels import Plan, Streamed
+from nnc.compiler.ir.equation import System
+from nnc.compiler.passes.kernels.kernel import Plan, Streamed
 
 X = {"x": "f32[2, 70, 24]"}
 LENGTHS = {"length": "i32[2]"}

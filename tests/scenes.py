@@ -17,14 +17,15 @@ import numpy as np
 import pytest
 from small_programs import DIGITS
 
-from nnc.compiler import pipeline, scalar
-from nnc.compiler.codegen.spelling import SPELLING
-from nnc.compiler.ir import Apply, rewrite
-from nnc.compiler.scalar import TABLE, call
+from nnc.compiler import pipeline
+from nnc.compiler.codegen.llvm.instructions import SPELLING
+from nnc.compiler.ir import functions as scalar
+from nnc.compiler.ir.expr import Apply, rewrite
+from nnc.compiler.ir.functions import TABLE, call
 from nnc.runtime import memory
-from nnc.runtime.data import mnist
-from nnc.runtime.device.gpu import cuda as gpu
-from nnc.runtime.device.gpu.found import Found
+from nnc.runtime.data.sets import mnist
+from nnc.runtime.device.cuda import program as gpu
+from nnc.runtime.device.cuda.discovery import Found
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from nnc.runtime import data
 from nnc.runtime.device import DEVICES
-from nnc.runtime.interrupt import never
-from nnc.runtime.job import Job, prepare
-from nnc.runtime.progress import Silent
 from nnc.runtime.project import project_of_text
 from nnc.runtime.settings import Assignment
-from nnc.runtime.train import train
+from nnc.runtime.training.interrupt import never
+from nnc.runtime.training.job import Job, prepare
+from nnc.runtime.training.loop import train
+from nnc.runtime.training.progress import Silent
 
 DIGITS = """
 model Small(image: f32[B, 8, 8, 1]) -> logits: f32[B, 10] {

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnc.compiler.evaluate import evaluate
-from nnc.compiler.ir import System
-from nnc.compiler.passes.differentiate import differentiate
-from nnc.compiler.passes.simplify import simplify
-from nnc.compiler.program import forward
-from nnc.compiler.verify import verify
-from nnc.dsl.diagnostics import Report
-from nnc.dsl.parser import parse
-from nnc.dsl.source import Source
-from nnc.dsl.syntax import Definition
+from nnc.compiler.elaboration.model import forward
+from nnc.compiler.ir.equation import System
+from nnc.compiler.ir.verify import verify
+from nnc.compiler.passes.autodiff.differentiate import differentiate
+from nnc.compiler.passes.equations.simplify import simplify
+from nnc.compiler.reference.evaluator import evaluate
+from nnc.dsl.diagnostics.diagnostic import Report
+from nnc.dsl.syntax.ast import Definition
+from nnc.dsl.syntax.parser import parse
+from nnc.dsl.syntax.source import Source
 
 
 def definitions(text: str) -> dict[str, Definition]:

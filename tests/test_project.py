@@ -12,16 +12,16 @@ import lark
 import pytest
 
 import nnc
-from nnc.compiler.training import training_step
-from nnc.compiler.verify import verify
-from nnc.dsl.check import load_source
-from nnc.dsl.diagnostics import Report
-from nnc.dsl.parser import grammar
-from nnc.dsl.source import Source
-from nnc.dsl.tables import PACKAGED, built, keep, load
-from nnc.dsl.words import Lines
+from nnc.compiler.elaboration.programs import training_step
+from nnc.compiler.ir.verify import verify
+from nnc.dsl.check.checker import load_source
+from nnc.dsl.diagnostics.diagnostic import Report
+from nnc.dsl.syntax.lexer_rules import Lines
+from nnc.dsl.syntax.parser import grammar
+from nnc.dsl.syntax.parser_tables import PACKAGED, built, keep, load
+from nnc.dsl.syntax.source import Source
 from nnc.runtime.data import Search
-from nnc.runtime.emit import model_system
+from nnc.runtime.inspect.emit import model_system
 from nnc.runtime.project import planned_setup, project_of_text
 
 ROOT = Path(__file__).parents[1]

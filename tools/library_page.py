@@ -10,13 +10,13 @@ import re
 import sys
 from pathlib import Path
 
-from nnc.dsl import syntax as s
-from nnc.dsl.diagnostics import Report
-from nnc.dsl.names import BUILTINS
-from nnc.dsl.parser import parse
-from nnc.dsl.source import Source
-from nnc.runtime.data import mel
-from nnc.runtime.data.source import REQUIRED
+from nnc.dsl.check.names import BUILTINS
+from nnc.dsl.diagnostics.diagnostic import Report
+from nnc.dsl.syntax import ast as s
+from nnc.dsl.syntax.parser import parse
+from nnc.dsl.syntax.source import Source
+from nnc.runtime.data.core import mel
+from nnc.runtime.data.core.source import REQUIRED
 from nnc.runtime.data.sources import SOURCES
 
 ROOT = Path(__file__).parents[1]

@@ -1,4 +1,4 @@
-"""Derives the constants of compiler/codegen/vectormath.py: best polynomials by Remez exchange.
+"""Derives the constants of compiler/codegen/llvm/math.py: best polynomials by Remez exchange.
 
 In: FORMS, one line of mathematics per table. Out (stdout): the tables as Python source, each with
 the largest error that the rounded polynomial has in exact arithmetic. `--check` prints nothing but

@@ -6,9 +6,9 @@ bytes. A test fails while it is not that of the grammar.
 
 from __future__ import annotations
 
-from nnc.dsl.parser import grammar
-from nnc.dsl.tables import PACKAGED, built, keep
-from nnc.dsl.words import Lines
+from nnc.dsl.syntax.lexer_rules import Lines
+from nnc.dsl.syntax.parser import grammar
+from nnc.dsl.syntax.parser_tables import PACKAGED, built, keep
 
 if __name__ == "__main__":
     lines = Lines()

@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
-from ..bench import Figures, measure
-from ..cores import cores
+from ..inspect.bench import Figures, measure
 from ..project import open_project, planned_setup
+from ..thread_count import default_threads
 from . import options as o
 
 
@@ -40,7 +40,7 @@ def bench(file, sets, batch, steps, model, data, device_name, threads, as_json) 
     if as_json:
         click.echo(json.dumps(_plain(figures)))
         return
-    where = "on the GPU" if figures.gpu else f"{cores(threads)} threads"
+    where = "on the GPU" if figures.gpu else f"{default_threads(threads)} threads"
     click.echo(
         f"{project.name}, batch {setup.batch}, {where}, {steps} steps\n"
         f"median step  {figures.median_ms:.3f} ms\n"

@@ -11,19 +11,19 @@ from pathlib import Path
 
 import click
 
-from ...compiler.training import training_step
-from ...dsl.catalogue import CATALOGUE
-from ...dsl.check import load
-from ...dsl.diagnostics import Diagnostic, Report, UserError, did_you_mean
-from ...dsl.formatter import format as formatted
-from ...dsl.library import read_source
-from ...dsl.parser import parse
-from ..checkpoint import write_text
+from ...compiler.elaboration.programs import training_step
+from ...dsl.check.checker import load
+from ...dsl.check.library import read_source
+from ...dsl.diagnostics.catalogue import CATALOGUE
+from ...dsl.diagnostics.diagnostic import Diagnostic, Report, UserError, did_you_mean
+from ...dsl.syntax.formatter import format as formatted
+from ...dsl.syntax.parser import parse
 from ..data import DATA_ERRORS, SEQUENCE_ERRORS
-from ..emit import model_system
-from ..errors import RUN_ERRORS
-from ..progress import say
+from ..error_codes import RUN_ERRORS
+from ..inspect.emit import model_system
 from ..project import open_project, planned_setup
+from ..training.atomic_files import write_text
+from ..training.progress import say
 from . import options as o
 from .report import FORM, show
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import click
 
-from ...compiler.training import Setup
-from ...dsl.diagnostics import did_you_mean
-from ..checkpoint import write_text
-from ..emit import ENDINGS, Stages
+from ...compiler.elaboration.programs import Setup
+from ...dsl.diagnostics.diagnostic import did_you_mean
+from ..inspect.emit import ENDINGS, Stages
+from ..inspect.summary import NEEDED, summarise
 from ..project import Project, open_project, planned_setup
-from ..summary import NEEDED, summarise
+from ..training.atomic_files import write_text
 from . import options as o
 from .report import show, show_warnings
 

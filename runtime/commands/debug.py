@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import click
 
-from ...compiler.ir import Equation
-from ...compiler.printer import expr_text
-from ..debugging import Reached, Story, tell
-from ..run_folder import RunFolder
+from ...compiler.ir.equation import Equation
+from ...compiler.ir.printer import expr_text
+from ..inspect.debugging import Reached, Story, tell
+from ..training.run_folder import RunFolder
 from . import options as o
 
 MANY = 12  # lines of a list; the rest are counted

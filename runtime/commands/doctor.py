@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from ..device.gpu.found import lines, look
+from ..device.cuda.discovery import lines, look
 
 
 @click.command()

@@ -12,15 +12,15 @@ from collections.abc import Iterable, Iterator
 
 import click
 
-from ...compiler.training import prediction
-from ...dsl.diagnostics import fail
-from ..data.vocabulary import END, START, UNKNOWN, Vocabulary
-from ..executor import Executor
-from ..generate import Generator, Sampling
-from ..given import Source
-from ..progress import say
+from ...compiler.elaboration.programs import prediction
+from ...dsl.diagnostics.diagnostic import fail
+from ..data.core.vocabulary import END, START, UNKNOWN, Vocabulary
+from ..inference.generate import Generator, Sampling
+from ..inference.text_inputs import Source
 from ..project import for_batch, open_project, setup_of
-from ..run_folder import RunFolder
+from ..training.executor import Executor
+from ..training.progress import say
+from ..training.run_folder import RunFolder
 from . import options as o
 
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import click
 
-from ...compiler.ir import System
-from ..cores import cores
+from ...compiler.ir.equation import System
 from ..data import Search
 from ..device import DEVICES, Device
-from ..progress import say
 from ..settings import Assignment
+from ..thread_count import default_threads
+from ..training.progress import say
 
 FILE = click.Path(path_type=Path)
 POSITIVE = click.IntRange(min=1)
@@ -103,10 +103,10 @@ def search(data: Path | None, base: Path, offline: bool = False) -> Search:
 
 def device(name: str, threads: int | None) -> Device:
     """The device asked for; with `--verify`, one that checks what it compiles."""
-    found = DEVICES[name](cores(threads))
+    found = DEVICES[name](default_threads(threads))
     if not verifying():
         return found
-    from ..checking import checking  # only where it is asked for
+    from ..inspect.pass_checking import checking  # only where it is asked for
 
     return checking(found, say)
 
@@ -114,7 +114,7 @@ def device(name: str, threads: int | None) -> Device:
 def check_passes(system: System) -> None:
     """What `--verify` asks of a command that compiles without a device; else nothing."""
     if verifying():
-        from ..checking import check_passes  # only where it is asked for
+        from ..inspect.pass_checking import check_passes  # only where it is asked for
 
         check_passes(system, say)
 

@@ -15,12 +15,12 @@ from typing import Any
 
 import click
 
-from ...compiler.printer import origin
-from ...compiler.training import Setup, training_step
-from ..cores import cores
-from ..profiling import STAGES, KernelTime, LineTime, Profile
-from ..profiling import profile as measure
+from ...compiler.elaboration.programs import Setup, training_step
+from ...compiler.ir.printer import origin
+from ..inspect.profiling import STAGES, KernelTime, LineTime, Profile
+from ..inspect.profiling import profile as measure
 from ..project import Project, open_project, planned_setup
+from ..thread_count import default_threads
 from . import options as o
 from .report import show_warnings
 
@@ -94,8 +94,8 @@ def _measured(
 ) -> Profile:
     seed = project.settings.seed
     if device == "cpu":
-        return measure(project.name, setup, cores(threads), steps, seed)
-    from ..gpu_profiling import profile as measure_gpu  # what needs a GPU, only for it
+        return measure(project.name, setup, default_threads(threads), steps, seed)
+    from ..inspect.gpu_profiling import profile as measure_gpu  # what needs a GPU, only for it
 
     return measure_gpu(project.name, setup, steps, seed)
 

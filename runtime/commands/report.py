@@ -12,8 +12,8 @@ from collections.abc import Iterable
 
 import click
 
-from ...dsl.diagnostics import Diagnostic
-from ...dsl.render import render_all
+from ...dsl.diagnostics.diagnostic import Diagnostic
+from ...dsl.diagnostics.render import render_all
 from ..project import Project
 
 FORM = "error_format"  # its key in click's context

@@ -19,23 +19,23 @@ import click
 import numpy as np
 
 from ... import __version__
-from ...dsl.diagnostics import fail
-from ..checkpoint import write_bytes, write_text
-from ..cores import cores
+from ...dsl.diagnostics.diagnostic import fail
 from ..data import Dataset, Search, load
-from ..executor import Executor
-from ..feeding import check_indices, divide
-from ..interrupt import watch_interrupt
-from ..job import Job, prepare
-from ..lock import locked
-from ..metrics import number
-from ..predict import as_inputs, predict_batches
-from ..progress import listener, say
+from ..inference.predict import as_inputs, predict_batches
 from ..project import Project, bound, field_types, open_project, setup_of
-from ..run_folder import RunFolder, check_free, create
 from ..settings import shown
-from ..train import INTERRUPTED, measure
-from ..train import train as run
+from ..thread_count import default_threads
+from ..training.atomic_files import write_bytes, write_text
+from ..training.batch_inputs import check_indices, divide
+from ..training.executor import Executor
+from ..training.interrupt import watch_interrupt
+from ..training.job import Job, prepare
+from ..training.lock import locked
+from ..training.loop import INTERRUPTED, measure
+from ..training.loop import train as run
+from ..training.metrics import number
+from ..training.progress import listener, say
+from ..training.run_folder import RunFolder, check_free, create
 from . import options as o
 from .report import show, show_warnings
 
@@ -75,7 +75,7 @@ def train(
     job = prepare(project, dataset, o.device(device_name, threads))
     show(job.warnings)
     if folder is None:
-        notes = _notes(project, job, device_name, cores(threads), data, base)
+        notes = _notes(project, job, device_name, default_threads(threads), data, base)
         job.folder = create(
             out, project.name.lower(), project.resolved(), notes, dataset.vocabularies
         )

@@ -13,10 +13,10 @@ from typing import Any
 
 import click
 
-from ...dsl.diagnostics import UserError
-from ..cores import cores
+from ...dsl.diagnostics.diagnostic import UserError
+from ..inspect.verification import TOLERANCE, Line, Verification, verify_project
 from ..project import open_project, planned_setup
-from ..verification import TOLERANCE, Line, Verification, verify_project
+from ..thread_count import default_threads
 from . import options as o
 from .report import show_warnings
 
@@ -65,7 +65,7 @@ def verify(file, sets, batch, model, data, threads, seed, samples, tolerance, as
     setup = None
     if project.train is not None:
         setup = planned_setup(project, o.search(data, project.path.parent, offline=True))
-    found = verify_project(project, setup, (1, cores(threads)), seed, samples, tolerance)
+    found = verify_project(project, setup, (1, default_threads(threads)), seed, samples, tolerance)
     if as_json:
         click.echo(json.dumps(_plain(found)))
     else:

@@ -4,12 +4,12 @@ In: a source's name, its settings and where to look. Out: a `Schema` (`describe`
 (`load`). This package does not shuffle, batch or augment; the training loop asks `Split.take`.
 """
 
-from .dataset import Dataset, Field, Schema, Split, check_labels
-from .errors import DATA_ERRORS, SEQUENCE_ERRORS
-from .places import Search
-from .source import Setting, Source, bind
+from .core.data_paths import Search
+from .core.dataset import Dataset, Field, Schema, Split, check_labels
+from .core.error_codes import DATA_ERRORS, SEQUENCE_ERRORS
+from .core.source import Setting, Source, bind
+from .core.vocabulary import Vocabulary
 from .sources import SOURCES, describe, find_source, load
-from .vocabulary import Vocabulary
 
 __all__ = [
     "DATA_ERRORS",

@@ -9,29 +9,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...dsl.diagnostics import did_you_mean, fail
-from ...dsl.source import Span
-from .csv_table import CSV
-from .dataset import Dataset, Schema
-from .digit_strings import DIGIT_STRINGS
-from .digits import DIGITS
-from .english_german import ENGLISH_GERMAN
-from .images import IMAGES
-from .lines import LINES
-from .mnist import MNIST
-from .npy import NPY
-from .npz import NPZ
-from .opinions import OPINIONS
-from .pairs import PAIRS
-from .places import Search
-from .retrieval import RETRIEVAL
-from .reversal import REVERSAL
-from .shakespeare import SHAKESPEARE
-from .sine import SINE
-from .source import Source, request_for
-from .spoken_digits import SPOKEN_DIGITS
-from .text import TEXT
-from .wav import WAV
+from ...dsl.diagnostics.diagnostic import did_you_mean, fail
+from ...dsl.syntax.source import Span
+from .core.data_paths import Search
+from .core.dataset import Dataset, Schema
+from .core.source import Source, request_for
+from .formats.csv_table import CSV
+from .formats.images import IMAGES
+from .formats.lines import LINES
+from .formats.npy import NPY
+from .formats.npz import NPZ
+from .formats.pairs import PAIRS
+from .formats.text import TEXT
+from .formats.wav import WAV
+from .sets.digit_strings import DIGIT_STRINGS
+from .sets.digits import DIGITS
+from .sets.mnist import MNIST
+from .sets.shakespeare import SHAKESPEARE
+from .sets.spoken_digits import SPOKEN_DIGITS
+from .synthetic.english_german import ENGLISH_GERMAN
+from .synthetic.question_answering import RETRIEVAL
+from .synthetic.reversal import REVERSAL
+from .synthetic.sentiment import OPINIONS
+from .synthetic.sine import SINE
 
 SOURCES: dict[str, Source] = {
     source.name: source

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
-from ...compiler.ir import System
-from .cpu import CpuProgram
+from ...compiler.ir.equation import System
+from .cpu.program import CpuProgram
 from .reference import ReferenceProgram
 
 if TYPE_CHECKING:
@@ -58,14 +58,14 @@ Device = Callable[[System], Program]
 
 def _cuda() -> Device:
     """UserError E0720, at once, if there is no GPU to run on."""
-    from .gpu.cuda import CudaProgram, ready  # what needs a GPU is imported for it alone
+    from .cuda.program import CudaProgram, ready  # what needs a GPU is imported for it alone
 
     ready()
     return CudaProgram
 
 
 def _shim(system: System) -> Program:
-    from .gpu.shim import ShimProgram  # the GPU's part of the compiler, and g++
+    from .cuda.shim import ShimProgram  # the GPU's part of the compiler, and g++
 
     return ShimProgram(system)
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...compiler.evaluate import advance
-from ...compiler.ir import System
-from ...compiler.scalar import NUMPY
+from ...compiler.ir.equation import System
+from ...compiler.ir.functions import NUMPY
+from ...compiler.reference.evaluator import advance
 
 
 class ReferenceProgram:

@@ -14,7 +14,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 
 from nnc.compiler.codegen.cuda.module import Module
-from nnc.runtime.device.gpu import shim
+from nnc.runtime.device.cuda import shim
 
 
 class FakeError(Exception):
@@ -157,7 +157,8 @@ def install(
     patch, driver: int = 12090, made_for: int = 12090, devices: int = 1, free: int = 1 << 36
 ) -> None:
     """This module in the place of CuPy, with versions and free memory as wanted."""
-    from nnc.runtime.device.gpu import cuda, found
+    from nnc.runtime.device.cuda import discovery as found
+    from nnc.runtime.device.cuda import program as cuda
 
     def copy(to: int, source: int, size: int, kind: int, stream: int) -> None:
         Stream.by_handle[stream].enqueue(lambda: ctypes.memmove(to, source, size))

@@ -9,12 +9,12 @@ from collections import Counter
 
 import pytest
 
-from nnc.compiler.codegen.cuda.attention_cores import COPIED
+from nnc.compiler.codegen.cuda.attention_mma import COPIED
 from nnc.compiler.codegen.cuda.module import Module
-from nnc.compiler.grids import BLOCK, RESIDENT, Grid, Tile
-from nnc.compiler.ir import BYTES
-from nnc.compiler.warp_streams import WarpStream
-from nnc.runtime.device.gpu.nvrtc import NoNvrtc, Nvrtc, nvrtc
+from nnc.compiler.ir.dtypes import BYTES
+from nnc.compiler.passes.gpu.attention.mma_ir import WarpStream
+from nnc.compiler.passes.gpu.grid_ir import BLOCK, RESIDENT, Grid, Tile
+from nnc.runtime.device.cuda.nvrtc import NoNvrtc, Nvrtc, nvrtc
 
 from .machine_code import instructions_or_skip
 

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from nnc.compiler.evaluate import evaluate
-from nnc.compiler.grids import GpuTarget
-from nnc.compiler.ir import System
-from nnc.compiler.kernels import Plan
-from nnc.compiler.passes.schedule import schedule
-from nnc.runtime.device.gpu.shim import ShimProgram
+from nnc.compiler.ir.equation import System
+from nnc.compiler.passes.gpu.grid_ir import GpuTarget
+from nnc.compiler.passes.kernels.kernel import Plan
+from nnc.compiler.passes.kernels.unfused import schedule
+from nnc.compiler.reference.evaluator import evaluate
+from nnc.runtime.device.cuda.shim import ShimProgram
 
 from . import test_cpu as suite
 from .systems import values

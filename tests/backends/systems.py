@@ -10,9 +10,10 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from nnc.compiler.affine import bounds, inside
-from nnc.compiler.ir import REDUCTIONS, Equation, Expr, Idx, Index, Read, System, Tensor
-from nnc.compiler.scalar import NUMPY, call, cast, literal
+from nnc.compiler.ir.affine import bounds, inside
+from nnc.compiler.ir.equation import REDUCTIONS, Equation, Index, System, Tensor
+from nnc.compiler.ir.expr import Expr, Idx, Read
+from nnc.compiler.ir.functions import NUMPY, call, cast, literal
 
 SIZES = (1, 2, 3, 4, 5, 7, 10, 16, 17, 33)
 FLOATS = ("f32", "f64")

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from support import system
 
-from nnc.compiler.codegen.llvm import module
-from nnc.compiler.ir import System
-from nnc.compiler.kernels import Plan
-from nnc.compiler.passes.lower import lower
-from nnc.compiler.passes.tile import Target
+from nnc.compiler.codegen.llvm.module import module
+from nnc.compiler.elaboration.programs import training_step
+from nnc.compiler.ir.equation import System
+from nnc.compiler.passes.cpu.lower import lower
+from nnc.compiler.passes.cpu.tiling import Target
+from nnc.compiler.passes.kernels.kernel import Plan
 from nnc.compiler.pipeline import plan
-from nnc.compiler.training import training_step
-from nnc.runtime.device import host
-from nnc.runtime.device.cpu import CpuProgram
+from nnc.runtime.device.cpu import host
+from nnc.runtime.device.cpu.program import CpuProgram
 from nnc.runtime.project import project_of_text, setup_of
 from nnc.runtime.settings import Assignment
 

@@ -9,27 +9,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nnc.compiler.codegen.spelling import SPELLING
-from nnc.compiler.evaluate import evaluate
-from nnc.compiler.ir import (
-    DTYPES,
-    REDUCTIONS,
-    Equation,
-    Expr,
-    Idx,
-    Index,
-    Read,
-    System,
-    Tensor,
-    is_float,
-    walk,
-)
-from nnc.compiler.kernels import Kernel, Plan, Scan
-from nnc.compiler.passes.schedule import place, schedule
-from nnc.compiler.passes.tile import Target
+from nnc.compiler.codegen.llvm.instructions import SPELLING
+from nnc.compiler.ir.dtypes import DTYPES, is_float
+from nnc.compiler.ir.equation import REDUCTIONS, Equation, Index, System, Tensor
+from nnc.compiler.ir.expr import Expr, Idx, Read, walk
+from nnc.compiler.ir.functions import NUMPY, TABLE, call, literal
+from nnc.compiler.passes.cpu.tiling import Target
+from nnc.compiler.passes.kernels.kernel import Kernel, Plan, Scan
+from nnc.compiler.passes.kernels.unfused import place, schedule
 from nnc.compiler.pipeline import plan
-from nnc.compiler.scalar import NUMPY, TABLE, call, literal
-from nnc.runtime.device.cpu import CpuProgram
+from nnc.compiler.reference.evaluator import evaluate
+from nnc.runtime.device.cpu.program import CpuProgram
 
 from .systems import systems, values
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from nnc.compiler.codegen.cuda.instructions import SPELLING
 from nnc.compiler.codegen.cuda.module import Module, module
-from nnc.compiler.codegen.cuda.spelling import SPELLING
-from nnc.compiler.ir import DTYPES, REDUCTIONS, Equation, Expr, Idx, Read, System, Tensor
-from nnc.compiler.passes.precision import with_precision
-from nnc.compiler.passes.schedule import schedule
-from nnc.compiler.scalar import NUMPY, TABLE, call, cast
-from nnc.runtime.device.gpu.shim import ShimError, ShimProgram, available
+from nnc.compiler.ir.dtypes import DTYPES
+from nnc.compiler.ir.equation import REDUCTIONS, Equation, System, Tensor
+from nnc.compiler.ir.expr import Expr, Idx, Read
+from nnc.compiler.ir.functions import NUMPY, TABLE, call, cast
+from nnc.compiler.passes.autodiff.mixed_precision import mixed_precision
+from nnc.compiler.passes.kernels.unfused import schedule
+from nnc.runtime.device.cuda.shim import ShimError, ShimProgram, available
 
 from . import test_cpu as suite
 from .shimmed import SMALL, check, through_the_shim
@@ -124,7 +126,7 @@ def test_every_way_of_dividing_work_is_taken():
 
 def _spoilt(program: ShimProgram, old: str, new: str) -> ShimProgram:
     """The program with a mistake planted in its source."""
-    from nnc.runtime.device.gpu.shim import library
+    from nnc.runtime.device.cuda.shim import library
 
     module = program.module
     assert old in module.kernels
@@ -185,7 +187,7 @@ def test_a_copy_that_is_not_waited_for_is_caught(old: str, new: str, message: st
     ids=["barrier", "bounds", "alignment", "lanes"],
 )
 def test_mistakes_with_tensor_cores_are_caught(old: str, new: str, message: str):
-    program = _spoilt(_ready(with_precision(_product(40), "bf16")), old, new)
+    program = _spoilt(_ready(mixed_precision(_product(40), "bf16")), old, new)
     with pytest.raises(ShimError, match=message):
         program.run()
 

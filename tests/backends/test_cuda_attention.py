@@ -13,13 +13,13 @@ from attentions import CASES, DOT, gpt, prepared, streamed, written
 from stdlib.programs import Case
 
 from nnc.compiler.codegen.cuda.module import Module, gpu_plan, module
-from nnc.compiler.evaluate import evaluate
-from nnc.compiler.grids import Stream
-from nnc.compiler.ir import System
-from nnc.compiler.passes.precision import with_precision
-from nnc.compiler.training import training_step
+from nnc.compiler.elaboration.programs import training_step
+from nnc.compiler.ir.equation import System
+from nnc.compiler.passes.autodiff.mixed_precision import mixed_precision
+from nnc.compiler.passes.gpu.grid_ir import Stream
+from nnc.compiler.reference.evaluator import evaluate
 from nnc.runtime.data import Search
-from nnc.runtime.device.gpu.shim import ShimError, ShimProgram, available, library
+from nnc.runtime.device.cuda.shim import ShimError, ShimProgram, available, library
 from nnc.runtime.project import planned_setup, project_of_text
 
 from .gates import check_usage
@@ -71,7 +71,7 @@ def test_values_and_gradients_of_bf16(case: Case):
     weight that the kernel makes and the one of the equations, of the sum of what is weighted."""
     system, values = prepared(case)
     exact = evaluate(system, values, wide=True)
-    rounded = with_precision(system, "bf16")
+    rounded = mixed_precision(system, "bf16")
     expected = evaluate(rounded, values, wide=True)
     program = run(rounded, values)
     assert len(streamed(program.plan)) == (4 if case.name == "two products" else 3)
@@ -123,7 +123,7 @@ def test_infinite_scores_and_those_that_are_no_numbers():
 
 
 def gpt_step(precision: str = "") -> tuple[System, dict[str, np.ndarray]]:
-    from nnc.compiler.initialise import initial_values
+    from nnc.compiler.elaboration.initializers import initial_values
 
     project = project_of_text(gpt(40, 16, more=precision), "gpt.nn", None, [])
     system, drawn = training_step(planned_setup(project, Search(None, None, offline=True)))

@@ -20,17 +20,17 @@ from attentions import (
 )
 from stdlib.programs import Case
 
-from nnc.compiler.check_passes import PassCheck
 from nnc.compiler.codegen.cuda.module import Module, gpu_plan, module
-from nnc.compiler.evaluate import evaluate
-from nnc.compiler.grids import GpuTarget, Grid
-from nnc.compiler.ir import System
-from nnc.compiler.passes.precision import with_precision
-from nnc.compiler.scalar import TABLE
-from nnc.compiler.warp_streams import WarpStream
-from nnc.runtime.code_check import check_code, run_apart
-from nnc.runtime.device.cpu import CpuProgram
-from nnc.runtime.device.gpu.shim import ShimError, ShimProgram, available, library
+from nnc.compiler.ir.equation import System
+from nnc.compiler.ir.functions import TABLE
+from nnc.compiler.passes.autodiff.mixed_precision import mixed_precision
+from nnc.compiler.passes.gpu.attention.mma_ir import WarpStream
+from nnc.compiler.passes.gpu.grid_ir import GpuTarget, Grid
+from nnc.compiler.reference.evaluator import evaluate
+from nnc.compiler.reference.pass_checker import PassCheck
+from nnc.runtime.device.cpu.program import CpuProgram
+from nnc.runtime.device.cuda.shim import ShimError, ShimProgram, available, library
+from nnc.runtime.inspect.code_check import check_code, run_apart
 
 from .gates import check_usage, nvrtc_or_skip
 from .roundings import BF16, as_near
@@ -46,7 +46,7 @@ LONE = GpuTarget(processors=1)
 def rounded(case: Case) -> tuple[System, System, dict[str, np.ndarray]]:
     """Without rounding, with it, and values."""
     system, values = prepared(case)
-    return system, with_precision(system, "bf16"), values
+    return system, mixed_precision(system, "bf16"), values
 
 
 def run(system: System, values, target=None, schedules=(0, 1)) -> ShimProgram:

@@ -12,13 +12,14 @@ from attentions import prepared
 from small_programs import trained, write
 from stdlib.programs import Case
 
-from nnc.dsl.diagnostics import UserError
+from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime.cli import run
 from nnc.runtime.device import DEVICES
-from nnc.runtime.device.gpu import found, nvrtc
-from nnc.runtime.device.gpu.cuda import CudaProgram, machine_code
-from nnc.runtime.device.gpu.nvrtc import NoNvrtc
-from nnc.runtime.device.gpu.shim import ShimProgram, available
+from nnc.runtime.device.cuda import discovery as found
+from nnc.runtime.device.cuda import nvrtc
+from nnc.runtime.device.cuda.nvrtc import NoNvrtc
+from nnc.runtime.device.cuda.program import CudaProgram, machine_code
+from nnc.runtime.device.cuda.shim import ShimProgram, available
 
 from . import fake_cupy
 from .test_cpu import _product_system
@@ -230,7 +231,7 @@ def test_a_whole_training_run(monkeypatch):
 
 def test_cubins_are_kept_by_content(monkeypatch, tmp_path):
     from nnc.compiler.codegen.cuda.module import module
-    from nnc.compiler.passes.schedule import schedule
+    from nnc.compiler.passes.kernels.unfused import schedule
 
     monkeypatch.setenv("NNC_CACHE", str(tmp_path))
     compiled = []
@@ -256,7 +257,7 @@ def test_on_a_gpu():
     """The same steps on a device, if there is one."""
     if found.look().problem:
         pytest.skip(found.look().problem)
-    from nnc.runtime.device.cpu import CpuProgram
+    from nnc.runtime.device.cpu.program import CpuProgram
 
     for name in ("mlp", "cnn", "lstm", "gpt"):
         system, start = model_step(name)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from nnc.compiler.codegen.cuda.module import Launch, Module
-from nnc.runtime.device.gpu.shim import available, library
+from nnc.runtime.device.cuda.shim import available, library
 
 pytestmark = pytest.mark.skipif(not available(), reason="needs g++")
 
@@ -95,7 +95,7 @@ def test_mma():
 
 
 def test_pairs_are_rounded_as_the_evaluator_rounds():
-    from nnc.compiler.scalar import TABLE
+    from nnc.compiler.ir.functions import TABLE
 
     lib = kernel(
         "union { u32 bits; f32 value; } a, b;\n"

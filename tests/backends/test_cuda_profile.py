@@ -13,11 +13,11 @@ from small_programs import DIGITS, write
 from nnc.compiler.codegen.cuda import module
 from nnc.runtime.cli import run
 from nnc.runtime.data import Search
-from nnc.runtime.device.gpu import timing
-from nnc.runtime.device.gpu.cuda import CudaProgram
-from nnc.runtime.device.gpu.nvrtc import NoNvrtc, nvrtc
-from nnc.runtime.device.gpu.shim import available
-from nnc.runtime.gpu_profiling import profile
+from nnc.runtime.device.cuda import timing
+from nnc.runtime.device.cuda.nvrtc import NoNvrtc, nvrtc
+from nnc.runtime.device.cuda.program import CudaProgram
+from nnc.runtime.device.cuda.shim import available
+from nnc.runtime.inspect.gpu_profiling import profile
 from nnc.runtime.project import planned_setup, project_of_text
 
 from . import fake_cupy

@@ -9,12 +9,12 @@ from gradients.test_recurrences import CASES, model
 from support import gradients, system, values
 
 from nnc.compiler.codegen.cuda.module import CPU_PASSES, Launch, Module, flat, module
-from nnc.compiler.evaluate import evaluate
-from nnc.compiler.grids import GpuTarget, Together
-from nnc.compiler.passes import persistent
+from nnc.compiler.passes.gpu import persistent_kernel as persistent
+from nnc.compiler.passes.gpu.grid_ir import GpuTarget, Together
 from nnc.compiler.pipeline import plan
-from nnc.runtime.device.cpu import CpuProgram
-from nnc.runtime.device.gpu.shim import ShimError, ShimProgram, available, library
+from nnc.compiler.reference.evaluator import evaluate
+from nnc.runtime.device.cpu.program import CpuProgram
+from nnc.runtime.device.cuda.shim import ShimError, ShimProgram, available, library
 
 from .gates import check_usage
 from .test_cuda_training import agree

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from nnc.compiler.codegen.cuda.module import CPU_PASSES, Module, gpu_plan, module
-from nnc.compiler.evaluate import evaluate
-from nnc.compiler.grids import Tile
-from nnc.compiler.ir import System
-from nnc.compiler.kernels import Plan
-from nnc.compiler.passes.precision import with_precision
+from nnc.compiler.ir.equation import System
+from nnc.compiler.passes.autodiff.mixed_precision import mixed_precision
+from nnc.compiler.passes.gpu.grid_ir import Tile
+from nnc.compiler.passes.kernels.kernel import Plan
 from nnc.compiler.pipeline import plan
-from nnc.runtime.device.gpu.shim import ShimError, ShimProgram, available, library
+from nnc.compiler.reference.evaluator import evaluate
+from nnc.runtime.device.cuda.shim import ShimError, ShimProgram, available, library
 
 from .gates import check_usage, nvrtc_or_skip
 from .systems import values
@@ -40,7 +40,7 @@ COPIES = {  # elements that are copied at once, of the operand with `down` and o
 
 
 def rounding(name: str, size: str) -> System:
-    return with_precision(product(name, size), "bf16")
+    return mixed_precision(product(name, size), "bf16")
 
 
 def loaded(system: System) -> Plan:

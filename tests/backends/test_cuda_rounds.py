@@ -12,20 +12,22 @@ import pytest
 from small_programs import DIGITS, prepared, trained, write
 from support import system
 
-from nnc.dsl.diagnostics import UserError
+from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime.cli import run
 from nnc.runtime.data import Dataset, Field, Schema, Split
 from nnc.runtime.device import DEVICES
-from nnc.runtime.device.gpu import cuda, held, rounds
-from nnc.runtime.device.gpu.nvrtc import NoNvrtc, nvrtc
-from nnc.runtime.device.gpu.shim import available
-from nnc.runtime.feeding import next_batches
-from nnc.runtime.interrupt import never
-from nnc.runtime.job import prepare
-from nnc.runtime.progress import Silent
+from nnc.runtime.device.cuda import batched_launches as rounds
+from nnc.runtime.device.cuda import program as cuda
+from nnc.runtime.device.cuda import resident_data as held
+from nnc.runtime.device.cuda.nvrtc import NoNvrtc, nvrtc
+from nnc.runtime.device.cuda.shim import available
 from nnc.runtime.project import project_of_text
-from nnc.runtime.run_folder import create
-from nnc.runtime.train import INTERRUPTED, measure, train
+from nnc.runtime.training.batch_inputs import next_batches
+from nnc.runtime.training.interrupt import never
+from nnc.runtime.training.job import prepare
+from nnc.runtime.training.loop import INTERRUPTED, measure, train
+from nnc.runtime.training.progress import Silent
+from nnc.runtime.training.run_folder import create
 
 from . import fake_cupy
 from .whole_steps import model_step

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from nnc.runtime.device.gpu.shim import available
+from nnc.runtime.device.cuda.shim import available
 
 TESTS = Path(__file__).parents[1]
 SUITES = ("test_cuda.py", "test_cuda_tiles.py", "test_cuda_rounded.py", "test_cuda_recurrences.py",

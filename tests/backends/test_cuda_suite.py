@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nnc.runtime.device.gpu.shim import available
+from nnc.runtime.device.cuda.shim import available
 
 from .shimmed import through_the_shim
 from .test_cpu import (  # noqa: F401

@@ -10,12 +10,12 @@ import pytest
 from support import system
 
 from nnc.compiler.codegen.cuda.module import CPU_PASSES, Module, module
-from nnc.compiler.evaluate import evaluate
-from nnc.compiler.grids import GpuTarget, Grid, Tile
-from nnc.compiler.ir import System
-from nnc.compiler.passes.precision import with_precision
+from nnc.compiler.ir.equation import System
+from nnc.compiler.passes.autodiff.mixed_precision import mixed_precision
+from nnc.compiler.passes.gpu.grid_ir import GpuTarget, Grid, Tile
 from nnc.compiler.pipeline import plan
-from nnc.runtime.device.gpu.shim import ShimProgram, available
+from nnc.compiler.reference.evaluator import evaluate
+from nnc.runtime.device.cuda.shim import ShimProgram, available
 
 from .gates import check_usage, nvrtc_or_skip
 from .systems import values
@@ -85,7 +85,7 @@ def test_products(name: str, size: str):
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_products_of_bf16(name: str, size: str):
     """Operands are rounded as the evaluator's, sums are of f32."""
-    program, found, expected = run(with_precision(product(name, size), "bf16"))
+    program, found, expected = run(mixed_precision(product(name, size), "bf16"))
     (grid,) = tiles(program)
     assert isinstance(grid.how, Tile) and grid.how.tensor_cores
     scale = float(np.abs(expected).max())
@@ -139,7 +139,7 @@ def test_small_products_of_bf16_have_no_tensor_cores():
         ("12", "// of bf16, but not of 16 elements: no tensor cores\n// tiles of 16"),
         ("32", "16x16 per warp by mma.sync m16n8k16 of bf16, left rounded as it is loaded"),
     ):
-        given = with_precision(system(text.replace("12", width), float_type="f32"), "bf16")
+        given = mixed_precision(system(text.replace("12", width), float_type="f32"), "bf16")
         made = module(plan(given, without=CPU_PASSES))
         assert words in made.source
         assert ("MMA(sum" in made.kernels) == (width == "32")
@@ -172,7 +172,7 @@ def test_asynchronous_copies_are_instructions():
 
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_tensor_cores_are_instructions(name: str):
-    made = module(plan(with_precision(product(name, "even"), "bf16"), without=CPU_PASSES), LONE)
+    made = module(plan(mixed_precision(product(name, "even"), "bf16"), without=CPU_PASSES), LONE)
     (grid,) = tiles(made)
     assert isinstance(grid.how, Tile)
     ptx = nvrtc_or_skip().ptx(made.source, "sm_80")

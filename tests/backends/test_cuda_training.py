@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from nnc.compiler.codegen.cuda.module import gpu_plan, module
-from nnc.runtime.device.cpu import CpuProgram
-from nnc.runtime.device.gpu.shim import ShimProgram, available
+from nnc.runtime.device.cpu.program import CpuProgram
+from nnc.runtime.device.cuda.shim import ShimProgram, available
 
 from .gates import check_usage
 from .shimmed import SMALL

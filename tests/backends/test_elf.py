@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from nnc.runtime.device import elf
-from nnc.runtime.device.jit import Machine
+from nnc.runtime.device.cpu import elf_linker as elf
+from nnc.runtime.device.cpu.jit import Machine
 
 pytestmark = pytest.mark.skipif(not elf.supported(), reason="for x86-64 Linux")
 

@@ -11,8 +11,8 @@ import pytest
 
 from nnc.compiler.codegen.cuda.module import Module
 from nnc.runtime.device import DEVICES
-from nnc.runtime.device.gpu.nvrtc import NoNvrtc, nvrtc
-from nnc.runtime.device.gpu.shim import available
+from nnc.runtime.device.cuda.nvrtc import NoNvrtc, nvrtc
+from nnc.runtime.device.cuda.shim import available
 
 GOLDENS = sorted((Path(__file__).parent / "goldens").glob("*.npz"))
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from nnc.runtime.device.gpu.nvrtc import Rejected
+from nnc.runtime.device.cuda.nvrtc import Rejected
 
 from .gates import bytes_copied, check_instructions, nvrtc_or_skip
 from .machine_code import counted, instructions_or_skip

@@ -5,11 +5,11 @@ from __future__ import annotations
 from support import system, values
 
 from nnc.compiler.pipeline import plan
-from nnc.runtime.device.cpu import CpuProgram
-from nnc.runtime.device.pace import LONGEST, WINDOW, Pace
+from nnc.runtime.device.cpu.program import CpuProgram
+from nnc.runtime.device.cpu.thread_throttle import LONGEST, WINDOW, ThreadThrottle
 
 
-def window(pace: Pace, seconds: float) -> int:
+def window(pace: ThreadThrottle, seconds: float) -> int:
     """Runs of that length until they are judged; the team of the next run."""
     for _ in range(int(WINDOW / seconds) + 1):
         pace.ran(seconds)
@@ -17,12 +17,12 @@ def window(pace: Pace, seconds: float) -> int:
 
 
 def test_all_threads_run_as_long_as_the_pace_is_steady() -> None:
-    pace = Pace(2)
+    pace = ThreadThrottle(2)
     assert [window(pace, s) for s in (0.003, 0.002, 0.0025, 0.0029)] == [2, 2, 2, 2]
 
 
 def test_one_thread_less_where_that_is_faster_and_all_again_when_the_core_is_free() -> None:
-    pace = Pace(2)
+    pace = ThreadThrottle(2)
     window(pace, 0.002)
     assert window(pace, 0.009) == 1, "slow: one less is tried"
     assert window(pace, 0.004) == 2, "it is faster; all are tried again after a while"
@@ -33,7 +33,7 @@ def test_one_thread_less_where_that_is_faster_and_all_again_when_the_core_is_fre
 
 
 def test_all_threads_stay_where_fewer_are_no_remedy() -> None:
-    pace = Pace(3)
+    pace = ThreadThrottle(3)
     window(pace, 0.002)
     assert window(pace, 0.004) == 2
     assert window(pace, 0.005) == 3, "slower still"
@@ -41,7 +41,7 @@ def test_all_threads_stay_where_fewer_are_no_remedy() -> None:
 
 
 def test_waiting_for_a_free_core_has_a_limit() -> None:
-    pace = Pace(2)
+    pace = ThreadThrottle(2)
     window(pace, 0.002)
     alone = []
     for _ in range(9):
@@ -53,7 +53,7 @@ def test_waiting_for_a_free_core_has_a_limit() -> None:
 
 
 def test_a_single_thread_has_nothing_to_choose() -> None:
-    pace = Pace(1)
+    pace = ThreadThrottle(1)
     assert [window(pace, s) for s in (0.002, 0.02, 0.002)] == [1, 1, 1]
 
 

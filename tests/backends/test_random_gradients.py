@@ -11,13 +11,15 @@ import numpy as np
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from nnc.compiler.evaluate import evaluate
-from nnc.compiler.ir import Apply, Const, Equation, Expr, Idx, Read, System, Tensor, is_float
-from nnc.compiler.passes.differentiate import differentiate
+from nnc.compiler.ir.dtypes import is_float
+from nnc.compiler.ir.equation import Equation, System, Tensor
+from nnc.compiler.ir.expr import Apply, Const, Expr, Idx, Read
+from nnc.compiler.ir.functions import call, cast, literal
+from nnc.compiler.ir.verify import verify
+from nnc.compiler.passes.autodiff.differentiate import differentiate
 from nnc.compiler.pipeline import plan
-from nnc.compiler.scalar import call, cast, literal
-from nnc.compiler.verify import verify
-from nnc.runtime.device.cpu import CpuProgram
+from nnc.compiler.reference.evaluator import evaluate
+from nnc.runtime.device.cpu.program import CpuProgram
 
 sys.path.insert(0, str(Path(__file__).parent))
 from systems import systems, values

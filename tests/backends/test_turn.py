@@ -7,12 +7,12 @@ import ctypes
 import numpy as np
 import pytest
 
-from nnc.compiler.codegen.addresses import turn
-from nnc.compiler.codegen.emitter import Emitter
-from nnc.compiler.codegen.llvm import ATTRIBUTES
-from nnc.compiler.codegen.spelling import MEMORY, Arithmetic
-from nnc.compiler.scalar import NUMPY
-from nnc.runtime.device.jit import Machine
+from nnc.compiler.codegen.llvm.function_writer import Emitter
+from nnc.compiler.codegen.llvm.instructions import MEMORY, Arithmetic
+from nnc.compiler.codegen.llvm.memory import turn
+from nnc.compiler.codegen.llvm.module import ATTRIBUTES
+from nnc.compiler.ir.functions import NUMPY
+from nnc.runtime.device.cpu.jit import Machine
 
 WIDTH = 40  # elements from one row in memory to the next
 

@@ -21,8 +21,8 @@ import llvmlite.binding as llvm
 import numpy as np
 import pytest
 
-from nnc.compiler.codegen import vectormath
-from nnc.compiler.random import threefry_numpy, threefry_words
+from nnc.compiler.codegen.llvm import math as vectormath
+from nnc.compiler.ir.random import threefry_numpy, threefry_words
 
 llvm.initialize_native_target()
 llvm.initialize_native_asmprinter()

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nnc.compiler.initialise import initial_values
-from nnc.compiler.ir import System, is_float
-from nnc.compiler.training import training_step
-from nnc.dsl.diagnostics import UserError
+from nnc.compiler.elaboration.initializers import initial_values
+from nnc.compiler.elaboration.programs import training_step
+from nnc.compiler.ir.dtypes import is_float
+from nnc.compiler.ir.equation import System
+from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime.data import Search
 from nnc.runtime.device import Program
 from nnc.runtime.project import planned_setup, project_of_text

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnc.runtime.device.gpu.shim import available
+from nnc.runtime.device.cuda.shim import available
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 BACKENDS = Path(__file__).parents[1] / "backends"

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from language.front import checked
 
-from nnc.compiler.evaluate import advance, evaluate
-from nnc.compiler.program import forward
-from nnc.compiler.verify import verify
+from nnc.compiler.elaboration.model import forward
+from nnc.compiler.ir.verify import verify
+from nnc.compiler.reference.evaluator import advance, evaluate
 
 NAN = float("nan")
 INF = float("inf")

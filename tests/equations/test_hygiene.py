@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from support import system, values
 
-from nnc.compiler.evaluate import evaluate
+from nnc.compiler.reference.evaluator import evaluate
 
 TEXT = """
 fn weighted(x, w: [n]) -> y: [] {{ y = sum(i) w[i]*w[i] }}

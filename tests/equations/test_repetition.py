@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from support import system as system_of
 
-from nnc.compiler.elaborate.definitions import Definitions
-from nnc.compiler.elaborate.repetition import Repetition
-from nnc.compiler.signature import system_signature
-from nnc.compiler.training import training_step
-from nnc.compiler.verify import verify
-from nnc.dsl.diagnostics import Report, UserError
+from nnc.compiler.elaboration.definitions import Definitions
+from nnc.compiler.elaboration.programs import training_step
+from nnc.compiler.elaboration.repetition import Repetition
+from nnc.compiler.ir.verify import verify
+from nnc.compiler.passes.kernels.structural_hash import system_signature
+from nnc.dsl.diagnostics.diagnostic import Report, UserError
 from nnc.runtime.project import project_of_text, setup_of
 
 LAYERS = """

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from language.front import checked
 
-from nnc.compiler.evaluate import evaluate
-from nnc.compiler.ir import System
-from nnc.compiler.passes.simplify import simplify
-from nnc.compiler.printer import system_text
-from nnc.compiler.program import forward
-from nnc.compiler.scalar import NUMPY
-from nnc.compiler.training import Setup, training_step
-from nnc.compiler.verify import verify
+from nnc.compiler.elaboration.model import forward
+from nnc.compiler.elaboration.programs import Setup, training_step
+from nnc.compiler.ir.equation import System
+from nnc.compiler.ir.functions import NUMPY
+from nnc.compiler.ir.printer import system_text
+from nnc.compiler.ir.verify import verify
+from nnc.compiler.passes.equations.simplify import simplify
+from nnc.compiler.reference.evaluator import evaluate
 
 BATCH = 2
 

@@ -13,25 +13,25 @@ from pathlib import Path
 
 import pytest
 
-from nnc.compiler.passes.simplify import simplify
-from nnc.compiler.printer import system_text
-from nnc.compiler.program import forward
-from nnc.compiler.verify import verify
-from nnc.dsl.check import load_source
-from nnc.dsl.diagnostics import Report, UserError
-from nnc.dsl.formatter import format as formatted
-from nnc.dsl.parser import parse
-from nnc.dsl.source import Source
+from nnc.compiler.elaboration.model import forward
+from nnc.compiler.ir.printer import system_text
+from nnc.compiler.ir.verify import verify
+from nnc.compiler.passes.equations.simplify import simplify
+from nnc.dsl.check.checker import load_source
+from nnc.dsl.diagnostics.diagnostic import Report, UserError
+from nnc.dsl.syntax.formatter import format as formatted
+from nnc.dsl.syntax.parser import parse
+from nnc.dsl.syntax.source import Source
 from nnc.runtime.data import Search
 from nnc.runtime.data import load as load_data
 from nnc.runtime.device import DEVICES
-from nnc.runtime.device.gpu.nvrtc import NoNvrtc, nvrtc
-from nnc.runtime.emit import ENDINGS, Stages
-from nnc.runtime.job import Job, prepare
-from nnc.runtime.progress import Silent
+from nnc.runtime.device.cuda.nvrtc import NoNvrtc, nvrtc
+from nnc.runtime.inspect.emit import ENDINGS, Stages
 from nnc.runtime.project import Project, bound, open_project, planned_setup
 from nnc.runtime.settings import Assignment
-from nnc.runtime.train import train
+from nnc.runtime.training.job import Job, prepare
+from nnc.runtime.training.loop import train
+from nnc.runtime.training.progress import Silent
 
 ROOT = Path(__file__).parents[2]
 ELSEWHERE = ("mnist", "shakespeare", "spoken_digits", "digit_strings")

@@ -94,7 +94,7 @@ def test_the_tie_goes_to_the_first() -> None:
     """A maximum hands its gradient to the first index that attains it."""
     from support import gradients
 
-    from nnc.compiler.evaluate import evaluate
+    from nnc.compiler.reference.evaluator import evaluate
 
     text = "model M(x: f32[4]) -> loss: f32[] { loss = max(i) x[i] }"
     with_gradients, names = gradients(system(text), "loss", ["x"])
@@ -105,7 +105,7 @@ def test_the_tie_goes_to_the_first() -> None:
 def test_stop_is_a_constant() -> None:
     from support import gradients
 
-    from nnc.compiler.evaluate import evaluate
+    from nnc.compiler.reference.evaluator import evaluate
 
     text = "model M(x: f32[3]) -> loss: f32[] { loss = sum(x*stop(x)) }"
     with_gradients, names = gradients(system(text), "loss", ["x"])

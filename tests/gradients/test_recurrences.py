@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from support import check_gradients, gradients, system, values
 
-from nnc.compiler.evaluate import evaluate
-from nnc.compiler.ir import Apply, Const, Expr, Idx, Read, System
+from nnc.compiler.ir.equation import System
+from nnc.compiler.ir.expr import Apply, Const, Expr, Idx, Read
+from nnc.compiler.ir.functions import TABLE
 from nnc.compiler.pipeline import plan
-from nnc.compiler.scalar import TABLE
-from nnc.runtime.device.cpu import CpuProgram
+from nnc.compiler.reference.evaluator import evaluate
+from nnc.runtime.device.cpu.program import CpuProgram
 
 # inputs, and equations for y
 CASES = {

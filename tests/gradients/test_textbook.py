@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nnc.runtime.emit import Stages
+from nnc.runtime.inspect.emit import Stages
 from nnc.runtime.project import project_of_text, setup_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "language.md"

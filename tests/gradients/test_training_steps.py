@@ -7,16 +7,16 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from nnc.compiler.evaluate import advance
-from nnc.compiler.initialise import initial_values
-from nnc.compiler.ir import System
+from nnc.compiler.elaboration.initializers import initial_values
+from nnc.compiler.elaboration.programs import FieldType, Setup, training_step
+from nnc.compiler.ir.equation import System
+from nnc.compiler.ir.verify import verify
 from nnc.compiler.pipeline import plan
-from nnc.compiler.training import FieldType, Setup, training_step
-from nnc.compiler.verify import verify
-from nnc.dsl.check import load_source
-from nnc.dsl.diagnostics import Report
-from nnc.dsl.source import Source
-from nnc.runtime.device.cpu import CpuProgram
+from nnc.compiler.reference.evaluator import advance
+from nnc.dsl.check.checker import load_source
+from nnc.dsl.diagnostics.diagnostic import Report
+from nnc.dsl.syntax.source import Source
+from nnc.runtime.device.cpu.program import CpuProgram
 
 torch = pytest.importorskip("torch", reason="PyTorch is the second opinion here")
 F = torch.nn.functional

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nnc.compiler.ir import System
-from nnc.compiler.program import forward
-from nnc.compiler.training import FieldType, Setup, evaluation, training_step
-from nnc.compiler.verify import verify
-from nnc.dsl import syntax as s
-from nnc.dsl.check import Checked, load_source
-from nnc.dsl.diagnostics import Diagnostic, Report, UserError
-from nnc.dsl.source import Source
+from nnc.compiler.elaboration.model import forward
+from nnc.compiler.elaboration.programs import FieldType, Setup, evaluation, training_step
+from nnc.compiler.ir.equation import System
+from nnc.compiler.ir.verify import verify
+from nnc.dsl.check.checker import Checked, load_source
+from nnc.dsl.diagnostics.diagnostic import Diagnostic, Report, UserError
+from nnc.dsl.syntax import ast as s
+from nnc.dsl.syntax.source import Source
 
 FIELDS = {
     "x": FieldType("f32", (3,)),

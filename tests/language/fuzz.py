@@ -22,13 +22,13 @@ if __name__ == "__main__":
 
 from language.front import checked, systems  # noqa: E402
 from language.trees import shape  # noqa: E402
-from nnc.dsl.catalogue import CATALOGUE  # noqa: E402
-from nnc.dsl.diagnostics import Report, UserError  # noqa: E402
-from nnc.dsl.formatter import format  # noqa: E402
-from nnc.dsl.library import standard_library  # noqa: E402
-from nnc.dsl.parser import parse  # noqa: E402
-from nnc.dsl.render import render_all  # noqa: E402
-from nnc.dsl.source import Source  # noqa: E402
+from nnc.dsl.check.library import standard_library  # noqa: E402
+from nnc.dsl.diagnostics.catalogue import CATALOGUE  # noqa: E402
+from nnc.dsl.diagnostics.diagnostic import Report, UserError  # noqa: E402
+from nnc.dsl.diagnostics.render import render_all  # noqa: E402
+from nnc.dsl.syntax.formatter import format  # noqa: E402
+from nnc.dsl.syntax.parser import parse  # noqa: E402
+from nnc.dsl.syntax.source import Source  # noqa: E402
 
 SECONDS = 2.0
 _TOKEN = re.compile(r'"[^"\n]*"|[A-Za-z_]\w*\'?|\d+(?:\.\d+)?(?:e-?\d+)?|\|>|->|\+=|\.\.\.|\s+|.')

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from nnc.dsl.catalogue import CATALOGUE, Entry
-from nnc.runtime.data.errors import DATA_ERRORS, SEQUENCE_ERRORS
-from nnc.runtime.errors import RUN_ERRORS
+from nnc.dsl.diagnostics.catalogue import CATALOGUE, Entry
+from nnc.runtime.data.core.error_codes import DATA_ERRORS, SEQUENCE_ERRORS
+from nnc.runtime.error_codes import RUN_ERRORS
 
 from .front import diagnose
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from nnc.dsl.check import Checked, load, load_source
-from nnc.dsl.diagnostics import Diagnostic, Report, UserError
-from nnc.dsl.library import Library
-from nnc.dsl.source import Source
+from nnc.dsl.check.checker import Checked, load, load_source
+from nnc.dsl.check.library import Library
+from nnc.dsl.diagnostics.diagnostic import Diagnostic, Report, UserError
+from nnc.dsl.syntax.source import Source
 
 
 def check(text: str) -> tuple[Checked, list[Diagnostic]]:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnc.dsl import syntax as s
-from nnc.dsl.formatter import WIDTH, format
-from nnc.dsl.notation import format_expr
-from nnc.dsl.source import Source, Span
+from nnc.dsl.syntax import ast as s
+from nnc.dsl.syntax.formatter import WIDTH, format
+from nnc.dsl.syntax.printer import format_expr
+from nnc.dsl.syntax.source import Source, Span
 
 from .trees import PROGRAMS, expression, parsed, shape
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nnc.dsl import syntax as s
+from nnc.dsl.syntax import ast as s
 
 from .trees import PROGRAMS, expression, mistakes, parsed, shape
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from nnc.dsl.diagnostics import Diagnostic, Note
-from nnc.dsl.render import render, render_all
-from nnc.dsl.source import Source, Span
+from nnc.dsl.diagnostics.diagnostic import Diagnostic, Note
+from nnc.dsl.diagnostics.render import render, render_all
+from nnc.dsl.syntax.source import Source, Span
 
 
 def spot(source: Source, text: str) -> Span:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from nnc.dsl.diagnostics import Diagnostic, Note
-from nnc.dsl.render import render_all
-from nnc.dsl.source import Source, Span
+from nnc.dsl.diagnostics.diagnostic import Diagnostic, Note
+from nnc.dsl.diagnostics.render import render_all
+from nnc.dsl.syntax.source import Source, Span
 
 from .front import diagnose
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from nnc.dsl import syntax as s
-from nnc.dsl.diagnostics import Diagnostic, Report
-from nnc.dsl.parser import parse
-from nnc.dsl.source import Source
+from nnc.dsl.diagnostics.diagnostic import Diagnostic, Report
+from nnc.dsl.syntax import ast as s
+from nnc.dsl.syntax.parser import parse
+from nnc.dsl.syntax.source import Source
 
 PLACES = {"span", "name_span", "source", "comments", "own_line"}
 

@@ -7,13 +7,13 @@ import pytest
 from attentions import CASES, DOT, gpt, learned, prepared, streamed, written
 from stdlib.programs import Case
 
-from nnc.compiler.affine import Affine
-from nnc.compiler.check_passes import PassCheck
 from nnc.compiler.codegen.cuda.module import gpu_plan
-from nnc.compiler.ir import Idx
-from nnc.compiler.passes.hidden import hidden
+from nnc.compiler.elaboration.programs import training_step
+from nnc.compiler.ir.affine import Affine
+from nnc.compiler.ir.expr import Idx
+from nnc.compiler.passes.gpu.attention.masked_tiles import masked_tiles
 from nnc.compiler.pipeline import plan
-from nnc.compiler.training import training_step
+from nnc.compiler.reference.pass_checker import PassCheck
 from nnc.runtime.data import Search
 from nnc.runtime.project import planned_setup, project_of_text
 
@@ -145,7 +145,9 @@ def test_what_conditions_hide():
 
     def forms(name: str) -> list[list[str]]:
         (case,) = (c for c in CASES if c.name == name)
-        return [[str(f.expr()) for f in hidden(k)] for k in streamed(gpu_plan(prepared(case)[0]))]
+        return [
+            [str(f.expr()) for f in masked_tiles(k)] for k in streamed(gpu_plan(prepared(case)[0]))
+        ]
 
     assert forms("all") == [[], [], []]
     assert [len(f) for f in forms("causal")] == [1, 1, 1]
@@ -154,14 +156,14 @@ def test_what_conditions_hide():
     assert [len(f) for f in forms("rows hidden wholly")] == [1, 0, 1]
     system, _ = prepared(CASES[1])
     first, *_ = streamed(gpu_plan(system))
-    assert hidden(first) == (Affine({Idx(first.other.name): 1, Idx(first.own.name): -1}, 0),)
+    assert masked_tiles(first) == (Affine({Idx(first.other.name): 1, Idx(first.own.name): -1}, 0),)
 
 
 def test_a_window_that_hides_whole_rows():
     """Query 0 sees nothing: its weights are no numbers, and every key's gradient has them."""
     case = written("none", f"if j > i - 1 or j < i - 9 then -inf else {DOT}")
     forward, keys, queries = streamed(gpu_plan(prepared(case)[0]))
-    assert [len(hidden(k)) for k in (forward, keys, queries)] == [2, 0, 2]
+    assert [len(masked_tiles(k)) for k in (forward, keys, queries)] == [2, 0, 2]
 
 
 # --- whole models ---------------------------------------------------------------------------------

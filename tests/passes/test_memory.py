@@ -7,10 +7,10 @@ import pytest
 from support import system, values
 
 from nnc.compiler.codegen.cuda.module import CPU_PASSES
-from nnc.compiler.evaluate import evaluate
-from nnc.compiler.kernels import Plan
+from nnc.compiler.passes.kernels.kernel import Plan
 from nnc.compiler.pipeline import plan
-from nnc.runtime.device.cpu import CpuProgram
+from nnc.compiler.reference.evaluator import evaluate
+from nnc.runtime.device.cpu.program import CpuProgram
 
 SOFTMAX = """model M(x: f32[50, 20], m: f32[20, 70], w: f32[70, 33]) -> z: f32[50, 70] {
     s[b, i] = sum(k) x[b, k]*m[k, i]

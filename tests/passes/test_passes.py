@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 from support import gradients, system, values
 
-from nnc.compiler.evaluate import evaluate
-from nnc.compiler.ir import Equation, Read, System, Tensor, walk
-from nnc.compiler.passes.fuse import fuse
-from nnc.compiler.passes.memory import memory
-from nnc.compiler.passes.reuse import reuse
-from nnc.compiler.passes.simplify import simplify
+from nnc.compiler.ir.equation import Equation, System, Tensor
+from nnc.compiler.ir.expr import Read, walk
+from nnc.compiler.ir.functions import call
+from nnc.compiler.ir.verify import verify
+from nnc.compiler.passes.equations.common_subexpressions import common_subexpressions
+from nnc.compiler.passes.equations.simplify import simplify
+from nnc.compiler.passes.kernels.fuse import fuse
+from nnc.compiler.passes.kernels.memory import plan_memory
 from nnc.compiler.pipeline import PASSES, plan
-from nnc.compiler.scalar import call
-from nnc.compiler.verify import verify
-from nnc.runtime.device.cpu import CpuProgram
+from nnc.compiler.reference.evaluator import evaluate
+from nnc.runtime.device.cpu.program import CpuProgram
 
 DENSE = "h[b, o] = sum(i) x[b, i]*w[i, o]\ny = max(h + c, 0)\nloss = mean(y*y)"
 PROGRAMS = {
@@ -90,7 +91,7 @@ def test_kernels_run_in_order_and_share_no_live_memory(name: str) -> None:
     optimised = trained(name)
     for _, transform in PASSES:
         optimised = transform(optimised)
-    plan = memory(optimised, fuse(optimised))
+    plan = plan_memory(optimised, fuse(optimised))
     owner: dict[int, str] = {}
 
     def occupy(tensor: str) -> None:
@@ -131,8 +132,8 @@ def test_a_view_costs_no_kernel() -> None:
 
 
 def test_what_does_not_change_is_divided_by_once() -> None:
-    from nnc.compiler.passes.reciprocal import reciprocal
-    from nnc.compiler.printer import expr_text
+    from nnc.compiler.ir.printer import expr_text
+    from nnc.compiler.passes.equations.reciprocal import reciprocal
 
     text = """model M(x: f32[3, 4], s: f32[3]) -> y: f32[3, 4], z: f32[3, 4] {
         y[i, j] = x[i, j]/s[i]
@@ -156,7 +157,7 @@ def test_a_long_function_is_not_computed_again_where_little_stands_around_it(
         loss = sum(y*y)
     }}"""
     before, _ = gradients(system(model), "loss", ["x"])
-    after = verify(reuse(before), "reuse")
+    after = verify(common_subexpressions(before), "common-subexpressions")
     tanhs = [e for eq in after.equations for e in walk(eq.body) if getattr(e, "fn", "") == "tanh"]
     assert len(tanhs) == (1 if read else 2)
     given = values(before)

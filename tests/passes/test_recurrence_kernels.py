@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from nnc.compiler.kernels import Kernel, Plan, Scan
+from nnc.compiler.elaboration.programs import training_step
+from nnc.compiler.passes.kernels.kernel import Kernel, Plan, Scan
 from nnc.compiler.pipeline import plan
-from nnc.compiler.training import training_step
 from nnc.runtime.project import project_of_text, setup_of
 
 STEPS = 7

@@ -7,7 +7,7 @@ import pytest
 from small_programs import write
 
 import nnc
-from nnc.dsl.diagnostics import UserError
+from nnc.dsl.diagnostics.diagnostic import UserError
 
 
 @pytest.fixture

@@ -13,16 +13,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnc.compiler.ir import Equation, Idx, Index, Read, System, Tensor
-from nnc.compiler.passes.tile import Target
+from nnc.compiler.ir.equation import Equation, Index, System, Tensor
+from nnc.compiler.ir.expr import Idx, Read
+from nnc.compiler.ir.functions import call, literal
+from nnc.compiler.passes.cpu.tiling import Target
+from nnc.compiler.passes.kernels.structural_hash import alike, system_signature
 from nnc.compiler.pipeline import plan
-from nnc.compiler.scalar import call, literal
-from nnc.compiler.signature import alike, system_signature
 from nnc.runtime import cache as caches
 from nnc.runtime.cache import Cache
-from nnc.runtime.device import code, cpu, elf
-from nnc.runtime.device.cpu import CpuProgram
-from nnc.runtime.device.jit import LEVEL
+from nnc.runtime.device.cpu import code_cache as code
+from nnc.runtime.device.cpu import elf_linker as elf
+from nnc.runtime.device.cpu import program as cpu
+from nnc.runtime.device.cpu.jit import LEVEL
+from nnc.runtime.device.cpu.program import CpuProgram
 
 
 @pytest.fixture(autouse=True)
@@ -109,7 +112,7 @@ PROGRAM = """
 import sys, hashlib
 from test_cache import CpuProgram, product, result
 print(hashlib.sha256(result(CpuProgram(product(), 2))).hexdigest())
-print("llvmlite" in sys.modules, "nnc.compiler.codegen.nest" in sys.modules)
+print("llvmlite" in sys.modules, "nnc.compiler.codegen.llvm.loop_nest" in sys.modules)
 """
 BENCH = """
 import sys

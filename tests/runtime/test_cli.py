@@ -14,7 +14,7 @@ import pytest
 from small_programs import DIGITS, write
 
 from nnc.runtime import cli
-from nnc.runtime.checkpoint import load_arrays
+from nnc.runtime.training.atomic_files import load_arrays
 
 MNIST = next(
     (

@@ -17,15 +17,16 @@ import numpy as np
 import pytest
 from small_programs import DIGITS, prepared, write
 
-from nnc.dsl.diagnostics import UserError
-from nnc.runtime import checkpoint, cli
-from nnc.runtime.checkpoint import load_arrays, save_arrays
-from nnc.runtime.checkpoints import Position
-from nnc.runtime.interrupt import never
-from nnc.runtime.metrics import Means, Record
-from nnc.runtime.progress import Silent
-from nnc.runtime.run_folder import RunFolder, create
-from nnc.runtime.train import train
+from nnc.dsl.diagnostics.diagnostic import UserError
+from nnc.runtime import cli
+from nnc.runtime.training import atomic_files as checkpoint
+from nnc.runtime.training.atomic_files import load_arrays, save_arrays
+from nnc.runtime.training.checkpoints import Position
+from nnc.runtime.training.interrupt import never
+from nnc.runtime.training.loop import train
+from nnc.runtime.training.metrics import Means, Record
+from nnc.runtime.training.progress import Silent
+from nnc.runtime.training.run_folder import RunFolder, create
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +253,7 @@ def test_weights_that_are_damaged(nnc):
 
 
 def test_two_processes_in_one_run(nnc):
-    from nnc.runtime.lock import locked
+    from nnc.runtime.training.lock import locked
 
     with locked(Path("run")):
         code, _, err = nnc("train", "--resume", "run")

@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 
 from nnc.runtime import data
-from nnc.runtime.data import images, mnist, splitting
+from nnc.runtime.data.core import splitting
+from nnc.runtime.data.formats import images
+from nnc.runtime.data.sets import mnist
 
 
 @pytest.fixture(autouse=True)

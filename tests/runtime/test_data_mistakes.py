@@ -14,11 +14,11 @@ import zipfile
 import numpy as np
 import pytest
 
-from nnc.dsl.diagnostics import UserError
-from nnc.dsl.source import Source, Span
+from nnc.dsl.diagnostics.diagnostic import UserError
+from nnc.dsl.syntax.source import Source, Span
 from nnc.runtime import data
-from nnc.runtime.data import mnist
-from nnc.runtime.data.dataset import validate
+from nnc.runtime.data.core.dataset import validate
+from nnc.runtime.data.sets import mnist
 
 SEEN: set[str] = set()
 

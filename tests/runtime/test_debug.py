@@ -11,10 +11,10 @@ import pytest
 from small_programs import DIGITS, write
 
 from nnc.runtime import cli
-from nnc.runtime.checkpoint import load_arrays, save_arrays
-from nnc.runtime.debugging import tell
-from nnc.runtime.run_folder import RunFolder
-from nnc.runtime.snapshot import NAME
+from nnc.runtime.inspect.debugging import tell
+from nnc.runtime.training.atomic_files import load_arrays, save_arrays
+from nnc.runtime.training.run_folder import RunFolder
+from nnc.runtime.training.snapshot import NAME
 
 EDGE = (
     DIGITS.replace("|> relu |>", "|> bent |>").replace("adam(lr = 1e-2)", "sgd(lr = 5)")

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from scenes import SCENES, Scene
 
-from nnc.dsl.catalogue import CATALOGUE
+from nnc.dsl.diagnostics.catalogue import CATALOGUE
 from nnc.runtime import cli
-from nnc.runtime.data.errors import DATA_ERRORS, SEQUENCE_ERRORS
-from nnc.runtime.errors import RUN_ERRORS
+from nnc.runtime.data.core.error_codes import DATA_ERRORS, SEQUENCE_ERRORS
+from nnc.runtime.error_codes import RUN_ERRORS
 
 
 @pytest.fixture

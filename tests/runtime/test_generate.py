@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnc.compiler.training import prediction
-from nnc.dsl.diagnostics import UserError
+from nnc.compiler.elaboration.programs import prediction
+from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime import cli
 from nnc.runtime.device import DEVICES
-from nnc.runtime.executor import Executor
-from nnc.runtime.generate import Generator, Sampling
+from nnc.runtime.inference.generate import Generator, Sampling
 from nnc.runtime.project import project_of_text, setup_of
 from nnc.runtime.settings import Assignment
+from nnc.runtime.training.executor import Executor
 
 WINDOW, TOKENS = 24, 11
 MODEL = """

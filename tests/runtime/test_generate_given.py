@@ -8,16 +8,16 @@ import sys
 import numpy as np
 import pytest
 
-from nnc.compiler.evaluate import evaluate
-from nnc.compiler.training import prediction
-from nnc.dsl.diagnostics import UserError
+from nnc.compiler.elaboration.programs import prediction
+from nnc.compiler.reference.evaluator import evaluate
+from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime import cli
 from nnc.runtime.device import DEVICES
-from nnc.runtime.executor import Executor
-from nnc.runtime.generate import Generator
-from nnc.runtime.given import Source
+from nnc.runtime.inference.generate import Generator
+from nnc.runtime.inference.text_inputs import Source
 from nnc.runtime.project import for_batch, open_project, setup_of
-from nnc.runtime.run_folder import RunFolder
+from nnc.runtime.training.executor import Executor
+from nnc.runtime.training.run_folder import RunFolder
 
 REVERSE = """model Reverse(source: i32[B, S], source_length: i32[B], target_in: i32[B, T])
     -> logits: f32[B, T, 14] {

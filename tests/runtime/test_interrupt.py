@@ -12,8 +12,8 @@ import time
 import pytest
 from small_programs import write
 
-from nnc.runtime.checkpoint import load_arrays
-from nnc.runtime.interrupt import never, watch_interrupt
+from nnc.runtime.training.atomic_files import load_arrays
+from nnc.runtime.training.interrupt import never, watch_interrupt
 
 LONG = """
 import hashlib

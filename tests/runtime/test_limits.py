@@ -13,15 +13,15 @@ import pytest
 from small_programs import DIGITS, prepared, write
 
 import nnc as package
-from nnc.dsl.diagnostics import UserError
+from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime import cli, data, memory
-from nnc.runtime.data import unpack
-from nnc.runtime.data.idx import read_idx
-from nnc.runtime.device.cpu import CpuProgram
-from nnc.runtime.executor import COPIES, values_bytes
-from nnc.runtime.interrupt import never
-from nnc.runtime.progress import Silent
-from nnc.runtime.train import train
+from nnc.runtime.data.core import decompress as unpack
+from nnc.runtime.data.formats.idx import read_idx
+from nnc.runtime.device.cpu.program import CpuProgram
+from nnc.runtime.training.executor import COPIES, values_bytes
+from nnc.runtime.training.interrupt import never
+from nnc.runtime.training.loop import train
+from nnc.runtime.training.progress import Silent
 
 ROOT = Path(package.__file__).parent
 WIDE = DIGITS.replace("Dense(12)", "Dense(2000)")

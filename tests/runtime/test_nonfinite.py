@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 from small_programs import DIGITS, prepared
 
-from nnc.compiler.evaluate import advance
-from nnc.compiler.training import training_step
-from nnc.dsl.diagnostics import UserError
-from nnc.runtime import guard
+from nnc.compiler.elaboration.programs import training_step
+from nnc.compiler.reference.evaluator import advance
+from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime.data import Dataset, Field, Schema, Split
 from nnc.runtime.device import DEVICES
-from nnc.runtime.interrupt import never
-from nnc.runtime.job import prepare
-from nnc.runtime.progress import Silent
 from nnc.runtime.project import for_batch, project_of_text
-from nnc.runtime.run_folder import create
 from nnc.runtime.settings import Assignment
-from nnc.runtime.snapshot import read_snapshot
-from nnc.runtime.train import train
+from nnc.runtime.training import nonfinite_guard as guard
+from nnc.runtime.training.interrupt import never
+from nnc.runtime.training.job import prepare
+from nnc.runtime.training.loop import train
+from nnc.runtime.training.progress import Silent
+from nnc.runtime.training.run_folder import create
+from nnc.runtime.training.snapshot import read_snapshot
 
 EDGE = """
 model M(x: f32[B, 3]) -> y: f32[B, 3] {

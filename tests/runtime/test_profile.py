@@ -10,13 +10,13 @@ import pytest
 from small_programs import DIGITS, write
 from support import gradients, system
 
+from nnc.compiler.elaboration.programs import training_step
+from nnc.compiler.ir.work import flops
 from nnc.compiler.pipeline import plan
-from nnc.compiler.training import training_step
-from nnc.compiler.work import flops
 from nnc.runtime import cli
 from nnc.runtime.data import Search
-from nnc.runtime.device.cpu import CpuProgram
-from nnc.runtime.profiling import ClockedProgram, profile
+from nnc.runtime.device.cpu.program import CpuProgram
+from nnc.runtime.inspect.profiling import ClockedProgram, profile
 from nnc.runtime.project import planned_setup, project_of_text
 
 RECURRENT = """

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from nnc.runtime import data
-from nnc.runtime.data import byte_pairs, vocabulary
-from nnc.runtime.data.vocabulary import END, PAD, START, UNKNOWN
+from nnc.runtime.data.core import byte_pairs, vocabulary
+from nnc.runtime.data.core.vocabulary import END, PAD, START, UNKNOWN
 
 TEXT = "".join(f"line {n} of a text, with wörds and numbers {n * n}.\n" for n in range(200))
 
@@ -170,7 +170,7 @@ def test_byte_pairs_are_the_same_in_pieces(monkeypatch):
 def test_byte_pairs_depend_on_the_text_alone():
     pytest.importorskip("tokenizers")
     program = (
-        "import sys; from nnc.runtime.data.vocabulary import pairs_of_bytes as p; "
+        "import sys; from nnc.runtime.data.core.vocabulary import pairs_of_bytes as p; "
         "print(p(sys.stdin.read(), 350).to_json())"
     )
     found = {

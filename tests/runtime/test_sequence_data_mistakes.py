@@ -14,10 +14,10 @@ import wave
 import numpy as np
 import pytest
 
-from nnc.dsl.diagnostics import UserError
+from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime import data
-from nnc.runtime.data import download, vocabulary
-from nnc.runtime.data.vocabulary import PAD, UNKNOWN
+from nnc.runtime.data.core import download, vocabulary
+from nnc.runtime.data.core.vocabulary import PAD, UNKNOWN
 
 SEEN: set[str] = set()
 

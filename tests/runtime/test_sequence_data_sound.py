@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnc.dsl.diagnostics import UserError
+from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime import data
-from nnc.runtime.data import english_german, mel, wav
-from nnc.runtime.data.name_pattern import read_condition, read_pattern
+from nnc.runtime.data.core import mel
+from nnc.runtime.data.core.name_pattern import read_condition, read_pattern
+from nnc.runtime.data.formats import wav
+from nnc.runtime.data.synthetic import english_german
 
 
 @pytest.fixture(autouse=True)

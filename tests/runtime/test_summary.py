@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from nnc.runtime.device import DEVICES
-from nnc.runtime.device.gpu.shim import available
-from nnc.runtime.executor import Executor
+from nnc.runtime.device.cuda.shim import available
+from nnc.runtime.inspect.summary import summarise
 from nnc.runtime.project import project_of_text, setup_of
 from nnc.runtime.settings import Assignment
-from nnc.runtime.summary import summarise
+from nnc.runtime.training.executor import Executor
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

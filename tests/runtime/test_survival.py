@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from small_programs import DIGITS, write
 
-from nnc.runtime.checkpoint import load_arrays
+from nnc.runtime.training.atomic_files import load_arrays
 
 SETS = ["--set", "checkpoint_steps=4", "--set", "validation=0.1", "--epochs", "3"]
 CRASH = str(Path(__file__).with_name("crash.py"))

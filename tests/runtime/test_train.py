@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from small_programs import DIGITS, prepared, trained
 
-from nnc.dsl.diagnostics import UserError
-from nnc.runtime.checkpoint import load_arrays
-from nnc.runtime.feeding import batches, class_limits, divide, epoch_order
-from nnc.runtime.interrupt import never
-from nnc.runtime.metrics import Means
-from nnc.runtime.progress import Silent
-from nnc.runtime.run_folder import create
-from nnc.runtime.train import INTERRUPTED, measure, train
+from nnc.dsl.diagnostics.diagnostic import UserError
+from nnc.runtime.training.atomic_files import load_arrays
+from nnc.runtime.training.batch_inputs import batches, class_limits, divide, epoch_order
+from nnc.runtime.training.interrupt import never
+from nnc.runtime.training.loop import INTERRUPTED, measure, train
+from nnc.runtime.training.metrics import Means
+from nnc.runtime.training.progress import Silent
+from nnc.runtime.training.run_folder import create
 
 
 def same_bits(a, b) -> bool:

@@ -11,18 +11,20 @@ import pytest
 from small_programs import DIGITS, write
 from support import system, values
 
-from nnc.compiler import pipeline, scalar
-from nnc.compiler.evaluate import evaluate
-from nnc.compiler.finite_differences import Differences
-from nnc.compiler.ir import Apply, rewrite
-from nnc.compiler.magnitude import magnitude
-from nnc.compiler.passes.differentiate import differentiate
-from nnc.compiler.passes.simplify import simplify
-from nnc.compiler.scalar import TABLE, call
-from nnc.runtime import cli, verification
+from nnc.compiler import pipeline
+from nnc.compiler.ir import functions as scalar
+from nnc.compiler.ir.expr import Apply, rewrite
+from nnc.compiler.ir.functions import TABLE, call
+from nnc.compiler.ir.magnitude import magnitude
+from nnc.compiler.passes.autodiff.differentiate import differentiate
+from nnc.compiler.passes.equations.simplify import simplify
+from nnc.compiler.reference.evaluator import evaluate
+from nnc.compiler.reference.finite_differences import Differences
+from nnc.runtime import cli
+from nnc.runtime.inspect import verification
+from nnc.runtime.inspect.sample_inputs import specimen
+from nnc.runtime.inspect.verification import verify_project
 from nnc.runtime.project import project_of_text
-from nnc.runtime.specimen import specimen
-from nnc.runtime.verification import verify_project
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -174,7 +176,7 @@ def test_a_broken_pass_is_named(monkeypatch):
 
 def test_wrong_machine_code_is_named(monkeypatch):
     """tanh spelled as something else: the equation, its place and the first bad index."""
-    from nnc.compiler.codegen.spelling import SPELLING
+    from nnc.compiler.codegen.llvm.instructions import SPELLING
 
     monkeypatch.setitem(SPELLING, "tanh", SPELLING["sin"])
     monkeypatch.setenv("NNC_CACHE", "off")
@@ -234,7 +236,7 @@ def test_passes_are_checked_in_any_command(nnc, tmp_path, monkeypatch, arguments
 
 
 def test_a_large_step_is_held_to_the_rules_alone(nnc, tmp_path, monkeypatch):
-    from nnc.runtime import checking
+    from nnc.runtime.inspect import pass_checking as checking
 
     monkeypatch.setattr(checking, "EVALUABLE", 10)
     write(tmp_path, DIGITS)

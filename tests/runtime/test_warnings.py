@@ -9,8 +9,8 @@ from small_programs import DIGITS, write
 from nnc.runtime import cli
 from nnc.runtime.data import Dataset, Field, Schema, Split
 from nnc.runtime.device import DEVICES
-from nnc.runtime.job import prepare
 from nnc.runtime.project import project_of_text
+from nnc.runtime.training.job import prepare
 
 STOPPED = DIGITS.replace("|> relu |>", "|> relu |> stop |>")
 NONE = DIGITS.replace("cross_entropy(logits, label)", "cross_entropy(stop(logits), label)")

@@ -16,17 +16,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nnc.compiler.evaluate import evaluate
-from nnc.compiler.ir import System, is_float
-from nnc.compiler.passes.differentiate import differentiate
-from nnc.compiler.program import forward
-from nnc.compiler.scalar import NUMPY
-from nnc.compiler.verify import verify
-from nnc.dsl import syntax as s
-from nnc.dsl.diagnostics import Report
-from nnc.dsl.library import standard_library
-from nnc.dsl.parser import parse
-from nnc.dsl.source import Source
+from nnc.compiler.elaboration.model import forward
+from nnc.compiler.ir.dtypes import is_float
+from nnc.compiler.ir.equation import System
+from nnc.compiler.ir.functions import NUMPY
+from nnc.compiler.ir.verify import verify
+from nnc.compiler.passes.autodiff.differentiate import differentiate
+from nnc.compiler.reference.evaluator import evaluate
+from nnc.dsl.check.library import standard_library
+from nnc.dsl.diagnostics.diagnostic import Report
+from nnc.dsl.syntax import ast as s
+from nnc.dsl.syntax.parser import parse
+from nnc.dsl.syntax.source import Source
 
 Arrays = dict[str, np.ndarray]
 TOLERANCE = 1e-9

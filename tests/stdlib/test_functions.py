@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nnc.compiler.evaluate import evaluate
+from nnc.compiler.reference.evaluator import evaluate
 
 from .programs import (
     Case,

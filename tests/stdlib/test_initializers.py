@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from nnc.compiler.initialise import initial_system, initial_values
-from nnc.compiler.program import ModelWork
-from nnc.compiler.verify import verify
+from nnc.compiler.elaboration.initializers import initial_system, initial_values
+from nnc.compiler.elaboration.model import ModelWork
+from nnc.compiler.ir.verify import verify
 
 from .programs import read, value_of
 

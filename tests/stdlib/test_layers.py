@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nnc.compiler.evaluate import evaluate
-from nnc.dsl.diagnostics import UserError
+from nnc.compiler.reference.evaluator import evaluate
+from nnc.dsl.diagnostics.diagnostic import UserError
 
 from .programs import (
     Case,

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from nnc.compiler.evaluate import advance
-from nnc.compiler.training import FieldType, Setup, training_step
-from nnc.dsl import syntax as s
+from nnc.compiler.elaboration.programs import FieldType, Setup, training_step
+from nnc.compiler.reference.evaluator import advance
+from nnc.dsl.syntax import ast as s
 
 from .programs import check, read, torch_or_skip, value_of
 

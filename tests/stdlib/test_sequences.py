@@ -13,15 +13,15 @@ import pytest
 from support import check_gradients
 from support import system as system_of
 
-from nnc.compiler.evaluate import evaluate
-from nnc.compiler.kernels import Kernel, Scan
-from nnc.compiler.passes.differentiate import differentiate
+from nnc.compiler.elaboration.programs import Setup, training_step
+from nnc.compiler.passes.autodiff.differentiate import differentiate
+from nnc.compiler.passes.kernels.kernel import Kernel, Scan
 from nnc.compiler.pipeline import plan
-from nnc.compiler.training import Setup, training_step
-from nnc.dsl.check import load_source
-from nnc.dsl.diagnostics import Report, UserError
-from nnc.dsl.source import Source
-from nnc.runtime.device.cpu import CpuProgram
+from nnc.compiler.reference.evaluator import evaluate
+from nnc.dsl.check.checker import load_source
+from nnc.dsl.diagnostics.diagnostic import Report, UserError
+from nnc.dsl.syntax.source import Source
+from nnc.runtime.device.cpu.program import CpuProgram
 
 from .programs import Case, check, ids, model, random_values, torch_or_skip, value_of
 

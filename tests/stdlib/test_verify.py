@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from nnc.compiler.passes import pairs
+from nnc.compiler.passes.cpu import pack_bf16_pairs as pairs
+from nnc.runtime.inspect.verification import verify_project
 from nnc.runtime.project import project_of_text
-from nnc.runtime.verification import verify_project
 
 from . import test_functions, test_layers, test_sequences
 from .programs import Case

@@ -12,23 +12,31 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from ...grids import GpuTarget, Grid
-from ...ir import BYTES, Index, System
-from ...kernels import Kernel, Plan, Scan
-from ...passes.blocks import SCRATCH, blocks
-from ...passes.persistent import persistent
-from ...passes.phases import waits
-from ...passes.schedule import ALIGNMENT
+from ...ir.dtypes import BYTES
+from ...ir.equation import Index, System
+from ...passes.gpu.grid_ir import GpuTarget, Grid
+from ...passes.gpu.lower import SCRATCH, lower
+from ...passes.gpu.persistent_kernel import persistent_kernel
+from ...passes.gpu.persistent_loop import Sweep
+from ...passes.kernels.barriers import place_barriers
+from ...passes.kernels.kernel import Kernel, Plan, Scan
+from ...passes.kernels.structural_hash import alike, item_signature
+from ...passes.kernels.unfused import ALIGNMENT
 from ...pipeline import Check
 from ...pipeline import plan as planned
-from ...signature import alike, item_signature
-from ...sweeps import Sweep
-from .kernels import Function, group
-from .kernels import kernel as kernel_text
-from .recurrence import APART, recurrence
+from .kernel import Function, group
+from .kernel import kernel as kernel_text
+from .persistent import APART, recurrence
 
 # passes whose point is the CPU's vectors or caches: what they make is slower in blocks of threads
-CPU_PASSES = ("shares", "pick", "pairs", "round once", "turn weights", "apart")
+CPU_PASSES = (
+    "softmax-gradient",
+    "sparse-pooling-gradient",
+    "pack-bf16-pairs",
+    "round-bf16-operands",
+    "transpose-operands",
+    "pad-rows",
+)
 ARGUMENTS = 500  # of one launch, of 8 bytes each: older drivers take 4 KB
 
 
@@ -179,7 +187,7 @@ class _Maker:
         self.groups: dict[tuple[Function, ...], str] = {}
         self.texts: list[str] = []
         self.named: dict[str, Grid] = {}
-        self.waiting = waits(plan)
+        self.waiting = place_barriers(plan)
         self.swept: dict[tuple, _Swept | None] = {}
         self.counters = -(-plan.arena_bytes // ALIGNMENT) * ALIGNMENT  # of groups of blocks
         recurrent = any(isinstance(item, Scan) for item in plan.items)
@@ -282,7 +290,7 @@ class _Maker:
 
     def _sweep(self, scan: Scan, tensors: tuple[str, ...], mingled: set[int]) -> _Swept | None:
         """The function of a recurrence, if it has one. `mingled` tensors share memory."""
-        sweep = persistent(scan, self.plan, self.waiting, self.target)
+        sweep = persistent_kernel(scan, self.plan, self.waiting, self.target)
         if sweep is None:
             return None
         found = (t for share in sweep.steps.shares for t in _arguments(share.grid))
@@ -305,7 +313,7 @@ class _Maker:
         own = self.shared[kernel]
         model = self.shared[own.model]
         if own.model not in self.grids:
-            self.grids[own.model] = blocks(own.model, self.plan, self.target)
+            self.grids[own.model] = lower(own.model, self.plan, self.target)
         names = dict(zip(model.tensors, own.tensors, strict=True))
         return [
             self._call(own.model, number, grid, names, kernel)

@@ -211,7 +211,7 @@ DEVICE i64 to_i64(f64 a) {
   return a >= 9223372036854775808.0 ? 9223372036854775807LL : (i64)a;
 }
 
-// --- random numbers: Threefry2x32-20, as `compiler/random.py` defines it --------------------------
+// --- random numbers: Threefry2x32-20, as `compiler/ir/random.py` defines it --------------------------
 
 DEVICE u32 rotated(u32 x, int left) { return (x << left) | (x >> (32 - left)); }
 

@@ -1,0 +1,93 @@
+"""Tiles whose products are made by tensor cores: a warp multiplies matrices of bf16 numbers.
+
+In: a `Grid` whose `how` is a `Tile` with tensor cores. Out: lines of its kernel, by `ring.py`. In
+shared memory two bf16 numbers are a word; they are neighbours as in memory: along the points where
+an operand is deep, else along its side, and then matrices are turned when they are taken. Groups of
+4 words are in another order in every row, so that the 8 rows of a matrix lie in different banks.
+Which lane holds what is that of `mma.sync.m16n8k16` and `ldmatrix` in the PTX ISA.
+"""
+
+from __future__ import annotations
+
+from .tile_loader import Ring, Side
+
+ROW, COLUMN, DEPTH = 16, 8, 16  # of one instruction's matrices
+
+
+class Warps(Ring):
+    """A warp holds `rows` by `columns` results, 4 of every 16 by 8 in a lane."""
+
+    word, pack = "u32", 2
+
+    def start(self) -> None:
+        w, how = self.w, self.how
+        across = how.width // how.columns
+        w.line(
+            f"const i32 lane = THREAD % 32, row = THREAD / 32 / {across} * {how.rows}, "
+            f"column = THREAD / 32 % {across} * {how.columns};"
+        )
+        shape = f"[{how.rows // ROW}][{how.columns // COLUMN}][4]"
+        w.line(f"f32 sum[{len(how.rights)}]{shape} = {{}};")
+
+    def element(self, side: Side, slot: str, k: str, x: str) -> str:
+        outer, inner = (x, k) if side.operand.deep else (k, x)
+        return self._word(side, slot, outer, f"({inner}) / 2")
+
+    def _word(self, side: Side, slot: str, row: str, word: str) -> str:
+        size = self.how.slot(side.length)
+        words = (self.how.depth if side.operand.deep else side.length) // 2
+        return (
+            f"{side.array}, {slot} * {size} + nn::swizzled<{words}>({row}, {word}), "
+            f"{self.how.stages * size}"
+        )
+
+    def multiply(self) -> None:
+        w, how = self.w, self.how
+        high, broad = how.rows // ROW, how.columns // COLUMN
+        w.line("#pragma unroll")
+        with w.block(f"for (i32 k = 0; k < {how.depth}; k += {DEPTH})"):
+            w.line(f"u32 a[{high}][4];")
+            self._matrices(self.left, "a", "row", high, not how.left.deep)
+            for n, right in enumerate(self.rights):
+                w.line(f"u32 b{n}[{broad // 2}][4];")
+                self._matrices(right, f"b{n}", "column", broad // 2, right.operand.deep)
+                w.line("#pragma unroll")
+                with w.block(f"for (i32 i = 0; i < {high}; ++i)"):
+                    w.line("#pragma unroll")
+                    w.line(
+                        f"for (i32 j = 0; j < {broad}; ++j) "
+                        f"MMA(sum[{n}][i][j], a[i], b{n}[j / 2] + j % 2 * 2);"
+                    )
+
+    def _matrices(self, side: Side, name: str, own: str, count: int, crossed: bool) -> None:
+        """`count` times the fragment of 16 elements of an operand and 16 points: four matrices of 8
+        by 8. Lane l names row l % 8, in memory's direction, of matrix l / 8. Of the left operand
+        the second matrix has the next 8 elements, of a right one the next 8 points; `crossed`: that
+        is along the rows as they lie in memory."""
+        w, deep = self.w, side.operand.deep
+        outer, inner = (
+            ("lane % 8 + lane / 16 * 8", "lane / 8 % 2 * 4")
+            if crossed
+            else ("lane % 16", "lane / 16 * 4")
+        )
+        if deep:
+            row, word = f"{own} + i * 16 + {outer}", f"k / 2 + {inner}"
+        else:
+            row, word = f"k + {outer}", f"({own} + i * 16) / 2 + {inner}"
+        w.line("#pragma unroll")
+        w.line(
+            f"for (i32 i = 0; i < {count}; ++i) MATRICES({'false' if deep else 'true'}, "
+            f"{name}[i], {self._word(side, 'slot', row, word)});"
+        )
+
+    def store(self) -> None:
+        w, how = self.w, self.how
+        w.line("#pragma unroll")
+        with w.block(f"for (i32 i = 0; i < {how.rows // ROW}; ++i)"):
+            w.line("#pragma unroll")
+            with w.block(f"for (i32 j = 0; j < {how.columns // COLUMN}; ++j)"):
+                w.line("#pragma unroll")
+                with w.block("for (i32 q = 0; q < 4; ++q)"):
+                    m = w.let("i32", "m0 + row + i * 16 + lane / 4 + q / 2 * 8", "m")
+                    x = w.let("i32", "n0 + column + j * 8 + lane % 4 * 2 + q % 2", "n")
+                    self.result(m, x, [f"sum[{n}][i][j][q]" for n, _ in enumerate(how.rights)])

@@ -1,0 +1,26 @@
+"""The part of a reduction that a layer of blocks has.
+
+In: a grid. Out: its first and last point as C++, and the layer's number as an index.
+"""
+
+from __future__ import annotations
+
+from ...passes.gpu.grid_ir import Grid
+from .expressions import Writer
+
+
+def points(w: Writer, grid: Grid, kind: str) -> tuple[str, str]:
+    """The points that this layer of blocks reduces over, numbers of type `kind`."""
+    if grid.part is None:
+        return "0", str(grid.points)
+    w.line(f"const {kind} first = ({kind})LAYER * {grid.chunk};")
+    w.line(
+        f"const {kind} last = first + {grid.chunk} < {grid.points} ? "
+        f"first + {grid.chunk} : {grid.points};"
+    )
+    return "first", "last"
+
+
+def place_layer(w: Writer, grid: Grid) -> None:
+    if grid.part is not None:
+        w.place(grid.part.name, "LAYER")

@@ -1,0 +1,469 @@
+"""Addresses, loads and stores.
+
+In: an access and where each index stands. Out: LLVM loads (of a scalar, of neighbouring elements,
+masked, or gathered) and stores. An address is built from the terms known in outer loops to those
+known in inner ones, constants last: the emitter moves the outer part out, copies of a tile share
+it, and the constant ends up in the instruction.
+
+A check that fails must not touch memory. For a whole vector alike, the address is replaced by one
+in a page of zeros; lane by lane, the lane is masked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ...ir.affine import Affine, affine, bounds
+from ...ir.dtypes import BYTES, is_float
+from ...ir.expr import Apply, Const, Expr, Idx, Read
+from ...passes.cpu.loop_ir import Access, Accumulate, Nest
+from .function_writer import Emitter
+from .instructions import MEMORY, SPELLING, SUFFIX, Arithmetic
+from .values import Bases, Value
+
+if TYPE_CHECKING:
+    from .expressions import Body
+
+Terms = tuple[tuple[str, int], ...]
+Op = Callable[..., str]  # Emitter.op or Emitter.fresh
+
+ZEROS = 4096  # bytes in the page of zeros
+
+
+@dataclass(frozen=True)
+class Offset:
+    """A number of elements: sum of (i64 name, factor), plus `constant`, plus what the unrolled
+    vectors of a tile add; in a vector also `stride` per lane and `irregular`, an i64 vector."""
+
+    terms: Terms
+    constant: int
+    step: int
+    stride: int
+    irregular: str
+
+    @property
+    def in_lanes(self) -> bool:
+        return bool(self.stride or self.irregular)
+
+
+class Addresses:
+    def __init__(self, e: Emitter, nest: Nest, bases: Bases, body: Body):
+        self.e, self.nest, self.bases, self.body = e, nest, bases, body
+        self.scalar = Arithmetic(e, 1)
+        self.wide = Arithmetic(e, nest.lanes)
+        self._columns: dict[tuple[str, ...], list[str]] = {}  # of blocks that were turned, by rows
+
+    # --- integers ------------------------------------------------------------------------------
+
+    def offset(self, form: Affine) -> Offset:
+        """The affine form at the current copy."""
+        terms: dict[str, int] = {}
+        fixed, step, stride, irregular = form.constant, 0, 0, ""
+        for atom, factor in form.coefficients.items():
+            if isinstance(atom, Idx):
+                place = self.body.places[atom.name]
+                if place.lanes:
+                    step += factor * place.offset
+                    stride += factor
+                else:
+                    fixed += factor * place.offset
+                if place.base:
+                    terms[place.base] = terms.get(place.base, 0) + factor
+            elif self.body.in_lanes(atom):
+                part = self._times(self._lane_integer(atom), factor)
+                irregular = self.wide.op("add", "i64", irregular, part) if irregular else part
+            else:
+                name = self._integer(atom)
+                terms[name] = terms.get(name, 0) + factor
+        inward = sorted(terms.items(), key=lambda term: self.e.level(term[0]))
+        return Offset(tuple(inward), fixed, step, stride, irregular)
+
+    def _times(self, vector: str, factor: int) -> str:
+        return self.wide.op("mul", "i64", vector, self.wide.constant(factor, "i64"))
+
+    def _integer(self, atom: Expr) -> str:
+        """A value that is the same in all lanes, as i64."""
+        if self._is_quotient(atom):
+            return self._quotient(atom, self.scalar)
+        value = self.body.value(atom)
+        return self._widen(self.scalar, atom.dtype, value.name)
+
+    def _lane_integer(self, atom: Expr) -> str:
+        if self._is_quotient(atom):
+            return self._quotient(atom, self.wide)
+        return self._widen(self.wide, atom.dtype, self.body.vector(atom))
+
+    @staticmethod
+    def _widen(a: Arithmetic, dtype: str, name: str) -> str:
+        if dtype == "i64":
+            return name
+        return a.convert("zext" if dtype in ("bool", "u8") else "sext", dtype, "i64", name)
+
+    @staticmethod
+    def _is_quotient(atom: Expr) -> bool:
+        return (
+            isinstance(atom, Apply)
+            and atom.fn == "floordiv"
+            and isinstance(atom.args[1], Const)
+            and atom.args[1].value > 0
+        )
+
+    def _quotient(self, atom: Expr, a: Arithmetic) -> str:
+        """A floor division by a positive constant; what cannot be negative divides as unsigned."""
+        top, by = atom.children
+        numerator = self.total(self.offset(affine(top)), a)
+        divisor = a.constant(by.value, "i64")  # type: ignore[attr-defined]
+        if bounds(top, self.nest.sizes)[0] >= 0:
+            return a.op("udiv", "i64", numerator, divisor)
+        return SPELLING["floordiv"](a, ("i64", "i64"), "i64", [numerator, divisor])
+
+    def total(self, offset: Offset, a: Arithmetic) -> str:
+        """The offset as one i64, or as a vector of them."""
+        total = ""
+        for name, factor in offset.terms:
+            term = self._scaled(name, factor)
+            total = self.scalar.op("add", "i64", total, term) if total else term
+        rest = offset.constant + offset.step
+        if not total:
+            total = str(rest)
+        elif rest:
+            total = self.scalar.op("add", "i64", total, str(rest))
+        if a.lanes == 1:
+            return total
+        total = a.splat("i64", total)
+        if offset.stride:
+            total = a.op("add", "i64", total, self._lanes(offset.stride, "i64"))
+        return a.op("add", "i64", total, offset.irregular) if offset.irregular else total
+
+    def _lanes(self, stride: int, dtype: str) -> str:
+        return "<" + ", ".join(f"{dtype} {k * stride}" for k in range(self.nest.lanes)) + ">"
+
+    def _scaled(self, name: str, factor: int) -> str:
+        return name if factor == 1 else self.scalar.op("mul", "i64", name, str(factor))
+
+    # --- pointers ------------------------------------------------------------------------------
+
+    def pointer(self, access: Access, offset: Offset, unless: str = "") -> str:
+        """The address of the element (of lane 0). Where `unless`, a condition, is false, it is one
+        in the page of zeros: chosen before the terms of deeper loops are added, if they stay
+        within the page."""
+        kind, size = MEMORY[access.dtype], BYTES[access.dtype]
+        pointer = self._base(access.tensor)
+        early, step = offset.terms, offset.step
+        late: Terms = ()
+        whole = False  # whether even the last terms are needed before the choice
+        if unless:
+            depth = self.e.level(unless)
+            late = tuple(t for t in early if self.e.level(t[0]) > depth)
+            if self._reach(access, late, step) * size + 64 * size <= ZEROS:
+                early = tuple(t for t in early if t not in late)
+            else:
+                late, whole = (), True
+        for term in early:
+            pointer = self._advance(pointer, kind, self._scaled(*term))
+        pointer = self._advance(pointer, kind, str(offset.constant))
+        if unless:
+            self.e.declare(f"@zeros = internal constant [{ZEROS} x i8] zeroinitializer, align 64")
+            if whole:
+                pointer, step = self._advance(pointer, kind, str(step)), 0
+            pointer = self.e.op("select i1 {0}, ptr {1}, ptr @zeros", unless, pointer, type="ptr")
+        for term in late:
+            pointer = self._advance(pointer, kind, self._scaled(*term))
+        return self._advance(pointer, kind, str(step))
+
+    def _base(self, tensor: str) -> str:
+        """Where a tensor begins."""
+        return self.in_arena(self.bases[tensor])
+
+    def in_arena(self, offset: int | str) -> str:
+        """The address so many bytes into the arena."""
+        return self.e.op(f"getelementptr i8, ptr %arena, i64 {offset}", type="ptr")
+
+    def _reach(self, access: Access, late: Terms, step: int) -> int:
+        """How far the late terms can lead, in elements; far too much if that is not certain."""
+        names = {place.base: name for name, place in self.body.places.items() if place.base}
+        total = step if step >= 0 else ZEROS
+        for base, factor in late:
+            known = base in names and factor >= 0
+            total += factor * (self.nest.sizes[names[base]] - 1) if known else ZEROS
+        return total
+
+    def _advance(self, pointer: str, kind: str, by: str) -> str:
+        if by == "0":
+            return pointer
+        return self.e.op(f"getelementptr {kind}, ptr {{0}}, i64 {{1}}", pointer, by, type="ptr")
+
+    # --- loads ---------------------------------------------------------------------------------
+
+    def load(self, read: Read) -> Value:
+        """The value that the read has at the current copy."""
+        access = self.nest.accesses[read]
+        offset = self.offset(access.offset)
+        shared, by_lane = self._conditions(access)
+        if offset.in_lanes or by_lane:
+            return Value(self._load_lanes(access, offset, shared, by_lane), True)
+        return self._load_one(access, offset, shared)
+
+    def _load_one(self, access: Access, offset: Offset, condition: str) -> Value:
+        """One element for all lanes; what stands in for it may still differ from lane to lane."""
+        dtype = access.dtype
+        pointer = self.pointer(access, offset, condition)
+        loaded = self._from_memory(self.scalar, dtype, self._scalar_load(pointer, dtype))
+        if not condition or self._is_zero(access):
+            return Value(loaded, False)
+        assert access.other is not None
+        other = self.body.value(access.other)
+        if not other.vector:
+            return Value(self.scalar.select(dtype, condition, loaded, other.name), False)
+        lanes, mask = self.wide.splat(dtype, loaded), self.wide.splat("bool", condition)
+        return Value(self.wide.select(dtype, mask, lanes, other.name), True)
+
+    def _load_lanes(self, access: Access, offset: Offset, shared: str, by_lane: str) -> str:
+        """Neighbouring elements, or a gather. A load leaves zeros where a condition fails."""
+        condition = self._all(by_lane, self.wide.splat("bool", shared) if shared else "")
+        if offset.stride == 1 and not offset.irregular:
+            pointer = self.pointer(access, offset, shared)
+            loaded = self._vector_load(pointer, access.dtype, self.mask(by_lane))
+        elif access.turned:
+            loaded = self._turned(access, offset)
+        elif offset.stride == 2 and not offset.irregular and not condition:
+            loaded = self._every_second(access, offset)
+        else:
+            loaded = self._gather(access, offset, self.mask(condition))
+        loaded = self._from_memory(self.wide, access.dtype, loaded)
+        if not condition or self._is_zero(access):
+            return loaded
+        assert access.other is not None
+        other = self.body.vector(access.other)
+        return self.wide.select(access.dtype, condition, loaded, other)
+
+    def _turned(self, access: Access, offset: Offset) -> str:
+        """One vector of a block that is loaded along memory and turned in registers. Every copy of
+        the tile asks for the whole block, and the emitter writes it once."""
+        first, count = self.body.blocks[access.turned]
+        row = self.body.places[access.turned].offset - first
+        mask = "" if count == self.nest.lanes else _first_lanes(count, self.nest.lanes)
+        block = []
+        for lane in range(self.body.valid):
+            start = Offset(
+                offset.terms, offset.constant - row + lane * offset.stride, offset.step, 0, ""
+            )
+            block.append(self._vector_load(self.pointer(access, start), access.dtype, mask))
+        unused = [self.wide.constant(0, access.dtype)] * (self.nest.lanes - len(block))
+        rows = (*block, *unused)
+        if rows not in self._columns:  # names are used once: equal rows are the same block
+            self._columns[rows] = turn(self.wide, access.dtype, list(rows))
+        return self._columns[rows][row]
+
+    def _every_second(self, access: Access, offset: Offset) -> str:
+        """The even or the odd ones of neighbouring elements; who wants both loads them once."""
+        odd, lanes = offset.constant % 2, self.nest.lanes
+        halves = []
+        for half in (0, 1):
+            start = Offset(offset.terms, offset.constant - odd + half * lanes, offset.step, 0, "")
+            count = min(lanes, max(0, 2 * self.body.valid - half * lanes))
+            mask = "" if count == lanes else _first_lanes(count, lanes)
+            halves.append(self._vector_load(self.pointer(access, start), access.dtype, mask))
+        pick = [odd + 2 * k for k in range(lanes)]
+        return _shuffled(self.e, self._vector_type(access.dtype), halves[0], halves[1], pick)
+
+    def _all(self, a: str, b: str) -> str:
+        """Both masks, either of which may be absent."""
+        return self.wide.op("and", "bool", a, b) if a and b else a or b
+
+    @staticmethod
+    def _is_zero(access: Access) -> bool:
+        return isinstance(access.other, Const) and str(float(access.other.value)) == "0.0"
+
+    def _conditions(self, access: Access) -> tuple[str, str]:
+        """The checks that all lanes share, as an i1, and those that they do not, as a mask."""
+        shared, by_lane = "", ""
+        for form, size in access.checks:
+            offset = self.offset(form)
+            a = self.wide if offset.in_lanes else self.scalar
+            inside = a.compare("ult", "i64", self.total(offset, a), a.constant(size, "i64"))
+            if offset.in_lanes:
+                by_lane = a.op("and", "bool", by_lane, inside) if by_lane else inside
+            else:
+                shared = a.op("and", "bool", shared, inside) if shared else inside
+        return shared, by_lane
+
+    def mask(self, also: str = "") -> str:
+        """The lanes that count, and for which the condition holds; empty if that is all."""
+        valid, lanes = self.body.valid, self.nest.lanes
+        if valid == lanes:
+            return also
+        ends = _first_lanes(valid, lanes)
+        return self.wide.op("and", "bool", also, ends) if also else ends
+
+    def _scalar_load(self, pointer: str, dtype: str, op: Op | None = None) -> str:
+        text = f"load {{T}}, ptr {{0}}, align {BYTES[dtype]}"
+        return (op or self.e.op)(text, pointer, type=MEMORY[dtype])
+
+    def _vector_type(self, dtype: str) -> str:
+        return f"<{self.nest.lanes} x {MEMORY[dtype]}>"
+
+    def _suffix(self, dtype: str) -> str:
+        return f"v{self.nest.lanes}{'i8' if dtype == 'bool' else SUFFIX[dtype]}"
+
+    def _vector_load(self, pointer: str, dtype: str, mask: str, op: Op | None = None) -> str:
+        """Neighbouring elements; only those in the mask, if there is one."""
+        op, type, size = op or self.e.op, self._vector_type(dtype), BYTES[dtype]
+        if not mask:
+            return op(f"load {{T}}, ptr {{0}}, align {size}", pointer, type=type)
+        name, bits = f"llvm.masked.load.{self._suffix(dtype)}.p0", self.wide.type("bool")
+        self.e.declare(f"declare {type} @{name}(ptr, i32, {bits}, {type})")
+        text = f"call {{T}} @{name}(ptr {{0}}, i32 {size}, {bits} {{1}}, {{T}} zeroinitializer)"
+        return op(text, pointer, mask, type=type)
+
+    def _gather(self, access: Access, offset: Offset, mask: str) -> str:
+        """One load per lane. Lane offsets are i32 where the tensor is small enough."""
+        dtype, lanes = access.dtype, self.nest.lanes
+        type, bits = self._vector_type(dtype), self.wide.type("bool")
+        pointer = self.pointer(access, Offset(offset.terms, offset.constant, offset.step, 0, ""))
+        steps = self._lanes(offset.stride, "i64")
+        if offset.irregular:
+            steps = self.wide.op("add", "i64", offset.irregular, steps)
+        where = self.e.op(
+            f"getelementptr {MEMORY[dtype]}, ptr {{0}}, <{lanes} x i64> {{1}}",
+            pointer,
+            steps,
+            type=f"<{lanes} x ptr>",
+        )
+        name = f"llvm.masked.gather.{self._suffix(dtype)}.v{lanes}p0"
+        self.e.declare(f"declare {type} @{name}(<{lanes} x ptr>, i32, {bits}, {type})")
+        return self.e.op(
+            f"call {{T}} @{name}(<{lanes} x ptr> {{0}}, i32 {BYTES[dtype]}, {bits} "
+            "{1}, {T} zeroinitializer)",
+            where,
+            mask or "splat (i1 1)",
+            type=type,
+        )
+
+    @staticmethod
+    def _from_memory(a: Arithmetic, dtype: str, name: str) -> str:
+        """A bool is a byte in memory and a bit in a register."""
+        if dtype != "bool":
+            return name
+        kind = "i8" if a.lanes == 1 else f"<{a.lanes} x i8>"
+        zero = "0" if a.lanes == 1 else "zeroinitializer"
+        return a.e.op(f"icmp ne {kind} {{0}}, {zero}", name, type=a.type("bool"))
+
+    @staticmethod
+    def _to_memory(a: Arithmetic, dtype: str, name: str) -> str:
+        if dtype != "bool":
+            return name
+        kind = "i8" if a.lanes == 1 else f"<{a.lanes} x i8>"
+        return a.e.op(f"zext {a.type(dtype)} {{0}} to {{T}}", name, type=kind)
+
+    # --- stores --------------------------------------------------------------------------------
+
+    def store(self, tensor: str, dtype: str, place: Affine, value: Value) -> None:
+        """Stores at the current copy: neighbouring elements of a vector, or one."""
+        offset = self.offset(place)
+        pointer = self.pointer(Access(tensor, dtype, place), offset)
+        size = BYTES[dtype]
+        if not offset.in_lanes:
+            name = self._to_memory(self.scalar, dtype, value.name)
+            self.e.effect(f"store {MEMORY[dtype]} {{0}}, ptr {{1}}, align {size}", name, pointer)
+            return
+        name = self._to_memory(self.wide, dtype, self.body.spread(value, dtype))
+        type, mask, bits = self._vector_type(dtype), self.mask(), self.wide.type("bool")
+        if not mask:
+            self.e.effect(f"store {type} {{0}}, ptr {{1}}, align {size}", name, pointer)
+            return
+        function = f"llvm.masked.store.{self._suffix(dtype)}.p0"
+        self.e.declare(f"declare void @{function}({type}, ptr, i32, {bits})")
+        self.e.effect(
+            f"call void @{function}({type} {{0}}, ptr {{1}}, i32 {size}, {bits} {{2}})",
+            name,
+            pointer,
+            mask,
+        )
+
+    def clear(
+        self, accumulate: Accumulate, parts: int = 1, first: str = "0", last: str = "1"
+    ) -> None:
+        """Zeros the target of an accumulation, or some of its equal parts."""
+        a, size = self.scalar, str(accumulate.bytes // parts)
+        self.e.declare("declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)")
+        start, stop = (a.op("mul", "i64", part, size) for part in (first, last))
+        pointer = self.e.op(
+            "getelementptr i8, ptr {0}, i64 {1}",
+            self._base(accumulate.access.tensor),
+            start,
+            type="ptr",
+        )
+        self.e.effect(
+            "call void @llvm.memset.p0.i64(ptr {0}, i8 0, i64 {1}, i1 0)",
+            pointer,
+            a.op("sub", "i64", stop, start),
+        )
+
+    def fetch(self, access: Access) -> None:
+        """Asks for the line of memory at the current copy."""
+        self.ask(self.pointer(access, self.offset(access.offset)))
+
+    def ask(self, pointer: str) -> None:
+        """Asks for a line of memory. It may lie anywhere: asking never faults."""
+        self.e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        self.e.effect("call void @llvm.prefetch.p0(ptr {0}, i32 0, i32 3, i32 1)", pointer)
+
+    def accumulate(self, access: Access, added: Callable[[Value], Value]) -> None:
+        """Replaces what stands at the current copy, if inside, by what `added` makes of it."""
+        condition, by_lane = self._conditions(access)
+        assert not by_lane
+        if condition:
+            with self.e.when(condition):
+                self.store_at(access, added(self.loaded(access)))
+        else:
+            self.store_at(access, added(self.loaded(access)))
+
+    def loaded(self, access: Access) -> Value:
+        """What stands there now, which is not what stood there at first."""
+        offset = self.offset(access.offset)
+        pointer = self.pointer(access, offset)
+        if offset.in_lanes:
+            old = self._vector_load(pointer, access.dtype, self.mask(), self.e.fresh)
+            return Value(self._from_memory(self.wide, access.dtype, old), True)
+        old = self._scalar_load(pointer, access.dtype, self.e.fresh)
+        return Value(self._from_memory(self.scalar, access.dtype, old), False)
+
+    def store_at(self, access: Access, value: Value) -> None:
+        self.store(access.tensor, access.dtype, access.offset, value)
+
+
+def _first_lanes(count: int, lanes: int) -> str:
+    """The mask of that many lanes."""
+    return "<" + ", ".join(f"i1 {int(k < count)}" for k in range(lanes)) + ">"
+
+
+def turn(a: Arithmetic, dtype: str, rows: list[str]) -> list[str]:
+    """The columns of a square block of vectors. First all squares of 4 x 4 lanes turn, by steps of
+    which each is an instruction, then the squares themselves change places."""
+    lanes, e, type = len(rows), a.e, a.type(dtype)
+    side = min(4, lanes)
+    half, squares = side // 2, lanes // side
+    low = [
+        start + k + of for start in range(0, lanes, side) for k in range(half) for of in (0, lanes)
+    ]
+    even = [start + k for start in range(0, 2 * lanes, 2 * side) for k in range(side)]
+    high, odd = [k + half for k in low], [k + side for k in even]
+    for _ in range(side.bit_length() - 1):
+        pairs = [(rows[k], rows[k + half]) for k in range(lanes) if k % side < half]
+        rows = [_shuffled(e, type, *pair, pick) for pair in pairs for pick in (low, high)]
+    if is_float(dtype):  # LLVM would try for long to make the steps here and those below one
+        rows = [a.intrinsic("arithmetic.fence", dtype, row) for row in rows]
+    for _ in range(squares.bit_length() - 1):
+        pairs = [(rows[k], rows[k + side]) for k in range(lanes) if k // side % 2 == 0]
+        rows = [_shuffled(e, type, *pair, pick) for pick in (even, odd) for pair in pairs]
+    return rows
+
+
+def _shuffled(e: Emitter, type: str, a: str, b: str, lanes: list[int]) -> str:
+    pick = ", ".join(f"i32 {k}" for k in lanes)
+    return e.op(
+        f"shufflevector {type} {{0}}, {type} {{1}}, <{len(lanes)} x i32> <{pick}>", a, b, type=type
+    )

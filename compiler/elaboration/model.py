@@ -1,0 +1,222 @@
+"""A model as a system of equations: the front door of the compiler's upper half.
+
+In: checked definitions, the sizes of the symbolic dimensions. Out: a `System` whose outputs are the
+model's results. What training adds is in `training.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ...dsl.check.names import walk
+from ...dsl.diagnostics.diagnostic import Note, Report, did_you_mean, fail
+from ...dsl.syntax import ast as s
+from ..ir.equation import System, components, is_recurrent
+from ..ir.recurrence import NoOrder, plan_recurrence
+from ..passes.autodiff.differentiate import in_order
+from .builder import Abort, Scope
+from .cycle_errors import name_of, told
+from .definitions import Definitions
+from .values import Array, Poison, Static, Value, lift
+
+
+def forward(
+    definitions: Mapping[str, s.Definition],
+    model: str,
+    sizes: Mapping[str, int],
+    *,
+    training: bool = True,
+    float_type: str = "f32",
+) -> System:
+    """The model's equations. `sizes` binds the symbolic sizes of its inputs (`B`, `T`).
+
+    With `float_type` f64, everything declared f32 is computed in f64. Raises UserError with all
+    mistakes that were found.
+    """
+    work = ModelWork(definitions, model, sizes, training, float_type)
+    work.run()
+    return work.finished(tuple(r.name for r in work.definition.results))
+
+
+class ModelWork(Definitions):
+    """A model being elaborated; `scope` holds its inputs and, after `run`, all that it names."""
+
+    def __init__(
+        self,
+        definitions: Mapping[str, s.Definition],
+        model: str,
+        sizes: Mapping[str, int],
+        training: bool,
+        float_type: str,
+    ):
+        super().__init__(definitions, Report(), training, float_type)
+        found = definitions.get(model)
+        if found is None or found.kind != "model":
+            models = [d.name for d in definitions.values() if d.kind == "model"]
+            raise fail("E0403", f"there is no model `{model}`", help=did_you_mean(model, models))
+        self.definition = found
+        self.sizes = dict(sizes)
+        self.scope = Scope("", {})
+
+    def run(self) -> None:
+        """Inputs, body, results. Raises UserError if anything was wrong."""
+        for parameter in self.definition.inputs:
+            try:
+                self.input(parameter)
+            except Abort:
+                continue
+        self.report.check()
+        self.reserve(self.definition)
+        types = {r.name: r.type for r in self.definition.results if r.type}
+        self.body(self.definition.body, self.scope, types)
+        self.report.check()
+        for result in self.definition.results:
+            self.attempt(result)
+        self.report.check()
+        self.check_blocks()
+        self.report.check()
+
+    def reserve(self, definition: s.Definition) -> None:
+        """Keep the names of the results for the results. One that a `repeat` computes anew has a
+        tensor for each time, and the last gets the name in the end."""
+        names = {r.name for r in definition.results}
+        for name in [*names, *(p.name for p in definition.inputs)]:
+            own = self.tensors.get(name)
+            if name in ("step", "seed") and (own is None or (own.shape, own.dtype) != ((), "i32")):
+                place = next(p for p in (*definition.inputs, *definition.results) if p.name == name)
+                self.report.add(
+                    "E0319",
+                    f"`{name}` is an input of the compiler's own",
+                    place.span,
+                    label="the number of the step, or of the run",
+                    help=f"such as `{name}_1`",
+                )
+        self.report.check()
+        repeats = [n for n in walk(definition) if isinstance(n, s.Repeat)]
+        anew = {
+            t.id for r in repeats for n in walk(r) if isinstance(n, s.Equation) for t in n.targets
+        }
+        self.reserved |= names
+        self.results = frozenset(names - anew)
+        self.outermost = self.scope
+
+    def attempt(self, result: s.Parameter) -> None:
+        """A result as a tensor of its own name."""
+        try:
+            value = self.result(result, self.scope)
+            if isinstance(value, Poison):
+                return
+            array = self.named_result(result, value)
+            if array.tensor is None or array.tensor.name != result.name:
+                place = self.scope.awaited.get(result.name, result).span
+                array = self.materialise(result.name, array, place, None)
+            self.scope.names[result.name] = array
+        except Abort:
+            return
+
+    def named_result(self, result: s.Parameter, value: Static | Array) -> Array:
+        if isinstance(value, str):
+            raise self.no_number(value, result)
+        array = lift(value, self.float_type)
+        dtype = result.type.dtype if result.type else None
+        if dtype is None:
+            return array
+        return self.as_declared(array, self.float_for(dtype), result.span)
+
+    def input(self, parameter: s.Parameter) -> None:
+        """Declare an input. A symbolic size keeps its name as a name of the dimension."""
+        type = parameter.type
+        if type is None or type.shape is None:
+            self.report.add(
+                "E0318",
+                f"the input `{parameter.name}` has no shape",
+                parameter.span,
+                label="a model says what it is given",
+                help=f"like `{parameter.name}: f32[B, 784]`",
+            )
+            return
+        for item in type.shape:
+            if isinstance(item, s.Name) and item.id not in self.scope.names:
+                if item.id not in self.sizes:
+                    self.report.add(
+                        "E0316",
+                        f"the size `{item.id}` is not known",
+                        item.span,
+                        label="nothing binds it",
+                        help=f"bind it: `--set {item.id}=32`",
+                    )
+                    self.sizes[item.id] = 1
+                self.scope.names[item.id] = self.sizes[item.id]
+                self.scope.origins[item.id] = item.span, parameter.name
+            elif isinstance(item, s.Ellipsis_):
+                self.report.add(
+                    "E0318",
+                    f"the input `{parameter.name}` leaves dimensions open",
+                    item.span,
+                    label="how many are these?",
+                    help="a model's inputs name all their dimensions",
+                )
+                return
+        shape = self.shape(type, self.scope, f"`{parameter.name}`")
+        axes = self.input_axes(type)
+        self.scope.names[parameter.name] = self.declare(
+            parameter.name, shape, self.float_for(type.dtype), "input", parameter.span, axes
+        )
+
+    def input_axes(self, type: s.Type) -> tuple[str, ...]:
+        """`[B, T, 3]` → b, t, k: the symbols' own letters where there are some."""
+        letters: list[str] = []
+        for n, item in enumerate(type.shape or ()):
+            own = item.id.lower() if isinstance(item, s.Name) else "ijklmnpq"[n % 8]
+            letters.append(own)
+        return self.distinct(letters)
+
+    def array_of(self, name: str) -> Array:
+        value: Value | None = self.scope.names.get(name)
+        assert isinstance(value, Array)
+        return value
+
+    def finished(self, outputs: tuple[str, ...]) -> System:
+        self.check_order()
+        self.report.check()
+        return in_order(self.system(self.definition.name, outputs))
+
+    def check_blocks(self) -> None:
+        """A recurrence stands inside a `remat` or outside: half of one cannot be computed."""
+        cycles = filter(is_recurrent, components(tuple(self.equations)) if self.blocks else ())
+        for component in cycles:
+            for block in self.blocks:
+                inside = [eq for eq in component if eq.target in block.targets]
+                outside = [eq for eq in component if eq.target not in block.targets]
+                if not inside or not outside:
+                    continue
+                place = outside[0].span
+                here, there = name_of(inside[0], inside), name_of(outside[0], outside)
+                self.error(
+                    "E0503",
+                    f"this `remat` holds half of a recurrence: `{here}` without `{there}`",
+                    block.span,
+                    label=f"`{here}` is computed in here",
+                    notes=(Note(place, f"and needs `{there}`, which needs `{here}`"),)
+                    if place is not None
+                    else (),
+                    help="put all of its equations into the block, or none",
+                )
+
+    def check_order(self) -> None:
+        """Equations that read each other need an order in which they can be computed."""
+        for component in components(tuple(self.equations)):
+            if not is_recurrent(component):
+                continue
+            try:
+                plan_recurrence(component)
+            except NoOrder as error:
+                cycle = told(error.equations)
+                self.error(
+                    "E0501",
+                    cycle.message,
+                    cycle.span,
+                    label=cycle.label,
+                    notes=cycle.notes,
+                    help=cycle.help,
+                )

@@ -1,0 +1,173 @@
+"""Index expressions as affine forms, and the range of values that an expression can take.
+
+In: integer expressions over indices. Out: `Affine` forms and integer intervals. Every question
+"can this index fall outside?" is answered here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .dtypes import is_float
+from .expr import Apply, Const, Expr, Idx, Read, rewrite
+from .functions import call, literal
+
+
+@dataclass(frozen=True)
+class Affine:
+    """constant + sum of coefficient * atom. An atom is an `Idx`, or an expression that is not
+    affine itself (`p // 2`, `p % 2`, a read of an integer tensor). No coefficient is zero."""
+
+    coefficients: Mapping[Expr, int]
+    constant: int
+
+    def __add__(self, other: Affine) -> Affine:
+        total = dict(self.coefficients)
+        for atom, c in other.coefficients.items():
+            total[atom] = total.get(atom, 0) + c
+        kept = {atom: c for atom, c in total.items() if c}
+        return Affine(kept, self.constant + other.constant)
+
+    def scaled(self, factor: int) -> Affine:
+        if factor == 0:
+            return Affine({}, 0)
+        return Affine({a: c * factor for a, c in self.coefficients.items()}, self.constant * factor)
+
+    def without(self, atom: Expr) -> Affine:
+        return Affine({a: c for a, c in self.coefficients.items() if a is not atom}, self.constant)
+
+    def expr(self) -> Expr:
+        """The form as an expression, positive terms first: `p - u + 1`, `2*i + u`."""
+        terms = sorted(self.coefficients.items(), key=lambda term: term[1] < 0)
+        total: Expr = literal(0)
+        for atom, c in terms:
+            size = atom if abs(c) == 1 else call("mul", atom, literal(abs(c)))
+            total = call("add" if c > 0 else "sub", total, size)
+        return call("add", total, literal(self.constant))
+
+
+def affine(expr: Expr) -> Affine:
+    """The affine form of an integer expression; what is not affine in it becomes an atom."""
+    if isinstance(expr, Const):
+        return Affine({}, int(expr.value))
+    if isinstance(expr, Apply):
+        match expr.fn:
+            case "add":
+                return affine(expr.args[0]) + affine(expr.args[1])
+            case "sub":
+                return affine(expr.args[0]) + affine(expr.args[1]).scaled(-1)
+            case "neg":
+                return affine(expr.args[0]).scaled(-1)
+            case "mul":
+                left, right = affine(expr.args[0]), affine(expr.args[1])
+                if not left.coefficients:
+                    return right.scaled(left.constant)
+                if not right.coefficients:
+                    return left.scaled(right.constant)
+    return Affine({expr: 1}, 0)
+
+
+def is_affine(expr: Expr) -> bool:
+    """Whether the expression is affine in plain indices alone."""
+    return all(isinstance(atom, Idx) for atom in affine(expr).coefficients)
+
+
+def is_static(expr: Expr) -> bool:
+    """Whether the value depends on indices alone and on no tensor."""
+    if isinstance(expr, Read):
+        return False
+    return all(is_static(child) for child in expr.children)
+
+
+Interval = tuple[int, int]
+UNKNOWN: Interval = (-(2**31), 2**31 - 1)
+
+
+def bounds(expr: Expr, sizes: Mapping[str, int]) -> Interval:
+    """The least and the greatest value of an integer expression when every index is in its range.
+
+    Exact for affine forms; safe (never too narrow) for `//`, `%`, `min`, `max` and `if`. A read of
+    a tensor can be anything.
+    """
+    if isinstance(expr, Idx):
+        return 0, sizes[expr.name] - 1
+    return span(affine(expr), sizes)
+
+
+def span(form: Affine, sizes: Mapping[str, int]) -> Interval:
+    """The bounds of a form."""
+    low = high = form.constant
+    for atom, c in form.coefficients.items():
+        a, b = _atom_bounds(atom, sizes)
+        low += min(c * a, c * b)
+        high += max(c * a, c * b)
+    return low, high
+
+
+def _atom_bounds(atom: Expr, sizes: Mapping[str, int]) -> Interval:
+    if isinstance(atom, Idx):
+        return 0, sizes[atom.name] - 1
+    if isinstance(atom, Apply):
+        if atom.fn in ("floordiv", "mod") and isinstance(atom.args[1], Const):
+            return _division_bounds(atom, sizes)
+        if atom.fn in ("min", "max"):
+            pick = min if atom.fn == "min" else max
+            (a, b), (c, d) = (bounds(x, sizes) for x in atom.args)
+            return pick(a, c), pick(b, d)
+        if atom.fn == "select":
+            (a, b), (c, d) = (bounds(x, sizes) for x in atom.args[1:])
+            return min(a, c), max(b, d)
+        if atom.fn in ("i32", "i64") and not is_float(atom.args[0].dtype):
+            return bounds(atom.args[0], sizes)
+    if atom.dtype == "bool":
+        return 0, 1
+    if atom.dtype == "u8":
+        return 0, 255
+    return UNKNOWN
+
+
+def _division_bounds(atom: Apply, sizes: Mapping[str, int]) -> Interval:
+    by = int(atom.args[1].value)  # type: ignore[attr-defined]
+    low, high = bounds(atom.args[0], sizes)
+    if atom.fn == "floordiv":
+        ends = (low // by, high // by) if by else (0, 0)
+        return min(ends), max(ends)
+    if by > 0 and low // by == high // by:
+        return low % by, high % by
+    return (0, by - 1) if by > 0 else (by + 1, 0)
+
+
+def inside(expr: Expr, size: int, sizes: Mapping[str, int]) -> bool:
+    """Whether 0 <= expr < size is certain."""
+    low, high = bounds(expr, sizes)
+    return low >= 0 and high < size
+
+
+def simplify_index(expr: Expr, sizes: Mapping[str, int]) -> Expr:
+    """The same integer expression with divisions resolved where the ranges of the indices allow:
+    (6*p + u) // 3 is 2*p + u // 3, and (6*p + u) % 6 is u if u < 6."""
+
+    def change(node: Expr) -> Expr | None:
+        if not (isinstance(node, Apply) and node.fn in ("floordiv", "mod")):
+            return None
+        by = node.args[1]
+        if not isinstance(by, Const) or by.value <= 0:
+            return None
+        n, form = int(by.value), affine(node.args[0])
+        whole = Affine({a: c // n for a, c in form.coefficients.items() if c % n == 0}, 0)
+        rest = form + whole.scaled(-n)
+        whole, rest = (
+            whole + Affine({}, rest.constant // n),
+            Affine(rest.coefficients, rest.constant % n),
+        )
+        low, high = span(rest, sizes)
+        if low >= 0 and high < n:
+            return whole.expr() if node.fn == "floordiv" else rest.expr()
+        if node.fn == "mod":
+            return None if not whole.coefficients else call("mod", rest.expr(), by)
+        if not whole.coefficients and not whole.constant:
+            return None
+        return call("add", whole.expr(), call("floordiv", rest.expr(), by))
+
+    return rewrite(expr, change)

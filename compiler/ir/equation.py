@@ -1,0 +1,252 @@
+"""The equation: the one node from which everything in the compiler is made.
+
+    target[i, j] = reduce(k) body          a value for every i, j
+    target[expr, …] += sum(i, j) body      an accumulation (the adjoint of a gather)
+
+A `System` is a list of equations over declared tensors, in an order in which they can be computed;
+equations that read each other through an earlier index (a recurrence) stand together. Bodies are
+scalar expressions. Expression nodes are interned: equal expressions are the same object, so they
+compare and hash at once and common subexpressions cost nothing.
+
+This file knows structure only. Types and folding are in `scalar.py`, text in `printer.py`,
+meaning in `evaluate.py`, rules in `verify.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import prod
+from typing import Any
+
+from ...dsl.syntax.source import Span
+from .dtypes import ALIGNED, BYTES, LINE
+from .expr import Expr, Idx, Read, reads
+
+# --- equations ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Index:
+    """An index of an equation's domain: 0 <= name < size."""
+
+    name: str
+    size: int
+
+
+REDUCTIONS = ("sum", "max", "min", "prod", "argmax", "argmin")
+
+
+@dataclass(frozen=True)
+class Equation:
+    """`target[indices] = reduce(over) body`; with `at`, `target[at…] += sum(over) body`.
+
+    An accumulating equation has no `indices`; its target starts from zero. argmax and argmin give
+    the position in `over`, flattened in row-major order, of the first extreme value, as i32.
+    """
+
+    target: str
+    indices: tuple[Index, ...]
+    body: Expr
+    reduce: str | None = None
+    over: tuple[Index, ...] = ()
+    at: tuple[Expr, ...] | None = None
+    span: Span | None = field(default=None, compare=False)
+
+    @property
+    def domain(self) -> tuple[Index, ...]:
+        return self.indices + self.over
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {i.name: i.size for i in self.domain}
+
+    @cached_property
+    def reads(self) -> list[Read]:
+        found = reads(self.body)
+        for expr in self.at or ():
+            found += [r for r in reads(expr) if r not in found]
+        return found
+
+    @cached_property
+    def sources(self) -> list[str]:
+        """The names of the tensors that it reads, each once, in order."""
+        return list(dict.fromkeys(r.tensor for r in self.reads))
+
+    def with_body(self, body: Expr) -> Equation:
+        return self if body is self.body else replace(self, body=body)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A named array. `kind` is one of
+
+    input   given from outside at every run (data, and the scalars `step` and `seed`)
+    param   learnt; kept between runs        state   kept between runs
+    temp    computed by exactly one equation (or recurrently, by one)
+
+    `init` is how a param or state starts, as text of the language (`~ glorot_uniform`, `= 0`). The
+    first `apart` dimensions count rows that have a gap of a line of cache between them. The values
+    of a `rounded` f32 tensor are numbers of bf16, which is what memory has of them; its rows begin
+    at multiples of 16 bytes.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    kind: str = "temp"
+    init: str = ""
+    span: Span | None = field(default=None, compare=False)
+    apart: int = 0
+    rounded: bool = False
+
+    @property
+    def memory(self) -> str:
+        """The type of its elements in memory."""
+        return "bf16" if self.rounded else self.dtype
+
+    @property
+    def size(self) -> int:
+        """How many elements it has."""
+        return prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Of the memory that it takes, gaps included."""
+        rows = prod(self.shape[:-1]) * self._row
+        return (rows + prod(self.shape[: self.apart]) * self._gap) * BYTES[self.memory]
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """How many elements each dimension steps over."""
+        found, stride = [], 1
+        for axis in range(len(self.shape) - 1, -1, -1):
+            stride += self._gap if axis == self.apart - 1 else 0
+            found.append(stride)
+            stride *= self._row if axis == len(self.shape) - 1 else self.shape[axis]
+        return tuple(reversed(found))
+
+    @property
+    def _row(self) -> int:
+        """Elements of memory from one row, of the last dimension, to the next."""
+        row = self.shape[-1] if self.shape else 1
+        return -(-row // ALIGNED) * ALIGNED if self.rounded else row
+
+    @property
+    def _gap(self) -> int:
+        return LINE // BYTES[self.dtype] if self.apart else 0
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """The name, made longer until nothing has it."""
+    while name in taken:
+        name += "_"
+    return name
+
+
+def copy_equation(tensor: Tensor, source: str, target: str) -> Equation:
+    """The equation that makes one of two tensors like `tensor` a copy of the other."""
+    indices = tuple(Index(f"i{axis}", size) for axis, size in enumerate(tensor.shape))
+    place = tuple(Idx(i.name) for i in indices)
+    return Equation(target, indices, Read(source, place, None, tensor.dtype), span=tensor.span)
+
+
+@dataclass(frozen=True)
+class System:
+    """Equations over tensors. `updates` maps a param or state to the temp that becomes its value
+    after a run (named with a prime). `outputs` are what a run is for. `remat` are the temps of each
+    block that is to be computed again on the way back (`passes/recompute.py`)."""
+
+    name: str
+    tensors: Mapping[str, Tensor]
+    equations: tuple[Equation, ...]
+    outputs: tuple[str, ...]
+    updates: Mapping[str, str] = field(default_factory=dict)
+    remat: tuple[tuple[str, ...], ...] = ()
+
+    def of_kind(self, kind: str) -> list[Tensor]:
+        return [t for t in self.tensors.values() if t.kind == kind]
+
+    @cached_property
+    def roots(self) -> list[str]:
+        """The tensors that must be computed: outputs, and next values of params and states."""
+        return [*self.outputs, *(n for n in self.updates.values() if n not in self.outputs)]
+
+    @cached_property
+    def block(self) -> Mapping[str, int]:
+        """The number of the outermost `remat` block that each temp of one stands in."""
+        found: dict[str, int] = {}
+        for number, targets in enumerate(sorted(self.remat, key=len, reverse=True)):
+            if not any(t in found for t in targets):  # else it stands in a larger one
+                found |= dict.fromkeys(targets, number)
+        return found
+
+    @cached_property
+    def definition(self) -> Mapping[str, Equation]:
+        """The equation that computes each temp."""
+        return {e.target: e for e in self.equations}
+
+    def replace(self, **changes: Any) -> System:
+        return replace(self, **changes)
+
+
+def components(
+    equations: tuple[Equation, ...],
+    sources: Callable[[Equation], list[str]] = lambda equation: equation.sources,
+) -> list[list[Equation]]:
+    """The strongly connected components in an order in which they can be computed (Tarjan 1972).
+
+    `sources` gives the names that an equation depends on. A component of more than one equation,
+    or of one that reads its own target, is a recurrence. The order is the given one wherever
+    dependencies leave a choice.
+    """
+    by_target = {e.target: e for e in equations}
+    place = {e.target: n for n, e in enumerate(equations)}
+    waiting = set(by_target)  # those that are in no component yet
+    number: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    on_stack: set[str] = set()
+    found: list[list[Equation]] = []
+    for root in by_target:
+        if root not in waiting:
+            continue
+        if waiting.isdisjoint(sources(by_target[root])):  # as nearly all are, once in order
+            waiting.discard(root)
+            found.append([by_target[root]])
+            continue
+        work: list[tuple[str, Iterator[str]]] = []
+
+        def enter(name: str) -> None:
+            number[name] = low[name] = len(number)
+            stack.append(name)
+            on_stack.add(name)  # noqa: B023
+            nexts = [s for s in sources(by_target[name]) if s in waiting]  # noqa: B023
+            work.append((name, iter(nexts)))  # noqa: B023
+
+        enter(root)
+        while work:
+            name, nexts = work[-1]
+            for source in nexts:
+                if source not in number:
+                    enter(source)
+                    break
+                if source in on_stack:
+                    low[name] = min(low[name], number[source])
+            else:
+                work.pop()
+                if work:
+                    low[work[-1][0]] = min(low[work[-1][0]], low[name])
+                if low[name] == number[name]:
+                    members = set()
+                    while name not in members:
+                        members.add(stack.pop())
+                    on_stack -= members
+                    waiting -= members
+                    found.append([by_target[n] for n in sorted(members, key=place.__getitem__)])
+    return found
+
+
+def is_recurrent(component: list[Equation]) -> bool:
+    return len(component) > 1 or component[0].target in component[0].sources

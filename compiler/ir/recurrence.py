@@ -1,0 +1,148 @@
+"""Recurrences: in what order can equations that read each other be computed?
+
+In: a strongly connected component of equations. Out: loops over the index through which each
+reads the past, around equations in the order in which they can run within one step. This is the
+loop distribution of Allen and Kennedy (1987): choose an index that never reads ahead, run it in
+sequence, forget the reads that it carries, and look at what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from .affine import affine
+from .equation import Equation, components
+from .expr import Idx, Read
+
+
+@dataclass(frozen=True)
+class Loop:
+    """`size` steps, up or down. `indices` names, for each target inside, its index that steps."""
+
+    indices: Mapping[str, str]
+    size: int
+    reverse: bool
+    body: tuple[Equation | Loop, ...]
+
+    def steps(
+        self, fixed: Mapping[str, Mapping[str, int]] | None = None
+    ) -> Iterator[tuple[Equation, dict[str, int]]]:
+        """Every equation with the values of its stepping indices, in the order of computation."""
+        outer = fixed or {}
+        for step in reversed(range(self.size)) if self.reverse else range(self.size):
+            now = {t: {**outer.get(t, {}), name: step} for t, name in self.indices.items()}
+            for item in self.body:
+                if isinstance(item, Loop):
+                    yield from item.steps(now)
+                else:
+                    yield item, now[item.target]
+
+
+class NoOrder(ValueError):
+    """The equations depend on each other with no order in which they can be computed."""
+
+    def __init__(self, equations: list[Equation]):
+        self.equations = equations
+        super().__init__("no order for " + ", ".join(e.target for e in equations))
+
+
+Inner = Mapping[str, list[Read]]  # the reads inside a component that no loop carries yet
+
+
+def plan_recurrence(component: list[Equation]) -> Loop:
+    """The loops for a recurrent component. Raises NoOrder if there are none."""
+    targets = {e.target for e in component}
+    inner = {e.target: [r for r in e.reads if r.tensor in targets] for e in component}
+    return _plan(component, inner, {target: frozenset() for target in targets})
+
+
+def _plan(component: list[Equation], inner: Inner, used: Mapping[str, frozenset[str]]) -> Loop:
+    first = component[0]
+    for index in first.indices:
+        if index.name in used[first.target]:
+            continue
+        for reverse in (False, True):
+            stepping = _stepping(component, inner, index.name, reverse)
+            if stepping is None:
+                continue
+            rest = _not_carried(component, inner, stepping)
+            if all(len(rest[t]) == len(inner[t]) for t in rest):
+                continue
+            now_used = {t: used[t] | {stepping[t]} for t in stepping}
+            return Loop(stepping, index.size, reverse, _within(component, rest, now_used))
+    raise NoOrder(component)
+
+
+def _stepping(
+    component: list[Equation], inner: Inner, start: str, reverse: bool
+) -> dict[str, str] | None:
+    """For each target the index that steps with `start` of the first, if no read looks ahead."""
+    by_target = {e.target: e for e in component}
+    size = component[0].sizes[start]
+    stepping = {component[0].target: start}
+    todo = [component[0]]
+    while todo:
+        eq = todo.pop()
+        if eq.at is not None:
+            return None
+        own = Idx(stepping[eq.target])
+        for read in inner[eq.target]:
+            source = by_target.get(read.tensor)
+            if source is None:
+                continue
+            place = _place(read, source, own, stepping.get(source.target), reverse)
+            if place is None or source.sizes[place] != size:
+                return None
+            if source.target not in stepping:
+                stepping[source.target] = place
+                todo.append(source)
+    return stepping
+
+
+def _not_carried(component: list[Equation], inner: Inner, stepping: Mapping[str, str]) -> Inner:
+    """The reads that are still of the same step."""
+    by_target = {e.target: e for e in component}
+    return {
+        e.target: [
+            r
+            for r in inner[e.target]
+            if r.tensor in by_target
+            and not _is_carried(r, by_target[r.tensor], stepping[e.target], stepping[r.tensor])
+        ]
+        for e in component
+    }
+
+
+def _place(read: Read, source: Equation, own: Idx, known: str | None, reverse: bool) -> str | None:
+    """The index of `source` that the read addresses with `own` plus an offset into the past."""
+    for index, expr in zip(source.indices, read.index, strict=True):
+        offset = affine(expr) + affine(own).scaled(-1)
+        if offset.coefficients or (known is not None and index.name != known):
+            continue
+        if offset.constant >= 0 if reverse else offset.constant <= 0:
+            return index.name
+    return None
+
+
+def _is_carried(read: Read, source: Equation, own: str, place: str) -> bool:
+    """Whether the read is of an earlier step (and so is no dependence within the step)."""
+    position = [i.name for i in source.indices].index(place)
+    return (affine(read.index[position]) + affine(Idx(own)).scaled(-1)).constant != 0
+
+
+def _within(
+    component: list[Equation], inner: Inner, used: Mapping[str, frozenset[str]]
+) -> tuple[Equation | Loop, ...]:
+    """The equations in an order for one step; those still in a cycle get a loop of their own."""
+
+    def same_step(eq: Equation) -> list[str]:
+        return [r.tensor for r in inner[eq.target]]
+
+    body: list[Equation | Loop] = []
+    for part in components(tuple(component), same_step):
+        if len(part) > 1 or part[0].target in same_step(part[0]):
+            body.append(_plan(part, inner, used))
+        else:
+            body.append(part[0])
+    return tuple(body)

@@ -1,0 +1,125 @@
+"""The rules that every system keeps, checked after every pass when asked.
+
+In: a system and the name of the pass that made it. Out: nothing, or an `InternalError` that names
+the pass, the equation and the rule.
+"""
+
+from __future__ import annotations
+
+from ...dsl.syntax.source import Span
+from .affine import inside, is_static
+from .dtypes import is_float
+from .equation import Equation, System, components, is_recurrent
+from .expr import Const, Expr, Idx, Read, walk
+from .printer import equation_text
+from .recurrence import NoOrder, plan_recurrence
+
+
+class InternalError(Exception):
+    """The compiler broke one of its own rules; never the user's fault. `span` is the place in the
+    source, where that is known; `dump` what is worth keeping for who mends it."""
+
+    span: Span | None = None
+    dump: str = ""
+
+    def __init__(self, after: str, rule: str, subject: str):
+        self.after, self.rule, self.subject = after, rule, subject
+        super().__init__(f"after pass `{after}`: {rule}: {subject}")
+
+
+def verify(system: System, after: str) -> System:
+    """The system itself, if it keeps all rules. Raises InternalError otherwise."""
+    check = _Check(system, after)
+    check.tensors()
+    for eq in system.equations:
+        check.equation(eq)
+    check.order()
+    return system
+
+
+class _Check:
+    def __init__(self, system: System, after: str):
+        self.system, self.after = system, after
+
+    def require(self, holds: bool, rule: str, subject: object) -> None:
+        if not holds:
+            raise InternalError(self.after, rule, str(subject))
+
+    def tensors(self) -> None:
+        targets = [eq.target for eq in self.system.equations]
+        self.require(len(set(targets)) == len(targets), "a tensor is computed once", targets)
+        for name, tensor in self.system.tensors.items():
+            self.require(name == tensor.name, "a tensor is listed under its name", name)
+            computed = name in targets
+            self.require(
+                computed == (tensor.kind == "temp"), "temps, and only they, are computed", name
+            )
+        for name in self.system.roots:
+            self.require(name in self.system.tensors, "an output is a tensor", name)
+        for kept, following in self.system.updates.items():
+            a, b = self.system.tensors[kept], self.system.tensors[following]
+            self.require((a.shape, a.dtype) == (b.shape, b.dtype), "an update fits", kept)
+
+    def equation(self, eq: Equation) -> None:
+        tensors = self.system.tensors
+        self.require(eq.target in tensors, "a target is declared", eq.target)
+        target = tensors[eq.target]
+        text = equation_text(eq, target.shape)
+        names = [i.name for i in eq.domain]
+        self.require(len(set(names)) == len(names), "indices have different names", text)
+        self.require(
+            (eq.reduce is None) == (not eq.over) or eq.reduce is not None,
+            "what is reduced over needs a reduction",
+            text,
+        )
+        if eq.at is None:
+            shape = tuple(i.size for i in eq.indices)
+            self.require(shape == target.shape, "the indices are the target's dimensions", text)
+        else:
+            self.require(not eq.indices and eq.reduce == "sum", "an accumulation is a sum", text)
+            self.require(len(eq.at) == len(target.shape), "a place has all dimensions", text)
+        dtype = "i32" if eq.reduce in ("argmax", "argmin") else eq.body.dtype
+        self.require(dtype == target.dtype, f"a body has its target's type ({dtype})", text)
+        for expr in (eq.body, *(eq.at or ())):
+            self.expression(expr, eq, text)
+
+    def expression(self, expr: Expr, eq: Equation, text: str) -> None:
+        for node in walk(expr):
+            if isinstance(node, Idx):
+                self.require(node.name in eq.sizes, f"`{node.name}` is an index here", text)
+            if not isinstance(node, Read):
+                continue
+            source = self.system.tensors.get(node.tensor)
+            self.require(source is not None, f"`{node.tensor}` is declared", text)
+            assert source is not None
+            self.require(source.dtype == node.dtype, f"`{node.tensor}` is {source.dtype}", text)
+            self.require(
+                len(node.index) == len(source.shape),
+                f"`{node.tensor}` is read at all its dimensions",
+                text,
+            )
+            for place, size in zip(node.index, source.shape, strict=True):
+                whole = not is_float(place.dtype) and place.dtype != "bool"
+                self.require(whole, "an index is a whole number", text)
+                safe = node.other is not None or not is_static(place) or isinstance(place, Const)
+                self.require(
+                    safe or inside(place, size, eq.sizes),
+                    f"`{node}` stays inside {list(source.shape)}",
+                    text,
+                )
+
+    def order(self) -> None:
+        done = {n for n, t in self.system.tensors.items() if t.kind != "temp"}
+        for component in components(self.system.equations):
+            targets = {eq.target for eq in component}
+            for eq in component:
+                late = set(eq.sources) - done - targets
+                self.require(not late, "what is read is computed before", f"{eq.target}: {late}")
+            if is_recurrent(component):
+                try:
+                    plan_recurrence(component)
+                except NoOrder as error:
+                    raise InternalError(
+                        self.after, "a recurrence has an order", str(error)
+                    ) from None
+            done |= targets

@@ -1,0 +1,332 @@
+"""Eliminating the bracket [a(i, r) = p]: an adjoint as a gather.
+
+In: an equation, one of its reads x[a(i, r)], and the adjoint of that read at every point of the
+equation's domain. Out: a `Contribution` to d_x: indices p, a body, and what is still summed over.
+
+Every dimension of the read gives one condition a = p. It is solved for one index, in this order:
+
+    a = k                       k = p
+    a = k//c + …, k%c + …       k = c*p + u, summed over u < c          (a reshape, an upsampling)
+    a = m*(k//c) + u + …        u = q%m, k = c*(q//m) + v, where u < m  (groups of channels)
+    a = ±k + …                  k = ±(p - …), for the longest such k    (a window, dilated or not)
+    a = s*i + u + …             u = s*v + q%s, i = q//s - v, q = p - …, summed over v only
+    a = s*i + …                 i = q//s where s divides q
+    a depends on data           nothing: the bracket stays, or the sum becomes an accumulation
+
+The fourth line is why a strided convolution's gradient has no wasted terms: splitting q by residue
+class leaves ceil(U/s) of the U taps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ....dsl.syntax.source import Span
+from ...ir.affine import Affine, affine, bounds, inside, is_static, simplify_index
+from ...ir.equation import Equation, Index
+from ...ir.expr import Apply, Const, Expr, Idx, Read, index_names, rewrite, substitute, walk
+from ...ir.functions import call, literal
+
+LETTERS = "pqrsuvwxyz"
+_HAZARDS = frozenset({"div", "pow", "log", "log1p", "sqrt", "mod", "floordiv"})
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """d_x[indices] = sum(over) body, or d_x[at] += sum(over) body."""
+
+    indices: tuple[Index, ...]
+    body: Expr
+    over: tuple[Index, ...]
+    at: tuple[Expr, ...] | None
+    span: Span | None
+
+    def equation(self, target: str) -> Equation:
+        reduce = "sum" if self.over else None
+        return Equation(target, self.indices, self.body, reduce, self.over, self.at, self.span)
+
+
+def scatter(
+    eq: Equation,
+    read: Read,
+    adjoint: Expr,
+    shape: tuple[int, ...],
+    shape_of: Callable[[str], tuple[int, ...]],
+) -> Contribution:
+    """What `adjoint` over the equation's domain adds to the adjoint of the read tensor."""
+    solver = _Solver(eq, shape, shape_of)
+    forms = list(enumerate(read.index))
+    forms.sort(key=lambda f: (not isinstance(f[1], Idx), not is_static(f[1]), _unknowns(f[1])))
+    for axis, expr in forms:
+        solver.solve(axis, expr)
+    if solver.unsolved_data and any(i.name in solver.open for i in eq.domain):
+        places = tuple(read.index)
+        return Contribution((), adjoint, eq.domain, places, eq.span)
+    return solver.contribution(adjoint, read)
+
+
+def _unknowns(expr: Expr) -> int:
+    return len(index_names(expr))
+
+
+@dataclass
+class _Solver:
+    """`open` are the indices still to be summed over, `known` what the others are in terms of the
+    new indices and the open ones."""
+
+    eq: Equation
+    shape: tuple[int, ...]
+    shape_of: Callable[[str], tuple[int, ...]]
+    known: dict[str, Expr] = field(default_factory=dict)
+    guards: list[Expr] = field(default_factory=list)
+    unsolved_data: bool = False
+
+    def __post_init__(self) -> None:
+        self.open = dict(self.eq.sizes)
+        self.sizes = dict(self.eq.sizes)
+        self.new: dict[int, Index] = {}
+
+    # --- names --------------------------------------------------------------------------------
+
+    def fresh(self, size: int, letters: str = LETTERS) -> Idx:
+        taken = self.sizes.keys() | {i.name for i in self.new.values()}
+        name = next(c for c in [*letters, *(f"p{n}" for n in range(1000))] if c not in taken)
+        self.sizes[name] = size
+        return Idx(name)
+
+    def own(self, axis: int) -> Idx:
+        """The new index of a dimension of x, made when first needed."""
+        if axis not in self.new:
+            self.new[axis] = Index(self.fresh(self.shape[axis]).name, self.shape[axis])
+        return Idx(self.new[axis].name)
+
+    # --- one dimension ------------------------------------------------------------------------
+
+    def solve(self, axis: int, expr: Expr) -> None:
+        if isinstance(expr, Idx) and expr.name in self.open and self.keep(axis, expr.name):
+            return
+        if not is_static(expr):
+            self.unsolved_data = True
+            self.guards.append(call("eq", substitute(expr, self.known), self.own(axis)))
+            return
+        expr = simplify_index(substitute(expr, self.known), self.sizes)
+        form = affine(expr)
+        divided = next((a for a in form.coefficients if self.is_division(a, form)), None)
+        if divided is not None:
+            self.solve_division(axis, divided, form)
+            return
+        digits = self.digits(form)
+        if digits is not None:
+            self.solve_digits(axis, form, *digits)
+            return
+        plain = all(isinstance(a, Idx) for a in form.coefficients)
+        unknown: dict[Expr, int] = {
+            a: c for a, c in form.coefficients.items() if isinstance(a, Idx) and a.name in self.open
+        }
+        if not plain or not unknown:
+            own = self.own(axis)
+            if self.shape[axis] > 1 or not inside(expr, 1, self.sizes):
+                self.guards.append(call("eq", expr, own))
+        else:
+            self.solve_affine(axis, form, unknown)
+
+    def keep(self, axis: int, name: str) -> bool:
+        """x[…, k, …]: the index keeps its name, if it runs over the whole dimension."""
+        if self.sizes[name] != self.shape[axis]:
+            return False
+        del self.open[name]
+        self.new[axis] = Index(name, self.shape[axis])
+        return True
+
+    def define(self, name: str, value: Expr) -> None:
+        """The index is this expression; where that falls outside its range there is nothing."""
+        size = self.open.pop(name)
+        value = simplify_index(value, self.sizes)
+        self.known = {
+            k: simplify_index(substitute(v, {name: value}), self.sizes)
+            for k, v in self.known.items()
+        }
+        self.guards = [substitute(g, {name: value}) for g in self.guards]
+        self.known[name] = value
+        if not inside(value, size, self.sizes):
+            self.ranges.append((name, value, size))
+
+    @property
+    def ranges(self) -> list[tuple[str, Expr, int]]:
+        """Solved indices that may fall outside: name, value, size."""
+        return self.__dict__.setdefault("_ranges", [])
+
+    def is_division(self, atom: Expr, form: Affine) -> bool:
+        """Whether the atom is k//c or k%c of one open index, and solving it decides the rest."""
+        if not (isinstance(atom, Apply) and atom.fn in ("floordiv", "mod")):
+            return False
+        k, by = atom.args
+        return (
+            isinstance(k, Idx)
+            and k.name in self.open
+            and isinstance(by, Const)
+            and by.value > 0
+            and form.coefficients[atom] == 1
+            and k.name not in index_names(form.without(atom).expr())
+        )
+
+    def solve_division(self, axis: int, atom: Expr, form: Affine) -> None:
+        assert isinstance(atom, Apply)
+        k, by = atom.args
+        assert isinstance(k, Idx) and isinstance(by, Const)
+        n, size = int(by.value), self.open[k.name]
+        rest = (Affine({self.own(axis): 1}, 0) + form.without(atom).scaled(-1)).expr()
+        if atom.fn == "floordiv":  # k = n*rest + u
+            u = self.fresh(min(n, size), "uvwxyz")
+            value = call("add", call("mul", rest, literal(n)), u)
+        else:  # k = n*u + rest, where rest is a residue
+            u = self.fresh(-(-size // n), "uvwxyz")
+            value = call("add", call("mul", u, literal(n)), rest)
+            if not inside(rest, n, self.sizes):
+                self.guards += [call("ge", rest, 0), call("lt", rest, n)]
+        self.open[u.name] = self.sizes[u.name]
+        self.define(k.name, value)
+
+    def digits(self, form: Affine) -> tuple[Apply, Idx] | None:
+        """k//c and u, if the place is m*(k//c) + u + … with u < m: two digits of one number."""
+        atoms = [a for a in form.coefficients if not isinstance(a, Idx)]
+        if len(atoms) != 1 or not isinstance(atoms[0], Apply) or atoms[0].fn != "floordiv":
+            return None
+        atom, m = atoms[0], form.coefficients[atoms[0]]
+        k, by = atom.args
+        known = isinstance(k, Idx) and isinstance(by, Const)
+        if not known or k.name not in self.open or by.value <= 0:  # type: ignore[attr-defined]
+            return None
+        rest = index_names(form.without(atom).expr())
+        units = [
+            u
+            for u, c in form.coefficients.items()
+            if isinstance(u, Idx) and c == 1 and self.open.get(u.name, m + 1) <= m
+        ]
+        return (atom, units[0]) if units and k.name not in rest else None  # type: ignore
+
+    def solve_digits(self, axis: int, form: Affine, atom: Apply, u: Idx) -> None:
+        k, by = atom.args
+        assert isinstance(k, Idx) and isinstance(by, Const)
+        m = literal(form.coefficients[atom])
+        rest = form.without(atom).without(u)
+        q = (Affine({self.own(axis): 1}, 0) + rest.scaled(-1)).expr()
+        self.define(u.name, call("mod", q, m))
+        v = self.fresh(min(int(by.value), self.open[k.name]), "uvwxyz")
+        self.open[v.name] = self.sizes[v.name]
+        self.define(k.name, call("add", call("mul", call("floordiv", q, m), by), v))
+
+    def solve_affine(self, axis: int, form: Affine, unknown: dict[Expr, int]) -> None:
+        """Solve  sum of c*k + rest = p  for one of the unknown indices."""
+        units = [k for k, c in unknown.items() if abs(c) == 1]
+        strided = [k for k, c in unknown.items() if c > 1]
+        if len(strided) == 1 and len(units) == 1 and len(unknown) == 2 and unknown[units[0]] == 1:
+            i, u = strided[0], units[0]
+            assert isinstance(i, Idx) and isinstance(u, Idx)
+            if -(-self.open[u.name] // unknown[i]) < self.open[i.name]:
+                self.solve_residues(axis, form, i, u, unknown[i])
+                return
+        candidates = units or list(unknown)
+        k = max(candidates, key=lambda a: self.open[a.name])  # type: ignore[attr-defined]
+        assert isinstance(k, Idx)
+        c = unknown[k]
+        rest = (Affine({self.own(axis): 1}, 0) + form.without(k).scaled(-1)).scaled(
+            1 if c > 0 else -1
+        )
+        value = rest.expr()
+        if abs(c) > 1:
+            self.guards.append(call("eq", call("mod", value, literal(abs(c))), 0))
+            value = call("floordiv", value, literal(abs(c)))
+        self.define(k.name, value)
+
+    def solve_residues(self, axis: int, form: Affine, i: Idx, u: Idx, s: int) -> None:
+        """s*i + u = q, u < U:  u = s*v + q%s and i = q//s - v, for v < ceil(U/s)."""
+        q = (Affine({self.own(axis): 1}, 0) + form.without(i).without(u).scaled(-1)).expr()
+        count = -(-self.open[u.name] // s)
+        quotient, residue = call("floordiv", q, literal(s)), call("mod", q, literal(s))
+        if count > 1:
+            v = self.fresh(count, "vwuxyz")
+            self.open[v.name] = count
+            self.define(u.name, call("add", call("mul", v, literal(s)), residue))
+            self.define(i.name, call("sub", quotient, v))
+        else:
+            self.define(u.name, residue)
+            self.define(i.name, quotient)
+
+    # --- the result ---------------------------------------------------------------------------
+
+    def contribution(self, adjoint: Expr, read: Read) -> Contribution:
+        indices = tuple(Index(self.own(axis).name, size) for axis, size in enumerate(self.shape))
+        taken = {i.name for i in indices}
+        over = tuple(Index(n, size) for n, size in self.open.items() if n not in taken)
+        body = simplify_index(substitute(adjoint, self.known), self.sizes)
+        for name, value, size in self.ranges:
+            value = simplify_index(substitute(value, self.known), self.sizes)
+            low, high = bounds(value, self.sizes)
+            if (low < 0 or high >= size) and not self.is_silent(adjoint, name):
+                self.guards += [call("ge", value, 0)] * (low < 0)
+                self.guards += [call("lt", value, size)] * (high >= size)
+        body = rewrite(body, self.guarded)
+        condition: Expr = literal(True)
+        for guard in self.guards:
+            guard = rewrite(simplify_index(guard, self.sizes), self.guarded)
+            condition = call("and", condition, guard)
+        body = call("select", condition, body, literal(0.0, body.dtype))
+        names = self.kept_names(read)
+        body = substitute(body, {old: Idx(new) for old, new in names.items()})
+        indices = tuple(Index(names.get(i.name, i.name), i.size) for i in indices)
+        return Contribution(indices, body, over, None, self.eq.span)
+
+    def kept_names(self, read: Read) -> dict[str, str]:
+        """What new indices are called after all: `t` where x[t - 1] was read, as t is free now."""
+        found: dict[str, str] = {}
+        for axis, expr in enumerate(read.index):
+            atoms = list(affine(expr).coefficients.items())
+            own = self.own(axis).name
+            if len(atoms) != 1 or atoms[0][1] != 1 or not isinstance(atoms[0][0], Idx):
+                continue
+            old = atoms[0][0].name
+            if old in self.known and old not in found.values() and own not in self.eq.sizes:
+                found[own] = old
+        return found
+
+    def is_silent(self, adjoint: Expr, name: str) -> bool:
+        """Whether the adjoint is zero by itself where the index is outside its range, because a
+        factor of it falls outside just there, and nothing in it can turn zero into NaN."""
+        hazards = (n for n in walk(adjoint) if isinstance(n, Apply) and n.fn in _HAZARDS)
+        return next(hazards, None) is None and self.vanishes(adjoint, name)
+
+    def vanishes(self, expr: Expr, name: str) -> bool:
+        match expr:
+            case Const():
+                return expr.value == 0
+            case Read():
+                shape = self.shape_of(expr.tensor)
+                return expr.other is None and any(
+                    isinstance(e, Idx) and e.name == name and n == self.eq.sizes[name]
+                    for e, n in zip(expr.index, shape, strict=True)
+                )
+            case Apply(fn="mul"):
+                return any(self.vanishes(x, name) for x in expr.args)
+            case Apply(fn="neg"):
+                return self.vanishes(expr.args[0], name)
+            case Apply(fn="select"):
+                return all(self.vanishes(x, name) for x in expr.args[1:])
+            case Apply(fn="add" | "sub"):
+                return all(self.vanishes(x, name) for x in expr.args)
+        return False
+
+    def guarded(self, node: Expr) -> Expr | None:
+        """A read that may fall outside after the substitution reads zero there; one that no longer
+        can has no `else`."""
+        if not isinstance(node, Read):
+            return None
+        places = list(zip(node.index, self.shape_of(node.tensor), strict=True))
+        if node.other is not None:
+            never = all(is_static(e) and inside(e, n, self.sizes) for e, n in places)
+            return Read(node.tensor, node.index, None, node.dtype) if never else None
+        if all(inside(e, n, self.sizes) or not is_static(e) for e, n in places):
+            return None
+        zero = False if node.dtype == "bool" else 0.0 if node.dtype[0] == "f" else 0
+        return Read(node.tensor, node.index, literal(zero, node.dtype), node.dtype)

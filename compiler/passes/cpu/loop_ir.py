@@ -1,0 +1,266 @@
+"""The loop IR: one structured nest per kernel, in which every decision stands.
+
+In: what `passes/lower` decided. Out: records that a backend only has to spell, and their text.
+A nest is a row of loops, outermost first: output loops (one of them split among threads, one over
+vectors), then reduction loops. A loop steps by tiles, and the copies of a tile are unrolled at the
+innermost place, where they share loads: rows times vectors make a register tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from math import prod
+
+from ...ir.affine import Affine
+from ...ir.equation import Index
+from ...ir.expr import Const, Expr, Read, reads
+from ...ir.printer import expr_text
+
+
+@dataclass(frozen=True)
+class Segment:
+    """`count` steps from element `start`, each over `tile` copies (of one element or one vector).
+
+    `valid` is how many lanes of the very last vector count; the others are masked.
+    """
+
+    start: int
+    count: int
+    tile: int
+    valid: int
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A loop over one index. `kind` is one of
+
+    parallel   steps are divided among threads       serial   in order, by every thread
+    reduce     accumulates into registers
+    """
+
+    index: Index
+    kind: str
+    segments: tuple[Segment, ...]
+    lanes: int = 1
+    clip: tuple[tuple[Affine, int], ...] = ()  # only where 0 <= form < size: elsewhere nothing adds
+    starts: tuple[Affine, ...] = ()  # no sooner than any of these: before, nothing adds
+    stops: tuple[Affine, ...] = ()  # before all of these: from there on, nothing adds
+
+    @property
+    def steps(self) -> int:
+        return sum(s.count for s in self.segments)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it takes all its steps wherever it is."""
+        return not (self.clip or self.starts or self.stops)
+
+
+@dataclass(frozen=True)
+class Access:
+    """Where a read finds its element: `offset` elements from the start of the tensor. `dtype` is
+    the elements' type in memory.
+
+    `checks` are the (expression, size) not proven to satisfy 0 <= expression < size; where one
+    fails the value is `other`, and memory is not touched. `turned` names an index that runs through
+    neighbouring elements while the vector runs across them: where all its copies are in the tile,
+    square blocks are loaded and turned in registers.
+    """
+
+    tensor: str
+    dtype: str
+    offset: Affine
+    checks: tuple[tuple[Affine, int], ...] = ()
+    other: Expr | None = None
+    turned: str = ""
+
+    @property
+    def atoms(self) -> Iterator[Expr]:
+        yield from self.offset.coefficients
+        for form, _ in self.checks:
+            yield from form.coefficients
+
+
+@dataclass(frozen=True)
+class Statement:
+    """`own = value` at one point of the tile, stored at `place`; not stored if that is None.
+
+    A read that is some statement's `own` is a value in registers.
+    """
+
+    own: Read
+    value: Expr
+    place: Affine | None
+
+    @property
+    def target(self) -> str:
+        return self.own.tensor
+
+    @property
+    def dtype(self) -> str:
+        return self.own.dtype
+
+
+@dataclass(frozen=True)
+class Accumulate:
+    """Where an accumulation adds: like an access, but it drops what falls outside. Through the
+    `held` innermost loops it adds to the same elements, which stay in registers meanwhile."""
+
+    access: Access
+    bytes: int  # of the whole target, which starts from zero
+    held: int = 0
+
+
+@dataclass(frozen=True)
+class Nest:
+    """The loops of one kernel. `reduce` over `bodies` gives the first statements' values; without
+    a reduction these values are the bodies. `position` is the number of the point among those that
+    are reduced over (for argmax). `chains` is how many independent accumulators share a
+    reduction. `pairs` says that bf16 numbers are paired by the processor's own instructions. What
+    the statements read after a reduction is asked for before it (`early`), and what is `fetched`
+    some steps ahead. The statements go through the tile's rows of the index `rolled` in a loop,
+    with the totals in memory; through all else they are written out."""
+
+    name: str
+    loops: tuple[Loop, ...]
+    bodies: tuple[Expr, ...]
+    reduce: str | None
+    statements: tuple[Statement, ...]
+    accesses: Mapping[Read, Access]
+    sizes: Mapping[str, int]
+    lanes: int = 1
+    chains: int = 1
+    pairs: bool = False
+    position: Affine | None = None
+    accumulate: Accumulate | None = None
+    fixed: tuple[str, ...] = ()
+    fetched: tuple[Access, ...] = ()
+    early: tuple[Access, ...] = ()
+    rolled: str = ""
+    source: str = ""
+    why: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def outer(self) -> tuple[Loop, ...]:
+        return tuple(loop for loop in self.loops if loop.kind != "reduce")
+
+    @property
+    def inner(self) -> tuple[Loop, ...]:
+        return tuple(loop for loop in self.loops if loop.kind == "reduce")
+
+    @property
+    def turns(self) -> int:
+        """How often the innermost loop turns, all threads together, if it is a reduction that turns
+        as often wherever it is; otherwise 0."""
+        steady = self.accumulate is None and all(loop.is_whole for loop in self.loops)
+        shared = any(loop.kind == "parallel" for loop in self.loops)
+        return prod(loop.steps for loop in self.loops) if self.inner and steady and shared else 0
+
+    def __str__(self) -> str:
+        return nest_text(self)
+
+
+# --- text --------------------------------------------------------------------------------------
+
+
+def nest_text(nest: Nest) -> str:
+    """The nest as nested `for` lines."""
+    arguments = f"({', '.join(nest.fixed)})" if nest.fixed else ""
+    lines = [f"nest {nest.name}{arguments}" + (f"    # {nest.source}" if nest.source else "")]
+    lines += [f"    # {why}" for why in nest.why]
+    depth = 1
+    for loop in nest.outer:
+        lines.append("    " * depth + _loop_text(loop))
+        depth += 1
+    if nest.accumulate is not None:
+        lines.insert(1 + len(nest.why), f"    {nest.statements[0].target} = 0")
+        where = _access_text(nest.accumulate.access)
+        if nest.accumulate.held:
+            where += f" (in registers through the last {nest.accumulate.held} loops)"
+        lines.append("    " * depth + f"{where} += {value_text(nest.bodies[0], nest.accesses)}")
+        return "\n".join(lines)
+    rest = nest.statements
+    if nest.reduce is not None:
+        first, rest = rest[: len(nest.bodies)], rest[len(nest.bodies) :]
+        names = ["acc"] if len(first) == 1 else [f"acc{n}" for n in range(len(first))]
+        lines += ["    " * depth + f"fetch {_access_text(access)}" for access in nest.early]
+        chains = f"    # {nest.chains} chains" if nest.chains > 1 else ""
+        lines.append("    " * depth + f"{' = '.join(names)} = start of {nest.reduce}{chains}")
+        for step, loop in enumerate(nest.inner):
+            lines.append("    " * (depth + step) + _loop_text(loop))
+        inside = "    " * (depth + len(nest.inner))
+        lines += [f"{inside}fetch {_access_text(access)}" for access in nest.fetched]
+        for name, body in zip(names, nest.bodies, strict=True):
+            value = value_text(body, nest.accesses)
+            lines.append(f"{inside}{name} = {nest.reduce}({name}, {value})")
+        if nest.rolled:
+            lines.append("    " * depth + f"for the tile's rows of {nest.rolled}")
+            depth += 1
+        for name, statement in zip(names, first, strict=True):
+            lines.append("    " * depth + f"{_left_text(statement)} = {name}")
+    for statement in rest:
+        value = value_text(statement.value, nest.accesses)
+        lines.append("    " * depth + f"{_left_text(statement)} = {value}")
+    return "\n".join(lines)
+
+
+def _left_text(statement: Statement) -> str:
+    place = statement.place
+    return own_text(statement.own) if place is None else f"{statement.target}[{form_text(place)}]"
+
+
+def own_text(read: Read) -> str:
+    """A value in registers: its name, and which one it is of those at one point."""
+    numbers = [str(e.value) for e in read.index if isinstance(e, Const)]
+    return f"{read.tensor}[{', '.join(numbers)}]" if numbers else read.tensor
+
+
+def _loop_text(loop: Loop) -> str:
+    index = loop.index
+    words = [loop.kind] if loop.kind != "serial" else []
+    marks = []
+    tiles = [_segment_text(s) for s in loop.segments]
+    if loop.lanes > 1:
+        marks.append(f"vectors of {loop.lanes}: {' + '.join(tiles)}")
+        if loop.segments[-1].valid != loop.lanes:
+            marks.append(f"last {loop.segments[-1].valid} of {loop.lanes}")
+    elif any(s.tile > 1 for s in loop.segments):
+        marks.append(f"unroll {' + '.join(tiles)}")
+    text = " ".join([*words, "for", f"{index.name} < {index.size}"])
+    text += "".join(f" where 0 <= {form_text(form)} < {size}" for form, size in loop.clip)
+    text += "".join(f" from {form_text(form)}" for form in loop.starts)
+    text += "".join(f" until {form_text(form)}" for form in loop.stops)
+    return text + (f"    # {', '.join(marks)}" if marks else "")
+
+
+def _segment_text(segment: Segment) -> str:
+    return f"{segment.count}x{segment.tile}" if segment.count > 1 else str(segment.tile)
+
+
+def form_text(form: Affine) -> str:
+    """The form with the longest strides first."""
+    terms = sorted(form.coefficients.items(), key=lambda term: -abs(term[1]))
+    return expr_text(Affine(dict(terms), form.constant).expr())
+
+
+def _access_text(access: Access) -> str:
+    text = f"{access.tensor}[{form_text(access.offset)}]"
+    checks = [f"0 <= {form_text(form)} < {size}" for form, size in access.checks]
+    return f"({text} if {' and '.join(checks)})" if checks else text
+
+
+def value_text(expr: Expr, accesses: Mapping[Read, Access]) -> str:
+    """The expression with every read shown at its place in memory."""
+    text = expr_text(expr)
+    for read in reads(expr):
+        access = accesses.get(read)
+        if access is None:
+            text = text.replace(expr_text(read), own_text(read))
+            continue
+        shown = f"{access.tensor}[{form_text(access.offset)}]"
+        if access.checks:
+            other = "" if access.other is None else f" else {expr_text(access.other)}"
+            shown = f"({_access_text(access)[1:-1]}{other})"
+        text = text.replace(expr_text(read), shown)
+    return text

@@ -1,0 +1,86 @@
+"""Time first: what a recurrence reads and writes at one step lies together in memory.
+
+In: a system. Out: an equal one in which the tensors of a recurrence, and those that it reads step
+by step, have the stepping index as their first dimension. A step then works on one block of memory
+instead of on rows that are a whole sequence apart, and the sums over time and batch that follow it
+run over one long index. And what a product reads across its rows, such as a weight on the way
+back, is turned once, before the product, so that its vectors lie in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ...ir.affine import affine
+from ...ir.equation import Equation, System, Tensor, components, is_recurrent
+from ...ir.expr import Expr, Idx, Read, rewrite
+from ...ir.recurrence import Loop, plan_recurrence
+
+
+def time_major(system: System) -> System:
+    """Moves the stepping dimension to the front, for temps that are not outputs."""
+    axes = _stepping_axes(system)
+    if not axes:
+        return system
+
+    def change(node: Expr) -> Expr | None:
+        if not isinstance(node, Read) or node.tensor not in axes:
+            return None
+        return Read(node.tensor, _front(node.index, axes[node.tensor]), node.other, node.dtype)
+
+    equations = []
+    for eq in system.equations:
+        indices = _front(eq.indices, axes[eq.target]) if eq.target in axes else eq.indices
+        at = None if eq.at is None else tuple(rewrite(e, change) for e in eq.at)
+        body = rewrite(eq.body, change)
+        equations.append(Equation(eq.target, indices, body, eq.reduce, eq.over, at, eq.span))
+    tensors = dict(system.tensors)
+    for name, axis in axes.items():
+        tensor = tensors[name]
+        tensors[name] = Tensor(
+            name, _front(tensor.shape, axis), tensor.dtype, tensor.kind, tensor.init, tensor.span
+        )
+    return system.replace(tensors=tensors, equations=tuple(equations))
+
+
+def _back(items: tuple, axis: int) -> tuple:
+    return (*items[:axis], *items[axis + 1 :], items[axis])
+
+
+def _front(items: tuple, axis: int) -> tuple:
+    return (items[axis], *items[:axis], *items[axis + 1 :])
+
+
+def _stepping_axes(system: System) -> dict[str, int]:
+    """Tensor → its dimension that steps, where that is not the first already."""
+    axes: dict[str, int] = {}
+    fixed = set(system.roots) | {eq.target for eq in system.equations if eq.at is not None}
+    for component in components(system.equations):
+        if not is_recurrent(component):
+            continue
+        for eq, step in _steps(plan_recurrence(component)):
+            names = [i.name for i in eq.indices]
+            axes.setdefault(eq.target, names.index(step))
+            for read in eq.reads:
+                axis = _stepping_dimension(read, step)
+                if axis is not None:
+                    axes.setdefault(read.tensor, axis)
+    temps = {t.name for t in system.of_kind("temp")} - fixed
+    return {name: axis for name, axis in axes.items() if axis and name in temps}
+
+
+def _steps(loop: Loop) -> Iterator[tuple[Equation, str]]:
+    """The equations of a recurrence, each with its index of the outermost loop."""
+    for item in loop.body:
+        if isinstance(item, Loop):
+            for eq, _ in _steps(item):
+                yield eq, loop.indices[eq.target]
+        else:
+            yield item, loop.indices[item.target]
+
+
+def _stepping_dimension(read: Read, step: str) -> int | None:
+    for axis, place in enumerate(read.index):
+        if affine(place).coefficients.get(Idx(step)) == 1:
+            return axis
+    return None

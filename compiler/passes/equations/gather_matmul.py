@@ -1,0 +1,111 @@
+"""A gather and a product commute: the rows of a table are multiplied before they are picked.
+
+In: a system before differentiation. Out: an equal one. For an embedding followed by a product,
+
+    x[b, t, i] = E[token[b, t], i]
+    y[b, t, j] = sum(i) x[b, t, i] * W[i, j]
+
+the product is taken once per row of the table instead of once per token:
+
+    EW[v, j]   = sum(i) E[v, i] * W[i, j]
+    y[b, t, j] = EW[token[b, t], j]
+
+That is worth it when the table has fewer rows than there are tokens. The gradients follow: they too
+are sums over the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+
+from ...ir.equation import Equation, Index, System, Tensor, free_name
+from ...ir.expr import Expr, Idx, Read, index_names, reads, substitute
+from ...ir.functions import call
+from ...reference.evaluator import factors
+
+
+def gather_matmul(system: System) -> System:
+    """Products of gathered rows become gathers from products, where that saves work."""
+    for eq in system.equations:
+        found = _match(eq, system)
+        if found is not None:
+            return gather_matmul(_swapped(system, eq, *found))
+    return system
+
+
+def _match(eq: Equation, system: System) -> tuple[Read, Read] | None:
+    """The factor that reads a gathered tensor, and the read of the table behind it."""
+    parts = factors(eq.body)
+    if eq.reduce != "sum" or len(parts) != 2 or eq.at is not None:
+        return None
+    for part, other in (parts, parts[::-1]):
+        if not isinstance(part, Read) or not isinstance(other, Read) or part.other is not None:
+            continue
+        source = system.definition.get(part.tensor)
+        table = source.body if source is not None else None
+        if source is None or source.reduce or source.at or not isinstance(table, Read):
+            continue
+        if _is_gather(table, source) and _fits(eq, part, other, source, system):
+            return part, table
+    return None
+
+
+def _is_gather(table: Read, source: Equation) -> bool:
+    """E[token[…], i]: the first index reads a tensor, the others are plain and its own last."""
+    if table.other is not None or len(table.index) < 2 or not reads(table.index[0]):
+        return False
+    rest = table.index[1:]
+    names = [e.name for e in rest if isinstance(e, Idx)]
+    own = [i.name for i in source.indices][-len(rest) :]
+    return names == own and not index_names(table.index[0]) & set(names)
+
+
+def _fits(eq: Equation, part: Read, other: Read, source: Equation, system: System) -> bool:
+    """The rows are read whole and summed over; the table is small; nobody else needs the rows."""
+    readers = [e for e in system.equations if source.target in e.sources]
+    over = [i.name for i in eq.over]
+    width = len(over)
+    plain = [e.name for e in part.index if isinstance(e, Idx)]
+    if len(readers) != 1 or len(plain) != len(part.index) or plain[len(plain) - width :] != over:
+        return False
+    outer = plain[: len(plain) - width]
+    if set(index_names(other)) & set(outer) or source.target in system.roots:
+        return False
+    table = source.body
+    assert isinstance(table, Read)
+    gathered = prod(i.size for i in source.indices[: len(outer)])
+    return (
+        len(outer) == len(source.indices) - width
+        and system.tensors[table.tensor].shape[0] < gathered
+    )
+
+
+def _swapped(system: System, eq: Equation, part: Read, table: Read) -> System:
+    source = system.definition[part.tensor]
+    rows = system.tensors[table.tensor].shape[0]
+    other = next(f for f in factors(eq.body) if f is not part)
+    outer = [e.name for e in part.index if isinstance(e, Idx)][: len(part.index) - len(eq.over)]
+    free = tuple(i for i in eq.indices if i.name not in outer)
+    v = free_name("v", {i.name for i in eq.domain})
+    name = free_name(f"{eq.target}_rows", system.tensors.keys())
+    row = Read(table.tensor, (Idx(v), *(Idx(i.name) for i in eq.over)), None, table.dtype)
+    product = Equation(
+        name, (Index(v, rows), *free), call("mul", row, other), "sum", eq.over, None, eq.span
+    )
+    places: Mapping[str, Expr] = {
+        i.name: Idx(o) for i, o in zip(source.indices, outer, strict=False)
+    }
+    token = substitute(table.index[0], places)
+    dtype = system.tensors[eq.target].dtype
+    picked = Read(name, (token, *(Idx(i.name) for i in free)), None, dtype)
+    equations: list[Equation] = []
+    for each in system.equations:
+        if each is eq:
+            equations += [product, Equation(eq.target, eq.indices, picked, None, (), None, eq.span)]
+        elif each is not source:
+            equations.append(each)
+    tensors = {n: t for n, t in system.tensors.items() if n != source.target}
+    shape = (rows, *(i.size for i in free))
+    tensors[name] = Tensor(name, shape, dtype, "temp", "", eq.span)
+    return system.replace(tensors=tensors, equations=tuple(equations))

@@ -1,0 +1,288 @@
+"""One token's work per token: a causal system evaluated at one new position, the past kept.
+
+In: a system that maps a sequence to a sequence, and the time axis of its input. Out: a system for a
+single position: every tensor along time shrinks to its slice at `position`, and what later
+positions will read is kept as state. For a recurrence that is its last step (`h_back1`), for
+attention it is the keys and values, for a causal convolution the input under its window (`k_kept`):
+nobody wrote a cache, it follows from the equations. What does not depend on the position at all,
+such as an encoder, is a system of its own (`once`).
+
+Which axis of a tensor is time follows from both ends: from the output backwards, an index that
+steps with the output's steps; and where all of time is read at once (the `s` of a softmax), the one
+axis that the input's time runs along, or the index that it is compared with (`if s <= t`). That no
+output depends on later inputs is not proven here: `executor`s check it on the system itself before
+they trust the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from ...ir.affine import affine
+from ...ir.equation import Equation, Index, System, Tensor
+from ...ir.expr import Apply, Expr, Idx, Read, index_names, rewrite, substitute, walk
+from ...ir.functions import call, literal
+from ..autodiff.differentiate import in_order
+from .simplify import simplify
+
+POSITION = "position"
+
+
+class NotIncremental(ValueError):
+    """The system cannot be evaluated position by position; says which tensor is why."""
+
+
+def incremental_decoding(system: System, source: str, axis: int, output: str) -> System:
+    """The system for one position. Its inputs are `position` (a number) and those of the system,
+    `source` without its time axis; its output is `output` without its time axis.
+
+    Raises NotIncremental if a tensor is needed along two different times, ahead of time, or whole
+    in a way that no single axis explains.
+    """
+    work = _Work(system, _forward(system, source, axis))
+    work.times[source] = axis
+    candidates = work.along.get(output, set())
+    length = system.tensors[source].shape[axis]
+    fitting = [a for a in sorted(candidates) if system.tensors[output].shape[a] == length]
+    if not fitting:
+        raise NotIncremental(f"`{output}` has no axis along which `{source}` runs")
+    work.demand(output, fitting[0])
+    return simplify(in_order(work.system_of(output)))
+
+
+def once(step: System, source: str) -> tuple[System, System]:
+    """A step of `incremental` in two: what is the same at every position, such as an encoder or a
+    table of angles, and the rest, which takes the results of the first as inputs."""
+    fresh = {source, POSITION, *step.updates, *step.updates.values()}
+    while True:
+        found = {eq.target for eq in step.equations if not fresh.isdisjoint(eq.sources)}
+        if found <= fresh:
+            break
+        fresh |= found
+    changing = tuple(eq for eq in step.equations if eq.target in fresh or eq.target in step.outputs)
+    same = tuple(eq for eq in step.equations if eq not in changing)
+    read = {name for eq in changing for name in eq.sources}
+    handed = tuple(eq.target for eq in same if eq.target in read)
+    inputs = {n: replace(step.tensors[n], kind="input") for n in handed}
+    first = System(step.name, _used(same, step.tensors), same, handed, {})
+    rest = System(
+        step.name, _used(changing, {**step.tensors, **inputs}), changing, step.outputs, step.updates
+    )
+    return first, rest
+
+
+def _used(equations: tuple[Equation, ...], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    names = {name for eq in equations for name in (eq.target, *eq.sources)}
+    return {name: tensor for name, tensor in tensors.items() if name in names}
+
+
+def _forward(system: System, source: str, axis: int) -> dict[str, set[int]]:
+    """For every tensor that depends on the input, the axes that step with the input's time."""
+    along: dict[str, set[int]] = {source: {axis}}
+    grew = True
+    while grew:
+        grew = False
+        for eq in system.equations:
+            reads = [r for r in eq.reads if r.tensor in along]
+            if not reads:
+                continue
+            found = along.setdefault(eq.target, set())
+            before = len(found)
+            for read in reads:
+                for a in along[read.tensor]:
+                    found |= {
+                        n
+                        for n, i in enumerate(eq.indices)
+                        if _reach(read.index[a], i, eq) is not None
+                    }
+            for read in reads if not found else ():
+                for a in along[read.tensor]:
+                    found |= {
+                        n for n, i in enumerate(eq.indices) if _is_compared(read.index[a], i, eq)
+                    }
+            grew |= len(found) > before
+    return along
+
+
+def _offset(expr: Expr, index: Index) -> int | None:
+    """c if the expression is the index plus c."""
+    rest = affine(expr) + affine(Idx(index.name)).scaled(-1)
+    return None if rest.coefficients else rest.constant
+
+
+def _reach(expr: Expr, index: Index, eq: Equation) -> int | None:
+    """The most by which the expression is ahead of the index, if it steps with it: 0 for the taps
+    `t + u - 2` of a causal convolution, where u < 3 is summed over, and for those of a window
+    `score[t, u] = … x[t - u]`."""
+    rest = affine(expr) + affine(Idx(index.name)).scaled(-1)
+    taps: dict[Expr, int] = {Idx(i.name): i.size for i in (*eq.indices, *eq.over) if i != index}
+    if not rest.coefficients.keys() <= taps.keys():
+        return None
+    furthest = [max(0, factor * (taps[i] - 1)) for i, factor in rest.coefficients.items()]
+    return rest.constant + sum(furthest)
+
+
+def _is_compared(expr: Expr, index: Index, eq: Equation) -> bool:
+    """Whether the equation asks how the expression, over which it reduces, lies to the index."""
+    if not index_names(expr) & {i.name for i in eq.over}:
+        return False
+    wanted = affine(expr) + affine(Idx(index.name)).scaled(-1)
+    for node in walk(eq.body):
+        if isinstance(node, Apply) and node.fn in ("lt", "le", "gt", "ge"):
+            left, right = map(affine, node.args)
+            if (left + right.scaled(-1)).coefficients in (
+                wanted.coefficients,
+                wanted.scaled(-1).coefficients,
+            ):
+                return True
+    return False
+
+
+@dataclass
+class _Work:
+    system: System
+    along: dict[str, set[int]]
+    times: dict[str, int] = field(default_factory=dict)  # the time axis of what is needed
+    kept: set[str] = field(default_factory=set)  # needed for all positions so far
+    back: dict[str, int] = field(default_factory=dict)  # needed this many positions back
+
+    # --- what is needed -----------------------------------------------------------------------
+
+    def demand(self, name: str, axis: int) -> None:
+        """The tensor's slice at the new position is needed along this axis."""
+        if name in self.times:
+            if self.times[name] != axis:
+                raise NotIncremental(f"`{name}` is needed along two different times")
+            return
+        self.times[name] = axis
+        eq = self.system.definition.get(name)
+        if eq is None or eq.at is not None:
+            raise NotIncremental(f"`{name}` cannot be computed for one position")
+        for read in eq.reads:
+            if read.tensor in self.along:
+                self.demand_read(read, eq.indices[axis], eq)
+
+    def demand_read(self, read: Read, time: Index, eq: Equation) -> None:
+        stepping = [a for a, e in enumerate(read.index) if time.name in index_names(e)]
+        if stepping:
+            axis = stepping[0]
+            ahead = _reach(read.index[axis], time, eq)
+            if len(stepping) > 1 or ahead is None or ahead > 0:
+                raise NotIncremental(f"`{eq.target}` reads `{read}`, which may not be of the past")
+            offset = _offset(read.index[axis], time)
+            if offset is None:
+                self.kept.add(read.tensor)
+            elif offset < 0:
+                self.back[read.tensor] = max(self.back.get(read.tensor, 0), -offset)
+            self.demand(read.tensor, axis)
+            return
+        axes = self.along[read.tensor]
+        if len(axes) != 1:
+            raise NotIncremental(f"`{eq.target}` reads all of `{read.tensor}`, and no axis is time")
+        self.kept.add(read.tensor)
+        self.demand(read.tensor, next(iter(axes)))
+
+    # --- the system for one position ----------------------------------------------------------
+
+    def system_of(self, output: str) -> System:
+        tensors: dict[str, Tensor] = {POSITION: Tensor(POSITION, (), "i32", "input")}
+        equations: list[Equation] = []
+        updates: dict[str, str] = {}
+        for name, tensor in self.system.tensors.items():
+            if name in self.times:
+                tensors[name] = self.slice(tensor)
+            elif name not in self.along:
+                tensors[name] = tensor
+        for eq in self.system.equations:
+            if eq.target in self.times:
+                equations.append(self.at_position(eq))
+            elif eq.target not in self.along:
+                equations.append(eq)
+        for name in self.kept:
+            self.keep(name, tensors, equations, updates)
+        for name, count in self.back.items():
+            self.remember(name, count, tensors, equations, updates)
+        return System(self.system.name, tensors, tuple(equations), (output,), updates)
+
+    def slice(self, tensor: Tensor) -> Tensor:
+        axis = self.times[tensor.name]
+        shape = tensor.shape[:axis] + tensor.shape[axis + 1 :]
+        return Tensor(tensor.name, shape, tensor.dtype, tensor.kind, tensor.init, tensor.span)
+
+    def at_position(self, eq: Equation) -> Equation:
+        """The equation at the new position: its time index is no index any more."""
+        axis = self.times[eq.target]
+        time = eq.indices[axis]
+        now: Expr = Read(POSITION, (), None, "i32")
+        body = rewrite(eq.body, lambda node: self.past(node, time))
+        body = substitute(body, {time.name: now})
+        indices = eq.indices[:axis] + eq.indices[axis + 1 :]
+        return Equation(eq.target, indices, body, eq.reduce, eq.over, None, eq.span)
+
+    def past(self, node: Expr, time: Index) -> Expr | None:
+        """A read along time: of the slice at hand, of one some positions back, or of all kept."""
+        if not isinstance(node, Read) or node.tensor not in self.times:
+            return None
+        axis = self.times[node.tensor]
+        place, others = node.index[axis], node.index[:axis] + node.index[axis + 1 :]
+        offset = _offset(place, time)
+        if time.name not in index_names(place) or offset is None:
+            return Read(f"{node.tensor}_kept'", node.index, node.other, node.dtype)
+        if offset == 0:
+            return Read(node.tensor, others, node.other if others else None, node.dtype)
+        found = Read(f"{node.tensor}_back{-offset}", others, None, node.dtype)
+        if node.other is None:
+            return found
+        early = call("lt", Read(POSITION, (), None, "i32"), literal(-offset))
+        return call("select", early, node.other, found)
+
+    def keep(
+        self,
+        name: str,
+        tensors: dict[str, Tensor],
+        equations: list[Equation],
+        updates: dict[str, str],
+    ) -> None:
+        """x_kept'[…, t, …] = if t == position then x[…] else x_kept[…, t, …]."""
+        whole, axis = self.system.tensors[name], self.times[name]
+        indices = tuple(Index(f"i{n}", size) for n, size in enumerate(whole.shape))
+        places: tuple[Expr, ...] = tuple(Idx(i.name) for i in indices)
+        fresh = Read(name, places[:axis] + places[axis + 1 :], None, whole.dtype)
+        old = Read(f"{name}_kept", places, None, whole.dtype)
+        here = call("eq", places[axis], Read(POSITION, (), None, "i32"))
+        self.state(f"{name}_kept", whole.shape, whole.dtype, tensors, updates)
+        equations.append(Equation(f"{name}_kept'", indices, call("select", here, fresh, old)))
+
+    def remember(
+        self,
+        name: str,
+        count: int,
+        tensors: dict[str, Tensor],
+        equations: list[Equation],
+        updates: dict[str, str],
+    ) -> None:
+        """x_back1' = x, x_back2' = x_back1, …"""
+        tensor = tensors[name]
+        indices = tuple(Index(f"i{n}", size) for n, size in enumerate(tensor.shape))
+        places = tuple(Idx(i.name) for i in indices)
+        newer = name
+        for distance in range(1, count + 1):
+            own = f"{name}_back{distance}"
+            self.state(own, tensor.shape, tensor.dtype, tensors, updates)
+            body = Read(newer, places, None, tensor.dtype)
+            equations.append(Equation(f"{own}'", indices, body))
+            newer = own
+
+    @staticmethod
+    def state(
+        name: str,
+        shape: tuple[int, ...],
+        dtype: str,
+        tensors: dict[str, Tensor],
+        updates: dict[str, str],
+    ) -> None:
+        zero = "0.0" if dtype.startswith("f") else "0"
+        tensors[name] = Tensor(name, shape, dtype, "state", f"= {zero}")
+        tensors[f"{name}'"] = Tensor(f"{name}'", shape, dtype)
+        updates[name] = f"{name}'"

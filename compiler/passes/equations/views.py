@@ -1,0 +1,70 @@
+"""Views: equations that give the elements of a tensor other indices and leave them where they are.
+
+In: a system. Out: for every such equation's target, the tensor whose memory it is. A view costs
+nothing: no kernel computes it.
+"""
+
+from __future__ import annotations
+
+from ...ir.affine import Affine, affine
+from ...ir.equation import Equation, System, is_recurrent
+from ...ir.expr import Apply, Const, Expr, Idx, Read, rewrite
+from ...ir.functions import call, literal
+
+
+def views(system: System) -> dict[str, str]:
+    """Target → source, for equations `y[b, p] = x[b, p // 64, p % 64]` that move nothing; so does
+    `y[b] = after(x[b], d[0])`, which only says when."""
+    roots = set(system.roots)
+    found = {}
+    for eq in system.equations:
+        read = of_later(eq.body)
+        source = system.tensors[read.tensor] if isinstance(read, Read) else None
+        if source is None or eq.target in roots or is_recurrent([eq]):
+            continue
+        lasting = source.kind == "temp" or (source.kind == "input" and read is not eq.body)
+        same = source.size == system.tensors[eq.target].size
+        if lasting and same and _in_place(eq, read, source.shape):
+            found[eq.target] = source.name
+    return found
+
+
+def of_later(body: Expr) -> Expr:
+    """The x of `after(x, y)`, and of `after(after(x, y), z)`; else the body itself."""
+    while isinstance(body, Apply) and body.fn == "after":
+        body = body.args[0]
+    return body
+
+
+def _in_place(eq: Equation, read: Expr, shape: tuple[int, ...]) -> bool:
+    if eq.reduce or eq.at is not None or not isinstance(read, Read) or read.other is not None:
+        return False
+    steps = [e for e, size in zip(read.index, shape, strict=True) if size > 1]
+    if all(isinstance(e, Idx) for e in steps):  # most are: then the order of the indices tells
+        return steps == [Idx(i.name) for i in eq.indices if i.size > 1]
+    theirs = _row_major(read.index, shape)
+    own = _row_major(tuple(Idx(i.name) for i in eq.indices), tuple(i.size for i in eq.indices))
+    return theirs == own
+
+
+def _row_major(index: tuple[Expr, ...], shape: tuple[int, ...]) -> Affine:
+    """How many elements from the start, with every % said through //, so that sums cancel."""
+    offset: Expr = literal(0)
+    for expr, size in zip(index, shape, strict=True):
+        offset = call("add", call("mul", offset, size), expr) if size != 1 else offset
+    return affine(rewrite(offset, _quotients))
+
+
+def _quotients(node: Expr) -> Expr | None:
+    if not isinstance(node, Apply) or node.fn not in ("mod", "floordiv"):
+        return None
+    value, by = node.args
+    if not isinstance(by, Const):
+        return None
+    if node.fn == "mod":  # e % n = e - n*(e // n)
+        quotient = call("floordiv", value, by)
+        return call("sub", value, call("mul", rewrite(quotient, _quotients), by))
+    inner = value
+    if isinstance(inner, Apply) and inner.fn == "floordiv" and isinstance(inner.args[1], Const):
+        return call("floordiv", inner.args[0], call("mul", inner.args[1], by))
+    return None

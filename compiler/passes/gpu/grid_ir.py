@@ -1,0 +1,362 @@
+"""The grid IR: kernels of a plan as blocks of threads, in which every decision stands.
+
+In: what `passes/blocks` decided of a kernel. Out: records that `codegen/cuda` only has to spell,
+and their text. It is for a GPU what `loops.py` is for a CPU; statements and accesses are the same
+records. Recurrences are made of grids in `sweeps.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from math import prod
+
+from ...ir.affine import Affine
+from ...ir.dtypes import BYTES
+from ...ir.equation import Index
+from ...ir.expr import Expr, Read, reads
+from ..cpu.loop_ir import Access, Statement, form_text, own_text, value_text
+
+BLOCK = 256  # threads, where nothing else decides
+RESIDENT = 2  # blocks at least that a processor holds: one works while the other waits
+GAP = 4  # elements after each row of a tile: rows stay aligned for vectors of 4
+
+
+@dataclass(frozen=True)
+class Each:
+    """One thread computes one element; what it reduces over it takes in order."""
+
+    def __str__(self) -> str:
+        return "one thread per element"
+
+
+@dataclass(frozen=True)
+class Together:
+    """`lanes` threads of a block share the reduction of one element and join in a tree.
+    Neighbouring threads take neighbouring points (`along` "over") or elements ("outputs")."""
+
+    lanes: int
+    along: str
+
+    def __str__(self) -> str:
+        return f"{self.lanes} threads per element, neighbours along {self.along}"
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One side of a product: `part`, which depends on the output indices `own`. `deep`:
+    neighbouring threads load neighbouring points rather than neighbouring elements. `copied` is how
+    many elements an asynchronous copy moves to shared memory; with 0 threads compute the values, in
+    registers."""
+
+    part: Expr
+    own: tuple[Index, ...]
+    deep: bool
+    copied: int
+
+    @property
+    def size(self) -> int:
+        return prod(i.size for i in self.own)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Sums of products `left * right`, one for each of `rights`, in tiles of `height` by `width`
+    elements, `depth` points at a time through shared memory; a thread holds `rows` by `columns` of
+    them in registers. Shared memory has room for `stages` such steps: while one is multiplied, the
+    next ones are loaded.
+
+    With `tensor_cores` operands lie in shared memory as bf16, in words of two: copied if memory has
+    them so, or rounded when they are stored there. A warp holds `rows` by `columns` results.
+
+    `left.own` are output indices that `rights` do not depend on, and the other way round; both may
+    depend on `batch`.
+    """
+
+    left: Operand
+    rights: tuple[Operand, ...]
+    batch: tuple[Index, ...]
+    height: int
+    width: int
+    depth: int
+    rows: int
+    columns: int
+    stages: int
+    tensor_cores: bool = False
+
+    def slot(self, side: int) -> int:
+        """Words that one step of an operand takes in shared memory: of elements, a row of `side`
+        for every point, and a gap, so that rows begin in different banks; of pairs, no gap."""
+        return self.depth * side // 2 if self.tensor_cores else self.depth * (side + GAP)
+
+    def word_bytes(self, dtype: str) -> int:
+        return 4 if self.tensor_cores else BYTES[dtype]
+
+    @property
+    def words(self) -> int:
+        """That all steps of all operands take."""
+        return self.stages * (self.slot(self.height) + len(self.rights) * self.slot(self.width))
+
+    def __str__(self) -> str:
+        names = [" ".join(i.name for i in o.own) for o in (self.left, self.rights[0])]
+        unit = "warp by mma.sync m16n8k16 of bf16" if self.tensor_cores else "thread"
+        left, right = (
+            f"copied by {o.copied}"
+            if o.copied
+            else "rounded as it is loaded"
+            if self.tensor_cores
+            else "computed"
+            for o in (self.left, self.rights[0])
+        )
+        return (
+            f"tiles of {self.height} ({names[0]}) by {self.width} ({names[1]}), "
+            f"{self.depth} deep, {self.stages} stages, {self.rows}x{self.columns} per {unit}, "
+            f"left {left}, right {right}"
+        )
+
+
+PADDING = 4  # elements after each row of a stream's tiles, which keep them apart in the banks
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What a tile of shared memory holds: `value` for each point of `along` and each own or other
+    index. `together`: neighbouring threads load neighbouring points of `along`."""
+
+    value: Expr
+    along: tuple[Index, ...]
+    together: bool
+
+    @property
+    def points(self) -> int:
+        return prod(i.size for i in self.along)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A product that `read` stands for: `mine` stays in shared memory while tiles of `theirs` come;
+    both have the same `along`."""
+
+    read: Read
+    mine: Panel
+    theirs: Panel
+
+
+@dataclass(frozen=True)
+class RowSum:
+    """A row's sum `total` of `weight` times `factor`. Without a factor it is one number; else it
+    runs along the factor's indices, `columns` of which a thread holds. The grid's statement of the
+    same position stores what becomes of it."""
+
+    total: Read
+    weight: Expr
+    factor: Panel | None = None
+    columns: int = 0
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A square of `own` by `other` of which no element is stored. A block has `height` rows for one
+    point of `batch`, and runs over tiles of `width` columns for each point of `extra`; a thread
+    computes `rows` by `columns` elements of a tile. Where one of the forms of `hidden` is positive
+    for a whole tile, nothing in it counts and it is left out.
+
+    With a `score`, `weight` stands for exp(score - shift), and the first statement stores the
+    maximum, `top`, on which `shift` depends; whenever it grows, sums so far shrink to match."""
+
+    batch: tuple[Index, ...]
+    own: Index
+    extra: tuple[Index, ...]
+    other: Index
+    height: int
+    width: int
+    rows: int
+    columns: int
+    pairs: tuple[Pair, ...]
+    sums: tuple[RowSum, ...]
+    hidden: tuple[Affine, ...] = ()
+    score: Expr | None = None
+    shift: Expr | None = None
+    top: Read | None = None
+    weight: Read | None = None
+
+    @property
+    def expressions(self) -> Iterator[Expr]:
+        """What is read from memory while the tiles run; operands first."""
+        for pair in self.pairs:
+            yield from (pair.mine.value, pair.theirs.value)
+        for one in self.sums:
+            yield from (one.weight,) if one.factor is None else (one.factor.value, one.weight)
+        yield from (e for e in (self.score, self.shift) if e is not None)
+        for form in self.hidden:
+            yield from form.coefficients
+
+    @property
+    def held(self) -> int:
+        """Numbers that a thread holds in registers."""
+        return self.rows * (self.columns * len(self.pairs) + sum(g.columns for g in self.sums))
+
+    @property
+    def tile(self) -> int:
+        """Elements of shared memory that hold, in turns, whatever comes tile by tile."""
+        deep = [p.theirs.points * (self.width + PADDING) for p in self.pairs]
+        wide = [self.width * (self.spread(g) + PADDING) for g in self.sums if g.factor]
+        return max(deep + wide)
+
+    def spread(self, one: RowSum) -> int:
+        """Elements of a row that all threads hold together: as many as there are, or some more."""
+        return one.columns * (self.width // self.columns)
+
+    @property
+    def shared_bytes(self) -> int:
+        mine = sum(p.mine.points for p in self.pairs) * (self.height + PADDING)
+        summed = any(g.factor for g in self.sums)
+        weights = self.height * (self.width + PADDING) if summed else 0
+        return (mine + self.tile + weights) * BYTES["f32"]
+
+    def __str__(self) -> str:
+        return (
+            f"tiles of {self.height} ({self.own.name}) by {self.width} ({self.other.name}), "
+            f"{self.rows}x{self.columns} per thread, none stored"
+        )
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The blocks of one launch. `reduce` over `bodies` gives the first statements' values; without
+    a reduction these values are the bodies. `outputs` are numbered as one, the last fastest; so are
+    the points of `over`. With `part`, blocks come in `part.size` layers, each of which reduces over
+    its own `chunk` of the points; the results of the layers are elements of their own. A processor
+    has registers for `resident` blocks at least."""
+
+    name: str
+    how: Each | Together | Tile | Stream
+    threads: int
+    blocks: int
+    outputs: tuple[Index, ...]
+    over: tuple[Index, ...]
+    bodies: tuple[Expr, ...]
+    reduce: str | None
+    statements: tuple[Statement, ...]
+    accesses: Mapping[Read, Access]
+    sizes: Mapping[str, int]
+    position: Expr | None = None
+    part: Index | None = None
+    chunk: int = 0
+    resident: int = RESIDENT
+    fixed: tuple[str, ...] = ()
+    source: str = ""
+    why: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def elements(self) -> int:
+        return prod(i.size for i in self.outputs)
+
+    @property
+    def points(self) -> int:
+        return prod(i.size for i in self.over)
+
+    @property
+    def reads(self) -> list[Read]:
+        """The reads of memory, each once, those of other reads' indices included."""
+        values = (*self.bodies, *(s.value for s in self.statements))
+        return list(dict.fromkeys(r for v in values for r in reads(v) if r in self.accesses))
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        return tuple(s.target for s in self.statements if s.place is not None)
+
+    @property
+    def dtype(self) -> str:
+        """Of the values that are reduced, or of the first."""
+        return self.bodies[0].dtype
+
+    @property
+    def shared_bytes(self) -> int:
+        """Of the memory that the threads of a block share."""
+        how = self.how
+        if isinstance(how, Stream):
+            return how.shared_bytes
+        if isinstance(how, Tile):
+            return how.words * how.word_bytes(self.dtype)
+        if isinstance(how, Together) and not self.by_shuffles:
+            count = self.threads // 32 if how.along == "over" else self.threads
+            size = 16 if self.reduce in ("argmax", "argmin") else BYTES[self.dtype]
+            return count * size
+        return 0
+
+    @property
+    def by_shuffles(self) -> bool:
+        """Whether the threads that join are the lanes of one warp."""
+        return isinstance(self.how, Together) and self.how.along == "over" and self.how.lanes == 32
+
+    def __str__(self) -> str:
+        return "\n".join(_lines(self))
+
+
+@dataclass(frozen=True)
+class GpuTarget:
+    """What the choice must know of a GPU; the defaults are an H100's."""
+
+    processors: int = 132
+    threads: int = 2048  # that a processor holds at once
+    shared: int = 227 << 10  # bytes of shared memory that a block can have
+
+
+def _lines(grid: Grid) -> Iterator[str]:
+    fixed = f"({', '.join(grid.fixed)})" if grid.fixed else ""
+    yield f"grid {grid.name}{fixed}" + (f"    # {grid.source}" if grid.source else "")
+    yield from (f"    # {why}" for why in grid.why)
+    layers = f" by {grid.part.size} layers" if grid.part else ""
+    resident = f" ({grid.resident} on a processor)" if isinstance(grid.how, Tile) else ""
+    yield f"    {grid.blocks} blocks{layers} of {grid.threads} threads{resident}, {grid.how}"
+    if isinstance(grid.how, Stream):
+        yield from _stream_lines(grid, grid.how)
+        return
+    yield from (f"    {line}" for line in statement_lines(grid))
+
+
+def statement_lines(grid: Grid) -> Iterator[str]:
+    """The statements at every element."""
+    outputs = " ".join(f"{i.name} < {i.size}" for i in grid.outputs)
+    over = " ".join(f"{i.name} < {i.size}" for i in grid.over)
+    for number, statement in enumerate(grid.statements):
+        value = value_text(statement.value, grid.accesses)
+        if grid.reduce and number < len(grid.bodies):
+            value = f"{grid.reduce}({over}) {value}"
+        place = statement.place
+        left = own_text(statement.own)
+        if place is not None:
+            left = f"{statement.target}[{form_text(place)}]"
+        yield f"for {outputs}: {left} = {value}" if outputs else f"{left} = {value}"
+
+
+def _stream_lines(grid: Grid, how: Stream) -> Iterator[str]:
+    """The products of a square, then what is made of its rows."""
+
+    def text(expr: Expr) -> str:
+        return value_text(expr, grid.accesses)
+
+    def ranges(indices: tuple[Index, ...]) -> str:
+        return " ".join(f"{i.name} < {i.size}" for i in indices)
+
+    for pair in how.pairs:
+        yield (
+            f"    {text(pair.read)} = sum({ranges(pair.mine.along)}) "
+            f"{text(pair.mine.value)} * {text(pair.theirs.value)}"
+        )
+    for form in how.hidden:
+        yield f"    but where {form_text(form)} > 0 in a whole tile"
+    over = ranges((*how.extra, how.other))
+    if how.score is not None and how.weight is not None and how.shift is not None:
+        yield f"    {how.weight.tensor} = exp({text(how.score)} - {text(how.shift)})"
+        yield f"    {how.top} = max({over}) {text(how.score)}"
+    for one in how.sums:
+        factor = "" if one.factor is None else f" * {text(one.factor.value)}"
+        yield f"    {one.total.tensor} = sum({over}) {text(one.weight)}{factor}"
+    for statement in grid.statements:
+        assert statement.place is not None
+        yield (
+            f"    for {ranges((*how.batch, how.own))}: {statement.target}"
+            f"[{form_text(statement.place)}] = {text(statement.value)}"
+        )

@@ -1,0 +1,179 @@
+"""Kernels: equations grouped into the units that become one loop nest each.
+
+In: nothing; these are the records that `passes/schedule`, `passes/attention` and `passes/fuse` fill
+in and that `passes/lower` and `passes/blocks` read. A kernel says *what is computed together and
+why*; tile sizes, vectors and the order of loops are decided later and stand in `loops.py` or
+`grids.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from ...ir.equation import Equation, Index, System
+from ...ir.expr import Apply, Expr, Read, walk
+
+
+@dataclass(frozen=True, eq=False)  # each kernel is itself: it is looked up all the time
+class Kernel:
+    """One equation, the anchor, and the pointwise equations that ride on its result.
+
+    `epilogue` equations have the anchor's output indices (by position) and read its target, and
+    each other's, at exactly those indices; they are computed on the tile in registers. Targets in
+    `local` are read by nobody else and never stored. An anchor without reduction is a pure map; one
+    with `at` accumulates and has no epilogue. `fixed` names those of the anchor's indices that an
+    enclosing `Scan` binds: inside the kernel they are scalars.
+
+    `ends` are forms over the anchor's indices; where one of them is 0 or more, a sum has no term.
+
+    `unrolled` names small indices of which all values are computed at one place of the tile, such
+    as the gates of a recurrent cell. An equation may have one of them that others have not: the
+    others then read it at constants, or it reads the others at every one of its values.
+    """
+
+    name: str
+    anchor: Equation
+    epilogue: tuple[Equation, ...] = ()
+    local: frozenset[str] = frozenset()
+    fixed: tuple[str, ...] = ()
+    reason: str = ""
+    unrolled: frozenset[str] = frozenset()
+    ends: tuple[Expr, ...] = ()
+
+    @property
+    def equations(self) -> tuple[Equation, ...]:
+        return (self.anchor, *self.epilogue)
+
+    @property
+    def indices(self) -> tuple[Index, ...]:
+        """The output indices that the kernel itself runs over."""
+        known = self.unrolled.union(self.fixed)
+        return tuple(i for i in self.anchor.indices if i.name not in known)
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """The tensors that the kernel writes."""
+        return tuple(e.target for e in self.equations if e.target not in self.local)
+
+
+@dataclass(frozen=True)
+class Product:
+    """An element of a square: `mine * theirs` summed over `deep`. `read` stands for it in
+    expressions; `mine` does not depend on the kernel's `other` index, `theirs` not on `own`."""
+
+    read: Read
+    mine: Expr
+    theirs: Expr
+    deep: tuple[Index, ...]
+
+
+@dataclass(frozen=True)
+class RowMax:
+    """The greatest `score` of a row of the square, and exp(score - shift), for which `weight`
+    stands in the kernel's totals; `shift` is `result`, or the greater of that and a constant."""
+
+    result: Read
+    score: Expr
+    shift: Expr
+    weight: Read
+
+
+@dataclass(frozen=True)
+class RowTotal:
+    """A row's sum of `weight`, or of `weight * factor` for each value of the indices `wide`;
+    `result` gets `value`, in which `total` stands for the sum."""
+
+    result: Read
+    value: Expr
+    total: Read
+    weight: Expr
+    factor: Expr | None = None
+    wide: tuple[Index, ...] = ()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Streamed(Kernel):
+    """Equations through a square of `own` by `other`, no element of which is stored: for each value
+    of `batch` and `own`, what is wanted of a row of it while `extra` and `other` run. `equations`
+    are those of the square, which are `local`, and those that are `stored`.
+
+    With `highest`, weights are exponentials of scores over their maximum, and totals are linear in
+    them: the maximum may be taken in the same run (Milakov and Gimelshein 2018)."""
+
+    batch: tuple[Index, ...]
+    own: Index
+    extra: tuple[Index, ...]
+    other: Index
+    products: tuple[Product, ...]
+    highest: RowMax | None
+    totals: tuple[RowTotal, ...]
+
+    @property
+    def rounded_early(self) -> frozenset[str]:
+        """Results whose weights are rounded to bf16 before they are divided by their sum, while
+        the equations round what is divided: two roundings of a weight by which they differ."""
+        if self.highest is None:
+            return frozenset()
+        return frozenset(
+            t.result.tensor
+            for t in self.totals
+            for n in walk(t.weight)
+            if isinstance(n, Apply) and n.fn == "bf16"
+        )
+
+    @property
+    def indices(self) -> tuple[Index, ...]:
+        return (*self.batch, self.own)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A recurrence: `kernels` run in order for every value of `index`, first to last or back.
+
+    Each kernel has `index.name` in its `fixed`; items may themselves be scans over another index.
+    """
+
+    index: Index
+    reverse: bool
+    kernels: tuple[Kernel | Scan, ...]
+    reason: str = ""
+
+    @property
+    def every(self) -> Iterator[Kernel]:
+        """Its kernels, those of inner scans included, in order."""
+        yield from _flat(self.kernels)
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """The indices that scans around it bind."""
+        names = next(self.every).fixed
+        return names[: names.index(self.index.name)]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A system ready to be lowered: what runs in which order, and where every tensor lives.
+
+    `offsets` are bytes into one arena of `arena_bytes`, multiples of 64, for every tensor but
+    locals. An update whose next value shares the offset of its param or state happens in place; a
+    kernel may read such a param only at the very element that it then overwrites.
+    """
+
+    system: System
+    items: tuple[Kernel | Scan, ...]
+    offsets: Mapping[str, int]
+    arena_bytes: int
+
+    @property
+    def kernels(self) -> Iterator[Kernel]:
+        """All kernels, those inside scans included, in order."""
+        yield from _flat(self.items)
+
+
+def _flat(items: tuple[Kernel | Scan, ...]) -> Iterator[Kernel]:
+    for item in items:
+        if isinstance(item, Kernel):
+            yield item
+        else:
+            yield from _flat(item.kernels)

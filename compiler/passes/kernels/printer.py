@@ -1,0 +1,104 @@
+"""The kernel stage as text: what runs in which order, what is computed together and why, where.
+
+In: a `Plan`. Out: annotated equations, the same on every run. Nothing is decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+
+from ...ir.affine import Affine, affine
+from ...ir.equation import Equation, Index
+from ...ir.expr import Apply, Expr, Read, index_names
+from ...ir.printer import equation_text, expr_text, origin
+from ...ir.work import flops
+from ...reference.evaluator import factors
+from .barriers import place_barriers
+from .kernel import Kernel, Plan, Scan
+from .prefetch import plan_prefetch
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """The indices of a sum of products of two tensors: those of the first factor alone (M), of the
+    second alone (N), of both and summed over (K), of both and of the result (batch)."""
+
+    m: tuple[Index, ...]
+    n: tuple[Index, ...]
+    k: tuple[Index, ...]
+    batch: tuple[Index, ...]
+
+    def __str__(self) -> str:
+        parts = (("M", self.m), ("N", self.n), ("K", self.k), ("batch", self.batch))
+        return ", ".join(
+            f"{name} = {'*'.join(i.name for i in indices)} = {prod(i.size for i in indices)}"
+            for name, indices in parts
+            if indices
+        )
+
+
+def contraction(eq: Equation) -> Contraction | None:
+    """The index classes, if the equation sums a product of two reads."""
+    dot = isinstance(eq.body, Apply) and eq.body.fn == "bf16_dot"
+    parts = list(eq.body.children) if dot else factors(eq.body)
+    if eq.reduce != "sum" or len(parts) != 2 or not all(isinstance(p, Read) for p in parts):
+        return None
+    a, b = (index_names(p) for p in parts)
+    return Contraction(
+        m=tuple(i for i in eq.indices if i.name in a - b),
+        n=tuple(i for i in eq.indices if i.name in b - a),
+        k=tuple(i for i in eq.over if i.name in a and i.name in b),
+        batch=tuple(i for i in eq.indices if i.name in a and i.name in b),
+    )
+
+
+def plan_text(plan: Plan) -> str:
+    """Every kernel with its reason, its equations, and the place of what it stores."""
+    waiting, asked = place_barriers(plan), plan_prefetch(plan)
+    total = sum(flops(eq, plan.system) for k in plan.kernels for eq in k.equations)
+    lines = [
+        f"# kernels of {plan.system.name}: {sum(1 for _ in plan.kernels)} kernels, "
+        f"{plan.arena_bytes:,} bytes of memory, {total:,} floating-point operations in products",
+    ]
+    for item in plan.items:
+        lines += ["", *_item_lines(item, plan, waiting, asked)]
+    return "\n".join(lines) + "\n"
+
+
+def _item_lines(
+    item: Kernel | Scan,
+    plan: Plan,
+    waiting: frozenset[str],
+    asked: Mapping[Kernel, tuple[str, ...]],
+) -> Iterator[str]:
+    if isinstance(item, Scan):
+        yield f"scan {item.index.name} < {item.index.size}    # {item.reason}"
+        for inner in item.kernels:
+            for line in _item_lines(inner, plan, waiting, asked):
+                yield f"    {line}" if line else line
+        return
+    place = f"    # {origin(item.anchor.span)}" if item.anchor.span else ""
+    yield f"kernel {item.name}{place}"
+    yield f"    # {item.reason}{'' if item.name in waiting else '; waits for no other kernel'}"
+    classes = contraction(item.anchor)
+    if classes is not None:
+        yield f"    # a product: {classes}"
+    if item.ends:
+        yield f"    # no term where {' or '.join(map(_comparison, item.ends))}"
+    if item in asked:
+        yield f"    # meanwhile asks for what comes next: {', '.join(asked[item])}"
+    for eq in item.equations:
+        tensor = plan.system.tensors[eq.target]
+        at = "in registers" if eq.target in item.local else f"at {plan.offsets[eq.target]:,}"
+        gaps = ", rows a line apart" if tensor.apart else ""
+        yield f"    {equation_text(eq, tensor.shape)}    # {tensor.bytes:,} bytes {at}{gaps}"
+
+
+def _comparison(form: Expr) -> str:
+    """That the form is 0 or more: `s > t + 2` for s - t - 3."""
+    parts = affine(form)
+    above = Affine({a: c for a, c in parts.coefficients.items() if c > 0}, 0)
+    below = Affine({a: -c for a, c in parts.coefficients.items() if c < 0}, -1 - parts.constant)
+    return f"{expr_text(above.expr())} > {expr_text(below.expr())}"

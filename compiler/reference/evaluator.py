@@ -1,0 +1,226 @@
+"""The reference evaluator: the meaning of a system of equations, in NumPy.
+
+In: a `System` and an array for every input, param and state. Out: an array for every tensor.
+Every pass and every backend must agree with it. It is meant to be obvious, not fast; the one
+liberty is that a sum of products is handed to `einsum` factor by factor, because a convolution's
+whole domain would not fit memory. Floats are computed in their declared type; with `wide`, f32
+is computed in float64, which is what machine code and gradients are measured against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import reduce
+
+import numpy as np
+
+from ..ir.affine import inside
+from ..ir.dtypes import is_float
+from ..ir.equation import Equation, System, components, is_recurrent
+from ..ir.expr import Apply, Const, Expr, Idx, Read, index_names
+from ..ir.functions import CASTS, NUMPY, TABLE, bf16_halves
+from ..ir.recurrence import plan_recurrence
+
+Arrays = dict[str, np.ndarray]
+Types = Mapping[str, type]  # the NumPy type of each dtype
+WIDE: Types = {**NUMPY, "f32": np.float64}
+
+
+def evaluate(system: System, values: Mapping[str, np.ndarray], wide: bool = False) -> Arrays:
+    """All tensors of the system, computed from the given inputs, params and states.
+
+    Raises ValueError if one of those is missing or of the wrong shape.
+    """
+    types = WIDE if wide else NUMPY
+    arrays: Arrays = {}
+    for tensor in system.tensors.values():
+        if tensor.kind == "temp":
+            continue
+        if tensor.name not in values:
+            raise ValueError(f"no value for `{tensor.name}`")
+        array: np.ndarray = np.asarray(values[tensor.name], types[tensor.dtype])
+        if array.shape != tensor.shape:
+            raise ValueError(f"`{tensor.name}` has shape {array.shape}, not {tensor.shape}")
+        arrays[tensor.name] = array
+    with np.errstate(all="ignore"):
+        for component in components(system.equations):
+            if is_recurrent(component):
+                _run_recurrence(component, system, arrays, types)
+            else:
+                _run(component[0], system, arrays, types)
+    return arrays
+
+
+def advance(system: System, values: Mapping[str, np.ndarray]) -> tuple[Arrays, Arrays]:
+    """One run: all tensors, and the values of params and states for the next run."""
+    arrays = evaluate(system, values)
+    after = dict(values)
+    after.update({name: arrays[following] for name, following in system.updates.items()})
+    return arrays, after
+
+
+def _run_recurrence(
+    component: list[Equation], system: System, arrays: Arrays, types: Types
+) -> None:
+    """Step by step along the order that `recurrence` found; within a step, one point at a time of
+    the ordered indices and everything at once of the others."""
+    for equation in component:
+        tensor = system.tensors[equation.target]
+        arrays[tensor.name] = np.zeros(tensor.shape, types[tensor.dtype])
+    for equation, fixed in plan_recurrence(component).steps():
+        _run(equation, system, arrays, types, fixed)
+
+
+def _run(
+    eq: Equation, system: System, arrays: Arrays, types: Types, fixed: Mapping[str, int] = {}
+) -> None:
+    """One equation over its whole domain, or with some output indices fixed to one value."""
+    tensor = system.tensors[eq.target]
+    dtype = types[tensor.dtype]
+    grid = Grid(eq, system, arrays, fixed, types)
+    if eq.at is not None:
+        total: np.ndarray = np.zeros(tensor.shape, dtype)
+        places = tuple(grid.full(e) for e in eq.at)
+        within = reduce(
+            np.logical_and,
+            [(p >= 0) & (p < n) for p, n in zip(places, tensor.shape, strict=True)],
+            np.ones(grid.shape, bool),
+        )
+        np.add.at(total, tuple(p[within] for p in places), grid.full(eq.body)[within])
+        arrays[eq.target] = total
+        return
+    result = grid.reduced(eq)
+    shape = tuple(1 if i.name in fixed else i.size for i in eq.indices)
+    result = np.broadcast_to(result, shape).astype(dtype)
+    if fixed:
+        place = tuple(
+            slice(fixed[i.name], fixed[i.name] + 1) if i.name in fixed else slice(None)
+            for i in eq.indices
+        )
+        arrays[eq.target][place] = result
+    else:
+        arrays[eq.target] = result
+
+
+class Grid:
+    """Values over a domain: arrays with one axis per index, of extent 1 where it does not matter.
+
+    With `fixed`, the whole recurrence domain is still used for bounds, but an index has one value.
+    """
+
+    def __init__(
+        self,
+        eq: Equation,
+        system: System,
+        arrays: Arrays,
+        fixed: Mapping[str, int],
+        types: Types = NUMPY,
+    ):
+        self.system, self.arrays, self.types, self.sizes = system, arrays, types, eq.sizes
+        self.axes = {index.name: axis for axis, index in enumerate(eq.domain)}
+        self.shape = tuple(1 if i.name in fixed else i.size for i in eq.domain)
+        self.index_values = {}
+        for axis, index in enumerate(eq.domain):
+            values = [fixed[index.name]] if index.name in fixed else range(index.size)
+            shape = [1] * len(self.axes)
+            shape[axis] = len(values)
+            self.index_values[index.name] = np.array(values, np.int32).reshape(shape)
+        self.memo: dict[Expr, np.ndarray] = {}
+
+    def full(self, expr: Expr) -> np.ndarray:
+        return np.broadcast_to(self.value(expr), self.shape)
+
+    def value(self, expr: Expr) -> np.ndarray:
+        found = self.memo.get(expr)
+        if found is None:
+            found = self.memo[expr] = self._value(expr)
+        return found
+
+    def _value(self, expr: Expr) -> np.ndarray:
+        if isinstance(expr, Const):
+            return np.asarray(expr.value, self.types[expr.dtype])
+        if isinstance(expr, Idx):
+            return self.index_values[expr.name]
+        if isinstance(expr, Apply):
+            dtype = self.types[expr.dtype]
+            function = dtype if expr.fn in CASTS else TABLE[expr.fn].numpy
+            return np.asarray(function(*(self.value(a) for a in expr.args)), dtype)
+        assert isinstance(expr, Read)
+        return self._read(expr)
+
+    def _read(self, read: Read) -> np.ndarray:
+        array = self.arrays[read.tensor]
+        if not read.index:
+            return array
+        within = np.True_
+        places = []
+        for expr, size in zip(read.index, array.shape, strict=True):
+            place = self.value(expr)
+            if not inside(expr, size, self.sizes):
+                within = within & (place >= 0) & (place < size)
+                place = np.clip(place, 0, size - 1)
+            places.append(place)
+        found = array[tuple(places)]
+        if within is np.True_:
+            return found
+        if read.other is not None:
+            return np.where(within, found, self.value(read.other))
+        return np.where(within, found, array.dtype.type(np.nan if is_float(read.dtype) else 0))
+
+    def reduced(self, eq: Equation) -> np.ndarray:
+        """The body reduced over the equation's last axes."""
+        kept = len(eq.indices)
+        if eq.reduce is None:
+            return self.value(eq.body)
+        if eq.reduce == "sum" and isinstance(eq.body, Apply) and eq.body.fn == "bf16_dot":
+            return self._sum_of_pairs(eq, eq.body)
+        if eq.reduce == "sum" and is_float(eq.body.dtype):
+            return self._sum_of_products(eq, [(f, self.value(f)) for f in factors(eq.body)])
+        body = self.full(eq.body)
+        last = tuple(range(kept, body.ndim))
+        if eq.reduce in ("argmax", "argmin"):
+            flat = body.reshape(*body.shape[:kept], -1)
+            found = np.argmax(flat, -1) if eq.reduce == "argmax" else np.argmin(flat, -1)
+            return found.astype(np.int32)
+        if eq.reduce in ("sum", "prod"):
+            total = np.sum if eq.reduce == "sum" else np.prod
+            return total(body, axis=last, dtype=body.dtype)
+        return np.max(body, axis=last) if eq.reduce == "max" else np.min(body, axis=last)
+
+    def _sum_of_pairs(self, eq: Equation, body: Apply) -> np.ndarray:
+        """The sums of products of lower and of upper halves."""
+        halves = [(arg, bf16_halves(self.value(arg))) for arg in body.args]
+        dtype = self.types[body.dtype]
+        return sum(
+            self._sum_of_products(eq, [(arg, half[n].astype(dtype)) for arg, half in halves])
+            for n in (0, 1)
+        )  # type: ignore[return-value]
+
+    def _sum_of_products(self, eq: Equation, parts: list[tuple[Expr, np.ndarray]]) -> np.ndarray:
+        """sum(over) f·g·… with each factor evaluated only over the indices that it depends on."""
+        names = [i.name for i in eq.domain]
+        operands: list = []
+        covered: set[str] = set()
+        for factor, found in parts:
+            own = [n for n in names if n in index_names(factor)]
+            extents = [self.shape[self.axes[n]] if n in own else 1 for n in names]
+            value = np.broadcast_to(found, extents)
+            operands.append(value.reshape([self.shape[self.axes[n]] for n in own]))
+            operands.append([self.axes[n] for n in own])
+            covered |= set(own)
+        repeats = 1
+        for index in eq.over:
+            if index.name not in covered:
+                repeats *= index.size
+        out = [self.axes[i.name] for i in eq.indices if i.name in covered]
+        result = np.einsum(*operands, out, optimize="greedy" if len(operands) > 2 else False)
+        result = result * result.dtype.type(repeats)
+        shape = [self.shape[self.axes[i.name]] if i.name in covered else 1 for i in eq.indices]
+        return result.reshape(shape)
+
+
+def factors(expr: Expr) -> list[Expr]:
+    """The factors of a product, left to right."""
+    if isinstance(expr, Apply) and expr.fn == "mul":
+        return factors(expr.args[0]) + factors(expr.args[1])
+    return [expr]

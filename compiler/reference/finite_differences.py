@@ -1,0 +1,295 @@
+"""Gradients against central differences, in float64, for every tensor that has one.
+
+In: a system with gradients `d_x` in it, the loss, values. Out: a `Slope` for each tensor asked for,
+and for a wrong one the equations whose derivative is to blame. Nothing here knows how gradients are
+derived: the loss is computed by the reference evaluator with one tensor moved a little.
+
+    (f(x + h*d) - f(x - h*d)) / 2h  against  sum(x) gradient[x] * d[x]
+
+first along a direction in which every element moves by about as much, then at single elements. What
+stands in `stop(…)` is held still. Where the two sides of a point have different slopes (relu at 0,
+two equal maxima), any slope between the two is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..ir.equation import Equation, Index, System, Tensor, components, is_recurrent
+from ..ir.expr import Apply, Expr, Idx, Read, rewrite
+from ..ir.functions import call
+from ..passes.autodiff.differentiate import differentiate
+from .evaluator import Arrays, evaluate
+
+STEPS = (1e-5, 1e-6, 1e-4, 1e-7)  # tried in turn: kinks want small ones, rounding wants large ones
+TOLERANCE = 1e-5  # of the slope: central differences in float64 are good to 1e-8 or so
+CLOSE = 0.1  # of the tolerance: near enough to try no other step
+ROUNDING = 1e-14  # of the loss: what the evaluation of the loss may be off
+
+
+@dataclass(frozen=True)
+class Slope:
+    """A gradient beside its difference quotient: at `index`, or along a direction if that is None.
+    `error` is relative; `kinks` counts the places that have no single slope."""
+
+    tensor: str
+    index: tuple[int, ...] | None
+    exact: float
+    numeric: float
+    error: float
+    right: bool
+    kinks: int = 0
+
+
+class Differences:
+    """A loss as a function of any one tensor."""
+
+    def __init__(self, system: System, loss: str, values: Mapping[str, np.ndarray], seed: int = 0):
+        self.system, self.loss, self.seed = system, loss, seed
+        self.arrays: Arrays = evaluate(system, values, wide=True)
+        self.forward = _still(_leading_to(system, loss))
+        self.definition = {eq.target: eq for eq in self.forward}
+        self.recurrent = {
+            eq.target: part
+            for part in components(self.forward)
+            if is_recurrent(part)
+            for eq in part
+        }
+
+    def readers(self, name: str) -> list[Equation]:
+        """The equations of the loss that read a tensor."""
+        return [eq for eq in self.forward if name in eq.sources]
+
+    def check(self, name: str, gradient: str | None, samples: int, tolerance: float) -> Slope:
+        """The gradient of `name`; without one it should be zero. Of a right gradient the worst of
+        what was looked at, of a wrong one the first element that shows it."""
+        base = self.arrays[name]
+        exact = np.zeros(base.shape) if gradient is None else self.arrays[gradient]
+        if not np.isfinite(exact).all():
+            place = _place(~np.isfinite(exact))
+            return Slope(name, place, float(exact[place]), np.nan, np.inf, False)
+        line = _Line(self._function(name), exact, float(self.arrays[self.loss]), tolerance)
+        rng = np.random.default_rng([self.seed, len(name), base.size])
+        direction = rng.choice([-1.0, 1.0], base.shape) * rng.uniform(0.5, 1, base.shape)
+        along = line.slope(direction)
+        if not along.right:
+            return replace(self._first(line, direction), tensor=name)
+        found = [line.slope_at(place) for place in _samples(exact, samples, rng)]
+        wrong = [s for s in found if not s.right]
+        worst = max([along, *found], key=lambda s: s.error)
+        kinks = sum(s.kinks for s in [along, *found])
+        return replace(wrong[0] if wrong else worst, tensor=name, kinks=kinks)
+
+    def _first(self, line: _Line, direction: np.ndarray) -> Slope:
+        """The first element with a wrong slope, by halving what moves."""
+        low, high = 0, direction.size
+        while high - low > 1:
+            middle = (low + high) // 2
+            half = np.zeros(direction.size)
+            half[low:middle] = direction.ravel()[low:middle]
+            if line.slope(half.reshape(direction.shape)).right:
+                low = middle
+            else:
+                high = middle
+        return line.slope_at(tuple(int(n) for n in np.unravel_index(low, direction.shape)))
+
+    def culprits(self, name: str, samples: int, tolerance: float) -> list[Equation]:
+        """The equations that read `name` and whose own derivative for it is wrong, each looked at
+        without the rest of the system."""
+        return [eq for eq in self.readers(name) if not self._alone(eq, name, samples, tolerance)]
+
+    def _alone(self, eq: Equation, name: str, samples: int, tolerance: float) -> bool:
+        own = replace(eq, target=eq.target + "~")  # so that it reads its own past as a given
+        tensor = replace(self.system.tensors[eq.target], name=own.target, kind="temp")
+        cost, values = _cost(tensor, self.seed)
+        system, values = _subsystem(
+            self.system,
+            (own, *cost.equations),
+            self.arrays | values,
+            {**cost.tensors, own.target: tensor},
+            "cost",
+        )
+        system, names = differentiate(system, "cost", [name])
+        alone = Differences(system, "cost", values, self.seed)
+        return alone.check(name, names.get(name), samples, tolerance).right
+
+    # --- the loss as a function ----------------------------------------------------------------
+
+    def _function(self, name: str) -> Callable[[np.ndarray], float]:
+        """delta → the loss with `name` moved by it. What is computed by a recurrence is moved
+        where it is computed, step by step; anything else is replaced."""
+        after = self._following(name)
+        tensors: dict[str, Tensor] = {}
+        extra: Arrays = {}
+        if name in self.recurrent:
+            moved, before = f"{name}+", f"{name}~"
+            own = self.system.tensors[name]
+            tensors = {
+                moved: replace(own, name=moved, kind="input"),
+                before: replace(own, name=before),
+            }
+            extra = {moved: np.zeros(own.shape)}
+            after = [
+                e
+                for eq in after
+                for e in (_moved(eq, before, moved) if eq.target == name else [eq])
+            ]
+        else:
+            moved = name
+        system, values = _subsystem(
+            self.system, tuple(after), self.arrays | extra, tensors, self.loss
+        )
+        base = values.get(moved)
+
+        def loss(delta: np.ndarray) -> float:
+            if base is None:  # the loss does not depend on it
+                return float(self.arrays[self.loss])
+            given = {**values, moved: base + delta}
+            return float(evaluate(system, given, wide=True)[self.loss])
+
+        return loss
+
+    def _following(self, name: str) -> list[Equation]:
+        """The equations that change when the tensor does, in order."""
+        changed, found = {name}, []
+        for part in components(self.forward):
+            mine = is_recurrent(part) and any(eq.target == name for eq in part)
+            if not mine and any(eq.target == name for eq in part):
+                continue
+            if mine or any(changed & set(eq.sources) for eq in part):
+                changed |= {eq.target for eq in part}
+                found += part
+        return found
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Slopes of one function in directions from one point."""
+
+    function: Callable[[np.ndarray], float]
+    exact: np.ndarray
+    loss: float
+    tolerance: float
+
+    def slope_at(self, place: tuple[int, ...]) -> Slope:
+        direction = np.zeros(self.exact.shape)
+        direction[place] = 1.0
+        return replace(self.slope(direction), index=place)
+
+    def slope(self, direction: np.ndarray) -> Slope:
+        """By the step that agrees best; between the one-sided slopes if they differ."""
+        exact = float((self.exact * direction).sum())
+        size = float(np.abs(self.exact * direction).sum())
+        found: list[tuple[Slope, bool]] = []
+        for step in STEPS:
+            up, down = (self.function(sign * step * direction) for sign in (1, -1))
+            slope = self._judged(exact, size, (up - down) / (2 * step), step)
+            if slope.error <= CLOSE * self.tolerance:
+                return slope
+            left, right = (self.loss - down) / step, (up - self.loss) / step
+            slack = self.tolerance * max(size, abs(left), abs(right)) + self._rounding(step)
+            between = min(left, right) - slack <= exact <= max(left, right) + slack
+            found.append((slope, abs(right - left) > 100 * slack and between))
+        best, _ = min(found, key=lambda each: each[0].error)
+        if not best.right and any(kink for _, kink in found):
+            return replace(best, error=0.0, right=True, kinks=1)
+        return best
+
+    def _judged(self, exact: float, size: float, numeric: float, step: float) -> Slope:
+        # a slope that is smaller than what rounding does to it cannot be measured better than that
+        scale = max(size, abs(numeric), self._rounding(step) / self.tolerance)
+        error = abs(exact - numeric) / scale
+        right = bool(error <= self.tolerance)  # false for what is not a number
+        return Slope("", None, exact, numeric, error, right)
+
+    def _rounding(self, step: float) -> float:
+        return ROUNDING * max(abs(self.loss), 1e-3) / step
+
+
+def _samples(exact: np.ndarray, count: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
+    """Elements to look at one by one: the steepest, and some at random."""
+    if not count or not exact.shape or exact.size < 2:
+        return []
+    chosen = [int(np.abs(exact).argmax()), *rng.integers(0, exact.size, count - 1).tolist()]
+    return [tuple(int(n) for n in np.unravel_index(k, exact.shape)) for k in dict.fromkeys(chosen)]
+
+
+def _place(wrong: np.ndarray) -> tuple[int, ...]:
+    return tuple(int(n) for n in np.argwhere(wrong)[0])
+
+
+# --- systems --------------------------------------------------------------------------------------
+
+STILL = "@"  # after the name of a tensor whose value is held still
+
+
+def _leading_to(system: System, loss: str) -> list[Equation]:
+    """The equations that the loss depends on, in order."""
+    needed, kept = {loss}, []
+    for part in reversed(components(system.equations)):
+        if any(eq.target in needed for eq in part):
+            needed |= {s for eq in part for s in eq.sources}
+            kept.append(part)
+    return [eq for part in reversed(kept) for eq in part]
+
+
+def _still(equations: list[Equation]) -> tuple[Equation, ...]:
+    """The equations with tensors inside `stop(…)` read from copies that do not move."""
+
+    def renamed(node: Expr) -> Expr | None:
+        if isinstance(node, Read) and not node.tensor.endswith(STILL):
+            return Read(node.tensor + STILL, node.index, node.other, node.dtype)
+        return None
+
+    def change(node: Expr) -> Expr | None:
+        if isinstance(node, Apply) and node.fn == "stop":
+            return call("stop", rewrite(node.args[0], renamed))
+        return None
+
+    return tuple(eq.with_body(rewrite(eq.body, change)) for eq in equations)
+
+
+def _subsystem(
+    system: System,
+    equations: tuple[Equation, ...],
+    arrays: Mapping[str, np.ndarray],
+    more: Mapping[str, Tensor],
+    output: str,
+) -> tuple[System, Arrays]:
+    """Some equations as a system by itself that is given all else that they read, and the values
+    of that."""
+    targets = {eq.target for eq in equations}
+    tensors: dict[str, Tensor] = {}
+    values: Arrays = {}
+    for name in dict.fromkeys([*(s for eq in equations for s in eq.sources), *targets, output]):
+        plain = name if name in arrays else name.removesuffix(STILL)
+        found = more.get(name) or system.tensors[plain]
+        kind = "temp" if name in targets else "input"
+        tensors[name] = replace(found, name=name, kind=kind)
+        if kind == "input":
+            values[name] = arrays[plain]
+    return System("part", tensors, equations, (output,)), values
+
+
+def _moved(eq: Equation, before: str, moved: str) -> list[Equation]:
+    """y = f and then y moved, as two equations."""
+    shape = [i.size for i in eq.indices]
+    indices = tuple(Index(f"m{n}", size) for n, size in enumerate(shape))
+    place = tuple(Idx(i.name) for i in indices)
+    both = [Read(name, place, None, eq.body.dtype) for name in (before, moved)]
+    return [replace(eq, target=before), Equation(eq.target, indices, call("add", *both))]
+
+
+def _cost(tensor: Tensor, seed: int) -> tuple[System, Arrays]:
+    """A number that depends on every element of a tensor, each in a way of its own."""
+    weight = replace(tensor, name="weight~", kind="input")
+    values = {"weight~": np.random.default_rng([seed, 1]).normal(size=tensor.shape)}
+    indices = tuple(Index(f"w{n}", size) for n, size in enumerate(tensor.shape))
+    place = tuple(Idx(i.name) for i in indices)
+    body = call("mul", *(Read(t.name, place, None, t.dtype) for t in (weight, tensor)))
+    equation = Equation("cost", (), body, "sum" if indices else None, indices)
+    tensors = {"weight~": weight, "cost": Tensor("cost", (), tensor.dtype)}
+    return System("cost", tensors, (equation,), ("cost",)), values

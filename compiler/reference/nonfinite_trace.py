@@ -1,0 +1,217 @@
+"""Where a value that is not finite comes from: the way back from a bad element to its birth.
+
+In: a system, all its arrays as `evaluate` gives them, and a bad element. Out: the elements that it
+went through, the first of them where it was born. An infinity that is written in the program, as
+in a mask, is intended: what is looked for is who made it bad.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..ir.dtypes import is_float
+from ..ir.equation import Equation, System
+from ..ir.expr import Apply, Const, Expr, Idx, Read
+from ..passes.autodiff.differentiate import adjoints
+from .evaluator import Grid
+
+Index = tuple[int, ...]
+
+OUTSIDE = " is outside "
+
+
+@dataclass(frozen=True)
+class Bad:
+    """An element that is not finite. `equation` computes it; None if it was given from outside.
+    `how` says at its birth what made it, in numbers: `log(0.0)`; else it is empty. `written` is
+    the equation that writes the infinity that it was made of, if one does."""
+
+    tensor: str
+    index: Index
+    value: float
+    equation: Equation | None
+    how: str = ""
+    written: Equation | None = None
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether it was born of a place that a tensor does not have."""
+        return OUTSIDE in self.how
+
+    def __str__(self) -> str:
+        at = f"[{', '.join(map(str, self.index))}]" if self.index else ""
+        return f"{self.tensor}{at}"
+
+
+def first_bad(array: np.ndarray) -> Index | None:
+    """The first index in row-major order whose value is infinite or not a number, if any is."""
+    if array.dtype.kind != "f":
+        return None
+    with np.errstate(all="ignore"):
+        if np.isfinite(array.sum()):  # a bad element makes a bad sum
+            return None
+    bad = ~np.isfinite(array)
+    if not bad.any():
+        return None
+    return tuple(int(i) for i in np.unravel_index(int(bad.argmax()), array.shape))
+
+
+def carries(definition: Mapping[str, Equation], name: str, source: str) -> bool:
+    """Whether a tensor is certainly not finite at every element where `source`, of its shape, is
+    not. It may be and the answer be no."""
+    eq = definition.get(name)
+    if name == source:
+        return True
+    if eq is None or eq.reduce is not None or eq.at is not None:
+        return False
+
+    def certain(expr: Expr) -> bool:
+        if isinstance(expr, Read):
+            here = tuple(Idx(i.name) for i in eq.indices)
+            return expr.index == here and carries(definition, expr.tensor, source)
+        if not isinstance(expr, Apply):
+            return False
+        if expr.fn in ("add", "sub", "mul", "neg", "abs", "bf16", "stop"):  # inf - inf is NaN
+            return any(map(certain, expr.args))
+        if expr.fn == "div":
+            return certain(expr.args[0])
+        return expr.fn == "select" and certain(expr.args[1]) and certain(expr.args[2])
+
+    return certain(eq.body)
+
+
+@np.errstate(all="ignore")
+def trace_nonfinite(
+    system: System, arrays: Mapping[str, np.ndarray], name: str, index: Index
+) -> list[Bad]:
+    """The bad elements from the given one back to where it was born, the birth last."""
+    way: list[Bad] = []
+    seen = set()
+    step: tuple[str, Index] | None = (name, index)
+    definition = system.definition
+    while step is not None and step not in seen:
+        seen.add(step)
+        name, index = step
+        value = float(arrays[name][index])
+        eq = definition.get(name)
+        if eq is None:
+            way.append(Bad(name, index, value, None, "given so"))
+            break
+        step, how = _cause(eq, index, system, arrays)
+        way.append(Bad(name, index, value, eq, how))
+    way = _without_written(way)
+    return [*way[:-1], _by_its_slope(way[-1], system, arrays)]
+
+
+_WRITTEN = "written so"
+
+
+def _by_its_slope(birth: Bad, system: System, arrays: Mapping[str, np.ndarray]) -> Bad:
+    """A gradient is born of the equation whose slope is not finite there, if one's is: the
+    gradient's own equation adds up what many contribute."""
+    name = birth.tensor.removeprefix("d_").partition("_part")[0]
+    if not birth.tensor.startswith("d_") or name not in system.tensors or name not in arrays:
+        return birth
+    for eq in system.equations:
+        if eq.target.startswith("d_") or name not in eq.sources or not is_float(eq.body.dtype):
+            continue
+        slopes = adjoints(eq, Const(1.0, eq.body.dtype), lambda n: system.tensors[n].shape)
+        grid = Grid(eq, system, dict(arrays), {})
+        for read, slope in slopes.items():
+            if read.tensor != name:
+                continue
+            bad = ~np.isfinite(grid.value(slope))
+            for place, at in zip(read.index, birth.index, strict=True):
+                bad = bad & (grid.value(place) == at)
+            if bad.any():
+                how = f"the slope of `{eq.target}` is not finite there"
+                return replace(birth, equation=eq, how=how)
+    return birth
+
+
+def _without_written(way: list[Bad]) -> list[Bad]:
+    """A written infinity was meant: then the birth is where it became no number, or was used."""
+    if way[-1].how != _WRITTEN or len(way) == 1:
+        return way
+    last = max((n for n, bad in enumerate(way[:-1]) if np.isnan(bad.value)), default=len(way) - 2)
+    cause = way[last + 1]
+    how = f"made of {cause} = {cause.value:g}"
+    return [*way[:last], replace(way[last], how=how, written=way[-1].equation)]
+
+
+def _cause(
+    eq: Equation, index: Index, system: System, arrays: Mapping[str, np.ndarray]
+) -> tuple[tuple[str, Index] | None, str]:
+    """The bad element that makes this one bad, or else what made it here."""
+    for point in _points(eq, index, system, arrays):
+        found = _in_expression(eq.body, point)
+        if found is not None:
+            return found
+    if eq.reduce is None and eq.at is None:
+        return None, ""
+    return None, f"{eq.reduce or 'sum'} of {_count(eq):,} finite values"
+
+
+def _count(eq: Equation) -> int:
+    return int(np.prod([i.size for i in (eq.over if eq.at is None else eq.domain)]))
+
+
+class _Point:
+    """The values of expressions at one point of an equation's domain."""
+
+    def __init__(self, grid: Grid, place: Index):
+        self.grid, self.place = grid, place
+
+    def value(self, expr: Expr):
+        return self.grid.full(expr)[self.place]
+
+
+def _points(
+    eq: Equation, index: Index, system: System, arrays: Mapping[str, np.ndarray]
+) -> Iterator[_Point]:
+    """The points that the element is computed from and where the body is not finite, in order."""
+    fixed = (
+        {} if eq.at is not None else {i.name: at for i, at in zip(eq.indices, index, strict=True)}
+    )
+    grid = Grid(eq, system, dict(arrays), fixed)
+    bad = ~np.isfinite(grid.full(eq.body))
+    for at, coordinate in zip(eq.at or (), index, strict=eq.at is not None):
+        bad &= grid.full(at) == coordinate
+    for place in np.argwhere(bad)[:1]:
+        yield _Point(grid, tuple(int(p) for p in place))
+
+
+def _in_expression(expr: Expr, point: _Point) -> tuple[tuple[str, Index] | None, str] | None:
+    """The read that a bad expression is bad through, or the function that makes it so."""
+    if isinstance(expr, Const):
+        return None, _WRITTEN
+    if isinstance(expr, Read):
+        return _in_read(expr, point)
+    if not isinstance(expr, Apply):
+        return None
+    children = expr.args
+    if expr.fn == "select":
+        children = (expr.args[1] if point.value(expr.args[0]) else expr.args[2],)
+    values = [float(point.value(c)) for c in children]
+    bad = [n for n, v in enumerate(values) if not np.isfinite(v)]
+    bad.sort(key=lambda n: (not np.isnan(values[n]), isinstance(children[n], Const)))
+    for n in bad:
+        found = _in_expression(children[n], point)
+        if found is not None and found[1] != _WRITTEN:
+            return found
+    if bad and len(children) == 1 and expr.fn in ("select", "neg", "bf16", "stop"):
+        return None, _WRITTEN
+    return None, f"{expr.fn}({', '.join(f'{v:g}' for v in values)})"
+
+
+def _in_read(read: Read, point: _Point) -> tuple[tuple[str, Index] | None, str] | None:
+    array = point.grid.arrays[read.tensor]
+    index = tuple(int(point.value(i)) for i in read.index)
+    if all(0 <= i < size for i, size in zip(index, array.shape, strict=True)):
+        return (read.tensor, index), ""
+    if read.other is not None:
+        return _in_expression(read.other, point)
+    return None, f"{read.tensor}[{', '.join(map(str, index))}]{OUTSIDE}{list(array.shape)}"

@@ -1,0 +1,92 @@
+"""Arrays by name become fields and splits: what `npz` and `npy` have in common.
+
+In: names and headers, or names and arrays. Out: a schema, or a dataset. `x_test` is field `x` of
+the test split, `x_validation` of the validation split, `x` and `x_train` of the training split.
+This file reads nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from ....dsl.diagnostics.diagnostic import fail
+from ..formats.numpy_format import Header
+from .dataset import Dataset, Field, Schema, Split, validate
+from .source import Request
+
+SPLITS = ("train", "test", "validation")
+
+
+def place(name: str) -> tuple[str, str]:
+    """The split and the field that an array's name stands for."""
+    for split in SPLITS:
+        if name.endswith(f"_{split}") and len(name) > len(split) + 1:
+            return split, name.removesuffix(f"_{split}")
+    return "train", name
+
+
+def places(names: Iterable[str], what: str, request: Request) -> dict[str, dict[str, str]]:
+    """Split → field → array name. E0607 unless every split has the fields of training."""
+    found: dict[str, dict[str, str]] = {split: {} for split in SPLITS}
+    for name in names:
+        split, field = place(name)
+        if field in found[split]:
+            other = found[split][field]
+            message = f"`{other}` and `{name}` of {what} are both the training field `{field}`"
+            raise fail("E0607", message, request.span_of(name))
+        found[split][field] = name
+    train = found["train"]
+    for split in SPLITS[1:]:
+        for field, name in found[split].items():
+            if field not in train:
+                raise fail(
+                    "E0607",
+                    f"`{name}` of {what} is field `{field}` of the {split} split, but there is no "
+                    f"training array `{field}`",
+                    request.span_of(name),
+                )
+        lost = [field for field in train if found[split] and field not in found[split]]
+        if lost:
+            raise fail(
+                "E0607",
+                f"the {split} split of {what} has no `{lost[0]}_{split}`",
+                request.span,
+                help=f"it has {', '.join(found[split].values())}",
+            )
+    if not train:
+        raise fail("E0613", f"{what} holds no arrays", request.span)
+    return found
+
+
+def schema_of(headers: Mapping[str, Header], what: str, request: Request) -> Schema:
+    """The schema of the training arrays; E0607 if types or lengths disagree."""
+    found = places(headers, what, request)
+    fields = []
+    for field, name in found["train"].items():
+        header = headers[name]
+        fields.append(Field(field, header.field_dtype, header.shape[1:]))
+        for split in SPLITS[1:]:
+            other = headers.get(found[split].get(field, name), header)
+            if other.field_dtype != header.field_dtype:
+                raise fail(
+                    "E0607",
+                    f"`{found[split][field]}` of {what} holds {other.field_dtype} values, but "
+                    f"`{name}` holds {header.field_dtype}",
+                    request.span_of(found[split][field]),
+                )
+    return Schema(tuple(fields), headers[next(iter(found["train"].values()))].shape[0])
+
+
+def dataset_of(
+    arrays: Mapping[str, np.ndarray], headers: Mapping[str, Header], what: str, request: Request
+) -> Dataset:
+    """The dataset of all arrays, validated."""
+    schema = schema_of(headers, what, request)
+    train, test, validation = (
+        Split({field: arrays[name] for field, name in chosen.items()}) if chosen else None
+        for chosen in places(arrays, what, request).values()
+    )
+    assert train is not None  # `places` has seen to it
+    return validate(Dataset(what, schema, train, test, validation), request.span)

@@ -1,0 +1,267 @@
+"""`images("folder", size = [32, 32])`: one folder of image files per class.
+
+In: `folder/CLASS/FILE`, or `folder/train/CLASS/FILE` with `folder/test/CLASS/FILE` (and
+`validation`). Out: `image` f32[height, width, channels] from 0 to 1, stored as bytes, and `label`
+i32, numbering the class folders in alphabetical order. Files are read in alphabetical order, turned
+to `channels`, and resized without regard to their proportions. Large sets are decoded into an
+unnamed temporary file that is mapped. Needs the package Pillow.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import tempfile
+import zlib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ....dsl.diagnostics.diagnostic import did_you_mean, fail
+from ....dsl.syntax.source import Span
+from ..core.data_paths import check_explicit, find_folder, reason
+from ..core.dataset import Dataset, Field, Schema, Split, validate
+from ..core.decompress import readable
+from ..core.source import Request, Setting, Source
+from ..core.splitting import split_rows, split_size
+
+ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+CLUTTER = {"thumbs.db", "desktop.ini"}  # left by file managers; names with a dot are skipped too
+SPLITS = ("train", "test", "validation")
+IN_MEMORY = 256 << 20  # bytes of pixels; more than that goes to a temporary file
+CHANNEL_MODES = {1: "L", 3: "RGB"}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of one split, class by class; `labels` index `classes`."""
+
+    files: tuple[Path, ...]
+    labels: np.ndarray
+
+
+def describe(request: Request) -> Schema:
+    """Lists the folders; opens no image."""
+    classes, listings = _listings(request)
+    count = len(listings["train"].files)
+    if len(listings) == 1:
+        count -= split_size(count, request["test"])
+    return _schema(request, classes, count)
+
+
+def load(request: Request) -> Dataset:
+    """All splits. E0601, E0603, E0609, E0611, E0613, E0617 or E0618 if that cannot be."""
+    opened = _pillow(request.span)
+    classes, listings = _listings(request)
+    if len(listings) == 1:
+        whole = listings["train"]
+        rows = split_rows(len(whole.files), request["test"], request["seed"], whole.labels)
+        parts = (Listing(tuple(whole.files[i] for i in of), whole.labels[of]) for of in rows)
+        listings = {name: part for name, part in zip(SPLITS, parts, strict=False) if part.files}
+    splits = {
+        name: Split(
+            {"image": _pixels(request, part.files, opened), "label": part.labels},
+            {"image": 1 / 255},
+        )
+        for name, part in listings.items()
+    }
+    schema = _schema(request, classes, len(splits["train"]))
+    dataset = Dataset(
+        request["folder"],
+        schema,
+        splits["train"],
+        splits.get("test"),
+        splits.get("validation"),
+        {"label": classes},
+    )
+    return validate(dataset, request.span)
+
+
+def _schema(request: Request, classes: tuple[str, ...], count: int) -> Schema:
+    height, width = request["size"]
+    image = Field("image", "f32", (height, width, request["channels"]))
+    return Schema((image, Field("label", "i32", (), len(classes))), count)
+
+
+# ── folders ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _listings(request: Request) -> tuple[tuple[str, ...], dict[str, Listing]]:
+    """The classes, and the files of every split that has a folder (only `train` if none has)."""
+    check_explicit(request.search)
+    span = request.span_of("folder")
+    root = find_folder(request.search, request["folder"], span)
+    with readable(root, span):
+        names = {entry.name for entry in _entries(root) if entry.is_dir()}
+        split_names = [name for name in SPLITS if name in names] if "train" in names else []
+        if not split_names:
+            only = _class_folders(root, span)
+            return tuple(only), {"train": _listing(only, tuple(only))}
+        extra = sorted(names - set(split_names))
+        if extra:
+            message = f"{root} holds `train` and also `{extra[0]}`"
+            raise fail("E0618", message, span, help="beside `train`, only `test` and `validation`")
+        found = {name: _class_folders(root / name, span) for name in split_names}
+        classes = tuple(found["train"])
+        for name in split_names[1:]:
+            new = next((folder for folder in found[name] if folder not in classes), None)
+            if new is not None:
+                message = f"class `{new}` of {root / name} is not among the training classes"
+                hint = did_you_mean(new, classes)
+                raise fail("E0607", message, span, help=hint)
+        return classes, {name: _listing(found[name], classes) for name in split_names}
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What is in a folder, in alphabetical order, without hidden files and clutter."""
+    return sorted(
+        entry
+        for entry in folder.iterdir()
+        if entry.name[0] != "." and entry.name.lower() not in CLUTTER
+    )
+
+
+def _class_folders(root: Path, span: Span | None) -> dict[str, list[Path]]:
+    """Class name → its files. E0618 for files outside the folders, E0613 for none within."""
+    entries = _entries(root)
+    loose = next((entry for entry in entries if not entry.is_dir()), None)
+    if loose is not None:
+        mixed = any(entry.is_dir() for entry in entries)
+        raise fail(
+            "E0618",
+            f"{root} holds the file `{loose.name}`"
+            + (" beside its class folders" if mixed else " but no class folders"),
+            span,
+            help="every image belongs into a folder named after its class",
+        )
+    if not entries:
+        raise fail("E0613", f"{root} is empty: no class folders", span)
+    return {entry.name: _images_in(entry, span) for entry in entries}
+
+
+def _images_in(folder: Path, span: Span | None) -> list[Path]:
+    files = _entries(folder)
+    for file in files:
+        if file.is_dir():
+            raise fail("E0618", f"{folder} is a class but holds the folder `{file.name}`", span)
+        if file.suffix.lower() not in ENDINGS:
+            known = " ".join(sorted(ENDINGS))
+            message = f"{file} is not an image that can be read"
+            raise fail("E0602", message, span, help=f"move it away; images end in {known}")
+    if not files:
+        raise fail("E0613", f"class folder {folder} holds no images", span)
+    return files
+
+
+def _listing(found: dict[str, list[Path]], classes: tuple[str, ...]) -> Listing:
+    files = tuple(file for folder in found.values() for file in folder)
+    counts = [len(folder) for folder in found.values()]
+    labels = np.repeat(np.array([classes.index(name) for name in found], np.int32), counts)
+    return Listing(files, labels)
+
+
+# ── pixels ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _pillow(span: Span | None) -> Any:
+    try:
+        from PIL import Image  # an optional dependency
+    except ImportError as error:
+        raise fail(
+            "E0609",
+            "`images` needs the package Pillow",
+            span,
+            help="install it with `pip install 'nnc[images]'`",
+        ) from error
+    return Image
+
+
+def _pixels(request: Request, files: tuple[Path, ...], opened: Any) -> np.ndarray:
+    """All images, u8 [files, height, width, channels]; decoded by several threads, in order."""
+    height, width = request["size"]
+    shape = (len(files), height, width, request["channels"])
+    try:
+        pixels = _storage(shape)
+    except OSError as error:
+        size = f"{int(np.prod(shape)) >> 20} MiB"
+        message = f"no room for {size} of pixels in {tempfile.gettempdir()}: {reason(error)}"
+        raise fail("E0617", message, request.span) from error
+
+    def decode(index: int) -> None:
+        pixels[index] = _decoded(files[index], shape[1:], opened, request.span_of("folder"))
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        _drain(pool.map(decode, range(len(files)), chunksize=16))
+    return pixels
+
+
+def _drain(results: Iterable[None]) -> None:
+    """Wait for all, raising the first error in the order of the files."""
+    for _ in results:
+        pass
+
+
+def _storage(shape: tuple[int, ...]) -> np.ndarray:
+    """Room for pixels: memory, or a temporary file whose disk space is claimed beforehand."""
+    size = int(np.prod(shape, dtype=np.int64))
+    if size <= IN_MEMORY:
+        return np.empty(shape, np.uint8)
+    with tempfile.TemporaryFile() as file:
+        if hasattr(os, "posix_fallocate"):  # else a full disk would end the process while mapped
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
+        return np.asarray(np.memmap(file, np.uint8, "r+", shape=shape))
+
+
+def _decoded(path: Path, shape: tuple[int, ...], opened: Any, span: Span | None) -> np.ndarray:
+    height, width, channels = shape
+    mode = CHANNEL_MODES[channels]
+    try:
+        with opened.open(path) as image:
+            if image.mode[0] in "IF":  # 16 bits and more, which conversion would cut off
+                message = f"{path} has pixels of more than 8 bits (mode {image.mode})"
+                raise fail("E0611", message, span, help="save it with 8 bits per channel")
+            image.draft(mode, (width, height))  # lets JPEG decode at a smaller scale
+            converted = image.convert(mode)
+            if converted.size != (width, height):
+                converted = converted.resize((width, height), opened.Resampling.BILINEAR)
+            return np.asarray(converted).reshape(shape)
+    except PermissionError as error:
+        raise fail("E0617", f"cannot read {path}: {reason(error)}", span) from error
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        TypeError,
+        EOFError,
+        IndexError,
+        struct.error,
+        zlib.error,
+        opened.DecompressionBombError,
+    ) as error:  # what Pillow raises for damage
+        raise fail(
+            "E0603",
+            f"image {path} cannot be decoded: {reason(error)}",
+            span,
+            help="replace it or remove it",
+        ) from error
+
+
+IMAGES = Source(
+    "images",
+    "one folder of images per class: image f32[height, width, channels], label i32",
+    (
+        Setting("folder", "text", "the folder", positional=True),
+        Setting("size", "size", "[height, width] that all images are resized to"),
+        Setting("channels", "integer", "3 for colour, 1 for grey", 3, allowed=(1, 3)),
+        Setting("test", "fraction", "the share that tests, if there is no folder test/", 0.2),
+        Setting("seed", "seed", "of the choice of what tests", 0),
+    ),
+    describe,
+    load,
+)

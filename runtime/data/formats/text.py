@@ -1,0 +1,180 @@
+"""`text("book.txt", length = 128)`: windows of a text, to predict the next token everywhere.
+
+In: a text file, plain or gzip'd. Out: `token` i32[length] and `target` i32[length], the same
+window one token later: target[t] = token[t + 1] of the text. Example i begins at token i · stride;
+with the default stride, `length`, every token is a target once per epoch, and with a smaller one
+examples overlap. The last share of the text validates: it is cut off before windows are taken, so
+that no token is in both parts, and its windows never overlap. Tokens are kept once, in the
+smallest type; windows are views into them and are only copied into batches.
+
+Vocabularies: `chars`, the characters of the whole text (so that validation can be read); `bytes`;
+`bpe`, `size` byte pairs learnt from the training part alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ....dsl.diagnostics.diagnostic import fail
+from ..core import byte_pairs, vocabulary
+from ..core.data_paths import check_explicit, find_file
+from ..core.dataset import Dataset, Field, Schema, Split
+from ..core.decompress import plain_bytes
+from ..core.feature_cache import keep, recall
+from ..core.source import Request, Setting, Source
+from ..core.vocabulary import Vocabulary
+from .text_file import read_text
+
+SETTINGS = (
+    Setting("vocabulary", "text", "what a token is", "chars", allowed=("chars", "bytes", "bpe")),
+    Setting("length", "count", "tokens in a window"),
+    Setting("stride", "count", "tokens from one training window to the next (length)", None),
+    Setting("validation", "fraction", "the share of the text, at its end, that validates", 0.1),
+    Setting("size", "count", "the most tokens that `bpe` may have", 1000),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """A text in ids: the part that trains and the part that validates, which may be empty."""
+
+    vocabulary: Vocabulary
+    train: np.ndarray
+    validation: np.ndarray
+
+
+def describe(request: Request) -> Schema:
+    """Reads and numbers the text; byte pairs are learnt once and then kept in the cache."""
+    return describe_file(request, _file(request))
+
+
+def load(request: Request) -> Dataset:
+    """Training and validation. E0601, E0603, E0609, E0612, E0613, E0615 or E0617 if not."""
+    return load_file(request, _file(request), request["file"])
+
+
+def _file(request: Request) -> Path:
+    check_explicit(request.search)
+    return find_file(request.search, request["file"], request.span_of("file"))
+
+
+def describe_file(request: Request, path: Path) -> Schema:
+    """The schema of a text that was found; `request` holds `SETTINGS`."""
+    tokens = _tokens(request, path)
+    train, _ = _windows(request, path, tokens)
+    return _schema(request, tokens, len(train))
+
+
+def load_file(request: Request, path: Path, name: str) -> Dataset:
+    """The dataset of a text that was found; `request` holds `SETTINGS`."""
+    tokens = _tokens(request, path)
+    train, validation = _windows(request, path, tokens)
+    vocabularies = dict.fromkeys(("token", "target"), tokens.vocabulary)
+    schema = _schema(request, tokens, len(train))
+    return Dataset(name, schema, train, None, validation, vocabularies=vocabularies)
+
+
+def _schema(request: Request, tokens: Tokens, count: int) -> Schema:
+    return window_schema(request["length"], len(tokens.vocabulary), count)
+
+
+def window_schema(length: int, size: int | None, count: int | None) -> Schema:
+    """Windows of `length` tokens out of a vocabulary of `size`, if that is known."""
+    names = ("token", "target")
+    return Schema(tuple(Field(name, "i32", (length,), size) for name in names), count)
+
+
+# ── windows ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _windows(request: Request, path: Path, tokens: Tokens) -> tuple[Split, Split | None]:
+    length = request["length"]
+    stride = request["stride"] or length
+    parts = {"training": (tokens.train, stride), "validation": (tokens.validation, length)}
+    for name, (part, _) in parts.items():
+        if len(part) <= length and not (name == "validation" and not len(part)):
+            hint = "choose a smaller `length`"
+            raise fail(
+                "E0613",
+                f"the {name} part of {path} has {len(part)} tokens, and a window with its targets "
+                f"takes {length + 1}",
+                request.span_of("length"),
+                help=hint + (" or `validation = 0`" if name == "validation" else ""),
+            )
+    train, validation = (
+        split_of(*part, length) if len(part[0]) else None for part in parts.values()
+    )
+    assert train is not None
+    return train, validation
+
+
+def split_of(tokens: np.ndarray, stride: int, length: int) -> Split:
+    """All windows of [n] tokens that begin at a multiple of `stride` and have their targets."""
+    view = np.lib.stride_tricks.sliding_window_view
+    return Split(
+        {
+            "token": view(tokens[:-1], length)[::stride],
+            "target": view(tokens[1:], length)[::stride],
+        }
+    )
+
+
+# ── tokens ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _tokens(request: Request, path: Path) -> Tokens:
+    cache, span = request.search.cache_folder, request.span
+    kind, share = request["vocabulary"], request["validation"]
+    if kind == "bytes":
+        raw = plain_bytes(path, cache, span)
+        cut = training_size(len(raw), share)
+        return Tokens(vocabulary.all_bytes(), raw[:cut], raw[cut:])
+    text = read_text(path, cache, span)
+    if not text:
+        raise fail("E0613", f"{path} holds no text", span)
+    cut = training_size(len(text), share)
+    if kind == "bpe":
+        return _byte_pairs(request, text, cut)
+    known = vocabulary.chars([text])
+    ids = known.encode(text, str(path), span)
+    return Tokens(known, ids[:cut], ids[cut:])
+
+
+def training_size(count: int, share: float) -> int:
+    """How much of a text of that length trains: what is left of the share, rounded down."""
+    return int(count * (1 - share))
+
+
+def _byte_pairs(request: Request, text: str, cut: int) -> Tokens:
+    cache, size = request.search.cache_folder, request["size"]
+    if size < byte_pairs.SMALLEST:
+        message = f"setting `size` must be {byte_pairs.SMALLEST} or more: 256 bytes and their pairs"
+        raise fail("E0615", message, request.span_of("size"))
+    key = f"{hashlib.sha256(text.encode()).hexdigest()} {cut} {size}"
+    found = recall(cache, "byte_pairs", key)
+    if found is not None:
+        known = Vocabulary.from_json(found["vocabulary"].tobytes().decode())
+        return Tokens(known, found["train"], found["validation"])
+    known = vocabulary.pairs_of_bytes(text[:cut], size, request.span_of("vocabulary"))
+    tokens = Tokens(known, known.encode(text[:cut]), known.encode(text[cut:]))
+    stored = np.frombuffer(known.to_json().encode(), np.uint8)
+    keep(
+        cache,
+        "byte_pairs",
+        key,
+        {"vocabulary": stored, "train": tokens.train, "validation": tokens.validation},
+    )
+    return tokens
+
+
+TEXT = Source(
+    "text",
+    "windows of a text: token i32[length], target i32[length] one token later",
+    (Setting("file", "text", "the file", positional=True), *SETTINGS),
+    describe,
+    load,
+)

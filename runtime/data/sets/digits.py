@@ -1,0 +1,48 @@
+"""`digits()`: 1,797 handwritten digits of 8x8, inside the package, so that anything can be tried.
+
+In: `digits.npz` beside this file. Out: `image` f32[8, 8, 1] from 0 to 1, stored as bytes 0 to 16,
+and `label` i32. The data is the test set of the UCI set "Optical Recognition of Handwritten
+Digits" (E. Alpaydin and C. Kaynak, 1998, https://doi.org/10.24432/C50P49, CC BY 4.0), in the form
+that scikit-learn bundles; it was written here once as `image` u8[1797, 8, 8] and `label`
+u8[1797], in the original order. See `digits.LICENSE.txt`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..core.dataset import Dataset, Field, Schema, Split, validate
+from ..core.source import Request, Setting, Source
+from ..core.splitting import split_rows, split_size
+
+FILE = Path(__file__).with_name("digits.npz")
+COUNT, SIDE, CLASSES, BRIGHTEST = 1797, 8, 10, 16
+
+
+def describe(request: Request) -> Schema:
+    """Known without reading anything."""
+    image = Field("image", "f32", (SIDE, SIDE, 1))
+    label = Field("label", "i32", (), CLASSES)
+    return Schema((image, label), COUNT - split_size(COUNT, request["test"]))
+
+
+def load(request: Request) -> Dataset:
+    """Both splits; which digits test is fixed, and every class gives the same share."""
+    with np.load(FILE, allow_pickle=False) as stored:
+        images, labels = stored["image"][..., None], stored["label"]
+    train, test = (
+        Split({"image": images[rows], "label": labels[rows]}, {"image": 1 / BRIGHTEST})
+        for rows in split_rows(COUNT, request["test"], seed=0, labels=labels)
+    )
+    return validate(Dataset("digits", describe(request), train, test if len(test) else None))
+
+
+DIGITS = Source(
+    "digits",
+    "handwritten digits, 8x8, inside the package: image f32[8, 8, 1], label i32",
+    (Setting("test", "fraction", "the share that tests", 0.2),),
+    describe,
+    load,
+)

@@ -1,0 +1,125 @@
+"""`mnist()`: 70,000 handwritten digits of 28x28 (LeCun, Cortes, Burges; CC BY-SA 3.0).
+
+In: the four canonical IDX files, found on disk or downloaded. Out: `image` f32[28, 28, 1], stored
+as bytes, and `label` i32. A file that the user has put there is checked for form, not for its
+checksum, so that sets of the same form can stand in; what is downloaded is checked for both.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ....dsl.diagnostics.diagnostic import fail
+from ..core.data_paths import ENVIRONMENT, Search, check_explicit, known_set_folders, listed
+from ..core.dataset import Dataset, Field, Schema, Split, validate
+from ..core.source import Request, Setting, Source
+from ..formats.idx import idx_sizes, read_idx
+
+ADDRESS = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+SIDE, CLASSES, TRAINING = 28, 10, 60_000
+
+# canonical name → SHA-256 of the unpacked file
+FILES = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte":  "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte":  "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}  # fmt: skip
+
+
+def describe(request: Request) -> Schema:
+    """Fields without reading data; the count from a header if the files are there."""
+    found, _ = _look(request.search)
+    count = TRAINING
+    if found:
+        count = idx_sizes(found["train-labels-idx1-ubyte"], 1, request.span)[0]
+    return _schema(count)
+
+
+def load(request: Request) -> Dataset:
+    """Both splits, mapped. E0601 if not found and offline, E0610 if the download fails."""
+    files = _files(request)
+    train = _split(request, files, "train")
+    test = _split(request, files, "t10k")
+    return validate(Dataset("mnist", _schema(len(train)), train, test), request.span)
+
+
+def _schema(count: int) -> Schema:
+    image = Field("image", "f32", (SIDE, SIDE, 1))
+    return Schema((image, Field("label", "i32", (), CLASSES)), count)
+
+
+def _split(request: Request, files: dict[str, Path], part: str) -> Split:
+    cache, span = request.search.cache_folder, request.span
+    path = files[f"{part}-images-idx3-ubyte"]
+    images = read_idx(path, 3, cache, span)
+    labels = read_idx(files[f"{part}-labels-idx1-ubyte"], 1, cache, span)
+    if images.shape[1:] != (SIDE, SIDE):
+        found = "x".join(map(str, images.shape[1:]))
+        raise fail("E0607", f"{path} holds images of {found}, not {SIDE}x{SIDE}", span)
+    arrays = {"image": images[..., None], "label": labels}
+    return Split(arrays, {"image": 1 / 255 if request["normalize"] else 1.0})
+
+
+def _files(request: Request) -> dict[str, Path]:
+    """The four files, by canonical name."""
+    check_explicit(request.search)
+    found, partial = _look(request.search)
+    if found:
+        return found
+    if not request.search.offline:
+        return _download(request)
+    looked = listed(known_set_folders(request.search, "mnist"))
+    told = "".join(f"; {folder} has no {', '.join(lost)}" for folder, lost in partial.items())
+    raise fail(
+        "E0601",
+        f"the MNIST files are not on this machine; looked in {looked}{told}",
+        request.span,
+        help=f"put {', '.join(f'{name}.gz' for name in FILES)} into one of these folders, name "
+        f"theirs with `--data` or ${ENVIRONMENT}, or run once without `--offline`",
+    )
+
+
+def _look(search: Search) -> tuple[dict[str, Path] | None, dict[Path, list[str]]]:
+    """The first folder's files that are all there; and what is missing from incomplete folders."""
+    partial: dict[Path, list[str]] = {}
+    for folder in known_set_folders(search, "mnist"):
+        found = {name: path for name in FILES if (path := _present(folder, name))}
+        if len(found) == len(FILES):
+            return found, {}
+        if found:
+            partial[folder] = [name for name in FILES if name not in found]
+    return None, partial
+
+
+def _present(folder: Path, name: str) -> Path | None:
+    dotted = name.replace("-idx", ".idx")
+    for spelling in (name, f"{name}.gz", dotted, f"{dotted}.gz"):
+        try:
+            if (folder / spelling).is_file():
+                return folder / spelling
+        except OSError:  # a folder that may not be entered holds nothing for us
+            return None
+    return None
+
+
+def _download(request: Request) -> dict[str, Path]:
+    from ..core.download import (
+        download,  # only here: importing urllib takes longer than a start may
+    )
+
+    folder = request.search.cache_folder / "mnist"
+    for name, checksum in FILES.items():
+        if _present(folder, name) is None:
+            request.search.say(f"downloading {ADDRESS}{name}.gz")
+            download(f"{ADDRESS}{name}.gz", folder / f"{name}.gz", checksum, request.span)
+    return {name: path for name in FILES if (path := _present(folder, name))}
+
+
+MNIST = Source(
+    "mnist",
+    "handwritten digits, 28x28: image f32[28, 28, 1], label i32",
+    (Setting("normalize", "bool", "pixels from 0 to 1 rather than 0 to 255", True),),
+    describe,
+    load,
+)

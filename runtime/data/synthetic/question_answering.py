@@ -1,0 +1,86 @@
+"""`retrieval()`: short passages on who is where, and a question: question answering in miniature.
+
+In: nothing. Out: `passage` i32[5 · facts], statements like `ann is in kitchen .`; `question`
+i32[4], `where is ann ?`; `answer` i32, one of the places. People move: the last statement about the
+person counts, so that finding the name is not enough. Nothing needs padding. Passages are drawn at
+random and not compared; with the default settings two are practically never equal.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..core.dataset import Dataset, Field, Schema, Split, validate
+from ..core.source import Request, Setting, Source
+from ..core.splitting import split_rows, split_size
+from ..core.vocabulary import Vocabulary
+
+PEOPLE = ("ann", "ben", "cleo", "dan", "eve", "finn", "gus", "hana")
+PLACES = ("attic", "bakery", "cellar", "forest", "garden", "harbour", "kitchen", "market")
+KNOWN = Vocabulary("words", (*PEOPLE, *PLACES, "is", "in", ".", "where", "?"))
+WORDS_OF_A_FACT = 5
+
+
+def describe(request: Request) -> Schema:
+    """Known without drawing anything."""
+    count = request["count"]
+    return Schema(
+        (
+            Field("passage", "i32", (WORDS_OF_A_FACT * request["facts"],), len(KNOWN)),
+            Field("question", "i32", (4,), len(KNOWN)),
+            Field("answer", "i32", (), len(PLACES)),
+        ),
+        count - split_size(count, request["test"]),
+    )
+
+
+def load(request: Request) -> Dataset:
+    """Both splits."""
+    count, facts = request["count"], request["facts"]
+    random = np.random.RandomState(request["seed"])
+    people = random.randint(len(PEOPLE), size=(count, facts))
+    places = random.randint(len(PLACES), size=(count, facts))
+    every = np.arange(count)
+    asked = people[every, random.randint(facts, size=count)]
+    # The last statement about the person: the first from behind.
+    last = facts - 1 - np.argmax((people == asked[:, None])[:, ::-1], axis=1)
+    word = {token: KNOWN.encode(token)[0] for token in KNOWN.tokens}
+    passage = np.empty((count, facts, WORDS_OF_A_FACT), KNOWN.dtype)
+    passage[...] = [0, word["is"], word["in"], 0, word["."]]
+    passage[:, :, 0] = people  # ids begin with the people, then the places
+    passage[:, :, 3] = places + len(PEOPLE)
+    question = np.empty((count, 4), KNOWN.dtype)
+    question[...] = [word["where"], word["is"], 0, word["?"]]
+    question[:, 2] = asked
+    arrays = {
+        "passage": passage.reshape(count, -1),
+        "question": question,
+        "answer": places[every, last].astype(np.int32),
+    }
+    train, test = (
+        Split({name: array[part] for name, array in arrays.items()})
+        for part in split_rows(count, request["test"], request["seed"])
+    )
+    dataset = Dataset(
+        "retrieval",
+        describe(request),
+        train,
+        test if len(test) else None,
+        class_names={"answer": PLACES},
+        vocabularies={"passage": KNOWN, "question": KNOWN},
+    )
+    return validate(dataset, request.span)
+
+
+RETRIEVAL = Source(
+    "retrieval",
+    "who is where: passage i32[5 · facts], question i32[4], answer i32",
+    (
+        Setting("count", "count", "passages", 10_000),
+        Setting("facts", "count", "statements in a passage", 6),
+        Setting("test", "fraction", "the share that tests", 0.1),
+        Setting("seed", "seed", "of the passages", 0),
+    ),
+    describe,
+    load,
+)

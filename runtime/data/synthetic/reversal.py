@@ -1,0 +1,58 @@
+"""`reversal()`: strings of digits and the same backwards: the smallest task of translation.
+
+In: nothing. Out: fields as `pairs.py`. Lengths are drawn evenly from `shortest` to `longest`, and a
+string that was there before is drawn again, so that none that tests has been seen in training.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ....dsl.diagnostics.diagnostic import fail
+from ..core.dataset import Dataset, Schema, validate
+from ..core.source import Request, Setting, Source
+from ..core.splitting import split_rows
+from ..core.vocabulary import chars
+from ..formats.pairs import SPECIALS, assembled
+
+DIGITS = "0123456789"
+
+
+def describe(request: Request) -> Schema:
+    """Draws the strings, which is quick."""
+    return load(request).schema
+
+
+def load(request: Request) -> Dataset:
+    """Both splits. E0615 if there are not enough different strings."""
+    shortest, most, count = request["shortest"], request["longest"], request["count"]
+    # Twice as many as needed, so that not too many draws are in vain; 10 digits always suffice.
+    if 2 * count > sum(10**size for size in range(shortest, min(most, shortest + 9) + 1)):
+        message = f"no {count} different strings of {shortest} to {most} digits can be drawn"
+        raise fail("E0615", message, request.span, help="choose fewer, or longer ones")
+    random = np.random.RandomState(request["seed"])
+    strings: dict[str, None] = {}
+    while len(strings) < count:
+        size = random.randint(shortest, most + 1)
+        strings["".join(map(str, random.randint(10, size=size)))] = None
+    known = chars([DIGITS], SPECIALS)
+    sources = [known.encode(string) for string in strings]
+    targets = [source[::-1] for source in sources]
+    parts = split_rows(count, request["test"], request["seed"])
+    dataset = assembled("reversal", sources, targets, parts, (most, most + 1), (known, known))
+    return validate(dataset, request.span)
+
+
+REVERSAL = Source(
+    "reversal",
+    "digit strings and their reverse: source, target_in and target_out i32[…], and lengths",
+    (
+        Setting("count", "count", "pairs", 10_000),
+        Setting("shortest", "count", "the fewest digits", 4),
+        Setting("longest", "count", "the most digits", 10),
+        Setting("test", "fraction", "the share that tests", 0.1),
+        Setting("seed", "seed", "of the strings", 0),
+    ),
+    describe,
+    load,
+)

@@ -1,0 +1,163 @@
+"""The machine code of a system: kept from an earlier run, or compiled now.
+
+In: a `System` or `Plan`, and the target. Out: a `Code`: functions to call, and where every tensor
+stands in the arena. What is kept is found by a hash of the equations, the target, the computer and
+the compiler itself; then neither is the system planned nor the compiler's lower half or LLVM
+imported. On x86-64 Linux a shared library is kept and the system loads it; elsewhere object files
+are, which LLVM loads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Protocol
+
+from .... import __version__
+from ....compiler.ir.equation import System
+from ....compiler.passes.kernels.kernel import Plan
+from ....compiler.passes.kernels.structural_hash import system_signature
+from ...cache import Cache
+from . import elf_linker as elf
+from . import host, jit
+
+FUNCTIONS = ("step", "run", "work", "stop")
+
+
+class Library(Protocol):
+    def function(self, name: str, *arguments: type) -> Callable[..., None]:
+        """A function without a result; valid as long as the library lives."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """Functions, the offset of every tensor in the arena, and the arena's size."""
+
+    library: Library
+    offsets: Mapping[str, int]
+    arena_bytes: int
+
+
+class Shared:
+    """A shared library that the operating system has loaded."""
+
+    def __init__(self, path: Path):
+        self._library = ctypes.CDLL(str(path))
+
+    def function(self, name: str, *arguments: type) -> Callable[..., None]:
+        found = self._library[name]  # a new object for every asking
+        found.restype, found.argtypes = None, arguments
+        return found
+
+
+def compiled(plan: Plan, texts: Iterable[str], level: int) -> Code:
+    """The code of a plan whose modules are `texts`, compiled and kept nowhere."""
+    return Code(jit.Machine(texts, level), plan.offsets, plan.arena_bytes)
+
+
+def kept_or_compiled(
+    system: System,
+    target: str,
+    level: int,
+    cache: Cache,
+    make: Callable[[], tuple[Plan, Iterable[str]]],
+) -> Code:
+    """The code that is kept for the system; else what `make` plans and writes is compiled and kept.
+    `target` is all else that decides the code."""
+    name = f"{key(system, target, level)}.{'so' if elf.supported() else 'o'}"
+    found = _load(cache, name)
+    if found is not None:
+        return found
+    plan, texts = make()
+    machine = jit.Machine(texts, level)
+    try:
+        binaries = machine.objects
+        if elf.supported():
+            binaries = [elf.link(binaries, FUNCTIONS)]
+    except elf.Unlinkable:  # rightly compiled, but only LLVM can load it
+        return Code(machine, plan.offsets, plan.arena_bytes)
+    if cache.write(name, _packed(binaries, plan)):
+        found = _load(cache, name)
+    return found or Code(machine, plan.offsets, plan.arena_bytes)
+
+
+# --- what is kept ---------------------------------------------------------------------------------
+
+
+def _packed(binaries: Sequence[bytes], plan: Plan) -> bytes:
+    """The code, how long each part of it is and the layout of the arena, and how much that is."""
+    about = {
+        "sizes": [len(b) for b in binaries],
+        "arena": plan.arena_bytes,
+        "offsets": dict(plan.offsets),
+    }
+    layout = json.dumps(about).encode()
+    return b"".join([*binaries, layout, struct.pack("<Q", len(layout))])
+
+
+def _load(cache: Cache, name: str) -> Code | None:
+    content = cache.read(name)
+    if content is None:
+        return None
+    (length,) = struct.unpack("<Q", content[-8:])
+    layout = json.loads(content[-8 - length : -8])
+    library: Library
+    if elf.supported():
+        try:
+            library = Shared(cache.path(name))
+        except OSError:  # removed just now, or nothing may be executed from there
+            return None
+    else:
+        ends = [0, *accumulate(layout["sizes"])]
+        library = jit.Loaded([content[a:b] for a, b in pairwise(ends)])
+    return Code(library, layout["offsets"], layout["arena"])
+
+
+def key(system: System, target: str, level: int) -> str:
+    """A hash of everything that decides the code of a system."""
+    parts = (
+        __version__,
+        _compiler(),
+        _llvm(),
+        host.description(),
+        target,
+        str(level),
+        system_signature(system),
+    )
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(f"{len(part)}\n{part}\n".encode())
+    return digest.hexdigest()
+
+
+@cache
+def _llvm() -> str:
+    """llvmlite's version, without importing it; `importlib.metadata` would take ten times longer
+    than the rest of the key."""
+    found = find_spec("llvmlite")
+    if found is None or found.origin is None:
+        return ""
+    version = Path(found.origin).with_name("_version.py")
+    if version.is_file():
+        return version.read_text("utf-8")
+    from importlib import metadata
+
+    return metadata.version("llvmlite")
+
+
+@cache
+def _compiler() -> str:
+    """A hash of the compiler's own text: who changes it is not served what it made before."""
+    here = Path(__file__).resolve()
+    digest = hashlib.sha256()
+    for path in sorted([*(here.parents[3] / "compiler").rglob("*.py"), *here.parent.glob("*.py")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,82 @@
+"""This computer, as far as machine code is concerned, found out without LLVM.
+
+In: nothing. Out: `description`, which differs where machine code may differ, and `flags`, what the
+operating system says that the processor can do. `NNC_ISA=avx2` takes the processor for one without
+AVX-512, to see what others will see.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+from functools import cache
+from pathlib import Path
+
+# the lines of /proc/cpuinfo that say what the processor is; others change from core to core
+TELLING = ("vendor_id", "cpu family", "model", "model name", "stepping", "flags", "Features",
+           "CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision",
+           "isa", "cpu", "machine", "features", "processor type")  # fmt: skip
+
+
+@cache
+def description() -> str:
+    """Operating system and processor with all its abilities."""
+    lines = [sys.platform, platform.machine(), str(sys.maxsize), str(vectors())]
+    if sys.platform == "darwin":
+        return "\n".join([*lines, platform.release(), _apple("machdep.cpu.brand_string")])
+    found = [f"{name}: {value}" for name, value in _first_core().items() if name in TELLING]
+    return "\n".join([*lines, *(found or [platform.processor()])])
+
+
+def flags() -> frozenset[str]:
+    """The processor's abilities in Linux's spelling; empty where they are not listed."""
+    found = _first_core().get("flags", "").split()
+    without = "avx512" if os.environ.get("NNC_ISA") == "avx2" else " "
+    return frozenset(flag for flag in found if not flag.startswith(without))
+
+
+def vectors() -> tuple[int, int]:
+    """How many 4-byte elements a vector register holds, and how many such registers there are."""
+    if platform.machine() in ("aarch64", "arm64"):
+        return 4, 32  # NEON
+    if "avx512f" in flags():
+        return 16, 32
+    known = bool(flags())
+    return (8, 16) if "avx2" in flags() or not known else (4, 16)
+
+
+def pairs() -> bool:
+    """Whether the processor multiplies and adds bf16 numbers two at a time."""
+    return "avx512_bf16" in flags() and vectors()[0] == 16
+
+
+def without() -> tuple[str, ...]:
+    """The passes of the compiler whose results this processor has no instructions for."""
+    return () if pairs() else ("pack-bf16-pairs",)
+
+
+@cache
+def _first_core() -> dict[str, str]:
+    """What /proc/cpuinfo says of the first core; nothing where there is no such file."""
+    found = {}
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as file:
+            for line in file:
+                name, colon, value = line.partition(":")
+                if not colon:
+                    break
+                found[name.strip()] = value.strip()
+    except OSError:
+        return {}
+    return found
+
+
+def _apple(name: str) -> str:
+    """A setting of macOS's kernel, as text."""
+    size = ctypes.c_size_t(256)
+    text = ctypes.create_string_buffer(size.value)
+    library = ctypes.CDLL(None)
+    failed = library.sysctlbyname(name.encode(), text, ctypes.byref(size), None, ctypes.c_size_t(0))
+    return "" if failed else text.value.decode(errors="replace")

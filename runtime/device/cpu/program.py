@@ -1,0 +1,216 @@
+"""A system on the CPU: machine code, one arena, one native call per run.
+
+In: a `System`, or a `Plan` that was made by other means. Out: a `CpuProgram` whose `arrays` are
+views into the arena and whose `run` computes everything once, updates of params and states
+included. The numbers do not depend on how many threads there are, nor on whether the code was kept
+from an earlier run (`code.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from ctypes import c_int64, c_void_p
+from functools import cached_property
+from threading import Thread
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ....compiler.codegen.llvm.thread_pool import BYTES
+from ....compiler.ir.equation import System
+from ....compiler.ir.functions import NUMPY
+from ....compiler.passes.kernels.kernel import Kernel, Plan
+from ... import cache
+from ...memory import require
+from . import host
+from .code_cache import Code, compiled, kept_or_compiled
+from .jit import LEVEL, assembly
+from .thread_throttle import ThreadThrottle
+
+if TYPE_CHECKING:
+    from ....compiler.passes.cpu.loop_ir import Nest
+    from ....compiler.passes.cpu.tiling import Target
+    from ....compiler.passes.kernels.structural_hash import Alike
+
+LINE = 64  # alignment of the arena
+MODULE = 100_000  # characters: LLVM begins soon, and a module more costs it 1 ms
+
+
+class CpuProgram:
+    """A compiled system with its memory. Only one thread may call `run` at a time.
+
+    The code of a system is kept for the next time; that of a plan is not. Raises Shortage before
+    it takes memory that is not there.
+    """
+
+    def __init__(
+        self,
+        source: System | Plan,
+        threads: int = 1,
+        target: Target | None = None,
+        level: int = LEVEL,
+    ):
+        self.system = source.system if isinstance(source, Plan) else source
+        self.threads = threads
+        self._given = source if isinstance(source, Plan) else None
+        self._target, self._level = target, level
+        self._nests: dict[Kernel, Nest] = {}  # of the models so far
+        self._code = self._find_code()
+        self._step = self._code.library.function("step", c_void_p, c_int64, c_int64)
+        require(self._code.arena_bytes)
+        self._memory = np.zeros(self._code.arena_bytes + BYTES + 2 * LINE, np.uint8)
+        start = -self._memory.ctypes.data % LINE + BYTES
+        self._shared = self._memory[start - BYTES : start]  # by the threads
+        self.arena = self._memory[start : start + self._code.arena_bytes + LINE]
+        self._address = self.arena.ctypes.data
+        self.arrays = {
+            name: self.view(name)
+            for name, tensor in self.system.tensors.items()
+            if tensor.kind != "temp" or name in self.system.outputs
+        }
+        self._team: _Team | None = None
+
+    def _find_code(self) -> Code:
+        kept = None if self._given else cache.kernels()
+        if kept is None:
+            return compiled(self.plan, self.modules(), self._level)
+        return kept_or_compiled(
+            self.system, repr(self._target), self._level, kept, lambda: (self.plan, self.modules())
+        )
+
+    def view(self, name: str) -> np.ndarray:
+        """The tensor's place in the arena as an array."""
+        tensor = self.system.tensors[name]
+        start = self._code.offsets[name]
+        raw: np.ndarray = self.arena[start : start + tensor.bytes].view(NUMPY[tensor.dtype])
+        steps = [stride * raw.itemsize for stride in tensor.strides]
+        return np.ndarray(tensor.shape, raw.dtype, raw, strides=steps)
+
+    def run(self) -> None:
+        """Computes everything from the current inputs, params and states."""
+        if self.threads == 1:
+            self._step(self._address, 0, 1)
+            return
+        if self._team is None or self._team.process != os.getpid():
+            self._shared[:] = 0  # after a fork nobody is there who could have changed it
+            self._team = _Team(self._code, self._address, self.threads)
+            weakref.finalize(self, self._team.dismiss, self._memory)
+        self._team.run()
+
+    # --- for those who look into it ------------------------------------------------------------
+
+    @cached_property
+    def plan(self) -> Plan:
+        from ....compiler.pipeline import plan  # not needed where the code was kept
+
+        return self._given or plan(self.system, without=host.without())
+
+    @cached_property
+    def like(self) -> Mapping[Kernel, Alike]:
+        """Every kernel with the one whose code it shares."""
+        from ....compiler.passes.kernels.structural_hash import alike  # as above
+
+        return alike(self.plan)
+
+    @cached_property
+    def nests(self) -> Mapping[Kernel, Nest]:
+        """The loops of every kernel; those that are alike have the same."""
+        return {kernel: self._nest(a.model) for kernel, a in self.like.items()}
+
+    def _nest(self, model: Kernel) -> Nest:
+        from ....compiler.passes.cpu.lower import lower  # as above
+
+        found = self._nests.get(model)
+        if found is None:
+            found = self._nests[model] = lower(model, self.plan, self._target or host_target())
+        return found
+
+    def modules(self) -> Iterator[str]:
+        """The code as it is compiled: in modules, each made when it is asked for."""
+        from ....compiler.codegen.llvm.module import modules  # as above
+
+        return modules(self.plan, self._nest, self.like, size=MODULE)
+
+    @cached_property
+    def llvm(self) -> str:
+        """The code as one module, to be read."""
+        from ....compiler.codegen.llvm.module import module  # as above
+
+        return module(self.plan, self.nests, like=self.like)
+
+    @property
+    def assembly(self) -> str:
+        return assembly(self.llvm, self._level)
+
+    @property
+    def loops(self) -> str:
+        """The loop nests as text, each once."""
+        return "\n\n".join(dict.fromkeys(map(str, self.nests.values())))
+
+
+def host_target() -> Target:
+    """What the choice of tiles must know of this computer."""
+    from ....compiler.passes.cpu.tiling import Target  # not needed where the code was kept
+
+    lanes, registers = host.vectors()
+    return Target(lanes=lanes, registers=registers, pairs=host.pairs())
+
+
+class _Team:
+    """Worker threads that wait in native code for the next run. They belong to one process: after
+    a fork the child makes a team of its own.
+
+    Each thread keeps to one core while it runs a step: threads that wait by spinning must not
+    share one. The caller's own restriction is restored after every run.
+    """
+
+    def __init__(self, code: Code, address: int, threads: int):
+        self.process = os.getpid()
+        self._code = code  # keeps it alive
+        self._run = code.library.function("run", c_void_p, c_int64)
+        self._stop = code.library.function("stop", c_void_p)
+        self._address, self._pace = address, ThreadThrottle(threads)
+        self._cores = _cores(threads)
+        work = code.library.function("work", c_void_p, c_int64)
+        self._workers = [
+            Thread(target=self._work, args=(work, thread), daemon=True)
+            for thread in range(1, threads)
+        ]
+        for worker in self._workers:
+            worker.start()
+
+    def _work(self, work: Callable[..., None], thread: int) -> None:
+        if self._cores:
+            os.sched_setaffinity(0, {self._cores[thread]})
+        work(self._address, thread)
+
+    def run(self) -> None:
+        began, team = perf_counter(), self._pace.team
+        if team == 1 or not self._cores:
+            self._run(self._address, team)
+        else:
+            before = os.sched_getaffinity(0)
+            os.sched_setaffinity(0, {self._cores[0]})
+            try:
+                self._run(self._address, team)
+            finally:
+                os.sched_setaffinity(0, before)
+        self._pace.ran(perf_counter() - began)
+
+    def dismiss(self, memory: np.ndarray) -> None:
+        """Let the workers go. `memory` is what they wait in: it must not go before them."""
+        if self.process == os.getpid():
+            self._stop(self._address)
+            for worker in self._workers:
+                worker.join()
+
+
+def _cores(threads: int) -> list[int]:
+    """A core for each thread, or nothing if there are too few or the system does not say."""
+    if not hasattr(os, "sched_getaffinity"):
+        return []
+    cores = sorted(os.sched_getaffinity(0))
+    return cores[:threads] if len(cores) >= threads else []

@@ -1,0 +1,184 @@
+"""Many runs in one launch, on examples that the GPU holds.
+
+In: a program and the columns of its inputs. Out: for batches of row numbers, what every run
+measures. A launch is one graph:
+
+    row numbers in; then for every run: `feed`, the kernels; measured numbers out
+
+`feed` gathers a batch from the columns, writes the number of the step, and saves what the run
+before it measured. The kernels and their order are those of a single run, and so are the bits. How
+many runs are one launch is fixed by `rule`, which looks at no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from weakref import proxy
+
+import numpy as np
+
+from ....compiler.codegen.cuda.module import Launch, Module
+from ....compiler.ir.equation import System
+from ....compiler.ir.functions import NUMPY
+from ....compiler.ir.work import flops
+from .resident_data import Column
+
+if TYPE_CHECKING:
+    from .program import CudaProgram
+
+LAUNCH_US = 3.0  # what a kernel takes at least, with what the next one waits for
+GFLOP_US = 50.0  # 10^9 operations of products at 20 TFLOP/s
+WANTED_US = 1000.0  # of one launch: enough for Python's part of it to be little
+MOST = 64
+WORD = 8  # bytes of a row number, and of the place of a measured number
+BLOCK = 256
+TO_DEVICE, TO_HOST, ON_DEVICE = 1, 2, 3  # cudaMemcpyKind
+
+
+def estimate(launches: int, system: System) -> float:
+    """Microseconds of a run, roughly."""
+    gflop = sum(flops(eq, system) for eq in system.equations) / 1e9
+    return LAUNCH_US * launches + GFLOP_US * gflop
+
+
+def rule(microseconds: float) -> int:
+    """How many runs are one launch: as many as are estimated to take a millisecond."""
+    return int(min(max(WANTED_US // microseconds, 1), MOST))
+
+
+class Rounds:
+    """A program's runs on the examples of one split."""
+
+    def __init__(self, program: CudaProgram, columns: Sequence[Column]):
+        self.program, self.columns = proxy(program), columns  # it is the program that holds this
+        tensors = program.system.tensors
+        self.kept = [n for n in program.system.outputs if not tensors[n].shape]
+        self.batch = tensors[columns[0].name].shape[0]
+        most, cuda = program.together, program.cupy.cuda
+        self._sent_bytes = WORD * (1 + self.batch)  # of one run: the number of its step, its rows
+        self._came_bytes = WORD * len(self.kept)
+        self._device = cuda.Memory(most * self._sent_bytes + (most + 1) * self._came_bytes)
+        self._ring = self._device.ptr + most * self._sent_bytes
+        sizes = most * self._sent_bytes, most * self._came_bytes
+        self._pinned = [cuda.alloc_pinned_memory(max(size, 1)) for size in sizes]
+        sent, came = (
+            np.frombuffer(memory, np.uint8, size)
+            for memory, size in zip(self._pinned, sizes, strict=True)
+        )
+        self._sent = sent.view(np.int64).reshape(most, 1 + self.batch)
+        self._came = came.reshape(most, self._came_bytes)
+        self._code = program.load(feed(columns, self.batch, program.system, self.kept))
+        self._feed = self._code.get_function("feed")
+        self._graphs: dict[int, Any] = {}
+
+    def run(self, rows: np.ndarray, numbers: Sequence[int]) -> Mapping[str, np.ndarray]:
+        """`Batched.run_many`: full launches as one graph, fewer runs one by one."""
+        count = len(self._sent) if len(rows) == len(self._sent) else 1
+        parts = [
+            self._launch(rows[at : at + count], numbers[at : at + count])
+            for at in range(0, len(rows), count)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in self.kept}
+
+    def _launch(self, rows: np.ndarray, numbers: Sequence[int]) -> dict[str, np.ndarray]:
+        count = len(rows)
+        self._sent[:count, 0], self._sent[:count, 1:] = numbers, rows
+        graph = self._graphs.get(count)
+        if graph is None:
+            graph = self._graphs[count] = self._captured(count)
+        graph.launch(self.program.stream)
+        self.program.stream.synchronize()
+        tensors, came = self.program.system.tensors, self._came[:count]
+        words = {
+            name: came[:, WORD * n : WORD * (n + 1)].copy() for n, name in enumerate(self.kept)
+        }
+        return {n: word.view(NUMPY[tensors[n].dtype])[:, 0] for n, word in words.items()}
+
+    def _captured(self, count: int) -> Any:
+        stream = self.program.stream
+        stream.begin_capture()
+        self._enqueue(count)
+        return stream.end_capture()
+
+    def _enqueue(self, count: int) -> None:
+        program = self.program
+        device = self._device.ptr
+        if "seed" in program.system.tensors:
+            program.copy("seed", TO_DEVICE)
+        self._copy(device, self._sent.ctypes.data, count * self._sent_bytes, TO_DEVICE)
+        for number in range(count):
+            self._enqueue_feed(
+                device + number * self._sent_bytes, self._ring + number * self._came_bytes
+            )
+            program.enqueue_kernels()
+        last = self._ring + count * self._came_bytes
+        for n, name in enumerate(self.kept):
+            size = program.system.tensors[name].bytes
+            self._copy(last + WORD * n, program.address(name), size, ON_DEVICE)
+        self._copy(
+            self._came.ctypes.data, self._ring + self._came_bytes, count * self._came_bytes, TO_HOST
+        )
+
+    def _enqueue_feed(self, sent: int, before: int) -> None:
+        """`before` is where the run before this one leaves what it measured; before the first it is
+        a place that nobody reads."""
+        program = self.program
+        words = [sent]
+        if "step" in program.system.tensors:
+            words.append(program.address("step"))
+        for column in self.columns:
+            words += [column.address, program.address(column.name)]
+        for n, name in enumerate(self.kept):
+            words += [program.address(name), before + WORD * n]
+        self._feed(
+            (feed_blocks(self.columns, self.batch), 1, 1),
+            (BLOCK, 1, 1),
+            tuple(map(np.uint64, words)),
+            0,
+            program.stream,
+        )
+
+    def _copy(self, to: int, source: int, size: int, kind: int) -> None:
+        if size:
+            runtime = self.program.cupy.cuda.runtime
+            runtime.memcpyAsync(to, source, size, kind, self.program.stream.ptr)
+
+
+# --- the kernel -----------------------------------------------------------------------------------
+
+
+def feed(columns: Sequence[Column], batch: int, system: System, kept: Sequence[str]) -> Module:
+    """The kernel `feed` for these inputs and measured numbers."""
+    parameters, lines, sent = ["const i64* sent"], [], 1 + batch
+    if "step" in system.tensors:
+        parameters.append("i32* step")
+        lines.append(f"  if (at == 0) AT(step, 0, 1) = (i32)AT(sent, 0, {sent});")
+    for n, column in enumerate(columns):
+        size, width, step, count = batch * column.width, column.width, column.step, column.count
+        parameters += [f"const {column.dtype}* data{n}", f"{column.dtype}* field{n}"]
+        place = f"AT(sent, 1 + at / {width}, {sent}) * {step} + at % {width}"
+        lines += [
+            f"  if (at < {size})",
+            f"    AT(field{n}, at, {size}) = AT(data{n}, {place}, {count}LL);",
+        ]
+    for n, name in enumerate(kept):
+        dtype = system.tensors[name].dtype
+        parameters += [f"const {dtype}* measured{n}", f"{dtype}* before{n}"]
+        lines.append(f"  if (at == 0) AT(before{n}, 0, 1) = AT(measured{n}, 0, 1);")
+    text = "\n".join(
+        [
+            f"KERNEL({BLOCK}, 1) feed({', '.join(parameters)}) {{",
+            f"  const i64 at = (i64)BLOCK * {BLOCK} + THREAD;",
+            *lines,
+            "}",
+            "",
+        ]
+    )
+    blocks = feed_blocks(columns, batch)
+    launch = Launch("feed", blocks, 1, BLOCK, 0, (0,) * len(parameters))
+    return Module(text, (launch,), 0, {})
+
+
+def feed_blocks(columns: Sequence[Column], batch: int) -> int:
+    return -(-batch * max(column.width for column in columns) // BLOCK)

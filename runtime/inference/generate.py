@@ -1,0 +1,250 @@
+"""Text from a trained model, one token's work per token.
+
+In: a model that maps tokens to logits, its weights, a prompt or a source. Out: tokens, one after
+the other. The step for one position is derived by the compiler (`passes/incremental`), as is what
+can be computed before the first, such as an encoder; this file feeds it, draws from its logits, and
+begins anew with the last quarter of the window when that is full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...compiler.ir.equation import System, Tensor
+from ...compiler.ir.expr import Read, walk
+from ...compiler.passes.equations.incremental_decoding import (
+    POSITION,
+    NotIncremental,
+    incremental_decoding,
+    once,
+)
+from ...dsl.diagnostics.diagnostic import fail
+from ..device import Device, Program
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a token is drawn. `temperature` divides the logits (0: always the likeliest); then only
+    the `top_k` likeliest are kept, then the fewest whose chances add up to `top_p`."""
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+
+    def draw(self, logits: np.ndarray, generator: np.random.Generator) -> int:
+        """One token number from logits [n]."""
+        wide = logits.astype(np.float64).reshape(-1)
+        if self.temperature == 0:
+            return int(wide.argmax())
+        wide -= np.maximum.reduce(wide)
+        if self.temperature != 1:
+            wide /= self.temperature
+        if self.top_k is None and self.top_p is None:
+            return chosen(np.exp(wide, wide), generator)
+        order = np.argsort(-wide, kind="stable")[: self.top_k]
+        chances = np.exp(wide[order])
+        if self.top_p is not None:
+            up_to = np.cumsum(chances)
+            chances = chances[: int(np.searchsorted(up_to, self.top_p * up_to[-1])) + 1]
+        return int(order[chosen(chances, generator)])
+
+
+def chosen(chances: np.ndarray, generator: np.random.Generator) -> int:
+    """A place drawn with these chances, which add up to any number."""
+    up_to = np.add.accumulate(chances)
+    return int(up_to.searchsorted(generator.random() * up_to.item(-1), "right"))
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What generation needs of a model: tokens [1, T] in, logits [1, T, n] out, and what else it is
+    `given`."""
+
+    source: Tensor
+    output: Tensor
+    given: tuple[Tensor, ...]
+
+    @property
+    def window(self) -> int:
+        return self.source.shape[1]
+
+
+def roles(system: System) -> list[Roles]:
+    """Which input may hold the tokens and which result the logits for the token after each of them;
+    one at least. UserError E0712 if no input and result of the model are such two."""
+    inputs = [t for t in system.of_kind("input") if t.name not in ("step", "seed")]
+    tokens = [t for t in inputs if len(t.shape) == 2 and t.dtype in ("i32", "i64", "u8")]
+    if not tokens:
+        raise fail(
+            "E0712",
+            f"`{system.name}` does not generate text",
+            help="an input must be tokens, like `token: i32[B, T]`",
+        )
+    results = [system.tensors[n] for n in system.outputs]
+    found = [
+        Roles(source, output, tuple(t for t in inputs if t is not source))
+        for source in tokens
+        for output in results
+        if len(output.shape) == 3 and output.shape[1] == source.shape[1]
+    ]
+    if not found:
+        raise fail(
+            "E0712",
+            f"`{system.name}` does not generate text",
+            help="a result must be logits for every position, as `f32[B, T, n]`",
+        )
+    return found
+
+
+class Generator:
+    """A model ready to write. Feed tokens with `feed`; it gives the next logits. A model that is
+    given more than these tokens, such as a sentence to translate, gets it first, with `give`."""
+
+    def __init__(self, system: System, weights: Mapping[str, np.ndarray], device: Device):
+        """`system` is the model's prediction for one example.
+
+        UserError E0712 if it maps no tokens to logits, or if a result depends on later tokens.
+        """
+        self.roles, step = stepping(system, weights, device)
+        first, step = once(step, self.roles.source.name)
+        self.handed = first.outputs
+        self.first = device(first) if first.equations else None
+        self.program: Program = device(step)
+        if self.first is not None:
+            put(weights, self.first, first)
+        put(weights, self.program, step)
+        arrays = self.program.arrays
+        self.memory = [arrays[t.name] for t in step.of_kind("state") if t.name not in weights]
+        self._token, self._at = arrays[self.roles.source.name], arrays.get(POSITION)
+        self._logits = arrays[self.roles.output.name].reshape(-1)
+        self._window = self.roles.window
+        self.bounded = is_bounded(step)
+        self.past: list[int] = []
+        self.position = 0
+        self.give({})
+
+    @property
+    def programs(self) -> tuple[Program, ...]:
+        return (self.program,) if self.first is None else (self.first, self.program)
+
+    def give(self, values: Mapping[str, np.ndarray]) -> None:
+        """Inputs other than the tokens, by name; what follows from them alone is computed here,
+        once for all tokens. Begins anew."""
+        for program in self.programs:
+            for name in values.keys() & program.arrays.keys():
+                program.arrays[name][...] = values[name]
+        if self.first is not None:
+            self.first.run()
+            for name in self.handed:
+                self.program.arrays[name][...] = self.first.arrays[name]
+        self.restart()
+        self.past.clear()
+
+    def feed(self, token: int) -> np.ndarray:
+        """One more token; the logits [n] for the one after it."""
+        if self.bounded and self.position == self._window:
+            recent = self.past[len(self.past) - self._window // 4 :]
+            self.restart()
+            for old in recent:
+                self._advance(old)
+        self._advance(token)
+        self.past.append(token)
+        return self._logits
+
+    def restart(self) -> None:
+        """Forget all that was read."""
+        for array in self.memory:
+            array[...] = 0
+        self.position = 0
+
+    def _advance(self, token: int) -> None:
+        self._token[...] = token
+        if self._at is not None:
+            self._at[...] = self.position
+        self.program.run()
+        self.position += 1
+
+    def tokens(
+        self,
+        prompt: Sequence[int],
+        count: int,
+        sampling: Sampling,
+        seed: int,
+        known: int | None = None,
+        end: int | None = None,
+    ) -> Iterator[int]:
+        """`count` tokens that continue the prompt, which holds at least one, or fewer, if `end` is
+        drawn, which is not among them. Only the first `known` are drawn, if the model has more than
+        its vocabulary."""
+        generator = np.random.default_rng(seed)
+        *before, token = prompt
+        for earlier in before:
+            self.feed(earlier)
+        for _ in range(count):
+            token = sampling.draw(self.feed(token)[:known], generator)
+            if token == end:
+                return
+            yield token
+
+
+def is_bounded(step: System) -> bool:
+    """Whether positions end with the window: something is kept for each of them, or read at
+    them (a table of positions). A recurrence goes on for ever."""
+    if any(t.name.endswith("_kept") for t in step.of_kind("state")):
+        return True
+    return any(
+        isinstance(node, Read) and node.tensor == POSITION
+        for eq in step.equations
+        for read in eq.reads
+        for place in read.index
+        for node in walk(place)
+    )
+
+
+def stepping(
+    system: System, weights: Mapping[str, np.ndarray], device: Device
+) -> tuple[Roles, System]:
+    """The first roles in which the model can be evaluated position by position, and the step that
+    does so. UserError E0712 if there are none, or if a result depends on later tokens."""
+    found, reasons = roles(system), []
+    for each in found:
+        try:
+            step = incremental_decoding(system, each.source.name, 1, each.output.name)
+        except NotIncremental as error:
+            reasons.append(str(error))
+            continue
+        check_causal(system, each, weights, device)
+        return each, step
+    check_causal(system, found[0], weights, device)
+    raise fail("E0712", f"`{system.name}` cannot be evaluated token by token: {reasons[0]}")
+
+
+def check_causal(
+    system: System, found: Roles, weights: Mapping[str, np.ndarray], device: Device
+) -> None:
+    """UserError E0712 if changing later tokens changes what comes before them."""
+    program = device(system)
+    put(weights, program, system)
+    source, logits = (program.arrays[t.name] for t in (found.source, found.output))
+    half, vocabulary = found.window // 2, found.output.shape[2]
+    source[...] = np.random.default_rng(0).integers(0, vocabulary, found.source.shape)
+    program.run()
+    first = logits[:, :half].copy()
+    source[:, half:] = (source[:, half:] + 1) % vocabulary
+    program.run()
+    if not np.allclose(first, logits[:, :half], rtol=1e-5, atol=1e-6):
+        raise fail(
+            "E0712",
+            f"`{system.name}` looks ahead: its results depend on later tokens",
+            help="attention must be causal, and recurrences run forward",
+        )
+
+
+def put(weights: Mapping[str, np.ndarray], program: Program, system: System) -> None:
+    """Give a program the params and states of the model, those that it has."""
+    for tensor in system.tensors.values():
+        if tensor.kind in ("param", "state") and tensor.name in weights:
+            program.arrays[tensor.name][...] = weights[tensor.name]

@@ -1,0 +1,74 @@
+"""What a model is given in a user's own form: a line of text as the inputs that it reads.
+
+In: the inputs of a model and the vocabularies of its run. Out: arrays for one example, by name. A
+sequence `x` has its length in `x_length`, or in `length` if it is the only one: so the data sources
+call them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...compiler.ir.equation import Tensor
+from ...dsl.diagnostics.diagnostic import fail
+from ..data.core.vocabulary import UNKNOWN, WORD, Vocabulary
+
+
+@dataclass(frozen=True)
+class Source:
+    """The input [1, S] that holds a text, and that of its length, if the model has one."""
+
+    tokens: Tensor
+    length: str | None
+    vocabulary: Vocabulary
+
+    @staticmethod
+    def of(given: Sequence[Tensor], vocabularies: Mapping[str, Vocabulary]) -> Source:
+        """The text among the inputs. UserError E0712 unless they are one text and its length."""
+        texts = [t for t in given if t.name in vocabularies]
+        if len(texts) != 1:
+            told = f"reads {len(texts)} texts" if texts else "reads no text"
+            raise fail(
+                "E0712",
+                f"the model {told} before it writes",
+                help="one can be given, in the vocabulary that its run knows",
+            )
+        length = length_of(texts[0].name, [t.name for t in given])
+        strange = [t.name for t in given if t.name not in (texts[0].name, length)]
+        if strange:
+            hint = f"beside `{texts[0].name}` there may be `{texts[0].name}_length`"
+            raise fail("E0712", f"a text says nothing of the input `{strange[0]}`", help=hint)
+        return Source(texts[0], length, vocabularies[texts[0].name])
+
+    def inputs(self, line: str) -> dict[str, np.ndarray]:
+        """The arrays of a line. UserError E0619 for a token that the vocabulary does not have and
+        E0708 for more tokens than there is room for."""
+        ids, room = self.vocabulary.encode(line, "the text"), self.tokens.shape[1]
+        if len(ids) > room:
+            raise fail(
+                "E0708",
+                f"`{line}` has {len(ids)} tokens, and `{self.tokens.name}` has room for {room}",
+                help="shorten it, or cut it in two",
+            )
+        values = {self.tokens.name: np.zeros((1, room), np.int32)}
+        values[self.tokens.name][0, : len(ids)] = ids
+        if self.length is not None:
+            values[self.length] = np.array([len(ids)], np.int32)
+        return values
+
+    def unknown(self, line: str) -> list[str]:
+        """The words or characters of a line that read as `<unk>`."""
+        if UNKNOWN not in self.vocabulary.specials:
+            return []
+        pieces = WORD.findall(line) if self.vocabulary.kind == "words" else list(line)
+        known = set(self.vocabulary.tokens)
+        wanted = self.vocabulary.kind in ("words", "chars")
+        return [p for p in dict.fromkeys(pieces) if wanted and p not in known]
+
+
+def length_of(name: str, names: Sequence[str]) -> str | None:
+    """Which of the names is that of the length of a sequence."""
+    return next((n for n in (f"{name}_length", "length") if n in names), None)

@@ -1,0 +1,133 @@
+"""How fast a training step is, on numbers drawn at random.
+
+In: a compiled training step's setup and a device. Out: a `Figures`. Data and their reading are
+left out: a step is what the machine code does. Where the device holds examples and takes several
+steps at a time, they are taken as training takes them.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+
+from ...compiler.elaboration.programs import Setup
+from ...compiler.ir.dtypes import is_float
+from ...compiler.ir.equation import System
+from ...compiler.ir.work import flops
+from ..data import Split
+from ..device import Batched, Device
+from ..training.batch_inputs import class_limits, fields_of, whole
+from ..training.executor import Bound, Executor
+
+WARMUP = 3
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Milliseconds of a step; 10^9 operations of its sums of products per second of the median
+    step; seconds from the command's start to the end of the first step; the process's peak memory
+    in 10^6 bytes."""
+
+    median_ms: float
+    min_ms: float
+    gflops: float
+    first_step_s: float
+    peak_mb: float
+    gpu: OnGpu | None = None
+
+
+@dataclass(frozen=True)
+class OnGpu:
+    """What a step is on a GPU: kernels that it launches, steps that are one launch of a graph and
+    why not more, 10^6 bytes of its arena, seconds of compiling or of reading what was compiled."""
+
+    launches: int
+    together: int
+    why: str
+    arena_mb: float
+    compile_s: float
+
+
+def measure(setup: Setup, device: Device, steps: int, seed: int, started: float) -> Figures:
+    """Run `steps` training steps. `started` is the command's start on `time.perf_counter`."""
+    executor = Executor(setup, device, seed)
+    bound = executor.training(setup.batch)
+    draw(executor.system, dict(bound.fields), np.random.default_rng(seed))
+    bound.step[...] = 1
+    bound.program.run()
+    first = time.perf_counter() - started
+    run, together = _runner(bound)
+    times = []
+    for number in range(WARMUP + -(-steps // together)):
+        begin = time.perf_counter()
+        run(2 + number * together)
+        times.append((time.perf_counter() - begin) / together)
+    times = times[WARMUP:]
+    work = sum(flops(eq, executor.system) for eq in executor.system.equations)
+    middle = median(times)
+    return Figures(
+        middle * 1e3,
+        min(times) * 1e3,
+        work / middle / 1e9,
+        first,
+        peak_bytes() / 1e6,
+        _on_gpu(bound, together),
+    )
+
+
+def _runner(bound: Bound) -> tuple[Callable[[int], None], int]:
+    """What takes as many steps as the device takes at a time, from the one of a number on; and how
+    many that are."""
+    if not isinstance(bound.program, Batched) or not bound.fields:
+        return lambda number: _take(bound, number), 1
+    batch = len(bound.fields[0][1])
+    examples = whole(Split({name: array.copy() for name, array in bound.fields}))
+    together = bound.together(examples)
+    rows = np.tile(np.arange(batch), (together, 1))
+
+    def run(number: int) -> None:
+        for _ in bound.run_many(examples, rows, range(number, number + together)):
+            pass
+
+    return run, together
+
+
+def _take(bound: Bound, number: int) -> None:
+    bound.step[...] = number
+    bound.program.run()
+
+
+def _on_gpu(bound: Bound, together: int) -> OnGpu | None:
+    program = bound.program
+    if not isinstance(program, Batched):
+        return None
+    return OnGpu(
+        program.launches,
+        together,
+        program.not_held or program.rule,
+        program.arena_bytes / 1e6,
+        program.compile_seconds,
+    )
+
+
+def draw(system: System, arrays: dict[str, np.ndarray], rng: np.random.Generator) -> None:
+    """Fill inputs with numbers of their kind: reals from 0 to 1, classes within their count."""
+    limits = class_limits(system)
+    for tensor in fields_of(system):
+        array = arrays[tensor.name]
+        if is_float(tensor.dtype):
+            array[...] = rng.random(tensor.shape, np.float32)
+        else:
+            array[...] = rng.integers(0, limits.get(tensor.name, 2), tensor.shape)
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,202 @@
+"""Machine code against the reference evaluator, equation by equation.
+
+In: a compiled plan, values. Out: a `Value` for every equation whose result the code stores, and
+the differences between runs that should be the same bits. The code is that of a normal run, but
+with a place in memory for every tensor, so that all can be looked at. Each equation is evaluated
+in float64 on what the code itself had computed before, so that a mistake is seen where it is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from ...compiler.ir.dtypes import is_float
+from ...compiler.ir.equation import Equation, System, Tensor
+from ...compiler.ir.expr import Expr, Read, rewrite
+from ...compiler.ir.functions import call
+from ...compiler.ir.magnitude import magnitude
+from ...compiler.passes.kernels.kernel import Plan, Streamed
+from ...compiler.reference.evaluator import Arrays, evaluate
+
+GIVEN, SIZE = "#", "%"  # after a tensor's name: as the code computed it, and its magnitude
+BF16 = 2.0**-8  # the largest relative error of a rounding to bf16
+NUDGE = 1e-6  # relative: how near to a jump a value may be for either side to be right
+
+
+@dataclass(frozen=True)
+class Value:
+    """The worst element of what an equation gives: `error` is relative to the numbers that the
+    equation works with (`magnitude`), or 0 or 1 for whole numbers."""
+
+    equation: Equation
+    index: tuple[int, ...]
+    found: float
+    expected: float
+    error: float
+    right: bool
+
+
+class Stored(Protocol):
+    """A compiled plan whose memory can be looked at."""
+
+    @property
+    def plan(self) -> Plan: ...
+    @property
+    def arrays(self) -> Mapping[str, np.ndarray]: ...
+    def view(self, name: str) -> np.ndarray: ...
+    def run(self) -> None: ...
+
+
+def run_apart(program: Stored, values: Mapping[str, np.ndarray]) -> Arrays:
+    """One run; every tensor that is stored, by name. Params and states are as they were before."""
+    plan = program.plan
+    for name, array in program.arrays.items():
+        if name in values:
+            array[...] = values[name]
+    given = [t.name for t in plan.system.tensors.values() if t.kind != "temp"]
+    before = {name: program.arrays[name].copy() for name in given}
+    program.run()
+    after = {name: program.view(name).copy() for name in plan.offsets}
+    return {**after, **before}
+
+
+def check_code(plan: Plan, arrays: Arrays, tolerance: float) -> list[Value]:
+    """Every stored result against the evaluator's, in the order of the equations."""
+    system = plan.system
+    stored = {name for name in arrays if system.tensors[name].kind == "temp"}
+    local = _localised(system, stored)
+    given = {n: arrays[n.removesuffix(GIVEN)] for n, t in local.tensors.items() if t.kind != "temp"}
+    expected = evaluate(local, given, wide=True)
+    early = {t for k in plan.kernels if isinstance(k, Streamed) for t in k.rounded_early}
+    allowed = {t: tolerance + 2 * BF16 * (t in early) for t in stored}
+    found = [
+        _judge(eq, arrays[eq.target], expected, allowed[eq.target])
+        for eq in system.equations
+        if eq.target in stored
+    ]
+    if all(value.right for value in found):
+        return found
+    ends = _nudged(local, given, expected)
+    return [
+        v
+        if v.right
+        else _judge_near(v, arrays[v.equation.target], expected, ends, allowed[v.equation.target])
+        for v in found
+    ]
+
+
+def first_difference(one: np.ndarray, two: np.ndarray) -> tuple[int, ...] | None:
+    """The first index at which two arrays have other bits."""
+    raw = [np.ascontiguousarray(a).reshape(a.shape or (1,)) for a in (one, two)]
+    bits = [a.view(np.uint8).reshape(*a.shape, a.itemsize) for a in raw]
+    wrong = np.argwhere((bits[0] != bits[1]).any(-1))
+    return None if not len(wrong) else tuple(int(n) for n in wrong[0])[: one.ndim]
+
+
+# --- each equation by itself ----------------------------------------------------------------------
+
+
+def _localised(system: System, stored: set[str]) -> System:
+    """Every equation on what the code computed before, and beside it its magnitude."""
+
+    def given(node: Expr) -> Expr | None:
+        if isinstance(node, Read) and node.tensor in stored:
+            return Read(node.tensor + GIVEN, node.index, node.other, node.dtype)
+        return None
+
+    def size(node: Read, other: Expr | None) -> Expr:
+        kind = system.tensors.get(node.tensor)
+        if kind is not None and kind.kind == "temp":  # computed here: its magnitude is known
+            return Read(node.tensor + SIZE, node.index, other, node.dtype)
+        return call("abs", node)
+
+    tensors: dict[str, Tensor] = {}
+    equations: list[Equation] = []
+    for eq in system.equations:
+        at = None if eq.at is None else tuple(rewrite(e, given) for e in eq.at)
+        own = replace(eq, body=rewrite(eq.body, given), at=at)
+        equations.append(own)
+        tensors[eq.target] = system.tensors[eq.target]
+        if is_float(eq.body.dtype) and eq.reduce not in ("argmax", "argmin"):
+            reduce = "max" if eq.reduce == "min" else eq.reduce
+            name = eq.target + SIZE
+            equations.append(
+                replace(own, target=name, reduce=reduce, body=magnitude(own.body, size))
+            )
+            tensors[name] = replace(system.tensors[eq.target], name=name)
+    for name in dict.fromkeys(s for eq in equations for s in eq.sources):
+        if name not in tensors:
+            plain = system.tensors[name.removesuffix(GIVEN)]
+            tensors[name] = replace(plain, name=name, kind="input")
+    return System(system.name, tensors, tuple(equations), tuple(stored))
+
+
+def _judge(
+    eq: Equation,
+    found: np.ndarray,
+    expected: Arrays,
+    tolerance: float,
+    slack: np.ndarray | None = None,
+) -> Value:
+    wanted = expected[eq.target]
+    if not is_float(_dtype(found)):
+        error = (found != wanted).astype(np.float64)
+        if slack is not None:
+            error[slack > 0] = 0.0
+    else:
+        error = _relative(found, wanted, expected.get(eq.target + SIZE, wanted), slack)
+    place = tuple(int(n) for n in np.unravel_index(int(error.argmax()), error.shape))
+    worst = float(error[place]) if error.size else 0.0
+    return Value(eq, place, found[place].item(), wanted[place].item(), worst, worst <= tolerance)
+
+
+def _relative(
+    found: np.ndarray, wanted: np.ndarray, sizes: np.ndarray, slack: np.ndarray | None
+) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        limit = np.finfo(found.dtype).max
+        wanted = np.where(np.abs(wanted) > limit, np.sign(wanted) * np.inf, wanted)
+        plain = np.abs(wanted) + np.abs(wanted[np.isfinite(wanted)]).max(initial=0)
+        sizes = np.where(np.isfinite(sizes), np.maximum(sizes, np.abs(wanted)), plain)
+        off = np.abs(found - wanted)
+        if slack is not None:
+            off = np.maximum(off - slack, 0)
+        error = np.where(off == 0, 0.0, off / (sizes + float(np.finfo(found.dtype).tiny)))
+    same = (found == wanted) | (np.isnan(found) & np.isnan(wanted))
+    return np.where(same, 0.0, np.where(np.isnan(error), np.inf, error))
+
+
+def _dtype(array: np.ndarray) -> str:
+    return {"f": f"f{array.itemsize * 8}"}.get(array.dtype.kind, "i32")
+
+
+# --- near a jump ----------------------------------------------------------------------------------
+
+
+def _nudged(local: System, given: Arrays, expected: Arrays) -> list[Arrays]:
+    """The same with everything that is read moved by about the rounding of f32."""
+    found = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        moved = {
+            name: array
+            if array.dtype.kind != "f"
+            else array * (1 + NUDGE * rng.choice([-1.0, 1.0], array.shape))
+            for name, array in given.items()
+        }
+        found.append(evaluate(local, moved, wide=True))
+    return found
+
+
+def _judge_near(
+    value: Value, found: np.ndarray, expected: Arrays, ends: list[Arrays], tolerance: float
+) -> Value:
+    """Judged again with what a nudge may change: comparisons and maxima jump."""
+    name = value.equation.target
+    with np.errstate(all="ignore"):
+        slack = np.max([np.abs(e[name].astype(np.float64) - expected[name]) for e in ends], axis=0)
+    return _judge(value.equation, found, expected, tolerance, np.nan_to_num(slack))

@@ -1,0 +1,208 @@
+"""A step that made a value not finite, taken again: where the value was born and where it went.
+
+In: the folder of a run that stopped with E0701. Out: a `Story`, all of it by the reference
+evaluator: the birth with the numbers that went into it, the way to where training saw it, every
+tensor that the bad values reached, and the parameters that they would have hit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...compiler.elaboration.programs import training_step
+from ...compiler.ir.dtypes import is_float
+from ...compiler.ir.equation import Equation, System
+from ...compiler.ir.expr import Expr, Read, reads, walk
+from ...compiler.reference.evaluator import Grid, evaluate
+from ...compiler.reference.nonfinite_trace import Bad, first_bad
+from ...dsl.diagnostics.diagnostic import fail
+from ..project import for_batch, open_project, setup_of
+from ..training.nonfinite_guard import way_of
+from ..training.run_folder import RunFolder
+from ..training.snapshot import NAME, Snapshot, read_snapshot
+
+OPERANDS = 12  # numbers shown of what went into a value
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A number that an equation read."""
+
+    tensor: str
+    index: tuple[int, ...]
+    value: float
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A tensor in which `count` of `size` elements are not finite; `index` is the first."""
+
+    tensor: str
+    equation: Equation
+    count: int
+    size: int
+    index: tuple[int, ...]
+    value: float
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A param or state of whose next value `count` of `size` elements would not be finite."""
+
+    name: str
+    kind: str
+    count: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Story:
+    """`way` goes from the birth to where training saw the value; it is empty if the evaluator's
+    numbers stay finite, as they may at the very edge of overflow. `operands` went into the birth,
+    `large` are then the largest numbers of the step."""
+
+    snapshot: Snapshot
+    loss: float
+    way: tuple[Bad, ...]
+    operands: tuple[Operand, ...]
+    reached: tuple[Reached, ...]
+    hit: tuple[Hit, ...]
+    safe: tuple[str, ...]
+    large: tuple[Operand, ...]
+
+
+def tell(path: RunFolder) -> Story:
+    """UserError E0706 if the folder has no snapshot, or one that does not fit its program."""
+    snapshot = read_snapshot(path.path)
+    project = open_project(path.model)
+    setup = for_batch(setup_of(project, path.fields, path.settings["examples"]), snapshot.batch)
+    system, _ = training_step(setup)
+    given = _given(path, snapshot, system)
+    arrays = evaluate(system, given)
+    way = tuple(reversed(way_of(system, snapshot)))
+    reached = tuple(_reached(system, arrays))
+    hits = tuple(_hits(system, arrays))
+    names = {hit.name for hit in hits}
+    safe = tuple(t.name for t in system.of_kind("param") if t.name not in names)
+    return Story(
+        snapshot,
+        float(arrays[system.outputs[0]]),
+        way,
+        tuple(operands(system, arrays, way[0])) if way else (),
+        reached,
+        hits,
+        safe,
+        () if way else tuple(_largest(system, arrays)),
+    )
+
+
+def _given(path: RunFolder, snapshot: Snapshot, system: System) -> dict[str, np.ndarray]:
+    """What the step was given. UserError E0706 if it is not of this program."""
+    try:
+        given = snapshot.given(system)
+    except KeyError as error:
+        raise fail(
+            "E0706", f"{path.path / NAME} has no {error}", help="is it of another program?"
+        ) from error
+    for name, array in given.items():
+        wanted = system.tensors[name].shape
+        if array.shape != wanted:
+            raise fail(
+                "E0706",
+                f"`{name}` in {path.path / NAME} has shape {list(array.shape)}, "
+                f"and in the program {list(wanted)}",
+            )
+    return given
+
+
+# --- the birth ------------------------------------------------------------------------------------
+
+
+def operands(system: System, arrays: Mapping[str, np.ndarray], bad: Bad) -> list[Operand]:
+    """What the equation read for this element: of a reduction, at the first term that is not
+    finite, or if all are at the largest."""
+    eq = bad.equation
+    if eq is None:
+        return []
+    fixed = (
+        {}
+        if eq.at is not None
+        else {i.name: at for i, at in zip(eq.indices, bad.index, strict=True)}
+    )
+    with np.errstate(all="ignore"):
+        grid = Grid(eq, system, dict(arrays), fixed)
+        place = _telling(grid, eq, bad.index)
+        found: dict[Operand, None] = {}
+        for read in _used(eq.body, grid, place):
+            index = tuple(int(grid.full(i)[place]) for i in read.index)
+            found[Operand(read.tensor, index, float(grid.full(read)[place]))] = None
+    return list(found)[:OPERANDS]
+
+
+def _telling(grid: Grid, eq: Equation, index: tuple[int, ...]) -> tuple[int, ...]:
+    """The point of the domain that says most about the element."""
+    body = grid.full(eq.body)
+    terms = np.ones(body.shape, bool)
+    for at, coordinate in zip(eq.at or (), index, strict=eq.at is not None):
+        terms &= grid.full(at) == coordinate
+    size = np.where(terms, np.where(np.isfinite(body), np.abs(body), np.inf), -1.0)
+    return tuple(int(n) for n in np.unravel_index(int(size.argmax()), size.shape))
+
+
+def _used(body: Expr, grid: Grid, place: tuple[int, ...]) -> list[Read]:
+    """The reads of numbers in a body that lie inside their tensors, not those in indices."""
+    inner = {n for read in reads(body) for at in read.index for n in walk(at)}
+    found = []
+    for read in reads(body):
+        shape = grid.arrays[read.tensor].shape
+        at = [int(grid.full(i)[place]) for i in read.index]
+        if read not in inner and all(0 <= a < n for a, n in zip(at, shape, strict=True)):
+            found.append(read)
+    return found
+
+
+# --- where it went --------------------------------------------------------------------------------
+
+
+def _reached(system: System, arrays: Mapping[str, np.ndarray]) -> list[Reached]:
+    """Every tensor with an element that is not finite, in the order of computation, but for those
+    that are infinite from numbers written in the program alone, as a mask may be."""
+    found = []
+    for eq in system.equations:
+        array = arrays[eq.target]
+        index = first_bad(array)
+        if index is None or _written(eq):
+            continue
+        count = int((~np.isfinite(array)).sum())
+        found.append(Reached(eq.target, eq, count, array.size, index, float(array[index])))
+    return found
+
+
+def _written(eq: Equation) -> bool:
+    """Whether the equation computes from no real number: an infinity is then meant."""
+    return not any(isinstance(n, Read) and is_float(n.dtype) for n in walk(eq.body))
+
+
+def _hits(system: System, arrays: Mapping[str, np.ndarray]) -> list[Hit]:
+    found = []
+    for name, following in system.updates.items():
+        array = arrays[following]
+        count = int((~np.isfinite(array)).sum()) if first_bad(array) is not None else 0
+        if count:
+            found.append(Hit(name, system.tensors[name].kind, count, array.size))
+    return found
+
+
+def _largest(system: System, arrays: Mapping[str, np.ndarray]) -> list[Operand]:
+    """The tensors with the largest numbers, and where these are."""
+    found = []
+    for eq in system.equations:
+        array = arrays[eq.target]
+        if array.dtype.kind != "f" or not array.size:
+            continue
+        place = tuple(int(n) for n in np.unravel_index(int(np.abs(array).argmax()), array.shape))
+        found.append(Operand(eq.target, place, float(array[place])))
+    return sorted(found, key=lambda each: -abs(each.value))[:5]

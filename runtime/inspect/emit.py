@@ -1,0 +1,140 @@
+"""What `nnc compile` prints: a program at a stage of its way to machine code.
+
+In: a `Project`. Out: text. The stages are the compiler's; this file only asks for them in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+from ...compiler.codegen.llvm.module import module
+from ...compiler.elaboration.model import forward
+from ...compiler.elaboration.programs import Setup, training_step
+from ...compiler.ir.equation import System
+from ...compiler.ir.printer import system_text
+from ...compiler.passes.autodiff.mixed_precision import mixed_precision
+from ...compiler.passes.cpu.loop_ir import Nest
+from ...compiler.passes.cpu.lower import lower
+from ...compiler.passes.equations.simplify import simplify
+from ...compiler.passes.kernels.kernel import Kernel, Plan
+from ...compiler.passes.kernels.printer import plan_text
+from ...compiler.passes.kernels.structural_hash import alike
+from ...compiler.pipeline import plan
+from ...dsl.diagnostics.diagnostic import Report, fail
+from ...dsl.syntax.formatter import format as formatted
+from ..device.cpu import host
+from ..device.cpu.jit import assembly
+from ..device.cpu.program import host_target
+from ..gc_pause import gc_paused
+from ..project import Project
+
+# stage → the ending of its files
+ENDINGS = {
+    "ast": "nn", "equations": "nn", "gradients": "nn", "kernels": "txt", "loops": "txt",
+    "llvm": "ll", "asm": "s", "cuda": "cu", "ptx": "ptx",
+}  # fmt: skip
+
+PTX_FOR = "sm_80"  # the oldest GPU for which assembly is printed
+
+
+class Stages:
+    """The stages of one program, each computed when it is first needed.
+
+    With a `setup` (there is a train block) everything from `gradients` on is the training step;
+    without one it is the model alone.
+    """
+
+    def __init__(self, project: Project, setup: Setup | None):
+        self.project, self.setup = project, setup
+        self.report = Report()  # of what is doubtful in the training step, once it is made
+
+    @gc_paused()
+    def text(self, stage: str) -> str:
+        """A stage of `ENDINGS` as text. UserError if the program is wrong."""
+        return getattr(self, stage)
+
+    @property
+    def ast(self) -> str:
+        return formatted(self.project.checked.file)
+
+    @property
+    def equations(self) -> str:
+        return system_text(self.system if self.setup is None else forward_part(self.system))
+
+    @property
+    def gradients(self) -> str:
+        assert self.project.block  # UserError if there is nothing to differentiate
+        return system_text(self.system)
+
+    @property
+    def kernels(self) -> str:
+        return plan_text(self.plan)
+
+    @property
+    def loops(self) -> str:
+        return "\n\n".join(map(str, self.nests.values())) + "\n"
+
+    @cached_property
+    def llvm(self) -> str:
+        like, target = alike(self.plan), host_target()
+        models = {k: lower(k, self.plan, target) for k, a in like.items() if a.model is k}
+        return module(self.plan, {k: models[a.model] for k, a in like.items()}, like=like)
+
+    @property
+    def asm(self) -> str:
+        return assembly(self.llvm)
+
+    @cached_property
+    def cuda(self) -> str:
+        from ...compiler.codegen.cuda.module import gpu_plan, module  # only what a GPU needs
+
+        return module(gpu_plan(self.system)).source
+
+    @property
+    def ptx(self) -> str:
+        """UserError E0720 without NVRTC."""
+        from ..device.cuda.nvrtc import INSTALL, NoNvrtc, nvrtc
+
+        try:
+            return nvrtc().ptx(self.cuda, PTX_FOR)
+        except NoNvrtc as error:
+            raise fail("E0720", str(error), help=INSTALL) from None
+
+    @cached_property
+    def system(self) -> System:
+        if self.setup is None:
+            return model_system(self.project)
+        return training_step(self.setup, self.report)[0]
+
+    @cached_property
+    def plan(self) -> Plan:
+        return plan(self.system, without=host.without())
+
+    @cached_property
+    def nests(self) -> Mapping[Kernel, Nest]:
+        """Of every kernel in its own names, to be read."""
+        target = host_target()
+        return {kernel: lower(kernel, self.plan, target) for kernel in self.plan.kernels}
+
+
+def forward_part(step: System) -> System:
+    """Of a training step, what computes the loss and the metrics."""
+    system = simplify(step.replace(updates={}))
+    read = {name for eq in system.equations for name in eq.sources}
+    tensors = {n: t for n, t in system.tensors.items() if n in read or t.kind in ("temp", "param")}
+    return system.replace(tensors=tensors)
+
+
+def model_system(project: Project, simplified: bool = True) -> System:
+    """The model alone, not training. The batch is bound; UserError E0316 for sizes that are not."""
+    sizes = {**dict.fromkeys(project.symbols[:1], project.settings.batch), **project.settings.sizes}
+    system = forward(
+        project.checked.definitions,
+        project.name,
+        sizes,
+        training=False,
+        float_type=project.settings.float,
+    )
+    system = mixed_precision(system.replace(updates={}), project.settings.precision)
+    return simplify(system) if simplified else system

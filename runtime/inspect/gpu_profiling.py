@@ -1,0 +1,77 @@
+"""Where the time of a training step goes on a GPU.
+
+In: a `Setup`, how many steps. Out: a `Profile`: milliseconds of every launch from the GPU's own
+events, what its kernel takes of a processor, and the whole step as the one graph that training
+launches. A launch may be several kernels of the plan, and a long sum is two launches: one computes
+parts, which has all the work, and one joins them.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from ...compiler.codegen.cuda.module import Launch
+from ...compiler.elaboration.programs import Setup, training_step
+from ...compiler.passes.kernels.kernel import Kernel
+from ..device.cuda.program import CudaProgram
+from ..device.cuda.timing import Timer, bandwidth
+from ..training.executor import Executor
+from .bench import draw
+from .profiling import WARMUP, KernelTime, Profile, kernel_time, quieter_half, stages_of
+
+
+def profile(name: str, setup: Setup, steps: int, seed: int) -> Profile:
+    """Run `steps` steps launch by launch, and as many as graphs. UserError E0720 without a GPU."""
+    step, _ = training_step(setup)
+    program = CudaProgram(step)
+    executor = Executor(setup, lambda _: program, seed)
+    bound = executor.training(setup.batch)
+    draw(step, dict(bound.fields), np.random.default_rng(seed))
+    timer = Timer(program)
+    timed: list[dict[Launch, float]] = []
+    whole: list[float] = []
+    for number in range(1, WARMUP + steps + 1):
+        bound.step[...] = number
+        began = time.perf_counter()
+        program.run()
+        whole.append((time.perf_counter() - began) * 1e3)
+        timed.append(timer.step())
+    sums = np.array([sum(found.values()) for found in timed[WARMUP:]])
+    quiet, alone = quieter_half(sums), np.array(whole[WARMUP:])
+    means = {
+        launch: float(np.mean([timed[WARMUP + n][launch] for n in quiet])) for launch in timed[0]
+    }
+    return Profile(
+        name,
+        setup.batch,
+        0,
+        steps,
+        0.0,
+        float(alone[quieter_half(alone)].mean()),
+        float(sums[quiet].mean()),
+        tuple(_kernels(timer, means, step)),
+        program.found.device,
+        bandwidth(program.cupy),
+    )
+
+
+def _kernels(timer: Timer, means: dict[Launch, float], step) -> list[KernelTime]:
+    system = timer.program.plan.system
+    stages = stages_of(step, system)
+    runs: dict[Launch, int] = {}
+    for launch, _ in timer.calls:
+        runs[launch] = runs.get(launch, 0) + 1
+    found: list[KernelTime] = []
+    worked: set[Kernel] = set()
+    for launch, ms in means.items():
+        name = ", ".join(kernel.name for kernel in launch.kernels)
+        counted = not worked.issuperset(launch.kernels)
+        worked.update(launch.kernels)
+        found.append(
+            kernel_time(
+                name, launch.kernels, runs[launch], ms, system, stages, timer.use(launch), counted
+            )
+        )
+    return found

@@ -1,0 +1,44 @@
+"""`--verify`: every pass of the compiler is checked while a command compiles.
+
+In: a device. Out: the same device, which checks the passes over each system before it compiles it:
+the rules of a system after each pass, and on random numbers that no value changed. InternalError
+with the name of the pass otherwise. The machine code itself is `nnc verify`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ...compiler.ir.equation import System
+from ...compiler.ir.verify import verify
+from ...compiler.pipeline import PASSES, plan
+from ...compiler.reference.pass_checker import EVALUABLE, PassCheck, points
+from ..device import Device, Program
+from .sample_inputs import any_values
+
+
+def checking(device: Device, say: Callable[[str], None]) -> Device:
+    """The device, with all passes checked. `say` is told what was checked."""
+
+    def checked(system: System) -> Program:
+        check_passes(system, say)
+        return device(system)
+
+    return checked
+
+
+def check_passes(system: System, say: Callable[[str], None]) -> None:
+    """Plan the system once with every pass checked. InternalError if one breaks a rule."""
+    verify(system, "elaboration")
+    small = points(system) <= EVALUABLE
+    values = any_values(system) if small else None
+    plan(system, check=PassCheck(system, values))
+    kept = (
+        "every rule and every value"
+        if small
+        else (
+            "every rule (the values of so large a step are not compared; "
+            "`nnc verify` does for less)"
+        )
+    )
+    say(f"{system.name}: {len(PASSES)} passes keep {kept}")

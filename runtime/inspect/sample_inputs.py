@@ -1,0 +1,158 @@
+"""A system to examine, with numbers for everything that it is given.
+
+In: a `Project`, and its `Setup` if it is trained. Out: a `Specimen`: the training step with its
+gradients among the outputs, or for a model that is not trained the model with the gradients of a
+made-up loss. The numbers are of the right kinds and in no special place: a little away from where
+training starts, where biases are 0 and so every relu might stand on its kink.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...compiler.elaboration.initializers import initial_system, initial_values
+from ...compiler.elaboration.model import ModelWork
+from ...compiler.elaboration.programs import Setup, step_with_gradients
+from ...compiler.ir.dtypes import is_float
+from ...compiler.ir.equation import Equation, Index, System, Tensor
+from ...compiler.ir.expr import Expr, Idx, Read
+from ...compiler.ir.functions import NUMPY, call
+from ...compiler.passes.autodiff.differentiate import differentiate
+from ...compiler.passes.autodiff.mixed_precision import mixed_precision
+from ...compiler.passes.equations.simplify import simplify
+from ...compiler.reference.evaluator import Arrays, evaluate
+from ..project import Project
+from ..training.batch_inputs import class_limits, fields_of
+from .bench import draw
+
+STEP = 3  # the number of the step: the first is special to optimizers
+AWAY = 0.02  # how far params and states are from where they start
+LENGTHS = (3, 2, 1)  # the largest length, tried in turn: a label may be longer than what says it
+COST = "sum_of_results"
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """`wrt` are the tensors whose gradients are asked for, `gradients` the names of those that
+    there are; `loss` is None if nothing in the model is a real number."""
+
+    system: System
+    values: Arrays
+    loss: str | None
+    wrt: tuple[str, ...]
+    gradients: Mapping[str, str]
+
+
+def specimen(project: Project, setup: Setup | None, seed: int) -> Specimen:
+    """UserError with what is wrong in the program."""
+    if setup is None:
+        return model_specimen(project, seed)
+    system, drawn, names = step_with_gradients(setup)
+    wrt = tuple(t.name for t in system.of_kind("param"))
+    loss = system.outputs[0]
+    return Specimen(system, _values(system, drawn, seed, loss), loss, wrt, names)
+
+
+def model_specimen(project: Project, seed: int) -> Specimen:
+    """A model that is not trained, with a loss that depends on each number of its results in a way
+    of its own."""
+    sizes = {**dict.fromkeys(project.symbols[:1], project.settings.batch), **project.settings.sizes}
+    work = ModelWork(project.checked.definitions, project.name, sizes, True, project.settings.float)
+    work.run()
+    drawn = initial_system(work)
+    system = simplify(work.finished(tuple(r.name for r in project.model.results)))
+    system = with_cost(system)
+    wrt = tuple(
+        t.name
+        for t in system.tensors.values()
+        if t.kind in ("input", "param") and is_float(t.dtype)
+    )
+    if COST not in system.outputs:
+        system = mixed_precision(system, project.settings.precision)
+        return Specimen(system, _values(system, drawn, seed, None), None, (), {})
+    system, names = differentiate(system, COST, wrt)
+    system = mixed_precision(system, project.settings.precision)
+    system = simplify(system.replace(outputs=(*system.outputs, *names.values())))
+    return Specimen(system, _values(system, drawn, seed, COST), COST, wrt, names)
+
+
+def with_cost(system: System) -> System:
+    """The system with one more output: for every result the sum of sin(n*y)*y, n its position."""
+    tensors, equations = dict(system.tensors), list(system.equations)
+    total: Expr | None = None
+    for name in system.outputs:
+        tensor = system.tensors[name]
+        if not is_float(tensor.dtype):
+            continue
+        indices = tuple(Index(f"i{n}", size) for n, size in enumerate(tensor.shape))
+        here = Read(name, tuple(Idx(i.name) for i in indices), None, tensor.dtype)
+        position: Expr = call("f32", 1.0)
+        for index in indices:
+            position = call("add", call("mul", position, 0.7), call("f32", Idx(index.name)))
+        body = call("mul", call("sin", position), here)
+        body = call("add", body, call("mul", 0.5, call("mul", here, here)))
+        part = f"{COST}_{name}"
+        tensors[part] = Tensor(part, (), body.dtype)
+        equations.append(Equation(part, (), body, "sum" if indices else None, indices))
+        own = Read(part, (), None, body.dtype)
+        total = own if total is None else call("add", total, own)
+    if total is None:
+        return system
+    tensors[COST] = Tensor(COST, (), total.dtype)
+    equations.append(Equation(COST, (), total))
+    return system.replace(
+        tensors=tensors, equations=tuple(equations), outputs=(*system.outputs, COST)
+    )
+
+
+def _values(system: System, drawn: System, seed: int, loss: str | None) -> Arrays:
+    rng = np.random.default_rng([seed, 7])
+    values = {name: array.copy() for name, array in initial_values(system, drawn, seed).items()}
+    for tensor in system.tensors.values():
+        if tensor.kind not in ("param", "state") or not is_float(tensor.dtype):
+            continue
+        # states may be squares, which are not negative
+        away = rng.normal if tensor.kind == "param" else rng.uniform
+        values[tensor.name] = (values[tensor.name] + AWAY * away(size=tensor.shape)).astype(
+            NUMPY[tensor.dtype]
+        )
+    given: Arrays = {}
+    for most in LENGTHS:
+        given = values | _inputs(system, rng, seed, most)
+        if loss is None or not _counts(system):
+            break
+        if np.isfinite(evaluate(system, given, wide=True)[loss]):
+            break
+    return given
+
+
+def any_values(system: System, seed: int = 0) -> Arrays:
+    """Numbers for a system of which nothing else is known: params and states are small."""
+    rng = np.random.default_rng([seed, 8])
+    values: Arrays = {}
+    for tensor in system.tensors.values():
+        if tensor.kind in ("param", "state"):
+            draws = 0.1 * rng.normal(size=tensor.shape), rng.random(tensor.shape)
+            values[tensor.name] = draws[tensor.kind == "state"].astype(NUMPY[tensor.dtype])
+    return values | _inputs(system, rng, seed)
+
+
+def _inputs(system: System, rng: np.random.Generator, seed: int, most: int = LENGTHS[0]) -> Arrays:
+    inputs: Arrays = {t.name: np.zeros(t.shape, NUMPY[t.dtype]) for t in fields_of(system)}
+    draw(system, inputs, rng)
+    for name in _counts(system):
+        inputs[name][...] = rng.integers(1, most + 1, inputs[name].shape)
+    given = {t.name for t in system.of_kind("input")}
+    scalars = {"step": np.array(STEP, np.int32), "seed": np.array(seed, np.int32)}
+    return inputs | {n: v for n, v in scalars.items() if n in given}
+
+
+def _counts(system: System) -> list[str]:
+    """The inputs of whole numbers that index nothing: lengths, mostly, which 0 is special to."""
+    classes = class_limits(system)
+    return [
+        t.name for t in fields_of(system) if t.dtype in ("i32", "i64") and t.name not in classes
+    ]

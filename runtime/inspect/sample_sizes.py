@@ -1,0 +1,116 @@
+"""Sizes at which a model can be evaluated: its own, or smaller ones if those are too large.
+
+In: a `Project`, its `Setup` if it is trained, and how many points the evaluator may go through.
+Out: the same for fewer examples and shorter sequences, and a text that says which. Sizes that the
+file fixes (`Dense(800)`, `f32[B, 28, 28, 1]`) stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from ...compiler.elaboration.programs import FieldType, Setup, training_step
+from ...compiler.reference.pass_checker import points
+from ...dsl.diagnostics.diagnostic import UserError
+from ...dsl.syntax import ast as s
+from ..project import Project
+from .emit import model_system
+
+SMALLEST = 3  # examples: two are special to what normalises over the batch
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A program at the sizes chosen, and what these are in words."""
+
+    project: Project
+    setup: Setup | None
+    text: str
+
+
+def fitted(
+    project: Project, setup: Setup | None, most: int, largest_batch: int | None = None
+) -> Fitted:
+    """The largest sizes tried that the evaluator can go through, or else the smallest."""
+    if setup is None:
+        return _fitted_model(project, largest_batch)
+    first = setup if largest_batch is None else _with_batch(setup, largest_batch)
+    work = _points(first)
+    if work > most:
+        batch = max(SMALLEST, first.batch * most // work)
+        first = _with_batch(first, batch)
+        work = _points(first)
+    shrunk: dict[str, tuple[int, int]] = {}
+    if work > most:
+        for smaller, sizes in _shorter(project, first):
+            shrunk, first = sizes, smaller
+            if _points(first) <= most:
+                break
+    return Fitted(project, first, _text(setup, first, shrunk))
+
+
+def _fitted_model(project: Project, largest_batch: int | None) -> Fitted:
+    """A model without a train block has few examples to begin with."""
+    own = project.settings.batch
+    batch = min(own, largest_batch or own, 8)
+    changed = replace(project, settings=replace(project.settings, batch=batch))
+    try:
+        model_system(changed)
+    except UserError:
+        changed, batch = project, own
+    return Fitted(changed, None, f"batch {batch}")
+
+
+def _points(setup: Setup) -> int:
+    return points(training_step(setup)[0])
+
+
+def _with_batch(setup: Setup, batch: int) -> Setup:
+    """The setup for at most so many examples, if the model allows it."""
+    smaller = replace(setup, batch=min(batch, setup.batch))
+    try:
+        training_step(smaller)
+    except UserError:
+        return setup
+    return smaller
+
+
+def _shorter(project: Project, setup: Setup) -> Iterator[tuple[Setup, dict[str, tuple[int, int]]]]:
+    """The setup with the sizes that the data bind halved, again and again."""
+    own = _bound_by_data(project, setup)
+    now, fields = dict(own), dict(setup.fields or {})
+    for name in own:
+        while now[name] > 4:
+            half = now[name] // 2
+            smaller = {n: _resized(f, now[name], half) for n, f in fields.items()}
+            candidate = replace(setup, fields=smaller)
+            try:
+                training_step(candidate)
+            except UserError:
+                break
+            now[name], fields = half, smaller
+            yield candidate, {n: (own[n], now[n]) for n in own if now[n] != own[n]}
+
+
+def _bound_by_data(project: Project, setup: Setup) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for parameter in project.model.inputs:
+        pattern = (parameter.type and parameter.type.shape) or ()
+        field = (setup.fields or {}).get(parameter.name)
+        for item, size in zip(pattern[1:], field.shape if field else (), strict=False):
+            if isinstance(item, s.Name) and item.id not in setup.sizes:
+                found.setdefault(item.id, size)
+    return found
+
+
+def _resized(field: FieldType, old: int, new: int) -> FieldType:
+    return replace(field, shape=tuple(new if size == old else size for size in field.shape))
+
+
+def _text(setup: Setup, chosen: Setup, shrunk: dict[str, tuple[int, int]]) -> str:
+    parts = [(f"batch {chosen.batch}", setup.batch, chosen.batch)]
+    parts += [(f"{name} = {new}", old, new) for name, (old, new) in shrunk.items()]
+    return ", ".join(
+        text + (f" (its own is {old})" if old != new else "") for text, old, new in parts
+    )

@@ -1,0 +1,162 @@
+"""What a model is made of: its layers with their shapes, parameters and work.
+
+In: a `Project`, a `Setup` if it is trained, and a device. Out: a `Summary` and its text. The memory
+is exact: it is what the plans for the device say, before anything runs. It need not be there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import prod
+
+from ...compiler.elaboration.programs import Setup, evaluation, prediction, training_step
+from ...compiler.ir.equation import System
+from ...compiler.ir.work import flops
+from ...compiler.pipeline import plan
+from ...dsl.syntax import ast as s
+from ..device.cpu import host
+from ..project import Project
+from .emit import model_system
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer instance: the shape of its result, its parameters (numbers learnt), and the
+    operations of its sums of products for one batch."""
+
+    name: str
+    shape: tuple[int, ...]
+    parameters: int = 0
+    flops: int = 0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All layers, and the bytes that one batch needs. `training_bytes` is None if untrained."""
+
+    model: str
+    batch: int
+    rows: tuple[Row, ...]
+    inference_bytes: int
+    training_bytes: int | None
+
+    def text(self) -> str:
+        """A table, then totals."""
+        head = ("layer", "output", "parameters", "operations")
+        lines = [
+            (r.name, str(list(r.shape)), f"{r.parameters:,}", f"{r.flops:,}") for r in self.rows
+        ]
+        total = (
+            "total",
+            "",
+            f"{sum(r.parameters for r in self.rows):,}",
+            f"{sum(r.flops for r in self.rows):,}",
+        )
+        widths = [max(map(len, column)) for column in zip(head, *lines, total, strict=True)]
+        table = [_line(cells, widths) for cells in (head, *lines)]
+        table += ["-" * len(table[0]), _line(total, widths), ""]
+        if self.training_bytes is not None:
+            table.append(f"training memory   {size(self.training_bytes)}")
+        table.append(f"inference memory  {size(self.inference_bytes)}")
+        return "\n".join([f"{self.model}, batch {self.batch}", "", *table]) + "\n"
+
+
+def _line(cells: tuple[str, ...], widths: list[int]) -> str:
+    name, shape, *numbers = (
+        cell.ljust(width) if n < 2 else cell.rjust(width)
+        for n, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    )
+    return "  ".join([name, shape, *numbers])
+
+
+def size(count: int) -> str:
+    """Bytes as people say them, and exactly."""
+    return f"{count / 2**20:.1f} MiB ({count:,} bytes)"
+
+
+def summarise(project: Project, setup: Setup | None, device: str = "cpu") -> Summary:
+    """UserError if the program is wrong or a size is not known."""
+    needed = NEEDED[device]
+    if setup is None:
+        whole = model_system(project, simplified=False)
+        inference, training = needed(model_system(project)), None
+    else:
+        sizes = _all_sizes(project, setup)
+        wide = replace(project, settings=replace(project.settings, sizes=sizes))
+        whole = model_system(wide, simplified=False)
+        inference = needed(prediction(setup))
+        training = needed(training_step(setup)[0])
+        evaluation(setup)  # so that mistakes only evaluation has are found here too
+    rows = layers(whole, project.checked.definitions)
+    return Summary(project.name, project.settings.batch, rows, inference, training)
+
+
+def _on_cpu(system: System) -> int:
+    return plan(system, without=host.without()).arena_bytes
+
+
+def _on_gpu(system: System) -> int:
+    """For an H100: how sums are divided, and so what their parts take, depends on the GPU."""
+    from ...compiler.codegen.cuda.module import gpu_plan, module  # only what a GPU needs
+
+    return module(gpu_plan(system)).arena_bytes
+
+
+NEEDED = {"cpu": _on_cpu, "cuda": _on_gpu}  # bytes, by device
+
+
+def _all_sizes(project: Project, setup: Setup) -> dict[str, int]:
+    """The model's symbolic sizes as the data bind them: read off the inputs of a plan for it."""
+    tensors = prediction(setup).tensors
+    sizes = dict(setup.sizes)
+    for parameter in project.model.inputs:
+        pattern = (parameter.type and parameter.type.shape) or ()
+        shape = tensors[parameter.name].shape if parameter.name in tensors else ()
+        for item, extent in zip(pattern, shape, strict=False):
+            if isinstance(item, s.Name):
+                sizes.setdefault(item.id, extent)
+    return sizes
+
+
+def layers(system: System, definitions: Mapping[str, s.Definition]) -> tuple[Row, ...]:
+    """A row for each layer that the model applies itself, in order, and one for what it computes
+    without a layer, if that is any work."""
+    known = {d.name.lower(): d for d in definitions.values() if d.kind in ("layer", "model")}
+    rows: dict[str, Row] = {}
+    order = {name: n for n, name in enumerate(_seen(system))}
+    for name in order:
+        instance, definition = _instance(name, known)
+        row = rows.setdefault(instance, Row(instance or system.name, ()))
+        tensor, equation = system.tensors[name], system.definition.get(name)
+        if tensor.kind == "param":
+            row = replace(row, parameters=row.parameters + prod(tensor.shape))
+        if equation is not None:
+            row = replace(row, flops=row.flops + flops(equation, system))
+            result = definition and f"{instance}_{definition.results[0].name}"
+            if result not in system.tensors or name == result:
+                row = replace(row, shape=tensor.shape)
+        rows[instance] = row
+    own = rows.pop("", None)
+    if own and (own.flops or own.parameters):
+        rows[""] = own
+    return tuple(rows.values())
+
+
+def _seen(system: System) -> list[str]:
+    """Every tensor in the order in which equations mention it."""
+    names: dict[str, None] = {}
+    for eq in system.equations:
+        names |= dict.fromkeys([*(s for s in eq.sources), eq.target])
+    return [n for n in names if system.tensors[n].kind in ("param", "temp")]
+
+
+def _instance(name: str, known: Mapping[str, s.Definition]) -> tuple[str, s.Definition | None]:
+    """`conv1_k` → `conv1` and the definition of Conv; an empty name for the model's own."""
+    for end in re.finditer(r"\d_", name):
+        head = name[: end.start() + 1]
+        definition = known.get(head.rstrip("0123456789"))
+        if definition is not None and definition.results:
+            return head, definition
+    return "", None

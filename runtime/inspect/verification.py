@@ -1,0 +1,288 @@
+"""A model verified: every pass, every line of its machine code, every gradient, a training step.
+
+In: a `Project`, its `Setup` if it is trained, tolerances. Out: a `Verification`: what was compared,
+line by line of the source, and a diagnostic for everything that is wrong. The comparing is done in
+`code_check.py` and the compiler's `finite_differences.py` and `check_passes.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ...compiler.elaboration.programs import Setup
+from ...compiler.ir.equation import Equation
+from ...compiler.ir.printer import equation_text
+from ...compiler.ir.verify import InternalError
+from ...compiler.pipeline import PASSES, plan
+from ...compiler.reference.evaluator import Arrays, evaluate
+from ...compiler.reference.finite_differences import Differences, Slope
+from ...compiler.reference.pass_checker import EVALUABLE, PassCheck
+from ...dsl.diagnostics.diagnostic import Diagnostic, Report
+from ...dsl.syntax.source import Span
+from ..device.cpu import host
+from ..device.cpu.program import CpuProgram
+from ..project import Project
+from .code_check import Value, check_code, first_difference, run_apart
+from .sample_inputs import Specimen, specimen
+from .sample_sizes import fitted
+
+TOLERANCE = 1e-5  # of the numbers at work: 80 roundings of f32, which long sums come near to
+GRADIENT_POINTS = 10**7  # the loss is evaluated some hundred times at this size
+LOSS_TOLERANCE = 1e-3  # of the whole system at once, in which roundings meet
+
+
+@dataclass
+class Line:
+    """What was compared of the equations that one line of the source stands for."""
+
+    span: Span
+    equations: int = 0
+    value: Value | None = None
+    slope: Slope | None = None
+    right: bool = True
+
+    @property
+    def text(self) -> str:
+        return self.span.source.line(self.span.line).strip()
+
+    def add_value(self, value: Value) -> None:
+        self.equations += 1
+        self.right &= value.right
+        if self.value is None or value.error > self.value.error:
+            self.value = value
+
+    def add_slope(self, slope: Slope, right: bool) -> None:
+        self.right &= right
+        if self.slope is None or slope.error > self.slope.error:
+            self.slope = slope
+
+
+@dataclass
+class Verification:
+    """`sizes` and `gradient_sizes` say what was computed; `mistakes` what is wrong."""
+
+    name: str
+    tolerance: float
+    sizes: str = ""
+    gradient_sizes: str = ""
+    passes: int = 0
+    values: list[Value] = field(default_factory=list)
+    slopes: list[Slope] = field(default_factory=list)
+    lines: dict[tuple[str, int], Line] = field(default_factory=dict)
+    threads: tuple[int, ...] = ()
+    report: Report = field(default_factory=Report)
+
+    @property
+    def mistakes(self) -> list[Diagnostic]:
+        return self.report.diagnostics
+
+    def line(self, span: Span | None) -> Line | None:
+        if span is None:
+            return None
+        return self.lines.setdefault((span.source.name, span.line), Line(span))
+
+    def sorted_lines(self) -> list[Line]:
+        """The user's own lines, then the library's, each file from top to bottom."""
+        return sorted(
+            self.lines.values(),
+            key=lambda line: (line.span.source.library, line.span.source.name, line.span.line),
+        )
+
+
+def verify_project(
+    project: Project,
+    setup: Setup | None,
+    threads: Iterable[int],
+    seed: int = 0,
+    samples: int = 2,
+    tolerance: float = TOLERANCE,
+) -> Verification:
+    """Compare everything. UserError with what is wrong in the program itself."""
+    result = Verification(project.name, tolerance, threads=tuple(dict.fromkeys(threads)))
+    chosen = fitted(project, setup, EVALUABLE)
+    result.sizes = chosen.text
+    whole = specimen(chosen.project, chosen.setup, seed)
+    try:
+        _check_code(whole, result)
+        small = fitted(project, setup, GRADIENT_POINTS, largest_batch=3)
+        result.gradient_sizes = small.text
+        _check_gradients(specimen(*_exact(small.project, small.setup), seed), samples, result)
+    except InternalError as error:
+        result.report.add(
+            "E0803",
+            f"the pass `{error.after}` breaks a rule: {error.rule}",
+            error.span,
+            label=f"`{error.subject}`",
+            help=_OURS,
+        )
+    return result
+
+
+def _exact(project: Project, setup: Setup | None) -> tuple[Project, Setup | None]:
+    """The same without rounding: what is rounded moves in steps, and has no differences."""
+    exact = replace(project, settings=replace(project.settings, precision="f32"))
+    return exact, None if setup is None else replace(setup, precision="f32")
+
+
+_OURS = "this is a mistake of nnc's and not of the file: please report it"
+
+
+# --- machine code ---------------------------------------------------------------------------------
+
+
+def _check_code(subject: Specimen, result: Verification) -> None:
+    """Passes, then the code of every kernel, then the code as it runs in training."""
+    check = PassCheck(subject.system, subject.values)
+    apart = plan(subject.system, check=check, shared=False, without=host.without())
+    result.passes = len(PASSES)
+    arrays = run_apart(CpuProgram(apart, 1), subject.values)
+    result.values = check_code(apart, arrays, result.tolerance)
+    for value in result.values:
+        line = result.line(value.equation.span)
+        if line is not None:
+            line.add_value(value)
+        if not value.right:
+            result.report.add(
+                "E0801",
+                f"the machine code of `{value.equation.target}` is wrong",
+                value.equation.span,
+                help=_OURS,
+                label=f"{_at(value.equation.target, value.index)} is {_number(value.found)}, and "
+                f"by the evaluator {_number(value.expected)}",
+            )
+    _check_runs(subject, arrays, result)
+    _check_loss(subject, arrays, result)
+
+
+def _check_runs(subject: Specimen, arrays: Arrays, result: Verification) -> None:
+    """The code in the memory of a normal run, on each number of threads: the same bits."""
+    system = subject.system
+    following = {following: name for name, following in system.updates.items()}
+    for threads in result.threads:
+        program = CpuProgram(system, threads)
+        for name, value in subject.values.items():
+            program.arrays[name][...] = value
+        program.run()
+        for name in system.roots:
+            found = program.arrays[following.get(name, name)]
+            place = first_difference(found, arrays[name])
+            if place is not None:
+                equation = system.definition.get(name)
+                result.report.add(
+                    "E0801",
+                    f"`{name}` depends on how it is run",
+                    None if equation is None else equation.span,
+                    label=f"on {threads} threads {_at(name, place)} is {_number(found[place])}, "
+                    f"and by itself {_number(arrays[name][place])}",
+                    help=_OURS,
+                )
+
+
+def _check_loss(subject: Specimen, arrays: Arrays, result: Verification) -> None:
+    """The loss of the whole system, from nothing but what it is given."""
+    if subject.loss is None:
+        return
+    expected = float(evaluate(subject.system, subject.values, wide=True)[subject.loss])
+    found = float(arrays[subject.loss])
+    near = abs(found - expected) <= LOSS_TOLERANCE * max(abs(expected), 1e-6)
+    if not near and not np.array_equal(found, expected, equal_nan=True):
+        span = subject.system.definition[subject.loss].span
+        result.report.add(
+            "E0801",
+            f"`{subject.loss}` is wrong as a whole",
+            span,
+            help=_OURS,
+            label=f"{_number(found)}, and by the evaluator {_number(expected)}",
+        )
+
+
+# --- gradients ------------------------------------------------------------------------------------
+
+
+def _check_gradients(subject: Specimen, samples: int, result: Verification) -> None:
+    """Every gradient, from the loss backwards."""
+    if subject.loss is None:
+        return
+    work = Differences(subject.system, subject.loss, subject.values)
+    if not np.isfinite(work.arrays[subject.loss]):
+        result.report.add(
+            "E0804",
+            f"the loss is {float(work.arrays[subject.loss])} on random numbers",
+            subject.system.definition[subject.loss].span,
+            label="its gradients cannot be compared",
+            help="numbers of another `--seed` may suit it",
+        )
+        return
+    wrong: dict[str, tuple[Slope, list[Equation]]] = {}
+    for name, gradient in _backwards(subject, work):
+        slope = work.check(name, gradient, samples, result.tolerance)
+        result.slopes.append(slope)
+        guilty = [] if slope.right else work.culprits(name, samples, result.tolerance)
+        if not slope.right:
+            wrong[name] = slope, guilty
+        for eq in work.readers(name):
+            line = result.line(eq.span)
+            if line is not None:
+                line.add_slope(slope, eq not in guilty)
+    _blame_all(wrong, work, subject, result)
+
+
+def _blame_all(
+    wrong: Mapping[str, tuple[Slope, list[Equation]]],
+    work: Differences,
+    subject: Specimen,
+    result: Verification,
+) -> None:
+    """A wrong gradient is blamed on the equations whose own derivative is wrong. Where these are
+    all right and what it is made from is right, too, the equation of the gradient itself is."""
+    blamed: set[str] = set()
+    for name, (slope, guilty) in wrong.items():
+        for eq in guilty:
+            if eq.target not in blamed:
+                blamed.add(eq.target)
+                _blame(eq, name, slope, subject, result)
+    sources = {n: not any(eq.target in wrong for eq in work.readers(n)) for n in wrong}
+    for name, (slope, guilty) in wrong.items():
+        first = sources[name] or (not blamed and name == next(iter(wrong)))
+        if first and not guilty:
+            found = subject.system.definition.get(f"d_{name}")
+            _blame(found or work.readers(name)[0], name, slope, subject, result)
+
+
+def _backwards(subject: Specimen, work: Differences) -> list[tuple[str, str | None]]:
+    """Every tensor of the loss that has a gradient, those next to the loss first."""
+    tensors = subject.system.tensors
+    order = [eq.target for eq in reversed(work.forward)]
+    found: list[tuple[str, str | None]] = [
+        (name, f"d_{name}")
+        for name in order
+        if f"d_{name}" in tensors
+        and name != subject.loss
+        and f"d_{name}" not in work.definition
+        and tensors[f"d_{name}"].shape == tensors[name].shape
+    ]
+    return [*found, *((name, subject.gradients.get(name)) for name in subject.wrt)]
+
+
+def _blame(eq: Equation, name: str, slope: Slope, subject: Specimen, result: Verification) -> None:
+    place = f"d_{name}" if slope.index is None else _at(f"d_{name}", slope.index)
+    shape = subject.system.tensors[eq.target].shape
+    result.report.add(
+        "E0802",
+        f"the gradient through `{eq.target}` is wrong",
+        eq.span,
+        label=f"{place} is {_number(slope.exact)}, and by finite differences "
+        f"{_number(slope.numeric)}",
+        help=f"{equation_text(eq, shape)}\n{_OURS}",
+    )
+
+
+def _at(name: str, index: tuple[int, ...]) -> str:
+    return f"{name}{list(index)}" if index else name
+
+
+def _number(value: float) -> str:
+    return f"{value:.7g}"

@@ -1,0 +1,151 @@
+"""Arrays and texts on disk, whole or not at all: written beside, then renamed.
+
+In: arrays, texts, paths. Out: safetensors and JSON files, and arrays read back and checked: a file
+with a bit changed is refused. What the arrays mean is the business of `checkpoints.py`,
+`snapshot.py` and `run_folder.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from ...dsl.diagnostics.diagnostic import did_you_mean, fail
+
+
+def write_bytes(path: Path, data: bytes, durable: bool = False, help: str = "") -> None:
+    """The file has the new content or, whatever happens, the old. UserError E0709 with `help` if it
+    cannot be written.
+
+    With `durable` it is on the disk when this returns, so that a power cut, too, leaves the old
+    file or the new. What can be made again does without: it takes milliseconds.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(beside, path)
+        if durable:
+            _sync_folder(path.parent)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise fail("E0709", f"cannot write {path}: {reason}", help=help) from error
+    finally:
+        with suppress(OSError):  # it was never made, or nothing can be removed there
+            beside.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """The names in a folder are on the disk, where a system lets folders be opened."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str, durable: bool = False) -> None:
+    write_bytes(path, text.encode("utf-8"), durable)
+
+
+def write_json(path: Path, value: Any, durable: bool = False) -> None:
+    write_text(path, json.dumps(value, indent=2) + "\n", durable)
+
+
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote. UserError E0706 if it is not there or damaged."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise fail("E0706", f"cannot read {path}: {_reason(error)}") from error
+
+
+def save_arrays(
+    path: Path,
+    arrays: Mapping[str, np.ndarray],
+    notes: Mapping[str, str],
+    durable: bool = False,
+    help: str = "",
+) -> None:
+    """Arrays by name, with some text and a hash of all that, as one safetensors file."""
+    whole = {
+        name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()
+    }
+    noted = {**notes, _HASH: _hash(whole, notes)}
+    write_bytes(path, save(whole, noted), durable, help)
+
+
+def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays and the text of a file that `save_arrays` wrote. UserError E0706 if it is not one,
+    or if a bit of it is not what it was."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names = file.keys()
+            arrays = {name: file.get_tensor(name) for name in names}
+            notes = dict(file.metadata() or {})
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise fail("E0706", f"cannot read {path}: {_reason(error)}") from error
+    said = notes.pop(_HASH, None)
+    if said is None:
+        raise fail("E0706", f"{path} was not written by nnc: it has no hash")
+    if said != _hash(arrays, notes):
+        raise fail("E0706", f"{path} is damaged: its content is not what was written")
+    return arrays, notes
+
+
+_HASH = "sha256"
+
+
+def _hash(arrays: Mapping[str, np.ndarray], notes: Mapping[str, str]) -> str:
+    """A hash of names, types, shapes, numbers and texts."""
+    digest = hashlib.sha256()
+    for name in sorted(notes):
+        digest.update(json.dumps([name, notes[name]]).encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(json.dumps([name, str(array.dtype), list(array.shape)]).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def check_arrays(
+    path: Path, found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]
+) -> None:
+    """UserError E0706 unless the file holds the wanted arrays, each in its shape and type, and no
+    others."""
+    for name, array in wanted.items():
+        if name not in found:
+            raise fail("E0706", f"{path} has no `{name}`", help="is it of another program?")
+        there = found[name]
+        if there.shape != array.shape or there.dtype != array.dtype:
+            raise fail(
+                "E0706",
+                f"`{name}` in {path} is {there.dtype}{list(there.shape)}, and the "
+                f"program's is {array.dtype}{list(array.shape)}",
+            )
+    for name in found:
+        if name not in wanted:
+            raise fail(
+                "E0706",
+                f"{path} has `{name}`, which the program has not",
+                help=did_you_mean(name, wanted) or "is it of another program?",
+            )
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,156 @@
+"""Examples into a program's inputs.
+
+In: systems, datasets. Out: which rows make up which batch, and inputs filled with them. What a
+step's two scalars `step` and `seed` are is the executor's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...compiler.ir.dtypes import is_float
+from ...compiler.ir.equation import System, Tensor
+from ...compiler.ir.expr import Read, walk
+from ...dsl.diagnostics.diagnostic import Diagnostic, fail
+from ..data import Dataset, Schema, Split, check_labels
+from ..data.core.splitting import split_rows
+
+SCALARS = ("step", "seed")
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Some rows (int64) of a split, in ascending order."""
+
+    split: Split
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def whole(split: Split) -> Examples:
+    return Examples(split, np.arange(len(split)))
+
+
+def divide(dataset: Dataset, validation: float) -> dict[str, Examples]:
+    """The examples that train, test and validate. `validation` is a share of the training split.
+
+    UserError E0703 if the data have a validation split of their own and a share is asked for too.
+    """
+    parts = {name: whole(split) for name, split in dataset.splits.items()}
+    if validation:
+        if dataset.validation is not None:
+            raise fail(
+                "E0703",
+                f"{dataset.name} has a validation split of its own",
+                help="leave `validation` out of the train block",
+            )
+        kept, held = split_rows(len(dataset.train), validation, seed=0)
+        if len(held):
+            parts["train"] = Examples(dataset.train, kept)
+            parts["validation"] = Examples(dataset.train, held)
+    return parts
+
+
+def epoch_order(rows: np.ndarray, seed: int, epoch: int, shuffle: bool) -> np.ndarray:
+    """The rows in the order in which an epoch (from 1) visits them, from the seed and its number
+    alone."""
+    if not shuffle:
+        return rows
+    return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(rows)
+
+
+def batches(order: np.ndarray, size: int, start: int = 0) -> Iterator[np.ndarray]:
+    """Consecutive pieces of `size` rows from place `start`; the last may be shorter."""
+    for begin in range(start, len(order), size):
+        yield order[begin : begin + size]
+
+
+def next_batches(order: np.ndarray, size: int, start: int, most: int) -> np.ndarray:
+    """The batches of `size` rows from place `start`, [batches, size]: one, or as many whole ones
+    as there are up to `most`."""
+    count = 1 if most == 1 else max(1, min(most, (len(order) - start) // size))
+    return order[start : start + count * size].reshape(count, size)
+
+
+def fields_of(system: System) -> list[Tensor]:
+    """The inputs that come from the data."""
+    return [t for t in system.of_kind("input") if t.name not in SCALARS]
+
+
+def fill(fields: list[tuple[str, np.ndarray]], split: Split, rows: np.ndarray) -> None:
+    """Write the examples `rows` into the arrays of a program."""
+    for name, array in fields:
+        split.take(name, rows, array)
+
+
+# --- do the data fit? -----------------------------------------------------------------------------
+
+
+def class_limits(system: System) -> dict[str, int]:
+    """For every input that is used as an index into a tensor: the least size that it indexes."""
+    limits: dict[str, int] = {}
+    inputs = {t.name for t in system.of_kind("input")}
+    for read in (r for eq in system.equations for r in eq.reads):
+        if read.other is not None:
+            continue
+        for place, size in zip(read.index, system.tensors[read.tensor].shape, strict=True):
+            inner = [n for n in walk(place) if isinstance(n, Read)]
+            if isinstance(place, Read) and inner == [place] and place.tensor in inputs:
+                limits[place.tensor] = min(size, limits.get(place.tensor, size))
+    return limits
+
+
+def check_fit(system: System, batch: int, schema: Schema) -> None:
+    """UserError E0710 unless every input can be filled with a batch of its field."""
+    for tensor in fields_of(system):
+        described = schema.field(tensor.name)
+        if is_float(described.dtype) and not is_float(tensor.dtype):
+            raise fail(
+                "E0710",
+                f"`{tensor.name}` is {tensor.dtype} in the model, and the data "
+                f"hold real numbers ({described.dtype})",
+                tensor.span,
+            )
+        if tensor.shape != (batch, *described.shape):
+            raise fail(
+                "E0710",
+                f"`{tensor.name}` has shape {list(tensor.shape)} in the model, and "
+                f"a batch of the data {[batch, *described.shape]}",
+                tensor.span,
+                help="let the first dimension of every input be one symbol, such as `B`",
+            )
+
+
+def check_indices(system: System, dataset: Dataset) -> None:
+    """UserError E0606 for a label in the data that is not one of the classes of the model."""
+    for name, limit in class_limits(system).items():
+        check_labels(dataset, name, limit, system.tensors[name].span)
+
+
+LOOKED_AT = 1000  # examples
+
+
+def one_hot(system: System, dataset: Dataset) -> list[Diagnostic]:
+    """W0303 for every field that is used as classes and whose rows are all 0 but for a single 1:
+    more likely it marks the class than lists classes."""
+    found = []
+    for name in class_limits(system):
+        first = dataset.train.arrays[name][:LOOKED_AT]
+        if first.ndim < 2 or first.shape[-1] < 2 or not first.size:
+            continue
+        if np.isin(first, (0, 1)).all() and (first.sum(-1) == 1).all():
+            found.append(
+                Diagnostic(
+                    "W0303",
+                    f"`{name}` looks one-hot: every row is 0 but for a single 1",
+                    system.tensors[name].span,
+                    label="each of its numbers is taken for a class",
+                    help=f"`argmax({name})` is the class; `cross_entropy_onehot` takes it as it is",
+                )
+            )
+    return found

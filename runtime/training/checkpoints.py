@@ -1,0 +1,185 @@
+"""The checkpoints of a run: `checkpoints/step-00000120.safetensors`, whole or not there.
+
+In: the values of all params and states, and the `Position` in the run. Out: one file for both, so
+that they cannot disagree: the arrays by name, and the position as JSON under `position` in the
+file's header. The last few and that of the weights to keep stay; a damaged one is passed over for
+the one before it.
+
+Chance needs no generator's state: whatever is drawn follows from the seed, the step and the epoch.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields
+from math import inf, isfinite, nan
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import numpy as np
+
+from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, did_you_mean, fail
+from .atomic_files import check_arrays, load_arrays, save_arrays
+from .metrics import Means, Record
+
+FORMAT = 1
+_NAME = re.compile(r"step-(\d{8,})\.safetensors")
+
+
+@dataclass
+class Position:
+    """Where a run is. `epoch` is the one being trained, `done` how many of its examples have been
+    visited in the order that `seed` and `epoch` give, `means` what they measured; `stale` counts
+    epochs since the best; `kept` is the step whose weights are to keep, 0 before there are any;
+    `examples` is the size of the training set."""
+
+    epoch: int = 1
+    done: int = 0
+    step: int = 0
+    seed: int = 0
+    examples: int = 0
+    means: Means = field(default_factory=Means)
+    seconds: float = 0.0
+    best: float | None = None
+    best_epoch: int = 0
+    stale: int = 0
+    kept: int = 0
+    records: list[Record] = field(default_factory=list)
+
+    def text(self) -> str:
+        """As JSON; what JSON has no number for is a word."""
+        return json.dumps({"format": FORMAT, **_in_words(asdict(self))}, allow_nan=False)
+
+    @staticmethod
+    def of_text(text: str) -> Position:
+        """What `text` gave. ValueError, KeyError or TypeError if it is not that."""
+        plain = _in_numbers(json.loads(text))
+        if plain.pop("format") != FORMAT:
+            raise ValueError("it is of another version of nnc")
+        _check_keys(plain, Position)
+        _check_keys(plain["means"], Means)
+        for record in plain["records"]:
+            _check_keys(record, Record)
+        means, records = Means(**plain["means"]), [Record(**r) for r in plain["records"]]
+        return Position(**{**plain, "means": means, "records": records})
+
+
+# what JSON may hold for a field of a type; for all others an object or a list
+_ALLOWED: dict[Any, Any] = {int: int, float: float | int, float | None: float | int | None}
+
+
+def _check_keys(plain: Mapping[str, Any], kind: type) -> None:
+    """ValueError unless the keys are the fields of the dataclass, and the values of their types."""
+    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    for key in plain:
+        if key not in known:
+            raise ValueError(f"the key `{key}` has no meaning; " + did_you_mean(key, known))
+    types = get_type_hints(kind)
+    for key in known:
+        if key not in plain:
+            raise ValueError(f"the key `{key}` is missing")
+        if not isinstance(plain[key], _ALLOWED.get(types[key], dict | list)):
+            raise ValueError(f"the key `{key}` is {plain[key]!r}")
+
+
+_WORDS = {"nan": nan, "inf": inf, "-inf": -inf}
+
+
+def _in_words(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _in_words(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_in_words(v) for v in value]
+    return f"{value:g}" if isinstance(value, float) and not isfinite(value) else value
+
+
+def _in_numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _in_numbers(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_in_numbers(v) for v in value]
+    return _WORDS.get(value, value) if isinstance(value, str) else value
+
+
+class Checkpoints:
+    """The checkpoints in a folder of their own, which need not exist yet."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08}.safetensors"
+
+    def steps(self) -> list[int]:
+        """The steps that there are checkpoints of, in order. UserError E0706 if the folder cannot
+        be read."""
+        try:
+            names = [p.name for p in self.folder.iterdir()] if self.folder.exists() else []
+        except OSError as error:
+            raise fail("E0706", f"cannot read {self.folder}: {error.strerror}") from error
+        return sorted(int(found[1]) for found in map(_NAME.fullmatch, names) if found)
+
+    def write(self, values: Mapping[str, np.ndarray], position: Position, keep: int) -> None:
+        """A new checkpoint; then of the older ones all but the last `keep` and the one whose
+        weights are kept are removed. UserError E0709 if it cannot be written: then all are as they
+        were."""
+        before = self.steps()
+        notes = {"position": position.text()}
+        try:
+            self.folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise fail("E0709", f"cannot make {self.folder}: {error.strerror}") from error
+        save_arrays(
+            self.path(position.step), values, notes, durable=True, help=self._advice(before)
+        )
+        older = [step for step in before if step < position.step]
+        kept = {*older[max(0, len(older) - keep + 1) :], position.step, position.kept}
+        for step in before:
+            if step not in kept:
+                with suppress(OSError):  # it is in the way of nothing
+                    self.path(step).unlink()
+
+    def _advice(self, steps: list[int]) -> str:
+        run = self.folder.parent
+        if not steps:
+            return f"nothing is saved yet: make room, then `nnc train --resume {run}` begins anew"
+        return f"step {steps[-1]} is saved: make room, then `nnc train --resume {run}`"
+
+    def read(
+        self, wanted: Mapping[str, np.ndarray]
+    ) -> tuple[dict[str, np.ndarray], Position, list[Diagnostic]] | None:
+        """Values and position of the last whole checkpoint, and a warning for every later one that
+        is damaged; None if there are no checkpoints. UserError E0706 if none is whole."""
+        passed: list[Diagnostic] = []
+        for step in reversed(self.steps()):
+            try:
+                return *self.read_step(step, wanted), passed
+            except UserError as error:
+                passed += [
+                    Diagnostic(
+                        "W0701", d.message, help=d.help or "the checkpoint before it is used"
+                    )
+                    for d in error.diagnostics
+                ]
+        if passed:
+            raise UserError([Diagnostic("E0706", d.message, help="") for d in passed])
+        return None
+
+    def read_step(
+        self, step: int, wanted: Mapping[str, np.ndarray]
+    ) -> tuple[dict[str, np.ndarray], Position]:
+        """Values and position of one checkpoint. UserError E0706 if it is damaged or of another
+        program."""
+        path = self.path(step)
+        found, notes = load_arrays(path)
+        check_arrays(path, found, wanted)
+        try:
+            position = Position.of_text(notes["position"])
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise fail("E0706", f"{path} does not say where it is: {error}") from error
+        if position.step != step:
+            raise fail("E0706", f"{path} is the checkpoint of step {position.step}")
+        return found, position

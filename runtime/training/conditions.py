@@ -1,0 +1,129 @@
+"""Conditions on what is measured: `until loss < 0.01`, and what `monitor` watches.
+
+In: expressions of a train block. Out: `Condition` and `Monitor`, asked with measured values after
+every epoch, never within one. They measure nothing themselves.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ...dsl.diagnostics.diagnostic import Report, did_you_mean, fail
+from ...dsl.syntax import ast as s
+from ...dsl.syntax.printer import format_expr
+from ...dsl.syntax.source import Span
+
+_COMPARE: dict[str, Callable[[float, float], bool]] = {
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+    "==": operator.eq, "!=": operator.ne,
+}  # fmt: skip
+
+Number = Callable[[s.Expr], int | float]
+
+
+class Condition:
+    """`loss < 0.01 and test_accuracy > 0.9`: measured names compared with numbers.
+
+    `number` gives the value of a constant expression. UserError E0702 for any other form.
+    """
+
+    def __init__(self, expr: s.Expr, number: Number):
+        self.expr = expr
+        self.text = format_expr(expr)
+        self.names: dict[str, Span] = {}
+        self._holds = self._compiled(expr, number)
+
+    def holds(self, values: Mapping[str, float]) -> bool:
+        """Whether it is true of these values; every one of `names` must be there."""
+        return self._holds(values)
+
+    def _compiled(self, expr: s.Expr, number: Number) -> Callable[[Mapping[str, float]], bool]:
+        if isinstance(expr, s.Binary) and expr.op in ("and", "or"):
+            left, right = self._compiled(expr.left, number), self._compiled(expr.right, number)
+            if expr.op == "and":
+                return lambda values: left(values) and right(values)
+            return lambda values: left(values) or right(values)
+        if isinstance(expr, s.Binary) and expr.op in _COMPARE and isinstance(expr.left, s.Name):
+            name, compare, bound = expr.left.id, _COMPARE[expr.op], number(expr.right)
+            self.names[name] = expr.left.span
+            return lambda values: compare(values[name], bound)
+        raise fail(
+            "E0702",
+            "`until` compares what is measured with numbers",
+            expr.span,
+            help="like `until loss < 0.01` or `until test_accuracy > 0.99`",
+        )
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """What says whether an epoch was better: of a loss less is better, of a metric more, and with
+    a `-` before a metric less again. `span` is None for a default."""
+
+    name: str
+    less: bool
+    span: Span | None = None
+
+    @staticmethod
+    def read(expr: s.Expr) -> Monitor:
+        """From `monitor = test_accuracy`; UserError E0702 if it is not a name."""
+        negative = isinstance(expr, s.Unary) and expr.op == "-"
+        name = expr.operand if isinstance(expr, s.Unary) else expr
+        if not isinstance(name, s.Name) or (isinstance(expr, s.Unary) and not negative):
+            raise fail(
+                "E0702",
+                "`monitor` names what is watched",
+                expr.span,
+                help="like `monitor = test_accuracy`",
+            )
+        return Monitor(name.id, negative or _is_loss(name.id), name.span)
+
+    def better(self, value: float, best: float | None) -> bool:
+        """Whether `value` is a new best."""
+        return best is None or (value < best if self.less else value > best)
+
+    def __str__(self) -> str:
+        return f"-{self.name}" if self.less and not _is_loss(self.name) else self.name
+
+
+def _is_loss(name: str) -> bool:
+    return name in ("loss", "test_loss", "validation_loss")
+
+
+SPLITS = ("validation", "test")  # what may be measured beside the training set
+
+
+def measured(metrics: Iterable[str], splits: Iterable[str]) -> list[str]:
+    """What is measured after an epoch, where there are these splits."""
+    names = ["loss", *metrics]
+    prefixes = ["", *(f"{split}_" for split in SPLITS if split in splits)]
+    return [prefix + name for prefix in prefixes for name in names]
+
+
+def check_watched(
+    conditions: Iterable[Condition], monitor: Monitor | None, known: Sequence[str]
+) -> None:
+    """UserError E0702 for every name in `until` and `monitor` that is not among the measured."""
+    report = Report()
+    for condition in conditions:
+        for name, span in condition.names.items():
+            _check(name, span, [*known, "epoch", "step"], report)
+    if monitor is not None:
+        _check(monitor.name, monitor.span, known, report)
+    report.check()
+
+
+def _check(name: str, span: Span | None, known: Sequence[str], report: Report) -> None:
+    if name in known:
+        return
+    split = next((p for p in SPLITS if name.startswith(f"{p}_")), "")
+    absent = f"there is no {split} set: `{name.removeprefix(f'{split}_')}` is of the training set"
+    told = bool(split) and name.removeprefix(f"{split}_") in known
+    report.add(
+        "E0702",
+        f"`{name}` is not measured",
+        span,
+        help=absent if told else did_you_mean(name, known) or f"measured are {', '.join(known)}",
+    )

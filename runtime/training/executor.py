@@ -1,0 +1,229 @@
+"""Programs of one model for every purpose and batch size, and the one set of values they pass on.
+
+In: a `Setup` and a device. Out: programs ready to run, each compiled when first asked for. The
+last batch of an epoch is often shorter: it gets a program of its own, so that it is exact. Only
+when the size changes are params and states copied from one program's memory to the other's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+
+from ...compiler.elaboration.initializers import initial_values
+from ...compiler.elaboration.programs import Setup, evaluation, prediction, training_step
+from ...compiler.ir.equation import System, Tensor
+from ...dsl.diagnostics.diagnostic import Note, Report, UserError, fail
+from ...dsl.syntax import ast as s
+from ..device import Batched, Device, Program
+from ..device.cpu import host
+from ..gc_pause import gc_paused
+from ..memory import Shortage, require, size_text
+from ..project import for_batch
+from .batch_inputs import Examples, fields_of, fill
+
+Values = dict[str, np.ndarray]
+
+
+class Bound:
+    """A program with what the loop touches at every step, looked up once."""
+
+    def __init__(self, system: System, program: Program, seed: int, measured: tuple[str, ...]):
+        self.system, self.program = system, program
+        arrays = program.arrays
+        self.kept = {
+            t.name: arrays[t.name] for t in system.tensors.values() if t.kind in ("param", "state")
+        }
+        self.fields = [(t.name, arrays[t.name]) for t in fields_of(system)]
+        pairs = list(zip(measured, system.outputs, strict=False))  # none in a prediction
+        self.measured = [(name, arrays[output]) for name, output in pairs]
+        self._outputs = pairs
+        self._batched = program if isinstance(program, Batched) else None
+        self.results = {name: arrays[name] for name in system.outputs}
+        self.step = arrays.get("step", np.zeros((), np.int32))
+        if "seed" in arrays:
+            arrays["seed"][...] = seed
+
+    def run(self, examples: Examples, rows: np.ndarray, step: int) -> dict[str, float]:
+        """One run on these rows; the loss and the metrics by name."""
+        fill(self.fields, examples.split, rows)
+        self.step[...] = step
+        self.program.run()
+        return {name: array.item() for name, array in self.measured}
+
+    def together(self, examples: Examples) -> int:
+        """How many runs on these examples it takes at a time."""
+        return max(1, self._batched.hold(examples.split)) if self._batched else 1
+
+    def run_many(
+        self, examples: Examples, rows: np.ndarray, steps: Sequence[int]
+    ) -> Iterator[dict[str, float]]:
+        """A run for every batch of rows ([runs, batch]) as the step of its number; what each
+        measures. One after the other, or at a time if the device can: then all are done before
+        the first is told."""
+        if self._batched is None or not self._batched.hold(examples.split):
+            for batch, step in zip(rows, steps, strict=True):
+                yield self.run(examples, batch, step)
+            return
+        found = self._batched.run_many(rows, steps)
+        for run in range(len(rows)):
+            yield {name: found[output][run].item() for name, output in self._outputs}
+
+    def adopt(self, values: Mapping[str, np.ndarray]) -> None:
+        """Take over params and states from elsewhere, those that it has."""
+        for name, array in self.kept.items():
+            np.copyto(array, values[name])
+
+
+class Executor:
+    """All programs of a model. Steps count from 1. Nothing is compiled before it is asked for."""
+
+    @gc_paused()
+    def __init__(self, setup: Setup, device: Device, seed: int):
+        self.setup, self.device, self.seed = setup, device, seed
+        self._programs: dict[tuple[str, int], Bound] = {}
+        metrics = (i.name.id for i in setup.train.body if isinstance(i, s.Metric))
+        self.measured = ("loss", *metrics)  # the order of the systems' outputs
+        self.report = Report()  # of what is doubtful in the program
+        self.system, drawn = training_step(setup, self.report)
+        try:
+            require(COPIES * values_bytes(self.system))
+            self._values: Mapping[str, np.ndarray] = initial_values(self.system, drawn, seed)
+        except Shortage as shortage:
+            raise does_not_fit(
+                "this model", shortage, kept_tensors(self.system), self._no_batch()
+            ) from shortage
+
+    @property
+    def values(self) -> Mapping[str, np.ndarray]:
+        """Params and states as they are now; the next training step may change the arrays."""
+        return self._values
+
+    @cached_property
+    def weight_names(self) -> tuple[str, ...]:
+        """The params, and the states that are the model's own rather than the optimizer's."""
+        tensors = prediction(for_batch(self.setup, 1)).tensors.values()
+        return tuple(t.name for t in tensors if t.kind in ("param", "state"))
+
+    def weights(self) -> Values:
+        """A copy of the params and the model's states."""
+        return {name: self.values[name].copy() for name in self.weight_names}
+
+    def restore(self, values: Mapping[str, np.ndarray]) -> None:
+        """Give params and states these values; those that are missing stay."""
+        for name, array in values.items():
+            np.copyto(self._values[name], array)
+
+    @gc_paused()
+    def training(self, batch: int) -> Bound:
+        """The training step for a batch, holding the current values, which its runs change."""
+        found = self._programs.get(("train", batch))
+        if found is None:
+            own = batch == self.setup.batch
+            system = self.system if own else training_step(for_batch(self.setup, batch))[0]
+            found = self._bound("train", batch, system)
+        if found.kept is not self._values:
+            found.adopt(self._values)
+            self._values = found.kept
+        return found
+
+    def evaluation(self, batch: int) -> Bound:
+        """Loss and metrics of a batch under a copy of the current values."""
+        return self._other("evaluate", batch, evaluation)
+
+    def prediction(self, batch: int) -> Bound:
+        """The model's results for a batch under a copy of the current values."""
+        return self._other("predict", batch, prediction)
+
+    @gc_paused()
+    def _other(self, purpose: str, batch: int, elaborate) -> Bound:
+        found = self._programs.get((purpose, batch))
+        if found is None:
+            found = self._bound(purpose, batch, elaborate(for_batch(self.setup, batch)))
+        found.adopt(self._values)
+        return found
+
+    def _bound(self, purpose: str, batch: int, system: System) -> Bound:
+        measured = () if purpose == "predict" else self.measured
+        try:
+            program = self.device(system)
+        except Shortage as shortage:
+            help = self._smaller(shortage.free) if purpose == "train" else ""
+            raise does_not_fit(
+                f"a batch of {batch:,}, to {purpose},", shortage, system.tensors.values(), help
+            ) from shortage
+        bound = Bound(system, program, self.seed, measured)
+        self._programs[purpose, batch] = bound
+        return bound
+
+    def _smaller(self, free: int) -> str:
+        """The help that names a batch whose training step fits, the largest as far as memory is
+        linear in it."""
+        own = self.setup.batch
+        least = self._step_bytes(1)
+        if own == 1 or least > free:
+            return self._no_batch()
+        each = (self._step_bytes(own) - least) / (own - 1)
+        batch = max(1, min(own - 1, int(1 + (free - least) / max(each, 1))))
+        while batch > 1 and self._step_bytes(batch) > free:
+            batch = batch * 19 // 20
+        return f"a batch of {batch:,} would fit: `--batch {batch}`"
+
+    def _no_batch(self) -> str:
+        values = size_text(values_bytes(self.system))
+        return f"no batch is small enough: parameters and states alone take {values}"
+
+    def _step_bytes(self, batch: int) -> int:
+        from ...compiler.pipeline import plan  # not needed where the code was kept and all fits
+
+        step = training_step(for_batch(self.setup, batch))[0]
+        return plan(step, without=host.without()).arena_bytes
+
+
+COPIES = 2  # of all values at least: where they are computed, and the one to go back to
+LARGEST = 3  # tensors that are named
+
+
+def kept_tensors(system: System) -> list[Tensor]:
+    """All params and states."""
+    return [t for t in system.tensors.values() if t.kind in ("param", "state")]
+
+
+def values_bytes(system: System) -> int:
+    """Bytes of all params and states."""
+    return sum(t.bytes for t in kept_tensors(system))
+
+
+def does_not_fit(what: str, shortage: Shortage, tensors: Iterable[Tensor], help: str) -> UserError:
+    """E0713: what needs how much, the largest of its tensors, and what may help."""
+    largest = sorted(tensors, key=lambda t: -t.bytes)[:LARGEST]
+    notes = tuple(
+        Note(t.span, f"`{t.name}`: {t.dtype}{list(t.shape)}, {size_text(t.bytes)}")
+        for t in largest
+        if t.span is not None
+    )
+    return fail(
+        "E0713",
+        f"{what} needs {size_text(shortage.needed)} of memory, and "
+        f"{size_text(shortage.free)} are free",
+        notes[0].span if notes else None,
+        label=notes[0].text if notes else "",
+        notes=notes[1:],
+        help=help,
+    )
+
+
+EVALUATION_BATCH = 256
+
+
+def evaluation_batch(count: int) -> int:
+    """How many examples to evaluate at once: a divisor of `count` if a large one exists, so that
+    one program serves all."""
+    if count <= EVALUATION_BATCH:
+        return count
+    for size in range(EVALUATION_BATCH, EVALUATION_BATCH // 2, -1):
+        if count % size == 0:
+            return size
+    return EVALUATION_BATCH

@@ -1,0 +1,134 @@
+"""A training run made ready: programs compiled, data checked, a place to begin.
+
+In: a `Project` and a `Dataset`. Out: a `Job`, which the loop in `train.py` works on, and which
+keeps what was learnt. This file does not loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from math import isfinite
+
+from ...dsl.diagnostics.diagnostic import Diagnostic, fail
+from ...dsl.syntax import ast as s
+from ...dsl.syntax.source import Span
+from ..data import Dataset
+from ..device import Device
+from ..project import Project, field_types, setup_of
+from ..settings import Settings
+from .batch_inputs import Examples, check_fit, check_indices, divide, one_hot
+from .checkpoints import Position
+from .conditions import Monitor, check_watched, measured
+from .executor import Executor, Values
+from .metrics import Means, Record
+from .run_folder import RunFolder
+
+
+@dataclass
+class Job:
+    """What a run works on. `parts` are the examples by split; `best` the weights to keep, if
+    `keep` is "best"; without a `folder` nothing is written."""
+
+    settings: Settings
+    executor: Executor
+    parts: Mapping[str, Examples]
+    monitor: Monitor
+    loss_span: Span | None
+    warnings: tuple[Diagnostic, ...] = ()
+    folder: RunFolder | None = None
+    position: Position = field(default_factory=Position)
+    best: Values | None = None
+
+    def __post_init__(self) -> None:
+        self.position.seed, self.position.examples = self.settings.seed, len(self.training)
+
+    @property
+    def records(self) -> list[Record]:
+        """One per epoch that is over."""
+        return self.position.records
+
+    @property
+    def training(self) -> Examples:
+        return self.parts["train"]
+
+    def measured(self, record: Record) -> dict[str, float]:
+        """What conditions may speak of."""
+        return {"epoch": record.epoch, "step": record.step, **record.values}
+
+    def finish_epoch(self, record: Record) -> None:
+        """Note the record, keep what is to be kept, and stand before the next epoch."""
+        here = self.position
+        here.records.append(record)
+        value = record.values[self.monitor.name]
+        better = isfinite(value) and self.monitor.better(value, here.best)
+        if better:
+            here.best, here.best_epoch, here.stale = value, record.epoch, 0
+        else:
+            here.stale += 1
+        keep = better or self.settings.keep == "last" or here.best is None
+        if keep:
+            here.kept, self.best = here.step, self.executor.weights()
+        here.epoch, here.done, here.means, here.seconds = record.epoch + 1, 0, Means(), 0.0
+        self.save_place()
+        if self.folder:
+            self.folder.write_metrics(here.records)
+            if keep and self.best is not None:
+                self.folder.write_weights(self.best, here.kept)
+
+    def save_place(self) -> None:
+        """Write what is needed to go on from here. UserError E0709 if it cannot be written."""
+        if self.folder:
+            keep = self.settings.keep_checkpoints
+            self.folder.checkpoints.write(self.executor.values, self.position, keep)
+
+    def resume(self, folder: RunFolder) -> list[Diagnostic]:
+        """Go on from a folder's last whole checkpoint, or from the beginning if there is none yet;
+        warnings about those that are damaged. UserError E0706 if none is whole and of this
+        program."""
+        self.folder = folder
+        found = folder.checkpoints.read(self.executor.values)
+        if found is None:
+            return []
+        values, position, warnings = found
+        if position.examples != self.position.examples:
+            raise fail(
+                "E0710",
+                f"{folder.path} was trained on {position.examples:,} examples, and "
+                f"the data have {self.position.examples:,} now",
+            )
+        position.seed = self.position.seed
+        self.executor.restore(values)
+        self.position = position
+        if position.kept:
+            wanted = self.executor.weights()
+            self.best = folder.kept_weights(position.kept, wanted, self.executor.values)
+        folder.write_metrics(position.records)
+        return warnings
+
+
+def prepare(project: Project, dataset: Dataset, device: Device) -> Job:
+    """Check that program and data fit, and compile the training step.
+
+    UserError with what is wrong in the program (E02 to E05), E0606, E0702, E0703 or E0710.
+    """
+    settings = project.settings
+    parts = divide(dataset, settings.validation)
+    fields = field_types(dataset.schema, project.model)
+    metrics = [i.name.id for i in project.block.body if isinstance(i, s.Metric)]
+    monitor = _watch(settings, metrics, parts)
+    setup = setup_of(project, fields, len(parts["train"]))
+    executor = Executor(setup, device, settings.seed)
+    check_fit(executor.system, settings.batch, dataset.schema)
+    check_indices(executor.system, dataset)
+    warnings = (*executor.report.diagnostics, *one_hot(executor.system, dataset))
+    loss = next(i for i in project.block.body if isinstance(i, s.Field) and i.name.id == "loss")
+    return Job(settings, executor, parts, monitor, loss.span, warnings)
+
+
+def _watch(settings: Settings, metrics: list[str], splits: Iterable[str]) -> Monitor:
+    """What is monitored. UserError E0702 if it, or something in `until`, is not measured."""
+    known = measured(metrics, splits)
+    check_watched(settings.until, settings.monitor, known)
+    losses = [name for name in ("validation_loss", "test_loss") if name in known]
+    return settings.monitor or Monitor(losses[0] if losses else "loss", True)

@@ -1,0 +1,144 @@
+"""The training loop.
+
+In: a `Job`: compiled programs, examples, settings, a place to begin. Out: the job's values trained,
+its records, its run folder written. `job.py` prepares one; nothing here parses or compiles.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from math import isfinite
+
+import numpy as np
+
+from .batch_inputs import Examples, epoch_order, next_batches
+from .executor import Executor, evaluation_batch
+from .interrupt import never
+from .job import Job
+from .metrics import Means, Record
+from .nonfinite_guard import NonfiniteGuard
+from .progress import Listener
+
+INTERRUPTED = "interrupted"
+
+
+def train(job: Job, listener: Listener, interrupted: Callable[[], bool]) -> str:
+    """Train until the job says stop; returns why. UserError E0701 if a value is not finite.
+
+    `interrupted` is asked after every step, also of an evaluation, or after as many as the device
+    takes at a time; when it says yes, the place is saved and training ends.
+    """
+    settings = job.settings
+    guard = NonfiniteGuard(job)
+    while not (reason := reason_to_stop(job)):
+        here = job.position
+        began = time.perf_counter() - here.seconds
+
+        def save(began: float = began) -> None:
+            guard.check()
+            job.position.seconds = time.perf_counter() - began
+            job.save_place()
+
+        order = epoch_order(job.training.rows, settings.seed, here.epoch, settings.shuffle)
+        while here.done < len(order) and (settings.steps is None or here.step < settings.steps):
+            if here.step == guard.due:
+                guard.renew()
+            take_steps(job, guard, order, listener)
+            if interrupted():
+                save()
+                return INTERRUPTED
+            if settings.checkpoint_steps and here.step % settings.checkpoint_steps == 0:
+                save()
+        guard.check()
+        values = here.means.means()
+        for name in ("validation", "test"):
+            if name in job.parts:
+                measured = evaluate(job.executor, job.parts[name], here.step, interrupted)
+                if measured is None:  # the epoch's steps are done; it is measured after resuming
+                    save()
+                    return INTERRUPTED
+                values |= measured.means(f"{name}_")
+        record = Record(here.epoch, here.step, values, time.perf_counter() - began)
+        job.finish_epoch(record)
+        listener.epoch(record)
+    return reason
+
+
+def take_steps(job: Job, guard: NonfiniteGuard, order: np.ndarray, listener: Listener) -> None:
+    """The next training step of the epoch; or as many as the device takes at a time, up to the
+    next one at which something is to be done."""
+    settings, here = job.settings, job.position
+    size = min(settings.batch, len(order) - here.done)
+    program = job.executor.training(size)
+    most, count = program.together(job.training), -(-len(order) // settings.batch)
+    if most > 1:
+        most = min(most, next_stop(job, guard) - here.step)
+    rows = next_batches(order, size, here.done, most)
+    numbers = range(here.step + 1, here.step + 1 + len(rows))
+    for values in program.run_many(job.training, rows, numbers):
+        loss = values["loss"]
+        here.step += 1
+        here.done += size
+        if not isfinite(loss):
+            guard.check(loss)
+        here.means.add(values, size)
+        listener.step(here.epoch, -(-here.done // settings.batch), count, loss)
+
+
+def next_stop(job: Job, guard: NonfiniteGuard) -> int:
+    """The step after which values are looked at, a place is saved, or training ends."""
+    settings, here = job.settings, job.position
+    found = guard.due
+    if settings.steps is not None:
+        found = min(found, settings.steps)
+    if settings.checkpoint_steps:
+        found = min(found, (here.step // settings.checkpoint_steps + 1) * settings.checkpoint_steps)
+    return found
+
+
+def measure(executor: Executor, examples: Examples, step: int) -> Means:
+    """The loss and the metrics over all examples, every one counted once."""
+    means = evaluate(executor, examples, step, never)
+    assert means is not None
+    return means
+
+
+def evaluate(
+    executor: Executor, examples: Examples, step: int, interrupted: Callable[[], bool]
+) -> Means | None:
+    """The same; None if it was interrupted."""
+    means, rows = Means(), examples.rows
+    program, size, done = None, 0, 0
+    while done < len(rows):
+        if program is None or len(rows) - done < size:
+            size = min(evaluation_batch(len(rows)), len(rows) - done)
+            program = executor.evaluation(size)
+        batches = next_batches(rows, size, done, program.together(examples))
+        for values in program.run_many(examples, batches, [max(step, 1)] * len(batches)):
+            means.add(values, size)
+        done += batches.size
+        if interrupted():
+            return None
+    return means
+
+
+def reason_to_stop(job: Job) -> str:
+    """Why there is nothing left to do after the last record; empty if there is."""
+    settings, here = job.settings, job.position
+    if here.done:
+        return ""  # an epoch is under way
+    if settings.steps is not None and here.step >= settings.steps:
+        return f"{settings.steps} step{'s' * (settings.steps != 1)} done"
+    if settings.epochs is not None and here.epoch > settings.epochs:
+        return f"{settings.epochs} epoch{'s' * (settings.epochs != 1)} done"
+    if job.records:
+        for condition in settings.until:
+            if condition.holds(job.measured(job.records[-1])):
+                return f"`until {condition.text}` holds"
+    if settings.patience is not None and here.stale >= settings.patience:
+        return (
+            f"{job.monitor.name} has not improved on epoch {here.best_epoch} for "
+            f"{here.stale} epoch{'s' * (here.stale != 1)}"
+        )
+    return ""

@@ -1,0 +1,241 @@
+"""The guard: a step whose loss, gradients or new values are not finite does not reach the weights.
+
+In: a job's steps, one after the other. Out: nothing, or UserError E0701 with the job's values as
+they were before that step. The loss is looked at after every step, the values every `INTERVAL`
+steps and before they are measured or written: what is not finite in a gradient stays visible in
+the values (`TrainingWork.expose`). A copy of the values is taken as often, and steps repeat to the
+bit: the way back to the last good step is to take the steps since the copy once more. All that
+costs less than a step in 500.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import isfinite, isnan
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...compiler.ir.dtypes import is_float
+from ...compiler.ir.equation import System
+from ...compiler.reference.evaluator import evaluate
+from ...compiler.reference.nonfinite_trace import Bad, first_bad, trace_nonfinite
+from ...dsl.diagnostics.diagnostic import Diagnostic, Note, UserError, fail
+from ...dsl.syntax.source import Span
+from .batch_inputs import batches, epoch_order
+from .snapshot import NAME, Snapshot, write_snapshot
+
+if TYPE_CHECKING:
+    from .job import Job
+
+Found = tuple[str, tuple[int, ...], float]  # a tensor, an index, the value there
+
+INTERVAL = 500  # steps between two copies: each reads the values once, as every step does anyhow
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A step's number, its epoch, how many of the epoch's examples came before, and its own."""
+
+    number: int
+    epoch: int
+    done: int
+    rows: np.ndarray
+
+
+class NonfiniteGuard:
+    """The values some steps ago, and where the run stood. UserError E0701 if they begin badly."""
+
+    def __init__(self, job: Job):
+        self.job, self.executor = job, job.executor
+        system = job.executor.system
+        watched = [t for t in system.tensors.values() if t.name in self.executor.values]
+        for tensor in watched:
+            index = first_bad(self.executor.values[tensor.name])
+            if index is not None and tensor.kind == "param":
+                value = float(self.executor.values[tensor.name][index])
+                raise fail(
+                    "E0701", f"`{tensor.name}` begins with {value:g} at {list(index)}", tensor.span
+                )
+        # a state may begin with an infinity, as the best so far does
+        self.names = [
+            t.name
+            for t in watched
+            if first_bad(self.executor.values[t.name]) is None and is_float(t.dtype)
+        ]
+        self._copy = {n: a.copy() for n, a in self.executor.values.items()}
+        self._stand()
+
+    def _stand(self) -> None:
+        """The copy is of here."""
+        here = self.job.position
+        self._step, self._epoch, self._done = here.step, here.epoch, here.done
+        self.due = here.step + INTERVAL  # the step at which the copy is to be renewed
+
+    def renew(self) -> None:
+        """Check, and let the copy be of the values now."""
+        self.check()
+        for name, array in self.executor.values.items():
+            np.copyto(self._copy[name], array)
+        self._stand()
+
+    def _since(self) -> Iterator[_Step]:
+        """The steps since the copy, in order."""
+        settings, number, done = self.job.settings, self._step, self._done
+        for epoch in range(self._epoch, self.job.position.epoch + 1):
+            rows = self.job.training.rows
+            order = epoch_order(rows, settings.seed, epoch, settings.shuffle)
+            for batch in batches(order, settings.batch, done):
+                if number == self.job.position.step:
+                    return
+                number += 1
+                yield _Step(number, epoch, done, batch)
+                done += len(batch)
+            done = 0
+
+    def check(self, loss: float = 0.0) -> None:
+        """Raise E0701 if the last loss or any value is not finite."""
+        if not isfinite(loss) or self._bad_value() is not None:
+            raise self._stop()
+
+    def _bad_value(self) -> tuple[str, tuple[int, ...]] | None:
+        for name in self.names:
+            index = first_bad(self.executor.values[name])
+            if index is not None:
+                return name, index
+        return None
+
+    def _stop(self) -> UserError:
+        """Go back to the copy and repeat the steps up to the first bad one, which is undone."""
+        self.executor.restore(self._copy)
+        for step in list(self._since()):
+            before = {n: a.copy() for n, a in self.executor.values.items()}
+            bound = self.executor.training(len(step.rows))
+            loss = bound.run(self.job.training, step.rows, step.number)["loss"]
+            bad = self._bad_value()
+            if isfinite(loss) and bad is None:
+                continue
+            system = bound.system
+            found: list[Found] = [(system.outputs[0], (), loss)] if not isfinite(loss) else []
+            if bad is not None:
+                found.append((*bad, float(self.executor.values[bad[0]][bad[1]])))
+            self.executor.restore(before)
+            self.job.position.step, self.job.position.done = step.number - 1, step.done
+            inputs = {name: array.copy() for name, array in bound.fields}
+            return self._error(step, system, before, inputs, found[0])
+        raise AssertionError("the steps since the copy did not repeat to the bit")
+
+    def _error(
+        self,
+        step: _Step,
+        system: System,
+        values: Mapping[str, np.ndarray],
+        inputs: Mapping[str, np.ndarray],
+        found: Found,
+    ) -> UserError:
+        tensor, index, value = found
+        snapshot = Snapshot(
+            values,
+            inputs,
+            step.number,
+            self.executor.seed,
+            step.epoch,
+            tuple(map(int, step.rows)),
+            tensor,
+            index,
+            f"{value:g}",
+        )
+        folder = self.job.folder
+        unwritten: tuple[Diagnostic, ...] = ()
+        if folder is not None:
+            try:
+                write_snapshot(folder.path, snapshot)
+            except UserError as error:
+                unwritten = error.diagnostics
+        way = way_of(system, snapshot)
+        loss = self.job.loss_span
+        subject, value = _subject(system, found, way)
+        place, label, notes = described(way, loss)
+        help = _remedy(way)
+        if folder is not None and not unwritten:
+            help = (
+                f"`nnc debug {folder.path}` takes the step of {NAME} again and shows the way; "
+                + help
+            )
+        message = (
+            f"{subject} became {value:g} in step {step.number} (epoch {step.epoch}); the "
+            "weights are those before it"
+        )
+        main = Diagnostic("E0701", message, place, label=label, notes=notes, help=help)
+        return UserError([main, *unwritten])
+
+
+def way_of(system: System, snapshot: Snapshot) -> list[Bad]:
+    """The way of the snapshot's bad value from where it was seen to its birth, the birth last, by
+    the evaluator. Empty if its numbers are finite there: at the edge of overflow, the order of a
+    sum decides."""
+    arrays = evaluate(system, snapshot.given(system))
+    seen = system.updates.get(snapshot.tensor, snapshot.tensor)
+    for name in (seen, *system.roots):
+        array = arrays[name]
+        index = snapshot.index if name == seen else first_bad(array)
+        if index is not None and array.dtype.kind == "f" and not isfinite(array[index]):
+            return trace_nonfinite(system, arrays, name, index)
+    return []
+
+
+def _remedy(way: list[Bad]) -> str:
+    if way and way[-1].is_outside:
+        return "is a token, label or length larger than there are places for?"
+    if way and way[-1].written:
+        return "the program writes this `inf` for examples it has no use for: mend or remove them"
+    return "a smaller learning rate or `clip = clip_norm(1.0)` may keep it finite"
+
+
+def _subject(system: System, found: Found, way: list[Bad]) -> tuple[str, float]:
+    """What became bad in the user's words, and its value: the loss, else the gradient of a
+    parameter if it came that way, else what was found."""
+    tensor, index, value = found
+    if tensor == system.outputs[0]:
+        return "the loss", value
+    gradients = {f"d_{t.name}": t.name for t in system.of_kind("param")}
+    for bad in way:
+        if bad.tensor in gradients:
+            return f"the gradient of `{gradients[bad.tensor]}{_at(bad.index)}`", bad.value
+    return f"`{tensor}{_at(index)}`", value
+
+
+def _at(index: tuple[int, ...]) -> str:
+    return str(list(index)) if index else ""
+
+
+def described(way: list[Bad], loss: Span | None) -> tuple[Span | None, str, tuple[Note, ...]]:
+    """Where the user's own file asks for what the value was born in, what to write there, and the
+    place in the library."""
+    if not way or way[-1].equation is None or way[-1].equation.span is None:
+        label = f"`{way[-1]}` was {way[-1].value:g} before the step" if way else ""
+        return loss, label, ()
+    birth = way[-1]
+    assert birth.equation is not None
+    span = birth.equation.span
+    assert span is not None
+    what = f"`{birth}` is {birth.value:g}"
+    label = f"{what}: {birth.how}" if birth.how else what
+    if isnan(birth.value):
+        label = label.replace(" is nan", " is not a number")
+    written = birth.written.span if birth.written else None
+    more = (Note(written, "written here"),) if written not in (None, span) else ()
+    if not span.source.library:
+        return span, label, more
+    if span.use is not None:
+        return span.use, label, (Note(span, "computed here"), *more)
+    own = [
+        bad
+        for bad in way
+        if bad.equation is not None
+        and bad.equation.span is not None
+        and not bad.equation.span.source.library
+    ]
+    spot = own[-1].equation.span if own and own[-1].equation else loss
+    return span, label, (Note(spot, "for this"), *more) if spot else more

@@ -1,0 +1,219 @@
+"""The folder of a run: everything that is needed to repeat it, go on with it, or use it.
+
+    model.nn                 the resolved program in one text, settings included
+    settings.json            settings, seed, device, versions, the command that re-runs it
+    metrics.jsonl            one object per epoch
+    vocabulary.json          what tokens stand for, if it was trained on text
+    weights.safetensors      what was learnt: the best or the last, as `keep` says
+    checkpoints/             params, all states and the place in the run, to go on from
+    snapshot.safetensors     the state before a step that made a value not finite, if one did
+
+In: what there is to keep. Out: files, each whole at any time. What a run goes on from is in one
+checkpoint (`checkpoints.py`); metrics and weights follow from it and are made again if need be.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...compiler.elaboration.programs import FieldType
+from ...dsl.diagnostics.diagnostic import UserError, did_you_mean, fail
+from ..data.core.vocabulary import Vocabulary
+from .atomic_files import check_arrays, load_arrays, read_json, save_arrays, write_json, write_text
+from .checkpoints import Checkpoints
+from .metrics import Record
+
+# what `settings.json` says, and of which type it is
+_TEXT, _OPTIONAL = (str,), (str, type(None))
+SETTINGS: dict[str, tuple[type, ...]] = {
+    "model": _TEXT, "settings": (dict,), "examples": (int,), "fields": (dict,), "device": _TEXT,
+    "threads": (int,), "data_folder": _OPTIONAL, "data_base": _TEXT, "versions": (dict,),
+    "command": _TEXT, "directory": _TEXT,
+}  # fmt: skip
+
+
+class RunFolder:
+    """An existing run folder."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model.nn"
+
+    @property
+    def weights_file(self) -> Path:
+        return self.path / "weights.safetensors"
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.path / "checkpoints")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What `settings.json` holds. UserError E0706 if this is no run folder."""
+        path = self.path / "settings.json"
+        if not path.exists():
+            raise self._no_run()
+        found = read_json(path)
+        if not isinstance(found, dict):
+            raise fail("E0706", f"{path} is not the settings of a run")
+        for name in found:
+            if name not in SETTINGS:
+                raise fail(
+                    "E0706", f"`{name}` in {path} has no meaning", help=did_you_mean(name, SETTINGS)
+                )
+        for name, kinds in SETTINGS.items():
+            if name not in found:
+                raise fail("E0706", f"{path} does not say `{name}`")
+            if not isinstance(found[name], kinds):
+                raise fail("E0706", f"`{name}` in {path} is {json.dumps(found[name])[:40]}")
+        return found
+
+    def _no_run(self) -> UserError:
+        """UserError E0706: what the path is instead, and which run may have been meant."""
+        path = self.path
+        if path.suffix == ".nn" and path.is_file():
+            return fail(
+                "E0706",
+                f"{path} is a model, not the folder of a run",
+                help=f"train it first: `nnc train {path} --out RUN`",
+            )
+        if path.is_dir():
+            return fail("E0706", f"{path} is not the folder of a run: it has no settings.json")
+        beside = {p.parent.name: str(p.parent) for p in path.parent.glob("*/settings.json")}
+        return fail("E0706", f"there is no run folder {path}", help=did_you_mean(path.name, beside))
+
+    @property
+    def fields(self) -> dict[str, FieldType]:
+        """The fields of the data that it was trained on."""
+        try:
+            return {
+                n: FieldType(dtype, tuple(shape))
+                for n, (dtype, shape) in self.settings["fields"].items()
+            }
+        except (TypeError, ValueError) as error:
+            path = self.path / "settings.json"
+            raise fail("E0706", f"`fields` in {path} are not fields of data") from error
+
+    def write_vocabularies(self, vocabularies: Mapping[str, Vocabulary]) -> None:
+        """What the numbers of each field of tokens stand for; nothing is written if there are
+        none."""
+        if vocabularies:
+            plain = {name: json.loads(v.to_json()) for name, v in vocabularies.items()}
+            write_json(self.path / "vocabulary.json", plain, durable=True)
+
+    @property
+    def vocabularies(self) -> dict[str, Vocabulary]:
+        """The vocabularies by field; none if the run was not trained on text."""
+        path = self.path / "vocabulary.json"
+        found = read_json(path) if path.exists() else {}
+        return {
+            name: Vocabulary.from_json(json.dumps(plain), str(path))
+            for name, plain in found.items()
+        }
+
+    def vocabulary(self, field: str) -> Vocabulary:
+        """The vocabulary of a field. UserError E0712 if the run was not trained on text."""
+        found = self.vocabularies
+        if field not in found:
+            raise fail(
+                "E0712",
+                f"the run {self.path} knows no text for `{field}`",
+                help="its data are not a text, or vocabulary.json is lost",
+            )
+        return found[field]
+
+    def write_weights(self, weights: Mapping[str, np.ndarray], step: int) -> None:
+        save_arrays(self.weights_file, weights, {"step": str(step)})
+
+    def read_weights(self, wanted: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The weights, of the shapes and types wanted. UserError E0706 otherwise."""
+        return self._weights(wanted)[0]
+
+    def _weights(self, wanted: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], str]:
+        found, notes = load_arrays(self.weights_file)
+        check_arrays(self.weights_file, found, wanted)
+        return found, notes.get("step", "")
+
+    def kept_weights(
+        self, step: int, wanted: Mapping[str, np.ndarray], values: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """The weights after a step, written anew from its checkpoint if the file has others or is
+        damaged. `values` are all values of the program. UserError E0706 if neither is whole."""
+        try:
+            found, noted = self._weights(wanted)
+            if noted == str(step):
+                return found
+        except UserError:
+            pass
+        found, _ = self.checkpoints.read_step(step, values)
+        weights = {name: found[name] for name in wanted}
+        self.write_weights(weights, step)
+        return weights
+
+    def write_metrics(self, records: Sequence[Record]) -> None:
+        lines = (json.dumps(_finite(record.plain()), allow_nan=False) for record in records)
+        write_text(self.path / "metrics.jsonl", "".join(f"{line}\n" for line in lines))
+
+
+def _finite(plain: Mapping[str, float]) -> dict[str, float | None]:
+    """JSON has no number for what is none."""
+    return {name: value if isfinite(value) else None for name, value in plain.items()}
+
+
+def create(
+    out: Path | None,
+    name: str,
+    program: str,
+    settings: Mapping[str, Any],
+    vocabularies: Mapping[str, Vocabulary] = {},
+) -> RunFolder:
+    """A new run folder with its program, settings and vocabularies, there as a whole or not at all.
+
+    `out` None: `runs/NAME-TIME`. UserError E0705 if it holds anything, E0709 if it cannot be made.
+    """
+    path = out or _fresh(Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    check_free(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        beside.mkdir(parents=True)
+        write_text(beside / "model.nn", program, durable=True)
+        write_json(beside / "settings.json", settings, durable=True)
+        RunFolder(beside).write_vocabularies(vocabularies)
+        if path.exists():
+            path.rmdir()  # it is empty
+        beside.rename(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise fail("E0709", f"cannot make the run folder {path}: {reason}") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return RunFolder(path)
+
+
+def check_free(path: Path) -> None:
+    """UserError E0705 unless the path is free or an empty folder."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise fail(
+            "E0705",
+            f"{path} is not empty",
+            help=f"name another folder with `--out`, or go on with it: `nnc train --resume {path}`",
+        )
+
+
+def _fresh(path: Path) -> Path:
+    number, found = 2, path
+    while found.exists():
+        found, number = path.with_name(f"{path.name}-{number}"), number + 1
+    return found

@@ -1,0 +1,116 @@
+"""A step that cannot be taken, kept to be looked at: `snapshot.safetensors` in the run folder.
+
+In: the state before a training step and the batch. Out: one safetensors file, and what is in it.
+
+    value.NAME    every param and state before the step, by its name in the training system
+    input.NAME    the batch: every field of the data that the step reads, one entry per example
+
+Its metadata has one key, `snapshot`, a JSON object:
+
+    format    1
+    step      the number of the step, from 1: what the system's input `step` is
+    seed      what the system's input `seed` is
+    epoch     the epoch that it belongs to, from 1
+    batch     how many examples there are: the system is `training_step(for_batch(setup, batch))`
+    rows      the numbers of the examples in the training set
+    tensor    what was found not to be finite after the step, and at which index; the value of a
+    index     param or state is its next one
+    value     "nan", "inf" or "-inf"
+
+`given` joins the two groups and both scalars: what `evaluate` takes for the training system.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...compiler.ir.equation import System
+from ...dsl.diagnostics.diagnostic import fail
+from .atomic_files import load_arrays, save_arrays
+
+FORMAT = 1
+NAME = "snapshot.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """The state before a step, the step's batch, and what became of it."""
+
+    values: Mapping[str, np.ndarray]
+    inputs: Mapping[str, np.ndarray]
+    step: int
+    seed: int
+    epoch: int
+    rows: tuple[int, ...]
+    tensor: str
+    index: tuple[int, ...]
+    value: str
+
+    @property
+    def batch(self) -> int:
+        return len(self.rows)
+
+    def given(self, system: System) -> dict[str, np.ndarray]:
+        """A value for every input, param and state of the training system of this batch."""
+        scalars = {"step": np.array(self.step, np.int32), "seed": np.array(self.seed, np.int32)}
+        found = {**self.values, **self.inputs, **scalars}
+        return {t.name: found[t.name] for t in system.tensors.values() if t.kind != "temp"}
+
+
+def write_snapshot(folder: Path, snapshot: Snapshot) -> Path:
+    """The snapshot as a file of the run folder. UserError E0709 if it cannot be written."""
+    arrays = {f"value.{name}": array for name, array in snapshot.values.items()}
+    arrays |= {f"input.{name}": array for name, array in snapshot.inputs.items()}
+    notes = {
+        "format": FORMAT,
+        "step": snapshot.step,
+        "seed": snapshot.seed,
+        "epoch": snapshot.epoch,
+        "batch": snapshot.batch,
+        "rows": snapshot.rows,
+        "tensor": snapshot.tensor,
+        "index": snapshot.index,
+        "value": snapshot.value,
+    }
+    path = folder / NAME
+    save_arrays(path, arrays, {"snapshot": json.dumps(notes)})
+    return path
+
+
+def read_snapshot(folder: Path) -> Snapshot:
+    """The snapshot of a run folder. UserError E0706 if there is none or it is damaged."""
+    path = folder / NAME
+    if folder.is_dir() and not path.exists():
+        raise fail(
+            "E0706",
+            f"{folder} has no {NAME}",
+            help="a run writes one when a value stops being finite",
+        )
+    arrays, notes = load_arrays(path)
+    try:
+        plain: dict[str, Any] = json.loads(notes["snapshot"])
+        if plain["format"] != FORMAT:
+            raise fail("E0706", f"{path} is of another version of nnc")
+        groups: dict[str, dict[str, np.ndarray]] = {"value": {}, "input": {}}
+        for name, array in arrays.items():
+            group, _, own = name.partition(".")
+            groups[group][own] = array
+        return Snapshot(
+            groups["value"],
+            groups["input"],
+            int(plain["step"]),
+            int(plain["seed"]),
+            int(plain["epoch"]),
+            tuple(map(int, plain["rows"])),
+            str(plain["tensor"]),
+            tuple(map(int, plain["index"])),
+            str(plain["value"]),
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise fail("E0706", f"{path} is damaged: {error}") from error

@@ -1,0 +1,47 @@
+"""Clipping: sums over fewer places are the same sums."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from support import system, values
+
+from nnc.compiler.ir.verify import verify
+from nnc.compiler.passes.equations.narrow_sums import narrow_sums
+from nnc.compiler.reference.evaluator import evaluate
+
+CASES = {  # a condition, and over how many places of t < 7 is left to sum
+    "t < 3": 3,
+    "t - 1 < 0": 1,
+    "t >= 2": 5,
+    "3 - t >= 0": 4,
+    "2 < 5 - t": 3,
+    "t <= 2": 3,
+    "t > 5": 1,
+    "t == 4": 1,
+    "4 == t": 1,
+    "t > 1 and t < 5 and b < 2": 3,
+    "t < 9": 7,
+    "t > 1 and t < 2": 0,
+    "t - 7 >= 0": 0,
+    "2*t < 5": 7,  # not by a factor
+    "t + b < 4": 7,  # not with another index
+    "t != 3": 7,
+}
+
+
+@pytest.mark.parametrize("condition", CASES)
+def test_a_clipped_sum_is_the_sum(condition: str) -> None:
+    text = f"""
+model M(x: f32[3, 7, 4]) -> y: f32[3] {{
+    y[b] = sum(t, j) (if {condition} then x[b, t, j] * t else 0)
+}}
+"""
+    whole = system(text)
+    clipped = verify(narrow_sums(whole), "clip")
+    given = values(whole)
+    expected, found = evaluate(whole, given), evaluate(clipped, given)
+    np.testing.assert_allclose(found["y"], expected["y"], rtol=1e-12)
+    (eq,) = [e for e in clipped.equations if e.target == "y" or e.reduce]
+    left = {i.name: i.size for i in eq.over}
+    assert left.get("t", 1 if left else 0) == CASES[condition]

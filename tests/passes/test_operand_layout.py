@@ -1,0 +1,99 @@
+"""Layout and commuting: other places in memory and other orders of work, the same numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+from support import gradients, system, values
+
+from nnc.compiler.ir.verify import verify
+from nnc.compiler.passes.cpu.time_major import time_major
+from nnc.compiler.passes.cpu.transpose_operands import transpose_operands
+from nnc.compiler.passes.equations.gather_matmul import gather_matmul
+from nnc.compiler.passes.lowering.coalesce_indices import merged
+from nnc.compiler.pipeline import plan
+from nnc.compiler.reference.evaluator import evaluate
+
+RECURRENT = """model M(x: f32[3, 5, 2], W: f32[2, 4], U: f32[4, 4]) -> loss: f32[] {
+    a[b, t, j] = sum(i) x[b, t, i]*W[i, j]
+    h[b, t, j] = tanh(a[b, t, j] + sum(k) (h[b, t - 1, k] else 0)*U[k, j])
+    loss = sum(h*h)
+}"""
+EMBEDDED = """model M(E: f32[3, 4], W: f32[4, 6], n: i32[2, 5]) -> loss: f32[] {
+    x[b, t, i] = E[n[b, t], i]
+    y[b, t, j] = sum(i) x[b, t, i]*W[i, j]
+    loss = sum(y*y)
+}"""
+
+
+def same(before, after, integers: int = 3) -> None:
+    given = values(before, integers=integers)
+    expected, found = evaluate(before, given), evaluate(after, given)
+    for output in before.outputs:
+        np.testing.assert_allclose(found[output], expected[output], rtol=1e-12, atol=1e-12)
+
+
+def test_time_comes_first_in_a_recurrence() -> None:
+    before, _ = gradients(system(RECURRENT), "loss", ["x", "W", "U"])
+    after = verify(time_major(before), "time-major")
+    assert after.tensors["h"].shape == (5, 3, 4)
+    assert after.tensors["a"].shape == (5, 3, 4)
+    same(before, after)
+
+
+def test_the_backward_recurrence_reads_a_turned_weight() -> None:
+    before, _ = gradients(system(RECURRENT), "loss", ["W", "U"])
+    after = verify(transpose_operands(before), "transpose-operands")
+    assert "U_turned" in after.tensors and "W_turned" not in after.tensors
+    same(before, after)
+
+
+def test_a_product_of_picked_rows_is_taken_once_per_row() -> None:
+    before = system(EMBEDDED)
+    after = verify(gather_matmul(before), "commute")
+    product = next(e for e in after.equations if e.reduce == "sum" and e.target.startswith("y"))
+    assert [i.size for i in product.indices] == [3, 6]
+    same(before, after)
+    forward, _ = gradients(after, "loss", ["E", "W"])
+    expected, _ = gradients(before, "loss", ["E", "W"])
+    given = values(before, integers=3)
+    for name in ("d_E", "d_W"):
+        np.testing.assert_allclose(
+            evaluate(forward, given)[name], evaluate(expected, given)[name], rtol=1e-12
+        )
+
+
+def test_a_large_table_is_picked_from_first() -> None:
+    before = system(EMBEDDED.replace("E: f32[3, 4]", "E: f32[30, 4]"))
+    assert gather_matmul(before) is before
+
+
+SHORT = """model M(x: f32[40, 3], W: f32[20, 3]) -> y: f32[40, 20], z: f32[40, 20] {
+    y[b, j] = sum(i) x[b, i]*W[j, i]
+    z[b, j] = sum(i) x[b, i]*x[b, i]*W[j, i]
+}"""
+
+
+def test_short_products_read_one_turned_copy() -> None:
+    before = system(SHORT)
+    after = verify(transpose_operands(before), "transpose-operands")
+    assert len(after.equations) == len(before.equations) + 1
+    assert after.tensors["W_turned"].shape == (3, 20)
+    same(before, after)
+
+
+def test_a_copy_that_few_would_read_is_not_made() -> None:
+    before = system(SHORT.replace("40", "1"))
+    assert transpose_operands(before) is before
+
+
+def test_a_sum_steps_through_memory_from_far_to_near() -> None:
+    """A recurrence lies time first, so the batch is summed over inside the time, as one index where
+    nothing stands between; in the order in which a maximum's place is counted nothing changes."""
+    text = """model M(x: f32[3, 5, 2], W: f32[2, 4]) -> y: f32[2, 4], z: f32[2], at: i32[2] {
+        y[i, j] = sum(b, t) x[b, t, i]*x[b, t, i]*W[i, j]
+        z[i] = sum(t, b) x[b, t, i]
+        at[i] = argmax(t, b) x[b, t, i]
+    }"""
+    made = plan(system(text))
+    over = {k.name: [i.name for i in merged(k, made).over] for k in made.kernels}
+    assert over["z"] == ["b_t"] and over["at"] == ["t", "b"]

@@ -1,0 +1,215 @@
+"""Contractions of bf16 numbers two terms at a time: the same numbers, by whatever instructions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from small_programs import DIGITS, prepared, trained
+from support import system, values
+
+from nnc.compiler.ir.equation import System
+from nnc.compiler.ir.expr import Apply, walk
+from nnc.compiler.ir.functions import TABLE, bf16_halves
+from nnc.compiler.passes.autodiff.mixed_precision import mixed_precision
+from nnc.compiler.passes.cpu import pack_bf16_pairs as module
+from nnc.compiler.passes.cpu.tiling import Target
+from nnc.compiler.pipeline import optimise, plan
+from nnc.compiler.reference.evaluator import evaluate
+from nnc.compiler.reference.pass_checker import PassCheck
+from nnc.runtime.device.cpu import host
+from nnc.runtime.device.cpu.program import CpuProgram
+
+HEAD = (
+    "model M(a: f32[20, 34], b: f32[34, 37], c: f32[34, 20], d: f32[37, 34], "
+    "u: f32[4, 9, 9, 6], k: f32[3, 3, 6, 21], v: f32[4, 7, 7, 21], "
+    "e: f32[34, 34], o: f32[20, 33], n: i32[20]) -> y {\n"
+)
+PAIRED = {
+    "a b": "y[i, j] = sum(k) a[i, k]*b[k, j]",
+    "a^T b": "y[i, j] = sum(k) c[k, i]*b[k, j]",
+    "a b^T": "y[i, j] = sum(k) a[i, k]*d[j, k]",
+    "a^T b^T": "y[i, j] = sum(k) c[k, i]*d[j, k]",
+    "rows of one tensor": "y[i, j] = sum(k) a[i, k]*a[j, k]",
+    "convolution": "y[i, p < 7, q < 7, o] = sum(r, s, c) u[i, p + r, q + s, c]*k[r, s, c, o]",
+    "with a border":
+        "y[i, p < 9, q < 9, o] = sum(r, s, c) (u[i, p + r - 1, q + s - 1, c] else 0)*k[r, s, c, o]",
+    "with strides":
+        "y[i, p < 4, q < 3, o] = sum(r, s, c) u[i, 2*p + r, 3*q + s, c]*k[r, s, c, o]",
+    "its weights": "y[r < 3, s < 3, c, o] = sum(i, p, q) u[i, p + r, q + s, c]*v[i, p, q, o]",
+    "a recurrence":
+        "y[t < 7, i, j < 34] = tanh(a[i, j] + sum(k) (y[t - 1, i, k] else 0)*e[k, j])",
+    "a recurrence backwards":
+        "y[i, t < 7, j < 34] = tanh(a[i, j] + sum(k) (y[i, t + 1, k] else 0)*e[j, k])",
+    "gathered rows": "y[i, j] = sum(k) b[k, n[i]]*c[k, j]",
+}  # fmt: skip
+LEFT = {
+    "odd": "y[i, j] = sum(k) o[i, k]*o[j, k]",
+    "moved": "y[i, j] = sum(k < 32) a[i, k + 1]*a[j, k + 2]",
+}
+bf16 = TABLE["bf16"].numpy
+
+
+@pytest.fixture
+def free(monkeypatch):
+    """Pairs wherever they can be had, however little they save."""
+    monkeypatch.setattr(module, "PACKING", 0)
+    monkeypatch.setattr(module, "STARTING", 0)
+
+
+def rounded(line: str) -> System:
+    return mixed_precision(system(f"{HEAD}{line}\n}}", float_type="f32"), "bf16")
+
+
+def functions(found: System) -> set[str]:
+    return {n.fn for eq in found.equations for n in walk(eq.body) if isinstance(n, Apply)}
+
+
+def run(program: CpuProgram, given: dict[str, np.ndarray]) -> np.ndarray:
+    for name, value in given.items():
+        program.arrays[name][...] = value
+    program.run()
+    return program.arrays["y"].copy()
+
+
+def targets() -> list[Target]:
+    """With the processor's own instructions if it has them, without, and with short vectors."""
+    own = [Target(pairs=True)] if host.pairs() else []
+    return [*own, Target(), Target(lanes=8, registers=16)]
+
+
+@pytest.mark.parametrize("line", PAIRED.values(), ids=PAIRED)
+def test_the_numbers_of_the_evaluator(free, line: str):
+    found = rounded(line)
+    given = values(found, integers=20)
+    expected = evaluate(found, given, wide=True)["y"]
+    paired = plan(found, check=PassCheck(found, given))
+    assert "bf16_dot" in functions(paired.system) and "bf16" not in functions(paired.system)
+    apart = plan(found, without=("pack-bf16-pairs",))
+    assert "bf16_dot" not in functions(apart.system)
+    for target in targets():
+        for each in (paired, apart):
+            np.testing.assert_allclose(
+                run(CpuProgram(each, 2, target), given), expected, rtol=1e-5, atol=2e-5
+            )
+
+
+@pytest.mark.parametrize("line", LEFT.values(), ids=LEFT)
+def test_what_cannot_be_paired_is_rounded_once(free, line: str):
+    found = rounded(line)
+    after = optimise(found)
+    assert "bf16_dot" not in functions(after)
+    assert all(
+        not isinstance(n, Apply) or n.fn != "bf16"
+        for eq in after.equations
+        if eq.reduce
+        for n in walk(eq.body)
+    )
+    given = values(found)
+    np.testing.assert_allclose(
+        run(CpuProgram(found, 1), given), evaluate(found, given)["y"], rtol=1e-5, atol=1e-5
+    )
+    assert "not of pairs" in CpuProgram(found, target=Target(pairs=True)).loops
+
+
+def test_small_ones_are_left_and_the_reason_is_told():
+    text = CpuProgram(rounded(PAIRED["a b"]), target=Target(pairs=True)).loops
+    assert "not of pairs along k: they would cost" in text and "bf16_dot" not in text
+
+
+def test_what_is_read_once_is_rounded_as_it_is_read():
+    """A row times a matrix: the matrix is not copied, the row is."""
+    found = optimise(rounded("y[i < 1, j] = sum(k) a[i, k]*b[k, j]"), without=("pack-bf16-pairs",))
+    assert "b_bf16" not in found.tensors and "a_bf16" in found.tensors
+    given = values(found)
+    np.testing.assert_allclose(
+        run(CpuProgram(plan(found), 1), given), evaluate(found, given)["y"], rtol=1e-5, atol=1e-5
+    )
+
+
+def test_what_is_written_so_by_hand(free):
+    """bf16(…) in a sum of one's own, in f32 and in f64."""
+    for dtype in ("f32", "f64"):
+        text = f"""model M(a: {dtype}[20, 34], b: {dtype}[34, 37]) -> y, z {{
+            y[i, j] = sum(k) bf16(a[i, k])*bf16(b[k, j])
+            z[i] = max(k) bf16(a[i, k]) + bf16(a[i, 0])
+        }}"""
+        found = system(text, float_type=dtype)
+        given = values(found)
+        program = CpuProgram(found, 1)
+        got, expected = run(program, given), evaluate(found, given)
+        assert got.dtype == program.arrays["z"].dtype == np.dtype(dtype.replace("f", "float"))
+        np.testing.assert_allclose(got, expected["y"], rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(program.arrays["z"], expected["z"])
+
+
+def test_each_operand_is_paired_once(free):
+    """x is read along its rows by two products, and along its columns by a third."""
+    found = rounded("""x[i, k] = tanh(a[i, k])
+        p[i, j] = sum(k) x[i, k]*b[k, j]
+        q[i, j] = sum(k) x[i, k]*d[j, k]
+        r[k, j] = sum(i) x[i, k]*p[i, j]
+        y[i, j] = p[i, j] + q[i, j] + (sum(k) a[i, k]*r[k, j])""")
+    made = [
+        eq
+        for eq in optimise(found).equations
+        if isinstance(eq.body, Apply) and eq.body.fn == "bf16_pair"
+    ]
+    assert len(made) == 7  # x twice, b, d, p, a, r
+
+
+def test_infinities_and_what_is_no_number(free):
+    found = rounded(PAIRED["a b"])
+    given = values(found)
+    given["a"][2, 5], given["a"][3, 6], given["b"][7, 9] = np.inf, np.nan, -np.inf
+    given["a"][4, :], given["a"][5, 8] = 0, 3.4e38
+    expected = evaluate(found, given)["y"]
+    assert not np.isfinite(expected).all()
+    for target in targets():
+        got = run(CpuProgram(plan(found), 1, target), given)
+        np.testing.assert_array_equal(np.isnan(got), np.isnan(expected))
+        infinite = np.isinf(expected)
+        np.testing.assert_array_equal(got[infinite], expected[infinite])
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 8, 9, 16, 17, 31, 32, 33, 70])
+def test_every_second_element(size: int):
+    text = f"model M(x: f32[3, {2 * size}]) -> y {{\n"
+    found = system(f"{text}y[j, i < {size}] = x[j, 2*i] - 3*x[j, 2*i + 1]\n}}", float_type="f32")
+    given = values(found)
+    x = given["x"]
+    for target in targets():
+        got = run(CpuProgram(plan(found), 1, target), given)
+        np.testing.assert_allclose(got, x[:, ::2] - 3 * x[:, 1::2], rtol=1e-6, atol=1e-6)
+
+
+def test_pairs_in_numpy():
+    rng = np.random.default_rng(0)
+    x, y, p, q = rng.normal(size=(4, 50)).astype(np.float32)
+    pair, dot = TABLE["bf16_pair"].numpy, TABLE["bf16_dot"].numpy
+    low, high = bf16_halves(pair(x, y))
+    np.testing.assert_array_equal(low, bf16(x))
+    np.testing.assert_array_equal(high, bf16(y))
+    exact = bf16(x).astype(float) * bf16(p) + bf16(y).astype(float) * bf16(q)
+    np.testing.assert_array_equal(dot(pair(x, y), pair(p, q)), exact)
+
+
+def test_training_without_the_instructions(monkeypatch):
+    """NNC_ISA=avx2 learns the same to f32 rounding, and rounding of ties."""
+    wide = DIGITS.replace("Dense(12)", "Dense(256)").replace("= 100", "= 128")
+    sets = {"precision": "bf16", "epochs": "1", "steps": "8", "optimizer": "sgd(lr = 0.05)"}
+    job = trained(wide, **sets)
+    monkeypatch.setenv("NNC_ISA", "avx2")
+    assert not host.pairs()
+    other = trained(wide, **sets)
+    for name, value in job.executor.values.items():
+        np.testing.assert_allclose(value, other.executor.values[name], rtol=2e-2, atol=2e-3)
+    ours, theirs = (j.records[-1].values["loss"] for j in (job, other))
+    assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+def test_the_instruction_is_there():
+    if not host.pairs():
+        pytest.skip("this processor has none for bf16")
+    wide = DIGITS.replace("Dense(12)", "Dense(256)").replace("= 100", "= 128")
+    program = prepared(wide, precision="bf16").executor.training(128).program
+    assert "vdpbf16ps" in program.assembly and "vcvtne2ps2bf16" in program.assembly

@@ -1,23 +1,41 @@
-"""Every diagnostic code: what it means, a wrong example and a right one.
+"""The catalogue: what every diagnostic code means, with examples.
 
-In: nothing. Out: `CATALOGUE`, in code order. The messages themselves are where they are found.
-E01 syntax · E02 names and structure · E03 sizes, indices, types · E04 train blocks ·
-E05 recurrences and differentiation · E06 data · E07 runs and checkpoints · W warnings.
+The texts are data, `codes_*.toml` beside this file, read when `nnc explain` needs them; the
+messages themselves stand where they are reported. E01 syntax · E02 names · E03 sizes, indices and
+types · E04 train blocks · E05 recurrences · E06 data · E07 runs · E08 verification · W warnings.
 
-To add a code, add an `Entry` to its part, `catalogue_….py`. `tests/language` holds each to its
-word: the wrong example yields exactly this code, the right one none.
+An entry of a code that a program alone can cause has a `wrong` program, which yields exactly this
+code, and a `right` one, which yields none (tests/language/test_catalogue.py). The others describe
+an `example`, which a command of tests/scenes.py reproduces.
 """
 
 from __future__ import annotations
 
-from .catalogue_entry import Entry
-from .catalogue_names import NAMES
-from .catalogue_sizes import SIZES
-from .catalogue_syntax import TEXT
-from .catalogue_training import TRAINING
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 
-__all__ = ["CATALOGUE", "Entry"]
 
-CATALOGUE: dict[str, Entry] = {
-    entry.code: entry for entry in sorted((*TEXT, *NAMES, *SIZES, *TRAINING), key=lambda e: e.code)
-}
+@dataclass(frozen=True)
+class Entry:
+    """One code: its title, what it means and how to fix it, and examples."""
+
+    code: str
+    title: str
+    explanation: str
+    wrong: str = ""
+    right: str = ""
+    example: str = ""
+
+
+@cache
+def catalogue() -> dict[str, Entry]:
+    """Every code with its entry, in order of the codes."""
+    entries = {}
+    for file in files(__package__).iterdir():
+        if file.name.startswith("codes_"):
+            for code, texts in tomllib.loads(file.read_text("utf-8")).items():
+                assert code not in entries, f"{code} is listed twice"
+                entries[code] = Entry(code, **texts)
+    return dict(sorted(entries.items()))

@@ -23,7 +23,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """One mistake. `code` is a key of `catalogue.CATALOGUE`; E… are errors, W… warnings.
+    """One mistake. `code` is a key of `catalogue()`; E… are errors, W… warnings.
 
     `label` stands under the marked spot; `help` names the likely fix. `span` may be None for
     mistakes that are not in a `.nn` file (data, flags).

@@ -14,12 +14,10 @@ import click
 from ...compiler.elaboration.programs import training_step
 from ...dsl.check.checker import load
 from ...dsl.check.library import read_source
-from ...dsl.diagnostics.catalogue import CATALOGUE
+from ...dsl.diagnostics.catalogue import catalogue
 from ...dsl.diagnostics.diagnostic import Diagnostic, Report, UserError, did_you_mean
 from ...dsl.syntax.formatter import format as formatted
 from ...dsl.syntax.parser import parse
-from ..data import DATA_ERRORS, SEQUENCE_ERRORS
-from ..error_codes import RUN_ERRORS
 from ..inspect.emit import model_system
 from ..project import open_project, planned_setup
 from ..training.atomic_files import write_text
@@ -108,23 +106,12 @@ def fmt(files, only_check, diff) -> None:
 @click.argument("code")
 def explain(code) -> None:
     """Explain the CODE of a message, such as E0304."""
-    wanted = code.upper()
-    if wanted in CATALOGUE:
-        entry = CATALOGUE[wanted]
-        examples = (("wrong", entry.wrong), ("right", entry.right))
-        return _explained(wanted, entry.title, entry.explanation, examples)
-    others = {e.code: e for e in (*DATA_ERRORS, *SEQUENCE_ERRORS, *RUN_ERRORS)}
-    if wanted in others:
-        row = others[wanted]
-        return _explained(wanted, row.title, row.explanation, (("example", row.example),))
-    hint = did_you_mean(wanted, [*CATALOGUE, *others])
-    raise click.UsageError(f"there is no code `{code}`: {hint or 'codes are like E0304'}")
-
-
-def _explained(
-    code: str, title: str, explanation: str, examples: tuple[tuple[str, str], ...]
-) -> None:
-    click.echo(f"{code}: {title}\n\n{textwrap.fill(explanation, 80, break_on_hyphens=False)}")
-    for name, text in examples:
-        lines = "\n".join(f"    {line}".rstrip() for line in text.splitlines())
-        click.echo(f"\n{name}:\n{lines}")
+    entry = catalogue().get(code.upper())
+    if entry is None:
+        hint = did_you_mean(code.upper(), catalogue())
+        raise click.UsageError(f"there is no code `{code}`: {hint or 'codes are like E0304'}")
+    click.echo(f"{entry.code}: {entry.title}\n")
+    click.echo(textwrap.fill(entry.explanation, 80, break_on_hyphens=False))
+    for name in ("wrong", "right", "example"):
+        if text := getattr(entry, name):
+            click.echo(f"\n{name}:\n{textwrap.indent(text, '    ')}")

@@ -6,14 +6,11 @@ In: a source's name, its settings and where to look. Out: a `Schema` (`describe`
 
 from .core.data_paths import Search
 from .core.dataset import Dataset, Field, Schema, Split, check_labels
-from .core.error_codes import DATA_ERRORS, SEQUENCE_ERRORS
 from .core.source import Setting, Source, bind
 from .core.vocabulary import Vocabulary
 from .sources import SOURCES, describe, find_source, load
 
 __all__ = [
-    "DATA_ERRORS",
-    "SEQUENCE_ERRORS",
     "SOURCES",
     "Dataset",
     "Field",

@@ -23,7 +23,7 @@ if __name__ == "__main__":
 from language.front import checked, systems  # noqa: E402
 from language.trees import shape  # noqa: E402
 from nnc.dsl.check.library import standard_library  # noqa: E402
-from nnc.dsl.diagnostics.catalogue import CATALOGUE  # noqa: E402
+from nnc.dsl.diagnostics.catalogue import catalogue  # noqa: E402
 from nnc.dsl.diagnostics.diagnostic import Report, UserError  # noqa: E402
 from nnc.dsl.diagnostics.render import render_all  # noqa: E402
 from nnc.dsl.syntax.formatter import format  # noqa: E402
@@ -127,7 +127,7 @@ def seeds() -> list[str]:
     what the catalogue and the folders of examples and of mistakes hold."""
     sources = {d.span.source for d in standard_library().values()}
     library = [source.text + MODELS["mlp"] for source in sorted(sources, key=lambda s: s.name)]
-    examples = [text for e in CATALOGUE.values() if e.compiled for text in (e.wrong, e.right)]
+    examples = [text for e in catalogue().values() if e.wrong for text in (e.wrong, e.right)]
     folders = (HERE.parents[1] / "examples", HERE / "wrong")
     files = [path.read_text("utf-8") for f in folders for path in sorted(f.glob("*.nn"))]
     return [*list(MODELS.values()) * 8, *library, *files, *(e for e in examples if len(e) < 2000)]
@@ -258,7 +258,7 @@ def _misshapen(text: str) -> str:
 
 def _misplaced(error: UserError) -> str:
     for found in error.diagnostics:
-        if found.code not in CATALOGUE:
+        if found.code not in catalogue():
             return f"{found.code} is not in the catalogue"
         for span in (found.span, *(note.span for note in found.notes)):
             if span is not None and not 0 <= span.start <= span.end <= len(span.source.text) + 1:

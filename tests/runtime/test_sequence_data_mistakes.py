@@ -14,6 +14,7 @@ import wave
 import numpy as np
 import pytest
 
+from nnc.dsl.diagnostics.catalogue import catalogue
 from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime import data
 from nnc.runtime.data.core import download, vocabulary
@@ -400,18 +401,11 @@ def test_labels_that_a_model_has_no_class_for(search):
     )
 
 
-def test_codes_are_listed_once_and_explained():
-    rows = (*data.DATA_ERRORS, *data.SEQUENCE_ERRORS)
-    codes = [row.code for row in rows]
-    assert codes == sorted(set(codes))
-    assert all(row.title and row.explanation and row.example for row in data.SEQUENCE_ERRORS)
-
-
 def test_every_code_has_been_provoked_above():
     if len(SEEN) < 10:
         pytest.skip("only when the whole file runs")
-    assert {row.code for row in data.SEQUENCE_ERRORS} <= SEEN
-    assert {row.code for row in (*data.DATA_ERRORS, *data.SEQUENCE_ERRORS)} >= SEEN
+    assert {"E0619", "E0620", "E0621"} <= SEEN
+    assert {code for code in catalogue() if code.startswith("E06")} >= SEEN
 
 
 def test_random_bytes_never_crash_the_reader(search):

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..dsl.check.checker import BUILTINS, CONSTANTS, walk
+from ..dsl.check.names import BUILTINS, CONSTANTS
 from ..dsl.diagnostics.diagnostic import fail
 from ..dsl.syntax import ast as s
+from ..dsl.syntax.ast import walk
 from .data import Dataset, Field, Schema, Search, Split
 from .data import load as load_data
 from .data.core.dataset import validate

@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from ..dsl.diagnostics.diagnostic import Diagnostic, Note, Report, UserError, did_you_mean, fail
-from ..dsl.diagnostics.foreign_terms import likely_type
+from ..dsl.diagnostics.foreign_terms import suggest_dtype
 from ..dsl.syntax import ast as s
 from ..dsl.syntax.parser import parse_value
 from ..dsl.syntax.source import COMMAND_LINE, Source, Span
@@ -207,7 +207,7 @@ def _field(item: s.Field, lets: Mapping[str, s.Expr]) -> Any:
             f"`{name}` must be {expected}",
             item.value.span,
             label="" if isinstance(item.value, s.Number) else f"it is {value}",
-            help=(likely_type if name == "float" else did_you_mean)(
+            help=(suggest_dtype if name == "float" else did_you_mean)(
                 str(value), _WORDS.get(name, ())
             ),
         )

@@ -145,7 +145,7 @@ class Builder:
     def used(self, span: Span | None) -> Span | None:
         """The place together with the one in the user's file that asks for it."""
         use = self.use()
-        return span if span is None or use is None else replace(span, use=use.span)
+        return span if span is None or use is None else replace(span, call_site=use.span)
 
     @contextmanager
     def shallow(self, node: Node) -> Iterator[None]:

@@ -91,7 +91,7 @@ class Definitions(Equations, Repetition):
     ) -> None:
         """All statements; one that is wrong poisons its names, and the rest is still looked at."""
         later: Later = {}
-        for statement in s.in_line(statements):
+        for statement in s.flatten_remat(statements):
             scope.awaited |= dict.fromkeys(self.assigned(statement), statement)
             if isinstance(statement, s.Equation) and statement.indices is not None:
                 for target in statement.targets:

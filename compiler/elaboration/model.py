@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ...dsl.check.names import walk
 from ...dsl.diagnostics.diagnostic import Note, Report, did_you_mean, fail
 from ...dsl.syntax import ast as s
+from ...dsl.syntax.ast import walk
 from ..ir.equation import System, components, is_recurrent
 from ..ir.recurrence import NoOrder, plan_recurrence
 from ..passes.autodiff.differentiate import in_order

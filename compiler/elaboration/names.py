@@ -9,9 +9,9 @@ import math
 from collections.abc import Iterable
 
 from ...dsl.check.library import standard_library
-from ...dsl.check.names import walk
 from ...dsl.diagnostics.diagnostic import did_you_mean
 from ...dsl.syntax import ast as s
+from ...dsl.syntax.ast import walk
 from ..ir.expr import Expr, Idx
 from .arrays import Arrays
 from .builder import Abort, Scope

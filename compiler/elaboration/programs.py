@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from ...dsl.check.names import walk
 from ...dsl.diagnostics.diagnostic import Report, did_you_mean
 from ...dsl.syntax import ast as s
+from ...dsl.syntax.ast import walk
 from ...dsl.syntax.source import Span
 from ..ir.equation import System
 from ..ir.expr import Idx, Read

@@ -5,9 +5,9 @@ In: the indices of an equation or a reduction and the text that they stand in. O
 
 from __future__ import annotations
 
-from ...dsl.check.names import walk
 from ...dsl.diagnostics.diagnostic import Note
 from ...dsl.syntax import ast as s
+from ...dsl.syntax.ast import walk
 from ...dsl.syntax.source import Span
 from ..ir.equation import Index
 from .builder import MAX_ELEMENTS, Abort, Scope

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ...dsl.check.names import walk
 from ...dsl.syntax import ast as s
+from ...dsl.syntax.ast import walk
 from ..ir.affine import bounds, inside
 from ..ir.dtypes import is_float
 from ..ir.expr import Expr, Idx, Read, index_names

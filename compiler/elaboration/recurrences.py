@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from ...dsl.check.names import walk
 from ...dsl.diagnostics.diagnostic import Diagnostic, Note
 from ...dsl.syntax import ast as s
+from ...dsl.syntax.ast import walk
 from ..ir.equation import Index
 from .builder import Abort, Scope
 from .declarations import Declarations

@@ -7,7 +7,7 @@ of the arguments are checked where they stand.
 from __future__ import annotations
 
 from ..diagnostics.diagnostic import Note, Report
-from ..diagnostics.foreign_terms import likely, likely_setting
+from ..diagnostics.foreign_terms import suggest, suggest_setting
 from ..syntax import ast as s
 from ..syntax.source import Span
 from .library import standard_library
@@ -44,7 +44,7 @@ def apply_to(
                 f"unknown layer or function `{name}`",
                 callee.span,
                 label="not defined here or in the library",
-                help=likely(name, visible.names()),
+                help=suggest(name, visible.names()),
             )
         return
     if found.kind == "optimizer":
@@ -167,7 +167,7 @@ def match_arguments(
                 argument.span,
                 label=f"it has {', '.join(names)}" if names else "it has none",
                 notes=defined,
-                help=likely_setting(argument.name, names),
+                help=suggest_setting(argument.name, names),
             )
         elif argument.name in given:
             report.add(

@@ -17,7 +17,7 @@ from ..syntax.parser import parse
 from ..syntax.source import Source
 from .definitions import Body
 from .library import read_source, standard_library
-from .names import BUILTINS, CONSTANTS, OPTIMIZER_NAMES, Visible, called_names, names_in, walk
+from .names import BUILTINS, CONSTANTS, OPTIMIZER_NAMES, Visible, called_names, names_in
 from .train_block import TRAIN_FIELDS, check_trains
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
     "check",
     "load",
     "load_source",
-    "walk",
 ]
 
 

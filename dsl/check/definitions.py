@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ..diagnostics.diagnostic import Note, did_you_mean
 from ..syntax import ast as s
 from ..syntax.source import Span
-from .names import OPTIMIZER_NAMES, names_in, walk
+from .names import OPTIMIZER_NAMES, names_in
 from .references import KINDS, Place, References
 
 
@@ -59,7 +59,7 @@ class Body(References):
     def _introduce_statements(self, body: tuple[s.Statement, ...], outer: dict[str, Span]) -> None:
         """Names of a body. A `repeat` body may give outer names their next value."""
         assigned: dict[str, Span] = {}
-        for statement in s.in_line(body):
+        for statement in s.flatten_remat(body):
             match statement:
                 case s.Let(name=name):
                     self._introduce("let", name, assigned, outer)
@@ -216,7 +216,7 @@ class Body(References):
             return
         targets = {
             name.id + "'" * name.primed
-            for node in walk(definition.body)
+            for node in s.walk(definition.body)
             if isinstance(node, s.Equation)
             for name in node.targets
         }
@@ -265,7 +265,7 @@ class Body(References):
     def _warn_constant_states(self) -> None:
         moved = {
             name.id
-            for node in walk(self.definition.body)
+            for node in s.walk(self.definition.body)
             if isinstance(node, s.Equation)
             for name in node.targets
             if name.primed

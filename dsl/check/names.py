@@ -46,28 +46,8 @@ class Visible:
         yield from BUILTINS
 
 
-def walk(node: object, branches: bool = True) -> Iterator[s.Node]:
-    """The node and every node below it, parents first, in order of the text.
-
-    Without `branches`, of an `if` its condition alone.
-    """
-    stack = [node]
-    while stack:
-        top = stack.pop()
-        if isinstance(top, tuple):
-            stack += reversed(top)
-        elif isinstance(top, s.Node):
-            yield top
-            if isinstance(top, s.If) and not branches:
-                stack.append(top.condition)
-                continue
-            stack += [
-                v for v in reversed(list(vars(top).values())) if isinstance(v, s.Node | tuple)
-            ]
-
-
 def names_in(node: object) -> set[str]:
-    return {part.id for part in walk(node) if isinstance(part, s.Name)}
+    return {part.id for part in s.walk(node) if isinstance(part, s.Name)}
 
 
 def called_names(definition: s.Definition) -> Iterator[str]:
@@ -76,12 +56,12 @@ def called_names(definition: s.Definition) -> Iterator[str]:
     Not those that its own names hide, nor those that stand in one branch of an `if` alone.
     """
     hidden = {p.name for p in (*definition.settings, *definition.inputs, *definition.results)}
-    for statement in walk(definition.body):
+    for statement in s.walk(definition.body):
         match statement:
             case s.Let(name=name) | s.State(name=name):
                 hidden.add(name.id)
             case s.Param(names=names) | s.Equation(targets=names):
                 hidden |= {name.id for name in names}
-    for node in walk((definition.body, definition.value), branches=False):
+    for node in s.walk((definition.body, definition.value), branches=False):
         if isinstance(node, s.Name) and node.id not in hidden:
             yield node.id

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ..diagnostics.diagnostic import Note, Report, did_you_mean
-from ..diagnostics.foreign_terms import likely
+from ..diagnostics.foreign_terms import suggest
 from ..syntax import ast as s
 from ..syntax.source import Span
 from .calls import apply_to, groups_of
@@ -147,8 +147,8 @@ class References:
             f"unknown name `{name}`",
             node.span,
             label="not defined anywhere",
-            help=likely(name, own)
-            or likely(name, self.visible.names())
+            help=suggest(name, own)
+            or suggest(name, self.visible.names())
             or ("initialisers are `glorot_uniform`, `normal(0, 0.02)`, …" if place.partial else "")
             or (
                 f"a size gets its name in the shape of an input: `x: [..., {name}]`"

@@ -7,11 +7,11 @@ names of data and their fields are the runtime's.
 from __future__ import annotations
 
 from ..diagnostics.diagnostic import Note, Report, did_you_mean
-from ..diagnostics.foreign_terms import likely, likely_field
+from ..diagnostics.foreign_terms import suggest, suggest_field
 from ..syntax import ast as s
 from ..syntax.source import Span
 from .calls import apply_to, groups_of, match_arguments
-from .names import Visible, walk
+from .names import Visible
 
 TRAIN_FIELDS = (
     "data",
@@ -86,7 +86,7 @@ def _check_train(train: s.Train, visible: Visible, report: Report) -> None:
                 f"a train block has no field `{entry.name.id}`",
                 entry.name.span,
                 label="unknown field",
-                help=likely_field(entry.name.id, TRAIN_FIELDS),
+                help=suggest_field(entry.name.id, TRAIN_FIELDS),
             )
             continue
         if isinstance(entry, s.Field) and entry.name.id in _DATA_FIELDS:
@@ -154,7 +154,7 @@ def _check_optimizer(entry: s.Field, visible: Visible, report: Report) -> None:
             f"{shown} is not an optimizer",
             callee.span,
             label="not defined here or in the library" if known else "",
-            help=(likely(callee.id, names) if isinstance(callee, s.Name) else "")
+            help=(suggest(callee.id, names) if isinstance(callee, s.Name) else "")
             or (
                 f"write it without quotes: `{callee.value}()`"
                 if isinstance(callee, s.String) and callee.value in names
@@ -173,7 +173,7 @@ def _check_optimizer(entry: s.Field, visible: Visible, report: Report) -> None:
 def _check_calls(node: s.Node, visible: Visible, report: Report, partial: bool) -> None:
     """Calls in a train block; plain names may be fields of the data, so they are not looked up."""
     inner: set[int] = set()
-    for part in walk(node):
+    for part in s.walk(node):
         if isinstance(part, s.Ellipsis_ | s.Name) or id(part) in inner:
             continue
         if isinstance(part, s.Pipe):
@@ -202,7 +202,7 @@ def _check_logits(train: s.Train, visible: Visible, report: Report) -> None:
     """A loss whose input is called `logits` applies softmax itself."""
     model = visible.find(train.model.id)
     losses = [e.value for e in train.body if isinstance(e, s.Field) and e.name.id == "loss"]
-    for call in walk(tuple(losses)):
+    for call in s.walk(tuple(losses)):
         if not isinstance(call, s.Call) or not isinstance(call.function, s.Name) or model is None:
             continue
         function = visible.find(call.function.id)
@@ -227,7 +227,7 @@ def _check_logits(train: s.Train, visible: Visible, report: Report) -> None:
 
 def _last_function(model: s.Definition, name: str) -> s.Name | None:
     """The function that a tensor of the model comes out of."""
-    for statement in s.in_line(model.body):
+    for statement in s.flatten_remat(model.body):
         if isinstance(statement, s.Equation) and statement.targets[-1].id == name:
             value = statement.value
             end = value.stage if isinstance(value, s.Pipe) else value

@@ -125,14 +125,14 @@ _TYPES = {
 _HALF = ("float16", "half", "f16", "bf16", "bfloat16", "fp16", "float8", "f8")
 
 
-def likely(name: str, known: Iterable[str]) -> str:
+def suggest(name: str, known: Iterable[str]) -> str:
     """For a layer, function or value: what it is called here, how it is done, or a near name."""
     if name in _CALLED_HERE:
         return f"here it is `{_CALLED_HERE[name]}`"
     return _DONE_OTHERWISE.get(name) or did_you_mean(name, known)
 
 
-def likely_setting(name: str, known: Iterable[str]) -> str:
+def suggest_setting(name: str, known: Iterable[str]) -> str:
     """For the name of an argument."""
     known = list(known)
     if name == "activation" and "f" in known:  # inside a recurrence, not after it
@@ -144,7 +144,7 @@ def likely_setting(name: str, known: Iterable[str]) -> str:
     return told or did_you_mean(name, known)
 
 
-def likely_field(name: str, known: Iterable[str]) -> str:
+def suggest_field(name: str, known: Iterable[str]) -> str:
     """For a field of a train block."""
     return (
         _FIELDS.get(name)
@@ -153,7 +153,7 @@ def likely_field(name: str, known: Iterable[str]) -> str:
     )
 
 
-def likely_type(name: str, known: Iterable[str]) -> str:
+def suggest_dtype(name: str, known: Iterable[str]) -> str:
     """For an element type."""
     if name in _TYPES:
         return f"here it is `{_TYPES[name]}`"

@@ -5,7 +5,7 @@ In: nothing. Out: frozen node classes, built by `parser.py`, read by everybody. 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from .source import Source, Span
@@ -234,11 +234,11 @@ class Remat(Node):
 Statement = Let | Param | State | Equation | Repeat | Remat
 
 
-def in_line(body: tuple[Statement, ...]) -> Iterator[Let | Param | State | Equation | Repeat]:
-    """The statements of a body, with those of a `remat` in its place: it introduces no scope."""
+def flatten_remat(body: Iterable[Statement]) -> Iterator[Let | Param | State | Equation | Repeat]:
+    """The statements of a body, each `remat`, which opens no scope, replaced by its own."""
     for statement in body:
         if isinstance(statement, Remat):
-            yield from in_line(statement.body)
+            yield from flatten_remat(statement.body)
         else:
             yield statement
 
@@ -340,3 +340,24 @@ class File(Node):
     doc: str
     declarations: tuple[Use | Definition | Train, ...]
     comments: tuple[Comment, ...]
+
+
+# --- traversal ---------------------------------------------------------------------------------
+
+
+def walk(node: object, branches: bool = True) -> Iterator[Node]:
+    """The node and every node below it, parents first, in source order.
+
+    Without `branches`, only the condition of an `if` is entered.
+    """
+    stack = [node]
+    while stack:
+        top = stack.pop()
+        if isinstance(top, tuple):
+            stack += reversed(top)
+        elif isinstance(top, Node):
+            yield top
+            if isinstance(top, If) and not branches:
+                stack.append(top.condition)
+                continue
+            stack += [v for v in reversed(list(vars(top).values())) if isinstance(v, Node | tuple)]

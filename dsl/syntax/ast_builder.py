@@ -15,7 +15,7 @@ from lark.tree import Meta
 from lark.visitors import Transformer_NonRecursive, v_args
 
 from ..diagnostics.diagnostic import Note, Report
-from ..diagnostics.foreign_terms import likely_type
+from ..diagnostics.foreign_terms import suggest_dtype
 from . import ast as s
 from .lexer_rules import DTYPES
 from .source import Source, Span
@@ -214,7 +214,7 @@ class Builder(Transformer_NonRecursive):  # type: ignore[type-arg]
                 f"`{token}` is not an element type",
                 self._span(token),
                 label=f"expected one of {', '.join(DTYPES)}",
-                help=likely_type(token.value, DTYPES),
+                help=suggest_dtype(token.value, DTYPES),
             )
 
     def shape(self, meta: Meta, parts: list[Any]) -> _Shape:

@@ -40,19 +40,19 @@ class Source:
 
 @dataclass(frozen=True)
 class Span:
-    """The characters `start` up to, not including, `end` of a source. `use` is the place in the
-    user's own file that asked for it, for what stands in a layer or function; it follows an
-    equation through all passes, and two places are equal without it."""
+    """The characters `start` up to, not including, `end` of a source. `call_site` is the span in
+    the user's own file that applied the layer or function which holds this one; it follows an
+    equation through all passes and does not count in comparisons."""
 
     source: Source
     start: int
     end: int
-    use: Span | None = field(default=None, compare=False, repr=False)
+    call_site: Span | None = field(default=None, compare=False, repr=False)
 
     @property
-    def own(self) -> Span:
-        """The place itself if it is in a file of the user's, else the one that asked for it."""
-        return self.use if self.use is not None and self.source.library else self
+    def user_span(self) -> Span:
+        """The span itself if it lies in a file of the user's, else its call site there."""
+        return self.call_site if self.call_site is not None and self.source.library else self
 
     @property
     def line(self) -> int:

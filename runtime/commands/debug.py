@@ -78,8 +78,9 @@ def _place(eq: Equation) -> Iterator[str]:
     if span is None:
         return
     yield f"    {span}: {span.source.line(span.line).strip()}"
-    if span.own is not span:
-        yield f"    asked for at {span.own}: {span.own.source.line(span.own.line).strip()}"
+    call = span.user_span
+    if call is not span:
+        yield f"    asked for at {call}: {call.source.line(call.line).strip()}"
 
 
 def _reached(tensor: Reached) -> str:
@@ -91,7 +92,10 @@ def _reached(tensor: Reached) -> str:
 def _where(eq: Equation | None) -> str:
     if eq is None:
         return "    (given)"
-    return "" if eq.span is None else f"    ({eq.span.own.source.name}:{eq.span.own.line})"
+    if eq.span is None:
+        return ""
+    call = eq.span.user_span
+    return f"    ({call.source.name}:{call.line})"
 
 
 def _cut(lines: list[str]) -> list[str]:

@@ -127,7 +127,7 @@ def _kernel_rows(found: Profile, by_time: bool) -> Iterable[Row]:
         for share in timed.shares:
             ms[share.stage] += share.ms
         runs = f" × {timed.runs}" if timed.runs > 1 else ""
-        place = f"{span.own.line}:{span.own.column}" if span else ""
+        place = f"{span.user_span.line}:{span.user_span.column}" if span else ""
         numbers = _numbers(ms, timed.gflop, timed.mb, found)
         if use := timed.use:
             numbers += [str(use.registers), str(use.shared), f"{use.occupancy:.0%}"]

@@ -146,7 +146,7 @@ class Profile:
             span = share.equation.span
             if span is None:
                 continue
-            own = span.own
+            own = span.user_span
             line = found.setdefault((own.source.name, own.line, own.column), LineTime(own))
             line.add(share)
             if own is not span:

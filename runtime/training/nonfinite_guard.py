@@ -228,8 +228,8 @@ def described(way: list[Bad], loss: Span | None) -> tuple[Span | None, str, tupl
     more = (Note(written, "written here"),) if written not in (None, span) else ()
     if not span.source.library:
         return span, label, more
-    if span.use is not None:
-        return span.use, label, (Note(span, "computed here"), *more)
+    if span.call_site is not None:
+        return span.call_site, label, (Note(span, "computed here"), *more)
     own = [
         bad
         for bad in way

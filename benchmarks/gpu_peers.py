@@ -20,7 +20,7 @@ from workloads import canonical
 
 from nnc.compiler.elaboration.initializers import initial_values
 from nnc.compiler.elaboration.programs import training_step
-from nnc.compiler.ir.functions import NUMPY
+from nnc.compiler.ir.dtypes import NUMPY
 from nnc.runtime.inspect.bench import draw
 from nnc.runtime.training.batch_inputs import fields_of
 

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from nnc.compiler.codegen.cuda.module import Launch, Module, prelude
+from nnc.compiler.ir.build import call
 from nnc.compiler.ir.equation import Equation, Index, System, Tensor
 from nnc.compiler.ir.expr import Idx, Read
-from nnc.compiler.ir.functions import CASTS, TABLE, call
+from nnc.compiler.ir.functions import CASTS, TABLE
 from nnc.compiler.reference.evaluator import evaluate
 
 COUNT = 256  # threads, and numbers of every operand

@@ -16,11 +16,11 @@ from .passes.cpu.pad_rows import pad_rows
 from .passes.cpu.time_major import time_major
 from .passes.cpu.transpose_operands import transpose_operands
 from .passes.equations.common_subexpressions import common_subexpressions
-from .passes.equations.inline import inline, without_stops
+from .passes.equations.inline import inline
 from .passes.equations.precompute_derivatives import precompute_derivatives
 from .passes.equations.reciprocal import reciprocal
 from .passes.equations.shrink_extents import shrink_extents
-from .passes.equations.simplify import simplify
+from .passes.equations.simplify import simplify, without_stops
 from .passes.equations.softmax_gradient import softmax_gradient
 from .passes.equations.sparse_pooling_gradient import sparse_pooling_gradient
 from .passes.equations.split_reductions import split_reductions

@@ -11,10 +11,11 @@ from dataclasses import replace
 
 from ...dsl.diagnostics.diagnostic import Note
 from ...dsl.syntax.source import Span
+from ..ir.build import call, cast
 from ..ir.dtypes import is_float
 from ..ir.equation import Index
 from ..ir.expr import Expr, Idx
-from ..ir.functions import TABLE, call, cast
+from ..ir.functions import TABLE
 from .builder import Abort, Builder, Scope
 from .values import Array, Shape
 

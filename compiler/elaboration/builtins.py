@@ -11,8 +11,9 @@ from collections.abc import Callable
 from ...dsl.diagnostics.diagnostic import did_you_mean
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
+from ..ir.build import call, cast, literal
 from ..ir.expr import Expr, Idx
-from ..ir.functions import CASTS, call, cast, literal
+from ..ir.functions import CASTS
 from .builder import Scope
 from .expressions import Expressions
 from .values import Array, Shape, Static, is_static, lift

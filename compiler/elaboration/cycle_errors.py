@@ -15,8 +15,7 @@ from ...dsl.diagnostics.diagnostic import Note
 from ...dsl.syntax.source import Span
 from ..ir.affine import affine, is_affine
 from ..ir.equation import Equation
-from ..ir.expr import Idx, Read, reads
-from ..ir.printer import expr_text
+from ..ir.expr import Idx, Read, expr_text, reads
 from ..ir.recurrence import NoOrder, plan_recurrence
 
 SAME = "the same place"

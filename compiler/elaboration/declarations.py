@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
+from ..ir.build import literal
 from ..ir.dtypes import is_float
-from ..ir.functions import literal
-from ..ir.printer import number
+from ..ir.expr import number_text
 from .builder import Scope, fits
 from .calls import Calls
 from .values import Array, Shape
@@ -72,7 +72,7 @@ class Declarations(Calls):
                     label="this is a word",
                     help="an initialiser follows a `~`: `~ normal(0, 0.02)`",
                 )
-            return f"= {number(self.first_value(start, dtype, value.span), dtype)}"
+            return f"= {number_text(self.first_value(start, dtype, value.span), dtype)}"
         if isinstance(value, s.Name):
             return f"~ {value.id}"
         if isinstance(value, s.Call) and isinstance(value.function, s.Name):

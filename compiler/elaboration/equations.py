@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ...dsl.syntax import ast as s
+from ..ir.build import cast
 from ..ir.equation import Equation, Index, Tensor
-from ..ir.functions import cast
 from .builder import Abort, Scope
 from .recurrences import Recurrences
 from .values import Array, Poison, Value, is_static, lift, of_tensor

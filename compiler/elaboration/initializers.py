@@ -12,8 +12,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from ...dsl.syntax import ast as s
+from ..ir.dtypes import NUMPY
 from ..ir.equation import System, Tensor
-from ..ir.functions import NUMPY
 from ..reference.evaluator import evaluate
 from .builder import Abort, Application, Scope
 from .definitions import Definitions

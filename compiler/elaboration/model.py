@@ -13,7 +13,6 @@ from ...dsl.syntax import ast as s
 from ...dsl.syntax.ast import walk
 from ..ir.equation import System, components, is_recurrent
 from ..ir.recurrence import NoOrder, plan_recurrence
-from ..passes.autodiff.differentiate import in_order
 from .builder import Abort, Scope
 from .cycle_errors import name_of, told
 from .definitions import Definitions
@@ -179,7 +178,7 @@ class ModelWork(Definitions):
     def finished(self, outputs: tuple[str, ...]) -> System:
         self.check_order()
         self.report.check()
-        return in_order(self.system(self.definition.name, outputs))
+        return self.system(self.definition.name, outputs).in_order()
 
     def check_blocks(self) -> None:
         """A recurrence stands inside a `remat` or outside: half of one cannot be computed."""

@@ -15,10 +15,10 @@ from ...dsl.diagnostics.diagnostic import Report, did_you_mean
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.ast import walk
 from ...dsl.syntax.source import Span
+from ..ir.build import call, literal
 from ..ir.equation import System
 from ..ir.expr import Idx, Read
-from ..ir.functions import call, literal
-from ..passes.autodiff.differentiate import differentiate, in_order
+from ..passes.autodiff.differentiate import differentiate
 from ..passes.autodiff.mixed_precision import mixed_precision
 from ..passes.autodiff.rematerialize import is_idle, rematerialize
 from ..passes.equations.gather_matmul import gather_matmul
@@ -332,7 +332,7 @@ class TrainingWork(ModelWork):
 
     def differentiated(self, outputs: tuple[str, ...]) -> dict[str, str]:
         """Continue with the gradients of the loss for all parameters."""
-        system = gather_matmul(simplify(in_order(self.system(self.definition.name, outputs))))
+        system = gather_matmul(simplify(self.system(self.definition.name, outputs).in_order()))
         parameters = [t.name for t in system.of_kind("param")]
         read = {source for eq in self.equations for source in eq.sources}
         forward = {eq.target for eq in system.equations}

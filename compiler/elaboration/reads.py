@@ -10,10 +10,9 @@ from dataclasses import replace
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.ast import walk
 from ..ir.affine import bounds, inside
+from ..ir.build import cast
 from ..ir.dtypes import is_float
-from ..ir.expr import Expr, Idx, Read, index_names
-from ..ir.functions import cast
-from ..ir.printer import expr_text
+from ..ir.expr import Expr, Idx, Read, expr_text, index_names
 from .builder import MAX_ELEMENTS, Scope
 from .ranges import Ranges
 from .values import Array, depends_on_data, of_scalar

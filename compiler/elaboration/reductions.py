@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
+from ..ir.build import call, cast, literal, substitute
 from ..ir.dtypes import is_float
 from ..ir.equation import Index
-from ..ir.expr import Expr, Idx, index_names, substitute
-from ..ir.functions import call, cast, literal
+from ..ir.expr import Expr, Idx, index_names
 from .builder import Scope
 from .reads import Reads
 from .values import Array, Shape, align, of_scalar

@@ -10,9 +10,9 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ...dsl.syntax import ast as s
+from ..ir.build import literal, renamed, rewrite
 from ..ir.equation import Equation, Tensor
-from ..ir.expr import Apply, Const, Expr, renamed, rewrite
-from ..ir.functions import literal
+from ..ir.expr import Apply, Const, Expr
 from .builder import MAX_EQUATIONS, Application, Block, Builder, Scope
 from .values import Array, Value, is_static, of_tensor
 

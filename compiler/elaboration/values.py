@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ...dsl.syntax.source import Span
+from ..ir.build import literal
 from ..ir.equation import Tensor
 from ..ir.expr import Expr, Idx, Read, reads, walk
-from ..ir.functions import literal
 
 Static = bool | int | float | str
 Shape = tuple[int, ...]

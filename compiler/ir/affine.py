@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeGuard
 
+from .build import call, literal, rewrite
 from .dtypes import is_float
-from .expr import Apply, Const, Expr, Idx, Read, rewrite
-from .functions import call, literal
+from .expr import Apply, Const, Expr, Idx, Read
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class Affine:
             total[atom] = total.get(atom, 0) + c
         kept = {atom: c for atom, c in total.items() if c}
         return Affine(kept, self.constant + other.constant)
+
+    def __sub__(self, other: Affine) -> Affine:
+        return self + other.scaled(-1)
 
     def scaled(self, factor: int) -> Affine:
         if factor == 0:
@@ -56,7 +60,7 @@ def affine(expr: Expr) -> Affine:
             case "add":
                 return affine(expr.args[0]) + affine(expr.args[1])
             case "sub":
-                return affine(expr.args[0]) + affine(expr.args[1]).scaled(-1)
+                return affine(expr.args[0]) - affine(expr.args[1])
             case "neg":
                 return affine(expr.args[0]).scaled(-1)
             case "mul":
@@ -78,6 +82,23 @@ def is_static(expr: Expr) -> bool:
     if isinstance(expr, Read):
         return False
     return all(is_static(child) for child in expr.children)
+
+
+# a comparison of a and b holds where sign * (a - b) + offset is positive
+_POSITIVE = {"gt": (1, 0), "ge": (1, 1), "lt": (-1, 0), "le": (-1, 1)}
+_OPPOSITE = {"gt": "le", "ge": "lt", "lt": "ge", "le": "gt"}
+
+
+def is_integer_order(expr: Expr) -> TypeGuard[Apply]:
+    """Whether it is <, <=, > or >= of two i32."""
+    return isinstance(expr, Apply) and expr.fn in _POSITIVE and expr.args[0].dtype == "i32"
+
+
+def positive_form(comparison: Apply, truth: bool = True) -> Affine:
+    """The form that is positive exactly where an `is_integer_order` has this truth."""
+    sign, offset = _POSITIVE[comparison.fn if truth else _OPPOSITE[comparison.fn]]
+    difference = affine(comparison.args[0]) - affine(comparison.args[1])
+    return difference.scaled(sign) + Affine({}, offset)
 
 
 Interval = tuple[int, int]

@@ -8,8 +8,8 @@ equations that read each other through an earlier index (a recurrence) stand tog
 scalar expressions. Expression nodes are interned: equal expressions are the same object, so they
 compare and hash at once and common subexpressions cost nothing.
 
-This file knows structure only. Types and folding are in `scalar.py`, text in `printer.py`,
-meaning in `evaluate.py`, rules in `verify.py`.
+This file knows structure only. Types and folding are in `build.py`, text in `printer.py`, meaning
+in `reference/evaluator.py`, rules in `verify.py`.
 """
 
 from __future__ import annotations
@@ -62,6 +62,11 @@ class Equation:
     def sizes(self) -> dict[str, int]:
         return {i.name: i.size for i in self.domain}
 
+    @property
+    def dtype(self) -> str:
+        """The type of its target's elements."""
+        return "i32" if self.reduce in ("argmax", "argmin") else self.body.dtype
+
     @cached_property
     def reads(self) -> list[Read]:
         found = reads(self.body)
@@ -74,8 +79,18 @@ class Equation:
         """The names of the tensors that it reads, each once, in order."""
         return list(dict.fromkeys(r.tensor for r in self.reads))
 
+    @cached_property
+    def place(self) -> tuple[Expr, ...]:
+        """Where in its target a point of the domain is stored."""
+        return tuple(Idx(i.name) for i in self.indices) if self.at is None else self.at
+
     def with_body(self, body: Expr) -> Equation:
         return self if body is self.body else replace(self, body=body)
+
+
+def is_identity(read: Read, eq: Equation) -> bool:
+    """Whether the read is at the equation's own indices."""
+    return read.other is None and read.index == tuple(Idx(i.name) for i in eq.indices)
 
 
 @dataclass(frozen=True)
@@ -156,7 +171,7 @@ def copy_equation(tensor: Tensor, source: str, target: str) -> Equation:
 class System:
     """Equations over tensors. `updates` maps a param or state to the temp that becomes its value
     after a run (named with a prime). `outputs` are what a run is for. `remat` are the temps of each
-    block that is to be computed again on the way back (`passes/recompute.py`)."""
+    block that is to be computed again on the way back (`passes/autodiff/rematerialize.py`)."""
 
     name: str
     tensors: Mapping[str, Tensor]
@@ -186,6 +201,29 @@ class System:
     def definition(self) -> Mapping[str, Equation]:
         """The equation that computes each temp."""
         return {e.target: e for e in self.equations}
+
+    @cached_property
+    def readers(self) -> Mapping[str, list[Equation]]:
+        """The equations that read each tensor, in order; a tensor that none reads is missing."""
+        found: dict[str, list[Equation]] = {}
+        for eq in self.equations:
+            for source in eq.sources:
+                found.setdefault(source, []).append(eq)
+        return found
+
+    @cached_property
+    def components(self) -> list[list[Equation]]:
+        """Its strongly connected components, in dependence order."""
+        return components(self.equations)
+
+    @cached_property
+    def recurrent(self) -> frozenset[str]:
+        """The temps that recurrences compute."""
+        return frozenset(eq.target for c in self.components if is_recurrent(c) for eq in c)
+
+    def in_order(self) -> System:
+        """The system with its equations in dependence order."""
+        return self.replace(equations=tuple(eq for c in self.components for eq in c))
 
     def replace(self, **changes: Any) -> System:
         return replace(self, **changes)

@@ -1,16 +1,18 @@
 """Scalar expressions, interned: equal expressions are the same object.
 
 Equality is identity, so comparing and hashing cost nothing and common subexpressions are shared
-(hash-consing; Ershov 1958, Filliatre and Conchon 2006).
+(hash-consing; Ershov 1958, Filliatre and Conchon 2006). This file has the nodes, how to walk them
+and their text; `build.py` types, folds and rewrites them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from itertools import chain
-from types import MappingProxyType
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
+
+from .functions import TABLE
 
 
 class _Interned(type):
@@ -19,7 +21,7 @@ class _Interned(type):
     _table: ClassVar[WeakValueDictionary[tuple, Any]] = WeakValueDictionary()
 
     def __call__(cls, *parts):
-        # 0.0 and -0.0 are equal, nan is not: what is written decides
+        # 0.0 == -0.0 and nan != nan, so constants are distinguished by their text
         key = (cls, repr(parts[0]), *parts[1:]) if cls is Const else (cls, *parts)
         found = cls._table.get(key)
         if found is None:
@@ -28,18 +30,52 @@ class _Interned(type):
 
 
 class Expr(metaclass=_Interned):
-    """A scalar expression at one point of an equation's domain. Immutable; equality is identity."""
+    """A scalar expression at one point of an equation's domain. Immutable; equality is identity.
+
+    Operators build expressions: `x + 1` is `call("add", x, 1)`."""
 
     __slots__ = ("__weakref__", "_below", "_memo", "dtype")
     dtype: str
+    call: ClassVar[Callable[..., Expr]]  # build.call, set there: it needs the nodes below
 
     @property
     def children(self) -> tuple[Expr, ...]:
         return ()
 
-    def __repr__(self) -> str:
-        from .printer import expr_text
+    def __add__(self, other: Expr | float) -> Expr:
+        return Expr.call("add", self, other)
 
+    def __radd__(self, other: float) -> Expr:
+        return Expr.call("add", other, self)
+
+    def __sub__(self, other: Expr | float) -> Expr:
+        return Expr.call("sub", self, other)
+
+    def __rsub__(self, other: float) -> Expr:
+        return Expr.call("sub", other, self)
+
+    def __mul__(self, other: Expr | float) -> Expr:
+        return Expr.call("mul", self, other)
+
+    def __rmul__(self, other: float) -> Expr:
+        return Expr.call("mul", other, self)
+
+    def __truediv__(self, other: Expr | float) -> Expr:
+        return Expr.call("div", self, other)
+
+    def __rtruediv__(self, other: float) -> Expr:
+        return Expr.call("div", other, self)
+
+    def __floordiv__(self, other: Expr | int) -> Expr:
+        return Expr.call("floordiv", self, other)
+
+    def __mod__(self, other: Expr | int) -> Expr:
+        return Expr.call("mod", self, other)
+
+    def __neg__(self) -> Expr:
+        return Expr.call("neg", self)
+
+    def __repr__(self) -> str:
         return expr_text(self)
 
 
@@ -79,7 +115,7 @@ class Read(Expr):
 
 
 class Apply(Expr):
-    """A scalar function of `scalar.TABLE`. Build with `scalar.call`, which types and folds."""
+    """A scalar function of `functions.TABLE`. Made by `build.call`, which types and folds."""
 
     __slots__ = ("args", "fn")
 
@@ -97,7 +133,7 @@ def walk(expr: Expr) -> Iterator[Expr]:
 
 
 def _below(expr: Expr) -> tuple[Expr, ...]:
-    """What `walk` gives before the expression itself, remembered on the node."""
+    """The nodes below the expression, in the order of `walk`; cached on the node."""
     try:
         return expr._below  # type: ignore[attr-defined]
     except AttributeError:
@@ -130,7 +166,7 @@ def index_names(expr: Expr) -> frozenset[str]:
 
 
 def _facts(expr: Expr) -> tuple[tuple[Read, ...], frozenset[str]]:
-    """Reads and index names, remembered on the node: every pass asks for them again and again."""
+    """Reads and index names, cached on the node because every pass needs them."""
     try:
         return expr._memo  # type: ignore[attr-defined]
     except AttributeError:
@@ -149,59 +185,62 @@ def _facts(expr: Expr) -> tuple[tuple[Read, ...], frozenset[str]]:
     return expr._memo  # type: ignore[attr-defined]
 
 
-def rewrite(expr: Expr, change: Callable[[Expr], Expr | None]) -> Expr:
-    """The expression with every node for which `change` (given the node with its children already
-    rewritten) returns something replaced by that. A node that folds into something of another kind
-    when its children change is not offered again: what it became has been rewritten already."""
-    from .functions import rebuild  # folding must see every rebuilt node; scalar imports this file
+# --- text --------------------------------------------------------------------------------------
 
-    done: dict[Expr, Expr] = {}  # what has become something else
-    for node in walk(expr):
-        fresh = node
-        if done and not done.keys().isdisjoint(node.children):
-            fresh = rebuild(node, tuple(done.get(c, c) for c in node.children))
-        changed = change(fresh) if fresh is node or _kind(fresh) == _kind(node) else None
-        result = fresh if changed is None else changed
-        if result is not node:
-            done[node] = result
-    return done.get(expr, expr)
+# precedence in the language; a reduction's body is a product (6), a function call is an atom (9)
+_PRECEDENCE = {
+    "or": 1, "and": 2, "not": 3,
+    "eq": 4, "ne": 4, "lt": 4, "le": 4, "gt": 4, "ge": 4,
+    "add": 5, "sub": 5, "mul": 6, "div": 6, "floordiv": 6, "mod": 6, "neg": 7, "pow": 8,
+}  # fmt: skip
+IF, PRODUCT, ATOM = 0, 6, 9
 
 
-def _kind(expr: Expr) -> tuple:
-    if isinstance(expr, Apply):
-        return Apply, expr.fn
-    return type(expr), expr.tensor if isinstance(expr, Read) else ""
+def number_text(value: float, dtype: str) -> str:
+    """A constant in the language; floats always with a point or an exponent."""
+    if dtype == "bool":
+        return "true" if value else "false"
+    return repr(value)
 
 
-def substitute(expr: Expr, values: Mapping[str, Expr]) -> Expr:
-    """The expression with indices replaced by expressions."""
-    moved = {n: e for n, e in values.items() if not (isinstance(e, Idx) and e.name == n)}
-    own = index_names(expr)
-    if not moved or own.isdisjoint(moved):
-        return expr
-    names = {n: e.name for n, e in moved.items() if isinstance(e, Idx) and n in own}
-    if len(names) == len(own & moved.keys()) == len(set(names.values()) - (own - moved.keys())):
-        return renamed(expr, {}, names)
-    return rewrite(expr, lambda n: moved.get(n.name) if isinstance(n, Idx) else None)
+def expr_text(expr: Expr, least: int = 0) -> str:
+    """The expression, in parentheses if it binds less tightly than `least`."""
+    text, binding = _expr(expr)
+    return f"({text})" if binding < least else text
 
 
-def renamed(
-    expr: Expr, tensors: Mapping[str, str], indices: Mapping[str, str] = MappingProxyType({})
-) -> Expr:
-    """The expression with other names of tensors and of indices, no two of them the same. Nothing
-    can fold that has not folded already."""
-    reads, names = _facts(expr)
-    if names.isdisjoint(indices) and not any(read.tensor in tensors for read in reads):
-        return expr
-    done: dict[Expr, Expr] = {}
-    for node in walk(expr):
-        moved = not done.keys().isdisjoint(node.children)
-        if isinstance(node, Read) and (moved or node.tensor in tensors):
-            index = tuple(done.get(c, c) for c in node.index)
-            other = None if node.other is None else done.get(node.other, node.other)
-            done[node] = Read(tensors.get(node.tensor, node.tensor), index, other, node.dtype)
-        elif isinstance(node, Apply) and moved:
-            done[node] = Apply(node.fn, tuple(done.get(c, c) for c in node.args), node.dtype)
-        elif isinstance(node, Idx) and node.name in indices:
-            done[node] = Idx(indices[node.name])
-    return done.get(expr, expr)
+def _expr(expr: Expr) -> tuple[str, int]:
+    if isinstance(expr, Const):
+        text = number_text(expr.value, expr.dtype)
+        return text, 7 if text.startswith("-") else ATOM
+    if isinstance(expr, Idx):
+        return expr.name, ATOM
+    if isinstance(expr, Read):
+        place = ", ".join(map(expr_text, expr.index))
+        text = f"{expr.tensor}[{place}]" if expr.index else expr.tensor
+        if expr.other is None:
+            return text, ATOM
+        return f"({text} else {expr_text(expr.other, 1)})", ATOM
+    assert isinstance(expr, Apply)
+    return _apply(expr.fn, expr.args)
+
+
+def _apply(fn: str, args: tuple[Expr, ...]) -> tuple[str, int]:
+    if fn == "mul" and args[0] is args[1]:
+        return f"{expr_text(args[0], _PRECEDENCE['pow'] + 1)}^2", _PRECEDENCE["pow"]
+    binding = _PRECEDENCE.get(fn, ATOM)
+    symbol = TABLE[fn].symbol
+    if fn == "select":
+        condition, yes, no = (expr_text(a, 1) for a in args)
+        return f"if {condition} then {yes} else {no}", IF
+    if fn == "neg":
+        return f"-{expr_text(args[0], binding)}", binding
+    if fn == "not":
+        return f"not {expr_text(args[0], binding)}", binding
+    if fn == "pow":
+        return f"{expr_text(args[0], binding + 1)}^{expr_text(args[1], binding)}", binding
+    if symbol:
+        # comparisons do not chain; the others associate to the left
+        left, right = binding + (binding == _PRECEDENCE["eq"]), binding + 1
+        return f"{expr_text(args[0], left)} {symbol} {expr_text(args[1], right)}", binding
+    return f"{fn}({', '.join(map(expr_text, args))})", ATOM

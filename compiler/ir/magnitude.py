@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from .build import call
+from .derivatives import DERIVATIVES
 from .dtypes import is_float
 from .expr import Apply, Const, Expr, Idx, Read, walk
-from .functions import TABLE, call
 
 
 def magnitude(body: Expr, of_read: Callable[[Read, Expr | None], Expr]) -> Expr:
@@ -48,10 +49,10 @@ def _applied(node: Apply, found: dict[Expr, Expr]) -> Expr:
         case "after", [Expr() as a, _]:
             return a
     total = call("abs", node)
-    rule = TABLE[node.fn].derivative
+    rule = DERIVATIVES.get(node.fn)
     if rule is None:
         return total
-    for arg, factor in zip(args, rule(node.args, node), strict=False):
+    for arg, factor in zip(args, rule(node, *node.args), strict=False):
         if factor is not None and arg is not None:
             total = call("add", total, call("mul", call("abs", factor), arg))
     return total

@@ -117,7 +117,7 @@ def _not_carried(component: list[Equation], inner: Inner, stepping: Mapping[str,
 def _place(read: Read, source: Equation, own: Idx, known: str | None, reverse: bool) -> str | None:
     """The index of `source` that the read addresses with `own` plus an offset into the past."""
     for index, expr in zip(source.indices, read.index, strict=True):
-        offset = affine(expr) + affine(own).scaled(-1)
+        offset = affine(expr) - affine(own)
         if offset.coefficients or (known is not None and index.name != known):
             continue
         if offset.constant >= 0 if reverse else offset.constant <= 0:
@@ -128,7 +128,7 @@ def _place(read: Read, source: Equation, own: Idx, known: str | None, reverse: b
 def _is_carried(read: Read, source: Equation, own: str, place: str) -> bool:
     """Whether the read is of an earlier step (and so is no dependence within the step)."""
     position = [i.name for i in source.indices].index(place)
-    return (affine(read.index[position]) + affine(Idx(own)).scaled(-1)).constant != 0
+    return (affine(read.index[position]) - affine(Idx(own))).constant != 0
 
 
 def _within(

@@ -22,12 +22,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import isfinite, isnan
 
-from ..passes.gpu.attention.masked_tiles import COMPARED, OPPOSITE
-from .affine import Affine, affine, bounds
+from .affine import Affine, affine, bounds, is_integer_order, positive_form
+from .build import literal, substitute
 from .dtypes import is_float
 from .equation import Equation, Index, System
-from .expr import Apply, Const, Expr, Idx, Read, index_names, substitute, walk
-from .functions import literal
+from .expr import Apply, Const, Expr, Idx, Read, index_names, walk
 
 Places = frozenset[Expr]
 NOWHERE: Places = frozenset()
@@ -302,14 +301,13 @@ def _truth(condition: Expr, truth: bool) -> tuple[Places, Places]:
         if (condition.fn == "or") == truth:
             return _all_of(a | b), _all_of(may_a | may_b)
         return _both(a, b), _where_both(may_a, may_b)
-    if len(args) < 2 or args[0].dtype != "i32" or args[1].dtype != "i32":
-        return NOWHERE, EVERYWHERE
-    above = affine(args[0]) + affine(args[1]).scaled(-1)
-    if condition.fn in ("eq", "ne"):
+    if is_integer_order(condition):
+        places = frozenset({_form(positive_form(condition, truth) + Affine({}, -1))})
+        return places, places
+    if condition.fn in ("eq", "ne") and args[0].dtype == "i32":
+        above = affine(args[0]) - affine(args[1])
         if (condition.fn == "eq") == truth:
             return NOWHERE, frozenset({_form(above)})
         places = frozenset(_form(above.scaled(sign) + Affine({}, -1)) for sign in (1, -1))
         return places, places
-    sign, more = COMPARED[condition.fn if truth else OPPOSITE[condition.fn]]
-    places = frozenset({_form(above.scaled(sign) + Affine({}, more - 1))})
-    return places, places
+    return NOWHERE, EVERYWHERE

@@ -10,8 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeGuard
 
 from .affine import simplify_index
-from .expr import Apply, Const, Expr, Idx, Read, rewrite, substitute
-from .functions import call, literal
+from .build import call, literal, rewrite, substitute
+from .expr import Apply, Const, Expr, Idx, Read
+
+
+def multiplicands(expr: Expr) -> list[Expr]:
+    """The operands of a nested multiplication, left to right."""
+    if isinstance(expr, Apply) and expr.fn == "mul":
+        return multiplicands(expr.args[0]) + multiplicands(expr.args[1])
+    return [expr]
 
 
 def factors(expr: Expr) -> list[Expr]:

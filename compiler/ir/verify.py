@@ -9,7 +9,7 @@ from __future__ import annotations
 from ...dsl.syntax.source import Span
 from .affine import inside, is_static
 from .dtypes import is_float
-from .equation import Equation, System, components, is_recurrent
+from .equation import Equation, System, is_recurrent
 from .expr import Const, Expr, Idx, Read, walk
 from .printer import equation_text
 from .recurrence import NoOrder, plan_recurrence
@@ -110,7 +110,7 @@ class _Check:
 
     def order(self) -> None:
         done = {n for n, t in self.system.tensors.items() if t.kind != "temp"}
-        for component in components(self.system.equations):
+        for component in self.system.components:
             targets = {eq.target for eq in component}
             for eq in component:
                 late = set(eq.sources) - done - targets

@@ -1,8 +1,8 @@
-"""How much work an equation is: what speeds are counted in, and what time is shared out by.
+"""The work of an expression and of an equation.
 
-In: equations and the shapes of what they read. Out: `flops`, the operations of sums of products,
-and `operations`, rough numbers for everything. Both leave out what is known not to be computed: the
-taps of a window beyond a border.
+`flops` counts the operations of sums of products, the unit of a model's cost; `operations` is an
+estimate for every equation, by which `nnc profile` divides a kernel's time. Both leave out the taps
+of a window that fall outside its tensor.
 """
 
 from __future__ import annotations
@@ -11,44 +11,49 @@ from math import prod
 
 import numpy as np
 
-from ..passes.equations.inline import cost
-from ..reference.evaluator import factors
 from .affine import affine, is_affine
 from .dtypes import is_float
 from .equation import Equation, System
 from .expr import Apply, Const, Expr, Read, walk
+from .functions import TABLE
+from .terms import multiplicands
+
+
+def cost(expr: Expr) -> int:
+    """Operations per element, in multiplications."""
+    return sum(TABLE[n.fn].cost for n in walk(expr) if isinstance(n, Apply))
 
 
 def flops(eq: Equation, system: System) -> int:
-    """Floating-point operations of a sum of products of tensors: for each point an addition and as
-    many multiplications as it takes; 0 for everything else, which is not what a model's cost is
-    counted in (a maximum's gradient picks one of many, and multiplies nothing)."""
+    """Floating-point operations of a sum of products of tensors: an addition and the products at
+    each point. 0 for everything else, which a model's cost leaves out (the gradient of a maximum
+    selects one of many, and multiplies nothing)."""
     if eq.reduce != "sum":
         return 0
     if isinstance(eq.body, Apply) and eq.body.fn == "bf16_dot":
         return round(4 * _points(eq, system))
-    parts = [part for part in factors(eq.body) if _is_data(part)]
+    parts = [part for part in multiplicands(eq.body) if _is_data(part)]
     if len(parts) < 2:
         return 0
     return round(len(parts) * _points(eq, system))
 
 
 def operations(eq: Equation, system: System) -> float:
-    """All operations of an equation, those of long functions counted as several."""
+    """All operations of an equation, in multiplications."""
     return max(1, cost(eq.body) + (eq.reduce is not None)) * _points(eq, system)
 
 
 def _is_data(factor: Expr) -> bool:
-    """Whether a factor is numbers from tensors, and not a choice of one or zero by indices."""
+    """Whether a factor holds numbers from tensors, and does not select between 1 and 0."""
     if isinstance(factor, Apply) and factor.fn == "select":
         return not any(isinstance(branch, Const) and branch.value == 0 for branch in factor.args)
     return any(isinstance(node, Read) and is_float(node.dtype) for node in walk(factor))
 
 
 def _points(eq: Equation, system: System) -> float:
-    """The points of the domain at which no factor is the 0 of a border."""
+    """The points of the domain at which no factor falls outside its tensor and is 0."""
     share = 1.0
-    for read in factors(eq.body) if eq.reduce == "sum" else ():
+    for read in multiplicands(eq.body) if eq.reduce == "sum" else ():
         if not isinstance(read, Read) or not isinstance(read.other, Const) or read.other.value:
             continue
         for place, size in zip(read.index, system.tensors[read.tensor].shape, strict=True):
@@ -57,7 +62,7 @@ def _points(eq: Equation, system: System) -> float:
 
 
 def share_inside(place: Expr, size: int, sizes: dict[str, int]) -> float:
-    """For how many of the values of its indices a place lies inside; all, if it is not affine."""
+    """The share of the values of its indices for which a place lies inside; 1 if not affine."""
     form = affine(place)
     if not form.coefficients or not is_affine(place):
         return 1.0

@@ -15,11 +15,12 @@ from functools import reduce
 import numpy as np
 
 from ..ir.affine import inside
-from ..ir.dtypes import is_float
-from ..ir.equation import Equation, System, components, is_recurrent
+from ..ir.dtypes import NUMPY, is_float
+from ..ir.equation import Equation, System, is_recurrent
 from ..ir.expr import Apply, Const, Expr, Idx, Read, index_names
-from ..ir.functions import CASTS, NUMPY, TABLE, bf16_halves
+from ..ir.functions import CASTS, TABLE, bf16_halves
 from ..ir.recurrence import plan_recurrence
+from ..ir.terms import multiplicands
 
 Arrays = dict[str, np.ndarray]
 Types = Mapping[str, type]  # the NumPy type of each dtype
@@ -43,7 +44,7 @@ def evaluate(system: System, values: Mapping[str, np.ndarray], wide: bool = Fals
             raise ValueError(f"`{tensor.name}` has shape {array.shape}, not {tensor.shape}")
         arrays[tensor.name] = array
     with np.errstate(all="ignore"):
-        for component in components(system.equations):
+        for component in system.components:
             if is_recurrent(component):
                 _run_recurrence(component, system, arrays, types)
             else:
@@ -175,7 +176,7 @@ class Grid:
         if eq.reduce == "sum" and isinstance(eq.body, Apply) and eq.body.fn == "bf16_dot":
             return self._sum_of_pairs(eq, eq.body)
         if eq.reduce == "sum" and is_float(eq.body.dtype):
-            return self._sum_of_products(eq, [(f, self.value(f)) for f in factors(eq.body)])
+            return self._sum_of_products(eq, [(f, self.value(f)) for f in multiplicands(eq.body)])
         body = self.full(eq.body)
         last = tuple(range(kept, body.ndim))
         if eq.reduce in ("argmax", "argmin"):
@@ -217,10 +218,3 @@ class Grid:
         result = result * result.dtype.type(repeats)
         shape = [self.shape[self.axes[i.name]] if i.name in covered else 1 for i in eq.indices]
         return result.reshape(shape)
-
-
-def factors(expr: Expr) -> list[Expr]:
-    """The factors of a product, left to right."""
-    if isinstance(expr, Apply) and expr.fn == "mul":
-        return factors(expr.args[0]) + factors(expr.args[1])
-    return [expr]

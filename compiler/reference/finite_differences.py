@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..ir.build import call, rewrite
 from ..ir.equation import Equation, Index, System, Tensor, components, is_recurrent
-from ..ir.expr import Apply, Expr, Idx, Read, rewrite
-from ..ir.functions import call
+from ..ir.expr import Apply, Expr, Idx, Read
 from ..passes.autodiff.differentiate import differentiate
 from .evaluator import Arrays, evaluate
 
@@ -229,7 +229,7 @@ STILL = "@"  # after the name of a tensor whose value is held still
 def _leading_to(system: System, loss: str) -> list[Equation]:
     """The equations that the loss depends on, in order."""
     needed, kept = {loss}, []
-    for part in reversed(components(system.equations)):
+    for part in reversed(system.components):
         if any(eq.target in needed for eq in part):
             needed |= {s for eq in part for s in eq.sources}
             kept.append(part)

@@ -14,9 +14,9 @@ from math import prod
 
 import numpy as np
 
+from ..ir.build import call
 from ..ir.dtypes import is_float
 from ..ir.equation import System
-from ..ir.functions import call
 from ..ir.magnitude import magnitude
 from ..ir.printer import system_text
 from ..ir.verify import InternalError, verify

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import click
 
 from ...compiler.ir.equation import Equation
-from ...compiler.ir.printer import expr_text
+from ...compiler.ir.expr import expr_text
 from ..inspect.debugging import Reached, Story, tell
 from ..training.run_folder import RunFolder
 from . import options as o

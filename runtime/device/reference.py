@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...compiler.ir.dtypes import NUMPY
 from ...compiler.ir.equation import System
-from ...compiler.ir.functions import NUMPY
 from ...compiler.reference.evaluator import advance
 
 

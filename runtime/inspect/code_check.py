@@ -14,10 +14,10 @@ from typing import Protocol
 
 import numpy as np
 
+from ...compiler.ir.build import call, rewrite
 from ...compiler.ir.dtypes import is_float
 from ...compiler.ir.equation import Equation, System, Tensor
-from ...compiler.ir.expr import Expr, Read, rewrite
-from ...compiler.ir.functions import call
+from ...compiler.ir.expr import Expr, Read
 from ...compiler.ir.magnitude import magnitude
 from ...compiler.passes.kernels.kernel import Plan, Streamed
 from ...compiler.reference.evaluator import Arrays, evaluate

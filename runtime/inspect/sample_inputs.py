@@ -16,10 +16,10 @@ import numpy as np
 from ...compiler.elaboration.initializers import initial_system, initial_values
 from ...compiler.elaboration.model import ModelWork
 from ...compiler.elaboration.programs import Setup, step_with_gradients
-from ...compiler.ir.dtypes import is_float
+from ...compiler.ir.build import call
+from ...compiler.ir.dtypes import NUMPY, is_float
 from ...compiler.ir.equation import Equation, Index, System, Tensor
 from ...compiler.ir.expr import Expr, Idx, Read
-from ...compiler.ir.functions import NUMPY, call
 from ...compiler.passes.autodiff.differentiate import differentiate
 from ...compiler.passes.autodiff.mixed_precision import mixed_precision
 from ...compiler.passes.equations.simplify import simplify

@@ -11,9 +11,10 @@ import numpy as np
 from hypothesis import strategies as st
 
 from nnc.compiler.ir.affine import bounds, inside
+from nnc.compiler.ir.build import call, cast, literal
+from nnc.compiler.ir.dtypes import NUMPY
 from nnc.compiler.ir.equation import REDUCTIONS, Equation, Index, System, Tensor
 from nnc.compiler.ir.expr import Expr, Idx, Read
-from nnc.compiler.ir.functions import NUMPY, call, cast, literal
 
 SIZES = (1, 2, 3, 4, 5, 7, 10, 16, 17, 33)
 FLOATS = ("f32", "f64")

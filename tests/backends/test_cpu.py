@@ -10,10 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nnc.compiler.codegen.llvm.instructions import SPELLING
-from nnc.compiler.ir.dtypes import DTYPES, is_float
+from nnc.compiler.ir.build import call, literal
+from nnc.compiler.ir.dtypes import DTYPES, NUMPY, is_float
 from nnc.compiler.ir.equation import REDUCTIONS, Equation, Index, System, Tensor
 from nnc.compiler.ir.expr import Expr, Idx, Read, walk
-from nnc.compiler.ir.functions import NUMPY, TABLE, call, literal
+from nnc.compiler.ir.functions import TABLE
 from nnc.compiler.passes.cpu.tiling import Target
 from nnc.compiler.passes.kernels.kernel import Kernel, Plan, Scan
 from nnc.compiler.passes.kernels.unfused import place, schedule

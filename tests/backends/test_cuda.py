@@ -11,10 +11,11 @@ import pytest
 
 from nnc.compiler.codegen.cuda.instructions import SPELLING
 from nnc.compiler.codegen.cuda.module import Module, module
-from nnc.compiler.ir.dtypes import DTYPES
+from nnc.compiler.ir.build import call, cast
+from nnc.compiler.ir.dtypes import DTYPES, NUMPY
 from nnc.compiler.ir.equation import REDUCTIONS, Equation, System, Tensor
 from nnc.compiler.ir.expr import Expr, Idx, Read
-from nnc.compiler.ir.functions import NUMPY, TABLE, call, cast
+from nnc.compiler.ir.functions import TABLE
 from nnc.compiler.passes.autodiff.mixed_precision import mixed_precision
 from nnc.compiler.passes.kernels.unfused import schedule
 from nnc.runtime.device.cuda.shim import ShimError, ShimProgram, available

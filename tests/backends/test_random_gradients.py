@@ -11,10 +11,10 @@ import numpy as np
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from nnc.compiler.ir.build import call, cast, literal
 from nnc.compiler.ir.dtypes import is_float
 from nnc.compiler.ir.equation import Equation, System, Tensor
 from nnc.compiler.ir.expr import Apply, Const, Expr, Idx, Read
-from nnc.compiler.ir.functions import call, cast, literal
 from nnc.compiler.ir.verify import verify
 from nnc.compiler.passes.autodiff.differentiate import differentiate
 from nnc.compiler.pipeline import plan

@@ -11,7 +11,7 @@ from nnc.compiler.codegen.llvm.function_writer import Emitter
 from nnc.compiler.codegen.llvm.instructions import MEMORY, Arithmetic
 from nnc.compiler.codegen.llvm.memory import turn
 from nnc.compiler.codegen.llvm.module import ATTRIBUTES
-from nnc.compiler.ir.functions import NUMPY
+from nnc.compiler.ir.dtypes import NUMPY
 from nnc.runtime.device.cpu.jit import Machine
 
 WIDTH = 40  # elements from one row in memory to the next

@@ -11,9 +11,8 @@ from support import system, values
 
 from nnc.compiler.elaboration.programs import step_with_gradients
 from nnc.compiler.ir.equation import System
-from nnc.compiler.ir.expr import Apply, walk
+from nnc.compiler.ir.expr import Apply, expr_text, walk
 from nnc.compiler.ir.functions import TABLE
-from nnc.compiler.ir.printer import expr_text
 from nnc.compiler.ir.verify import verify
 from nnc.compiler.passes.autodiff.mixed_precision import mixed_precision
 from nnc.compiler.pipeline import optimise, plan

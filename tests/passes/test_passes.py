@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from support import gradients, system, values
 
+from nnc.compiler.ir.build import call
 from nnc.compiler.ir.equation import Equation, System, Tensor
 from nnc.compiler.ir.expr import Read, walk
-from nnc.compiler.ir.functions import call
 from nnc.compiler.ir.verify import verify
 from nnc.compiler.passes.equations.common_subexpressions import common_subexpressions
 from nnc.compiler.passes.equations.simplify import simplify
@@ -132,7 +132,7 @@ def test_a_view_costs_no_kernel() -> None:
 
 
 def test_what_does_not_change_is_divided_by_once() -> None:
-    from nnc.compiler.ir.printer import expr_text
+    from nnc.compiler.ir.expr import expr_text
     from nnc.compiler.passes.equations.reciprocal import reciprocal
 
     text = """model M(x: f32[3, 4], s: f32[3]) -> y: f32[3, 4], z: f32[3, 4] {

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nnc.compiler.ir.build import call, literal
 from nnc.compiler.ir.equation import Equation, Index, System, Tensor
 from nnc.compiler.ir.expr import Idx, Read
-from nnc.compiler.ir.functions import call, literal
 from nnc.compiler.passes.cpu.tiling import Target
 from nnc.compiler.passes.kernels.structural_hash import alike, system_signature
 from nnc.compiler.pipeline import plan

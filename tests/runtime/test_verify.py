@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,9 @@ from small_programs import DIGITS, write
 from support import system, values
 
 from nnc.compiler import pipeline
-from nnc.compiler.ir import functions as scalar
-from nnc.compiler.ir.expr import Apply, rewrite
-from nnc.compiler.ir.functions import TABLE, call
+from nnc.compiler.ir.build import call, rewrite
+from nnc.compiler.ir.derivatives import DERIVATIVES
+from nnc.compiler.ir.expr import Apply
 from nnc.compiler.ir.magnitude import magnitude
 from nnc.compiler.passes.autodiff.differentiate import differentiate
 from nnc.compiler.passes.equations.simplify import simplify
@@ -59,7 +58,7 @@ def verified(text: str = MODEL, **options):
 
 
 def broken(monkeypatch, name: str, derivative) -> None:
-    monkeypatch.setitem(scalar.TABLE, name, replace(TABLE[name], derivative=derivative))
+    monkeypatch.setitem(DERIVATIVES, name, derivative)
 
 
 # --- what is right --------------------------------------------------------------------------------
@@ -90,7 +89,7 @@ def test_json_says_what_the_table_says(nnc, tmp_path, monkeypatch):
     assert code == 0 and found["right"] and all(line["right"] for line in found["lines"])
     errors = [line["value_error"] for line in found["lines"] if "value_error" in line]
     assert len(errors) >= 5 and max(errors) <= found["tolerance"]
-    broken(monkeypatch, "tanh", lambda x, s: (call("sub", 1.0, s),))
+    broken(monkeypatch, "tanh", lambda f, x: (1.0 - f,))
     code, out, _ = nnc("verify", "small.nn", "--json")
     wrong = [line for line in json.loads(out)["lines"] if not line["right"]]
     assert code == 1 and [line["line"] for line in wrong] == [5]
@@ -127,7 +126,7 @@ def test_large_models_are_verified_small(tmp_path, monkeypatch):
 
 
 def test_a_wrong_derivative_is_found_where_it_is_used(monkeypatch, nnc, tmp_path):
-    broken(monkeypatch, "tanh", lambda x, s: (call("sub", 1.0, s),))
+    broken(monkeypatch, "tanh", lambda f, x: (1.0 - f,))
     write(tmp_path, MODEL)
     code, out, err = nnc("verify", "small.nn")
     assert code == 1
@@ -139,7 +138,7 @@ def test_a_wrong_derivative_is_found_where_it_is_used(monkeypatch, nnc, tmp_path
 def test_a_wrong_derivative_at_some_elements(monkeypatch):
     """Some elements are on the wrong branch: the first of them is named."""
     text = "model M(x: f32[B, 6]) -> y { y = exp(x) }"
-    wrong = lambda x, s: (call("select", call("lt", s, 1.1), 0.0, s),)  # noqa: E731
+    wrong = lambda f, x: (call("select", call("lt", f, 1.1), 0.0, f),)  # noqa: E731
     broken(monkeypatch, "exp", wrong)
     found = verified(text, samples=0)
     bad = next(s for s in found.slopes if not s.right)
@@ -150,7 +149,7 @@ def test_a_wrong_derivative_at_some_elements(monkeypatch):
 
 
 def test_a_derivative_that_is_missing(monkeypatch):
-    broken(monkeypatch, "tanh", None)
+    monkeypatch.delitem(DERIVATIVES, "tanh")
     found = verified()
     assert {d.code for d in found.mistakes} == {"E0802"}
 

@@ -17,9 +17,8 @@ import numpy as np
 import pytest
 
 from nnc.compiler.elaboration.model import forward
-from nnc.compiler.ir.dtypes import is_float
+from nnc.compiler.ir.dtypes import NUMPY, is_float
 from nnc.compiler.ir.equation import System
-from nnc.compiler.ir.functions import NUMPY
 from nnc.compiler.ir.verify import verify
 from nnc.compiler.passes.autodiff.differentiate import differentiate
 from nnc.compiler.reference.evaluator import evaluate

@@ -18,10 +18,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ...ir.affine import bounds
+from ...ir.build import call, cast, literal, substitute
+from ...ir.derivatives import DERIVATIVES
 from ...ir.dtypes import is_float
-from ...ir.equation import REDUCTIONS, Equation, Index, System, Tensor, components
-from ...ir.expr import Apply, Const, Expr, Idx, Read, substitute, walk
-from ...ir.functions import TABLE, call, cast, literal
+from ...ir.equation import REDUCTIONS, Equation, Index, System, Tensor
+from ...ir.expr import Apply, Const, Expr, Idx, Read, walk
 from .invert_indices import Contribution, scatter
 
 
@@ -34,19 +35,13 @@ def differentiate(system: System, output: str, wrt: Sequence[str]) -> tuple[Syst
     if system.tensors[output].shape:
         raise ValueError(f"`{output}` is not a single number")
     work = _Backward(system, output, _on_the_way(system, output, wrt))
-    for component in reversed(components(system.equations)):
+    for component in reversed(system.components):
         for eq in reversed(component):
             if eq.target in work.needed:
                 work.visit(eq)
     work.finish()
     names = {x: f"d_{x}" for x in wrt if f"d_{x}" in work.tensors}
-    return in_order(system.replace(tensors=work.tensors, equations=tuple(work.equations))), names
-
-
-def in_order(system: System) -> System:
-    """The equations in an order in which they can be computed."""
-    ordered = tuple(eq for part in components(system.equations) for eq in part)
-    return system.replace(equations=ordered)
+    return system.replace(tensors=work.tensors, equations=tuple(work.equations)).in_order(), names
 
 
 def _on_the_way(system: System, output: str, wrt: Sequence[str]) -> set[str]:
@@ -80,7 +75,7 @@ def _differentiable(eq: Equation) -> set[str]:
             found.add(node.tensor)
             if node.other is not None:
                 stack.append(node.other)
-        elif isinstance(node, Apply) and TABLE[node.fn].derivative is not None:
+        elif isinstance(node, Apply) and node.fn in DERIVATIVES:
             stack += node.args
     return found
 
@@ -107,11 +102,11 @@ def adjoints(
                 beyond = outside(node, shape_of(node.tensor), eq.sizes)
                 _add(total, node.other, call("select", beyond, adjoint, 0.0))
         elif isinstance(node, Apply):
-            rule = TABLE[node.fn].derivative
+            rule = DERIVATIVES.get(node.fn)
             if rule is None:
                 continue
             own = value if node is body and value is not None else node
-            for child, factor in zip(node.args, rule(node.args, own), strict=False):
+            for child, factor in zip(node.args, rule(own, *node.args), strict=False):
                 if factor is not None and is_float(child.dtype):
                     _add(total, child, cast(call("mul", adjoint, factor), child.dtype))
     return result

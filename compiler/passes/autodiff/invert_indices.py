@@ -24,9 +24,9 @@ from dataclasses import dataclass, field
 
 from ....dsl.syntax.source import Span
 from ...ir.affine import Affine, affine, bounds, inside, is_static, simplify_index
+from ...ir.build import call, literal, rewrite, substitute
 from ...ir.equation import Equation, Index
-from ...ir.expr import Apply, Const, Expr, Idx, Read, index_names, rewrite, substitute, walk
-from ...ir.functions import call, literal
+from ...ir.expr import Apply, Const, Expr, Idx, Read, index_names, walk
 
 LETTERS = "pqrsuvwxyz"
 _HAZARDS = frozenset({"div", "pow", "log", "log1p", "sqrt", "mod", "floordiv"})

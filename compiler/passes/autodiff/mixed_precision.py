@@ -15,9 +15,9 @@ anything is rounded: afterwards it would no longer be the same.
 
 from __future__ import annotations
 
+from ...ir.build import call
 from ...ir.equation import Equation, System
 from ...ir.expr import index_names, reads
-from ...ir.functions import call
 from ..gpu.attention.row_sums import by_rows, through_results
 from ..lowering.contraction import parts
 

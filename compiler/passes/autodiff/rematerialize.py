@@ -20,10 +20,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
+from ...ir.build import call, literal, renamed
 from ...ir.equation import Equation, Index, System, Tensor, components
-from ...ir.expr import Const, Expr, Idx, Read, renamed
-from ...ir.functions import call, literal
-from .differentiate import in_order
+from ...ir.expr import Const, Expr, Idx, Read
 
 
 def rematerialize(system: System, forward: Collection[str]) -> System:
@@ -68,13 +67,13 @@ def _again(system: System, forward: set[str], block: set[str]) -> System:
         waiting = eq.target not in readers or not gradients.isdisjoint(eq.sources)
         (rest if waiting else early).append(_reading(eq, own) if eq.target in readers else eq)
     # at the end: in order, each comes just before what first reads it
-    return in_order(system.replace(tensors=tensors, equations=(*rest, *again, *early)))
+    return system.replace(tensors=tensors, equations=(*rest, *again, *early)).in_order()
 
 
 def _soon(system: System, gradients: set[str]) -> System:
     """A gradient no larger than one that it reads comes as soon as it can: what a block adds to the
     gradient of parameters that all blocks read, so that its own can go."""
-    parts = components(system.equations)
+    parts = system.components
     number = {eq.target: n for n, part in enumerate(parts) for eq in part}
     sources = [
         {number[s] for eq in part for s in eq.sources if s in number} - {n}

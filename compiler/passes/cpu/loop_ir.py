@@ -14,8 +14,7 @@ from math import prod
 
 from ...ir.affine import Affine
 from ...ir.equation import Index
-from ...ir.expr import Const, Expr, Read, reads
-from ...ir.printer import expr_text
+from ...ir.expr import Const, Expr, Read, expr_text, reads
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
-from ...ir.equation import Equation, Index, System, Tensor, components, free_name, is_recurrent
-from ...ir.expr import Apply, Expr, Idx, Read, index_names, rewrite
-from ...ir.functions import call, literal
+from ...ir.build import call, literal, rewrite
+from ...ir.equation import Equation, Index, System, Tensor, free_name, is_recurrent
+from ...ir.expr import Apply, Expr, Idx, Read, index_names
 from ...ir.recurrence import plan_recurrence
 from ...ir.terms import is_zero
-from ..autodiff.differentiate import in_order
 
 TERMS = 64  # of a contraction, for each cycle that pairs save
 PACKING = 0.25  # cycles to store an element in a pair
@@ -37,7 +36,7 @@ def pack_bf16_pairs(system: System) -> System:
     """Contractions of pairs, where that saves more than it costs to make them."""
     made = _Made(system)
     equations = []
-    for component in components(system.equations):
+    for component in system.components:
         made.steps |= _steps(component)
         equations += [_paired(eq, made) for eq in component]
     return made.system(equations)
@@ -126,9 +125,9 @@ class _Made:
         if not self.equations:
             return self.source
         tensors = {**self.source.tensors, **self.tensors}
-        return in_order(
-            self.source.replace(tensors=tensors, equations=(*equations, *self.equations))
-        )
+        return self.source.replace(
+            tensors=tensors, equations=(*equations, *self.equations)
+        ).in_order()
 
 
 def _paired(eq: Equation, made: _Made) -> Equation:

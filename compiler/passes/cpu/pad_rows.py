@@ -16,19 +16,18 @@ from dataclasses import replace
 from math import gcd, prod
 
 from ...ir.affine import affine
+from ...ir.build import renamed
 from ...ir.dtypes import BYTES, LINE
 from ...ir.equation import (
     Equation,
     System,
     Tensor,
-    components,
     copy_equation,
     free_name,
+    is_identity,
     is_recurrent,
 )
-from ...ir.expr import Idx, Read, index_names, renamed
-from ..autodiff.differentiate import in_order
-from ..equations.inline import is_identity
+from ...ir.expr import Idx, Read, index_names
 from ..equations.views import views
 
 SETS, WAYS = 1024, 8  # of a core's own cache; half of the ways are left to others
@@ -45,7 +44,7 @@ def pad_rows(system: System) -> System:
     tensors = dict(system.tensors)
     equations: list[Equation] = []
     copies: dict[str, str] = {}
-    for component in components(system.equations):
+    for component in system.components:
         looped = is_recurrent(component)
         for eq in component:
             moved: dict[str, str] = {}
@@ -65,7 +64,7 @@ def pad_rows(system: System) -> System:
             equations.append(eq.with_body(renamed(eq.body, moved)))
     _follow(equations, tensors, fixed)
     equations += [copy_equation(tensors[source], source, copy) for source, copy in copies.items()]
-    return in_order(system.replace(tensors=tensors, equations=tuple(equations)))
+    return system.replace(tensors=tensors, equations=tuple(equations)).in_order()
 
 
 def _follow(equations: list[Equation], tensors: dict[str, Tensor], fixed: set[str]) -> None:

@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...ir.affine import affine
-from ...ir.equation import Equation, System, Tensor, components, is_recurrent
-from ...ir.expr import Expr, Idx, Read, rewrite
+from ...ir.build import rewrite
+from ...ir.equation import Equation, System, Tensor, is_recurrent
+from ...ir.expr import Expr, Idx, Read
 from ...ir.recurrence import Loop, plan_recurrence
 
 
@@ -55,7 +56,7 @@ def _stepping_axes(system: System) -> dict[str, int]:
     """Tensor → its dimension that steps, where that is not the first already."""
     axes: dict[str, int] = {}
     fixed = set(system.roots) | {eq.target for eq in system.equations if eq.at is not None}
-    for component in components(system.equations):
+    for component in system.components:
         if not is_recurrent(component):
             continue
         for eq, step in _steps(plan_recurrence(component)):

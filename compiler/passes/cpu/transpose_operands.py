@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from math import prod
 
-from ...ir.equation import Equation, Index, System, Tensor, components, free_name, is_recurrent
-from ...ir.expr import Idx, Read, index_names, rewrite
-from ..autodiff.differentiate import in_order
+from ...ir.build import rewrite
+from ...ir.equation import Equation, Index, System, Tensor, free_name, is_recurrent
+from ...ir.expr import Idx, Read, index_names
 from .tiling import ACROSS
 from .time_major import _back
 
@@ -25,7 +25,7 @@ def transpose_operands(system: System) -> System:
     dimension; equal copies are made once."""
     turned: dict[tuple[str, int], Tensor] = {}
     equations: list[Equation] = []
-    for component in components(system.equations):
+    for component in system.components:
         inside = {eq.target for eq in component} if is_recurrent(component) else set()
         for eq in component:
             found = _turnable(eq, inside, system)
@@ -34,7 +34,7 @@ def transpose_operands(system: System) -> System:
     if not copies:
         return system
     tensors = {**system.tensors, **{copy.name: copy for copy in turned.values()}}
-    return in_order(system.replace(tensors=tensors, equations=(*equations, *copies)))
+    return system.replace(tensors=tensors, equations=(*equations, *copies)).in_order()
 
 
 def _turnable(eq: Equation, inside: set[str], system: System) -> tuple[Read, int] | None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...ir.affine import inside
+from ...ir.build import call, literal, rewrite, substitute
 from ...ir.dtypes import is_float
-from ...ir.equation import Equation, System, components
-from ...ir.expr import Apply, Const, Expr, Idx, Read, index_names, reads, rewrite, substitute
-from ...ir.functions import call, literal
-from .inline import COST
+from ...ir.equation import Equation, System
+from ...ir.expr import Apply, Const, Expr, Idx, Read, index_names, reads
+from ...ir.functions import TABLE
 
 LONG = 10  # operations that are worth undoing the few around them
 
@@ -32,7 +32,7 @@ def common_subexpressions(system: System) -> System:
     """Subexpressions equal to the body of an earlier pointwise equation become reads of it."""
     known: dict[tuple, list[_Value]] = {}
     result: dict[str, Equation] = {}
-    for component in components(system.equations):
+    for component in system.components:
         fresh = [_with_known(eq, known) for eq in component]
         for eq in fresh:
             result[eq.target] = eq
@@ -61,7 +61,7 @@ def _inner(eq: Equation, stored: Read) -> _Value | None:
         else:
             factor *= constant.value
         expr = rest
-    if expr is eq.body or not isinstance(expr, Apply) or COST.get(expr.fn, 0) < LONG:
+    if expr is eq.body or not isinstance(expr, Apply) or TABLE[expr.fn].cost < LONG:
         return None
     if abs(offset) > abs(factor) or expr.dtype != stored.dtype:
         return None

@@ -19,10 +19,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import prod
 
+from ...ir.build import call, substitute
 from ...ir.equation import Equation, Index, System, Tensor, free_name
-from ...ir.expr import Expr, Idx, Read, index_names, reads, substitute
-from ...ir.functions import call
-from ...reference.evaluator import factors
+from ...ir.expr import Expr, Idx, Read, index_names, reads
+from ...ir.terms import multiplicands
 
 
 def gather_matmul(system: System) -> System:
@@ -36,7 +36,7 @@ def gather_matmul(system: System) -> System:
 
 def _match(eq: Equation, system: System) -> tuple[Read, Read] | None:
     """The factor that reads a gathered tensor, and the read of the table behind it."""
-    parts = factors(eq.body)
+    parts = multiplicands(eq.body)
     if eq.reduce != "sum" or len(parts) != 2 or eq.at is not None:
         return None
     for part, other in (parts, parts[::-1]):
@@ -84,7 +84,7 @@ def _fits(eq: Equation, part: Read, other: Read, source: Equation, system: Syste
 def _swapped(system: System, eq: Equation, part: Read, table: Read) -> System:
     source = system.definition[part.tensor]
     rows = system.tensors[table.tensor].shape[0]
-    other = next(f for f in factors(eq.body) if f is not part)
+    other = next(f for f in multiplicands(eq.body) if f is not part)
     outer = [e.name for e in part.index if isinstance(e, Idx)][: len(part.index) - len(eq.over)]
     free = tuple(i for i in eq.indices if i.name not in outer)
     v = free_name("v", {i.name for i in eq.domain})

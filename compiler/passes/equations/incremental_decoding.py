@@ -20,10 +20,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ...ir.affine import affine
+from ...ir.build import call, literal, rewrite, substitute
 from ...ir.equation import Equation, Index, System, Tensor
-from ...ir.expr import Apply, Expr, Idx, Read, index_names, rewrite, substitute, walk
-from ...ir.functions import call, literal
-from ..autodiff.differentiate import in_order
+from ...ir.expr import Apply, Expr, Idx, Read, index_names, walk
 from .simplify import simplify
 
 POSITION = "position"
@@ -48,7 +47,7 @@ def incremental_decoding(system: System, source: str, axis: int, output: str) ->
     if not fitting:
         raise NotIncremental(f"`{output}` has no axis along which `{source}` runs")
     work.demand(output, fitting[0])
-    return simplify(in_order(work.system_of(output)))
+    return simplify(work.system_of(output).in_order())
 
 
 def once(step: System, source: str) -> tuple[System, System]:
@@ -107,7 +106,7 @@ def _forward(system: System, source: str, axis: int) -> dict[str, set[int]]:
 
 def _offset(expr: Expr, index: Index) -> int | None:
     """c if the expression is the index plus c."""
-    rest = affine(expr) + affine(Idx(index.name)).scaled(-1)
+    rest = affine(expr) - affine(Idx(index.name))
     return None if rest.coefficients else rest.constant
 
 
@@ -115,7 +114,7 @@ def _reach(expr: Expr, index: Index, eq: Equation) -> int | None:
     """The most by which the expression is ahead of the index, if it steps with it: 0 for the taps
     `t + u - 2` of a causal convolution, where u < 3 is summed over, and for those of a window
     `score[t, u] = … x[t - u]`."""
-    rest = affine(expr) + affine(Idx(index.name)).scaled(-1)
+    rest = affine(expr) - affine(Idx(index.name))
     taps: dict[Expr, int] = {Idx(i.name): i.size for i in (*eq.indices, *eq.over) if i != index}
     if not rest.coefficients.keys() <= taps.keys():
         return None
@@ -127,11 +126,11 @@ def _is_compared(expr: Expr, index: Index, eq: Equation) -> bool:
     """Whether the equation asks how the expression, over which it reduces, lies to the index."""
     if not index_names(expr) & {i.name for i in eq.over}:
         return False
-    wanted = affine(expr) + affine(Idx(index.name)).scaled(-1)
+    wanted = affine(expr) - affine(Idx(index.name))
     for node in walk(eq.body):
         if isinstance(node, Apply) and node.fn in ("lt", "le", "gt", "ge"):
             left, right = map(affine, node.args)
-            if (left + right.scaled(-1)).coefficients in (
+            if (left - right).coefficients in (
                 wanted.coefficients,
                 wanted.scaled(-1).coefficients,
             ):

@@ -10,28 +10,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import prod
 
-from ...ir.equation import Equation, System, Tensor, components, is_recurrent
-from ...ir.expr import Apply, Expr, Idx, Read, reads, rewrite, substitute, walk
+from ...ir.build import rewrite, substitute
+from ...ir.equation import Equation, System, Tensor, is_identity
+from ...ir.expr import Apply, Expr, Read, reads
+from ...ir.work import cost
 from .views import of_later, views
 
 CHEAP = 2  # operations that several readers may each do again
 LARGEST = 60  # operations beyond which a body is not made longer
-COST = {"div": 6, "exp": 10, "log": 12, "tanh": 12, "sqrt": 6, "pow": 30, "erf": 15, "sin": 15,
-         "cos": 15, "expm1": 10, "log1p": 12, "random": 40, "bf16": 5, "stop": 0,
-         "after": 0}  # fmt: skip
-
-
-def cost(expr: Expr) -> int:
-    """Operations per element, roughly: one per arithmetic function, more for long ones."""
-    return sum(COST.get(n.fn, 1) for n in walk(expr) if isinstance(n, Apply))
 
 
 def inline(system: System) -> System:
     """Pointwise equations into their readers, where that saves more than it costs."""
     kept_in_place = views(system)
-    recurrent = {
-        eq.target for part in components(system.equations) if is_recurrent(part) for eq in part
-    }
+    recurrent = system.recurrent
     roots = set(system.roots)
     now = dict(system.definition)
     readers: dict[str, set[str]] = {}
@@ -126,19 +118,3 @@ def _with_inlined(reader: Equation, eq: Equation) -> Equation:
         return None
 
     return reader.with_body(rewrite(reader.body, change))
-
-
-def without_stops(system: System) -> System:
-    """`stop(x)` is x once the gradients are there."""
-
-    def change(node: Expr) -> Expr | None:
-        return node.args[0] if isinstance(node, Apply) and node.fn == "stop" else None
-
-    return system.replace(
-        equations=tuple(e.with_body(rewrite(e.body, change)) for e in system.equations)
-    )
-
-
-def is_identity(read: Read, eq: Equation) -> bool:
-    """Whether the read is at the equation's own indices."""
-    return read.other is None and read.index == tuple(Idx(i.name) for i in eq.indices)

@@ -10,9 +10,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from ...ir.affine import affine
+from ...ir.build import call, literal, substitute
 from ...ir.equation import Equation, System
-from ...ir.expr import Apply, Const, Expr, Idx, substitute
-from ...ir.functions import call, literal
+from ...ir.expr import Apply, Const, Expr, Idx
 
 _WITHIN = {"lt": (None, 0), "le": (None, 1), "ge": (0, None), "gt": (1, None), "eq": (0, 1)}
 
@@ -69,7 +69,7 @@ def _limits(condition: Expr, names: Collection[str]) -> tuple[str, int | None, i
     left, right = condition.args
     if left.dtype not in ("i32", "i64") or right.dtype not in ("i32", "i64"):
         return None
-    form = affine(left) + affine(right).scaled(-1)
+    form = affine(left) - affine(right)
     if len(form.coefficients) != 1:
         return None
     ((atom, factor),) = form.coefficients.items()

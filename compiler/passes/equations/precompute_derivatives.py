@@ -19,23 +19,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 
+from ...ir.build import call, literal, substitute
 from ...ir.dtypes import is_float
-from ...ir.equation import Equation, System, Tensor, components, free_name, is_recurrent
-from ...ir.expr import Apply, Const, Expr, Idx, Read, reads, substitute, walk
-from ...ir.functions import call, literal
+from ...ir.equation import Equation, System, Tensor, free_name, is_identity
+from ...ir.expr import Apply, Const, Expr, Idx, Read, reads, walk
+from ...ir.functions import TABLE
 from ...ir.terms import terms
-from ..autodiff.differentiate import in_order
+from ...ir.work import cost
 from ..kernels.fuse import LONGEST
 from .common_subexpressions import LONG
-from .inline import COST, cost, is_identity
 from .views import views
 
 
 def precompute_derivatives(system: System) -> System:
     """The system with what later equations make of a value alone computed beside that value."""
-    recurrent = {
-        eq.target for part in components(system.equations) if is_recurrent(part) for eq in part
-    }
+    recurrent = system.recurrent
     order = {eq.target: number for number, eq in enumerate(system.equations)}
     readers: dict[str, list[Equation]] = {}
     for eq in system.equations:
@@ -65,7 +63,7 @@ def precompute_derivatives(system: System) -> System:
             now[reader.target] = now[reader.target].with_body(parts.joined(name))
     if len(now) == len(system.equations):
         return system
-    return in_order(system.replace(equations=tuple(now.values()), tensors=tensors))
+    return system.replace(equations=tuple(now.values()), tensors=tensors).in_order()
 
 
 def _is_beside(reader: Equation, eq: Equation, order: Mapping[str, int]) -> bool:
@@ -103,7 +101,7 @@ def _renamed(body: Expr, reader: Equation, eq: Equation) -> Expr:
 
 
 def _long(expr: Expr) -> set[Expr]:
-    return {n for n in walk(expr) if isinstance(n, Apply) and COST.get(n.fn, 0) >= LONG}
+    return {n for n in walk(expr) if isinstance(n, Apply) and TABLE[n.fn].cost >= LONG}
 
 
 @dataclass(frozen=True)

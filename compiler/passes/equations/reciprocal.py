@@ -7,10 +7,10 @@ quotient. The result may differ by one more rounding, 2^-24 in f32.
 
 from __future__ import annotations
 
+from ...ir.build import call, literal, rewrite
 from ...ir.dtypes import is_float
 from ...ir.equation import System
-from ...ir.expr import Apply, Const, Expr, index_names, reads, rewrite
-from ...ir.functions import call, literal
+from ...ir.expr import Apply, Const, Expr, index_names, reads
 
 
 def reciprocal(system: System) -> System:

@@ -10,15 +10,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ...ir.affine import bounds, is_static
-from ...ir.equation import Equation, System, components, is_recurrent
+from ...ir.equation import Equation, System
 from .views import of_later
 
 
 def shrink_extents(system: System) -> System:
     """The system with the domains of equations cut to what is read, last to first."""
-    recurrent = {
-        eq.target for part in components(system.equations) if is_recurrent(part) for eq in part
-    }
+    recurrent = system.recurrent
     held = {eq.target for eq in system.equations if of_later(eq.body) is not eq.body}
     fixed = set(system.roots) | recurrent | held  # what is only held back is no work to save
     shapes: dict[str, tuple[int, ...]] = {}

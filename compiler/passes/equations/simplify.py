@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 
+from ...ir.build import literal, rewrite, substitute
 from ...ir.equation import Equation, System, Tensor, is_recurrent
-from ...ir.expr import Apply, Const, Expr, Idx, Read, rewrite, substitute
-from ...ir.functions import literal
+from ...ir.expr import Apply, Const, Expr, Idx, Read
 
 
 def simplify(system: System) -> System:
@@ -36,6 +36,17 @@ def reduce_something(system: System) -> System:
             )
             for eq in system.equations
         )
+    )
+
+
+def without_stops(system: System) -> System:
+    """`stop(x)` is x once the gradients are computed."""
+
+    def change(node: Expr) -> Expr | None:
+        return node.args[0] if isinstance(node, Apply) and node.fn == "stop" else None
+
+    return system.replace(
+        equations=tuple(e.with_body(rewrite(e.body, change)) for e in system.equations)
     )
 
 

@@ -15,12 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
 
-from ...ir.equation import Equation, System
-from ...ir.expr import Apply, Expr, Read, index_names, rewrite, substitute
-from ...ir.functions import call, literal
+from ...ir.build import call, literal, rewrite, substitute
+from ...ir.equation import Equation, System, is_identity
+from ...ir.expr import Apply, Expr, Read, index_names
 from ...ir.terms import factors, product, terms
-from ..autodiff.differentiate import in_order
-from .inline import is_identity
 
 
 def softmax_gradient(system: System) -> System:
@@ -42,7 +40,7 @@ def softmax_gradient(system: System) -> System:
                     now |= _said(now[name], share, now, private)
     if all(now[eq.target] is eq for eq in system.equations):
         return system
-    return in_order(system.replace(equations=tuple(now.values())))
+    return system.replace(equations=tuple(now.values())).in_order()
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,10 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from ...ir.affine import affine, inside, simplify_index
+from ...ir.build import call, literal, rewrite, substitute
 from ...ir.equation import Equation, Index, System, Tensor, free_name
-from ...ir.expr import Apply, Const, Expr, Idx, Read, index_names, reads, rewrite, substitute, walk
-from ...ir.functions import call, literal
+from ...ir.expr import Apply, Const, Expr, Idx, Read, index_names, reads, walk
 from ...ir.terms import is_zero
-from ..autodiff.differentiate import in_order
 from .simplify import remove_unused
 
 SMALLEST = 3  # places of a window; a sum by places costs up to twice as much per term
@@ -399,4 +398,4 @@ def _replaced(
     fresh += [tensor for new in found for tensor in new.tensors]
     tensors = {**system.tensors, **{t.name: t for t in fresh}}
     changed = system.replace(equations=(*equations, sparse.picked), tensors=tensors)
-    return remove_unused(in_order(changed))
+    return remove_unused(changed.in_order())

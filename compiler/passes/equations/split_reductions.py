@@ -14,10 +14,10 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod
 
-from ...ir.equation import Equation, Index, System, Tensor, components, free_name, is_recurrent
-from ...ir.expr import Idx, Read, substitute
-from ...ir.functions import call, literal
-from ..autodiff.differentiate import in_order
+from ...ir.build import substitute
+from ...ir.edit import SystemEdit
+from ...ir.equation import Equation, Index, System
+from ...ir.expr import Idx, Read
 
 RESULTS = 512  # results that fill the registers: with more, threads share those
 POINTS = 1 << 18  # points below which waking threads for two kernels costs more than it brings
@@ -25,32 +25,19 @@ PARTS = (8, 7, 6, 5, 9, 10, 4, 11, 12, 13, 3, 2)
 
 
 def split_reductions(system: System) -> System:
-    """The system with its long sums of few results in parts."""
-    recurrent = {
-        eq.target for part in components(system.equations) if is_recurrent(part) for eq in part
-    }
-    equations: list[Equation] = []
-    tensors = dict(system.tensors)
+    """The system with its long sums of few results computed in parts."""
+    edit = SystemEdit(system)
     for eq in system.equations:
-        parts = 0 if eq.target in recurrent else _parts(eq)
-        if not parts:
-            equations.append(eq)
-            continue
-        first, *rest = eq.over
-        name = free_name(f"{eq.target}_parts", tensors)
-        block = Index(_free(eq), parts)
-        inner = replace(first, size=first.size // parts)
-        place = call("add", call("mul", Idx(block.name), literal(inner.size)), Idx(first.name))
-        indices = (block, *eq.indices)
-        body = substitute(eq.body, {first.name: place})
-        equations.append(Equation(name, indices, body, "sum", (inner, *rest), None, eq.span))
-        read = Read(name, tuple(Idx(i.name) for i in indices), None, eq.body.dtype)
-        equations.append(replace(eq, body=read, over=(block,)))
-        shape = tuple(i.size for i in indices)
-        tensors[name] = Tensor(name, shape, eq.body.dtype, "temp", "", eq.span)
-    if len(equations) == len(system.equations):
-        return system
-    return in_order(system.replace(equations=tuple(equations), tensors=tensors))
+        parts = 0 if eq.target in system.recurrent else _parts(eq)
+        if parts:
+            first, *rest = eq.over
+            block, inner = Index(_free(eq), parts), replace(first, size=first.size // parts)
+            body = substitute(eq.body, {first.name: Idx(block.name) * inner.size + Idx(first.name)})
+            indices = (block, *eq.indices)
+            partial = Equation(f"{eq.target}_parts", indices, body, "sum", (inner, *rest))
+            read = Read(edit.add(replace(partial, span=eq.span)), partial.place, None, eq.dtype)
+            edit.replace(replace(eq, body=read, over=(block,)))
+    return edit.result()
 
 
 def _parts(eq: Equation) -> int:

@@ -7,9 +7,9 @@ nothing: no kernel computes it.
 from __future__ import annotations
 
 from ...ir.affine import Affine, affine
+from ...ir.build import call, literal, rewrite
 from ...ir.equation import Equation, System, is_recurrent
-from ...ir.expr import Apply, Const, Expr, Idx, Read, rewrite
-from ...ir.functions import call, literal
+from ...ir.expr import Apply, Const, Expr, Idx, Read
 
 
 def views(system: System) -> dict[str, str]:

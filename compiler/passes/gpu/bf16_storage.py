@@ -23,20 +23,18 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
+from ...ir.build import call, rewrite, substitute
 from ...ir.dtypes import BYTES
 from ...ir.equation import (
     Equation,
     System,
     Tensor,
-    components,
     copy_equation,
     free_name,
     is_recurrent,
 )
-from ...ir.expr import Expr, Read, rewrite, substitute
-from ...ir.functions import call
+from ...ir.expr import Expr, Read
 from ...ir.terms import is_rounded, is_zero
-from ..autodiff.differentiate import in_order
 from ..equations.views import views
 from ..kernels.kernel import Kernel, Plan
 from .grid_ir import GpuTarget, Operand, Tile
@@ -57,7 +55,7 @@ def bf16_storage(system: System, ready: Sequence[Kernel] = ()) -> Rounded:
     within = {eq.target for kernel in ready for eq in kernel.equations}
     products = [
         eq
-        for part in components(system.equations)
+        for part in system.components
         if not is_recurrent(part)
         for eq in part
         if eq.target not in within and eq.reduce == "sum" and eq.at is None
@@ -85,7 +83,7 @@ def bf16_storage(system: System, ready: Sequence[Kernel] = ()) -> Rounded:
         made.names[name]: f"in bf16 for tiles that load an element {count:.0f} times"
         for name, count in chosen.items()
     }
-    found = in_order(system.replace(tensors=tensors, equations=tuple(equations)))
+    found = system.replace(tensors=tensors, equations=tuple(equations)).in_order()
     asked = {s for kernel in ready for eq in kernel.equations for s in eq.sources}
     return Rounded(_without_views(found, made.views, asked | set(system.roots)), notes)
 
@@ -111,9 +109,7 @@ class _Made:
         self.system, self.views = system, views(system)
         self.names: dict[str, str] = {}
         self.tensors: dict[str, Tensor] = {}
-        apart = {t for kernel in ready for t in kernel.stored} | {
-            eq.target for part in components(system.equations) if is_recurrent(part) for eq in part
-        }
+        apart = {t for kernel in ready for t in kernel.stored} | system.recurrent
         self.at_hand = {eq.target for eq in system.equations if eq.at is None} - apart
 
     def reading(self, eq: Equation, names: Mapping[str, float] | None = None) -> Equation:

@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...ir.affine import Affine
+from ...ir.build import literal
 from ...ir.equation import Index
 from ...ir.expr import Expr, Idx, Read, reads
-from ...ir.functions import literal
 from ..cpu.loop_ir import Access, Statement
 from ..kernels.kernel import Kernel, Plan, Streamed
 from ..lowering.coalesce_indices import accesses, merged, stores

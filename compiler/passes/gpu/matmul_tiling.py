@@ -12,10 +12,10 @@ from dataclasses import replace
 from math import prod
 from typing import NamedTuple
 
+from ...ir.build import call
 from ...ir.dtypes import BYTES, is_float
 from ...ir.equation import Index
 from ...ir.expr import Apply, Const, Expr, Idx, Read, reads
-from ...ir.functions import call
 from ..lowering.contraction import Parts, parts
 from .async_copy import async_copy_width
 from .grid_ir import RESIDENT, GpuTarget, Grid, Operand, Tile

@@ -19,8 +19,8 @@ from math import isqrt, prod
 from ...ir.dtypes import BYTES
 from ...ir.equation import Index
 from ...ir.expr import Idx, index_names, reads
+from ...ir.work import cost
 from ..cpu.loop_ir import Access
-from ..equations.inline import cost
 from ..kernels.kernel import Kernel, Plan, Scan
 from .grid_ir import BLOCK, Each, GpuTarget, Grid, Together
 from .lower import ALONE, lower, undivided

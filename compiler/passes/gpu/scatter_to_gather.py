@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ...ir.build import call, literal, substitute
 from ...ir.equation import Equation, Index, System, free_name
-from ...ir.expr import Expr, Idx, index_names, substitute
-from ...ir.functions import call, literal
+from ...ir.expr import Expr, Idx, index_names
 from ..kernels.kernel import Kernel
 
 

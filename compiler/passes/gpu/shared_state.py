@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from ...ir.affine import Affine, affine
+from ...ir.build import call
 from ...ir.equation import Index
 from ...ir.expr import Expr, Idx, Read, index_names, reads
-from ...ir.functions import call
 from ..cpu.loop_ir import Access, Statement
 from ..kernels.kernel import Kernel, Plan, Scan
 from ..lowering.addressing import place, row_major

@@ -16,10 +16,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ...ir.affine import affine
+from ...ir.build import substitute
 from ...ir.equation import Equation, Index, System, free_name, is_recurrent
-from ...ir.expr import Apply, Const, Expr, Idx, Read, substitute, walk
+from ...ir.expr import Apply, Const, Expr, Idx, Read, walk
 from ...ir.recurrence import Loop, plan_recurrence
-from ..equations.inline import cost
+from ...ir.work import cost
 from ..equations.views import views
 from .kernel import Kernel, Scan
 from .kernel_order import ordered

@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ...ir.equation import System
-from ..equations.inline import is_identity
+from ...ir.equation import System, is_identity
 from .fuse import Fused
 from .kernel import Kernel, Plan, Scan
 from .unfused import ALIGNMENT, copy

@@ -11,10 +11,10 @@ from math import prod
 
 from ...ir.affine import Affine, affine
 from ...ir.equation import Equation, Index
-from ...ir.expr import Apply, Expr, Read, index_names
-from ...ir.printer import equation_text, expr_text, origin
+from ...ir.expr import Apply, Expr, Read, expr_text, index_names
+from ...ir.printer import equation_text, origin
+from ...ir.terms import multiplicands
 from ...ir.work import flops
-from ...reference.evaluator import factors
 from .barriers import place_barriers
 from .kernel import Kernel, Plan, Scan
 from .prefetch import plan_prefetch
@@ -42,7 +42,7 @@ class Contraction:
 def contraction(eq: Equation) -> Contraction | None:
     """The index classes, if the equation sums a product of two reads."""
     dot = isinstance(eq.body, Apply) and eq.body.fn == "bf16_dot"
-    parts = list(eq.body.children) if dot else factors(eq.body)
+    parts = list(eq.body.children) if dot else multiplicands(eq.body)
     if eq.reduce != "sum" or len(parts) != 2 or not all(isinstance(p, Read) for p in parts):
         return None
     a, b = (index_names(p) for p in parts)

@@ -6,7 +6,7 @@ what backends are tested with, alone, and what a pass that does better is compar
 
 from __future__ import annotations
 
-from ...ir.equation import System, components, copy_equation, is_recurrent
+from ...ir.equation import System, copy_equation, is_recurrent
 from .kernel import Kernel, Plan
 
 ALIGNMENT = 64
@@ -15,7 +15,7 @@ ALIGNMENT = 64
 def schedule(system: System) -> Plan:
     """One kernel per equation in order of computation, then one copy per update."""
     kernels = []
-    for component in components(system.equations):
+    for component in system.components:
         if is_recurrent(component):
             raise ValueError(f"`{component[0].target}` is a recurrence")
         kernels.append(Kernel(component[0].target, component[0], reason="one kernel per equation"))

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from math import prod
 
 from ...ir.affine import Affine, affine, inside, span
+from ...ir.build import call, literal
 from ...ir.dtypes import is_float
 from ...ir.equation import Equation, Tensor
 from ...ir.expr import Apply, Const, Expr, Idx, Read
-from ...ir.functions import call, literal
 from ..cpu.loop_ir import Access
 
 Sizes = Mapping[str, int]

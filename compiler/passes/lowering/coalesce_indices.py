@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise, product
 
 from ...ir.affine import Affine
+from ...ir.build import call, literal, substitute
 from ...ir.equation import Equation, Index
-from ...ir.expr import Expr, Idx, Read, reads, substitute, walk
-from ...ir.functions import call, literal
+from ...ir.expr import Expr, Idx, Read, reads, walk
 from ..cpu.loop_ir import Access
 from ..kernels.kernel import Kernel, Plan
 from .addressing import access, place

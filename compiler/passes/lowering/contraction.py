@@ -11,9 +11,9 @@ from itertools import combinations
 from math import prod
 from typing import NamedTuple
 
+from ...ir.build import call
 from ...ir.equation import Index
 from ...ir.expr import Apply, Const, Expr, index_names
-from ...ir.functions import call
 
 
 class Parts(NamedTuple):

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ....compiler.codegen.llvm.thread_pool import BYTES
+from ....compiler.ir.dtypes import NUMPY
 from ....compiler.ir.equation import System
-from ....compiler.ir.functions import NUMPY
 from ....compiler.passes.kernels.kernel import Kernel, Plan
 from ... import cache
 from ...memory import require

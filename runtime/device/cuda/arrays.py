@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ....compiler.ir.dtypes import NUMPY
 from ....compiler.ir.equation import Tensor
-from ....compiler.ir.functions import NUMPY
 
 
 def array(raw: np.ndarray, tensor: Tensor) -> np.ndarray:

@@ -19,8 +19,8 @@ from weakref import proxy
 import numpy as np
 
 from ....compiler.codegen.cuda.module import Launch, Module
+from ....compiler.ir.dtypes import NUMPY
 from ....compiler.ir.equation import System
-from ....compiler.ir.functions import NUMPY
 from ....compiler.ir.work import flops
 from .resident_data import Column
 

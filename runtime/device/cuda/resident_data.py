@@ -14,9 +14,8 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from ....compiler.ir.dtypes import BYTES
+from ....compiler.ir.dtypes import BYTES, NUMPY
 from ....compiler.ir.equation import System, Tensor
-from ....compiler.ir.functions import NUMPY
 from ....dsl.diagnostics.diagnostic import UserError
 from ...data import Split
 from ...memory import size_text

@@ -19,11 +19,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
+from ....ir.build import call, literal, rewrite, substitute
 from ....ir.equation import Equation, Index, System, Tensor, free_name
-from ....ir.expr import Apply, Const, Expr, Idx, Read, index_names, reads, rewrite, substitute, walk
-from ....ir.functions import call, literal
+from ....ir.expr import Apply, Const, Expr, Idx, Read, index_names, reads, walk
 from ....ir.terms import is_rounded
-from ...autodiff.differentiate import in_order
 from .find_attention import Family
 
 MATRIX = 16  # numbers of a row that tensor cores take at once
@@ -171,9 +170,9 @@ class _Made:
         if not self.equations:
             return self.source
         tensors = {**self.source.tensors, **self.tensors}
-        return in_order(
-            self.source.replace(tensors=tensors, equations=(*equations, *self.equations))
-        )
+        return self.source.replace(
+            tensors=tensors, equations=(*equations, *self.equations)
+        ).in_order()
 
 
 def _long(along: tuple[Index, ...]) -> tuple[Index, ...]:

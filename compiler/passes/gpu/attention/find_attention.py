@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ....ir.equation import Equation, Index, System, components, free_name, is_recurrent
-from ....ir.expr import Expr, Idx, Read, index_names, reads, rewrite, substitute
-from ....ir.functions import cast
+from ....ir.build import cast, rewrite, substitute
+from ....ir.equation import Equation, Index, System, free_name
+from ....ir.expr import Expr, Idx, Read, index_names, reads
 from ....ir.terms import factors, plain, product, unified
 from ...kernels.kernel import Product
 
@@ -80,9 +80,7 @@ class _Finder:
         for eq in system.equations:
             for source in eq.sources:
                 self.readers.setdefault(source, []).append(eq)
-        self.recurrent = {
-            eq.target for part in components(system.equations) if is_recurrent(part) for eq in part
-        }
+        self.recurrent = system.recurrent
 
     def family(self, softmax: Equation) -> Family | None:
         """The family of a maximum, or None if it is not the maximum of products' rows."""

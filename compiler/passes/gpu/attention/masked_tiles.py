@@ -12,13 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isinf
 
-from ....ir.affine import Affine, affine
+from ....ir.affine import Affine, is_integer_order, positive_form
 from ....ir.expr import Apply, Const, Expr, Idx, Read, index_names, reads, walk
 from ...kernels.kernel import Streamed
-
-# a comparison of a and b is that sign * (a - b) + more is positive
-COMPARED = {"gt": (1, 0), "ge": (1, 1), "lt": (-1, 0), "le": (-1, 1)}
-OPPOSITE = {"gt": "le", "ge": "lt", "lt": "ge", "le": "gt"}
 
 
 def masked_tiles(kernel: Streamed) -> tuple[Affine, ...]:
@@ -37,15 +33,14 @@ def masked_tiles(kernel: Streamed) -> tuple[Affine, ...]:
 
 def _comparisons(expr: Expr) -> Iterator[Apply]:
     for node in walk(expr):
-        if isinstance(node, Apply) and node.fn in COMPARED and node.args[0].dtype == "i32":
+        if is_integer_order(node):
             yield node
 
 
 def _form(node: Apply, truth: bool, kernel: Streamed) -> Affine | None:
     """What is positive exactly if the comparison has this truth; its parts but `own` and `other`
     must not change within a tile."""
-    sign, more = COMPARED[node.fn if truth else OPPOSITE[node.fn]]
-    form = (affine(node.args[0]) + affine(node.args[1]).scaled(-1)).scaled(sign) + Affine({}, more)
+    form = positive_form(node, truth)
     moving = {kernel.own.name, kernel.other.name}
     rest = [a for a in form.coefficients if not (isinstance(a, Idx) and a.name in moving)]
     mentioned = len(rest) < len(form.coefficients)
@@ -179,7 +174,7 @@ def _hiding(node: Apply, kernel: Streamed) -> list[Affine | None]:
                 return forms(condition.args[0], not truth)
             if condition.fn == ("or" if truth else "and"):
                 return [f for a in condition.args for f in forms(a, truth)]
-            if condition.fn in COMPARED and condition.args[0].dtype == "i32":
+            if is_integer_order(condition):
                 return [_form(condition, truth, kernel)]
         return [None]
 

@@ -23,9 +23,9 @@ from functools import cached_property
 from itertools import chain
 from math import prod
 
-from ....ir.equation import Equation, Index, System, components, free_name
-from ....ir.expr import Apply, Const, Expr, Idx, Read, index_names, reads, rewrite, walk
-from ....ir.functions import call
+from ....ir.build import call, rewrite
+from ....ir.equation import Equation, Index, System, free_name
+from ....ir.expr import Apply, Const, Expr, Idx, Read, index_names, reads, walk
 from ....ir.terms import factors, is_rounded, moved, product
 from ...kernels.kernel import Product, RowMax, RowTotal, Streamed
 from ...kernels.kernel_order import have_order
@@ -111,7 +111,7 @@ def _ancestors(system: System) -> dict[str, int]:
     """The set of the tensors that each is computed from, itself included, as bits."""
     bit = {eq.target: 1 << n for n, eq in enumerate(system.equations)}
     found: dict[str, int] = {}
-    for part in components(system.equations):
+    for part in system.components:
         everything = 0
         for eq in part:
             everything |= bit[eq.target]

@@ -1,0 +1,318 @@
+"""Building scalar expressions: typing, constant folding, identities, rewriting.
+
+`call` promotes the types of its arguments, folds constants and applies the identities that change
+no value; every expression goes through it, so bodies are simplified as they are built.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+from .dtypes import NUMPY, is_float
+from .expr import Apply, Const, Expr, Idx, Read, index_names, reads, walk
+from .functions import CASTS, TABLE, promote
+
+_COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
+_LOGIC = frozenset({"and", "or", "not"})
+_UNFOLDED = ("random", "bf16_pair", "bf16_dot")
+
+
+def literal(value: float, dtype: str | None = None) -> Const:
+    """A constant of the given type, or of the natural one (f32 for a float, i32 for an int)."""
+    if dtype is None:
+        dtype = "bool" if isinstance(value, bool) else "i32" if isinstance(value, int) else "f32"
+    kind = float if is_float(dtype) else bool if dtype == "bool" else int
+    return Const(kind(value), dtype)
+
+
+def cast(expr: Expr, dtype: str) -> Expr:
+    """The expression as a value of another type; constants are retyped."""
+    if expr.dtype == dtype:
+        return expr
+    if isinstance(expr, Const) and not (isinstance(expr.value, float) and not is_float(dtype)):
+        return literal(expr.value, dtype)
+    return Apply(dtype, (expr,), dtype)
+
+
+def _meet(args: tuple[Expr, ...]) -> tuple[Expr, ...]:
+    """The arguments in one common type. A constant adapts to what it meets: `x * 2.5` keeps x's
+    float type, and an integer constant never widens anything."""
+    firm = [a.dtype for a in args if not isinstance(a, Const)]
+    loose = [a.dtype for a in args if isinstance(a, Const)]
+    if firm:
+        best = promote(*firm)
+        if not is_float(best):
+            best = promote(best, *(d for d in loose if is_float(d)))
+    else:
+        best = promote(*loose)
+    return tuple(cast(a, best) for a in args)
+
+
+def _typed(fn: str, args: tuple[Expr, ...]) -> tuple[tuple[Expr, ...], str]:
+    """The arguments converted to what the function takes, and the type of its result."""
+    if fn in CASTS:
+        return args, fn
+    if fn in _LOGIC:
+        return tuple(a if a.dtype == "bool" else call("ne", a, 0) for a in args), "bool"
+    if fn in _COMPARISONS:
+        return _meet(args), "bool"
+    if fn == "select":
+        condition = args[0] if args[0].dtype == "bool" else call("ne", args[0], 0)
+        yes_no = args[1:] if args[1].dtype == args[2].dtype else _meet(args[1:])
+        return (condition, *yes_no), yes_no[0].dtype
+    if fn == "random":
+        return tuple(cast(a, "i32") for a in args), "f32"
+    if fn in ("bf16_pair", "bf16_dot"):
+        own = "f32" if fn == "bf16_pair" else "i32"
+        return tuple(cast(a, own) for a in args), TABLE[fn].type()
+    if fn in ("is_finite", "stop", "after"):
+        return args, TABLE[fn].type(*(a.dtype for a in args))
+    met = _meet(args)
+    dtype = TABLE[fn].type(*(a.dtype for a in met))
+    return tuple(cast(a, dtype) for a in met), dtype
+
+
+def call(fn: str, *args: Expr | float) -> Expr:
+    """The function applied, in its simplest form that computes the same values."""
+    exprs = tuple(a if isinstance(a, Expr) else literal(a) for a in args)
+    typed, dtype = _typed(fn, exprs)
+    if all(isinstance(a, Const) for a in typed) and fn not in _UNFOLDED:
+        folded = _fold(fn, typed, dtype)
+        if folded is not None:
+            return folded
+    simple = _simplify(fn, typed, dtype)
+    return simple if simple is not None else Apply(fn, typed, dtype)
+
+
+def _fold(fn: str, args: tuple[Expr, ...], dtype: str) -> Const | None:
+    """The constant that the function gives; in float64 for floats, so nothing is lost early."""
+    wide = {"f32": np.float64, "f64": np.float64}
+    values = [np.asarray(a.value, wide.get(a.dtype, NUMPY[a.dtype])) for a in args]  # type: ignore
+    if fn in ("floordiv", "mod") and not is_float(dtype) and values[1] == 0:
+        return None
+    with np.errstate(all="ignore"):
+        result = TABLE[fn].numpy(*values)
+    if fn == "pow" and not is_float(dtype) and args[1].value < 0:  # type: ignore[attr-defined]
+        return None
+    return literal(result.item(), dtype)
+
+
+def _is(expr: Expr, value: float) -> bool:
+    return isinstance(expr, Const) and expr.value == value
+
+
+def _simplify(fn: str, x: tuple[Expr, ...], dtype: str) -> Expr | None:
+    """Identities. `0 * x` is 0: equations say what is computed, not how often NaN is passed on."""
+    match fn:
+        case "add":
+            if _is(x[0], 0):
+                return x[1]
+            if _is(x[1], 0):
+                return x[0]
+            if isinstance(x[1], Const) and x[1].value < 0 and not is_float(dtype):
+                return x[0] - literal(-x[1].value, dtype)
+            if isinstance(x[1], Apply) and x[1].fn == "neg":
+                return x[0] - x[1].args[0]
+            if x[0] is x[1] and is_float(dtype):
+                return 2.0 * x[0]
+            return _collect(fn, x, dtype)
+        case "sub":
+            if _is(x[1], 0):
+                return x[0]
+            if _is(x[0], 0):
+                return -x[1]
+            if x[0] is x[1] and not is_float(dtype):
+                return literal(0, dtype)
+            if isinstance(x[1], Const) and x[1].value < 0 and not is_float(dtype):
+                return x[0] + literal(-x[1].value, dtype)
+            if isinstance(x[1], Apply) and x[1].fn == "neg":
+                return x[0] + x[1].args[0]
+            return _collect(fn, x, dtype)
+        case "mul":
+            return _simplify_product(x, dtype)
+        case "div":
+            if _is(x[1], 1):
+                return x[0]
+            if _is(x[0], 0):
+                return literal(0, dtype)
+            if isinstance(x[1], Const) and x[1].value and math.frexp(x[1].value)[0] in (0.5, -0.5):
+                return x[0] * literal(1 / x[1].value, dtype)  # exact: a power of two
+        case "floordiv":
+            if _is(x[1], 1):
+                return x[0]
+        case "mod":
+            if _is(x[1], 1) and not is_float(dtype):
+                return literal(0, dtype)
+        case "pow":
+            return _simplify_power(x, dtype)
+        case "neg":
+            if isinstance(x[0], Apply) and x[0].fn == "neg":
+                return x[0].args[0]
+            if isinstance(x[0], Apply) and x[0].fn == "sub":
+                return x[0].args[1] - x[0].args[0]
+        case "select":
+            if isinstance(x[0], Const):
+                return x[1] if x[0].value else x[2]
+            if x[1] is x[2]:
+                return x[1]
+        case "and" | "or":
+            absorbing = fn == "or"
+            for a, b in (x, x[::-1]):
+                if isinstance(a, Const):
+                    return a if a.value == absorbing else b
+            if x[0] is x[1]:
+                return x[0]
+        case "eq" | "le" | "ge":
+            if x[0] is x[1] and not is_float(x[0].dtype):
+                return literal(True)
+        case "lt" | "gt" | "ne":
+            if x[0] is x[1] and not is_float(x[0].dtype):
+                return literal(False)
+        case "max" | "min":
+            if x[0] is x[1]:
+                return x[0]
+        case "bf16" if isinstance(x[0], Apply) and x[0].fn == "bf16":
+            return x[0]
+        case _ if fn in CASTS:
+            return cast(x[0], fn) if isinstance(x[0], Const) or x[0].dtype == fn else None
+    return None
+
+
+def _collect(fn: str, x: tuple[Expr, ...], dtype: str) -> Expr | None:
+    """(a ± c) ± d → a ± (c ± d) for integer constants c, d: index arithmetic stays short."""
+    a, d = x
+    inner = a.fn if isinstance(a, Apply) else ""
+    if is_float(dtype) or inner not in ("add", "sub") or not isinstance(d, Const):
+        return None
+    base, c = a.args  # type: ignore[attr-defined]
+    if not isinstance(c, Const):
+        return None
+    total = (c.value if inner == "add" else -c.value) + (d.value if fn == "add" else -d.value)
+    return base + literal(total, dtype)
+
+
+def _simplify_product(x: tuple[Expr, ...], dtype: str) -> Expr | None:
+    for a, b in (x, x[::-1]):
+        if _is(a, 0):
+            return literal(0, dtype)
+        if _is(a, 1):
+            return b
+        if _is(a, -1):
+            return -b
+        if isinstance(a, Const) and isinstance(b, Apply) and b.fn == "neg":
+            return literal(-a.value, dtype) * b.args[0]
+        if _is(a, 2) and isinstance(b, Apply) and b.fn == "mul" and isinstance(b.args[0], Const):
+            return literal(2 * b.args[0].value, dtype) * b.args[1]  # exact
+        # a select of 1 and 0 (a derivative's bracket) times b is a select of b and 0
+        if isinstance(a, Apply) and a.fn == "select":
+            yes, no = a.args[1:]
+            if _is(yes, 1) and _is(no, 0):
+                return call("select", a.args[0], b, literal(0, dtype))
+            if _is(yes, 0) and _is(no, 1):
+                return call("select", a.args[0], literal(0, dtype), b)
+    for a, b in (x, x[::-1]):
+        if isinstance(b, Apply) and b.fn == "neg":
+            return -(a * b.args[0] if a is x[0] else b.args[0] * a)
+    return None
+
+
+def _simplify_power(x: tuple[Expr, ...], dtype: str) -> Expr | None:
+    base, power = x
+    if not isinstance(power, Const):
+        return None
+    match power.value:
+        case 0:
+            return literal(1, dtype)
+        case 1:
+            return base
+        case 2:
+            return base * base
+        case 3:
+            return base * base * base
+        case 4:
+            return call("pow", base * base, 2)
+        case 0.5 if is_float(dtype):
+            return call("sqrt", base)
+        case -1 if is_float(dtype):
+            return 1.0 / base
+        case -0.5 if is_float(dtype):
+            return 1.0 / call("sqrt", base)
+    return None
+
+
+def rebuild(node: Expr, children: tuple[Expr, ...]) -> Expr:
+    """The same node over other children, folded and typed again."""
+    if children == node.children:
+        return node
+    if isinstance(node, Apply):
+        return call(node.fn, *children)
+    assert isinstance(node, Read)
+    if node.other is None:
+        return Read(node.tensor, children, None, node.dtype)
+    return Read(node.tensor, children[:-1], cast(children[-1], node.dtype), node.dtype)
+
+
+# --- rewriting ---------------------------------------------------------------------------------
+
+
+def rewrite(expr: Expr, change: Callable[[Expr], Expr | None]) -> Expr:
+    """The expression with every node for which `change` (given the node with its children already
+    rewritten) returns something replaced by that. A node that folds into something of another kind
+    when its children change is not offered again: what it became has been rewritten already."""
+    done: dict[Expr, Expr] = {}  # what has become something else
+    for node in walk(expr):
+        fresh = node
+        if done and not done.keys().isdisjoint(node.children):
+            fresh = rebuild(node, tuple(done.get(c, c) for c in node.children))
+        changed = change(fresh) if fresh is node or _kind(fresh) == _kind(node) else None
+        result = fresh if changed is None else changed
+        if result is not node:
+            done[node] = result
+    return done.get(expr, expr)
+
+
+def _kind(expr: Expr) -> tuple:
+    if isinstance(expr, Apply):
+        return Apply, expr.fn
+    return type(expr), expr.tensor if isinstance(expr, Read) else ""
+
+
+def substitute(expr: Expr, values: Mapping[str, Expr]) -> Expr:
+    """The expression with indices replaced by expressions."""
+    moved = {n: e for n, e in values.items() if not (isinstance(e, Idx) and e.name == n)}
+    own = index_names(expr)
+    if not moved or own.isdisjoint(moved):
+        return expr
+    names = {n: e.name for n, e in moved.items() if isinstance(e, Idx) and n in own}
+    if len(names) == len(own & moved.keys()) == len(set(names.values()) - (own - moved.keys())):
+        return renamed(expr, {}, names)
+    return rewrite(expr, lambda n: moved.get(n.name) if isinstance(n, Idx) else None)
+
+
+def renamed(
+    expr: Expr, tensors: Mapping[str, str], indices: Mapping[str, str] = MappingProxyType({})
+) -> Expr:
+    """The expression with other names of tensors and of indices, no two of them the same. Nothing
+    can fold that has not folded already."""
+    unchanged = index_names(expr).isdisjoint(indices)
+    if unchanged and not any(read.tensor in tensors for read in reads(expr)):
+        return expr
+    done: dict[Expr, Expr] = {}
+    for node in walk(expr):
+        moved = not done.keys().isdisjoint(node.children)
+        if isinstance(node, Read) and (moved or node.tensor in tensors):
+            index = tuple(done.get(c, c) for c in node.index)
+            other = None if node.other is None else done.get(node.other, node.other)
+            done[node] = Read(tensors.get(node.tensor, node.tensor), index, other, node.dtype)
+        elif isinstance(node, Apply) and moved:
+            done[node] = Apply(node.fn, tuple(done.get(c, c) for c in node.args), node.dtype)
+        elif isinstance(node, Idx) and node.name in indices:
+            done[node] = Idx(indices[node.name])
+    return done.get(expr, expr)
+
+
+Expr.call = staticmethod(call)  # type: ignore[assignment]

@@ -1,0 +1,64 @@
+"""Derivatives of scalar functions.
+
+A rule of f(x, …) gets the expression itself and its arguments, and returns ∂f/∂x for each argument,
+None where that is 0. It uses f where it can, because f is stored. A function without a rule has
+derivative 0 everywhere, or none (integers).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from .build import call
+from .expr import Const, Expr
+
+Factors = tuple[Expr | float | None, ...]
+
+
+def _power(f: Expr, x: Expr, y: Expr) -> Factors:
+    slope = y * call("pow", x, y - 1)
+    if isinstance(y, Const):
+        return slope, None
+    return slope, call("select", call("gt", x, 0), f * call("log", x), 0.0)
+
+
+def _branches(condition: Expr, like: Expr) -> tuple[Expr, Expr]:
+    """1 and 0 where the condition holds, 0 and 1 elsewhere."""
+    yes, no = Const(1.0, like.dtype), Const(0.0, like.dtype)
+    return call("select", condition, yes, no), call("select", condition, no, yes)
+
+
+def _extreme(compare: str) -> Callable[..., Factors]:
+    def rule(f: Expr, x: Expr, y: Expr) -> Factors:
+        # against a constant, comparing the result is equivalent, and the result is stored
+        return _branches(call(compare, f if isinstance(y, Const) else x, y), f)
+
+    return rule
+
+
+DERIVATIVES: dict[str, Callable[..., Factors]] = {
+    "add":    lambda f, x, y: (1.0, 1.0),
+    "sub":    lambda f, x, y: (1.0, -1.0),
+    "mul":    lambda f, x, y: (y, x),
+    "div":    lambda f, x, y: (1.0 / y, -(f / y)),
+    "pow":    _power,
+    "neg":    lambda f, x: (-1.0,),
+    "max":    _extreme("gt"),
+    "min":    _extreme("lt"),
+    "abs":    lambda f, x: (call("sign", x),),
+    "exp":    lambda f, x: (f,),
+    "log":    lambda f, x: (1.0 / x,),
+    "expm1":  lambda f, x: (call("exp", x),),
+    "log1p":  lambda f, x: (1.0 / (1.0 + x),),
+    "sqrt":   lambda f, x: (0.5 / f,),
+    "tanh":   lambda f, x: (1.0 - f * f,),
+    "sin":    lambda f, x: (call("cos", x),),
+    "cos":    lambda f, x: (-call("sin", x),),
+    "erf":    lambda f, x: (2 / math.sqrt(math.pi) * call("exp", -(x * x)),),
+    "select": lambda f, x, y, z: (None, *_branches(x, f)),
+    "f32":    lambda f, x: (1.0,),
+    "f64":    lambda f, x: (1.0,),
+    "bf16":   lambda f, x: (1.0,),  # the straight-through estimator (Bengio et al. 2013)
+    "after":  lambda f, x, y: (1.0, None),
+}  # fmt: skip

@@ -102,7 +102,7 @@ class Tensor:
     temp    computed by exactly one equation (or recurrently, by one)
 
     `init` is how a param or state starts, as text of the language (`~ glorot_uniform`, `= 0`). The
-    first `apart` dimensions count rows that have a gap of a line of cache between them. The values
+    first `pad_after` dimensions count rows, each followed by one cache line of padding. The values
     of a `rounded` f32 tensor are numbers of bf16, which is what memory has of them; its rows begin
     at multiples of 16 bytes.
     """
@@ -113,7 +113,7 @@ class Tensor:
     kind: str = "temp"
     init: str = ""
     span: Span | None = field(default=None, compare=False)
-    apart: int = 0
+    pad_after: int = 0
     rounded: bool = False
 
     @property
@@ -130,14 +130,14 @@ class Tensor:
     def bytes(self) -> int:
         """Of the memory that it takes, gaps included."""
         rows = prod(self.shape[:-1]) * self._row
-        return (rows + prod(self.shape[: self.apart]) * self._gap) * BYTES[self.memory]
+        return (rows + prod(self.shape[: self.pad_after]) * self._gap) * BYTES[self.memory]
 
     @property
     def strides(self) -> tuple[int, ...]:
         """How many elements each dimension steps over."""
         found, stride = [], 1
         for axis in range(len(self.shape) - 1, -1, -1):
-            stride += self._gap if axis == self.apart - 1 else 0
+            stride += self._gap if axis == self.pad_after - 1 else 0
             found.append(stride)
             stride *= self._row if axis == len(self.shape) - 1 else self.shape[axis]
         return tuple(reversed(found))
@@ -150,7 +150,7 @@ class Tensor:
 
     @property
     def _gap(self) -> int:
-        return LINE // BYTES[self.dtype] if self.apart else 0
+        return LINE // BYTES[self.dtype] if self.pad_after else 0
 
 
 def free_name(name: str, taken: Container[str]) -> str:

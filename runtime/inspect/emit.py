@@ -17,9 +17,9 @@ from ...compiler.passes.autodiff.mixed_precision import mixed_precision
 from ...compiler.passes.cpu.loop_ir import Nest
 from ...compiler.passes.cpu.lower import lower
 from ...compiler.passes.equations.simplify import simplify
+from ...compiler.passes.kernels.equal_kernels import equal_kernels
 from ...compiler.passes.kernels.kernel import Kernel, Plan
 from ...compiler.passes.kernels.printer import plan_text
-from ...compiler.passes.kernels.structural_hash import alike
 from ...compiler.pipeline import plan
 from ...dsl.diagnostics.diagnostic import Report, fail
 from ...dsl.syntax.formatter import format as formatted
@@ -77,9 +77,9 @@ class Stages:
 
     @cached_property
     def llvm(self) -> str:
-        like, target = alike(self.plan), host_target()
-        models = {k: lower(k, self.plan, target) for k, a in like.items() if a.model is k}
-        return module(self.plan, {k: models[a.model] for k, a in like.items()}, like=like)
+        like, target = equal_kernels(self.plan), host_target()
+        models = {k: lower(k, self.plan, target) for k, a in like.items() if a.representative is k}
+        return module(self.plan, {k: models[a.representative] for k, a in like.items()}, like=like)
 
     @property
     def asm(self) -> str:

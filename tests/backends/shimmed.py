@@ -9,12 +9,12 @@ import pytest
 from nnc.compiler.ir.equation import System
 from nnc.compiler.passes.gpu.grid_ir import GpuTarget
 from nnc.compiler.passes.kernels.kernel import Plan
-from nnc.compiler.passes.kernels.unfused import schedule
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.runtime.device.cuda.shim import ShimProgram
 
 from . import test_cpu as suite
 from .systems import values
+from .unfused import schedule
 
 SMALL = GpuTarget(processors=64, threads=64)  # as few threads as make layers and tiles of tests
 

@@ -17,12 +17,12 @@ from nnc.compiler.ir.expr import Expr, Idx, Read, walk
 from nnc.compiler.ir.functions import TABLE
 from nnc.compiler.passes.cpu.tiling import Target
 from nnc.compiler.passes.kernels.kernel import Kernel, Plan, Scan
-from nnc.compiler.passes.kernels.unfused import place, schedule
 from nnc.compiler.pipeline import plan
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.runtime.device.cpu.program import CpuProgram
 
 from .systems import systems, values
+from .unfused import place, schedule
 
 EXAMPLES = int(os.environ.get("NNC_EXAMPLES", "100"))
 TOLERANCE = {"f32": 1e-5, "f64": 1e-12}

@@ -17,7 +17,6 @@ from nnc.compiler.ir.equation import REDUCTIONS, Equation, System, Tensor
 from nnc.compiler.ir.expr import Expr, Idx, Read
 from nnc.compiler.ir.functions import TABLE
 from nnc.compiler.passes.autodiff.mixed_precision import mixed_precision
-from nnc.compiler.passes.kernels.unfused import schedule
 from nnc.runtime.device.cuda.shim import ShimError, ShimProgram, available
 
 from . import test_cpu as suite
@@ -33,6 +32,7 @@ from .test_cpu import (  # noqa: F401
     test_scan,
     test_transposed_and_reversed,
 )
+from .unfused import schedule
 
 pytestmark = pytest.mark.skipif(not available(), reason="needs g++")
 

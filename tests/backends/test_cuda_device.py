@@ -231,7 +231,8 @@ def test_a_whole_training_run(monkeypatch):
 
 def test_cubins_are_kept_by_content(monkeypatch, tmp_path):
     from nnc.compiler.codegen.cuda.module import module
-    from nnc.compiler.passes.kernels.unfused import schedule
+
+    from .unfused import schedule
 
     monkeypatch.setenv("NNC_CACHE", str(tmp_path))
     compiled = []

@@ -8,8 +8,8 @@ from support import system as system_of
 from nnc.compiler.elaboration.definitions import Definitions
 from nnc.compiler.elaboration.programs import training_step
 from nnc.compiler.elaboration.repetition import Repetition
+from nnc.compiler.ir.structural_hash import system_signature
 from nnc.compiler.ir.verify import verify
-from nnc.compiler.passes.kernels.structural_hash import system_signature
 from nnc.dsl.diagnostics.diagnostic import Report, UserError
 from nnc.runtime.project import project_of_text, setup_of
 

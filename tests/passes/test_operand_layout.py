@@ -9,7 +9,7 @@ from nnc.compiler.ir.verify import verify
 from nnc.compiler.passes.cpu.time_major import time_major
 from nnc.compiler.passes.cpu.transpose_operands import transpose_operands
 from nnc.compiler.passes.equations.gather_matmul import gather_matmul
-from nnc.compiler.passes.lowering.coalesce_indices import merged
+from nnc.compiler.passes.lowering.coalesce_indices import coalesce_indices
 from nnc.compiler.pipeline import plan
 from nnc.compiler.reference.evaluator import evaluate
 
@@ -40,10 +40,10 @@ def test_time_comes_first_in_a_recurrence() -> None:
     same(before, after)
 
 
-def test_the_backward_recurrence_reads_a_turned_weight() -> None:
+def test_the_backward_recurrence_reads_a_transposed_weight() -> None:
     before, _ = gradients(system(RECURRENT), "loss", ["W", "U"])
     after = verify(transpose_operands(before), "transpose-operands")
-    assert "U_turned" in after.tensors and "W_turned" not in after.tensors
+    assert "U_transposed" in after.tensors and "W_transposed" not in after.tensors
     same(before, after)
 
 
@@ -73,11 +73,11 @@ SHORT = """model M(x: f32[40, 3], W: f32[20, 3]) -> y: f32[40, 20], z: f32[40, 2
 }"""
 
 
-def test_short_products_read_one_turned_copy() -> None:
+def test_short_products_read_one_transposed_copy() -> None:
     before = system(SHORT)
     after = verify(transpose_operands(before), "transpose-operands")
     assert len(after.equations) == len(before.equations) + 1
-    assert after.tensors["W_turned"].shape == (3, 20)
+    assert after.tensors["W_transposed"].shape == (3, 20)
     same(before, after)
 
 
@@ -95,5 +95,5 @@ def test_a_sum_steps_through_memory_from_far_to_near() -> None:
         at[i] = argmax(t, b) x[b, t, i]
     }"""
     made = plan(system(text))
-    over = {k.name: [i.name for i in merged(k, made).over] for k in made.kernels}
+    over = {k.name: [i.name for i in coalesce_indices(k, made).over] for k in made.kernels}
     assert over["z"] == ["b_t"] and over["at"] == ["t", "b"]

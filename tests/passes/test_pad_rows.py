@@ -1,4 +1,4 @@
-"""Rows apart: temps that sums run down have gaps, and every value stays."""
+"""Row padding: temps that sums run down get padding, and every value stays."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def step_of(columns: int) -> System:
     return gradients(system(text, float_type="f32"), "loss", ["W", "U"])[0]
 
 
-def apart(found: System) -> set[str]:
-    return {t.name for t in found.tensors.values() if t.apart}
+def padded(found: System) -> set[str]:
+    return {t.name for t in found.tensors.values() if t.pad_after}
 
 
-def test_strides_and_bytes_of_rows_apart() -> None:
-    tensor = Tensor("x", (3, 5, 4, 8), "f32", apart=2)
+def test_strides_and_bytes_of_padded_rows() -> None:
+    tensor = Tensor("x", (3, 5, 4, 8), "f32", pad_after=2)
     assert tensor.strides == (5 * 48, 48, 8, 1)
     assert tensor.bytes == 3 * 5 * 48 * 4
     assert Tensor("x", (3, 5), "f64").strides == (5, 1)
@@ -44,10 +44,10 @@ def test_strides_and_bytes_of_rows_apart() -> None:
 def test_rows_of_powers_of_two_that_sums_run_down() -> None:
     """What is given and what is wanted stays as it is; rows of other sizes do not meet."""
     found = optimise(step_of(512), verified=True)
-    assert apart(found) and all(found.tensors[n].kind == "temp" for n in apart(found))
-    assert not apart(found) & set(found.roots)
-    assert not apart(optimise(step_of(504)))
-    assert "rows a line apart" in plan_text(plan(step_of(512)))
+    assert padded(found) and all(found.tensors[n].kind == "temp" for n in padded(found))
+    assert not padded(found) & set(found.roots)
+    assert not padded(optimise(step_of(504)))
+    assert "rows padded by a cache line" in plan_text(plan(step_of(512)))
 
 
 def test_a_gradient_takes_the_place_of_the_slope_that_it_is_computed_from() -> None:
@@ -57,7 +57,7 @@ def test_a_gradient_takes_the_place_of_the_slope_that_it_is_computed_from() -> N
     )
     found, names = gradients(system(text, float_type="f32"), "loss", ["W", "U"])
     made = plan(found, verified=True)
-    assert made.system.tensors["d_a"].apart == made.system.tensors["a_slope"].apart == 1
+    assert made.system.tensors["d_a"].pad_after == made.system.tensors["a_slope"].pad_after == 1
     assert made.offsets["d_a"] == made.offsets["a_slope"]
     given = values(found)
     program = CpuProgram(made, 2)
@@ -72,13 +72,13 @@ def test_a_gradient_takes_the_place_of_the_slope_that_it_is_computed_from() -> N
 
 def test_a_weight_of_every_step_is_copied() -> None:
     found = optimise(system(RECURRENT, float_type="f32"), verified=True)
-    assert apart(found) == {"U_apart"}
+    assert padded(found) == {"U_padded"}
 
 
 def test_what_is_given_is_copied_if_it_is_read_often_enough() -> None:
-    assert apart(optimise(system(PRODUCT, float_type="f32"), verified=True)) == {"w_apart"}
+    assert padded(optimise(system(PRODUCT, float_type="f32"), verified=True)) == {"w_padded"}
     few = PRODUCT.replace("600", "100")
-    assert not apart(optimise(system(few, float_type="f32")))
+    assert not padded(optimise(system(few, float_type="f32")))
 
 
 def test_machine_code_computes_the_same() -> None:

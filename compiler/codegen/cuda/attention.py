@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager
 
 from ...ir.equation import Index
 from ...ir.expr import Expr, Idx, Read, index_names, reads
-from ...passes.cpu.loop_ir import Statement
 from ...passes.gpu.grid_ir import Grid, Panel, Stream
+from ...passes.lowering.access import Statement
 from .expressions import Writer
 
 UNROLL = "#pragma unroll"
@@ -101,7 +101,7 @@ class Square:
                     f"sum{n}{row} += SHUFFLE(sum{n}{row}, mask);"
                 )
                 w.known(one.total, self.total(f"sum{n}{row}"))
-                w.known(statement.own, w.value(statement.value))
+                w.known(statement.element, w.value(statement.value))
                 once.append(statement)
         return tuple(once)
 

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from ...ir.dtypes import BYTES
 from ...ir.equation import Index
 from ...ir.expr import Expr, reads
-from ...passes.cpu.loop_ir import Statement
 from ...passes.gpu.grid_ir import PADDING, Grid, Panel, RowSum, Stream
+from ...passes.lowering.access import Statement
 from .attention import UNROLL, Square, still
 from .expressions import Writer
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from ...ir.affine import Affine, bounds, is_static
 from ...ir.equation import Index
 from ...ir.expr import Apply, Const, Expr, Idx, Read
-from ...passes.cpu.loop_ir import Access, Statement
+from ...passes.lowering.access import Access, Statement
 from .instructions import SPELLING, cast, constant
 
 NARROW = 2**31 - 1
@@ -180,8 +180,8 @@ class Writer:
                 result, kind = self.value(statement.value), statement.value.dtype
             text = cast(kind, statement.dtype, result)
             name = text if text.isidentifier() else self.let(statement.dtype, text)
-            self.known(statement.own, name)
-            if statement.place is not None:
+            self.known(statement.element, name)
+            if statement.offset is not None:
                 rounded = self.types.get(statement.target) == "bf16"
                 stored = f"nn::narrow({name})" if rounded else name
-                self.line(f"AT({self.element(statement.target, statement.place)}) = {stored};")
+                self.line(f"AT({self.element(statement.target, statement.offset)}) = {stored};")

@@ -19,9 +19,9 @@ from ...passes.gpu.lower import SCRATCH, lower
 from ...passes.gpu.persistent_kernel import persistent_kernel
 from ...passes.gpu.persistent_loop import Sweep
 from ...passes.kernels.barriers import place_barriers
+from ...passes.kernels.equal_kernels import equal_kernels, item_signature
 from ...passes.kernels.kernel import Kernel, Plan, Scan
-from ...passes.kernels.structural_hash import alike, item_signature
-from ...passes.kernels.unfused import ALIGNMENT
+from ...passes.kernels.memory import aligned
 from ...pipeline import Check
 from ...pipeline import plan as planned
 from .kernel import Function, group
@@ -181,7 +181,7 @@ def module(plan: Plan, target: GpuTarget | None = None) -> Module:
 class _Maker:
     def __init__(self, plan: Plan, target: GpuTarget):
         self.plan, self.target = plan, target
-        self.shared = alike(plan)
+        self.shared = equal_kernels(plan)
         self.grids: dict[Kernel, tuple[Grid, ...]] = {}
         self.functions: dict[tuple, Function] = {}
         self.groups: dict[tuple[Function, ...], str] = {}
@@ -189,7 +189,7 @@ class _Maker:
         self.named: dict[str, Grid] = {}
         self.waiting = place_barriers(plan)
         self.swept: dict[tuple, _Swept | None] = {}
-        self.counters = -(-plan.arena_bytes // ALIGNMENT) * ALIGNMENT  # of groups of blocks
+        self.counters = aligned(plan.arena_bytes)  # of groups of blocks
         recurrent = any(isinstance(item, Scan) for item in plan.items)
         self.scratch = self.counters + recurrent * target.processors * APART * BYTES["i32"]
         self.scratch_bytes = 0
@@ -311,13 +311,13 @@ class _Maker:
 
     def _calls(self, kernel: Kernel) -> list[_Call]:
         own = self.shared[kernel]
-        model = self.shared[own.model]
-        if own.model not in self.grids:
-            self.grids[own.model] = lower(own.model, self.plan, self.target)
+        model = self.shared[own.representative]
+        if own.representative not in self.grids:
+            self.grids[own.representative] = lower(own.representative, self.plan, self.target)
         names = dict(zip(model.tensors, own.tensors, strict=True))
         return [
-            self._call(own.model, number, grid, names, kernel)
-            for number, grid in enumerate(self.grids[own.model])
+            self._call(own.representative, number, grid, names, kernel)
+            for number, grid in enumerate(self.grids[own.representative])
         ]
 
     def _call(

@@ -238,7 +238,7 @@ class _Writer:
             else:
                 value = body.value(statement.value)
                 value = self._cast(value, statement.value.dtype, statement.dtype)
-            body.results[statement.own] = value
+            body.results[statement.element] = value
             self._store(statement, value)
 
     def _cast(self, value: Value, kind: str, dtype: str) -> Value:
@@ -246,9 +246,9 @@ class _Writer:
         return Value(cast(a, kind, dtype, value.name), value.vector)
 
     def _store(self, statement: Statement, value: Value) -> None:
-        if statement.place is not None:
+        if statement.offset is not None:
             addresses = self.body.addresses
-            addresses.store(statement.target, statement.dtype, statement.place, value)
+            addresses.store(statement.target, statement.dtype, statement.offset, value)
 
     # --- reductions ----------------------------------------------------------------------------
 

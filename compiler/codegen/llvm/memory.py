@@ -226,7 +226,7 @@ class Addresses:
         if offset.stride == 1 and not offset.irregular:
             pointer = self.pointer(access, offset, shared)
             loaded = self._vector_load(pointer, access.dtype, self.mask(by_lane))
-        elif access.turned:
+        elif access.transposed:
             loaded = self._turned(access, offset)
         elif offset.stride == 2 and not offset.irregular and not condition:
             loaded = self._every_second(access, offset)
@@ -242,8 +242,8 @@ class Addresses:
     def _turned(self, access: Access, offset: Offset) -> str:
         """One vector of a block that is loaded along memory and turned in registers. Every copy of
         the tile asks for the whole block, and the emitter writes it once."""
-        first, count = self.body.blocks[access.turned]
-        row = self.body.places[access.turned].offset - first
+        first, count = self.body.blocks[access.transposed]
+        row = self.body.places[access.transposed].offset - first
         mask = "" if count == self.nest.lanes else _first_lanes(count, self.nest.lanes)
         block = []
         for lane in range(self.body.valid):

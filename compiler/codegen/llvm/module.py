@@ -22,9 +22,9 @@ from types import MappingProxyType
 
 from ...passes.cpu.loop_ir import Nest
 from ...passes.kernels.barriers import place_barriers
+from ...passes.kernels.equal_kernels import SharedCode, equal_kernels
 from ...passes.kernels.kernel import Kernel, Plan, Scan
 from ...passes.kernels.prefetch import plan_prefetch
-from ...passes.kernels.structural_hash import Alike, alike
 from . import loop_nest as nests
 from .function_writer import Emitter
 from .thread_pool import pool
@@ -49,18 +49,18 @@ def module(
     plan: Plan,
     nested: Mapping[Kernel, Nest],
     clock: Clock | None = None,
-    like: Mapping[Kernel, Alike] | None = None,
+    like: Mapping[Kernel, SharedCode] | None = None,
 ) -> str:
     """The text of one module. `nested` has the nests at least of the kernels that are models;
-    `like` is what `alike` finds in the plan, for who has it already."""
-    (text,) = modules(plan, nested.__getitem__, like or alike(plan), clock)
+    `like` is what `equal_kernels` finds in the plan, for who has it already."""
+    (text,) = modules(plan, nested.__getitem__, like or equal_kernels(plan), clock)
     return text
 
 
 def modules(
     plan: Plan,
     nest_of: Callable[[Kernel], Nest],
-    like: Mapping[Kernel, Alike],
+    like: Mapping[Kernel, SharedCode],
     clock: Clock | None = None,
     size: int | None = None,
 ) -> Iterator[str]:
@@ -70,10 +70,10 @@ def modules(
     functions: dict[str, str] = {}  # by their heads
     finished: list[str] = []  # heads of functions that are in other modules
     calls: dict[Kernel, _Call] = {}
-    groups: dict[Kernel, list[tuple[Kernel, Alike]]] = {}
+    groups: dict[Kernel, list[tuple[Kernel, SharedCode]]] = {}
     asked = plan_prefetch(plan)
     for kernel, shared in like.items():
-        groups.setdefault(shared.model, []).append((kernel, shared))
+        groups.setdefault(shared.representative, []).append((kernel, shared))
     for number, (model, members) in enumerate(groups.items()):
         name = f'"k{number}.{model.name}"'
         tensors = dict(members)[model].tensors

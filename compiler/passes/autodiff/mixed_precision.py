@@ -19,7 +19,7 @@ from ...ir.build import call
 from ...ir.equation import Equation, System
 from ...ir.expr import index_names, reads
 from ..gpu.attention.row_sums import by_rows, through_results
-from ..lowering.contraction import parts
+from ..lowering.contraction import matrix_factors
 
 
 def mixed_precision(system: System, precision: str) -> System:
@@ -33,7 +33,7 @@ def mixed_precision(system: System, precision: str) -> System:
 def _rounded(eq: Equation) -> Equation:
     if eq.reduce != "sum" or eq.at is not None or eq.body.dtype != "f32":
         return eq
-    found = parts(eq.body, eq.indices)
+    found = matrix_factors(eq.body, eq.indices)
     if found is None or not (reads(found.left) and reads(found.right)):
         return eq
     over = {i.name for i in eq.over}

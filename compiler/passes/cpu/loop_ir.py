@@ -8,13 +8,14 @@ innermost place, where they share loads: rows times vectors make a register tile
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 
 from ...ir.affine import Affine
 from ...ir.equation import Index
-from ...ir.expr import Const, Expr, Read, expr_text, reads
+from ...ir.expr import Expr, Read
+from ..lowering.access import Access, Statement, access_text, form_text, statement_text, value_text
 
 
 @dataclass(frozen=True)
@@ -54,51 +55,6 @@ class Loop:
     def is_whole(self) -> bool:
         """Whether it takes all its steps wherever it is."""
         return not (self.clip or self.starts or self.stops)
-
-
-@dataclass(frozen=True)
-class Access:
-    """Where a read finds its element: `offset` elements from the start of the tensor. `dtype` is
-    the elements' type in memory.
-
-    `checks` are the (expression, size) not proven to satisfy 0 <= expression < size; where one
-    fails the value is `other`, and memory is not touched. `turned` names an index that runs through
-    neighbouring elements while the vector runs across them: where all its copies are in the tile,
-    square blocks are loaded and turned in registers.
-    """
-
-    tensor: str
-    dtype: str
-    offset: Affine
-    checks: tuple[tuple[Affine, int], ...] = ()
-    other: Expr | None = None
-    turned: str = ""
-
-    @property
-    def atoms(self) -> Iterator[Expr]:
-        yield from self.offset.coefficients
-        for form, _ in self.checks:
-            yield from form.coefficients
-
-
-@dataclass(frozen=True)
-class Statement:
-    """`own = value` at one point of the tile, stored at `place`; not stored if that is None.
-
-    A read that is some statement's `own` is a value in registers.
-    """
-
-    own: Read
-    value: Expr
-    place: Affine | None
-
-    @property
-    def target(self) -> str:
-        return self.own.tensor
-
-    @property
-    def dtype(self) -> str:
-        return self.own.dtype
 
 
 @dataclass(frozen=True)
@@ -174,7 +130,7 @@ def nest_text(nest: Nest) -> str:
         depth += 1
     if nest.accumulate is not None:
         lines.insert(1 + len(nest.why), f"    {nest.statements[0].target} = 0")
-        where = _access_text(nest.accumulate.access)
+        where = access_text(nest.accumulate.access)
         if nest.accumulate.held:
             where += f" (in registers through the last {nest.accumulate.held} loops)"
         lines.append("    " * depth + f"{where} += {value_text(nest.bodies[0], nest.accesses)}")
@@ -183,36 +139,24 @@ def nest_text(nest: Nest) -> str:
     if nest.reduce is not None:
         first, rest = rest[: len(nest.bodies)], rest[len(nest.bodies) :]
         names = ["acc"] if len(first) == 1 else [f"acc{n}" for n in range(len(first))]
-        lines += ["    " * depth + f"fetch {_access_text(access)}" for access in nest.early]
+        lines += ["    " * depth + f"fetch {access_text(access)}" for access in nest.early]
         chains = f"    # {nest.chains} chains" if nest.chains > 1 else ""
         lines.append("    " * depth + f"{' = '.join(names)} = start of {nest.reduce}{chains}")
         for step, loop in enumerate(nest.inner):
             lines.append("    " * (depth + step) + _loop_text(loop))
         inside = "    " * (depth + len(nest.inner))
-        lines += [f"{inside}fetch {_access_text(access)}" for access in nest.fetched]
+        lines += [f"{inside}fetch {access_text(access)}" for access in nest.fetched]
         for name, body in zip(names, nest.bodies, strict=True):
             value = value_text(body, nest.accesses)
             lines.append(f"{inside}{name} = {nest.reduce}({name}, {value})")
         if nest.rolled:
             lines.append("    " * depth + f"for the tile's rows of {nest.rolled}")
             depth += 1
-        for name, statement in zip(names, first, strict=True):
-            lines.append("    " * depth + f"{_left_text(statement)} = {name}")
+        lines += ["    " * depth + statement_text(s, n) for n, s in zip(names, first, strict=True)]
     for statement in rest:
         value = value_text(statement.value, nest.accesses)
-        lines.append("    " * depth + f"{_left_text(statement)} = {value}")
+        lines.append("    " * depth + statement_text(statement, value))
     return "\n".join(lines)
-
-
-def _left_text(statement: Statement) -> str:
-    place = statement.place
-    return own_text(statement.own) if place is None else f"{statement.target}[{form_text(place)}]"
-
-
-def own_text(read: Read) -> str:
-    """A value in registers: its name, and which one it is of those at one point."""
-    numbers = [str(e.value) for e in read.index if isinstance(e, Const)]
-    return f"{read.tensor}[{', '.join(numbers)}]" if numbers else read.tensor
 
 
 def _loop_text(loop: Loop) -> str:
@@ -235,31 +179,3 @@ def _loop_text(loop: Loop) -> str:
 
 def _segment_text(segment: Segment) -> str:
     return f"{segment.count}x{segment.tile}" if segment.count > 1 else str(segment.tile)
-
-
-def form_text(form: Affine) -> str:
-    """The form with the longest strides first."""
-    terms = sorted(form.coefficients.items(), key=lambda term: -abs(term[1]))
-    return expr_text(Affine(dict(terms), form.constant).expr())
-
-
-def _access_text(access: Access) -> str:
-    text = f"{access.tensor}[{form_text(access.offset)}]"
-    checks = [f"0 <= {form_text(form)} < {size}" for form, size in access.checks]
-    return f"({text} if {' and '.join(checks)})" if checks else text
-
-
-def value_text(expr: Expr, accesses: Mapping[Read, Access]) -> str:
-    """The expression with every read shown at its place in memory."""
-    text = expr_text(expr)
-    for read in reads(expr):
-        access = accesses.get(read)
-        if access is None:
-            text = text.replace(expr_text(read), own_text(read))
-            continue
-        shown = f"{access.tensor}[{form_text(access.offset)}]"
-        if access.checks:
-            other = "" if access.other is None else f" else {expr_text(access.other)}"
-            shown = f"({_access_text(access)[1:-1]}{other})"
-        text = text.replace(expr_text(read), shown)
-    return text

@@ -15,8 +15,14 @@ from ...ir.dtypes import BYTES
 from ...ir.equation import Equation, Index, Tensor
 from ...ir.expr import Apply, Const, Expr, Idx, Read, index_names, reads, walk
 from ..kernels.kernel import Kernel, Plan
-from ..lowering.addressing import access, linear
-from ..lowering.coalesce_indices import Form, accesses, merged, outside_addresses, stores
+from ..lowering.addressing import access_of, linearize
+from ..lowering.coalesce_indices import (
+    CoalescedKernel,
+    accesses_of,
+    coalesce_indices,
+    outside_addresses,
+    store_offsets,
+)
 from .loop_bounds import WHOLE, Limits, limits
 from .loop_ir import Access, Accumulate, Loop, Nest, Segment, Statement
 from .pack_bf16_pairs import why_not
@@ -38,14 +44,14 @@ Clips = tuple[tuple[Affine, int], ...]
 def lower(kernel: Kernel, plan: Plan, target: Target | None = None) -> Nest:
     """The nest of loops for a kernel."""
     target = target or Target()
-    form = merged(kernel, plan)
-    found = accesses(form, plan)
-    places = stores(form, kernel, plan)
+    form = coalesce_indices(kernel, plan)
+    found = accesses_of(form, plan)
+    places = store_offsets(form, kernel, plan)
     anchor = kernel.anchor
     accumulate = None
     if form.at is not None:
         tensor = plan.system.tensors[anchor.target]
-        into = access(Read(tensor.name, form.at, None, tensor.dtype), tensor, form.sizes)
+        into = access_of(Read(tensor.name, form.at, None, tensor.dtype), tensor, form.sizes)
         accumulate = Accumulate(into, tensor.bytes)
     body_reads = dict.fromkeys(r for b in form.bodies for r in reads(b.value) if r in found)
     work = Work(
@@ -85,14 +91,14 @@ def lower(kernel: Kernel, plan: Plan, target: Target | None = None) -> Nest:
         reduce=work.reduce,
         statements=tuple(
             Statement(own, value, places[own])
-            for own, value in ((r.own, r.value) for r in (*form.bodies, *form.values))
+            for own, value in ((r.element, r.value) for r in (*form.bodies, *form.values))
         ),
         accesses=left,
         sizes=form.sizes,
         lanes=tiling.lanes,
         pairs=target.pairs,
         chains=chains,
-        position=linear(form.position, form.sizes),
+        position=linearize(form.position, form.sizes),
         accumulate=accumulate,
         fixed=kernel.fixed,
         fetched=() if accumulate else _fetched([left[r] for r in body_reads], loops, tiling),
@@ -110,7 +116,7 @@ def lower(kernel: Kernel, plan: Plan, target: Target | None = None) -> Nest:
 # --- sums that vanish outside ---------------------------------------------------------------------
 
 
-def _vanishing(form: Form, anchor: Equation, accesses: Mapping[Read, Access]) -> Clips:
+def _vanishing(form: CoalescedKernel, anchor: Equation, accesses: Mapping[Read, Access]) -> Clips:
     """The checks that make the whole body zero, in a sum."""
     if anchor.reduce != "sum" or form.at is not None:
         return ()
@@ -140,9 +146,9 @@ def _zeroing(expr: Expr) -> set[Read]:
     return set()
 
 
-def _ends(form: Form) -> tuple[Affine, ...]:
+def _ends(form: CoalescedKernel) -> tuple[Affine, ...]:
     """The forms that end loops, of those that are affine in merged indices."""
-    forms = (linear(e, form.sizes) for e in form.ends)
+    forms = (linearize(e, form.sizes) for e in form.ends)
     return tuple(f for f in forms if all(isinstance(atom, Idx) for atom in f.coefficients))
 
 
@@ -187,14 +193,14 @@ def _early(others: list[Access], work: Work, tiling: Tiling) -> tuple[Access, ..
     )
 
 
-def _rolled(form: Form, others: list[Access], work: Work, tiling: Tiling) -> str:
+def _rolled(form: CoalescedKernel, others: list[Access], work: Work, tiling: Tiling) -> str:
     """The index with the most rows in the tile, if what follows a sum is long. A block that is
     turned in registers has all of its rows at once."""
     if tiling.form != "outer" or not work.reduce or not any(n > 1 for n in tiling.rows.values()):
         return ""
     after = set[Expr]().union(*(outside_addresses(v.value) for v in form.values))
     long = sum(isinstance(e, Apply) for e in after) * tiling.copies > WRITTEN_OUT
-    blocks = any(a.turned for a in others)
+    blocks = any(a.transposed for a in others)
     return max(tiling.rows, key=lambda n: tiling.rows[n]) if long and not blocks else ""
 
 
@@ -203,12 +209,12 @@ def _turned(accesses: Mapping[Read, Access], tiling: Tiling) -> dict[Read, Acces
     if not tiling.vector:
         return dict(accesses)
     return {
-        read: replace(a, turned=turned(a, tiling.vector, tiling.rows, tiling.lanes))
+        read: replace(a, transposed=turned(a, tiling.vector, tiling.rows, tiling.lanes))
         for read, a in accesses.items()
     }
 
 
-def _operations(form: Form, anchor: Equation) -> int:
+def _operations(form: CoalescedKernel, anchor: Equation) -> int:
     """Vector operations per point; a product that is summed is one."""
     if not anchor.reduce:
         values = (r.value for r in (*form.bodies, *form.values))
@@ -222,7 +228,7 @@ def _operations(form: Form, anchor: Equation) -> int:
     return total
 
 
-def _accumulation_vector(form: Form, into: Access) -> str:
+def _accumulation_vector(form: CoalescedKernel, into: Access) -> str:
     """The index that an accumulation may vectorise: the one along which its target lies, if that
     is addressed plainly and certainly inside, so that no two lanes meet."""
     forms = [into.offset, *(check for check, _ in into.checks)]
@@ -368,7 +374,7 @@ def _separate(into: Access, work: Work) -> bool:
     return not into.checks
 
 
-def _apart(form: Form, tensor: Tensor) -> str:
+def _apart(form: CoalescedKernel, tensor: Tensor) -> str:
     """The index of which each value adds to a row of the target of its own, so that threads can
     share them: it stands alone in the first dimension."""
     assert form.at is not None

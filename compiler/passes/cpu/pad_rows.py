@@ -54,12 +54,14 @@ def pad_rows(system: System) -> System:
                 if not rows:
                     continue
                 if tensor.kind == "temp":
-                    if tensor.name not in fixed and not tensor.apart:
-                        tensors[tensor.name] = replace(tensor, apart=rows)
+                    if tensor.name not in fixed and not tensor.pad_after:
+                        tensors[tensor.name] = replace(tensor, pad_after=rows)
                 elif _uses(eq, tensor, looped) >= USES:
                     if tensor.name not in copies:
-                        copy = copies[tensor.name] = free_name(f"{tensor.name}_apart", tensors)
-                        tensors[copy] = replace(tensor, name=copy, kind="temp", init="", apart=rows)
+                        copy = copies[tensor.name] = free_name(f"{tensor.name}_padded", tensors)
+                        tensors[copy] = replace(
+                            tensor, name=copy, kind="temp", init="", pad_after=rows
+                        )
                     moved[tensor.name] = copies[tensor.name]
             equations.append(eq.with_body(renamed(eq.body, moved)))
     _follow(equations, tensors, fixed)
@@ -73,17 +75,17 @@ def _follow(equations: list[Equation], tensors: dict[str, Tensor], fixed: set[st
     last = {name: eq for eq in equations for name in eq.sources}
     for eq in reversed(equations):
         own = tensors[eq.target]
-        for read in eq.reads if own.apart and eq.target not in fixed else ():
+        for read in eq.reads if own.pad_after and eq.target not in fixed else ():
             other = tensors[read.tensor]
             if (
                 last[read.tensor] is eq
                 and is_identity(read, eq)
                 and read.tensor not in fixed
                 and other.kind == "temp"
-                and not other.apart
+                and not other.pad_after
                 and (other.shape, other.dtype) == (own.shape, own.dtype)
             ):
-                tensors[other.name] = replace(other, apart=own.apart)
+                tensors[other.name] = replace(other, pad_after=own.pad_after)
 
 
 def _uses(eq: Equation, tensor: Tensor, looped: bool) -> float:

@@ -66,7 +66,7 @@ def _reading_turned(
     copy = turned.get((source.name, axis))
     if copy is None:
         taken = {*system.tensors, *(t.name for t in turned.values())}
-        name = free_name(f"{source.name}_turned", taken)
+        name = free_name(f"{source.name}_transposed", taken)
         copy = Tensor(name, _back(source.shape, axis), source.dtype, "temp", "", source.span)
         turned[source.name, axis] = copy
     own = Read(copy.name, _back(read.index, axis), None, source.dtype)

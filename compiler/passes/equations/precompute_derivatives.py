@@ -26,7 +26,7 @@ from ...ir.expr import Apply, Const, Expr, Idx, Read, reads, walk
 from ...ir.functions import TABLE
 from ...ir.terms import terms
 from ...ir.work import cost
-from ..kernels.fuse import LONGEST
+from ..kernels.fuse import MAX_EPILOGUE
 from .common_subexpressions import LONG
 from .views import views
 
@@ -91,7 +91,7 @@ def _made(eq: Equation, beside: list[Equation], later: list[Equation]) -> Expr |
     if not any(_long(slope) & _long(body) for body in at_hand):
         return None
     price = cost(eq.body) + cost(slope) + sum(map(cost, at_hand))
-    return slope if price <= LONGEST else None
+    return slope if price <= MAX_EPILOGUE else None
 
 
 def _renamed(body: Expr, reader: Equation, eq: Equation) -> Expr:

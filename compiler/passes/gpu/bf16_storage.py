@@ -183,6 +183,6 @@ class _Made:
             source = self.system.tensors[name]
             self.names[name] = fresh
             self.tensors[fresh] = replace(
-                source, name=fresh, kind="temp", init="", apart=0, rounded=True
+                source, name=fresh, kind="temp", init="", pad_after=0, rounded=True
             )
         return self.names[name]

@@ -15,7 +15,7 @@ from ...ir.affine import Affine
 from ...ir.dtypes import BYTES
 from ...ir.equation import Index
 from ...ir.expr import Expr, Read, reads
-from ..cpu.loop_ir import Access, Statement, form_text, own_text, value_text
+from ..lowering.access import Access, Statement, form_text, statement_text, value_text
 
 BLOCK = 256  # threads, where nothing else decides
 RESIDENT = 2  # blocks at least that a processor holds: one works while the other waits
@@ -264,7 +264,7 @@ class Grid:
 
     @property
     def stored(self) -> tuple[str, ...]:
-        return tuple(s.target for s in self.statements if s.place is not None)
+        return tuple(s.target for s in self.statements if s.offset is not None)
 
     @property
     def dtype(self) -> str:
@@ -324,11 +324,8 @@ def statement_lines(grid: Grid) -> Iterator[str]:
         value = value_text(statement.value, grid.accesses)
         if grid.reduce and number < len(grid.bodies):
             value = f"{grid.reduce}({over}) {value}"
-        place = statement.place
-        left = own_text(statement.own)
-        if place is not None:
-            left = f"{statement.target}[{form_text(place)}]"
-        yield f"for {outputs}: {left} = {value}" if outputs else f"{left} = {value}"
+        text = statement_text(statement, value)
+        yield f"for {outputs}: {text}" if outputs else text
 
 
 def _stream_lines(grid: Grid, how: Stream) -> Iterator[str]:
@@ -355,8 +352,8 @@ def _stream_lines(grid: Grid, how: Stream) -> Iterator[str]:
         factor = "" if one.factor is None else f" * {text(one.factor.value)}"
         yield f"    {one.total.tensor} = sum({over}) {text(one.weight)}{factor}"
     for statement in grid.statements:
-        assert statement.place is not None
+        assert statement.offset is not None
         yield (
             f"    for {ranges((*how.batch, how.own))}: {statement.target}"
-            f"[{form_text(statement.place)}] = {text(statement.value)}"
+            f"[{form_text(statement.offset)}] = {text(statement.value)}"
         )

@@ -15,9 +15,9 @@ from ...ir.affine import Affine
 from ...ir.build import literal
 from ...ir.equation import Index
 from ...ir.expr import Expr, Idx, Read, reads
-from ..cpu.loop_ir import Access, Statement
 from ..kernels.kernel import Kernel, Plan, Streamed
-from ..lowering.coalesce_indices import accesses, merged, stores
+from ..lowering.access import Access, Statement
+from ..lowering.coalesce_indices import accesses_of, coalesce_indices, store_offsets
 from .attention.tiling_mma import mma_tiling
 from .attention.tiling_simt import simt_tiling
 from .grid_ir import BLOCK, Each, GpuTarget, Grid, Tile, Together
@@ -45,10 +45,10 @@ def lower(kernel: Kernel, plan: Plan, target: GpuTarget | None = None) -> tuple[
 
 def undivided(kernel: Kernel, plan: Plan) -> Grid:
     """The kernel's work, not divided yet."""
-    form, anchor = merged(kernel, plan), kernel.anchor
-    places = stores(form, kernel, plan)
+    form, anchor = coalesce_indices(kernel, plan), kernel.anchor
+    places = store_offsets(form, kernel, plan)
     statements = tuple(
-        Statement(r.own, r.value, places[r.own]) for r in (*form.bodies, *form.values)
+        Statement(r.element, r.value, places[r.element]) for r in (*form.bodies, *form.values)
     )
     span = anchor.span
     source = f"{span}: {span.source.line(span.line).strip()}" if span else ""
@@ -62,7 +62,7 @@ def undivided(kernel: Kernel, plan: Plan) -> Grid:
         bodies=tuple(b.value for b in form.bodies),
         reduce=anchor.reduce,
         statements=statements,
-        accesses=accesses(form, plan),
+        accesses=accesses_of(form, plan),
         sizes=form.sizes,
         position=form.position,
         fixed=kernel.fixed,

@@ -16,7 +16,7 @@ from ...ir.build import call
 from ...ir.dtypes import BYTES, is_float
 from ...ir.equation import Index
 from ...ir.expr import Apply, Const, Expr, Idx, Read, reads
-from ..lowering.contraction import Parts, parts
+from ..lowering.contraction import MatrixFactors, matrix_factors
 from .async_copy import async_copy_width
 from .grid_ir import RESIDENT, GpuTarget, Grid, Operand, Tile
 
@@ -51,9 +51,9 @@ def matmul_tiling(grid: Grid, target: GpuTarget) -> Grid | None:
     if grid.reduce != "sum" or not is_float(grid.dtype) or grid.points < LEAST:
         return None
     found = [p for p in (_parts(body, grid) for body in grid.bodies) if p]
-    if len(found) < len(grid.bodies) or len({(p.left, p.down, p.across) for p in found}) > 1:
+    if len(found) < len(grid.bodies) or len({(p.left, p.rows, p.columns) for p in found}) > 1:
         return None
-    down, across = found[0].down, found[0].across
+    down, across = found[0].rows, found[0].columns
     batch = tuple(i for i in grid.outputs if i not in down and i not in across)
     height, width = (prod(i.size for i in group) for group in (down, across))
     if min(height, width) < LEAST:
@@ -141,11 +141,11 @@ def _shape(
     return shapes[-1]
 
 
-def _parts(body: Expr, grid: Grid) -> Parts | None:
+def _parts(body: Expr, grid: Grid) -> MatrixFactors | None:
     """The two parts of the product; what is stored next to each other runs across."""
-    found = parts(body, grid.outputs)
-    if found is not None and _last(grid, found.down) > _last(grid, found.across):
-        return Parts(found.right, found.left, found.across, found.down)
+    found = matrix_factors(body, grid.outputs)
+    if found is not None and _last(grid, found.rows) > _last(grid, found.columns):
+        return MatrixFactors(found.right, found.left, found.columns, found.rows)
     return found
 
 

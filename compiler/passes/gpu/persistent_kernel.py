@@ -20,8 +20,8 @@ from ...ir.dtypes import BYTES
 from ...ir.equation import Index
 from ...ir.expr import Idx, index_names, reads
 from ...ir.work import cost
-from ..cpu.loop_ir import Access
 from ..kernels.kernel import Kernel, Plan, Scan
+from ..lowering.access import Access
 from .grid_ir import BLOCK, Each, GpuTarget, Grid, Together
 from .lower import ALONE, lower, undivided
 from .persistent_loop import Share, Steps, Sweep

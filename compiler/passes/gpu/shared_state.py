@@ -18,9 +18,9 @@ from ...ir.affine import Affine, affine
 from ...ir.build import call
 from ...ir.equation import Index
 from ...ir.expr import Expr, Idx, Read, index_names, reads
-from ..cpu.loop_ir import Access, Statement
 from ..kernels.kernel import Kernel, Plan, Scan
-from ..lowering.addressing import place, row_major
+from ..lowering.access import Access, Statement
+from ..lowering.addressing import offset_of, row_major
 from .grid_ir import GpuTarget, Together
 from .persistent_loop import Kept, Share, Steps, Sweep
 
@@ -42,7 +42,7 @@ class _Form:
 
     def offset(self, index: tuple[Expr, ...], sizes: Mapping[str, int]) -> Affine:
         """The element with this index."""
-        within = place(tuple(index[d] for d in self.rest), row_major(self.shape), sizes)
+        within = offset_of(tuple(index[d] for d in self.rest), row_major(self.shape), sizes)
         size = prod(self.shape)
         total = within + Affine({Idx(ROW): size} if self.rows > 1 else {}, 0)
         if self.steps == 1:
@@ -169,8 +169,8 @@ def _keeping(share: Share, forms: Mapping[str, _Form], sweep: Sweep) -> Share:
     statements = list(grid.statements)
     for statement in grid.statements:
         form = forms.get(statement.target)
-        if form is not None and statement.place is not None:
-            own = statement.own
+        if form is not None and statement.offset is not None:
+            own = statement.element
             twin = Read(form.kept.name, own.index, None, own.dtype)
             statements.append(Statement(twin, own, form.offset(own.index, sizes)))
     kept = replace(grid, accesses=accesses, statements=tuple(statements), sizes=sizes)

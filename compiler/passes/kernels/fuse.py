@@ -26,7 +26,7 @@ from .kernel import Kernel, Scan
 from .kernel_order import ordered
 
 LONGEST_ALONE = 24  # the same where results come one at a time
-LONGEST = 160  # operations in an epilogue beyond which registers would spill
+MAX_EPILOGUE = 160  # operations in an epilogue beyond which registers would spill
 AHEAD = 4  # kernels that one may overtake
 SMALL = 4  # values of an index that may be unrolled
 WIDE = 16  # elements along the last index for which that is worth it
@@ -105,7 +105,7 @@ def fuse(
     elsewhere = {
         g.number: {t for t in g.writes if readers.get(t, set()) - {g.number}} for g in groups
     }
-    alone = LONGEST_ALONE if vectors else LONGEST
+    alone = LONGEST_ALONE if vectors else MAX_EPILOGUE
     items = [_item(g, elsewhere[g.number] | kept, system, aliases, alone, notes) for g in in_order]
     return Fused(tuple(items), aliases, in_place)
 
@@ -180,7 +180,7 @@ def _rides(
         return None
     if _one_by_one(anchor) and cost(eq.body) > alone:
         return None
-    if group.price + cost(eq.body) > LONGEST:
+    if group.price + cost(eq.body) > MAX_EPILOGUE:
         return None
     made = group.writes | {v for v, source in aliases.items() if source in group.writes}
     if any(r.tensor in made and (r.tensor in aliases or r.other is not None) for r in eq.reads):

@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ...ir.equation import System, is_identity
+from ...ir.equation import System, copy_equation, is_identity
 from .fuse import Fused
 from .kernel import Kernel, Plan, Scan
-from .unfused import ALIGNMENT, copy
+
+ALIGNMENT = 64  # bytes, of every tensor in the arena
 
 Lifetime = tuple[int, int]
 NEVER: Lifetime = (-1, -1)
@@ -28,7 +29,7 @@ def plan_memory(system: System, fused: Fused, shared: bool = True, at_once: bool
     neighbouring recurrences that need nothing of each other do not get in each other's way, and no
     kernel writes where it reads."""
     copies = [
-        copy(system, name, following)
+        update_kernel(system, name, following)
         for name, following in system.updates.items()
         if name not in fused.in_place
     ]
@@ -46,7 +47,7 @@ def plan_memory(system: System, fused: Fused, shared: bool = True, at_once: bool
     for name, tensor in system.tensors.items():
         if homes.get(name, name) == name and _is_permanent(name, tensor.kind, system):
             offsets[name] = total
-            total += _padded(tensor.bytes)
+            total += aligned(tensor.bytes)
     total = _share(system, lives, offsets, total)
     for name in system.tensors:
         home = homes.get(name, name)
@@ -55,8 +56,15 @@ def plan_memory(system: System, fused: Fused, shared: bool = True, at_once: bool
     return Plan(system, items, offsets, total)
 
 
-def _padded(size: int) -> int:
+def aligned(size: int) -> int:
+    """Bytes of the arena that a tensor of that many takes."""
     return -(-max(size, 1) // ALIGNMENT) * ALIGNMENT
+
+
+def update_kernel(system: System, old: str, new: str) -> Kernel:
+    """The kernel that copies the next value of a param or state into its place."""
+    equation = copy_equation(system.tensors[old], new, old)
+    return Kernel(f"{old}'", equation, reason="the next value becomes the value")
 
 
 def _is_permanent(name: str, kind: str, system: System) -> bool:
@@ -153,7 +161,7 @@ def _may_inherit(
     after the last read of the one that stands there."""
     home = homes.get(source, source)
     new, old, place = (system.tensors[name] for name in (heir, source, home))
-    if (new.shape, new.dtype, new.apart) != (old.shape, old.dtype, old.apart):
+    if (new.shape, new.dtype, new.pad_after) != (old.shape, old.dtype, old.pad_after):
         return False
     if place.bytes != new.bytes or home in (homes.get(t, t) for t in kernel.stored):
         return False
@@ -174,7 +182,7 @@ def _share(
     first, last, start, end = np.zeros((4, len(names)), np.int64)
     total = base
     for n, name in enumerate(names):
-        (first[n], last[n]), size = lives[name], _padded(system.tensors[name].bytes)
+        (first[n], last[n]), size = lives[name], aligned(system.tensors[name].bytes)
         alive = np.nonzero((first[:n] <= last[n]) & (first[n] <= last[:n]))[0]
         busy = sorted(zip(start[alive].tolist(), end[alive].tolist(), strict=True))
         place = base

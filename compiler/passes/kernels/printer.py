@@ -92,7 +92,7 @@ def _item_lines(
     for eq in item.equations:
         tensor = plan.system.tensors[eq.target]
         at = "in registers" if eq.target in item.local else f"at {plan.offsets[eq.target]:,}"
-        gaps = ", rows a line apart" if tensor.apart else ""
+        gaps = ", rows padded by a cache line" if tensor.pad_after else ""
         yield f"    {equation_text(eq, tensor.shape)}    # {tensor.bytes:,} bytes {at}{gaps}"
 
 

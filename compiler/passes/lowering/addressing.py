@@ -1,9 +1,10 @@
-"""Index expressions turned into memory offsets: which element does a read touch?
+"""Addressing: the index expressions of a read become one affine offset in elements.
 
-In: a read, its tensor and the sizes of the indices. Out: an `Access`, the row-major offset as one
-affine form with as few atoms as possible, and the bounds that are not proven. Quotients and
-remainders that undo each other (`f // 64 * 64 + f % 64`) disappear here, so a flattened or merged
-index costs nothing.
+    x[b, f // 64, f % 64]   →   x + 4096*b + f        (x: f32[B, 64, 64])
+
+The offset has as few atoms as possible: quotients and remainders that cancel (`f // 64 * 64 +
+f % 64`) disappear, so a flattened or coalesced index costs nothing. Bounds that cannot be proven
+become checks. Tests: tests/passes/test_operand_layout.py, tests/backends/test_cpu.py.
 """
 
 from __future__ import annotations
@@ -14,49 +15,42 @@ from math import prod
 from ...ir.affine import Affine, affine, inside, span
 from ...ir.build import call, literal
 from ...ir.dtypes import is_float
-from ...ir.equation import Equation, Tensor
-from ...ir.expr import Apply, Const, Expr, Idx, Read
-from ..cpu.loop_ir import Access
+from ...ir.equation import Tensor
+from ...ir.expr import Apply, Const, Expr, Read
+from .access import Access
 
 Sizes = Mapping[str, int]
-ZERO = Affine({}, 0)
 
 
-def access(read: Read, tensor: Tensor, sizes: Sizes) -> Access:
+def access_of(read: Read, tensor: Tensor, sizes: Sizes) -> Access:
     """Where the read finds its element."""
     checks = tuple(
-        (linear(expr, sizes), size)
+        (linearize(expr, sizes), size)
         for expr, size in zip(read.index, tensor.shape, strict=True)
         if not inside(expr, size, sizes)
     )
     other = read.other
     if other is None:
         other = literal(float("nan") if is_float(read.dtype) else 0, read.dtype)
-    offset = place(read.index, tensor.strides, sizes)
+    offset = offset_of(read.index, tensor.strides, sizes)
     return Access(tensor.name, tensor.memory, offset, checks, other if checks else None)
 
 
-def store(equation: Equation, tensor: Tensor, sizes: Sizes, index: Mapping[str, Expr]) -> Affine:
-    """Where the equation's element is stored; `index` gives indices their expressions."""
-    names = [i.name for i in equation.indices]
-    return place(tuple(index.get(n, Idx(n)) for n in names), tensor.strides, sizes)
-
-
-def place(index: tuple[Expr, ...], strides: tuple[int, ...], sizes: Sizes) -> Affine:
-    """The offset of an element."""
-    total = ZERO
+def offset_of(index: tuple[Expr, ...], strides: tuple[int, ...], sizes: Sizes) -> Affine:
+    """The offset of an element, in elements."""
+    total = Affine({}, 0)
     for expr, stride in zip(reversed(index), reversed(strides), strict=True):
-        total = total + linear(expr, sizes).scaled(stride)
+        total = total + linearize(expr, sizes).scaled(stride)
     return total
 
 
 def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The strides of elements that lie without gaps, the last index fastest."""
+    """The strides of a contiguous tensor, the last dimension fastest."""
     return tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
-def linear(expr: Expr, sizes: Sizes) -> Affine:
-    """The affine form with remainders written as quotients and quotients taken as far as they go:
+def linearize(expr: Expr, sizes: Sizes) -> Affine:
+    """The affine form, with remainders expressed by quotients and quotients simplified:
 
     e % d                  = e - d * (e // d)
     (d*a + r) // d         = a + r // d
@@ -71,17 +65,17 @@ def linear(expr: Expr, sizes: Sizes) -> Affine:
 
 
 def _atom(atom: Expr, sizes: Sizes) -> Affine:
-    by = _divisor(atom)
-    if not by:
+    divisor = _divisor(atom)
+    if not divisor:
         return Affine({atom: 1}, 0)
     assert isinstance(atom, Apply)
-    inner = linear(atom.args[0], sizes)
-    quotient = _quotient(inner, by, sizes)
-    return quotient if atom.fn == "floordiv" else inner + quotient.scaled(-by)
+    inner = linearize(atom.args[0], sizes)
+    quotient = _quotient(inner, divisor, sizes)
+    return quotient if atom.fn == "floordiv" else inner + quotient.scaled(-divisor)
 
 
 def _divisor(atom: Expr) -> int:
-    """The constant that the atom divides by, or 0 if it is no such division."""
+    """The positive constant that a quotient or remainder divides by; 0 for anything else."""
     if not isinstance(atom, Apply) or atom.fn not in ("floordiv", "mod"):
         return 0
     by = atom.args[1]
@@ -99,5 +93,5 @@ def _quotient(form: Affine, by: int, sizes: Sizes) -> Affine:
         ((atom, coefficient),) = rest.coefficients.items()
         inner = _divisor(atom)
         if inner and coefficient == 1 and atom.fn == "floordiv":  # type: ignore[attr-defined]
-            return whole + _quotient(linear(atom.children[0], sizes), inner * by, sizes)
+            return whole + _quotient(linearize(atom.children[0], sizes), inner * by, sizes)
     return whole + Affine({call("floordiv", rest.expr(), literal(by)): 1}, 0)

@@ -1,8 +1,12 @@
-"""The equations of a kernel over as few indices as will do.
+"""Index coalescing: neighbouring loops that step through memory as one become one loop.
 
-In: a `Kernel` and its `Plan`. Out: a `Form`: the kernel's expressions over one set of index names,
-with neighbouring indices merged where memory allows, and the access of every read. It decides
-nothing about loops.
+    y[b, i] = exp(x[b, i])                 →   y[b_i] = exp(x[b_i])
+    sum(u, q) x[i + u, q] * k[u, q, o]     →   sum(u_q) x[Q*i + u_q] * k[u_q, o]
+
+A map over a whole array becomes one loop, and the rows of a convolution's window another, so that
+vectors and unrolling see long loops. Applies where every access of the kernel has strides
+stride(i) = size(j) * stride(j), no bounds check mentions i or j, and neither is used as a value.
+Also known as loop collapsing. Tests: tests/passes/test_operand_layout.py.
 """
 
 from __future__ import annotations
@@ -15,23 +19,26 @@ from ...ir.affine import Affine
 from ...ir.build import call, literal, substitute
 from ...ir.equation import Equation, Index
 from ...ir.expr import Expr, Idx, Read, reads, walk
-from ..cpu.loop_ir import Access
 from ..kernels.kernel import Kernel, Plan
-from .addressing import access, place
+from .access import Access
+from .addressing import access_of, offset_of
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a kernel computes at one place: the value of `own`, an element of a target."""
+    """What a kernel computes at one point: `element` of a tensor gets `value`."""
 
-    own: Read
+    element: Read
     value: Expr
 
 
 @dataclass(frozen=True)
-class Form:
-    """A kernel with indices merged: the equations' expressions over fewer, longer loops. Unrolled
-    indices are gone: there is a result for each of their values."""
+class CoalescedKernel:
+    """A kernel's equations over one set of index names. Unrolled indices are expanded: there is a
+    result for each of their values.
+
+    `position` is the number of a point among those reduced over (for argmax); `zero_where` are the
+    kernel's forms of that name."""
 
     outputs: tuple[Index, ...]
     over: tuple[Index, ...]
@@ -42,20 +49,32 @@ class Form:
     ends: tuple[Expr, ...]
     sizes: Mapping[str, int]
 
+    @property
+    def results(self) -> tuple[Result, ...]:
+        return (*self.bodies, *self.values)
 
-def _form(kernel: Kernel, plan: Plan) -> Form:
+
+def coalesce_indices(kernel: Kernel, plan: Plan) -> CoalescedKernel:
+    """The kernel with as few, as long indices as its accesses allow."""
+    form = _outermost_stride_first(_expanded(kernel, plan), kernel, plan)
+    while (pair := _coalescible(form, kernel, plan)) is not None:
+        form = _coalesce(form, *pair)
+    return form
+
+
+def _expanded(kernel: Kernel, plan: Plan) -> CoalescedKernel:
     """The kernel's equations over the anchor's index names."""
     anchor = kernel.anchor
-    box = [i for i in anchor.indices if i.name not in kernel.unrolled]
+    space = [i for i in anchor.indices if i.name not in kernel.unrolled]
     position: Expr = literal(0)
     for index in anchor.over:
         position = call("add", call("mul", position, index.size), Idx(index.name))
-    bodies, *values = (_results(eq, box, kernel.unrolled, plan) for eq in kernel.equations)
-    return Form(
+    bodies, *values = (_results(eq, space, kernel.unrolled, plan) for eq in kernel.equations)
+    return CoalescedKernel(
         kernel.indices,
         anchor.over,
         bodies,
-        tuple(r for some in values for r in some),
+        tuple(r for results in values for r in results),
         anchor.at,
         position,
         kernel.ends,
@@ -64,39 +83,29 @@ def _form(kernel: Kernel, plan: Plan) -> Form:
 
 
 def _results(
-    eq: Equation, box: list[Index], unrolled: frozenset[str], plan: Plan
+    eq: Equation, space: list[Index], unrolled: frozenset[str], plan: Plan
 ) -> tuple[Result, ...]:
-    """The equation's values at one place of the box: one for each value of its unrolled index."""
-    own = [i for i in eq.indices if i.name not in unrolled]
-    names: dict[str, Expr] = {i.name: Idx(b.name) for i, b in zip(own, box, strict=True)}
-    results = []
+    """The equation's values at one point of the iteration space: one for each value of its
+    unrolled index."""
+    shared = [i for i in eq.indices if i.name not in unrolled]
+    names: dict[str, Expr] = {i.name: Idx(b.name) for i, b in zip(shared, space, strict=True)}
     extra = [i for i in eq.indices if i.name in unrolled]
+    dtype = plan.system.tensors[eq.target].dtype
+    results = []
     for numbers in product(*(range(i.size) for i in extra)):
-        known = {i.name: literal(n) for i, n in zip(extra, numbers, strict=True)}
-        places = {**names, **known}
-        point = tuple(places[i.name] for i in eq.indices)
-        dtype = plan.system.tensors[eq.target].dtype
-        results.append(Result(Read(eq.target, point, None, dtype), substitute(eq.body, places)))
+        constants = {i.name: literal(n) for i, n in zip(extra, numbers, strict=True)}
+        index = {**names, **constants}
+        point = tuple(index[i.name] for i in eq.indices)
+        results.append(Result(Read(eq.target, point, None, dtype), substitute(eq.body, index)))
     return tuple(results)
 
 
-def merged(kernel: Kernel, plan: Plan) -> Form:
-    """Neighbouring indices made one as long as every read and store steps through both as through
-    one: a map over a whole array becomes one loop, the window row of a convolution another."""
-    form = _far_first(_form(kernel, plan), kernel, plan)
-    while True:
-        pair = _mergeable(form, kernel, plan)
-        if pair is None:
-            return form
-        form = _merge(form, *pair)
-
-
-def _far_first(form: Form, kernel: Kernel, plan: Plan) -> Form:
-    """A sum over its indices in the order of their strides, so that its innermost steps are near
-    each other in memory."""
+def _outermost_stride_first(form: CoalescedKernel, kernel: Kernel, plan: Plan) -> CoalescedKernel:
+    """Loop interchange of a sum: its indices by descending stride, so that its innermost steps are
+    near each other in memory."""
     if kernel.anchor.reduce != "sum" or form.at is not None or len(form.over) < 2:
         return form
-    offsets = [a.offset for a in accesses(form, plan).values()]
+    offsets = [a.offset for a in accesses_of(form, plan).values()]
 
     def stride(index: Index) -> int:
         strides = (offset.coefficients.get(Idx(index.name), 0) for offset in offsets)
@@ -105,36 +114,34 @@ def _far_first(form: Form, kernel: Kernel, plan: Plan) -> Form:
     return replace(form, over=tuple(sorted(form.over, key=stride, reverse=True)))
 
 
-def _mergeable(form: Form, kernel: Kernel, plan: Plan) -> tuple[Index, Index] | None:
-    data = _as_data(form)
-    found = list(accesses(form, plan).values())
-    offsets = [a.offset for a in found]
-    offsets += [place for place in stores(form, kernel, plan).values() if place is not None]
-    checked = [check for a in found for check, _ in a.checks]
+def _coalescible(form: CoalescedKernel, kernel: Kernel, plan: Plan) -> tuple[Index, Index] | None:
+    """The first two neighbouring indices that can become one."""
+    values = _used_as_values(form)
+    accesses = list(accesses_of(form, plan).values())
+    stored = list(store_offsets(form, kernel, plan).values())
     if form.at is not None:
-        tensor = plan.system.tensors[kernel.anchor.target]
-        into = access(Read(tensor.name, form.at, None, tensor.dtype), tensor, form.sizes)
-        offsets.append(into.offset)
-        checked += [check for check, _ in into.checks]
+        accesses.append(accumulated_access(form, kernel, plan))
+    offsets = [a.offset for a in accesses] + [o for o in stored if o is not None]
+    checked = [check for a in accesses for check, _ in a.checks]
     for group in (form.outputs, form.over):
         for i, j in pairwise(group):
-            if {i.name, j.name} & data:
-                continue
-            if all(_composes(o, i, j) for o in offsets) and not any(
-                _mentions(c, i) or _mentions(c, j) for c in checked
+            if (
+                not {i.name, j.name} & values
+                and all(_composes(o, i, j) for o in offsets)
+                and not any(_mentions(c, i) or _mentions(c, j) for c in checked)
             ):
                 return i, j
     return None
 
 
-def _as_data(form: Form) -> set[str]:
-    """The indices whose value is computed with, not only used to address memory."""
-    exprs = [result.value for result in (*form.bodies, *form.values)]
-    return {e.name for expr in exprs for e in outside_addresses(expr) if isinstance(e, Idx)}
+def _used_as_values(form: CoalescedKernel) -> set[str]:
+    """The indices that are computed with, not only used to address memory."""
+    nodes = (e for result in form.results for e in outside_addresses(result.value))
+    return {e.name for e in nodes if isinstance(e, Idx)}
 
 
 def outside_addresses(expr: Expr) -> set[Expr]:
-    """The nodes of an expression that are computed as data: not those inside indices of reads."""
+    """The nodes of an expression except those in the indices of reads."""
     seen: set[Expr] = set()
     stack = [expr]
     while stack:
@@ -152,18 +159,17 @@ def outside_addresses(expr: Expr) -> set[Expr]:
 def _composes(offset: Affine, i: Index, j: Index) -> bool:
     """Whether i and j step through memory as one index of i.size * j.size."""
     outer, inner = (offset.coefficients.get(Idx(x.name), 0) for x in (i, j))
-    plain = Affine({a: c for a, c in offset.coefficients.items() if not isinstance(a, Idx)}, 0)
-    return outer == inner * j.size and not _mentions(plain, i) and not _mentions(plain, j)
+    compound = Affine({a: c for a, c in offset.coefficients.items() if not isinstance(a, Idx)}, 0)
+    return outer == inner * j.size and not _mentions(compound, i) and not _mentions(compound, j)
 
 
 def _mentions(form: Affine, index: Index) -> bool:
-    own = Idx(index.name)
-    return any(own in walk(atom) for atom in form.coefficients)
+    return any(Idx(index.name) in walk(atom) for atom in form.coefficients)
 
 
-def _merge(form: Form, i: Index, j: Index) -> Form:
+def _coalesce(form: CoalescedKernel, i: Index, j: Index) -> CoalescedKernel:
     both = Index(f"{i.name}_{j.name}", i.size * j.size)
-    now = {
+    split = {
         i.name: call("floordiv", Idx(both.name), j.size),
         j.name: call("mod", Idx(both.name), j.size),
     }
@@ -171,51 +177,57 @@ def _merge(form: Form, i: Index, j: Index) -> Form:
     def joined(group: tuple[Index, ...]) -> tuple[Index, ...]:
         return tuple(both if x == i else x for x in group if x != j)
 
+    def rewritten(exprs: tuple[Expr, ...]) -> tuple[Expr, ...]:
+        return tuple(substitute(e, split) for e in exprs)
+
     def moved(results: tuple[Result, ...]) -> tuple[Result, ...]:
         return tuple(
             Result(
-                _at(r.own, tuple(substitute(e, now) for e in r.own.index)), substitute(r.value, now)
+                Read(r.element.tensor, rewritten(r.element.index), None, r.element.dtype),
+                substitute(r.value, split),
             )
             for r in results
         )
 
-    return Form(
+    return CoalescedKernel(
         outputs=joined(form.outputs),
         over=joined(form.over),
         bodies=moved(form.bodies),
         values=moved(form.values),
-        at=None if form.at is None else tuple(substitute(e, now) for e in form.at),
-        position=substitute(form.position, now),
-        ends=tuple(substitute(e, now) for e in form.ends),
+        at=None if form.at is None else rewritten(form.at),
+        position=substitute(form.position, split),
+        ends=rewritten(form.ends),
         sizes={**form.sizes, both.name: both.size},
     )
 
 
-def _at(read: Read, index: tuple[Expr, ...]) -> Read:
-    return Read(read.tensor, index, None, read.dtype)
+# --- accesses and stores -------------------------------------------------------------------------
 
 
-# --- accesses and statements ---------------------------------------------------------------------
-
-
-def accesses(form: Form, plan: Plan) -> dict[Read, Access]:
+def accesses_of(form: CoalescedKernel, plan: Plan) -> dict[Read, Access]:
     """Every read of memory; reads of the kernel's own results stay in registers."""
-    results = (*form.bodies, *form.values)
-    own = {result.own for result in results}
+    computed = {result.element for result in form.results}
     found: dict[Read, Access] = {}
-    for expr in (*(form.at or ()), *(result.value for result in results)):
+    for expr in (*(form.at or ()), *(result.value for result in form.results)):
         for read in reads(expr):
-            if read not in own and read not in found:
-                found[read] = access(read, plan.system.tensors[read.tensor], form.sizes)
+            if read not in computed and read not in found:
+                found[read] = access_of(read, plan.system.tensors[read.tensor], form.sizes)
     return found
 
 
-def stores(form: Form, kernel: Kernel, plan: Plan) -> dict[Read, Affine | None]:
-    """Where each result goes; None if it stays in registers."""
+def accumulated_access(form: CoalescedKernel, kernel: Kernel, plan: Plan) -> Access:
+    """Where an accumulation (`at`) adds."""
+    assert form.at is not None
+    tensor = plan.system.tensors[kernel.anchor.target]
+    return access_of(Read(tensor.name, form.at, None, tensor.dtype), tensor, form.sizes)
+
+
+def store_offsets(form: CoalescedKernel, kernel: Kernel, plan: Plan) -> dict[Read, Affine | None]:
+    """Where each result is stored; None if it stays in registers."""
     tensors = plan.system.tensors
     return {
-        own: None
-        if own.tensor in kernel.local or form.at is not None
-        else place(own.index, tensors[own.tensor].strides, form.sizes)
-        for own in (result.own for result in (*form.bodies, *form.values))
+        element: None
+        if element.tensor in kernel.local or form.at is not None
+        else offset_of(element.index, tensors[element.tensor].strides, form.sizes)
+        for element in (result.element for result in form.results)
     }

@@ -1,7 +1,9 @@
-"""A product as a contraction sees it: two parts, each with output indices of its own.
+"""A summed product as a matrix product: two factors, each with output indices of its own.
 
-In: the body of a sum and its output indices. Out: the two parts, as balanced as can be, or nothing.
+    a[i, k] * s[i] * b[k, j]   →   left = a[i, k] * s[i], right = b[k, j], rows i, columns j
+
 Matrix products, batched ones, convolutions and both their gradients are all of this form.
+Tests: tests/passes/test_mixed_precision.py, tests/backends/test_cuda_tiles.py.
 """
 
 from __future__ import annotations
@@ -16,46 +18,47 @@ from ...ir.equation import Index
 from ...ir.expr import Apply, Const, Expr, index_names
 
 
-class Parts(NamedTuple):
-    """`left * right`; the output indices `down` are in the left part alone, `across` in the right
-    one alone."""
+class MatrixFactors(NamedTuple):
+    """`left * right`; only `left` depends on the output indices `rows`, only `right` on
+    `columns`."""
 
     left: Expr
     right: Expr
-    down: tuple[Index, ...]
-    across: tuple[Index, ...]
+    rows: tuple[Index, ...]
+    columns: tuple[Index, ...]
 
 
-def parts(body: Expr, outputs: Sequence[Index]) -> Parts | None:
-    """The two parts of the product; None if its factors cannot be told apart like that."""
+def matrix_factors(body: Expr, outputs: Sequence[Index]) -> MatrixFactors | None:
+    """The grouping of the product's factors into two whose tile is as square as possible; None if
+    there is none that covers all output indices."""
     factors = _factors(body)
-    names = {i.name: i for i in outputs}
-    own = [frozenset(names) & index_names(f) for f in factors]
-    best: Parts | None = None
+    names = {i.name for i in outputs}
+    depends = [names & index_names(f) for f in factors]
+    best: MatrixFactors | None = None
     best_size = 0
     for a, b in combinations(range(len(factors)), 2):
-        sets = [set(own[a]), set(own[b])]
+        sets = [set(depends[a]), set(depends[b])]
         members = [[factors[a]], [factors[b]]]
         for n, factor in enumerate(factors):
             if n not in (a, b):
-                side = 0 if own[n] <= sets[0] or not own[n] <= sets[1] else 1
-                sets[side] |= own[n]
+                side = 0 if depends[n] <= sets[0] or not depends[n] <= sets[1] else 1
+                sets[side] |= depends[n]
                 members[side].append(factor)
-        down, across = (
+        rows, columns = (
             tuple(i for i in outputs if i.name in group)
             for group in (sets[0] - sets[1], sets[1] - sets[0])
         )
-        smaller = min(prod(i.size for i in down), prod(i.size for i in across))
+        smaller = min(prod(i.size for i in rows), prod(i.size for i in columns))
         covered = all(i.size == 1 or i.name in sets[0] | sets[1] for i in outputs)
-        if down and across and covered and smaller > best_size:
-            best = Parts(_product(members[0]), _product(members[1]), down, across)
+        if rows and columns and covered and smaller > best_size:
+            best = MatrixFactors(_product(members[0]), _product(members[1]), rows, columns)
             best_size = smaller
     return best
 
 
 def _factors(expr: Expr) -> list[Expr]:
-    """The factors of a product. A condition or a sign is given to the first factor; a condition to
-    the first whose indices it shares."""
+    """The factors of a product. A sign goes to the first factor, a condition to the first one that
+    depends on all its indices."""
     if isinstance(expr, Apply):
         match expr.fn:
             case "mul":

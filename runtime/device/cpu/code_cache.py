@@ -23,8 +23,8 @@ from typing import Protocol
 
 from .... import __version__
 from ....compiler.ir.equation import System
+from ....compiler.ir.structural_hash import system_signature
 from ....compiler.passes.kernels.kernel import Plan
-from ....compiler.passes.kernels.structural_hash import system_signature
 from ...cache import Cache
 from . import elf_linker as elf
 from . import host, jit

@@ -33,7 +33,7 @@ from .thread_throttle import ThreadThrottle
 if TYPE_CHECKING:
     from ....compiler.passes.cpu.loop_ir import Nest
     from ....compiler.passes.cpu.tiling import Target
-    from ....compiler.passes.kernels.structural_hash import Alike
+    from ....compiler.passes.kernels.equal_kernels import SharedCode
 
 LINE = 64  # alignment of the arena
 MODULE = 100_000  # characters: LLVM begins soon, and a module more costs it 1 ms
@@ -109,16 +109,16 @@ class CpuProgram:
         return self._given or plan(self.system, without=host.without())
 
     @cached_property
-    def like(self) -> Mapping[Kernel, Alike]:
+    def like(self) -> Mapping[Kernel, SharedCode]:
         """Every kernel with the one whose code it shares."""
-        from ....compiler.passes.kernels.structural_hash import alike  # as above
+        from ....compiler.passes.kernels.equal_kernels import equal_kernels  # as above
 
-        return alike(self.plan)
+        return equal_kernels(self.plan)
 
     @cached_property
     def nests(self) -> Mapping[Kernel, Nest]:
-        """The loops of every kernel; those that are alike have the same."""
-        return {kernel: self._nest(a.model) for kernel, a in self.like.items()}
+        """The loops of every kernel; equal kernels have the same."""
+        return {kernel: self._nest(a.representative) for kernel, a in self.like.items()}
 
     def _nest(self, model: Kernel) -> Nest:
         from ....compiler.passes.cpu.lower import lower  # as above

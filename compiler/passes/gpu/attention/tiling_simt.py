@@ -14,9 +14,9 @@ from math import prod
 from ....ir.affine import Affine
 from ....ir.equation import Index
 from ....ir.expr import Expr, Idx, Read, reads
-from ...cpu.loop_ir import Access, Statement
 from ...kernels.kernel import Plan, Product, Streamed
-from ...lowering.addressing import access, place
+from ...lowering.access import Access, Statement
+from ...lowering.addressing import access_of, offset_of
 from ..grid_ir import GpuTarget, Grid, Pair, Panel, RowSum, Stream
 from .masked_tiles import masked_tiles
 
@@ -148,7 +148,7 @@ class Maker:
         if kernel.highest is not None:
             own |= {kernel.highest.result, kernel.highest.weight}
         every = dict.fromkeys(r for e in expressions for r in reads(e) if r not in own)
-        return {r: access(r, self.tensors[r.tensor], self.sizes) for r in every}
+        return {r: access_of(r, self.tensors[r.tensor], self.sizes) for r in every}
 
     def _place(self, result: Read) -> Affine:
-        return place(result.index, self.tensors[result.tensor].strides, self.sizes)
+        return offset_of(result.index, self.tensors[result.tensor].strides, self.sizes)

@@ -1,0 +1,64 @@
+"""Equal kernels: those that are the same up to names of tensors and indices share machine code.
+
+    a1[b, i] = relu(z1[b, i])    a2[n, j] = relu(z2[n, j])   →   one function, called twice
+
+Repeated layers give the same kernels again and again; each is lowered and compiled once, with the
+offsets of its tensors as arguments. Cf. LLVM's MergeFunctions. Tests: tests/runtime/test_cache.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...ir.equation import System
+from ...ir.structural_hash import StructuralText, layout_text
+from .kernel import Kernel, Plan, Scan
+
+
+@dataclass(frozen=True)
+class SharedCode:
+    """The `representative` of a kernel, whose code serves both, and the kernel's own `tensors` in
+    the order in which the representative has its own."""
+
+    representative: Kernel
+    tensors: tuple[str, ...]
+
+
+def equal_kernels(plan: Plan) -> dict[Kernel, SharedCode]:
+    """Every kernel with the first one that equals it up to names."""
+    representatives: dict[str, Kernel] = {}
+    found = {}
+    for kernel in plan.kernels:
+        text, tensors = item_signature(kernel, plan.system)
+        found[kernel] = SharedCode(representatives.setdefault(text, kernel), tensors)
+    return found
+
+
+def item_signature(item: Kernel | Scan, system: System) -> tuple[str, tuple[str, ...]]:
+    """The text of a kernel or a whole recurrence with numbers for names, and its tensors in the
+    order of their numbers."""
+    tensors: dict[str, str] = {}
+    indices: dict[str, str] = {}
+    text = StructuralText(
+        lambda name: tensors.setdefault(name, f"t{len(tensors)}"),
+        lambda name: indices.setdefault(name, f"i{len(indices)}"),
+    )
+    local = _write_item(text, item)
+    for name, number in tensors.items():
+        text.add(number, layout_text(system.tensors[name]), name in local)
+    return str(text), tuple(tensors)
+
+
+def _write_item(text: StructuralText, item: Kernel | Scan) -> frozenset[str]:
+    """Writes the item; returns the tensors in it that are never stored."""
+    if isinstance(item, Scan):
+        text.add("scan", f"{text.index(item.index.name)}<{item.index.size}", item.reverse)
+        local = frozenset[str]().union(*[_write_item(text, inner) for inner in item.kernels])
+        text.add("end")
+        return local
+    for equation in item.equations:
+        text.equation(equation)
+    text.add("fixed", *(text.index(name) for name in item.fixed))
+    text.add("zero where", *(text.expr(form) for form in item.ends))
+    text.add("unrolled", *sorted(text.index(name) for name in item.unrolled))
+    return item.local

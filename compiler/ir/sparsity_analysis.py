@@ -1,24 +1,26 @@
-"""Nought: where tensors are 0 because a mask in the program says so.
+"""Sparsity analysis: where are values 0 because the program masks them?
 
-In: a system. Out: for every tensor, conditions on its indices that follow from its equation and
-from those of what it reads. A causal mask makes `e` and `y` 0 where s > t:
+The result for a tensor is a set of regions of its index space: where it is certainly 0, where it is
+certainly -inf, and where it may be 0, -inf or not finite. They follow from its equation and from
+the regions of what it reads (a forward dataflow analysis). A causal mask makes `e` and `y` 0 where
+s > t:
 
     score[t, s] = if s > t then -inf else q[t, s]
     e[t, s]     = exp(score[t, s] - m[t])            m[t] = max(s) score[t, s]
     y[t, s]     = e[t, s] / n[t]                     n[t] = sum(s) e[t, s]
 
-if m is not -inf and n is not 0, which masks can bring about, too: those must leave something of
-every row. Numbers that are not finite for another reason, such as an overflow, are not thought of:
+provided m is not -inf and n is not 0: the analysis proves that every row has an element that is not
+masked. Values that are infinite for another reason, such as an overflow, are left out of account:
 as everywhere in the compiler, 0 times anything is 0.
 
-A place is given by integer forms, in which the condition is that one of them is 0 or more: s > t is
-`s - t - 1`. What is said to be so somewhere is so there; what is said to be possible nowhere else
-is possible nowhere else.
+A region is a union of half-spaces `form >= 0`, form an integer expression: s > t is `s - t - 1`.
+Regions of certain properties are never too large, those of possible ones never too small.
+Tests: tests/passes/test_skip_masked_terms.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import isfinite, isnan
 
@@ -28,99 +30,125 @@ from .dtypes import is_float
 from .equation import Equation, Index, System
 from .expr import Apply, Const, Expr, Idx, Read, index_names, walk
 
-Places = frozenset[Expr]
-NOWHERE: Places = frozenset()
-EVERYWHERE: Places = frozenset({literal(0)})
+Region = frozenset[Expr]
+NOWHERE: Region = frozenset()
+EVERYWHERE: Region = frozenset({literal(0)})
 
 
 @dataclass(frozen=True)
-class Known:
-    """Of a value: where it is certainly `zero` and certainly -inf (`low`); and where a mask may
-    make it 0 (`zeros`), -inf (`lows`), and infinite otherwise or no number (`wild`)."""
+class Sparsity:
+    """Where a value is certainly 0 and certainly -inf, and where a mask may make it 0, -inf, or
+    another value that is not finite."""
 
-    zero: Places = NOWHERE
-    low: Places = NOWHERE
-    zeros: Places = NOWHERE
-    lows: Places = NOWHERE
-    wild: Places = NOWHERE
+    zero: Region = NOWHERE
+    minus_inf: Region = NOWHERE
+    maybe_zero: Region = NOWHERE
+    maybe_minus_inf: Region = NOWHERE
+    maybe_nonfinite: Region = NOWHERE
 
     @property
     def is_finite(self) -> bool:
-        return not self.lows and not self.wild
+        return not self.maybe_minus_inf and not self.maybe_nonfinite
 
-    def at(self, places: Mapping[str, Expr]) -> Known:
-        """The same of what these indices stand for."""
-        every = (self.zero, self.low, self.zeros, self.lows, self.wild)
+    def at(self, places: Mapping[str, Expr]) -> Sparsity:
+        """The same where each index has the value of an expression."""
+        every = (
+            self.zero,
+            self.minus_inf,
+            self.maybe_zero,
+            self.maybe_minus_inf,
+            self.maybe_nonfinite,
+        )
         if not any(every):
             return self
-        return Known(
-            *(frozenset(_form(affine(substitute(e, places))) for e in some) for some in every)
+        return Sparsity(
+            *(frozenset(_form(affine(substitute(e, places))) for e in region) for region in every)
         )
 
 
-NUMBER = Known()  # of no mask
-ANYTHING = Known(zeros=EVERYWHERE, lows=EVERYWHERE, wild=EVERYWHERE)
+DENSE = Sparsity()  # finite, and 0 only by chance
+UNKNOWN = Sparsity(maybe_zero=EVERYWHERE, maybe_minus_inf=EVERYWHERE, maybe_nonfinite=EVERYWHERE)
 
 
-def nought(system: System) -> dict[str, Known]:
-    """What is known of each tensor that has an equation, over its equation's indices."""
-    found: dict[str, Known] = {}
+def vanishes(expr: Expr, zero: Callable[[Expr], bool]) -> bool:
+    """Whether the expression is 0 wherever the subexpressions for which `zero` holds are."""
+    if zero(expr) or (isinstance(expr, Const) and expr.value == 0):
+        return True
+    if not isinstance(expr, Apply):
+        return False
+    match expr.fn:
+        case "mul" | "bf16_dot":
+            return any(vanishes(a, zero) for a in expr.args)
+        case "div" | "neg" | "bf16":
+            return vanishes(expr.args[0], zero)
+        case "add" | "sub":
+            return all(vanishes(a, zero) for a in expr.args)
+        case "select":
+            return all(vanishes(a, zero) for a in expr.args[1:])
+    return False
+
+
+def sparsity(system: System) -> dict[str, Sparsity]:
+    """The sparsity of each tensor that has an equation, over the equation's indices."""
+    found: dict[str, Sparsity] = {}
     for eq in system.equations:
-        found[eq.target] = of_equation(eq, system, found)
+        found[eq.target] = _of_target(eq, system, found)
     return found
 
 
-def of_equation(eq: Equation, system: System, found: Mapping[str, Known]) -> Known:
-    """What is known of the equation's target. A tensor that is not yet found is one of a
-    recurrence, and can be anything."""
+def _of_target(eq: Equation, system: System, found: Mapping[str, Sparsity]) -> Sparsity:
     if eq.at is not None:
-        return ANYTHING
-    terms = of_terms(eq, system, found)
+        return UNKNOWN
+    body = sparsity_of_body(eq, system, found)
     if eq.reduce is None:
-        return terms
+        return body
     over = {i.name for i in eq.over}
-    zero = frozenset(e for e in terms.zero if over.isdisjoint(index_names(e)))
-    finite = NOWHERE if terms.is_finite else EVERYWHERE
+    zero = frozenset(e for e in body.zero if over.isdisjoint(index_names(e)))
     match eq.reduce:
         case "sum":
-            return Known(zero, zeros=_of_all(terms.zeros, eq), wild=finite)
+            nonfinite = NOWHERE if body.is_finite else EVERYWHERE
+            maybe_zero = _whole_rows(body.maybe_zero, eq)
+            return Sparsity(zero, maybe_zero=maybe_zero, maybe_nonfinite=nonfinite)
         case "max":
-            return Known(
+            return Sparsity(
                 zero,
-                zeros=EVERYWHERE if terms.zeros else NOWHERE,
-                lows=_of_all(terms.lows, eq),
-                wild=EVERYWHERE if terms.wild else NOWHERE,
+                maybe_zero=EVERYWHERE if body.maybe_zero else NOWHERE,
+                maybe_minus_inf=_whole_rows(body.maybe_minus_inf, eq),
+                maybe_nonfinite=EVERYWHERE if body.maybe_nonfinite else NOWHERE,
             )
-    return NUMBER if terms == NUMBER else ANYTHING
+    return DENSE if body == DENSE else UNKNOWN
 
 
-def of_terms(eq: Equation, system: System, found: Mapping[str, Known]) -> Known:
-    """What is known of the equation's body."""
-    known: dict[Expr, Known] = {}
+def sparsity_of_body(eq: Equation, system: System, found: Mapping[str, Sparsity]) -> Sparsity:
+    """The sparsity of the equation's body over its whole domain. A temp that is not in `found` is
+    computed by a recurrence, and nothing is known of it."""
+    known: dict[Expr, Sparsity] = {}
     for node in walk(eq.body):
-        known[node] = _node(node, known, eq, system, found)
+        known[node] = _of_node(node, known, eq, system, found)
     return known[eq.body]
 
 
 def _form(form: Affine) -> Expr:
-    """The form with its terms in one order, so that equal ones are the same."""
+    """The form as an expression, its terms in canonical order: equal forms are the same object."""
     terms = sorted(form.coefficients.items(), key=lambda term: str(term[0]))
     return Affine(dict(terms), form.constant).expr()
 
 
-# --- rows of which something is left -------------------------------------------------------------
+# --- rows that are not masked as a whole ---------------------------------------------------------
 
 
-def _of_all(places: Places, eq: Equation) -> Places:
-    """Where all terms may be so: nowhere, if each row certainly has one that is not."""
-    return NOWHERE if any(_leaves_some(places, i, eq) for i in eq.over) else EVERYWHERE
+def _whole_rows(region: Region, eq: Equation) -> Region:
+    """Where all terms of a reduction may be in the region: nowhere, if each row certainly has one
+    that is not."""
+    return NOWHERE if any(_leaves_some(region, i, eq) for i in eq.over) else EVERYWHERE
 
 
-def _leaves_some(places: Places, index: Index, eq: Equation) -> bool:
-    """Whether for all values of the others there is one of the index outside all places: these say
-    from where up and from where down an element is inside them, and there is room between."""
+def _leaves_some(region: Region, index: Index, eq: Equation) -> bool:
+    """Whether for all values of the other indices there is one of this index outside the region.
+    Each form bounds the values outside from above or from below; every lower bound must be at most
+    every upper bound."""
     lower, upper = [Affine({}, 0)], [Affine({}, index.size - 1)]
-    for form in map(affine, places):
+    for form in map(affine, region):
         factor = form.coefficients.get(Idx(index.name), 0)
         rest = form.without(Idx(index.name))
         if factor == 1:
@@ -129,166 +157,171 @@ def _leaves_some(places: Places, index: Index, eq: Equation) -> bool:
             lower.append(rest + Affine({}, 1))
         elif factor or bounds(rest.expr(), eq.sizes)[1] >= 0:
             return False
-    return all(
-        bounds((u + low.scaled(-1)).expr(), eq.sizes)[0] >= 0 for u in upper for low in lower
-    )
+    return all(bounds((u - low).expr(), eq.sizes)[0] >= 0 for u in upper for low in lower)
 
 
 # --- one node ------------------------------------------------------------------------------------
 
 
-def _node(
+def _of_node(
     node: Expr,
-    known: Mapping[Expr, Known],
+    known: Mapping[Expr, Sparsity],
     eq: Equation,
     system: System,
-    found: Mapping[str, Known],
-) -> Known:
+    found: Mapping[str, Sparsity],
+) -> Sparsity:
     if isinstance(node, Const):
-        return _constant(node.value)
+        return _of_constant(node.value)
     if not is_float(node.dtype):
         low, high = bounds(node, eq.sizes) if node.dtype != "bool" else (0, 1)
-        return NUMBER if low > 0 or high < 0 else Known(zeros=EVERYWHERE)
+        return DENSE if low > 0 or high < 0 else Sparsity(maybe_zero=EVERYWHERE)
     if isinstance(node, Read):
-        return _read(node, known, system, found)
+        return _of_read(node, known, system, found)
     assert isinstance(node, Apply)
-    return _apply(node, [known[a] for a in node.args])
+    return _of_apply(node, [known[a] for a in node.args])
 
 
-def _constant(value: float) -> Known:
+def _of_constant(value: float) -> Sparsity:
     if value == 0:
-        return Known(zero=EVERYWHERE, zeros=EVERYWHERE)
+        return Sparsity(zero=EVERYWHERE, maybe_zero=EVERYWHERE)
     if isnan(value) or value == float("inf"):
-        return Known(wild=EVERYWHERE)
-    return NUMBER if isfinite(value) else Known(low=EVERYWHERE, lows=EVERYWHERE)
+        return Sparsity(maybe_nonfinite=EVERYWHERE)
+    return DENSE if isfinite(value) else Sparsity(minus_inf=EVERYWHERE, maybe_minus_inf=EVERYWHERE)
 
 
-def _read(
-    read: Read, known: Mapping[Expr, Known], system: System, found: Mapping[str, Known]
-) -> Known:
-    maker = system.definition.get(read.tensor)
-    if maker is None:
-        own = NUMBER
-    elif read.tensor in found and maker.at is None:
-        names = (i.name for i in maker.indices)
+def _of_read(
+    read: Read, known: Mapping[Expr, Sparsity], system: System, found: Mapping[str, Sparsity]
+) -> Sparsity:
+    equation = system.definition.get(read.tensor)
+    if equation is None:
+        own = DENSE
+    elif read.tensor in found and equation.at is None:
+        names = (i.name for i in equation.indices)
         own = found[read.tensor].at(dict(zip(names, read.index, strict=True)))
     else:
-        own = ANYTHING
+        own = UNKNOWN
     if read.other is None:
         return own
-    other = known[read.other]  # outside
-    return Known(
-        _both(own.zero, other.zero),
-        _both(own.low, other.low),
-        own.zeros | other.zeros,
-        own.lows | other.lows,
-        own.wild | other.wild,
+    other = known[read.other]
+    return Sparsity(
+        _intersection(own.zero, other.zero),
+        _intersection(own.minus_inf, other.minus_inf),
+        own.maybe_zero | other.maybe_zero,
+        own.maybe_minus_inf | other.maybe_minus_inf,
+        own.maybe_nonfinite | other.maybe_nonfinite,
     )
 
 
-def _apply(node: Apply, parts: list[Known]) -> Known:
+def _of_apply(node: Apply, parts: list[Sparsity]) -> Sparsity:
     a, b = parts[0], parts[-1]
-    every = Known(
-        zeros=_any(p.zeros for p in parts),
-        lows=_any(p.lows for p in parts),
-        wild=_any(p.wild for p in parts),
+    every = Sparsity(
+        maybe_zero=_union(p.maybe_zero for p in parts),
+        maybe_minus_inf=_union(p.maybe_minus_inf for p in parts),
+        maybe_nonfinite=_union(p.maybe_nonfinite for p in parts),
     )
-    wild = every.wild | every.lows
+    nonfinite = every.maybe_nonfinite | every.maybe_minus_inf
     match node.fn:
         case "select":
-            return _select(node.args[0], parts[1], parts[2])
+            return _of_select(node.args[0], parts[1], parts[2])
         case "mul" | "div" if _is_positive(node.args[1]):
             return a
         case "mul" if _is_positive(node.args[0]):
             return b
         case "mul":
             zero = (a.zero if b.is_finite else NOWHERE) | (b.zero if a.is_finite else NOWHERE)
-            return Known(zero, zeros=every.zeros, wild=wild)
+            return Sparsity(zero, maybe_zero=every.maybe_zero, maybe_nonfinite=nonfinite)
         case "div":
-            zero = a.zero if b.is_finite and not b.zeros else NOWHERE
-            return Known(zero, zeros=a.zeros, wild=wild | b.zeros)
+            zero = a.zero if b.is_finite and not b.maybe_zero else NOWHERE
+            return Sparsity(zero, maybe_zero=a.maybe_zero, maybe_nonfinite=nonfinite | b.maybe_zero)
         case "add":
-            return Known(
-                _both(a.zero, b.zero),
-                _any(x.low for x, y in ((a, b), (b, a)) if not y.wild),
-                _where_both(a.zeros, b.zeros),
-                every.lows,
-                every.wild,
+            return Sparsity(
+                _intersection(a.zero, b.zero),
+                _union(x.minus_inf for x, y in ((a, b), (b, a)) if not y.maybe_nonfinite),
+                _enclosing(a.maybe_zero, b.maybe_zero),
+                every.maybe_minus_inf,
+                every.maybe_nonfinite,
             )
         case "sub":
-            return Known(
-                _both(a.zero, b.zero),
-                a.low if b.is_finite else NOWHERE,
-                _where_both(a.zeros, b.zeros),
-                a.lows,
-                every.wild | b.lows,
+            return Sparsity(
+                _intersection(a.zero, b.zero),
+                a.minus_inf if b.is_finite else NOWHERE,
+                _enclosing(a.maybe_zero, b.maybe_zero),
+                a.maybe_minus_inf,
+                every.maybe_nonfinite | b.maybe_minus_inf,
             )
         case "max":
-            zeros = NOWHERE if any(map(_is_positive, node.args)) else every.zeros
-            return Known(
-                _both(a.zero, b.zero),
-                _both(a.low, b.low),
+            zeros = NOWHERE if any(map(_is_positive, node.args)) else every.maybe_zero
+            return Sparsity(
+                _intersection(a.zero, b.zero),
+                _intersection(a.minus_inf, b.minus_inf),
                 zeros,
-                _where_both(a.lows, b.lows),
-                every.wild,
+                _enclosing(a.maybe_minus_inf, b.maybe_minus_inf),
+                every.maybe_nonfinite,
             )
         case "exp":
-            return Known(a.low, zeros=a.lows, wild=a.wild)
+            return Sparsity(
+                a.minus_inf, maybe_zero=a.maybe_minus_inf, maybe_nonfinite=a.maybe_nonfinite
+            )
         case "f32" | "f64" | "bf16" | "stop" | "after":
-            return a if is_float(node.args[0].dtype) else Known(a.zero, zeros=a.zeros)
+            return a if is_float(node.args[0].dtype) else Sparsity(a.zero, maybe_zero=a.maybe_zero)
         case "neg" | "abs" | "sqrt" | "tanh" | "erf":
-            return Known(a.zero, zeros=a.zeros, wild=wild)
+            return Sparsity(a.zero, maybe_zero=a.maybe_zero, maybe_nonfinite=nonfinite)
         case "random":
-            return NUMBER
-    return replace(every, zeros=every.zeros | wild, lows=NOWHERE, wild=wild | every.zeros)
+            return DENSE
+    return replace(
+        every,
+        maybe_zero=every.maybe_zero | nonfinite,
+        maybe_minus_inf=NOWHERE,
+        maybe_nonfinite=nonfinite | every.maybe_zero,
+    )
 
 
 def _is_positive(expr: Expr) -> bool:
     return isinstance(expr, Const) and isfinite(expr.value) and expr.value > 0
 
 
-def _any(places: Iterable[Places]) -> Places:
-    return NOWHERE.union(*places)
+def _union(regions: Iterable[Region]) -> Region:
+    return NOWHERE.union(*regions)
 
 
-def _both(a: Places, b: Places) -> Places:
-    """Where certainly both are so."""
+def _intersection(a: Region, b: Region) -> Region:
+    """The intersection of two regions, as far as it is certain."""
     return b if a == EVERYWHERE else a if b == EVERYWHERE else a & b
 
 
-def _where_both(a: Places, b: Places) -> Places:
-    """Where both may be so: where one may, whichever says more."""
+def _enclosing(a: Region, b: Region) -> Region:
+    """A region that holds the intersection of two: the smaller of them."""
     return a if not a or b >= EVERYWHERE else b
 
 
 # --- conditions ----------------------------------------------------------------------------------
 
 
-def _select(condition: Expr, yes: Known, no: Known) -> Known:
+def _of_select(condition: Expr, yes: Sparsity, no: Sparsity) -> Sparsity:
     true, false = (_truth(condition, truth) for truth in (True, False))
 
-    def certain(a: Places, b: Places) -> Places:
-        """Not where the other is chosen, or there that one is so, too."""
-        return _both(_all_of(false[0] | a), _all_of(true[0] | b))
+    def certain(a: Region, b: Region) -> Region:
+        """Where each branch has the property or is not selected."""
+        return _intersection(_simplified(false[0] | a), _simplified(true[0] | b))
 
-    def possible(a: Places, b: Places) -> Places:
-        return _where_both(true[1], a) | _where_both(false[1], b)
+    def possible(a: Region, b: Region) -> Region:
+        return _enclosing(true[1], a) | _enclosing(false[1], b)
 
-    return Known(
+    return Sparsity(
         certain(yes.zero, no.zero),
-        certain(yes.low, no.low),
-        possible(yes.zeros, no.zeros),
-        possible(yes.lows, no.lows),
-        possible(yes.wild, no.wild),
+        certain(yes.minus_inf, no.minus_inf),
+        possible(yes.maybe_zero, no.maybe_zero),
+        possible(yes.maybe_minus_inf, no.maybe_minus_inf),
+        possible(yes.maybe_nonfinite, no.maybe_nonfinite),
     )
 
 
-def _all_of(places: Places) -> Places:
-    return EVERYWHERE if places >= EVERYWHERE else places
+def _simplified(region: Region) -> Region:
+    return EVERYWHERE if region >= EVERYWHERE else region
 
 
-def _truth(condition: Expr, truth: bool) -> tuple[Places, Places]:
-    """Where the condition certainly has this truth, and where it may have it."""
+def _truth(condition: Expr, truth: bool) -> tuple[Region, Region]:
+    """Where the condition certainly has this truth value, and where it may have it."""
     if isinstance(condition, Const):
         return (EVERYWHERE, EVERYWHERE) if bool(condition.value) == truth else (NOWHERE, NOWHERE)
     if not isinstance(condition, Apply):
@@ -299,15 +332,15 @@ def _truth(condition: Expr, truth: bool) -> tuple[Places, Places]:
     if condition.fn in ("and", "or"):
         (a, may_a), (b, may_b) = (_truth(x, truth) for x in args)
         if (condition.fn == "or") == truth:
-            return _all_of(a | b), _all_of(may_a | may_b)
-        return _both(a, b), _where_both(may_a, may_b)
+            return _simplified(a | b), _simplified(may_a | may_b)
+        return _intersection(a, b), _enclosing(may_a, may_b)
     if is_integer_order(condition):
-        places = frozenset({_form(positive_form(condition, truth) + Affine({}, -1))})
-        return places, places
+        region = frozenset({_form(positive_form(condition, truth) + Affine({}, -1))})
+        return region, region
     if condition.fn in ("eq", "ne") and args[0].dtype == "i32":
         above = affine(args[0]) - affine(args[1])
         if (condition.fn == "eq") == truth:
             return NOWHERE, frozenset({_form(above)})
-        places = frozenset(_form(above.scaled(sign) + Affine({}, -1)) for sign in (1, -1))
-        return places, places
+        region = frozenset(_form(above.scaled(sign) + Affine({}, -1)) for sign in (1, -1))
+        return region, region
     return NOWHERE, EVERYWHERE

@@ -27,6 +27,7 @@ from ...ir.affine import Affine, affine, bounds, inside, is_static, simplify_ind
 from ...ir.build import call, literal, rewrite, substitute
 from ...ir.equation import Equation, Index
 from ...ir.expr import Apply, Const, Expr, Idx, Read, index_names, walk
+from ...ir.sparsity_analysis import vanishes
 
 LETTERS = "pqrsuvwxyz"
 _HAZARDS = frozenset({"div", "pow", "log", "log1p", "sqrt", "mod", "floordiv"})
@@ -295,27 +296,18 @@ class _Solver:
         """Whether the adjoint is zero by itself where the index is outside its range, because a
         factor of it falls outside just there, and nothing in it can turn zero into NaN."""
         hazards = (n for n in walk(adjoint) if isinstance(n, Apply) and n.fn in _HAZARDS)
-        return next(hazards, None) is None and self.vanishes(adjoint, name)
+        return next(hazards, None) is None and vanishes(
+            adjoint, lambda node: self.reads_outside(node, name)
+        )
 
-    def vanishes(self, expr: Expr, name: str) -> bool:
-        match expr:
-            case Const():
-                return expr.value == 0
-            case Read():
-                shape = self.shape_of(expr.tensor)
-                return expr.other is None and any(
-                    isinstance(e, Idx) and e.name == name and n == self.eq.sizes[name]
-                    for e, n in zip(expr.index, shape, strict=True)
-                )
-            case Apply(fn="mul"):
-                return any(self.vanishes(x, name) for x in expr.args)
-            case Apply(fn="neg"):
-                return self.vanishes(expr.args[0], name)
-            case Apply(fn="select"):
-                return all(self.vanishes(x, name) for x in expr.args[1:])
-            case Apply(fn="add" | "sub"):
-                return all(self.vanishes(x, name) for x in expr.args)
-        return False
+    def reads_outside(self, node: Expr, name: str) -> bool:
+        """Whether the node reads outside a tensor where the index is outside its range."""
+        if not isinstance(node, Read) or node.other is not None:
+            return False
+        return any(
+            isinstance(e, Idx) and e.name == name and n == self.eq.sizes[name]
+            for e, n in zip(node.index, self.shape_of(node.tensor), strict=True)
+        )
 
     def guarded(self, node: Expr) -> Expr | None:
         """A read that may fall outside after the substitution reads zero there; one that no longer

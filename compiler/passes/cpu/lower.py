@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from math import prod
+from operator import is_
 
 from ...ir.affine import Affine
 from ...ir.dtypes import BYTES
 from ...ir.equation import Equation, Index, Tensor
-from ...ir.expr import Apply, Const, Expr, Idx, Read, index_names, reads, walk
+from ...ir.expr import Apply, Expr, Idx, Read, index_names, reads, walk
+from ...ir.sparsity_analysis import vanishes
+from ...ir.terms import is_zero
 from ..kernels.kernel import Kernel, Plan
 from ..lowering.addressing import access_of, linearize
 from ..lowering.coalesce_indices import (
@@ -120,30 +124,14 @@ def _vanishing(form: CoalescedKernel, anchor: Equation, accesses: Mapping[Read, 
     """The checks that make the whole body zero, in a sum."""
     if anchor.reduce != "sum" or form.at is not None:
         return ()
-    zeroing = set.intersection(*(_zeroing(b.value) for b in form.bodies))
-    return tuple(
-        check
-        for read in sorted(zeroing, key=str)
-        if read in accesses
-        for check in accesses[read].checks
-    )
-
-
-def _zeroing(expr: Expr) -> set[Read]:
-    """The reads that make the expression zero wherever they fall outside."""
-    if isinstance(expr, Read):
-        zero = isinstance(expr.other, Const) and expr.other.value == 0
-        return {expr} if zero else set()
-    if not isinstance(expr, Apply):
-        return set()
-    match expr.fn:
-        case "mul" | "bf16_dot":
-            return _zeroing(expr.args[0]) | _zeroing(expr.args[1])
-        case "neg" | "div" | "bf16":
-            return _zeroing(expr.args[0])
-        case "select" if isinstance(expr.args[2], Const) and expr.args[2].value == 0:
-            return _zeroing(expr.args[1])
-    return set()
+    zeroing = [
+        read
+        for read in accesses
+        if read.other is not None
+        and is_zero(read.other)
+        and all(vanishes(b.value, partial(is_, read)) for b in form.bodies)
+    ]
+    return tuple(c for read in sorted(zeroing, key=str) for c in accesses[read].checks)
 
 
 def _ends(form: CoalescedKernel) -> tuple[Affine, ...]:

@@ -14,30 +14,30 @@ from dataclasses import replace
 from ...ir.affine import affine, bounds
 from ...ir.equation import Equation, System
 from ...ir.expr import Expr, Idx, index_names
-from ...ir.sparsity_analysis import Known, nought, of_terms
+from ...ir.sparsity_analysis import Sparsity, sparsity, sparsity_of_body
 from .fuse import Fused
 from .kernel import Kernel, Scan
 
 
 def skip_masked_terms(system: System, fused: Fused) -> Fused:
     """The kernels with the conditions of their sums."""
-    known = nought(system)
+    known = sparsity(system)
     return replace(fused, items=tuple(_item(item, system, known) for item in fused.items))
 
 
-def _item(item: Kernel | Scan, system: System, known: Mapping[str, Known]) -> Kernel | Scan:
+def _item(item: Kernel | Scan, system: System, known: Mapping[str, Sparsity]) -> Kernel | Scan:
     if isinstance(item, Scan):
         return replace(item, kernels=tuple(_item(k, system, known) for k in item.kernels))
     ends = tuple(_ends(item, system, known))
     return replace(item, ends=ends) if ends else item
 
 
-def _ends(kernel: Kernel, system: System, known: Mapping[str, Known]) -> Iterator[Expr]:
+def _ends(kernel: Kernel, system: System, known: Mapping[str, Sparsity]) -> Iterator[Expr]:
     """The conditions that can end a loop."""
     eq = kernel.anchor
     if eq.reduce != "sum" or eq.at is not None:
         return
-    for form in sorted(of_terms(eq, system, known).zero, key=str):
+    for form in sorted(sparsity_of_body(eq, system, known).zero, key=str):
         if _ends_loop(form, eq) and not kernel.unrolled & index_names(form):
             yield form
 

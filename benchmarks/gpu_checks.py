@@ -23,12 +23,15 @@ from gpu_side import (
     small,
     within,
 )
+from support import plan
 
-from nnc.compiler.codegen.cuda.module import gpu_plan, module
 from nnc.compiler.elaboration.model import forward
+from nnc.compiler.options import Options
 from nnc.compiler.passes.kernels.kernel import Plan
+from nnc.compiler.pipeline import compile
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.reference.pass_checker import EVALUABLE
+from nnc.compiler.targets import GpuTarget
 from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime.data import Search
 from nnc.runtime.data import load as load_data
@@ -106,7 +109,7 @@ def kernels(device: str, out: Path, data: Path | None, note: Note) -> None:
             continue
         chosen = fitted(project, setup, EVALUABLE // 100 if small(device) else POINTS)
         subject = specimen(chosen.project, chosen.setup, 0)
-        apart = gpu_plan(subject.system, shared=False)
+        apart = plan(subject.system, GpuTarget(), Options(share_memory=False))
         found = check_code(apart, run_apart(program_of(device, apart), subject.values), TOLERANCE)
         bad = [value for value in found if not value.right]
         figures[name] = {
@@ -161,7 +164,7 @@ def meetings(device: str, out: Path, data: Path | None, note: Note) -> None:
     text = f"model M(x: f32[B, {steps}, 8]) -> h: f32[B, {steps}, 256] {{ h, _ = LSTM(256)(x) }}"
     project = project_of_text(text, "meetings.nn")
     system = forward(project.checked.definitions, "M", {"B": 8}, training=False)
-    sweeps = module(gpu_plan(system)).sweeps.values()
+    sweeps = compile(system, GpuTarget()).sweeps.values()
     assert any(sweep.members > 1 for sweep in sweeps)
     rng = np.random.default_rng(0)
     given = {

@@ -1,16 +1,27 @@
-"""The list of passes, top to bottom. No logic.
+"""From equations to code: the passes in order, one pipeline for each kind of target.
 
-In: a system of equations. Out: a plan that a backend lowers and runs. `nnc compile --emit STAGE`
-prints what stands after a stage; with `verified`, the rules are checked after every pass, and
-`check` may look at what each of them makes (`check_passes.py` does).
+In: a `System`, a `Target`, `Options`. Out: `compile` gives the `Code`. Every use of the compiler
+comes through here: train, predict, emit, verify, profile, bench. A pass is a function and a name;
+what watches the passes (dumps, timing, verification) is an `Observer` and changes nothing.
+
+    System ──system passes──▶ System ──plan passes──▶ Plan ──lower──▶ loops or grids ──emit──▶ text
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from time import perf_counter
+from typing import Any, Protocol
 
+from .codegen.llvm.module import Clock
+from .codegen.llvm.module import modules as llvm_modules
 from .ir.equation import System
 from .ir.verify import verify
+from .options import DEFAULT, Options
+from .passes.cpu.loop_ir import Nest
+from .passes.cpu.lower import lower
 from .passes.cpu.pack_bf16_pairs import pack_bf16_pairs, round_bf16_operands
 from .passes.cpu.pad_rows import pad_rows
 from .passes.cpu.time_major import time_major
@@ -24,75 +35,211 @@ from .passes.equations.simplify import simplify, without_stops
 from .passes.equations.softmax_gradient import softmax_gradient
 from .passes.equations.sparse_pooling_gradient import sparse_pooling_gradient
 from .passes.equations.split_reductions import split_reductions
-from .passes.gpu.attention.stream_attention import stream_attention
-from .passes.gpu.bf16_storage import bf16_storage
+from .passes.kernels.barriers import place_barriers
+from .passes.kernels.equal_kernels import SharedCode, equal_kernels
 from .passes.kernels.fuse import fuse
-from .passes.kernels.kernel import Plan
+from .passes.kernels.kernel import Kernel, Plan
 from .passes.kernels.memory import plan_memory
+from .passes.kernels.prefetch import plan_prefetch
 from .passes.kernels.skip_masked_terms import skip_masked_terms
+from .targets import CpuTarget, Target
 
-PASSES = (
-    ("remove-stops", without_stops),
-    ("simplify", simplify),
-    ("common-subexpressions", common_subexpressions),
-    ("inline", inline),
-    ("time-major", time_major),
-    ("simplify-again", simplify),
-    ("softmax-gradient", softmax_gradient),
-    ("sparse-pooling-gradient", sparse_pooling_gradient),
-    ("shrink-extents", shrink_extents),
-    ("precompute-derivatives", precompute_derivatives),
-    ("reciprocal", reciprocal),
-    ("pack-bf16-pairs", pack_bf16_pairs),
-    ("round-bf16-operands", round_bf16_operands),
-    ("split-reductions", split_reductions),
-    ("transpose-operands", transpose_operands),
-    ("pad-rows", pad_rows),
+
+@dataclass(frozen=True)
+class Pass:
+    """A function from a `System` or `Plan` to another, and the name that the command line knows.
+
+    `needs` are the further arguments that it takes, `target` and `options`. A `required` pass
+    cannot be left out: what follows relies on it. `when` says for which targets it runs at all.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    needs: tuple[str, ...] = ()
+    required: bool = False
+    when: Callable[[Any], bool] = lambda target: True
+
+    def __call__(self, value: Any, target: Target, options: Options) -> Any:
+        given = {"target": target, "options": options}
+        return self.function(value, **{name: given[name] for name in self.needs})
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The passes of one kind of target: over equations, over the plan of kernels, and the code that
+    is made from the plan."""
+
+    system: tuple[Pass, ...]
+    plan: tuple[Pass, ...]
+    code: Callable[[Plan, Any], Any]
+
+    @property
+    def passes(self) -> tuple[Pass, ...]:
+        return (*self.system, *self.plan)
+
+
+class Observer(Protocol):
+    """Called after each pass with what it was given, what it made (a `System`, or a `Plan`) and the
+    seconds that it took."""
+
+    def __call__(
+        self, name: str, before: System | Plan, after: System | Plan, seconds: float
+    ) -> object: ...
+
+
+class LlvmCode:
+    """The code of a plan for a CPU, lowered and written kernel by kernel when it is asked for."""
+
+    def __init__(self, plan: Plan, target: CpuTarget):
+        self.plan, self.target = plan, target
+        self._nests: dict[Kernel, Nest] = {}
+
+    @cached_property
+    def equal_kernels(self) -> Mapping[Kernel, SharedCode]:
+        """Every kernel with the first one that equals it up to names, whose code it shares."""
+        return equal_kernels(self.plan)
+
+    def nest(self, kernel: Kernel) -> Nest:
+        """The loops of a kernel."""
+        found = self._nests.get(kernel)
+        if found is None:
+            found = self._nests[kernel] = lower(kernel, self.plan, self.target)
+        return found
+
+    def modules(self, size: int | None = None, clock: Clock | None = None) -> Iterator[str]:
+        """LLVM IR in modules of about `size` characters, each written when it is asked for, so that
+        one can be compiled while the next is written; without a size one module. With a `clock`,
+        the ticks of every kernel are counted."""
+        return llvm_modules(self.plan, self.nest, self.equal_kernels, clock, size)
+
+    @cached_property
+    def text(self) -> str:
+        """The code as one module."""
+        (whole,) = self.modules()
+        return whole
+
+
+CANONICALIZE = (
+    Pass("remove-stops", without_stops, required=True),
+    Pass("simplify", simplify),
+    Pass("common-subexpressions", common_subexpressions),
+    Pass("inline", inline),
+    Pass("time-major", time_major),
+    Pass("simplify-again", simplify),
+)
+
+CPU = Pipeline(
+    system=(
+        *CANONICALIZE,
+        Pass("softmax-gradient", softmax_gradient),
+        Pass("sparse-pooling-gradient", sparse_pooling_gradient),
+        Pass("shrink-extents", shrink_extents),
+        Pass("precompute-derivatives", precompute_derivatives),
+        Pass("reciprocal", reciprocal),
+        Pass("pack-bf16-pairs", pack_bf16_pairs, when=lambda target: target.bf16_dot),
+        Pass("round-bf16-operands", round_bf16_operands),
+        Pass("split-reductions", split_reductions),
+        Pass("transpose-operands", transpose_operands),
+        Pass("pad-rows", pad_rows),
+    ),
+    plan=(
+        Pass("fuse", fuse, needs=("target",), required=True),
+        Pass("skip-masked-terms", skip_masked_terms),
+        Pass("plan-memory", plan_memory, needs=("target", "options"), required=True),
+        Pass("place-barriers", place_barriers, required=True),
+        Pass("plan-prefetch", plan_prefetch),
+    ),
+    code=LlvmCode,
 )
 
 
-Check = Callable[[System, str], object]  # a system and the pass that made it
+@cache
+def gpu() -> Pipeline:
+    """The pipeline for GPUs; what it needs besides is imported when it is first asked for."""
+    from .codegen.cuda.module import module
+    from .passes.gpu.attention.stream_attention import stream_attention
+    from .passes.gpu.bf16_storage import bf16_storage
+
+    return Pipeline(
+        system=(
+            *CANONICALIZE,
+            Pass("shrink-extents", shrink_extents),
+            Pass("precompute-derivatives", precompute_derivatives),
+            Pass("reciprocal", reciprocal),
+            Pass("split-reductions", split_reductions),
+        ),
+        plan=(
+            Pass("stream-attention", stream_attention),
+            Pass("bf16-storage", bf16_storage),
+            Pass("fuse", fuse, needs=("target",), required=True),
+            Pass("plan-memory", plan_memory, needs=("target", "options"), required=True),
+            Pass("place-barriers", place_barriers, required=True),
+        ),
+        code=module,
+    )
 
 
-def optimise(
+def pipeline_for(target: Target) -> Pipeline:
+    return CPU if isinstance(target, CpuTarget) else gpu()
+
+
+def pass_names() -> list[str]:
+    """The names of all passes of both pipelines, in order, each once."""
+    return list(dict.fromkeys(p.name for pipeline in (CPU, gpu()) for p in pipeline.passes))
+
+
+def compile(
     system: System,
-    verified: bool = False,
-    check: Check | None = None,
-    without: Collection[str] = (),
-) -> System:
-    """The equations as they will be computed, `without` the passes of these names."""
-    check = check or (verify if verified else None)
-    for name, transform in PASSES:
-        if name in without:
-            continue
-        system = transform(system)
-        if check is not None:
-            check(system, name)
-    return system
+    target: Target,
+    options: Options = DEFAULT,
+    observers: Iterable[Observer] = (),
+) -> Any:
+    """The code of a system, an `LlvmCode` or a CUDA `Module`, by the target. Every use of the
+    compiler comes through here or through the parts of it below."""
+    made = plan(system, target, options, observers)
+    return pipeline_for(target).code(made, target)
 
 
 def plan(
     system: System,
-    verified: bool = False,
-    check: Check | None = None,
-    shared: bool = True,
-    without: Collection[str] = (),
-    streams: bool = False,
+    target: Target,
+    options: Options = DEFAULT,
+    observers: Iterable[Observer] = (),
 ) -> Plan:
-    """Equations to kernels with their places in memory. Without `shared` no two tensors share a
-    place, so that all that was stored can be looked at after a run. With `streams`, for a GPU, the
-    weights of attention are not stored but computed where they are read, and what tensor cores read
-    again and again lies in memory as they take it."""
-    system = optimise(system, verified, check, without)
-    vectors = "transpose-operands" not in without  # which is done for them
-    if not streams:
-        fused = skip_masked_terms(system, fuse(system, vectors=vectors))
-        return plan_memory(system, fused, shared, at_once=not vectors)
-    found = stream_attention(system)
-    made = bf16_storage(found.system, found.kernels)
-    check = check or (verify if verified else None)
-    if check is not None:
-        check(found.system, "attention")
-        check(made.system, "rounded")
-    fused = fuse(made.system, found.kernels, {**found.notes, **made.notes}, vectors)
-    return plan_memory(made.system, fused, shared, at_once=not vectors)
+    """The kernels of a system, with their order and their places in memory."""
+    no_kernels = Plan(optimize(system, target, options, observers))
+    return _run(pipeline_for(target).plan, no_kernels, target, options, observers)
+
+
+def optimize(
+    system: System,
+    target: Target,
+    options: Options = DEFAULT,
+    observers: Iterable[Observer] = (),
+) -> System:
+    """The system after all passes over equations."""
+    return _run(pipeline_for(target).system, system, target, options, observers)
+
+
+def _run(
+    passes: Iterable[Pass],
+    value: Any,
+    target: Target,
+    options: Options,
+    observers: Iterable[Observer],
+) -> Any:
+    for each in passes:
+        if not each.required and (each.name in options.without or not each.when(target)):
+            continue
+        began = perf_counter()
+        made = each(value, target, options)
+        seconds = perf_counter() - began
+        for observe in observers:
+            observe(each.name, value, made, seconds)
+        value = made
+    return value
+
+
+def verify_each(name: str, before: System | Plan, after: System | Plan, seconds: float) -> None:
+    """An observer that holds what every pass makes to the rules of the IR."""
+    verify(after.system if isinstance(after, Plan) else after, name)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from small_programs import DIGITS
+from support import with_pass
 
 from nnc.compiler import pipeline
 from nnc.compiler.codegen.llvm.instructions import SPELLING
@@ -272,8 +273,7 @@ def forgetful_pass(patch: pytest.MonkeyPatch) -> None:
         fresh = last.with_body(rewrite(last.body, change))
         return system.replace(equations=tuple(fresh if e is last else e for e in system.equations))
 
-    passes = (*pipeline.PASSES[:2], ("forget", forget), *pipeline.PASSES[2:])
-    patch.setattr(pipeline, "PASSES", passes)
+    patch.setattr(pipeline, "CPU", with_pass("forget", forget))
 
 
 def cut_short(name: str) -> Callable[[Path], None]:

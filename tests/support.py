@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from nnc.compiler import pipeline
 from nnc.compiler.elaboration.model import forward
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.verify import verify
+from nnc.compiler.options import Options
 from nnc.compiler.passes.autodiff.differentiate import differentiate
 from nnc.compiler.passes.equations.simplify import simplify
 from nnc.compiler.reference.evaluator import evaluate
+from nnc.compiler.targets import GpuTarget
 from nnc.dsl.diagnostics.diagnostic import Report
 from nnc.dsl.syntax.ast import Definition
 from nnc.dsl.syntax.parser import parse
 from nnc.dsl.syntax.source import Source
+from nnc.runtime.device.cpu import host
 
 
 def definitions(text: str) -> dict[str, Definition]:
@@ -78,3 +84,36 @@ def finite_differences(
             ends.append(float(evaluate(system, moved)[output]))
         result[place] = (ends[0] - ends[1]) / (2 * step)
     return result
+
+
+NO_ATTENTION = ("stream-attention", "bf16-storage")
+
+
+# --- the pipeline, with short words for its options ----------------------------------------------
+
+
+def plan(system, check=None, verified=False, shared=True, without=(), target=None):
+    """The plan for this computer's processor, or for another target. `check` is an observer; with
+    `verified` what every pass makes is held to the rules of the IR."""
+    observers = [each for each in (check, pipeline.verify_each if verified else None) if each]
+    options = Options(shared, frozenset(without))
+    return pipeline.plan(system, target or host.target(), options, observers)
+
+
+def gpu_plan(system, check=None, verified=False, shared=True, without=()):
+    """The plan for a GPU."""
+    return plan(system, check, verified, shared, without, GpuTarget())
+
+
+def optimize(system, without=(), target=None):
+    """The system after the passes over equations."""
+    options = Options(without=frozenset(without))
+    return pipeline.optimize(system, target or host.target(), options)
+
+
+def with_pass(name, function, after="simplify"):
+    """The CPU's pipeline with one more pass over equations."""
+    passes = list(pipeline.CPU.system)
+    place = [each.name for each in passes].index(after) + 1
+    passes.insert(place, pipeline.Pass(name, function))
+    return replace(pipeline.CPU, system=tuple(passes))

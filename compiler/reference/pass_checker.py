@@ -1,9 +1,9 @@
 """Every pass checked while it works: the rules of a system, and what it computes.
 
-In: a system before any pass, and values for it. Out: a callable for `pipeline.plan(check=…)`, which
-raises `InternalError` with the pass that broke a rule or changed a number, and with the system on
-both sides of that pass. Values are compared in float64, where what a pass may reorder rounds to
-less than any mistake.
+In: a system before any pass, and values for it. Out: an observer for `pipeline.plan`, which raises
+`InternalError` with the pass that broke a rule or changed a number, and with the system on both
+sides of that pass. Values are compared in float64, where what a pass may reorder rounds to less
+than any mistake.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ..ir.equation import System
 from ..ir.magnitude import magnitude
 from ..ir.printer import system_text
 from ..ir.verify import InternalError, verify
+from ..passes.kernels.kernel import Plan
 from .evaluator import evaluate
 
 TOLERANCE = 1e-6  # of the numbers at work: sums in another order differ by 1e-12 of them or so
@@ -33,11 +34,15 @@ class PassCheck:
         self.before, self.values = system, values
         self.expected = {} if values is None else _with_sizes(system, values)
 
-    def __call__(self, system: System, name: str) -> None:
-        """`system` is what the pass `name` made of the one before."""
+    def __call__(
+        self, name: str, before: System | Plan, after: System | Plan, seconds: float
+    ) -> None:
+        """Called by the pipeline after the pass `name`."""
+        system = after.system if isinstance(after, Plan) else after
         try:
             verify(system, name)
-            self._compare(system, name)
+            if system is not self.before:
+                self._compare(system, name)
         except InternalError as error:
             error.dump = (
                 f"before {name}:\n{system_text(self.before)}\nafter {name}:\n{system_text(system)}"

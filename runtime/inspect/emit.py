@@ -5,27 +5,23 @@ In: a `Project`. Out: text. The stages are the compiler's; this file only asks f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import cached_property
 
-from ...compiler.codegen.llvm.module import module
 from ...compiler.elaboration.model import forward
 from ...compiler.elaboration.programs import Setup, training_step
 from ...compiler.ir.equation import System
 from ...compiler.ir.printer import system_text
+from ...compiler.options import DEFAULT, Options
 from ...compiler.passes.autodiff.mixed_precision import mixed_precision
-from ...compiler.passes.cpu.loop_ir import Nest
-from ...compiler.passes.cpu.lower import lower
 from ...compiler.passes.equations.simplify import simplify
-from ...compiler.passes.kernels.equal_kernels import equal_kernels
-from ...compiler.passes.kernels.kernel import Kernel, Plan
 from ...compiler.passes.kernels.printer import plan_text
-from ...compiler.pipeline import plan
+from ...compiler.pipeline import LlvmCode, Observer, compile
+from ...compiler.targets import GpuTarget
 from ...dsl.diagnostics.diagnostic import Report, fail
 from ...dsl.syntax.formatter import format as formatted
 from ..device.cpu import host
 from ..device.cpu.jit import assembly
-from ..device.cpu.program import host_target
 from ..gc_pause import gc_paused
 from ..project import Project
 
@@ -45,8 +41,15 @@ class Stages:
     without one it is the model alone.
     """
 
-    def __init__(self, project: Project, setup: Setup | None):
+    def __init__(
+        self,
+        project: Project,
+        setup: Setup | None,
+        options: Options = DEFAULT,
+        observers: Sequence[Observer] = (),
+    ):
         self.project, self.setup = project, setup
+        self.options, self.observers = options, observers
         self.report = Report()  # of what is doubtful in the training step, once it is made
 
     @gc_paused()
@@ -69,17 +72,16 @@ class Stages:
 
     @property
     def kernels(self) -> str:
-        return plan_text(self.plan)
+        return plan_text(self.code.plan)
 
     @property
     def loops(self) -> str:
-        return "\n\n".join(map(str, self.nests.values())) + "\n"
+        """Of every kernel in its own names, to be read."""
+        return "\n\n".join(str(self.code.nest(k)) for k in self.code.plan.kernels) + "\n"
 
-    @cached_property
+    @property
     def llvm(self) -> str:
-        like, target = equal_kernels(self.plan), host_target()
-        models = {k: lower(k, self.plan, target) for k, a in like.items() if a.representative is k}
-        return module(self.plan, {k: models[a.representative] for k, a in like.items()}, like=like)
+        return self.code.text
 
     @property
     def asm(self) -> str:
@@ -87,9 +89,7 @@ class Stages:
 
     @cached_property
     def cuda(self) -> str:
-        from ...compiler.codegen.cuda.module import gpu_plan, module  # only what a GPU needs
-
-        return module(gpu_plan(self.system)).source
+        return compile(self.system, GpuTarget(), self.options, self.observers).source
 
     @property
     def ptx(self) -> str:
@@ -108,14 +108,8 @@ class Stages:
         return training_step(self.setup, self.report)[0]
 
     @cached_property
-    def plan(self) -> Plan:
-        return plan(self.system, without=host.without())
-
-    @cached_property
-    def nests(self) -> Mapping[Kernel, Nest]:
-        """Of every kernel in its own names, to be read."""
-        target = host_target()
-        return {kernel: lower(kernel, self.plan, target) for kernel in self.plan.kernels}
+    def code(self) -> LlvmCode:
+        return compile(self.system, host.target(), self.options, self.observers)
 
 
 def forward_part(step: System) -> System:

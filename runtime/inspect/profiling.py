@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...compiler.codegen.llvm.module import Clock, module
+from ...compiler.codegen.llvm.module import Clock
 from ...compiler.elaboration.programs import Setup, training_step
 from ...compiler.ir.equation import Equation, System
 from ...compiler.ir.work import flops, operations
@@ -158,7 +158,7 @@ class Profile:
 def profile(name: str, setup: Setup, threads: int, steps: int, seed: int) -> Profile:
     """Run `steps` steps with clocks and as many without. UserError if the program is wrong."""
     system, _ = training_step(setup)
-    clocked = ClockedProgram(plan(system, without=host.without()), threads)
+    clocked = ClockedProgram(plan(system, host.target()), threads)
     plain = CpuProgram(system, threads)
     executor = Executor(setup, lambda _: plain, seed)
     bound = executor.training(setup.batch)
@@ -221,7 +221,7 @@ class ClockedProgram(CpuProgram):
         self._now = self._code.library.function("now", c_void_p)
 
     def modules(self) -> Iterator[str]:
-        yield module(self.plan, self.nests, self.clock, self.like)
+        return self.source.modules(clock=self.clock)
 
     def clear(self) -> None:
         self._cells[...] = 0

@@ -14,7 +14,8 @@ from math import prod
 from ...compiler.elaboration.programs import Setup, evaluation, prediction, training_step
 from ...compiler.ir.equation import System
 from ...compiler.ir.work import flops
-from ...compiler.pipeline import plan
+from ...compiler.pipeline import compile, plan
+from ...compiler.targets import GpuTarget
 from ...dsl.syntax import ast as s
 from ..device.cpu import host
 from ..project import Project
@@ -94,14 +95,12 @@ def summarise(project: Project, setup: Setup | None, device: str = "cpu") -> Sum
 
 
 def _on_cpu(system: System) -> int:
-    return plan(system, without=host.without()).arena_bytes
+    return plan(system, host.target()).arena_bytes
 
 
 def _on_gpu(system: System) -> int:
     """For an H100: how sums are divided, and so what their parts take, depends on the GPU."""
-    from ...compiler.codegen.cuda.module import gpu_plan, module  # only what a GPU needs
-
-    return module(gpu_plan(system)).arena_bytes
+    return compile(system, GpuTarget()).arena_bytes
 
 
 NEEDED = {"cpu": _on_cpu, "cuda": _on_gpu}  # bytes, by device

@@ -16,7 +16,8 @@ from ...compiler.elaboration.programs import Setup
 from ...compiler.ir.equation import Equation
 from ...compiler.ir.printer import equation_text
 from ...compiler.ir.verify import InternalError
-from ...compiler.pipeline import PASSES, plan
+from ...compiler.options import Options
+from ...compiler.pipeline import CPU, plan
 from ...compiler.reference.evaluator import Arrays, evaluate
 from ...compiler.reference.finite_differences import Differences, Slope
 from ...compiler.reference.pass_checker import EVALUABLE, PassCheck
@@ -136,8 +137,8 @@ _OURS = "this is a mistake of nnc's and not of the file: please report it"
 def _check_code(subject: Specimen, result: Verification) -> None:
     """Passes, then the code of every kernel, then the code as it runs in training."""
     check = PassCheck(subject.system, subject.values)
-    apart = plan(subject.system, check=check, shared=False, without=host.without())
-    result.passes = len(PASSES)
+    apart = plan(subject.system, host.target(), Options(share_memory=False), [check])
+    result.passes = len(CPU.passes)
     arrays = run_apart(CpuProgram(apart, 1), subject.values)
     result.values = check_code(apart, arrays, result.tolerance)
     for value in result.values:

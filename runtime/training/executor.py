@@ -179,7 +179,7 @@ class Executor:
         from ...compiler.pipeline import plan  # not needed where the code was kept and all fits
 
         step = training_step(for_batch(self.setup, batch))[0]
-        return plan(step, without=host.without()).arena_bytes
+        return plan(step, host.target()).arena_bytes
 
 
 COPIES = 2  # of all values at least: where they are computed, and the one to go back to

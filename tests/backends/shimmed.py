@@ -7,9 +7,9 @@ from contextlib import contextmanager
 import pytest
 
 from nnc.compiler.ir.equation import System
-from nnc.compiler.passes.gpu.grid_ir import GpuTarget
 from nnc.compiler.passes.kernels.kernel import Plan
 from nnc.compiler.reference.evaluator import evaluate
+from nnc.compiler.targets import GpuTarget
 from nnc.runtime.device.cuda.shim import ShimProgram
 
 from . import test_cpu as suite

@@ -6,15 +6,13 @@ import platform
 from pathlib import Path
 
 import pytest
-from support import system
+from support import plan, system
 
-from nnc.compiler.codegen.llvm.module import module
 from nnc.compiler.elaboration.programs import training_step
 from nnc.compiler.ir.equation import System
-from nnc.compiler.passes.cpu.lower import lower
-from nnc.compiler.passes.cpu.tiling import Target
 from nnc.compiler.passes.kernels.kernel import Plan
-from nnc.compiler.pipeline import plan
+from nnc.compiler.pipeline import LlvmCode
+from nnc.compiler.targets import CpuTarget
 from nnc.runtime.device.cpu import host
 from nnc.runtime.device.cpu.program import CpuProgram
 from nnc.runtime.project import project_of_text, setup_of
@@ -23,8 +21,8 @@ from nnc.runtime.settings import Assignment
 from .assembly import inner_loops
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-NARROW = Target(lanes=8, registers=16)
-NEON = Target(lanes=4, registers=32)
+NARROW = CpuTarget(lanes=8, registers=16)
+NEON = CpuTarget(lanes=4, registers=32)
 on_x86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="x86 only")
 
 
@@ -38,8 +36,8 @@ def step(name: str, batch: int) -> System:
     return training_step(setup_of(project, None))[0]
 
 
-def text_of(plan: Plan, target: Target) -> str:
-    return module(plan, {kernel: lower(kernel, plan, target) for kernel in plan.kernels})
+def text_of(plan: Plan, target: CpuTarget) -> str:
+    return LlvmCode(plan, target).text
 
 
 @on_x86
@@ -69,7 +67,7 @@ def test_spills_would_be_seen() -> None:
     )
     spilled = {}
     for lanes, registers in ((8, 16), (16, 32)):
-        text = text_of(made, Target(lanes=lanes, registers=registers))
+        text = text_of(made, CpuTarget(lanes=lanes, registers=registers))
         machine = machine_for(llvm, "x86_64-unknown-linux-gnu", "haswell")
         assembly = machine.emit_assembly(llvm.parse_assembly(text))
         loops = [x for x in inner_loops(assembly) if x.products >= 8]

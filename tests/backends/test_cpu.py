@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support import plan
 
 from nnc.compiler.codegen.llvm.instructions import SPELLING
 from nnc.compiler.ir.build import call, literal
@@ -15,10 +16,9 @@ from nnc.compiler.ir.dtypes import DTYPES, NUMPY, is_float
 from nnc.compiler.ir.equation import REDUCTIONS, Equation, Index, System, Tensor
 from nnc.compiler.ir.expr import Expr, Idx, Read, walk
 from nnc.compiler.ir.functions import TABLE
-from nnc.compiler.passes.cpu.tiling import Target
 from nnc.compiler.passes.kernels.kernel import Kernel, Plan, Scan
-from nnc.compiler.pipeline import plan
 from nnc.compiler.reference.evaluator import evaluate
+from nnc.compiler.targets import CpuTarget
 from nnc.runtime.device.cpu.program import CpuProgram
 
 from .systems import systems, values
@@ -26,13 +26,13 @@ from .unfused import place, schedule
 
 EXAMPLES = int(os.environ.get("NNC_EXAMPLES", "100"))
 TOLERANCE = {"f32": 1e-5, "f64": 1e-12}
-NARROW = Target(lanes=8, registers=16)
+NARROW = CpuTarget(lanes=8, registers=16)
 
 
 def check(
     system: System,
     plan: Plan | None = None,
-    target: Target | None = None,
+    target: CpuTarget | None = None,
     seed: int = 0,
     given: dict | None = None,
 ) -> CpuProgram:
@@ -393,7 +393,7 @@ def test_epilogue_and_locals():
 
 @pytest.mark.parametrize("rows", [6, 13, 31])
 @pytest.mark.parametrize("target", [None, NARROW])
-def test_long_statements_after_a_sum_go_through_rows_in_a_loop(rows: int, target: Target | None):
+def test_long_statements_after_a_sum_go_through_rows_in_a_loop(rows: int, target: CpuTarget | None):
     a, b = Tensor("a", (rows, 24), "f32", "input"), Tensor("b", (24, 70), "f32", "param")
     other = Tensor("other", (rows, 70), "f32", "input")
     c, y = Tensor("c", (rows, 70), "f32"), Tensor("y", (rows, 70), "f32")
@@ -406,7 +406,8 @@ def test_long_statements_after_a_sum_go_through_rows_in_a_loop(rows: int, target
         value = call("add", call("mul", value, 0.5), read(other, "i", "j"))
     system = system_of([a, b, other, c, y], anchor, Equation("y", domain, value))
     program = check(system, plan(system), target)
-    (nest,) = program.nests.values()
+    (kernel,) = program.plan.kernels
+    nest = program.source.nest(kernel)
     assert nest.rolled == "i"
     assert "for the tile's rows of i" in program.loops
 
@@ -490,7 +491,7 @@ def _product_system(size: int) -> System:
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(systems(), st.integers(0, 1000), st.sampled_from([None, NARROW]))
-def test_random_systems(system: System, seed: int, target: Target | None):
+def test_random_systems(system: System, seed: int, target: CpuTarget | None):
     check(system, target=target, seed=seed)
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from attentions import CASES, DOT, gpt, prepared, streamed, written
 from stdlib.programs import Case
+from support import gpu_plan
 
-from nnc.compiler.codegen.cuda.module import Module, gpu_plan, module
+from nnc.compiler.codegen.cuda.module import Module, module
 from nnc.compiler.elaboration.programs import training_step
 from nnc.compiler.ir.equation import System
 from nnc.compiler.passes.autodiff.mixed_precision import mixed_precision

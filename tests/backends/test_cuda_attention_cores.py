@@ -19,15 +19,17 @@ from attentions import (
     written,
 )
 from stdlib.programs import Case
+from support import gpu_plan
 
-from nnc.compiler.codegen.cuda.module import Module, gpu_plan, module
+from nnc.compiler.codegen.cuda.module import Module, module
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.functions import TABLE
 from nnc.compiler.passes.autodiff.mixed_precision import mixed_precision
 from nnc.compiler.passes.gpu.attention.mma_ir import WarpStream
-from nnc.compiler.passes.gpu.grid_ir import GpuTarget, Grid
+from nnc.compiler.passes.gpu.grid_ir import Grid
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.reference.pass_checker import PassCheck
+from nnc.compiler.targets import GpuTarget
 from nnc.runtime.device.cpu.program import CpuProgram
 from nnc.runtime.device.cuda.shim import ShimError, ShimProgram, available, library
 from nnc.runtime.inspect.code_check import check_code, run_apart

@@ -6,13 +6,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from gradients.test_recurrences import CASES, model
-from support import gradients, system, values
+from support import NO_ATTENTION, gpu_plan, gradients, system, values
 
-from nnc.compiler.codegen.cuda.module import CPU_PASSES, Launch, Module, flat, module
+from nnc.compiler.codegen.cuda.module import Launch, Module, flat, module
 from nnc.compiler.passes.gpu import persistent_kernel as persistent
-from nnc.compiler.passes.gpu.grid_ir import GpuTarget, Together
-from nnc.compiler.pipeline import plan
+from nnc.compiler.passes.gpu.grid_ir import Together
 from nnc.compiler.reference.evaluator import evaluate
+from nnc.compiler.targets import GpuTarget
 from nnc.runtime.device.cpu.program import CpuProgram
 from nnc.runtime.device.cuda.shim import ShimError, ShimProgram, available, library
 
@@ -128,7 +128,7 @@ def test_every_form_of_recurrence_and_its_gradients(name: str, way):
     """In an ascending, a descending and a random order of threads and blocks."""
     plain = model(name)
     whole, _ = gradients(plain, "loss", [t.name for t in plain.of_kind("input")])
-    program = ShimProgram(plan(whole, without=CPU_PASSES), (0, 1, 2))
+    program = ShimProgram(gpu_plan(whole, without=NO_ATTENTION), (0, 1, 2))
     assert all(isinstance(item, Launch) for item in program.module.launches)
     given = values(whole)
     for key, array in given.items():
@@ -165,7 +165,7 @@ OTHERS = {
 def test_other_reductions_and_types(name: str, way):
     inputs, equations = OTHERS[name]
     whole = system(f"model M({inputs}) -> y {{\n{equations}\n}}")
-    program = ShimProgram(plan(whole, without=CPU_PASSES), (0, 1, 2))
+    program = ShimProgram(gpu_plan(whole, without=NO_ATTENTION), (0, 1, 2))
     assert program.module.sweeps
     given = values(whole)
     for key, array in given.items():
@@ -192,7 +192,7 @@ def test_the_cells_reduce_in_every_way(monkeypatch):
     for way in WAYS:
         divide(monkeypatch, way)
         for cell in CELLS:
-            sweeps = module(plan(step(cell)[0], without=CPU_PASSES)).sweeps
+            sweeps = module(gpu_plan(step(cell)[0], without=NO_ATTENTION)).sweeps
             for share in (s for sweep in sweeps.values() for s in sweep.steps.shares):
                 along = share.grid.how.along if isinstance(share.grid.how, Together) else "each"
                 found.add((along, share.held > 1))
@@ -206,7 +206,7 @@ def test_the_cells_reduce_in_every_way(monkeypatch):
 
 
 def made_of(cell: str) -> Module:
-    return module(plan(step(cell)[0], without=CPU_PASSES))
+    return module(gpu_plan(step(cell)[0], without=NO_ATTENTION))
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -239,7 +239,9 @@ def test_blocks_that_meet_keep_their_weights(monkeypatch):
         (share,) = sweep.steps.shares
         assert {r.tensor for r in share.weights} == {"lstm1_U"}
         assert share.kept_weights * sweep.blocks >= 64 * 4 * 64
-    made = module(plan(step("LSTM(160)", 8, 8)[0], without=CPU_PASSES), GpuTarget(shared=64 << 10))
+    made = module(
+        gpu_plan(step("LSTM(160)", 8, 8)[0], without=NO_ATTENTION), GpuTarget(shared=64 << 10)
+    )
     assert not any(s.weights for sweep in made.sweeps.values() for s in sweep.steps.shares)
 
 
@@ -254,7 +256,7 @@ def test_what_is_too_large_for_shared_memory_stays_in_memory(monkeypatch):
 
 
 def launches(cell: str, steps: int, batch: int = 32):
-    made = module(plan(step(cell, steps, batch)[0], without=CPU_PASSES))
+    made = module(gpu_plan(step(cell, steps, batch)[0], without=NO_ATTENTION))
     return list(flat(made.launches)), made
 
 

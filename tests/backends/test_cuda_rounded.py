@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from support import NO_ATTENTION, gpu_plan
 
-from nnc.compiler.codegen.cuda.module import CPU_PASSES, Module, gpu_plan, module
+from nnc.compiler.codegen.cuda.module import Module, module
 from nnc.compiler.ir.equation import System
 from nnc.compiler.passes.autodiff.mixed_precision import mixed_precision
 from nnc.compiler.passes.gpu.grid_ir import Tile
 from nnc.compiler.passes.kernels.kernel import Plan
-from nnc.compiler.pipeline import plan
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.runtime.device.cuda.shim import ShimError, ShimProgram, available, library
 
@@ -45,7 +45,7 @@ def rounding(name: str, size: str) -> System:
 
 def loaded(system: System) -> Plan:
     """Without copies: operands are rounded as they are loaded."""
-    return plan(system, without=CPU_PASSES)
+    return gpu_plan(system, without=NO_ATTENTION)
 
 
 def results(source: Plan, schedules: tuple[int, ...] = (0,)) -> dict[str, np.ndarray]:

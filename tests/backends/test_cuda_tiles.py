@@ -7,14 +7,14 @@ import re
 
 import numpy as np
 import pytest
-from support import system
+from support import NO_ATTENTION, gpu_plan, system
 
-from nnc.compiler.codegen.cuda.module import CPU_PASSES, Module, module
+from nnc.compiler.codegen.cuda.module import Module, module
 from nnc.compiler.ir.equation import System
 from nnc.compiler.passes.autodiff.mixed_precision import mixed_precision
-from nnc.compiler.passes.gpu.grid_ir import GpuTarget, Grid, Tile
-from nnc.compiler.pipeline import plan
+from nnc.compiler.passes.gpu.grid_ir import Grid, Tile
 from nnc.compiler.reference.evaluator import evaluate
+from nnc.compiler.targets import GpuTarget
 from nnc.runtime.device.cuda.shim import ShimProgram, available
 
 from .gates import check_usage, nvrtc_or_skip
@@ -23,6 +23,7 @@ from .whole_steps import LARGE, model_step
 
 needs_gpp = pytest.mark.skipif(not available(), reason="needs g++")
 
+H100 = GpuTarget()
 LONE = GpuTarget(processors=1, threads=64)  # one block is enough for it: it gets the largest tiles
 
 PRODUCTS = {
@@ -124,7 +125,7 @@ COPIES = {  # elements that are copied at once, of the operand with `down` and o
 
 @pytest.mark.parametrize(("name", "size"), COPIES)
 def test_what_is_copied_how(name: str, size: str):
-    (grid,) = tiles(module(plan(product(name, size), without=CPU_PASSES), LONE))
+    (grid,) = tiles(module(gpu_plan(product(name, size), without=NO_ATTENTION), LONE))
     assert isinstance(grid.how, Tile)
     found = grid.how.left.copied, grid.how.rights[0].copied
     assert found == COPIES[name, size]
@@ -140,15 +141,17 @@ def test_small_products_of_bf16_have_no_tensor_cores():
         ("32", "16x16 per warp by mma.sync m16n8k16 of bf16, left rounded as it is loaded"),
     ):
         given = mixed_precision(system(text.replace("12", width), float_type="f32"), "bf16")
-        made = module(plan(given, without=CPU_PASSES))
+        made = module(gpu_plan(given, without=NO_ATTENTION))
         assert words in made.source
         assert ("MMA(sum" in made.kernels) == (width == "32")
 
 
 def test_the_largest_tile_that_leaves_nobody_idle():
-    def sides(m: int, n: int, k: int, target: GpuTarget | None = None) -> tuple:
+    def sides(m: int, n: int, k: int, target: GpuTarget = H100) -> tuple:
         text = f"model M(a: f32[{m}, {k}], b: f32[{k}, {n}]) -> y {{ {PRODUCTS['left deep']} }}"
-        (grid,) = tiles(module(plan(system(text, float_type="f32"), without=CPU_PASSES), target))
+        (grid,) = tiles(
+            module(gpu_plan(system(text, float_type="f32"), without=NO_ATTENTION), target)
+        )
         assert isinstance(grid.how, Tile)
         return grid.how.height, grid.how.rows, grid.part.size if grid.part else 1
 
@@ -163,7 +166,7 @@ def test_the_largest_tile_that_leaves_nobody_idle():
 
 
 def test_asynchronous_copies_are_instructions():
-    made = module(plan(product("left deep", "even"), without=CPU_PASSES), LONE)
+    made = module(gpu_plan(product("left deep", "even"), without=NO_ATTENTION), LONE)
     ptx = nvrtc_or_skip().ptx(made.source, "sm_80")
     assert re.search(r"cp\.async\.cg\.shared\.global .*, 16,", ptx)
     assert re.search(r"cp\.async\.ca\.shared\.global .*, 4,", ptx)
@@ -172,7 +175,9 @@ def test_asynchronous_copies_are_instructions():
 
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_tensor_cores_are_instructions(name: str):
-    made = module(plan(mixed_precision(product(name, "even"), "bf16"), without=CPU_PASSES), LONE)
+    made = module(
+        gpu_plan(mixed_precision(product(name, "even"), "bf16"), without=NO_ATTENTION), LONE
+    )
     (grid,) = tiles(made)
     assert isinstance(grid.how, Tile)
     ptx = nvrtc_or_skip().ptx(made.source, "sm_80")
@@ -187,6 +192,6 @@ def test_tensor_cores_are_instructions(name: str):
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
 @pytest.mark.parametrize("name", LARGE)
 def test_large_tiles_do_not_spill(name: str, precision: str, architecture: str):
-    made = module(plan(model_step(name, precision=precision)[0], without=CPU_PASSES))
+    made = module(gpu_plan(model_step(name, precision=precision)[0], without=NO_ATTENTION))
     assert any(isinstance(g.how, Tile) and g.how.height == 128 for g in made.grids.values())
     check_usage(made, architecture)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from support import gpu_plan
 
-from nnc.compiler.codegen.cuda.module import gpu_plan, module
+from nnc.compiler.codegen.cuda.module import module
 from nnc.runtime.device.cpu.program import CpuProgram
 from nnc.runtime.device.cuda.shim import ShimProgram, available
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from support import system, values
+from support import plan, system, values
 
-from nnc.compiler.pipeline import plan
 from nnc.runtime.device.cpu.program import CpuProgram
 from nnc.runtime.device.cpu.thread_throttle import LONGEST, WINDOW, ThreadThrottle
 

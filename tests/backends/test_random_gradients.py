@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from support import plan
 
 from nnc.compiler.ir.build import call, cast, literal
 from nnc.compiler.ir.dtypes import is_float
@@ -17,7 +18,6 @@ from nnc.compiler.ir.equation import Equation, System, Tensor
 from nnc.compiler.ir.expr import Apply, Const, Expr, Idx, Read
 from nnc.compiler.ir.verify import verify
 from nnc.compiler.passes.autodiff.differentiate import differentiate
-from nnc.compiler.pipeline import plan
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.runtime.device.cpu.program import CpuProgram
 

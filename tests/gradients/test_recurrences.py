@@ -12,12 +12,11 @@ from itertools import product
 
 import numpy as np
 import pytest
-from support import check_gradients, gradients, system, values
+from support import check_gradients, gradients, plan, system, values
 
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.expr import Apply, Const, Expr, Idx, Read
 from nnc.compiler.ir.functions import TABLE
-from nnc.compiler.pipeline import plan
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.runtime.device.cpu.program import CpuProgram
 

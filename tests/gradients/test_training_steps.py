@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from support import plan
 
 from nnc.compiler.elaboration.initializers import initial_values
 from nnc.compiler.elaboration.programs import FieldType, Setup, training_step
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.verify import verify
-from nnc.compiler.pipeline import plan
 from nnc.compiler.reference.evaluator import advance
 from nnc.dsl.check.checker import load_source
 from nnc.dsl.diagnostics.diagnostic import Report

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from attentions import CASES, DOT, gpt, learned, prepared, streamed, written
 from stdlib.programs import Case
+from support import NO_ATTENTION, gpu_plan, plan
 
-from nnc.compiler.codegen.cuda.module import gpu_plan
 from nnc.compiler.elaboration.programs import training_step
 from nnc.compiler.ir.affine import Affine
 from nnc.compiler.ir.expr import Idx
 from nnc.compiler.passes.gpu.attention.masked_tiles import masked_tiles
-from nnc.compiler.pipeline import plan
 from nnc.compiler.reference.pass_checker import PassCheck
 from nnc.runtime.data import Search
 from nnc.runtime.project import planned_setup, project_of_text
@@ -45,9 +44,9 @@ def test_no_square_is_stored(case: Case):
 
 
 def gpu_plan_without(system) -> int:
-    from nnc.compiler.codegen.cuda.module import CPU_PASSES
+    from support import gpu_plan
 
-    return plan(system, without=CPU_PASSES).arena_bytes
+    return gpu_plan(system, without=NO_ATTENTION).arena_bytes
 
 
 def test_a_row_stores_its_maximum_and_its_sum():

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from support import gradients, system
+from support import gradients, plan, system
 
-from nnc.compiler.passes.kernels.barriers import place_barriers
 from nnc.compiler.passes.kernels.kernel import Plan
-from nnc.compiler.pipeline import plan
 
 LAYERS = """model M(x: f32[30, 20], W: f32[20, 40], b: f32[40], U: f32[40, 9]) -> loss: f32[] {
     h[n, j] = tanh(sum(i) x[n, i]*W[i, j] + b[j])
@@ -22,7 +20,7 @@ def planned(text: str, *wanted: str) -> Plan:
 def test_gradients_of_weights_do_not_wait_for_each_other() -> None:
     found = planned(LAYERS, "W", "b", "U")
     order = [k.name for k in found.kernels]
-    waiting = place_barriers(found)
+    waiting = found.barriers
     gradient = sorted(("d_W", "d_b"), key=order.index)
     assert order.index(gradient[1]) == order.index(gradient[0]) + 1
     assert gradient[1] not in waiting
@@ -32,7 +30,7 @@ def test_no_kernel_meets_another_of_its_phase() -> None:
     found = planned(LAYERS, "W", "b", "U")
     phase: list = []
     for kernel in found.kernels:
-        if kernel.name in place_barriers(found):
+        if kernel.name in found.barriers:
             phase = []
         reads = {s for eq in kernel.equations for s in eq.sources}
         assert not any(reads & set(other.stored) for other in phase), kernel.name
@@ -51,7 +49,7 @@ def test_memory_that_is_used_again_is_waited_for() -> None:
     )
     places = {}
     for kernel in found.kernels:
-        if kernel.name in place_barriers(found):
+        if kernel.name in found.barriers:
             places = {}
         for name in kernel.stored:
             start = found.offsets[name]
@@ -69,4 +67,4 @@ def test_every_step_of_a_scan_waits_for_the_one_before() -> None:
         "U",
     )
     scans = [item for item in found.items if not hasattr(item, "anchor")]
-    assert scans and all(next(iter(s.every)).name in place_barriers(found) for s in scans)
+    assert scans and all(next(iter(s.every)).name in found.barriers for s in scans)

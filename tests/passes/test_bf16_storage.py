@@ -6,9 +6,9 @@ import re
 
 import pytest
 from backends.whole_steps import step_of_text
-from support import system, values
+from support import gpu_plan, system, values
 
-from nnc.compiler.codegen.cuda.module import gpu_plan, module
+from nnc.compiler.codegen.cuda.module import module
 from nnc.compiler.ir.equation import System, Tensor
 from nnc.compiler.passes.autodiff.mixed_precision import mixed_precision
 from nnc.compiler.passes.kernels.equal_kernels import equal_kernels

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support import system, values
+from support import NO_ATTENTION, gpu_plan, plan, system, values
 
-from nnc.compiler.codegen.cuda.module import CPU_PASSES
 from nnc.compiler.passes.kernels.kernel import Plan
-from nnc.compiler.pipeline import plan
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.runtime.device.cpu.program import CpuProgram
 
@@ -59,5 +57,5 @@ def test_what_is_read_elsewhere_or_later_keeps_its_place(name: str) -> None:
 
 
 def test_on_a_gpu_nothing_is_written_where_it_is_read() -> None:
-    made = plan(system(SOFTMAX, float_type="f32"), without=CPU_PASSES)
+    made = gpu_plan(system(SOFTMAX, float_type="f32"), without=NO_ATTENTION)
     assert made.offsets["e"] != made.offsets["y"]

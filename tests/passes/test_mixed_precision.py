@@ -7,7 +7,7 @@ import pytest
 from attentions import CASES
 from attentions import prepared as attention
 from small_programs import prepared, trained
-from support import system, values
+from support import optimize, plan, system, values
 
 from nnc.compiler.elaboration.programs import step_with_gradients
 from nnc.compiler.ir.equation import System
@@ -15,7 +15,6 @@ from nnc.compiler.ir.expr import Apply, expr_text, walk
 from nnc.compiler.ir.functions import TABLE
 from nnc.compiler.ir.verify import verify
 from nnc.compiler.passes.autodiff.mixed_precision import mixed_precision
-from nnc.compiler.pipeline import optimise, plan
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.reference.pass_checker import PassCheck
 from nnc.dsl.diagnostics.diagnostic import UserError
@@ -236,7 +235,7 @@ def test_devices_agree(device: str):
 
 
 def test_the_rounding_outlives_the_passes():
-    assert any(has_rounding(optimise(rounded(MODEL))).values())
+    assert any(has_rounding(optimize(rounded(MODEL))).values())
 
 
 def test_nnc_verify():

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from support import gradients, system, values
+from support import gradients, plan, system, values
 
 from nnc.compiler.ir.verify import verify
 from nnc.compiler.passes.cpu.time_major import time_major
 from nnc.compiler.passes.cpu.transpose_operands import transpose_operands
 from nnc.compiler.passes.equations.gather_matmul import gather_matmul
 from nnc.compiler.passes.lowering.coalesce_indices import coalesce_indices
-from nnc.compiler.pipeline import plan
 from nnc.compiler.reference.evaluator import evaluate
 
 RECURRENT = """model M(x: f32[3, 5, 2], W: f32[2, 4], U: f32[4, 4]) -> loss: f32[] {

@@ -5,17 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from small_programs import DIGITS, prepared, trained
-from support import system, values
+from support import optimize, plan, system, values
 
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.expr import Apply, walk
 from nnc.compiler.ir.functions import TABLE, bf16_halves
 from nnc.compiler.passes.autodiff.mixed_precision import mixed_precision
 from nnc.compiler.passes.cpu import pack_bf16_pairs as module
-from nnc.compiler.passes.cpu.tiling import Target
-from nnc.compiler.pipeline import optimise, plan
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.reference.pass_checker import PassCheck
+from nnc.compiler.targets import CpuTarget
 from nnc.runtime.device.cpu import host
 from nnc.runtime.device.cpu.program import CpuProgram
 
@@ -71,10 +70,10 @@ def run(program: CpuProgram, given: dict[str, np.ndarray]) -> np.ndarray:
     return program.arrays["y"].copy()
 
 
-def targets() -> list[Target]:
+def targets() -> list[CpuTarget]:
     """With the processor's own instructions if it has them, without, and with short vectors."""
-    own = [Target(pairs=True)] if host.pairs() else []
-    return [*own, Target(), Target(lanes=8, registers=16)]
+    own = [CpuTarget(bf16_dot=True)] if host.bf16_dot() else []
+    return [*own, CpuTarget(), CpuTarget(lanes=8, registers=16)]
 
 
 @pytest.mark.parametrize("line", PAIRED.values(), ids=PAIRED)
@@ -96,7 +95,7 @@ def test_the_numbers_of_the_evaluator(free, line: str):
 @pytest.mark.parametrize("line", LEFT.values(), ids=LEFT)
 def test_what_cannot_be_paired_is_rounded_once(free, line: str):
     found = rounded(line)
-    after = optimise(found)
+    after = optimize(found)
     assert "bf16_dot" not in functions(after)
     assert all(
         not isinstance(n, Apply) or n.fn != "bf16"
@@ -108,17 +107,17 @@ def test_what_cannot_be_paired_is_rounded_once(free, line: str):
     np.testing.assert_allclose(
         run(CpuProgram(found, 1), given), evaluate(found, given)["y"], rtol=1e-5, atol=1e-5
     )
-    assert "not of pairs" in CpuProgram(found, target=Target(pairs=True)).loops
+    assert "not of pairs" in CpuProgram(found, target=CpuTarget(bf16_dot=True)).loops
 
 
 def test_small_ones_are_left_and_the_reason_is_told():
-    text = CpuProgram(rounded(PAIRED["a b"]), target=Target(pairs=True)).loops
+    text = CpuProgram(rounded(PAIRED["a b"]), target=CpuTarget(bf16_dot=True)).loops
     assert "not of pairs along k: they would cost" in text and "bf16_dot" not in text
 
 
 def test_what_is_read_once_is_rounded_as_it_is_read():
     """A row times a matrix: the matrix is not copied, the row is."""
-    found = optimise(rounded("y[i < 1, j] = sum(k) a[i, k]*b[k, j]"), without=("pack-bf16-pairs",))
+    found = optimize(rounded("y[i < 1, j] = sum(k) a[i, k]*b[k, j]"), without=("pack-bf16-pairs",))
     assert "b_bf16" not in found.tensors and "a_bf16" in found.tensors
     given = values(found)
     np.testing.assert_allclose(
@@ -151,7 +150,7 @@ def test_each_operand_is_paired_once(free):
         y[i, j] = p[i, j] + q[i, j] + (sum(k) a[i, k]*r[k, j])""")
     made = [
         eq
-        for eq in optimise(found).equations
+        for eq in optimize(found).equations
         if isinstance(eq.body, Apply) and eq.body.fn == "bf16_pair"
     ]
     assert len(made) == 7  # x twice, b, d, p, a, r
@@ -199,7 +198,7 @@ def test_training_without_the_instructions(monkeypatch):
     sets = {"precision": "bf16", "epochs": "1", "steps": "8", "optimizer": "sgd(lr = 0.05)"}
     job = trained(wide, **sets)
     monkeypatch.setenv("NNC_ISA", "avx2")
-    assert not host.pairs()
+    assert not host.bf16_dot()
     other = trained(wide, **sets)
     for name, value in job.executor.values.items():
         np.testing.assert_allclose(value, other.executor.values[name], rtol=2e-2, atol=2e-3)
@@ -208,7 +207,7 @@ def test_training_without_the_instructions(monkeypatch):
 
 
 def test_the_instruction_is_there():
-    if not host.pairs():
+    if not host.bf16_dot():
         pytest.skip("this processor has none for bf16")
     wide = DIGITS.replace("Dense(12)", "Dense(256)").replace("= 100", "= 128")
     program = prepared(wide, precision="bf16").executor.training(128).program

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from support import gradients, system, values
+from support import gradients, optimize, plan, system, values
 
 from nnc.compiler.ir.equation import System, Tensor
 from nnc.compiler.passes.kernels.printer import plan_text
-from nnc.compiler.pipeline import optimise, plan
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.runtime.device.cpu.program import CpuProgram
 
@@ -43,10 +42,10 @@ def test_strides_and_bytes_of_padded_rows() -> None:
 
 def test_rows_of_powers_of_two_that_sums_run_down() -> None:
     """What is given and what is wanted stays as it is; rows of other sizes do not meet."""
-    found = optimise(step_of(512), verified=True)
+    found = optimize(step_of(512), verified=True)
     assert padded(found) and all(found.tensors[n].kind == "temp" for n in padded(found))
     assert not padded(found) & set(found.roots)
-    assert not padded(optimise(step_of(504)))
+    assert not padded(optimize(step_of(504)))
     assert "rows padded by a cache line" in plan_text(plan(step_of(512)))
 
 
@@ -71,14 +70,14 @@ def test_a_gradient_takes_the_place_of_the_slope_that_it_is_computed_from() -> N
 
 
 def test_a_weight_of_every_step_is_copied() -> None:
-    found = optimise(system(RECURRENT, float_type="f32"), verified=True)
+    found = optimize(system(RECURRENT, float_type="f32"), verified=True)
     assert padded(found) == {"U_padded"}
 
 
 def test_what_is_given_is_copied_if_it_is_read_often_enough() -> None:
-    assert padded(optimise(system(PRODUCT, float_type="f32"), verified=True)) == {"w_padded"}
+    assert padded(optimize(system(PRODUCT, float_type="f32"), verified=True)) == {"w_padded"}
     few = PRODUCT.replace("600", "100")
-    assert not padded(optimise(system(few, float_type="f32")))
+    assert not padded(optimize(system(few, float_type="f32")))
 
 
 def test_machine_code_computes_the_same() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support import gradients, system, values
+from support import gradients, plan, system, values
 
 from nnc.compiler.ir.build import call
 from nnc.compiler.ir.equation import Equation, System, Tensor
@@ -12,9 +12,7 @@ from nnc.compiler.ir.expr import Read, walk
 from nnc.compiler.ir.verify import verify
 from nnc.compiler.passes.equations.common_subexpressions import common_subexpressions
 from nnc.compiler.passes.equations.simplify import simplify
-from nnc.compiler.passes.kernels.fuse import fuse
-from nnc.compiler.passes.kernels.memory import plan_memory
-from nnc.compiler.pipeline import PASSES, plan
+from nnc.compiler.passes.kernels.kernel import Plan
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.runtime.device.cpu.program import CpuProgram
 
@@ -71,9 +69,10 @@ def test_passes_keep_the_meaning(name: str) -> None:
     before = trained(name)
     given = values(before, integers=3)
     expected = evaluate(before, given)
-    for title, transform in PASSES:
-        after = verify(transform(before), title)
-        found = evaluate(after, given)
+
+    def compare(title: str, _: object, after: System | Plan, __: float) -> None:
+        made = after.system if isinstance(after, Plan) else after
+        found = evaluate(verify(made, title), given)
         for output in before.outputs:
             np.testing.assert_allclose(
                 found[output],
@@ -82,41 +81,40 @@ def test_passes_keep_the_meaning(name: str) -> None:
                 atol=1e-12,
                 err_msg=f"{title}: {output}",
             )
-        before = after
+
+    plan(before, check=compare)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_kernels_run_in_order_and_share_no_live_memory(name: str) -> None:
     """Everything that a kernel reads was stored before and has not been overwritten since."""
-    optimised = trained(name)
-    for _, transform in PASSES:
-        optimised = transform(optimised)
-    plan = plan_memory(optimised, fuse(optimised))
+    made = plan(trained(name))
+    optimised = made.system
     owner: dict[int, str] = {}
 
     def occupy(tensor: str) -> None:
-        start = plan.offsets[tensor]
+        start = made.offsets[tensor]
         for byte in range(start, start + max(optimised.tensors[tensor].bytes, 1)):
             owner[byte] = tensor
 
-    aliases = dict(fuse(optimised).views)
+    aliases = dict(made.views)
     for tensor in optimised.tensors.values():
         if tensor.kind != "temp":
             occupy(tensor.name)
-    for kernel in plan.kernels:
+    for kernel in made.kernels:
         inside = {eq.target for eq in kernel.equations}
         for source in {s for eq in kernel.equations for s in eq.sources} - inside:
             home = source
             while home in aliases:
                 home = aliases[home]
-            here = owner.get(plan.offsets[source])
+            here = owner.get(made.offsets[source])
             assert here == home or kernel.fixed, f"{kernel.name} reads {source}, finds {here}"
         for target in kernel.stored:
             occupy(target)
 
 
 def test_an_activation_rides_on_its_product() -> None:
-    from nnc.compiler.pipeline import plan
+    from support import plan
 
     kernels = {k.name: k for k in plan(trained("dense")).kernels}
     assert "y" in [e.target for e in kernels["h"].epilogue]
@@ -124,7 +122,7 @@ def test_an_activation_rides_on_its_product() -> None:
 
 
 def test_a_view_costs_no_kernel() -> None:
-    from nnc.compiler.pipeline import plan
+    from support import plan
 
     made = plan(trained("views"))
     assert "z" not in {k.name for k in made.kernels}

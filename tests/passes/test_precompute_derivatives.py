@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support import gradients, system, values
+from support import gradients, optimize, plan, system, values
 
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.expr import Apply, walk
 from nnc.compiler.ir.verify import verify
 from nnc.compiler.passes.equations.precompute_derivatives import precompute_derivatives
-from nnc.compiler.pipeline import optimise, plan
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.runtime.device.cpu.program import CpuProgram
 
@@ -46,7 +45,7 @@ def count(system: System, *functions: str) -> int:
 
 @pytest.mark.parametrize("act", ACTIVATIONS.values(), ids=ACTIVATIONS)
 def test_the_way_back_reads_the_slope(act: str) -> None:
-    before = optimise(trained(act), without=["precompute-derivatives"])
+    before = optimize(trained(act), without=["precompute-derivatives"])
     after = verify(precompute_derivatives(before), "precompute-derivatives")
     assert count(before, "erf", "exp", "tanh") and not count(after, "erf", "exp", "tanh")
     given = values(before)
@@ -85,5 +84,5 @@ def test_the_value_stays_in_registers_and_results_are_those_of_the_evaluator(act
     ],
 )
 def test_what_gains_nothing_stays(act: str, more: str) -> None:
-    before = optimise(trained(act, more), without=["precompute-derivatives"])
+    before = optimize(trained(act, more), without=["precompute-derivatives"])
     assert precompute_derivatives(before) is before

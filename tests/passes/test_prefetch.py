@@ -7,7 +7,6 @@ import pytest
 from support import system, values
 
 from nnc.compiler.passes.kernels import prefetch as pass_
-from nnc.compiler.passes.kernels.prefetch import plan_prefetch
 from nnc.compiler.passes.kernels.printer import plan_text
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.runtime.device.cpu.program import CpuProgram
@@ -27,7 +26,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def asked(program: CpuProgram) -> dict[str, list[str]]:
-    return {kernel.name: list(names) for kernel, names in plan_prefetch(program.plan).items()}
+    return {kernel.name: list(names) for kernel, names in program.plan.prefetch.items()}
 
 
 def test_what_is_in_a_cache_is_not_asked_for() -> None:

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from support import plan
 
 from nnc.compiler.elaboration.programs import training_step
 from nnc.compiler.passes.kernels.kernel import Kernel, Plan, Scan
-from nnc.compiler.pipeline import plan
 from nnc.runtime.project import project_of_text, setup_of
 
 STEPS = 7

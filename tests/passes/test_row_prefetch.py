@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support import system, values
+from support import plan, system, values
 
 from nnc.compiler.passes.cpu.lower import FETCH, lower
-from nnc.compiler.pipeline import plan
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.runtime.device.cpu.program import CpuProgram
 

@@ -8,9 +8,9 @@ from support import gradients, system, values
 
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.sparsity_analysis import sparsity
-from nnc.compiler.passes.cpu.tiling import Target
 from nnc.compiler.passes.kernels.printer import plan_text
 from nnc.compiler.reference.evaluator import evaluate
+from nnc.compiler.targets import CpuTarget
 from nnc.runtime.device.cpu.program import CpuProgram
 
 ATTENTION = """
@@ -50,7 +50,7 @@ def attention(hidden: str) -> System:
     return system(ATTENTION.format(hidden=hidden, rows=rows, columns=columns), float_type="f32")
 
 
-def run(whole: System, threads: int = 1, target: Target | None = None) -> CpuProgram:
+def run(whole: System, threads: int = 1, target: CpuTarget | None = None) -> CpuProgram:
     program = CpuProgram(whole, threads=threads, target=target)
     for name, value in values(whole).items():
         program.arrays[name][...] = value
@@ -58,7 +58,7 @@ def run(whole: System, threads: int = 1, target: Target | None = None) -> CpuPro
     return program
 
 
-def check(whole: System, target: Target | None = None) -> CpuProgram:
+def check(whole: System, target: CpuTarget | None = None) -> CpuProgram:
     """The program, after all outputs were compared with the evaluator's, NaN and all, and with
     those of other numbers of threads, to the bit."""
     expected = evaluate(whole, values(whole))
@@ -76,8 +76,8 @@ def test_what_a_mask_hides_is_known_if_something_of_each_row_is_left(hidden: str
 
 
 @pytest.mark.parametrize("hidden", MASKS)
-@pytest.mark.parametrize("target", [None, Target(lanes=4, registers=16)], ids=["host", "narrow"])
-def test_attention_and_its_gradients_are_the_same(hidden: str, target: Target | None) -> None:
+@pytest.mark.parametrize("target", [None, CpuTarget(lanes=4, registers=16)], ids=["host", "narrow"])
+def test_attention_and_its_gradients_are_the_same(hidden: str, target: CpuTarget | None) -> None:
     whole, _ = gradients(attention(hidden), "loss", ["q", "k", "v"])
     check(whole, target)
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support import gradients, system, values
+from support import gradients, optimize, system, values
 
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.verify import verify
 from nnc.compiler.passes.equations.softmax_gradient import softmax_gradient
-from nnc.compiler.pipeline import optimise
 from nnc.compiler.reference.evaluator import evaluate
 
 MODEL = """model M(x: f32[6, 5], w: f32[5, 9], v: f32[9, 4]) -> loss: f32[] {{
@@ -35,7 +34,7 @@ NOT_SAID = {
 
 def trained(text: str) -> System:
     found, _ = gradients(system(text, float_type="f32"), "loss", ["x", "w", "v"])
-    return optimise(found, without=("softmax-gradient", "precompute-derivatives", "reciprocal"))
+    return optimize(found, without=("softmax-gradient", "precompute-derivatives", "reciprocal"))
 
 
 def readers(found: System, name: str) -> set[str]:
@@ -99,4 +98,4 @@ def test_a_product_of_a_part_that_the_program_has() -> None:
 def test_what_would_become_something_else_stays(row: str, product: str) -> None:
     before = system(PLAIN.format(row, product), float_type="f32")
     assert softmax_gradient(before) is before
-    same(before, optimise(before))
+    same(before, optimize(before))

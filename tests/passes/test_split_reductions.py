@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support import system, values
+from support import plan, system, values
 
 from nnc.compiler.ir.verify import verify
 from nnc.compiler.passes.equations.split_reductions import split_reductions
-from nnc.compiler.pipeline import plan
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.runtime.device.cpu.program import CpuProgram
 

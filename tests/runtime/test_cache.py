@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support import plan
 
 from nnc.compiler.ir.build import call, literal
 from nnc.compiler.ir.equation import Equation, Index, System, Tensor
 from nnc.compiler.ir.expr import Idx, Read
 from nnc.compiler.ir.structural_hash import system_signature
-from nnc.compiler.passes.cpu.tiling import Target
 from nnc.compiler.passes.kernels.equal_kernels import equal_kernels
-from nnc.compiler.pipeline import plan
+from nnc.compiler.targets import CpuTarget
 from nnc.runtime import cache as caches
 from nnc.runtime.cache import Cache
 from nnc.runtime.device.cpu import code_cache as code
@@ -206,7 +206,7 @@ def test_the_key_changes_with_whatever_decides_the_code(monkeypatch):
         key(),
         key(product(41)),
         key(product(factor=3.0)),
-        key(target=repr(Target(lanes=8))),
+        key(target=repr(CpuTarget(lanes=8))),
         key(level=2),
     }
     monkeypatch.setattr(code, "__version__", "0.0.0")
@@ -340,8 +340,9 @@ def test_the_least_recently_used_make_room(folder):
 
 def test_equal_kernels_are_compiled_once():
     four, twelve = (CpuProgram(plan(product(depth=n))) for n in (4, 12))
-    counts = [len({id(nest) for nest in program.nests.values()}) for program in (four, twelve)]
-    assert counts[0] == counts[1] < len(four.nests)
+    equal = [program.source.equal_kernels for program in (four, twelve)]
+    counts = [len({each.representative for each in kernels.values()}) for kernels in equal]
+    assert counts[0] == counts[1] < len(equal[0])
     assert len(twelve.llvm) < 1.5 * len(four.llvm)
     one = CpuProgram(plan(product()))
     result(one)

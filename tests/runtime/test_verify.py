@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from small_programs import DIGITS, write
-from support import system, values
+from support import system, values, with_pass
 
 from nnc.compiler import pipeline
 from nnc.compiler.ir.build import call, rewrite
@@ -69,7 +69,7 @@ def test_examples(nnc, name):
     code, out, err = nnc("verify", EXAMPLES / f"{name}.nn", "--threads", 2)
     assert code == 0 and not err
     assert "results of machine code are the evaluator's" in out
-    assert f"{len(pipeline.PASSES)} passes keep every value" in out
+    assert f"{len(pipeline.CPU.passes)} passes keep every value" in out
     assert "a whole step has the same bits on 1 and 2 threads" in out
 
 
@@ -166,8 +166,7 @@ def drop_a_term(system):
 
 
 def test_a_broken_pass_is_named(monkeypatch):
-    passes = (*pipeline.PASSES[:2], ("forgetful", drop_a_term), *pipeline.PASSES[2:])
-    monkeypatch.setattr(pipeline, "PASSES", passes)
+    monkeypatch.setattr(pipeline, "CPU", with_pass("forgetful", drop_a_term))
     (found,) = verified().mistakes
     assert found.code == "E0803" and "`forgetful`" in found.message and "was" in found.message
     assert found.span.line == 9
@@ -224,8 +223,7 @@ def test_passes_are_checked_in_any_command(nnc, tmp_path, monkeypatch, arguments
         fresh = eq.with_body(call("mul", 0.5, eq.body))
         return system.replace(equations=tuple(fresh if e is eq else e for e in system.equations))
 
-    passes = (*pipeline.PASSES[:2], ("forgetful", forgetful), *pipeline.PASSES[2:])
-    monkeypatch.setattr(pipeline, "PASSES", passes)
+    monkeypatch.setattr(pipeline, "CPU", with_pass("forgetful", forgetful))
     again = ["other" if a == "run" else a for a in arguments]
     code, _, err = nnc(*again, "--verify")
     assert code == 101 and "nnc has a bug in the pass `forgetful`" in err and "`loss` was" in err

@@ -10,13 +10,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from support import check_gradients
+from support import check_gradients, plan
 from support import system as system_of
 
 from nnc.compiler.elaboration.programs import Setup, training_step
 from nnc.compiler.passes.autodiff.differentiate import differentiate
 from nnc.compiler.passes.kernels.kernel import Kernel, Scan
-from nnc.compiler.pipeline import plan
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.dsl.check.checker import load_source
 from nnc.dsl.diagnostics.diagnostic import Report, UserError

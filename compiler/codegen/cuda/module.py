@@ -13,30 +13,19 @@ from functools import cache
 from pathlib import Path
 
 from ...ir.dtypes import BYTES
-from ...ir.equation import Index, System
-from ...passes.gpu.grid_ir import GpuTarget, Grid
+from ...ir.equation import Index
+from ...passes.gpu.grid_ir import Grid
 from ...passes.gpu.lower import SCRATCH, lower
 from ...passes.gpu.persistent_kernel import persistent_kernel
 from ...passes.gpu.persistent_loop import Sweep
-from ...passes.kernels.barriers import place_barriers
 from ...passes.kernels.equal_kernels import equal_kernels, item_signature
 from ...passes.kernels.kernel import Kernel, Plan, Scan
 from ...passes.kernels.memory import aligned
-from ...pipeline import Check
-from ...pipeline import plan as planned
+from ...targets import GPU_TARGETS, GpuTarget
 from .kernel import Function, group
 from .kernel import kernel as kernel_text
 from .persistent import APART, recurrence
 
-# passes whose point is the CPU's vectors or caches: what they make is slower in blocks of threads
-CPU_PASSES = (
-    "softmax-gradient",
-    "sparse-pooling-gradient",
-    "pack-bf16-pairs",
-    "round-bf16-operands",
-    "transpose-operands",
-    "pad-rows",
-)
 ARGUMENTS = 500  # of one launch, of 8 bytes each: older drivers take 4 KB
 
 
@@ -166,16 +155,9 @@ def flat(
                 yield from flat(item.launches, {**at, item.index.name: value})
 
 
-def gpu_plan(
-    system: System, verified: bool = False, check: Check | None = None, shared: bool = True
-) -> Plan:
-    """What `pipeline.plan` makes for a GPU."""
-    return planned(system, verified, check, shared, CPU_PASSES, streams=True)
-
-
-def module(plan: Plan, target: GpuTarget | None = None) -> Module:
+def module(plan: Plan, target: GpuTarget = GPU_TARGETS["h100"]) -> Module:
     """The source and the launches for a plan."""
-    return _Maker(plan, target or GpuTarget()).module()
+    return _Maker(plan, target).module()
 
 
 class _Maker:
@@ -187,7 +169,7 @@ class _Maker:
         self.groups: dict[tuple[Function, ...], str] = {}
         self.texts: list[str] = []
         self.named: dict[str, Grid] = {}
-        self.waiting = place_barriers(plan)
+        self.waiting = plan.barriers
         self.swept: dict[tuple, _Swept | None] = {}
         self.counters = aligned(plan.arena_bytes)  # of groups of blocks
         recurrent = any(isinstance(item, Scan) for item in plan.items)

@@ -21,10 +21,8 @@ from itertools import count
 from types import MappingProxyType
 
 from ...passes.cpu.loop_ir import Nest
-from ...passes.kernels.barriers import place_barriers
-from ...passes.kernels.equal_kernels import SharedCode, equal_kernels
+from ...passes.kernels.equal_kernels import SharedCode
 from ...passes.kernels.kernel import Kernel, Plan, Scan
-from ...passes.kernels.prefetch import plan_prefetch
 from . import loop_nest as nests
 from .function_writer import Emitter
 from .thread_pool import pool
@@ -45,18 +43,6 @@ class Clock:
         return self.start + 8 * self.kernels * threads
 
 
-def module(
-    plan: Plan,
-    nested: Mapping[Kernel, Nest],
-    clock: Clock | None = None,
-    like: Mapping[Kernel, SharedCode] | None = None,
-) -> str:
-    """The text of one module. `nested` has the nests at least of the kernels that are models;
-    `like` is what `equal_kernels` finds in the plan, for who has it already."""
-    (text,) = modules(plan, nested.__getitem__, like or equal_kernels(plan), clock)
-    return text
-
-
 def modules(
     plan: Plan,
     nest_of: Callable[[Kernel], Nest],
@@ -64,14 +50,14 @@ def modules(
     clock: Clock | None = None,
     size: int | None = None,
 ) -> Iterator[str]:
-    """The same as modules of some `size` in characters, one after the other, so that each can be
+    """The text as modules of some `size` in characters, one after the other, so that each can be
     compiled while the next is written; the last has `step`. Without a size there is only that."""
     declarations: dict[str, None] = {}
     functions: dict[str, str] = {}  # by their heads
     finished: list[str] = []  # heads of functions that are in other modules
     calls: dict[Kernel, _Call] = {}
     groups: dict[Kernel, list[tuple[Kernel, SharedCode]]] = {}
-    asked = plan_prefetch(plan)
+    asked = plan.prefetch
     for kernel, shared in like.items():
         groups.setdefault(shared.representative, []).append((kernel, shared))
     for number, (model, members) in enumerate(groups.items()):
@@ -103,7 +89,7 @@ def modules(
             declarations, functions = {}, {}
     declarations |= dict.fromkeys(f"declare hidden {head}" for head in finished)
     e = Emitter(declarations)
-    _Step(e, calls, place_barriers(plan), clock).items(plan.items)
+    _Step(e, calls, plan.barriers, clock).items(plan.items)
     step = e.function(f"define void @step({nests.ARGUMENTS}) {CALLS}")
     others = [] if clock is None else [_now(declarations)]
     threads = pool(platform.machine(), sys.platform)

@@ -18,6 +18,7 @@ from ...ir.equation import Equation, Index, Tensor
 from ...ir.expr import Apply, Expr, Idx, Read, index_names, reads, walk
 from ...ir.sparsity_analysis import vanishes
 from ...ir.terms import is_zero
+from ...targets import CpuTarget
 from ..kernels.kernel import Kernel, Plan
 from ..lowering.addressing import access_of, linearize
 from ..lowering.coalesce_indices import (
@@ -30,7 +31,7 @@ from ..lowering.coalesce_indices import (
 from .loop_bounds import WHOLE, Limits, limits
 from .loop_ir import Access, Accumulate, Loop, Nest, Segment, Statement
 from .pack_bf16_pairs import why_not
-from .tiling import Clip, Target, Tiling, Work, choose, turned
+from .tiling import Clip, Tiling, Work, choose, turned
 
 UNROLLED = 4  # a reduction loop of at most this many steps is unrolled …
 COPIES = 160  # … unless that makes more copies of the body than this
@@ -45,9 +46,8 @@ SHARED = 4096  # cycles of work below which threads are not worth waking
 Clips = tuple[tuple[Affine, int], ...]
 
 
-def lower(kernel: Kernel, plan: Plan, target: Target | None = None) -> Nest:
+def lower(kernel: Kernel, plan: Plan, target: CpuTarget) -> Nest:
     """The nest of loops for a kernel."""
-    target = target or Target()
     form = coalesce_indices(kernel, plan)
     found = accesses_of(form, plan)
     places = store_offsets(form, kernel, plan)
@@ -100,7 +100,7 @@ def lower(kernel: Kernel, plan: Plan, target: Target | None = None) -> Nest:
         accesses=left,
         sizes=form.sizes,
         lanes=tiling.lanes,
-        pairs=target.pairs,
+        pairs=target.bf16_dot,
         chains=chains,
         position=linearize(form.position, form.sizes),
         accumulate=accumulate,
@@ -110,7 +110,7 @@ def lower(kernel: Kernel, plan: Plan, target: Target | None = None) -> Nest:
         rolled=_rolled(form, others, work, tiling),
         source=_source(anchor),
         why=(
-            *filter(None, (kernel.reason, why_not(anchor, plan.system) if target.pairs else "")),
+            *filter(None, (kernel.reason, why_not(anchor, plan.system) if target.bf16_dot else "")),
             str(tiling),
             *(f"not {text}" for text in tiling.rejected),
         ),
@@ -275,7 +275,7 @@ def _inner_order(work: Work, tiling: Tiling) -> list[Index]:
 def _loops(
     work: Work,
     tiling: Tiling,
-    target: Target,
+    target: CpuTarget,
     clips: list[Clip],
     unrolled: Mapping[str, int],
 ) -> tuple[Loop, ...]:
@@ -283,7 +283,7 @@ def _loops(
     operand that vectors run over stays in cache, rows go round vectors, and stores run through
     memory in order; else vectors go round rows, and a panel of it stays in cache."""
     panel = sum(work.footprints[a.tensor] for a, d in work.depends if tiling.vector in d)
-    vector_first = panel > CACHED * target.cache
+    vector_first = panel > CACHED * target.l2.bytes
 
     def rank(index: Index) -> int:
         if index.name == tiling.vector:

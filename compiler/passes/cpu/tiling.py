@@ -1,6 +1,6 @@
 """The choice of vectors and register tiles, by a closed-form cost.
 
-In: what one kernel touches (`Work`) and the machine (`Target`). Out: a `Tiling` and, for the
+In: what one kernel touches (`Work`) and the machine (`CpuTarget`). Out: a `Tiling` and, for the
 reader, the candidates that lost. The model counts, for one step of the innermost loop over a tile,
 the arithmetic and the distinct loads, takes the larger (they overlap), and divides by the useful
 results. There is no timing and no search beyond a few dozen candidates.
@@ -21,20 +21,9 @@ from ...ir.affine import Affine
 from ...ir.dtypes import BYTES
 from ...ir.equation import Index
 from ...ir.expr import Idx, index_names
+from ...targets import CpuTarget
 from .loop_bounds import share
 from .loop_ir import Access
-
-
-@dataclass(frozen=True)
-class Target:
-    """What the choice must know of a CPU. Registers are vectors of `lanes` 4-byte elements."""
-
-    lanes: int = 16
-    registers: int = 32
-    latency: float = 4.0  # cycles from one accumulation to the next
-    cache: int = 1 << 20  # bytes that a core keeps for itself
-    pairs: bool = False  # whether it multiplies and adds two bf16 numbers at a time
-
 
 # cycles, with everything in cache
 UNIT = 1.0  # neighbouring elements
@@ -158,7 +147,7 @@ class Tiling:
         return f"{self.form}: {vectors}{', ' if rows else ''}{rows}, {self.score:.3f} cycles"
 
 
-def choose(work: Work, target: Target) -> Tiling:
+def choose(work: Work, target: CpuTarget) -> Tiling:
     """The cheapest tiling; the best of every other vector index is kept as `rejected`."""
     best: dict[tuple[str, str], Tiling] = {}
     for tiling in candidates(work, target):
@@ -177,7 +166,7 @@ def choose(work: Work, target: Target) -> Tiling:
     )
 
 
-def candidates(work: Work, target: Target) -> Iterator[Tiling]:
+def candidates(work: Work, target: CpuTarget) -> Iterator[Tiling]:
     for index in work.outputs:
         if work.vectorised is not None and index.name != work.vectorised:
             continue
@@ -190,7 +179,7 @@ def candidates(work: Work, target: Target) -> Iterator[Tiling]:
     yield _scalar(work, target)
 
 
-def _outer(work: Work, target: Target, index: Index) -> Iterator[Tiling]:
+def _outer(work: Work, target: CpuTarget, index: Index) -> Iterator[Tiling]:
     lanes = target.lanes
     blocks = -(-index.size // lanes)
     useful = index.size / (blocks * lanes)
@@ -217,7 +206,7 @@ def _outer(work: Work, target: Target, index: Index) -> Iterator[Tiling]:
             yield Tiling("outer", index.name, vectors, rows, lanes, cost)
 
 
-def _fits(work: Work, target: Target, vector: str, tile: Mapping[str, int]) -> bool:
+def _fits(work: Work, target: CpuTarget, vector: str, tile: Mapping[str, int]) -> bool:
     """Whether the tile's totals, the vectors that several of its rows read, and an operand that is
     the same for all lanes, are in registers together."""
     totals = prod(tile.values()) * _registers(work, target)
@@ -229,7 +218,7 @@ def _within(tile: Mapping[str, int], depends: frozenset[str]) -> int:
     return prod(size for name, size in tile.items() if name in depends)
 
 
-def _dot(work: Work, target: Target, index: Index) -> Iterator[Tiling]:
+def _dot(work: Work, target: CpuTarget, index: Index) -> Iterator[Tiling]:
     lanes = target.lanes
     blocks = -(-index.size // lanes)
     points = prod(i.size for i in work.over)
@@ -243,14 +232,14 @@ def _dot(work: Work, target: Target, index: Index) -> Iterator[Tiling]:
         yield Tiling("dot", index.name, 1, rows, lanes, cost / copies / points)
 
 
-def _scalar(work: Work, target: Target) -> Tiling:
+def _scalar(work: Work, target: CpuTarget) -> Tiling:
     return Tiling("scalar", "", 1, {}, 1, _cycles(work, target, {}, ""))
 
 
 # --- the model ---------------------------------------------------------------------------------
 
 
-def _cycles(work: Work, target: Target, tile: Mapping[str, float], vector: str) -> float:
+def _cycles(work: Work, target: CpuTarget, tile: Mapping[str, float], vector: str) -> float:
     """Cycles for one step over a tile."""
     copies = prod(tile.values())
     wide = max(1.0, work.bytes * target.lanes / 64) if vector else 1.0
@@ -266,11 +255,11 @@ def _cycles(work: Work, target: Target, tile: Mapping[str, float], vector: str) 
         loads += price * prod(size for name, size in tile.items() if name in depends)
     arithmetic = work.operations * copies * wide
     apart = copies * work.bodies
-    chained = min(target.latency, 8.0) / max(1.0, 8 / apart) if work.reduce else 0.0
+    chained = min(target.add_latency, 8.0) / max(1.0, 8 / apart) if work.reduce else 0.0
     return (max(arithmetic, loads, chained) + 0.1 * loads + STEP) * part
 
 
-def _part(work: Work, target: Target, tile: Mapping[str, float], vector: str) -> float:
+def _part(work: Work, target: CpuTarget, tile: Mapping[str, float], vector: str) -> float:
     """The part of the points that loops with ends go over."""
     if not work.ends:
         return 1.0
@@ -279,7 +268,7 @@ def _part(work: Work, target: Target, tile: Mapping[str, float], vector: str) ->
     return share(work.ends, work.outputs, work.over, extents)
 
 
-def _price(access: Access, depends, vector: str, target: Target, wide: float) -> float:
+def _price(access: Access, depends, vector: str, target: CpuTarget, wide: float) -> float:
     match _pattern(access, depends, vector) if vector else "same":
         case "same":
             return SAME
@@ -338,7 +327,7 @@ def _stride(form: Affine, name: str) -> int:
 _index = lru_cache(Idx)  # asked for again and again, for every candidate
 
 
-def _registers(work: Work, target: Target) -> int:
+def _registers(work: Work, target: CpuTarget) -> int:
     """Vector registers per copy; argmax also keeps a position."""
     registers = max(1, work.bytes * target.lanes // 64)
     return (registers + (work.reduce in ("argmax", "argmin"))) * work.bodies

@@ -20,7 +20,7 @@ recurrences, operands are rounded as they are loaded. What tiles there would be 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from math import prod
 
 from ...ir.build import call, rewrite, substitute
@@ -35,23 +35,17 @@ from ...ir.equation import (
 )
 from ...ir.expr import Expr, Read
 from ...ir.terms import is_rounded, is_zero
+from ...targets import GpuTarget
 from ..equations.views import views
 from ..kernels.kernel import Kernel, Plan
-from .grid_ir import GpuTarget, Operand, Tile
+from .grid_ir import Operand, Tile
 from .lower import undivided
 from .matmul_tiling import matmul_tiling
 
 
-@dataclass(frozen=True)
-class Rounded:
-    """`notes` say why a tensor is there."""
-
-    system: System
-    notes: Mapping[str, str] = field(default_factory=dict)
-
-
-def bf16_storage(system: System, ready: Sequence[Kernel] = ()) -> Rounded:
-    """The system with the copies that pay."""
+def bf16_storage(plan: Plan) -> Plan:
+    """The plan's system with the copies that pay; kernels that it has already stay as they are."""
+    system, ready = plan.system, tuple(plan.kernels)
     within = {eq.target for kernel in ready for eq in kernel.equations}
     products = [
         eq
@@ -67,7 +61,7 @@ def bf16_storage(system: System, ready: Sequence[Kernel] = ()) -> Rounded:
             uses[name] = uses.get(name, 0) + count
     chosen = {name: count for name, count in uses.items() if made.saved(name, count) > 0}
     if not chosen:
-        return Rounded(system)
+        return plan
     targets = {eq.target for eq in products}
     equations = [
         made.reading(eq, chosen) if eq.target in targets else eq for eq in system.equations
@@ -85,7 +79,8 @@ def bf16_storage(system: System, ready: Sequence[Kernel] = ()) -> Rounded:
     }
     found = system.replace(tensors=tensors, equations=tuple(equations)).in_order()
     asked = {s for kernel in ready for eq in kernel.equations for s in eq.sources}
-    return Rounded(_without_views(found, made.views, asked | set(system.roots)), notes)
+    stored = _without_views(found, made.views, asked | set(system.roots))
+    return replace(plan, system=stored, notes={**plan.notes, **notes})
 
 
 def _without_views(system: System, names: Collection[str], read: set[str]) -> System:

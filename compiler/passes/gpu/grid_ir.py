@@ -294,15 +294,6 @@ class Grid:
         return "\n".join(_lines(self))
 
 
-@dataclass(frozen=True)
-class GpuTarget:
-    """What the choice must know of a GPU; the defaults are an H100's."""
-
-    processors: int = 132
-    threads: int = 2048  # that a processor holds at once
-    shared: int = 227 << 10  # bytes of shared memory that a block can have
-
-
 def _lines(grid: Grid) -> Iterator[str]:
     fixed = f"({', '.join(grid.fixed)})" if grid.fixed else ""
     yield f"grid {grid.name}{fixed}" + (f"    # {grid.source}" if grid.source else "")

@@ -15,12 +15,13 @@ from ...ir.affine import Affine
 from ...ir.build import literal
 from ...ir.equation import Index
 from ...ir.expr import Expr, Idx, Read, reads
+from ...targets import GpuTarget
 from ..kernels.kernel import Kernel, Plan, Streamed
 from ..lowering.access import Access, Statement
 from ..lowering.coalesce_indices import accesses_of, coalesce_indices, store_offsets
 from .attention.tiling_mma import mma_tiling
 from .attention.tiling_simt import simt_tiling
-from .grid_ir import BLOCK, Each, GpuTarget, Grid, Tile, Together
+from .grid_ir import BLOCK, Each, Grid, Tile, Together
 from .matmul_tiling import PART, matmul_tiling
 from .scatter_to_gather import scatter_to_gather
 

@@ -16,9 +16,10 @@ from ...ir.build import call
 from ...ir.dtypes import BYTES, is_float
 from ...ir.equation import Index
 from ...ir.expr import Apply, Const, Expr, Idx, Read, reads
+from ...targets import GpuTarget
 from ..lowering.contraction import MatrixFactors, matrix_factors
 from .async_copy import async_copy_width
-from .grid_ir import RESIDENT, GpuTarget, Grid, Operand, Tile
+from .grid_ir import RESIDENT, Grid, Operand, Tile
 
 LEAST = 8  # elements on a side, and points, below which tiles are not worth it
 PART = 256  # points that a layer of blocks has at least

@@ -20,9 +20,10 @@ from ...ir.dtypes import BYTES
 from ...ir.equation import Index
 from ...ir.expr import Idx, index_names, reads
 from ...ir.work import cost
+from ...targets import GpuTarget
 from ..kernels.kernel import Kernel, Plan, Scan
 from ..lowering.access import Access
-from .grid_ir import BLOCK, Each, GpuTarget, Grid, Together
+from .grid_ir import BLOCK, Each, Grid, Together
 from .lower import ALONE, lower, undivided
 from .persistent_loop import Share, Steps, Sweep
 from .shared_state import shared_state

@@ -18,10 +18,11 @@ from ...ir.affine import Affine, affine
 from ...ir.build import call
 from ...ir.equation import Index
 from ...ir.expr import Expr, Idx, Read, index_names, reads
+from ...targets import GpuTarget
 from ..kernels.kernel import Kernel, Plan, Scan
 from ..lowering.access import Access, Statement
 from ..lowering.addressing import offset_of, row_major
-from .grid_ir import GpuTarget, Together
+from .grid_ir import Together
 from .persistent_loop import Kept, Share, Steps, Sweep
 
 MOST = 48 << 10  # bytes of shared memory for steps: what a block has without asking

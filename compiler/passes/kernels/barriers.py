@@ -8,7 +8,7 @@ thread that is done with its share of one goes on to the next.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .kernel import Kernel, Plan, Scan
 
@@ -35,9 +35,9 @@ class _Phase:
         )
 
 
-def place_barriers(plan: Plan) -> frozenset[str]:
-    """The kernels that begin when all kernels before them have ended."""
-    return frozenset(_waiting(plan.items, plan, _Phase()))
+def place_barriers(plan: Plan) -> Plan:
+    """The plan with the kernels that begin when all kernels before them have ended."""
+    return replace(plan, barriers=frozenset(_waiting(plan.items, plan, _Phase())))
 
 
 def _waiting(items: tuple[Kernel | Scan, ...], plan: Plan, now: _Phase) -> Iterator[str]:

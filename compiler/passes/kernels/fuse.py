@@ -21,8 +21,9 @@ from ...ir.equation import Equation, Index, System, free_name, is_recurrent
 from ...ir.expr import Apply, Const, Expr, Idx, Read, walk
 from ...ir.recurrence import Loop, plan_recurrence
 from ...ir.work import cost
+from ...targets import Target
 from ..equations.views import views
-from .kernel import Kernel, Scan
+from .kernel import Kernel, Plan, Scan
 from .kernel_order import ordered
 
 LONGEST_ALONE = 24  # the same where results come one at a time
@@ -68,24 +69,10 @@ class _Group:
         return set(self.ready.stored) if self.ready else {eq.target for eq in self.members}
 
 
-@dataclass(frozen=True)
-class Fused:
-    """Kernels in order; `in_place` are the updates whose next value may overwrite the old one."""
-
-    items: tuple[Kernel | Scan, ...]
-    views: Mapping[str, str]
-    in_place: frozenset[str]
-
-
-def fuse(
-    system: System,
-    ready: Sequence[Kernel] = (),
-    notes: Mapping[str, str] | None = None,
-    vectors: bool = True,
-) -> Fused:
-    """Groups, their order, and which updates can happen in place. `notes` say more of equations.
-    Without `vectors`, a step of a recurrence has as few kernels as can be, for each is one wait
-    more."""
+def fuse(plan: Plan, target: Target) -> Plan:
+    """Groups equations into kernels, orders these, and finds the updates that can happen in place.
+    Kernels that the plan has already stay as they are."""
+    system, ready = plan.system, tuple(plan.kernels)
     hidden = {t for kernel in ready for t in kernel.local}
     aliases = {name: source for name, source in views(system).items() if name not in hidden}
     groups = _groups(_in_order(system, ready), system, aliases)
@@ -105,9 +92,11 @@ def fuse(
     elsewhere = {
         g.number: {t for t in g.writes if readers.get(t, set()) - {g.number}} for g in groups
     }
-    alone = LONGEST_ALONE if vectors else MAX_EPILOGUE
-    items = [_item(g, elsewhere[g.number] | kept, system, aliases, alone, notes) for g in in_order]
-    return Fused(tuple(items), aliases, in_place)
+    alone = target.single_result_epilogue
+    items = tuple(
+        _item(g, elsewhere[g.number] | kept, system, aliases, alone, plan.notes) for g in in_order
+    )
+    return replace(plan, items=items, views=aliases, in_place=in_place)
 
 
 # --- grouping ----------------------------------------------------------------------------------

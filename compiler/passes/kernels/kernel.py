@@ -9,7 +9,7 @@ why*; tile sizes, vectors and the order of loops are decided later and stand in 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ...ir.equation import Equation, Index, System
 from ...ir.expr import Apply, Expr, Read, walk
@@ -153,17 +153,27 @@ class Scan:
 
 @dataclass(frozen=True)
 class Plan:
-    """A system ready to be lowered: what runs in which order, and where every tensor lives.
+    """A system on its way to code: what runs in which order, and where every tensor lives.
 
-    `offsets` are bytes into one arena of `arena_bytes`, multiples of 64, for every tensor but
-    locals. An update whose next value shares the offset of its param or state happens in place; a
-    kernel may read such a param only at the very element that it then overwrites.
+    Passes fill it in. `items` are first the kernels that passes before fusion have made; `notes`
+    say why an equation is in none of these. Fusion gives all kernels in order, `views`, tensors
+    that are another one's memory under other indices, and `in_place`, the params and states whose
+    next value may overwrite the old one. `offsets` are bytes into one arena of `arena_bytes`,
+    multiples of 64, for every tensor but locals. An update whose next value shares the offset of
+    its param or state happens in place; a kernel may read such a param only at the very element
+    that it then overwrites. Before a kernel of `barriers` all threads have finished the kernels
+    before it; a kernel of `prefetch` brings tensors into the cache that later kernels read.
     """
 
     system: System
-    items: tuple[Kernel | Scan, ...]
-    offsets: Mapping[str, int]
-    arena_bytes: int
+    items: tuple[Kernel | Scan, ...] = ()
+    offsets: Mapping[str, int] = field(default_factory=dict)
+    arena_bytes: int = 0
+    views: Mapping[str, str] = field(default_factory=dict)
+    in_place: frozenset[str] = frozenset()
+    barriers: frozenset[str] = frozenset()
+    prefetch: Mapping[Kernel, tuple[str, ...]] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def kernels(self) -> Iterator[Kernel]:

@@ -10,11 +10,13 @@ lines are in the cache.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from ...ir.equation import System, copy_equation, is_identity
-from .fuse import Fused
+from ...options import Options
+from ...targets import Target
 from .kernel import Kernel, Plan, Scan
 
 ALIGNMENT = 64  # bytes, of every tensor in the arena
@@ -23,18 +25,19 @@ Lifetime = tuple[int, int]
 NEVER: Lifetime = (-1, -1)
 
 
-def plan_memory(system: System, fused: Fused, shared: bool = True, at_once: bool = False) -> Plan:
+def plan_memory(plan: Plan, target: Target, options: Options) -> Plan:
     """Offsets for all tensors, and copies for updates that could not happen in place. Without
-    `shared` every temp has a place that nothing else ever has. With `at_once`, for a GPU,
-    neighbouring recurrences that need nothing of each other do not get in each other's way, and no
-    kernel writes where it reads."""
+    `options.share_memory` every temp has a place that nothing else ever has. Where a target runs
+    independent kernels at once, neighbouring recurrences that need nothing of each other get
+    memory of their own, and no kernel writes where it reads."""
+    system, shared, at_once = plan.system, options.share_memory, target.concurrent_kernels
     copies = [
         update_kernel(system, name, following)
         for name, following in system.updates.items()
-        if name not in fused.in_place
+        if name not in plan.in_place
     ]
-    items = (*fused.items, *copies)
-    homes = _homes(system, fused)
+    items = (*plan.items, *copies)
+    homes = _homes(plan)
     stored = {t for item in items for t in _touched(item)[1]}
     times = _times(items, homes) if at_once else range(len(items))
     lives = _lifetimes(system, items, times, homes, stored)
@@ -53,7 +56,7 @@ def plan_memory(system: System, fused: Fused, shared: bool = True, at_once: bool
         home = homes.get(name, name)
         if home in offsets:
             offsets[name] = offsets[home]
-    return Plan(system, items, offsets, total)
+    return replace(plan, items=items, offsets=offsets, arena_bytes=total)
 
 
 def aligned(size: int) -> int:
@@ -71,11 +74,11 @@ def _is_permanent(name: str, kind: str, system: System) -> bool:
     return kind != "temp" or name in system.outputs
 
 
-def _homes(system: System, fused: Fused) -> dict[str, str]:
+def _homes(plan: Plan) -> dict[str, str]:
     """Tensor → the tensor whose memory it uses."""
-    homes = dict(fused.views)
-    for name in fused.in_place:
-        homes[system.updates[name]] = name
+    homes = dict(plan.views)
+    for name in plan.in_place:
+        homes[plan.system.updates[name]] = name
     for name in list(homes):
         home = homes[name]
         while home in homes:

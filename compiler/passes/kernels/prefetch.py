@@ -11,6 +11,7 @@ what is written: measured, a processor hides that well.
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
+from dataclasses import replace
 from itertools import accumulate
 from math import prod
 
@@ -24,8 +25,8 @@ LONG = 16  # terms of a sum beside which memory has time …
 BUSY = 8  # … and products for each byte that is read, and for each that is asked for
 
 
-def plan_prefetch(plan: Plan) -> dict[Kernel, tuple[str, ...]]:
-    """What kernels ask for."""
+def plan_prefetch(plan: Plan) -> Plan:
+    """The plan with the tensors that each kernel prefetches."""
     busy = {item for item in plan.items if isinstance(item, Kernel) and _is_busy(item, plan)}
     far = _far(plan, busy)
     asked: dict[Kernel, tuple[str, ...]] = {}
@@ -35,7 +36,7 @@ def plan_prefetch(plan: Plan) -> dict[Kernel, tuple[str, ...]]:
             asked[item] = tuple(_chosen(wanted, plan, item))
             wanted = _soon([name for name in wanted if name not in asked[item]], plan)
         wanted = list(dict.fromkeys([*far[item], *wanted]))
-    return {kernel: names for kernel, names in asked.items() if names}
+    return replace(plan, prefetch={kernel: names for kernel, names in asked.items() if names})
 
 
 def _is_busy(kernel: Kernel, plan: Plan) -> bool:

@@ -15,9 +15,7 @@ from ...ir.expr import Apply, Expr, Read, expr_text, index_names
 from ...ir.printer import equation_text, origin
 from ...ir.terms import multiplicands
 from ...ir.work import flops
-from .barriers import place_barriers
 from .kernel import Kernel, Plan, Scan
-from .prefetch import plan_prefetch
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ def contraction(eq: Equation) -> Contraction | None:
 
 def plan_text(plan: Plan) -> str:
     """Every kernel with its reason, its equations, and the place of what it stores."""
-    waiting, asked = place_barriers(plan), plan_prefetch(plan)
+    waiting, asked = plan.barriers, plan.prefetch
     total = sum(flops(eq, plan.system) for k in plan.kernels for eq in k.equations)
     lines = [
         f"# kernels of {plan.system.name}: {sum(1 for _ in plan.kernels)} kernels, "

@@ -15,14 +15,13 @@ from ...ir.affine import affine, bounds
 from ...ir.equation import Equation, System
 from ...ir.expr import Expr, Idx, index_names
 from ...ir.sparsity_analysis import Sparsity, sparsity, sparsity_of_body
-from .fuse import Fused
-from .kernel import Kernel, Scan
+from .kernel import Kernel, Plan, Scan
 
 
-def skip_masked_terms(system: System, fused: Fused) -> Fused:
+def skip_masked_terms(plan: Plan) -> Plan:
     """The kernels with the conditions of their sums."""
-    known = sparsity(system)
-    return replace(fused, items=tuple(_item(item, system, known) for item in fused.items))
+    system, known = plan.system, sparsity(plan.system)
+    return replace(plan, items=tuple(_item(item, system, known) for item in plan.items))
 
 
 def _item(item: Kernel | Scan, system: System, known: Mapping[str, Sparsity]) -> Kernel | Scan:

@@ -14,10 +14,24 @@ import sys
 from functools import cache
 from pathlib import Path
 
+from ....compiler.targets import CPU_TARGETS, CpuTarget
+
 # the lines of /proc/cpuinfo that say what the processor is; others change from core to core
 TELLING = ("vendor_id", "cpu family", "model", "model name", "stepping", "flags", "Features",
            "CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision",
            "isa", "cpu", "machine", "features", "processor type")  # fmt: skip
+
+# vendor, family, models, name in CPU_TARGETS
+MICROARCHITECTURES = (
+    ("AuthenticAMD", 25, {*range(0x00, 0x10), *range(0x20, 0x60)}, "zen3"),
+    ("AuthenticAMD", 25, {*range(0x10, 0x20), *range(0x60, 0xB0)}, "zen4"),
+    ("AuthenticAMD", 26, range(0x00, 0x100), "zen5"),
+    ("GenuineIntel", 6, {0x55}, "skylake-server"),
+    ("GenuineIntel", 6, {0x6A, 0x6C}, "icelake-server"),
+    ("GenuineIntel", 6, {0x8F}, "sapphire-rapids"),
+    ("GenuineIntel", 6, {0xCF}, "emerald-rapids"),
+    ("GenuineIntel", 6, {0xAD, 0xAE}, "granite-rapids"),
+)  # fmt: skip
 
 
 @cache
@@ -47,14 +61,41 @@ def vectors() -> tuple[int, int]:
     return (8, 16) if "avx2" in flags() or not known else (4, 16)
 
 
-def pairs() -> bool:
+def bf16_dot() -> bool:
     """Whether the processor multiplies and adds bf16 numbers two at a time."""
     return "avx512_bf16" in flags() and vectors()[0] == 16
 
 
-def without() -> tuple[str, ...]:
-    """The passes of the compiler whose results this processor has no instructions for."""
-    return () if pairs() else ("pack-bf16-pairs",)
+def target() -> CpuTarget:
+    """The record of this processor in `CPU_TARGETS`, or the one that `NNC_TARGET` names. ValueError
+    if that one is not in the table."""
+    wanted = os.environ.get("NNC_TARGET", "")
+    if wanted:
+        if wanted not in CPU_TARGETS:
+            raise ValueError(f"NNC_TARGET={wanted}: there are {', '.join(CPU_TARGETS)}")
+        return CPU_TARGETS[wanted]
+    named = CPU_TARGETS.get(_microarchitecture())
+    if named and (named.lanes, named.registers) == vectors() and named.bf16_dot == bf16_dot():
+        return named
+    return CPU_TARGETS[_generic()]
+
+
+def _generic() -> str:
+    """The record for a processor of which nothing is known but its instructions."""
+    if platform.machine() in ("aarch64", "arm64"):
+        return "generic-neon"
+    names = {16: "generic-avx512", 8: "generic-avx2", 4: "generic-sse"}
+    return names[vectors()[0]] + ("-bf16" if bf16_dot() else "")
+
+
+def _microarchitecture() -> str:
+    """The name of this processor's design by the family and model that x86 processors report."""
+    core = _first_core()
+    family, model = (int(core.get(key) or 0) for key in ("cpu family", "model"))
+    for vendor, number, models, name in MICROARCHITECTURES:
+        if (vendor, number) == (core.get("vendor_id"), family) and model in models:
+            return name
+    return ""
 
 
 @cache

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from ctypes import c_int64, c_void_p
 from functools import cached_property
 from threading import Thread
@@ -22,7 +22,9 @@ import numpy as np
 from ....compiler.codegen.llvm.thread_pool import BYTES
 from ....compiler.ir.dtypes import NUMPY
 from ....compiler.ir.equation import System
-from ....compiler.passes.kernels.kernel import Kernel, Plan
+from ....compiler.options import DEFAULT, Options
+from ....compiler.passes.kernels.kernel import Plan
+from ....compiler.targets import CpuTarget
 from ... import cache
 from ...memory import require
 from . import host
@@ -31,9 +33,7 @@ from .jit import LEVEL, assembly
 from .thread_throttle import ThreadThrottle
 
 if TYPE_CHECKING:
-    from ....compiler.passes.cpu.loop_ir import Nest
-    from ....compiler.passes.cpu.tiling import Target
-    from ....compiler.passes.kernels.equal_kernels import SharedCode
+    from ....compiler.pipeline import LlvmCode
 
 LINE = 64  # alignment of the arena
 MODULE = 100_000  # characters: LLVM begins soon, and a module more costs it 1 ms
@@ -50,14 +50,14 @@ class CpuProgram:
         self,
         source: System | Plan,
         threads: int = 1,
-        target: Target | None = None,
+        target: CpuTarget | None = None,
         level: int = LEVEL,
+        options: Options = DEFAULT,
     ):
         self.system = source.system if isinstance(source, Plan) else source
         self.threads = threads
-        self._given = source if isinstance(source, Plan) else None
-        self._target, self._level = target, level
-        self._nests: dict[Kernel, Nest] = {}  # of the models so far
+        self._planned = source if isinstance(source, Plan) else None
+        self.target, self.options, self._level = target or host.target(), options, level
         self._code = self._find_code()
         self._step = self._code.library.function("step", c_void_p, c_int64, c_int64)
         require(self._code.arena_bytes)
@@ -74,11 +74,12 @@ class CpuProgram:
         self._team: _Team | None = None
 
     def _find_code(self) -> Code:
-        kept = None if self._given else cache.kernels()
+        kept = None if self._planned else cache.kernels()
         if kept is None:
             return compiled(self.plan, self.modules(), self._level)
+        decided = repr((self.target, self.options))
         return kept_or_compiled(
-            self.system, repr(self._target), self._level, kept, lambda: (self.plan, self.modules())
+            self.system, decided, self._level, kept, lambda: (self.plan, self.modules())
         )
 
     def view(self, name: str) -> np.ndarray:
@@ -103,43 +104,26 @@ class CpuProgram:
     # --- for those who look into it ------------------------------------------------------------
 
     @cached_property
+    def source(self) -> LlvmCode:
+        """What the compiler made; compiled now if the machine code came from the cache."""
+        from ....compiler.pipeline import LlvmCode, compile  # not needed where the code was kept
+
+        if self._planned:
+            return LlvmCode(self._planned, self.target)
+        return compile(self.system, self.target, self.options)
+
+    @property
     def plan(self) -> Plan:
-        from ....compiler.pipeline import plan  # not needed where the code was kept
-
-        return self._given or plan(self.system, without=host.without())
-
-    @cached_property
-    def like(self) -> Mapping[Kernel, SharedCode]:
-        """Every kernel with the one whose code it shares."""
-        from ....compiler.passes.kernels.equal_kernels import equal_kernels  # as above
-
-        return equal_kernels(self.plan)
-
-    @cached_property
-    def nests(self) -> Mapping[Kernel, Nest]:
-        """The loops of every kernel; equal kernels have the same."""
-        return {kernel: self._nest(a.representative) for kernel, a in self.like.items()}
-
-    def _nest(self, model: Kernel) -> Nest:
-        from ....compiler.passes.cpu.lower import lower  # as above
-
-        found = self._nests.get(model)
-        if found is None:
-            found = self._nests[model] = lower(model, self.plan, self._target or host_target())
-        return found
+        return self.source.plan
 
     def modules(self) -> Iterator[str]:
         """The code as it is compiled: in modules, each made when it is asked for."""
-        from ....compiler.codegen.llvm.module import modules  # as above
+        return self.source.modules(MODULE)
 
-        return modules(self.plan, self._nest, self.like, size=MODULE)
-
-    @cached_property
+    @property
     def llvm(self) -> str:
         """The code as one module, to be read."""
-        from ....compiler.codegen.llvm.module import module  # as above
-
-        return module(self.plan, self.nests, like=self.like)
+        return self.source.text
 
     @property
     def assembly(self) -> str:
@@ -148,15 +132,8 @@ class CpuProgram:
     @property
     def loops(self) -> str:
         """The loop nests as text, each once."""
-        return "\n\n".join(dict.fromkeys(map(str, self.nests.values())))
-
-
-def host_target() -> Target:
-    """What the choice of tiles must know of this computer."""
-    from ....compiler.passes.cpu.tiling import Target  # not needed where the code was kept
-
-    lanes, registers = host.vectors()
-    return Target(lanes=lanes, registers=registers, pairs=host.pairs())
+        models = dict.fromkeys(each.representative for each in self.source.equal_kernels.values())
+        return "\n\n".join(str(self.source.nest(model)) for model in models)
 
 
 class _Team:

@@ -19,10 +19,11 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from ....compiler.codegen.cuda.module import Launch, Module, flat, gpu_plan, module
+from ....compiler.codegen.cuda.module import Launch, Module, flat, module
 from ....compiler.ir.equation import System
-from ....compiler.passes.gpu.grid_ir import GpuTarget
 from ....compiler.passes.kernels.kernel import Plan
+from ....compiler.pipeline import plan
+from ....compiler.targets import GpuTarget
 from ....dsl.diagnostics.diagnostic import fail
 from ... import cache
 from . import nvrtc as compiler
@@ -49,14 +50,15 @@ class CudaProgram:
         import cupy  # only where it is used, and `ready` has seen that it works
 
         self.cupy = cupy
-        self.plan = source if isinstance(source, Plan) else gpu_plan(source)
-        self.system = self.plan.system
         properties = cupy.cuda.runtime.getDeviceProperties(0)
         target = GpuTarget(
+            self.found.architecture,
             properties["multiProcessorCount"],
             properties["maxThreadsPerMultiProcessor"],
             cupy.cuda.runtime.deviceGetAttribute(SHARED, 0),
         )
+        self.plan = source if isinstance(source, Plan) else plan(source, target)
+        self.system = self.plan.system
         self.module = module(self.plan, target)
         began = perf_counter()
         self._code = self.load(self.module)

@@ -20,10 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ....compiler.codegen.cuda.module import Launch, Launches, Module, gpu_plan, module, prelude
+from ....compiler.codegen.cuda.module import Launch, Launches, Module, module, prelude
 from ....compiler.ir.equation import System
-from ....compiler.passes.gpu.grid_ir import GpuTarget
 from ....compiler.passes.kernels.kernel import Plan
+from ....compiler.pipeline import plan
+from ....compiler.targets import GpuTarget
 from .arrays import array
 
 HERE = Path(__file__).parent
@@ -45,7 +46,8 @@ class ShimProgram:
         target: GpuTarget | None = None,
         copies: tuple[str, ...] = ("eager", "lazy"),
     ):
-        self.plan = source if isinstance(source, Plan) else gpu_plan(source)
+        target = target or GpuTarget()
+        self.plan = source if isinstance(source, Plan) else plan(source, target)
         self.system = self.plan.system
         self.module = module(self.plan, target)
         alike = "COMMIT(" not in self.module.kernels

@@ -18,7 +18,7 @@ How a square is cut into tiles is `streams.py`, and how rounded operands are sto
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from math import prod
@@ -27,7 +27,7 @@ from ....ir.build import call, rewrite
 from ....ir.equation import Equation, Index, System, free_name
 from ....ir.expr import Apply, Const, Expr, Idx, Read, index_names, reads, walk
 from ....ir.terms import factors, is_rounded, moved, product
-from ...kernels.kernel import Product, RowMax, RowTotal, Streamed
+from ...kernels.kernel import Plan, Product, RowMax, RowTotal, Streamed
 from ...kernels.kernel_order import have_order
 from .bf16_operands import in_pairs
 from .find_attention import Family, Use, families, result_of, same_square
@@ -41,18 +41,9 @@ TOTALS = 2  # results of one kernel that are as wide as a value: more would not 
 Names = Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class Attention:
-    """`kernels` that `fuse` leaves as they are; `notes` say of equations why they are in none."""
-
-    system: System
-    kernels: tuple[Streamed, ...] = ()
-    notes: Mapping[str, str] = field(default_factory=dict)
-
-
-def stream_attention(system: System) -> Attention:
-    """The kernels of every softmax whose square need not be stored."""
-    system = through_results(by_rows(system))
+def stream_attention(plan: Plan) -> Plan:
+    """Begins the plan with the kernels of every softmax whose square need not be stored."""
+    system = through_results(by_rows(plan.system))
     streamed = _streamed(system)
     found = in_pairs(system, streamed.families)
     if found.system is not system:
@@ -63,7 +54,7 @@ def stream_attention(system: System) -> Attention:
         for why in (found.why.get(family.softmax.target),)
         for kernel in made
     ]
-    return Attention(found.system, tuple(kernels), streamed.notes)
+    return replace(plan, system=found.system, items=tuple(kernels), notes=streamed.notes)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from math import prod
 
 from ....ir.equation import Index
 from ....ir.expr import Apply, Expr
+from ....targets import GpuTarget
 from ...kernels.kernel import Plan, Streamed
-from ..grid_ir import GpuTarget, Grid, Pair, Panel, RowSum
+from ..grid_ir import Grid, Pair, Panel, RowSum
 from .bf16_operands import words
 from .masked_tiles import masked_tiles
 from .mma_ir import LANES, WarpStream

@@ -14,10 +14,11 @@ from math import prod
 from ....ir.affine import Affine
 from ....ir.equation import Index
 from ....ir.expr import Expr, Idx, Read, reads
+from ....targets import GpuTarget
 from ...kernels.kernel import Plan, Product, Streamed
 from ...lowering.access import Access, Statement
 from ...lowering.addressing import access_of, offset_of
-from ..grid_ir import GpuTarget, Grid, Pair, Panel, RowSum, Stream
+from ..grid_ir import Grid, Pair, Panel, RowSum, Stream
 from .masked_tiles import masked_tiles
 
 SIDE = 16  # threads along a row of a tile, and rows of threads

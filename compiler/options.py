@@ -1,0 +1,20 @@
+"""What a compilation may be asked for, whatever the target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a compilation may be asked for; part of the key of every cache.
+
+    Without `share_memory` no two tensors share a place, so that all that was stored can be looked
+    at after a run. `without` are names of passes to leave out.
+    """
+
+    share_memory: bool = True
+    without: frozenset[str] = frozenset()
+
+
+DEFAULT = Options()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from nnc.compiler.ir.equation import System, is_recurrent
+from nnc.compiler.passes.kernels.barriers import place_barriers
 from nnc.compiler.passes.kernels.kernel import Kernel, Plan
 from nnc.compiler.passes.kernels.memory import aligned, update_kernel
 
@@ -22,7 +23,7 @@ def schedule(system: System) -> Plan:
         kernels.append(Kernel(component[0].target, component[0], reason="one kernel per equation"))
     kernels += [update_kernel(system, old, new) for old, new in system.updates.items()]
     offsets, total = place(system, system.tensors)
-    return Plan(system, tuple(kernels), offsets, total)
+    return place_barriers(Plan(system, tuple(kernels), offsets, total))
 
 
 def place(system: System, names: Iterable[str]) -> tuple[dict[str, int], int]:

@@ -7,7 +7,7 @@ In: nothing else; it asks nothing. Examples whose data is not in the package are
 after every part; DIR/primitives.npz, to be kept as `tests/backends/goldens/NAME.npz`; and what the
 parts print, in DIR/parts. Each part runs in a process of its own with a time limit and keeps what
 it has found so far: one that fails or hangs leaves the others. All limits together are under 25
-minutes. `--device cuda-shim` runs all of it in small without a GPU, to test this script.
+minutes. `--device simulator` runs all of it in small without a GPU, to test this script.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("gpu-results"))
     parser.add_argument("--data", type=Path, help="where MNIST and the like are")
-    parser.add_argument("--device", choices=("cuda", "cuda-shim"), default="cuda")
+    parser.add_argument("--device", choices=("cuda", "simulator"), default="cuda")
     parser.add_argument("--parts", default=",".join(LIMITS), help="all of: %(default)s")
     parser.add_argument("--part", choices=list(LIMITS), help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)

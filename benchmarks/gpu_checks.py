@@ -68,7 +68,7 @@ def machine(device: str, out: Path, data: Path | None, note: Note) -> None:
 def primitives(device: str, out: Path, data: Path | None, note: Note) -> None:
     """What the prelude's names give, kept in `primitives.npz`; how far scalar functions are from
     float64; and where the stand-in for the GPU gives something else, which g++ is needed for."""
-    from nnc.runtime.device.cuda.shim import available
+    from gpu_simulator import available
 
     found = names_of_the_prelude.results(device)
     values, worst = names_of_the_prelude.functions(device_of(device))
@@ -81,7 +81,7 @@ def primitives(device: str, out: Path, data: Path | None, note: Note) -> None:
         }
     )
     if available():
-        other = names_of_the_prelude.results("cuda-shim")
+        other = names_of_the_prelude.results("simulator")
         wrong = names_of_the_prelude.differences(found, other)
         note({"the stand-in differs": wrong})
         assert not wrong, wrong
@@ -131,9 +131,9 @@ def program_of(device: str, source: Plan):
         from nnc.runtime.device.cuda.program import CudaProgram
 
         return CudaProgram(source)
-    from nnc.runtime.device.cuda.shim import ShimProgram
+    from gpu_simulator import SimulatedProgram
 
-    return ShimProgram(source, (0,))
+    return SimulatedProgram(source, (0,))
 
 
 # --- whole steps ----------------------------------------------------------------------------------

@@ -1,11 +1,13 @@
 """What the parts of `gpu.py` share: models by name, at full size or small, on a device; time.
 
-In: names. Out: setups, programs, milliseconds. On `cuda-shim`, which executes a GPU's threads one
-by one, every model is small: its figures mean nothing, and the way to them is what is tested.
+In: names. Out: setups, programs, milliseconds. On the device `simulator` (tests/gpu_simulator),
+which runs a GPU's threads one by one, every model is small: its figures mean nothing; they only
+test this script.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -29,6 +31,8 @@ from nnc.runtime.inspect.bench import draw
 from nnc.runtime.project import Project, planned_setup, project_of_text
 from nnc.runtime.settings import Assignment
 from nnc.runtime.training.executor import Bound, Executor
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))  # where gpu_simulator is
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.nn"))
 WORKLOADS = {w.name: w for w in TRAINING}
@@ -55,6 +59,11 @@ def small(device: str) -> bool:
 
 
 def device_of(name: str):
+    """A device of nnc, or the GPU simulator of its tests."""
+    if name == "simulator":
+        from gpu_simulator import SimulatedProgram
+
+        return SimulatedProgram
     return DEVICES[name](1)
 
 

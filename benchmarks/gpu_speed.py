@@ -75,7 +75,7 @@ def bandwidth(device: str, out: Path, data: Path | None, note: Note) -> None:
 
 
 def copy_rate(device: str, count: int) -> float:
-    """GB/s of copying so many f32, read and written; on the shim, NumPy's."""
+    """GB/s of copying so many f32, read and written; on the simulator, NumPy's."""
     if device != "cuda":
         a, b = np.zeros(count, np.float32), np.zeros(count, np.float32)
         return 8 * count / 1e6 / timed(lambda: np.copyto(b, a), lambda: None, RUNS)

@@ -1,6 +1,6 @@
 """What the CUDA prelude's names do, on fixed numbers: recorded on a GPU, compared under g++.
 
-In: a device, `cuda` or `cuda-shim`. Out: the result of every primitive, by name. What a GPU gave is
+In: a device, `cuda` or `simulator`. Out: the result of every primitive, by name. What a GPU gave is
 kept in `tests/backends/goldens/*.npz`, and a test holds the stand-in for the GPU to it: a mistake
 that the stand-in and the kernels share is seen nowhere else. A name carries a hash of its kernel
 and its numbers, so what was recorded for another kernel is not compared.
@@ -205,7 +205,7 @@ def results(device: str) -> dict[str, np.ndarray]:
 
 
 def _run_under_gpp(made: Module, arena: np.ndarray) -> None:
-    from nnc.runtime.device.cuda.shim import library
+    from gpu_simulator import library
 
     loaded = library(made)
     loaded.nnc_begin(1, True)

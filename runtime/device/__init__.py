@@ -64,16 +64,9 @@ def _cuda() -> Device:
     return CudaProgram
 
 
-def _shim(system: System) -> Program:
-    from .cuda.shim import ShimProgram  # the GPU's part of the compiler, and g++
-
-    return ShimProgram(system)
-
-
 # name → given a number of threads, the device
 DEVICES: dict[str, Callable[[int], Device]] = {
-    "cpu":       lambda threads: lambda system: CpuProgram(system, threads),
+    "cpu": lambda threads: lambda system: CpuProgram(system, threads),
     "reference": lambda threads: ReferenceProgram,
-    "cuda":      lambda threads: _cuda(),
-    "cuda-shim": lambda threads: _shim,
-}  # fmt: skip
+    "cuda": lambda threads: _cuda(),
+}

@@ -11,10 +11,10 @@ import sys
 from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 
+import gpu_simulator
 import numpy as np
 
 from nnc.compiler.codegen.cuda.module import Module
-from nnc.runtime.device.cuda import shim
 
 
 class FakeError(Exception):
@@ -145,7 +145,7 @@ def machine_code(made: Module, architecture: str) -> bytes:
             f"[&] {{ {launch.function}({', '.join(arguments)}); }}); }}"
         )
     text = Module(made.kernels + "\n".join(lines), (), made.arena_bytes, made.grids)
-    return shim.library(text)._name.encode()
+    return gpu_simulator.library(text)._name.encode()
 
 
 def _flat(launches):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from gpu_simulator import SimulatedProgram, SimulatorError, available
 
 from nnc.compiler.codegen.cuda.instructions import SPELLING
 from nnc.compiler.codegen.cuda.module import Module, module
@@ -17,10 +18,9 @@ from nnc.compiler.ir.equation import REDUCTIONS, Equation, System, Tensor
 from nnc.compiler.ir.expr import Expr, Idx, Read
 from nnc.compiler.ir.functions import TABLE
 from nnc.compiler.passes.autodiff.mixed_precision import mixed_precision
-from nnc.runtime.device.cuda.shim import ShimError, ShimProgram, available
 
 from . import test_cpu as suite
-from .shimmed import SMALL, check, through_the_shim
+from .simulated import SMALL, check, on_the_simulator
 from .systems import values
 from .test_cpu import (  # noqa: F401
     test_a_flattened_index_is_read_in_place,
@@ -38,8 +38,8 @@ pytestmark = pytest.mark.skipif(not available(), reason="needs g++")
 
 
 @pytest.fixture(autouse=True, scope="module")
-def shim():
-    with through_the_shim():
+def simulator():
+    with on_the_simulator():
         yield
 
 
@@ -125,9 +125,9 @@ def test_every_way_of_dividing_work_is_taken():
 # --- tests of the test: what a GPU would not forgive is caught -----------------------------------
 
 
-def _spoilt(program: ShimProgram, old: str, new: str) -> ShimProgram:
+def _spoilt(program: SimulatedProgram, old: str, new: str) -> SimulatedProgram:
     """The program with a mistake planted in its source."""
-    from nnc.runtime.device.cuda.shim import library
+    from gpu_simulator import library
 
     module = program.module
     assert old in module.kernels
@@ -136,8 +136,8 @@ def _spoilt(program: ShimProgram, old: str, new: str) -> ShimProgram:
     return program
 
 
-def _ready(system: System, schedules=(0, 1, 2)) -> ShimProgram:
-    program = ShimProgram(schedule(system), schedules, SMALL)
+def _ready(system: System, schedules=(0, 1, 2)) -> SimulatedProgram:
+    program = SimulatedProgram(schedule(system), schedules, SMALL)
     for name, value in values(system, 0).items():
         program.arrays[name][...] = value
     return program
@@ -148,7 +148,7 @@ def test_a_missing_barrier_is_caught():
     computed = _product(40, call("tanh", Read("a", (Idx("i"), Idx("k")), None, "f32")))
     for system in (_product(40), computed):
         program = _spoilt(_ready(system), "    BARRIER();\n", "")
-        with pytest.raises(ShimError, match="differ"):
+        with pytest.raises(SimulatorError, match="differ"):
             program.run()
 
 
@@ -165,7 +165,7 @@ def test_a_missing_barrier_is_caught():
 def test_a_copy_that_is_not_waited_for_is_caught(old: str, new: str, message: str):
     """Whatever is wrong with eager copies is wrong with late ones, but not the other way round."""
     program = _spoilt(_ready(_product(40)), old, new)
-    with pytest.raises(ShimError, match=message):
+    with pytest.raises(SimulatorError, match=message):
         program.run()
 
 
@@ -189,7 +189,7 @@ def test_a_copy_that_is_not_waited_for_is_caught(old: str, new: str, message: st
 )
 def test_mistakes_with_tensor_cores_are_caught(old: str, new: str, message: str):
     program = _spoilt(_ready(mixed_precision(_product(40), "bf16")), old, new)
-    with pytest.raises(ShimError, match=message):
+    with pytest.raises(SimulatorError, match=message):
         program.run()
 
 
@@ -204,7 +204,7 @@ def test_a_copy_out_of_bounds_is_caught():
         program = _ready(_product(40))
         assert copy in program.module.kernels
         _spoilt(program, copy, copy.replace(old, new))
-        with pytest.raises(ShimError, match=message):
+        with pytest.raises(SimulatorError, match=message):
             program.run()
 
 
@@ -212,13 +212,13 @@ def test_a_store_out_of_bounds_is_caught():
     program = _ready(_product(40))
     line = next(x for x in program.module.kernels.splitlines() if "AT(t2" in x)
     _spoilt(program, line, line.replace("AT(t2, ", "AT(t2, 1 + "))
-    with pytest.raises(ShimError, match="element 1600 of an array of 1600"):
+    with pytest.raises(SimulatorError, match="element 1600 of an array of 1600"):
         program.run()
 
 
 def test_a_barrier_that_some_threads_miss_is_caught():
     program = _spoilt(_ready(_product(40)), "BARRIER();", "if (THREAD > 3) BARRIER();")
-    with pytest.raises(ShimError, match="not every thread reaches the barrier"):
+    with pytest.raises(SimulatorError, match="not every thread reaches the barrier"):
         program.run()
 
 

@@ -10,6 +10,7 @@ import re
 import numpy as np
 import pytest
 from attentions import CASES, DOT, gpt, prepared, streamed, written
+from gpu_simulator import SimulatedProgram, SimulatorError, available, library
 from stdlib.programs import Case
 from support import gpu_plan
 
@@ -20,12 +21,11 @@ from nnc.compiler.passes.autodiff.mixed_precision import mixed_precision
 from nnc.compiler.passes.gpu.grid_ir import Stream
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.runtime.data import Search
-from nnc.runtime.device.cuda.shim import ShimError, ShimProgram, available, library
 from nnc.runtime.project import planned_setup, project_of_text
 
 from .gates import check_usage
 from .roundings import BF16, as_near, steps_as_near
-from .shimmed import SMALL
+from .simulated import SMALL
 
 needs_gpp = pytest.mark.skipif(not available(), reason="needs g++")
 
@@ -38,8 +38,8 @@ def agree(found: np.ndarray, expected: np.ndarray, name: str) -> None:
     assert np.abs(found - expected)[seen].max(initial=0) <= allowed, name
 
 
-def run(system: System, values, target=None, schedules=(0, 1)) -> ShimProgram:
-    program = ShimProgram(system, schedules, target)
+def run(system: System, values, target=None, schedules=(0, 1)) -> SimulatedProgram:
+    program = SimulatedProgram(system, schedules, target)
     for name, value in values.items():
         program.arrays[name][...] = value
     program.run()
@@ -137,7 +137,7 @@ def test_training_steps_are_those_of_the_evaluator(precision: str):
     """With bf16 a step is as near to that without rounding as the evaluator's; every such step
     begins where the evaluator is, for errors grow."""
     (system, state), (plain, _) = gpt_step(precision), gpt_step()
-    program = ShimProgram(system)
+    program = SimulatedProgram(system)
     assert len(streamed(program.plan)) == 6
     rng = np.random.default_rng(0)
     for step in range(1, 4):
@@ -175,7 +175,7 @@ def test_a_missing_barrier_is_caught():
     two_tiles = dict.fromkeys("qkv", "f32[1, 70, 6]")
     system, values = prepared(written("plain", DOT, inputs=two_tiles))
     expected = evaluate(system, values, wide=True)["y"]
-    program = ShimProgram(system)
+    program = SimulatedProgram(system)
     made = program.module
     names = [n for n, g in made.grids.items() if isinstance(g.how, Stream)]
     streams = [
@@ -193,7 +193,7 @@ def test_a_missing_barrier_is_caught():
         program._library = library(Module(text, made.launches, made.arena_bytes, made.grids))
         for name, value in values.items():
             program.arrays[name][...] = value
-        with pytest.raises((ShimError, AssertionError), match=r"differ|\by\b"):
+        with pytest.raises((SimulatorError, AssertionError), match=r"differ|\by\b"):
             program.run()
             agree(program.arrays["y"], expected, "y")
 

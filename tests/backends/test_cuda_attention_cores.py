@@ -18,6 +18,7 @@ from attentions import (
     streamed,
     written,
 )
+from gpu_simulator import SimulatedProgram, SimulatorError, available, library
 from stdlib.programs import Case
 from support import gpu_plan
 
@@ -31,7 +32,6 @@ from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.reference.pass_checker import PassCheck
 from nnc.compiler.targets import GpuTarget
 from nnc.runtime.device.cpu.program import CpuProgram
-from nnc.runtime.device.cuda.shim import ShimError, ShimProgram, available, library
 from nnc.runtime.inspect.code_check import check_code, run_apart
 
 from .gates import check_usage, nvrtc_or_skip
@@ -51,8 +51,8 @@ def rounded(case: Case) -> tuple[System, System, dict[str, np.ndarray]]:
     return system, mixed_precision(system, "bf16"), values
 
 
-def run(system: System, values, target=None, schedules=(0, 1)) -> ShimProgram:
-    program = ShimProgram(system, schedules, target)
+def run(system: System, values, target=None, schedules=(0, 1)) -> SimulatedProgram:
+    program = SimulatedProgram(system, schedules, target)
     for name, value in values.items():
         program.arrays[name][...] = value
     program.run()
@@ -171,7 +171,7 @@ def test_every_result_is_that_of_its_equation(case: Case):
     _, given, values = rounded(case)
     apart = gpu_plan(given, shared=False)
     assert {n for k in streamed(apart) for n in k.rounded_early} == {"attention1_attend1_y"}
-    found = check_code(apart, run_apart(ShimProgram(apart, (0,)), values), 1e-5)
+    found = check_code(apart, run_apart(SimulatedProgram(apart, (0,)), values), 1e-5)
     assert all(value.right for value in found)
     assert max(v.error for v in found if v.equation.target.endswith("_y")) > 1e-4
 
@@ -318,7 +318,7 @@ def test_a_gpt_loses_what_it_loses_on_the_cpu():
     """Each loss to half of what rounding to bf16 changes in a number, though steps add up; and both
     learn."""
     system, start = step_of_text(gpt(70, 32), precision="bf16")
-    here, there = CpuProgram(system), ShimProgram(system, (0,))
+    here, there = CpuProgram(system), SimulatedProgram(system, (0,))
     assert len(grids(there.module)) == 3  # for both layers
     losses = [run_steps(p, system, start, 5) for p in (here, there)]
     np.testing.assert_allclose(losses[1], losses[0], rtol=BF16 / 2)
@@ -328,7 +328,7 @@ def test_a_gpt_loses_what_it_loses_on_the_cpu():
 @needs_gpp
 def test_learned_queries_are_rounded_before_they_are_updated():
     system, start = step_of_text(learned(16), precision="bf16")
-    here, there = CpuProgram(system), ShimProgram(system)
+    here, there = CpuProgram(system), SimulatedProgram(system)
     assert len(grids(there.module)) == 2  # x needs no gradient
     losses = [run_steps(p, system, start, 3) for p in (here, there)]
     np.testing.assert_allclose(losses[1], losses[0], rtol=BF16 / 2)
@@ -372,7 +372,7 @@ def test_a_missing_barrier_or_wait_is_caught():
         program._library = library(Module(text, made.launches, made.arena_bytes, made.grids))
         for name, value in values.items():
             program.arrays[name][...] = value
-        with pytest.raises((ShimError, AssertionError)):
+        with pytest.raises((SimulatorError, AssertionError)):
             program.run()
             for name, value in expected.items():
                 np.testing.assert_array_equal(program.arrays[name], value)

@@ -10,9 +10,9 @@ import ctypes
 
 import numpy as np
 import pytest
+from gpu_simulator import available, library
 
 from nnc.compiler.codegen.cuda.module import Launch, Module
-from nnc.runtime.device.cuda.shim import available, library
 
 pytestmark = pytest.mark.skipif(not available(), reason="needs g++")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gpu_simulator import available
 from small_programs import DIGITS, write
 
 from nnc.compiler.codegen.cuda import module
@@ -16,7 +17,6 @@ from nnc.runtime.data import Search
 from nnc.runtime.device.cuda import timing
 from nnc.runtime.device.cuda.nvrtc import NoNvrtc, nvrtc
 from nnc.runtime.device.cuda.program import CudaProgram
-from nnc.runtime.device.cuda.shim import available
 from nnc.runtime.inspect.gpu_profiling import profile
 from nnc.runtime.project import planned_setup, project_of_text
 
@@ -52,7 +52,7 @@ def test_every_launch_is_timed_once(monkeypatch, piece):
     what is learnt is what a graph learns."""
     fake_cupy.install(monkeypatch)
     monkeypatch.setattr(timing, "PIECE", piece)
-    monkeypatch.setattr(module, "persistent", lambda *_: None)  # a launch for every step
+    monkeypatch.setattr(module, "persistent_kernel", lambda *_: None)  # a launch for every step
     system, start = model_step("lstm")
     program, whole = CudaProgram(system), CudaProgram(system)
     run_steps(whole, system, start, 1)

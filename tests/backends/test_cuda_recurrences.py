@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from gpu_simulator import SimulatedProgram, SimulatorError, available, library
 from gradients.test_recurrences import CASES, model
 from support import NO_ATTENTION, gpu_plan, gradients, system, values
 
@@ -14,7 +15,6 @@ from nnc.compiler.passes.gpu.grid_ir import Together
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.targets import GpuTarget
 from nnc.runtime.device.cpu.program import CpuProgram
-from nnc.runtime.device.cuda.shim import ShimError, ShimProgram, available, library
 
 from .gates import check_usage
 from .test_cuda_training import agree
@@ -128,7 +128,7 @@ def test_every_form_of_recurrence_and_its_gradients(name: str, way):
     """In an ascending, a descending and a random order of threads and blocks."""
     plain = model(name)
     whole, _ = gradients(plain, "loss", [t.name for t in plain.of_kind("input")])
-    program = ShimProgram(gpu_plan(whole, without=NO_ATTENTION), (0, 1, 2))
+    program = SimulatedProgram(gpu_plan(whole, without=NO_ATTENTION), (0, 1, 2))
     assert all(isinstance(item, Launch) for item in program.module.launches)
     given = values(whole)
     for key, array in given.items():
@@ -165,7 +165,7 @@ OTHERS = {
 def test_other_reductions_and_types(name: str, way):
     inputs, equations = OTHERS[name]
     whole = system(f"model M({inputs}) -> y {{\n{equations}\n}}")
-    program = ShimProgram(gpu_plan(whole, without=NO_ATTENTION), (0, 1, 2))
+    program = SimulatedProgram(gpu_plan(whole, without=NO_ATTENTION), (0, 1, 2))
     assert program.module.sweeps
     given = values(whole)
     for key, array in given.items():
@@ -178,7 +178,7 @@ def test_other_reductions_and_types(name: str, way):
 @pytest.mark.parametrize("cell", CELLS)
 def test_steps_of_training_are_those_of_the_cpu(cell: str, way):
     system, start = step(cell)
-    here, there = CpuProgram(system), ShimProgram(system, (0, 1))
+    here, there = CpuProgram(system), SimulatedProgram(system, (0, 1))
     losses = [run_steps(p, system, start, 5) for p in (here, there)]
     assert losses[0][-1] != losses[0][0]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
@@ -320,9 +320,9 @@ def test_blocks_that_wait_for_each_other_all_run_at_once():
 # --- what a GPU would not forgive is caught -------------------------------------------------------
 
 
-def spoilt(system, old: str, number: int, new: str = "") -> ShimProgram:
+def spoilt(system, old: str, number: int, new: str = "") -> SimulatedProgram:
     """The program with the `number`-th of these in its first recurrence exchanged."""
-    program = ShimProgram(system, (0, 1, 2))
+    program = SimulatedProgram(system, (0, 1, 2))
     made = program.module
     name = next(iter(made.sweeps))
     text = text_of(made, name)
@@ -343,7 +343,7 @@ def test_a_missing_barrier_in_the_loop_is_caught(cell: str, number: int, monkeyp
     """Between steps, between the products of a step, and between the lanes that sum one up."""
     divide(monkeypatch, one_block)
     system, start = step(cell)
-    with pytest.raises(ShimError, match="differ"):
+    with pytest.raises(SimulatorError, match="differ"):
         run_steps(spoilt(system, "BARRIER();", number), system, start, 1)
 
 
@@ -352,7 +352,7 @@ def test_a_missing_barrier_in_the_loop_is_caught(cell: str, number: int, monkeyp
 def test_a_missing_meeting_is_caught(name: str, monkeypatch):
     divide(monkeypatch, all_meeting)
     system, start = step(f"{name.upper()}(40)")
-    with pytest.raises(ShimError, match="differ"):
+    with pytest.raises(SimulatorError, match="differ"):
         run_steps(
             spoilt(system, "MEET(counter, 5, member == 0);", 0, "BARRIER();"), system, start, 1
         )
@@ -362,9 +362,9 @@ def test_a_missing_meeting_is_caught(name: str, monkeypatch):
 @pytest.mark.parametrize(
     ("new", "what"),
     [
-        ("if (member > 0) MEET(counter, 5, member == 0);", "not every block comes to the meeting"),
+        ("if (member > 0) MEET(counter, 5, member == 0);", "not every block of a group reaches"),
         ("if (THREAD > 0) MEET(counter, 5, member == 0);", "not every thread reaches"),
-        ("MEET(counter, 5, true);", "one block of a meeting is the first"),
+        ("MEET(counter, 5, true);", "not exactly one block of a group"),
     ],
 )
 def test_a_meeting_that_some_miss_is_caught(new: str, what: str, monkeypatch):
@@ -372,7 +372,7 @@ def test_a_meeting_that_some_miss_is_caught(new: str, what: str, monkeypatch):
     divide(monkeypatch, all_meeting)
     system, start = step("RNN")
     program = spoilt(system, "MEET(counter, 5, member == 0);", 0, new)
-    with pytest.raises(ShimError, match=what):
+    with pytest.raises(SimulatorError, match=what):
         run_steps(program, system, start, 1)
 
 

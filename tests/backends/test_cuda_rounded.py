@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from gpu_simulator import SimulatedProgram, SimulatorError, available, library
 from support import NO_ATTENTION, gpu_plan
 
 from nnc.compiler.codegen.cuda.module import Module, module
@@ -13,7 +14,6 @@ from nnc.compiler.passes.autodiff.mixed_precision import mixed_precision
 from nnc.compiler.passes.gpu.grid_ir import Tile
 from nnc.compiler.passes.kernels.kernel import Plan
 from nnc.compiler.reference.evaluator import evaluate
-from nnc.runtime.device.cuda.shim import ShimError, ShimProgram, available, library
 
 from .gates import check_usage, nvrtc_or_skip
 from .systems import values
@@ -51,7 +51,7 @@ def loaded(system: System) -> Plan:
 def results(source: Plan, schedules: tuple[int, ...] = (0,)) -> dict[str, np.ndarray]:
     """The outputs on values of our own."""
     system = source.system
-    program = ShimProgram(source, schedules, LONE)
+    program = SimulatedProgram(source, schedules, LONE)
     for name, value in values(system, 0).items():
         program.arrays[name][...] = abs(value) if value.dtype.kind == "i" else value
     program.run()
@@ -94,7 +94,7 @@ def test_what_is_not_finite_is_rounded_alike():
     odd = np.array([0x7F800001, 0xFF812345, 0x7FFFFFFF, 0x7F7FFFFF, 0x7F800000], np.uint32)
     found = []
     for source in (gpu_plan(system), loaded(system)):
-        program = ShimProgram(source, (0,), LONE)
+        program = SimulatedProgram(source, (0,), LONE)
         for name, value in values(system, 0).items():
             program.arrays[name][...] = value
         program.arrays["a"][:5, 3] = odd.view(np.float32)
@@ -123,7 +123,7 @@ train M {
 def test_training_steps_have_the_same_bits():
     """Convolutions, products and their gradients, some copied and some not."""
     system, start = step_of_text(MODEL, precision="bf16")
-    programs = [ShimProgram(source, (0,)) for source in (gpu_plan(system), loaded(system))]
+    programs = [SimulatedProgram(source, (0,)) for source in (gpu_plan(system), loaded(system))]
     copied = [g.how for g in tiles(programs[0])]
     assert sum("copied by 8" in str(how) for how in copied) > 6
     losses = [run_steps(program, system, start, 2) for program in programs]
@@ -137,7 +137,7 @@ def test_training_steps_have_the_same_bits():
 def test_what_is_stored_can_be_looked_at():
     """Rounded tensors are f32 arrays to those who ask, without what fills up their rows."""
     system = rounding("both wide", "odd")
-    program = ShimProgram(gpu_plan(system, shared=False), (0,), LONE)
+    program = SimulatedProgram(gpu_plan(system, shared=False), (0,), LONE)
     given = values(system, 0)
     for name, value in given.items():
         program.arrays[name][...] = value
@@ -168,7 +168,7 @@ def test_what_is_stored_can_be_looked_at():
 def test_mistakes_are_caught(old: str, new: str, message: str):
     program = ready(rounding("left deep", "odd"))
     spoilt(program, old, new)
-    with pytest.raises(ShimError, match=message):
+    with pytest.raises(SimulatorError, match=message):
         program.run()
 
 
@@ -181,14 +181,14 @@ def test_what_fills_up_rows_is_no_number():
     assert np.isnan(program.arrays["y"]).any()
 
 
-def ready(system: System) -> ShimProgram:
-    program = ShimProgram(gpu_plan(system), (0, 1, 2), LONE)
+def ready(system: System) -> SimulatedProgram:
+    program = SimulatedProgram(gpu_plan(system), (0, 1, 2), LONE)
     for name, value in values(system, 0).items():
         program.arrays[name][...] = value
     return program
 
 
-def spoilt(program: ShimProgram, old: str, new: str) -> None:
+def spoilt(program: SimulatedProgram, old: str, new: str) -> None:
     """Plants a mistake in its source."""
     made = program.module
     assert old in made.kernels

@@ -9,6 +9,7 @@ import weakref
 
 import numpy as np
 import pytest
+from gpu_simulator import available
 from small_programs import DIGITS, prepared, trained, write
 from support import system
 
@@ -20,7 +21,6 @@ from nnc.runtime.device.cuda import batched_launches as rounds
 from nnc.runtime.device.cuda import program as cuda
 from nnc.runtime.device.cuda import resident_data as held
 from nnc.runtime.device.cuda.nvrtc import NoNvrtc, nvrtc
-from nnc.runtime.device.cuda.shim import available
 from nnc.runtime.project import project_of_text
 from nnc.runtime.training.batch_inputs import next_batches
 from nnc.runtime.training.interrupt import never

@@ -12,8 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from nnc.runtime.device.cuda.shim import available
+from gpu_simulator import available
 
 TESTS = Path(__file__).parents[1]
 SUITES = ("test_cuda.py", "test_cuda_tiles.py", "test_cuda_rounded.py", "test_cuda_recurrences.py",
@@ -22,7 +21,7 @@ SUITES = ("test_cuda.py", "test_cuda_tiles.py", "test_cuda_rounded.py", "test_cu
 PLANTED = """
 import sys
 from nnc.compiler.codegen.cuda.module import Module
-from nnc.runtime.device.gpu.shim import library
+from gpu_simulator import library
 from backends.test_cuda import _product, _ready
 
 program = _ready(_product(40))
@@ -48,7 +47,7 @@ def sanitized(*command: str) -> subprocess.CompletedProcess:
     environment = {  # NVRTC, which is not watched, does not run so
         **os.environ,
         "LD_PRELOAD": found,
-        "NNC_SHIM_SANITIZE": "address",
+        "NNC_SIMULATOR_SANITIZE": "address",
         "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
         "PYTHONMALLOC": "malloc",
         "PYTHONPATH": str(TESTS),

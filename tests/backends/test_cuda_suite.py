@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from gpu_simulator import available
 
-from nnc.runtime.device.cuda.shim import available
-
-from .shimmed import through_the_shim
+from .simulated import on_the_simulator
 from .test_cpu import (  # noqa: F401
     test_accumulation,
     test_convolution,
@@ -21,6 +20,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not available(), reason="need
 
 
 @pytest.fixture(autouse=True, scope="module")
-def shim():
-    with through_the_shim():
+def simulator():
+    with on_the_simulator():
         yield

@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+from gpu_simulator import SimulatedProgram, available
 from support import NO_ATTENTION, gpu_plan, system
 
 from nnc.compiler.codegen.cuda.module import Module, module
@@ -15,7 +16,6 @@ from nnc.compiler.passes.autodiff.mixed_precision import mixed_precision
 from nnc.compiler.passes.gpu.grid_ir import Grid, Tile
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.targets import GpuTarget
-from nnc.runtime.device.cuda.shim import ShimProgram, available
 
 from .gates import check_usage, nvrtc_or_skip
 from .systems import values
@@ -56,17 +56,17 @@ def product(name: str, size: str, float_type: str = "f32") -> System:
     return system(text.replace("f32", float_type), float_type=float_type)
 
 
-def run(given: System, target: GpuTarget = LONE) -> tuple[ShimProgram, np.ndarray, np.ndarray]:
+def run(given: System, target: GpuTarget = LONE) -> tuple[SimulatedProgram, np.ndarray, np.ndarray]:
     """The program, and its result beside the evaluator's in f64."""
     inputs = {name: abs(v) if v.dtype.kind == "i" else v for name, v in values(given, 0).items()}
-    program = ShimProgram(given, (0, 1, 2), target)
+    program = SimulatedProgram(given, (0, 1, 2), target)
     for name, value in inputs.items():
         program.arrays[name][...] = value
     program.run()
     return program, program.arrays["y"], evaluate(given, inputs, wide=True)["y"]
 
 
-def tiles(program: ShimProgram | Module) -> list[Grid]:
+def tiles(program: SimulatedProgram | Module) -> list[Grid]:
     made = program if isinstance(program, Module) else program.module
     return [g for g in made.grids.values() if isinstance(g.how, Tile)]
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from gpu_simulator import SimulatedProgram, available
 from support import gpu_plan
 
 from nnc.compiler.codegen.cuda.module import module
 from nnc.runtime.device.cpu.program import CpuProgram
-from nnc.runtime.device.cuda.shim import ShimProgram, available
 
 from .gates import check_usage
-from .shimmed import SMALL
+from .simulated import SMALL
 from .whole_steps import EXAMPLES, MODELS, example_step, model_step, run_steps
 
 needs_gpp = pytest.mark.skipif(not available(), reason="needs g++")
@@ -29,7 +29,7 @@ def agree(found: np.ndarray, expected: np.ndarray, name: str) -> None:
 @pytest.mark.parametrize("target", [None, SMALL], ids=["H100", "small"])
 def test_twenty_steps_give_the_weights_of_the_cpu(name: str, target):
     system, start = model_step(name)
-    here, there = CpuProgram(system), ShimProgram(system, (0,), target)
+    here, there = CpuProgram(system), SimulatedProgram(system, (0,), target)
     losses = [run_steps(p, system, start, 20) for p in (here, there)]
     assert losses[0][-1] != losses[0][0]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
@@ -42,7 +42,7 @@ def test_twenty_steps_give_the_weights_of_the_cpu(name: str, target):
 def test_steps_in_bf16_lose_what_those_of_the_cpu_lose(name: str):
     """With tensor cores where the sizes are large enough; numbers at ties are rounded otherwise."""
     system, start = model_step(name, precision="bf16")
-    here, there = CpuProgram(system), ShimProgram(system, (0,))
+    here, there = CpuProgram(system), SimulatedProgram(system, (0,))
     assert name == "cnn" or "MMA(sum" in there.module.kernels
     losses = [run_steps(p, system, start, 5) for p in (here, there)]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
@@ -53,7 +53,7 @@ def test_steps_in_bf16_lose_what_those_of_the_cpu_lose(name: str):
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_every_example_takes_the_steps_of_the_cpu(path):
     system, start = example_step(path)
-    here, there = CpuProgram(system), ShimProgram(system, (0, 1))
+    here, there = CpuProgram(system), SimulatedProgram(system, (0, 1))
     losses = [run_steps(p, system, start, 2) for p in (here, there)]
     np.testing.assert_allclose(losses[1], losses[0], rtol=2e-5)
     for tensor in system.of_kind("param"):

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gpu_simulator import SimulatedProgram, available
 
 from nnc.compiler.codegen.cuda.module import Module
-from nnc.runtime.device import DEVICES
 from nnc.runtime.device.cuda.nvrtc import NoNvrtc, nvrtc
-from nnc.runtime.device.cuda.shim import available
 
 GOLDENS = sorted((Path(__file__).parent / "goldens").glob("*.npz"))
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -37,8 +36,8 @@ def load(path: Path) -> dict[str, np.ndarray]:
 
 def wrong(primitives, recorded: dict[str, np.ndarray]) -> dict[str, float]:
     """Which of the recorded results the stand-in does not give, and how many or how far."""
-    found: dict[str, float] = primitives.differences(recorded, primitives.results("cuda-shim"))
-    near, _ = primitives.functions(DEVICES["cuda-shim"](1))
+    found: dict[str, float] = primitives.differences(recorded, primitives.results("simulator"))
+    near, _ = primitives.functions(SimulatedProgram)
     for name in near.keys() & recorded.keys():
         off = distance(recorded[name], near[name])
         if not off <= FAR:
@@ -69,8 +68,8 @@ def test_the_stand_in_does_what_a_gpu_did(path, primitives):
 @needs_gpp
 def test_a_difference_is_seen(primitives):
     """What the stand-in itself gives is right; with one bit of it changed it is not."""
-    recorded = primitives.results("cuda-shim")
-    near, worst = primitives.functions(DEVICES["cuda-shim"](1))
+    recorded = primitives.results("simulator")
+    near, worst = primitives.functions(SimulatedProgram)
     assert max(worst.values()) < 16
     recorded |= near
     assert not wrong(primitives, recorded)
@@ -99,4 +98,4 @@ def test_the_way_to_a_gpu(primitives, monkeypatch):
     from . import fake_cupy
 
     fake_cupy.install(monkeypatch)
-    assert not primitives.differences(primitives.results("cuda"), primitives.results("cuda-shim"))
+    assert not primitives.differences(primitives.results("cuda"), primitives.results("simulator"))

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from nnc.runtime.device.cuda.shim import available
+from gpu_simulator import available
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 BACKENDS = Path(__file__).parents[1] / "backends"
@@ -22,7 +21,7 @@ pytestmark = pytest.mark.skipif(not available(), reason="needs g++")
 
 
 def script(out: Path, *more: str, **environment: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(FOLDER / "gpu.py"), "--device", "cuda-shim", "--out", str(out)]
+    command = [sys.executable, str(FOLDER / "gpu.py"), "--device", "simulator", "--out", str(out)]
     return subprocess.run(
         [*command, *more],
         capture_output=True,
@@ -89,7 +88,7 @@ def test_one_that_hangs_is_ended_with_what_it_had(parts, tmp_path, monkeypatch):
         "(out / 'child').write_text(str(child.pid))\n"
         "time.sleep(600)\n"
     )
-    given = gpu.argparse.Namespace(out=tmp_path, device="cuda-shim", data=None)
+    given = gpu.argparse.Namespace(out=tmp_path, device="simulator", data=None)
     found = gpu.in_process("kernels", given, dict(os.environ))
     assert found["failed"] == "not done in 4 s" and found["so far"] == 1
     child = Path("/proc", (tmp_path / "child").read_text(), "stat")
@@ -178,7 +177,7 @@ def test_a_wrong_kernel_is_named(parts, tmp_path, monkeypatch):
     monkeypatch.setattr(checks, "FEW_EXAMPLES", ())
     found: dict = {}
     with pytest.raises(AssertionError, match="mlp32: loss"):
-        checks.kernels("cuda-shim", tmp_path, None, found.update)
+        checks.kernels("simulator", tmp_path, None, found.update)
     assert "mlp32: loss[]" in found["wrong"] and len(found["models"]) == 2
 
 

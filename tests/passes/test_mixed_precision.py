@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from attentions import CASES
 from attentions import prepared as attention
+from gpu_simulator import SimulatedProgram, available
 from small_programs import prepared, trained
 from support import optimize, plan, system, values
 
@@ -20,7 +21,6 @@ from nnc.compiler.reference.pass_checker import PassCheck
 from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime.device import DEVICES
 from nnc.runtime.device.cpu.program import CpuProgram
-from nnc.runtime.device.cuda.shim import available
 from nnc.runtime.inspect.code_check import check_code, run_apart
 from nnc.runtime.inspect.verification import verify_project
 from nnc.runtime.project import project_of_text, setup_of
@@ -219,13 +219,13 @@ def test_machine_code_is_the_evaluators():
     assert all(r.right for r in results) and results
 
 
-@pytest.mark.parametrize("device", ["cpu", "reference", "cuda-shim"])
+@pytest.mark.parametrize("device", ["cpu", "reference", "simulator"])
 def test_devices_agree(device: str):
-    if device == "cuda-shim" and not available():
+    if device == "simulator" and not available():
         pytest.skip("needs g++")
     found = rounded(MODEL)
     given = values(found)
-    program = DEVICES[device](2)(found)
+    program = (SimulatedProgram if device == "simulator" else DEVICES[device](2))(found)
     for name, value in given.items():
         program.arrays[name][...] = value
     program.run()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from gpu_simulator import SimulatedProgram, available
 
 from nnc.runtime.device import DEVICES
-from nnc.runtime.device.cuda.shim import available
 from nnc.runtime.inspect.summary import summarise
 from nnc.runtime.project import project_of_text, setup_of
 from nnc.runtime.settings import Assignment
@@ -42,6 +42,6 @@ def test_the_memory_of_a_gpu() -> None:
     project = project_of_text(text, "mlp.nn", None, [Assignment("precision", "bf16")])
     setup = setup_of(project, None)
     foretold = summarise(project, setup, "cuda")
-    program = Executor(setup, DEVICES["cuda-shim"](1), 0).training(setup.batch).program
+    program = Executor(setup, SimulatedProgram, 0).training(setup.batch).program
     assert foretold.training_bytes == program.module.arena_bytes
     assert any(tensor.rounded for tensor in program.system.tensors.values())

@@ -1,5 +1,5 @@
-// What every generated kernel is written with: one source for NVRTC and, with NNC_SHIM, for g++,
-// where `shim.h` stands in for the GPU. Floats follow NumPy: NaN passes through max and min;
+// What every generated kernel is written with: one source for NVRTC and, with NNC_SIMULATOR, for g++,
+// where `simulator.h` stands in for the GPU. Floats follow NumPy: NaN passes through max and min;
 // integers wrap, divide towards minus infinity, and divided by zero give zero.
 typedef unsigned char u8;
 typedef unsigned short u16;  // a number of bf16, in memory
@@ -10,8 +10,8 @@ typedef unsigned long long u64;
 typedef float f32;
 typedef double f64;
 
-#ifdef NNC_SHIM
-#include "shim.h"
+#ifdef NNC_SIMULATOR
+#include "simulator.h"
 #else
 // `resident` blocks at least have the registers of a processor
 #define KERNEL(threads, resident) extern "C" __global__ void __launch_bounds__(threads, resident)
@@ -45,7 +45,7 @@ extern __shared__ __align__(16) unsigned char shared_bytes[];
 #define NOT_A_NUMBER __int_as_float(0x7fc00000)
 #endif
 
-#ifndef NNC_SHIM
+#ifndef NNC_SIMULATOR
 namespace nn {
 template <int bytes> DEVICE void copy(void* into, const void* from, int given) {
   const u32 to = (u32)__cvta_generic_to_shared(into);
@@ -307,7 +307,7 @@ template <int lanes, int stride, int threads, class A> DEVICE A across_block(A m
 
 // --- blocks that wait for each other -------------------------------------------------------------
 
-#ifndef NNC_SHIM
+#ifndef NNC_SIMULATOR
 // Every thread of all `blocks` blocks has come here, and sees what the others have written. All of
 // them must run at once. Each meeting adds 2^31 to the counter in all, however many they are: its
 // highest bit changes when the last one comes, and the others are as they were.

@@ -23,7 +23,7 @@ REGISTERS, LOCAL, STATIC_SHARED = 4, 3, 1  # CUfunction_attribute
 CLOCK_KHZ, MEMORY_KHZ, MEMORY_BITS = 13, 36, 37  # cudaDeviceAttr
 
 WAIT = """KERNEL(1, 1) wait(i32 kilocycles) {
-#ifndef NNC_SHIM
+#ifndef NNC_SIMULATOR
   const i64 start = clock64();
   while (clock64() - start < (i64)kilocycles * 1000) {}
 #endif

@@ -1,14 +1,13 @@
-// The fibers behind shim.h: a launch runs block after block, each thread until it waits or ends. A
-// block whose threads have all come to a meeting keeps its fibers and its shared memory until the
-// others have come, too; then these blocks go on, one after the other as before.
-// A schedule decides the order of blocks and of threads: 0 ascending, 1 descending, others random.
-// A warp whose lanes have all come to a shuffle goes on before others are looked at: shuffles are no
-// barriers for a block.
-// Shared memory is full of NaN when a block begins. Asynchronous copies are made when they are asked
-// for (eager) or when they are waited for (lazy): a GPU may do either. The first mistake ends the
-// launch and all later
-// ones; `nnc_error` says what it was.
-#include "shim.h"
+// The fibers behind simulator.h. A launch runs block after block; within a block each thread runs
+// until it waits or ends. A block whose threads have all reached a group barrier keeps its fibers and
+// its shared memory until the other blocks of the group have reached it; then they all go on, one
+// after the other. A warp whose lanes have all reached a shuffle goes on before other threads run:
+// shuffles do not synchronize a block.
+// A schedule is an order of blocks and threads: 0 ascending, 1 descending, others random.
+// Shared memory is filled with NaN when a block begins. Asynchronous copies are made when they are
+// requested (eager) or when they are waited for (lazy): a GPU may do either. The first error ends the
+// launch and skips all later ones; `nnc_error` returns its message.
+#include "simulator.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,21 +17,21 @@
 #include <ucontext.h>
 #endif
 
-extern "C" { nnc_place nnc_here; }
+extern "C" { nnc_thread nnc_current; }
 
 namespace {
-enum State { READY, AT_BARRIER, AT_SHUFFLE, AT_MEETING, DONE };
-const int STACK = 64 << 10, WARP = 32, MOST = 1024;
+enum State { READY, AT_BARRIER, AT_SHUFFLE, AT_GROUP_BARRIER, DONE };
+const int STACK = 64 << 10, WARP = 32, MAX_THREADS = 1024;
 
 struct Copy {
   void* into;
   const void* from;
-  int bytes, given;  // the rest is zeros
+  int bytes, valid;  // zeros after the valid bytes
 };
 
 struct Fiber {
-  std::vector<Copy> asked;              // since the last commit
-  std::vector<std::vector<Copy>> groups;  // committed, not waited for; the oldest first
+  std::vector<Copy> requested;            // since the last commit
+  std::vector<std::vector<Copy>> groups;  // committed and pending, oldest first
   char* stack;
   int state, line, phase;
 #if defined(__x86_64__)
@@ -44,16 +43,16 @@ struct Fiber {
 
 struct Block {
   int number, layer;
-  Fiber fibers[MOST];
+  Fiber fibers[MAX_THREADS];
   char* shared_memory;
-  const void* counter;  // where it meets others: how many they are, and whether it is the first
-  int others;
-  bool first;
+  const void* counter;  // of the group barrier that it waits at
+  int group_size;
+  bool first;  // whether it is the group's first block
 };
 
-Block* here;
-Fiber* now;
-alignas(NNC_LANE) char exchanged[2][MOST / WARP][WARP][NNC_LANE];
+Block* current_block;
+Fiber* current_fiber;
+alignas(NNC_LANE_BYTES) char exchanged[2][MAX_THREADS / WARP][WARP][NNC_LANE_BYTES];
 int shared_bytes, threads;
 unsigned schedule, seed;
 bool lazy;
@@ -69,12 +68,12 @@ asm(".text\n.globl nnc_switch\n.hidden nnc_switch\nnnc_switch:\n"
     "push %rbp\npush %rbx\npush %r12\npush %r13\npush %r14\npush %r15\n"
     "mov %rsp,(%rdi)\nmov %rsi,%rsp\n"
     "pop %r15\npop %r14\npop %r13\npop %r12\npop %rbx\npop %rbp\nret\n");
-void leave() { nnc_switch(&now->top, scheduler); }
-void enter(Fiber* f) { now = f; nnc_switch(&scheduler, f->top); }
+void leave() { nnc_switch(&current_fiber->top, scheduler); }
+void enter(Fiber* f) { current_fiber = f; nnc_switch(&scheduler, f->top); }
 #else
 ucontext_t scheduler;
-void leave() { swapcontext(&now->context, &scheduler); }
-void enter(Fiber* f) { now = f; swapcontext(&scheduler, &f->context); }
+void leave() { swapcontext(&current_fiber->context, &scheduler); }
+void enter(Fiber* f) { current_fiber = f; swapcontext(&scheduler, &f->context); }
 #endif
 
 void stop(const char* what, int line, int block) {
@@ -82,29 +81,29 @@ void stop(const char* what, int line, int block) {
 }
 
 void perform(const Copy& c) {
-  memcpy(c.into, c.from, c.given);
-  memset((char*)c.into + c.given, 0, c.bytes - c.given);
+  memcpy(c.into, c.from, c.valid);
+  memset((char*)c.into + c.valid, 0, c.bytes - c.valid);
 }
 
-bool waited_for(const Fiber& f) {
+bool no_pending_copies(const Fiber& f) {
   for (const auto& group : f.groups)
     if (!group.empty()) return false;
-  return f.asked.empty();
+  return f.requested.empty();
 }
 
 void main_of_fiber() {
   body(data);
-  if (!waited_for(*now)) stop("a thread ends before its copies", 0, nnc_here.block);
-  now->state = DONE;
+  if (!no_pending_copies(*current_fiber)) stop("a thread ends before its copies", 0, nnc_current.block);
+  current_fiber->state = DONE;
   leave();
-  abort();  // nobody enters a fiber that is done
+  abort();  // a finished fiber is never entered again
 }
 
 void prepare(Fiber* f) {
   if (!f->stack) f->stack = (char*)malloc(STACK);
   f->state = READY;
   f->phase = 0;
-  f->asked.clear();
+  f->requested.clear();
   f->groups.clear();
 #if defined(__x86_64__)
   void** top = (void**)(f->stack + STACK - 64);
@@ -126,7 +125,7 @@ unsigned random_below(unsigned n) {
   return (seed >> 8) % n;
 }
 
-void order(int* numbers, int count) {
+void schedule_order(int* numbers, int count) {
   for (int k = 0; k < count; ++k) numbers[k] = schedule == 1 ? count - 1 - k : k;
   if (schedule > 1)
     for (int k = count - 1; k > 0; --k) {
@@ -152,28 +151,28 @@ void begin(Block* block, int number, int layer) {
   for (int t = 0; t < threads; ++t) prepare(&block->fibers[t]);
 }
 
-// Whether all threads that are left wait in this state at one line.
+// Whether all threads wait in this state at the same line.
 bool all_at(const Fiber* fibers, int state) {
   for (int t = 0; t < threads; ++t)
     if (fibers[t].state != state || fibers[t].line != fibers[0].line) return false;
   return true;
 }
 
-// Runs the block to its end, or to a meeting: then true.
+// Runs the block to its end (false) or to a group barrier (true).
 bool run_block(Block* block) {
-  static int turn[MOST];
+  static int order[MAX_THREADS];
   Fiber* fibers = block->fibers;
-  here = block;
+  current_block = block;
   while (!message[0]) {
     bool ran = false;
-    order(turn, threads);
+    schedule_order(order, threads);
     for (int k = 0; k < threads && !message[0]; ++k) {
-      Fiber* f = &fibers[turn[k]];
+      Fiber* f = &fibers[order[k]];
       if (f->state != READY) continue;
-      nnc_here = {turn[k], block->number, block->layer};
+      nnc_current = {order[k], block->number, block->layer};
       enter(f);
       ran = true;
-      if (f->state == AT_SHUFFLE && release_warp(fibers, turn[k])) k = -1;
+      if (f->state == AT_SHUFFLE && release_warp(fibers, order[k])) k = -1;
     }
     if (message[0] || ran) continue;
     int done = 0, line = 0;
@@ -182,45 +181,45 @@ bool run_block(Block* block) {
       if (fibers[t].state != DONE) line = fibers[t].line;
     }
     if (done == threads) return false;
-    const bool meeting = all_at(fibers, AT_MEETING);
-    if (!meeting && !all_at(fibers, AT_BARRIER)) {
+    const bool group = all_at(fibers, AT_GROUP_BARRIER);
+    if (!group && !all_at(fibers, AT_BARRIER)) {
       stop("not every thread reaches the barrier or shuffle", line, block->number);
       return false;
     }
     for (int t = 0; t < threads; ++t) fibers[t].state = READY;
-    if (meeting) return true;
+    if (group) return true;
   }
   return false;
 }
 
-// The blocks that may go on: those of a meeting to which all of it have come. They leave `waiting`.
-std::vector<Block*> met(std::vector<Block*>& waiting) {
+// Removes from `waiting` the blocks of groups that have all reached their barrier.
+std::vector<Block*> released(std::vector<Block*>& waiting) {
   std::vector<Block*> ready, left;
   for (Block* block : waiting) {
-    int come = 0, first = 0;
+    int arrived = 0, first = 0;
     for (Block* other : waiting)
-      if (other->counter == block->counter) ++come, first += other->first;
-    if (come == block->others && first != 1) stop("one block of a meeting is the first", 0, block->number);
-    (come == block->others ? ready : left).push_back(block);
+      if (other->counter == block->counter) ++arrived, first += other->first;
+    if (arrived == block->group_size && first != 1) stop("not exactly one block of a group is its first", 0, block->number);
+    (arrived == block->group_size ? ready : left).push_back(block);
   }
   waiting = left;
   return ready;
 }
 
-void run_layer(int blocks, int layer, int* turn, std::vector<Block*>& idle) {
+void run_layer(int blocks, int layer, int* order, std::vector<Block*>& idle) {
   std::vector<Block*> waiting;
   const auto run = [&](Block* block) { (run_block(block) ? waiting : idle).push_back(block); };
-  order(turn, blocks);
+  schedule_order(order, blocks);
   for (int k = 0; k < blocks && !message[0]; ++k) {
     if (idle.empty()) idle.push_back(new Block());
     Block* block = idle.back();
     idle.pop_back();
-    begin(block, turn[k], layer);
+    begin(block, order[k], layer);
     run(block);
   }
   while (!waiting.empty() && !message[0]) {
-    const std::vector<Block*> ready = met(waiting);
-    if (ready.empty()) stop("not every block comes to the meeting", 0, waiting[0]->number);
+    const std::vector<Block*> ready = released(waiting);
+    if (ready.empty()) stop("not every block of a group reaches the barrier", 0, waiting[0]->number);
     for (Block* block : ready)
       if (!message[0]) run(block);
   }
@@ -233,68 +232,68 @@ extern "C" {
 void nnc_fail(const char* what, long long a, long long b, int line) {
   char text[200];
   snprintf(text, sizeof text, what, a, b);
-  stop(text, line, nnc_here.block);
+  stop(text, line, nnc_current.block);
   leave();
 }
 
 void nnc_barrier(int line) {
-  const nnc_place mine = nnc_here;
-  now->state = AT_BARRIER;
-  now->line = line;
+  const nnc_thread place = nnc_current;
+  current_fiber->state = AT_BARRIER;
+  current_fiber->line = line;
   leave();
-  nnc_here = mine;
+  nnc_current = place;
 }
 
-void nnc_meet(const void* counter, int blocks, bool first, int line) {
-  const nnc_place mine = nnc_here;
-  here->counter = counter, here->others = blocks, here->first = first;
-  now->state = AT_MEETING;
-  now->line = line;
+void nnc_group_barrier(const void* counter, int blocks, bool first, int line) {
+  const nnc_thread place = nnc_current;
+  current_block->counter = counter, current_block->group_size = blocks, current_block->first = first;
+  current_fiber->state = AT_GROUP_BARRIER;
+  current_fiber->line = line;
   leave();
-  nnc_here = mine;
+  nnc_current = place;
 }
 
-const void* nnc_gather(const void* mine, int bytes, int line) {
-  const nnc_place place = nnc_here;
-  const int warp = place.thread / WARP, lane = place.thread % WARP, phase = now->phase ^= 1;
-  memcpy(exchanged[phase][warp][lane], mine, bytes);
-  now->state = AT_SHUFFLE;
-  now->line = line;
+const void* nnc_exchange(const void* value, int bytes, int line) {
+  const nnc_thread place = nnc_current;
+  const int warp = place.thread / WARP, lane = place.thread % WARP, phase = current_fiber->phase ^= 1;
+  memcpy(exchanged[phase][warp][lane], value, bytes);
+  current_fiber->state = AT_SHUFFLE;
+  current_fiber->line = line;
   leave();
-  nnc_here = place;
+  nnc_current = place;
   return exchanged[phase][warp];
 }
 
-void nnc_copy(void* into, const void* from, int bytes, int given) {
-  const Copy copy = {into, from, bytes, given};
-  if (lazy) now->asked.push_back(copy);
+void nnc_copy(void* into, const void* from, int bytes, int valid) {
+  const Copy copy = {into, from, bytes, valid};
+  if (lazy) current_fiber->requested.push_back(copy);
   else perform(copy);
 }
 
 void nnc_commit() {
-  now->groups.push_back(now->asked);
-  now->asked.clear();
+  current_fiber->groups.push_back(current_fiber->requested);
+  current_fiber->requested.clear();
 }
 
 void nnc_wait(int groups) {
-  for (; (int)now->groups.size() > groups; now->groups.erase(now->groups.begin()))
-    for (const Copy& copy : now->groups.front()) perform(copy);
+  for (; (int)current_fiber->groups.size() > groups; current_fiber->groups.erase(current_fiber->groups.begin()))
+    for (const Copy& copy : current_fiber->groups.front()) perform(copy);
 }
 
 void* nnc_shared(long long offset, long long bytes, int line) {
   if (offset < 0 || offset + bytes > shared_bytes)
     nnc_fail("shared memory up to %lld of %lld bytes", offset + bytes, shared_bytes, line);
-  return here->shared_memory + offset;
+  return current_block->shared_memory + offset;
 }
 
 void nnc_launch(void (*b)(void*), void* d, const char* n, int blocks, int layers, int count, int shared) {
   if (message[0]) return;
   body = b, data = d, name = n, threads = count, shared_bytes = shared;
-  if (count < 1 || count > MOST || blocks < 1) return stop("no such launch", 0, 0);
-  static std::vector<Block*> idle;  // blocks whose fibers and stacks are kept for the next launch
-  int* turn = (int*)malloc(sizeof(int) * blocks);
-  for (int layer = 0; layer < layers; ++layer) run_layer(blocks, layer, turn, idle);
-  free(turn);
+  if (count < 1 || count > MAX_THREADS || blocks < 1) return stop("no such launch", 0, 0);
+  static std::vector<Block*> idle;  // reused by later launches with their fibers and stacks
+  int* order = (int*)malloc(sizeof(int) * blocks);
+  for (int layer = 0; layer < layers; ++layer) run_layer(blocks, layer, order, idle);
+  free(order);
   for (Block* block : idle) {
     free(block->shared_memory);
     block->shared_memory = nullptr;

@@ -1,9 +1,11 @@
-"""The GPU's kernels on the CPU: the same CUDA C++ compiled by g++ against a stand-in for the GPU.
+"""A GPU simulator: the emitted CUDA C++, compiled by g++ and run thread by thread on the CPU.
 
-In: a `System` or `Plan`. Out: a `ShimProgram`. It is slow and made for tests: the threads of a
-block run as fibers in several schedules, and asynchronous copies are made as early and as late as
-may be, which must all agree to the bit; shared memory, temps and outputs are full of NaN before;
-every access is checked. It needs g++ and no GPU.
+The threads of a block are fibers (`simulator.cpp`), and `simulator.h` defines the prelude's
+primitives in their terms. A run is repeated under several schedules of threads and blocks, and with
+asynchronous copies completing both as early and as late as the hardware may complete them; all
+these runs must agree to the bit, or a barrier is missing. Shared memory, temporaries and outputs
+are filled with NaN before a run, and every access is checked against the bounds of its array. It
+is slow. It needs g++ and no GPU.
 """
 
 from __future__ import annotations
@@ -20,24 +22,25 @@ from pathlib import Path
 
 import numpy as np
 
-from ....compiler.codegen.cuda.module import Launch, Launches, Module, module, prelude
-from ....compiler.ir.equation import System
-from ....compiler.passes.kernels.kernel import Plan
-from ....compiler.pipeline import plan
-from ....compiler.targets import GpuTarget
-from .arrays import array
+from nnc.compiler.codegen.cuda.module import Launch, Launches, Module, module, prelude
+from nnc.compiler.ir.equation import System
+from nnc.compiler.passes.kernels.kernel import Plan
+from nnc.compiler.pipeline import plan
+from nnc.compiler.targets import GpuTarget
+from nnc.runtime.device.cuda.arrays import array
 
 HERE = Path(__file__).parent
 FLAGS = ("-std=c++17", "-fPIC", "-w", "-ffp-contract=off", f"-I{HERE}")
 
 
-class ShimError(Exception):
-    """A kernel did what a GPU would not forgive."""
+class SimulatorError(Exception):
+    """A kernel did what is undefined on a GPU, or two schedules gave different results."""
 
 
-class ShimProgram:
-    """A compiled system with its memory. Tried are `schedules`, orders of threads, each with
-    `copies` that are made when asked for (eager) or when waited for (lazy)."""
+class SimulatedProgram:
+    """A compiled system with its memory. `schedules` are orders of threads and blocks (0 ascending,
+    1 descending, others random); each is run with asynchronous copies made at their request
+    (`eager`) and at the wait for them (`lazy`)."""
 
     def __init__(
         self,
@@ -50,20 +53,21 @@ class ShimProgram:
         self.plan = source if isinstance(source, Plan) else plan(source, target)
         self.system = self.plan.system
         self.module = module(self.plan, target)
-        alike = "COMMIT(" not in self.module.kernels
-        self.ways = tuple(product(schedules, copies[:1] if alike else copies))
+        asynchronous = "COMMIT(" in self.module.kernels
+        self.variants = tuple(product(schedules, copies if asynchronous else copies[:1]))
         self._library = library(self.module)
         self.arena = np.zeros(self.module.arena_bytes + 64, np.uint8)
+        tensors = self.system.tensors.values()
         self.arrays = {
             t.name: self.view(t.name)
-            for t in self.system.tensors.values()
+            for t in tensors
             if t.kind != "temp" or t.name in self.system.outputs
         }
-        given = [self._range(t.name) for t in self.system.tensors.values() if t.kind != "temp"]
-        self._given = sorted(given)
+        self._initialized = sorted(self._range(t.name) for t in tensors if t.kind != "temp")
 
     @property
     def loops(self) -> str:
+        """The grids and persistent loops as text."""
         made = (*self.module.grids.values(), *self.module.sweeps.values())
         return "\n\n".join(map(str, made))
 
@@ -72,46 +76,48 @@ class ShimProgram:
         return start, start + self.system.tensors[name].bytes
 
     def view(self, name: str) -> np.ndarray:
-        """The tensor's place in the arena as an array."""
+        """The tensor's bytes of the arena as an array."""
         start, stop = self._range(name)
         return array(self.arena[start:stop], self.system.tensors[name])
 
     def run(self) -> None:
-        """Computes everything, in every way from the same start. ShimError if a kernel is wrong or
-        two ways differ."""
+        """Computes everything under every schedule from the same start. SimulatorError if a kernel
+        is wrong or two schedules differ."""
         self._poison()
-        before = self.arena.copy() if len(self.ways) > 1 else self.arena
-        first: np.ndarray | None = None
-        for schedule, copies in self.ways:
-            if first is not None:
-                self.arena[:] = before
+        before = self.arena.copy()
+        expected: np.ndarray | None = None
+        for schedule, copies in self.variants:
+            self.arena[:] = before
             self._run(schedule, copies)
-            if first is None:
-                first = self.arena.copy() if len(self.ways) > 1 else self.arena
-            elif not np.array_equal(first, self.arena):
-                start, early = self.ways[0]
-                raise ShimError(f"schedules {start} ({early}) and {schedule} ({copies}) differ")
+            if expected is None:
+                expected = self.arena.copy()
+            elif not np.array_equal(expected, self.arena):
+                start, early = self.variants[0]
+                raise SimulatorError(
+                    f"schedules {start} ({early}) and {schedule} ({copies}) differ"
+                )
 
     def _run(self, schedule: int, copies: str) -> None:
         self._library.nnc_begin(schedule, copies == "lazy")
         self._library.run(ctypes.c_void_p(self.arena.ctypes.data))
         error = self._library.nnc_error().decode()
         if error:
-            raise ShimError(error)
+            raise SimulatorError(error)
 
     def _poison(self) -> None:
-        """NaN in all that is computed."""
+        """Fills all that is computed with NaN."""
         end = 0
-        for start, stop in [*self._given, (len(self.arena), 0)]:
+        for start, stop in [*self._initialized, (len(self.arena), 0)]:
             self.arena[end:start] = 0xFF
             end = max(end, stop)
 
 
-# --- building -------------------------------------------------------------------------------------
+def available() -> bool:
+    return shutil.which("g++") is not None
 
 
 def library(module: Module) -> ctypes.CDLL:
-    """The module compiled by g++. RuntimeError without it."""
+    """The module compiled by g++. RuntimeError without g++."""
     folder, header = _folder(), _header()
     source = f'#include "{header.name}"\n{module.kernels}\n{_driver(module.launches)}'
     name = hashlib.sha256(source.encode()).hexdigest()[:24]
@@ -127,7 +133,7 @@ def library(module: Module) -> ctypes.CDLL:
 
 @cache
 def _folder() -> Path:
-    made = tempfile.TemporaryDirectory(prefix="nnc-shim-")
+    made = tempfile.TemporaryDirectory(prefix="nnc-gpu-simulator-")
     _folders.append(made)  # removed when Python ends
     return Path(made.name)
 
@@ -137,9 +143,9 @@ _folders: list[tempfile.TemporaryDirectory] = []
 
 @cache
 def _header() -> Path:
-    """The prelude, compiled once: it is the longer part of most sources."""
+    """The prelude as a precompiled header: it is the longer part of most sources."""
     path = _folder() / "prelude.h"
-    path.write_text(f"#define NNC_SHIM\n{prelude()}", "utf-8")
+    path.write_text(f"#define NNC_SIMULATOR\n{prelude()}", "utf-8")
     _gpp("-O1", "-x", "c++-header", path, "-o", f"{path}.gch")
     return path
 
@@ -147,18 +153,14 @@ def _header() -> Path:
 @cache
 def _runtime() -> Path:
     """The fibers, compiled once."""
-    path = _folder() / "shim.o"
-    _gpp("-O2", "-c", HERE / "shim.cpp", "-o", path)
+    path = _folder() / "simulator.o"
+    _gpp("-O2", "-c", HERE / "simulator.cpp", "-o", path)
     return path
-
-
-def available() -> bool:
-    return shutil.which("g++") is not None
 
 
 def _gpp(*arguments: str | Path) -> None:
     if not available():
-        raise RuntimeError("the device cuda-shim needs g++, which is not installed")
+        raise RuntimeError("the GPU simulator needs g++, which is not installed")
     command = ["g++", *FLAGS, *_sanitizer(), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -166,33 +168,35 @@ def _gpp(*arguments: str | Path) -> None:
 
 
 def _sanitizer() -> tuple[str, ...]:
-    """With `NNC_SHIM_SANITIZE=address` accesses are watched by g++'s own means, too; the process
+    """With `NNC_SIMULATOR_SANITIZE=address` AddressSanitizer watches every access, too; the process
     must have been started with its library (`LD_PRELOAD`)."""
-    chosen = os.environ.get("NNC_SHIM_SANITIZE")
+    chosen = os.environ.get("NNC_SIMULATOR_SANITIZE")
     return (f"-fsanitize={chosen}", "-g") if chosen else ()
 
 
 def _driver(launches: Launches) -> str:
-    """The function `run`, which launches everything once."""
+    """The function `run`, which makes every launch once."""
     lines: list[str] = []
-    _spell(launches, lines, "  ", {})
+    _write_launches(launches, lines, "  ", {})
     return "\n".join(['extern "C" void run(char* arena) {', *lines, "}", ""])
 
 
-def _spell(launches: Launches, lines: list[str], indent: str, at: dict[str, str]) -> None:
+def _write_launches(
+    launches: Launches, lines: list[str], indent: str, indices: dict[str, str]
+) -> None:
     for item in launches:
         if isinstance(item, Launch):
-            places = [f"nnc::Pointer{{arena + {o}}}" for o in item.offsets]
-            arguments = ", ".join([*places, *(at[name] for name in item.fixed)])
+            pointers = [f"nnc::Pointer{{arena + {o}}}" for o in item.offsets]
+            arguments = ", ".join([*pointers, *(indices[name] for name in item.fixed)])
             lines.append(
                 f'{indent}nnc::launch("{item.function}", {item.blocks}, {item.layers}, '
                 f"{item.threads}, {item.shared}, [&] {{ {item.function}({arguments}); }});"
             )
             continue
-        values, name = item.values, f"at{len(at)}"
+        values, name = item.values, f"at{len(indices)}"
         lines.append(
             f"{indent}for (int {name} = {values.start}; {name} != {values.stop}; "
             f"{name} += {values.step}) {{"
         )
-        _spell(item.launches, lines, indent + "  ", {**at, item.index.name: name})
+        _write_launches(item.launches, lines, indent + "  ", {**indices, item.index.name: name})
         lines.append(f"{indent}}}")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import contextmanager
 
 import pytest
+from gpu_simulator import SimulatedProgram
 
 from nnc.compiler.ir.equation import System
 from nnc.compiler.passes.kernels.kernel import Plan
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.targets import GpuTarget
-from nnc.runtime.device.cuda.shim import ShimProgram
 
 from . import test_cpu as suite
 from .systems import values
@@ -21,11 +21,11 @@ SMALL = GpuTarget(processors=64, threads=64)  # as few threads as make layers an
 
 def check(
     system: System, plan: Plan | None = None, target=None, seed: int = 0, given: dict | None = None
-) -> ShimProgram:
+) -> SimulatedProgram:
     """Runs the system and compares every output. Where the suite has a narrow CPU for its second
     target, this has a small GPU."""
     inputs = {**values(system, seed), **(given or {})}
-    program = ShimProgram(plan or schedule(system), target=SMALL if target else None)
+    program = SimulatedProgram(plan or schedule(system), target=SMALL if target else None)
     for name, value in inputs.items():
         program.arrays[name][...] = value
     program.run()
@@ -36,7 +36,7 @@ def check(
 
 
 @contextmanager
-def through_the_shim():
+def on_the_simulator():
     """The CPU's suite with this check in place of its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(suite, "check", check)

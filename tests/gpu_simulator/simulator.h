@@ -1,5 +1,5 @@
-// A GPU's place taken by one CPU thread: what the prelude's names mean under g++. Every access is
-// checked against the size of its array; the threads of a block are fibers (shim.cpp).
+// The prelude's primitives for g++: one CPU thread simulates a GPU. Every access is checked against
+// the bounds of its array; the threads of a block are fibers (simulator.cpp).
 #pragma once
 #include <math.h>
 
@@ -7,39 +7,40 @@
 #define DEVICE inline
 #define AT(array, place, count) nnc::at(array, place, count, __LINE__)
 #define BARRIER() nnc_barrier(__LINE__)
-#define MEET(counter, blocks, first) nnc_meet(counter, blocks, first, __LINE__)
+#define MEET(counter, blocks, first) nnc_group_barrier(counter, blocks, first, __LINE__)
 #define SHUFFLE(value, mask) nnc::shuffle(value, mask, __LINE__)
-#define THREAD (nnc_here.thread)
-#define BLOCK (nnc_here.block)
-#define LAYER (nnc_here.layer)
+#define THREAD (nnc_current.thread)
+#define BLOCK (nnc_current.block)
+#define LAYER (nnc_current.layer)
 #define SHARED(type, name, offset, count) \
   type* const name = (type*)nnc_shared(offset, (long long)(count) * sizeof(type), __LINE__)
 #define COPY(n, into, place, count, array, there, size, ok) \
   COPY_SOME(n, into, place, count, array, there, size, (ok) ? n : 0)
-#define COPY_SOME(n, into, place, count, array, there, size, given) \
-  nnc::copy<n>(into, place, count, array, there, size, given, __LINE__)
+#define COPY_SOME(n, into, place, count, array, there, size, valid) \
+  nnc::copy<n>(into, place, count, array, there, size, valid, __LINE__)
 #define COMMIT() nnc_commit()
 #define WAIT(groups) nnc_wait(groups)
 #define PAIR(a, b) nnc::pair(a, b)
-#define MATRICES(turned, into, array, place, count) \
-  nnc::matrices<turned>(into, nnc::aligned<4>(array, place, count, __LINE__), __LINE__)
+#define MATRICES(transposed, into, array, place, count) \
+  nnc::matrices<transposed>(into, nnc::aligned<4>(array, place, count, __LINE__), __LINE__)
 #define MMA(sum, a, b) nnc::mma(sum, a, b, __LINE__)
 #define GET(n, into, array, place, count) nnc::get<n>(into, array, place, count, __LINE__)
 #define INFINITE __builtin_inff()
 #define NOT_A_NUMBER __builtin_nanf("")
 
-#define NNC_LANE 32
+#define NNC_LANE_BYTES 32
 
 extern "C" {
-struct nnc_place {
+struct nnc_thread {
   int thread, block, layer;
 };
-extern nnc_place nnc_here;
+extern nnc_thread nnc_current;
 void nnc_fail(const char* what, long long a, long long b, int line);
 void nnc_barrier(int line);
-void nnc_meet(const void* counter, int blocks, bool first, int line);
-const void* nnc_gather(const void* mine, int bytes, int line);  // by lane, NNC_LANE bytes apart
-void nnc_copy(void* into, const void* from, int bytes, int given);  // zeros after those given
+void nnc_group_barrier(const void* counter, int blocks, bool first, int line);
+// the values of all lanes of the warp, NNC_LANE_BYTES apart
+const void* nnc_exchange(const void* value, int bytes, int line);
+void nnc_copy(void* into, const void* from, int bytes, int valid);  // zeros after the valid bytes
 void nnc_commit();
 void nnc_wait(int groups);
 void* nnc_shared(long long offset, long long bytes, int line);
@@ -54,7 +55,7 @@ template <class T> inline T& at(T* array, long long place, long long count, int 
   return array[place];
 }
 
-// The first of n neighbours that are moved at once.
+// The first of n adjacent elements that are moved at once.
 template <int n, class T> inline T* aligned(T* array, long long place, long long count, int line) {
   at(array, place + n - 1, count, line);
   if ((unsigned long long)(array + place) % (n * sizeof(T) < 16 ? n * sizeof(T) : 16))
@@ -62,20 +63,20 @@ template <int n, class T> inline T* aligned(T* array, long long place, long long
   return &at(array, place, count, line);
 }
 
-// A word of shared memory may have several elements.
+// A word of shared memory may hold several elements.
 template <int n, class T, class S>
 inline void copy(T* into, long long place, long long count, const S* array, long long there,
-                 long long size, int given, int line) {
+                 long long size, int valid, int line) {
   const int words = n * sizeof(S) / sizeof(T), bytes = n * sizeof(S);
   static_assert(bytes == 4 || bytes == 8 || bytes == 16, "no such copy");
   static_assert(words * sizeof(T) == bytes, "whole words");
-  if (given < 0 || given > n) nnc_fail("%lld of %lld elements", given, n, line);
-  if (given) {
-    at(array, there + given - 1, size, line);
+  if (valid < 0 || valid > n) nnc_fail("%lld of %lld elements", valid, n, line);
+  if (valid) {
+    at(array, there + valid - 1, size, line);
     if ((unsigned long long)(array + there) % bytes)
       nnc_fail("%lld elements at %lld are not aligned", n, there, line);
   }
-  nnc_copy(aligned<words>(into, place, count, line), array + there, bytes, given * sizeof(S));
+  nnc_copy(aligned<words>(into, place, count, line), array + there, bytes, valid * sizeof(S));
 }
 
 template <int n, class T>
@@ -84,17 +85,17 @@ inline void get(T* into, T* array, long long place, long long count, int line) {
   for (int k = 0; k < n; ++k) into[k] = from[k];
 }
 
-// What a lane gave to a gathering of its warp.
+// The value that a lane contributed to an exchange within its warp.
 template <class T> inline const T* lane_of(const T* first, int lane) {
-  return (const T*)((const char*)first + lane * NNC_LANE);
+  return (const T*)((const char*)first + lane * NNC_LANE_BYTES);
 }
 
 template <class T> inline T shuffle(T value, int mask, int line) {
-  const int lane = nnc_here.thread % 32;
-  return *lane_of((const T*)nnc_gather(&value, sizeof(T), line), lane ^ mask);
+  const int lane = nnc_current.thread % 32;
+  return *lane_of((const T*)nnc_exchange(&value, sizeof(T), line), lane ^ mask);
 }
 
-// --- tensor cores: a lane holds what the PTX ISA says it does ---
+// --- tensor cores: which lane holds which elements is as in the PTX ISA ---
 
 inline unsigned short bf16(float value) {
   union { float value; unsigned bits; } x = {value};
@@ -110,11 +111,11 @@ inline unsigned pair(float a, float b) { return bf16(a) | (unsigned)bf16(b) << 1
 
 struct Row { unsigned words[4]; };
 
-template <bool turned> inline void matrices(unsigned* into, const unsigned* row, int line) {
-  const int lane = nnc_here.thread % 32;
-  const Row* rows = (const Row*)nnc_gather(row, sizeof(Row), line);
+template <bool transposed> inline void matrices(unsigned* into, const unsigned* row, int line) {
+  const int lane = nnc_current.thread % 32;
+  const Row* rows = (const Row*)nnc_exchange(row, sizeof(Row), line);
   for (int m = 0; m < 4; ++m) {
-    if (!turned) {
+    if (!transposed) {
       into[m] = lane_of(rows, m * 8 + lane / 4)->words[lane % 4];
       continue;
     }
@@ -125,23 +126,23 @@ template <bool turned> inline void matrices(unsigned* into, const unsigned* row,
   }
 }
 
-struct Factors { unsigned a[4], b[2]; };
+struct Operands { unsigned a[4], b[2]; };
 
 inline void mma(float* sum, const unsigned* a, const unsigned* b, int line) {
-  const Factors own = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
-  const Factors* all = (const Factors*)nnc_gather(&own, sizeof own, line);
-  const int lane = nnc_here.thread % 32;
+  const Operands own = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
+  const Operands* all = (const Operands*)nnc_exchange(&own, sizeof own, line);
+  const int lane = nnc_current.thread % 32;
   for (int q = 0; q < 4; ++q) {
     const int row = lane / 4 + q / 2 * 8, column = lane % 4 * 2 + q % 2;
     for (int k = 0; k < 16; ++k) {
-      const Factors* left = lane_of(all, row % 8 * 4 + k % 8 / 2);
-      const Factors* right = lane_of(all, column * 4 + k % 8 / 2);
+      const Operands* left = lane_of(all, row % 8 * 4 + k % 8 / 2);
+      const Operands* right = lane_of(all, column * 4 + k % 8 / 2);
       sum[q] += number(left->a[row / 8 + k / 8 * 2], k % 2) * number(right->b[k / 8], k % 2);
     }
   }
 }
 
-// An address that fits every pointer argument.
+// An address that converts to every pointer type.
 struct Pointer {
   char* address;
   template <class T> operator T*() const { return (T*)address; }

@@ -183,9 +183,9 @@ def pipeline_for(target: Target) -> Pipeline:
     return CPU if isinstance(target, CpuTarget) else gpu()
 
 
-def pass_names() -> list[str]:
-    """The names of all passes of both pipelines, in order, each once."""
-    return list(dict.fromkeys(p.name for pipeline in (CPU, gpu()) for p in pipeline.passes))
+def all_passes() -> list[Pass]:
+    """The passes of both pipelines, in order, each name once."""
+    return list({each.name: each for line in (CPU, gpu()) for each in line.passes}.values())
 
 
 def compile(

@@ -5,13 +5,17 @@ In: the command line. Out: text on stdout or in files. The work is done in `emit
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
 
 from ...compiler.elaboration.programs import Setup
+from ...compiler.options import Options
+from ...compiler.pipeline import Observer, all_passes
 from ...dsl.diagnostics.diagnostic import did_you_mean
 from ..inspect.emit import ENDINGS, Stages
+from ..inspect.pass_printing import EVERY, PrintAfter, PrintChanged, TimePasses
 from ..inspect.summary import NEEDED, summarise
 from ..project import Project, open_project, planned_setup
 from ..training.atomic_files import write_text
@@ -27,28 +31,62 @@ from .report import show, show_warnings
         "emits",
         multiple=True,
         metavar="STAGE[=PATH],…",
-        required=True,
         help=f"What to print: {', '.join(ENDINGS)}.",
     ),
+    click.option("--without", multiple=True, metavar="PASS,…", help="Passes to leave out."),
+    click.option(
+        "--print-after",
+        multiple=True,
+        metavar="PASS,…",
+        help="Print what these passes made, to stderr; `all` for every pass.",
+    ),
+    click.option(
+        "--print-changed",
+        is_flag=False,
+        flag_value="full",
+        type=click.Choice(["full", "diff"]),
+        help="Print what each pass changed, to stderr: all that it made, or the lines.",
+    ),
+    click.option("--time-passes", is_flag=True, help="Print the time of each pass, to stderr."),
     o.set_option,
     o.batch_option,
     o.model_option,
     o.data_option,
     o.verify_option,
 )
-def compile(file, emits, sets, batch, model, data) -> None:
+def compile(
+    file, emits, without, print_after, print_changed, time_passes, sets, batch, model, data
+) -> None:
     """Print what the compiler makes of FILE at the stages asked for.
 
-    One stage goes to stdout, several to files beside FILE's name: NAME.STAGE.ENDING."""
+    One stage goes to stdout, several to files beside FILE's name: NAME.STAGE.ENDING. Without
+    --emit, the passes for the CPU run and only what --print-… and --time-passes ask for is
+    printed."""
     wanted = _wanted(emits)
+    options = Options(without=frozenset(_passes("--without", without, leaving_out=True)))
+    observers: list[Observer] = []
+    if print_after:
+        observers.append(PrintAfter(_passes("--print-after", print_after), sys.stderr))
+    if print_changed:
+        observers.append(PrintChanged(print_changed == "diff", sys.stderr))
+    times = TimePasses()
+    if time_passes:
+        observers.append(times)
+    if not wanted and not observers:
+        raise click.UsageError("nothing to print: --emit STAGE, --print-changed or --time-passes")
     project = open_project(file, o.assignments(sets, batch=batch), model)
     show_warnings(project)
-    needs_types = any(stage != "ast" for stage in wanted)
-    stages = Stages(project, _setup(project, data) if needs_types else None)
+    needs_types = not wanted or any(stage != "ast" for stage in wanted)
+    setup = _setup(project, data) if needs_types else None
+    stages = Stages(project, setup, options, observers)
     if needs_types:
         o.check_passes(stages.system)
     texts = {stage: stages.text(stage) for stage in wanted}
+    if not wanted:
+        stages.text("kernels")
     show(stages.report.diagnostics)
+    if time_passes:
+        click.echo(times.table(), err=True)
     for stage, text in texts.items():
         path = wanted[stage]
         if path is None and len(texts) == 1:
@@ -66,6 +104,24 @@ def _wanted(emits: tuple[str, ...]) -> dict[str, Path | None]:
             hint = did_you_mean(stage, ENDINGS) or f"there are {', '.join(ENDINGS)}"
             raise click.UsageError(f"--emit knows no stage `{item}`: {hint}")
         found[stage] = Path(path) if path else None
+    return found
+
+
+def _passes(option: str, values: tuple[str, ...], leaving_out: bool = False) -> list[str]:
+    """The names of passes in the values of an option. UsageError for one that is not known, or
+    that cannot be left out where the option is about `leaving_out`."""
+    known = {each.name: each for each in all_passes()}
+    found = [name.strip() for value in values for name in value.split(",") if name.strip()]
+    for name in found:
+        if name == EVERY and not leaving_out:
+            continue
+        if name not in known:
+            hint = did_you_mean(name, known) or f"there are {', '.join(known)}"
+            raise click.UsageError(f"{option} knows no pass `{name}`: {hint}")
+        if leaving_out and known[name].required:
+            raise click.UsageError(
+                f"{option} {name}: what follows relies on this pass; it cannot be left out"
+            )
     return found
 
 

@@ -89,9 +89,16 @@ def _item_lines(
         yield f"    # meanwhile asks for what comes next: {', '.join(asked[item])}"
     for eq in item.equations:
         tensor = plan.system.tensors[eq.target]
-        at = "in registers" if eq.target in item.local else f"at {plan.offsets[eq.target]:,}"
+        at = _location(eq.target, item, plan)
         gaps = ", rows padded by a cache line" if tensor.pad_after else ""
         yield f"    {equation_text(eq, tensor.shape)}    # {tensor.bytes:,} bytes {at}{gaps}"
+
+
+def _location(target: str, kernel: Kernel, plan: Plan) -> str:
+    if target in kernel.local:
+        return "in registers"
+    place = plan.offsets.get(target)
+    return "in memory" if place is None else f"at {place:,}"  # not placed before memory is planned
 
 
 def _comparison(form: Expr) -> str:

@@ -7,6 +7,7 @@ there, then both commands. `marked` is what the message marks, in a program or o
 from __future__ import annotations
 
 import io
+import json
 import wave
 import zlib
 from collections.abc import Callable, Mapping
@@ -276,6 +277,11 @@ def forgetful_pass(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(pipeline, "CPU", with_pass("forget", forget))
 
 
+def begun_elsewhere(folder: Path) -> None:
+    path = folder / "run" / "settings.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"target": "generic-sse"}))
+
+
 def cut_short(name: str) -> Callable[[Path], None]:
     def spoil(folder: Path) -> None:
         (path,) = sorted(folder.glob(name))[-1:]
@@ -389,8 +395,12 @@ SCENES: dict[str, Scene] = {
     "W0701": flags(MORE, MORE.replace("run", "whole"),
                    first=(TWICE, TWICE.replace("run", "whole")),
                    spoil=cut_short("run/checkpoints/*")),
+    "W0702": flags(MORE, MORE.replace("run", "whole"),
+                   first=(TWICE, TWICE.replace("run", "whole")), spoil=begun_elsewhere),
     "E0720": flags("train small.nn --device cuda", "train small.nn --device cpu",
                    broken=lambda patch: patch.setattr(gpu, "look", no_gpu)),
+    "E0721": flags("compile small.nn --emit llvm", "compile small.nn --emit llvm",
+                   broken=lambda patch: patch.setenv("NNC_TARGET", "zen9")),
     "E0801": flags("verify small.nn", "verify small.nn", "y = 2*tanh(x) + w*x", TANH,
                    broken=other_code),
     "E0802": flags("verify small.nn", "verify small.nn", "y = 2*tanh(x) + w*x", TANH,

@@ -19,8 +19,9 @@ import click
 import numpy as np
 
 from ... import __version__
-from ...dsl.diagnostics.diagnostic import fail
+from ...dsl.diagnostics.diagnostic import Diagnostic, fail
 from ..data import Dataset, Search, load
+from ..device.cpu import host
 from ..inference.predict import as_inputs, predict_batches
 from ..project import Project, bound, field_types, open_project, setup_of
 from ..settings import shown
@@ -83,7 +84,7 @@ def train(
             _run(job)
         return
     with locked(folder.path):
-        show(job.resume(folder))
+        show([*_other_target(before, device_name), *job.resume(folder)])
         if assignments:
             write_text(folder.model, project.resolved(), durable=True)  # for going on once more
         say(f"going on in {folder.path} after step {job.position.step}")
@@ -105,6 +106,22 @@ def _run(job: Job) -> None:
         )
         raise click.exceptions.Exit(130)
     say(f"{reason}; kept in {job.folder.path}")
+
+
+def _other_target(before: dict[str, Any], device: str) -> list[Diagnostic]:
+    """A warning if the run was begun for another processor: sums are added up in another order."""
+    now = host.target().name if device == "cpu" else device
+    if before.get("target", now) == now:
+        return []
+    message = f"this run was begun on `{before['target']}`, and goes on on `{now}`"
+    return [
+        Diagnostic(
+            "W0702",
+            message,
+            help="its numbers differ in their last bits from those of a run on one of them; "
+            f"`NNC_TARGET={before['target']}` compiles for the other if this computer can run it",
+        )
+    ]
 
 
 def _folder(settings: dict[str, Any]) -> Path | None:
@@ -143,6 +160,7 @@ def _notes(
             "python": platform.python_version(),
             **{name: _version(name) for name in ("numpy", "llvmlite")},
         },
+        "target": host.target().name if device == "cpu" else device,
         "command": shlex.join(["nnc", *sys.argv[1:]]),
         "directory": str(Path.cwd()),
     }

@@ -37,8 +37,9 @@ _TEXT, _OPTIONAL = (str,), (str, type(None))
 SETTINGS: dict[str, tuple[type, ...]] = {
     "model": _TEXT, "settings": (dict,), "examples": (int,), "fields": (dict,), "device": _TEXT,
     "threads": (int,), "data_folder": _OPTIONAL, "data_base": _TEXT, "versions": (dict,),
-    "command": _TEXT, "directory": _TEXT,
+    "command": _TEXT, "directory": _TEXT, "target": _TEXT,
 }  # fmt: skip
+SINCE = {"target"}  # settings that runs of earlier versions do not say
 
 
 class RunFolder:
@@ -74,6 +75,8 @@ class RunFolder:
                     "E0706", f"`{name}` in {path} has no meaning", help=did_you_mean(name, SETTINGS)
                 )
         for name, kinds in SETTINGS.items():
+            if name not in found and name in SINCE:
+                continue
             if name not in found:
                 raise fail("E0706", f"{path} does not say `{name}`")
             if not isinstance(found[name], kinds):

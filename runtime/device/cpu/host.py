@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from ....compiler.targets import CPU_TARGETS, CpuTarget
+from ....dsl.diagnostics.diagnostic import did_you_mean, fail
 
 # the lines of /proc/cpuinfo that say what the processor is; others change from core to core
 TELLING = ("vendor_id", "cpu family", "model", "model name", "stepping", "flags", "Features",
@@ -67,12 +68,16 @@ def bf16_dot() -> bool:
 
 
 def target() -> CpuTarget:
-    """The record of this processor in `CPU_TARGETS`, or the one that `NNC_TARGET` names. ValueError
-    if that one is not in the table."""
+    """The record of this processor in `CPU_TARGETS`, or the one that `NNC_TARGET` names. UserError
+    E0721 if that one is not in the table."""
     wanted = os.environ.get("NNC_TARGET", "")
     if wanted:
         if wanted not in CPU_TARGETS:
-            raise ValueError(f"NNC_TARGET={wanted}: there are {', '.join(CPU_TARGETS)}")
+            raise fail(
+                "E0721",
+                f"`NNC_TARGET` names no processor: `{wanted}`",
+                help=did_you_mean(wanted, CPU_TARGETS) or f"there are {', '.join(CPU_TARGETS)}",
+            )
         return CPU_TARGETS[wanted]
     named = CPU_TARGETS.get(_microarchitecture())
     if named and (named.lanes, named.registers) == vectors() and named.bf16_dot == bf16_dot():

@@ -1,221 +1,178 @@
-"""Equations: `y = …`, `y[i, j] = …`, next values `m' = …` and accumulations `y[…] += …`.
-
-In: one equation of a body. Out: equations of the system, and a value for each name on the left.
-"""
+"""Equations: `y = …`, `y[i, j] = …`, next values `m' = …` and accumulations `y[…] += …`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from ...dsl.syntax import ast as s
 from ..ir.build import cast
-from ..ir.equation import Equation, Index, Tensor
-from .builder import Abort, Scope
-from .recurrences import Recurrences
-from .values import Array, Poison, Value, is_static, lift, of_tensor
+from ..ir.equation import Equation, Index
+from .broadcasting import as_declared, check_conversion, like_state, materialize, state_mismatch
+from .context import Abort, Context, Scope, spelled
+from .dispatch import as_array, results, scalar, size, value
+from .ranges import declare_ahead, introduce, is_ahead, left_side
+from .reductions import reduced
+from .values import Array, Poison, Value, is_static
 
 
-class Equations(Recurrences):
-    """Adds equations to recurrences."""
-
-    def __init__(self, *args, **more):
-        super().__init__(*args, **more)
-        self.repeats = 0  # how many `repeat` blocks are open: they give names their next values
-
-    def equation(self, node: s.Equation, scope: Scope, declared: Mapping[str, s.Type]) -> None:
-        names = [t.id + "'" * t.primed for t in node.targets]
-        for name, target in zip(names, node.targets, strict=True):
-            known = scope.names.get(name)
-            if target.primed:
-                self.next_of(target, scope)
-            elif (
-                isinstance(known, Array)
-                and known.tensor
-                and known.tensor.kind != "foreseen"
-                and known.tensor.name == name
-                and not (scope.prefix or self.repeats)
-            ):
-                raise self.error(
-                    "E0206",
-                    f"`{name}` is given a value twice",
-                    target.span,
-                    help="give the new value a name of its own",
-                )
-        if node.indices is None and len(names) > 1:
-            results = self.values(node.value, scope)
-            if len(results) != len(names):
-                raise self.error(
-                    "E0317",
-                    f"{len(results)} result{'s' * (len(results) != 1)} for {len(names)} names",
-                    node.value.span,
-                    label=f"this gives {len(results)}",
-                )
-            scope.names.update(zip(names, results, strict=True))
-            return
-        name, target = names[0], node.targets[0]
-        if node.indices is None and not isinstance(node.value, s.Reduce):
-            scope.names[name] = self.assignment(name, target, node, scope, declared)
-        else:
-            scope.names[name] = self.indexed(name, target, node, scope, declared)
-        if target.primed:
-            self.finish_next(target, scope)
-
-    def assignment(
-        self,
-        name: str,
-        target: s.Name,
-        node: s.Equation,
-        scope: Scope,
-        declared: Mapping[str, s.Type],
-    ) -> Value:
-        """`y = …`, all elements at once. A tensor that has a name keeps it."""
-        before = scope.target
-        scope.target = target.id
-        try:
-            value = self.value(node.value, scope)
-        finally:
-            scope.target = before
-        if is_static(value) and name not in declared and not target.primed:
-            return value
-        if isinstance(value, str):
-            raise self.no_number(value, node.value)
-        array = lift(value, self.float_type)
-        type = declared.get(name)
-        if type is not None and type.dtype is not None:
-            array = self.as_declared(array, self.float_for(type.dtype), node.value.span)
-        must_own = target.primed or not scope.prefix
-        if array.tensor is not None and not must_own:
-            return array
-        if target.primed:
-            state = scope.names[target.id]
-            assert isinstance(state, Array) and state.tensor
-            kept = state.tensor.dtype
-            array = self.as_declared(array, kept, node.value.span, f"`{target.id}`")
-            array = self.broadcast_to(array, state, node.span)
-        return self.materialise(self.full_name(target, scope), array, node.span, None)
-
-    def indexed(
-        self,
-        name: str,
-        target: s.Name,
-        node: s.Equation,
-        scope: Scope,
-        declared: Mapping[str, s.Type],
-    ) -> Value:
-        """`y[i, j] = …`, the value at one point."""
-        indices, ellipsis = self.left_side(node, scope, declared)
-        inner = replace(
-            scope,
-            indices={i.name: i.size for i in indices},
-            ellipsis=ellipsis,
-            target=target.id,
-            span=node.span,
-        )
-        if node.indices is not None:
-            self.foresee(name, node, scope, declared, indices)
-        reduce: str | None = None
-        over: tuple[Index, ...] = ()
-        if isinstance(node.value, s.Reduce) and node.value.op != "mean":
-            reduce, over, body = self.reduced(node.value, inner)
-        else:
-            body = self.scalar(node.value, inner)
-        foreseen = scope.names.get(name)
-        if isinstance(foreseen, Array) and foreseen.tensor and foreseen.tensor.kind == "foreseen":
-            tensor = foreseen.tensor
-            position = reduce in ("argmax", "argmin")
-            if position and tensor.dtype != "i32":
-                raise self.error(
-                    "E0502",
-                    f"`{name}` reads itself through `{reduce}`",
-                    node.value.span,
-                    label=f"`{reduce}` gives whole numbers, and `{name}` is {tensor.dtype}",
-                    help="declare it i32, or is a `max` or `min` meant?",
-                )
-            self.tensors[tensor.name] = Tensor(
-                tensor.name, tensor.shape, tensor.dtype, "temp", "", self.used(node.span)
+def equation(ctx: Context, node: s.Equation, scope: Scope) -> None:
+    """An equation of a body: a value for each name on its left."""
+    if node.accumulate:
+        _accumulation(ctx, node, scope)
+        return
+    names = [spelled(t) for t in node.targets]
+    for name, target in zip(names, node.targets, strict=True):
+        _check_target(ctx, name, target, scope)
+    if node.indices is None and len(names) > 1:
+        found = results(ctx, node.value, scope)
+        if len(found) != len(names):
+            raise ctx.error(
+                "E0317",
+                f"{len(found)} result{'s' * (len(found) != 1)} for {len(names)} names",
+                node.value.span,
+                label=f"this gives {len(found)}",
             )
-            body = body if position else cast(body, tensor.dtype)
-            self.limit(body, node.span)
-            self.equations.append(
-                Equation(tensor.name, indices, body, reduce, over, None, self.used(node.span))
-            )
-            return of_tensor(self.tensors[tensor.name], self.axes[tensor.name])
-        type = declared.get(name)
-        if type is not None and type.dtype is not None and reduce not in ("argmax", "argmin"):
-            self.keeps_values(body.dtype, self.float_for(type.dtype), node.value.span)
-            body = cast(body, self.float_for(type.dtype))
-        if target.primed:
-            state = scope.names[target.id]
-            kept = state.tensor.dtype  # type: ignore[union-attr]
-            self.keeps_values(body.dtype, kept, node.value.span, f"`{target.id}`")
-            body = cast(body, state.tensor.dtype)  # type: ignore[union-attr]
-        array = self.add(self.full_name(target, scope), indices, body, node.span, reduce, over)
-        if target.primed and array.shape != state.shape:  # type: ignore[union-attr]
-            raise self.misfit(array.shape, state, node.span)  # type: ignore[arg-type]
-        return array
+        scope.names.update(zip(names, found, strict=True))
+        return
+    whole = node.indices is None and not isinstance(node.value, s.Reduce)
+    state = scope.names[node.targets[0].id] if node.targets[0].primed else None
+    assert state is None or isinstance(state, Array)
+    result = (_assignment if whole else _indexed)(ctx, names[0], node, state, scope)
+    scope.names[names[0]] = result
+    if state is not None:
+        assert state.tensor and isinstance(result, Array) and result.tensor
+        ctx.updates[state.tensor.name] = result.tensor.name
 
-    # --- next values ---------------------------------------------------------------------------
 
-    def next_of(self, target: s.Name, scope: Scope) -> None:
-        state = scope.names.get(target.id)
-        if isinstance(state, Poison):
+def _check_target(ctx: Context, name: str, target: s.Name, scope: Scope) -> None:
+    """E0212 for the next value of what is no state, E0206 for a result that has a value."""
+    known = scope.names.get(target.id)
+    tensor = known.tensor if isinstance(known, Array) else None
+    if target.primed:
+        if isinstance(known, Poison):
             raise Abort()
-        kept = isinstance(state, Array) and state.tensor is not None
-        if not kept or state.tensor.kind not in ("state", "param"):  # type: ignore[union-attr]
-            raise self.error(
+        if tensor is None or tensor.kind not in ("state", "param"):
+            raise ctx.error(
                 "E0212",
                 f"`{target.id}'` is the next value of nothing",
                 target.span,
                 label=f"`{target.id}` is not a state",
                 help=f"declare it: `state {target.id}: […] = 0`",
             )
+    elif tensor and tensor.name == name and not (is_ahead(known) or scope.prefix or ctx.repeats):
+        raise ctx.error(
+            "E0206",
+            f"`{name}` is given a value twice",
+            target.span,
+            help="give the new value a name of its own",
+        )
 
-    def finish_next(self, target: s.Name, scope: Scope) -> None:
-        state, following = scope.names[target.id], scope.names[target.id + "'"]
-        assert isinstance(state, Array) and state.tensor
-        assert isinstance(following, Array) and following.tensor
-        self.updates[state.tensor.name] = following.tensor.name
 
-    # --- accumulation --------------------------------------------------------------------------
+def _assignment(
+    ctx: Context, name: str, node: s.Equation, state: Array | None, scope: Scope
+) -> Value:
+    """`y = …`, all elements at once. In a layer a tensor that has a name keeps it."""
+    target = node.targets[0]
+    around, scope.target = scope.target, target.id
+    try:
+        found = value(ctx, node.value, scope)
+    finally:
+        scope.target = around
+    if is_static(found) and name not in scope.declared and state is None:
+        return found
+    array = as_array(ctx, found, node.value)
+    type = scope.declared.get(name)
+    if type is not None and type.dtype is not None:
+        array = as_declared(ctx, array, ctx.float_for(type.dtype), node.value.span)
+    if array.tensor is not None and state is None and scope.prefix:
+        return array
+    if state is not None:
+        assert state.tensor
+        dtype = state.tensor.dtype
+        array = as_declared(ctx, array, dtype, node.value.span, f"`{target.id}`")
+        array = like_state(ctx, array, state, node.span)
+    return materialize(ctx, ctx.target_name(target, scope), array, node.span, None)
 
-    def accumulation(self, node: s.Equation, scope: Scope) -> None:
-        """`table[token[b] < 65, j < 16] += sum(b < 32, j < 16) body`: every place on the left
-        says how far it goes; the right side is a sum over all that is added."""
-        name = node.targets[0].id
-        if not isinstance(node.value, s.Reduce) or node.value.op != "sum":
-            text = node.value.span.text
-            raise self.error(
+
+def _indexed(ctx: Context, name: str, node: s.Equation, state: Array | None, scope: Scope) -> Value:
+    """`y[i, j] = …`, the value at one point."""
+    target, span = node.targets[0], node.value.span
+    indices, ellipsis = left_side(ctx, node, scope)
+    sizes = {i.name: i.size for i in indices}
+    inner = replace(scope, indices=sizes, ellipsis=ellipsis, target=target.id)
+    if node.indices is not None:
+        declare_ahead(ctx, node, scope, indices)
+    reduce: str | None = None
+    over: tuple[Index, ...] = ()
+    if isinstance(node.value, s.Reduce) and node.value.op != "mean":
+        reduce, over, body = reduced(ctx, node.value, inner)
+    else:
+        body = scalar(ctx, node.value, inner)
+    positional = reduce in ("argmax", "argmin")
+    ahead = scope.names.get(name)
+    if isinstance(ahead, Array) and ahead.tensor and is_ahead(ahead):
+        tensor = ahead.tensor
+        if positional and tensor.dtype != "i32":
+            raise ctx.error(
+                "E0502",
+                f"`{name}` reads itself through `{reduce}`",
+                span,
+                label=f"`{reduce}` gives whole numbers, and `{name}` is {tensor.dtype}",
+                help="declare it i32, or is a `max` or `min` meant?",
+            )
+        place = ctx.located(node.span)
+        ctx.tensors[tensor.name] = replace(tensor, kind="temp", span=place)
+        body = body if positional else cast(body, tensor.dtype)
+        ctx.check_limits(body, node.span)
+        ctx.equations.append(Equation(tensor.name, indices, body, reduce, over, None, place))
+        return ctx.array_of(tensor.name)
+    type = scope.declared.get(name)
+    if type is not None and type.dtype is not None and not positional:
+        check_conversion(ctx, body.dtype, ctx.float_for(type.dtype), span)
+        body = cast(body, ctx.float_for(type.dtype))
+    if state is not None:
+        assert state.tensor
+        check_conversion(ctx, body.dtype, state.tensor.dtype, span, f"`{target.id}`")
+        body = cast(body, state.tensor.dtype)
+    array = ctx.add(ctx.target_name(target, scope), indices, body, node.span, reduce, over)
+    if state is not None and array.shape != state.shape:
+        raise state_mismatch(ctx, array.shape, state, node.span)
+    return array
+
+
+def _accumulation(ctx: Context, node: s.Equation, scope: Scope) -> None:
+    """`table[token[b] < 65, j < 16] += sum(b < 32, j < 16) body`: every index on the left states
+    its extent; the right side is a sum over all that is added."""
+    name = node.targets[0].id
+    if not isinstance(node.value, s.Reduce) or node.value.op != "sum":
+        raise ctx.error(
+            "E0315",
+            "after `+=` stands a sum over all that is added",
+            node.span,
+            help="like `count[token[b] < 65] += sum(b < 32) 1.0`"
+            if node.indices
+            else f"a new value has a name of its own: `{name}_2 = {name} + {node.value.span.text}`",
+        )
+    inner, over = introduce(ctx, node.value.axes, node.value.body, scope)
+    places, shape = [], []
+    for item in node.indices or ():
+        place, bound = item, None
+        if isinstance(item, s.Axis):
+            place, bound = s.Name(item.span, item.name), item.bound
+        elif isinstance(item, s.Binary) and item.op == "<":
+            place, bound = item.left, item.right
+        if bound is None:
+            raise ctx.error(
                 "E0315",
-                "after `+=` stands a sum over all that is added",
-                node.span,
-                help="like `count[token[b] < 65] += sum(b < 32) 1.0`"
-                if node.indices
-                else f"a new value has a name of its own: `{name}_2 = {name} + {text}`",
+                "how far this place goes is not said",
+                item.span,
+                label=f"a size of `{name}`",
+                help=f"say it: `{item.span.text} < 10`",
             )
-        inner, over = self.introduce(node.value.axes, node.value.body, scope, node.span)
-        places, shape = [], []
-        for item in node.indices or ():
-            place = item.left if isinstance(item, s.Binary) and item.op == "<" else item
-            bound = (
-                item.right
-                if isinstance(item, s.Binary) and item.op == "<"
-                else (item.bound if isinstance(item, s.Axis) else None)
-            )
-            if bound is None:
-                raise self.error(
-                    "E0315",
-                    "how far this place goes is not said",
-                    item.span,
-                    label=f"a size of `{name}`",
-                    help=f"say it: `{item.span.text} < 10`",
-                )
-            if isinstance(place, s.Axis):
-                place = s.Name(place.span, place.name)
-            places.append(self.scalar(place, inner))
-            shape.append(self.size(bound, scope, "the range of a place"))
-        body = self.scalar(node.value.body, inner)
-        full = self.unique(scope.prefix + name)
-        scope.names[name] = self.declare(full, tuple(shape), body.dtype, "temp", node.span)
-        span = self.used(node.span)
-        self.equations.append(Equation(full, (), body, "sum", over, tuple(places), span))
+        places.append(scalar(ctx, place, inner))
+        shape.append(size(ctx, bound, scope, "the range of a place"))
+    body = scalar(ctx, node.value.body, inner)
+    full = ctx.unique(scope.prefix + name)
+    scope.names[name] = ctx.declare(full, tuple(shape), body.dtype, "temp", node.span)
+    span = ctx.located(node.span)
+    ctx.equations.append(Equation(full, (), body, "sum", over, tuple(places), span))

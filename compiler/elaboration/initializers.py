@@ -15,9 +15,13 @@ from ...dsl.syntax import ast as s
 from ..ir.dtypes import NUMPY
 from ..ir.equation import System, Tensor
 from ..reference.evaluator import evaluate
-from .builder import Abort, Application, Scope
-from .definitions import Definitions
+from .broadcasting import broadcast, materialize, pointwise
+from .context import LETTERS, Abort, Application, Context, Scope
+from .dispatch import value as value_of
+from .inlining import inlined
+from .interfaces import bind
 from .model import ModelWork
+from .rules import RULES
 from .values import Array, Poison, Value, lift
 
 
@@ -35,55 +39,61 @@ def initial_system(work: ModelWork) -> System:
 
     Raises UserError if an initialiser is unknown or does not fit its parameter.
     """
-    builder = Definitions(work.definitions, work.report, False, work.float_type)
+    ctx = Context(work.definitions, work.report, False, work.float_type, RULES)
     drawn = [t for t in work.tensors.values() if t.init.startswith("~")]
     for tensor in drawn:
         node, scope = work.inits[tensor.name]
         try:
-            builder.calls = [work.origins[tensor.name]] if tensor.name in work.origins else []
-            builder.calls.append(Application(node.span.text, node.span, {}))
-            with builder.shallow(node):
-                _draw(builder, tensor, node, scope)
+            ctx.calls = [work.origins[tensor.name]] if tensor.name in work.origins else []
+            ctx.calls.append(Application(node.span.text, node.span, {}))
+            with ctx.recursion_limit(node):
+                _draw(ctx, tensor, node, scope)
         except Abort:
             continue
     work.report.check()
-    return builder.system("initial", tuple(t.name for t in drawn))
+    return ctx.system("initial", tuple(t.name for t in drawn))
 
 
-def _draw(builder: Definitions, tensor: Tensor, node: s.Expr, scope: Scope) -> None:
+def _draw(ctx: Context, tensor: Tensor, node: s.Expr, scope: Scope) -> None:
     """One parameter: its initialiser for its shape."""
     fan_in, fan_out = fans(tensor.shape)
-    names: dict[str, Value] = {**scope.names, "fan_in": fan_in, "fan_out": fan_out}
-    own = Scope(f"{tensor.name}_", names, target=tensor.name)
+    fan_names: dict[str, Value] = {"fan_in": fan_in, "fan_out": fan_out}
+    own = Scope(
+        f"{tensor.name}_",
+        {**scope.names, **fan_names},
+        target=tensor.name,
+        leading=scope.leading,
+    )
     call = node if isinstance(node, s.Call) else s.Call(node.span, node, ())
-    assert isinstance(call.function, s.Name)
-    definition = builder.definitions.get(call.function.id)
-    if definition is not None and definition.value is None and definition.kind == "fn":
-        given = builder.bind(definition.inputs, call.arguments, [], call.function, node.span, own)
-        value = builder.instantiate(definition, {}, given, node.span, own, (tensor.shape,))[0]
-    elif definition is not None and definition.value is not None:
-        given = builder.bind(definition.inputs, call.arguments, [], call.function, node.span, own)
-        inner = Scope(own.prefix, {"fan_in": fan_in, "fan_out": fan_out, **given})
-        value = builder.value(definition.value, inner)
+    name = call.function
+    assert isinstance(name, s.Name)
+    definition = ctx.definitions.get(name.id)
+    value: Value
+    if definition is None or (definition.value is None and definition.kind != "fn"):
+        value = value_of(ctx, call, own)
     else:
-        value = builder.value(call, own)
-    if isinstance(value, Poison):  # its mistakes are in the report
-        return
-    _store(builder, tensor, lift(value, builder.float_type), node)  # type: ignore[arg-type]
+        given = bind(ctx, definition.inputs, call.arguments, [], name, node.span, own)
+        if definition.value is not None:
+            value = value_of(ctx, definition.value, Scope(own.prefix, {**fan_names, **given}))
+        else:
+            shapes = (tensor.shape,)
+            value = inlined(ctx, definition, {}, given, node.span, own, shapes=shapes)[0]
+    if not isinstance(value, Poison):
+        _store(ctx, tensor, lift(value, ctx.float_type), node)
 
 
-def _store(builder: Definitions, tensor: Tensor, array: Array, node: s.Expr) -> None:
+def _store(ctx: Context, tensor: Tensor, array: Array, node: s.Expr) -> None:
     if array.tensor is None or array.tensor.dtype != tensor.dtype:
-        array = builder.pointwise(tensor.dtype, [array], node.span)
-    like = Array(tensor.shape, array.element, builder.fresh_axes(tensor.shape))
-    if builder.broadcast([array, like], node.span) != tensor.shape:
-        raise builder.error(
+        array = pointwise(ctx, tensor.dtype, [array], node.span)
+    like = Array(tensor.shape, array.element, LETTERS[: len(tensor.shape)])
+    if broadcast(ctx, [array, like], node.span) != tensor.shape:
+        raise ctx.error(
             "E0303",
             f"`{tensor.name}` has shape {list(tensor.shape)}",
             node.span,
             label=f"its first value has shape {list(array.shape)}",
         )
-    builder.materialise(tensor.name, like if array.tensor is None else array, node.span, None)
+    materialize(ctx, tensor.name, like if array.tensor is None else array, node.span, None)
 
 
 def initial_values(system: System, drawn: System, seed: int) -> dict[str, np.ndarray]:

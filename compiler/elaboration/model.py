@@ -13,10 +13,14 @@ from ...dsl.syntax import ast as s
 from ...dsl.syntax.ast import walk
 from ..ir.equation import System, components, is_recurrent
 from ..ir.recurrence import NoOrder, plan_recurrence
-from .builder import Abort, Scope
+from .broadcasting import as_declared, distinct, materialize
+from .context import Abort, Context, Scope
 from .cycle_errors import name_of, told
-from .definitions import Definitions
-from .values import Array, Poison, Static, Value, lift
+from .dispatch import as_array
+from .interfaces import declared_shape, result
+from .rules import RULES
+from .statements import body
+from .values import Array, Poison, Static
 
 
 def forward(
@@ -37,7 +41,7 @@ def forward(
     return work.finished(tuple(r.name for r in work.definition.results))
 
 
-class ModelWork(Definitions):
+class ModelWork(Context):
     """A model being elaborated; `scope` holds its inputs and, after `run`, all that it names."""
 
     def __init__(
@@ -48,7 +52,7 @@ class ModelWork(Definitions):
         training: bool,
         float_type: str,
     ):
-        super().__init__(definitions, Report(), training, float_type)
+        super().__init__(definitions, Report(), training, float_type, RULES)
         found = definitions.get(model)
         if found is None or found.kind != "model":
             models = [d.name for d in definitions.values() if d.kind == "model"]
@@ -66,11 +70,11 @@ class ModelWork(Definitions):
                 continue
         self.report.check()
         self.reserve(self.definition)
-        types = {r.name: r.type for r in self.definition.results if r.type}
-        self.body(self.definition.body, self.scope, types)
+        self.scope.declared = {r.name: r.type for r in self.definition.results if r.type}
+        body(self, self.definition.body, self.scope)
         self.report.check()
-        for result in self.definition.results:
-            self.attempt(result)
+        for declared in self.definition.results:
+            self.attempt(declared)
         self.report.check()
         self.check_blocks()
         self.report.check()
@@ -99,28 +103,26 @@ class ModelWork(Definitions):
         self.results = frozenset(names - anew)
         self.outermost = self.scope
 
-    def attempt(self, result: s.Parameter) -> None:
+    def attempt(self, declared: s.Parameter) -> None:
         """A result as a tensor of its own name."""
         try:
-            value = self.result(result, self.scope)
+            value = result(self, declared, self.scope)
             if isinstance(value, Poison):
                 return
-            array = self.named_result(result, value)
-            if array.tensor is None or array.tensor.name != result.name:
-                place = self.scope.awaited.get(result.name, result).span
-                array = self.materialise(result.name, array, place, None)
-            self.scope.names[result.name] = array
+            array = self.named_result(declared, value)
+            if array.tensor is None or array.tensor.name != declared.name:
+                place = self.scope.defined_by.get(declared.name, declared).span
+                array = materialize(self, declared.name, array, place, None)
+            self.scope.names[declared.name] = array
         except Abort:
             return
 
-    def named_result(self, result: s.Parameter, value: Static | Array) -> Array:
-        if isinstance(value, str):
-            raise self.no_number(value, result)
-        array = lift(value, self.float_type)
-        dtype = result.type.dtype if result.type else None
+    def named_result(self, declared: s.Parameter, value: Static | Array) -> Array:
+        array = as_array(self, value, declared)
+        dtype = declared.type.dtype if declared.type else None
         if dtype is None:
             return array
-        return self.as_declared(array, self.float_for(dtype), result.span)
+        return as_declared(self, array, self.float_for(dtype), declared.span)
 
     def input(self, parameter: s.Parameter) -> None:
         """Declare an input. A symbolic size keeps its name as a name of the dimension."""
@@ -156,7 +158,7 @@ class ModelWork(Definitions):
                     help="a model's inputs name all their dimensions",
                 )
                 return
-        shape = self.shape(type, self.scope, f"`{parameter.name}`")
+        shape = declared_shape(self, type, self.scope, f"`{parameter.name}`")
         axes = self.input_axes(type)
         self.scope.names[parameter.name] = self.declare(
             parameter.name, shape, self.float_for(type.dtype), "input", parameter.span, axes
@@ -168,12 +170,7 @@ class ModelWork(Definitions):
         for n, item in enumerate(type.shape or ()):
             own = item.id.lower() if isinstance(item, s.Name) else "ijklmnpq"[n % 8]
             letters.append(own)
-        return self.distinct(letters)
-
-    def array_of(self, name: str) -> Array:
-        value: Value | None = self.scope.names.get(name)
-        assert isinstance(value, Array)
-        return value
+        return distinct(letters)
 
     def finished(self, outputs: tuple[str, ...]) -> System:
         self.check_order()

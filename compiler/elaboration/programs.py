@@ -7,7 +7,7 @@ What a step is run on, and how often, is the runtime's business.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,10 +25,17 @@ from ..passes.equations.gather_matmul import gather_matmul
 from ..passes.equations.narrow_sums import narrow_sums
 from ..passes.equations.simplify import simplify
 from ..reference.nonfinite_trace import carries
-from .builder import Abort, Application, Scope
+from .broadcasting import broadcast, materialize, pointwise
+from .calls import apply
+from .context import LETTERS, Abort, Application, Scope
+from .dispatch import array as array_of
+from .dispatch import value as value_of
 from .initializers import initial_system
+from .interfaces import bind, declared_shape
 from .model import ModelWork
-from .repetition import outline
+from .reductions import reduce_array
+from .repetition import memoized, outline
+from .statements import body
 from .values import Array, Static, Value, is_static, lift, of_scalar, of_tensor
 
 SUMMED_AT_ONCE = 16  # squares of gradients in one equation
@@ -116,6 +123,7 @@ class TrainingWork(ModelWork):
         super().__init__(
             setup.definitions, setup.train.model.id, setup.sizes, training, setup.float_type
         )
+        self.fields = setup.fields
         self.bind_sizes()
 
     def simplified(self, outputs: tuple[str, ...]) -> System:
@@ -175,7 +183,7 @@ class TrainingWork(ModelWork):
         items: list[tuple[str, s.Node, s.Expr]] = []
         for item in self.train.body:
             try:
-                with self.shallow(item):
+                with self.recursion_limit(item):
                     self.train_item(item, scope, items)
             except Abort:
                 continue
@@ -183,7 +191,7 @@ class TrainingWork(ModelWork):
         outputs = []
         for name, place, value in items:
             try:
-                with self.shallow(value):
+                with self.recursion_limit(value):
                     outputs.append(self.number(name, place, value, scope))
             except Abort:
                 continue
@@ -199,7 +207,7 @@ class TrainingWork(ModelWork):
             names["steps"] = self.setup.steps
         if self.setup.epochs is not None:
             names["epochs"] = self.setup.epochs
-        return Scope("", names)
+        return Scope("", names, leading=self.scope.leading, takes_fields=True)
 
     def train_item(
         self, item: s.Node, scope: Scope, items: list[tuple[str, s.Node, s.Expr]]
@@ -207,13 +215,13 @@ class TrainingWork(ModelWork):
         match item:
             case s.Input(name=name, type=type):
                 self.known_sizes(type, scope)
-                shape = self.shape(type, scope, f"`{name.id}`")
+                shape = declared_shape(self, type, scope, f"`{name.id}`")
                 scope.names[name.id] = self.declare(
                     name.id, shape, self.float_for(type.dtype), "input", item.span
                 )
             case s.Let(name=name, value=value):
                 self.data_fields(value, scope)
-                scope.names[name.id] = found = self.value(value, scope)
+                scope.names[name.id] = found = value_of(self, value, scope)
                 if is_static(found):
                     self.numbers[name.id] = found
             case s.Metric(name=name, value=value):
@@ -251,27 +259,10 @@ class TrainingWork(ModelWork):
                 dtype = self.float_for(field.dtype)
                 scope.names[node.id] = self.declare(node.id, shape, dtype, "input", node.span)
 
-    def name(self, node: s.Name, scope: Scope) -> Static | Array:
-        unknown = node.id not in scope.names and node.id not in scope.indices
-        if self.setup.fields is None and unknown and scope.names.get("t") is not None:
-            known = ("training", "inf", "nan", "pi", *self.definitions)
-            if node.id not in known and node.span.source is self.train.span.source:
-                raise self.error(
-                    "E0409",
-                    f"the type of `{node.id}` is not known without the data",
-                    node.span,
-                    label="a field of the data?",
-                    help=f"say it in the train block: `input {node.id}: i32[B]`",
-                )
-        return super().name(node, scope)
-
-    def known(self) -> Iterable[str]:
-        return self.setup.fields or ()
-
     def number(self, name: str, place: s.Node, value: s.Expr, scope: Scope) -> str:
         self.data_fields(value, scope)
         scope.target = name
-        array = self.array(value, scope)
+        array = array_of(self, value, scope)
         if array.rank:
             raise self.error(
                 "E0410",
@@ -282,9 +273,9 @@ class TrainingWork(ModelWork):
             )
         if name == "loss":
             array = self.with_penalty(array, scope)
-        array = self.pointwise(self.float_type, [array], value.span)
+        array = pointwise(self, self.float_type, [array], value.span)
         full = self.unique(name)
-        made = self.materialise(full, array, value.span, None)
+        made = materialize(self, full, array, value.span, None)
         scope.names.setdefault(name, made)
         return full
 
@@ -306,7 +297,7 @@ class TrainingWork(ModelWork):
                     label=f"its shape is {list(cost.shape)} for `{tensor.name}`",
                     help="sum over all elements: `sum(…)`",
                 )
-            loss = self.pointwise("add", [loss, cost], field.span)
+            loss = pointwise(self, "add", [loss, cost], field.span)
         return loss
 
     def field(self, name: str) -> s.Field | None:
@@ -325,7 +316,7 @@ class TrainingWork(ModelWork):
                 help="like `penalty = l2(1e-4)` or `clip = clip_norm(1.0)`",
             )
         written = node if isinstance(node, s.Call) else None
-        results = self.apply(function, written, (), first, node.span, scope)
+        results = apply(self, function, written, (), first, node.span, scope)
         return lift(results[0], self.float_type)  # type: ignore[arg-type]
 
     # --- gradients and updates ----------------------------------------------------------------
@@ -412,7 +403,7 @@ class TrainingWork(ModelWork):
         scope = self.training_scope()
         arguments = call_node.arguments if call_node else ()
         try:
-            settings = self.bind(optimizer.settings, arguments, [], name, field.value.span, scope)
+            settings = bind(self, optimizer.settings, arguments, [], name, field.value.span, scope)
             use = Application(name.id, field.value.span, settings)
             norm = self.norm_if_read(optimizer, gradients)
             for parameter, gradient in gradients.items():
@@ -421,7 +412,7 @@ class TrainingWork(ModelWork):
                 seen = outline({"p": p, "g": g})
                 assert seen is not None
                 make = partial(self.update_one, optimizer, use, p, g, norm, scope)
-                self.once(("update", seen[0]), parameter, seen[1], make)
+                memoized(self, ("update", seen[0]), parameter, seen[1], make)
         except Abort:
             pass
         self.report.check()
@@ -444,18 +435,20 @@ class TrainingWork(ModelWork):
         span = (narrow_sums or self.field("optimizer") or self.train).span
         for number, gradient in enumerate(gradients.values(), 1):
             g = of_tensor(self.tensors[gradient], self.gradient_axes(gradient))
-            square = self.pointwise("mul", [g, g], span)
+            square = pointwise(self, "mul", [g, g], span)
             if g.rank:
-                square = self.whole("sum", square, span, Scope("", {}, target=f"{gradient}_square"))
-            total = self.pointwise("add", [total, square], span)
+                square = reduce_array(
+                    self, "sum", square, span, Scope("", {}, target=f"{gradient}_square")
+                )
+            total = pointwise(self, "add", [total, square], span)
             if number % SUMMED_AT_ONCE == 0:  # a deep model has hundreds: no endless expression
-                total = self.materialise(self.unique("gradient_norm_part"), total, span, None)
-        root = self.pointwise("sqrt", [total], span)
-        return self.materialise(self.unique("gradient_norm"), root, span, None)
+                total = materialize(self, self.unique("gradient_norm_part"), total, span, None)
+        root = pointwise(self, "sqrt", [total], span)
+        return materialize(self, self.unique("gradient_norm"), root, span, None)
 
     def gradient_axes(self, name: str) -> tuple[str, ...]:
         parameter = name.removeprefix("d_")
-        return self.axes.get(parameter, self.fresh_axes(self.tensors[name].shape))
+        return self.axes.get(parameter, LETTERS[: len(self.tensors[name].shape)])
 
     def update_one(
         self,
@@ -472,7 +465,7 @@ class TrainingWork(ModelWork):
         narrow_sums = self.field("clip")
         if narrow_sums is not None:
             clipped = self.transformed(narrow_sums, [g, norm], scope)
-            if self.broadcast([clipped, g], narrow_sums.value.span) != g.shape:
+            if broadcast(self, [clipped, g], narrow_sums.value.span) != g.shape:
                 raise self.error(
                     "E0303",
                     "`clip` must keep the shape of a gradient",
@@ -482,9 +475,9 @@ class TrainingWork(ModelWork):
             g = clipped
         step = call(self.float_type, scope.names["t"].scalar())  # type: ignore[union-attr]
         names: dict[str, Value] = {**use.names, "p": p, "g": g, "norm": norm, "t": of_scalar(step)}
-        inner = Scope(f"{parameter}_", names, target=optimizer.name, span=optimizer.span)
+        inner = Scope(f"{parameter}_", names, target=optimizer.name)
         self.calls.append(use)
-        self.body(optimizer.body, inner, {})
+        body(self, optimizer.body, inner)
         self.calls.pop()
         if "p'" not in inner.names:
             raise self.error(

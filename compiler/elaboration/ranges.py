@@ -1,170 +1,330 @@
-"""The ranges of indices: how far each goes, from where it is used, as declared, or as it says.
+"""Index range inference: the extent of every index, and of `...`.
 
-In: the indices of an equation or a reduction and the text that they stand in. Out: their sizes.
+    y[i, j] = sum(k) a[i, k] * b[k, j]        a: [2, 3], b: [3, 4]   →   i < 2, k < 3, j < 4
+
+An index runs as far as it states itself (`i < 5`), as the declared result states, or as the
+dimensions where it stands alone; all of these must agree. A recurrence reads tensors whose
+equations come later in the body: `lookup` declares such a tensor when it is first read, from the
+index ranges of its equation.
 """
 
 from __future__ import annotations
 
-from ...dsl.diagnostics.diagnostic import Note
+from dataclasses import dataclass
+
+from ...dsl.diagnostics.diagnostic import Diagnostic, Note
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.ast import walk
 from ...dsl.syntax.source import Span
 from ..ir.equation import Index
-from .builder import MAX_ELEMENTS, Abort, Scope
-from .names import Names
-from .values import Array, Poison, Shape, Use
+from .broadcasting import distinct
+from .context import MAX_ELEMENTS, Abort, Context, Scope, spelled
+from .dispatch import size
+from .values import Array, Poison, Shape, Value
+
+# --- one index ----------------------------------------------------------------------------------
 
 
-class Ranges(Names):
-    """Adds ranges to names."""
+@dataclass(frozen=True)
+class _Use:
+    """A place that determines the extent of an index: a dimension of `tensor`."""
 
-    def introduce(
-        self, axes: tuple[s.Axis, ...], body: s.Node, scope: Scope, span: Span
-    ) -> tuple[Scope, tuple[Index, ...]]:
-        """The scope inside a reduction, and the indices reduced over with their sizes. An index
-        whose name is taken (by the equation, or by the caller of this fn) gets another one."""
-        sizes: dict[str, int] = {}
-        renamed: dict[str, str] = {}
-        dots: tuple[str, ...] | None = None
-        for axis in axes:
-            if axis.name == "...":
-                dots, extents = self.ellipsis_range(body, scope, axis.span)
-                sizes.update(zip(dots, extents, strict=True))
-                continue
-            if axis.name in sizes or axis.name in renamed:
-                raise self.error(
-                    "E0215", f"index `{axis.name}` stands twice in one list", axis.span
-                )
-            size = self.range_of(axis, body, scope)
-            if size > MAX_ELEMENTS:
-                raise self.error(
-                    "E0311",
-                    f"`{axis.name}` would run over {size:,}",
-                    axis.span,
-                    label="too far",
-                    help=f"the limit is {MAX_ELEMENTS:,}",
-                )
-            (own,) = self.distinct((axis.name,), (*scope.indices, *sizes))
-            if own != axis.name:
-                renamed[axis.name] = own
-            sizes[own] = size
-        return scope.inner(sizes, dots, renamed), tuple(Index(n, size) for n, size in sizes.items())
+    size: int
+    span: Span
+    tensor: str
+    shape: Shape = ()
 
-    def range_of(
-        self, axis: s.Axis, body: s.Node, scope: Scope, declared: int | None = None
-    ) -> int:
-        """The size of an index: as it says itself, as declared, or from where it is used."""
-        if axis.bound is not None:
-            return self.size(axis.bound, scope, f"the range of `{axis.name}`")
-        uses = self.uses(axis.name, body, scope)
-        if declared is not None:
-            uses = [Use(declared, axis.span, "the result"), *uses]
-        if not uses:
-            if self.reads_poison(body, scope):
-                raise Abort()
-            raise self.error(
-                "E0305",
-                f"the range of `{axis.name}` is not known",
+    @property
+    def source(self) -> str:
+        return f"`{self.tensor}`" if self.shape else self.tensor
+
+
+def introduce(
+    ctx: Context, axes: tuple[s.Axis, ...], body: s.Node, scope: Scope
+) -> tuple[Scope, tuple[Index, ...]]:
+    """The scope inside a reduction, and its indices with their sizes. An index whose name is taken
+    (by the equation, or by the caller of this fn) is renamed."""
+    sizes: dict[str, int] = {}
+    renamed: dict[str, str] = {}
+    dots: tuple[str, ...] | None = None
+    for axis in axes:
+        if axis.name == "...":
+            dots, extents = ellipsis_range(ctx, body, scope, axis.span)
+            sizes.update(zip(dots, extents, strict=True))
+            continue
+        if axis.name in sizes or axis.name in renamed:
+            raise ctx.error("E0215", f"index `{axis.name}` stands twice in one list", axis.span)
+        extent = index_range(ctx, axis, body, scope)
+        if extent > MAX_ELEMENTS:
+            raise ctx.error(
+                "E0311",
+                f"`{axis.name}` would run over {extent:,}",
                 axis.span,
-                label="it is not used as an index by itself",
-                help=f"say it: `{axis.name} < 3`",
+                label="too far",
+                help=f"the limit is {MAX_ELEMENTS:,}",
             )
-        first = uses[0]
-        for use in uses[1:]:
-            if use.size != first.size:
-                raise self.error(
-                    "E0304",
-                    f"sizes of `{axis.name}` disagree",
-                    use.span,
-                    label=f"here `{axis.name}` runs over {use.size} (`{use.tensor}`)",
-                    notes=(
-                        Note(
-                            first.span,
-                            f"here `{axis.name}` runs over {first.size} ({first.tensor})"
-                            if first.tensor == "the result"
-                            else f"here `{axis.name}` runs over {first.size} (`{first.tensor}`)",
-                        ),
-                    ),
-                    help=f"`{use.tensor}` has shape {list(use.shape)}: are two of its indices "
-                    "exchanged?"
-                    if first.size in use.shape
-                    else "",
-                )
-        return first.size
+        (own,) = distinct((axis.name,), (*scope.indices, *sizes))
+        if own != axis.name:
+            renamed[axis.name] = own
+        sizes[own] = extent
+    return scope.inner(sizes, dots, renamed), tuple(Index(n, size) for n, size in sizes.items())
 
-    def reads_poison(self, body: s.Node, scope: Scope) -> bool:
-        """Whether it reads a tensor whose definition was wrong: nothing more is said then."""
-        return any(
-            isinstance(node, s.Index) and isinstance(scope.names.get(node.tensor.id), Poison)
-            for node in walk(body)
+
+def index_range(
+    ctx: Context, axis: s.Axis, body: s.Node, scope: Scope, declared: int | None = None
+) -> int:
+    """The extent of an index: stated, as `declared`, or from its uses. E0305 if nothing determines
+    it, E0304 if two places disagree."""
+    if axis.bound is not None:
+        return size(ctx, axis.bound, scope, f"the range of `{axis.name}`")
+    uses = _uses(ctx, axis.name, body, scope)
+    if declared is not None:
+        uses = [_Use(declared, axis.span, "the result"), *uses]
+    if not uses:
+        if _reads_poison(body, scope):
+            raise Abort()
+        raise ctx.error(
+            "E0305",
+            f"the range of `{axis.name}` is not known",
+            axis.span,
+            label="it is not used as an index by itself",
+            help=f"say it: `{axis.name} < 3`",
         )
-
-    def uses(self, name: str, body: s.Node, scope: Scope) -> list[Use]:
-        """Where the index stands alone as an index of a tensor whose shape is known."""
-        found: list[Use] = []
-        if isinstance(body, s.Reduce) and any(a.name == name for a in body.axes):
-            return found
-        if isinstance(body, s.Index):
-            array = self.shape_of(body.tensor, scope)
-            explicit = sum(not isinstance(i, s.Ellipsis_) for i in body.indices)
-            if array is not None and explicit <= array.rank:
-                written = self.written(body, array)
-                for item, size in zip(written, array.shape, strict=False):
-                    if isinstance(item, s.Name) and item.id == name and not item.primed:
-                        found.append(Use(size, item.span, body.tensor.id, array.shape))
-        for child in vars(body).values():
-            for item in child if isinstance(child, tuple) else (child,):
-                if isinstance(item, s.Node):
-                    found += self.uses(name, item, scope)
-        return found
-
-    def written(self, node: s.Index, array: Array) -> list[s.Node]:
-        """The syntax that stands for each dimension."""
-        result: list[s.Node] = []
-        for item in node.indices:
-            dots = isinstance(item, s.Ellipsis_)
-            result += [item] * (array.rank - len(node.indices) + 1 if dots else 1)
-        return result
-
-    # --- leading dimensions --------------------------------------------------------------------
-
-    def ellipsis_range(
-        self, body: s.Node, scope: Scope, span: Span
-    ) -> tuple[tuple[str, ...], Shape]:
-        """What `...` stands for in an equation: names and sizes, from the tensors it indexes."""
-        found: list[tuple[Shape, tuple[str, ...], s.Index]] = []
-        for node in walk(body):
-            if isinstance(node, s.Index) and any(isinstance(i, s.Ellipsis_) for i in node.indices):
-                array = self.shape_of(node.tensor, scope)
-                if array is not None:
-                    count = array.rank - len(node.indices) + 1
-                    if count >= 0:
-                        found.append((array.shape[:count], array.axes[:count], node))
-        if not found:
-            if "..." in scope.names:
-                outer: Shape = scope.names["..."]  # type: ignore[assignment]
-                return self.fresh_dots(scope, body, ("b",) * len(outer)), outer
-            raise self.error(
-                "E0305",
-                "what `...` stands for is not known",
-                span,
-                label="no tensor here is indexed with `...`",
+    first = uses[0]
+    for use in uses[1:]:
+        if use.size != first.size:
+            raise ctx.error(
+                "E0304",
+                f"sizes of `{axis.name}` disagree",
+                use.span,
+                label=f"here `{axis.name}` runs over {use.size} (`{use.tensor}`)",
+                notes=(
+                    Note(first.span, f"here `{axis.name}` runs over {first.size} ({first.source})"),
+                ),
+                help=f"`{use.tensor}` has shape {list(use.shape)}: are two of its indices "
+                "exchanged?"
+                if first.size in use.shape
+                else "",
             )
-        shape, axes, first = found[0]
-        for other, _, node in found[1:]:
-            if other != shape:
-                raise self.error(
-                    "E0304",
-                    "the dimensions of `...` disagree",
-                    node.span,
-                    label=f"here they are {list(other)} (`{node.tensor.id}`)",
-                    notes=(Note(first.span, f"here they are {list(shape)} (`{first.tensor.id}`)"),),
-                )
-        return self.fresh_dots(scope, body, axes), shape
+    return first.size
 
-    def fresh_dots(self, scope: Scope, body: s.Node, axes: tuple[str, ...]) -> tuple[str, ...]:
-        """Names for the indices behind `...` that nothing in the equation uses."""
-        heads = {id(n.tensor) for n in walk(body) if isinstance(n, s.Index)}
-        taken = {n.id for n in walk(body) if isinstance(n, s.Name) and id(n) not in heads}
-        taken |= {a.name for n in walk(body) if isinstance(n, s.Reduce) for a in n.axes}
-        return self.distinct(axes, (*taken, *scope.indices))
+
+def _reads_poison(body: s.Node, scope: Scope) -> bool:
+    """Whether it reads a tensor whose definition is wrong, which alone is reported then."""
+    return any(
+        isinstance(node, s.Index) and isinstance(scope.names.get(node.tensor.id), Poison)
+        for node in walk(body)
+    )
+
+
+def _uses(ctx: Context, name: str, body: s.Node, scope: Scope) -> list[_Use]:
+    """Where the index stands alone as an index of a tensor whose shape is known."""
+    found: list[_Use] = []
+    if isinstance(body, s.Reduce) and any(a.name == name for a in body.axes):
+        return found
+    if isinstance(body, s.Index):
+        array = _tensor_of(ctx, body.tensor, scope)
+        explicit = sum(not isinstance(i, s.Ellipsis_) for i in body.indices)
+        if array is not None and explicit <= array.rank:
+            written = dimension_syntax(body, array)
+            for item, extent in zip(written, array.shape, strict=False):
+                if isinstance(item, s.Name) and item.id == name and not item.primed:
+                    found.append(_Use(extent, item.span, body.tensor.id, array.shape))
+    for child in vars(body).values():
+        for item in child if isinstance(child, tuple) else (child,):
+            if isinstance(item, s.Node):
+                found += _uses(ctx, name, item, scope)
+    return found
+
+
+def dimension_syntax(node: s.Index, array: Array) -> list[s.Node]:
+    """The syntax that stands for each dimension, `...` for several."""
+    result: list[s.Node] = []
+    for item in node.indices:
+        dots = isinstance(item, s.Ellipsis_)
+        result += [item] * (array.rank - len(node.indices) + 1 if dots else 1)
+    return result
+
+
+# --- leading dimensions -------------------------------------------------------------------------
+
+
+def ellipsis_range(
+    ctx: Context, body: s.Node, scope: Scope, span: Span
+) -> tuple[tuple[str, ...], Shape]:
+    """What `...` stands for in an equation: names and sizes, from the tensors that it indexes."""
+    found: list[tuple[Shape, tuple[str, ...], s.Index]] = []
+    for node in walk(body):
+        if isinstance(node, s.Index) and any(isinstance(i, s.Ellipsis_) for i in node.indices):
+            array = _tensor_of(ctx, node.tensor, scope)
+            if array is not None and array.rank >= len(node.indices) - 1:
+                count = array.rank - len(node.indices) + 1
+                found.append((array.shape[:count], array.axes[:count], node))
+    if not found:
+        if scope.leading is not None:
+            return _fresh_dots(scope, body, ("b",) * len(scope.leading)), scope.leading
+        raise ctx.error(
+            "E0305",
+            "what `...` stands for is not known",
+            span,
+            label="no tensor here is indexed with `...`",
+        )
+    shape, axes, first = found[0]
+    for other, _, node in found[1:]:
+        if other != shape:
+            raise ctx.error(
+                "E0304",
+                "the dimensions of `...` disagree",
+                node.span,
+                label=f"here they are {list(other)} (`{node.tensor.id}`)",
+                notes=(Note(first.span, f"here they are {list(shape)} (`{first.tensor.id}`)"),),
+            )
+    return _fresh_dots(scope, body, axes), shape
+
+
+def _fresh_dots(scope: Scope, body: s.Node, axes: tuple[str, ...]) -> tuple[str, ...]:
+    """Names for the indices behind `...` that nothing in the equation uses."""
+    heads = {id(n.tensor) for n in walk(body) if isinstance(n, s.Index)}
+    taken = {n.id for n in walk(body) if isinstance(n, s.Name) and id(n) not in heads}
+    taken |= {a.name for n in walk(body) if isinstance(n, s.Reduce) for a in n.axes}
+    return distinct(axes, (*taken, *scope.indices))
+
+
+# --- the left side of an equation ---------------------------------------------------------------
+
+
+def left_side(
+    ctx: Context, node: s.Equation, scope: Scope
+) -> tuple[tuple[Index, ...], tuple[str, ...] | None]:
+    """The indices on the left, each with its extent, and the indices that `...` stands for."""
+    target, items = node.targets[0], node.indices or ()
+    type = scope.declared.get(target.id) if not target.primed else None
+    dots: tuple[str, ...] | None = None
+    indices: list[Index] = []
+    ctx.inferring.append(spelled(target))
+    try:
+        sizes = _declared_sizes(ctx, items, type, scope)
+        for item, declared in zip(items, sizes, strict=True):
+            if not isinstance(item, s.Axis):
+                raise ctx.error(
+                    "E0106",
+                    "on the left stand plain indices",
+                    item.span,
+                    help="only `+=` can compute the place it adds to",
+                )
+            if item.name == "...":
+                dots, extents = ellipsis_range(ctx, node.value, scope, item.span)
+                indices += map(Index, dots, extents)
+                continue
+            if any(i.name == item.name for i in indices):
+                raise ctx.error("E0215", f"index `{item.name}` stands twice on the left", item.span)
+            extent = index_range(ctx, item, node.value, scope, declared)
+            if not extent:
+                raise ctx.error(
+                    "E0309",
+                    f"`{item.name}` would run over nothing",
+                    item.span,
+                    label="its size here is 0",
+                )
+            indices.append(Index(item.name, extent))
+    finally:
+        ctx.inferring.pop()
+    return tuple(indices), dots
+
+
+def _declared_sizes(
+    ctx: Context, items: tuple[s.Axis | s.Expr, ...], type: s.Type | None, scope: Scope
+) -> list[int | None]:
+    """The extent that the declared result has for each index on the left, where it is known."""
+    if type is None or type.shape is None or len(type.shape) != len(items):
+        return [None] * len(items)
+    result: list[int | None] = []
+    for item in type.shape:
+        known = all(n.id in scope.names for n in walk(item) if isinstance(n, s.Name))
+        dots = isinstance(item, s.Ellipsis_)
+        what = f"the size `{item.span.text}` of the result"
+        result.append(size(ctx, item, scope, what) if known and not dots else None)
+    return result
+
+
+# --- tensors that are read before their equations -----------------------------------------------
+
+
+def lookup(ctx: Context, name: str, scope: Scope) -> Value | None:
+    """The value of a name; a tensor whose equation comes later is declared when first read."""
+    found = scope.names.get(name)
+    if found is not None or name not in scope.later or name in ctx.inferring:
+        return found
+    node = scope.later[name]
+    indices, _ = early_left_side(ctx, node, scope)
+    if indices is None:
+        return None
+    declare_ahead(ctx, node, scope, indices, needed=True)
+    return scope.names[name]
+
+
+def _tensor_of(ctx: Context, name: s.Name, scope: Scope) -> Array | None:
+    found = lookup(ctx, spelled(name), scope)
+    return found if isinstance(found, Array) else None
+
+
+def early_left_side(
+    ctx: Context, node: s.Equation, scope: Scope
+) -> tuple[tuple[Index, ...] | None, list[Diagnostic]]:
+    """The indices of an equation that is not reached yet, or what is wrong with them so far."""
+    mistakes = len(ctx.report.diagnostics)
+    try:
+        return left_side(ctx, node, scope)[0], []
+    except Abort:
+        found = ctx.report.diagnostics[mistakes:]
+        del ctx.report.diagnostics[mistakes:]
+        return None, found
+
+
+def range_mistakes(ctx: Context, name: str, scope: Scope) -> list[Diagnostic]:
+    """What is wrong with the indices of an equation that is not reached yet, and stays wrong once
+    all that it reads is known."""
+    node = scope.later.get(name)
+    if node is None:
+        return []
+    _, found = early_left_side(ctx, node, scope)
+    others = [n.tensor for n in walk(node.value) if isinstance(n, s.Index) and n.tensor.id != name]
+    waits = any(_tensor_of(ctx, tensor, scope) is None for tensor in others)
+    return [d for d in found if d.code != "E0218" and not (waits and d.code == "E0305")]
+
+
+def declare_ahead(
+    ctx: Context,
+    node: s.Equation,
+    scope: Scope,
+    indices: tuple[Index, ...],
+    needed: bool = False,
+) -> None:
+    """Declare the target of a recurrence before its equation: if it is `needed`, or if the equation
+    reads its own result or one that is computed later."""
+    target = node.targets[0]
+    name = spelled(target)
+    scope.later.pop(name, None)
+    recurrent = {name, *scope.later}
+    reads_itself = any(
+        isinstance(n, s.Index) and spelled(n.tensor) in recurrent for n in walk(node.value)
+    )
+    known = scope.names.get(name)
+    if is_ahead(known) or target.primed or not (needed or reads_itself):
+        return
+    if known is not None and not needed and not isinstance(known, Poison):
+        return  # a new value that is computed from an older one of the same name
+    type = scope.declared.get(name)
+    scope.names[name] = ctx.declare(
+        ctx.target_name(target, scope),
+        tuple(i.size for i in indices),
+        ctx.float_for(type.dtype if type else None),
+        "ahead",
+        node.span,
+        tuple(i.name for i in indices),
+    )
+
+
+def is_ahead(found: Value | None) -> bool:
+    """Whether the value is a tensor that is declared before its equation."""
+    return isinstance(found, Array) and found.tensor is not None and found.tensor.kind == "ahead"

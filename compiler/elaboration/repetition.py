@@ -1,19 +1,21 @@
-"""What is elaborated again and again, such as the blocks of a deep model, elaborated once.
+"""Memoized elaboration: equal blocks of a deep model are elaborated once.
 
-In: work to do, what decides its outcome, and the tensors that it is given. Out: its results. The
-first time it is done; after that, what it added to the system is written down under other names.
+`memoized` elaborates a body for the first inputs of its kind and records what that added to the
+system: tensors, equations, initial values, next values. For later inputs of equal shapes, types and
+settings the recording is replayed under other names, each use with random streams of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from ...dsl.syntax import ast as s
 from ..ir.build import literal, renamed, rewrite
 from ..ir.equation import Equation, Tensor
 from ..ir.expr import Apply, Const, Expr
-from .builder import MAX_EQUATIONS, Application, Block, Builder, Scope
+from .context import MAX_EQUATIONS, Application, Context, RematBlock, Scope
 from .values import Array, Value, is_static, of_tensor
 
 SHARED = ("step", "seed")  # the compiler's own inputs, which any equation may read
@@ -21,14 +23,14 @@ SHARED = ("step", "seed")  # the compiler's own inputs, which any equation may r
 
 @dataclass(frozen=True)
 class Recording:
-    """What one elaboration added. The names of its `tensors` begin with `stem`; it was `given`
-    others. `own` are the parameters that `use`, around it all, is to blame for."""
+    """What one elaboration added: tensors whose names begin with `stem`, computed from the tensors
+    `given`. An origin is None where the parameter belongs to the user's current application."""
 
     stem: str
     given: tuple[str, ...]
     tensors: tuple[tuple[Tensor, tuple[str, ...]], ...]  # with the names of their dimensions
     equations: tuple[Equation, ...]
-    blocks: tuple[Block, ...]
+    blocks: tuple[RematBlock, ...]
     updates: Mapping[str, str]
     inits: Mapping[str, tuple[s.Expr, Scope]]
     origins: Mapping[str, Application | None]
@@ -36,132 +38,37 @@ class Recording:
     statements: int
     results: tuple[Value, ...]
 
-    def names(self, stem: str, given: Sequence[str]) -> dict[str, str]:
-        """What its tensors are called under another stem, and what is given in place of others."""
+    def renaming(self, stem: str, given: Sequence[str]) -> dict[str, str]:
+        """The names of a replay with another stem and other given tensors."""
         own = {t.name: stem + t.name[len(self.stem) :] for t, _ in self.tensors}
         return own | dict(zip(self.given, given, strict=True))
 
 
-class Repetition(Builder):
-    """`once` does work, or repeats what it did."""
-
-    inits: dict[str, tuple[s.Expr, Scope]]
-    statements: int
-
-    def __init__(self, *args, **more):
-        super().__init__(*args, **more)
-        self.recordings: dict[Hashable, Recording] = {}
-
-    def once(
-        self, key: Hashable, stem: str, given: Sequence[str], make: Callable[[], tuple[Value, ...]]
-    ) -> tuple[Value, ...]:
-        """The results of `make`, which reads the tensors `given`, gives new ones names that begin
-        with `stem`, and whose work is the same for every equal `key` but for those names."""
-        known = self.recordings.get(key)
-        if known is not None:
-            names = known.names(stem, given)
-            if self.fits_again(known, names):
-                return self.again(known, names)
-        before = self.mark()
-        results = make()
-        recording = self.recorded(stem, given, before, results)
-        if recording is not None:
-            self.recordings.setdefault(key, recording)
-        return results
-
-    # --- the first time ------------------------------------------------------------------------
-
-    def mark(self) -> tuple[int, ...]:
-        return (
-            len(self.tensors),
-            len(self.equations),
-            len(self.blocks),
-            len(self.updates),
-            len(self.inits),
-            self.streams,
-            self.statements,
-            len(self.report.diagnostics),
-        )
-
-    def recorded(
-        self, stem: str, given: Sequence[str], before: tuple[int, ...], results: tuple[Value, ...]
-    ) -> Recording | None:
-        """What was added since; None if there were mistakes, or if it cannot be said again."""
-        tensors, equations, blocks, updates, inits, streams, statements, mistakes = before
-        added = [n for n in _since(self.tensors, tensors) if n not in SHARED]
-        sayable = all(n.startswith(stem) for n in added) and all(map(_sayable, results))
-        if len(self.report.diagnostics) != mistakes or not sayable:
-            return None
-        use = self.use()
-        origins = {n: self.origins[n] for n in added if n in self.origins}
-        return Recording(
-            stem,
-            tuple(given),
-            tuple((self.tensors[n], self.axes[n]) for n in added),
-            tuple(self.equations[equations:]),
-            tuple(self.blocks[blocks:]),
-            {n: self.updates[n] for n in _since(self.updates, updates)},
-            {n: self.inits[n] for n in _since(self.inits, inits)},
-            {n: None if origin is use else origin for n, origin in origins.items()},
-            range(streams, self.streams),
-            self.statements - statements,
-            results,
-        )
-
-    # --- once more -----------------------------------------------------------------------------
-
-    def fits_again(self, known: Recording, names: Mapping[str, str]) -> bool:
-        """Whether the new names are free, and no limit is near that has to be told of."""
-        return (
-            not any(
-                names[t.name] in self.tensors or names[t.name] in self.reserved
-                for t, _ in known.tensors
-            )
-            and len(self.equations) + len(known.equations) < MAX_EQUATIONS
-        )
-
-    def again(self, known: Recording, names: Mapping[str, str]) -> tuple[Value, ...]:
-        """The recording under other names, with random draws of its own."""
-        use, shift = self.use(), self.streams - known.streams.start
-        for tensor, axes in known.tensors:
-            name = names[tensor.name]
-            self.tensors[name] = replace(tensor, name=name)
-            self.axes[name] = axes
-        for name, origin in known.origins.items():
-            blamed = origin or use
-            if blamed is not None:
-                self.origins[names[name]] = blamed
-        self.inits |= {names[n]: init for n, init in known.inits.items()}
-        self.updates |= {names[n]: names[following] for n, following in known.updates.items()}
-
-        def change(expr: Expr) -> Expr:
-            return _redrawn(renamed(expr, names), known.streams, shift)
-
-        for eq in known.equations:
-            at = None if eq.at is None else tuple(map(change, eq.at))
-            self.equations.append(
-                Equation(
-                    names[eq.target], eq.indices, change(eq.body), eq.reduce, eq.over, at, eq.span
-                )
-            )
-        for block in known.blocks:
-            targets = tuple(names.get(t, t) for t in block.targets)
-            self.blocks.append(replace(block, targets=targets))
-        self.streams += len(known.streams)
-        self.statements += known.statements
-        return tuple(self.result_again(value, names) for value in known.results)
-
-    def result_again(self, value: Value, names: Mapping[str, str]) -> Value:
-        if not isinstance(value, Array) or value.tensor is None:
-            return value
-        name = value.tensor.name
-        found = of_tensor(self.tensors[names.get(name, name)], value.axes)
-        return found if value.hint == name else replace(found, hint=value.hint)
+def memoized(
+    ctx: Context,
+    key: Hashable,
+    stem: str,
+    given: Sequence[str],
+    elaborate: Callable[[], tuple[Value, ...]],
+) -> tuple[Value, ...]:
+    """The results of `elaborate`, which reads the tensors `given` and adds tensors whose names
+    begin with `stem`. For equal keys its work must be the same up to these names."""
+    known = ctx.recordings.get(key)
+    if known is not None:
+        names = known.renaming(stem, given)
+        if _can_replay(ctx, known, names):
+            return replay(ctx, known, names)
+    before = _counts(ctx)
+    results = elaborate()
+    recording = _record(ctx, stem, given, before, results)
+    if recording is not None:
+        ctx.recordings.setdefault(key, recording)
+    return results
 
 
 def outline(values: Mapping[str, Value]) -> tuple[Hashable, tuple[str, ...]] | None:
     """What elaboration can see of named values, and the tensors among them in order of their first
-    use; None if one is an expression, which has no name to stand for it."""
+    use; None if one is an expression without a name, which no renaming can replace."""
     seen: dict[str, int] = {}
     parts: list[Hashable] = []
     for name, value in values.items():
@@ -176,7 +83,90 @@ def outline(values: Mapping[str, Value]) -> tuple[Hashable, tuple[str, ...]] | N
     return tuple(parts), tuple(seen)
 
 
-def _redrawn(expr: Expr, streams: range, shift: int) -> Expr:
+# --- recording ----------------------------------------------------------------------------------
+
+
+def _counts(ctx: Context) -> tuple[int, ...]:
+    grown = (ctx.tensors, ctx.equations, ctx.blocks, ctx.updates, ctx.inits, ctx.report.diagnostics)
+    return (*map(len, grown), ctx.streams, ctx.statements)
+
+
+def _record(
+    ctx: Context,
+    stem: str,
+    given: Sequence[str],
+    before: tuple[int, ...],
+    results: tuple[Value, ...],
+) -> Recording | None:
+    """What was added since `before`; None if there were mistakes, or if it cannot be renamed."""
+    tensors, equations, blocks, updates, inits, mistakes, streams, statements = before
+    added = [n for n in islice(ctx.tensors, tensors, None) if n not in SHARED]
+    named = all(is_static(v) or (isinstance(v, Array) and v.tensor is not None) for v in results)
+    if (
+        len(ctx.report.diagnostics) != mistakes
+        or not named
+        or not all(n.startswith(stem) for n in added)
+    ):
+        return None
+    use = ctx.user_call()
+    origins = {n: ctx.origins[n] for n in added if n in ctx.origins}
+    return Recording(
+        stem,
+        tuple(given),
+        tuple((ctx.tensors[n], ctx.axes[n]) for n in added),
+        tuple(ctx.equations[equations:]),
+        tuple(ctx.blocks[blocks:]),
+        dict(islice(ctx.updates.items(), updates, None)),
+        dict(islice(ctx.inits.items(), inits, None)),
+        {n: None if origin is use else origin for n, origin in origins.items()},
+        range(streams, ctx.streams),
+        ctx.statements - statements,
+        results,
+    )
+
+
+# --- replaying ----------------------------------------------------------------------------------
+
+
+def _can_replay(ctx: Context, known: Recording, names: Mapping[str, str]) -> bool:
+    """Whether the new names are free, and no limit is so near that it would be reported."""
+    new = [names[t.name] for t, _ in known.tensors]
+    return (
+        not any(name in ctx.tensors or name in ctx.reserved for name in new)
+        and len(ctx.equations) + len(known.equations) < MAX_EQUATIONS
+    )
+
+
+def replay(ctx: Context, known: Recording, names: Mapping[str, str]) -> tuple[Value, ...]:
+    """Add the recording under other names, with random streams of its own."""
+    use, shift = ctx.user_call(), ctx.streams - known.streams.start
+    for tensor, axes in known.tensors:
+        name = names[tensor.name]
+        ctx.tensors[name] = replace(tensor, name=name)
+        ctx.axes[name] = axes
+    for name, origin in known.origins.items():
+        application = origin or use
+        if application is not None:
+            ctx.origins[names[name]] = application
+    ctx.inits |= {names[n]: init for n, init in known.inits.items()}
+    ctx.updates |= {names[n]: names[following] for n, following in known.updates.items()}
+
+    def change(expr: Expr) -> Expr:
+        return _with_streams(renamed(expr, names), known.streams, shift)
+
+    for eq in known.equations:
+        at = None if eq.at is None else tuple(map(change, eq.at))
+        target, body = names[eq.target], change(eq.body)
+        ctx.equations.append(Equation(target, eq.indices, body, eq.reduce, eq.over, at, eq.span))
+    for block in known.blocks:
+        targets = tuple(names.get(t, t) for t in block.targets)
+        ctx.blocks.append(replace(block, targets=targets))
+    ctx.streams += len(known.streams)
+    ctx.statements += known.statements
+    return tuple(_renamed_result(ctx, value, names) for value in known.results)
+
+
+def _with_streams(expr: Expr, streams: range, shift: int) -> Expr:
     """The expression with its random draws from other streams."""
     if not streams or not shift:
         return expr
@@ -192,9 +182,9 @@ def _redrawn(expr: Expr, streams: range, shift: int) -> Expr:
     return rewrite(expr, change)
 
 
-def _sayable(value: Value) -> bool:
-    return is_static(value) or (isinstance(value, Array) and value.tensor is not None)
-
-
-def _since(names: Iterable[str], count: int) -> list[str]:
-    return list(names)[count:]
+def _renamed_result(ctx: Context, value: Value, names: Mapping[str, str]) -> Value:
+    if not isinstance(value, Array) or value.tensor is None:
+        return value
+    name = value.tensor.name
+    found = of_tensor(ctx.tensors[names.get(name, name)], value.axes)
+    return found if value.hint == name else replace(found, hint=value.hint)

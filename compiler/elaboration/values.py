@@ -1,7 +1,8 @@
-"""What a name or an expression stands for while a program is elaborated.
+"""Values: what a name or an expression stands for during elaboration.
 
-A `Static` is known when compiling (sizes, settings, lets). An `Array` is a tensor, or an
-elementwise expression over tensors that has not been given a name yet.
+A `Static` is a compile-time constant: sizes, settings, `let`s. An `Array` is a tensor, or an
+elementwise expression over tensors that no equation computes yet. `Poison` is the value of
+a definition that is wrong.
 """
 
 from __future__ import annotations
@@ -9,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ...dsl.syntax.source import Span
 from ..ir.build import literal
 from ..ir.equation import Tensor
-from ..ir.expr import Expr, Idx, Read, reads, walk
+from ..ir.expr import Expr, Idx, Read, walk
 
 Static = bool | int | float | str
 Shape = tuple[int, ...]
@@ -20,9 +20,10 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Array:
-    """`element(indices, shape)` is the scalar at the given indices of the given shape, whose last
-    dimensions are this array's (it broadcasts from the right). `axes` are names that its
-    dimensions are known by; `tensor` is set if the array simply is a named tensor."""
+    """`element(indices, shape)` is the scalar at these indices of an array of this shape, whose
+    last dimensions are this array's (broadcasting from the right). `axes` are suggested names of
+    its dimensions; `tensor` is set if the array is exactly that tensor; `hint` is the name for a
+    tensor that is made of it."""
 
     shape: Shape
     element: Callable[[Sequence[Expr], Shape], Expr]
@@ -49,7 +50,7 @@ class Array:
 
 
 class Poison:
-    """The value of something whose definition was wrong; using it says nothing more."""
+    """The value of a name whose definition is wrong; uses of it report nothing more."""
 
 
 Value = Static | Array | Poison
@@ -60,17 +61,16 @@ def is_static(value: object) -> bool:
 
 
 def of_tensor(tensor: Tensor, axes: tuple[str, ...]) -> Array:
-    """The array that a named tensor is. A dimension of 1 broadcasts."""
+    """A tensor as an array."""
 
     def element(indices: Sequence[Expr], shape: Shape) -> Expr:
-        own = align(indices, shape, tensor.shape)
-        return Read(tensor.name, own, None, tensor.dtype)
+        return Read(tensor.name, align(indices, shape, tensor.shape), None, tensor.dtype)
 
     return Array(tensor.shape, element, axes, tensor, tensor.name)
 
 
 def align(indices: Sequence[Expr], shape: Shape, own: Shape) -> tuple[Expr, ...]:
-    """The last of the indices, with 0 where an extent of 1 meets a larger one."""
+    """The last of the indices, with 0 where an extent of 1 is broadcast."""
     last = indices[len(indices) - len(own) :] if own else ()
     outer = shape[len(shape) - len(own) :] if own else ()
     return tuple(
@@ -80,29 +80,15 @@ def align(indices: Sequence[Expr], shape: Shape, own: Shape) -> tuple[Expr, ...]
 
 
 def of_scalar(expr: Expr, hint: str = "value") -> Array:
-    """An array without dimensions."""
+    """A scalar expression as an array without dimensions."""
     return Array((), lambda indices, shape: expr, (), hint=hint)
 
 
 def lift(value: Static | Array, float_type: str) -> Array:
-    """A value as an array; numbers get the program's float type or i32."""
+    """A value as an array; real numbers get the program's float type, whole ones i32 or i64."""
     if isinstance(value, Array):
         return value
     assert not isinstance(value, str)
     if isinstance(value, int) and not -(2**31) <= value < 2**31:
         return of_scalar(literal(value, "i64"))
     return of_scalar(literal(value, float_type if isinstance(value, float) else None))
-
-
-@dataclass(frozen=True)
-class Use:
-    """One place that fixes the size of an index: dimension `axis` of `tensor`."""
-
-    size: int
-    span: Span
-    tensor: str
-    shape: Shape = ()
-
-
-def depends_on_data(expr: Expr) -> bool:
-    return bool(reads(expr))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 from support import system as system_of
 
-from nnc.compiler.elaboration.definitions import Definitions
+from nnc.compiler.elaboration import inlining, programs, repetition, statements
 from nnc.compiler.elaboration.programs import training_step
-from nnc.compiler.elaboration.repetition import Repetition
 from nnc.compiler.ir.structural_hash import system_signature
 from nnc.compiler.ir.verify import verify
 from nnc.dsl.diagnostics.diagnostic import Report, UserError
@@ -85,16 +84,19 @@ def elaborated(program: str) -> tuple:
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 def test_repeated_elaboration_is_elaboration(body, monkeypatch):
     again = elaborated(text(body))
-    monkeypatch.setattr(Repetition, "once", lambda self, key, stem, given, make: make())
+    for module in (inlining, programs):
+        monkeypatch.setattr(
+            module, "memoized", lambda ctx, key, stem, given, elaborate: elaborate()
+        )
     assert elaborated(text(body)) == again
 
 
 def test_repeats_are_not_elaborated_again(monkeypatch):
     """Of many equal blocks one is elaborated: the others are written down again."""
     made: list[int] = []
-    again = Repetition.again
+    replay = repetition.replay
     monkeypatch.setattr(
-        Repetition, "again", lambda self, *known: made.append(1) or again(self, *known)
+        repetition, "replay", lambda ctx, *known: made.append(1) or replay(ctx, *known)
     )
     elaborated(text("h = x; repeat 5 { h = h |> Deep }; y = h"))
     blocks = 4
@@ -119,12 +121,12 @@ def test_mistakes_of_repeated_layers_are_told_once():
 
 
 def test_a_block_of_nothing_is_not_written_out(monkeypatch):
-    bodies, body = [], Definitions.body
+    bodies, body = [], statements.body
 
-    def counted(self, *given):
+    def counted(*given):
         bodies.append(given)
-        body(self, *given)
+        body(*given)
 
-    monkeypatch.setattr(Definitions, "body", counted)
+    monkeypatch.setattr(statements, "body", counted)
     found = system_of("model M(x: f32[3]) -> y: f32[3] { repeat 9 { repeat 5000 { } }; y = 2*x }")
     assert len(found.equations) == 1 and len(bodies) <= 10

@@ -1,16 +1,18 @@
-"""The system under construction: tensors, equations, names that do not clash, mistakes.
+"""The context of elaboration: the system under construction, fresh names, scopes and mistakes.
 
-In: what the other files of this folder decide. Out: a `System`. No syntax is looked at here.
+Every function of this package takes a `Context` first. It collects tensors and equations, which
+`system` returns; a `Scope` holds the names that are visible in one body.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ...dsl.diagnostics.diagnostic import Note, Report, UserError
-from ...dsl.syntax.ast import Definition, Node, Statement
+from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
 from ..ir.equation import Equation, Index, System, Tensor
 from ..ir.expr import Const, Expr, walk
@@ -19,17 +21,17 @@ from .values import Array, Shape, Value, of_tensor
 LETTERS = ("i", "j", "k", "l", "m", "n", "p", "q", "r", "s")
 MAX_ELEMENTS = 2**31 - 1
 MAX_EQUATIONS = 10_000
-MAX_LEVELS = 120  # of one equation's body, so that every later stage may recurse through it
-MAX_PARTS = 20_000  # of one equation's body when it is written out
+MAX_LEVELS = 120  # nesting of one equation's body: later stages recurse through it
+MAX_PARTS = 20_000  # nodes of one equation's body as a tree
 
 
 class Abort(Exception):
-    """The statement at hand is wrong and its mistake is in the report."""
+    """The current statement is wrong and its mistake is in the report."""
 
 
 @dataclass
 class Application:
-    """A layer or fn that is being elaborated: where it is used, and what its body can name."""
+    """A layer or fn that is being inlined: where it is applied, and the names of its body."""
 
     name: str
     span: Span
@@ -47,8 +49,8 @@ def _written(value: int | str) -> str:
 
 
 @dataclass(frozen=True)
-class Block:
-    """What a `remat` computes; the place is that of the word."""
+class RematBlock:
+    """The temps that a `remat` block computes; `span` is that of the word."""
 
     span: Span
     targets: tuple[str, ...]
@@ -56,19 +58,24 @@ class Block:
 
 @dataclass
 class Scope:
-    """Names visible in one body. `indices` are those of the equation at hand, outermost first;
-    `ellipsis` are the names of the indices that `...` stands for in it."""
+    """The names visible in one body, and the indices of its current equation, outermost first.
 
-    prefix: str
+    Copies made for the inside of an equation share `names` and what else is known of the body.
+    """
+
+    prefix: str  # of the names of the body's tensors
     names: dict[str, Value]
     indices: dict[str, int] = field(default_factory=dict)
-    ellipsis: tuple[str, ...] | None = None
-    target: str = "value"
-    span: Span | None = None
+    ellipsis: tuple[str, ...] | None = None  # the indices that `...` stands for in the equation
+    target: str = "value"  # the name after which intermediate results are called
     hidden: frozenset[str] = frozenset()  # indices of the caller that an argument's name hides
-    awaited: dict[str, Statement] = field(default_factory=dict)  # what computes each name
-    origins: dict[str, tuple[Span, str]] = field(default_factory=dict)  # where a size was first met
-    renamed: Mapping[str, str] = field(default_factory=dict)  # indices called otherwise inside
+    leading: Shape | None = None  # the sizes that `...` stands for in declared shapes
+    declared: Mapping[str, s.Type] = field(default_factory=dict)  # types of the body's results
+    defined_by: dict[str, s.Statement] = field(default_factory=dict)
+    later: dict[str, s.Equation] = field(default_factory=dict)  # indexed equations not yet reached
+    origins: dict[str, tuple[Span, str]] = field(default_factory=dict)  # where sizes were bound
+    renamed: Mapping[str, str] = field(default_factory=dict)  # indices, where a name was taken
+    takes_fields: bool = False  # a train block: unknown names may be fields of the data
 
     def inner(
         self,
@@ -76,48 +83,71 @@ class Scope:
         ellipsis: tuple[str, ...] | None = None,
         renamed: Mapping[str, str] | None = None,
     ) -> Scope:
-        """The same scope with more indices; `renamed` are those whose own names were taken."""
-        return Scope(
-            self.prefix,
-            self.names,
-            {**self.indices, **indices},
-            self.ellipsis if ellipsis is None else ellipsis,
-            self.target,
-            self.span,
-            self.hidden - indices.keys(),
-            self.awaited,
-            self.origins,
-            {**{k: v for k, v in self.renamed.items() if k not in indices}, **(renamed or {})},
+        """The same scope with more indices; `renamed` maps those whose own names were taken."""
+        return replace(
+            self,
+            indices={**self.indices, **indices},
+            ellipsis=self.ellipsis if ellipsis is None else ellipsis,
+            hidden=self.hidden - indices.keys(),
+            renamed={
+                **{k: v for k, v in self.renamed.items() if k not in indices},
+                **(renamed or {}),
+            },
         )
 
 
-class Builder:
-    """Collects tensors and equations. `float_type` is what `f32` means (f64 when verifying)."""
+def spelled(name: s.Name) -> str:
+    """The name as it is written: `p'` for a next value."""
+    return name.id + "'" * name.primed
 
-    def __init__(
-        self, definitions: Mapping[str, Definition], report: Report, training: bool, float_type: str
-    ):
-        self.definitions = definitions
-        self.report = report
-        self.training = training
-        self.float_type = float_type
-        self.tensors: dict[str, Tensor] = {}
-        self.axes: dict[str, tuple[str, ...]] = {}
-        self.equations: list[Equation] = []
-        self.updates: dict[str, str] = {}
-        self.counts: dict[str, int] = {}
-        self.reserved = {"step", "seed"}  # and the names of a model's results
-        self.streams = 0
-        self.blocks: list[Block] = []
-        self.calls: list[Application] = []
-        self.origins: dict[str, Application] = {}  # the user's layer that declares a parameter
 
-    # --- mistakes -----------------------------------------------------------------------------
+Rule = Callable[["Context", Any, Scope], Any]
+
+
+@dataclass
+class Context:
+    """A system under construction. `float_type` is what `f32` means (f64 for verification).
+
+    `rules` has one function for each class of syntax node; `fields` are the names of the data's
+    fields, None where no data is known.
+    """
+
+    definitions: Mapping[str, s.Definition]
+    report: Report
+    training: bool
+    float_type: str
+    rules: Mapping[type[s.Node], Rule]
+    fields: Collection[str] | None = ()
+
+    # the system
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    axes: dict[str, tuple[str, ...]] = field(default_factory=dict)  # names of dimensions
+    equations: list[Equation] = field(default_factory=list)
+    updates: dict[str, str] = field(default_factory=dict)
+    blocks: list[RematBlock] = field(default_factory=list)
+    inits: dict[str, tuple[s.Expr, Scope]] = field(default_factory=dict)  # of parameters
+    origins: dict[str, Application] = field(default_factory=dict)  # the user's layer of a parameter
+    streams: int = 0  # of random numbers
+
+    # names
+    reserved: set[str] = field(default_factory=lambda: {"step", "seed"})
+    counts: dict[str, int] = field(default_factory=dict)
+    outermost: Scope | None = None  # the model's scope, and its results that no `repeat` computes
+    results: frozenset[str] = frozenset()
+
+    # where elaboration stands
+    calls: list[Application] = field(default_factory=list)
+    inferring: list[str] = field(default_factory=list)  # targets whose index ranges are inferred
+    repeats: int = 0  # open `repeat` blocks
+    statements: int = 0  # elaborated so far
+    recordings: dict[Hashable, Any] = field(default_factory=dict)  # repetition.py
+
+    # --- mistakes ------------------------------------------------------------------------------
 
     def error(self, code: str, message: str, span: Span, **more) -> Abort:
-        """Add a mistake to the report; `raise self.error(…)` gives up the statement. A mistake
-        that surfaces inside the library is shown where the user's file uses it."""
-        use = self.use()
+        """Add a mistake to the report; `raise ctx.error(…)` abandons the statement. A mistake
+        inside the library is shown where the user's file applies it."""
+        use = self.user_call()
         if use is not None and span.source.library:
             if any(d.is_error and d.span == use.span for d in self.report.diagnostics):
                 return Abort()  # one mistake has many consequences inside
@@ -132,24 +162,25 @@ class Builder:
                 more["help"] += "; images are [batch, height, width, channels]"
             span = use.span
         elif any(d.code == code and d.span == span for d in self.report.diagnostics):
-            return Abort()  # a layer that is used again: its mistake has been told
+            return Abort()  # a layer that is applied again: its mistake is in the report
         elif use is not None and not _within(span, use.span):
             more["notes"] = (*more.get("notes", ()), Note(use.span, f"`{use.name}` is used here"))
         self.report.add(code, message, span, **more)
         return Abort()
 
-    def use(self) -> Application | None:
-        """The innermost application that a file of the user's writes."""
+    def user_call(self) -> Application | None:
+        """The innermost application that stands in a file of the user's."""
         return next((c for c in reversed(self.calls) if not c.span.source.library), None)
 
-    def used(self, span: Span | None) -> Span | None:
-        """The place together with the one in the user's file that asks for it."""
-        use = self.use()
+    def located(self, span: Span | None) -> Span | None:
+        """The place together with the user's application that led to it."""
+        use = self.user_call()
         return span if span is None or use is None else replace(span, call_site=use.span)
 
     @contextmanager
-    def shallow(self, node: Node) -> Iterator[None]:
-        """Python's stack is the last limit; the others should be met before."""
+    def recursion_limit(self, node: s.Node) -> Iterator[None]:
+        """Report code that is nested so deeply that Python's stack ends; all other limits should
+        be met before."""
         depth = len(self.calls)
         try:
             yield
@@ -163,7 +194,7 @@ class Builder:
                 help="name a part of it in an equation of its own",
             ) from None
 
-    # --- names --------------------------------------------------------------------------------
+    # --- names ---------------------------------------------------------------------------------
 
     def unique(self, name: str) -> str:
         """The name, or the name with a number, so that no two tensors share one."""
@@ -181,10 +212,22 @@ class Builder:
         self.counts[f"#{name}"] = number
         return f"{name}{number}"
 
-    # --- tensors ------------------------------------------------------------------------------
+    def target_name(self, target: s.Name, scope: Scope) -> str:
+        """The tensor of an equation's target: its name after the layer's prefix; a next value is
+        named after its state or parameter."""
+        if target.primed:
+            state = scope.names[target.id]
+            assert isinstance(state, Array) and state.tensor
+            return self.unique(state.tensor.name + "'")
+        name = scope.prefix + target.id
+        if scope is self.outermost and name in self.results and name not in self.tensors:
+            return name
+        return self.unique(name)
+
+    # --- tensors and equations -----------------------------------------------------------------
 
     def float_for(self, dtype: str | None) -> str:
-        """The type that a declaration means: f32 unless said, and f64 everywhere if asked."""
+        """The type that a declaration means; none and f32 are the program's float type."""
         return self.float_type if dtype in (None, "f32") else dtype
 
     def declare(
@@ -197,7 +240,8 @@ class Builder:
         axes: tuple[str, ...] = (),
         init: str = "",
     ) -> Array:
-        tensor = Tensor(name, shape, dtype, kind, init, self.used(span))
+        """A new tensor. E0311 if it has too many elements."""
+        tensor = Tensor(name, shape, dtype, kind, init, self.located(span))
         if tensor.size > MAX_ELEMENTS and span is not None:
             raise self.error(
                 "E0311",
@@ -206,21 +250,22 @@ class Builder:
                 label=f"its shape is {list(shape)}",
                 help=f"the limit is {MAX_ELEMENTS:,} elements",
             )
-        use = self.use()
+        use = self.user_call()
         if kind == "param" and use is not None:
             self.origins[name] = use
         self.tensors[name] = tensor
-        self.axes[name] = axes if len(axes) == len(shape) else self.fresh_axes(shape)
+        self.axes[name] = axes if len(axes) == len(shape) else LETTERS[: len(shape)]
         return of_tensor(tensor, self.axes[name])
+
+    def array_of(self, name: str) -> Array:
+        """A tensor of the system as an array."""
+        return of_tensor(self.tensors[name], self.axes[name])
 
     def scalar_input(self, name: str) -> Array:
         """One of the compiler's own inputs, `step` and `seed`."""
         if name not in self.tensors:
             return self.declare(name, (), "i32", "input", None)
         return of_tensor(self.tensors[name], ())
-
-    def fresh_axes(self, shape: Shape) -> tuple[str, ...]:
-        return LETTERS[: len(shape)]
 
     def add(
         self,
@@ -232,15 +277,16 @@ class Builder:
         over: tuple[Index, ...] = (),
     ) -> Array:
         """A new equation and the tensor that it computes."""
-        self.limit(body, span)
+        self.check_limits(body, span)
         dtype = "i32" if reduce in ("argmax", "argmin") else body.dtype
         shape = tuple(i.size for i in indices)
         array = self.declare(name, shape, dtype, "temp", span, tuple(i.name for i in indices))
-        self.equations.append(Equation(name, indices, body, reduce, over, None, self.used(span)))
+        self.equations.append(Equation(name, indices, body, reduce, over, None, self.located(span)))
         return array
 
-    def limit(self, body: Expr, span: Span | None) -> None:
-        """Refuse what no later stage could take: bodies and systems without measure."""
+    def check_limits(self, body: Expr, span: Span | None) -> None:
+        """E0110 or E0311 for what no later stage could take: numbers that do not fit their types,
+        too many equations, bodies that are too deep or too large."""
         if span is None:
             return
         for node in walk(body):
@@ -266,18 +312,15 @@ class Builder:
         for node in walk(body):
             levels[node] = 1 + max((levels[c] for c in node.children), default=0)
             parts[node] = 1 + sum(parts[c] for c in node.children)
+        excess = ""
         if levels[body] > MAX_LEVELS:
+            excess = f"is nested more than {MAX_LEVELS} levels deep"
+        elif parts[body] > MAX_PARTS:
+            excess = f"has more than {MAX_PARTS:,} parts"
+        if excess:
             raise self.error(
                 "E0110",
-                f"this equation is nested more than {MAX_LEVELS} levels deep",
-                span,
-                label="with the functions that it applies written out",
-                help="name a part of it in an equation of its own",
-            )
-        if parts[body] > MAX_PARTS:
-            raise self.error(
-                "E0110",
-                f"this equation has more than {MAX_PARTS:,} parts",
+                f"this equation {excess}",
                 span,
                 label="with the functions that it applies written out",
                 help="name a part of it in an equation of its own",
@@ -303,7 +346,7 @@ _LAST = {"bool": 1, "u8": 2**8 - 1, "i32": 2**31 - 1, "i64": 2**63 - 1}
 
 
 def fits(value: float, dtype: str) -> bool:
-    """Whether a type can hold a number: real ones any, whole ones those in their range."""
+    """Whether a type can hold a number: floats any, integers those in their range."""
     if dtype not in _LAST:
         return True
     first = 0 if dtype in ("bool", "u8") else -_LAST[dtype] - 1

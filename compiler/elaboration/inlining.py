@@ -1,0 +1,55 @@
+"""Inlining: the body of a layer, fn or model becomes equations at every application.
+
+Each application is elaborated for its own shapes and gets parameters of its own, whose names begin
+with the layer's (`dense1_w`). Equal applications share the work (`repetition.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ...dsl.syntax import ast as s
+from ...dsl.syntax.source import Span
+from .context import Abort, Context, Scope
+from .interfaces import input_value, result, unify
+from .repetition import memoized, outline
+from .statements import body
+from .values import Shape, Value
+
+
+def inlined(
+    ctx: Context,
+    definition: s.Definition,
+    settings: Mapping[str, Value],
+    inputs: Mapping[str, Value],
+    span: Span,
+    scope: Scope,
+    places: Mapping[str, Span] | None = None,
+    shapes: tuple[Shape, ...] | None = None,
+) -> tuple[Value, ...]:
+    """The results of a body for these inputs, given at `places`. `shapes` are those that the
+    results must have, if the context knows them (an initializer's parameter)."""
+    if definition.kind == "optimizer":
+        raise Abort()
+    name = definition.name.lower()
+    prefix = ctx.instance(scope.prefix + name) + "_"
+
+    def elaborate() -> tuple[Value, ...]:
+        declared = {r.name: r.type for r in definition.results if r.type}
+        inner = Scope(prefix, dict(settings), target=name, declared=declared)
+        if ctx.calls:
+            ctx.calls[-1].names = inner.names
+        for parameter in definition.inputs:
+            place = (places or {}).get(parameter.name, span)
+            given = inputs[parameter.name]
+            inner.names[parameter.name] = input_value(ctx, parameter, given, inner, place, scope)
+        if shapes is not None:
+            for parameter, shape in zip(definition.results, shapes, strict=True):
+                unify(ctx, parameter, shape, inner, span)
+        body(ctx, definition.body, inner)
+        return tuple(result(ctx, r, inner) for r in definition.results)
+
+    seen = outline({**settings, **inputs})
+    if seen is None:
+        return elaborate()
+    return memoized(ctx, (id(definition), seen[0], shapes), prefix, seen[1], elaborate)

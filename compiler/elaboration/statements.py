@@ -1,0 +1,101 @@
+"""Bodies: the statements of a layer, model or optimizer, in order.
+
+A statement that is wrong poisons the names that it defines, and elaboration goes on, so that all
+mistakes of a body are reported.
+"""
+
+from __future__ import annotations
+
+from ...dsl.diagnostics.diagnostic import UserError
+from ...dsl.syntax import ast as s
+from ...dsl.syntax.source import Span
+from .context import Abort, Context, RematBlock, Scope, spelled
+from .dispatch import size, value
+from .values import Poison
+
+MAX_REPEAT = 10_000
+MAX_STATEMENTS = 20_000
+
+
+def body(ctx: Context, statements: tuple[s.Statement, ...], scope: Scope) -> None:
+    """All statements of a body, or of one iteration of a `repeat`."""
+    later: dict[str, s.Equation] = {}
+    for statement in s.flatten_remat(statements):
+        scope.defined_by |= dict.fromkeys(_defined(statement), statement)
+        if isinstance(statement, s.Equation) and statement.indices is not None:
+            for target in statement.targets:
+                later.setdefault(spelled(target), statement)
+    around, scope.later = scope.later, later
+    try:
+        _run(ctx, statements, scope)
+    finally:
+        scope.later = around
+
+
+def _run(ctx: Context, statements: tuple[s.Statement, ...], scope: Scope) -> None:
+    for statement in statements:
+        try:
+            with ctx.recursion_limit(statement):
+                _statement(ctx, statement, scope)
+        except Abort:
+            for name in _defined(statement):
+                scope.names.setdefault(name, Poison())
+
+
+def _defined(statement: s.Statement) -> list[str]:
+    """The names that a statement gives a value."""
+    match statement:
+        case s.Let(name=name) | s.State(name=name):
+            return [name.id]
+        case s.Param(names=names):
+            return [n.id for n in names]
+        case s.Equation(targets=targets):
+            return [spelled(t) for t in targets]
+    return []
+
+
+def _statement(ctx: Context, statement: s.Statement, scope: Scope) -> None:
+    ctx.statements += 1
+    if ctx.statements > MAX_STATEMENTS:
+        ctx.error(
+            "E0311",
+            f"the program has more than {MAX_STATEMENTS:,} statements",
+            statement.span,
+            label="with all layers written out",
+            help="is a `repeat` too large?",
+        )
+        raise UserError(ctx.report.diagnostics)
+    ctx.rules[type(statement)](ctx, statement, scope)
+
+
+def let(ctx: Context, node: s.Let, scope: Scope) -> None:
+    scope.names[node.name.id] = value(ctx, node.value, scope)
+
+
+def repeat(ctx: Context, node: s.Repeat, scope: Scope) -> None:
+    """`repeat n { … }`, unrolled; names of the block are new in every iteration."""
+    count = size(ctx, node.count, scope, "how often to repeat")
+    if count > MAX_REPEAT:
+        raise ctx.error(
+            "E0311",
+            f"`repeat {count:,}` is more than {MAX_REPEAT:,}",
+            node.count.span,
+            label="every block is written out",
+            help="many steps of one thing are a recurrence: `h[t] = … (h[t-1] else 0)`",
+        )
+    outer = set(scope.names)
+    ctx.repeats += 1
+    for _ in range(count if node.body else 0):
+        for own in scope.names.keys() - outer:
+            del scope.names[own]
+        body(ctx, node.body, scope)
+    ctx.repeats -= 1
+
+
+def remat(ctx: Context, node: s.Remat, scope: Scope) -> None:
+    """`remat { … }`: the block's temps are computed again for the gradient, not stored."""
+    before = len(ctx.equations)
+    _run(ctx, node.body, scope)
+    targets = tuple(eq.target for eq in ctx.equations[before:])
+    word = Span(node.span.source, node.span.start, node.span.start + len("remat"))
+    ctx.blocks.append(RematBlock(word, targets))

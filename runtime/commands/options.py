@@ -98,7 +98,7 @@ def assignments(sets: tuple[str, ...], **flags: int | None) -> list[Assignment]:
 
 
 def search(data: Path | None, base: Path, offline: bool = False) -> Search:
-    return Search(data, base, offline, say=say)
+    return Search(data, base, offline, notify=say)
 
 
 def device(name: str, threads: int | None) -> Device:

@@ -1,7 +1,7 @@
-"""The data sources that a train block can name, and the two things to ask of one.
+"""The table of data sources that a train block can name; `describe` and `load` for any of them.
 
 In: a source's name and settings. Out: its schema, or its dataset. A new source is one file with
-one `Source` record and one line in the table below.
+one `Source` record, and its name in the table below.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ...dsl.diagnostics.diagnostic import did_you_mean, fail
 from ...dsl.syntax.source import Span
 from .core.data_paths import Search
 from .core.dataset import Dataset, Schema
-from .core.source import Source, request_for
+from .core.source import Request, Source, errors_at, request_for
 from .formats.csv_table import CSV
 from .formats.images import IMAGES
 from .formats.lines import LINES
@@ -78,12 +78,13 @@ def describe(
     spans: Mapping[str, Span] | None = None,
     span: Span | None = None,
 ) -> Schema:
-    """The fields of a source, from little reading. `spans` are the settings' places, by name.
+    """The fields of a source, read from as little as possible. `spans` has those of the settings.
 
-    Raises UserError E0601 to E0621, at a setting's place or at `span`. Downloads nothing.
+    UserError E0601 to E0621, at the span of a setting or at `span`. Downloads nothing.
     """
-    source = find_source(name, span)
-    return source.describe(request_for(source, settings, search, spans or {}, span))
+    source, request = _request(name, settings, search, spans, span)
+    with errors_at(span):
+        return source.describe(request)
 
 
 def load(
@@ -94,6 +95,21 @@ def load(
     spans: Mapping[str, Span] | None = None,
     span: Span | None = None,
 ) -> Dataset:
-    """The splits of a source, validated; as `describe`, but reads, and downloads a known set."""
+    """The splits of a source, validated. As `describe`, but it downloads a well-known set that is
+    not on this machine."""
+    source, request = _request(name, settings, search, spans, span)
+    with errors_at(span):
+        return source.load(request)
+
+
+def _request(
+    name: str,
+    settings: Mapping[str, Any],
+    search: Search,
+    spans: Mapping[str, Span] | None,
+    span: Span | None,
+) -> tuple[Source, Request]:
     source = find_source(name, span)
-    return source.load(request_for(source, settings, search, spans or {}, span))
+    request = request_for(source, settings, search, spans or {}, span)
+    search.check()
+    return source, request

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,43 +18,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ...dsl.diagnostics.diagnostic import did_you_mean, fail
+from ..files import replacing
 
 
 def write_bytes(path: Path, data: bytes, durable: bool = False, help: str = "") -> None:
-    """The file has the new content or, whatever happens, the old. UserError E0709 with `help` if it
-    cannot be written.
-
-    With `durable` it is on the disk when this returns, so that a power cut, too, leaves the old
-    file or the new. What can be made again does without: it takes milliseconds.
-    """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """Replace a file atomically, as `replacing`. UserError E0709 with `help` if it cannot be
+    written."""
     try:
-        with beside.open("wb") as file:
+        with replacing(path, durable) as file:
             file.write(data)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(beside, path)
-        if durable:
-            _sync_folder(path.parent)
     except OSError as error:
         reason = error.strerror or str(error)
         raise fail("E0709", f"cannot write {path}: {reason}", help=help) from error
-    finally:
-        with suppress(OSError):  # it was never made, or nothing can be removed there
-            beside.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """The names in a folder are on the disk, where a system lets folders be opened."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_text(path: Path, text: str, durable: bool = False) -> None:

@@ -203,7 +203,7 @@ def test_mnist_is_downloaded_into_the_cache(search, tmp_path, monkeypatch):
     monkeypatch.setattr(mnist, "ADDRESS", server.as_uri() + "/")
     monkeypatch.setattr(mnist, "FILES", sums)
     said: list[str] = []
-    online = data.Search(None, search.base, cache=search.cache, say=said.append)
+    online = data.Search(None, search.base, cache=search.cache, notify=said.append)
     assert data.describe("mnist", {}, online).count == 60_000  # describing downloads nothing
     assert not search.cache.exists()
     assert len(data.load("mnist", {}, online).train) == 20

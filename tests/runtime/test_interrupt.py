@@ -17,7 +17,7 @@ from nnc.runtime.training.interrupt import never, watch_interrupt
 
 LONG = """
 import hashlib
-from nnc.runtime.interrupt import watch_interrupt
+from nnc.runtime.training.interrupt import watch_interrupt
 with watch_interrupt(quits=True) as interrupted:
     print("ready", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # minutes in which Python runs no handler

@@ -36,7 +36,7 @@ def said() -> list[str]:
 def search(tmp_path, said):
     (tmp_path / "here").mkdir()
     cache = tmp_path / "cache"
-    return data.Search(None, tmp_path / "here", offline=True, cache=cache, say=said.append)
+    return data.Search(None, tmp_path / "here", offline=True, cache=cache, notify=said.append)
 
 
 def real_data(name: str) -> Path | None:
@@ -102,7 +102,7 @@ def test_what_is_encoded_decodes(made):
 
 
 def test_words_are_numbered_by_frequency():
-    made = vocabulary.words(["b a, b", "c b a d"], (PAD, UNKNOWN), least=2)
+    made = vocabulary.words(["b a, b", "c b a d"], (PAD, UNKNOWN), min_count=2)
     assert made.tokens == ("b", "a")
     assert made.encode("a b, c").tolist() == [3, 2, 1, 1]
     assert made.decode([2, 1, 3, 0, 0]) == "b <unk> a"
@@ -138,14 +138,15 @@ def test_long_texts_are_looked_up_in_blocks(monkeypatch):
 
 def test_the_spelling_of_bytes():
     every = bytes(range(256))
-    assert byte_pairs.unspelt(byte_pairs.spelt(every)) == every
-    assert byte_pairs.spelt(b" \nA") == "ĠĊA"
-    assert byte_pairs.spelt(every).isprintable() and len(set(byte_pairs.spelt(every))) == 256
+    token = byte_pairs.token_of_bytes(every)
+    assert byte_pairs.bytes_of_token(token) == every
+    assert byte_pairs.token_of_bytes(b" \nA") == "ĠĊA"
+    assert token.isprintable() and len(set(token)) == 256
 
 
 def test_byte_pairs_read_everything():
     pytest.importorskip("tokenizers")
-    made = vocabulary.pairs_of_bytes(TEXT, 300)
+    made = vocabulary.learn_byte_pairs(TEXT, 300)
     assert len(made) == 300 and len(made.merges) == 44
     text = "line 7 of é \N{GRINNING FACE}\r\n\t x"
     ids = made.encode(text)
@@ -158,19 +159,19 @@ def test_byte_pairs_read_everything():
 
 def test_byte_pairs_are_the_same_in_pieces(monkeypatch):
     pytest.importorskip("tokenizers")
-    made = vocabulary.pairs_of_bytes(TEXT, 300)
+    made = vocabulary.learn_byte_pairs(TEXT, 300)
     text = TEXT + "\n\n  two  spaces , a — dash's 'quote' " * 9
     once = made.encode(text)
     monkeypatch.setattr(byte_pairs, "PIECE", 3)
     assert len(list(byte_pairs.pieces(text))) > 500
     np.testing.assert_array_equal(made.encode(text), once)
-    assert vocabulary.pairs_of_bytes(TEXT, 300) == made
+    assert vocabulary.learn_byte_pairs(TEXT, 300) == made
 
 
 def test_byte_pairs_depend_on_the_text_alone():
     pytest.importorskip("tokenizers")
     program = (
-        "import sys; from nnc.runtime.data.core.vocabulary import pairs_of_bytes as p; "
+        "import sys; from nnc.runtime.data.core.vocabulary import learn_byte_pairs as p; "
         "print(p(sys.stdin.read(), 350).to_json())"
     )
     found = {

@@ -19,6 +19,7 @@ from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime import data
 from nnc.runtime.data.core import download, vocabulary
 from nnc.runtime.data.core.vocabulary import PAD, UNKNOWN
+from nnc.runtime.data.sets import shakespeare
 
 SEEN: set[str] = set()
 
@@ -166,7 +167,7 @@ def test_shakespeare_is_downloaded_and_checked(search, monkeypatch):
     refused_by(online, "shakespeare", {}, "E0610", "is not the file that was expected")
     assert not list((search.cache / "tinyshakespeare").iterdir())
     text = b"all the world's a stage\n" * 99
-    monkeypatch.setattr(data.shakespeare, "CHECKSUM", hashlib.sha256(text).hexdigest())
+    monkeypatch.setattr(shakespeare, "CHECKSUM", hashlib.sha256(text).hexdigest())
     monkeypatch.setattr(download.urllib.request, "urlopen", lambda *a, **k: io.BytesIO(text))
     assert len(data.load("shakespeare", {}, online).train) == 16
     monkeypatch.setattr(download.urllib.request, "urlopen", None)

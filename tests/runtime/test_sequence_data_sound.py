@@ -35,7 +35,7 @@ def said() -> list[str]:
 def search(tmp_path, said):
     (tmp_path / "here").mkdir()
     cache = tmp_path / "cache"
-    return data.Search(None, tmp_path / "here", offline=True, cache=cache, say=said.append)
+    return data.Search(None, tmp_path / "here", offline=True, cache=cache, notify=said.append)
 
 
 def real_data(name: str) -> Path | None:
@@ -220,10 +220,10 @@ def test_a_pattern_with_folders(search):
 )
 def test_conditions_on_names(condition, held):
     pattern = read_pattern("{digit}_{speaker}_{take}.wav")
-    facts = pattern.facts("7_theo_4.wav")
-    assert facts == {"digit": "7", "speaker": "theo", "take": "4"}
-    assert read_condition(condition, pattern)(facts) is held
-    assert pattern.facts("7_theo.wav") is None and pattern.facts("7_theo_4xwav") is None
+    parts = pattern.parts("7_theo_4.wav")
+    assert parts == {"digit": "7", "speaker": "theo", "take": "4"}
+    assert read_condition(condition, pattern)(parts) is held
+    assert pattern.parts("7_theo.wav") is None and pattern.parts("7_theo_4xwav") is None
 
 
 @pytest.mark.skipif(DIGITS is None, reason="needs spoken_digits/ in $NNC_DATA")

@@ -1,4 +1,4 @@
-"""Where data is looked for.
+"""Where data is searched for.
 
 In: a `Search` (the command's flags and the folder of the `.nn` file) and a name. Out: a path that
 exists, or an error that lists every place tried. This file opens no data.
@@ -13,29 +13,28 @@ from pathlib import Path
 
 from platformdirs import user_cache_dir
 
-from ....dsl.diagnostics.diagnostic import did_you_mean, fail
-from ....dsl.syntax.source import Span
+from ....dsl.diagnostics.diagnostic import UserError, did_you_mean, fail
 
 ENVIRONMENT = "NNC_DATA"
 
 
-def _say_nothing(message: str) -> None:
+def _ignore(message: str) -> None:
     pass
 
 
 @dataclass(frozen=True)
 class Search:
-    """Where to look. `say` is told, in one line, about anything slow (a download)."""
+    """Where to search. `notify` is called with one line before anything slow (a download)."""
 
     explicit: Path | None  # --data DIR
     base: Path  # the folder of the .nn file
     offline: bool = False
     cache: Path | None = None  # None: the user's own
-    say: Callable[[str], None] = _say_nothing
+    notify: Callable[[str], None] = _ignore
 
     @property
     def roots(self) -> tuple[Path, ...]:
-        """The folders that may hold the user's data, first come first."""
+        """The folders that may hold the user's data, in the order in which they are searched."""
         named = os.environ.get(ENVIRONMENT)
         return (
             *([self.explicit] if self.explicit else []),
@@ -46,86 +45,92 @@ class Search:
 
     @property
     def cache_folder(self) -> Path:
-        """Where downloads and unpacked copies are kept; need not exist yet."""
+        """Where downloads and unpacked copies are stored; need not exist yet."""
         return self.cache or Path(user_cache_dir("nnc")) / "data"
 
+    def check(self) -> None:
+        """Raise E0601 if `--data` names something that is not a folder."""
+        if self.explicit is not None and not self.explicit.is_dir():
+            raise fail("E0601", f"`--data {self.explicit}` is not a folder")
 
-def check_explicit(search: Search) -> None:
-    """Raise E0601 if `--data` names something that is not a folder."""
-    if search.explicit is not None and not search.explicit.is_dir():
-        raise fail("E0601", f"`--data {search.explicit}` is not a folder")
+    def find_file(self, name: str) -> Path:
+        """The first file called `name` in the roots; E0601 or E0617 if there is none."""
+        return self._find(name, Path.is_file, "file")
 
+    def find_folder(self, name: str) -> Path:
+        """The first folder called `name` in the roots; E0601 or E0617 if there is none."""
+        return self._find(name, Path.is_dir, "folder")
 
-def known_set_folders(search: Search, name: str) -> tuple[Path, ...]:
-    """The folders in which the files of a known set are looked for, in order, cache last."""
-    own = {path: None for root in search.roots for path in (root, root / name)}
-    return (*own, search.cache_folder / name)
-
-
-def find_file(search: Search, name: str, span: Span | None = None) -> Path:
-    """The first existing file called `name` in the places searched; E0601 or E0617 if none."""
-    return _find(search, name, span, Path.is_file, "file")
-
-
-def find_folder(search: Search, name: str, span: Span | None = None) -> Path:
-    """The first existing folder called `name` in the places searched; E0601 or E0617 if none."""
-    return _find(search, name, span, Path.is_dir, "folder")
-
-
-def _find(
-    search: Search, name: str, span: Span | None, fits: Callable[[Path], bool], kind: str
-) -> Path:
-    _check_inside(search, name, span)
-    tried = list(dict.fromkeys(root / name for root in search.roots))  # absolute names: one place
-    for path in tried:
-        try:
-            if fits(path):
-                return path
-            if path.exists():
-                raise fail("E0617", f"{path} is not a {kind}", span)
-        except (OSError, ValueError) as error:  # no permission; a name with a NUL or too long
-            raise fail("E0617", f"cannot look at {str(path)!r}: {reason(error)}", span) from error
-    raise fail(
-        "E0601",
-        f"no {kind} `{name}`; looked for {listed(tried)}",
-        span,
-        help=_near(tried, fits)
-        or f"put it there, or name its folder with `--data` or ${ENVIRONMENT}",
-    )
-
-
-def _check_inside(search: Search, name: str, span: Span | None) -> None:
-    """E0617 for a name that leads out of the folders of the data: by `..`, or, where `--data` says
-    what the folder is, by an absolute path elsewhere."""
-    inside = os.path.normpath(name)
-    out = inside.split(os.sep)[0] == os.pardir
-    if search.explicit is not None and os.path.isabs(inside):
-        folder = os.path.abspath(search.explicit)
-        out = os.path.commonpath([folder, inside]) != folder
-    if out:
-        folder = f"`--data {search.explicit}`" if search.explicit else "the folder of the data"
+    def _find(self, name: str, fits: Callable[[Path], bool], kind: str) -> Path:
+        self._check_inside(name)
+        tried = list(dict.fromkeys(root / name for root in self.roots))  # one, if it is absolute
+        for path in tried:
+            try:
+                if fits(path):
+                    return path
+                if path.exists():
+                    raise fail("E0617", f"{path} is not a {kind}")
+            except (OSError, ValueError) as error:  # no permission; a name with a NUL or too long
+                raise fail("E0617", f"cannot look at {str(path)!r}: {reason(error)}") from error
         raise fail(
-            "E0617",
-            f"`{name}` leads out of {folder}",
-            span,
-            help="name the folder that it is in: `--data DIR`",
+            "E0601",
+            f"no {kind} `{name}`; looked for {', '.join(map(str, tried))}",
+            help=_similar(tried, fits)
+            or f"put it there, or name its folder with `--data` or ${ENVIRONMENT}",
         )
 
+    def _check_inside(self, name: str) -> None:
+        """E0617 for a name that leads out of the data folders: by `..`, or, with `--data`, by an
+        absolute path elsewhere."""
+        inside = os.path.normpath(name)
+        outside = inside.split(os.sep)[0] == os.pardir
+        if self.explicit is not None and os.path.isabs(inside):
+            folder = os.path.abspath(self.explicit)
+            outside = os.path.commonpath([folder, inside]) != folder
+        if outside:
+            folder = f"`--data {self.explicit}`" if self.explicit else "the folder of the data"
+            help = "name the folder that it is in: `--data DIR`"
+            raise fail("E0617", f"`{name}` leads out of {folder}", help=help)
 
-def _near(tried: Iterable[Path], fits: Callable[[Path], bool]) -> str:
+    # ── well-known data sets ─────────────────────────────────────────────────────────────────────
+
+    def set_folders(self, name: str) -> tuple[Path, ...]:
+        """The folders in which the files of a well-known set are searched for, the cache last."""
+        own = {path: None for root in self.roots for path in (root, root / name)}
+        return (*own, self.cache_folder / name)
+
+    def set_missing(self, name: str, what: str, help: str, details: str = "") -> UserError:
+        """E0601 for a well-known set that is in none of its folders."""
+        searched = ", ".join(map(str, self.set_folders(name)))
+        message = f"{what} not on this machine; looked in {searched}{details}"
+        return fail("E0601", message, help=help)
+
+    def fetch(self, address: str, destination: Path, checksum: str) -> Path:
+        """Download a file of a well-known set; E0610 or E0617."""
+        from .download import download  # imports urllib, which takes longer than a command's start
+
+        self.notify(f"downloading {address}")
+        download(address, destination, checksum)
+        return destination
+
+
+def first_file(folder: Path, names: Iterable[str]) -> Path | None:
+    """The first of the names that is a file; None also if the folder may not be entered."""
+    try:
+        return next((folder / name for name in names if (folder / name).is_file()), None)
+    except OSError:
+        return None
+
+
+def _similar(tried: Iterable[Path], fits: Callable[[Path], bool]) -> str:
     for path in tried:
         try:
             found = did_you_mean(path.name, [e.name for e in path.parent.iterdir() if fits(e)])
-        except OSError:  # the folder is not there or not ours: nothing to propose
+        except OSError:  # the folder does not exist or may not be read
             continue
         if found:
             return found
     return ""
-
-
-def listed(paths: Iterable[Path]) -> str:
-    """Paths in a sentence."""
-    return ", ".join(str(path) for path in paths)
 
 
 def reason(error: BaseException) -> str:

@@ -1,29 +1,29 @@
-"""What a data source gives: fields, their schema, and splits of examples in NumPy arrays.
+"""What a data source returns: fields, their schema, and splits of examples in NumPy arrays.
 
-In: arrays, in memory or mapped from disk, in the type they are stored in. Out: batches in the type
-that the model wants, written into the caller's buffers by `Split.take`. This file reads no files
-and knows no source.
+In: arrays, in memory or mapped from disk, in the type in which they are stored. Out: batches in the
+model's type, written into the caller's buffers by `Split.take`. This file reads no files and knows
+no source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from ....dsl.diagnostics.diagnostic import fail
+from ....dsl.diagnostics.diagnostic import UserError, fail
 from ....dsl.syntax.source import Span
 from .vocabulary import Vocabulary
 
 SCRATCH_BYTES = 1 << 18  # converted at a time: small enough to stay in the second-level cache
-NAMED = 6  # labels in a message
-LABEL_BLOCK = 1 << 20  # labels checked at a time, so that a mapped file is not held in memory
+MAX_LISTED = 6  # labels in a message
+LABEL_BLOCK = 1 << 20  # labels checked at a time, so that a mapped file is not read at once
 
 
 @dataclass(frozen=True)
 class Field:
-    """One named value of an example. `shape` is that of one example, without the batch."""
+    """One named value of an example. `shape` is without the batch dimension."""
 
     name: str
     dtype: str  # 'f32', 'f64', 'i32', 'i64', 'u8' or 'bool'
@@ -36,7 +36,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Schema:
-    """The fields of every example, and the number of training examples if it is cheaply known."""
+    """The fields of every example, and the number of training examples if it is cheap to know."""
 
     fields: tuple[Field, ...]
     count: int | None
@@ -53,7 +53,7 @@ class Schema:
 class Split:
     """Examples as stored: one array per field, first axis the example, all of one length.
 
-    A field in `scale` is stored as integers and means the stored value times its scale.
+    A field in `scale` is stored as integers; its value is the stored one times the scale.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -65,9 +65,9 @@ class Split:
     def take(self, name: str, rows: np.ndarray, out: np.ndarray) -> None:
         """Write the examples `rows` (int64 [n]) of a field into `out` ([n, *shape]).
 
-        Converts to the type of `out`, scaled if the field is; safe to call from several threads.
-        Raises IndexError, ValueError (shape) or TypeError (real numbers into integers) for a
-        caller's mistake, and UserError E0606 for an integer that does not fit in `out`.
+        Converts to the type of `out` and applies the scale; may be called from several threads.
+        IndexError, ValueError (shape) or TypeError (real numbers into integers) for a caller's
+        error, and UserError E0606 for an integer that does not fit in `out`.
         """
         array, scale = self.arrays[name], self.scale.get(name)
         if out.shape != (len(rows), *array.shape[1:]):
@@ -90,7 +90,7 @@ class Split:
 
 
 def _gather(array: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
-    """Copy rows of an array of any layout; `rows` are known to be inside."""
+    """Copy rows of an array of any layout; all `rows` are in range."""
     if array.flags.c_contiguous and array.flags.aligned:
         np.take(array, rows, axis=0, out=out, mode="clip")  # "raise" would go through a copy
     else:
@@ -120,9 +120,8 @@ def _convert(name: str, picked: np.ndarray, out: np.ndarray, scale: float | None
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A loaded data source. `class_names` gives, by field, the names of the labels 0, 1, …;
-    `vocabularies`, by field, what its tokens stand for.
-    """
+    """A loaded data source. `class_names` are the names of the labels 0, 1, … by field,
+    `vocabularies` those of the fields of tokens."""
 
     name: str
     schema: Schema
@@ -139,10 +138,28 @@ class Dataset:
         return {name: split for name, split in every.items() if split is not None}
 
 
-def validate(dataset: Dataset, span: Span | None = None) -> Dataset:
+def split_dataset(
+    name: str,
+    fields: Sequence[Field],
+    arrays: Mapping[str, np.ndarray],
+    parts: Sequence[np.ndarray],
+    scale: Mapping[str, float] | None = None,
+    class_names: Mapping[str, tuple[str, ...]] | None = None,
+    vocabularies: Mapping[str, Vocabulary] | None = None,
+) -> Dataset:
+    """A validated dataset of which the rows `parts[0]` train and `parts[1]`, if there are any,
+    test."""
+    train, test = (Split({n: a[rows] for n, a in arrays.items()}, scale or {}) for rows in parts)
+    schema = Schema(tuple(fields), len(train))
+    tests = test if len(test) else None
+    found = Dataset(name, schema, train, tests, None, class_names or {}, vocabularies or {})
+    return validate(found)
+
+
+def validate(dataset: Dataset) -> Dataset:
     """The same dataset, if its lengths and shapes agree (E0607, E0613) and labels fit (E0606)."""
     for split_name, split in dataset.splits.items():
-        _check_lengths(dataset, split_name, split, span)
+        _check_lengths(dataset, split_name, split)
         for described in dataset.schema.fields:
             found = split.arrays[described.name].shape[1:]
             if found != described.shape:
@@ -151,27 +168,25 @@ def validate(dataset: Dataset, span: Span | None = None) -> Dataset:
                     f"field `{described.name}` of {dataset.name} has examples of shape "
                     f"{list(found)} in the {split_name} split, but {list(described.shape)} in "
                     "training",
-                    span,
                 )
     for described in dataset.schema.fields:
         if described.classes is not None:
-            check_labels(dataset, described.name, described.classes, span)
+            check_labels(dataset, described.name, described.classes)
     return dataset
 
 
-def _check_lengths(dataset: Dataset, split_name: str, split: Split, span: Span | None) -> None:
-    lengths = {name: len(split.arrays[name]) for name in split.arrays}
+def _check_lengths(dataset: Dataset, split_name: str, split: Split) -> None:
+    lengths = {name: len(array) for name, array in split.arrays.items()}
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"`{name}` has {length}" for name, length in lengths.items())
+        listed = ", ".join(f"`{name}` has {length}" for name, length in lengths.items())
         raise fail(
             "E0607",
             f"fields of {dataset.name} have different numbers of examples in the {split_name} "
-            f"split: {told}",
-            span,
+            f"split: {listed}",
             help="every field needs one entry per example, along the first axis",
         )
     if not len(split):
-        raise fail("E0613", f"{dataset.name} has no examples in the {split_name} split", span)
+        raise fail("E0613", f"{dataset.name} has no examples in the {split_name} split")
 
 
 def check_labels(dataset: Dataset, name: str, classes: int, span: Span | None = None) -> None:
@@ -184,26 +199,29 @@ def check_labels(dataset: Dataset, name: str, classes: int, span: Span | None = 
         step = max(1, LABEL_BLOCK // max(1, int(np.prod(array.shape[1:], dtype=np.int64))))
         for start in range(0, len(array), step):
             block = array[start : start + step]
-            if not block.size or (block.min() >= 0 and block.max() < classes):
-                continue
-            place = np.argwhere((block < 0) | (block >= classes))[0]
-            value = block[tuple(place)]
-            known = dataset.vocabularies.get(name)
-            names = dataset.class_names.get(name, ())
-            named = 0 <= value < len(names)
-            shown = f"`{names[value]}` ({value})" if named else str(value)
-            what, of = ("token", "tokens") if known else ("label", "classes")
-            advice = "are the labels counted from 1? subtract 1" if value == classes else ""
-            if known:
-                advice = f"the vocabulary has {len(known)} tokens; give the model as many"
-            elif named:
-                listed = ", ".join(names[:NAMED]) + ", …" * (len(names) > NAMED)
-                advice = f"the data have {len(names)} labels, {listed}; give the model as many"
-            raise fail(
-                "E0606",
-                f"{what} {shown} in field `{name}` of {dataset.name} ({split_name} split, example "
-                f"{start + int(place[0])}, counted from 0) is not one of the {classes} {of} "
-                f"0 to {classes - 1}",
-                span,
-                help=advice,
-            )
+            if block.size and (block.min() < 0 or block.max() >= classes):
+                index = np.argwhere((block < 0) | (block >= classes))[0]
+                example = f"{split_name} split, example {start + int(index[0])}, counted from 0"
+                raise _label_error(dataset, name, int(block[tuple(index)]), classes, example, span)
+
+
+def _label_error(
+    dataset: Dataset, name: str, value: int, classes: int, example: str, span: Span | None
+) -> UserError:
+    vocabulary, names = dataset.vocabularies.get(name), dataset.class_names.get(name, ())
+    shown, kind = str(value), ("label", "classes")
+    help = "are the labels counted from 1? subtract 1" if value == classes else ""
+    if 0 <= value < len(names):
+        shown = f"`{names[value]}` ({value})"
+        listed = ", ".join(names[:MAX_LISTED]) + ", …" * (len(names) > MAX_LISTED)
+        help = f"the data have {len(names)} labels, {listed}; give the model as many"
+    if vocabulary:
+        kind = ("token", "tokens")
+        help = f"the vocabulary has {len(vocabulary)} tokens; give the model as many"
+    return fail(
+        "E0606",
+        f"{kind[0]} {shown} in field `{name}` of {dataset.name} ({example}) is not one of the "
+        f"{classes} {kind[1]} 0 to {classes - 1}",
+        span,
+        help=help,
+    )

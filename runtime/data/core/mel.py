@@ -1,12 +1,12 @@
-"""Log-mel features: how much energy a sound has, over time, in bands as wide as the ear's.
+"""Log-mel features: the energy of a sound over time, in bands of equal width on the mel scale.
 
 In: samples from -1 to 1. Out: f32 [frames, mels]. With N samples in a window and R per second:
 
-    frame t        x_t[n] = samples[t·hop + n], 0 <= n < N, as many as lie wholly in the sound
-                   (a sound shorter than one is filled with zeros to one)
+    frame t        x_t[n] = samples[t·hop + n], 0 <= n < N, as many as lie entirely in the sound
+                   (a sound shorter than a frame is padded with zeros to one)
     Hann window    w[n] = 0.5 - 0.5·cos(2π·n / N)
     power          P_t[k] = |sum over n of w[n]·x_t[n]·exp(-2πi·k·n / F)|², 0 <= k <= F/2,
-                   where F is the first power of two from N on
+                   where F is the least power of two that is at least N
     mel scale      mel(f) = 2595·log10(1 + f/700), that of HTK
     band m         a triangle on the mel scale: with M + 2 points evenly from 0 to mel(R/2), it is
                    0 at points m and m + 2, and 1 at point m + 1
@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-FLOOR = 1e-6  # added to every energy: the logarithm of silence, and about 16-bit rounding noise
-LARGEST = 1 << 16  # samples in a window
-VERSION = 1  # of the formulas: a change of them must not find features kept before
+FLOOR = 1e-6  # added to every energy, so that silence has a logarithm; about 16-bit rounding noise
+MAX_WINDOW = 1 << 16  # samples
+VERSION = 1  # of the formulas: after a change, cached features must not be found
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Mel:
         return 1 << (self.window - 1).bit_length()
 
     def frames(self, samples: int) -> int:
-        """How many frames a sound of that many samples has."""
+        """The number of frames of a sound with that many samples."""
         return 1 + max(0, samples - self.window) // self.step
 
 
@@ -59,7 +59,7 @@ def mel_of(hertz: np.ndarray | float) -> np.ndarray:
 
 
 def bands(mel: Mel) -> np.ndarray:
-    """The triangles, f64 [mels, F/2 + 1]. A row of zeros: more bands than the frame resolves."""
+    """The triangles, f64 [mels, F/2 + 1]; a band too narrow for the frame is a row of zeros."""
     bins = mel_of(np.arange(mel.transform // 2 + 1) * (mel.rate / mel.transform))
     points = np.linspace(0, mel_of(mel.rate / 2), mel.mels + 2)
     width = points[1] - points[0]

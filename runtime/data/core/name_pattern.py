@@ -1,7 +1,7 @@
-"""Facts that stand in file names, and conditions on them.
+"""Patterns of file names, and conditions on the parts that they name.
 
 In: a pattern like `{digit}_{speaker}_{take}.wav`, a condition like `take < 5 and speaker != theo`.
-Out: the facts of a name, and whether the condition holds of them. This file opens no files.
+Out: the named parts of a file name, and whether the condition holds for them.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from ....dsl.diagnostics.diagnostic import UserError, did_you_mean, fail
-from ....dsl.syntax.source import Span
+from ....dsl.diagnostics.diagnostic import did_you_mean, fail
 
 COMPARE: dict[str, Callable[..., bool]] = {
     "<=": operator.le, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
@@ -25,20 +24,20 @@ COMPARISON = re.compile(rf"\s*(\w+)\s*(<=|>=|==|!=|<|>)\s*({VALUE})\s*")
 
 @dataclass(frozen=True)
 class Pattern:
-    """How names are built. `names` are the facts in their order."""
+    """A pattern and the names of its parts, in order."""
 
     text: str
     names: tuple[str, ...]
     form: re.Pattern[str]
 
-    def facts(self, name: str) -> dict[str, str] | None:
-        """What stands in a name, or None if it does not follow the pattern."""
+    def parts(self, name: str) -> dict[str, str] | None:
+        """The parts of a file name by name, or None if it does not match."""
         match = self.form.fullmatch(name)
         return match.groupdict() if match else None
 
 
-def read_pattern(text: str, span: Span | None = None) -> Pattern:
-    """The pattern that a setting gives; E0615 if it is none."""
+def read_pattern(text: str) -> Pattern:
+    """Parse a pattern; E0615 if it is malformed."""
     parts = PLACE.split(text)  # text, name, text, name, …
     names = tuple(parts[1::2])
     wrong = next((name for name in names if not name.isidentifier()), None)
@@ -51,30 +50,25 @@ def read_pattern(text: str, span: Span | None = None) -> Pattern:
             if names
             else "it has no `{name}`"
         )
-        raise fail(
-            "E0615",
-            f'`pattern = "{text}"`: {why}',
-            span,
-            help='like `"{digit}_{speaker}_{take}.wav"`',
-        )
+        help = 'like `"{digit}_{speaker}_{take}.wav"`'
+        raise fail("E0615", f'`pattern = "{text}"`: {why}', help=help)
     form = "".join(
-        f"(?P<{part}>[^/]+?)" if place % 2 else re.escape(part) for place, part in enumerate(parts)
+        f"(?P<{part}>[^/]+?)" if n % 2 else re.escape(part) for n, part in enumerate(parts)
     )
     return Pattern(text, names, re.compile(form))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`take < 5`. Two numbers are equal by value, all else as text; only numbers have an order."""
+    """`take < 5`. Two numbers are compared by value, anything else as text, which has no order."""
 
     name: str
     sign: str
     value: str
-    span: Span | None = None
 
-    def holds(self, facts: Mapping[str, str]) -> bool:
-        """Whether it is true of a name's facts; E0615 if it puts words in an order."""
-        left, right = facts[self.name], self.value
+    def holds(self, parts: Mapping[str, str]) -> bool:
+        """Whether it is true of the parts of a name; E0615 if it orders words."""
+        left, right = parts[self.name], self.value
         compare = COMPARE[self.sign]
         try:
             return compare(float(left), float(right))
@@ -82,35 +76,24 @@ class Comparison:
             if self.sign in ("==", "!="):
                 return compare(left, right)
         message = f"`{self.name} {self.sign} {right}` of `{left}`: only numbers have an order"
-        raise fail("E0615", message, self.span, help="compare words with `==` and `!=`")
+        raise fail("E0615", message, help="compare words with `==` and `!=`")
 
 
-def read_condition(
-    text: str, pattern: Pattern, span: Span | None = None
-) -> Callable[[Mapping[str, str]], bool]:
-    """Comparisons joined by `and`; E0615 for anything else, or a fact that there is not."""
+def read_condition(text: str, pattern: Pattern) -> Callable[[Mapping[str, str]], bool]:
+    """Parse comparisons joined by `and`; E0615 for anything else, or an unknown name."""
     comparisons = []
     for part in re.split(r"\band\b", text):
         match = COMPARISON.fullmatch(part)
         if match is None:
-            raise _no_condition(text, span)
+            help = 'like `"take < 5"` or `"take < 5 and speaker != theo"`'
+            raise fail("E0615", f'`test = "{text}"` is not a condition', help=help)
         name, sign, value = match.groups()
         if name not in pattern.names:
             known = ", ".join(pattern.names)
             raise fail(
                 "E0615",
                 f'`test = "{text}"`: the pattern has no `{name}`',
-                span,
                 help=did_you_mean(name, pattern.names) or f"it has {known}",
             )
-        comparisons.append(Comparison(name, sign, value.strip("'\""), span))
-    return lambda facts: all(one.holds(facts) for one in comparisons)
-
-
-def _no_condition(text: str, span: Span | None) -> UserError:
-    return fail(
-        "E0615",
-        f'`test = "{text}"` is not a condition',
-        span,
-        help='like `"take < 5"` or `"take < 5 and speaker != theo"`',
-    )
+        comparisons.append(Comparison(name, sign, value.strip("'\"")))
+    return lambda parts: all(one.holds(parts) for one in comparisons)

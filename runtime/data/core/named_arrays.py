@@ -1,8 +1,7 @@
-"""Arrays by name become fields and splits: what `npz` and `npy` have in common.
+"""Arrays by name become fields and splits, for `npz` and `npy`.
 
 In: names and headers, or names and arrays. Out: a schema, or a dataset. `x_test` is field `x` of
 the test split, `x_validation` of the validation split, `x` and `x_train` of the training split.
-This file reads nothing.
 """
 
 from __future__ import annotations
@@ -19,19 +18,19 @@ from .source import Request
 SPLITS = ("train", "test", "validation")
 
 
-def place(name: str) -> tuple[str, str]:
-    """The split and the field that an array's name stands for."""
+def split_and_field(name: str) -> tuple[str, str]:
+    """`x_test` → `test`, `x`."""
     for split in SPLITS:
         if name.endswith(f"_{split}") and len(name) > len(split) + 1:
             return split, name.removesuffix(f"_{split}")
     return "train", name
 
 
-def places(names: Iterable[str], what: str, request: Request) -> dict[str, dict[str, str]]:
+def names_by_split(names: Iterable[str], what: str, request: Request) -> dict[str, dict[str, str]]:
     """Split → field → array name. E0607 unless every split has the fields of training."""
     found: dict[str, dict[str, str]] = {split: {} for split in SPLITS}
     for name in names:
-        split, field = place(name)
+        split, field = split_and_field(name)
         if field in found[split]:
             other = found[split][field]
             message = f"`{other}` and `{name}` of {what} are both the training field `{field}`"
@@ -47,22 +46,18 @@ def places(names: Iterable[str], what: str, request: Request) -> dict[str, dict[
                     f"training array `{field}`",
                     request.span_of(name),
                 )
-        lost = [field for field in train if found[split] and field not in found[split]]
-        if lost:
-            raise fail(
-                "E0607",
-                f"the {split} split of {what} has no `{lost[0]}_{split}`",
-                request.span,
-                help=f"it has {', '.join(found[split].values())}",
-            )
+        missing = [field for field in train if found[split] and field not in found[split]]
+        if missing:
+            message = f"the {split} split of {what} has no `{missing[0]}_{split}`"
+            raise fail("E0607", message, help=f"it has {', '.join(found[split].values())}")
     if not train:
-        raise fail("E0613", f"{what} holds no arrays", request.span)
+        raise fail("E0613", f"{what} holds no arrays")
     return found
 
 
 def schema_of(headers: Mapping[str, Header], what: str, request: Request) -> Schema:
     """The schema of the training arrays; E0607 if types or lengths disagree."""
-    found = places(headers, what, request)
+    found = names_by_split(headers, what, request)
     fields = []
     for field, name in found["train"].items():
         header = headers[name]
@@ -86,7 +81,7 @@ def dataset_of(
     schema = schema_of(headers, what, request)
     train, test, validation = (
         Split({field: arrays[name] for field, name in chosen.items()}) if chosen else None
-        for chosen in places(arrays, what, request).values()
+        for chosen in names_by_split(arrays, what, request).values()
     )
-    assert train is not None  # `places` has seen to it
-    return validate(Dataset(what, schema, train, test, validation), request.span)
+    assert train is not None  # else `names_by_split` had raised
+    return validate(Dataset(what, schema, train, test, validation))

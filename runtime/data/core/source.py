@@ -1,24 +1,26 @@
-"""What a data source is: one record; and a use of it in a train block: a `Request`.
+"""A data source is one record, `Source`; one use of it in a train block is a `Request`.
 
-In: the settings as the user wrote them. Out: a `Request` with every setting checked and filled in.
-This file reads no data; each source has a file of its own, and `sources.py` lists them.
+In: the settings as the user wrote them. Out: a `Request` with every setting checked and defaults
+filled in. This file reads no data; each source has a file of its own, and `sources.py` lists them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from ....dsl.diagnostics.diagnostic import Report, did_you_mean, fail
+from ....dsl.diagnostics.diagnostic import Report, UserError, did_you_mean, fail
 from ....dsl.syntax.source import Span
 from .data_paths import Search
 from .dataset import Dataset, Schema
 
 REQUIRED: Any = object()
-LARGEST_SIDE = 16_384
-LARGEST_COUNT = (1 << 31) - 1
+MAX_SIDE = 16_384
+MAX_COUNT = (1 << 31) - 1
 
 
 def _is_integer(value: Any) -> bool:
@@ -33,7 +35,7 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value) and "\0" not in value
 
 
-def _is_texts(value: Any) -> bool:
+def _is_text_list(value: Any) -> bool:
     return isinstance(value, list | tuple) and bool(value) and all(map(_is_text, value))
 
 
@@ -43,11 +45,11 @@ def _is_character(value: Any) -> bool:
 
 def _is_size(value: Any) -> bool:
     pair = isinstance(value, list | tuple) and len(value) == 2
-    return pair and all(_is_integer(side) and 0 < side <= LARGEST_SIDE for side in value)
+    return pair and all(_is_integer(side) and 0 < side <= MAX_SIDE for side in value)
 
 
 def _is_count(value: Any) -> bool:
-    return _is_integer(value) and 0 < value <= LARGEST_COUNT
+    return _is_integer(value) and 0 < value <= MAX_COUNT
 
 
 def _is_share(value: Any) -> bool:
@@ -66,8 +68,8 @@ KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "tests":     ("a share from 0 up to 1 or a condition in quotes",
                                                      lambda v: _is_share(v) or _is_text(v)),
     "text":      ("a text in quotes",                _is_text),
-    "texts":     ("a list of texts",                 _is_texts),
-    "names":     ("a text or a list of texts",       lambda v: _is_text(v) or _is_texts(v)),
+    "texts":     ("a list of texts",                 _is_text_list),
+    "names":     ("a text or a list of texts",       lambda v: _is_text(v) or _is_text_list(v)),
     "character": ("one character in quotes",         _is_character),
     "size":      ("[height, width]",                 _is_size),
 }  # fmt: skip
@@ -87,7 +89,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Request:
-    """One use of a source: checked settings, where to look, and the places to point at."""
+    """One use of a source: checked settings, where to search, and the spans for diagnostics."""
 
     source: str
     settings: Mapping[str, Any]
@@ -99,13 +101,34 @@ class Request:
         return self.settings[name]
 
     def span_of(self, name: str) -> Span | None:
-        """The place of a setting, or else of the whole source."""
+        """The span of a setting, or else of the whole source."""
         return self.spans.get(name, self.span)
+
+    def file(self, setting: str = "file") -> Path:
+        """The file that a setting names; E0601 or E0617."""
+        with errors_at(self.span_of(setting)):
+            return self.search.find_file(self[setting])
+
+    def folder(self, setting: str = "folder") -> Path:
+        """The folder that a setting names; E0601 or E0617."""
+        with errors_at(self.span_of(setting)):
+            return self.search.find_folder(self[setting])
+
+
+@contextmanager
+def errors_at(span: Span | None) -> Iterator[None]:
+    """Give the diagnostics raised within that have no span this one. Readers of files need not know
+    where the user named the file."""
+    try:
+        yield
+    except UserError as error:
+        located = [replace(d, span=d.span or span) for d in error.diagnostics]
+        raise UserError(located) from error
 
 
 @dataclass(frozen=True)
 class Source:
-    """A kind of data. `others`: the kind of settings with names of the user's choosing, if any."""
+    """A kind of data. `others` is the kind of settings whose names the user chooses, if any."""
 
     name: str
     doc: str
@@ -116,14 +139,14 @@ class Source:
 
     @property
     def names(self) -> list[str]:
-        """What its own settings are called."""
+        """The names of its own settings."""
         return [setting.name for setting in self.settings]
 
     @property
     def signature(self) -> str:
-        """How it is written, defaults included: `digits(test = 0.2)`."""
+        """How a program writes it, with defaults: `digits(test = 0.2)`."""
         parts = [
-            s.name if s.default is REQUIRED else f"{s.name} = {_shown(s.default)}"
+            s.name if s.default is REQUIRED else f"{s.name} = {_literal(s.default)}"
             for s in self.settings
             if s.default is not None
         ]
@@ -137,10 +160,9 @@ def bind(
     span: Span | None = None,
     names: Mapping[str, Span] | None = None,
 ) -> dict[str, Any]:
-    """Settings by name, from arguments with and without names, which stand at `names`.
+    """Settings by name, from positional and named arguments; `names` are the spans of the names.
 
-    Raises E0608 for more unnamed arguments than the source takes, one given twice, and all that
-    the source does not have.
+    E0608 for too many positional arguments, a setting given twice, and unknown settings.
     """
     names = names or {}
     report = Report()
@@ -153,21 +175,20 @@ def bind(
                 help=did_you_mean(name, source.names) or f"it is written `{source.signature}`",
             )
     report.check()
-    places = [setting.name for setting in source.settings if setting.positional]
-    if len(positional) > len(places):
+    positions = [setting.name for setting in source.settings if setting.positional]
+    if len(positional) > len(positions):
         raise fail(
             "E0608",
-            f"`{source.name}` takes {len(places) or 'no'} setting{'s' * (len(places) != 1)} "
+            f"`{source.name}` takes {len(positions) or 'no'} setting{'s' * (len(positions) != 1)} "
             f"without a name, {len(positional)} given",
             span,
             help=f"write `{source.signature}`",
         )
-    bound = dict(zip(places, positional, strict=False))
+    bound = dict(zip(positions, positional, strict=False))
     twice = next((name for name in bound if name in named), None)
     if twice is not None:
-        raise fail(
-            "E0608", f"setting `{twice}` of `{source.name}` is given twice", names.get(twice, span)
-        )
+        message = f"setting `{twice}` of `{source.name}` is given twice"
+        raise fail("E0608", message, names.get(twice, span))
     return {**bound, **named}
 
 
@@ -182,11 +203,8 @@ def request_for(
     bind(source, (), settings, span)
     known = {setting.name: setting for setting in source.settings}
     for name, value in settings.items():
-        if name in known:
-            check_value(source, known[name], value, spans.get(name, span))
-        else:
-            other = Setting(name, source.others or "", "")
-            check_value(source, other, value, spans.get(name, span))
+        setting = known.get(name) or Setting(name, source.others or "", "")
+        check_value(source, setting, value, spans.get(name, span))
     for setting in source.settings:
         if setting.default is REQUIRED and setting.name not in settings:
             raise fail(
@@ -200,24 +218,21 @@ def request_for(
 
 
 def check_value(source: Source, setting: Setting, value: Any, span: Span | None) -> None:
-    """Raise E0615 unless the value is one that the setting takes."""
+    """Raise E0615 unless the setting takes the value."""
     expected, fits = KINDS[setting.kind]
     if setting.default is None and value is None:
         return
     if setting.allowed:
-        expected = " or ".join(_shown(one) for one in setting.allowed)
+        expected = " or ".join(_literal(one) for one in setting.allowed)
     if not fits(value) or (setting.allowed and value not in setting.allowed):
-        raise fail(
-            "E0615",
-            f"setting `{setting.name}` of `{source.name}` must be {expected}, not {_shown(value)}",
-            span,
-        )
+        title = f"setting `{setting.name}` of `{source.name}`"
+        raise fail("E0615", f"{title} must be {expected}, not {_literal(value)}", span)
 
 
-def _shown(value: Any) -> str:
+def _literal(value: Any) -> str:
     """A value as `.nn` text."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list | tuple):
-        return f"[{', '.join(_shown(one) for one in value)}]"
+        return f"[{', '.join(_literal(one) for one in value)}]"
     return '"' + value.replace("\t", r"\t") + '"' if isinstance(value, str) else str(value)

@@ -3,8 +3,8 @@
 In: UTF-8 text with a delimiter, quotes as spreadsheets write them. Out: the columns that are not
 targets as `x` f32[columns], the target as `y`: f32[] for numbers, i32[] for labels, f32[targets]
 for a list. A target is labels if its first cell is no number (words, in alphabetical order), or if
-all its cells are whole numbers from 0 to 255 written without a point; `labels = …` overrules the
-latter. Nothing is guessed about missing cells: they are errors.
+all its cells are whole numbers from 0 to 255 written without a point; `labels = …` overrides the
+latter. A missing cell is an error.
 """
 
 from __future__ import annotations
@@ -19,21 +19,20 @@ from pathlib import Path
 import numpy as np
 
 from ....dsl.diagnostics.diagnostic import UserError, did_you_mean, fail
-from ....dsl.syntax.source import Span
-from ..core.data_paths import check_explicit, find_file
-from ..core.dataset import Dataset, Field, Schema, Split, validate
+from ..core.dataset import Dataset, Field, Schema, split_dataset
 from ..core.decompress import readable
-from ..core.source import Request, Setting, Source
-from ..core.splitting import split_rows, split_size
+from ..core.source import Request, Setting, Source, errors_at
+from ..core.splitting import split_rows, training_size
+from .text_file import not_utf8
 
 BLOCK = 4096  # rows converted at a time
-MOST_CLASSES = 256  # whole numbers from 0 up to this are labels unless the user says otherwise
+MAX_CLASSES = 256  # whole numbers below this are labels unless `labels = false`
 MISSING = {"", "nan", "na", "n/a", "null", "none", "?", "-"}
 
 
 @dataclass(frozen=True)
 class Table:
-    """An opened table: where its cells are and what its columns are called."""
+    """An open table: where its cells are, and the names of its columns."""
 
     path: Path
     delimiter: str
@@ -41,20 +40,21 @@ class Table:
     names: tuple[str, ...]
     inputs: tuple[int, ...]
     targets: tuple[int, ...]
-    span: Span | None
 
-    def wrong(self, code: str, row: int, column: int, message: str, hint: str = "") -> UserError:
+    def cell_error(
+        self, code: str, row: int, column: int, message: str, hint: str = ""
+    ) -> UserError:
         """The error for one cell; `row` counts from 0, without the header and empty lines."""
         place = f"{self.path}, line {line_of(self, row)}, column `{self.names[column]}`"
-        return fail(code, f"{place}: {message}", self.span, help=hint)
+        return fail(code, f"{place}: {message}", help=hint)
 
 
 @dataclass
 class Target:
-    """The target cells read so far: numbers, or words numbered as they come."""
+    """The target cells read so far: numbers, or words numbered in the order in which they occur."""
 
     words: bool | None = None  # not known before the first cell
-    whole: bool = True  # every cell so far is digits alone
+    whole: bool = True  # every cell so far consists of digits
     blocks: list[np.ndarray] = field(default_factory=list)
     numbering: dict[str, int] = field(default_factory=dict)
 
@@ -72,60 +72,51 @@ class Columns:
 
 def describe(request: Request) -> Schema:
     """Reads the whole table once, but converts only the target."""
-    table = _open(request)
-    columns = _read(table, request["labels"], with_inputs=False)
-    training = columns.count - split_size(columns.count, request["test"])
-    return _schema(table, columns, training)
+    with errors_at(request.span_of("file")):
+        table = _open(request)
+        columns = _read(table, request["labels"], with_inputs=False)
+    return Schema(_fields(table, columns), training_size(columns.count, request["test"]))
 
 
 def load(request: Request) -> Dataset:
     """Both splits, in memory. E0601, E0603 to E0606 and E0612 to E0617 for what can be wrong."""
-    table = _open(request)
-    columns = _read(table, request["labels"], with_inputs=True)
-    labels = columns.y if columns.classes is not None else None
-    train, test = split_rows(columns.count, request["test"], request["seed"], labels)
-    arrays = {"x": columns.x, "y": columns.y}
-    splits = [
-        Split({name: array[rows] for name, array in arrays.items() if array is not None})
-        for rows in (train, test)
-    ]
-    names = {"y": columns.class_names} if columns.class_names else {}
-    schema = _schema(table, columns, len(train))
-    dataset = Dataset(
-        str(table.path), schema, splits[0], splits[1] if len(test) else None, None, names
-    )
-    return validate(dataset, table.span)
+    with errors_at(request.span_of("file")):
+        table = _open(request)
+        columns = _read(table, request["labels"], with_inputs=True)
+        labels = columns.y if columns.classes is not None else None
+        parts = split_rows(columns.count, request["test"], request["seed"], labels)
+        arrays = {n: a for n, a in (("x", columns.x), ("y", columns.y)) if a is not None}
+        names = {"y": columns.class_names} if columns.class_names else {}
+        fields = _fields(table, columns)
+        return split_dataset(str(table.path), fields, arrays, parts, class_names=names)
 
 
-def _schema(table: Table, columns: Columns, count: int) -> Schema:
+def _fields(table: Table, columns: Columns) -> tuple[Field, ...]:
     fields = []
     if table.inputs:
         fields.append(Field("x", "f32", (len(table.inputs),)))
     if columns.y is not None:
         dtype = "i32" if columns.y.dtype == np.int32 else "f32"
         fields.append(Field("y", dtype, columns.y.shape[1:], columns.classes))
-    return Schema(tuple(fields), count)
+    return tuple(fields)
 
 
 # ── opening: names and choice of columns ─────────────────────────────────────────────────────────
 
 
 def _open(request: Request) -> Table:
-    check_explicit(request.search)
-    span = request.span_of("file")
-    path = find_file(request.search, request["file"], span)
+    path = request.file()
     delimiter, header = request["delimiter"], request["header"]
-    bare = Table(path, delimiter, header, (), (), (), span)
-    with _rows(bare, from_top=True) as rows:
+    with _rows(Table(path, delimiter, header, (), (), ()), from_top=True) as rows:
         first = next(rows, None)
     if first is None:
-        raise fail("E0613", f"{path} is empty", span)
+        raise fail("E0613", f"{path} is empty")
     names = (
         tuple(cell.strip() for cell in first)
         if header
         else tuple(str(number + 1) for number in range(len(first)))
     )
-    _check_names(names, path, span)
+    _check_names(names, path)
     target = request["target"]
     wanted = [] if target is None else [target] if isinstance(target, str) else list(target)
     targets = tuple(_column(name, names, "target", path, request) for name in wanted)
@@ -144,22 +135,18 @@ def _open(request: Request) -> Table:
     if both:
         message = f"column `{both[0]}` is both a target and in `columns`"
         raise fail("E0614", message, request.span_of("columns"))
-    return Table(path, delimiter, header, names, tuple(inputs), targets, span)
+    return Table(path, delimiter, header, names, tuple(inputs), targets)
 
 
-def _check_names(names: tuple[str, ...], path: Path, span: Span | None) -> None:
+def _check_names(names: tuple[str, ...], path: Path) -> None:
     for column, name in enumerate(names):
         if not name:
             message = f"{path}, line 1: column {column + 1} has no name"
             hint = "name it, or write `header = false` if the first row is data"
-            raise fail("E0614", message, span, help=hint)
+            raise fail("E0614", message, help=hint)
         if name in names[:column]:
-            raise fail(
-                "E0614",
-                f"{path}, line 1: columns {names.index(name) + 1} and {column + 1} are both called "
-                f"`{name}`",
-                span,
-            )
+            both = f"columns {names.index(name) + 1} and {column + 1}"
+            raise fail("E0614", f"{path}, line 1: {both} are both called `{name}`")
 
 
 def _column(name: str, names: tuple[str, ...], setting: str, path: Path, request: Request) -> int:
@@ -170,8 +157,8 @@ def _column(name: str, names: tuple[str, ...], setting: str, path: Path, request
         shown = "\\t" if other == "\t" else other
         hint = f'is the delimiter another one? write `delimiter = "{shown}"`'
     else:
-        told = ", ".join(f"`{known}`" for known in names[:12]) + (" …" if len(names) > 12 else "")
-        hint = did_you_mean(name, names) or f"the columns are {told}"
+        listed = ", ".join(f"`{n}`" for n in names[:12]) + (" …" if len(names) > 12 else "")
+        hint = did_you_mean(name, names) or f"the columns are {listed}"
     raise fail("E0614", f"{path} has no column `{name}`", request.span_of(setting), help=hint)
 
 
@@ -181,10 +168,7 @@ def _column(name: str, names: tuple[str, ...], setting: str, path: Path, request
 @contextmanager
 def _rows(table: Table, from_top: bool = False) -> Iterator[Iterator[list[str]]]:
     """The rows of a table, without empty lines and, unless `from_top`, without the header."""
-    with (
-        readable(table.path, table.span),
-        open(table.path, encoding="utf-8-sig", newline="") as file,
-    ):
+    with readable(table.path), open(table.path, encoding="utf-8-sig", newline="") as file:
         reader = _reader(file, table)
         rows = (row for row in reader if row)
         try:
@@ -192,12 +176,11 @@ def _rows(table: Table, from_top: bool = False) -> Iterator[Iterator[list[str]]]
                 next(rows, None)
             yield rows
         except csv.Error as error:
-            place = f"{table.path}, line {reader.line_num}"
-            raise fail(
-                "E0603", f"{place}: {error}", table.span, help="is a quote missing or not doubled?"
-            ) from error
+            message = f"{table.path}, line {reader.line_num}: {error}"
+            raise fail("E0603", message, help="is a quote missing or not doubled?") from error
         except UnicodeDecodeError as error:
-            raise _not_utf8(table) from error
+            with open(table.path, "rb") as lines:
+                raise not_utf8(table.path, lines) from error
 
 
 def _reader(file, table: Table):
@@ -205,21 +188,8 @@ def _reader(file, table: Table):
     return csv.reader(file, delimiter=table.delimiter, strict=True, skipinitialspace=spaces)
 
 
-def _not_utf8(table: Table) -> UserError:
-    with open(table.path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                found = line[error.start : error.start + 1]
-                place = f"{table.path}, line {number}, byte {error.start + 1}"
-                message = f"{place}: {found!r} is not UTF-8"
-                return fail("E0612", message, table.span, help="save the file as UTF-8")
-    return fail("E0612", f"{table.path} is not UTF-8", table.span)
-
-
 def line_of(table: Table, wanted: int) -> int:
-    """The line on which a row begins. Reads the file again, so that rows need not carry lines."""
+    """The line on which a row begins. Reads the file again, so that rows need no line numbers."""
     with open(table.path, encoding="utf-8-sig", newline="") as file:
         reader = _reader(file, table)
         row, begins = -1 - table.header, 1
@@ -249,9 +219,9 @@ def _read(table: Table, labels: bool | None, with_inputs: bool) -> Columns:
                 _add(table, target, column, cells[column], count)
             count += len(block)
     if not count:
-        raise fail("E0613", f"{table.path} has a header but no rows", table.span)
+        raise fail("E0613", f"{table.path} has a header but no rows")
     x = np.concatenate(inputs) if inputs else None
-    return _assembled(table, count, x, targets, labels)
+    return _columns(table, count, x, targets, labels)
 
 
 def _check_widths(table: Table, block: Sequence[list[str]], first: int) -> None:
@@ -265,7 +235,6 @@ def _check_widths(table: Table, block: Sequence[list[str]], first: int) -> None:
         "E0604",
         f"{table.path}, line {line_of(table, first + row)}: {found} cell{'s' * (found != 1)} where "
         f"the {'header' if table.header else 'first row'} has {width}: `{shown[:60]}`",
-        table.span,
         help="a cell that contains the delimiter needs quotes" if found > width else "",
     )
 
@@ -274,7 +243,7 @@ def _check_widths(table: Table, block: Sequence[list[str]], first: int) -> None:
 
 
 def numbers(table: Table, column: int, cells: Sequence[str], first: int) -> np.ndarray:
-    """The numbers (f32) in cells of one column; E0605 or E0616 names the first that is none."""
+    """The numbers (f32) in cells of one column; E0605 or E0616 names the first other cell."""
     try:
         wide = np.fromiter(map(float, cells), np.float64, len(cells))
         with np.errstate(over="ignore"):
@@ -288,7 +257,7 @@ def numbers(table: Table, column: int, cells: Sequence[str], first: int) -> np.n
 
 
 def is_number(cell: str) -> bool:
-    """Whether a cell holds a number that f32 has."""
+    """Whether a cell holds a number in the range of f32."""
     try:
         value = float(cell)
     except ValueError:
@@ -301,7 +270,7 @@ def _not_a_number(table: Table, column: int, row: int, cell: str) -> UserError:
     if cell.lower() in MISSING:
         found = f"holds `{cell}`, a missing value" if cell else "is empty"
         hint = "fill the cell or remove the row; nothing is filled in silently"
-        return table.wrong("E0616", row, column, found, hint)
+        return table.cell_error("E0616", row, column, found, hint)
     if column in table.targets:
         hint = "the first cell of this column is a number, so all must be"
     else:
@@ -313,7 +282,7 @@ def _not_a_number(table: Table, column: int, row: int, cell: str) -> UserError:
     except ValueError:
         beyond = False
     why = "is beyond the range of f32" if beyond else "is not a number"
-    return table.wrong("E0605", row, column, f"`{cell[:60]}` {why}", hint)
+    return table.cell_error("E0605", row, column, f"`{cell[:60]}` {why}", hint)
 
 
 def _add(table: Table, target: Target, column: int, cells: Sequence[str], first: int) -> None:
@@ -335,7 +304,7 @@ def _add(table: Table, target: Target, column: int, cells: Sequence[str], first:
     target.blocks.append(np.fromiter(known, np.int32, len(words)))
 
 
-def _assembled(
+def _columns(
     table: Table, count: int, x: np.ndarray | None, targets: list[Target], labels: bool | None
 ) -> Columns:
     if not targets:
@@ -343,7 +312,7 @@ def _assembled(
     values = [np.concatenate(target.blocks) for target in targets]
     if len(values) > 1:
         if labels:
-            raise fail("E0615", "`labels = true` needs a single target column", table.span)
+            raise fail("E0615", "`labels = true` needs a single target column")
         return Columns(count, x, np.stack(values, axis=1), None, ())
     (target,), (y,) = targets, values
     if target.words:
@@ -351,11 +320,11 @@ def _assembled(
         rank = {name: place for place, name in enumerate(names)}
         places = np.array([rank[word] for word in target.numbering], np.int32)
         return Columns(count, x, places[y], len(names), names)
-    if labels or (labels is None and target.whole and y.max() < MOST_CLASSES):
+    if labels or (labels is None and target.whole and y.max() < MAX_CLASSES):
         bad = np.flatnonzero((y < 0) | (y != np.floor(y)) | (y >= 1 << 24))
         if bad.size:
             message = f"{y[bad[0]]:g} is not a class label: a whole number from 0"
-            raise table.wrong("E0606", int(bad[0]), table.targets[0], message)
+            raise table.cell_error("E0606", int(bad[0]), table.targets[0], message)
         return Columns(count, x, y.astype(np.int32), int(y.max()) + 1, ())
     return Columns(count, x, y, None, ())
 

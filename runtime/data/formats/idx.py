@@ -1,7 +1,6 @@
 """The IDX format of the MNIST files: a magic number, the sizes, the bytes.
 
-In: the path of an IDX file of unsigned bytes, plain or gzip'd. Out: its array, mapped. This file
-does not know which files belong together.
+In: the path of an IDX file of unsigned bytes, plain or gzip'd. Out: its array, mapped.
 """
 
 from __future__ import annotations
@@ -12,52 +11,41 @@ from pathlib import Path
 import numpy as np
 
 from ....dsl.diagnostics.diagnostic import UserError, fail
-from ....dsl.syntax.source import Span
-from ..core.decompress import plain_bytes, read_start
+from ..core.decompress import AGAIN, plain_bytes, read_start
 
 UNSIGNED_BYTES = 0x0800  # the magic number is this plus the number of dimensions
 
 
-def read_idx(path: Path, dimensions: int, cache: Path, span: Span | None = None) -> np.ndarray:
-    """The array (u8, `dimensions` axes) in a file; E0602, E0603 or E0617 if it is not one."""
-    sizes = idx_sizes(path, dimensions, span)
+def read_idx(path: Path, dimensions: int, cache: Path) -> np.ndarray:
+    """The array (u8, `dimensions` axes) in a file; E0602, E0603 or E0617."""
+    sizes = idx_sizes(path, dimensions)
     begin, expected = 4 + 4 * dimensions, prod(sizes)
-    stored = plain_bytes(path, cache, span, most=begin + expected + 1)
+    stored = plain_bytes(path, cache, most=begin + expected + 1)
     found = len(stored) - begin
     if found != expected:
         shape = "x".join(map(str, sizes))
         raise fail(
             "E0603",
             f"{path} should hold {shape} = {expected} bytes after its header, but holds {found}",
-            span,
             help="the file is cut short; fetch or copy it again" if found < expected else "",
         )
     return stored[begin:].reshape(sizes)
 
 
-def idx_sizes(path: Path, dimensions: int, span: Span | None = None) -> tuple[int, ...]:
-    """The sizes that an IDX file's header gives; reads no more than the header."""
-    return _sizes(read_start(path, 4 + 4 * dimensions, span), path, dimensions, span)
-
-
-def _sizes(header: bytes, path: Path, dimensions: int, span: Span | None) -> tuple[int, ...]:
+def idx_sizes(path: Path, dimensions: int) -> tuple[int, ...]:
+    """The sizes in an IDX file's header; reads no more than the header."""
+    header = read_start(path, 4 + 4 * dimensions)
     expected = UNSIGNED_BYTES + dimensions
     magic = int.from_bytes(header[:4], "big")
     if len(header) >= 4 and magic != expected:
-        raise _wrong_magic(header, path, magic, expected, span)
+        raise _wrong_magic(header, path, magic, expected)
     if len(header) < 4 + 4 * dimensions:
-        raise fail(
-            "E0603",
-            f"{path} is {len(header)} bytes long, shorter than an IDX header",
-            span,
-            help="fetch or copy it again",
-        )
+        message = f"{path} is {len(header)} bytes long, shorter than an IDX header"
+        raise fail("E0603", message, help=AGAIN)
     return tuple(int(size) for size in np.frombuffer(header, ">u4", dimensions, 4))
 
 
-def _wrong_magic(
-    header: bytes, path: Path, magic: int, expected: int, span: Span | None
-) -> UserError:
+def _wrong_magic(header: bytes, path: Path, magic: int, expected: int) -> UserError:
     if magic >> 8 == UNSIGNED_BYTES >> 8:
         hint = (
             f"it is an IDX file of {magic & 0xFF} dimensions where {expected & 0xFF} belong; "
@@ -68,11 +56,10 @@ def _wrong_magic(
     elif header[:4] == b"vers":
         hint = "it looks like a Git LFS pointer; run `git lfs pull`"
     else:
-        hint = "fetch or copy it again"
+        hint = AGAIN
     return fail(
         "E0602",
         f"{path} begins with 0x{magic:08x}, but an IDX file of {expected & 0xFF} "
         f"dimensions begins with 0x{expected:08x}",
-        span,
         help=hint,
     )

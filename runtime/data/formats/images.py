@@ -2,9 +2,9 @@
 
 In: `folder/CLASS/FILE`, or `folder/train/CLASS/FILE` with `folder/test/CLASS/FILE` (and
 `validation`). Out: `image` f32[height, width, channels] from 0 to 1, stored as bytes, and `label`
-i32, numbering the class folders in alphabetical order. Files are read in alphabetical order, turned
-to `channels`, and resized without regard to their proportions. Large sets are decoded into an
-unnamed temporary file that is mapped. Needs the package Pillow.
+i32, the number of the class folder in alphabetical order. Files are read in alphabetical order,
+converted to `channels`, and resized without regard to their aspect ratio. Large sets are decoded
+into an unnamed temporary file that is mapped. Needs the package Pillow.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +21,14 @@ from typing import Any
 import numpy as np
 
 from ....dsl.diagnostics.diagnostic import did_you_mean, fail
-from ....dsl.syntax.source import Span
-from ..core.data_paths import check_explicit, find_folder, reason
+from ..core.data_paths import reason
 from ..core.dataset import Dataset, Field, Schema, Split, validate
 from ..core.decompress import readable
-from ..core.source import Request, Setting, Source
-from ..core.splitting import split_rows, split_size
+from ..core.source import Request, Setting, Source, errors_at
+from ..core.splitting import split_rows, training_size
 
-ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-CLUTTER = {"thumbs.db", "desktop.ini"}  # left by file managers; names with a dot are skipped too
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+IGNORED = {"thumbs.db", "desktop.ini"}  # of file managers; names with a dot are skipped too
 SPLITS = ("train", "test", "validation")
 IN_MEMORY = 256 << 20  # bytes of pixels; more than that goes to a temporary file
 CHANNEL_MODES = {1: "L", 3: "RGB"}
@@ -38,7 +36,7 @@ CHANNEL_MODES = {1: "L", 3: "RGB"}
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of one split, class by class; `labels` index `classes`."""
+    """The files of one split, class by class, and the indices of their classes."""
 
     files: tuple[Path, ...]
     labels: np.ndarray
@@ -49,13 +47,13 @@ def describe(request: Request) -> Schema:
     classes, listings = _listings(request)
     count = len(listings["train"].files)
     if len(listings) == 1:
-        count -= split_size(count, request["test"])
+        count = training_size(count, request["test"])
     return _schema(request, classes, count)
 
 
 def load(request: Request) -> Dataset:
     """All splits. E0601, E0603, E0609, E0611, E0613, E0617 or E0618 if that cannot be."""
-    opened = _pillow(request.span)
+    pillow = _pillow()
     classes, listings = _listings(request)
     if len(listings) == 1:
         whole = listings["train"]
@@ -64,21 +62,16 @@ def load(request: Request) -> Dataset:
         listings = {name: part for name, part in zip(SPLITS, parts, strict=False) if part.files}
     splits = {
         name: Split(
-            {"image": _pixels(request, part.files, opened), "label": part.labels},
+            {"image": _pixels(request, part.files, pillow), "label": part.labels},
             {"image": 1 / 255},
         )
         for name, part in listings.items()
     }
     schema = _schema(request, classes, len(splits["train"]))
-    dataset = Dataset(
-        request["folder"],
-        schema,
-        splits["train"],
-        splits.get("test"),
-        splits.get("validation"),
-        {"label": classes},
-    )
-    return validate(dataset, request.span)
+    train, test, validation = map(splits.get, SPLITS)
+    assert train is not None
+    names = {"label": classes}
+    return validate(Dataset(request["folder"], schema, train, test, validation, names))
 
 
 def _schema(request: Request, classes: tuple[str, ...], count: int) -> Schema:
@@ -92,40 +85,37 @@ def _schema(request: Request, classes: tuple[str, ...], count: int) -> Schema:
 
 def _listings(request: Request) -> tuple[tuple[str, ...], dict[str, Listing]]:
     """The classes, and the files of every split that has a folder (only `train` if none has)."""
-    check_explicit(request.search)
-    span = request.span_of("folder")
-    root = find_folder(request.search, request["folder"], span)
-    with readable(root, span):
+    root = request.folder()
+    with errors_at(request.span_of("folder")), readable(root):
         names = {entry.name for entry in _entries(root) if entry.is_dir()}
         split_names = [name for name in SPLITS if name in names] if "train" in names else []
         if not split_names:
-            only = _class_folders(root, span)
+            only = _class_folders(root)
             return tuple(only), {"train": _listing(only, tuple(only))}
         extra = sorted(names - set(split_names))
         if extra:
             message = f"{root} holds `train` and also `{extra[0]}`"
-            raise fail("E0618", message, span, help="beside `train`, only `test` and `validation`")
-        found = {name: _class_folders(root / name, span) for name in split_names}
+            raise fail("E0618", message, help="beside `train`, only `test` and `validation`")
+        found = {name: _class_folders(root / name) for name in split_names}
         classes = tuple(found["train"])
         for name in split_names[1:]:
             new = next((folder for folder in found[name] if folder not in classes), None)
             if new is not None:
                 message = f"class `{new}` of {root / name} is not among the training classes"
-                hint = did_you_mean(new, classes)
-                raise fail("E0607", message, span, help=hint)
+                raise fail("E0607", message, help=did_you_mean(new, classes))
         return classes, {name: _listing(found[name], classes) for name in split_names}
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What is in a folder, in alphabetical order, without hidden files and clutter."""
+    """The entries of a folder, in alphabetical order, without hidden files and `IGNORED`."""
     return sorted(
         entry
         for entry in folder.iterdir()
-        if entry.name[0] != "." and entry.name.lower() not in CLUTTER
+        if entry.name[0] != "." and entry.name.lower() not in IGNORED
     )
 
 
-def _class_folders(root: Path, span: Span | None) -> dict[str, list[Path]]:
+def _class_folders(root: Path) -> dict[str, list[Path]]:
     """Class name → its files. E0618 for files outside the folders, E0613 for none within."""
     entries = _entries(root)
     loose = next((entry for entry in entries if not entry.is_dir()), None)
@@ -135,25 +125,24 @@ def _class_folders(root: Path, span: Span | None) -> dict[str, list[Path]]:
             "E0618",
             f"{root} holds the file `{loose.name}`"
             + (" beside its class folders" if mixed else " but no class folders"),
-            span,
             help="every image belongs into a folder named after its class",
         )
     if not entries:
-        raise fail("E0613", f"{root} is empty: no class folders", span)
-    return {entry.name: _images_in(entry, span) for entry in entries}
+        raise fail("E0613", f"{root} is empty: no class folders")
+    return {entry.name: _images_in(entry) for entry in entries}
 
 
-def _images_in(folder: Path, span: Span | None) -> list[Path]:
+def _images_in(folder: Path) -> list[Path]:
     files = _entries(folder)
     for file in files:
         if file.is_dir():
-            raise fail("E0618", f"{folder} is a class but holds the folder `{file.name}`", span)
-        if file.suffix.lower() not in ENDINGS:
-            known = " ".join(sorted(ENDINGS))
+            raise fail("E0618", f"{folder} is a class but holds the folder `{file.name}`")
+        if file.suffix.lower() not in SUFFIXES:
+            known = " ".join(sorted(SUFFIXES))
             message = f"{file} is not an image that can be read"
-            raise fail("E0602", message, span, help=f"move it away; images end in {known}")
+            raise fail("E0602", message, help=f"move it away; images end in {known}")
     if not files:
-        raise fail("E0613", f"class folder {folder} holds no images", span)
+        raise fail("E0613", f"class folder {folder} holds no images")
     return files
 
 
@@ -167,20 +156,16 @@ def _listing(found: dict[str, list[Path]], classes: tuple[str, ...]) -> Listing:
 # ── pixels ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def _pillow(span: Span | None) -> Any:
+def _pillow() -> Any:
     try:
         from PIL import Image  # an optional dependency
     except ImportError as error:
-        raise fail(
-            "E0609",
-            "`images` needs the package Pillow",
-            span,
-            help="install it with `pip install 'nnc[images]'`",
-        ) from error
+        help = "install it with `pip install 'nnc[images]'`"
+        raise fail("E0609", "`images` needs the package Pillow", help=help) from error
     return Image
 
 
-def _pixels(request: Request, files: tuple[Path, ...], opened: Any) -> np.ndarray:
+def _pixels(request: Request, files: tuple[Path, ...], pillow: Any) -> np.ndarray:
     """All images, u8 [files, height, width, channels]; decoded by several threads, in order."""
     height, width = request["size"]
     shape = (len(files), height, width, request["channels"])
@@ -189,50 +174,47 @@ def _pixels(request: Request, files: tuple[Path, ...], opened: Any) -> np.ndarra
     except OSError as error:
         size = f"{int(np.prod(shape)) >> 20} MiB"
         message = f"no room for {size} of pixels in {tempfile.gettempdir()}: {reason(error)}"
-        raise fail("E0617", message, request.span) from error
+        raise fail("E0617", message) from error
 
     def decode(index: int) -> None:
-        pixels[index] = _decoded(files[index], shape[1:], opened, request.span_of("folder"))
+        pixels[index] = _decoded(files[index], shape[1:], pillow)
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        _drain(pool.map(decode, range(len(files)), chunksize=16))
+    with (
+        errors_at(request.span_of("folder")),
+        ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
+    ):
+        list(pool.map(decode, range(len(files)), chunksize=16))  # raises the first file's error
     return pixels
 
 
-def _drain(results: Iterable[None]) -> None:
-    """Wait for all, raising the first error in the order of the files."""
-    for _ in results:
-        pass
-
-
 def _storage(shape: tuple[int, ...]) -> np.ndarray:
-    """Room for pixels: memory, or a temporary file whose disk space is claimed beforehand."""
+    """Memory for pixels, or a temporary file whose disk space is allocated beforehand."""
     size = int(np.prod(shape, dtype=np.int64))
     if size <= IN_MEMORY:
         return np.empty(shape, np.uint8)
     with tempfile.TemporaryFile() as file:
-        if hasattr(os, "posix_fallocate"):  # else a full disk would end the process while mapped
+        if hasattr(os, "posix_fallocate"):  # else a full disk would raise SIGBUS on a write
             os.posix_fallocate(file.fileno(), 0, size)
         else:
             file.truncate(size)
         return np.asarray(np.memmap(file, np.uint8, "r+", shape=shape))
 
 
-def _decoded(path: Path, shape: tuple[int, ...], opened: Any, span: Span | None) -> np.ndarray:
+def _decoded(path: Path, shape: tuple[int, ...], pillow: Any) -> np.ndarray:
     height, width, channels = shape
     mode = CHANNEL_MODES[channels]
     try:
-        with opened.open(path) as image:
+        with pillow.open(path) as image:
             if image.mode[0] in "IF":  # 16 bits and more, which conversion would cut off
                 message = f"{path} has pixels of more than 8 bits (mode {image.mode})"
-                raise fail("E0611", message, span, help="save it with 8 bits per channel")
+                raise fail("E0611", message, help="save it with 8 bits per channel")
             image.draft(mode, (width, height))  # lets JPEG decode at a smaller scale
             converted = image.convert(mode)
             if converted.size != (width, height):
-                converted = converted.resize((width, height), opened.Resampling.BILINEAR)
+                converted = converted.resize((width, height), pillow.Resampling.BILINEAR)
             return np.asarray(converted).reshape(shape)
     except PermissionError as error:
-        raise fail("E0617", f"cannot read {path}: {reason(error)}", span) from error
+        raise fail("E0617", f"cannot read {path}: {reason(error)}") from error
     except (
         OSError,
         SyntaxError,
@@ -242,14 +224,10 @@ def _decoded(path: Path, shape: tuple[int, ...], opened: Any, span: Span | None)
         IndexError,
         struct.error,
         zlib.error,
-        opened.DecompressionBombError,
+        pillow.DecompressionBombError,
     ) as error:  # what Pillow raises for damage
-        raise fail(
-            "E0603",
-            f"image {path} cannot be decoded: {reason(error)}",
-            span,
-            help="replace it or remove it",
-        ) from error
+        message = f"image {path} cannot be decoded: {reason(error)}"
+        raise fail("E0603", message, help="replace it or remove it") from error
 
 
 IMAGES = Source(

@@ -6,45 +6,34 @@ mapped from disk. `x_test = "…"` and `x_validation = "…"` form the other spl
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ....dsl.diagnostics.diagnostic import fail
-from ..core.data_paths import check_explicit, find_file
 from ..core.dataset import Dataset, Schema
 from ..core.named_arrays import dataset_of, schema_of
-from ..core.source import Request, Source
-from .numpy_format import npy_header, npy_values
+from ..core.source import Request, Source, errors_at
+from .numpy_format import Header, map_npy, npy_header
 
 
 def describe(request: Request) -> Schema:
     """From the headers of the files alone."""
-    headers = {
-        name: npy_header(path, request.span_of(name)) for name, path in _paths(request).items()
-    }
-    return schema_of(headers, "npy", request)
+    return schema_of(_headers(request), "npy", request)
 
 
 def load(request: Request) -> Dataset:
     """All splits, mapped. E0601 to E0603, E0607, E0611, E0613 or E0617 if that cannot be."""
-    paths = _paths(request)
-    headers = {name: npy_header(path, request.span_of(name)) for name, path in paths.items()}
-    arrays = {name: npy_values(path, request.span_of(name)) for name, path in paths.items()}
+    headers = _headers(request)
+    arrays = {name: map_npy(request.file(name), header) for name, header in headers.items()}
     return dataset_of(arrays, headers, "npy", request)
 
 
-def _paths(request: Request) -> dict[str, Path]:
-    check_explicit(request.search)
+def _headers(request: Request) -> dict[str, Header]:
     if not request.settings:
-        raise fail(
-            "E0608",
-            "`npy` needs a file for each field",
-            request.span,
-            help='write `npy(x = "x.npy", y = "y.npy")`',
-        )
-    return {
-        name: find_file(request.search, file, request.span_of(name))
-        for name, file in request.settings.items()
-    }
+        help = 'write `npy(x = "x.npy", y = "y.npy")`'
+        raise fail("E0608", "`npy` needs a file for each field", help=help)
+    headers = {}
+    for name in request.settings:
+        with errors_at(request.span_of(name)):
+            headers[name] = npy_header(request.file(name))
+    return headers
 
 
 NPY = Source("npy", "one .npy file per field", (), describe, load, others="text")

@@ -16,105 +16,87 @@ from pathlib import Path
 import numpy as np
 
 from ....dsl.diagnostics.diagnostic import fail
-from ....dsl.syntax.source import Span
-from ..core.data_paths import check_explicit, find_file, reason
+from ..core.data_paths import reason
 from ..core.dataset import Dataset, Schema
 from ..core.decompress import readable
 from ..core.named_arrays import dataset_of, schema_of
 from ..core.source import Request, Setting, Source
 from .numpy_format import Header, check_length, map_values, read_header, read_values
 
-LOCAL_HEADER = 30  # bytes before the name of a member, where its values' archive entry begins
+LOCAL_HEADER = 30  # bytes of a member's local header, before its name
 ENCRYPTED = 1
 
 
 def describe(request: Request) -> Schema:
     """From the headers of the arrays alone."""
-    path = _path(request)
-    with _members(path, request.span) as (archive, members):
-        headers = {
-            name: _header(archive, member, path, request.span) for name, member in members.items()
-        }
+    path = request.file()
+    with _open(path) as (archive, members):
+        headers = {name: _header(archive, member, path) for name, member in members.items()}
     return schema_of(headers, str(path), request)
 
 
 def load(request: Request) -> Dataset:
     """All splits. E0601 to E0603, E0607, E0611, E0613 or E0617 if that cannot be."""
-    path = _path(request)
+    path = request.file()
     arrays: dict[str, np.ndarray] = {}
     headers: dict[str, Header] = {}
-    with _members(path, request.span) as (archive, members):
+    with _open(path) as (archive, members):
         for name, member in members.items():
-            headers[name] = _header(archive, member, path, request.span)
-            arrays[name] = _values(archive, member, headers[name], path, request.span)
+            headers[name] = _header(archive, member, path)
+            arrays[name] = _values(archive, member, headers[name], path)
     return dataset_of(arrays, headers, str(path), request)
 
 
-def _path(request: Request) -> Path:
-    check_explicit(request.search)
-    return find_file(request.search, request["file"], request.span_of("file"))
-
-
 @contextmanager
-def _members(
-    path: Path, span: Span | None
-) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
+def _open(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
     """The open archive and its members by array name; E0602, E0603 and E0617."""
-    with readable(path, span):
+    with readable(path):
         with open(path, "rb") as file:
             start = file.read(4)
         if start not in (b"PK\x03\x04", b"PK\x05\x06"):
             hint = 'it is an .npy array: write `npy(NAME = "…")`' if start == b"\x93NUM" else ""
-            raise fail(
-                "E0602", f"{path} is no .npz archive: it begins with {start!r}", span, help=hint
-            )
+            raise fail("E0602", f"{path} is no .npz archive: it begins with {start!r}", help=hint)
         try:
             with zipfile.ZipFile(path) as archive:
-                yield archive, _by_name(archive, path, span)
+                yield archive, _by_name(archive, path)
         except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error) as error:
-            raise fail(
-                "E0603",
-                f"{path} does not unpack: {reason(error)}",
-                span,
-                help="save or copy it again",
-            ) from error
+            message = f"{path} does not unpack: {reason(error)}"
+            raise fail("E0603", message, help="save or copy it again") from error
 
 
-def _by_name(archive: zipfile.ZipFile, path: Path, span: Span | None) -> dict[str, zipfile.ZipInfo]:
+def _by_name(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
     members: dict[str, zipfile.ZipInfo] = {}
     for member in archive.infolist():
         name = member.filename.removesuffix(".npy")
         if name == member.filename:
-            raise fail("E0602", f"{path} holds `{name}`, which is no .npy array", span)
+            raise fail("E0602", f"{path} holds `{name}`, which is no .npy array")
         if name in members:
-            raise fail("E0603", f"{path} holds two arrays `{name}`", span)
+            raise fail("E0603", f"{path} holds two arrays `{name}`")
         if member.flag_bits & ENCRYPTED:
-            raise fail("E0603", f"array `{name}` of {path} is encrypted", span)
+            raise fail("E0603", f"array `{name}` of {path} is encrypted")
         members[name] = member
     return members
 
 
-def _header(
-    archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, span: Span | None
-) -> Header:
+def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> Header:
     with archive.open(member) as stream:
-        return read_header(stream, _called(member, path), span)
+        return read_header(stream, _title(member, path))
 
 
 def _values(
-    archive: zipfile.ZipFile, member: zipfile.ZipInfo, header: Header, path: Path, span: Span | None
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, header: Header, path: Path
 ) -> np.ndarray:
-    called = _called(member, path)
-    check_length(header, member.file_size - header.begin, called, span)
+    title = _title(member, path)
+    check_length(header, member.file_size - header.begin, title)
     if member.compress_type == zipfile.ZIP_STORED:
         return map_values(path, header, _begin(path, member) + header.begin)
     with archive.open(member) as stream:
         stream.read(header.begin)
-        return read_values(stream, header, called, span)
+        return read_values(stream, header, title)
 
 
 def _begin(path: Path, member: zipfile.ZipInfo) -> int:
-    """Where the bytes of a stored member begin: after a local header with its own lengths."""
+    """The offset of a stored member's bytes, which follow a local header of variable length."""
     with open(path, "rb") as file:
         file.seek(member.header_offset)
         local = file.read(LOCAL_HEADER)
@@ -122,7 +104,7 @@ def _begin(path: Path, member: zipfile.ZipInfo) -> int:
     return member.header_offset + LOCAL_HEADER + name + extra
 
 
-def _called(member: zipfile.ZipInfo, path: Path) -> str:
+def _title(member: zipfile.ZipInfo, path: Path) -> str:
     return f"array `{member.filename.removesuffix('.npy')}` of {path}"
 
 

@@ -1,4 +1,4 @@
-"""NumPy's `.npy` format, read without NumPy's reader: headers checked, arrays mapped from disk.
+"""NumPy's `.npy` format: NumPy parses the header, this file checks it and maps the array.
 
 In: bytes that should be an `.npy` header, in a file or a member of an archive. Out: what they
 describe, or the mapped array. Pickled objects are refused, never loaded.
@@ -6,24 +6,26 @@ describe, or the mapped array. Pickled objects are refused, never loaded.
 
 from __future__ import annotations
 
-import ast
+import warnings
 from dataclasses import dataclass
+from io import BytesIO
 from math import prod
 from pathlib import Path
-from typing import IO, Any
+from tokenize import TokenError
+from typing import IO
 
 import numpy as np
+from numpy.lib.format import MAGIC_PREFIX, read_array_header_1_0, read_array_header_2_0
 
-from ....dsl.diagnostics.diagnostic import UserError, fail
-from ....dsl.syntax.source import Span
+from ....dsl.diagnostics.diagnostic import fail
 from ...memory import Shortage, require, size_text
 from ..core.decompress import readable
 
-MAGIC = b"\x93NUMPY"
-LENGTH_BYTES = {1: 2, 2: 4, 3: 4}  # of the header's length, by version of the format
-LONGEST_HEADER = 1 << 16
+# version of the format → parser; 3 differs from 2 only in the names of record fields
+PARSERS = {1: read_array_header_1_0, 2: read_array_header_2_0, 3: read_array_header_2_0}
+MAX_HEADER = 1 << 16  # bytes
 
-# what the language calls the values of a stored type; narrower integers are read as i32
+# the language's type for a stored type; narrower integers are read as i32
 FIELD_DTYPES = {
     "b1": "bool", "u1": "u8",
     "i1": "i32", "i2": "i32", "u2": "i32", "i4": "i32", "u4": "i64", "i8": "i64",
@@ -33,7 +35,7 @@ FIELD_DTYPES = {
 
 @dataclass(frozen=True)
 class Header:
-    """What an `.npy` header says; the values begin `begin` bytes after the magic number."""
+    """The content of an `.npy` header; the values begin `begin` bytes after the magic number."""
 
     dtype: np.dtype
     shape: tuple[int, ...]
@@ -51,29 +53,46 @@ class Header:
         return FIELD_DTYPES[f"{self.dtype.kind}{self.dtype.itemsize}"]
 
 
-def read_header(stream: IO[bytes], name: str, span: Span | None = None) -> Header:
+def read_header(stream: IO[bytes], name: str) -> Header:
     """The header at the position of a stream. `name` is for messages: E0602, E0603, E0611."""
-    start = stream.read(8)
-    if start[:6] != MAGIC:
-        raise fail(
-            "E0602",
-            f"{name} begins with {start[:6]!r}, but an .npy array begins with {MAGIC!r}",
-            span,
-            help=_other_kind(start),
+    # NumPy would read as many bytes as the header claims to have, up to 4 GB, before it refuses it
+    head = BytesIO(stream.read(MAX_HEADER))
+    start = head.read(8)
+    if start[:6] != MAGIC_PREFIX:
+        message = (
+            f"{name} begins with {start[:6]!r}, but an .npy array begins with {MAGIC_PREFIX!r}"
         )
-    width = LENGTH_BYTES.get(start[6] if len(start) == 8 else 0)
-    if width is None:
-        raise fail("E0603", f"{name} has no .npy format version that is known", span)
-    length = int.from_bytes(stream.read(width), "little")
-    text = stream.read(min(length, LONGEST_HEADER))
-    if len(text) < length:
-        raise _damaged(name, span)
+        raise fail("E0602", message, help=_other_kind(start))
+    parse = PARSERS.get(start[6] if len(start) == 8 else 0)
+    if parse is None:
+        raise fail("E0603", f"{name} has no .npy format version that is known")
     try:
-        words = ast.literal_eval(text.decode("utf-8").strip(" \n\0"))
-        stored = (words["descr"], words["shape"], words["fortran_order"])
-    except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError) as error:
-        raise _damaged(name, span) from error
-    return _checked(stored, 8 + width + length, name, span)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about files of Python 2
+            shape, column_major, dtype = parse(head, max_header_size=MAX_HEADER)
+        if any(type(size) is not int or size < 0 for size in shape) or len(shape) > 32:
+            raise ValueError("shape")
+    except (ValueError, SyntaxError, TypeError, TokenError, MemoryError, RecursionError) as error:
+        # NumPy's own text is left out: it may advise to load the file unsafely
+        raise fail(
+            "E0603", f"the .npy header of {name} is damaged", help="save it again"
+        ) from error
+    if dtype.names:
+        raise fail("E0611", f"{name} holds records; a field has one type")
+    if f"{dtype.kind}{dtype.itemsize}" not in FIELD_DTYPES:
+        objects = "save it as numbers; pickled objects are never loaded"
+        raise fail(
+            "E0611",
+            f"{name} holds values of type {dtype.name}, which the language does not have",
+            help=objects if dtype.hasobject else "save it as integers or real numbers",
+        )
+    if not prod(shape) or not shape:
+        raise fail(
+            "E0613" if shape else "E0607",
+            f"{name} has shape {list(shape)}, so it holds no examples",
+            help="" if shape else "the first axis counts the examples; save an array, not a number",
+        )
+    return Header(dtype, shape, column_major, head.tell())
 
 
 def _other_kind(start: bytes) -> str:
@@ -82,47 +101,13 @@ def _other_kind(start: bytes) -> str:
     return "it looks like a web page" if start.lstrip()[:1] == b"<" else ""
 
 
-def _damaged(name: str, span: Span | None) -> UserError:
-    return fail("E0603", f"the .npy header of {name} is damaged", span, help="save it again")
-
-
-def _checked(stored: tuple[Any, ...], begin: int, name: str, span: Span | None) -> Header:
-    description, shape, column_major = stored
-    sizes = isinstance(shape, tuple) and all(type(size) is int and size >= 0 for size in shape)
-    if not sizes or not isinstance(column_major, bool) or len(shape) > 32:
-        raise _damaged(name, span)
-    if not isinstance(description, str):
-        raise fail("E0611", f"{name} holds records; a field has one type", span)
-    try:
-        dtype = np.dtype(description)
-    except (TypeError, ValueError, SyntaxError) as error:
-        raise _damaged(name, span) from error
-    if f"{dtype.kind}{dtype.itemsize}" not in FIELD_DTYPES:
-        objects = "save it as numbers; pickled objects are never loaded"
-        raise fail(
-            "E0611",
-            f"{name} holds values of type {dtype.name}, which the language does not have",
-            span,
-            help=objects if dtype.hasobject else "save it as integers or real numbers",
-        )
-    if not shape or not prod(shape):
-        raise fail(
-            "E0613" if shape else "E0607",
-            f"{name} has shape {list(shape)}, so it holds no examples",
-            span,
-            help="" if shape else "the first axis counts the examples; save an array, not a number",
-        )
-    return Header(dtype, shape, column_major, begin)
-
-
-def check_length(header: Header, found: int, name: str, span: Span | None = None) -> None:
-    """Raise E0603 unless exactly the bytes that a header promises follow it."""
+def check_length(header: Header, found: int, name: str) -> None:
+    """Raise E0603 unless exactly as many bytes follow a header as it says."""
     if found != header.size:
         raise fail(
             "E0603",
             f"{name} should hold {header.size} bytes of {header.dtype.name}{list(header.shape)} "
             f"after its header, but holds {found}",
-            span,
             help="it is cut short; save or copy it again" if found < header.size else "",
         )
 
@@ -134,7 +119,7 @@ def map_values(path: Path, header: Header, offset: int) -> np.ndarray:
     return np.asarray(mapped)
 
 
-def read_values(stream: IO[bytes], header: Header, name: str, span: Span | None) -> np.ndarray:
+def read_values(stream: IO[bytes], header: Header, name: str) -> np.ndarray:
     """The values that follow a header in a stream, in memory; E0713 if there is too little."""
     try:
         require(header.size)
@@ -143,25 +128,23 @@ def read_values(stream: IO[bytes], header: Header, name: str, span: Span | None)
             "E0713",
             f"{name} takes {size_text(shortage.needed)} of memory, and "
             f"{size_text(shortage.free)} are free",
-            span,
             help="`numpy.savez` stores it uncompressed, and then it is not held in memory",
         ) from None
     content = stream.read(header.size)
-    check_length(header, len(content), name, span)
+    check_length(header, len(content), name)
     flat = np.frombuffer(content, header.dtype)
     return flat.reshape(header.shape, order="F" if header.column_major else "C")
 
 
-def npy_header(path: Path, span: Span | None = None) -> Header:
-    """The header of an `.npy` file, with its length checked against the file's."""
-    with readable(path, span), open(path, "rb") as file:
-        header = read_header(file, str(path), span)
-        check_length(header, file.seek(0, 2) - header.begin, str(path), span)
+def npy_header(path: Path) -> Header:
+    """The header of an `.npy` file. E0602, E0603, E0611, E0613 or E0617 if it is not one."""
+    with readable(path), open(path, "rb") as file:
+        header = read_header(file, str(path))
+        check_length(header, file.seek(0, 2) - header.begin, str(path))
     return header
 
 
-def npy_values(path: Path, span: Span | None = None) -> np.ndarray:
-    """The array of an `.npy` file, mapped. E0602, E0603, E0611, E0613 or E0617 if it is none."""
-    header = npy_header(path, span)
-    with readable(path, span):
+def map_npy(path: Path, header: Header) -> np.ndarray:
+    """The array of an `.npy` file with that header, mapped; E0617."""
+    with readable(path):
         return map_values(path, header, header.begin)

@@ -1,11 +1,11 @@
-"""`pairs("sentences.tsv")`: two texts per line, to turn the first into the second (translation).
+"""`pairs("sentences.tsv")`: two texts per line, the second to be generated from the first.
 
 In: UTF-8 text, plain or gzip'd; on every line that is not blank a source, a delimiter and a target.
 Out: `source` i32[source_length] and its length; for the target y: `target_in`, which is `<start>`
 and then y, and `target_out`, which is y and then `<end>`, both i32[target_length], padded with 0;
-and `target_length`, the tokens of y and one. Vocabularies, one for each side, come from the
-training lines. Without given lengths the longest texts decide; a pair that does not fit is left out
-whole, since half a translation is a wrong one, and how many is said.
+and `target_length`, the number of tokens of y plus one. Each side has a vocabulary of its own, from
+the training lines. The lengths are those of the longest texts unless they are set; then a pair that
+does not fit is left out, since half a translation is wrong, and a line on stderr says how many.
 """
 
 from __future__ import annotations
@@ -16,14 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from ....dsl.diagnostics.diagnostic import fail
-from ....dsl.syntax.source import Span
-from ..core.data_paths import check_explicit, find_file
 from ..core.dataset import Dataset, Field, Schema, Split, validate
-from ..core.padding import longest, padded
-from ..core.source import Request, Setting, Source
+from ..core.padding import max_length, pad
+from ..core.source import Request, Setting, Source, errors_at
 from ..core.splitting import split_rows
 from ..core.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
-from .lines import SPLIT_SETTINGS, VOCABULARY_SETTINGS, with_vocabulary
+from .lines import SPLIT_SETTINGS, VOCABULARY_SETTINGS, encode_texts
 from .text_file import Row, read_rows
 
 SPECIALS = (PAD, UNKNOWN, START, END)
@@ -38,97 +36,85 @@ def load(request: Request) -> Dataset:
     """Both splits. E0601, E0603, E0604, E0612, E0613, E0616 or E0617 if that cannot be."""
     dataset, note = _dataset(request)
     if note:
-        request.search.say(note)
-    return validate(dataset, request.span)
+        request.search.notify(note)
+    return dataset
 
 
 def _dataset(request: Request) -> tuple[Dataset, str]:
-    check_explicit(request.search)
-    span, delimiter = request.span_of("file"), request["delimiter"]
-    path = find_file(request.search, request["file"], span)
-    named = ("source", "target")
-    rows = read_rows(path, request.search.cache_folder, delimiter, named, False, span)
-    _check_two(path, rows, delimiter, span)
-    training, _ = parts = split_rows(len(rows), request["test"], request["seed"])
-    sides, vocabularies = [], []
-    for side in (0, 1):
-        texts = [row.cells[side] for row in rows]
-        texts, vocabulary = with_vocabulary(request, texts, training, SPECIALS)
-        sides.append([vocabulary.encode(text) for text in texts])
-        vocabularies.append(vocabulary)
-    sources, targets = sides
-    most = (
-        request["source_length"] or longest(sources),
-        request["target_length"] or longest(targets) + 1,
-    )
-    fits = np.array(
-        [len(x) <= most[0] and len(y) < most[1] for x, y in zip(sources, targets, strict=True)]
-    )
-    parts = tuple(part[fits[part]] for part in parts)
-    if not len(parts[0]):
-        message = f"no training pair of {path} fits into {most[0]} and {most[1]} tokens"
-        raise fail("E0613", message, span, help="choose larger lengths")
-    dataset = assembled(str(path), sources, targets, parts, most, tuple(vocabularies))
+    path, delimiter, cells = request.file(), request["delimiter"], ("source", "target")
+    with errors_at(request.span_of("file")):
+        rows = read_rows(path, request.search.cache_folder, delimiter, cells, False)
+        _check_two_cells(path, rows, delimiter)
+        training, test = split_rows(len(rows), request["test"], request["seed"])
+        (sources, reader), (targets, writer) = (
+            encode_texts(request, [row.cells[side] for row in rows], training, SPECIALS)
+            for side in (0, 1)
+        )
+        lengths = (
+            request["source_length"] or max_length(sources),
+            request["target_length"] or max_length(targets) + 1,
+        )
+        pairs = zip(sources, targets, strict=True)
+        fits = np.array([len(x) <= lengths[0] and len(y) < lengths[1] for x, y in pairs])
+        parts = [part[fits[part]] for part in (training, test)]
+        if not len(parts[0]):
+            message = f"no training pair of {path} fits into {lengths[0]} and {lengths[1]} tokens"
+            raise fail("E0613", message, help="choose larger lengths")
+    dataset = pair_dataset(str(path), sources, targets, parts, lengths, (reader, writer))
     lost = len(rows) - int(fits.sum())
     note = f"{lost} of {len(rows)} pairs of {path} do not fit and are left out" if lost else ""
     return dataset, note
 
 
-def _check_two(path: Path, rows: list[Row], delimiter: str, span: Span | None) -> None:
+def _check_two_cells(path: Path, rows: list[Row], delimiter: str) -> None:
     for row in rows:
         if delimiter in row.cells[1]:
             found = row.cells[1].count(delimiter) + 2
             message = f"{path}, line {row.line}: {found} cells where a pair has 2"
             hint = "keep the first two columns: `cut -f 1,2`" if delimiter == "\t" else ""
-            raise fail("E0604", message, span, help=hint)
+            raise fail("E0604", message, help=hint)
 
 
-def assembled(
+def pair_dataset(
     name: str,
     sources: Sequence[np.ndarray],
     targets: Sequence[np.ndarray],
     parts: Sequence[np.ndarray],
-    most: tuple[int, int],
-    vocabularies: tuple[Vocabulary, ...],
+    lengths: tuple[int, int],
+    vocabularies: tuple[Vocabulary, Vocabulary],
 ) -> Dataset:
-    """The dataset of pairs in ids (without special tokens): the rows `parts` train and test."""
+    """The validated dataset of pairs in ids (without special tokens): of the rows `parts`, the
+    first train and the second, if there are any, test."""
     reader, writer = vocabularies
     start, end = ([writer.special(mark)] for mark in (START, END))
-    splits: list[Split | None] = []
-    for part in parts:
-        if not len(part):
-            splits.append(None)
-            continue
-        chosen = [targets[row].astype(writer.dtype) for row in part]
-        source, source_length = padded([sources[row] for row in part], most[0])
-        before = [np.concatenate([start, y]).astype(writer.dtype) for y in chosen]
-        after = [np.concatenate([y, end]).astype(writer.dtype) for y in chosen]
-        target_in, target_length = padded(before, most[1])
-        splits.append(
-            Split(
-                {
-                    "source": source,
-                    "source_length": source_length,
-                    "target_in": target_in,
-                    "target_out": padded(after, most[1])[0],
-                    "target_length": target_length,
-                }
-            )
+
+    def split(rows: np.ndarray) -> Split:
+        chosen = [targets[row] for row in rows]
+        source, source_length = pad([sources[row] for row in rows], lengths[0])
+        shifted = [np.concatenate([start, y]).astype(writer.dtype) for y in chosen]
+        ended = [np.concatenate([y, end]).astype(writer.dtype) for y in chosen]
+        target_in, target_length = pad(shifted, lengths[1])
+        return Split(
+            {
+                "source": source,
+                "source_length": source_length,
+                "target_in": target_in,
+                "target_out": pad(ended, lengths[1])[0],
+                "target_length": target_length,
+            }
         )
-    train, test = splits
+
+    train, test = (split(rows) if len(rows) else None for rows in parts)
     assert train is not None
-    schema = Schema(
-        (
-            Field("source", "i32", most[:1], len(reader)),
-            Field("source_length", "i32", ()),
-            Field("target_in", "i32", most[1:], len(writer)),
-            Field("target_out", "i32", most[1:], len(writer)),
-            Field("target_length", "i32", ()),
-        ),
-        len(train),
+    fields = (
+        Field("source", "i32", lengths[:1], len(reader)),
+        Field("source_length", "i32", ()),
+        Field("target_in", "i32", lengths[1:], len(writer)),
+        Field("target_out", "i32", lengths[1:], len(writer)),
+        Field("target_length", "i32", ()),
     )
     known = {"source": reader, "target_in": writer, "target_out": writer}
-    return Dataset(name, schema, train, test, vocabularies=known)
+    return validate(Dataset(name, Schema(fields, len(train)), train, test, vocabularies=known))
 
 
 PAIRS = Source(

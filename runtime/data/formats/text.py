@@ -1,11 +1,11 @@
-"""`text("book.txt", length = 128)`: windows of a text, to predict the next token everywhere.
+"""`text("book.txt", length = 128)`: windows of a text, to predict the next token at every position.
 
 In: a text file, plain or gzip'd. Out: `token` i32[length] and `target` i32[length], the same
 window one token later: target[t] = token[t + 1] of the text. Example i begins at token i · stride;
 with the default stride, `length`, every token is a target once per epoch, and with a smaller one
-examples overlap. The last share of the text validates: it is cut off before windows are taken, so
-that no token is in both parts, and its windows never overlap. Tokens are kept once, in the
-smallest type; windows are views into them and are only copied into batches.
+examples overlap. The end of the text validates: it is divided off before windows are taken, so that
+no token is in both parts, and its windows never overlap. Tokens are stored once, in the smallest
+type; windows are views into them and are only copied into batches.
 
 Vocabularies: `chars`, the characters of the whole text (so that validation can be read); `bytes`;
 `bpe`, `size` byte pairs learnt from the training part alone.
@@ -21,14 +21,14 @@ import numpy as np
 
 from ....dsl.diagnostics.diagnostic import fail
 from ..core import byte_pairs, vocabulary
-from ..core.data_paths import check_explicit, find_file
 from ..core.dataset import Dataset, Field, Schema, Split
 from ..core.decompress import plain_bytes
-from ..core.feature_cache import keep, recall
+from ..core.feature_cache import load_cached, store_cached
 from ..core.source import Request, Setting, Source
 from ..core.vocabulary import Vocabulary
 from .text_file import read_text
 
+FIELDS = ("token", "target")
 SETTINGS = (
     Setting("vocabulary", "text", "what a token is", "chars", allowed=("chars", "bytes", "bpe")),
     Setting("length", "count", "tokens in a window"),
@@ -40,7 +40,7 @@ SETTINGS = (
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """A text in ids: the part that trains and the part that validates, which may be empty."""
+    """The ids of a text: the part that trains and the part that validates, which may be empty."""
 
     vocabulary: Vocabulary
     train: np.ndarray
@@ -48,44 +48,27 @@ class Tokens:
 
 
 def describe(request: Request) -> Schema:
-    """Reads and numbers the text; byte pairs are learnt once and then kept in the cache."""
-    return describe_file(request, _file(request))
+    """Reads and encodes the text; byte pairs are learnt once and then stored in the cache."""
+    return load_file(request, request.file(), request["file"]).schema
 
 
 def load(request: Request) -> Dataset:
     """Training and validation. E0601, E0603, E0609, E0612, E0613, E0615 or E0617 if not."""
-    return load_file(request, _file(request), request["file"])
-
-
-def _file(request: Request) -> Path:
-    check_explicit(request.search)
-    return find_file(request.search, request["file"], request.span_of("file"))
-
-
-def describe_file(request: Request, path: Path) -> Schema:
-    """The schema of a text that was found; `request` holds `SETTINGS`."""
-    tokens = _tokens(request, path)
-    train, _ = _windows(request, path, tokens)
-    return _schema(request, tokens, len(train))
+    return load_file(request, request.file(), request["file"])
 
 
 def load_file(request: Request, path: Path, name: str) -> Dataset:
-    """The dataset of a text that was found; `request` holds `SETTINGS`."""
+    """The dataset of a text file; `request` has the settings `SETTINGS`."""
     tokens = _tokens(request, path)
     train, validation = _windows(request, path, tokens)
-    vocabularies = dict.fromkeys(("token", "target"), tokens.vocabulary)
-    schema = _schema(request, tokens, len(train))
+    vocabularies = dict.fromkeys(FIELDS, tokens.vocabulary)
+    schema = window_schema(request["length"], len(tokens.vocabulary), len(train))
     return Dataset(name, schema, train, None, validation, vocabularies=vocabularies)
 
 
-def _schema(request: Request, tokens: Tokens, count: int) -> Schema:
-    return window_schema(request["length"], len(tokens.vocabulary), count)
-
-
 def window_schema(length: int, size: int | None, count: int | None) -> Schema:
-    """Windows of `length` tokens out of a vocabulary of `size`, if that is known."""
-    names = ("token", "target")
-    return Schema(tuple(Field(name, "i32", (length,), size) for name in names), count)
+    """The schema of `count` windows of `length` tokens, from a vocabulary of `size`."""
+    return Schema(tuple(Field(name, "i32", (length,), size) for name in FIELDS), count)
 
 
 # ── windows ──────────────────────────────────────────────────────────────────────────────────────
@@ -127,47 +110,42 @@ def split_of(tokens: np.ndarray, stride: int, length: int) -> Split:
 
 
 def _tokens(request: Request, path: Path) -> Tokens:
-    cache, span = request.search.cache_folder, request.span
-    kind, share = request["vocabulary"], request["validation"]
+    cache, kind, share = request.search.cache_folder, request["vocabulary"], request["validation"]
     if kind == "bytes":
-        raw = plain_bytes(path, cache, span)
-        cut = training_size(len(raw), share)
+        raw = plain_bytes(path, cache)
+        cut = training_length(len(raw), share)
         return Tokens(vocabulary.all_bytes(), raw[:cut], raw[cut:])
-    text = read_text(path, cache, span)
+    text = read_text(path, cache)
     if not text:
-        raise fail("E0613", f"{path} holds no text", span)
-    cut = training_size(len(text), share)
+        raise fail("E0613", f"{path} holds no text")
+    cut = training_length(len(text), share)
     if kind == "bpe":
         return _byte_pairs(request, text, cut)
     known = vocabulary.chars([text])
-    ids = known.encode(text, str(path), span)
+    ids = known.encode(text, str(path))
     return Tokens(known, ids[:cut], ids[cut:])
 
 
-def training_size(count: int, share: float) -> int:
-    """How much of a text of that length trains: what is left of the share, rounded down."""
+def training_length(count: int, share: float) -> int:
+    """How much of a text of that length trains: all but the validation share, rounded down."""
     return int(count * (1 - share))
 
 
 def _byte_pairs(request: Request, text: str, cut: int) -> Tokens:
     cache, size = request.search.cache_folder, request["size"]
-    if size < byte_pairs.SMALLEST:
-        message = f"setting `size` must be {byte_pairs.SMALLEST} or more: 256 bytes and their pairs"
+    if size < byte_pairs.MIN_SIZE:
+        message = f"setting `size` must be {byte_pairs.MIN_SIZE} or more: 256 bytes and their pairs"
         raise fail("E0615", message, request.span_of("size"))
     key = f"{hashlib.sha256(text.encode()).hexdigest()} {cut} {size}"
-    found = recall(cache, "byte_pairs", key)
+    found = load_cached(cache, "byte_pairs", key)
     if found is not None:
         known = Vocabulary.from_json(found["vocabulary"].tobytes().decode())
         return Tokens(known, found["train"], found["validation"])
-    known = vocabulary.pairs_of_bytes(text[:cut], size, request.span_of("vocabulary"))
+    known = vocabulary.learn_byte_pairs(text[:cut], size, request.span_of("vocabulary"))
     tokens = Tokens(known, known.encode(text[:cut]), known.encode(text[cut:]))
     stored = np.frombuffer(known.to_json().encode(), np.uint8)
-    keep(
-        cache,
-        "byte_pairs",
-        key,
-        {"vocabulary": stored, "train": tokens.train, "validation": tokens.validation},
-    )
+    arrays = {"vocabulary": stored, "train": tokens.train, "validation": tokens.validation}
+    store_cached(cache, "byte_pairs", key, arrays)
     return tokens
 
 

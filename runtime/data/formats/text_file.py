@@ -1,16 +1,15 @@
-"""Text files: their text, or their lines cut into cells.
+"""Text files: their text, or their lines divided into cells.
 
-In: a path, plain or gzip'd. Out: text with `\\n` between lines, or rows with the lines they come
-from. This file knows no tokens.
+In: a path, plain or gzip'd. Out: text with `\\n` between lines, or rows with their line numbers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ....dsl.diagnostics.diagnostic import UserError, fail
-from ....dsl.syntax.source import Span
 from ..core.decompress import plain_bytes
 
 
@@ -22,64 +21,52 @@ class Row:
     cells: tuple[str, ...]
 
 
-def read_text(path: Path, cache: Path, span: Span | None = None) -> str:
+def read_text(path: Path, cache: Path) -> str:
     """The whole text. E0603 or E0617 if it cannot be read, E0612 if it is not UTF-8."""
-    raw = plain_bytes(path, cache, span).tobytes()
+    raw = plain_bytes(path, cache).tobytes()
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise _not_utf8(path, raw, span) from error
+        raise not_utf8(path, raw.split(b"\n")) from error
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
 def read_rows(
-    path: Path,
-    cache: Path,
-    delimiter: str,
-    named: tuple[str, str],
-    last: bool,
-    span: Span | None = None,
+    path: Path, cache: Path, delimiter: str, names: tuple[str, str], last: bool
 ) -> list[Row]:
-    """Two cells of every line that is not blank, cut at the first delimiter, or at the `last`.
+    """The two cells of every line that is not blank, divided at the first delimiter, or the `last`.
 
-    `named` is what messages call the cells. E0604 for a line without a delimiter, E0616 for an
+    `names` are those of the cells in messages. E0604 for a line without a delimiter, E0616 for an
     empty cell, E0613 for no lines.
     """
     rows: list[Row] = []
-    for number, line in enumerate(read_text(path, cache, span).split("\n"), 1):
+    for number, line in enumerate(read_text(path, cache).split("\n"), 1):
         if not line.strip():
             continue
         left, found, right = line.rpartition(delimiter) if last else line.partition(delimiter)
         if not found:
-            raise _uncut(path, number, line, delimiter, named, not rows, span)
+            raise _no_delimiter(path, number, line, delimiter, names, not rows)
         cells = (left.strip(), right.strip())
         if not all(cells):
-            empty = named[cells.index("")]
+            empty = names[cells.index("")]
             message = f"{path}, line {number}: the {empty} is empty"
-            raise fail("E0616", message, span, help="fill it or remove the line")
+            raise fail("E0616", message, help="fill it or remove the line")
         rows.append(Row(number, cells))
     if not rows:
-        raise fail("E0613", f"{path} holds only blank lines", span)
+        raise fail("E0613", f"{path} holds only blank lines")
     return rows
 
 
-def _uncut(
-    path: Path,
-    number: int,
-    line: str,
-    delimiter: str,
-    named: tuple[str, str],
-    first: bool,
-    span: Span | None,
+def _no_delimiter(
+    path: Path, number: int, line: str, delimiter: str, names: tuple[str, str], first: bool
 ) -> UserError:
-    """For a line without a delimiter; where others before it have one, that is not the question."""
+    """For a line without a delimiter. If lines before it have one, it is the right delimiter."""
     shown = {"\t": "tab", " ": "space"}.get(delimiter, f"`{delimiter}`")
     other = next((mark for mark in "\t;,| " if mark in line and mark != delimiter), None)
     spelling = "\\t" if other == "\t" else other
     return fail(
         "E0604",
-        f"{path}, line {number}: no {shown} between {named[0]} and {named[1]}: `{line[:60]}`",
-        span,
+        f"{path}, line {number}: no {shown} between {names[0]} and {names[1]}: `{line[:60]}`",
         help="the lines before it have both: complete it or remove it"
         if not first
         else f'is the delimiter another one? write `delimiter = "{spelling}"`'
@@ -88,12 +75,13 @@ def _uncut(
     )
 
 
-def _not_utf8(path: Path, raw: bytes, span: Span | None) -> UserError:
-    for number, line in enumerate(raw.split(b"\n"), 1):
+def not_utf8(path: Path, lines: Iterable[bytes]) -> UserError:
+    """E0612 for the first line that is not UTF-8."""
+    for number, line in enumerate(lines, 1):
         try:
             line.decode("utf-8")
         except UnicodeDecodeError as error:
             found = line[error.start : error.start + 1]
             message = f"{path}, line {number}, byte {error.start + 1}: {found!r} is not UTF-8"
-            return fail("E0612", message, span, help="save the file as UTF-8")
-    return fail("E0612", f"{path} is not UTF-8", span)
+            return fail("E0612", message, help="save the file as UTF-8")
+    return fail("E0612", f"{path} is not UTF-8")

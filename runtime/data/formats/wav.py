@@ -6,9 +6,9 @@ zeros behind the sound; `length` i32, the frames that count; `label` i32, number
 the name's part `label` in order. `test` is a condition on the parts of the name, or a share.
 
 With `normalize`, every feature has mean 0 and deviation 1 over the frames of the training sounds,
-so that the zeros of the padding are means. Without `length`, the longest sound decides; with it,
-longer ones are cut at their end, and how many is said. Features are kept in the user's cache, by
-the names, sizes and times of the files.
+so that the zeros of the padding are means. `length` is that of the longest sound unless it is set;
+then longer ones are truncated, and a line on stderr says how many. Features are stored in the
+user's cache, by the names, sizes and times of the files.
 """
 
 from __future__ import annotations
@@ -19,16 +19,15 @@ from pathlib import Path
 import numpy as np
 
 from ....dsl.diagnostics.diagnostic import fail
-from ..core.data_paths import check_explicit, find_folder
-from ..core.dataset import Dataset, Field, Schema, Split, validate
+from ..core.dataset import Dataset, Field, Schema, split_dataset
 from ..core.decompress import readable
-from ..core.feature_cache import keep, recall
-from ..core.mel import LARGEST, VERSION, Mel, bands, log_mel
+from ..core.feature_cache import load_cached, store_cached
+from ..core.mel import MAX_WINDOW, VERSION, Mel, bands, log_mel
 from ..core.name_pattern import Pattern, read_condition, read_pattern
-from ..core.padding import padded
-from ..core.source import Request, Setting, Source
+from ..core.padding import pad
+from ..core.source import Request, Setting, Source, errors_at
 from ..core.splitting import split_rows
-from .lines import numbered
+from .lines import number_labels
 from .wave_file import count_samples, read_samples
 
 MEL_SETTINGS = (
@@ -40,7 +39,7 @@ MEL_SETTINGS = (
 
 
 @dataclass(frozen=True, eq=False)
-class Sounds:
+class SoundFiles:
     """The files of a folder, in alphabetical order, and which of them train and test."""
 
     folder: Path
@@ -52,7 +51,7 @@ class Sounds:
 
 
 def describe(request: Request) -> Schema:
-    """Lists the folder; opens the files' headers only if `length` is not given."""
+    """Lists the folder; opens the files' headers only if `length` is not set."""
     return describe_sounds(request, _sounds(request), mel_of_request(request, request["rate"]))
 
 
@@ -62,52 +61,38 @@ def load(request: Request) -> Dataset:
     return load_sounds(request, _sounds(request), mel, request["folder"])
 
 
-def _sounds(request: Request) -> Sounds:
-    check_explicit(request.search)
-    folder = find_folder(request.search, request["folder"], request.span_of("folder"))
-    return list_sounds(request, folder, request["pattern"], request["label"], request["test"])
+def _sounds(request: Request) -> SoundFiles:
+    pattern, label, test = request["pattern"], request["label"], request["test"]
+    return list_sounds(request, request.folder(), pattern, label, test)
 
 
-def describe_sounds(request: Request, sounds: Sounds, mel: Mel) -> Schema:
+def describe_sounds(request: Request, sounds: SoundFiles, mel: Mel) -> Schema:
     """The schema of listed sounds; `request` has `length`."""
-    length, span = request["length"], request.span
+    length = request["length"]
     if length is None:
-        length = max(mel.frames(count_samples(file, mel.rate, span)) for file in sounds.files)
-    return _schema(sounds, mel, length)
+        length = max(mel.frames(count_samples(file, mel.rate)) for file in sounds.files)
+    return Schema(sound_fields(mel, length, len(sounds.names)), len(sounds.train))
 
 
-def load_sounds(request: Request, sounds: Sounds, mel: Mel, name: str) -> Dataset:
+def load_sounds(request: Request, sounds: SoundFiles, mel: Mel, name: str) -> Dataset:
     """The dataset of listed sounds; `request` has `length` and `normalize`."""
     features = load_features(request, sounds, mel)
     length = request["length"] or max(map(len, features))
-    frames, lengths = padded(features, length)
+    frames, lengths = pad(features, length)
     cut = sum(len(one) > length for one in features)
     if cut:
-        request.search.say(f"{cut} of {len(features)} sounds of {name} are cut at {length} frames")
+        message = f"{cut} of {len(features)} sounds of {name} are cut at {length} frames"
+        request.search.notify(message)
     arrays = {"frames": frames, "length": lengths, "label": sounds.labels}
-    train, test = (
-        Split({name: array[part] for name, array in arrays.items()})
-        for part in (sounds.train, sounds.test)
-    )
-    dataset = Dataset(
-        name,
-        _schema(sounds, mel, length),
-        train,
-        test if len(test) else None,
-        class_names={"label": sounds.names},
-    )
-    return validate(dataset, request.span)
+    fields = sound_fields(mel, length, len(sounds.names))
+    names = {"label": sounds.names}
+    return split_dataset(name, fields, arrays, (sounds.train, sounds.test), class_names=names)
 
 
-def _schema(sounds: Sounds, mel: Mel, length: int) -> Schema:
-    return Schema(
-        (
-            Field("frames", "f32", (length, mel.mels)),
-            Field("length", "i32", ()),
-            Field("label", "i32", (), len(sounds.names)),
-        ),
-        len(sounds.train),
-    )
+def sound_fields(mel: Mel, length: int, classes: int) -> tuple[Field, ...]:
+    """The fields of sounds of at most `length` frames."""
+    frames = Field("frames", "f32", (length, mel.mels))
+    return frames, Field("length", "i32", ()), Field("label", "i32", (), classes)
 
 
 # ── files ────────────────────────────────────────────────────────────────────────────────────────
@@ -115,35 +100,38 @@ def _schema(sounds: Sounds, mel: Mel, length: int) -> Schema:
 
 def list_sounds(
     request: Request, folder: Path, pattern_text: str, label: str, test: float | str
-) -> Sounds:
+) -> SoundFiles:
     """The sounds of a folder. E0613, E0615, E0617 or E0621 if the folder or a setting is wrong."""
-    pattern = read_pattern(pattern_text, request.span_of("pattern"))
+    with errors_at(request.span_of("pattern")):
+        pattern = read_pattern(pattern_text)
     if label not in pattern.names:
         message = f"`label` names `{label}`, and the pattern has {', '.join(pattern.names)}"
         raise fail("E0615", message, request.span_of("label"))
     condition = None
     if isinstance(test, str):
-        condition = read_condition(test, pattern, request.span_of("test"))
-    files, facts = _matching(folder, pattern, request)
-    labels, names = numbered([fact[label] for fact in facts])
+        with errors_at(request.span_of("test")):
+            condition = read_condition(test, pattern)
+    files, parts = _matching(folder, pattern, request)
+    labels, names = number_labels([part[label] for part in parts])
     if condition is None:
         train, tests = split_rows(len(files), float(test), request["seed"], labels)
     else:
-        held = np.array([condition(fact) for fact in facts])
-        train, tests = np.flatnonzero(~held), np.flatnonzero(held)
-    for part, rows in (("training", train), ("testing", tests)):
-        if not len(rows) and (part == "training" or condition):
-            message = f"`test = {test!r}` leaves no sounds of {folder} for {part}"
+        with errors_at(request.span_of("test")):
+            tested = np.array([condition(part) for part in parts])
+        train, tests = np.flatnonzero(~tested), np.flatnonzero(tested)
+    for purpose, rows in (("training", train), ("testing", tests)):
+        if not len(rows) and (purpose == "training" or condition):
+            message = f"`test = {test!r}` leaves no sounds of {folder} for {purpose}"
             raise fail("E0613", message, request.span_of("test"))
-    return Sounds(folder, tuple(files), labels, names, train, tests)
+    return SoundFiles(folder, tuple(files), labels, names, train, tests)
 
 
 def _matching(
     folder: Path, pattern: Pattern, request: Request
 ) -> tuple[list[Path], list[dict[str, str]]]:
-    """The files with the pattern's ending, in capitals, too, all of which must follow it."""
+    """The files with the pattern's suffix, in any case, all of which must match the pattern."""
     suffix, span = Path(pattern.text).suffix, request.span_of("folder")
-    with readable(folder, span):
+    with errors_at(span), readable(folder):
         deep = folder.rglob("*") if "/" in pattern.text else folder.iterdir()
         every = [path for path in deep if path.name[0] != "."]
     by_name = {
@@ -159,40 +147,40 @@ def _matching(
             span,
             help=f"it has {', '.join(endings[:5])}" if endings else "",
         )
-    facts = {name: pattern.facts(name) for name in sorted(by_name)}
-    strange = [name for name, fact in facts.items() if fact is None]
-    if len(strange) == len(facts):
-        message = f"no name in {folder} follows `{pattern.text}`: the first is `{strange[0]}`"
+    parts = {name: pattern.parts(name) for name in sorted(by_name)}
+    others = [name for name, found in parts.items() if found is None]
+    if len(others) == len(parts):
+        message = f"no name in {folder} follows `{pattern.text}`: the first is `{others[0]}`"
         raise fail("E0621", message, request.span_of("pattern"), help="change the pattern")
-    if strange:
-        message = f"the name `{strange[0]}` in {folder} does not follow `{pattern.text}`"
+    if others:
+        message = f"the name `{others[0]}` in {folder} does not follow `{pattern.text}`"
         raise fail("E0621", message, span, help="rename it or move it away")
-    return [by_name[name] for name in facts], [fact for fact in facts.values() if fact]
+    return [by_name[name] for name in parts], [found for found in parts.values() if found]
 
 
 # ── features ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def mel_of_request(request: Request, rate: int) -> Mel:
-    """The settings of the features; E0615 if there are more bands than a frame can tell apart."""
+    """The settings of the features; E0615 if there are more bands than a frame can resolve."""
     mel = Mel(rate, request["mels"], request["frame"], request["hop"])
-    wrong = mel.window > LARGEST or mel.mels > mel.transform
+    wrong = mel.window > MAX_WINDOW or mel.mels > mel.transform
     if wrong or not bands(mel).any(axis=1).all():
         raise fail(
             "E0615",
             f"`mels = {mel.mels}` does not go with a frame of {mel.window} samples: "
             + (
-                f"there may be {LARGEST} in one"
-                if mel.window > LARGEST
+                f"there may be {MAX_WINDOW} in one"
+                if mel.window > MAX_WINDOW
                 else "some bands are narrower than its resolution"
             ),
             request.span_of("mels"),
-            help="choose fewer, or a longer `frame`" * (mel.window <= LARGEST),
+            help="choose fewer, or a longer `frame`" * (mel.window <= MAX_WINDOW),
         )
     return mel
 
 
-def load_features(request: Request, sounds: Sounds, mel: Mel) -> list[np.ndarray]:
+def load_features(request: Request, sounds: SoundFiles, mel: Mel) -> list[np.ndarray]:
     """The features of every sound, f32 [frames, mels], normalized if the request says so."""
     whole, ends = _features(request, sounds, mel)
     if request["normalize"]:
@@ -205,22 +193,20 @@ def load_features(request: Request, sounds: Sounds, mel: Mel) -> list[np.ndarray
     return np.split(whole, ends[:-1])
 
 
-def _features(request: Request, sounds: Sounds, mel: Mel) -> tuple[np.ndarray, np.ndarray]:
+def _features(request: Request, sounds: SoundFiles, mel: Mel) -> tuple[np.ndarray, np.ndarray]:
     """All frames one after the other, and where each sound's end."""
-    cache, span = request.search.cache_folder, request.span
-    with readable(sounds.folder, span):
+    cache = request.search.cache_folder
+    with readable(sounds.folder):
         states = [(str(file), file.stat()) for file in sounds.files]
-    about = "\n".join(f"{name}\0{one.st_size}\0{one.st_mtime_ns}" for name, one in states)
-    key = f"{VERSION} {asdict(mel)} {sounds.folder.resolve()}\n{about}"
-    found = recall(cache, "log_mel", key)
+    files = "\n".join(f"{name}\0{one.st_size}\0{one.st_mtime_ns}" for name, one in states)
+    key = f"{VERSION} {asdict(mel)} {sounds.folder.resolve()}\n{files}"
+    found = load_cached(cache, "log_mel", key)
     if found is not None:
         return found["frames"], found["ends"]
     weights = bands(mel)
-    pieces = [
-        log_mel(read_samples(file, mel.rate, span) / 32768, mel, weights) for file in sounds.files
-    ]
+    pieces = [log_mel(read_samples(f, mel.rate) / 32768, mel, weights) for f in sounds.files]
     whole, ends = np.concatenate(pieces), np.cumsum([len(piece) for piece in pieces])
-    keep(cache, "log_mel", key, {"frames": whole, "ends": ends})
+    store_cached(cache, "log_mel", key, {"frames": whole, "ends": ends})
     return whole, ends
 
 

@@ -2,10 +2,10 @@
 
 In: the recordings of `spoken_digits.py`. Out: `frames` f32[length, mels] and `frames_length` i32;
 `label` i32[digits], a digit d as d + 1, so that 0 is both the padding and the blank of CTC; and
-`label_length` i32. Training strings join only training recordings, test strings only test ones, of
-any speakers, without a pause. Which digits and recordings they join depends on the seed alone.
-Without `length` the longest string decides; with it, a longer one is an error, since a string that
-is cut no longer holds what its label says.
+`label_length` i32. Training strings consist of training recordings, test strings of test
+recordings, of any speakers, without a pause. Which they are depends on the seed alone. `length` is
+that of the longest string unless it is set; then a longer string is an error, since a truncated one
+would not match its label.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from ....dsl.diagnostics.diagnostic import UserError, fail
 from ..core.dataset import Dataset, Field, Schema, Split, validate
-from ..core.padding import longest, padded
+from ..core.padding import max_length, pad
 from ..core.source import Request, Setting, Source
 from ..core.vocabulary import Vocabulary
 from ..formats.wav import MEL_SETTINGS, load_features, mel_of_request
@@ -24,7 +24,7 @@ SYMBOLS = Vocabulary("words", tuple(map(str, range(CLASSES))), ("<blank>",))
 
 
 def describe(request: Request) -> Schema:
-    """Makes the strings, if their length is not given or the recordings are there."""
+    """Makes the strings, if their length is not set or the recordings are on this machine."""
     try:
         return load(request).schema
     except UserError as error:
@@ -40,45 +40,30 @@ def load(request: Request) -> Dataset:
     features = load_features(request, sounds, mel)
     random = np.random.RandomState(request["seed"])
     most = request["digits"]
-    made = {}
-    for part, rows, count in (
-        ("train", sounds.train, request["count"]),
-        ("test", sounds.test, request["test_count"]),
-    ):
+    strings = []  # of the rows of recordings, for each split
+    for rows, count in ((sounds.train, request["count"]), (sounds.test, request["test_count"])):
         sizes = random.randint(1, most + 1, count)
-        made[part] = [rows[random.randint(len(rows), size=size)] for size in sizes]
-    joined = {
-        part: [np.concatenate([features[row] for row in string]) for string in strings]
-        for part, strings in made.items()
-    }
-    needed = max(longest(strings) for strings in joined.values())
+        strings.append([rows[random.randint(len(rows), size=size)] for size in sizes])
+    joined = [
+        [np.concatenate([features[row] for row in string]) for string in split] for split in strings
+    ]
+    needed = max(map(max_length, joined))
     length = request["length"] or needed
     if length < needed:
-        raise fail(
-            "E0615",
-            f"the longest string has {needed} frames, and `length` is {length}",
-            request.span_of("length"),
-        )
-    splits = {}
-    for part, strings in made.items():
-        frames, frames_length = padded(joined.pop(part), length)
-        label, label_length = padded([sounds.labels[string] + 1 for string in strings], most)
-        splits[part] = Split(
-            {
-                "frames": frames,
-                "frames_length": frames_length,
-                "label": label,
-                "label_length": label_length,
-            }
-        )
-    dataset = Dataset(
-        "digit_strings",
-        _schema(request, length),
-        splits["train"],
-        splits["test"],
-        vocabularies={"label": SYMBOLS},
-    )
-    return validate(dataset, request.span)
+        message = f"the longest string has {needed} frames, and `length` is {length}"
+        raise fail("E0615", message, request.span_of("length"))
+
+    def split(number: int) -> Split:
+        frames, frames_length = pad(joined[number], length)
+        joined[number] = []  # so that the features of both splits are not in memory twice
+        labels = [sounds.labels[string] + 1 for string in strings[number]]
+        label, label_length = pad(labels, most)
+        arrays = {"frames": frames, "frames_length": frames_length}
+        return Split({**arrays, "label": label, "label_length": label_length})
+
+    known = {"label": SYMBOLS}
+    schema = _schema(request, length)
+    return validate(Dataset("digit_strings", schema, split(0), split(1), vocabularies=known))
 
 
 def _schema(request: Request, length: int) -> Schema:

@@ -13,30 +13,27 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.dataset import Dataset, Field, Schema, Split, validate
+from ..core.dataset import Dataset, Field, Schema, split_dataset
 from ..core.source import Request, Setting, Source
-from ..core.splitting import split_rows, split_size
+from ..core.splitting import split_rows, training_size
 
 FILE = Path(__file__).with_name("digits.npz")
-COUNT, SIDE, CLASSES, BRIGHTEST = 1797, 8, 10, 16
+COUNT, BRIGHTEST = 1797, 16
+FIELDS = (Field("image", "f32", (8, 8, 1)), Field("label", "i32", (), 10))
 
 
 def describe(request: Request) -> Schema:
-    """Known without reading anything."""
-    image = Field("image", "f32", (SIDE, SIDE, 1))
-    label = Field("label", "i32", (), CLASSES)
-    return Schema((image, label), COUNT - split_size(COUNT, request["test"]))
+    """Known without reading the file."""
+    return Schema(FIELDS, training_size(COUNT, request["test"]))
 
 
 def load(request: Request) -> Dataset:
-    """Both splits; which digits test is fixed, and every class gives the same share."""
+    """Both splits. The choice of test digits is fixed and stratified by class."""
     with np.load(FILE, allow_pickle=False) as stored:
         images, labels = stored["image"][..., None], stored["label"]
-    train, test = (
-        Split({"image": images[rows], "label": labels[rows]}, {"image": 1 / BRIGHTEST})
-        for rows in split_rows(COUNT, request["test"], seed=0, labels=labels)
-    )
-    return validate(Dataset("digits", describe(request), train, test if len(test) else None))
+    parts = split_rows(COUNT, request["test"], seed=0, labels=labels)
+    arrays = {"image": images, "label": labels}
+    return split_dataset("digits", FIELDS, arrays, parts, scale={"image": 1 / BRIGHTEST})
 
 
 DIGITS = Source(

@@ -1,8 +1,8 @@
 """`mnist()`: 70,000 handwritten digits of 28x28 (LeCun, Cortes, Burges; CC BY-SA 3.0).
 
 In: the four canonical IDX files, found on disk or downloaded. Out: `image` f32[28, 28, 1], stored
-as bytes, and `label` i32. A file that the user has put there is checked for form, not for its
-checksum, so that sets of the same form can stand in; what is downloaded is checked for both.
+as bytes, and `label` i32. A user's own file is checked for its format but not its checksum, so that
+other sets in the same format can replace it; a downloaded file is checked for both.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ....dsl.diagnostics.diagnostic import fail
-from ..core.data_paths import ENVIRONMENT, Search, check_explicit, known_set_folders, listed
+from ..core.data_paths import ENVIRONMENT, Search, first_file
 from ..core.dataset import Dataset, Field, Schema, Split, validate
 from ..core.source import Request, Setting, Source
 from ..formats.idx import idx_sizes, read_idx
@@ -28,12 +28,9 @@ FILES = {
 
 
 def describe(request: Request) -> Schema:
-    """Fields without reading data; the count from a header if the files are there."""
-    found, _ = _look(request.search)
-    count = TRAINING
-    if found:
-        count = idx_sizes(found["train-labels-idx1-ubyte"], 1, request.span)[0]
-    return _schema(count)
+    """Known without reading data, except for the count, from a header if the files are found."""
+    found, _ = _find(request.search)
+    return _schema(idx_sizes(found["train-labels-idx1-ubyte"], 1)[0] if found else TRAINING)
 
 
 def load(request: Request) -> Dataset:
@@ -41,7 +38,7 @@ def load(request: Request) -> Dataset:
     files = _files(request)
     train = _split(request, files, "train")
     test = _split(request, files, "t10k")
-    return validate(Dataset("mnist", _schema(len(train)), train, test), request.span)
+    return validate(Dataset("mnist", _schema(len(train)), train, test))
 
 
 def _schema(count: int) -> Schema:
@@ -50,41 +47,41 @@ def _schema(count: int) -> Schema:
 
 
 def _split(request: Request, files: dict[str, Path], part: str) -> Split:
-    cache, span = request.search.cache_folder, request.span
-    path = files[f"{part}-images-idx3-ubyte"]
-    images = read_idx(path, 3, cache, span)
-    labels = read_idx(files[f"{part}-labels-idx1-ubyte"], 1, cache, span)
+    cache, path = request.search.cache_folder, files[f"{part}-images-idx3-ubyte"]
+    images = read_idx(path, 3, cache)
+    labels = read_idx(files[f"{part}-labels-idx1-ubyte"], 1, cache)
     if images.shape[1:] != (SIDE, SIDE):
         found = "x".join(map(str, images.shape[1:]))
-        raise fail("E0607", f"{path} holds images of {found}, not {SIDE}x{SIDE}", span)
+        raise fail("E0607", f"{path} holds images of {found}, not {SIDE}x{SIDE}")
     arrays = {"image": images[..., None], "label": labels}
     return Split(arrays, {"image": 1 / 255 if request["normalize"] else 1.0})
 
 
 def _files(request: Request) -> dict[str, Path]:
     """The four files, by canonical name."""
-    check_explicit(request.search)
-    found, partial = _look(request.search)
+    search = request.search
+    found, partial = _find(search)
     if found:
         return found
-    if not request.search.offline:
-        return _download(request)
-    looked = listed(known_set_folders(request.search, "mnist"))
-    told = "".join(f"; {folder} has no {', '.join(lost)}" for folder, lost in partial.items())
-    raise fail(
-        "E0601",
-        f"the MNIST files are not on this machine; looked in {looked}{told}",
-        request.span,
-        help=f"put {', '.join(f'{name}.gz' for name in FILES)} into one of these folders, name "
-        f"theirs with `--data` or ${ENVIRONMENT}, or run once without `--offline`",
-    )
+    if search.offline:
+        missing = (f"; {folder} has no {', '.join(lost)}" for folder, lost in partial.items())
+        help = (
+            f"put {', '.join(f'{name}.gz' for name in FILES)} into one of these folders, name "
+            f"theirs with `--data` or ${ENVIRONMENT}, or run once without `--offline`"
+        )
+        raise search.set_missing("mnist", "the MNIST files are", help, "".join(missing))
+    folder = search.cache_folder / "mnist"
+    for name, checksum in FILES.items():
+        if first_file(folder, _spellings(name)) is None:
+            search.fetch(f"{ADDRESS}{name}.gz", folder / f"{name}.gz", checksum)
+    return {name: path for name in FILES if (path := first_file(folder, _spellings(name)))}
 
 
-def _look(search: Search) -> tuple[dict[str, Path] | None, dict[Path, list[str]]]:
-    """The first folder's files that are all there; and what is missing from incomplete folders."""
+def _find(search: Search) -> tuple[dict[str, Path] | None, dict[Path, list[str]]]:
+    """The files of the first folder that has all four; and what incomplete folders lack."""
     partial: dict[Path, list[str]] = {}
-    for folder in known_set_folders(search, "mnist"):
-        found = {name: path for name in FILES if (path := _present(folder, name))}
+    for folder in search.set_folders("mnist"):
+        found = {name: path for name in FILES if (path := first_file(folder, _spellings(name)))}
         if len(found) == len(FILES):
             return found, {}
         if found:
@@ -92,28 +89,9 @@ def _look(search: Search) -> tuple[dict[str, Path] | None, dict[Path, list[str]]
     return None, partial
 
 
-def _present(folder: Path, name: str) -> Path | None:
+def _spellings(name: str) -> tuple[str, ...]:
     dotted = name.replace("-idx", ".idx")
-    for spelling in (name, f"{name}.gz", dotted, f"{dotted}.gz"):
-        try:
-            if (folder / spelling).is_file():
-                return folder / spelling
-        except OSError:  # a folder that may not be entered holds nothing for us
-            return None
-    return None
-
-
-def _download(request: Request) -> dict[str, Path]:
-    from ..core.download import (
-        download,  # only here: importing urllib takes longer than a start may
-    )
-
-    folder = request.search.cache_folder / "mnist"
-    for name, checksum in FILES.items():
-        if _present(folder, name) is None:
-            request.search.say(f"downloading {ADDRESS}{name}.gz")
-            download(f"{ADDRESS}{name}.gz", folder / f"{name}.gz", checksum, request.span)
-    return {name: path for name in FILES if (path := _present(folder, name))}
+    return name, f"{name}.gz", dotted, f"{dotted}.gz"
 
 
 MNIST = Source(

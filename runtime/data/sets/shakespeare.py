@@ -1,8 +1,8 @@
 """`shakespeare()`: a million characters of Shakespeare's plays (public domain), as in `text`.
 
-In: the file that is known as tiny Shakespeare, found on disk or downloaded. Out: as `text.py`
-says; the customary last tenth validates. A file that the user has put there is not checked, so
-that another text can stand in; what is downloaded is checked.
+In: the file known as tiny Shakespeare, found on disk or downloaded. Out: as `text.py`; the last
+tenth validates, as is customary. A user's own file is not checked, so that another text can replace
+it; a downloaded file is checked.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ....dsl.diagnostics.diagnostic import fail
-from ..core.data_paths import ENVIRONMENT, check_explicit, known_set_folders, listed
+from ..core.data_paths import ENVIRONMENT, first_file
 from ..core.dataset import Dataset, Schema
 from ..core.source import Request, Source
-from ..formats.text import SETTINGS, describe_file, load_file, training_size, window_schema
+from ..formats.text import SETTINGS, load_file, training_length, window_schema
 
 NAME = "tinyshakespeare"
 LENGTH = 128
@@ -26,58 +25,37 @@ CHECKSUM = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 
 
 def describe(request: Request) -> Schema:
-    """Reads the text if it is there; else what is known of it, and no number of byte pairs."""
-    check_explicit(request.search)
-    path = _look(request)
+    """Reads the text if it is found; else what is known of it, which for byte pairs is no size."""
+    path = _find(request)
     if path is not None:
-        return describe_file(request, path)
+        return load_file(request, path, NAME).schema
     length, kind = request["length"], request["vocabulary"]
     size = {"chars": CHARACTERS, "bytes": 256}.get(kind)
-    training = training_size(COUNT, request["validation"])
+    training = training_length(COUNT, request["validation"])
     count = max(0, training - length - 1) // (request["stride"] or length) + 1 if size else None
     return window_schema(length, size, count)
 
 
 def load(request: Request) -> Dataset:
     """Training and validation. E0601 if not found and offline, E0610 if the download fails."""
-    check_explicit(request.search)
-    return load_file(request, _look(request) or _missing(request), "shakespeare")
+    search, path = request.search, _find(request)
+    if path is None and search.offline:
+        help = (
+            f"put it as {NAME}/input.txt into one of these folders, name theirs with `--data` or "
+            f"${ENVIRONMENT}, or train once without `--offline`"
+        )
+        raise search.set_missing(NAME, "the text of `shakespeare` is", help)
+    path = path or search.fetch(ADDRESS, search.cache_folder / NAME / "input.txt", CHECKSUM)
+    return load_file(request, path, "shakespeare")
 
 
-def _look(request: Request) -> Path | None:
-    for folder in known_set_folders(request.search, NAME):
+def _find(request: Request) -> Path | None:
+    for folder in request.search.set_folders(NAME):
         names = [f"{NAME}.txt"] + ["input.txt"] * (folder.name == NAME)
-        for path in (folder / spelling for name in names for spelling in (name, f"{name}.gz")):
-            try:
-                if path.is_file():
-                    return path
-            except OSError:  # a folder that may not be entered holds nothing for us
-                continue
+        path = first_file(folder, [spelling for n in names for spelling in (n, f"{n}.gz")])
+        if path is not None:
+            return path
     return None
-
-
-def _missing(request: Request) -> Path:
-    if not request.search.offline:
-        return _download(request)
-    looked = listed(known_set_folders(request.search, NAME))
-    raise fail(
-        "E0601",
-        f"the text of `shakespeare` is not on this machine; looked in {looked}",
-        request.span,
-        help=f"put it as {NAME}/input.txt into one of these folders, name theirs with `--data` or "
-        f"${ENVIRONMENT}, or train once without `--offline`",
-    )
-
-
-def _download(request: Request) -> Path:
-    from ..core.download import (
-        download,  # only here: importing urllib takes longer than a start may
-    )
-
-    path = request.search.cache_folder / NAME / "input.txt"
-    request.search.say(f"downloading {ADDRESS}")
-    download(ADDRESS, path, CHECKSUM, request.span)
-    return path
 
 
 SHAKESPEARE = Source(

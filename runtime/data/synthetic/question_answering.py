@@ -1,37 +1,34 @@
 """`retrieval()`: short passages on who is where, and a question: question answering in miniature.
 
-In: nothing. Out: `passage` i32[5 · facts], statements like `ann is in kitchen .`; `question`
-i32[4], `where is ann ?`; `answer` i32, one of the places. People move: the last statement about the
-person counts, so that finding the name is not enough. Nothing needs padding. Passages are drawn at
-random and not compared; with the default settings two are practically never equal.
+Fields: `passage` i32[5 · facts], statements like `ann is in kitchen .`; `question` i32[4], `where
+is ann ?`; `answer` i32, one of the places. People move: the last statement about the person counts,
+so that finding the name is not enough. Nothing needs padding. Passages are drawn independently;
+with the default settings two equal ones are very unlikely.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ..core.dataset import Dataset, Field, Schema, Split, validate
+from ..core.dataset import Dataset, Field, Schema, split_dataset
 from ..core.source import Request, Setting, Source
-from ..core.splitting import split_rows, split_size
+from ..core.splitting import split_rows, training_size
 from ..core.vocabulary import Vocabulary
 
 PEOPLE = ("ann", "ben", "cleo", "dan", "eve", "finn", "gus", "hana")
 PLACES = ("attic", "bakery", "cellar", "forest", "garden", "harbour", "kitchen", "market")
-KNOWN = Vocabulary("words", (*PEOPLE, *PLACES, "is", "in", ".", "where", "?"))
-WORDS_OF_A_FACT = 5
+VOCABULARY = Vocabulary("words", (*PEOPLE, *PLACES, "is", "in", ".", "where", "?"))
+WORDS_PER_FACT = 5
 
 
 def describe(request: Request) -> Schema:
     """Known without drawing anything."""
-    count = request["count"]
-    return Schema(
-        (
-            Field("passage", "i32", (WORDS_OF_A_FACT * request["facts"],), len(KNOWN)),
-            Field("question", "i32", (4,), len(KNOWN)),
-            Field("answer", "i32", (), len(PLACES)),
-        ),
-        count - split_size(count, request["test"]),
+    fields = (
+        Field("passage", "i32", (WORDS_PER_FACT * request["facts"],), len(VOCABULARY)),
+        Field("question", "i32", (4,), len(VOCABULARY)),
+        Field("answer", "i32", (), len(PLACES)),
     )
+    return Schema(fields, training_size(request["count"], request["test"]))
 
 
 def load(request: Request) -> Dataset:
@@ -42,14 +39,14 @@ def load(request: Request) -> Dataset:
     places = random.randint(len(PLACES), size=(count, facts))
     every = np.arange(count)
     asked = people[every, random.randint(facts, size=count)]
-    # The last statement about the person: the first from behind.
+    # the last statement about the person is the first of the reversed passage
     last = facts - 1 - np.argmax((people == asked[:, None])[:, ::-1], axis=1)
-    word = {token: KNOWN.encode(token)[0] for token in KNOWN.tokens}
-    passage = np.empty((count, facts, WORDS_OF_A_FACT), KNOWN.dtype)
+    word = {token: VOCABULARY.encode(token)[0] for token in VOCABULARY.tokens}
+    passage = np.empty((count, facts, WORDS_PER_FACT), VOCABULARY.dtype)
     passage[...] = [0, word["is"], word["in"], 0, word["."]]
     passage[:, :, 0] = people  # ids begin with the people, then the places
     passage[:, :, 3] = places + len(PEOPLE)
-    question = np.empty((count, 4), KNOWN.dtype)
+    question = np.empty((count, 4), VOCABULARY.dtype)
     question[...] = [word["where"], word["is"], 0, word["?"]]
     question[:, 2] = asked
     arrays = {
@@ -57,19 +54,14 @@ def load(request: Request) -> Dataset:
         "question": question,
         "answer": places[every, last].astype(np.int32),
     }
-    train, test = (
-        Split({name: array[part] for name, array in arrays.items()})
-        for part in split_rows(count, request["test"], request["seed"])
-    )
-    dataset = Dataset(
+    return split_dataset(
         "retrieval",
-        describe(request),
-        train,
-        test if len(test) else None,
+        describe(request).fields,
+        arrays,
+        split_rows(count, request["test"], request["seed"]),
         class_names={"answer": PLACES},
-        vocabularies={"passage": KNOWN, "question": KNOWN},
+        vocabularies={"passage": VOCABULARY, "question": VOCABULARY},
     )
-    return validate(dataset, request.span)
 
 
 RETRIEVAL = Source(

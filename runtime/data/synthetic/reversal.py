@@ -1,7 +1,7 @@
-"""`reversal()`: strings of digits and the same backwards: the smallest task of translation.
+"""`reversal()`: strings of digits and their reverse, the smallest translation task.
 
-In: nothing. Out: fields as `pairs.py`. Lengths are drawn evenly from `shortest` to `longest`, and a
-string that was there before is drawn again, so that none that tests has been seen in training.
+Fields as `pairs.py`. Lengths are drawn uniformly from `shortest` to `longest`. No string occurs
+twice, so no test string is among the training strings.
 """
 
 from __future__ import annotations
@@ -9,24 +9,24 @@ from __future__ import annotations
 import numpy as np
 
 from ....dsl.diagnostics.diagnostic import fail
-from ..core.dataset import Dataset, Schema, validate
+from ..core.dataset import Dataset, Schema
 from ..core.source import Request, Setting, Source
 from ..core.splitting import split_rows
 from ..core.vocabulary import chars
-from ..formats.pairs import SPECIALS, assembled
+from ..formats.pairs import SPECIALS, pair_dataset
 
 DIGITS = "0123456789"
 
 
 def describe(request: Request) -> Schema:
-    """Draws the strings, which is quick."""
+    """Draws the strings, which is fast."""
     return load(request).schema
 
 
 def load(request: Request) -> Dataset:
     """Both splits. E0615 if there are not enough different strings."""
     shortest, most, count = request["shortest"], request["longest"], request["count"]
-    # Twice as many as needed, so that not too many draws are in vain; 10 digits always suffice.
+    # twice as many as needed, so that few draws are repetitions; ten lengths are always enough
     if 2 * count > sum(10**size for size in range(shortest, min(most, shortest + 9) + 1)):
         message = f"no {count} different strings of {shortest} to {most} digits can be drawn"
         raise fail("E0615", message, request.span, help="choose fewer, or longer ones")
@@ -39,8 +39,7 @@ def load(request: Request) -> Dataset:
     sources = [known.encode(string) for string in strings]
     targets = [source[::-1] for source in sources]
     parts = split_rows(count, request["test"], request["seed"])
-    dataset = assembled("reversal", sources, targets, parts, (most, most + 1), (known, known))
-    return validate(dataset, request.span)
+    return pair_dataset("reversal", sources, targets, parts, (most, most + 1), (known, known))
 
 
 REVERSAL = Source(

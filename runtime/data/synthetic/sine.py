@@ -1,27 +1,26 @@
-"""`sine()`: noisy waves and how they go on: forecasting a time series.
+"""`sine()`: noisy waves and their continuation, for forecasting a time series.
 
-In: nothing. Out: `x` f32[length], what was observed, and `y` f32[horizon], what comes next, without
-noise, so that the best possible error is known to be near 0. A wave is the sum of two sines of
-drawn frequency (a period of 8 to 64 steps), phase and height (0.5 to 1); the noise is normal, of
-deviation `noise`.
+Fields: `x` f32[length], the observed steps, and `y` f32[horizon], the steps that follow, without
+noise, so that the least possible error is near 0. A wave is the sum of two sines of random
+frequency (a period of 8 to 64 steps), phase and amplitude (0.5 to 1); the noise is normal, with
+standard deviation `noise`.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ..core.dataset import Dataset, Field, Schema, Split, validate
+from ..core.dataset import Dataset, Field, Schema, split_dataset
 from ..core.source import Request, Setting, Source
-from ..core.splitting import split_rows, split_size
+from ..core.splitting import split_rows, training_size
 
-WAVES, SHORTEST, LONGEST = 2, 8, 64  # sines in a sum; periods in steps
+WAVES, MIN_PERIOD, MAX_PERIOD = 2, 8, 64  # sines in a sum; steps
 
 
 def describe(request: Request) -> Schema:
     """Known without drawing anything."""
-    count = request["count"]
     fields = (Field("x", "f32", (request["length"],)), Field("y", "f32", (request["horizon"],)))
-    return Schema(fields, count - split_size(count, request["test"]))
+    return Schema(fields, training_size(request["count"], request["test"]))
 
 
 def load(request: Request) -> Dataset:
@@ -29,32 +28,28 @@ def load(request: Request) -> Dataset:
     count, length = request["count"], request["length"]
     random = np.random.RandomState(request["seed"])
     shape = (WAVES, count, 1)
-    frequency = random.uniform(1 / LONGEST, 1 / SHORTEST, shape)
+    frequency = random.uniform(1 / MAX_PERIOD, 1 / MIN_PERIOD, shape)
     phase = random.uniform(0, 1, shape)
-    height = random.uniform(0.5, 1, shape)
+    amplitude = random.uniform(0.5, 1, shape)
     time = np.arange(length + request["horizon"])
     wave = sum(
-        height[one] * np.sin(2 * np.pi * (frequency[one] * time + phase[one]))
+        amplitude[one] * np.sin(2 * np.pi * (frequency[one] * time + phase[one]))
         for one in range(WAVES)
     )
-    seen = wave[:, :length] + request["noise"] * random.standard_normal((count, length))
-    arrays = {"x": seen.astype(np.float32), "y": wave[:, length:].astype(np.float32)}
-    train, test = (
-        Split({name: array[part] for name, array in arrays.items()})
-        for part in split_rows(count, request["test"], request["seed"])
-    )
-    dataset = Dataset("sine", describe(request), train, test if len(test) else None)
-    return validate(dataset, request.span)
+    observed = wave[:, :length] + request["noise"] * random.standard_normal((count, length))
+    arrays = {"x": observed.astype(np.float32), "y": wave[:, length:].astype(np.float32)}
+    parts = split_rows(count, request["test"], request["seed"])
+    return split_dataset("sine", describe(request).fields, arrays, parts)
 
 
 SINE = Source(
     "sine",
-    "noisy waves and how they go on: x f32[length], y f32[horizon]",
+    "noisy waves and their continuation: x f32[length], y f32[horizon]",
     (
         Setting("count", "count", "series", 5000),
         Setting("length", "count", "steps observed", 64),
-        Setting("horizon", "count", "steps to foretell", 16),
-        Setting("noise", "level", "deviation of the noise in what is observed", 0.1),
+        Setting("horizon", "count", "steps to forecast", 16),
+        Setting("noise", "level", "standard deviation of the noise in the observed steps", 0.1),
         Setting("test", "fraction", "the share that tests", 0.1),
         Setting("seed", "seed", "of the series", 0),
     ),

@@ -18,8 +18,7 @@ import pytest
 from small_programs import DIGITS, prepared, write
 
 from nnc.dsl.diagnostics.diagnostic import UserError
-from nnc.runtime import cli
-from nnc.runtime.training import atomic_files as checkpoint
+from nnc.runtime import cli, files
 from nnc.runtime.training.atomic_files import load_arrays, save_arrays
 from nnc.runtime.training.checkpoints import Position
 from nnc.runtime.training.interrupt import never
@@ -280,7 +279,7 @@ def test_a_disk_that_refuses(nnc, monkeypatch, number, operation, after):
         return original(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.os, operation, refuse)
+        patch.setattr(files.os, operation, refuse)
         code, _, err = nnc("train", "--resume", "run", "--epochs", 6)
     assert code == 1 and "E0709" in err and os.strerror(number) in err
     assert not list(Path("run").rglob("*.part"))

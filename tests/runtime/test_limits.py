@@ -175,8 +175,8 @@ def test_an_endless_file_is_not_read(capsys):
     ],
 )
 def test_a_small_file_that_unpacks_to_a_large_one(tmp_path, monkeypatch, source, told):
-    monkeypatch.setattr(unpack, "SMALL", 1000)
-    monkeypatch.setattr(unpack, "DENSE", 0)
+    monkeypatch.setattr(unpack, "ALWAYS_ALLOWED", 1000)
+    monkeypatch.setattr(unpack, "MAX_RATIO", 0)
     header = b"\0\0\x08\x03\0\0\0\x04\0\0\0\x1c\0\0\0\x1c"
     place = tmp_path / "x.gz"
     place.write_bytes(gzip.compress(header + bytes(1 << 20)))

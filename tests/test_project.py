@@ -16,9 +16,9 @@ from nnc.compiler.elaboration.programs import training_step
 from nnc.compiler.ir.verify import verify
 from nnc.dsl.check.checker import load_source
 from nnc.dsl.diagnostics.diagnostic import Report
-from nnc.dsl.syntax.lexer_rules import Lines
+from nnc.dsl.syntax.lexer_rules import PostLexer
 from nnc.dsl.syntax.parser import grammar
-from nnc.dsl.syntax.parser_tables import PACKAGED, built, keep, load
+from nnc.dsl.syntax.parser_tables import PACKAGED, build_parser, load_tables, save_tables
 from nnc.dsl.syntax.source import Source
 from nnc.runtime.data import Search
 from nnc.runtime.inspect.emit import model_system
@@ -86,10 +86,10 @@ def test_the_library_page_is_up_to_date() -> None:
 def test_the_tables_of_the_parser_are_those_of_the_grammar(tmp_path: Path) -> None:
     if not PACKAGED.read_text("utf-8").startswith(f"{lark.__version__} "):
         pytest.skip("they were made by another version of Lark")
-    own, lines = tmp_path / "tables", Lines()
-    keep(own, built(grammar(), lines), grammar(), lines)
+    own, postlexer = tmp_path / "tables", PostLexer()
+    save_tables(own, build_parser(grammar(), postlexer), grammar(), postlexer)
     assert own.read_bytes() == PACKAGED.read_bytes(), "run `python tools/parser_tables.py`"
-    assert load(PACKAGED, grammar(), lines)
+    assert load_tables(PACKAGED, grammar(), postlexer)
 
 
 # --- packaging ------------------------------------------------------------------------------------

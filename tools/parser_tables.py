@@ -1,15 +1,14 @@
-"""Write grammar.tables: the parser's tables, which are part of the package.
+"""Write grammar.tables, the LALR tables of grammar.lark that the package contains.
 
-In: grammar.lark and the version of Lark at hand. Out: the file; the same grammar gives the same
-bytes. A test fails while it is not that of the grammar.
+The same grammar and version of Lark give the same bytes. A test fails if the file is outdated.
 """
 
 from __future__ import annotations
 
-from nnc.dsl.syntax.lexer_rules import Lines
+from nnc.dsl.syntax.lexer_rules import PostLexer
 from nnc.dsl.syntax.parser import grammar
-from nnc.dsl.syntax.parser_tables import PACKAGED, built, keep
+from nnc.dsl.syntax.parser_tables import PACKAGED, build_parser, save_tables
 
 if __name__ == "__main__":
-    lines = Lines()
-    keep(PACKAGED, built(grammar(), lines), grammar(), lines)
+    postlexer = PostLexer()
+    save_tables(PACKAGED, build_parser(grammar(), postlexer), grammar(), postlexer)

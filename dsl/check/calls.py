@@ -1,158 +1,154 @@
-"""One application of a layer or function: has it the arguments that it needs?
+"""Calls: whether an application of a layer, function or optimizer has the arguments that it needs.
 
-In: what is called and the groups of arguments it is given. Out: E0203, E0204 and E0205. The values
-of the arguments are checked where they stand.
+Reports E0203, E0204 and E0205. The expressions in the arguments are checked where they stand.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ..diagnostics.diagnostic import Note, Report
 from ..diagnostics.foreign_terms import suggest, suggest_setting
 from ..syntax import ast as s
 from ..syntax.source import Span
 from .library import standard_library
-from .names import BUILTINS, Visible
+from .names import BUILTINS, MANY, Scope
+
+Arguments = tuple[s.Argument, ...]
 
 
-def groups_of(node: s.Expr) -> tuple[list[tuple[s.Argument, ...]], s.Expr]:
-    """The argument lists of `f(a)(b)` in order, and `f`."""
-    groups: list[tuple[s.Argument, ...]] = []
+@dataclass(frozen=True)
+class Invocation:
+    """`f(a)(b)` or, at the end of a pipe, `x |> f(a)`: the callee and its argument lists.
+
+    With `piped` the first input comes from the pipe. With `partial` missing arguments are
+    supplied elsewhere: an optimizer's parameter, the step of a schedule."""
+
+    callee: s.Expr
+    groups: Sequence[Arguments]
+    span: Span
+    piped: bool = False
+    partial: bool = False
+
+    @property
+    def first(self) -> Arguments:
+        return self.groups[0] if self.groups else ()
+
+
+def invocation(node: s.Expr, piped: bool = False, partial: bool = False) -> Invocation:
+    """An expression as a call: one that is no `Call` has no argument lists."""
+    span = node.span
+    groups: list[Arguments] = []
     while isinstance(node, s.Call):
         groups.insert(0, node.arguments)
         node = node.function
-    return groups, node
+    return Invocation(node, groups, span, piped, partial)
 
 
-def apply_to(
-    callee: s.Name,
-    groups: list[tuple[s.Argument, ...]],
-    span: Span,
-    piped: bool,
-    visible: Visible,
-    report: Report,
-    partial: bool = False,
-) -> None:
-    """Are these the right arguments for what is called? `piped`: the first input is given."""
+def check_call(call: Invocation, callee: s.Name, scope: Scope, report: Report) -> None:
+    """Check that the `callee`, which must be a name, exists and has the right arguments."""
     name = callee.id
-    found = visible.find(name)
+    found = scope.find(name)
     if found is None:
         if name in BUILTINS:
-            _apply_builtin(callee, groups, span, piped, report)
+            _check_builtin(call, name, report)
         else:
             report.add(
                 "E0203",
                 f"unknown layer or function `{name}`",
                 callee.span,
                 label="not defined here or in the library",
-                help=suggest(name, visible.names()),
+                help=suggest(name, scope.names()),
             )
-        return
-    if found.kind == "optimizer":
+    elif found.kind == "optimizer":
         report.add(
             "E0203",
             f"`{name}` is an optimizer and cannot be applied",
             callee.span,
             help="name it in a `train` block: `optimizer = …`",
         )
-        return
-    if found.kind == "fn" or not found.settings:
-        if len(groups) > 1:
+    elif found.kind == "fn" or not found.settings:
+        if len(call.groups) > 1:
             report.add(
                 "E0204",
                 f"`{name}` takes one pair of parentheses",
-                span,
+                call.span,
                 notes=(Note(found.name_span, "defined here"),),
             )
-            return
-        if not piped and not groups:
-            report.add("E0205", f"`{name}` is not applied to anything", span)
-            return
-        match_arguments(
-            found, found.inputs, groups[0] if groups else (), span, piped, report, partial
-        )
-        return
-    match_arguments(
-        found, found.settings, groups[0] if groups else (), span, False, report, partial
-    )
-    if len(groups) > 1 or piped:
-        match_arguments(
-            found, found.inputs, groups[1] if len(groups) > 1 else (), span, piped, report, partial
-        )
+        elif not call.piped and not call.groups:
+            report.add("E0205", f"`{name}` is not applied to anything", call.span)
+        else:
+            check_arguments(found, found.inputs, call.first, call, report)
     else:
-        report.add(
-            "E0205",
-            f"{found.kind} `{name}` is not applied to an input",
-            span,
-            label="only its settings are given",
-            help=f"write `x |> {name}(…)` or `{name}(…)(x)`",
-        )
+        check_arguments(found, found.settings, call.first, call, report, piped=False)
+        if len(call.groups) > 1 or call.piped:
+            inputs = call.groups[1] if len(call.groups) > 1 else ()
+            check_arguments(found, found.inputs, inputs, call, report)
+        else:
+            report.add(
+                "E0205",
+                f"{found.kind} `{name}` is not applied to an input",
+                call.span,
+                label="only its settings are given",
+                help=f"write `x |> {name}(…)` or `{name}(…)(x)`",
+            )
 
 
-def _apply_builtin(
-    callee: s.Name, groups: list[tuple[s.Argument, ...]], span: Span, piped: bool, report: Report
-) -> None:
-    name = callee.id
+def _check_builtin(call: Invocation, name: str, report: Report) -> None:
     least, most = BUILTINS[name]
-    given = piped + sum(len(group) for group in groups)
-    named = [a for group in groups for a in group if a.name is not None]
-    reduces = f"over an index: `y[b] = {name}(i) x[b, i]`" if name in s.REDUCTIONS else ""
+    arguments = [argument for group in call.groups for argument in group]
+    named = [argument for argument in arguments if argument.name is not None]
+    count = call.piped + len(arguments)
+    help = f"over an index: `y[b] = {name}(i) x[b, i]`" if name in s.REDUCTIONS else ""
     if named:
-        report.add(
-            "E0204",
-            f"`{name}` has no argument called `{named[0].name}`",
-            named[0].span,
-            help=reduces,
-        )
-    elif not least <= given <= most:
-        takes = (
-            f"{least} argument{'s' * (least != 1)}"
-            if least == most
-            else f"at least {least} argument{'s' * (least != 1)}"
-            if most == 99
-            else f"{least} to {most} arguments"
-        )
-        report.add("E0204", f"`{name}` takes {takes}, and {given} are given", span, help=reduces)
+        message = f"`{name}` has no argument called `{named[0].name}`"
+        report.add("E0204", message, named[0].span, help=help)
+    elif not least <= count <= most:
+        takes = _plural(least, "argument")
+        if least < most:
+            takes = f"at least {takes}" if most == MANY else f"{least} to {most} arguments"
+        message = f"`{name}` takes {takes}, and {count} are given"
+        report.add("E0204", message, call.span, help=help)
 
 
-def match_arguments(
+def check_arguments(
     definition: s.Definition,
     parameters: tuple[s.Parameter, ...],
-    arguments: tuple[s.Argument, ...],
-    span: Span,
-    piped: bool,
+    arguments: Arguments,
+    call: Invocation,
     report: Report,
-    partial: bool,
+    piped: bool | None = None,
 ) -> None:
-    """Arguments against the parameters of a definition, as everywhere: positions, then names."""
+    """Match the arguments of one list with the parameters: by position, then by name."""
+    piped = call.piped if piped is None else piped
     name = definition.name
     names = [p.name for p in parameters]
     defined = (Note(definition.name_span, "defined here"),)
     given = set(names[:1]) if piped else set()
     position = int(piped)
     by_name = False
-    strange = 0  # arguments by names that are none: each is taken for one that is missing
+    unknown = 0  # arguments with unknown names, each probably meant for a missing one
     for argument in arguments:
         if argument.name is None:
             if by_name:
                 report.add(
                     "E0204",
-                    "an argument by position stands after one by name",
+                    "an argument by position follows one by name",
                     argument.span,
                     help="put the named ones last",
                 )
                 return
             if position >= len(names):
-                takes = f"{len(names)} argument{'s' * (len(names) != 1)}"
+                takes = f"{_plural(len(names), 'argument')} here ({', '.join(names) or 'none'})"
+                of_layer = definition.kind == "layer" and parameters is definition.settings
                 report.add(
                     "E0204",
-                    f"`{name}` takes {takes} here ({', '.join(names) or 'none'}), "
-                    "and more are given",
+                    f"`{name}` takes {takes}, and more are given",
                     argument.span,
                     label="one too many",
                     notes=defined,
-                    help=_too_many(argument.value)
-                    if definition.kind == "layer" and parameters is definition.settings
-                    else "",
+                    help=_extra_setting_hint(argument.value) if of_layer else "",
                 )
                 return
             given.add(names[position])
@@ -160,7 +156,7 @@ def match_arguments(
             continue
         by_name = True
         if argument.name not in names:
-            strange += 1
+            unknown += 1
             report.add(
                 "E0204",
                 f"`{name}` has no setting `{argument.name}`",
@@ -170,26 +166,24 @@ def match_arguments(
                 help=suggest_setting(argument.name, names),
             )
         elif argument.name in given:
-            report.add(
-                "E0204", f"`{argument.name}` is given twice", argument.span, label="again here"
-            )
+            message = f"`{argument.name}` is given twice"
+            report.add("E0204", message, argument.span, label="again here")
         given.add(argument.name)
     missing = [p.name for p in parameters if p.default is None and p.name not in given]
-    if len(missing) > strange and not partial:
+    if len(missing) > unknown and not call.partial:
+        help = f"add it: `{name}({', '.join(f'{m} = …' for m in missing)})`"
+        if any(isinstance(a.value, s.List) for a in arguments):
+            help = f"there are no lists of tensors: `{name}({', '.join(names)})`"
         listed = ", ".join(f"`{m}`" for m in missing)
-        report.add(
-            "E0205",
-            f"`{name}` is missing {listed}",
-            span,
-            notes=defined,
-            help=f"there are no lists of tensors: `{name}({', '.join(names)})`"
-            if any(isinstance(a.value, s.List) for a in arguments)
-            else f"give it: `{name}({', '.join(f'{m} = …' for m in missing)})`",
-        )
+        report.add("E0205", f"`{name}` is missing {listed}", call.span, notes=defined, help=help)
 
 
-def _too_many(value: s.Expr) -> str:
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def _extra_setting_hint(value: s.Expr) -> str:
     """For a setting that a layer does not have: an activation, or the size of the input."""
     if isinstance(value, s.Name) and value.id in standard_library():
         return f"apply it to the result: `… |> {value.id}`"
-    return "the sizes of the input are known from the input"
+    return "the sizes of the input follow from the input"

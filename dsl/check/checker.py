@@ -1,35 +1,25 @@
-"""Names and structure: everything that can be said of a program without knowing a size.
+"""Checker: names and structure of a program, all that can be checked without knowing a size.
 
-In: a `syntax.File` and the definitions it can see. Out: `Checked`, with diagnostics E02xx, E04xx
-and W02xx in the `Report`. `load` also reads the file, those it uses, and the standard library.
-Sizes, types and index ranges are the compiler's (`compiler/elaborate.py`).
+`load` reads and parses a file with those that it uses; `check` resolves the names (E02xx, E04xx,
+W02xx, W04xx). Sizes, types and index ranges are checked by the compiler, in
+`compiler/elaboration/`. Tests: tests/language/test_check.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path, PurePosixPath
 
 from ..diagnostics.diagnostic import Note, Report
 from ..syntax import ast as s
 from ..syntax.parser import parse
 from ..syntax.source import Source
-from .definitions import Body
+from .definitions import DefinitionChecker
 from .library import read_source, standard_library
-from .names import BUILTINS, CONSTANTS, OPTIMIZER_NAMES, Visible, called_names, names_in
-from .train_block import TRAIN_FIELDS, check_trains
-
-__all__ = [
-    "BUILTINS",
-    "CONSTANTS",
-    "OPTIMIZER_NAMES",
-    "TRAIN_FIELDS",
-    "Checked",
-    "check",
-    "load",
-    "load_source",
-]
+from .names import Scope, called_names, names_in
+from .train_block import check_trains
 
 
 @dataclass(frozen=True)
@@ -43,17 +33,9 @@ class Checked:
     definitions: dict[str, s.Definition]
     library: Mapping[str, s.Definition]
 
-    def find(self, name: str, inside: s.Definition | None = None) -> s.Definition | None:
-        """The definition that `name` means `inside` a definition (None: in the file itself).
-
-        A file may redefine a library name; the library goes on using its own.
-        """
-        if inside is not None and self._is_library(inside):
-            return self.library.get(name)
-        return self.definitions.get(name)
-
-    def _is_library(self, definition: s.Definition) -> bool:
-        return definition.name in self.library and self.library[definition.name] is definition
+    def exported(self) -> dict[str, s.Definition]:
+        """The definitions that are not the library's."""
+        return {n: d for n, d in self.definitions.items() if self.library.get(n) is not d}
 
     @property
     def models(self) -> tuple[s.Definition, ...]:
@@ -75,15 +57,15 @@ def check(
     """Check one file that sees the `library` and the definitions of the files it uses."""
     used = used or {}
     own = _own_definitions(file, used, report)
-    visible = Visible(own, used, library)
+    scope = Scope(own, used, library)
     trains = [d for d in file.declarations if isinstance(d, s.Train)]
-    wanted = {train.model.id: names_in(train) for train in trains}
-    for definition in own.values():
-        Body(definition, visible, report, wanted.get(definition.name, set())).check()
-    _check_cycles(own, visible, report)
-    check_trains(trains, visible, report)
+    read = {train.model.id: names_in(train) for train in trains}
+    for name, definition in own.items():
+        DefinitionChecker(definition, scope, report, read_outside=read.get(name, set())).check()
+    _check_cycles(own, report)
+    check_trains(trains, scope, report)
     roots = [*own.values(), *used.values(), *trains]
-    return Checked(file, _reachable(roots, own, used, library), library)
+    return Checked(file, _reachable(roots, {**used, **own}, library), library)
 
 
 # --- definitions ----------------------------------------------------------------------------------
@@ -112,56 +94,39 @@ def _own_definitions(
 
 def _reachable(
     roots: Iterable[s.Node],
-    own: Mapping[str, s.Definition],
-    used: Mapping[str, s.Definition],
+    definitions: dict[str, s.Definition],
     library: Mapping[str, s.Definition],
 ) -> dict[str, s.Definition]:
-    """Own and used definitions, and those of the library that any of them needs."""
-    found = {**used, **own}
-    todo = list(roots)
-    while todo:
-        for name in sorted(names_in(todo.pop())):
+    """The definitions, and those of the library that any of them needs."""
+    found, worklist = dict(definitions), list(roots)
+    while worklist:
+        for name in sorted(names_in(worklist.pop())):
             if name not in found and name in library:
                 found[name] = library[name]
-                todo.append(library[name])
+                worklist.append(library[name])
     return found
 
 
-def _check_cycles(own: Mapping[str, s.Definition], visible: Visible, report: Report) -> None:
-    """A definition that comes round to itself has no end."""
-    uses = {
-        name: [n for n in dict.fromkeys(called_names(d)) if n in own] for name, d in own.items()
-    }
-    done: set[str] = set()
-    for root in own:
-        path: list[str] = []
-        stack = [(root, iter(uses[root]))] if root not in done else []
-        while stack:
-            name, rest = stack[-1]
-            if len(path) < len(stack):
-                path.append(name)
-            following = next(rest, None)
-            if following is None:
-                done.add(name)
-                path.pop()
-                stack.pop()
-            elif following in path:
-                _report_cycle(path[path.index(following) :], own, report)
-            elif following not in done:
-                stack.append((following, iter(uses[following])))
-
-
-def _report_cycle(names: list[str], own: Mapping[str, s.Definition], report: Report) -> None:
-    shown = " → ".join(f"`{name}`" for name in [*names, names[0]])
-    first = own[names[0]]
-    report.add(
-        "E0213",
-        f"`{names[0]}` is defined by itself: {shown}",
-        first.name_span,
-        label="its definition never ends",
-        notes=tuple(Note(own[n].name_span, "goes through here") for n in names[1:]),
-        help="stack blocks with `repeat`; a recurrence reads an earlier index, `h[t-1]`",
-    )
+def _check_cycles(own: Mapping[str, s.Definition], report: Report) -> None:
+    """Definitions are expanded where they are used, so none may need itself."""
+    uses = {name: [n for n in called_names(d) if n in own] for name, d in own.items()}
+    while True:
+        try:
+            return TopologicalSorter(uses).prepare()
+        except CycleError as error:
+            names = error.args[1][:0:-1]  # each uses the next
+        first = names.index(min(names, key=list(own).index))
+        names = names[first:] + names[:first]
+        shown = " → ".join(f"`{name}`" for name in [*names, names[0]])
+        report.add(
+            "E0213",
+            f"`{names[0]}` is defined by itself: {shown}",
+            own[names[0]].name_span,
+            label="its definition never ends",
+            notes=tuple(Note(own[n].name_span, "goes through here") for n in names[1:]),
+            help="stack blocks with `repeat`; a recurrence reads an earlier index, `h[t-1]`",
+        )
+        uses |= {name: [] for name in names}
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -184,27 +149,28 @@ def load_source(source: Source, report: Report, folder: Path | None = None) -> C
 
 @dataclass
 class _Loader:
-    """Follows `use`, each file once. `open_files` are the files on the way to the one at hand."""
+    """Follows `use`, loading each file once. `loading` are the files that use each other, from
+    the program down to the current one."""
 
     report: Report
     root: Path
-    open_files: list[Path] = field(default_factory=list)
-    done: dict[Path, dict[str, s.Definition]] = field(default_factory=dict)
+    loading: list[Path] = field(default_factory=list)
+    loaded: dict[Path, dict[str, s.Definition]] = field(default_factory=dict)
 
     def load(self, source: Source, path: Path) -> Checked:
-        before = len(self.report.errors)
+        errors = len(self.report.errors)
         file = parse(source, self.report)
-        self.open_files.append(path.resolve())
+        self.loading.append(path.resolve())
         used: dict[str, s.Definition] = {}
-        for declaration in file.declarations:
-            if isinstance(declaration, s.Use):
-                self._add(declaration, self._use(declaration, path), used)
-        self.open_files.pop()
+        for use in file.declarations:
+            if isinstance(use, s.Use):
+                self._import(use, self._use(use, path), used)
+        self.loading.pop()
         # After a syntax error names would be missing that the user did write.
-        report = self.report if len(self.report.errors) == before else Report()
+        report = self.report if len(self.report.errors) == errors else Report()
         return check(file, standard_library(), report, used)
 
-    def _add(
+    def _import(
         self, use: s.Use, found: dict[str, s.Definition], used: dict[str, s.Definition]
     ) -> None:
         for name, definition in found.items():
@@ -222,8 +188,8 @@ class _Loader:
     def _use(self, use: s.Use, path: Path) -> dict[str, s.Definition]:
         """The definitions of a used file and of what it uses in turn."""
         written, span = use.path.value, use.path.span
-        parts = PurePosixPath(written).parts
-        outside = "\\" in written or ":" in written or "\0" in written or ".." in parts
+        target = path.parent / written
+        outside = set(written) & set("\\:\0") or ".." in PurePosixPath(written).parts
         if not written.endswith(".nn") or outside or written.startswith(("/", "~")):
             self.report.add(
                 "E0217",
@@ -233,14 +199,13 @@ class _Loader:
                 help="move the file next to this one",
             )
             return {}
-        target = path.parent / written
         key = target.resolve()
-        if key in self.open_files:
+        if key in self.loading:
             self.report.add(
                 "E0217",
                 f"`{written}` uses this file in turn",
                 span,
-                label="this closes a circle",
+                label="this closes a cycle",
                 help="put what both need into a third file",
             )
             return {}
@@ -249,18 +214,10 @@ class _Loader:
                 "E0217",
                 f"`use` cannot read `{written}`",
                 span,
-                label="it leads out of the folder of the program",
+                label="it is outside the folder of the program",
             )
             return {}
-        if key not in self.done:
+        if key not in self.loaded:
             source = read_source(target, self.report, span)
-            checked = self.load(source, target) if source else None
-            self.done[key] = self._exported(checked) if checked else {}
-        return self.done[key]
-
-    def _exported(self, checked: Checked) -> dict[str, s.Definition]:
-        return {
-            name: d
-            for name, d in checked.definitions.items()
-            if not (name in checked.library and checked.library[name] is d)
-        }
+            self.loaded[key] = self.load(source, target).exported() if source else {}
+        return self.loaded[key]

@@ -1,7 +1,6 @@
-"""Train blocks: their fields, the model that they train, the calls in them.
+"""Train blocks: their fields, the model that they train and the calls in them.
 
-In: the train blocks of a file and the names that it can see. Out: diagnostics E04xx and W04xx. The
-names of data and their fields are the runtime's.
+Reports E0401–E0406, E0312 and W0401. The names of data sources and their fields are the runtime's.
 """
 
 from __future__ import annotations
@@ -10,227 +9,181 @@ from ..diagnostics.diagnostic import Note, Report, did_you_mean
 from ..diagnostics.foreign_terms import suggest, suggest_field
 from ..syntax import ast as s
 from ..syntax.source import Span
-from .calls import apply_to, groups_of, match_arguments
-from .names import Visible
+from .calls import check_arguments, check_call, invocation
+from .names import Scope
 
 TRAIN_FIELDS = (
-    "data",
-    "loss",
-    "optimizer",
-    "batch",
-    "epochs",
-    "steps",
-    "seed",
-    "patience",
-    "validation",
-    "clip",
-    "penalty",
-    "keep",
-    "checkpoint_steps",
-    "keep_checkpoints",
-    "shuffle",
-    "monitor",
-    "float",
-    "precision",
-)
+    "data", "loss", "optimizer", "batch", "epochs", "steps", "seed", "patience", "validation",
+    "clip", "penalty", "keep", "checkpoint_steps", "keep_checkpoints", "shuffle", "monitor",
+    "float", "precision",
+)  # fmt: skip
 
-# Fields whose functions are readers of data, known to the runtime alone.
-_DATA_FIELDS = ("data", "validation")
+_DATA_FIELDS = ("data", "validation")  # their functions are data sources, known to the runtime
+_PARTIAL_FIELDS = ("optimizer", "penalty", "clip")  # the training loop adds arguments
+_COMPUTED_FIELDS = ("loss", "penalty", "clip")  # computed from tensors, so never a string
 
-# Fields whose functions are given some of their arguments by the training loop.
-_PARTIAL_FIELDS = ("optimizer", "penalty", "clip")
-
-# What is computed from tensors, so that a word cannot stand there.
-_COMPUTED = ("loss", "penalty", "clip")
+_ACTIVATED = ("softmax", "log_softmax", "sigmoid")  # outputs that are no logits
 
 
-def check_trains(trains: list[s.Train], visible: Visible, report: Report) -> None:
+def check_trains(trains: list[s.Train], scope: Scope, report: Report) -> None:
+    """Check the train blocks of a file."""
     seen: dict[str, s.Train] = {}
     for train in trains:
-        first = seen.setdefault(train.model.id, train)
+        name = train.model
+        first = seen.setdefault(name.id, train)
         if first is not train:
             report.add(
                 "E0402",
-                f"`{train.model.id}` has two train blocks",
-                train.model.span,
+                f"`{name.id}` has two train blocks",
+                name.span,
                 label="again here",
                 notes=(Note(first.model.span, "first here"),),
-                help="keep one; what differs between runs is given with `--set`",
+                help="keep one; `--set` changes values from run to run",
             )
-        model = visible.find(train.model.id)
+        model = scope.find(name.id)
         if model is None or model.kind != "model":
-            models = [
-                d.name for d in (*visible.own.values(), *visible.used.values()) if d.kind == "model"
-            ]
+            own = [*scope.own.values(), *scope.used.values()]
             what = "is not defined" if model is None else f"is a {model.kind}, not a model"
             report.add(
                 "E0403",
-                f"`{train.model.id}` {what}",
-                train.model.span,
+                f"`{name.id}` {what}",
+                name.span,
                 label="expected the name of a model",
-                help=did_you_mean(train.model.id, models),
+                help=did_you_mean(name.id, [d.name for d in own if d.kind == "model"]),
             )
-        _check_train(train, visible, report)
-        _check_logits(train, visible, report)
+        _check_entries(train, scope, report)
+        if model is not None:
+            _check_logits(train, model, scope, report)
 
 
-def _check_train(train: s.Train, visible: Visible, report: Report) -> None:
+def _check_entries(train: s.Train, scope: Scope, report: Report) -> None:
     seen: dict[str, Span] = {}
     for entry in train.body:
-        name = entry.name if not isinstance(entry, s.Until) else None
-        if name is not None:
-            _once(name, seen, report)
-        if isinstance(entry, s.Field) and entry.name.id not in TRAIN_FIELDS:
-            report.add(
-                "E0401",
-                f"a train block has no field `{entry.name.id}`",
-                entry.name.span,
-                label="unknown field",
-                help=suggest_field(entry.name.id, TRAIN_FIELDS),
-            )
-            continue
-        if isinstance(entry, s.Field) and entry.name.id in _DATA_FIELDS:
-            continue
+        if not isinstance(entry, s.Until):
+            _check_set_once(entry.name, seen, report)
+        field = entry.name.id if isinstance(entry, s.Field) else ""
         match entry:
-            case s.Field(name=name, value=s.String() as word) if name.id in _COMPUTED:
-                _word(name.id, word, visible, report)
-                continue
-            case s.Metric(name=name, value=s.String() as word):
-                _word(name.id, word, visible, report)
-                continue
-        partial = isinstance(entry, s.Field) and entry.name.id in _PARTIAL_FIELDS
-        if isinstance(entry, s.Field) and entry.name.id == "optimizer":
-            _check_optimizer(entry, visible, report)
-        elif not isinstance(entry, s.Input):
-            _check_calls(entry, visible, report, partial)
+            case s.Field(name=name) if field not in TRAIN_FIELDS:
+                report.add(
+                    "E0401",
+                    f"a train block has no field `{field}`",
+                    name.span,
+                    label="unknown field",
+                    help=suggest_field(field, TRAIN_FIELDS),
+                )
+            case s.Field(name=name, value=s.String() as text) if field in _COMPUTED_FIELDS:
+                _report_string(name.id, text, scope, report)
+            case s.Metric(name=name, value=s.String() as text):
+                _report_string(name.id, text, scope, report)
+            case s.Field() if field == "optimizer":
+                _check_optimizer(entry, scope, report)
+            case s.Field() if field not in _DATA_FIELDS:
+                _check_calls(entry, scope, report, field in _PARTIAL_FIELDS)
+            case s.Metric() | s.Until() | s.Let():
+                _check_calls(entry, scope, report, partial=False)
     if "loss" not in seen:
         report.add(
             "E0404",
             f"`train {train.model.id}` has no loss",
             train.model.span,
-            label="nothing to make smaller",
+            label="nothing to minimise",
             help="add `loss = …`, such as `loss = cross_entropy(logits, label)`",
         )
 
 
-def _word(field: str, word: s.String, visible: Visible, report: Report) -> None:
-    """`loss = "mse"`."""
-    found = visible.find(word.value)
-    needed = ", ".join(p.name for p in found.inputs if p.default is None) if found else "…"
-    report.add(
-        "E0312",
-        f"`{field}` is computed, and this is a word",
-        word.span,
-        label="a word",
-        help=f"apply the function: `{field} = {word.value}({needed})`"
-        if found
-        else f"apply a function, such as `{field} = mse(y, target)`",
-    )
-
-
-def _once(name: s.Name, seen: dict[str, Span], report: Report) -> None:
-    if name.id in seen:
+def _check_set_once(name: s.Name, seen: dict[str, Span], report: Report) -> None:
+    first = seen.setdefault(name.id, name.span)
+    if first is not name.span:
         report.add(
             "E0405",
             f"`{name.id}` is set twice",
             name.span,
             label="again here",
-            notes=(Note(seen[name.id], "first here"),),
+            notes=(Note(first, "first here"),),
             help="keep one of them",
         )
-    seen.setdefault(name.id, name.span)
 
 
-def _check_optimizer(entry: s.Field, visible: Visible, report: Report) -> None:
-    """`adam` or `adam(lr = …)`; its settings may be schedules, which get the step themselves."""
-    groups, callee = groups_of(entry.value)
-    found = visible.find(callee.id) if isinstance(callee, s.Name) else None
-    if not isinstance(callee, s.Name) or found is None or found.kind != "optimizer":
-        shown = f"`{callee.id}`" if isinstance(callee, s.Name) else "this"
-        names = [n for n in visible.names() if (d := visible.find(n)) and d.kind == "optimizer"]
-        known = isinstance(callee, s.Name) and found is None
-        report.add(
-            "E0406",
-            f"{shown} is not an optimizer",
-            callee.span,
-            label="not defined here or in the library" if known else "",
-            help=(suggest(callee.id, names) if isinstance(callee, s.Name) else "")
-            or (
-                f"write it without quotes: `{callee.value}()`"
-                if isinstance(callee, s.String) and callee.value in names
-                else ""
-            )
-            or "write one such as `adam(lr = 1e-3)`",
-        )
+def _report_string(field: str, text: s.String, scope: Scope, report: Report) -> None:
+    """`loss = "mse"`."""
+    found = scope.find(text.value)
+    help = f"apply a function, such as `{field} = mse(y, target)`"
+    if found:
+        needed = ", ".join(p.name for p in found.inputs if p.default is None)
+        help = f"apply the function: `{field} = {text.value}({needed})`"
+    message = f"`{field}` is computed, and this is a string"
+    report.add("E0312", message, text.span, label="a string", help=help)
+
+
+def _check_optimizer(entry: s.Field, scope: Scope, report: Report) -> None:
+    """`adam` or `adam(lr = …)`; the settings may be schedules, which receive the step."""
+    call = invocation(entry.value)
+    callee = call.callee
+    name = callee.id if isinstance(callee, s.Name) else None
+    found = scope.find(name) if name else None
+    if found is not None and found.kind == "optimizer":
+        check_arguments(found, found.settings, call.first, call, report)
+        for argument in call.first:
+            _check_calls(argument, scope, report, partial=True)
         return
-    match_arguments(
-        found, found.settings, groups[0] if groups else (), entry.value.span, False, report, False
+    optimizers = [n for n in scope.names() if (d := scope.find(n)) and d.kind == "optimizer"]
+    help = suggest(name, optimizers) if name else ""
+    if isinstance(callee, s.String) and callee.value in optimizers:
+        help = f"write it without quotes: `{callee.value}()`"
+    report.add(
+        "E0406",
+        f"`{name}` is not an optimizer" if name else "this is not an optimizer",
+        callee.span,
+        label="not defined here or in the library" if name and found is None else "",
+        help=help or "write one such as `adam(lr = 1e-3)`",
     )
-    for argument in groups[0] if groups else ():
-        _check_calls(argument, visible, report, partial=True)
 
 
-def _check_calls(node: s.Node, visible: Visible, report: Report, partial: bool) -> None:
-    """Calls in a train block; plain names may be fields of the data, so they are not looked up."""
-    inner: set[int] = set()
+def _check_calls(node: s.Node, scope: Scope, report: Report, partial: bool) -> None:
+    """The calls in a train block. Other names may be fields of the data and are not resolved."""
+    inner: set[int] = set()  # calls that are part of another
     for part in s.walk(node):
-        if isinstance(part, s.Ellipsis_ | s.Name) or id(part) in inner:
+        if id(part) in inner or not isinstance(part, s.Call | s.Pipe):
             continue
-        if isinstance(part, s.Pipe):
-            groups, callee = groups_of(part.stage)
-            piped, whole = True, part.stage
-            inner.add(id(part.stage))
-        elif isinstance(part, s.Call):
-            groups, callee = groups_of(part)
-            piped, whole = False, part
-        else:
-            continue
-        function = whole
-        while isinstance(function, s.Call):
-            inner.add(id(function))
-            function = function.function
-        if isinstance(callee, s.Name):
-            apply_to(callee, groups, whole.span, piped, visible, report, partial)
+        whole = part.stage if isinstance(part, s.Pipe) else part
+        call = invocation(whole, isinstance(part, s.Pipe), partial)
+        while isinstance(whole, s.Call):
+            inner |= {id(whole), id(whole.function)}
+            whole = whole.function
+        if isinstance(call.callee, s.Name):
+            check_call(call, call.callee, scope, report)
 
 
-# --- logits ---------------------------------------------------------------------------------------
-
-_SQUASHING = ("softmax", "log_softmax", "sigmoid")
-
-
-def _check_logits(train: s.Train, visible: Visible, report: Report) -> None:
+def _check_logits(train: s.Train, model: s.Definition, scope: Scope, report: Report) -> None:
     """A loss whose input is called `logits` applies softmax itself."""
-    model = visible.find(train.model.id)
     losses = [e.value for e in train.body if isinstance(e, s.Field) and e.name.id == "loss"]
     for call in s.walk(tuple(losses)):
-        if not isinstance(call, s.Call) or not isinstance(call.function, s.Name) or model is None:
+        if not isinstance(call, s.Call) or not isinstance(call.function, s.Name):
             continue
-        function = visible.find(call.function.id)
-        for parameter, argument in zip(
-            function.inputs if function else (), call.arguments, strict=False
-        ):
-            given = argument.value
-            if parameter.name != "logits" or argument.name or not isinstance(given, s.Name):
+        function = scope.find(call.function.id)
+        inputs = function.inputs if function else ()
+        for parameter, argument in zip(inputs, call.arguments, strict=False):
+            value = argument.value
+            if parameter.name != "logits" or argument.name or not isinstance(value, s.Name):
                 continue
-            last = _last_function(model, given.id)
-            if last is not None and last.id in _SQUASHING:
+            last = _last_function(model, value.id)
+            if last is not None and last.id in _ACTIVATED:
                 report.add(
                     "W0401",
-                    f"`{call.function.id}` takes logits, and `{given.id}` has gone "
-                    f"through `{last.id}`",
-                    given.span,
+                    f"`{call.function.id}` expects logits, and `{value.id}` is the result of "
+                    f"`{last.id}`",
+                    value.span,
                     label="these are no logits",
-                    notes=(Note(last.span, "here first"),),
+                    notes=(Note(last.span, "applied here"),),
                     help=f"end the model before `|> {last.id}`",
                 )
 
 
 def _last_function(model: s.Definition, name: str) -> s.Name | None:
-    """The function that a tensor of the model comes out of."""
+    """The function that computes a tensor of the model."""
     for statement in s.flatten_remat(model.body):
         if isinstance(statement, s.Equation) and statement.targets[-1].id == name:
             value = statement.value
-            end = value.stage if isinstance(value, s.Pipe) else value
-            end = groups_of(end)[1] if isinstance(end, s.Call) else end
-            return end if isinstance(end, s.Name) else None
+            callee = invocation(value.stage if isinstance(value, s.Pipe) else value).callee
+            return callee if isinstance(callee, s.Name) else None
     return None

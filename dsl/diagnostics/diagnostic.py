@@ -1,7 +1,7 @@
-"""A user's mistake is data: `Diagnostic`, collected in a `Report`, rendered in `render.py`.
+"""Diagnostics: a user's mistake is data, collected in a `Report` and rendered in `render.py`.
 
-Every stage that looks at user text takes a `Report` and adds to it; nobody prints. `Report.check()`
-raises `UserError` once a stage has found all that it can find.
+Every stage that reads user text adds to a `Report`; none prints. `Report.check()` raises
+`UserError` once a stage has found all that it can find.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..syntax.source import COMMAND_LINE, Span
 
 @dataclass(frozen=True)
 class Note:
-    """A second place that matters to a diagnostic, with what is there."""
+    """A second place that matters to a diagnostic, and what is there."""
 
     span: Span
     text: str
@@ -23,10 +23,10 @@ class Note:
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """One mistake. `code` is a key of `catalogue()`; E… are errors, W… warnings.
+    """One mistake. `code` is a key of `catalogue()`: E… an error, W… a warning.
 
-    `label` stands under the marked spot; `help` names the likely fix. `span` may be None for
-    mistakes that are not in a `.nn` file (data, flags).
+    `label` stands under the marked span; `help` names the likely fix. `span` is None for mistakes
+    that are not in a `.nn` file (data, run folders).
     """
 
     code: str
@@ -42,7 +42,7 @@ class Diagnostic:
 
 
 class UserError(Exception):
-    """The user's file, data or settings are wrong; carries everything that was found."""
+    """The user's file, data or settings are wrong; carries every diagnostic."""
 
     def __init__(self, diagnostics: Iterable[Diagnostic]):
         self.diagnostics = tuple(diagnostics)
@@ -50,7 +50,7 @@ class UserError(Exception):
 
     @property
     def of_flags(self) -> bool:
-        """Whether every mistake stands on the command line, as `--set` and its like."""
+        """Whether every error is in a flag on the command line, such as `--set`."""
         spans = [d.span for d in self.diagnostics if d.is_error]
         return all(span is not None and span.source.name == COMMAND_LINE for span in spans)
 
@@ -62,14 +62,19 @@ def fail(code: str, message: str, span: Span | None = None, **more) -> UserError
 
 @dataclass
 class Report:
-    """Collects diagnostics; the same one twice is kept once."""
+    """Collects diagnostics, each of them once."""
 
     diagnostics: list[Diagnostic] = field(default_factory=list)
 
     def add(self, code: str, message: str, span: Span | None = None, **more) -> None:
-        found = Diagnostic(code, message, span, **more)
-        if found not in self.diagnostics:
-            self.diagnostics.append(found)
+        """Add one diagnostic; `more` as in `Diagnostic`."""
+        self.extend([Diagnostic(code, message, span, **more)])
+
+    def extend(self, diagnostics: Iterable[Diagnostic]) -> None:
+        """Add the diagnostics that are not in the report yet."""
+        for diagnostic in diagnostics:
+            if diagnostic not in self.diagnostics:
+                self.diagnostics.append(diagnostic)
 
     @property
     def errors(self) -> list[Diagnostic]:
@@ -82,7 +87,7 @@ class Report:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A help text for a misspelt name, or an empty string when nothing is close."""
+    """Help for a misspelt name, ignoring case; "" if none is similar."""
     known = list(known)
     spelt = {one.lower(): one for one in known} | {one: one for one in known}
     close = get_close_matches(name, spelt, n=1, cutoff=0.6)

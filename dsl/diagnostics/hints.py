@@ -1,7 +1,6 @@
-"""The likely fix of a syntax error: what was meant by what was found where.
+"""Hints: the likely fix of a syntax error, guessed from the offending token and the text around it.
 
-In: the token found, the one before it and the text around them. Out: a sentence, or nothing. Most
-of these mistakes are right in another language.
+Most of these mistakes are correct in another language. Tests: tests/language/wrong.
 """
 
 from __future__ import annotations
@@ -12,88 +11,40 @@ from dataclasses import dataclass
 
 from lark import Token
 
-from ..syntax.lexer_rules import DTYPES, WORDS
+from ..syntax.lexer_rules import DTYPES, KEYWORDS
+from .foreign_terms import foreign_terms
 
-# Words of other languages, and what is written here.
-_FOREIGN = {
-    "def": "a function is declared with `fn`, a layer with `layer`",
-    "class": "a layer is declared with `layer`, a model with `model`",
-    "import": "another file is brought in by `use \"file.nn\"`",
-    "from": "another file is brought in by `use \"file.nn\"`",
-    "return": "a result is assigned by its name: `y = …`",
-    "for": "repeat a block with `repeat 4 { … }`, or write an equation over indices",
-    "while": "a recurrence is an equation that reads its own earlier index: `h[t-1]`",
-    "var": "a tensor is defined by its equation: `y = …`",
-    "const": "a constant is a `let`",
-    "lambda": "a function is declared with `fn`",
-}  # fmt: skip
-
-_REMAT = "equations whose results are computed again stand in braces: `remat { h = f(x) }`"
-
-_CHARACTERS = {
-    "&": "write `and`",
-    "!": "write `not`, or `!=` to compare",
-    "|": "write `or`, or `|>` to pass a value on",
-    "$": "names are made of letters, digits and `_`",
-    "?": "write `if … then … else …`",
-    "'": "strings have double quotes; a prime follows its name directly",
-    "`": "strings have double quotes",
-    "\u00d7": "write `*`",  # multiplication sign
-    "\u00b7": "write `*`",  # middle dot
-    "\u2217": "write `*`",  # asterisk operator
-    "\u2212": "write `-`",  # minus sign
-    "\u2013": "write `-`",  # dash
-    "\u2014": "write `-`",  # long dash
-    "≤": "write `<=`",
-    "≥": "write `>=`",
-    "≠": "write `!=`",
-    "→": "write `->`",
-    "…": "write three dots `...`",
-    "∑": "write `sum(i)`",
-    "∏": "write `prod(i)`",
-    "∞": "write `inf`",
-    "²": "write `^2`",
-    "³": "write `^3`",
-    "√": "write `sqrt(…)`",
-    "\u201c": "strings have straight quotes",
-    "\u201d": "strings have straight quotes",
-    "\ufeff": "a byte order mark belongs at the start of a file: delete it",
-}
-
-# Letters of other alphabets that look like Latin ones.
-_LOOK_ALIKE = dict(zip("аеорсухіјѕАВЕКМНОРСТУХοαρν", "aeopcyxijsABEKMHOPCTYXoapv", strict=True))
+_REMAT = "equations whose results are recomputed stand in braces: `remat { h = f(x) }`"
 
 _MODULES = ("np", "numpy", "torch", "nn", "F", "tf", "keras", "K", "jax", "jnp", "math", "layers")
 
 
-def about_character(text: str, place: int) -> str:
-    """For a character that the language does not have, at a place of a text."""
-    character = text[place]
+def hint_for_character(text: str, offset: int) -> str:
+    """For a character that the language does not have."""
+    character = text[offset]
     if character == ".":
-        return _about_dot(text, place)
+        return _hint_for_dot(text, offset)
     if character == "\\":
-        latex = re.match(r"\\[a-zA-Z]+", text[place:])
-        return (
-            "write `a / b`, `sum(i) …`, `sqrt(x)`: commands of LaTeX are not read"
-            if latex
-            else "a bracket that is open continues the line"
-        )
-    if character in _CHARACTERS:
-        return _CHARACTERS[character]
+        if re.match(r"[a-zA-Z]", text[offset + 1 :]):
+            return "write `a / b`, `sum(i) …`, `sqrt(x)`: LaTeX commands are not understood"
+        return "a line continues while a bracket is open"
+    terms = foreign_terms()
+    if character in terms["characters"]:
+        return terms["characters"][character]
     name = unicodedata.name(character, "")
     if name.startswith("GREEK"):
         return f"write it out: `{name.split()[-1].lower()}`"
-    if character in _LOOK_ALIKE:
-        return f"this is {name.lower()}, which looks like `{_LOOK_ALIKE[character]}`"
+    if character in terms["look_alikes"]:
+        return f"this is {name.lower()}, which looks like `{terms['look_alikes'][character]}`"
     if character.isalpha():
         return "names are made of the letters a-z and A-Z, digits and `_`"
     return ""
 
 
-def _about_dot(text: str, place: int) -> str:
-    before = re.search(r"([A-Za-z_]\w*)?\)?$", text[:place])
+def _hint_for_dot(text: str, offset: int) -> str:
+    before = re.search(r"([A-Za-z_]\w*)?\)?$", text[:offset])
     owner = before.group(1) if before else None
-    after = re.match(r"\.([A-Za-z_]\w*)(\()?", text[place:])
+    after = re.match(r"\.([A-Za-z_]\w*)(\()?", text[offset:])
     if after is None:
         return "numbers begin with a digit: `0.5`; `...` is three dots"
     name, called = after.groups()
@@ -103,20 +54,20 @@ def _about_dot(text: str, place: int) -> str:
     if name in ("T", "transpose", "t", "mT"):
         return f"the transpose is `transpose({value})`"
     if name in ("shape", "size", "ndim"):
-        return f"sizes have names where they are declared: `{value}: f32[B, n]`"
+        return f"sizes get names in a declaration: `{value}: f32[B, n]`"
     if called:
         return (
             f"functions stand before the value or after a pipe: `{name}({value})`, "
             f"`{value} |> {name}`"
         )
-    return "values have no parts: every tensor has a name of its own"
+    return "values have no attributes: every tensor has its own name"
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the parser stopped: at `found`, after `previous`, inside the bracket `inside`. `line`
-    is the text of the line before `found`, `rest` that from it on; `expected` are terminals and
-    their spellings."""
+class ErrorContext:
+    """Where the parser stopped: at the token `found`, after `previous`, within the bracket
+    `inside`. `line` is the text of the line before `found`, `rest` the text from there on;
+    `expected` are the acceptable terminals, by name and by spelling."""
 
     found: Token
     previous: Token | None
@@ -133,26 +84,20 @@ class Place:
     def word(self) -> str:
         return str(self.previous) if self.previous is not None else ""
 
-    @property
-    def starts_statement(self) -> bool:
-        """Whether all that stands before it on its line is a name."""
-        return re.fullmatch(r"\s*\w+", self.line) is not None
 
-
-def about_token(place: Place) -> str:
+def hint_for_token(at: ErrorContext) -> str:
     """For a token that cannot stand where it was found."""
-    for advise in (_foreign, _comment, _declared, _assigned, _bracketed, _written):
-        text = advise(place)
-        if text:
-            return text
+    for rule in (_foreign, _comment, _declaration, _statement, _brackets, _expression):
+        if hint := rule(at):
+            return hint
     return ""
 
 
-def _foreign(at: Place) -> str:
-    if at.word in _FOREIGN:
-        return _FOREIGN[at.word]
-    if at.found.value in _FOREIGN:
-        return _FOREIGN[at.found.value]
+def _foreign(at: ErrorContext) -> str:
+    keywords = foreign_terms()["keywords"]
+    for word in (at.word, at.found.value):
+        if word in keywords:
+            return keywords[word]
     if at.found.value == ">" and at.word in ("-", "%", "=", "|", "~"):
         return "a value is passed on with `|>`"
     if at.found.type == "IF":
@@ -160,119 +105,122 @@ def _foreign(at: Place) -> str:
     return ""
 
 
-def _comment(at: Place) -> str:
+def _comment(at: ErrorContext) -> str:
     if "//" in at.line or at.rest.startswith(("/*", "//", "--", "% ")) or "/*" in at.line:
         return "a comment begins with `#`"
     return ""
 
 
-def _declared(at: Place) -> str:
-    """Declarations and what belongs to them."""
+def _declaration(at: ErrorContext) -> str:
+    """Declarations, and the declarations of parameters and metrics in a body."""
     found, expected = at.found, at.expected
+    top_level = {"LAYER", "MODEL"} <= expected
     if at.word == "remat" or found.type == "REMAT":
         return _REMAT
     if found.type == "PRIMED" and "NAME" in expected:
         return f"without a prime: `{found} = …` is an equation for its next value"
     if at.word == "train" and found.value == "{":
-        return "say which model is trained: `train Net { … }`"
+        return "name the model to train: `train Net { … }`"
     if at.word == "use" and found.type == "NAME":
         path = re.match(r"[\w./]+", at.rest)
         return f'the path stands in quotes: `use "{path.group() if path else found}"`'
     if at.word == "->" and found.type == "LSQB":
         return "a result has a name: `-> y: [n]`"
     if found.value == "{" and "->" in expected:
-        return "say what it gives: `-> y: f32[B, 10]`"
+        return "declare the result: `-> y: f32[B, 10]`"
     if "DRAWN" in expected and found.type in ("_NEWLINE", "SEMICOLON", "RBRACE"):
-        return "a parameter has a first value: `~ glorot_uniform`, or `= 0`"
+        return "a parameter has an initial value: `~ glorot_uniform`, or `= 0`"
     if found.type == "DRAWN" and "COLON" in expected:
         return "a parameter has a shape: `param w: [n, m] ~ glorot_uniform`"
     if found.type == "NAME" and at.word in DTYPES and "COLON" in expected:
-        return f"the type stands behind the name: `{found}: {at.word}`"
+        return f"the type follows the name: `{found}: {at.word}`"
     if found.type == "LPAR" and at.word in DTYPES and "LSQB" in expected:
         return f"a shape is in brackets: `{at.word}[…]`"
     if found.type == "COLON" and at.before == "RSQB" and at.inside == "(":
         return "the type stands before its shape: `f32[B, 3]`"
     if found.type == "COLON" and "LBRACE" in expected:
         return "a body is in braces: `{ … }`"
-    if found.type == "NAME" and {"LAYER", "MODEL"} <= expected and found.lower() in WORDS:
+    if found.type == "NAME" and top_level and found.lower() in KEYWORDS:
         return f"did you mean `{found.lower()}`?"
     if found.type == "EQUALS" and at.word == "metric":
         return "a metric has a name: `metric accuracy = …`"
-    if found.type == "NAME" and {"LAYER", "MODEL"} <= expected:
+    if found.type == "NAME" and top_level:
         return "equations stand in the body of a `fn`, a `layer` or a `model`"
     return ""
 
 
-def _assigned(at: Place) -> str:
+def _statement(at: ErrorContext) -> str:
     """The beginning of a statement."""
     found, expected = at.found, at.expected
-    begins = "EQUALS" in expected and "RPAR" not in expected
-    if found.type == "COMPARE" and found.value == "==" and at.starts_statement:
+    after_name = re.fullmatch(r"\s*\w+", at.line) is not None
+    if found.type == "COMPARE" and found.value == "==" and after_name:
         return f"an equation has one `=`: `{at.word} = …`"
-    if found.type == "COLON" and begins:
+    if found.type == "COMMA" and at.before == "RSQB" and "EQUALS" in expected:
+        return "write one equation for each indexed result"
+    if "EQUALS" not in expected or "RPAR" in expected:
+        return ""
+    if found.type == "COLON":
         if at.rest.startswith(":="):
-            return f"an equation has `=` alone: `{at.word} = …`"
-        if re.match(r":\s*(\[|f32|f64|i32|i64|u8|bool)", at.rest):
+            return f"an equation has only `=`: `{at.word} = …`"
+        if re.match(rf":\s*(\[|{'|'.join(DTYPES)})", at.rest):
             return (
                 "a parameter is declared `param w: [n] ~ glorot_uniform`, a state "
                 "`state m: [n] = 0`"
             )
-        return f"it is given with `=`: `{at.word} = …`"
-    if found.type == "LPAR" and begins:
+        return f"it is set with `=`: `{at.word} = …`"
+    if found.type == "LPAR":
         return (
             "a statement assigns to a name, `y = f(x)`; indices stand in brackets: "
             f"`{at.word}[i] = …`"
         )
-    if found.value == "{" and begins and at.word.endswith("_"):
+    if found.value == "{" and at.word.endswith("_"):
         return f"indices stand in brackets: `{at.word.rstrip('_')}[i, j]`"
-    if found.value == "|>" and begins:
+    if found.value == "|>":
         return f"an equation has a name on its left: `y = {at.word} |> …`"
-    if found.type == "COMMA" and at.before == "RSQB" and "EQUALS" in expected:
-        return "write one equation for each indexed result"
     return ""
 
 
-def _bracketed(at: Place) -> str:
-    """Between brackets, and around them."""
+def _brackets(at: ErrorContext) -> str:
+    """Within brackets, and around them."""
     found = at.found
     read = re.search(r"\w+'*\[[^][]*\]\s*$", at.line)
     if found.type == "ELSE" and read:
-        return f"what is read outside stands in its parentheses: `({read.group().strip()} else 0)`"
+        return f"a read with a default is in parentheses: `({read.group().strip()} else 0)`"
     if found.type == "COLON" and at.inside == "[":
         return (
-            "there are no slices: an equation over indices says what is read, such as "
+            "there are no slices: an equation over indices reads a part, such as "
             "`y[i < 2] = x[i + 1]`"
         )
     if found.type == "COLON" and at.inside == "(" and at.before == "NAME":
-        return f"it is given with `=`: `{at.word} = …`"
-    if (
-        found.type == "COMMA"
-        and at.before == "NUMBER"
-        and re.match(r",\d", at.rest)
-        and at.inside != "("
-    ):
-        return f"a decimal point is a dot: `{at.word}.{at.rest[1:2]}`"
-    if found.type == "COMMA" and at.inside == "(":
-        return "there are no tuples: give each value by itself"
-    if found.type == "COMMA" and "_NEWLINE" in at.expected:
-        return "a line ends without a comma"
+        return f"it is set with `=`: `{at.word} = …`"
+    if found.type == "COMMA":
+        if at.before == "NUMBER" and at.inside != "(" and re.match(r",\d", at.rest):
+            return f"a decimal point is a dot: `{at.word}.{at.rest[1:2]}`"
+        if at.inside == "(":
+            return "there are no tuples: pass each value by itself"
+        if "_NEWLINE" in at.expected:
+            return "a line ends without a comma"
     if found.type == "LSQB" and at.before == "RSQB":
         return "all indices stand in one pair of brackets: `x[b, i]`"
     if found.type == "LSQB" and at.before == "RPAR":
-        return "only a name can be indexed: give the value a name in an equation of its own"
+        return "only a name can be indexed: assign the value to a name first"
     return ""
 
 
-def _written(at: Place) -> str:
+_OPERAND_ENDS = ("NAME", "PRIMED", "NUMBER", "RPAR", "RSQB", "TRUE", "FALSE", "STRING")
+_OPERATORS = ("PLUS", "MINUS", "TIMES", "COMPARE", "AND", "OR", "CIRCUMFLEX", "EQUALS")
+
+
+def _expression(at: ErrorContext) -> str:
     """Operators and values."""
     found, before, expected = at.found, at.before, at.expected
-    ended = before in ("NAME", "PRIMED", "NUMBER", "RPAR", "RSQB", "TRUE", "FALSE", "STRING")
+    after_operand = before in _OPERAND_ENDS
     if found.type == "TIMES" and before == "TIMES":
         return "a power is written `x^2`"
-    if found.type == "EQUALS" and ended and "COMPARE" in expected:
+    if found.type == "EQUALS" and after_operand and "COMPARE" in expected:
         sign = {"=>": ">=", "=<": "<="}.get(at.rest[:2], "==")
         return f"a comparison is written `{sign}`"
-    if found.type == "COMPARE" and ended:
+    if found.type == "COMPARE" and after_operand:
         return "comparisons do not chain: write `a < b and b < c`"
     if found.type == "NUMBER" and before == "NAME" and "|>" in at.line:
         return f"settings stand in parentheses: `{at.word}({found})`"
@@ -280,22 +228,14 @@ def _written(at: Place) -> str:
         return "a number needs no `+` before it"
     if "ELSE" in expected and found.type != "NAME":
         return "every `if` has an `else`: `if … then … else 0`"
-    if found.type == "_NEWLINE" and before in (
-        "PLUS",
-        "MINUS",
-        "TIMES",
-        "COMPARE",
-        "AND",
-        "OR",
-        "CIRCUMFLEX",
-        "EQUALS",
-    ):
-        return "a line that goes on begins its next line with the operator, or is in parentheses"
+    if found.type == "_NEWLINE" and before in _OPERATORS:
+        return "a continued line begins with the operator, or is in parentheses"
     if before == "NUMBER" and found.value in ("e", "E"):
         return f"an exponent has digits: `{at.word}e3`"
     if before == "NUMBER" and re.fullmatch(r"[xb][0-9a-fA-F]+", found.value) and at.word == "0":
         return "numbers are decimal"
-    if found.type in ("NAME", "PRIMED", "NUMBER", "LPAR") and ended and "TIMES" in expected:
+    begins_operand = found.type in ("NAME", "PRIMED", "NUMBER", "LPAR")
+    if begins_operand and after_operand and "TIMES" in expected:
         if before == "NAME" and found.type == "NAME":
             return f"apply with `{at.word}({found})`, multiply with `{at.word}*{found}`"
         if before in ("NAME", "NUMBER"):
@@ -306,8 +246,8 @@ def _written(at: Place) -> str:
     return ""
 
 
-def about_word(word: str) -> str:
-    """For a word of the language where a name is needed."""
+def hint_for_keyword(word: str) -> str:
+    """For a keyword where a name is needed."""
     if word == "if":
         return "`if` chooses between two values: `y = if … then … else …`"
     if word in ("param", "state", "let"):

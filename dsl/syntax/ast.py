@@ -1,7 +1,4 @@
-"""The syntax tree: what the user wrote, every node with its span.
-
-In: nothing. Out: frozen node classes, built by `parser.py`, read by everybody. No behaviour here.
-"""
+"""The syntax tree: frozen nodes, each with the span of its text, and their traversal."""
 
 from __future__ import annotations
 
@@ -105,7 +102,7 @@ class Guarded(Node):
 
 @dataclass(frozen=True)
 class Axis(Node):
-    """An index being introduced: `i`, `u < 3` (then `bound` is set), or `...` as its name."""
+    """The introduction of an index: `i`, `u < 3` with a `bound`, or `...` as its name."""
 
     name: str
     bound: Expr | None = None
@@ -130,7 +127,7 @@ class Argument(Node):
 
 @dataclass(frozen=True)
 class Call(Node):
-    """`softmax(x)`, `mean(x)`, or a layer applied: `Dense(10)(x)` has a Call as its `function`."""
+    """`softmax(x)`, `mean(x)`, or an applied layer: `Dense(10)(x)` has a Call as its `function`."""
 
     function: Expr
     arguments: tuple[Argument, ...]
@@ -169,7 +166,7 @@ REDUCTIONS = ("sum", "max", "min", "prod", "mean", "argmax", "argmin")
 
 @dataclass(frozen=True)
 class Type(Node):
-    """`f32[B, 10]`, `[..., n]`, `i32`; None where the user left a part out. `[]` is shape ()."""
+    """`f32[B, 10]`, `[..., n]`, `i32`; None for an omitted part. `[]` is shape ()."""
 
     dtype: str | None
     shape: tuple[Expr, ...] | None
@@ -177,7 +174,7 @@ class Type(Node):
 
 @dataclass(frozen=True)
 class Let(Node):
-    """`let e = d // heads`: a size or another value known when compiling."""
+    """`let e = d // heads`: a size or another compile-time value."""
 
     name: Name
     value: Expr
@@ -206,8 +203,8 @@ class State(Node):
 class Equation(Node):
     """`y[..., o] = …`, `y = …`, `h, c = …`, `m' = …`, or `table[token[b], j] += …`.
 
-    `indices` is None without brackets; with several targets there are no brackets. An element is
-    an Axis where the user wrote a plain name, `i < n` or `...`; in `+=` it can be any Expr.
+    `indices` is None without brackets, as always with several targets. A name, `i < n` or `...` is
+    an Axis; with `+=` an index can be any Expr.
     """
 
     targets: tuple[Name, ...]
@@ -218,7 +215,7 @@ class Equation(Node):
 
 @dataclass(frozen=True)
 class Repeat(Node):
-    """`repeat 4 { … }`: the body's statements, each time with parameters of its own."""
+    """`repeat 4 { … }`: the body's statements, each time with new parameters."""
 
     count: Expr
     body: tuple[Statement, ...]
@@ -226,7 +223,7 @@ class Repeat(Node):
 
 @dataclass(frozen=True)
 class Remat(Node):
-    """`remat { … }`: the body's statements; what they compute is computed again on the way back."""
+    """`remat { … }`: statements whose results the backward pass computes again."""
 
     body: tuple[Statement, ...]
 
@@ -257,7 +254,7 @@ class Parameter(Node):
 
 @dataclass(frozen=True)
 class Definition(Node):
-    """A `layer`, `fn`, `model` or `optimizer`, told apart by `kind`.
+    """A `layer`, `fn`, `model` or `optimizer`, which `kind` names.
 
     layer Conv(filters, stride = 1)(x: [..., h, w, c]) -> y: […] { … }   settings, inputs, results
     model Mnist(image: f32[B, 784]) -> logits: f32[B, 10] { … }          inputs, results
@@ -302,7 +299,7 @@ class Until(Node):
 
 @dataclass(frozen=True)
 class Input(Node):
-    """`input label: i32[B]`: a field of the data whose type the file states itself."""
+    """`input label: i32[B]`: a field of the data with its type."""
 
     name: Name
     type: Type
@@ -324,9 +321,12 @@ class Use(Node):
     path: String
 
 
+Declaration = Use | Definition | Train
+
+
 @dataclass(frozen=True)
 class Comment(Node):
-    """`# …` with its text after the `#`; `own_line` when nothing stands before it on its line."""
+    """`# …`: the text after the `#`; `own_line` if nothing precedes it on its line."""
 
     text: str
     own_line: bool
@@ -334,11 +334,11 @@ class Comment(Node):
 
 @dataclass(frozen=True)
 class File(Node):
-    """A whole file. Comments are kept apart, in order; the formatter puts them back by place."""
+    """A whole file. The comments are listed in order; the formatter places them by their spans."""
 
     source: Source
     doc: str
-    declarations: tuple[Use | Definition | Train, ...]
+    declarations: tuple[Declaration, ...]
     comments: tuple[Comment, ...]
 
 

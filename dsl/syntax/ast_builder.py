@@ -1,13 +1,16 @@
-"""The grammar's rules to nodes of the syntax tree, bottom up and without recursion.
+"""AST builder: parse tree to syntax tree, bottom up and without recursion.
 
-In: Lark's tree. Out: `syntax` nodes with their spans. What a grammar cannot say of an index list, a
-type or a number is said here.
+One method for each rule of grammar.lark makes a node of the rule's children, which are nodes
+already. What the grammar accepts too generously in index lists, types and numbers is checked here.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from lark import Token
@@ -22,64 +25,33 @@ from .source import Source, Span
 
 
 class Doc(s.String):
-    """A docstring, on its way to the declaration it documents."""
+    """A docstring that is not attached to its declaration yet."""
 
 
-class _Shape(tuple):  # type: ignore[type-arg]
-    """The dimensions of a type, told apart from no dimensions at all."""
-
-
-class _Results(tuple):  # type: ignore[type-arg]
-    """The parameters after an arrow."""
-
-
-class _Block(tuple):  # type: ignore[type-arg]
-    """The statements between braces, perhaps after a docstring."""
-
-
-def attach_docs(parts: list[Any], report: Report) -> tuple[str, list[Any]]:
-    """The file's docstring, and the declarations with the docstrings that stand before them."""
-    doc, declarations = "", []
-    waiting: Doc | None = None
-    for k, part in enumerate(parts):
-        if isinstance(part, Doc):
-            if k == 0:
-                doc = part.value
-                continue
-            if waiting is not None:
-                _stray_doc(waiting, report)
-            waiting = part
-            continue
-        if waiting is not None:
-            if isinstance(part, s.Use):
-                _stray_doc(waiting, report)
+def attach_docs(parts: Sequence[s.Declaration | Doc], report: Report) -> list[s.Declaration]:
+    """The declarations, each with the docstring that stands before it."""
+    declarations = []
+    for above, part in pairwise([None, *parts, None]):
+        if isinstance(above, Doc):
+            if not isinstance(part, s.Definition | s.Train):
+                _report_stray_doc(above, report)
             elif part.doc:
+                name = part.name if isinstance(part, s.Definition) else f"train {part.model.id}"
                 report.add(
                     "E0112",
-                    f"`{_called(part)}` has two docstrings",
-                    waiting.span,
+                    f"`{name}` has two docstrings",
+                    above.span,
                     notes=(Note(part.span, "the other is inside"),),
-                    help="keep one of them",
+                    help="remove one of them",
                 )
             else:
-                part = _with_doc(part, waiting.value)
-            waiting = None
-        declarations.append(part)
-    if waiting is not None:
-        _stray_doc(waiting, report)
-    return doc, declarations
+                part = replace(part, doc=above.value)
+        if part is not None and not isinstance(part, Doc):
+            declarations.append(part)
+    return declarations
 
 
-def _called(part: s.Definition | s.Train) -> str:
-    return part.name if isinstance(part, s.Definition) else f"train {part.model.id}"
-
-
-def _with_doc(part: Any, doc: str) -> Any:
-    values = dict(vars(part))
-    return type(part)(**values | {"doc": doc})
-
-
-def _stray_doc(doc: Doc, report: Report) -> None:
+def _report_stray_doc(doc: Doc, report: Report) -> None:
     report.add(
         "E0112",
         "this docstring documents nothing",
@@ -96,19 +68,35 @@ def _dedent(text: str) -> str:
     return "\n".join([first.strip(), *(line[margin:].rstrip() for line in rest)]).strip()
 
 
-_ESCAPES = {"n": "\n", "t": "\t"}
+_Method = Callable[["AstBuilder", Meta, list[Any]], Any]
+
+
+def _node(kind: Callable[..., s.Node]) -> _Method:
+    """For a rule whose children are the fields of a node, in order."""
+    return lambda self, meta, parts: kind(self._span(meta), *parts)
+
+
+def _operator(kind: Callable[..., s.Node], op: str) -> _Method:
+    """For a rule with one operator; the operands are its children that are nodes."""
+    return lambda self, meta, parts: kind(
+        self._span(meta), op, *(part for part in parts if not isinstance(part, Token))
+    )
+
+
+def _tuple(_self: AstBuilder, _meta: Meta, parts: list[Any]) -> tuple[Any, ...]:
+    return tuple(parts)
 
 
 @v_args(meta=True)
-class Builder(Transformer_NonRecursive):  # type: ignore[type-arg]
-    """One method per rule of the grammar: its children, already built, to its node."""
+class AstBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
+    """Builds the nodes of a text that begins at `offset` of a source."""
 
     def __init__(self, source: Source, offset: int, report: Report):
         super().__init__()
         self.source, self.offset, self.report = source, offset, report
 
     def _span(self, place: Meta | Token) -> Span:
-        start = getattr(place, "start_pos", None)  # an empty rule has no place
+        start = getattr(place, "start_pos", None)  # an empty rule has no position
         if start is None:
             return Span(self.source, self.offset, self.offset)
         return Span(self.source, self.offset + start, self.offset + (place.end_pos or start))
@@ -121,26 +109,24 @@ class Builder(Transformer_NonRecursive):  # type: ignore[type-arg]
     def docstring(self, meta: Meta, parts: list[Token]) -> Doc:
         return Doc(self._span(meta), _dedent(parts[0].value[3:-3]))
 
-    def use(self, meta: Meta, parts: list[Any]) -> s.Use:
-        return s.Use(self._span(meta), parts[0])
+    use = _node(s.Use)
+    group = results = shape = block = train_block = _tuple
 
     def layer(self, meta: Meta, parts: list[Any]) -> s.Definition:
-        name, *groups, results, block = parts
-        settings = groups[0] if len(groups) == 2 else ()
-        return self._definition("layer", meta, name, settings, groups[-1], results, block)
+        name, *groups, inputs, results, block = parts
+        settings = groups[0] if groups else ()
+        return self._definition("layer", meta, name, settings, inputs, results, block)
 
     def model(self, meta: Meta, parts: list[Any]) -> s.Definition:
         name, inputs, results, block = parts
         return self._definition("model", meta, name, (), inputs, results, block)
 
     def function(self, meta: Meta, parts: list[Any]) -> s.Definition:
-        name, inputs, *rest = parts
-        if isinstance(rest[0], _Results):
-            return self._definition("fn", meta, name, (), inputs, rest[0], rest[1])
-        span = self._span(meta)
-        return s.Definition(
-            span, "fn", str(name), self._span(name), (), inputs, (), (), rest[0], ""
-        )
+        if len(parts) == 3:
+            name, inputs, value = parts
+            return self._definition("fn", meta, name, (), inputs, (), (), value)
+        name, inputs, results, block = parts
+        return self._definition("fn", meta, name, (), inputs, results, block)
 
     def optimizer(self, meta: Meta, parts: list[Any]) -> s.Definition:
         name, *groups, block = parts
@@ -148,104 +134,65 @@ class Builder(Transformer_NonRecursive):  # type: ignore[type-arg]
         return self._definition("optimizer", meta, name, settings, (), (), block)
 
     def _definition(
-        self,
-        kind: str,
-        meta: Meta,
-        name: Token,
-        settings: Any,
-        inputs: Any,
-        results: Any,
-        block: _Block,
+        self, kind, meta: Meta, name: Token, settings, inputs, results, block, value=None
     ) -> s.Definition:
-        doc, body = self._body(block)
+        doc, body = _split_doc(block)
+        span, name_span = self._span(meta), self._span(name)
         return s.Definition(
-            self._span(meta),
-            kind,
-            str(name),
-            self._span(name),
-            tuple(settings),
-            tuple(inputs),
-            tuple(results),
-            body,
-            None,
-            doc,
+            span, kind, str(name), name_span, settings, inputs, results, body, value, doc
         )
 
     def train(self, meta: Meta, parts: list[Any]) -> s.Train:
-        doc, body = self._body(parts[1])
+        doc, body = _split_doc(parts[1])
         return s.Train(self._span(meta), parts[0], body, doc)
-
-    def _body(self, block: _Block) -> tuple[str, tuple[Any, ...]]:
-        if block and isinstance(block[0], Doc):
-            return block[0].value, tuple(block[1:])
-        return "", tuple(block)
-
-    def block(self, meta: Meta, parts: list[Any]) -> _Block:
-        return _Block(parts)
-
-    train_block = block
-
-    def group(self, meta: Meta, parts: list[Any]) -> tuple[s.Parameter, ...]:
-        return tuple(parts)
-
-    def results(self, meta: Meta, parts: list[Any]) -> _Results:
-        return _Results(parts)
 
     def parameter(self, meta: Meta, parts: list[Any]) -> s.Parameter:
         name, *rest = parts
-        written = next((part for part in rest if isinstance(part, s.Type)), None)
+        dtype = next((part for part in rest if isinstance(part, s.Type)), None)
         default = next((part for part in rest if not isinstance(part, s.Type)), None)
-        return s.Parameter(self._span(meta), str(name), written, default)
+        return s.Parameter(self._span(meta), str(name), dtype, default)
 
     def type(self, meta: Meta, parts: list[Any]) -> s.Type:
-        dtype, shape = None, None
-        for part in parts:
-            if isinstance(part, _Shape):
-                shape = tuple(part)
-            else:
-                dtype = str(part)
-                self._known_dtype(part)
-        return s.Type(self._span(meta), dtype, shape)
-
-    def _known_dtype(self, token: Token) -> None:
-        if token.value not in DTYPES:
+        dtype = parts[0] if isinstance(parts[0], Token) else None
+        shape = parts[-1] if isinstance(parts[-1], tuple) else None
+        if dtype is not None and dtype not in DTYPES:
             self.report.add(
                 "E0111",
-                f"`{token}` is not an element type",
-                self._span(token),
+                f"`{dtype}` is not an element type",
+                self._span(dtype),
                 label=f"expected one of {', '.join(DTYPES)}",
-                help=suggest_dtype(token.value, DTYPES),
+                help=suggest_dtype(str(dtype), DTYPES),
             )
-
-    def shape(self, meta: Meta, parts: list[Any]) -> _Shape:
-        return _Shape(parts)
+        return s.Type(self._span(meta), None if dtype is None else str(dtype), shape)
 
     # statements
 
-    def let(self, meta: Meta, parts: list[Any]) -> s.Let:
-        return s.Let(self._span(meta), *parts)
+    let = _node(s.Let)
+    field = _node(s.Field)
+    metric = _node(s.Metric)
+    until = _node(s.Until)
+    input = _node(s.Input)
+    names = plains = _tuple
 
     def param(self, meta: Meta, parts: list[Any]) -> s.Param:
-        names, written, sign, value = parts
-        return s.Param(self._span(meta), names, written, value, sign.value == "~")
+        names, dtype, sign, value = parts
+        return s.Param(self._span(meta), names, dtype, value, sign.value == "~")
 
     def state(self, meta: Meta, parts: list[Any]) -> s.State:
-        written = parts[1] if len(parts) == 3 else None
-        return s.State(self._span(meta), parts[0], written, parts[-1])
+        dtype = parts[1] if len(parts) == 3 else None
+        return s.State(self._span(meta), parts[0], dtype, parts[-1])
 
     def repeat(self, meta: Meta, parts: list[Any]) -> s.Repeat:
-        count, block = parts
-        return s.Repeat(self._span(meta), count, self._statements(block))
+        return s.Repeat(self._span(meta), parts[0], self._inner_body(parts[1]))
 
     def remat(self, meta: Meta, parts: list[Any]) -> s.Remat:
-        return s.Remat(self._span(meta), self._statements(parts[0]))
+        return s.Remat(self._span(meta), self._inner_body(parts[0]))
 
-    def _statements(self, block: _Block) -> tuple[s.Statement, ...]:
-        """Those of a block inside a body, which has no docstring of its own."""
+    def _inner_body(self, block: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The statements of a block within a body, which has no docstring of its own."""
         if block and isinstance(block[0], Doc):
-            _stray_doc(block[0], self.report)
-            block = _Block(block[1:])
-        return tuple(block)
+            _report_stray_doc(block[0], self.report)
+        return _split_doc(block)[1]
 
     def equation(self, meta: Meta, parts: list[Any]) -> s.Equation:
         names, sign, value = parts
@@ -265,59 +212,27 @@ class Builder(Transformer_NonRecursive):  # type: ignore[type-arg]
                 "an index on the left of `=` is a name",
                 element.span,
                 label="expected a name such as `i`, or `i < n`, or `...`",
-                help=_on_the_left(element),
+                help=_left_index_hint(element),
             )
         return axis or element
 
-    def names(self, meta: Meta, parts: list[Any]) -> tuple[s.Name, ...]:
-        return tuple(parts)
-
-    plains = names
-
-    def field(self, meta: Meta, parts: list[Any]) -> s.Field:
-        return s.Field(self._span(meta), *parts)
-
-    def metric(self, meta: Meta, parts: list[Any]) -> s.Metric:
-        return s.Metric(self._span(meta), *parts)
-
-    def until(self, meta: Meta, parts: list[Any]) -> s.Until:
-        return s.Until(self._span(meta), parts[0])
-
-    def input(self, meta: Meta, parts: list[Any]) -> s.Input:
-        return s.Input(self._span(meta), *parts)
-
     # operators
+
+    either = _operator(s.Binary, "or")
+    both = _operator(s.Binary, "and")
+    power = _operator(s.Binary, "^")
+    negation = _operator(s.Unary, "not")
+    minus = _operator(s.Unary, "-")
+    if_else = if_body = _node(s.If)
+    pipe = _node(s.Pipe)
 
     def binary(self, meta: Meta, parts: list[Any]) -> s.Binary:
         left, sign, right = parts
         return s.Binary(self._span(meta), str(sign), left, right)
 
-    def either(self, meta: Meta, parts: list[Any]) -> s.Binary:
-        return s.Binary(self._span(meta), "or", *parts)
-
-    def both(self, meta: Meta, parts: list[Any]) -> s.Binary:
-        return s.Binary(self._span(meta), "and", *parts)
-
-    def power(self, meta: Meta, parts: list[Any]) -> s.Binary:
-        return s.Binary(self._span(meta), "^", *parts)
-
-    def negation(self, meta: Meta, parts: list[Any]) -> s.Unary:
-        return s.Unary(self._span(meta), "not", parts[0])
-
-    def minus(self, meta: Meta, parts: list[Any]) -> s.Unary:
-        return s.Unary(self._span(meta), "-", parts[1])
-
-    def if_else(self, meta: Meta, parts: list[Any]) -> s.If:
-        return s.If(self._span(meta), *parts)
-
-    if_body = if_else
-
-    def pipe(self, meta: Meta, parts: list[Any]) -> s.Pipe:
-        return s.Pipe(self._span(meta), *parts)
-
     def reduction(self, meta: Meta, parts: list[Any]) -> s.Reduce:
         word, arguments, body = parts
-        axes = tuple(self._reduced(word, argument) for argument in arguments)
+        axes = tuple(self._reduced_axis(word, argument) for argument in arguments)
         if not axes:
             self.report.add(
                 "E0107",
@@ -327,7 +242,7 @@ class Builder(Transformer_NonRecursive):  # type: ignore[type-arg]
             )
         return s.Reduce(self._span(meta), str(word), axes, body)
 
-    def _reduced(self, word: Token, argument: s.Argument) -> s.Axis:
+    def _reduced_axis(self, word: Token, argument: s.Argument) -> s.Axis:
         axis = _axis(argument.value) if argument.name is None else None
         if axis is None:
             self.report.add(
@@ -337,21 +252,22 @@ class Builder(Transformer_NonRecursive):  # type: ignore[type-arg]
                 label="expected `i`, `i < n` or `...`",
                 help=f"an index begins at 0 and has a bound: `{word}({argument.name} < n)`"
                 if argument.name
-                else "put an operator before the value that follows, if this was to "
-                f"be the {word} of a tensor",
+                else "if this should be the "
+                f"{word} of a tensor, an operator is missing before the value that follows",
             )
         return axis or s.Axis(argument.span, argument.span.text)
 
     # values
+
+    guarded = _node(s.Guarded)
+    ellipsis = _node(s.Ellipsis_)
+    arguments = _tuple
 
     def call(self, meta: Meta, parts: list[Any]) -> s.Call:
         function, arguments = parts
         if isinstance(function, Token):
             function = s.Name(self._span(function), str(function))
         return s.Call(self._span(meta), function, arguments)
-
-    def arguments(self, meta: Meta, parts: list[Any]) -> tuple[s.Argument, ...]:
-        return tuple(parts)
 
     def argument(self, meta: Meta, parts: list[Any]) -> s.Argument:
         name = str(parts[0]) if len(parts) == 2 else None
@@ -360,29 +276,20 @@ class Builder(Transformer_NonRecursive):  # type: ignore[type-arg]
     def index(self, meta: Meta, parts: list[Any]) -> s.Index:
         return s.Index(self._span(meta), parts[0], tuple(parts[1:]))
 
-    def guarded(self, meta: Meta, parts: list[Any]) -> s.Guarded:
-        return s.Guarded(self._span(meta), *parts)
-
     def listing(self, meta: Meta, parts: list[Any]) -> s.List:
         return s.List(self._span(meta), tuple(parts))
-
-    def ellipsis(self, meta: Meta, parts: list[Any]) -> s.Ellipsis_:
-        return s.Ellipsis_(self._span(meta))
 
     def name(self, meta: Meta, parts: list[Token]) -> s.Name:
         return s.Name(self._span(meta), parts[0].value.rstrip("'"), parts[0].type == "PRIMED")
 
-    def plain(self, meta: Meta, parts: list[Token]) -> s.Name:
-        return s.Name(self._span(meta), str(parts[0]))
-
-    def word(self, meta: Meta, parts: list[Token]) -> s.Name:
-        return s.Name(self._span(meta), str(parts[0]))
+    plain = word = name
 
     def boolean(self, meta: Meta, parts: list[Token]) -> s.Boolean:
         return s.Boolean(self._span(meta), parts[0].value == "true")
 
     def string(self, meta: Meta, parts: list[Token]) -> s.String:
-        text = re.sub(r"\\(.)", lambda m: _ESCAPES.get(m[1], m[1]), parts[0].value[1:-1])
+        escapes = {"n": "\n", "t": "\t"}
+        text = re.sub(r"\\(.)", lambda m: escapes.get(m[1], m[1]), parts[0].value[1:-1])
         return s.String(self._span(meta), text)
 
     def number(self, meta: Meta, parts: list[Token]) -> s.Number:
@@ -399,14 +306,21 @@ class Builder(Transformer_NonRecursive):  # type: ignore[type-arg]
                 "E0108",
                 "this number is too large",
                 self._span(meta),
-                label="beyond what 64 bits can hold",
+                label="does not fit in 64 bits",
                 help="infinity is written `inf`",
             )
         return s.Number(self._span(meta), value, text)
 
 
+def _split_doc(block: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
+    """The docstring at the start of a block, if any, and the statements after it."""
+    if block and isinstance(block[0], Doc):
+        return block[0].value, block[1:]
+    return "", block
+
+
 def _axis(element: s.Expr) -> s.Axis | None:
-    """`i`, `i < n` or `...` as the index that it introduces, or None."""
+    """The index that `i`, `i < n` or `...` introduces; None for any other expression."""
     match element:
         case s.Name(span, name, primed=False):
             return s.Axis(span, name)
@@ -417,13 +331,13 @@ def _axis(element: s.Expr) -> s.Axis | None:
     return None
 
 
-def _on_the_left(element: s.Expr) -> str:
-    """What is meant by something else than an index on the left."""
+def _left_index_hint(element: s.Expr) -> str:
+    """What an expression on the left of `=` was probably meant for."""
     if not isinstance(element, s.Number):
         return (
             "put the arithmetic on the right, as in `y[t] = … (y[t-1] else 0)`, or accumulate "
             "with `+=`"
         )
     if element.value == 0:
-        return "a recurrence starts with what it reads outside: `y[t] = … (y[t-1] else 0)`"
-    return f"how far an index runs is said behind it: `i < {element.text}`"
+        return "the first value of a recurrence follows `else`: `y[t] = … (y[t-1] else 0)`"
+    return f"the range of an index follows its name: `i < {element.text}`"

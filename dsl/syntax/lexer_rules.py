@@ -1,7 +1,4 @@
-"""The words of the language, and the tokens between the lexer and the parser.
-
-In: the lexer's tokens. Out: the tokens the grammar sees.
-"""
+"""Keywords, element types, and the filter between the lexer and the parser."""
 
 from __future__ import annotations
 
@@ -13,39 +10,23 @@ from . import ast as s
 
 DTYPES = ("f32", "f64", "i32", "i64", "u8", "bool")
 
-# Words that are never names, by the terminal of grammar.lark that they are. `optimizer`, `metric`,
-# `until` and `input` are not here: they are words only where the grammar has them.
-WORDS = {
-    word: word.upper()
-    for word in (
-        "use",
-        "layer",
-        "fn",
-        "model",
-        "train",
-        "let",
-        "param",
-        "state",
-        "repeat",
-        "remat",
-        "if",
-        "then",
-        "else",
-        "and",
-        "or",
-        "not",
-        "true",
-        "false",
-    )
-} | dict.fromkeys(s.REDUCTIONS, "REDUCE")
+_STATEMENTS = ("let", "param", "state", "repeat", "remat")
+_DECLARATIONS = ("use", "layer", "fn", "model", "train")
+_EXPRESSIONS = ("if", "then", "else", "and", "or", "not", "true", "false")
 
-OPENING = {"(": ")", "[": "]", "{": "}"}
+# Reserved words and their terminals in grammar.lark. `optimizer`, `metric`, `until` and `input`
+# are not among them: they are keywords only where the grammar expects them.
+KEYWORDS = {word: word.upper() for word in (*_DECLARATIONS, *_STATEMENTS, *_EXPRESSIONS)}
+KEYWORDS |= dict.fromkeys(s.REDUCTIONS, "REDUCE")
+
+CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
-class Lines:
-    """Drops line ends inside ( ) and [ ], and keeps words from being names.
+class PostLexer:
+    """Drops line ends inside ( ) and [ ] and turns names that are reserved into keywords.
 
-    `open` holds the brackets that are open when the parser stops.
+    When parsing fails, `open` holds the brackets that are still open and `previous` the last
+    token that the parser accepted.
     """
 
     always_accept = ("_NEWLINE", "NAME", "PRIMED")
@@ -59,12 +40,12 @@ class Lines:
         for token in stream:
             if token.type == "_NEWLINE" and self.open and self.open[-1].value != "{":
                 continue
-            if token.type == "NAME" and token.value in WORDS:
-                token = Token.new_borrow_pos(WORDS[token.value], token.value, token)
+            if token.type == "NAME" and token.value in KEYWORDS:
+                token = Token.new_borrow_pos(KEYWORDS[token.value], token.value, token)
             yield token
             # The parser asks for the next token only once it has accepted this one.
-            if token.value in OPENING and token.type != "STRING":
+            if token.type != "STRING" and token.value in CLOSING:
                 self.open.append(token)
-            elif token.value in OPENING.values() and self.open:
+            elif token.value in CLOSING.values() and self.open:
                 self.open.pop()
             self.previous = token

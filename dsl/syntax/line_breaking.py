@@ -1,9 +1,8 @@
-"""Long expressions cut into the pieces that may each begin a line.
+"""Line breaking: an expression cut into fragments that may each begin a line.
 
-In: an expression, and where comments stand. Out: `Piece`s. A piece begins with an operator, `then`
-or `else`, or stands within parentheses, so that it goes on with the statement of the line above.
-Where the pieces are cut depends on the tree, its width and which pieces the comments stand between
-alone: a text that has been laid out is cut as it was before.
+A fragment begins with an operator, `then` or `else`, or stands within parentheses, so that it
+continues the statement of the line above. Where the cuts are depends only on the tree, its width
+and the order of fragments and comments: formatting a formatted text changes nothing.
 """
 
 from __future__ import annotations
@@ -15,27 +14,21 @@ from . import ast as s
 from .printer import (
     COMPARE,
     IF,
-    LEVELS,
     OR,
     PIPE,
+    PRECEDENCE,
     PRODUCT,
     SIGNED,
     VALUE,
-    axis_text,
-    element_text,
+    captures,
     format_expr,
-    swallows,
-    write,
 )
-
-_PRIME = "'"
-LONG = (84, 56, 28)  # a piece longer than this is cut itself: the first with which all lines fit
 
 
 @dataclass(frozen=True)
-class Piece:
-    """`start` is the place in the source of the first thing in it; `depth` counts the expressions
-    that are cut around it; `breaks` if the user began a line with it that is to stay."""
+class Fragment:
+    """`start` is the source offset of the fragment's first node; `depth` the number of broken
+    expressions around it; `breaks` whether the user began a line with it that is to stay."""
 
     text: str
     start: int
@@ -43,126 +36,116 @@ class Piece:
     breaks: bool = False
 
 
-class Cutter:
-    """Cuts expressions. `comments` are the places of the comments in the source; a piece longer
-    than `long` is cut itself."""
+class LineBreaker:
+    """Cuts expressions. `comments` are the source offsets of the comments; a fragment longer than
+    `limit` is cut again."""
 
-    def __init__(self, comments: Sequence[int], long: int):
-        self.comments, self.long = comments, long
+    def __init__(self, comments: Sequence[int], limit: int):
+        self.comments, self.limit = comments, limit
 
-    def pieces(self, node: s.Expr) -> list[Piece]:
-        """A whole expression, cut at its outermost operators and deeper where that is needed."""
+    def fragments(self, node: s.Expr) -> list[Fragment]:
+        """A whole expression, cut at its outermost operators and deeper where it is too long."""
         parts = self._whole(node)
         return [replace(parts[0], start=node.span.start), *parts[1:]]
 
-    def _whole(self, node: s.Expr) -> list[Piece]:
-        return self._split(node, False) or [Piece(format_expr(node), node.span.start)]
+    def _whole(self, node: s.Expr) -> list[Fragment]:
+        return self._split(node, False) or [Fragment(format_expr(node), node.span.start)]
 
-    def _operand(self, node: s.Expr, level: int = PIPE, unsigned: bool = False) -> list[Piece]:
-        """An operand in a place of that `level`: one piece, if it is short and no comment stands
-        between its parts."""
-        flat = write(node, level, False, unsigned)
-        whole = [Piece(flat, node.span.start)]
-        if len(flat) <= self.long and not self._has_comment(node.span.start, node.span.end):
+    def _operand(self, node: s.Expr, level: int = PIPE, unsigned: bool = False) -> list[Fragment]:
+        """An operand that must bind as tightly as `level`: one fragment, if it is short and no
+        comment stands between its parts."""
+        flat = format_expr(node, level, False, unsigned)
+        whole = [Fragment(flat, node.span.start)]
+        short = len(flat) <= self.limit
+        if short and not self._has_comment(node.span.start, node.span.end):
             return whole
-        enclosed = flat.startswith("(") and write(node, PIPE, False, False) == flat[1:-1]
+        enclosed = flat.startswith("(") and format_expr(node) == flat[1:-1]
         parts = self._split(node, unsigned and not enclosed)
-        if len(parts) < 2:
-            return whole
-        if len(flat) <= self.long and not self._has_comment(parts[0].start, parts[-1].start):
+        if len(parts) < 2 or (short and not self._has_comment(parts[0].start, parts[-1].start)):
             return whole
         parts = [parts[0], *(replace(part, depth=part.depth + 1) for part in parts[1:])]
-        return _within(parts, "(", ")") if enclosed else parts
+        return _enclose(parts, "(", ")") if enclosed else parts
 
     def _has_comment(self, start: int, end: int) -> bool:
         return any(start < place < end for place in self.comments)
 
-    def _split(self, node: s.Expr, unsigned: bool) -> list[Piece]:
-        """The pieces of an expression without parentheses around it; none if it has no parts."""
+    def _split(self, node: s.Expr, unsigned: bool) -> list[Fragment]:
+        """The fragments of an expression without parentheses around it; none if it has no parts."""
         match node:
             case s.Pipe():
                 return self._pipeline(node)
             case s.If(condition=condition, yes=yes, no=no):
                 return [
-                    *_within(self._operand(condition, OR), "if "),
-                    *_within(self._operand(yes, IF), "then "),
-                    *_within(self._operand(no, IF), "else "),
+                    *_enclose(self._operand(condition, OR), "if "),
+                    *_enclose(self._operand(yes, IF), "then "),
+                    *_enclose(self._operand(no, IF), "else "),
                 ]
             case s.Reduce(op=op, axes=axes, body=body):
-                head = f"{op}({', '.join(map(axis_text, axes))}) "
-                if isinstance(body, s.Binary) and LEVELS[body.op][0] == PRODUCT:
-                    return _within(self._chain(body, True), head)
-                least = IF if isinstance(body, s.If) else PRODUCT
-                return _within(self._operand(body, least, True), head)
+                head = f"{op}({', '.join(map(format_expr, axes))}) "
+                if isinstance(body, s.Binary) and PRECEDENCE[body.op][0] == PRODUCT:
+                    return _enclose(self._chain(body, True), head)
+                level = IF if isinstance(body, s.If) else PRODUCT
+                return _enclose(self._operand(body, level, True), head)
             case s.Unary(op="-", operand=operand):
-                return _within(self._operand(operand, SIGNED), "-")
+                return _enclose(self._operand(operand, SIGNED), "-")
             case s.Binary(op=op) if op != "^":
                 return self._chain(node, unsigned)
             case s.Call(function=function, arguments=(s.Argument(name=None, value=value),)):
                 parts = self._split(value, False) or self._operand(value)
-                return _within(parts, f"{format_expr(function, VALUE)}(", ")")
+                return _enclose(parts, f"{format_expr(function, VALUE)}(", ")")
             case s.Call(function=function, arguments=arguments) if arguments:
-                parts = self._listed(
-                    [(f"{a.name} = " if a.name else "", a.value) for a in arguments]
-                )
-                return _within(parts, f"{format_expr(function, VALUE)}(", ")")
+                named = [(f"{a.name} = " if a.name else "", a.value) for a in arguments]
+                return _enclose(self._list(named), f"{format_expr(function, VALUE)}(", ")")
             case s.Index(tensor=tensor, indices=indices) if indices:
                 last = len(indices) - 1
                 parts = [
-                    Piece(element_text(index) + "," * (k < last), index.span.start)
-                    for k, index in enumerate(indices)
+                    Fragment(format_expr(e, tight=True) + "," * (k < last), e.span.start)
+                    for k, e in enumerate(indices)
                 ]
-                return _within(parts, f"{tensor.id}{_PRIME * tensor.primed}[", "]")
+                return _enclose(parts, f"{format_expr(tensor)}[", "]")
             case s.Guarded(read=read, other=other):
-                stood = _within(self._operand(other), "else ", ")")
-                return [*_within(self._whole(read), "("), *stood]
+                default = _enclose(self._operand(other), "else ", ")")
+                return [*_enclose(self._whole(read), "("), *default]
             case s.List(items=items) if items:
-                return _within(self._listed([("", item) for item in items]), "[", "]")
+                return _enclose(self._list([("", item) for item in items]), "[", "]")
         return []
 
-    def _listed(self, items: list[tuple[str, s.Expr]]) -> list[Piece]:
-        parts: list[Piece] = []
-        for k, (name, value) in enumerate(items):
-            parts += _within(self._operand(value), name, "," * (k < len(items) - 1))
+    def _list(self, items: list[tuple[str, s.Expr]]) -> list[Fragment]:
+        parts: list[Fragment] = []
+        for k, (prefix, value) in enumerate(items):
+            parts += _enclose(self._operand(value), prefix, "," * (k < len(items) - 1))
         return parts
 
-    def _pipeline(self, node: s.Pipe) -> list[Piece]:
-        """A pipeline keeps the line breaks that it was written with."""
-        first, stages = _stages(node)
+    def _pipeline(self, node: s.Pipe) -> list[Fragment]:
+        """A pipeline, which keeps the line breaks that it was written with."""
+        pipes, first = [node], node.value
+        while isinstance(first, s.Pipe):
+            pipes, first = [first, *pipes], first.value
         parts = self._operand(first, PIPE)
         end = first.span.end
-        for pipe in stages:
-            stage = _within(self._operand(pipe.stage, VALUE), "|> ")
+        for pipe in pipes:
+            stage = _enclose(self._operand(pipe.stage, VALUE), "|> ")
             broken = "\n" in pipe.span.source.text[end : pipe.stage.span.start]
             parts += [replace(stage[0], breaks=broken), *stage[1:]]
             end = pipe.stage.span.end
         return parts
 
-    def _chain(self, node: s.Binary, unsigned: bool) -> list[Piece]:
-        """`a + b - c` as `a`, `+ b`, `- c`: operators of one level, which group to the left."""
-        own, least_left, least_right = LEVELS[node.op]
-        tails: list[Piece] = []
+    def _chain(self, node: s.Binary, unsigned: bool) -> list[Fragment]:
+        """`a + b - c` as `a`, `+ b`, `- c`: left-associative operators of one level."""
+        own, left_level, right_level = PRECEDENCE[node.op]
+        tails: list[Fragment] = []
         left: s.Expr = node
-        while isinstance(left, s.Binary) and LEVELS[left.op][0] == own:
-            if left is not node and (own == COMPARE or swallows(left, own)):
+        while isinstance(left, s.Binary) and PRECEDENCE[left.op][0] == own:
+            if left is not node and (own == COMPARE or captures(left, own)):
                 break
-            tails = [*_within(self._operand(left.right, least_right), f"{left.op} "), *tails]
+            tails = [*_enclose(self._operand(left.right, right_level), f"{left.op} "), *tails]
             left = left.left
-        if swallows(left, own):
-            least_left = VALUE
-        return [*self._operand(left, least_left, unsigned), *tails]
+        if captures(left, own):
+            left_level = VALUE
+        return [*self._operand(left, left_level, unsigned), *tails]
 
 
-def _within(parts: list[Piece], before: str, after: str = "") -> list[Piece]:
-    """The pieces with a text before the first and after the last."""
-    first = replace(parts[0], text=before + parts[0].text)
-    parts = [first, *parts[1:]]
+def _enclose(parts: list[Fragment], before: str, after: str = "") -> list[Fragment]:
+    """The fragments with a text before the first and after the last."""
+    parts = [replace(parts[0], text=before + parts[0].text), *parts[1:]]
     return [*parts[:-1], replace(parts[-1], text=parts[-1].text + after)]
-
-
-def _stages(node: s.Expr) -> tuple[s.Expr, list[s.Pipe]]:
-    stages: list[s.Pipe] = []
-    while isinstance(node, s.Pipe):
-        stages.insert(0, node)
-        node = node.value
-    return node, stages

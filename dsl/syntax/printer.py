@@ -1,6 +1,6 @@
-"""Expressions and types as text on one line, with only the parentheses that they need.
+"""Printer: expressions and types as one line of text, with only the parentheses that they need.
 
-In: nodes of the syntax tree. Out: text that parses to the same nodes.
+The text parses to the same nodes. `formatter.py` prints whole files.
 """
 
 from __future__ import annotations
@@ -9,26 +9,24 @@ from collections.abc import Iterable
 
 from . import ast as s
 
-# How tightly an operator binds; parentheses go where a looser one stands in a tighter one's place.
-PIPE, IF, OR, AND, NOT, COMPARE, TOTAL, PRODUCT, SIGNED, POWER, VALUE = range(11)
+# Precedence levels, from the loosest operator to the tightest.
+PIPE, IF, OR, AND, NOT, COMPARE, SUM, PRODUCT, SIGNED, POWER, VALUE = range(11)
 
-LEVELS = {
+PRECEDENCE = {
     "or": (OR, OR, AND),
     "and": (AND, AND, NOT),
-    **dict.fromkeys(("==", "!=", "<", "<=", ">", ">="), (COMPARE, TOTAL, TOTAL)),
-    **dict.fromkeys(("+", "-"), (TOTAL, TOTAL, PRODUCT)),
+    **dict.fromkeys(("==", "!=", "<", "<=", ">", ">="), (COMPARE, SUM, SUM)),
+    **dict.fromkeys(("+", "-"), (SUM, SUM, PRODUCT)),
     **dict.fromkeys(("*", "/", "//", "%", "@"), (PRODUCT, PRODUCT, SIGNED)),
     "^": (POWER, VALUE, POWER),
-}  # operator: its own level, the least level of its left and of its right side
+}  # operator: its own level, the lowest levels that its left and right operands may have
 
 
-def format_expr(node: s.Expr, level: int = PIPE, tight: bool = False) -> str:
-    """An expression on one line, with only the parentheses it needs in a place of that `level`."""
-    return write(node, level, tight, False)
-
-
-def write(node: s.Expr | s.Axis, level: int, tight: bool, unsigned: bool) -> str:
-    """`unsigned`: a sign may not stand first (it would not be read as a reduction's body)."""
+def format_expr(
+    node: s.Expr | s.Axis, level: int = PIPE, tight: bool = False, unsigned: bool = False
+) -> str:
+    """An expression, in parentheses if it binds less tightly than `level`. `tight` leaves no
+    spaces around `*` and `/`. `unsigned` allows no sign at the start, as in a reduction's body."""
     match node:
         case s.Number(text=text):
             return f"({text})" if text.startswith("-") and level > SIGNED else text
@@ -40,55 +38,54 @@ def write(node: s.Expr | s.Axis, level: int, tight: bool, unsigned: bool) -> str
             return name + "'" * primed
         case s.Ellipsis_():
             return "..."
-        case s.Axis():
-            return axis_text(node)
+        case s.Axis(name=name, bound=bound):
+            return name if bound is None else f"{name} < {format_expr(bound, SUM, True)}"
         case s.List(items=items):
-            return f"[{', '.join(format_expr(item) for item in items)}]"
+            return f"[{_listed(items)}]"
         case s.Index(tensor=tensor, indices=indices):
-            return f"{format_expr(tensor)}[{elements(indices)}]"
+            return f"{format_expr(tensor)}[{format_indices(indices)}]"
         case s.Guarded(read=read, other=other):
             return f"({format_expr(read)} else {format_expr(other)})"
         case s.Call(function=function, arguments=arguments):
-            return f"{format_expr(function, VALUE)}({', '.join(map(format_argument, arguments))})"
+            return f"{format_expr(function, VALUE)}({', '.join(map(_argument, arguments))})"
     own, text = _operation(node, tight, unsigned)
     return f"({text})" if own < level or (unsigned and text.startswith("-")) else text
 
 
 def _operation(node: s.Expr, tight: bool, unsigned: bool) -> tuple[int, str]:
-    """The level and the text of an operator, without parentheses around it."""
+    """The level and the text of an operation, without parentheses around it."""
     match node:
         case s.Pipe(value=value, stage=stage):
             return PIPE, f"{format_expr(value, PIPE)} |> {format_expr(stage, VALUE)}"
         case s.If(condition=condition, yes=yes, no=no):
-            return IF, (
-                f"if {format_expr(condition, OR, tight)} then {format_expr(yes, IF, tight)}"
-                f" else {format_expr(no, IF, tight)}"
+            test, one, two = (
+                format_expr(part, level, tight)
+                for part, level in ((condition, OR), (yes, IF), (no, IF))
             )
+            return IF, f"if {test} then {one} else {two}"
         case s.Unary(op="-", operand=operand):
             return SIGNED, "-" + format_expr(operand, SIGNED, tight)
         case s.Unary(operand=operand):
             return NOT, f"not {format_expr(operand, NOT, tight)}"
         case s.Reduce(op=op, axes=axes, body=body):
-            least = IF if isinstance(body, s.If) else PRODUCT
-            return (
-                SIGNED,
-                f"{op}({', '.join(map(axis_text, axes))}) {write(body, least, tight, True)}",
-            )
+            level = IF if isinstance(body, s.If) else PRODUCT
+            return SIGNED, f"{op}({_listed(axes)}) {format_expr(body, level, tight, True)}"
         case s.Binary(op="^", left=left, right=right):
             return POWER, f"{format_expr(left, VALUE, tight)}^{_exponent(right, tight)}"
         case s.Binary(op=op, left=left, right=right):
-            own, least_left, least_right = LEVELS[op]
-            if swallows(left, own):
-                least_left = VALUE
-            first = write(left, least_left, tight, unsigned)
-            mixed = isinstance(left, s.Binary) and left.op in ("//", "%") and least_left != VALUE
+            own, left_level, right_level = PRECEDENCE[op]
+            if captures(left, own):
+                left_level = VALUE
+            first = format_expr(left, left_level, tight, unsigned)
+            mixed = isinstance(left, s.Binary) and left.op in ("//", "%") and left_level != VALUE
             space = "" if tight and op in ("*", "/") and not mixed else " "
-            return own, f"{first}{space}{op}{space}{format_expr(right, least_right, tight)}"
+            return own, f"{first}{space}{op}{space}{format_expr(right, right_level, tight)}"
     raise TypeError(f"{type(node).__name__} is not an expression")
 
 
-def swallows(left: s.Expr, level: int) -> bool:
-    """Would a reduction at the right edge of `left` take the operator after it into its body?"""
+def captures(left: s.Expr, level: int) -> bool:
+    """Whether a reduction at the right edge of `left` would take an operator of `level` that
+    follows into its body."""
     while True:
         match left:
             case s.Reduce(body=s.If()):
@@ -111,32 +108,28 @@ def _exponent(node: s.Expr, tight: bool) -> str:
     return format_expr(node, POWER, tight)
 
 
-def axis_text(axis: s.Axis) -> str:
-    if axis.bound is None:
-        return axis.name
-    return f"{axis.name} < {format_expr(axis.bound, TOTAL, True)}"
+def _listed(items: Iterable[s.Expr | s.Axis]) -> str:
+    return ", ".join(map(format_expr, items))
 
 
-def elements(elements: Iterable[s.Expr | s.Axis]) -> str:
-    return ", ".join(map(element_text, elements))
+def format_indices(elements: Iterable[s.Expr | s.Axis]) -> str:
+    """The elements of an index list or shape."""
+    return ", ".join(format_expr(element, tight=True) for element in elements)
 
 
-def element_text(element: s.Expr | s.Axis) -> str:
-    """One of an index list or shape, where `*` and `/` stand close."""
-    return write(element, PIPE, True, False)
-
-
-def format_argument(argument: s.Argument) -> str:
+def _argument(argument: s.Argument) -> str:
     value = format_expr(argument.value)
     return value if argument.name is None else f"{argument.name} = {value}"
 
 
 def quoted(text: str) -> str:
+    """A string literal with this value."""
     for plain, escaped in (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\t", "\\t")):
         text = text.replace(plain, escaped)
     return f'"{text}"'
 
 
 def format_type(node: s.Type) -> str:
-    shape = "" if node.shape is None else f"[{elements(node.shape)}]"
+    """A type as it is written: `f32[B, 10]`, `[..., n]`, `i32`."""
+    shape = "" if node.shape is None else f"[{format_indices(node.shape)}]"
     return (node.dtype or "") + shape

@@ -1,7 +1,7 @@
-"""Source text and places in it.
+"""Source texts and spans: a `Span` is a range of characters of a `Source`.
 
-In: the name and text of a `.nn` file. Out: `Span`s that every later stage carries along.
-This file does not read files and does not render messages.
+Every node, equation and diagnostic carries a span. Reading files is `check/library.py`, showing
+spans `diagnostics/render.py`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ COMMAND_LINE = "command line"  # the name of a source that is a flag
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """One text, by the name that messages use for it. Only a source itself equals it."""
+    """A text and the name that messages use for it. Compared by identity."""
 
     name: str
     text: str
-    library: bool = False  # comes with nnc: a mistake that surfaces here was made elsewhere
+    library: bool = False  # part of nnc: a mistake that surfaces here was made by its caller
 
     @cached_property
     def line_starts(self) -> list[int]:
@@ -40,8 +40,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Span:
-    """The characters `start` up to, not including, `end` of a source. `call_site` is the span in
-    the user's own file that applied the layer or function which holds this one; it follows an
+    """The half-open range of characters [start, end) of a source. `call_site` is the span in the
+    user's own file that applied the layer or function which holds this one; it follows an
     equation through all passes and does not count in comparisons."""
 
     source: Source

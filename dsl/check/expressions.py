@@ -1,0 +1,298 @@
+"""Name resolution in expressions: every name, index, prime and call of one definition.
+
+Reports E0202, E0203, E0207, E0210, E0212, E0214, E0215 and E0312, and records which names are
+read. `definitions.py` declares the names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from ..diagnostics.diagnostic import Note, Report, did_you_mean
+from ..diagnostics.foreign_terms import suggest
+from ..syntax import ast as s
+from ..syntax.source import Span
+from .calls import Invocation, check_call, invocation
+from .names import BUILTINS, CONSTANTS, OPTIMIZER_NAMES, Scope
+
+
+@dataclass(frozen=True)
+class ExprContext:
+    """Where an expression stands: the indices it can use and what is around it."""
+
+    indices: frozenset[str] = frozenset()
+    indexed: bool = False  # in an equation over indices, or in a reduction
+    in_index: bool = False  # between the brackets of a read
+    open: bool = False  # any unknown name is an index (the right of `+=`)
+    partial: bool = False  # missing arguments are supplied elsewhere
+    in_shape: bool = False
+
+    def within(self, axes: Iterable[s.Axis]) -> ExprContext:
+        """The context below an equation or a reduction over these axes."""
+        names = self.indices | {axis.name for axis in axes}
+        return replace(self, indices=names, indexed=True, in_shape=False)
+
+    def between_brackets(self) -> ExprContext:
+        return replace(self, in_index=True, in_shape=False)
+
+
+class Symbol(NamedTuple):
+    """An entry of a definition's symbol table: a key of `KINDS` and the declaration."""
+
+    kind: str
+    span: Span
+
+
+KINDS = {
+    "setting": "a setting",
+    "input": "an input",
+    "size": "a size",
+    "let": "a `let`",
+    "param": "a parameter",
+    "state": "a state",
+    "tensor": "a tensor",
+}
+
+
+@dataclass
+class ExpressionChecker:
+    """Resolves the names in the expressions of one definition."""
+
+    definition: s.Definition
+    scope: Scope
+    report: Report
+    symbols: dict[str, Symbol] = field(default_factory=dict)
+    read: set[str] = field(default_factory=set)
+    reported: set[str] = field(default_factory=set)  # unknown names, each reported once
+
+    def expression(self, node: s.Expr, context: ExprContext) -> None:
+        """Check an expression and all within it."""
+        match node:
+            case s.Name():
+                self._name(node, context)
+            case s.Ellipsis_(span):
+                self.report.add(
+                    "E0214",
+                    "`...` stands for leading dimensions, not for a value",
+                    span,
+                    label="expected a value",
+                    help="it belongs in an index list, a shape, or `sum(...) body`",
+                )
+            case s.Index():
+                self._index(node, context)
+            case s.Guarded(read=read, other=other):
+                self._index(read, context)
+                self.expression(other, context)
+            case s.Reduce(axes=axes, body=body):
+                self._distinct(axes)
+                for axis in axes:
+                    if axis.bound is not None:
+                        self.expression(axis.bound, context)
+                self.expression(body, context.within(axes))
+            case s.Call():
+                call = invocation(node, partial=context.partial)
+                if not self._reduces_unknown_index(node, call.callee, context):
+                    self._call(call, context, "only a name can be called")
+            case s.Pipe(value=value, stage=stage):
+                self.expression(value, context)
+                call = invocation(stage, piped=True, partial=context.partial)
+                self._call(call, context, "`|>` passes a value on to a layer or a function")
+            case s.Unary(operand=operand):
+                self.expression(operand, context)
+            case s.Binary(left=left, right=right):
+                self.expression(left, context)
+                self.expression(right, context)
+            case s.If(condition=condition, yes=yes, no=no):
+                for part in (condition, yes, no):
+                    self.expression(part, context)
+            case s.List(items=items):
+                for part in items:
+                    self.expression(part, context)
+
+    # names
+
+    def _name(self, node: s.Name, context: ExprContext) -> None:
+        name = node.id
+        if node.primed:
+            self._prime(node)
+            return
+        if name in context.indices:
+            return
+        if name in self.symbols:
+            self.read.add(name)
+            return
+        definition = self.scope.find(name)
+        if definition is not None and not context.partial:
+            needed = ", ".join(p.name for p in definition.inputs if p.default is None)
+            settings = "(…)" if definition.settings else ""
+            self.report.add(
+                "E0312",
+                f"`{name}` is a {definition.kind}, not a value",
+                node.span,
+                label="a name without what it is applied to",
+                help=f"apply it: `{name}{settings}({needed})`"
+                + f", or to a result: `… |> {name}`" * (definition.kind == "fn"),
+            )
+            return
+        if name in CONSTANTS or name in BUILTINS or definition is not None:
+            return
+        if context.open or name in {p.name for p in self.definition.results}:
+            return  # an index, or a result without a value (E0209)
+        if name not in self.reported:
+            self.reported.add(name)
+            self._unknown_name(node, context)
+
+    def _unknown_name(self, node: s.Name, context: ExprContext) -> None:
+        name = node.id
+        if context.in_index:
+            indices = sorted(context.indices - {"..."})
+            self.report.add(
+                "E0207",
+                f"nothing introduces the index `{name}`",
+                node.span,
+                label="used here",
+                help=did_you_mean(name, [*indices, *self.symbols])
+                or f"put it on the left, or reduce over it: `sum({name}) …`",
+            )
+            return
+        help = suggest(name, [*context.indices, *self.symbols, *CONSTANTS])
+        help = help or suggest(name, self.scope.names())
+        if not help and context.partial:
+            help = "initialisers are `glorot_uniform`, `normal(0, 0.02)`, …"
+        elif not help and context.in_shape:
+            help = f"a size gets its name in the shape of an input: `x: [..., {name}]`"
+        elif not help and len(self.definition.inputs) == 1:
+            help = f"the input is called `{self.definition.inputs[0].name}`"
+        label = "not defined anywhere"
+        self.report.add("E0202", f"unknown name `{name}`", node.span, label=label, help=help)
+
+    def _prime(self, node: s.Name) -> None:
+        """Check that a name with a prime is a state, a parameter or an optimizer's `p`."""
+        name = node.id
+        kind = self.symbols[name].kind if name in self.symbols else ""
+        self.read.add(name)
+        if kind in ("state", "param") or (self.definition.kind == "optimizer" and name == "p"):
+            return
+        self.report.add(
+            "E0212",
+            f"`{name}'` is the next value of a state, and `{name}` is "
+            f"{KINDS.get(kind, 'not defined')}",
+            node.span,
+            label="primed here",
+            help=f"declare `state {name} = 0`, or choose a name without a prime",
+        )
+
+    # indices
+
+    def _index(self, node: s.Index, context: ExprContext) -> None:
+        tensor = node.tensor
+        local = tensor.id in self.symbols
+        found = self.scope.find(tensor.id)
+        if tensor.id in context.indices and not local:
+            self.report.add("E0202", f"`{tensor.id}` is an index here, not a tensor", tensor.span)
+        elif found is not None and not local:
+            self.report.add(
+                "E0203",
+                f"`{tensor.id}` is not a tensor",
+                tensor.span,
+                label=f"this is a {found.kind}",
+                help=f"apply it with parentheses: `{tensor.id}(…)`",
+            )
+        else:
+            self._name(tensor, ExprContext())
+        self._one_ellipsis(node.indices)
+        for element in node.indices:
+            if not isinstance(element, s.Ellipsis_):
+                self.expression(element, context.between_brackets())
+            elif context.indexed and "..." not in context.indices and not context.open:
+                self.report.add(
+                    "E0214",
+                    "nothing introduces `...` here",
+                    element.span,
+                    label="leading dimensions of a read",
+                    help="put `...` on the left too, or reduce over it: `sum(...) …`",
+                )
+
+    def _one_ellipsis(self, elements: tuple[s.Expr, ...]) -> None:
+        self._distinct(s.Axis(e.span, "...") for e in elements if isinstance(e, s.Ellipsis_))
+
+    def _distinct(self, axes: Iterable[s.Axis]) -> None:
+        seen: dict[str, s.Axis] = {}
+        for axis in axes:
+            first = seen.setdefault(axis.name, axis)
+            if first is axis:
+                continue
+            code, what, help = "E0215", f"index `{axis.name}`", "give each index its own name"
+            if axis.name == "...":
+                code, what = "E0214", "`...`"
+                help = "keep one `...`: it stands for all leading dimensions"
+            self.report.add(
+                code,
+                f"{what} appears twice in one list",
+                axis.span,
+                label="again here",
+                notes=(Note(first.span, "first here"),),
+                help=help,
+            )
+
+    # calls
+
+    def _reduces_unknown_index(self, node: s.Call, callee: s.Expr, context: ExprContext) -> bool:
+        """`sum(i) -x[i]` and `sum(i, x[i])`: an index where a tensor is needed."""
+        if not isinstance(callee, s.Name) or callee.id not in s.REDUCTIONS or not node.arguments:
+            return False
+        first = node.arguments[0].value
+        if not isinstance(first, s.Name):
+            return False
+        word, name = callee.id, first.id
+        if name in self.reported:
+            return True
+        known = name in self.symbols or name in context.indices or name in CONSTANTS
+        if known or self.scope.find(name) is not None:
+            return False
+        self.reported.add(name)
+        self.report.add(
+            "E0202",
+            f"`{word}` needs a tensor, and `{name}` is none",
+            first.span,
+            label="not defined anywhere",
+            help=f"over an index, the body follows: `{word}({name}) x[{name}]`; one with a sign "
+            f"is in parentheses: `{word}({name}) (-x[{name}])`",
+        )
+        return True
+
+    def _call(self, call: Invocation, context: ExprContext, no_name: str) -> None:
+        for group in call.groups:
+            for argument in group:
+                self.expression(argument.value, context)
+        callee = call.callee
+        if not isinstance(callee, s.Name):
+            self.report.add("E0203", no_name, callee.span)
+            return
+        name = callee.id
+        symbol = self.symbols.get(name)
+        if symbol is not None and name not in OPTIMIZER_NAMES:
+            self.read.add(name)
+            fn_input = symbol.kind == "input" and self.definition.kind == "fn"
+            self.report.add(
+                "E0203",
+                f"`{name}` is {KINDS[symbol.kind]} and cannot be called",
+                callee.span,
+                label="a value, not a layer or a function",
+                help="layers and functions are called by their own names"
+                if fn_input or symbol.kind == "setting"
+                else f"read an element with brackets: `{name}[i]`",
+            )
+            return
+        check_call(call, callee, self.scope, self.report)
+        found = self.scope.find(name)
+        if found is not None and found.kind in ("layer", "model") and context.indexed:
+            self.report.add(
+                "E0210",
+                f"{found.kind} `{name}` is used inside an equation over indices",
+                callee.span,
+                label="a layer works on whole tensors",
+                help=f"give its result a name first: `h = {name}(…)…`, then index `h`",
+            )

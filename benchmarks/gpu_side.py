@@ -120,7 +120,7 @@ def resident(text: str, precision: str = "f32") -> System:
         tensors[f"{result}_kept"] = replace(tensors[result], name=f"{result}_kept", kind="state")
         updates[f"{result}_kept"] = result
     made = system.replace(tensors=tensors, outputs=(), updates=updates)
-    return mixed_precision(made, precision)
+    return mixed_precision(made.replace(precision=precision))
 
 
 def filled(system: System, device: str):

@@ -9,6 +9,7 @@ import numpy as np
 from nnc.compiler import pipeline
 from nnc.compiler.elaboration.model import forward
 from nnc.compiler.ir.equation import System
+from nnc.compiler.ir.gradients import add_gradients
 from nnc.compiler.ir.verify import verify
 from nnc.compiler.options import Options
 from nnc.compiler.passes.autodiff.differentiate import differentiate
@@ -53,7 +54,8 @@ def values(system: System, seed: int = 0, integers: int = 4) -> dict[str, np.nda
 
 def gradients(system: System, output: str, wrt: list[str]) -> tuple[System, dict[str, str]]:
     """The system with gradients among its outputs, and their names."""
-    with_gradients, names = differentiate(system, output, wrt)
+    with_gradients, names = add_gradients(system, output, wrt)
+    with_gradients = differentiate(with_gradients)
     outputs = (*system.outputs, *names.values())
     with_gradients = verify(with_gradients.replace(outputs=outputs), "differentiate")
     return verify(simplify(with_gradients), "simplify"), names

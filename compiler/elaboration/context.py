@@ -14,7 +14,7 @@ from typing import Any
 from ...dsl.diagnostics.diagnostic import Note, Report, UserError
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
-from ..ir.equation import Equation, Index, System, Tensor
+from ..ir.equation import Equation, Gradient, Index, RematBlock, System, Tensor
 from ..ir.expr import Const, Expr, walk
 from .values import Array, Shape, Value, of_tensor
 
@@ -46,14 +46,6 @@ class Application:
 
 def _written(value: int | str) -> str:
     return f'"{value}"' if isinstance(value, str) else str(value).lower()
-
-
-@dataclass(frozen=True)
-class RematBlock:
-    """The temps that a `remat` block computes; `span` is that of the word."""
-
-    span: Span
-    targets: tuple[str, ...]
 
 
 @dataclass
@@ -125,6 +117,7 @@ class Context:
     equations: list[Equation] = field(default_factory=list)
     updates: dict[str, str] = field(default_factory=dict)
     blocks: list[RematBlock] = field(default_factory=list)
+    gradients: list[Gradient] = field(default_factory=list)
     inits: dict[str, tuple[s.Expr, Scope]] = field(default_factory=dict)  # of parameters
     origins: dict[str, Application] = field(default_factory=dict)  # the user's layer of a parameter
     streams: int = 0  # of random numbers
@@ -327,8 +320,15 @@ class Context:
             )
 
     def system(self, name: str, outputs: tuple[str, ...]) -> System:
-        remat = tuple(block.targets for block in self.blocks)
-        return System(name, self.tensors, tuple(self.equations), outputs, self.updates, remat)
+        return System(
+            name,
+            self.tensors,
+            tuple(self.equations),
+            outputs,
+            self.updates,
+            tuple(self.blocks),
+            tuple(self.gradients),
+        )
 
 
 def _within(inner: Span, outer: Span) -> bool:

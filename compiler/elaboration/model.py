@@ -182,6 +182,7 @@ class ModelWork(Context):
         cycles = filter(is_recurrent, components(tuple(self.equations)) if self.blocks else ())
         for component in cycles:
             for block in self.blocks:
+                assert block.span is not None
                 inside = [eq for eq in component if eq.target in block.targets]
                 outside = [eq for eq in component if eq.target not in block.targets]
                 if not inside or not outside:

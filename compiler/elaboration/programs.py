@@ -7,7 +7,7 @@ What a step is run on, and how often, is the runtime's business.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,18 +16,14 @@ from ...dsl.syntax import ast as s
 from ...dsl.syntax.ast import walk
 from ...dsl.syntax.source import Span
 from ..ir.build import call, literal
-from ..ir.equation import System
+from ..ir.equation import Gradient, System
 from ..ir.expr import Idx, Read
-from ..passes.autodiff.differentiate import differentiate
-from ..passes.autodiff.mixed_precision import mixed_precision
-from ..passes.autodiff.rematerialize import is_idle, rematerialize
-from ..passes.equations.gather_matmul import gather_matmul
-from ..passes.equations.narrow_sums import narrow_sums
-from ..passes.equations.simplify import simplify
+from ..ir.gradients import active_tensors
+from ..passes.autodiff.expand_gradients import expand_gradients, useless_remat
 from ..reference.nonfinite_trace import carries
 from .broadcasting import broadcast, materialize, pointwise
 from .calls import apply
-from .context import LETTERS, Abort, Application, Scope
+from .context import Abort, Application, Scope
 from .dispatch import array as array_of
 from .dispatch import value as value_of
 from .initializers import initial_system
@@ -91,10 +87,11 @@ def _step(
     outputs = work.objective()
     names = work.differentiated(outputs)
     work.update(names)
-    step = work.simplified((*outputs, *names.values()) if gradients else outputs)
+    step = work.program((*outputs, *names.values()) if gradients else outputs)
     if warnings is not None:
+        work.check_saving(step)
         warnings.diagnostics += work.report.diagnostics
-    return step, drawn, names
+    return expand_gradients(step), drawn, names
 
 
 def evaluation(setup: Setup) -> System:
@@ -103,7 +100,7 @@ def evaluation(setup: Setup) -> System:
     work.run()
     outputs = work.objective()
     work.updates = {}
-    return work.simplified(outputs)
+    return expand_gradients(work.program(outputs))
 
 
 def prediction(setup: Setup) -> System:
@@ -111,7 +108,7 @@ def prediction(setup: Setup) -> System:
     work = TrainingWork(setup, training=False)
     work.run()
     work.updates = {}
-    return work.simplified(tuple(r.name for r in work.definition.results))
+    return expand_gradients(work.program(tuple(r.name for r in work.definition.results)))
 
 
 class TrainingWork(ModelWork):
@@ -126,8 +123,8 @@ class TrainingWork(ModelWork):
         self.fields = setup.fields
         self.bind_sizes()
 
-    def simplified(self, outputs: tuple[str, ...]) -> System:
-        return mixed_precision(simplify(self.finished(outputs)), self.setup.precision)
+    def program(self, outputs: tuple[str, ...]) -> System:
+        return self.finished(outputs).replace(precision=self.setup.precision)
 
     # --- sizes --------------------------------------------------------------------------------
 
@@ -322,16 +319,16 @@ class TrainingWork(ModelWork):
     # --- gradients and updates ----------------------------------------------------------------
 
     def differentiated(self, outputs: tuple[str, ...]) -> dict[str, str]:
-        """Continue with the gradients of the loss for all parameters."""
-        system = gather_matmul(simplify(self.system(self.definition.name, outputs).in_order()))
-        parameters = [t.name for t in system.of_kind("param")]
-        read = {source for eq in self.equations for source in eq.sources}
-        forward = {eq.target for eq in system.equations}
-        system, names = differentiate(system, outputs[0], parameters)
-        self.check_saving(system, forward)
-        system, self.blocks = rematerialize(narrow_sums(system), forward), []
-        self.tensors = dict(system.tensors)
-        self.equations = list(system.equations)
+        """Placeholders for the gradients of the loss; their names by parameter."""
+        system = self.system(self.definition.name, outputs)
+        parameters = [t for t in self.tensors.values() if t.kind == "param"]
+        active = active_tensors(system, outputs[0], [p.name for p in parameters])
+        names = {}
+        for p in parameters:
+            if p.name in active:
+                names[p.name] = target = self.unique(f"d_{p.name}")
+                self.declare(target, p.shape, p.dtype, "temp", None, self.axes[p.name])
+                self.gradients.append(Gradient(target, outputs[0], p.name, p.span))
         if not names:
             self.report.add(
                 "W0302",
@@ -342,15 +339,15 @@ class TrainingWork(ModelWork):
                 if parameters
                 else "the model has no parameters",
             )
-        for name in parameters:
-            if names and name not in names and name in read:  # what nothing reads is W0201
-                self.untrained(name)
+        read = {source for eq in self.equations for source in eq.sources}
+        for p in parameters:
+            if names and p.name not in names and p.name in read:  # what nothing reads is W0201
+                self.untrained(p.name)
         return names
 
-    def check_saving(self, system: System, forward: Collection[str]) -> None:
+    def check_saving(self, step: System) -> None:
         """Warn of a `remat` for which nothing is computed again, wherever it is applied."""
-        used = {b.span for b in self.blocks if not is_idle(system, forward, b.targets)}
-        for span in dict.fromkeys(b.span for b in self.blocks if b.span not in used):
+        for span in useless_remat(step):
             self.report.add(
                 "W0304",
                 "this `remat` saves nothing",
@@ -408,7 +405,7 @@ class TrainingWork(ModelWork):
             norm = self.norm_if_read(optimizer, gradients)
             for parameter, gradient in gradients.items():
                 p = of_tensor(self.tensors[parameter], self.axes[parameter])
-                g = of_tensor(self.tensors[gradient], self.gradient_axes(gradient))
+                g = of_tensor(self.tensors[gradient], self.axes[gradient])
                 seen = outline({"p": p, "g": g})
                 assert seen is not None
                 make = partial(self.update_one, optimizer, use, p, g, norm, scope)
@@ -434,7 +431,7 @@ class TrainingWork(ModelWork):
         total = of_scalar(literal(0.0, self.float_type))
         span = (narrow_sums or self.field("optimizer") or self.train).span
         for number, gradient in enumerate(gradients.values(), 1):
-            g = of_tensor(self.tensors[gradient], self.gradient_axes(gradient))
+            g = of_tensor(self.tensors[gradient], self.axes[gradient])
             square = pointwise(self, "mul", [g, g], span)
             if g.rank:
                 square = reduce_array(
@@ -445,10 +442,6 @@ class TrainingWork(ModelWork):
                 total = materialize(self, self.unique("gradient_norm_part"), total, span, None)
         root = pointwise(self, "sqrt", [total], span)
         return materialize(self, self.unique("gradient_norm"), root, span, None)
-
-    def gradient_axes(self, name: str) -> tuple[str, ...]:
-        parameter = name.removeprefix("d_")
-        return self.axes.get(parameter, LETTERS[: len(self.tensors[name].shape)])
 
     def update_one(
         self,

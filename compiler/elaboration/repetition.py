@@ -13,9 +13,9 @@ from itertools import islice
 
 from ...dsl.syntax import ast as s
 from ..ir.build import literal, renamed, rewrite
-from ..ir.equation import Equation, Tensor
+from ..ir.equation import Equation, RematBlock, Tensor
 from ..ir.expr import Apply, Const, Expr
-from .context import MAX_EQUATIONS, Application, Context, RematBlock, Scope
+from .context import MAX_EQUATIONS, Application, Context, Scope
 from .values import Array, Value, is_static, of_tensor
 
 SHARED = ("step", "seed")  # the compiler's own inputs, which any equation may read

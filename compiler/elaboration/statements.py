@@ -9,7 +9,8 @@ from __future__ import annotations
 from ...dsl.diagnostics.diagnostic import UserError
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
-from .context import Abort, Context, RematBlock, Scope, spelled
+from ..ir.equation import RematBlock
+from .context import Abort, Context, Scope, spelled
 from .dispatch import size, value
 from .values import Poison
 
@@ -98,4 +99,4 @@ def remat(ctx: Context, node: s.Remat, scope: Scope) -> None:
     _run(ctx, node.body, scope)
     targets = tuple(eq.target for eq in ctx.equations[before:])
     word = Span(node.span.source, node.span.start, node.span.start + len("remat"))
-    ctx.blocks.append(RematBlock(word, targets))
+    ctx.blocks.append(RematBlock(targets, word))

@@ -14,7 +14,7 @@ in `reference/evaluator.py`, rules in `verify.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -168,17 +168,42 @@ def copy_equation(tensor: Tensor, source: str, target: str) -> Equation:
 
 
 @dataclass(frozen=True)
+class Gradient:
+    """A placeholder, `target = grad(of, wrt)`: the derivative of the number `of` with respect to
+    every element of `wrt`. The pass `differentiate` replaces it by equations."""
+
+    target: str
+    of: str
+    wrt: str
+    span: Span | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class RematBlock:
+    """A `remat` block: the temps that it computes, and the place of the word `remat`."""
+
+    targets: tuple[str, ...]
+    span: Span | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
 class System:
     """Equations over tensors. `updates` maps a param or state to the temp that becomes its value
-    after a run (named with a prime). `outputs` are what a run is for. `remat` are the temps of each
-    block that is to be computed again on the way back (`passes/autodiff/rematerialize.py`)."""
+    after a run (named with a prime). `outputs` are what a run is for.
+
+    What is left for passes to do: `gradients` are placeholders to expand; `backward` the targets of
+    the equations that came of those; `remat` the blocks that the backward pass computes again
+    (`rematerialize`); `precision` that of the operands of contractions (`mixed_precision`)."""
 
     name: str
     tensors: Mapping[str, Tensor]
     equations: tuple[Equation, ...]
     outputs: tuple[str, ...]
     updates: Mapping[str, str] = field(default_factory=dict)
-    remat: tuple[tuple[str, ...], ...] = ()
+    remat: tuple[RematBlock, ...] = ()
+    gradients: tuple[Gradient, ...] = ()
+    backward: frozenset[str] = frozenset()
+    precision: str = "f32"
 
     def of_kind(self, kind: str) -> list[Tensor]:
         return [t for t in self.tensors.values() if t.kind == kind]
@@ -192,9 +217,10 @@ class System:
     def block(self) -> Mapping[str, int]:
         """The number of the outermost `remat` block that each temp of one stands in."""
         found: dict[str, int] = {}
-        for number, targets in enumerate(sorted(self.remat, key=len, reverse=True)):
-            if not any(t in found for t in targets):  # else it stands in a larger one
-                found |= dict.fromkeys(targets, number)
+        largest_first = sorted(self.remat, key=lambda block: len(block.targets), reverse=True)
+        for number, block in enumerate(largest_first):
+            if not any(t in found for t in block.targets):  # else it stands in a larger one
+                found |= dict.fromkeys(block.targets, number)
         return found
 
     @cached_property
@@ -212,9 +238,53 @@ class System:
         return found
 
     @cached_property
+    def placeholder(self) -> Mapping[str, Gradient]:
+        """The placeholder that stands for the equation of each temp without one."""
+        return {g.target: g for g in self.gradients}
+
+    def dependencies(self, eq: Equation) -> list[str]:
+        """The tensors that an equation reads, and those that placeholders among them stand for."""
+        if not self.gradients:
+            return eq.sources
+        found: dict[str, None] = {}
+        stack = eq.sources[::-1]
+        while stack:
+            name = stack.pop()
+            if name not in found:
+                found[name] = None
+                stack += self._gradient_sources(name)
+        return list(found)
+
+    def _gradient_sources(self, name: str) -> tuple[str, ...]:
+        gradient = self.placeholder.get(name)
+        return () if gradient is None else (gradient.wrt, gradient.of)
+
+    def ancestors(self, names: Iterable[str]) -> set[str]:
+        """These tensors and all that their values depend on."""
+
+        def sources(name: str) -> Iterable[str]:
+            eq = self.definition.get(name)
+            return self._gradient_sources(name) if eq is None else eq.sources
+
+        return reachable(names, sources)
+
+    def descendants(self, names: Iterable[str]) -> set[str]:
+        """These tensors and all whose values depend on them."""
+
+        gradients: dict[str, list[str]] = {}
+        for g in self.gradients:
+            gradients.setdefault(g.of, []).append(g.target)
+            gradients.setdefault(g.wrt, []).append(g.target)
+
+        def readers(name: str) -> Iterable[str]:
+            return (eq.target for eq in self.readers.get(name, ()))
+
+        return reachable(names, lambda name: [*readers(name), *gradients.get(name, ())])
+
+    @cached_property
     def components(self) -> list[list[Equation]]:
         """Its strongly connected components, in dependence order."""
-        return components(self.equations)
+        return components(self.equations, self.dependencies)
 
     @cached_property
     def recurrent(self) -> frozenset[str]:
@@ -227,6 +297,18 @@ class System:
 
     def replace(self, **changes: Any) -> System:
         return replace(self, **changes)
+
+
+def reachable(start: Iterable[str], edges: Callable[[str], Iterable[str]]) -> set[str]:
+    """All names that `edges` lead to from those at the start, these included."""
+    found: set[str] = set()
+    stack = list(start)
+    while stack:
+        name = stack.pop()
+        if name not in found:
+            found.add(name)
+            stack += edges(name)
+    return found
 
 
 def components(

@@ -9,7 +9,7 @@ import re
 from itertools import groupby
 
 from ...dsl.syntax.source import Span
-from .equation import Equation, Index, System, Tensor
+from .equation import Equation, Gradient, Index, System, Tensor
 from .expr import PRODUCT, Const, Expr, expr_text
 
 
@@ -44,6 +44,10 @@ def type_text(tensor: Tensor) -> str:
     return f"{tensor.dtype}[{', '.join(map(str, tensor.shape))}]"
 
 
+def gradient_text(gradient: Gradient) -> str:
+    return f"{gradient.target} = grad({gradient.of}, {gradient.wrt})"
+
+
 MARK = "# equations of "
 
 
@@ -69,15 +73,19 @@ def system_text(system: System) -> str:
     for kind in ("param", "state"):
         for tensor in system.of_kind(kind):
             lines.append(f"    {kind} {tensor.name}: {type_text(tensor)} {tensor.init}")
+    pending = dict(system.placeholder)
     previous = None
     for block, equations in groupby(system.equations, lambda eq: system.block.get(eq.target)):
         indent = "    " if block is None else "        "
         lines += [] if block is None else ["    remat {"]
         for eq in equations:
+            needed = [pending.pop(name) for name in eq.sources if name in pending]
+            lines += [f"{indent}{gradient_text(gradient)}" for gradient in needed]
             place = origin(eq.span) if eq.span else ""
             if place and place != previous:
                 lines.append(f"{indent}# {place}")
             previous = place or previous
             lines.append(f"{indent}{equation_text(eq, system.tensors[eq.target].shape)}")
         lines += [] if block is None else ["    }"]
+    lines += [f"    {gradient_text(gradient)}" for gradient in pending.values()]
     return "\n".join([*lines, "}", ""])

@@ -73,6 +73,11 @@ def system_signature(system: System) -> str:
         text.add(tensor.name, layout_text(tensor), tensor.kind)
     for equation in system.equations:
         text.equation(equation)
+    for gradient in system.gradients:
+        text.add("gradient", gradient.target, gradient.of, gradient.wrt)
+    for block in system.remat:
+        text.add("remat", *block.targets)
+    text.add("precision", system.precision)
     text.add("outputs", *system.outputs)
     for name, following in system.updates.items():
         text.add(name, following)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from ...dsl.syntax.source import Span
 from .affine import inside, is_static
 from .dtypes import is_float
-from .equation import Equation, System, is_recurrent
+from .equation import Equation, Gradient, System, is_recurrent
 from .expr import Const, Expr, Idx, Read, walk
-from .printer import equation_text
+from .printer import equation_text, gradient_text
 from .recurrence import NoOrder, plan_recurrence
 
 
@@ -33,6 +33,8 @@ def verify(system: System, after: str) -> System:
     check.tensors()
     for eq in system.equations:
         check.equation(eq)
+    for gradient in system.gradients:
+        check.gradient(gradient)
     check.order()
     return system
 
@@ -47,6 +49,7 @@ class _Check:
 
     def tensors(self) -> None:
         targets = [eq.target for eq in self.system.equations]
+        targets += [gradient.target for gradient in self.system.gradients]
         self.require(len(set(targets)) == len(targets), "a tensor is computed once", targets)
         for name, tensor in self.system.tensors.items():
             self.require(name == tensor.name, "a tensor is listed under its name", name)
@@ -108,8 +111,23 @@ class _Check:
                     text,
                 )
 
+    def gradient(self, gradient: Gradient) -> None:
+        text = gradient_text(gradient)
+        for name in (gradient.target, gradient.of, gradient.wrt):
+            self.require(name in self.system.tensors, f"`{name}` is declared", text)
+        target, of, wrt = (
+            self.system.tensors[n] for n in (gradient.target, gradient.of, gradient.wrt)
+        )
+        self.require(not of.shape and is_float(of.dtype), "a real number is differentiated", text)
+        self.require(is_float(wrt.dtype), "a gradient is with respect to real numbers", text)
+        same = (target.shape, target.dtype) == (wrt.shape, wrt.dtype)
+        self.require(same, "a gradient has the shape and type of its `wrt`", text)
+        own = gradient.target in self.system.ancestors([gradient.of, gradient.wrt])
+        self.require(not own, "a gradient is not computed from itself", text)
+
     def order(self) -> None:
         done = {n for n, t in self.system.tensors.items() if t.kind != "temp"}
+        done |= self.system.placeholder.keys()
         for component in self.system.components:
             targets = {eq.target for eq in component}
             for eq in component:

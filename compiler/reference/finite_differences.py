@@ -21,6 +21,7 @@ import numpy as np
 from ..ir.build import call, rewrite
 from ..ir.equation import Equation, Index, System, Tensor, components, is_recurrent
 from ..ir.expr import Apply, Expr, Idx, Read
+from ..ir.gradients import add_gradients
 from ..passes.autodiff.differentiate import differentiate
 from .evaluator import Arrays, evaluate
 
@@ -112,7 +113,8 @@ class Differences:
             {**cost.tensors, own.target: tensor},
             "cost",
         )
-        system, names = differentiate(system, "cost", [name])
+        system, names = add_gradients(system, "cost", [name])
+        system = differentiate(system)
         alone = Differences(system, "cost", values, self.seed)
         return alone.check(name, names.get(name), samples, tolerance).right
 

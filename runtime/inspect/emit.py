@@ -13,7 +13,7 @@ from ...compiler.elaboration.programs import Setup, training_step
 from ...compiler.ir.equation import System
 from ...compiler.ir.printer import system_text
 from ...compiler.options import DEFAULT, Options
-from ...compiler.passes.autodiff.mixed_precision import mixed_precision
+from ...compiler.passes.autodiff.expand_gradients import expand_gradients
 from ...compiler.passes.equations.simplify import simplify
 from ...compiler.passes.kernels.printer import plan_text
 from ...compiler.pipeline import LlvmCode, Observer, compile
@@ -130,5 +130,5 @@ def model_system(project: Project, simplified: bool = True) -> System:
         training=False,
         float_type=project.settings.float,
     )
-    system = mixed_precision(system.replace(updates={}), project.settings.precision)
-    return simplify(system) if simplified else system
+    system = system.replace(updates={}, precision=project.settings.precision)
+    return expand_gradients(system) if simplified else system

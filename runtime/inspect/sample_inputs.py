@@ -20,9 +20,8 @@ from ...compiler.ir.build import call
 from ...compiler.ir.dtypes import NUMPY, is_float
 from ...compiler.ir.equation import Equation, Index, System, Tensor
 from ...compiler.ir.expr import Expr, Idx, Read
-from ...compiler.passes.autodiff.differentiate import differentiate
-from ...compiler.passes.autodiff.mixed_precision import mixed_precision
-from ...compiler.passes.equations.simplify import simplify
+from ...compiler.ir.gradients import add_gradients
+from ...compiler.passes.autodiff.expand_gradients import expand_gradients
 from ...compiler.reference.evaluator import Arrays, evaluate
 from ..project import Project
 from ..training.batch_inputs import class_limits, fields_of
@@ -63,19 +62,18 @@ def model_specimen(project: Project, seed: int) -> Specimen:
     work = ModelWork(project.checked.definitions, project.name, sizes, True, project.settings.float)
     work.run()
     drawn = initial_system(work)
-    system = simplify(work.finished(tuple(r.name for r in project.model.results)))
-    system = with_cost(system)
+    system = with_cost(work.finished(tuple(r.name for r in project.model.results)))
+    system = system.replace(precision=project.settings.precision)
     wrt = tuple(
         t.name
         for t in system.tensors.values()
         if t.kind in ("input", "param") and is_float(t.dtype)
     )
     if COST not in system.outputs:
-        system = mixed_precision(system, project.settings.precision)
+        system = expand_gradients(system)
         return Specimen(system, _values(system, drawn, seed, None), None, (), {})
-    system, names = differentiate(system, COST, wrt)
-    system = mixed_precision(system, project.settings.precision)
-    system = simplify(system.replace(outputs=(*system.outputs, *names.values())))
+    system, names = add_gradients(system, COST, wrt)
+    system = expand_gradients(system.replace(outputs=(*system.outputs, *names.values())))
     return Specimen(system, _values(system, drawn, seed, COST), COST, wrt, names)
 
 

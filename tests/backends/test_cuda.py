@@ -17,7 +17,7 @@ from nnc.compiler.ir.dtypes import DTYPES, NUMPY
 from nnc.compiler.ir.equation import REDUCTIONS, Equation, System, Tensor
 from nnc.compiler.ir.expr import Expr, Idx, Read
 from nnc.compiler.ir.functions import TABLE
-from nnc.compiler.passes.autodiff.mixed_precision import mixed_precision
+from nnc.compiler.passes.autodiff.mixed_precision import round_contractions
 
 from . import test_cpu as suite
 from .simulated import SMALL, check, on_the_simulator
@@ -188,7 +188,7 @@ def test_a_copy_that_is_not_waited_for_is_caught(old: str, new: str, message: st
     ids=["barrier", "bounds", "alignment", "lanes"],
 )
 def test_mistakes_with_tensor_cores_are_caught(old: str, new: str, message: str):
-    program = _spoilt(_ready(mixed_precision(_product(40), "bf16")), old, new)
+    program = _spoilt(_ready(round_contractions(_product(40))), old, new)
     with pytest.raises(SimulatorError, match=message):
         program.run()
 

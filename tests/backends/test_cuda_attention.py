@@ -17,7 +17,7 @@ from support import gpu_plan
 from nnc.compiler.codegen.cuda.module import Module, module
 from nnc.compiler.elaboration.programs import training_step
 from nnc.compiler.ir.equation import System
-from nnc.compiler.passes.autodiff.mixed_precision import mixed_precision
+from nnc.compiler.passes.autodiff.mixed_precision import round_contractions
 from nnc.compiler.passes.gpu.grid_ir import Stream
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.runtime.data import Search
@@ -72,7 +72,7 @@ def test_values_and_gradients_of_bf16(case: Case):
     weight that the kernel makes and the one of the equations, of the sum of what is weighted."""
     system, values = prepared(case)
     exact = evaluate(system, values, wide=True)
-    rounded = mixed_precision(system, "bf16")
+    rounded = round_contractions(system)
     expected = evaluate(rounded, values, wide=True)
     program = run(rounded, values)
     assert len(streamed(program.plan)) == (4 if case.name == "two products" else 3)

@@ -25,7 +25,7 @@ from support import gpu_plan
 from nnc.compiler.codegen.cuda.module import Module, module
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.functions import TABLE
-from nnc.compiler.passes.autodiff.mixed_precision import mixed_precision
+from nnc.compiler.passes.autodiff.mixed_precision import round_contractions
 from nnc.compiler.passes.gpu.attention.mma_ir import WarpStream
 from nnc.compiler.passes.gpu.grid_ir import Grid
 from nnc.compiler.reference.evaluator import evaluate
@@ -48,7 +48,7 @@ LONE = GpuTarget(processors=1)
 def rounded(case: Case) -> tuple[System, System, dict[str, np.ndarray]]:
     """Without rounding, with it, and values."""
     system, values = prepared(case)
-    return system, mixed_precision(system, "bf16"), values
+    return system, round_contractions(system), values
 
 
 def run(system: System, values, target=None, schedules=(0, 1)) -> SimulatedProgram:

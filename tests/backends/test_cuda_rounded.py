@@ -10,7 +10,7 @@ from support import NO_ATTENTION, gpu_plan
 
 from nnc.compiler.codegen.cuda.module import Module, module
 from nnc.compiler.ir.equation import System
-from nnc.compiler.passes.autodiff.mixed_precision import mixed_precision
+from nnc.compiler.passes.autodiff.mixed_precision import round_contractions
 from nnc.compiler.passes.gpu.grid_ir import Tile
 from nnc.compiler.passes.kernels.kernel import Plan
 from nnc.compiler.reference.evaluator import evaluate
@@ -40,7 +40,7 @@ COPIES = {  # elements that are copied at once, of the operand with `down` and o
 
 
 def rounding(name: str, size: str) -> System:
-    return mixed_precision(product(name, size), "bf16")
+    return round_contractions(product(name, size))
 
 
 def loaded(system: System) -> Plan:

@@ -12,7 +12,7 @@ from support import NO_ATTENTION, gpu_plan, system
 
 from nnc.compiler.codegen.cuda.module import Module, module
 from nnc.compiler.ir.equation import System
-from nnc.compiler.passes.autodiff.mixed_precision import mixed_precision
+from nnc.compiler.passes.autodiff.mixed_precision import round_contractions
 from nnc.compiler.passes.gpu.grid_ir import Grid, Tile
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.targets import GpuTarget
@@ -86,7 +86,7 @@ def test_products(name: str, size: str):
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_products_of_bf16(name: str, size: str):
     """Operands are rounded as the evaluator's, sums are of f32."""
-    program, found, expected = run(mixed_precision(product(name, size), "bf16"))
+    program, found, expected = run(round_contractions(product(name, size)))
     (grid,) = tiles(program)
     assert isinstance(grid.how, Tile) and grid.how.tensor_cores
     scale = float(np.abs(expected).max())
@@ -140,7 +140,7 @@ def test_small_products_of_bf16_have_no_tensor_cores():
         ("12", "// of bf16, but not of 16 elements: no tensor cores\n// tiles of 16"),
         ("32", "16x16 per warp by mma.sync m16n8k16 of bf16, left rounded as it is loaded"),
     ):
-        given = mixed_precision(system(text.replace("12", width), float_type="f32"), "bf16")
+        given = round_contractions(system(text.replace("12", width), float_type="f32"))
         made = module(gpu_plan(given, without=NO_ATTENTION))
         assert words in made.source
         assert ("MMA(sum" in made.kernels) == (width == "32")
@@ -175,9 +175,7 @@ def test_asynchronous_copies_are_instructions():
 
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_tensor_cores_are_instructions(name: str):
-    made = module(
-        gpu_plan(mixed_precision(product(name, "even"), "bf16"), without=NO_ATTENTION), LONE
-    )
+    made = module(gpu_plan(round_contractions(product(name, "even")), without=NO_ATTENTION), LONE)
     (grid,) = tiles(made)
     assert isinstance(grid.how, Tile)
     ptx = nvrtc_or_skip().ptx(made.source, "sm_80")

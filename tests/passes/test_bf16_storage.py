@@ -10,7 +10,7 @@ from support import gpu_plan, system, values
 
 from nnc.compiler.codegen.cuda.module import module
 from nnc.compiler.ir.equation import System, Tensor
-from nnc.compiler.passes.autodiff.mixed_precision import mixed_precision
+from nnc.compiler.passes.autodiff.mixed_precision import round_contractions
 from nnc.compiler.passes.kernels.equal_kernels import equal_kernels
 from nnc.compiler.passes.kernels.kernel import Plan
 from nnc.compiler.reference.pass_checker import PassCheck
@@ -40,7 +40,7 @@ def step(activation: str = "relu") -> Plan:
 
 
 def model(body: str) -> Plan:
-    return planned(mixed_precision(system(f"{HEAD} {{\n{body}\n}}", float_type="f32"), "bf16"))
+    return planned(round_contractions(system(f"{HEAD} {{\n{body}\n}}", float_type="f32")))
 
 
 def copies(plan: Plan) -> set[str]:
@@ -84,7 +84,7 @@ def test_views_share_the_copy_of_what_they_show():
             y[b, o] = sum(k) f[b, k] * v[k, o]
             z[b, p, j] = sum(q) h[b, p, q] * u[q, j]
         }}"""
-        plan = planned(mixed_precision(system(text, float_type="f32"), "bf16"))
+        plan = planned(round_contractions(system(text, float_type="f32")))
         assert copies(plan) == {"x", "w", "v", "u", "h"}
         assert not {"h", "f"} & plan.offsets.keys()
         grid = next(g for g in module(plan).grids.values() if g.name == "y")
@@ -115,7 +115,7 @@ def test_a_recurrence_rounds_what_it_reads():
     text = """model M(u: f32[20, 64, 128], r: f32[128, 128], v: f32[128, 128]) -> y {
     h[t, b, j] = tanh(u[t, b, j] + sum(k) (h[t - 1, b, k] else 0) * r[k, j])
     y[t, b, j] = sum(k) h[t, b, k] * v[k, j]\n}"""
-    plan = planned(mixed_precision(system(text, float_type="f32"), "bf16"))
+    plan = planned(round_contractions(system(text, float_type="f32")))
     assert copies(plan) == {"h", "v"}
     (recurrent,) = [eq for eq in plan.system.equations if "h" in eq.sources and "r" in eq.sources]
     assert repr(recurrent.body).count("bf16(") == 2

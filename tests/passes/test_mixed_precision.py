@@ -15,7 +15,7 @@ from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.expr import Apply, expr_text, walk
 from nnc.compiler.ir.functions import TABLE
 from nnc.compiler.ir.verify import verify
-from nnc.compiler.passes.autodiff.mixed_precision import mixed_precision
+from nnc.compiler.passes.autodiff.mixed_precision import round_contractions
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.reference.pass_checker import PassCheck
 from nnc.dsl.diagnostics.diagnostic import UserError
@@ -35,7 +35,7 @@ BF16 = [Assignment("precision", "bf16")]
 
 
 def rounded(text: str) -> System:
-    return verify(mixed_precision(system(text, float_type="f32"), "bf16"), "precision")
+    return verify(round_contractions(system(text, float_type="f32")), "precision")
 
 
 def has_rounding(found: System) -> dict[str, bool]:
@@ -136,7 +136,7 @@ def test_a_training_step():
 def test_sums_of_weights_are_products_with_results_before_anything_is_rounded():
     """The gradient of a softmax's sum is as long as a head, not as a row, and no contraction."""
     given, numbers = attention(CASES[1])
-    found = verify(mixed_precision(given, "bf16"), "precision")
+    found = verify(round_contractions(given), "precision")
     total = found.definition["d_attention1_attend1_softmax1_y_sum"]
     assert [i.size for i in total.over] == [8] and not has_rounding(found)[total.target]
     assert "attention1_attend1_y" in total.sources

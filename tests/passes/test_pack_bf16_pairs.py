@@ -10,7 +10,7 @@ from support import optimize, plan, system, values
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.expr import Apply, walk
 from nnc.compiler.ir.functions import TABLE, bf16_halves
-from nnc.compiler.passes.autodiff.mixed_precision import mixed_precision
+from nnc.compiler.passes.autodiff.mixed_precision import round_contractions
 from nnc.compiler.passes.cpu import pack_bf16_pairs as module
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.reference.pass_checker import PassCheck
@@ -56,7 +56,7 @@ def free(monkeypatch):
 
 
 def rounded(line: str) -> System:
-    return mixed_precision(system(f"{HEAD}{line}\n}}", float_type="f32"), "bf16")
+    return round_contractions(system(f"{HEAD}{line}\n}}", float_type="f32"))
 
 
 def functions(found: System) -> set[str]:

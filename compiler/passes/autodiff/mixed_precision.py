@@ -1,16 +1,19 @@
-"""Contractions of numbers of 8 bits: `precision = bf16`.
+"""Mixed precision: both operands of every contraction rounded to bf16 (`precision = bf16`).
 
-In: a system, after differentiation. Out: the same with both operands of every contraction rounded
-by `bf16(…)`, forwards and backwards: the meaning of the program, on which the evaluator and every
-backend agree. A contraction is a sum, over an index that both factors have, of products of two
-f32 parts each of which has an output index that the other lacks: matrix products, convolutions,
-attention, and the gradients of all of them. Everything else stays f32: the products themselves and
-their sums, parameters, the optimizer, norms, softmax, losses, sums of squares.
+    y[b, o] = sum(i) x[b, i] * w[i, o]   →   y[b, o] = sum(i) bf16(x[b, i]) * bf16(w[i, o])
 
-Because gradients were taken before, the rounding has none of its own: the gradient of a product is
-a product, of rounded operands again (Micikevicius et al. 2018, mixed precision training). What is
-the same with and without a square of queries by keys (`row_sums.py`) is computed without before
-anything is rounded: afterwards it would no longer be the same.
+Halves the bytes that are loaded for an operand, and lets tensor cores and dot instructions multiply
+them. A contraction is a sum, over an index that both factors have, of products of two f32 factors
+each of which has an output index that the other lacks: matrix products, convolutions, attention,
+and the gradients of all of them. Everything else stays f32: the products themselves and their sums,
+parameters, the optimizer, norms, softmax, losses, sums of squares.
+
+It runs after differentiation, so that the rounding needs no derivative: the gradient of a product
+is a product, of rounded operands again. What attention computes both from its scores and by rows
+(`row_sums.py`) is computed by rows before anything is rounded: the two differ afterwards.
+
+Source: Micikevicius et al. 2018, "Mixed precision training". Tests:
+tests/passes/test_mixed_precision.py.
 """
 
 from __future__ import annotations
@@ -22,12 +25,15 @@ from ..gpu.attention.row_sums import by_rows, through_results
 from ..lowering.contraction import matrix_factors
 
 
-def mixed_precision(system: System, precision: str) -> System:
-    """The system with contractions of that precision, "f32" or "bf16"."""
-    if precision == "f32":
-        return system
+def mixed_precision(system: System) -> System:
+    """The system with contractions of its `precision`, "f32" or "bf16"."""
+    return system if system.precision == "f32" else round_contractions(system)
+
+
+def round_contractions(system: System) -> System:
+    """The system with the operands of contractions rounded to bf16."""
     system = through_results(by_rows(system))
-    return system.replace(equations=tuple(map(_rounded, system.equations)))
+    return system.replace(equations=tuple(map(_rounded, system.equations)), precision="f32")
 
 
 def _rounded(eq: Equation) -> Equation:

@@ -1,76 +1,95 @@
-"""Recomputation: what a `remat` block computes is computed again on the way back, and not kept.
-
-In: a system with gradients, and the names of what it had before. Out: an equal one without marked
-blocks. What a block is given and what it hands on is kept; the equations between are written down
-a second time for the way back (Chen et al. 2016, "Training deep nets with sublinear memory cost"):
+"""Rematerialization: the backward pass computes the tensors of a `remat` block again.
 
     a[i] = f(x[i])                   a[i] = f(x[i])
     y[i] = g(a[i])                   y[i] = g(a[i])
-    …                                …
+    …                            →   …
     d_a[i] = d_y[i] * g'(a[i])       x_again[i] = after(x[i], d_y[0])
                                      a_again[i] = f(x_again[i])
                                      d_a[i] = d_y[i] * g'(a_again[i])
 
-`after` is what holds the second time back: `x_again` is x (a view, which costs nothing), but not
-before the gradient has come to the block. By then the blocks after this one are done with theirs.
+Only what a block reads and what is read of it elsewhere stays in memory between the two passes, at
+the price of computing the block twice. `after` delays the second time: `x_again` is x (a view,
+which costs nothing), but not before the gradient has come to the block. By then the blocks behind
+this one no longer need their memory.
+
+Applies to every block of which the backward pass reads an inner tensor. Gradient checkpointing:
+Chen et al. 2016, "Training deep nets with sublinear memory cost"; Griewank and Walther 2000.
+Tests: tests/passes/test_rematerialize.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
+from ....dsl.syntax.source import Span
 from ...ir.build import call, literal, renamed
 from ...ir.equation import Equation, Index, System, Tensor, components
 from ...ir.expr import Const, Expr, Idx, Read
 
 
-def rematerialize(system: System, forward: Collection[str]) -> System:
-    """`forward` are the targets of the equations that were there before the gradients."""
-    known = set(forward)
-    gradients = {eq.target for eq in system.equations} - known
+def rematerialize(system: System) -> System:
+    """The system with what the backward pass reads inside of blocks computed again for it."""
+    if not system.backward:
+        return system
     blocks: dict[int, set[str]] = {}
     for target, number in system.block.items():
         blocks.setdefault(number, set()).add(target)
+    gradients = system.backward
     for block in blocks.values():
-        system = _again(system, known, block & known)
-    return _soon(system, gradients).replace(remat=()) if blocks else system
+        system = _compute_again(system, block - gradients)
+    system = _early_gradients(system, gradients) if blocks else system
+    return system.replace(remat=(), backward=frozenset())
 
 
-def _again(system: System, forward: set[str], block: set[str]) -> System:
-    """The system with what the way back reads of one block computed again for it."""
-    inner = _inner(system, forward, block)
-    readers = _readers(system, forward, inner)
+def useless_blocks(system: System) -> list[Span]:
+    """The places of a differentiated system's `remat` blocks that save nothing wherever they are
+    applied: the backward pass reads nothing of them that would not be kept anyway."""
+    saves: dict[Span, bool] = {}
+    for block in system.remat:
+        if block.span is not None:
+            inner = _inner(system, set(block.targets) - system.backward)
+            saves[block.span] = saves.get(block.span, False) or bool(_readers(system, inner))
+    return [span for span, any_saved in saves.items() if not any_saved]
+
+
+def _compute_again(system: System, block: set[str]) -> System:
+    """The system with what the backward pass reads of one block computed again for it."""
+    inner = _inner(system, block)
+    readers = _readers(system, inner)
     if not readers:
         return system
-    back = [eq for eq in system.equations if eq.target not in forward]
+    backward = [eq for eq in system.equations if eq.target in system.backward]
     wanted = _leading_to(system.definition, readers, inner)
     copied = [eq for eq in system.equations if eq.target in wanted]
     names = {eq.target: _fresh(system, eq.target) for eq in copied}
-    held = [
+    given = [
         s
         for s in dict.fromkeys(s for eq in copied for s in eq.sources)
         if s not in names and system.tensors[s].kind in ("temp", "input")
     ]
-    names |= {name: _fresh(system, name) for name in held}
-    waits = _waits(system, back, readers)
-    views = [_view(system.tensors[name], names[name], waits) for name in held]
+    names |= {name: _fresh(system, name) for name in given}
+    waits = _incoming_gradients(system, backward, readers)
+    views = [_view(system.tensors[name], names[name], waits) for name in given]
     tensors = dict(system.tensors)
     for old, new in names.items():
         tensors[new] = replace(tensors[old], name=new, kind="temp", init="")
     again = [*views, *(_copy(eq, names) for eq in copied)]
     own = {eq.target: names[eq.target] for eq in copied}
-    early: list[Equation] = []  # on the way back, but computed from the way forward alone
+    early: list[Equation] = []  # in the backward pass, but computed from the forward pass alone
     rest: list[Equation] = []
-    gradients = {eq.target for eq in back}
     for eq in system.equations:
-        waiting = eq.target not in readers or not gradients.isdisjoint(eq.sources)
+        waiting = eq.target not in readers or not system.backward.isdisjoint(eq.sources)
         (rest if waiting else early).append(_reading(eq, own) if eq.target in readers else eq)
     # at the end: in order, each comes just before what first reads it
-    return system.replace(tensors=tensors, equations=(*rest, *again, *early)).in_order()
+    return system.replace(
+        tensors=tensors,
+        equations=(*rest, *again, *early),
+        backward=system.backward.union(names.values()),
+    ).in_order()
 
 
-def _soon(system: System, gradients: set[str]) -> System:
+def _early_gradients(system: System, gradients: frozenset[str]) -> System:
     """A gradient no larger than one that it reads comes as soon as it can: what a block adds to the
     gradient of parameters that all blocks read, so that its own can go."""
     parts = system.components
@@ -102,24 +121,21 @@ def _soon(system: System, gradients: set[str]) -> System:
     return system.replace(equations=tuple(order))
 
 
-def is_idle(system: System, forward: Collection[str], block: Collection[str]) -> bool:
-    """Whether the way back reads nothing of the block that would not be kept anyway."""
-    known = set(forward)
-    return not _readers(system, known, _inner(system, known, set(block) & known))
-
-
-def _inner(system: System, forward: set[str], block: set[str]) -> set[str]:
-    """The block without what is needed of it on the way forward, or in the end: that is kept."""
-    others = (eq for eq in system.equations if eq.target in forward and eq.target not in block)
+def _inner(system: System, block: set[str]) -> set[str]:
+    """The block without what else the forward pass reads of it and what is a result: that is
+    kept."""
+    others = (
+        eq for eq in system.equations if eq.target not in system.backward and eq.target not in block
+    )
     return block.difference(system.roots, *(eq.sources for eq in others))
 
 
-def _readers(system: System, forward: set[str], inner: set[str]) -> set[str]:
-    """The targets of the equations on the way back that read what is inside the block."""
+def _readers(system: System, inner: set[str]) -> set[str]:
+    """The targets of the equations of the backward pass that read what is inside the block."""
     return {
         eq.target
         for eq in system.equations
-        if eq.target not in forward and not inner.isdisjoint(eq.sources)
+        if eq.target in system.backward and not inner.isdisjoint(eq.sources)
     }
 
 
@@ -135,34 +151,22 @@ def _leading_to(definition: Mapping[str, Equation], readers: set[str], inner: se
     return found
 
 
-def _waits(system: System, back: list[Equation], readers: set[str]) -> list[Tensor]:
-    """The gradients that come to the block from outside: what is read, where the way back goes
-    through the block, of that which is computed without any of the readers. A recurrence on the way
-    back is taken as a whole."""
+def _incoming_gradients(
+    system: System, backward: list[Equation], readers: set[str]
+) -> list[Tensor]:
+    """The gradients that come to the block from outside: read where the backward pass goes through
+    the block, and computed without any of the readers. A recurrence of the backward pass is taken
+    as a whole."""
     through = [
         eq
-        for part in components(tuple(back))
+        for part in components(tuple(backward))
         if any(e.target in readers for e in part)
         for eq in part
     ]
-    behind = _depending(back, {eq.target for eq in through})
-    outside = {eq.target for eq in back} - behind
+    dependent = system.descendants(eq.target for eq in through)
+    outside = {eq.target for eq in backward} - dependent
     found = dict.fromkeys(s for eq in through for s in eq.sources if s in outside)
     return [system.tensors[name] for name in found]
-
-
-def _depending(equations: list[Equation], start: set[str]) -> set[str]:
-    """The targets in `start`, and of all equations that depend on one of them."""
-    reading: dict[str, list[str]] = {}
-    for eq in equations:
-        for source in eq.sources:
-            reading.setdefault(source, []).append(eq.target)
-    found, stack = set(start), list(start)
-    while stack:
-        fresh = [t for t in reading.get(stack.pop(), ()) if t not in found]
-        found.update(fresh)
-        stack += fresh
-    return found
 
 
 def _view(tensor: Tensor, name: str, waits: list[Tensor]) -> Equation:

@@ -23,6 +23,7 @@ from ...ir.build import call, substitute
 from ...ir.equation import Equation, Index, System, Tensor, free_name
 from ...ir.expr import Expr, Idx, Read, index_names, reads
 from ...ir.terms import multiplicands
+from .simplify import differentiated
 
 
 def gather_matmul(system: System) -> System:
@@ -70,7 +71,8 @@ def _fits(eq: Equation, part: Read, other: Read, source: Equation, system: Syste
     if len(readers) != 1 or len(plain) != len(part.index) or plain[len(plain) - width :] != over:
         return False
     outer = plain[: len(plain) - width]
-    if set(index_names(other)) & set(outer) or source.target in system.roots:
+    fixed = differentiated(system).union(system.roots)
+    if set(index_names(other)) & set(outer) or source.target in fixed:
         return False
     table = source.body
     assert isinstance(table, Read)

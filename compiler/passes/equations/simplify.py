@@ -25,6 +25,12 @@ def simplify(system: System) -> System:
             return system
 
 
+def differentiated(system: System) -> set[str]:
+    """The tensors that placeholders name. Another tensor of the same value does not do for one: the
+    gradient goes through the equations that read this one."""
+    return {name for g in system.gradients for name in (g.of, g.wrt)}
+
+
 def reduce_something(system: System) -> System:
     """A reduction over no index at all, as `sum(...)` of a number is, is what it reduces."""
     return system.replace(
@@ -59,10 +65,10 @@ def _plain(read: Read) -> bool:
 
 def forward_copies(system: System) -> System:
     """y[i, j] = x[j, i] and y[i] = 0.5: who reads y reads x, or the number."""
-    roots = set(system.roots)
+    kept = differentiated(system).union(system.roots)
     copies: dict[str, Equation] = {}
     for eq in system.equations:
-        plain = eq.reduce is None and eq.at is None and eq.target not in roots
+        plain = eq.reduce is None and eq.at is None and eq.target not in kept
         copied = isinstance(eq.body, Const) or (isinstance(eq.body, Read) and _plain(eq.body))
         if plain and copied and eq.body.dtype == system.tensors[eq.target].dtype:
             copies[eq.target] = eq
@@ -103,13 +109,16 @@ def _through(read: Read, copy: Equation, tensors: Mapping[str, Tensor]) -> Expr 
 def adopt_names(system: System) -> System:
     """An output that is a copy of a temp takes the temp's place: the temp gets its name."""
     roots = set(system.roots)
+    fixed = differentiated(system)
     for eq in system.equations:
         body = eq.body
         if eq.target not in roots or eq.reduce or eq.at or not isinstance(body, Read):
             continue
         source = system.tensors[body.tensor]
         own = tuple(Idx(i.name) for i in eq.indices)
-        fits = source.kind == "temp" and source.name not in roots and source.dtype == body.dtype
+        free = source.name in system.definition and source.name not in roots
+        free &= fixed.isdisjoint((eq.target, source.name))
+        fits = free and source.dtype == body.dtype
         if fits and body.other is None and body.index == own and source.shape == eq_shape(eq):
             return adopt_names(_renamed(system, source.name, eq))
     return system
@@ -134,8 +143,14 @@ def _renamed(system: System, old: str, copy: Equation) -> System:
         eq = _mapped(eq, change, (old,))
         equations.append(_retarget(eq, new) if eq.target == old else eq)
     tensors = {n: t for n, t in system.tensors.items() if n != old}
-    remat = tuple(tuple(new if n == old else n for n in block) for block in system.remat)
-    return system.replace(equations=tuple(equations), tensors=tensors, remat=remat)
+    remat = tuple(
+        replace(block, targets=tuple(new if n == old else n for n in block.targets))
+        for block in system.remat
+    )
+    backward = frozenset(new if n == old else n for n in system.backward)
+    return system.replace(
+        equations=tuple(equations), tensors=tensors, remat=remat, backward=backward
+    )
 
 
 def _retarget(eq: Equation, target: str) -> Equation:
@@ -158,7 +173,8 @@ def _mapped(eq: Equation, change: Callable[[Expr], Expr | None], read: Container
 
 def share_equal(system: System) -> System:
     """Two equations that differ only in their names are one."""
-    roots = set(system.roots)
+    fixed = differentiated(system)
+    distinct = fixed.union(system.roots)
     alike: dict[tuple, list[Equation]] = {}  # those kept, by what can be compared at once
     same: dict[str, str] = {}
 
@@ -172,13 +188,13 @@ def share_equal(system: System) -> System:
         eq = _mapped(eq, change, same)
         others = alike.setdefault(_outline(eq), [])
         first = None
-        if others and eq.target not in roots and not is_recurrent([eq]):
+        if others and eq.target not in distinct and not is_recurrent([eq]):
             own = _shape_of_equation(eq)
             first = next((o for o in others if _shape_of_equation(o) == own), None)
         if first is not None:
             same[eq.target] = first.target
         else:
-            others.append(eq)
+            others += [] if eq.target in fixed else [eq]
             kept.append(eq)
     if not same:
         return system
@@ -203,14 +219,9 @@ def _shape_of_equation(eq: Equation) -> tuple:
 
 
 def remove_unused(system: System) -> System:
-    by_target = system.definition
-    needed: set[str] = set()
-    stack = list(system.roots)
-    while stack:
-        name = stack.pop()
-        if name not in needed:
-            needed.add(name)
-            stack += by_target[name].sources if name in by_target else ()
+    """The system without the equations, and placeholders, that no root depends on."""
+    needed = system.ancestors(system.roots)
     equations = tuple(eq for eq in system.equations if eq.target in needed)
+    gradients = tuple(g for g in system.gradients if g.target in needed)
     tensors = {n: t for n, t in system.tensors.items() if t.kind != "temp" or n in needed}
-    return system.replace(equations=equations, tensors=tensors)
+    return system.replace(equations=equations, tensors=tensors, gradients=gradients)

@@ -1,4 +1,4 @@
-"""What the house promises of its code: passes run from the pipeline, constants stand in one table."""
+"""What the house promises of its code: passes run from the pipeline, constants from one table."""
 
 from __future__ import annotations
 

@@ -1,97 +1,113 @@
-"""What is said about equations that need each other with no order in which they can be computed.
+"""Errors for equations that depend on each other.
 
-In: equations in which every one needs every other, as `recurrence.NoOrder` names them. Out: a
-`Told`: one cycle among them in the words of the file, where each equation goes by the name that it
-has there, a reduction inside an equation belongs to it, and every step says which place it reads.
+E0501: a recurrence that no order of computation satisfies (`ir/recurrence.py`). The message shows
+one cycle of dependences in the words of the file: every equation goes by its name there, a
+reduction inside an equation is a part of it, and each step shows the element that is read.
+E0503: a `remat` block that contains only some equations of a recurrence.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from ...dsl.diagnostics.diagnostic import Note
 from ...dsl.syntax.source import Span
 from ..ir.affine import affine, is_affine
-from ..ir.equation import Equation
+from ..ir.equation import Equation, components, is_recurrent
 from ..ir.expr import Idx, Read, expr_text, reads
 from ..ir.recurrence import NoOrder, plan_recurrence
+from .context import Context
 
+# where the element that is read lies from the one that is computed
 SAME = "the same place"
-RUNNING = "a place that is known only when it runs"
-ALL = "all along"
-UNEVEN = "no fixed number of steps away"
-HELP = {
-    RUNNING: "a recurrence reads a place that is known when compiling, such as `(y[t-1] else 0)`",
-    ALL: "what was there before can be summed up by a recurrence of its own: "
+DATA_DEPENDENT = "a place that is known only when it runs"
+WHOLE_AXIS = "all along"
+VARYING_DISTANCE = "no fixed number of steps away"
+ADVICE = {
+    DATA_DEPENDENT: "a recurrence reads a place that is known when compiling, such as "
+    "`(y[t-1] else 0)`",
+    WHOLE_AXIS: "what was there before can be summed up by a recurrence of its own: "
     "`r[t] = (r[t-1] else 0) + (y[t-1] else 0)`",
-    UNEVEN: "a recurrence reads a fixed number of steps back, such as `(y[t-2] else 0)`",
+    VARYING_DISTANCE: "a recurrence reads a fixed number of steps back, such as `(y[t-2] else 0)`",
 }
 
 
-@dataclass(frozen=True)
-class ReportedCycles:
-    """The parts of a diagnostic."""
-
-    message: str
-    span: Span
-    label: str
-    notes: tuple[Note, ...]
-    help: str
+def check_order(ctx: Context) -> None:
+    """Report recurrences that cannot be computed in any order."""
+    for component in filter(is_recurrent, components(tuple(ctx.equations))):
+        try:
+            plan_recurrence(component)
+        except NoOrder as error:
+            _report_cycle(ctx, error.equations)
 
 
-def told(equations: Sequence[Equation]) -> ReportedCycles:
-    """The first cycle in the file that has no order even alone."""
-    whole = {eq.target: _statement(eq, equations) for eq in equations}
-    starts = sorted({eq.target: eq for eq in whole.values()}.values(), key=_place)
-    paths = [_cycle(start, equations) for start in starts]
-    path = next(filter(_is_stuck, paths), paths[0])
-    first = path[0]
-    statements = list(dict.fromkeys(whole[eq.target].target for eq in path))
-    by_target = {eq.target: eq for eq in equations}
-    steps = {name: _steps(name, statements, equations, whole) for name in statements}
-    names = [_name(by_target[name]) for name in statements]
-    assert first.span is not None
-    itself = len(names) == 1
-    ways = [way for step in steps.values() for _, way in step]
-    return ReportedCycles(
-        f"`{names[0]}` cannot be computed: it needs itself"
-        if itself
-        else f"these equations need each other: {' → '.join(f'`{n}`' for n in [*names, names[0]])}",
-        first.span,
-        _label(steps[first.target]),
-        tuple(
-            Note(span, _label(steps[name]))
-            for name in statements[1:]
-            if (span := by_target[name].span)
+def check_remat_blocks(ctx: Context) -> None:
+    """Report `remat` blocks that contain a part of a recurrence: it cannot be recomputed alone."""
+    for component in filter(is_recurrent, components(tuple(ctx.equations)) if ctx.blocks else ()):
+        for block in ctx.blocks:
+            inside = [eq for eq in component if eq.target in block.targets]
+            outside = [eq for eq in component if eq.target not in block.targets]
+            if not inside or not outside:
+                continue
+            place = outside[0].span
+            assert block.span is not None
+            here, there = (_name(_statement(part[0], part)) for part in (inside, outside))
+            ctx.error(
+                "E0503",
+                f"this `remat` holds half of a recurrence: `{here}` without `{there}`",
+                block.span,
+                label=f"`{here}` is computed in here",
+                notes=(Note(place, f"and needs `{there}`, which needs `{here}`"),) if place else (),
+                help="put all of its equations into the block, or none",
+            )
+
+
+def _report_cycle(ctx: Context, equations: Sequence[Equation]) -> None:
+    """E0501 for the first cycle in the file that has no order even alone."""
+    statement = {eq.target: _statement(eq, equations) for eq in equations}
+    starts = {eq.target: eq for eq in statement.values()}.values()
+    in_text_order = sorted(starts, key=lambda eq: eq.span.start if eq.span else 0)
+    cycles = [_cycle(start, equations) for start in in_text_order]
+    cycle = next(filter(_has_no_order, cycles), cycles[0])
+    members = list({e.target: e for e in (statement[eq.target] for eq in cycle)}.values())
+    steps = [
+        _reads_of(member.target, source, equations, statement)
+        for member, source in zip(members, members[1:] + members[:1], strict=True)
+    ]
+    labels = [
+        "reads " + ", ".join(f"`{text}` ({place})" for text, place in step.items())
+        for step in steps
+    ]
+    places = [place for step in steps for place in step.values()]
+    advice = (text for kind, text in ADVICE.items() if any(p.startswith(kind) for p in places))
+    names = [f"`{_name(eq)}`" for eq in members]
+    assert members[0].span is not None
+    ctx.error(
+        "E0501",
+        f"{names[0]} cannot be computed: it needs itself"
+        if len(names) == 1
+        else f"these equations need each other: {' → '.join([*names, names[0]])}",
+        members[0].span,
+        label=labels[0],
+        notes=tuple(
+            Note(eq.span, label)
+            for eq, label in zip(members[1:], labels[1:], strict=True)
+            if eq.span
         ),
-        next(
-            (text for way, text in HELP.items() if any(w.startswith(way) for w in ways)),
+        help=next(
+            advice,
             "a recurrence reads earlier places alone, such as `(y[t-1] else 0)`, or later places "
             "alone",
         ),
     )
 
 
-def name_of(eq: Equation, equations: Sequence[Equation]) -> str:
-    """What the file calls the equation that this one of them is a part of."""
-    return _name(_statement(eq, equations))
-
-
-def _place(eq: Equation) -> int:
-    return eq.span.start if eq.span else 0
-
-
-def _label(steps: list[tuple[str, str]]) -> str:
-    return "reads " + ", ".join(f"`{text}` ({way})" for text, way in steps)
-
-
-# --- the cycle --------------------------------------------------------------------------------
+# --- the cycle ----------------------------------------------------------------------------------
 
 
 def _statement(eq: Equation, equations: Sequence[Equation]) -> Equation:
-    """The equation of the file: the widest of these that the equation is a part of."""
+    """The equation of the file that this equation is a part of: the widest around it."""
     around = [e for e in equations if _within(eq.span, e.span)]
     return max(around, key=lambda e: e.span.end - e.span.start if e.span else 0, default=eq)
 
@@ -103,7 +119,7 @@ def _within(inner: Span | None, outer: Span | None) -> bool:
 
 
 def _cycle(first: Equation, equations: Sequence[Equation]) -> list[Equation]:
-    """From the equation along what it reads back to itself, in as few steps as there are."""
+    """A shortest path from the equation along its reads back to itself (breadth first)."""
     by_target = {eq.target: eq for eq in equations}
     paths = [[first]]
     seen: set[str] = set()
@@ -117,58 +133,51 @@ def _cycle(first: Equation, equations: Sequence[Equation]) -> list[Equation]:
     return [first]
 
 
-def _is_stuck(path: list[Equation]) -> bool:
+def _has_no_order(cycle: list[Equation]) -> bool:
     try:
-        plan_recurrence(path)
+        plan_recurrence(cycle)
     except NoOrder:
         return True
     return False
 
 
-def _steps(
-    name: str, statements: list[str], equations: Sequence[Equation], whole: dict[str, Equation]
-) -> list[tuple[str, str]]:
-    """What an equation of the file reads of the next one on the cycle, and which place that is."""
-    after = statements[(statements.index(name) + 1) % len(statements)]
-    by_target = {eq.target: eq for eq in equations}
+def _reads_of(
+    target: str, source: Equation, equations: Sequence[Equation], statement: Mapping[str, Equation]
+) -> dict[str, str]:
+    """The reads of `source` in the statement of `target` as text, each with its place."""
     found: dict[str, str] = {}
     for eq in equations:
-        if whole[eq.target].target != name:
-            continue
-        for read in eq.reads:
-            if read.tensor == after:
-                text = expr_text(Read(_name(by_target[after]), read.index, None, read.dtype))
-                found[text] = _way(read, eq)
-    return list(found.items())
+        for read in eq.reads if statement[eq.target].target == target else ():
+            if read.tensor == source.target:
+                text = expr_text(Read(_name(source), read.index, None, read.dtype))
+                found[text] = _place(read, eq)
+    return found
 
 
 def _name(eq: Equation) -> str:
-    """What the file calls the tensor: without the layer that it stands in."""
+    """The name of the target in the file: without the prefix of the layer around it."""
     written = re.match(r"\w+'?", eq.span.text) if eq.span else None
     return written[0] if written and eq.target.endswith(written[0]) else eq.target
 
 
-# --- the place --------------------------------------------------------------------------------
-
-
-def _way(read: Read, eq: Equation) -> str:
-    """Where the place that is read lies from the one that is computed."""
-    ways: list[str] = []
+def _place(read: Read, eq: Equation) -> str:
+    """Where the element that is read lies from the one that is computed."""
+    distances: list[str] = []
     for axis, expr in enumerate(read.index):
         form = affine(expr)
         if reads(expr):
-            return RUNNING
+            return DATA_DEPENDENT
         if not is_affine(expr) or len(form.coefficients) > 1:
-            return UNEVEN
+            return VARYING_DISTANCE
         if not form.coefficients:
             continue
         ((atom, factor),) = form.coefficients.items()
         assert isinstance(atom, Idx)
         if atom.name in {i.name for i in eq.over}:
-            return f"{ALL} `{atom.name}`"
-        exchanged = read.tensor == eq.target and atom.name != eq.indices[axis].name
-        if factor != 1 or exchanged:
-            return UNEVEN
+            return f"{WHOLE_AXIS} `{atom.name}`"
+        transposed = read.tensor == eq.target and atom.name != eq.indices[axis].name
+        if factor != 1 or transposed:
+            return VARYING_DISTANCE
         if form.constant:
-            ways.append(f"{'earlier' if form.constant < 0 else 'later'} in `{atom.name}`")
-    return ", ".join(ways) or SAME
+            distances.append(f"{'earlier' if form.constant < 0 else 'later'} in `{atom.name}`")
+    return ", ".join(distances) or SAME

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ...dsl.diagnostics.diagnostic import Note, Report, did_you_mean, fail
+from ...dsl.diagnostics.diagnostic import Report, did_you_mean, fail
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.ast import walk
-from ..ir.equation import System, components, is_recurrent
-from ..ir.recurrence import NoOrder, plan_recurrence
+from ..ir.equation import System
 from .broadcasting import as_declared, distinct, materialize
 from .context import Abort, Context, Scope
-from .cycle_errors import name_of, told
+from .cycle_errors import check_order, check_remat_blocks
 from .dispatch import as_array
 from .interfaces import declared_shape, result
 from .rules import RULES
@@ -76,7 +75,7 @@ class ModelWork(Context):
         for declared in self.definition.results:
             self.attempt(declared)
         self.report.check()
-        self.check_blocks()
+        check_remat_blocks(self)
         self.report.check()
 
     def reserve(self, definition: s.Definition) -> None:
@@ -173,47 +172,6 @@ class ModelWork(Context):
         return distinct(letters)
 
     def finished(self, outputs: tuple[str, ...]) -> System:
-        self.check_order()
+        check_order(self)
         self.report.check()
         return self.system(self.definition.name, outputs).in_order()
-
-    def check_blocks(self) -> None:
-        """A recurrence stands inside a `remat` or outside: half of one cannot be computed."""
-        cycles = filter(is_recurrent, components(tuple(self.equations)) if self.blocks else ())
-        for component in cycles:
-            for block in self.blocks:
-                assert block.span is not None
-                inside = [eq for eq in component if eq.target in block.targets]
-                outside = [eq for eq in component if eq.target not in block.targets]
-                if not inside or not outside:
-                    continue
-                place = outside[0].span
-                here, there = name_of(inside[0], inside), name_of(outside[0], outside)
-                self.error(
-                    "E0503",
-                    f"this `remat` holds half of a recurrence: `{here}` without `{there}`",
-                    block.span,
-                    label=f"`{here}` is computed in here",
-                    notes=(Note(place, f"and needs `{there}`, which needs `{here}`"),)
-                    if place is not None
-                    else (),
-                    help="put all of its equations into the block, or none",
-                )
-
-    def check_order(self) -> None:
-        """Equations that read each other need an order in which they can be computed."""
-        for component in components(tuple(self.equations)):
-            if not is_recurrent(component):
-                continue
-            try:
-                plan_recurrence(component)
-            except NoOrder as error:
-                cycle = told(error.equations)
-                self.error(
-                    "E0501",
-                    cycle.message,
-                    cycle.span,
-                    label=cycle.label,
-                    notes=cycle.notes,
-                    help=cycle.help,
-                )

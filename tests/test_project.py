@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -128,3 +129,47 @@ def test_starting_imports_nothing_heavy() -> None:
         text=True,
     )
     assert found.stdout.splitlines()[-1] == "[]", found.stderr
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The sdist and the wheel that is built from it."""
+    pytest.importorskip("build", reason="building needs `build` (pip install -e '.[dev]')")
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.slow
+def test_distributions_pass_twine(distributions: list[Path]) -> None:
+    pytest.importorskip("twine", reason="the check needs twine (pip install -e '.[dev]')")
+    command = [sys.executable, "-m", "twine", "check", "--strict", *map(str, distributions)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.count("PASSED") == 2, done.stdout
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_trains_outside_the_tree(
+    distributions: list[Path], tmp_path: Path
+) -> None:
+    """From the sdist: the wheel is built from it alone. Dependencies are those of this process."""
+    wheel = next(p for p in distributions if p.suffix == ".whl")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+    subprocess.run([*command, "--target", str(tmp_path / "site"), str(wheel)], check=True)
+    installed = tmp_path / "site" / "nnc"
+    assert (installed / "py.typed").is_file() and not (installed / "tests").exists()
+    (tmp_path / "small.nn").write_text((ROOT / "examples" / "xor.nn").read_text("utf-8"))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "xor.csv").write_text((ROOT / "examples/data/xor.csv").read_text())
+    start = "import sys, nnc; print(nnc.__file__); from nnc.runtime.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", start, "train", "small.nn", "--epochs", "2"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(installed)) and "epoch" in done.stdout

@@ -405,7 +405,9 @@ def test_split_rows_are_a_partition():
 
 
 def picture(path: Path, colour, size=(6, 4), mode="RGB") -> None:
-    Image = pytest.importorskip("PIL.Image", reason="the image tests need Pillow (nnc[images])")
+    Image = pytest.importorskip(
+        "PIL.Image", reason="the image tests need Pillow (nnc-lang[images])"
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new(mode, size, colour).save(path)
 

@@ -446,7 +446,7 @@ PETS = {"folder": "pets", "size": [4, 4]}
 
 @pytest.fixture
 def pets(search):
-    pytest.importorskip("PIL", reason="the image tests need Pillow (nnc[images])")
+    pytest.importorskip("PIL", reason="the image tests need Pillow (nnc-lang[images])")
     from PIL import Image
 
     for name in ("cat", "dog"):
@@ -457,7 +457,7 @@ def pets(search):
 
 def test_images_without_pillow(search, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "PIL", None)
-    refused_by(search, "images", PETS, "E0609", "pip install 'nnc[images]'")
+    refused_by(search, "images", PETS, "E0609", "pip install 'nnc-lang[images]'")
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", None])

@@ -160,7 +160,7 @@ def _pillow() -> Any:
     try:
         from PIL import Image  # an optional dependency
     except ImportError as error:
-        help = "install it with `pip install 'nnc[images]'`"
+        help = "install it with `pip install 'nnc-lang[images]'`"
         raise fail("E0609", "`images` needs the package Pillow", help=help) from error
     return Image
 

@@ -157,6 +157,7 @@ CPU = Pipeline(
 def gpu() -> Pipeline:
     """The pipeline for GPUs; what it needs besides is imported when it is first asked for."""
     from .codegen.cuda.module import module
+    from .passes.gpu.attention.row_sums import row_sums
     from .passes.gpu.attention.stream_attention import stream_attention
     from .passes.gpu.bf16_storage import bf16_storage
 
@@ -167,10 +168,11 @@ def gpu() -> Pipeline:
             Pass("precompute-derivatives", precompute_derivatives),
             Pass("reciprocal", reciprocal),
             Pass("split-reductions", split_reductions),
+            Pass("row-sums", row_sums),
         ),
         plan=(
-            Pass("stream-attention", stream_attention),
             Pass("bf16-storage", bf16_storage),
+            Pass("stream-attention", stream_attention),
             Pass("fuse", fuse, needs=("target",), required=True),
             Pass("plan-memory", plan_memory, needs=("target", "options"), required=True),
             Pass("place-barriers", place_barriers, required=True),

@@ -1,4 +1,10 @@
-"""Data types: what each element of a tensor is, and how many bytes it takes."""
+"""Data types: what the elements of a tensor are, and how many bytes memory takes for them.
+
+Values are computed in one of `DTYPES`. Memory may hold an f32 value as bf16 (`Tensor.storage`), the
+upper half of its bits: 1 of the sign, 8 of the exponent, 7 of the fraction (Kalamkar et al. 2019,
+arXiv:1905.12322). `bf16(x)` rounds a value to it, to nearest and ties to even, and is still an f32:
+storing such a value as bf16 loses nothing, and loading widens it. No arithmetic is done in bf16.
+"""
 
 from __future__ import annotations
 

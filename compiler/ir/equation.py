@@ -102,9 +102,9 @@ class Tensor:
     temp    computed by exactly one equation (or recurrently, by one)
 
     `init` is how a param or state starts, as text of the language (`~ glorot_uniform`, `= 0`). The
-    first `pad_after` dimensions count rows, each followed by one cache line of padding. The values
-    of a `rounded` f32 tensor are numbers of bf16, which is what memory has of them; its rows begin
-    at multiples of 16 bytes.
+    first `pad_after` dimensions count rows, each followed by one cache line of padding. `storage`
+    is the type in memory if it is not `dtype`: bf16 for f32 values that are rounded to it, whose
+    rows then begin at multiples of 16 bytes.
     """
 
     name: str
@@ -114,12 +114,12 @@ class Tensor:
     init: str = ""
     span: Span | None = field(default=None, compare=False)
     pad_after: int = 0
-    rounded: bool = False
+    storage: str = ""
 
     @property
-    def memory(self) -> str:
+    def storage_dtype(self) -> str:
         """The type of its elements in memory."""
-        return "bf16" if self.rounded else self.dtype
+        return self.storage or self.dtype
 
     @property
     def size(self) -> int:
@@ -130,7 +130,7 @@ class Tensor:
     def bytes(self) -> int:
         """Of the memory that it takes, gaps included."""
         rows = prod(self.shape[:-1]) * self._row
-        return (rows + prod(self.shape[: self.pad_after]) * self._gap) * BYTES[self.memory]
+        return (rows + prod(self.shape[: self.pad_after]) * self._gap) * BYTES[self.storage_dtype]
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -146,7 +146,7 @@ class Tensor:
     def _row(self) -> int:
         """Elements of memory from one row, of the last dimension, to the next."""
         row = self.shape[-1] if self.shape else 1
-        return -(-row // ALIGNED) * ALIGNED if self.rounded else row
+        return -(-row // ALIGNED) * ALIGNED if self.storage == "bf16" else row
 
     @property
     def _gap(self) -> int:

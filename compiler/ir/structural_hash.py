@@ -86,4 +86,4 @@ def system_signature(system: System) -> str:
 
 def layout_text(tensor: Tensor) -> str:
     """Type, shape and layout in memory."""
-    return f"{tensor.dtype}{list(tensor.shape)}/{tensor.pad_after}/{tensor.memory}"
+    return f"{tensor.dtype}{list(tensor.shape)}/{tensor.pad_after}/{tensor.storage_dtype}"

@@ -9,10 +9,10 @@ from collections import Counter
 
 import pytest
 
-from nnc.compiler.codegen.cuda.attention_mma import COPIED
 from nnc.compiler.codegen.cuda.module import Module
 from nnc.compiler.ir.dtypes import BYTES
 from nnc.compiler.passes.gpu.attention.mma_ir import WarpStream
+from nnc.compiler.passes.gpu.attention.mma_operands import COPIED
 from nnc.compiler.passes.gpu.grid_ir import BLOCK, RESIDENT, Grid, Tile
 from nnc.runtime.device.cuda.nvrtc import NoNvrtc, Nvrtc, nvrtc
 
@@ -68,7 +68,7 @@ def check_instructions(name: str, counts: Counter[str], grid: Grid | None, sine:
     assert sine or not kinds & {"LDL", "STL"}, (name, counts)
     match grid.how if grid else None:
         case WarpStream():
-            cores, copies = True, {COPIED * BYTES["i32"]}
+            cores, copies = True, {COPIED * BYTES["bf16"]}
         case Tile() as tile:
             cores = tile.tensor_cores
             size = BYTES["bf16" if cores else grid.dtype]

@@ -238,18 +238,21 @@ def test_several_products_at_once(count: int, deep: int, columns: int):
 
 
 def test_operands_are_stored_once_for_all_kernels():
-    """Queries, keys, values and the result's gradient, in rows of words; of groups of heads, keys
-    and values once for each group."""
+    """Queries, keys, values and the result's gradient, by the kernels that compute them; of groups
+    of heads, keys and values once for each group."""
     (grouped,) = (case for case in FORMS if case.name == "grouped")
     _, given, values = rounded(grouped)
     made = gpu_plan(given, check=PassCheck(given, values))
-    pairs = {n: made.system.tensors[n].shape for n in made.offsets if n.endswith("_pairs")}
-    assert pairs == {
-        "attention1_heads1_z_pairs": (2, 6, 70, 8),
-        "attention1_heads2_z_pairs": (2, 2, 70, 8),
-        "attention1_heads3_z_pairs": (2, 2, 70, 8),
-        "d_attention1_attend1_y_pairs": (2, 6, 70, 8),
+    read = {s for k in streamed(made) for e in k.equations for s in e.sources if "_bf16" in s}
+    assert {name: made.system.tensors[name].shape for name in read} == {
+        "attention1_heads1_z_bf16": (2, 6, 70, 16),
+        "attention1_heads2_z_bf16": (2, 2, 70, 16),
+        "attention1_heads3_z_bf16": (2, 2, 70, 16),
+        "d_attention1_attend1_y_bf16": (2, 6, 70, 16),
     }
+    products = [kernel for kernel in made.kernels if read & set(kernel.stored)]
+    assert len(products) == 4 and all(kernel.anchor.reduce == "sum" for kernel in products)
+    assert not {name.removesuffix("_bf16") for name in read if "heads" in name} & set(made.offsets)
     forward, keys, queries = hows(module(made))
     assert [len(how.mine) for how in (forward, keys, queries)] == [1, 2, 2]
     assert [len(how.theirs) for how in (forward, keys, queries)] == [2, 2, 2]
@@ -263,8 +266,8 @@ def test_computed_operands_and_other_orders_are_stored_by_rows():
         "rows", "look(q, k, v)", inputs, definitions=text.replace("k: [b, m, e]", "k: [e, b, m]")
     )
     made = gpu_plan(rounded(case)[1].replace(outputs=("y",)))
-    (eq,) = (e for e in made.system.equations if e.target == "k_pairs")
-    assert [i.size for i in eq.indices] == [1, 40, 8] and len(hows(module(made))) == 1
+    (eq,) = (e for e in made.system.equations if e.target == "k_bf16")
+    assert [i.size for i in eq.indices] == [1, 40, 16] and len(hows(module(made))) == 1
 
 
 PARTS = """
@@ -284,8 +287,8 @@ def test_operands_that_are_parts_of_rows():
     outside = {"outputs": ("y",)}
     system, given = system.replace(**outside), given.replace(**outside)
     made = gpu_plan(given, check=PassCheck(given, values))
-    shapes = {made.system.tensors[n].shape for n in made.offsets if "_pairs" in n}
-    assert shapes == {(2, 40, 2, 8), (2, 20, 8), (2, 40, 8)}
+    copies = [t for t in made.system.tensors.values() if t.storage == "bf16"]
+    assert [(t.name, t.shape) for t in copies] == [("x_bf16", (2, 40, 64))]
     exact, expected = (evaluate(s, values, wide=True)["y"] for s in (system, given))
     program = run(given, values)
     assert hows(program.module)

@@ -143,7 +143,7 @@ def test_what_is_stored_can_be_looked_at():
         program.arrays[name][...] = value
     program.run()
     expected = evaluate(program.system, given, wide=False)
-    names = [t.name for t in program.system.tensors.values() if t.rounded]
+    names = [t.name for t in program.system.tensors.values() if t.storage]
     assert names == ["at_bf16", "b_bf16"]
     for name in names:
         assert program.system.tensors[name].bytes == 37 * -(-expected[name].shape[1] // 8) * 16

@@ -44,7 +44,7 @@ def model(body: str) -> Plan:
 
 
 def copies(plan: Plan) -> set[str]:
-    return {t.name.removesuffix("_bf16") for t in plan.system.tensors.values() if t.rounded}
+    return {t.name.removesuffix("_bf16") for t in plan.system.tensors.values() if t.storage}
 
 
 def test_one_copy_for_a_product_and_its_gradients():
@@ -126,9 +126,11 @@ def test_f32_has_none():
 
 
 def test_rows_begin_at_multiples_of_16_bytes():
-    odd = Tensor("t", (3, 5, 13), "f32", rounded=True)
-    assert odd.strides == (80, 16, 1) and odd.bytes == 3 * 5 * 16 * 2 and odd.memory == "bf16"
-    even = Tensor("t", (3, 5, 16), "f32", rounded=True)
+    odd = Tensor("t", (3, 5, 13), "f32", storage="bf16")
+    assert (
+        odd.strides == (80, 16, 1) and odd.bytes == 3 * 5 * 16 * 2 and odd.storage_dtype == "bf16"
+    )
+    even = Tensor("t", (3, 5, 16), "f32", storage="bf16")
     assert even.strides == (80, 16, 1) and even.bytes == even.size * 2
     assert Tensor("t", (3, 5, 13), "f32").strides == (65, 13, 1)
 
@@ -137,7 +139,7 @@ def test_the_memory_of_copies_is_planned():
     """Of every copy that is stored; none shares memory with what lives at the same time."""
     plan = step("gelu")
     for tensor in plan.system.tensors.values():
-        if tensor.rounded:
+        if tensor.storage:
             assert plan.offsets[tensor.name] + tensor.bytes <= plan.arena_bytes
             assert plan.offsets[tensor.name] % 16 == 0
     assert "gelu" not in plan.offsets

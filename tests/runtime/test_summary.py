@@ -44,4 +44,4 @@ def test_the_memory_of_a_gpu() -> None:
     foretold = summarise(project, setup, "cuda")
     program = Executor(setup, SimulatedProgram, 0).training(setup.batch).program
     assert foretold.training_bytes == program.module.arena_bytes
-    assert any(tensor.rounded for tensor in program.system.tensors.values())
+    assert any(tensor.storage == "bf16" for tensor in program.system.tensors.values())

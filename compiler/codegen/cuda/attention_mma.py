@@ -17,12 +17,12 @@ from ...ir.dtypes import BYTES
 from ...ir.equation import Index
 from ...ir.expr import Expr, Read
 from ...passes.gpu.attention.mma_ir import LANES, STAGES, WarpStream
+from ...passes.gpu.attention.mma_operands import COPIED
 from ...passes.gpu.grid_ir import Grid, Panel
 from .attention import UNROLL, Square, still
 from .expressions import Writer
 from .mma import COLUMN, DEPTH, ROW
 
-COPIED = 4  # words that one asynchronous copy moves
 SHARING = 4  # lanes that share a row
 
 
@@ -93,7 +93,7 @@ class _Maker(Square):
             checks = [w.condition(access.checks)] if access.checks else []
             if index.size % side:
                 checks.insert(0, f"{first} + x < {index.size}")
-            place = f"({slot} * {side} + x) * {row} + k" if slot else f"x * {row} + k"
+            place = f"({slot} * {side} + x) * {row} + k / 2" if slot else f"x * {row} + k / 2"
             size = (STAGES if slot else 1) * side * row
             source = w.element(access.tensor, access.offset)
             ok = " && ".join(checks) or "true"
@@ -188,7 +188,7 @@ class _Maker(Square):
         mine, theirs = how.mine[a], how.theirs[b]
         w.line(f"f32 product{n}[{self.high}][{self.broad}][4] = {{}};")
         w.line(UNROLL)
-        with w.block(f"for (i32 k = 0; k < {mine.points}; k += {DEPTH // 2})"):
+        with w.block(f"for (i32 k = 0; k < {mine.points // 2}; k += {DEPTH // 2})"):
             w.line(f"u32 a[{self.high}][4];")
             w.line(UNROLL)
             w.line(

@@ -278,7 +278,7 @@ class _Maker:
         found = (t for share in sweep.steps.shares for t in _arguments(share.grid))
         here = {kept.name for kept in sweep.kept}
         arguments = tuple(t for t in dict.fromkeys(found) if t not in here)
-        types = {t: self.plan.system.tensors[t].memory for t in arguments}
+        types = {t: self.plan.system.tensors[t].storage_dtype for t in arguments}
         extents = {t: self.plan.system.tensors[t].size for t in arguments}
         places = tuple(tensors.index(t) for t in arguments)
         exclusive = frozenset(t for t, n in zip(arguments, places, strict=True) if n not in mingled)
@@ -339,7 +339,7 @@ class _Maker:
         return self.scratch if tensor == SCRATCH else self.plan.offsets[tensor]
 
     def _type(self, grid: Grid, tensor: str) -> str:
-        return grid.dtype if tensor == SCRATCH else self.plan.system.tensors[tensor].memory
+        return grid.dtype if tensor == SCRATCH else self.plan.system.tensors[tensor].storage_dtype
 
     def _bytes(self, grid: Grid, tensor: str) -> int:
         if tensor != SCRATCH:

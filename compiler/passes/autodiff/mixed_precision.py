@@ -21,7 +21,7 @@ from __future__ import annotations
 from ...ir.build import call
 from ...ir.equation import Equation, System
 from ...ir.expr import index_names, reads
-from ..gpu.attention.row_sums import by_rows, through_results
+from ..gpu.attention.row_sums import row_sums
 from ..lowering.contraction import matrix_factors
 
 
@@ -32,7 +32,7 @@ def mixed_precision(system: System) -> System:
 
 def round_contractions(system: System) -> System:
     """The system with the operands of contractions rounded to bf16."""
-    system = through_results(by_rows(system))
+    system = row_sums(system)
     return system.replace(equations=tuple(map(_rounded, system.equations)), precision="f32")
 
 

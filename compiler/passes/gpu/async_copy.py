@@ -1,9 +1,9 @@
 """How many elements of an operand one asynchronous copy can move to shared memory.
 
-In: an operand of a tile, the indices along which memory runs, and its grid. Out: that number, or 0
-for what threads must compute. Copied is what is read as it is, or is zero outside its tensor, at a
-place that no tensor decides; several elements at once where they are certainly neighbours, aligned,
-and all of them inside or none; only at the end of all there may be fewer.
+In: the memory access of an operand of a tile, and the indices along which memory runs. Out: that
+number, or 0 for what threads must compute. Copied is what is read as it is, or is zero outside its
+tensor, at a place that no tensor decides; several elements at once where they are certainly
+neighbours, aligned, and all of them inside or none; only at the end of all there may be fewer.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ from __future__ import annotations
 from ...ir.affine import is_static
 from ...ir.dtypes import BYTES
 from ...ir.equation import Index
-from ...ir.expr import Const, Expr, Idx, Read, walk
-from .grid_ir import Grid
+from ...ir.expr import Const, Idx, walk
+from ..cpu.loop_ir import Access
 
 WIDTHS = (16, 8, 4)  # bytes of a copy
 
 
-def async_copy_width(part: Expr, grid: Grid, along: tuple[Index, ...], dtype: str) -> int:
+def async_copy_width(access: Access | None, along: tuple[Index, ...], dtype: str) -> int:
     """Elements per copy, where neighbours are numbered `along` these indices and memory must have
     elements of the type; 0 for none."""
-    access = grid.accesses.get(part) if isinstance(part, Read) else None
     if access is None or access.dtype != dtype or not all(map(is_static, access.atoms)):
         return 0
     if access.checks and not (isinstance(access.other, Const) and access.other.value == 0):

@@ -1,168 +1,149 @@
-"""Operands of tensor cores that lie in memory as bf16, rounded once where they are computed.
-
-In: a system whose contractions round their operands (`precision.py`), and the kernels that are made
-of some of its equations already. Out: an equal system, for a GPU:
+"""bf16 storage: round the operands of tensor cores once, where they are computed.
 
     y[b, o]      = sum(i) bf16(x[b, i]) * bf16(w[i, o])
-
-    x_bf16[b, i] = bf16(x[b, i])
+→
+    x_bf16[b, i] = bf16(x[b, i])                            2 bytes an element in memory
     w_bf16[i, o] = bf16(w[i, o])
     y[b, o]      = sum(i) x_bf16[b, i] * w_bf16[i, o]
 
-So that tiles copy them to shared memory, 16 bytes at once, and need no registers for it. The kernel
-that computes `x` stores `x_bf16` beside it, or alone if nobody else reads `x` (`fuse.py`); params
-and inputs are rounded at the beginning of a run. All products that read a tensor read the same
-copy, whatever their order of indices. Where a copy cannot be had so or does not pay, and in
-recurrences, operands are rounded as they are loaded. What tiles there would be is asked of
-`contract.py`, for an H100.
+A tile then goes from memory to shared memory by asynchronous copies of 16 bytes, through no
+register, and half as many bytes are moved. The kernel that computes `x` stores `x_bf16` beside it,
+or in its place if nothing else reads `x` (kernel fusion); parameters and inputs are converted at
+the start of a run. All products that read a tensor share one copy, in either order of its indices,
+and so does attention.
+
+A matrix product's operand is stored if a tile would copy it as it lies in memory (asked of
+`matmul_tiling` for an H100) and fewer bytes are moved. Attention's operands are stored if all that
+one attention multiplies can be (`attention/mma_operands.py`); those whose rows do not lie in memory
+along what is summed get a copy in which they do. Elsewhere, and in recurrences, operands are
+rounded as they are loaded. No bit of a result depends on it.
+
+Source: mixed-precision training with a half-precision copy of the weights (Micikevicius et al.
+2018, arXiv:1710.03740). Tests: tests/passes/test_bf16_storage.py, tests/backends/
+test_cuda_rounded.py, test_cuda_attention_cores.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from math import prod
 
-from ...ir.build import call, rewrite, substitute
+from ...ir.build import call, literal, rewrite, substitute
 from ...ir.dtypes import BYTES
 from ...ir.equation import (
     Equation,
+    Index,
     System,
     Tensor,
     copy_equation,
     free_name,
     is_recurrent,
 )
-from ...ir.expr import Expr, Read
+from ...ir.expr import Apply, Const, Expr, Idx, Read, reads, walk
 from ...ir.terms import is_rounded, is_zero
 from ...targets import GpuTarget
 from ..equations.views import views
 from ..kernels.kernel import Kernel, Plan
+from .attention.mma_operands import Contraction, has_bf16_rows, longer_than_one, mma_contractions
+from .attention.stream_attention import tiled_attention
 from .grid_ir import Operand, Tile
 from .lower import undivided
 from .matmul_tiling import matmul_tiling
 
 
 def bf16_storage(plan: Plan) -> Plan:
-    """The plan's system with the copies that pay; kernels that it has already stay as they are."""
-    system, ready = plan.system, tuple(plan.kernels)
-    within = {eq.target for kernel in ready for eq in kernel.equations}
-    products = [
-        eq
-        for part in system.components
-        if not is_recurrent(part)
-        for eq in part
-        if eq.target not in within and eq.reduce == "sum" and eq.at is None
-    ]
-    made = _Made(system, ready)
-    uses: dict[str, float] = {}
-    for eq in products:
-        for name, count in made.uses(eq):
-            uses[name] = uses.get(name, 0) + count
-    chosen = {name: count for name, count in uses.items() if made.saved(name, count) > 0}
-    if not chosen:
+    """The plan's system with the copies that pay, and notes why."""
+    system = plan.system
+    if not any(is_rounded(node) for eq in system.equations for node in walk(eq.body)):
         return plan
-    targets = {eq.target for eq in products}
-    equations = [
-        made.reading(eq, chosen) if eq.target in targets else eq for eq in system.equations
-    ]
-    given = [name for name in chosen if system.tensors[name].kind != "temp"]  # these in one launch
-    equations = [
-        *map(made.equation, given),
-        *equations,
-        *(made.equation(name) for name in chosen if name not in given),
-    ]
-    tensors = {**system.tensors, **{made.names[n]: made.tensors[made.names[n]] for n in chosen}}
+    attention = tiled_attention(system)
+    copies = _Copies(system, {t for kernel in attention.kernels for t in kernel.stored})
+    rewritten: dict[str, Equation] = {}
+    for family in attention.families:
+        for one in mma_contractions(family, system).contractions:
+            rewritten[one.equation.target] = copies.in_contraction(one)
+    loads: Counter[str] = Counter()
+    within = {eq.target for kernel in attention.kernels for eq in kernel.equations}
+    products = [eq for eq in _products(system) if eq.target not in within]
+    for eq in products:
+        for name, count in copies.loads(eq):
+            loads[name] += count  # type: ignore[assignment]
     notes = {
-        made.names[name]: f"in bf16 for tiles that load an element {count:.0f} times"
-        for name, count in chosen.items()
-    }
-    found = system.replace(tensors=tensors, equations=tuple(equations)).in_order()
-    asked = {s for kernel in ready for eq in kernel.equations for s in eq.sources}
-    stored = _without_views(found, made.views, asked | set(system.roots))
-    return replace(plan, system=stored, notes={**plan.notes, **notes})
+        name: f"in bf16 for tiles that load an element {count:.0f} times"
+        for name, count in loads.items()
+        if copies.bytes_saved(name, count) > 0
+    } | {name: "in bf16 for attention's tiles" for name in copies.attended}
+    for eq in products:
+        rewritten[eq.target] = copies.in_product(eq, notes)
+    found = copies.system(rewritten, notes)
+    return replace(plan, system=found, notes={copies.names[n]: text for n, text in notes.items()})
 
 
-def _without_views(system: System, names: Collection[str], read: set[str]) -> System:
-    """The system without those of the views that nobody reads any more; `read` are those that
-    somebody besides its equations does."""
-    kept: list[Equation] = []
-    for eq in reversed(system.equations):
-        if eq.target in read or eq.target not in names:
-            kept.append(eq)
-            read.update(eq.sources)
-    left = {eq.target for eq in kept}
-    tensors = {n: t for n, t in system.tensors.items() if n in left or n not in names}
-    return system.replace(tensors=tensors, equations=tuple(reversed(kept)))
+def _products(system: System) -> Iterator[Equation]:
+    """Sums that are no part of a recurrence."""
+    for component in system.components:
+        if not is_recurrent(component):
+            (eq,) = component
+            if eq.reduce == "sum" and eq.at is None:
+                yield eq
 
 
-class _Made:
-    """The copies that there could be. `at_hand` is what a kernel computes that may store the copy,
-    too."""
+class _Copies:
+    """The copies that there could be, by the tensor that they are copies of. `apart` are tensors
+    whose kernels store nothing else beside them."""
 
-    def __init__(self, system: System, ready: Sequence[Kernel]):
-        self.system, self.views = system, views(system)
+    def __init__(self, source: System, apart: Collection[str]):
+        self.source, self.views = source, views(source)
         self.names: dict[str, str] = {}
         self.tensors: dict[str, Tensor] = {}
-        apart = {t for kernel in ready for t in kernel.stored} | system.recurrent
-        self.at_hand = {eq.target for eq in system.equations if eq.at is None} - apart
+        self.attended: set[str] = set()
+        self.packed: dict[tuple[Expr, tuple[Index, ...]], Equation] = {}
+        self.fusible = {eq.target for eq in source.equations if eq.at is None} - {
+            *apart,
+            *source.recurrent,
+        }
 
-    def reading(self, eq: Equation, names: Mapping[str, float] | None = None) -> Equation:
-        """The equation with copies in place of what it rounds: of these tensors, or of all."""
+    def system(self, rewritten: Mapping[str, Equation], chosen: Collection[str]) -> System:
+        """The system with rewritten equations and those of the chosen tensors' copies."""
+        tensors = self.source.tensors
+        given = [name for name in chosen if tensors[name].kind != "temp"]
+        equations = (
+            *map(self._equation, given),  # next to each other: they become one launch
+            *(rewritten.get(eq.target, eq) for eq in self.source.equations),
+            *(self._equation(name) for name in chosen if name not in given),
+            *self.packed.values(),
+        )
+        targets = [*(self.names[n] for n in chosen), *(e.target for e in self.packed.values())]
+        fresh = {name: self.tensors[name] for name in targets}
+        found = self.source.replace(tensors={**tensors, **fresh}, equations=equations)
+        return _without_dead_views(found.in_order(), self.views)
 
-        def change(node: Expr) -> Expr | None:
-            read = node.args[0] if is_rounded(node) else None
-            if not isinstance(read, Read) or read.dtype != "f32":
-                return None
-            if read.other is not None and not is_zero(read.other):
-                return None
-            read = self._source(read)
-            if names is not None and read.tensor not in names:
-                return None
-            return Read(self._name(read.tensor), read.index, read.other, read.dtype)
-
-        return eq.with_body(rewrite(eq.body, change))
-
-    def uses(self, eq: Equation) -> Iterator[tuple[str, float]]:
-        """The tensors whose copies tiles of the equation would copy on, and how often they would
-        load an element."""
-        trial = self.reading(eq)
-        if trial.body is eq.body:
-            return
-        system = self.system.replace(tensors={**self.system.tensors, **self.tensors})
-        grid = undivided(Kernel(eq.target, trial), Plan(system, (), {}, 0))
-        tiled = matmul_tiling(grid, GpuTarget())
-        if tiled is None or not isinstance(tiled.how, Tile) or not tiled.how.tensor_cores:
-            return
-        how = tiled.how
-        origin = {copy: name for name, copy in self.names.items()}
-
-        def loads(operand: Operand, tiles: int) -> Iterator[tuple[str, float]]:
-            if operand.copied:
-                assert isinstance(operand.part, Read)
-                elements = operand.size * grid.points * prod(i.size for i in how.batch) * tiles
-                tensor = self.tensors[operand.part.tensor]
-                yield origin[tensor.name], elements / tensor.size
-
-        yield from loads(how.left, -(-how.rights[0].size // how.width))
-        for right in how.rights:
-            yield from loads(right, -(-how.left.size // how.height))
-
-    def saved(self, name: str, uses: float) -> float:
-        """Bytes of memory, for each element: a copy is stored and, where no kernel has the elements
-        at hand, they are read for it."""
-        wide, narrow = BYTES["f32"], BYTES["bf16"]
-        return uses * (wide - narrow) - narrow - (0 if name in self.at_hand else wide)
-
-    def equation(self, name: str) -> Equation:
-        """The one that makes the copy."""
-        plain = copy_equation(self.system.tensors[name], name, self.names[name])
+    def _equation(self, name: str) -> Equation:
+        plain = copy_equation(self.source.tensors[name], name, self.names[name])
         return plain.with_body(call("bf16", plain.body))
 
-    def _source(self, read: Read) -> Read:
-        """What a view stands for, so that there is one copy for all."""
+    def _read(self, value: Expr) -> Read | None:
+        """The read of a copy that gives the value rounded; None if there is no such copy."""
+        if not isinstance(value, Read) or value.dtype != "f32":
+            return None
+        if value.other is not None and not is_zero(value.other):
+            return None
+        read = self._through_views(value)
+        if read.tensor not in self.names:
+            name = free_name(f"{read.tensor}_bf16", {**self.source.tensors, **self.tensors})
+            source = self.source.tensors[read.tensor]
+            self.names[read.tensor] = name
+            self.tensors[name] = replace(
+                source, name=name, kind="temp", init="", pad_after=0, storage="bf16"
+            )
+        return Read(self.names[read.tensor], read.index, read.other, read.dtype)
+
+    def _through_views(self, read: Read) -> Read:
+        """The element of memory that a view shows, so that all views share one copy."""
         while read.tensor in self.views and read.other is None:
-            eq = self.system.definition[read.tensor]
+            eq = self.source.definition[read.tensor]
             if not isinstance(eq.body, Read):  # it waits for something
                 return read
             places = {i.name: e for i, e in zip(eq.indices, read.index, strict=True)}
@@ -171,13 +152,120 @@ class _Made:
             read = found
         return read
 
-    def _name(self, name: str) -> str:
-        """Of the copy of a tensor, which is declared when it is asked for."""
-        if name not in self.names:
-            fresh = free_name(f"{name}_bf16", {**self.system.tensors, **self.tensors})
-            source = self.system.tensors[name]
-            self.names[name] = fresh
-            self.tensors[fresh] = replace(
-                source, name=fresh, kind="temp", init="", pad_after=0, rounded=True
-            )
-        return self.names[name]
+    # --- matrix products -----------------------------------------------------------------------
+
+    def in_product(self, eq: Equation, chosen: Collection[str] | None = None) -> Equation:
+        """The equation with copies in place of what it rounds: of the chosen tensors, or of all."""
+
+        def change(node: Expr) -> Expr | None:
+            if not is_rounded(node) or (copy := self._read(node.args[0])) is None:
+                return None
+            taken = chosen is None or any(self.names[name] == copy.tensor for name in chosen)
+            return copy if taken else None
+
+        return eq.with_body(rewrite(eq.body, change))
+
+    def loads(self, eq: Equation) -> Iterator[tuple[str, float]]:
+        """The tensors whose copies a tile of the equation would copy on, and how often the tiles
+        would load one element."""
+        trial = self.in_product(eq)
+        if trial.body is eq.body:
+            return
+        system = self.source.replace(tensors={**self.source.tensors, **self.tensors})
+        grid = undivided(Kernel(eq.target, trial), Plan(system, (), {}, 0))
+        tiled = matmul_tiling(grid, GpuTarget())
+        if tiled is None or not isinstance(tiled.how, Tile) or not tiled.how.tensor_cores:
+            return
+        how = tiled.how
+        origin = {copy: name for name, copy in self.names.items()}
+
+        def of_operand(operand: Operand, tiles: int) -> Iterator[tuple[str, float]]:
+            if operand.copied:
+                assert isinstance(operand.part, Read)
+                elements = operand.size * grid.points * prod(i.size for i in how.batch) * tiles
+                tensor = self.tensors[operand.part.tensor]
+                yield origin[tensor.name], elements / tensor.size
+
+        yield from of_operand(how.left, -(-how.rights[0].size // how.width))
+        for right in how.rights:
+            yield from of_operand(right, -(-how.left.size // how.height))
+
+    def bytes_saved(self, name: str, loads: float) -> float:
+        """Bytes of memory traffic for each element: each load saves the difference; the copy is
+        stored and, if no kernel can store it beside the value, the value is read for it."""
+        wide, narrow = BYTES["f32"], BYTES["bf16"]
+        return loads * (wide - narrow) - narrow - (0 if name in self.fusible else wide)
+
+    # --- attention -----------------------------------------------------------------------------
+
+    def in_contraction(self, one: Contraction) -> Equation:
+        """The contraction with copies, of which memory has rows along what is summed."""
+        eq = one.equation
+        operands: dict[Expr, Expr] = {
+            o: self._rows(o.args[0], one.along, eq.sizes) for o in one.operands
+        }
+        return eq.with_body(rewrite(eq.body, lambda node: operands.get(node)))
+
+    def _rows(self, value: Expr, along: tuple[Index, ...], sizes: Mapping[str, int]) -> Read:
+        value = substitute(value, {i.name: literal(0) for i in along if i.size == 1})
+        along = longer_than_one(along)
+        copy = self._read(value)
+        if copy is not None and has_bf16_rows(copy, along, self.tensors[copy.tensor], sizes):
+            self.attended |= {name for name, own in self.names.items() if own == copy.tensor}
+            return copy
+        return self._packed(value, along, sizes)
+
+    def _packed(self, value: Expr, along: tuple[Index, ...], sizes: Mapping[str, int]) -> Read:
+        """A copy of its own of a computed value, or of rows that lie otherwise in memory."""
+        places = _places(value, {i.name for i in along}, sizes)
+        old = (*places, *(Idx(i.name) for i in along))
+        shape = (*places.values(), *(i.size for i in along))
+        indices = tuple(Index(f"i{n}", size) for n, size in enumerate(shape))
+        new = dict(zip(old, (Idx(i.name) for i in indices), strict=True))
+        body = call("bf16", rewrite(value, lambda node: new.get(node)))
+        eq = self.packed.get((body, indices))
+        if eq is None:
+            of = next(r.tensor for r in reads(value))
+            name = free_name(f"{of}_bf16", {**self.source.tensors, **self.tensors})
+            span = self.source.tensors[of].span
+            self.tensors[name] = Tensor(name, shape, "f32", span=span, storage="bf16")
+            eq = self.packed[body, indices] = Equation(name, indices, body, span=span)
+        return Read(eq.target, old, None, "f32")
+
+
+def _places(value: Expr, along: Collection[str], sizes: Mapping[str, int]) -> dict[Expr, int]:
+    """What a value depends on beside the indices `along`, each with its number of values: indices,
+    or an index divided by a constant if that is all that is read of it, as of heads in groups."""
+    found: dict[Expr, int] = {}
+    stack = [value]
+    while stack:
+        node = stack.pop()
+        index = node if isinstance(node, Idx) else _quotient_of(node)
+        if index is not None and index.name not in along:
+            by = 1 if node is index else node.children[1].value  # type: ignore[attr-defined]
+            found[node] = -(-sizes[index.name] // by)
+        else:
+            stack += reversed(node.children)
+    return {e: n for e, n in found.items() if isinstance(e, Idx) or e.children[0] not in found}
+
+
+def _quotient_of(node: Expr) -> Idx | None:
+    """The index that the node divides by a positive constant; None if it does not."""
+    if not isinstance(node, Apply) or node.fn != "floordiv":
+        return None
+    index, by = node.args
+    found = isinstance(index, Idx) and isinstance(by, Const) and by.value > 0
+    return index if found else None  # type: ignore[return-value]
+
+
+def _without_dead_views(system: System, names: Collection[str]) -> System:
+    """The system without those of the views that nothing reads any more."""
+    kept: list[Equation] = []
+    read = set(system.roots)
+    for eq in reversed(system.equations):
+        if eq.target in read or eq.target not in names:
+            kept.append(eq)
+            read.update(eq.sources)
+    left = {eq.target for eq in kept}
+    tensors = {n: t for n, t in system.tensors.items() if n in left or n not in names}
+    return system.replace(tensors=tensors, equations=tuple(reversed(kept)))

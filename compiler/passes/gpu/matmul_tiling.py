@@ -83,10 +83,11 @@ def matmul_tiling(grid: Grid, target: GpuTarget) -> Grid | None:
 
 def _operand(part: Expr, own: tuple[Index, ...], grid: Grid, cores: bool) -> Operand:
     deep = _is_deep(part, own, grid)
+    access = grid.accesses.get(part) if isinstance(part, Read) else None
     if cores:  # what is not rounded in memory passes through registers
-        count = async_copy_width(part, grid, grid.over if deep else own, "bf16")
+        count = async_copy_width(access, grid.over if deep else own, "bf16")
         return Operand(_unrounded(part, grid) or part, own, deep, count)
-    count = async_copy_width(part, grid, own, grid.dtype)
+    count = async_copy_width(access, own, grid.dtype)
     # in shared memory elements lie next to each other: points are copied one at a time
     return Operand(part, own, deep, min(count, 1) if deep else count)
 

@@ -33,7 +33,7 @@ def access_of(read: Read, tensor: Tensor, sizes: Sizes) -> Access:
     if other is None:
         other = literal(float("nan") if is_float(read.dtype) else 0, read.dtype)
     offset = offset_of(read.index, tensor.strides, sizes)
-    return Access(tensor.name, tensor.memory, offset, checks, other if checks else None)
+    return Access(tensor.name, tensor.storage_dtype, offset, checks, other if checks else None)
 
 
 def offset_of(index: tuple[Expr, ...], strides: tuple[int, ...], sizes: Sizes) -> Affine:

@@ -14,7 +14,7 @@ from ....compiler.ir.equation import Tensor
 
 def array(raw: np.ndarray, tensor: Tensor) -> np.ndarray:
     """`raw` are the tensor's bytes."""
-    if not tensor.rounded:
+    if tensor.storage != "bf16":
         return raw.view(NUMPY[tensor.dtype]).reshape(tensor.shape)
     halves = raw.view(np.uint16)
     steps = [stride * halves.itemsize for stride in tensor.strides]

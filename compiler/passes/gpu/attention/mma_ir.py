@@ -21,7 +21,7 @@ STAGES = 2  # tiles of the other side in shared memory: one is multiplied, the n
 class WarpStream(Stream):
     """A stream of which a warp holds `rows` by `columns` elements of a tile, all of its columns.
 
-    Panels hold words of two numbers; `along` are a row's words. `mine` are the panels that stay,
+    In shared memory two bf16 numbers are a word. `mine` are the panels that stay,
     `theirs` those that come tile by tile, each once however often it is read: `factors` says which
     of either a product multiplies, `values` which of theirs a sum runs along, and `wide` along
     which indices, none where a sum is one number."""
@@ -45,7 +45,7 @@ class WarpStream(Stream):
 
     def row(self, panel: Panel) -> int:
         """Words from one row of a panel to the next, which begins in other banks."""
-        return panel.points + PADDING
+        return panel.points // 2 + PADDING
 
     @property
     def shared_bytes(self) -> int:

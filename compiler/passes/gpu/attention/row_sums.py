@@ -16,7 +16,12 @@ from ....ir.terms import factors, moved, product, unified
 from .find_attention import Use, families, result_of, same_square
 
 
-def by_rows(system: System) -> System:
+def row_sums(system: System) -> System:
+    """The system with sums of row sums, and with row sums that are products of results."""
+    return _through_results(_by_rows(system))
+
+
+def _by_rows(system: System) -> System:
     """Sums over queries and keys (the gradient of a temperature) as sums of rows' sums."""
     tensors = dict(system.tensors)
     better: dict[str, tuple[Equation, ...]] = {}
@@ -35,7 +40,7 @@ def by_rows(system: System) -> System:
     return system.replace(tensors=tensors, equations=tuple(equations))
 
 
-def through_results(system: System) -> System:
+def _through_results(system: System) -> System:
     """With y[t] = sum(s) w[t, s] * v[s], sum(s) w[t, s] * (x[t] · v[s]) is x[t] · y[t]: where a
     row's sum is of that form, it is computed so."""
     better: dict[str, Equation] = {}

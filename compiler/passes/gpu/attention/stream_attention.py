@@ -18,9 +18,8 @@ How a square is cut into tiles is `streams.py`, and how rounded operands are sto
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain
 from math import prod
 
 from ....ir.build import call, rewrite
@@ -29,9 +28,8 @@ from ....ir.expr import Apply, Const, Expr, Idx, Read, index_names, reads, walk
 from ....ir.terms import factors, is_rounded, moved, product
 from ...kernels.kernel import Plan, Product, RowMax, RowTotal, Streamed
 from ...kernels.kernel_order import have_order
-from .bf16_operands import in_pairs
 from .find_attention import Family, Use, families, result_of, same_square
-from .row_sums import by_rows, through_results
+from .mma_operands import mma_contractions
 
 LEAST = 32  # queries and keys below which a tile would be mostly empty
 DEEPEST = 128  # elements of a query, a key or a value for which tiles fit into shared memory,
@@ -41,45 +39,39 @@ TOTALS = 2  # results of one kernel that are as wide as a value: more would not 
 Names = Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class Attention:
+    """`kernels` that `fuse` leaves as they are, those of all `families`; `notes` say of equations
+    why they are in none."""
+
+    families: tuple[Family, ...] = ()
+    kernels: tuple[Streamed, ...] = ()
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+
 def stream_attention(plan: Plan) -> Plan:
     """Begins the plan with the kernels of every softmax whose square need not be stored."""
-    system = through_results(by_rows(plan.system))
-    streamed = _streamed(system)
-    found = in_pairs(system, streamed.families)
-    if found.system is not system:
-        streamed = _streamed(found.system)
-    kernels = [
-        replace(kernel, reason=f"{kernel.reason}; {why}") if why else kernel
-        for family, made in zip(streamed.families, streamed.kernels, strict=True)
-        for why in (found.why.get(family.softmax.target),)
-        for kernel in made
-    ]
-    return replace(plan, system=found.system, items=tuple(kernels), notes=streamed.notes)
+    found = tiled_attention(plan.system)
+    return replace(plan, items=found.kernels, notes={**plan.notes, **found.notes})
 
 
-@dataclass(frozen=True)
-class _Streamed:
-    """The families that are streamed, and the kernels of each."""
-
-    families: list[Family]
-    kernels: list[list[Streamed]]
-    notes: dict[str, str]
-
-
-def _streamed(system: System) -> _Streamed:
+def tiled_attention(system: System) -> Attention:
+    """The kernels of every softmax whose square need not be stored."""
     ancestors = _ancestors(system)
-    found = _Streamed([], [], {})
+    found: list[Family] = []
+    kernels: list[Streamed] = []
+    notes: dict[str, str] = {}
     for family in families(system):
         problem = family.problem or _unfit(family)
         if not problem:
             made = _Maker(system, family, ancestors).kernels()
-            if have_order(system, (*chain(*found.kernels), *made)):
-                found.families.append(family)
-                found.kernels.append(made)
+            if have_order(system, (*kernels, *made)):
+                found.append(family)
+                kernels += made
                 continue
             problem = "its kernels would wait for each other"
-        found.notes[family.softmax.target] = f"its square is stored: {problem}"
-    return found
+        notes[family.softmax.target] = f"its square is stored: {problem}"
+    return Attention(tuple(found), tuple(kernels), notes)
 
 
 def _unfit(family: Family) -> str:
@@ -117,6 +109,7 @@ class _Maker:
 
     def __init__(self, system: System, family: Family, ancestors: Mapping[str, int]):
         self.system, self.family, self.ancestors = system, family, ancestors
+        self.no_tensor_cores = mma_contractions(family, system).problem
 
     def kernels(self) -> list[Streamed]:
         left = [u for u in self.family.uses if u.equation.reduce == "sum"]
@@ -206,7 +199,7 @@ class _Maker:
             equations[0],
             equations[1:],
             frozenset(squares),
-            reason=_reason(group, highest),
+            reason=_reason(group, highest, self.no_tensor_cores),
             batch=first.batch,
             own=first.own,
             extra=first.extra,
@@ -349,8 +342,9 @@ def _is_shift(expr: Expr, result: Read) -> bool:
     return expr is result
 
 
-def _reason(group: _Group, highest: RowMax | None) -> str:
+def _reason(group: _Group, highest: RowMax | None, no_tensor_cores: str) -> str:
     names = ", ".join(eq.target for eq in group.equations)
     first = group.first
     how = "a softmax in one run" if highest and group.totals else "computed again where it is read"
-    return f"{names} through a square of {first.own.size} by {first.other.size}, {how}"
+    why = f"; no tensor cores: {no_tensor_cores}" if no_tensor_cores else ""
+    return f"{names} through a square of {first.own.size} by {first.other.size}, {how}{why}"

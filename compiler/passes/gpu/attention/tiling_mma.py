@@ -1,6 +1,6 @@
 """Kernels that stream a square with tensor cores, as grids.
 
-In: a `Streamed` kernel whose operands are stored in pairs (`stored_pairs.py`), and its `Plan`. Out:
+In: a `Streamed` kernel whose operands are stored as bf16 (`bf16_storage.py`), and its `Plan`. Out:
 its `Grid`, in tiles that warps multiply; nothing for other kernels. A warp has whole rows of a
 tile, so that what it has computed of the square is, as it lies in registers, an operand of the next
 product. What several products and sums read of a row comes to shared memory once.
@@ -8,17 +8,19 @@ product. What several products and sums read of a row comes to shared memory onc
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
 
 from ....ir.equation import Index
-from ....ir.expr import Apply, Expr
+from ....ir.expr import Apply, Expr, Read
+from ....ir.terms import moved
 from ....targets import GpuTarget
 from ...kernels.kernel import Plan, Streamed
 from ..grid_ir import Grid, Pair, Panel, RowSum
-from .bf16_operands import words
 from .masked_tiles import masked_tiles
 from .mma_ir import LANES, WarpStream
+from .mma_operands import has_bf16_rows, longer_than_one
 from .tiling_simt import Maker, chosen, simt_tiling
 
 # rows and columns of a warp, and warps of a block, the best first: more rows of a warp take what
@@ -29,9 +31,9 @@ HELD = 176  # numbers in a lane's registers, of which it has 255
 
 
 def mma_tiling(kernel: Streamed, plan: Plan, target: GpuTarget) -> Grid | None:
-    """The grid of the kernel, if its operands are stored in pairs; without tensor cores, if it has
+    """The grid of the kernel, if its operands are stored as bf16; without tensor cores, if it has
     more products at once than there is room for."""
-    found = _panels(kernel)
+    found = _panels(kernel, plan, Maker(kernel, plan).sizes)
     if found is None:
         return None
     along = [i for panel in (*found.mine, *found.theirs) for i in panel.along]
@@ -77,11 +79,15 @@ class _Panels:
         )
 
 
-def _panels(kernel: Streamed) -> _Panels | None:
-    """The panels, if all operands are read from pairs."""
+def _panels(kernel: Streamed, plan: Plan, sizes: Mapping[str, int]) -> _Panels | None:
+    """The panels, if memory has rows of bf16 numbers of all operands."""
+
+    def panel_of(operand: Expr, along: tuple[Index, ...]) -> Panel | None:
+        return _panel(operand, along, plan, sizes)
+
     made = _Panels(kernel)
     for product in kernel.products:
-        mine, theirs = (_panel(side, product.deep) for side in (product.mine, product.theirs))
+        mine, theirs = (panel_of(side, product.deep) for side in (product.mine, product.theirs))
         if mine is None or theirs is None:
             return None
         made.pairs.append(Pair(product.read, mine, theirs))
@@ -90,7 +96,7 @@ def _panels(kernel: Streamed) -> _Panels | None:
         if total.factor is None:
             made.sums.append((RowSum(total.total, total.weight), 0))
             continue
-        panel = _panel(total.factor, total.wide)
+        panel = panel_of(total.factor, total.wide)
         if panel is None or not (isinstance(total.weight, Apply) and total.weight.fn == "bf16"):
             return None
         size = prod(i.size for i in total.wide)
@@ -100,9 +106,18 @@ def _panels(kernel: Streamed) -> _Panels | None:
     return made
 
 
-def _panel(operand: Expr, along: tuple[Index, ...]) -> Panel | None:
-    found = words(operand, along)
-    return None if found is None else Panel(*found, together=True)
+def _panel(
+    operand: Expr, along: tuple[Index, ...], plan: Plan, sizes: Mapping[str, int]
+) -> Panel | None:
+    """The panel; the indices of its rows have the same names wherever rows are as long."""
+    along = longer_than_one(along)
+    if not isinstance(operand, Read):
+        return None
+    if not has_bf16_rows(operand, along, plan.system.tensors[operand.tensor], sizes):
+        return None
+    own = tuple(Index(f"element{n} of {i.size}", i.size) for n, i in enumerate(along))
+    names = {i.name: o.name for i, o in zip(along, own, strict=True)}
+    return Panel(moved(operand, names), own, together=True)
 
 
 def _number(panel: Panel, panels: list[Panel]) -> int:

@@ -2,10 +2,10 @@
 
 In: FORMS, one line of mathematics per table. Out (stdout): the tables as Python source, each with
 the largest error that the rounded polynomial has in exact arithmetic. `--check` prints nothing but
-differences between that and vectormath.py and exits 1 if there are any.
+differences between that and math.py and exits 1 if there are any.
 
 A form approximates `target(x)` by the sum of c[k] * x**powers[k] on [low, high], so that the
-largest |(sum - target(x)) / unit(x)| is as small as possible. Leading terms that vectormath.py
+largest |(sum - target(x)) / unit(x)| is as small as possible. Leading terms that math.py
 knows exactly (the x of sin x = x + ...) are already subtracted in `target`; `unit` is f itself
 where the relative error of f matters. By the equioscillation theorem (Chebyshev; E. Remez, 1934)
 the best sum of N terms errs by +E, -E, +E, ... at N + 1 points. The exchange solves for c and E
@@ -21,7 +21,6 @@ import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import mpmath as mp
 import numpy as np
@@ -162,7 +161,7 @@ def split(value: mp.mpf, parts: int, dtype: str) -> tuple[float, ...]:
 
 
 def derived() -> dict[str, tuple[tuple[float, ...], str, str]]:
-    """name → (values, element type, comment), everything that vectormath.py may not make up."""
+    """name → (values, element type, comment), everything that math.py may not make up."""
     tables = {
         name: (split(value, parts, dtype), dtype, "exact value, rounded")
         for name, value, parts, dtype in SPLITS
@@ -176,23 +175,22 @@ def derived() -> dict[str, tuple[tuple[float, ...], str, str]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="compare with vectormath.py")
+    parser.add_argument("--check", action="store_true", help="compare with math.py")
     tables = derived()
     if not parser.parse_args().check:
         for name, (values, dtype, comment) in tables.items():
             shown = ", ".join(str(DTYPES[dtype](value)) for value in values)
             print(f"{name} = ({shown},)    # {dtype} {comment}")
         return 0
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from compiler.codegen import vectormath
+    from nnc.compiler.codegen.llvm import math as elementary
 
     wrong = [
         name
         for name, (values, dtype, _) in tables.items()
-        if tuple(float(DTYPES[dtype](v)) for v in getattr(vectormath, name)) != values
+        if tuple(float(DTYPES[dtype](v)) for v in getattr(elementary, name)) != values
     ]
     for name in wrong:
-        print(f"vectormath.{name} should be {tables[name][0]}", file=sys.stderr)
+        print(f"math.{name} should be {tables[name][0]}", file=sys.stderr)
     return 1 if wrong else 0
 
 

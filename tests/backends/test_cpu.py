@@ -408,7 +408,7 @@ def test_long_statements_after_a_sum_go_through_rows_in_a_loop(rows: int, target
     program = check(system, plan(system), target)
     (kernel,) = program.plan.kernels
     nest = program.source.nest(kernel)
-    assert nest.rolled == "i"
+    assert nest.row_loop == "i"
     assert "for the tile's rows of i" in program.loops
 
 

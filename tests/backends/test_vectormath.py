@@ -1,4 +1,4 @@
-"""codegen/vectormath.py: accuracy in ulp, special values, lane counts and CPUs, random numbers.
+"""codegen/llvm/math.py: accuracy in ulp, special values, lane counts and CPUs, random numbers.
 
 Every function is emitted into a loop over arrays, compiled for this machine and compared with
 NumPy in float64. Floats are sampled by their bits, so every exponent gets its share; the tests
@@ -21,7 +21,8 @@ import llvmlite.binding as llvm
 import numpy as np
 import pytest
 
-from nnc.compiler.codegen.llvm import math as vectormath
+from nnc.compiler.codegen.llvm import math as elementary
+from nnc.compiler.codegen.llvm.arithmetic import Arithmetic, type_name
 from nnc.compiler.ir.random import threefry_numpy, threefry_words
 
 llvm.initialize_native_target()
@@ -56,7 +57,7 @@ NAMES = [(name, 1) for name in UNARY] + [("pow", 2)]
 
 @dataclass
 class Text:
-    """The smallest emitter that vectormath can speak to."""
+    """The smallest writer that `Arithmetic` can write to."""
 
     lines: list[str] = field(default_factory=list)
     declared: dict[str, None] = field(default_factory=dict)
@@ -73,16 +74,16 @@ class Text:
 def emitted(name: str, arity: int, dtype: str, lanes: int) -> tuple[Text, str]:
     text, operands = Text(), [f"%x{k}" for k in range(arity)]
     if name == "threefry":
-        return text, vectormath.threefry(text, *operands, lanes)
-    return text, vectormath.function(text, name, operands, dtype, lanes)
+        return text, elementary.threefry(Arithmetic(text, lanes), *operands)
+    return text, elementary.function(Arithmetic(text, lanes), name, operands, dtype)
 
 
 def loop(name: str, arity: int, dtype: str, lanes: int) -> str:
     """A module with `void f(inputs…, output, count)`."""
     text, result = emitted(name, arity, dtype, lanes)
     source, target = ("i32", "f32") if name == "threefry" else (dtype, dtype)
-    element, vector = (vectormath.type_name(source, n) for n in (1, lanes))
-    out_element, out_vector = (vectormath.type_name(target, n) for n in (1, lanes))
+    element, vector = (type_name(source, n) for n in (1, lanes))
+    out_element, out_vector = (type_name(target, n) for n in (1, lanes))
     loads = [
         line
         for k in range(arity)
@@ -352,7 +353,7 @@ def test_text_is_target_independent(name: str, arity: int) -> None:
 
 def test_unknown_names_are_an_error() -> None:
     with pytest.raises(KeyError):
-        vectormath.function(Text(), "gamma", ["%x"], "f32", 16)
+        elementary.function(Arithmetic(Text(), 16), "gamma", ["%x"], "f32")
 
 
 @pytest.mark.slow

@@ -27,8 +27,8 @@ def test_far_rows_are_asked_for(terms: int, width: int, asked: bool) -> None:
     whole = system(PRODUCT.format(K=terms, N=width), float_type="f32")
     made = plan(whole)
     (nest,) = (lower(k, made) for k in made.kernels)
-    assert [a.tensor for a in nest.fetched] == ["x"] * asked
-    assert all(a.offset.constant == FETCH * width for a in nest.fetched)
+    assert [a.tensor for a in nest.operand_prefetch] == ["x"] * asked
+    assert all(a.offset.constant == FETCH * width for a in nest.operand_prefetch)
     given = values(whole)
     expected, results = evaluate(whole, given)["w"], []
     for threads in (1, 2, 3):
@@ -52,7 +52,7 @@ def test_what_comes_after_a_sum_is_asked_for_before_it(terms: int, asked: list[s
     whole = system(STEP.format(K=terms), float_type="f32")
     made = plan(whole)
     (nest,) = (lower(k, made) for k in made.kernels)
-    assert [a.tensor for a in nest.early] == asked
+    assert [a.tensor for a in nest.epilogue_prefetch] == asked
     given = values(whole)
     program = CpuProgram(made)
     for name, value in given.items():

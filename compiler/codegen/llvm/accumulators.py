@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...ir.dtypes import is_float
-from .instructions import HIGHEST, LLVM, LOWEST, Arithmetic
+from .arithmetic import LLVM, Arithmetic, shuffle
+from .instructions import HIGHEST, LOWEST
 
 Accumulator = tuple[str, ...]
 
@@ -90,7 +91,7 @@ class Reduction:
         tie = a.op("and", "bool", same, earlier)
         return a.op("or", "bool", self._more(a, into, value), tie)
 
-    def keep(self, a: Arithmetic, mask: str, new: Accumulator, old: Accumulator) -> Accumulator:
+    def blend(self, a: Arithmetic, mask: str, new: Accumulator, old: Accumulator) -> Accumulator:
         """The new accumulator in the lanes of the mask."""
         return tuple(
             a.select(kind, mask, n, o) for kind, n, o in zip(self.kinds, new, old, strict=True)
@@ -103,7 +104,7 @@ class Reduction:
             half = Arithmetic(a.e, lanes // 2)
             low, high = (
                 tuple(
-                    _part(a.e, kind, name, lanes, start)
+                    _lanes_from(a, kind, name, lanes, start)
                     for kind, name in zip(self.kinds, accumulator, strict=True)
                 )
                 for start in (0, lanes // 2)
@@ -113,14 +114,9 @@ class Reduction:
         return accumulator
 
 
-def _part(e, kind: str, name: str, lanes: int, start: int) -> str:
+def _lanes_from(a: Arithmetic, kind: str, name: str, lanes: int, start: int) -> str:
     """Half of the lanes, from `start`."""
-    whole = f"<{lanes} x {LLVM[kind]}>"
     if lanes == 2:
-        return e.op(f"extractelement {whole} {{0}}, i64 {start}", name, type=LLVM[kind])
-    pick = ", ".join(f"i32 {start + k}" for k in range(lanes // 2))
-    return e.op(
-        f"shufflevector {whole} {{0}}, {whole} poison, <{lanes // 2} x i32> <{pick}>",
-        name,
-        type=f"<{lanes // 2} x {LLVM[kind]}>",
-    )
+        text = f"extractelement <2 x {LLVM[kind]}> {{0}}, i64 {start}"
+        return a.e.op(text, name, type=LLVM[kind])
+    return shuffle(a.e, LLVM[kind], lanes, name, "poison", range(start, start + lanes // 2))

@@ -1,11 +1,12 @@
-"""One LLVM function being written as text, with common subexpressions and loop invariants handled.
+"""One LLVM function as text, with local value numbering and loop-invariant code motion.
 
-In: operations, one at a time. Out: the text of the function. LLVM's own optimizers are not run on
-it, and two rules here replace them. An operation equal to an earlier one gives the earlier result.
-And an operation lands in the outermost open loop in which all its operands are known, so address
-arithmetic, broadcasts and loads leave loops by themselves. What has an effect stays where it is.
+LLVM's own optimizers are not run on what is written here; two rules replace them. An operation
+equal to an earlier one returns the earlier result (common-subexpression elimination). And an
+operation is placed in the outermost open loop in which all its operands are known, so address
+arithmetic, broadcasts and loads leave loops by themselves (cf. the early schedule of Click, "Global
+code motion, global value numbering", 1995). What has an effect stays where it is.
 
-It knows nothing of tensors or equations.
+It knows nothing of tensors or equations. Tests: tests/backends/test_assembly.py.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ class _Region:
 
     block: str  # the label of the basic block that text now goes to
     lines: list[str] = field(default_factory=list)
-    known: dict[tuple, str] = field(default_factory=dict)
+    known: dict[tuple, str] = field(default_factory=dict)  # operation → its result
 
 
 @dataclass
-class Loop:
-    """What the body of an open loop sees, and what is left behind when it closes."""
+class OpenLoop:
+    """What the body of an open loop reads, and its results once it is closed."""
 
     index: str
     carried: list[str]
@@ -36,7 +37,7 @@ class Loop:
         self.results = results
 
 
-class Emitter:
+class FunctionWriter:
     """Writes one function. Operands are SSA names or constants; both are plain strings."""
 
     def __init__(self, declarations: dict[str, None]):
@@ -50,7 +51,11 @@ class Emitter:
 
     def op(self, text: str, *operands: str, type: str) -> str:
         """A pure operation: `{0}`, `{1}` … stand for operands, `{T}` for the result type."""
-        level = self._level(operands)
+        level = 0  # a loop, as this is the hottest place of the compiler
+        for operand in operands:
+            depth = self._levels.get(operand, 0)
+            if depth > level:
+                level = depth
         region = self._regions[level]
         key = (text, type, operands)
         found = region.known.get(key)
@@ -63,7 +68,7 @@ class Emitter:
         """An operation for its effect, in its place."""
         self._regions[-1].lines.append("  " + text.format(*operands))
 
-    def fresh(self, text: str, *operands: str, type: str) -> str:
+    def pinned(self, text: str, *operands: str, type: str) -> str:
         """An operation whose result depends on when it runs: neither shared nor moved."""
         name = self._name(len(self._regions) - 1)
         self._regions[-1].lines.append(f"  {name} = {text.format(*operands, T=type)}")
@@ -75,14 +80,6 @@ class Emitter:
     def level(self, name: str) -> int:
         """How many open loops and conditions a value depends on."""
         return self._levels.get(name, 0)
-
-    def _level(self, operands: Sequence[str]) -> int:
-        deepest = 0
-        for operand in operands:
-            level = self._levels.get(operand, 0)
-            if level > deepest:
-                deepest = level
-        return deepest
 
     def _name(self, level: int) -> str:
         self._names += 1
@@ -100,7 +97,7 @@ class Emitter:
         step: int,
         carried: Sequence[tuple[str, str]] = (),
         maybe_empty: bool = False,
-    ) -> Iterator[Loop]:
+    ) -> Iterator[OpenLoop]:
         """A loop that runs at least once, unless `maybe_empty`. `carried` are (type, first value);
         the body ends with `loop.close(next values)`, which are the results after the loop."""
         self._labels += 1
@@ -110,15 +107,15 @@ class Emitter:
         phis = [self._name(level) for _ in carried]
         inner = _Region(label)
         self._regions.append(inner)
-        loop = Loop(index, phis)
+        loop = OpenLoop(index, phis)
         yield loop
-        following = self.fresh(f"add nsw {{T}} {{0}}, {step}", index, type="i64")
-        again = self.fresh("icmp slt i64 {0}, {1}", following, stop, type="i1")
+        following = self.pinned(f"add nsw {{T}} {{0}}, {step}", index, type="i64")
+        again = self.pinned("icmp slt i64 {0}, {1}", following, stop, type="i1")
         self._regions.pop()
         before, last = f"%{outer.block}", f"%{inner.block}"
         enter = f"br label %{label}"
         if maybe_empty:
-            some = self.fresh("icmp slt i64 {0}, {1}", start, stop, type="i1")
+            some = self.pinned("icmp slt i64 {0}, {1}", start, stop, type="i1")
             enter = f"br i1 {some}, label %{label}, label %{done}"
         counted = f"phi i64 [ {start}, {before} ], [ {following}, {last} ]"
         outer.lines += [f"  {enter}", f"{label}:", f"  {index} = {counted}"]
@@ -131,7 +128,7 @@ class Emitter:
         outer.block = done
         if maybe_empty:
             loop.results = [
-                self.fresh(f"phi {{T}} [ {first}, {before} ], [ {result}, {last} ]", type=type)
+                self.pinned(f"phi {{T}} [ {first}, {before} ], [ {result}, {last} ]", type=type)
                 for (type, first), result in zip(carried, loop.results, strict=True)
             ]
         for result in loop.results:  # the last values live on after the loop
@@ -155,6 +152,6 @@ class Emitter:
     # --- text ----------------------------------------------------------------------------------
 
     def function(self, head: str) -> str:
-        """The finished function: `define … {` head, entry block and all that was emitted."""
+        """The finished function: `define … {` head, entry block and all that was written."""
         (region,) = self._regions
         return "\n".join([f"{head} {{", "entry:", *region.lines, "  ret void", "}", ""])

@@ -1,133 +1,23 @@
-"""How scalar functions, constants and types are spelled in LLVM.
+"""Scalar functions as LLVM instructions.
 
-In: a scalar function's name, operand types and SSA operands. Out: the SSA result. `SPELLING` has
-the keys of `scalar.TABLE`. Floats follow NumPy: NaN passes through max and min from either side;
-integers wrap, divide towards minus infinity, and dividing by zero gives zero instead of a trap.
+`SPELLING` has the keys of the table of scalar functions (`ir/functions.py`); each entry takes the
+operand types, the result type and SSA operands and returns the SSA result. Floats follow NumPy: NaN
+passes through max and min from either side; integers wrap, divide towards minus infinity, and
+dividing by zero gives zero instead of a trap. Tests: tests/backends/test_cpu.py.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
 
 from ...ir.dtypes import is_float
-from . import math as vectormath
-from .function_writer import Emitter
+from . import math as elementary
+from .arithmetic import SUFFIX, Arithmetic, is_constant
 
-LLVM = {
-    "bool": "i1", "u8": "i8", "i32": "i32", "i64": "i64", "f32": "float", "f64": "double",
-}  # fmt: skip
-SUFFIX = {"bool": "i1", "u8": "i8", "i32": "i32", "i64": "i64", "f32": "f32", "f64": "f64"}
-MEMORY = LLVM | {"bool": "i8"}
 LOWEST = {"bool": 0, "u8": 0, "i32": -(2**31), "i64": -(2**63),
           "f32": float("-inf"), "f64": float("-inf")}  # fmt: skip
 HIGHEST = {"bool": 1, "u8": 255, "i32": 2**31 - 1, "i64": 2**63 - 1,
            "f32": float("inf"), "f64": float("inf")}  # fmt: skip
-
-
-def type_name(dtype: str, lanes: int = 1) -> str:
-    return LLVM[dtype] if lanes == 1 else f"<{lanes} x {LLVM[dtype]}>"
-
-
-def constant(value: float, dtype: str, lanes: int = 1) -> str:
-    """A literal operand. LLVM writes a float as the bits of the double that it equals."""
-    if is_float(dtype):
-        number = float(value)
-        if dtype == "f32":
-            number = _single(number)
-        text = f"0x{struct.unpack('<Q', struct.pack('<d', number))[0]:016X}"
-    else:
-        text = str(int(value))
-    return text if lanes == 1 else f"splat ({LLVM[dtype]} {text})"
-
-
-def _single(number: float) -> float:
-    try:
-        return struct.unpack("<f", struct.pack("<f", number))[0]
-    except OverflowError:
-        return float("inf") if number > 0 else float("-inf")
-
-
-@cache
-def operation(name: str, operands: int) -> str:
-    """The text of an operation for `Emitter.op`, whose operands have the type of the result."""
-    return f"{name} {{T}} {', '.join(f'{{{i}}}' for i in range(operands))}"
-
-
-def is_constant(operand: str) -> bool:
-    return not operand.startswith("%")
-
-
-@dataclass(frozen=True)
-class Arithmetic:
-    """Operations on `lanes` elements at once."""
-
-    e: Emitter
-    lanes: int
-
-    def type(self, dtype: str) -> str:
-        return type_name(dtype, self.lanes)
-
-    def constant(self, value: float, dtype: str) -> str:
-        return constant(value, dtype, self.lanes)
-
-    def op(self, name: str, dtype: str, *operands: str) -> str:
-        return self.e.op(operation(name, len(operands)), *operands, type=self.type(dtype))
-
-    def compare(self, how: str, dtype: str, a: str, b: str) -> str:
-        kind = "fcmp" if is_float(dtype) else "icmp"
-        return self.e.op(
-            f"{kind} {how} {self.type(dtype)} {{0}}, {{1}}", a, b, type=self.type("bool")
-        )
-
-    def select(self, dtype: str, condition: str, yes: str, no: str) -> str:
-        text = f"select {self.type('bool')} {{0}}, {{T}} {{1}}, {{T}} {{2}}"
-        return self.e.op(text, condition, yes, no, type=self.type(dtype))
-
-    def convert(self, how: str, source: str, dtype: str, operand: str) -> str:
-        text = f"{how} {self.type(source)} {{0}} to {{T}}"
-        return self.e.op(text, operand, type=self.type(dtype))
-
-    def intrinsic(self, name: str, dtype: str, *operands: str, flag: str = "") -> str:
-        """`flag` is a trailing i1 argument that some integer intrinsics have."""
-        suffix = SUFFIX[dtype] if self.lanes == 1 else f"v{self.lanes}{SUFFIX[dtype]}"
-        type = self.type(dtype)
-        kinds = [type] * len(operands) + ["i1"] * bool(flag)
-        self.e.declare(f"declare {type} @llvm.{name}.{suffix}({', '.join(kinds)})")
-        slots = [f"{{T}} {{{i}}}" for i in range(len(operands))] + [f"i1 {flag}"] * bool(flag)
-        text = f"call {{T}} @llvm.{name}.{suffix}({', '.join(slots)})"
-        return self.e.op(text, *operands, type=type)
-
-    def splat(self, dtype: str, operand: str) -> str:
-        """A scalar in every lane."""
-        if self.lanes == 1:
-            return operand
-        kind = LLVM[dtype]
-        if is_constant(operand):
-            return f"splat ({kind} {operand})"
-        one = self.e.op(
-            f"insertelement {{T}} poison, {kind} {{0}}, i64 0", operand, type=self.type(dtype)
-        )
-        return self.e.op(
-            f"shufflevector {{T}} {{0}}, {{T}} poison, <{self.lanes} x i32> zeroinitializer",
-            one,
-            type=self.type(dtype),
-        )
-
-    def extreme(self, which: str, dtype: str, a: str, b: str) -> str:
-        """The larger (`max`) or smaller (`min`); NaN if either is."""
-        if not is_float(dtype):
-            sign = "u" if dtype in ("bool", "u8") else "s"
-            return self.intrinsic(sign + which, dtype, a, b)
-        if is_constant(a):
-            a, b = b, a
-        less = "ogt" if which == "max" else "olt"
-        if is_constant(b):  # select(a < b, b, a) passes a NaN in a: one instruction
-            return self.select(dtype, self.compare(less, dtype, b, a), b, a)
-        best = self.select(dtype, self.compare(less, dtype, a, b), a, b)
-        return self.select(dtype, self.compare("uno", dtype, a, a), a, best)
 
 
 # --- functions: (arithmetic, operand types, result type, operands) → result ----------------------
@@ -140,7 +30,7 @@ def _binary(real: str, whole: str) -> Spelling:
 
 
 def _math(name: str) -> Spelling:
-    return lambda a, kinds, dtype, x: vectormath.function(a.e, name, x, dtype, a.lanes)
+    return lambda a, kinds, dtype, x: elementary.function(a, name, x, dtype)
 
 
 def _same_for_integers(name: str) -> Spelling:
@@ -193,7 +83,7 @@ def _floordiv(a, kinds, dtype, x):
         return a.op("ashr", dtype, x[0], a.constant(shift, dtype))
     quotient, remainder, by = _divide(a, dtype, *x)
     down = a.op("sub", dtype, quotient, a.constant(1, dtype))
-    floored = a.select(dtype, _apart(a, dtype, remainder, by), down, quotient)
+    floored = a.select(dtype, _rounds_down(a, dtype, remainder, by), down, quotient)
     return _unless_zero(a, dtype, x[1], floored)
 
 
@@ -206,7 +96,7 @@ def _mod(a, kinds, dtype, x):
         return a.op("and", dtype, x[0], a.constant(2**shift - 1, dtype))
     _, remainder, by = _divide(a, dtype, *x)
     up = a.op("add", dtype, remainder, by)
-    floored = a.select(dtype, _apart(a, dtype, remainder, by), up, remainder)
+    floored = a.select(dtype, _rounds_down(a, dtype, remainder, by), up, remainder)
     return _unless_zero(a, dtype, x[1], floored)
 
 
@@ -232,8 +122,9 @@ def _divide(a, dtype, x, y):
     return quotient, a.op("sub", dtype, x, a.op("mul", dtype, quotient, y)), y
 
 
-def _apart(a, dtype, remainder, by):
-    """Whether the remainder is not zero and has the other sign than the divisor."""
+def _rounds_down(a, dtype, remainder, by):
+    """Whether rounding towards zero and towards minus infinity differ: the remainder is not zero
+    and has the other sign than the divisor."""
     some = a.compare("ne", dtype, remainder, a.constant(0, dtype))
     sign = a.compare("slt", dtype, a.op("xor", dtype, remainder, by), a.constant(0, dtype))
     return a.op("and", "bool", some, sign)
@@ -249,7 +140,7 @@ def _unless_zero(a, dtype, by, value):
 def _pow(a, kinds, dtype, x):
     """Integers by squaring, over every bit of the exponent (taken as not negative)."""
     if is_float(dtype):
-        return vectormath.function(a.e, "pow", x, dtype, a.lanes)
+        return elementary.function(a, "pow", x, dtype)
     base, power = x
     one, zero, result = a.constant(1, dtype), a.constant(0, dtype), a.constant(1, dtype)
     for bit in range(31 if dtype == "i32" else 63):
@@ -277,7 +168,7 @@ def rounded_bits(a: Arithmetic, dtype: str, x: str) -> str:
     )
     more = a.op("add", whole, odd, a.constant(2 ** (low - 1) - 1, whole))
     rounded = a.op("and", whole, a.op("add", whole, bits, more), cut)
-    number = a.compare("uno", dtype, x, x)  # what is no number stays none
+    number = a.compare("uno", dtype, x, x)  # NaN stays NaN
     quiet = a.op("and", whole, a.op("or", whole, bits, a.constant(2 ** (low + 6), whole)), cut)
     return a.select(whole, number, quiet, rounded)
 
@@ -310,8 +201,7 @@ def _not(a, kinds, dtype, x):
 
 
 def _random(a, kinds, dtype, x):
-    seed, step, stream, index = x
-    return vectormath.threefry(a.e, seed, step, stream, index, a.lanes)
+    return elementary.threefry(a, *x)
 
 
 def cast(a: Arithmetic, source: str, dtype: str, x: str) -> str:

@@ -1,9 +1,9 @@
 """Elementary functions and random numbers as LLVM IR: one emission for every lane count and CPU.
 
-In: an `Emitter`, the name of a function, SSA operands, an element type and a lane count. Out: the
-SSA name of the result. `f32` is computed by polynomials in the vector type itself (1 lane: in
+`function` takes the name of a function, SSA operands and their type, and returns the SSA name of
+the result. `f32` is computed by polynomials in the vector type itself (1 lane: in
 scalars, by the same instructions, hence with the same bits); `f64`, which exists to verify
-programs and not to be fast, takes the vectors apart and calls libm for each lane.
+programs and not to be fast, calls libm for each lane.
 
 Accuracy of f32: the largest error found, in units of the last place, among every third float
 (pow: a million pairs); tests/backends/test_vectormath.py holds the functions to a little more.
@@ -27,117 +27,58 @@ Manual for the Elementary Functions", 1980; J.-M. Muller, "Elementary Functions"
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from ...ir.random import PARITY, ROTATIONS, ROUNDS, UNIFORM_SCALE, UNIFORM_SHIFT
+from .arithmetic import Arithmetic
 
 LN2 = (0.6931472, -1.9046542e-09)
 LOG2_E = (1.442695,)
 HALF_PI = (1.5707963267948966, 6.123233995736766e-17)
 TWO_BY_PI = (0.6366197723675814,)
 EXP = (0.49999997, 0.16666539, 0.041667752, 0.008367108, 0.0013836694)
-LOG = (
-    0.33333197,
-    -0.2499992,
-    0.20011434,
-    -0.16674447,
-    0.13989732,
-    -0.122669525,
-    0.14063276,
-    -0.12547024,
-)
+LOG = (0.33333197, -0.2499992, 0.20011434, -0.16674447,
+       0.13989732, -0.122669525, 0.14063276, -0.12547024)  # fmt: skip
 SIN = (-0.16666655, 0.008332189, -0.00019518283)
 COS = (0.041666646, -0.001388731, 2.4432327e-05)
-ERF = (
-    0.12837917,
-    -0.37612602,
-    0.11283256,
-    -0.026839223,
-    0.0051602595,
-    -0.00077658053,
-    7.063542e-05,
-)
-ERFC = (
-    0.98162955,
-    -1.0291642,
-    0.758614,
-    -0.39859155,
-    0.1451538,
-    -0.034588005,
-    0.004825396,
-    -0.00029764744,
-)
-LOG2 = (
-    2.8853900817901166,
-    0.9617966733160096,
-    0.5770835896254842,
-    0.41167244039436124,
-    0.3407353268529627,
-)
+ERF = (0.12837917, -0.37612602, 0.11283256, -0.026839223,
+       0.0051602595, -0.00077658053, 7.063542e-05)  # fmt: skip
+ERFC = (0.98162955, -1.0291642, 0.758614, -0.39859155,
+        0.1451538, -0.034588005, 0.004825396, -0.00029764744)  # fmt: skip
+LOG2 = (2.8853900817901166, 0.9617966733160096, 0.5770835896254842, 0.41167244039436124,
+        0.3407353268529627)  # fmt: skip
 
 ROUND_F32 = 1.5 * 2.0**23  # added to |x| < 2^22: the low mantissa bits hold round(x)
 ROUND_F64 = 1.5 * 2.0**52  # the same for |x| < 2^51
 INFINITY = float("inf")
 NAN = float("nan")
 
-TYPES = {"f32": "float", "f64": "double", "i1": "i1", "i32": "i32", "i64": "i64"}
 
-
-class Emitter(Protocol):
-    """What the owner of the function being emitted offers."""
-
-    def op(self, text: str, *operands: str, type: str) -> str: ...
-    def declare(self, line: str) -> None: ...
-
-
-def type_name(dtype: str, lanes: int) -> str:
-    return TYPES[dtype] if lanes == 1 else f"<{lanes} x {TYPES[dtype]}>"
-
-
-def constant(value: float, dtype: str, lanes: int) -> str:
-    """A literal operand. LLVM writes a float as the bits of the double it equals."""
-    if dtype == "f32" and abs(value) < INFINITY:
-        value = struct.unpack("<f", struct.pack("<f", value))[0]
-    if dtype in ("f32", "f64"):
-        text = f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"
-    else:
-        text = str(int(value))
-    return text if lanes == 1 else f"splat ({TYPES[dtype]} {text})"
-
-
-def function(e: Emitter, name: str, args: list[str], dtype: str, lanes: int) -> str:
-    """Emits the function called `name` on operands of `dtype` and `lanes`; KeyError if unknown."""
+def function(a: Arithmetic, name: str, args: list[str], dtype: str) -> str:
+    """The function called `name` of operands of `dtype`; KeyError if unknown."""
     if name in INTRINSICS:
-        return Vector(e, dtype, lanes).intrinsic(INTRINSICS[name], *args)
+        return a.intrinsic(INTRINSICS[name], dtype, *args)
     if dtype == "f64":
-        return _library(e, LIBRARY[name], args, lanes)
-    return FUNCTIONS[name](Vector(e, dtype, lanes), *args)
+        return _library(a, name, args)
+    return FUNCTIONS[name](Vector(a, dtype), *args)
 
 
 @dataclass(frozen=True)
 class Vector:
-    """Arithmetic on one type: `lanes` elements of `dtype`. Numbers among operands are constants."""
+    """Arithmetic on one type. Numbers among operands are constants."""
 
-    emitter: Emitter
+    a: Arithmetic
     dtype: str
-    lanes: int
 
     def of(self, dtype: str) -> Vector:
-        return Vector(self.emitter, dtype, self.lanes)
-
-    @property
-    def type(self) -> str:
-        return type_name(self.dtype, self.lanes)
+        return Vector(self.a, dtype)
 
     def value(self, operand: str | float) -> str:
-        return operand if isinstance(operand, str) else constant(operand, self.dtype, self.lanes)
+        return operand if isinstance(operand, str) else self.a.constant(operand, self.dtype)
 
     def op(self, name: str, *operands: str | float) -> str:
-        slots = ", ".join(f"{{{i}}}" for i in range(len(operands)))
-        return self.emitter.op(f"{name} {{T}} {slots}", *map(self.value, operands), type=self.type)
+        return self.a.op(name, self.dtype, *map(self.value, operands))
 
     def add(self, a: str | float, b: str | float) -> str:
         return self.op("fadd", a, b)
@@ -155,32 +96,17 @@ class Vector:
         return self.intrinsic("fma", a, b, c)
 
     def intrinsic(self, name: str, *operands: str | float) -> str:
-        suffix = self.dtype if self.lanes == 1 else f"v{self.lanes}{self.dtype}"
-        types = ", ".join([self.type] * len(operands))
-        self.emitter.declare(f"declare {self.type} @llvm.{name}.{suffix}({types})")
-        slots = ", ".join(f"{{T}} {{{i}}}" for i in range(len(operands)))
-        return self.emitter.op(
-            f"call {{T}} @llvm.{name}.{suffix}({slots})", *map(self.value, operands), type=self.type
-        )
+        return self.a.intrinsic(name, self.dtype, *map(self.value, operands))
 
     def compare(self, predicate: str, a: str | float, b: str | float) -> str:
-        kind = "icmp" if self.dtype[0] == "i" else "fcmp"
-        return self.emitter.op(
-            f"{kind} {predicate} {self.type} {{0}}, {{1}}",
-            self.value(a),
-            self.value(b),
-            type=type_name("i1", self.lanes),
-        )
+        return self.a.compare(predicate, self.dtype, self.value(a), self.value(b))
 
     def select(self, mask: str, a: str | float, b: str | float) -> str:
-        text = f"select {type_name('i1', self.lanes)} {{0}}, {{T}} {{1}}, {{T}} {{2}}"
-        return self.emitter.op(text, mask, self.value(a), self.value(b), type=self.type)
+        return self.a.select(self.dtype, mask, self.value(a), self.value(b))
 
     def convert(self, instruction: str, a: str, dtype: str) -> str:
         """`a`, of this type, as `dtype` by an LLVM conversion instruction."""
-        return self.emitter.op(
-            f"{instruction} {self.type} {{0}} to {{T}}", a, type=type_name(dtype, self.lanes)
-        )
+        return self.a.convert(instruction, self.dtype, dtype, a)
 
     def bits(self, a: str) -> str:
         return self.convert("bitcast", a, "i" + self.dtype[1:])
@@ -400,7 +326,7 @@ def _pow(v: Vector, x: str, y: str) -> str:
 
 def _pow_negative(v: Vector, x: str, y: str, result: str) -> str:
     """For x < 0: NaN unless y is whole, and a sign if y is odd; -0 and -infinity keep the sign."""
-    i, b = v.of("i32"), v.of("i1")
+    i, b = v.of("i32"), v.of("bool")
     half = v.mul(y, 0.5)
     whole = v.compare("oeq", v.intrinsic("rint", y), y)
     odd = b.op("and", whole, v.compare("one", v.intrinsic("rint", half), half))
@@ -429,32 +355,29 @@ INTRINSICS = {"sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "round": "rint",
 
 # ---- f64 -----------------------------------------------------------------------------------------
 
-LIBRARY = {name: name for name in FUNCTIONS}
 
-
-def _library(e: Emitter, name: str, args: list[str], lanes: int) -> str:
+def _library(a: Arithmetic, name: str, args: list[str]) -> str:
     """Calls C's double function of that name for each lane."""
+    e, vector = a.e, a.type("f64")
     e.declare(f"declare double @{name}({', '.join(['double'] * len(args))})")
     call = f"call {{T}} @{name}({', '.join(f'{{T}} {{{i}}}' for i in range(len(args)))})"
-    if lanes == 1:
+    if a.lanes == 1:
         return e.op(call, *args, type="double")
-    vector = type_name("f64", lanes)
     result = "poison"
-    for lane in range(lanes):
-        parts = [e.op(f"extractelement {vector} {{0}}, i64 {lane}", a, type="double") for a in args]
+    for lane in range(a.lanes):
+        parts = [e.op(f"extractelement {vector} {{0}}, i64 {lane}", x, type="double") for x in args]
         value = e.op(call, *parts, type="double")
-        result = e.op(
-            f"insertelement {{T}} {{0}}, double {{1}}, i64 {lane}", result, value, type=vector
-        )
+        insert = f"insertelement {{T}} {{0}}, double {{1}}, i64 {lane}"
+        result = e.op(insert, result, value, type=vector)
     return result
 
 
 # ---- random --------------------------------------------------------------------------------------
 
 
-def threefry(e: Emitter, seed: str, step: str, stream: str, index: str, lanes: int) -> str:
+def threefry(a: Arithmetic, seed: str, step: str, stream: str, index: str) -> str:
     """Uniform f32 in [0, 1) from i32 operands: the function that compiler/ir/random.py defines."""
-    i, v = Vector(e, "i32", lanes), Vector(e, "f32", lanes)
+    i, v = Vector(a, "i32"), Vector(a, "f32")
     keys = (seed, step, i.op("xor", i.op("xor", seed, step), PARITY))
     x0, x1 = i.op("add", index, keys[0]), i.op("add", stream, keys[1])
     for done in range(ROUNDS):

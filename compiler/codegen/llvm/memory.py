@@ -1,35 +1,33 @@
 """Addresses, loads and stores.
 
-In: an access and where each index stands. Out: LLVM loads (of a scalar, of neighbouring elements,
-masked, or gathered) and stores. An address is built from the terms known in outer loops to those
-known in inner ones, constants last: the emitter moves the outer part out, copies of a tile share
-it, and the constant ends up in the instruction.
+An access becomes an LLVM load (of a scalar, of neighbouring elements, masked, or gathered). An
+address is built from the terms known in outer loops to those known in inner ones, constants last:
+the function writer hoists the outer part, copies of a tile share it, and the constant becomes the
+displacement of the instruction's addressing mode.
 
-A check that fails must not touch memory. For a whole vector alike, the address is replaced by one
-in a page of zeros; lane by lane, the lane is masked.
+A check that fails must not touch memory. If all lanes share it, the address is replaced by one in a
+page of zeros; otherwise the lanes where it fails are masked. Tests: tests/backends/test_cpu.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ...ir.affine import Affine, affine, bounds
 from ...ir.dtypes import BYTES, is_float
 from ...ir.expr import Apply, Const, Expr, Idx, Read
 from ...passes.cpu.loop_ir import Access, Accumulate, Nest
-from .function_writer import Emitter
-from .instructions import MEMORY, SPELLING, SUFFIX, Arithmetic
-from .values import Bases, Value
-
-if TYPE_CHECKING:
-    from .expressions import Body
+from .arithmetic import LLVM, MEMORY, SUFFIX, Arithmetic, lane_vector, shuffle
+from .function_writer import FunctionWriter
+from .instructions import SPELLING
+from .values import Bases, Point, Value
 
 Terms = tuple[tuple[str, int], ...]
-Op = Callable[..., str]  # Emitter.op or Emitter.fresh
+Op = Callable[..., str]  # FunctionWriter.op or FunctionWriter.pinned
 
 ZEROS = 4096  # bytes in the page of zeros
+VECTOR_REACH = 64  # elements, more than any vector has
 
 
 @dataclass(frozen=True)
@@ -48,12 +46,14 @@ class Offset:
         return bool(self.stride or self.irregular)
 
 
-class Addresses:
-    def __init__(self, e: Emitter, nest: Nest, bases: Bases, body: Body):
-        self.e, self.nest, self.bases, self.body = e, nest, bases, body
+class MemoryWriter:
+    """Loads and stores of one nest, at the current copy of its tile (`point`)."""
+
+    def __init__(self, e: FunctionWriter, nest: Nest, bases: Bases, point: Point):
+        self.e, self.nest, self.bases, self.point = e, nest, bases, point
         self.scalar = Arithmetic(e, 1)
         self.wide = Arithmetic(e, nest.lanes)
-        self._columns: dict[tuple[str, ...], list[str]] = {}  # of blocks that were turned, by rows
+        self._columns: dict[tuple[str, ...], list[str]] = {}  # of transposed blocks, by their rows
 
     # --- integers ------------------------------------------------------------------------------
 
@@ -63,7 +63,7 @@ class Addresses:
         fixed, step, stride, irregular = form.constant, 0, 0, ""
         for atom, factor in form.coefficients.items():
             if isinstance(atom, Idx):
-                place = self.body.places[atom.name]
+                place = self.point.places[atom.name]
                 if place.lanes:
                     step += factor * place.offset
                     stride += factor
@@ -71,7 +71,7 @@ class Addresses:
                     fixed += factor * place.offset
                 if place.base:
                     terms[place.base] = terms.get(place.base, 0) + factor
-            elif self.body.in_lanes(atom):
+            elif self.point.in_lanes(atom):
                 part = self._times(self._lane_integer(atom), factor)
                 irregular = self.wide.op("add", "i64", irregular, part) if irregular else part
             else:
@@ -87,13 +87,13 @@ class Addresses:
         """A value that is the same in all lanes, as i64."""
         if self._is_quotient(atom):
             return self._quotient(atom, self.scalar)
-        value = self.body.value(atom)
+        value = self.point.value(atom)
         return self._widen(self.scalar, atom.dtype, value.name)
 
     def _lane_integer(self, atom: Expr) -> str:
         if self._is_quotient(atom):
             return self._quotient(atom, self.wide)
-        return self._widen(self.wide, atom.dtype, self.body.vector(atom))
+        return self._widen(self.wide, atom.dtype, self.point.vector(atom))
 
     @staticmethod
     def _widen(a: Arithmetic, dtype: str, name: str) -> str:
@@ -138,38 +138,38 @@ class Addresses:
         return a.op("add", "i64", total, offset.irregular) if offset.irregular else total
 
     def _lanes(self, stride: int, dtype: str) -> str:
-        return "<" + ", ".join(f"{dtype} {k * stride}" for k in range(self.nest.lanes)) + ">"
+        return lane_vector([k * stride for k in range(self.nest.lanes)], dtype)
 
     def _scaled(self, name: str, factor: int) -> str:
         return name if factor == 1 else self.scalar.op("mul", "i64", name, str(factor))
 
     # --- pointers ------------------------------------------------------------------------------
 
-    def pointer(self, access: Access, offset: Offset, unless: str = "") -> str:
-        """The address of the element (of lane 0). Where `unless`, a condition, is false, it is one
-        in the page of zeros: chosen before the terms of deeper loops are added, if they stay
+    def pointer(self, access: Access, offset: Offset, only_if: str = "") -> str:
+        """The address of the element (of lane 0). Where the condition `only_if` is false, it is one
+        in the page of zeros: selected before the terms of deeper loops are added, if these stay
         within the page."""
         kind, size = MEMORY[access.dtype], BYTES[access.dtype]
         pointer = self._base(access.tensor)
-        early, step = offset.terms, offset.step
-        late: Terms = ()
-        whole = False  # whether even the last terms are needed before the choice
-        if unless:
-            depth = self.e.level(unless)
-            late = tuple(t for t in early if self.e.level(t[0]) > depth)
-            if self._reach(access, late, step) * size + 64 * size <= ZEROS:
-                early = tuple(t for t in early if t not in late)
+        before, step = offset.terms, offset.step  # terms before and after the selection
+        after: Terms = ()
+        select_last = False
+        if only_if:
+            depth = self.e.level(only_if)
+            after = tuple(t for t in before if self.e.level(t[0]) > depth)
+            if (self._reach(access, after, step) + VECTOR_REACH) * size <= ZEROS:
+                before = tuple(t for t in before if t not in after)
             else:
-                late, whole = (), True
-        for term in early:
+                after, select_last = (), True
+        for term in before:
             pointer = self._advance(pointer, kind, self._scaled(*term))
         pointer = self._advance(pointer, kind, str(offset.constant))
-        if unless:
+        if only_if:
             self.e.declare(f"@zeros = internal constant [{ZEROS} x i8] zeroinitializer, align 64")
-            if whole:
+            if select_last:
                 pointer, step = self._advance(pointer, kind, str(step)), 0
-            pointer = self.e.op("select i1 {0}, ptr {1}, ptr @zeros", unless, pointer, type="ptr")
-        for term in late:
+            pointer = self.e.op("select i1 {0}, ptr {1}, ptr @zeros", only_if, pointer, type="ptr")
+        for term in after:
             pointer = self._advance(pointer, kind, self._scaled(*term))
         return self._advance(pointer, kind, str(step))
 
@@ -181,11 +181,11 @@ class Addresses:
         """The address so many bytes into the arena."""
         return self.e.op(f"getelementptr i8, ptr %arena, i64 {offset}", type="ptr")
 
-    def _reach(self, access: Access, late: Terms, step: int) -> int:
-        """How far the late terms can lead, in elements; far too much if that is not certain."""
-        names = {place.base: name for name, place in self.body.places.items() if place.base}
+    def _reach(self, access: Access, terms: Terms, step: int) -> int:
+        """How far these terms can lead, in elements; more than a page if that is not certain."""
+        names = {place.base: name for name, place in self.point.places.items() if place.base}
         total = step if step >= 0 else ZEROS
-        for base, factor in late:
+        for base, factor in terms:
             known = base in names and factor >= 0
             total += factor * (self.nest.sizes[names[base]] - 1) if known else ZEROS
         return total
@@ -207,14 +207,15 @@ class Addresses:
         return self._load_one(access, offset, shared)
 
     def _load_one(self, access: Access, offset: Offset, condition: str) -> Value:
-        """One element for all lanes; what stands in for it may still differ from lane to lane."""
+        """One element for all lanes; its replacement where the check fails may still differ from
+        lane to lane."""
         dtype = access.dtype
         pointer = self.pointer(access, offset, condition)
         loaded = self._from_memory(self.scalar, dtype, self._scalar_load(pointer, dtype))
         if not condition or self._is_zero(access):
             return Value(loaded, False)
         assert access.other is not None
-        other = self.body.value(access.other)
+        other = self.point.value(access.other)
         if not other.vector:
             return Value(self.scalar.select(dtype, condition, loaded, other.name), False)
         lanes, mask = self.wide.splat(dtype, loaded), self.wide.splat("bool", condition)
@@ -227,47 +228,48 @@ class Addresses:
             pointer = self.pointer(access, offset, shared)
             loaded = self._vector_load(pointer, access.dtype, self.mask(by_lane))
         elif access.transposed:
-            loaded = self._turned(access, offset)
+            loaded = self._transposed(access, offset)
         elif offset.stride == 2 and not offset.irregular and not condition:
-            loaded = self._every_second(access, offset)
+            loaded = self._deinterleaved(access, offset)
         else:
             loaded = self._gather(access, offset, self.mask(condition))
         loaded = self._from_memory(self.wide, access.dtype, loaded)
         if not condition or self._is_zero(access):
             return loaded
         assert access.other is not None
-        other = self.body.vector(access.other)
+        other = self.point.vector(access.other)
         return self.wide.select(access.dtype, condition, loaded, other)
 
-    def _turned(self, access: Access, offset: Offset) -> str:
-        """One vector of a block that is loaded along memory and turned in registers. Every copy of
-        the tile asks for the whole block, and the emitter writes it once."""
-        first, count = self.body.blocks[access.transposed]
-        row = self.body.places[access.transposed].offset - first
+    def _transposed(self, access: Access, offset: Offset) -> str:
+        """One vector of a block that is loaded along memory and transposed in registers. Every copy
+        of the tile asks for the whole block; value numbering writes it once."""
+        first, count = self.point.blocks[access.transposed]
+        row = self.point.places[access.transposed].offset - first
         mask = "" if count == self.nest.lanes else _first_lanes(count, self.nest.lanes)
         block = []
-        for lane in range(self.body.valid):
+        for lane in range(self.point.valid):
             start = Offset(
                 offset.terms, offset.constant - row + lane * offset.stride, offset.step, 0, ""
             )
             block.append(self._vector_load(self.pointer(access, start), access.dtype, mask))
         unused = [self.wide.constant(0, access.dtype)] * (self.nest.lanes - len(block))
         rows = (*block, *unused)
-        if rows not in self._columns:  # names are used once: equal rows are the same block
-            self._columns[rows] = turn(self.wide, access.dtype, list(rows))
+        if rows not in self._columns:  # in SSA form, equal names are the same block
+            self._columns[rows] = transpose(self.wide, access.dtype, list(rows))
         return self._columns[rows][row]
 
-    def _every_second(self, access: Access, offset: Offset) -> str:
-        """The even or the odd ones of neighbouring elements; who wants both loads them once."""
+    def _deinterleaved(self, access: Access, offset: Offset) -> str:
+        """The even or the odd ones of neighbouring elements; where both are read, they are loaded
+        once."""
         odd, lanes = offset.constant % 2, self.nest.lanes
         halves = []
         for half in (0, 1):
             start = Offset(offset.terms, offset.constant - odd + half * lanes, offset.step, 0, "")
-            count = min(lanes, max(0, 2 * self.body.valid - half * lanes))
+            count = min(lanes, max(0, 2 * self.point.valid - half * lanes))
             mask = "" if count == lanes else _first_lanes(count, lanes)
             halves.append(self._vector_load(self.pointer(access, start), access.dtype, mask))
         pick = [odd + 2 * k for k in range(lanes)]
-        return _shuffled(self.e, self._vector_type(access.dtype), halves[0], halves[1], pick)
+        return shuffle(self.e, MEMORY[access.dtype], lanes, halves[0], halves[1], pick)
 
     def _all(self, a: str, b: str) -> str:
         """Both masks, either of which may be absent."""
@@ -291,8 +293,8 @@ class Addresses:
         return shared, by_lane
 
     def mask(self, also: str = "") -> str:
-        """The lanes that count, and for which the condition holds; empty if that is all."""
-        valid, lanes = self.body.valid, self.nest.lanes
+        """The valid lanes for which the condition holds; empty if that is all."""
+        valid, lanes = self.point.valid, self.nest.lanes
         if valid == lanes:
             return also
         ends = _first_lanes(valid, lanes)
@@ -319,7 +321,7 @@ class Addresses:
         return op(text, pointer, mask, type=type)
 
     def _gather(self, access: Access, offset: Offset, mask: str) -> str:
-        """One load per lane. Lane offsets are i32 where the tensor is small enough."""
+        """One load per lane."""
         dtype, lanes = access.dtype, self.nest.lanes
         type, bits = self._vector_type(dtype), self.wide.type("bool")
         pointer = self.pointer(access, Offset(offset.terms, offset.constant, offset.step, 0, ""))
@@ -369,7 +371,7 @@ class Addresses:
             name = self._to_memory(self.scalar, dtype, value.name)
             self.e.effect(f"store {MEMORY[dtype]} {{0}}, ptr {{1}}, align {size}", name, pointer)
             return
-        name = self._to_memory(self.wide, dtype, self.body.spread(value, dtype))
+        name = self._to_memory(self.wide, dtype, self.point.spread(value, dtype))
         type, mask, bits = self._vector_type(dtype), self.mask(), self.wide.type("bool")
         if not mask:
             self.e.effect(f"store {type} {{0}}, ptr {{1}}, align {size}", name, pointer)
@@ -402,33 +404,33 @@ class Addresses:
             a.op("sub", "i64", stop, start),
         )
 
-    def fetch(self, access: Access) -> None:
-        """Asks for the line of memory at the current copy."""
-        self.ask(self.pointer(access, self.offset(access.offset)))
+    def prefetch(self, access: Access) -> None:
+        """Prefetches the cache line of the current copy."""
+        self.prefetch_line(self.pointer(access, self.offset(access.offset)))
 
-    def ask(self, pointer: str) -> None:
-        """Asks for a line of memory. It may lie anywhere: asking never faults."""
+    def prefetch_line(self, pointer: str) -> None:
+        """Prefetches a cache line. The address may be any: a prefetch never faults."""
         self.e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
         self.e.effect("call void @llvm.prefetch.p0(ptr {0}, i32 0, i32 3, i32 1)", pointer)
 
     def accumulate(self, access: Access, added: Callable[[Value], Value]) -> None:
-        """Replaces what stands at the current copy, if inside, by what `added` makes of it."""
+        """Replaces the element at the current copy, if in bounds, by `added` of it."""
         condition, by_lane = self._conditions(access)
         assert not by_lane
         if condition:
             with self.e.when(condition):
-                self.store_at(access, added(self.loaded(access)))
+                self.store_at(access, added(self.load_now(access)))
         else:
-            self.store_at(access, added(self.loaded(access)))
+            self.store_at(access, added(self.load_now(access)))
 
-    def loaded(self, access: Access) -> Value:
-        """What stands there now, which is not what stood there at first."""
+    def load_now(self, access: Access) -> Value:
+        """The element as it is now: a load that is neither shared nor moved."""
         offset = self.offset(access.offset)
         pointer = self.pointer(access, offset)
         if offset.in_lanes:
-            old = self._vector_load(pointer, access.dtype, self.mask(), self.e.fresh)
+            old = self._vector_load(pointer, access.dtype, self.mask(), self.e.pinned)
             return Value(self._from_memory(self.wide, access.dtype, old), True)
-        old = self._scalar_load(pointer, access.dtype, self.e.fresh)
+        old = self._scalar_load(pointer, access.dtype, self.e.pinned)
         return Value(self._from_memory(self.scalar, access.dtype, old), False)
 
     def store_at(self, access: Access, value: Value) -> None:
@@ -437,13 +439,13 @@ class Addresses:
 
 def _first_lanes(count: int, lanes: int) -> str:
     """The mask of that many lanes."""
-    return "<" + ", ".join(f"i1 {int(k < count)}" for k in range(lanes)) + ">"
+    return lane_vector([int(k < count) for k in range(lanes)], "i1")
 
 
-def turn(a: Arithmetic, dtype: str, rows: list[str]) -> list[str]:
-    """The columns of a square block of vectors. First all squares of 4 x 4 lanes turn, by steps of
-    which each is an instruction, then the squares themselves change places."""
-    lanes, e, type = len(rows), a.e, a.type(dtype)
+def transpose(a: Arithmetic, dtype: str, rows: list[str]) -> list[str]:
+    """The columns of a square block of vectors: a register transpose. First all squares of 4 x 4
+    lanes are transposed, by shuffles of one instruction each, then the squares are exchanged."""
+    lanes, e, kind = len(rows), a.e, LLVM[dtype]
     side = min(4, lanes)
     half, squares = side // 2, lanes // side
     low = [
@@ -453,17 +455,10 @@ def turn(a: Arithmetic, dtype: str, rows: list[str]) -> list[str]:
     high, odd = [k + half for k in low], [k + side for k in even]
     for _ in range(side.bit_length() - 1):
         pairs = [(rows[k], rows[k + half]) for k in range(lanes) if k % side < half]
-        rows = [_shuffled(e, type, *pair, pick) for pair in pairs for pick in (low, high)]
-    if is_float(dtype):  # LLVM would try for long to make the steps here and those below one
+        rows = [shuffle(e, kind, lanes, x, y, pick) for x, y in pairs for pick in (low, high)]
+    if is_float(dtype):  # keeps LLVM from spending long on merging both rounds of shuffles
         rows = [a.intrinsic("arithmetic.fence", dtype, row) for row in rows]
     for _ in range(squares.bit_length() - 1):
         pairs = [(rows[k], rows[k + side]) for k in range(lanes) if k // side % 2 == 0]
-        rows = [_shuffled(e, type, *pair, pick) for pick in (even, odd) for pair in pairs]
+        rows = [shuffle(e, kind, lanes, x, y, pick) for pick in (even, odd) for x, y in pairs]
     return rows
-
-
-def _shuffled(e: Emitter, type: str, a: str, b: str, lanes: list[int]) -> str:
-    pick = ", ".join(f"i32 {k}" for k in lanes)
-    return e.op(
-        f"shufflevector {type} {{0}}, {type} {{1}}, <{len(lanes)} x i32> <{pick}>", a, b, type=type
-    )

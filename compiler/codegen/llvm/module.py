@@ -24,7 +24,7 @@ from ...passes.cpu.loop_ir import Nest
 from ...passes.kernels.equal_kernels import SharedCode
 from ...passes.kernels.kernel import Kernel, Plan, Scan
 from . import loop_nest as nests
-from .function_writer import Emitter
+from .function_writer import FunctionWriter
 from .thread_pool import pool
 
 ATTRIBUTES = 'attributes #0 = { nounwind "no-trapping-math"="true" }'
@@ -71,7 +71,7 @@ def modules(
         bases: dict[str, int | str] = {t: p for t, p in own_places if p is not None}
         bases |= {tensors[n]: f"%base{n}" for n in varied}  # an argument instead of a place
         nest, linkage = nest_of(model), "internal" if size is None else "hidden"
-        turns = nest.turns
+        turns = nest.trip_count
         streams = max(len(asked.get(k, ())) for k in places) if turns else 0
         head, text = nests.function(nest, bases, declarations, name, linkage, streams)
         functions[head] = text
@@ -88,7 +88,7 @@ def modules(
             finished += functions
             declarations, functions = {}, {}
     declarations |= dict.fromkeys(f"declare hidden {head}" for head in finished)
-    e = Emitter(declarations)
+    e = FunctionWriter(declarations)
     _Step(e, calls, plan.barriers, clock).items(plan.items)
     step = e.function(f"define void @step({nests.ARGUMENTS}) {CALLS}")
     others = [] if clock is None else [_now(declarations)]
@@ -117,7 +117,7 @@ class _Step:
 
     def __init__(
         self,
-        e: Emitter,
+        e: FunctionWriter,
         calls: Mapping[Kernel, _Call],
         waiting: frozenset[str],
         clock: Clock | None,
@@ -184,26 +184,26 @@ class _Step:
 TICKS = "readcyclecounter" if platform.machine() in ("x86_64", "AMD64") else "readsteadycounter"
 
 
-def _ticks(e: Emitter) -> str:
+def _ticks(e: FunctionWriter) -> str:
     e.declare(f"declare i64 @llvm.{TICKS}()")
-    return e.fresh(f"call i64 @llvm.{TICKS}()", type="i64")
+    return e.pinned(f"call i64 @llvm.{TICKS}()", type="i64")
 
 
-def _count_ticks(e: Emitter, begin: str, number: int, clock: Clock) -> None:
+def _count_ticks(e: FunctionWriter, begin: str, number: int, clock: Clock) -> None:
     """Add what has passed since `begin` to this thread's number of the kernel."""
-    spent = e.fresh("sub i64 {0}, {1}", _ticks(e), begin, type="i64")
+    spent = e.pinned("sub i64 {0}, {1}", _ticks(e), begin, type="i64")
     row = e.op(f"mul i64 %thread, {8 * clock.kernels}", type="i64")
     offset = e.op(f"add i64 {{0}}, {clock.start + 8 * number}", row, type="i64")
     cell = e.op("getelementptr i8, ptr %arena, i64 {0}", offset, type="ptr")
-    before = e.fresh("load i64, ptr {0}, align 8", cell, type="i64")
+    before = e.pinned("load i64, ptr {0}, align 8", cell, type="i64")
     e.effect(
         "store i64 {0}, ptr {1}, align 8",
-        e.fresh("add i64 {0}, {1}", before, spent, type="i64"),
+        e.pinned("add i64 {0}, {1}", before, spent, type="i64"),
         cell,
     )
 
 
 def _now(declarations: dict[str, None]) -> str:
-    e = Emitter(declarations)
+    e = FunctionWriter(declarations)
     e.effect("store i64 {0}, ptr %cell, align 8", _ticks(e))
     return e.function("define void @now(ptr %cell) #0")

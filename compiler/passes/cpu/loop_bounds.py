@@ -1,8 +1,11 @@
-"""Ends: where the loops of a sum start and stop if the terms beyond are nought.
+"""Loop bounds: reduction loops stop where a mask makes every further term 0.
 
-In: the forms of which each being 0 or more makes a term nought, and the extents of a tile. Out: for
-the loops over reduced indices, bounds that hold for a whole tile: beyond them every term of each of
-its elements is nought; within, some may be, and are added all the same. It decides no tile.
+    sum(s < 64) (y[t, s] if s <= t else 0) * v[s, a]   →   for s < 64 until t + rows
+
+Below a causal mask half of each product is left. The bounds hold for a whole tile: beyond them
+every term of each of its elements is 0; within them some may be, and are added all the same. No
+tile is chosen here. (Known as loop bound narrowing, or index set splitting without a remainder.)
+Tests: tests/passes/test_skip_masked_terms.py.
 """
 
 from __future__ import annotations
@@ -19,54 +22,53 @@ SAMPLES = 64  # tiles along an index that are looked at to know how long a loop 
 
 
 @dataclass(frozen=True)
-class Limits:
-    """A loop goes from the greatest of `starts` until before the least of `stops`, within its
-    index. The forms are over the first elements of a tile."""
+class Bounds:
+    """A loop runs from the greatest of `lower` to before the least of `upper`, within its index.
+    The forms are of the first elements of a tile."""
 
-    starts: tuple[Affine, ...] = ()
-    stops: tuple[Affine, ...] = ()
+    lower: tuple[Affine, ...] = ()
+    upper: tuple[Affine, ...] = ()
 
     def steps(self, size: int, at: Mapping[str, int]) -> int:
         """The elements of an index of that size that are left."""
-        first = max(0, *(_value(form, at) for form in self.starts), 0)
-        last = min(size, *(_value(form, at) for form in self.stops), size)
+        first = max(0, *(_value(form, at) for form in self.lower), 0)
+        last = min(size, *(_value(form, at) for form in self.upper), size)
         return max(0, last - first)
 
     @property
     def names(self) -> set[str]:
         return {
-            a.name
-            for form in (*self.starts, *self.stops)
-            for a in form.coefficients
-            if isinstance(a, Idx)
+            atom.name
+            for form in (*self.lower, *self.upper)
+            for atom in form.coefficients
+            if isinstance(atom, Idx)
         }
 
 
-WHOLE = Limits()
+UNBOUNDED = Bounds()
 
 
-def limits(
-    ends: Iterable[Affine], over: Sequence[Index], extents: Mapping[str, int]
-) -> dict[str, Limits]:
-    """The limits by index; `over` are the reduced ones, outermost first, and a tile has so many
-    elements of each output index, or one."""
-    found: dict[str, Limits] = {}
-    for form in ends:
+def loop_bounds(
+    zero_where: Iterable[Affine], over: Sequence[Index], extents: Mapping[str, int]
+) -> dict[str, Bounds]:
+    """The bounds by index. Where a form of `zero_where` is 0 or more, a term is 0; `over` are the
+    reduced indices, outermost first; `extents` are the elements of each output index in a tile."""
+    found: dict[str, Bounds] = {}
+    for form in zero_where:
         factors = form.coefficients
         index = max(
             (i for i in over if abs(factors.get(Idx(i.name), 0)) == 1), key=lambda i: i.size
         )
-        inner = over[over.index(index) + 1 :]
         rest = form.without(Idx(index.name))
-        for other in inner:  # it runs through all its values meanwhile
-            rest = _least(rest, other.name, other.size).without(Idx(other.name))
+        for inner in over[over.index(index) + 1 :]:  # it takes all its values meanwhile
+            rest = _least(rest, inner.name, inner.size).without(Idx(inner.name))
         for name, extent in extents.items():
             rest = _least(rest, name, extent)
-        old = found.get(index.name, WHOLE)
+        old = found.get(index.name, UNBOUNDED)
         if factors[Idx(index.name)] == 1:
-            found[index.name] = Limits(old.starts, (*old.stops, rest.scaled(-1)))
+            found[index.name] = Bounds(old.lower, (*old.upper, rest.scaled(-1)))
         else:
-            found[index.name] = Limits((*old.starts, rest + Affine({}, 1)), old.stops)
+            found[index.name] = Bounds((*old.lower, rest + Affine({}, 1)), old.upper)
     return found
 
 
@@ -75,20 +77,20 @@ def _least(form: Affine, name: str, extent: int) -> Affine:
     return form + Affine({}, min(0, form.coefficients.get(Idx(name), 0) * (extent - 1)))
 
 
-def share(
-    ends: Iterable[Affine],
+def executed_share(
+    zero_where: Iterable[Affine],
     outputs: Sequence[Index],
     over: Sequence[Index],
     extents: Mapping[str, int],
 ) -> float:
-    """The part of all terms that is added."""
+    """The share of all terms that is added."""
     total = 1.0
-    for name, found in limits(ends, over, extents).items():
+    for name, bounds in loop_bounds(zero_where, over, extents).items():
         size = next(i.size for i in over if i.name == name)
-        others = [i for i in (*outputs, *over) if i.name in found.names]
+        others = [i for i in (*outputs, *over) if i.name in bounds.names]
         steps = [_sample(i, extents.get(i.name, 1)) for i in others]
         points = [dict(zip((i.name for i in others), at, strict=True)) for at in product(*steps)]
-        total *= sum(found.steps(size, at) for at in points) / (size * len(points))
+        total *= sum(bounds.steps(size, at) for at in points) / (size * len(points))
     return total
 
 

@@ -43,9 +43,9 @@ class Loop:
     kind: str
     segments: tuple[Segment, ...]
     lanes: int = 1
-    clip: tuple[tuple[Affine, int], ...] = ()  # only where 0 <= form < size: elsewhere nothing adds
-    starts: tuple[Affine, ...] = ()  # no sooner than any of these: before, nothing adds
-    stops: tuple[Affine, ...] = ()  # before all of these: from there on, nothing adds
+    clip: tuple[tuple[Affine, int], ...] = ()  # to 0 <= form < size: elsewhere terms are 0
+    lower_bounds: tuple[Affine, ...] = ()  # from the greatest of these: before, terms are 0
+    upper_bounds: tuple[Affine, ...] = ()  # to the least of these: from there on, terms are 0
 
     @property
     def steps(self) -> int:
@@ -54,17 +54,17 @@ class Loop:
     @property
     def is_whole(self) -> bool:
         """Whether it takes all its steps wherever it is."""
-        return not (self.clip or self.starts or self.stops)
+        return not (self.clip or self.lower_bounds or self.upper_bounds)
 
 
 @dataclass(frozen=True)
 class Accumulate:
     """Where an accumulation adds: like an access, but it drops what falls outside. Through the
-    `held` innermost loops it adds to the same elements, which stay in registers meanwhile."""
+    `promoted` innermost loops it adds to the same elements, which stay in registers meanwhile."""
 
     access: Access
     bytes: int  # of the whole target, which starts from zero
-    held: int = 0
+    promoted: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,16 +85,16 @@ class Nest:
     accesses: Mapping[Read, Access]
     sizes: Mapping[str, int]
     lanes: int = 1
-    chains: int = 1
-    pairs: bool = False
+    accumulators: int = 1
+    bf16_dot: bool = False
     position: Affine | None = None
     accumulate: Accumulate | None = None
     fixed: tuple[str, ...] = ()
-    fetched: tuple[Access, ...] = ()
-    early: tuple[Access, ...] = ()
-    rolled: str = ""
+    operand_prefetch: tuple[Access, ...] = ()
+    epilogue_prefetch: tuple[Access, ...] = ()
+    row_loop: str = ""
     source: str = ""
-    why: tuple[str, ...] = field(default=(), compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def outer(self) -> tuple[Loop, ...]:
@@ -105,7 +105,7 @@ class Nest:
         return tuple(loop for loop in self.loops if loop.kind == "reduce")
 
     @property
-    def turns(self) -> int:
+    def trip_count(self) -> int:
         """How often the innermost loop turns, all threads together, if it is a reduction that turns
         as often wherever it is; otherwise 0."""
         steady = self.accumulate is None and all(loop.is_whole for loop in self.loops)
@@ -123,34 +123,36 @@ def nest_text(nest: Nest) -> str:
     """The nest as nested `for` lines."""
     arguments = f"({', '.join(nest.fixed)})" if nest.fixed else ""
     lines = [f"nest {nest.name}{arguments}" + (f"    # {nest.source}" if nest.source else "")]
-    lines += [f"    # {why}" for why in nest.why]
+    lines += [f"    # {note}" for note in nest.notes]
     depth = 1
     for loop in nest.outer:
         lines.append("    " * depth + _loop_text(loop))
         depth += 1
     if nest.accumulate is not None:
-        lines.insert(1 + len(nest.why), f"    {nest.statements[0].target} = 0")
+        lines.insert(1 + len(nest.notes), f"    {nest.statements[0].target} = 0")
         where = access_text(nest.accumulate.access)
-        if nest.accumulate.held:
-            where += f" (in registers through the last {nest.accumulate.held} loops)"
+        if nest.accumulate.promoted:
+            where += f" (in registers through the last {nest.accumulate.promoted} loops)"
         lines.append("    " * depth + f"{where} += {value_text(nest.bodies[0], nest.accesses)}")
         return "\n".join(lines)
     rest = nest.statements
     if nest.reduce is not None:
         first, rest = rest[: len(nest.bodies)], rest[len(nest.bodies) :]
         names = ["acc"] if len(first) == 1 else [f"acc{n}" for n in range(len(first))]
-        lines += ["    " * depth + f"fetch {access_text(access)}" for access in nest.early]
-        chains = f"    # {nest.chains} chains" if nest.chains > 1 else ""
-        lines.append("    " * depth + f"{' = '.join(names)} = start of {nest.reduce}{chains}")
+        lines += [
+            "    " * depth + f"prefetch {access_text(access)}" for access in nest.epilogue_prefetch
+        ]
+        count = f"    # {nest.accumulators} accumulators" if nest.accumulators > 1 else ""
+        lines.append("    " * depth + f"{' = '.join(names)} = start of {nest.reduce}{count}")
         for step, loop in enumerate(nest.inner):
             lines.append("    " * (depth + step) + _loop_text(loop))
         inside = "    " * (depth + len(nest.inner))
-        lines += [f"{inside}fetch {access_text(access)}" for access in nest.fetched]
+        lines += [f"{inside}prefetch {access_text(access)}" for access in nest.operand_prefetch]
         for name, body in zip(names, nest.bodies, strict=True):
             value = value_text(body, nest.accesses)
             lines.append(f"{inside}{name} = {nest.reduce}({name}, {value})")
-        if nest.rolled:
-            lines.append("    " * depth + f"for the tile's rows of {nest.rolled}")
+        if nest.row_loop:
+            lines.append("    " * depth + f"for the tile's rows of {nest.row_loop}")
             depth += 1
         lines += ["    " * depth + statement_text(s, n) for n, s in zip(names, first, strict=True)]
     for statement in rest:
@@ -172,8 +174,8 @@ def _loop_text(loop: Loop) -> str:
         marks.append(f"unroll {' + '.join(tiles)}")
     text = " ".join([*words, "for", f"{index.name} < {index.size}"])
     text += "".join(f" where 0 <= {form_text(form)} < {size}" for form, size in loop.clip)
-    text += "".join(f" from {form_text(form)}" for form in loop.starts)
-    text += "".join(f" until {form_text(form)}" for form in loop.stops)
+    text += "".join(f" from {form_text(form)}" for form in loop.lower_bounds)
+    text += "".join(f" until {form_text(form)}" for form in loop.upper_bounds)
     return text + (f"    # {', '.join(marks)}" if marks else "")
 
 

@@ -28,7 +28,7 @@ from ..lowering.coalesce_indices import (
     outside_addresses,
     store_offsets,
 )
-from .loop_bounds import WHOLE, Limits, limits
+from .loop_bounds import UNBOUNDED, Bounds, loop_bounds
 from .loop_ir import Access, Accumulate, Loop, Nest, Segment, Statement
 from .pack_bf16_pairs import why_not
 from .tiling import Clip, Tiling, Work, choose, turned
@@ -83,7 +83,7 @@ def lower(kernel: Kernel, plan: Plan, target: CpuTarget) -> Nest:
     if accumulate is not None:
         apart = _apart(form, plan.system.tensors[anchor.target])
         loops, held = _accumulating(work, tiling, accumulate, apart)
-        accumulate = replace(accumulate, held=held)
+        accumulate = replace(accumulate, promoted=held)
     else:
         loops = _loops(work, tiling, target, clips, unrolled)
     left = _turned(_unchecked(found, clips), tiling)
@@ -100,16 +100,18 @@ def lower(kernel: Kernel, plan: Plan, target: CpuTarget) -> Nest:
         accesses=left,
         sizes=form.sizes,
         lanes=tiling.lanes,
-        pairs=target.bf16_dot,
-        chains=chains,
+        bf16_dot=target.bf16_dot,
+        accumulators=chains,
         position=linearize(form.position, form.sizes),
         accumulate=accumulate,
         fixed=kernel.fixed,
-        fetched=() if accumulate else _fetched([left[r] for r in body_reads], loops, tiling),
-        early=_early(others, work, tiling),
-        rolled=_rolled(form, others, work, tiling),
+        operand_prefetch=()
+        if accumulate
+        else _fetched([left[r] for r in body_reads], loops, tiling),
+        epilogue_prefetch=_early(others, work, tiling),
+        row_loop=_rolled(form, others, work, tiling),
         source=_source(anchor),
-        why=(
+        notes=(
             *filter(None, (kernel.reason, why_not(anchor, plan.system) if target.bf16_dot else "")),
             str(tiling),
             *(f"not {text}" for text in tiling.rejected),
@@ -296,7 +298,7 @@ def _loops(
             outer.append(_loop(index, "serial", tiling.vectors, tiling.lanes))
         else:
             outer.append(_loop(index, "serial", tiling.rows.get(index.name, 1)))
-    ends = limits(work.ends, _inner_order(work, tiling), tiling.extents)
+    ends = loop_bounds(work.ends, _inner_order(work, tiling), tiling.extents)
     inner = [
         _loop(
             index,
@@ -304,7 +306,7 @@ def _loops(
             unrolled.get(index.name, 1),
             tiling.lanes if index.name == tiling.vector else 1,
             tuple((c.form, c.size) for c in clips if c.index == index.name),
-            ends.get(index.name, WHOLE),
+            ends.get(index.name, UNBOUNDED),
         )
         for index in _inner_order(work, tiling)
     ]
@@ -382,7 +384,7 @@ def _shared(loops: list[Loop]) -> Loop | None:
 
 
 def _loop(
-    index: Index, kind: str, tile: int, lanes: int = 1, clip: Clips = (), ends: Limits = WHOLE
+    index: Index, kind: str, tile: int, lanes: int = 1, clip: Clips = (), ends: Bounds = UNBOUNDED
 ) -> Loop:
     """The index in tiles of `tile` (vectors of `lanes`), as equal as can be: 11 by 4 is 4+4+3.
     Reductions keep full tiles and a rest, so that chains stay aligned."""
@@ -403,8 +405,8 @@ def _loop(
             start += count * size * lanes
     segments[-1] = replace(segments[-1], valid=valid)
     if len(segments) == 1 and segments[0].count == 1:  # one step, which is taken
-        ends = WHOLE
-    return Loop(index, kind, tuple(segments), lanes, clip, ends.starts, ends.stops)
+        ends = UNBOUNDED
+    return Loop(index, kind, tuple(segments), lanes, clip, ends.lower, ends.upper)
 
 
 def _split_last(sizes: list[tuple[int, int]]) -> list[tuple[int, int]]:

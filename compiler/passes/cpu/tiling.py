@@ -22,7 +22,7 @@ from ...ir.dtypes import BYTES
 from ...ir.equation import Index
 from ...ir.expr import Idx, index_names
 from ...targets import CpuTarget
-from .loop_bounds import share
+from .loop_bounds import executed_share
 from .loop_ir import Access
 
 # cycles, with everything in cache
@@ -265,7 +265,7 @@ def _part(work: Work, target: CpuTarget, tile: Mapping[str, float], vector: str)
         return 1.0
     lanes = {vector: target.lanes}
     extents = {name: ceil(size) * lanes.get(name, 1) for name, size in tile.items()}
-    return share(work.ends, work.outputs, work.over, extents)
+    return executed_share(work.ends, work.outputs, work.over, extents)
 
 
 def _price(access: Access, depends, vector: str, target: CpuTarget, wide: float) -> float:

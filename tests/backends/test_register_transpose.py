@@ -1,4 +1,4 @@
-"""codegen/addresses.py: blocks of vectors that are turned in registers."""
+"""codegen/llvm/memory.py: blocks of vectors that are transposed in registers."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import ctypes
 import numpy as np
 import pytest
 
-from nnc.compiler.codegen.llvm.function_writer import Emitter
-from nnc.compiler.codegen.llvm.instructions import MEMORY, Arithmetic
-from nnc.compiler.codegen.llvm.memory import turn
+from nnc.compiler.codegen.llvm.arithmetic import MEMORY, Arithmetic
+from nnc.compiler.codegen.llvm.function_writer import FunctionWriter
+from nnc.compiler.codegen.llvm.memory import transpose
 from nnc.compiler.codegen.llvm.module import ATTRIBUTES
 from nnc.compiler.ir.dtypes import NUMPY
 from nnc.runtime.device.cpu.jit import Machine
@@ -21,7 +21,7 @@ WIDTH = 40  # elements from one row in memory to the next
 @pytest.mark.parametrize("dtype", ["f32", "f64", "i32", "i64"])
 def test_rows_become_columns(dtype: str, lanes: int):
     declarations: dict[str, None] = {}
-    e = Emitter(declarations)
+    e = FunctionWriter(declarations)
     a = Arithmetic(e, lanes)
 
     def place(start: str, row: int) -> str:
@@ -30,7 +30,7 @@ def test_rows_become_columns(dtype: str, lanes: int):
     rows = [
         e.op("load {T}, ptr {0}, align 4", place("%a", k), type=a.type(dtype)) for k in range(lanes)
     ]
-    for k, column in enumerate(turn(a, dtype, rows)):
+    for k, column in enumerate(transpose(a, dtype, rows)):
         e.effect(f"store {a.type(dtype)} {{0}}, ptr {{1}}, align 4", column, place("%b", k))
     text = e.function("define void @f(ptr %a, ptr %b) #0")
     machine = Machine(["\n".join([*declarations, text, ATTRIBUTES, ""])])

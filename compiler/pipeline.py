@@ -31,7 +31,7 @@ from .passes.equations.inline import inline
 from .passes.equations.precompute_derivatives import precompute_derivatives
 from .passes.equations.reciprocal import reciprocal
 from .passes.equations.shrink_extents import shrink_extents
-from .passes.equations.simplify import simplify, without_stops
+from .passes.equations.simplify import remove_stops, simplify
 from .passes.equations.softmax_gradient import softmax_gradient
 from .passes.equations.sparse_pooling_gradient import sparse_pooling_gradient
 from .passes.equations.split_reductions import split_reductions
@@ -120,7 +120,7 @@ class LlvmCode:
 
 
 CANONICALIZE = (
-    Pass("remove-stops", without_stops, required=True),
+    Pass("remove-stops", remove_stops, required=True),
     Pass("simplify", simplify),
     Pass("common-subexpressions", common_subexpressions),
     Pass("inline", inline),

@@ -259,7 +259,10 @@ def rebuild(node: Expr, children: tuple[Expr, ...]) -> Expr:
 # --- rewriting ---------------------------------------------------------------------------------
 
 
-def rewrite(expr: Expr, change: Callable[[Expr], Expr | None]) -> Expr:
+Change = Callable[[Expr], Expr | None]
+
+
+def rewrite(expr: Expr, change: Change) -> Expr:
     """The expression with every node for which `change` (given the node with its children already
     rewritten) returns something replaced by that. A node that folds into something of another kind
     when its children change is not offered again: what it became has been rewritten already."""

@@ -21,6 +21,7 @@ from math import prod
 from typing import Any
 
 from ...dsl.syntax.source import Span
+from .build import Change, renamed, rewrite
 from .dtypes import ALIGNED, BYTES, LINE
 from .expr import Expr, Idx, Read, reads
 
@@ -84,8 +85,23 @@ class Equation:
         """Where in its target a point of the domain is stored."""
         return tuple(Idx(i.name) for i in self.indices) if self.at is None else self.at
 
+    @cached_property
+    def canonical(self) -> tuple:
+        """Equal for equations that differ only in their targets and the names of their indices."""
+        names = {i.name: f"#{n}" for n, i in enumerate(self.domain)}
+        sizes = tuple(i.size for i in self.indices), tuple(i.size for i in self.over)
+        at = None if self.at is None else tuple(renamed(e, {}, names) for e in self.at)
+        return (*sizes, self.reduce, renamed(self.body, {}, names), at)
+
     def with_body(self, body: Expr) -> Equation:
         return self if body is self.body else replace(self, body=body)
+
+    def rewrite(self, change: Change) -> Equation:
+        """The equation with its expressions rewritten as by `build.rewrite`."""
+        body = rewrite(self.body, change)
+        at = None if self.at is None else tuple(rewrite(e, change) for e in self.at)
+        unchanged = body is self.body and at == self.at
+        return self if unchanged else replace(self, body=body, at=at)
 
 
 def is_identity(read: Read, eq: Equation) -> bool:
@@ -294,6 +310,10 @@ class System:
     def in_order(self) -> System:
         """The system with its equations in dependence order."""
         return self.replace(equations=tuple(eq for c in self.components for eq in c))
+
+    def rewrite(self, change: Change) -> System:
+        """The system with every expression rewritten as by `build.rewrite`."""
+        return self.replace(equations=tuple(eq.rewrite(change) for eq in self.equations))
 
     def replace(self, **changes: Any) -> System:
         return replace(self, **changes)

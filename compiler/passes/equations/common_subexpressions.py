@@ -1,8 +1,13 @@
-"""Values that are stored already: an expression that another equation computes is read from there.
+"""Common-subexpression elimination: read what an earlier equation stores.
 
-In: a system. Out: an equal one. Derivatives speak of the function's own result (`1 - tanh(a)^2`,
-`[max(a, 0) > 0]`), so this is what makes a backward pass read the `h` that the forward pass wrote.
-And if 0.5 + 0.5*tanh(a) is stored, tanh(a) is twice that less 1.
+    h[i] = tanh(a[i]);   d[i] = g[i] * (1 - tanh(a[i])^2)   →   …;   d[i] = g[i] * (1 - h[i]^2)
+
+A load costs less than most functions, and a derivative often needs its function's own value: this
+pass makes the backward pass read what the forward pass stored. From a stored y = a + b*f(x) a long
+f(x) is read as (y - a)/b, which loses nothing where |a| <= |b|, because y is then rounded no more
+coarsely than b*f(x): 0.5 + 0.5*tanh(x) gives tanh(x) in a sigmoid. Applies to bodies of pointwise
+equations, matched up to the names of indices; the indices that match must lie inside the stored
+tensor. Value numbering: Cocke and Schwartz (1970). Tests: tests/passes/test_passes.py.
 """
 
 from __future__ import annotations
@@ -10,47 +15,47 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...ir.affine import inside
-from ...ir.build import call, literal, rewrite, substitute
+from ...ir.build import literal, substitute
 from ...ir.dtypes import is_float
 from ...ir.equation import Equation, System
-from ...ir.expr import Apply, Const, Expr, Idx, Read, index_names, reads
+from ...ir.expr import Apply, Const, Expr, Read, index_names, reads
 from ...ir.functions import TABLE
+from ...ir.terms import match
 
 LONG = 10  # operations that are worth undoing the few around them
 
 
 @dataclass(frozen=True)
-class _Value:
-    """What `pattern` is at the equation's own indices, said through what the equation stores."""
+class _Available:
+    """`expr`, over the indices of `equation`, is `value`, which reads the equation's target."""
 
-    pattern: Expr
+    expr: Expr
     equation: Equation
-    said: Expr
+    value: Expr
 
 
 def common_subexpressions(system: System) -> System:
     """Subexpressions equal to the body of an earlier pointwise equation become reads of it."""
-    known: dict[tuple, list[_Value]] = {}
+    available: dict[tuple, list[_Available]] = {}
     result: dict[str, Equation] = {}
     for component in system.components:
-        fresh = [_with_known(eq, known) for eq in component]
-        for eq in fresh:
-            result[eq.target] = eq
-        for eq, new in zip(component, fresh, strict=True):
-            if not _is_value(eq):
-                continue
-            own = tuple(Idx(i.name) for i in eq.indices)
-            stored = Read(eq.target, own, None, system.tensors[eq.target].dtype)
-            whole = _Value(eq.body, eq, stored), _Value(new.body, eq, stored)
-            for value in (*whole, _inner(eq, stored)):
-                if value is not None:
-                    known.setdefault(_skeleton(value.pattern), []).append(value)
+        fresh = [_with_available(eq, available) for eq in component]
+        for old, new in zip(component, fresh, strict=True):
+            result[new.target] = new
+            if _is_available(old):
+                stored = Read(old.target, old.place, None, old.dtype)
+                for one in (
+                    _Available(old.body, old, stored),
+                    _Available(new.body, old, stored),
+                    _undone(old, stored),
+                ):
+                    if one is not None:
+                        available.setdefault(_key(one.expr), []).append(one)
     return system.replace(equations=tuple(result[eq.target] for eq in system.equations))
 
 
-def _inner(eq: Equation, stored: Read) -> _Value | None:
-    """The long function inside y = a + b*f(x), which is (y - a)/b: tanh in a sigmoid. That loses
-    nothing if |a| <= |b|, as y is then rounded no more coarsely than b*f(x)."""
+def _undone(eq: Equation, stored: Read) -> _Available | None:
+    """The long function f(x) in a body a + b*f(x), from the stored value."""
     offset, factor, expr = 0.0, 1.0, eq.body
     while isinstance(expr, Apply) and expr.fn in ("add", "mul") and is_float(expr.dtype):
         constant, rest = expr.args if isinstance(expr.args[0], Const) else expr.args[::-1]
@@ -65,11 +70,11 @@ def _inner(eq: Equation, stored: Read) -> _Value | None:
         return None
     if abs(offset) > abs(factor) or expr.dtype != stored.dtype:
         return None
-    scaled = call("mul", stored, literal(1 / factor, expr.dtype))
-    return _Value(expr, eq, call("add", scaled, literal(-offset / factor, expr.dtype)))
+    value = stored * literal(1 / factor, expr.dtype) + literal(-offset / factor, expr.dtype)
+    return _Available(expr, eq, value)
 
 
-def _is_value(eq: Equation) -> bool:
+def _is_available(eq: Equation) -> bool:
     """Whether the equation stores an expression at every point of its own indices."""
     return (
         eq.reduce is None
@@ -81,41 +86,22 @@ def _is_value(eq: Equation) -> bool:
     )
 
 
-def _skeleton(expr: Expr) -> tuple:
-    """What two expressions must share to be equal up to their indices; cheap to compare."""
+def _key(expr: Expr) -> tuple:
+    """Equal for expressions that match; cheaper than matching."""
     tensors = sorted({read.tensor for read in reads(expr)})
     fn = expr.fn if isinstance(expr, Apply) else ""
     return (fn, expr.dtype, *tensors)
 
 
-def _with_known(eq: Equation, known: dict[tuple, list[_Value]]) -> Equation:
+def _with_available(eq: Equation, available: dict[tuple, list[_Available]]) -> Equation:
     def change(node: Expr) -> Expr | None:
-        if not isinstance(node, Apply):
-            return None
-        for value in known.get(_skeleton(node), ()):
-            other = value.equation
-            places: dict[str, Expr] = {}
-            if other.target == eq.target or not _match(value.pattern, node, places):
+        for one in available.get(_key(node), ()) if isinstance(node, Apply) else ():
+            stored = one.equation
+            places = match(one.expr, node) if stored.target != eq.target else None
+            if places is None:
                 continue
-            if all(inside(places[i.name], i.size, eq.sizes) for i in other.indices):
-                return substitute(value.said, places)
+            if all(inside(places[i.name], i.size, eq.sizes) for i in stored.indices):
+                return substitute(one.value, places)
         return None
 
-    return eq.with_body(rewrite(eq.body, change))
-
-
-def _match(pattern: Expr, expr: Expr, places: dict[str, Expr]) -> bool:
-    """Whether the pattern, with its indices replaced by expressions, is the expression."""
-    if isinstance(pattern, Idx):
-        return places.setdefault(pattern.name, expr) is expr
-    if isinstance(pattern, Const):
-        return pattern is expr
-    if type(pattern) is not type(expr) or len(pattern.children) != len(expr.children):
-        return False
-    if isinstance(pattern, Read) and (
-        pattern.tensor != expr.tensor or (pattern.other is None) != (expr.other is None)  # type: ignore
-    ):
-        return False
-    if isinstance(pattern, Apply) and (pattern.fn, pattern.dtype) != (expr.fn, expr.dtype):  # type: ignore
-        return False
-    return all(_match(a, b, places) for a, b in zip(pattern.children, expr.children, strict=True))
+    return eq.rewrite(change)

@@ -1,221 +1,173 @@
-"""Simplification of a whole system: names for nothing, the same thing twice, and what nobody reads.
+"""Simplification across equations: copies, equal equations, unused equations.
 
-In: a system. Out: an equal one with the same outputs and updates. Algebra inside a body is done
-when bodies are built (`scalar.call`); this pass only looks across equations.
+    y[i, j] = x[j, i];  z[i] = y[i, 0]^2   →   z[i] = x[0, i]^2                copy propagation
+    a[i] = exp(x[i]);   b[j] = exp(x[j])   →   a[i] = exp(x[i]), read for b    value numbering
+    u[i] = x[i] + 1, which nothing reads   →                                   dead-code removal
+
+Runs until nothing changes, first and after passes that leave such equations. Simplification inside
+a body is done when the body is built (`ir/build.py`). Tests: tests/passes/test_passes.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
-from ...ir.build import literal, rewrite, substitute
-from ...ir.equation import Equation, System, Tensor, is_recurrent
+from ...ir.build import Change, literal, substitute
+from ...ir.equation import Equation, System, Tensor, is_identity, is_recurrent
 from ...ir.expr import Apply, Const, Expr, Idx, Read
 
 
 def simplify(system: System) -> System:
-    """Constants and copies are read where they come from, equal equations are computed once, and
-    equations that no output or update needs are gone."""
-    system = reduce_something(system)
+    """The system without copies, equal equations and equations that no output or update needs."""
+    system = system.replace(equations=tuple(map(_without_empty_reduction, system.equations)))
     while True:
         before = system.equations
-        system = remove_unused(share_equal(forward_copies(adopt_names(system))))
+        system = remove_unused(share_equal(forward_copies(rename_copied_temps(system))))
         if system.equations == before:
             return system
 
 
 def differentiated(system: System) -> set[str]:
-    """The tensors that placeholders name. Another tensor of the same value does not do for one: the
-    gradient goes through the equations that read this one."""
+    """The tensors that gradient placeholders name. An equal tensor cannot replace one: its gradient
+    is taken through the equations that read it."""
     return {name for g in system.gradients for name in (g.of, g.wrt)}
 
 
-def reduce_something(system: System) -> System:
-    """A reduction over no index at all, as `sum(...)` of a number is, is what it reduces."""
-    return system.replace(
-        equations=tuple(
-            eq
-            if eq.over or eq.reduce is None or eq.at is not None
-            else replace(
-                eq, reduce=None, body=literal(0) if eq.reduce in ("argmax", "argmin") else eq.body
-            )
-            for eq in system.equations
-        )
-    )
+def _without_empty_reduction(eq: Equation) -> Equation:
+    """A reduction over no index, such as `sum(...)` of a number, is its body."""
+    if eq.over or eq.reduce is None or eq.at is not None:
+        return eq
+    return replace(eq, reduce=None, body=eq.body if eq.dtype == eq.body.dtype else literal(0))
 
 
-def without_stops(system: System) -> System:
-    """`stop(x)` is x once the gradients are computed."""
+def remove_stops(system: System) -> System:
+    """`stop(x)` → x, once the gradients are computed."""
 
     def change(node: Expr) -> Expr | None:
         return node.args[0] if isinstance(node, Apply) and node.fn == "stop" else None
 
-    return system.replace(
-        equations=tuple(e.with_body(rewrite(e.body, change)) for e in system.equations)
-    )
+    return system.rewrite(change)
 
 
 # --- copies ------------------------------------------------------------------------------------
 
 
-def _plain(read: Read) -> bool:
-    return read.other is None and all(isinstance(e, Idx) for e in read.index)
-
-
 def forward_copies(system: System) -> System:
-    """y[i, j] = x[j, i] and y[i] = 0.5: who reads y reads x, or the number."""
-    kept = differentiated(system).union(system.roots)
-    copies: dict[str, Equation] = {}
-    for eq in system.equations:
-        plain = eq.reduce is None and eq.at is None and eq.target not in kept
-        copied = isinstance(eq.body, Const) or (isinstance(eq.body, Read) and _plain(eq.body))
-        if plain and copied and eq.body.dtype == system.tensors[eq.target].dtype:
-            copies[eq.target] = eq
-    if not copies:
-        return system
+    """y[i, j] = x[j, i] and y[i] = 0.5: the readers of y read x, or the number."""
+    fixed = differentiated(system).union(system.roots)
+    copies = {
+        eq.target: eq
+        for eq in system.equations
+        if eq.reduce is None
+        and eq.at is None
+        and eq.target not in fixed
+        and (isinstance(eq.body, Const) or (isinstance(eq.body, Read) and _is_plain(eq.body)))
+    }
 
     def change(node: Expr) -> Expr | None:
         while isinstance(node, Read) and node.tensor in copies:
-            fresh = _through(node, copies[node.tensor], system.tensors)
+            fresh = _forwarded(node, copies[node.tensor], system.tensors)
             if fresh is None:
                 return node
             node = fresh
         return node
 
-    return system.replace(equations=tuple(_mapped(eq, change, copies) for eq in system.equations))
+    return _rewrite_readers(system, copies, change)
 
 
-def _through(read: Read, copy: Equation, tensors: Mapping[str, Tensor]) -> Expr | None:
-    """What a read of a copy is, if it can be said without the copy."""
+def _rewrite_readers(system: System, read: Mapping[str, object], change: Change) -> System:
+    """The system with the equations that read one of these tensors rewritten."""
+    if not read:
+        return system
+    return system.replace(
+        equations=tuple(
+            eq if read.keys().isdisjoint(eq.sources) else eq.rewrite(change)
+            for eq in system.equations
+        )
+    )
+
+
+def _is_plain(read: Read) -> bool:
+    return read.other is None and all(isinstance(e, Idx) for e in read.index)
+
+
+def _forwarded(read: Read, copy: Equation, tensors: Mapping[str, Tensor]) -> Expr | None:
+    """A read of a copy as one of what is copied; None where a guard makes them differ."""
     body = copy.body
     if read.other is None:
-        places = dict(zip((i.name for i in copy.indices), read.index, strict=True))
-        return substitute(body, places)
+        return substitute(body, dict(zip((i.name for i in copy.indices), read.index, strict=True)))
     if isinstance(body, Const):
         return body if read.other is body else None
     assert isinstance(body, Read)
-    # a guard looks at every index of y: all of them must still be there, with the same sizes
-    order = {i.name: (e, i.size) for i, e in zip(copy.indices, read.index, strict=True)}
+    # the guard tests every index of y: all of them must index x, and have the same sizes there
+    places = {i.name: (e, i.size) for i, e in zip(copy.indices, read.index, strict=True)}
     names = [e.name for e in body.index if isinstance(e, Idx)]
-    same = sorted(names) == sorted(order) and all(
-        order[n][1] == size for n, size in zip(names, tensors[body.tensor].shape, strict=True)
-    )
-    if not same:
+    sizes = tuple(places[n][1] for n in names)
+    if sorted(names) != sorted(places) or sizes != tensors[body.tensor].shape:
         return None
-    return Read(body.tensor, tuple(order[n][0] for n in names), read.other, read.dtype)
+    return Read(body.tensor, tuple(places[n][0] for n in names), read.other, read.dtype)
 
 
-def adopt_names(system: System) -> System:
-    """An output that is a copy of a temp takes the temp's place: the temp gets its name."""
-    roots = set(system.roots)
-    fixed = differentiated(system)
+def rename_copied_temps(system: System) -> System:
+    """An output that is a copy of a temp becomes the name of that temp."""
+    roots, fixed = set(system.roots), differentiated(system)
     for eq in system.equations:
         body = eq.body
         if eq.target not in roots or eq.reduce or eq.at or not isinstance(body, Read):
             continue
         source = system.tensors[body.tensor]
-        own = tuple(Idx(i.name) for i in eq.indices)
-        free = source.name in system.definition and source.name not in roots
-        free &= fixed.isdisjoint((eq.target, source.name))
-        fits = free and source.dtype == body.dtype
-        if fits and body.other is None and body.index == own and source.shape == eq_shape(eq):
-            return adopt_names(_renamed(system, source.name, eq))
+        same_shape = source.shape == tuple(i.size for i in eq.indices)
+        temp = source.name in system.definition and source.name not in roots
+        temp &= fixed.isdisjoint((eq.target, source.name))
+        if temp and same_shape and is_identity(body, eq):
+            return rename_copied_temps(_renamed(system, source.name, eq))
     return system
 
 
-def eq_shape(eq: Equation) -> tuple[int, ...]:
-    return tuple(i.size for i in eq.indices)
-
-
 def _renamed(system: System, old: str, copy: Equation) -> System:
-    new = copy.target
-
-    def change(node: Expr) -> Expr | None:
-        if isinstance(node, Read) and node.tensor == old:
-            return Read(new, node.index, node.other, node.dtype)
-        return None
-
-    equations = []
-    for eq in system.equations:
-        if eq is copy:
-            continue
-        eq = _mapped(eq, change, (old,))
-        equations.append(_retarget(eq, new) if eq.target == old else eq)
+    """The system with the temp `old` under the name of its copy, and without the copy."""
+    names = {old: copy.target}
+    kept = tuple(eq for eq in system.equations if eq is not copy)
+    system = _rewrite_readers(system.replace(equations=kept), names, _renaming(names))
+    equations = tuple(
+        replace(eq, target=copy.target) if eq.target == old else eq for eq in system.equations
+    )
     tensors = {n: t for n, t in system.tensors.items() if n != old}
     remat = tuple(
-        replace(block, targets=tuple(new if n == old else n for n in block.targets))
+        replace(block, targets=tuple(names.get(n, n) for n in block.targets))
         for block in system.remat
     )
-    backward = frozenset(new if n == old else n for n in system.backward)
-    return system.replace(
-        equations=tuple(equations), tensors=tensors, remat=remat, backward=backward
-    )
+    backward = frozenset(names.get(n, n) for n in system.backward)
+    return system.replace(equations=equations, tensors=tensors, remat=remat, backward=backward)
 
 
-def _retarget(eq: Equation, target: str) -> Equation:
-    return Equation(target, eq.indices, eq.body, eq.reduce, eq.over, eq.at, eq.span)
+def _renaming(names: Mapping[str, str]) -> Change:
+    def change(node: Expr) -> Expr | None:
+        if isinstance(node, Read) and node.tensor in names:
+            return Read(names[node.tensor], node.index, node.other, node.dtype)
+        return None
+
+    return change
 
 
-def _mapped(eq: Equation, change: Callable[[Expr], Expr | None], read: Container[str]) -> Equation:
-    """The equation with reads of the tensors in `read` changed."""
-    if not any(name in read for name in eq.sources):
-        return eq
-    body = rewrite(eq.body, change)
-    at = None if eq.at is None else tuple(rewrite(e, change) for e in eq.at)
-    if body is eq.body and at == eq.at:
-        return eq
-    return Equation(eq.target, eq.indices, body, eq.reduce, eq.over, at, eq.span)
-
-
-# --- the same twice ----------------------------------------------------------------------------
+# --- equal and unused equations ------------------------------------------------------------------
 
 
 def share_equal(system: System) -> System:
-    """Two equations that differ only in their names are one."""
-    fixed = differentiated(system)
-    distinct = fixed.union(system.roots)
-    alike: dict[tuple, list[Equation]] = {}  # those kept, by what can be compared at once
+    """Of equations that differ only in their targets and the names of indices, the first stays."""
+    roots, fixed = set(system.roots), differentiated(system)
+    first: dict[tuple, str] = {}
     same: dict[str, str] = {}
-
-    def change(node: Expr) -> Expr | None:
-        if isinstance(node, Read) and node.tensor in same:
-            return Read(same[node.tensor], node.index, node.other, node.dtype)
-        return None
-
     kept = []
     for eq in system.equations:
-        eq = _mapped(eq, change, same)
-        others = alike.setdefault(_outline(eq), [])
-        first = None
-        if others and eq.target not in distinct and not is_recurrent([eq]):
-            own = _shape_of_equation(eq)
-            first = next((o for o in others if _shape_of_equation(o) == own), None)
-        if first is not None:
-            same[eq.target] = first.target
-        else:
-            others += [] if eq.target in fixed else [eq]
+        eq = eq if same.keys().isdisjoint(eq.sources) else eq.rewrite(_renaming(same))
+        equal = eq.target if eq.target in fixed else first.setdefault(eq.canonical, eq.target)
+        if equal == eq.target or eq.target in roots or is_recurrent([eq]):
             kept.append(eq)
-    if not same:
-        return system
-    return system.replace(equations=tuple(_mapped(eq, change, same) for eq in kept))
-
-
-def _outline(eq: Equation) -> tuple:
-    """What equal equations share, whatever their indices are called."""
-    fn = eq.body.fn if isinstance(eq.body, Apply) else None
-    sizes = tuple(i.size for i in eq.indices), tuple(i.size for i in eq.over)
-    return (*sizes, eq.reduce, fn, eq.body.dtype, *eq.sources)
-
-
-def _shape_of_equation(eq: Equation) -> tuple:
-    """The equation with numbers for the names of its indices; the outline is left out."""
-    numbered = {i.name: Idx(f"#{n}") for n, i in enumerate(eq.domain)}
-    at = None if eq.at is None else tuple(substitute(e, numbered) for e in eq.at)
-    return substitute(eq.body, numbered), at
-
-
-# --- what nobody reads -------------------------------------------------------------------------
+        else:
+            same[eq.target] = equal
+    return _rewrite_readers(system.replace(equations=tuple(kept)), same, _renaming(same))
 
 
 def remove_unused(system: System) -> System:

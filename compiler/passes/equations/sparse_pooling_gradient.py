@@ -267,10 +267,12 @@ class _Reader:
         at = tuple(Idx(i.name) for i in outputs)
         if outputs == list(eq.indices):
             return _Rewritten((Equation(eq.target, (), body, "sum", tuple(order), at, eq.span),))
-        turned = self._turned(eq.target, [i.size for i in outputs])
-        copy = replace(eq, over=(), reduce=None, body=Read(turned.name, at, None, turned.dtype))
-        total = Equation(turned.name, (), body, "sum", tuple(order), at, eq.span)
-        return _Rewritten((total, copy), (turned,))
+        transposed = self._transposed(eq.target, [i.size for i in outputs])
+        copy = replace(
+            eq, over=(), reduce=None, body=Read(transposed.name, at, None, transposed.dtype)
+        )
+        total = Equation(transposed.name, (), body, "sum", tuple(order), at, eq.span)
+        return _Rewritten((total, copy), (transposed,))
 
     # dx[b, r, q] = sum(o, u) (d[b, r-u, o] else 0) * k[u, q, o]
 
@@ -355,18 +357,18 @@ class _Reader:
                 continue
             if tuple(sizes[n] for n in names) != self.system.tensors[read.tensor].shape:
                 continue
-            tensor = self._turned(read.tensor, [sizes[n] for n in ordered])
+            tensor = self._transposed(read.tensor, [sizes[n] for n in ordered])
             places = tuple(Idx(n) for n in ordered)
             indices = tuple(Index(n, sizes[n]) for n in ordered)
             plain = Read(read.tensor, read.index, None, read.dtype)
             copies.append(Equation(tensor.name, indices, plain, span=self.eq.span))
             tensors.append(tensor)
-            turned = Read(tensor.name, places, None, read.dtype)
-            body = _with(body, read, turned)
+            transposed = Read(tensor.name, places, None, read.dtype)
+            body = _with(body, read, transposed)
         return body, copies, tensors
 
-    def _turned(self, source: str, shape: list[int]) -> Tensor:
-        name = free_name(f"{source}_turned", self.system.tensors)
+    def _transposed(self, source: str, shape: list[int]) -> Tensor:
+        name = free_name(f"{source}_transposed", self.system.tensors)
         old = self.system.tensors[source]
         return Tensor(name, tuple(shape), old.dtype, "temp", "", old.span)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from ....ir.build import cast, rewrite, substitute
 from ....ir.equation import Equation, Index, System, free_name
 from ....ir.expr import Expr, Idx, Read, index_names, reads
-from ....ir.terms import factors, plain, product, unified
+from ....ir.terms import factors, product, simplify_read_indices, unify_indices
 from ...kernels.kernel import Product
 
 Place = tuple[int, int]  # the positions of query and key in a square's index
@@ -216,7 +216,7 @@ class _Finder:
             raise NotStreamed(f"`{eq.target}` reduces neither queries nor keys alone")
         if eq.reduce not in ("sum", "max") or self.system.tensors[eq.target].dtype != "f32":
             raise NotStreamed(f"`{eq.target}` is no sum of f32 numbers")
-        body = plain(self._expanded(eq.body, family), eq.sizes)
+        body = simplify_read_indices(self._expanded(eq.body, family), eq.sizes)
         products = tuple(
             self._product(r, eq, query, own, other, family)
             for r in reads(body)
@@ -292,7 +292,9 @@ class _Finder:
         }
         names |= {i.name: Idx(d.name) for i, d in zip(source.over, deep, strict=True)}
         sizes = eq.sizes | {i.name: i.size for i in deep}
-        mine, theirs = (plain(substitute(side, names), sizes) for side in (mine, theirs))
+        mine, theirs = (
+            simplify_read_indices(substitute(side, names), sizes) for side in (mine, theirs)
+        )
         return Product(read, mine, theirs, deep)
 
 
@@ -332,7 +334,7 @@ def same_square(one: Use, two: Use) -> dict[str, str] | None:
         return None
     for a in one.products:
         for b in two.products:
-            names = unified(
+            names = unify_indices(
                 a.read, b.read, {one.own.name: two.own.name, one.other.name: two.other.name}
             )
             if names is not None and _fits(one, two, names):

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from ....ir.equation import Equation, Index, System, Tensor, free_name
 from ....ir.expr import Expr, Idx, Read, index_names
-from ....ir.terms import factors, moved, product, unified
+from ....ir.terms import factors, product, unify_indices, with_indices
 from .find_attention import Use, families, result_of, same_square
 
 
@@ -85,12 +85,12 @@ def _rest(
     """The pieces that are no factors of the result, if they are the same for all of `other`; and
     the names of the result's indices among the pieces."""
     for piece in pieces:
-        every = unified(result.factor[0], piece, names)
+        every = unify_indices(result.factor[0], piece, names)
         if every is None:
             continue
         rest = list(pieces)
         for part in (*result.weight, *result.factor, *result.outer):
-            own = moved(part, every)
+            own = with_indices(part, every)
             if own not in rest:
                 break
             rest.remove(own)

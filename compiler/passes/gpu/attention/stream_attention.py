@@ -25,7 +25,7 @@ from math import prod
 from ....ir.build import call, rewrite
 from ....ir.equation import Equation, Index, System, free_name
 from ....ir.expr import Apply, Const, Expr, Idx, Read, index_names, reads, walk
-from ....ir.terms import factors, is_rounded, moved, product
+from ....ir.terms import factors, is_rounded, product, with_indices
 from ...kernels.kernel import Plan, Product, RowMax, RowTotal, Streamed
 from ...kernels.kernel_order import have_order
 from .find_attention import Family, Use, families, result_of, same_square
@@ -270,7 +270,7 @@ class _Group:
             names = {i.name: self._fresh(i.name) for i in own.deep}
             deep = tuple(Index(names[i.name], i.size) for i in own.deep)
             self.products[own.read] = Product(
-                own.read, moved(own.mine, names), moved(own.theirs, names), deep
+                own.read, with_indices(own.mine, names), with_indices(own.theirs, names), deep
             )
 
     def _fresh(self, name: str) -> str:
@@ -285,11 +285,13 @@ def _renamed(use: Use, names: Names) -> Use:
     products = []
     for p in use.products:
         every = {**names, **{i.name: free_name(i.name, taken) for i in p.deep}}
-        read = Read(p.read.tensor, tuple(moved(e, names) for e in p.read.index), None, "f32")
+        read = Read(p.read.tensor, tuple(with_indices(e, names) for e in p.read.index), None, "f32")
         deep = tuple(Index(every[i.name], i.size) for i in p.deep)
-        products.append(Product(read, moved(p.mine, every), moved(p.theirs, every), deep))
+        products.append(
+            Product(read, with_indices(p.mine, every), with_indices(p.theirs, every), deep)
+        )
     weight, factor, outer = (
-        tuple(moved(e, names) for e in part) for part in (use.weight, use.factor, use.outer)
+        tuple(with_indices(e, names) for e in part) for part in (use.weight, use.factor, use.outer)
     )
     return replace(use, products=tuple(products), weight=weight, factor=factor, outer=outer)
 

@@ -14,7 +14,7 @@ from math import prod
 
 from ....ir.equation import Index
 from ....ir.expr import Apply, Expr, Read
-from ....ir.terms import moved
+from ....ir.terms import with_indices
 from ....targets import GpuTarget
 from ...kernels.kernel import Plan, Streamed
 from ..grid_ir import Grid, Pair, Panel, RowSum
@@ -117,7 +117,7 @@ def _panel(
         return None
     own = tuple(Index(f"element{n} of {i.size}", i.size) for n, i in enumerate(along))
     names = {i.name: o.name for i, o in zip(along, own, strict=True)}
-    return Panel(moved(operand, names), own, together=True)
+    return Panel(with_indices(operand, names), own, together=True)
 
 
 def _number(panel: Panel, panels: list[Panel]) -> int:

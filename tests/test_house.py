@@ -51,6 +51,30 @@ def test_no_pass_is_called_outside_the_pipeline() -> None:
     assert not found, "\n".join(found)
 
 
+def edges() -> dict[str, set[str]]:
+    """Every module of the package, and those that it imports, those for types alone included."""
+    modules = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in PACKAGE}
+    found = {}
+    for name, path in modules.items():
+        wanted = {f"{module}.{item}" for module, item in imports(path)}
+        wanted |= {module for module, _ in imports(path)}
+        found[name] = wanted & modules.keys()
+    return found
+
+
+@pytest.mark.xfail(reason="two circles are on their way out", strict=False)
+def test_no_import_circle() -> None:
+    """Nor one of imports inside functions or under TYPE_CHECKING: what needs each other is one."""
+    found, done = edges(), set()
+    while True:
+        free = {name for name, wanted in found.items() if name not in done and wanted <= done}
+        if not free:
+            break
+        done |= free
+    left = {name: sorted(wanted - done) for name, wanted in found.items() if name not in done}
+    assert not left, left
+
+
 def number(node: ast.expr) -> float | None:
     """The value of a literal number, or of arithmetic on such."""
     match node:

@@ -1,7 +1,7 @@
-"""Write docs/library.md: what the standard library, the compiler and the data sources offer.
+"""Write docs/library.md: the reference of the standard library, the built-in functions and the data
+sources, from their docstrings and tables.
 
-In: the docstrings of dsl/stdlib/*.nn and of the data sources, the tables of what is built in. Out:
-the page; with `--check`, exit code 1 if the page is not what it would be. A test does the same.
+With `--check` nothing is written; exit code 1 if the page is out of date. A test does the same.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-from nnc.dsl.check.names import BUILTINS
+from nnc.dsl.check.names import BUILTINS, MANY
 from nnc.dsl.diagnostics.diagnostic import Report
 from nnc.dsl.syntax import ast as s
 from nnc.dsl.syntax.parser import parse
@@ -28,8 +28,8 @@ HEAD = """\
 Made by `python tools/library_page.py` from the docstrings of `dsl/stdlib/*.nn` and of the data
 sources; do not edit it.
 
-Everything up to *Built in* is written in the language itself, and a program may define a name of
-its own in its place. Settings come in a first pair of parentheses and inputs in a second, or before
+Everything up to *Built in* is written in the language itself, and a program may redefine any
+of its names. Settings come in a first pair of parentheses and inputs in a second, or before
 `|>`: `Dense(10)(x)` is `x |> Dense(10)`.
 """
 
@@ -67,19 +67,19 @@ def signature(definition: s.Definition) -> str:
 
 
 def paragraphs(doc: str) -> str:
-    """A docstring as Markdown: indented lines are shown as they are."""
-    lines, kept = [], False
+    """A docstring as Markdown: indented lines become a code block."""
+    lines, in_block = [], False
     for line in doc.strip().splitlines():
         literal = line.startswith("    ")
-        if literal != kept and line.strip():
+        if literal != in_block and line.strip():
             lines.append("```text" if literal else "```")
-            kept = literal
+            in_block = literal
         lines.append(line[4:] if literal else escaped(line))
-    return "\n".join(lines + ["```"] * kept)
+    return "\n".join(lines + ["```"] * in_block)
 
 
 def escaped(line: str) -> str:
-    """What Markdown would take for emphasis or a tag, outside backticks, as it is written."""
+    """Escape what Markdown would read as emphasis or a tag, outside backticks."""
     parts = line.split("`")
     parts[::2] = [re.sub(r"([*<])", r"\\\1", part) for part in parts[::2]]
     return "`".join(parts)
@@ -87,21 +87,22 @@ def escaped(line: str) -> str:
 
 def built_in() -> str:
     """The functions that are part of the language."""
-    lines = ["## Built in", "", "Known to the compiler.", "", "| name | arguments |", "|---|---|"]
+    lines = [
+        "## Built in",
+        "",
+        "Implemented by the compiler.",
+        "",
+        "| name | arguments |",
+        "|---|---|",
+    ]
     for name, (least, most) in sorted(BUILTINS.items()):
-        count = (
-            str(least)
-            if least == most
-            else f"{least} or more"
-            if most > 9
-            else (f"{least} to {most}")
-        )
-        lines.append(f"| `{name}` | {count} |")
+        count = f"{least} or more" if most == MANY else f"{least} to {most}"
+        lines.append(f"| `{name}` | {least if least == most else count} |")
     return "\n".join([*lines, ""])
 
 
 def data_sources() -> str:
-    """The sources that `data = …` can name."""
+    """The data sources of `data = …`."""
     lines = ["## Data sources", ""]
     for source in SOURCES.values():
         lines += [f"### {source.name}", "", f"`{source.signature}`: {source.doc}.", ""]
@@ -113,7 +114,7 @@ def data_sources() -> str:
 
 
 def about(doc: str | None) -> str:
-    """What the file of a source says of it, without its first line, which the signature is."""
+    """The docstring of a source's module without its first line, the signature."""
     _, _, rest = (doc or "").partition("\n\n")
     return re.sub(r"`(\w+)\.py`", r"[\1](#\1)", paragraphs(rest))
 

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnc.compiler.codegen.cuda.module import Launch, Module, prelude
+from nnc.compiler.codegen.cuda.module import Module, prelude
 from nnc.compiler.ir.build import call
 from nnc.compiler.ir.equation import Equation, Index, System, Tensor
 from nnc.compiler.ir.expr import Idx, Read
 from nnc.compiler.ir.functions import CASTS, TABLE
+from nnc.compiler.passes.gpu.launch_ir import Launch
 from nnc.compiler.reference.evaluator import evaluate
 
 COUNT = 256  # threads, and numbers of every operand
@@ -196,7 +197,7 @@ def results(device: str) -> dict[str, np.ndarray]:
     for start, array in given:
         arena[start : start + array.nbytes] = array.view(np.uint8)
     text = "\n".join(primitive.kernel for primitive in PRIMITIVES)
-    made = Module(text, tuple(launches), len(arena), {})
+    made = Module(text, tuple(launches), len(arena))
     (_run_on_gpu if device == "cuda" else _run_under_gpp)(made, arena)
     return {
         key: arena[start : start + COUNT * kind.itemsize].view(kind).copy()

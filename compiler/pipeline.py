@@ -156,10 +156,11 @@ CPU = Pipeline(
 @cache
 def gpu() -> Pipeline:
     """The pipeline for GPUs; what it needs besides is imported when it is first asked for."""
-    from .codegen.cuda.module import module
+    from .codegen.cuda.module import emit
     from .passes.gpu.attention.row_sums import row_sums
     from .passes.gpu.attention.stream_attention import stream_attention
     from .passes.gpu.bf16_storage import bf16_storage
+    from .passes.gpu.lower import lower as lower_gpu
 
     return Pipeline(
         system=(
@@ -177,7 +178,7 @@ def gpu() -> Pipeline:
             Pass("plan-memory", plan_memory, needs=("target", "options"), required=True),
             Pass("place-barriers", place_barriers, required=True),
         ),
-        code=module,
+        code=lambda plan, target: emit(lower_gpu(plan, target)),
     )
 
 
@@ -198,8 +199,7 @@ def compile(
 ) -> Any:
     """The code of a system, an `LlvmCode` or a CUDA `Module`, by the target. Every use of the
     compiler comes through here or through the parts of it below."""
-    made = plan(system, target, options, observers)
-    return pipeline_for(target).code(made, target)
+    return generate(plan(system, target, options, observers), target)
 
 
 def plan(
@@ -211,6 +211,11 @@ def plan(
     """The kernels of a system, with their order and their places in memory."""
     no_kernels = Plan(optimize(system, target, options, observers))
     return _run(pipeline_for(target).plan, no_kernels, target, options, observers)
+
+
+def generate(plan: Plan, target: Target) -> Any:
+    """The code of a plan."""
+    return pipeline_for(target).code(plan, target)
 
 
 def optimize(

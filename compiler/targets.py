@@ -70,6 +70,8 @@ class GpuTarget:
     processors: int = 132  # streaming multiprocessors
     threads: int = 2048  # resident threads of a multiprocessor
     shared: int = 227 << 10  # bytes of shared memory that one block can have
+    max_arguments: int = 500  # of one launch, of 8 bytes each: older drivers take 4 KB
+    split_points: int = 256  # points that a part of a split reduction has at least
     single_result_epilogue: int = 160  # operations that may follow a result that comes alone
     concurrent_kernels: bool = True  # whether independent kernels run at once
 

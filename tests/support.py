@@ -107,6 +107,11 @@ def gpu_plan(system, check=None, verified=False, shared=True, without=()):
     return plan(system, check, verified, shared, without, GpuTarget())
 
 
+def cuda_module(plan, target=None):
+    """The CUDA source and launches of a plan for a GPU."""
+    return pipeline.generate(plan, target or GpuTarget())
+
+
 def optimize(system, without=(), target=None):
     """The system after the passes over equations."""
     options = Options(without=frozenset(without))

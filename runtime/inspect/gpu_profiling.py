@@ -12,8 +12,8 @@ import time
 
 import numpy as np
 
-from ...compiler.codegen.cuda.module import Launch
 from ...compiler.elaboration.programs import Setup, training_step
+from ...compiler.passes.gpu.launch_ir import Launch
 from ...compiler.passes.kernels.kernel import Kernel
 from ..device.cuda.program import CudaProgram
 from ..device.cuda.timing import Timer, bandwidth

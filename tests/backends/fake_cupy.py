@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
 import gpu_simulator
@@ -144,7 +145,7 @@ def machine_code(made: Module, architecture: str) -> bytes:
             f'int s) {{ nnc::launch("{launch.function}", b, l, t, s, '
             f"[&] {{ {launch.function}({', '.join(arguments)}); }}); }}"
         )
-    text = Module(made.kernels + "\n".join(lines), (), made.arena_bytes, made.grids)
+    text = replace(made, kernels=made.kernels + "\n".join(lines), launches=())
     return gpu_simulator.library(text)._name.encode()
 
 

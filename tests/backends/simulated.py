@@ -8,6 +8,7 @@ import pytest
 from gpu_simulator import SimulatedProgram
 
 from nnc.compiler.ir.equation import System
+from nnc.compiler.passes.kernels.barriers import place_barriers
 from nnc.compiler.passes.kernels.kernel import Plan
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.targets import GpuTarget
@@ -25,7 +26,8 @@ def check(
     """Runs the system and compares every output. Where the suite has a narrow CPU for its second
     target, this has a small GPU."""
     inputs = {**values(system, seed), **(given or {})}
-    program = SimulatedProgram(plan or schedule(system), target=SMALL if target else None)
+    prepared = place_barriers(plan) if plan else schedule(system)
+    program = SimulatedProgram(prepared, target=SMALL if target else None)
     for name, value in inputs.items():
         program.arrays[name][...] = value
     program.run()

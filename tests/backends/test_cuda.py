@@ -6,12 +6,14 @@ The parts of the CPU's suite that take long are in `test_cuda_suite.py`.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from gpu_simulator import SimulatedProgram, SimulatorError, available
+from support import cuda_module
 
 from nnc.compiler.codegen.cuda.instructions import SPELLING
-from nnc.compiler.codegen.cuda.module import Module, module
 from nnc.compiler.ir.build import call, cast
 from nnc.compiler.ir.dtypes import DTYPES, NUMPY
 from nnc.compiler.ir.equation import REDUCTIONS, Equation, System, Tensor
@@ -132,7 +134,7 @@ def _spoilt(program: SimulatedProgram, old: str, new: str) -> SimulatedProgram:
     module = program.module
     assert old in module.kernels
     text = module.kernels.replace(old, new, 1)
-    program._library = library(Module(text, module.launches, module.arena_bytes, module.grids))
+    program._library = library(replace(module, kernels=text))
     return program
 
 
@@ -231,7 +233,7 @@ def test_an_element_that_is_never_written_is_caught():
 
 
 def test_the_same_text_every_time():
-    texts = {module(schedule(_product(64))).kernels for _ in range(3)}
+    texts = {cuda_module(schedule(_product(64))).kernels for _ in range(3)}
     assert len(texts) == 1
 
 
@@ -245,7 +247,7 @@ def test_equal_kernels_share_a_function():
             for n, s in ("ba", "cb")
         ),
     )
-    made = module(schedule(system))
+    made = cuda_module(schedule(system))
     assert len(made.grids) == 1
     assert [x.offsets for x in made.launches] == [(0, 256), (256, 512)]
 

@@ -6,15 +6,15 @@ Every run is made in two orders of threads and blocks, which must agree to the b
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from attentions import CASES, DOT, gpt, prepared, streamed, written
 from gpu_simulator import SimulatedProgram, SimulatorError, available, library
 from stdlib.programs import Case
-from support import gpu_plan
+from support import cuda_module, gpu_plan
 
-from nnc.compiler.codegen.cuda.module import Module, module
 from nnc.compiler.elaboration.programs import training_step
 from nnc.compiler.ir.equation import System
 from nnc.compiler.passes.autodiff.mixed_precision import round_contractions
@@ -190,7 +190,7 @@ def test_a_missing_barrier_is_caught():
     assert len(places) == 4 + 8 + 6
     for start, end in places:
         text = made.kernels[:start] + made.kernels[end:]
-        program._library = library(Module(text, made.launches, made.arena_bytes, made.grids))
+        program._library = library(replace(made, kernels=text))
         for name, value in values.items():
             program.arrays[name][...] = value
         with pytest.raises((SimulatorError, AssertionError), match=r"differ|\by\b"):
@@ -222,7 +222,7 @@ def test_kernels_compile_without_spills(width: int, steps: int, architecture: st
     """Heads as wide as those of most models, in tiles that fit and that do not."""
     inputs = {"x": f"f32[16, {steps}, {6 * width}]", "length": "i32[16]"}
     layer = "x |> Attention(6, causal = true, kv_heads = 2, bias = false)(length)"
-    made = module(gpu_plan(prepared(Case("wide", layer, inputs))[0]))
+    made = cuda_module(gpu_plan(prepared(Case("wide", layer, inputs))[0]))
     assert sum(isinstance(g.how, Stream) for g in made.grids.values()) == 3
     check_usage(made, architecture)
     for grid in made.grids.values():

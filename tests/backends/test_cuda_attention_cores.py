@@ -4,6 +4,7 @@ those of tiles, what has them and what has not, missing barriers and waits, mach
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,9 +21,9 @@ from attentions import (
 )
 from gpu_simulator import SimulatedProgram, SimulatorError, available, library
 from stdlib.programs import Case
-from support import gpu_plan
+from support import cuda_module, gpu_plan
 
-from nnc.compiler.codegen.cuda.module import Module, module
+from nnc.compiler.codegen.cuda.module import Module
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.functions import TABLE
 from nnc.compiler.passes.autodiff.mixed_precision import round_contractions
@@ -253,7 +254,7 @@ def test_operands_are_stored_once_for_all_kernels():
     products = [kernel for kernel in made.kernels if read & set(kernel.stored)]
     assert len(products) == 4 and all(kernel.anchor.reduce == "sum" for kernel in products)
     assert not {name.removesuffix("_bf16") for name in read if "heads" in name} & set(made.offsets)
-    forward, keys, queries = hows(module(made))
+    forward, keys, queries = hows(cuda_module(made))
     assert [len(how.mine) for how in (forward, keys, queries)] == [1, 2, 2]
     assert [len(how.theirs) for how in (forward, keys, queries)] == [2, 2, 2]
     assert keys.values == (1, 0) and queries.values == (queries.factors[1][1],)
@@ -267,7 +268,7 @@ def test_computed_operands_and_other_orders_are_stored_by_rows():
     )
     made = gpu_plan(rounded(case)[1].replace(outputs=("y",)))
     (eq,) = (e for e in made.system.equations if e.target == "k_bf16")
-    assert [i.size for i in eq.indices] == [1, 40, 16] and len(hows(module(made))) == 1
+    assert [i.size for i in eq.indices] == [1, 40, 16] and len(hows(cuda_module(made))) == 1
 
 
 PARTS = """
@@ -307,10 +308,10 @@ def test_operands_that_are_parts_of_rows():
     ids=["rows of 8", "two products"],
 )
 def test_the_source_says_why_there_are_no_tensor_cores(case: Case, words: str):
-    made = module(gpu_plan(rounded(case)[1]))
+    made = cuda_module(gpu_plan(rounded(case)[1]))
     assert not grids(made)
     assert made.source.count(f"; no tensor cores: {words}") >= 3
-    assert "no tensor cores" not in module(gpu_plan(prepared(case)[0])).source
+    assert "no tensor cores" not in cuda_module(gpu_plan(prepared(case)[0])).source
 
 
 # --- training -------------------------------------------------------------------------------------
@@ -372,7 +373,7 @@ def test_a_missing_barrier_or_wait_is_caught():
     assert len(places) == 3 + 4 + 3  # of one with extra indices one more
     for start, end in places:
         text = made.kernels[:start] + made.kernels[end:]
-        program._library = library(Module(text, made.launches, made.arena_bytes, made.grids))
+        program._library = library(replace(made, kernels=text))
         for name, value in values.items():
             program.arrays[name][...] = value
         with pytest.raises((SimulatorError, AssertionError)):
@@ -389,8 +390,8 @@ def test_a_missing_barrier_or_wait_is_caught():
 def test_kernels_compile_without_spills(width: int, steps: int, architecture: str):
     inputs = {"x": f"f32[16, {steps}, {6 * width}]", "length": "i32[16]"}
     layer = "x |> Attention(6, causal = true, kv_heads = 2, bias = false)(length)"
-    made = module(gpu_plan(rounded(Case("wide", layer, inputs))[1]))
-    several = module(gpu_plan(rounded(of_products(2, 128))[1]))
+    made = cuda_module(gpu_plan(rounded(Case("wide", layer, inputs))[1]))
+    several = cuda_module(gpu_plan(rounded(of_products(2, 128))[1]))
     assert len(grids(made)) == 3 and len(grids(several)) == 4
     for each in (made, several) if width == 128 else (made,):
         check_usage(each, architecture)
@@ -399,7 +400,9 @@ def test_kernels_compile_without_spills(width: int, steps: int, architecture: st
 
 def test_products_are_instructions():
     inputs = {"x": "f32[4, 128, 192]"}
-    made = module(gpu_plan(rounded(Case("plain", "x |> Attention(3, bias = false)", inputs))[1]))
+    made = cuda_module(
+        gpu_plan(rounded(Case("plain", "x |> Attention(3, bias = false)", inputs))[1])
+    )
     ptx = nvrtc_or_skip().ptx(made.source, "sm_80")
     kernels = {text.split("(")[0].strip(): text for text in ptx.split(".entry ")[1:]}
     for name in (n for n, g in made.grids.items() if isinstance(g.how, WarpStream)):

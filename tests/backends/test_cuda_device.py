@@ -230,7 +230,7 @@ def test_a_whole_training_run(monkeypatch):
 
 
 def test_cubins_are_kept_by_content(monkeypatch, tmp_path):
-    from nnc.compiler.codegen.cuda.module import module
+    from support import cuda_module
 
     from .unfused import schedule
 
@@ -245,11 +245,11 @@ def test_cubins_are_kept_by_content(monkeypatch, tmp_path):
             return nvrtc.Compiled(b"code for " + architecture.encode(), "")
 
     monkeypatch.setattr(nvrtc, "nvrtc", Library)
-    made = module(schedule(_product_system(40)))
+    made = cuda_module(schedule(_product_system(40)))
     for architecture in ("sm_80", "sm_90", "sm_80"):
         assert machine_code(made, architecture) == f"code for {architecture}".encode()
     assert compiled == ["sm_80", "sm_90"]
-    machine_code(module(schedule(_product_system(41))), "sm_80")
+    machine_code(cuda_module(schedule(_product_system(41))), "sm_80")
     assert compiled == ["sm_80", "sm_90", "sm_80"]
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from gpu_simulator import available, library
 
-from nnc.compiler.codegen.cuda.module import Launch, Module
+from nnc.compiler.codegen.cuda.module import Module
+from nnc.compiler.passes.gpu.launch_ir import Launch
 
 pytestmark = pytest.mark.skipif(not available(), reason="needs g++")
 
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.skipif(not available(), reason="needs g++")
 def kernel(body: str, shared: int) -> ctypes.CDLL:
     """One block of 32 threads with the arrays `in` and `out` of 256 words each."""
     text = f"KERNEL(32, 1) probe(const u32* in, u32* out) {{\n{body}\n}}\n"
-    return library(Module(text, (Launch("probe", 1, 1, 32, shared, (0, 1024)),), 2048, {}))
+    return library(Module(text, (Launch("probe", 1, 1, 32, shared, (0, 1024)),), 2048))
 
 
 def run(lib: ctypes.CDLL, given: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import pytest
 from gpu_simulator import available
 from small_programs import DIGITS, write
 
-from nnc.compiler.codegen.cuda import module
+from nnc.compiler.passes.gpu import lower
 from nnc.runtime.cli import run
 from nnc.runtime.data import Search
 from nnc.runtime.device.cuda import timing
@@ -52,7 +52,7 @@ def test_every_launch_is_timed_once(monkeypatch, piece):
     what is learnt is what a graph learns."""
     fake_cupy.install(monkeypatch)
     monkeypatch.setattr(timing, "PIECE", piece)
-    monkeypatch.setattr(module, "persistent_kernel", lambda *_: None)  # a launch for every step
+    monkeypatch.setattr(lower, "persistent_kernel", lambda *_: None)  # a launch for every step
     system, start = model_step("lstm")
     program, whole = CudaProgram(system), CudaProgram(system)
     run_steps(whole, system, start, 1)

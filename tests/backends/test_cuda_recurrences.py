@@ -3,15 +3,18 @@ in every way of dividing them among blocks; what is launched; and that mistakes 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from gpu_simulator import SimulatedProgram, SimulatorError, available, library
 from gradients.test_recurrences import CASES, model
-from support import NO_ATTENTION, gpu_plan, gradients, system, values
+from support import NO_ATTENTION, cuda_module, gpu_plan, gradients, system, values
 
-from nnc.compiler.codegen.cuda.module import Launch, Module, flat, module
+from nnc.compiler.codegen.cuda.module import Module
 from nnc.compiler.passes.gpu import persistent_kernel as persistent
 from nnc.compiler.passes.gpu.grid_ir import Together
+from nnc.compiler.passes.gpu.launch_ir import Launch, unrolled_launches
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.targets import GpuTarget
 from nnc.runtime.device.cpu.program import CpuProgram
@@ -192,7 +195,7 @@ def test_the_cells_reduce_in_every_way(monkeypatch):
     for way in WAYS:
         divide(monkeypatch, way)
         for cell in CELLS:
-            sweeps = module(gpu_plan(step(cell)[0], without=NO_ATTENTION)).sweeps
+            sweeps = cuda_module(gpu_plan(step(cell)[0], without=NO_ATTENTION)).sweeps
             for share in (s for sweep in sweeps.values() for s in sweep.steps.shares):
                 along = share.grid.how.along if isinstance(share.grid.how, Together) else "each"
                 found.add((along, share.held > 1))
@@ -206,7 +209,7 @@ def test_the_cells_reduce_in_every_way(monkeypatch):
 
 
 def made_of(cell: str) -> Module:
-    return module(gpu_plan(step(cell)[0], without=NO_ATTENTION))
+    return cuda_module(gpu_plan(step(cell)[0], without=NO_ATTENTION))
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -239,7 +242,7 @@ def test_blocks_that_meet_keep_their_weights(monkeypatch):
         (share,) = sweep.steps.shares
         assert {r.tensor for r in share.weights} == {"lstm1_U"}
         assert share.kept_weights * sweep.blocks >= 64 * 4 * 64
-    made = module(
+    made = cuda_module(
         gpu_plan(step("LSTM(160)", 8, 8)[0], without=NO_ATTENTION), GpuTarget(shared=64 << 10)
     )
     assert not any(s.weights for sweep in made.sweeps.values() for s in sweep.steps.shares)
@@ -256,8 +259,8 @@ def test_what_is_too_large_for_shared_memory_stays_in_memory(monkeypatch):
 
 
 def launches(cell: str, steps: int, batch: int = 32):
-    made = module(gpu_plan(step(cell, steps, batch)[0], without=NO_ATTENTION))
-    return list(flat(made.launches)), made
+    made = cuda_module(gpu_plan(step(cell, steps, batch)[0], without=NO_ATTENTION))
+    return list(unrolled_launches(made.launches)), made
 
 
 @pytest.mark.parametrize("cell", ["RNN(256)", "LSTM(256)", "GRU(96)", "BiLSTM(64)"])
@@ -330,7 +333,7 @@ def spoilt(system, old: str, number: int, new: str = "") -> SimulatedProgram:
     assert number < len(parts) - 1
     fresh = old.join(parts[: number + 1]) + new + old.join(parts[number + 1 :])
     source = made.kernels.replace(text, fresh, 1)
-    program._library = library(Module(source, made.launches, made.arena_bytes, made.grids))
+    program._library = library(replace(made, kernels=source))
     return program
 
 

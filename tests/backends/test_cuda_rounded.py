@@ -3,12 +3,13 @@ rounded as they are loaded, and copies are asynchronous, of 16 bytes where that 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from gpu_simulator import SimulatedProgram, SimulatorError, available, library
-from support import NO_ATTENTION, gpu_plan
+from support import NO_ATTENTION, cuda_module, gpu_plan
 
-from nnc.compiler.codegen.cuda.module import Module, module
 from nnc.compiler.ir.equation import System
 from nnc.compiler.passes.autodiff.mixed_precision import round_contractions
 from nnc.compiler.passes.gpu.grid_ir import Tile
@@ -62,7 +63,7 @@ def results(source: Plan, schedules: tuple[int, ...] = (0,)) -> dict[str, np.nda
 def test_what_is_copied_how(name: str, size: str):
     """Rows are filled up, so odd sizes are copied as even ones: the last copy of a row takes fewer
     elements. That needs one index along the row; of two, the inner one must fit."""
-    made = module(gpu_plan(rounding(name, size)), LONE)
+    made = cuda_module(gpu_plan(rounding(name, size)), LONE)
     (grid,) = tiles(made)
     assert isinstance(grid.how, Tile) and grid.how.tensor_cores
     found = grid.how.left.copied, grid.how.rights[0].copied
@@ -193,7 +194,7 @@ def spoilt(program: SimulatedProgram, old: str, new: str) -> None:
     made = program.module
     assert old in made.kernels
     text = made.kernels.replace(old, new, 1)
-    program._library = library(Module(text, made.launches, made.arena_bytes, made.grids))
+    program._library = library(replace(made, kernels=text))
 
 
 # --- NVRTC ----------------------------------------------------------------------------------------
@@ -205,14 +206,14 @@ def test_copies_are_instructions(name: str, architecture: str):
     """Of as many bytes as the source says, into three steps of shared memory."""
     nvrtc_or_skip()
     for size in SIZES:
-        check_usage(module(gpu_plan(rounding(name, size)), LONE), architecture)
+        check_usage(cuda_module(gpu_plan(rounding(name, size)), LONE), architecture)
 
 
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90a"])
 @pytest.mark.parametrize("name", LARGE)
 def test_large_tiles_that_copy_do_not_spill(name: str, architecture: str):
     """Where both operands are copied, two blocks have room on a processor."""
-    made = module(gpu_plan(model_step(name, precision="bf16")[0]))
+    made = cuda_module(gpu_plan(model_step(name, precision="bf16")[0]))
     large = [g for g in tiles(made) if isinstance(g.how, Tile) and g.how.height == 128]
     assert any("left copied by 8" in str(g.how) for g in large)
     assert all((g.resident == 2) == ("rounded as" not in str(g.how)) for g in large)

@@ -8,9 +8,9 @@ import re
 import numpy as np
 import pytest
 from gpu_simulator import SimulatedProgram, available
-from support import NO_ATTENTION, gpu_plan, system
+from support import NO_ATTENTION, cuda_module, gpu_plan, system
 
-from nnc.compiler.codegen.cuda.module import Module, module
+from nnc.compiler.codegen.cuda.module import Module
 from nnc.compiler.ir.equation import System
 from nnc.compiler.passes.autodiff.mixed_precision import round_contractions
 from nnc.compiler.passes.gpu.grid_ir import Grid, Tile
@@ -125,7 +125,7 @@ COPIES = {  # elements that are copied at once, of the operand with `down` and o
 
 @pytest.mark.parametrize(("name", "size"), COPIES)
 def test_what_is_copied_how(name: str, size: str):
-    (grid,) = tiles(module(gpu_plan(product(name, size), without=NO_ATTENTION), LONE))
+    (grid,) = tiles(cuda_module(gpu_plan(product(name, size), without=NO_ATTENTION), LONE))
     assert isinstance(grid.how, Tile)
     found = grid.how.left.copied, grid.how.rights[0].copied
     assert found == COPIES[name, size]
@@ -141,7 +141,7 @@ def test_small_products_of_bf16_have_no_tensor_cores():
         ("32", "16x16 per warp by mma.sync m16n8k16 of bf16, left rounded as it is loaded"),
     ):
         given = round_contractions(system(text.replace("12", width), float_type="f32"))
-        made = module(gpu_plan(given, without=NO_ATTENTION))
+        made = cuda_module(gpu_plan(given, without=NO_ATTENTION))
         assert words in made.source
         assert ("MMA(sum" in made.kernels) == (width == "32")
 
@@ -150,7 +150,7 @@ def test_the_largest_tile_that_leaves_nobody_idle():
     def sides(m: int, n: int, k: int, target: GpuTarget = H100) -> tuple:
         text = f"model M(a: f32[{m}, {k}], b: f32[{k}, {n}]) -> y {{ {PRODUCTS['left deep']} }}"
         (grid,) = tiles(
-            module(gpu_plan(system(text, float_type="f32"), without=NO_ATTENTION), target)
+            cuda_module(gpu_plan(system(text, float_type="f32"), without=NO_ATTENTION), target)
         )
         assert isinstance(grid.how, Tile)
         return grid.how.height, grid.how.rows, grid.part.size if grid.part else 1
@@ -166,7 +166,7 @@ def test_the_largest_tile_that_leaves_nobody_idle():
 
 
 def test_asynchronous_copies_are_instructions():
-    made = module(gpu_plan(product("left deep", "even"), without=NO_ATTENTION), LONE)
+    made = cuda_module(gpu_plan(product("left deep", "even"), without=NO_ATTENTION), LONE)
     ptx = nvrtc_or_skip().ptx(made.source, "sm_80")
     assert re.search(r"cp\.async\.cg\.shared\.global .*, 16,", ptx)
     assert re.search(r"cp\.async\.ca\.shared\.global .*, 4,", ptx)
@@ -175,7 +175,9 @@ def test_asynchronous_copies_are_instructions():
 
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_tensor_cores_are_instructions(name: str):
-    made = module(gpu_plan(round_contractions(product(name, "even")), without=NO_ATTENTION), LONE)
+    made = cuda_module(
+        gpu_plan(round_contractions(product(name, "even")), without=NO_ATTENTION), LONE
+    )
     (grid,) = tiles(made)
     assert isinstance(grid.how, Tile)
     ptx = nvrtc_or_skip().ptx(made.source, "sm_80")
@@ -190,6 +192,6 @@ def test_tensor_cores_are_instructions(name: str):
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
 @pytest.mark.parametrize("name", LARGE)
 def test_large_tiles_do_not_spill(name: str, precision: str, architecture: str):
-    made = module(gpu_plan(model_step(name, precision=precision)[0], without=NO_ATTENTION))
+    made = cuda_module(gpu_plan(model_step(name, precision=precision)[0], without=NO_ATTENTION))
     assert any(isinstance(g.how, Tile) and g.how.height == 128 for g in made.grids.values())
     check_usage(made, architecture)

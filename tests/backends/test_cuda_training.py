@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from gpu_simulator import SimulatedProgram, available
-from support import gpu_plan
+from support import cuda_module, gpu_plan
 
-from nnc.compiler.codegen.cuda.module import module
 from nnc.runtime.device.cpu.program import CpuProgram
 
 from .gates import check_usage
@@ -65,7 +64,7 @@ def test_every_example_takes_the_steps_of_the_cpu(path):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_kernels_compile_without_spills(name: str):
-    made = module(gpu_plan(model_step(name)[0]))
+    made = cuda_module(gpu_plan(model_step(name)[0]))
     check_usage(made, "sm_80")
 
 
@@ -74,5 +73,5 @@ def test_kernels_compile_without_spills(name: str):
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_kernels_of_examples_compile_without_spills(path, architecture: str):
     """At the size of the example itself."""
-    made = module(gpu_plan(example_step(path, 64)[0]))
+    made = cuda_module(gpu_plan(example_step(path, 64)[0]))
     check_usage(made, architecture)

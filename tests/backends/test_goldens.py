@@ -88,7 +88,7 @@ def test_every_primitive_compiles_for_a_gpu(primitives):
         pytest.skip(str(error))
     text = "\n".join(primitive.kernel for primitive in primitives.PRIMITIVES)
     for architecture in ("sm_80", "sm_90a"):
-        usage = library.cubin(Module(text, (), 0, {}).source, architecture).usage
+        usage = library.cubin(Module(text, (), 0).source, architecture).usage
         assert len(usage) == len(primitives.PRIMITIVES)
 
 

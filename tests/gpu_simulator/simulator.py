@@ -22,10 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nnc.compiler.codegen.cuda.module import Launch, Launches, Module, module, prelude
+from nnc.compiler.codegen.cuda.module import Module, prelude
 from nnc.compiler.ir.equation import System
+from nnc.compiler.passes.gpu.launch_ir import Launch, Launches
 from nnc.compiler.passes.kernels.kernel import Plan
-from nnc.compiler.pipeline import plan
+from nnc.compiler.pipeline import generate, plan
 from nnc.compiler.targets import GpuTarget
 from nnc.runtime.device.cuda.arrays import array
 
@@ -52,7 +53,7 @@ class SimulatedProgram:
         target = target or GpuTarget()
         self.plan = source if isinstance(source, Plan) else plan(source, target)
         self.system = self.plan.system
-        self.module = module(self.plan, target)
+        self.module = generate(self.plan, target)
         asynchronous = "COMMIT(" in self.module.kernels
         self.variants = tuple(product(schedules, copies if asynchronous else copies[:1]))
         self._library = library(self.module)

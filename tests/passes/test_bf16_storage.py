@@ -6,9 +6,8 @@ import re
 
 import pytest
 from backends.whole_steps import step_of_text
-from support import gpu_plan, system, values
+from support import cuda_module, gpu_plan, system, values
 
-from nnc.compiler.codegen.cuda.module import module
 from nnc.compiler.ir.equation import System, Tensor
 from nnc.compiler.passes.autodiff.mixed_precision import round_contractions
 from nnc.compiler.passes.kernels.equal_kernels import equal_kernels
@@ -87,7 +86,7 @@ def test_views_share_the_copy_of_what_they_show():
         plan = planned(round_contractions(system(text, float_type="f32")))
         assert copies(plan) == {"x", "w", "v", "u", "h"}
         assert not {"h", "f"} & plan.offsets.keys()
-        grid = next(g for g in module(plan).grids.values() if g.name == "y")
+        grid = next(g for g in cuda_module(plan).grids.values() if g.name == "y")
         assert f"left {flat}, right copied by 8" in str(grid.how)
 
 

@@ -7,11 +7,13 @@ tiles are spelled by `ring.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
+from ...ir.expr import Read
 from ...passes.gpu.attention.mma_ir import WarpStream
-from ...passes.gpu.grid_ir import BLOCK, RESIDENT, Each, Grid, Stream, Tile, Together
+from ...passes.gpu.grid_ir import Each, Grid, Stream, Tile, Together
+from ...passes.gpu.launch_ir import Function, FusedKernel
+from ...passes.lowering.access import Access
 from .accumulators import accumulator, alone, results, start, take
 from .attention_mma import warp_stream
 from .attention_simt import stream
@@ -22,59 +24,48 @@ from .simt import Threads
 from .split_k import place_layer, points
 
 
-@dataclass(frozen=True)
-class Function:
-    """A kernel's text and the types of its parameters. One that is `free` is a function of the
-    block's number, which `group` makes kernels of."""
-
-    name: str
-    text: str
-    parameters: tuple[str, ...]
-    free: bool
-
-
-def group(
-    name: str,
-    members: Sequence[tuple[Function, int]],
-    threads: int = BLOCK,
-    resident: int = RESIDENT,
-) -> str:
-    """One kernel for free functions, each with its number of blocks: they follow one another."""
+def fused_kernel(kernel: FusedKernel) -> str:
+    """One kernel whose blocks are those of its functions, one function after the other."""
     parameters: list[str] = []
     lines, first = [], 0
-    for function, blocks in members:
-        own = [f"p{len(parameters) + n}" for n in range(len(function.parameters))]
-        parameters += [f"{t} {p}" for t, p in zip(function.parameters, own, strict=True)]
-        call = f"{function.name}({', '.join([f'BLOCK - {first}', *own])});"
-        lines.append(f"  if (BLOCK < {first + blocks}) return {call}")
-        first += blocks
-    head = f"KERNEL({threads}, {resident}) {name}({', '.join(parameters)}) {{"
+    for function in kernel.members:
+        types = parameter_types(function)
+        names = [f"p{len(parameters) + n}" for n in range(len(types))]
+        parameters += [f"{t} {p}" for t, p in zip(types, names, strict=True)]
+        call = f"{function.name}({', '.join([f'BLOCK - {first}', *names])});"
+        lines.append(f"  if (BLOCK < {first + function.body.blocks}) return {call}")
+        first += function.body.blocks
+    body = kernel.members[0].body
+    head = f"KERNEL({body.threads}, {body.resident}) {kernel.name}({', '.join(parameters)}) {{"
     return "\n".join([head, *lines, "}", ""])
 
 
-def kernel(
-    grid: Grid,
-    name: str,
-    arguments: Sequence[str],
-    types: Mapping[str, str],
-    extents: Mapping[str, int],
-    exclusive: frozenset[str],
-) -> Function:
-    """The kernel `name`. `arguments` are its tensors in order; those in `exclusive` share memory
-    with no other."""
-    pointers = {tensor: f"t{n}" for n, tensor in enumerate(arguments)}
-    w = Writer(grid.accesses, grid.sizes, pointers, extents, types)
-    stored = set(grid.stored)
-    kinds = [
-        f"{'' if t in stored else 'const '}{MEMORY[types[t]]}*"
-        f"{' __restrict__' if t in exclusive else ''}"
-        for t in arguments
+def parameter_types(function: Function) -> list[str]:
+    """The C++ types of all parameters: the tensors, the counters of groups of blocks, the indices
+    that are bound outside."""
+    tensors = [
+        f"{'' if p.written else 'const '}{MEMORY[p.dtype]}*{' __restrict__' if p.restrict else ''}"
+        for p in function.parameters
     ]
-    names = list(pointers.values())
-    for number, index in enumerate(grid.fixed):
-        w.places[index] = f"at{number}"
-        kinds.append("i32")
-        names.append(f"at{number}")
+    return [*tensors, *["u32*"] * bool(function.groups), *["i32"] * len(function.body.fixed)]
+
+
+def function_writer(
+    function: Function, accesses: Mapping[Read, Access], sizes: Mapping[str, int]
+) -> tuple[Writer, list[str]]:
+    """A writer that knows the function's parameters, and these as C++ declarations."""
+    pointers = {p.tensor: f"t{n}" for n, p in enumerate(function.parameters)}
+    extents = {p.tensor: p.elements for p in function.parameters}
+    w = Writer(accesses, sizes, pointers, extents, {p.tensor: p.dtype for p in function.parameters})
+    w.places = {index: f"at{n}" for n, index in enumerate(function.body.fixed)}
+    names = [*pointers.values(), *["counters"] * bool(function.groups), *w.places.values()]
+    types = parameter_types(function)
+    return w, [f"{kind} {name}" for kind, name in zip(types, names, strict=True)]
+
+
+def grid_function(function: Function, grid: Grid) -> str:
+    """A grid as a kernel, or as a function of the number of its block if it may be fused."""
+    w, parameters = function_writer(function, grid.accesses, grid.sizes)
     match grid.how:
         case Each():
             _each(w, grid)
@@ -86,12 +77,12 @@ def kernel(
             warp_stream(w, grid, grid.how)
         case Stream():
             stream(w, grid, grid.how)
-    parameters = [f"{kind} {own}" for kind, own in zip(kinds, names, strict=True)]
-    free = isinstance(grid.how, Each)
-    head = f"DEVICE void {name}(" if free else f"KERNEL({grid.threads}, {grid.resident}) {name}("
-    head += ", ".join(["const i32 block"] * free + parameters) + ") {"
+    head = f"KERNEL({grid.threads}, {grid.resident})"
+    if function.fusible:
+        head, parameters = "DEVICE void", ["const i32 block", *parameters]
     about = [f"// {line}" for line in (grid.source, *grid.why, str(grid.how)) if line]
-    return Function(name, "\n".join([*about, head, *w.lines, "}", ""]), tuple(kinds), free)
+    head = f"{head} {function.name}({', '.join(parameters)}) {{"
+    return "\n".join([*about, head, *w.lines, "}", ""])
 
 
 def _flat_type(count: int) -> str:

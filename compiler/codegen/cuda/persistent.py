@@ -6,57 +6,33 @@ what, and where blocks or threads wait, stands in the sweep; `kernels.py` spells
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from ...ir.expr import Read, index_names, reads
 from ...passes.gpu.grid_ir import Each, Together
+from ...passes.gpu.launch_ir import COUNTER_STRIDE, Function
 from ...passes.gpu.persistent_loop import Share, Steps, Sweep
 from ...passes.gpu.shared_state import ROW
 from .accumulators import accumulator, alone, results, start, take
 from .expressions import Writer
 from .instructions import MEMORY
-from .kernel import Function
-
-APART = 32  # words between the counters of two groups: each has a line of memory of its own
+from .kernel import function_writer
 
 
-def recurrence(
-    sweep: Sweep,
-    name: str,
-    arguments: Sequence[str],
-    types: Mapping[str, str],
-    extents: Mapping[str, int],
-    exclusive: frozenset[str],
-) -> Function:
-    """The function `name`. `arguments` are its tensors in order; those in `exclusive` share memory
-    with no other; then come, with several blocks in a group, the groups' counters."""
-    pointers = {tensor: f"t{n}" for n, tensor in enumerate(arguments)}
-    stored = {t for share in sweep.steps.shares for t in share.grid.stored}
-    kinds = [
-        f"{'' if t in stored else 'const '}{MEMORY[types[t]]}*"
-        f"{' __restrict__' if t in exclusive else ''}"
-        for t in arguments
-    ]
-    names = list(pointers.values())
-    w = Writer({}, {}, pointers, extents, types)
-    if sweep.members > 1:
-        kinds.append("u32*")
-        names.append("counters")
-        w.line(f"const i32 member = block % {sweep.members};")
-        w.line(f"u32* const counter = counters + block / {sweep.members} * {APART};")
-    for number, index in enumerate(sweep.fixed):
-        w.places[index] = f"at{number}"
-        kinds.append("i32")
-        names.append(f"at{number}")
-    if sweep.groups > 1:
-        group = "block" if sweep.members == 1 else f"block / {sweep.members}"
-        w.line(f"const i32 row0 = {group}{f' * {sweep.rows}' if sweep.rows > 1 else ''};")
-    _keep(w, sweep)
-    _steps(w, sweep, sweep.steps)
-    about = [f"// {line}" for line in (*sweep.why, f"{sweep.blocks} blocks")]
-    parameters = [f"{kind} {own}" for kind, own in zip(kinds, names, strict=True)]
-    head = f"DEVICE void {name}({', '.join(['const i32 block', *parameters])}) {{"
-    return Function(name, "\n".join([*about, head, *w.lines, "}", ""]), tuple(kinds), True)
+def loop_function(function: Function, loop: Sweep) -> str:
+    """The function of a persistent loop, a function of the number of its block."""
+    w, parameters = function_writer(function, {}, {})
+    if loop.members > 1:
+        w.line(f"const i32 member = block % {loop.members};")
+        w.line(f"u32* const counter = counters + block / {loop.members} * {COUNTER_STRIDE};")
+    if loop.groups > 1:
+        group = "block" if loop.members == 1 else f"block / {loop.members}"
+        w.line(f"const i32 row0 = {group}{f' * {loop.rows}' if loop.rows > 1 else ''};")
+    _keep(w, loop)
+    _steps(w, loop, loop.steps)
+    about = [f"// {line}" for line in (*loop.why, f"{loop.blocks} blocks")]
+    head = f"DEVICE void {function.name}({', '.join(['const i32 block', *parameters])}) {{"
+    return "\n".join([*about, head, *w.lines, "}", ""])
 
 
 def _keep(w: Writer, sweep: Sweep) -> None:

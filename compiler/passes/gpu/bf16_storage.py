@@ -49,7 +49,7 @@ from ..kernels.kernel import Kernel, Plan
 from .attention.mma_operands import Contraction, has_bf16_rows, longer_than_one, mma_contractions
 from .attention.stream_attention import tiled_attention
 from .grid_ir import Operand, Tile
-from .lower import undivided
+from .lower_kernel import undivided
 from .matmul_tiling import matmul_tiling
 
 

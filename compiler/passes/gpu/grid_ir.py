@@ -8,7 +8,7 @@ records. Recurrences are made of grids in `sweeps.py`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 from ...ir.affine import Affine
@@ -292,6 +292,10 @@ class Grid:
 
     def __str__(self) -> str:
         return "\n".join(_lines(self))
+
+
+def one_thread_per_element(grid: Grid) -> Grid:
+    return replace(grid, how=Each(), threads=BLOCK, blocks=-(-grid.elements // BLOCK))
 
 
 def _lines(grid: Grid) -> Iterator[str]:

@@ -1,160 +1,219 @@
-"""Kernels to grids: the schedule for blocks and threads.
+"""Lowering for a GPU: a plan of kernels becomes functions and launches.
 
-In: a `Kernel` and its `Plan`. Out: the `Grid`s that compute it, one after the other: one, or two
-where a long reduction of few results is divided among blocks and a second grid joins the parts in
-their order. Indices are merged and addressed as for the CPU (`merge.py`, `access.py`); how a
-product is cut into tiles is `contract.py`, a square that is not stored `streams.py`, with tensor
-cores `warp_streams.py`. There are no atomics, so every run gives the same bits.
+    kernels, recurrences   →   grids, persistent loops   →   launches in order
+
+Kernels and recurrences that are equal up to the names of tensors share the function of the first
+of them, with other offsets. A recurrence is one persistent loop where `persistent_kernel` chooses
+that, else a repetition of the launches of its kernels. Independent neighbours share a launch
+(`launch_fusion`). Tests: tests/backends/test_cuda.py.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from ...ir.affine import Affine
-from ...ir.build import literal
-from ...ir.equation import Index
-from ...ir.expr import Expr, Idx, Read, reads
-from ...targets import GpuTarget
-from ..kernels.kernel import Kernel, Plan, Streamed
-from ..lowering.access import Access, Statement
-from ..lowering.coalesce_indices import accesses_of, coalesce_indices, store_offsets
-from .attention.tiling_mma import mma_tiling
-from .attention.tiling_simt import simt_tiling
-from .grid_ir import BLOCK, Each, Grid, Tile, Together
-from .matmul_tiling import PART, matmul_tiling
-from .scatter_to_gather import scatter_to_gather
-
-ALONE = 32  # points that one thread reduces over by itself
-SCRATCH = "parts of a sum"  # the tensor that holds the results of layers
-
-
-def lower(kernel: Kernel, plan: Plan, target: GpuTarget | None = None) -> tuple[Grid, ...]:
-    """The grids of a kernel, in the order in which they run."""
-    target = target or GpuTarget()
-    if isinstance(kernel, Streamed):
-        return (mma_tiling(kernel, plan, target) or simt_tiling(kernel, plan, target),)
-    kernel = scatter_to_gather(kernel, plan.system)
-    grid = undivided(kernel, plan)
-    if grid.reduce is None:
-        return (_each(grid),)
-    tiled = matmul_tiling(grid, target)
-    if tiled is None:
-        tiled = _reduction(grid, target)
-    return _divided(tiled, target)
+from ...ir.dtypes import BYTES
+from ...targets import GPU_TARGETS, GpuTarget
+from ..kernels.equal_kernels import equal_kernels, item_signature
+from ..kernels.kernel import Kernel, Plan, Scan
+from ..kernels.memory import aligned
+from .grid_ir import Grid
+from .launch_fusion import Call, fused_launch, may_join, single_launch
+from .launch_ir import (
+    COUNTER_STRIDE,
+    Function,
+    FusedKernel,
+    Launch,
+    Launches,
+    Parameter,
+    Program,
+    Repeat,
+)
+from .lower_kernel import lower_kernel
+from .persistent_kernel import persistent_kernel
+from .split_k import PARTIAL_RESULTS
 
 
-def undivided(kernel: Kernel, plan: Plan) -> Grid:
-    """The kernel's work, not divided yet."""
-    form, anchor = coalesce_indices(kernel, plan), kernel.anchor
-    places = store_offsets(form, kernel, plan)
-    statements = tuple(
-        Statement(r.element, r.value, places[r.element]) for r in (*form.bodies, *form.values)
-    )
-    span = anchor.span
-    source = f"{span}: {span.source.line(span.line).strip()}" if span else ""
-    return Grid(
-        name=kernel.name,
-        how=Each(),
-        threads=BLOCK,
-        blocks=0,
-        outputs=form.outputs,
-        over=form.over if anchor.reduce else (),
-        bodies=tuple(b.value for b in form.bodies),
-        reduce=anchor.reduce,
-        statements=statements,
-        accesses=accesses_of(form, plan),
-        sizes=form.sizes,
-        position=form.position,
-        fixed=kernel.fixed,
-        source=source,
-        why=(kernel.reason,) if kernel.reason else (),
-    )
+def lower(plan: Plan, target: GpuTarget = GPU_TARGETS["h100"]) -> Program:
+    """The program of a plan. Behind the plan's tensors the arena has the counters of blocks that
+    wait for each other, then the partial results of split reductions."""
+    return _Lowering(plan, target).program()
 
 
-def _each(grid: Grid) -> Grid:
-    return replace(grid, how=Each(), threads=BLOCK, blocks=-(-grid.elements // BLOCK))
+@dataclass(frozen=True)
+class _LoopFunction:
+    """The function of a recurrence; `arguments` are the positions of its tensors among all of the
+    recurrence's."""
+
+    function: Function
+    arguments: tuple[int, ...]
 
 
-def _reduction(grid: Grid, target: GpuTarget) -> Grid:
-    """One thread per element where that is enough threads, or little to do; else several."""
-    along = _along(grid)
-    busy = target.processors * target.threads
-    if grid.points < ALONE or (grid.elements >= busy and along == "outputs"):
-        return _each(grid)
-    lanes = 32
-    while (
-        along == "over"
-        and lanes < BLOCK
-        and lanes * 8 <= grid.points
-        and grid.elements * lanes < busy
-    ):
-        lanes *= 8
-    if along == "outputs":
-        lanes = 8
-    per_block = BLOCK // lanes
-    return replace(
-        grid, how=Together(lanes, along), threads=BLOCK, blocks=-(-grid.elements // per_block)
-    )
+class _Lowering:
+    def __init__(self, plan: Plan, target: GpuTarget):
+        self.plan, self.target = plan, target
+        self.representatives = equal_kernels(plan)
+        self.grids: dict[Kernel, tuple[Grid, ...]] = {}
+        self.functions: dict[tuple, Function] = {}
+        self.loops: dict[tuple, _LoopFunction | None] = {}
+        self.fused: dict[tuple[Function, ...], FusedKernel] = {}
+        self.definitions: list[Function | FusedKernel] = []
+        self.counters = aligned(plan.arena_bytes)
+        recurrent = any(isinstance(item, Scan) for item in plan.items)
+        counter_bytes = target.processors * COUNTER_STRIDE * BYTES["i32"]
+        self.partial_results = self.counters + recurrent * counter_bytes
+        self.partial_bytes = 0
+
+    def program(self) -> Program:
+        launches = self._launches(self.plan.items)
+        arena_bytes = self.partial_results + self.partial_bytes
+        return Program(tuple(self.definitions), launches, arena_bytes)
+
+    def _launches(self, items: tuple[Kernel | Scan, ...]) -> Launches:
+        found: list[Launch | Repeat] = []
+        pending: list[Call] = []  # calls that will be one launch
+        for item in items:
+            calls = self._scan(item) if isinstance(item, Scan) else self._kernel(item)
+            if isinstance(calls, Repeat):
+                found += [*self._fuse(pending), calls]
+                continue
+            for call in calls:
+                if not may_join(call, pending, self.target):
+                    found += self._fuse(pending)
+                if call.function.fusible:
+                    pending.append(call)
+                else:
+                    found.append(single_launch(call))
+        return (*found, *self._fuse(pending))
+
+    def _fuse(self, pending: list[Call]) -> list[Launch]:
+        """The pending calls as one launch, if there are any; none are pending afterwards."""
+        if not pending:
+            return []
+        calls, pending[:] = tuple(pending), []
+        members = tuple(call.function for call in calls)
+        kernel = self.fused.get(members)
+        if kernel is None:
+            single = len(members) == 1
+            name = f"{members[0].name}_kernel" if single else f"g{len(self.fused)}"
+            kernel = self.fused[members] = FusedKernel(name, members)
+            self.definitions.append(kernel)
+        return [fused_launch(calls, kernel.name, self.counters)]
+
+    # --- recurrences ---------------------------------------------------------------------------
+
+    def _scan(self, scan: Scan) -> list[Call] | Repeat:
+        """One call, or the launches of every step. Recurrences share a function if they are equal
+        up to names, have barriers at the same places, and the same tensors overlap."""
+        text, tensors = item_signature(scan, self.plan.system)
+        spans = [(n, self._span(t)) for n, t in enumerate(tensors) if t in self.plan.offsets]
+        overlaps = tuple(
+            (n, m) for n, (a, b) in spans for m, (c, d) in spans if n < m and a < d and c < b
+        )
+        key = (text, overlaps, *(k.name in self.plan.barriers for k in scan.every))
+        if key not in self.loops:
+            overlapping = {tensors[n] for pair in overlaps for n in pair}
+            self.loops[key] = self._loop_function(scan, tensors, overlapping)
+        loop = self.loops[key]
+        if loop is None:
+            return Repeat(scan.index, scan.reverse, self._launches(scan.kernels))
+        arguments = [tensors[n] for n in loop.arguments]
+        stored = {t for kernel in scan.every for t in kernel.stored}
+        spans_of_arguments = tuple((*self._span(t), t in stored) for t in arguments)
+        offsets = tuple(self.plan.offsets[t] for t in arguments)
+        kernels = tuple(scan.every)
+        return [Call(loop.function, offsets, spans_of_arguments, scan.fixed, kernels)]
+
+    def _loop_function(
+        self, scan: Scan, tensors: tuple[str, ...], overlapping: set[str]
+    ) -> _LoopFunction | None:
+        """The function of a recurrence, if it is to be one."""
+        loop = persistent_kernel(scan, self.plan, self.target)
+        if loop is None:
+            return None
+        found = dict.fromkeys(t for share in loop.steps.shares for t in _tensors(share.grid))
+        here = {kept.name for kept in loop.kept}
+        written = {t for share in loop.steps.shares for t in share.grid.stored}
+        parameters = []
+        for tensor in (t for t in found if t not in here):
+            record = self.plan.system.tensors[tensor]
+            restrict = tensor not in overlapping
+            parameters.append(
+                Parameter(tensor, record.storage_dtype, record.size, tensor in written, restrict)
+            )
+        function = Function(f"s{len(self.loops)}_{_safe(loop.name)}", loop, tuple(parameters))
+        self.definitions.append(function)
+        return _LoopFunction(function, tuple(tensors.index(p.tensor) for p in parameters))
+
+    def _span(self, tensor: str) -> tuple[int, int]:
+        start = self.plan.offsets[tensor]
+        return start, start + self.plan.system.tensors[tensor].bytes
+
+    # --- kernels -------------------------------------------------------------------------------
+
+    def _kernel(self, kernel: Kernel) -> list[Call]:
+        own = self.representatives[kernel]
+        model = self.representatives[own.representative]
+        if own.representative not in self.grids:
+            grids = lower_kernel(own.representative, self.plan, self.target)
+            self.grids[own.representative] = grids
+        names = dict(zip(model.tensors, own.tensors, strict=True))
+        return [
+            self._call(own.representative, number, grid, names, kernel)
+            for number, grid in enumerate(self.grids[own.representative])
+        ]
+
+    def _call(
+        self, model: Kernel, number: int, grid: Grid, names: Mapping[str, str], kernel: Kernel
+    ) -> Call:
+        tensors = _tensors(grid)
+        offsets = tuple(self._offset(names.get(t, t)) for t in tensors)
+        spans = tuple(
+            (offset, offset + self._bytes(grid, t), t in grid.stored)
+            for t, offset in zip(tensors, offsets, strict=True)
+        )
+        restrict = frozenset(
+            t
+            for t, (start, end, _) in zip(tensors, spans, strict=True)
+            if sum(start < b and a < end for a, b, _ in spans) == 1
+        )
+        key = (model, number, restrict)
+        function = self.functions.get(key)
+        if function is None:
+            parameters = tuple(self._parameter(grid, t, t in restrict) for t in tensors)
+            name = f"k{len(self.functions)}_{_safe(grid.name)}"
+            function = self.functions[key] = Function(name, grid, parameters)
+            self.definitions.append(function)
+        if grid.part:
+            self.partial_bytes = max(self.partial_bytes, self._bytes(grid, PARTIAL_RESULTS))
+        return Call(function, offsets, spans, kernel.fixed, (kernel,))
+
+    def _parameter(self, grid: Grid, tensor: str, restrict: bool) -> Parameter:
+        dtype = (
+            grid.dtype
+            if tensor == PARTIAL_RESULTS
+            else self.plan.system.tensors[tensor].storage_dtype
+        )
+        elements = self._bytes(grid, tensor) // BYTES[dtype]
+        return Parameter(tensor, dtype, elements, tensor in grid.stored, restrict)
+
+    def _offset(self, tensor: str) -> int:
+        return self.partial_results if tensor == PARTIAL_RESULTS else self.plan.offsets[tensor]
+
+    def _bytes(self, grid: Grid, tensor: str) -> int:
+        if tensor != PARTIAL_RESULTS:
+            return self.plan.system.tensors[tensor].bytes
+        parts = grid.part or grid.over[0]
+        return len(grid.bodies) * parts.size * grid.elements * BYTES[grid.dtype]
 
 
-def _along(grid: Grid) -> str:
-    """Whether neighbours in memory are neighbouring points or neighbouring elements."""
-    body = [grid.accesses[r] for b in grid.bodies for r in reads(b) if r in grid.accesses]
-
-    def units(group: tuple[Index, ...]) -> int:
-        last = Idx(group[-1].name) if group else None
-        return sum(last is not None and a.offset.coefficients.get(last) == 1 for a in body)
-
-    return "outputs" if units(grid.outputs) > units(grid.over) else "over"
+def _safe(name: str) -> str:
+    """As part of a C++ name."""
+    return "".join(c if c.isascii() and c.isalnum() else "_" for c in name)
 
 
-# --- layers ---------------------------------------------------------------------------------------
-
-
-def _divided(grid: Grid, target: GpuTarget) -> tuple[Grid, ...]:
-    """A reduction by too few blocks, in layers of blocks, and the grid that joins the layers."""
-    layers = min(target.processors // max(grid.blocks, 1), grid.points // PART)
-    if layers < 2 or grid.reduce not in ("sum", "max", "min", "prod") or isinstance(grid.how, Each):
-        return (grid,)
-    step = grid.how.depth if isinstance(grid.how, Tile) else 1
-    chunk = -(-grid.points // layers // step) * step
-    part = Index("part", -(-grid.points // chunk))
-    sizes = {**grid.sizes, "part": part.size}
-    number = _number((part, *grid.outputs))
-    first, whole, found = [], [], {}
-    for n, body in enumerate(grid.bodies):
-        place = number + Affine({}, n * part.size * grid.elements)
-        index = tuple(Idx(i.name) for i in (part, *grid.outputs))
-        read = Read(SCRATCH, (literal(n), *index), None, body.dtype)
-        found[read] = Access(SCRATCH, body.dtype, place)
-        first.append(Statement(read, body, place))
-        whole.append(replace(grid.statements[n], value=read))
-    parts = replace(
-        grid,
-        name=f"{grid.name} (parts)",
-        part=part,
-        chunk=chunk,
-        sizes=sizes,
-        statements=tuple(first),
-    )
-    joined = replace(
-        grid,
-        over=(part,),
-        bodies=tuple(s.value for s in whole),
-        sizes=sizes,
-        statements=(*whole, *grid.statements[len(whole) :]),
-        accesses={**grid.accesses, **found},
-        why=("the parts in their order",),
-    )
-    return parts, _each(joined)
-
-
-def _number(indices: tuple[Index, ...]) -> Affine:
-    """The place of an element if all are stored in order."""
-    coefficients: dict[Expr, int] = {}
-    stride = 1
-    for index in reversed(indices):
-        coefficients[Idx(index.name)] = stride
-        stride *= index.size
-    return Affine(coefficients, 0)
+def _tensors(grid: Grid) -> tuple[str, ...]:
+    """The tensors in memory that the grid reads and writes, each once."""
+    read = (grid.accesses[r].tensor for r in grid.reads)
+    return tuple(dict.fromkeys((*read, *grid.stored)))

@@ -22,7 +22,6 @@ from .async_copy import async_copy_width
 from .grid_ir import RESIDENT, Grid, Operand, Tile
 
 LEAST = 8  # elements on a side, and points, below which tiles are not worth it
-PART = 256  # points that a layer of blocks has at least
 ANY = 32  # the side of tiles that are taken however few they are
 HELD = 64  # words of results that a thread holds at most
 COPIES = 8  # of a thread and a step, for which there is room beside as many results
@@ -137,7 +136,8 @@ def _shape(
         size = shape.height * shape.width
         blocks = copies * -(-height // shape.height) * -(-width // shape.width)
         wasted = blocks * size / (copies * height * width)
-        enough = blocks * max(1, grid.points // PART) >= target.processors or shape.height == ANY
+        splits = max(1, grid.points // target.split_points)
+        enough = blocks * splits >= target.processors or shape.height == ANY
         if wasted <= 1.5 and enough and size // shape.threads * words <= HELD:
             return shape
     return shapes[-1]

@@ -24,7 +24,7 @@ from ...targets import GpuTarget
 from ..kernels.kernel import Kernel, Plan, Scan
 from ..lowering.access import Access
 from .grid_ir import BLOCK, Each, Grid, Together
-from .lower import ALONE, lower, undivided
+from .lower_kernel import ALONE, lower_kernel, undivided
 from .persistent_loop import Share, Steps, Sweep
 from .shared_state import shared_state
 
@@ -95,13 +95,10 @@ class _Load:
         return 1.0 if self.alone else 1 / len(self.grid.bodies) + 1 / self.held(rows)
 
 
-def persistent_kernel(
-    scan: Scan, plan: Plan, waiting: frozenset[str], target: GpuTarget | None = None
-) -> Sweep | None:
+def persistent_kernel(scan: Scan, plan: Plan, target: GpuTarget) -> Sweep | None:
     """The recurrence as one launch, or None."""
-    target = target or GpuTarget()
     rows = independent(scan, plan)
-    loads = dict(_loads(scan, rows, waiting, plan, scan.index.size))
+    loads = dict(_loads(scan, rows, plan, scan.index.size))
     first = next(iter(loads.values()))
     count = prod(i.size for i in first.rows)
     if any(load.grid.elements * count > LARGEST for load in loads.values()):
@@ -203,12 +200,10 @@ def _read_at(kernel: Kernel, axis: Mapping[str, int]) -> Index | None:
 # --- the estimate ---------------------------------------------------------------------------------
 
 
-def _loads(
-    scan: Scan, rows: Rows, waiting: frozenset[str], plan: Plan, runs: int
-) -> Iterator[tuple[Kernel, _Load]]:
+def _loads(scan: Scan, rows: Rows, plan: Plan, runs: int) -> Iterator[tuple[Kernel, _Load]]:
     for item in scan.kernels:
         if isinstance(item, Scan):
-            yield from _loads(item, rows, waiting, plan, runs * item.index.size)
+            yield from _loads(item, rows, plan, runs * item.index.size)
             continue
         own = rows[item]
         bound = (*item.fixed, *(i.name for i in own))
@@ -217,7 +212,7 @@ def _loads(
         riding = sum(cost(s.value) for s in grid.statements[sums:])
         operations = grid.elements * (grid.points * sums + riding)
         traffic = tuple(_traffic(grid, own, item.fixed, plan))
-        yield item, _Load(grid, own, item.name in waiting, runs, operations, traffic)
+        yield item, _Load(grid, own, item.name in plan.barriers, runs, operations, traffic)
 
 
 def _traffic(
@@ -285,7 +280,7 @@ def _launches_time(
     """Of all steps, in µs, each kernel in launches of its own, by as many blocks as those have."""
     total = 0.0
     for kernel, load in loads.items():
-        grids = lower(kernel, plan, target)
+        grids = lower_kernel(kernel, plan, target)
         busy = min(target.processors, max(g.blocks * (g.part.size if g.part else 1) for g in grids))
         fetched = sum(t.bytes * (count if t.rows else 1) for t in load.traffic)
         work = count * load.operations / TILED + fetched / FETCH

@@ -18,10 +18,11 @@ from weakref import proxy
 
 import numpy as np
 
-from ....compiler.codegen.cuda.module import Launch, Module
+from ....compiler.codegen.cuda.module import Module
 from ....compiler.ir.dtypes import NUMPY
 from ....compiler.ir.equation import System
 from ....compiler.ir.work import flops
+from ....compiler.passes.gpu.launch_ir import Launch
 from .resident_data import Column
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def feed(columns: Sequence[Column], batch: int, system: System, kept: Sequence[s
     )
     blocks = feed_blocks(columns, batch)
     launch = Launch("feed", blocks, 1, BLOCK, 0, (0,) * len(parameters))
-    return Module(text, (launch,), 0, {})
+    return Module(text, (launch,), 0)
 
 
 def feed_blocks(columns: Sequence[Column], batch: int) -> int:

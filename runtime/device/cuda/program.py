@@ -19,10 +19,11 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from ....compiler.codegen.cuda.module import Launch, Module, flat, module
+from ....compiler.codegen.cuda.module import Module
 from ....compiler.ir.equation import System
+from ....compiler.passes.gpu.launch_ir import Launch, unrolled_launches
 from ....compiler.passes.kernels.kernel import Plan
-from ....compiler.pipeline import plan
+from ....compiler.pipeline import generate, plan
 from ....compiler.targets import GpuTarget
 from ....dsl.diagnostics.diagnostic import fail
 from ... import cache
@@ -59,7 +60,7 @@ class CudaProgram:
         )
         self.plan = source if isinstance(source, Plan) else plan(source, target)
         self.system = self.plan.system
-        self.module = module(self.plan, target)
+        self.module = generate(self.plan, target)
         began = perf_counter()
         self._code = self.load(self.module)
         self.compile_seconds = perf_counter() - began
@@ -90,7 +91,7 @@ class CudaProgram:
     @property
     def launches(self) -> int:
         """How many kernels a run launches."""
-        return sum(1 for _ in flat(self.module.launches))
+        return sum(1 for _ in unrolled_launches(self.module.launches))
 
     def load(self, made: Module) -> Any:
         """The module's machine code on the GPU."""
@@ -150,7 +151,7 @@ class CudaProgram:
 
     def calls(self) -> Iterator[tuple[Launch, tuple]]:
         """Every launch of a run in order with its arguments."""
-        for launch, fixed in flat(self.module.launches):
+        for launch, fixed in unrolled_launches(self.module.launches):
             yield (
                 launch,
                 (

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ....compiler.codegen.cuda.module import Launch, Module
+from ....compiler.codegen.cuda.module import Module
+from ....compiler.passes.gpu.launch_ir import Launch
 from .program import CudaProgram
 
 PIECE = 200  # launches with their events: a stream takes about a thousand before it is full
@@ -51,7 +52,7 @@ class Timer:
         self.cuda = program.cupy.cuda
         self._events = [self.cuda.Event() for _ in range(len(self.calls) + 1)]
         waiting = Launch("wait", 1, 1, 1, 0, (), ("kilocycles",))
-        self._code = program.load(Module(WAIT, (waiting,), 0, {}))
+        self._code = program.load(Module(WAIT, (waiting,), 0))
         self._wait = self._code.get_function("wait")
         self._clock_khz = self.cuda.runtime.deviceGetAttribute(CLOCK_KHZ, 0)
         self._took = {start: FIRST_MS for start in range(0, len(self.calls), PIECE)}

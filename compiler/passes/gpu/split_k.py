@@ -1,0 +1,66 @@
+"""Split-K: a reduction by too few blocks is divided among more, and a second grid joins the parts.
+
+    y[i] = sum(k < 4096) a[i, k]   →   part[s, i] = sum(k < 1024) a[i, 1024*s + k]
+                                       y[i] = sum(s < 4) part[s, i]
+
+The gradient of a bias or of a small weight matrix has few results and many points: with one block
+per tile of results most multiprocessors are idle. The second grid adds the parts in their order, so
+every run gives the same bits. Applies where the multiprocessors have room for at least twice as
+many blocks and every part has `target.split_points` points or more. Source: CUTLASS, "parallelized
+reductions"; on CPUs `passes/equations/split_reductions.py` does the same to equations.
+Tests: tests/backends/test_cuda.py, tests/backends/test_cuda_tiles.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ...ir.affine import Affine
+from ...ir.build import literal
+from ...ir.equation import Index
+from ...ir.expr import Idx, Read
+from ...targets import GpuTarget
+from ..lowering.access import Access, Statement
+from ..lowering.addressing import offset_of, row_major
+from .grid_ir import Each, Grid, Tile, one_thread_per_element
+
+PARTIAL_RESULTS = "partial results"  # the tensor that holds the parts
+
+
+def split_k(grid: Grid, target: GpuTarget) -> tuple[Grid, ...]:
+    """The grid itself, or the one that computes parts and the one that joins them."""
+    splits = min(target.processors // max(grid.blocks, 1), grid.points // target.split_points)
+    if splits < 2 or grid.reduce not in ("sum", "max", "min", "prod") or isinstance(grid.how, Each):
+        return (grid,)
+    step = grid.how.depth if isinstance(grid.how, Tile) else 1
+    chunk = -(-grid.points // splits // step) * step
+    part = Index("part", -(-grid.points // chunk))
+    sizes = {**grid.sizes, "part": part.size}
+    index = tuple(Idx(i.name) for i in (part, *grid.outputs))
+    shape = tuple(i.size for i in (part, *grid.outputs))
+    element = offset_of(index, row_major(shape), sizes)
+    stores, results, accesses = [], [], dict(grid.accesses)
+    for n, body in enumerate(grid.bodies):
+        offset = element + Affine({}, n * part.size * grid.elements)
+        read = Read(PARTIAL_RESULTS, (literal(n), *index), None, body.dtype)
+        accesses[read] = Access(PARTIAL_RESULTS, body.dtype, offset)
+        stores.append(Statement(read, body, offset))
+        results.append(replace(grid.statements[n], value=read))
+    parts = replace(
+        grid,
+        name=f"{grid.name} (parts)",
+        part=part,
+        chunk=chunk,
+        sizes=sizes,
+        statements=tuple(stores),
+    )
+    joined = replace(
+        grid,
+        over=(part,),
+        bodies=tuple(s.value for s in results),
+        sizes=sizes,
+        statements=(*results, *grid.statements[len(results) :]),
+        accesses=accesses,
+        why=("joins the parts in their order",),
+    )
+    return parts, one_thread_per_element(joined)

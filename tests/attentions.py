@@ -55,7 +55,7 @@ CASES = (
     Case("grouped", "x |> Attention(6, causal = true, kv_heads = 2, bias = false)", X),
     Case("one head of keys for all", "x |> Attention(4, kv_heads = 1, bias = false)", X),
     Case("one head", "x |> Attention(1, bias = false)", X),
-    Case("rope", "x |> Attention(2, causal = true, rope = true, bias = false)", X),
+    Case("turned", "x |> Attention(2, causal = true, turned = true, bias = false)", X),
     Case("cross", "CrossAttention(3, bias = false)(x, memory, length)",
          X | LENGTHS | {"memory": "f32[2, 45, 20]"}, given={"length": np.array([45, 7])}),
     Case("other orders of indices", "look(q, k, v)", {

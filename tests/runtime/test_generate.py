@@ -38,7 +38,7 @@ LAYERS = {
     "GRU": "GRU(16)",
     "two LSTMs": "StackedLSTM(16, 2)",
     "GPT": f"LearnedPositions({WINDOW}) |> {BLOCKS}|> LayerNorm",
-    "grouped and rotary attention": "Attention(4, causal = true, kv_heads = 2, rope = true)",
+    "grouped and rotary attention": "Attention(4, causal = true, kv_heads = 2, turned = true)",
     "causal convolution": 'Conv1D(16, 3, pad = "causal")',
 }
 

@@ -320,7 +320,7 @@ CASES = [
     Case("Attention, causal, lengths", "x |> Attention(3, causal = true)(length)", X | LENGTH,
          attention(causal=True, length=True), GIVEN),
     Case("Attention, grouped", "x |> Attention(6, causal = true, kv_heads = 2)", X, grouped),
-    Case("Attention, rope", "x |> Attention(1, rope = true, bias = false)", X,
+    Case("Attention, turned", "x |> Attention(1, turned = true, bias = false)", X,
          turned_attention),
     Case("CrossAttention", "CrossAttention(3)(x, memory, length)",
          {"x": "f32[2, 5, 6]", "memory": "f32[2, 4, 4]", "length": "i32[2]"}, cross, FOUR),
@@ -613,7 +613,7 @@ def test_ctc_greedy_reads_the_best_path():
     [
         ("x |> Attention(4)", "E0320"),  # of 6 channels
         ("x |> Attention(6, kv_heads = 4)", "E0320"),
-        ("x |> Attention(2, rope = true)", "E0320"),  # three channels a head are no pairs
+        ("x |> Attention(2, turned = true)", "E0320"),  # three channels a head are no pairs
         ('x |> RNN(4, f = "gelu")', "E0320"),
         ("x |> LSTM", "E0205"),
         ("CrossAttention(3)(x)", "E0205"),

@@ -17,7 +17,7 @@ from statistics import median
 
 import numpy as np
 
-from nnc.compiler.elaboration.programs import prediction
+from nnc.compiler.programs import prediction
 from nnc.runtime.data import Search
 from nnc.runtime.device import DEVICES
 from nnc.runtime.inference.generate import Generator, Sampling, roles

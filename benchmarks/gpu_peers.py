@@ -18,9 +18,9 @@ from gpu_side import SEED, WORKLOADS, Plain, project_of, setup_of, small, timed
 from gpu_speed import SHAPES
 from workloads import canonical
 
-from nnc.compiler.elaboration.initializers import initial_values
-from nnc.compiler.elaboration.programs import training_step
 from nnc.compiler.ir.dtypes import NUMPY
+from nnc.compiler.programs import training_step
+from nnc.compiler.reference.initial_values import initial_values
 from nnc.runtime.inspect.bench import draw
 from nnc.runtime.training.batch_inputs import fields_of
 

@@ -18,7 +18,7 @@ from nnc_side import SEED
 from workloads import TRAINING, Workload
 
 from nnc.compiler.elaboration.model import forward
-from nnc.compiler.elaboration.programs import Setup
+from nnc.compiler.elaboration.train_block import Setup
 from nnc.compiler.ir.equation import System
 from nnc.compiler.passes.autodiff.mixed_precision import mixed_precision
 from nnc.compiler.passes.equations.simplify import simplify

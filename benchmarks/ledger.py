@@ -25,7 +25,7 @@ import numpy as np
 from table import processor
 from workloads import FOLDER, TRAINING, Workload
 
-from nnc.compiler.elaboration.programs import Setup
+from nnc.compiler.elaboration.train_block import Setup
 from nnc.compiler.options import DEFAULT, Options
 from nnc.compiler.pipeline import CPU, Pass, gpu
 from nnc.runtime.device.cpu import host

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..compiler.elaboration.programs import FieldType, Setup
+from ..compiler.elaboration.train_block import FieldType, Setup
 from ..dsl.check.checker import Checked, check, load, load_source
 from ..dsl.diagnostics.diagnostic import Diagnostic, Report, UserError, did_you_mean, fail
 from ..dsl.syntax import ast as s

@@ -13,8 +13,8 @@ import lark
 import pytest
 
 import nnc
-from nnc.compiler.elaboration.programs import training_step
 from nnc.compiler.ir.verify import verify
+from nnc.compiler.programs import training_step
 from nnc.dsl.check.checker import load_source
 from nnc.dsl.diagnostics.diagnostic import Report
 from nnc.dsl.syntax.lexer_rules import PostLexer

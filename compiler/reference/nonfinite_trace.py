@@ -14,7 +14,7 @@ import numpy as np
 
 from ..ir.dtypes import is_float
 from ..ir.equation import Equation, System
-from ..ir.expr import Apply, Const, Expr, Idx, Read
+from ..ir.expr import Apply, Const, Expr, Read
 from ..passes.autodiff.differentiate import adjoints
 from .evaluator import Grid
 
@@ -57,30 +57,6 @@ def first_bad(array: np.ndarray) -> Index | None:
     if not bad.any():
         return None
     return tuple(int(i) for i in np.unravel_index(int(bad.argmax()), array.shape))
-
-
-def carries(definition: Mapping[str, Equation], name: str, source: str) -> bool:
-    """Whether a tensor is certainly not finite at every element where `source`, of its shape, is
-    not. It may be and the answer be no."""
-    eq = definition.get(name)
-    if name == source:
-        return True
-    if eq is None or eq.reduce is not None or eq.at is not None:
-        return False
-
-    def certain(expr: Expr) -> bool:
-        if isinstance(expr, Read):
-            here = tuple(Idx(i.name) for i in eq.indices)
-            return expr.index == here and carries(definition, expr.tensor, source)
-        if not isinstance(expr, Apply):
-            return False
-        if expr.fn in ("add", "sub", "mul", "neg", "abs", "bf16", "stop"):  # inf - inf is NaN
-            return any(map(certain, expr.args))
-        if expr.fn == "div":
-            return certain(expr.args[0])
-        return expr.fn == "select" and certain(expr.args[1]) and certain(expr.args[2])
-
-    return certain(eq.body)
 
 
 @np.errstate(all="ignore")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from ...compiler.elaboration.programs import training_step
+from ...compiler.programs import training_step
 from ...dsl.check.checker import load
 from ...dsl.check.library import read_source
 from ...dsl.diagnostics.catalogue import catalogue

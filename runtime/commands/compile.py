@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from ...compiler.elaboration.programs import Setup
+from ...compiler.elaboration.train_block import Setup
 from ...compiler.options import Options
 from ...compiler.pipeline import Observer, all_passes
 from ...dsl.diagnostics.diagnostic import did_you_mean

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 import click
 
-from ...compiler.elaboration.programs import prediction
+from ...compiler.programs import prediction
 from ...dsl.diagnostics.diagnostic import fail
 from ..data.core.vocabulary import END, START, UNKNOWN, Vocabulary
 from ..inference.generate import Generator, Sampling

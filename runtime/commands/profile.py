@@ -15,8 +15,9 @@ from typing import Any
 
 import click
 
-from ...compiler.elaboration.programs import Setup, training_step
+from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.printer import origin
+from ...compiler.programs import training_step
 from ..inspect.profiling import STAGES, KernelTime, LineTime, Profile
 from ..inspect.profiling import profile as measure
 from ..project import Project, open_project, planned_setup

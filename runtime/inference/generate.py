@@ -1,7 +1,7 @@
 """Text from a trained model, one token's work per token.
 
 In: a model that maps tokens to logits, its weights, a prompt or a source. Out: tokens, one after
-the other. The step for one position is derived by the compiler (`passes/incremental`), as is what
+the other. The step for one position is derived by the compiler (`compiler/programs.py`), as is what
 can be computed before the first, such as an encoder; this file feeds it, draws from its logits, and
 begins anew with the last quarter of the window when that is full.
 """
@@ -15,12 +15,8 @@ import numpy as np
 
 from ...compiler.ir.equation import System, Tensor
 from ...compiler.ir.expr import Read, walk
-from ...compiler.passes.equations.incremental_decoding import (
-    POSITION,
-    NotIncremental,
-    incremental_decoding,
-    once,
-)
+from ...compiler.passes.equations.incremental_decoding import POSITION, NotIncremental
+from ...compiler.programs import decoding
 from ...dsl.diagnostics.diagnostic import fail
 from ..device import Device, Program
 
@@ -108,8 +104,7 @@ class Generator:
 
         UserError E0712 if it maps no tokens to logits, or if a result depends on later tokens.
         """
-        self.roles, step = stepping(system, weights, device)
-        first, step = once(step, self.roles.source.name)
+        self.roles, first, step = stepping(system, weights, device)
         self.handed = first.outputs
         self.first = device(first) if first.equations else None
         self.program: Program = device(step)
@@ -206,18 +201,19 @@ def is_bounded(step: System) -> bool:
 
 def stepping(
     system: System, weights: Mapping[str, np.ndarray], device: Device
-) -> tuple[Roles, System]:
-    """The first roles in which the model can be evaluated position by position, and the step that
-    does so. UserError E0712 if there are none, or if a result depends on later tokens."""
+) -> tuple[Roles, System, System]:
+    """The first roles in which the model can be evaluated position by position, and the programs
+    that do so: what is computed once, and one position's step. UserError E0712 if there are none,
+    or if a result depends on later tokens."""
     found, reasons = roles(system), []
     for each in found:
         try:
-            step = incremental_decoding(system, each.source.name, 1, each.output.name)
+            first, step = decoding(system, each.source.name, each.output.name)
         except NotIncremental as error:
             reasons.append(str(error))
             continue
         check_causal(system, each, weights, device)
-        return each, step
+        return each, first, step
     check_causal(system, found[0], weights, device)
     raise fail("E0712", f"`{system.name}` cannot be evaluated token by token: {reasons[0]}")
 

@@ -16,7 +16,7 @@ from statistics import median
 
 import numpy as np
 
-from ...compiler.elaboration.programs import Setup
+from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.dtypes import is_float
 from ...compiler.ir.equation import System
 from ...compiler.ir.work import flops

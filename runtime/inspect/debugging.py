@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...compiler.elaboration.programs import training_step
 from ...compiler.ir.dtypes import is_float
 from ...compiler.ir.equation import Equation, System
 from ...compiler.ir.expr import Expr, Read, reads, walk
+from ...compiler.programs import training_step
 from ...compiler.reference.evaluator import Grid, evaluate
 from ...compiler.reference.nonfinite_trace import Bad, first_bad
 from ...dsl.diagnostics.diagnostic import fail

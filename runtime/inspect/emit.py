@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from ...compiler.elaboration.model import forward
-from ...compiler.elaboration.programs import Setup, training_step
+from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.equation import System
 from ...compiler.ir.printer import system_text
 from ...compiler.options import DEFAULT, Options
@@ -17,6 +17,7 @@ from ...compiler.passes.autodiff.expand_gradients import expand_gradients
 from ...compiler.passes.equations.simplify import simplify
 from ...compiler.passes.kernels.printer import plan_text
 from ...compiler.pipeline import LlvmCode, Observer, compile
+from ...compiler.programs import training_step
 from ...compiler.targets import GpuTarget
 from ...dsl.diagnostics.diagnostic import Report, fail
 from ...dsl.syntax.formatter import format as formatted

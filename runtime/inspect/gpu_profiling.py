@@ -12,9 +12,10 @@ import time
 
 import numpy as np
 
-from ...compiler.elaboration.programs import Setup, training_step
+from ...compiler.elaboration.train_block import Setup
 from ...compiler.passes.gpu.launch_ir import Launch
 from ...compiler.passes.kernels.kernel import Kernel
+from ...compiler.programs import training_step
 from ..device.cuda.program import CudaProgram
 from ..device.cuda.timing import Timer, bandwidth
 from ..training.executor import Executor

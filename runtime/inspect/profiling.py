@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...compiler.codegen.llvm.module import Clock
-from ...compiler.elaboration.programs import Setup, training_step
+from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.equation import Equation, System
 from ...compiler.ir.work import flops, operations
 from ...compiler.passes.kernels.kernel import Kernel, Plan, Scan
 from ...compiler.pipeline import plan
+from ...compiler.programs import training_step
 from ...dsl.syntax.source import Span
 from ..device.cpu import host
 from ..device.cpu.program import CpuProgram

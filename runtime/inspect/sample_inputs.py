@@ -13,16 +13,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...compiler.elaboration.initializers import initial_system, initial_values
-from ...compiler.elaboration.model import ModelWork
-from ...compiler.elaboration.programs import Setup, step_with_gradients
+from ...compiler.elaboration.initializers import initial_system
+from ...compiler.elaboration.model import elaborate
+from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.build import call
 from ...compiler.ir.dtypes import NUMPY, is_float
 from ...compiler.ir.equation import Equation, Index, System, Tensor
 from ...compiler.ir.expr import Expr, Idx, Read
 from ...compiler.ir.gradients import add_gradients
 from ...compiler.passes.autodiff.expand_gradients import expand_gradients
+from ...compiler.programs import step_with_gradients
 from ...compiler.reference.evaluator import Arrays, evaluate
+from ...compiler.reference.initial_values import initial_values
 from ..project import Project
 from ..training.batch_inputs import class_limits, fields_of
 from .bench import draw
@@ -59,10 +61,10 @@ def model_specimen(project: Project, seed: int) -> Specimen:
     """A model that is not trained, with a loss that depends on each number of its results in a way
     of its own."""
     sizes = {**dict.fromkeys(project.symbols[:1], project.settings.batch), **project.settings.sizes}
-    work = ModelWork(project.checked.definitions, project.name, sizes, True, project.settings.float)
-    work.run()
-    drawn = initial_system(work)
-    system = with_cost(work.finished(tuple(r.name for r in project.model.results)))
+    definitions, float_type = project.checked.definitions, project.settings.float
+    model = elaborate(definitions, project.name, sizes, float_type=float_type)
+    drawn = initial_system(model.ctx)
+    system = with_cost(model.system())
     system = system.replace(precision=project.settings.precision)
     wrt = tuple(
         t.name

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ...compiler.elaboration.programs import FieldType, Setup, training_step
+from ...compiler.elaboration.train_block import FieldType, Setup
+from ...compiler.programs import training_step
 from ...compiler.reference.pass_checker import points
 from ...dsl.diagnostics.diagnostic import UserError
 from ...dsl.syntax import ast as s

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
-from ...compiler.elaboration.programs import Setup, evaluation, prediction, training_step
+from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.equation import System
 from ...compiler.ir.work import flops
 from ...compiler.pipeline import compile, plan
+from ...compiler.programs import evaluation, prediction, training_step
 from ...compiler.targets import GpuTarget
 from ...dsl.syntax import ast as s
 from ..device.cpu import host

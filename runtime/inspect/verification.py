@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ...compiler.elaboration.programs import Setup
+from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.equation import Equation
 from ...compiler.ir.printer import equation_text
 from ...compiler.ir.verify import InternalError

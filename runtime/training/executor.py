@@ -12,9 +12,10 @@ from functools import cached_property
 
 import numpy as np
 
-from ...compiler.elaboration.initializers import initial_values
-from ...compiler.elaboration.programs import Setup, evaluation, prediction, training_step
+from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.equation import System, Tensor
+from ...compiler.programs import evaluation, prediction, training_step
+from ...compiler.reference.initial_values import initial_values
 from ...dsl.diagnostics.diagnostic import Note, Report, UserError, fail
 from ...dsl.syntax import ast as s
 from ..device import Batched, Device, Program

@@ -3,9 +3,9 @@
 In: a job's steps, one after the other. Out: nothing, or UserError E0701 with the job's values as
 they were before that step. The loss is looked at after every step, the values every `INTERVAL`
 steps and before they are measured or written: what is not finite in a gradient stays visible in
-the values (`TrainingWork.expose`). A copy of the values is taken as often, and steps repeat to the
-bit: the way back to the last good step is to take the steps since the copy once more. All that
-costs less than a step in 500.
+the values (`compiler/elaboration/train_block.py`). A copy of the values is taken as often, and
+steps repeat to the bit: the way back to the last good step is to take the steps since the copy once
+more. All that costs less than a step in 500.
 """
 
 from __future__ import annotations

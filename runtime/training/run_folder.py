@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from ...compiler.elaboration.programs import FieldType
+from ...compiler.elaboration.train_block import FieldType
 from ...dsl.diagnostics.diagnostic import UserError, did_you_mean, fail
 from ..data.core.vocabulary import Vocabulary
 from .atomic_files import check_arrays, load_arrays, read_json, save_arrays, write_json, write_text

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from support import plan, system
 
-from nnc.compiler.elaboration.programs import training_step
 from nnc.compiler.ir.equation import System
 from nnc.compiler.passes.kernels.kernel import Plan
 from nnc.compiler.pipeline import LlvmCode
+from nnc.compiler.programs import training_step
 from nnc.compiler.targets import CpuTarget
 from nnc.runtime.device.cpu import host
 from nnc.runtime.device.cpu.program import CpuProgram

@@ -15,10 +15,10 @@ from gpu_simulator import SimulatedProgram, SimulatorError, available, library
 from stdlib.programs import Case
 from support import cuda_module, gpu_plan
 
-from nnc.compiler.elaboration.programs import training_step
 from nnc.compiler.ir.equation import System
 from nnc.compiler.passes.autodiff.mixed_precision import round_contractions
 from nnc.compiler.passes.gpu.grid_ir import Stream
+from nnc.compiler.programs import training_step
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.runtime.data import Search
 from nnc.runtime.project import planned_setup, project_of_text
@@ -124,7 +124,7 @@ def test_infinite_scores_and_those_that_are_no_numbers():
 
 
 def gpt_step(precision: str = "") -> tuple[System, dict[str, np.ndarray]]:
-    from nnc.compiler.elaboration.initializers import initial_values
+    from nnc.compiler.reference.initial_values import initial_values
 
     project = project_of_text(gpt(40, 16, more=precision), "gpt.nn", None, [])
     system, drawn = training_step(planned_setup(project, Search(None, None, offline=True)))

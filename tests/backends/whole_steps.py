@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nnc.compiler.elaboration.initializers import initial_values
-from nnc.compiler.elaboration.programs import training_step
 from nnc.compiler.ir.dtypes import is_float
 from nnc.compiler.ir.equation import System
+from nnc.compiler.programs import training_step
+from nnc.compiler.reference.initial_values import initial_values
 from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime.data import Search
 from nnc.runtime.device import Program

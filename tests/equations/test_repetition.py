@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from support import system as system_of
 
-from nnc.compiler.elaboration import inlining, programs, repetition, statements
-from nnc.compiler.elaboration.programs import training_step
+from nnc.compiler.elaboration import inlining, repetition, statements, train_block
 from nnc.compiler.ir.structural_hash import system_signature
 from nnc.compiler.ir.verify import verify
+from nnc.compiler.programs import training_step
 from nnc.dsl.diagnostics.diagnostic import Report, UserError
 from nnc.runtime.project import project_of_text, setup_of
 
@@ -84,7 +84,7 @@ def elaborated(program: str) -> tuple:
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 def test_repeated_elaboration_is_elaboration(body, monkeypatch):
     again = elaborated(text(body))
-    for module in (inlining, programs):
+    for module in (inlining, train_block):
         monkeypatch.setattr(
             module, "memoized", lambda ctx, key, stem, given, elaborate: elaborate()
         )

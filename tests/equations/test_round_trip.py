@@ -11,12 +11,13 @@ import pytest
 from language.front import checked
 
 from nnc.compiler.elaboration.model import forward
-from nnc.compiler.elaboration.programs import Setup, training_step
+from nnc.compiler.elaboration.train_block import Setup
 from nnc.compiler.ir.dtypes import NUMPY
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.printer import system_text
 from nnc.compiler.ir.verify import verify
 from nnc.compiler.passes.equations.simplify import simplify
+from nnc.compiler.programs import training_step
 from nnc.compiler.reference.evaluator import evaluate
 
 BATCH = 2

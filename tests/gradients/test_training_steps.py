@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from support import plan
 
-from nnc.compiler.elaboration.initializers import initial_values
-from nnc.compiler.elaboration.programs import FieldType, Setup, training_step
+from nnc.compiler.elaboration.train_block import FieldType, Setup
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.verify import verify
+from nnc.compiler.programs import training_step
 from nnc.compiler.reference.evaluator import advance
+from nnc.compiler.reference.initial_values import initial_values
 from nnc.dsl.check.checker import load_source
 from nnc.dsl.diagnostics.diagnostic import Report
 from nnc.dsl.syntax.source import Source

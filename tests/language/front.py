@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from nnc.compiler.elaboration.model import forward
-from nnc.compiler.elaboration.programs import FieldType, Setup, evaluation, training_step
+from nnc.compiler.elaboration.train_block import FieldType, Setup
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.verify import verify
+from nnc.compiler.programs import evaluation, training_step
 from nnc.dsl.check.checker import Checked, load_source
 from nnc.dsl.diagnostics.diagnostic import Diagnostic, Report, UserError
 from nnc.dsl.syntax import ast as s

@@ -8,10 +8,10 @@ from attentions import CASES, DOT, gpt, learned, prepared, streamed, written
 from stdlib.programs import Case
 from support import NO_ATTENTION, gpu_plan, plan
 
-from nnc.compiler.elaboration.programs import training_step
 from nnc.compiler.ir.affine import Affine
 from nnc.compiler.ir.expr import Idx
 from nnc.compiler.passes.gpu.attention.masked_tiles import masked_tiles
+from nnc.compiler.programs import training_step
 from nnc.compiler.reference.pass_checker import PassCheck
 from nnc.runtime.data import Search
 from nnc.runtime.project import planned_setup, project_of_text

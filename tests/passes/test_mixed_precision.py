@@ -10,12 +10,12 @@ from gpu_simulator import SimulatedProgram, available
 from small_programs import prepared, trained
 from support import optimize, plan, system, values
 
-from nnc.compiler.elaboration.programs import step_with_gradients
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.expr import Apply, expr_text, walk
 from nnc.compiler.ir.functions import TABLE
 from nnc.compiler.ir.verify import verify
 from nnc.compiler.passes.autodiff.mixed_precision import round_contractions
+from nnc.compiler.programs import step_with_gradients
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.reference.pass_checker import PassCheck
 from nnc.dsl.diagnostics.diagnostic import UserError

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 from support import plan
 
-from nnc.compiler.elaboration.programs import training_step
 from nnc.compiler.passes.kernels.kernel import Kernel, Plan, Scan
+from nnc.compiler.programs import training_step
 from nnc.runtime.project import project_of_text, setup_of
 
 STEPS = 7

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from support import plan
 
-from nnc.compiler.elaboration.initializers import initial_values
-from nnc.compiler.elaboration.programs import training_step
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.verify import verify
 from nnc.compiler.passes.kernels.kernel import Plan
+from nnc.compiler.programs import training_step
 from nnc.compiler.reference.evaluator import evaluate
+from nnc.compiler.reference.initial_values import initial_values
 from nnc.compiler.reference.pass_checker import PassCheck
 from nnc.runtime.device.cpu.program import CpuProgram
 from nnc.runtime.project import project_of_text, setup_of

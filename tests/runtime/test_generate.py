@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnc.compiler.elaboration.programs import prediction
+from nnc.compiler.programs import prediction
 from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime import cli
 from nnc.runtime.device import DEVICES

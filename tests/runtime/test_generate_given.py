@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from nnc.compiler.elaboration.programs import prediction
+from nnc.compiler.programs import prediction
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime import cli

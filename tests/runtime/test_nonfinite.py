@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from small_programs import DIGITS, prepared
 
-from nnc.compiler.elaboration.programs import training_step
+from nnc.compiler.programs import training_step
 from nnc.compiler.reference.evaluator import advance
 from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime.data import Dataset, Field, Schema, Split

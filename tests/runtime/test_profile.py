@@ -10,8 +10,8 @@ import pytest
 from small_programs import DIGITS, write
 from support import gradients, plan, system
 
-from nnc.compiler.elaboration.programs import training_step
 from nnc.compiler.ir.work import flops
+from nnc.compiler.programs import training_step
 from nnc.runtime import cli
 from nnc.runtime.data import Search
 from nnc.runtime.device.cpu.program import CpuProgram

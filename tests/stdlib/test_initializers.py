@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from nnc.compiler.elaboration.initializers import initial_system, initial_values
-from nnc.compiler.elaboration.model import ModelWork
+from nnc.compiler.elaboration.initializers import initial_system
+from nnc.compiler.elaboration.model import elaborate
 from nnc.compiler.ir.verify import verify
+from nnc.compiler.reference.initial_values import initial_values
 
 from .programs import read, value_of
 
@@ -20,10 +21,9 @@ def drawn(init: str, shape: tuple[int, ...], seed: int = 0, float_type: str = "f
         f"layer Start(x: [...]) -> y: [...] {{ param w: {list(shape)} ~ {init}\n y = x }}\n"
         "model M(x: f32[1]) -> y { y = Start(x) }"
     )
-    work = ModelWork(read(text)[0], "M", {}, True, float_type)
-    work.run()
-    first = verify(initial_system(work), "initialise")
-    return initial_values(work.finished(("y",)), first, seed)["start1_w"]
+    model = elaborate(read(text)[0], "M", {}, float_type=float_type)
+    first = verify(initial_system(model.ctx), "initialise")
+    return initial_values(model.system(), first, seed)["start1_w"]
 
 
 # 3·3 places, 40 channels in and 50 out

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from nnc.compiler.elaboration.programs import FieldType, Setup, training_step
+from nnc.compiler.elaboration.train_block import FieldType, Setup
+from nnc.compiler.programs import training_step
 from nnc.compiler.reference.evaluator import advance
 from nnc.dsl.syntax import ast as s
 

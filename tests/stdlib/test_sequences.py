@@ -13,10 +13,11 @@ import pytest
 from support import check_gradients, plan
 from support import system as system_of
 
-from nnc.compiler.elaboration.programs import Setup, training_step
+from nnc.compiler.elaboration.train_block import Setup
 from nnc.compiler.ir.gradients import add_gradients
 from nnc.compiler.passes.autodiff.differentiate import differentiate
 from nnc.compiler.passes.kernels.kernel import Kernel, Scan
+from nnc.compiler.programs import training_step
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.dsl.check.checker import load_source
 from nnc.dsl.diagnostics.diagnostic import Report, UserError

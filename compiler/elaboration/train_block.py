@@ -1,0 +1,462 @@
+"""Train blocks: the loss and metrics of a model, gradients, and the optimizer's update.
+
+    loss      = mse(y, target)          →   loss = …;   d_w = grad(loss, w)  for every parameter w
+    optimizer = sgd(lr = 0.1)           →   w' = w - 0.1 * d_w
+
+Gradients are placeholders (`ir/gradients.py`), which a pass expands. Fields of the data are inputs
+of the system, declared where the block names them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+
+from ...dsl.diagnostics.diagnostic import Report, did_you_mean
+from ...dsl.syntax import ast as s
+from ...dsl.syntax.ast import walk
+from ..ir.build import call, literal
+from ..ir.equation import Equation, Gradient
+from ..ir.expr import Apply, Expr, Idx, Read
+from ..ir.gradients import active_tensors
+from .broadcasting import broadcast, materialize, pointwise
+from .calls import apply
+from .context import Abort, Application, Context, Scope
+from .dispatch import array as array_of
+from .dispatch import value as value_of
+from .interfaces import bind, declared_shape
+from .model import Model, elaborate_model, find_model
+from .reductions import reduce_array
+from .repetition import memoized, outline
+from .rules import RULES
+from .statements import body
+from .values import Array, Static, Value, is_static, lift, of_scalar
+
+NORM_TERMS = 16  # sums of squared gradients that one equation adds up
+
+
+@dataclass(frozen=True)
+class FieldType:
+    """A field of the data: the type and shape of one example."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a training run is compiled for. `fields` is None where no data is known: then the file
+    must state their types (`input label: i32[B]`). `steps` is the number of steps, if known.
+    `precision` is that of the operands of contractions (`passes/autodiff/mixed_precision.py`)."""
+
+    definitions: Mapping[str, s.Definition]
+    train: s.Train
+    sizes: Mapping[str, int]
+    fields: Mapping[str, FieldType] | None
+    batch: int
+    steps: int | None = None
+    epochs: int | None = None
+    float_type: str = "f32"
+    precision: str = "f32"
+
+
+@dataclass
+class TrainBlock:
+    """An elaborated model with the train block that is added to it."""
+
+    setup: Setup
+    model: Model
+    constants: dict[str, Value] = field(default_factory=dict)  # `let`s that are known numbers
+
+    @property
+    def ctx(self) -> Context:
+        return self.model.ctx
+
+    def setting(self, name: str) -> s.Field | None:
+        """The setting of this name, such as `optimizer = …`."""
+        fields = (i for i in self.setup.train.body if isinstance(i, s.Field))
+        return next((f for f in reversed([*fields]) if f.name.id == name), None)
+
+    def scope(self) -> Scope:
+        """The names that the block can use: those of the model, the step and constants."""
+        names = {**self.model.scope.names, **self.constants, "t": self.ctx.scalar_input("step")}
+        for name in ("steps", "epochs"):
+            if getattr(self.setup, name) is not None:
+                names[name] = getattr(self.setup, name)
+        return Scope("", names, leading=self.model.scope.leading, takes_fields=True)
+
+
+def elaborate_trained_model(setup: Setup, training: bool) -> TrainBlock:
+    """The model of a train block. UserError with what is wrong in it, and E0407 or E0408 where the
+    data do not fit its inputs."""
+    definition = find_model(setup.definitions, setup.train.model.id)
+    report = Report()
+    sizes = _bound_sizes(setup, definition, report)
+    ctx = Context(setup.definitions, report, training, setup.float_type, RULES, setup.fields)
+    return TrainBlock(setup, elaborate_model(ctx, definition, sizes))
+
+
+# --- sizes --------------------------------------------------------------------------------------
+
+
+def _bound_sizes(setup: Setup, definition: s.Definition, report: Report) -> dict[str, int]:
+    """The first symbolic dimension of the inputs is the batch; the data bind the others."""
+    sizes = dict(setup.sizes)
+    for parameter in definition.inputs:
+        pattern = parameter.type.shape if parameter.type else None
+        if not pattern:
+            continue
+        if isinstance(pattern[0], s.Name):
+            sizes.setdefault(pattern[0].id, setup.batch)
+        if setup.fields is None:
+            continue
+        if parameter.name in setup.fields:
+            _bind_field(parameter, pattern[1:], setup.fields[parameter.name], sizes, report)
+        else:
+            report.add(
+                "E0407",
+                f"the data have no `{parameter.name}`",
+                parameter.span,
+                label="an input of the model",
+                help=did_you_mean(parameter.name, setup.fields)
+                or f"the data have {', '.join(f'`{f}`' for f in setup.fields)}",
+            )
+    return sizes
+
+
+def _bind_field(
+    parameter: s.Parameter,
+    pattern: tuple[s.Expr, ...],
+    field: FieldType,
+    sizes: dict[str, int],
+    report: Report,
+) -> None:
+    wrong = len(pattern) != len(field.shape)
+    for item, size in zip(pattern, field.shape, strict=False):
+        if isinstance(item, s.Name):
+            wrong |= sizes.setdefault(item.id, size) != size
+        elif isinstance(item, s.Number):
+            wrong |= item.value != size
+    if wrong:
+        report.add(
+            "E0408",
+            f"the data do not fit `{parameter.name}`",
+            parameter.span,
+            label=f"one example in the data is {field.dtype}{list(field.shape)}",
+            help=f"declare it `{field.dtype}[{', '.join(['B', *map(str, field.shape)])}]`",
+        )
+
+
+# --- loss and metrics ---------------------------------------------------------------------------
+
+
+def objective(block: TrainBlock) -> tuple[str, ...]:
+    """The loss and the metrics as tensors without dimensions; their names, the loss first."""
+    ctx, scope = block.ctx, block.scope()
+    numbers: list[tuple[str, s.Expr]] = []
+    for item in block.setup.train.body:
+        with suppress(Abort), ctx.recursion_limit(item):
+            match item:
+                case s.Input():
+                    _declare_input(block, item, scope)
+                case s.Let(name=name, value=value):
+                    _declare_fields(block, value, scope)
+                    scope.names[name.id] = found = value_of(ctx, value, scope)
+                    if is_static(found):
+                        block.constants[name.id] = found
+                case s.Metric(name=name, value=value):
+                    numbers.append((name.id, value))
+                case s.Field(name=s.Name(id="loss"), value=value):
+                    numbers.insert(0, ("loss", value))
+    ctx.report.check()
+    outputs = []
+    for output, expression in numbers:
+        with suppress(Abort), ctx.recursion_limit(expression):
+            outputs.append(_number(block, output, expression, scope))
+    ctx.report.check()
+    return tuple(outputs)
+
+
+def _declare_input(block: TrainBlock, item: s.Input, scope: Scope) -> None:
+    """`input label: i32[B]`: its sizes are those of the model's inputs; E0316 for others."""
+    ctx, type = block.ctx, item.type
+    for size in type.shape or ():
+        if isinstance(size, s.Name) and size.id not in scope.names:
+            first = next(iter(block.model.definition.inputs), None)
+            others = [p.span.text for p in (first and first.type and first.type.shape) or ()]
+            raise ctx.error(
+                "E0316",
+                f"the size `{size.id}` is not known",
+                size.span,
+                label="no input of the model has it",
+                help=f"is the batch missing there? `{first.name}: "
+                f"f32[{', '.join([size.id, *others])}]`"
+                if first
+                else "",
+            )
+    name = item.name.id
+    shape = declared_shape(ctx, type, scope, f"`{name}`")
+    dtype = ctx.float_for(type.dtype)
+    scope.names[name] = ctx.declare(name, shape, dtype, "input", item.span)
+
+
+def _declare_fields(block: TrainBlock, value: s.Node, scope: Scope) -> None:
+    """Declare the fields of the data that an expression names."""
+    ctx, fields = block.ctx, block.setup.fields or {}
+    for node in walk(value):
+        if not isinstance(node, s.Name) or node.id in scope.names or node.primed:
+            continue
+        if node.id in fields and node.id not in ctx.definitions and node.id not in s.REDUCTIONS:
+            shape = (block.setup.batch, *fields[node.id].shape)
+            dtype = ctx.float_for(fields[node.id].dtype)
+            scope.names[node.id] = ctx.declare(node.id, shape, dtype, "input", node.span)
+
+
+def _number(block: TrainBlock, name: str, value: s.Expr, scope: Scope) -> str:
+    """The tensor of the loss or a metric; E0410 if it has dimensions."""
+    ctx = block.ctx
+    _declare_fields(block, value, scope)
+    scope.target = name
+    array = array_of(ctx, value, scope)
+    if array.rank:
+        raise ctx.error(
+            "E0410",
+            f"`{name}` must be a single number",
+            value.span,
+            label=f"its shape is {list(array.shape)}",
+            help=f"like `mean({value.span.text})`",
+        )
+    if name == "loss":
+        array = _with_penalty(block, array, scope)
+    array = pointwise(ctx, ctx.float_type, [array], value.span)
+    full = ctx.unique(name)
+    scope.names.setdefault(name, materialize(ctx, full, array, value.span, None))
+    return full
+
+
+def _with_penalty(block: TrainBlock, loss: Array, scope: Scope) -> Array:
+    """`penalty = l2(1e-4)`: the function of every weight (a parameter with at least two dimensions:
+    not biases and scales), added to the loss."""
+    ctx, field = block.ctx, block.setting("penalty")
+    if field is None:
+        return loss
+    for tensor in [t for t in ctx.tensors.values() if t.kind == "param" and len(t.shape) > 1]:
+        cost = _applied(ctx, field, [ctx.array_of(tensor.name)], scope)
+        if cost.rank:
+            raise ctx.error(
+                "E0410",
+                "`penalty` must give a single number",
+                field.value.span,
+                label=f"its shape is {list(cost.shape)} for `{tensor.name}`",
+                help="sum over all elements: `sum(…)`",
+            )
+        loss = pointwise(ctx, "add", [loss, cost], field.span)
+    return loss
+
+
+def _applied(ctx: Context, field: s.Field, first: list[Static | Array], scope: Scope) -> Array:
+    """`clip = clip_norm(1.0)`: the function of the `first` values and its own arguments."""
+    function, written = _callee(field)
+    if function is None:
+        raise ctx.error(
+            "E0203",
+            f"`{field.name.id}` takes a function",
+            field.value.span,
+            help="like `penalty = l2(1e-4)` or `clip = clip_norm(1.0)`",
+        )
+    results = apply(ctx, function, written, (), first, field.value.span, scope)
+    return lift(results[0], ctx.float_type)  # type: ignore[arg-type]
+
+
+def _callee(field: s.Field) -> tuple[s.Name | None, s.Call | None]:
+    """The function that a setting names, and the call if it has arguments."""
+    written = field.value if isinstance(field.value, s.Call) else None
+    function = written.function if written else field.value
+    return (function if isinstance(function, s.Name) else None), written
+
+
+# --- gradients ----------------------------------------------------------------------------------
+
+
+def differentiate_loss(block: TrainBlock, loss: str) -> dict[str, str]:
+    """Placeholders for the gradients of the loss; their names by parameter. Warns of parameters
+    that have none."""
+    ctx, report = block.ctx, block.ctx.report
+    parameters = [t for t in ctx.tensors.values() if t.kind == "param"]
+    system = ctx.system(block.model.definition.name, (loss,))
+    active = active_tensors(system, loss, [p.name for p in parameters])
+    names = {}
+    for p in parameters:
+        if p.name in active:
+            names[p.name] = target = ctx.unique(f"d_{p.name}")
+            ctx.declare(target, p.shape, p.dtype, "temp", None, ctx.axes[p.name])
+            ctx.gradients.append(Gradient(target, loss, p.name, p.span))
+    if not names:
+        report.add(
+            "W0302",
+            "the loss depends on no parameter",
+            (block.setting("loss") or block.setup.train).span,
+            label="nothing will be trained",
+            help="compute it from a result of the model"
+            if parameters
+            else "the model has no parameters",
+        )
+        return names
+    read = {source for eq in ctx.equations for source in eq.sources}
+    for p in parameters:
+        if p.name not in names and p.name in read:  # what nothing reads is W0201
+            use = ctx.origins.get(p.name)
+            report.add(
+                "W0301",
+                f"no gradient reaches `{p.name}`",
+                use.span if use else p.span,
+                label="it will not be trained",
+            )
+    return names
+
+
+# --- the optimizer ------------------------------------------------------------------------------
+
+
+def update(block: TrainBlock, gradients: Mapping[str, str]) -> None:
+    """Every parameter's next value, by the optimizer that the train block names."""
+    with suppress(Abort):
+        _update(block, gradients)
+    block.ctx.report.check()
+
+
+def _update(block: TrainBlock, gradients: Mapping[str, str]) -> None:
+    ctx, train, field = block.ctx, block.setup.train, block.setting("optimizer")
+    if field is None:
+        raise ctx.error(
+            "E0411",
+            f"`train {train.model.id}` has no optimizer",
+            train.model.span,
+            label="nothing would change a parameter",
+            help="like `optimizer = adam(lr = 1e-3)`",
+        )
+    name, written = _callee(field)
+    place = field.value.span
+    optimizer = ctx.definitions.get(name.id) if name else None
+    if name is None or optimizer is None or optimizer.kind != "optimizer":
+        known = [d.name for d in ctx.definitions.values() if d.kind == "optimizer"]
+        raise ctx.error(
+            "E0406",
+            f"`{place.text}` is not an optimizer",
+            place,
+            help=did_you_mean(place.text, known) or f"there are {', '.join(known)}",
+        )
+    scope = block.scope()
+    arguments = written.arguments if written else ()
+    settings = bind(ctx, optimizer.settings, arguments, [], name, place, scope)
+    use = Application(name.id, place, settings)
+    norm = _gradient_norm(block, optimizer, gradients)
+    for parameter, gradient in gradients.items():
+        p, g = ctx.array_of(parameter), ctx.array_of(gradient)
+        seen = outline({"p": p, "g": g})
+        assert seen is not None
+        step = partial(_update_parameter, block, optimizer, use, parameter, gradient, norm, scope)
+        memoized(ctx, ("update", seen[0]), parameter, seen[1], step)
+
+
+def _gradient_norm(
+    block: TrainBlock, optimizer: s.Definition, gradients: Mapping[str, str]
+) -> Array | float:
+    """sqrt(sum of g^2 over all gradients), if the optimizer or the clipping uses it; else 0."""
+    ctx, clip = block.ctx, block.setting("clip")
+    function = _callee(clip)[0] if clip else None
+    definitions = [optimizer, ctx.definitions.get(function.id) if function else None]
+    if not any(isinstance(n, s.Name) and n.id == "norm" for d in definitions for n in walk(d)):
+        return 0.0
+    total = of_scalar(literal(0.0, ctx.float_type))
+    span = (clip or block.setting("optimizer") or block.setup.train).span
+    for number, gradient in enumerate(gradients.values(), 1):
+        g = ctx.array_of(gradient)
+        square = pointwise(ctx, "mul", [g, g], span)
+        if g.rank:
+            scope = Scope("", {}, target=f"{gradient}_square")
+            square = reduce_array(ctx, "sum", square, span, scope)
+        total = pointwise(ctx, "add", [total, square], span)
+        if number % NORM_TERMS == 0:  # a deep model has hundreds: limits the expression's depth
+            total = materialize(ctx, ctx.unique("gradient_norm_part"), total, span, None)
+    root = pointwise(ctx, "sqrt", [total], span)
+    return materialize(ctx, ctx.unique("gradient_norm"), root, span, None)
+
+
+def _update_parameter(
+    block: TrainBlock,
+    optimizer: s.Definition,
+    use: Application,
+    parameter: str,
+    gradient: str,
+    norm: Array | float,
+    scope: Scope,
+) -> tuple[()]:
+    """The optimizer's body for one parameter, after clipping."""
+    ctx, clip = block.ctx, block.setting("clip")
+    g = ctx.array_of(gradient)
+    if clip is not None:
+        clipped = _applied(ctx, clip, [g, norm], scope)
+        if broadcast(ctx, [clipped, g], clip.value.span) != g.shape:
+            raise ctx.error(
+                "E0303",
+                "`clip` must keep the shape of a gradient",
+                clip.value.span,
+                label=f"it makes {list(clipped.shape)} of {list(g.shape)}",
+            )
+        g = clipped
+    step = of_scalar(call(ctx.float_type, ctx.scalar_input("step").scalar()))
+    own: dict[str, Value] = {"p": ctx.array_of(parameter), "g": g, "norm": norm, "t": step}
+    inner = Scope(f"{parameter}_", {**use.names, **own}, target=optimizer.name)
+    ctx.calls.append(use)
+    body(ctx, optimizer.body, inner)
+    ctx.calls.pop()
+    if "p'" not in inner.names:
+        raise ctx.error(
+            "E0209", f"optimizer `{optimizer.name}` never assigns `p'`", optimizer.name_span
+        )
+    if parameter in ctx.updates:  # else the mistakes in its equation are in the report
+        _propagate_nonfinite(ctx, parameter, gradient)
+    return ()
+
+
+def _propagate_nonfinite(ctx: Context, parameter: str, gradient: str) -> None:
+    """Where a gradient is not finite, make the next value or a state not finite, so that the step
+    is found to be bad. Most optimizers do so by themselves; where the gradient is clipped or only
+    its sign is used, the parameter's next value becomes the gradient there."""
+    definition = {eq.target: eq for eq in ctx.equations}
+    states = [n for n in ctx.updates.values() if n.startswith(f"{parameter}_")]
+    following = ctx.updates[parameter]
+    if any(_is_nonfinite_with(gradient, name, definition) for name in (following, *states)):
+        return
+    eq = definition[following]
+    here = tuple(Idx(i.name) for i in eq.indices)
+    g = Read(gradient, here, None, ctx.tensors[gradient].dtype)
+    checked = eq.with_body(call("select", call("is_finite", g), eq.body, g))
+    ctx.equations[ctx.equations.index(eq)] = checked
+
+
+def _is_nonfinite_with(source: str, name: str, definition: Mapping[str, Equation]) -> bool:
+    """Whether a tensor is certainly not finite at every element where `source`, of its shape, is
+    not. A conservative analysis: it may be so where the answer is no."""
+    eq = definition.get(name)
+    if name == source:
+        return True
+    if eq is None or eq.reduce is not None or eq.at is not None:
+        return False
+
+    def certain(expr: Expr) -> bool:
+        if isinstance(expr, Read):
+            here = tuple(Idx(i.name) for i in eq.indices)
+            return expr.index == here and _is_nonfinite_with(source, expr.tensor, definition)
+        if not isinstance(expr, Apply):
+            return False
+        if expr.fn in ("add", "sub", "mul", "neg", "abs", "bf16", "stop"):  # inf - inf is NaN
+            return any(map(certain, expr.args))
+        if expr.fn == "div":
+            return certain(expr.args[0])
+        return expr.fn == "select" and certain(expr.args[1]) and certain(expr.args[2])
+
+    return certain(eq.body)

@@ -1,7 +1,6 @@
-"""The whole front of the compiler on one text: parse, check, elaborate, training step.
+"""The front end on one text: parse, check, elaborate, derive the training step.
 
-In: a text. Out: every diagnostic, warnings included. Symbolic sizes that nothing binds are small;
-a train block that names `data` gets fields of these names and types.
+Unbound symbolic sizes are small; a train block with `data` gets the fields below.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ BATCH = 4
 
 
 def checked(text: str, name: str = "test.nn", folder: Path | None = None) -> Checked:
-    """The checked program; its mistakes are raised."""
+    """The checked program. Raises UserError for its mistakes."""
     report = Report()
     program = load_source(Source(name, text), report, folder)
     report.check()
@@ -47,7 +46,7 @@ def sizes_of(program: Checked, model: str) -> dict[str, int]:
 
 
 def setup_of(program: Checked, train: s.Train) -> Setup:
-    """What a train block is compiled for."""
+    """The sizes and fields that a train block is compiled for."""
     has_data = any(isinstance(e, s.Field) and e.name.id == "data" for e in train.body)
     sizes = {} if has_data else sizes_of(program, train.model.id)
     fields = FIELDS if has_data else None
@@ -55,7 +54,7 @@ def setup_of(program: Checked, train: s.Train) -> Setup:
 
 
 def systems(program: Checked, report: Report) -> list[System]:
-    """Every system that a program is compiled to; warnings go into the report."""
+    """Every system of a program; warnings go into the report."""
     found = []
     trained = {train.model.id for train in program.trains}
     for train in program.trains:
@@ -68,7 +67,7 @@ def systems(program: Checked, report: Report) -> list[System]:
 
 
 def diagnose(text: str, name: str = "test.nn", folder: Path | None = None) -> list[Diagnostic]:
-    """Everything that the front finds wrong with a text."""
+    """Every diagnostic of a text, warnings included."""
     report = Report()
     try:
         program = load_source(Source(name, text), report, folder)

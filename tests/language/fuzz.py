@@ -1,9 +1,9 @@
-"""Mutated programs through the whole front: every mistake is the user's, none is a traceback.
+"""Fuzzing of the front end: mutated programs compile or raise UserError, never a traceback.
 
-`python tests/language/fuzz.py 100000` runs many mutants and writes each that is mistreated;
-`test_fuzz.py` runs a few. A mutant may only be compiled or raise UserError, within two seconds, and
-every place in a message lies in a file that was read. One that parses is laid out: that text means
-the same and is laid out as it is. The same seed gives the same mutants.
+`python tests/language/fuzz.py 100000` runs many mutants and prints each that reveals a defect;
+`test_fuzz.py` runs a few. A mutant takes at most two seconds, and every span in a message lies in a
+file that was read. One that parses is formatted: the text has the same tree and formats to itself.
+The same seed gives the same mutants.
 """
 
 from __future__ import annotations
@@ -123,8 +123,8 @@ train M {
 
 
 def seeds() -> list[str]:
-    """Texts to begin with: the models, the library's files with something that uses them, and
-    what the catalogue and the folders of examples and of mistakes hold."""
+    """Texts to mutate: the models, the library's files with a model that uses them, the programs of
+    the catalogue, the examples and the wrong programs."""
     sources = {d.span.source for d in standard_library().values()}
     library = [source.text + MODELS["mlp"] for source in sorted(sources, key=lambda s: s.name)]
     examples = [text for e in catalogue().values() if e.wrong for text in (e.wrong, e.right)]
@@ -146,20 +146,20 @@ def _characters(text: str, rng: random.Random) -> str:
 
 
 def _kind(piece: str) -> str:
-    """Names, numbers and operators may stand for each other."""
+    """Pieces of one kind may replace each other."""
     if piece.isspace() or (len(piece) == 1 and piece in "()[]{},:="):
         return piece
     return "name" if piece[0].isalpha() else "number" if piece[0].isdigit() else "operator"
 
 
 def _pieces(text: str, rng: random.Random, cut: Callable[[str], list[str]]) -> str:
-    """Deletes, doubles, exchanges or replaces one of the pieces that the text is cut into."""
+    """Delete, duplicate, exchange or replace one of the pieces that the text is cut into."""
     pieces = cut(text)
     a, b = rng.randrange(len(pieces)), rng.randrange(len(pieces))
     kinds = [k for k, piece in enumerate(pieces) if _kind(piece) == _kind(pieces[a])]
     match rng.randrange(9):
         case 5 | 6 | 7 | 8:
-            pieces[a] = pieces[rng.choice(kinds)]  # likely to parse still
+            pieces[a] = pieces[rng.choice(kinds)]  # likely still to parse
         case 0:
             del pieces[a]
         case 1:
@@ -174,7 +174,7 @@ def _pieces(text: str, rng: random.Random, cut: Callable[[str], list[str]]) -> s
 
 
 def _splice(text: str, rng: random.Random, texts: list[str]) -> str:
-    """Some lines of another text among those of this one."""
+    """Insert some lines of another text."""
     lines = text.splitlines(keepends=True)
     other = rng.choice(texts).splitlines(keepends=True) or [""]
     first = rng.randrange(len(other))
@@ -188,7 +188,7 @@ _AROUND = (("(", ")"), ("relu(", ")"), ("-", ""), ("sum(i) ", ""), ("x[", "]"), 
 
 
 def _nested(text: str, rng: random.Random) -> str:
-    """One token within many of the same brackets."""
+    """Enclose one token in many of the same brackets."""
     pieces = _TOKEN.findall(text)
     place = rng.randrange(len(pieces))
     before, after = rng.choice(_AROUND)
@@ -218,19 +218,19 @@ def mutant(seed: int, texts: list[str]) -> str:
     return text
 
 
-# --- judging --------------------------------------------------------------------------------------
+# --- defects --------------------------------------------------------------------------------------
 
 
-def mistreated(text: str) -> str:
-    """What the front does wrong with a text; empty if nothing."""
+def defect(text: str) -> str:
+    """What the front end does wrong with a text; empty if nothing."""
     start = time.process_time()
     try:
-        found = _misshapen(text)
+        found = _formatter_defect(text)
         if found:
             return found
         systems(checked(text, folder=HERE / "wrong"), Report())
     except UserError as error:
-        found = _misplaced(error)
+        found = _span_defect(error)
         if found:
             return found
     except Exception:
@@ -239,24 +239,24 @@ def mistreated(text: str) -> str:
     return f"took {seconds:.1f} s" if seconds > SECONDS else ""
 
 
-def _misshapen(text: str) -> str:
-    """What the formatter does wrong with a text that parses."""
+def _formatter_defect(text: str) -> str:
+    """What the formatter does wrong with a text that parses; empty if nothing."""
     report = Report()
     file = parse(Source("test.nn", text), report)
     if report.diagnostics:
         return ""
-    laid_out = format(file)
-    again = parse(Source("test.nn", laid_out), report)
+    formatted = format(file)
+    again = parse(Source("test.nn", formatted), report)
     if report.diagnostics:
-        return f"laid out, it does not parse: {report.diagnostics[0].message}"
+        return f"formatted, it does not parse: {report.diagnostics[0].message}"
     if shape(again) != shape(file):
-        return "laid out, it means something else"
+        return "formatted, it has another tree"
     if [c.text.strip() for c in again.comments] != [c.text.strip() for c in file.comments]:
-        return "laid out, it has other comments"
-    return "" if format(again) == laid_out else "laid out twice, it looks different"
+        return "formatted, it has other comments"
+    return "" if format(again) == formatted else "formatted twice, it differs"
 
 
-def _misplaced(error: UserError) -> str:
+def _span_defect(error: UserError) -> str:
     for found in error.diagnostics:
         if found.code not in catalogue():
             return f"{found.code} is not in the catalogue"
@@ -273,11 +273,11 @@ def main(count: int, first: int = 0) -> int:
     texts = seeds()
     wrong = 0
     for seed in range(first, first + count):
-        found = mistreated(mutant(seed, texts))
+        found = defect(mutant(seed, texts))
         if found:
             wrong += 1
             print(f"--- mutant {seed}\n{found.rstrip()}", flush=True)
-    print(f"{wrong} of {count} mutants were mistreated")
+    print(f"{wrong} of {count} mutants reveal a defect")
     return bool(wrong)
 
 

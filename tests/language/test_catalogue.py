@@ -1,4 +1,4 @@
-"""Every code is explained, once, and its examples keep their word through the whole front."""
+"""Every code has an entry in the catalogue, and the front end reports it for its examples."""
 
 from __future__ import annotations
 

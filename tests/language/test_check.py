@@ -1,4 +1,4 @@
-"""Names and structure; files that use files."""
+"""The checker: name resolution, calls, files that use files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The canonical layout keeps the program, its comments, and itself."""
+"""The canonical layout preserves the tree and the comments, and is idempotent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOWHERE = Span(Source("made.nn", ""), 0, 0)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_format_keeps_the_program(name: str) -> None:
+def test_format_preserves_the_program(name: str) -> None:
     file = parsed(PROGRAMS[name])
     text = format(file)
     again = parsed(text)
@@ -100,7 +100,7 @@ def test_comments_stay_beside_what_they_are_about() -> None:
         "fn f(x) = (  # one\n  x  # two\n  # three\n) # four\n",
     ],
 )
-def test_a_layout_is_laid_out_as_it_is(text: str) -> None:
+def test_formatting_is_idempotent(text: str) -> None:
     once = format(parsed(text))
     assert format(parsed(once)) == once
     assert once.count("#") == text.count("#")
@@ -116,7 +116,7 @@ def test_a_long_equation_is_broken_at_its_outermost_operators() -> None:
     ]
 
 
-def test_what_does_not_fit_is_cut_more_finely() -> None:
+def test_a_line_that_does_not_fit_is_broken_more_finely() -> None:
     read = "x[..., first*stride + row - top, second*stride + column - left, channel]"
     equation = f"y[i, j] = max(row < 3, column < 3) ({read} else 0)"
     text = format(parsed(f"fn f(x) -> y: [] {{\n    {equation}\n}}"))
@@ -150,7 +150,7 @@ OWN = [
 
 
 @pytest.mark.parametrize("path", OWN, ids=lambda path: path.stem)
-def test_our_own_programs_are_laid_out(path: Path) -> None:
+def test_our_own_programs_are_formatted(path: Path) -> None:
     """`nnc fmt dsl/stdlib/*.nn examples/*.nn benchmarks/*.nn` does so."""
     text = path.read_text("utf-8")
     assert format(parsed(text)) == text
@@ -182,13 +182,13 @@ trees = st.recursive(st.one_of(names, numbers, reads), larger, max_leaves=12)
 
 @settings(max_examples=400, deadline=None)
 @given(trees)
-def test_any_expression_is_written_so_that_it_reads_back(tree: s.Expr) -> None:
+def test_any_expression_round_trips(tree: s.Expr) -> None:
     assert shape(expression(format_expr(tree))) == shape(tree)
 
 
 @settings(max_examples=300, deadline=None)
 @given(trees)
-def test_any_statement_is_laid_out_so_that_it_reads_back(tree: s.Expr) -> None:
+def test_any_statement_round_trips(tree: s.Expr) -> None:
     long = re.sub(r"\ba\b", "a_long_name_of_a_tensor", format_expr(tree))
     file = parsed(f"fn f(x) -> y: [] {{\n    y = {long}\n}}")
     text = format(file)

@@ -1,4 +1,4 @@
-"""Text to tree: what binds tighter, where statements end, what is a reduction."""
+"""The parser: precedence, the ends of statements, reductions, error recovery."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_brackets_continue_a_line() -> None:
     assert shape(expression("(a\n b)".replace("\n b", "\n + b"))) == shape(expression("(a + b)"))
 
 
-def test_words_of_a_place_are_names_elsewhere() -> None:
+def test_contextual_keywords_are_names_elsewhere() -> None:
     file = parsed(
         "fn f(input, metric, until, optimizer, data) -> loss: [] {\n"
         "  batch = input + metric\n  until = 1\n  loss = batch\n}"
@@ -97,7 +97,7 @@ def test_guard_and_left_sides() -> None:
     assert second.accumulate and isinstance(second.indices[0], s.Index)
 
 
-def test_places_cover_the_parentheses() -> None:
+def test_spans_include_the_parentheses() -> None:
     node = expression("(a + b) * c")
     assert node.span.text == "(a + b) * c" and node.left.span.text == "a + b"
 
@@ -130,7 +130,7 @@ def test_all_errors_of_a_file_in_one_run() -> None:
         "train M {\n    input x': f32[B]\n}",
     ],
 )
-def test_what_is_declared_has_no_prime(text: str) -> None:
+def test_a_declared_name_has_no_prime(text: str) -> None:
     (found,) = mistakes(text)
     assert found.code == "E0101" and found.span and found.span.text.endswith("'")
     assert "without a prime" in found.help

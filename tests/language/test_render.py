@@ -1,4 +1,4 @@
-"""The looks of a diagnostic, as small golden texts."""
+"""Rendered diagnostics as small golden texts."""
 
 from __future__ import annotations
 

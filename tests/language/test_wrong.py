@@ -1,5 +1,6 @@
-"""Typical mistakes, and what is said about each: `wrong/NAME.nn`, with the rendered text beside it
-in `wrong/NAME.txt`. After a change of words, `pytest --update-golden` and read the difference.
+"""Typical mistakes: `wrong/NAME.nn`, and the rendered diagnostics in `wrong/NAME.txt`.
+
+After a change of messages run `pytest --update-golden` and read the difference.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ PROGRAMS = sorted(path.stem for path in FOLDER.glob("*.nn"))
 
 
 def without_lines(found: Diagnostic) -> Diagnostic:
-    """Places in the library as if each stood in a file of one line: its lines move."""
+    """Spans in the library as if each were in a file of one line, as the library's lines move."""
 
     def alone(note: Note) -> Note:
         source = note.span.source
@@ -34,7 +35,7 @@ def without_lines(found: Diagnostic) -> Diagnostic:
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_what_is_said(name: str, update_golden: bool) -> None:
+def test_rendered_diagnostics(name: str, update_golden: bool) -> None:
     text = (FOLDER / f"{name}.nn").read_text("utf-8")
     found = diagnose(text, f"{name}.nn")
     rendered = render_all(map(without_lines, found)) + "\n"
@@ -45,7 +46,7 @@ def test_what_is_said(name: str, update_golden: bool) -> None:
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_the_users_own_file_comes_first(name: str) -> None:
+def test_diagnostics_are_in_the_users_file(name: str) -> None:
     found = diagnose((FOLDER / f"{name}.nn").read_text("utf-8"), f"{name}.nn")
     assert found
     for diagnostic in found:

@@ -1,4 +1,4 @@
-"""What these tests share: parsing that must succeed, trees without places, programs."""
+"""Shared by these tests: parsing that must succeed, trees without spans, programs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from nnc.dsl.syntax import ast as s
 from nnc.dsl.syntax.parser import parse
 from nnc.dsl.syntax.source import Source
 
-PLACES = {"span", "name_span", "source", "comments", "own_line"}
+SPANS = {"span", "name_span", "source", "comments", "own_line"}
 
 
 def parsed(text: str) -> s.File:
@@ -31,11 +31,11 @@ def expression(text: str) -> s.Expr:
 
 
 def shape(node: object) -> object:
-    """A tree as nested tuples without places: equal shapes mean equal programs."""
+    """A tree as nested tuples without spans: equal shapes mean equal programs."""
     if isinstance(node, tuple):
         return tuple(map(shape, node))
     if isinstance(node, s.Node):
-        parts = (shape(value) for name, value in vars(node).items() if name not in PLACES)
+        parts = (shape(value) for name, value in vars(node).items() if name not in SPANS)
         return (type(node).__name__, *parts)
     return node
 

@@ -23,12 +23,11 @@ from gpu_side import (
     small,
     within,
 )
-from support import plan
 
 from nnc.compiler.elaboration.model import forward
 from nnc.compiler.options import Options
 from nnc.compiler.passes.kernels.kernel import Plan
-from nnc.compiler.pipeline import compile
+from nnc.compiler.pipeline import compile, plan
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.reference.pass_checker import EVALUABLE
 from nnc.compiler.targets import GpuTarget

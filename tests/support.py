@@ -112,10 +112,11 @@ def cuda_module(plan, target=None):
     return pipeline.generate(plan, target or GpuTarget())
 
 
-def optimize(system, without=(), target=None):
+def optimize(system, verified=False, without=(), target=None):
     """The system after the passes over equations."""
+    observers = [pipeline.verify_each] if verified else []
     options = Options(without=frozenset(without))
-    return pipeline.optimize(system, target or host.target(), options)
+    return pipeline.optimize(system, target or host.target(), options, observers)
 
 
 def with_pass(name, function, after="simplify"):

@@ -124,8 +124,8 @@ def test_a_processor_without_avx512_gets_a_step_of_its_own(tmp_path: Path) -> No
     code = f"""
 import numpy as np
 from support import system, values
-from nnc.compiler.evaluate import evaluate
-from nnc.runtime.device.cpu import CpuProgram
+from nnc.compiler.reference.evaluator import evaluate
+from nnc.runtime.device.cpu.program import CpuProgram
 whole = system({text!r}, float_type="f32")
 program = CpuProgram(whole)
 given = values(whole)

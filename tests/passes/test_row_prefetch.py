@@ -8,6 +8,7 @@ from support import plan, system, values
 
 from nnc.compiler.passes.cpu.lower import FETCH, lower
 from nnc.compiler.reference.evaluator import evaluate
+from nnc.runtime.device.cpu import host
 from nnc.runtime.device.cpu.program import CpuProgram
 
 PRODUCT = """model M(d: f32[{K}, 32], x: f32[{K}, {N}]) -> w: f32[{N}, 32] {{
@@ -26,7 +27,7 @@ PRODUCT = """model M(d: f32[{K}, 32], x: f32[{K}, {N}]) -> w: f32[{N}, 32] {{
 def test_far_rows_are_asked_for(terms: int, width: int, asked: bool) -> None:
     whole = system(PRODUCT.format(K=terms, N=width), float_type="f32")
     made = plan(whole)
-    (nest,) = (lower(k, made) for k in made.kernels)
+    (nest,) = (lower(k, made, host.target()) for k in made.kernels)
     assert [a.tensor for a in nest.operand_prefetch] == ["x"] * asked
     assert all(a.offset.constant == FETCH * width for a in nest.operand_prefetch)
     given = values(whole)
@@ -51,7 +52,7 @@ def test_what_comes_after_a_sum_is_asked_for_before_it(terms: int, asked: list[s
     """If the sum is long; what all rows have in common is in the cache already."""
     whole = system(STEP.format(K=terms), float_type="f32")
     made = plan(whole)
-    (nest,) = (lower(k, made) for k in made.kernels)
+    (nest,) = (lower(k, made, host.target()) for k in made.kernels)
     assert [a.tensor for a in nest.epilogue_prefetch] == asked
     given = values(whole)
     program = CpuProgram(made)

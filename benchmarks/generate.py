@@ -20,8 +20,8 @@ import numpy as np
 from nnc.compiler.programs import prediction
 from nnc.runtime.data import Search
 from nnc.runtime.device import DEVICES
-from nnc.runtime.inference.generate import Generator, Sampling, roles
-from nnc.runtime.project import for_batch, open_project, planned_setup
+from nnc.runtime.inference.generate import Generator, Sampling, text_roles
+from nnc.runtime.project import open_project, planned_setup, with_batch
 from nnc.runtime.training.executor import Executor
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "char_gpt.nn"
@@ -33,9 +33,9 @@ def main() -> None:
     options = arguments()
     project = open_project(options.model)
     search = Search(options.data, options.model.parent, offline=True)
-    setup = for_batch(planned_setup(project, search), 1)
+    setup = with_batch(planned_setup(project, search), 1)
     one, every = (Executor(setup, DEVICES["cpu"](options.threads), 0) for _ in range(2))
-    window = roles(prediction(setup))[0].window
+    window = text_roles(prediction(setup))[0].window
     print(f"{options.model.name}, T = {window}, {options.threads} threads, {options.rounds} rounds")
     for count in (window - len(PROMPT), options.tokens):
         compare(count, options.rounds, one, every)
@@ -87,7 +87,7 @@ class Windows:
 
     def __init__(self, executor: Executor):
         self.bound = executor.prediction(1)
-        found = roles(self.bound.system)[0]
+        found = text_roles(self.bound.system)[0]
         self.token = self.bound.program.arrays[found.source.name][0]
         self.logits = self.bound.results[found.output.name][0]
 

@@ -33,12 +33,11 @@ from nnc.compiler.reference.pass_checker import EVALUABLE
 from nnc.compiler.targets import GpuTarget
 from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime.data import Search
-from nnc.runtime.data import load as load_data
-from nnc.runtime.inspect.code_check import check_code, run_apart
-from nnc.runtime.inspect.sample_inputs import specimen
-from nnc.runtime.inspect.sample_sizes import fitted
+from nnc.runtime.inspect.code_check import check_code, run_stored
+from nnc.runtime.inspect.sample_inputs import sample
+from nnc.runtime.inspect.sample_sizes import fit_sizes
 from nnc.runtime.inspect.verification import TOLERANCE
-from nnc.runtime.project import Project, bound, project_of_text, reassigned
+from nnc.runtime.project import Project, load_dataset, project_of_text, with_assignments
 from nnc.runtime.settings import Assignment
 from nnc.runtime.training.job import prepare
 from nnc.runtime.training.loop import train
@@ -106,10 +105,10 @@ def kernels(device: str, out: Path, data: Path | None, note: Note) -> None:
         if setup is None:
             figures[name] = "no data"
             continue
-        chosen = fitted(project, setup, EVALUABLE // 100 if small(device) else POINTS)
-        subject = specimen(chosen.project, chosen.setup, 0)
+        chosen = fit_sizes(project, setup, EVALUABLE // 100 if small(device) else POINTS)
+        subject = sample(chosen.project, chosen.setup, 0)
         apart = plan(subject.system, GpuTarget(), Options(share_memory=False))
-        found = check_code(apart, run_apart(program_of(device, apart), subject.values), TOLERANCE)
+        found = check_code(apart, run_stored(program_of(device, apart), subject.values), TOLERANCE)
         bad = [value for value in found if not value.right]
         figures[name] = {
             "results": len(found),
@@ -192,9 +191,9 @@ def _one_by_one(step) -> None:
 
 def _at_once(step) -> None:
     from nnc.runtime.data import Split
-    from nnc.runtime.training.batch_inputs import whole
+    from nnc.runtime.training.batch_inputs import all_examples
 
-    examples = whole(Split({name: array.copy() for name, array in step.fields}))
+    examples = all_examples(Split({name: array.copy() for name, array in step.fields}))
     assert step.together(examples) >= 1
     count = len(examples)
     for _ in step.run_many(examples, np.tile(np.arange(count), (5, 1)), range(1, 6)):
@@ -237,14 +236,9 @@ def examples(device: str, out: Path, data: Path | None, note: Note) -> None:
 
 def losses(project: Project, device: str, data: Path | None) -> list[float] | None:
     """Of the first steps of training; None without the data."""
-    project = reassigned(project, [Assignment("steps", str(STEPS))])
-    choice = project.settings.data
-    assert choice is not None
-    search = Search(data, project.path.parent, offline=True)
+    project = with_assignments(project, [Assignment("steps", str(STEPS))])
     try:
-        dataset = load_data(
-            choice.source, bound(choice), search, spans=choice.spans, span=choice.span
-        )
+        dataset = load_dataset(project, Search(data, project.path.parent, offline=True))
     except UserError as error:
         if any(d.code.startswith("E06") for d in error.diagnostics):
             return None

@@ -21,7 +21,7 @@ from workloads import canonical
 from nnc.compiler.ir.dtypes import NUMPY
 from nnc.compiler.programs import training_step
 from nnc.compiler.reference.initial_values import initial_values
-from nnc.runtime.inspect.bench import draw
+from nnc.runtime.inspect.bench import fill_random
 from nnc.runtime.training.batch_inputs import fields_of
 
 Wait = Callable[[], object]
@@ -40,7 +40,7 @@ def given(name: str, device: str) -> tuple[str, list[np.ndarray], list[np.ndarra
         first = initial_values(system, drawn, SEED)
         weights = [first[t.name] for t in params]
     arrays = {t.name: np.zeros(t.shape, NUMPY[t.dtype]) for t in fields_of(system)}
-    draw(system, arrays, rng)
+    fill_random(system, arrays, rng)
     model = WORKLOADS[name].model if name in WORKLOADS else name
     return model, canonical(model, weights), list(arrays.values())
 

@@ -27,10 +27,10 @@ from nnc.dsl.diagnostics.diagnostic import Report, UserError
 from nnc.dsl.syntax.source import Source
 from nnc.runtime.data import Search
 from nnc.runtime.device import DEVICES
-from nnc.runtime.inspect.bench import draw
+from nnc.runtime.inspect.bench import fill_random
 from nnc.runtime.project import Project, planned_setup, project_of_text
 from nnc.runtime.settings import Assignment
-from nnc.runtime.training.executor import Bound, Executor
+from nnc.runtime.training.executor import BoundProgram, Executor
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))  # where gpu_simulator is
 
@@ -95,12 +95,12 @@ def setup_of(project: Project, data: Path | None = None) -> Setup | None:
         raise
 
 
-def bound_of(name: str, device: str, precision: str = "f32") -> Bound:
+def bound_of(name: str, device: str, precision: str = "f32") -> BoundProgram:
     """The training step of a workload with its first values and random data."""
     setup = setup_of(project_of(name, device, precision=precision))
     assert setup is not None
     bound = Executor(setup, device_of(device), SEED).training(setup.batch)
-    draw(bound.system, dict(bound.fields), np.random.default_rng(SEED))
+    fill_random(bound.system, dict(bound.fields), np.random.default_rng(SEED))
     return bound
 
 

@@ -22,7 +22,7 @@ from workloads import ALL, Workload
 
 from nnc.compiler.passes.kernels.kernel import Kernel, Plan, Scan
 from nnc.runtime.device.cpu.program import CpuProgram
-from nnc.runtime.inspect.bench import draw
+from nnc.runtime.inspect.bench import fill_random
 from nnc.runtime.inspect.peak import peak
 
 Item = Kernel | Scan
@@ -56,7 +56,7 @@ class Bench:
     def __init__(self, workload: Workload, threads: int, seconds: float):
         executor = executor_of(workload, threads)
         bound = executor.training(workload.batch)
-        draw(bound.system, dict(bound.fields), np.random.default_rng(1))
+        fill_random(bound.system, dict(bound.fields), np.random.default_rng(1))
         bound.step[...] = 1
         self.program, self.threads, self.seconds = bound.program, threads, seconds
         self.plan: Plan = self.program.plan

@@ -20,11 +20,11 @@ from nnc.dsl.check.checker import load_source
 from nnc.dsl.diagnostics.diagnostic import Report
 from nnc.dsl.syntax.source import Source
 from nnc.runtime.device import DEVICES
-from nnc.runtime.inspect.bench import draw
+from nnc.runtime.inspect.bench import fill_random
 from nnc.runtime.project import project_of_text, setup_of
 from nnc.runtime.settings import Assignment
 from nnc.runtime.training.batch_inputs import fields_of
-from nnc.runtime.training.executor import Bound, Executor
+from nnc.runtime.training.executor import BoundProgram, Executor
 
 SEED = 1
 
@@ -49,8 +49,8 @@ class Runner:
         self.training = workload.kind == "train"
         self.first = {name: array.copy() for name, array in self.executor.values.items()}
         make = self.executor.training if self.training else self.executor.prediction
-        self.bound: Bound = make(workload.batch)
-        draw(self.bound.system, dict(self.bound.fields), np.random.default_rng(SEED))
+        self.bound: BoundProgram = make(workload.batch)
+        fill_random(self.bound.system, dict(self.bound.fields), np.random.default_rng(SEED))
         self.number = 0
         self.gflop = work(self.bound.system.equations, self.bound.system)
 

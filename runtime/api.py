@@ -18,14 +18,13 @@ from ..dsl.diagnostics.diagnostic import fail
 from ..dsl.syntax import ast as s
 from ..dsl.syntax.ast import walk
 from .data import Dataset, Field, Schema, Search, Split
-from .data import load as load_data
 from .data.core.dataset import validate
 from .device import DEVICES
 from .inference.predict import as_inputs, predict_batches
-from .project import Project, bound, field_types, open_project, reassigned, setup_of
+from .project import Project, field_types, load_dataset, open_project, setup_of, with_assignments
 from .settings import Assignment
 from .thread_count import default_threads
-from .training.batch_inputs import check_fit, check_indices, whole
+from .training.batch_inputs import all_examples, check_fit, check_indices
 from .training.executor import Executor, Values
 from .training.interrupt import watch_interrupt
 from .training.job import prepare
@@ -110,7 +109,7 @@ class Model:
         """
         given = {"epochs": epochs, "steps": steps, "batch": batch, "seed": seed}
         numbers = {name: value for name, value in given.items() if value is not None}
-        project = reassigned(self._project, _assignments(numbers))
+        project = with_assignments(self._project, _assignments(numbers))
         job = prepare(project, self._dataset(arrays, named), self._device)
         if self._weights:
             job.executor.restore(self._weights)
@@ -135,7 +134,7 @@ class Model:
             )
         check_fit(executor.system, executor.setup.batch, dataset.schema)
         check_indices(executor.system, dataset)
-        return measure(executor, whole(dataset.test or dataset.train), 1).means()
+        return measure(executor, all_examples(dataset.test or dataset.train), 1).means()
 
     def predict(self, *arrays: ArrayLike, **named: ArrayLike) -> np.ndarray | dict[str, np.ndarray]:
         """The model's result for every example: an array, or several by name if it has several.
@@ -157,15 +156,7 @@ class Model:
     def _dataset(self, arrays: tuple[ArrayLike, ...], named: Mapping[str, ArrayLike]) -> Dataset:
         """The given arrays, or without any the data of the train block."""
         if not arrays and not named:
-            choice = self._project.settings.data
-            if choice is None:
-                raise fail(
-                    "E0711", f"`train {self._project.name}` names no data", self._project.block.span
-                )
-            search = Search(None, self._project.path.parent)
-            return load_data(
-                choice.source, bound(choice), search, spans=choice.spans, span=choice.span
-            )
+            return load_dataset(self._project, Search(None, self._project.path.parent))
         names = [p.name for p in self._project.model.inputs]
         found = self._named(arrays, named, [*names, *targets(self._project)])
         fields, stored = [], {}

@@ -18,25 +18,25 @@ import time
 from pathlib import Path
 
 LIMIT = 512 * 10**6  # bytes kept
-STALE = 3600  # seconds after which a file that was begun was given up
-DIGEST = 32  # bytes of the checksum at a file's end
+MAX_WRITE_SECONDS = 3600  # seconds after which a file that was begun was given up
+CHECKSUM_BYTES = 32  # bytes of the checksum at a file's end
 
 _noted = False
 
 
-def kernels() -> Cache | None:
+def kernel_cache() -> FileCache | None:
     """Where machine code is kept: `NNC_CACHE` is a folder or `off`; else the user's own folder."""
     chosen = os.environ.get("NNC_CACHE", "")
     if chosen.lower() == "off":
         return None
     if chosen:
-        return Cache(Path(chosen).expanduser().absolute() / "kernels")
+        return FileCache(Path(chosen).expanduser().absolute() / "kernels")
     from platformdirs import user_cache_dir  # only where it is needed
 
-    return Cache(Path(user_cache_dir("nnc")) / "kernels")
+    return FileCache(Path(user_cache_dir("nnc")) / "kernels")
 
 
-class Cache:
+class FileCache:
     """A folder of files with checksums."""
 
     def __init__(self, folder: Path, limit: int = LIMIT):
@@ -54,8 +54,8 @@ class Cache:
             data = path.read_bytes()
         except OSError:
             return None
-        content = data[:-DIGEST]
-        if data[-DIGEST:] != _checksum(name, content):
+        content = data[:-CHECKSUM_BYTES]
+        if data[-CHECKSUM_BYTES:] != _checksum(name, content):
             with contextlib.suppress(OSError):
                 path.unlink()
             return None
@@ -108,7 +108,7 @@ class Cache:
                     files.append((about.st_mtime, about.st_size, entry.name))
             total = sum(size for _, size, _ in files)
             for used, size, name in sorted(files):
-                given_up = name.startswith(".") and used < time.time() - STALE
+                given_up = name.startswith(".") and used < time.time() - MAX_WRITE_SECONDS
                 if given_up or (total > self.limit and name != newest and name[0] != "."):
                     with contextlib.suppress(OSError):
                         self.path(name).unlink()

@@ -21,7 +21,7 @@ _GROUPS = (  # limit and use of a container, in both versions of control groups
 )
 
 
-class Shortage(Exception):
+class NotEnoughMemory(Exception):
     """`needed` bytes are asked for, of which `free` are there."""
 
     def __init__(self, needed: int, free: int):
@@ -29,7 +29,7 @@ class Shortage(Exception):
         self.needed, self.free = needed, free
 
 
-def ran_out() -> Diagnostic:
+def out_of_memory() -> Diagnostic:
     """What to say where the system refused memory that seemed to be free."""
     free = free_bytes()
     return Diagnostic(
@@ -43,7 +43,7 @@ def require(needed: int) -> None:
     """Raise Shortage if so many bytes more do not fit."""
     free = free_bytes()
     if free is not None and needed > free:
-        raise Shortage(needed, free)
+        raise NotEnoughMemory(needed, free)
 
 
 def free_bytes() -> int | None:

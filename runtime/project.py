@@ -16,7 +16,8 @@ from ..dsl.diagnostics.diagnostic import Diagnostic, Report, UserError, did_you_
 from ..dsl.syntax import ast as s
 from ..dsl.syntax.printer import format_expr, format_type
 from ..dsl.syntax.source import Source
-from .data import Schema, Search, bind, describe, find_source
+from .data import Dataset, Schema, Search, bind, describe, find_source
+from .data import load as load_data
 from .gc_pause import gc_paused
 from .settings import Assignment, DataChoice, Settings, assign, read_settings
 
@@ -102,10 +103,10 @@ def _project(
         block, sizes = assign(empty, assignments, symbols)
         return Project(path, checked, definition, None, read_settings(block, sizes), warnings)
     project = Project(path, checked, definition, train, Settings(), warnings)
-    return reassigned(project, assignments)
+    return with_assignments(project, assignments)
 
 
-def reassigned(project: Project, assignments: Sequence[Assignment]) -> Project:
+def with_assignments(project: Project, assignments: Sequence[Assignment]) -> Project:
     """The same project with more assignments. UserError E0703, E0704 or E0707."""
     train, sizes = assign(project.block, assignments, project.symbols)
     settings = read_settings(train, {**project.settings.sizes, **sizes})
@@ -166,11 +167,22 @@ def input_symbols(model: s.Definition) -> list[str]:
 
 
 def schema_of(choice: DataChoice, search: Search) -> Schema:
-    """The fields of the data that a train block names, from little reading."""
-    return describe(choice.source, bound(choice), search, spans=choice.spans, span=choice.span)
+    """The fields of the data that a train block names, from as little reading as possible."""
+    settings = source_settings(choice)
+    return describe(choice.source, settings, search, spans=choice.spans, span=choice.span)
 
 
-def bound(choice: DataChoice) -> dict:
+def load_dataset(project: Project, search: Search) -> Dataset:
+    """The data that the train block names. UserError E0711 if it names none, or what is wrong."""
+    choice = project.settings.data
+    if choice is None:
+        message, help = f"`train {project.name}` names no data", "like `data = mnist()`"
+        raise fail("E0711", message, project.block.span, help=help)
+    settings = source_settings(choice)
+    return load_data(choice.source, settings, search, spans=choice.spans, span=choice.span)
+
+
+def source_settings(choice: DataChoice) -> dict:
     """The arguments of a data source by name."""
     source = find_source(choice.source, choice.span)
     return bind(source, choice.positional, choice.named, choice.span, choice.names)
@@ -227,7 +239,7 @@ def planned_setup(project: Project, search: Search) -> Setup:
     return setup_of(project, field_types(schema, project.model), schema.count)
 
 
-def for_batch(setup: Setup, batch: int) -> Setup:
+def with_batch(setup: Setup, batch: int) -> Setup:
     """The same for another number of examples."""
     return replace(setup, batch=batch)
 

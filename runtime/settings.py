@@ -19,7 +19,7 @@ from ..dsl.diagnostics.foreign_terms import suggest_dtype
 from ..dsl.syntax import ast as s
 from ..dsl.syntax.parser import parse_value
 from ..dsl.syntax.source import COMMAND_LINE, Source, Span
-from .training.conditions import SPLITS, Condition, Monitor, check_watched, measured
+from .training.conditions import SPLITS, Condition, Monitor, check_measured, measured_names
 
 Value = int | float | bool | str | list
 
@@ -148,7 +148,7 @@ def read_settings(train: s.Train, sizes: Mapping[str, int]) -> Settings:
     for item in train.body:
         try:
             if isinstance(item, s.Until):
-                conditions.append(Condition(item.condition, lambda e: number(e, lets)))
+                conditions.append(Condition(item.condition, lambda e: constant_number(e, lets)))
             elif isinstance(item, s.Field) and item.name.id not in _EQUATIONS:
                 found[item.name.id] = _field(item, lets)
                 spans[item.name.id] = item.value.span
@@ -176,7 +176,7 @@ def _unmeasured(
     """Names that are not measured, whatever splits the data may have."""
     metrics = [i.name.id for i in train.body if isinstance(i, s.Metric)]
     try:
-        check_watched(conditions, monitor, measured(metrics, SPLITS))
+        check_measured(conditions, monitor, measured_names(metrics, SPLITS))
     except UserError as error:
         return error.diagnostics
     return ()
@@ -264,9 +264,9 @@ def constant(node: s.Expr, lets: Mapping[str, s.Expr]) -> Value:
         case s.Name(id=name) if name in lets:
             return constant(lets[name], {k: v for k, v in lets.items() if k != name})
         case s.Unary(op="-", operand=operand):
-            return -number(operand, lets)
+            return -constant_number(operand, lets)
         case s.Binary(op=op, left=left, right=right) if op in _OPERATIONS or op == "^":
-            return _computed(node, op, number(left, lets), number(right, lets))
+            return _computed(node, op, constant_number(left, lets), constant_number(right, lets))
     raise fail(
         "E0703",
         "this setting is not a plain value",
@@ -275,7 +275,7 @@ def constant(node: s.Expr, lets: Mapping[str, s.Expr]) -> Value:
     )
 
 
-def number(node: s.Expr, lets: Mapping[str, s.Expr]) -> int | float:
+def constant_number(node: s.Expr, lets: Mapping[str, s.Expr]) -> int | float:
     """The same for a number."""
     value = constant(node, lets)
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -389,7 +389,7 @@ def _with_argument(train: s.Train, head: str, argument: str, one: Assignment) ->
     )
 
 
-def shown(settings: Settings) -> dict[str, Any]:
+def settings_json(settings: Settings) -> dict[str, Any]:
     """The settings as plain values for `settings.json`."""
     plain = {name: getattr(settings, name) for name in _VALUES}
     plain["monitor"] = str(settings.monitor) if settings.monitor else None

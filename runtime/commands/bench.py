@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ..inspect.bench import Figures, measure
+from ..inspect.bench import StepFigures, measure
 from ..project import open_project, planned_setup
 from ..thread_count import default_threads
 from . import options as o
@@ -19,7 +19,7 @@ from . import options as o
 
 @click.command()
 @click.argument("file", type=o.FILE)
-@o.several(
+@o.option_group(
     o.set_option,
     o.batch_option,
     click.option("--steps", type=o.POSITIVE, default=50, show_default=True, help="Steps timed."),
@@ -58,7 +58,7 @@ def bench(file, sets, batch, steps, model, data, device_name, threads, as_json) 
         )
 
 
-def _plain(figures: Figures) -> dict[str, Any]:
+def _plain(figures: StepFigures) -> dict[str, Any]:
     """Numbers rounded; those of a GPU only where there is one."""
     every = {**asdict(figures), **(asdict(figures.gpu) if figures.gpu else {})}
     del every["gpu"]

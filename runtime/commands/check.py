@@ -21,25 +21,27 @@ from ...dsl.syntax.parser import parse
 from ..inspect.emit import model_system
 from ..project import open_project, planned_setup
 from ..training.atomic_files import write_text
-from ..training.progress import say
+from ..training.progress import notify
 from . import options as o
-from .report import FORM, show
+from .report import ERROR_FORMAT, print_diagnostics
 
 _files = click.argument("files", nargs=-1, required=True, type=o.FILE, metavar="FILE…")
 
 
 @click.command()
 @_files
-@o.several(o.set_option, o.data_option)
+@o.option_group(o.set_option, o.data_option)
 def check(files, sets, data) -> None:
     """Find every mistake in FILEs. Nothing is compiled and no data is read."""
     found: list[Diagnostic] = []
     for file in files:
         found += _mistakes(file, sets, data)
-    show(dict.fromkeys(found), click.get_current_context().find_root().params[FORM])
+    print_diagnostics(
+        dict.fromkeys(found), click.get_current_context().find_root().params[ERROR_FORMAT]
+    )
     wrong = sum(d.is_error for d in dict.fromkeys(found))
     if wrong:
-        say(f"{wrong} mistake{'s' * (wrong != 1)}")
+        notify(f"{wrong} mistake{'s' * (wrong != 1)}")
         raise click.exceptions.Exit(2 if UserError(found).of_flags else 1)
 
 
@@ -61,7 +63,7 @@ def _mistakes(file: Path, sets: tuple[str, ...], data: Path | None) -> list[Diag
                 setup = planned_setup(project, o.search(data, file.parent, offline=True))
                 training_step(setup, report)
             elif unknown := [n for n in project.symbols[1:] if n not in project.settings.sizes]:
-                say(
+                notify(
                     f"{file}: of `{model}` only the names were checked, for nothing says how large "
                     f"`{'`, `'.join(unknown)}` is: `--set {unknown[0]}=32`"
                 )
@@ -93,10 +95,10 @@ def fmt(files, only_check, diff) -> None:
             old, new = (t.splitlines(keepends=True) for t in (source.text, text))
             click.echo("".join(difflib.unified_diff(old, new, str(file), str(file))), nl=False)
         elif only_check:
-            say(f"{file} is not laid out canonically")
+            notify(f"{file} is not laid out canonically")
         else:
             write_text(file, text)
-            say(f"{file} laid out anew")
+            notify(f"{file} laid out anew")
     report.check()
     if changed and (only_check or diff):
         raise click.exceptions.Exit(1)

@@ -16,16 +16,16 @@ from ...compiler.pipeline import Observer, all_passes
 from ...dsl.diagnostics.diagnostic import did_you_mean
 from ..inspect.emit import ENDINGS, Stages
 from ..inspect.pass_printing import EVERY, PrintAfter, PrintChanged, TimePasses
-from ..inspect.summary import NEEDED, summarise
+from ..inspect.summary import MEMORY_BYTES, summarize
 from ..project import Project, open_project, planned_setup
 from ..training.atomic_files import write_text
 from . import options as o
-from .report import show, show_warnings
+from .report import print_diagnostics, print_warnings
 
 
 @click.command()
 @click.argument("file", type=o.FILE)
-@o.several(
+@o.option_group(
     click.option(
         "--emit",
         "emits",
@@ -75,7 +75,7 @@ def compile(
     if not wanted and not observers:
         raise click.UsageError("nothing to print: --emit STAGE, --print-changed or --time-passes")
     project = open_project(file, o.assignments(sets, batch=batch), model)
-    show_warnings(project)
+    print_warnings(project)
     needs_types = not wanted or any(stage != "ast" for stage in wanted)
     setup = _setup(project, data) if needs_types else None
     stages = Stages(project, setup, options, observers)
@@ -84,7 +84,7 @@ def compile(
     texts = {stage: stages.text(stage) for stage in wanted}
     if not wanted:
         stages.text("kernels")
-    show(stages.report.diagnostics)
+    print_diagnostics(stages.report.diagnostics)
     if time_passes:
         click.echo(times.table(), err=True)
     for stage, text in texts.items():
@@ -133,7 +133,7 @@ def _setup(project: Project, data: Path | None) -> Setup | None:
 
 @click.command()
 @click.argument("file", type=o.FILE)
-@o.several(
+@o.option_group(
     o.set_option,
     o.batch_option,
     o.model_option,
@@ -141,7 +141,7 @@ def _setup(project: Project, data: Path | None) -> Setup | None:
     click.option(
         "--device",
         "device_name",
-        type=click.Choice(list(NEEDED)),
+        type=click.Choice(list(MEMORY_BYTES)),
         default="cpu",
         show_default=True,
         help="Whose memory is planned; it need not be there.",
@@ -153,8 +153,8 @@ def summary(file, sets, batch, model, data, device_name) -> None:
 
     Operations are those of the sums of products for one batch forward: 2 per multiply-add."""
     project = open_project(file, o.assignments(sets, batch=batch), model)
-    show_warnings(project)
+    print_warnings(project)
     setup = _setup(project, data)
     if o.verifying():
         o.check_passes(Stages(project, setup).system)
-    click.echo(summarise(project, setup, device_name).text(), nl=False)
+    click.echo(summarize(project, setup, device_name).text(), nl=False)

@@ -11,7 +11,7 @@ import click
 
 from ...compiler.ir.equation import Equation
 from ...compiler.ir.expr import expr_text
-from ..inspect.debugging import Reached, Story, tell
+from ..inspect.debugging import NonfiniteReport, NonfiniteTensor, replay
 from ..training.run_folder import RunFolder
 from . import options as o
 
@@ -25,11 +25,11 @@ def debug(run_folder) -> None:
 
     By the reference evaluator, from the snapshot in RUN: the first equation that makes such a value
     from finite ones and the numbers it was given, how the value spreads, and what it would hit."""
-    for line in _text(tell(RunFolder(run_folder))):
+    for line in _text(replay(RunFolder(run_folder))):
         click.echo(line)
 
 
-def _text(story: Story) -> Iterator[str]:
+def _text(story: NonfiniteReport) -> Iterator[str]:
     snapshot = story.snapshot
     seen = _element(snapshot.tensor, snapshot.index)
     yield (
@@ -83,7 +83,7 @@ def _place(eq: Equation) -> Iterator[str]:
         yield f"    asked for at {call}: {call.source.line(call.line).strip()}"
 
 
-def _reached(tensor: Reached) -> str:
+def _reached(tensor: NonfiniteTensor) -> str:
     first = _element(tensor.tensor, tensor.index)
     count = "" if tensor.size == 1 else f", {tensor.count:,} of {tensor.size:,} in all"
     return f"    {first} is {tensor.value:g}{count}{_where(tensor.equation)}"

@@ -16,17 +16,17 @@ from ...compiler.programs import prediction
 from ...dsl.diagnostics.diagnostic import fail
 from ..data.core.vocabulary import END, START, UNKNOWN, Vocabulary
 from ..inference.generate import Generator, Sampling
-from ..inference.text_inputs import Source
-from ..project import for_batch, open_project, setup_of
+from ..inference.text_inputs import ContextText
+from ..project import open_project, setup_of, with_batch
 from ..training.executor import Executor
-from ..training.progress import say
+from ..training.progress import notify
 from ..training.run_folder import RunFolder
 from . import options as o
 
 
 @click.command(short_help="Continue or translate a text with a trained model.")
 @click.argument("run_folder", metavar="RUN", type=o.FILE)
-@o.several(
+@o.option_group(
     click.option(
         "--prompt",
         required=True,
@@ -73,7 +73,7 @@ def generate(
     folder = RunFolder(run_folder)
     notes = folder.settings
     project = open_project(folder.model)
-    setup = for_batch(setup_of(project, folder.fields, notes["examples"]), 1)
+    setup = with_batch(setup_of(project, folder.fields, notes["examples"]), 1)
     executor = Executor(setup, o.device(device_name, threads), project.settings.seed)
     weights = folder.read_weights(executor.weights())
     generator = Generator(prediction(setup), weights, executor.device)
@@ -81,14 +81,14 @@ def generate(
     began = time.perf_counter()
     if generator.roles.given:
         sampling = Sampling(temperature or 0.0, top_k, top_p)
-        source = Source.of(generator.roles.given, folder.vocabularies)
+        source = ContextText.of(generator.roles.given, folder.vocabularies)
         read = written = 0
         lines = [line for line in text.splitlines() if line.strip()]
         if not lines:
             raise click.UsageError("--prompt needs a line with at least one word")
         for line in lines:
             if unknown := source.unknown(line):
-                say(f"unknown, and read as {UNKNOWN}: {', '.join(unknown)}")
+                notify(f"unknown, and read as {UNKNOWN}: {', '.join(unknown)}")
             found = list(translation(generator, source, vocabulary, line, length, sampling, seed))
             click.echo(vocabulary.decode(found))
             read, written = read + 1, written + len(found)
@@ -102,12 +102,12 @@ def generate(
         click.echo()
         read, written = len(first), length
     rate = (read + written) / (time.perf_counter() - began)
-    say(f"{written} tokens, {rate:,.0f} tokens per second")
+    notify(f"{written} tokens, {rate:,.0f} tokens per second")
 
 
 def translation(
     generator: Generator,
-    source: Source,
+    source: ContextText,
     writer: Vocabulary,
     line: str,
     length: int,

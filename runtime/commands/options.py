@@ -17,7 +17,7 @@ from ..data import Search
 from ..device import DEVICES, Device
 from ..settings import Assignment
 from ..thread_count import default_threads
-from ..training.progress import say
+from ..training.progress import notify
 
 FILE = click.Path(path_type=Path)
 POSITIVE = click.IntRange(min=1)
@@ -70,7 +70,7 @@ verify_option = click.option(
 )
 
 
-def several(*options: Callable) -> Callable:
+def option_group(*options: Callable) -> Callable:
     """One decorator from many, listed in the order of the help text."""
 
     def decorate(function: Callable) -> Callable:
@@ -98,7 +98,7 @@ def assignments(sets: tuple[str, ...], **flags: int | None) -> list[Assignment]:
 
 
 def search(data: Path | None, base: Path, offline: bool = False) -> Search:
-    return Search(data, base, offline, notify=say)
+    return Search(data, base, offline, notify=notify)
 
 
 def device(name: str, threads: int | None) -> Device:
@@ -108,7 +108,7 @@ def device(name: str, threads: int | None) -> Device:
         return found
     from ..inspect.pass_checking import checking  # only where it is asked for
 
-    return checking(found, say)
+    return checking(found, notify)
 
 
 def check_passes(system: System) -> None:
@@ -116,7 +116,7 @@ def check_passes(system: System) -> None:
     if verifying():
         from ..inspect.pass_checking import check_passes  # only where it is asked for
 
-        check_passes(system, say)
+        check_passes(system, notify)
 
 
 def verifying() -> bool:

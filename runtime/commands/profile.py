@@ -23,7 +23,7 @@ from ..inspect.profiling import profile as measure
 from ..project import Project, open_project, planned_setup
 from ..thread_count import default_threads
 from . import options as o
-from .report import show_warnings
+from .report import print_warnings
 
 WIDTH = 100  # columns where there is no terminal
 SHOWN = 0.01  # of the step: a line of the library that takes less has no row of its own
@@ -35,7 +35,7 @@ USE = (("regs", 4), ("shared", 6), ("fits", 5))
 
 @click.command()
 @click.argument("file", type=o.FILE)
-@o.several(
+@o.option_group(
     o.set_option,
     o.batch_option,
     click.option("--steps", type=o.POSITIVE, default=50, show_default=True, help="Steps timed."),
@@ -71,7 +71,7 @@ def profile(
     most that this computer can do that is; and the bytes that kernels read and write. On a GPU, the
     speed at which they do that, and how much of that of its memory it is."""
     project = open_project(file, o.assignments(sets, batch=batch), model)
-    show_warnings(project)
+    print_warnings(project)
     setup = planned_setup(project, o.search(data, project.path.parent, offline=True))
     if o.verifying():
         o.check_passes(training_step(setup)[0])

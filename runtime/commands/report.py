@@ -16,15 +16,15 @@ from ...dsl.diagnostics.diagnostic import Diagnostic
 from ...dsl.diagnostics.render import render_all
 from ..project import Project
 
-FORM = "error_format"  # its key in click's context
+ERROR_FORMAT = "error_format"  # its key in click's context
 
 
-def show(diagnostics: Iterable[Diagnostic], form: str = "") -> None:
+def print_diagnostics(diagnostics: Iterable[Diagnostic], form: str = "") -> None:
     """Render them all to stderr, in the form asked for on the command line if none is given."""
     found = tuple(diagnostics)
     if not form:
         context = click.get_current_context(silent=True)
-        form = context.find_root().params[FORM] if context else "human"
+        form = context.find_root().params[ERROR_FORMAT] if context else "human"
     if found:
         terminal = sys.stderr.isatty()
         width = shutil.get_terminal_size().columns if terminal else 100
@@ -33,6 +33,6 @@ def show(diagnostics: Iterable[Diagnostic], form: str = "") -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def show_warnings(project: Project) -> None:
+def print_warnings(project: Project) -> None:
     """What is odd but not wrong in a program."""
-    show(project.warnings)
+    print_diagnostics(project.warnings)

@@ -20,30 +20,29 @@ import numpy as np
 
 from ... import __version__
 from ...dsl.diagnostics.diagnostic import Diagnostic, fail
-from ..data import Dataset, Search, load
 from ..device.cpu import host
 from ..inference.predict import as_inputs, predict_batches
-from ..project import Project, bound, field_types, open_project, setup_of
-from ..settings import shown
+from ..project import Project, field_types, load_dataset, open_project, setup_of
+from ..settings import settings_json
 from ..thread_count import default_threads
 from ..training.atomic_files import write_bytes, write_text
-from ..training.batch_inputs import check_indices, divide
+from ..training.batch_inputs import check_indices, split_examples
 from ..training.executor import Executor
 from ..training.interrupt import watch_interrupt
 from ..training.job import Job, prepare
 from ..training.lock import locked
 from ..training.loop import INTERRUPTED, measure
 from ..training.loop import train as run
-from ..training.metrics import number
-from ..training.progress import listener, say
-from ..training.run_folder import RunFolder, check_free, create
+from ..training.metrics import format_number
+from ..training.progress import make_listener, notify
+from ..training.run_folder import RunFolder, check_unused, create_run
 from . import options as o
-from .report import show, show_warnings
+from .report import print_diagnostics, print_warnings
 
 
 @click.command(short_help="Train a model.")
 @click.argument("file", type=o.FILE, required=False)
-@o.several(
+@o.option_group(
     o.data_option,
     o.offline_option,
     o.set_option,
@@ -68,44 +67,44 @@ def train(
     folder = RunFolder(resume) if resume else None
     before = folder.settings if folder else {}
     project = open_project(folder.model if folder else file, assignments, model)
-    show_warnings(project)
+    print_warnings(project)
     if out is not None:
-        check_free(out)
+        check_unused(out)
     base = Path(before["data_base"]) if "data_base" in before else project.path.parent
-    dataset = _load(project, o.search(data or _folder(before), base, offline))
+    dataset = load_dataset(project, o.search(data or _folder(before), base, offline))
     job = prepare(project, dataset, o.device(device_name, threads))
-    show(job.warnings)
+    print_diagnostics(job.warnings)
     if folder is None:
         notes = _notes(project, job, device_name, default_threads(threads), data, base)
-        job.folder = create(
+        job.folder = create_run(
             out, project.name.lower(), project.resolved(), notes, dataset.vocabularies
         )
         with locked(job.folder.path):
             _run(job)
         return
     with locked(folder.path):
-        show([*_other_target(before, device_name), *job.resume(folder)])
+        print_diagnostics([*_other_target(before, device_name), *job.resume(folder)])
         if assignments:
             write_text(folder.model, project.resolved(), durable=True)  # for going on once more
-        say(f"going on in {folder.path} after step {job.position.step}")
+        notify(f"going on in {folder.path} after step {job.position.step}")
         _run(job)
 
 
 def _run(job: Job) -> None:
     assert job.folder is not None
-    lines = listener(job.settings.epochs)
+    lines = make_listener(job.settings.epochs)
     try:
         with watch_interrupt(quits=True) as interrupted:
             reason = run(job, lines, interrupted)
     finally:
         lines.close()
     if reason == INTERRUPTED:
-        say(
+        notify(
             f"interrupted after step {job.position.step}; go on with "
             f"`nnc train --resume {shlex.quote(str(job.folder.path))}`"
         )
         raise click.exceptions.Exit(130)
-    say(f"{reason}; kept in {job.folder.path}")
+    notify(f"{reason}; kept in {job.folder.path}")
 
 
 def _other_target(before: dict[str, Any], device: str) -> list[Diagnostic]:
@@ -128,25 +127,13 @@ def _folder(settings: dict[str, Any]) -> Path | None:
     return Path(settings["data_folder"]) if settings.get("data_folder") else None
 
 
-def _load(project: Project, search: Search) -> Dataset:
-    choice = project.settings.data
-    if choice is None:
-        raise fail(
-            "E0711",
-            f"`train {project.name}` names no data",
-            project.block.span,
-            help="like `data = mnist()`",
-        )
-    return load(choice.source, bound(choice), search, spans=choice.spans, span=choice.span)
-
-
 def _notes(
     project: Project, job: Job, device: str, threads: int, data: Path | None, base: Path
 ) -> dict[str, Any]:
     """What `settings.json` says: everything that the run depends on."""
     return {
         "model": project.name,
-        "settings": shown(project.settings),
+        "settings": settings_json(project.settings),
         "examples": len(job.training),
         "fields": {
             n: [f.dtype, list(f.shape)] for n, f in (job.executor.setup.fields or {}).items()
@@ -178,7 +165,7 @@ def _version(package: str) -> str:
 
 @click.command("eval", short_help="Measure a trained model on its data.")
 @click.argument("run_folder", metavar="RUN", type=o.FILE)
-@o.several(o.data_option, o.offline_option, o.device_option, o.threads_option, o.verify_option)
+@o.option_group(o.data_option, o.offline_option, o.device_option, o.threads_option, o.verify_option)
 def evaluate_run(run_folder, data, offline, device_name, threads) -> None:
     """Measure the weights of RUN on the validation and test data, or else the training data.
 
@@ -187,25 +174,25 @@ def evaluate_run(run_folder, data, offline, device_name, threads) -> None:
     notes = folder.settings
     project = open_project(folder.model)
     search = o.search(data or _folder(notes), Path(notes["data_base"]), offline)
-    dataset = _load(project, search)
+    dataset = load_dataset(project, search)
     setup = setup_of(project, field_types(dataset.schema, project.model), len(dataset.train))
     executor = Executor(setup, o.device(device_name, threads), project.settings.seed)
     check_indices(executor.system, dataset)
     executor.restore(folder.read_weights(executor.weights()))
-    parts = divide(dataset, project.settings.validation)
+    parts = split_examples(dataset, project.settings.validation)
     held = [name for name in parts if name != "train"]
     names = sorted(held, reverse=True) or ["train"]
     values: dict[str, float] = {}
     for name in names:
         prefix = "" if name == "train" else f"{name}_"
         values |= measure(executor, parts[name], 1).means(prefix)
-    say("  ".join(f"{name} {number(value)}" for name, value in values.items()))
+    notify("  ".join(f"{name} {format_number(value)}" for name, value in values.items()))
     click.echo(json.dumps(values))
 
 
 @click.command(short_help="Apply a trained model to arrays.")
 @click.argument("run_folder", metavar="RUN", type=o.FILE)
-@o.several(
+@o.option_group(
     click.option(
         "--input",
         "input_file",
@@ -243,7 +230,7 @@ def predict(run_folder, input_file, output_file, device_name, threads) -> None:
         np.save(data, next(iter(results.values())))
     write_bytes(output_file, data.getvalue())
     for name, result in results.items():
-        say(f"{name}: {result.dtype}{list(result.shape)} in {output_file}")
+        notify(f"{name}: {result.dtype}{list(result.shape)} in {output_file}")
 
 
 def _read_arrays(path: Path) -> np.ndarray | dict[str, np.ndarray]:

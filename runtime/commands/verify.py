@@ -18,14 +18,14 @@ from ..inspect.verification import TOLERANCE, Line, Verification, verify_project
 from ..project import open_project, planned_setup
 from ..thread_count import default_threads
 from . import options as o
-from .report import show_warnings
+from .report import print_warnings
 
 WIDTH = 100  # columns where there is no terminal
 
 
 @click.command()
 @click.argument("file", type=o.FILE)
-@o.several(
+@o.option_group(
     o.set_option,
     o.batch_option,
     o.model_option,
@@ -61,7 +61,7 @@ def verify(file, sets, batch, model, data, threads, seed, samples, tolerance, as
 
     The numbers are random; no data is read. Exit code 1 if anything is wrong."""
     project = open_project(file, o.assignments(sets, batch=batch), model)
-    show_warnings(project)
+    print_warnings(project)
     setup = None
     if project.train is not None:
         setup = planned_setup(project, o.search(data, project.path.parent, offline=True))

@@ -39,23 +39,23 @@ class Sampling:
         if self.temperature != 1:
             wide /= self.temperature
         if self.top_k is None and self.top_p is None:
-            return chosen(np.exp(wide, wide), generator)
+            return sample_index(np.exp(wide, wide), generator)
         order = np.argsort(-wide, kind="stable")[: self.top_k]
         chances = np.exp(wide[order])
         if self.top_p is not None:
             up_to = np.cumsum(chances)
             chances = chances[: int(np.searchsorted(up_to, self.top_p * up_to[-1])) + 1]
-        return int(order[chosen(chances, generator)])
+        return int(order[sample_index(chances, generator)])
 
 
-def chosen(chances: np.ndarray, generator: np.random.Generator) -> int:
+def sample_index(chances: np.ndarray, generator: np.random.Generator) -> int:
     """A place drawn with these chances, which add up to any number."""
     up_to = np.add.accumulate(chances)
     return int(up_to.searchsorted(generator.random() * up_to.item(-1), "right"))
 
 
 @dataclass(frozen=True)
-class Roles:
+class TextRoles:
     """What generation needs of a model: tokens [1, T] in, logits [1, T, n] out, and what else it is
     `given`."""
 
@@ -68,7 +68,7 @@ class Roles:
         return self.source.shape[1]
 
 
-def roles(system: System) -> list[Roles]:
+def text_roles(system: System) -> list[TextRoles]:
     """Which input may hold the tokens and which result the logits for the token after each of them;
     one at least. UserError E0712 if no input and result of the model are such two."""
     inputs = [t for t in system.of_kind("input") if t.name not in ("step", "seed")]
@@ -81,7 +81,7 @@ def roles(system: System) -> list[Roles]:
         )
     results = [system.tensors[n] for n in system.outputs]
     found = [
-        Roles(source, output, tuple(t for t in inputs if t is not source))
+        TextRoles(source, output, tuple(t for t in inputs if t is not source))
         for source in tokens
         for output in results
         if len(output.shape) == 3 and output.shape[1] == source.shape[1]
@@ -104,13 +104,13 @@ class Generator:
 
         UserError E0712 if it maps no tokens to logits, or if a result depends on later tokens.
         """
-        self.roles, first, step = stepping(system, weights, device)
+        self.roles, first, step = decoding_step(system, weights, device)
         self.handed = first.outputs
         self.first = device(first) if first.equations else None
         self.program: Program = device(step)
         if self.first is not None:
-            put(weights, self.first, first)
-        put(weights, self.program, step)
+            load_weights(weights, self.first, first)
+        load_weights(weights, self.program, step)
         arrays = self.program.arrays
         self.memory = [arrays[t.name] for t in step.of_kind("state") if t.name not in weights]
         self._token, self._at = arrays[self.roles.source.name], arrays.get(POSITION)
@@ -199,13 +199,13 @@ def is_bounded(step: System) -> bool:
     )
 
 
-def stepping(
+def decoding_step(
     system: System, weights: Mapping[str, np.ndarray], device: Device
-) -> tuple[Roles, System, System]:
+) -> tuple[TextRoles, System, System]:
     """The first roles in which the model can be evaluated position by position, and the programs
     that do so: what is computed once, and one position's step. UserError E0712 if there are none,
     or if a result depends on later tokens."""
-    found, reasons = roles(system), []
+    found, reasons = text_roles(system), []
     for each in found:
         try:
             first, step = decoding(system, each.source.name, each.output.name)
@@ -219,11 +219,11 @@ def stepping(
 
 
 def check_causal(
-    system: System, found: Roles, weights: Mapping[str, np.ndarray], device: Device
+    system: System, found: TextRoles, weights: Mapping[str, np.ndarray], device: Device
 ) -> None:
     """UserError E0712 if changing later tokens changes what comes before them."""
     program = device(system)
-    put(weights, program, system)
+    load_weights(weights, program, system)
     source, logits = (program.arrays[t.name] for t in (found.source, found.output))
     half, vocabulary = found.window // 2, found.output.shape[2]
     source[...] = np.random.default_rng(0).integers(0, vocabulary, found.source.shape)
@@ -239,7 +239,7 @@ def check_causal(
         )
 
 
-def put(weights: Mapping[str, np.ndarray], program: Program, system: System) -> None:
+def load_weights(weights: Mapping[str, np.ndarray], program: Program, system: System) -> None:
     """Give a program the params and states of the model, those that it has."""
     for tensor in system.tensors.values():
         if tensor.kind in ("param", "state") and tensor.name in weights:

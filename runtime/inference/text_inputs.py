@@ -18,7 +18,7 @@ from ..data.core.vocabulary import UNKNOWN, WORD, Vocabulary
 
 
 @dataclass(frozen=True)
-class Source:
+class ContextText:
     """The input [1, S] that holds a text, and that of its length, if the model has one."""
 
     tokens: Tensor
@@ -26,7 +26,7 @@ class Source:
     vocabulary: Vocabulary
 
     @staticmethod
-    def of(given: Sequence[Tensor], vocabularies: Mapping[str, Vocabulary]) -> Source:
+    def of(given: Sequence[Tensor], vocabularies: Mapping[str, Vocabulary]) -> ContextText:
         """The text among the inputs. UserError E0712 unless they are one text and its length."""
         texts = [t for t in given if t.name in vocabularies]
         if len(texts) != 1:
@@ -41,7 +41,7 @@ class Source:
         if strange:
             hint = f"beside `{texts[0].name}` there may be `{texts[0].name}_length`"
             raise fail("E0712", f"a text says nothing of the input `{strange[0]}`", help=hint)
-        return Source(texts[0], length, vocabularies[texts[0].name])
+        return ContextText(texts[0], length, vocabularies[texts[0].name])
 
     def inputs(self, line: str) -> dict[str, np.ndarray]:
         """The arrays of a line. UserError E0619 for a token that the vocabulary does not have and

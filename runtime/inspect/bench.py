@@ -22,14 +22,14 @@ from ...compiler.ir.equation import System
 from ...compiler.ir.work import flops
 from ..data import Split
 from ..device import Batched, Device
-from ..training.batch_inputs import class_limits, fields_of, whole
-from ..training.executor import Bound, Executor
+from ..training.batch_inputs import all_examples, fields_of, index_limits
+from ..training.executor import BoundProgram, Executor
 
 WARMUP = 3
 
 
 @dataclass(frozen=True)
-class Figures:
+class StepFigures:
     """Milliseconds of a step; 10^9 operations of its sums of products per second of the median
     step; seconds from the command's start to the end of the first step; the process's peak memory
     in 10^6 bytes."""
@@ -39,11 +39,11 @@ class Figures:
     gflops: float
     first_step_s: float
     peak_mb: float
-    gpu: OnGpu | None = None
+    gpu: GpuFigures | None = None
 
 
 @dataclass(frozen=True)
-class OnGpu:
+class GpuFigures:
     """What a step is on a GPU: kernels that it launches, steps that are one launch of a graph and
     why not more, 10^6 bytes of its arena, seconds of compiling or of reading what was compiled."""
 
@@ -54,11 +54,11 @@ class OnGpu:
     compile_s: float
 
 
-def measure(setup: Setup, device: Device, steps: int, seed: int, started: float) -> Figures:
+def measure(setup: Setup, device: Device, steps: int, seed: int, started: float) -> StepFigures:
     """Run `steps` training steps. `started` is the command's start on `time.perf_counter`."""
     executor = Executor(setup, device, seed)
     bound = executor.training(setup.batch)
-    draw(executor.system, dict(bound.fields), np.random.default_rng(seed))
+    fill_random(executor.system, dict(bound.fields), np.random.default_rng(seed))
     bound.step[...] = 1
     bound.program.run()
     first = time.perf_counter() - started
@@ -71,7 +71,7 @@ def measure(setup: Setup, device: Device, steps: int, seed: int, started: float)
     times = times[WARMUP:]
     work = sum(flops(eq, executor.system) for eq in executor.system.equations)
     middle = median(times)
-    return Figures(
+    return StepFigures(
         middle * 1e3,
         min(times) * 1e3,
         work / middle / 1e9,
@@ -81,13 +81,13 @@ def measure(setup: Setup, device: Device, steps: int, seed: int, started: float)
     )
 
 
-def _runner(bound: Bound) -> tuple[Callable[[int], None], int]:
+def _runner(bound: BoundProgram) -> tuple[Callable[[int], None], int]:
     """What takes as many steps as the device takes at a time, from the one of a number on; and how
     many that are."""
     if not isinstance(bound.program, Batched) or not bound.fields:
-        return lambda number: _take(bound, number), 1
+        return lambda number: _run_step(bound, number), 1
     batch = len(bound.fields[0][1])
-    examples = whole(Split({name: array.copy() for name, array in bound.fields}))
+    examples = all_examples(Split({name: array.copy() for name, array in bound.fields}))
     together = bound.together(examples)
     rows = np.tile(np.arange(batch), (together, 1))
 
@@ -98,16 +98,16 @@ def _runner(bound: Bound) -> tuple[Callable[[int], None], int]:
     return run, together
 
 
-def _take(bound: Bound, number: int) -> None:
+def _run_step(bound: BoundProgram, number: int) -> None:
     bound.step[...] = number
     bound.program.run()
 
 
-def _on_gpu(bound: Bound, together: int) -> OnGpu | None:
+def _on_gpu(bound: BoundProgram, together: int) -> GpuFigures | None:
     program = bound.program
     if not isinstance(program, Batched):
         return None
-    return OnGpu(
+    return GpuFigures(
         program.launches,
         together,
         program.not_held or program.rule,
@@ -116,9 +116,9 @@ def _on_gpu(bound: Bound, together: int) -> OnGpu | None:
     )
 
 
-def draw(system: System, arrays: dict[str, np.ndarray], rng: np.random.Generator) -> None:
+def fill_random(system: System, arrays: dict[str, np.ndarray], rng: np.random.Generator) -> None:
     """Fill inputs with numbers of their kind: reals from 0 to 1, classes within their count."""
-    limits = class_limits(system)
+    limits = index_limits(system)
     for tensor in fields_of(system):
         array = arrays[tensor.name]
         if is_float(tensor.dtype):

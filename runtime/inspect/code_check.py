@@ -22,13 +22,13 @@ from ...compiler.ir.magnitude import magnitude
 from ...compiler.passes.kernels.kernel import Plan, Streamed
 from ...compiler.reference.evaluator import Arrays, evaluate
 
-GIVEN, SIZE = "#", "%"  # after a tensor's name: as the code computed it, and its magnitude
+COMPUTED, SIZE = "#", "%"  # after a tensor's name: as the code computed it, and its magnitude
 BF16 = 2.0**-8  # the largest relative error of a rounding to bf16
-NUDGE = 1e-6  # relative: how near to a jump a value may be for either side to be right
+PERTURBATION = 1e-6  # relative: how near to a jump a value may be for either side to be right
 
 
 @dataclass(frozen=True)
-class Value:
+class CheckedEquation:
     """The worst element of what an equation gives: `error` is relative to the numbers that the
     equation works with (`magnitude`), or 0 or 1 for whole numbers."""
 
@@ -40,7 +40,7 @@ class Value:
     right: bool
 
 
-class Stored(Protocol):
+class StoredProgram(Protocol):
     """A compiled plan whose memory can be looked at."""
 
     @property
@@ -51,7 +51,7 @@ class Stored(Protocol):
     def run(self) -> None: ...
 
 
-def run_apart(program: Stored, values: Mapping[str, np.ndarray]) -> Arrays:
+def run_stored(program: StoredProgram, values: Mapping[str, np.ndarray]) -> Arrays:
     """One run; every tensor that is stored, by name. Params and states are as they were before."""
     plan = program.plan
     for name, array in program.arrays.items():
@@ -64,27 +64,31 @@ def run_apart(program: Stored, values: Mapping[str, np.ndarray]) -> Arrays:
     return {**after, **before}
 
 
-def check_code(plan: Plan, arrays: Arrays, tolerance: float) -> list[Value]:
+def check_code(plan: Plan, arrays: Arrays, tolerance: float) -> list[CheckedEquation]:
     """Every stored result against the evaluator's, in the order of the equations."""
     system = plan.system
     stored = {name for name in arrays if system.tensors[name].kind == "temp"}
     local = _localised(system, stored)
-    given = {n: arrays[n.removesuffix(GIVEN)] for n, t in local.tensors.items() if t.kind != "temp"}
+    given = {
+        n: arrays[n.removesuffix(COMPUTED)] for n, t in local.tensors.items() if t.kind != "temp"
+    }
     expected = evaluate(local, given, wide=True)
     early = {t for k in plan.kernels if isinstance(k, Streamed) for t in k.rounded_early}
     allowed = {t: tolerance + 2 * BF16 * (t in early) for t in stored}
     found = [
-        _judge(eq, arrays[eq.target], expected, allowed[eq.target])
+        _compare(eq, arrays[eq.target], expected, allowed[eq.target])
         for eq in system.equations
         if eq.target in stored
     ]
     if all(value.right for value in found):
         return found
-    ends = _nudged(local, given, expected)
+    ends = _perturbed(local, given, expected)
     return [
         v
         if v.right
-        else _judge_near(v, arrays[v.equation.target], expected, ends, allowed[v.equation.target])
+        else _compare_near_jump(
+            v, arrays[v.equation.target], expected, ends, allowed[v.equation.target]
+        )
         for v in found
     ]
 
@@ -105,7 +109,7 @@ def _localised(system: System, stored: set[str]) -> System:
 
     def given(node: Expr) -> Expr | None:
         if isinstance(node, Read) and node.tensor in stored:
-            return Read(node.tensor + GIVEN, node.index, node.other, node.dtype)
+            return Read(node.tensor + COMPUTED, node.index, node.other, node.dtype)
         return None
 
     def size(node: Read, other: Expr | None) -> Expr:
@@ -130,18 +134,18 @@ def _localised(system: System, stored: set[str]) -> System:
             tensors[name] = replace(system.tensors[eq.target], name=name)
     for name in dict.fromkeys(s for eq in equations for s in eq.sources):
         if name not in tensors:
-            plain = system.tensors[name.removesuffix(GIVEN)]
+            plain = system.tensors[name.removesuffix(COMPUTED)]
             tensors[name] = replace(plain, name=name, kind="input")
     return System(system.name, tensors, tuple(equations), tuple(stored))
 
 
-def _judge(
+def _compare(
     eq: Equation,
     found: np.ndarray,
     expected: Arrays,
     tolerance: float,
     slack: np.ndarray | None = None,
-) -> Value:
+) -> CheckedEquation:
     wanted = expected[eq.target]
     if not is_float(_dtype(found)):
         error = (found != wanted).astype(np.float64)
@@ -151,7 +155,9 @@ def _judge(
         error = _relative(found, wanted, expected.get(eq.target + SIZE, wanted), slack)
     place = tuple(int(n) for n in np.unravel_index(int(error.argmax()), error.shape))
     worst = float(error[place]) if error.size else 0.0
-    return Value(eq, place, found[place].item(), wanted[place].item(), worst, worst <= tolerance)
+    return CheckedEquation(
+        eq, place, found[place].item(), wanted[place].item(), worst, worst <= tolerance
+    )
 
 
 def _relative(
@@ -177,7 +183,7 @@ def _dtype(array: np.ndarray) -> str:
 # --- near a jump ----------------------------------------------------------------------------------
 
 
-def _nudged(local: System, given: Arrays, expected: Arrays) -> list[Arrays]:
+def _perturbed(local: System, given: Arrays, expected: Arrays) -> list[Arrays]:
     """The same with everything that is read moved by about the rounding of f32."""
     found = []
     for seed in range(8):
@@ -185,18 +191,22 @@ def _nudged(local: System, given: Arrays, expected: Arrays) -> list[Arrays]:
         moved = {
             name: array
             if array.dtype.kind != "f"
-            else array * (1 + NUDGE * rng.choice([-1.0, 1.0], array.shape))
+            else array * (1 + PERTURBATION * rng.choice([-1.0, 1.0], array.shape))
             for name, array in given.items()
         }
         found.append(evaluate(local, moved, wide=True))
     return found
 
 
-def _judge_near(
-    value: Value, found: np.ndarray, expected: Arrays, ends: list[Arrays], tolerance: float
-) -> Value:
+def _compare_near_jump(
+    value: CheckedEquation,
+    found: np.ndarray,
+    expected: Arrays,
+    ends: list[Arrays],
+    tolerance: float,
+) -> CheckedEquation:
     """Judged again with what a nudge may change: comparisons and maxima jump."""
     name = value.equation.target
     with np.errstate(all="ignore"):
         slack = np.max([np.abs(e[name].astype(np.float64) - expected[name]) for e in ends], axis=0)
-    return _judge(value.equation, found, expected, tolerance, np.nan_to_num(slack))
+    return _compare(value.equation, found, expected, tolerance, np.nan_to_num(slack))

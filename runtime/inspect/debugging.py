@@ -19,16 +19,16 @@ from ...compiler.programs import training_step
 from ...compiler.reference.evaluator import Grid, evaluate
 from ...compiler.reference.nonfinite_trace import Bad, first_bad
 from ...dsl.diagnostics.diagnostic import fail
-from ..project import for_batch, open_project, setup_of
-from ..training.nonfinite_guard import way_of
+from ..project import open_project, setup_of, with_batch
+from ..training.nonfinite_guard import trace_snapshot
 from ..training.run_folder import RunFolder
-from ..training.snapshot import NAME, Snapshot, read_snapshot
+from ..training.snapshot import SNAPSHOT_NAME, Snapshot, read_snapshot
 
 OPERANDS = 12  # numbers shown of what went into a value
 
 
 @dataclass(frozen=True)
-class Operand:
+class Element:
     """A number that an equation read."""
 
     tensor: str
@@ -37,7 +37,7 @@ class Operand:
 
 
 @dataclass(frozen=True)
-class Reached:
+class NonfiniteTensor:
     """A tensor in which `count` of `size` elements are not finite; `index` is the first."""
 
     tensor: str
@@ -49,7 +49,7 @@ class Reached:
 
 
 @dataclass(frozen=True)
-class Hit:
+class NonfiniteUpdate:
     """A param or state of whose next value `count` of `size` elements would not be finite."""
 
     name: str
@@ -59,7 +59,7 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Story:
+class NonfiniteReport:
     """`way` goes from the birth to where training saw the value; it is empty if the evaluator's
     numbers stay finite, as they may at the very edge of overflow. `operands` went into the birth,
     `large` are then the largest numbers of the step."""
@@ -67,27 +67,27 @@ class Story:
     snapshot: Snapshot
     loss: float
     way: tuple[Bad, ...]
-    operands: tuple[Operand, ...]
-    reached: tuple[Reached, ...]
-    hit: tuple[Hit, ...]
+    operands: tuple[Element, ...]
+    reached: tuple[NonfiniteTensor, ...]
+    hit: tuple[NonfiniteUpdate, ...]
     safe: tuple[str, ...]
-    large: tuple[Operand, ...]
+    large: tuple[Element, ...]
 
 
-def tell(path: RunFolder) -> Story:
+def replay(path: RunFolder) -> NonfiniteReport:
     """UserError E0706 if the folder has no snapshot, or one that does not fit its program."""
     snapshot = read_snapshot(path.path)
     project = open_project(path.model)
-    setup = for_batch(setup_of(project, path.fields, path.settings["examples"]), snapshot.batch)
+    setup = with_batch(setup_of(project, path.fields, path.settings["examples"]), snapshot.batch)
     system, _ = training_step(setup)
-    given = _given(path, snapshot, system)
+    given = _arguments(path, snapshot, system)
     arrays = evaluate(system, given)
-    way = tuple(reversed(way_of(system, snapshot)))
-    reached = tuple(_reached(system, arrays))
-    hits = tuple(_hits(system, arrays))
+    way = tuple(reversed(trace_snapshot(system, snapshot)))
+    reached = tuple(_nonfinite_tensors(system, arrays))
+    hits = tuple(_nonfinite_updates(system, arrays))
     names = {hit.name for hit in hits}
     safe = tuple(t.name for t in system.of_kind("param") if t.name not in names)
-    return Story(
+    return NonfiniteReport(
         snapshot,
         float(arrays[system.outputs[0]]),
         way,
@@ -99,20 +99,20 @@ def tell(path: RunFolder) -> Story:
     )
 
 
-def _given(path: RunFolder, snapshot: Snapshot, system: System) -> dict[str, np.ndarray]:
+def _arguments(path: RunFolder, snapshot: Snapshot, system: System) -> dict[str, np.ndarray]:
     """What the step was given. UserError E0706 if it is not of this program."""
     try:
         given = snapshot.given(system)
     except KeyError as error:
         raise fail(
-            "E0706", f"{path.path / NAME} has no {error}", help="is it of another program?"
+            "E0706", f"{path.path / SNAPSHOT_NAME} has no {error}", help="is it of another program?"
         ) from error
     for name, array in given.items():
         wanted = system.tensors[name].shape
         if array.shape != wanted:
             raise fail(
                 "E0706",
-                f"`{name}` in {path.path / NAME} has shape {list(array.shape)}, "
+                f"`{name}` in {path.path / SNAPSHOT_NAME} has shape {list(array.shape)}, "
                 f"and in the program {list(wanted)}",
             )
     return given
@@ -121,7 +121,7 @@ def _given(path: RunFolder, snapshot: Snapshot, system: System) -> dict[str, np.
 # --- the birth ------------------------------------------------------------------------------------
 
 
-def operands(system: System, arrays: Mapping[str, np.ndarray], bad: Bad) -> list[Operand]:
+def operands(system: System, arrays: Mapping[str, np.ndarray], bad: Bad) -> list[Element]:
     """What the equation read for this element: of a reduction, at the first term that is not
     finite, or if all are at the largest."""
     eq = bad.equation
@@ -134,15 +134,15 @@ def operands(system: System, arrays: Mapping[str, np.ndarray], bad: Bad) -> list
     )
     with np.errstate(all="ignore"):
         grid = Grid(eq, system, dict(arrays), fixed)
-        place = _telling(grid, eq, bad.index)
-        found: dict[Operand, None] = {}
+        place = _decisive_point(grid, eq, bad.index)
+        found: dict[Element, None] = {}
         for read in _used(eq.body, grid, place):
             index = tuple(int(grid.full(i)[place]) for i in read.index)
-            found[Operand(read.tensor, index, float(grid.full(read)[place]))] = None
+            found[Element(read.tensor, index, float(grid.full(read)[place]))] = None
     return list(found)[:OPERANDS]
 
 
-def _telling(grid: Grid, eq: Equation, index: tuple[int, ...]) -> tuple[int, ...]:
+def _decisive_point(grid: Grid, eq: Equation, index: tuple[int, ...]) -> tuple[int, ...]:
     """The point of the domain that says most about the element."""
     body = grid.full(eq.body)
     terms = np.ones(body.shape, bool)
@@ -167,7 +167,7 @@ def _used(body: Expr, grid: Grid, place: tuple[int, ...]) -> list[Read]:
 # --- where it went --------------------------------------------------------------------------------
 
 
-def _reached(system: System, arrays: Mapping[str, np.ndarray]) -> list[Reached]:
+def _nonfinite_tensors(system: System, arrays: Mapping[str, np.ndarray]) -> list[NonfiniteTensor]:
     """Every tensor with an element that is not finite, in the order of computation, but for those
     that are infinite from numbers written in the program alone, as a mask may be."""
     found = []
@@ -177,7 +177,7 @@ def _reached(system: System, arrays: Mapping[str, np.ndarray]) -> list[Reached]:
         if index is None or _written(eq):
             continue
         count = int((~np.isfinite(array)).sum())
-        found.append(Reached(eq.target, eq, count, array.size, index, float(array[index])))
+        found.append(NonfiniteTensor(eq.target, eq, count, array.size, index, float(array[index])))
     return found
 
 
@@ -186,17 +186,17 @@ def _written(eq: Equation) -> bool:
     return not any(isinstance(n, Read) and is_float(n.dtype) for n in walk(eq.body))
 
 
-def _hits(system: System, arrays: Mapping[str, np.ndarray]) -> list[Hit]:
+def _nonfinite_updates(system: System, arrays: Mapping[str, np.ndarray]) -> list[NonfiniteUpdate]:
     found = []
     for name, following in system.updates.items():
         array = arrays[following]
         count = int((~np.isfinite(array)).sum()) if first_bad(array) is not None else 0
         if count:
-            found.append(Hit(name, system.tensors[name].kind, count, array.size))
+            found.append(NonfiniteUpdate(name, system.tensors[name].kind, count, array.size))
     return found
 
 
-def _largest(system: System, arrays: Mapping[str, np.ndarray]) -> list[Operand]:
+def _largest(system: System, arrays: Mapping[str, np.ndarray]) -> list[Element]:
     """The tensors with the largest numbers, and where these are."""
     found = []
     for eq in system.equations:
@@ -204,5 +204,5 @@ def _largest(system: System, arrays: Mapping[str, np.ndarray]) -> list[Operand]:
         if array.dtype.kind != "f" or not array.size:
             continue
         place = tuple(int(n) for n in np.unravel_index(int(np.abs(array).argmax()), array.shape))
-        found.append(Operand(eq.target, place, float(array[place])))
+        found.append(Element(eq.target, place, float(array[place])))
     return sorted(found, key=lambda each: -abs(each.value))[:5]

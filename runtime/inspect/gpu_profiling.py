@@ -19,8 +19,8 @@ from ...compiler.programs import training_step
 from ..device.cuda.program import CudaProgram
 from ..device.cuda.timing import Timer, bandwidth
 from ..training.executor import Executor
-from .bench import draw
-from .profiling import WARMUP, KernelTime, Profile, kernel_time, quieter_half, stages_of
+from .bench import fill_random
+from .profiling import WARMUP, KernelTime, Profile, faster_half, kernel_time, stages_of
 
 
 def profile(name: str, setup: Setup, steps: int, seed: int) -> Profile:
@@ -29,7 +29,7 @@ def profile(name: str, setup: Setup, steps: int, seed: int) -> Profile:
     program = CudaProgram(step)
     executor = Executor(setup, lambda _: program, seed)
     bound = executor.training(setup.batch)
-    draw(step, dict(bound.fields), np.random.default_rng(seed))
+    fill_random(step, dict(bound.fields), np.random.default_rng(seed))
     timer = Timer(program)
     timed: list[dict[Launch, float]] = []
     whole: list[float] = []
@@ -40,7 +40,7 @@ def profile(name: str, setup: Setup, steps: int, seed: int) -> Profile:
         whole.append((time.perf_counter() - began) * 1e3)
         timed.append(timer.step())
     sums = np.array([sum(found.values()) for found in timed[WARMUP:]])
-    quiet, alone = quieter_half(sums), np.array(whole[WARMUP:])
+    quiet, alone = faster_half(sums), np.array(whole[WARMUP:])
     means = {
         launch: float(np.mean([timed[WARMUP + n][launch] for n in quiet])) for launch in timed[0]
     }
@@ -50,7 +50,7 @@ def profile(name: str, setup: Setup, steps: int, seed: int) -> Profile:
         0,
         steps,
         0.0,
-        float(alone[quieter_half(alone)].mean()),
+        float(alone[faster_half(alone)].mean()),
         float(sums[quiet].mean()),
         tuple(_kernels(timer, means, step)),
         program.found.device,

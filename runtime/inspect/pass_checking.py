@@ -15,7 +15,7 @@ from ...compiler.pipeline import CPU, plan
 from ...compiler.reference.pass_checker import EVALUABLE, PassCheck, points
 from ..device import Device, Program
 from ..device.cpu import host
-from .sample_inputs import any_values
+from .sample_inputs import random_values
 
 
 def checking(device: Device, say: Callable[[str], None]) -> Device:
@@ -32,7 +32,7 @@ def check_passes(system: System, say: Callable[[str], None]) -> None:
     """Plan the system once with every pass checked. InternalError if one breaks a rule."""
     verify(system, "elaboration")
     small = points(system) <= EVALUABLE
-    values = any_values(system) if small else None
+    values = random_values(system) if small else None
     plan(system, host.target(), observers=[PassCheck(system, values)])
     kept = (
         "every rule and every value"

@@ -30,7 +30,7 @@ from ...dsl.syntax.source import Span
 from ..device.cpu import host
 from ..device.cpu.program import CpuProgram
 from ..training.executor import Executor
-from .bench import draw
+from .bench import fill_random
 from .peak import peak
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def profile(name: str, setup: Setup, threads: int, steps: int, seed: int) -> Pro
     plain = CpuProgram(system, threads)
     executor = Executor(setup, lambda _: plain, seed)
     bound = executor.training(setup.batch)
-    draw(system, dict(bound.fields), np.random.default_rng(seed))
+    fill_random(system, dict(bound.fields), np.random.default_rng(seed))
     for each, array in clocked.arrays.items():
         array[...] = plain.arrays[each]
     rate = clocked.ticks_per_ms()
@@ -176,7 +176,7 @@ def profile(name: str, setup: Setup, threads: int, steps: int, seed: int) -> Pro
         clocked.clear()
         clocked_ms.append(_timed(clocked.run))
         ticks.append(clocked.ticks())
-    quiet = quieter_half(np.array(clocked_ms[WARMUP:]))
+    quiet = faster_half(np.array(clocked_ms[WARMUP:]))
     alone = np.array(plain_ms[WARMUP:])
     per_kernel = np.array(ticks[WARMUP:], np.float64)[quiet].mean(0) / rate
     stages = stages_of(clocked.system, clocked.plan.system)
@@ -190,7 +190,7 @@ def profile(name: str, setup: Setup, threads: int, steps: int, seed: int) -> Pro
         threads,
         steps,
         peak(threads),
-        float(alone[quieter_half(alone)].mean()),
+        float(alone[faster_half(alone)].mean()),
         float(np.array(clocked_ms[WARMUP:])[quiet].mean()),
         kernels,
     )
@@ -202,7 +202,7 @@ def _timed(run: Callable[[], None]) -> float:
     return (time.perf_counter() - begin) * 1e3
 
 
-def quieter_half(times: np.ndarray) -> np.ndarray:
+def faster_half(times: np.ndarray) -> np.ndarray:
     """The places of the steps that took least: what others do to the computer only adds."""
     return np.argsort(times, kind="stable")[: max(1, len(times) // 2)]
 

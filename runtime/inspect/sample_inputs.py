@@ -26,17 +26,17 @@ from ...compiler.programs import step_with_gradients
 from ...compiler.reference.evaluator import Arrays, evaluate
 from ...compiler.reference.initial_values import initial_values
 from ..project import Project
-from ..training.batch_inputs import class_limits, fields_of
-from .bench import draw
+from ..training.batch_inputs import fields_of, index_limits
+from .bench import fill_random
 
 STEP = 3  # the number of the step: the first is special to optimizers
-AWAY = 0.02  # how far params and states are from where they start
+DISTANCE = 0.02  # how far params and states are from where they start
 LENGTHS = (3, 2, 1)  # the largest length, tried in turn: a label may be longer than what says it
 COST = "sum_of_results"
 
 
 @dataclass(frozen=True)
-class Specimen:
+class Sample:
     """`wrt` are the tensors whose gradients are asked for, `gradients` the names of those that
     there are; `loss` is None if nothing in the model is a real number."""
 
@@ -47,17 +47,17 @@ class Specimen:
     gradients: Mapping[str, str]
 
 
-def specimen(project: Project, setup: Setup | None, seed: int) -> Specimen:
+def sample(project: Project, setup: Setup | None, seed: int) -> Sample:
     """UserError with what is wrong in the program."""
     if setup is None:
-        return model_specimen(project, seed)
+        return sample_model(project, seed)
     system, drawn, names = step_with_gradients(setup)
     wrt = tuple(t.name for t in system.of_kind("param"))
     loss = system.outputs[0]
-    return Specimen(system, _values(system, drawn, seed, loss), loss, wrt, names)
+    return Sample(system, _values(system, drawn, seed, loss), loss, wrt, names)
 
 
-def model_specimen(project: Project, seed: int) -> Specimen:
+def sample_model(project: Project, seed: int) -> Sample:
     """A model that is not trained, with a loss that depends on each number of its results in a way
     of its own."""
     sizes = {**dict.fromkeys(project.symbols[:1], project.settings.batch), **project.settings.sizes}
@@ -73,10 +73,10 @@ def model_specimen(project: Project, seed: int) -> Specimen:
     )
     if COST not in system.outputs:
         system = expand_gradients(system)
-        return Specimen(system, _values(system, drawn, seed, None), None, (), {})
+        return Sample(system, _values(system, drawn, seed, None), None, (), {})
     system, names = add_gradients(system, COST, wrt)
     system = expand_gradients(system.replace(outputs=(*system.outputs, *names.values())))
-    return Specimen(system, _values(system, drawn, seed, COST), COST, wrt, names)
+    return Sample(system, _values(system, drawn, seed, COST), COST, wrt, names)
 
 
 def with_cost(system: System) -> System:
@@ -116,7 +116,7 @@ def _values(system: System, drawn: System, seed: int, loss: str | None) -> Array
             continue
         # states may be squares, which are not negative
         away = rng.normal if tensor.kind == "param" else rng.uniform
-        values[tensor.name] = (values[tensor.name] + AWAY * away(size=tensor.shape)).astype(
+        values[tensor.name] = (values[tensor.name] + DISTANCE * away(size=tensor.shape)).astype(
             NUMPY[tensor.dtype]
         )
     given: Arrays = {}
@@ -129,7 +129,7 @@ def _values(system: System, drawn: System, seed: int, loss: str | None) -> Array
     return given
 
 
-def any_values(system: System, seed: int = 0) -> Arrays:
+def random_values(system: System, seed: int = 0) -> Arrays:
     """Numbers for a system of which nothing else is known: params and states are small."""
     rng = np.random.default_rng([seed, 8])
     values: Arrays = {}
@@ -142,7 +142,7 @@ def any_values(system: System, seed: int = 0) -> Arrays:
 
 def _inputs(system: System, rng: np.random.Generator, seed: int, most: int = LENGTHS[0]) -> Arrays:
     inputs: Arrays = {t.name: np.zeros(t.shape, NUMPY[t.dtype]) for t in fields_of(system)}
-    draw(system, inputs, rng)
+    fill_random(system, inputs, rng)
     for name in _counts(system):
         inputs[name][...] = rng.integers(1, most + 1, inputs[name].shape)
     given = {t.name for t in system.of_kind("input")}
@@ -152,7 +152,7 @@ def _inputs(system: System, rng: np.random.Generator, seed: int, most: int = LEN
 
 def _counts(system: System) -> list[str]:
     """The inputs of whole numbers that index nothing: lengths, mostly, which 0 is special to."""
-    classes = class_limits(system)
+    classes = index_limits(system)
     return [
         t.name for t in fields_of(system) if t.dtype in ("i32", "i64") and t.name not in classes
     ]

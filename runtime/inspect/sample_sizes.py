@@ -22,7 +22,7 @@ SMALLEST = 3  # examples: two are special to what normalises over the batch
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedSizes:
     """A program at the sizes chosen, and what these are in words."""
 
     project: Project
@@ -30,12 +30,12 @@ class Fitted:
     text: str
 
 
-def fitted(
+def fit_sizes(
     project: Project, setup: Setup | None, most: int, largest_batch: int | None = None
-) -> Fitted:
+) -> FittedSizes:
     """The largest sizes tried that the evaluator can go through, or else the smallest."""
     if setup is None:
-        return _fitted_model(project, largest_batch)
+        return _fit_model(project, largest_batch)
     first = setup if largest_batch is None else _with_batch(setup, largest_batch)
     work = _points(first)
     if work > most:
@@ -48,10 +48,10 @@ def fitted(
             shrunk, first = sizes, smaller
             if _points(first) <= most:
                 break
-    return Fitted(project, first, _text(setup, first, shrunk))
+    return FittedSizes(project, first, _text(setup, first, shrunk))
 
 
-def _fitted_model(project: Project, largest_batch: int | None) -> Fitted:
+def _fit_model(project: Project, largest_batch: int | None) -> FittedSizes:
     """A model without a train block has few examples to begin with."""
     own = project.settings.batch
     batch = min(own, largest_batch or own, 8)
@@ -60,7 +60,7 @@ def _fitted_model(project: Project, largest_batch: int | None) -> Fitted:
         model_system(changed)
     except UserError:
         changed, batch = project, own
-    return Fitted(changed, None, f"batch {batch}")
+    return FittedSizes(changed, None, f"batch {batch}")
 
 
 def _points(setup: Setup) -> int:

@@ -78,9 +78,9 @@ def size(count: int) -> str:
     return f"{count / 2**20:.1f} MiB ({count:,} bytes)"
 
 
-def summarise(project: Project, setup: Setup | None, device: str = "cpu") -> Summary:
+def summarize(project: Project, setup: Setup | None, device: str = "cpu") -> Summary:
     """UserError if the program is wrong or a size is not known."""
-    needed = NEEDED[device]
+    needed = MEMORY_BYTES[device]
     if setup is None:
         whole = model_system(project, simplified=False)
         inference, training = needed(model_system(project)), None
@@ -104,7 +104,7 @@ def _on_gpu(system: System) -> int:
     return compile(system, GpuTarget()).arena_bytes
 
 
-NEEDED = {"cpu": _on_cpu, "cuda": _on_gpu}  # bytes, by device
+MEMORY_BYTES = {"cpu": _on_cpu, "cuda": _on_gpu}  # bytes, by device
 
 
 def _all_sizes(project: Project, setup: Setup) -> dict[str, int]:

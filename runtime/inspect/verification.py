@@ -26,9 +26,9 @@ from ...dsl.syntax.source import Span
 from ..device.cpu import host
 from ..device.cpu.program import CpuProgram
 from ..project import Project
-from .code_check import Value, check_code, first_difference, run_apart
-from .sample_inputs import Specimen, specimen
-from .sample_sizes import fitted
+from .code_check import CheckedEquation, check_code, first_difference, run_stored
+from .sample_inputs import Sample, sample
+from .sample_sizes import fit_sizes
 
 TOLERANCE = 1e-5  # of the numbers at work: 80 roundings of f32, which long sums come near to
 GRADIENT_POINTS = 10**7  # the loss is evaluated some hundred times at this size
@@ -41,7 +41,7 @@ class Line:
 
     span: Span
     equations: int = 0
-    value: Value | None = None
+    value: CheckedEquation | None = None
     slope: Slope | None = None
     right: bool = True
 
@@ -49,7 +49,7 @@ class Line:
     def text(self) -> str:
         return self.span.source.line(self.span.line).strip()
 
-    def add_value(self, value: Value) -> None:
+    def add_value(self, value: CheckedEquation) -> None:
         self.equations += 1
         self.right &= value.right
         if self.value is None or value.error > self.value.error:
@@ -70,7 +70,7 @@ class Verification:
     sizes: str = ""
     gradient_sizes: str = ""
     passes: int = 0
-    values: list[Value] = field(default_factory=list)
+    values: list[CheckedEquation] = field(default_factory=list)
     slopes: list[Slope] = field(default_factory=list)
     lines: dict[tuple[str, int], Line] = field(default_factory=dict)
     threads: tuple[int, ...] = ()
@@ -103,21 +103,21 @@ def verify_project(
 ) -> Verification:
     """Compare everything. UserError with what is wrong in the program itself."""
     result = Verification(project.name, tolerance, threads=tuple(dict.fromkeys(threads)))
-    chosen = fitted(project, setup, EVALUABLE)
+    chosen = fit_sizes(project, setup, EVALUABLE)
     result.sizes = chosen.text
-    whole = specimen(chosen.project, chosen.setup, seed)
+    whole = sample(chosen.project, chosen.setup, seed)
     try:
         _check_code(whole, result)
-        small = fitted(project, setup, GRADIENT_POINTS, largest_batch=3)
+        small = fit_sizes(project, setup, GRADIENT_POINTS, largest_batch=3)
         result.gradient_sizes = small.text
-        _check_gradients(specimen(*_exact(small.project, small.setup), seed), samples, result)
+        _check_gradients(sample(*_exact(small.project, small.setup), seed), samples, result)
     except InternalError as error:
         result.report.add(
             "E0803",
             f"the pass `{error.after}` breaks a rule: {error.rule}",
             error.span,
             label=f"`{error.subject}`",
-            help=_OURS,
+            help=REPORT_BUG,
         )
     return result
 
@@ -128,18 +128,18 @@ def _exact(project: Project, setup: Setup | None) -> tuple[Project, Setup | None
     return exact, None if setup is None else replace(setup, precision="f32")
 
 
-_OURS = "this is a mistake of nnc's and not of the file: please report it"
+REPORT_BUG = "this is a mistake of nnc's and not of the file: please report it"
 
 
 # --- machine code ---------------------------------------------------------------------------------
 
 
-def _check_code(subject: Specimen, result: Verification) -> None:
+def _check_code(subject: Sample, result: Verification) -> None:
     """Passes, then the code of every kernel, then the code as it runs in training."""
     check = PassCheck(subject.system, subject.values)
     apart = plan(subject.system, host.target(), Options(share_memory=False), [check])
     result.passes = len(CPU.passes)
-    arrays = run_apart(CpuProgram(apart, 1), subject.values)
+    arrays = run_stored(CpuProgram(apart, 1), subject.values)
     result.values = check_code(apart, arrays, result.tolerance)
     for value in result.values:
         line = result.line(value.equation.span)
@@ -150,7 +150,7 @@ def _check_code(subject: Specimen, result: Verification) -> None:
                 "E0801",
                 f"the machine code of `{value.equation.target}` is wrong",
                 value.equation.span,
-                help=_OURS,
+                help=REPORT_BUG,
                 label=f"{_at(value.equation.target, value.index)} is {_number(value.found)}, and "
                 f"by the evaluator {_number(value.expected)}",
             )
@@ -158,7 +158,7 @@ def _check_code(subject: Specimen, result: Verification) -> None:
     _check_loss(subject, arrays, result)
 
 
-def _check_runs(subject: Specimen, arrays: Arrays, result: Verification) -> None:
+def _check_runs(subject: Sample, arrays: Arrays, result: Verification) -> None:
     """The code in the memory of a normal run, on each number of threads: the same bits."""
     system = subject.system
     following = {following: name for name, following in system.updates.items()}
@@ -178,11 +178,11 @@ def _check_runs(subject: Specimen, arrays: Arrays, result: Verification) -> None
                     None if equation is None else equation.span,
                     label=f"on {threads} threads {_at(name, place)} is {_number(found[place])}, "
                     f"and by itself {_number(arrays[name][place])}",
-                    help=_OURS,
+                    help=REPORT_BUG,
                 )
 
 
-def _check_loss(subject: Specimen, arrays: Arrays, result: Verification) -> None:
+def _check_loss(subject: Sample, arrays: Arrays, result: Verification) -> None:
     """The loss of the whole system, from nothing but what it is given."""
     if subject.loss is None:
         return
@@ -195,7 +195,7 @@ def _check_loss(subject: Specimen, arrays: Arrays, result: Verification) -> None
             "E0801",
             f"`{subject.loss}` is wrong as a whole",
             span,
-            help=_OURS,
+            help=REPORT_BUG,
             label=f"{_number(found)}, and by the evaluator {_number(expected)}",
         )
 
@@ -203,7 +203,7 @@ def _check_loss(subject: Specimen, arrays: Arrays, result: Verification) -> None
 # --- gradients ------------------------------------------------------------------------------------
 
 
-def _check_gradients(subject: Specimen, samples: int, result: Verification) -> None:
+def _check_gradients(subject: Sample, samples: int, result: Verification) -> None:
     """Every gradient, from the loss backwards."""
     if subject.loss is None:
         return
@@ -234,7 +234,7 @@ def _check_gradients(subject: Specimen, samples: int, result: Verification) -> N
 def _blame_all(
     wrong: Mapping[str, tuple[Slope, list[Equation]]],
     work: Differences,
-    subject: Specimen,
+    subject: Sample,
     result: Verification,
 ) -> None:
     """A wrong gradient is blamed on the equations whose own derivative is wrong. Where these are
@@ -253,7 +253,7 @@ def _blame_all(
             _blame(found or work.readers(name)[0], name, slope, subject, result)
 
 
-def _backwards(subject: Specimen, work: Differences) -> list[tuple[str, str | None]]:
+def _backwards(subject: Sample, work: Differences) -> list[tuple[str, str | None]]:
     """Every tensor of the loss that has a gradient, those next to the loss first."""
     tensors = subject.system.tensors
     order = [eq.target for eq in reversed(work.forward)]
@@ -268,7 +268,7 @@ def _backwards(subject: Specimen, work: Differences) -> list[tuple[str, str | No
     return [*found, *((name, subject.gradients.get(name)) for name in subject.wrt)]
 
 
-def _blame(eq: Equation, name: str, slope: Slope, subject: Specimen, result: Verification) -> None:
+def _blame(eq: Equation, name: str, slope: Slope, subject: Sample, result: Verification) -> None:
     place = f"d_{name}" if slope.index is None else _at(f"d_{name}", slope.index)
     shape = subject.system.tensors[eq.target].shape
     result.report.add(
@@ -277,7 +277,7 @@ def _blame(eq: Equation, name: str, slope: Slope, subject: Specimen, result: Ver
         eq.span,
         label=f"{place} is {_number(slope.exact)}, and by finite differences "
         f"{_number(slope.numeric)}",
-        help=f"{equation_text(eq, shape)}\n{_OURS}",
+        help=f"{equation_text(eq, shape)}\n{REPORT_BUG}",
     )
 
 

@@ -32,16 +32,16 @@ class Examples:
         return len(self.rows)
 
 
-def whole(split: Split) -> Examples:
+def all_examples(split: Split) -> Examples:
     return Examples(split, np.arange(len(split)))
 
 
-def divide(dataset: Dataset, validation: float) -> dict[str, Examples]:
+def split_examples(dataset: Dataset, validation: float) -> dict[str, Examples]:
     """The examples that train, test and validate. `validation` is a share of the training split.
 
     UserError E0703 if the data have a validation split of their own and a share is asked for too.
     """
-    parts = {name: whole(split) for name, split in dataset.splits.items()}
+    parts = {name: all_examples(split) for name, split in dataset.splits.items()}
     if validation:
         if dataset.validation is not None:
             raise fail(
@@ -82,7 +82,7 @@ def fields_of(system: System) -> list[Tensor]:
     return [t for t in system.of_kind("input") if t.name not in SCALARS]
 
 
-def fill(fields: list[tuple[str, np.ndarray]], split: Split, rows: np.ndarray) -> None:
+def fill_inputs(fields: list[tuple[str, np.ndarray]], split: Split, rows: np.ndarray) -> None:
     """Write the examples `rows` into the arrays of a program."""
     for name, array in fields:
         split.take(name, rows, array)
@@ -91,7 +91,7 @@ def fill(fields: list[tuple[str, np.ndarray]], split: Split, rows: np.ndarray) -
 # --- do the data fit? -----------------------------------------------------------------------------
 
 
-def class_limits(system: System) -> dict[str, int]:
+def index_limits(system: System) -> dict[str, int]:
     """For every input that is used as an index into a tensor: the least size that it indexes."""
     limits: dict[str, int] = {}
     inputs = {t.name for t in system.of_kind("input")}
@@ -128,19 +128,19 @@ def check_fit(system: System, batch: int, schema: Schema) -> None:
 
 def check_indices(system: System, dataset: Dataset) -> None:
     """UserError E0606 for a label in the data that is not one of the classes of the model."""
-    for name, limit in class_limits(system).items():
+    for name, limit in index_limits(system).items():
         check_labels(dataset, name, limit, system.tensors[name].span)
 
 
-LOOKED_AT = 1000  # examples
+ONE_HOT_SAMPLE = 1000  # examples
 
 
-def one_hot(system: System, dataset: Dataset) -> list[Diagnostic]:
+def one_hot_warnings(system: System, dataset: Dataset) -> list[Diagnostic]:
     """W0303 for every field that is used as classes and whose rows are all 0 but for a single 1:
     more likely it marks the class than lists classes."""
     found = []
-    for name in class_limits(system):
-        first = dataset.train.arrays[name][:LOOKED_AT]
+    for name in index_limits(system):
+        first = dataset.train.arrays[name][:ONE_HOT_SAMPLE]
         if first.ndim < 2 or first.shape[-1] < 2 or not first.size:
             continue
         if np.isin(first, (0, 1)).all() and (first.sum(-1) == 1).all():

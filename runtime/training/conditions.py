@@ -95,14 +95,14 @@ def _is_loss(name: str) -> bool:
 SPLITS = ("validation", "test")  # what may be measured beside the training set
 
 
-def measured(metrics: Iterable[str], splits: Iterable[str]) -> list[str]:
+def measured_names(metrics: Iterable[str], splits: Iterable[str]) -> list[str]:
     """What is measured after an epoch, where there are these splits."""
     names = ["loss", *metrics]
     prefixes = ["", *(f"{split}_" for split in SPLITS if split in splits)]
     return [prefix + name for prefix in prefixes for name in names]
 
 
-def check_watched(
+def check_measured(
     conditions: Iterable[Condition], monitor: Monitor | None, known: Sequence[str]
 ) -> None:
     """UserError E0702 for every name in `until` and `monitor` that is not among the measured."""

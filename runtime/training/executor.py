@@ -21,14 +21,14 @@ from ...dsl.syntax import ast as s
 from ..device import Batched, Device, Program
 from ..device.cpu import host
 from ..gc_pause import gc_paused
-from ..memory import Shortage, require, size_text
-from ..project import for_batch
-from .batch_inputs import Examples, fields_of, fill
+from ..memory import NotEnoughMemory, require, size_text
+from ..project import with_batch
+from .batch_inputs import Examples, fields_of, fill_inputs
 
 Values = dict[str, np.ndarray]
 
 
-class Bound:
+class BoundProgram:
     """A program with what the loop touches at every step, looked up once."""
 
     def __init__(self, system: System, program: Program, seed: int, measured: tuple[str, ...]):
@@ -49,7 +49,7 @@ class Bound:
 
     def run(self, examples: Examples, rows: np.ndarray, step: int) -> dict[str, float]:
         """One run on these rows; the loss and the metrics by name."""
-        fill(self.fields, examples.split, rows)
+        fill_inputs(self.fields, examples.split, rows)
         self.step[...] = step
         self.program.run()
         return {name: array.item() for name, array in self.measured}
@@ -84,17 +84,17 @@ class Executor:
     @gc_paused()
     def __init__(self, setup: Setup, device: Device, seed: int):
         self.setup, self.device, self.seed = setup, device, seed
-        self._programs: dict[tuple[str, int], Bound] = {}
+        self._programs: dict[tuple[str, int], BoundProgram] = {}
         metrics = (i.name.id for i in setup.train.body if isinstance(i, s.Metric))
         self.measured = ("loss", *metrics)  # the order of the systems' outputs
         self.report = Report()  # of what is doubtful in the program
         self.system, drawn = training_step(setup, self.report)
         try:
-            require(COPIES * values_bytes(self.system))
+            require(MIN_COPIES * values_bytes(self.system))
             self._values: Mapping[str, np.ndarray] = initial_values(self.system, drawn, seed)
-        except Shortage as shortage:
+        except NotEnoughMemory as shortage:
             raise does_not_fit(
-                "this model", shortage, kept_tensors(self.system), self._no_batch()
+                "this model", shortage, value_tensors(self.system), self._no_batch()
             ) from shortage
 
     @property
@@ -105,7 +105,7 @@ class Executor:
     @cached_property
     def weight_names(self) -> tuple[str, ...]:
         """The params, and the states that are the model's own rather than the optimizer's."""
-        tensors = prediction(for_batch(self.setup, 1)).tensors.values()
+        tensors = prediction(with_batch(self.setup, 1)).tensors.values()
         return tuple(t.name for t in tensors if t.kind in ("param", "state"))
 
     def weights(self) -> Values:
@@ -118,44 +118,44 @@ class Executor:
             np.copyto(self._values[name], array)
 
     @gc_paused()
-    def training(self, batch: int) -> Bound:
+    def training(self, batch: int) -> BoundProgram:
         """The training step for a batch, holding the current values, which its runs change."""
         found = self._programs.get(("train", batch))
         if found is None:
             own = batch == self.setup.batch
-            system = self.system if own else training_step(for_batch(self.setup, batch))[0]
+            system = self.system if own else training_step(with_batch(self.setup, batch))[0]
             found = self._bound("train", batch, system)
         if found.kept is not self._values:
             found.adopt(self._values)
             self._values = found.kept
         return found
 
-    def evaluation(self, batch: int) -> Bound:
+    def evaluation(self, batch: int) -> BoundProgram:
         """Loss and metrics of a batch under a copy of the current values."""
         return self._other("evaluate", batch, evaluation)
 
-    def prediction(self, batch: int) -> Bound:
+    def prediction(self, batch: int) -> BoundProgram:
         """The model's results for a batch under a copy of the current values."""
         return self._other("predict", batch, prediction)
 
     @gc_paused()
-    def _other(self, purpose: str, batch: int, elaborate) -> Bound:
+    def _other(self, purpose: str, batch: int, elaborate) -> BoundProgram:
         found = self._programs.get((purpose, batch))
         if found is None:
-            found = self._bound(purpose, batch, elaborate(for_batch(self.setup, batch)))
+            found = self._bound(purpose, batch, elaborate(with_batch(self.setup, batch)))
         found.adopt(self._values)
         return found
 
-    def _bound(self, purpose: str, batch: int, system: System) -> Bound:
+    def _bound(self, purpose: str, batch: int, system: System) -> BoundProgram:
         measured = () if purpose == "predict" else self.measured
         try:
             program = self.device(system)
-        except Shortage as shortage:
+        except NotEnoughMemory as shortage:
             help = self._smaller(shortage.free) if purpose == "train" else ""
             raise does_not_fit(
                 f"a batch of {batch:,}, to {purpose},", shortage, system.tensors.values(), help
             ) from shortage
-        bound = Bound(system, program, self.seed, measured)
+        bound = BoundProgram(system, program, self.seed, measured)
         self._programs[purpose, batch] = bound
         return bound
 
@@ -179,27 +179,29 @@ class Executor:
     def _step_bytes(self, batch: int) -> int:
         from ...compiler.pipeline import plan  # not needed where the code was kept and all fits
 
-        step = training_step(for_batch(self.setup, batch))[0]
+        step = training_step(with_batch(self.setup, batch))[0]
         return plan(step, host.target()).arena_bytes
 
 
-COPIES = 2  # of all values at least: where they are computed, and the one to go back to
-LARGEST = 3  # tensors that are named
+MIN_COPIES = 2  # of all values at least: where they are computed, and the one to go back to
+LISTED = 3  # tensors that are named
 
 
-def kept_tensors(system: System) -> list[Tensor]:
+def value_tensors(system: System) -> list[Tensor]:
     """All params and states."""
     return [t for t in system.tensors.values() if t.kind in ("param", "state")]
 
 
 def values_bytes(system: System) -> int:
     """Bytes of all params and states."""
-    return sum(t.bytes for t in kept_tensors(system))
+    return sum(t.bytes for t in value_tensors(system))
 
 
-def does_not_fit(what: str, shortage: Shortage, tensors: Iterable[Tensor], help: str) -> UserError:
+def does_not_fit(
+    what: str, shortage: NotEnoughMemory, tensors: Iterable[Tensor], help: str
+) -> UserError:
     """E0713: what needs how much, the largest of its tensors, and what may help."""
-    largest = sorted(tensors, key=lambda t: -t.bytes)[:LARGEST]
+    largest = sorted(tensors, key=lambda t: -t.bytes)[:LISTED]
     notes = tuple(
         Note(t.span, f"`{t.name}`: {t.dtype}{list(t.shape)}, {size_text(t.bytes)}")
         for t in largest

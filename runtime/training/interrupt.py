@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from .progress import say
+from .progress import notify
 
 CODE = 130  # the exit code, as a shell gives it to what SIGINT has ended
 _SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
@@ -47,7 +47,7 @@ def watch_interrupt(quits: bool = False) -> Iterator[Callable[[], bool]]:
 
     handler = signal.signal(signal.SIGINT, note)
     wakeup = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
-    ear = threading.Thread(target=_listen, args=(heard, came, quits), daemon=True)
+    ear = threading.Thread(target=_receive, args=(heard, came, quits), daemon=True)
     ear.start()
     try:
         yield came.is_set
@@ -59,7 +59,7 @@ def watch_interrupt(quits: bool = False) -> Iterator[Callable[[], bool]]:
         heard.close()
 
 
-def _listen(heard: socket.socket, came: threading.Event, quits: bool) -> None:
+def _receive(heard: socket.socket, came: threading.Event, quits: bool) -> None:
     """Note the first SIGINT; end the process at the second if it quits."""
     while numbers := heard.recv(16):
         for number in numbers:
@@ -70,7 +70,7 @@ def _listen(heard: socket.socket, came: threading.Event, quits: bool) -> None:
                     _quit()
                 continue
             came.set()
-            say("stopping after this step; once more to quit at once")
+            notify("stopping after this step; once more to quit at once")
 
 
 def _quit() -> None:

@@ -17,9 +17,9 @@ from ..data import Dataset
 from ..device import Device
 from ..project import Project, field_types, setup_of
 from ..settings import Settings
-from .batch_inputs import Examples, check_fit, check_indices, divide, one_hot
+from .batch_inputs import Examples, check_fit, check_indices, one_hot_warnings, split_examples
 from .checkpoints import Position
-from .conditions import Monitor, check_watched, measured
+from .conditions import Monitor, check_measured, measured_names
 from .executor import Executor, Values
 from .metrics import Means, Record
 from .run_folder import RunFolder
@@ -113,22 +113,22 @@ def prepare(project: Project, dataset: Dataset, device: Device) -> Job:
     UserError with what is wrong in the program (E02 to E05), E0606, E0702, E0703 or E0710.
     """
     settings = project.settings
-    parts = divide(dataset, settings.validation)
+    parts = split_examples(dataset, settings.validation)
     fields = field_types(dataset.schema, project.model)
     metrics = [i.name.id for i in project.block.body if isinstance(i, s.Metric)]
-    monitor = _watch(settings, metrics, parts)
+    monitor = _monitor(settings, metrics, parts)
     setup = setup_of(project, fields, len(parts["train"]))
     executor = Executor(setup, device, settings.seed)
     check_fit(executor.system, settings.batch, dataset.schema)
     check_indices(executor.system, dataset)
-    warnings = (*executor.report.diagnostics, *one_hot(executor.system, dataset))
+    warnings = (*executor.report.diagnostics, *one_hot_warnings(executor.system, dataset))
     loss = next(i for i in project.block.body if isinstance(i, s.Field) and i.name.id == "loss")
     return Job(settings, executor, parts, monitor, loss.span, warnings)
 
 
-def _watch(settings: Settings, metrics: list[str], splits: Iterable[str]) -> Monitor:
+def _monitor(settings: Settings, metrics: list[str], splits: Iterable[str]) -> Monitor:
     """What is monitored. UserError E0702 if it, or something in `until`, is not measured."""
-    known = measured(metrics, splits)
-    check_watched(settings.until, settings.monitor, known)
+    known = measured_names(metrics, splits)
+    check_measured(settings.until, settings.monitor, known)
     losses = [name for name in ("validation_loss", "test_loss") if name in known]
     return settings.monitor or Monitor(losses[0] if losses else "loss", True)

@@ -44,7 +44,7 @@ def train(job: Job, listener: Listener, interrupted: Callable[[], bool]) -> str:
         while here.done < len(order) and (settings.steps is None or here.step < settings.steps):
             if here.step == guard.due:
                 guard.renew()
-            take_steps(job, guard, order, listener)
+            run_steps(job, guard, order, listener)
             if interrupted():
                 save()
                 return INTERRUPTED
@@ -65,7 +65,7 @@ def train(job: Job, listener: Listener, interrupted: Callable[[], bool]) -> str:
     return reason
 
 
-def take_steps(job: Job, guard: NonfiniteGuard, order: np.ndarray, listener: Listener) -> None:
+def run_steps(job: Job, guard: NonfiniteGuard, order: np.ndarray, listener: Listener) -> None:
     """The next training step of the epoch; or as many as the device takes at a time, up to the
     next one at which something is to be done."""
     settings, here = job.settings, job.position

@@ -49,10 +49,10 @@ class Record:
         of = f"/{epochs}" if epochs else ""
         width = len(str(epochs or 0))
         parts = [f"epoch {self.epoch:>{width}}{of}"]
-        parts += [f"{name} {number(value)}" for name, value in self.values.items()]
+        parts += [f"{name} {format_number(value)}" for name, value in self.values.items()]
         return "  ".join([*parts, f"{self.seconds:.1f} s"])
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """Four digits after the point where they say something."""
     return f"{value:.4f}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.3e}"

@@ -24,7 +24,7 @@ from ...compiler.reference.nonfinite_trace import Bad, first_bad, trace_nonfinit
 from ...dsl.diagnostics.diagnostic import Diagnostic, Note, UserError, fail
 from ...dsl.syntax.source import Span
 from .batch_inputs import batches, epoch_order
-from .snapshot import NAME, Snapshot, write_snapshot
+from .snapshot import SNAPSHOT_NAME, Snapshot, write_snapshot
 
 if TYPE_CHECKING:
     from .job import Job
@@ -153,15 +153,15 @@ class NonfiniteGuard:
                 write_snapshot(folder.path, snapshot)
             except UserError as error:
                 unwritten = error.diagnostics
-        way = way_of(system, snapshot)
+        way = trace_snapshot(system, snapshot)
         loss = self.job.loss_span
         subject, value = _subject(system, found, way)
-        place, label, notes = described(way, loss)
-        help = _remedy(way)
+        place, label, notes = locate(way, loss)
+        help = _advice(way)
         if folder is not None and not unwritten:
             help = (
-                f"`nnc debug {folder.path}` takes the step of {NAME} again and shows the way; "
-                + help
+                f"`nnc debug {folder.path}` takes the step of {SNAPSHOT_NAME} again and shows the "
+                f"way; {help}"
             )
         message = (
             f"{subject} became {value:g} in step {step.number} (epoch {step.epoch}); the "
@@ -171,7 +171,7 @@ class NonfiniteGuard:
         return UserError([main, *unwritten])
 
 
-def way_of(system: System, snapshot: Snapshot) -> list[Bad]:
+def trace_snapshot(system: System, snapshot: Snapshot) -> list[Bad]:
     """The way of the snapshot's bad value from where it was seen to its birth, the birth last, by
     the evaluator. Empty if its numbers are finite there: at the edge of overflow, the order of a
     sum decides."""
@@ -185,7 +185,7 @@ def way_of(system: System, snapshot: Snapshot) -> list[Bad]:
     return []
 
 
-def _remedy(way: list[Bad]) -> str:
+def _advice(way: list[Bad]) -> str:
     if way and way[-1].is_outside:
         return "is a token, label or length larger than there are places for?"
     if way and way[-1].written:
@@ -210,7 +210,7 @@ def _at(index: tuple[int, ...]) -> str:
     return str(list(index)) if index else ""
 
 
-def described(way: list[Bad], loss: Span | None) -> tuple[Span | None, str, tuple[Note, ...]]:
+def locate(way: list[Bad], loss: Span | None) -> tuple[Span | None, str, tuple[Note, ...]]:
     """Where the user's own file asks for what the value was born in, what to write there, and the
     place in the library."""
     if not way or way[-1].equation is None or way[-1].equation.span is None:

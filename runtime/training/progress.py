@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any, Protocol
 
-from .metrics import Record, number
+from .metrics import Record, format_number
 
 REFRESH = 0.1  # seconds between two pictures of the bar
 
@@ -63,7 +63,7 @@ class Bar(Lines):
         if self._shown is None:
             self._shown = _rich_progress()
             self._task = self._shown.add_task("", total=batches)
-        text = f"epoch {epoch}  loss {number(loss)}"
+        text = f"epoch {epoch}  loss {format_number(loss)}"
         self._shown.update(self._task, description=text, completed=done, total=batches)
 
     def epoch(self, record: Record) -> None:
@@ -91,11 +91,11 @@ def _rich_progress() -> Any:
     return bar
 
 
-def listener(epochs: int | None) -> Listener:
+def make_listener(epochs: int | None) -> Listener:
     """The one that fits where the output goes."""
     return Bar(epochs) if sys.stderr.isatty() else Lines(epochs)
 
 
-def say(text: str) -> None:
+def notify(text: str) -> None:
     """A remark to the person, on stderr."""
     print(text, file=sys.stderr, flush=True)

@@ -39,7 +39,7 @@ SETTINGS: dict[str, tuple[type, ...]] = {
     "threads": (int,), "data_folder": _OPTIONAL, "data_base": _TEXT, "versions": (dict,),
     "command": _TEXT, "directory": _TEXT, "target": _TEXT,
 }  # fmt: skip
-SINCE = {"target"}  # settings that runs of earlier versions do not say
+OPTIONAL_SETTINGS = {"target"}  # settings that runs of earlier versions do not say
 
 
 class RunFolder:
@@ -75,7 +75,7 @@ class RunFolder:
                     "E0706", f"`{name}` in {path} has no meaning", help=did_you_mean(name, SETTINGS)
                 )
         for name, kinds in SETTINGS.items():
-            if name not in found and name in SINCE:
+            if name not in found and name in OPTIONAL_SETTINGS:
                 continue
             if name not in found:
                 raise fail("E0706", f"{path} does not say `{name}`")
@@ -175,7 +175,7 @@ def _finite(plain: Mapping[str, float]) -> dict[str, float | None]:
     return {name: value if isfinite(value) else None for name, value in plain.items()}
 
 
-def create(
+def create_run(
     out: Path | None,
     name: str,
     program: str,
@@ -186,8 +186,8 @@ def create(
 
     `out` None: `runs/NAME-TIME`. UserError E0705 if it holds anything, E0709 if it cannot be made.
     """
-    path = out or _fresh(Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
-    check_free(path)
+    path = out or _unused_path(Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    check_unused(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         beside.mkdir(parents=True)
@@ -205,7 +205,7 @@ def create(
     return RunFolder(path)
 
 
-def check_free(path: Path) -> None:
+def check_unused(path: Path) -> None:
     """UserError E0705 unless the path is free or an empty folder."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise fail(
@@ -215,7 +215,7 @@ def check_free(path: Path) -> None:
         )
 
 
-def _fresh(path: Path) -> Path:
+def _unused_path(path: Path) -> Path:
     number, found = 2, path
     while found.exists():
         found, number = path.with_name(f"{path.name}-{number}"), number + 1

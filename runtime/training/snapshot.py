@@ -35,7 +35,7 @@ from ...dsl.diagnostics.diagnostic import fail
 from .atomic_files import load_arrays, save_arrays
 
 FORMAT = 1
-NAME = "snapshot.safetensors"
+SNAPSHOT_NAME = "snapshot.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,18 +78,18 @@ def write_snapshot(folder: Path, snapshot: Snapshot) -> Path:
         "index": snapshot.index,
         "value": snapshot.value,
     }
-    path = folder / NAME
+    path = folder / SNAPSHOT_NAME
     save_arrays(path, arrays, {"snapshot": json.dumps(notes)})
     return path
 
 
 def read_snapshot(folder: Path) -> Snapshot:
     """The snapshot of a run folder. UserError E0706 if there is none or it is damaged."""
-    path = folder / NAME
+    path = folder / SNAPSHOT_NAME
     if folder.is_dir() and not path.exists():
         raise fail(
             "E0706",
-            f"{folder} has no {NAME}",
+            f"{folder} has no {SNAPSHOT_NAME}",
             help="a run writes one when a value stops being finite",
         )
     arrays, notes = load_arrays(path)

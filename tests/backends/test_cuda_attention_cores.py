@@ -33,7 +33,7 @@ from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.reference.pass_checker import PassCheck
 from nnc.compiler.targets import GpuTarget
 from nnc.runtime.device.cpu.program import CpuProgram
-from nnc.runtime.inspect.code_check import check_code, run_apart
+from nnc.runtime.inspect.code_check import check_code, run_stored
 
 from .gates import check_usage, nvrtc_or_skip
 from .roundings import BF16, as_near
@@ -172,7 +172,7 @@ def test_every_result_is_that_of_its_equation(case: Case):
     _, given, values = rounded(case)
     apart = gpu_plan(given, shared=False)
     assert {n for k in streamed(apart) for n in k.rounded_early} == {"attention1_attend1_y"}
-    found = check_code(apart, run_apart(SimulatedProgram(apart, (0,)), values), 1e-5)
+    found = check_code(apart, run_stored(SimulatedProgram(apart, (0,)), values), 1e-5)
     assert all(value.right for value in found)
     assert max(v.error for v in found if v.equation.target.endswith("_y")) > 1e-4
 

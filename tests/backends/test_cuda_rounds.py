@@ -27,7 +27,7 @@ from nnc.runtime.training.interrupt import never
 from nnc.runtime.training.job import prepare
 from nnc.runtime.training.loop import INTERRUPTED, measure, train
 from nnc.runtime.training.progress import Silent
-from nnc.runtime.training.run_folder import create
+from nnc.runtime.training.run_folder import create_run
 
 from . import fake_cupy
 from .whole_steps import model_step
@@ -114,7 +114,7 @@ def test_checkpoints_and_resuming(monkeypatch, tmp_path):
     together(monkeypatch, 4)
     sets = wanted(checkpoint_steps="3", keep_checkpoints="9")
     whole = prepared(device="cuda", **sets)
-    whole.folder = create(tmp_path / "whole", "small", DIGITS, {}, {})
+    whole.folder = create_run(tmp_path / "whole", "small", DIGITS, {}, {})
     train(whole, Silent(), never)
     names = sorted(p.stem for p in (tmp_path / "whole" / "checkpoints").iterdir())
     assert [int(n.split("-")[1]) for n in names] == [3, 6, 8, 9, 12, 15, 16]
@@ -126,7 +126,7 @@ def test_checkpoints_and_resuming(monkeypatch, tmp_path):
         return len(asked) == 3
 
     part = prepared(device="cuda", **sets)
-    part.folder = create(tmp_path / "part", "small", DIGITS, {}, {})
+    part.folder = create_run(tmp_path / "part", "small", DIGITS, {}, {})
     assert train(part, Silent(), interrupted) == INTERRUPTED
     assert asked == [3, 6, 7]  # up to the next checkpoint, or to the short batch
     again = prepared(device="cuda", **sets)

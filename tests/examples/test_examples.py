@@ -23,11 +23,10 @@ from nnc.dsl.syntax.formatter import format as formatted
 from nnc.dsl.syntax.parser import parse
 from nnc.dsl.syntax.source import Source
 from nnc.runtime.data import Search
-from nnc.runtime.data import load as load_data
 from nnc.runtime.device import DEVICES
 from nnc.runtime.device.cuda.nvrtc import NoNvrtc, nvrtc
 from nnc.runtime.inspect.emit import ENDINGS, Stages
-from nnc.runtime.project import Project, bound, open_project, planned_setup
+from nnc.runtime.project import Project, load_dataset, open_project, planned_setup
 from nnc.runtime.settings import Assignment
 from nnc.runtime.training.job import Job, prepare
 from nnc.runtime.training.loop import train
@@ -148,7 +147,7 @@ def data_or_skip(project: Project):
     choice, where = project.settings.data, search(project.path)
     assert choice is not None
     try:
-        return load_data(choice.source, bound(choice), where, spans=choice.spans, span=choice.span)
+        return load_dataset(project, where)
     except UserError as error:
         if choice.source in ELSEWHERE and error.diagnostics[0].code == "E0601":
             pytest.skip(

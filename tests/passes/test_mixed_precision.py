@@ -21,14 +21,14 @@ from nnc.compiler.reference.pass_checker import PassCheck
 from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime.device import DEVICES
 from nnc.runtime.device.cpu.program import CpuProgram
-from nnc.runtime.inspect.code_check import check_code, run_apart
+from nnc.runtime.inspect.code_check import check_code, run_stored
 from nnc.runtime.inspect.verification import verify_project
 from nnc.runtime.project import project_of_text, setup_of
-from nnc.runtime.settings import Assignment, shown
+from nnc.runtime.settings import Assignment, settings_json
 from nnc.runtime.training.interrupt import never
 from nnc.runtime.training.loop import INTERRUPTED, train
 from nnc.runtime.training.progress import Silent
-from nnc.runtime.training.run_folder import create
+from nnc.runtime.training.run_folder import create_run
 
 bf16 = TABLE["bf16"].numpy
 BF16 = [Assignment("precision", "bf16")]
@@ -215,7 +215,7 @@ def test_machine_code_is_the_evaluators():
     found = rounded(MODEL)
     given = values(found)
     apart = plan(found, check=PassCheck(found, given), shared=False)
-    results = check_code(apart, run_apart(CpuProgram(apart, 1), given), 1e-5)
+    results = check_code(apart, run_stored(CpuProgram(apart, 1), given), 1e-5)
     assert all(r.right for r in results) and results
 
 
@@ -252,7 +252,7 @@ def test_nnc_verify():
 def test_going_on_gives_the_bits_of_never_stopping(tmp_path):
     whole = trained(precision="bf16")
     job = prepared(precision="bf16")
-    job.folder = create(tmp_path / "run", "small", "", {})
+    job.folder = create_run(tmp_path / "run", "small", "", {})
     assert train(job, Silent(), lambda: job.position.step == 20) == INTERRUPTED
     later = prepared(precision="bf16")
     later.resume(job.folder)
@@ -264,8 +264,8 @@ def test_going_on_gives_the_bits_of_never_stopping(tmp_path):
 
 def test_it_trains():
     exact, job = trained(epochs="1"), trained(epochs="1", precision="bf16")
-    assert shown(job.settings)["precision"] == "bf16"
-    assert shown(exact.settings)["precision"] == "f32"
+    assert settings_json(job.settings)["precision"] == "bf16"
+    assert settings_json(exact.settings)["precision"] == "f32"
     ours, theirs = (j.records[-1].values["loss"] for j in (job, exact))
     assert ours != theirs and ours == pytest.approx(theirs, rel=0.02)
     again = trained(epochs="1", precision='"bf16"', threads=2)

@@ -21,7 +21,7 @@ from nnc.compiler.ir.structural_hash import system_signature
 from nnc.compiler.passes.kernels.equal_kernels import equal_kernels
 from nnc.compiler.targets import CpuTarget
 from nnc.runtime import cache as caches
-from nnc.runtime.cache import Cache
+from nnc.runtime.cache import FileCache
 from nnc.runtime.device.cpu import code_cache as code
 from nnc.runtime.device.cpu import elf_linker as elf
 from nnc.runtime.device.cpu import program as cpu
@@ -269,7 +269,7 @@ def test_damaged_files_are_made_anew(folder, damage):
 def test_a_file_under_another_name_is_not_taken(folder):
     CpuProgram(product())
     (path,) = kept(folder)
-    cache = Cache(folder)
+    cache = FileCache(folder)
     path.rename(folder / "another.so")
     assert cache.read("another.so") is None and not kept(folder)
 
@@ -277,14 +277,14 @@ def test_a_file_under_another_name_is_not_taken(folder):
 def test_off_keeps_nothing(folder, monkeypatch):
     monkeypatch.setenv("NNC_CACHE", "off")
     assert result(CpuProgram(product())) == result(CpuProgram(plan(product())))
-    assert caches.kernels() is None and not folder.exists()
+    assert caches.kernel_cache() is None and not folder.exists()
 
 
 # --- the folder -----------------------------------------------------------------------------------
 
 
 def test_the_folder_is_the_users_own(folder):
-    cache = Cache(folder)
+    cache = FileCache(folder)
     assert cache.write("a", b"data") and cache.read("a") == b"data"
     assert folder.stat().st_mode & 0o777 == 0o700
     assert (folder / "a").stat().st_mode & 0o077 == 0
@@ -292,7 +292,7 @@ def test_the_folder_is_the_users_own(folder):
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no owners")
 def test_other_peoples_folders_are_not_read(folder, monkeypatch, capsys):
-    cache = Cache(folder)
+    cache = FileCache(folder)
     cache.write("a", b"data")
     folder.chmod(0o777)
     assert cache.read("a") is None and not cache.write("b", b"data")
@@ -322,12 +322,12 @@ def test_a_full_disk_is_no_error(folder, monkeypatch, capsys):
 
 
 def test_the_least_recently_used_make_room(folder):
-    cache = Cache(folder, limit=1100)
+    cache = FileCache(folder, limit=1100)
     for n, name in enumerate("abc"):
         cache.write(name, bytes(300))
         os.utime(folder / name, (n, n))
     given_up, under_way = folder / ".d.1.x", folder / ".e.1.x"
-    for path, age in ((given_up, 2 * caches.STALE), (under_way, 0)):
+    for path, age in ((given_up, 2 * caches.MAX_WRITE_SECONDS), (under_way, 0)):
         path.write_bytes(b"half")
         os.utime(path, (time.time() - age,) * 2)
     assert cache.read("a")  # used now: b is the oldest
@@ -366,7 +366,7 @@ def test_kernels_that_differ_are_told_apart():
 def test_the_layout_is_kept_with_the_code(folder):
     program = CpuProgram(product())
     (path,) = kept(folder)
-    content = Cache(folder).read(path.name)
+    content = FileCache(folder).read(path.name)
     assert content is not None
     layout = json.loads(content[-8 - int.from_bytes(content[-8:], "little") : -8])
     assert layout["offsets"] == dict(program.plan.offsets)

@@ -25,14 +25,14 @@ from nnc.runtime.training.interrupt import never
 from nnc.runtime.training.loop import train
 from nnc.runtime.training.metrics import Means, Record
 from nnc.runtime.training.progress import Silent
-from nnc.runtime.training.run_folder import RunFolder, create
+from nnc.runtime.training.run_folder import RunFolder, create_run
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """The folder of a run of two epochs, its job, and a fresh job of the same program."""
     job = prepared()
-    job.folder = create(tmp_path_factory.mktemp("runs") / "run", "small", "", {})
+    job.folder = create_run(tmp_path_factory.mktemp("runs") / "run", "small", "", {})
     train(job, Silent(), never)
     return job.folder.path, job, prepared()
 

@@ -11,10 +11,10 @@ import pytest
 from small_programs import DIGITS, write
 
 from nnc.runtime import cli
-from nnc.runtime.inspect.debugging import tell
+from nnc.runtime.inspect.debugging import replay
 from nnc.runtime.training.atomic_files import load_arrays, save_arrays
 from nnc.runtime.training.run_folder import RunFolder
-from nnc.runtime.training.snapshot import NAME
+from nnc.runtime.training.snapshot import SNAPSHOT_NAME
 
 EDGE = (
     DIGITS.replace("|> relu |>", "|> bent |>").replace("adam(lr = 1e-2)", "sgd(lr = 5)")
@@ -48,7 +48,7 @@ def stopped(nnc, tmp_path):
 def test_the_way_of_the_bad_value(nnc, stopped):
     code, out, err = nnc("debug", "run")
     assert code == 0 and not err
-    story = tell(RunFolder(Path("run")))
+    story = replay(RunFolder(Path("run")))
     birth, *rest = story.way
     assert str(birth) in out and f"`{birth}`" in stopped  # the same as the message
     assert birth.how.startswith("log(") and birth.how in out
@@ -60,7 +60,7 @@ def test_the_way_of_the_bad_value(nnc, stopped):
 
 
 def test_what_it_reaches_and_hits(stopped):
-    story = tell(RunFolder(Path("run")))
+    story = replay(RunFolder(Path("run")))
     targets = [tensor.tensor for tensor in story.reached]
     assert targets[0] == story.way[0].tensor and "loss" in targets and "d_dense1_w" in targets
     assert all(0 < t.count <= t.size and not np.isfinite(t.value) for t in story.reached)
@@ -91,7 +91,7 @@ def test_numbers_that_stay_finite(nnc, stopped):
 
 
 def change_snapshot(changes) -> None:
-    path = Path("run") / NAME
+    path = Path("run") / SNAPSHOT_NAME
     arrays, notes = load_arrays(path)
     for name, change in changes.items():
         arrays[name] = change(arrays[name])
@@ -108,7 +108,7 @@ def test_wrong_uses(nnc, stopped, tmp_path):
     code, _, err = nnc("debug", "small.nn")
     assert code == 1 and "E0706" in err
     shutil.copytree("run", "cut")
-    cut = Path("cut") / NAME
+    cut = Path("cut") / SNAPSHOT_NAME
     cut.write_bytes(cut.read_bytes()[:-10])
     code, _, err = nnc("debug", "cut")
     assert code == 1 and "E0706" in err
@@ -119,9 +119,9 @@ def test_a_snapshot_of_another_program(nnc, stopped):
     path.write_text(path.read_text().replace("Dense(12)", "Dense(13)"))
     code, _, err = nnc("debug", "run")
     assert code == 1 and "E0706" in err and "has shape [64, 12], and in the program [64, 13]" in err
-    arrays, notes = load_arrays(Path("run") / NAME)
+    arrays, notes = load_arrays(Path("run") / SNAPSHOT_NAME)
     del arrays["value.dense1_b"]
     assert json.loads(notes["snapshot"])
-    save_arrays(Path("run") / NAME, arrays, notes)
+    save_arrays(Path("run") / SNAPSHOT_NAME, arrays, notes)
     code, _, err = nnc("debug", "run")
     assert code == 1 and "E0706" in err and "dense1_b" in err

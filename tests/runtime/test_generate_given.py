@@ -14,8 +14,8 @@ from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime import cli
 from nnc.runtime.device import DEVICES
 from nnc.runtime.inference.generate import Generator
-from nnc.runtime.inference.text_inputs import Source
-from nnc.runtime.project import for_batch, open_project, setup_of
+from nnc.runtime.inference.text_inputs import ContextText
+from nnc.runtime.project import open_project, setup_of, with_batch
 from nnc.runtime.training.executor import Executor
 from nnc.runtime.training.run_folder import RunFolder
 
@@ -63,11 +63,11 @@ def test_greedy_writing_is_as_good_as_the_metric(run, generate) -> None:
     lines = ["12", "304", "5555", "9876", "10", "246", "013", "8899"]
     told = generate("-", "\n".join(lines) + "\n\n")[1].splitlines()
     project = open_project(run.model)
-    setup = for_batch(setup_of(project, run.fields, 1800), 1)
+    setup = with_batch(setup_of(project, run.fields, 1800), 1)
     executor = Executor(setup, DEVICES["cpu"](2), 0)
     weights = run.read_weights(executor.weights())
     system, known = prediction(setup), run.vocabulary("source")
-    source = Source.of(
+    source = ContextText.of(
         [t for t in system.of_kind("input") if t.name != "target_in"], run.vocabularies
     )
     for line, written in zip(lines, told, strict=True):
@@ -81,7 +81,7 @@ def test_greedy_writing_is_as_good_as_the_metric(run, generate) -> None:
 
 
 def test_the_encoder_runs_once_for_a_line(run) -> None:
-    setup = for_batch(setup_of(open_project(run.model), run.fields, 1800), 1)
+    setup = with_batch(setup_of(open_project(run.model), run.fields, 1800), 1)
     executor = Executor(setup, DEVICES["cpu"](2), 0)
     generator = Generator(prediction(setup), run.read_weights(executor.weights()), executor.device)
     assert [t.name for t in generator.roles.given] == ["source", "source_length"]
@@ -106,11 +106,11 @@ def test_wrong_lines(generate) -> None:
 
 
 def test_inputs_that_a_text_says_nothing_of(run) -> None:
-    system = prediction(for_batch(setup_of(open_project(run.model), run.fields, 1800), 1))
+    system = prediction(with_batch(setup_of(open_project(run.model), run.fields, 1800), 1))
     known = run.vocabulary("source")
     with pytest.raises(UserError) as caught:
-        Source.of(system.of_kind("input"), {"source": known})
+        ContextText.of(system.of_kind("input"), {"source": known})
     assert "nothing of the input `target_in`" in caught.value.diagnostics[0].message
     with pytest.raises(UserError) as caught:
-        Source.of(system.of_kind("input"), {"source": known, "target_in": known})
+        ContextText.of(system.of_kind("input"), {"source": known, "target_in": known})
     assert "reads 2 texts" in caught.value.diagnostics[0].message

@@ -18,7 +18,7 @@ from nnc.runtime import cli, data, memory
 from nnc.runtime.data.core import decompress as unpack
 from nnc.runtime.data.formats.idx import read_idx
 from nnc.runtime.device.cpu.program import CpuProgram
-from nnc.runtime.training.executor import COPIES, values_bytes
+from nnc.runtime.training.executor import MIN_COPIES, values_bytes
 from nnc.runtime.training.interrupt import never
 from nnc.runtime.training.loop import train
 from nnc.runtime.training.progress import Silent
@@ -43,7 +43,7 @@ def test_a_batch_that_does_not_fit(monkeypatch):
     job = prepared(WIDE, batch="1400")
     system = job.executor.system
     whole = CpuProgram(system)._code.arena_bytes
-    free = (whole + COPIES * values_bytes(system)) // 2
+    free = (whole + MIN_COPIES * values_bytes(system)) // 2
     monkeypatch.setattr(memory, "free_bytes", lambda: free)
     found = refused(lambda: train(job, Silent(), never))
     assert found.code == "E0713" and "1,400" in found.message

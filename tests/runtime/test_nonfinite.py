@@ -12,14 +12,14 @@ from nnc.compiler.reference.evaluator import advance
 from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime.data import Dataset, Field, Schema, Split
 from nnc.runtime.device import DEVICES
-from nnc.runtime.project import for_batch, project_of_text
+from nnc.runtime.project import project_of_text, with_batch
 from nnc.runtime.settings import Assignment
 from nnc.runtime.training import nonfinite_guard as guard
 from nnc.runtime.training.interrupt import never
 from nnc.runtime.training.job import prepare
 from nnc.runtime.training.loop import train
 from nnc.runtime.training.progress import Silent
-from nnc.runtime.training.run_folder import create
+from nnc.runtime.training.run_folder import create_run
 from nnc.runtime.training.snapshot import read_snapshot
 
 EDGE = """
@@ -92,7 +92,7 @@ def test_the_edge_of_every_function(function, at, how, device, tmp_path):
     rows = np.full((24, 3), 1.5)
     rows[9, 1] = at  # in the third step of four examples
     job = job_of(edge(function, "sgd(lr = 0)"), rows, device)
-    job.folder = create(tmp_path / "run", "edge", "", {})
+    job.folder = create_run(tmp_path / "run", "edge", "", {})
     before = copy_of(job)
     found = stopped(job)
     assert "step 3 (epoch 1)" in found.message
@@ -111,13 +111,13 @@ def test_the_weights_are_those_before_the_step(tmp_path):
     train(good, Silent(), never)
     rows[21] = 0
     job = job_of(edge("log(a)", "adam()"), rows)
-    job.folder = create(tmp_path / "run", "edge", "", {})
+    job.folder = create_run(tmp_path / "run", "edge", "", {})
     stopped(job)
     for name, array in good.executor.values.items():
         np.testing.assert_array_equal(array, job.executor.values[name])
     snapshot = read_snapshot(tmp_path / "run")
     assert (snapshot.step, snapshot.epoch, snapshot.rows) == (6, 1, (20, 21, 22, 23))
-    system, _ = training_step(for_batch(job.executor.setup, snapshot.batch))
+    system, _ = training_step(with_batch(job.executor.setup, snapshot.batch))
     computed, _ = advance(system, snapshot.given(system))
     assert not np.isfinite(computed["loss"])
     assert snapshot.tensor == "loss" and snapshot.index == ()
@@ -191,7 +191,7 @@ def test_an_infinite_state_is_its_own_business():
 
 def test_the_snapshot_of_a_run(tmp_path):
     job = prepared(DIGITS, optimizer="sgd(lr = 1e30)")
-    job.folder = create(tmp_path / "run", "small", "", {})
+    job.folder = create_run(tmp_path / "run", "small", "", {})
     found = stopped(job)
     assert f"nnc debug {tmp_path / 'run'}" in found.help
     snapshot = read_snapshot(tmp_path / "run")
@@ -202,7 +202,7 @@ def test_the_snapshot_of_a_run(tmp_path):
 
 def test_a_snapshot_that_cannot_be_written_hides_nothing(tmp_path):
     job = prepared(DIGITS, optimizer="sgd(lr = 1e30)")
-    job.folder = create(tmp_path / "run", "small", "", {})
+    job.folder = create_run(tmp_path / "run", "small", "", {})
     (tmp_path / "run" / "snapshot.safetensors").mkdir()
     with pytest.raises(UserError) as caught:
         train(job, Silent(), never)
@@ -211,7 +211,7 @@ def test_a_snapshot_that_cannot_be_written_hides_nothing(tmp_path):
 
 def test_a_damaged_snapshot_is_refused(tmp_path):
     job = prepared(DIGITS, optimizer="sgd(lr = 1e30)")
-    job.folder = create(tmp_path / "run", "small", "", {})
+    job.folder = create_run(tmp_path / "run", "small", "", {})
     stopped(job)
     file = tmp_path / "run" / "snapshot.safetensors"
     whole = file.read_bytes()

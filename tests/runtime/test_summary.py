@@ -8,7 +8,7 @@ import pytest
 from gpu_simulator import SimulatedProgram, available
 
 from nnc.runtime.device import DEVICES
-from nnc.runtime.inspect.summary import summarise
+from nnc.runtime.inspect.summary import summarize
 from nnc.runtime.project import project_of_text, setup_of
 from nnc.runtime.settings import Assignment
 from nnc.runtime.training.executor import Executor
@@ -22,7 +22,7 @@ def test_the_foretold_memory_is_taken(name: str, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("NNC_CACHE", str(tmp_path))
     project = project_of_text((BENCHMARKS / f"{name}.nn").read_text(encoding="utf-8"))
     setup = setup_of(project, None)
-    foretold = summarise(project, setup)
+    foretold = summarize(project, setup)
     for _ in range(2):
         executor = Executor(setup, DEVICES["cpu"](2), 0)
         for expected, bound in (
@@ -41,7 +41,7 @@ def test_the_memory_of_a_gpu() -> None:
     text = (BENCHMARKS / "mlp.nn").read_text(encoding="utf-8")
     project = project_of_text(text, "mlp.nn", None, [Assignment("precision", "bf16")])
     setup = setup_of(project, None)
-    foretold = summarise(project, setup, "cuda")
+    foretold = summarize(project, setup, "cuda")
     program = Executor(setup, SimulatedProgram, 0).training(setup.batch).program
     assert foretold.training_bytes == program.module.arena_bytes
     assert any(tensor.storage == "bf16" for tensor in program.system.tensors.values())

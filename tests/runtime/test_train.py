@@ -9,12 +9,12 @@ from small_programs import DIGITS, prepared, trained
 
 from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime.training.atomic_files import load_arrays
-from nnc.runtime.training.batch_inputs import batches, class_limits, divide, epoch_order
+from nnc.runtime.training.batch_inputs import batches, epoch_order, index_limits, split_examples
 from nnc.runtime.training.interrupt import never
 from nnc.runtime.training.loop import INTERRUPTED, measure, train
 from nnc.runtime.training.metrics import Means
 from nnc.runtime.training.progress import Silent
-from nnc.runtime.training.run_folder import create
+from nnc.runtime.training.run_folder import create_run
 
 
 def same_bits(a, b) -> bool:
@@ -86,7 +86,7 @@ def test_validation_takes_a_share_of_the_training_set():
 
 
 def test_labels_are_used_as_classes():
-    assert class_limits(prepared().executor.system) == {"label": 10}
+    assert index_limits(prepared().executor.system) == {"label": 10}
 
 
 # --- when to stop, what to keep -------------------------------------------------------------------
@@ -139,7 +139,7 @@ def test_weights_are_the_models_own():
 def test_going_on_gives_the_bits_of_never_stopping(tmp_path):
     whole = trained(epochs="2")
     job = prepared(epochs="2")
-    job.folder = create(tmp_path / "run", "small", "", {})
+    job.folder = create_run(tmp_path / "run", "small", "", {})
     assert train(job, Silent(), lambda: job.position.step == 20) == INTERRUPTED
     later = prepared(epochs="2")
     later.resume(job.folder)
@@ -153,7 +153,7 @@ def test_going_on_gives_the_bits_of_never_stopping(tmp_path):
 
 def test_a_loss_that_is_no_number_leaves_the_saved_weights(tmp_path):
     job = prepared(epochs="1")
-    job.folder = create(tmp_path / "run", "small", "", {})
+    job.folder = create_run(tmp_path / "run", "small", "", {})
     train(job, Silent(), never)
     before = job.folder.weights_file.read_bytes()
     wild = prepared(epochs="3", optimizer__lr="1e30")
@@ -164,7 +164,7 @@ def test_a_loss_that_is_no_number_leaves_the_saved_weights(tmp_path):
 
 def test_a_checkpoint_of_another_program_is_refused(tmp_path):
     job = prepared(epochs="1")
-    job.folder = create(tmp_path / "run", "small", "", {})
+    job.folder = create_run(tmp_path / "run", "small", "", {})
     job.save_place()
     other = prepared(DIGITS.replace("Dense(12)", "Dense(13)"))
     assert code(lambda: other.resume(job.folder)) == "E0706"
@@ -208,11 +208,11 @@ def test_divide_refuses_two_validation_sets():
 
     split = Split({"x": np.zeros(4)})
     dataset = Dataset("d", Schema((), None), split, None, split)
-    assert code(lambda: divide(dataset, 0.5)) == "E0703"
+    assert code(lambda: split_examples(dataset, 0.5)) == "E0703"
 
 
 def test_as_many_checkpoints_stay_as_asked_for(tmp_path):
     job = prepared(checkpoint_steps="3", keep_checkpoints="9", steps="17")
-    job.folder = create(tmp_path / "run", "small", DIGITS, {}, {})
+    job.folder = create_run(tmp_path / "run", "small", DIGITS, {}, {})
     train(job, Silent(), never)
     assert job.folder.checkpoints.steps() == [3, 6, 9, 12, 15, 17]

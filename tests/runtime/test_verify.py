@@ -22,7 +22,7 @@ from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.reference.finite_differences import Differences
 from nnc.runtime import cli
 from nnc.runtime.inspect import verification
-from nnc.runtime.inspect.sample_inputs import specimen
+from nnc.runtime.inspect.sample_inputs import sample
 from nnc.runtime.inspect.verification import verify_project
 from nnc.runtime.project import project_of_text
 
@@ -144,7 +144,7 @@ def test_a_wrong_derivative_at_some_elements(monkeypatch):
     found = verified(text, samples=0)
     bad = next(s for s in found.slopes if not s.right)
     assert bad.tensor == "x" and bad.exact == 0 and bad.numeric != 0
-    x = specimen(project_of_text(text), None, 0).values["x"][:3]
+    x = sample(project_of_text(text), None, 0).values["x"][:3]
     assert bad.index == tuple(np.argwhere(np.exp(x) < 1.1)[0])
     assert [d.code for d in found.mistakes] == ["E0802"]
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.lib.format import MAGIC_PREFIX, read_array_header_1_0, read_array_header_2_0
 
 from ....dsl.diagnostics.diagnostic import fail
-from ...memory import Shortage, require, size_text
+from ...memory import NotEnoughMemory, require, size_text
 from ..core.decompress import readable
 
 # version of the format → parser; 3 differs from 2 only in the names of record fields
@@ -123,7 +123,7 @@ def read_values(stream: IO[bytes], header: Header, name: str) -> np.ndarray:
     """The values that follow a header in a stream, in memory; E0713 if there is too little."""
     try:
         require(header.size)
-    except Shortage as shortage:
+    except NotEnoughMemory as shortage:
         raise fail(
             "E0713",
             f"{name} takes {size_text(shortage.needed)} of memory, and "

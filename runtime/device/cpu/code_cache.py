@@ -25,7 +25,7 @@ from .... import __version__
 from ....compiler.ir.equation import System
 from ....compiler.ir.structural_hash import system_signature
 from ....compiler.passes.kernels.kernel import Plan
-from ...cache import Cache
+from ...cache import FileCache
 from . import elf_linker as elf
 from . import host, jit
 
@@ -67,7 +67,7 @@ def kept_or_compiled(
     system: System,
     target: str,
     level: int,
-    cache: Cache,
+    cache: FileCache,
     make: Callable[[], tuple[Plan, Iterable[str]]],
 ) -> Code:
     """The code that is kept for the system; else what `make` plans and writes is compiled and kept.
@@ -103,7 +103,7 @@ def _packed(binaries: Sequence[bytes], plan: Plan) -> bytes:
     return b"".join([*binaries, layout, struct.pack("<Q", len(layout))])
 
 
-def _load(cache: Cache, name: str) -> Code | None:
+def _load(cache: FileCache, name: str) -> Code | None:
     content = cache.read(name)
     if content is None:
         return None

@@ -74,7 +74,7 @@ class CpuProgram:
         self._team: _Team | None = None
 
     def _find_code(self) -> Code:
-        kept = None if self._planned else cache.kernels()
+        kept = None if self._planned else cache.kernel_cache()
         if kept is None:
             return compiled(self.plan, self.modules(), self._level)
         decided = repr((self.target, self.options))

@@ -244,7 +244,7 @@ def machine_code(made: Module, architecture: str) -> bytes:
     for part in parts:
         digest.update(f"{len(part)}\n{part}\n".encode())
     name = f"{digest.hexdigest()}.cubin"
-    kept = cache.kernels()
+    kept = cache.kernel_cache()
     found = kept.read(name) if kept else None
     if found is not None:
         return found

@@ -1,8 +1,8 @@
-"""The command line: `nnc …`. No logic; what each command does is in `commands/`.
+"""The command line: `nnc …`. What each command does is in `commands/`.
 
-In: arguments. Out: an exit code: 0 ok, 1 the user's file or data is wrong, 2 the command line is,
-101 our bug, 130 interrupted. Only click is imported at the start; a command's file, and with it
-NumPy and all else, when that command is run. This is the one place that loads modules by name.
+In: arguments. Out: an exit code: 0 success, 1 an error in the user's file or data, 2 in the command
+line, 101 a bug of nnc, 130 interrupted. Only click is imported at the start; a command's file, and
+with it NumPy and everything else, is imported when the command runs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import NoReturn
 import click
 
 from .. import __version__
-from ..dsl.diagnostics.diagnostic import UserError, did_you_mean
+from ..dsl.diagnostics.diagnostic import Diagnostic, UserError, did_you_mean
 
 OK, USER, USAGE, INTERNAL, INTERRUPTED = 0, 1, 2, 101, 130
 
@@ -30,7 +30,7 @@ COMMANDS = {
     "train":   ("train",   "train",        "Train a model."),
     "eval":    ("train",   "evaluate_run", "Measure a trained model on its data."),
     "predict": ("train",   "predict",      "Apply a trained model to arrays."),
-    "generate": ("generate", "generate",   "Continue a text with a trained model."),
+    "generate": ("generate", "generate",   "Continue or translate a text."),
     "compile": ("compile", "compile",      "Print what the compiler makes of a file."),
     "check":   ("check",   "check",        "Find the mistakes in files."),
     "fmt":     ("check",   "fmt",          "Lay files out in the one canonical way."),
@@ -45,7 +45,7 @@ COMMANDS = {
 
 
 class Commands(click.Group):
-    """The commands by name, each imported when it is asked for."""
+    """The commands by name, each imported when it is used."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -86,35 +86,38 @@ def run(arguments: Sequence[str]) -> int:
         error.show()
         return USER
     except UserError as error:
-        show = import_module(f"{__package__}.commands.report").show
-        show(error.diagnostics, _form(arguments))
+        _print(error.diagnostics, arguments)
         return USAGE if error.of_flags else USER
     except (click.Abort, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except MemoryError:
-        found = import_module(f"{__package__}.memory").ran_out()
-        import_module(f"{__package__}.commands.report").show([found], _form(arguments))
+        _print([import_module(f"{__package__}.memory").out_of_memory()], arguments)
         return USER
-    except BrokenPipeError:  # the reader of our output has gone: nothing is left to say
-        _write_nowhere()
+    except BrokenPipeError:  # the reader of the output has closed it
+        _discard_output()
         return OK
-    except Exception as error:  # the one place that catches all: a bug must leave a trace
+    except Exception as error:  # a bug: leave a trace for its report
         if isinstance(error, OSError) and error.errno == errno.ENOSPC and not error.filename:
-            _write_nowhere()  # what was being written has no name: it is our output
+            _discard_output()  # an error without a file name is about stdout
             print("the output could not be written: no space is left", file=sys.stderr)
             return USER
         _report_bug(error, arguments)
         return INTERNAL
 
 
-def _write_nowhere() -> None:
-    """What is still to be flushed at the end would fail once more."""
+def _print(diagnostics: Sequence[Diagnostic], arguments: Sequence[str]) -> None:
+    report = import_module(f"{__package__}.commands.report")
+    report.print_diagnostics(diagnostics, _error_format(arguments))
+
+
+def _discard_output() -> None:
+    """Redirect stdout to nowhere: flushing it at exit would fail once more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _form(arguments: Sequence[str]) -> str:
-    """The form asked for; click has left its context by the time an error arrives here."""
+def _error_format(arguments: Sequence[str]) -> str:
+    """The value of `--error-format`; click's context is gone when an error arrives here."""
     for n, argument in enumerate(arguments):
         name, _, value = argument.partition("=")
         if name == "--error-format":
@@ -123,7 +126,7 @@ def _form(arguments: Sequence[str]) -> str:
 
 
 def _report_bug(error: Exception, arguments: Sequence[str]) -> None:
-    """Say where the compiler failed and leave a file with all that is known."""
+    """Print where the compiler failed, and write a file with everything for a bug report."""
     trace = "".join(traceback.format_exception(error))
     after = getattr(error, "after", "") or _pass_of(error)
     where = f" in the pass `{after}`" if after else ""
@@ -142,7 +145,7 @@ def _report_bug(error: Exception, arguments: Sequence[str]) -> None:
 
 
 def _pass_of(error: Exception) -> str:
-    """The innermost of the compiler's files that the error went through."""
+    """The innermost of the compiler's files in the traceback."""
     files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
     return next((f.stem for f in reversed(files) if "compiler" in f.parts), "")
 

@@ -14,6 +14,25 @@ def update_golden(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--update-golden"))
 
 
+@pytest.fixture
+def whole_file_runs(request: pytest.FixtureRequest) -> None:
+    """Skip a test that looks at what the tests before it in its file did, unless this process runs
+    them all: several processes share the tests of a file, and a selection leaves some out."""
+    items = request.session.items
+    before = items[: items.index(request.node)]
+    own = [item for item in before if item.path == request.node.path]
+    if any(not hasattr(item, STARTED) for item in own):
+        pytest.skip("only when the whole file runs in one process")
+
+
+STARTED = "_started"
+
+
+@pytest.hookimpl(tryfirst=True)  # before the plugin that skips tests
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    setattr(item, STARTED, True)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory):
     """Compiled code is kept in a folder of the tests' own, not in the user's cache. Each of several

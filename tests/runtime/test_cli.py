@@ -351,7 +351,7 @@ def test_memory_that_runs_out_is_no_bug(nnc, small, monkeypatch):
     def greedy(*_):
         raise MemoryError
 
-    monkeypatch.setattr(module, "summarise", greedy)
+    monkeypatch.setattr(module, "summarize", greedy)
     code, _, err = nnc("summary", small)
     assert code == 1 and "error[E0713]: memory ran out" in err
 
@@ -362,7 +362,7 @@ def test_a_bug_leaves_a_file(nnc, small, monkeypatch, here):
     def broken(*_):
         raise RuntimeError("cannot happen")
 
-    monkeypatch.setattr(module, "summarise", broken)
+    monkeypatch.setattr(module, "summarize", broken)
     monkeypatch.setattr("tempfile.tempdir", str(here))
     code, _, err = nnc("summary", small)
     (dump,) = here.glob("nnc-bug-*")

@@ -11,7 +11,7 @@ the bit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,25 @@ class Cache:
     line: int = 64
 
     @property
+    def usable_ways(self) -> int:
+        """The ways that one operand may fill; the others are left to all else."""
+        return self.ways // 2
+
+    @property
     def sets(self) -> int:
         return self.bytes // (self.ways * self.line)
+
+
+@dataclass(frozen=True)
+class FusionLimits:
+    """How much is fused into one kernel; operations are those of `ir/work.py`."""
+
+    max_epilogue: int = 160  # operations in an epilogue, beyond which registers would spill
+    single_result_epilogue: int = 24  # the same where the results of a sum come one at a time …
+    recurrent_epilogue: int = 24  # … and where they do so in the step of a recurrence
+    lookahead: int = 4  # kernels that one may overtake to save a barrier
+    unrolled_values: int = 4  # values of an index that may be unrolled in a kernel …
+    unrolled_row: int = 16  # … if the last index, for vectors, has at least so many
 
 
 @dataclass(frozen=True)
@@ -40,10 +57,61 @@ class TilingCosts:
     bounds_check: float = 0.5
     loop_step: float = 1.0
     horizontal_sum: float = 8.0  # adding up the lanes of one vector
-    rows_without_reuse: int = 4  # rows of a tile that share no load
-    parallel_steps: int = 4  # steps of an index that threads may share
+    load_overlap: float = 0.1  # the share of a load's cost that arithmetic cannot hide
     remainder_factor: float = 1.03  # a second copy of the code for what is left over
     outermost_rows_factor: float = 1.04  # rows of the outermost index: other threads wrote them
+
+
+@dataclass(frozen=True)
+class TilingLimits:
+    """Which tiles are candidates, and how loops around them are unrolled and shared."""
+
+    vectors: int = 4  # vectors of a tile along its vector index
+    accumulation_vectors: int = 8  # the same where an accumulation adds to memory
+    row_vectors: tuple[int, ...] = (8, 16)  # of a vector times a matrix: long runs of memory
+    rows_without_reuse: int = 4  # rows of a tile that share no load
+    dot_registers: int = 6  # registers that a dot product needs besides its accumulators
+    accumulators: int = 8  # independent additions that keep the adders busy
+    max_latency: float = 8.0  # cycles of a dependent addition that the cost model counts at most
+    accumulator_steps: int = 4  # steps of a loop for each accumulator, at least
+    unrolled_steps: int = 4  # a reduction loop of at most so many steps is unrolled …
+    unrolled_copies: int = 160  # … unless that makes more copies of the body than this
+    inline_epilogue: int = 128  # operations of an epilogue at all copies; longer ones get a loop
+    cached_panel: float = 0.5  # the share of a core's cache that operands may take
+    parallel_cycles: int = 4096  # work of a nest below which threads are not worth waking
+    parallel_steps: int = 16  # steps of a loop that threads share evenly enough, whatever their
+    even_parallel_steps: int = 4  # number, and of one whose steps are a multiple of so many
+    sampled_tiles: int = 64  # tiles along an index that are evaluated to estimate a loop's length
+    sampled_points: int = 4096  # points that are evaluated to estimate how often a check passes
+
+
+@dataclass(frozen=True)
+class PrefetchLimits:
+    """Software prefetch: of operands some steps ahead, and of what later kernels read."""
+
+    distance: int = 16  # steps of a reduction between a prefetch and the load
+    far_stride: int = 1024  # bytes between rows that hardware prefetchers do not follow
+    near_bytes: int = 4 << 20  # what was touched before so many others has left the caches
+    min_bytes: int = 64 << 10  # of a tensor that is worth prefetching
+    max_bytes: int = 2 << 20  # that one kernel prefetches: more would evict its own prefetches
+    streams: int = 4  # tensors that one kernel prefetches
+    min_terms: int = 16  # of a sum during which memory has time …
+    products_per_byte: int = 8  # … and products for each byte that is read, or prefetched
+
+
+@dataclass(frozen=True)
+class LayoutCosts:
+    """What copies in another layout cost and save."""
+
+    transpose_element: float = 4.0  # cycles to transpose an element in memory, mostly waiting
+    pack_element: float = 0.25  # cycles to store an element in a bf16 pair
+    start_kernel: float = 4000.0  # cycles to begin one more kernel
+    terms_per_saved_cycle: int = 64  # terms of a contraction for each cycle that pairs save
+    rounded_reuse: int = 4  # results for which an element is rounded again rather than stored
+    padded_reuse: int = 512  # multiplications by an element for which a padded copy pays
+    recurrent_reuse: int = 16  # reads in a recurrence count so often: its steps are far apart
+    max_padded_rows: int = 4096  # rows of which a column or two stay in the cache
+    min_padded_lines: int = 8  # cache lines of a row, beside which one more is little
 
 
 @dataclass(frozen=True)
@@ -56,10 +124,18 @@ class CpuTarget:
     add_latency: float = 4.0  # cycles from one accumulation to the next that depends on it
     l1: Cache = Cache(48 << 10, 12)
     l2: Cache = Cache(1 << 20, 16)
-    single_result_epilogue: int = 24  # operations that may follow a result that comes alone
+    spin_iterations: int = 20_000  # of tens of nanoseconds, before a waiting thread sleeps
     concurrent_kernels: bool = False  # whether independent kernels run at once
     bf16_dot: bool = False  # whether one instruction multiplies and adds two bf16 numbers
-    tiling: TilingCosts = field(default_factory=TilingCosts)
+    fusion: FusionLimits = FusionLimits()
+    costs: TilingCosts = TilingCosts()
+    tiling: TilingLimits = TilingLimits()
+    prefetch: PrefetchLimits = PrefetchLimits()
+    layout: LayoutCosts = LayoutCosts()
+
+    @property
+    def vector_bytes(self) -> int:
+        return 4 * self.lanes
 
 
 @dataclass(frozen=True)
@@ -72,7 +148,7 @@ class GpuTarget:
     shared: int = 227 << 10  # bytes of shared memory that one block can have
     max_arguments: int = 500  # of one launch, of 8 bytes each: older drivers take 4 KB
     split_points: int = 256  # points that a part of a split reduction has at least
-    single_result_epilogue: int = 160  # operations that may follow a result that comes alone
+    fusion: FusionLimits = FusionLimits(recurrent_epilogue=160)
     concurrent_kernels: bool = True  # whether independent kernels run at once
 
 

@@ -11,6 +11,7 @@ from nnc.compiler.passes.cpu.transpose_operands import transpose_operands
 from nnc.compiler.passes.equations.gather_matmul import gather_matmul
 from nnc.compiler.passes.lowering.coalesce_indices import coalesce_indices
 from nnc.compiler.reference.evaluator import evaluate
+from nnc.runtime.device.cpu import host
 
 RECURRENT = """model M(x: f32[3, 5, 2], W: f32[2, 4], U: f32[4, 4]) -> loss: f32[] {
     a[b, t, j] = sum(i) x[b, t, i]*W[i, j]
@@ -41,7 +42,7 @@ def test_time_comes_first_in_a_recurrence() -> None:
 
 def test_the_backward_recurrence_reads_a_transposed_weight() -> None:
     before, _ = gradients(system(RECURRENT), "loss", ["W", "U"])
-    after = verify(transpose_operands(before), "transpose-operands")
+    after = verify(transpose_operands(before, host.target()), "transpose-operands")
     assert "U_transposed" in after.tensors and "W_transposed" not in after.tensors
     same(before, after)
 
@@ -74,7 +75,7 @@ SHORT = """model M(x: f32[40, 3], W: f32[20, 3]) -> y: f32[40, 20], z: f32[40, 2
 
 def test_short_products_read_one_transposed_copy() -> None:
     before = system(SHORT)
-    after = verify(transpose_operands(before), "transpose-operands")
+    after = verify(transpose_operands(before, host.target()), "transpose-operands")
     assert len(after.equations) == len(before.equations) + 1
     assert after.tensors["W_transposed"].shape == (3, 20)
     same(before, after)
@@ -82,7 +83,7 @@ def test_short_products_read_one_transposed_copy() -> None:
 
 def test_a_copy_that_few_would_read_is_not_made() -> None:
     before = system(SHORT.replace("40", "1"))
-    assert transpose_operands(before) is before
+    assert transpose_operands(before, host.target()) is before
 
 
 def test_a_sum_steps_through_memory_from_far_to_near() -> None:

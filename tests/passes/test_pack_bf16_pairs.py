@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from small_programs import DIGITS, prepared, trained
@@ -11,7 +13,6 @@ from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.expr import Apply, walk
 from nnc.compiler.ir.functions import TABLE, bf16_halves
 from nnc.compiler.passes.autodiff.mixed_precision import round_contractions
-from nnc.compiler.passes.cpu import pack_bf16_pairs as module
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.reference.pass_checker import PassCheck
 from nnc.compiler.targets import CpuTarget
@@ -50,9 +51,10 @@ bf16 = TABLE["bf16"].numpy
 
 @pytest.fixture
 def free(monkeypatch):
-    """Pairs wherever they can be had, however little they save."""
-    monkeypatch.setattr(module, "PACKING", 0)
-    monkeypatch.setattr(module, "STARTING", 0)
+    """Packing costs nothing: pairs wherever they are possible, however little they save."""
+    made = host.target()
+    costs = replace(made.layout, pack_element=0, start_kernel=0)
+    monkeypatch.setattr(host, "target", lambda: replace(made, layout=costs))
 
 
 def rounded(line: str) -> System:
@@ -107,12 +109,12 @@ def test_what_cannot_be_paired_is_rounded_once(free, line: str):
     np.testing.assert_allclose(
         run(CpuProgram(found, 1), given), evaluate(found, given)["y"], rtol=1e-5, atol=1e-5
     )
-    assert "not of pairs" in CpuProgram(found, target=CpuTarget(bf16_dot=True)).loops
+    assert "no bf16 pairs" in CpuProgram(found, target=CpuTarget(bf16_dot=True)).loops
 
 
 def test_small_ones_are_left_and_the_reason_is_told():
     text = CpuProgram(rounded(PAIRED["a b"]), target=CpuTarget(bf16_dot=True)).loops
-    assert "not of pairs along k: they would cost" in text and "bf16_dot" not in text
+    assert "no bf16 pairs along k: they would cost" in text and "bf16_dot" not in text
 
 
 def test_what_is_read_once_is_rounded_as_it_is_read():

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from nnc.compiler.passes.cpu import pack_bf16_pairs as pairs
+from nnc.runtime.device.cpu import host
 from nnc.runtime.inspect.verification import verify_project
 from nnc.runtime.project import project_of_text
 
@@ -27,9 +27,10 @@ ROUNDED = ["Attention"]  # of those, what has contractions
 
 @pytest.fixture
 def free(monkeypatch):
-    """Pairs of bf16 numbers wherever they can be had, however little they save."""
-    monkeypatch.setattr(pairs, "PACKING", 0)
-    monkeypatch.setattr(pairs, "STARTING", 0)
+    """Pairs of bf16 numbers wherever they are possible, however little they save."""
+    made = host.target()
+    costs = replace(made.layout, pack_element=0, start_kernel=0)
+    monkeypatch.setattr(host, "target", lambda: replace(made, layout=costs))
 
 
 def check(case: Case, precision: str = "f32") -> None:

@@ -18,8 +18,6 @@ from ...ir.affine import Affine
 from ...ir.equation import Index
 from ...ir.expr import Idx
 
-SAMPLES = 64  # tiles along an index that are looked at to know how long a loop is
-
 
 @dataclass(frozen=True)
 class Bounds:
@@ -82,21 +80,22 @@ def executed_share(
     outputs: Sequence[Index],
     over: Sequence[Index],
     extents: Mapping[str, int],
+    samples: int,
 ) -> float:
-    """The share of all terms that is added."""
+    """The share of all terms that is added, estimated from so many tiles along each index."""
     total = 1.0
     for name, bounds in loop_bounds(zero_where, over, extents).items():
         size = next(i.size for i in over if i.name == name)
         others = [i for i in (*outputs, *over) if i.name in bounds.names]
-        steps = [_sample(i, extents.get(i.name, 1)) for i in others]
+        steps = [_sample(i, extents.get(i.name, 1), samples) for i in others]
         points = [dict(zip((i.name for i in others), at, strict=True)) for at in product(*steps)]
         total *= sum(bounds.steps(size, at) for at in points) / (size * len(points))
     return total
 
 
-def _sample(index: Index, extent: int) -> range:
+def _sample(index: Index, extent: int, samples: int) -> range:
     """First elements of tiles, evenly spread."""
-    every = -(-index.size // (extent * SAMPLES))
+    every = -(-index.size // (extent * samples))
     return range(0, index.size, extent * every)
 
 

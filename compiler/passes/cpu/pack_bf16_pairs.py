@@ -1,167 +1,141 @@
-"""Contractions of bf16 numbers two terms at a time, and operands that are rounded once.
-
-In: a system whose contractions round their operands (`passes/precision.py`). Out: an equal one.
-Where it pays, both operands are stored as pairs along an index that is summed over, two numbers in
-32 bits, for an instruction that multiplies and adds two at once:
+"""bf16 on the CPU: operands packed in pairs for dot-product instructions, or rounded once.
 
     y[b, o]        = sum(i < 64) bf16(x[b, i]) * bf16(w[i, o])
 
-    x_pairs[b, i]  = bf16_pair(x[b, 2*i], x[b, 2*i + 1])
-    w_pairs[i, o]  = bf16_pair(w[2*i, o], w[2*i + 1, o])
-    y[b, o]        = sum(i < 32) bf16_dot(x_pairs[b, i], w_pairs[i, o])
+    →   x_pairs[b, i] = bf16_pair(x[b, 2*i], x[b, 2*i + 1])
+        w_pairs[i, o] = bf16_pair(w[2*i, o], w[2*i + 1, o])
+        y[b, o]       = sum(i < 32) bf16_dot(x_pairs[b, i], w_pairs[i, o])
 
-Elsewhere an operand is rounded where it is computed, x_bf16[b, i] = bf16(x[b, i]), and not again
-for each of its products.
+A pair is two bf16 numbers in 32 bits; AVX512_BF16 multiplies and adds both at once. Applies to
+contractions whose operands are rounded (`precision = bf16`), along an index of even size that runs
+through one dimension of each, where the cycles saved exceed those of packing. Elsewhere an operand
+that is read again and again is rounded where it is computed (`round_bf16_operands`):
+
+    x_bf16[b, i] = bf16(x[b, i]);   y[b, o] = sum(i) x_bf16[b, i] * w_bf16[i, o]
+
+Tests: tests/passes/test_pack_bf16_pairs.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
 from ...ir.build import call, literal, rewrite
-from ...ir.equation import Equation, Index, System, Tensor, free_name, is_recurrent
+from ...ir.edit import SystemEdit
+from ...ir.equation import Equation, Index, System, copy_equation, is_recurrent
 from ...ir.expr import Apply, Expr, Idx, Read, index_names
 from ...ir.recurrence import plan_recurrence
 from ...ir.terms import is_zero
-
-TERMS = 64  # of a contraction, for each cycle that pairs save
-PACKING = 0.25  # cycles to store an element in a pair
-STARTING = 4000  # cycles to begin one more kernel
-USES = 4  # results for which an element is rounded anew rather than stored
+from ...targets import CpuTarget, LayoutCosts
 
 
-def pack_bf16_pairs(system: System) -> System:
-    """Contractions of pairs, where that saves more than it costs to make them."""
-    made = _Made(system)
-    equations = []
+def pack_bf16_pairs(system: System, target: CpuTarget) -> System:
+    """Contractions of pairs, where that saves more than packing costs."""
+    edit, packing = SystemEdit(system), _Packing(system, target.layout)
     for component in system.components:
-        made.steps |= _steps(component)
-        equations += [_paired(eq, made) for eq in component]
-    return made.system(equations)
+        packing.steps |= _steps(component)
+        for eq in component:
+            reads = _operands(eq)
+            index = packing.best_index(eq, reads)
+            if index is not None and packing.gain(eq, reads, index) > 0:
+                edit.replace(_over_pairs(eq, reads, index, packing, edit))
+    return edit.result()
 
 
-def round_bf16_operands(system: System) -> System:
+def round_bf16_operands(system: System, target: CpuTarget) -> System:
     """Operands that contractions read again and again, rounded where they are computed."""
-    made = _Made(system)
-    return made.system(
-        [
-            eq if eq.reduce is None and eq.at is None else _reading_rounded(eq, made)
-            for eq in system.equations
-        ]
-    )
+    edit, least = SystemEdit(system), target.layout.rounded_reuse
+
+    def rounded(eq: Equation) -> Equation:
+        def change(node: Expr) -> Expr | None:
+            read = node.args[0] if isinstance(node, Apply) and node.fn == "bf16" else None
+            if not isinstance(read, Read) or _reuse(read, eq) < least:
+                return None
+            other = None if read.other is None else call("bf16", read.other)
+            return Read(_rounded(edit, read.tensor), read.index, other, read.dtype)
+
+        return eq.with_body(rewrite(eq.body, change))
+
+    edit.replace(*(rounded(eq) for eq in system.equations if eq.reduce or eq.at is not None))
+    return edit.result()
 
 
-def _reading_rounded(eq: Equation, made: _Made) -> Equation:
-    def change(node: Expr) -> Expr | None:
-        read = node.args[0] if isinstance(node, Apply) and node.fn == "bf16" else None
-        if not isinstance(read, Read) or _uses(read, eq) < USES:
-            return None
-        other = None if read.other is None else call("bf16", read.other)
-        return Read(made.rounded(read.tensor), read.index, other, read.dtype)
-
-    return eq.with_body(rewrite(eq.body, change))
+def _rounded(edit: SystemEdit, name: str) -> str:
+    """The tensor with every element rounded."""
+    copy = copy_equation(edit.tensors[name], name, f"{name}_bf16")
+    return edit.add(copy.with_body(call("bf16", copy.body)))
 
 
-def _uses(read: Read, eq: Equation) -> int:
+def _reuse(read: Read, eq: Equation) -> int:
     """For how many results an element is read."""
     own = index_names(read)
     return prod(i.size for i in (eq.indices if eq.at is None else eq.over) if i.name not in own)
 
 
-@dataclass
-class _Made:
-    """The tensors that are made, by what they are made of."""
-
-    source: System
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    equations: list[Equation] = field(default_factory=list)
-    names: dict[tuple[str, int | None], str] = field(default_factory=dict)
-    steps: dict[str, int] = field(default_factory=dict)  # in which a recurrence computes a tensor
-
-    def rounded(self, name: str) -> str:
-        """The tensor with every element rounded."""
-        dtype = self.source.tensors[name].dtype
-        return self._made(name, None, "bf16", dtype, lambda i: call("bf16", self._at(name, i)))
-
-    def paired(self, name: str, axis: int) -> str:
-        """The tensor in pairs along a dimension."""
-
-        def body(index: tuple[Expr, ...]) -> Expr:
-            ends = []
-            for k in (0, 1):
-                place = call("add", call("mul", index[axis], literal(2)), literal(k))
-                ends.append(self._at(name, (*index[:axis], place, *index[axis + 1 :])))
-            return call("bf16_pair", *ends)
-
-        return self._made(name, axis, "pairs", "i32", body)
-
-    def _at(self, name: str, index: tuple[Expr, ...]) -> Read:
-        return Read(name, index, None, self.source.tensors[name].dtype)
-
-    def _made(
-        self,
-        name: str,
-        axis: int | None,
-        ending: str,
-        dtype: str,
-        body: Callable[[tuple[Expr, ...]], Expr],
-    ) -> str:
-        found = self.names.get((name, axis))
-        if found is not None:
-            return found
-        source = self.source.tensors[name]
-        fresh = free_name(f"{name}_{ending}", {*self.source.tensors, *self.tensors})
-        shape = tuple(n // 2 if d == axis else n for d, n in enumerate(source.shape))
-        indices = tuple(Index(f"i{d}", n) for d, n in enumerate(shape))
-        value = body(tuple(Idx(i.name) for i in indices))
-        self.names[name, axis] = fresh
-        self.tensors[fresh] = Tensor(fresh, shape, dtype, "temp", "", source.span)
-        self.equations.append(Equation(fresh, indices, value, span=source.span))
-        return fresh
-
-    def system(self, equations: list[Equation]) -> System:
-        if not self.equations:
-            return self.source
-        tensors = {**self.source.tensors, **self.tensors}
-        return self.source.replace(
-            tensors=tensors, equations=(*equations, *self.equations)
-        ).in_order()
-
-
-def _paired(eq: Equation, made: _Made) -> Equation:
-    """The equation over pairs, if it can be had and pays."""
-    reads = _operands(eq)
-    index = _best(eq, reads, made) if reads else None
-    if index is None or _gain(eq, reads, index, made) <= 0:
-        return eq
+def _over_pairs(
+    eq: Equation, reads: Sequence[Read], index: Index, packing: _Packing, edit: SystemEdit
+) -> Equation:
+    """The contraction over pairs along the index."""
     factors = []
     for read in reads:
-        axis = _axis(read, index, made.source)
+        axis = _axis(read, index, packing.system)
         assert axis is not None
+        packing.packed.add((read.tensor, axis))
         other = None if read.other is None else literal(0)
-        factors.append(Read(made.paired(read.tensor, axis), read.index, other, "i32"))
+        factors.append(Read(_pairs(edit, read.tensor, axis), read.index, other, "i32"))
     over = tuple(replace(i, size=i.size // 2) if i is index else i for i in eq.over)
     return replace(eq, body=call("bf16_dot", *factors), over=over)
+
+
+def _pairs(edit: SystemEdit, name: str, axis: int) -> str:
+    """The tensor in pairs along a dimension."""
+    source = edit.tensors[name]
+    shape = tuple(n // 2 if d == axis else n for d, n in enumerate(source.shape))
+    indices = tuple(Index(f"i{d}", n) for d, n in enumerate(shape))
+    names = tuple(Idx(i.name) for i in indices)
+    halves = []
+    for k in (0, 1):
+        place = call("add", call("mul", names[axis], literal(2)), literal(k))
+        index = (*names[:axis], place, *names[axis + 1 :])
+        halves.append(Read(name, index, None, source.dtype))
+    return edit.add(
+        Equation(f"{name}_pairs", indices, call("bf16_pair", *halves), span=source.span)
+    )
 
 
 # --- what it costs --------------------------------------------------------------------------------
 
 
-def _best(eq: Equation, reads: Sequence[Read], made: _Made) -> Index | None:
-    """The index along which pairs gain most, the innermost of equal ones."""
-    system = made.source
-    fits = [i for i in reversed(eq.over) if all(_axis(r, i, system) is not None for r in reads)]
-    return max(fits, key=lambda i: _gain(eq, reads, i, made), default=None)
+@dataclass
+class _Packing:
+    """The cost of packing: `packed` are the tensors in pairs so far, with the dimension; `steps`
+    tells in how many steps recurrences compute a tensor."""
 
+    system: System
+    costs: LayoutCosts
+    packed: set[tuple[str, int | None]] = field(default_factory=set)
+    steps: dict[str, int] = field(default_factory=dict)
 
-def _gain(eq: Equation, reads: Sequence[Read], index: Index, made: _Made) -> float:
-    """The cycles saved by taking two terms at a time, less those to make pairs not yet stored."""
-    tensors, steps = made.source.tensors, made.steps
-    fresh = {(r.tensor, _axis(r, index, made.source)) for r in reads} - set(made.names)
-    making = sum(tensors[name].size * PACKING + STARTING * steps.get(name, 1) for name, _ in fresh)
-    return prod(i.size for i in eq.domain) / TERMS - making
+    def best_index(self, eq: Equation, reads: Sequence[Read]) -> Index | None:
+        """The index along which pairs gain most, the innermost of equal ones."""
+        fits = [
+            index
+            for index in (reversed(eq.over) if reads else ())
+            if all(_axis(r, index, self.system) is not None for r in reads)
+        ]
+        return max(fits, key=lambda i: self.gain(eq, reads, i), default=None)
+
+    def gain(self, eq: Equation, reads: Sequence[Read], index: Index) -> float:
+        """The cycles saved by taking two terms at a time, less those of packing."""
+        tensors, costs = self.system.tensors, self.costs
+        fresh = {(r.tensor, _axis(r, index, self.system)) for r in reads} - self.packed
+        packing = sum(
+            tensors[name].size * costs.pack_element + costs.start_kernel * self.steps.get(name, 1)
+            for name, _ in fresh
+        )
+        return prod(i.size for i in eq.domain) / costs.terms_per_saved_cycle - packing
 
 
 def _steps(component: list[Equation]) -> dict[str, int]:
@@ -171,21 +145,21 @@ def _steps(component: list[Equation]) -> dict[str, int]:
     return dict.fromkeys((eq.target for eq in component), plan_recurrence(component).size)
 
 
-def why_not(eq: Equation, system: System) -> str:
-    """Of a contraction of rounded operands, why it is not one of pairs; nothing for others."""
+def why_not_packed(eq: Equation, system: System, target: CpuTarget) -> str:
+    """Why a contraction of rounded operands is not one of pairs; empty for anything else."""
     body = eq.body
     parts = body.args if eq.reduce == "sum" and isinstance(body, Apply) and body.fn == "mul" else ()
     reads = [p for p in parts if isinstance(p, Read) and _is_rounded(p.tensor, system)]
-    if len(reads) != 2:
+    if len(reads) != 2 or not target.bf16_dot:
         return ""
-    made = _Made(system)
-    index = _best(eq, reads, made)
+    packing = _Packing(system, target.layout)
+    index = packing.best_index(eq, reads)
     if index is None:
-        return "not of pairs: no index of even size runs along one dimension of each operand"
-    gain = _gain(eq, reads, index, made)
+        return "no bf16 pairs: no index of even size runs along one dimension of each operand"
+    gain = packing.gain(eq, reads, index)
     if gain > 0:
-        return f"not of pairs along {index.name}: they would have to be made at every step"
-    return f"not of pairs along {index.name}: they would cost {-gain:,.0f} cycles more"
+        return f"no bf16 pairs along {index.name}: they would be packed at every step"
+    return f"no bf16 pairs along {index.name}: they would cost {-gain:,.0f} cycles more"
 
 
 def _is_rounded(name: str, system: System) -> bool:

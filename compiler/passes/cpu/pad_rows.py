@@ -1,13 +1,14 @@
-"""Rows apart: what sums run down, row by row, does not fight for the same few lines of cache.
+"""Row padding: rows that a sum runs down must not fall on the same few cache sets.
 
-In: a system. Out: an equal one. A sum over the rows of a matrix reads a few columns at a time:
+    dU[k, j] = sum(t) dz[t, j] * h[t, k]   →   h with one cache line of padding after each row
 
-    dU[k, j] = sum(t) dz[t, j] * h[t, k]
+Such a sum reads a few columns at a time. If a row has 4096 bytes, what is read of all rows falls on
+1 in 64 of a cache's sets, and rows evict each other before the next results read them again
+(conflict misses). Temps that are read so are padded; what is given and read so very often, such as
+a weight by every step of a recurrence, is copied to a padded temp first.
 
-If a row is 4096 bytes long, what is read of all rows falls on 1 in 64 of a cache's sets, and is
-gone when the next results read it again. Temps that are read so get a gap of one line after each
-row; what is given and read so very often, such as a weight by every step of a recurrence, is copied
-to such a temp first.
+Cf. Lam, Rothberg and Wolf, "The cache performance and optimizations of blocked algorithms", 1991.
+Tests: tests/passes/test_pad_rows.py.
 """
 
 from __future__ import annotations
@@ -17,65 +18,49 @@ from math import gcd, prod
 
 from ...ir.affine import affine
 from ...ir.build import renamed
-from ...ir.dtypes import BYTES, LINE
-from ...ir.equation import (
-    Equation,
-    System,
-    Tensor,
-    copy_equation,
-    free_name,
-    is_identity,
-    is_recurrent,
-)
+from ...ir.dtypes import BYTES
+from ...ir.edit import SystemEdit
+from ...ir.equation import Equation, System, Tensor, copy_equation, is_identity, is_recurrent
 from ...ir.expr import Idx, Read, index_names
+from ...targets import CpuTarget
 from ..equations.views import views
 
-SETS, WAYS = 1024, 8  # of a core's own cache; half of the ways are left to others
-MOST = 4096  # rows of which a column or two stay in that cache
-LEAST = 8 * LINE  # bytes of a row, beside which a line more is little
-USES = 512  # of an element, for which a copy pays
 
-
-def pad_rows(system: System) -> System:
-    """The system with gaps after the rows of its temps, where that helps."""
-    seen = views(system)
-    fixed = {*system.roots, *seen, *seen.values()}
+def pad_rows(system: System, target: CpuTarget) -> System:
+    """The system with padding after the rows of its temps, where that helps."""
+    aliases = views(system)
+    fixed = {*system.roots, *aliases, *aliases.values()}
     fixed |= {eq.target for eq in system.equations if eq.at is not None}
-    tensors = dict(system.tensors)
-    equations: list[Equation] = []
-    copies: dict[str, str] = {}
+    edit = SystemEdit(system)
     for component in system.components:
-        looped = is_recurrent(component)
+        recurrent = is_recurrent(component)
         for eq in component:
-            moved: dict[str, str] = {}
+            copies: dict[str, str] = {}
             for read in eq.reads:
-                tensor = tensors[read.tensor]
-                rows = _rows(eq, read, tensor)
+                tensor = edit.tensors[read.tensor]
+                rows = _dimensions_to_pad(eq, read, tensor, target)
                 if not rows:
                     continue
                 if tensor.kind == "temp":
                     if tensor.name not in fixed and not tensor.pad_after:
-                        tensors[tensor.name] = replace(tensor, pad_after=rows)
-                elif _uses(eq, tensor, looped) >= USES:
-                    if tensor.name not in copies:
-                        copy = copies[tensor.name] = free_name(f"{tensor.name}_padded", tensors)
-                        tensors[copy] = replace(
-                            tensor, name=copy, kind="temp", init="", pad_after=rows
-                        )
-                    moved[tensor.name] = copies[tensor.name]
-            equations.append(eq.with_body(renamed(eq.body, moved)))
-    _follow(equations, tensors, fixed)
-    equations += [copy_equation(tensors[source], source, copy) for source, copy in copies.items()]
-    return system.replace(tensors=tensors, equations=tuple(equations)).in_order()
+                        edit.tensors[tensor.name] = replace(tensor, pad_after=rows)
+                elif _reuse(eq, tensor, recurrent, target) >= target.layout.padded_reuse:
+                    copy = edit.add(copy_equation(tensor, tensor.name, f"{tensor.name}_padded"))
+                    if not edit.tensors[copy].pad_after:
+                        edit.tensors[copy] = replace(edit.tensors[copy], pad_after=rows)
+                    copies[tensor.name] = copy
+            edit.replace(eq.with_body(renamed(eq.body, copies)))
+    _pad_predecessors(system, edit.tensors, fixed)
+    return edit.result()
 
 
-def _follow(equations: list[Equation], tensors: dict[str, Tensor], fixed: set[str]) -> None:
-    """The gaps of a temp also to those that are last read where it is computed, element by element:
-    so it can take their place."""
-    last = {name: eq for eq in equations for name in eq.sources}
-    for eq in reversed(equations):
-        own = tensors[eq.target]
-        for read in eq.reads if own.pad_after and eq.target not in fixed else ():
+def _pad_predecessors(system: System, tensors: dict[str, Tensor], fixed: set[str]) -> None:
+    """Pads as a temp also those that are last read where it is computed, element by element, so
+    that it can take their place (in-place reuse)."""
+    last = {name: eq for eq in system.equations for name in eq.sources}
+    for eq in reversed(system.equations):
+        padded = tensors[eq.target]
+        for read in eq.reads if padded.pad_after and eq.target not in fixed else ():
             other = tensors[read.tensor]
             if (
                 last[read.tensor] is eq
@@ -83,36 +68,37 @@ def _follow(equations: list[Equation], tensors: dict[str, Tensor], fixed: set[st
                 and read.tensor not in fixed
                 and other.kind == "temp"
                 and not other.pad_after
-                and (other.shape, other.dtype) == (own.shape, own.dtype)
+                and (other.shape, other.dtype) == (padded.shape, padded.dtype)
             ):
-                tensors[other.name] = replace(other, pad_after=own.pad_after)
+                tensors[other.name] = replace(other, pad_after=padded.pad_after)
 
 
-def _uses(eq: Equation, tensor: Tensor, looped: bool) -> float:
-    """How often an element is multiplied; a step of a recurrence is far from the one before, and
-    counts for 16."""
+def _reuse(eq: Equation, tensor: Tensor, recurrent: bool, target: CpuTarget) -> float:
+    """How often an element is multiplied."""
     points = prod(i.size for i in eq.domain)
-    return points / tensor.size * (16 if looped else 1)
+    return points / tensor.size * (target.layout.recurrent_reuse if recurrent else 1)
 
 
-def _rows(eq: Equation, read: Read, tensor: Tensor) -> int:
-    """How many leading dimensions count the rows that the sum runs down and that would meet in the
-    cache; 0 if it is not so."""
-    if eq.reduce != "sum" or eq.at is not None or BYTES[tensor.dtype] < 4:
+def _dimensions_to_pad(eq: Equation, read: Read, tensor: Tensor, target: CpuTarget) -> int:
+    """Leading dimensions after which to insert one cache line of padding; 0 for none."""
+    l2, costs = target.l2, target.layout
+    if eq.reduce != "sum" or eq.at is not None or BYTES[tensor.dtype] < BYTES["f32"]:
         return 0
     over = {i.name: i.size for i in eq.over}
     names = [index_names(e) for e in read.index]
     rows = max((n + 1 for n, found in enumerate(names) if not found.isdisjoint(over)), default=0)
-    if not 0 < rows < len(names) or not _runs_along(read, eq):
+    if not 0 < rows < len(names) or not _is_contiguous(read, eq):
         return 0
-    row = prod(tensor.shape[rows:]) * BYTES[tensor.dtype]
-    if row % LINE or row < LEAST:
+    row_bytes = prod(tensor.shape[rows:]) * BYTES[tensor.dtype]
+    if row_bytes % l2.line or row_bytes < costs.min_padded_lines * l2.line:
         return 0
     count = prod(over[n] for n in frozenset().union(*names[:rows]) & over.keys())
-    return rows if WAYS * SETS // gcd(row // LINE, SETS) <= count <= MOST else 0
+    sets_touched = l2.sets // gcd(row_bytes // l2.line, l2.sets)
+    conflicts = l2.usable_ways * sets_touched <= count <= costs.max_padded_rows
+    return rows if conflicts else 0
 
 
-def _runs_along(read: Read, eq: Equation) -> bool:
+def _is_contiguous(read: Read, eq: Equation) -> bool:
     """Whether neighbours in memory are neighbouring results."""
     steps = affine(read.index[-1]).coefficients
     return any(steps.get(Idx(i.name)) == 1 for i in eq.indices)

@@ -1,19 +1,23 @@
-"""The choice of vectors and register tiles, by a closed-form cost.
+"""Register tiling: the choice of vectors and tiles, by a closed-form cost.
 
-In: what one kernel touches (`Work`) and the machine (`CpuTarget`). Out: a `Tiling` and, for the
-reader, the candidates that lost. The model counts, for one step of the innermost loop over a tile,
-the arithmetic and the distinct loads, takes the larger (they overlap), and divides by the useful
-results. There is no timing and no search beyond a few dozen candidates.
+    for i, j: sum(k) a[i, k] * b[k, j]   →   rows 6 of i, 2 vectors of 16 of j: 12 accumulators
 
-    outer   vectors over an output index: what does not depend on it is broadcast
-    dot     vectors over a reduced index: the lanes are added up at the end
+For one step of the innermost loop over a tile the model counts the arithmetic and the distinct
+loads, takes the larger (they overlap), and divides by the useful results. There is no timing and no
+search beyond a few dozen candidates:
+
+    outer   vectors over an output index: what does not depend on it is broadcast (outer product)
+    dot     vectors over a reduced index: the lanes are added up at the end (inner product)
     scalar  no vectors
+
+A `Tiling` records, for the reader, the best candidates that lost. Cf. Low et al., "Analytical
+modeling is enough for high-performance BLIS", 2016. Tests: tests/passes/test_passes.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from math import ceil, prod
 
@@ -22,30 +26,17 @@ from ...ir.dtypes import BYTES
 from ...ir.equation import Index
 from ...ir.expr import Idx, index_names
 from ...targets import CpuTarget
+from ..lowering.access import Access
 from .loop_bounds import executed_share
-from .loop_ir import Access
 
-# cycles, with everything in cache
-UNIT = 1.0  # neighbouring elements
-SAME = 0.5  # one element for all lanes
-NEAR, FAR = 1.0, 4.0  # each lane of a gather, from the same lines of cache or from one of its own
-TURNED = 6.0  # a vector of a block that is turned in registers: its load and its shuffles
-CHECK = 0.5
-STEP = 1.0  # the loop itself
-ACROSS = 8.0  # cycles to add up the lanes of one vector
-ALONE = 4  # rows that share no read
-PARTS = 4  # steps of an index that threads may share
-UNEVEN = 1.03  # the price of a second copy of the code for what is left over
-SPREAD = (
-    1.04  # the price of rows of the outermost index: they lie far apart, and threads, which are
-)
-# best off with what they have made themselves, would share another index than before and after
+Tile = Mapping[str, float]  # how many copies the tile has along each index
 
 
 @dataclass(frozen=True)
 class Work:
-    """One kernel as the choice sees it."""
+    """What the choice knows of one kernel, and the machine."""
 
+    target: CpuTarget
     outputs: tuple[Index, ...]
     over: tuple[Index, ...]
     reduce: str | None
@@ -54,41 +45,55 @@ class Work:
     operations: int  # per point
     bytes: int  # of one value
     footprints: Mapping[str, int]  # bytes of the tensors read
-    vanishing: tuple[tuple[Affine, int], ...] = ()  # checks that, failing, leave nothing to add
-    ends: tuple[Affine, ...] = ()  # where one of these is 0 or more, there is nothing to add
-    vectorised: str | None = None  # an accumulation's only choice ("" for none)
-    into: Affine | None = None  # where an accumulation adds
+    zero_checks: tuple[tuple[Affine, int], ...] = ()  # where one of these fails, a term is 0
+    zero_where: tuple[Affine, ...] = ()  # where one of these is 0 or more, a term is 0
+    only_vector: str | None = None  # the only vector index of an accumulation ("" for none)
+    accumulated: Affine | None = None  # where an accumulation adds
     bodies: int = 1  # values that are reduced side by side
 
     @cached_property
     def clips(self) -> list[Clip]:
-        return [Clip.of(form, size, self) for form, size in self.vanishing]
+        return [Clip.of(form, size, self) for form, size in self.zero_checks]
 
     @property
-    def rows(self) -> list[Index]:
+    def row_indices(self) -> list[Index]:
         """The output indices that a tile may have rows of. An accumulation's rows add to elements
-        of their own, and none of its vectors is the same for two of them."""
-        if self.into is None:
+        of their own, and no vector operand is the same for two of them."""
+        if self.accumulated is None:
             return list(self.outputs) if self.reduce else []
-        terms, wide = self.into.coefficients, self.across(self.vectorised or "")
+        terms, wide = self.accumulated.coefficients, self.vector_operands(self.only_vector or "")
         return [i for i in self.outputs if Idx(i.name) in terms and all(i.name in d for d in wide)]
 
-    def across(self, vector: str) -> list[frozenset[str]]:
-        """What each operand that has a vector of its own depends on, the target included."""
+    def vector_operands(self, vector: str) -> list[frozenset[str]]:
+        """The indices of each operand that depends on the vector index, the target included."""
         operands = [d for _, d in self.depends]
-        if self.into is not None:
-            operands.append(frozenset().union(*map(index_names, self.into.coefficients)))
+        if self.accumulated is not None:
+            operands.append(frozenset().union(*map(index_names, self.accumulated.coefficients)))
         return [d for d in operands if vector in d]
 
     @cached_property
     def depends(self) -> list[tuple[Access, frozenset[str]]]:
+        """Each access with the indices that it depends on."""
         return [(a, frozenset().union(*map(index_names, a.atoms))) for a in self.accesses]
+
+    @property
+    def registers_per_vector(self) -> int:
+        return max(1, self.bytes * self.target.lanes // self.target.vector_bytes)
+
+    @property
+    def registers_per_copy(self) -> int:
+        """Accumulators of one copy of the tile; argmax also has a position."""
+        positions = self.reduce in ("argmax", "argmin")
+        return (self.registers_per_vector + positions) * self.bodies
+
+    def size(self, name: str) -> int:
+        return next(i.size for i in self.outputs if i.name == name)
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A check that can shorten the loop over the reduced `index`, if `others` are known outside
-    it; `share` of the points pass."""
+    """A check that can clip the loop over the reduced `index`, if `others` are constant inside it;
+    `share` of the points pass."""
 
     form: Affine
     size: int
@@ -104,20 +109,17 @@ class Clip:
             return Clip(form, size, "", frozenset(), 1.0)
         sizes = {i.name: i.size for i in (*work.outputs, *work.over)}
         index = min(inner, key=lambda name: sizes[name])  # the window, not the image
-        points, most = [form.constant], round(4096 ** (1 / len(names)))
+        points = [form.constant]
+        most = round(work.target.tiling.sampled_points ** (1 / len(names)))
         for name, factor in names.items():
-            steps = _sample(sizes.get(name, 1), most)
-            points = [p + factor * k for p in points for k in steps]
+            extent = sizes.get(name, 1)
+            sample = range(0, extent, -(-extent // most))
+            points = [p + factor * k for p in points for k in sample]
         share = sum(0 <= p < size for p in points) / len(points)
         return Clip(form, size, index, frozenset(names) - {index}, share)
 
     def applies(self, tile: Iterable[str], vector: str) -> bool:
         return bool(self.index) and vector != self.index and self.others.isdisjoint(tile)
-
-
-def _sample(size: int, most: int) -> range:
-    """At most that many values of an index, evenly spread."""
-    return range(0, size, -(-size // most))
 
 
 @dataclass(frozen=True)
@@ -147,137 +149,135 @@ class Tiling:
         return f"{self.form}: {vectors}{', ' if rows else ''}{rows}, {self.score:.3f} cycles"
 
 
-def choose(work: Work, target: CpuTarget) -> Tiling:
-    """The cheapest tiling; the best of every other vector index is kept as `rejected`."""
+def choose(work: Work) -> Tiling:
+    """The cheapest tiling; the best of every other vector index is recorded as `rejected`."""
     best: dict[tuple[str, str], Tiling] = {}
-    for tiling in candidates(work, target):
+    for tiling in _candidates(work):
         key = (tiling.form, tiling.vector)
         if key not in best or tiling.score < best[key].score:
             best[key] = tiling
     winner, *others = sorted(best.values(), key=lambda t: t.score)
-    return Tiling(
-        winner.form,
-        winner.vector,
-        winner.vectors,
-        winner.rows,
-        winner.lanes,
-        winner.score,
-        tuple(map(str, others)),
-    )
+    return replace(winner, rejected=tuple(map(str, others)))
 
 
-def candidates(work: Work, target: CpuTarget) -> Iterator[Tiling]:
+def _candidates(work: Work) -> Iterator[Tiling]:
     for index in work.outputs:
-        if work.vectorised is not None and index.name != work.vectorised:
+        if work.only_vector is not None and index.name != work.only_vector:
             continue
         if all(_stride(store, index.name) == 1 for store in work.stores):
-            yield from _outer(work, target, index)
-    if work.reduce and work.vectorised is None:
+            yield from _outer(work, index)
+    if work.reduce and work.only_vector is None:
         for index in work.over:
             if any(_pattern(a, d, index.name) == "unit" for a, d in work.depends):
-                yield from _dot(work, target, index)
-    yield _scalar(work, target)
+                yield from _dot(work, index)
+    yield Tiling("scalar", "", 1, {}, 1, _cycles(work, {}, ""))
 
 
-def _outer(work: Work, target: CpuTarget, index: Index) -> Iterator[Tiling]:
-    lanes = target.lanes
+def _outer(work: Work, index: Index) -> Iterator[Tiling]:
+    target, limits, lanes = work.target, work.target.tiling, work.target.lanes
     blocks = -(-index.size // lanes)
     useful = index.size / (blocks * lanes)
-    others = [i for i in work.outputs if i.name != index.name]
-    rowed = [i for i in work.rows if i.name != index.name]
-    usual = 4 if work.into is None else 8
-    square = not work.reduce and work.into is None
-    # a vector times a matrix reads all of it once: the longer its stretches of memory, the better
-    alone = work.reduce and work.into is None and len(work.accesses) > 1
-    wider = [vectors for vectors in (8, 16) if alone and vectors <= blocks]
+    row_indices = [i for i in work.row_indices if i.name != index.name]
+    accumulates = work.accumulated is not None
+    is_map = not work.reduce and not accumulates
+    usual = limits.accumulation_vectors if accumulates else limits.vectors
+    # a vector times a matrix reads all of it once: the longer its runs of memory, the better
+    streams = work.reduce and not accumulates and len(work.accesses) > 1
+    wider = [vectors for vectors in limits.row_vectors if streams and vectors <= blocks]
     for vectors in (*range(1, min(usual, blocks) + 1), *wider):
-        limit = (target.registers - 1) // _registers(work, target) // vectors - 1
-        for rows in _blocks(index, work, lanes) if square else _boxes(rowed, limit, work):
-            if work.reduce and not _fits(work, target, index.name, {index.name: vectors, **rows}):
+        limit = (target.registers - 1) // work.registers_per_copy // vectors - 1
+        tiles = _transposable_rows(index, work) if is_map else _row_tiles(row_indices, limit, work)
+        for rows in tiles:
+            if work.reduce and not _fits(work, index.name, {index.name: vectors, **rows}):
                 continue
-            if rows and vectors > (1 if square else usual):  # one block that is turned is enough
+            if rows and vectors > (1 if is_map else usual):  # one transposed block is enough
                 continue
             tile = {
                 index.name: _average(blocks, vectors),
-                **{n: _average(_size(others, n), t) for n, t in rows.items()},
+                **{n: _average(work.size(n), t) for n, t in rows.items()},
             }
-            cost = _cycles(work, target, tile, index.name) / (prod(tile.values()) * lanes * useful)
-            cost *= UNEVEN ** _uneven({**rows, "": vectors}, others, blocks) * _spread(rows, work)
+            cost = _cycles(work, tile, index.name) / (prod(tile.values()) * lanes * useful)
+            remainders = (blocks % vectors != 0) + _remainders(rows, work)
+            cost *= target.costs.remainder_factor**remainders * _outermost_rows_factor(rows, work)
             yield Tiling("outer", index.name, vectors, rows, lanes, cost)
 
 
-def _fits(work: Work, target: CpuTarget, vector: str, tile: Mapping[str, int]) -> bool:
-    """Whether the tile's totals, the vectors that several of its rows read, and an operand that is
-    the same for all lanes, are in registers together."""
-    totals = prod(tile.values()) * _registers(work, target)
-    read = (d for _, d in work.depends if vector in d and any(n not in d for n in tile))
-    return totals + max((_within(tile, d) for d in read), default=0) < target.registers
+def _fits(work: Work, vector: str, tile: Mapping[str, int]) -> bool:
+    """Whether the tile's accumulators, the vectors that several of its rows read, and an operand
+    that is the same for all lanes, are in registers together."""
+    accumulators = prod(tile.values()) * work.registers_per_copy
+    shared = (d for _, d in work.depends if vector in d and any(n not in d for n in tile))
+    loaded = (prod(size for name, size in tile.items() if name in d) for d in shared)
+    return accumulators + max(loaded, default=0) < work.target.registers
 
 
-def _within(tile: Mapping[str, int], depends: frozenset[str]) -> int:
-    return prod(size for name, size in tile.items() if name in depends)
-
-
-def _dot(work: Work, target: CpuTarget, index: Index) -> Iterator[Tiling]:
-    lanes = target.lanes
+def _dot(work: Work, index: Index) -> Iterator[Tiling]:
+    target, lanes = work.target, work.target.lanes
     blocks = -(-index.size // lanes)
     points = prod(i.size for i in work.over)
-    limit = (target.registers - 6) // _registers(work, target)
-    for rows in _boxes(list(work.outputs), limit, work):
-        tile = {n: _average(_size(work.outputs, n), t) for n, t in rows.items()}
+    limit = (target.registers - target.tiling.dot_registers) // work.registers_per_copy
+    for rows in _row_tiles(work.outputs, limit, work):
+        tile = {n: _average(work.size(n), t) for n, t in rows.items()}
         copies = prod(tile.values())
         steps = blocks * points / index.size
-        cost = steps * _cycles(work, target, tile, index.name) + ACROSS * copies
-        cost *= UNEVEN ** _uneven(rows, work.outputs, 0) * _spread(rows, work)
+        cost = steps * _cycles(work, tile, index.name) + target.costs.horizontal_sum * copies
+        remainders = target.costs.remainder_factor ** _remainders(rows, work)
+        cost *= remainders * _outermost_rows_factor(rows, work)
         yield Tiling("dot", index.name, 1, rows, lanes, cost / copies / points)
 
 
-def _scalar(work: Work, target: CpuTarget) -> Tiling:
-    return Tiling("scalar", "", 1, {}, 1, _cycles(work, target, {}, ""))
+# --- the cost model -----------------------------------------------------------------------------
 
 
-# --- the model ---------------------------------------------------------------------------------
-
-
-def _cycles(work: Work, target: CpuTarget, tile: Mapping[str, float], vector: str) -> float:
+def _cycles(work: Work, tile: Tile, vector: str) -> float:
     """Cycles for one step over a tile."""
+    target, costs, limits = work.target, work.target.costs, work.target.tiling
     copies = prod(tile.values())
-    wide = max(1.0, work.bytes * target.lanes / 64) if vector else 1.0
-    loads, part = 0.0, _part(work, target, tile, vector)
+    registers = max(1.0, work.bytes * target.lanes / target.vector_bytes) if vector else 1.0
     clips = [c for c in work.clips if c.applies((*tile, vector), vector)]
     clipped = [(c.form, c.size) for c in clips]
+    executed = _executed_share(work, tile, vector)
     for clip in clips:
-        part *= clip.share
+        executed *= clip.share
+    loads = 0.0
     for access, depends in work.depends:
-        across = turned(access, vector, tile, target.lanes)
-        price = TURNED if across else _price(access, depends, vector, target, wide)
-        price += CHECK * sum(check not in clipped for check in access.checks)
+        if transposed_along(access, vector, tile, target):
+            price = costs.register_transpose
+        else:
+            price = _load_cost(access, depends, vector, target, registers)
+        price += costs.bounds_check * sum(check not in clipped for check in access.checks)
         loads += price * prod(size for name, size in tile.items() if name in depends)
-    arithmetic = work.operations * copies * wide
-    apart = copies * work.bodies
-    chained = min(target.add_latency, 8.0) / max(1.0, 8 / apart) if work.reduce else 0.0
-    return (max(arithmetic, loads, chained) + 0.1 * loads + STEP) * part
+    arithmetic = work.operations * copies * registers
+    independent = copies * work.bodies
+    latency = min(target.add_latency, limits.max_latency)
+    dependent = latency / max(1.0, limits.accumulators / independent) if work.reduce else 0.0
+    busy = max(arithmetic, loads, dependent)
+    return (busy + costs.load_overlap * loads + costs.loop_step) * executed
 
 
-def _part(work: Work, target: CpuTarget, tile: Mapping[str, float], vector: str) -> float:
-    """The part of the points that loops with ends go over."""
-    if not work.ends:
+def _executed_share(work: Work, tile: Tile, vector: str) -> float:
+    """The share of the points that loops with bounds run over."""
+    if not work.zero_where:
         return 1.0
-    lanes = {vector: target.lanes}
+    lanes = {vector: work.target.lanes}
     extents = {name: ceil(size) * lanes.get(name, 1) for name, size in tile.items()}
-    return executed_share(work.ends, work.outputs, work.over, extents)
+    samples = work.target.tiling.sampled_tiles
+    return executed_share(work.zero_where, work.outputs, work.over, extents, samples)
 
 
-def _price(access: Access, depends, vector: str, target: CpuTarget, wide: float) -> float:
+def _load_cost(
+    access: Access, depends: frozenset[str], vector: str, target: CpuTarget, registers: float
+) -> float:
+    costs = target.costs
     match _pattern(access, depends, vector) if vector else "same":
         case "same":
-            return SAME
+            return costs.broadcast
         case "unit":
-            return UNIT * wide
-    if every_second(access, depends, vector):
-        return 2 * UNIT * wide + 1
-    far = abs(_stride(access.offset, vector)) * BYTES[access.dtype] >= 64
-    return (FAR if far else NEAR) * target.lanes
+            return costs.unit_stride * registers
+    if _is_every_second(access, depends, vector):  # two loads and a shuffle
+        return 2 * costs.unit_stride * registers + 1
+    far = abs(_stride(access.offset, vector)) * BYTES[access.dtype] >= target.l1.line
+    return (costs.gather_far if far else costs.gather_same_line) * target.lanes
 
 
 def _pattern(access: Access, depends: frozenset[str], vector: str) -> str:
@@ -290,70 +290,66 @@ def _pattern(access: Access, depends: frozenset[str], vector: str) -> str:
     return "unit" if _stride(access.offset, vector) == 1 else "gather"
 
 
-def every_second(access: Access, depends: frozenset[str], vector: str) -> bool:
+def _is_every_second(access: Access, depends: frozenset[str], vector: str) -> bool:
     """Whether a vector is every second of the elements that two loads give."""
     plain = all(isinstance(a, Idx) for a in access.offset.coefficients) and not access.checks
     return plain and vector in depends and _stride(access.offset, vector) == 2
 
 
-def turned(access: Access, vector: str, tile: Mapping[str, float], lanes: int) -> str:
-    """The index of the tile along which an access that vectors run across has its neighbours."""
-    plain = all(isinstance(a, Idx) for a in access.offset.coefficients)
-    if not plain or access.checks or BYTES[access.dtype] < 4 or _stride(access.offset, vector) < 2:
+def transposed_along(access: Access, vector: str, tile: Tile, target: CpuTarget) -> str:
+    """The index of the tile along which an access that vectors run across is contiguous, so that a
+    block of it is loaded along memory and transposed in registers; empty if there is none."""
+    plain = all(isinstance(a, Idx) for a in access.offset.coefficients) and not access.checks
+    if not plain or BYTES[access.dtype] < BYTES["f32"] or _stride(access.offset, vector) < 2:
         return ""
-    return next(
-        (
-            name
-            for name, size in tile.items()
-            if ALONE <= size <= lanes and _stride(access.offset, name) == 1
-        ),
-        "",
+    least, most = target.tiling.rows_without_reuse, target.lanes
+    along = (
+        name
+        for name, size in tile.items()
+        if least <= size <= most and _stride(access.offset, name) == 1
     )
-
-
-def _blocks(index: Index, work: Work, lanes: int) -> Iterator[dict[str, int]]:
-    """The rows of a map: none, or those of a block in which an access can be turned."""
-    yield {}
-    for row in work.outputs:
-        tile = {row.name: next(_even(row.size, lanes), 1)}
-        if any(turned(a, index.name, tile, lanes) == row.name for a in work.accesses):
-            yield tile
+    return next(along, "")
 
 
 def _stride(form: Affine, name: str) -> int:
     return form.coefficients.get(_index(name), 0)
 
 
-_index = lru_cache(Idx)  # asked for again and again, for every candidate
+_index = lru_cache(Idx)  # nodes are interned; the cache skips that for every candidate
 
 
-def _registers(work: Work, target: CpuTarget) -> int:
-    """Vector registers per copy; argmax also keeps a position."""
-    registers = max(1, work.bytes * target.lanes // 64)
-    return (registers + (work.reduce in ("argmax", "argmin"))) * work.bodies
+# --- tiles --------------------------------------------------------------------------------------
 
 
-# --- tiles -------------------------------------------------------------------------------------
+def _transposable_rows(index: Index, work: Work) -> Iterator[dict[str, int]]:
+    """The rows of a map: none, or those of a block of which an access can be transposed."""
+    yield {}
+    for row in work.outputs:
+        tile = {row.name: next(_balanced(row.size, work.target.lanes), 1)}
+        accesses = (transposed_along(a, index.name, tile, work.target) for a in work.accesses)
+        if row.name in accesses:
+            yield tile
 
 
-def _boxes(indices: list[Index], limit: int, work: Work) -> Iterator[dict[str, int]]:
-    """Boxes of at most `limit` rows over one or two indices, each of an evenly dividing size. Rows
-    between which no read is shared only hide latency: a few are enough."""
+def _row_tiles(indices: Sequence[Index], limit: int, work: Work) -> Iterator[dict[str, int]]:
+    """Tiles of at most `limit` rows over one or two indices, each of an evenly dividing size. Rows
+    between which no load is shared only hide latency: a few are enough."""
     sharing = {i.name for i in indices if any(i.name not in d for _, d in work.depends)}
+    unshared = work.target.tiling.rows_without_reuse
 
     def most(index: Index, left: int) -> int:
-        return left if index.name in sharing else min(left, ALONE * left // max(limit, 1))
+        return left if index.name in sharing else min(left, unshared * left // max(limit, 1))
 
     yield {}
     for position, first in enumerate(indices):
-        for tile in _even(first.size, most(first, limit)):
+        for tile in _balanced(first.size, most(first, limit)):
             yield {first.name: tile}
             for second in indices[position + 1 :]:
-                for other in _even(second.size, most(second, limit // tile)):
+                for other in _balanced(second.size, most(second, limit // tile)):
                     yield {first.name: tile, second.name: other}
 
 
-def _even(size: int, limit: int) -> Iterator[int]:
+def _balanced(size: int, limit: int) -> Iterator[int]:
     """Tile sizes above 1 that divide `size` into parts as equal as can be, largest first."""
     before = 0
     for most in range(min(size, limit), 1, -1):
@@ -364,20 +360,19 @@ def _even(size: int, limit: int) -> Iterator[int]:
         before = tile
 
 
-def _spread(rows: Mapping[str, int], work: Work) -> float:
-    """The price of the rows' distance."""
-    outermost = next((i.name for i in work.outputs[:1] if i.size >= PARTS), "")
-    return SPREAD if work.into is None and rows.get(outermost, 1) > 1 else 1.0
+def _outermost_rows_factor(rows: Mapping[str, int], work: Work) -> float:
+    """The price of rows of the outermost index. They lie far apart, and threads, which are best off
+    with what they have written themselves, would share another index than before and after."""
+    shared = work.target.tiling.even_parallel_steps
+    outermost = next((i.name for i in work.outputs[:1] if i.size >= shared), "")
+    tiled = work.accumulated is None and rows.get(outermost, 1) > 1
+    return work.target.costs.outermost_rows_factor if tiled else 1.0
 
 
 def _average(size: int, tile: int) -> float:
     return size / -(-size // tile)
 
 
-def _size(indices: list[Index] | tuple[Index, ...], name: str) -> int:
-    return next(i.size for i in indices if i.name == name)
-
-
-def _uneven(rows: Mapping[str, int], indices, blocks: int) -> int:
+def _remainders(rows: Mapping[str, int], work: Work) -> int:
     """How many of the tile's sides do not divide their index."""
-    return sum((_size(indices, n) if n else blocks) % tile != 0 for n, tile in rows.items())
+    return sum(work.size(name) % tile != 0 for name, tile in rows.items())

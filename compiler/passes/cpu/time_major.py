@@ -1,19 +1,21 @@
-"""Time first: what a recurrence reads and writes at one step lies together in memory.
+"""Time-major layout: tensors of a recurrence have the stepping index as their first dimension.
 
-In: a system. Out: an equal one in which the tensors of a recurrence, and those that it reads step
-by step, have the stepping index as their first dimension. A step then works on one block of memory
-instead of on rows that are a whole sequence apart, and the sums over time and batch that follow it
-run over one long index. And what a product reads across its rows, such as a weight on the way
-back, is turned once, before the product, so that its vectors lie in memory.
+    h[b, t, j] = tanh(x[b, t, j] + h[b, t-1, j])   →   h[t, b, j] = tanh(x[t, b, j] + h[t-1, b, j])
+
+A step then works on one contiguous block of memory instead of rows that are a whole sequence apart,
+and the sums over time and batch that follow run over one long index. Applies to temps that a
+recurrence computes or reads step by step, and that are not outputs.
+Tests: tests/passes/test_operand_layout.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from ...ir.affine import affine
 from ...ir.build import rewrite
-from ...ir.equation import Equation, System, Tensor, is_recurrent
+from ...ir.equation import Equation, System, is_recurrent
 from ...ir.expr import Expr, Idx, Read
 from ...ir.recurrence import Loop, plan_recurrence
 
@@ -27,28 +29,21 @@ def time_major(system: System) -> System:
     def change(node: Expr) -> Expr | None:
         if not isinstance(node, Read) or node.tensor not in axes:
             return None
-        return Read(node.tensor, _front(node.index, axes[node.tensor]), node.other, node.dtype)
+        return Read(node.tensor, _to_front(node.index, axes[node.tensor]), node.other, node.dtype)
 
     equations = []
     for eq in system.equations:
-        indices = _front(eq.indices, axes[eq.target]) if eq.target in axes else eq.indices
+        indices = _to_front(eq.indices, axes[eq.target]) if eq.target in axes else eq.indices
         at = None if eq.at is None else tuple(rewrite(e, change) for e in eq.at)
-        body = rewrite(eq.body, change)
-        equations.append(Equation(eq.target, indices, body, eq.reduce, eq.over, at, eq.span))
-    tensors = dict(system.tensors)
-    for name, axis in axes.items():
-        tensor = tensors[name]
-        tensors[name] = Tensor(
-            name, _front(tensor.shape, axis), tensor.dtype, tensor.kind, tensor.init, tensor.span
-        )
+        equations.append(replace(eq, indices=indices, at=at, body=rewrite(eq.body, change)))
+    tensors = {
+        name: replace(t, shape=_to_front(t.shape, axes[name])) if name in axes else t
+        for name, t in system.tensors.items()
+    }
     return system.replace(tensors=tensors, equations=tuple(equations))
 
 
-def _back(items: tuple, axis: int) -> tuple:
-    return (*items[:axis], *items[axis + 1 :], items[axis])
-
-
-def _front(items: tuple, axis: int) -> tuple:
+def _to_front(items: tuple, axis: int) -> tuple:
     return (items[axis], *items[:axis], *items[axis + 1 :])
 
 

@@ -26,12 +26,12 @@ from ...ir.expr import Apply, Const, Expr, Idx, Read, reads, walk
 from ...ir.functions import TABLE
 from ...ir.terms import terms
 from ...ir.work import cost
-from ..kernels.fuse import MAX_EPILOGUE
+from ...targets import Target
 from .common_subexpressions import LONG
 from .views import views
 
 
-def precompute_derivatives(system: System) -> System:
+def precompute_derivatives(system: System, target: Target) -> System:
     """The system with what later equations make of a value alone computed beside that value."""
     recurrent = system.recurrent
     order = {eq.target: number for number, eq in enumerate(system.equations)}
@@ -50,7 +50,7 @@ def precompute_derivatives(system: System) -> System:
         later = [r for r in readers.get(eq.target, ()) if r not in beside]
         if not later or any(r.target in recurrent for r in (*beside, *later)):
             continue
-        made = _made(eq, beside, [now[r.target] for r in later])
+        made = _made(eq, beside, [now[r.target] for r in later], target.fusion.max_epilogue)
         if made is None:
             continue
         name = free_name(f"{eq.target}_slope", tensors)
@@ -75,7 +75,9 @@ def _is_beside(reader: Equation, eq: Equation, order: Mapping[str, int]) -> bool
     return plain and same and known and all(is_identity(r, reader) for r in own)
 
 
-def _made(eq: Equation, beside: list[Equation], later: list[Equation]) -> Expr | None:
+def _made(
+    eq: Equation, beside: list[Equation], later: list[Equation], max_epilogue: int
+) -> Expr | None:
     """What all later readers make of the value alone, if that is one thing and shares a long
     function with an equation beside it."""
     at_hand = [_renamed(r.body, r, eq) for r in beside]
@@ -91,7 +93,7 @@ def _made(eq: Equation, beside: list[Equation], later: list[Equation]) -> Expr |
     if not any(_long(slope) & _long(body) for body in at_hand):
         return None
     price = cost(eq.body) + cost(slope) + sum(map(cost, at_hand))
-    return slope if price <= MAX_EPILOGUE else None
+    return slope if price <= max_epilogue else None
 
 
 def _renamed(body: Expr, reader: Equation, eq: Equation) -> Expr:

@@ -1,32 +1,38 @@
-"""Phases: before which kernels must all threads have finished what they did?
+"""Barrier placement: before which kernels must all threads have finished the kernels before?
 
-In: a `Plan`. Out: the names of the kernels that wait. Between two waits stand kernels none of which
-reads or writes a byte that another of them writes, such as the weight gradients of a layer: a
-thread that is done with its share of one goes on to the next.
+    k1 writes a; k2 writes b; k3 reads a and b   →   k1; k2; barrier; k3
+
+Between two barriers stand kernels none of which reads or writes a byte that another of them writes,
+such as the weight gradients of a layer: a thread that has finished its share of one goes on to the
+next. Dependences are those of memory, so tensors that share a place are ordered, too.
+Tests: tests/passes/test_barriers.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from .kernel import Kernel, Plan, Scan
 
-Bytes = tuple[int, int]  # from, and up to
+Interval = tuple[int, int]  # of bytes: from, and up to
 
 
 @dataclass
-class _Phase:
-    """What has been read and written since the last wait."""
+class _Accesses:
+    """What has been read and written since the last barrier."""
 
-    reads: set[Bytes] = field(default_factory=set)
-    writes: set[Bytes] = field(default_factory=set)
+    reads: set[Interval] = field(default_factory=set)
+    writes: set[Interval] = field(default_factory=set)
 
-    def add(self, other: _Phase) -> None:
+    def add(self, other: _Accesses) -> None:
         self.reads |= other.reads
         self.writes |= other.writes
 
-    def conflicts(self, other: _Phase) -> bool:
+    def clear(self) -> None:
+        self.reads, self.writes = set(), set()
+
+    def conflicts(self, other: _Accesses) -> bool:
         """Whether one of the two writes what the other reads or writes."""
         return (
             _overlap(self.writes, other.writes)
@@ -36,38 +42,35 @@ class _Phase:
 
 
 def place_barriers(plan: Plan) -> Plan:
-    """The plan with the kernels that begin when all kernels before them have ended."""
-    return replace(plan, barriers=frozenset(_waiting(plan.items, plan, _Phase())))
+    """The plan with the kernels that have a barrier before them."""
+    return replace(plan, barriers=frozenset(_with_barrier(plan.items, plan, _Accesses())))
 
 
-def _waiting(items: tuple[Kernel | Scan, ...], plan: Plan, now: _Phase) -> Iterator[str]:
-    """The waiting kernels among the items; `now` becomes what is open after them. A scan waits
-    before every step: what the step before it did is not kept track of."""
+def _with_barrier(
+    items: tuple[Kernel | Scan, ...], plan: Plan, pending: _Accesses
+) -> Iterator[str]:
+    """The items' kernels with a barrier before them; updates `pending`, the accesses since the last
+    one. A scan has one before every step: the accesses of the step before are not tracked."""
     for item in items:
         if isinstance(item, Kernel):
             own = _accesses(item, plan)
-            if now.conflicts(own):
+            if pending.conflicts(own):
                 yield item.name
-                now.reads, now.writes = set(), set()
-            now.add(own)
+                pending.clear()
+            pending.add(own)
             continue
-        first = _first(item)
-        now.reads, now.writes = set(), set()
+        first = next(item.every)
+        pending.clear()
         yield first.name
-        for name in _waiting(item.kernels, plan, now):
+        for name in _with_barrier(item.kernels, plan, pending):
             if name != first.name:
                 yield name
         for kernel in item.every:
-            now.add(_accesses(kernel, plan))
+            pending.add(_accesses(kernel, plan))
 
 
-def _first(scan: Scan) -> Kernel:
-    item = scan.kernels[0]
-    return item if isinstance(item, Kernel) else _first(item)
-
-
-def _accesses(kernel: Kernel, plan: Plan) -> _Phase:
-    def places(names) -> set[Bytes]:
+def _accesses(kernel: Kernel, plan: Plan) -> _Accesses:
+    def intervals(names: Iterable[str]) -> set[Interval]:
         tensors = plan.system.tensors
         return {
             (plan.offsets[n], plan.offsets[n] + tensors[n].bytes)
@@ -76,8 +79,8 @@ def _accesses(kernel: Kernel, plan: Plan) -> _Phase:
         }
 
     sources = {s for eq in kernel.equations for s in eq.sources} - kernel.local
-    return _Phase(places(sources), places(kernel.stored))
+    return _Accesses(intervals(sources), intervals(kernel.stored))
 
 
-def _overlap(some: set[Bytes], others: set[Bytes]) -> bool:
+def _overlap(some: set[Interval], others: set[Interval]) -> bool:
     return any(a < d and c < b for a, b in some for c, d in others)

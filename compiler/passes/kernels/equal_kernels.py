@@ -59,6 +59,6 @@ def _write_item(text: StructuralText, item: Kernel | Scan) -> frozenset[str]:
     for equation in item.equations:
         text.equation(equation)
     text.add("fixed", *(text.index(name) for name in item.fixed))
-    text.add("zero where", *(text.expr(form) for form in item.ends))
+    text.add("zero where", *(text.expr(form) for form in item.zero_where))
     text.add("unrolled", *sorted(text.index(name) for name in item.unrolled))
     return item.local

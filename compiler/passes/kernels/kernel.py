@@ -1,9 +1,8 @@
-"""Kernels: equations grouped into the units that become one loop nest each.
+"""Kernels: equations grouped into the units that become one loop nest each, and their plan.
 
-In: nothing; these are the records that `passes/schedule`, `passes/attention` and `passes/fuse` fill
-in and that `passes/lower` and `passes/blocks` read. A kernel says *what is computed together and
-why*; tile sizes, vectors and the order of loops are decided later and stand in `loops.py` or
-`grids.py`.
+These are the records that the passes of this folder fill in and that lowering reads. A kernel says
+*what is computed together and why*; tile sizes, vectors and the order of loops are decided by
+lowering, and stand in the loop IR (`cpu/loop_ir.py`) or the grid IR (`gpu/grid_ir.py`).
 """
 
 from __future__ import annotations
@@ -15,20 +14,21 @@ from ...ir.equation import Equation, Index, System
 from ...ir.expr import Apply, Expr, Read, walk
 
 
-@dataclass(frozen=True, eq=False)  # each kernel is itself: it is looked up all the time
+@dataclass(frozen=True, eq=False)  # compared by identity: it is a key of many dictionaries
 class Kernel:
-    """One equation, the anchor, and the pointwise equations that ride on its result.
+    """One equation, the anchor, and the elementwise equations that are fused into it.
 
     `epilogue` equations have the anchor's output indices (by position) and read its target, and
     each other's, at exactly those indices; they are computed on the tile in registers. Targets in
-    `local` are read by nobody else and never stored. An anchor without reduction is a pure map; one
+    `local` are read by no other kernel and never stored. An anchor without reduction is a map; one
     with `at` accumulates and has no epilogue. `fixed` names those of the anchor's indices that an
     enclosing `Scan` binds: inside the kernel they are scalars.
 
-    `ends` are forms over the anchor's indices; where one of them is 0 or more, a sum has no term.
+    `zero_where` are affine forms over the anchor's indices; where one of them is 0 or more, the
+    term of a sum is 0.
 
-    `unrolled` names small indices of which all values are computed at one place of the tile, such
-    as the gates of a recurrent cell. An equation may have one of them that others have not: the
+    `unrolled` names small indices of which all values are computed at one point of the iteration
+    space, such as the gates of a recurrent cell. An equation may have one that others lack: the
     others then read it at constants, or it reads the others at every one of its values.
     """
 
@@ -39,7 +39,7 @@ class Kernel:
     fixed: tuple[str, ...] = ()
     reason: str = ""
     unrolled: frozenset[str] = frozenset()
-    ends: tuple[Expr, ...] = ()
+    zero_where: tuple[Expr, ...] = ()
 
     @property
     def equations(self) -> tuple[Equation, ...]:

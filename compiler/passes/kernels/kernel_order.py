@@ -1,7 +1,9 @@
-"""The order in which equations can be computed when some are in kernels already.
+"""Dependence order of equations when some of them already belong to kernels.
 
-In: a system, and kernels that were made of some of its equations. Out: the other equations, in
-their strongly connected components, and the kernels, each after what it reads. It makes no kernels.
+    y = f(x); (a, b) in kernel k; z = g(a)   →   y, k, z
+
+Each equation, as a strongly connected component, and each kernel comes after those that it depends
+on. Tests: tests/passes/test_attention.py.
 """
 
 from __future__ import annotations
@@ -12,28 +14,30 @@ from ...ir.equation import Equation, System, components
 from .kernel import Kernel
 
 
-def ordered(system: System, ready: Sequence[Kernel] = ()) -> Iterator[list[Equation] | Kernel]:
-    """Components and kernels, each after those that it depends on."""
-    first = {kernel.stored[0]: kernel for kernel in ready}
-    for component in _components(system, ready):
+def dependence_order(
+    system: System, kernels: Sequence[Kernel] = ()
+) -> Iterator[list[Equation] | Kernel]:
+    """Components of the other equations, and kernels, each after those that it depends on."""
+    first = {kernel.stored[0]: kernel for kernel in kernels}
+    for component in _components(system, kernels):
         yield first.get(component[0].target, component)
 
 
-def have_order(system: System, ready: Sequence[Kernel]) -> bool:
-    """Whether no kernel would have to wait for itself."""
-    first = {kernel.stored[0] for kernel in ready}
+def is_acyclic(system: System, kernels: Sequence[Kernel]) -> bool:
+    """Whether no kernel depends on itself through other equations."""
+    first = {kernel.stored[0] for kernel in kernels}
     return not any(
         len(component) > 1 and any(eq.target in first for eq in component)
-        for component in _components(system, ready)
+        for component in _components(system, kernels)
     )
 
 
-def _components(system: System, ready: Sequence[Kernel]) -> list[list[Equation]]:
-    """The components of a graph in which the first equation that a kernel stores stands for it."""
-    owner = {target: kernel for kernel in ready for target in kernel.stored}
-    within = {eq.target for kernel in ready for eq in kernel.equations}
+def _components(system: System, kernels: Sequence[Kernel]) -> list[list[Equation]]:
+    """The components of a graph in which the first equation that a kernel stores represents it."""
+    owner = {target: kernel for kernel in kernels for target in kernel.stored}
+    inside = {eq.target for kernel in kernels for eq in kernel.equations}
 
-    def stands(target: str) -> bool:
+    def represents(target: str) -> bool:
         return target in owner and owner[target].stored[0] == target
 
     def sources(eq: Equation) -> list[str]:
@@ -45,5 +49,5 @@ def _components(system: System, ready: Sequence[Kernel]) -> list[list[Equation]]
             names = [s for e in kernel.equations for s in e.sources if s not in own]
         return list(dict.fromkeys(owner[s].stored[0] if s in owner else s for s in names))
 
-    kept = tuple(eq for eq in system.equations if eq.target not in within or stands(eq.target))
-    return components(kept, sources)
+    nodes = tuple(eq for eq in system.equations if eq.target not in inside or represents(eq.target))
+    return components(nodes, sources)

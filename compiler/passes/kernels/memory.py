@@ -1,10 +1,15 @@
-"""The memory plan: where every tensor lives, decided once.
+"""Memory planning: where every tensor lives in one arena.
 
-In: fused kernels. Out: a `Plan` with offsets into one arena. Inputs, params, states and outputs
-have places of their own; temps share by lifetime (the largest first, each in the lowest gap that is
-free while it lives); views are where their source is; an update in place is where the old value is.
-A temp that is computed element by element from one that nobody reads later may take its place: its
-lines are in the cache.
+    a = f(x); b = g(a); c = h(b)   →   a and c at the same offset; b in the place of a
+
+Inputs, params, states and outputs have places of their own. Temps share by liveness interval: the
+largest first, each at the lowest offset where nothing that interferes lies (first fit decreasing).
+Views are where their source is; an update in place is where the old value is. A temp that is
+computed element by element from one that dies there reuses its place (in-place reuse): its cache
+lines are still there.
+
+Cf. Pisarchyk and Lee, "Efficient memory management for deep neural net inference", 2020 (greedy by
+size). Tests: tests/passes/test_memory.py.
 """
 
 from __future__ import annotations
@@ -14,23 +19,23 @@ from dataclasses import replace
 
 import numpy as np
 
+from ...ir.dtypes import LINE
 from ...ir.equation import System, copy_equation, is_identity
 from ...options import Options
 from ...targets import Target
 from .kernel import Kernel, Plan, Scan
 
-ALIGNMENT = 64  # bytes, of every tensor in the arena
-
-Lifetime = tuple[int, int]
-NEVER: Lifetime = (-1, -1)
+Interval = tuple[int, int]  # the first and the last time at which a tensor is touched
+NEVER: Interval = (-1, -1)
+Homes = dict[str, str]  # tensor → the tensor whose memory it uses
 
 
 def plan_memory(plan: Plan, target: Target, options: Options) -> Plan:
-    """Offsets for all tensors, and copies for updates that could not happen in place. Without
+    """Offsets for all tensors, and copies for updates that cannot happen in place. Without
     `options.share_memory` every temp has a place that nothing else ever has. Where a target runs
-    independent kernels at once, neighbouring recurrences that need nothing of each other get
+    independent kernels at once, neighbouring recurrences that do not depend on each other get
     memory of their own, and no kernel writes where it reads."""
-    system, shared, at_once = plan.system, options.share_memory, target.concurrent_kernels
+    system, concurrent = plan.system, target.concurrent_kernels
     copies = [
         update_kernel(system, name, following)
         for name, following in system.updates.items()
@@ -38,20 +43,19 @@ def plan_memory(plan: Plan, target: Target, options: Options) -> Plan:
     ]
     items = (*plan.items, *copies)
     homes = _homes(plan)
-    stored = {t for item in items for t in _touched(item)[1]}
-    times = _times(items, homes) if at_once else range(len(items))
-    lives = _lifetimes(system, items, times, homes, stored)
-    if shared and not at_once:
-        _inherit(system, items, homes, lives)
-    if not shared:
-        lives = {name: (0, len(items)) for name in lives}
+    times = _times(items, homes) if concurrent else range(len(items))
+    live = _liveness(system, items, times, homes)
+    if not options.share_memory:
+        live = {name: (0, len(items)) for name in live}
+    elif not concurrent:
+        _reuse_in_place(system, items, homes, live)
     offsets: dict[str, int] = {}
     total = 0
     for name, tensor in system.tensors.items():
-        if homes.get(name, name) == name and _is_permanent(name, tensor.kind, system):
+        if homes.get(name, name) == name and _is_permanent(name, system):
             offsets[name] = total
             total += aligned(tensor.bytes)
-    total = _share(system, lives, offsets, total)
+    total = _first_fit(system, live, offsets, total)
     for name in system.tensors:
         home = homes.get(name, name)
         if home in offsets:
@@ -60,8 +64,8 @@ def plan_memory(plan: Plan, target: Target, options: Options) -> Plan:
 
 
 def aligned(size: int) -> int:
-    """Bytes of the arena that a tensor of that many takes."""
-    return -(-max(size, 1) // ALIGNMENT) * ALIGNMENT
+    """Bytes of the arena that a tensor of that many takes: whole cache lines."""
+    return -(-max(size, 1) // LINE) * LINE
 
 
 def update_kernel(system: System, old: str, new: str) -> Kernel:
@@ -70,12 +74,12 @@ def update_kernel(system: System, old: str, new: str) -> Kernel:
     return Kernel(f"{old}'", equation, reason="the next value becomes the value")
 
 
-def _is_permanent(name: str, kind: str, system: System) -> bool:
-    return kind != "temp" or name in system.outputs
+def _is_permanent(name: str, system: System) -> bool:
+    return system.tensors[name].kind != "temp" or name in system.outputs
 
 
-def _homes(plan: Plan) -> dict[str, str]:
-    """Tensor → the tensor whose memory it uses."""
+def _homes(plan: Plan) -> Homes:
+    """The homes of views and of updates in place."""
     homes = dict(plan.views)
     for name in plan.in_place:
         homes[plan.system.updates[name]] = name
@@ -95,75 +99,68 @@ def _touched(item: Kernel | Scan) -> tuple[set[str], set[str]]:
     return {s for eq in item.equations for s in eq.sources}, set(item.stored)
 
 
-def _times(items: tuple[Kernel | Scan, ...], homes: Mapping[str, str]) -> list[int]:
-    """When each item runs: one after the other, but for recurrences that may run at once."""
+def _times(items: tuple[Kernel | Scan, ...], homes: Homes) -> list[int]:
+    """When each item runs: one after the other, except recurrences that may run at once."""
     times: list[int] = []
-    now: list[tuple[set[str], set[str]]] = []  # what those that run now read and store
+    running: list[tuple[set[str], set[str]]] = []  # what recurrences of this time read and store
     for item in items:
-        own_reads, own_writes = ({homes.get(n, n) for n in names} for names in _touched(item))
-        apart = isinstance(item, Kernel) or any(
-            own_reads & writes or own_writes & (reads | writes) for reads, writes in now
+        reads, writes = ({homes.get(n, n) for n in names} for names in _touched(item))
+        alone = isinstance(item, Kernel) or any(
+            reads & others_write or writes & (others_read | others_write)
+            for others_read, others_write in running
         )
-        if apart or not now:
+        if alone or not running:
             times.append(times[-1] + 1 if times else 0)
-            now = []
+            running = []
         else:
             times.append(times[-1])
         if isinstance(item, Scan):
-            now.append((own_reads, own_writes))
+            running.append((reads, writes))
     return times
 
 
-def _lifetimes(
-    system: System,
-    items: tuple[Kernel | Scan, ...],
-    times: Sequence[int],
-    homes: Mapping[str, str],
-    stored: set[str],
-) -> dict[str, Lifetime]:
-    """The first and the last time at which each temp is touched."""
-    lives: dict[str, Lifetime] = {}
-    for number, item in zip(times, items, strict=True):
+def _liveness(
+    system: System, items: tuple[Kernel | Scan, ...], times: Sequence[int], homes: Homes
+) -> dict[str, Interval]:
+    """The liveness interval of each temp that has memory of its own."""
+    stored = {t for item in items for t in _touched(item)[1]}
+    live: dict[str, Interval] = {}
+    for time, item in zip(times, items, strict=True):
         reads, writes = _touched(item)
         for name in (reads | writes) & (stored | homes.keys()):
             home = homes.get(name, name)
-            if not _is_permanent(home, system.tensors[home].kind, system):
-                first, _ = lives.get(home, (number, number))
-                lives[home] = (first, number)
-    return lives
+            if not _is_permanent(home, system):
+                first, _ = live.get(home, (time, time))
+                live[home] = (first, time)
+    return live
 
 
-def _inherit(
-    system: System,
-    items: tuple[Kernel | Scan, ...],
-    homes: dict[str, str],
-    lives: dict[str, Lifetime],
+def _reuse_in_place(
+    system: System, items: tuple[Kernel | Scan, ...], homes: Homes, live: dict[str, Interval]
 ) -> None:
-    """Temps in the place of others that die where they are computed: `homes` and `lives` are
-    changed accordingly."""
-    for number, item in enumerate(items):
+    """Stores temps in the place of others that die where they are computed; updates `homes` and
+    `live` accordingly."""
+    for time, item in enumerate(items):
         if not isinstance(item, Kernel) or item.unrolled or item.anchor.at is not None:
             continue
         for eq in item.equations if item.anchor.reduce is None else item.epilogue:
-            heir = eq.target
-            if lives.get(heir, NEVER)[0] != number:
+            name = eq.target
+            if live.get(name, NEVER)[0] != time:
                 continue
-            dying = (s for s in eq.sources if lives.get(homes.get(s, s), NEVER)[1] == number)
-            source = next((s for s in dying if _may_inherit(heir, s, item, system, homes)), None)
+            dying = (s for s in eq.sources if live.get(homes.get(s, s), NEVER)[1] == time)
+            source = next((s for s in dying if _can_replace(name, s, item, system, homes)), None)
             if source is None:
                 continue
             home = homes.get(source, source)
-            homes |= {name: home for name, old in homes.items() if old == heir} | {heir: home}
-            lives[home] = lives[home][0], lives.pop(heir)[1]
+            homes |= {n: home for n, old in homes.items() if old == name} | {name: home}
+            live[home] = live[home][0], live.pop(name)[1]
 
 
-def _may_inherit(
-    heir: str, source: str, kernel: Kernel, system: System, homes: Mapping[str, str]
-) -> bool:
-    """Whether the heir can be stored where the source is: the kernel computes each of its elements
-    after the last read of the one that stands there."""
+def _can_replace(name: str, source: str, kernel: Kernel, system: System, homes: Homes) -> bool:
+    """Whether the tensor can be stored where the source is: the kernel computes each of its
+    elements after the last read of the one in its place."""
     home = homes.get(source, source)
-    new, old, place = (system.tensors[name] for name in (heir, source, home))
+    new, old, place = (system.tensors[n] for n in (name, source, home))
     if (new.shape, new.dtype, new.pad_after) != (old.shape, old.dtype, old.pad_after):
         return False
     if place.bytes != new.bytes or home in (homes.get(t, t) for t in kernel.stored):
@@ -177,19 +174,20 @@ def _may_inherit(
     return all(r.tensor == source and not eq.over and is_identity(r, eq) for eq, r in here)
 
 
-def _share(
-    system: System, lives: Mapping[str, Lifetime], offsets: dict[str, int], base: int
+def _first_fit(
+    system: System, live: Mapping[str, Interval], offsets: dict[str, int], base: int
 ) -> int:
-    """Give every temp the lowest place above `base` that nothing alive at the same time has."""
-    names = sorted(lives, key=lambda n: (-system.tensors[n].bytes, n))
+    """Gives every temp the lowest offset above `base` at which no temp lies that is alive at the
+    same time; returns the size of the arena."""
+    names = sorted(live, key=lambda n: (-system.tensors[n].bytes, n))
     first, last, start, end = np.zeros((4, len(names)), np.int64)
     total = base
     for n, name in enumerate(names):
-        (first[n], last[n]), size = lives[name], aligned(system.tensors[name].bytes)
-        alive = np.nonzero((first[:n] <= last[n]) & (first[n] <= last[:n]))[0]
-        busy = sorted(zip(start[alive].tolist(), end[alive].tolist(), strict=True))
+        (first[n], last[n]), size = live[name], aligned(system.tensors[name].bytes)
+        interfering = np.nonzero((first[:n] <= last[n]) & (first[n] <= last[:n]))[0]
+        taken = zip(start[interfering].tolist(), end[interfering].tolist(), strict=True)
         place = base
-        for begin, stop in busy:
+        for begin, stop in sorted(taken):
             if begin - place >= size:
                 break
             place = max(place, stop)

@@ -1,11 +1,12 @@
-"""The kernel stage as text: what runs in which order, what is computed together and why, where.
+"""The kernel stage as text (`nnc compile --emit kernels`): what runs in which order, what is
+computed together and why, and where it is stored.
 
-In: a `Plan`. Out: annotated equations, the same on every run. Nothing is decided here.
+The text is the same on every run. Nothing is decided here. Tests: tests/passes/test_passes.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
@@ -20,8 +21,8 @@ from .kernel import Kernel, Plan, Scan
 
 @dataclass(frozen=True)
 class Contraction:
-    """The indices of a sum of products of two tensors: those of the first factor alone (M), of the
-    second alone (N), of both and summed over (K), of both and of the result (batch)."""
+    """The index classes of a sum of products of two tensors: M of the first factor alone, N of the
+    second alone, K of both and summed over, batch of both and of the result."""
 
     m: tuple[Index, ...]
     n: tuple[Index, ...]
@@ -53,52 +54,39 @@ def contraction(eq: Equation) -> Contraction | None:
 
 
 def plan_text(plan: Plan) -> str:
-    """Every kernel with its reason, its equations, and the place of what it stores."""
-    waiting, asked = plan.barriers, plan.prefetch
+    """Every kernel with its reason, its equations, and the offset of what it stores."""
     total = sum(flops(eq, plan.system) for k in plan.kernels for eq in k.equations)
     lines = [
         f"# kernels of {plan.system.name}: {sum(1 for _ in plan.kernels)} kernels, "
         f"{plan.arena_bytes:,} bytes of memory, {total:,} floating-point operations in products",
     ]
     for item in plan.items:
-        lines += ["", *_item_lines(item, plan, waiting, asked)]
+        lines += ["", *_item_lines(item, plan)]
     return "\n".join(lines) + "\n"
 
 
-def _item_lines(
-    item: Kernel | Scan,
-    plan: Plan,
-    waiting: frozenset[str],
-    asked: Mapping[Kernel, tuple[str, ...]],
-) -> Iterator[str]:
+def _item_lines(item: Kernel | Scan, plan: Plan) -> Iterator[str]:
     if isinstance(item, Scan):
         yield f"scan {item.index.name} < {item.index.size}    # {item.reason}"
         for inner in item.kernels:
-            for line in _item_lines(inner, plan, waiting, asked):
+            for line in _item_lines(inner, plan):
                 yield f"    {line}" if line else line
         return
     place = f"    # {origin(item.anchor.span)}" if item.anchor.span else ""
     yield f"kernel {item.name}{place}"
-    yield f"    # {item.reason}{'' if item.name in waiting else '; waits for no other kernel'}"
+    yield f"    # {item.reason}{'' if item.name in plan.barriers else '; no barrier before it'}"
     classes = contraction(item.anchor)
     if classes is not None:
         yield f"    # a product: {classes}"
-    if item.ends:
-        yield f"    # no term where {' or '.join(map(_comparison, item.ends))}"
-    if item in asked:
-        yield f"    # meanwhile asks for what comes next: {', '.join(asked[item])}"
+    if item.zero_where:
+        yield f"    # no term where {' or '.join(map(_comparison, item.zero_where))}"
+    if item in plan.prefetch:
+        yield f"    # prefetches for later kernels: {', '.join(plan.prefetch[item])}"
     for eq in item.equations:
         tensor = plan.system.tensors[eq.target]
-        at = _location(eq.target, item, plan)
-        gaps = ", rows padded by a cache line" if tensor.pad_after else ""
-        yield f"    {equation_text(eq, tensor.shape)}    # {tensor.bytes:,} bytes {at}{gaps}"
-
-
-def _location(target: str, kernel: Kernel, plan: Plan) -> str:
-    if target in kernel.local:
-        return "in registers"
-    place = plan.offsets.get(target)
-    return "in memory" if place is None else f"at {place:,}"  # not placed before memory is planned
+        at = "in registers" if eq.target in item.local else f"at {plan.offsets[eq.target]:,}"
+        padding = ", rows padded by a cache line" if tensor.pad_after else ""
+        yield f"    {equation_text(eq, tensor.shape)}    # {tensor.bytes:,} bytes {at}{padding}"
 
 
 def _comparison(form: Expr) -> str:

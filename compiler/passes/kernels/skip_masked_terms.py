@@ -1,9 +1,11 @@
-"""Masked: which terms of a CPU's sums a mask makes 0.
+"""Masked terms: sums skip the terms that a mask makes 0.
 
-In: kernels. Out: the same, in which every sum says on what conditions its terms are nought, so that
-its loops need not go there (`ends.py`). Below a causal mask half of each product is left:
+    z[t, a] = sum(s) (y[t, s] if s <= t else 0) * v[s, a]   →   the same, no term where s > t
 
-    z[t, a] = sum(s) y[t, s] * v[s, a]    # no term where s > t
+Each sum gets the conditions under which its terms are 0 (`Kernel.zero_where`), so that its loops
+need not run there (`cpu/loop_bounds.py`). Below a causal mask half of each product is left.
+Applies where a condition depends on indices alone and changes with a single step of an index that
+is summed over. Tests: tests/passes/test_skip_masked_terms.py.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from .kernel import Kernel, Plan, Scan
 
 
 def skip_masked_terms(plan: Plan) -> Plan:
-    """The kernels with the conditions of their sums."""
+    """The kernels with the conditions under which their sums' terms are 0."""
     system, known = plan.system, sparsity(plan.system)
     return replace(plan, items=tuple(_item(item, system, known) for item in plan.items))
 
@@ -27,24 +29,24 @@ def skip_masked_terms(plan: Plan) -> Plan:
 def _item(item: Kernel | Scan, system: System, known: Mapping[str, Sparsity]) -> Kernel | Scan:
     if isinstance(item, Scan):
         return replace(item, kernels=tuple(_item(k, system, known) for k in item.kernels))
-    ends = tuple(_ends(item, system, known))
-    return replace(item, ends=ends) if ends else item
+    conditions = tuple(_conditions(item, system, known))
+    return replace(item, zero_where=conditions) if conditions else item
 
 
-def _ends(kernel: Kernel, system: System, known: Mapping[str, Sparsity]) -> Iterator[Expr]:
-    """The conditions that can end a loop."""
+def _conditions(kernel: Kernel, system: System, known: Mapping[str, Sparsity]) -> Iterator[Expr]:
+    """The conditions that can bound a loop."""
     eq = kernel.anchor
     if eq.reduce != "sum" or eq.at is not None:
         return
     for form in sorted(sparsity_of_body(eq, system, known).zero, key=str):
-        if _ends_loop(form, eq) and not kernel.unrolled & index_names(form):
+        if _bounds_loop(form, eq) and not kernel.unrolled & index_names(form):
             yield form
 
 
-def _ends_loop(form: Expr, eq: Equation) -> bool:
-    """Whether it is a matter of indices alone, is so somewhere, and a step of one of those that are
-    summed over is one step of it."""
+def _bounds_loop(form: Expr, eq: Equation) -> bool:
+    """Whether the form depends on indices alone, is 0 or more somewhere, and changes by 1 with a
+    step of one of the indices that are summed over."""
     factors = affine(form).coefficients
-    plain = all(isinstance(atom, Idx) for atom in factors)
+    of_indices = all(isinstance(atom, Idx) for atom in factors)
     steps = any(abs(factors.get(Idx(i.name), 0)) == 1 for i in eq.over)
-    return plain and steps and bounds(form, eq.sizes)[1] >= 0
+    return of_indices and steps and bounds(form, eq.sizes)[1] >= 0

@@ -46,7 +46,7 @@ class CoalescedKernel:
     values: tuple[Result, ...]  # of the epilogue
     at: tuple[Expr, ...] | None
     position: Expr
-    ends: tuple[Expr, ...]
+    zero_where: tuple[Expr, ...]
     sizes: Mapping[str, int]
 
     @property
@@ -77,7 +77,7 @@ def _expanded(kernel: Kernel, plan: Plan) -> CoalescedKernel:
         tuple(r for results in values for r in results),
         anchor.at,
         position,
-        kernel.ends,
+        kernel.zero_where,
         dict(anchor.sizes),
     )
 
@@ -196,7 +196,7 @@ def _coalesce(form: CoalescedKernel, i: Index, j: Index) -> CoalescedKernel:
         values=moved(form.values),
         at=None if form.at is None else rewritten(form.at),
         position=substitute(form.position, split),
-        ends=rewritten(form.ends),
+        zero_where=rewritten(form.zero_where),
         sizes={**form.sizes, both.name: both.size},
     )
 

@@ -27,7 +27,7 @@ from ....ir.equation import Equation, Index, System, free_name
 from ....ir.expr import Apply, Const, Expr, Idx, Read, index_names, reads, walk
 from ....ir.terms import factors, is_rounded, product, with_indices
 from ...kernels.kernel import Plan, Product, RowMax, RowTotal, Streamed
-from ...kernels.kernel_order import have_order
+from ...kernels.kernel_order import is_acyclic
 from .find_attention import Family, Use, families, result_of, same_square
 from .mma_operands import mma_contractions
 
@@ -65,7 +65,7 @@ def tiled_attention(system: System) -> Attention:
         problem = family.problem or _unfit(family)
         if not problem:
             made = _Maker(system, family, ancestors).kernels()
-            if have_order(system, (*kernels, *made)):
+            if is_acyclic(system, (*kernels, *made)):
                 found.append(family)
                 kernels += made
                 continue

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
-from ...dsl.diagnostics.diagnostic import Report, did_you_mean
+from ...dsl.diagnostics.diagnostic import Note, Report, did_you_mean
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.ast import walk
 from ..ir.build import call, literal
@@ -32,7 +32,7 @@ from .reductions import reduce_array
 from .repetition import memoized, outline
 from .rules import RULES
 from .statements import body
-from .values import Array, Static, Value, is_static, lift, of_scalar
+from .values import Array, Shape, Static, Value, is_static, lift, of_scalar
 
 NORM_TERMS = 16  # sums of squared gradients that one equation adds up
 
@@ -196,10 +196,8 @@ def _declare_input(block: TrainBlock, item: s.Input, scope: Scope) -> None:
                 if first
                 else "",
             )
-    name = item.name.id
-    shape = declared_shape(ctx, type, scope, f"`{name}`")
-    dtype = ctx.float_for(type.dtype)
-    scope.names[name] = ctx.declare(name, shape, dtype, "input", item.span)
+    shape = declared_shape(ctx, type, scope, f"`{item.name.id}`")
+    _declare(ctx, item.name, shape, ctx.float_for(type.dtype), scope)
 
 
 def _declare_fields(block: TrainBlock, value: s.Node, scope: Scope) -> None:
@@ -210,8 +208,23 @@ def _declare_fields(block: TrainBlock, value: s.Node, scope: Scope) -> None:
             continue
         if node.id in fields and node.id not in ctx.definitions and node.id not in s.REDUCTIONS:
             shape = (block.setup.batch, *fields[node.id].shape)
-            dtype = ctx.float_for(fields[node.id].dtype)
-            scope.names[node.id] = ctx.declare(node.id, shape, dtype, "input", node.span)
+            _declare(ctx, node, shape, ctx.float_for(fields[node.id].dtype), scope)
+
+
+def _declare(ctx: Context, name: s.Name, shape: Shape, dtype: str, scope: Scope) -> None:
+    """An input of the system; E0206 if its name is that of a tensor of the model, unless that is
+    the same input."""
+    known = ctx.tensors.get(name.id)
+    if known is not None and (known.kind, known.shape, known.dtype) != ("input", shape, dtype):
+        raise ctx.error(
+            "E0206",
+            f"`{name.id}` already names another tensor",
+            name.span,
+            label=f"a field of the data, {dtype}{list(shape)}",
+            notes=(Note(known.span, f"{known.dtype}{list(known.shape)}"),) if known.span else (),
+            help="rename the one in the model",
+        )
+    scope.names[name.id] = ctx.declare(name.id, shape, dtype, "input", name.span)
 
 
 def _number(block: TrainBlock, name: str, value: s.Expr, scope: Scope) -> str:

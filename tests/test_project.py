@@ -173,3 +173,14 @@ def test_an_installed_wheel_trains_outside_the_tree(
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(installed)) and "epoch" in done.stdout
+
+
+# --- the compiler tour ----------------------------------------------------------------------------
+
+
+def test_the_tour_shows_what_the_compiler_prints(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    from compiler_tour import PAGE, filled  # type: ignore[import-not-found]
+
+    page = PAGE.read_text("utf-8")
+    assert filled(page) == page, "python tools/compiler_tour.py"

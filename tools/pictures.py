@@ -1,0 +1,244 @@
+"""Draw docs/pictures/*.svg: `python tools/pictures.py`.
+
+The arena is drawn from the compiler's own plan of `examples/cnn_digits.nn`, the pipeline from its
+list of passes; the register tile and tiled attention are explained with the sizes that they have.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+
+from nnc.compiler.passes.kernels.kernel import Plan
+from nnc.compiler.pipeline import CPU, gpu, plan
+from nnc.compiler.programs import training_step
+from nnc.compiler.targets import CPU_TARGETS
+from nnc.runtime.data import Search
+from nnc.runtime.project import open_project, planned_setup
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "docs" / "pictures"
+INK, LINE, PAPER = "#222831", "#8a94a6", "#ffffff"
+SHARED, ON_CPU, ON_GPU, ACCENT = "#dfe8f5", "#dff0e2", "#fbe8d3", "#c0392b"
+COLOURS = ("#9ec5e8", "#a8d5ba", "#f4c095", "#d7b5e0", "#f2a8a8", "#e6d690", "#b3c0cc")
+
+
+class Svg:
+    """A drawing that grows by boxes, lines and words."""
+
+    def __init__(self, width: int, height: int, title: str):
+        self.parts = [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+            f'font-family="sans-serif" font-size="13" fill="{INK}">',
+            f"<title>{escape(title)}</title>",
+            f'<rect width="{width}" height="{height}" fill="{PAPER}"/>',
+        ]
+
+    def box(self, x: float, y: float, w: float, h: float, fill: str, edge: str = LINE) -> None:
+        self.parts.append(
+            f'<rect x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}" rx="3" '
+            f'fill="{fill}" stroke="{edge}"/>'
+        )
+
+    def text(self, x: float, y: float, words: str, size: int = 13, where: str = "start") -> None:
+        self.parts.append(
+            f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{where}">'
+            f"{escape(words)}</text>"
+        )
+
+    def code(self, x: float, y: float, words: str, size: int = 12) -> None:
+        self.parts.append(
+            f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" font-family="monospace">'
+            f"{escape(words)}</text>"
+        )
+
+    def arrow(self, x0: float, y0: float, x1: float, y1: float) -> None:
+        sign = 1 if y1 > y0 else -1
+        head = (
+            f"M{x1 - 4},{y1 - 6 * sign} L{x1},{y1} L{x1 + 4},{y1 - 6 * sign}"
+            if x0 == x1
+            else f"M{x1 - 6},{y1 - 4} L{x1},{y1} L{x1 - 6},{y1 + 4}"
+        )
+        self.parts.append(f'<path d="M{x0},{y0} L{x1},{y1} {head}" fill="none" stroke="{INK}"/>')
+
+    def write(self, name: str) -> None:
+        FOLDER.mkdir(exist_ok=True)
+        (FOLDER / f"{name}.svg").write_text("\n".join([*self.parts, "</svg>", ""]), "utf-8")
+
+
+def pipeline() -> None:
+    """The stages, and which of them CPU and GPU share."""
+    picture = Svg(900, 640, "What CPU and GPU share")
+    steps = (
+        ("text", "dsl/syntax, dsl/check", "--emit ast"),
+        ("equations, grad(y, x)", "compiler/elaboration", "--emit equations"),
+        ("equations of the whole step", "passes/autodiff", "--emit gradients"),
+        ("better equations", "passes/equations", "--print-changed"),
+    )
+    for n, (what, where, command) in enumerate(steps):
+        y = 20 + 62 * n
+        picture.box(150, y, 600, 42, SHARED)
+        picture.text(165, y + 26, what, 14)
+        picture.code(430, y + 26, where)
+        picture.code(610, y + 26, command)
+        if n:
+            picture.arrow(450, y - 20, 450, y - 1)
+    names = {each.name for each in CPU.system} & {each.name for each in gpu().system}
+    for x, title, fill, line in (
+        (20, "CPU", ON_CPU, CPU),
+        (470, "GPU", ON_GPU, gpu()),
+    ):
+        own = [p.name for p in line.system if p.name not in names]
+        picture.arrow(x + 205, 250, x + 205, 272)
+        picture.box(x, 273, 410, 92, fill)
+        picture.text(x + 15, 293, f"{title}: passes of its own over equations", 14)
+        for row in range(0, len(own), 2):
+            picture.code(x + 15, 311 + 8.5 * row, "  ".join(own[row : row + 2]), 11)
+        if not own:
+            picture.text(x + 15, 315, "none: blocks of threads hide what these would save", 12)
+        picture.arrow(x + 205, 366, x + 205, 384)
+        picture.box(x, 385, 410, 92, fill)
+        picture.text(x + 15, 405, "plan: kernels, order, memory, barriers", 14)
+        own = [p.name for p in line.plan]
+        for row in range(0, len(own), 3):
+            picture.code(x + 15, 425 + 6 * row, "  ".join(own[row : row + 3]), 11)
+        picture.code(x + 290, 467, "--emit kernels", 11)
+        picture.arrow(x + 205, 478, x + 205, 496)
+    for x, fill, rows in (
+        (20, ON_CPU, (("loops, register tiles", "passes/cpu", "--emit loops"),
+                      ("LLVM IR, machine code", "codegen/llvm", "--emit llvm, asm"))),
+        (470, ON_GPU, (("blocks and threads", "passes/gpu", ""),
+                       ("CUDA C++, PTX", "codegen/cuda", "--emit cuda, ptx"))),
+    ):  # fmt: skip
+        for n, (what, where, command) in enumerate(rows):
+            y = 497 + 62 * n
+            picture.box(x, y, 410, 42, fill)
+            picture.text(x + 12, y + 26, what, 13)
+            picture.code(x + 185, y + 26, where, 11)
+            picture.code(x + 285, y + 26, command, 11)
+            if n:
+                picture.arrow(x + 205, y - 20, x + 205, y - 1)
+    picture.write("pipeline")
+
+
+def register_tile() -> None:
+    """8 rows by 2 vectors of 16: one element of x for each row, two vectors of w for each step."""
+    picture = Svg(820, 420, "A register tile")
+    left, top, cell = 190, 120, 17
+    picture.text(20, 28, "y[b, o] = sum(i) x[b, i] * w[i, o]", 15)
+    picture.text(20, 50, "One step of the loop along i:", 13)
+    picture.text(left, 78, "two vectors of one row of w, loaded once for the 8 rows", 13)
+    for vector in range(2):
+        for lane in range(16):
+            picture.box(left + vector * 290 + lane * cell, 88, cell, cell, COLOURS[1])
+    for row in range(8):
+        y = top + 12 + row * 30
+        picture.box(left - 60, y, cell, cell, COLOURS[2])
+        picture.text(left - 70, y + 13, f"x[b+{row}, i]", 12, "end")
+        for vector in range(2):
+            for lane in range(16):
+                picture.box(left + vector * 290 + lane * cell, y, cell, cell, COLOURS[0])
+    picture.text(
+        left, top + 270, "16 accumulators, each a register of 16 numbers: they stay where", 13
+    )
+    picture.text(
+        left, top + 288, "they are until the loop ends, then bias, relu and its gradient follow", 13
+    )
+    picture.text(20, top + 270, "8 numbers, each", 13)
+    picture.text(20, top + 288, "spread to a vector", 13)
+    picture.write("register_tile")
+
+
+def planned() -> Plan:
+    """The training step of the CNN on digits, for a processor by name."""
+    example = ROOT / "examples" / "cnn_digits.nn"
+    project = open_project(example, [], None)
+    setup = planned_setup(project, Search(None, example.parent, offline=True))
+    return plan(training_step(setup)[0], CPU_TARGETS["zen5"])
+
+
+def arena() -> None:
+    """Temps of a training step: kernels from left to right, addresses from top to bottom."""
+    made = planned()
+    kernels = list(made.kernels)
+    alive: dict[str, tuple[int, int]] = {}
+    for number, kernel in enumerate(kernels):
+        touched = {name for eq in kernel.equations for name in (*eq.sources, eq.target)}
+        for name in touched - kernel.local:
+            tensor = made.system.tensors[name]
+            if tensor.kind == "temp" and name not in made.system.outputs and name in made.offsets:
+                alive[name] = alive.get(name, (number, number))[0], number
+    updated = set(made.system.updates.values())
+    alive = {name: span for name, span in alive.items() if name not in updated}
+    sizes = {name: made.system.tensors[name].bytes for name in alive}
+    start = min(made.offsets[name] for name in alive)
+    end = max(made.offsets[name] + sizes[name] for name in alive)
+    picture = Svg(900, 470, "The arena of a training step")
+    left, top, width, height = 90, 60, 790, 350
+    column, scale = width / len(kernels), height / (end - start)
+    picture.text(20, 26, "Temps of the training step of examples/cnn_digits.nn", 15)
+    picture.text(20, 46, f"{sum(sizes.values()):,} bytes in {end - start:,} bytes of memory", 13)
+    for n, (name, (first, last)) in enumerate(sorted(alive.items(), key=lambda a: -sizes[a[0]])):
+        x, y = left + first * column, top + (made.offsets[name] - start) * scale
+        w, h = (last - first + 1) * column, max(sizes[name] * scale, 1.0)
+        picture.box(x, y, w, h, COLOURS[n % len(COLOURS)])
+        if h > 14 and w > 7 * len(name):
+            picture.text(x + 4, y + h / 2 + 4, name, 11)
+    picture.arrow(left, top + height + 22, left + width, top + height + 22)
+    picture.text(left, top + height + 42, f"the {len(kernels)} kernels of a step, in order", 13)
+    picture.text(20, top + 14, "address", 13)
+    picture.arrow(45, top + 22, 45, top + height)
+    picture.write("arena")
+
+
+def attention() -> None:
+    """Tiled attention: what a block, a warp and a lane hold."""
+    picture = Svg(1180, 480, "Tiled attention by block, warp and lane")
+    picture.text(
+        20, 28, "weights = softmax(q · k), y = weights · v, and no weight is ever stored", 15
+    )
+    left, top, cell = 40, 80, 24
+    picture.text(left, top - 12, "the T × T weights of one head", 13)
+    for row in range(12):
+        for column in range(12):
+            seen = column <= row
+            block = 4 <= row < 8
+            fill = (COLOURS[0] if block else "#eef2f7") if seen else "#ffffff"
+            picture.box(left + column * cell, top + row * cell, cell, cell, fill)
+    picture.box(left - 3, top + 4 * cell - 3, 12 * cell + 6, 4 * cell + 6, "none", ACCENT)
+    picture.text(
+        left, top + 12 * cell + 24, "A block has 64 queries and walks along the keys, tile", 13
+    )
+    picture.text(
+        left, top + 12 * cell + 42, "by tile; tiles above the causal diagonal are skipped.", 13
+    )
+    middle = 440
+    picture.text(middle, top - 12, "one tile, 64 × 64: four warps, 16 rows each", 13)
+    for warp in range(4):
+        y = top + warp * 50
+        picture.box(middle, y, 330, 50, COLOURS[warp])
+        picture.text(middle + 10, y + 30, f"warp {warp}: mma.sync m16n8k16, eight times", 12)
+    picture.text(middle, top + 226, "Shared memory: keys and values of this tile, and of the", 13)
+    picture.text(middle, top + 244, "next, which cp.async brings meanwhile.", 13)
+    picture.text(middle, top + 276, "Registers of a row: its running maximum m and sum s.", 13)
+    picture.code(middle, top + 300, "m' = max(m, max of the tile)")
+    picture.code(middle, top + 318, "s' = s * exp(m - m') + sum of exp(score - m')")
+    picture.code(middle, top + 336, "y' = y * exp(m - m') + exp(score - m') · v")
+    right = 860
+    picture.text(right, top - 12, "a warp's 16 × 8 results: lanes", 13)
+    for row in range(8):
+        for column in range(4):
+            x, y = right + column * 70, top + row * 25
+            picture.box(x, y, 70, 25, COLOURS[(row * 4 + column) % 7])
+            picture.text(x + 35, y + 17, f"{row * 4 + column}", 12, "middle")
+    picture.text(right, top + 226, "Each lane has two neighbours here and two eight", 13)
+    picture.text(right, top + 244, "rows below: a row's maximum needs two shuffles", 13)
+    picture.text(right, top + 262, "among four lanes.", 13)
+    picture.write("attention")
+
+
+if __name__ == "__main__":
+    pipeline()
+    register_tile()
+    arena()
+    attention()

@@ -193,7 +193,7 @@ def arena() -> None:
 
 def attention() -> None:
     """Tiled attention: what a block, a warp and a lane hold."""
-    picture = Svg(1180, 480, "Tiled attention by block, warp and lane")
+    picture = Svg(1240, 480, "Tiled attention by block, warp and lane")
     picture.text(
         20, 28, "weights = softmax(q · k), y = weights · v, and no weight is ever stored", 15
     )

@@ -64,7 +64,7 @@ def _warn_of_useless_remat(step: System, report: Report) -> None:
             "this `remat` saves nothing",
             span,
             label="no gradient needs what only this block knows",
-            help="put more into it: what it is given and what is read after it is kept",
+            help="put more into it: its inputs and what is read after it are stored",
         )
 
 

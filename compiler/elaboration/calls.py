@@ -100,7 +100,7 @@ def apply(
     if isinstance(result, Array) and result.tensor is None:
         result = replace(result, hint=name.id)
     if isinstance(result, str) and " " in result:
-        raise ctx.error("E0320", result, span, label=f"`{name.id}` says so")
+        raise ctx.error("E0320", result, span, label=f"`{name.id}` reports this")
     return (result,)
 
 
@@ -110,7 +110,7 @@ def _endless_recursion(ctx: Context, name: s.Name, span: Span) -> UserError:
     calls, ctx.calls = ctx.calls, []  # so that the mistake is reported at the outermost place
     ctx.error(
         "E0213",
-        f"`{name.id}` goes on applying itself",
+        f"`{name.id}` applies itself without end",
         outermost.span if outermost else span,
         label=f"after {MAX_DEPTH} applications within each other there is no end",
         notes=(Note(span, "it is applied again here"),) if outermost else (),

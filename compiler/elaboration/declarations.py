@@ -64,7 +64,7 @@ def _initial_text(ctx: Context, value: s.Expr, drawn: bool, dtype: str, scope: S
         return f"~ {value.function.id}({', '.join(parts)})"
     raise ctx.error(
         "E0312",
-        "after `~` stands an initialiser",
+        "after `~` comes an initialiser",
         value.span,
         help="like `~ glorot_uniform` or `~ normal(0, 0.02)`",
     )

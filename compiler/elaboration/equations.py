@@ -147,7 +147,7 @@ def _accumulation(ctx: Context, node: s.Equation, scope: Scope) -> None:
     if not isinstance(node.value, s.Reduce) or node.value.op != "sum":
         raise ctx.error(
             "E0315",
-            "after `+=` stands a sum over all that is added",
+            "the right side of `+=` is a sum over all that is added",
             node.span,
             help="like `count[token[b] < 65] += sum(b < 32) 1.0`"
             if node.indices
@@ -164,10 +164,10 @@ def _accumulation(ctx: Context, node: s.Equation, scope: Scope) -> None:
         if bound is None:
             raise ctx.error(
                 "E0315",
-                "how far this place goes is not said",
+                "the size of this dimension is not known",
                 item.span,
-                label=f"a size of `{name}`",
-                help=f"say it: `{item.span.text} < 10`",
+                label=f"a dimension of `{name}`",
+                help=f"state it: `{item.span.text} < 10`",
             )
         places.append(scalar(ctx, place, inner))
         shape.append(size(ctx, bound, scope, "the range of a place"))

@@ -108,7 +108,7 @@ def _input(ctx: Context, parameter: s.Parameter, sizes: Mapping[str, int], scope
             "E0318",
             f"the input `{parameter.name}` has no shape",
             parameter.span,
-            label="a model says what it is given",
+            label="a model's inputs have shapes",
             help=f"like `{parameter.name}: f32[B, 784]`",
         )
     for item in type.shape:

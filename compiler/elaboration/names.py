@@ -81,7 +81,7 @@ def _report_unknown(ctx: Context, node: s.Name, scope: Scope) -> None:
             f"the type of `{node.id}` is not known without the data",
             node.span,
             label="a field of the data?",
-            help=f"say it in the train block: `input {node.id}: i32[B]`",
+            help=f"declare it in the train block: `input {node.id}: i32[B]`",
         )
     else:
         known = [*scope.names, *scope.indices, *ctx.definitions, *(ctx.fields or ())]
@@ -119,10 +119,10 @@ def _ordering_advice(text: str, node: s.Name, defined_by: Mapping[str, s.Stateme
     reader = next((n for n, other in defined_by.items() if _covers(other, node)), None)
     if reader is None or reader not in _dependencies(text, defined_by):
         return "move its equation up" + (
-            ", or, in a recurrence, say how far its indices go, as in `y[t < 9] = …`" * indexed
+            ", or, in a recurrence, state the ranges of its indices, as in `y[t < 9] = …`" * indexed
         )
     if indexed:
-        return "in a recurrence, say how far its indices go, as in `y[t < 9] = …`"
+        return "in a recurrence, state the ranges of its indices, as in `y[t < 9] = …`"
     return (
         f"`{text}` needs `{reader}`, and so itself: in a recurrence every equation has indices, as "
         f"in `{text}[t] = … {reader}[t]`"

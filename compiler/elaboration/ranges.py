@@ -53,7 +53,7 @@ def introduce(
             sizes.update(zip(dots, extents, strict=True))
             continue
         if axis.name in sizes or axis.name in renamed:
-            raise ctx.error("E0215", f"index `{axis.name}` stands twice in one list", axis.span)
+            raise ctx.error("E0215", f"index `{axis.name}` occurs twice in one list", axis.span)
         extent = index_range(ctx, axis, body, scope)
         if extent > MAX_ELEMENTS:
             raise ctx.error(
@@ -88,7 +88,7 @@ def index_range(
             f"the range of `{axis.name}` is not known",
             axis.span,
             label="it is not used as an index by itself",
-            help=f"say it: `{axis.name} < 3`",
+            help=f"state it: `{axis.name} < 3`",
         )
     first = uses[0]
     for use in uses[1:]:
@@ -208,7 +208,7 @@ def left_side(
             if not isinstance(item, s.Axis):
                 raise ctx.error(
                     "E0106",
-                    "on the left stand plain indices",
+                    "the indices on the left are plain names",
                     item.span,
                     help="only `+=` can compute the place it adds to",
                 )
@@ -217,7 +217,7 @@ def left_side(
                 indices += map(Index, dots, extents)
                 continue
             if any(i.name == item.name for i in indices):
-                raise ctx.error("E0215", f"index `{item.name}` stands twice on the left", item.span)
+                raise ctx.error("E0215", f"index `{item.name}` occurs twice on the left", item.span)
             extent = index_range(ctx, item, node.value, scope, declared)
             if not extent:
                 raise ctx.error(

@@ -126,7 +126,7 @@ def _report_out_of_bounds(
         ranges = ", ".join(f"{n} < {extent}" for n, extent in scope.indices.items() if n in names)
         of_indices = f" ({ranges})" if ranges else ""
         label = f"runs over {low} to {high}{of_indices}; the size here is {size}"
-        help = f"say what is read there: `({node.span.text} else 0)`"
+        help = f"give the value that is read there: `({node.span.text} else 0)`"
     raise ctx.error(
         "E0306",
         f"index `{expr_text(place)}` falls outside `{node.tensor.id}`",

@@ -20,8 +20,6 @@ from workloads import TRAINING, Workload
 from nnc.compiler.elaboration.model import forward
 from nnc.compiler.elaboration.train_block import Setup
 from nnc.compiler.ir.equation import System
-from nnc.compiler.passes.autodiff.mixed_precision import mixed_precision
-from nnc.compiler.passes.equations.simplify import simplify
 from nnc.dsl.check.checker import load_source
 from nnc.dsl.diagnostics.diagnostic import Report, UserError
 from nnc.dsl.syntax.source import Source
@@ -111,7 +109,7 @@ def resident(text: str, precision: str = "f32") -> System:
     checked = load_source(Source("resident.nn", text), report)
     report.check()
     (name,) = (d.name for d in checked.definitions.values() if d.kind == "model")
-    system = simplify(forward(checked.definitions, name, {}))
+    system = forward(checked.definitions, name, {})
     tensors = {
         n: replace(t, kind="param") if t.kind == "input" else t for n, t in system.tensors.items()
     }
@@ -120,7 +118,7 @@ def resident(text: str, precision: str = "f32") -> System:
         tensors[f"{result}_kept"] = replace(tensors[result], name=f"{result}_kept", kind="state")
         updates[f"{result}_kept"] = result
     made = system.replace(tensors=tensors, outputs=(), updates=updates)
-    return mixed_precision(made.replace(precision=precision))
+    return made.replace(precision=precision)
 
 
 def filled(system: System, device: str):

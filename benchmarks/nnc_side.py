@@ -16,6 +16,7 @@ from nnc.compiler.elaboration.model import forward
 from nnc.compiler.ir.equation import Equation, System
 from nnc.compiler.ir.work import flops
 from nnc.compiler.passes.equations.simplify import simplify
+from nnc.compiler.pipeline import derive
 from nnc.dsl.check.checker import load_source
 from nnc.dsl.diagnostics.diagnostic import Report
 from nnc.dsl.syntax.source import Source
@@ -52,7 +53,8 @@ class Runner:
         self.bound: BoundProgram = make(workload.batch)
         fill_random(self.bound.system, dict(self.bound.fields), np.random.default_rng(SEED))
         self.number = 0
-        self.gflop = work(self.bound.system.equations, self.bound.system)
+        derived = derive(self.bound.system)
+        self.gflop = work(derived.equations, derived)
 
     def step(self) -> None:
         self.number += 1

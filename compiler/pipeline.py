@@ -15,11 +15,15 @@ from functools import cache, cached_property
 from time import perf_counter
 from typing import Any, Protocol
 
+from ..dsl.diagnostics.diagnostic import Report
 from .codegen.llvm.module import Clock
 from .codegen.llvm.module import modules as llvm_modules
 from .ir.equation import System
 from .ir.verify import verify
 from .options import DEFAULT, Options
+from .passes.autodiff.differentiate import differentiate
+from .passes.autodiff.mixed_precision import mixed_precision, row_sums_before_rounding
+from .passes.autodiff.rematerialize import rematerialize, report_useless_blocks
 from .passes.cpu.loop_ir import Nest
 from .passes.cpu.lower import lower
 from .passes.cpu.pack_bf16_pairs import pack_bf16_pairs, round_bf16_operands
@@ -27,7 +31,9 @@ from .passes.cpu.pad_rows import pad_rows
 from .passes.cpu.time_major import time_major
 from .passes.cpu.transpose_operands import transpose_operands
 from .passes.equations.common_subexpressions import common_subexpressions
+from .passes.equations.gather_matmul import gather_matmul
 from .passes.equations.inline import inline
+from .passes.equations.narrow_sums import narrow_sums
 from .passes.equations.precompute_derivatives import precompute_derivatives
 from .passes.equations.reciprocal import reciprocal
 from .passes.equations.shrink_extents import shrink_extents
@@ -59,7 +65,7 @@ class Pass:
     required: bool = False
     when: Callable[[Any], bool] = lambda target: True
 
-    def __call__(self, value: Any, target: Target, options: Options) -> Any:
+    def __call__(self, value: Any, target: Target | None, options: Options) -> Any:
         given = {"target": target, "options": options}
         return self.function(value, **{name: given[name] for name in self.needs})
 
@@ -119,17 +125,29 @@ class LlvmCode:
         return whole
 
 
+AUTODIFF = (
+    Pass("simplify", simplify),
+    Pass("gather-matmul", gather_matmul),
+    Pass("differentiate", differentiate, required=True),
+    Pass("narrow-sums", narrow_sums),
+    Pass("rematerialize", rematerialize),
+    Pass("simplify", simplify),
+    Pass("row-sums-before-rounding", row_sums_before_rounding),
+    Pass("mixed-precision", mixed_precision, required=True),
+)
+
 CANONICALIZE = (
     Pass("remove-stops", remove_stops, required=True),
     Pass("simplify", simplify),
     Pass("common-subexpressions", common_subexpressions),
     Pass("inline", inline),
     Pass("time-major", time_major),
-    Pass("simplify-again", simplify),
+    Pass("simplify", simplify),
 )
 
 CPU = Pipeline(
     system=(
+        *AUTODIFF,
         *CANONICALIZE,
         Pass("softmax-gradient", softmax_gradient),
         Pass("sparse-pooling-gradient", sparse_pooling_gradient),
@@ -169,6 +187,7 @@ def gpu() -> Pipeline:
 
     return Pipeline(
         system=(
+            *AUTODIFF,
             *CANONICALIZE,
             Pass("shrink-extents", shrink_extents),
             Pass("precompute-derivatives", precompute_derivatives, needs=("target",)),
@@ -233,10 +252,29 @@ def optimize(
     return _run(pipeline_for(target).system, system, target, options, observers)
 
 
+def derive(
+    system: System, options: Options = DEFAULT, observers: Iterable[Observer] = ()
+) -> System:
+    """The program that a system with placeholders stands for: gradients are equations, contractions
+    are rounded as its precision says. This is what the evaluator gives a meaning to."""
+    return _run(AUTODIFF, system, None, options, observers)
+
+
+def check_remat(system: System, report: Report) -> None:
+    """Warn (W0304) of the `remat` blocks of a system with placeholders that save nothing."""
+
+    def observe(name: str, before: System | Plan, after: System | Plan, seconds: float) -> None:
+        if name == "rematerialize" and isinstance(before, System):
+            report_useless_blocks(before, report)
+
+    if system.remat:
+        derive(system, observers=[observe])
+
+
 def _run(
     passes: Iterable[Pass],
     value: Any,
-    target: Target,
+    target: Target | None,
     options: Options,
     observers: Iterable[Observer],
 ) -> Any:

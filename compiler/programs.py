@@ -1,11 +1,12 @@
-"""Programs: the systems that training and inference run, derived before they are compiled.
+"""Programs: the systems that training and inference run, before any pass.
 
     training_step   forward, loss, metrics, gradients; next values of params and states
     evaluation      forward, loss, metrics
     prediction      forward
     decoding        a prediction in two: what all positions share, and the step for one position
 
-How often a program runs, and on which data, is decided by the runtime.
+Gradients are placeholders in them; the first passes of the pipeline (`pipeline.AUTODIFF`) expand
+them. How often a program runs, and on which data, is decided by the runtime.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from .elaboration.train_block import (
     update,
 )
 from .ir.equation import System
-from .passes.autodiff.expand_gradients import expand_gradients, useless_remat
 from .passes.equations.incremental_decoding import incremental_decoding, once
 
 
@@ -51,34 +51,21 @@ def _training_step(
     step = block.model.system((*outputs, *names.values()) if gradients else outputs)
     step = step.replace(precision=setup.precision)
     if warnings is not None:
-        _warn_of_useless_remat(step, block.ctx.report)
         warnings.diagnostics += block.ctx.report.diagnostics
-    return expand_gradients(step), drawn, names
-
-
-def _warn_of_useless_remat(step: System, report: Report) -> None:
-    """W0304 for a `remat` for which nothing is recomputed, wherever it is applied."""
-    for span in useless_remat(step):
-        report.add(
-            "W0304",
-            "this `remat` saves nothing",
-            span,
-            label="no gradient needs what only this block knows",
-            help="put more into it: its inputs and what is read after it are stored",
-        )
+    return step, drawn, names
 
 
 def evaluation(setup: Setup) -> System:
     """The loss and the metrics of a batch, with `training` false and nothing updated."""
     block = elaborate_trained_model(setup, training=False)
     system = block.model.system(objective(block))
-    return expand_gradients(system.replace(updates={}, precision=setup.precision))
+    return system.replace(updates={}, precision=setup.precision)
 
 
 def prediction(setup: Setup) -> System:
     """The model's results for a batch of its inputs."""
     system = elaborate_trained_model(setup, training=False).model.system()
-    return expand_gradients(system.replace(updates={}, precision=setup.precision))
+    return system.replace(updates={}, precision=setup.precision)
 
 
 def decoding(predicted: System, tokens: str, logits: str) -> tuple[System, System]:

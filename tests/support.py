@@ -61,6 +61,11 @@ def gradients(system: System, output: str, wrt: list[str]) -> tuple[System, dict
     return verify(simplify(with_gradients), "simplify"), names
 
 
+def round_contractions(system: System) -> System:
+    """The system with the operands of contractions rounded to bf16."""
+    return pipeline.derive(system.replace(precision="bf16"))
+
+
 def check_gradients(system: System, wrt: list[str], output: str = "loss", seed: int = 0) -> None:
     """Every gradient against central differences in float64, at every element."""
     with_gradients, names = gradients(system, output, wrt)

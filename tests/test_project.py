@@ -14,6 +14,7 @@ import pytest
 
 import nnc
 from nnc.compiler.ir.verify import verify
+from nnc.compiler.pipeline import derive
 from nnc.compiler.programs import training_step
 from nnc.dsl.check.checker import load_source
 from nnc.dsl.diagnostics.diagnostic import Report
@@ -55,9 +56,9 @@ def test_programs_on_pages_compile(text: str) -> None:
         project = project_of_text(text, model=model)
         if model in trained:
             setup = planned_setup(project, Search(None, ROOT, offline=True))
-            verify(training_step(setup)[0], "training_step")
+            verify(derive(training_step(setup)[0]), "training_step")
         else:
-            verify(model_system(project), "forward")
+            verify(derive(model_system(project)), "forward")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

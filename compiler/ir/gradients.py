@@ -1,19 +1,21 @@
-"""Activity analysis, and placeholders for the gradients that it finds.
+"""Gradients: activity analysis, placeholders, and the adjoints within one equation.
 
 A tensor is varied if it depends differentiably on one of `wrt`, and useful if `of` depends
 differentiably on it; both together make it active. Only active tensors have an adjoint (Hascoët and
-Pascual 2013, "The Tapenade automatic differentiation tool"). Nothing is differentiated here:
-elaboration only needs to know which parameters have a gradient. Tests: tests/gradients.
+Pascual 2013, "The Tapenade automatic differentiation tool"). Elaboration needs to know which
+parameters those are; the pass `differentiate` uses all of it. Tests: tests/gradients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 
+from .affine import bounds
+from .build import call, cast, literal
 from .derivatives import DERIVATIVES
 from .dtypes import is_float
 from .equation import Equation, Gradient, System, Tensor, reachable
-from .expr import Apply, Read
+from .expr import Apply, Const, Expr, Read, walk
 
 
 def active_tensors(system: System, of: str, wrt: Iterable[str]) -> set[str]:
@@ -46,6 +48,52 @@ def differentiable_reads(eq: Equation) -> set[str]:
         elif isinstance(node, Apply) and node.fn in DERIVATIVES:
             stack += node.args
     return found
+
+
+ShapeOf = Callable[[str], tuple[int, ...]]
+
+
+def adjoints(
+    eq: Equation, seed: Expr, shape_of: ShapeOf, value: Expr | None = None
+) -> dict[Read, Expr]:
+    """seed * d body / d read, for every read in the body: one sweep from the root to the leaves.
+
+    Derivatives that are expressed by the body's own value, such as 1 - tanh(a)^2, use `value`."""
+    body = eq.body
+    adjoint: dict[Expr, Expr] = {body: seed}
+    result: dict[Read, Expr] = {}
+
+    def accumulate(node: Expr, more: Expr) -> None:
+        adjoint[node] = call("add", adjoint[node], more) if node in adjoint else more
+
+    for node in reversed(list(walk(body))):
+        own = adjoint.get(node)
+        if own is None or not is_float(node.dtype):
+            continue
+        if isinstance(node, Read):
+            result[node] = own
+            if node.other is not None and not isinstance(node.other, Const):
+                beyond = outside(node, shape_of(node.tensor), eq.sizes)
+                accumulate(node.other, call("select", beyond, own, 0.0))
+        elif isinstance(node, Apply) and node.fn in DERIVATIVES:
+            result_of = value if node is body and value is not None else node
+            factors = DERIVATIVES[node.fn](result_of, *node.args)
+            for child, factor in zip(node.args, factors, strict=False):
+                if factor is not None and is_float(child.dtype):
+                    accumulate(child, cast(call("mul", own, factor), child.dtype))
+    return result
+
+
+def outside(read: Read, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Expr:
+    """Whether a read with an `else` falls outside its tensor, where its indices can."""
+    result: Expr = literal(False)
+    for place, size in zip(read.index, shape, strict=True):
+        low, high = bounds(place, sizes)
+        if low < 0:
+            result = call("or", result, call("lt", place, 0))
+        if high >= size:
+            result = call("or", result, call("ge", place, size))
+    return result
 
 
 def add_gradients(system: System, of: str, wrt: Iterable[str]) -> tuple[System, dict[str, str]]:

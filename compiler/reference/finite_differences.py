@@ -22,13 +22,15 @@ from ..ir.build import call, rewrite
 from ..ir.equation import Equation, Index, System, Tensor, components, is_recurrent
 from ..ir.expr import Apply, Expr, Idx, Read
 from ..ir.gradients import add_gradients
-from ..passes.autodiff.differentiate import differentiate
 from .evaluator import Arrays, evaluate
 
 STEPS = (1e-5, 1e-6, 1e-4, 1e-7)  # tried in turn: kinks want small ones, rounding wants large ones
 TOLERANCE = 1e-5  # of the slope: central differences in float64 are good to 1e-8 or so
 CLOSE = 0.1  # of the tolerance: near enough to try no other step
 ROUNDING = 1e-14  # of the loss: what the evaluation of the loss may be off
+
+
+Derive = Callable[[System], System]
 
 
 @dataclass(frozen=True)
@@ -97,12 +99,16 @@ class Differences:
                 high = middle
         return line.slope_at(tuple(int(n) for n in np.unravel_index(low, direction.shape)))
 
-    def culprits(self, name: str, samples: int, tolerance: float) -> list[Equation]:
-        """The equations that read `name` and whose own derivative for it is wrong, each looked at
-        without the rest of the system."""
-        return [eq for eq in self.readers(name) if not self._alone(eq, name, samples, tolerance)]
+    def culprits(self, name: str, samples: int, tolerance: float, derive: Derive) -> list[Equation]:
+        """The equations that read `name` and whose own derivative for it is wrong, each checked
+        without the rest of the system. `derive` expands gradients."""
+        return [
+            eq for eq in self.readers(name) if not self._alone(eq, name, samples, tolerance, derive)
+        ]
 
-    def _alone(self, eq: Equation, name: str, samples: int, tolerance: float) -> bool:
+    def _alone(
+        self, eq: Equation, name: str, samples: int, tolerance: float, derive: Derive
+    ) -> bool:
         own = replace(eq, target=eq.target + "~")  # so that it reads its own past as a given
         tensor = replace(self.system.tensors[eq.target], name=own.target, kind="temp")
         cost, values = _cost(tensor, self.seed)
@@ -114,7 +120,7 @@ class Differences:
             "cost",
         )
         system, names = add_gradients(system, "cost", [name])
-        system = differentiate(system)
+        system = derive(system.replace(outputs=("cost", *names.values())))
         alone = Differences(system, "cost", values, self.seed)
         return alone.check(name, names.get(name), samples, tolerance).right
 

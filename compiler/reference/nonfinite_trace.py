@@ -15,7 +15,7 @@ import numpy as np
 from ..ir.dtypes import is_float
 from ..ir.equation import Equation, System
 from ..ir.expr import Apply, Const, Expr, Read
-from ..passes.autodiff.differentiate import adjoints
+from ..ir.gradients import adjoints
 from .evaluator import Grid
 
 Index = tuple[int, ...]

@@ -8,7 +8,7 @@ than any mistake.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from math import prod
 
@@ -16,23 +16,33 @@ import numpy as np
 
 from ..ir.build import call
 from ..ir.dtypes import is_float
-from ..ir.equation import System
+from ..ir.equation import Equation, Gradient, System
 from ..ir.magnitude import magnitude
 from ..ir.printer import system_text
 from ..ir.verify import InternalError, verify
 from ..passes.kernels.kernel import Plan
 from .evaluator import evaluate
+from .finite_differences import Differences
 
-TOLERANCE = 1e-6  # of the numbers at work: sums in another order differ by 1e-12 of them or so
+TOLERANCE = 1e-6  # of the magnitudes: sums in another order differ by 1e-12 of them or so
+ROUNDING = 2**-7  # of the magnitudes: two operands are rounded to 8 significant bits
+SLOPE_TOLERANCE = 1e-5  # of the slope
 EVALUABLE = 2 * 10**8  # points of all equations together that the evaluator goes through gladly
 
 
 class PassCheck:
-    """What every pass must keep. Without `values` only the rules are checked."""
+    """An observer of the passes over a system. Without `values` only the rules are checked.
 
-    def __init__(self, system: System, values: Mapping[str, np.ndarray] | None):
-        self.before, self.values = system, values
-        self.expected = {} if values is None else _with_sizes(system, values)
+    Equal values are demanded of every pass but two. Of differentiation, which gives placeholders a
+    value, the gradients are compared with central differences, if `differences` is asked for; of
+    mixed precision, each equation that it changed is compared for the same operands.
+    """
+
+    def __init__(
+        self, system: System, values: Mapping[str, np.ndarray] | None, differences: bool = False
+    ):
+        self.before, self.values, self.differences = system, values, differences
+        self.expected = {} if values is None else _with_magnitudes(system, values)
 
     def __call__(
         self, name: str, before: System | Plan, after: System | Plan, seconds: float
@@ -41,8 +51,8 @@ class PassCheck:
         system = after.system if isinstance(after, Plan) else after
         try:
             verify(system, name)
-            if system is not self.before:
-                self._compare(system, name)
+            if self.values is not None and system is not self.before:
+                self._compare(system, self.values, name)
         except InternalError as error:
             error.dump = (
                 f"before {name}:\n{system_text(self.before)}\nafter {name}:\n{system_text(system)}"
@@ -50,27 +60,105 @@ class PassCheck:
             raise
         self.before = system
 
-    def _compare(self, system: System, name: str) -> None:
-        if self.values is None:
-            return
-        arrays = evaluate(system, self.values, wide=True)
-        for root, (expected, size) in self.expected.items():
-            place = difference(arrays[root], expected, size)
-            if place is not None:
-                was, now = expected[place], arrays[root][place]
-                where = f"{root}{list(place)}" if place else root
-                rule = f"a pass keeps every value, and `{where}` was {was} and is {now}"
-                error = InternalError(name, rule, root)
-                equation = system.definition.get(root)
-                error.span = None if equation is None else equation.span
-                raise error
+    def _compare(self, system: System, values: Mapping[str, np.ndarray], name: str) -> None:
+        rounded = system.precision != self.before.precision
+        if rounded:
+            self._compare_rounded(system, values, name)
+        else:
+            arrays = evaluate(without_placeholders(system), values, wide=True)
+            for root, (expected, size) in self.expected.items():
+                _require_near(system, root, arrays[root], expected, TOLERANCE * size, name)
+        expanded = self.before.gradients if not system.gradients else ()
+        if expanded and self.differences:
+            self._compare_gradients(system, values, expanded, name)
+        if expanded or rounded:
+            self.expected = _with_magnitudes(system, values)
+
+    def _compare_rounded(self, system: System, values: Mapping[str, np.ndarray], name: str) -> None:
+        """The equations that the pass changed, computed of the same operands as before."""
+        changed = [eq for eq in system.equations if self.before.definition.get(eq.target) != eq]
+        found = _with_magnitudes(_beside(self.before, changed), values)
+        for eq in changed:
+            expected, size = found[eq.target]
+            rounded, _ = found[f"{eq.target}~"]
+            _require_near(system, eq.target, rounded, expected, ROUNDING * size, name)
+
+    def _compare_gradients(
+        self,
+        system: System,
+        values: Mapping[str, np.ndarray],
+        gradients: Iterable[Gradient],
+        name: str,
+    ) -> None:
+        work: dict[str, Differences] = {}
+        for g in gradients:
+            if g.of not in work:
+                work[g.of] = Differences(system, g.of, values)
+            if not np.isfinite(work[g.of].arrays[g.of]):
+                continue
+            slope = work[g.of].check(g.wrt, g.target, 0, SLOPE_TOLERANCE)
+            if not slope.right:
+                rule = f"its slope is {slope.numeric}, and `{g.target}` says {slope.exact}"
+                raise _error(system, name, rule, g.target)
 
 
-def _with_sizes(
+def without_placeholders(system: System) -> System:
+    """The part of a system that has values before its gradients are expanded."""
+    if not system.gradients:
+        return system
+    unknown = system.descendants(system.placeholder)
+    return system.replace(
+        tensors={n: t for n, t in system.tensors.items() if n not in unknown},
+        equations=tuple(eq for eq in system.equations if eq.target not in unknown),
+        outputs=tuple(n for n in system.outputs if n not in unknown),
+        updates={n: new for n, new in system.updates.items() if new not in unknown},
+        gradients=(),
+    )
+
+
+def _beside(system: System, equations: Iterable[Equation]) -> System:
+    """The system with other equations beside its own for some targets, all of these outputs."""
+    tensors, more = dict(system.tensors), []
+    for eq in equations:
+        other = f"{eq.target}~"
+        more.append(replace(eq, target=other))
+        tensors[other] = replace(tensors[eq.target], name=other)
+    outputs = tuple(name for eq in more for name in (eq.target, eq.target[:-1]))
+    return system.replace(
+        tensors=tensors, equations=(*system.equations, *more), outputs=outputs, updates={}
+    )
+
+
+def _error(system: System, name: str, rule: str, root: str) -> InternalError:
+    error = InternalError(name, rule, root)
+    equation = system.definition.get(root)
+    error.span = None if equation is None else equation.span
+    return error
+
+
+def _require_near(
+    system: System,
+    root: str,
+    found: np.ndarray,
+    expected: np.ndarray,
+    tolerance: float,
+    name: str,
+) -> None:
+    place = difference(found, expected, tolerance)
+    if place is not None:
+        where = f"{root}{list(place)}" if place else root
+        rule = (
+            f"a pass keeps every value, and `{where}` was {expected[place]} and is {found[place]}"
+        )
+        raise _error(system, name, rule, root)
+
+
+def _with_magnitudes(
     system: System, values: Mapping[str, np.ndarray]
 ) -> dict[str, tuple[np.ndarray, float]]:
-    """Every root, and the largest of the numbers that its equation works with: what is left after
-    cancelling says little of how well it is known."""
+    """Every root that has a value, and the largest of the magnitudes that its equation works with:
+    what is left after cancellation says little of how well it is known."""
+    system = without_placeholders(system)
     tensors, equations = dict(system.tensors), list(system.equations)
     for root in dict.fromkeys(system.roots):
         eq = system.definition.get(root)
@@ -93,11 +181,10 @@ def _largest(*arrays: np.ndarray) -> float:
     return float(max(finite, default=0.0))
 
 
-def difference(found: np.ndarray, expected: np.ndarray, size: float) -> tuple[int, ...] | None:
-    """The first index at which two arrays differ by more than rounding does to numbers of that
-    size; None if there is none."""
+def difference(found: np.ndarray, expected: np.ndarray, tolerance: float) -> tuple[int, ...] | None:
+    """The first index at which two arrays differ by more than `tolerance`, if there is one."""
     with np.errstate(all="ignore"):
-        near = np.abs(found - expected) <= TOLERANCE * size
+        near = np.abs(found - expected) <= tolerance
     same = near | (found == expected) | (np.isnan(found) & np.isnan(expected))
     wrong = np.argwhere(~same)
     return tuple(int(n) for n in wrong[0]) if len(wrong) else None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from ...compiler.pipeline import check_remat
 from ...compiler.programs import training_step
 from ...dsl.check.checker import load
 from ...dsl.check.library import read_source
@@ -61,7 +62,7 @@ def _mistakes(file: Path, sets: tuple[str, ...], data: Path | None) -> list[Diag
             project = open_project(file, o.assignments(sets), model)
             if model in trained:
                 setup = planned_setup(project, o.search(data, file.parent, offline=True))
-                training_step(setup, report)
+                check_remat(training_step(setup, report)[0], report)
             elif unknown := [n for n in project.symbols[1:] if n not in project.settings.sizes]:
                 notify(
                     f"{file}: of `{model}` only the names were checked, for nothing says how large "

@@ -14,7 +14,7 @@ from ...compiler.elaboration.train_block import Setup
 from ...compiler.options import Options
 from ...compiler.pipeline import Observer, all_passes
 from ...dsl.diagnostics.diagnostic import did_you_mean
-from ..inspect.emit import ENDINGS, Stages
+from ..inspect.emit import COMPILED, ENDINGS, Stages
 from ..inspect.pass_printing import EVERY, PrintAfter, PrintChanged, TimePasses
 from ..inspect.summary import MEMORY_BYTES, summarize
 from ..project import Project, open_project, planned_setup
@@ -80,9 +80,9 @@ def compile(
     setup = _setup(project, data) if needs_types else None
     stages = Stages(project, setup, options, observers)
     if needs_types:
-        o.check_passes(stages.system)
+        o.check_passes(stages.program)
     texts = {stage: stages.text(stage) for stage in wanted}
-    if not wanted:
+    if observers and not COMPILED.intersection(wanted):
         stages.text("kernels")
     print_diagnostics(stages.report.diagnostics)
     if time_passes:
@@ -156,5 +156,5 @@ def summary(file, sets, batch, model, data, device_name) -> None:
     print_warnings(project)
     setup = _setup(project, data)
     if o.verifying():
-        o.check_passes(Stages(project, setup).system)
+        o.check_passes(Stages(project, setup).program)
     click.echo(summarize(project, setup, device_name).text(), nl=False)

@@ -16,7 +16,9 @@ class ReferenceProgram:
     """A system with its memory; `run` evaluates it once."""
 
     def __init__(self, system: System):
-        self.system = system
+        from ...compiler.pipeline import derive  # only where it is needed
+
+        self.system = derive(system)
         self.arrays: dict[str, np.ndarray] = {
             t.name: np.zeros(t.shape, NUMPY[t.dtype])
             for t in system.tensors.values()

@@ -16,6 +16,7 @@ import numpy as np
 from ...compiler.ir.equation import System, Tensor
 from ...compiler.ir.expr import Read, walk
 from ...compiler.passes.equations.incremental_decoding import POSITION, NotIncremental
+from ...compiler.pipeline import derive
 from ...compiler.programs import decoding
 from ...dsl.diagnostics.diagnostic import fail
 from ..device import Device, Program
@@ -206,6 +207,7 @@ def decoding_step(
     that do so: what is computed once, and one position's step. UserError E0712 if there are none,
     or if a result depends on later tokens."""
     found, reasons = text_roles(system), []
+    system = derive(system)
     for each in found:
         try:
             first, step = decoding(system, each.source.name, each.output.name)

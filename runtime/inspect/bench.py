@@ -69,7 +69,10 @@ def measure(setup: Setup, device: Device, steps: int, seed: int, started: float)
         run(2 + number * together)
         times.append((time.perf_counter() - begin) / together)
     times = times[WARMUP:]
-    work = sum(flops(eq, executor.system) for eq in executor.system.equations)
+    from ...compiler.pipeline import derive  # after the time to the first step
+
+    step = derive(executor.system)
+    work = sum(flops(eq, step) for eq in step.equations)
     middle = median(times)
     return StepFigures(
         middle * 1e3,

@@ -15,6 +15,7 @@ import numpy as np
 from ...compiler.ir.dtypes import is_float
 from ...compiler.ir.equation import Equation, System
 from ...compiler.ir.expr import Expr, Read, reads, walk
+from ...compiler.pipeline import derive
 from ...compiler.programs import training_step
 from ...compiler.reference.evaluator import Grid, evaluate
 from ...compiler.reference.nonfinite_trace import Bad, first_bad
@@ -79,7 +80,7 @@ def replay(path: RunFolder) -> NonfiniteReport:
     snapshot = read_snapshot(path.path)
     project = open_project(path.model)
     setup = with_batch(setup_of(project, path.fields, path.settings["examples"]), snapshot.batch)
-    system, _ = training_step(setup)
+    system = derive(training_step(setup)[0])
     given = _arguments(path, snapshot, system)
     arrays = evaluate(system, given)
     way = tuple(reversed(trace_snapshot(system, snapshot)))

@@ -13,10 +13,8 @@ from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.equation import System
 from ...compiler.ir.printer import system_text
 from ...compiler.options import DEFAULT, Options
-from ...compiler.passes.autodiff.expand_gradients import expand_gradients
-from ...compiler.passes.equations.simplify import simplify
 from ...compiler.passes.kernels.printer import plan_text
-from ...compiler.pipeline import LlvmCode, Observer, compile
+from ...compiler.pipeline import LlvmCode, Observer, check_remat, compile, derive
 from ...compiler.programs import training_step
 from ...compiler.targets import GpuTarget
 from ...dsl.diagnostics.diagnostic import Report, fail
@@ -32,6 +30,7 @@ ENDINGS = {
     "llvm": "ll", "asm": "s", "cuda": "cu", "ptx": "ptx",
 }  # fmt: skip
 
+COMPILED = frozenset({"kernels", "loops", "llvm", "asm", "cuda", "ptx"})  # stages after all passes
 PTX_FOR = "sm_80"  # the oldest GPU for which assembly is printed
 
 
@@ -90,7 +89,7 @@ class Stages:
 
     @cached_property
     def cuda(self) -> str:
-        return compile(self.system, GpuTarget(), self.options, self.observers).source
+        return compile(self.program, GpuTarget(), self.options, self.observers).source
 
     @property
     def ptx(self) -> str:
@@ -103,26 +102,34 @@ class Stages:
             raise fail("E0720", str(error), help=INSTALL) from None
 
     @cached_property
-    def system(self) -> System:
+    def program(self) -> System:
+        """The program before all passes, with placeholders for gradients."""
         if self.setup is None:
             return model_system(self.project)
-        return training_step(self.setup, self.report)[0]
+        step, _ = training_step(self.setup, self.report)
+        check_remat(step, self.report)
+        return step
+
+    @cached_property
+    def system(self) -> System:
+        return derive(self.program, self.options)
 
     @cached_property
     def code(self) -> LlvmCode:
-        return compile(self.system, host.target(), self.options, self.observers)
+        return compile(self.program, host.target(), self.options, self.observers)
 
 
 def forward_part(step: System) -> System:
-    """Of a training step, what computes the loss and the metrics."""
-    system = simplify(step.replace(updates={}))
-    read = {name for eq in system.equations for name in eq.sources}
-    tensors = {n: t for n, t in system.tensors.items() if n in read or t.kind in ("temp", "param")}
-    return system.replace(tensors=tensors)
+    """Of a derived training step, what computes the loss and the metrics."""
+    needed = step.ancestors(step.outputs)
+    equations = tuple(eq for eq in step.equations if eq.target in needed)
+    tensors = {n: t for n, t in step.tensors.items() if n in needed or t.kind == "param"}
+    return step.replace(tensors=tensors, equations=equations, updates={})
 
 
-def model_system(project: Project, simplified: bool = True) -> System:
-    """The model alone, not training. The batch is bound; UserError E0316 for sizes that are not."""
+def model_system(project: Project) -> System:
+    """The model alone, not training, before all passes. The batch is bound; UserError E0316 for
+    sizes that are not."""
     sizes = {**dict.fromkeys(project.symbols[:1], project.settings.batch), **project.settings.sizes}
     system = forward(
         project.checked.definitions,
@@ -131,5 +138,4 @@ def model_system(project: Project, simplified: bool = True) -> System:
         training=False,
         float_type=project.settings.float,
     )
-    system = system.replace(updates={}, precision=project.settings.precision)
-    return expand_gradients(system) if simplified else system
+    return system.replace(updates={}, precision=project.settings.precision)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from ...compiler.ir.equation import System
 from ...compiler.ir.verify import verify
-from ...compiler.pipeline import CPU, plan
+from ...compiler.pipeline import CPU, derive, plan
 from ...compiler.reference.pass_checker import EVALUABLE, PassCheck, points
 from ..device import Device, Program
 from ..device.cpu import host
@@ -31,7 +31,7 @@ def checking(device: Device, say: Callable[[str], None]) -> Device:
 def check_passes(system: System, say: Callable[[str], None]) -> None:
     """Plan the system once with every pass checked. InternalError if one breaks a rule."""
     verify(system, "elaboration")
-    small = points(system) <= EVALUABLE
+    small = points(derive(system)) <= EVALUABLE
     values = random_values(system) if small else None
     plan(system, host.target(), observers=[PassCheck(system, values)])
     kept = (

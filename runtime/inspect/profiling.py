@@ -179,7 +179,7 @@ def profile(name: str, setup: Setup, threads: int, steps: int, seed: int) -> Pro
     quiet = faster_half(np.array(clocked_ms[WARMUP:]))
     alone = np.array(plain_ms[WARMUP:])
     per_kernel = np.array(ticks[WARMUP:], np.float64)[quiet].mean(0) / rate
-    stages = stages_of(clocked.system, clocked.plan.system)
+    stages = stages_of(system, clocked.plan.system)
     kernels = tuple(
         kernel_time(kernel.name, (kernel,), runs, float(ms), clocked.plan.system, stages)
         for (kernel, runs), ms in zip(runs_of(clocked.plan.items), per_kernel, strict=True)
@@ -265,7 +265,7 @@ def stages_of(step: System, optimised: System) -> Mapping[str, str]:
     values of states included."""
     definition = optimised.definition
     stages: dict[str, str] = {}
-    gradients = [f"d_{t.name}" for t in step.of_kind("param") if f"d_{t.name}" in definition]
+    gradients = [g.target for g in step.gradients]
     for stage, roots in (("forward", step.outputs), ("backward", gradients)):
         stack = list(roots)
         while stack:

@@ -21,7 +21,7 @@ from ...compiler.ir.dtypes import NUMPY, is_float
 from ...compiler.ir.equation import Equation, Index, System, Tensor
 from ...compiler.ir.expr import Expr, Idx, Read
 from ...compiler.ir.gradients import add_gradients
-from ...compiler.passes.autodiff.expand_gradients import expand_gradients
+from ...compiler.pipeline import derive
 from ...compiler.programs import step_with_gradients
 from ...compiler.reference.evaluator import Arrays, evaluate
 from ...compiler.reference.initial_values import initial_values
@@ -37,9 +37,11 @@ COST = "sum_of_results"
 
 @dataclass(frozen=True)
 class Sample:
-    """`wrt` are the tensors whose gradients are asked for, `gradients` the names of those that
-    there are; `loss` is None if nothing in the model is a real number."""
+    """`program` is the system before all passes, and `system` what `derive` makes of it. `wrt` are
+    the tensors whose gradients are asked for, `gradients` the names of those that there are; `loss`
+    is None if nothing in the model is a real number."""
 
+    program: System
     system: System
     values: Arrays
     loss: str | None
@@ -51,10 +53,11 @@ def sample(project: Project, setup: Setup | None, seed: int) -> Sample:
     """UserError with what is wrong in the program."""
     if setup is None:
         return sample_model(project, seed)
-    system, drawn, names = step_with_gradients(setup)
+    program, drawn, names = step_with_gradients(setup)
+    system = derive(program)
     wrt = tuple(t.name for t in system.of_kind("param"))
     loss = system.outputs[0]
-    return Sample(system, _values(system, drawn, seed, loss), loss, wrt, names)
+    return Sample(program, system, _values(system, drawn, seed, loss), loss, wrt, names)
 
 
 def sample_model(project: Project, seed: int) -> Sample:
@@ -71,12 +74,15 @@ def sample_model(project: Project, seed: int) -> Sample:
         for t in system.tensors.values()
         if t.kind in ("input", "param") and is_float(t.dtype)
     )
-    if COST not in system.outputs:
-        system = expand_gradients(system)
-        return Sample(system, _values(system, drawn, seed, None), None, (), {})
-    system, names = add_gradients(system, COST, wrt)
-    system = expand_gradients(system.replace(outputs=(*system.outputs, *names.values())))
-    return Sample(system, _values(system, drawn, seed, COST), COST, wrt, names)
+    loss: str | None = None
+    names: dict[str, str] = {}
+    if COST in system.outputs:
+        loss = COST
+        system, names = add_gradients(system, COST, wrt)
+        system = system.replace(outputs=(*system.outputs, *names.values()))
+    derived = derive(system)
+    values = _values(derived, drawn, seed, loss)
+    return Sample(system, derived, values, loss, wrt if loss else (), names)
 
 
 def with_cost(system: System) -> System:

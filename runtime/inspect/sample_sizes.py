@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ...compiler.elaboration.train_block import FieldType, Setup
+from ...compiler.pipeline import derive
 from ...compiler.programs import training_step
 from ...compiler.reference.pass_checker import points
 from ...dsl.diagnostics.diagnostic import UserError
@@ -64,7 +65,7 @@ def _fit_model(project: Project, largest_batch: int | None) -> FittedSizes:
 
 
 def _points(setup: Setup) -> int:
-    return points(training_step(setup)[0])
+    return points(derive(training_step(setup)[0]))
 
 
 def _with_batch(setup: Setup, batch: int) -> Setup:

@@ -82,12 +82,12 @@ def summarize(project: Project, setup: Setup | None, device: str = "cpu") -> Sum
     """UserError if the program is wrong or a size is not known."""
     needed = MEMORY_BYTES[device]
     if setup is None:
-        whole = model_system(project, simplified=False)
-        inference, training = needed(model_system(project)), None
+        whole = model_system(project)
+        inference, training = needed(whole), None
     else:
         sizes = _all_sizes(project, setup)
         wide = replace(project, settings=replace(project.settings, sizes=sizes))
-        whole = model_system(wide, simplified=False)
+        whole = model_system(wide)
         inference = needed(prediction(setup))
         training = needed(training_step(setup)[0])
         evaluation(setup)  # so that mistakes only evaluation has are found here too

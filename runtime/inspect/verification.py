@@ -17,7 +17,7 @@ from ...compiler.ir.equation import Equation
 from ...compiler.ir.printer import equation_text
 from ...compiler.ir.verify import InternalError
 from ...compiler.options import Options
-from ...compiler.pipeline import CPU, plan
+from ...compiler.pipeline import CPU, derive, plan
 from ...compiler.reference.evaluator import Arrays, evaluate
 from ...compiler.reference.finite_differences import Differences, Slope
 from ...compiler.reference.pass_checker import EVALUABLE, PassCheck
@@ -136,8 +136,8 @@ REPORT_BUG = "this is a mistake of nnc's and not of the file: please report it"
 
 def _check_code(subject: Sample, result: Verification) -> None:
     """Passes, then the code of every kernel, then the code as it runs in training."""
-    check = PassCheck(subject.system, subject.values)
-    apart = plan(subject.system, host.target(), Options(share_memory=False), [check])
+    check = PassCheck(subject.program, subject.values)
+    apart = plan(subject.program, host.target(), Options(share_memory=False), [check])
     result.passes = len(CPU.passes)
     arrays = run_stored(CpuProgram(apart, 1), subject.values)
     result.values = check_code(apart, arrays, result.tolerance)
@@ -163,7 +163,7 @@ def _check_runs(subject: Sample, arrays: Arrays, result: Verification) -> None:
     system = subject.system
     following = {following: name for name, following in system.updates.items()}
     for threads in result.threads:
-        program = CpuProgram(system, threads)
+        program = CpuProgram(subject.program, threads)
         for name, value in subject.values.items():
             program.arrays[name][...] = value
         program.run()
@@ -221,7 +221,7 @@ def _check_gradients(subject: Sample, samples: int, result: Verification) -> Non
     for name, gradient in _backwards(subject, work):
         slope = work.check(name, gradient, samples, result.tolerance)
         result.slopes.append(slope)
-        guilty = [] if slope.right else work.culprits(name, samples, result.tolerance)
+        guilty = [] if slope.right else work.culprits(name, samples, result.tolerance, derive)
         if not slope.right:
             wrong[name] = slope, guilty
         for eq in work.readers(name):

@@ -89,6 +89,10 @@ class Executor:
         self.measured = ("loss", *metrics)  # the order of the systems' outputs
         self.report = Report()  # of what is doubtful in the program
         self.system, drawn = training_step(setup, self.report)
+        if self.system.remat:
+            from ...compiler.pipeline import check_remat  # only where it is needed
+
+            check_remat(self.system, self.report)
         try:
             require(MIN_COPIES * values_bytes(self.system))
             self._values: Mapping[str, np.ndarray] = initial_values(self.system, drawn, seed)
@@ -151,9 +155,12 @@ class Executor:
         try:
             program = self.device(system)
         except NotEnoughMemory as shortage:
+            from ...compiler.pipeline import derive  # not needed where all fits
+
             help = self._smaller(shortage.free) if purpose == "train" else ""
+            tensors = derive(system).tensors.values()
             raise does_not_fit(
-                f"a batch of {batch:,}, to {purpose},", shortage, system.tensors.values(), help
+                f"a batch of {batch:,}, to {purpose},", shortage, tensors, help
             ) from shortage
         bound = BoundProgram(system, program, self.seed, measured)
         self._programs[purpose, batch] = bound

@@ -108,6 +108,8 @@ class NonfiniteGuard:
 
     def _stop(self) -> UserError:
         """Go back to the copy and repeat the steps up to the first bad one, which is undone."""
+        from ...compiler.pipeline import derive  # not needed where the code was kept
+
         self.executor.restore(self._copy)
         for step in list(self._since()):
             before = {n: a.copy() for n, a in self.executor.values.items()}
@@ -116,7 +118,7 @@ class NonfiniteGuard:
             bad = self._bad_value()
             if isfinite(loss) and bad is None:
                 continue
-            system = bound.system
+            system = derive(bound.system)
             found: list[Found] = [(system.outputs[0], (), loss)] if not isfinite(loss) else []
             if bad is not None:
                 found.append((*bad, float(self.executor.values[bad[0]][bad[1]])))

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from gpu_simulator import SimulatedProgram, SimulatorError, available
-from support import cuda_module
+from support import cuda_module, round_contractions
 
 from nnc.compiler.codegen.cuda.instructions import SPELLING
 from nnc.compiler.ir.build import call, cast
@@ -19,7 +19,6 @@ from nnc.compiler.ir.dtypes import DTYPES, NUMPY
 from nnc.compiler.ir.equation import REDUCTIONS, Equation, System, Tensor
 from nnc.compiler.ir.expr import Expr, Idx, Read
 from nnc.compiler.ir.functions import TABLE
-from nnc.compiler.passes.autodiff.mixed_precision import round_contractions
 
 from . import test_cpu as suite
 from .simulated import SMALL, check, on_the_simulator

@@ -13,11 +13,11 @@ import pytest
 from attentions import CASES, DOT, gpt, prepared, streamed, written
 from gpu_simulator import SimulatedProgram, SimulatorError, available, library
 from stdlib.programs import Case
-from support import cuda_module, gpu_plan
+from support import cuda_module, gpu_plan, round_contractions
 
 from nnc.compiler.ir.equation import System
-from nnc.compiler.passes.autodiff.mixed_precision import round_contractions
 from nnc.compiler.passes.gpu.grid_ir import Stream
+from nnc.compiler.pipeline import derive
 from nnc.compiler.programs import training_step
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.runtime.data import Search
@@ -128,7 +128,7 @@ def gpt_step(precision: str = "") -> tuple[System, dict[str, np.ndarray]]:
 
     project = project_of_text(gpt(40, 16, more=precision), "gpt.nn", None, [])
     system, drawn = training_step(planned_setup(project, Search(None, None, offline=True)))
-    return system, dict(initial_values(system, drawn, 3))
+    return derive(system), dict(initial_values(system, drawn, 3))
 
 
 @needs_gpp

@@ -21,12 +21,11 @@ from attentions import (
 )
 from gpu_simulator import SimulatedProgram, SimulatorError, available, library
 from stdlib.programs import Case
-from support import cuda_module, gpu_plan
+from support import cuda_module, gpu_plan, round_contractions
 
 from nnc.compiler.codegen.cuda.module import Module
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.functions import TABLE
-from nnc.compiler.passes.autodiff.mixed_precision import round_contractions
 from nnc.compiler.passes.gpu.attention.mma_ir import WarpStream
 from nnc.compiler.passes.gpu.grid_ir import Grid
 from nnc.compiler.reference.evaluator import evaluate

@@ -8,10 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from gpu_simulator import SimulatedProgram, SimulatorError, available, library
-from support import NO_ATTENTION, cuda_module, gpu_plan
+from support import NO_ATTENTION, cuda_module, gpu_plan, round_contractions
 
 from nnc.compiler.ir.equation import System
-from nnc.compiler.passes.autodiff.mixed_precision import round_contractions
 from nnc.compiler.passes.gpu.grid_ir import Tile
 from nnc.compiler.passes.kernels.kernel import Plan
 from nnc.compiler.reference.evaluator import evaluate

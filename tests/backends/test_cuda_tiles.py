@@ -8,11 +8,10 @@ import re
 import numpy as np
 import pytest
 from gpu_simulator import SimulatedProgram, available
-from support import NO_ATTENTION, cuda_module, gpu_plan, system
+from support import NO_ATTENTION, cuda_module, gpu_plan, round_contractions, system
 
 from nnc.compiler.codegen.cuda.module import Module
 from nnc.compiler.ir.equation import System
-from nnc.compiler.passes.autodiff.mixed_precision import round_contractions
 from nnc.compiler.passes.gpu.grid_ir import Grid, Tile
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.targets import GpuTarget

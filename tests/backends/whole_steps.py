@@ -10,6 +10,7 @@ import numpy as np
 
 from nnc.compiler.ir.dtypes import is_float
 from nnc.compiler.ir.equation import System
+from nnc.compiler.pipeline import derive
 from nnc.compiler.programs import training_step
 from nnc.compiler.reference.initial_values import initial_values
 from nnc.dsl.diagnostics.diagnostic import UserError
@@ -119,7 +120,7 @@ def _step(text: str, base: Path, sets: list) -> tuple[System, dict[str, np.ndarr
         if any(d.code.startswith("E06") for d in error.diagnostics):
             pytest.skip("the data is not here")
         raise
-    return system, dict(initial_values(system, drawn, 3))
+    return derive(system), dict(initial_values(system, drawn, 3))
 
 
 def run_steps(

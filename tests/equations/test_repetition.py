@@ -8,6 +8,7 @@ from support import system as system_of
 from nnc.compiler.elaboration import inlining, repetition, statements, train_block
 from nnc.compiler.ir.structural_hash import system_signature
 from nnc.compiler.ir.verify import verify
+from nnc.compiler.pipeline import check_remat
 from nnc.compiler.programs import training_step
 from nnc.dsl.diagnostics.diagnostic import Report, UserError
 from nnc.runtime.project import project_of_text, setup_of
@@ -71,6 +72,7 @@ def elaborated(program: str) -> tuple:
     """Everything about the training step and the drawing of its first weights."""
     report = Report()
     found = training_step(setup_of(project_of_text(program), None), report)
+    check_remat(found[0], report)
     for system in found:
         verify(system, "elaboration")
     return (

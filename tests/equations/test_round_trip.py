@@ -17,6 +17,7 @@ from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.printer import system_text
 from nnc.compiler.ir.verify import verify
 from nnc.compiler.passes.equations.simplify import simplify
+from nnc.compiler.pipeline import derive
 from nnc.compiler.programs import training_step
 from nnc.compiler.reference.evaluator import evaluate
 
@@ -125,6 +126,7 @@ def test_model(name: str) -> None:
 def test_training_step(name: str) -> None:
     program = checked(text_of(name))
     setup = Setup(program.definitions, program.trains[0], {}, None, BATCH, 100, 10)
-    for system in training_step(setup):
+    step, drawn = training_step(setup)
+    for system in (derive(step), simplify(drawn)):
         if system.outputs:  # a model may have nothing to draw
-            same(simplify(system))
+            same(system)

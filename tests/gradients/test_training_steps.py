@@ -11,6 +11,7 @@ from support import plan
 from nnc.compiler.elaboration.train_block import FieldType, Setup
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.verify import verify
+from nnc.compiler.pipeline import derive
 from nnc.compiler.programs import training_step
 from nnc.compiler.reference.evaluator import advance
 from nnc.compiler.reference.initial_values import initial_values
@@ -72,7 +73,8 @@ def compiled(text: str, shape: tuple[int, ...], float_type: str) -> tuple[System
     fields = {"image": FieldType("f32", shape), "label": FieldType("i32", ())}
     setup = Setup(checked.definitions, checked.trains[0], {}, fields, BATCH, float_type=float_type)
     system, drawn = training_step(setup)
-    return verify(system, "training"), initial_values(system, drawn, seed=3)
+    verify(system, "elaboration")
+    return verify(derive(system), "training"), initial_values(system, drawn, seed=3)
 
 
 def batches(shape: tuple[int, ...], dtype: type) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -11,6 +11,7 @@ from nnc.compiler.elaboration.model import forward
 from nnc.compiler.elaboration.train_block import FieldType, Setup
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.verify import verify
+from nnc.compiler.pipeline import check_remat, derive
 from nnc.compiler.programs import evaluation, training_step
 from nnc.dsl.check.checker import Checked, load_source
 from nnc.dsl.diagnostics.diagnostic import Diagnostic, Report, UserError
@@ -59,7 +60,9 @@ def systems(program: Checked, report: Report) -> list[System]:
     trained = {train.model.id for train in program.trains}
     for train in program.trains:
         setup = setup_of(program, train)
-        found += [*training_step(setup, report), evaluation(setup)]
+        step, drawn = training_step(setup, report)
+        check_remat(step, report)
+        found += [step, derive(step), drawn, evaluation(setup)]
     for model in program.models:
         if model.name not in trained:
             found.append(forward(program.definitions, model.name, sizes_of(program, model.name)))

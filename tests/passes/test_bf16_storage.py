@@ -6,10 +6,9 @@ import re
 
 import pytest
 from backends.whole_steps import step_of_text
-from support import cuda_module, gpu_plan, system, values
+from support import cuda_module, gpu_plan, round_contractions, system, values
 
 from nnc.compiler.ir.equation import System, Tensor
-from nnc.compiler.passes.autodiff.mixed_precision import round_contractions
 from nnc.compiler.passes.kernels.equal_kernels import equal_kernels
 from nnc.compiler.passes.kernels.kernel import Plan
 from nnc.compiler.reference.pass_checker import PassCheck

@@ -8,13 +8,13 @@ from attentions import CASES
 from attentions import prepared as attention
 from gpu_simulator import SimulatedProgram, available
 from small_programs import prepared, trained
-from support import optimize, plan, system, values
+from support import optimize, plan, round_contractions, system, values
 
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.expr import Apply, expr_text, walk
 from nnc.compiler.ir.functions import TABLE
 from nnc.compiler.ir.verify import verify
-from nnc.compiler.passes.autodiff.mixed_precision import round_contractions
+from nnc.compiler.pipeline import derive
 from nnc.compiler.programs import step_with_gradients
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.reference.pass_checker import PassCheck
@@ -121,7 +121,7 @@ def test_everything_else_stays(line: str):
 
 def test_a_training_step():
     """Products forwards and backwards; not the softmax, the optimizer, norms or biases."""
-    found = prepared(precision="bf16").executor.system
+    found = derive(prepared(precision="bf16").executor.system)
     assert {name for name, some in has_rounding(found).items() if some} == {
         "dense1_y_sum",
         "dense2_y_sum",
@@ -130,7 +130,7 @@ def test_a_training_step():
         "d_relu",
     }
     assert all(t.dtype != "f64" for t in found.tensors.values())
-    assert not any(has_rounding(prepared().executor.system).values())
+    assert not any(has_rounding(derive(prepared().executor.system)).values())
 
 
 def test_sums_of_weights_are_products_with_results_before_anything_is_rounded():
@@ -158,6 +158,7 @@ def test_a_step_of_pytorch():
     """
     project = project_of_text(text, assignments=BF16)
     step, _, names = step_with_gradients(setup_of(project, None))
+    step = derive(step)
     given = {**values(step), "step": np.int32(1)}
     found = evaluate(step, given)
     x, w, z = (torch.from_numpy(given[n]) for n in "xwz")

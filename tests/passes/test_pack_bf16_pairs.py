@@ -7,12 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from small_programs import DIGITS, prepared, trained
-from support import optimize, plan, system, values
+from support import optimize, plan, round_contractions, system, values
 
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.expr import Apply, walk
 from nnc.compiler.ir.functions import TABLE, bf16_halves
-from nnc.compiler.passes.autodiff.mixed_precision import round_contractions
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.reference.pass_checker import PassCheck
 from nnc.compiler.targets import CpuTarget

@@ -10,6 +10,7 @@ from support import plan
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.verify import verify
 from nnc.compiler.passes.kernels.kernel import Plan
+from nnc.compiler.pipeline import derive
 from nnc.compiler.programs import training_step
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.reference.initial_values import initial_values
@@ -76,7 +77,7 @@ def step_of(text: str, float_type: str = "f32") -> tuple[System, dict[str, np.nd
     for tensor in step.of_kind("input"):
         drawn_now = generator.normal(size=tensor.shape).astype("f4")
         given[tensor.name] = drawn_now if tensor.dtype == "f32" else np.asarray(1, "i4")
-    return verify(step, "training"), given
+    return verify(derive(step), "training"), given
 
 
 def results(step: System) -> list[str]:

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from nnc.compiler.pipeline import derive
 from nnc.compiler.programs import prediction
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.dsl.diagnostics.diagnostic import UserError
@@ -66,7 +67,7 @@ def test_greedy_writing_is_as_good_as_the_metric(run, generate) -> None:
     setup = with_batch(setup_of(project, run.fields, 1800), 1)
     executor = Executor(setup, DEVICES["cpu"](2), 0)
     weights = run.read_weights(executor.weights())
-    system, known = prediction(setup), run.vocabulary("source")
+    system, known = derive(prediction(setup)), run.vocabulary("source")
     source = ContextText.of(
         [t for t in system.of_kind("input") if t.name != "target_in"], run.vocabularies
     )

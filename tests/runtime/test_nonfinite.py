@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from small_programs import DIGITS, prepared
 
+from nnc.compiler.pipeline import derive
 from nnc.compiler.programs import training_step
 from nnc.compiler.reference.evaluator import advance
 from nnc.dsl.diagnostics.diagnostic import UserError
@@ -117,7 +118,7 @@ def test_the_weights_are_those_before_the_step(tmp_path):
         np.testing.assert_array_equal(array, job.executor.values[name])
     snapshot = read_snapshot(tmp_path / "run")
     assert (snapshot.step, snapshot.epoch, snapshot.rows) == (6, 1, (20, 21, 22, 23))
-    system, _ = training_step(with_batch(job.executor.setup, snapshot.batch))
+    system = derive(training_step(with_batch(job.executor.setup, snapshot.batch))[0])
     computed, _ = advance(system, snapshot.given(system))
     assert not np.isfinite(computed["loss"])
     assert snapshot.tensor == "loss" and snapshot.index == ()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nnc.compiler.elaboration.train_block import FieldType, Setup
+from nnc.compiler.pipeline import derive
 from nnc.compiler.programs import training_step
 from nnc.compiler.reference.evaluator import advance
 from nnc.dsl.syntax import ast as s
@@ -40,7 +41,7 @@ def trained(train: str) -> dict[str, np.ndarray]:
     fields = {"x": FieldType("f32", (3,)), "target": FieldType("f32", (2,))}
     block = next(d for d in file.declarations if isinstance(d, s.Train))
     setup = Setup(definitions, block, {}, fields, BATCH, STEPS, float_type="f64")
-    system, _ = training_step(setup)
+    system = derive(training_step(setup)[0])
     kept = [t for t in system.tensors.values() if t.kind in ("param", "state")]
     values = {t.name: np.zeros(t.shape) for t in kept} | start()
     for step, batch in enumerate(batches(), 1):

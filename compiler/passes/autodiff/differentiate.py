@@ -20,13 +20,10 @@ Source: Griewank and Walther 2008, "Evaluating Derivatives", chapter 3 (reverse 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from ...ir.affine import bounds
-from ...ir.build import call, cast, literal, substitute
-from ...ir.derivatives import DERIVATIVES
-from ...ir.dtypes import is_float
+from ...ir.build import call, literal, substitute
 from ...ir.equation import (
     REDUCTIONS,
     Equation,
@@ -36,8 +33,8 @@ from ...ir.equation import (
     Tensor,
     copy_equation,
 )
-from ...ir.expr import Apply, Const, Expr, Idx, Read, walk
-from ...ir.gradients import active_tensors, unused_name
+from ...ir.expr import Const, Expr, Idx, Read
+from ...ir.gradients import active_tensors, adjoints, unused_name
 from .invert_indices import Contribution, scatter
 
 
@@ -78,56 +75,6 @@ def _expand(system: System, of: str) -> System:
         backward=system.backward | {eq.target for eq in sweep.equations},
     ).in_order()
 
-
-# --- one equation ---------------------------------------------------------------------------------
-
-ShapeOf = Callable[[str], tuple[int, ...]]
-
-
-def adjoints(
-    eq: Equation, seed: Expr, shape_of: ShapeOf, value: Expr | None = None
-) -> dict[Read, Expr]:
-    """seed * d body / d read, for every read in the body: one sweep from the root to the leaves.
-
-    Derivatives that are expressed by the body's own value, such as 1 - tanh(a)^2, use `value`."""
-    body = eq.body
-    adjoint: dict[Expr, Expr] = {body: seed}
-    result: dict[Read, Expr] = {}
-
-    def accumulate(node: Expr, more: Expr) -> None:
-        adjoint[node] = call("add", adjoint[node], more) if node in adjoint else more
-
-    for node in reversed(list(walk(body))):
-        own = adjoint.get(node)
-        if own is None or not is_float(node.dtype):
-            continue
-        if isinstance(node, Read):
-            result[node] = own
-            if node.other is not None and not isinstance(node.other, Const):
-                beyond = outside(node, shape_of(node.tensor), eq.sizes)
-                accumulate(node.other, call("select", beyond, own, 0.0))
-        elif isinstance(node, Apply) and node.fn in DERIVATIVES:
-            result_of = value if node is body and value is not None else node
-            factors = DERIVATIVES[node.fn](result_of, *node.args)
-            for child, factor in zip(node.args, factors, strict=False):
-                if factor is not None and is_float(child.dtype):
-                    accumulate(child, cast(call("mul", own, factor), child.dtype))
-    return result
-
-
-def outside(read: Read, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Expr:
-    """Whether a read with an `else` falls outside its tensor, where its indices can."""
-    result: Expr = literal(False)
-    for place, size in zip(read.index, shape, strict=True):
-        low, high = bounds(place, sizes)
-        if low < 0:
-            result = call("or", result, call("lt", place, 0))
-        if high >= size:
-            result = call("or", result, call("ge", place, size))
-    return result
-
-
-# --- all equations --------------------------------------------------------------------------------
 
 _NESTED = re.compile(rf"_({'|'.join((*REDUCTIONS, 'mean'))})(_\d+)?$")
 

@@ -25,14 +25,15 @@ from ..gpu.attention.row_sums import row_sums
 from ..lowering.contraction import matrix_factors
 
 
+def row_sums_before_rounding(system: System) -> System:
+    """The system with attention's row sums rewritten, if its contractions are to be rounded."""
+    return system if system.precision == "f32" else row_sums(system)
+
+
 def mixed_precision(system: System) -> System:
     """The system with contractions of its `precision`, "f32" or "bf16"."""
-    return system if system.precision == "f32" else round_contractions(system)
-
-
-def round_contractions(system: System) -> System:
-    """The system with the operands of contractions rounded to bf16."""
-    system = row_sums(system)
+    if system.precision == "f32":
+        return system
     return system.replace(equations=tuple(map(_rounded, system.equations)), precision="f32")
 
 

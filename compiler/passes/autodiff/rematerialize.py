@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from ....dsl.diagnostics.diagnostic import Report
 from ....dsl.syntax.source import Span
 from ...ir.build import call, literal, renamed
 from ...ir.equation import Equation, Index, System, Tensor, components
@@ -42,15 +43,23 @@ def rematerialize(system: System) -> System:
     return system.replace(remat=(), backward=frozenset())
 
 
-def useless_blocks(system: System) -> list[Span]:
-    """The places of a differentiated system's `remat` blocks that save nothing wherever they are
-    applied: the backward pass reads nothing of them that would not be kept anyway."""
+def report_useless_blocks(system: System, report: Report) -> None:
+    """Warn (W0304) of the `remat` blocks of a differentiated system that save nothing wherever they
+    are applied: the backward pass reads nothing of them that would not be kept anyway."""
     saves: dict[Span, bool] = {}
     for block in system.remat:
         if block.span is not None:
             inner = _inner(system, set(block.targets) - system.backward)
             saves[block.span] = saves.get(block.span, False) or bool(_readers(system, inner))
-    return [span for span, any_saved in saves.items() if not any_saved]
+    for span, saved in saves.items():
+        if not saved:
+            report.add(
+                "W0304",
+                "this `remat` saves nothing",
+                span,
+                label="no gradient needs what only this block knows",
+                help="put more into it: its inputs and what is read after it are stored",
+            )
 
 
 def _compute_again(system: System, block: set[str]) -> System:

@@ -21,8 +21,8 @@ from workloads import canonical
 from nnc.compiler.ir.dtypes import NUMPY
 from nnc.compiler.programs import training_step
 from nnc.compiler.reference.initial_values import initial_values
+from nnc.runtime.device.data_inputs import fields_of
 from nnc.runtime.inspect.bench import fill_random
-from nnc.runtime.training.batch_inputs import fields_of
 
 Wait = Callable[[], object]
 

@@ -30,10 +30,10 @@ from nnc.compiler.options import DEFAULT, Options
 from nnc.compiler.pipeline import CPU, Pass, gpu
 from nnc.runtime.device.cpu import host
 from nnc.runtime.device.cpu.program import CpuProgram
+from nnc.runtime.device.data_inputs import fields_of
 from nnc.runtime.inspect.bench import draw
 from nnc.runtime.project import project_of_text, setup_of
 from nnc.runtime.settings import Assignment
-from nnc.runtime.training.batch_inputs import fields_of
 from nnc.runtime.training.executor import Executor
 
 RESULTS = FOLDER / "ledger"

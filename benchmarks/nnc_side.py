@@ -21,10 +21,10 @@ from nnc.dsl.check.checker import load_source
 from nnc.dsl.diagnostics.diagnostic import Report
 from nnc.dsl.syntax.source import Source
 from nnc.runtime.device import DEVICES
+from nnc.runtime.device.data_inputs import fields_of
 from nnc.runtime.inspect.bench import fill_random
 from nnc.runtime.project import project_of_text, setup_of
 from nnc.runtime.settings import Assignment
-from nnc.runtime.training.batch_inputs import fields_of
 from nnc.runtime.training.executor import BoundProgram, Executor
 
 SEED = 1

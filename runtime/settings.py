@@ -19,7 +19,7 @@ from ..dsl.diagnostics.foreign_terms import suggest_dtype
 from ..dsl.syntax import ast as s
 from ..dsl.syntax.parser import parse_value
 from ..dsl.syntax.source import COMMAND_LINE, Source, Span
-from .training.conditions import SPLITS, Condition, Monitor, check_measured, measured_names
+from .conditions import SPLITS, Condition, Monitor, check_measured, measured_names
 
 Value = int | float | bool | str | list
 

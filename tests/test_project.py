@@ -12,7 +12,7 @@ from pathlib import Path
 import lark
 import pytest
 
-import nnc
+import nnc.examples
 from nnc.compiler.ir.verify import verify
 from nnc.compiler.pipeline import derive
 from nnc.compiler.programs import training_step
@@ -100,7 +100,7 @@ def test_the_tables_of_the_parser_are_those_of_the_grammar(tmp_path: Path) -> No
 def test_every_folder_with_code_is_packaged() -> None:
     files = [p for room in ("dsl", "compiler", "runtime") for p in (ROOT / room).rglob("*.py")]
     folders = {".".join(["nnc", *p.parent.relative_to(ROOT).parts]) for p in files}
-    assert folders | {"nnc"} == set(PROJECT["tool"]["setuptools"]["packages"])
+    assert folders | {"nnc", "nnc.examples"} == set(PROJECT["tool"]["setuptools"]["packages"])
 
 
 def test_every_other_file_is_packaged() -> None:
@@ -111,6 +111,14 @@ def test_every_other_file_is_packaged() -> None:
             if path.is_file() and path.suffix not in (".py", ".pyc"):
                 package = ".".join(["nnc", *path.parent.relative_to(ROOT).parts])
                 assert any(path.match(pattern) for pattern in patterns.get(package, [])), path
+
+
+def test_examples_are_packaged() -> None:
+    folder = Path(nnc.examples.__file__).parent
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]["nnc.examples"]
+    packaged = {path for pattern in patterns for path in folder.glob(pattern)}
+    files = {p for p in folder.rglob("*") if p.is_file() and p.suffix != ".pyc"}
+    assert files - packaged == {folder / "__init__.py"}
 
 
 def test_versions_agree() -> None:
@@ -161,12 +169,10 @@ def test_an_installed_wheel_trains_outside_the_tree(
     subprocess.run([*command, "--target", str(tmp_path / "site"), str(wheel)], check=True)
     installed = tmp_path / "site" / "nnc"
     assert (installed / "py.typed").is_file() and not (installed / "tests").exists()
-    (tmp_path / "small.nn").write_text((ROOT / "examples" / "xor.nn").read_text("utf-8"))
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "xor.csv").write_text((ROOT / "examples/data/xor.csv").read_text())
+    example = installed / "examples" / "xor.nn"
     start = "import sys, nnc; print(nnc.__file__); from nnc.runtime.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", start, "train", "small.nn", "--epochs", "2"],
+        [sys.executable, "-c", start, "train", str(example), "--epochs", "2"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
         capture_output=True,

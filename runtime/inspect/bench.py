@@ -22,7 +22,8 @@ from ...compiler.ir.equation import System
 from ...compiler.ir.work import flops
 from ..data import Split
 from ..device import Batched, Device
-from ..training.batch_inputs import all_examples, fields_of, index_limits
+from ..device.data_inputs import fields_of
+from ..training.batch_inputs import all_examples, index_limits
 from ..training.executor import BoundProgram, Executor
 
 WARMUP = 3

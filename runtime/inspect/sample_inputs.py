@@ -25,8 +25,9 @@ from ...compiler.pipeline import derive
 from ...compiler.programs import step_with_gradients
 from ...compiler.reference.evaluator import Arrays, evaluate
 from ...compiler.reference.initial_values import initial_values
+from ..device.data_inputs import fields_of
 from ..project import Project
-from ..training.batch_inputs import fields_of, index_limits
+from ..training.batch_inputs import index_limits
 from .bench import fill_random
 
 STEP = 3  # the number of the step: the first is special to optimizers

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...compiler.ir.dtypes import is_float
-from ...compiler.ir.equation import System, Tensor
+from ...compiler.ir.equation import System
 from ...compiler.ir.expr import Read, walk
 from ...dsl.diagnostics.diagnostic import Diagnostic, fail
 from ..data import Dataset, Schema, Split, check_labels
 from ..data.core.splitting import split_rows
-
-SCALARS = ("step", "seed")
+from ..device.data_inputs import fields_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,11 +74,6 @@ def next_batches(order: np.ndarray, size: int, start: int, most: int) -> np.ndar
     as there are up to `most`."""
     count = 1 if most == 1 else max(1, min(most, (len(order) - start) // size))
     return order[start : start + count * size].reshape(count, size)
-
-
-def fields_of(system: System) -> list[Tensor]:
-    """The inputs that come from the data."""
-    return [t for t in system.of_kind("input") if t.name not in SCALARS]
 
 
 def fill_inputs(fields: list[tuple[str, np.ndarray]], split: Split, rows: np.ndarray) -> None:

@@ -20,10 +20,11 @@ from ...dsl.diagnostics.diagnostic import Note, Report, UserError, fail
 from ...dsl.syntax import ast as s
 from ..device import Batched, Device, Program
 from ..device.cpu import host
+from ..device.data_inputs import fields_of
 from ..gc_pause import gc_paused
 from ..memory import NotEnoughMemory, require, size_text
 from ..project import with_batch
-from .batch_inputs import Examples, fields_of, fill_inputs
+from .batch_inputs import Examples, fill_inputs
 
 Values = dict[str, np.ndarray]
 

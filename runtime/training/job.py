@@ -13,13 +13,13 @@ from math import isfinite
 from ...dsl.diagnostics.diagnostic import Diagnostic, fail
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
+from ..conditions import Monitor, check_measured, measured_names
 from ..data import Dataset
 from ..device import Device
 from ..project import Project, field_types, setup_of
 from ..settings import Settings
 from .batch_inputs import Examples, check_fit, check_indices, one_hot_warnings, split_examples
 from .checkpoints import Position
-from .conditions import Monitor, check_measured, measured_names
 from .executor import Executor, Values
 from .metrics import Means, Record
 from .run_folder import RunFolder

@@ -19,7 +19,7 @@ from ....compiler.ir.equation import System, Tensor
 from ....dsl.diagnostics.diagnostic import UserError
 from ...data import Split
 from ...memory import size_text
-from ...training.batch_inputs import fields_of
+from ..data_inputs import fields_of
 
 SHARE = 4  # at most one part in so many of the free memory is taken
 PIECE = 1 << 22  # elements that are converted at a time

@@ -10,10 +10,10 @@ import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ...dsl.diagnostics.diagnostic import Report, did_you_mean, fail
-from ...dsl.syntax import ast as s
-from ...dsl.syntax.printer import format_expr
-from ...dsl.syntax.source import Span
+from ..dsl.diagnostics.diagnostic import Report, did_you_mean, fail
+from ..dsl.syntax import ast as s
+from ..dsl.syntax.printer import format_expr
+from ..dsl.syntax.source import Span
 
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,

@@ -1,0 +1,12 @@
+"""The inputs of a program that are filled from the data."""
+
+from __future__ import annotations
+
+from ...compiler.ir.equation import System, Tensor
+
+SCALARS = ("step", "seed")  # inputs that the executor sets
+
+
+def fields_of(system: System) -> list[Tensor]:
+    """The inputs that are fields of the data."""
+    return [t for t in system.of_kind("input") if t.name not in SCALARS]

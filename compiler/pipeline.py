@@ -139,8 +139,8 @@ AUTODIFF = (
 CANONICALIZE = (
     Pass("remove-stops", remove_stops, required=True),
     Pass("simplify", simplify),
-    Pass("common-subexpressions", common_subexpressions),
-    Pass("inline", inline),
+    Pass("common-subexpressions", common_subexpressions, needs=("target",)),
+    Pass("inline", inline, needs=("target",)),
     Pass("time-major", time_major),
     Pass("simplify", simplify),
 )
@@ -150,7 +150,7 @@ CPU = Pipeline(
         *AUTODIFF,
         *CANONICALIZE,
         Pass("softmax-gradient", softmax_gradient),
-        Pass("sparse-pooling-gradient", sparse_pooling_gradient),
+        Pass("sparse-pooling-gradient", sparse_pooling_gradient, needs=("target",)),
         Pass("shrink-extents", shrink_extents),
         Pass("precompute-derivatives", precompute_derivatives, needs=("target",)),
         Pass("reciprocal", reciprocal),
@@ -161,7 +161,7 @@ CPU = Pipeline(
             when=lambda target: target.bf16_dot,
         ),
         Pass("round-bf16-operands", round_bf16_operands, needs=("target",)),
-        Pass("split-reductions", split_reductions),
+        Pass("split-reductions", split_reductions, needs=("target",)),
         Pass("transpose-operands", transpose_operands, needs=("target",)),
         Pass("pad-rows", pad_rows, needs=("target",)),
     ),
@@ -192,7 +192,7 @@ def gpu() -> Pipeline:
             Pass("shrink-extents", shrink_extents),
             Pass("precompute-derivatives", precompute_derivatives, needs=("target",)),
             Pass("reciprocal", reciprocal),
-            Pass("split-reductions", split_reductions),
+            Pass("split-reductions", split_reductions, needs=("target",)),
             Pass("row-sums", row_sums),
         ),
         plan=(

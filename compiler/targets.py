@@ -115,6 +115,21 @@ class LayoutCosts:
 
 
 @dataclass(frozen=True)
+class EquationCosts:
+    """Thresholds of the passes over equations. Costs are in multiplications per element, as in
+    `ir/functions.py`; the others are counts."""
+
+    long_function: int = 10  # cost from which a function is read from memory, or stored, if it can
+    recomputed: int = 2  # cost up to which each of several readers may compute a value again
+    inlined_body: int = 60  # cost of a body beyond which nothing more is inlined into it
+    min_pooling_window: int = 3  # elements; a sum by index costs up to twice as much per term
+    vector_extent: int = 16  # elements of the last index that are worth a vector
+    split_results: int = 512  # results of a sum that fill the registers; threads share more
+    split_points: int = 1 << 18  # terms for which it pays to wake the threads for two kernels
+    split_parts: tuple[int, ...] = (8, 7, 6, 5, 9, 10, 4, 11, 12, 13, 3, 2)  # best first
+
+
+@dataclass(frozen=True)
 class CpuTarget:
     """A CPU core. Registers are vectors of `lanes` 4-byte elements."""
 
@@ -132,6 +147,7 @@ class CpuTarget:
     tiling: TilingLimits = TilingLimits()
     prefetch: PrefetchLimits = PrefetchLimits()
     layout: LayoutCosts = LayoutCosts()
+    equations: EquationCosts = EquationCosts()
 
     @property
     def vector_bytes(self) -> int:
@@ -150,6 +166,7 @@ class GpuTarget:
     split_points: int = 256  # points that a part of a split reduction has at least
     fusion: FusionLimits = FusionLimits(recurrent_epilogue=160)
     concurrent_kernels: bool = True  # whether independent kernels run at once
+    equations: EquationCosts = EquationCosts()
 
 
 Target = CpuTarget | GpuTarget

@@ -15,12 +15,14 @@ from nnc.compiler.options import Options
 from nnc.compiler.passes.autodiff.differentiate import differentiate
 from nnc.compiler.passes.equations.simplify import simplify
 from nnc.compiler.reference.evaluator import evaluate
-from nnc.compiler.targets import GpuTarget
+from nnc.compiler.targets import CPU_TARGETS, GpuTarget
 from nnc.dsl.diagnostics.diagnostic import Report
 from nnc.dsl.syntax.ast import Definition
 from nnc.dsl.syntax.parser import parse
 from nnc.dsl.syntax.source import Source
 from nnc.runtime.device.cpu import host
+
+TARGET = CPU_TARGETS["generic-avx512"]  # for passes that are called on their own
 
 
 def definitions(text: str) -> dict[str, Definition]:

@@ -20,15 +20,16 @@ Tests: tests/passes/test_skip_masked_terms.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import isfinite, isnan
 
 from .affine import Affine, affine, bounds, is_integer_order, positive_form
-from .build import literal, substitute
+from .build import call, literal, substitute
 from .dtypes import is_float
 from .equation import Equation, Index, System
 from .expr import Apply, Const, Expr, Idx, Read, index_names, walk
+from .terms import is_zero
 
 Region = frozenset[Expr]
 NOWHERE: Region = frozenset()
@@ -72,7 +73,7 @@ UNKNOWN = Sparsity(maybe_zero=EVERYWHERE, maybe_minus_inf=EVERYWHERE, maybe_nonf
 
 def vanishes(expr: Expr, zero: Callable[[Expr], bool]) -> bool:
     """Whether the expression is 0 wherever the subexpressions for which `zero` holds are."""
-    if zero(expr) or (isinstance(expr, Const) and expr.value == 0):
+    if zero(expr) or is_zero(expr):
         return True
     if not isinstance(expr, Apply):
         return False
@@ -86,6 +87,15 @@ def vanishes(expr: Expr, zero: Callable[[Expr], bool]) -> bool:
         case "select":
             return all(vanishes(a, zero) for a in expr.args[1:])
     return False
+
+
+def required_conditions(expr: Expr) -> Iterator[tuple[Expr, Expr]]:
+    """Conditions without which the expression is 0, each with the expression where it holds."""
+    if isinstance(expr, Apply) and expr.fn == "select" and is_zero(expr.args[2]):
+        condition, value, zero = expr.args
+        yield condition, value
+        for inner, rest in required_conditions(value):
+            yield inner, call("select", condition, rest, zero)
 
 
 def sparsity(system: System) -> dict[str, Sparsity]:

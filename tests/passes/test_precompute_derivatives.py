@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support import gradients, optimize, plan, system, values
+from support import TARGET, gradients, optimize, plan, system, values
 
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.expr import Apply, walk
 from nnc.compiler.ir.verify import verify
 from nnc.compiler.passes.equations.precompute_derivatives import precompute_derivatives
 from nnc.compiler.reference.evaluator import evaluate
-from nnc.runtime.device.cpu import host
 from nnc.runtime.device.cpu.program import CpuProgram
 
 LAYERS = """model M(x: f32[6, 5], w: f32[5, 32], u: f32[32, 3]) -> loss: f32[] {{
@@ -47,7 +46,7 @@ def count(system: System, *functions: str) -> int:
 @pytest.mark.parametrize("act", ACTIVATIONS.values(), ids=ACTIVATIONS)
 def test_the_way_back_reads_the_slope(act: str) -> None:
     before = optimize(trained(act), without=["precompute-derivatives"])
-    after = verify(precompute_derivatives(before, host.target()), "precompute-derivatives")
+    after = verify(precompute_derivatives(before, TARGET), "precompute-derivatives")
     assert count(before, "erf", "exp", "tanh") and not count(after, "erf", "exp", "tanh")
     given = values(before)
     expected, found = evaluate(before, given), evaluate(after, given)
@@ -86,4 +85,4 @@ def test_the_value_stays_in_registers_and_results_are_those_of_the_evaluator(act
 )
 def test_what_gains_nothing_stays(act: str, more: str) -> None:
     before = optimize(trained(act, more), without=["precompute-derivatives"])
-    assert precompute_derivatives(before, host.target()) is before
+    assert precompute_derivatives(before, TARGET) is before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support import gradients, plan, system, values
+from support import TARGET, gradients, plan, system, values
 
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.verify import verify
@@ -64,7 +64,7 @@ def before_pick(start: System) -> System:
 @pytest.mark.parametrize("name", SPARSE)
 def test_windows_are_summed_at_the_place_picked(name: str) -> None:
     dense = before_pick(trained(SPARSE[name]))
-    sparse = verify(sparse_pooling_gradient(dense), "sparse-pooling-gradient")
+    sparse = verify(sparse_pooling_gradient(dense, TARGET), "sparse-pooling-gradient")
     assert any(n.endswith("_picked") for n in sparse.tensors)
     assert "d_h" in dense.tensors and "d_h" not in sparse.tensors
     given = values(dense)
@@ -76,7 +76,7 @@ def test_windows_are_summed_at_the_place_picked(name: str) -> None:
 @pytest.mark.parametrize("name", DENSE)
 def test_nothing_is_picked_where_it_would_not_pay_or_not_be_right(name: str) -> None:
     dense = before_pick(trained(DENSE[name]))
-    assert sparse_pooling_gradient(dense) is dense
+    assert sparse_pooling_gradient(dense, TARGET) is dense
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

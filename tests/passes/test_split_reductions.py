@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support import plan, system, values
+from support import TARGET, plan, system, values
 
 from nnc.compiler.ir.verify import verify
 from nnc.compiler.passes.equations.split_reductions import split_reductions
@@ -20,7 +20,7 @@ LONG = """model M(x: f32[{B}, 700, 16], y: f32[{B}, 700, 3]) -> k: f32[16, 3], b
 @pytest.mark.parametrize(("batch", "parts"), [(24, 8), (35, 7), (26, 13), (23, 0)])
 def test_a_long_sum_is_done_in_equal_parts(batch: int, parts: int) -> None:
     whole = system(LONG.format(B=batch))
-    done = verify(split_reductions(whole), "split-reductions")
+    done = verify(split_reductions(whole, TARGET), "split-reductions")
     if not parts:  # a prime number of rows
         assert done is whole
         return
@@ -37,7 +37,7 @@ def test_short_sums_and_those_of_many_results_stay_whole() -> None:
         b[i, j] = sum(n) x[n, i]*w[n, j]
     }"""
     whole = system(text)
-    assert split_reductions(whole) is whole
+    assert split_reductions(whole, TARGET) is whole
 
 
 def test_parts_give_the_same_bits_on_any_number_of_threads() -> None:

@@ -21,8 +21,7 @@ from ...ir.equation import Equation, System
 from ...ir.expr import Apply, Const, Expr, Read, index_names, reads
 from ...ir.functions import TABLE
 from ...ir.terms import match
-
-LONG = 10  # operations that are worth undoing the few around them
+from ...targets import Target
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class _Available:
     value: Expr
 
 
-def common_subexpressions(system: System) -> System:
+def common_subexpressions(system: System, target: Target) -> System:
     """Subexpressions equal to the body of an earlier pointwise equation become reads of it."""
     available: dict[tuple, list[_Available]] = {}
     result: dict[str, Equation] = {}
@@ -47,15 +46,15 @@ def common_subexpressions(system: System) -> System:
                 for one in (
                     _Available(old.body, old, stored),
                     _Available(new.body, old, stored),
-                    _undone(old, stored),
+                    _undone(old, stored, target.equations.long_function),
                 ):
                     if one is not None:
                         available.setdefault(_key(one.expr), []).append(one)
     return system.replace(equations=tuple(result[eq.target] for eq in system.equations))
 
 
-def _undone(eq: Equation, stored: Read) -> _Available | None:
-    """The long function f(x) in a body a + b*f(x), from the stored value."""
+def _undone(eq: Equation, stored: Read, long: int) -> _Available | None:
+    """The function f(x) of a body a + b*f(x) from the stored value, if its cost is `long`."""
     offset, factor, expr = 0.0, 1.0, eq.body
     while isinstance(expr, Apply) and expr.fn in ("add", "mul") and is_float(expr.dtype):
         constant, rest = expr.args if isinstance(expr.args[0], Const) else expr.args[::-1]
@@ -66,7 +65,7 @@ def _undone(eq: Equation, stored: Read) -> _Available | None:
         else:
             factor *= constant.value
         expr = rest
-    if expr is eq.body or not isinstance(expr, Apply) or TABLE[expr.fn].cost < LONG:
+    if expr is eq.body or not isinstance(expr, Apply) or TABLE[expr.fn].cost < long:
         return None
     if abs(offset) > abs(factor) or expr.dtype != stored.dtype:
         return None

@@ -1,8 +1,11 @@
-"""Inlining: a value that is cheaper to compute again than to store and load.
+"""Inlining: compute a cheap value where it is read, instead of storing and loading it.
 
-In: a system. Out: an equal one with fewer equations. A pointwise equation disappears into its
-readers if there is one reader, or if it costs next to nothing; but never into a sum that would
-compute each value more than once.
+    h[i] = x[i] + 1;  y[i] = h[i] * z[i]   →   y[i] = (x[i] + 1) * z[i]
+
+A pointwise equation with one reader, or one that costs next to nothing, is substituted into its
+readers; it is not where that would compute a value more than once: into a sum over other indices,
+into the index of a gather, or past a reduction in whose kernel it can be stored for free.
+Tests: tests/passes/test_passes.py.
 """
 
 from __future__ import annotations
@@ -14,29 +17,21 @@ from ...ir.build import rewrite, substitute
 from ...ir.equation import Equation, System, Tensor, is_identity
 from ...ir.expr import Apply, Expr, Read, reads
 from ...ir.work import cost
+from ...targets import EquationCosts, Target
 from .views import of_later, views
 
-CHEAP = 2  # operations that several readers may each do again
-LARGEST = 60  # operations beyond which a body is not made longer
 
-
-def inline(system: System) -> System:
-    """Pointwise equations into their readers, where that saves more than it costs."""
-    kept_in_place = views(system)
-    recurrent = system.recurrent
-    roots = set(system.roots)
+def inline(system: System, target: Target) -> System:
+    """The system with pointwise equations in their readers, where that saves more than it costs."""
+    fixed = {*system.roots, *system.recurrent, *views(system)}
     now = dict(system.definition)
-    readers: dict[str, set[str]] = {}
-    for eq in system.equations:
-        for source in eq.sources:
-            readers.setdefault(source, set()).add(eq.target)
-    for name in [eq.target for eq in system.equations]:
+    readers = {name: {eq.target for eq in found} for name, found in system.readers.items()}
+    for name in list(now):
         eq = now[name]
-        candidate = eq.reduce is None and eq.at is None and name not in roots
-        if not candidate or name in recurrent or name in kept_in_place:
+        if eq.reduce is not None or eq.at is not None or name in fixed:
             continue
         reading = [now[r] for r in readers.get(name, ())]
-        if not _worthwhile(eq, reading, now, system.tensors):
+        if not _is_worthwhile(eq, reading, now, system.tensors, target.equations):
             continue
         del now[name]
         for reader in reading:
@@ -47,51 +42,49 @@ def inline(system: System) -> System:
     return system.replace(equations=tuple(now.values()), tensors=tensors)
 
 
-def _worthwhile(
+def _is_worthwhile(
     eq: Equation,
     readers: list[Equation],
     definition: Mapping[str, Equation],
     tensors: Mapping[str, Tensor],
+    costs: EquationCosts,
 ) -> bool:
-    if any(_is_kept_for(r, eq) for r in readers):
+    if any(_delays(r, eq) for r in readers):
         return False
     found = [
         (r, read)
         for r in readers
         for read in r.reads
-        if read.tensor == eq.target and not _only_waits(r, eq)
+        if read.tensor == eq.target and not _is_after(r)
     ]
     if not found or any(read.other is not None for _, read in found):
         return False
-    price, size = cost(eq.body), tensors[eq.target].size
-    if any(price + cost(r.body) > LARGEST for r, _ in found):
+    own, size = cost(eq.body), tensors[eq.target].size
+    if any(own + cost(r.body) > costs.inlined_body for r, _ in found):
         return False
     for reader, read in found:
-        again = prod(i.size for i in reader.domain) > max(size, 1)
-        if _in_index(reader, read) or (again and price and size > 1):
+        repeated = prod(i.size for i in reader.domain) > max(size, 1)
+        if _is_in_index(reader, read) or (repeated and own and size > 1):
             return False
-        if (reader.reduce or reader.at) and price > CHEAP and len(found) > 1:
+        if (reader.reduce or reader.at) and own > costs.recomputed and len(found) > 1:
             return False
     if len(found) == 1 or size == 1:
         return True
-    return price <= CHEAP and len(reads(eq.body)) <= 2 and not _rides_on_reduction(eq, definition)
+    few = own <= costs.recomputed and len(reads(eq.body)) <= 2
+    return few and not _fuses_to_reduction(eq, definition)
 
 
-def _is_kept_for(reader: Equation, eq: Equation) -> bool:
-    """Whether the reader is a view of the value for later: then the value is what is stored."""
-    return _is_later(reader) and eq.target in {r.tensor for r in reads(of_later(reader.body))}
-
-
-def _only_waits(reader: Equation, eq: Equation) -> bool:
-    """Whether the reader computes nothing from the value, but begins after it."""
-    return _is_later(reader) and not _is_kept_for(reader, eq)
-
-
-def _is_later(eq: Equation) -> bool:
+def _is_after(eq: Equation) -> bool:
     return isinstance(eq.body, Apply) and eq.body.fn == "after"
 
 
-def _rides_on_reduction(eq: Equation, definition: Mapping[str, Equation]) -> bool:
+def _delays(reader: Equation, eq: Equation) -> bool:
+    """Whether the reader is `after(x, …)` of the equation's target x, which is stored for it. What
+    such a reader waits for is not computed from, and may be inlined into others."""
+    return _is_after(reader) and eq.target in {r.tensor for r in reads(of_later(reader.body))}
+
+
+def _fuses_to_reduction(eq: Equation, definition: Mapping[str, Equation]) -> bool:
     """Whether the value can be stored in place of a reduction's own result, which costs nothing."""
     made = [definition[s] for s in eq.sources if s in definition]
     if len(made) != 1 or made[0].reduce is None:
@@ -101,11 +94,10 @@ def _rides_on_reduction(eq: Equation, definition: Mapping[str, Equation]) -> boo
     return same and all(is_identity(r, eq) for r in own)
 
 
-def _in_index(reader: Equation, read: Read) -> bool:
-    """Whether the read is the index of another read: gathers stay as they are."""
-    return any(read in reads(place) for other in reader.reads for place in other.index) or any(
-        read in reads(place) for place in reader.at or ()
-    )
+def _is_in_index(reader: Equation, read: Read) -> bool:
+    """Whether the read is part of an index: gathers stay as they are."""
+    places = [e for other in reader.reads for e in other.index] + list(reader.at or ())
+    return any(read in reads(place) for place in places)
 
 
 def _with_inlined(reader: Equation, eq: Equation) -> Equation:

@@ -1,12 +1,12 @@
-"""Long sums with few results: parts of them first, so that threads have something to share.
+"""Split reductions: a long sum with few results is computed in parts.
 
-In: a system. Out: an equal one in which a sum over a long index that yields no more than a tile or
-two of results is done in parts, by blocks of its outermost index, and the parts are then added:
+    db[o] = sum(b, i) d[b, i, o]   →   parts[s, o] = sum(b < B/8, i) d[s*(B/8) + b, i, o]
+                                       db[o]       = sum(s < 8) parts[s, o]
 
-    db[o]         = sum(b, i) d[b, i, o]
-    parts[s, o]   = sum(b < B/8, i) d[s*B/8 + b, i, o]        db[o] = sum(s < 8) parts[s, o]
-
-The number of parts depends on the sizes alone, so results are the same for any number of threads.
+Threads share the parts where there are too few results to share (split-K in GPU libraries). Applies
+to sums of at most a tile of results and enough terms for two kernels. The number of parts depends
+on the sizes alone, so results are the same for any number of threads.
+Tests: tests/passes/test_split_reductions.py.
 """
 
 from __future__ import annotations
@@ -18,17 +18,14 @@ from ...ir.build import substitute
 from ...ir.edit import SystemEdit
 from ...ir.equation import Equation, Index, System
 from ...ir.expr import Idx, Read
-
-RESULTS = 512  # results that fill the registers: with more, threads share those
-POINTS = 1 << 18  # points below which waking threads for two kernels costs more than it brings
-PARTS = (8, 7, 6, 5, 9, 10, 4, 11, 12, 13, 3, 2)
+from ...targets import EquationCosts, Target
 
 
-def split_reductions(system: System) -> System:
+def split_reductions(system: System, target: Target) -> System:
     """The system with its long sums of few results computed in parts."""
     edit = SystemEdit(system)
     for eq in system.equations:
-        parts = 0 if eq.target in system.recurrent else _parts(eq)
+        parts = 0 if eq.target in system.recurrent else _parts(eq, target.equations)
         if parts:
             first, *rest = eq.over
             block, inner = Index(_free(eq), parts), replace(first, size=first.size // parts)
@@ -40,13 +37,17 @@ def split_reductions(system: System) -> System:
     return edit.result()
 
 
-def _parts(eq: Equation) -> int:
-    """Into how many parts the sum is split; 0 for not at all."""
+def _parts(eq: Equation, costs: EquationCosts) -> int:
+    """The number of parts to split the sum into; 0 for none."""
     results = prod(i.size for i in eq.indices)
     points = results * prod(i.size for i in eq.over)
-    if eq.reduce != "sum" or eq.at is not None or results > RESULTS or points < POINTS:
+    if eq.reduce != "sum" or eq.at is not None:
         return 0
-    return next((n for n in PARTS if eq.over[0].size % n == 0 and eq.over[0].size > n), 0)
+    if results > costs.split_results or points < costs.split_points:
+        return 0
+    return next(
+        (n for n in costs.split_parts if eq.over[0].size % n == 0 and eq.over[0].size > n), 0
+    )
 
 
 def _free(eq: Equation) -> str:

@@ -162,8 +162,8 @@ def meetings(device: str, out: Path, data: Path | None, note: Note) -> None:
     text = f"model M(x: f32[B, {steps}, 8]) -> h: f32[B, {steps}, 256] {{ h, _ = LSTM(256)(x) }}"
     project = project_of_text(text, "meetings.nn")
     system = forward(project.checked.definitions, "M", {"B": 8}, training=False)
-    sweeps = compile(system, GpuTarget()).sweeps.values()
-    assert any(sweep.members > 1 for sweep in sweeps)
+    loops = compile(system, GpuTarget()).loops.values()
+    assert any(loop.group_blocks > 1 for loop in loops)
     rng = np.random.default_rng(0)
     given = {
         t.name: rng.normal(0, 0.1, t.shape).astype(np.float32)

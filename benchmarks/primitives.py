@@ -81,7 +81,7 @@ def _numbers(kind: str, seed: int) -> np.ndarray:
     return rng.permutation(np.concatenate([drawn, special])).astype(TYPES[kind])
 
 
-def _joined(how: str, kind: str = "f32", shape: str = "across_warp(mine)") -> str:
+def _joined(how: str, kind: str = "f32", shape: str = "warp_reduce(mine)") -> str:
     """One number of each thread joined; in sums none that hides all others."""
     value = f"nn::abs(a_) < ({kind})10000000 ? a_ : ({kind})1" if how == "Sum" else "a_"
     return f"{how}<{kind}> mine; mine.value = 0; mine.take({value}, at); r = {shape}.result();"
@@ -131,11 +131,11 @@ PRIMITIVES = (
     Primitive("warp_argmax", "i32 f32", _joined("ArgMax")),
     Primitive("warp_argmin", "i32 f32", _joined("ArgMin")),
     Primitive("warps_sum", "f32 f32", WARPS.format("Sum") + _joined(
-        "Sum", shape="across_warps<128, 256>(mine, held)"), 32),
+        "Sum", shape="multi_warp_reduce<128, 256>(mine, held)"), 32),
     Primitive("warps_argmax", "i32 f32", WARPS.format("ArgMax") + _joined(
-        "ArgMax", shape="across_warps<256, 256>(mine, held)"), 64),
+        "ArgMax", shape="multi_warp_reduce<256, 256>(mine, held)"), 64),
     Primitive("block_sum", "f32 f32", BLOCK.format("Sum") + _joined(
-        "Sum", shape="across_block<8, 32, 256>(mine, held)"), 1024),
+        "Sum", shape="block_reduce<8, 32, 256>(mine, held)"), 1024),
     *(Primitive(f"mma{q}", "f32 i32", MMA.replace("{0}", str(q))) for q in range(4)),
     *(Primitive(f"matrices{q}{'_turned' * turned}", "i32 i32",
                 MATRICES.format(str(bool(turned)).lower(), q), 4096)

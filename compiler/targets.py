@@ -12,6 +12,7 @@ the bit.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,64 @@ class CpuTarget:
         return 4 * self.lanes
 
 
+WARP = 32  # threads of a warp, on all GPUs of NVIDIA
+
+
+class MatmulTileShape(NamedTuple):
+    """Elements of a block's tile and points of a step, elements that a thread (or with tensor cores
+    a warp) accumulates, threads of the block."""
+
+    height: int
+    width: int
+    depth: int
+    rows: int
+    columns: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class MatmulTiling:
+    """The tiles for products; `simt` and `mma` are tried in this order, the largest first."""
+
+    simt: tuple[MatmulTileShape, ...] = (
+        MatmulTileShape(128, 128, 16, 8, 8, 256),
+        MatmulTileShape(64, 64, 16, 4, 4, 256),
+        MatmulTileShape(32, 32, 16, 2, 2, 256),
+        MatmulTileShape(16, 16, 16, 1, 1, 256),
+    )
+    mma: tuple[MatmulTileShape, ...] = (
+        MatmulTileShape(128, 128, 32, 64, 32, 256),
+        MatmulTileShape(64, 64, 32, 32, 16, 256),
+        MatmulTileShape(32, 32, 32, 16, 16, 128),
+    )
+    min_side: int = 8  # elements on a side, and points, below which tiles do not pay
+    mma_side: int = 16  # the same for tensor cores: what one instruction multiplies
+    few_blocks_side: int = 32  # a side of tiles that are taken however few blocks there are
+    max_waste: float = 1.5  # computed elements for each one that is needed
+    accumulators: int = 64  # registers of results that a thread has at most
+    copies_per_thread: int = 8  # asynchronous copies of a step, beside as many accumulators
+    copied_stages: int = 3  # steps in shared memory if operands are copied asynchronously
+    computed_stages: int = 2  # the same if threads compute them
+    vector: int = 4  # adjacent elements of a load from shared memory, without tensor cores
+    unroll: int = 4  # points of a step whose products are unrolled, without tensor cores
+
+
+@dataclass(frozen=True)
+class RecurrenceCosts:
+    """The estimate of a recurrence's step: µs unless another unit is given, by arithmetic about an
+    H100 and not measured."""
+
+    block_barrier: float = 0.05
+    group_barrier: float = 1.5
+    latency: float = 0.6  # of loads and arithmetic that depend on each other, in one kernel
+    launch: float = 2.5  # one more node of a CUDA graph, from end to end
+    scalar_operations: int = 50_000  # per µs and multiprocessor, each loading its operands
+    tiled_operations: int = 100_000  # the same in launches of their own
+    l2_bytes: int = 100_000  # per µs, from the second-level cache to one multiprocessor
+    l1_bytes: int = 128 << 10  # that stay in the first-level cache from step to step
+    reduction_bytes: int = 32 << 10  # of shared memory in which partial sums are joined, at most
+
+
 @dataclass(frozen=True)
 class GpuTarget:
     """A GPU; the defaults are an H100's."""
@@ -162,8 +221,19 @@ class GpuTarget:
     processors: int = 132  # streaming multiprocessors
     threads: int = 2048  # resident threads of a multiprocessor
     shared: int = 227 << 10  # bytes of shared memory that one block can have
+    shared_without_opt_in: int = 48 << 10  # bytes that it has without asking for more
+    copy_bytes: tuple[int, ...] = (16, 8, 4)  # that one asynchronous copy can move
+    coalesced_elements: int = 8  # elements of 4 bytes in one sector of memory
     max_arguments: int = 500  # of one launch, of 8 bytes each: older drivers take 4 KB
+    block_threads: int = 256  # threads of a block where nothing else decides
+    min_blocks_per_sm: int = 2  # one works while the other waits
+    serial_points: int = 32  # of a shorter reduction one thread computes all
     split_points: int = 256  # points that a part of a split reduction has at least
+    max_rows_at_once: int = 8  # rows of a recurrence that a thread reduces for at once
+    row_accumulators: int = 32  # registers of results for them
+    max_group_elements: int = 1 << 30  # elements of a recurrence's step numbered with 32 bits
+    matmul: MatmulTiling = MatmulTiling()
+    recurrence: RecurrenceCosts = RecurrenceCosts()
     fusion: FusionLimits = FusionLimits(recurrent_epilogue=160)
     concurrent_kernels: bool = True  # whether independent kernels run at once
     equations: EquationCosts = EquationCosts()

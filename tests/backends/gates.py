@@ -13,11 +13,13 @@ from nnc.compiler.codegen.cuda.module import Module
 from nnc.compiler.ir.dtypes import BYTES
 from nnc.compiler.passes.gpu.attention.mma_ir import WarpStream
 from nnc.compiler.passes.gpu.attention.mma_operands import COPIED
-from nnc.compiler.passes.gpu.grid_ir import BLOCK, RESIDENT, Grid, Tile
+from nnc.compiler.passes.gpu.grid_ir import Grid, MatmulTile
+from nnc.compiler.targets import GpuTarget
 from nnc.runtime.device.cuda.nvrtc import NoNvrtc, Nvrtc, nvrtc
 
 from .machine_code import instructions_or_skip
 
+MAPS = GpuTarget.block_threads * GpuTarget.min_blocks_per_sm  # threads that share registers
 REGISTERS, MOST = 1 << 16, 255  # of a processor, and of a thread
 
 
@@ -51,7 +53,7 @@ def check_usage(made: Module, architecture: str) -> None:
         # sines of large numbers multiply by many digits of 2/pi, which CUDA keeps in an array
         assert used.stack <= 32 * has_sine(made.source, name), (name, used)
         grid = made.grids.get(name)
-        threads = grid.threads * grid.resident if grid else BLOCK * RESIDENT
+        threads = grid.threads * grid.resident if grid else MAPS
         assert used.registers <= min(REGISTERS // threads, MOST), (name, used)
     found = instructions_or_skip(compiled.code)
     assert set(found) == made.entries
@@ -69,10 +71,10 @@ def check_instructions(name: str, counts: Counter[str], grid: Grid | None, sine:
     match grid.how if grid else None:
         case WarpStream():
             cores, copies = True, {COPIED * BYTES["bf16"]}
-        case Tile() as tile:
+        case MatmulTile() as tile:
             cores = tile.tensor_cores
             size = BYTES["bf16" if cores else grid.dtype]
-            copies = {o.copied * size for o in (tile.left, *tile.rights)} - {0}
+            copies = {o.copy_width * size for o in (tile.left, *tile.rights)} - {0}
         case _:
             return
     assert kinds & {"HMMA", "LDSM"} == ({"HMMA", "LDSM"} if cores else set()), (name, counts)

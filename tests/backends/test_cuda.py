@@ -120,7 +120,7 @@ def test_every_way_of_dividing_work_is_taken():
     long = check(suite.system_of([x, Tensor("rows", (3,), "f32")], rows), target=suite.NARROW)
     for grid in (*program.module.grids.values(), *long.module.grids.values()):
         found.add((type(grid.how).__name__, grid.part is not None))
-    assert {("Tile", False), ("Together", True), ("Each", False)} <= found
+    assert {("MatmulTile", False), ("TreeReduction", True), ("ThreadPerElement", False)} <= found
 
 
 # --- tests of the test: what a GPU would not forgive is caught -----------------------------------

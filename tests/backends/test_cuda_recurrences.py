@@ -13,7 +13,7 @@ from support import NO_ATTENTION, cuda_module, gpu_plan, gradients, system, valu
 
 from nnc.compiler.codegen.cuda.module import Module
 from nnc.compiler.passes.gpu import persistent_kernel as persistent
-from nnc.compiler.passes.gpu.grid_ir import Together
+from nnc.compiler.passes.gpu.grid_ir import TreeReduction
 from nnc.compiler.passes.gpu.launch_ir import Launch, unrolled_launches
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.targets import GpuTarget
@@ -119,7 +119,7 @@ def way(request, monkeypatch):
 def divide(monkeypatch, way) -> None:
     """All recurrences are one launch, in this way."""
     monkeypatch.setattr(persistent, "_shapes", way)
-    monkeypatch.setattr(persistent, "LAUNCH", 1e9)
+    monkeypatch.setattr(persistent, "_launches_time", lambda *_: float("inf"))
 
 
 # --- values ---------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ def test_other_reductions_and_types(name: str, way):
     inputs, equations = OTHERS[name]
     whole = system(f"model M({inputs}) -> y {{\n{equations}\n}}")
     program = SimulatedProgram(gpu_plan(whole, without=NO_ATTENTION), (0, 1, 2))
-    assert program.module.sweeps
+    assert program.module.loops
     given = values(whole)
     for key, array in given.items():
         program.arrays[key][...] = array
@@ -195,13 +195,15 @@ def test_the_cells_reduce_in_every_way(monkeypatch):
     for way in WAYS:
         divide(monkeypatch, way)
         for cell in CELLS:
-            sweeps = cuda_module(gpu_plan(step(cell)[0], without=NO_ATTENTION)).sweeps
-            for share in (s for sweep in sweeps.values() for s in sweep.steps.shares):
-                along = share.grid.how.along if isinstance(share.grid.how, Together) else "each"
-                found.add((along, share.held > 1))
+            loops = cuda_module(gpu_plan(step(cell)[0], without=NO_ATTENTION)).loops
+            for kernel in (s for loop in loops.values() for s in loop.steps.kernels):
+                along = (
+                    kernel.grid.how.along if isinstance(kernel.grid.how, TreeReduction) else "each"
+                )
+                found.add((along, kernel.rows_at_once > 1))
     assert found == {
-        ("over", True),
-        ("over", False),
+        ("reduction", True),
+        ("reduction", False),
         ("outputs", True),
         ("outputs", False),
         ("each", False),
@@ -215,44 +217,44 @@ def made_of(cell: str) -> Module:
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_block_reads_its_own_steps_from_shared_memory(cell: str, monkeypatch):
     divide(monkeypatch, each_row)
-    for sweep in made_of(cell).sweeps.values():
-        grids = [share.grid for share in sweep.steps.shares]
+    for loop in made_of(cell).loops.values():
+        grids = [kernel.grid for kernel in loop.steps.kernels]
         read = {grid.accesses[r].tensor for grid in grids for r in grid.reads}
-        here = {kept.name for kept in sweep.kept}
+        here = {kept.name for kept in loop.shared_tensors}
         assert here and here <= read
         assert not read & ({t for grid in grids for t in grid.stored} - here)
     divide(monkeypatch, meeting)
-    assert not any(sweep.kept for sweep in made_of(cell).sweeps.values())
+    assert not any(loop.shared_tensors for loop in made_of(cell).loops.values())
 
 
 def test_as_many_steps_are_kept_as_are_read(monkeypatch):
     divide(monkeypatch, one_block)
-    forward = next(iter(made_of("two steps back").sweeps.values()))
-    (kept,) = [k for k in forward.kept if k.tensor.endswith("_h")]
+    forward = next(iter(made_of("two steps back").loops.values()))
+    (kept,) = [k for k in forward.shared_tensors if k.tensor.endswith("_h")]
     assert kept.count == 3 * 6 * 36
-    forward = next(iter(made_of("LSTM").sweeps.values()))
-    assert [k.count for k in forward.kept] == [2 * 6 * 33] * 2
+    forward = next(iter(made_of("LSTM").loops.values()))
+    assert [k.count for k in forward.shared_tensors] == [2 * 6 * 33] * 2
 
 
 def test_blocks_that_meet_keep_their_weights(monkeypatch):
     """All of them; none where there is no room."""
     divide(monkeypatch, all_meeting)
     _, made = launches("LSTM(64)", 8, 8)
-    for sweep in made.sweeps.values():
-        (share,) = sweep.steps.shares
-        assert {r.tensor for r in share.weights} == {"lstm1_U"}
-        assert share.kept_weights * sweep.blocks >= 64 * 4 * 64
+    for loop in made.loops.values():
+        (kernel,) = loop.steps.kernels
+        assert {r.tensor for r in kernel.weights} == {"lstm1_U"}
+        assert kernel.weight_count * loop.blocks >= 64 * 4 * 64
     made = cuda_module(
         gpu_plan(step("LSTM(160)", 8, 8)[0], without=NO_ATTENTION), GpuTarget(shared=64 << 10)
     )
-    assert not any(s.weights for sweep in made.sweeps.values() for s in sweep.steps.shares)
+    assert not any(s.weights for loop in made.loops.values() for s in loop.steps.kernels)
 
 
 def test_what_is_too_large_for_shared_memory_stays_in_memory(monkeypatch):
     divide(monkeypatch, one_block)
     _, made = launches("LSTM(256)", 8)
-    for sweep in made.sweeps.values():
-        assert sweep.shared_bytes <= 48 << 10 and not sweep.kept
+    for loop in made.loops.values():
+        assert loop.shared_bytes <= 48 << 10 and not loop.shared_tensors
 
 
 # --- launches -------------------------------------------------------------------------------------
@@ -274,8 +276,8 @@ def test_the_number_of_launches_and_the_source_do_not_grow_with_the_steps(cell: 
 @pytest.mark.parametrize("cell", ["RNN(256)", "LSTM(256)", "GRU(96)"])
 def test_a_step_waits_once_there_and_back(cell: str):
     _, made = launches(cell, 16)
-    for sweep in made.sweeps.values():
-        assert [share.waits for share in sweep.steps.shares] == [True]
+    for loop in made.loops.values():
+        assert [kernel.barrier for kernel in loop.steps.kernels] == [True]
 
 
 def text_of(made: Module, function: str) -> str:
@@ -286,15 +288,15 @@ def text_of(made: Module, function: str) -> str:
 def test_equal_recurrences_share_a_function():
     _, made = launches("StackedRNN(24, 5)", 12)
     names = [item.function for item in made.launches if item.function[0] == "s"]
-    assert len(names) == 10 and len(made.sweeps) == len(set(names)) < 6
+    assert len(names) == 10 and len(made.loops) == len(set(names)) < 6
 
 
 def test_recurrences_that_need_nothing_of_each_other_are_one_launch():
     """Both directions, there and back, as long as all blocks that meet run at once."""
     found, made = launches("BiGRU(96)", 16)
-    assert len(made.sweeps) == 4
+    assert len(made.loops) == 4
     calls = {
-        item: [s for s in made.sweeps if f"{s}(BLOCK" in text_of(made, item.function)]
+        item: [s for s in made.loops if f"{s}(BLOCK" in text_of(made, item.function)]
         for item, _ in found
     }
     assert [item.blocks for item, called in calls.items() if len(called) == 2] == [64, 64]
@@ -306,17 +308,17 @@ def test_recurrences_that_need_nothing_of_each_other_are_one_launch():
 def test_a_large_step_is_launches_of_its_own():
     """Where a launch is little beside the work that is done in it."""
     _, made = launches("RNN(1024)", 4, 256)
-    assert not made.sweeps
+    assert not made.loops
     _, made = launches("LSTM(64)", 4, 128)
-    sweep = next(iter(made.sweeps.values()))
-    assert "us by estimate" in str(sweep) and "no row (b) reads another" in str(sweep)
+    loop = next(iter(made.loops.values()))
+    assert "us by estimate" in str(loop) and "no row (b) reads another" in str(loop)
 
 
 def test_blocks_that_wait_for_each_other_all_run_at_once():
     for cell in ("RNN(256)", "LSTM(256)", "GRU(300)"):
         for batch in (8, 31, 96):
             _, made = launches(cell, 16, batch)
-            meeting = [s for s in made.sweeps.values() if s.members > 1]
+            meeting = [s for s in made.loops.values() if s.group_blocks > 1]
             assert meeting and all(s.blocks <= 132 for s in meeting)
 
 
@@ -327,7 +329,7 @@ def spoilt(system, old: str, number: int, new: str = "") -> SimulatedProgram:
     """The program with the `number`-th of these in its first recurrence exchanged."""
     program = SimulatedProgram(system, (0, 1, 2))
     made = program.module
-    name = next(iter(made.sweeps))
+    name = next(iter(made.loops))
     text = text_of(made, name)
     parts = text.split(old)
     assert number < len(parts) - 1
@@ -357,7 +359,10 @@ def test_a_missing_meeting_is_caught(name: str, monkeypatch):
     system, start = step(f"{name.upper()}(40)")
     with pytest.raises(SimulatorError, match="differ"):
         run_steps(
-            spoilt(system, "MEET(counter, 5, member == 0);", 0, "BARRIER();"), system, start, 1
+            spoilt(system, "GROUP_BARRIER(counter, 5, member == 0);", 0, "BARRIER();"),
+            system,
+            start,
+            1,
         )
 
 
@@ -365,16 +370,19 @@ def test_a_missing_meeting_is_caught(name: str, monkeypatch):
 @pytest.mark.parametrize(
     ("new", "what"),
     [
-        ("if (member > 0) MEET(counter, 5, member == 0);", "not every block of a group reaches"),
-        ("if (THREAD > 0) MEET(counter, 5, member == 0);", "not every thread reaches"),
-        ("MEET(counter, 5, true);", "not exactly one block of a group"),
+        (
+            "if (member > 0) GROUP_BARRIER(counter, 5, member == 0);",
+            "not every block of a group",
+        ),
+        ("if (THREAD > 0) GROUP_BARRIER(counter, 5, member == 0);", "not every thread reaches"),
+        ("GROUP_BARRIER(counter, 5, true);", "not exactly one block of a group"),
     ],
 )
 def test_a_meeting_that_some_miss_is_caught(new: str, what: str, monkeypatch):
     """On a GPU the others would wait for ever."""
     divide(monkeypatch, all_meeting)
     system, start = step("RNN")
-    program = spoilt(system, "MEET(counter, 5, member == 0);", 0, new)
+    program = spoilt(system, "GROUP_BARRIER(counter, 5, member == 0);", 0, new)
     with pytest.raises(SimulatorError, match=what):
         run_steps(program, system, start, 1)
 
@@ -387,5 +395,5 @@ def test_kernels_compile_without_spills(architecture: str):
     """At the sizes of which the choice is made for an H100, and where many rows are held."""
     for cell, batch in (("RNN(256)", 32), ("LSTM(256)", 32), ("GRU(256)", 64), ("BiLSTM(64)", 64)):
         _, made = launches(cell, 16, batch)
-        assert made.sweeps
+        assert made.loops
         check_usage(made, architecture)

@@ -11,7 +11,7 @@ from gpu_simulator import SimulatedProgram, SimulatorError, available, library
 from support import NO_ATTENTION, cuda_module, gpu_plan, round_contractions
 
 from nnc.compiler.ir.equation import System
-from nnc.compiler.passes.gpu.grid_ir import Tile
+from nnc.compiler.passes.gpu.grid_ir import MatmulTile
 from nnc.compiler.passes.kernels.kernel import Plan
 from nnc.compiler.reference.evaluator import evaluate
 
@@ -64,8 +64,8 @@ def test_what_is_copied_how(name: str, size: str):
     elements. That needs one index along the row; of two, the inner one must fit."""
     made = cuda_module(gpu_plan(rounding(name, size)), LONE)
     (grid,) = tiles(made)
-    assert isinstance(grid.how, Tile) and grid.how.tensor_cores
-    found = grid.how.left.copied, grid.how.rights[0].copied
+    assert isinstance(grid.how, MatmulTile) and grid.how.tensor_cores
+    found = grid.how.left.copy_width, grid.how.rights[0].copy_width
     assert found == COPIES[name, size]
     words = [f"copied by {n}" if n else "rounded as it is loaded" for n in found]
     assert f"left {words[0]}, right {words[1]}" in made.source
@@ -213,7 +213,7 @@ def test_copies_are_instructions(name: str, architecture: str):
 def test_large_tiles_that_copy_do_not_spill(name: str, architecture: str):
     """Where both operands are copied, two blocks have room on a processor."""
     made = cuda_module(gpu_plan(model_step(name, precision="bf16")[0]))
-    large = [g for g in tiles(made) if isinstance(g.how, Tile) and g.how.height == 128]
+    large = [g for g in tiles(made) if isinstance(g.how, MatmulTile) and g.how.height == 128]
     assert any("left copied by 8" in str(g.how) for g in large)
     assert all((g.resident == 2) == ("rounded as" not in str(g.how)) for g in large)
     assert name == "large lstm" or all("rounded as" not in str(g.how) for g in large)

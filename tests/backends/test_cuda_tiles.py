@@ -12,7 +12,7 @@ from support import NO_ATTENTION, cuda_module, gpu_plan, round_contractions, sys
 
 from nnc.compiler.codegen.cuda.module import Module
 from nnc.compiler.ir.equation import System
-from nnc.compiler.passes.gpu.grid_ir import Grid, Tile
+from nnc.compiler.passes.gpu.grid_ir import Grid, MatmulTile
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.targets import GpuTarget
 
@@ -67,7 +67,7 @@ def run(given: System, target: GpuTarget = LONE) -> tuple[SimulatedProgram, np.n
 
 def tiles(program: SimulatedProgram | Module) -> list[Grid]:
     made = program if isinstance(program, Module) else program.module
-    return [g for g in made.grids.values() if isinstance(g.how, Tile)]
+    return [g for g in made.grids.values() if isinstance(g.how, MatmulTile)]
 
 
 @needs_gpp
@@ -87,7 +87,7 @@ def test_products_of_bf16(name: str, size: str):
     """Operands are rounded as the evaluator's, sums are of f32."""
     program, found, expected = run(round_contractions(product(name, size)))
     (grid,) = tiles(program)
-    assert isinstance(grid.how, Tile) and grid.how.tensor_cores
+    assert isinstance(grid.how, MatmulTile) and grid.how.tensor_cores
     scale = float(np.abs(expected).max())
     off = np.abs(found - expected)
     assert off.max() <= scale * 2.0**-6  # where what is computed in f32 lies at a tie
@@ -125,8 +125,8 @@ COPIES = {  # elements that are copied at once, of the operand with `down` and o
 @pytest.mark.parametrize(("name", "size"), COPIES)
 def test_what_is_copied_how(name: str, size: str):
     (grid,) = tiles(cuda_module(gpu_plan(product(name, size), without=NO_ATTENTION), LONE))
-    assert isinstance(grid.how, Tile)
-    found = grid.how.left.copied, grid.how.rights[0].copied
+    assert isinstance(grid.how, MatmulTile)
+    found = grid.how.left.copy_width, grid.how.rights[0].copy_width
     assert found == COPIES[name, size]
     assert grid.how.stages == (3 if any(found) else 2)
     assert f"{grid.how.stages} stages" in str(grid)
@@ -136,7 +136,7 @@ def test_small_products_of_bf16_have_no_tensor_cores():
     """The source says which and why, and what the others do."""
     text = "model M(a: f32[80, 80], b: f32[80, 12]) -> y { y[i, j] = sum(k) a[i, k]*b[k, j] }"
     for width, words in (
-        ("12", "// of bf16, but not of 16 elements: no tensor cores\n// tiles of 16"),
+        ("12", "// of bf16, but a side is below 16: no tensor cores\n// tiles of 16"),
         ("32", "16x16 per warp by mma.sync m16n8k16 of bf16, left rounded as it is loaded"),
     ):
         given = round_contractions(system(text.replace("12", width), float_type="f32"))
@@ -151,7 +151,7 @@ def test_the_largest_tile_that_leaves_nobody_idle():
         (grid,) = tiles(
             cuda_module(gpu_plan(system(text, float_type="f32"), without=NO_ATTENTION), target)
         )
-        assert isinstance(grid.how, Tile)
+        assert isinstance(grid.how, MatmulTile)
         return grid.how.height, grid.how.rows, grid.part.size if grid.part else 1
 
     assert sides(2048, 2048, 512) == (128, 8, 1)  # 256 blocks for 132 processors
@@ -178,11 +178,11 @@ def test_tensor_cores_are_instructions(name: str):
         gpu_plan(round_contractions(product(name, "even")), without=NO_ATTENTION), LONE
     )
     (grid,) = tiles(made)
-    assert isinstance(grid.how, Tile)
+    assert isinstance(grid.how, MatmulTile)
     ptx = nvrtc_or_skip().ptx(made.source, "sm_80")
     assert "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32" in ptx
     assert "cvt.rn.bf16x2.f32" in ptx
-    sides = grid.how.left.deep, grid.how.rights[0].deep
+    sides = grid.how.left.along_points, grid.how.rights[0].along_points
     assert ("ldmatrix.sync.aligned.m8n8.x4.shared" in ptx) == any(sides)
     assert ("ldmatrix.sync.aligned.m8n8.x4.trans.shared" in ptx) == (not all(sides))
 
@@ -192,5 +192,5 @@ def test_tensor_cores_are_instructions(name: str):
 @pytest.mark.parametrize("name", LARGE)
 def test_large_tiles_do_not_spill(name: str, precision: str, architecture: str):
     made = cuda_module(gpu_plan(model_step(name, precision=precision)[0], without=NO_ATTENTION))
-    assert any(isinstance(g.how, Tile) and g.how.height == 128 for g in made.grids.values())
+    assert any(isinstance(g.how, MatmulTile) and g.how.height == 128 for g in made.grids.values())
     check_usage(made, architecture)

@@ -7,7 +7,7 @@
 #define DEVICE inline
 #define AT(array, place, count) nnc::at(array, place, count, __LINE__)
 #define BARRIER() nnc_barrier(__LINE__)
-#define MEET(counter, blocks, first) nnc_group_barrier(counter, blocks, first, __LINE__)
+#define GROUP_BARRIER(counter, blocks, first) nnc_group_barrier(counter, blocks, first, __LINE__)
 #define SHUFFLE(value, mask) nnc::shuffle(value, mask, __LINE__)
 #define THREAD (nnc_current.thread)
 #define BLOCK (nnc_current.block)

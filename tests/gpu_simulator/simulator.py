@@ -69,7 +69,7 @@ class SimulatedProgram:
     @property
     def loops(self) -> str:
         """The grids and persistent loops as text."""
-        made = (*self.module.grids.values(), *self.module.sweeps.values())
+        made = (*self.module.grids.values(), *self.module.loops.values())
         return "\n\n".join(map(str, made))
 
     def _range(self, name: str) -> tuple[int, int]:

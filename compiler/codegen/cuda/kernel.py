@@ -11,16 +11,17 @@ from collections.abc import Mapping
 
 from ...ir.expr import Read
 from ...passes.gpu.attention.mma_ir import WarpStream
-from ...passes.gpu.grid_ir import Each, Grid, Stream, Tile, Together
+from ...passes.gpu.grid_ir import Grid, MatmulTile, Stream, ThreadPerElement, TreeReduction
 from ...passes.gpu.launch_ir import Function, FusedKernel
 from ...passes.lowering.access import Access
+from ...targets import WARP
 from .accumulators import accumulator, alone, results, start, take
 from .attention_mma import warp_stream
 from .attention_simt import stream
 from .expressions import Writer
 from .instructions import MEMORY
-from .mma import Warps
-from .simt import Threads
+from .mma import MmaMatmul
+from .simt import SimtMatmul
 from .split_k import place_layer, points
 
 
@@ -67,12 +68,12 @@ def grid_function(function: Function, grid: Grid) -> str:
     """A grid as a kernel, or as a function of the number of its block if it may be fused."""
     w, parameters = function_writer(function, grid.accesses, grid.sizes)
     match grid.how:
-        case Each():
+        case ThreadPerElement():
             _each(w, grid)
-        case Together():
+        case TreeReduction():
             _together(w, grid, grid.how)
-        case Tile():
-            (Warps if grid.how.tensor_cores else Threads)(w, grid, grid.how).write()
+        case MatmulTile():
+            (MmaMatmul if grid.how.tensor_cores else SimtMatmul)(w, grid, grid.how).write()
         case WarpStream():
             warp_stream(w, grid, grid.how)
         case Stream():
@@ -103,10 +104,10 @@ def _each(w: Writer, grid: Grid) -> None:
 # --- several threads per element ------------------------------------------------------------------
 
 
-def _together(w: Writer, grid: Grid, how: Together) -> None:
+def _together(w: Writer, grid: Grid, how: TreeReduction) -> None:
     per_block = grid.threads // how.lanes
-    inner, outer = ("lane", "own") if how.along == "over" else ("own", "lane")
-    split = how.lanes if how.along == "over" else per_block
+    inner, outer = ("lane", "own") if how.along == "reduction" else ("own", "lane")
+    split = how.lanes if how.along == "reduction" else per_block
     kind = _flat_type(max(grid.blocks * grid.threads, grid.points + grid.threads))
     w.line(f"const i32 {inner} = THREAD % {split}, {outer} = THREAD / {split};")
     w.line(f"const {kind} element = ({kind})BLOCK * {per_block} + own;")
@@ -119,16 +120,16 @@ def _together(w: Writer, grid: Grid, how: Together) -> None:
             w.unflatten("p", grid.over, kind)
             take(w, grid)
     if grid.shared_bytes:
-        count = grid.threads // 32 if how.along == "over" else grid.threads
+        count = grid.threads // WARP if how.along == "reduction" else grid.threads
         w.line(f"SHARED({accumulator(grid)}, shared, 0, {count});")
     for n, _ in enumerate(grid.bodies):
         if grid.by_shuffles:
-            w.line(f"sum{n} = nn::across_warp(sum{n});")
-        elif how.along == "over":
-            w.line(f"sum{n} = nn::across_warps<{how.lanes}, {grid.threads}>(sum{n}, shared);")
+            w.line(f"sum{n} = nn::warp_reduce(sum{n});")
+        elif how.along == "reduction":
+            w.line(f"sum{n} = nn::multi_warp_reduce<{how.lanes}, {grid.threads}>(sum{n}, shared);")
         else:
             shape = f"{how.lanes}, {per_block}, {grid.threads}"
-            w.line(f"sum{n} = nn::across_block<{shape}>(sum{n}, shared);")
+            w.line(f"sum{n} = nn::block_reduce<{shape}>(sum{n}, shared);")
     with w.block(f"if (lane == 0 && element < {grid.elements})"):
         w.unflatten("element", grid.outputs, kind)
         place_layer(w, grid)

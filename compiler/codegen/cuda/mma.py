@@ -1,23 +1,23 @@
-"""Tiles whose products are made by tensor cores: a warp multiplies matrices of bf16 numbers.
+"""Matmul tiles multiplied by tensor cores: a warp multiplies fragments of bf16 numbers.
 
-In: a `Grid` whose `how` is a `Tile` with tensor cores. Out: lines of its kernel, by `ring.py`. In
-shared memory two bf16 numbers are a word; they are neighbours as in memory: along the points where
-an operand is deep, else along its side, and then matrices are turned when they are taken. Groups of
-4 words are in another order in every row, so that the 8 rows of a matrix lie in different banks.
-Which lane holds what is that of `mma.sync.m16n8k16` and `ldmatrix` in the PTX ISA.
+In: a `Grid` whose `how` is a `MatmulTile` with tensor cores. Out: lines of its kernel, by
+`tile_loader`. A word of shared memory is two bf16 numbers, adjacent as in memory: along the points
+or along the operand's side; in the latter case ldmatrix transposes. Groups of 4 words are permuted
+within every row (swizzled), so that the 8 rows of a matrix lie in different banks. Which lane holds
+which element is that of `mma.sync.m16n8k16` and `ldmatrix` in the PTX ISA.
 """
 
 from __future__ import annotations
 
-from .tile_loader import Ring, Side
+from .tile_loader import MatmulWriter, Side
 
-ROW, COLUMN, DEPTH = 16, 8, 16  # of one instruction's matrices
+ROW, COLUMN, DEPTH = 16, 8, 16  # of one mma.sync
 
 
-class Warps(Ring):
-    """A warp holds `rows` by `columns` results, 4 of every 16 by 8 in a lane."""
+class MmaMatmul(MatmulWriter):
+    """A warp accumulates `rows` by `columns` results, 4 of every 16 by 8 in a lane."""
 
-    word, pack = "u32", 2
+    word, elements_per_word = "u32", 2
 
     def start(self) -> None:
         w, how = self.w, self.how
@@ -30,12 +30,12 @@ class Warps(Ring):
         w.line(f"f32 sum[{len(how.rights)}]{shape} = {{}};")
 
     def element(self, side: Side, slot: str, k: str, x: str) -> str:
-        outer, inner = (x, k) if side.operand.deep else (k, x)
+        outer, inner = (x, k) if side.operand.along_points else (k, x)
         return self._word(side, slot, outer, f"({inner}) / 2")
 
     def _word(self, side: Side, slot: str, row: str, word: str) -> str:
-        size = self.how.slot(side.length)
-        words = (self.how.depth if side.operand.deep else side.length) // 2
+        size = self.how.stage_words(side.length)
+        words = (self.how.depth if side.operand.along_points else side.length) // 2
         return (
             f"{side.array}, {slot} * {size} + nn::swizzled<{words}>({row}, {word}), "
             f"{self.how.stages * size}"
@@ -47,10 +47,10 @@ class Warps(Ring):
         w.line("#pragma unroll")
         with w.block(f"for (i32 k = 0; k < {how.depth}; k += {DEPTH})"):
             w.line(f"u32 a[{high}][4];")
-            self._matrices(self.left, "a", "row", high, not how.left.deep)
+            self._load(self.left, "a", "row", high, not how.left.along_points)
             for n, right in enumerate(self.rights):
                 w.line(f"u32 b{n}[{broad // 2}][4];")
-                self._matrices(right, f"b{n}", "column", broad // 2, right.operand.deep)
+                self._load(right, f"b{n}", "column", broad // 2, right.operand.along_points)
                 w.line("#pragma unroll")
                 with w.block(f"for (i32 i = 0; i < {high}; ++i)"):
                     w.line("#pragma unroll")
@@ -59,24 +59,24 @@ class Warps(Ring):
                         f"MMA(sum[{n}][i][j], a[i], b{n}[j / 2] + j % 2 * 2);"
                     )
 
-    def _matrices(self, side: Side, name: str, own: str, count: int, crossed: bool) -> None:
-        """`count` times the fragment of 16 elements of an operand and 16 points: four matrices of 8
-        by 8. Lane l names row l % 8, in memory's direction, of matrix l / 8. Of the left operand
-        the second matrix has the next 8 elements, of a right one the next 8 points; `crossed`: that
-        is along the rows as they lie in memory."""
-        w, deep = self.w, side.operand.deep
+    def _load(self, side: Side, name: str, own: str, count: int, crossed: bool) -> None:
+        """`count` fragments of 16 elements of an operand and 16 points, four matrices of 8 by 8
+        each. Lane l points to row l % 8, in memory's direction, of matrix l / 8. The second matrix
+        of the left operand has the next 8 elements, of a right one the next 8 points; `crossed`:
+        that is along the rows as they lie in memory."""
+        w, along_points = self.w, side.operand.along_points
         outer, inner = (
             ("lane % 8 + lane / 16 * 8", "lane / 8 % 2 * 4")
             if crossed
             else ("lane % 16", "lane / 16 * 4")
         )
-        if deep:
+        if along_points:
             row, word = f"{own} + i * 16 + {outer}", f"k / 2 + {inner}"
         else:
             row, word = f"k + {outer}", f"({own} + i * 16) / 2 + {inner}"
         w.line("#pragma unroll")
         w.line(
-            f"for (i32 i = 0; i < {count}; ++i) MATRICES({'false' if deep else 'true'}, "
+            f"for (i32 i = 0; i < {count}; ++i) MATRICES({'false' if along_points else 'true'}, "
             f"{name}[i], {self._word(side, 'slot', row, word)});"
         )
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ...passes.gpu.grid_ir import Grid
 from ...passes.gpu.launch_ir import Function, FusedKernel, Launches, Program, distinct_launches
-from ...passes.gpu.persistent_loop import Sweep
+from ...passes.gpu.persistent_loop import PersistentLoop
 from .kernel import fused_kernel, grid_function
 from .persistent import loop_function
 
@@ -21,13 +21,13 @@ from .persistent import loop_function
 @dataclass(frozen=True)
 class Module:
     """The text of `kernels` without the prelude, the launches of one run, and the bytes of the
-    arena that they work in. `grids` and `sweeps` are the bodies of the functions by name."""
+    arena that they work in. `grids` and `loops` are the bodies of the functions by name."""
 
     kernels: str
     launches: Launches
     arena_bytes: int
     grids: Mapping[str, Grid] = field(default_factory=dict)
-    sweeps: Mapping[str, Sweep] = field(default_factory=dict)
+    loops: Mapping[str, PersistentLoop] = field(default_factory=dict)
 
     @property
     def entries(self) -> frozenset[str]:
@@ -52,13 +52,13 @@ def emit(program: Program) -> Module:
         program.launches,
         program.arena_bytes,
         {name: body for name, body in bodies.items() if isinstance(body, Grid)},
-        {name: body for name, body in bodies.items() if isinstance(body, Sweep)},
+        {name: body for name, body in bodies.items() if isinstance(body, PersistentLoop)},
     )
 
 
 def _text(definition: Function | FusedKernel) -> str:
     if isinstance(definition, FusedKernel):
         return fused_kernel(definition)
-    if isinstance(definition.body, Sweep):
+    if isinstance(definition.body, PersistentLoop):
         return loop_function(definition, definition.body)
     return grid_function(definition, definition.body)

@@ -18,7 +18,7 @@ typedef double f64;
 #define DEVICE __device__ __forceinline__
 #define AT(array, place, count) (array)[place]
 #define BARRIER() __syncthreads()
-#define MEET(counter, blocks, first) nn::meet(counter, blocks, first)
+#define GROUP_BARRIER(counter, blocks, first) nn::group_barrier(counter, blocks, first)
 #define SHUFFLE(value, mask) __shfl_xor_sync(0xffffffffu, value, mask)
 #define THREAD ((i32)threadIdx.x)
 #define BLOCK ((i32)blockIdx.x)
@@ -273,15 +273,15 @@ NNC_POSITION(ArgMax, x > value)
 NNC_POSITION(ArgMin, x < value)
 
 // All lanes of a warp joined, the result in every lane.
-template <class A> DEVICE A across_warp(A mine) {
+template <class A> DEVICE A warp_reduce(A mine) {
   for (int mask = 16; mask > 0; mask /= 2) mine.join(mine.shuffle(mask));
   return mine;
 }
 
 // The `lanes` neighbouring threads joined, warp by warp; the result is in every one of them.
-template <int lanes, int threads, class A> DEVICE A across_warps(A mine, A* shared) {
+template <int lanes, int threads, class A> DEVICE A multi_warp_reduce(A mine, A* shared) {
   const int warps = lanes / 32, warp = THREAD / 32, first = warp / warps * warps;
-  mine = across_warp(mine);
+  mine = warp_reduce(mine);
   if (THREAD % 32 == 0) AT(shared, warp, threads / 32) = mine;
   BARRIER();
   mine = AT(shared, first, threads / 32);
@@ -291,7 +291,7 @@ template <int lanes, int threads, class A> DEVICE A across_warps(A mine, A* shar
 }
 
 // The `lanes` threads that are `stride` apart joined in a tree; the result is in the first of them.
-template <int lanes, int stride, int threads, class A> DEVICE A across_block(A mine, A* shared) {
+template <int lanes, int stride, int threads, class A> DEVICE A block_reduce(A mine, A* shared) {
   const int thread = THREAD, lane = thread / stride % lanes;
   AT(shared, thread, threads) = mine;
   BARRIER();
@@ -311,7 +311,7 @@ template <int lanes, int stride, int threads, class A> DEVICE A across_block(A m
 // Every thread of all `blocks` blocks has come here, and sees what the others have written. All of
 // them must run at once. Each meeting adds 2^31 to the counter in all, however many they are: its
 // highest bit changes when the last one comes, and the others are as they were.
-DEVICE void meet(u32* counter, i32 blocks, bool first) {
+DEVICE void group_barrier(u32* counter, i32 blocks, bool first) {
   BARRIER();
   if (THREAD == 0) {
     __threadfence();

@@ -1,24 +1,23 @@
-"""Tiles whose products are multiplications and additions of threads.
+"""Matmul tiles multiplied by single threads (SIMT).
 
-In: a `Grid` whose `how` is a `Tile` without tensor cores. Out: lines of its kernel, by `ring.py`.
-In shared memory every point has a row of elements; a thread takes neighbours of it together.
+In: a `Grid` whose `how` is a `MatmulTile` without tensor cores. Out: lines of its kernel, by
+`tile_loader`. In shared memory every point has a row of elements; a thread loads adjacent ones at
+once.
 """
 
 from __future__ import annotations
 
-from ...passes.gpu.grid_ir import GAP, Grid, Tile
+from ...passes.gpu.grid_ir import Grid, MatmulTile
 from .expressions import Writer
-from .tile_loader import Ring, Side
-
-UNROLLED = 4  # points whose products stand in a row
+from .tile_loader import MatmulWriter, Side
 
 
-class Threads(Ring):
-    """A thread holds `rows` by `columns` results, which lie in groups of GAP or fewer."""
+class SimtMatmul(MatmulWriter):
+    """A thread accumulates `rows` by `columns` results, in groups of a vector or less."""
 
-    pack = 1
+    elements_per_word = 1
 
-    def __init__(self, w: Writer, grid: Grid, how: Tile):
+    def __init__(self, w: Writer, grid: Grid, how: MatmulTile):
         super().__init__(w, grid, how)
         self.word = grid.dtype
 
@@ -28,19 +27,19 @@ class Threads(Ring):
         self.w.line(f"{self.word} sum[{len(how.rights)}][{how.rows}][{how.columns}] = {{}};")
 
     def element(self, side: Side, slot: str, k: str, x: str) -> str:
-        size = self.how.slot(side.length)
+        size = self.how.stage_words(side.length)
         return (
-            f"{side.array}, {slot} * {size} + {k} * {side.length + GAP} + {x}, "
+            f"{side.array}, {slot} * {size} + {k} * {self.how.row(side.length)} + {x}, "
             f"{self.how.stages * size}"
         )
 
     def multiply(self) -> None:
         w, how = self.w, self.how
-        w.line(f"#pragma unroll {UNROLLED}")
+        w.line(f"#pragma unroll {how.unroll}")
         with w.block(f"for (i32 k = 0; k < {how.depth}; ++k)"):
-            self._get(self.left, "a", "row", how.rows)
+            self._load(self.left, "a", "row", how.rows)
             for n, right in enumerate(self.rights):
-                self._get(right, f"b{n}", "column", how.columns)
+                self._load(right, f"b{n}", "column", how.columns)
                 w.line("#pragma unroll")
                 with w.block(f"for (i32 r = 0; r < {how.rows}; ++r)"):
                     w.line("#pragma unroll")
@@ -48,9 +47,9 @@ class Threads(Ring):
                         f"for (i32 c = 0; c < {how.columns}; ++c) sum[{n}][r][c] += a[r] * b{n}[c];"
                     )
 
-    def _get(self, side: Side, name: str, number: str, count: int) -> None:
-        """The thread's elements of one operand at the point `k`."""
-        n = min(count, GAP)
+    def _load(self, side: Side, name: str, number: str, count: int) -> None:
+        """The thread's elements of one operand at the point `k`, in vectors."""
+        n = min(count, self.how.vector)
         self.w.line(f"{self.word} {name}[{count}];")
         for start in range(0, count, n):
             own = number if n == 1 else f"{number} * {n}"
@@ -62,16 +61,17 @@ class Threads(Ring):
         w, how = self.w, self.how
         w.line("#pragma unroll")
         with w.block(f"for (i32 r = 0; r < {how.rows}; ++r)"):
-            m = w.let("i32", f"m0 + {_along('row', 'r', how.height, how.rows)}", "m")
+            m = w.let("i32", f"m0 + {self._position('row', 'r', how.height, how.rows)}", "m")
             w.line("#pragma unroll")
             with w.block(f"for (i32 c = 0; c < {how.columns}; ++c)"):
-                x = w.let("i32", f"n0 + {_along('column', 'c', how.width, how.columns)}", "n")
+                x = w.let(
+                    "i32", f"n0 + {self._position('column', 'c', how.width, how.columns)}", "n"
+                )
                 self.result(m, x, [f"sum[{n}][r][c]" for n, _ in enumerate(how.rights)])
 
-
-def _along(number: str, at: str, length: int, count: int) -> str:
-    """Where the thread's element `at` lies along a side."""
-    n = min(count, GAP)
-    if n == 1:
-        return f"{number} + {at} * {length // count}"
-    return f"{number} * {n} + {at} % {n} + {at} / {n} * {n * (length // count)}"
+    def _position(self, number: str, at: str, length: int, count: int) -> str:
+        """Where the thread's element `at` lies along a side."""
+        n = min(count, self.how.vector)
+        if n == 1:
+            return f"{number} + {at} * {length // count}"
+        return f"{number} * {n} + {at} % {n} + {at} / {n} * {n * (length // count)}"

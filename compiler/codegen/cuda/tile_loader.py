@@ -1,11 +1,10 @@
-"""What all tiles are made of: operands go through a ring of steps in shared memory.
+"""What all matmul tiles share: operands pass through shared memory in a multistage pipeline.
 
-In: a `Grid` whose `how` is a `Tile`. Out: lines of its kernel; what differs between kinds of tiles
-(the layout of shared memory, how it is multiplied, who holds which result) is in `tiles.py` and
-`tensor_cores.py`. While a step is multiplied, later ones are on their way: asynchronous copies go
-to shared memory by themselves; what threads compute stays in registers, `held`, until the
-multiplication is done. One barrier per step is enough: a step is written where the one before has
-been read.
+In: a `Grid` whose `how` is a `MatmulTile`. Out: lines of its kernel. What differs between the
+engines (the layout of shared memory, how it is multiplied, who holds which result) is in `simt.py`
+and `mma.py`. While one step is multiplied, later ones are loaded: asynchronous copies go straight
+to shared memory; what threads compute stays in registers, `staged`, until the multiplication is
+done. One barrier per step is enough: a step is written where the step before has been read.
 """
 
 from __future__ import annotations
@@ -16,15 +15,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ...ir.expr import Read
-from ...passes.gpu.grid_ir import Grid, Operand, Tile
+from ...passes.gpu.grid_ir import Grid, MatmulTile, Operand
 from .expressions import Writer
 from .split_k import place_layer, points
 
 
 @dataclass(frozen=True)
 class Side:
-    """One operand as the kernel sees it: its array in shared memory, the variable that has the
-    first element of the tile, and the tile's length along it."""
+    """One operand in the kernel: its array in shared memory, the variable with the tile's first
+    element along it, and the tile's length along it."""
 
     operand: Operand
     array: str
@@ -32,13 +31,14 @@ class Side:
     length: int
 
 
-class Ring(ABC):
-    """The kernel's body. `word` is the type of shared memory, and of `pack` elements in it."""
+class MatmulWriter(ABC):
+    """Writes the kernel's body. `word` is the type of shared memory, `elements_per_word` how many
+    elements a word has."""
 
     word: str
-    pack: int
+    elements_per_word: int
 
-    def __init__(self, w: Writer, grid: Grid, how: Tile):
+    def __init__(self, w: Writer, grid: Grid, how: MatmulTile):
         self.w, self.grid, self.how = w, grid, how
         rights = [Side(o, f"right{n}", "n0", how.width) for n, o in enumerate(how.rights)]
         self.left, self.rights = Side(how.left, "left", "m0", how.height), rights
@@ -46,25 +46,25 @@ class Ring(ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """The thread's place in the tile, and its sums."""
+        """Declares the thread's position in the tile, and its accumulators."""
 
     @abstractmethod
     def element(self, side: Side, slot: str, k: str, x: str) -> str:
-        """Where the word of an element is in shared memory: the array, the place, its size."""
+        """Where the word of an element is in shared memory: array, offset, size of the array."""
 
     @abstractmethod
     def multiply(self) -> None:
-        """The products of the step `slot`."""
+        """Multiplies the step in `slot`."""
 
     @abstractmethod
     def store(self) -> None:
-        """All results of the thread."""
+        """Stores all results of the thread."""
 
     def write(self) -> None:
         w, how, grid = self.w, self.how, self.grid
         offset = 0
         for side in self.sides:
-            count = how.stages * how.slot(side.length)
+            count = how.stages * how.stage_words(side.length)
             w.line(f"SHARED({self.word}, {side.array}, {offset}, {count});")
             offset += count * how.word_bytes(grid.dtype)
         tall, wide = -(-how.left.size // how.height), -(-how.rights[0].size // how.width)
@@ -79,21 +79,21 @@ class Ring(ABC):
         self.store()
 
     def result(self, m: str, n: str, sums: list[str]) -> None:
-        """The statements on one result, and their stores."""
+        """Computes the statements for one result, and stores them."""
         w, left, right = self.w, self.how.left, self.how.rights[0]
         with w.block(f"if ({m} < {left.size} && {n} < {right.size})"):
-            w.unflatten(m, left.own)
-            w.unflatten(n, right.own)
+            w.unflatten(m, left.indices)
+            w.unflatten(n, right.indices)
             place_layer(w, self.grid)
             w.finish(self.grid.statements, [(s, self.grid.dtype) for s in sums])
 
     # --- the loop over the points --------------------------------------------------------------
 
     def _steps(self, first: str) -> None:
-        """`load` asks for copies; `fetch` computes, `put` stores."""
+        """`load` starts copies; `fetch` computes into registers, `put` stores these."""
         w, how, last = self.w, self.how, self.last
-        copied = [s for s in self.sides if s.operand.copied]
-        computed = [s for s in self.sides if not s.operand.copied]
+        copied = [s for s in self.sides if s.operand.copy_width]
+        computed = [s for s in self.sides if not s.operand.copy_width]
         for side in copied:
             self._loader(side)
         for side in computed:
@@ -101,7 +101,7 @@ class Ring(ABC):
         before = how.stages - 1
         with w.block(f"for (i32 s = 0; s < {before}; ++s)"):
             ahead = w.let("i32", f"{first} + s * {how.depth}", "ahead")
-            self._ask(copied, ahead, "s")
+            self._start_copies(copied, ahead, "s")
             if computed:
                 with w.block(f"if ({ahead} < {last})"):
                     self._call("fetch", computed, ahead)
@@ -114,7 +114,7 @@ class Ring(ABC):
             w.line("BARRIER();")
             w.line(f"const i32 ahead = k0 + {before * how.depth};")
             w.line(f"const i32 into = slot == 0 ? {before} : slot - 1;")
-            self._ask(copied, "ahead", "into")
+            self._start_copies(copied, "ahead", "into")
             if computed:
                 with w.block(f"if (ahead < {last})"):
                     self._call("fetch", computed, "ahead")
@@ -124,8 +124,8 @@ class Ring(ABC):
                     self._call("put", computed, "into")
             w.line(f"slot = slot == {before} ? 0 : slot + 1;")
 
-    def _ask(self, copied: list[Side], ahead: str, slot: str) -> None:
-        """Copies of one step, which are one group, if there is such a step."""
+    def _start_copies(self, copied: list[Side], ahead: str, slot: str) -> None:
+        """The copies of one step, which are one group, if there is such a step."""
         if copied:
             with self.w.block(f"if ({ahead} < {self.last})"):
                 self._call("load", copied, f"{ahead}, {slot}")
@@ -138,11 +138,11 @@ class Ring(ABC):
     # --- one operand ---------------------------------------------------------------------------
 
     def _loader(self, side: Side) -> None:
-        """A function of a step and its place in the ring: asks for the copies of one operand. What
-        is outside the domain is zero."""
-        w, n = self.w, side.operand.copied
-        assert isinstance(side.operand.part, Read)
-        access = self.grid.accesses[side.operand.part]
+        """A function of a step and its slot in the pipeline: starts the copies of one operand.
+        What is outside the domain is zero."""
+        w, n = self.w, side.operand.copy_width
+        assert isinstance(side.operand.value, Read)
+        access = self.grid.accesses[side.operand.value]
         with (
             w.block(f"const auto load_{side.array} = [&](const i32 k0, const i32 slot)", "};"),
             self._elements(side, n),
@@ -152,52 +152,52 @@ class Ring(ABC):
             ok = f"{inside} && {checks}" if checks else inside
             into = self.element(side, "slot", "k", "x")
             source = w.element(access.tensor, access.offset)
-            own, deep = side.operand, side.operand.deep
-            if (self.grid.points if deep else own.size) % n == 0:
+            own, along_points = side.operand, side.operand.along_points
+            if (self.grid.points if along_points else own.size) % n == 0:
                 w.line(f"COPY({n}, {into}, {source}, {ok});")
             else:  # the last one has fewer elements
-                left = f"{self.last} - k0 - k" if deep else f"{own.size} - {side.base} - x"
-                given = f"{ok} ? nn::min({n}, {left}) : 0"
-                w.line(f"COPY_SOME({n}, {into}, {source}, {given});")
+                left = f"{self.last} - k0 - k" if along_points else f"{own.size} - {side.base} - x"
+                valid = f"{ok} ? nn::min({n}, {left}) : 0"
+                w.line(f"COPY_SOME({n}, {into}, {source}, {valid});")
 
     def _computer(self, side: Side) -> None:
-        """Two functions: of a step, that computes an operand's elements into registers, and of a
-        place in the ring, that stores them there."""
-        w, pack, held = self.w, self.pack, f"held_{side.array}"
+        """Two functions: one of a step, that computes an operand's elements into registers, and one
+        of a slot in the pipeline, that stores them there."""
+        w, pack, staged = self.w, self.elements_per_word, f"staged_{side.array}"
         each = -(-side.length * self.how.depth // self.grid.threads)
-        w.line(f"{self.grid.dtype} {held}[{each}];")
+        w.line(f"{self.grid.dtype} {staged}[{each}];")
         with (
             w.block(f"const auto fetch_{side.array} = [&](const i32 k0)", "};"),
             self._elements(side, pack),
         ):
             for n in range(pack):
-                own = f"{held}[u]" if pack == 1 else f"{held}[u * {pack} + {n}]"
+                own = f"{staged}[u]" if pack == 1 else f"{staged}[u * {pack} + {n}]"
                 along = f" + {n}" if n else ""
-                k, x = (f"k{along}", "x") if side.operand.deep else ("k", f"x{along}")
+                k, x = (f"k{along}", "x") if side.operand.along_points else ("k", f"x{along}")
                 w.line(f"{own} = 0;")
                 with w.block():
                     inside = self._point(side, k, x)
                     with w.block(f"if ({inside})"):
-                        w.line(f"{own} = {w.value(side.operand.part)};")
+                        w.line(f"{own} = {w.value(side.operand.value)};")
         with (
             w.block(f"const auto put_{side.array} = [&](const i32 slot)", "};"),
             self._elements(side, pack),
         ):
-            value = f"{held}[u]" if pack == 1 else f"PAIR({held}[u * 2], {held}[u * 2 + 1])"
+            value = f"{staged}[u]" if pack == 1 else f"PAIR({staged}[u * 2], {staged}[u * 2 + 1])"
             w.line(f"AT({self.element(side, 'slot', 'k', 'x')}) = {value};")
 
     @contextmanager
     def _elements(self, side: Side, n: int) -> Iterator[None]:
-        """Around what a thread does with its elements of one step, `n` at a time: the point `k`,
-        the element `x` along the side, and the number `u` of the time."""
+        """The loop over a thread's elements of one step, `n` at a time: declares the point `k`, the
+        element `x` along the side, and the iteration `u`."""
         w, depth, threads = self.w, self.how.depth, self.grid.threads
         groups = side.length * depth // n
         w.line("#pragma unroll")
         with w.block(f"for (i32 u = 0; u < {-(-groups // threads)}; ++u)"):
             w.line(f"const i32 e = THREAD + u * {threads};")
             by = f" * {n}" if n > 1 else ""
-            row = (depth if side.operand.deep else side.length) // n
-            names = ("k", "x") if side.operand.deep else ("x", "k")
+            row = (depth if side.operand.along_points else side.length) // n
+            names = ("k", "x") if side.operand.along_points else ("x", "k")
             w.line(f"const i32 {names[0]} = e % {row}{by}, {names[1]} = e / {row};")
             if groups % threads:
                 with w.block(f"if (e < {groups})"):
@@ -206,8 +206,8 @@ class Ring(ABC):
                 yield
 
     def _point(self, side: Side, k: str, x: str) -> str:
-        """Gives the indices their values at this element; the condition that the domain has it."""
+        """Declares the indices of this element; returns the condition that it is in the domain."""
         w = self.w
-        w.unflatten(w.let("i32", f"{side.base} + {x}", "m"), side.operand.own)
+        w.unflatten(w.let("i32", f"{side.base} + {x}", "m"), side.operand.indices)
         w.unflatten(w.let("i32", f"k0 + {k}", "p"), self.grid.over)
         return f"{side.base} + {x} < {side.operand.size} && k0 + {k} < {self.last}"

@@ -48,7 +48,7 @@ from ..equations.views import views
 from ..kernels.kernel import Kernel, Plan
 from .attention.mma_operands import Contraction, has_bf16_rows, longer_than_one, mma_contractions
 from .attention.stream_attention import tiled_attention
-from .grid_ir import Operand, Tile
+from .grid_ir import MatmulTile, Operand
 from .lower_kernel import undivided
 from .matmul_tiling import matmul_tiling
 
@@ -174,16 +174,16 @@ class _Copies:
         system = self.source.replace(tensors={**self.source.tensors, **self.tensors})
         grid = undivided(Kernel(eq.target, trial), Plan(system, (), {}, 0))
         tiled = matmul_tiling(grid, GpuTarget())
-        if tiled is None or not isinstance(tiled.how, Tile) or not tiled.how.tensor_cores:
+        if tiled is None or not isinstance(tiled.how, MatmulTile) or not tiled.how.tensor_cores:
             return
         how = tiled.how
         origin = {copy: name for name, copy in self.names.items()}
 
         def of_operand(operand: Operand, tiles: int) -> Iterator[tuple[str, float]]:
-            if operand.copied:
-                assert isinstance(operand.part, Read)
+            if operand.copy_width:
+                assert isinstance(operand.value, Read)
                 elements = operand.size * grid.points * prod(i.size for i in how.batch) * tiles
-                tensor = self.tensors[operand.part.tensor]
+                tensor = self.tensors[operand.value.tensor]
                 yield origin[tensor.name], elements / tensor.size
 
         yield from of_operand(how.left, -(-how.rights[0].size // how.width))

@@ -15,15 +15,12 @@ from ...ir.affine import Affine
 from ...ir.dtypes import BYTES
 from ...ir.equation import Index
 from ...ir.expr import Expr, Read, reads
+from ...targets import WARP, GpuTarget
 from ..lowering.access import Access, Statement, form_text, statement_text, value_text
-
-BLOCK = 256  # threads, where nothing else decides
-RESIDENT = 2  # blocks at least that a processor holds: one works while the other waits
-GAP = 4  # elements after each row of a tile: rows stay aligned for vectors of 4
 
 
 @dataclass(frozen=True)
-class Each:
+class ThreadPerElement:
     """One thread computes one element; what it reduces over it takes in order."""
 
     def __str__(self) -> str:
@@ -31,47 +28,47 @@ class Each:
 
 
 @dataclass(frozen=True)
-class Together:
-    """`lanes` threads of a block share the reduction of one element and join in a tree.
-    Neighbouring threads take neighbouring points (`along` "over") or elements ("outputs")."""
+class TreeReduction:
+    """`lanes` threads of a block share the reduction of one element and join in a tree. Adjacent
+    threads take adjacent points (`along` "reduction") or adjacent elements ("outputs")."""
 
     lanes: int
     along: str
 
     def __str__(self) -> str:
-        return f"{self.lanes} threads per element, neighbours along {self.along}"
+        return f"{self.lanes} threads per element, adjacent threads along the {self.along}"
 
 
 @dataclass(frozen=True)
 class Operand:
-    """One side of a product: `part`, which depends on the output indices `own`. `deep`:
-    neighbouring threads load neighbouring points rather than neighbouring elements. `copied` is how
-    many elements an asynchronous copy moves to shared memory; with 0 threads compute the values, in
-    registers."""
+    """A factor of a product: `value`, which depends on the output `indices`. With `along_points`
+    memory is contiguous along the points of the sum, so adjacent threads load adjacent points
+    rather than adjacent elements. An asynchronous copy moves `copy_width` elements to shared
+    memory; with 0 threads compute the values, in registers."""
 
-    part: Expr
-    own: tuple[Index, ...]
-    deep: bool
-    copied: int
+    value: Expr
+    indices: tuple[Index, ...]
+    along_points: bool
+    copy_width: int
 
     @property
     def size(self) -> int:
-        return prod(i.size for i in self.own)
+        return prod(i.size for i in self.indices)
 
 
 @dataclass(frozen=True)
-class Tile:
+class MatmulTile:
     """Sums of products `left * right`, one for each of `rights`, in tiles of `height` by `width`
-    elements, `depth` points at a time through shared memory; a thread holds `rows` by `columns` of
-    them in registers. Shared memory has room for `stages` such steps: while one is multiplied, the
-    next ones are loaded.
+    elements, `depth` points a step; a thread accumulates `rows` by `columns` of them in registers.
+    Shared memory has room for `stages` steps: while one is multiplied, the next ones are loaded.
 
-    With `tensor_cores` operands lie in shared memory as bf16, in words of two: copied if memory has
-    them so, or rounded when they are stored there. A warp holds `rows` by `columns` results.
+    Without tensor cores a thread loads up to `vector` adjacent elements of shared memory at once,
+    and `unroll` points are unrolled. With `tensor_cores` operands lie in shared memory as bf16, in
+    words of two: copied if memory has them so, or rounded when they are stored there. Then a warp
+    accumulates `rows` by `columns` results.
 
-    `left.own` are output indices that `rights` do not depend on, and the other way round; both may
-    depend on `batch`.
-    """
+    `left.indices` are output indices that `rights` do not depend on, and the other way round; both
+    may depend on `batch`."""
 
     left: Operand
     rights: tuple[Operand, ...]
@@ -82,30 +79,35 @@ class Tile:
     rows: int
     columns: int
     stages: int
-    tensor_cores: bool = False
+    tensor_cores: bool
+    vector: int
+    unroll: int
 
-    def slot(self, side: int) -> int:
-        """Words that one step of an operand takes in shared memory: of elements, a row of `side`
-        for every point, and a gap, so that rows begin in different banks; of pairs, no gap."""
-        return self.depth * side // 2 if self.tensor_cores else self.depth * (side + GAP)
+    def row(self, side: int) -> int:
+        """Elements of shared memory from one point of an operand to the next, without tensor cores:
+        padded by a vector, so that rows stay aligned and begin in different banks."""
+        return side + self.vector
+
+    def stage_words(self, side: int) -> int:
+        """Words of shared memory of one step of an operand; tensor cores need no padding, as their
+        words are swizzled."""
+        return self.depth * side // 2 if self.tensor_cores else self.depth * self.row(side)
 
     def word_bytes(self, dtype: str) -> int:
-        return 4 if self.tensor_cores else BYTES[dtype]
+        return BYTES["i32"] if self.tensor_cores else BYTES[dtype]
 
     @property
-    def words(self) -> int:
-        """That all steps of all operands take."""
-        return self.stages * (self.slot(self.height) + len(self.rights) * self.slot(self.width))
+    def shared_words(self) -> int:
+        """Words of all steps of all operands."""
+        right = len(self.rights) * self.stage_words(self.width)
+        return self.stages * (self.stage_words(self.height) + right)
 
     def __str__(self) -> str:
-        names = [" ".join(i.name for i in o.own) for o in (self.left, self.rights[0])]
+        names = [" ".join(i.name for i in o.indices) for o in (self.left, self.rights[0])]
         unit = "warp by mma.sync m16n8k16 of bf16" if self.tensor_cores else "thread"
+        computed = "rounded as it is loaded" if self.tensor_cores else "computed"
         left, right = (
-            f"copied by {o.copied}"
-            if o.copied
-            else "rounded as it is loaded"
-            if self.tensor_cores
-            else "computed"
+            f"copied by {o.copy_width}" if o.copy_width else computed
             for o in (self.left, self.rights[0])
         )
         return (
@@ -230,7 +232,7 @@ class Grid:
     has registers for `resident` blocks at least."""
 
     name: str
-    how: Each | Together | Tile | Stream
+    how: ThreadPerElement | TreeReduction | MatmulTile | Stream
     threads: int
     blocks: int
     outputs: tuple[Index, ...]
@@ -243,7 +245,7 @@ class Grid:
     position: Expr | None = None
     part: Index | None = None
     chunk: int = 0
-    resident: int = RESIDENT
+    resident: int = GpuTarget.min_blocks_per_sm
     fixed: tuple[str, ...] = ()
     source: str = ""
     why: tuple[str, ...] = field(default=(), compare=False)
@@ -277,25 +279,36 @@ class Grid:
         how = self.how
         if isinstance(how, Stream):
             return how.shared_bytes
-        if isinstance(how, Tile):
-            return how.words * how.word_bytes(self.dtype)
-        if isinstance(how, Together) and not self.by_shuffles:
-            count = self.threads // 32 if how.along == "over" else self.threads
-            size = 16 if self.reduce in ("argmax", "argmin") else BYTES[self.dtype]
-            return count * size
+        if isinstance(how, MatmulTile):
+            return how.shared_words * how.word_bytes(self.dtype)
+        if isinstance(how, TreeReduction) and not self.by_shuffles:
+            count = self.threads // WARP if how.along == "reduction" else self.threads
+            return count * accumulator_bytes(self)
         return 0
 
     @property
     def by_shuffles(self) -> bool:
         """Whether the threads that join are the lanes of one warp."""
-        return isinstance(self.how, Together) and self.how.along == "over" and self.how.lanes == 32
+        return (
+            isinstance(self.how, TreeReduction)
+            and self.how.along == "reduction"
+            and self.how.lanes == WARP
+        )
 
     def __str__(self) -> str:
         return "\n".join(_lines(self))
 
 
-def one_thread_per_element(grid: Grid) -> Grid:
-    return replace(grid, how=Each(), threads=BLOCK, blocks=-(-grid.elements // BLOCK))
+def one_thread_per_element(grid: Grid, target: GpuTarget) -> Grid:
+    threads = target.block_threads
+    return replace(
+        grid, how=ThreadPerElement(), threads=threads, blocks=-(-grid.elements // threads)
+    )
+
+
+def accumulator_bytes(grid: Grid) -> int:
+    """Of one accumulator in shared memory; one of argmax or argmin has a position, too."""
+    return 2 * BYTES["f64"] if grid.reduce in ("argmax", "argmin") else BYTES[grid.dtype]
 
 
 def _lines(grid: Grid) -> Iterator[str]:
@@ -303,7 +316,7 @@ def _lines(grid: Grid) -> Iterator[str]:
     yield f"grid {grid.name}{fixed}" + (f"    # {grid.source}" if grid.source else "")
     yield from (f"    # {why}" for why in grid.why)
     layers = f" by {grid.part.size} layers" if grid.part else ""
-    resident = f" ({grid.resident} on a processor)" if isinstance(grid.how, Tile) else ""
+    resident = f" ({grid.resident} on a processor)" if isinstance(grid.how, MatmulTile) else ""
     yield f"    {grid.blocks} blocks{layers} of {grid.threads} threads{resident}, {grid.how}"
     if isinstance(grid.how, Stream):
         yield from _stream_lines(grid, grid.how)

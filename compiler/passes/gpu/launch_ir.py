@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from ...ir.equation import Index
 from ..kernels.kernel import Kernel
-from .grid_ir import Each, Grid
-from .persistent_loop import Sweep
+from .grid_ir import Grid, ThreadPerElement
+from .persistent_loop import PersistentLoop
 
 COUNTER_STRIDE = 32  # words between the counters of two groups of blocks: one cache line each
 
@@ -37,17 +37,21 @@ class Function:
     argument, so that several of them can be one kernel."""
 
     name: str
-    body: Grid | Sweep
+    body: Grid | PersistentLoop
     parameters: tuple[Parameter, ...]
 
     @property
     def fusible(self) -> bool:
-        return isinstance(self.body, Sweep) or isinstance(self.body.how, Each)
+        return isinstance(self.body, PersistentLoop) or isinstance(self.body.how, ThreadPerElement)
 
     @property
     def groups(self) -> int:
         """How many groups of blocks wait for each other; each needs a counter."""
-        return self.body.groups if isinstance(self.body, Sweep) and self.body.members > 1 else 0
+        return (
+            self.body.groups
+            if isinstance(self.body, PersistentLoop) and self.body.group_blocks > 1
+            else 0
+        )
 
 
 @dataclass(frozen=True)

@@ -132,9 +132,9 @@ class _Lowering:
         loop = persistent_kernel(scan, self.plan, self.target)
         if loop is None:
             return None
-        found = dict.fromkeys(t for share in loop.steps.shares for t in _tensors(share.grid))
-        here = {kept.name for kept in loop.kept}
-        written = {t for share in loop.steps.shares for t in share.grid.stored}
+        found = dict.fromkeys(t for step in loop.steps.kernels for t in _tensors(step.grid))
+        here = {kept.name for kept in loop.shared_tensors}
+        written = {t for step in loop.steps.kernels for t in step.grid.stored}
         parameters = []
         for tensor in (t for t in found if t not in here):
             record = self.plan.system.tensors[tensor]

@@ -1,10 +1,14 @@
-"""Kernels to grids: the schedule for blocks and threads.
+"""Kernels to grids: how a kernel's work is divided among blocks, threads and lanes.
 
-In: a `Kernel` and its `Plan`. Out: the `Grid`s that compute it, one after the other: one, or two
-where a long reduction of few results is divided among blocks and a second grid joins the parts in
-their order. Indices are merged and addressed as for the CPU (`merge.py`, `access.py`); how a
-product is cut into tiles is `contract.py`, a square that is not stored `streams.py`, with tensor
-cores `warp_streams.py`. There are no atomics, so every run gives the same bits.
+    a map, a short reduction        →   one thread per element
+    a long reduction                →   several threads per element, joined in a tree
+    a sum of products               →   tiles in shared memory (`matmul_tiling`)
+    attention                       →   tiles of scores (`attention/`)
+    too few blocks for the machine  →   parts, and a grid that joins them (`split_k`)
+
+Accumulations into a target gather instead (`scatter_to_gather`), so there are no atomics and every
+run gives the same bits. Indices are coalesced and addressed as for the CPU (`passes/lowering/`).
+Tests: tests/backends/test_cuda.py.
 """
 
 from __future__ import annotations
@@ -13,18 +17,16 @@ from dataclasses import replace
 
 from ...ir.equation import Index
 from ...ir.expr import Idx, reads
-from ...targets import GpuTarget
+from ...targets import WARP, GpuTarget
 from ..kernels.kernel import Kernel, Plan, Streamed
 from ..lowering.access import Statement
 from ..lowering.coalesce_indices import accesses_of, coalesce_indices, store_offsets
 from .attention.tiling_mma import mma_tiling
 from .attention.tiling_simt import simt_tiling
-from .grid_ir import BLOCK, Each, Grid, Together, one_thread_per_element
+from .grid_ir import Grid, ThreadPerElement, TreeReduction, one_thread_per_element
 from .matmul_tiling import matmul_tiling
 from .scatter_to_gather import scatter_to_gather
 from .split_k import split_k
-
-ALONE = 32  # points that one thread reduces over by itself
 
 
 def lower_kernel(kernel: Kernel, plan: Plan, target: GpuTarget) -> tuple[Grid, ...]:
@@ -34,7 +36,7 @@ def lower_kernel(kernel: Kernel, plan: Plan, target: GpuTarget) -> tuple[Grid, .
     kernel = scatter_to_gather(kernel, plan.system)
     grid = undivided(kernel, plan)
     if grid.reduce is None:
-        return (one_thread_per_element(grid),)
+        return (one_thread_per_element(grid, target),)
     tiled = matmul_tiling(grid, target)
     if tiled is None:
         tiled = _reduction(grid, target)
@@ -52,8 +54,8 @@ def undivided(kernel: Kernel, plan: Plan) -> Grid:
     source = f"{span}: {span.source.line(span.line).strip()}" if span else ""
     return Grid(
         name=kernel.name,
-        how=Each(),
-        threads=BLOCK,
+        how=ThreadPerElement(),
+        threads=0,
         blocks=0,
         outputs=form.outputs,
         over=form.over if anchor.reduce else (),
@@ -71,32 +73,25 @@ def undivided(kernel: Kernel, plan: Plan) -> Grid:
 
 def _reduction(grid: Grid, target: GpuTarget) -> Grid:
     """One thread per element where that is enough threads, or little to do; else several."""
-    along = _along(grid)
-    busy = target.processors * target.threads
-    if grid.points < ALONE or (grid.elements >= busy and along == "outputs"):
-        return one_thread_per_element(grid)
-    lanes = 32
-    while (
-        along == "over"
-        and lanes < BLOCK
-        and lanes * 8 <= grid.points
-        and grid.elements * lanes < busy
-    ):
-        lanes *= 8
+    along, threads = _contiguous(grid), target.block_threads
+    resident = target.processors * target.threads
+    if grid.points < target.serial_points or (grid.elements >= resident and along == "outputs"):
+        return one_thread_per_element(grid, target)
+    lanes = WARP
     if along == "outputs":
-        lanes = 8
-    per_block = BLOCK // lanes
-    return replace(
-        grid, how=Together(lanes, along), threads=BLOCK, blocks=-(-grid.elements // per_block)
-    )
+        lanes = threads // WARP  # a warp loads adjacent elements
+    elif grid.points >= threads and grid.elements * WARP < resident:
+        lanes = threads
+    blocks = -(-grid.elements // (threads // lanes))
+    return replace(grid, how=TreeReduction(lanes, along), threads=threads, blocks=blocks)
 
 
-def _along(grid: Grid) -> str:
-    """Whether neighbours in memory are neighbouring points or neighbouring elements."""
+def _contiguous(grid: Grid) -> str:
+    """Whether memory is contiguous along the points of the reduction or along the elements."""
     body = [grid.accesses[r] for b in grid.bodies for r in reads(b) if r in grid.accesses]
 
     def units(group: tuple[Index, ...]) -> int:
         last = Idx(group[-1].name) if group else None
         return sum(last is not None and a.offset.coefficients.get(last) == 1 for a in body)
 
-    return "outputs" if units(grid.outputs) > units(grid.over) else "over"
+    return "outputs" if units(grid.outputs) > units(grid.over) else "reduction"

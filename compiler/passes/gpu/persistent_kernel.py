@@ -1,13 +1,18 @@
-"""Recurrences as one launch: blocks that stay and go through all steps.
+"""Persistent kernels: a recurrence becomes one launch whose blocks go through all of its steps.
 
-In: a `Scan`, its `Plan`, and which kernels wait. Out: the `Sweep` that computes it, or nothing
-where a launch for every step takes less time by the estimate below.
+    for t: launch a(t); launch b(t)   →   launch loop, in which every block does
+                                          for t: a(t); barrier; b(t)
 
-An index is a row if every read of what the recurrence computes is made at the same value of it,
-such as the batch: rows need nothing of each other. Blocks take groups of rows; where a step of a
-group is more than one block does well, several blocks share it and wait for each other between
-kernels. Without such an index everything is one row. How kernels are spelled inside is
-`codegen/cuda/recurrence.py`.
+A launch for every kernel of every step costs microseconds, and the state and the weights leave the
+caches in between. An index is a *row* if all reads of what the recurrence computes are made at the
+same value of it, such as the batch: rows need nothing of each other. One block takes some rows and
+synchronizes its threads between kernels; or, where a step is more than one block does well, several
+blocks take them together and synchronize by a barrier of the group. Without such an index
+everything is one row. Applies where the closed-form estimate below is less than that of separate
+launches.
+
+Source: Diamos et al. 2016, "Persistent RNNs: Stashing Recurrent Weights On-Chip".
+Tests: tests/backends/test_cuda_recurrences.py.
 """
 
 from __future__ import annotations
@@ -20,140 +25,136 @@ from ...ir.dtypes import BYTES
 from ...ir.equation import Index
 from ...ir.expr import Idx, index_names, reads
 from ...ir.work import cost
-from ...targets import GpuTarget
+from ...targets import WARP, GpuTarget
 from ..kernels.kernel import Kernel, Plan, Scan
 from ..lowering.access import Access
-from .grid_ir import BLOCK, Each, Grid, Together
-from .lower_kernel import ALONE, lower_kernel, undivided
-from .persistent_loop import Share, Steps, Sweep
+from .grid_ir import Grid, ThreadPerElement, TreeReduction, accumulator_bytes
+from .lower_kernel import lower_kernel, undivided
+from .persistent_loop import PersistentLoop, StepKernel, StepLoop
 from .shared_state import shared_state
-
-# what the estimate of a step is made of, in µs on an H100: by arithmetic, not measured
-BARRIER = 0.05  # the threads of a block wait for each other
-MEETING = 1.5  # blocks wait for each other
-LATENCY = 0.6  # memory and arithmetic that follow one upon the other, in one kernel
-LAUNCH = 2.5  # one more node of a graph, from end to end
-RATE = 50_000  # operations per µs of a processor that load what they need, one by one
-TILED = 100_000  # operations in a launch of its own, which divides work with no regard to rows
-FETCH = 100_000  # bytes per µs from the cache of all processors to one of them
-CACHE = 128 << 10  # bytes that stay in the cache of a processor from step to step
-
-JOINED = 32 << 10  # bytes of shared memory in which sums are joined, at most
-HELD = 8  # rows that a thread reduces at once
-REGISTERS = 32  # accumulators of 4 bytes for them
-WARP = 32
-LARGEST = 2**30  # elements of a group that are numbered with 32 bits
 
 Rows = Mapping[Kernel, tuple[Index, ...]]
 
 
 @dataclass(frozen=True)
 class _Traffic:
-    """Bytes between a kernel and one tensor at a step, of every row where `rows`. Those that are
-    `divided` differ from element to element; `steady` ones are the same at all steps and rows."""
+    """Bytes between a kernel and one tensor at a step: `per_row` if every row has its own,
+    `per_element` if every element has. `constant` ones are the same at all steps and rows."""
 
     bytes: int
-    rows: bool
-    divided: bool
-    steady: bool
+    per_row: bool
+    per_element: bool
+    constant: bool
 
 
 @dataclass(frozen=True)
-class _Load:
+class _Work:
     """What one kernel costs: it runs `runs` times, with `operations` for each row."""
 
     grid: Grid
     rows: tuple[Index, ...]
-    waits: bool
+    barrier: bool
     runs: int
     operations: int
     traffic: tuple[_Traffic, ...]
+    target: GpuTarget
 
     @property
     def threads(self) -> int:
-        """That have something to do, for one row."""
+        """Threads that have something to do, for one row."""
         points = min(self.grid.points, WARP) if self.grid.reduce else 1
         return max(1, self.grid.elements) * points
 
     @property
-    def alone(self) -> bool:
-        """Whether a thread computes an element by itself: there is little to reduce."""
-        return self.grid.reduce is None or self.grid.points < ALONE
+    def one_thread(self) -> bool:
+        """Whether one thread computes an element: there is little to reduce."""
+        return self.grid.reduce is None or self.grid.points < self.target.serial_points
 
-    def held(self, rows: int) -> int:
-        """Of so many rows, those that a thread reduces for at once: a divisor. What most is read of
+    def rows_at_once(self, rows: int) -> int:
+        """The rows, of so many, that a thread reduces for at once: a divisor. What is read most
         must not depend on the row."""
-        grid = self.grid
-        if self.alone or _names(_largest(grid)) & {i.name for i in self.rows}:
+        grid, target = self.grid, self.target
+        if self.one_thread or _names(_largest_read(grid)) & {i.name for i in self.rows}:
             return 1
-        words = 4 if grid.reduce in ("argmax", "argmin") else BYTES[grid.dtype] // 4 or 1
-        most = min(HELD, max(1, REGISTERS // (len(grid.bodies) * words)))
+        words = max(1, accumulator_bytes(grid) // BYTES["f32"])
+        accumulators = target.row_accumulators // (len(grid.bodies) * words)
+        most = min(target.max_rows_at_once, max(1, accumulators))
         return max(n for n in range(1, most + 1) if rows % n == 0)
 
     def loads(self, rows: int) -> float:
-        """For each operation: a row's value serves all bodies, and a weight all rows held."""
-        return 1.0 if self.alone else 1 / len(self.grid.bodies) + 1 / self.held(rows)
+        """Loads of an operation: a row's value serves all bodies, a weight all rows at once."""
+        return 1.0 if self.one_thread else 1 / len(self.grid.bodies) + 1 / self.rows_at_once(rows)
 
 
-def persistent_kernel(scan: Scan, plan: Plan, target: GpuTarget) -> Sweep | None:
-    """The recurrence as one launch, or None."""
-    rows = independent(scan, plan)
-    loads = dict(_loads(scan, rows, plan, scan.index.size))
-    first = next(iter(loads.values()))
+def persistent_kernel(scan: Scan, plan: Plan, target: GpuTarget) -> PersistentLoop | None:
+    """The recurrence as one launch, or None where separate launches are estimated to be faster."""
+    rows = independent_rows(scan, plan)
+    work = dict(_work(scan, rows, plan, scan.index.size, target))
+    first = next(iter(work.values()))
     count = prod(i.size for i in first.rows)
-    if any(load.grid.elements * count > LARGEST for load in loads.values()):
+    if any(each.grid.elements * count > target.max_group_elements for each in work.values()):
         return None
-    best = min(
-        (_time(loads.values(), count, *shape, target), *shape[::-1])
+    time, group_blocks, group_rows = min(
+        (_loop_time(work.values(), count, *shape, target), *shape[::-1])
         for shape in _shapes(count, target)
     )
-    time, members, each = best
-    apart = _launches_time(loads, count, plan, target)
-    if time > apart:
+    launches_time = _launches_time(work, count, plan, target)
+    if time > launches_time:
         return None
-    threads = _threads(loads.values(), each, members)
-    steps = _steps(scan, loads, each, members, threads)
-    whole = Sweep(next(scan.every).name, steps, scan.fixed, count // each, each, members, threads)
-    whole = replace(whole, why=tuple(_why(whole, scan, first.rows, time, apart)))
-    return shared_state(whole, scan, rows, plan, target)
+    threads = _threads(work.values(), group_rows, group_blocks, target)
+    loop = PersistentLoop(
+        next(scan.every).name,
+        _steps(scan, work, group_rows, group_blocks, threads),
+        scan.fixed,
+        count // group_rows,
+        group_rows,
+        group_blocks,
+        threads,
+    )
+    loop = replace(loop, why=tuple(_why(loop, scan, first.rows, time, launches_time)))
+    return shared_state(loop, scan, rows, plan, target)
 
 
 def _why(
-    sweep: Sweep, scan: Scan, rows: tuple[Index, ...], time: float, apart: float
+    loop: PersistentLoop,
+    scan: Scan,
+    rows: tuple[Index, ...],
+    time: float,
+    launches_time: float,
 ) -> Iterator[str]:
     yield scan.reason
     names = " ".join(i.name for i in rows)
-    members = f"{sweep.members} blocks" if sweep.members > 1 else "a block"
+    blocks = f"{loop.group_blocks} blocks" if loop.group_blocks > 1 else "a block"
     if not rows:
-        yield f"every step may read all of the one before: {members} for all of it"
+        yield f"every step may read all of the one before: {blocks} for all of it"
     else:
-        several = f"{sweep.rows} rows" if sweep.rows > 1 else "every row"
-        yield f"no row ({names}) reads another: {members} for {several}"
-    yield f"{time:,.0f} us by estimate, {apart:,.0f} us with a launch for every step"
+        several = f"{loop.rows} rows" if loop.rows > 1 else "every row"
+        yield f"rows ({names}) are independent: {blocks} for {several}"
+    yield f"estimated {time:,.0f} us, {launches_time:,.0f} us with a launch for every step"
 
 
 # --- rows -----------------------------------------------------------------------------------------
 
 
-def independent(scan: Scan, plan: Plan) -> Rows:
+def independent_rows(scan: Scan, plan: Plan) -> Rows:
     """For each kernel its indices whose values need nothing of each other, in the same order."""
     kernels = tuple(scan.every)
     found: list[dict[Kernel, Index]] = []
-    if not _seen_by_other_names(kernels, plan):
+    if not _read_through_views(kernels, plan):
         for index in kernels[0].indices:
-            own = _followed(index, kernels)
-            if own and all(own[k] not in [f[k] for f in found] for k in kernels):
-                found.append(own)
-    return {k: tuple(own[k] for own in found) for k in kernels}
+            row = _follow(index, kernels)
+            if row and all(row[k] not in [f[k] for f in found] for k in kernels):
+                found.append(row)
+    return {k: tuple(row[k] for row in found) for k in kernels}
 
 
-def _seen_by_other_names(kernels: tuple[Kernel, ...], plan: Plan) -> bool:
-    """Whether what is computed is read through a view, whose indices are others."""
+def _read_through_views(kernels: tuple[Kernel, ...], plan: Plan) -> bool:
+    """Whether what is computed is read through a view, which has other indices."""
     stored = {t for k in kernels for t in k.stored}
-    own = {e.target for k in kernels for e in k.equations}
-    places = [_span(t, plan) for t in stored]
-    others = {s for k in kernels for e in k.equations for s in e.sources} - own
-    return any(a < d and c < b for a, b in places for c, d in (_span(t, plan) for t in others))
+    computed = {e.target for k in kernels for e in k.equations}
+    written = [_span(t, plan) for t in stored]
+    others = {s for k in kernels for e in k.equations for s in e.sources} - computed
+    return any(a < d and c < b for a, b in written for c, d in (_span(t, plan) for t in others))
 
 
 def _span(tensor: str, plan: Plan) -> tuple[int, int]:
@@ -161,33 +162,33 @@ def _span(tensor: str, plan: Plan) -> tuple[int, int]:
     return start, start + plan.system.tensors[tensor].bytes
 
 
-def _followed(start: Index, kernels: tuple[Kernel, ...]) -> dict[Kernel, Index] | None:
-    """The index of each kernel that goes with `start` of the first, if no read leaves its value."""
-    own = {kernels[0]: start}
+def _follow(start: Index, kernels: tuple[Kernel, ...]) -> dict[Kernel, Index] | None:
+    """The index of each kernel that corresponds to `start` of the first one, if every read of what
+    they compute is made at the same value of it."""
+    found = {kernels[0]: start}
     axis: dict[str, int] = {}
     for _ in kernels:  # each round finds one more, at least
         for kernel in kernels:
-            if kernel not in own:
-                index = _read_at(kernel, axis)
+            if kernel not in found:
+                index = _index_of_read(kernel, axis)
                 if index is not None:
-                    own[kernel] = index
-            if kernel in own:
-                axis |= {e.target: e.indices.index(own[kernel]) for e in kernel.equations}
-    if len(own) < len(kernels):
+                    found[kernel] = index
+            if kernel in found:
+                axis |= {e.target: e.indices.index(found[kernel]) for e in kernel.equations}
+    if len(found) < len(kernels) or any(i.size != start.size for i in found.values()):
         return None
-    same = all(i.size == start.size for i in own.values())
-    stay = all(
-        read.index[axis[read.tensor]] is Idx(own[kernel].name)
+    same_value = all(
+        read.index[axis[read.tensor]] is Idx(found[kernel].name)
         for kernel in kernels
         for e in kernel.equations
         for read in e.reads
         if read.tensor in axis
     )
-    return own if same and stay else None
+    return found if same_value else None
 
 
-def _read_at(kernel: Kernel, axis: Mapping[str, int]) -> Index | None:
-    """The kernel's index at which it reads a tensor whose row is at a known place."""
+def _index_of_read(kernel: Kernel, axis: Mapping[str, int]) -> Index | None:
+    """The kernel's index at which it reads a tensor whose row axis is known."""
     by_name = {i.name: i for i in kernel.indices}
     for equation in kernel.equations:
         for read in equation.reads:
@@ -200,36 +201,38 @@ def _read_at(kernel: Kernel, axis: Mapping[str, int]) -> Index | None:
 # --- the estimate ---------------------------------------------------------------------------------
 
 
-def _loads(scan: Scan, rows: Rows, plan: Plan, runs: int) -> Iterator[tuple[Kernel, _Load]]:
+def _work(
+    scan: Scan, rows: Rows, plan: Plan, runs: int, target: GpuTarget
+) -> Iterator[tuple[Kernel, _Work]]:
     for item in scan.kernels:
         if isinstance(item, Scan):
-            yield from _loads(item, rows, plan, runs * item.index.size)
+            yield from _work(item, rows, plan, runs * item.index.size, target)
             continue
-        own = rows[item]
-        bound = (*item.fixed, *(i.name for i in own))
-        grid = undivided(replace(item, fixed=bound), plan)
+        fixed = (*item.fixed, *(i.name for i in rows[item]))
+        grid = undivided(replace(item, fixed=fixed), plan)
         sums = len(grid.bodies) if grid.reduce else 0
-        riding = sum(cost(s.value) for s in grid.statements[sums:])
-        operations = grid.elements * (grid.points * sums + riding)
-        traffic = tuple(_traffic(grid, own, item.fixed, plan))
-        yield item, _Load(grid, own, item.name in plan.barriers, runs, operations, traffic)
+        epilogue = sum(cost(s.value) for s in grid.statements[sums:])
+        operations = grid.elements * (grid.points * sums + epilogue)
+        traffic = tuple(_traffic(grid, rows[item], item.fixed, plan))
+        barrier = item.name in plan.barriers
+        yield item, _Work(grid, rows[item], barrier, runs, operations, traffic, target)
 
 
 def _traffic(
     grid: Grid, rows: tuple[Index, ...], fixed: tuple[str, ...], plan: Plan
 ) -> Iterator[_Traffic]:
-    names, elements = {i.name for i in rows}, {i.name for i in grid.outputs}
+    row_names, element_names = {i.name for i in rows}, {i.name for i in grid.outputs}
     for name in grid.stored:
-        kind = plan.system.tensors[name].dtype
-        yield _Traffic(grid.elements * BYTES[kind], bool(rows), True, False)
+        dtype = plan.system.tensors[name].dtype
+        yield _Traffic(grid.elements * BYTES[dtype], bool(rows), True, False)
     found: dict[tuple[str, tuple[bool, bool, bool]], int] = {}
     for access in map(grid.accesses.__getitem__, grid.reads):
-        own = _names(access)
-        kinds = (bool(own & names), bool(own & elements), not own & {*names, *fixed})
-        key = (access.tensor, kinds)
+        names = _names(access)
+        kinds = (bool(names & row_names), bool(names & element_names))
+        key = (access.tensor, (*kinds, not names & {*row_names, *fixed}))
         found[key] = found.get(key, 0) + _footprint(access, grid) * BYTES[access.dtype]
-    for (name, kinds), size in found.items():
-        yield _Traffic(min(size, plan.system.tensors[name].bytes), *kinds)
+    for (name, flags), size in found.items():
+        yield _Traffic(min(size, plan.system.tensors[name].bytes), *flags)
 
 
 def _names(access: Access) -> set[str]:
@@ -243,96 +246,100 @@ def _footprint(access: Access, grid: Grid) -> int:
 
 
 def _shapes(count: int, target: GpuTarget) -> Iterator[tuple[int, int]]:
-    """Rows of a group, and blocks of a group: one, or as many as run at once."""
+    """Rows of a group, and blocks of a group: one, or as many as are resident at once."""
     low = [n for n in range(1, isqrt(count) + 1) if count % n == 0]
     for rows in sorted({*low, *(count // n for n in low)}):
         yield rows, 1
-        members = 2
-        while members * (count // rows) <= target.processors:
-            yield rows, members
-            members *= 2
+        blocks = 2
+        while blocks * (count // rows) <= target.processors:
+            yield rows, blocks
+            blocks *= 2
 
 
-def _time(
-    loads: Collection[_Load], count: int, rows: int, members: int, target: GpuTarget
+def _loop_time(
+    work: Collection[_Work], count: int, rows: int, group_blocks: int, target: GpuTarget
 ) -> float:
-    """Of all steps, in µs. A meeting empties the caches of the processors; what each of them reads
-    at every step may be kept in shared memory."""
-    steady = sum(t.bytes for load in loads for t in load.traffic if t.steady) / members
-    cached = steady <= (CACHE if members == 1 else target.shared - JOINED)
+    """Of all steps, in µs. A group barrier invalidates first-level caches; what each multiprocessor
+    reads at every step may stay in shared memory."""
+    costs, groups = target.recurrence, count // rows
+    constant = sum(t.bytes for each in work for t in each.traffic if t.constant) / group_blocks
+    room = costs.l1_bytes if group_blocks == 1 else target.shared - costs.reduction_bytes
     total = 0.0
-    for load in loads:
-        busy = min(members, -(-rows * load.threads // BLOCK))
-        fetched = sum(
-            t.bytes * (rows if t.rows else 1) / (busy if t.divided else 1)
-            for t in load.traffic
-            if not (t.steady and cached)
+    for each in work:
+        busy = min(group_blocks, -(-rows * each.threads // target.block_threads))
+        loaded = sum(
+            t.bytes * (rows if t.per_row else 1) / (busy if t.per_element else 1)
+            for t in each.traffic
+            if not (t.constant and constant <= room)
         )
-        work = rows * load.operations * load.loads(rows) / busy / RATE
-        wait = load.waits * (BARRIER if members == 1 else MEETING)
-        total += load.runs * (LATENCY + work + fetched / FETCH + wait)
-    return total * -(-(count // rows) * members // target.processors)
+        computing = rows * each.operations * each.loads(rows) / busy / costs.scalar_operations
+        barrier = costs.block_barrier if group_blocks == 1 else costs.group_barrier
+        step = costs.latency + computing + loaded / costs.l2_bytes + each.barrier * barrier
+        total += each.runs * step
+    return total * -(-groups * group_blocks // target.processors)
 
 
 def _launches_time(
-    loads: Mapping[Kernel, _Load], count: int, plan: Plan, target: GpuTarget
+    work: Mapping[Kernel, _Work], count: int, plan: Plan, target: GpuTarget
 ) -> float:
-    """Of all steps, in µs, each kernel in launches of its own, by as many blocks as those have."""
-    total = 0.0
-    for kernel, load in loads.items():
+    """Of all steps, in µs, with each kernel in launches of its own, by as many blocks as those
+    have."""
+    costs, total = target.recurrence, 0.0
+    for kernel, each in work.items():
         grids = lower_kernel(kernel, plan, target)
-        busy = min(target.processors, max(g.blocks * (g.part.size if g.part else 1) for g in grids))
-        fetched = sum(t.bytes * (count if t.rows else 1) for t in load.traffic)
-        work = count * load.operations / TILED + fetched / FETCH
-        total += load.runs * (len(grids) * (LAUNCH + LATENCY) + work / busy)
+        blocks = max(g.blocks * (g.part.size if g.part else 1) for g in grids)
+        loaded = sum(t.bytes * (count if t.per_row else 1) for t in each.traffic)
+        computing = count * each.operations / costs.tiled_operations + loaded / costs.l2_bytes
+        launches = len(grids) * (costs.launch + costs.latency)
+        total += each.runs * (launches + computing / min(target.processors, blocks))
     return total
 
 
-# --- the sweep ------------------------------------------------------------------------------------
+# --- the loop -------------------------------------------------------------------------------------
 
 
-def _threads(loads: Collection[_Load], rows: int, members: int) -> int:
-    """Of a block: a power of two, as many as have something to do."""
-    most = max(rows * load.threads for load in loads)
-    return min(BLOCK, max(WARP, _power(-(-most // members))))
+def _threads(work: Collection[_Work], rows: int, group_blocks: int, target: GpuTarget) -> int:
+    """Threads of a block: a power of two, as many as have something to do."""
+    most = max(rows * each.threads for each in work)
+    return min(target.block_threads, max(WARP, _power_of_two(-(-most // group_blocks))))
 
 
-def _power(least: int) -> int:
+def _power_of_two(least: int) -> int:
     """The smallest power of two that is not less."""
     return 1 << max(least - 1, 0).bit_length()
 
 
 def _steps(
-    scan: Scan, loads: Mapping[Kernel, _Load], rows: int, members: int, threads: int
-) -> Steps:
-    parts = tuple(
-        _steps(item, loads, rows, members, threads)
+    scan: Scan, work: Mapping[Kernel, _Work], rows: int, group_blocks: int, threads: int
+) -> StepLoop:
+    body = tuple(
+        _steps(item, work, rows, group_blocks, threads)
         if isinstance(item, Scan)
-        else _share(loads[item], rows, members, threads)
+        else _step_kernel(work[item], rows, group_blocks, threads)
         for item in scan.kernels
     )
-    return Steps(scan.index, scan.reverse, parts)
+    return StepLoop(scan.index, scan.reverse, body)
 
 
-def _share(load: _Load, rows: int, members: int, threads: int) -> Share:
-    """One thread per element where there is little to reduce; else several, neighbours along what
-    lies together in the largest of what is read, which several rows may have in common."""
-    grid = replace(load.grid, threads=threads, blocks=members)
-    if load.alone:
-        return Share(replace(grid, how=Each()), load.rows, 1, load.waits)
-    access, held = _largest(grid), load.held(rows)
-    last = [Idx(group[-1].name) if group else None for group in (grid.outputs, grid.over)]
-    along = "outputs" if last[0] and access.offset.coefficients.get(last[0]) == 1 else "over"
-    lanes = WARP
-    if along == "outputs":
-        items = grid.elements * (rows // held)
-        width = min(threads, max(8, _power(-(-items // members))))
+def _step_kernel(work: _Work, rows: int, group_blocks: int, threads: int) -> StepKernel:
+    """One thread per element where there is little to reduce; else several, adjacent ones along
+    what is contiguous in the largest of what is read, which several rows may have in common."""
+    grid = replace(work.grid, threads=threads, blocks=group_blocks)
+    if work.one_thread:
+        return StepKernel(replace(grid, how=ThreadPerElement()), work.rows, 1, work.barrier)
+    offset, rows_at_once = _largest_read(grid).offset, work.rows_at_once(rows)
+    lanes, along = WARP, "reduction"
+    if grid.outputs and offset.coefficients.get(Idx(grid.outputs[-1].name)) == 1:
+        along = "outputs"
+        elements = grid.elements * (rows // rows_at_once)
+        least = work.target.coalesced_elements
+        width = min(threads, max(least, _power_of_two(-(-elements // group_blocks))))
         lanes = threads // width
-    how = Together(lanes, along)
-    return Share(replace(grid, how=how), load.rows, held, load.waits)
+    how = TreeReduction(lanes, along)
+    return StepKernel(replace(grid, how=how), work.rows, rows_at_once, work.barrier)
 
 
-def _largest(grid: Grid) -> Access:
+def _largest_read(grid: Grid) -> Access:
     """Of what is reduced, the read of the most elements."""
     found = [grid.accesses[r] for b in grid.bodies for r in reads(b) if r in grid.accesses]
     return max(found, key=lambda access: _footprint(access, grid))

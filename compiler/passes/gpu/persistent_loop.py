@@ -1,8 +1,8 @@
-"""Recurrences for a GPU: what each block does at every step, in which every decision stands.
+"""Persistent loops: a recurrence in one launch, whose blocks go through all of its steps.
 
-In: what `passes/persistent` decided of a recurrence and `passes/keep` of shared memory. Out:
-records that `codegen/cuda/recurrence.py` only has to spell, and their text. The work of one kernel
-at one step is a grid as in `grids.py`.
+`persistent_kernel` and `shared_state` make it, `codegen/cuda/persistent.py` writes it as CUDA C++.
+Every decision stands in it. What one kernel computes at one step is a grid of `grid_ir`, divided
+among the blocks of a group.
 """
 
 from __future__ import annotations
@@ -13,67 +13,68 @@ from dataclasses import dataclass, field
 from ...ir.dtypes import BYTES
 from ...ir.equation import Index
 from ...ir.expr import Read
-from .grid_ir import Grid, Together, statement_lines
+from .grid_ir import Grid, TreeReduction, accumulator_bytes, statement_lines
 
 
 @dataclass(frozen=True)
-class Share:
-    """What a group of blocks does of one kernel at one step of a recurrence: the elements of `grid`
-    for each of the group's rows. The grid has neither the steps nor the `rows` among its outputs. A
-    thread that shares a reduction does so for `held` rows at once: what they have in common is read
-    once. A share that `waits` begins when all before it has ended. Every thread keeps the `weights`
-    in shared memory that it reads at every step, those of the `turns` elements that it takes part
-    in; all are of the grid's type."""
+class StepKernel:
+    """One kernel at one step: the elements of `grid` for each row of the group. The grid has
+    neither the steps nor the `rows` among its outputs.
+
+    A thread that takes part in a reduction does so for `rows_at_once` rows, so that what these have
+    in common is loaded once. With `barrier` it begins when all threads of the group have finished
+    the kernels before it. `weights` are reads that are the same at all steps: each thread keeps the
+    ones that it needs in shared memory, for up to `elements_per_thread` elements of the grid."""
 
     grid: Grid
     rows: tuple[Index, ...]
-    held: int
-    waits: bool
+    rows_at_once: int
+    barrier: bool
     weights: tuple[Read, ...] = ()
-    turns: int = 1
+    elements_per_thread: int = 1
 
     def __str__(self) -> str:
-        held = f", {self.held} rows at once" if self.held > 1 else ""
-        kept = f", {self.weight_bytes:,} bytes of weights kept" if self.weights else ""
-        return f"{self.grid.how}{held}{kept}"
+        rows = f", {self.rows_at_once} rows at once" if self.rows_at_once > 1 else ""
+        weights = f", {self.weight_bytes:,} bytes of weights in shared memory"
+        return f"{self.grid.how}{rows}{weights if self.weights else ''}"
 
     @property
     def lanes(self) -> int:
         """Threads that reduce for one element."""
-        return self.grid.how.lanes if isinstance(self.grid.how, Together) else 1
+        return self.grid.how.lanes if isinstance(self.grid.how, TreeReduction) else 1
 
     @property
-    def lane_points(self) -> int:
-        """Points that a thread takes of an element."""
+    def points_per_lane(self) -> int:
+        """Points of the reduction that one of these threads has."""
         return -(-self.grid.points // self.lanes)
 
     @property
-    def kept_weights(self) -> int:
-        """Of a block, for every point that one of its threads takes."""
-        return self.turns * self.lane_points * len(self.weights) * self.grid.threads
+    def weight_count(self) -> int:
+        """Weights in the shared memory of a block."""
+        per_thread = self.elements_per_thread * self.points_per_lane * len(self.weights)
+        return per_thread * self.grid.threads
 
     @property
     def weight_bytes(self) -> int:
-        return self.kept_weights * BYTES[self.grid.dtype]
+        return self.weight_count * BYTES[self.grid.dtype]
 
     @property
-    def width(self) -> int:
-        """Elements that the threads of a block reduce at once, for `held` rows each."""
+    def elements_at_once(self) -> int:
+        """Elements that the threads of a block reduce at once, for `rows_at_once` rows each."""
         return self.grid.threads // self.lanes
 
     @property
-    def shared_bytes(self) -> int:
-        """Of the results that threads join through shared memory."""
+    def reduction_bytes(self) -> int:
+        """Of shared memory in which threads that are not lanes of one warp join their results."""
         grid, how = self.grid, self.grid.how
-        if not isinstance(how, Together) or how.along == "over":
+        if not isinstance(how, TreeReduction) or how.along == "reduction":
             return 0
-        size = 16 if grid.reduce in ("argmax", "argmin") else BYTES[grid.dtype]
-        return grid.threads * self.held * len(grid.bodies) * size
+        return grid.threads * self.rows_at_once * len(grid.bodies) * accumulator_bytes(grid)
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A tensor's latest steps in shared memory under a name of their own: `count` elements."""
+class SharedTensor:
+    """The latest steps of `tensor`, `count` elements in shared memory under a name of their own."""
 
     name: str
     tensor: str
@@ -82,88 +83,86 @@ class Kept:
 
     @property
     def bytes(self) -> int:
-        """A multiple of 16, so that all that follows is aligned."""
+        """A multiple of 16, so that what follows is aligned."""
         return -(-self.count * BYTES[self.dtype] // 16) * 16
 
 
 @dataclass(frozen=True)
-class Steps:
-    """`parts` in order for every value of the index, from the first to the last or back."""
+class StepLoop:
+    """`body` in order for every value of the index, from the first to the last or back."""
 
     index: Index
     reverse: bool
-    parts: tuple[Share | Steps, ...]
+    body: tuple[StepKernel | StepLoop, ...]
 
     @property
-    def shares(self) -> Iterator[Share]:
-        for part in self.parts:
-            if isinstance(part, Share):
-                yield part
+    def kernels(self) -> Iterator[StepKernel]:
+        for item in self.body:
+            if isinstance(item, StepKernel):
+                yield item
             else:
-                yield from part.shares
+                yield from item.kernels
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """A recurrence in one launch. No row reads what another one computes, so `groups` of blocks
-    take `rows` of them each and go through all steps on their own. The `members` of a group share
-    the elements of each step and wait for each other; to be sure that they run at once there are
-    not more blocks than processors. `fixed` are indices that are bound outside of it."""
+class PersistentLoop:
+    """A recurrence in one launch. No row reads what another row computes, so `groups` of blocks
+    take `rows` of them each and go through all steps on their own. The `group_blocks` blocks of a
+    group divide the elements of each step and synchronize by a barrier of the group: for all of
+    them to be resident, there are not more blocks than multiprocessors. `fixed` are indices that
+    loops around it bind."""
 
     name: str
-    steps: Steps
+    steps: StepLoop
     fixed: tuple[str, ...]
     groups: int
     rows: int
-    members: int
+    group_blocks: int
     threads: int
-    kept: tuple[Kept, ...] = ()
+    shared_tensors: tuple[SharedTensor, ...] = ()
     why: tuple[str, ...] = field(default=(), compare=False)
+
+    resident = 1  # blocks that a multiprocessor must have registers for
 
     @property
     def blocks(self) -> int:
-        return self.groups * self.members
+        return self.groups * self.group_blocks
 
     @property
-    def resident(self) -> int:
-        """Blocks that a processor must have registers for."""
-        return 1
-
-    @property
-    def joined_bytes(self) -> int:
-        """Of shared memory, at its start, in which threads join what they have reduced."""
-        return max(share.shared_bytes for share in self.steps.shares)
+    def reduction_bytes(self) -> int:
+        """Of shared memory, at its start, in which threads join their results."""
+        return max(kernel.reduction_bytes for kernel in self.steps.kernels)
 
     @property
     def shared_bytes(self) -> int:
-        weights = sum(share.weight_bytes for share in self.steps.shares)
-        return self.joined_bytes + sum(kept.bytes for kept in self.kept) + weights
+        weights = sum(kernel.weight_bytes for kernel in self.steps.kernels)
+        return self.reduction_bytes + sum(t.bytes for t in self.shared_tensors) + weights
 
     def __str__(self) -> str:
-        return "\n".join(_sweep_lines(self))
+        return "\n".join(_loop_lines(self))
 
 
-def _sweep_lines(sweep: Sweep) -> Iterator[str]:
-    fixed = f"({', '.join(sweep.fixed)})" if sweep.fixed else ""
-    yield f"sweep {sweep.name}{fixed}"
-    yield from (f"    # {why}" for why in sweep.why)
-    yield f"    {sweep.blocks} blocks of {sweep.threads} threads"
-    for kept in sweep.kept:
-        yield f"    {kept.tensor}: its latest steps in {kept.bytes:,} bytes of shared memory"
-    wait = "all threads wait" if sweep.members == 1 else f"all {sweep.members} blocks wait"
-    yield from _steps_lines(sweep.steps, wait, "    ")
+def _loop_lines(loop: PersistentLoop) -> Iterator[str]:
+    fixed = f"({', '.join(loop.fixed)})" if loop.fixed else ""
+    yield f"persistent loop {loop.name}{fixed}"
+    yield from (f"    # {why}" for why in loop.why)
+    yield f"    {loop.blocks} blocks of {loop.threads} threads"
+    for tensor in loop.shared_tensors:
+        yield f"    {tensor.tensor}: its latest steps in {tensor.bytes:,} bytes of shared memory"
+    barrier = "barrier" if loop.group_blocks == 1 else f"barrier of {loop.group_blocks} blocks"
+    yield from _step_lines(loop.steps, barrier, "    ")
 
 
-def _steps_lines(steps: Steps, wait: str, indent: str) -> Iterator[str]:
+def _step_lines(steps: StepLoop, barrier: str, indent: str) -> Iterator[str]:
     index = steps.index
     yield f"{indent}for {index.name} < {index.size}{' from the last' if steps.reverse else ''}:"
     indent += "    "
-    for part in steps.parts:
-        if isinstance(part, Steps):
-            yield from _steps_lines(part, wait, indent)
+    for item in steps.body:
+        if isinstance(item, StepLoop):
+            yield from _step_lines(item, barrier, indent)
             continue
-        if part.waits:
-            yield f"{indent}{wait}"
-        yield f"{indent}share {part.grid.name}: {part}"
-        yield from (f"{indent}    # {why}" for why in (part.grid.source, *part.grid.why) if why)
-        yield from (f"{indent}    {line}" for line in statement_lines(part.grid))
+        if item.barrier:
+            yield f"{indent}{barrier}"
+        yield f"{indent}kernel {item.grid.name}: {item}"
+        yield from (f"{indent}    # {why}" for why in (item.grid.source, *item.grid.why) if why)
+        yield from (f"{indent}    {line}" for line in statement_lines(item.grid))

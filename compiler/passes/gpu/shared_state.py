@@ -1,11 +1,14 @@
-"""What the blocks of a recurrence keep in shared memory from step to step.
+"""Shared-memory-resident state and weights of a persistent loop.
 
-In: a `Sweep`, its `Scan` and rows. Out: the sweep that keeps something. Where a group is one block,
-what it reads of its own earlier steps has a second place there: as many of the last steps as are
-read again, of the group's rows alone; it is stored in memory as before, for those who come after
-the recurrence, and read from there no more. Where blocks meet, which empties the caches of their
-processors, every thread keeps the weights that it reads at every step. Whether blocks go through
-all steps is decided in `persistent.py`.
+    one block per group:        s: load h[t-1] from memory   →   load it from shared memory
+    several blocks per group:   s: load U from the L2 cache  →   load it from shared memory
+
+With one block per group, what the loop computes and reads again a fixed number of steps later has a
+copy in shared memory: a circular buffer of as many steps as are read back, for the group's rows
+alone. It is still stored to memory, for what follows the recurrence, but no longer read from there.
+With several blocks per group, the group barrier invalidates their first-level caches at every step,
+so each thread keeps the weights that it reads at every step, as long as they fit. Source: Diamos et
+al. 2016, "Persistent RNNs". Tests: tests/backends/test_cuda_recurrences.py.
 """
 
 from __future__ import annotations
@@ -22,166 +25,175 @@ from ...targets import GpuTarget
 from ..kernels.kernel import Kernel, Plan, Scan
 from ..lowering.access import Access, Statement
 from ..lowering.addressing import offset_of, row_major
-from .grid_ir import Together
-from .persistent_loop import Kept, Share, Steps, Sweep
+from .grid_ir import TreeReduction
+from .persistent_loop import PersistentLoop, SharedTensor, StepKernel, StepLoop
 
-MOST = 48 << 10  # bytes of shared memory for steps: what a block has without asking
 ROW = "its row"  # the index that numbers the rows of a group
 
 
 @dataclass(frozen=True)
-class _Form:
-    """How a tensor is kept: the place of its step among its dimensions, the places of those that
-    are neither step nor row, their sizes, and the steps that are kept."""
+class _CircularBuffer:
+    """How a shared tensor is addressed: `step_axis` is the dimension of the step, `axes` are those
+    that are neither step nor row, `shape` their sizes; there are `steps` steps of `rows` rows."""
 
-    kept: Kept
-    step: int
-    rest: tuple[int, ...]
+    tensor: SharedTensor
+    step_axis: int
+    axes: tuple[int, ...]
     shape: tuple[int, ...]
     steps: int
     rows: int
 
     def offset(self, index: tuple[Expr, ...], sizes: Mapping[str, int]) -> Affine:
-        """The element with this index."""
-        within = offset_of(tuple(index[d] for d in self.rest), row_major(self.shape), sizes)
+        """The element with this index of the tensor."""
         size = prod(self.shape)
-        total = within + Affine({Idx(ROW): size} if self.rows > 1 else {}, 0)
+        within = offset_of(tuple(index[d] for d in self.axes), row_major(self.shape), sizes)
+        within = within + Affine({Idx(ROW): size} if self.rows > 1 else {}, 0)
         if self.steps == 1:
-            return total
+            return within
         # steps that are read lie less than `steps` before the first: the sum is not negative
-        turn = call("mod", call("add", index[self.step], self.steps), self.steps)
-        return total + affine(turn).scaled(self.rows * size)
+        slot = call("mod", call("add", index[self.step_axis], self.steps), self.steps)
+        return within + affine(slot).scaled(self.rows * size)
 
 
 def shared_state(
-    sweep: Sweep,
+    loop: PersistentLoop,
     scan: Scan,
     rows: Mapping[Kernel, tuple[Index, ...]],
     plan: Plan,
     target: GpuTarget,
-) -> Sweep:
-    """The sweep with everything kept for which there is room."""
-    if sweep.members > 1:
-        return _with_weights(sweep, scan, target.shared)
-    if any(isinstance(part, Steps) for part in sweep.steps.parts):
-        return sweep  # of two indices that step no one number says how far away a step is
-    return _with_steps(sweep, scan, rows, plan)
+) -> PersistentLoop:
+    """The loop with everything in shared memory that fits."""
+    if loop.group_blocks > 1:
+        return _with_weights(loop, scan, target)
+    if any(isinstance(item, StepLoop) for item in loop.steps.body):
+        return loop  # with two step indices no one number says how far back a read is
+    return _with_state(loop, scan, rows, plan, target)
 
 
 # --- weights --------------------------------------------------------------------------------------
 
 
-def _with_weights(sweep: Sweep, scan: Scan, most: int) -> Sweep:
-    """Each share's weights, as long as there is room for all of them."""
-    stepping = {name for kernel in scan.every for name in kernel.fixed}
-    room = most - sweep.joined_bytes
+def _with_weights(loop: PersistentLoop, scan: Scan, target: GpuTarget) -> PersistentLoop:
+    """Each kernel's weights, as long as there is room for all of them."""
+    step_indices = {name for kernel in scan.every for name in kernel.fixed}
+    room = target.shared - loop.reduction_bytes
 
-    def changed(steps: Steps) -> Steps:
+    def changed(steps: StepLoop) -> StepLoop:
         nonlocal room
-        parts: list[Share | Steps] = []
-        for part in steps.parts:
-            if isinstance(part, Steps):
-                parts.append(changed(part))
+        body: list[StepKernel | StepLoop] = []
+        for item in steps.body:
+            if isinstance(item, StepLoop):
+                body.append(changed(item))
                 continue
-            items = part.grid.elements * (sweep.rows // part.held)
-            turns = -(-items // (sweep.members * part.width))
-            fresh = replace(part, weights=_weights(part, stepping), turns=turns)
-            if fresh.weight_bytes <= room:
-                room -= fresh.weight_bytes
-                part = fresh
-            parts.append(part)
-        return replace(steps, parts=tuple(parts))
+            elements = item.grid.elements * (loop.rows // item.rows_at_once)
+            count = -(-elements // (loop.group_blocks * item.elements_at_once))
+            with_weights = replace(
+                item, weights=_weights(item, step_indices), elements_per_thread=count
+            )
+            if with_weights.weight_bytes <= room:
+                room -= with_weights.weight_bytes
+                item = with_weights
+            body.append(item)
+        return replace(steps, body=tuple(body))
 
-    return replace(sweep, steps=changed(sweep.steps))
+    return replace(loop, steps=changed(loop.steps))
 
 
-def _weights(share: Share, stepping: set[str]) -> tuple[Read, ...]:
+def _weights(kernel: StepKernel, step_indices: set[str]) -> tuple[Read, ...]:
     """What a thread reads alike at all steps and for all rows that it reduces for."""
-    grid = share.grid
-    if not isinstance(grid.how, Together):
+    grid = kernel.grid
+    if not isinstance(grid.how, TreeReduction):
         return ()
-    moving = stepping | {i.name for i in share.rows}
+    varying = step_indices | {i.name for i in kernel.rows}
     found = dict.fromkeys(r for body in grid.bodies for r in reads(body) if r in grid.accesses)
     inner = {q for r in found for place in r.index for q in reads(place)}
     return tuple(
         r
         for r in found
         if r not in inner
-        and not index_names(r) & moving
+        and not index_names(r) & varying
         and grid.accesses[r].dtype == grid.dtype != "bool"
     )
 
 
-# --- steps ----------------------------------------------------------------------------------------
+# --- state ----------------------------------------------------------------------------------------
 
 
-def _with_steps(
-    sweep: Sweep, scan: Scan, rows: Mapping[Kernel, tuple[Index, ...]], plan: Plan
-) -> Sweep:
+def _with_state(
+    loop: PersistentLoop,
+    scan: Scan,
+    rows: Mapping[Kernel, tuple[Index, ...]],
+    plan: Plan,
+    target: GpuTarget,
+) -> PersistentLoop:
     """The latest steps of all that is read again, tensor by tensor while there is room."""
-    forms: dict[str, _Form] = {}
-    room = MOST - sweep.shared_bytes
+    buffers: dict[str, _CircularBuffer] = {}
+    room = target.shared_without_opt_in - loop.shared_bytes
     for kernel in scan.every:
         for tensor in kernel.stored:
-            form = _form(tensor, kernel, sweep, rows[kernel], plan)
-            if form is not None and form.kept.bytes <= room:
-                forms[tensor] = form
-                room -= form.kept.bytes
-    parts = tuple(
-        _keeping(part, forms, sweep) for part in sweep.steps.parts if isinstance(part, Share)
+            buffer = _buffer(tensor, kernel, loop, rows[kernel], plan)
+            if buffer is not None and buffer.tensor.bytes <= room:
+                buffers[tensor] = buffer
+                room -= buffer.tensor.bytes
+    body = tuple(
+        _through_buffers(item, buffers, loop)
+        for item in loop.steps.body
+        if isinstance(item, StepKernel)
     )
-    return replace(
-        sweep,
-        steps=replace(sweep.steps, parts=parts),
-        kept=tuple(form.kept for form in forms.values()),
-    )
+    shared_tensors = tuple(buffer.tensor for buffer in buffers.values())
+    return replace(loop, steps=replace(loop.steps, body=body), shared_tensors=shared_tensors)
 
 
-def _form(
-    tensor: str, kernel: Kernel, sweep: Sweep, rows: tuple[Index, ...], plan: Plan
-) -> _Form | None:
-    """How the tensor is kept, if the recurrence reads it a fixed number of steps away."""
-    index = sweep.steps.index
+def _buffer(
+    tensor: str, kernel: Kernel, loop: PersistentLoop, rows: tuple[Index, ...], plan: Plan
+) -> _CircularBuffer | None:
+    """The tensor's buffer, if the recurrence reads it a fixed number of steps away."""
+    index = loop.steps.index
     indices = next(e.indices for e in kernel.equations if e.target == tensor)
     names = [i.name for i in indices]
-    step = names.index(index.name)
-    away = [
-        affine(read.index[step]) + Affine({Idx(index.name): -1}, 0)
-        for share in sweep.steps.shares
-        for read in share.grid.reads
+    axis = names.index(index.name)
+    distances = [
+        affine(read.index[axis]) + Affine({Idx(index.name): -1}, 0)
+        for item in loop.steps.kernels
+        for read in item.grid.reads
         if read.tensor == tensor
     ]
-    outside = any(name in names for name in sweep.fixed)
-    if not away or outside or any(form.coefficients for form in away):
+    fixed_outside = any(name in names for name in loop.fixed)
+    if not distances or fixed_outside or any(form.coefficients for form in distances):
         return None
-    rest = tuple(d for d, i in enumerate(indices) if d != step and i not in rows)
-    shape = tuple(indices[d].size for d in rest)
-    steps = 1 + max(abs(form.constant) for form in away)
+    axes = tuple(d for d, i in enumerate(indices) if d != axis and i not in rows)
+    shape = tuple(indices[d].size for d in axes)
+    steps = 1 + max(abs(form.constant) for form in distances)
     dtype = plan.system.tensors[tensor].dtype
-    kept = Kept(f"{tensor} here", tensor, dtype, steps * sweep.rows * prod(shape))
-    return _Form(kept, step, rest, shape, steps, sweep.rows)
+    shared = SharedTensor(f"{tensor} here", tensor, dtype, steps * loop.rows * prod(shape))
+    return _CircularBuffer(shared, axis, axes, shape, steps, loop.rows)
 
 
-def _keeping(share: Share, forms: Mapping[str, _Form], sweep: Sweep) -> Share:
-    """The share that reads what is kept, and keeps what it stores."""
-    grid = share.grid
-    sizes = {**grid.sizes, ROW: sweep.rows}
-    accesses = {read: _access(read, access, forms, sizes) for read, access in grid.accesses.items()}
+def _through_buffers(
+    kernel: StepKernel, buffers: Mapping[str, _CircularBuffer], loop: PersistentLoop
+) -> StepKernel:
+    """The kernel that reads the buffers, and stores into them, too."""
+    grid = kernel.grid
+    sizes = {**grid.sizes, ROW: loop.rows}
+    accesses = {
+        read: _access(read, access, buffers, sizes) for read, access in grid.accesses.items()
+    }
     statements = list(grid.statements)
     for statement in grid.statements:
-        form = forms.get(statement.target)
-        if form is not None and statement.offset is not None:
-            own = statement.element
-            twin = Read(form.kept.name, own.index, None, own.dtype)
-            statements.append(Statement(twin, own, form.offset(own.index, sizes)))
-    kept = replace(grid, accesses=accesses, statements=tuple(statements), sizes=sizes)
-    return replace(share, grid=kept)
+        buffer = buffers.get(statement.target)
+        if buffer is not None and statement.offset is not None:
+            element = statement.element
+            copy = Read(buffer.tensor.name, element.index, None, element.dtype)
+            statements.append(Statement(copy, element, buffer.offset(element.index, sizes)))
+    changed = replace(grid, accesses=accesses, statements=tuple(statements), sizes=sizes)
+    return replace(kernel, grid=changed)
 
 
 def _access(
-    read: Read, access: Access, forms: Mapping[str, _Form], sizes: Mapping[str, int]
+    read: Read, access: Access, buffers: Mapping[str, _CircularBuffer], sizes: Mapping[str, int]
 ) -> Access:
-    form = forms.get(read.tensor)
-    if form is None:
+    buffer = buffers.get(read.tensor)
+    if buffer is None:
         return access
-    return replace(access, tensor=form.kept.name, offset=form.offset(read.index, sizes))
+    offset = buffer.offset(read.index, sizes)
+    return replace(access, tensor=buffer.tensor.name, offset=offset)

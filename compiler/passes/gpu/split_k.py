@@ -22,7 +22,7 @@ from ...ir.expr import Idx, Read
 from ...targets import GpuTarget
 from ..lowering.access import Access, Statement
 from ..lowering.addressing import offset_of, row_major
-from .grid_ir import Each, Grid, Tile, one_thread_per_element
+from .grid_ir import Grid, MatmulTile, ThreadPerElement, one_thread_per_element
 
 PARTIAL_RESULTS = "partial results"  # the tensor that holds the parts
 
@@ -30,9 +30,13 @@ PARTIAL_RESULTS = "partial results"  # the tensor that holds the parts
 def split_k(grid: Grid, target: GpuTarget) -> tuple[Grid, ...]:
     """The grid itself, or the one that computes parts and the one that joins them."""
     splits = min(target.processors // max(grid.blocks, 1), grid.points // target.split_points)
-    if splits < 2 or grid.reduce not in ("sum", "max", "min", "prod") or isinstance(grid.how, Each):
+    if (
+        splits < 2
+        or grid.reduce not in ("sum", "max", "min", "prod")
+        or isinstance(grid.how, ThreadPerElement)
+    ):
         return (grid,)
-    step = grid.how.depth if isinstance(grid.how, Tile) else 1
+    step = grid.how.depth if isinstance(grid.how, MatmulTile) else 1
     chunk = -(-grid.points // splits // step) * step
     part = Index("part", -(-grid.points // chunk))
     sizes = {**grid.sizes, "part": part.size}
@@ -63,4 +67,4 @@ def split_k(grid: Grid, target: GpuTarget) -> tuple[Grid, ...]:
         accesses=accesses,
         why=("joins the parts in their order",),
     )
-    return parts, one_thread_per_element(joined)
+    return parts, one_thread_per_element(joined, target)

@@ -116,7 +116,7 @@ class LlvmCode:
         """LLVM IR in modules of about `size` characters, each written when it is asked for, so that
         one can be compiled while the next is written; without a size one module. With a `clock`,
         the ticks of every kernel are counted."""
-        return llvm_modules(self.plan, self.nest, self.equal_kernels, clock, size)
+        return llvm_modules(self.plan, self.target, self.nest, self.equal_kernels, clock, size)
 
     @cached_property
     def text(self) -> str:

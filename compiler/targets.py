@@ -14,6 +14,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+SHUFFLE_LANES = 4  # elements among which one instruction shuffles freely (128 bits of f32)
+MAX_LANES = 64  # more elements than any vector has
+ZERO_PAGE = 4096  # bytes of zeros that stand for elements out of bounds
+
 
 @dataclass(frozen=True)
 class Cache:

@@ -18,6 +18,7 @@ from ...ir.affine import Affine, affine, bounds
 from ...ir.dtypes import BYTES, is_float
 from ...ir.expr import Apply, Const, Expr, Idx, Read
 from ...passes.cpu.loop_ir import Access, Accumulate, Nest
+from ...targets import MAX_LANES, SHUFFLE_LANES, ZERO_PAGE
 from .arithmetic import LLVM, MEMORY, SUFFIX, Arithmetic, lane_vector, shuffle
 from .function_writer import FunctionWriter
 from .instructions import SPELLING
@@ -25,9 +26,6 @@ from .values import Bases, Point, Value
 
 Terms = tuple[tuple[str, int], ...]
 Op = Callable[..., str]  # FunctionWriter.op or FunctionWriter.pinned
-
-ZEROS = 4096  # bytes in the page of zeros
-VECTOR_REACH = 64  # elements, more than any vector has
 
 
 @dataclass(frozen=True)
@@ -157,7 +155,7 @@ class MemoryWriter:
         if only_if:
             depth = self.e.level(only_if)
             after = tuple(t for t in before if self.e.level(t[0]) > depth)
-            if (self._reach(access, after, step) + VECTOR_REACH) * size <= ZEROS:
+            if (self._reach(access, after, step) + MAX_LANES) * size <= ZERO_PAGE:
                 before = tuple(t for t in before if t not in after)
             else:
                 after, select_last = (), True
@@ -165,7 +163,9 @@ class MemoryWriter:
             pointer = self._advance(pointer, kind, self._scaled(*term))
         pointer = self._advance(pointer, kind, str(offset.constant))
         if only_if:
-            self.e.declare(f"@zeros = internal constant [{ZEROS} x i8] zeroinitializer, align 64")
+            self.e.declare(
+                f"@zeros = internal constant [{ZERO_PAGE} x i8] zeroinitializer, align 64"
+            )
             if select_last:
                 pointer, step = self._advance(pointer, kind, str(step)), 0
             pointer = self.e.op("select i1 {0}, ptr {1}, ptr @zeros", only_if, pointer, type="ptr")
@@ -184,10 +184,10 @@ class MemoryWriter:
     def _reach(self, access: Access, terms: Terms, step: int) -> int:
         """How far these terms can lead, in elements; more than a page if that is not certain."""
         names = {place.base: name for name, place in self.point.places.items() if place.base}
-        total = step if step >= 0 else ZEROS
+        total = step if step >= 0 else ZERO_PAGE
         for base, factor in terms:
             known = base in names and factor >= 0
-            total += factor * (self.nest.sizes[names[base]] - 1) if known else ZEROS
+            total += factor * (self.nest.sizes[names[base]] - 1) if known else ZERO_PAGE
         return total
 
     def _advance(self, pointer: str, kind: str, by: str) -> str:
@@ -446,7 +446,7 @@ def transpose(a: Arithmetic, dtype: str, rows: list[str]) -> list[str]:
     """The columns of a square block of vectors: a register transpose. First all squares of 4 x 4
     lanes are transposed, by shuffles of one instruction each, then the squares are exchanged."""
     lanes, e, kind = len(rows), a.e, LLVM[dtype]
-    side = min(4, lanes)
+    side = min(SHUFFLE_LANES, lanes)
     half, squares = side // 2, lanes // side
     low = [
         start + k + of for start in range(0, lanes, side) for k in range(half) for of in (0, lanes)

@@ -1,14 +1,12 @@
 """A plan's nests as an LLVM module, or as several that belong together.
 
-In: a `Plan` and the nests of its kernels. Out: LLVM text with one function to call,
-`void @step(ptr arena, i64 thread, i64 threads)`: one run of the whole system, updates included.
-All threads call it; each does its share of every kernel, and they wait for each other where
-`passes/phases.py` says so. Nothing here runs LLVM.
+The text has one function to call, `void @step(ptr arena, i64 thread, i64 threads)`: one run of the
+whole system, updates included. All threads call it; each runs its share of every kernel, with
+barriers where the plan has them. Nothing here runs LLVM. With a `Clock` every call of a kernel is
+timed, and `void @now(ptr)` stores the clock's reading.
 
-With a `Clock` every call of a kernel is timed, and `void @now(ptr)` stores what the clock shows.
-
-Kernels that are equal up to names share the function of the first of them; where their tensors
-stand at different places, these are arguments.
+Equal kernels share one function; where their tensors have different offsets, these are arguments.
+Tests: tests/backends/test_cpu.py, tests/runtime/test_cache.py.
 """
 
 from __future__ import annotations
@@ -20,9 +18,11 @@ from dataclasses import dataclass
 from itertools import count
 from types import MappingProxyType
 
+from ...ir.dtypes import BYTES
 from ...passes.cpu.loop_ir import Nest
 from ...passes.kernels.equal_kernels import SharedCode
 from ...passes.kernels.kernel import Kernel, Plan, Scan
+from ...targets import CpuTarget
 from . import loop_nest as nests
 from .function_writer import FunctionWriter
 from .thread_pool import pool
@@ -39,14 +39,33 @@ class Clock:
     start: int
     kernels: int
 
+    @property
+    def row(self) -> int:
+        """The bytes of one thread's numbers."""
+        return BYTES["i64"] * self.kernels
+
     def end(self, threads: int) -> int:
-        return self.start + 8 * self.kernels * threads
+        return self.start + self.row * threads
+
+
+@dataclass(frozen=True)
+class _Call:
+    """The function of a kernel and its arguments: the offsets of tensors that differ between equal
+    kernels, and of tensors to prefetch, each with the bytes by which a trip advances. If it is
+    `parallel`, all threads have a share in it; else the thread that is given the number 0 runs
+    it."""
+
+    name: str
+    offsets: tuple[int | None, ...]
+    parallel: bool
+    streams: tuple[tuple[int, int], ...]
 
 
 def modules(
     plan: Plan,
+    target: CpuTarget,
     nest_of: Callable[[Kernel], Nest],
-    like: Mapping[Kernel, SharedCode],
+    equal: Mapping[Kernel, SharedCode],
     clock: Clock | None = None,
     size: int | None = None,
 ) -> Iterator[str]:
@@ -56,33 +75,35 @@ def modules(
     functions: dict[str, str] = {}  # by their heads
     finished: list[str] = []  # heads of functions that are in other modules
     calls: dict[Kernel, _Call] = {}
-    groups: dict[Kernel, list[tuple[Kernel, SharedCode]]] = {}
-    asked = plan.prefetch
-    for kernel, shared in like.items():
-        groups.setdefault(shared.representative, []).append((kernel, shared))
-    for number, (model, members) in enumerate(groups.items()):
-        name = f'"k{number}.{model.name}"'
-        tensors = dict(members)[model].tensors
-        places = {k: tuple(plan.offsets.get(t) for t in shared.tensors) for k, shared in members}
-        varied = [
-            n for n, column in enumerate(zip(*places.values(), strict=True)) if len(set(column)) > 1
-        ]
-        own_places = zip(tensors, places[model], strict=True)
-        bases: dict[str, int | str] = {t: p for t, p in own_places if p is not None}
-        bases |= {tensors[n]: f"%base{n}" for n in varied}  # an argument instead of a place
-        nest, linkage = nest_of(model), "internal" if size is None else "hidden"
-        turns = nest.trip_count
-        streams = max(len(asked.get(k, ())) for k in places) if turns else 0
+    groups: dict[Kernel, dict[Kernel, SharedCode]] = {}
+    for kernel, shared in equal.items():
+        groups.setdefault(shared.representative, {})[kernel] = shared
+    for number, (representative, members) in enumerate(groups.items()):
+        name = f'"k{number}.{representative.name}"'
+        linkage = "internal" if size is None else "hidden"
+        nest, tensors = nest_of(representative), members[representative].tensors
+        offsets = {
+            kernel: tuple(plan.offsets.get(t) for t in shared.tensors)
+            for kernel, shared in members.items()
+        }
+        columns = enumerate(zip(*offsets.values(), strict=True))
+        varied = [n for n, column in columns if len(set(column)) > 1]
+        fixed = zip(tensors, offsets[representative], strict=True)
+        bases: dict[str, int | str] = {t: offset for t, offset in fixed if offset is not None}
+        bases |= {tensors[n]: f"%base{n}" for n in varied}  # arguments of the function
+        prefetched = {kernel: plan.prefetch.get(kernel, ()) for kernel in members}
+        trips = nest.trip_count
+        streams = max(map(len, prefetched.values())) if trips else 0
         head, text = nests.function(nest, bases, declarations, name, linkage, streams)
         functions[head] = text
-        shares = any(loop.kind == "parallel" for loop in nest.loops)
-        for kernel, own in places.items():
-            far = [
-                (plan.offsets[tensor], -(-plan.system.tensors[tensor].bytes // turns))
-                for tensor in asked.get(kernel, ())[:streams]
+        parallel = any(loop.kind == "parallel" for loop in nest.loops)
+        for kernel, own in offsets.items():
+            stretches = [
+                (plan.offsets[tensor], -(-plan.system.tensors[tensor].bytes // trips))
+                for tensor in prefetched[kernel][:streams]
             ]
-            far += [(0, 0)] * (streams - len(far))
-            calls[kernel] = _Call(name, tuple(own[n] for n in varied), shares, tuple(far))
+            stretches += [(0, 0)] * (streams - len(stretches))
+            calls[kernel] = _Call(name, tuple(own[n] for n in varied), parallel, tuple(stretches))
         if size is not None and sum(map(len, functions.values())) >= size:
             yield _text(declarations, functions.values())
             finished += functions
@@ -91,25 +112,13 @@ def modules(
     e = FunctionWriter(declarations)
     _Step(e, calls, plan.barriers, clock).items(plan.items)
     step = e.function(f"define void @step({nests.ARGUMENTS}) {CALLS}")
-    others = [] if clock is None else [_now(declarations)]
-    threads = pool(platform.machine(), sys.platform)
-    yield _text(declarations, [*functions.values(), *others, step, threads])
+    now = [] if clock is None else [_now(declarations)]
+    threads = pool(platform.machine(), sys.platform, target.spin_iterations)
+    yield _text(declarations, [*functions.values(), *now, step, threads])
 
 
 def _text(declarations: Iterable[str], functions: Iterable[str]) -> str:
     return "\n".join([*declarations, "", *functions, ATTRIBUTES, ""])
-
-
-@dataclass(frozen=True)
-class _Call:
-    """The function of a kernel, where the tensors stand that it takes as arguments, whether all
-    threads have a share in it or the one that is given the number 0 does everything, and where the
-    tensors stand that it asks for meanwhile, with the bytes of a step."""
-
-    name: str
-    offsets: tuple[int | None, ...]
-    shares: bool
-    asked: tuple[tuple[int, int], ...]
 
 
 class _Step:
@@ -119,11 +128,11 @@ class _Step:
         self,
         e: FunctionWriter,
         calls: Mapping[Kernel, _Call],
-        waiting: frozenset[str],
+        barriers: frozenset[str],
         clock: Clock | None,
     ):
-        self.e, self.calls, self.waiting, self.clock = e, calls, waiting, clock
-        self.alone = 0  # kernels since the last wait that one thread does
+        self.e, self.calls, self.barriers, self.clock = e, calls, barriers, clock
+        self.single = 0  # kernels since the last barrier that one thread runs
         self.numbers = count()
 
     def items(
@@ -143,35 +152,33 @@ class _Step:
                 self.items(item.kernels, {**at, item.index.name: now})
 
     def kernel(self, kernel: Kernel, at: Mapping[str, str]) -> None:
-        """One call. With a clock all wait after it, so that no time of its own is another's."""
+        """One call. With a clock there is a barrier after it, so that its time is its own."""
         if self.clock is not None:
             begin = _ticks(self.e)
             self.call(kernel, at)
-            self.wait()
+            self.barrier()
             _count_ticks(self.e, begin, next(self.numbers), self.clock)
             return
-        if kernel.name in self.waiting:
-            self.wait()
+        if kernel.name in self.barriers:
+            self.barrier()
         self.call(kernel, at)
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         self.e.effect("call void @barrier(ptr %arena, i64 %threads)")
-        self.alone = 0
+        self.single = 0
 
     def call(self, kernel: Kernel, at: Mapping[str, str]) -> None:
-        e, call = self.e, self.calls[kernel]
-        thread = "%thread"
-        if not call.shares:
-            thread, self.alone = self.turn(self.alone), self.alone + 1
-        more = [f"i64 {at[index]}" for index in kernel.fixed]
-        more += [f"i64 {offset}" for offset in call.offsets]
-        for offset, step in call.asked:  # what kernels to come read
-            more += [f"i64 {offset}", f"i64 {step}"]
-        own = f"ptr %arena, i64 {thread}, i64 %threads"
-        e.effect(f"call void @{call.name}({', '.join([own, *more])})")
+        call, thread = self.calls[kernel], "%thread"
+        if not call.parallel:
+            thread, self.single = self.rotated(self.single), self.single + 1
+        arguments = [f"ptr %arena, i64 {thread}, i64 %threads"]
+        arguments += [f"i64 {at[index]}" for index in kernel.fixed]
+        arguments += [f"i64 {offset}" for offset in call.offsets]
+        arguments += [f"i64 {offset}, i64 {advance}" for offset, advance in call.streams]
+        self.e.effect(f"call void @{call.name}({', '.join(arguments)})")
 
-    def turn(self, number: int) -> str:
-        """The threads' numbers moved on by some, so that each does some of what one does alone."""
+    def rotated(self, number: int) -> str:
+        """The thread's number, rotated by some, so that kernels of a single thread are spread."""
         if not number:
             return "%thread"
         moved = self.e.op(f"add i64 %thread, {number}", type="i64")
@@ -190,17 +197,15 @@ def _ticks(e: FunctionWriter) -> str:
 
 
 def _count_ticks(e: FunctionWriter, begin: str, number: int, clock: Clock) -> None:
-    """Add what has passed since `begin` to this thread's number of the kernel."""
+    """Adds the ticks since `begin` to this thread's count of the kernel."""
     spent = e.pinned("sub i64 {0}, {1}", _ticks(e), begin, type="i64")
-    row = e.op(f"mul i64 %thread, {8 * clock.kernels}", type="i64")
-    offset = e.op(f"add i64 {{0}}, {clock.start + 8 * number}", row, type="i64")
+    row = e.op(f"mul i64 %thread, {clock.row}", type="i64")
+    start = clock.start + BYTES["i64"] * number
+    offset = e.op(f"add i64 {{0}}, {start}", row, type="i64")
     cell = e.op("getelementptr i8, ptr %arena, i64 {0}", offset, type="ptr")
     before = e.pinned("load i64, ptr {0}, align 8", cell, type="i64")
-    e.effect(
-        "store i64 {0}, ptr {1}, align 8",
-        e.pinned("add i64 {0}, {1}", before, spent, type="i64"),
-        cell,
-    )
+    total = e.pinned("add i64 {0}, {1}", before, spent, type="i64")
+    e.effect("store i64 {0}, ptr {1}, align 8", total, cell)
 
 
 def _now(declarations: dict[str, None]) -> str:

@@ -1,31 +1,32 @@
-"""Threads that run a step together, as LLVM text.
-
-In: the processor and operating system. Out: functions around `@step`:
+"""A pool of threads that run a step together, as LLVM text: functions around `@step`.
 
     @run(arena, threads)             one step by this thread and the first threads-1 workers
     @work(arena, thread)             what a worker thread calls; it returns after @stop
-    @stop(arena)                     lets the workers go
-    @barrier(arena, threads)         called between kernels: nobody passes before all have come
+    @stop(arena)                     ends the workers
+    @barrier(arena, threads)         called between kernels: none passes before all have arrived
 
-Who waits spins for a while, since the next kernel is microseconds away, and then sleeps in the
-kernel (Linux: futex). Elsewhere it goes on spinning. The threads themselves are made outside.
-What they share is the `BYTES` in front of the arena, zero at first: the code has no memory of its
-own, so one copy of it may serve several arenas.
+It is a spin barrier (centralised, sense-reversing by a phase counter): a waiting thread spins for a
+while, since the next kernel is microseconds away, and then sleeps in the kernel (Linux: futex).
+Elsewhere it keeps spinning. The threads themselves are created outside. Their shared state is the
+`BYTES` in front of the arena, zero at first: the code has no memory of its own, so one copy of it
+may serve several arenas. Cf. Mellor-Crummey and Scott, "Algorithms for scalable synchronization",
+1991; Drepper, "Futexes are tricky", 2011. Tests: tests/backends/test_cpu.py.
 """
 
 from __future__ import annotations
 
-SPINS = 20_000  # turns, some tens of nanoseconds each, before a waiting thread goes to sleep
+from ...ir.dtypes import LINE
+
 FUTEX = {"x86_64": 202, "aarch64": 98}  # the system call's number
 PAUSE = {"x86_64": "call void @llvm.x86.sse2.pause()", "AMD64": "call void @llvm.x86.sse2.pause()"}
 
 _CELLS = ("generation", "sleepers", "done", "waiting", "arrived", "phase", "resting", "leave")
-LINE = 64  # bytes; each cell has a cache line to itself
-BYTES = LINE * len(_CELLS)
+BYTES = LINE * len(_CELLS)  # each cell has a cache line to itself
 
 
-def pool(machine: str, system: str) -> str:
-    """The text for a processor (`platform.machine()`) and system (`sys.platform`)."""
+def pool(machine: str, system: str, spins: int) -> str:
+    """The text for a processor (`platform.machine()`) and system (`sys.platform`). A waiting thread
+    spins so many times before it sleeps."""
     futex = FUTEX.get(machine) if system == "linux" else None
     sleep = wake = ""
     if futex is not None:
@@ -35,7 +36,12 @@ def pool(machine: str, system: str) -> str:
     pause = PAUSE.get(machine, "")
     declared = "declare void @llvm.x86.sse2.pause()\n" if pause else ""
     declared += "declare i64 @syscall(i64, ...)\n" if futex is not None else ""
-    text = _TEXT.replace("SLEEP", sleep).replace("WAKE", wake).replace("PAUSE", pause)
+    text = (
+        _TEXT.replace("SLEEP", sleep)
+        .replace("WAKE", wake)
+        .replace("PAUSE", pause)
+        .replace("SPINS", str(spins))
+    )
     return declared + "\n".join(map(_with_cells, text.split("\n\n")))
 
 
@@ -50,9 +56,9 @@ def _with_cells(function: str) -> str:
     return function.replace("entry:\n", "entry:\n" + "".join(addresses))
 
 
-_TEXT = f"""
+_TEXT = """
 ; returns when the cell no longer holds `old`
-define internal void @await(ptr %cell, i32 %old, ptr %sleepers) #0 {{
+define internal void @await(ptr %cell, i32 %old, ptr %sleepers) #0 {
 entry:
   br label %spin
 spin:
@@ -63,7 +69,7 @@ spin:
 again:
   PAUSE
   %next = add i32 %turn, 1
-  %more = icmp ult i32 %next, {SPINS}
+  %more = icmp ult i32 %next, SPINS
   br i1 %more, label %spin, label %tired
 tired:
   %before = atomicrmw add ptr %sleepers, i32 1 seq_cst
@@ -80,10 +86,10 @@ awake:
   br label %end
 end:
   ret void
-}}
+}
 
-; adds to the cell and wakes who sleeps on it
-define internal void @signal(ptr %cell, i32 %amount, ptr %sleepers) #0 {{
+; adds to the cell and wakes the threads that sleep on it
+define internal void @signal(ptr %cell, i32 %amount, ptr %sleepers) #0 {
 entry:
   %before = atomicrmw add ptr %cell, i32 %amount seq_cst
   %count = load atomic i32, ptr %sleepers seq_cst, align 4
@@ -94,9 +100,9 @@ wake:
   br label %end
 end:
   ret void
-}}
+}
 
-define internal void @barrier(ptr %arena, i64 %threads) #0 {{
+define internal void @barrier(ptr %arena, i64 %threads) #0 {
 entry:
   %alone = icmp eq i64 %threads, 1
   br i1 %alone, label %end, label %arrive
@@ -116,10 +122,10 @@ wait:
   ret void
 end:
   ret void
-}}
+}
 
 ; the cell of the generation counts runs in its upper bits and holds the team's size in its lowest 8
-define void @run(ptr %arena, i64 %threads) #0 {{
+define void @run(ptr %arena, i64 %threads) #0 {
 entry:
   %alone = icmp eq i64 %threads, 1
   br i1 %alone, label %single, label %together
@@ -148,9 +154,9 @@ wait:
   br label %look
 end:
   ret void
-}}
+}
 
-define void @work(ptr %arena, i64 %thread) #0 {{
+define void @work(ptr %arena, i64 %thread) #0 {
 entry:
   br label %wait
 wait:
@@ -171,12 +177,12 @@ run:
   br label %wait
 end:
   ret void
-}}
+}
 
-define void @stop(ptr %arena) #0 {{
+define void @stop(ptr %arena) #0 {
 entry:
   store atomic i32 1, ptr @cell.leave release, align 4
   call void @signal(ptr @cell.generation, i32 256, ptr @cell.sleepers)
   ret void
-}}
+}
 """

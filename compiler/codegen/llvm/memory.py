@@ -163,9 +163,8 @@ class MemoryWriter:
             pointer = self._advance(pointer, kind, self._scaled(*term))
         pointer = self._advance(pointer, kind, str(offset.constant))
         if only_if:
-            self.e.declare(
-                f"@zeros = internal constant [{ZERO_PAGE} x i8] zeroinitializer, align 64"
-            )
+            zeros = f"internal constant [{ZERO_PAGE} x i8] zeroinitializer, align 64"
+            self.e.declare(f"@zeros = {zeros}")
             if select_last:
                 pointer, step = self._advance(pointer, kind, str(step)), 0
             pointer = self.e.op("select i1 {0}, ptr {1}, ptr @zeros", only_if, pointer, type="ptr")

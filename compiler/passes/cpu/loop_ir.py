@@ -1,9 +1,9 @@
-"""The loop IR: one structured nest per kernel, in which every decision stands.
+"""The loop IR: one structured nest per kernel, in which every decision stands, and its text.
 
-In: what `passes/lower` decided. Out: records that a backend only has to spell, and their text.
-A nest is a row of loops, outermost first: output loops (one of them split among threads, one over
-vectors), then reduction loops. A loop steps by tiles, and the copies of a tile are unrolled at the
-innermost place, where they share loads: rows times vectors make a register tile.
+A nest is a list of loops, outermost first: output loops (one of them shared by threads, one over
+vectors), then reduction loops. A loop steps by tiles, and the copies of a tile are unrolled in the
+innermost loop, where they share loads (unroll-and-jam): rows times vectors make a register tile.
+`lower.py` makes it; the code generator writes it down and decides nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..lowering.access import Access, Statement, access_text, form_text, stateme
 class Segment:
     """`count` steps from element `start`, each over `tile` copies (of one element or one vector).
 
-    `valid` is how many lanes of the very last vector count; the others are masked.
+    `valid` is how many lanes of the very last vector are used; the others are masked.
     """
 
     start: int
@@ -59,7 +59,7 @@ class Loop:
 
 @dataclass(frozen=True)
 class Accumulate:
-    """Where an accumulation adds: like an access, but it drops what falls outside. Through the
+    """Where an accumulation adds: like an access, but it drops what is out of bounds. Through the
     `promoted` innermost loops it adds to the same elements, which stay in registers meanwhile."""
 
     access: Access
@@ -71,11 +71,11 @@ class Accumulate:
 class Nest:
     """The loops of one kernel. `reduce` over `bodies` gives the first statements' values; without
     a reduction these values are the bodies. `position` is the number of the point among those that
-    are reduced over (for argmax). `chains` is how many independent accumulators share a
-    reduction. `pairs` says that bf16 numbers are paired by the processor's own instructions. What
-    the statements read after a reduction is asked for before it (`early`), and what is `fetched`
-    some steps ahead. The statements go through the tile's rows of the index `rolled` in a loop,
-    with the totals in memory; through all else they are written out."""
+    are reduced over (for argmax). The terms of a reduction go to so many independent `accumulators`
+    in turn. With `bf16_dot`, bf16 numbers are paired by the processor's own instructions.
+    `operand_prefetch` is what operands read some steps later, `epilogue_prefetch` what the
+    statements read after the reduction. The statements run through the tile's rows of the index
+    `row_loop` in a loop, with the totals on the stack; along all else they are unrolled."""
 
     name: str
     loops: tuple[Loop, ...]

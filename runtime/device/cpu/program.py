@@ -1,9 +1,8 @@
 """A system on the CPU: machine code, one arena, one native call per run.
 
-In: a `System`, or a `Plan` that was made by other means. Out: a `CpuProgram` whose `arrays` are
-views into the arena and whose `run` computes everything once, updates of params and states
-included. The numbers do not depend on how many threads there are, nor on whether the code was kept
-from an earlier run (`code.py`).
+The `arrays` of a `CpuProgram` are views into the arena; `run` computes everything once, updates of
+params and states included. The results do not depend on the number of threads, nor on whether the
+code came from the cache (`code_cache.py`). Tests: tests/backends/test_cpu.py.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ....compiler.codegen.llvm.thread_pool import BYTES
-from ....compiler.ir.dtypes import NUMPY
+from ....compiler.ir.dtypes import LINE, NUMPY
 from ....compiler.ir.equation import System
 from ....compiler.options import DEFAULT, Options
 from ....compiler.passes.kernels.kernel import Plan
@@ -35,8 +34,7 @@ from .thread_throttle import ThreadThrottle
 if TYPE_CHECKING:
     from ....compiler.pipeline import LlvmCode
 
-LINE = 64  # alignment of the arena
-MODULE = 100_000  # characters: LLVM begins soon, and a module more costs it 1 ms
+MODULE = 100_000  # characters: LLVM begins soon, and one more module costs it 1 ms
 
 
 class CpuProgram:
@@ -96,12 +94,12 @@ class CpuProgram:
             self._step(self._address, 0, 1)
             return
         if self._team is None or self._team.process != os.getpid():
-            self._shared[:] = 0  # after a fork nobody is there who could have changed it
+            self._shared[:] = 0  # after a fork no thread is left that could change it
             self._team = _Team(self._code, self._address, self.threads)
             weakref.finalize(self, self._team.dismiss, self._memory)
         self._team.run()
 
-    # --- for those who look into it ------------------------------------------------------------
+    # --- for inspection ---------------------------------------------------------------------------
 
     @cached_property
     def source(self) -> LlvmCode:
@@ -149,7 +147,7 @@ class _Team:
         self._code = code  # keeps it alive
         self._run = code.library.function("run", c_void_p, c_int64)
         self._stop = code.library.function("stop", c_void_p)
-        self._address, self._pace = address, ThreadThrottle(threads)
+        self._address, self._throttle = address, ThreadThrottle(threads)
         self._cores = _cores(threads)
         work = code.library.function("work", c_void_p, c_int64)
         self._workers = [
@@ -165,7 +163,7 @@ class _Team:
         work(self._address, thread)
 
     def run(self) -> None:
-        began, team = perf_counter(), self._pace.team
+        began, team = perf_counter(), self._throttle.team
         if team == 1 or not self._cores:
             self._run(self._address, team)
         else:
@@ -175,10 +173,10 @@ class _Team:
                 self._run(self._address, team)
             finally:
                 os.sched_setaffinity(0, before)
-        self._pace.ran(perf_counter() - began)
+        self._throttle.ran(perf_counter() - began)
 
     def dismiss(self, memory: np.ndarray) -> None:
-        """Let the workers go. `memory` is what they wait in: it must not go before them."""
+        """Ends the workers. `memory` is what they wait in: it must outlive them."""
         if self.process == os.getpid():
             self._stop(self._address)
             for worker in self._workers:

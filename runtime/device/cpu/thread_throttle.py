@@ -1,10 +1,10 @@
-"""How many threads a run has: all, or all but one while something else keeps a core busy.
+"""How many threads a run has: all, or all but one while another process keeps a core busy.
 
-Threads that meet between kernels go at the pace of the slowest. If another process takes turns with
-one of them, all wait for it at every meeting, and a step can take several times as long as without
-that thread. So the pace is watched: where it falls, one thread less is tried, and where that is
-faster it stays so, with a look every now and then at how all of them would do. Results do not
-depend on the number of threads.
+Threads that meet at barriers run at the speed of the slowest. If another process shares the core of
+one of them, all wait for it at every barrier, and a step can take several times as long as without
+that thread. So the time of runs is watched: where it rises, one thread less is tried, and where
+that is faster it stays so, with a trial of all of them now and then. Results do not depend on the
+number of threads. Tests: tests/backends/test_pace.py.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ LONGEST = 32  # windows before all threads are tried again, at most
 
 @dataclass
 class ThreadThrottle:
-    """Says how large the `team` of the next run is; is told how long each run took."""
+    """The size of the `team` of the next run, from how long earlier runs took."""
 
     threads: int
     team: int = 0
     _spent: float = 0.0
     _runs: int = 0
-    _usual: float = float("inf")  # seconds of a run with all threads, nobody disturbing
+    _usual: float = float("inf")  # seconds of an undisturbed run with all threads
     _last: dict[int, float] = field(default_factory=dict)  # by size of the team, when last seen
     _rest: int = 1  # windows to come before all are tried again
     _patience: int = 1

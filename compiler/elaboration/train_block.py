@@ -17,6 +17,7 @@ from functools import partial
 from ...dsl.diagnostics.diagnostic import Note, Report, did_you_mean
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.ast import walk
+from ...dsl.syntax.source import Span
 from ..ir.build import call, literal
 from ..ir.equation import Equation, Gradient
 from ..ir.expr import Apply, Expr, Idx, Read
@@ -197,7 +198,7 @@ def _declare_input(block: TrainBlock, item: s.Input, scope: Scope) -> None:
                 else "",
             )
     shape = declared_shape(ctx, type, scope, f"`{item.name.id}`")
-    _declare(ctx, item.name, shape, ctx.float_for(type.dtype), scope)
+    _declare(ctx, item.name, item.span, shape, ctx.float_for(type.dtype), scope)
 
 
 def _declare_fields(block: TrainBlock, value: s.Node, scope: Scope) -> None:
@@ -208,10 +209,12 @@ def _declare_fields(block: TrainBlock, value: s.Node, scope: Scope) -> None:
             continue
         if node.id in fields and node.id not in ctx.definitions and node.id not in s.REDUCTIONS:
             shape = (block.setup.batch, *fields[node.id].shape)
-            _declare(ctx, node, shape, ctx.float_for(fields[node.id].dtype), scope)
+            _declare(ctx, node, node.span, shape, ctx.float_for(fields[node.id].dtype), scope)
 
 
-def _declare(ctx: Context, name: s.Name, shape: Shape, dtype: str, scope: Scope) -> None:
+def _declare(
+    ctx: Context, name: s.Name, place: Span, shape: Shape, dtype: str, scope: Scope
+) -> None:
     """An input of the system; E0206 if its name is that of a tensor of the model, unless that is
     the same input."""
     known = ctx.tensors.get(name.id)
@@ -224,7 +227,7 @@ def _declare(ctx: Context, name: s.Name, shape: Shape, dtype: str, scope: Scope)
             notes=(Note(known.span, f"{known.dtype}{list(known.shape)}"),) if known.span else (),
             help="rename the one in the model",
         )
-    scope.names[name.id] = ctx.declare(name.id, shape, dtype, "input", name.span)
+    scope.names[name.id] = ctx.declare(name.id, shape, dtype, "input", place)
 
 
 def _number(block: TrainBlock, name: str, value: s.Expr, scope: Scope) -> str:

@@ -1,10 +1,10 @@
 """The reference evaluator: the meaning of a system of equations, in NumPy.
 
-In: a `System` and an array for every input, param and state. Out: an array for every tensor.
-Every pass and every backend must agree with it. It is meant to be obvious, not fast; the one
-liberty is that a sum of products is handed to `einsum` factor by factor, because a convolution's
-whole domain would not fit memory. Floats are computed in their declared type; with `wide`, f32
-is computed in float64, which is what machine code and gradients are measured against.
+In: a derived `System` (`pipeline.derive`) and an array for every input, param and state. Out: an
+array for every tensor. Every pass and every backend must agree with it. It is written to be
+obvious, not fast; only a sum of products is computed by `einsum` factor by factor, because a
+convolution's whole domain would not fit into memory. Floats are computed in their declared type;
+with `wide`, f32 is computed in float64, the reference for machine code and gradients.
 """
 
 from __future__ import annotations
@@ -30,8 +30,11 @@ WIDE: Types = {**NUMPY, "f32": np.float64}
 def evaluate(system: System, values: Mapping[str, np.ndarray], wide: bool = False) -> Arrays:
     """All tensors of the system, computed from the given inputs, params and states.
 
-    Raises ValueError if one of those is missing or of the wrong shape.
+    Raises ValueError if one of those is missing or of the wrong shape, or if the system still has
+    placeholders for gradients.
     """
+    if system.gradients:
+        raise ValueError(f"{system.name} has gradients that are not expanded: derive it first")
     types = WIDE if wide else NUMPY
     arrays: Arrays = {}
     for tensor in system.tensors.values():
@@ -63,8 +66,8 @@ def advance(system: System, values: Mapping[str, np.ndarray]) -> tuple[Arrays, A
 def _run_recurrence(
     component: list[Equation], system: System, arrays: Arrays, types: Types
 ) -> None:
-    """Step by step along the order that `recurrence` found; within a step, one point at a time of
-    the ordered indices and everything at once of the others."""
+    """In the order of `plan_recurrence`: in each step one value of every ordered index, and the
+    whole range of the others."""
     for equation in component:
         tensor = system.tensors[equation.target]
         arrays[tensor.name] = np.zeros(tensor.shape, types[tensor.dtype])
@@ -104,9 +107,8 @@ def _run(
 
 
 class Grid:
-    """Values over a domain: arrays with one axis per index, of extent 1 where it does not matter.
-
-    With `fixed`, the whole recurrence domain is still used for bounds, but an index has one value.
+    """Values over an equation's domain: arrays with one axis per index, broadcast where a value
+    does not depend on the index. An index in `fixed` has one value, but the bounds of its range.
     """
 
     def __init__(

@@ -1,14 +1,14 @@
-"""Gradients against central differences, in float64, for every tensor that has one.
+"""Gradients compared with central differences, in float64.
 
-In: a system with gradients `d_x` in it, the loss, values. Out: a `Slope` for each tensor asked for,
-and for a wrong one the equations whose derivative is to blame. Nothing here knows how gradients are
-derived: the loss is computed by the reference evaluator with one tensor moved a little.
+In: a derived system with gradients `d_x`, its loss, values. Out: a `Slope` for each tensor that is
+checked, and for a wrong one the equations whose derivative is wrong. The check is independent of
+how gradients are derived: the reference evaluator computes the loss with one tensor perturbed.
 
     (f(x + h*d) - f(x - h*d)) / 2h  against  sum(x) gradient[x] * d[x]
 
-first along a direction in which every element moves by about as much, then at single elements. What
-stands in `stop(…)` is held still. Where the two sides of a point have different slopes (relu at 0,
-two equal maxima), any slope between the two is right.
+first along a direction in which all elements change by about as much, then at single elements.
+Tensors inside `stop(…)` are not perturbed. Where the function has a kink (relu at 0, two equal
+maxima), every slope between the two one-sided ones is a subgradient and counts as right.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from ..ir.expr import Apply, Expr, Idx, Read
 from ..ir.gradients import add_gradients
 from .evaluator import Arrays, evaluate
 
-STEPS = (1e-5, 1e-6, 1e-4, 1e-7)  # tried in turn: kinks want small ones, rounding wants large ones
+STEPS = (1e-5, 1e-6, 1e-4, 1e-7)  # in this order; small ones avoid kinks, large ones rounding
 TOLERANCE = 1e-5  # of the slope: central differences in float64 are good to 1e-8 or so
-CLOSE = 0.1  # of the tolerance: near enough to try no other step
-ROUNDING = 1e-14  # of the loss: what the evaluation of the loss may be off
+CLOSE = 0.1  # of the tolerance: then no other step is tried
+ROUNDING = 1e-14  # of the loss: error of its evaluation
 
 
 Derive = Callable[[System], System]
@@ -35,8 +35,9 @@ Derive = Callable[[System], System]
 
 @dataclass(frozen=True)
 class Slope:
-    """A gradient beside its difference quotient: at `index`, or along a direction if that is None.
-    `error` is relative; `kinks` counts the places that have no single slope."""
+    """A directional derivative by the gradient (`exact`) and by central differences (`numeric`), of
+    the element at `index`, or along a direction if that is None. `error` is relative; `kinks`
+    counts the points at which the one-sided slopes differ."""
 
     tensor: str
     index: tuple[int, ...] | None
@@ -48,7 +49,7 @@ class Slope:
 
 
 class Differences:
-    """A loss as a function of any one tensor."""
+    """The loss of a system as a function of any one of its tensors, at the given values."""
 
     def __init__(self, system: System, loss: str, values: Mapping[str, np.ndarray], seed: int = 0):
         self.system, self.loss, self.seed = system, loss, seed
@@ -67,8 +68,9 @@ class Differences:
         return [eq for eq in self.forward if name in eq.sources]
 
     def check(self, name: str, gradient: str | None, samples: int, tolerance: float) -> Slope:
-        """The gradient of `name`; without one it should be zero. Of a right gradient the worst of
-        what was looked at, of a wrong one the first element that shows it."""
+        """Check the gradient of `name`, along one direction and at `samples` elements; without a
+        `gradient` it should be zero. The worst slope of a right gradient; of a wrong one the first
+        element found to be wrong."""
         base = self.arrays[name]
         exact = np.zeros(base.shape) if gradient is None else self.arrays[gradient]
         if not np.isfinite(exact).all():
@@ -87,7 +89,7 @@ class Differences:
         return replace(wrong[0] if wrong else worst, tensor=name, kinks=kinks)
 
     def _first(self, line: _Line, direction: np.ndarray) -> Slope:
-        """The first element with a wrong slope, by halving what moves."""
+        """An element with a wrong slope, by bisection of the elements that are perturbed."""
         low, high = 0, direction.size
         while high - low > 1:
             middle = (low + high) // 2
@@ -127,8 +129,8 @@ class Differences:
     # --- the loss as a function ----------------------------------------------------------------
 
     def _function(self, name: str) -> Callable[[np.ndarray], float]:
-        """delta → the loss with `name` moved by it. What is computed by a recurrence is moved
-        where it is computed, step by step; anything else is replaced."""
+        """delta → the loss with delta added to `name`. Inside a recurrence it is added where the
+        tensor is computed, step by step; any other tensor becomes an input."""
         after = self._following(name)
         tensors: dict[str, Tensor] = {}
         extra: Arrays = {}
@@ -161,7 +163,7 @@ class Differences:
         return loss
 
     def _following(self, name: str) -> list[Equation]:
-        """The equations that change when the tensor does, in order."""
+        """The equations that depend on the tensor, in order."""
         changed, found = {name}, []
         for part in components(self.forward):
             mine = is_recurrent(part) and any(eq.target == name for eq in part)
@@ -188,7 +190,8 @@ class _Line:
         return replace(self.slope(direction), index=place)
 
     def slope(self, direction: np.ndarray) -> Slope:
-        """By the step that agrees best; between the one-sided slopes if they differ."""
+        """The derivative along a direction, by the step size that agrees best. At a kink, all
+        between the one-sided slopes is right."""
         exact = float((self.exact * direction).sum())
         size = float(np.abs(self.exact * direction).sum())
         found: list[tuple[Slope, bool]] = []
@@ -218,7 +221,7 @@ class _Line:
 
 
 def _samples(exact: np.ndarray, count: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
-    """Elements to look at one by one: the steepest, and some at random."""
+    """Elements to check one by one: that of the largest gradient, and random ones."""
     if not count or not exact.shape or exact.size < 2:
         return []
     chosen = [int(np.abs(exact).argmax()), *rng.integers(0, exact.size, count - 1).tolist()]
@@ -231,21 +234,17 @@ def _place(wrong: np.ndarray) -> tuple[int, ...]:
 
 # --- systems --------------------------------------------------------------------------------------
 
-STILL = "@"  # after the name of a tensor whose value is held still
+STILL = "@"  # after the name of a copy that is not perturbed
 
 
 def _leading_to(system: System, loss: str) -> list[Equation]:
     """The equations that the loss depends on, in order."""
-    needed, kept = {loss}, []
-    for part in reversed(system.components):
-        if any(eq.target in needed for eq in part):
-            needed |= {s for eq in part for s in eq.sources}
-            kept.append(part)
-    return [eq for part in reversed(kept) for eq in part]
+    needed = system.ancestors([loss])
+    return [eq for part in system.components for eq in part if eq.target in needed]
 
 
 def _still(equations: list[Equation]) -> tuple[Equation, ...]:
-    """The equations with tensors inside `stop(…)` read from copies that do not move."""
+    """The equations with tensors inside `stop(…)` read from copies that are not perturbed."""
 
     def renamed(node: Expr) -> Expr | None:
         if isinstance(node, Read) and not node.tensor.endswith(STILL):
@@ -267,8 +266,8 @@ def _subsystem(
     more: Mapping[str, Tensor],
     output: str,
 ) -> tuple[System, Arrays]:
-    """Some equations as a system by itself that is given all else that they read, and the values
-    of that."""
+    """Some equations as a system of their own whose inputs are all else that they read, and the
+    values of those."""
     targets = {eq.target for eq in equations}
     tensors: dict[str, Tensor] = {}
     values: Arrays = {}
@@ -283,7 +282,7 @@ def _subsystem(
 
 
 def _moved(eq: Equation, before: str, moved: str) -> list[Equation]:
-    """y = f and then y moved, as two equations."""
+    """y = f + moved, as two equations."""
     shape = [i.size for i in eq.indices]
     indices = tuple(Index(f"m{n}", size) for n, size in enumerate(shape))
     place = tuple(Idx(i.name) for i in indices)
@@ -292,7 +291,7 @@ def _moved(eq: Equation, before: str, moved: str) -> list[Equation]:
 
 
 def _cost(tensor: Tensor, seed: int) -> tuple[System, Arrays]:
-    """A number that depends on every element of a tensor, each in a way of its own."""
+    """A weighted sum of a tensor's elements, with random weights."""
     weight = replace(tensor, name="weight~", kind="input")
     values = {"weight~": np.random.default_rng([seed, 1]).normal(size=tensor.shape)}
     indices = tuple(Index(f"w{n}", size) for n, size in enumerate(tensor.shape))

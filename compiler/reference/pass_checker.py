@@ -1,9 +1,8 @@
-"""Every pass checked while it works: the rules of a system, and what it computes.
+"""An observer that checks every pass: the rules of the IR, and the values that are computed.
 
-In: a system before any pass, and values for it. Out: an observer for `pipeline.plan`, which raises
-`InternalError` with the pass that broke a rule or changed a number, and with the system on both
-sides of that pass. Values are compared in float64, where what a pass may reorder rounds to less
-than any mistake.
+In: a system before all passes, and values for it. It raises `InternalError` with the name of the
+pass that broke a rule or changed a value, and with the systems before and after it. Values are
+compared in float64, in which reordering a sum changes them by less than any mistake does.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from .finite_differences import Differences
 TOLERANCE = 1e-6  # of the magnitudes: sums in another order differ by 1e-12 of them or so
 ROUNDING = 2**-7  # of the magnitudes: two operands are rounded to 8 significant bits
 SLOPE_TOLERANCE = 1e-5  # of the slope
-EVALUABLE = 2 * 10**8  # points of all equations together that the evaluator goes through gladly
+EVALUABLE = 2 * 10**8  # points of all equations together up to which values are compared
 
 
 class PassCheck:

@@ -1,9 +1,15 @@
-"""Eliminating the bracket [a(i, r) = p]: an adjoint as a gather.
+"""Index inversion: solves the conditions of an Iverson bracket, so that an adjoint is a gather.
 
-In: an equation, one of its reads x[a(i, r)], and the adjoint of that read at every point of the
-equation's domain. Out: a `Contribution` to d_x: indices p, a body, and what is still summed over.
+    d_x[p] = sum(i, u) [s*i + u = p] * d_y[i] * w[u]
+        →  d_x[p] = sum(v) (d_y[p//s - v] else 0) * w[s*v + p%s]
 
-Every dimension of the read gives one condition a = p. It is solved for one index, in this order:
+For one read x[a(i, r)] of an equation, and the adjoint of that read at every point of the
+equation's domain, `scatter` gives the contribution to d_x: a body over the indices p of x and the
+indices that no condition determines. Without a bracket every term of the sum counts: a gradient
+takes as many operations as its equation, and lowers to loops as any other sum does.
+
+Each dimension of the read gives one affine condition a = p. It is solved for one index, by the
+first of these rules that applies:
 
     a = k                       k = p
     a = k//c + …, k%c + …       k = c*p + u, summed over u < c          (a reshape, an upsampling)
@@ -11,10 +17,11 @@ Every dimension of the read gives one condition a = p. It is solved for one inde
     a = ±k + …                  k = ±(p - …), for the longest such k    (a window, dilated or not)
     a = s*i + u + …             u = s*v + q%s, i = q//s - v, q = p - …, summed over v only
     a = s*i + …                 i = q//s where s divides q
-    a depends on data           nothing: the bracket stays, or the sum becomes an accumulation
+    a depends on data           not solved: the bracket stays, or the sum becomes an accumulation
 
-The fourth line is why a strided convolution's gradient has no wasted terms: splitting q by residue
-class leaves ceil(U/s) of the U taps.
+The fifth rule splits q by residue classes, which leaves ceil(U/s) of the U taps of a strided
+convolution, those that hit an input; compare Dumoulin and Visin 2016, "A guide to convolution
+arithmetic". Tests: tests/gradients/test_textbook.py.
 """
 
 from __future__ import annotations
@@ -55,7 +62,8 @@ def scatter(
     shape: tuple[int, ...],
     shape_of: Callable[[str], tuple[int, ...]],
 ) -> Contribution:
-    """What `adjoint` over the equation's domain adds to the adjoint of the read tensor."""
+    """The contribution of one read to the adjoint of the tensor that it reads, which has the given
+    shape. `adjoint` is that of the read over the equation's domain."""
     solver = _Solver(eq, shape, shape_of)
     forms = list(enumerate(read.index))
     forms.sort(key=lambda f: (not isinstance(f[1], Idx), not is_static(f[1]), _unknowns(f[1])))
@@ -73,8 +81,9 @@ def _unknowns(expr: Expr) -> int:
 
 @dataclass
 class _Solver:
-    """`open` are the indices still to be summed over, `known` what the others are in terms of the
-    new indices and the open ones."""
+    """The conditions of one read, solved one after the other. `open` are the indices that are still
+    free, `known` the others as expressions of the free ones and of the new indices `new`, by
+    dimension of x. `guards` are conditions that remain."""
 
     eq: Equation
     shape: tuple[int, ...]
@@ -97,7 +106,7 @@ class _Solver:
         return Idx(name)
 
     def own(self, axis: int) -> Idx:
-        """The new index of a dimension of x, made when first needed."""
+        """The new index p of a dimension of x, made at its first use."""
         if axis not in self.new:
             self.new[axis] = Index(self.fresh(self.shape[axis]).name, self.shape[axis])
         return Idx(self.new[axis].name)
@@ -133,7 +142,7 @@ class _Solver:
             self.solve_affine(axis, form, unknown)
 
     def keep(self, axis: int, name: str) -> bool:
-        """x[…, k, …]: the index keeps its name, if it runs over the whole dimension."""
+        """x[…, k, …] where k runs over the whole dimension: p is called k."""
         if self.sizes[name] != self.shape[axis]:
             return False
         del self.open[name]
@@ -141,7 +150,7 @@ class _Solver:
         return True
 
     def define(self, name: str, value: Expr) -> None:
-        """The index is this expression; where that falls outside its range there is nothing."""
+        """Substitute the solution for the index; outside the index's range there is no term."""
         size = self.open.pop(name)
         value = simplify_index(value, self.sizes)
         self.known = {
@@ -159,7 +168,7 @@ class _Solver:
         return self.__dict__.setdefault("_ranges", [])
 
     def is_division(self, atom: Expr, form: Affine) -> bool:
-        """Whether the atom is k//c or k%c of one open index, and solving it decides the rest."""
+        """Whether the term is k//c or k%c of a free index that occurs nowhere else in the form."""
         if not (isinstance(atom, Apply) and atom.fn in ("floordiv", "mod")):
             return False
         k, by = atom.args
@@ -190,7 +199,7 @@ class _Solver:
         self.define(k.name, value)
 
     def digits(self, form: Affine) -> tuple[Apply, Idx] | None:
-        """k//c and u, if the place is m*(k//c) + u + … with u < m: two digits of one number."""
+        """k//c and u, if the index is m*(k//c) + u + … with u < m: two digits in base m."""
         atoms = [a for a in form.coefficients if not isinstance(a, Idx)]
         if len(atoms) != 1 or not isinstance(atoms[0], Apply) or atoms[0].fn != "floordiv":
             return None
@@ -280,7 +289,7 @@ class _Solver:
         return Contribution(indices, body, over, None, self.eq.span)
 
     def kept_names(self, read: Read) -> dict[str, str]:
-        """What new indices are called after all: `t` where x[t - 1] was read, as t is free now."""
+        """Readable names for new indices: `t` where x[t - 1] was read and t has been solved for."""
         found: dict[str, str] = {}
         for axis, expr in enumerate(read.index):
             atoms = list(affine(expr).coefficients.items())
@@ -293,8 +302,8 @@ class _Solver:
         return found
 
     def is_silent(self, adjoint: Expr, name: str) -> bool:
-        """Whether the adjoint is zero by itself where the index is outside its range, because a
-        factor of it falls outside just there, and nothing in it can turn zero into NaN."""
+        """Whether the adjoint needs no guard for the range of an index: one of its factors reads
+        outside its tensor, as zero, where the index is outside, and nothing makes that NaN."""
         hazards = (n for n in walk(adjoint) if isinstance(n, Apply) and n.fn in _HAZARDS)
         return next(hazards, None) is None and vanishes(
             adjoint, lambda node: self.reads_outside(node, name)
@@ -310,8 +319,8 @@ class _Solver:
         )
 
     def guarded(self, node: Expr) -> Expr | None:
-        """A read that may fall outside after the substitution reads zero there; one that no longer
-        can has no `else`."""
+        """A read that may fall outside after substitution gets an `else 0`; one that no longer can
+        loses its `else`."""
         if not isinstance(node, Read):
             return None
         places = list(zip(node.index, self.shape_of(node.tensor), strict=True))

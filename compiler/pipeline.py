@@ -13,19 +13,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from time import perf_counter
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..dsl.diagnostics.diagnostic import Report
-from .codegen.llvm.module import Clock
-from .codegen.llvm.module import modules as llvm_modules
 from .ir.equation import System
 from .ir.verify import verify
 from .options import DEFAULT, Options
 from .passes.autodiff.differentiate import differentiate
 from .passes.autodiff.mixed_precision import mixed_precision, row_sums_before_rounding
 from .passes.autodiff.rematerialize import rematerialize, report_useless_blocks
-from .passes.cpu.loop_ir import Nest
-from .passes.cpu.lower import lower
 from .passes.cpu.pack_bf16_pairs import pack_bf16_pairs, round_bf16_operands
 from .passes.cpu.pad_rows import pad_rows
 from .passes.cpu.time_major import time_major
@@ -49,6 +45,10 @@ from .passes.kernels.memory import plan_memory
 from .passes.kernels.prefetch import plan_prefetch
 from .passes.kernels.skip_masked_terms import skip_masked_terms
 from .targets import CpuTarget, Target
+
+if TYPE_CHECKING:
+    from .codegen.llvm.module import Clock
+    from .passes.cpu.loop_ir import Nest
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,8 @@ class LlvmCode:
 
     def nest(self, kernel: Kernel) -> Nest:
         """The loops of a kernel."""
+        from .passes.cpu.lower import lower  # not needed to derive a program
+
         found = self._nests.get(kernel)
         if found is None:
             found = self._nests[kernel] = lower(kernel, self.plan, self.target)
@@ -116,6 +118,8 @@ class LlvmCode:
         """LLVM IR in modules of about `size` characters, each written when it is asked for, so that
         one can be compiled while the next is written; without a size one module. With a `clock`,
         the ticks of every kernel are counted."""
+        from .codegen.llvm.module import modules as llvm_modules
+
         return llvm_modules(self.plan, self.target, self.nest, self.equal_kernels, clock, size)
 
     @cached_property

@@ -17,7 +17,7 @@ import ast
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from importlib import import_module
 
@@ -27,11 +27,11 @@ from workloads import FOLDER, TRAINING, Workload
 
 from nnc.compiler.elaboration.train_block import Setup
 from nnc.compiler.options import DEFAULT, Options
-from nnc.compiler.pipeline import CPU, Pass, gpu
+from nnc.compiler.pipeline import CPU, Pass, gpu, plan
 from nnc.runtime.device.cpu import host
 from nnc.runtime.device.cpu.program import CpuProgram
 from nnc.runtime.device.data_inputs import fields_of
-from nnc.runtime.inspect.bench import draw
+from nnc.runtime.inspect.bench import fill_random
 from nnc.runtime.project import project_of_text, setup_of
 from nnc.runtime.settings import Assignment
 from nnc.runtime.training.executor import Executor
@@ -77,13 +77,16 @@ def measured(workload: Workload, options: argparse.Namespace) -> Iterator[tuple[
     """For every pass that may be left out: its name, and the step without it over the step as it
     is, in time, memory and seconds of compiling. `None` where the machine code is the same."""
     for precision in ("f32", "bf16"):
-        wanted = [each for each in CPU.passes if is_measured(each, precision, options.passes)]
+        wanted = [each for each in once(CPU.passes) if is_measured(each, precision, options.passes)]
         if not wanted or (precision == "bf16" and workload not in TRAINING):
             continue
         setup = setup_for(workload, precision)
         base, base_s = compiled(setup, DEFAULT, options.threads)
-        text = base.source.text
+        text, effective = base.source.text, effective_passes(base)
         for each in wanted:
+            if each.name not in effective:
+                yield each.name, None
+                continue
             without, seconds = compiled(
                 setup, Options(without=frozenset({each.name})), options.threads
             )
@@ -100,6 +103,23 @@ def measured(workload: Workload, options: argparse.Namespace) -> Iterator[tuple[
             }
             print(f"{workload.name:10} {precision} without {each.name:26} {entry}", flush=True)
             yield each.name, entry
+
+
+def effective_passes(program: CpuProgram) -> set[str]:
+    """The names of the passes that change anything of a program."""
+    found = set()
+
+    def note(name: str, before: object, after: object, seconds: float) -> None:
+        if after is not before and after != before:
+            found.add(name)
+
+    plan(program.system, program.target, program.options, [note])
+    return found
+
+
+def once(passes: Iterable[Pass]) -> list[Pass]:
+    """The passes, one for each name: a pass that runs several times is left out everywhere."""
+    return list({each.name: each for each in passes}.values())
 
 
 def is_measured(each: Pass, precision: str, names: str) -> bool:
@@ -126,7 +146,7 @@ def compiled(setup: Setup, options: Options, threads: int) -> tuple[CpuProgram, 
     bound = executor.training(setup.batch)
     seconds = time.perf_counter() - began
     fields = {t.name: bound.program.arrays[t.name] for t in fields_of(bound.system)}
-    draw(bound.system, fields, np.random.default_rng(1))
+    fill_random(bound.system, fields, np.random.default_rng(1))
     bound.step[...] = 1
     return programs[-1], seconds
 
@@ -175,7 +195,7 @@ def page() -> str:
         ("For GPUs alone", gpu().passes, {p.name for p in CPU.passes}),
     ):
         lines += ["", f"## {title}"]
-        for each in passes:
+        for each in once(passes):
             if each.name not in there:
                 lines += entry_of(each, kept)
     return "\n".join(lines) + "\n"

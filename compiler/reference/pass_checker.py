@@ -183,7 +183,7 @@ def _largest(*arrays: np.ndarray) -> float:
 def difference(found: np.ndarray, expected: np.ndarray, tolerance: float) -> tuple[int, ...] | None:
     """The first index at which two arrays differ by more than `tolerance`, if there is one."""
     with np.errstate(all="ignore"):
-        near = np.abs(found - expected) <= tolerance
+        near = np.abs(np.subtract(found, expected, dtype=np.float64)) <= tolerance
     same = near | (found == expected) | (np.isnan(found) & np.isnan(expected))
     wrong = np.argwhere(~same)
     return tuple(int(n) for n in wrong[0]) if len(wrong) else None

@@ -23,6 +23,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
+import numpy as np
+
 from ...ir.affine import Affine, affine, inside, simplify_index
 from ...ir.build import call, literal, rewrite, substitute
 from ...ir.edit import SystemEdit
@@ -33,7 +35,7 @@ from ...ir.terms import is_zero
 from ...targets import EquationCosts, Target
 from .simplify import remove_unused
 
-MAX_WINDOW = 255  # elements: the number of one is converted to u8, which proves its range
+MAX_WINDOW = int(np.iinfo(np.uint8).max)  # elements: the number of one passes through u8
 
 
 def sparse_pooling_gradient(system: System, target: Target) -> System:

@@ -160,6 +160,8 @@ class CpuTarget:
 
 
 WARP = 32  # threads of a warp, on all GPUs of NVIDIA
+COUNTER_STRIDE = 32  # words between the counters of two groups of blocks: a cache line each
+SHARED_ALIGNMENT = 16  # bytes, for the widest loads and copies
 
 
 class MatmulTileShape(NamedTuple):

@@ -15,9 +15,7 @@ from ...ir.affine import Affine, bounds, is_static
 from ...ir.equation import Index
 from ...ir.expr import Apply, Const, Expr, Idx, Read
 from ...passes.lowering.access import Access, Statement
-from .instructions import SPELLING, cast, constant
-
-NARROW = 2**31 - 1
+from .instructions import HIGHEST, SPELLING, cast, constant
 
 
 class Writer:
@@ -135,7 +133,7 @@ class Writer:
         reach = abs(form.constant) + sum(
             abs(c) * max(map(abs, bounds(a, self.sizes))) for a, c in form.coefficients.items()
         )
-        kind = "i32" if reach <= NARROW else "i64"
+        kind = "i32" if reach <= HIGHEST["i32"] else "i64"
         parts = []
         for atom, factor in form.coefficients.items():
             name = self.value(atom) if kind == "i32" else f"(i64){self.value(atom)}"

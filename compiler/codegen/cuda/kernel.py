@@ -19,7 +19,7 @@ from .accumulators import accumulator, alone, results, start, take
 from .attention_mma import warp_stream
 from .attention_simt import stream
 from .expressions import Writer
-from .instructions import MEMORY
+from .instructions import HIGHEST, MEMORY
 from .mma import MmaMatmul
 from .simt import SimtMatmul
 from .split_k import place_layer, points
@@ -87,7 +87,7 @@ def grid_function(function: Function, grid: Grid) -> str:
 
 
 def _flat_type(count: int) -> str:
-    return "i32" if count < 2**31 - 2**12 else "i64"
+    return "i32" if count <= HIGHEST["i32"] else "i64"
 
 
 # --- one thread per element -----------------------------------------------------------------------

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 
 from ...ir.expr import Read, index_names, reads
 from ...passes.gpu.grid_ir import ThreadPerElement, TreeReduction
-from ...passes.gpu.launch_ir import COUNTER_STRIDE, Function
+from ...passes.gpu.launch_ir import Function
 from ...passes.gpu.persistent_loop import PersistentLoop, StepKernel, StepLoop
 from ...passes.gpu.shared_state import ROW
-from ...targets import WARP
+from ...targets import COUNTER_STRIDE, WARP
 from .accumulators import accumulator, alone, results, start, take
 from .expressions import Writer
 from .instructions import MEMORY

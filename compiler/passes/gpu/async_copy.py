@@ -1,9 +1,12 @@
-"""How many elements of an operand one asynchronous copy can move to shared memory.
+"""Asynchronous copies: how many elements of an operand one `cp.async` moves to shared memory.
 
-In: the memory access of an operand of a tile, and the indices along which memory runs. Out: that
-number, or 0 for what threads must compute. Copied is what is read as it is, or is zero outside its
-tensor, at a place that no tensor decides; several elements at once where they are certainly
-neighbours, aligned, and all of them inside or none; only at the end of all there may be fewer.
+    shared[k, j] = b[k, j]   →   cp.async shared[k, j..j+3], b[k, j..j+3]
+
+An asynchronous copy needs no registers and overlaps with arithmetic; the wider it is, the fewer
+instructions it takes. It applies to what is read unchanged, or is zero outside its tensor, at an
+offset that no tensor decides. Several elements are copied at once if they are certainly adjacent,
+aligned, and all of them inside the tensor or none; only the last copy of all may have fewer.
+Source: PTX ISA, `cp.async`. Tests: tests/backends/test_cuda_tiles.py (which width where).
 """
 
 from __future__ import annotations
@@ -12,26 +15,31 @@ from ...ir.affine import is_static
 from ...ir.dtypes import BYTES
 from ...ir.equation import Index
 from ...ir.expr import Const, Idx, walk
-from ..cpu.loop_ir import Access
+from ...targets import GpuTarget
+from ..lowering.access import Access
 
-WIDTHS = (16, 8, 4)  # bytes of a copy
 
-
-def async_copy_width(access: Access | None, along: tuple[Index, ...], dtype: str) -> int:
-    """Elements per copy, where neighbours are numbered `along` these indices and memory must have
-    elements of the type; 0 for none."""
+def async_copy_width(
+    access: Access | None,
+    along: tuple[Index, ...],
+    dtype: str,
+    widths: tuple[int, ...] = GpuTarget.copy_bytes,
+) -> int:
+    """Elements per copy, of the given `widths` in bytes, if consecutive elements are numbered
+    `along` these indices and memory must have elements of the type; 0 if threads must compute."""
     if access is None or access.dtype != dtype or not all(map(is_static, access.atoms)):
         return 0
     if access.checks and not (isinstance(access.other, Const) and access.other.value == 0):
         return 0
     last, offset = along[-1], access.offset
-    own = Idx(last.name)
-    apart = [offset.constant, *(c for atom, c in offset.coefficients.items() if atom is not own)]
-    elsewhere = [atom for atom in offset.coefficients if atom is not own]
-    elsewhere += [atom for form, _ in access.checks for atom in form.coefficients]
-    neighbours = offset.coefficients.get(own) == 1 and not any(own in walk(a) for a in elsewhere)
-    for count in (width // BYTES[dtype] for width in WIDTHS):
+    index = Idx(last.name)
+    steps = [offset.constant, *(c for atom, c in offset.coefficients.items() if atom is not index)]
+    others = [atom for atom in offset.coefficients if atom is not index]
+    others += [atom for form, _ in access.checks for atom in form.coefficients]
+    adjacent = offset.coefficients.get(index) == 1 and not any(index in walk(a) for a in others)
+    for count in (width // BYTES[dtype] for width in widths):
         whole = last.size % count == 0 or len(along) == 1
-        if count == 1 or (neighbours and whole and all(step % count == 0 for step in apart)):
+        aligned = all(step % count == 0 for step in steps)
+        if count == 1 or (adjacent and whole and aligned):
             return count
     return 0

@@ -1,8 +1,8 @@
-"""The grid IR: kernels of a plan as blocks of threads, in which every decision stands.
+"""Grid IR: a kernel as blocks of threads, in which every decision stands.
 
-In: what `passes/blocks` decided of a kernel. Out: records that `codegen/cuda` only has to spell,
-and their text. It is for a GPU what `loops.py` is for a CPU; statements and accesses are the same
-records. Recurrences are made of grids in `sweeps.py`.
+`lower_kernel` makes it, `codegen/cuda` writes it as CUDA C++. It is for a GPU what `loop_ir` is for
+a CPU; statements and accesses are the same records. Persistent loops are made of grids
+(`persistent_loop`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..lowering.access import Access, Statement, form_text, statement_text, valu
 
 @dataclass(frozen=True)
 class ThreadPerElement:
-    """One thread computes one element; what it reduces over it takes in order."""
+    """One thread computes one element; it goes through a reduction in order."""
 
     def __str__(self) -> str:
         return "one thread per element"
@@ -226,10 +226,10 @@ class Stream:
 @dataclass(frozen=True)
 class Grid:
     """The blocks of one launch. `reduce` over `bodies` gives the first statements' values; without
-    a reduction these values are the bodies. `outputs` are numbered as one, the last fastest; so are
-    the points of `over`. With `part`, blocks come in `part.size` layers, each of which reduces over
-    its own `chunk` of the points; the results of the layers are elements of their own. A processor
-    has registers for `resident` blocks at least."""
+    a reduction these values are the bodies. Elements are numbered by `outputs`, the last one
+    fastest, points of the reduction by `over`. With `part` (split-K), the grid has `part.size`
+    layers in its second dimension: each reduces `chunk` points, and its results are elements of
+    their own. Registers are limited so that a multiprocessor has at least `resident` blocks."""
 
     name: str
     how: ThreadPerElement | TreeReduction | MatmulTile | Stream
@@ -260,7 +260,7 @@ class Grid:
 
     @property
     def reads(self) -> list[Read]:
-        """The reads of memory, each once, those of other reads' indices included."""
+        """The reads of memory, each once, including those in the indices of other reads."""
         values = (*self.bodies, *(s.value for s in self.statements))
         return list(dict.fromkeys(r for v in values for r in reads(v) if r in self.accesses))
 
@@ -270,12 +270,12 @@ class Grid:
 
     @property
     def dtype(self) -> str:
-        """Of the values that are reduced, or of the first."""
+        """Of the values that are reduced, or of the first value."""
         return self.bodies[0].dtype
 
     @property
     def shared_bytes(self) -> int:
-        """Of the memory that the threads of a block share."""
+        """Of shared memory, for each block."""
         how = self.how
         if isinstance(how, Stream):
             return how.shared_bytes
@@ -288,7 +288,7 @@ class Grid:
 
     @property
     def by_shuffles(self) -> bool:
-        """Whether the threads that join are the lanes of one warp."""
+        """Whether the threads of an element are the lanes of one warp, which join by shuffles."""
         return (
             isinstance(self.how, TreeReduction)
             and self.how.along == "reduction"
@@ -315,8 +315,8 @@ def _lines(grid: Grid) -> Iterator[str]:
     fixed = f"({', '.join(grid.fixed)})" if grid.fixed else ""
     yield f"grid {grid.name}{fixed}" + (f"    # {grid.source}" if grid.source else "")
     yield from (f"    # {why}" for why in grid.why)
-    layers = f" by {grid.part.size} layers" if grid.part else ""
-    resident = f" ({grid.resident} on a processor)" if isinstance(grid.how, MatmulTile) else ""
+    layers = f" by {grid.part.size} parts" if grid.part else ""
+    resident = f" ({grid.resident} per multiprocessor)" if isinstance(grid.how, MatmulTile) else ""
     yield f"    {grid.blocks} blocks{layers} of {grid.threads} threads{resident}, {grid.how}"
     if isinstance(grid.how, Stream):
         yield from _stream_lines(grid, grid.how)

@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...ir.dtypes import BYTES
-from ...targets import GpuTarget
+from ...targets import COUNTER_STRIDE, GpuTarget
 from ..kernels.kernel import Kernel
 from .grid_ir import Grid
-from .launch_ir import COUNTER_STRIDE, Function, Launch
+from .launch_ir import Function, Launch
 
 Span = tuple[int, int, bool]  # first and last byte in the arena, and whether it is written
 

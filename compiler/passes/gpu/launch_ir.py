@@ -15,8 +15,6 @@ from ..kernels.kernel import Kernel
 from .grid_ir import Grid, ThreadPerElement
 from .persistent_loop import PersistentLoop
 
-COUNTER_STRIDE = 32  # words between the counters of two groups of blocks: one cache line each
-
 
 @dataclass(frozen=True)
 class Parameter:

@@ -14,14 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...ir.dtypes import BYTES
-from ...targets import GPU_TARGETS, GpuTarget
+from ...targets import COUNTER_STRIDE, GPU_TARGETS, GpuTarget
 from ..kernels.equal_kernels import equal_kernels, item_signature
 from ..kernels.kernel import Kernel, Plan, Scan
 from ..kernels.memory import aligned
 from .grid_ir import Grid
 from .launch_fusion import Call, fused_launch, may_join, single_launch
 from .launch_ir import (
-    COUNTER_STRIDE,
     Function,
     FusedKernel,
     Launch,

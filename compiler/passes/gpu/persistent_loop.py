@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from ...ir.dtypes import BYTES
 from ...ir.equation import Index
 from ...ir.expr import Read
+from ...targets import SHARED_ALIGNMENT
 from .grid_ir import Grid, TreeReduction, accumulator_bytes, statement_lines
 
 
@@ -83,8 +84,8 @@ class SharedTensor:
 
     @property
     def bytes(self) -> int:
-        """A multiple of 16, so that what follows is aligned."""
-        return -(-self.count * BYTES[self.dtype] // 16) * 16
+        """Rounded up, so that what follows is aligned."""
+        return -(-self.count * BYTES[self.dtype] // SHARED_ALIGNMENT) * SHARED_ALIGNMENT
 
 
 @dataclass(frozen=True)

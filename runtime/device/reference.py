@@ -1,6 +1,6 @@
 """The reference evaluator as a device: slow, obvious, and what the others are compared with.
 
-In: a `System`. Out: a `ReferenceProgram` with arrays of its own. It compiles nothing.
+It compiles nothing. Tests: tests/runtime/test_api.py.
 """
 
 from __future__ import annotations

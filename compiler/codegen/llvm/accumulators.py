@@ -1,8 +1,8 @@
 """Accumulators: how a reduction starts, takes a value, and joins partial results.
 
-In: the name of a reduction, values as SSA names. Out: the accumulator's next value, a tuple of SSA
-names (argmax and argmin carry a position besides the value). The order in which partial results
-are joined is fixed by the nest alone, so results do not depend on threads.
+An accumulator is a tuple of SSA names: argmax and argmin carry a position besides the value. The
+order in which partial results are joined is fixed by the nest alone, so results do not depend on
+the number of threads. Tests: tests/backends/test_cpu.py.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Reduction:
         )
 
     def _more(self, a: Arithmetic, into: Accumulator, value: Accumulator) -> str:
-        """Whether the value is more extreme than what is there."""
+        """Whether the value is more extreme than the accumulator's."""
         order = {"argmax": "gt", "argmin": "lt"}[self.name]
         if is_float(self.dtype):
             beyond = a.compare("u" + order, self.dtype, value[0], into[0])  # also if one is NaN
@@ -80,7 +80,7 @@ class Reduction:
         return a.compare(sign + order, self.dtype, value[0], into[0])
 
     def _better(self, a: Arithmetic, into: Accumulator, value: Accumulator) -> str:
-        """Whether the value replaces what is there: it is more extreme, or equal and earlier.
+        """Whether the value replaces the accumulator's: it is more extreme, or equal and earlier.
         NaN counts as the most extreme."""
         dtype = self.dtype
         same = a.compare("oeq" if is_float(dtype) else "eq", dtype, value[0], into[0])

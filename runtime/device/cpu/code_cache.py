@@ -1,10 +1,10 @@
-"""The machine code of a system: kept from an earlier run, or compiled now.
+"""The machine code of a system: from the cache, or compiled now.
 
-In: a `System` or `Plan`, and the target. Out: a `Code`: functions to call, and where every tensor
-stands in the arena. What is kept is found by a hash of the equations, the target, the computer and
-the compiler itself; then neither is the system planned nor the compiler's lower half or LLVM
-imported. On x86-64 Linux a shared library is kept and the system loads it; elsewhere object files
-are, which LLVM loads.
+A `Code` has functions to call, and the offset of every tensor in the arena. The cache's key is a
+hash of the equations, the target, the computer and the compiler itself; on a hit neither is the
+system planned nor the compiler's lower half or LLVM imported. On x86-64 Linux the entry is a shared
+library, which the system loads; elsewhere it is object files, which LLVM loads.
+Tests: tests/runtime/test_cache.py.
 """
 
 from __future__ import annotations
@@ -53,24 +53,24 @@ class Shared:
         self._library = ctypes.CDLL(str(path))
 
     def function(self, name: str, *arguments: type) -> Callable[..., None]:
-        found = self._library[name]  # a new object for every asking
+        found = self._library[name]  # a new object for every look-up
         found.restype, found.argtypes = None, arguments
         return found
 
 
 def compiled(plan: Plan, texts: Iterable[str], level: int) -> Code:
-    """The code of a plan whose modules are `texts`, compiled and kept nowhere."""
+    """The code of a plan whose modules are `texts`, compiled and not cached."""
     return Code(jit.Machine(texts, level), plan.offsets, plan.arena_bytes)
 
 
-def kept_or_compiled(
+def cached_or_compiled(
     system: System,
     target: str,
     level: int,
     cache: FileCache,
     make: Callable[[], tuple[Plan, Iterable[str]]],
 ) -> Code:
-    """The code that is kept for the system; else what `make` plans and writes is compiled and kept.
+    """The cached code of the system; else what `make` plans and writes is compiled and cached.
     `target` is all else that decides the code."""
     name = f"{key(system, target, level)}.{'so' if elf.supported() else 'o'}"
     found = _load(cache, name)
@@ -82,18 +82,18 @@ def kept_or_compiled(
         binaries = machine.objects
         if elf.supported():
             binaries = [elf.link(binaries, FUNCTIONS)]
-    except elf.Unlinkable:  # rightly compiled, but only LLVM can load it
+    except elf.Unlinkable:  # compiled, but only LLVM can load it
         return Code(machine, plan.offsets, plan.arena_bytes)
     if cache.write(name, _packed(binaries, plan)):
         found = _load(cache, name)
     return found or Code(machine, plan.offsets, plan.arena_bytes)
 
 
-# --- what is kept ---------------------------------------------------------------------------------
+# --- entries of the cache -------------------------------------------------------------------------
 
 
 def _packed(binaries: Sequence[bytes], plan: Plan) -> bytes:
-    """The code, how long each part of it is and the layout of the arena, and how much that is."""
+    """The code, then a trailer with the parts' sizes and the arena's layout, then its size."""
     about = {
         "sizes": [len(b) for b in binaries],
         "arena": plan.arena_bytes,
@@ -155,7 +155,7 @@ def _llvm() -> str:
 
 @cache
 def _compiler() -> str:
-    """A hash of the compiler's own text: who changes it is not served what it made before."""
+    """A hash of the compiler's own text: a changed compiler finds no entries of an older one."""
     here = Path(__file__).resolve()
     digest = hashlib.sha256()
     for path in sorted([*(here.parents[3] / "compiler").rglob("*.py"), *here.parent.glob("*.py")]):

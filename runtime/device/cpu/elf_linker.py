@@ -1,13 +1,14 @@
-"""A linker small enough for our modules: x86-64 ELF objects into a shared library for Linux.
+"""A linker for our modules: x86-64 ELF objects into a shared library for Linux.
 
-In: the bytes of object files (position independent, small code model) and the names to export. Out:
-the bytes of a library that `dlopen` takes. `Unlinkable` says that an object has something that is
-not handled here, and then LLVM's own loader must do.
+`link` takes the bytes of object files (position independent, small code model) and the names to
+export, and returns the bytes of a library that `dlopen` takes. `Unlinkable` is raised for what is
+not handled here; LLVM's own loader must then be used.
 
-The library has three segments: what is only read (tables, constants), code, and what is written.
-Functions of other libraries are reached through a table of addresses (GOT) that the system fills
-in when it loads the library; calls to them go through a stub that jumps to such an address.
-Written after "System V Application Binary Interface, AMD64 Architecture Processor Supplement".
+The library has three segments: read-only data (tables, constants), code, and writable data.
+Functions of other libraries are reached through a global offset table that the system fills in when
+it loads the library; calls to them go through a stub that jumps to such an address. Written after
+"System V Application Binary Interface, AMD64 Architecture Processor Supplement".
+Tests: tests/backends/test_elf.py.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ WRITE, ALLOCATED, EXECUTABLE, THREAD_LOCAL = 1, 2, 4, 0x400  # flags of sections
 SYMBOLS, ADDENDS, NO_BITS = 2, 4, 8  # kinds of sections
 ABSOLUTE = 0xFF00  # section numbers from here on mean something else
 LOAD, DYNAMIC, STACK = 1, 2, 0x6474E551  # kinds of segments
-# what the loader is told in the dynamic section
+# entries of the dynamic section, for the loader
 NEED, HASH, STRTAB, SYMTAB, RELA, RELASZ, RELAENT, STRSZ, SYMENT, FLAGS = (
     1, 4, 5, 6, 7, 8, 9, 10, 11, 30)  # fmt: skip
 BIND_NOW = 8
@@ -137,7 +138,7 @@ class _Objects:
 
 
 def _sections(data: bytes, before: int) -> list[_Section]:
-    """The sections of an object file, which speak of each other by numbers from `before` on."""
+    """The sections of an object file, numbered from `before` on."""
     if data[:6] != b"\x7fELF\2\1" or struct.unpack_from("<HH", data, 16) != (1, 62):
         raise Unlinkable("not an x86-64 ELF object")
     (start,) = struct.unpack_from("<Q", data, 40)

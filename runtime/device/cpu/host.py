@@ -1,8 +1,8 @@
-"""This computer, as far as machine code is concerned, found out without LLVM.
+"""This computer's processor, detected without LLVM.
 
-In: nothing. Out: `description`, which differs where machine code may differ, and `flags`, what the
-operating system says that the processor can do. `NNC_ISA=avx2` takes the processor for one without
-AVX-512, to see what others will see.
+`target` is its record in the table of targets; `flags` are the processor's features as the
+operating system lists them; `description` differs where machine code may differ. `NNC_ISA=avx2`
+takes the processor for one without AVX-512, `NNC_TARGET` names another record.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MICROARCHITECTURES = (
 
 @cache
 def description() -> str:
-    """Operating system and processor with all its abilities."""
+    """Operating system and processor with all its features."""
     lines = [sys.platform, platform.machine(), str(sys.maxsize), str(vectors())]
     if sys.platform == "darwin":
         return "\n".join([*lines, platform.release(), _apple("machdep.cpu.brand_string")])
@@ -46,7 +46,7 @@ def description() -> str:
 
 
 def flags() -> frozenset[str]:
-    """The processor's abilities in Linux's spelling; empty where they are not listed."""
+    """The processor's features in Linux's spelling; empty where they are not listed."""
     found = _first_core().get("flags", "").split()
     without = "avx512" if os.environ.get("NNC_ISA") == "avx2" else " "
     return frozenset(flag for flag in found if not flag.startswith(without))

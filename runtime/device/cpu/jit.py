@@ -1,7 +1,7 @@
-"""LLVM text into machine code for this computer.
+"""LLVM text into machine code for this computer: object files, assembly, or functions to call.
 
-In: LLVM text. Out: object files, the assembly, or functions to call. Only LLVM's code generator
-runs, not its optimizer: the text is already in the form that the machine should execute.
+Only LLVM's code generator runs, not its optimizer: the text is already in the form that the machine
+should execute. Tests: tests/backends/test_assembly.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from types import ModuleType
 from . import host
 
 LEVEL = 1  # the effort of the code generator, 0 to 3: more takes longer and gains nothing here
-PATIENCE = 1e-4  # seconds that one thread waits for another to leave it the interpreter
+SWITCH_INTERVAL = 1e-4  # seconds until a waiting thread gets the interpreter
 
 _numbers = count()
 
@@ -34,7 +34,7 @@ def _llvm() -> ModuleType:
 
 @cache
 def host_features() -> str:
-    """What LLVM finds and the operating system confirms; it may find what a hypervisor masks."""
+    """The features that LLVM detects and the operating system lists; a hypervisor may mask some."""
     found = dict(_llvm().get_host_cpu_features())
     confirmed = _confirmed()
     if confirmed:
@@ -100,7 +100,7 @@ def _responsive() -> Iterator[None]:
     """Between two calls of LLVM a thread needs the interpreter for a moment. Python would let it
     wait for 5 ms, in which LLVM compiles a kernel."""
     before = sys.getswitchinterval()
-    sys.setswitchinterval(PATIENCE)
+    sys.setswitchinterval(SWITCH_INTERVAL)
     try:
         yield
     finally:
@@ -128,7 +128,7 @@ def _object(text: str, machine) -> bytes:
 @cache
 def _unlocked_emit() -> Callable:
     """What `emit_object` calls, without llvmlite's lock, which lets one thread at a time into LLVM.
-    LLVM itself asks for no more than that threads have a context and a machine each."""
+    LLVM itself only requires that each thread has a context and a machine of its own."""
     library = _llvm().ffi.lib
     locked = library.LLVMPY_TargetMachineEmitToMemory
     unlocked = ctypes.CDLL(library._name).LLVMPY_TargetMachineEmitToMemory

@@ -27,7 +27,7 @@ from ....compiler.targets import CpuTarget
 from ... import cache
 from ...memory import require
 from . import host
-from .code_cache import Code, compiled, kept_or_compiled
+from .code_cache import Code, cached_or_compiled, compiled
 from .jit import LEVEL, assembly
 from .thread_throttle import ThreadThrottle
 
@@ -40,7 +40,7 @@ MODULE = 100_000  # characters: LLVM begins soon, and one more module costs it 1
 class CpuProgram:
     """A compiled system with its memory. Only one thread may call `run` at a time.
 
-    The code of a system is kept for the next time; that of a plan is not. Raises Shortage before
+    The code of a system is cached; that of a plan is not. Raises Shortage before
     it takes memory that is not there.
     """
 
@@ -72,12 +72,12 @@ class CpuProgram:
         self._team: _Team | None = None
 
     def _find_code(self) -> Code:
-        kept = None if self._planned else cache.kernel_cache()
-        if kept is None:
+        entries = None if self._planned else cache.kernel_cache()
+        if entries is None:
             return compiled(self.plan, self.modules(), self._level)
         decided = repr((self.target, self.options))
-        return kept_or_compiled(
-            self.system, decided, self._level, kept, lambda: (self.plan, self.modules())
+        return cached_or_compiled(
+            self.system, decided, self._level, entries, lambda: (self.plan, self.modules())
         )
 
     def view(self, name: str) -> np.ndarray:
@@ -104,7 +104,7 @@ class CpuProgram:
     @cached_property
     def source(self) -> LlvmCode:
         """What the compiler made; compiled now if the machine code came from the cache."""
-        from ....compiler.pipeline import LlvmCode, compile  # not needed where the code was kept
+        from ....compiler.pipeline import LlvmCode, compile  # not needed where the code was cached
 
         if self._planned:
             return LlvmCode(self._planned, self.target)
@@ -115,7 +115,7 @@ class CpuProgram:
         return self.source.plan
 
     def modules(self) -> Iterator[str]:
-        """The code as it is compiled: in modules, each made when it is asked for."""
+        """The code as it is compiled: in modules, each written when LLVM is ready for it."""
         return self.source.modules(MODULE)
 
     @property

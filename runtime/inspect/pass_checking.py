@@ -31,9 +31,12 @@ def checking(device: Device, say: Callable[[str], None]) -> Device:
 def check_passes(system: System, say: Callable[[str], None]) -> None:
     """Plan the system once with every pass checked. InternalError if one breaks a rule."""
     verify(system, "elaboration")
-    small = points(derive(system)) <= EVALUABLE
+    work = points(derive(system))
+    small = work <= EVALUABLE
     values = random_values(system) if small else None
-    plan(system, host.target(), observers=[PassCheck(system, values)])
+    evaluations = 20 * len(system.gradients)  # for central differences
+    check = PassCheck(system, values, differences=evaluations * work <= EVALUABLE)
+    plan(system, host.target(), observers=[check])
     kept = (
         "every rule and every value"
         if small

@@ -10,6 +10,7 @@ from support import definitions, finite_differences, values
 
 from nnc.compiler.elaboration.model import forward
 from nnc.compiler.ir.build import call
+from nnc.compiler.ir.derivatives import DERIVATIVES
 from nnc.compiler.ir.equation import Equation, Gradient, Index, System, Tensor
 from nnc.compiler.ir.expr import Idx, Read
 from nnc.compiler.ir.gradients import add_gradients
@@ -18,6 +19,7 @@ from nnc.compiler.ir.verify import InternalError, verify
 from nnc.compiler.passes.autodiff.differentiate import differentiate
 from nnc.compiler.pipeline import derive
 from nnc.compiler.reference.evaluator import evaluate
+from nnc.compiler.reference.pass_checker import PassCheck
 
 N = 4
 FUNCTIONS = {
@@ -172,3 +174,17 @@ def test_a_gradient_of_itself_is_refused() -> None:
         verify(placed, "elaboration")
     with pytest.raises(ValueError, match="its own gradient"):
         differentiate(placed)
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_the_pass_checker_compares_gradients_with_differences(wrong: bool, monkeypatch) -> None:
+    if wrong:
+        monkeypatch.setitem(DERIVATIVES, "tanh", lambda f, x: (1.0 - f,))
+    placed = with_second(of_equations("y = sum(i) tanh(x[i]) * x[i]"))
+    check = PassCheck(placed, values(placed, seed=6), differences=True)
+    if not wrong:
+        derive(placed, observers=[check])
+        return
+    with pytest.raises(InternalError, match="slope") as caught:
+        derive(placed, observers=[check])
+    assert caught.value.after == "differentiate"

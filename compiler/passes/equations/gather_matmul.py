@@ -1,17 +1,12 @@
-"""A gather and a product commute: the rows of a table are multiplied before they are picked.
+"""Gather after matmul: the rows of a small table are multiplied before they are gathered.
 
-In: a system before differentiation. Out: an equal one. For an embedding followed by a product,
+    x[b, t, i] = E[token[b, t], i]                 EW[v, j]   = sum(i) E[v, i] * W[i, j]
+    y[b, t, j] = sum(i) x[b, t, i] * W[i, j]   →   y[b, t, j] = EW[token[b, t], j]
 
-    x[b, t, i] = E[token[b, t], i]
-    y[b, t, j] = sum(i) x[b, t, i] * W[i, j]
-
-the product is taken once per row of the table instead of once per token:
-
-    EW[v, j]   = sum(i) E[v, i] * W[i, j]
-    y[b, t, j] = EW[token[b, t], j]
-
-That is worth it when the table has fewer rows than there are tokens. The gradients follow: they too
-are sums over the rows.
+One product per row of the table replaces one per token, and the gradients follow, as the pass runs
+before differentiation. Applies where the table has fewer rows than there are tokens, nothing else
+reads the gathered rows, and the sum runs over whole rows. Exact but for rounding.
+Tests: tests/passes/test_operand_layout.py.
 """
 
 from __future__ import annotations

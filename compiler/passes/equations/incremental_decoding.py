@@ -1,17 +1,19 @@
-"""One token's work per token: a causal system evaluated at one new position, the past kept.
+"""Incremental decoding: a causal system evaluated at one new position, with the past as state.
 
-In: a system that maps a sequence to a sequence, and the time axis of its input. Out: a system for a
-single position: every tensor along time shrinks to its slice at `position`, and what later
-positions will read is kept as state. For a recurrence that is its last step (`h_back1`), for
-attention it is the keys and values, for a causal convolution the input under its window (`k_kept`):
-nobody wrote a cache, it follows from the equations. What does not depend on the position at all,
-such as an encoder, is a system of its own (`once`).
+    k[t, i] = sum(j) x[t, j] * w[j, i]           k[i]         = sum(j) x[j] * w[j, i]
+    y[t, i] = sum(s) p[t, s] * k[s, i]    →      k_kept'[s,i] = if s == position then k[i] else …
+                                                 y[i]         = sum(s) p[s] * k_kept'[s, i]
 
-Which axis of a tensor is time follows from both ends: from the output backwards, an index that
-steps with the output's steps; and where all of time is read at once (the `s` of a softmax), the one
-axis that the input's time runs along, or the index that it is compared with (`if s <= t`). That no
-output depends on later inputs is not proven here: `executor`s check it on the system itself before
-they trust the result.
+Every tensor along time shrinks to its slice at `position`, and what later positions read becomes
+state: the last step of a recurrence (`h_back1`), the keys and values of attention, the window of a
+causal convolution (`k_kept`). The key-value cache follows from the equations. What does not depend
+on the position, such as an encoder, becomes a system of its own (`once`).
+
+The time axis of a tensor is found from both ends: backwards from the output, an index that steps
+with the output's; and where all of time is read at once (the `s` of a softmax), the one axis that
+the input's time runs along, or the index that it is compared with (`if s <= t`). That no output
+depends on later inputs is not proven here: callers test it on the system itself.
+Tests: tests/passes/test_incremental_decoding.py.
 """
 
 from __future__ import annotations

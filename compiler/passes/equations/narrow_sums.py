@@ -1,7 +1,10 @@
-"""Clipping: a sum goes over no place where a condition on its index makes every term nought.
+"""Narrow sums: a sum runs only where a condition on its index leaves terms.
 
-In: a system. Out: an equal one, where `sum(s < 9) (if s - 1 < 0 then d[s, b] else 0)` is `d[0, b]`.
-Gradients of what a recurrence starts with are such sums.
+    y[b] = sum(s < 9) (if s - 1 < 0 then d[s, b] else 0)   →   y[b] = d[0, b]
+
+The gradient of a recurrence's initial value is such a sum. Applies to a sum whose body is a
+conjunction of conditions, each a bound of one index that is summed over, times a value.
+Tests: tests/passes/test_narrow_sums.py.
 """
 
 from __future__ import annotations
@@ -18,11 +21,11 @@ _WITHIN = {"lt": (None, 0), "le": (None, 1), "ge": (0, None), "gt": (1, None), "
 
 
 def narrow_sums(system: System) -> System:
-    """The system with every sum over as few places as its conditions leave."""
-    return system.replace(equations=tuple(map(_clipped, system.equations)))
+    """The system with the range of every sum reduced to what its conditions leave."""
+    return system.replace(equations=tuple(map(_narrowed, system.equations)))
 
 
-def _clipped(eq: Equation) -> Equation:
+def _narrowed(eq: Equation) -> Equation:
     body = eq.body
     if eq.reduce != "sum" or eq.at is not None or not isinstance(body, Apply):
         return eq
@@ -30,11 +33,11 @@ def _clipped(eq: Equation) -> Equation:
         return eq
     first = {i.name: 0 for i in eq.over}
     last = {i.name: i.size for i in eq.over}
-    open_: Expr = literal(True)
-    for condition in _all_of(body.args[0]):
+    remaining: Expr = literal(True)
+    for condition in _conjuncts(body.args[0]):
         found = _limits(condition, last.keys())
         if found is None:
-            open_ = call("and", open_, condition)
+            remaining = call("and", remaining, condition)
         else:
             name, low, high = found
             first[name] = max(first[name], first[name] if low is None else low)
@@ -50,20 +53,21 @@ def _clipped(eq: Equation) -> Equation:
     )
     moved = {i.name: call("add", Idx(i.name), literal(first[i.name])) for i in kept}
     moved = {i.name: literal(first[i.name]) for i in eq.over} | moved
-    body = substitute(call("select", open_, body.args[1], body.args[2]), moved)
+    body = substitute(call("select", remaining, body.args[1], body.args[2]), moved)
     return replace(eq, reduce="sum" if kept else None, over=kept, body=body)
 
 
-def _all_of(condition: Expr) -> Iterator[Expr]:
+def _conjuncts(condition: Expr) -> Iterator[Expr]:
     if isinstance(condition, Apply) and condition.fn == "and":
         for part in condition.args:
-            yield from _all_of(part)
+            yield from _conjuncts(part)
     else:
         yield condition
 
 
 def _limits(condition: Expr, names: Collection[str]) -> tuple[str, int | None, int | None] | None:
-    """Where the condition holds, if that is from one value of one of the indices to another."""
+    """The index that a condition bounds, the first value where it holds and the first beyond; None
+    if it bounds none of these indices."""
     if not isinstance(condition, Apply) or condition.fn not in _WITHIN:
         return None
     left, right = condition.args

@@ -1,7 +1,11 @@
-"""Demand: what nobody reads at the end of a dimension is not computed.
+"""Shrink extents: what nothing reads at the end of a dimension is not computed.
 
-In: a system. Out: an equal one in which a temp is as long as the farthest element that is read of
-it. The last row and column of an image that windows of two by two do not reach are not convolved.
+    y[i < 9] = x[i]^2;  p[j < 4] = max(u < 2) y[2*j + u]   →   y[i < 8] = x[i]^2;  p[j < 4] = …
+
+Windows that do not reach the last rows of an image leave them out of the convolution before. Bounds
+inference as in Halide (Ragan-Kelley et al. 2013), from the last equation to the first. Applies to
+temps that are no output, no part of a recurrence and no `after`.
+Tests: tests/passes/test_sparse_pooling_gradient.py, tests/passes/test_passes.py.
 """
 
 from __future__ import annotations
@@ -15,10 +19,9 @@ from .views import of_later
 
 
 def shrink_extents(system: System) -> System:
-    """The system with the domains of equations cut to what is read, last to first."""
-    recurrent = system.recurrent
-    held = {eq.target for eq in system.equations if of_later(eq.body) is not eq.body}
-    fixed = set(system.roots) | recurrent | held  # what is only held back is no work to save
+    """The system with the indices of every equation cut to what is read of its target."""
+    delayed = {eq.target for eq in system.equations if of_later(eq.body) is not eq.body}
+    fixed = set(system.roots) | system.recurrent | delayed
     shapes: dict[str, tuple[int, ...]] = {}
     farthest: dict[str, list[int]] = {}
     equations: list[Equation] = []
@@ -39,7 +42,7 @@ def shrink_extents(system: System) -> System:
 
 
 def _note(eq: Equation, system: System, farthest: dict[str, list[int]]) -> None:
-    """How far along each dimension the equation reads; all of it where that is not known."""
+    """Extend `farthest` to what the equation reads along each dimension, all where unknown."""
     sizes: Mapping[str, int] = eq.sizes
     for read in eq.reads:
         shape = system.tensors[read.tensor].shape

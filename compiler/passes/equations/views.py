@@ -1,7 +1,10 @@
-"""Views: equations that give the elements of a tensor other indices and leave them where they are.
+"""Views: equations that only reindex a tensor, so that the result can share its memory.
 
-In: a system. Out: for every such equation's target, the tensor whose memory it is. A view costs
-nothing: no kernel computes it.
+    y[b, p] = x[b, p // 64, p % 64]      y[b] = after(x[b], d[0])
+
+Element by element, both sides have the same offset from the start of their tensors. No kernel
+computes a view: the memory plan places it where its source is. This is an analysis, not a pass.
+Tests: tests/passes/test_passes.py.
 """
 
 from __future__ import annotations
@@ -13,8 +16,7 @@ from ...ir.expr import Apply, Const, Expr, Idx, Read
 
 
 def views(system: System) -> dict[str, str]:
-    """Target → source, for equations `y[b, p] = x[b, p // 64, p % 64]` that move nothing; so does
-    `y[b] = after(x[b], d[0])`, which only says when."""
+    """The source of each target that is a view of another tensor."""
     roots = set(system.roots)
     found = {}
     for eq in system.equations:
@@ -48,7 +50,7 @@ def _in_place(eq: Equation, read: Expr, shape: tuple[int, ...]) -> bool:
 
 
 def _row_major(index: tuple[Expr, ...], shape: tuple[int, ...]) -> Affine:
-    """How many elements from the start, with every % said through //, so that sums cancel."""
+    """The offset from the start, in elements, with e % n as e - n*(e // n), so that sums cancel."""
     offset: Expr = literal(0)
     for expr, size in zip(index, shape, strict=True):
         offset = call("add", call("mul", offset, size), expr) if size != 1 else offset

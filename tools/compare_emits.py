@@ -23,7 +23,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 STAGES = "llvm,cuda"
-LIBRARY_LINE = re.compile(r"(stdlib/\w+\.nn):\d+:\d+")  # moves with docstrings
+LIBRARY_LINE = re.compile(r"(stdlib/\w+\.nn):\d+(:\d+)?")  # moves with docstrings
 PRELUDE_END = "}  // namespace nn\n"  # the CUDA prelude, the same in every program, is not compared
 
 

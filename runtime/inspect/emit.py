@@ -94,11 +94,11 @@ class Stages:
     @property
     def ptx(self) -> str:
         """UserError E0720 without NVRTC."""
-        from ..device.cuda.nvrtc import INSTALL, NoNvrtc, nvrtc
+        from ..device.cuda.nvrtc import INSTALL, NvrtcNotFound, nvrtc
 
         try:
             return nvrtc().ptx(self.cuda, PTX_FOR)
-        except NoNvrtc as error:
+        except NvrtcNotFound as error:
             raise fail("E0720", str(error), help=INSTALL) from None
 
     @cached_property

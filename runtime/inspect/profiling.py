@@ -34,7 +34,7 @@ from .bench import fill_random
 from .peak import peak
 
 if TYPE_CHECKING:
-    from ..device.cuda.timing import Use
+    from ..device.cuda.timing import KernelResources
 
 STAGES = ("forward", "backward", "update")
 WARMUP = 3
@@ -61,7 +61,7 @@ class KernelTime:
     runs: int
     ms: float
     shares: tuple[Share, ...]
-    use: Use | None = None
+    use: KernelResources | None = None
 
     @property
     def span(self) -> Span | None:
@@ -283,7 +283,7 @@ def kernel_time(
     ms: float,
     system: System,
     stages: Mapping[str, str],
-    use: Use | None = None,
+    use: KernelResources | None = None,
     counted: bool = True,
 ) -> KernelTime:
     """The time of kernels that run at once; their work is 0 where it is `counted` elsewhere."""

@@ -15,7 +15,7 @@ from nnc.compiler.passes.gpu.attention.mma_ir import WarpStream
 from nnc.compiler.passes.gpu.attention.mma_operands import COPIED
 from nnc.compiler.passes.gpu.grid_ir import Grid, MatmulTile
 from nnc.compiler.targets import GpuTarget
-from nnc.runtime.device.cuda.nvrtc import NoNvrtc, Nvrtc, nvrtc
+from nnc.runtime.device.cuda.nvrtc import Nvrtc, NvrtcNotFound, nvrtc
 
 from .machine_code import instructions_or_skip
 
@@ -26,7 +26,7 @@ REGISTERS, MOST = 1 << 16, 255  # of a processor, and of a thread
 def nvrtc_or_skip() -> Nvrtc:
     try:
         return nvrtc()
-    except NoNvrtc as error:
+    except NvrtcNotFound as error:
         pytest.skip(str(error))
 
 

@@ -18,7 +18,7 @@ from nnc.runtime.cli import run
 from nnc.runtime.device import DEVICES
 from nnc.runtime.device.cuda import discovery as found
 from nnc.runtime.device.cuda import nvrtc
-from nnc.runtime.device.cuda.nvrtc import NoNvrtc
+from nnc.runtime.device.cuda.nvrtc import NvrtcNotFound
 from nnc.runtime.device.cuda.program import CudaProgram, machine_code
 
 from . import fake_cupy
@@ -173,14 +173,14 @@ def test_emit(tmp_path, capsys, monkeypatch):
     assert "KERNEL(256, 2) k0_" in capsys.readouterr().out
     try:
         nvrtc.nvrtc()
-    except NoNvrtc:
+    except NvrtcNotFound:
         pass
     else:
         assert run(["compile", path, "--emit", "ptx"]) == 0
         assert ".entry k0_" in capsys.readouterr().out
 
     def missing():
-        raise NoNvrtc("NVRTC is not installed")
+        raise NvrtcNotFound("NVRTC is not installed")
 
     monkeypatch.setattr(nvrtc, "nvrtc", missing)
     assert run(["compile", path, "--emit", "ptx"]) == 1

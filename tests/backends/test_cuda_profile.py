@@ -15,7 +15,7 @@ from nnc.compiler.passes.gpu import lower
 from nnc.runtime.cli import run
 from nnc.runtime.data import Search
 from nnc.runtime.device.cuda import timing
-from nnc.runtime.device.cuda.nvrtc import NoNvrtc, nvrtc
+from nnc.runtime.device.cuda.nvrtc import NvrtcNotFound, nvrtc
 from nnc.runtime.device.cuda.program import CudaProgram
 from nnc.runtime.inspect.gpu_profiling import profile
 from nnc.runtime.project import planned_setup, project_of_text
@@ -107,7 +107,7 @@ def test_without_a_gpu(monkeypatch, tmp_path, capsys):
 def test_the_kernel_that_waits_compiles():
     try:
         library = nvrtc()
-    except NoNvrtc as error:
+    except NvrtcNotFound as error:
         pytest.skip(str(error))
     from nnc.compiler.codegen.cuda.module import prelude
 

@@ -20,7 +20,7 @@ from nnc.runtime.device import DEVICES
 from nnc.runtime.device.cuda import batched_launches as rounds
 from nnc.runtime.device.cuda import program as cuda
 from nnc.runtime.device.cuda import resident_data as held
-from nnc.runtime.device.cuda.nvrtc import NoNvrtc, nvrtc
+from nnc.runtime.device.cuda.nvrtc import NvrtcNotFound, nvrtc
 from nnc.runtime.project import project_of_text
 from nnc.runtime.training.batch_inputs import next_batches
 from nnc.runtime.training.interrupt import never
@@ -297,7 +297,7 @@ def test_batches_of_one_size():
 def test_the_kernel_compiles_without_spills():
     try:
         library = nvrtc()
-    except NoNvrtc as error:
+    except NvrtcNotFound as error:
         pytest.skip(str(error))
     job = prepared()
     names = [

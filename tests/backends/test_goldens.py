@@ -11,7 +11,7 @@ import pytest
 from gpu_simulator import SimulatedProgram, available
 
 from nnc.compiler.codegen.cuda.module import Module
-from nnc.runtime.device.cuda.nvrtc import NoNvrtc, nvrtc
+from nnc.runtime.device.cuda.nvrtc import NvrtcNotFound, nvrtc
 
 GOLDENS = sorted((Path(__file__).parent / "goldens").glob("*.npz"))
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -84,7 +84,7 @@ def test_a_difference_is_seen(primitives):
 def test_every_primitive_compiles_for_a_gpu(primitives):
     try:
         library = nvrtc()
-    except NoNvrtc as error:
+    except NvrtcNotFound as error:
         pytest.skip(str(error))
     text = "\n".join(primitive.kernel for primitive in primitives.PRIMITIVES)
     for architecture in ("sm_80", "sm_90a"):

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from nnc.runtime.device.cuda.nvrtc import Rejected
+from nnc.runtime.device.cuda.nvrtc import CompilationError
 
 from .gates import bytes_copied, check_instructions, nvrtc_or_skip
 from .machine_code import counted, instructions_or_skip
@@ -21,7 +21,7 @@ def test_the_log_shows_spills_and_mistakes():
     """A kernel with an array too large for registers, and one that is not C++."""
     library = nvrtc_or_skip()
     assert library.cubin(SPILLING, "sm_80").usage["bad"].stack > 0
-    with pytest.raises(Rejected, match=r"nnc\.cu"):
+    with pytest.raises(CompilationError, match=r"nnc\.cu"):
         library.cubin("__global__ void k( {", "sm_80")
 
 

@@ -24,7 +24,7 @@ from nnc.dsl.syntax.parser import parse
 from nnc.dsl.syntax.source import Source
 from nnc.runtime.data import Search
 from nnc.runtime.device import DEVICES
-from nnc.runtime.device.cuda.nvrtc import NoNvrtc, nvrtc
+from nnc.runtime.device.cuda.nvrtc import NvrtcNotFound, nvrtc
 from nnc.runtime.inspect.emit import ENDINGS, Stages
 from nnc.runtime.project import Project, load_dataset, open_project, planned_setup
 from nnc.runtime.settings import Assignment
@@ -55,7 +55,7 @@ def has_nvrtc() -> bool:
     """Whether there is a compiler for GPUs, which no test but those of the GPU may ask for."""
     try:
         nvrtc()
-    except NoNvrtc:
+    except NvrtcNotFound:
         return False
     return True
 

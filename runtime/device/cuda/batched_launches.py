@@ -48,7 +48,7 @@ def rule(microseconds: float) -> int:
     return int(min(max(WANTED_US // microseconds, 1), MOST))
 
 
-class Rounds:
+class BatchedRuns:
     """A program's runs on the examples of one split."""
 
     def __init__(self, program: CudaProgram, columns: Sequence[Column]):

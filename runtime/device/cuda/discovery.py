@@ -13,7 +13,7 @@ from importlib import import_module, metadata
 from importlib.util import find_spec
 from typing import Any
 
-from .nvrtc import NoNvrtc, driver_version, nvrtc
+from .nvrtc import NvrtcNotFound, driver_version, nvrtc
 
 LATEST = 13  # the newest CUDA for which CuPy is packaged
 
@@ -134,7 +134,7 @@ def _nvrtc() -> tuple[str, str]:
     """The version, and the problem if there is none."""
     try:
         return ".".join(map(str, nvrtc().version)), ""
-    except NoNvrtc as error:
+    except NvrtcNotFound as error:
         return "", str(error).split(": pip install")[0]
 
 

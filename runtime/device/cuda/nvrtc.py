@@ -20,11 +20,11 @@ FLAGS = ("-std=c++17", "--ptxas-options=-v", "-diag-suppress=177")  # 177: an un
 INSTALL = "pip install nvidia-cuda-nvrtc-cu12"
 
 
-class NoNvrtc(Exception):
+class NvrtcNotFound(Exception):
     """The library is not there, or cannot be loaded."""
 
 
-class Rejected(Exception):
+class CompilationError(Exception):
     """NVRTC does not accept a source: a mistake of ours. The message is its log."""
 
 
@@ -51,14 +51,14 @@ class Compiled:
 
 
 class Nvrtc:
-    """The library at a path. NoNvrtc if it cannot be loaded."""
+    """The library at a path. NvrtcNotFound if it cannot be loaded."""
 
     def __init__(self, path: Path):
         self.path = path
         try:
             self._library = ctypes.CDLL(str(path))
         except OSError as error:
-            raise NoNvrtc(f"{path} cannot be loaded: {error}") from None
+            raise NvrtcNotFound(f"{path} cannot be loaded: {error}") from None
         self._library.nvrtcGetErrorString.restype = ctypes.c_char_p
 
     @property
@@ -68,12 +68,12 @@ class Nvrtc:
         return major.value, minor.value
 
     def cubin(self, source: str, architecture: str) -> Compiled:
-        """Machine code for one architecture (`sm_80`). Rejected if the source is wrong."""
+        """Machine code for one architecture (`sm_80`). CompilationError if the source is wrong."""
         with _Program(self, source, architecture) as program:
             return Compiled(program.result("CUBIN") + b"\0", program.log)
 
     def ptx(self, source: str, architecture: str) -> str:
-        """The portable assembly. Rejected if the source is wrong."""
+        """The portable assembly. CompilationError if the source is wrong."""
         with _Program(self, source, architecture.replace("sm_", "compute_")) as program:
             return program.result("PTX").rstrip(b"\0").decode()
 
@@ -103,7 +103,7 @@ class _Program:
         self.log = self.result("ProgramLog").rstrip(b"\0").decode(errors="replace")
         if status:
             self.__exit__()
-            raise Rejected(self.log)
+            raise CompilationError(self.log)
 
     def __enter__(self) -> _Program:
         return self
@@ -124,12 +124,12 @@ class _Program:
 
 @cache
 def nvrtc() -> Nvrtc:
-    """The library that is installed and fits the driver; `NNC_NVRTC` may name another. NoNvrtc if
-    there is none."""
+    """The library that is installed and fits the driver; `NNC_NVRTC` may name another.
+    NvrtcNotFound if there is none."""
     chosen = os.environ.get("NNC_NVRTC")
     paths = [Path(chosen)] if chosen else list(candidates())
     if not paths:
-        raise NoNvrtc(f"NVRTC, the compiler for GPUs, is not installed: {INSTALL}")
+        raise NvrtcNotFound(f"NVRTC, the compiler for GPUs, is not installed: {INSTALL}")
     return Nvrtc(fitting(paths, driver_version()))
 
 

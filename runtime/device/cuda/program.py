@@ -29,9 +29,9 @@ from ....dsl.diagnostics.diagnostic import fail
 from ... import cache
 from . import nvrtc as compiler
 from .arrays import array
-from .batched_launches import Rounds, estimate, rule
+from .batched_launches import BatchedRuns, estimate, rule
 from .discovery import Found, look
-from .resident_data import NotHeld, columns
+from .resident_data import NotResident, columns
 
 if TYPE_CHECKING:
     from ...data import Split
@@ -80,8 +80,8 @@ class CudaProgram:
             if t.kind in ("param", "state")
         }
         self._functions: dict[str, Any] = {}
-        self._rounds: WeakKeyDictionary[Split, Rounds | None] = WeakKeyDictionary()
-        self._held: Rounds | None = None
+        self._rounds: WeakKeyDictionary[Split, BatchedRuns | None] = WeakKeyDictionary()
+        self._held: BatchedRuns | None = None
         self.not_held = ""  # why the examples of the last `hold` are not on the GPU
 
     @property
@@ -216,8 +216,8 @@ class CudaProgram:
         """`Batched.hold`."""
         if split not in self._rounds:
             try:
-                self._rounds[split] = Rounds(self, columns(self.cupy, split, self.system))
-            except NotHeld as reason:
+                self._rounds[split] = BatchedRuns(self, columns(self.cupy, split, self.system))
+            except NotResident as reason:
                 self._rounds[split], self.not_held = None, str(reason)
         self._held = self._rounds[split]
         return self.together if self._held else 0

@@ -1,8 +1,8 @@
 """Examples that the GPU holds, in the types of a model's inputs.
 
 In: a split of the data and a system. Out: a `Column` for every input that comes from the data, one
-copy on the GPU for all programs that read it; or `NotHeld` with the reason. Which rows make up a
-batch is not known here.
+copy on the GPU for all programs that read it; or `NotResident` with the reason. Which rows make up
+a batch is not known here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PIECE = 1 << 22  # elements that are converted at a time
 TO_DEVICE = 1  # cudaMemcpyKind
 
 
-class NotHeld(Exception):
+class NotResident(Exception):
     """The examples stay where they are; the message says why."""
 
 
@@ -51,17 +51,18 @@ _columns: WeakKeyDictionary[Split, dict[tuple[str, str], Column]] = WeakKeyDicti
 
 
 def columns(cupy: Any, split: Split, system: System) -> list[Column]:
-    """The inputs' columns, copied to the GPU unless they are there. NotHeld if they cannot be."""
+    """The inputs' columns, copied to the GPU unless they are there. NotResident if they cannot
+    be."""
     fields = fields_of(system)
     if len({t.shape[:1] or None for t in fields}) != 1 or not fields[0].shape:
-        raise NotHeld("the inputs have no first size in common")
+        raise NotResident("the inputs have no first size in common")
     kept = _columns.setdefault(split, {})
     missing = [t for t in fields if (t.name, t.dtype) not in kept]
     flats = {t.name: flat(split.arrays[t.name]) for t in missing}
     needed = sum(flats[t.name][0].size * BYTES[t.dtype] for t in missing)
     free, _ = cupy.cuda.runtime.memGetInfo()
     if needed * SHARE > free:
-        raise NotHeld(
+        raise NotResident(
             f"the examples take {size_text(needed)}, more than a quarter of the "
             f"{size_text(free)} that are free"
         )
@@ -90,7 +91,7 @@ def _copied(cupy: Any, split: Split, tensor: Tensor, elements: np.ndarray, step:
         try:
             stored.take(tensor.name, np.arange(start, start + len(piece)), piece)
         except UserError as error:  # a number that does not fit, and that a batch may never read
-            raise NotHeld(error.diagnostics[0].message) from None
+            raise NotResident(error.diagnostics[0].message) from None
         cupy.cuda.runtime.memcpy(
             memory.ptr + start * dtype.itemsize, piece.ctypes.data, piece.nbytes, TO_DEVICE
         )

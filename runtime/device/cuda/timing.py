@@ -33,7 +33,7 @@ WAIT = """KERNEL(1, 1) wait(i32 kilocycles) {
 
 
 @dataclass(frozen=True)
-class Use:
+class KernelResources:
     """Registers of a thread, bytes of its stack (spilled registers among them), bytes of shared
     memory of a block, and the share of a processor's threads that fit at once."""
 
@@ -81,7 +81,7 @@ class Timer:
         kilocycles = np.int32(min(ms * self._clock_khz / 1000, 1 << 30))
         self._wait((1, 1, 1), (1, 1, 1), (kilocycles,), 0, self.program.stream)
 
-    def use(self, launch: Launch) -> Use:
+    def use(self, launch: Launch) -> KernelResources:
         """What the launch's kernel is compiled to."""
         driver, function = self.cuda.driver, self.program.function(launch)
         limit = self.program.cupy.cuda.runtime.getDeviceProperties(0)["maxThreadsPerMultiProcessor"]
@@ -92,7 +92,9 @@ class Timer:
             driver.funcGetAttribute(kind, function.ptr)
             for kind in (REGISTERS, LOCAL, STATIC_SHARED)
         )
-        return Use(registers, stack, static + launch.shared, blocks * launch.threads / limit)
+        return KernelResources(
+            registers, stack, static + launch.shared, blocks * launch.threads / limit
+        )
 
 
 def bandwidth(cupy: Any) -> float:

@@ -1,7 +1,6 @@
 """Index expressions as affine forms, and the range of values that an expression can take.
 
-In: integer expressions over indices. Out: `Affine` forms and integer intervals. Every question
-"can this index fall outside?" is answered here.
+Bounds checks are decided here: an index that `inside` proves to lie in its dimension needs none.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ class Affine:
         total = dict(self.coefficients)
         for atom, c in other.coefficients.items():
             total[atom] = total.get(atom, 0) + c
-        kept = {atom: c for atom, c in total.items() if c}
-        return Affine(kept, self.constant + other.constant)
+        nonzero = {atom: c for atom, c in total.items() if c}
+        return Affine(nonzero, self.constant + other.constant)
 
     def __sub__(self, other: Affine) -> Affine:
         return self + other.scaled(-1)

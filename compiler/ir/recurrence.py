@@ -1,9 +1,12 @@
-"""Recurrences: in what order can equations that read each other be computed?
+"""Recurrences: an order for equations that read each other at earlier steps.
 
-In: a strongly connected component of equations. Out: loops over the index through which each
-reads the past, around equations in the order in which they can run within one step. This is the
-loop distribution of Allen and Kennedy (1987): choose an index that never reads ahead, run it in
-sequence, forget the reads that it carries, and look at what is left.
+    h[t] = f(x[t], h[t - 1])   →   for t in 0, 1, …: h[t] = f(x[t], h[t - 1])
+
+A strongly connected component of equations becomes sequential loops around equations in the order
+in which they run within one step. This is the loop distribution of Allen and Kennedy (1987): choose
+an index along which no equation reads ahead, make its loop sequential, drop the dependences that
+the loop carries, and continue with the components that remain. Tests: tests/gradients,
+tests/passes/test_recurrence_kernels.py.
 """
 
 from __future__ import annotations
@@ -17,13 +20,13 @@ from .expr import Idx, Read
 
 
 @dataclass(frozen=True)
-class Loop:
+class SequentialLoop:
     """`size` steps, up or down. `indices` names, for each target inside, its index that steps."""
 
     indices: Mapping[str, str]
     size: int
     reverse: bool
-    body: tuple[Equation | Loop, ...]
+    body: tuple[Equation | SequentialLoop, ...]
 
     def steps(
         self, fixed: Mapping[str, Mapping[str, int]] | None = None
@@ -33,7 +36,7 @@ class Loop:
         for step in reversed(range(self.size)) if self.reverse else range(self.size):
             now = {t: {**outer.get(t, {}), name: step} for t, name in self.indices.items()}
             for item in self.body:
-                if isinstance(item, Loop):
+                if isinstance(item, SequentialLoop):
                     yield from item.steps(now)
                 else:
                     yield item, now[item.target]
@@ -50,14 +53,16 @@ class NoOrder(ValueError):
 Inner = Mapping[str, list[Read]]  # the reads inside a component that no loop carries yet
 
 
-def plan_recurrence(component: list[Equation]) -> Loop:
+def plan_recurrence(component: list[Equation]) -> SequentialLoop:
     """The loops for a recurrent component. Raises NoOrder if there are none."""
     targets = {e.target for e in component}
     inner = {e.target: [r for r in e.reads if r.tensor in targets] for e in component}
     return _plan(component, inner, {target: frozenset() for target in targets})
 
 
-def _plan(component: list[Equation], inner: Inner, used: Mapping[str, frozenset[str]]) -> Loop:
+def _plan(
+    component: list[Equation], inner: Inner, used: Mapping[str, frozenset[str]]
+) -> SequentialLoop:
     first = component[0]
     for index in first.indices:
         if index.name in used[first.target]:
@@ -70,7 +75,7 @@ def _plan(component: list[Equation], inner: Inner, used: Mapping[str, frozenset[
             if all(len(rest[t]) == len(inner[t]) for t in rest):
                 continue
             now_used = {t: used[t] | {stepping[t]} for t in stepping}
-            return Loop(stepping, index.size, reverse, _within(component, rest, now_used))
+            return SequentialLoop(stepping, index.size, reverse, _within(component, rest, now_used))
     raise NoOrder(component)
 
 
@@ -133,13 +138,13 @@ def _is_carried(read: Read, source: Equation, own: str, place: str) -> bool:
 
 def _within(
     component: list[Equation], inner: Inner, used: Mapping[str, frozenset[str]]
-) -> tuple[Equation | Loop, ...]:
+) -> tuple[Equation | SequentialLoop, ...]:
     """The equations in an order for one step; those still in a cycle get a loop of their own."""
 
     def same_step(eq: Equation) -> list[str]:
         return [r.tensor for r in inner[eq.target]]
 
-    body: list[Equation | Loop] = []
+    body: list[Equation | SequentialLoop] = []
     for part in components(tuple(component), same_step):
         if len(part) > 1 or part[0].target in same_step(part[0]):
             body.append(_plan(part, inner, used))

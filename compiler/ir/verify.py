@@ -1,4 +1,4 @@
-"""The rules that every system keeps, checked after every pass when asked.
+"""The rules of a system, which hold after every pass.
 
 In: a system and the name of the pass that made it. Out: nothing, or an `InternalError` that names
 the pass, the equation and the rule.

@@ -17,7 +17,7 @@ from ...ir.affine import affine
 from ...ir.build import rewrite
 from ...ir.equation import Equation, System, is_recurrent
 from ...ir.expr import Expr, Idx, Read
-from ...ir.recurrence import Loop, plan_recurrence
+from ...ir.recurrence import SequentialLoop, plan_recurrence
 
 
 def time_major(system: System) -> System:
@@ -65,10 +65,10 @@ def _stepping_axes(system: System) -> dict[str, int]:
     return {name: axis for name, axis in axes.items() if axis and name in temps}
 
 
-def _steps(loop: Loop) -> Iterator[tuple[Equation, str]]:
+def _steps(loop: SequentialLoop) -> Iterator[tuple[Equation, str]]:
     """The equations of a recurrence, each with its index of the outermost loop."""
     for item in loop.body:
-        if isinstance(item, Loop):
+        if isinstance(item, SequentialLoop):
             for eq, _ in _steps(item):
                 yield eq, loop.indices[eq.target]
         else:

@@ -222,7 +222,7 @@ class _Work:
         return Equation(eq.target, indices, body, eq.reduce, eq.over, None, eq.span)
 
     def past(self, node: Expr, time: Index) -> Expr | None:
-        """A read along time: of the slice at hand, of one some positions back, or of all kept."""
+        """A read along time: of the new slice, of one some positions back, or of all positions."""
         if not isinstance(node, Read) or node.tensor not in self.times:
             return None
         axis = self.times[node.tensor]

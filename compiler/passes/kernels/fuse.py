@@ -25,7 +25,7 @@ from ...ir.affine import affine
 from ...ir.build import substitute
 from ...ir.equation import Equation, Index, System, free_name, is_recurrent
 from ...ir.expr import Apply, Const, Expr, Idx, Read, walk
-from ...ir.recurrence import Loop, plan_recurrence
+from ...ir.recurrence import SequentialLoop, plan_recurrence
 from ...ir.work import cost
 from ...targets import FusionLimits, Target
 from ..equations.views import views
@@ -59,7 +59,7 @@ def fuse(plan: Plan, target: Target) -> Plan:
     return replace(plan, items=items, views=aliases, in_place=in_place)
 
 
-def _items(system: System, made: Sequence[Kernel]) -> Iterator[Equation | Loop | Kernel]:
+def _items(system: System, made: Sequence[Kernel]) -> Iterator[Equation | SequentialLoop | Kernel]:
     """Equations, recurrences and kernels in order of dependence."""
     for item in dependence_order(system, made):
         if isinstance(item, Kernel):
@@ -79,7 +79,7 @@ class _Group:
 
     number: int
     members: list[Equation] = field(default_factory=list)
-    scan: Loop | None = None
+    scan: SequentialLoop | None = None
     kernel: Kernel | None = None
     unrolled: dict[str, int] = field(default_factory=dict)
 
@@ -114,10 +114,10 @@ def _without(items: tuple, position: int | None) -> tuple:
     return items if position is None else (*items[:position], *items[position + 1 :])
 
 
-def _equations(loop: Loop) -> list[Equation]:
+def _equations(loop: SequentialLoop) -> list[Equation]:
     found: list[Equation] = []
     for item in loop.body:
-        found += _equations(item) if isinstance(item, Loop) else [item]
+        found += _equations(item) if isinstance(item, SequentialLoop) else [item]
     return found
 
 
@@ -131,7 +131,7 @@ class _Fusion:
     notes: Mapping[str, str]
 
     def groups(
-        self, items: Iterable[Equation | Loop | Kernel], single_result_epilogue: int
+        self, items: Iterable[Equation | SequentialLoop | Kernel], single_result_epilogue: int
     ) -> list[_Group]:
         """The items, in order of dependence, grouped into kernels."""
         groups: list[_Group] = []
@@ -146,7 +146,7 @@ class _Fusion:
             if isinstance(item, Kernel):
                 append(_Group(len(groups), list(item.equations), kernel=item))
                 continue
-            if isinstance(item, Loop):
+            if isinstance(item, SequentialLoop):
                 append(_Group(len(groups), _equations(item), item))
                 continue
             makers = [maker[s] for s in item.sources if s in maker]
@@ -247,11 +247,13 @@ class _Fusion:
         reason = "; ".join([_reason(group), *notes])
         return Kernel(anchor.target, anchor, renamed, local, (), reason, unrolled)
 
-    def scan(self, loop: Loop, fixed: tuple[str, ...], needed: set[str]) -> Scan:
+    def scan(self, loop: SequentialLoop, fixed: tuple[str, ...], needed: set[str]) -> Scan:
         """The loop over one common index name, its equations grouped into kernels as outside."""
         step = next(iter(loop.indices.values()))
         body = [
-            item if isinstance(item, Loop) else _with_step(item, loop.indices[item.target], step)
+            item
+            if isinstance(item, SequentialLoop)
+            else _with_step(item, loop.indices[item.target], step)
             for item in loop.body
         ]
         groups = self.groups(body, self.limits.recurrent_epilogue)

@@ -1,8 +1,8 @@
-"""Where a value that is not finite comes from: the way back from a bad element to its birth.
+"""The origin of a value that is not finite: a backward slice from one element through its operands.
 
-In: a system, all its arrays as `evaluate` gives them, and a bad element. Out: the elements that it
-went through, the first of them where it was born. An infinity that is written in the program, as
-in a mask, is intended: what is looked for is who made it bad.
+In: a derived system, all its arrays as `evaluate` gives them, and an element that is infinite or
+NaN. Out: the elements through which it came, the origin last. An infinity that the program writes,
+as in a mask, is intended: then the origin is the operation that misused it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ OUTSIDE = " is outside "
 
 @dataclass(frozen=True)
 class Bad:
-    """An element that is not finite. `equation` computes it; None if it was given from outside.
-    `how` says at its birth what made it, in numbers: `log(0.0)`; else it is empty. `written` is
-    the equation that writes the infinity that it was made of, if one does."""
+    """An element that is not finite. `equation` computes it; None for inputs, params and states.
+    `how` is, at the origin, the operation with its operands: `log(0.0)`; else it is empty.
+    `written` is the equation that writes the infinity that it was computed from, if one does."""
 
     tensor: str
     index: Index
@@ -38,7 +38,7 @@ class Bad:
 
     @property
     def is_outside(self) -> bool:
-        """Whether it was born of a place that a tensor does not have."""
+        """Whether it comes of an index outside a tensor."""
         return OUTSIDE in self.how
 
     def __str__(self) -> str:
@@ -63,7 +63,7 @@ def first_bad(array: np.ndarray) -> Index | None:
 def trace_nonfinite(
     system: System, arrays: Mapping[str, np.ndarray], name: str, index: Index
 ) -> list[Bad]:
-    """The bad elements from the given one back to where it was born, the birth last."""
+    """The elements that are not finite, from the given one back to the origin."""
     way: list[Bad] = []
     seen = set()
     step: tuple[str, Index] | None = (name, index)
@@ -86,8 +86,8 @@ _WRITTEN = "written so"
 
 
 def _by_its_slope(birth: Bad, system: System, arrays: Mapping[str, np.ndarray]) -> Bad:
-    """A gradient is born of the equation whose slope is not finite there, if one's is: the
-    gradient's own equation adds up what many contribute."""
+    """The origin of a gradient is the equation whose derivative is not finite there, if there is
+    one: the gradient's own equation only adds up contributions."""
     name = birth.tensor.removeprefix("d_").partition("_part")[0]
     if not birth.tensor.startswith("d_") or name not in system.tensors or name not in arrays:
         return birth
@@ -109,7 +109,7 @@ def _by_its_slope(birth: Bad, system: System, arrays: Mapping[str, np.ndarray]) 
 
 
 def _without_written(way: list[Bad]) -> list[Bad]:
-    """A written infinity was meant: then the birth is where it became no number, or was used."""
+    """If the program writes the infinity, the origin is where it became NaN or was first used."""
     if way[-1].how != _WRITTEN or len(way) == 1:
         return way
     last = max((n for n, bad in enumerate(way[:-1]) if np.isnan(bad.value)), default=len(way) - 2)
@@ -121,7 +121,7 @@ def _without_written(way: list[Bad]) -> list[Bad]:
 def _cause(
     eq: Equation, index: Index, system: System, arrays: Mapping[str, np.ndarray]
 ) -> tuple[tuple[str, Index] | None, str]:
-    """The bad element that makes this one bad, or else what made it here."""
+    """The operand that is not finite, or else the operation that makes this element so."""
     for point in _points(eq, index, system, arrays):
         found = _in_expression(eq.body, point)
         if found is not None:
@@ -161,7 +161,7 @@ def _points(
 
 
 def _in_expression(expr: Expr, point: _Point) -> tuple[tuple[str, Index] | None, str] | None:
-    """The read that a bad expression is bad through, or the function that makes it so."""
+    """The read through which an expression is not finite, or the function that makes it so."""
     if isinstance(expr, Const):
         return None, _WRITTEN
     if isinstance(expr, Read):

@@ -12,29 +12,23 @@ from typing import Any
 import click
 
 from ..inspect.bench import StepFigures, measure
-from ..project import open_project, planned_setup
 from ..thread_count import default_threads
 from . import options as o
 
 
 @click.command()
-@click.argument("file", type=o.FILE)
+@o.program
 @o.option_group(
-    o.set_option,
-    o.batch_option,
     click.option("--steps", type=o.POSITIVE, default=50, show_default=True, help="Steps timed."),
-    o.model_option,
-    o.data_option,
     o.device_option,
     o.threads_option,
     o.verify_option,
     click.option("--json", "as_json", is_flag=True, help="One JSON object."),
 )
-def bench(file, sets, batch, steps, model, data, device_name, threads, as_json) -> None:
+def bench(program, steps, device_name, threads, as_json) -> None:
     """Time the training step of FILE's model on random numbers of the right shapes."""
     started = click.get_current_context().obj  # when the process began to do something
-    project = open_project(file, o.assignments(sets, batch=batch), model)
-    setup = planned_setup(project, o.search(data, project.path.parent, offline=True))
+    project, setup = program.project, program.setup
     device = o.device(device_name, threads)
     figures = measure(setup, device, steps, project.settings.seed, started)
     if as_json:

@@ -10,21 +10,19 @@ from pathlib import Path
 
 import click
 
-from ...compiler.elaboration.train_block import Setup
 from ...compiler.options import Options
 from ...compiler.pipeline import Observer, all_passes
 from ...dsl.diagnostics.diagnostic import did_you_mean
 from ..inspect.emit import COMPILED, ENDINGS, Stages
 from ..inspect.pass_printing import EVERY, PrintAfter, PrintChanged, TimePasses
 from ..inspect.summary import MEMORY_BYTES, summarize
-from ..project import Project, open_project, planned_setup
 from ..training.atomic_files import write_text
 from . import options as o
-from .report import print_diagnostics, print_warnings
+from .report import print_diagnostics
 
 
 @click.command()
-@click.argument("file", type=o.FILE)
+@o.program
 @o.option_group(
     click.option(
         "--emit",
@@ -48,15 +46,9 @@ from .report import print_diagnostics, print_warnings
         help="Print what each pass changed, to stderr: all that it made, or the lines.",
     ),
     click.option("--time-passes", is_flag=True, help="Print the time of each pass, to stderr."),
-    o.set_option,
-    o.batch_option,
-    o.model_option,
-    o.data_option,
     o.verify_option,
 )
-def compile(
-    file, emits, without, print_after, print_changed, time_passes, sets, batch, model, data
-) -> None:
+def compile(program, emits, without, print_after, print_changed, time_passes) -> None:
     """Print what the compiler makes of FILE at the stages asked for.
 
     One stage goes to stdout, several to files beside FILE's name: NAME.STAGE.ENDING. Without
@@ -74,10 +66,9 @@ def compile(
         observers.append(times)
     if not wanted and not observers:
         raise click.UsageError("nothing to print: --emit STAGE, --print-changed or --time-passes")
-    project = open_project(file, o.assignments(sets, batch=batch), model)
-    print_warnings(project)
+    project = program.project
     needs_types = not wanted or any(stage != "ast" for stage in wanted)
-    setup = _setup(project, data) if needs_types else None
+    setup = program.setup_if_trained if needs_types else None
     stages = Stages(project, setup, options, observers)
     if needs_types:
         o.check_passes(stages.program)
@@ -92,7 +83,7 @@ def compile(
         if path is None and len(texts) == 1:
             click.echo(text, nl=False)
         else:
-            write_text(path or Path(f"{file.stem}.{stage}.{ENDINGS[stage]}"), text)
+            write_text(path or Path(f"{program.file.stem}.{stage}.{ENDINGS[stage]}"), text)
 
 
 def _wanted(emits: tuple[str, ...]) -> dict[str, Path | None]:
@@ -125,19 +116,9 @@ def _passes(option: str, values: tuple[str, ...], leaving_out: bool = False) -> 
     return found
 
 
-def _setup(project: Project, data: Path | None) -> Setup | None:
-    if project.train is None:
-        return None
-    return planned_setup(project, o.search(data, project.path.parent, offline=True))
-
-
 @click.command()
-@click.argument("file", type=o.FILE)
+@o.program
 @o.option_group(
-    o.set_option,
-    o.batch_option,
-    o.model_option,
-    o.data_option,
     click.option(
         "--device",
         "device_name",
@@ -148,13 +129,11 @@ def _setup(project: Project, data: Path | None) -> Setup | None:
     ),
     o.verify_option,
 )
-def summary(file, sets, batch, model, data, device_name) -> None:
+def summary(program, device_name) -> None:
     """List the layers of FILE's model: shapes, parameters, operations, and the memory it needs.
 
     Operations are those of the sums of products for one batch forward: 2 per multiply-add."""
-    project = open_project(file, o.assignments(sets, batch=batch), model)
-    print_warnings(project)
-    setup = _setup(project, data)
+    project, setup = program.project, program.setup_if_trained
     if o.verifying():
         o.check_passes(Stages(project, setup).program)
     click.echo(summarize(project, setup, device_name).text(), nl=False)

@@ -6,6 +6,8 @@ In: values from the command line. Out: assignments, a `Search`, a device. No com
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, wraps
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,14 @@ from typing import Any
 import click
 
 from ...compiler.ir.equation import System
+from ...compiler.programs import Setup
 from ..data import Search
 from ..device import DEVICES, Device
+from ..project import Project, open_project, planned_setup
 from ..settings import Assignment
 from ..thread_count import default_threads
 from ..training.progress import notify
+from .report import print_diagnostics
 
 FILE = click.Path(path_type=Path)
 POSITIVE = click.IntRange(min=1)
@@ -79,6 +84,45 @@ def option_group(*options: Callable) -> Callable:
         return function
 
     return decorate
+
+
+@dataclass
+class Program:
+    """What FILE, --set, --batch, --model and --data name; read when it is first needed."""
+
+    file: Path
+    sets: tuple[str, ...]
+    batch: int | None
+    model: str | None
+    data: Path | None
+
+    @cached_property
+    def project(self) -> Project:
+        """UserError with everything that is wrong in FILE; warnings are printed."""
+        project = open_project(self.file, assignments(self.sets, batch=self.batch), self.model)
+        print_diagnostics(project.warnings)
+        return project
+
+    @property
+    def setup(self) -> Setup:
+        """The setup of training, without reading data. UserError E0707 if FILE trains nothing."""
+        return planned_setup(self.project, search(self.data, self.file.parent, offline=True))
+
+    @property
+    def setup_if_trained(self) -> Setup | None:
+        return None if self.project.train is None else self.setup
+
+
+def program(function: Callable) -> Callable:
+    """A command on FILE, which gets a `Program` in place of the options that choose it."""
+
+    @click.argument("file", type=FILE)
+    @option_group(set_option, batch_option, model_option, data_option)
+    @wraps(function)
+    def command(file, sets, batch, model, data, **options):
+        return function(Program(file, sets, batch, model, data), **options)
+
+    return command
 
 
 def assignments(sets: tuple[str, ...], **flags: int | None) -> list[Assignment]:

@@ -7,9 +7,7 @@ GPU in `gpu_profiling.py`.
 from __future__ import annotations
 
 import json
-import shutil
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -20,12 +18,11 @@ from ...compiler.ir.printer import origin
 from ...compiler.programs import training_step
 from ..inspect.profiling import STAGES, KernelTime, LineTime, Profile
 from ..inspect.profiling import profile as measure
-from ..project import Project, open_project, planned_setup
+from ..project import Project
 from ..thread_count import default_threads
 from . import options as o
-from .report import print_warnings
+from .tables import Column, Row, print_table
 
-WIDTH = 100  # columns where there is no terminal
 SHOWN = 0.01  # of the step: a line of the library that takes less has no row of its own
 TIMES = (("forward", 8), ("backward", 8), ("update", 8), ("share", 6))  # columns, their widths
 ON_CPU = (("GFLOP/s", 7), ("peak", 5), ("MB", 8))
@@ -34,10 +31,8 @@ USE = (("regs", 4), ("shared", 6), ("fits", 5))
 
 
 @click.command()
-@click.argument("file", type=o.FILE)
+@o.program
 @o.option_group(
-    o.set_option,
-    o.batch_option,
     click.option("--steps", type=o.POSITIVE, default=50, show_default=True, help="Steps timed."),
     click.option("--kernels", is_flag=True, help="Kernel by kernel instead of line by line."),
     click.option(
@@ -47,8 +42,6 @@ USE = (("regs", 4), ("shared", 6), ("fits", 5))
         show_default=True,
         help="The order of the rows.",
     ),
-    o.model_option,
-    o.data_option,
     click.option(
         "--device",
         "device_name",
@@ -61,18 +54,14 @@ USE = (("regs", 4), ("shared", 6), ("fits", 5))
     o.verify_option,
     click.option("--json", "as_json", is_flag=True, help="One JSON object with everything."),
 )
-def profile(
-    file, sets, batch, steps, kernels, sort, model, data, device_name, threads, as_json
-) -> None:
+def profile(program, steps, kernels, sort, device_name, threads, as_json) -> None:
     """Show where the time of a training step of FILE goes, line by line, on random numbers of the
     right shapes.
 
     Milliseconds forward, backward and in the update; the speed of products, and how much of the
     most that this computer can do that is; and the bytes that kernels read and write. On a GPU, the
     speed at which they do that, and how much of that of its memory it is."""
-    project = open_project(file, o.assignments(sets, batch=batch), model)
-    print_warnings(project)
-    setup = planned_setup(project, o.search(data, project.path.parent, offline=True))
+    project, setup = program.project, program.setup
     if o.verifying():
         o.check_passes(training_step(setup)[0])
     found = _measured(device_name, project, setup, threads, steps)
@@ -80,12 +69,10 @@ def profile(
         click.echo(json.dumps(_plain(found)))
         return
     by_time = sort == "time"
-    columns = (*TIMES, *(ON_GPU if found.gpu else ON_CPU), *(USE if found.gpu and kernels else ()))
-    _print(
-        _kernel_rows(found, by_time) if kernels else _line_rows(found, by_time),
-        "kernel" if kernels else "source",
-        columns,
-    )
+    subject = Column("kernel" if kernels else "source", 0, right=False)
+    numbers = (*TIMES, *(ON_GPU if found.gpu else ON_CPU), *(USE if found.gpu and kernels else ()))
+    columns = (Column("line", 6), subject, *(Column(*number) for number in numbers))
+    print_table(columns, (_kernel_rows if kernels else _line_rows)(found, by_time))
     for text in _gpu_summary(found) if found.gpu else _summary(found):
         click.echo(text)
 
@@ -101,23 +88,20 @@ def _measured(
     return measure_gpu(project.name, setup, steps, seed)
 
 
-Row = tuple[str, str, list[str]]
-
-
 def _line_rows(found: Profile, by_time: bool) -> Iterable[Row]:
     file = ""
     for line in _sorted(found.lines(), by_time):
         name = line.span.source.name
         if name != file:
-            yield "", name, []
+            yield ("", name), "bold"
             file = name
         place = f"{line.span.line}:{line.span.column}"
-        yield place, line.text, _numbers(line.ms, line.gflop, line.mb, found)
+        yield (place, line.text, *_numbers(line.ms, line.gflop, line.mb, found)), ""
         for inner in _sorted([line.within[key] for key in sorted(line.within)], by_time):
             if inner.total >= SHOWN * found.kernel_ms and len(line.within) > 1:
                 place = inner.span.source.name.rpartition("/")[2]
                 text = f"  {place}:{inner.span.line}  {inner.text}"
-                yield "", text, _numbers(inner.ms, inner.gflop, inner.mb, found)
+                yield ("", text, *_numbers(inner.ms, inner.gflop, inner.mb, found)), ""
 
 
 def _kernel_rows(found: Profile, by_time: bool) -> Iterable[Row]:
@@ -132,7 +116,7 @@ def _kernel_rows(found: Profile, by_time: bool) -> Iterable[Row]:
         numbers = _numbers(ms, timed.gflop, timed.mb, found)
         if use := timed.use:
             numbers += [str(use.registers), str(use.shared), f"{use.occupancy:.0%}"]
-        yield place, timed.name + runs, numbers
+        yield (place, timed.name + runs, *numbers), ""
 
 
 def _sorted(lines: list[LineTime], by_time: bool) -> list[LineTime]:
@@ -151,26 +135,6 @@ def _numbers(ms: dict[str, float], gflop: float, mb: float, found: Profile) -> l
         moved = [f"{rate:.0f}", f"{rate / found.bandwidth:.0%}"] if mb else ["", ""]
         return [*times, *moved, f"{mb:.2f}"]
     return [*times, f"{speed / found.peak:.0%}" if gflop else "", f"{mb:.2f}"]
-
-
-def _print(rows: Iterable[Row], subject: str, columns: Sequence[tuple[str, int]]) -> None:
-    from rich.console import Console  # heavy, and only needed once there is something to show
-    from rich.table import Table
-    from rich.text import Text
-
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
-    right: dict[str, Any] = {"justify": "right", "no_wrap": True}
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column("line", width=6, **right)
-    left = width - 8 - sum(size + 1 for _, size in columns)
-    table.add_column(subject, width=max(left, 20), no_wrap=True, overflow="ellipsis")
-    for name, size in columns:
-        table.add_column(name, width=size, **right)
-    for place, text, numbers in rows:
-        table.add_row(place, Text(text, style="" if numbers else "bold"), *numbers)
-    console = Console(width=max(width, width - left + 20), highlight=False)
-    console.print(table)
-    console.print()
 
 
 def _summary(found: Profile) -> Iterable[str]:

@@ -7,29 +7,21 @@ exit code 1 if anything is wrong. The comparing is done in `verification.py`.
 from __future__ import annotations
 
 import json
-import shutil
-import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from ...dsl.diagnostics.diagnostic import UserError
 from ..inspect.verification import TOLERANCE, Line, Verification, verify_project
-from ..project import open_project, planned_setup
 from ..thread_count import default_threads
 from . import options as o
-from .report import print_warnings
-
-WIDTH = 100  # columns where there is no terminal
+from .tables import Column, Row, print_table
 
 
 @click.command()
-@click.argument("file", type=o.FILE)
+@o.program
 @o.option_group(
-    o.set_option,
-    o.batch_option,
-    o.model_option,
-    o.data_option,
     o.threads_option,
     click.option(
         "--seed",
@@ -55,16 +47,12 @@ WIDTH = 100  # columns where there is no terminal
     ),
     click.option("--json", "as_json", is_flag=True, help="One JSON object with everything."),
 )
-def verify(file, sets, batch, model, data, threads, seed, samples, tolerance, as_json) -> None:
+def verify(program, threads, seed, samples, tolerance, as_json) -> None:
     """Compare FILE's machine code with the reference evaluator and its gradients with finite
     differences, equation by equation.
 
     The numbers are random; no data is read. Exit code 1 if anything is wrong."""
-    project = open_project(file, o.assignments(sets, batch=batch), model)
-    print_warnings(project)
-    setup = None
-    if project.train is not None:
-        setup = planned_setup(project, o.search(data, project.path.parent, offline=True))
+    project, setup = program.project, program.setup_if_trained
     found = verify_project(project, setup, (1, default_threads(threads)), seed, samples, tolerance)
     if as_json:
         click.echo(json.dumps(_plain(found)))
@@ -106,38 +94,28 @@ def _plain_line(line: Line) -> dict[str, Any]:
 
 
 def _print(found: Verification) -> None:
-    from rich.console import Console  # heavy, and only needed once there is something to show
-    from rich.table import Table
-    from rich.text import Text
+    columns = (
+        Column("line", 4),
+        Column("source", 0, right=False),
+        Column("values", 6),
+        Column("gradient", 8),
+        Column("worst at", 30, right=False),
+    )
+    print_table(columns, _rows(found), gap=2)
+    for text in _summary(found):
+        click.echo(text)
 
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
-    numbers: dict[str, Any] = {"justify": "right", "no_wrap": True}
-    cut: dict[str, Any] = {"overflow": "ellipsis", "no_wrap": True}
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("line", width=4, **numbers)
-    table.add_column("source", width=max(width - 58, 20), **cut)
-    table.add_column("values", width=6, **numbers)
-    table.add_column("gradient", width=8, **numbers)
-    table.add_column("worst at", width=30, **cut)
+
+def _rows(found: Verification) -> Iterator[Row]:
     file = ""
     for line in found.sorted_lines():
         name = line.span.source.name
         if name != file:
-            table.add_row("", Text(name, style="bold"))
+            yield ("", name), "bold"
             file = name
-        table.add_row(
-            str(line.span.line),
-            Text("  " + line.text),
-            _error(line.value),
-            _error(line.slope),
-            _worst(line),
-            style="" if line.right else "bold red",
-        )
-    console = Console(width=width, highlight=False)
-    console.print(table)
-    console.print()
-    for text in _summary(found):
-        console.print(text, soft_wrap=True)
+        errors = _error(line.value), _error(line.slope)
+        style = "" if line.right else "bold red"
+        yield (str(line.span.line), "  " + line.text, *errors, _worst(line)), style
 
 
 def _error(measured) -> str:

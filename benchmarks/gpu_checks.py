@@ -149,7 +149,7 @@ def repeat(device: str, out: Path, data: Path | None, note: Note) -> None:
         for way in ways:
             step = bound_of(model, device, precision or "f32")
             way(step)
-            runs.append({n: a.tobytes() for n, a in step.kept.items()})
+            runs.append({n: a.tobytes() for n, a in step.values.items()})
         assert all(run == runs[0] for run in runs), name
         same.append(name)
         note({"the same bits": same})

@@ -67,7 +67,7 @@ class Runner:
 
     def reset(self) -> None:
         """Back to the first weights."""
-        self.bound.adopt(self.first)
+        self.bound.load(self.first)
         self.number = 0
 
     @property

@@ -1,9 +1,9 @@
-"""Files kept between runs and found again by what they were made from.
+"""A content-addressed cache of files between runs.
 
-In: a folder and names, which hold a hash of everything that decides the content. Out: the content,
-or nothing: whatever is missing, damaged, somebody else's or impossible is as if it had never been
-kept, and the caller makes it anew. The folder is the user's own; files appear in it complete or not
-at all, so that several processes may use it at once; the least recently used make room.
+A name contains a hash of everything that the content depends on. A file that is missing, damaged or
+another user's is a miss, and the caller computes the content again; no error is raised. Files are
+written atomically, so that several processes may use the folder at once; the least recently used
+ones are evicted.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import sys
 import time
 from pathlib import Path
 
-LIMIT = 512 * 10**6  # bytes kept
-MAX_WRITE_SECONDS = 3600  # seconds after which a file that was begun was given up
+LIMIT = 512 * 10**6  # bytes in the cache
+MAX_WRITE_SECONDS = 3600  # after which an unfinished file is removed
 CHECKSUM_BYTES = 32  # bytes of the checksum at a file's end
 
 _noted = False
 
 
 def kernel_cache() -> FileCache | None:
-    """Where machine code is kept: `NNC_CACHE` is a folder or `off`; else the user's own folder."""
+    """The cache of machine code: in the folder `NNC_CACHE` (`off`: none), else the user's."""
     chosen = os.environ.get("NNC_CACHE", "")
     if chosen.lower() == "off":
         return None
@@ -46,8 +46,8 @@ class FileCache:
         return self.folder / name
 
     def read(self, name: str) -> bytes | None:
-        """The content kept under a name; a damaged file is removed."""
-        if not self._is_ours():
+        """The content of a name, or None; a damaged file is removed."""
+        if not self._is_private():
             return None
         path = self.path(name)
         try:
@@ -64,26 +64,26 @@ class FileCache:
         return content
 
     def write(self, name: str, content: bytes) -> bool:
-        """Keep the content; whether that was possible."""
+        """Store the content; returns whether that was possible."""
         try:
             self.folder.mkdir(0o700, parents=True, exist_ok=True)
-            if not self._is_ours():
+            if not self._is_private():
                 return False
-            beginning = self.path(f".{name}.{os.getpid()}.{secrets.token_hex(4)}")
+            temporary = self.path(f".{name}.{os.getpid()}.{secrets.token_hex(4)}")
             try:
-                _create(beginning, content + _checksum(name, content))
-                beginning.replace(self.path(name))
+                _create(temporary, content + _checksum(name, content))
+                temporary.replace(self.path(name))
             except OSError:
-                beginning.unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
                 raise
         except OSError as error:
             _note(f"{error.strerror or error}: {self.folder}")
             return False
-        self._make_room(name)
+        self._evict(name)
         return True
 
-    def _is_ours(self) -> bool:
-        """Whether the folder is there and nobody else can put files into it."""
+    def _is_private(self) -> bool:
+        """Whether the folder exists and no other user can write to it."""
         try:
             found = self.folder.stat()
         except OSError:
@@ -98,8 +98,8 @@ class FileCache:
             return False
         return True
 
-    def _make_room(self, newest: str) -> None:
-        """Remove what was not used for longest, and files that were begun long ago."""
+    def _evict(self, newest: str) -> None:
+        """Remove the least recently used files beyond the limit, and old unfinished ones."""
         with contextlib.suppress(OSError):
             files = []
             for entry in os.scandir(self.folder):
@@ -108,8 +108,8 @@ class FileCache:
                     files.append((about.st_mtime, about.st_size, entry.name))
             total = sum(size for _, size, _ in files)
             for used, size, name in sorted(files):
-                given_up = name.startswith(".") and used < time.time() - MAX_WRITE_SECONDS
-                if given_up or (total > self.limit and name != newest and name[0] != "."):
+                abandoned = name.startswith(".") and used < time.time() - MAX_WRITE_SECONDS
+                if abandoned or (total > self.limit and name != newest and name[0] != "."):
                     with contextlib.suppress(OSError):
                         self.path(name).unlink()
                     total -= size
@@ -122,14 +122,14 @@ def _create(path: Path, data: bytes) -> None:
 
 
 def _checksum(name: str, content: bytes) -> bytes:
-    """Of the content under this name: a file that was renamed is damaged, too."""
+    """Of name and content, so that a renamed file counts as damaged."""
     digest = hashlib.sha256(name.encode() + b"\0")
     digest.update(content)
     return digest.digest()
 
 
 def _note(reason: str) -> None:
-    """Say once that nothing is kept."""
+    """Print once that the cache cannot be used."""
     global _noted
     if not _noted:
         _noted = True

@@ -1,7 +1,7 @@
 """Conditions on what is measured: `until loss < 0.01`, and what `monitor` watches.
 
-In: expressions of a train block. Out: `Condition` and `Monitor`, asked with measured values after
-every epoch, never within one. They measure nothing themselves.
+In: expressions of a train block. Out: `Condition` and `Monitor`, which are evaluated on measured
+values after every epoch.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Condition:
         self._holds = self._compiled(expr, number)
 
     def holds(self, values: Mapping[str, float]) -> bool:
-        """Whether it is true of these values; every one of `names` must be there."""
+        """Whether it is true of these values, which include all `names`."""
         return self._holds(values)
 
     def _compiled(self, expr: s.Expr, number: Number) -> Callable[[Mapping[str, float]], bool]:
@@ -59,8 +59,8 @@ class Condition:
 
 @dataclass(frozen=True)
 class Monitor:
-    """What says whether an epoch was better: of a loss less is better, of a metric more, and with
-    a `-` before a metric less again. `span` is None for a default."""
+    """The value that decides whether an epoch was better: less of a loss, more of a metric, less of
+    a metric with a `-` before it. `span` is None for the default."""
 
     name: str
     less: bool
@@ -92,11 +92,11 @@ def _is_loss(name: str) -> bool:
     return name in ("loss", "test_loss", "validation_loss")
 
 
-SPLITS = ("validation", "test")  # what may be measured beside the training set
+SPLITS = ("validation", "test")  # that are evaluated, besides the training set
 
 
 def measured_names(metrics: Iterable[str], splits: Iterable[str]) -> list[str]:
-    """What is measured after an epoch, where there are these splits."""
+    """The names of the values that are measured after an epoch, given the splits."""
     names = ["loss", *metrics]
     prefixes = ["", *(f"{split}_" for split in SPLITS if split in splits)]
     return [prefix + name for prefix in prefixes for name in names]
@@ -120,10 +120,12 @@ def _check(name: str, span: Span | None, known: Sequence[str], report: Report) -
         return
     split = next((p for p in SPLITS if name.startswith(f"{p}_")), "")
     absent = f"there is no {split} set: `{name.removeprefix(f'{split}_')}` is of the training set"
-    told = bool(split) and name.removeprefix(f"{split}_") in known
+    is_missing = bool(split) and name.removeprefix(f"{split}_") in known
     report.add(
         "E0702",
         f"`{name}` is not measured",
         span,
-        help=absent if told else did_you_mean(name, known) or f"measured are {', '.join(known)}",
+        help=absent
+        if is_missing
+        else did_you_mean(name, known) or f"measured are {', '.join(known)}",
     )

@@ -1,7 +1,7 @@
-"""The garbage collector rests while a program is read and compiled.
+"""Pause the garbage collector while a program is read and compiled.
 
-Syntax trees and equations have no cycles, so they are freed without it; it would only walk
-over them again and again while they grow.
+Syntax trees and equations have no cycles, so reference counting frees them; the collector would
+traverse them repeatedly while they grow.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
-    """Without collection inside; as it was afterwards, whatever happens. It may be nested."""
+    """No collection inside; afterwards it is enabled if it was before. May be nested."""
     before = gc.isenabled()
     gc.disable()
     try:
@@ -25,7 +25,7 @@ def gc_paused() -> Iterator[None]:
 
 
 def _age() -> None:
-    """Count all objects as old. They would be young otherwise, and all be walked over at once."""
-    if gc.get_freeze_count() == 0:  # else somebody wants those never looked at that would be thawed
+    """Move all objects to the oldest generation, so that the next collection skips them."""
+    if gc.get_freeze_count() == 0:  # else this would unfreeze another library's objects
         gc.freeze()
         gc.unfreeze()

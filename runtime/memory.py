@@ -1,7 +1,6 @@
-"""How much memory there is, and a refusal before more is taken.
+"""How much memory is free, checked before it is allocated.
 
-In: how many bytes something needs. Out: nothing, or `Shortage`. Where the system does not say how
-much is free, nothing is refused.
+Where the system does not report it, nothing is refused.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _GROUPS = (  # limit and use of a container, in both versions of control groups
 
 
 class NotEnoughMemory(Exception):
-    """`needed` bytes are asked for, of which `free` are there."""
+    """`needed` bytes do not fit into the `free` ones."""
 
     def __init__(self, needed: int, free: int):
         super().__init__(f"{needed} bytes of {free}")
@@ -30,7 +29,7 @@ class NotEnoughMemory(Exception):
 
 
 def out_of_memory() -> Diagnostic:
-    """What to say where the system refused memory that seemed to be free."""
+    """The diagnostic where the system refused memory that was reported free."""
     free = free_bytes()
     return Diagnostic(
         "E0713",
@@ -40,15 +39,15 @@ def out_of_memory() -> Diagnostic:
 
 
 def require(needed: int) -> None:
-    """Raise Shortage if so many bytes more do not fit."""
+    """Raise NotEnoughMemory if as many bytes do not fit."""
     free = free_bytes()
     if free is not None and needed > free:
         raise NotEnoughMemory(needed, free)
 
 
 def free_bytes() -> int | None:
-    """What this process may still take: the least of what the machine has available, what the
-    container allows and what `ulimit -v` allows. None if none of them is known."""
+    """The bytes that this process may still allocate: the least of the available memory, the limit of
+    the container and `ulimit -v`. None if none of them is known."""
     found = [_available(), *(_left(*group) for group in _GROUPS), _addresses()]
     return min((f for f in found if f is not None), default=None)
 
@@ -85,7 +84,7 @@ def _addresses() -> int | None:
 
 
 def size_text(count: int) -> str:
-    """Bytes as people say them."""
+    """Bytes with a unit."""
     value, units = float(count), ["bytes", "kB", "MB", "GB", "TB", "PB"]
     while value >= 1000 and len(units) > 1:
         value, units = value / 1000, units[1:]

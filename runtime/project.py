@@ -1,7 +1,7 @@
 """A `.nn` file as the commands see it: its definitions, one model, one train block, its settings.
 
-In: a path or text and what the command line says. Out: a `Project`, and from it the compiler's
-`Setup`. This file loads no data; it may ask a source what its fields are.
+In: a path or text, and assignments of the command line. Out: a `Project`, the compiler's `Setup`
+for it, and its data.
 """
 
 from __future__ import annotations
@@ -130,16 +130,16 @@ def _with_train(checked: Checked, train: s.Train) -> Checked:
     return replace(result, file=file)
 
 
-def _choose_model(checked: Checked, path: Path, asked: str | None) -> s.Definition:
-    """The model asked for, the one that is trained, or the only one."""
+def _choose_model(checked: Checked, path: Path, name: str | None) -> s.Definition:
+    """The model of that name, else the one that is trained, else the only one."""
     models = {d.name: d for d in checked.definitions.values() if d.kind == "model"}
-    if asked is not None:
-        if asked in models:
-            return models[asked]
+    if name is not None:
+        if name in models:
+            return models[name]
         raise fail(
             "E0707",
-            f"`{path.name}` has no model `{asked}`",
-            help=did_you_mean(asked, models) or f"it has {_listed(models)}",
+            f"`{path.name}` has no model `{name}`",
+            help=did_you_mean(name, models) or f"it has {_listed(models)}",
         )
     trained = [t.model.id for t in checked.trains] or [m.name for m in checked.models]
     if len(trained) == 1:

@@ -1,4 +1,4 @@
-"""How many threads to use when nobody says."""
+"""The default number of threads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def default_threads(threads: int | None) -> int:
-    """The number asked for, or as many as this process may run on."""
+    """`threads`, or the number of processors that this process may use."""
     if threads is not None:
         return threads
     affinity = getattr(os, "sched_getaffinity", None)

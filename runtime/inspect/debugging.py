@@ -103,7 +103,7 @@ def replay(path: RunFolder) -> NonfiniteReport:
 def _arguments(path: RunFolder, snapshot: Snapshot, system: System) -> dict[str, np.ndarray]:
     """What the step was given. UserError E0706 if it is not of this program."""
     try:
-        given = snapshot.given(system)
+        given = snapshot.arguments(system)
     except KeyError as error:
         raise fail(
             "E0706", f"{path.path / SNAPSHOT_NAME} has no {error}", help="is it of another program?"

@@ -1,8 +1,7 @@
-"""Arrays and texts on disk, whole or not at all: written beside, then renamed.
+"""Arrays and texts on disk: written atomically, and verified by a hash when they are read.
 
-In: arrays, texts, paths. Out: safetensors and JSON files, and arrays read back and checked: a file
-with a bit changed is refused. What the arrays mean is the business of `checkpoints.py`,
-`snapshot.py` and `run_folder.py`.
+In: arrays, texts, paths. Out: safetensors and JSON files, and their content; a file in which a bit
+has changed is refused. `checkpoints.py`, `snapshot.py` and `run_folder.py` give the arrays meaning.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def write_json(path: Path, value: Any, durable: bool = False) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What `write_json` wrote. UserError E0706 if it is not there or damaged."""
+    """Read a JSON file. UserError E0706 if it does not exist or is damaged."""
     try:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -55,17 +54,17 @@ def save_arrays(
     durable: bool = False,
     help: str = "",
 ) -> None:
-    """Arrays by name, with some text and a hash of all that, as one safetensors file."""
-    whole = {
+    """Write arrays by name, with notes and a hash of everything, as one safetensors file."""
+    contiguous = {
         name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()
     }
-    noted = {**notes, _HASH: _hash(whole, notes)}
-    write_bytes(path, save(whole, noted), durable, help)
+    signed = {**notes, _HASH: _hash(contiguous, notes)}
+    write_bytes(path, save(contiguous, signed), durable, help)
 
 
 def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays and the text of a file that `save_arrays` wrote. UserError E0706 if it is not one,
-    or if a bit of it is not what it was."""
+    """The arrays and notes of a file that `save_arrays` wrote. UserError E0706 if it is another
+    file, or its hash is wrong."""
     try:
         with safe_open(path, framework="numpy") as file:
             names = file.keys()
@@ -73,10 +72,10 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             notes = dict(file.metadata() or {})
     except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
         raise fail("E0706", f"cannot read {path}: {_reason(error)}") from error
-    said = notes.pop(_HASH, None)
-    if said is None:
+    stored = notes.pop(_HASH, None)
+    if stored is None:
         raise fail("E0706", f"{path} was not written by nnc: it has no hash")
-    if said != _hash(arrays, notes):
+    if stored != _hash(arrays, notes):
         raise fail("E0706", f"{path} is damaged: its content is not what was written")
     return arrays, notes
 
@@ -99,16 +98,15 @@ def _hash(arrays: Mapping[str, np.ndarray], notes: Mapping[str, str]) -> str:
 def check_arrays(
     path: Path, found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]
 ) -> None:
-    """UserError E0706 unless the file holds the wanted arrays, each in its shape and type, and no
-    others."""
+    """UserError E0706 unless the file holds exactly the wanted arrays, in shape and type."""
     for name, array in wanted.items():
         if name not in found:
             raise fail("E0706", f"{path} has no `{name}`", help="is it of another program?")
-        there = found[name]
-        if there.shape != array.shape or there.dtype != array.dtype:
+        stored = found[name]
+        if stored.shape != array.shape or stored.dtype != array.dtype:
             raise fail(
                 "E0706",
-                f"`{name}` in {path} is {there.dtype}{list(there.shape)}, and the "
+                f"`{name}` in {path} is {stored.dtype}{list(stored.shape)}, and the "
                 f"program's is {array.dtype}{list(array.shape)}",
             )
     for name in found:

@@ -1,7 +1,6 @@
-"""Examples into a program's inputs.
+"""Which rows make up which batch, and how they are copied into a program's inputs.
 
-In: systems, datasets. Out: which rows make up which batch, and inputs filled with them. What a
-step's two scalars `step` and `seed` are is the executor's business.
+The executor sets the two scalars of a step, `step` and `seed`.
 """
 
 from __future__ import annotations
@@ -36,9 +35,9 @@ def all_examples(split: Split) -> Examples:
 
 
 def split_examples(dataset: Dataset, validation: float) -> dict[str, Examples]:
-    """The examples that train, test and validate. `validation` is a share of the training split.
+    """The examples that train, test and validate. `validation` is a fraction of the training split.
 
-    UserError E0703 if the data have a validation split of their own and a share is asked for too.
+    UserError E0703 if there is such a fraction and the data have a validation split of their own.
     """
     parts = {name: all_examples(split) for name, split in dataset.splits.items()}
     if validation:
@@ -48,30 +47,29 @@ def split_examples(dataset: Dataset, validation: float) -> dict[str, Examples]:
                 f"{dataset.name} has a validation split of its own",
                 help="leave `validation` out of the train block",
             )
-        kept, held = split_rows(len(dataset.train), validation, seed=0)
-        if len(held):
-            parts["train"] = Examples(dataset.train, kept)
-            parts["validation"] = Examples(dataset.train, held)
+        training, held_out = split_rows(len(dataset.train), validation, seed=0)
+        if len(held_out):
+            parts["train"] = Examples(dataset.train, training)
+            parts["validation"] = Examples(dataset.train, held_out)
     return parts
 
 
 def epoch_order(rows: np.ndarray, seed: int, epoch: int, shuffle: bool) -> np.ndarray:
-    """The rows in the order in which an epoch (from 1) visits them, from the seed and its number
-    alone."""
+    """The rows in the order of an epoch (from 1), which depends on the seed and the epoch alone."""
     if not shuffle:
         return rows
     return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(rows)
 
 
 def batches(order: np.ndarray, size: int, start: int = 0) -> Iterator[np.ndarray]:
-    """Consecutive pieces of `size` rows from place `start`; the last may be shorter."""
+    """Consecutive batches of `size` rows from position `start`; the last may be shorter."""
     for begin in range(start, len(order), size):
         yield order[begin : begin + size]
 
 
 def next_batches(order: np.ndarray, size: int, start: int, most: int) -> np.ndarray:
-    """The batches of `size` rows from place `start`, [batches, size]: one, or as many whole ones
-    as there are up to `most`."""
+    """The batches of `size` rows from position `start`, [batches, size]: one, or as many complete
+    ones as there are, up to `most`."""
     count = 1 if most == 1 else max(1, min(most, (len(order) - start) // size))
     return order[start : start + count * size].reshape(count, size)
 
@@ -82,11 +80,11 @@ def fill_inputs(fields: list[tuple[str, np.ndarray]], split: Split, rows: np.nda
         split.take(name, rows, array)
 
 
-# --- do the data fit? -----------------------------------------------------------------------------
+# --- checks of the data against the program -------------------------------------------------------
 
 
 def index_limits(system: System) -> dict[str, int]:
-    """For every input that is used as an index into a tensor: the least size that it indexes."""
+    """For every input that is an index into tensors: the smallest dimension that it indexes."""
     limits: dict[str, int] = {}
     inputs = {t.name for t in system.of_kind("input")}
     for read in (r for eq in system.equations for r in eq.reads):
@@ -130,8 +128,8 @@ ONE_HOT_SAMPLE = 1000  # examples
 
 
 def one_hot_warnings(system: System, dataset: Dataset) -> list[Diagnostic]:
-    """W0303 for every field that is used as classes and whose rows are all 0 but for a single 1:
-    more likely it marks the class than lists classes."""
+    """W0303 for every field that is used as class indices and whose rows are one-hot: it probably
+    encodes one class, rather than listing several."""
     found = []
     for name in index_limits(system):
         first = dataset.train.arrays[name][:ONE_HOT_SAMPLE]

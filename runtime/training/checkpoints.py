@@ -1,11 +1,11 @@
-"""The checkpoints of a run: `checkpoints/step-00000120.safetensors`, whole or not there.
+"""The checkpoints of a run: `checkpoints/step-00000120.safetensors`, written atomically.
 
-In: the values of all params and states, and the `Position` in the run. Out: one file for both, so
+In: the values of all params and states, and the `Position` in the run. Out: one file with both, so
 that they cannot disagree: the arrays by name, and the position as JSON under `position` in the
-file's header. The last few and that of the weights to keep stay; a damaged one is passed over for
-the one before it.
+file's header. The last few are retained, and the one with the best weights; a damaged checkpoint is
+skipped in favour of the one before it.
 
-Chance needs no generator's state: whatever is drawn follows from the seed, the step and the epoch.
+No state of a random generator is stored: every draw depends on the seed, the step and the epoch.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _NAME = re.compile(r"step-(\d{8,})\.safetensors")
 
 @dataclass
 class Position:
-    """Where a run is. `epoch` is the one being trained, `done` how many of its examples have been
-    visited in the order that `seed` and `epoch` give, `means` what they measured; `stale` counts
-    epochs since the best; `kept` is the step whose weights are to keep, 0 before there are any;
-    `examples` is the size of the training set."""
+    """The progress of a run. `epoch` is the current one, `done` the number of its examples that
+    were visited in the order of `seed` and `epoch`, `means` their measured values; `stale` counts the
+    epochs since the best one; `kept` is the step of the best weights (0: none yet), or of the last
+    ones if `keep` is "last"; `examples` is the size of the training set."""
 
     epoch: int = 1
     done: int = 0
@@ -50,13 +50,13 @@ class Position:
     records: list[Record] = field(default_factory=list)
 
     def text(self) -> str:
-        """As JSON; what JSON has no number for is a word."""
-        return json.dumps({"format": FORMAT, **_in_words(asdict(self))}, allow_nan=False)
+        """As JSON; numbers that are not finite, which JSON lacks, are strings."""
+        return json.dumps({"format": FORMAT, **_encode_nonfinite(asdict(self))}, allow_nan=False)
 
     @staticmethod
     def of_text(text: str) -> Position:
-        """What `text` gave. ValueError, KeyError or TypeError if it is not that."""
-        plain = _in_numbers(json.loads(text))
+        """The position that `text` wrote. ValueError, KeyError or TypeError for any other text."""
+        plain = _decode_nonfinite(json.loads(text))
         if plain.pop("format") != FORMAT:
             raise ValueError("it is of another version of nnc")
         _check_keys(plain, Position)
@@ -85,27 +85,27 @@ def _check_keys(plain: Mapping[str, Any], kind: type) -> None:
             raise ValueError(f"the key `{key}` is {plain[key]!r}")
 
 
-_WORDS = {"nan": nan, "inf": inf, "-inf": -inf}
+_NONFINITE = {"nan": nan, "inf": inf, "-inf": -inf}
 
 
-def _in_words(value: Any) -> Any:
+def _encode_nonfinite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _in_words(v) for key, v in value.items()}
+        return {key: _encode_nonfinite(v) for key, v in value.items()}
     if isinstance(value, list):
-        return [_in_words(v) for v in value]
+        return [_encode_nonfinite(v) for v in value]
     return f"{value:g}" if isinstance(value, float) and not isfinite(value) else value
 
 
-def _in_numbers(value: Any) -> Any:
+def _decode_nonfinite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _in_numbers(v) for key, v in value.items()}
+        return {key: _decode_nonfinite(v) for key, v in value.items()}
     if isinstance(value, list):
-        return [_in_numbers(v) for v in value]
-    return _WORDS.get(value, value) if isinstance(value, str) else value
+        return [_decode_nonfinite(v) for v in value]
+    return _NONFINITE.get(value, value) if isinstance(value, str) else value
 
 
 class Checkpoints:
-    """The checkpoints in a folder of their own, which need not exist yet."""
+    """The folder of a run's checkpoints, which need not exist yet."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -114,8 +114,7 @@ class Checkpoints:
         return self.folder / f"step-{step:08}.safetensors"
 
     def steps(self) -> list[int]:
-        """The steps that there are checkpoints of, in order. UserError E0706 if the folder cannot
-        be read."""
+        """The steps of all checkpoints, in order. UserError E0706 if the folder cannot be read."""
         try:
             names = [p.name for p in self.folder.iterdir()] if self.folder.exists() else []
         except OSError as error:
@@ -123,9 +122,8 @@ class Checkpoints:
         return sorted(int(found[1]) for found in map(_NAME.fullmatch, names) if found)
 
     def write(self, values: Mapping[str, np.ndarray], position: Position, keep: int) -> None:
-        """A new checkpoint; then of the older ones all but the last `keep` and the one whose
-        weights are kept are removed. UserError E0709 if it cannot be written: then all are as they
-        were."""
+        """Write a checkpoint, then remove the older ones except the last `keep` and the one at
+        `position.kept`. UserError E0709 if it cannot be written: then none is removed."""
         before = self.steps()
         notes = {"position": position.text()}
         try:
@@ -139,7 +137,7 @@ class Checkpoints:
         kept = {*older[max(0, len(older) - keep + 1) :], position.step, position.kept}
         for step in before:
             if step not in kept:
-                with suppress(OSError):  # it is in the way of nothing
+                with suppress(OSError):  # a checkpoint too many does no harm
                     self.path(step).unlink()
 
     def _advice(self, steps: list[int]) -> str:
@@ -151,21 +149,21 @@ class Checkpoints:
     def read(
         self, wanted: Mapping[str, np.ndarray]
     ) -> tuple[dict[str, np.ndarray], Position, list[Diagnostic]] | None:
-        """Values and position of the last whole checkpoint, and a warning for every later one that
-        is damaged; None if there are no checkpoints. UserError E0706 if none is whole."""
-        passed: list[Diagnostic] = []
+        """Values and position of the last intact checkpoint, and a warning for every damaged one
+        after it; None if there are no checkpoints. UserError E0706 if all are damaged."""
+        skipped: list[Diagnostic] = []
         for step in reversed(self.steps()):
             try:
-                return *self.read_step(step, wanted), passed
+                return *self.read_step(step, wanted), skipped
             except UserError as error:
-                passed += [
+                skipped += [
                     Diagnostic(
                         "W0701", d.message, help=d.help or "the checkpoint before it is used"
                     )
                     for d in error.diagnostics
                 ]
-        if passed:
-            raise UserError([Diagnostic("E0706", d.message, help="") for d in passed])
+        if skipped:
+            raise UserError([Diagnostic("E0706", d.message, help="") for d in skipped])
         return None
 
     def read_step(

@@ -1,8 +1,8 @@
-"""Programs of one model for every purpose and batch size, and the one set of values they pass on.
+"""The compiled programs of one model, by purpose and batch size, and the values that they share.
 
-In: a `Setup` and a device. Out: programs ready to run, each compiled when first asked for. The
-last batch of an epoch is often shorter: it gets a program of its own, so that it is exact. Only
-when the size changes are params and states copied from one program's memory to the other's.
+In: a `Setup` and a device. Out: programs ready to run, each compiled when it is first needed. The
+last batch of an epoch is often shorter: it has a program of its own, so that it is exact. Params
+and states are copied between the memories of two programs only when the size changes.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ Values = dict[str, np.ndarray]
 
 
 class BoundProgram:
-    """A program with what the loop touches at every step, looked up once."""
+    """A program, and the arrays that the training loop uses at every step."""
 
     def __init__(self, system: System, program: Program, seed: int, measured: tuple[str, ...]):
         self.system, self.program = system, program
         arrays = program.arrays
-        self.kept = {
+        self.values = {
             t.name: arrays[t.name] for t in system.tensors.values() if t.kind in ("param", "state")
         }
         self.fields = [(t.name, arrays[t.name]) for t in fields_of(system)]
-        pairs = list(zip(measured, system.outputs, strict=False))  # none in a prediction
+        pairs = list(zip(measured, system.outputs, strict=False))  # a prediction measures nothing
         self.measured = [(name, arrays[output]) for name, output in pairs]
         self._outputs = pairs
         self._batched = program if isinstance(program, Batched) else None
@@ -56,15 +56,15 @@ class BoundProgram:
         return {name: array.item() for name, array in self.measured}
 
     def together(self, examples: Examples) -> int:
-        """How many runs on these examples it takes at a time."""
+        """How many runs on these examples the device takes in one launch."""
         return max(1, self._batched.hold(examples.split)) if self._batched else 1
 
     def run_many(
         self, examples: Examples, rows: np.ndarray, steps: Sequence[int]
     ) -> Iterator[dict[str, float]]:
-        """A run for every batch of rows ([runs, batch]) as the step of its number; what each
-        measures. One after the other, or at a time if the device can: then all are done before
-        the first is told."""
+        """A run for every batch of rows ([runs, batch]) with its step number; yields the measured
+        values of each. If the device takes them in one launch, all are done before the first is
+        yielded."""
         if self._batched is None or not self._batched.hold(examples.split):
             for batch, step in zip(rows, steps, strict=True):
                 yield self.run(examples, batch, step)
@@ -73,14 +73,14 @@ class BoundProgram:
         for run in range(len(rows)):
             yield {name: found[output][run].item() for name, output in self._outputs}
 
-    def adopt(self, values: Mapping[str, np.ndarray]) -> None:
-        """Take over params and states from elsewhere, those that it has."""
-        for name, array in self.kept.items():
+    def load(self, values: Mapping[str, np.ndarray]) -> None:
+        """Copy the params and states that the program has."""
+        for name, array in self.values.items():
             np.copyto(array, values[name])
 
 
 class Executor:
-    """All programs of a model. Steps count from 1. Nothing is compiled before it is asked for."""
+    """All programs of a model, compiled when they are first needed. Steps count from 1."""
 
     @gc_paused()
     def __init__(self, setup: Setup, device: Device, seed: int):
@@ -88,7 +88,7 @@ class Executor:
         self._programs: dict[tuple[str, int], BoundProgram] = {}
         metrics = (i.name.id for i in setup.train.body if isinstance(i, s.Metric))
         self.measured = ("loss", *metrics)  # the order of the systems' outputs
-        self.report = Report()  # of what is doubtful in the program
+        self.report = Report()  # warnings about the program
         self.system, drawn = training_step(setup, self.report)
         if self.system.remat:
             from ...compiler.pipeline import check_remat  # only where it is needed
@@ -104,12 +104,12 @@ class Executor:
 
     @property
     def values(self) -> Mapping[str, np.ndarray]:
-        """Params and states as they are now; the next training step may change the arrays."""
+        """The current params and states; the next training step may change the arrays."""
         return self._values
 
     @cached_property
     def weight_names(self) -> tuple[str, ...]:
-        """The params, and the states that are the model's own rather than the optimizer's."""
+        """The params, and the states of the model (not those of the optimizer)."""
         tensors = prediction(with_batch(self.setup, 1)).tensors.values()
         return tuple(t.name for t in tensors if t.kind in ("param", "state"))
 
@@ -118,21 +118,21 @@ class Executor:
         return {name: self.values[name].copy() for name in self.weight_names}
 
     def restore(self, values: Mapping[str, np.ndarray]) -> None:
-        """Give params and states these values; those that are missing stay."""
+        """Set params and states; those that are missing are left as they are."""
         for name, array in values.items():
             np.copyto(self._values[name], array)
 
     @gc_paused()
     def training(self, batch: int) -> BoundProgram:
-        """The training step for a batch, holding the current values, which its runs change."""
+        """The training step for a batch size; its runs change the current values."""
         found = self._programs.get(("train", batch))
         if found is None:
             own = batch == self.setup.batch
             system = self.system if own else training_step(with_batch(self.setup, batch))[0]
             found = self._bound("train", batch, system)
-        if found.kept is not self._values:
-            found.adopt(self._values)
-            self._values = found.kept
+        if found.values is not self._values:
+            found.load(self._values)
+            self._values = found.values
         return found
 
     def evaluation(self, batch: int) -> BoundProgram:
@@ -148,7 +148,7 @@ class Executor:
         found = self._programs.get((purpose, batch))
         if found is None:
             found = self._bound(purpose, batch, elaborate(with_batch(self.setup, batch)))
-        found.adopt(self._values)
+        found.load(self._values)
         return found
 
     def _bound(self, purpose: str, batch: int, system: System) -> BoundProgram:
@@ -191,7 +191,9 @@ class Executor:
         return plan(step, host.target()).arena_bytes
 
 
-MIN_COPIES = 2  # of all values at least: where they are computed, and the one to go back to
+MIN_COPIES = (
+    2  # of all values: the one that is trained, and the one to return to after a non-finite step
+)
 LISTED = 3  # tensors that are named
 
 
@@ -208,7 +210,7 @@ def values_bytes(system: System) -> int:
 def does_not_fit(
     what: str, shortage: NotEnoughMemory, tensors: Iterable[Tensor], help: str
 ) -> UserError:
-    """E0713: what needs how much, the largest of its tensors, and what may help."""
+    """E0713, with the largest tensors and a help text."""
     largest = sorted(tensors, key=lambda t: -t.bytes)[:LISTED]
     notes = tuple(
         Note(t.span, f"`{t.name}`: {t.dtype}{list(t.shape)}, {size_text(t.bytes)}")
@@ -230,8 +232,8 @@ EVALUATION_BATCH = 256
 
 
 def evaluation_batch(count: int) -> int:
-    """How many examples to evaluate at once: a divisor of `count` if a large one exists, so that
-    one program serves all."""
+    """How many examples to evaluate at once: a divisor of `count` if there is a large one, so that
+    all batches have the same size and one program."""
     if count <= EVALUATION_BATCH:
         return count
     for size in range(EVALUATION_BATCH, EVALUATION_BATCH // 2, -1):

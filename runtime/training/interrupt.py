@@ -1,8 +1,7 @@
-"""Ctrl-C as a question that the loop asks, rather than an exception anywhere.
+"""Ctrl-C as a flag that the training loop polls, instead of an exception.
 
-In: SIGINT. Out: a callable that says whether it came. A second Ctrl-C quits at once. Both are heard
-by a thread of their own, also while the main one is in native code: Python itself would hear them
-only after the step.
+A second Ctrl-C quits at once. A thread receives both signals, so that they work while the main
+thread runs native code, where Python would handle them only after the step.
 """
 
 from __future__ import annotations
@@ -22,59 +21,59 @@ _SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
 
 
 def never() -> bool:
-    """For where nobody interrupts."""
+    """An `interrupted` for runs that nobody can interrupt."""
     return False
 
 
 @contextmanager
 def watch_interrupt(quits: bool = False) -> Iterator[Callable[[], bool]]:
-    """Within, the first Ctrl-C is only noted. A second one ends the process at once if it `quits`;
-    else, where the process is the user's own, it is a KeyboardInterrupt after the native call.
-    Elsewhere than in the main thread nothing changes."""
+    """Yields whether Ctrl-C was pressed. A second Ctrl-C ends the process at once if `quits`; else
+    it is a KeyboardInterrupt after the native call, as in a process of the user. Outside the main
+    thread nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield never
         return
-    came = threading.Event()
-    heard, told = socket.socketpair()
-    told.setblocking(False)
+    interrupted = threading.Event()
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
     times = 0
 
-    def note(number: int, frame: object) -> None:
+    def count(number: int, frame: object) -> None:
         nonlocal times
         times += 1
         if times > 1:
             raise KeyboardInterrupt
 
-    handler = signal.signal(signal.SIGINT, note)
-    wakeup = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
-    ear = threading.Thread(target=_receive, args=(heard, came, quits), daemon=True)
-    ear.start()
+    handler = signal.signal(signal.SIGINT, count)
+    wakeup = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+    thread = threading.Thread(target=_receive, args=(receiver, interrupted, quits), daemon=True)
+    thread.start()
     try:
-        yield came.is_set
+        yield interrupted.is_set
     finally:
         signal.set_wakeup_fd(wakeup)
         signal.signal(signal.SIGINT, handler)
-        told.close()  # the thread hears the end
-        ear.join()
-        heard.close()
+        sender.close()  # which ends the thread
+        thread.join()
+        receiver.close()
 
 
-def _receive(heard: socket.socket, came: threading.Event, quits: bool) -> None:
-    """Note the first SIGINT; end the process at the second if it quits."""
-    while numbers := heard.recv(16):
+def _receive(receiver: socket.socket, interrupted: threading.Event, quits: bool) -> None:
+    """Set the flag at the first SIGINT; end the process at the second if `quits`."""
+    while numbers := receiver.recv(16):
         for number in numbers:
             if number != signal.SIGINT:
                 continue
-            if came.is_set():
+            if interrupted.is_set():
                 if quits:
                     _quit()
                 continue
-            came.set()
+            interrupted.set()
             notify("stopping after this step; once more to quit at once")
 
 
 def _quit() -> None:
-    """Nothing is written: what was saved last stays."""
+    """End the process without writing anything; the last checkpoint stays valid."""
     if sys.stderr.isatty():
         print(_SHOW_CURSOR, end="", file=sys.stderr, flush=True)
     os._exit(CODE)

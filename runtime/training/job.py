@@ -1,7 +1,6 @@
-"""A training run made ready: programs compiled, data checked, a place to begin.
+"""A training run that is ready to start: programs compiled, data checked, a position to start from.
 
-In: a `Project` and a `Dataset`. Out: a `Job`, which the loop in `train.py` works on, and which
-keeps what was learnt. This file does not loop.
+In: a `Project` and a `Dataset`. Out: a `Job`, which the loop in `loop.py` advances.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ from .run_folder import RunFolder
 
 @dataclass
 class Job:
-    """What a run works on. `parts` are the examples by split; `best` the weights to keep, if
-    `keep` is "best"; without a `folder` nothing is written."""
+    """The state of a run. `parts` are the examples by split; `best` are the best weights, if `keep`
+    is "best"; without a `folder` nothing is written."""
 
     settings: Settings
     executor: Executor
@@ -45,7 +44,7 @@ class Job:
 
     @property
     def records(self) -> list[Record]:
-        """One per epoch that is over."""
+        """One per completed epoch."""
         return self.position.records
 
     @property
@@ -53,11 +52,11 @@ class Job:
         return self.parts["train"]
 
     def measured(self, record: Record) -> dict[str, float]:
-        """What conditions may speak of."""
+        """The values that conditions may name."""
         return {"epoch": record.epoch, "step": record.step, **record.values}
 
     def finish_epoch(self, record: Record) -> None:
-        """Note the record, keep what is to be kept, and stand before the next epoch."""
+        """Append the record, save the best weights, and move the position to the next epoch."""
         here = self.position
         here.records.append(record)
         value = record.values[self.monitor.name]
@@ -70,22 +69,21 @@ class Job:
         if keep:
             here.kept, self.best = here.step, self.executor.weights()
         here.epoch, here.done, here.means, here.seconds = record.epoch + 1, 0, Means(), 0.0
-        self.save_place()
+        self.save_checkpoint()
         if self.folder:
             self.folder.write_metrics(here.records)
             if keep and self.best is not None:
                 self.folder.write_weights(self.best, here.kept)
 
-    def save_place(self) -> None:
-        """Write what is needed to go on from here. UserError E0709 if it cannot be written."""
+    def save_checkpoint(self) -> None:
+        """Write a checkpoint of the position. UserError E0709 if it cannot be written."""
         if self.folder:
             keep = self.settings.keep_checkpoints
             self.folder.checkpoints.write(self.executor.values, self.position, keep)
 
     def resume(self, folder: RunFolder) -> list[Diagnostic]:
-        """Go on from a folder's last whole checkpoint, or from the beginning if there is none yet;
-        warnings about those that are damaged. UserError E0706 if none is whole and of this
-        program."""
+        """Resume from a folder's last intact checkpoint, or from the start if there is none yet;
+        warnings about damaged ones. UserError E0706 if none is intact and of this program."""
         self.folder = folder
         found = folder.checkpoints.read(self.executor.values)
         if found is None:
@@ -102,7 +100,7 @@ class Job:
         self.position = position
         if position.kept:
             wanted = self.executor.weights()
-            self.best = folder.kept_weights(position.kept, wanted, self.executor.values)
+            self.best = folder.weights_at(position.kept, wanted, self.executor.values)
         folder.write_metrics(position.records)
         return warnings
 
@@ -127,7 +125,7 @@ def prepare(project: Project, dataset: Dataset, device: Device) -> Job:
 
 
 def _monitor(settings: Settings, metrics: list[str], splits: Iterable[str]) -> Monitor:
-    """What is monitored. UserError E0702 if it, or something in `until`, is not measured."""
+    """The monitored value. UserError E0702 if it, or a name in `until`, is not measured."""
     known = measured_names(metrics, splits)
     check_measured(settings.until, settings.monitor, known)
     losses = [name for name in ("validation_loss", "test_loss") if name in known]

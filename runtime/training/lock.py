@@ -1,7 +1,5 @@
-"""A folder that one process works in.
-
-In: a folder. Out: a context in which no other process has it. The system lets go of it when the
-process ends, however it ends; nothing is left behind.
+"""An exclusive lock on a folder. The system releases it when the process ends, however it ends; no
+lock file is left behind.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ except ImportError:  # Windows has no such locks
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Within, the folder is this process's. UserError E0705 if it is another's."""
+    """Hold the lock. UserError E0705 if another process holds it."""
     if fcntl is None:
         yield
         return
@@ -34,7 +32,7 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise fail("E0705", f"another process is training in {folder}") from error
-        except OSError:  # the file system knows no locks
+        except OSError:  # the file system has no locks
             pass
         yield
     finally:

@@ -1,7 +1,7 @@
 """The training loop.
 
-In: a `Job`: compiled programs, examples, settings, a place to begin. Out: the job's values trained,
-its records, its run folder written. `job.py` prepares one; nothing here parses or compiles.
+In: a `Job`: compiled programs, examples, settings, a position to start from. Out: the job with
+trained values, records and a run folder. `job.py` prepares it.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ INTERRUPTED = "interrupted"
 
 
 def train(job: Job, listener: Listener, interrupted: Callable[[], bool]) -> str:
-    """Train until the job says stop; returns why. UserError E0701 if a value is not finite.
+    """Train until a reason to stop, which is returned. UserError E0701 if a value is not finite.
 
-    `interrupted` is asked after every step, also of an evaluation, or after as many as the device
-    takes at a time; when it says yes, the place is saved and training ends.
+    `interrupted` is polled after every launch of the device, also in evaluations; when it is true,
+    a checkpoint is saved and training ends.
     """
     settings = job.settings
     guard = NonfiniteGuard(job)
@@ -38,7 +38,7 @@ def train(job: Job, listener: Listener, interrupted: Callable[[], bool]) -> str:
         def save(began: float = began) -> None:
             guard.check()
             job.position.seconds = time.perf_counter() - began
-            job.save_place()
+            job.save_checkpoint()
 
         order = epoch_order(job.training.rows, settings.seed, here.epoch, settings.shuffle)
         while here.done < len(order) and (settings.steps is None or here.step < settings.steps):
@@ -55,7 +55,7 @@ def train(job: Job, listener: Listener, interrupted: Callable[[], bool]) -> str:
         for name in ("validation", "test"):
             if name in job.parts:
                 measured = evaluate(job.executor, job.parts[name], here.step, interrupted)
-                if measured is None:  # the epoch's steps are done; it is measured after resuming
+                if measured is None:  # the epoch is evaluated after resuming
                     save()
                     return INTERRUPTED
                 values |= measured.means(f"{name}_")
@@ -66,8 +66,8 @@ def train(job: Job, listener: Listener, interrupted: Callable[[], bool]) -> str:
 
 
 def run_steps(job: Job, guard: NonfiniteGuard, order: np.ndarray, listener: Listener) -> None:
-    """The next training step of the epoch; or as many as the device takes at a time, up to the
-    next one at which something is to be done."""
+    """Run the next training step of the epoch; or as many as the device takes in one launch, up to
+    the next stop."""
     settings, here = job.settings, job.position
     size = min(settings.batch, len(order) - here.done)
     program = job.executor.training(size)
@@ -87,7 +87,7 @@ def run_steps(job: Job, guard: NonfiniteGuard, order: np.ndarray, listener: List
 
 
 def next_stop(job: Job, guard: NonfiniteGuard) -> int:
-    """The step after which values are looked at, a place is saved, or training ends."""
+    """The step after which values are checked, a checkpoint is saved, or training ends."""
     settings, here = job.settings, job.position
     found = guard.due
     if settings.steps is not None:
@@ -98,7 +98,7 @@ def next_stop(job: Job, guard: NonfiniteGuard) -> int:
 
 
 def measure(executor: Executor, examples: Examples, step: int) -> Means:
-    """The loss and the metrics over all examples, every one counted once."""
+    """The means of the loss and the metrics over all examples."""
     means = evaluate(executor, examples, step, never)
     assert means is not None
     return means
@@ -107,7 +107,7 @@ def measure(executor: Executor, examples: Examples, step: int) -> Means:
 def evaluate(
     executor: Executor, examples: Examples, step: int, interrupted: Callable[[], bool]
 ) -> Means | None:
-    """The same; None if it was interrupted."""
+    """As `measure`; None if it was interrupted."""
     means, rows = Means(), examples.rows
     program, size, done = None, 0, 0
     while done < len(rows):
@@ -124,10 +124,10 @@ def evaluate(
 
 
 def reason_to_stop(job: Job) -> str:
-    """Why there is nothing left to do after the last record; empty if there is."""
+    """Why training ends after the last record; empty if it does not."""
     settings, here = job.settings, job.position
     if here.done:
-        return ""  # an epoch is under way
+        return ""  # in the middle of an epoch
     if settings.steps is not None and here.step >= settings.steps:
         return f"{settings.steps} step{'s' * (settings.steps != 1)} done"
     if settings.epochs is not None and here.epoch > settings.epochs:

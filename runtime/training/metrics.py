@@ -1,7 +1,4 @@
-"""What is measured: means over examples, and one record per epoch.
-
-In: the outputs of single runs. Out: means weighted by the number of examples, and their text.
-"""
+"""Measured values: means over examples, and one record per epoch."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Means:
-    """Running means of several numbers, each run counting as many times as it has examples."""
+    """Running means of several numbers, weighted by the number of examples of each run."""
 
     sums: dict[str, float] = field(default_factory=dict)
     count: int = 0
@@ -28,7 +25,7 @@ class Means:
 
 @dataclass(frozen=True)
 class Record:
-    """One epoch: its number, the steps taken since the start, all measured values, seconds."""
+    """One epoch: its number, the number of steps since the start, measured values, seconds."""
 
     epoch: int
     step: int
@@ -45,7 +42,7 @@ class Record:
         }
 
     def line(self, epochs: int | None) -> str:
-        """As people read it."""
+        """As a line of text."""
         of = f"/{epochs}" if epochs else ""
         width = len(str(epochs or 0))
         parts = [f"epoch {self.epoch:>{width}}{of}"]
@@ -54,5 +51,5 @@ class Record:
 
 
 def format_number(value: float) -> str:
-    """Four digits after the point where they say something."""
+    """Four decimals, or scientific notation for small and large numbers."""
     return f"{value:.4f}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.3e}"

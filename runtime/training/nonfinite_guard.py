@@ -1,8 +1,8 @@
-"""The guard: a step whose loss, gradients or new values are not finite does not reach the weights.
+"""A step whose loss, gradients or new values are not finite does not change the weights.
 
-In: a job's steps, one after the other. Out: nothing, or UserError E0701 with the job's values as
-they were before that step. The loss is looked at after every step, the values every `INTERVAL`
-steps and before they are measured or written: what is not finite in a gradient stays visible in
+UserError E0701 restores the job's values as they were before that step. The loss is checked after
+every step, the values every `INTERVAL` steps and before they are evaluated or written: a gradient
+that is not finite remains visible in
 the values (`compiler/elaboration/train_block.py`). A copy of the values is taken as often, and
 steps repeat to the bit: the way back to the last good step is to take the steps since the copy once
 more. All that costs less than a step in 500.
@@ -36,7 +36,7 @@ INTERVAL = 500  # steps between two copies: each reads the values once, as every
 
 @dataclass(frozen=True)
 class _Step:
-    """A step's number, its epoch, how many of the epoch's examples came before, and its own."""
+    """A step's number, its epoch, the number of examples before it in the epoch, and its rows."""
 
     number: int
     epoch: int
@@ -45,7 +45,7 @@ class _Step:
 
 
 class NonfiniteGuard:
-    """The values some steps ago, and where the run stood. UserError E0701 if they begin badly."""
+    """A copy of the values some steps ago. UserError E0701 if initial values are not finite."""
 
     def __init__(self, job: Job):
         self.job, self.executor = job, job.executor
@@ -58,29 +58,29 @@ class NonfiniteGuard:
                 raise fail(
                     "E0701", f"`{tensor.name}` begins with {value:g} at {list(index)}", tensor.span
                 )
-        # a state may begin with an infinity, as the best so far does
+        # an initial state may be infinite, as a running minimum is
         self.names = [
             t.name
             for t in watched
             if first_bad(self.executor.values[t.name]) is None and is_float(t.dtype)
         ]
         self._copy = {n: a.copy() for n, a in self.executor.values.items()}
-        self._stand()
+        self._mark()
 
-    def _stand(self) -> None:
-        """The copy is of here."""
+    def _mark(self) -> None:
+        """Record that the copy is of the current position."""
         here = self.job.position
         self._step, self._epoch, self._done = here.step, here.epoch, here.done
         self.due = here.step + INTERVAL  # the step at which the copy is to be renewed
 
     def renew(self) -> None:
-        """Check, and let the copy be of the values now."""
+        """Check the values, then copy them."""
         self.check()
         for name, array in self.executor.values.items():
             np.copyto(self._copy[name], array)
-        self._stand()
+        self._mark()
 
-    def _since(self) -> Iterator[_Step]:
+    def _steps_since_copy(self) -> Iterator[_Step]:
         """The steps since the copy, in order."""
         settings, number, done = self.job.settings, self._step, self._done
         for epoch in range(self._epoch, self.job.position.epoch + 1):
@@ -107,11 +107,11 @@ class NonfiniteGuard:
         return None
 
     def _stop(self) -> UserError:
-        """Go back to the copy and repeat the steps up to the first bad one, which is undone."""
+        """Restore the copy and repeat the steps up to the first bad one, which is undone."""
         from ...compiler.pipeline import derive  # not needed where the code was kept
 
         self.executor.restore(self._copy)
-        for step in list(self._since()):
+        for step in list(self._steps_since_copy()):
             before = {n: a.copy() for n, a in self.executor.values.items()}
             bound = self.executor.training(len(step.rows))
             loss = bound.run(self.job.training, step.rows, step.number)["loss"]
@@ -174,10 +174,10 @@ class NonfiniteGuard:
 
 
 def trace_snapshot(system: System, snapshot: Snapshot) -> list[Bad]:
-    """The way of the snapshot's bad value from where it was seen to its birth, the birth last, by
-    the evaluator. Empty if its numbers are finite there: at the edge of overflow, the order of a
-    sum decides."""
-    arrays = evaluate(system, snapshot.given(system))
+    """The trace of the snapshot's bad value, from where it was seen back to its origin, by the
+    evaluator. Empty if the evaluator's values are finite: near overflow, the order of a sum
+    decides."""
+    arrays = evaluate(system, snapshot.arguments(system))
     seen = system.updates.get(snapshot.tensor, snapshot.tensor)
     for name in (seen, *system.roots):
         array = arrays[name]
@@ -196,8 +196,8 @@ def _advice(way: list[Bad]) -> str:
 
 
 def _subject(system: System, found: Found, way: list[Bad]) -> tuple[str, float]:
-    """What became bad in the user's words, and its value: the loss, else the gradient of a
-    parameter if it came that way, else what was found."""
+    """What became bad, in the user's terms, and its value: the loss, else the gradient of a
+    parameter if that is in the trace, else the tensor that was found."""
     tensor, index, value = found
     if tensor == system.outputs[0]:
         return "the loss", value
@@ -213,8 +213,8 @@ def _at(index: tuple[int, ...]) -> str:
 
 
 def locate(way: list[Bad], loss: Span | None) -> tuple[Span | None, str, tuple[Note, ...]]:
-    """Where the user's own file asks for what the value was born in, what to write there, and the
-    place in the library."""
+    """The place in the user's file from which the value originates, a label for it, and notes on
+    the library."""
     if not way or way[-1].equation is None or way[-1].equation.span is None:
         label = f"`{way[-1]}` was {way[-1].value:g} before the step" if way else ""
         return loss, label, ()

@@ -1,7 +1,6 @@
-"""What a person sees while training: a line per epoch on stdout, and a bar on a terminal.
+"""Progress of training: a line per epoch on stdout, and a progress bar on a terminal's stderr.
 
-In: steps and epochs as they happen. Out: text. Off a terminal there are only the lines, without
-control characters; everything but the lines goes to stderr.
+Without a terminal there are only the lines, without control characters.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ from typing import Any, Protocol
 
 from .metrics import Record, format_number
 
-REFRESH = 0.1  # seconds between two pictures of the bar
+REFRESH = 0.1  # seconds between two updates of the bar
 
 
 class Listener(Protocol):
-    """Is told what happens in a run."""
+    """Receives the events of a run."""
 
     def step(self, epoch: int, done: int, batches: int, loss: float) -> None: ...
     def epoch(self, record: Record) -> None: ...
@@ -25,7 +24,7 @@ class Listener(Protocol):
 
 
 class Silent:
-    """Says nothing."""
+    """Prints nothing."""
 
     def step(self, epoch: int, done: int, batches: int, loss: float) -> None:
         pass
@@ -48,7 +47,7 @@ class Lines(Silent):
 
 
 class Bar(Lines):
-    """The same, with a bar on stderr that is gone once the epoch is over."""
+    """As `Lines`, with a bar on stderr that disappears at the end of the epoch."""
 
     def __init__(self, epochs: int | None):
         super().__init__(epochs)
@@ -77,7 +76,7 @@ class Bar(Lines):
 
 
 def _rich_progress() -> Any:
-    """Rich takes a while to import: only where there is a terminal to show it on."""
+    """Rich is slow to import, so it is imported only where there is a terminal."""
     console, progress = map(importlib.import_module, ("rich.console", "rich.progress"))
     bar = progress.Progress(
         progress.TextColumn("{task.description}"),
@@ -92,10 +91,10 @@ def _rich_progress() -> Any:
 
 
 def make_listener(epochs: int | None) -> Listener:
-    """The one that fits where the output goes."""
+    """A bar on a terminal, else lines."""
     return Bar(epochs) if sys.stderr.isatty() else Lines(epochs)
 
 
 def notify(text: str) -> None:
-    """A remark to the person, on stderr."""
+    """Print a remark to stderr."""
     print(text, file=sys.stderr, flush=True)

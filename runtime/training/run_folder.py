@@ -1,15 +1,15 @@
-"""The folder of a run: everything that is needed to repeat it, go on with it, or use it.
+"""The folder of a run: everything that is needed to repeat, resume or use it.
 
     model.nn                 the resolved program in one text, settings included
     settings.json            settings, seed, device, versions, the command that re-runs it
     metrics.jsonl            one object per epoch
-    vocabulary.json          what tokens stand for, if it was trained on text
-    weights.safetensors      what was learnt: the best or the last, as `keep` says
-    checkpoints/             params, all states and the place in the run, to go on from
+    vocabulary.json          the texts of tokens, if it was trained on text
+    weights.safetensors      the weights: the best or the last, as `keep` says
+    checkpoints/             params, all states and the position in the run, to resume from
     snapshot.safetensors     the state before a step that made a value not finite, if one did
 
-In: what there is to keep. Out: files, each whole at any time. What a run goes on from is in one
-checkpoint (`checkpoints.py`); metrics and weights follow from it and are made again if need be.
+Every file is replaced atomically. A run resumes from one checkpoint (`checkpoints.py`); metrics and
+weights follow from it and are written again if they are missing.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from .atomic_files import check_arrays, load_arrays, read_json, save_arrays, wri
 from .checkpoints import Checkpoints
 from .metrics import Record
 
-# what `settings.json` says, and of which type it is
+# the entries of `settings.json` and their types
 _TEXT, _OPTIONAL = (str,), (str, type(None))
 SETTINGS: dict[str, tuple[type, ...]] = {
     "model": _TEXT, "settings": (dict,), "examples": (int,), "fields": (dict,), "device": _TEXT,
     "threads": (int,), "data_folder": _OPTIONAL, "data_base": _TEXT, "versions": (dict,),
     "command": _TEXT, "directory": _TEXT, "target": _TEXT,
 }  # fmt: skip
-OPTIONAL_SETTINGS = {"target"}  # settings that runs of earlier versions do not say
+OPTIONAL_SETTINGS = {"target"}  # that runs of earlier versions lack
 
 
 class RunFolder:
@@ -84,7 +84,7 @@ class RunFolder:
         return found
 
     def _no_run(self) -> UserError:
-        """UserError E0706: what the path is instead, and which run may have been meant."""
+        """UserError E0706, with what the path is instead, or the likely run."""
         path = self.path
         if path.suffix == ".nn" and path.is_file():
             return fail(
@@ -149,14 +149,14 @@ class RunFolder:
         check_arrays(self.weights_file, found, wanted)
         return found, notes.get("step", "")
 
-    def kept_weights(
+    def weights_at(
         self, step: int, wanted: Mapping[str, np.ndarray], values: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
-        """The weights after a step, written anew from its checkpoint if the file has others or is
-        damaged. `values` are all values of the program. UserError E0706 if neither is whole."""
+        """The weights after a step, written again from its checkpoint if the file has others or is
+        damaged. `values` are all values of the program. UserError E0706 if both are damaged."""
         try:
-            found, noted = self._weights(wanted)
-            if noted == str(step):
+            found, written = self._weights(wanted)
+            if written == str(step):
                 return found
         except UserError:
             pass
@@ -171,7 +171,7 @@ class RunFolder:
 
 
 def _finite(plain: Mapping[str, float]) -> dict[str, float | None]:
-    """JSON has no number for what is none."""
+    """JSON has no NaN or infinity: they become null."""
     return {name: value if isfinite(value) else None for name, value in plain.items()}
 
 
@@ -182,26 +182,26 @@ def create_run(
     settings: Mapping[str, Any],
     vocabularies: Mapping[str, Vocabulary] = {},
 ) -> RunFolder:
-    """A new run folder with its program, settings and vocabularies, there as a whole or not at all.
+    """Create a run folder with its program, settings and vocabularies, atomically.
 
     `out` None: `runs/NAME-TIME`. UserError E0705 if it holds anything, E0709 if it cannot be made.
     """
     path = out or _unused_path(Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
     check_unused(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        beside.mkdir(parents=True)
-        write_text(beside / "model.nn", program, durable=True)
-        write_json(beside / "settings.json", settings, durable=True)
-        RunFolder(beside).write_vocabularies(vocabularies)
+        temporary.mkdir(parents=True)
+        write_text(temporary / "model.nn", program, durable=True)
+        write_json(temporary / "settings.json", settings, durable=True)
+        RunFolder(temporary).write_vocabularies(vocabularies)
         if path.exists():
             path.rmdir()  # it is empty
-        beside.rename(path)
+        temporary.rename(path)
     except OSError as error:
         reason = error.strerror or str(error)
         raise fail("E0709", f"cannot make the run folder {path}: {reason}") from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return RunFolder(path)
 
 

@@ -1,4 +1,4 @@
-"""A step that cannot be taken, kept to be looked at: `snapshot.safetensors` in the run folder.
+"""The state before a step that was undone, for `nnc debug`: `snapshot.safetensors` of a run.
 
 In: the state before a training step and the batch. Out: one safetensors file, and what is in it.
 
@@ -13,11 +13,11 @@ Its metadata has one key, `snapshot`, a JSON object:
     epoch     the epoch that it belongs to, from 1
     batch     how many examples there are: the system is `training_step(for_batch(setup, batch))`
     rows      the numbers of the examples in the training set
-    tensor    what was found not to be finite after the step, and at which index; the value of a
-    index     param or state is its next one
+    tensor    the tensor that was not finite after the step, and the index; for a param or state,
+    index     its next value
     value     "nan", "inf" or "-inf"
 
-`given` joins the two groups and both scalars: what `evaluate` takes for the training system.
+`arguments` joins the two groups and both scalars: the input of `evaluate` for the training system.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SNAPSHOT_NAME = "snapshot.safetensors"
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """The state before a step, the step's batch, and what became of it."""
+    """The state before a step, the step's batch, and the value that was not finite."""
 
     values: Mapping[str, np.ndarray]
     inputs: Mapping[str, np.ndarray]
@@ -56,7 +56,7 @@ class Snapshot:
     def batch(self) -> int:
         return len(self.rows)
 
-    def given(self, system: System) -> dict[str, np.ndarray]:
+    def arguments(self, system: System) -> dict[str, np.ndarray]:
         """A value for every input, param and state of the training system of this batch."""
         scalars = {"step": np.array(self.step, np.int32), "seed": np.array(self.seed, np.int32)}
         found = {**self.values, **self.inputs, **scalars}

@@ -119,7 +119,7 @@ def test_the_weights_are_those_before_the_step(tmp_path):
     snapshot = read_snapshot(tmp_path / "run")
     assert (snapshot.step, snapshot.epoch, snapshot.rows) == (6, 1, (20, 21, 22, 23))
     system = derive(training_step(with_batch(job.executor.setup, snapshot.batch))[0])
-    computed, _ = advance(system, snapshot.given(system))
+    computed, _ = advance(system, snapshot.arguments(system))
     assert not np.isfinite(computed["loss"])
     assert snapshot.tensor == "loss" and snapshot.index == ()
 

@@ -165,7 +165,7 @@ def test_a_loss_that_is_no_number_leaves_the_saved_weights(tmp_path):
 def test_a_checkpoint_of_another_program_is_refused(tmp_path):
     job = prepared(epochs="1")
     job.folder = create_run(tmp_path / "run", "small", "", {})
-    job.save_place()
+    job.save_checkpoint()
     other = prepared(DIGITS.replace("Dense(12)", "Dense(13)"))
     assert code(lambda: other.resume(job.folder)) == "E0706"
     job.folder.checkpoints.path(0).write_bytes(b"damaged")

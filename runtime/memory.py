@@ -46,8 +46,8 @@ def require(needed: int) -> None:
 
 
 def free_bytes() -> int | None:
-    """The bytes that this process may still allocate: the least of the available memory, the limit of
-    the container and `ulimit -v`. None if none of them is known."""
+    """The bytes that this process may still allocate: the least of the available memory, the
+    container's limit and `ulimit -v`. None if none of them is known."""
     found = [_available(), *(_left(*group) for group in _GROUPS), _addresses()]
     return min((f for f in found if f is not None), default=None)
 

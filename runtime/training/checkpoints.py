@@ -32,7 +32,7 @@ _NAME = re.compile(r"step-(\d{8,})\.safetensors")
 @dataclass
 class Position:
     """The progress of a run. `epoch` is the current one, `done` the number of its examples that
-    were visited in the order of `seed` and `epoch`, `means` their measured values; `stale` counts the
+    were visited in the order of `seed` and `epoch`, `means` their measurements; `stale` counts the
     epochs since the best one; `kept` is the step of the best weights (0: none yet), or of the last
     ones if `keep` is "last"; `examples` is the size of the training set."""
 

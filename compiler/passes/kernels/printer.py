@@ -84,7 +84,8 @@ def _item_lines(item: Kernel | Scan, plan: Plan) -> Iterator[str]:
         yield f"    # prefetches for later kernels: {', '.join(plan.prefetch[item])}"
     for eq in item.equations:
         tensor = plan.system.tensors[eq.target]
-        at = "in registers" if eq.target in item.local else f"at {plan.offsets[eq.target]:,}"
+        at = f"at {plan.offsets[eq.target]:,}" if eq.target in plan.offsets else "not placed yet"
+        at = "in registers" if eq.target in item.local else at
         padding = ", rows padded by a cache line" if tensor.pad_after else ""
         yield f"    {equation_text(eq, tensor.shape)}    # {tensor.bytes:,} bytes {at}{padding}"
 

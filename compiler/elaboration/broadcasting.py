@@ -19,7 +19,7 @@ from ..ir.dtypes import is_float
 from ..ir.equation import Index
 from ..ir.expr import Expr, Idx
 from ..ir.functions import TABLE
-from .context import LETTERS, Abort, Context, Scope
+from .context import LETTERS, Abort, BodyScope, Context
 from .values import Array, Shape
 
 
@@ -136,7 +136,9 @@ def check_conversion(
         )
 
 
-def materialize(ctx: Context, name: str, array: Array, span: Span, scope: Scope | None) -> Array:
+def materialize(
+    ctx: Context, name: str, array: Array, span: Span, scope: BodyScope | None
+) -> Array:
     """An equation that computes the array; E0313 if it depends on an index of `scope`."""
     if scope is not None and scope.indices and array.is_local:
         raise ctx.error(

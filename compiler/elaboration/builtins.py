@@ -15,7 +15,7 @@ from ..ir.build import call, cast, literal
 from ..ir.expr import Const, Expr, Idx
 from ..ir.functions import CASTS
 from .broadcasting import pointwise
-from .context import Context, Scope
+from .context import BodyScope, Context
 from .dispatch import value
 from .reductions import reduce_array
 from .values import Array, Shape, Static, is_static, lift
@@ -35,7 +35,7 @@ def builtin(
     arguments: tuple[s.Argument, ...],
     piped: list[Static | Array],
     span: Span,
-    scope: Scope,
+    scope: BodyScope,
 ) -> Static | Array:
     """A built-in function of `piped` values and arguments. E0203 if there is none of this name,
     E0204 if it does not take these arguments."""
@@ -87,7 +87,7 @@ def _folded(array: Array) -> Static | Array:
     return expr.value if isinstance(expr, Const) else array
 
 
-def _random(ctx: Context, scope: Scope) -> Array:
+def _random(ctx: Context, scope: BodyScope) -> Array:
     """A uniform draw for every element of whatever it is used in: a function of the seed, the step,
     the place in the program and the index alone."""
     stream = literal(ctx.streams)

@@ -8,7 +8,7 @@ from ...dsl.diagnostics.diagnostic import Note, UserError
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
 from .builtins import builtin
-from .context import Abort, Application, Context, Scope
+from .context import Abort, Application, BodyScope, Context
 from .dispatch import results, value
 from .inlining import inlined
 from .interfaces import argument_spans, bind
@@ -18,7 +18,7 @@ from .values import Array, Poison, Static, Value
 MAX_DEPTH = 40  # of layers and fns that apply each other
 
 
-def pipe(ctx: Context, node: s.Pipe, scope: Scope) -> tuple[Value, ...]:
+def pipe(ctx: Context, node: s.Pipe, scope: BodyScope) -> tuple[Value, ...]:
     """`x |> f`: of several results of `x` the first is passed on (the h of an LSTM)."""
     piped = results(ctx, node.value, scope)[0]
     if isinstance(piped, Poison):
@@ -35,7 +35,7 @@ def pipe(ctx: Context, node: s.Pipe, scope: Scope) -> tuple[Value, ...]:
     return apply(ctx, function, settings, arguments, [piped], node.stage.span, scope)
 
 
-def call(ctx: Context, node: s.Call, scope: Scope) -> tuple[Value, ...]:
+def call(ctx: Context, node: s.Call, scope: BodyScope) -> tuple[Value, ...]:
     function = node.function
     if isinstance(function, s.Call) and isinstance(function.function, s.Name):
         return apply(ctx, function.function, function, node.arguments, [], node.span, scope)
@@ -59,7 +59,7 @@ def apply(
     arguments: tuple[s.Argument, ...],
     piped: list[Static | Array],
     span: Span,
-    scope: Scope,
+    scope: BodyScope,
 ) -> tuple[Value, ...]:
     """`name(settings)(piped, arguments)`; a fn has no settings, so they are its arguments."""
     definition = find(ctx, name)
@@ -86,7 +86,7 @@ def apply(
         if definition.value is None:
             places = argument_spans(definition.inputs, arguments, len(piped), span)
             return inlined(ctx, definition, fixed, inputs, span, scope, places)
-        inner = Scope(
+        inner = BodyScope(
             scope.prefix,
             inputs,
             scope.indices,

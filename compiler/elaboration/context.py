@@ -1,7 +1,7 @@
 """The context of elaboration: the system under construction, fresh names, scopes and mistakes.
 
 Every function of this package takes a `Context` first. It collects tensors and equations, which
-`system` returns; a `Scope` holds the names that are visible in one body.
+`system` returns; a `BodyScope` holds the names that are visible in one body.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _written(value: int | str) -> str:
 
 
 @dataclass
-class Scope:
+class BodyScope:
     """The names visible in one body, and the indices of its current equation, outermost first.
 
     Copies made for the inside of an equation share `names` and what else is known of the body.
@@ -74,7 +74,7 @@ class Scope:
         indices: Mapping[str, int],
         ellipsis: tuple[str, ...] | None = None,
         renamed: Mapping[str, str] | None = None,
-    ) -> Scope:
+    ) -> BodyScope:
         """The same scope with more indices; `renamed` maps those whose own names were taken."""
         return replace(
             self,
@@ -93,7 +93,7 @@ def spelled(name: s.Name) -> str:
     return name.id + "'" * name.primed
 
 
-Rule = Callable[["Context", Any, Scope], Any]
+Rule = Callable[["Context", Any, BodyScope], Any]
 
 
 @dataclass
@@ -118,14 +118,14 @@ class Context:
     updates: dict[str, str] = field(default_factory=dict)
     blocks: list[RematBlock] = field(default_factory=list)
     gradients: list[Gradient] = field(default_factory=list)
-    inits: dict[str, tuple[s.Expr, Scope]] = field(default_factory=dict)  # of parameters
+    inits: dict[str, tuple[s.Expr, BodyScope]] = field(default_factory=dict)  # of parameters
     origins: dict[str, Application] = field(default_factory=dict)  # the user's layer of a parameter
     streams: int = 0  # of random numbers
 
     # names
     reserved: set[str] = field(default_factory=lambda: {"step", "seed"})
     counts: dict[str, int] = field(default_factory=dict)
-    outermost: Scope | None = None  # the model's scope, and its results that no `repeat` computes
+    outermost: BodyScope | None = None  # of the model; and its results that no `repeat` has
     results: frozenset[str] = frozenset()
 
     # where elaboration stands
@@ -205,7 +205,7 @@ class Context:
         self.counts[f"#{name}"] = number
         return f"{name}{number}"
 
-    def target_name(self, target: s.Name, scope: Scope) -> str:
+    def target_name(self, target: s.Name, scope: BodyScope) -> str:
         """The tensor of an equation's target: its name after the layer's prefix; a next value is
         named after its state or parameter."""
         if target.primed:

@@ -9,13 +9,13 @@ from ...dsl.syntax import ast as s
 from ..ir.build import literal
 from ..ir.dtypes import is_float
 from ..ir.expr import number_text
-from .context import Context, Scope, fits
+from .context import BodyScope, Context, fits
 from .dispatch import static
 from .interfaces import declared_shape
 from .values import Array, Shape
 
 
-def param(ctx: Context, node: s.Param, scope: Scope) -> None:
+def param(ctx: Context, node: s.Param, scope: BodyScope) -> None:
     for name in node.names:
         shape = declared_shape(ctx, node.type, scope, f"`{name.id}`")
         dtype = ctx.float_for(node.type.dtype)
@@ -27,7 +27,7 @@ def param(ctx: Context, node: s.Param, scope: Scope) -> None:
         ctx.inits[full] = (node.value, scope)
 
 
-def state(ctx: Context, node: s.State, scope: Scope) -> None:
+def state(ctx: Context, node: s.State, scope: BodyScope) -> None:
     """A state; without a shape it has that of the optimizer's parameter `p`."""
     shape: Shape
     if node.type is not None and node.type.shape is not None:
@@ -49,7 +49,7 @@ def _axes(type: s.Type) -> tuple[str, ...]:
     return tuple(n[0] for n in names) if len(letters) == len(names) == len(items) else ()
 
 
-def _initial_text(ctx: Context, value: s.Expr, drawn: bool, dtype: str, scope: Scope) -> str:
+def _initial_text(ctx: Context, value: s.Expr, drawn: bool, dtype: str, scope: BodyScope) -> str:
     """An initial value with its numbers evaluated: `~ normal(0.0, 0.02)`, `= 0.0`."""
     if not drawn:
         return f"= {number_text(_initial_number(ctx, value, dtype, scope), dtype)}"
@@ -70,7 +70,7 @@ def _initial_text(ctx: Context, value: s.Expr, drawn: bool, dtype: str, scope: S
     )
 
 
-def _initial_number(ctx: Context, value: s.Expr, dtype: str, scope: Scope) -> float:
+def _initial_number(ctx: Context, value: s.Expr, dtype: str, scope: BodyScope) -> float:
     """The number after `=`; E0307, E0311 or E0312 if its type cannot hold it."""
     if isinstance(value, s.List):
         raise ctx.error(

@@ -11,11 +11,11 @@ from ...dsl.syntax import ast as s
 from ...dsl.syntax.ast import walk
 from ..ir.expr import Expr
 from .broadcasting import materialize
-from .context import Abort, Context, Scope
+from .context import Abort, BodyScope, Context
 from .values import Array, Poison, Static, Value, lift
 
 
-def results(ctx: Context, node: s.Node, scope: Scope) -> tuple[Value, ...]:
+def results(ctx: Context, node: s.Node, scope: BodyScope) -> tuple[Value, ...]:
     """The results of an expression; only a call can have several."""
     rule = ctx.rules.get(type(node))
     if rule is None:
@@ -24,7 +24,7 @@ def results(ctx: Context, node: s.Node, scope: Scope) -> tuple[Value, ...]:
     return found if isinstance(found, tuple) else (found,)
 
 
-def value(ctx: Context, node: s.Node, scope: Scope) -> Static | Array:
+def value(ctx: Context, node: s.Node, scope: BodyScope) -> Static | Array:
     """The result of an expression that has one; E0317 if it has more."""
     found = results(ctx, node, scope)
     if len(found) != 1:
@@ -39,7 +39,7 @@ def value(ctx: Context, node: s.Node, scope: Scope) -> Static | Array:
     return found[0]
 
 
-def static(ctx: Context, node: s.Node, scope: Scope, what: str, help: str = "") -> Static:
+def static(ctx: Context, node: s.Node, scope: BodyScope, what: str, help: str = "") -> Static:
     """A compile-time constant; E0308 if it depends on tensors."""
     found = value(ctx, node, scope)
     if isinstance(found, Array):
@@ -53,7 +53,7 @@ def static(ctx: Context, node: s.Node, scope: Scope, what: str, help: str = "") 
     return found
 
 
-def size(ctx: Context, node: s.Node, scope: Scope, what: str) -> int:
+def size(ctx: Context, node: s.Node, scope: BodyScope, what: str) -> int:
     """A size: an integer (E0308) that is not negative (E0309)."""
     found = static(ctx, node, scope, what)
     if isinstance(found, float) and found.is_integer():
@@ -74,7 +74,7 @@ def size(ctx: Context, node: s.Node, scope: Scope, what: str) -> int:
     return found
 
 
-def array(ctx: Context, node: s.Node, scope: Scope) -> Array:
+def array(ctx: Context, node: s.Node, scope: BodyScope) -> Array:
     """A number or tensor; E0312 if it is a word."""
     return as_array(ctx, value(ctx, node, scope), node)
 
@@ -85,7 +85,7 @@ def as_array(ctx: Context, found: Static | Array, node: s.Node) -> Array:
     return lift(found, ctx.float_type)
 
 
-def scalar(ctx: Context, node: s.Node, scope: Scope) -> Expr:
+def scalar(ctx: Context, node: s.Node, scope: BodyScope) -> Expr:
     """The value at one point of the equation's domain; E0302 if it has dimensions."""
     found = array(ctx, node, scope)
     if found.rank:
@@ -104,7 +104,7 @@ def scalar(ctx: Context, node: s.Node, scope: Scope) -> Expr:
     return found.scalar()
 
 
-def _tensor_without_index(node: s.Node, found: Array, scope: Scope) -> tuple[s.Node, Array]:
+def _tensor_without_index(node: s.Node, found: Array, scope: BodyScope) -> tuple[s.Node, Array]:
     """The tensor that gives arithmetic its dimensions."""
     parts = {s.Unary: ("operand",), s.Binary: ("left", "right"), s.If: ("condition", "yes", "no")}
     for part in parts.get(type(node), ()):
@@ -119,7 +119,7 @@ def _tensor_without_index(node: s.Node, found: Array, scope: Scope) -> tuple[s.N
 
 
 def tensor(
-    ctx: Context, found: Static | Array, node: s.Node, scope: Scope, hint: str = ""
+    ctx: Context, found: Static | Array, node: s.Node, scope: BodyScope, hint: str = ""
 ) -> Array:
     """The value as a tensor, computed by a new equation if it is none yet."""
     known = as_array(ctx, found, node)

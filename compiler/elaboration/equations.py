@@ -8,14 +8,14 @@ from ...dsl.syntax import ast as s
 from ..ir.build import cast
 from ..ir.equation import Equation, Index
 from .broadcasting import as_declared, check_conversion, like_state, materialize, state_mismatch
-from .context import Abort, Context, Scope, spelled
+from .context import Abort, BodyScope, Context, spelled
 from .dispatch import as_array, results, scalar, size, value
 from .ranges import declare_ahead, introduce, is_ahead, left_side
 from .reductions import reduced
 from .values import Array, Poison, Value, is_static
 
 
-def equation(ctx: Context, node: s.Equation, scope: Scope) -> None:
+def equation(ctx: Context, node: s.Equation, scope: BodyScope) -> None:
     """An equation of a body: a value for each name on its left."""
     if node.accumulate:
         _accumulation(ctx, node, scope)
@@ -44,7 +44,7 @@ def equation(ctx: Context, node: s.Equation, scope: Scope) -> None:
         ctx.updates[state.tensor.name] = result.tensor.name
 
 
-def _check_target(ctx: Context, name: str, target: s.Name, scope: Scope) -> None:
+def _check_target(ctx: Context, name: str, target: s.Name, scope: BodyScope) -> None:
     """E0212 for the next value of what is no state, E0206 for a result that has a value."""
     known = scope.names.get(target.id)
     tensor = known.tensor if isinstance(known, Array) else None
@@ -69,7 +69,7 @@ def _check_target(ctx: Context, name: str, target: s.Name, scope: Scope) -> None
 
 
 def _assignment(
-    ctx: Context, name: str, node: s.Equation, state: Array | None, scope: Scope
+    ctx: Context, name: str, node: s.Equation, state: Array | None, scope: BodyScope
 ) -> Value:
     """`y = …`, all elements at once. In a layer a tensor that has a name keeps it."""
     target = node.targets[0]
@@ -94,7 +94,9 @@ def _assignment(
     return materialize(ctx, ctx.target_name(target, scope), array, node.span, None)
 
 
-def _indexed(ctx: Context, name: str, node: s.Equation, state: Array | None, scope: Scope) -> Value:
+def _indexed(
+    ctx: Context, name: str, node: s.Equation, state: Array | None, scope: BodyScope
+) -> Value:
     """`y[i, j] = …`, the value at one point."""
     target, span = node.targets[0], node.value.span
     indices, ellipsis = left_side(ctx, node, scope)
@@ -140,7 +142,7 @@ def _indexed(ctx: Context, name: str, node: s.Equation, state: Array | None, sco
     return array
 
 
-def _accumulation(ctx: Context, node: s.Equation, scope: Scope) -> None:
+def _accumulation(ctx: Context, node: s.Equation, scope: BodyScope) -> None:
     """`table[token[b] < 65, j < 16] += sum(b < 32, j < 16) body`: every index on the left states
     its extent; the right side is a sum over all that is added."""
     name = node.targets[0].id

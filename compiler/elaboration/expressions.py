@@ -12,7 +12,7 @@ from ...dsl.syntax import ast as s
 from ..ir.equation import Index
 from ..ir.expr import Expr, Idx
 from .broadcasting import apply_scalar, broadcast, distinct, pointwise
-from .context import Abort, Context, Scope
+from .context import Abort, BodyScope, Context
 from .dispatch import array, not_a_number, tensor, value
 from .values import Array, Static, is_static, lift
 
@@ -27,11 +27,11 @@ _STATIC = {
 }  # fmt: skip
 
 
-def literal(ctx: Context, node: s.Number | s.Boolean | s.String, scope: Scope) -> Static:
+def literal(ctx: Context, node: s.Number | s.Boolean | s.String, scope: BodyScope) -> Static:
     return node.value
 
 
-def list_literal(ctx: Context, node: s.List, scope: Scope) -> Static:
+def list_literal(ctx: Context, node: s.List, scope: BodyScope) -> Static:
     raise ctx.error(
         "E0312",
         "a list is not a value",
@@ -41,7 +41,7 @@ def list_literal(ctx: Context, node: s.List, scope: Scope) -> Static:
     )
 
 
-def unary(ctx: Context, node: s.Unary, scope: Scope) -> Static | Array:
+def unary(ctx: Context, node: s.Unary, scope: BodyScope) -> Static | Array:
     operand = value(ctx, node.operand, scope)
     if isinstance(operand, Array):
         return pointwise(ctx, "neg" if node.op == "-" else "not", [operand], node.span)
@@ -50,7 +50,7 @@ def unary(ctx: Context, node: s.Unary, scope: Scope) -> Static | Array:
     return -operand if node.op == "-" else not operand
 
 
-def conditional(ctx: Context, node: s.If, scope: Scope) -> Static | Array:
+def conditional(ctx: Context, node: s.If, scope: BodyScope) -> Static | Array:
     """`if … then … else …`; of a constant condition only one branch is elaborated."""
     condition = value(ctx, node.condition, scope)
     if not isinstance(condition, Array):
@@ -59,7 +59,7 @@ def conditional(ctx: Context, node: s.If, scope: Scope) -> Static | Array:
     return pointwise(ctx, "select", [condition, *branches], node.span)
 
 
-def binary(ctx: Context, node: s.Binary, scope: Scope) -> Static | Array:
+def binary(ctx: Context, node: s.Binary, scope: BodyScope) -> Static | Array:
     left = value(ctx, node.left, scope)
     if node.op in ("and", "or") and not isinstance(left, Array):
         if bool(left) == (node.op == "or"):
@@ -121,7 +121,7 @@ def _too_large(ctx: Context, node: s.Node, text: str) -> Abort:
 # --- matrix product -----------------------------------------------------------------------------
 
 
-def _matrix_product(ctx: Context, node: s.Binary, a: Array, b: Array, scope: Scope) -> Array:
+def _matrix_product(ctx: Context, node: s.Binary, a: Array, b: Array, scope: BodyScope) -> Array:
     """y[..., i, j] = sum(k) a[..., i, k] * b[..., k, j]; vectors drop their own dimension."""
     if not a.rank or not b.rank:
         raise ctx.error(

@@ -13,7 +13,7 @@ from math import prod
 from ...dsl.syntax import ast as s
 from ..ir.equation import System, Tensor
 from .broadcasting import broadcast, materialize, pointwise
-from .context import LETTERS, Abort, Application, Context, Scope
+from .context import LETTERS, Abort, Application, BodyScope, Context
 from .dispatch import value as value_of
 from .inlining import inlined
 from .interfaces import bind
@@ -49,11 +49,11 @@ def initial_system(model: Context) -> System:
     return ctx.system("initial", tuple(t.name for t in drawn))
 
 
-def _draw(ctx: Context, tensor: Tensor, node: s.Expr, scope: Scope) -> None:
+def _draw(ctx: Context, tensor: Tensor, node: s.Expr, scope: BodyScope) -> None:
     """One parameter: its initializer for its shape."""
     fan_in, fan_out = fans(tensor.shape)
     fan_names: dict[str, Value] = {"fan_in": fan_in, "fan_out": fan_out}
-    own = Scope(
+    own = BodyScope(
         f"{tensor.name}_",
         {**scope.names, **fan_names},
         target=tensor.name,
@@ -69,7 +69,7 @@ def _draw(ctx: Context, tensor: Tensor, node: s.Expr, scope: Scope) -> None:
     else:
         given = bind(ctx, definition.inputs, call.arguments, [], name, node.span, own)
         if definition.value is not None:
-            value = value_of(ctx, definition.value, Scope(own.prefix, {**fan_names, **given}))
+            value = value_of(ctx, definition.value, BodyScope(own.prefix, {**fan_names, **given}))
         else:
             shapes = (tensor.shape,)
             value = inlined(ctx, definition, {}, given, node.span, own, shapes=shapes)[0]

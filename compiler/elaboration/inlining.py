@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
-from .context import Abort, Context, Scope
+from .context import Abort, BodyScope, Context
 from .interfaces import input_value, result, unify
 from .repetition import memoized, outline
 from .statements import body
@@ -23,7 +23,7 @@ def inlined(
     settings: Mapping[str, Value],
     inputs: Mapping[str, Value],
     span: Span,
-    scope: Scope,
+    scope: BodyScope,
     places: Mapping[str, Span] | None = None,
     shapes: tuple[Shape, ...] | None = None,
 ) -> tuple[Value, ...]:
@@ -36,7 +36,7 @@ def inlined(
 
     def elaborate() -> tuple[Value, ...]:
         declared = {r.name: r.type for r in definition.results if r.type}
-        inner = Scope(prefix, dict(settings), target=name, declared=declared)
+        inner = BodyScope(prefix, dict(settings), target=name, declared=declared)
         if ctx.calls:
             ctx.calls[-1].names = inner.names
         for parameter in definition.inputs:

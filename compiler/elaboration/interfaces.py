@@ -11,7 +11,7 @@ from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
 from ..ir.dtypes import is_float
 from .broadcasting import materialize
-from .context import LETTERS, Context, Scope
+from .context import LETTERS, BodyScope, Context
 from .dispatch import size, static, value
 from .values import Array, Poison, Shape, Static, Value, is_static, lift
 
@@ -23,7 +23,7 @@ def bind(
     piped: list[Static | Array],
     name: s.Name,
     span: Span,
-    scope: Scope,
+    scope: BodyScope,
     fixed: bool = False,
 ) -> dict[str, Value]:
     """Arguments by parameter, defaults included; `fixed` ones must be compile-time constants.
@@ -74,7 +74,7 @@ def bind(
                 span,
                 label="it is not given",
             )
-        given[parameter.name] = value(ctx, parameter.default, Scope("", dict(given)))
+        given[parameter.name] = value(ctx, parameter.default, BodyScope("", dict(given)))
     return given
 
 
@@ -91,7 +91,12 @@ def argument_spans(
 
 
 def input_value(
-    ctx: Context, parameter: s.Parameter, given: Value, inner: Scope, span: Span, scope: Scope
+    ctx: Context,
+    parameter: s.Parameter,
+    given: Value,
+    inner: BodyScope,
+    span: Span,
+    scope: BodyScope,
 ) -> Value:
     """An input in the body's scope `inner`: a tensor, unless it is a number whose type is not
     declared. Its declared shape binds sizes there. E0301 or E0307 if it does not fit."""
@@ -122,7 +127,7 @@ def input_value(
     return array
 
 
-def _filled(ctx: Context, type: s.Type, number: Array, inner: Scope, name: str) -> Array:
+def _filled(ctx: Context, type: s.Type, number: Array, inner: BodyScope, name: str) -> Array:
     """A number for an input whose default is one: it fills the declared shape."""
     shape, items = declared_shape(ctx, type, inner, f"`{name}`"), type.shape or ()
     outer = len(shape) - sum(not isinstance(i, s.Ellipsis_) for i in items)
@@ -135,7 +140,7 @@ def _input_name(ctx: Context, parameter: s.Parameter) -> str:
     return f"`{parameter.name}`" + (f" of `{ctx.calls[-1].name}`" if ctx.calls else "")
 
 
-def result(ctx: Context, parameter: s.Parameter, scope: Scope) -> Value:
+def result(ctx: Context, parameter: s.Parameter, scope: BodyScope) -> Value:
     """The value of a declared result; E0209 if the body gives it none."""
     found = scope.names.get(parameter.name)
     if found is None:
@@ -152,7 +157,7 @@ def result(ctx: Context, parameter: s.Parameter, scope: Scope) -> Value:
 # --- declared shapes ----------------------------------------------------------------------------
 
 
-def unify(ctx: Context, parameter: s.Parameter, shape: Shape, scope: Scope, span: Span) -> None:
+def unify(ctx: Context, parameter: s.Parameter, shape: Shape, scope: BodyScope, span: Span) -> None:
     """Bind the names in a declared shape to the sizes of `shape`; E0301 where they disagree."""
     assert parameter.type is not None and parameter.type.shape is not None
     pattern, given = parameter.type.shape, shape
@@ -196,7 +201,7 @@ def unify(ctx: Context, parameter: s.Parameter, shape: Shape, scope: Scope, span
 
 
 def _unify_leading(
-    ctx: Context, parameter: s.Parameter, outer: Shape, scope: Scope, span: Span
+    ctx: Context, parameter: s.Parameter, outer: Shape, scope: BodyScope, span: Span
 ) -> None:
     """Bind `...` to the leading dimensions, or compare them with what it is bound to."""
     known = scope.leading = outer if scope.leading is None else scope.leading
@@ -229,7 +234,7 @@ def _rank_advice(ctx: Context, pattern: tuple[s.Expr, ...], shape: Shape) -> str
     return ""
 
 
-def declared_shape(ctx: Context, type: s.Type, scope: Scope, what: str) -> Shape:
+def declared_shape(ctx: Context, type: s.Type, scope: BodyScope, what: str) -> Shape:
     """The shape that a type states, in a scope where its sizes are known."""
     sizes: list[int] = []
     for item in type.shape or ():

@@ -15,7 +15,7 @@ from ...dsl.syntax import ast as s
 from ...dsl.syntax.ast import walk
 from ..ir.equation import System
 from .broadcasting import as_declared, distinct, materialize
-from .context import Abort, Context, Scope
+from .context import Abort, BodyScope, Context
 from .cycle_errors import check_order, check_remat_blocks
 from .dispatch import as_array
 from .interfaces import declared_shape, result
@@ -25,12 +25,12 @@ from .values import Poison
 
 
 @dataclass(frozen=True)
-class Model:
+class ElaboratedModel:
     """An elaborated model. `scope` has the values of its inputs, results and all other names."""
 
     ctx: Context
     definition: s.Definition
-    scope: Scope
+    scope: BodyScope
 
     def system(self, outputs: tuple[str, ...] | None = None) -> System:
         """What is elaborated so far, in dependence order; the outputs are the model's results if
@@ -65,7 +65,7 @@ def elaborate(
     *,
     training: bool = True,
     float_type: str = "f32",
-) -> Model:
+) -> ElaboratedModel:
     """As `forward`, with the context, for those that add to the system."""
     ctx = Context(definitions, Report(), training, float_type, RULES)
     return elaborate_model(ctx, find_model(definitions, model), sizes)
@@ -80,10 +80,12 @@ def find_model(definitions: Mapping[str, s.Definition], name: str) -> s.Definiti
     return found
 
 
-def elaborate_model(ctx: Context, definition: s.Definition, sizes: Mapping[str, int]) -> Model:
+def elaborate_model(
+    ctx: Context, definition: s.Definition, sizes: Mapping[str, int]
+) -> ElaboratedModel:
     """Inputs, body, results. UserError with what is wrong in the first of these that is wrong."""
     declared = {r.name: r.type for r in definition.results if r.type}
-    scope = Scope("", {}, declared=declared)
+    scope = BodyScope("", {}, declared=declared)
     for parameter in definition.inputs:
         with suppress(Abort):
             _input(ctx, parameter, sizes, scope)
@@ -97,10 +99,12 @@ def elaborate_model(ctx: Context, definition: s.Definition, sizes: Mapping[str, 
     ctx.report.check()
     check_remat_blocks(ctx)
     ctx.report.check()
-    return Model(ctx, definition, scope)
+    return ElaboratedModel(ctx, definition, scope)
 
 
-def _input(ctx: Context, parameter: s.Parameter, sizes: Mapping[str, int], scope: Scope) -> None:
+def _input(
+    ctx: Context, parameter: s.Parameter, sizes: Mapping[str, int], scope: BodyScope
+) -> None:
     """Declare an input and bind the symbols in its shape."""
     type = parameter.type
     if type is None or type.shape is None:
@@ -142,7 +146,7 @@ def _input(ctx: Context, parameter: s.Parameter, sizes: Mapping[str, int], scope
     )
 
 
-def _reserve_result_names(ctx: Context, definition: s.Definition, scope: Scope) -> None:
+def _reserve_result_names(ctx: Context, definition: s.Definition, scope: BodyScope) -> None:
     """Keep the names of the results for the results. One that a `repeat` computes has a tensor for
     each iteration, and the last gets the name in the end."""
     for parameter in (*definition.inputs, *definition.results):
@@ -168,7 +172,7 @@ def _reserve_result_names(ctx: Context, definition: s.Definition, scope: Scope) 
     ctx.outermost = scope
 
 
-def _result(ctx: Context, parameter: s.Parameter, scope: Scope) -> None:
+def _result(ctx: Context, parameter: s.Parameter, scope: BodyScope) -> None:
     """A result as a tensor of its own name and declared type."""
     found = result(ctx, parameter, scope)
     if isinstance(found, Poison):

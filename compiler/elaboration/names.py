@@ -14,7 +14,7 @@ from ...dsl.diagnostics.diagnostic import Note, did_you_mean
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.ast import walk
 from ..ir.expr import Idx
-from .context import Abort, Context, Scope, spelled
+from .context import Abort, BodyScope, Context, spelled
 from .ranges import lookup, range_mistakes
 from .values import Array, Poison, Static, of_scalar
 
@@ -26,7 +26,7 @@ def find(ctx: Context, name: s.Name) -> s.Definition | None:
     return (standard_library() if name.span.source.library else ctx.definitions).get(name.id)
 
 
-def name(ctx: Context, node: s.Name, scope: Scope) -> Static | Array:
+def name(ctx: Context, node: s.Name, scope: BodyScope) -> Static | Array:
     """The value of a name, an index of the equation included."""
     text = spelled(node)
     if text in scope.renamed:
@@ -36,7 +36,7 @@ def name(ctx: Context, node: s.Name, scope: Scope) -> Static | Array:
     return variable(ctx, node, scope)
 
 
-def variable(ctx: Context, node: s.Name, scope: Scope) -> Static | Array:
+def variable(ctx: Context, node: s.Name, scope: BodyScope) -> Static | Array:
     """The value of a name that is not an index. E0312 for a layer or fn that is not applied, E0202,
     E0218 or E0409 if there is no value."""
     text = spelled(node)
@@ -71,7 +71,7 @@ def _application(definition: s.Definition) -> str:
 # --- names without a value ----------------------------------------------------------------------
 
 
-def _report_unknown(ctx: Context, node: s.Name, scope: Scope) -> None:
+def _report_unknown(ctx: Context, node: s.Name, scope: BodyScope) -> None:
     text = spelled(node)
     if text in scope.defined_by:
         _report_read_before_computed(ctx, text, node, scope)
@@ -94,7 +94,7 @@ def _report_unknown(ctx: Context, node: s.Name, scope: Scope) -> None:
         )
 
 
-def _report_read_before_computed(ctx: Context, text: str, node: s.Name, scope: Scope) -> None:
+def _report_read_before_computed(ctx: Context, text: str, node: s.Name, scope: BodyScope) -> None:
     """E0218, or what is wrong with the index ranges of the equation that computes the name."""
     if wrong := range_mistakes(ctx, text, scope):
         ctx.report.diagnostics += [d for d in wrong if d not in ctx.report.diagnostics]

@@ -18,7 +18,7 @@ from ...dsl.syntax.ast import walk
 from ...dsl.syntax.source import Span
 from ..ir.equation import Index
 from .broadcasting import distinct
-from .context import MAX_ELEMENTS, Abort, Context, Scope, spelled
+from .context import MAX_ELEMENTS, Abort, BodyScope, Context, spelled
 from .dispatch import size
 from .values import Array, Poison, Shape, Value
 
@@ -40,8 +40,8 @@ class _Use:
 
 
 def introduce(
-    ctx: Context, axes: tuple[s.Axis, ...], body: s.Node, scope: Scope
-) -> tuple[Scope, tuple[Index, ...]]:
+    ctx: Context, axes: tuple[s.Axis, ...], body: s.Node, scope: BodyScope
+) -> tuple[BodyScope, tuple[Index, ...]]:
     """The scope inside a reduction, and its indices with their sizes. An index whose name is taken
     (by the equation, or by the caller of this fn) is renamed."""
     sizes: dict[str, int] = {}
@@ -71,7 +71,7 @@ def introduce(
 
 
 def index_range(
-    ctx: Context, axis: s.Axis, body: s.Node, scope: Scope, declared: int | None = None
+    ctx: Context, axis: s.Axis, body: s.Node, scope: BodyScope, declared: int | None = None
 ) -> int:
     """The extent of an index: stated, as `declared`, or from its uses. E0305 if nothing determines
     it, E0304 if two places disagree."""
@@ -109,7 +109,7 @@ def index_range(
     return first.size
 
 
-def _reads_poison(body: s.Node, scope: Scope) -> bool:
+def _reads_poison(body: s.Node, scope: BodyScope) -> bool:
     """Whether it reads a tensor whose definition is wrong, which alone is reported then."""
     return any(
         isinstance(node, s.Index) and isinstance(scope.names.get(node.tensor.id), Poison)
@@ -117,7 +117,7 @@ def _reads_poison(body: s.Node, scope: Scope) -> bool:
     )
 
 
-def _uses(ctx: Context, name: str, body: s.Node, scope: Scope) -> list[_Use]:
+def _uses(ctx: Context, name: str, body: s.Node, scope: BodyScope) -> list[_Use]:
     """Where the index stands alone as an index of a tensor whose shape is known."""
     found: list[_Use] = []
     if isinstance(body, s.Reduce) and any(a.name == name for a in body.axes):
@@ -150,7 +150,7 @@ def dimension_syntax(node: s.Index, array: Array) -> list[s.Node]:
 
 
 def ellipsis_range(
-    ctx: Context, body: s.Node, scope: Scope, span: Span
+    ctx: Context, body: s.Node, scope: BodyScope, span: Span
 ) -> tuple[tuple[str, ...], Shape]:
     """What `...` stands for in an equation: names and sizes, from the tensors that it indexes."""
     found: list[tuple[Shape, tuple[str, ...], s.Index]] = []
@@ -182,7 +182,7 @@ def ellipsis_range(
     return _fresh_dots(scope, body, axes), shape
 
 
-def _fresh_dots(scope: Scope, body: s.Node, axes: tuple[str, ...]) -> tuple[str, ...]:
+def _fresh_dots(scope: BodyScope, body: s.Node, axes: tuple[str, ...]) -> tuple[str, ...]:
     """Names for the indices behind `...` that nothing in the equation uses."""
     heads = {id(n.tensor) for n in walk(body) if isinstance(n, s.Index)}
     taken = {n.id for n in walk(body) if isinstance(n, s.Name) and id(n) not in heads}
@@ -194,7 +194,7 @@ def _fresh_dots(scope: Scope, body: s.Node, axes: tuple[str, ...]) -> tuple[str,
 
 
 def left_side(
-    ctx: Context, node: s.Equation, scope: Scope
+    ctx: Context, node: s.Equation, scope: BodyScope
 ) -> tuple[tuple[Index, ...], tuple[str, ...] | None]:
     """The indices on the left, each with its extent, and the indices that `...` stands for."""
     target, items = node.targets[0], node.indices or ()
@@ -233,7 +233,7 @@ def left_side(
 
 
 def _declared_sizes(
-    ctx: Context, items: tuple[s.Axis | s.Expr, ...], type: s.Type | None, scope: Scope
+    ctx: Context, items: tuple[s.Axis | s.Expr, ...], type: s.Type | None, scope: BodyScope
 ) -> list[int | None]:
     """The extent that the declared result has for each index on the left, where it is known."""
     if type is None or type.shape is None or len(type.shape) != len(items):
@@ -250,7 +250,7 @@ def _declared_sizes(
 # --- tensors that are read before their equations -----------------------------------------------
 
 
-def lookup(ctx: Context, name: str, scope: Scope) -> Value | None:
+def lookup(ctx: Context, name: str, scope: BodyScope) -> Value | None:
     """The value of a name; a tensor whose equation comes later is declared when first read."""
     found = scope.names.get(name)
     if found is not None or name not in scope.later or name in ctx.inferring:
@@ -263,13 +263,13 @@ def lookup(ctx: Context, name: str, scope: Scope) -> Value | None:
     return scope.names[name]
 
 
-def _tensor_of(ctx: Context, name: s.Name, scope: Scope) -> Array | None:
+def _tensor_of(ctx: Context, name: s.Name, scope: BodyScope) -> Array | None:
     found = lookup(ctx, spelled(name), scope)
     return found if isinstance(found, Array) else None
 
 
 def early_left_side(
-    ctx: Context, node: s.Equation, scope: Scope
+    ctx: Context, node: s.Equation, scope: BodyScope
 ) -> tuple[tuple[Index, ...] | None, list[Diagnostic]]:
     """The indices of an equation that is not reached yet, or what is wrong with them so far."""
     mistakes = len(ctx.report.diagnostics)
@@ -281,7 +281,7 @@ def early_left_side(
         return None, found
 
 
-def range_mistakes(ctx: Context, name: str, scope: Scope) -> list[Diagnostic]:
+def range_mistakes(ctx: Context, name: str, scope: BodyScope) -> list[Diagnostic]:
     """What is wrong with the indices of an equation that is not reached yet, and stays wrong once
     all that it reads is known."""
     node = scope.later.get(name)
@@ -296,7 +296,7 @@ def range_mistakes(ctx: Context, name: str, scope: Scope) -> list[Diagnostic]:
 def declare_ahead(
     ctx: Context,
     node: s.Equation,
-    scope: Scope,
+    scope: BodyScope,
     indices: tuple[Index, ...],
     needed: bool = False,
 ) -> None:

@@ -14,19 +14,19 @@ from ..ir.affine import bounds, inside
 from ..ir.build import cast
 from ..ir.dtypes import is_float
 from ..ir.expr import Expr, Idx, Read, expr_text, index_names, reads
-from .context import MAX_ELEMENTS, Context, Scope
+from .context import MAX_ELEMENTS, BodyScope, Context
 from .dispatch import scalar, tensor
 from .names import variable
 from .ranges import dimension_syntax
 from .values import Array, of_scalar
 
 
-def guarded_read(ctx: Context, node: s.Guarded, scope: Scope) -> Array:
+def guarded_read(ctx: Context, node: s.Guarded, scope: BodyScope) -> Array:
     """`(x[i - 1] else 0)`."""
     return read(ctx, node.read, scope, node.other)
 
 
-def read(ctx: Context, node: s.Index, scope: Scope, other: s.Node | None = None) -> Array:
+def read(ctx: Context, node: s.Index, scope: BodyScope, other: s.Node | None = None) -> Array:
     """`x[i, j]`; `other` is the value out of bounds."""
     array = tensor(ctx, variable(ctx, node.tensor, scope), node.tensor, scope, node.tensor.id)
     source = array.tensor
@@ -52,7 +52,7 @@ def read(ctx: Context, node: s.Index, scope: Scope, other: s.Node | None = None)
     return of_scalar(Read(source.name, places, otherwise, source.dtype), source.name)
 
 
-def _places(ctx: Context, node: s.Index, array: Array, scope: Scope) -> tuple[Expr, ...]:
+def _places(ctx: Context, node: s.Index, array: Array, scope: BodyScope) -> tuple[Expr, ...]:
     """One integer expression per dimension."""
     explicit = sum(not isinstance(i, s.Ellipsis_) for i in node.indices)
     dots = len(node.indices) - explicit
@@ -88,7 +88,7 @@ def _places(ctx: Context, node: s.Index, array: Array, scope: Scope) -> tuple[Ex
     return tuple(result)
 
 
-def _leading_indices(ctx: Context, node: s.Index, scope: Scope, count: int) -> tuple[str, ...]:
+def _leading_indices(ctx: Context, node: s.Index, scope: BodyScope, count: int) -> tuple[str, ...]:
     names = scope.ellipsis
     if names is None or len(names) != count:
         found = "nothing" if names is None else f"{len(names)} dimensions"
@@ -101,7 +101,7 @@ def _leading_indices(ctx: Context, node: s.Index, scope: Scope, count: int) -> t
     return names
 
 
-def _check_reach(ctx: Context, place: Expr, written: s.Node, scope: Scope) -> None:
+def _check_reach(ctx: Context, place: Expr, written: s.Node, scope: BodyScope) -> None:
     """E0311 for index arithmetic that does not fit 32 bits."""
     furthest = max(map(abs, bounds(place, scope.indices)))
     if furthest > MAX_ELEMENTS:
@@ -115,7 +115,7 @@ def _check_reach(ctx: Context, place: Expr, written: s.Node, scope: Scope) -> No
 
 
 def _report_out_of_bounds(
-    ctx: Context, place: Expr, size: int, node: s.Index, written: s.Node, scope: Scope
+    ctx: Context, place: Expr, size: int, node: s.Index, written: s.Node, scope: BodyScope
 ) -> None:
     low, high = bounds(place, scope.indices)
     if low == high:

@@ -15,19 +15,19 @@ from ..ir.dtypes import is_float
 from ..ir.equation import Index
 from ..ir.expr import Expr, Idx, index_names
 from .broadcasting import distinct
-from .context import LETTERS, Context, Scope
+from .context import LETTERS, BodyScope, Context
 from .dispatch import scalar
 from .ranges import introduce
 from .values import Array, Shape, align, of_scalar
 
 
-def reduction(ctx: Context, node: s.Reduce, scope: Scope) -> Array:
+def reduction(ctx: Context, node: s.Reduce, scope: BodyScope) -> Array:
     """`sum(i) body` inside an expression."""
     op, over, body = reduced(ctx, node, scope)
     return _read_of_reduction(ctx, node.op, op, over, body, node.span, scope)
 
 
-def reduced(ctx: Context, node: s.Reduce, scope: Scope) -> tuple[str, tuple[Index, ...], Expr]:
+def reduced(ctx: Context, node: s.Reduce, scope: BodyScope) -> tuple[str, tuple[Index, ...], Expr]:
     """What an equation reduces: the operation (a mean is a sum), the indices and the body."""
     inner, over = introduce(ctx, node.axes, node.body, scope)
     return _reducible(ctx, node.op, scalar(ctx, node.body, inner), over, node.span)
@@ -54,7 +54,7 @@ def _read_of_reduction(
     over: tuple[Index, ...],
     body: Expr,
     span: Span,
-    scope: Scope,
+    scope: BodyScope,
 ) -> Array:
     """A read of a new equation that reduces with `op`, `written` so in the file."""
     free = index_names(body) - {i.name for i in over}
@@ -70,7 +70,7 @@ def _read_of_reduction(
     return of_scalar(result, name)
 
 
-def reduce_array(ctx: Context, op: str, array: Array, span: Span, scope: Scope) -> Array:
+def reduce_array(ctx: Context, op: str, array: Array, span: Span, scope: BodyScope) -> Array:
     """`sum(x)`: over all elements; `argmax(x)`: over the last dimension."""
     positional = op in ("argmax", "argmin")
     if not array.rank and span.source.library and not positional:

@@ -15,7 +15,7 @@ from ...dsl.syntax import ast as s
 from ..ir.build import literal, renamed, rewrite
 from ..ir.equation import Equation, RematBlock, Tensor
 from ..ir.expr import Apply, Const, Expr
-from .context import MAX_EQUATIONS, Application, Context, Scope
+from .context import MAX_EQUATIONS, Application, BodyScope, Context
 from .values import Array, Value, is_static, of_tensor
 
 SHARED = ("step", "seed")  # the compiler's own inputs, which any equation may read
@@ -32,7 +32,7 @@ class Recording:
     equations: tuple[Equation, ...]
     blocks: tuple[RematBlock, ...]
     updates: Mapping[str, str]
-    inits: Mapping[str, tuple[s.Expr, Scope]]
+    inits: Mapping[str, tuple[s.Expr, BodyScope]]
     origins: Mapping[str, Application | None]
     streams: range
     statements: int

@@ -10,7 +10,7 @@ from ...dsl.diagnostics.diagnostic import UserError
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
 from ..ir.equation import RematBlock
-from .context import Abort, Context, Scope, spelled
+from .context import Abort, BodyScope, Context, spelled
 from .dispatch import size, value
 from .values import Poison
 
@@ -18,7 +18,7 @@ MAX_REPEAT = 10_000
 MAX_STATEMENTS = 20_000
 
 
-def body(ctx: Context, statements: tuple[s.Statement, ...], scope: Scope) -> None:
+def body(ctx: Context, statements: tuple[s.Statement, ...], scope: BodyScope) -> None:
     """All statements of a body, or of one iteration of a `repeat`."""
     later: dict[str, s.Equation] = {}
     for statement in s.flatten_remat(statements):
@@ -33,7 +33,7 @@ def body(ctx: Context, statements: tuple[s.Statement, ...], scope: Scope) -> Non
         scope.later = around
 
 
-def _run(ctx: Context, statements: tuple[s.Statement, ...], scope: Scope) -> None:
+def _run(ctx: Context, statements: tuple[s.Statement, ...], scope: BodyScope) -> None:
     for statement in statements:
         try:
             with ctx.recursion_limit(statement):
@@ -55,7 +55,7 @@ def _defined(statement: s.Statement) -> list[str]:
     return []
 
 
-def _statement(ctx: Context, statement: s.Statement, scope: Scope) -> None:
+def _statement(ctx: Context, statement: s.Statement, scope: BodyScope) -> None:
     ctx.statements += 1
     if ctx.statements > MAX_STATEMENTS:
         ctx.error(
@@ -69,11 +69,11 @@ def _statement(ctx: Context, statement: s.Statement, scope: Scope) -> None:
     ctx.rules[type(statement)](ctx, statement, scope)
 
 
-def let(ctx: Context, node: s.Let, scope: Scope) -> None:
+def let(ctx: Context, node: s.Let, scope: BodyScope) -> None:
     scope.names[node.name.id] = value(ctx, node.value, scope)
 
 
-def repeat(ctx: Context, node: s.Repeat, scope: Scope) -> None:
+def repeat(ctx: Context, node: s.Repeat, scope: BodyScope) -> None:
     """`repeat n { … }`, unrolled; names of the block are new in every iteration."""
     count = size(ctx, node.count, scope, "how often to repeat")
     if count > MAX_REPEAT:
@@ -93,7 +93,7 @@ def repeat(ctx: Context, node: s.Repeat, scope: Scope) -> None:
     ctx.repeats -= 1
 
 
-def remat(ctx: Context, node: s.Remat, scope: Scope) -> None:
+def remat(ctx: Context, node: s.Remat, scope: BodyScope) -> None:
     """`remat { … }`: the block's temps are computed again for the gradient, not stored."""
     before = len(ctx.equations)
     _run(ctx, node.body, scope)

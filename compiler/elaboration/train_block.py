@@ -24,11 +24,11 @@ from ..ir.expr import Apply, Expr, Idx, Read
 from ..ir.gradients import active_tensors
 from .broadcasting import broadcast, materialize, pointwise
 from .calls import apply
-from .context import Abort, Application, Context, Scope
+from .context import Abort, Application, BodyScope, Context
 from .dispatch import array as array_of
 from .dispatch import value as value_of
 from .interfaces import bind, declared_shape
-from .model import Model, elaborate_model, find_model
+from .model import ElaboratedModel, elaborate_model, find_model
 from .reductions import reduce_array
 from .repetition import memoized, outline
 from .rules import RULES
@@ -68,7 +68,7 @@ class TrainBlock:
     """An elaborated model with the train block that is added to it."""
 
     setup: Setup
-    model: Model
+    model: ElaboratedModel
     constants: dict[str, Value] = field(default_factory=dict)  # `let`s that are known numbers
 
     @property
@@ -80,13 +80,13 @@ class TrainBlock:
         fields = (i for i in self.setup.train.body if isinstance(i, s.Field))
         return next((f for f in reversed([*fields]) if f.name.id == name), None)
 
-    def scope(self) -> Scope:
+    def scope(self) -> BodyScope:
         """The names that the block can use: those of the model, the step and constants."""
         names = {**self.model.scope.names, **self.constants, "t": self.ctx.scalar_input("step")}
         for name in ("steps", "epochs"):
             if getattr(self.setup, name) is not None:
                 names[name] = getattr(self.setup, name)
-        return Scope("", names, leading=self.model.scope.leading, takes_fields=True)
+        return BodyScope("", names, leading=self.model.scope.leading, takes_fields=True)
 
 
 def elaborate_trained_model(setup: Setup, training: bool) -> TrainBlock:
@@ -180,7 +180,7 @@ def objective(block: TrainBlock) -> tuple[str, ...]:
     return tuple(outputs)
 
 
-def _declare_input(block: TrainBlock, item: s.Input, scope: Scope) -> None:
+def _declare_input(block: TrainBlock, item: s.Input, scope: BodyScope) -> None:
     """`input label: i32[B]`: its sizes are those of the model's inputs; E0316 for others."""
     ctx, type = block.ctx, item.type
     for size in type.shape or ():
@@ -201,7 +201,7 @@ def _declare_input(block: TrainBlock, item: s.Input, scope: Scope) -> None:
     _declare(ctx, item.name, item.span, shape, ctx.float_for(type.dtype), scope)
 
 
-def _declare_fields(block: TrainBlock, value: s.Node, scope: Scope) -> None:
+def _declare_fields(block: TrainBlock, value: s.Node, scope: BodyScope) -> None:
     """Declare the fields of the data that an expression names."""
     ctx, fields = block.ctx, block.setup.fields or {}
     for node in walk(value):
@@ -213,7 +213,7 @@ def _declare_fields(block: TrainBlock, value: s.Node, scope: Scope) -> None:
 
 
 def _declare(
-    ctx: Context, name: s.Name, place: Span, shape: Shape, dtype: str, scope: Scope
+    ctx: Context, name: s.Name, place: Span, shape: Shape, dtype: str, scope: BodyScope
 ) -> None:
     """An input of the system; E0206 if its name is that of a tensor of the model, unless that is
     the same input."""
@@ -230,7 +230,7 @@ def _declare(
     scope.names[name.id] = ctx.declare(name.id, shape, dtype, "input", place)
 
 
-def _number(block: TrainBlock, name: str, value: s.Expr, scope: Scope) -> str:
+def _number(block: TrainBlock, name: str, value: s.Expr, scope: BodyScope) -> str:
     """The tensor of the loss or a metric; E0410 if it has dimensions."""
     ctx = block.ctx
     _declare_fields(block, value, scope)
@@ -252,7 +252,7 @@ def _number(block: TrainBlock, name: str, value: s.Expr, scope: Scope) -> str:
     return full
 
 
-def _with_penalty(block: TrainBlock, loss: Array, scope: Scope) -> Array:
+def _with_penalty(block: TrainBlock, loss: Array, scope: BodyScope) -> Array:
     """`penalty = l2(1e-4)`: the function of every weight (a parameter with at least two dimensions:
     not biases and scales), added to the loss."""
     ctx, field = block.ctx, block.setting("penalty")
@@ -272,7 +272,7 @@ def _with_penalty(block: TrainBlock, loss: Array, scope: Scope) -> Array:
     return loss
 
 
-def _applied(ctx: Context, field: s.Field, first: list[Static | Array], scope: Scope) -> Array:
+def _applied(ctx: Context, field: s.Field, first: list[Static | Array], scope: BodyScope) -> Array:
     """`clip = clip_norm(1.0)`: the function of the `first` values and its own arguments."""
     function, written = _callee(field)
     if function is None:
@@ -392,7 +392,7 @@ def _gradient_norm(
         g = ctx.array_of(gradient)
         square = pointwise(ctx, "mul", [g, g], span)
         if g.rank:
-            scope = Scope("", {}, target=f"{gradient}_square")
+            scope = BodyScope("", {}, target=f"{gradient}_square")
             square = reduce_array(ctx, "sum", square, span, scope)
         total = pointwise(ctx, "add", [total, square], span)
         if number % NORM_TERMS == 0:  # a deep model has hundreds: limits the expression's depth
@@ -408,7 +408,7 @@ def _update_parameter(
     parameter: str,
     gradient: str,
     norm: Array | float,
-    scope: Scope,
+    scope: BodyScope,
 ) -> tuple[()]:
     """The optimizer's body for one parameter, after clipping."""
     ctx, clip = block.ctx, block.setting("clip")
@@ -425,7 +425,7 @@ def _update_parameter(
         g = clipped
     step = of_scalar(call(ctx.float_type, ctx.scalar_input("step").scalar()))
     own: dict[str, Value] = {"p": ctx.array_of(parameter), "g": g, "norm": norm, "t": step}
-    inner = Scope(f"{parameter}_", {**use.names, **own}, target=optimizer.name)
+    inner = BodyScope(f"{parameter}_", {**use.names, **own}, target=optimizer.name)
     ctx.calls.append(use)
     body(ctx, optimizer.body, inner)
     ctx.calls.pop()

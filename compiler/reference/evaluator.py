@@ -81,7 +81,7 @@ def _run(
     """One equation over its whole domain, or with some output indices fixed to one value."""
     tensor = system.tensors[eq.target]
     dtype = types[tensor.dtype]
-    grid = Grid(eq, system, arrays, fixed, types)
+    grid = IndexGrid(eq, system, arrays, fixed, types)
     if eq.at is not None:
         total: np.ndarray = np.zeros(tensor.shape, dtype)
         places = tuple(grid.full(e) for e in eq.at)
@@ -106,7 +106,7 @@ def _run(
         arrays[eq.target] = result
 
 
-class Grid:
+class IndexGrid:
     """Values over an equation's domain: arrays with one axis per index, broadcast where a value
     does not depend on the index. An index in `fixed` has one value, but the bounds of its range.
     """

@@ -16,7 +16,7 @@ from ..ir.dtypes import is_float
 from ..ir.equation import Equation, System
 from ..ir.expr import Apply, Const, Expr, Read
 from ..ir.gradients import adjoints
-from .evaluator import Grid
+from .evaluator import IndexGrid
 
 Index = tuple[int, ...]
 
@@ -95,7 +95,7 @@ def _by_its_slope(birth: Bad, system: System, arrays: Mapping[str, np.ndarray]) 
         if eq.target.startswith("d_") or name not in eq.sources or not is_float(eq.body.dtype):
             continue
         slopes = adjoints(eq, Const(1.0, eq.body.dtype), lambda n: system.tensors[n].shape)
-        grid = Grid(eq, system, dict(arrays), {})
+        grid = IndexGrid(eq, system, dict(arrays), {})
         for read, slope in slopes.items():
             if read.tensor != name:
                 continue
@@ -138,7 +138,7 @@ def _count(eq: Equation) -> int:
 class _Point:
     """The values of expressions at one point of an equation's domain."""
 
-    def __init__(self, grid: Grid, place: Index):
+    def __init__(self, grid: IndexGrid, place: Index):
         self.grid, self.place = grid, place
 
     def value(self, expr: Expr):
@@ -152,7 +152,7 @@ def _points(
     fixed = (
         {} if eq.at is not None else {i.name: at for i, at in zip(eq.indices, index, strict=True)}
     )
-    grid = Grid(eq, system, dict(arrays), fixed)
+    grid = IndexGrid(eq, system, dict(arrays), fixed)
     bad = ~np.isfinite(grid.full(eq.body))
     for at, coordinate in zip(eq.at or (), index, strict=eq.at is not None):
         bad &= grid.full(at) == coordinate

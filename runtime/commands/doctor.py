@@ -1,6 +1,6 @@
 """`nnc doctor`: whether a GPU can be used, and what is missing.
 
-In: nothing. Out: text; exit code 0 also without a GPU. The looking is in `device/gpu/found.py`.
+In: nothing. Out: text; exit code 0 also without a GPU. `device/cuda/discovery.py` does the work.
 """
 
 from __future__ import annotations

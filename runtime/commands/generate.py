@@ -1,7 +1,7 @@
 """`nnc generate`: text from a trained model, as it comes.
 
-In: a run folder and a prompt. Out: text on stdout. The work is done in `generate.py`; what a line
-is to a model that reads one before it writes is said in `given.py`.
+In: a run folder and a prompt. Out: text on stdout. `inference/generate.py` does the work; how a
+line is passed to a model that reads one before it writes is in `inference/text_inputs.py`.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from . import options as o
     ),
     click.option(
         "--temperature",
-        type=o.Number(min=0),
+        type=o.FiniteFloat(min=0),
         show_default="1, of a translation 0",
         help="Below 1 bolder, 0 always the likeliest token.",
     ),
     click.option("--top-k", type=o.POSITIVE, help="Draw from the K likeliest tokens."),
     click.option(
         "--top-p",
-        type=o.Number(0, 1, min_open=True),
+        type=o.FiniteFloat(0, 1, min_open=True),
         help="Draw from the likeliest tokens that make up P.",
     ),
     click.option(

@@ -28,7 +28,7 @@ FILE = click.Path(path_type=Path)
 POSITIVE = click.IntRange(min=1)
 
 
-class Number(click.FloatRange):
+class FiniteFloat(click.FloatRange):
     """A finite number in a range; `nan` and `inf` are in none."""
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:

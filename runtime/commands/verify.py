@@ -39,7 +39,7 @@ from .tables import Column, Row, print_table
     ),
     click.option(
         "--tolerance",
-        type=o.Number(min=0, min_open=True),
+        type=o.FiniteFloat(min=0, min_open=True),
         default=TOLERANCE,
         show_default=True,
         help="How far off, relative to the numbers at work. f32 rounds "

@@ -17,7 +17,7 @@ from ...compiler.ir.equation import Equation, System
 from ...compiler.ir.expr import Expr, Read, reads, walk
 from ...compiler.pipeline import derive
 from ...compiler.programs import training_step
-from ...compiler.reference.evaluator import Grid, evaluate
+from ...compiler.reference.evaluator import IndexGrid, evaluate
 from ...compiler.reference.nonfinite_trace import Bad, first_bad
 from ...dsl.diagnostics.diagnostic import fail
 from ..project import open_project, setup_of, with_batch
@@ -134,7 +134,7 @@ def operands(system: System, arrays: Mapping[str, np.ndarray], bad: Bad) -> list
         else {i.name: at for i, at in zip(eq.indices, bad.index, strict=True)}
     )
     with np.errstate(all="ignore"):
-        grid = Grid(eq, system, dict(arrays), fixed)
+        grid = IndexGrid(eq, system, dict(arrays), fixed)
         place = _decisive_point(grid, eq, bad.index)
         found: dict[Element, None] = {}
         for read in _used(eq.body, grid, place):
@@ -143,7 +143,7 @@ def operands(system: System, arrays: Mapping[str, np.ndarray], bad: Bad) -> list
     return list(found)[:OPERANDS]
 
 
-def _decisive_point(grid: Grid, eq: Equation, index: tuple[int, ...]) -> tuple[int, ...]:
+def _decisive_point(grid: IndexGrid, eq: Equation, index: tuple[int, ...]) -> tuple[int, ...]:
     """The point of the domain that says most about the element."""
     body = grid.full(eq.body)
     terms = np.ones(body.shape, bool)
@@ -153,7 +153,7 @@ def _decisive_point(grid: Grid, eq: Equation, index: tuple[int, ...]) -> tuple[i
     return tuple(int(n) for n in np.unravel_index(int(size.argmax()), size.shape))
 
 
-def _used(body: Expr, grid: Grid, place: tuple[int, ...]) -> list[Read]:
+def _used(body: Expr, grid: IndexGrid, place: tuple[int, ...]) -> list[Read]:
     """The reads of numbers in a body that lie inside their tensors, not those in indices."""
     inner = {n for read in reads(body) for at in read.index for n in walk(at)}
     found = []

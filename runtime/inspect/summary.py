@@ -24,7 +24,7 @@ from .emit import model_system
 
 
 @dataclass(frozen=True)
-class Row:
+class LayerRow:
     """One layer instance: the shape of its result, its parameters (numbers learnt), and the
     operations of its sums of products for one batch."""
 
@@ -40,7 +40,7 @@ class Summary:
 
     model: str
     batch: int
-    rows: tuple[Row, ...]
+    rows: tuple[LayerRow, ...]
     inference_bytes: int
     training_bytes: int | None
 
@@ -120,15 +120,15 @@ def _all_sizes(project: Project, setup: Setup) -> dict[str, int]:
     return sizes
 
 
-def layers(system: System, definitions: Mapping[str, s.Definition]) -> tuple[Row, ...]:
+def layers(system: System, definitions: Mapping[str, s.Definition]) -> tuple[LayerRow, ...]:
     """A row for each layer that the model applies itself, in order, and one for what it computes
     without a layer, if that is any work."""
     known = {d.name.lower(): d for d in definitions.values() if d.kind in ("layer", "model")}
-    rows: dict[str, Row] = {}
+    rows: dict[str, LayerRow] = {}
     order = {name: n for n, name in enumerate(_seen(system))}
     for name in order:
         instance, definition = _instance(name, known)
-        row = rows.setdefault(instance, Row(instance or system.name, ()))
+        row = rows.setdefault(instance, LayerRow(instance or system.name, ()))
         tensor, equation = system.tensors[name], system.definition.get(name)
         if tensor.kind == "param":
             row = replace(row, parameters=row.parameters + prod(tensor.shape))

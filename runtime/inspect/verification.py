@@ -1,8 +1,8 @@
 """A model verified: every pass, every line of its machine code, every gradient, a training step.
 
 In: a `Project`, its `Setup` if it is trained, tolerances. Out: a `Verification`: what was compared,
-line by line of the source, and a diagnostic for everything that is wrong. The comparing is done in
-`code_check.py` and the compiler's `finite_differences.py` and `check_passes.py`.
+line by line of the source, and a diagnostic for everything that is wrong. The comparisons are in
+`code_check.py` and the compiler's `finite_differences.py` and `pass_checker.py`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A CuPy without a GPU: what `cuda.py` and `found.py` ask of it, on the CPU.
+"""A CuPy without a GPU: what `program.py` and `discovery.py` call, on the CPU.
 
 "Machine code" is the path of a library that g++ made of the CUDA source, and a launch runs its
 fibers. A captured stream keeps what was enqueued and does it at every launch of the graph.

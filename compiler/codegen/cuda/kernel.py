@@ -2,7 +2,7 @@
 
 In: a `Grid`, and which tensors its arguments are. Out: the text of the kernel. Every decision
 stands in the grid; this file opens the loops and hands the points to the `Writer`;
-tiles are spelled by `ring.py`.
+tiles are spelled by `tile_loader.py`, `simt.py` and `mma.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The program of a plan as CUDA C++.
 
-In: a `Program`, in which every decision stands. Out: a `Module`: one text, and what the device
-needs to launch it. Nothing here compiles or runs CUDA.
+In: a `LaunchProgram`, in which every decision stands. Out: a `Module`: one text, and what
+the device needs to launch it. Nothing here compiles or runs CUDA.
 """
 
 from __future__ import annotations
@@ -12,7 +12,13 @@ from functools import cache
 from pathlib import Path
 
 from ...passes.gpu.grid_ir import Grid
-from ...passes.gpu.launch_ir import Function, FusedKernel, Launches, Program, distinct_launches
+from ...passes.gpu.launch_ir import (
+    Function,
+    FusedKernel,
+    Launches,
+    LaunchProgram,
+    distinct_launches,
+)
 from ...passes.gpu.persistent_loop import PersistentLoop
 from .kernel import fused_kernel, grid_function
 from .persistent import loop_function
@@ -44,7 +50,7 @@ def prelude() -> str:
     return Path(__file__).with_name("prelude.cuh").read_text("utf-8")
 
 
-def emit(program: Program) -> Module:
+def emit(program: LaunchProgram) -> Module:
     """The program's text."""
     bodies = {d.name: d.body for d in program.definitions if isinstance(d, Function)}
     return Module(

@@ -27,7 +27,7 @@ Span = tuple[int, int, bool]  # first and last byte in the arena, and whether it
 
 
 @dataclass(frozen=True)
-class Call:
+class LaunchCall:
     """A function with its arguments, not yet part of a launch."""
 
     function: Function
@@ -37,7 +37,7 @@ class Call:
     kernels: tuple[Kernel, ...]
 
 
-def may_join(call: Call, others: Sequence[Call], target: GpuTarget) -> bool:
+def may_join(call: LaunchCall, others: Sequence[LaunchCall], target: GpuTarget) -> bool:
     """Whether the call may be part of one launch with the others, which may be already."""
     members = (*others, call)
     waiting = sum(c.function.body.blocks for c in members if c.function.groups)
@@ -48,13 +48,13 @@ def may_join(call: Call, others: Sequence[Call], target: GpuTarget) -> bool:
     )
 
 
-def _compatible(call: Call, other: Call) -> bool:
+def _compatible(call: LaunchCall, other: LaunchCall) -> bool:
     one, two = call.function.body, other.function.body
     same = type(one) is type(two) and one.threads == two.threads
     return same and call.function.fusible and not call.fixed and not other.fixed
 
 
-def _independent(call: Call, other: Call) -> bool:
+def _independent(call: LaunchCall, other: LaunchCall) -> bool:
     return not any(
         a < d and c < b and (written or also_written)
         for a, b, written in call.spans
@@ -62,7 +62,7 @@ def _independent(call: Call, other: Call) -> bool:
     )
 
 
-def fused_launch(calls: Sequence[Call], kernel: str, counters: int) -> Launch:
+def fused_launch(calls: Sequence[LaunchCall], kernel: str, counters: int) -> Launch:
     """One launch of the fused kernel of that name. The counters of groups of blocks lie from
     `counters` on in the arena."""
     offsets: list[int] = []
@@ -85,7 +85,7 @@ def fused_launch(calls: Sequence[Call], kernel: str, counters: int) -> Launch:
     )
 
 
-def single_launch(call: Call) -> Launch:
+def single_launch(call: LaunchCall) -> Launch:
     """The launch of a function that is a kernel by itself."""
     grid = call.function.body
     assert isinstance(grid, Grid)

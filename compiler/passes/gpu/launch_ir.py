@@ -17,7 +17,7 @@ from .persistent_loop import PersistentLoop
 
 
 @dataclass(frozen=True)
-class Parameter:
+class KernelParameter:
     """A tensor that a function is given: its name inside the function, its type in memory, its size
     in elements, whether it is written, and whether it shares memory with no other parameter."""
 
@@ -36,7 +36,7 @@ class Function:
 
     name: str
     body: Grid | PersistentLoop
-    parameters: tuple[Parameter, ...]
+    parameters: tuple[KernelParameter, ...]
 
     @property
     def fusible(self) -> bool:
@@ -78,12 +78,12 @@ class Launch:
 
 
 @dataclass(frozen=True)
-class Repeat:
+class LaunchLoop:
     """Launches in order for every value of the index, from the first to the last or back."""
 
     index: Index
     reverse: bool
-    launches: tuple[Launch | Repeat, ...]
+    launches: tuple[Launch | LaunchLoop, ...]
 
     @property
     def values(self) -> range:
@@ -91,11 +91,11 @@ class Repeat:
         return range(size - 1, -1, -1) if self.reverse else range(size)
 
 
-Launches = tuple[Launch | Repeat, ...]
+Launches = tuple[Launch | LaunchLoop, ...]
 
 
 @dataclass(frozen=True)
-class Program:
+class LaunchProgram:
     """`definitions` in an order in which each stands after what it uses, the launches of one run,
     and the bytes of the arena that they work in."""
 

@@ -19,22 +19,22 @@ from ..kernels.equal_kernels import equal_kernels, item_signature
 from ..kernels.kernel import Kernel, Plan, Scan
 from ..kernels.memory import aligned
 from .grid_ir import Grid
-from .launch_fusion import Call, fused_launch, may_join, single_launch
+from .launch_fusion import LaunchCall, fused_launch, may_join, single_launch
 from .launch_ir import (
     Function,
     FusedKernel,
+    KernelParameter,
     Launch,
     Launches,
-    Parameter,
-    Program,
-    Repeat,
+    LaunchLoop,
+    LaunchProgram,
 )
 from .lower_kernel import lower_kernel
 from .persistent_kernel import persistent_kernel
 from .split_k import PARTIAL_RESULTS
 
 
-def lower(plan: Plan, target: GpuTarget = GPU_TARGETS["h100"]) -> Program:
+def lower(plan: Plan, target: GpuTarget = GPU_TARGETS["h100"]) -> LaunchProgram:
     """The program of a plan. Behind the plan's tensors the arena has the counters of blocks that
     wait for each other, then the partial results of split reductions."""
     return _Lowering(plan, target).program()
@@ -64,17 +64,17 @@ class _Lowering:
         self.partial_results = self.counters + recurrent * counter_bytes
         self.partial_bytes = 0
 
-    def program(self) -> Program:
+    def program(self) -> LaunchProgram:
         launches = self._launches(self.plan.items)
         arena_bytes = self.partial_results + self.partial_bytes
-        return Program(tuple(self.definitions), launches, arena_bytes)
+        return LaunchProgram(tuple(self.definitions), launches, arena_bytes)
 
     def _launches(self, items: tuple[Kernel | Scan, ...]) -> Launches:
-        found: list[Launch | Repeat] = []
-        pending: list[Call] = []  # calls that will be one launch
+        found: list[Launch | LaunchLoop] = []
+        pending: list[LaunchCall] = []  # calls that will be one launch
         for item in items:
             calls = self._scan(item) if isinstance(item, Scan) else self._kernel(item)
-            if isinstance(calls, Repeat):
+            if isinstance(calls, LaunchLoop):
                 found += [*self._fuse(pending), calls]
                 continue
             for call in calls:
@@ -86,7 +86,7 @@ class _Lowering:
                     found.append(single_launch(call))
         return (*found, *self._fuse(pending))
 
-    def _fuse(self, pending: list[Call]) -> list[Launch]:
+    def _fuse(self, pending: list[LaunchCall]) -> list[Launch]:
         """The pending calls as one launch, if there are any; none are pending afterwards."""
         if not pending:
             return []
@@ -102,7 +102,7 @@ class _Lowering:
 
     # --- recurrences ---------------------------------------------------------------------------
 
-    def _scan(self, scan: Scan) -> list[Call] | Repeat:
+    def _scan(self, scan: Scan) -> list[LaunchCall] | LaunchLoop:
         """One call, or the launches of every step. Recurrences share a function if they are equal
         up to names, have barriers at the same places, and the same tensors overlap."""
         text, tensors = item_signature(scan, self.plan.system)
@@ -116,13 +116,13 @@ class _Lowering:
             self.loops[key] = self._loop_function(scan, tensors, overlapping)
         loop = self.loops[key]
         if loop is None:
-            return Repeat(scan.index, scan.reverse, self._launches(scan.kernels))
+            return LaunchLoop(scan.index, scan.reverse, self._launches(scan.kernels))
         arguments = [tensors[n] for n in loop.arguments]
         stored = {t for kernel in scan.every for t in kernel.stored}
         spans_of_arguments = tuple((*self._span(t), t in stored) for t in arguments)
         offsets = tuple(self.plan.offsets[t] for t in arguments)
         kernels = tuple(scan.every)
-        return [Call(loop.function, offsets, spans_of_arguments, scan.fixed, kernels)]
+        return [LaunchCall(loop.function, offsets, spans_of_arguments, scan.fixed, kernels)]
 
     def _loop_function(
         self, scan: Scan, tensors: tuple[str, ...], overlapping: set[str]
@@ -139,7 +139,9 @@ class _Lowering:
             record = self.plan.system.tensors[tensor]
             restrict = tensor not in overlapping
             parameters.append(
-                Parameter(tensor, record.storage_dtype, record.size, tensor in written, restrict)
+                KernelParameter(
+                    tensor, record.storage_dtype, record.size, tensor in written, restrict
+                )
             )
         function = Function(f"s{len(self.loops)}_{_safe(loop.name)}", loop, tuple(parameters))
         self.definitions.append(function)
@@ -151,7 +153,7 @@ class _Lowering:
 
     # --- kernels -------------------------------------------------------------------------------
 
-    def _kernel(self, kernel: Kernel) -> list[Call]:
+    def _kernel(self, kernel: Kernel) -> list[LaunchCall]:
         own = self.representatives[kernel]
         model = self.representatives[own.representative]
         if own.representative not in self.grids:
@@ -165,7 +167,7 @@ class _Lowering:
 
     def _call(
         self, model: Kernel, number: int, grid: Grid, names: Mapping[str, str], kernel: Kernel
-    ) -> Call:
+    ) -> LaunchCall:
         tensors = _tensors(grid)
         offsets = tuple(self._offset(names.get(t, t)) for t in tensors)
         spans = tuple(
@@ -186,16 +188,16 @@ class _Lowering:
             self.definitions.append(function)
         if grid.part:
             self.partial_bytes = max(self.partial_bytes, self._bytes(grid, PARTIAL_RESULTS))
-        return Call(function, offsets, spans, kernel.fixed, (kernel,))
+        return LaunchCall(function, offsets, spans, kernel.fixed, (kernel,))
 
-    def _parameter(self, grid: Grid, tensor: str, restrict: bool) -> Parameter:
+    def _parameter(self, grid: Grid, tensor: str, restrict: bool) -> KernelParameter:
         dtype = (
             grid.dtype
             if tensor == PARTIAL_RESULTS
             else self.plan.system.tensors[tensor].storage_dtype
         )
         elements = self._bytes(grid, tensor) // BYTES[dtype]
-        return Parameter(tensor, dtype, elements, tensor in grid.stored, restrict)
+        return KernelParameter(tensor, dtype, elements, tensor in grid.stored, restrict)
 
     def _offset(self, tensor: str) -> int:
         return self.partial_results if tensor == PARTIAL_RESULTS else self.plan.offsets[tensor]

@@ -20,7 +20,7 @@ from .kernel import Kernel, Plan, Scan
 
 
 @dataclass(frozen=True)
-class Contraction:
+class MnkClasses:
     """The index classes of a sum of products of two tensors: M of the first factor alone, N of the
     second alone, K of both and summed over, batch of both and of the result."""
 
@@ -38,14 +38,14 @@ class Contraction:
         )
 
 
-def contraction(eq: Equation) -> Contraction | None:
+def contraction(eq: Equation) -> MnkClasses | None:
     """The index classes, if the equation sums a product of two reads."""
     dot = isinstance(eq.body, Apply) and eq.body.fn == "bf16_dot"
     parts = list(eq.body.children) if dot else multiplicands(eq.body)
     if eq.reduce != "sum" or len(parts) != 2 or not all(isinstance(p, Read) for p in parts):
         return None
     a, b = (index_names(p) for p in parts)
-    return Contraction(
+    return MnkClasses(
         m=tuple(i for i in eq.indices if i.name in a - b),
         n=tuple(i for i in eq.indices if i.name in b - a),
         k=tuple(i for i in eq.over if i.name in a and i.name in b),

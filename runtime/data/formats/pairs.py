@@ -22,7 +22,7 @@ from ..core.source import Request, Setting, Source, errors_at
 from ..core.splitting import split_rows
 from ..core.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
 from .lines import SPLIT_SETTINGS, VOCABULARY_SETTINGS, encode_texts
-from .text_file import Row, read_rows
+from .text_file import TextRow, read_rows
 
 SPECIALS = (PAD, UNKNOWN, START, END)
 
@@ -66,7 +66,7 @@ def _dataset(request: Request) -> tuple[Dataset, str]:
     return dataset, note
 
 
-def _check_two_cells(path: Path, rows: list[Row], delimiter: str) -> None:
+def _check_two_cells(path: Path, rows: list[TextRow], delimiter: str) -> None:
     for row in rows:
         if delimiter in row.cells[1]:
             found = row.cells[1].count(delimiter) + 2

@@ -14,7 +14,7 @@ from ..core.decompress import plain_bytes
 
 
 @dataclass(frozen=True)
-class Row:
+class TextRow:
     """The cells of one line, without spaces around them; `line` counts from 1."""
 
     line: int
@@ -33,13 +33,13 @@ def read_text(path: Path, cache: Path) -> str:
 
 def read_rows(
     path: Path, cache: Path, delimiter: str, names: tuple[str, str], last: bool
-) -> list[Row]:
+) -> list[TextRow]:
     """The two cells of every line that is not blank, divided at the first delimiter, or the `last`.
 
     `names` are those of the cells in messages. E0604 for a line without a delimiter, E0616 for an
     empty cell, E0613 for no lines.
     """
-    rows: list[Row] = []
+    rows: list[TextRow] = []
     for number, line in enumerate(read_text(path, cache).split("\n"), 1):
         if not line.strip():
             continue
@@ -51,7 +51,7 @@ def read_rows(
             empty = names[cells.index("")]
             message = f"{path}, line {number}: the {empty} is empty"
             raise fail("E0616", message, help="fill it or remove the line")
-        rows.append(Row(number, cells))
+        rows.append(TextRow(number, cells))
     if not rows:
         raise fail("E0613", f"{path} holds only blank lines")
     return rows

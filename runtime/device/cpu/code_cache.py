@@ -32,7 +32,7 @@ from . import host, jit
 FUNCTIONS = ("step", "run", "work", "stop")
 
 
-class Library(Protocol):
+class LoadedLibrary(Protocol):
     def function(self, name: str, *arguments: type) -> Callable[..., None]:
         """A function without a result; valid as long as the library lives."""
 
@@ -41,7 +41,7 @@ class Library(Protocol):
 class Code:
     """Functions, the offset of every tensor in the arena, and the arena's size."""
 
-    library: Library
+    library: LoadedLibrary
     offsets: Mapping[str, int]
     arena_bytes: int
 
@@ -109,7 +109,7 @@ def _load(cache: FileCache, name: str) -> Code | None:
         return None
     (length,) = struct.unpack("<Q", content[-8:])
     layout = json.loads(content[-8 - length : -8])
-    library: Library
+    library: LoadedLibrary
     if elf.supported():
         try:
             library = Shared(cache.path(name))

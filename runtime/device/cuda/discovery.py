@@ -2,7 +2,7 @@
 
 In: nothing. Out: a `Found` with versions and, if the device `cuda` cannot run, what is wrong and
 the command that mends it. `nnc doctor` prints it; the device refuses by it. CuPy is imported here
-and in `cuda.py` alone, when the device is asked for.
+and in `cuda/program.py` only, when the device is used.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ In: a `System`. Out: a `CudaProgram`. The kernels are compiled by NVRTC and kept
 loads and launches them. Inputs and outputs go through memory that the GPU copies itself, within the
 graph. Params and states live in memory that CPU and GPU share: it stays on the GPU as long as only
 kernels touch it, and moves when somebody reads or writes `arrays`. Nothing is allocated and no
-Python runs between kernels. Runs on examples that the GPU holds are `rounds.py`'s.
+Python runs between kernels. `batched_launches.py` runs batches of examples that the GPU holds.
 """
 
 from __future__ import annotations

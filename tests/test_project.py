@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import io
 import os
 import re
 import subprocess
 import sys
+import tokenize
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import lark
@@ -29,6 +33,32 @@ from nnc.runtime.project import planned_setup, project_of_text
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+# --- names of files -------------------------------------------------------------------------------
+
+
+def _comments_and_docstrings(text: str) -> Iterator[str]:
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.string
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            yield ast.get_docstring(node) or ""
+
+
+def test_every_python_file_that_a_docstring_or_page_names_exists() -> None:
+    """A name may leave out leading folders: `cpu/tiling.py` is `compiler/passes/cpu/tiling.py`."""
+    python = [f for f in ROOT.rglob("*.py") if not f.relative_to(ROOT).parts[0].startswith(".")]
+    existing = {"/".join(f.parts[-n:]) for f in python for n in range(1, 9)}
+    wrong = []
+    for file in [*python, *PAGES]:
+        text = file.read_text(encoding="utf-8")
+        prose = [text] if file.suffix == ".md" else _comments_and_docstrings(text)
+        for name in re.findall(r"[\w./]*\w\.py\b", "\n".join(prose)):
+            if re.sub(r"^[./]*", "", name) not in existing:
+                wrong.append(f"{file.relative_to(ROOT)}: {name}")
+    assert not wrong
 
 
 # --- pages ----------------------------------------------------------------------------------------

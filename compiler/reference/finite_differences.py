@@ -54,7 +54,7 @@ class Differences:
     def __init__(self, system: System, loss: str, values: Mapping[str, np.ndarray], seed: int = 0):
         self.system, self.loss, self.seed = system, loss, seed
         self.arrays: Arrays = evaluate(system, values, wide=True)
-        self.forward = _still(_leading_to(system, loss))
+        self.forward = _freeze_stopped(_leading_to(system, loss))
         self.definition = {eq.target: eq for eq in self.forward}
         self.recurrent = {
             eq.target: part
@@ -234,7 +234,7 @@ def _place(wrong: np.ndarray) -> tuple[int, ...]:
 
 # --- systems --------------------------------------------------------------------------------------
 
-STILL = "@"  # after the name of a copy that is not perturbed
+FROZEN = "@"  # after the name of a copy that is not perturbed
 
 
 def _leading_to(system: System, loss: str) -> list[Equation]:
@@ -243,12 +243,12 @@ def _leading_to(system: System, loss: str) -> list[Equation]:
     return [eq for part in system.components for eq in part if eq.target in needed]
 
 
-def _still(equations: list[Equation]) -> tuple[Equation, ...]:
+def _freeze_stopped(equations: list[Equation]) -> tuple[Equation, ...]:
     """The equations with tensors inside `stop(…)` read from copies that are not perturbed."""
 
     def renamed(node: Expr) -> Expr | None:
-        if isinstance(node, Read) and not node.tensor.endswith(STILL):
-            return Read(node.tensor + STILL, node.index, node.other, node.dtype)
+        if isinstance(node, Read) and not node.tensor.endswith(FROZEN):
+            return Read(node.tensor + FROZEN, node.index, node.other, node.dtype)
         return None
 
     def change(node: Expr) -> Expr | None:
@@ -272,7 +272,7 @@ def _subsystem(
     tensors: dict[str, Tensor] = {}
     values: Arrays = {}
     for name in dict.fromkeys([*(s for eq in equations for s in eq.sources), *targets, output]):
-        plain = name if name in arrays else name.removesuffix(STILL)
+        plain = name if name in arrays else name.removesuffix(FROZEN)
         found = more.get(name) or system.tensors[plain]
         kind = "temp" if name in targets else "input"
         tensors[name] = replace(found, name=name, kind=kind)

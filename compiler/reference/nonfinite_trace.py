@@ -64,7 +64,7 @@ def trace_nonfinite(
     system: System, arrays: Mapping[str, np.ndarray], name: str, index: Index
 ) -> list[Bad]:
     """The elements that are not finite, from the given one back to the origin."""
-    way: list[Bad] = []
+    chain: list[Bad] = []
     seen = set()
     step: tuple[str, Index] | None = (name, index)
     definition = system.definition
@@ -74,23 +74,23 @@ def trace_nonfinite(
         value = float(arrays[name][index])
         eq = definition.get(name)
         if eq is None:
-            way.append(Bad(name, index, value, None, "given so"))
+            chain.append(Bad(name, index, value, None, "an input of the step"))
             break
         step, how = _cause(eq, index, system, arrays)
-        way.append(Bad(name, index, value, eq, how))
-    way = _without_written(way)
-    return [*way[:-1], _by_its_slope(way[-1], system, arrays)]
+        chain.append(Bad(name, index, value, eq, how))
+    chain = _without_written(chain)
+    return [*chain[:-1], _by_its_slope(chain[-1], system, arrays)]
 
 
 _WRITTEN = "written so"
 
 
-def _by_its_slope(birth: Bad, system: System, arrays: Mapping[str, np.ndarray]) -> Bad:
+def _by_its_slope(origin: Bad, system: System, arrays: Mapping[str, np.ndarray]) -> Bad:
     """The origin of a gradient is the equation whose derivative is not finite there, if there is
     one: the gradient's own equation only adds up contributions."""
-    name = birth.tensor.removeprefix("d_").partition("_part")[0]
-    if not birth.tensor.startswith("d_") or name not in system.tensors or name not in arrays:
-        return birth
+    name = origin.tensor.removeprefix("d_").partition("_part")[0]
+    if not origin.tensor.startswith("d_") or name not in system.tensors or name not in arrays:
+        return origin
     for eq in system.equations:
         if eq.target.startswith("d_") or name not in eq.sources or not is_float(eq.body.dtype):
             continue
@@ -100,22 +100,24 @@ def _by_its_slope(birth: Bad, system: System, arrays: Mapping[str, np.ndarray]) 
             if read.tensor != name:
                 continue
             bad = ~np.isfinite(grid.value(slope))
-            for place, at in zip(read.index, birth.index, strict=True):
+            for place, at in zip(read.index, origin.index, strict=True):
                 bad = bad & (grid.value(place) == at)
             if bad.any():
                 how = f"the slope of `{eq.target}` is not finite there"
-                return replace(birth, equation=eq, how=how)
-    return birth
+                return replace(origin, equation=eq, how=how)
+    return origin
 
 
-def _without_written(way: list[Bad]) -> list[Bad]:
+def _without_written(chain: list[Bad]) -> list[Bad]:
     """If the program writes the infinity, the origin is where it became NaN or was first used."""
-    if way[-1].how != _WRITTEN or len(way) == 1:
-        return way
-    last = max((n for n, bad in enumerate(way[:-1]) if np.isnan(bad.value)), default=len(way) - 2)
-    cause = way[last + 1]
+    if chain[-1].how != _WRITTEN or len(chain) == 1:
+        return chain
+    last = max(
+        (n for n, bad in enumerate(chain[:-1]) if np.isnan(bad.value)), default=len(chain) - 2
+    )
+    cause = chain[last + 1]
     how = f"made of {cause} = {cause.value:g}"
-    return [*way[:last], replace(way[last], how=how, written=way[-1].equation)]
+    return [*chain[:last], replace(chain[last], how=how, written=chain[-1].equation)]
 
 
 def _cause(

@@ -1,4 +1,4 @@
-"""`nnc debug`: where a value that is not finite was born, and where it went.
+"""`nnc debug`: the origin of a value that is not finite, and what it reached.
 
 In: a run folder. Out: text on stdout. The step is taken again in `debugging.py`.
 """
@@ -29,44 +29,44 @@ def debug(run_folder) -> None:
         click.echo(line)
 
 
-def _text(story: NonfiniteReport) -> Iterator[str]:
-    snapshot = story.snapshot
+def _text(report: NonfiniteReport) -> Iterator[str]:
+    snapshot = report.snapshot
     seen = _element(snapshot.tensor, snapshot.index)
     yield (
         f"step {snapshot.step} of epoch {snapshot.epoch}, {_rows(snapshot.rows)}: "
         f"`{seen}` became {snapshot.value}"
     )
-    if not story.way:
+    if not report.chain:
         yield "\nThe reference evaluator's numbers stay finite: at the edge of overflow the order"
         yield "of a sum decides. The largest numbers of the step are"
-        yield from (f"    {_element(n.tensor, n.index)} = {n.value:g}" for n in story.large)
+        yield from (f"    {_element(n.tensor, n.index)} = {n.value:g}" for n in report.large)
         return
-    birth, *rest = story.way
-    yield "\nborn"
-    yield f"    {birth} is {birth.value:g}" + (f": {birth.how}" if birth.how else "")
-    if birth.equation is None:
-        yield "    before the step: it was given so"
+    origin, *rest = report.chain
+    yield "\norigin"
+    yield f"    {origin} is {origin.value:g}" + (f": {origin.how}" if origin.how else "")
+    if origin.equation is None:
+        yield "    it had this value before the step"
     else:
-        yield from _place(birth.equation)
-    if story.operands:
+        yield from _place(origin.equation)
+    if report.operands:
         yield "    from"
         yield from (
-            f"        {_element(n.tensor, n.index)} = {n.value:.9g}" for n in story.operands
+            f"        {_element(n.tensor, n.index)} = {n.value:.9g}" for n in report.operands
         )
     if rest:
         yield "\nfrom there to where it was seen"
         yield from _cut([f"    {bad} is {bad.value:g}{_where(bad.equation)}" for bad in rest])
-    if story.reached:
+    if report.reached:
         yield "\nnot finite in this step"
-        yield from _cut([_reached(tensor) for tensor in story.reached])
-    yield f"\nthe loss is {story.loss:g}; after the step would not be finite"
+        yield from _cut([_reached(tensor) for tensor in report.reached])
+    yield f"\nthe loss is {report.loss:g}; after the step would not be finite"
     for kind in ("param", "state"):
-        hits = [h for h in story.hit if h.kind == kind]
+        hits = [h for h in report.hit if h.kind == kind]
         yield from _cut([f"    {kind} {h.name}: {h.count:,} of {h.size:,} numbers" for h in hits])
-    if not story.hit:
+    if not report.hit:
         yield "    nothing: parameters and states stay finite"
-    elif story.safe:
-        yield f"still finite: {', '.join(story.safe[:MANY])}" + ("…" * (len(story.safe) > MANY))
+    elif report.safe:
+        yield f"still finite: {', '.join(report.safe[:MANY])}" + ("…" * (len(report.safe) > MANY))
 
 
 def _place(eq: Equation) -> Iterator[str]:

@@ -1,7 +1,7 @@
-"""A step that made a value not finite, taken again: where the value was born and where it went.
+"""A step that made a value not finite, taken again: the origin of the value and what it reached.
 
-In: the folder of a run that stopped with E0701. Out: a `Story`, all of it by the reference
-evaluator: the birth with the numbers that went into it, the way to where training saw it, every
+In: the folder of a run that stopped with E0701. Out: a `NonfiniteReport`, by the reference
+evaluator: the origin with its operands, the provenance chain to where training saw it, every
 tensor that the bad values reached, and the parameters that they would have hit.
 """
 
@@ -61,13 +61,13 @@ class NonfiniteUpdate:
 
 @dataclass(frozen=True)
 class NonfiniteReport:
-    """`way` goes from the birth to where training saw the value; it is empty if the evaluator's
-    numbers stay finite, as they may at the very edge of overflow. `operands` went into the birth,
-    `large` are then the largest numbers of the step."""
+    """`chain` goes from the origin to where training saw the value; it is empty if the evaluator's
+    numbers stay finite, as they may at the very edge of overflow. `operands` are those of the
+    origin, `large` are then the largest numbers of the step."""
 
     snapshot: Snapshot
     loss: float
-    way: tuple[Bad, ...]
+    chain: tuple[Bad, ...]
     operands: tuple[Element, ...]
     reached: tuple[NonfiniteTensor, ...]
     hit: tuple[NonfiniteUpdate, ...]
@@ -83,7 +83,7 @@ def replay(path: RunFolder) -> NonfiniteReport:
     system = derive(training_step(setup)[0])
     given = _arguments(path, snapshot, system)
     arrays = evaluate(system, given)
-    way = tuple(reversed(trace_snapshot(system, snapshot)))
+    chain = tuple(reversed(trace_snapshot(system, snapshot)))
     reached = tuple(_nonfinite_tensors(system, arrays))
     hits = tuple(_nonfinite_updates(system, arrays))
     names = {hit.name for hit in hits}
@@ -91,12 +91,12 @@ def replay(path: RunFolder) -> NonfiniteReport:
     return NonfiniteReport(
         snapshot,
         float(arrays[system.outputs[0]]),
-        way,
-        tuple(operands(system, arrays, way[0])) if way else (),
+        chain,
+        tuple(operands(system, arrays, chain[0])) if chain else (),
         reached,
         hits,
         safe,
-        () if way else tuple(_largest(system, arrays)),
+        () if chain else tuple(_largest(system, arrays)),
     )
 
 
@@ -119,7 +119,7 @@ def _arguments(path: RunFolder, snapshot: Snapshot, system: System) -> dict[str,
     return given
 
 
-# --- the birth ------------------------------------------------------------------------------------
+# --- the origin -----------------------------------------------------------------------------------
 
 
 def operands(system: System, arrays: Mapping[str, np.ndarray], bad: Bad) -> list[Element]:

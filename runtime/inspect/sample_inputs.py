@@ -1,6 +1,6 @@
 """A system to examine, with numbers for everything that it is given.
 
-In: a `Project`, and its `Setup` if it is trained. Out: a `Specimen`: the training step with its
+In: a `Project`, and its `Setup` if it is trained. Out: a `Sample`: the training step with its
 gradients among the outputs, or for a model that is not trained the model with the gradients of a
 made-up loss. The numbers are of the right kinds and in no special place: a little away from where
 training starts, where biases are 0 and so every relu might stand on its kink.

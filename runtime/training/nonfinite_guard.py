@@ -2,10 +2,10 @@
 
 UserError E0701 restores the job's values as they were before that step. The loss is checked after
 every step, the values every `INTERVAL` steps and before they are evaluated or written: a gradient
-that is not finite remains visible in
-the values (`compiler/elaboration/train_block.py`). A copy of the values is taken as often, and
-steps repeat to the bit: the way back to the last good step is to take the steps since the copy once
-more. All that costs less than a step in 500.
+that is not finite remains visible in the values (`compiler/elaboration/train_block.py`). A copy of
+the values is taken as often, and
+steps repeat to the bit: taking the steps since the copy once more finds the last good one. All that
+costs less than a step in 500.
 """
 
 from __future__ import annotations
@@ -155,15 +155,15 @@ class NonfiniteGuard:
                 write_snapshot(folder.path, snapshot)
             except UserError as error:
                 unwritten = error.diagnostics
-        way = trace_snapshot(system, snapshot)
+        chain = trace_snapshot(system, snapshot)
         loss = self.job.loss_span
-        subject, value = _subject(system, found, way)
-        place, label, notes = locate(way, loss)
-        help = _advice(way)
+        subject, value = _subject(system, found, chain)
+        place, label, notes = locate(chain, loss)
+        help = _advice(chain)
         if folder is not None and not unwritten:
             help = (
                 f"`nnc debug {folder.path}` takes the step of {SNAPSHOT_NAME} again and shows the "
-                f"way; {help}"
+                f"provenance; {help}"
             )
         message = (
             f"{subject} became {value:g} in step {step.number} (epoch {step.epoch}); the "
@@ -187,22 +187,22 @@ def trace_snapshot(system: System, snapshot: Snapshot) -> list[Bad]:
     return []
 
 
-def _advice(way: list[Bad]) -> str:
-    if way and way[-1].is_outside:
+def _advice(chain: list[Bad]) -> str:
+    if chain and chain[-1].is_outside:
         return "is a token, label or length larger than there are places for?"
-    if way and way[-1].written:
+    if chain and chain[-1].written:
         return "the program writes this `inf` for examples it has no use for: mend or remove them"
     return "a smaller learning rate or `clip = clip_norm(1.0)` may keep it finite"
 
 
-def _subject(system: System, found: Found, way: list[Bad]) -> tuple[str, float]:
+def _subject(system: System, found: Found, chain: list[Bad]) -> tuple[str, float]:
     """What became bad, in the user's terms, and its value: the loss, else the gradient of a
     parameter if that is in the trace, else the tensor that was found."""
     tensor, index, value = found
     if tensor == system.outputs[0]:
         return "the loss", value
     gradients = {f"d_{t.name}": t.name for t in system.of_kind("param")}
-    for bad in way:
+    for bad in chain:
         if bad.tensor in gradients:
             return f"the gradient of `{gradients[bad.tensor]}{_at(bad.index)}`", bad.value
     return f"`{tensor}{_at(index)}`", value
@@ -212,21 +212,21 @@ def _at(index: tuple[int, ...]) -> str:
     return str(list(index)) if index else ""
 
 
-def locate(way: list[Bad], loss: Span | None) -> tuple[Span | None, str, tuple[Note, ...]]:
+def locate(chain: list[Bad], loss: Span | None) -> tuple[Span | None, str, tuple[Note, ...]]:
     """The place in the user's file from which the value originates, a label for it, and notes on
     the library."""
-    if not way or way[-1].equation is None or way[-1].equation.span is None:
-        label = f"`{way[-1]}` was {way[-1].value:g} before the step" if way else ""
+    if not chain or chain[-1].equation is None or chain[-1].equation.span is None:
+        label = f"`{chain[-1]}` was {chain[-1].value:g} before the step" if chain else ""
         return loss, label, ()
-    birth = way[-1]
-    assert birth.equation is not None
-    span = birth.equation.span
+    origin = chain[-1]
+    assert origin.equation is not None
+    span = origin.equation.span
     assert span is not None
-    what = f"`{birth}` is {birth.value:g}"
-    label = f"{what}: {birth.how}" if birth.how else what
-    if isnan(birth.value):
+    what = f"`{origin}` is {origin.value:g}"
+    label = f"{what}: {origin.how}" if origin.how else what
+    if isnan(origin.value):
         label = label.replace(" is nan", " is not a number")
-    written = birth.written.span if birth.written else None
+    written = origin.written.span if origin.written else None
     more = (Note(written, "written here"),) if written not in (None, span) else ()
     if not span.source.library:
         return span, label, more
@@ -234,7 +234,7 @@ def locate(way: list[Bad], loss: Span | None) -> tuple[Span | None, str, tuple[N
         return span.call_site, label, (Note(span, "computed here"), *more)
     own = [
         bad
-        for bad in way
+        for bad in chain
         if bad.equation is not None
         and bad.equation.span is not None
         and not bad.equation.span.source.library

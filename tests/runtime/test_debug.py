@@ -1,4 +1,4 @@
-"""`nnc debug`: a step that failed, taken again, from the birth of the bad value to what it hits."""
+"""`nnc debug`: a step that failed, taken again, from the origin of a value to what it reaches."""
 
 from __future__ import annotations
 
@@ -49,20 +49,20 @@ def test_the_way_of_the_bad_value(nnc, stopped):
     code, out, err = nnc("debug", "run")
     assert code == 0 and not err
     story = replay(RunFolder(Path("run")))
-    birth, *rest = story.way
-    assert str(birth) in out and f"`{birth}`" in stopped  # the same as the message
-    assert birth.how.startswith("log(") and birth.how in out
+    origin, *rest = story.chain
+    assert str(origin) in out and f"`{origin}`" in stopped  # the same as the message
+    assert origin.how.startswith("log(") and origin.how in out
     assert [str(bad) for bad in rest][-1] == "loss"
     (given,) = story.operands
     assert given.value <= -3 and f"{given.value:.9g}" in out
-    assert str(birth.equation.body).startswith("log(dense1_y[")
+    assert str(origin.equation.body).startswith("log(dense1_y[")
     assert f"step {story.snapshot.step} of epoch" in out
 
 
 def test_what_it_reaches_and_hits(stopped):
     story = replay(RunFolder(Path("run")))
     targets = [tensor.tensor for tensor in story.reached]
-    assert targets[0] == story.way[0].tensor and "loss" in targets and "d_dense1_w" in targets
+    assert targets[0] == story.chain[0].tensor and "loss" in targets and "d_dense1_w" in targets
     assert all(0 < t.count <= t.size and not np.isfinite(t.value) for t in story.reached)
     assert {hit.name for hit in story.hit} == {"dense1_w", "dense1_b", "dense2_w", "dense2_b"}
     assert not story.safe and not np.isfinite(story.loss)
@@ -79,7 +79,7 @@ def test_a_bad_number_among_the_given(nnc, stopped):
         }
     )
     code, out, _ = nnc("debug", "run")
-    assert code == 0 and "image[1, 0, 6, 0] is nan: given so" in out
+    assert code == 0 and "image[1, 0, 6, 0] is nan: an input of the step" in out
     assert "before the step" in out
 
 

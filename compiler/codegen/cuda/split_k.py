@@ -1,6 +1,7 @@
-"""The part of a reduction that a layer of blocks has.
+"""Split-K: the part of a reduction that one split of the grid computes.
 
-In: a grid. Out: its first and last point as C++, and the layer's number as an index.
+In: a grid. Out: the split's first and last point as C++, and its number as an index. `LAYER` is
+the number of the split: the blocks of a grid are laid out as blocks by splits.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from .expressions import Writer
 
 
 def points(w: Writer, grid: Grid, kind: str) -> tuple[str, str]:
-    """The points that this layer of blocks reduces over, numbers of type `kind`."""
+    """The points that this split reduces over, numbers of type `kind`."""
     if grid.part is None:
         return "0", str(grid.points)
     w.line(f"const {kind} first = ({kind})LAYER * {grid.chunk};")

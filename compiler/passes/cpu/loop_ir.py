@@ -106,8 +106,8 @@ class Nest:
 
     @property
     def trip_count(self) -> int:
-        """How often the innermost loop turns, all threads together, if it is a reduction that turns
-        as often wherever it is; otherwise 0."""
+        """Iterations of the innermost loop, all threads together, if it is a reduction with the
+        same bounds for every tile; otherwise 0."""
         steady = self.accumulate is None and all(loop.is_whole for loop in self.loops)
         shared = any(loop.kind == "parallel" for loop in self.loops)
         return prod(loop.steps for loop in self.loops) if self.inner and steady and shared else 0

@@ -5,7 +5,7 @@
 
 The result is a `Nest`, in which nothing is left to decide. Vectors and tile are chosen in
 `tiling.py`, loop bounds in `loop_bounds.py`, offsets in `lowering/addressing.py`; the code
-generator only writes it down. Besides the tile, decided here are loop clipping, accumulators and
+generator only writes it down. Besides the tile, decided here are accumulators and
 unrolling of reductions, the order of output loops, which loop threads share, register promotion of
 accumulations, and software prefetch. Tests: tests/backends/test_cpu.py, tests/passes/.
 """

@@ -1,7 +1,7 @@
 """How scalar functions, constants and types are spelled in CUDA C++.
 
 In: a scalar function's name, operand types and operands as C++ text. Out: C++ text. `SPELLING` has
-the keys of `scalar.TABLE`. What needs more than an operator or a library function is in
+the keys of `functions.TABLE`. What needs more than an operator or a library function is in
 `prelude.cuh`, where its rules stand, too.
 """
 

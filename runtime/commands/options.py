@@ -87,7 +87,7 @@ def option_group(*options: Callable) -> Callable:
 
 
 @dataclass
-class Program:
+class OpenedProgram:
     """What FILE, --set, --batch, --model and --data name; read when it is first needed."""
 
     file: Path
@@ -120,7 +120,7 @@ def program(function: Callable) -> Callable:
     @option_group(set_option, batch_option, model_option, data_option)
     @wraps(function)
     def command(file, sets, batch, model, data, **options):
-        return function(Program(file, sets, batch, model, data), **options)
+        return function(OpenedProgram(file, sets, batch, model, data), **options)
 
     return command
 

@@ -21,7 +21,7 @@ from ..inspect.profiling import profile as measure
 from ..project import Project
 from ..thread_count import default_threads
 from . import options as o
-from .tables import Column, Row, print_table
+from .tables import Row, TableColumn, print_table
 
 SHOWN = 0.01  # of the step: a line of the library that takes less has no row of its own
 TIMES = (("forward", 8), ("backward", 8), ("update", 8), ("share", 6))  # columns, their widths
@@ -69,9 +69,9 @@ def profile(program, steps, kernels, sort, device_name, threads, as_json) -> Non
         click.echo(json.dumps(_plain(found)))
         return
     by_time = sort == "time"
-    subject = Column("kernel" if kernels else "source", 0, right=False)
+    subject = TableColumn("kernel" if kernels else "source", 0, right=False)
     numbers = (*TIMES, *(ON_GPU if found.gpu else ON_CPU), *(USE if found.gpu and kernels else ()))
-    columns = (Column("line", 6), subject, *(Column(*number) for number in numbers))
+    columns = (TableColumn("line", 6), subject, *(TableColumn(*number) for number in numbers))
     print_table(columns, (_kernel_rows if kernels else _line_rows)(found, by_time))
     for text in _gpu_summary(found) if found.gpu else _summary(found):
         click.echo(text)

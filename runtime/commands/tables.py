@@ -12,7 +12,7 @@ WIDTH = 100  # columns where there is no terminal
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """A column's heading and width; 0 is what the other columns leave, 20 at least."""
 
     name: str
@@ -23,7 +23,7 @@ class Column:
 Row = tuple[Sequence[str], str]  # the cells, and rich's style of the row
 
 
-def print_table(columns: Sequence[Column], rows: Iterable[Row], gap: int = 1) -> None:
+def print_table(columns: Sequence[TableColumn], rows: Iterable[Row], gap: int = 1) -> None:
     """Print the rows under the headings, then an empty line. Cells that are too long end in `…`."""
     from rich.console import Console  # heavy, and only needed once there is something to show
     from rich.table import Table

@@ -16,7 +16,7 @@ from ...dsl.diagnostics.diagnostic import UserError
 from ..inspect.verification import TOLERANCE, Line, Verification, verify_project
 from ..thread_count import default_threads
 from . import options as o
-from .tables import Column, Row, print_table
+from .tables import Row, TableColumn, print_table
 
 
 @click.command()
@@ -95,11 +95,11 @@ def _plain_line(line: Line) -> dict[str, Any]:
 
 def _print(found: Verification) -> None:
     columns = (
-        Column("line", 4),
-        Column("source", 0, right=False),
-        Column("values", 6),
-        Column("gradient", 8),
-        Column("worst at", 30, right=False),
+        TableColumn("line", 4),
+        TableColumn("source", 0, right=False),
+        TableColumn("values", 6),
+        TableColumn("gradient", 8),
+        TableColumn("worst at", 30, right=False),
     )
     print_table(columns, _rows(found), gap=2)
     for text in _summary(found):

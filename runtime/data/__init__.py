@@ -6,18 +6,18 @@ In: a source's name, its settings and where to look. Out: a `Schema` (`describe`
 
 from .core.data_paths import Search
 from .core.dataset import Dataset, Field, Schema, Split, check_labels
-from .core.source import Setting, Source, bind
+from .core.source import DataSource, Setting, bind
 from .core.vocabulary import Vocabulary
 from .sources import SOURCES, describe, find_source, load
 
 __all__ = [
     "SOURCES",
+    "DataSource",
     "Dataset",
     "Field",
     "Schema",
     "Search",
     "Setting",
-    "Source",
     "Split",
     "Vocabulary",
     "bind",

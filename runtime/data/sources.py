@@ -1,7 +1,7 @@
 """The table of data sources that a train block can name; `describe` and `load` for any of them.
 
 In: a source's name and settings. Out: its schema, or its dataset. A new source is one file with
-one `Source` record, and its name in the table below.
+one `DataSource` record, and its name in the table below.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ...dsl.diagnostics.diagnostic import did_you_mean, fail
 from ...dsl.syntax.source import Span
 from .core.data_paths import Search
 from .core.dataset import Dataset, Schema
-from .core.source import Request, Source, errors_at, request_for
+from .core.source import DataSource, Request, errors_at, request_for
 from .formats.csv_table import CSV
 from .formats.images import IMAGES
 from .formats.lines import LINES
@@ -33,7 +33,7 @@ from .synthetic.reversal import REVERSAL
 from .synthetic.sentiment import OPINIONS
 from .synthetic.sine import SINE
 
-SOURCES: dict[str, Source] = {
+SOURCES: dict[str, DataSource] = {
     source.name: source
     for source in (
         MNIST,
@@ -58,7 +58,7 @@ SOURCES: dict[str, Source] = {
 }
 
 
-def find_source(name: str, span: Span | None = None) -> Source:
+def find_source(name: str, span: Span | None = None) -> DataSource:
     """The source of that name; E0608 if there is none."""
     if name not in SOURCES:
         raise fail(
@@ -108,7 +108,7 @@ def _request(
     search: Search,
     spans: Mapping[str, Span] | None,
     span: Span | None,
-) -> tuple[Source, Request]:
+) -> tuple[DataSource, Request]:
     source = find_source(name, span)
     request = request_for(source, settings, search, spans or {}, span)
     search.check()

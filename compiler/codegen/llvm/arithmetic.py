@@ -21,7 +21,7 @@ SUFFIX = {"bool": "i1", "u8": "i8", "i32": "i32", "i64": "i64", "f32": "f32", "f
 MEMORY = LLVM | {"bool": "i8"}
 
 
-class Writer(Protocol):
+class InstructionWriter(Protocol):
     """Where operations are written."""
 
     def op(self, text: str, *operands: str, type: str) -> str: ...
@@ -60,7 +60,9 @@ def lane_vector(values: Sequence[int], kind: str) -> str:
     return "<" + ", ".join(f"{kind} {value}" for value in values) + ">"
 
 
-def shuffle(e: Writer, kind: str, lanes: int, a: str, b: str, picked: Sequence[int]) -> str:
+def shuffle(
+    e: InstructionWriter, kind: str, lanes: int, a: str, b: str, picked: Sequence[int]
+) -> str:
     """The `picked` lanes of two vectors of `lanes` elements of the LLVM type `kind`, counted from
     the first lane of `a`; `b` may be `poison`."""
     source, mask = f"<{lanes} x {kind}>", lane_vector(picked, "i32")
@@ -78,7 +80,7 @@ def _operation(name: str, operands: int) -> str:
 class Arithmetic:
     """Operations on `lanes` elements at once."""
 
-    e: Writer
+    e: InstructionWriter
     lanes: int
 
     def type(self, dtype: str) -> str:

@@ -1,4 +1,4 @@
-"""A data source is one record, `Source`; one use of it in a train block is a `Request`.
+"""A data source is one record, `DataSource`; one use of it in a train block is a `Request`.
 
 In: the settings as the user wrote them. Out: a `Request` with every setting checked and defaults
 filled in. This file reads no data; each source has a file of its own, and `sources.py` lists them.
@@ -127,7 +127,7 @@ def errors_at(span: Span | None) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """A kind of data. `others` is the kind of settings whose names the user chooses, if any."""
 
     name: str
@@ -154,7 +154,7 @@ class Source:
 
 
 def bind(
-    source: Source,
+    source: DataSource,
     positional: Sequence[Any],
     named: Mapping[str, Any],
     span: Span | None = None,
@@ -193,7 +193,7 @@ def bind(
 
 
 def request_for(
-    source: Source,
+    source: DataSource,
     settings: Mapping[str, Any],
     search: Search,
     spans: Mapping[str, Span],
@@ -217,7 +217,7 @@ def request_for(
     return Request(source.name, {**filled, **settings}, search, dict(spans), span)
 
 
-def check_value(source: Source, setting: Setting, value: Any, span: Span | None) -> None:
+def check_value(source: DataSource, setting: Setting, value: Any, span: Span | None) -> None:
     """Raise E0615 unless the setting takes the value."""
     expected, fits = KINDS[setting.kind]
     if setting.default is None and value is None:

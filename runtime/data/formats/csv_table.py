@@ -21,7 +21,7 @@ import numpy as np
 from ....dsl.diagnostics.diagnostic import UserError, did_you_mean, fail
 from ..core.dataset import Dataset, Field, Schema, split_dataset
 from ..core.decompress import readable
-from ..core.source import Request, Setting, Source, errors_at
+from ..core.source import DataSource, Request, Setting, errors_at
 from ..core.splitting import split_rows, training_size
 from .text_file import not_utf8
 
@@ -329,7 +329,7 @@ def _columns(
     return Columns(count, x, y, None, ())
 
 
-CSV = Source(
+CSV = DataSource(
     "csv",
     "a table: x f32[columns], y the target (numbers, or labels i32)",
     (

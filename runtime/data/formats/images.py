@@ -24,7 +24,7 @@ from ....dsl.diagnostics.diagnostic import did_you_mean, fail
 from ..core.data_paths import reason
 from ..core.dataset import Dataset, Field, Schema, Split, validate
 from ..core.decompress import readable
-from ..core.source import Request, Setting, Source, errors_at
+from ..core.source import DataSource, Request, Setting, errors_at
 from ..core.splitting import split_rows, training_size
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -230,7 +230,7 @@ def _decoded(path: Path, shape: tuple[int, ...], pillow: Any) -> np.ndarray:
         raise fail("E0603", message, help="replace it or remove it") from error
 
 
-IMAGES = Source(
+IMAGES = DataSource(
     "images",
     "one folder of images per class: image f32[height, width, channels], label i32",
     (

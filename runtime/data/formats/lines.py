@@ -16,7 +16,7 @@ import numpy as np
 from ....dsl.diagnostics.diagnostic import fail
 from ..core.dataset import Dataset, Field, Schema, split_dataset
 from ..core.padding import max_length, pad
-from ..core.source import Request, Setting, Source, errors_at
+from ..core.source import DataSource, Request, Setting, errors_at
 from ..core.splitting import split_rows
 from ..core.vocabulary import PAD, UNKNOWN, Vocabulary, all_bytes, chars, words
 from .text_file import read_rows
@@ -108,7 +108,7 @@ def number_labels(labels: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     return np.array([numbers[name] for name in labels], np.int32), tuple(names)
 
 
-LINES = Source(
+LINES = DataSource(
     "lines",
     "a label and a text per line: token i32[length], length i32, label i32",
     (

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ....dsl.diagnostics.diagnostic import fail
 from ..core.dataset import Dataset, Schema
 from ..core.named_arrays import dataset_of, schema_of
-from ..core.source import Request, Source, errors_at
+from ..core.source import DataSource, Request, errors_at
 from .numpy_format import Header, map_npy, npy_header
 
 
@@ -36,4 +36,4 @@ def _headers(request: Request) -> dict[str, Header]:
     return headers
 
 
-NPY = Source("npy", "one .npy file per field", (), describe, load, others="text")
+NPY = DataSource("npy", "one .npy file per field", (), describe, load, others="text")

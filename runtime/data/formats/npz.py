@@ -20,7 +20,7 @@ from ..core.data_paths import reason
 from ..core.dataset import Dataset, Schema
 from ..core.decompress import readable
 from ..core.named_arrays import dataset_of, schema_of
-from ..core.source import Request, Setting, Source
+from ..core.source import DataSource, Request, Setting
 from .numpy_format import Header, check_length, map_values, read_header, read_values
 
 LOCAL_HEADER = 30  # bytes of a member's local header, before its name
@@ -108,7 +108,7 @@ def _title(member: zipfile.ZipInfo, path: Path) -> str:
     return f"array `{member.filename.removesuffix('.npy')}` of {path}"
 
 
-NPZ = Source(
+NPZ = DataSource(
     "npz",
     "the arrays of an .npz archive; NAME_test and NAME_validation form the other splits",
     (Setting("file", "text", "the archive", positional=True),),

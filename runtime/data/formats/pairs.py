@@ -18,7 +18,7 @@ import numpy as np
 from ....dsl.diagnostics.diagnostic import fail
 from ..core.dataset import Dataset, Field, Schema, Split, validate
 from ..core.padding import max_length, pad
-from ..core.source import Request, Setting, Source, errors_at
+from ..core.source import DataSource, Request, Setting, errors_at
 from ..core.splitting import split_rows
 from ..core.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
 from .lines import SPLIT_SETTINGS, VOCABULARY_SETTINGS, encode_texts
@@ -117,7 +117,7 @@ def pair_dataset(
     return validate(Dataset(name, Schema(fields, len(train)), train, test, vocabularies=known))
 
 
-PAIRS = Source(
+PAIRS = DataSource(
     "pairs",
     "a source and a target per line: source, target_in and target_out i32[…], and their lengths",
     (

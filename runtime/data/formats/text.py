@@ -24,7 +24,7 @@ from ..core import byte_pairs, vocabulary
 from ..core.dataset import Dataset, Field, Schema, Split
 from ..core.decompress import plain_bytes
 from ..core.feature_cache import load_cached, store_cached
-from ..core.source import Request, Setting, Source
+from ..core.source import DataSource, Request, Setting
 from ..core.vocabulary import Vocabulary
 from .text_file import read_text
 
@@ -149,7 +149,7 @@ def _byte_pairs(request: Request, text: str, cut: int) -> Tokens:
     return tokens
 
 
-TEXT = Source(
+TEXT = DataSource(
     "text",
     "windows of a text: token i32[length], target i32[length] one token later",
     (Setting("file", "text", "the file", positional=True), *SETTINGS),

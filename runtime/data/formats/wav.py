@@ -25,7 +25,7 @@ from ..core.feature_cache import load_cached, store_cached
 from ..core.mel import MAX_WINDOW, VERSION, Mel, bands, log_mel
 from ..core.name_pattern import Pattern, read_condition, read_pattern
 from ..core.padding import pad
-from ..core.source import Request, Setting, Source, errors_at
+from ..core.source import DataSource, Request, Setting, errors_at
 from ..core.splitting import split_rows
 from .lines import number_labels
 from .wave_file import count_samples, read_samples
@@ -210,7 +210,7 @@ def _features(request: Request, sounds: SoundFiles, mel: Mel) -> tuple[np.ndarra
     return whole, ends
 
 
-WAV = Source(
+WAV = DataSource(
     "wav",
     "sounds as log-mel features: frames f32[length, mels], length i32, label i32",
     (

@@ -15,7 +15,7 @@ import numpy as np
 from ....dsl.diagnostics.diagnostic import UserError, fail
 from ..core.dataset import Dataset, Field, Schema, Split, validate
 from ..core.padding import max_length, pad
-from ..core.source import Request, Setting, Source
+from ..core.source import DataSource, Request, Setting
 from ..core.vocabulary import Vocabulary
 from ..formats.wav import MEL_SETTINGS, load_features, mel_of_request
 from .spoken_digits import CLASSES, RATE, find_digits
@@ -78,7 +78,7 @@ def _schema(request: Request, length: int) -> Schema:
     )
 
 
-DIGIT_STRINGS = Source(
+DIGIT_STRINGS = DataSource(
     "digit_strings",
     "strings of spoken digits: frames f32[length, mels], label i32[digits], and their lengths",
     (

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.dataset import Dataset, Field, Schema, split_dataset
-from ..core.source import Request, Setting, Source
+from ..core.source import DataSource, Request, Setting
 from ..core.splitting import split_rows, training_size
 
 FILE = Path(__file__).with_name("digits.npz")
@@ -36,7 +36,7 @@ def load(request: Request) -> Dataset:
     return split_dataset("digits", FIELDS, arrays, parts, scale={"image": 1 / BRIGHTEST})
 
 
-DIGITS = Source(
+DIGITS = DataSource(
     "digits",
     "handwritten digits, 8x8, inside the package: image f32[8, 8, 1], label i32",
     (Setting("test", "fraction", "the share that tests", 0.2),),

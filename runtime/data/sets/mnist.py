@@ -12,7 +12,7 @@ from pathlib import Path
 from ....dsl.diagnostics.diagnostic import fail
 from ..core.data_paths import ENVIRONMENT, Search, first_file
 from ..core.dataset import Dataset, Field, Schema, Split, validate
-from ..core.source import Request, Setting, Source
+from ..core.source import DataSource, Request, Setting
 from ..formats.idx import idx_sizes, read_idx
 
 ADDRESS = "https://ossci-datasets.s3.amazonaws.com/mnist/"
@@ -94,7 +94,7 @@ def _spellings(name: str) -> tuple[str, ...]:
     return name, f"{name}.gz", dotted, f"{dotted}.gz"
 
 
-MNIST = Source(
+MNIST = DataSource(
     "mnist",
     "handwritten digits, 28x28: image f32[28, 28, 1], label i32",
     (Setting("normalize", "bool", "pixels from 0 to 1 rather than 0 to 255", True),),

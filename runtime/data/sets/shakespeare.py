@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..core.data_paths import ENVIRONMENT, first_file
 from ..core.dataset import Dataset, Schema
-from ..core.source import Request, Source
+from ..core.source import DataSource, Request
 from ..formats.text import SETTINGS, load_file, training_length, window_schema
 
 NAME = "tinyshakespeare"
@@ -58,7 +58,7 @@ def _find(request: Request) -> Path | None:
     return None
 
 
-SHAKESPEARE = Source(
+SHAKESPEARE = DataSource(
     "shakespeare",
     "plays of Shakespeare: token i32[length], target i32[length] one token later",
     tuple(replace(s, default=LENGTH) if s.name == "length" else s for s in SETTINGS),

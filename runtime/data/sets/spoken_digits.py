@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..core.data_paths import ENVIRONMENT
 from ..core.dataset import Dataset, Schema
-from ..core.source import Request, Setting, Source
+from ..core.source import DataSource, Request, Setting
 from ..formats.wav import (
     MEL_SETTINGS,
     SoundFiles,
@@ -67,7 +67,7 @@ def _find(request: Request) -> Path | None:
     return None
 
 
-SPOKEN_DIGITS = Source(
+SPOKEN_DIGITS = DataSource(
     NAME,
     "spoken digits as log-mel features: frames f32[length, mels], length i32, label i32",
     (Setting("length", "count", "the most frames of a recording", LENGTH), *MEL_SETTINGS),

@@ -16,7 +16,7 @@ import numpy as np
 from ....dsl.diagnostics.diagnostic import fail
 from ..core.dataset import Dataset, Schema
 from ..core.padding import max_length
-from ..core.source import Request, Setting, Source
+from ..core.source import DataSource, Request, Setting
 from ..core.splitting import split_rows
 from ..core.vocabulary import words
 from ..formats.pairs import SPECIALS, pair_dataset
@@ -135,7 +135,7 @@ def load(request: Request) -> Dataset:
     return pair_dataset(request.source, sources, targets, parts, lengths, known)
 
 
-ENGLISH_GERMAN = Source(
+ENGLISH_GERMAN = DataSource(
     "english_german",
     "English sentences and their German: source, target_in and target_out i32[…], and lengths",
     (

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..core.dataset import Dataset, Field, Schema, split_dataset
-from ..core.source import Request, Setting, Source
+from ..core.source import DataSource, Request, Setting
 from ..core.splitting import split_rows, training_size
 from ..core.vocabulary import Vocabulary
 
@@ -64,7 +64,7 @@ def load(request: Request) -> Dataset:
     )
 
 
-RETRIEVAL = Source(
+RETRIEVAL = DataSource(
     "retrieval",
     "who is where: passage i32[5 · facts], question i32[4], answer i32",
     (

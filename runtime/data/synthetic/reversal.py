@@ -10,7 +10,7 @@ import numpy as np
 
 from ....dsl.diagnostics.diagnostic import fail
 from ..core.dataset import Dataset, Schema
-from ..core.source import Request, Setting, Source
+from ..core.source import DataSource, Request, Setting
 from ..core.splitting import split_rows
 from ..core.vocabulary import chars
 from ..formats.pairs import SPECIALS, pair_dataset
@@ -42,7 +42,7 @@ def load(request: Request) -> Dataset:
     return pair_dataset("reversal", sources, targets, parts, (most, most + 1), (known, known))
 
 
-REVERSAL = Source(
+REVERSAL = DataSource(
     "reversal",
     "digit strings and their reverse: source, target_in and target_out i32[…], and lengths",
     (

@@ -21,7 +21,7 @@ import numpy as np
 from ....dsl.diagnostics.diagnostic import fail
 from ..core.dataset import Dataset, Field, Schema, split_dataset
 from ..core.padding import pad
-from ..core.source import Request, Setting, Source
+from ..core.source import DataSource, Request, Setting
 from ..core.splitting import split_rows, training_size
 from ..core.vocabulary import PAD, UNKNOWN, Vocabulary
 
@@ -115,7 +115,7 @@ def one_of(random: np.random.RandomState, choices: tuple[str, ...]) -> str:
     return choices[random.randint(len(choices))]
 
 
-OPINIONS = Source(
+OPINIONS = DataSource(
     "opinions",
     f"sentences that praise or blame: token i32[{MAX_LENGTH}], length i32, label i32",
     (

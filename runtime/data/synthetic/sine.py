@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..core.dataset import Dataset, Field, Schema, split_dataset
-from ..core.source import Request, Setting, Source
+from ..core.source import DataSource, Request, Setting
 from ..core.splitting import split_rows, training_size
 
 WAVES, MIN_PERIOD, MAX_PERIOD = 2, 8, 64  # sines in a sum; steps
@@ -42,7 +42,7 @@ def load(request: Request) -> Dataset:
     return split_dataset("sine", describe(request).fields, arrays, parts)
 
 
-SINE = Source(
+SINE = DataSource(
     "sine",
     "noisy waves and their continuation: x f32[length], y f32[horizon]",
     (

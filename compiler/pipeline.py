@@ -184,8 +184,8 @@ CPU = Pipeline(
 def gpu() -> Pipeline:
     """The pipeline for GPUs; what it needs besides is imported when it is first asked for."""
     from .codegen.cuda.module import emit
+    from .passes.gpu.attention.flash_attention import flash_attention
     from .passes.gpu.attention.row_sums import row_sums
-    from .passes.gpu.attention.stream_attention import stream_attention
     from .passes.gpu.bf16_storage import bf16_storage
     from .passes.gpu.lower import lower as lower_gpu
 
@@ -200,8 +200,8 @@ def gpu() -> Pipeline:
             Pass("row-sums", row_sums),
         ),
         plan=(
-            Pass("bf16-storage", bf16_storage),
-            Pass("stream-attention", stream_attention),
+            Pass("bf16-storage", bf16_storage, needs=("target",)),
+            Pass("flash-attention", flash_attention, needs=("target",)),
             Pass("fuse", fuse, needs=("target",), required=True),
             Pass("plan-memory", plan_memory, needs=("target", "options"), required=True),
             Pass("place-barriers", place_barriers, required=True),

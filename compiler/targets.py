@@ -203,6 +203,49 @@ class MatmulTiling:
     unroll: int = 4  # points of a step whose products are unrolled, without tensor cores
 
 
+class AttentionTileShape(NamedTuple):
+    """How attention is cut into tiles: rows and columns of a block's tile, those of a thread (with
+    tensor cores of a warp), and the threads of a block."""
+
+    height: int
+    width: int
+    rows: int
+    columns: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class AttentionTiling:
+    """What decides about fused attention. The shapes stand best first: the higher a tile, the less
+    is loaded for a row."""
+
+    min_side: int = 32  # queries, or keys, below which a tile would be mostly empty
+    max_vector: int = 128  # elements of a query, key or value for which tiles fit
+    max_vectors: int = 512  # elements of all queries, keys and values of one kernel
+    max_vector_totals: int = 2  # results as wide as a value that fit into registers
+    min_height: int = 32  # of a tile that is chosen only to have more blocks
+    shared: int = 96 << 10  # bytes of shared memory of a block, so that two are resident
+    stages: int = 2  # buffers of the tile that tensor cores multiply
+    simt_registers: int = 80  # of a thread's 128, for products and totals
+    mma_registers: int = 176  # of a thread's 255
+    simt_shapes: tuple[AttentionTileShape, ...] = (
+        AttentionTileShape(64, 64, 4, 4, 256),
+        AttentionTileShape(32, 64, 2, 4, 256),
+        AttentionTileShape(16, 64, 1, 4, 256),
+    )
+    mma_shapes: tuple[AttentionTileShape, ...] = (
+        AttentionTileShape(128, 64, 32, 64, 128),
+        AttentionTileShape(128, 32, 32, 32, 128),
+        AttentionTileShape(64, 64, 16, 64, 128),
+        AttentionTileShape(64, 32, 16, 32, 128),
+        AttentionTileShape(32, 64, 16, 64, 64),
+        AttentionTileShape(32, 32, 16, 32, 64),
+        AttentionTileShape(64, 16, 16, 16, 128),
+        AttentionTileShape(32, 16, 16, 16, 64),
+        AttentionTileShape(16, 16, 16, 16, 32),
+    )
+
+
 @dataclass(frozen=True)
 class RecurrenceCosts:
     """The estimate of a recurrence's step: µs unless another unit is given, by arithmetic about an
@@ -239,6 +282,7 @@ class GpuTarget:
     row_accumulators: int = 32  # registers of results for them
     max_group_elements: int = 1 << 30  # elements of a recurrence's step numbered with 32 bits
     matmul: MatmulTiling = MatmulTiling()
+    attention: AttentionTiling = AttentionTiling()
     recurrence: RecurrenceCosts = RecurrenceCosts()
     fusion: FusionLimits = FusionLimits(recurrent_epilogue=160)
     concurrent_kernels: bool = True  # whether independent kernels run at once

@@ -9,7 +9,8 @@ import numpy as np
 from stdlib.programs import Arrays, Case
 
 from nnc.compiler.ir.equation import System
-from nnc.compiler.passes.kernels.kernel import Plan, Streamed
+from nnc.compiler.passes.gpu.attention.attention_kernel import AttentionKernel
+from nnc.compiler.passes.kernels.kernel import Plan
 
 X = {"x": "f32[2, 70, 24]"}
 LENGTHS = {"length": "i32[2]"}
@@ -107,8 +108,8 @@ def prepared(case: Case) -> tuple[System, Arrays]:
     return system.replace(outputs=outputs), values
 
 
-def streamed(made: Plan) -> list[Streamed]:
-    return [kernel for kernel in made.kernels if isinstance(kernel, Streamed)]
+def attention_kernels(made: Plan) -> list[AttentionKernel]:
+    return [kernel for kernel in made.kernels if isinstance(kernel, AttentionKernel)]
 
 
 # --- whole programs -------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ def finite_differences(
     return result
 
 
-NO_ATTENTION = ("row-sums", "stream-attention", "bf16-storage")
+NO_ATTENTION = ("row-sums", "flash-attention", "bf16-storage")
 
 
 # --- the pipeline, with short words for its options ----------------------------------------------

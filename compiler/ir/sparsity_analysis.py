@@ -67,6 +67,7 @@ class Sparsity:
         )
 
 
+OfRead = Callable[[Read], Sparsity]
 DENSE = Sparsity()  # finite, and 0 only by chance
 UNKNOWN = Sparsity(maybe_zero=EVERYWHERE, maybe_minus_inf=EVERYWHERE, maybe_nonfinite=EVERYWHERE)
 
@@ -102,14 +103,15 @@ def sparsity(system: System) -> dict[str, Sparsity]:
     """The sparsity of each tensor that has an equation, over the equation's indices."""
     found: dict[str, Sparsity] = {}
     for eq in system.equations:
-        found[eq.target] = _of_target(eq, system, found)
+        found[eq.target] = sparsity_of_target(eq, lambda read: _of_element(read, system, found))
     return found
 
 
-def _of_target(eq: Equation, system: System, found: Mapping[str, Sparsity]) -> Sparsity:
+def sparsity_of_target(eq: Equation, of_read: OfRead) -> Sparsity:
+    """The sparsity of what an equation computes, over its indices."""
     if eq.at is not None:
         return UNKNOWN
-    body = sparsity_of_body(eq, system, found)
+    body = sparsity_of(eq.body, eq.sizes, of_read)
     if eq.reduce is None:
         return body
     over = {i.name for i in eq.over}
@@ -132,10 +134,16 @@ def _of_target(eq: Equation, system: System, found: Mapping[str, Sparsity]) -> S
 def sparsity_of_body(eq: Equation, system: System, found: Mapping[str, Sparsity]) -> Sparsity:
     """The sparsity of the equation's body over its whole domain. A temp that is not in `found` is
     computed by a recurrence, and nothing is known of it."""
+    return sparsity_of(eq.body, eq.sizes, lambda read: _of_element(read, system, found))
+
+
+def sparsity_of(expr: Expr, sizes: Mapping[str, int], of_read: OfRead) -> Sparsity:
+    """The sparsity of an expression over the ranges of its indices; `of_read` gives that of the
+    elements that a read finds inside its tensor."""
     known: dict[Expr, Sparsity] = {}
-    for node in walk(eq.body):
-        known[node] = _of_node(node, known, eq, system, found)
-    return known[eq.body]
+    for node in walk(expr):
+        known[node] = _of_node(node, known, sizes, of_read)
+    return known[expr]
 
 
 def _form(form: Affine) -> Expr:
@@ -176,17 +184,16 @@ def _leaves_some(region: Region, index: Index, eq: Equation) -> bool:
 def _of_node(
     node: Expr,
     known: Mapping[Expr, Sparsity],
-    eq: Equation,
-    system: System,
-    found: Mapping[str, Sparsity],
+    sizes: Mapping[str, int],
+    of_read: OfRead,
 ) -> Sparsity:
     if isinstance(node, Const):
         return _of_constant(node.value)
     if not is_float(node.dtype):
-        low, high = bounds(node, eq.sizes) if node.dtype != "bool" else (0, 1)
+        low, high = bounds(node, sizes) if node.dtype != "bool" else (0, 1)
         return DENSE if low > 0 or high < 0 else Sparsity(maybe_zero=EVERYWHERE)
     if isinstance(node, Read):
-        return _of_read(node, known, system, found)
+        return _inside_or(node, of_read(node), known)
     assert isinstance(node, Apply)
     return _of_apply(node, [known[a] for a in node.args])
 
@@ -199,17 +206,18 @@ def _of_constant(value: float) -> Sparsity:
     return DENSE if isfinite(value) else Sparsity(minus_inf=EVERYWHERE, maybe_minus_inf=EVERYWHERE)
 
 
-def _of_read(
-    read: Read, known: Mapping[Expr, Sparsity], system: System, found: Mapping[str, Sparsity]
-) -> Sparsity:
+def _of_element(read: Read, system: System, found: Mapping[str, Sparsity]) -> Sparsity:
     equation = system.definition.get(read.tensor)
     if equation is None:
-        own = DENSE
-    elif read.tensor in found and equation.at is None:
-        names = (i.name for i in equation.indices)
-        own = found[read.tensor].at(dict(zip(names, read.index, strict=True)))
-    else:
-        own = UNKNOWN
+        return DENSE
+    if read.tensor not in found or equation.at is not None:
+        return UNKNOWN
+    names = (i.name for i in equation.indices)
+    return found[read.tensor].at(dict(zip(names, read.index, strict=True)))
+
+
+def _inside_or(read: Read, own: Sparsity, known: Mapping[Expr, Sparsity]) -> Sparsity:
+    """The sparsity of a read whose elements have `own` inside the tensor."""
     if read.other is None:
         return own
     other = known[read.other]

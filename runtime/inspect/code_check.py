@@ -19,7 +19,8 @@ from ...compiler.ir.dtypes import is_float
 from ...compiler.ir.equation import Equation, System, Tensor
 from ...compiler.ir.expr import Expr, Read
 from ...compiler.ir.magnitude import magnitude
-from ...compiler.passes.kernels.kernel import Plan, Streamed
+from ...compiler.passes.gpu.attention.attention_kernel import AttentionKernel
+from ...compiler.passes.kernels.kernel import Plan
 from ...compiler.reference.evaluator import Arrays, evaluate
 
 COMPUTED, SIZE = "#", "%"  # after a tensor's name: as the code computed it, and its magnitude
@@ -73,7 +74,9 @@ def check_code(plan: Plan, arrays: Arrays, tolerance: float) -> list[CheckedEqua
         n: arrays[n.removesuffix(COMPUTED)] for n, t in local.tensors.items() if t.kind != "temp"
     }
     expected = evaluate(local, given, wide=True)
-    early = {t for k in plan.kernels if isinstance(k, Streamed) for t in k.rounded_early}
+    early = {
+        t for k in plan.kernels if isinstance(k, AttentionKernel) for t in k.rounded_before_division
+    }
     allowed = {t: tolerance + 2 * BF16 * (t in early) for t in stored}
     found = [
         _compare(eq, arrays[eq.target], expected, allowed[eq.target])

@@ -11,7 +11,7 @@ import pytest
 
 from nnc.compiler.codegen.cuda.module import Module
 from nnc.compiler.ir.dtypes import BYTES
-from nnc.compiler.passes.gpu.attention.mma_ir import WarpStream
+from nnc.compiler.passes.gpu.attention.attention_tile import AttentionTile
 from nnc.compiler.passes.gpu.attention.mma_operands import COPIED
 from nnc.compiler.passes.gpu.grid_ir import Grid, MatmulTile
 from nnc.compiler.targets import GpuTarget
@@ -69,8 +69,9 @@ def check_instructions(name: str, counts: Counter[str], grid: Grid | None, sine:
     kinds = {instruction.partition(".")[0] for instruction in counts}
     assert sine or not kinds & {"LDL", "STL"}, (name, counts)
     match grid.how if grid else None:
-        case WarpStream():
-            cores, copies = True, {COPIED * BYTES["bf16"]}
+        case AttentionTile() as tile:
+            cores = tile.tensor_cores
+            copies = {COPIED * BYTES["bf16"]} if cores else set()
         case MatmulTile() as tile:
             cores = tile.tensor_cores
             size = BYTES["bf16" if cores else grid.dtype]

@@ -10,13 +10,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from attentions import CASES, DOT, gpt, prepared, streamed, written
+from attentions import CASES, DOT, attention_kernels, gpt, prepared, written
 from gpu_simulator import SimulatedProgram, SimulatorError, available, library
 from stdlib.programs import Case
 from support import cuda_module, gpu_plan, round_contractions
 
 from nnc.compiler.ir.equation import System
-from nnc.compiler.passes.gpu.grid_ir import Stream
+from nnc.compiler.passes.gpu.attention.attention_tile import AttentionTile
 from nnc.compiler.pipeline import derive
 from nnc.compiler.programs import training_step
 from nnc.compiler.reference.evaluator import evaluate
@@ -58,7 +58,7 @@ def test_values_and_gradients(case: Case):
         program = run(system, values, target)
         for name in system.outputs:
             agree(program.arrays[name], expected[name], name)
-        forms = [g.how for g in program.module.grids.values() if isinstance(g.how, Stream)]
+        forms = [g.how for g in program.module.grids.values() if isinstance(g.how, AttentionTile)]
         assert len(forms) >= 3
         heights |= {form.height for form in forms}
     assert heights == {32, 64}
@@ -75,7 +75,7 @@ def test_values_and_gradients_of_bf16(case: Case):
     rounded = round_contractions(system)
     expected = evaluate(rounded, values, wide=True)
     program = run(rounded, values)
-    assert len(streamed(program.plan)) == (4 if case.name == "two products" else 3)
+    assert len(attention_kernels(program.plan)) == (4 if case.name == "two products" else 3)
     for name in system.outputs:
         as_near(program.arrays[name], expected[name], exact[name], name)
     if "v" in values:
@@ -138,7 +138,7 @@ def test_training_steps_are_those_of_the_evaluator(precision: str):
     begins where the evaluator is, for errors grow."""
     (system, state), (plain, _) = gpt_step(precision), gpt_step()
     program = SimulatedProgram(system)
-    assert len(streamed(program.plan)) == 6
+    assert len(attention_kernels(program.plan)) == 6
     rng = np.random.default_rng(0)
     for step in range(1, 4):
         state |= {n: rng.integers(0, 17, (2, 40)).astype(np.int32) for n in ("token", "target")}
@@ -177,7 +177,7 @@ def test_a_missing_barrier_is_caught():
     expected = evaluate(system, values, wide=True)["y"]
     program = SimulatedProgram(system)
     made = program.module
-    names = [n for n, g in made.grids.items() if isinstance(g.how, Stream)]
+    names = [n for n, g in made.grids.items() if isinstance(g.how, AttentionTile)]
     streams = [
         re.search(rf"KERNEL\(256, 2\) {name}\(.*?\n}}", made.kernels, re.S) for name in names
     ]
@@ -203,7 +203,8 @@ def test_a_missing_barrier_is_caught():
 
 @needs_gpp
 def test_low_tiles_where_nothing_else_fits():
-    """Scores of two products of vectors of 128, and the gradients' own product."""
+    """Scores of two products of vectors of 128, and the gradients' own product; where both products
+    have the same queries, these are in shared memory once."""
     inputs = dict.fromkeys("qkv", "f32[1, 33, 128]")
     score = f"({DOT} + sum(a) q[b, i, a] * tanh(k[b, j, a])) * 0.05"
     system, values = prepared(written("wide", score, inputs=inputs))
@@ -211,8 +212,8 @@ def test_low_tiles_where_nothing_else_fits():
     program = run(system, values)
     for name in system.outputs:
         agree(program.arrays[name], expected[name], name)
-    forms = [g.how for g in program.module.grids.values() if isinstance(g.how, Stream)]
-    assert {(form.height, len(form.pairs)) for form in forms} == {(32, 2), (16, 3)}
+    forms = [g.how for g in program.module.grids.values() if isinstance(g.how, AttentionTile)]
+    assert {(form.height, len(form.products)) for form in forms} == {(32, 2), (32, 3), (16, 3)}
     assert all(form.shared_bytes <= 96 << 10 for form in forms)
 
 
@@ -223,7 +224,7 @@ def test_kernels_compile_without_spills(width: int, steps: int, architecture: st
     inputs = {"x": f"f32[16, {steps}, {6 * width}]", "length": "i32[16]"}
     layer = "x |> Attention(6, causal = true, kv_heads = 2, bias = false)(length)"
     made = cuda_module(gpu_plan(prepared(Case("wide", layer, inputs))[0]))
-    assert sum(isinstance(g.how, Stream) for g in made.grids.values()) == 3
+    assert sum(isinstance(g.how, AttentionTile) for g in made.grids.values()) == 3
     check_usage(made, architecture)
     for grid in made.grids.values():
         assert grid.shared_bytes <= 96 << 10

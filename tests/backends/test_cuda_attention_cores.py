@@ -12,11 +12,11 @@ from attentions import (
     CASES,
     DOT,
     FORM,
+    attention_kernels,
     gpt,
     learned,
     of_sixteen,
     prepared,
-    streamed,
     written,
 )
 from gpu_simulator import SimulatedProgram, SimulatorError, available, library
@@ -26,7 +26,7 @@ from support import cuda_module, gpu_plan, round_contractions
 from nnc.compiler.codegen.cuda.module import Module
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.functions import TABLE
-from nnc.compiler.passes.gpu.attention.mma_ir import WarpStream
+from nnc.compiler.passes.gpu.attention.attention_tile import AttentionTile
 from nnc.compiler.passes.gpu.grid_ir import Grid
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.reference.pass_checker import PassCheck
@@ -61,11 +61,13 @@ def run(system: System, values, target=None, schedules=(0, 1)) -> SimulatedProgr
 
 def grids(made: Module) -> list[Grid]:
     """Those with tensor cores."""
-    return [g for g in made.grids.values() if isinstance(g.how, WarpStream)]
+    return [
+        g for g in made.grids.values() if isinstance(g.how, AttentionTile) and g.how.tensor_cores
+    ]
 
 
-def hows(made: Module) -> list[WarpStream]:
-    return [g.how for g in grids(made) if isinstance(g.how, WarpStream)]
+def hows(made: Module) -> list[AttentionTile]:
+    return [g.how for g in grids(made) if isinstance(g.how, AttentionTile)]
 
 
 # --- values ---------------------------------------------------------------------------------------
@@ -170,7 +172,9 @@ def test_every_result_is_that_of_its_equation(case: Case):
     """From what the kernels before had computed: values within two roundings of their weights."""
     _, given, values = rounded(case)
     apart = gpu_plan(given, shared=False)
-    assert {n for k in streamed(apart) for n in k.rounded_early} == {"attention1_attend1_y"}
+    assert {n for k in attention_kernels(apart) for n in k.rounded_before_division} == {
+        "attention1_attend1_y"
+    }
     found = check_code(apart, run_stored(SimulatedProgram(apart, (0,)), values), 1e-5)
     assert all(value.right for value in found)
     assert max(v.error for v in found if v.equation.target.endswith("_y")) > 1e-4
@@ -243,7 +247,9 @@ def test_operands_are_stored_once_for_all_kernels():
     (grouped,) = (case for case in FORMS if case.name == "grouped")
     _, given, values = rounded(grouped)
     made = gpu_plan(given, check=PassCheck(given, values))
-    read = {s for k in streamed(made) for e in k.equations for s in e.sources if "_bf16" in s}
+    read = {
+        s for k in attention_kernels(made) for e in k.equations for s in e.sources if "_bf16" in s
+    }
     assert {name: made.system.tensors[name].shape for name in read} == {
         "attention1_heads1_z_bf16": (2, 6, 70, 16),
         "attention1_heads2_z_bf16": (2, 2, 70, 16),
@@ -254,9 +260,11 @@ def test_operands_are_stored_once_for_all_kernels():
     assert len(products) == 4 and all(kernel.anchor.reduce == "sum" for kernel in products)
     assert not {name.removesuffix("_bf16") for name in read if "heads" in name} & set(made.offsets)
     forward, keys, queries = hows(cuda_module(made))
-    assert [len(how.mine) for how in (forward, keys, queries)] == [1, 2, 2]
-    assert [len(how.theirs) for how in (forward, keys, queries)] == [2, 2, 2]
-    assert keys.values == (1, 0) and queries.values == (queries.factors[1][1],)
+    assert [len(how.row_panels) for how in (forward, keys, queries)] == [1, 2, 2]
+    assert [len(how.column_panels) for how in (forward, keys, queries)] == [2, 2, 2]
+    queried, weighted = ([p.column_panel for p in how.products] for how in (keys, queries))
+    assert [t.panel for t in keys.totals] == queried[::-1]
+    assert [t.panel for t in queries.totals] == weighted[1:]
 
 
 def test_computed_operands_and_other_orders_are_stored_by_rows():
@@ -360,7 +368,7 @@ def test_a_missing_barrier_or_wait_is_caught():
     found = [
         re.search(rf"KERNEL\(\d+, 2\) {name}\(.*?\n}}", made.kernels, re.S)
         for name, g in made.grids.items()
-        if isinstance(g.how, WarpStream)
+        if g in grids(made)
     ]
     waits = re.compile(r"(BARRIER\(\)|WAIT\(0\));")
     places = [
@@ -404,7 +412,7 @@ def test_products_are_instructions():
     )
     ptx = nvrtc_or_skip().ptx(made.source, "sm_80")
     kernels = {text.split("(")[0].strip(): text for text in ptx.split(".entry ")[1:]}
-    for name in (n for n, g in made.grids.items() if isinstance(g.how, WarpStream)):
+    for name in (n for n, g in made.grids.items() if g in grids(made)):
         text = kernels[name]
         assert "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32" in text
         assert "ldmatrix.sync.aligned.m8n8.x4.shared" in text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from attentions import CASES, DOT, gpt, learned, prepared, streamed, written
+from attentions import CASES, DOT, attention_kernels, gpt, learned, prepared, written
 from stdlib.programs import Case
 from support import NO_ATTENTION, gpu_plan, plan
 
@@ -16,30 +16,30 @@ from nnc.compiler.reference.pass_checker import PassCheck
 from nnc.runtime.data import Search
 from nnc.runtime.project import planned_setup, project_of_text
 
-LARGE = 40 * 33  # elements of the smallest square of the cases
+LARGE = 40 * 33  # elements of the smallest matrix of scores of the cases
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_no_square_is_stored(case: Case):
+def test_no_matrix_of_scores_is_stored(case: Case):
     """Softmax and values are one kernel, the gradients of keys and values another, those of queries
     a third; where a score is made of two products, there are gradients of each."""
     system, values = prepared(case)
     made = gpu_plan(system, check=PassCheck(system, values))
-    kernels = streamed(made)
+    kernels = attention_kernels(made)
     assert len(kernels) == (4 if case.name == "two products" else 3)
-    assert kernels[0].highest is not None and len(kernels[0].totals) == 2
+    assert kernels[0].row_max is not None and len(kernels[0].totals) == 2
     tensors = made.system.tensors
     for kernel in kernels:
         assert {t for t in kernel.local if tensors[t].size >= LARGE} == kernel.local
         assert not kernel.local & made.offsets.keys()
-    squares = [
+    matrices = [
         n
         for n in made.offsets
         if tensors[n].kind == "temp"
         and n not in system.outputs
         and len(set(tensors[n].shape) & {40, 45, 70, 90}) > 1
     ]
-    assert not squares
+    assert not matrices
     assert made.arena_bytes < gpu_plan_without(system)
 
 
@@ -51,18 +51,18 @@ def gpu_plan_without(system) -> int:
 
 def test_a_row_stores_its_maximum_and_its_sum():
     system, _ = prepared(CASES[1])
-    forward, keys, queries = streamed(gpu_plan(system))
+    forward, keys, queries = attention_kernels(gpu_plan(system))
     shapes = [system.tensors[t].shape for t in forward.stored]
     assert shapes == [(2, 3, 70), (2, 3, 70), (2, 3, 70, 8)]
-    assert (keys.own.name, keys.other.name) == (queries.other.name, queries.own.name)
+    assert (keys.row.name, keys.column.name) == (queries.column.name, queries.row.name)
     assert [len(k.products) for k in (forward, keys, queries)] == [1, 2, 2]
 
 
 def test_the_gradient_of_a_sum_is_a_product_with_the_result():
-    """Of all row sums, only the softmax's own runs through a square."""
+    """Of all row sums, only the softmax's own needs a matrix of scores."""
     for case in CASES:
-        for kernel in streamed(gpu_plan(prepared(case)[0])):
-            assert all(t.wide for t in kernel.totals) or kernel.highest is not None, case
+        for kernel in attention_kernels(gpu_plan(prepared(case)[0])):
+            assert all(t.features for t in kernel.totals) or kernel.row_max is not None, case
 
 
 # --- what is left alone --------------------------------------------------------------------------
@@ -71,15 +71,13 @@ def test_the_gradient_of_a_sum_is_a_product_with_the_result():
 def note(case: Case, outputs: tuple[str, ...] = ()) -> str:
     system, _ = prepared(case)
     made = gpu_plan(system.replace(outputs=(*system.outputs, *outputs)), verified=True)
-    assert not streamed(made)
-    (found,) = (k.reason for k in made.kernels if "its square is stored" in k.reason)
-    return found.partition("its square is stored: ")[2]
+    assert not attention_kernels(made)
+    (found,) = (k.reason for k in made.kernels if "its matrix of scores is stored" in k.reason)
+    return found.partition("its matrix of scores is stored: ")[2]
 
 
 def test_weights_that_are_wanted():
-    assert note(written("plain", DOT), ("look1_softmax1_y",)) == (
-        "`look1_softmax1_y` is wanted outside"
-    )
+    assert note(written("plain", DOT), ("look1_softmax1_y",)) == ("`look1_softmax1_y` is an output")
 
 
 def test_weights_that_are_summed_over_examples():
@@ -97,7 +95,7 @@ def test_small_and_deep_ones():
     assert note(Case("small", tile, {"x": "f32[2, 12, 8]"})) == (
         "12 by 12 is less than a tile of 32"
     )
-    assert "tiles 160 deep" in note(Case("deep", tile, {"x": "f32[1, 40, 320]"}))
+    assert "vectors of 160" in note(Case("deep", tile, {"x": "f32[1, 40, 320]"}))
 
 
 def test_a_table_that_is_learnt():
@@ -132,37 +130,40 @@ def test_weights_on_a_diagonal():
     )
     inputs = dict.fromkeys("qkv", "f32[2, 40, 10]")
     found = note(Case("diagonal", "look(q, k, v)", inputs, definitions=text))
-    assert "reads one diagonal" in found
+    assert "reads a diagonal" in found
 
 
-# --- what is hidden -------------------------------------------------------------------------------
+# --- what is masked -------------------------------------------------------------------------------
 
 
-def test_what_conditions_hide():
+def masked(case: Case) -> list[tuple[Affine, ...]]:
+    """The forms of every kernel."""
+    made = gpu_plan(prepared(case)[0])
+    return [masked_tiles(kernel, made.system) for kernel in attention_kernels(made)]
+
+
+def test_what_conditions_mask():
     """A causal mask hides key - query > 0, from the sums for keys too, whose weights would not be 0
-    if a row saw nothing; lengths alone hide nothing from those."""
+    if a row were masked as a whole; lengths alone hide nothing from those."""
 
-    def forms(name: str) -> list[list[str]]:
+    def count(name: str) -> list[int]:
         (case,) = (c for c in CASES if c.name == name)
-        return [
-            [str(f.expr()) for f in masked_tiles(k)] for k in streamed(gpu_plan(prepared(case)[0]))
-        ]
+        return [len(forms) for forms in masked(case)]
 
-    assert forms("all") == [[], [], []]
-    assert [len(f) for f in forms("causal")] == [1, 1, 1]
-    assert [len(f) for f in forms("causal with lengths")] == [2, 2, 2]
-    assert [len(f) for f in forms("a window")] == [2, 2, 2]
-    assert [len(f) for f in forms("rows hidden wholly")] == [1, 0, 1]
-    system, _ = prepared(CASES[1])
-    first, *_ = streamed(gpu_plan(system))
-    assert masked_tiles(first) == (Affine({Idx(first.other.name): 1, Idx(first.own.name): -1}, 0),)
+    assert count("all") == [0, 0, 0]
+    assert count("causal") == [1, 1, 1]
+    assert count("causal with lengths") == [2, 2, 2]
+    assert count("a window") == [2, 2, 2]
+    assert count("rows hidden wholly") == [1, 0, 1]
+    first, *_ = attention_kernels(gpu_plan(prepared(CASES[1])[0]))
+    form = Affine({Idx(first.column.name): 1, Idx(first.row.name): -1}, 0)
+    assert masked(CASES[1])[0] == (form,)
 
 
-def test_a_window_that_hides_whole_rows():
-    """Query 0 sees nothing: its weights are no numbers, and every key's gradient has them."""
+def test_a_window_that_masks_a_whole_row():
+    """Query 0 sees nothing: its weights are NaN, and so is every key's gradient."""
     case = written("none", f"if j > i - 1 or j < i - 9 then -inf else {DOT}")
-    forward, keys, queries = streamed(gpu_plan(prepared(case)[0]))
-    assert [len(masked_tiles(k)) for k in (forward, keys, queries)] == [2, 0, 2]
+    assert [len(forms) for forms in masked(case)] == [2, 0, 2]
 
 
 # --- whole models ---------------------------------------------------------------------------------
@@ -173,10 +174,10 @@ def test_the_memory_of_a_gpt():
     project = project_of_text(gpt(1024, 64, "4, 128", 65, "adam(lr = 1e-3)"), "gpt.nn", None, [])
     system, _ = training_step(planned_setup(project, Search(None, None, offline=True)))
     made, stored = gpu_plan(system), gpu_plan_without(system)
-    assert len(streamed(made)) == 6
+    assert len(attention_kernels(made)) == 6
     assert not any(made.system.tensors[n].shape[-2:] == (1024, 1024) for n in made.offsets)
-    square = 2 * 4 * 1024 * 1024 * 4
-    assert made.arena_bytes < square and 4 * square < stored
+    matrix = 2 * 4 * 1024 * 1024 * 4
+    assert made.arena_bytes < matrix and 4 * matrix < stored
 
 
 def test_learned_queries_are_read_before_they_are_updated():
@@ -188,10 +189,10 @@ def test_learned_queries_are_read_before_they_are_updated():
     readers = [n for n, k in enumerate(order) if any("q" in e.sources for e in k.equations)]
     (writer,) = (n for n, k in enumerate(order) if "q'" in k.stored)
     assert made.offsets["q'"] == made.offsets["q"] and max(readers) <= writer
-    assert len(streamed(made)) == 2  # x needs no gradient
+    assert len(attention_kernels(made)) == 2  # x needs no gradient
 
 
-def test_the_cpu_stores_its_squares():
+def test_the_cpu_stores_matrices_of_scores():
     system, _ = prepared(CASES[0])
-    assert not streamed(plan(system))
+    assert not attention_kernels(plan(system))
     assert np.prod(system.tensors["attention1_attend1_softmax1_y"].shape) >= LARGE

@@ -1,300 +1,160 @@
-"""A square that is never stored, as the inside of one CUDA C++ kernel.
+"""Attention whose products are fused multiply-adds of threads, in f32.
 
-In: a `Grid` whose form is a `Stream`, and a `Writer` that knows its tensors. Out: lines in the
-writer. A block keeps its own side of every product in shared memory; tiles of the other side come
-one after the other. Elements of the square live in registers, `product0[r][c]`, from the products
-until the sums have taken them; a sum along a third index takes them through shared memory.
-Half a warp has a row of a tile, so what a row needs of all its threads goes by shuffles.
+The threads of a block are a grid of rows and columns: one holds `rows` neighbouring rows and
+`columns` neighbouring columns of a tile; the threads of a row are lanes of one warp. Row panels
+stay in shared memory, transposed; column panels come one after the other to one buffer, transposed
+for products and by rows for totals. Weights go through shared memory to the threads that add
+them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from ...ir.dtypes import BYTES
 from ...ir.equation import Index
-from ...ir.expr import Expr, reads
-from ...passes.gpu.grid_ir import PADDING, Grid, Panel, RowSum, Stream
-from ...passes.lowering.access import Statement
-from .attention import UNROLL, Square, still
+from ...passes.gpu.attention.attention_tile import PADDING, AttentionTile, Panel, TileTotal
+from ...passes.gpu.grid_ir import Grid
+from .attention import UNROLL, AttentionEngine, Layout, Loop, Total
 from .expressions import Writer
 
-TURNED = 4  # neighbouring numbers that go through shared memory as one
+VECTOR = 4  # neighbouring numbers of shared memory that a thread has at once
 
 
-def stream(w: Writer, grid: Grid, how: Stream) -> None:
-    """The body of the kernel."""
-    _Maker(w, grid, how).kernel()
+class SimtAttention(AttentionEngine):
+    totals_together = False
 
-
-class _Maker(Square):
-    def __init__(self, w: Writer, grid: Grid, how: Stream):
+    def __init__(self, w: Writer, grid: Grid, how: AttentionTile):
+        self.lanes = how.width // how.columns
         super().__init__(w, grid, how)
         self.high, self.broad = how.height + PADDING, how.width + PADDING
-        self.lanes = how.width // how.columns  # threads that share a row
 
-    def kernel(self) -> None:
-        w, how = self.w, self.how
-        self._shared()
-        w.line(f"const i32 row = THREAD / {self.lanes}, column = THREAD % {self.lanes};")
-        self.block()
-        for n, pair in enumerate(how.pairs):
-            if not self.moves(pair.mine):
-                self._fill(f"mine{n}", pair.mine, how.own, "m0", how.height)
-        self._start()
-        with self._loops():
-            self.leave_out()
-            waiting = list(enumerate(how.sums))
-            for n, pair in enumerate(how.pairs):
-                self._product(n, pair.mine, pair.theirs)
-                if how.score is not None and n == len(how.pairs) - 1:
-                    self._exponentials()
-                later = {p.read for p in how.pairs[n + 1 :]}
-                for m, one in list(waiting):  # what can be summed now: fewer registers wait
-                    if not later & set(reads(one.weight)) and (how.score is None or not later):
-                        self._add(m, one)
-                        waiting.remove((m, one))
-        self._finish()
+    def layout_of(self, columns: int) -> Layout:
+        """Columns in groups of neighbours, as many as threads of a row times a group apart."""
+        rows, group = self.how.rows, min(columns, VECTOR) or 1
+        column = f"column * {group} + c"
+        loops: tuple[Loop, ...] = (("c", group),)
+        at = "c"
+        if columns > group:
+            column, at = f"g * {group * self.lanes} + {column}", f"g * {group} + c"
+            loops = (("g", columns // group), *loops)
+        return Layout(
+            (("r", rows),),
+            loops,
+            f"row * {rows} + r",
+            column,
+            f"[{rows}][{columns}]",
+            f"[r][{at}]",
+            f"[{rows}]",
+            "[r]",
+        )
 
-    # --- memory --------------------------------------------------------------------------------
-
-    def _shared(self) -> None:
+    def declare(self) -> None:
         w, how, start = self.w, self.how, 0
-        for n, pair in enumerate(how.pairs):
-            w.line(f"SHARED(f32, mine{n}, {start}, {pair.mine.points * self.high});")
-            start += pair.mine.points * self.high * BYTES["f32"]
-        w.line(f"SHARED(f32, theirs, {start}, {how.tile});")
-        if self.wide:
-            start += how.tile * BYTES["f32"]
-            w.line(f"SHARED(f32, weights, {start}, {how.height * self.broad});")
+        sizes = [(f"rows{n}", p.points * self.high) for n, p in enumerate(how.row_panels)]
+        sizes.append(("columns", how.column_buffer))
+        if any(total.panel for total in how.totals):
+            sizes.append(("weights", how.height * self.broad))
+        for name, count in sizes:
+            w.line(f"SHARED(f32, {name}, {start}, {count});")
+            start += count * BYTES["f32"]
+        w.line(f"const i32 row = THREAD / {self.lanes}, column = THREAD % {self.lanes};")
 
-    def _fill(self, tile: str, operand: Panel, index: Index, first: str, side: int) -> None:
-        """All threads load a product's tile, each point's elements of the index in a row; what is
-        beyond the last is zero. A thread turns four elements at once, so that neither memory nor
-        the banks of the tile are visited in steps."""
-        w, points, row = self.w, operand.points, side + PADDING
-        count = points * side // TURNED
-        w.line(f"{UNROLL} 1")
-        with w.block(f"for (i32 e = THREAD; e < {count}; e += {self.grid.threads})"):
+    def load_rows(self, n: int, panel: Panel) -> None:
+        self._load(f"rows{n}", panel, self.how.row, "m0", self.how.height)
+
+    def _load(
+        self, array: str, panel: Panel, index: Index, first: str, side: int, spread: int = 0
+    ) -> None:
+        """All threads load a panel: transposed, or by rows of `spread` points, of which those that
+        the panel does not have are 0. Past the end of the index everything is 0. To transpose, a
+        thread has a vector, so that neither loads nor stores of neighbouring threads are far
+        apart."""
+        w, points, vector = self.w, spread or panel.points, 1 if spread else VECTOR
+        w.line(f"{UNROLL} {2 if spread else 1}")
+        head = f"for (i32 e = THREAD; e < {points * side // vector}; e += {self.grid.threads})"
+        with w.block(head):
             x, k = (
                 (f"e / {points}", f"e % {points}")
-                if operand.together
-                else (f"e % {side // TURNED}", f"e / {side // TURNED}")
+                if panel.coalesced
+                else (f"e % {side // vector}", f"e / {side // vector}")
             )
-            w.line(f"const i32 x = {x} * {TURNED}, k = {k};")
-            w.unflatten("k", operand.along)
-            w.line(UNROLL)
-            with w.block(f"for (i32 i = 0; i < {TURNED}; ++i)"):
-                self.at(index, f"{first} + x + i", side)
-                loaded = self.within(f"{first} + x + i", index, side, w.value(operand.value))
-                w.line(f"AT({tile}, k * {row} + x + i, {points * row}) = {loaded};")
-
-    def _fill_rows(self, one: RowSum) -> None:
-        """All threads load a factor's tile, each element's points in a row, of which there may be
-        some more than the factor has: those are zero."""
-        w, how, spread = self.w, self.how, self.how.spread(one)
-        assert one.factor is not None
-        points, row, count = one.factor.points, spread + PADDING, how.width * spread
-        w.line(f"{UNROLL} 2")
-        with w.block(f"for (i32 e = THREAD; e < {count}; e += {self.grid.threads})"):
-            x, k = (
-                (f"e / {spread}", f"e % {spread}")
-                if one.factor.together
-                else (f"e % {how.width}", f"e / {how.width}")
-            )
-            w.line(f"const i32 x = {x}, k = {k};")
-            w.unflatten("k" if spread == points else f"nn::min(k, {points - 1})", one.factor.along)
-            self.at(how.other, "n0 + x", how.width)
-            loaded = self.within("n0 + x", how.other, how.width, w.value(one.factor.value))
-            if spread > points:
-                loaded = f"k < {points} ? {loaded} : 0"
-            w.line(f"AT(theirs, x * {row} + k, {how.width * row}) = {loaded};")
-
-    # --- rows and columns ----------------------------------------------------------------------
-
-    def _own(self, r: str) -> str:
-        return f"m0 + row * {self.how.rows} + {r}"
-
-    def _other(self, c: str) -> str:
-        return f"n0 + column * {self.how.columns} + {c}"
+            w.line(f"const i32 x = {x} * {vector}, k = {k};")
+            last = panel.points - 1
+            w.unflatten("k" if points == panel.points else f"nn::min(k, {last})", panel.inner)
+            with self.loops([("i", vector)]):
+                self.place(index, f"{first} + x + i", side)
+                value = w.value(panel.value)
+                if index.size % side:
+                    value = f"{first} + x + i < {index.size} ? {value} : 0"
+                if points > panel.points:
+                    value = f"k < {panel.points} ? ({value}) : 0"
+                if spread:
+                    row = points + PADDING
+                    w.line(f"AT({array}, (x + i) * {row} + k, {side * row}) = {value};")
+                else:
+                    row = side + PADDING
+                    w.line(f"AT({array}, k * {row} + x + i, {points * row}) = {value};")
 
     @contextmanager
-    def _each_row(self) -> Iterator[None]:
-        w = self.w
-        w.line(UNROLL)
-        with w.block(f"for (i32 r = 0; r < {self.how.rows}; ++r)"):
-            self.at(self.how.own, self._own("r"), self.how.height)
-            yield
-
-    @contextmanager
-    def _each_element(self, value: Expr) -> Iterator[None]:
-        """The elements of the tile that a thread has; what a row has in common is computed once."""
+    def tiles(self) -> Iterator[None]:
         w, how = self.w, self.how
-        with self._each_row():
-            for part in still(value, how, how.other.name):
-                w.value(part)
-            w.line(UNROLL)
-            with w.block(f"for (i32 c = 0; c < {how.columns}; ++c)"):
-                self.at(how.other, self._other("c"), how.width)
-                for n, pair in enumerate(how.pairs):
-                    w.known(pair.read, f"product{n}[r][c]")
-                if how.weight is not None:
-                    w.known(how.weight, "weight[r][c]")
-                yield
-
-    def _counted(self, value: str, otherwise: str = "0") -> str:
-        """The value of an element of the tile, if it lies within the square's columns."""
-        return self.within(self._other("c"), self.how.other, self.how.width, value, otherwise)
-
-    # --- the run -------------------------------------------------------------------------------
-
-    def _start(self) -> None:
-        w, how = self.w, self.how
-        rows = how.rows
-        if how.score is not None:
-            w.line(f"f32 top[{rows}], base[{rows}] = {{}};")
-            w.line(UNROLL)
-            w.line(f"for (i32 r = 0; r < {rows}; ++r) top[r] = -INFINITE;")
-        for n, one in enumerate(how.sums):
-            columns = f"[{one.columns}]" if one.factor else ""
-            w.line(f"f32 sum{n}[{rows}]{columns} = {{}};")
-
-    @contextmanager
-    def _loops(self) -> Iterator[None]:
-        """Over extra indices, then over tiles of columns."""
-        w, how = self.w, self.how
-        with self.extra():
-            moving = [(n, p.mine) for n, p in enumerate(how.pairs) if self.moves(p.mine)]
+        with self.extra_loops():
+            moving = [(n, panel) for n, panel in enumerate(how.row_panels) if self.moves(panel)]
             if moving:
                 w.line("BARRIER();")
-            for n, mine in moving:
-                self._fill(f"mine{n}", mine, how.own, "m0", how.height)
-            with w.block(f"for (i32 n0 = 0; n0 < {how.other.size}; n0 += {how.width})"):
+            for n, panel in moving:
+                self.load_rows(n, panel)
+            with w.block(f"for (i32 n0 = 0; n0 < {how.column.size}; n0 += {how.width})"):
+                self.skip_masked()
                 yield
 
-    def _product(self, n: int, mine: Panel, theirs: Panel) -> None:
-        """The tile of a product."""
+    def product(self, n: int) -> None:
         w, how, rows = self.w, self.how, self.how.rows
+        product = how.products[n]
+        points, panel = product.column_panel.points, how.row_panels.index(product.row_panel)
         w.line("BARRIER();")
-        self._fill("theirs", theirs, how.other, "n0", how.width)
+        self._load("columns", product.column_panel, how.column, "n0", how.width)
         w.line("BARRIER();")
-        w.line(f"f32 product{n}[{rows}][{how.columns}] = {{}};")
-        with w.block(f"for (i32 k = 0; k < {theirs.points}; ++k)"):
+        w.line(f"f32 product{n}{self.layout.shape} = {{}};")
+        with w.block(f"for (i32 k = 0; k < {points}; ++k)"):
             w.line(f"f32 a[{rows}];")
-            w.line(UNROLL)
-            w.line(
-                f"for (i32 r = 0; r < {rows}; ++r) a[r] = AT(mine{n}, k * {self.high} + "
-                f"row * {rows} + r, {theirs.points * self.high});"
-            )
-            start = f"k * {self.broad} + column * {how.columns}"
-            self._multiply(f"product{n}", "a[r]", start, how.columns)
+            place = f"k * {self.high} + {self.layout.row}"
+            with self.loops(self.layout.row_loops):
+                w.line(f"a[r] = AT(rows{panel}, {place}, {points * self.high});")
+            self._multiply(f"product{n}", "a[r]", f"k * {self.broad}", self.layout)
 
-    def _multiply(self, into: str, left: str, start: str, size: int, group: int = 0) -> None:
-        """Adds the products of a number of every row and some neighbours in `theirs`."""
+    def _multiply(self, into: str, left: str, start: str, layout: Layout) -> None:
+        """Adds the products of a number of every row and a row of the column buffer."""
         w = self.w
-        column = f"{group * size} + c" if group else "c"
-        w.line(UNROLL)
-        with w.block(f"for (i32 c = 0; c < {size}; ++c)"):
-            w.line(f"const f32 b = AT(theirs, {start} + c, {self.how.tile});")
-            w.line(UNROLL)
-            w.line(f"for (i32 r = 0; r < {self.how.rows}; ++r) {into}[r][{column}] += {left} * b;")
-
-    def _exponentials(self) -> None:
-        """The scores, their new maximum, and exp(score - shift) in the place of the scores."""
-        w, how = self.w, self.how
-        assert how.score is not None
-        rows, columns = how.rows, how.columns
-        w.line(f"f32 weight[{rows}][{columns}];")
-        with self._each_element(how.score):
-            value = w.value(how.score)
-            w.line(f"weight[r][c] = {self._counted(value, '-INFINITE')};")
-        w.line(f"f32 shrunk[{rows}];")
-        w.line(UNROLL)
-        with w.block(f"for (i32 r = 0; r < {rows}; ++r)"):
-            w.line("f32 highest = top[r];")
-            w.line(UNROLL)
-            w.line(f"for (i32 c = 0; c < {columns}; ++c) highest = nn::max(highest, weight[r][c]);")
+        with self.loops(layout.column_loops):
             w.line(
-                f"for (i32 mask = {self.lanes // 2}; mask > 0; mask /= 2) "
-                "highest = nn::max(highest, SHUFFLE(highest, mask));"
+                f"const f32 b = AT(columns, {start} + {layout.column}, {self.how.column_buffer});"
             )
-            self.grow("[r]")
-            w.line(UNROLL)
-            w.line(f"for (i32 c = 0; c < {columns}; ++c) weight[r][c] = expf(weight[r][c] - next);")
-        for n, one in enumerate(how.sums):
-            w.line(UNROLL)
-            with w.block(f"for (i32 r = 0; r < {rows}; ++r)"):
-                if one.factor is None:
-                    w.line(f"sum{n}[r] *= shrunk[r];")
-                else:
-                    w.line(UNROLL)
-                    w.line(f"for (i32 c = 0; c < {one.columns}; ++c) sum{n}[r][c] *= shrunk[r];")
+            with self.loops(layout.row_loops):
+                w.line(f"{into}{layout.at} += {left} * b;")
 
-    def _add(self, n: int, one: RowSum) -> None:
-        """What a tile gives to a sum."""
-        w, how = self.w, self.how
-        if one.factor is None:
-            with self._each_element(one.weight):
-                w.line(f"sum{n}[r] += {self._counted(w.value(one.weight))};")
-            return
+    def begin_weights(self, totals: Sequence[Total]) -> None:
+        self.w.line("BARRIER();")
+
+    def weights(self, totals: Sequence[Total]) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def keep_weight(self, n: int, value: str) -> str:
+        place = f"({self.layout.row}) * {self.broad} + {self.layout.column}"
+        return f"AT(weights, {place}, {self.how.height * self.broad}) = {value};"
+
+    def add_products(self, n: int, total: TileTotal) -> None:
+        w, how, spread = self.w, self.how, self.how.spread(total)
+        assert total.panel is not None
+        self._load("columns", total.panel, how.column, "n0", how.width, spread)
         w.line("BARRIER();")
-        with self._each_element(one.weight):
-            place = f"(row * {how.rows} + r) * {self.broad} + column * {how.columns} + c"
-            value = self._counted(w.value(one.weight))
-            w.line(f"AT(weights, {place}, {how.height * self.broad}) = {value};")
-        self._fill_rows(one)
-        w.line("BARRIER();")
-        row = how.spread(one) + PADDING
-        with w.block(f"for (i32 k0 = 0; k0 < {how.width}; k0 += {TURNED})"):
-            w.line(f"f32 a[{how.rows}][{TURNED}];")
-            w.line(UNROLL)
-            with w.block(f"for (i32 r = 0; r < {how.rows}; ++r)"):
-                w.line(UNROLL)
-                w.line(
-                    f"for (i32 i = 0; i < {TURNED}; ++i) a[r][i] = AT(weights, (row * {how.rows}"
-                    f" + r) * {self.broad} + k0 + i, {how.height * self.broad});"
-                )
-            w.line(UNROLL)
-            with w.block(f"for (i32 i = 0; i < {TURNED}; ++i)"):
-                for group in range(one.columns // self._group(one)):
-                    start = f"(k0 + i) * {row} + {self._part(group, one)}"
-                    self._multiply(f"sum{n}", "a[r][i]", start, self._group(one), group)
-
-    def _group(self, one: RowSum) -> int:
-        """How many neighbouring elements along a sum a thread has."""
-        return min(one.columns, 4)
-
-    def _part(self, group: int, one: RowSum) -> str:
-        size = self._group(one)
-        start = group * size * self.lanes
-        return (f"{start} + " if start else "") + f"column * {size}"
-
-    # --- results -------------------------------------------------------------------------------
-
-    def _finish(self) -> None:
-        """Numbers of rows, each joined by the threads that share the row, then what runs along."""
-        w, how = self.w, self.how
-        with self._each_row():
-            numbers = self.totals("[r]", self.lanes)
-            with w.block(f"if ({self._own('r')} < {how.own.size})"):
-                if numbers:
-                    with w.block("if (column == 0)"):
-                        for statement in numbers:
-                            w.finish((statement,), [])
-                for n, one in self.wide:
-                    self._store_wide(n, one, self.statement(n))
-
-    def _store_wide(self, n: int, one: RowSum, statement: Statement) -> None:
-        w = self.w
-        assert one.factor is not None
-        size = self._group(one)
-        for group in range(one.columns // size):
-            w.line(UNROLL)
-            with w.block(f"for (i32 c = 0; c < {size}; ++c)"):
-                place = w.let("i32", f"{self._part(group, one)} + c", "a")
-                with w.block(f"if ({place} < {one.factor.points})"):
-                    w.unflatten(place, one.factor.along)
-                    column = f"{group * size} + c" if group else "c"
-                    w.known(one.total, self.total(f"sum{n}[r][{column}]"))
-                    w.finish((statement,), [])
+        with w.block(f"for (i32 k0 = 0; k0 < {how.width}; k0 += {VECTOR})"):
+            w.line(f"f32 a[{how.rows}][{VECTOR}];")
+            place = f"({self.layout.row}) * {self.broad} + k0 + i"
+            with self.loops([*self.layout.row_loops, ("i", VECTOR)]):
+                w.line(f"a[r][i] = AT(weights, {place}, {how.height * self.broad});")
+            with self.loops([("i", VECTOR)]):
+                start = f"(k0 + i) * {spread + PADDING}"
+                self._multiply(f"sum{n}", "a[r][i]", start, self.layout_of(total.columns))

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ...ir.expr import Read
-from ...passes.gpu.attention.mma_ir import WarpStream
-from ...passes.gpu.grid_ir import Grid, MatmulTile, Stream, ThreadPerElement, TreeReduction
+from ...passes.gpu.attention.attention_tile import AttentionTile
+from ...passes.gpu.grid_ir import Grid, MatmulTile, ThreadPerElement, TreeReduction
 from ...passes.gpu.launch_ir import Function, FusedKernel
 from ...passes.lowering.access import Access
 from ...targets import WARP
 from .accumulators import accumulator, alone, results, start, take
-from .attention_mma import warp_stream
-from .attention_simt import stream
+from .attention_mma import MmaAttention
+from .attention_simt import SimtAttention
 from .expressions import Writer
 from .instructions import HIGHEST, MEMORY
 from .mma import MmaMatmul
@@ -74,10 +74,8 @@ def grid_function(function: Function, grid: Grid) -> str:
             _together(w, grid, grid.how)
         case MatmulTile():
             (MmaMatmul if grid.how.tensor_cores else SimtMatmul)(w, grid, grid.how).write()
-        case WarpStream():
-            warp_stream(w, grid, grid.how)
-        case Stream():
-            stream(w, grid, grid.how)
+        case AttentionTile():
+            (MmaAttention if grid.how.tensor_cores else SimtAttention)(w, grid, grid.how).write()
     head = f"KERNEL({grid.threads}, {grid.resident})"
     if function.fusible:
         head, parameters = "DEVICE void", ["const i32 block", *parameters]

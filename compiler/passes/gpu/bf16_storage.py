@@ -46,23 +46,23 @@ from ...ir.terms import is_rounded, is_zero
 from ...targets import GpuTarget
 from ..equations.views import views
 from ..kernels.kernel import Kernel, Plan
+from .attention.flash_attention import fused_attention
 from .attention.mma_operands import Contraction, has_bf16_rows, longer_than_one, mma_contractions
-from .attention.stream_attention import tiled_attention
 from .grid_ir import MatmulTile, Operand
 from .lower_kernel import undivided
 from .matmul_tiling import matmul_tiling
 
 
-def bf16_storage(plan: Plan) -> Plan:
+def bf16_storage(plan: Plan, target: GpuTarget) -> Plan:
     """The plan's system with the copies that pay, and notes why."""
     system = plan.system
     if not any(is_rounded(node) for eq in system.equations for node in walk(eq.body)):
         return plan
-    attention = tiled_attention(system)
+    attention = fused_attention(system, target)
     copies = _Copies(system, {t for kernel in attention.kernels for t in kernel.stored})
     rewritten: dict[str, Equation] = {}
-    for family in attention.families:
-        for one in mma_contractions(family, system).contractions:
+    for each in attention.attentions:
+        for one in mma_contractions(each, system).contractions:
             rewritten[one.equation.target] = copies.in_contraction(one)
     loads: Counter[str] = Counter()
     within = {eq.target for kernel in attention.kernels for eq in kernel.equations}

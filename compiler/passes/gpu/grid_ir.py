@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 
-from ...ir.affine import Affine
 from ...ir.dtypes import BYTES
 from ...ir.equation import Index
 from ...ir.expr import Expr, Read, reads
 from ...targets import WARP, GpuTarget
-from ..lowering.access import Access, Statement, form_text, statement_text, value_text
+from ..lowering.access import Access, Statement, statement_text, value_text
+from .attention.attention_tile import AttentionTile
 
 
 @dataclass(frozen=True)
@@ -117,112 +117,6 @@ class MatmulTile:
         )
 
 
-PADDING = 4  # elements after each row of a stream's tiles, which keep them apart in the banks
-
-
-@dataclass(frozen=True)
-class Panel:
-    """What a tile of shared memory holds: `value` for each point of `along` and each own or other
-    index. `together`: neighbouring threads load neighbouring points of `along`."""
-
-    value: Expr
-    along: tuple[Index, ...]
-    together: bool
-
-    @property
-    def points(self) -> int:
-        return prod(i.size for i in self.along)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A product that `read` stands for: `mine` stays in shared memory while tiles of `theirs` come;
-    both have the same `along`."""
-
-    read: Read
-    mine: Panel
-    theirs: Panel
-
-
-@dataclass(frozen=True)
-class RowSum:
-    """A row's sum `total` of `weight` times `factor`. Without a factor it is one number; else it
-    runs along the factor's indices, `columns` of which a thread holds. The grid's statement of the
-    same position stores what becomes of it."""
-
-    total: Read
-    weight: Expr
-    factor: Panel | None = None
-    columns: int = 0
-
-
-@dataclass(frozen=True)
-class Stream:
-    """A square of `own` by `other` of which no element is stored. A block has `height` rows for one
-    point of `batch`, and runs over tiles of `width` columns for each point of `extra`; a thread
-    computes `rows` by `columns` elements of a tile. Where one of the forms of `hidden` is positive
-    for a whole tile, nothing in it counts and it is left out.
-
-    With a `score`, `weight` stands for exp(score - shift), and the first statement stores the
-    maximum, `top`, on which `shift` depends; whenever it grows, sums so far shrink to match."""
-
-    batch: tuple[Index, ...]
-    own: Index
-    extra: tuple[Index, ...]
-    other: Index
-    height: int
-    width: int
-    rows: int
-    columns: int
-    pairs: tuple[Pair, ...]
-    sums: tuple[RowSum, ...]
-    hidden: tuple[Affine, ...] = ()
-    score: Expr | None = None
-    shift: Expr | None = None
-    top: Read | None = None
-    weight: Read | None = None
-
-    @property
-    def expressions(self) -> Iterator[Expr]:
-        """What is read from memory while the tiles run; operands first."""
-        for pair in self.pairs:
-            yield from (pair.mine.value, pair.theirs.value)
-        for one in self.sums:
-            yield from (one.weight,) if one.factor is None else (one.factor.value, one.weight)
-        yield from (e for e in (self.score, self.shift) if e is not None)
-        for form in self.hidden:
-            yield from form.coefficients
-
-    @property
-    def held(self) -> int:
-        """Numbers that a thread holds in registers."""
-        return self.rows * (self.columns * len(self.pairs) + sum(g.columns for g in self.sums))
-
-    @property
-    def tile(self) -> int:
-        """Elements of shared memory that hold, in turns, whatever comes tile by tile."""
-        deep = [p.theirs.points * (self.width + PADDING) for p in self.pairs]
-        wide = [self.width * (self.spread(g) + PADDING) for g in self.sums if g.factor]
-        return max(deep + wide)
-
-    def spread(self, one: RowSum) -> int:
-        """Elements of a row that all threads hold together: as many as there are, or some more."""
-        return one.columns * (self.width // self.columns)
-
-    @property
-    def shared_bytes(self) -> int:
-        mine = sum(p.mine.points for p in self.pairs) * (self.height + PADDING)
-        summed = any(g.factor for g in self.sums)
-        weights = self.height * (self.width + PADDING) if summed else 0
-        return (mine + self.tile + weights) * BYTES["f32"]
-
-    def __str__(self) -> str:
-        return (
-            f"tiles of {self.height} ({self.own.name}) by {self.width} ({self.other.name}), "
-            f"{self.rows}x{self.columns} per thread, none stored"
-        )
-
-
 @dataclass(frozen=True)
 class Grid:
     """The blocks of one launch. `reduce` over `bodies` gives the first statements' values; without
@@ -232,7 +126,7 @@ class Grid:
     their own. Registers are limited so that a multiprocessor has at least `resident` blocks."""
 
     name: str
-    how: ThreadPerElement | TreeReduction | MatmulTile | Stream
+    how: ThreadPerElement | TreeReduction | MatmulTile | AttentionTile
     threads: int
     blocks: int
     outputs: tuple[Index, ...]
@@ -277,7 +171,7 @@ class Grid:
     def shared_bytes(self) -> int:
         """Of shared memory, for each block."""
         how = self.how
-        if isinstance(how, Stream):
+        if isinstance(how, AttentionTile):
             return how.shared_bytes
         if isinstance(how, MatmulTile):
             return how.shared_words * how.word_bytes(self.dtype)
@@ -318,10 +212,10 @@ def _lines(grid: Grid) -> Iterator[str]:
     layers = f" by {grid.part.size} parts" if grid.part else ""
     resident = f" ({grid.resident} per multiprocessor)" if isinstance(grid.how, MatmulTile) else ""
     yield f"    {grid.blocks} blocks{layers} of {grid.threads} threads{resident}, {grid.how}"
-    if isinstance(grid.how, Stream):
-        yield from _stream_lines(grid, grid.how)
-        return
-    yield from (f"    {line}" for line in statement_lines(grid))
+    lines = statement_lines(grid)
+    if isinstance(grid.how, AttentionTile):
+        lines = grid.how.lines(grid.statements, grid.accesses)
+    yield from (f"    {line}" for line in lines)
 
 
 def statement_lines(grid: Grid) -> Iterator[str]:
@@ -334,34 +228,3 @@ def statement_lines(grid: Grid) -> Iterator[str]:
             value = f"{grid.reduce}({over}) {value}"
         text = statement_text(statement, value)
         yield f"for {outputs}: {text}" if outputs else text
-
-
-def _stream_lines(grid: Grid, how: Stream) -> Iterator[str]:
-    """The products of a square, then what is made of its rows."""
-
-    def text(expr: Expr) -> str:
-        return value_text(expr, grid.accesses)
-
-    def ranges(indices: tuple[Index, ...]) -> str:
-        return " ".join(f"{i.name} < {i.size}" for i in indices)
-
-    for pair in how.pairs:
-        yield (
-            f"    {text(pair.read)} = sum({ranges(pair.mine.along)}) "
-            f"{text(pair.mine.value)} * {text(pair.theirs.value)}"
-        )
-    for form in how.hidden:
-        yield f"    but where {form_text(form)} > 0 in a whole tile"
-    over = ranges((*how.extra, how.other))
-    if how.score is not None and how.weight is not None and how.shift is not None:
-        yield f"    {how.weight.tensor} = exp({text(how.score)} - {text(how.shift)})"
-        yield f"    {how.top} = max({over}) {text(how.score)}"
-    for one in how.sums:
-        factor = "" if one.factor is None else f" * {text(one.factor.value)}"
-        yield f"    {one.total.tensor} = sum({over}) {text(one.weight)}{factor}"
-    for statement in grid.statements:
-        assert statement.offset is not None
-        yield (
-            f"    for {ranges((*how.batch, how.own))}: {statement.target}"
-            f"[{form_text(statement.offset)}] = {text(statement.value)}"
-        )

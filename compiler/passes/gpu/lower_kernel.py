@@ -18,11 +18,11 @@ from dataclasses import replace
 from ...ir.equation import Index
 from ...ir.expr import Idx, reads
 from ...targets import WARP, GpuTarget
-from ..kernels.kernel import Kernel, Plan, Streamed
+from ..kernels.kernel import Kernel, Plan
 from ..lowering.access import Statement
 from ..lowering.coalesce_indices import accesses_of, coalesce_indices, store_offsets
-from .attention.tiling_mma import mma_tiling
-from .attention.tiling_simt import simt_tiling
+from .attention.attention_kernel import AttentionKernel
+from .attention.tiling import attention_tiling
 from .grid_ir import Grid, ThreadPerElement, TreeReduction, one_thread_per_element
 from .matmul_tiling import matmul_tiling
 from .scatter_to_gather import scatter_to_gather
@@ -31,8 +31,8 @@ from .split_k import split_k
 
 def lower_kernel(kernel: Kernel, plan: Plan, target: GpuTarget) -> tuple[Grid, ...]:
     """The grids of a kernel, in the order in which they run."""
-    if isinstance(kernel, Streamed):
-        return (mma_tiling(kernel, plan, target) or simt_tiling(kernel, plan, target),)
+    if isinstance(kernel, AttentionKernel):
+        return (attention_tiling(kernel, plan, target),)
     kernel = scatter_to_gather(kernel, plan.system)
     grid = undivided(kernel, plan)
     if grid.reduce is None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ...ir.equation import Equation, Index, System
-from ...ir.expr import Apply, Expr, Read, walk
+from ...ir.expr import Expr
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity: it is a key of many dictionaries
@@ -55,76 +55,6 @@ class Kernel:
     def stored(self) -> tuple[str, ...]:
         """The tensors that the kernel writes."""
         return tuple(e.target for e in self.equations if e.target not in self.local)
-
-
-@dataclass(frozen=True)
-class Product:
-    """An element of a square: `mine * theirs` summed over `deep`. `read` stands for it in
-    expressions; `mine` does not depend on the kernel's `other` index, `theirs` not on `own`."""
-
-    read: Read
-    mine: Expr
-    theirs: Expr
-    deep: tuple[Index, ...]
-
-
-@dataclass(frozen=True)
-class RowMax:
-    """The greatest `score` of a row of the square, and exp(score - shift), for which `weight`
-    stands in the kernel's totals; `shift` is `result`, or the greater of that and a constant."""
-
-    result: Read
-    score: Expr
-    shift: Expr
-    weight: Read
-
-
-@dataclass(frozen=True)
-class RowTotal:
-    """A row's sum of `weight`, or of `weight * factor` for each value of the indices `wide`;
-    `result` gets `value`, in which `total` stands for the sum."""
-
-    result: Read
-    value: Expr
-    total: Read
-    weight: Expr
-    factor: Expr | None = None
-    wide: tuple[Index, ...] = ()
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Streamed(Kernel):
-    """Equations through a square of `own` by `other`, no element of which is stored: for each value
-    of `batch` and `own`, what is wanted of a row of it while `extra` and `other` run. `equations`
-    are those of the square, which are `local`, and those that are `stored`.
-
-    With `highest`, weights are exponentials of scores over their maximum, and totals are linear in
-    them: the maximum may be taken in the same run (Milakov and Gimelshein 2018)."""
-
-    batch: tuple[Index, ...]
-    own: Index
-    extra: tuple[Index, ...]
-    other: Index
-    products: tuple[Product, ...]
-    highest: RowMax | None
-    totals: tuple[RowTotal, ...]
-
-    @property
-    def rounded_early(self) -> frozenset[str]:
-        """Results whose weights are rounded to bf16 before they are divided by their sum, while
-        the equations round what is divided: two roundings of a weight by which they differ."""
-        if self.highest is None:
-            return frozenset()
-        return frozenset(
-            t.result.tensor
-            for t in self.totals
-            for n in walk(t.weight)
-            if isinstance(n, Apply) and n.fn == "bf16"
-        )
-
-    @property
-    def indices(self) -> tuple[Index, ...]:
-        return (*self.batch, self.own)
 
 
 @dataclass(frozen=True)

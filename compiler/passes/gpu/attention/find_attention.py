@@ -1,11 +1,19 @@
-"""Squares: tensors that have an element for every query and every key, and what reads them.
+"""Finds attention: matrices with an element for every query and key, and what reduces them.
 
-In: a system. Out: its `Family`s. A family begins at a softmax, the maximum over keys of a score
-that is computed from a product of queries and keys. Everything computed element by element from
-the product belongs to it, the gradients' other product, too; what sums its rows or columns are its
-`Use`s, written over the products alone. Names, orders of indices, conditions, and what else a score
-depends on do not matter. A family is whole or it is none: if anything else reads one of the
-squares, they must be stored, and there is nothing to gain. It decides nothing about kernels.
+    score[t, s] = sum(a) q[t, a] * k[s, a]                  a product of queries and keys
+    p[t, s]     = exp(score[t, s] - max(s) score[t, s])     elementwise
+    y[t, c]     = sum(s) p[t, s] * v[s, c]                  reduces the columns: a row's result
+    d_k[s, a]   = sum(t) d_score[t, s] * q[t, a]            reduces the rows, in the gradient
+
+The search starts from a softmax, the maximum over keys of a score that contains such a product.
+What is computed from it element by element is an attention matrix, too, and so are the products
+that are read beside it (the gradient of the weights). Equations that sum or maximise the matrices
+along one axis are their reductions, rewritten so that they read the products alone. Names, the
+order of indices, masks and whatever else a score depends on play no part.
+
+Either all readers of the matrices are reductions, or the matrices must be stored and nothing is
+gained; then `problem` says which reader it is. What kernels are made of it is decided elsewhere
+(`flash_attention.py`, `row_sums.py`). Tests: tests/passes/test_attention.py.
 """
 
 from __future__ import annotations
@@ -17,58 +25,60 @@ from ....ir.build import cast, rewrite, substitute
 from ....ir.equation import Equation, Index, System, free_name
 from ....ir.expr import Expr, Idx, Read, index_names, reads
 from ....ir.terms import factors, product, simplify_read_indices, unify_indices
-from ...kernels.kernel import Product
+from .attention_kernel import MatrixProduct
 
-Place = tuple[int, int]  # the positions of query and key in a square's index
+Axes = tuple[int, int]  # the positions of query and key among a matrix's indices
 
 
-class NotStreamed(Exception):
-    """Why a family is none."""
+class NotAttention(Exception):
+    """Why matrices of scores must be stored."""
 
 
 @dataclass(frozen=True)
-class Use:
-    """An equation that reduces squares over `other`, for each `own`: rows where that is the query,
-    columns where it is the key. What is reduced is the product of `weight`, which depends on
-    squares, `factor`, which has the indices `wide` and not `own`, and `outer`, which stays the same
-    while `other` and `extra` run."""
+class MatrixReduction:
+    """An equation that reduces attention matrices over `column`, for each `row`: of these two axes
+    one is the query and one the key. `extra` are further indices that are reduced.
+
+    What is reduced is the product of `weight`, which depends on matrices, `factor`, which has the
+    result's indices `features` and not `row`, and `outer`, which is the same for all columns."""
 
     equation: Equation
-    own: Index
-    other: Index
+    row: Index
+    column: Index
     extra: tuple[Index, ...]
     batch: tuple[Index, ...]
-    wide: tuple[Index, ...]
-    products: tuple[Product, ...]
+    features: tuple[Index, ...]
+    products: tuple[MatrixProduct, ...]
     weight: tuple[Expr, ...]
     factor: tuple[Expr, ...]
     outer: tuple[Expr, ...]
 
 
 @dataclass
-class Family:
-    """Squares and their uses; `whole` are the sums over queries and keys, each with the name of
-    its key. `problem` says why it is none, if it is none."""
+class Attention:
+    """The matrices of one softmax, `elementwise` those that are no products, and their reductions.
+    `full_sums` are over queries and keys, each with the name of its key. With a `problem` the
+    matrices must be stored."""
 
     softmax: Equation
-    squares: dict[str, Place] = field(default_factory=dict)
-    maps: set[str] = field(default_factory=set)
-    uses: list[Use] = field(default_factory=list)
-    whole: list[tuple[Equation, str]] = field(default_factory=list)
+    matrices: dict[str, Axes] = field(default_factory=dict)
+    elementwise: set[str] = field(default_factory=set)
+    reductions: list[MatrixReduction] = field(default_factory=list)
+    full_sums: list[tuple[Equation, str]] = field(default_factory=list)
     problem: str = ""
 
 
-def families(system: System) -> list[Family]:
-    """Every family of the system in the order of the softmaxes, those that are none included."""
+def find_attention(system: System) -> list[Attention]:
+    """Every softmax over a product of queries and keys, in the order of the equations."""
     finder = _Finder(system)
-    found: list[Family] = []
+    found: list[Attention] = []
     for equation in system.equations:
-        known = any(use.equation is equation for family in found for use in family.uses)
+        known = any(r.equation is equation for each in found for r in each.reductions)
         if equation.reduce != "max" or known:
             continue
-        family = finder.family(equation)
-        if family is not None:
-            found.append(family)
+        attention = finder.attention(equation)
+        if attention is not None:
+            found.append(attention)
     return found
 
 
@@ -76,238 +86,235 @@ class _Finder:
     def __init__(self, system: System):
         self.system = system
         self.definition = system.definition
-        self.readers: dict[str, list[Equation]] = {}
-        for eq in system.equations:
-            for source in eq.sources:
-                self.readers.setdefault(source, []).append(eq)
-        self.recurrent = system.recurrent
 
-    def family(self, softmax: Equation) -> Family | None:
-        """The family of a maximum, or None if it is not the maximum of products' rows."""
-        if len(softmax.over) != 1 or softmax.target in self.recurrent:
+    def attention(self, softmax: Equation) -> Attention | None:
+        """The attention of a maximum, or None if it is not over a product of queries and keys."""
+        if len(softmax.over) != 1 or softmax.target in self.system.recurrent:
             return None
-        seed = self._seed(softmax.body, softmax, set())
-        if seed is None:
+        first = self._score_product(softmax.body, softmax, set())
+        if first is None:
             return None
-        family = Family(softmax, dict([seed]))
+        found = Attention(softmax, dict([first]))
         try:
-            for eq in self._grow(family):
-                query, key = self._place(eq, family)
+            for eq in self._grow(found):
+                query, key = self._axes(eq, found)
                 if eq.reduce == "sum" and {query, key} <= {i.name for i in eq.over}:
-                    family.whole.append((eq, key))
+                    found.full_sums.append((eq, key))
                 else:
-                    family.uses.append(self._use(eq, query, key, family))
-        except NotStreamed as problem:
-            family.problem = str(problem)
-        return family
+                    found.reductions.append(self._reduction(eq, query, key, found))
+        except NotAttention as problem:
+            found.problem = str(problem)
+        return found
 
-    # --- which tensors are squares -------------------------------------------------------------
+    # --- which tensors are attention matrices --------------------------------------------------
 
-    def _seed(self, expr: Expr, softmax: Equation, met: set[Read]) -> tuple[str, Place] | None:
-        """The product that a score is made of, and where it has its query and its key."""
+    def _score_product(
+        self, expr: Expr, softmax: Equation, visited: set[Read]
+    ) -> tuple[str, Axes] | None:
+        """The product that a score is computed from, and its axes."""
         key = softmax.over[0].name
         for read in reads(expr):
-            eq = self._own(read.tensor)
-            if eq is None or key not in index_names(read) or read.other is not None or read in met:
+            eq = self._recomputable(read.tensor)
+            if eq is None or key not in index_names(read) or read.other is not None:
                 continue
-            met.add(read)
+            if read in visited:
+                continue
+            visited.add(read)
             if eq.reduce is None:
-                found = self._seed(_inside(eq, read), softmax, met)
+                found = self._score_product(_inlined(eq, read), softmax, visited)
                 if found is not None:
                     return found
             keys = [n for n, e in enumerate(read.index) if e is Idx(key)]
             if len(keys) != 1 or not self._is_product(eq):
                 continue
-            _, theirs = _sides(eq, eq.indices[keys[0]].name)
-            seen = frozenset().union(*map(index_names, theirs))
+            _, key_factors = _operands(eq, eq.indices[keys[0]].name)
+            of_keys = frozenset().union(*map(index_names, key_factors))
             rows = {i.name for i in softmax.indices}
             queries = [
                 n
                 for n, e in enumerate(read.index)
-                if isinstance(e, Idx) and e.name in rows and eq.indices[n].name not in seen
+                if isinstance(e, Idx) and e.name in rows and eq.indices[n].name not in of_keys
             ]
-            if queries:  # any would do; a tile should be full
-                largest = max(queries, key=lambda n: (eq.indices[n].size, n))
-                if _splits(eq, (largest, keys[0])):
-                    return eq.target, (largest, keys[0])
+            if queries:  # any of them can be the query; the largest fills tiles best
+                query = max(queries, key=lambda n: (eq.indices[n].size, n))
+                if _is_separable(eq, (query, keys[0])):
+                    return eq.target, (query, keys[0])
         return None
 
-    def _own(self, name: str) -> Equation | None:
-        """The equation of a tensor that could be computed again anywhere."""
+    def _recomputable(self, name: str) -> Equation | None:
+        """The equation of a temp of which any element can be computed at any place."""
         eq = self.definition.get(name)
-        return None if eq is None or eq.at is not None or name in self.recurrent else eq
+        return None if eq is None or eq.at is not None or name in self.system.recurrent else eq
 
     def _is_product(self, eq: Equation) -> bool:
         return eq.reduce == "sum" and self.system.tensors[eq.target].dtype == "f32"
 
-    def _grow(self, family: Family) -> list[Equation]:
-        """Finds the squares that are computed from squares; the equations that reduce them."""
+    def _grow(self, found: Attention) -> list[Equation]:
+        """Adds the matrices that are computed from matrices; the equations that reduce them."""
         consumers: dict[str, Equation] = {}
-        waiting = list(family.squares)
+        waiting = list(found.matrices)
         while waiting:
             name = waiting.pop(0)
             if name in self.system.roots:
-                raise NotStreamed(f"`{name}` is wanted outside")
-            for eq in self.readers.get(name, ()):
-                query, key = self._place(eq, family)
-                waiting += self._beside(eq.body, query, key, family, set())
+                raise NotAttention(f"`{name}` is an output")
+            for eq in self.system.readers.get(name, ()):
+                query, key = self._axes(eq, found)
+                waiting += self._products_beside(eq.body, query, key, found, set())
                 if eq.reduce is not None:
                     consumers[eq.target] = eq
-                elif eq.target not in family.squares:
+                elif eq.target not in found.matrices:
                     names = [i.name for i in eq.indices]
-                    family.squares[eq.target] = names.index(query), names.index(key)
-                    family.maps.add(eq.target)
+                    found.matrices[eq.target] = names.index(query), names.index(key)
+                    found.elementwise.add(eq.target)
                     waiting.append(eq.target)
         order = {eq.target: n for n, eq in enumerate(self.system.equations)}
         return sorted(consumers.values(), key=lambda eq: order[eq.target])
 
-    def _place(self, eq: Equation, family: Family) -> tuple[str, str]:
-        """The names of query and key in an equation that reads squares."""
-        if eq.at is not None or eq.target in self.recurrent:
-            raise NotStreamed(f"`{eq.target}` accumulates, or is a recurrence")
-        found = set()
+    def _axes(self, eq: Equation, found: Attention) -> tuple[str, str]:
+        """The names of query and key in an equation that reads matrices."""
+        if eq.at is not None or eq.target in self.system.recurrent:
+            raise NotAttention(f"`{eq.target}` accumulates, or is a recurrence")
+        names = set()
         for read in eq.reads:
-            if read.tensor not in family.squares:
+            if read.tensor not in found.matrices:
                 continue
-            row, column = (read.index[n] for n in family.squares[read.tensor])
-            if not (isinstance(row, Idx) and isinstance(column, Idx)) or read.other is not None:
-                raise NotStreamed(f"`{eq.target}` reads `{read.tensor}` elsewhere")
-            found.add((row.name, column.name))
-        if len(found) != 1:
-            raise NotStreamed(f"`{eq.target}` reads squares in several ways")
-        ((query, key),) = found
-        if query == key:
-            raise NotStreamed(f"`{eq.target}` reads one diagonal")
-        return query, key
+            query, key = (read.index[n] for n in found.matrices[read.tensor])
+            if not (isinstance(query, Idx) and isinstance(key, Idx)) or read.other is not None:
+                raise NotAttention(f"`{eq.target}` reads `{read.tensor}` at a computed element")
+            names.add((query.name, key.name))
+        if len(names) != 1:
+            raise NotAttention(f"`{eq.target}` reads attention matrices in several ways")
+        ((query_name, key_name),) = names
+        if query_name == key_name:
+            raise NotAttention(f"`{eq.target}` reads a diagonal")
+        return query_name, key_name
 
-    def _beside(
-        self, expr: Expr, query: str, key: str, family: Family, met: set[Read]
+    def _products_beside(
+        self, expr: Expr, query: str, key: str, found: Attention, visited: set[Read]
     ) -> Iterator[str]:
-        """Products over the same queries and keys that are read beside squares: squares, too."""
+        """Products over the same queries and keys that are read beside matrices."""
         for read in reads(expr):
-            eq = self._own(read.tensor)
+            eq = self._recomputable(read.tensor)
             if eq is None or not {query, key} <= index_names(read) or read.other is not None:
                 continue
-            if eq.target in family.squares or read in met:
+            if eq.target in found.matrices or read in visited:
                 continue
-            met.add(read)
+            visited.add(read)
             if eq.reduce is None:
-                yield from self._beside(_inside(eq, read), query, key, family, met)
+                yield from self._products_beside(_inlined(eq, read), query, key, found, visited)
                 continue
-            places = [
+            positions = [
                 [n for n, e in enumerate(read.index) if e is Idx(name)] for name in (query, key)
             ]
-            if all(len(p) == 1 for p in places) and self._is_product(eq):
-                place = places[0][0], places[1][0]
-                if _splits(eq, place):
-                    family.squares[eq.target] = place
+            if all(len(p) == 1 for p in positions) and self._is_product(eq):
+                axes = positions[0][0], positions[1][0]
+                if _is_separable(eq, axes):
+                    found.matrices[eq.target] = axes
                     yield eq.target
 
-    # --- what reads them -----------------------------------------------------------------------
+    # --- what reduces them ---------------------------------------------------------------------
 
-    def _use(self, eq: Equation, query: str, key: str, family: Family) -> Use:
+    def _reduction(self, eq: Equation, query: str, key: str, found: Attention) -> MatrixReduction:
         over = {i.name: i for i in eq.over}
-        kept = {i.name: i for i in eq.indices}
-        if key in over and query in kept:
-            own, other = kept[query], over[key]
-        elif query in over and key in kept:
-            own, other = kept[key], over[query]
+        results = {i.name: i for i in eq.indices}
+        if key in over and query in results:
+            row, column = results[query], over[key]
+        elif query in over and key in results:
+            row, column = results[key], over[query]
         else:
-            raise NotStreamed(f"`{eq.target}` reduces neither queries nor keys alone")
+            raise NotAttention(f"`{eq.target}` reduces neither queries nor keys alone")
         if eq.reduce not in ("sum", "max") or self.system.tensors[eq.target].dtype != "f32":
-            raise NotStreamed(f"`{eq.target}` is no sum of f32 numbers")
-        body = simplify_read_indices(self._expanded(eq.body, family), eq.sizes)
+            raise NotAttention(f"`{eq.target}` is no sum of f32 numbers")
+        body = simplify_read_indices(self._over_products(eq.body, found), eq.sizes)
         products = tuple(
-            self._product(r, eq, query, own, other, family)
+            self._product(r, eq, query, row, found)
             for r in reads(body)
-            if r.tensor in family.squares
+            if r.tensor in found.matrices
         )
-        extra = tuple(i for i in eq.over if i != other)
         pieces = factors(body) if eq.reduce == "sum" else [body]
-        return self._divided(eq, own, other, extra, products, pieces)
+        return _grouped(eq, row, column, products, pieces)
 
-    def _divided(
-        self,
-        eq: Equation,
-        own: Index,
-        other: Index,
-        extra: tuple[Index, ...],
-        products: tuple[Product, ...],
-        pieces: list[Expr],
-    ) -> Use:
-        """The factors by what they depend on."""
-        made = {p.read for p in products}
-        moving = {other.name, *(i.name for i in extra)}
-        weight = [
-            f for f in pieces if made & set(reads(f)) or {own.name, other.name} <= index_names(f)
-        ]
-        shared = frozenset().union(
-            *map(index_names, weight),
-            *(index_names(p.mine) | index_names(p.theirs) for p in products),
-        )
-        deep = {i.name for p in products for i in p.deep}
-        wide = tuple(i for i in eq.indices if i != own and i.name not in shared - deep)
-        names = {i.name for i in wide}
-        factor, outer = [], []
-        for piece in (f for f in pieces if f not in weight):
-            used = index_names(piece)
-            if not used & moving:
-                outer.append(piece)
-            elif used & names and own.name not in used:
-                factor.append(piece)
-            elif not used & names:
-                weight.append(piece)
-            else:
-                raise NotStreamed(f"`{eq.target}` is no sum of products")
-        if names & frozenset().union(*map(index_names, weight)) or bool(wide) != bool(factor):
-            raise NotStreamed(f"`{eq.target}` is no sum of products")
-        batch = tuple(i for i in eq.indices if i != own and i not in wide)
-        return Use(
-            eq, own, other, extra, batch, wide, products, tuple(weight), tuple(factor), tuple(outer)
-        )
-
-    def _expanded(self, expr: Expr, family: Family) -> Expr:
-        """The expression with squares that are maps replaced by what they are."""
+    def _over_products(self, expr: Expr, found: Attention) -> Expr:
+        """The expression with elementwise matrices replaced by what they are computed from."""
 
         def change(node: Expr) -> Expr | None:
-            if not isinstance(node, Read) or node.tensor not in family.maps:
+            if not isinstance(node, Read) or node.tensor not in found.elementwise:
                 return None
-            return self._expanded(_inside(self.definition[node.tensor], node), family)
+            return self._over_products(_inlined(self.definition[node.tensor], node), found)
 
         return rewrite(expr, change)
 
     def _product(
-        self, read: Read, eq: Equation, query: str, own: Index, other: Index, family: Family
-    ) -> Product:
-        """The product with the sides of an equation that reads it; `deep` has names of its own."""
+        self, read: Read, eq: Equation, query: str, row: Index, found: Attention
+    ) -> MatrixProduct:
+        """The operands of a product in the names of an equation that reads it."""
         source = self.definition[read.tensor]
-        place = family.squares[read.tensor]
-        if not _splits(source, place):
-            raise NotStreamed(f"`{source.target}` is no product of queries and keys")
-        left, right = map(product, _sides(source, source.indices[place[1]].name))
-        mine, theirs = (left, right) if own.name == query else (right, left)
-        deep = tuple(Index(free_name(i.name, eq.sizes), i.size) for i in source.over)
+        axes = found.matrices[read.tensor]
+        if not _is_separable(source, axes):
+            raise NotAttention(f"`{source.target}` is no product of queries and keys")
+        of_query, of_key = map(product, _operands(source, source.indices[axes[1]].name))
+        of_row, of_column = (of_query, of_key) if row.name == query else (of_key, of_query)
+        inner = tuple(Index(free_name(i.name, eq.sizes), i.size) for i in source.over)
         names: dict[str, Expr] = {
             i.name: e for i, e in zip(source.indices, read.index, strict=True)
         }
-        names |= {i.name: Idx(d.name) for i, d in zip(source.over, deep, strict=True)}
-        sizes = eq.sizes | {i.name: i.size for i in deep}
-        mine, theirs = (
-            simplify_read_indices(substitute(side, names), sizes) for side in (mine, theirs)
+        names |= {i.name: Idx(d.name) for i, d in zip(source.over, inner, strict=True)}
+        sizes = eq.sizes | {i.name: i.size for i in inner}
+        of_row, of_column = (
+            simplify_read_indices(substitute(e, names), sizes) for e in (of_row, of_column)
         )
-        return Product(read, mine, theirs, deep)
+        return MatrixProduct(read, of_row, of_column, inner)
 
 
-# --- equations of products ------------------------------------------------------------------------
+def _grouped(
+    eq: Equation,
+    row: Index,
+    column: Index,
+    products: tuple[MatrixProduct, ...],
+    pieces: list[Expr],
+) -> MatrixReduction:
+    """The reduction with its factors grouped by what they depend on."""
+    extra = tuple(i for i in eq.over if i != column)
+    reads_of_products = {p.read for p in products}
+    reduced = {column.name, *(i.name for i in extra)}
+    weight = [
+        f
+        for f in pieces
+        if reads_of_products & set(reads(f)) or {row.name, column.name} <= index_names(f)
+    ]
+    of_weights = frozenset().union(
+        *map(index_names, weight),
+        *(index_names(p.row_operand) | index_names(p.column_operand) for p in products),
+    )
+    inner = {i.name for p in products for i in p.inner}
+    features = tuple(i for i in eq.indices if i != row and i.name not in of_weights - inner)
+    names = {i.name for i in features}
+    factor, outer = [], []
+    for piece in (f for f in pieces if f not in weight):
+        used = index_names(piece)
+        if not used & reduced:
+            outer.append(piece)
+        elif used & names and row.name not in used:
+            factor.append(piece)
+        elif not used & names:
+            weight.append(piece)
+        else:
+            raise NotAttention(f"`{eq.target}` is no sum of products")
+    weights_have_features = names & frozenset().union(*map(index_names, weight))
+    if weights_have_features or bool(features) != bool(factor):
+        raise NotAttention(f"`{eq.target}` is no sum of products")
+    batch = tuple(i for i in eq.indices if i != row and i not in features)
+    parts = (tuple(part) for part in (weight, factor, outer))
+    return MatrixReduction(eq, row, column, extra, batch, features, products, *parts)
 
 
-def _inside(eq: Equation, read: Read) -> Expr:
-    """What the read element is computed from."""
+def _inlined(eq: Equation, read: Read) -> Expr:
+    """What the element that is read is computed from."""
     names = {i.name: e for i, e in zip(eq.indices, read.index, strict=True)}
     return cast(substitute(eq.body, names), read.dtype)
 
 
-def _sides(eq: Equation, key: str) -> tuple[list[Expr], list[Expr]]:
+def _operands(eq: Equation, key: str) -> tuple[list[Expr], list[Expr]]:
     """The factors of a product without the key and with it."""
     found = factors(eq.body)
     return (
@@ -316,40 +323,42 @@ def _sides(eq: Equation, key: str) -> tuple[list[Expr], list[Expr]]:
     )
 
 
-def _splits(eq: Equation, place: Place) -> bool:
+def _is_separable(eq: Equation, axes: Axes) -> bool:
     """Whether every factor of a product has the query or the key, and none has both."""
-    query, key = (eq.indices[n].name for n in place)
-    left, right = _sides(eq, key)
+    query, key = (eq.indices[n].name for n in axes)
+    of_query, of_key = _operands(eq, key)
     return (
-        any(query in index_names(f) for f in left)
-        and bool(right)
-        and not any(query in index_names(f) for f in right)
+        any(query in index_names(f) for f in of_query)
+        and bool(of_key)
+        and not any(query in index_names(f) for f in of_key)
     )
 
 
-def same_square(one: Use, two: Use) -> dict[str, str] | None:
-    """The names of the second use for those of the first, if they reduce the same square the same
-    way: over the same ranges, with the same other indices beside them."""
-    if (one.own.size, one.other.size) != (two.own.size, two.other.size):
+# --- two reductions of one matrix -----------------------------------------------------------------
+
+
+def renaming(one: MatrixReduction, two: MatrixReduction) -> dict[str, str] | None:
+    """The names of the second reduction's indices for those of the first, if both reduce the same
+    matrix along the same axis, over the same ranges."""
+    if (one.row.size, one.column.size) != (two.row.size, two.column.size):
         return None
+    axes = {one.row.name: two.row.name, one.column.name: two.column.name}
     for a in one.products:
         for b in two.products:
-            names = unify_indices(
-                a.read, b.read, {one.own.name: two.own.name, one.other.name: two.other.name}
-            )
-            if names is not None and _fits(one, two, names):
+            names = unify_indices(a.read, b.read, axes)
+            if names is not None and _same_ranges(one, two, names):
                 return names
     return None
 
 
-def _fits(one: Use, two: Use, names: Mapping[str, str]) -> bool:
+def _same_ranges(one: MatrixReduction, two: MatrixReduction, names: Mapping[str, str]) -> bool:
     return all(
-        {names.get(i.name): i.size for i in mine} == {i.name: i.size for i in theirs}
-        for mine, theirs in ((one.batch, two.batch), (one.extra, two.extra))
+        {names.get(i.name): i.size for i in a} == {i.name: i.size for i in b}
+        for a, b in ((one.batch, two.batch), (one.extra, two.extra))
     )
 
 
 def result_of(eq: Equation, names: Mapping[str, str] | None = None) -> Read:
-    """The equation's element at its own place, in other names perhaps."""
+    """The equation's element at its own indices, in other names perhaps."""
     names = names or {}
     return Read(eq.target, tuple(Idx(names.get(i.name, i.name)) for i in eq.indices), None, "f32")

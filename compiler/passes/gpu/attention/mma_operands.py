@@ -14,7 +14,7 @@ Tests: tests/backends/test_cuda_attention_cores.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -24,7 +24,7 @@ from ....ir.expr import Apply, Expr, Read, reads
 from ....ir.terms import is_rounded
 from ...lowering.addressing import access_of
 from ..async_copy import async_copy_width
-from .find_attention import Family
+from .find_attention import Attention
 
 DEPTH = 16  # numbers of a row that one instruction takes
 COPIED = 8  # numbers of a row that one asynchronous copy moves
@@ -48,11 +48,11 @@ class MmaContractions:
     problem: str = ""
 
 
-def mma_contractions(family: Family, system: System) -> MmaContractions:
+def mma_contractions(attention: Attention, system: System) -> MmaContractions:
     """Every contraction of an attention once."""
     found: dict[str, Contraction] = {}
     rounds, problems = False, []
-    for eq, along, computed in _contractions(family, system):
+    for eq, along, computed in _contractions(attention, system):
         sides = _sides(eq)
         stored = tuple(s for s in sides if not any(r.tensor in computed for r in reads(s)))
         rounds |= any(map(is_rounded, sides))
@@ -62,14 +62,16 @@ def mma_contractions(family: Family, system: System) -> MmaContractions:
     return MmaContractions(tuple(found.values()) if rounds and not problem else (), problem)
 
 
-def _contractions(family: Family, system: System):
-    """Equations, what their operands have rows along, and operands that are never stored."""
-    for use in family.uses:
-        for product in use.products:
+def _contractions(
+    attention: Attention, system: System
+) -> Iterator[tuple[Equation, tuple[Index, ...], Container[str]]]:
+    """Equations, what their operands have rows along, and the matrices that are never stored."""
+    for reduction in attention.reductions:
+        for product in reduction.products:
             eq = system.definition[product.read.tensor]
             yield eq, eq.over, ()
-        if use.wide:
-            yield use.equation, use.wide, family.squares
+        if reduction.features:
+            yield reduction.equation, reduction.features, attention.matrices
 
 
 def _sides(eq: Equation) -> tuple[Expr, Expr]:

@@ -31,12 +31,15 @@ def learn(
 ) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
     """Tokens by id and the merges in their order; fewer than `size` if the text is short."""
     package = _tokenizers(span)
+    # All 256 bytes are tokens from the start, whether the text has them or not, so nothing is
+    # unknown later. A pair that occurs once would not make other texts any shorter.
     tokenizer = _tokenizer(package, package.models.BPE())
     alphabet = [token_of_bytes(bytes([value])) for value in range(256)]
     trainer = package.trainers.BpeTrainer(
         vocab_size=size, min_frequency=2, show_progress=False, initial_alphabet=sorted(alphabet)
     )
     tokenizer.train_from_iterator(pieces(text), trainer)
+    # The ids of the trainer are dense, from 0 on, so a token's place in the tuple is its id.
     ids = tokenizer.get_vocab()
     return tuple(sorted(ids, key=ids.__getitem__)), _merges(tokenizer)
 
@@ -59,6 +62,8 @@ def pieces(text: str) -> Iterator[str]:
     """The text cut at the first border of tokens after every `PIECE` characters."""
     start = 0
     while start < len(text):
+        # Pieces bound the memory, since the package builds objects for every token. A text without
+        # a border, such as one without spaces, is a single piece.
         border = BORDER.search(text, start + PIECE)
         end = border.start() if border else len(text)
         yield text[start:end]
@@ -68,6 +73,8 @@ def pieces(text: str) -> Iterator[str]:
 @cache
 def _letters() -> tuple[str, ...]:
     """A visible character for every byte: itself where it is one, or else from U+0100 on."""
+    # This table is GPT-2's: bytes that are no visible Latin-1 character get letters from U+0100 on,
+    # in ascending order, so 0x20 (a space) becomes U+0120, `Ġ`.
     visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     hidden = [value for value in range(256) if value not in visible]
     return tuple(
@@ -96,6 +103,7 @@ def _tokenizers(span: Span | None) -> Any:
 
 def _tokenizer(package: Any, model: Any) -> Any:
     tokenizer = package.Tokenizer(model)
+    # No space before the first word: decoding must give back exactly the text that was encoded.
     tokenizer.pre_tokenizer = package.pre_tokenizers.ByteLevel(add_prefix_space=False)
     return tokenizer
 

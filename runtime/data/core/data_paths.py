@@ -35,6 +35,8 @@ class Search:
     @property
     def roots(self) -> tuple[Path, ...]:
         """The folders that may hold the user's data, in the order in which they are searched."""
+        # `--data` comes first and $NNC_DATA last: what is said of one command outweighs what holds
+        # for the whole session.
         named = os.environ.get(ENVIRONMENT)
         return (
             *([self.explicit] if self.explicit else []),
@@ -68,6 +70,8 @@ class Search:
             try:
                 if fits(path):
                     return path
+                # A folder in place of a file ends the search: to go on would report it missing, or
+                # find another file of that name, and the user would not learn why.
                 if path.exists():
                     raise fail("E0617", f"{path} is not a {kind}")
             except (OSError, ValueError) as error:  # no permission; a name with a NUL or too long
@@ -75,6 +79,7 @@ class Search:
         raise fail(
             "E0601",
             f"no {kind} `{name}`; looked for {', '.join(map(str, tried))}",
+            # A name is misspelt more often than its file is in the wrong place.
             help=_similar(tried, fits)
             or f"put it there, or name its folder with `--data` or ${ENVIRONMENT}",
         )
@@ -82,8 +87,11 @@ class Search:
     def _check_inside(self, name: str) -> None:
         """E0617 for a name that leads out of the data folders: by `..`, or, with `--data`, by an
         absolute path elsewhere."""
+        # Only what is left over of `..` counts: `a/../b` stays inside, `a/../../b` does not.
         inside = os.path.normpath(name)
         outside = inside.split(os.sep)[0] == os.pardir
+        # `--data` says where all data is, so that an absolute path must lie within; without it, an
+        # absolute path in a program may name any file.
         if self.explicit is not None and os.path.isabs(inside):
             folder = os.path.abspath(self.explicit)
             outside = os.path.commonpath([folder, inside]) != folder
@@ -96,6 +104,7 @@ class Search:
 
     def set_folders(self, name: str) -> tuple[Path, ...]:
         """The folders in which the files of a well-known set are searched for, the cache last."""
+        # A dictionary as an ordered set: `base` and `--data` are often the same folder.
         own = {path: None for root in self.roots for path in (root, root / name)}
         return (*own, self.cache_folder / name)
 

@@ -70,15 +70,19 @@ class Split:
         error, and UserError E0606 for an integer that does not fit in `out`.
         """
         array, scale = self.arrays[name], self.scale.get(name)
+        # Checked here, because `_gather` would clip wrong rows and broadcast wrong shapes.
         if out.shape != (len(rows), *array.shape[1:]):
             wanted = (len(rows), *array.shape[1:])
             raise ValueError(f"field {name!r}: out has shape {out.shape}, not {wanted}")
         if len(rows) and (rows.min() < 0 or rows.max() >= len(array)):
             raise IndexError(f"field {name!r}: rows outside 0 … {len(array) - 1}")
+        # Without conversion, rows go straight from the stored array into the caller's buffer.
         if scale is None and array.dtype == out.dtype:
             _gather(array, rows, out)
             return
         _check_conversion(name, array.dtype, out.dtype, scale)
+        # Otherwise through a small buffer in the stored type: gathering all rows before converting
+        # them would write a batch to memory and read it again.
         row_bytes = max(1, array.itemsize * int(np.prod(array.shape[1:], dtype=np.int64)))
         step = max(1, SCRATCH_BYTES // row_bytes)
         scratch = np.empty((min(step, len(rows)), *array.shape[1:]), array.dtype)
@@ -98,6 +102,8 @@ def _gather(array: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
 
 
 def _check_conversion(name: str, stored: np.dtype, wanted: np.dtype, scale: float | None) -> None:
+    # bool → signed → unsigned → real: values may go to the right. Integers may become any other
+    # integers, since `_convert` checks their range. `find` is -1 for text or complex numbers.
     order = "biuf"
     source, target = order.find(stored.kind), order.find(wanted.kind)
     whole = stored.kind in "iu" and wanted.kind in "iu"
@@ -109,6 +115,7 @@ def _convert(name: str, picked: np.ndarray, out: np.ndarray, scale: float | None
     if scale is not None:
         np.multiply(picked, scale, out=out, dtype=out.dtype, casting="unsafe")
         return
+    # A narrowing such as i64 → i32: NumPy would wrap values silently, so look before copying.
     if out.dtype.kind in "iu" and not np.can_cast(picked.dtype, out.dtype, "safe"):
         limits = np.iinfo(out.dtype)
         outside = (picked < limits.min) | (picked > limits.max)
@@ -149,8 +156,10 @@ def split_dataset(
 ) -> Dataset:
     """A validated dataset of which the rows `parts[0]` train and `parts[1]`, if there are any,
     test."""
+    # Indexing by rows copies, so both splits own their memory and the whole can be freed.
     train, test = (Split({n: a[rows] for n, a in arrays.items()}, scale or {}) for rows in parts)
     schema = Schema(tuple(fields), len(train))
+    # No examples to test on means no test split, rather than an empty one.
     tests = test if len(test) else None
     found = Dataset(name, schema, train, tests, None, class_names or {}, vocabularies or {})
     return validate(found)
@@ -158,6 +167,7 @@ def split_dataset(
 
 def validate(dataset: Dataset) -> Dataset:
     """The same dataset, if its lengths and shapes agree (E0607, E0613) and labels fit (E0606)."""
+    # Shapes before labels: the latter are read from the data, the former are only metadata.
     for split_name, split in dataset.splits.items():
         _check_lengths(dataset, split_name, split)
         for described in dataset.schema.fields:
@@ -196,10 +206,12 @@ def check_labels(dataset: Dataset, name: str, classes: int, span: Span | None = 
     """
     for split_name, split in dataset.splits.items():
         array = split.arrays[name]
+        # Examples in a block. Labels may have further dimensions, as a sequence of tokens does.
         step = max(1, LABEL_BLOCK // max(1, int(np.prod(array.shape[1:], dtype=np.int64))))
         for start in range(0, len(array), step):
             block = array[start : start + step]
             if block.size and (block.min() < 0 or block.max() >= classes):
+                # For example [3, 17] in a block of [n, length]: example 3, position 17.
                 index = np.argwhere((block < 0) | (block >= classes))[0]
                 example = f"{split_name} split, example {start + int(index[0])}, counted from 0"
                 raise _label_error(dataset, name, int(block[tuple(index)]), classes, example, span)
@@ -210,6 +222,7 @@ def _label_error(
 ) -> UserError:
     vocabulary, names = dataset.vocabularies.get(name), dataset.class_names.get(name, ())
     shown, kind = str(value), ("label", "classes")
+    # `value == classes` is what a model sees whose labels go from 1 to `classes`.
     help = "are the labels counted from 1? subtract 1" if value == classes else ""
     if 0 <= value < len(names):
         shown = f"`{names[value]}` ({value})"

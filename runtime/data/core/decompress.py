@@ -33,6 +33,7 @@ AGAIN = "fetch or copy it again"
 def read_start(path: Path, count: int) -> bytes:
     """Up to `count` of the first plain bytes of a file; E0603 or E0617 if it cannot be read."""
     with readable(path), open(path, "rb") as file:
+        # Two bytes at least, or a file could not be told from gzip when fewer are asked for.
         start = file.read(max(2, count))
         if not start:
             raise fail("E0603", f"{path} is empty", help=AGAIN)
@@ -40,6 +41,7 @@ def read_start(path: Path, count: int) -> bytes:
             return start[:count]
         _check_gzip_size(file)
         file.seek(0)
+        # The stream unpacks as it is read, so that a header costs only its own bytes.
         with gzip.GzipFile(fileobj=file) as unpacked:
             return unpacked.read(count)
 
@@ -51,6 +53,7 @@ def plain_bytes(path: Path, cache: Path, most: int | None = None) -> np.ndarray:
         if file.read(2) != GZIP_MAGIC:
             return _map_bytes(file, path)
         if most is None:
+            # A limit against "zip bombs", in proportion to the file.
             most = max(ALWAYS_ALLOWED, MAX_RATIO * os.fstat(file.fileno()).st_size)
         with _unpacked(file, path, cache, most) as plain:
             return _map_bytes(plain, path)
@@ -60,6 +63,7 @@ def _map_bytes(file: BinaryIO, path: Path) -> np.ndarray:
     """All bytes of an open file as a read-only array; E0603 if there are none."""
     if not os.fstat(file.fileno()).st_size:
         raise fail("E0603", f"{path} is empty", help=AGAIN)
+    # The mapping stays valid after the file is closed, and after a temporary file is deleted.
     return np.asarray(np.memmap(file, np.uint8, "r"))
 
 
@@ -87,11 +91,14 @@ def _unpacked(packed: BinaryIO, path: Path, cache: Path, most: int) -> Iterator[
     file where the cache cannot be written."""
     _check_gzip_size(packed)
     state = os.fstat(packed.fileno())
+    # The unpacked copy belongs to this very file: another size or time makes another key.
     key = f"{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}"
     name = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32]
     cached = cache / "unpacked" / name
     packed.seek(-4, os.SEEK_END)
     length = int.from_bytes(packed.read(4), "little")  # gzip's trailer: the size modulo 2^32
+    # Errors of writing (a full disk, a read-only folder) only mean that there is no cached copy.
+    # BadGzipFile is one of them and vanishes here, too, but `_unpack` below raises it once more.
     if not _is_complete(cached, length):
         with suppress(OSError):
             cached.parent.mkdir(parents=True, exist_ok=True)
@@ -108,6 +115,7 @@ def _unpacked(packed: BinaryIO, path: Path, cache: Path, most: int) -> Iterator[
 
 def _is_complete(cached: Path, length: int) -> bool:
     try:
+        # Modulo 2^32, as in the trailer: files of more than 4 GB unpack as well.
         return cached.stat().st_size & 0xFFFFFFFF == length
     except OSError:
         return False
@@ -120,6 +128,7 @@ def _unpack(packed: BinaryIO, plain: BinaryIO, most: int) -> None:
     with gzip.GzipFile(fileobj=packed) as unpacked:
         while chunk := unpacked.read(CHUNK):
             written += len(chunk)
+            # Checked before writing, so that the disk never takes more than was allowed.
             if written > most:
                 raise EOFError(f"more than {most:,} bytes come out of it")
             plain.write(chunk)

@@ -34,11 +34,14 @@ def download(address: str, destination: Path, checksum: str) -> None:
     except OSError as error:
         raise fail("E0617", f"cannot write to {destination.parent}: {reason(error)}") from error
     try:
+        # Written beside its place and renamed only after the checksum: a file with the final name
+        # is whole and genuine, and later runs need not check it again.
         with replacing(destination, private=True) as file:
             _fetch(address, file)
             file.flush()
             found = _checksum(Path(file.name))
             if found != checksum:
+                # Not an OSError, so it passes the handler below; the unfinished file is removed.
                 raise fail(
                     "E0610",
                     f"what {address} sent is not the file that was expected: SHA-256 {found}, not "
@@ -61,6 +64,7 @@ def _fetch(address: str, file: BinaryIO) -> None:
 def _checksum(path: Path) -> str:
     """The SHA-256 of the plain bytes, or a remark that the file does not unpack."""
     try:
+        # The checksum is of the plain bytes, because the same data can be packed in different ways.
         with open(path, "rb") as file:
             opened = gzip.open if file.read(2) == GZIP_MAGIC else open
         with opened(path, "rb") as plain:

@@ -19,6 +19,7 @@ from ...files import replacing
 def load_cached(cache: Path, kind: str, key: str) -> dict[str, np.ndarray] | None:
     """The arrays that an earlier run stored; `key` is a text of everything they depend on."""
     try:
+        # Without pickles, which could run code. Whatever is damaged counts as absent.
         with np.load(_path(cache, kind, key), allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
@@ -35,5 +36,6 @@ def store_cached(cache: Path, kind: str, key: str, arrays: Mapping[str, np.ndarr
 
 
 def _path(cache: Path, kind: str, key: str) -> Path:
+    # The key may be long and hold any characters; 128 bits of its hash make a safe file name.
     name = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32]
     return cache / kind / f"{name}.npz"

@@ -46,10 +46,12 @@ class Mel:
     @property
     def transform(self) -> int:
         """The length of the Fourier transform, F above."""
+        # The next power of two: the fastest transform, and zeros behind the window do no harm.
         return 1 << (self.window - 1).bit_length()
 
     def frames(self, samples: int) -> int:
         """The number of frames of a sound with that many samples."""
+        # Only whole windows count; a sound shorter than one is padded to it in `log_mel`.
         return 1 + max(0, samples - self.window) // self.step
 
 
@@ -60,9 +62,12 @@ def mel_of(hertz: np.ndarray | float) -> np.ndarray:
 
 def bands(mel: Mel) -> np.ndarray:
     """The triangles, f64 [mels, F/2 + 1]; a band too narrow for the frame is a row of zeros."""
+    # Bin k of the transform is at k·R/F hertz; a real signal has F/2 + 1 different ones.
     bins = mel_of(np.arange(mel.transform // 2 + 1) * (mel.rate / mel.transform))
     points = np.linspace(0, mel_of(mel.rate / 2), mel.mels + 2)
     width = points[1] - points[0]
+    # All triangles have one width on the mel scale, so a distance from the peak is enough:
+    # peaks [mels, 1] against bins [F/2 + 1].
     return np.maximum(0, 1 - np.abs(bins - points[1:-1, None]) / width)
 
 
@@ -71,7 +76,9 @@ def log_mel(samples: np.ndarray, mel: Mel, weights: np.ndarray) -> np.ndarray:
     window, step = mel.window, mel.step
     if len(samples) < window:
         samples = np.pad(samples, (0, window - len(samples)))
+    # [samples] → [frames, window] without a copy: overlapping views of the same memory.
     framed = np.lib.stride_tricks.sliding_window_view(samples, window)[::step]
+    # The periodic Hann window (divided by N, not N - 1), the one meant for spectra.
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
     spectrum = np.fft.rfft(framed * hann, mel.transform, axis=1)
     power = spectrum.real**2 + spectrum.imag**2

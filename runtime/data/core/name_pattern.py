@@ -42,6 +42,7 @@ def read_pattern(text: str) -> Pattern:
     names = tuple(parts[1::2])
     wrong = next((name for name in names if not name.isidentifier()), None)
     twice = next((name for name in names if names.count(name) > 1), None)
+    # `parts[::2]` are the texts between the names: a brace in one of them has no counterpart.
     if not names or wrong is not None or twice or any(set("{}") & set(p) for p in parts[::2]):
         why = (
             f"`{{{twice}}}` stands in it twice"
@@ -52,6 +53,7 @@ def read_pattern(text: str) -> Pattern:
         )
         help = 'like `"{digit}_{speaker}_{take}.wav"`'
         raise fail("E0615", f'`pattern = "{text}"`: {why}', help=help)
+    # A part is as short as the rest of the pattern permits, and never crosses a folder.
     form = "".join(
         f"(?P<{part}>[^/]+?)" if n % 2 else re.escape(part) for n, part in enumerate(parts)
     )
@@ -71,10 +73,12 @@ class Comparison:
         left, right = parts[self.name], self.value
         compare = COMPARE[self.sign]
         try:
+            # Numbers by value: "07" equals 7, and 10 is above 9, which as texts would not hold.
             return compare(float(left), float(right))
         except ValueError:
             if self.sign in ("==", "!="):
                 return compare(left, right)
+        # Reached only by an order of words, and their alphabetical order is hardly what was meant.
         message = f"`{self.name} {self.sign} {right}` of `{left}`: only numbers have an order"
         raise fail("E0615", message, help="compare words with `==` and `!=`")
 
@@ -82,6 +86,7 @@ class Comparison:
 def read_condition(text: str, pattern: Pattern) -> Callable[[Mapping[str, str]], bool]:
     """Parse comparisons joined by `and`; E0615 for anything else, or an unknown name."""
     comparisons = []
+    # `\b`, so that an `and` within a name does not divide a comparison.
     for part in re.split(r"\band\b", text):
         match = COMPARISON.fullmatch(part)
         if match is None:

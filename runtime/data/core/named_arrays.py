@@ -21,6 +21,7 @@ SPLITS = ("train", "test", "validation")
 def split_and_field(name: str) -> tuple[str, str]:
     """`x_test` → `test`, `x`."""
     for split in SPLITS:
+        # The length excludes the bare name `_test`, which would leave a field without a name.
         if name.endswith(f"_{split}") and len(name) > len(split) + 1:
             return split, name.removesuffix(f"_{split}")
     return "train", name
@@ -31,12 +32,15 @@ def names_by_split(names: Iterable[str], what: str, request: Request) -> dict[st
     found: dict[str, dict[str, str]] = {split: {} for split in SPLITS}
     for name in names:
         split, field = split_and_field(name)
+        # `x` and `x_train` mean the same training field.
         if field in found[split]:
             other = found[split][field]
             message = f"`{other}` and `{name}` of {what} are both the training field `{field}`"
             raise fail("E0607", message, request.span_of(name))
         found[split][field] = name
     train = found["train"]
+    # The other splits need exactly the fields of training: none that is new, and none missing
+    # unless the whole split is. A field that is new is mostly a misspelt name.
     for split in SPLITS[1:]:
         for field, name in found[split].items():
             if field not in train:
@@ -63,6 +67,7 @@ def schema_of(headers: Mapping[str, Header], what: str, request: Request) -> Sch
         header = headers[name]
         fields.append(Field(field, header.field_dtype, header.shape[1:]))
         for split in SPLITS[1:]:
+            # Where the split lacks the field, training is compared with itself.
             other = headers.get(found[split].get(field, name), header)
             if other.field_dtype != header.field_dtype:
                 raise fail(
@@ -79,6 +84,7 @@ def dataset_of(
 ) -> Dataset:
     """The dataset of all arrays, validated."""
     schema = schema_of(headers, what, request)
+    # In the order of SPLITS: `names_by_split` has an entry for each, empty if it does not exist.
     train, test, validation = (
         Split({field: arrays[name] for field, name in chosen.items()}) if chosen else None
         for chosen in names_by_split(arrays, what, request).values()

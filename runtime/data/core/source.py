@@ -18,20 +18,25 @@ from ....dsl.syntax.source import Span
 from .data_paths import Search
 from .dataset import Dataset, Schema
 
+# A marker, since None is itself a default: "may be left out".
 REQUIRED: Any = object()
+# At most 2^28 pixels: their number fits into 32 bits, with channels too.
 MAX_SIDE = 16_384
 MAX_COUNT = (1 << 31) - 1
 
 
 def _is_integer(value: Any) -> bool:
+    # `True` is an int in Python, but `true` is no number in the language.
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_number(value: Any) -> bool:
+    # NaN compares false with everything, and infinity is `> 0`: neither is a setting.
     return _is_integer(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _is_text(value: Any) -> bool:
+    # A NUL would end the name early in a call of the operating system.
     return isinstance(value, str) and bool(value) and "\0" not in value
 
 
@@ -122,6 +127,7 @@ def errors_at(span: Span | None) -> Iterator[None]:
     try:
         yield
     except UserError as error:
+        # An inner span wins: it marks the setting, while the outer one marks the whole source.
         located = [replace(d, span=d.span or span) for d in error.diagnostics]
         raise UserError(located) from error
 
@@ -165,6 +171,7 @@ def bind(
     E0608 for too many positional arguments, a setting given twice, and unknown settings.
     """
     names = names or {}
+    # Unknown names are collected, as several may be misspelt; all are reported at once.
     report = Report()
     for name in named:
         if source.others is None and name not in source.names:
@@ -175,6 +182,7 @@ def bind(
                 help=did_you_mean(name, source.names) or f"it is written `{source.signature}`",
             )
     report.check()
+    # Only these may stand without a name, in the order in which the record lists them.
     positions = [setting.name for setting in source.settings if setting.positional]
     if len(positional) > len(positions):
         raise fail(
@@ -202,7 +210,9 @@ def request_for(
     """A request with defaults filled in; E0608 for names, E0615 for values."""
     bind(source, (), settings, span)
     known = {setting.name: setting for setting in source.settings}
+    # Values before absence: a misspelt setting is explained better than a missing one.
     for name, value in settings.items():
+        # Sources like `npy(x = …, y = …)` let the user choose names; these share one kind.
         setting = known.get(name) or Setting(name, source.others or "", "")
         check_value(source, setting, value, spans.get(name, span))
     for setting in source.settings:
@@ -213,6 +223,7 @@ def request_for(
                 span,
                 help=f"it is written `{source.signature}`",
             )
+    # An explicit value wins over its default.
     filled = {s.name: s.default for s in source.settings if s.default is not REQUIRED}
     return Request(source.name, {**filled, **settings}, search, dict(spans), span)
 
@@ -220,6 +231,7 @@ def request_for(
 def check_value(source: DataSource, setting: Setting, value: Any, span: Span | None) -> None:
     """Raise E0615 unless the setting takes the value."""
     expected, fits = KINDS[setting.kind]
+    # None is the default "left out", so it need not be of the setting's kind.
     if setting.default is None and value is None:
         return
     if setting.allowed:

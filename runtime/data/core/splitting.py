@@ -33,6 +33,7 @@ def split_rows(
     # RandomState and not default_rng: NumPy promises never to change its stream.
     order = np.random.RandomState(seed).permutation(count)
     if labels is not None:
+        # Sorted by class, at random within each: stability keeps the order of the permutation.
         order = order[np.argsort(labels[order], kind="stable")]
     chosen = np.zeros(count, dtype=bool)
     if size:

@@ -65,9 +65,11 @@ class Vocabulary:
         if self.kind == "words":
             return self._encode_words(text, origin)
         if self.kind == "bytes":
+            # A lone surrogate has no UTF-8, yet a prompt from a command line may contain one.
             found = np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8)
         else:
             found = byte_pairs.encode(self._encoder, text)
+        # Widened before the specials are added: 255 + 1 would wrap around in a byte.
         return (found.astype(np.int32) + len(self.specials)).astype(self.dtype)
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -82,12 +84,14 @@ class Vocabulary:
             if not 0 <= number < len(self):
                 raise IndexError(f"id {number} in a vocabulary of {len(self)}")
             special = self.specials[number] if number < len(self.specials) else None
+            # `<pad>` and `<start>` fall through both branches: they stand for no text.
             if special == END:
                 break
             if special == UNKNOWN:
                 pieces.append(UNKNOWN if is_text else UNKNOWN.encode())
             elif special is None:
                 pieces.append(self._pieces[number - len(self.specials)])
+        # Bytes are joined before they are decoded, as a character may span several tokens.
         if is_text:
             return (" " if self.kind == "words" else "").join(pieces)
         return b"".join(pieces).decode("utf-8", "replace")
@@ -105,18 +109,22 @@ class Vocabulary:
     def from_json(text: str, origin: str = "the vocabulary") -> Vocabulary:
         """The vocabulary that `to_json` wrote; E0603 if `text` is not one."""
         try:
+            # The file may have been edited or truncated, so nothing about it is taken for granted.
             plain = json.loads(text)
             kind, specials = plain["kind"], _strings(plain["specials"])
             tokens = BYTES if kind == "bytes" else _strings(plain["tokens"])
             merges = tuple((a, b) for a, b in map(_strings, plain.get("merges", ())))
             if kind not in ("chars", "bytes", "words", "bpe"):
                 raise ValueError(f"unknown kind {kind!r}")
+            # One id per token and one token per id, or decoding would not invert encoding.
             if not tokens or len({*tokens, *specials}) != len(tokens) + len(specials):
                 raise ValueError("it has no tokens, or a token twice")
             if kind == "chars" and max(map(len, tokens)) > 1:
                 raise ValueError("a token is not a character")
+            # `bytes_of_token` raises for a wrong spelling and gives b"", which is false, for "".
             if kind == "bpe" and not all(map(byte_pairs.bytes_of_token, tokens)):
                 raise ValueError("a token is empty")
+            # A merge joins two tokens into a third, which must then have an id, too.
             if not {left + right for left, right in merges} <= set(tokens):
                 raise ValueError("a merged pair is not a token")
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -152,9 +160,12 @@ class Vocabulary:
     def _encode_chars(self, text: str, origin: str) -> np.ndarray:
         points, ids = self._code_points
         found = np.empty(len(text), self.dtype)
+        # A binary search for a block of characters at a time: the arrays of 4 bytes per character
+        # would take many times the memory of a long text, and a dictionary many times the time.
         for start in range(0, len(text), BLOCK):
             block = text[start : start + BLOCK].encode("utf-32-le", "surrogatepass")
             wanted = np.frombuffer(block, "<u4")
+            # A code point beyond the last finds no place; it then differs from the last one below.
             places = np.minimum(np.searchsorted(points, wanted), len(points) - 1)
             piece = ids[places]
             unknown = np.flatnonzero(points[places] != wanted)
@@ -178,6 +189,7 @@ class Vocabulary:
     def _unknown(self, text: str, at: int, length: int, origin: str) -> UserError:
         """E0619 for the characters from `at` on."""
         line = text.count("\n", 0, at) + 1
+        # `rfind` is -1 on the first line, so columns count from 1 on every line.
         column = at - text.rfind("\n", 0, at)
         found = text[at : at + length]
         shown = f"`{found}`" if found.isprintable() and not found.isspace() else "a character"
@@ -208,7 +220,9 @@ def chars(texts: Iterable[str], specials: Sequence[str] = (), min_count: int = 1
 
 def words(texts: Iterable[str], specials: Sequence[str] = (), min_count: int = 1) -> Vocabulary:
     """The words that occur at least `min_count` times, by frequency, then alphabetically."""
+    # A text is an iterable of its characters, so `_counted` serves characters and words alike.
     counts = _counted(map(WORD.findall, texts), min_count)
+    # Frequent words get small ids; the alphabet breaks ties, so that ids depend on counts only.
     tokens = sorted(counts, key=lambda word: (-counts[word], word))
     return Vocabulary("words", tuple(tokens), tuple(specials))
 

@@ -54,17 +54,24 @@ def _with_barrier(
     for item in items:
         if isinstance(item, Kernel):
             own = _accesses(item, plan)
+            # After the barrier everything before it is complete, and nothing can conflict with
+            # that.
             if pending.conflicts(own):
                 yield item.name
                 pending.clear()
             pending.add(own)
             continue
+        # A barrier before the first kernel of every step orders this step after the one before, on
+        # which it depends, and after what comes before the scan.
         first = next(item.every)
         pending.clear()
         yield first.name
         for name in _with_barrier(item.kernels, plan, pending):
+            # It already has one. Conflicts found inside refer to the same step alone.
             if name != first.name:
                 yield name
+        # The last step's accesses are pending when the scan ends. Which of them the last barrier
+        # inside covers is not worked out: all of them count.
         for kernel in item.every:
             pending.add(_accesses(kernel, plan))
 
@@ -78,9 +85,12 @@ def _accesses(kernel: Kernel, plan: Plan) -> _Accesses:
             if n in plan.offsets
         }
 
+    # Locals are values in registers and have no bytes. Views have offsets of their own, equal to
+    # their source's, so a read of a view is seen as a read of the source.
     sources = {s for eq in kernel.equations for s in eq.sources} - kernel.local
     return _Accesses(intervals(sources), intervals(kernel.stored))
 
 
 def _overlap(some: set[Interval], others: set[Interval]) -> bool:
+    # Half-open intervals [a, b) and [c, d) overlap exactly if each begins before the other ends.
     return any(a < d and c < b for a, b in some for c, d in others)

@@ -28,6 +28,7 @@ def equal_kernels(plan: Plan) -> dict[Kernel, SharedCode]:
     """Every kernel with the first one that equals it up to names."""
     representatives: dict[str, Kernel] = {}
     found = {}
+    # `setdefault`: the first kernel with a text represents all that follow with the same one.
     for kernel in plan.kernels:
         text, tensors = item_signature(kernel, plan.system)
         found[kernel] = SharedCode(representatives.setdefault(text, kernel), tensors)
@@ -39,11 +40,15 @@ def item_signature(item: Kernel | Scan, system: System) -> tuple[str, tuple[str,
     order of their numbers."""
     tensors: dict[str, str] = {}
     indices: dict[str, str] = {}
+    # Names become numbers by first occurrence (alpha equivalence): a1[b, i] and a2[n, j] are both
+    # t0[i0, i1].
     text = StructuralText(
         lambda name: tensors.setdefault(name, f"t{len(tensors)}"),
         lambda name: indices.setdefault(name, f"i{len(indices)}"),
     )
     local = _write_item(text, item)
+    # What else the code depends on: shape, strides and type of each tensor, and whether it is
+    # stored.
     for name, number in tensors.items():
         text.add(number, layout_text(system.tensors[name]), name in local)
     return str(text), tuple(tensors)
@@ -52,6 +57,8 @@ def item_signature(item: Kernel | Scan, system: System) -> tuple[str, tuple[str,
 def _write_item(text: StructuralText, item: Kernel | Scan) -> frozenset[str]:
     """Writes the item; returns the tensors in it that are never stored."""
     if isinstance(item, Scan):
+        # "scan" and "end" bracket the items, so that nested loops and neighbouring ones read
+        # differently.
         text.add("scan", f"{text.index(item.index.name)}<{item.index.size}", item.reverse)
         local = frozenset[str]().union(*[_write_item(text, inner) for inner in item.kernels])
         text.add("end")
@@ -60,5 +67,6 @@ def _write_item(text: StructuralText, item: Kernel | Scan) -> frozenset[str]:
         text.equation(equation)
     text.add("fixed", *(text.index(name) for name in item.fixed))
     text.add("zero where", *(text.expr(form) for form in item.zero_where))
+    # A set has no order; sorting its numbers gives it one.
     text.add("unrolled", *sorted(text.index(name) for name in item.unrolled))
     return item.local

@@ -37,10 +37,14 @@ def fuse(plan: Plan, target: Target) -> Plan:
     """Groups equations into kernels, orders these, and finds the updates that can happen in place.
     Kernels that the plan already contains stay as they are."""
     system, made = plan.system, tuple(plan.kernels)
+    # A tensor that an earlier kernel keeps to itself is never stored, so it cannot be a view of
+    # memory.
     hidden = {t for kernel in made for t in kernel.local}
     aliases = {name: source for name, source in views(system).items() if name not in hidden}
     fusion = _Fusion(system, aliases, target.fusion, plan.notes)
     groups = fusion.groups(_items(system, made), target.fusion.single_result_epilogue)
+    # `_overwrites` below adds to `before`: a decision for one update is seen by the next, so that
+    # two updates cannot demand orders that contradict each other.
     before = _dependences(groups, system, aliases)
     readers = _readers(groups)
     writer = {target: g for g in groups for target in g.writes}
@@ -48,9 +52,12 @@ def fuse(plan: Plan, target: Target) -> Plan:
         name
         for name, following in system.updates.items()
         if following in writer
+        # An output has memory of its own: the caller reads it after the run.
         and following not in system.outputs
         and _overwrites(writer[following], readers.get(name, set()), before, name, following)
     )
+    # What must be in memory: what is read from outside, what a view shows, and what another group
+    # reads.
     needed = {*system.roots, *aliases.values()}
     items = tuple(
         fusion.item(g, needed | {t for t in g.writes if readers.get(t, set()) - {g.number}})
@@ -149,9 +156,12 @@ class _Fusion:
             if isinstance(item, SequentialLoop):
                 append(_Group(len(groups), _equations(item), item))
                 continue
+            # Only the group that computes the last input can take the equation: any other one runs
+            # before some input exists.
             makers = [maker[s] for s in item.sources if s in maker]
             last = max(makers, key=lambda g: g.number, default=None)
             if item.target in self.aliases:
+                # A view is no computation. Its readers depend on what its source depends on.
                 if last is not None:
                     maker[item.target] = last
                 continue
@@ -169,16 +179,23 @@ class _Fusion:
     ) -> dict[str, int] | None:
         """The positions of unrolled indices, the equation's own and those that other members get,
         if the equation can be computed where the group's results are in registers; else None."""
+        # Reductions need loops of their own, and so do scatter-adds (`at`): their elements are
+        # complete only after all loops.
         anchor = group.anchor
         if group.scan or group.kernel or eq.reduce or eq.at is not None or anchor.at is not None:
             return None
+        # Their accumulator also carries a position; no epilogue is written for it.
         if anchor.reduce in ("argmax", "argmin"):
             return None
+        # The epilogue would run in scalars, once for each result.
         if _is_reduced_by_lanes(anchor) and cost(eq.body) > single_result_epilogue:
             return None
+        # Beyond this its intermediate values would spill registers.
         if group.epilogue_cost + cost(eq.body) > self.limits.max_epilogue:
             return None
         aliases = self.aliases
+        # A view of the group's result has other indices, and a guarded read may leave its point:
+        # neither finds its element in registers.
         made = group.writes | {v for v, source in aliases.items() if source in group.writes}
         if any(r.tensor in made and (r.tensor in aliases or r.other is not None) for r in eq.reads):
             return None
@@ -191,16 +208,23 @@ class _Fusion:
     def alignments(self, eq: Equation, group: _Group) -> Iterator[dict[str, int]]:
         """The ways in which the equation's indices may match the group's, except for one of either
         that is unrolled."""
+        # Example: gates z[b, g, j] with g < 4 unrolled, state c[b, j]. The space is (b, j); c reads
+        # z[b, 0, j] … z[b, 3, j], all of which are in registers at the point (b, j).
         own, theirs, space = _sizes(eq), _sizes(group.anchor), group.iteration_space
         position = group.unrolled.get(group.anchor.target)
+        # The same indices, with the same one unrolled, if any.
         if own == theirs:
             yield {} if position is None else {eq.target: position}
+        # The equation lacks the index that the group has unrolled.
         if own == space and position is not None:
             yield {}
+        # It lacks one that the group has not unrolled yet: all members so far have it, so all
+        # unroll it.
         if position is None and len(own) == len(theirs) - 1 and not group.unrolled:
             for place in self.unrollable(theirs):
                 if _without(theirs, place) == own:
                     yield {m.target: place for m in group.members}
+        # It has one more index, which is unrolled for it alone.
         if len(own) == len(space) + 1:
             for place in self.unrollable(own):
                 if _without(own, place) == space:
@@ -208,6 +232,7 @@ class _Fusion:
 
     def unrollable(self, sizes: tuple[int, ...]) -> Iterator[int]:
         """The positions of small indices, if vectors can run over the last one."""
+        # Never the last index: vectors run along it.
         if sizes and sizes[-1] >= self.limits.unrolled_row:
             for place, size in enumerate(sizes[:-1]):
                 if size <= self.limits.unrolled_values:
@@ -234,6 +259,7 @@ class _Fusion:
         return self.kernel(group, needed)
 
     def kernel(self, group: _Group, needed: set[str]) -> Kernel:
+        # Lowering relies on one set of index names for the whole kernel.
         anchor, *epilogue = group.members
         renamed = tuple(_with_anchor_indices(eq, group) for eq in epilogue)
         positions = group.unrolled
@@ -249,6 +275,8 @@ class _Fusion:
 
     def scan(self, loop: SequentialLoop, fixed: tuple[str, ...], needed: set[str]) -> Scan:
         """The loop over one common index name, its equations grouped into kernels as outside."""
+        # Each equation may call its stepping index differently; the scan's loop has one name for
+        # it.
         step = next(iter(loop.indices.values()))
         body = [
             item
@@ -257,12 +285,16 @@ class _Fusion:
             for item in loop.body
         ]
         groups = self.groups(body, self.limits.recurrent_epilogue)
+        # Of an inner scan's results, all that the recurrence reads anywhere are stored: a step may
+        # read them after the inner loop has ended. For kernels this is decided more finely below.
         past = {r.tensor for eq in _equations(loop) for r in eq.reads}
         items: list[Kernel | Scan] = []
         for group in groups:
             if group.scan is not None:
                 items.append(self.scan(group.scan, (*fixed, step), needed | past))
                 continue
+            # A result stays in registers if only its own group reads it, and only at the same step:
+            # what is read at an earlier step (`earlier`) has to be in memory by then.
             others = {s for g in groups if g is not group for s in g.reads}
             earlier = {
                 r.tensor
@@ -281,6 +313,7 @@ class _Fusion:
 def _in_registers(read: Read, eq: Equation, unrolled: Mapping[str, int]) -> bool:
     """Whether the element was computed at the same point of the iteration space: it is read at the
     equation's own indices, and at a constant or the own one where an index is unrolled."""
+    # All indices but the unrolled ones must agree, one by one.
     own, theirs = unrolled.get(eq.target), unrolled.get(read.tensor)
     names = tuple(Idx(i.name) for i in eq.indices)
     if _without(read.index, theirs) != _without(names, own):
@@ -307,6 +340,8 @@ def _is_reduced_by_lanes(anchor: Equation) -> bool:
     index of the result): results come one at a time, and an epilogue has no vectors."""
     if anchor.reduce is None or not anchor.indices:
         return False
+    # Predicts what `cpu/tiling.py` will choose: vectors over the last index, if a factor can be
+    # loaded along it.
     last = Idx(anchor.indices[-1].name)
     return not any(
         r.index and affine(r.index[-1]).coefficients.get(last) == 1 for r in anchor.reads
@@ -330,6 +365,8 @@ def _reason(group: _Group) -> str:
 
 def _with_anchor_indices(eq: Equation, group: _Group) -> Equation:
     """The equation with the anchor's index names; an unrolled index has a name of its own."""
+    # Three cases: the same indices as the anchor (all its names); one fewer (the names without the
+    # anchor's unrolled one); one more, which is this equation's own (a fresh name at its place).
     anchor, place = group.anchor, group.unrolled.get(eq.target)
     names = [i.name for i in _without(anchor.indices, group.unrolled.get(anchor.target))]
     if len(eq.indices) == len(anchor.indices):
@@ -343,6 +380,7 @@ def _with_anchor_indices(eq: Equation, group: _Group) -> Equation:
 
 def _with_step(eq: Equation, old: str, new: str) -> Equation:
     """The equation with its stepping index renamed."""
+    # Nothing to rename.
     if old == new:
         return eq
     rename = {old: new}
@@ -364,6 +402,8 @@ def _dependences(
 ) -> dict[int, set[int]]:
     """For each group, those that must run before it. A reader of a view depends on all that the
     view is made of."""
+    # Sources of views come before them in the order of the system: a view of a view finds its
+    # makers.
     makers = {target: {g.number} for g in groups for target in g.writes}
     for target in aliases:
         sources = system.definition[target].sources
@@ -387,9 +427,11 @@ def _overwrites(
 ) -> bool:
     """Whether all readers of the old value can run before the group that writes the new one; if
     so, `before` demands it. The writer may read the old value only where it overwrites it."""
+    # What a scan, or a kernel of an earlier pass, reads at which point is not examined here.
     if writer.scan or writer.kernel or not _reads_elementwise(writer, name, following):
         return False
     others = readers - {writer.number}
+    # A reader that needs the new value cannot run before it is written: that would be a cycle.
     if _depends(before, others, writer.number):
         return False
     before[writer.number] = before[writer.number] | others
@@ -404,6 +446,9 @@ def _reads_elementwise(writer: _Group, name: str, following: str) -> bool:
         for read in eq.reads:
             if read.tensor != name:
                 continue
+            # An equation with other sizes (one with an unrolled index) may read the element at
+            # another point than the one that writes it. A sum reads all along its loop: it is left
+            # out.
             same = _sizes(eq) == sizes and not eq.reduce
             if not same or read.index != identity or read.other is not None:
                 return False
@@ -412,6 +457,7 @@ def _reads_elementwise(writer: _Group, name: str, following: str) -> bool:
 
 def _depends(before: Mapping[int, set[int]], starts: set[int], goal: int) -> bool:
     """Whether `goal` must run before one of `starts`."""
+    # Depth-first along `before`, from the readers back.
     seen, stack = set(starts), [*starts]
     while stack and goal not in seen:
         fresh = before[stack.pop()] - seen
@@ -423,6 +469,7 @@ def _depends(before: Mapping[int, set[int]], starts: set[int], goal: int) -> boo
 def _order(groups: list[_Group], before: Mapping[int, set[int]], lookahead: int) -> list[_Group]:
     """Topological order; otherwise that of the equations, except that one of the next few groups
     comes first if it does not depend on those since the last barrier."""
+    # Kahn's algorithm; `ready` is kept sorted, so that ties go to the order of the equations.
     waiting = {number: set(others) for number, others in before.items()}
     ready = sorted(number for number, others in waiting.items() if not others)
     after: dict[int, list[int]] = {g.number: [] for g in groups}
@@ -432,12 +479,15 @@ def _order(groups: list[_Group], before: Mapping[int, set[int]], lookahead: int)
     ordered: list[_Group] = []
     since_barrier: set[int] = set()
     while ready:
+        # Candidates that need no barrier. Few steps ahead only: running a group much earlier than
+        # written lengthens the lifetime of what it computes.
         near = [n for n in ready if n <= ready[0] + lookahead and not before[n] & since_barrier]
         number = near[0] if near else ready[0]
         since_barrier = {*since_barrier, number} if near else {number}
         ready.remove(number)
         ordered.append(groups[number])
         for follower in after[number]:
+            # A group whose last predecessor has run becomes ready, at its place in the order.
             waiting[follower].discard(number)
             if not waiting[follower]:
                 insort(ready, follower)

@@ -48,6 +48,8 @@ class Kernel:
     @property
     def indices(self) -> tuple[Index, ...]:
         """The output indices that the kernel itself runs over."""
+        # Unrolled indices are constants in the code, fixed ones are given from outside: neither is
+        # a loop.
         known = self.unrolled.union(self.fixed)
         return tuple(i for i in self.anchor.indices if i.name not in known)
 
@@ -77,6 +79,8 @@ class Scan:
     @property
     def fixed(self) -> tuple[str, ...]:
         """The indices that scans around it bind."""
+        # Every kernel lists all scans around it, the outermost first; those before this index
+        # enclose us.
         names = next(self.every).fixed
         return names[: names.index(self.index.name)]
 

@@ -19,12 +19,15 @@ def dependence_order(
 ) -> Iterator[list[Equation] | Kernel]:
     """Components of the other equations, and kernels, each after those that it depends on."""
     first = {kernel.stored[0]: kernel for kernel in kernels}
+    # A kernel is represented by the first equation that it stores.
     for component in _components(system, kernels):
         yield first.get(component[0].target, component)
 
 
 def is_acyclic(system: System, kernels: Sequence[Kernel]) -> bool:
     """Whether no kernel depends on itself through other equations."""
+    # A component of several nodes with a kernel in it is a cycle through that kernel; a component
+    # without one is an ordinary recurrence.
     first = {kernel.stored[0] for kernel in kernels}
     return not any(
         len(component) > 1 and any(eq.target in first for eq in component)
@@ -34,6 +37,8 @@ def is_acyclic(system: System, kernels: Sequence[Kernel]) -> bool:
 
 def _components(system: System, kernels: Sequence[Kernel]) -> list[list[Equation]]:
     """The components of a graph in which the first equation that a kernel stores represents it."""
+    # Contraction of a graph: all equations of a kernel become one node, with the edges of all of
+    # them. Targets that a kernel does not store have no readers outside and need no node.
     owner = {target: kernel for kernel in kernels for target in kernel.stored}
     inside = {eq.target for kernel in kernels for eq in kernel.equations}
 
@@ -46,7 +51,10 @@ def _components(system: System, kernels: Sequence[Kernel]) -> list[list[Equation
         else:
             kernel = owner[eq.target]
             own = {e.target for e in kernel.equations}
+            # Edges inside the node would make every kernel a cycle of its own.
             names = [s for e in kernel.equations for s in e.sources if s not in own]
+        # Several edges to one kernel are one edge; a dictionary keeps their order, and the result
+        # the same on every run.
         return list(dict.fromkeys(owner[s].stored[0] if s in owner else s for s in names))
 
     nodes = tuple(eq for eq in system.equations if eq.target not in inside or represents(eq.target))

@@ -41,17 +41,23 @@ def plan_memory(plan: Plan, target: Target, options: Options) -> Plan:
         for name, following in system.updates.items()
         if name not in plan.in_place
     ]
+    # Copies come last: until then every kernel reads the old values.
     items = (*plan.items, *copies)
     homes = _homes(plan)
+    # A tensor lives from the first time to the last at which it is touched; times are positions of
+    # kernels, unless some run at once.
     times = _times(items, homes) if concurrent else range(len(items))
     live = _liveness(system, items, times, homes)
     if not options.share_memory:
+        # Alive all the time, so nothing can share with it.
         live = {name: (0, len(items)) for name in live}
+    # Where kernels run at once, a kernel in another stream may still read what is dying here.
     elif not concurrent:
         _reuse_in_place(system, items, homes, live)
     offsets: dict[str, int] = {}
     total = 0
     for name, tensor in system.tensors.items():
+        # Permanent tensors one after the other at the start of the arena; temps share what follows.
         if homes.get(name, name) == name and _is_permanent(name, system):
             offsets[name] = total
             total += aligned(tensor.bytes)
@@ -80,6 +86,7 @@ def _is_permanent(name: str, system: System) -> bool:
 
 def _homes(plan: Plan) -> Homes:
     """The homes of views and of updates in place."""
+    # Chains are followed to their end: a view of a view, or a view of an updated param.
     homes = dict(plan.views)
     for name in plan.in_place:
         homes[plan.system.updates[name]] = name
@@ -103,12 +110,15 @@ def _times(items: tuple[Kernel | Scan, ...], homes: Homes) -> list[int]:
     """When each item runs: one after the other, except recurrences that may run at once."""
     times: list[int] = []
     running: list[tuple[set[str], set[str]]] = []  # what recurrences of this time read and store
+    # By homes, as two names may be the same memory.
     for item in items:
         reads, writes = ({homes.get(n, n) for n in names} for names in _touched(item))
+        # For a recurrence: a true, anti or output dependence on one of those that run now.
         alone = isinstance(item, Kernel) or any(
             reads & others_write or writes & (others_read | others_write)
             for others_read, others_write in running
         )
+        # A new time begins: the recurrences of the time before have ended.
         if alone or not running:
             times.append(times[-1] + 1 if times else 0)
             running = []
@@ -123,6 +133,8 @@ def _liveness(
     system: System, items: tuple[Kernel | Scan, ...], times: Sequence[int], homes: Homes
 ) -> dict[str, Interval]:
     """The liveness interval of each temp that has memory of its own."""
+    # Locals are never stored and views are never written, but a view's home must live while it is
+    # read.
     stored = {t for item in items for t in _touched(item)[1]}
     live: dict[str, Interval] = {}
     for time, item in zip(times, items, strict=True):
@@ -141,10 +153,14 @@ def _reuse_in_place(
     """Stores temps in the place of others that die where they are computed; updates `homes` and
     `live` accordingly."""
     for time, item in enumerate(items):
+        # With an unrolled index all its values are computed at one point, so a store may come
+        # before another value's read; an accumulation clears its target first.
         if not isinstance(item, Kernel) or item.unrolled or item.anchor.at is not None:
             continue
+        # A reduction reads its operands until the last term: only its epilogue can overwrite.
         for eq in item.equations if item.anchor.reduce is None else item.epilogue:
             name = eq.target
+            # Not a temp with memory of its own, or one that shares some already.
             if live.get(name, NEVER)[0] != time:
                 continue
             dying = (s for s in eq.sources if live.get(homes.get(s, s), NEVER)[1] == time)
@@ -152,7 +168,9 @@ def _reuse_in_place(
             if source is None:
                 continue
             home = homes.get(source, source)
+            # Whatever had `name` as its home, views of it, moves along.
             homes |= {n: home for n, old in homes.items() if old == name} | {name: home}
+            # The two lives become one, from the birth of the source to the death of its successor.
             live[home] = live[home][0], live.pop(name)[1]
 
 
@@ -161,8 +179,10 @@ def _can_replace(name: str, source: str, kernel: Kernel, system: System, homes: 
     elements after the last read of the one in its place."""
     home = homes.get(source, source)
     new, old, place = (system.tensors[n] for n in (name, source, home))
+    # Equal layouts put equal indices at equal addresses.
     if (new.shape, new.dtype, new.pad_after) != (old.shape, old.dtype, old.pad_after):
         return False
+    # Two results of one kernel must not go to the same place.
     if place.bytes != new.bytes or home in (homes.get(t, t) for t in kernel.stored):
         return False
     here = [
@@ -171,6 +191,8 @@ def _can_replace(name: str, source: str, kernel: Kernel, system: System, homes: 
         for read in eq.reads
         if homes.get(read.tensor, read.tensor) == home
     ]
+    # Everything that reads this memory, under whatever name, reads just the element that is
+    # overwritten.
     return all(r.tensor == source and not eq.over and is_identity(r, eq) for eq, r in here)
 
 
@@ -179,14 +201,19 @@ def _first_fit(
 ) -> int:
     """Gives every temp the lowest offset above `base` at which no temp lies that is alive at the
     same time; returns the size of the arena."""
+    # The name breaks ties, so that the layout is the same on every run.
     names = sorted(live, key=lambda n: (-system.tensors[n].bytes, n))
     first, last, start, end = np.zeros((4, len(names)), np.int64)
     total = base
     for n, name in enumerate(names):
         (first[n], last[n]), size = live[name], aligned(system.tensors[name].bytes)
+        # All pairs would be slow in Python for thousands of temps. Intervals overlap if each begins
+        # before the other ends; ends count as inside, since a kernel's inputs must outlive its
+        # outputs' first store.
         interfering = np.nonzero((first[:n] <= last[n]) & (first[n] <= last[:n]))[0]
         taken = zip(start[interfering].tolist(), end[interfering].tolist(), strict=True)
         place = base
+        # The first gap between the places taken that is large enough, or the end of the last one.
         for begin, stop in sorted(taken):
             if begin - place >= size:
                 break

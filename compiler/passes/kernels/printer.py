@@ -40,12 +40,14 @@ class MnkClasses:
 
 def contraction(eq: Equation) -> MnkClasses | None:
     """The index classes, if the equation sums a product of two reads."""
+    # Pairs of bf16 are multiplied by a function of their own; `multiplicands` knows `mul` only.
     dot = isinstance(eq.body, Apply) and eq.body.fn == "bf16_dot"
     parts = list(eq.body.children) if dot else multiplicands(eq.body)
     if eq.reduce != "sum" or len(parts) != 2 or not all(isinstance(p, Read) for p in parts):
         return None
     a, b = (index_names(p) for p in parts)
     return MnkClasses(
+        # x[b, i] * w[i, o]: M = b, N = o, K = i; with a head h in both factors, batch = h.
         m=tuple(i for i in eq.indices if i.name in a - b),
         n=tuple(i for i in eq.indices if i.name in b - a),
         k=tuple(i for i in eq.over if i.name in a and i.name in b),
@@ -55,6 +57,7 @@ def contraction(eq: Equation) -> MnkClasses | None:
 
 def plan_text(plan: Plan) -> str:
     """Every kernel with its reason, its equations, and the offset of what it stores."""
+    # A kernel in a scan counts with all its steps: the stepping index is in its equation's domain.
     total = sum(flops(eq, plan.system) for k in plan.kernels for eq in k.equations)
     lines = [
         f"# kernels of {plan.system.name}: {sum(1 for _ in plan.kernels)} kernels, "
@@ -66,6 +69,7 @@ def plan_text(plan: Plan) -> str:
 
 
 def _item_lines(item: Kernel | Scan, plan: Plan) -> Iterator[str]:
+    # Indented like a loop, with its kernels inside.
     if isinstance(item, Scan):
         yield f"scan {item.index.name} < {item.index.size}    # {item.reason}"
         for inner in item.kernels:
@@ -92,6 +96,8 @@ def _item_lines(item: Kernel | Scan, plan: Plan) -> Iterator[str]:
 
 def _comparison(form: Expr) -> str:
     """That the form is 0 or more: `s > t + 2` for s - t - 3."""
+    # s - t - 3 >= 0   →   s > t + 2: positive terms stay on the left, the others change sides, and
+    # `>=` becomes `>` by taking 1 from the right.
     parts = affine(form)
     above = Affine({a: c for a, c in parts.coefficients.items() if c > 0}, 0)
     below = Affine({a: -c for a, c in parts.coefficients.items() if c < 0}, -1 - parts.constant)

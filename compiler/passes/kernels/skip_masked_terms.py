@@ -36,8 +36,11 @@ def _item(item: Kernel | Scan, system: System, known: Mapping[str, Sparsity]) ->
 def _conditions(kernel: Kernel, system: System, known: Mapping[str, Sparsity]) -> Iterator[Expr]:
     """The conditions that can bound a loop."""
     eq = kernel.anchor
+    # Only in a sum is a term of 0 one that can be left out; for a maximum it is a candidate.
     if eq.reduce != "sum" or eq.at is not None:
         return
+    # Sorted by text: the order of a set would differ from run to run. An unrolled index is no loop,
+    # and has no single value that a loop's bound could be computed from.
     for form in sorted(sparsity_of_body(eq, system, known).zero, key=str):
         if _bounds_loop(form, eq) and not kernel.unrolled & index_names(form):
             yield form
@@ -46,6 +49,8 @@ def _conditions(kernel: Kernel, system: System, known: Mapping[str, Sparsity]) -
 def _bounds_loop(form: Expr, eq: Equation) -> bool:
     """Whether the form depends on indices alone, is 0 or more somewhere, and changes by 1 with a
     step of one of the indices that are summed over."""
+    # With a step of 1, `form >= 0` can be solved for the index without a division: s - t >= 0 → s
+    # >= t. A form that is never 0 or more masks nothing.
     factors = affine(form).coefficients
     of_indices = all(isinstance(atom, Idx) for atom in factors)
     steps = any(abs(factors.get(Idx(i.name), 0)) == 1 for i in eq.over)

@@ -49,7 +49,9 @@ def differentiate(system: System) -> System:
 
 def _innermost(system: System) -> str:
     """The number to be differentiated next: one that depends on no placeholder."""
+    # Placeholders of one number share a reverse sweep; each round expands one number.
     for of in dict.fromkeys(g.of for g in system.gradients):
+        # Numbers are 0-dimensional: the adjoint of `of` is 1, and no Jacobian is needed.
         if system.tensors[of].shape:
             raise ValueError(f"`{of}` is not a single number")
         if system.placeholder.keys().isdisjoint(system.ancestors([of])):
@@ -63,6 +65,8 @@ def _expand(system: System, of: str) -> System:
     own = [g for g in system.gradients if g.of == of]
     rest = tuple(g for g in system.gradients if g.of != of)
     sweep = _ReverseSweep(system, of, own)
+    # `dependent` needs these gradients: an optimizer's step, or a loss with a gradient in it. What
+    # the rest needs, such as the forward pass, comes first.
     dependent = system.descendants(g.target for g in own)
     others = [*system.roots, *(name for g in rest for name in (g.of, g.wrt))]
     needed = system.ancestors({of, *others} - dependent)
@@ -76,6 +80,7 @@ def _expand(system: System, of: str) -> System:
     ).in_order()
 
 
+# `a_sum`, `a_mean_2`: the names that elaboration gives to reductions inside of an equation.
 _NESTED = re.compile(rf"_({'|'.join((*REDUCTIONS, 'mean'))})(_\d+)?$")
 
 
@@ -97,8 +102,13 @@ class _ReverseSweep:
         self.tensors: dict[str, Tensor] = dict(self.system.tensors)
         self.contributions: dict[str, list[tuple[str, Contribution]]] = {}
         self.attained: dict[str, str] = {}
+        # Reversed, so that the first of several placeholders for one tensor gives the name, and
+        # `fill` copies it for the others.
         self.names = {g.wrt: g.target for g in self.gradients[::-1]}  # of adjoints, by tensor
         self.taken = set(self.tensors)
+        # Adjoints have names before they have equations. So an equation may read the adjoint of its
+        # target while contributions to that are still missing, as is the case in a recurrence; all
+        # are summed up once the sweep has seen every reader.
         for name in self.system.tensors:
             if name in active and name not in self.names:
                 self.names[name] = self.new_name(f"d_{name}")
@@ -128,6 +138,8 @@ class _ReverseSweep:
         """Add what one equation contributes to the adjoints of what it reads."""
         found = adjoints(eq, self.seed(eq), self.shape_of, _stored_value(eq))
         for read, adjoint in found.items():
+            # An active equation may read inactive tensors (data, constants); nothing wants their
+            # adjoints.
             if read.tensor not in active or (isinstance(adjoint, Const) and adjoint.value == 0):
                 continue
             shape = self.system.tensors[read.tensor].shape
@@ -137,6 +149,7 @@ class _ReverseSweep:
     def seed(self, eq: Equation) -> Expr:
         """The adjoint of the reduction's body at one point of the whole domain."""
         dtype = self.system.tensors[eq.target].dtype
+        # d of / d of = 1 at the only point that a number has.
         if eq.target == self.of:
             dy: Expr = literal(1.0, dtype)
         else:
@@ -145,17 +158,23 @@ class _ReverseSweep:
             other = None if eq.at is None else literal(0.0, dtype)
             dy = Read(self.names[eq.target], place, other, dtype)
         if eq.reduce in ("max", "min"):
+            # The derivative of a maximum is 1 at the element that attains it and 0 at the others.
+            # With ties, taking the first gives a subgradient, and exactly one element gets the
+            # adjoint.
             return call("select", self.attains(eq), dy, literal(0.0, dtype))
         if eq.reduce == "prod":
+            # d(product)/d(factor) is the product of the other factors.
             return call("mul", dy, self.product_of_others(eq))
         return dy
 
     def attains(self, eq: Equation) -> Expr:
         """Whether this point is the first at which the extreme value is attained."""
+        # One argmax per equation, though an equation may be asked for each of its reads.
         if eq.target not in self.attained:
             name = self.attained[eq.target] = self.new_name(f"{eq.target}_at")
             arg = replace(eq, target=name, reduce=f"arg{eq.reduce}")
             self.add(arg, tuple(i.size for i in eq.indices), "i32")
+        # The row-major position in `over`, which is what argmax stores: (k, l) → k * size(l) + l.
         place = tuple(Idx(i.name) for i in eq.indices)
         flat: Expr = literal(0)
         for index in eq.over:
@@ -165,6 +184,8 @@ class _ReverseSweep:
     def product_of_others(self, eq: Equation) -> Expr:
         """The product of all factors but this one; a quotient would fail for a factor of zero."""
         name = self.new_name(f"{eq.target}_others")
+        # A second copy of the reduction's indices, k_, runs over all factors; where k_ = k the
+        # factor is 1. Quadratic in the length of the reduction.
         renamed = {i.name: Idx(i.name + "_") for i in eq.over}
         same: Expr = literal(True)
         for old, new in renamed.items():
@@ -180,12 +201,15 @@ class _ReverseSweep:
     def combine(self, name: str, parts: list[tuple[str, Contribution]]) -> None:
         """d_x as one equation; contributions with a sum of their own are tensors `d_x_via_y`."""
         dtype, shape = self.system.tensors[name].dtype, self.system.tensors[name].shape
+        # The only contribution is the adjoint itself; its indices keep the names it was found with.
         if len(parts) == 1:
             self.add(parts[0][1].equation(self.names[name]), shape, dtype)
             return
         indices = _common_indices([part for _, part in parts], shape)
         places = tuple(Idx(i.name) for i in indices)
         total: Expr = literal(0.0, dtype)
+        # A sum needs an equation of its own (at most one reduction each); so does an accumulation.
+        # A pointwise part becomes a term of the total.
         for through, part in parts:
             if part.over or part.at is not None:
                 own_name = self.new_name(self.via(name, through))
@@ -201,6 +225,7 @@ class _ReverseSweep:
     def via(self, name: str, through: str) -> str:
         """d_x_via_y: what the gradient of y adds to that of x. The layers that both names begin
         with are written once."""
+        # `block1_attn_q` and `block1_attn_scores` → d_block1_attn_q_via_scores
         *layers, _ = name.split("_")
         *others, last = self.source_equation(through).split("_")
         shared = next(
@@ -217,6 +242,7 @@ class _ReverseSweep:
 
     def fill(self) -> None:
         """Adjoints to which nothing contributes: 1 for the number itself, 0 for the others."""
+        # Adjoints that are read, or asked for, must have an equation even if no path contributed.
         read = {source for eq in self.equations for source in eq.sources}
         for name, adjoint in self.names.items():
             wanted = adjoint in read or adjoint in self.system.placeholder
@@ -227,6 +253,7 @@ class _ReverseSweep:
                 eq = Equation(adjoint, indices, one, span=tensor.span)
                 self.add(eq, tensor.shape, tensor.dtype)
         for g in self.gradients:
+            # The second placeholder `d2 = grad(y, x)` of the same tensor is a copy of the first.
             if g.target != self.names[g.wrt]:  # asked for twice
                 self.equations.append(
                     copy_equation(self.tensors[g.target], self.names[g.wrt], g.target)

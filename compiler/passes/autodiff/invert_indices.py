@@ -37,6 +37,7 @@ from ...ir.expr import Apply, Const, Expr, Idx, Read, index_names, walk
 from ...ir.sparsity_analysis import vanishes
 
 LETTERS = "pqrsuvwxyz"
+# Functions that may give NaN or infinity outside their domain: 0 times that is not 0.
 _HAZARDS = frozenset({"div", "pow", "log", "log1p", "sqrt", "mod", "floordiv"})
 
 
@@ -65,10 +66,14 @@ def scatter(
     """The contribution of one read to the adjoint of the tensor that it reads, which has the given
     shape. `adjoint` is that of the read over the equation's domain."""
     solver = _Solver(eq, shape, shape_of)
+    # Easy dimensions first: plain indices keep their names, and what they determine is substituted
+    # into the harder conditions. Indices from data come last: nothing can be solved from them.
     forms = list(enumerate(read.index))
     forms.sort(key=lambda f: (not isinstance(f[1], Idx), not is_static(f[1]), _unknowns(f[1])))
     for axis, expr in forms:
         solver.solve(axis, expr)
+    # A bracket would test every element of x against every index that is still open. Adding each
+    # term at the place that the data names takes as many operations as the equation has terms.
     if solver.unsolved_data and any(i.name in solver.open for i in eq.domain):
         places = tuple(read.index)
         return Contribution((), adjoint, eq.domain, places, eq.span)
@@ -116,12 +121,15 @@ class _Solver:
     def solve(self, axis: int, expr: Expr) -> None:
         if isinstance(expr, Idx) and expr.name in self.open and self.keep(axis, expr.name):
             return
+        # Only compared, never solved: `token[b] == p`.
         if not is_static(expr):
             self.unsolved_data = True
             self.guards.append(call("eq", substitute(expr, self.known), self.own(axis)))
             return
+        # Indices that earlier dimensions have determined are no unknowns of this one.
         expr = simplify_index(substitute(expr, self.known), self.sizes)
         form = affine(expr)
+        # The order of these tests is that of the rules in the module's docstring.
         divided = next((a for a in form.coefficients if self.is_division(a, form)), None)
         if divided is not None:
             self.solve_division(axis, divided, form)
@@ -131,11 +139,14 @@ class _Solver:
             self.solve_digits(axis, form, *digits)
             return
         plain = all(isinstance(a, Idx) for a in form.coefficients)
+        # Only free indices can be solved for; the new indices p of x are given.
         unknown: dict[Expr, int] = {
             a: c for a, c in form.coefficients.items() if isinstance(a, Idx) and a.name in self.open
         }
         if not plain or not unknown:
             own = self.own(axis)
+            # A dimension of size 1 has the one place p = 0; no condition where the index is always
+            # 0.
             if self.shape[axis] > 1 or not inside(expr, 1, self.sizes):
                 self.guards.append(call("eq", expr, own))
         else:
@@ -146,6 +157,7 @@ class _Solver:
         if self.sizes[name] != self.shape[axis]:
             return False
         del self.open[name]
+        # Nothing is solved or substituted: the index changes from a free one to an index of d_x.
         self.new[axis] = Index(name, self.shape[axis])
         return True
 
@@ -153,12 +165,15 @@ class _Solver:
         """Substitute the solution for the index; outside the index's range there is no term."""
         size = self.open.pop(name)
         value = simplify_index(value, self.sizes)
+        # Earlier solutions may use this index: i = p - u, and now u is solved for. All of `known`
+        # stays in terms of free and new indices alone, so one substitution suffices at the end.
         self.known = {
             k: simplify_index(substitute(v, {name: value}), self.sizes)
             for k, v in self.known.items()
         }
         self.guards = [substitute(g, {name: value}) for g in self.guards]
         self.known[name] = value
+        # Checked in `contribution`: later solutions may still narrow the value.
         if not inside(value, size, self.sizes):
             self.ranges.append((name, value, size))
 
@@ -178,6 +193,7 @@ class _Solver:
             and isinstance(by, Const)
             and by.value > 0
             and form.coefficients[atom] == 1
+            # Else the solution for k would have k on its right-hand side, too.
             and k.name not in index_names(form.without(atom).expr())
         )
 
@@ -186,13 +202,16 @@ class _Solver:
         k, by = atom.args
         assert isinstance(k, Idx) and isinstance(by, Const)
         n, size = int(by.value), self.open[k.name]
+        # The condition is atom = rest, where rest is p minus the other terms.
         rest = (Affine({self.own(axis): 1}, 0) + form.without(atom).scaled(-1)).expr()
         if atom.fn == "floordiv":  # k = n*rest + u
             u = self.fresh(min(n, size), "uvwxyz")
+            # The last block may be cut off, k = n*rest + u >= size; `define` notes that range.
             value = call("add", call("mul", rest, literal(n)), u)
         else:  # k = n*u + rest, where rest is a residue
             u = self.fresh(-(-size // n), "uvwxyz")
             value = call("add", call("mul", u, literal(n)), rest)
+            # A residue lies in 0 … n - 1; any other p equals no k % n.
             if not inside(rest, n, self.sizes):
                 self.guards += [call("ge", rest, 0), call("lt", rest, n)]
         self.open[u.name] = self.sizes[u.name]
@@ -201,6 +220,7 @@ class _Solver:
     def digits(self, form: Affine) -> tuple[Apply, Idx] | None:
         """k//c and u, if the index is m*(k//c) + u + … with u < m: two digits in base m."""
         atoms = [a for a in form.coefficients if not isinstance(a, Idx)]
+        # One division only, m*(k//c): with two, the digits could not be told apart.
         if len(atoms) != 1 or not isinstance(atoms[0], Apply) or atoms[0].fn != "floordiv":
             return None
         atom, m = atoms[0], form.coefficients[atoms[0]]
@@ -212,6 +232,7 @@ class _Solver:
         units = [
             u
             for u, c in form.coefficients.items()
+            # u < m, or a carry into the digit of k//c would be possible; the coefficient of u is 1.
             if isinstance(u, Idx) and c == 1 and self.open.get(u.name, m + 1) <= m
         ]
         return (atom, units[0]) if units and k.name not in rest else None  # type: ignore
@@ -222,7 +243,9 @@ class _Solver:
         m = literal(form.coefficients[atom])
         rest = form.without(atom).without(u)
         q = (Affine({self.own(axis): 1}, 0) + rest.scaled(-1)).expr()
+        # q = m*(k//c) + u has the digits q//m and q%m. The other terms went into q.
         self.define(u.name, call("mod", q, m))
+        # k//c leaves the position within a block of c open: it is the index v of the sum.
         v = self.fresh(min(int(by.value), self.open[k.name]), "uvwxyz")
         self.open[v.name] = self.sizes[v.name]
         self.define(k.name, call("add", call("mul", call("floordiv", q, m), by), v))
@@ -231,21 +254,28 @@ class _Solver:
         """Solve  sum of c*k + rest = p  for one of the unknown indices."""
         units = [k for k, c in unknown.items() if abs(c) == 1]
         strided = [k for k, c in unknown.items() if c > 1]
+        # The form s*i + u + …: a convolution with stride s and taps u.
         if len(strided) == 1 and len(units) == 1 and len(unknown) == 2 and unknown[units[0]] == 1:
             i, u = strided[0], units[0]
             assert isinstance(i, Idx) and isinstance(u, Idx)
+            # Residues leave a sum over ceil(U/s) taps, the rules below one over i (U: the size of
+            # u).
             if -(-self.open[u.name] // unknown[i]) < self.open[i.name]:
                 self.solve_residues(axis, form, i, u, unknown[i])
                 return
+        # A coefficient of ±1 needs no test of divisibility. Of several, the longest index is the
+        # one whose elimination shortens the sum most.
         candidates = units or list(unknown)
         k = max(candidates, key=lambda a: self.open[a.name])  # type: ignore[attr-defined]
         assert isinstance(k, Idx)
         c = unknown[k]
+        # c*k = p - rest; for c < 0 both sides are negated, so that the divisor below is positive.
         rest = (Affine({self.own(axis): 1}, 0) + form.without(k).scaled(-1)).scaled(
             1 if c > 0 else -1
         )
         value = rest.expr()
         if abs(c) > 1:
+            # k = value / c has a solution only where c divides value.
             self.guards.append(call("eq", call("mod", value, literal(abs(c))), 0))
             value = call("floordiv", value, literal(abs(c)))
         self.define(k.name, value)
@@ -254,13 +284,16 @@ class _Solver:
         """s*i + u = q, u < U:  u = s*v + q%s and i = q//s - v, for v < ceil(U/s)."""
         q = (Affine({self.own(axis): 1}, 0) + form.without(i).without(u).scaled(-1)).expr()
         count = -(-self.open[u.name] // s)
+        # [q = s*i + u]: u and q have the same residue mod s, so that u = s*v + q%s.
         quotient, residue = call("floordiv", q, literal(s)), call("mod", q, literal(s))
         if count > 1:
             v = self.fresh(count, "vwuxyz")
             self.open[v.name] = count
             self.define(u.name, call("add", call("mul", v, literal(s)), residue))
+            # q - u = s * (q//s - v)
             self.define(i.name, call("sub", quotient, v))
         else:
+            # At most one tap per residue (U <= s): the sum over u disappears altogether.
             self.define(u.name, residue)
             self.define(i.name, quotient)
 
@@ -271,12 +304,18 @@ class _Solver:
         taken = {i.name for i in indices}
         over = tuple(Index(n, size) for n, size in self.open.items() if n not in taken)
         body = simplify_index(substitute(adjoint, self.known), self.sizes)
+        # The loop below turns the ranges of solved indices into guards: outside of its range an
+        # index has no term, while the solution p - u, say, is an expression that has a value
+        # everywhere.
         for name, value, size in self.ranges:
             value = simplify_index(substitute(value, self.known), self.sizes)
             low, high = bounds(value, self.sizes)
+            # Each bound is tested only where the interval of the value exceeds it.
             if (low < 0 or high >= size) and not self.is_silent(adjoint, name):
                 self.guards += [call("ge", value, 0)] * (low < 0)
                 self.guards += [call("lt", value, size)] * (high >= size)
+        # After substitution, reads may reach beyond their tensors; `else 0` makes them safe to
+        # compute even where the guard selects 0.
         body = rewrite(body, self.guarded)
         condition: Expr = literal(True)
         for guard in self.guards:
@@ -297,6 +336,7 @@ class _Solver:
             if len(atoms) != 1 or atoms[0][1] != 1 or not isinstance(atoms[0][0], Idx):
                 continue
             old = atoms[0][0].name
+            # Each name is given once; an index that was kept has its name already.
             if old in self.known and old not in found.values() and own not in self.eq.sizes:
                 found[own] = old
         return found
@@ -304,6 +344,7 @@ class _Solver:
     def is_silent(self, adjoint: Expr, name: str) -> bool:
         """Whether the adjoint needs no guard for the range of an index: one of its factors reads
         outside its tensor, as zero, where the index is outside, and nothing makes that NaN."""
+        # 0 * inf is NaN, so a factor of 0 replaces the guard only among functions that stay finite.
         hazards = (n for n in walk(adjoint) if isinstance(n, Apply) and n.fn in _HAZARDS)
         return next(hazards, None) is None and vanishes(
             adjoint, lambda node: self.reads_outside(node, name)
@@ -314,6 +355,8 @@ class _Solver:
         if not isinstance(node, Read) or node.other is not None:
             return False
         return any(
+            # The read gets `else 0` from `guarded`: its index runs over exactly that dimension, so
+            # that to be out of the range of the index is to be outside the tensor.
             isinstance(e, Idx) and e.name == name and n == self.eq.sizes[name]
             for e, n in zip(node.index, self.shape_of(node.tensor), strict=True)
         )
@@ -325,8 +368,10 @@ class _Solver:
             return None
         places = list(zip(node.index, self.shape_of(node.tensor), strict=True))
         if node.other is not None:
+            # Bounds are proven from the ranges of the indices; data may point anywhere.
             never = all(is_static(e) and inside(e, n, self.sizes) for e, n in places)
             return Read(node.tensor, node.index, None, node.dtype) if never else None
+        # A gather without `else` reads NaN outside, as it did in the equation itself.
         if all(inside(e, n, self.sizes) or not is_static(e) for e, n in places):
             return None
         zero = False if node.dtype == "bool" else 0.0 if node.dtype[0] == "f" else 0

@@ -34,16 +34,20 @@ def mixed_precision(system: System) -> System:
     """The system with contractions of its `precision`, "f32" or "bf16"."""
     if system.precision == "f32":
         return system
+    # From here on bf16 is a function in the bodies, so no later pass need look at `precision`.
     return system.replace(equations=tuple(map(_rounded, system.equations)), precision="f32")
 
 
 def _rounded(eq: Equation) -> Equation:
+    # An accumulation scatters, and is computed without tensor cores: it stays f32.
     if eq.reduce != "sum" or eq.at is not None or eq.body.dtype != "f32":
         return eq
     found = matrix_factors(eq.body, eq.indices)
+    # A factor without a read is a constant or made of indices; it is not an operand in memory.
     if found is None or not (reads(found.left) and reads(found.right)):
         return eq
     over = {i.name for i in eq.over}
+    # No common summed index: a sum of an outer product, or of one factor alone.
     if not over & index_names(found.left) & index_names(found.right):
         return eq
     return eq.with_body(call("mul", call("bf16", found.left), call("bf16", found.right)))

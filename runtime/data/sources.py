@@ -82,6 +82,7 @@ def describe(
 
     UserError E0601 to E0621, at the span of a setting or at `span`. Downloads nothing.
     """
+    # Settings are checked before any file is looked for: a misspelt one needs no data to be found.
     source, request = _request(name, settings, search, spans, span)
     with errors_at(span):
         return source.describe(request)
@@ -98,6 +99,7 @@ def load(
     """The splits of a source, validated. As `describe`, but it downloads a well-known set that is
     not on this machine."""
     source, request = _request(name, settings, search, spans, span)
+    # What the source raises without a place is marked at the whole `data = …`.
     with errors_at(span):
         return source.load(request)
 

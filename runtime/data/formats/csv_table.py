@@ -84,6 +84,7 @@ def load(request: Request) -> Dataset:
         table = _open(request)
         columns = _read(table, request["labels"], with_inputs=True)
         labels = columns.y if columns.classes is not None else None
+        # The split is stratified by class if there are classes; for numbers it is simply random.
         parts = split_rows(columns.count, request["test"], request["seed"], labels)
         arrays = {n: a for n, a in (("x", columns.x), ("y", columns.y)) if a is not None}
         names = {"y": columns.class_names} if columns.class_names else {}
@@ -107,6 +108,7 @@ def _fields(table: Table, columns: Columns) -> tuple[Field, ...]:
 def _open(request: Request) -> Table:
     path = request.file()
     delimiter, header = request["delimiter"], request["header"]
+    # Only the first row is wanted here, so a provisional table without columns will do.
     with _rows(Table(path, delimiter, header, (), (), ()), from_top=True) as rows:
         first = next(rows, None)
     if first is None:
@@ -116,6 +118,7 @@ def _open(request: Request) -> Table:
         if header
         else tuple(str(number + 1) for number in range(len(first)))
     )
+    # Before columns are looked up, since an empty or doubled name would make a look-up ambiguous.
     _check_names(names, path)
     target = request["target"]
     wanted = [] if target is None else [target] if isinstance(target, str) else list(target)
@@ -126,6 +129,7 @@ def _open(request: Request) -> Table:
         if chosen is None
         else [_column(name, names, "columns", path, request) for name in chosen]
     )
+    # `targets` and `inputs` are places in a row by now, which makes comparing them exact.
     for setting, indices in (("target", targets), ("columns", inputs)):
         twice = [names[i] for i in indices if list(indices).count(i) > 1]
         if twice:
@@ -152,6 +156,7 @@ def _check_names(names: tuple[str, ...], path: Path) -> None:
 def _column(name: str, names: tuple[str, ...], setting: str, path: Path, request: Request) -> int:
     if name in names:
         return names.index(name)
+    # One column whose name contains another delimiter: `a;b;c` read with commas.
     other = next((mark for mark in ";\t,|" if mark in names[0]), None)
     if len(names) == 1 and other:
         shown = "\\t" if other == "\t" else other
@@ -167,6 +172,8 @@ def _column(name: str, names: tuple[str, ...], setting: str, path: Path, request
 
 @contextmanager
 def _rows(table: Table, from_top: bool = False) -> Iterator[Iterator[list[str]]]:
+    # `utf-8-sig` drops the byte order mark that spreadsheets write, which would otherwise become
+    # part of the first name; `newline=""` leaves line ends inside quotes to the reader.
     """The rows of a table, without empty lines and, unless `from_top`, without the header."""
     with readable(table.path), open(table.path, encoding="utf-8-sig", newline="") as file:
         reader = _reader(file, table)
@@ -179,6 +186,7 @@ def _rows(table: Table, from_top: bool = False) -> Iterator[Iterator[list[str]]]
             message = f"{table.path}, line {reader.line_num}: {error}"
             raise fail("E0603", message, help="is a quote missing or not doubled?") from error
         except UnicodeDecodeError as error:
+            # The error's offset is within a buffer; reading the bytes once more finds the line.
             with open(table.path, "rb") as lines:
                 raise not_utf8(table.path, lines) from error
 
@@ -192,6 +200,8 @@ def line_of(table: Table, wanted: int) -> int:
     """The line on which a row begins. Reads the file again, so that rows need no line numbers."""
     with open(table.path, encoding="utf-8-sig", newline="") as file:
         reader = _reader(file, table)
+        # A quoted cell may span lines, so a row begins after the line on which the one before
+        # ended. A header counts, too: `row` is 0 at the first row of data in either case.
         row, begins = -1 - table.header, 1
         for cells in reader:
             row += bool(cells)
@@ -207,8 +217,11 @@ def _read(table: Table, labels: bool | None, with_inputs: bool) -> Columns:
     targets = [Target() for _ in table.targets]
     count = 0
     with _rows(table) as rows:
+        # Column by column over blocks of rows: conversions run at the speed of `map(float, …)`, and
+        # the text of a large table is never in memory as a whole.
         while block := list(islice(rows, BLOCK)):
             _check_widths(table, block, count)
+            # Rows of cells → columns of cells; the rows have one width by now.
             cells = list(zip(*block, strict=True))
             if with_inputs and table.inputs:
                 values = np.empty((len(block), len(table.inputs)), np.float32)
@@ -228,6 +241,7 @@ def _check_widths(table: Table, block: Sequence[list[str]], first: int) -> None:
     width = len(table.names)
     if set(map(len, block)) == {width}:
         return
+    # Found only after the cheap check of the whole block has failed.
     row = next(row for row, cells in enumerate(block) if len(cells) != width)
     found = len(block[row])
     shown = table.delimiter.join(block[row])
@@ -244,8 +258,10 @@ def _check_widths(table: Table, block: Sequence[list[str]], first: int) -> None:
 
 def numbers(table: Table, column: int, cells: Sequence[str], first: int) -> np.ndarray:
     """The numbers (f32) in cells of one column; E0605 or E0616 names the first other cell."""
+    # All cells at once; only if that fails is the cell at fault searched for.
     try:
         wide = np.fromiter(map(float, cells), np.float64, len(cells))
+        # Beyond the range of f32 is infinity here, which the next line notices.
         with np.errstate(over="ignore"):
             narrow = wide.astype(np.float32)
         if np.isfinite(narrow).all() and "_" not in "".join(cells):  # float() takes 1_000
@@ -267,6 +283,7 @@ def is_number(cell: str) -> bool:
 
 
 def _not_a_number(table: Table, column: int, row: int, cell: str) -> UserError:
+    # A missing value first, as the commonest reason, whatever the column is for.
     if cell.lower() in MISSING:
         found = f"holds `{cell}`, a missing value" if cell else "is empty"
         hint = "fill the cell or remove the row; nothing is filled in silently"
@@ -275,8 +292,10 @@ def _not_a_number(table: Table, column: int, row: int, cell: str) -> UserError:
         hint = "the first cell of this column is a number, so all must be"
     else:
         hint = "leave a column of words out with `columns = [...]`"
+    # `1,5`, with a decimal comma.
     if is_number(cell.replace(",", ".", 1)):
         hint = "write decimals with a point"
+    # `1e99` is a number, but not in f32; `1_000` is one to Python's `float` alone.
     try:
         beyond = not np.isnan(float(cell)) and "_" not in cell
     except ValueError:
@@ -287,12 +306,15 @@ def _not_a_number(table: Table, column: int, row: int, cell: str) -> UserError:
 
 def _add(table: Table, target: Target, column: int, cells: Sequence[str], first: int) -> None:
     """Take in the next cells of a target column."""
+    # The first cell decides between numbers and words. A missing first cell counts as a number, so
+    # that the error is about that cell. Several targets are always numbers.
     if target.words is None:
         start = cells[0].strip()
         several = len(table.targets) > 1
         target.words = not (several or is_number(start) or start.lower() in MISSING)
     if not target.words:
         joined = "".join(cells).replace(" ", "")
+        # All digits: then no sign, point or exponent, so these may be class labels.
         target.whole = target.whole and joined.isascii() and joined.isdigit()
         target.blocks.append(numbers(table, column, cells, first))
         return
@@ -300,6 +322,7 @@ def _add(table: Table, target: Target, column: int, cells: Sequence[str], first:
     if "" in words:
         raise _not_a_number(table, column, first + words.index(""), "")
     numbering = target.numbering
+    # Words are numbered as they come, because the alphabet is only known at the end.
     known = (numbering.setdefault(word, len(numbering)) for word in words)
     target.blocks.append(np.fromiter(known, np.int32, len(words)))
 
@@ -310,17 +333,21 @@ def _columns(
     if not targets:
         return Columns(count, x, None, None, ())
     values = [np.concatenate(target.blocks) for target in targets]
+    # Several targets form one vector per example: y is [rows, targets].
     if len(values) > 1:
         if labels:
             raise fail("E0615", "`labels = true` needs a single target column")
         return Columns(count, x, np.stack(values, axis=1), None, ())
     (target,), (y,) = targets, values
     if target.words:
+        # Numbered by first occurrence → numbered in alphabetical order, so that a label's number
+        # does not depend on the order of the rows.
         names = tuple(sorted(target.numbering))
         rank = {name: place for place, name in enumerate(names)}
         places = np.array([rank[word] for word in target.numbering], np.int32)
         return Columns(count, x, places[y], len(names), names)
     if labels or (labels is None and target.whole and y.max() < MAX_CLASSES):
+        # From 2^24 on, f32 does not hold every whole number, so a label may have been rounded.
         bad = np.flatnonzero((y < 0) | (y != np.floor(y)) | (y >= 1 << 24))
         if bad.size:
             message = f"{y[bad[0]]:g} is not a class label: a whole number from 0"

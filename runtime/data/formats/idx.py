@@ -19,7 +19,10 @@ UNSIGNED_BYTES = 0x0800  # the magic number is this plus the number of dimension
 def read_idx(path: Path, dimensions: int, cache: Path) -> np.ndarray:
     """The array (u8, `dimensions` axes) in a file; E0602, E0603 or E0617."""
     sizes = idx_sizes(path, dimensions)
+    # The header is the magic number and one size per axis, 4 bytes each, big-endian.
     begin, expected = 4 + 4 * dimensions, prod(sizes)
+    # One byte more than belongs there is enough to see that a file is too long, and a packed file
+    # with a false size cannot fill the disk.
     stored = plain_bytes(path, cache, most=begin + expected + 1)
     found = len(stored) - begin
     if found != expected:
@@ -37,6 +40,7 @@ def idx_sizes(path: Path, dimensions: int) -> tuple[int, ...]:
     header = read_start(path, 4 + 4 * dimensions)
     expected = UNSIGNED_BYTES + dimensions
     magic = int.from_bytes(header[:4], "big")
+    # The magic number before the length: a web page in place of the file may be short, too.
     if len(header) >= 4 and magic != expected:
         raise _wrong_magic(header, path, magic, expected)
     if len(header) < 4 + 4 * dimensions:
@@ -46,6 +50,7 @@ def idx_sizes(path: Path, dimensions: int) -> tuple[int, ...]:
 
 
 def _wrong_magic(header: bytes, path: Path, magic: int, expected: int) -> UserError:
+    # The upper bytes are right, so only the number of dimensions differs.
     if magic >> 8 == UNSIGNED_BYTES >> 8:
         hint = (
             f"it is an IDX file of {magic & 0xFF} dimensions where {expected & 0xFF} belong; "

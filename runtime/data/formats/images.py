@@ -44,6 +44,7 @@ class Listing:
 
 def describe(request: Request) -> Schema:
     """Lists the folders; opens no image."""
+    # Counting files gives the sizes; how many of them test is only a question if no folder says.
     classes, listings = _listings(request)
     count = len(listings["train"].files)
     if len(listings) == 1:
@@ -55,13 +56,16 @@ def load(request: Request) -> Dataset:
     """All splits. E0601, E0603, E0609, E0611, E0613, E0617 or E0618 if that cannot be."""
     pillow = _pillow()
     classes, listings = _listings(request)
+    # Without `test/` and `validation/`, a share of `train` tests, the same of every class.
     if len(listings) == 1:
         whole = listings["train"]
         rows = split_rows(len(whole.files), request["test"], request["seed"], whole.labels)
         parts = (Listing(tuple(whole.files[i] for i in of), whole.labels[of]) for of in rows)
+        # Two parts for three names: `validation` stays absent, as does `test` if nothing tests.
         listings = {name: part for name, part in zip(SPLITS, parts, strict=False) if part.files}
     splits = {
         name: Split(
+            # Pixels stay bytes in memory and become f32, times 1/255, when a batch is taken.
             {"image": _pixels(request, part.files, pillow), "label": part.labels},
             {"image": 1 / 255},
         )
@@ -88,6 +92,7 @@ def _listings(request: Request) -> tuple[tuple[str, ...], dict[str, Listing]]:
     root = request.folder()
     with errors_at(request.span_of("folder")), readable(root):
         names = {entry.name for entry in _entries(root) if entry.is_dir()}
+        # `train` alone decides about the layout: without it, `test` is the name of a class.
         split_names = [name for name in SPLITS if name in names] if "train" in names else []
         if not split_names:
             only = _class_folders(root)
@@ -97,6 +102,7 @@ def _listings(request: Request) -> tuple[tuple[str, ...], dict[str, Listing]]:
             message = f"{root} holds `train` and also `{extra[0]}`"
             raise fail("E0618", message, help="beside `train`, only `test` and `validation`")
         found = {name: _class_folders(root / name) for name in split_names}
+        # The training classes number the labels; another split may lack some of them.
         classes = tuple(found["train"])
         for name in split_names[1:]:
             new = next((folder for folder in found[name] if folder not in classes), None)
@@ -118,6 +124,7 @@ def _entries(folder: Path) -> list[Path]:
 def _class_folders(root: Path) -> dict[str, list[Path]]:
     """Class name → its files. E0618 for files outside the folders, E0613 for none within."""
     entries = _entries(root)
+    # Files beside class folders would be left out in silence, so they are an error.
     loose = next((entry for entry in entries if not entry.is_dir()), None)
     if loose is not None:
         mixed = any(entry.is_dir() for entry in entries)
@@ -148,6 +155,7 @@ def _images_in(folder: Path) -> list[Path]:
 
 def _listing(found: dict[str, list[Path]], classes: tuple[str, ...]) -> Listing:
     files = tuple(file for folder in found.values() for file in folder)
+    # Labels in one step: each class's number as often as it has files.
     counts = [len(folder) for folder in found.values()]
     labels = np.repeat(np.array([classes.index(name) for name in found], np.int32), counts)
     return Listing(files, labels)
@@ -171,11 +179,13 @@ def _pixels(request: Request, files: tuple[Path, ...], pillow: Any) -> np.ndarra
     shape = (len(files), height, width, request["channels"])
     try:
         pixels = _storage(shape)
+    # The disk or the memory is too small: found before decoding begins, which may take minutes.
     except OSError as error:
         size = f"{int(np.prod(shape)) >> 20} MiB"
         message = f"no room for {size} of pixels in {tempfile.gettempdir()}: {reason(error)}"
         raise fail("E0617", message) from error
 
+    # Every thread writes rows of its own, so the result depends neither on their number nor order.
     def decode(index: int) -> None:
         pixels[index] = _decoded(files[index], shape[1:], pillow)
 
@@ -196,6 +206,7 @@ def _storage(shape: tuple[int, ...]) -> np.ndarray:
         if hasattr(os, "posix_fallocate"):  # else a full disk would raise SIGBUS on a write
             os.posix_fallocate(file.fileno(), 0, size)
         else:
+            # The mapping keeps the disk space after the file, which has no name, is closed.
             file.truncate(size)
         return np.asarray(np.memmap(file, np.uint8, "r+", shape=shape))
 
@@ -205,6 +216,7 @@ def _decoded(path: Path, shape: tuple[int, ...], pillow: Any) -> np.ndarray:
     mode = CHANNEL_MODES[channels]
     try:
         with pillow.open(path) as image:
+            # Modes I and F hold 32 bits per pixel, `I;16` holds 16.
             if image.mode[0] in "IF":  # 16 bits and more, which conversion would cut off
                 message = f"{path} has pixels of more than 8 bits (mode {image.mode})"
                 raise fail("E0611", message, help="save it with 8 bits per channel")

@@ -51,12 +51,15 @@ def load(request: Request) -> Dataset:
 
 def _dataset(request: Request) -> tuple[Dataset, str]:
     path, last = request.file(), request["label"] == "last"
+    # The cells in the order of the line: (label, text), or the other way round. `last` then serves
+    # as the place of the label, False being 0 and True being 1.
     cells = NAMES[::-1] if last else NAMES
     with errors_at(request.span_of("file")):
         rows = read_rows(path, request.search.cache_folder, request["delimiter"], cells, last)
     labels, names = number_labels([row.cells[last] for row in rows])
     texts = [row.cells[not last] for row in rows]
     parts = split_rows(len(rows), request["test"], request["seed"], labels)
+    # Split first: the vocabulary is of training texts, so that test words can be unknown.
     tokens, vocabulary = encode_texts(request, texts, parts[0], (PAD, UNKNOWN))
     length = request["length"] or max_length(tokens)
     token, lengths = pad(tokens, length)
@@ -73,6 +76,7 @@ def _dataset(request: Request) -> tuple[Dataset, str]:
         class_names={"label": names},
         vocabularies={"token": vocabulary},
     )
+    # Truncation keeps an example usable, but the user should know of it.
     cut = sum(len(one) > length for one in tokens)
     note = f"{cut} of {len(tokens)} texts of {path} are cut at {length} tokens" if cut else ""
     return dataset, note
@@ -85,6 +89,7 @@ def encode_texts(
     folded = [text.lower() for text in texts] if request["lowercase"] else texts
     kind = request["vocabulary"]
     if kind == "bytes":
+        # Bytes need no training text: there are 256.
         vocabulary = all_bytes(specials)
     else:
         training_texts = [folded[row] for row in training]
@@ -102,6 +107,8 @@ def encode_texts(
 def number_labels(labels: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     """Labels as indices (i32 [n]) into their names, which are in order."""
     distinct = set(labels)
+    # `2` before `10` if all labels are whole numbers, and alphabetical order otherwise. The name
+    # breaks the tie of `1` and `01`.
     whole = all(name.isascii() and name.lstrip("-").isdigit() for name in distinct)
     names = sorted(distinct, key=(lambda name: (int(name), name)) if whole else None)
     numbers = {name: number for number, name in enumerate(names)}

@@ -53,6 +53,7 @@ def _open(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipIn
     with readable(path):
         with open(path, "rb") as file:
             start = file.read(4)
+        # The second is an archive without members; it is valid and reported as empty later.
         if start not in (b"PK\x03\x04", b"PK\x05\x06"):
             hint = 'it is an .npy array: write `npy(NAME = "…")`' if start == b"\x93NUM" else ""
             raise fail("E0602", f"{path} is no .npz archive: it begins with {start!r}", help=hint)
@@ -64,6 +65,7 @@ def _open(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipIn
             raise fail("E0603", message, help="save or copy it again") from error
 
 
+# Names may occur twice in a ZIP file, of which the later would hide the earlier.
 def _by_name(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
     members: dict[str, zipfile.ZipInfo] = {}
     for member in archive.infolist():
@@ -87,10 +89,13 @@ def _values(
     archive: zipfile.ZipFile, member: zipfile.ZipInfo, header: Header, path: Path
 ) -> np.ndarray:
     title = _title(member, path)
+    # The archive states the length, so that a wrong header is noticed before memory is taken.
     check_length(header, member.file_size - header.begin, title)
+    # A member that is not compressed lies in the file as it is, and can be mapped like an `.npy`.
     if member.compress_type == zipfile.ZIP_STORED:
         return map_values(path, header, _begin(path, member) + header.begin)
     with archive.open(member) as stream:
+        # Compressed bytes have to be unpacked from the start; the header has been read before.
         stream.read(header.begin)
         return read_values(stream, header, title)
 
@@ -100,6 +105,8 @@ def _begin(path: Path, member: zipfile.ZipInfo) -> int:
     with open(path, "rb") as file:
         file.seek(member.header_offset)
         local = file.read(LOCAL_HEADER)
+    # The local header states the lengths of its name and of an extra field, at bytes 26 and 28. The
+    # extra field may differ from that in the archive's directory, so it is read here.
     name, extra = (int.from_bytes(local[at : at + 2], "little") for at in (26, 28))
     return member.header_offset + LOCAL_HEADER + name + extra
 

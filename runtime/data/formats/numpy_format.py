@@ -63,6 +63,7 @@ def read_header(stream: IO[bytes], name: str) -> Header:
             f"{name} begins with {start[:6]!r}, but an .npy array begins with {MAGIC_PREFIX!r}"
         )
         raise fail("E0602", message, help=_other_kind(start))
+    # Byte 6 is the major version. A file that ends before it has version 0, which is none.
     parse = PARSERS.get(start[6] if len(start) == 8 else 0)
     if parse is None:
         raise fail("E0603", f"{name} has no .npy format version that is known")
@@ -70,6 +71,7 @@ def read_header(stream: IO[bytes], name: str) -> Header:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about files of Python 2
             shape, column_major, dtype = parse(head, max_header_size=MAX_HEADER)
+        # NumPy evaluates the header as a Python literal, so sizes may be True or negative.
         if any(type(size) is not int or size < 0 for size in shape) or len(shape) > 32:
             raise ValueError("shape")
     except (ValueError, SyntaxError, TypeError, TokenError, MemoryError, RecursionError) as error:
@@ -79,6 +81,8 @@ def read_header(stream: IO[bytes], name: str) -> Header:
         ) from error
     if dtype.names:
         raise fail("E0611", f"{name} holds records; a field has one type")
+    # The kinds are checked by name, e.g. `f4`: complex numbers, texts, dates and objects are not
+    # among them. The byte order does not matter, since NumPy converts as it reads.
     if f"{dtype.kind}{dtype.itemsize}" not in FIELD_DTYPES:
         objects = "save it as numbers; pickled objects are never loaded"
         raise fail(
@@ -86,6 +90,7 @@ def read_header(stream: IO[bytes], name: str) -> Header:
             f"{name} holds values of type {dtype.name}, which the language does not have",
             help=objects if dtype.hasobject else "save it as integers or real numbers",
         )
+    # A shape without axes, [], is a single number: its product is 1, yet it has no examples.
     if not prod(shape) or not shape:
         raise fail(
             "E0613" if shape else "E0607",
@@ -114,6 +119,7 @@ def check_length(header: Header, found: int, name: str) -> None:
 
 def map_values(path: Path, header: Header, offset: int) -> np.ndarray:
     """The values of a header, mapped read-only; `offset` is where they begin in the file."""
+    # Fortran order is kept, not copied; `Split.take` gathers rows of any layout.
     order = "F" if header.column_major else "C"
     mapped = np.memmap(path, header.dtype, "r", offset, header.shape, order)  # type: ignore
     return np.asarray(mapped)
@@ -121,6 +127,7 @@ def map_values(path: Path, header: Header, offset: int) -> np.ndarray:
 
 def read_values(stream: IO[bytes], header: Header, name: str) -> np.ndarray:
     """The values that follow a header in a stream, in memory; E0713 if there is too little."""
+    # Refused beforehand, as the system might grant the memory and then end the process.
     try:
         require(header.size)
     except NotEnoughMemory as shortage:
@@ -140,6 +147,7 @@ def npy_header(path: Path) -> Header:
     """The header of an `.npy` file. E0602, E0603, E0611, E0613 or E0617 if it is not one."""
     with readable(path), open(path, "rb") as file:
         header = read_header(file, str(path))
+        # The end's position is the length: no value is read to find out that a file is cut short.
         check_length(header, file.seek(0, 2) - header.begin, str(path))
     return header
 

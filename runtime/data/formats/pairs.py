@@ -46,14 +46,18 @@ def _dataset(request: Request) -> tuple[Dataset, str]:
         rows = read_rows(path, request.search.cache_folder, delimiter, cells, False)
         _check_two_cells(path, rows, delimiter)
         training, test = split_rows(len(rows), request["test"], request["seed"])
+        # A vocabulary for each side: what words the languages share does not matter.
         (sources, reader), (targets, writer) = (
             encode_texts(request, [row.cells[side] for row in rows], training, SPECIALS)
             for side in (0, 1)
         )
+        # One more for a target, since it is stored with a mark: `<start> y`, and `y <end>`.
         lengths = (
             request["source_length"] or max_length(sources),
             request["target_length"] or max_length(targets) + 1,
         )
+        # Too long pairs are left out, not cut: a truncated target would not translate its source. A
+        # target must be strictly shorter, to leave room for its mark.
         pairs = zip(sources, targets, strict=True)
         fits = np.array([len(x) <= lengths[0] and len(y) < lengths[1] for x, y in pairs])
         parts = [part[fits[part]] for part in (training, test)]
@@ -67,6 +71,7 @@ def _dataset(request: Request) -> tuple[Dataset, str]:
 
 
 def _check_two_cells(path: Path, rows: list[TextRow], delimiter: str) -> None:
+    # A row is divided at its first delimiter, so further cells end up in the second.
     for row in rows:
         if delimiter in row.cells[1]:
             found = row.cells[1].count(delimiter) + 2
@@ -88,6 +93,8 @@ def pair_dataset(
     reader, writer = vocabularies
     start, end = ([writer.special(mark)] for mark in (START, END))
 
+    # Teacher forcing: the model reads `<start> a b` and is to write `a b <end>`, so that at each
+    # place it has all of the target before that place. Both have one length.
     def split(rows: np.ndarray) -> Split:
         chosen = [targets[row] for row in rows]
         source, source_length = pad([sources[row] for row in rows], lengths[0])

@@ -77,8 +77,10 @@ def window_schema(length: int, size: int | None, count: int | None) -> Schema:
 def _windows(request: Request, path: Path, tokens: Tokens) -> tuple[Split, Split | None]:
     length = request["length"]
     stride = request["stride"] or length
+    # Training windows may overlap; those that validate never do, to count each token once.
     parts = {"training": (tokens.train, stride), "validation": (tokens.validation, length)}
     for name, (part, _) in parts.items():
+        # No part for validation is a choice (`validation = 0`), one that is too short a mistake.
         if len(part) <= length and not (name == "validation" and not len(part)):
             hint = "choose a smaller `length`"
             raise fail(
@@ -98,6 +100,8 @@ def _windows(request: Request, path: Path, tokens: Tokens) -> tuple[Split, Split
 def split_of(tokens: np.ndarray, stride: int, length: int) -> Split:
     """All windows of [n] tokens that begin at a multiple of `stride` and have their targets."""
     view = np.lib.stride_tricks.sliding_window_view
+    # Windows are overlapping views of the tokens, which take no memory of their own: 0 1 2 3 4 with
+    # length 2 and stride 2 → token [0 1], [2 3] and target [1 2], [3 4].
     return Split(
         {
             "token": view(tokens[:-1], length)[::stride],
@@ -111,6 +115,7 @@ def split_of(tokens: np.ndarray, stride: int, length: int) -> Split:
 
 def _tokens(request: Request, path: Path) -> Tokens:
     cache, kind, share = request.search.cache_folder, request["vocabulary"], request["validation"]
+    # Bytes are their own ids, so the file stays mapped and may be larger than the memory.
     if kind == "bytes":
         raw = plain_bytes(path, cache)
         cut = training_length(len(raw), share)
@@ -119,6 +124,7 @@ def _tokens(request: Request, path: Path) -> Tokens:
     if not text:
         raise fail("E0613", f"{path} holds no text")
     cut = training_length(len(text), share)
+    # Only here is the cut in characters not one in ids: the parts are encoded one by one.
     if kind == "bpe":
         return _byte_pairs(request, text, cut)
     known = vocabulary.chars([text])
@@ -136,11 +142,13 @@ def _byte_pairs(request: Request, text: str, cut: int) -> Tokens:
     if size < byte_pairs.MIN_SIZE:
         message = f"setting `size` must be {byte_pairs.MIN_SIZE} or more: 256 bytes and their pairs"
         raise fail("E0615", message, request.span_of("size"))
+    # Everything that learning and encoding depend on; the text stands in by its hash.
     key = f"{hashlib.sha256(text.encode()).hexdigest()} {cut} {size}"
     found = load_cached(cache, "byte_pairs", key)
     if found is not None:
         known = Vocabulary.from_json(found["vocabulary"].tobytes().decode())
         return Tokens(known, found["train"], found["validation"])
+    # Learnt from the training part alone: nothing of the validation text may leak into the tokens.
     known = vocabulary.learn_byte_pairs(text[:cut], size, request.span_of("vocabulary"))
     tokens = Tokens(known, known.encode(text[:cut]), known.encode(text[cut:]))
     stored = np.frombuffer(known.to_json().encode(), np.uint8)

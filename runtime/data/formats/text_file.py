@@ -28,6 +28,7 @@ def read_text(path: Path, cache: Path) -> str:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise not_utf8(path, raw.split(b"\n")) from error
+    # Line ends of Windows and of old Macs become `\n`, in this order, or `\r\n` would become two.
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
@@ -43,6 +44,7 @@ def read_rows(
     for number, line in enumerate(read_text(path, cache).split("\n"), 1):
         if not line.strip():
             continue
+        # With the label last, the text may contain the delimiter, and otherwise the label may not.
         left, found, right = line.rpartition(delimiter) if last else line.partition(delimiter)
         if not found:
             raise _no_delimiter(path, number, line, delimiter, names, not rows)
@@ -61,6 +63,7 @@ def _no_delimiter(
     path: Path, number: int, line: str, delimiter: str, names: tuple[str, str], first: bool
 ) -> UserError:
     """For a line without a delimiter. If lines before it have one, it is the right delimiter."""
+    # If earlier lines were divided well, the delimiter is right and this line is incomplete.
     shown = {"\t": "tab", " ": "space"}.get(delimiter, f"`{delimiter}`")
     other = next((mark for mark in "\t;,| " if mark in line and mark != delimiter), None)
     spelling = "\\t" if other == "\t" else other
@@ -76,6 +79,8 @@ def _no_delimiter(
 
 
 def not_utf8(path: Path, lines: Iterable[bytes]) -> UserError:
+    # Only now line by line: UTF-8 never has the byte of `\n` inside a character, so cutting there
+    # leaves the wrong byte in its line.
     """E0612 for the first line that is not UTF-8."""
     for number, line in enumerate(lines, 1):
         try:

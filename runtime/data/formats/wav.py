@@ -69,6 +69,7 @@ def _sounds(request: Request) -> SoundFiles:
 def describe_sounds(request: Request, sounds: SoundFiles, mel: Mel) -> Schema:
     """The schema of listed sounds; `request` has `length`."""
     length = request["length"]
+    # The padded length is that of the longest sound, and headers tell it without decoding.
     if length is None:
         length = max(mel.frames(count_samples(file, mel.rate)) for file in sounds.files)
     return Schema(sound_fields(mel, length, len(sounds.names)), len(sounds.train))
@@ -104,6 +105,7 @@ def list_sounds(
     """The sounds of a folder. E0613, E0615, E0617 or E0621 if the folder or a setting is wrong."""
     with errors_at(request.span_of("pattern")):
         pattern = read_pattern(pattern_text)
+    # The label must be a part of the names; no other part has a meaning.
     if label not in pattern.names:
         message = f"`label` names `{label}`, and the pattern has {', '.join(pattern.names)}"
         raise fail("E0615", message, request.span_of("label"))
@@ -113,12 +115,14 @@ def list_sounds(
             condition = read_condition(test, pattern)
     files, parts = _matching(folder, pattern, request)
     labels, names = number_labels([part[label] for part in parts])
+    # A share is drawn at random and stratified; a condition decides file by file.
     if condition is None:
         train, tests = split_rows(len(files), float(test), request["seed"], labels)
     else:
         with errors_at(request.span_of("test")):
             tested = np.array([condition(part) for part in parts])
         train, tests = np.flatnonzero(~tested), np.flatnonzero(tested)
+    # A share such as `test = 0` may leave nothing to test, but a condition that does is a mistake.
     for purpose, rows in (("training", train), ("testing", tests)):
         if not len(rows) and (purpose == "training" or condition):
             message = f"`test = {test!r}` leaves no sounds of {folder} for {purpose}"
@@ -132,6 +136,7 @@ def _matching(
     """The files with the pattern's suffix, in any case, all of which must match the pattern."""
     suffix, span = Path(pattern.text).suffix, request.span_of("folder")
     with errors_at(span), readable(folder):
+        # Without `/` only the folder itself is searched; a file in one below it could not match.
         deep = folder.rglob("*") if "/" in pattern.text else folder.iterdir()
         every = [path for path in deep if path.name[0] != "."]
     by_name = {
@@ -147,8 +152,10 @@ def _matching(
             span,
             help=f"it has {', '.join(endings[:5])}" if endings else "",
         )
+    # Sorted by name: the order of a folder's entries differs between file systems.
     parts = {name: pattern.parts(name) for name in sorted(by_name)}
     others = [name for name, found in parts.items() if found is None]
+    # If no name matches, the pattern is wrong; if some do, the other files are.
     if len(others) == len(parts):
         message = f"no name in {folder} follows `{pattern.text}`: the first is `{others[0]}`"
         raise fail("E0621", message, request.span_of("pattern"), help="change the pattern")
@@ -164,6 +171,7 @@ def _matching(
 def mel_of_request(request: Request, rate: int) -> Mel:
     """The settings of the features; E0615 if there are more bands than a frame can resolve."""
     mel = Mel(rate, request["mels"], request["frame"], request["hop"])
+    # A band between two bins of the transform would be empty, its feature constant.
     wrong = mel.window > MAX_WINDOW or mel.mels > mel.transform
     if wrong or not bands(mel).any(axis=1).all():
         raise fail(
@@ -184,26 +192,34 @@ def load_features(request: Request, sounds: SoundFiles, mel: Mel) -> list[np.nda
     """The features of every sound, f32 [frames, mels], normalized if the request says so."""
     whole, ends = _features(request, sounds, mel)
     if request["normalize"]:
+        # The statistics are of the training sounds only, and weigh every frame, not every sound,
+        # alike: [sounds] of booleans → [frames], each as often as its sound has frames.
         training = np.zeros(len(ends), bool)
         training[sounds.train] = True
         chosen = whole[np.repeat(training, np.diff(ends, prepend=0))]
         mean = chosen.mean(axis=0, dtype=np.float64)
+        # f64, since sums over a million frames in f32 would lose digits.
         deviation = chosen.std(axis=0, dtype=np.float64)
+        # A feature that never varies has deviation 0, and stays 0 instead of becoming NaN.
         whole = ((whole - mean) / np.maximum(deviation, 1e-5)).astype(np.float32)
+    # `ends` are cumulative, so all but the last are where the next sound begins.
     return np.split(whole, ends[:-1])
 
 
 def _features(request: Request, sounds: SoundFiles, mel: Mel) -> tuple[np.ndarray, np.ndarray]:
     """All frames one after the other, and where each sound's end."""
     cache = request.search.cache_folder
+    # Sizes and times stand for contents: reading all files would take as long as the features.
     with readable(sounds.folder):
         states = [(str(file), file.stat()) for file in sounds.files]
     files = "\n".join(f"{name}\0{one.st_size}\0{one.st_mtime_ns}" for name, one in states)
+    # Before normalization, so that other splits of the same files find the same features.
     key = f"{VERSION} {asdict(mel)} {sounds.folder.resolve()}\n{files}"
     found = load_cached(cache, "log_mel", key)
     if found is not None:
         return found["frames"], found["ends"]
     weights = bands(mel)
+    # 16-bit samples → -1 to 1.
     pieces = [log_mel(read_samples(f, mel.rate) / 32768, mel, weights) for f in sounds.files]
     whole, ends = np.concatenate(pieces), np.cumsum([len(piece) for piece in pieces])
     store_cached(cache, "log_mel", key, {"frames": whole, "ends": ends})

@@ -26,9 +26,11 @@ def count_samples(path: Path, rate: int) -> int:
 
 def read_samples(path: Path, rate: int) -> np.ndarray:
     """All samples, i16 [n] from -32768 to 32767; errors as `count_samples`."""
+    # The header is checked against what is there: `readframes` returns less without a word.
     with _opened(path, rate) as file:
         stated = file.getnframes()
         raw = file.readframes(stated)
+    # A file may end within a sample of two bytes; the odd byte is dropped before the count.
     found = np.frombuffer(raw[: len(raw) // 2 * 2], "<i2")
     if len(found) < stated:
         message = f"{path} is cut off: {len(found)} samples, and its header promises {stated}"
@@ -44,6 +46,7 @@ def _opened(path: Path, rate: int) -> Iterator[wave.Wave_read]:
             yield file
     except UserError:
         raise
+    # The `wave` module raises EOFError without a message where a header ends early.
     except EOFError as error:
         empty = not path.stat().st_size
         message = f"{path} is {'empty' if empty else 'cut off within its header'}"
@@ -56,6 +59,7 @@ def _opened(path: Path, rate: int) -> Iterator[wave.Wave_read]:
 
 def _unreadable(path: Path, error: Exception) -> UserError:
     """A file that is not WAV, or does not hold plain samples, or is damaged."""
+    # `wave` has one exception for all, so the start of the file tells what it is.
     start = path.read_bytes()[:12]
     if start[:4] != b"RIFF" or start[8:12] != b"WAVE":
         return fail("E0602", f"{path} is not a WAV file: it begins with {start!r}")
@@ -66,6 +70,7 @@ def _unreadable(path: Path, error: Exception) -> UserError:
 
 
 def _check(file: wave.Wave_read, path: Path, rate: int) -> None:
+    # Nothing is resampled or mixed down: that has choices, which are not made silently.
     channels, bits, found = file.getnchannels(), 8 * file.getsampwidth(), file.getframerate()
     if channels != 1:
         message = f"{path} has {channels} channels, not one"

@@ -28,6 +28,7 @@ def describe(request: Request) -> Schema:
     try:
         return load(request).schema
     except UserError as error:
+        # Without recordings, the fields are known all the same if `length` is set.
         if error.diagnostics[0].code != "E0601" or request["length"] is None:
             raise
     return _schema(request, request["length"])
@@ -40,10 +41,12 @@ def load(request: Request) -> Dataset:
     features = load_features(request, sounds, mel)
     random = np.random.RandomState(request["seed"])
     most = request["digits"]
+    # Draws in a fixed order, first all lengths, then string by string, so the seed decides all.
     strings = []  # of the rows of recordings, for each split
     for rows, count in ((sounds.train, request["count"]), (sounds.test, request["test_count"])):
         sizes = random.randint(1, most + 1, count)
         strings.append([rows[random.randint(len(rows), size=size)] for size in sizes])
+    # Of each split a list of strings, [frames, mels] each, the digits' frames in sequence.
     joined = [
         [np.concatenate([features[row] for row in string]) for string in split] for split in strings
     ]
@@ -56,6 +59,7 @@ def load(request: Request) -> Dataset:
     def split(number: int) -> Split:
         frames, frames_length = pad(joined[number], length)
         joined[number] = []  # so that the features of both splits are not in memory twice
+        # CTC reserves 0 for the blank.
         labels = [sounds.labels[string] + 1 for string in strings[number]]
         label, label_length = pad(labels, most)
         arrays = {"frames": frames, "frames_length": frames_length}

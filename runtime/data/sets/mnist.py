@@ -30,6 +30,7 @@ FILES = {
 def describe(request: Request) -> Schema:
     """Known without reading data, except for the count, from a header if the files are found."""
     found, _ = _find(request.search)
+    # Another set in the same format, such as Fashion-MNIST or a part of it, may have another size.
     return _schema(idx_sizes(found["train-labels-idx1-ubyte"], 1)[0] if found else TRAINING)
 
 
@@ -50,9 +51,11 @@ def _split(request: Request, files: dict[str, Path], part: str) -> Split:
     cache, path = request.search.cache_folder, files[f"{part}-images-idx3-ubyte"]
     images = read_idx(path, 3, cache)
     labels = read_idx(files[f"{part}-labels-idx1-ubyte"], 1, cache)
+    # The schema promises 28x28; a set in the same format may still have other sizes.
     if images.shape[1:] != (SIDE, SIDE):
         found = "x".join(map(str, images.shape[1:]))
         raise fail("E0607", f"{path} holds images of {found}, not {SIDE}x{SIDE}")
+    # A last axis of one channel, as a view: [n, 28, 28] → [n, 28, 28, 1].
     arrays = {"image": images[..., None], "label": labels}
     return Split(arrays, {"image": 1 / 255 if request["normalize"] else 1.0})
 
@@ -64,6 +67,7 @@ def _files(request: Request) -> dict[str, Path]:
     if found:
         return found
     if search.offline:
+        # A folder with some of the files is probably the one that was meant, so it is mentioned.
         missing = (f"; {folder} has no {', '.join(lost)}" for folder, lost in partial.items())
         help = (
             f"put {', '.join(f'{name}.gz' for name in FILES)} into one of these folders, name "
@@ -71,6 +75,7 @@ def _files(request: Request) -> dict[str, Path]:
         )
         raise search.set_missing("mnist", "the MNIST files are", help, "".join(missing))
     folder = search.cache_folder / "mnist"
+    # Files that an interrupted download left complete are kept.
     for name, checksum in FILES.items():
         if first_file(folder, _spellings(name)) is None:
             search.fetch(f"{ADDRESS}{name}.gz", folder / f"{name}.gz", checksum)
@@ -80,6 +85,7 @@ def _files(request: Request) -> dict[str, Path]:
 def _find(search: Search) -> tuple[dict[str, Path] | None, dict[Path, list[str]]]:
     """The files of the first folder that has all four; and what incomplete folders lack."""
     partial: dict[Path, list[str]] = {}
+    # All four from one folder, so that files of different sets never mix.
     for folder in search.set_folders("mnist"):
         found = {name: path for name in FILES if (path := first_file(folder, _spellings(name)))}
         if len(found) == len(FILES):
@@ -90,6 +96,7 @@ def _find(search: Search) -> tuple[dict[str, Path] | None, dict[Path, list[str]]
 
 
 def _spellings(name: str) -> tuple[str, ...]:
+    # Both spellings circulate: `train-images-idx3-ubyte` and `train-images.idx3-ubyte`.
     dotted = name.replace("-idx", ".idx")
     return name, f"{name}.gz", dotted, f"{dotted}.gz"
 

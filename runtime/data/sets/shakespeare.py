@@ -29,9 +29,12 @@ def describe(request: Request) -> Schema:
     path = _find(request)
     if path is not None:
         return load_file(request, path, NAME).schema
+    # Nothing is downloaded to describe a source. Characters and bytes are as many as the text has
+    # (it is ASCII), but how many byte pairs there will be depends on learning them.
     length, kind = request["length"], request["vocabulary"]
     size = {"chars": CHARACTERS, "bytes": 256}.get(kind)
     training = training_length(COUNT, request["validation"])
+    # The number of windows in `training` tokens whose last target still lies within.
     count = max(0, training - length - 1) // (request["stride"] or length) + 1 if size else None
     return window_schema(length, size, count)
 
@@ -51,6 +54,7 @@ def load(request: Request) -> Dataset:
 
 def _find(request: Request) -> Path | None:
     for folder in request.search.set_folders(NAME):
+        # `input.txt` is too common a name to be taken for this text in a folder of any other name.
         names = [f"{NAME}.txt"] + ["input.txt"] * (folder.name == NAME)
         path = first_file(folder, [spelling for n in names for spelling in (n, f"{n}.gz")])
         if path is not None:

@@ -32,6 +32,7 @@ LENGTH = 100  # frames: a second; 17 of the 3,000 recordings are longer, 226 at 
 def describe(request: Request) -> Schema:
     """Lists the recordings if they are found; else what is known of them."""
     mel = mel_of_request(request, RATE)
+    # Without recordings, the customary split and the set's size are known beforehand.
     if _find(request) is None:
         return Schema(sound_fields(mel, request["length"], CLASSES), TRAINING)
     return describe_sounds(request, find_digits(request), mel)
@@ -58,6 +59,7 @@ def find_digits(request: Request) -> SoundFiles:
 def _find(request: Request) -> Path | None:
     """The first folder that holds a recording by its canonical name."""
     for folder in request.search.set_folders(NAME):
+        # A checkout of the original has the folder `recordings`; a copy may hold just the files.
         for place in (folder / "recordings", folder):
             try:
                 if next(place.glob("[0-9]_*_0.wav"), None) is not None:

@@ -75,16 +75,20 @@ def sentence(random: np.random.RandomState) -> tuple[str, str]:
     one, several, eins, mehrere = VERBS[random.randint(len(VERBS))]
     verb = mehrere if subject.plural else eins
     acts, nicht = several if subject.plural else one, ""
+    # A quarter is negated: `does not see` ↔ `sieht … nicht`, with nothing for `does`.
     if random.randint(4) == 0:
         acts, nicht = f"{'do' if subject.plural else 'does'} not {several}", " nicht"
     english = f"{subject.english} {acts} {target.english}"
     form = random.randint(3)
+    # Subject, verb, object: the plain order in both languages.
     if form == 0:
         return english, f"{subject.nominative} {verb} {target.accusative}{nicht}"
+    # After an adverb German has the verb second, before the subject; English keeps its order.
     if form == 1:
         when, wann = ADVERBS[random.randint(len(ADVERBS))]
         german = f"{wann} {verb} {subject.nominative} {target.accusative}{nicht}"
         return f"{when} {english}", german
+    # A clause with `dass` has its verb at the end.
     begin, anfang = BEGINNINGS[random.randint(len(BEGINNINGS))]
     german = f"{anfang} {subject.nominative} {target.accusative}{nicht} {verb}"
     return f"{begin} {english}", german
@@ -95,10 +99,13 @@ def phrase(random: np.random.RandomState) -> Phrase:
     one, several, eins, mehrere, gender = NOUNS[random.randint(len(NOUNS))]
     determiner = list(DETERMINERS)[random.randint(len(DETERMINERS))]
     plural = determiner in ("two", "three") or (determiner == "the" and random.randint(2) == 1)
+    # The four columns are m, f, n and plural; in the plural gender makes no difference.
     column = GENDERS.index("p" if plural else gender)
     adjective, stem = ADJECTIVES[random.randint(len(ADJECTIVES))]
+    # Half of the phrases have no adjective, in either language.
     if random.randint(2):
         adjective = stem = ""
+    # Two rows of articles, nominative and accusative, then two of endings, in the same order.
     *articles, nominative, accusative = DETERMINERS[determiner]
     cases = []
     for article, endings in zip(articles, (nominative, accusative), strict=True):
@@ -124,9 +131,11 @@ def load(request: Request) -> Dataset:
         raise fail("E0615", message, request.span_of("count"))
     random = np.random.RandomState(request["seed"])
     pairs: dict[str, str] = {}
+    # A dictionary drops repetitions and keeps the order of the draws.
     while len(pairs) < count:
         english, german = sentence(random)
         pairs[english] = german
+    # Of all sentences, so that no test word is unknown: the grammar has few words.
     known = words(pairs, SPECIALS), words(pairs.values(), SPECIALS)
     sources = [known[0].encode(text) for text in pairs]
     targets = [known[1].encode(text) for text in pairs.values()]

@@ -38,11 +38,13 @@ def load(request: Request) -> Dataset:
     people = random.randint(len(PEOPLE), size=(count, facts))
     places = random.randint(len(PLACES), size=(count, facts))
     every = np.arange(count)
+    # Somebody whom the passage mentions, so that every question has an answer.
     asked = people[every, random.randint(facts, size=count)]
     # the last statement about the person is the first of the reversed passage
     last = facts - 1 - np.argmax((people == asked[:, None])[:, ::-1], axis=1)
     word = {token: VOCABULARY.encode(token)[0] for token in VOCABULARY.tokens}
     passage = np.empty((count, facts, WORDS_PER_FACT), VOCABULARY.dtype)
+    # [count, facts, 5]: `PERSON is in PLACE .`, with zeros where the two names go.
     passage[...] = [0, word["is"], word["in"], 0, word["."]]
     passage[:, :, 0] = people  # ids begin with the people, then the places
     passage[:, :, 3] = places + len(PEOPLE)

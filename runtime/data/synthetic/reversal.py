@@ -32,6 +32,7 @@ def load(request: Request) -> Dataset:
         raise fail("E0615", message, request.span, help="choose fewer, or longer ones")
     random = np.random.RandomState(request["seed"])
     strings: dict[str, None] = {}
+    # A dictionary as an ordered set: the same strings in the same order for one seed.
     while len(strings) < count:
         size = random.randint(shortest, most + 1)
         strings["".join(map(str, random.randint(10, size=size)))] = None

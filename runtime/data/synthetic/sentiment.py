@@ -32,8 +32,10 @@ BAD = ("bad", "poor", "boring", "dull", "silly", "weak", "stale", "awful")
 AGREE = ("i think that", "everyone says that", "critics agree that")
 DENY = ("i doubt that", "nobody says that", "i deny that")
 NEGATIONS = ("not", "never", "hardly")
+# In halves of the score above, so that all scores are whole numbers and cancel exactly.
 STRENGTHS = {"": 2, "slightly": 1, "very": 4}
 LABELS = ("negative", "positive")
+# The 4 joined forms are with `and`, `but` and the two of `although`.
 CLAUSES = len(SUBJECTS) * (1 + len(NEGATIONS)) * len(STRENGTHS) * len(GOOD + BAD)
 SENTENCES = (1 + len(AGREE + DENY)) * (CLAUSES + 4 * CLAUSES**2)  # of the grammar
 MAX_LENGTH = 17  # tokens: a claim of 3 words, two clauses of 6, and two words that join them
@@ -64,6 +66,7 @@ def load(request: Request) -> Dataset:
     sentences: dict[str, int] = {}
     while len(sentences) < count:
         text, score = sentence(random)
+        # Clauses that cancel praise and blame alike: there is no label for that.
         if score:
             sentences[text] = int(score > 0)
     token, length = pad([VOCABULARY.encode(text) for text in sentences], MAX_LENGTH)
@@ -89,6 +92,7 @@ def sentence(random: np.random.RandomState) -> tuple[str, int]:
         (f"although {first} , {second}", b),
         (f"{first} although {second}", a),
     )[random.randint(5)]
+    # One third plain, one third affirmed, one third denied.
     claim = random.randint(3)
     if claim == 0:
         return text, score
@@ -108,6 +112,7 @@ def clause(random: np.random.RandomState) -> tuple[str, int]:
         strength,
         one_of(random, GOOD if good else BAD),
     )
+    # Praise is a good word that is not negated, or a bad one that is.
     return " ".join(filter(None, words)), STRENGTHS[strength] * (1 if good != negated else -1)
 
 

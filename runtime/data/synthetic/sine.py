@@ -27,7 +27,9 @@ def load(request: Request) -> Dataset:
     """Both splits."""
     count, length = request["count"], request["length"]
     random = np.random.RandomState(request["seed"])
+    # [sines, series, 1], which broadcasts against the steps of `time`: [sines, series, steps].
     shape = (WAVES, count, 1)
+    # Frequencies are in periods per step and phases in periods, hence the 2π.
     frequency = random.uniform(1 / MAX_PERIOD, 1 / MIN_PERIOD, shape)
     phase = random.uniform(0, 1, shape)
     amplitude = random.uniform(0.5, 1, shape)
@@ -36,6 +38,7 @@ def load(request: Request) -> Dataset:
         amplitude[one] * np.sin(2 * np.pi * (frequency[one] * time + phase[one]))
         for one in range(WAVES)
     )
+    # Noise on what is observed only; the continuation stays exact.
     observed = wave[:, :length] + request["noise"] * random.standard_normal((count, length))
     arrays = {"x": observed.astype(np.float32), "y": wave[:, length:].astype(np.float32)}
     parts = split_rows(count, request["test"], request["seed"])

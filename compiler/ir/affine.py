@@ -26,6 +26,7 @@ class Affine:
         total = dict(self.coefficients)
         for atom, c in other.coefficients.items():
             total[atom] = total.get(atom, 0) + c
+        # Without zeros, `not coefficients` means that a form is constant.
         nonzero = {atom: c for atom, c in total.items() if c}
         return Affine(nonzero, self.constant + other.constant)
 
@@ -42,6 +43,7 @@ class Affine:
 
     def expr(self) -> Expr:
         """The form as an expression, positive terms first: `p - u + 1`, `2*i + u`."""
+        # `p - u` is shorter than `-u + p`; the sort is stable, so equal signs keep their order.
         terms = sorted(self.coefficients.items(), key=lambda term: term[1] < 0)
         total: Expr = literal(0)
         for atom, c in terms:
@@ -63,11 +65,14 @@ def affine(expr: Expr) -> Affine:
             case "neg":
                 return affine(expr.args[0]).scaled(-1)
             case "mul":
+                # Affine only if one of the two is constant.
                 left, right = affine(expr.args[0]), affine(expr.args[1])
                 if not left.coefficients:
                     return right.scaled(left.constant)
                 if not right.coefficients:
                     return left.scaled(right.constant)
+    # An index, or what is opaque to this analysis, is an atom: equal atoms are one object, so that
+    # they cancel and add up by identity.
     return Affine({expr: 1}, 0)
 
 
@@ -79,6 +84,7 @@ def is_affine(expr: Expr) -> bool:
 def is_static(expr: Expr) -> bool:
     """Whether the value depends on indices alone and on no tensor."""
     if isinstance(expr, Read):
+        # The value of a read is data, whatever its indices are.
         return False
     return all(is_static(child) for child in expr.children)
 
@@ -95,6 +101,7 @@ def is_integer_order(expr: Expr) -> TypeGuard[Apply]:
 
 def positive_form(comparison: Apply, truth: bool = True) -> Affine:
     """The form that is positive exactly where an `is_integer_order` has this truth."""
+    # For i32, a >= b is a - b + 1 > 0 and not (a > b) is a <= b.
     sign, offset = _POSITIVE[comparison.fn if truth else _OPPOSITE[comparison.fn]]
     difference = affine(comparison.args[0]) - affine(comparison.args[1])
     return difference.scaled(sign) + Affine({}, offset)
@@ -117,6 +124,8 @@ def bounds(expr: Expr, sizes: Mapping[str, int]) -> Interval:
 
 def span(form: Affine, sizes: Mapping[str, int]) -> Interval:
     """The bounds of a form."""
+    # Interval arithmetic: each atom by itself, which is exact if they are independent indices. A
+    # negative coefficient swaps the ends.
     low = high = form.constant
     for atom, c in form.coefficients.items():
         a, b = _atom_bounds(atom, sizes)
@@ -140,6 +149,7 @@ def _atom_bounds(atom: Expr, sizes: Mapping[str, int]) -> Interval:
             return min(a, c), max(b, d)
         if atom.fn in ("i32", "i64") and not is_float(atom.args[0].dtype):
             return bounds(atom.args[0], sizes)
+    # u8 pixels and truth values have narrow ranges even where they are data.
     if atom.dtype == "bool":
         return 0, 1
     if atom.dtype == "u8":
@@ -151,8 +161,10 @@ def _division_bounds(atom: Apply, sizes: Mapping[str, int]) -> Interval:
     by = int(atom.args[1].value)  # type: ignore[attr-defined]
     low, high = bounds(atom.args[0], sizes)
     if atom.fn == "floordiv":
+        # Division by a constant is monotonic: the ends of the interval give the ends of the result.
         ends = (low // by, high // by) if by else (0, 0)
         return min(ends), max(ends)
+    # Within one block of `by` values, % only subtracts a constant.
     if by > 0 and low // by == high // by:
         return low % by, high % by
     return (0, by - 1) if by > 0 else (by + 1, 0)
@@ -174,6 +186,8 @@ def simplify_index(expr: Expr, sizes: Mapping[str, int]) -> Expr:
         by = node.args[1]
         if not isinstance(by, Const) or by.value <= 0:
             return None
+        # Split e = n*whole + rest with all coefficients of `rest` that n does not divide: (6*p + u
+        # + 7) // 3 has whole = 2*p + 2 and rest = u + 1.
         n, form = int(by.value), affine(node.args[0])
         whole = Affine({a: c // n for a, c in form.coefficients.items() if c % n == 0}, 0)
         rest = form + whole.scaled(-n)
@@ -181,9 +195,11 @@ def simplify_index(expr: Expr, sizes: Mapping[str, int]) -> Expr:
             whole + Affine({}, rest.constant // n),
             Affine(rest.coefficients, rest.constant % n),
         )
+        # If 0 <= rest < n, then rest is the remainder itself.
         low, high = span(rest, sizes)
         if low >= 0 and high < n:
             return whole.expr() if node.fn == "floordiv" else rest.expr()
+        # Multiples of n do not change a residue.
         if node.fn == "mod":
             return None if not whole.coefficients else call("mod", rest.expr(), by)
         if not whole.coefficients and not whole.constant:

@@ -18,6 +18,7 @@ class SystemEdit:
     def __init__(self, system: System):
         self.system = system
         self.tensors: dict[str, Tensor] = dict(system.tensors)
+        # By target, in the given order: a dict keeps an entry's place when it is replaced.
         self._equations: dict[str, Equation] = dict(system.definition)
         self._added: dict[Equation, str] = {}
 
@@ -40,6 +41,7 @@ class SystemEdit:
         """The name of a new temp that the equation computes: its target, made longer if that is
         taken. An equal equation (but for the target) is added once. `shape` and `dtype` are needed
         only where the equation does not tell them."""
+        # Two readers that need the same helper, such as a transposed copy, share it.
         key = replace(eq, target="")
         found = self._added.get(key)
         if found is None:
@@ -52,6 +54,7 @@ class SystemEdit:
     def result(self) -> System:
         """The edited system in dependence order; the system itself if nothing was changed."""
         equations = tuple(self._equations.values())
+        # The same object where nothing changed: the pass checker then has nothing to evaluate.
         if equations == self.system.equations and self.tensors == self.system.tensors:
             return self.system
         return self.system.replace(tensors=self.tensors, equations=equations).in_order()

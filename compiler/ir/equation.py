@@ -71,6 +71,7 @@ class Equation:
     @cached_property
     def reads(self) -> list[Read]:
         found = reads(self.body)
+        # The places of an accumulation may read tensors, too: `d_table[token[b], j] += …`.
         for expr in self.at or ():
             found += [r for r in reads(expr) if r not in found]
         return found
@@ -88,6 +89,8 @@ class Equation:
     @cached_property
     def canonical(self) -> tuple:
         """Equal for equations that differ only in their targets and the names of their indices."""
+        # Numbering indices by position makes equations equal that differ in names alone (alpha
+        # equivalence): a[i] = x[i] and b[j] = x[j].
         names = {i.name: f"#{n}" for n, i in enumerate(self.domain)}
         sizes = tuple(i.size for i in self.indices), tuple(i.size for i in self.over)
         at = None if self.at is None else tuple(renamed(e, {}, names) for e in self.at)
@@ -100,6 +103,7 @@ class Equation:
         """The equation with its expressions rewritten as by `build.rewrite`."""
         body = rewrite(self.body, change)
         at = None if self.at is None else tuple(rewrite(e, change) for e in self.at)
+        # Expressions are interned: `at == self.at` compares identities.
         unchanged = body is self.body and at == self.at
         return self if unchanged else replace(self, body=body, at=at)
 
@@ -145,12 +149,16 @@ class Tensor:
     @property
     def bytes(self) -> int:
         """Of the memory that it takes, gaps included."""
+        # Rows of the last dimension, rounded up for bf16, then one gap for each slice that the
+        # first `pad_after` dimensions count.
         rows = prod(self.shape[:-1]) * self._row
         return (rows + prod(self.shape[: self.pad_after]) * self._gap) * BYTES[self.storage_dtype]
 
     @property
     def strides(self) -> tuple[int, ...]:
         """How many elements each dimension steps over."""
+        # From the innermost dimension out. A slice of dimension `pad_after - 1` ends in a gap,
+        # which counts into the strides from there on.
         found, stride = [], 1
         for axis in range(len(self.shape) - 1, -1, -1):
             stride += self._gap if axis == self.pad_after - 1 else 0
@@ -233,6 +241,7 @@ class System:
     def block(self) -> Mapping[str, int]:
         """The number of the outermost `remat` block that each temp of one stands in."""
         found: dict[str, int] = {}
+        # An outer block has all targets of the blocks inside it and more, so it comes first.
         largest_first = sorted(self.remat, key=lambda block: len(block.targets), reverse=True)
         for number, block in enumerate(largest_first):
             if not any(t in found for t in block.targets):  # else it stands in a larger one
@@ -262,6 +271,8 @@ class System:
         """The tensors that an equation reads, and those that placeholders among them stand for."""
         if not self.gradients:
             return eq.sources
+        # A placeholder depends on its number and its `wrt`, which may depend on placeholders in
+        # turn (second derivatives): a depth-first search through all of them.
         found: dict[str, None] = {}
         stack = eq.sources[::-1]
         while stack:
@@ -279,6 +290,7 @@ class System:
         """These tensors and all that their values depend on."""
 
         def sources(name: str) -> Iterable[str]:
+            # An input, param or state has no equation and depends on nothing.
             eq = self.definition.get(name)
             return self._gradient_sources(name) if eq is None else eq.sources
 
@@ -287,6 +299,7 @@ class System:
     def descendants(self, names: Iterable[str]) -> set[str]:
         """These tensors and all whose values depend on them."""
 
+        # A placeholder has no equation in `readers`, so its edges are added here.
         gradients: dict[str, list[str]] = {}
         for g in self.gradients:
             gradients.setdefault(g.of, []).append(g.target)
@@ -341,6 +354,9 @@ def components(
     or of one that reads its own target, is a recurrence. The order is the given one wherever
     dependencies leave a choice.
     """
+    # Tarjan's `number` is the order of discovery, `low` the least number that is known to be
+    # reachable; a component is complete at the node whose two are equal. An explicit stack in place
+    # of recursion: chains of equations are longer than Python's stack.
     by_target = {e.target: e for e in equations}
     place = {e.target: n for n, e in enumerate(equations)}
     waiting = set(by_target)  # those that are in no component yet
@@ -356,12 +372,15 @@ def components(
             waiting.discard(root)
             found.append([by_target[root]])
             continue
+        # `work` is the call stack of the depth-first search: a name, and the sources still to
+        # visit.
         work: list[tuple[str, Iterator[str]]] = []
 
         def enter(name: str) -> None:
             number[name] = low[name] = len(number)
             stack.append(name)
             on_stack.add(name)  # noqa: B023
+            # Components found before are done and cannot lead back here: only `waiting` counts.
             nexts = [s for s in sources(by_target[name]) if s in waiting]  # noqa: B023
             work.append((name, iter(nexts)))  # noqa: B023
 
@@ -371,10 +390,13 @@ def components(
             for source in nexts:
                 if source not in number:
                     enter(source)
+                    # Descend; the iterator keeps the place at which this node goes on afterwards.
                     break
                 if source in on_stack:
                     low[name] = min(low[name], number[source])
             else:
+                # All sources visited: hand `low` to the caller, and close the component if this is
+                # its root.
                 work.pop()
                 if work:
                     low[work[-1][0]] = min(low[work[-1][0]], low[name])
@@ -384,6 +406,8 @@ def components(
                         members.add(stack.pop())
                     on_stack -= members
                     waiting -= members
+                    # Tarjan pops members in the order of the search; they stand in the given order
+                    # instead.
                     found.append([by_target[n] for n in sorted(members, key=place.__getitem__)])
     return found
 

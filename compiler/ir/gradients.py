@@ -20,8 +20,10 @@ from .expr import Apply, Const, Expr, Read, walk
 
 def active_tensors(system: System, of: str, wrt: Iterable[str]) -> set[str]:
     """The tensors through which `of` depends differentiably on one of `wrt`."""
+    # Placeholders count as functions of what they name: a loss may contain gradients.
     sources: dict[str, Iterable[str]] = {g.target: (g.of, g.wrt) for g in system.gradients}
     sources |= {eq.target: differentiable_reads(eq) for eq in system.equations}
+    # The same edges reversed: forwards from `wrt` (varied), backwards from `of` (useful).
     readers: dict[str, list[str]] = {}
     for target, names in sources.items():
         for name in names:
@@ -33,8 +35,10 @@ def active_tensors(system: System, of: str, wrt: Iterable[str]) -> set[str]:
 def differentiable_reads(eq: Equation) -> set[str]:
     """The tensors that the equation's value depends on other than through `stop`, conditions and
     indices, whose derivative is zero."""
+    # Integers, truth values and positions have no derivative.
     if eq.reduce in ("argmax", "argmin") or not is_float(eq.body.dtype):
         return set()
+    # Depth-first over the expression, pruned where no derivative passes.
     found, stack, seen = set(), [eq.body], set()
     while stack:
         node = stack.pop()
@@ -45,6 +49,7 @@ def differentiable_reads(eq: Equation) -> set[str]:
             found.add(node.tensor)
             if node.other is not None:
                 stack.append(node.other)
+        # A function outside the table (floor, sign, stop, comparisons) has derivative 0.
         elif isinstance(node, Apply) and node.fn in DERIVATIVES:
             stack += node.args
     return found
@@ -66,16 +71,22 @@ def adjoints(
     def accumulate(node: Expr, more: Expr) -> None:
         adjoint[node] = call("add", adjoint[node], more) if node in adjoint else more
 
+    # Parents before children: when a node is reached, all that use it have contributed (reverse
+    # topological order of the expression's graph).
     for node in reversed(list(walk(body))):
         own = adjoint.get(node)
+        # None: no path of non-zero derivative leads from the root to this node.
         if own is None or not is_float(node.dtype):
             continue
         if isinstance(node, Read):
             result[node] = own
+            # `x[…] else other` equals `other` outside the tensor, so its adjoint goes there.
             if node.other is not None and not isinstance(node.other, Const):
                 beyond = outside(node, shape_of(node.tensor), eq.sizes)
                 accumulate(node.other, call("select", beyond, own, 0.0))
         elif isinstance(node, Apply) and node.fn in DERIVATIVES:
+            # Only the value of the root is in memory; reading it saves computing the function
+            # again.
             result_of = value if node is body and value is not None else node
             factors = DERIVATIVES[node.fn](result_of, *node.args)
             for child, factor in zip(node.args, factors, strict=False):
@@ -88,6 +99,7 @@ def outside(read: Read, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Exp
     """Whether a read with an `else` falls outside its tensor, where its indices can."""
     result: Expr = literal(False)
     for place, size in zip(read.index, shape, strict=True):
+        # Tests only for the ends that the interval of the place exceeds: often one, or none.
         low, high = bounds(place, sizes)
         if low < 0:
             result = call("or", result, call("lt", place, 0))
@@ -105,6 +117,7 @@ def add_gradients(system: System, of: str, wrt: Iterable[str]) -> tuple[System, 
     wrt = list(wrt)
     active = active_tensors(system, of, wrt)
     tensors, gradients, names = dict(system.tensors), list(system.gradients), {}
+    # Parameters that `of` does not depend on are left out rather than given a gradient of 0.
     for x in filter(active.__contains__, wrt):
         names[x] = target = unused_name(f"d_{x}", tensors)
         own = tensors[x]

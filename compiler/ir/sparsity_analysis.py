@@ -33,6 +33,7 @@ from .terms import is_zero
 
 Region = frozenset[Expr]
 NOWHERE: Region = frozenset()
+# The half-space `0 >= 0` is the whole space; the empty union is the empty set.
 EVERYWHERE: Region = frozenset({literal(0)})
 
 
@@ -60,6 +61,7 @@ class Sparsity:
             self.maybe_minus_inf,
             self.maybe_nonfinite,
         )
+        # Most tensors have no masks; nothing is substituted then.
         if not any(every):
             return self
         return Sparsity(
@@ -80,6 +82,7 @@ def vanishes(expr: Expr, zero: Callable[[Expr], bool]) -> bool:
         return False
     match expr.fn:
         case "mul" | "bf16_dot":
+            # 0 times anything is 0, but 0 + x is not: `any` for products, `all` for sums.
             return any(vanishes(a, zero) for a in expr.args)
         case "div" | "neg" | "bf16":
             return vanishes(expr.args[0], zero)
@@ -95,6 +98,7 @@ def required_conditions(expr: Expr) -> Iterator[tuple[Expr, Expr]]:
     if isinstance(expr, Apply) and expr.fn == "select" and is_zero(expr.args[2]):
         condition, value, zero = expr.args
         yield condition, value
+        # Conditions nest: if a then (if b then v else 0) else 0 yields a, then b with a kept.
         for inner, rest in required_conditions(value):
             yield inner, call("select", condition, rest, zero)
 
@@ -102,6 +106,7 @@ def required_conditions(expr: Expr) -> Iterator[tuple[Expr, Expr]]:
 def sparsity(system: System) -> dict[str, Sparsity]:
     """The sparsity of each tensor that has an equation, over the equation's indices."""
     found: dict[str, Sparsity] = {}
+    # In dependence order, so sources are known; a recurrence reads temps not found yet.
     for eq in system.equations:
         found[eq.target] = sparsity_of_target(eq, lambda read: _of_element(read, system, found))
     return found
@@ -109,15 +114,19 @@ def sparsity(system: System) -> dict[str, Sparsity]:
 
 def sparsity_of_target(eq: Equation, of_read: OfRead) -> Sparsity:
     """The sparsity of what an equation computes, over its indices."""
+    # What is added where depends on data.
     if eq.at is not None:
         return UNKNOWN
     body = sparsity_of(eq.body, eq.sizes, of_read)
     if eq.reduce is None:
         return body
     over = {i.name for i in eq.over}
+    # A row is certainly 0 if all of its terms are: a half-space that does not depend on the summed
+    # index holds for the whole row.
     zero = frozenset(e for e in body.zero if over.isdisjoint(index_names(e)))
     match eq.reduce:
         case "sum":
+            # One infinite term makes a sum infinite or NaN, so finiteness does not go by rows.
             nonfinite = NOWHERE if body.is_finite else EVERYWHERE
             maybe_zero = _whole_rows(body.maybe_zero, eq)
             return Sparsity(zero, maybe_zero=maybe_zero, maybe_nonfinite=nonfinite)
@@ -128,6 +137,7 @@ def sparsity_of_target(eq: Equation, of_read: OfRead) -> Sparsity:
                 maybe_minus_inf=_whole_rows(body.maybe_minus_inf, eq),
                 maybe_nonfinite=EVERYWHERE if body.maybe_nonfinite else NOWHERE,
             )
+    # argmax, min, prod: masks are not followed through these.
     return DENSE if body == DENSE else UNKNOWN
 
 
@@ -140,6 +150,7 @@ def sparsity_of_body(eq: Equation, system: System, found: Mapping[str, Sparsity]
 def sparsity_of(expr: Expr, sizes: Mapping[str, int], of_read: OfRead) -> Sparsity:
     """The sparsity of an expression over the ranges of its indices; `of_read` gives that of the
     elements that a read finds inside its tensor."""
+    # Bottom-up; shared nodes are analysed once.
     known: dict[Expr, Sparsity] = {}
     for node in walk(expr):
         known[node] = _of_node(node, known, sizes, of_read)
@@ -167,13 +178,17 @@ def _leaves_some(region: Region, index: Index, eq: Equation) -> bool:
     every upper bound."""
     lower, upper = [Affine({}, 0)], [Affine({}, index.size - 1)]
     for form in map(affine, region):
+        # The form is factor * i + rest; outside of the region it is negative.
         factor = form.coefficients.get(Idx(index.name), 0)
         rest = form.without(Idx(index.name))
         if factor == 1:
+            # i + rest < 0: i <= -rest - 1
             upper.append(rest.scaled(-1) + Affine({}, -1))
         elif factor == -1:
+            # -i + rest < 0: i >= rest + 1
             lower.append(rest + Affine({}, 1))
         elif factor or bounds(rest.expr(), eq.sizes)[1] >= 0:
+            # A coefficient other than ±1, or a form without i that may be >= 0 for a whole row.
             return False
     return all(bounds((u - low).expr(), eq.sizes)[0] >= 0 for u in upper for low in lower)
 
@@ -189,6 +204,7 @@ def _of_node(
 ) -> Sparsity:
     if isinstance(node, Const):
         return _of_constant(node.value)
+    # Integers are finite; they matter as divisors and factors that may be 0.
     if not is_float(node.dtype):
         low, high = bounds(node, sizes) if node.dtype != "bool" else (0, 1)
         return DENSE if low > 0 or high < 0 else Sparsity(maybe_zero=EVERYWHERE)
@@ -209,9 +225,12 @@ def _of_constant(value: float) -> Sparsity:
 def _of_element(read: Read, system: System, found: Mapping[str, Sparsity]) -> Sparsity:
     equation = system.definition.get(read.tensor)
     if equation is None:
+        # An input, param or state holds any numbers; that one is 0 is by chance, not by a mask.
         return DENSE
     if read.tensor not in found or equation.at is not None:
+        # A recurrence, or an accumulation.
         return UNKNOWN
+    # From the source's indices to those of the read: y[t, s + 1] shifts each half-space.
     names = (i.name for i in equation.indices)
     return found[read.tensor].at(dict(zip(names, read.index, strict=True)))
 
@@ -221,6 +240,7 @@ def _inside_or(read: Read, own: Sparsity, known: Mapping[Expr, Sparsity]) -> Spa
     if read.other is None:
         return own
     other = known[read.other]
+    # Inside or outside the tensor is not distinguished: both values must have the property.
     return Sparsity(
         _intersection(own.zero, other.zero),
         _intersection(own.minus_inf, other.minus_inf),
@@ -241,20 +261,25 @@ def _of_apply(node: Apply, parts: list[Sparsity]) -> Sparsity:
     match node.fn:
         case "select":
             return _of_select(node.args[0], parts[1], parts[2])
+        # Scaling by a positive constant keeps 0, -inf and everything else.
         case "mul" | "div" if _is_positive(node.args[1]):
             return a
         case "mul" if _is_positive(node.args[0]):
             return b
         case "mul":
+            # 0 * inf is NaN: a factor's zeros count only if the other factor is finite.
             zero = (a.zero if b.is_finite else NOWHERE) | (b.zero if a.is_finite else NOWHERE)
             return Sparsity(zero, maybe_zero=every.maybe_zero, maybe_nonfinite=nonfinite)
         case "div":
+            # 0 / 0 is NaN, so the divisor must not be 0.
             zero = a.zero if b.is_finite and not b.maybe_zero else NOWHERE
             return Sparsity(zero, maybe_zero=a.maybe_zero, maybe_nonfinite=nonfinite | b.maybe_zero)
         case "add":
             return Sparsity(
                 _intersection(a.zero, b.zero),
+                # -inf plus anything but +inf or NaN is -inf.
                 _union(x.minus_inf for x, y in ((a, b), (b, a)) if not y.maybe_nonfinite),
+                # Masked to 0 where both are; by chance elsewhere, which is not counted.
                 _enclosing(a.maybe_zero, b.maybe_zero),
                 every.maybe_minus_inf,
                 every.maybe_nonfinite,
@@ -262,12 +287,15 @@ def _of_apply(node: Apply, parts: list[Sparsity]) -> Sparsity:
         case "sub":
             return Sparsity(
                 _intersection(a.zero, b.zero),
+                # -inf - (-inf) is NaN: b must be finite. And -(-inf) is +inf, which counts as
+                # nonfinite.
                 a.minus_inf if b.is_finite else NOWHERE,
                 _enclosing(a.maybe_zero, b.maybe_zero),
                 a.maybe_minus_inf,
                 every.maybe_nonfinite | b.maybe_minus_inf,
             )
         case "max":
+            # max(x, c) with c > 0 is never 0: the clamped divisor of a norm.
             zeros = NOWHERE if any(map(_is_positive, node.args)) else every.maybe_zero
             return Sparsity(
                 _intersection(a.zero, b.zero),
@@ -277,15 +305,18 @@ def _of_apply(node: Apply, parts: list[Sparsity]) -> Sparsity:
                 every.maybe_nonfinite,
             )
         case "exp":
+            # exp(-inf) = 0: this is how a mask of scores becomes zeros of weights.
             return Sparsity(
                 a.minus_inf, maybe_zero=a.maybe_minus_inf, maybe_nonfinite=a.maybe_nonfinite
             )
         case "f32" | "f64" | "bf16" | "stop" | "after":
             return a if is_float(node.args[0].dtype) else Sparsity(a.zero, maybe_zero=a.maybe_zero)
         case "neg" | "abs" | "sqrt" | "tanh" | "erf":
+            # f(0) = 0 for each of these; -inf may become +inf or NaN.
             return Sparsity(a.zero, maybe_zero=a.maybe_zero, maybe_nonfinite=nonfinite)
         case "random":
             return DENSE
+    # Nothing certain is kept. Any function: 0 may give infinity (log), or infinity 0.
     return replace(
         every,
         maybe_zero=every.maybe_zero | nonfinite,
@@ -309,6 +340,7 @@ def _intersection(a: Region, b: Region) -> Region:
 
 def _enclosing(a: Region, b: Region) -> Region:
     """A region that holds the intersection of two: the smaller of them."""
+    # Unions of half-spaces have no exact intersection here; either of the two encloses it.
     return a if not a or b >= EVERYWHERE else b
 
 
@@ -316,6 +348,7 @@ def _enclosing(a: Region, b: Region) -> Region:
 
 
 def _of_select(condition: Expr, yes: Sparsity, no: Sparsity) -> Sparsity:
+    # Each a pair: where the condition certainly has the truth value, where it may have it.
     true, false = (_truth(condition, truth) for truth in (True, False))
 
     def certain(a: Region, b: Region) -> Region:
@@ -349,13 +382,17 @@ def _truth(condition: Expr, truth: bool) -> tuple[Region, Region]:
         return _truth(args[0], not truth)
     if condition.fn in ("and", "or"):
         (a, may_a), (b, may_b) = (_truth(x, truth) for x in args)
+        # De Morgan: `or` is true, and `and` false, where either part is: a union.
         if (condition.fn == "or") == truth:
             return _simplified(a | b), _simplified(may_a | may_b)
         return _intersection(a, b), _enclosing(may_a, may_b)
     if is_integer_order(condition):
+        # A positive integer form is >= 1, so `form - 1 >= 0`.
         region = frozenset({_form(positive_form(condition, truth) + Affine({}, -1))})
         return region, region
     if condition.fn in ("eq", "ne") and args[0].dtype == "i32":
+        # a == b is two inequalities at once, no union of half-spaces: a >= b encloses it. a != b
+        # is: a - b - 1 >= 0 or b - a - 1 >= 0.
         above = affine(args[0]) - affine(args[1])
         if (condition.fn == "eq") == truth:
             return NOWHERE, frozenset({_form(above)})

@@ -50,8 +50,11 @@ def factors(expr: Expr) -> list[Expr]:
                 return factors(expr.args[0]) + factors(expr.args[1])
             case "neg":
                 return [literal(-1.0, expr.dtype), *factors(expr.args[0])]
+            # x / y as x * (1/y), so that a common divisor is a common factor; 1/y itself stays
+            # whole.
             case "div" if expr.dtype == "f32" and not is_constant(expr.args[0], 1):
                 return [*factors(expr.args[0]), 1.0 / expr.args[1]]
+            # [condition] * yes, the Iverson bracket; only if one branch is 0.
             case "select" if expr.dtype == "f32":
                 condition, yes, no = expr.args
                 if is_zero(no) and not is_constant(yes, 1):
@@ -65,6 +68,7 @@ def product(parts: Sequence[Expr]) -> Expr:
     """The product of all, from left to right, conditions last: where they fail it is 0, even if a
     factor is infinite or NaN. 1 if there is none."""
     total: Expr = literal(1.0)
+    # The bracket [c] times b, built last, becomes `select(c, b, 0)`: no 0 * inf.
     for part in sorted(parts, key=_is_condition):
         total = total * part
     return total
@@ -83,6 +87,7 @@ def terms(expr: Expr) -> Iterator[Expr]:
     if isinstance(expr, Apply) and expr.fn in ("add", "sub"):
         first, second = expr.args
         yield from terms(first)
+        # a - (b - c) has the terms a, -b and c.
         for term in terms(second):
             yield term if expr.fn == "add" else -term
     elif isinstance(expr, Apply) and expr.fn == "neg":
@@ -116,6 +121,7 @@ def match(
 
 def _match(pattern: Expr, expr: Expr, bound: dict[str, Expr]) -> bool:
     if isinstance(pattern, Idx):
+        # Interned: a variable that occurs twice must have matched the same object.
         return bound.setdefault(pattern.name, expr) is expr
     if isinstance(pattern, Read) and pattern.tensor.startswith("?"):
         return bound.setdefault(pattern.tensor[1:], expr) is expr
@@ -128,6 +134,8 @@ def _kind(expr: Expr) -> tuple:
     """What two nodes must share to match, whatever their children are."""
     match expr:
         case Const(value=value, dtype=dtype):
+            # By text, as 0.0 == -0.0 and NaN != NaN. Patterns are written in f32 and match f64,
+            # too.
             return "const", repr(value), is_float(dtype)
         case Read(tensor=tensor, other=other):
             return "read", tensor, other is None
@@ -149,6 +157,7 @@ class Rule:
         bound = match(self.before, expr)
         if bound is None or not self.when(**bound):
             return None
+        # Variables are themselves interned reads, so they serve as keys.
         values = {variable(name): value for name, value in bound.items()}
         return rewrite(self.after, lambda node: values.get(node))  # type: ignore[call-overload]
 
@@ -158,6 +167,7 @@ def unify_indices(one: Expr, two: Expr, names: Mapping[str, str]) -> dict[str, s
     bound = match(one, two, {old: Idx(new) for old, new in names.items()})
     if bound is None or not all(isinstance(e, Idx) for e in bound.values()):
         return None
+    # Injective, or two different indices would become one.
     found = {name: e.name for name, e in bound.items()}  # type: ignore[attr-defined]
     return found if len(set(found.values())) == len(found) else None
 

@@ -48,6 +48,7 @@ class _Check:
             raise InternalError(self.after, rule, str(subject))
 
     def tensors(self) -> None:
+        # Single assignment: passes look up the one equation of a temp by its name.
         targets = [eq.target for eq in self.system.equations]
         targets += [gradient.target for gradient in self.system.gradients]
         self.require(len(set(targets)) == len(targets), "a tensor is computed once", targets)
@@ -60,6 +61,7 @@ class _Check:
         for name in self.system.roots:
             self.require(name in self.system.tensors, "an output is a tensor", name)
         for kept, following in self.system.updates.items():
+            # The next value replaces the old one after a step.
             a, b = self.system.tensors[kept], self.system.tensors[following]
             self.require((a.shape, a.dtype) == (b.shape, b.dtype), "an update fits", kept)
 
@@ -70,6 +72,8 @@ class _Check:
         text = equation_text(eq, target.shape)
         names = [i.name for i in eq.domain]
         self.require(len(set(names)) == len(names), "indices have different names", text)
+        # Holds for a reduction over no index, too: elaboration writes those, `simplify` removes
+        # them.
         self.require(
             (eq.reduce is None) == (not eq.over) or eq.reduce is not None,
             "what is reduced over needs a reduction",
@@ -79,6 +83,7 @@ class _Check:
             shape = tuple(i.size for i in eq.indices)
             self.require(shape == target.shape, "the indices are the target's dimensions", text)
         else:
+            # An accumulation is the adjoint of a gather, and adjoints are added.
             self.require(not eq.indices and eq.reduce == "sum", "an accumulation is a sum", text)
             self.require(len(eq.at) == len(target.shape), "a place has all dimensions", text)
         dtype = "i32" if eq.reduce in ("argmax", "argmin") else eq.body.dtype
@@ -95,6 +100,7 @@ class _Check:
             source = self.system.tensors.get(node.tensor)
             self.require(source is not None, f"`{node.tensor}` is declared", text)
             assert source is not None
+            # Nodes carry their type, so a pass that retypes a tensor must rewrite its readers.
             self.require(source.dtype == node.dtype, f"`{node.tensor}` is {source.dtype}", text)
             self.require(
                 len(node.index) == len(source.shape),
@@ -102,8 +108,10 @@ class _Check:
                 text,
             )
             for place, size in zip(node.index, source.shape, strict=True):
+                # u8, i32 or i64; a cast is needed from anything else.
                 whole = not is_float(place.dtype) and place.dtype != "bool"
                 self.require(whole, "an index is a whole number", text)
+                # What depends on data cannot be proven; reads outside give NaN at run time.
                 safe = node.other is not None or not is_static(place) or isinstance(place, Const)
                 self.require(
                     safe or inside(place, size, eq.sizes),
@@ -126,11 +134,14 @@ class _Check:
         self.require(not own, "a gradient is not computed from itself", text)
 
     def order(self) -> None:
+        # Inputs, params and states are there from the start; placeholders get equations later.
         done = {n for n, t in self.system.tensors.items() if t.kind != "temp"}
         done |= self.system.placeholder.keys()
         for component in self.system.components:
             targets = {eq.target for eq in component}
             for eq in component:
+                # Within a recurrence, equations may read each other; `plan_recurrence` orders
+                # those.
                 late = set(eq.sources) - done - targets
                 self.require(not late, "what is read is computed before", f"{eq.target}: {late}")
             if is_recurrent(component):

@@ -44,12 +44,15 @@ def _training_step(
     setup: Setup, warnings: Report | None, gradients: bool
 ) -> tuple[System, System, dict[str, str]]:
     block = elaborate_trained_model(setup, training=True)
+    # Before the loss: an initializer that is wrong is reported first.
     drawn = initial_system(block.ctx)
     outputs = objective(block)
     names = differentiate_loss(block, outputs[0])
     update(block, names)
+    # Gradients among the outputs keep the passes from fusing them away: `nnc verify` compares them.
     step = block.model.system((*outputs, *names.values()) if gradients else outputs)
     step = step.replace(precision=setup.precision)
+    # no errors among them: those were raised by `check()`
     if warnings is not None:
         warnings.diagnostics += block.ctx.report.diagnostics
     return step, drawn, names
@@ -59,6 +62,7 @@ def evaluation(setup: Setup) -> System:
     """The loss and the metrics of a batch, with `training` false and nothing updated."""
     block = elaborate_trained_model(setup, training=False)
     system = block.model.system(objective(block))
+    # Batch normalisation's running means are states of the model: only training moves them.
     return system.replace(updates={}, precision=setup.precision)
 
 

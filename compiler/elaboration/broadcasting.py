@@ -25,8 +25,11 @@ from .values import Array, Shape
 
 def apply_scalar(ctx: Context, fn: str, args: Sequence[Expr]) -> Expr:
     """A scalar function of expressions; what must be a float becomes the program's float type."""
+    # Of integers alone, exp or a division would be f32 by the function's own type rule, also in a
+    # program that computes in f64. One float operand is enough: `call` promotes the others.
     if TABLE[fn].type is TABLE["div"].type and not any(is_float(a.dtype) for a in args):
         args = [cast(args[0], ctx.float_type), *args[1:]]
+    # The conversion `f32(x)` as well means the program's float type.
     return call(ctx.float_type if fn == "f32" else fn, *args)
 
 
@@ -35,6 +38,8 @@ def pointwise(
 ) -> Array:
     """A scalar function of arrays; `advice` is the help if their shapes do not fit (E0303)."""
     shape = broadcast(ctx, arrays, span, advice)
+    # Expressions are DAGs: `x*x` asks for x's element twice and must get the same node, or a chain
+    # of n squares would take 2^n steps.
     memo: dict = {}
 
     def element(indices: Sequence[Expr], outer: Shape) -> Expr:
@@ -43,6 +48,7 @@ def pointwise(
             memo[key] = apply_scalar(ctx, fn, [a.element(indices, outer) for a in arrays])
         return memo[key]
 
+    # The result's dimensions are called as those of the largest operand, tensors preferred.
     widest = max(arrays, key=lambda a: (a.rank, math.prod(a.shape), bool(a.tensor)))
     return Array(shape, element, widest.axes, hint=fn)
 
@@ -51,9 +57,11 @@ def broadcast(ctx: Context, arrays: Sequence[Array], span: Span, advice: str = "
     """The common shape of arrays; E0303 if there is none."""
     rank = max(a.rank for a in arrays)
     shape = []
+    # aligned from the right: axis -1 is the last dimension of every array
     for axis in range(-rank, 0):
         sizes: dict[int, Array] = {}
         for a in arrays:
+            # An extent of 1 fits any other; of several arrays with one size the first is named.
             if a.rank >= -axis and a.shape[axis] != 1:
                 sizes.setdefault(a.shape[axis], a)
         if len(sizes) > 1:
@@ -74,6 +82,7 @@ def _broadcasting_advice(first: Array, second: Array) -> str:
     """What may be meant where shapes do not fit: indices that align them from the left, or a
     transpose."""
     short, long = sorted((first, second), key=lambda a: a.rank)
+    # x: [B, n] with label: [B], which would have to be lined up at the first dimension
     aligned_left = 0 < short.rank < long.rank and short.shape == long.shape[: short.rank]
     if aligned_left and short.tensor and long.tensor and len(long.axes) == long.rank:
         own, every = ", ".join(long.axes[: short.rank]), ", ".join(long.axes)
@@ -89,6 +98,8 @@ def _broadcasting_advice(first: Array, second: Array) -> str:
 def like_state(ctx: Context, array: Array, state: Array, span: Span) -> Array:
     """A next value in the shape and type of its state."""
     shape = broadcast(ctx, [array, state], span)
+    # A smaller value is broadcast to the state's shape, a larger one would change the state's
+    # shape.
     if shape != state.shape:
         raise state_mismatch(ctx, shape, state, span)
     dtype = state.tensor.dtype if state.tensor else ctx.float_type
@@ -117,6 +128,8 @@ def as_declared(
     """A result in its declared type."""
     if array.tensor is not None and array.tensor.dtype == dtype:
         return array
+    # The type does not depend on the index: it is read off the element at made-up indices; `#`
+    # begins no name of a program.
     found = array.element([Idx(f"#{n}") for n in range(array.rank)], array.shape).dtype
     check_conversion(ctx, found, dtype, span, what)
     return replace(pointwise(ctx, dtype, [array], span), hint=array.hint)
@@ -140,6 +153,7 @@ def materialize(
     ctx: Context, name: str, array: Array, span: Span, scope: BodyScope | None
 ) -> Array:
     """An equation that computes the array; E0313 if it depends on an index of `scope`."""
+    # A new equation has indices of its own; the caller's `i` means nothing in it.
     if scope is not None and scope.indices and array.is_local:
         raise ctx.error(
             "E0313",
@@ -148,6 +162,7 @@ def materialize(
             label="this depends on an index of the equation",
             help="compute it in an equation of its own, without indices",
         )
+    # An array of equal dimensions may suggest one name twice: n, n → n, n2.
     names = distinct(array.axes or LETTERS[: array.rank])
     names = names if len(names) == array.rank else LETTERS[: array.rank]
     body = array.element([Idx(n) for n in names], array.shape)

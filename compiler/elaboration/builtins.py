@@ -45,11 +45,13 @@ def builtin(
             raise ctx.error(
                 "E0204", f"`{fn}` has no argument called `{argument.name}`", argument.span
             )
+    # Evaluated before it is known whether the function exists: mistakes in arguments come first.
     values = [*piped, *(value(ctx, a.value, scope) for a in arguments)]
     places = [*(span for _ in piped), *(a.span for a in arguments)]
     for given, place in zip(values, places, strict=True):
         if isinstance(given, str):
             raise ctx.error("E0312", "a word cannot be computed with", place)
+    # Of constants the result must be one, too, so that it can be a size: `max(n, 4)`.
     constant = all(map(is_static, values))
     arrays = [lift(v, ctx.float_type) for v in values]
     if fn in _POINTWISE and len(arrays) == 1:
@@ -57,6 +59,7 @@ def builtin(
         return _folded(result) if constant and fn not in _NOT_FOLDED else result
     if fn == "after" and len(arrays) == 2:
         return pointwise(ctx, fn, arrays, span)
+    # several arguments: elementwise; one (below): a reduction over the whole tensor
     if fn in ("max", "min") and len(arrays) > 1:
         result = arrays[0]
         for other in arrays[1:]:
@@ -66,6 +69,7 @@ def builtin(
         return reduce_array(ctx, fn, arrays[0], span, scope)
     if fn in _SHAPE_FUNCTIONS and len(arrays) == 1:
         return _SHAPE_FUNCTIONS[fn](arrays[0].shape)
+    # seed, step, stream and place spelled out, as programs print them
     if fn == "random" and len(arrays) == 4:
         return pointwise(ctx, "f32", [pointwise(ctx, "random", arrays, span)], span)
     if fn == "random" and not arrays:
@@ -90,9 +94,13 @@ def _folded(array: Array) -> Static | Array:
 def _random(ctx: Context, scope: BodyScope) -> Array:
     """A uniform draw for every element of whatever it is used in: a function of the seed, the step,
     the place in the program and the index alone."""
+    # A counter-based generator: without state, so a draw can be computed anywhere, again, and in
+    # any order. Every `random()` in the program has a stream of its own.
     stream = literal(ctx.streams)
     ctx.streams += 1
     seed, step = ctx.scalar_input("seed").scalar(), ctx.scalar_input("step").scalar()
+    # The row-major number of the element among all that are drawn here: first the indices of the
+    # equation around it, then those of the array that it is broadcast to.
     own = [(Idx(n), size) for n, size in scope.indices.items()]
 
     def element(indices, shape: Shape):
@@ -101,4 +109,5 @@ def _random(ctx: Context, scope: BodyScope) -> Array:
             flat = call("add", call("mul", flat, literal(size)), index)
         return cast(call("random", seed, step, stream, flat), ctx.float_type)
 
+    # Without dimensions, it fits any shape, and is a new draw at each element of it.
     return Array((), element, (), hint="random")

@@ -25,6 +25,7 @@ def pipe(ctx: Context, node: s.Pipe, scope: BodyScope) -> tuple[Value, ...]:
         raise Abort()
     stage, settings = node.stage, None
     arguments: tuple[s.Argument, ...] = ()
+    # `x |> RNN(8)(h0)`: the outer call has further inputs, the inner one the settings
     if isinstance(stage, s.Call) and isinstance(stage.function, s.Call):
         stage, arguments = stage.function, stage.arguments
     function = stage
@@ -37,11 +38,13 @@ def pipe(ctx: Context, node: s.Pipe, scope: BodyScope) -> tuple[Value, ...]:
 
 def call(ctx: Context, node: s.Call, scope: BodyScope) -> tuple[Value, ...]:
     function = node.function
+    # `Dense(10)(x)`: the function of the outer call is the call with the settings
     if isinstance(function, s.Call) and isinstance(function.function, s.Name):
         return apply(ctx, function.function, function, node.arguments, [], node.span, scope)
     if not isinstance(function, s.Name):
         raise ctx.error("E0203", "only a name can be called", function.span)
     definition = find(ctx, function)
+    # one pair of parentheses can only be the settings: `Dense(10)`
     if definition is not None and definition.settings:
         raise ctx.error(
             "E0205",
@@ -78,7 +81,10 @@ def apply(
         fixed = bind(ctx, definition.settings, written, [], name, span, scope, fixed=True)
     else:
         arguments = (*written, *arguments)
+    # Arguments are elaborated in the caller's scope, before this application is on the stack: a
+    # mistake in them is the caller's.
     inputs = bind(ctx, definition.inputs, arguments, piped, name, span, scope)
+    # The checks find definitions that apply themselves always; this is recursion by an `if`.
     if len(ctx.calls) >= MAX_DEPTH:
         raise _endless_recursion(ctx, name, span)
     ctx.calls.append(Application(name.id, span, inputs))
@@ -86,6 +92,8 @@ def apply(
         if definition.value is None:
             places = argument_spans(definition.inputs, arguments, len(piped), span)
             return inlined(ctx, definition, fixed, inputs, span, scope, places)
+        # `fn f(x) = …` becomes an expression in the caller's equation: its arguments may depend on
+        # the caller's indices, but its text cannot name them.
         inner = BodyScope(
             scope.prefix,
             inputs,
@@ -99,6 +107,8 @@ def apply(
         ctx.calls.pop()
     if isinstance(result, Array) and result.tensor is None:
         result = replace(result, hint=name.id)
+    # `fn positive(x) = if x > 0 then x else "a limit must be above 0"`: a word without spaces is a
+    # value, such as `"same"`, a sentence is a message.
     if isinstance(result, str) and " " in result:
         raise ctx.error("E0320", result, span, label=f"`{name.id}` reports this")
     return (result,)

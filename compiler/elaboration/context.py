@@ -18,7 +18,9 @@ from ..ir.equation import Equation, Gradient, Index, RematBlock, System, Tensor
 from ..ir.expr import Const, Expr, walk
 from .values import Array, Shape, Value, of_tensor
 
+# names for indices where the program gives none
 LETTERS = ("i", "j", "k", "l", "m", "n", "p", "q", "r", "s")
+# offsets and indices are i32 in generated code
 MAX_ELEMENTS = 2**31 - 1
 MAX_EQUATIONS = 10_000
 MAX_LEVELS = 120  # nesting of one equation's body: later stages recurse through it
@@ -144,6 +146,7 @@ class Context:
         if use is not None and span.source.library:
             if any(d.is_error and d.span == use.span for d in self.report.diagnostics):
                 return Abort()  # one mistake has many consequences inside
+            # The library's text becomes a note; the caret goes to the user's application.
             place = Note(span, more.get("label") or message)
             settings = self.calls[-1].settings
             more = {
@@ -151,11 +154,14 @@ class Context:
                 "notes": (place, *more.get("notes", ())),
                 "help": f"inside `{self.calls[-1].name}`: {settings}" if settings else "",
             }
+            # A size below zero after a convolution: PyTorch's order of dimensions is the usual
+            # cause.
             if code == "E0309" and _channels_first(self.calls[-1].names):
                 more["help"] += "; images are [batch, height, width, channels]"
             span = use.span
         elif any(d.code == code and d.span == span for d in self.report.diagnostics):
             return Abort()  # a layer that is applied again: its mistake is in the report
+        # The mistake is in a layer of the user's own: show which application met it.
         elif use is not None and not _within(span, use.span):
             more["notes"] = (*more.get("notes", ()), Note(use.span, f"`{use.name}` is used here"))
         self.report.add(code, message, span, **more)
@@ -174,6 +180,7 @@ class Context:
     def recursion_limit(self, node: s.Node) -> Iterator[None]:
         """Report code that is nested so deeply that Python's stack ends; all other limits should
         be met before."""
+        # What was being inlined when the stack ended does not pop itself off `calls`.
         depth = len(self.calls)
         try:
             yield
@@ -193,6 +200,9 @@ class Context:
         """The name, or the name with a number, so that no two tensors share one."""
         if name not in self.tensors and name not in self.reserved:
             return name
+        # `y`, `y_2`, `y_3`, …; the count goes on from the last one, as a deep model would otherwise
+        # try all numbers for every layer. The loop skips names that the program spells out, such as
+        # `y_2`.
         number = self.counts.get(name, 1)
         while f"{name}_{number + 1}" in self.tensors:
             number += 1
@@ -201,6 +211,7 @@ class Context:
 
     def instance(self, name: str) -> str:
         """`conv1`, `conv2`, … for the layers of a model in the order of their use."""
+        # `#` begins no name, so this count is not one of `unique`.
         number = self.counts.get(f"#{name}", 0) + 1
         self.counts[f"#{name}"] = number
         return f"{name}{number}"
@@ -213,6 +224,7 @@ class Context:
             assert isinstance(state, Array) and state.tensor
             return self.unique(state.tensor.name + "'")
         name = scope.prefix + target.id
+        # A result of the model gets its reserved name as it stands: outputs are found by name.
         if scope is self.outermost and name in self.results and name not in self.tensors:
             return name
         return self.unique(name)
@@ -235,6 +247,7 @@ class Context:
     ) -> Array:
         """A new tensor. E0311 if it has too many elements."""
         tensor = Tensor(name, shape, dtype, kind, init, self.located(span))
+        # Without a span it is the compiler's own tensor, as large as one that was checked.
         if tensor.size > MAX_ELEMENTS and span is not None:
             raise self.error(
                 "E0311",
@@ -243,10 +256,12 @@ class Context:
                 label=f"its shape is {list(shape)}",
                 help=f"the limit is {MAX_ELEMENTS:,} elements",
             )
+        # For messages: `dense1_w` says little, `Dense(10)` is what the user wrote.
         use = self.user_call()
         if kind == "param" and use is not None:
             self.origins[name] = use
         self.tensors[name] = tensor
+        # Names of dimensions are a suggestion; incomplete ones are dropped.
         self.axes[name] = axes if len(axes) == len(shape) else LETTERS[: len(shape)]
         return of_tensor(tensor, self.axes[name])
 
@@ -256,6 +271,7 @@ class Context:
 
     def scalar_input(self, name: str) -> Array:
         """One of the compiler's own inputs, `step` and `seed`."""
+        # Declared on first use: a model that draws nothing has no input `seed`.
         if name not in self.tensors:
             return self.declare(name, (), "i32", "input", None)
         return of_tensor(self.tensors[name], ())
@@ -271,6 +287,7 @@ class Context:
     ) -> Array:
         """A new equation and the tensor that it computes."""
         self.check_limits(body, span)
+        # argmax and argmin give a place, whatever the type of what they compare
         dtype = "i32" if reduce in ("argmax", "argmin") else body.dtype
         shape = tuple(i.size for i in indices)
         array = self.declare(name, shape, dtype, "temp", span, tuple(i.name for i in indices))
@@ -280,6 +297,7 @@ class Context:
     def check_limits(self, body: Expr, span: Span | None) -> None:
         """E0110 or E0311 for what no later stage could take: numbers that do not fit their types,
         too many equations, bodies that are too deep or too large."""
+        # the compiler's own equations are small
         if span is None:
             return
         for node in walk(body):
@@ -299,7 +317,11 @@ class Context:
                 label="with all layers written out",
                 help="is a `repeat` too large?",
             )
+            # Not an Abort: going on with the next statement would only add more equations.
             raise UserError(self.report.diagnostics)
+        # An expression is a DAG: `y = x*x; z = y*y; …` shares nodes. Parts are counted as in a
+        # tree, because passes and code generators may expand it. `walk` gives children before
+        # parents.
         levels: dict[Expr, int] = {}
         parts: dict[Expr, int] = {}
         for node in walk(body):
@@ -342,6 +364,7 @@ def _channels_first(names: Mapping[str, Value]) -> bool:
     return isinstance(height, int) and isinstance(channels, int) and height < channels
 
 
+# the greatest value of each type
 _LAST = {"bool": 1, "u8": 2**8 - 1, "i32": 2**31 - 1, "i64": 2**63 - 1}
 
 

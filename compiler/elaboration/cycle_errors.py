@@ -35,6 +35,7 @@ ADVICE = {
 
 def check_order(ctx: Context) -> None:
     """Report recurrences that cannot be computed in any order."""
+    # Recurrences are the strongly connected components of the dependence graph.
     for component in filter(is_recurrent, components(tuple(ctx.equations))):
         try:
             plan_recurrence(component)
@@ -46,6 +47,8 @@ def check_remat_blocks(ctx: Context) -> None:
     """Report `remat` blocks that contain a part of a recurrence: it cannot be recomputed alone."""
     for component in filter(is_recurrent, components(tuple(ctx.equations)) if ctx.blocks else ()):
         for block in ctx.blocks:
+            # All inside or all outside is fine: then the recurrence is recomputed, or kept, as a
+            # whole.
             inside = [eq for eq in component if eq.target in block.targets]
             outside = [eq for eq in component if eq.target not in block.targets]
             if not inside or not outside:
@@ -65,11 +68,16 @@ def check_remat_blocks(ctx: Context) -> None:
 
 def _report_cycle(ctx: Context, equations: Sequence[Equation]) -> None:
     """E0501 for the first cycle in the file that has no order even alone."""
+    # `y[t] = 1 + sum(i) …` is two equations here and one statement in the file. The message speaks
+    # of statements.
     statement = {eq.target: _statement(eq, equations) for eq in equations}
     starts = {eq.target: eq for eq in statement.values()}.values()
     in_text_order = sorted(starts, key=lambda eq: eq.span.start if eq.span else 0)
+    # A component may hold several cycles, some of which are sound recurrences by themselves: show
+    # one that has no order even without the others.
     cycles = [_cycle(start, equations) for start in in_text_order]
     cycle = next(filter(_has_no_order, cycles), cycles[0])
+    # A statement that the cycle passes twice (by its sum and by itself) is named once.
     members = list({e.target: e for e in (statement[eq.target] for eq in cycle)}.values())
     steps = [
         _reads_of(member.target, source, equations, statement)
@@ -80,6 +88,7 @@ def _report_cycle(ctx: Context, equations: Sequence[Equation]) -> None:
         for step in steps
     ]
     places = [place for step in steps for place in step.values()]
+    # The advice is for the first kind, in the order of ADVICE, that occurs among the reads.
     advice = (text for kind, text in ADVICE.items() if any(p.startswith(kind) for p in places))
     names = [f"`{_name(eq)}`" for eq in members]
     assert members[0].span is not None
@@ -123,6 +132,7 @@ def _cycle(first: Equation, equations: Sequence[Equation]) -> list[Equation]:
     by_target = {eq.target: eq for eq in equations}
     paths = [[first]]
     seen: set[str] = set()
+    # `paths` grows while it is walked: it is the queue of the search.
     for path in paths:
         for source in path[-1].sources:
             if source == first.target:
@@ -156,6 +166,7 @@ def _reads_of(
 
 def _name(eq: Equation) -> str:
     """The name of the target in the file: without the prefix of the layer around it."""
+    # `dense1_h` is `h` in the text of its layer: the span begins with the written name.
     written = re.match(r"\w+'?", eq.span.text) if eq.span else None
     return written[0] if written and eq.target.endswith(written[0]) else eq.target
 
@@ -164,17 +175,21 @@ def _place(read: Read, eq: Equation) -> str:
     """Where the element that is read lies from the one that is computed."""
     distances: list[str] = []
     for axis, expr in enumerate(read.index):
+        # t - 1 → coefficients {t: 1}, constant -1
         form = affine(expr)
         if reads(expr):
             return DATA_DEPENDENT
         if not is_affine(expr) or len(form.coefficients) > 1:
             return VARYING_DISTANCE
+        # a constant index, `y[0]`
         if not form.coefficients:
             continue
         ((atom, factor),) = form.coefficients.items()
         assert isinstance(atom, Idx)
+        # summed over: the whole dimension is read, later elements included
         if atom.name in {i.name for i in eq.over}:
             return f"{WHOLE_AXIS} `{atom.name}`"
+        # y[i, j] from y[j, i]: the distance depends on i and j
         transposed = read.tensor == eq.target and atom.name != eq.indices[axis].name
         if factor != 1 or transposed:
             return VARYING_DISTANCE

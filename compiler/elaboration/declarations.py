@@ -19,11 +19,13 @@ def param(ctx: Context, node: s.Param, scope: BodyScope) -> None:
     for name in node.names:
         shape = declared_shape(ctx, node.type, scope, f"`{name.id}`")
         dtype = ctx.float_for(node.type.dtype)
+        # Printed programs show the initial value with its numbers: `~ normal(0.0, 0.02)`.
         init = _initial_text(ctx, node.value, node.drawn, dtype, scope)
         full = ctx.unique(scope.prefix + name.id)
         scope.names[name.id] = ctx.declare(
             full, shape, dtype, "param", name.span, _axes(node.type), init
         )
+        # Drawn later, in a system of its own, with the sizes that this scope has bound.
         ctx.inits[full] = (node.value, scope)
 
 
@@ -33,6 +35,7 @@ def state(ctx: Context, node: s.State, scope: BodyScope) -> None:
     if node.type is not None and node.type.shape is not None:
         shape = declared_shape(ctx, node.type, scope, f"`{node.name.id}`")
     else:
+        # `state m = 0` in an optimizer; elsewhere it is a single number
         like = scope.names.get("p")
         shape = like.shape if isinstance(like, Array) else ()
     dtype = ctx.float_for(node.type.dtype if node.type else None)
@@ -45,6 +48,7 @@ def _axes(type: s.Type) -> tuple[str, ...]:
     """Names of dimensions that are declared with simple names: `[n, units]` → n, u; else none."""
     items = type.shape or ()
     names = [i.id.lower() for i in items if isinstance(i, s.Name)]
+    # Dimensions of equal initials, such as [height, heads], would get one name twice.
     letters = {n[0] for n in names}
     return tuple(n[0] for n in names) if len(letters) == len(names) == len(items) else ()
 

@@ -56,6 +56,7 @@ def static(ctx: Context, node: s.Node, scope: BodyScope, what: str, help: str = 
 def size(ctx: Context, node: s.Node, scope: BodyScope, what: str) -> int:
     """A size: an integer (E0308) that is not negative (E0309)."""
     found = static(ctx, node, scope, what)
+    # `/` divides as floats: `6 / 2` is 3.0, which is meant as a size
     if isinstance(found, float) and found.is_integer():
         found = int(found)
     if isinstance(found, bool) or not isinstance(found, int):
@@ -89,6 +90,7 @@ def scalar(ctx: Context, node: s.Node, scope: BodyScope) -> Expr:
     """The value at one point of the equation's domain; E0302 if it has dimensions."""
     found = array(ctx, node, scope)
     if found.rank:
+        # For `x[i] + w` the caret goes to `w`, not to the sum.
         node, found = _tensor_without_index(node, found, scope)
         is_name = isinstance(node, s.Name)
         raise ctx.error(
@@ -109,6 +111,7 @@ def _tensor_without_index(node: s.Node, found: Array, scope: BodyScope) -> tuple
     parts = {s.Unary: ("operand",), s.Binary: ("left", "right"), s.If: ("condition", "yes", "no")}
     for part in parts.get(type(node), ()):
         child = getattr(node, part)
+        # A name that is also an index of the equation is meant as the index.
         known = scope.names.get(child.id) if isinstance(child, s.Name) else None
         if isinstance(known, Array) and known.rank and child.id not in scope.indices:
             return child, known

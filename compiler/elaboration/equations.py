@@ -23,6 +23,7 @@ def equation(ctx: Context, node: s.Equation, scope: BodyScope) -> None:
     names = [spelled(t) for t in node.targets]
     for name, target in zip(names, node.targets, strict=True):
         _check_target(ctx, name, target, scope)
+    # `h, c = LSTM(8)(x)`: the names are bound to the call's results; no equation is added
     if node.indices is None and len(names) > 1:
         found = results(ctx, node.value, scope)
         if len(found) != len(names):
@@ -34,11 +35,13 @@ def equation(ctx: Context, node: s.Equation, scope: BodyScope) -> None:
             )
         scope.names.update(zip(names, found, strict=True))
         return
+    # `loss = sum(i) x[i]` has no brackets either, but its right side is a value at one point.
     whole = node.indices is None and not isinstance(node.value, s.Reduce)
     state = scope.names[node.targets[0].id] if node.targets[0].primed else None
     assert state is None or isinstance(state, Array)
     result = (_assignment if whole else _indexed)(ctx, names[0], node, state, scope)
     scope.names[names[0]] = result
+    # `m' = …` also says which tensor the next step finds in m.
     if state is not None:
         assert state.tensor and isinstance(result, Array) and result.tensor
         ctx.updates[state.tensor.name] = result.tensor.name
@@ -49,6 +52,7 @@ def _check_target(ctx: Context, name: str, target: s.Name, scope: BodyScope) -> 
     known = scope.names.get(target.id)
     tensor = known.tensor if isinstance(known, Array) else None
     if target.primed:
+        # the declaration of the state is wrong, and reported
         if isinstance(known, Poison):
             raise Abort()
         if tensor is None or tensor.kind not in ("state", "param"):
@@ -59,6 +63,8 @@ def _check_target(ctx: Context, name: str, target: s.Name, scope: BodyScope) -> 
                 label=f"`{target.id}` is not a state",
                 help=f"declare it: `state {target.id}: […] = 0`",
             )
+    # In a layer the new tensor has another name, by its prefix, and in a `repeat` every iteration
+    # has its own; a tensor that is ahead has only now come to its equation.
     elif tensor and tensor.name == name and not (is_ahead(known) or scope.prefix or ctx.repeats):
         raise ctx.error(
             "E0206",
@@ -73,17 +79,21 @@ def _assignment(
 ) -> Value:
     """`y = …`, all elements at once. In a layer a tensor that has a name keeps it."""
     target = node.targets[0]
+    # Intermediate results are named after the target: `y_sum`, `y_product`.
     around, scope.target = scope.target, target.id
     try:
         found = value(ctx, node.value, scope)
     finally:
         scope.target = around
+    # `e = d // 2` without a declared type stays a constant, which can be a size
     if is_static(found) and name not in scope.declared and state is None:
         return found
     array = as_array(ctx, found, node.value)
     type = scope.declared.get(name)
     if type is not None and type.dtype is not None:
         array = as_declared(ctx, array, ctx.float_for(type.dtype), node.value.span)
+    # No copy inside a layer: `y = x |> Dense(8)` makes y another name for the inner tensor. In a
+    # model the name is visible to the user, so it gets a tensor of its own.
     if array.tensor is not None and state is None and scope.prefix:
         return array
     if state is not None:
@@ -101,17 +111,22 @@ def _indexed(
     target, span = node.targets[0], node.value.span
     indices, ellipsis = left_side(ctx, node, scope)
     sizes = {i.name: i.size for i in indices}
+    # Fresh indices: equations do not nest.
     inner = replace(scope, indices=sizes, ellipsis=ellipsis, target=target.id)
+    # Before the body is elaborated, as the body of a recurrence reads the tensor.
     if node.indices is not None:
         declare_ahead(ctx, node, scope, indices)
     reduce: str | None = None
     over: tuple[Index, ...] = ()
+    # An equation reduces at its top level only. A mean is a sum and a division after it, so it
+    # becomes an equation of its own that this one reads.
     if isinstance(node.value, s.Reduce) and node.value.op != "mean":
         reduce, over, body = reduced(ctx, node.value, inner)
     else:
         body = scalar(ctx, node.value, inner)
     positional = reduce in ("argmax", "argmin")
     ahead = scope.names.get(name)
+    # The tensor was declared when it was first read, with its type: the body must fit that.
     if isinstance(ahead, Array) and ahead.tensor and is_ahead(ahead):
         tensor = ahead.tensor
         if positional and tensor.dtype != "i32":
@@ -123,6 +138,7 @@ def _indexed(
                 help="declare it i32, or is a `max` or `min` meant?",
             )
         place = ctx.located(node.span)
+        # From here on it is an ordinary temp, no longer "ahead".
         ctx.tensors[tensor.name] = replace(tensor, kind="temp", span=place)
         body = body if positional else cast(body, tensor.dtype)
         ctx.check_limits(body, node.span)
@@ -156,6 +172,8 @@ def _accumulation(ctx: Context, node: s.Equation, scope: BodyScope) -> None:
             else f"a new value has a name of its own: `{name}_2 = {name} + {node.value.span.text}`",
         )
     inner, over = introduce(ctx, node.value.axes, node.value.body, scope)
+    # `table[token[b] < 65, j < 16]`: the place is `token[b]`, the size 65. A name with a bound was
+    # parsed as an axis, an expression with one as a comparison.
     places, shape = [], []
     for item in node.indices or ():
         place, bound = item, None
@@ -177,4 +195,5 @@ def _accumulation(ctx: Context, node: s.Equation, scope: BodyScope) -> None:
     full = ctx.unique(scope.prefix + name)
     scope.names[name] = ctx.declare(full, tuple(shape), body.dtype, "temp", node.span)
     span = ctx.located(node.span)
+    # A scatter-add has no indices of its own: all are reduced over, `places` says where each goes.
     ctx.equations.append(Equation(full, (), body, "sum", over, tuple(places), span))

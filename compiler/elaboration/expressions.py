@@ -53,6 +53,7 @@ def unary(ctx: Context, node: s.Unary, scope: BodyScope) -> Static | Array:
 def conditional(ctx: Context, node: s.If, scope: BodyScope) -> Static | Array:
     """`if … then … else …`; of a constant condition only one branch is elaborated."""
     condition = value(ctx, node.condition, scope)
+    # `if rank(x) == 2 then … else "a message"`: the other branch need not even fit these shapes
     if not isinstance(condition, Array):
         return value(ctx, node.yes if condition else node.no, scope)
     branches = [array(ctx, node.yes, scope), array(ctx, node.no, scope)]
@@ -61,12 +62,14 @@ def conditional(ctx: Context, node: s.If, scope: BodyScope) -> Static | Array:
 
 def binary(ctx: Context, node: s.Binary, scope: BodyScope) -> Static | Array:
     left = value(ctx, node.left, scope)
+    # Short-circuit on constants: `n > 0 and m // n > 1` never divides by zero.
     if node.op in ("and", "or") and not isinstance(left, Array):
         if bool(left) == (node.op == "or"):
             return bool(left)
         right = value(ctx, node.right, scope)
         return right if isinstance(right, Array) else bool(right)
     right = value(ctx, node.right, scope)
+    # Before folding, as the product of two constants is a mistake of its own (E0303).
     if node.op == "@":
         a, b = tensor(ctx, left, node.left, scope), tensor(ctx, right, node.right, scope)
         return _matrix_product(ctx, node, a, b, scope)
@@ -75,6 +78,7 @@ def binary(ctx: Context, node: s.Binary, scope: BodyScope) -> Static | Array:
     for side, operand in ((node.left, left), (node.right, right)):
         if isinstance(operand, str):
             raise not_a_number(ctx, operand, side)
+    # Only a constant divisor is looked at; in data, a float divided by 0 is inf or NaN (IEEE 754).
     if node.op in ("/", "//", "%") and is_static(right) and not right:
         raise ctx.error("E0309", "division by zero", node.right.span, label="this is 0")
     if node.op == "^" and isinstance(right, int) and right < 0:
@@ -89,6 +93,7 @@ def _fold(ctx: Context, node: s.Binary, left: Static, right: Static) -> Static:
     for side, operand in ((node.left, left), (node.right, right)):
         if isinstance(operand, str) and node.op not in ("==", "!="):
             raise not_a_number(ctx, operand, side)
+    # before Python computes it: 10^10^10 would take hours
     if node.op == "^" and _is_huge_power(left, right):
         raise _too_large(ctx, node, f"{left}^{right}")
     text = f"{left} {node.op} {right}"
@@ -98,8 +103,10 @@ def _fold(ctx: Context, node: s.Binary, left: Static, right: Static) -> Static:
         raise ctx.error("E0309", "division by zero", node.span, label=text) from None
     except OverflowError:
         raise _too_large(ctx, node, text) from None
+    # Python's (-1) ** 0.5 is complex
     if isinstance(result, complex):
         raise ctx.error("E0309", f"`{text}` is not a real number", node.span)
+    # Python's integers have no limit, i64 has.
     if isinstance(result, int) and not -(2**63) <= result < 2**63:
         raise _too_large(ctx, node, text)
     return result
@@ -109,6 +116,7 @@ def _is_huge_power(base: Static, power: Static) -> bool:
     """Whether base^power has far more than 64 bits, so that computing it would take long."""
     if not isinstance(base, int) or not isinstance(power, int) or power < 0:
         return False
+    # base^power has at least power * (bits - 1) bits, since |base| is at least 2^(bits - 1)
     return abs(base) > 1 and power * (abs(base).bit_length() - 1) > 64
 
 
@@ -141,14 +149,19 @@ def _matrix_product(ctx: Context, node: s.Binary, a: Array, b: Array, scope: Bod
             if b.rank > 1 and a.shape[-1] == b.shape[-1]
             else "",
         )
+    # a vector on the left has no rows, one on the right no columns: () each
     rows, columns = a.shape[-2:-1], b.shape[-1:] if b.rank > 1 else ()
+    # The dimensions before the last two broadcast: [8, 1, n, k] @ [5, k, m] → [8, 5, n, m].
     batches = [Array(x.shape[:-2], x.element, x.axes[:-2]) for x in (a, b)]
     outer = broadcast(ctx, batches, node.span)
     names = distinct(("b",) * len(outer) + ("i",) * len(rows) + ("j",) * len(columns))
     (k,) = distinct(("k",), names)
+    # With a vector on the right `j` is some other name; it is not read then.
     batch, i, j = names[: len(outer)], names[len(outer) :][: len(rows)], names[-1:]
 
     def read(x: Array, last: tuple[str, ...]) -> Expr:
+        # `element` aligns indices from the right, so those of missing leading dimensions are left
+        # off.
         own = batch[len(batch) - max(x.rank - 2, 0) :]
         return x.element([Idx(n) for n in (*own, *last)], x.shape)
 
@@ -165,6 +178,7 @@ def _product_advice(node: s.Binary, left: Array, right: Array) -> str:
         f"{n.span.text}" if isinstance(n, s.Name) else f"({n.span.text})"
         for n in (node.left, node.right)
     )
+    # `W * x` and `x * W` alike: the matrix is the parameter
     if left.tensor and left.tensor.kind == "param":
         left, right, a, b = right, left, b, a
     if right.rank != 2 or not (right.tensor and right.tensor.kind == "param") or not left.rank:

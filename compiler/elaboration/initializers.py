@@ -25,8 +25,10 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     """(fan_in, fan_out): the number of inputs that one output sums over, and of outputs that one
     input contributes to. The last two dimensions are input and output; those before are the
     receptive field."""
+    # a vector: it has no two sides that could be told apart
     if len(shape) < 2:
         return (shape[0], shape[0]) if shape else (1, 1)
+    # Conv: [3, 3, c, filters] has fan_in = 9 * c.
     field = prod(shape[:-2])
     return shape[-2] * field, shape[-1] * field
 
@@ -36,11 +38,14 @@ def initial_system(model: Context) -> System:
 
     Raises UserError if an initializer is unknown or does not fit its parameter.
     """
+    # A context of its own with the model's report: nothing drawn here is part of the step.
     ctx = Context(model.definitions, model.report, False, model.float_type, RULES)
     drawn = [t for t in model.tensors.values() if t.init.startswith("~")]
     for tensor in drawn:
         node, scope = model.inits[tensor.name]
         with suppress(Abort):
+            # As if inside the user's layer, so that a mistake is shown where the user wrote
+            # `Dense(…)`.
             ctx.calls = [model.origins[tensor.name]] if tensor.name in model.origins else []
             ctx.calls.append(Application(node.span.text, node.span, {}))
             with ctx.recursion_limit(node):
@@ -59,15 +64,18 @@ def _draw(ctx: Context, tensor: Tensor, node: s.Expr, scope: BodyScope) -> None:
         target=tensor.name,
         leading=scope.leading,
     )
+    # `~ glorot_uniform` is short for `~ glorot_uniform()`
     call = node if isinstance(node, s.Call) else s.Call(node.span, node, ())
     name = call.function
     assert isinstance(name, s.Name)
     definition = ctx.definitions.get(name.id)
     value: Value
+    # An expression of built-ins, such as `~ random()`; also what is no initializer: a layer.
     if definition is None or (definition.value is None and definition.kind != "fn"):
         value = value_of(ctx, call, own)
     else:
         given = bind(ctx, definition.inputs, call.arguments, [], name, node.span, own)
+        # The two forms of a fn: an expression, or a body whose result has the parameter's shape.
         if definition.value is not None:
             value = value_of(ctx, definition.value, BodyScope(own.prefix, {**fan_names, **given}))
         else:
@@ -80,6 +88,7 @@ def _draw(ctx: Context, tensor: Tensor, node: s.Expr, scope: BodyScope) -> None:
 def _store(ctx: Context, tensor: Tensor, array: Array, node: s.Expr) -> None:
     if array.tensor is None or array.tensor.dtype != tensor.dtype:
         array = pointwise(ctx, tensor.dtype, [array], node.span)
+    # A number or a smaller draw fills the parameter; a larger one does not fit.
     like = Array(tensor.shape, array.element, LETTERS[: len(tensor.shape)])
     if broadcast(ctx, [array, like], node.span) != tensor.shape:
         raise ctx.error(

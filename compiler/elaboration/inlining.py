@@ -29,26 +29,32 @@ def inlined(
 ) -> tuple[Value, ...]:
     """The results of a body for these inputs, given at `places`. `shapes` are those that the
     results must have, if the context knows them (an initializer's parameter)."""
+    # reported by the caller
     if definition.kind == "optimizer":
         raise Abort()
     name = definition.name.lower()
+    # `Dense` in `Block` in the model: `block1_dense1_`
     prefix = ctx.instance(scope.prefix + name) + "_"
 
     def elaborate() -> tuple[Value, ...]:
         declared = {r.name: r.type for r in definition.results if r.type}
+        # Nothing of the caller is visible but settings and inputs: bodies are closed.
         inner = BodyScope(prefix, dict(settings), target=name, declared=declared)
+        # Messages show the sizes that the body has bound so far: `kernel = 9, h = 5`.
         if ctx.calls:
             ctx.calls[-1].names = inner.names
         for parameter in definition.inputs:
             place = (places or {}).get(parameter.name, span)
             given = inputs[parameter.name]
             inner.names[parameter.name] = input_value(ctx, parameter, given, inner, place, scope)
+        # The result's shape binds sizes before the body is elaborated, which may read them.
         if shapes is not None:
             for parameter, shape in zip(definition.results, shapes, strict=True):
                 unify(ctx, parameter, shape, inner, span)
         body(ctx, definition.body, inner)
         return tuple(result(ctx, r, inner) for r in definition.results)
 
+    # Inputs without a name cannot be exchanged in a recording.
     seen = outline({**settings, **inputs})
     if seen is None:
         return elaborate()

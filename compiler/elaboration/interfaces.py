@@ -29,6 +29,8 @@ def bind(
     """Arguments by parameter, defaults included; `fixed` ones must be compile-time constants.
     E0204 or E0205 if they do not match the parameters."""
     names = [p.name for p in parameters]
+    # A piped value is the first input, positional arguments go on after it. What is piped beyond
+    # the parameters is dropped.
     given: dict[str, Value] = dict(zip(names, piped, strict=False))
     position = len(piped)
     for argument in arguments:
@@ -55,6 +57,7 @@ def bind(
             raise ctx.error(
                 "E0204", f"`{target}` is given twice", argument.span, label="again here"
             )
+        # Settings decide sizes and structure, so each must be a number or a word by now.
         if fixed:
             advice = (
                 "sizes come from shapes, settings and `let`s of them; what is "
@@ -74,6 +77,8 @@ def bind(
                 span,
                 label="it is not given",
             )
+        # Defaults see the parameters before them, as in `Conv(k, stride = k)`, and nothing of the
+        # caller.
         given[parameter.name] = value(ctx, parameter.default, BodyScope("", dict(given)))
     return given
 
@@ -101,18 +106,22 @@ def input_value(
     """An input in the body's scope `inner`: a tensor, unless it is a number whose type is not
     declared. Its declared shape binds sizes there. E0301 or E0307 if it does not fit."""
     type = parameter.type
+    # GRU's `length = inf` has no type: it may be one number or a tensor with one for each sequence
     if type is None or isinstance(given, Poison | str):
         return given
     array = lift(given, ctx.float_type)
     if type.shape is not None:
+        # `RNN(8)(x)` with `h0: [..., units] = 0`: the default stands for a tensor of zeros
         if is_static(given) and parameter.default is not None:
             array = _filled(ctx, type, array, inner, parameter.name)
         unify(ctx, parameter, array.shape, inner, span)
     elif is_static(given) and type.dtype is None:
         return given
+    # The body indexes its inputs, possibly often: the expression is computed once, by an equation.
     if array.tensor is None:
         array = materialize(ctx, ctx.unique(scope.prefix + array.hint), array, span, scope)
     assert array.tensor is not None
+    # Integers convert to floats where they are used; only the lossy direction is an error.
     wanted, found = type.dtype, array.tensor.dtype
     if wanted and not is_float(wanted) and is_float(found):
         raise ctx.error(
@@ -130,6 +139,7 @@ def input_value(
 def _filled(ctx: Context, type: s.Type, number: Array, inner: BodyScope, name: str) -> Array:
     """A number for an input whose default is one: it fills the declared shape."""
     shape, items = declared_shape(ctx, type, inner, f"`{name}`"), type.shape or ()
+    # the number of dimensions that `...` stands for
     outer = len(shape) - sum(not isinstance(i, s.Ellipsis_) for i in items)
     axes = ("b",) * outer + LETTERS[: len(shape) - outer]
     return Array(shape, lambda places, outside: number.scalar(), axes, hint=name)
@@ -148,6 +158,7 @@ def result(ctx: Context, parameter: s.Parameter, scope: BodyScope) -> Value:
             "E0209", f"result `{parameter.name}` is never given a value", parameter.span
         )
     if isinstance(found, Array) and parameter.type and parameter.type.shape is not None:
+        # The caret goes to the name in the equation that computes it, not to the whole equation.
         place = scope.defined_by.get(parameter.name, parameter).span
         head = Span(place.source, place.start, place.start + len(parameter.name))
         unify(ctx, parameter, found.shape, scope, head if head.text == parameter.name else place)
@@ -164,6 +175,7 @@ def unify(ctx: Context, parameter: s.Parameter, shape: Shape, scope: BodyScope, 
     dots = [n for n, p in enumerate(pattern) if isinstance(p, s.Ellipsis_)]
     called = _input_name(ctx, parameter)
     declared = Note(parameter.span, "declared here")
+    # `...` may stand for no dimension at all
     if len(shape) < len(pattern) - 1 if dots else len(shape) != len(pattern):
         wanted = len(pattern) - len(dots)
         raise ctx.error(
@@ -176,20 +188,24 @@ def unify(ctx: Context, parameter: s.Parameter, shape: Shape, scope: BodyScope, 
             help=_rank_advice(ctx, pattern, shape),
         )
     if dots:
+        # [..., h, w, c] against (8, 28, 28, 1): `...` is (8,); the rest is compared one by one
         place, count = dots[0], len(shape) - len(pattern) + 1
         _unify_leading(ctx, parameter, shape[place : place + count], scope, span)
         pattern = pattern[:place] + pattern[place + 1 :]
         shape = shape[:place] + shape[place + count :]
     for item, extent in zip(pattern, shape, strict=True):
+        # First occurrence of a size binds it; `origins` remembers where, for a later disagreement.
         if isinstance(item, s.Name) and item.id not in scope.names:
             scope.names[item.id] = extent
             scope.origins[item.id] = span, parameter.name
             continue
         text = item.span.text
+        # A known name, a number, or arithmetic on known names: `[n, 2*n]`.
         wanted = size(ctx, item, scope, f"the size `{text}` of {called}")
         if wanted != extent:
             known_at, source = scope.origins.get(text, (None, ""))
             first = (Note(known_at, f"`{text}` is {wanted} here (`{source}`)"),) if known_at else ()
+            # `784` alone instead of "`784` = 784"
             says = wanted if text == str(wanted) else f"`{text}` = {wanted}"
             raise ctx.error(
                 "E0301",
@@ -204,6 +220,7 @@ def _unify_leading(
     ctx: Context, parameter: s.Parameter, outer: Shape, scope: BodyScope, span: Span
 ) -> None:
     """Bind `...` to the leading dimensions, or compare them with what it is bound to."""
+    # All inputs of a layer share one `...`; the first binds it.
     known = scope.leading = outer if scope.leading is None else scope.leading
     place, source = scope.origins.setdefault("...", (span, parameter.name))
     if known != outer:
@@ -218,6 +235,7 @@ def _unify_leading(
                 Note(parameter.span, "declared here"),
             ),
             help="labels are whole numbers, without a dimension for the classes"
+            # [32, 10] where [32] is meant: one-hot labels
             if parameter.type.dtype == "i32" and outer[:-1] == known
             else "",
         )

@@ -89,6 +89,7 @@ def elaborate_model(
     for parameter in definition.inputs:
         with suppress(Abort):
             _input(ctx, parameter, sizes, scope)
+    # Each stage needs the one before: the body cannot be elaborated without its inputs' shapes.
     ctx.report.check()
     _reserve_result_names(ctx, definition, scope)
     body(ctx, definition.body, scope)
@@ -125,6 +126,7 @@ def _input(
                     label="nothing binds it",
                     help=f"bind it: `--set {item.id}=32`",
                 )
+            # Go on with size 1, so that the other inputs are checked as well.
             scope.names[item.id] = sizes.get(item.id, 1)
             scope.origins[item.id] = item.span, parameter.name
         elif isinstance(item, s.Ellipsis_):
@@ -136,6 +138,7 @@ def _input(
                 help="a model's inputs name all their dimensions",
             )
     shape = declared_shape(ctx, type, scope, f"`{parameter.name}`")
+    # Index names for printing: [B, T, 8] → b, t, k.
     letters = [
         item.id.lower() if isinstance(item, s.Name) else "ijklmnpq"[axis % 8]
         for axis, item in enumerate(type.shape)
@@ -151,6 +154,7 @@ def _reserve_result_names(ctx: Context, definition: s.Definition, scope: BodySco
     each iteration, and the last gets the name in the end."""
     for parameter in (*definition.inputs, *definition.results):
         own = ctx.tensors.get(parameter.name)
+        # An input `step: i32[]` is the compiler's own in disguise, and allowed.
         if parameter.name in ("step", "seed") and (
             own is None or (own.shape, own.dtype) != ((), "i32")
         ):
@@ -162,6 +166,8 @@ def _reserve_result_names(ctx: Context, definition: s.Definition, scope: BodySco
                 help=f"such as `{parameter.name}_1`",
             )
     ctx.report.check()
+    # y = f(x) in a `repeat` makes y_2, y_3, …: none of them may take the name `y`, as only after
+    # the last iteration is it known which one is the result.
     names = {r.name for r in definition.results}
     repeats = [n for n in walk(definition) if isinstance(n, s.Repeat)]
     repeated = {
@@ -180,6 +186,8 @@ def _result(ctx: Context, parameter: s.Parameter, scope: BodyScope) -> None:
     array = as_array(ctx, found, parameter)
     if parameter.type and parameter.type.dtype:
         array = as_declared(ctx, array, ctx.float_for(parameter.type.dtype), parameter.span)
+    # A number, a lazy expression or another tensor (an input, the last of a `repeat`) is copied
+    # into a tensor of the result's name; outputs are looked up by it.
     if array.tensor is None or array.tensor.name != parameter.name:
         place = scope.defined_by.get(parameter.name, parameter).span
         array = materialize(ctx, parameter.name, array, place, None)

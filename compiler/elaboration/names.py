@@ -23,14 +23,17 @@ _NUMBERS = {"inf": math.inf, "nan": math.nan, "pi": math.pi}
 
 def find(ctx: Context, name: s.Name) -> s.Definition | None:
     """The layer, fn, model or optimizer of this name."""
+    # Hygiene: `Dense` in library text means the library's, even where the user has defined another.
     return (standard_library() if name.span.source.library else ctx.definitions).get(name.id)
 
 
 def name(ctx: Context, node: s.Name, scope: BodyScope) -> Static | Array:
     """The value of a name, an index of the equation included."""
     text = spelled(node)
+    # Innermost first: an index that a reduction had to rename hides all others of its name.
     if text in scope.renamed:
         return of_scalar(Idx(scope.renamed[text]), text)
+    # `hidden`: in a fn's body, the caller's indices are present in the arguments, but have no name.
     if text in scope.indices and text not in scope.hidden:
         return of_scalar(Idx(text), text)
     return variable(ctx, node, scope)
@@ -41,10 +44,12 @@ def variable(ctx: Context, node: s.Name, scope: BodyScope) -> Static | Array:
     E0218 or E0409 if there is no value."""
     text = spelled(node)
     found = lookup(ctx, text, scope)
+    # its definition is wrong, and reported
     if isinstance(found, Poison):
         raise Abort()
     if found is not None:
         return found
+    # After the body's own names, which may redefine `training` or `pi`.
     if text == "training":
         return ctx.training
     if text in _NUMBERS:
@@ -75,6 +80,7 @@ def _report_unknown(ctx: Context, node: s.Name, scope: BodyScope) -> None:
     text = spelled(node)
     if text in scope.defined_by:
         _report_read_before_computed(ctx, text, node, scope)
+    # No data given: the name may well be a column of them, so "unknown" would be wrong.
     elif ctx.fields is None and scope.takes_fields:
         ctx.error(
             "E0409",
@@ -96,10 +102,12 @@ def _report_unknown(ctx: Context, node: s.Name, scope: BodyScope) -> None:
 
 def _report_read_before_computed(ctx: Context, text: str, node: s.Name, scope: BodyScope) -> None:
     """E0218, or what is wrong with the index ranges of the equation that computes the name."""
+    # Often the equation further down has a mistake in its ranges; that is the cause to show.
     if wrong := range_mistakes(ctx, text, scope):
         ctx.report.diagnostics += [d for d in wrong if d not in ctx.report.diagnostics]
         return
     statement = scope.defined_by[text]
+    # `y = y + 1` reads itself, which is no matter of order.
     inside = _covers(statement, node)
     ctx.error(
         "E0218",
@@ -115,6 +123,7 @@ def _report_read_before_computed(ctx: Context, text: str, node: s.Name, scope: B
 
 def _ordering_advice(text: str, node: s.Name, defined_by: Mapping[str, s.Statement]) -> str:
     """How a name can be read where its equation comes later."""
+    # Only equations with indices can be read ahead (`ranges.lookup`).
     indexed = defined_by[text].span.text.startswith(f"{text}[")
     reader = next((n for n, other in defined_by.items() if _covers(other, node)), None)
     if reader is None or reader not in _dependencies(text, defined_by):
@@ -133,6 +142,7 @@ def _dependencies(text: str, defined_by: Mapping[str, s.Statement]) -> set[str]:
     """The names of this body that one is computed from, directly or not."""
     found: set[str] = set()
     fresh = {text}
+    # transitive closure over the body's equations, breadth first
     while fresh:
         read = {
             spelled(n) for one in fresh for n in walk(defined_by[one]) if isinstance(n, s.Name)

@@ -48,6 +48,7 @@ def introduce(
     renamed: dict[str, str] = {}
     dots: tuple[str, ...] | None = None
     for axis in axes:
+        # `sum(...) x[..., j]`: as many indices as the tensors have leading dimensions
         if axis.name == "...":
             dots, extents = ellipsis_range(ctx, body, scope, axis.span)
             sizes.update(zip(dots, extents, strict=True))
@@ -55,6 +56,7 @@ def introduce(
         if axis.name in sizes or axis.name in renamed:
             raise ctx.error("E0215", f"index `{axis.name}` occurs twice in one list", axis.span)
         extent = index_range(ctx, axis, body, scope)
+        # Checked here, as a reduction's index need not be a dimension of any tensor.
         if extent > MAX_ELEMENTS:
             raise ctx.error(
                 "E0311",
@@ -63,6 +65,8 @@ def introduce(
                 label="too far",
                 help=f"the limit is {MAX_ELEMENTS:,}",
             )
+        # A fn that sums over `i` may be applied in an equation over `i`: the inner one becomes
+        # `i2`.
         (own,) = distinct((axis.name,), (*scope.indices, *sizes))
         if own != axis.name:
             renamed[axis.name] = own
@@ -75,12 +79,16 @@ def index_range(
 ) -> int:
     """The extent of an index: stated, as `declared`, or from its uses. E0305 if nothing determines
     it, E0304 if two places disagree."""
+    # What is stated holds even where it disagrees with the tensors: `y[i < 2] = x[i]` reads a part
+    # of x. Whether the reads stay in bounds is checked at each read.
     if axis.bound is not None:
         return size(ctx, axis.bound, scope, f"the range of `{axis.name}`")
     uses = _uses(ctx, axis.name, body, scope)
+    # First of the uses, so that a tensor of another size is what the message points at.
     if declared is not None:
         uses = [_Use(declared, axis.span, "the result"), *uses]
     if not uses:
+        # a consequence of a mistake that is reported already
         if _reads_poison(body, scope):
             raise Abort()
         raise ctx.error(
@@ -91,6 +99,7 @@ def index_range(
             help=f"state it: `{axis.name} < 3`",
         )
     first = uses[0]
+    # All are compared with the first, so one exchanged pair of indices is one message.
     for use in uses[1:]:
         if use.size != first.size:
             raise ctx.error(
@@ -120,16 +129,20 @@ def _reads_poison(body: s.Node, scope: BodyScope) -> bool:
 def _uses(ctx: Context, name: str, body: s.Node, scope: BodyScope) -> list[_Use]:
     """Where the index stands alone as an index of a tensor whose shape is known."""
     found: list[_Use] = []
+    # The reduction has an index of this name itself; inside it, that one is meant.
     if isinstance(body, s.Reduce) and any(a.name == name for a in body.axes):
         return found
     if isinstance(body, s.Index):
         array = _tensor_of(ctx, body.tensor, scope)
+        # With the wrong number of indices nothing is aligned; the read itself reports that later.
         explicit = sum(not isinstance(i, s.Ellipsis_) for i in body.indices)
         if array is not None and explicit <= array.rank:
             written = dimension_syntax(body, array)
             for item, extent in zip(written, array.shape, strict=False):
+                # `x[i]` bounds i; `x[i + 1]` or `x[2*i]` does not say how far i is meant to go
                 if isinstance(item, s.Name) and item.id == name and not item.primed:
                     found.append(_Use(extent, item.span, body.tensor.id, array.shape))
+    # Not `walk`, which would also enter reductions that hide the name.
     for child in vars(body).values():
         for item in child if isinstance(child, tuple) else (child,):
             if isinstance(item, s.Node):
@@ -158,9 +171,11 @@ def ellipsis_range(
         if isinstance(node, s.Index) and any(isinstance(i, s.Ellipsis_) for i in node.indices):
             array = _tensor_of(ctx, node.tensor, scope)
             if array is not None and array.rank >= len(node.indices) - 1:
+                # x: [2, 3, 4] read as x[..., j] → `...` is [2, 3]
                 count = array.rank - len(node.indices) + 1
                 found.append((array.shape[:count], array.axes[:count], node))
     if not found:
+        # `w[..., j] = 1` reads nothing with `...`: it has the layer's leading dimensions
         if scope.leading is not None:
             return _fresh_dots(scope, body, ("b",) * len(scope.leading)), scope.leading
         raise ctx.error(
@@ -184,6 +199,7 @@ def ellipsis_range(
 
 def _fresh_dots(scope: BodyScope, body: s.Node, axes: tuple[str, ...]) -> tuple[str, ...]:
     """Names for the indices behind `...` that nothing in the equation uses."""
+    # A tensor's own name is no index: `b[..., i]` leaves `b` free as the name of one.
     heads = {id(n.tensor) for n in walk(body) if isinstance(n, s.Index)}
     taken = {n.id for n in walk(body) if isinstance(n, s.Name) and id(n) not in heads}
     taken |= {a.name for n in walk(body) if isinstance(n, s.Reduce) for a in n.axes}
@@ -198,9 +214,11 @@ def left_side(
 ) -> tuple[tuple[Index, ...], tuple[str, ...] | None]:
     """The indices on the left, each with its extent, and the indices that `...` stands for."""
     target, items = node.targets[0], node.indices or ()
+    # The declared type is that of the result, not of a next value `y'`.
     type = scope.declared.get(target.id) if not target.primed else None
     dots: tuple[str, ...] | None = None
     indices: list[Index] = []
+    # While its ranges are inferred, `lookup` must not infer them again: a recurrence reads itself.
     ctx.inferring.append(spelled(target))
     try:
         sizes = _declared_sizes(ctx, items, type, scope)
@@ -219,6 +237,7 @@ def left_side(
             if any(i.name == item.name for i in indices):
                 raise ctx.error("E0215", f"index `{item.name}` occurs twice on the left", item.span)
             extent = index_range(ctx, item, node.value, scope, declared)
+            # A sum over nothing is 0, but a tensor without elements has no use and no memory.
             if not extent:
                 raise ctx.error(
                     "E0309",
@@ -240,6 +259,7 @@ def _declared_sizes(
         return [None] * len(items)
     result: list[int | None] = []
     for item in type.shape:
+        # A result may bind a new size: `-> y: [m]` with m first known from this equation.
         known = all(n.id in scope.names for n in walk(item) if isinstance(n, s.Name))
         dots = isinstance(item, s.Ellipsis_)
         what = f"the size `{item.span.text}` of the result"
@@ -252,6 +272,7 @@ def _declared_sizes(
 
 def lookup(ctx: Context, name: str, scope: BodyScope) -> Value | None:
     """The value of a name; a tensor whose equation comes later is declared when first read."""
+    # `ctx.inferring`: the ranges of this tensor are being inferred higher up the stack.
     found = scope.names.get(name)
     if found is not None or name not in scope.later or name in ctx.inferring:
         return found
@@ -277,6 +298,7 @@ def early_left_side(
         return left_side(ctx, node, scope)[0], []
     except Abort:
         found = ctx.report.diagnostics[mistakes:]
+        # Not reported yet: what is missing may be known once the equation is reached.
         del ctx.report.diagnostics[mistakes:]
         return None, found
 
@@ -289,6 +311,8 @@ def range_mistakes(ctx: Context, name: str, scope: BodyScope) -> list[Diagnostic
         return []
     _, found = early_left_side(ctx, node, scope)
     others = [n.tensor for n in walk(node.value) if isinstance(n, s.Index) and n.tensor.id != name]
+    # E0305 ("range not known") may only mean that another tensor of the equation has no shape yet;
+    # E0218 ("read before computed") is what the caller reports itself.
     waits = any(_tensor_of(ctx, tensor, scope) is None for tensor in others)
     return [d for d in found if d.code != "E0218" and not (waits and d.code == "E0305")]
 
@@ -305,6 +329,7 @@ def declare_ahead(
     target = node.targets[0]
     name = spelled(target)
     scope.later.pop(name, None)
+    # Reading a later equation's result counts, too: h and c of an LSTM read each other.
     recurrent = {name, *scope.later}
     reads_itself = any(
         isinstance(n, s.Index) and spelled(n.tensor) in recurrent for n in walk(node.value)
@@ -315,6 +340,8 @@ def declare_ahead(
     if known is not None and not needed and not isinstance(known, Poison):
         return  # a new value that is computed from an older one of the same name
     type = scope.declared.get(name)
+    # The kind "ahead" lasts until the equation is elaborated and makes it a temp. The type must be
+    # fixed now, before the body is known: float unless declared.
     scope.names[name] = ctx.declare(
         ctx.target_name(target, scope),
         tuple(i.size for i in indices),

@@ -32,6 +32,7 @@ def read(ctx: Context, node: s.Index, scope: BodyScope, other: s.Node | None = N
     source = array.tensor
     assert source is not None
     places = _places(ctx, node, array, scope)
+    # A place that is read from data (`table[token[b]]`) has no bounds that are known here.
     checked = [
         (place, size, written)
         for place, size, written in zip(
@@ -41,6 +42,7 @@ def read(ctx: Context, node: s.Index, scope: BodyScope, other: s.Node | None = N
     ]
     for place, _, written in checked:
         _check_reach(ctx, place, written, scope)
+    # Each mistake is a raise, so the first dimension out of bounds is the one reported.
     if other is None:
         for place, size, written in checked:
             if not inside(place, size, scope.indices):
@@ -48,6 +50,7 @@ def read(ctx: Context, node: s.Index, scope: BodyScope, other: s.Node | None = N
         return of_scalar(Read(source.name, places, None, source.dtype), source.name)
     otherwise: Expr | None = cast(scalar(ctx, other, scope), source.dtype)
     if len(checked) == len(places) and all(inside(p, n, scope.indices) for p, n, _ in checked):
+        # A guard that is never needed would still cost a comparison at every element.
         otherwise = None  # always in bounds
     return of_scalar(Read(source.name, places, otherwise, source.dtype), source.name)
 
@@ -56,6 +59,7 @@ def _places(ctx: Context, node: s.Index, array: Array, scope: BodyScope) -> tupl
     """One integer expression per dimension."""
     explicit = sum(not isinstance(i, s.Ellipsis_) for i in node.indices)
     dots = len(node.indices) - explicit
+    # without `...` every dimension has an index; with it, there may be fewer
     if explicit > array.rank or (not dots and explicit != array.rank):
         raise ctx.error(
             "E0302",
@@ -73,6 +77,7 @@ def _places(ctx: Context, node: s.Index, array: Array, scope: BodyScope) -> tupl
             result += map(Idx, _leading_indices(ctx, node, scope, array.rank - explicit))
             continue
         expr = scalar(ctx, item, scope)
+        # Integers of any width will do; a bool as an index is hardly ever meant.
         if is_float(expr.dtype) or expr.dtype == "bool":
             divides = any(isinstance(n, s.Binary) and n.op == "/" for n in walk(item))
             raise ctx.error(
@@ -89,6 +94,7 @@ def _places(ctx: Context, node: s.Index, array: Array, scope: BodyScope) -> tupl
 
 
 def _leading_indices(ctx: Context, node: s.Index, scope: BodyScope, count: int) -> tuple[str, ...]:
+    # `...` stands for the same indices in every read of an equation.
     names = scope.ellipsis
     if names is None or len(names) != count:
         found = "nothing" if names is None else f"{len(names)} dimensions"
@@ -103,6 +109,8 @@ def _leading_indices(ctx: Context, node: s.Index, scope: BodyScope, count: int) 
 
 def _check_reach(ctx: Context, place: Expr, written: s.Node, scope: BodyScope) -> None:
     """E0311 for index arithmetic that does not fit 32 bits."""
+    # Interval arithmetic over the index ranges. A guarded read may reach far outside, but the index
+    # itself is computed in i32.
     furthest = max(map(abs, bounds(place, scope.indices)))
     if furthest > MAX_ELEMENTS:
         raise ctx.error(
@@ -118,6 +126,7 @@ def _report_out_of_bounds(
     ctx: Context, place: Expr, size: int, node: s.Index, written: s.Node, scope: BodyScope
 ) -> None:
     low, high = bounds(place, scope.indices)
+    # A constant place, as in `x[-1]`: Python counts from the end, here there is an advice.
     if low == high:
         label = f"the size here is {size}: places are 0 to {size - 1}"
         help = f"places are not counted from the end: the last is {size - 1}" if high < 0 else ""

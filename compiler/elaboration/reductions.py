@@ -37,11 +37,14 @@ def _reducible(
     ctx: Context, op: str, body: Expr, over: tuple[Index, ...], span: Span
 ) -> tuple[str, tuple[Index, ...], Expr]:
     """Convert the body to a type that can be reduced; E0309 for the maximum of nothing."""
+    # The caller divides by the count.
     if op == "mean":
         return "sum", over, body if is_float(body.dtype) else cast(body, ctx.float_type)
+    # a sum over nothing is 0 and a product 1; a maximum has no neutral element
     empty = [i for i in over if i.size == 0]
     if empty and op not in ("sum", "prod"):
         raise ctx.error("E0309", f"`{op}` over nothing: `{empty[0].name}` has size 0", span)
+    # counting: the sum of a comparison is a whole number
     if op in ("sum", "prod") and body.dtype in ("bool", "u8"):
         body = cast(body, "i32")
     return op, over, body
@@ -57,11 +60,14 @@ def _read_of_reduction(
     scope: BodyScope,
 ) -> Array:
     """A read of a new equation that reduces with `op`, `written` so in the file."""
+    # Only the indices that the body reads, so `x[b, i] / sum(k) w[k]` computes the sum once, not
+    # for every b and i.
     free = index_names(body) - {i.name for i in over}
     indices = tuple(Index(n, size) for n, size in scope.indices.items() if n in free)
     name = ctx.unique(f"{scope.prefix}{scope.target}_{written}")
     array = ctx.add(name, indices, body, span, op, over)
     result: Expr = array.element([Idx(i.name) for i in indices], array.shape)
+    # The division is outside the sum: one for each result.
     if written == "mean":
         count = math.prod(i.size for i in over)
         if not count:
@@ -82,12 +88,15 @@ def reduce_array(ctx: Context, op: str, array: Array, span: Span, scope: BodySco
             span,
             help=f"to reduce over an index, put it in parentheses: `{op}(i) x[i]`",
         )
+    # argmax(logits): the class of each row; sum(x) and the others: one number
     outer = array.rank - 1 if positional else 0
     names = array.axes if len(array.axes) == array.rank else LETTERS[: array.rank]
+    # The array may depend on indices of the equation around it; these must stay distinct.
     names = distinct(names, tuple(scope.indices))
     body = array.element([Idx(n) for n in names], array.shape)
     indices = tuple(map(Index, names, array.shape))
     operation, over, body = _reducible(ctx, op, body, indices[outer:], span)
+    # The leading dimensions become indices of the new equation, beside those around it.
     inner = scope.inner({i.name: i.size for i in indices[:outer]})
     result = _read_of_reduction(ctx, op, operation, over, body, span, inner)
     if not outer:
@@ -95,6 +104,7 @@ def reduce_array(ctx: Context, op: str, array: Array, span: Span, scope: BodySco
     shape, value = array.shape[:outer], result.scalar()
 
     def element(places: Sequence[Expr], outer_shape: Shape) -> Expr:
+        # The result is used as an array again: its reads are moved to where it is read.
         own = align(places, outer_shape, shape)
         return substitute(value, dict(zip(names, own, strict=False)))
 

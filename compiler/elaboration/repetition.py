@@ -40,6 +40,8 @@ class Recording:
 
     def renaming(self, stem: str, given: Sequence[str]) -> dict[str, str]:
         """The names of a replay with another stem and other given tensors."""
+        # `block1_dense1_w` → `block2_dense1_w`: own tensors change their stem, given ones by
+        # position
         own = {t.name: stem + t.name[len(self.stem) :] for t, _ in self.tensors}
         return own | dict(zip(self.given, given, strict=True))
 
@@ -53,6 +55,8 @@ def memoized(
 ) -> tuple[Value, ...]:
     """The results of `elaborate`, which reads the tensors `given` and adds tensors whose names
     begin with `stem`. For equal keys its work must be the same up to these names."""
+    # The key is all that elaboration can see, so equal keys have equal equations up to names.
+    # Replaying costs a renaming instead of type and range inference.
     known = ctx.recordings.get(key)
     if known is not None:
         names = known.renaming(stem, given)
@@ -62,6 +66,7 @@ def memoized(
     results = elaborate()
     recording = _record(ctx, stem, given, before, results)
     if recording is not None:
+        # The first recording is kept even where it could not be replayed (a name was taken).
         ctx.recordings.setdefault(key, recording)
     return results
 
@@ -76,6 +81,7 @@ def outline(values: Mapping[str, Value]) -> tuple[Hashable, tuple[str, ...]] | N
             parts.append((name, type(value), repr(value)))  # 0.0 is not -0.0
         elif isinstance(value, Array) and value.tensor is not None:
             tensor = value.tensor
+            # Numbers instead of names: f(a, b) and f(c, d) are alike, f(a, a) is another kind.
             number = seen.setdefault(tensor.name, len(seen))
             parts.append((name, number, tensor.shape, tensor.dtype, tensor.kind, value.axes))
         else:
@@ -87,6 +93,7 @@ def outline(values: Mapping[str, Value]) -> tuple[Hashable, tuple[str, ...]] | N
 
 
 def _counts(ctx: Context) -> tuple[int, ...]:
+    # All of these only grow, so a length marks the place where the body's share begins.
     grown = (ctx.tensors, ctx.equations, ctx.blocks, ctx.updates, ctx.inits, ctx.report.diagnostics)
     return (*map(len, grown), ctx.streams, ctx.statements)
 
@@ -102,12 +109,15 @@ def _record(
     tensors, equations, blocks, updates, inits, mistakes, streams, statements = before
     added = [n for n in islice(ctx.tensors, tensors, None) if n not in SHARED]
     named = all(is_static(v) or (isinstance(v, Array) and v.tensor is not None) for v in results)
+    # With mistakes nothing is recorded: a replay would skip reporting them at the second place. A
+    # name outside the stem, or a result without a tensor, could not be renamed.
     if (
         len(ctx.report.diagnostics) != mistakes
         or not named
         or not all(n.startswith(stem) for n in added)
     ):
         return None
+    # An origin that is the application itself is left open (None), for each replay has its own.
     use = ctx.user_call()
     origins = {n: ctx.origins[n] for n in added if n in ctx.origins}
     return Recording(
@@ -130,6 +140,7 @@ def _record(
 
 def _can_replay(ctx: Context, known: Recording, names: Mapping[str, str]) -> bool:
     """Whether the new names are free, and no limit is so near that it would be reported."""
+    # At a limit, or where a name is taken (`x_2` written in the file), elaborating anew decides.
     new = [names[t.name] for t, _ in known.tensors]
     return (
         not any(name in ctx.tensors or name in ctx.reserved for name in new)
@@ -139,6 +150,7 @@ def _can_replay(ctx: Context, known: Recording, names: Mapping[str, str]) -> boo
 
 def replay(ctx: Context, known: Recording, names: Mapping[str, str]) -> tuple[Value, ...]:
     """Add the recording under other names, with random streams of its own."""
+    # Two dropout layers must not draw the same numbers: their streams are shifted past all others.
     use, shift = ctx.user_call(), ctx.streams - known.streams.start
     for tensor, axes in known.tensors:
         name = names[tensor.name]
@@ -148,6 +160,8 @@ def replay(ctx: Context, known: Recording, names: Mapping[str, str]) -> tuple[Va
         application = origin or use
         if application is not None:
             ctx.origins[names[name]] = application
+    # `init` keeps the first use's scope: initializers depend on sizes and settings, which are
+    # equal.
     ctx.inits |= {names[n]: init for n, init in known.inits.items()}
     ctx.updates |= {names[n]: names[following] for n, following in known.updates.items()}
 
@@ -162,6 +176,7 @@ def replay(ctx: Context, known: Recording, names: Mapping[str, str]) -> tuple[Va
         targets = tuple(names.get(t, t) for t in block.targets)
         ctx.blocks.append(replace(block, targets=targets))
     ctx.streams += len(known.streams)
+    # Replayed statements count towards the limit as elaborated ones do.
     ctx.statements += known.statements
     return tuple(_renamed_result(ctx, value, names) for value in known.results)
 
@@ -175,6 +190,7 @@ def _with_streams(expr: Expr, streams: range, shift: int) -> Expr:
         if not isinstance(node, Apply) or node.fn != "random":
             return None
         seed, step, stream, place = node.args
+        # Only streams that were handed out during the recording move.
         if not isinstance(stream, Const) or stream.value not in streams:
             return None
         return Apply(node.fn, (seed, step, literal(int(stream.value) + shift), place), node.dtype)

@@ -20,12 +20,15 @@ MAX_STATEMENTS = 20_000
 
 def body(ctx: Context, statements: tuple[s.Statement, ...], scope: BodyScope) -> None:
     """All statements of a body, or of one iteration of a `repeat`."""
+    # A first look at all statements: equations with indices can be read before they are reached
+    # (recurrences), all others are known by name, for messages. `remat` opens no scope.
     later: dict[str, s.Equation] = {}
     for statement in s.flatten_remat(statements):
         scope.defined_by |= dict.fromkeys(_defined(statement), statement)
         if isinstance(statement, s.Equation) and statement.indices is not None:
             for target in statement.targets:
                 later.setdefault(spelled(target), statement)
+    # A `repeat` inside has equations of its own to come.
     around, scope.later = scope.later, later
     try:
         _run(ctx, statements, scope)
@@ -39,6 +42,7 @@ def _run(ctx: Context, statements: tuple[s.Statement, ...], scope: BodyScope) ->
             with ctx.recursion_limit(statement):
                 _statement(ctx, statement, scope)
         except Abort:
+            # An earlier value of the name, as in a `repeat`, is good enough to go on with.
             for name in _defined(statement):
                 scope.names.setdefault(name, Poison())
 
@@ -65,6 +69,7 @@ def _statement(ctx: Context, statement: s.Statement, scope: BodyScope) -> None:
             label="with all layers written out",
             help="is a `repeat` too large?",
         )
+        # Not an Abort, after which `_run` would go on to the next statement.
         raise UserError(ctx.report.diagnostics)
     ctx.rules[type(statement)](ctx, statement, scope)
 
@@ -84,6 +89,8 @@ def repeat(ctx: Context, node: s.Repeat, scope: BodyScope) -> None:
             label="every block is written out",
             help="many steps of one thing are a recurrence: `h[t] = … (h[t-1] else 0)`",
         )
+    # Names from outside carry a value from one iteration to the next (`x = Block()(x)`); what the
+    # block itself introduces begins anew.
     outer = set(scope.names)
     ctx.repeats += 1
     for _ in range(count if node.body else 0):
@@ -95,6 +102,7 @@ def repeat(ctx: Context, node: s.Repeat, scope: BodyScope) -> None:
 
 def remat(ctx: Context, node: s.Remat, scope: BodyScope) -> None:
     """`remat { … }`: the block's temps are computed again for the gradient, not stored."""
+    # Whatever the block adds belongs to it, equations of inlined layers included.
     before = len(ctx.equations)
     _run(ctx, node.body, scope)
     targets = tuple(eq.target for eq in ctx.equations[before:])

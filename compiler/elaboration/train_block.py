@@ -35,6 +35,7 @@ from .rules import RULES
 from .statements import body
 from .values import Array, Shape, Static, Value, is_static, lift, of_scalar
 
+# The expression of the norm stays this deep however many parameters the model has.
 NORM_TERMS = 16  # sums of squared gradients that one equation adds up
 
 
@@ -83,9 +84,11 @@ class TrainBlock:
     def scope(self) -> BodyScope:
         """The names that the block can use: those of the model, the step and constants."""
         names = {**self.model.scope.names, **self.constants, "t": self.ctx.scalar_input("step")}
+        # Schedules read these; they are unknown where a program is compiled without a run.
         for name in ("steps", "epochs"):
             if getattr(self.setup, name) is not None:
                 names[name] = getattr(self.setup, name)
+        # No prefix: the tensors of the train block stand beside those of the model.
         return BodyScope("", names, leading=self.model.scope.leading, takes_fields=True)
 
 
@@ -109,8 +112,10 @@ def _bound_sizes(setup: Setup, definition: s.Definition, report: Report) -> dict
         pattern = parameter.type.shape if parameter.type else None
         if not pattern:
             continue
+        # `image: f32[B, 784]` → B = batch; a `--set B=8` comes first, as it is in `sizes` already
         if isinstance(pattern[0], s.Name):
             sizes.setdefault(pattern[0].id, setup.batch)
+        # Without data, only `--set` can bind the other symbols.
         if setup.fields is None:
             continue
         if parameter.name in setup.fields:
@@ -134,10 +139,13 @@ def _bind_field(
     sizes: dict[str, int],
     report: Report,
 ) -> None:
+    # Pattern and shape are those of one example, without the batch: [28, 28, c] against (28, 28,
+    # 1). A symbol that is bound already must agree, a new one takes the size from the data.
     wrong = len(pattern) != len(field.shape)
     for item, size in zip(pattern, field.shape, strict=False):
         if isinstance(item, s.Name):
             wrong |= sizes.setdefault(item.id, size) != size
+        # Arithmetic, as in `[2*n]`, is compared only when the model's inputs are elaborated.
         elif isinstance(item, s.Number):
             wrong |= item.value != size
     if wrong:
@@ -156,6 +164,7 @@ def _bind_field(
 def objective(block: TrainBlock) -> tuple[str, ...]:
     """The loss and the metrics as tensors without dimensions; their names, the loss first."""
     ctx, scope = block.ctx, block.scope()
+    # Two rounds: the block's `let`s and inputs may stand below the loss that reads them.
     numbers: list[tuple[str, s.Expr]] = []
     for item in block.setup.train.body:
         with suppress(Abort), ctx.recursion_limit(item):
@@ -165,13 +174,16 @@ def objective(block: TrainBlock) -> tuple[str, ...]:
                 case s.Let(name=name, value=value):
                     _declare_fields(block, value, scope)
                     scope.names[name.id] = found = value_of(ctx, value, scope)
+                    # Constants outlive this scope: the optimizer's settings read them, too.
                     if is_static(found):
                         block.constants[name.id] = found
                 case s.Metric(name=name, value=value):
                     numbers.append((name.id, value))
                 case s.Field(name=s.Name(id="loss"), value=value):
+                    # Callers take the first output for the loss, wherever it stands in the block.
                     numbers.insert(0, ("loss", value))
     ctx.report.check()
+    # With a wrong `let`, the expressions that read it would report its consequences.
     outputs = []
     for output, expression in numbers:
         with suppress(Abort), ctx.recursion_limit(expression):
@@ -184,6 +196,7 @@ def _declare_input(block: TrainBlock, item: s.Input, scope: BodyScope) -> None:
     """`input label: i32[B]`: its sizes are those of the model's inputs; E0316 for others."""
     ctx, type = block.ctx, item.type
     for size in type.shape or ():
+        # An input cannot bind a size of its own: the model is elaborated already.
         if isinstance(size, s.Name) and size.id not in scope.names:
             first = next(iter(block.model.definition.inputs), None)
             others = [p.span.text for p in (first and first.type and first.type.shape) or ()]
@@ -205,9 +218,12 @@ def _declare_fields(block: TrainBlock, value: s.Node, scope: BodyScope) -> None:
     """Declare the fields of the data that an expression names."""
     ctx, fields = block.ctx, block.setup.fields or {}
     for node in walk(value):
+        # A name of the model, or one declared by `input`, hides the field; `w'` is no field.
         if not isinstance(node, s.Name) or node.id in scope.names or node.primed:
             continue
+        # Applied names occur here as well (`mean(…)`): a field does not hide a function.
         if node.id in fields and node.id not in ctx.definitions and node.id not in s.REDUCTIONS:
+            # the type is that of one example: [784] → [B, 784]
             shape = (block.setup.batch, *fields[node.id].shape)
             _declare(ctx, node, node.span, shape, ctx.float_for(fields[node.id].dtype), scope)
 
@@ -217,6 +233,7 @@ def _declare(
 ) -> None:
     """An input of the system; E0206 if its name is that of a tensor of the model, unless that is
     the same input."""
+    # The model may read the same field (a language model's `token`): that is one input.
     known = ctx.tensors.get(name.id)
     if known is not None and (known.kind, known.shape, known.dtype) != ("input", shape, dtype):
         raise ctx.error(
@@ -234,6 +251,7 @@ def _number(block: TrainBlock, name: str, value: s.Expr, scope: BodyScope) -> st
     """The tensor of the loss or a metric; E0410 if it has dimensions."""
     ctx = block.ctx
     _declare_fields(block, value, scope)
+    # Sums inside are named after it: `loss_mean`.
     scope.target = name
     array = array_of(ctx, value, scope)
     if array.rank:
@@ -246,7 +264,9 @@ def _number(block: TrainBlock, name: str, value: s.Expr, scope: BodyScope) -> st
         )
     if name == "loss":
         array = _with_penalty(block, array, scope)
+    # A metric may be a whole number (a count of hits); what a step reports is floats.
     array = pointwise(ctx, ctx.float_type, [array], value.span)
+    # Metrics may read the loss and earlier metrics, unless a tensor of the model has that name.
     full = ctx.unique(name)
     scope.names.setdefault(name, materialize(ctx, full, array, value.span, None))
     return full
@@ -258,6 +278,7 @@ def _with_penalty(block: TrainBlock, loss: Array, scope: BodyScope) -> Array:
     ctx, field = block.ctx, block.setting("penalty")
     if field is None:
         return loss
+    # A list of its own, as the penalty's equations add tensors while the loop runs.
     for tensor in [t for t in ctx.tensors.values() if t.kind == "param" and len(t.shape) > 1]:
         cost = _applied(ctx, field, [ctx.array_of(tensor.name)], scope)
         if cost.rank:
@@ -288,6 +309,7 @@ def _applied(ctx: Context, field: s.Field, first: list[Static | Array], scope: B
 
 def _callee(field: s.Field) -> tuple[s.Name | None, s.Call | None]:
     """The function that a setting names, and the call if it has arguments."""
+    # `clip_norm(1.0)` has a call, `l2` alone is a name; `l2(1)(2)` names no function.
     written = field.value if isinstance(field.value, s.Call) else None
     function = written.function if written else field.value
     return (function if isinstance(function, s.Name) else None), written
@@ -302,6 +324,8 @@ def differentiate_loss(block: TrainBlock, loss: str) -> dict[str, str]:
     ctx, report = block.ctx, block.ctx.report
     parameters = [t for t in ctx.tensors.values() if t.kind == "param"]
     system = ctx.system(block.model.definition.name, (loss,))
+    # Activity analysis: a parameter that the loss does not depend on, or only through steps of
+    # derivative zero such as `argmax`, gets no gradient and no update.
     active = active_tensors(system, loss, [p.name for p in parameters])
     names = {}
     for p in parameters:
@@ -309,6 +333,7 @@ def differentiate_loss(block: TrainBlock, loss: str) -> dict[str, str]:
             names[p.name] = target = ctx.unique(f"d_{p.name}")
             ctx.declare(target, p.shape, p.dtype, "temp", None, ctx.axes[p.name])
             ctx.gradients.append(Gradient(target, loss, p.name, p.span))
+    # One warning for all instead of W0301 for each parameter.
     if not names:
         report.add(
             "W0302",
@@ -323,6 +348,7 @@ def differentiate_loss(block: TrainBlock, loss: str) -> dict[str, str]:
     read = {source for eq in ctx.equations for source in eq.sources}
     for p in parameters:
         if p.name not in names and p.name in read:  # what nothing reads is W0201
+            # A parameter of a library layer is shown where the user applies the layer.
             use = ctx.origins.get(p.name)
             report.add(
                 "W0301",
@@ -338,6 +364,7 @@ def differentiate_loss(block: TrainBlock, loss: str) -> dict[str, str]:
 
 def update(block: TrainBlock, gradients: Mapping[str, str]) -> None:
     """Every parameter's next value, by the optimizer that the train block names."""
+    # The mistake is in the report, which is raised now: nothing follows the update.
     with suppress(Abort):
         _update(block, gradients)
     block.ctx.report.check()
@@ -364,12 +391,15 @@ def _update(block: TrainBlock, gradients: Mapping[str, str]) -> None:
             place,
             help=did_you_mean(place.text, known) or f"there are {', '.join(known)}",
         )
+    # Settings are elaborated once, in the block's scope: `lr = cosine(t, steps)` reads the step.
     scope = block.scope()
     arguments = written.arguments if written else ()
     settings = bind(ctx, optimizer.settings, arguments, [], name, place, scope)
     use = Application(name.id, place, settings)
     norm = _gradient_norm(block, optimizer, gradients)
     for parameter, gradient in gradients.items():
+        # Parameters of equal shape and type have equal updates up to names: elaborated once, then
+        # replayed (`repetition.py`).
         p, g = ctx.array_of(parameter), ctx.array_of(gradient)
         seen = outline({"p": p, "g": g})
         assert seen is not None
@@ -384,6 +414,8 @@ def _gradient_norm(
     ctx, clip = block.ctx, block.setting("clip")
     function = _callee(clip)[0] if clip else None
     definitions = [optimizer, ctx.definitions.get(function.id) if function else None]
+    # The norm reads every gradient in full, so it is computed only for those that use it. A name in
+    # the body is enough to decide, as `norm` is predefined in optimizers.
     if not any(isinstance(n, s.Name) and n.id == "norm" for d in definitions for n in walk(d)):
         return 0.0
     total = of_scalar(literal(0.0, ctx.float_type))
@@ -392,6 +424,7 @@ def _gradient_norm(
         g = ctx.array_of(gradient)
         square = pointwise(ctx, "mul", [g, g], span)
         if g.rank:
+            # Each gradient gets a sum of its own: they have different shapes.
             scope = BodyScope("", {}, target=f"{gradient}_square")
             square = reduce_array(ctx, "sum", square, span, scope)
         total = pointwise(ctx, "add", [total, square], span)
@@ -415,6 +448,7 @@ def _update_parameter(
     g = ctx.array_of(gradient)
     if clip is not None:
         clipped = _applied(ctx, clip, [g, norm], scope)
+        # Broadcasting would accept a larger result, which is no gradient of the parameter any more.
         if broadcast(ctx, [clipped, g], clip.value.span) != g.shape:
             raise ctx.error(
                 "E0303",
@@ -423,9 +457,12 @@ def _update_parameter(
                 label=f"it makes {list(clipped.shape)} of {list(g.shape)}",
             )
         g = clipped
+    # Optimizers compute with the step (`beta^t`), so it is a float in them.
     step = of_scalar(call(ctx.float_type, ctx.scalar_input("step").scalar()))
     own: dict[str, Value] = {"p": ctx.array_of(parameter), "g": g, "norm": norm, "t": step}
+    # `state m = 0` of adam becomes `dense1_w_m`.
     inner = BodyScope(f"{parameter}_", {**use.names, **own}, target=optimizer.name)
+    # Mistakes inside the optimizer are shown at `optimizer = …` in the train block.
     ctx.calls.append(use)
     body(ctx, optimizer.body, inner)
     ctx.calls.pop()
@@ -443,12 +480,14 @@ def _propagate_nonfinite(ctx: Context, parameter: str, gradient: str) -> None:
     is found to be bad. Most optimizers do so by themselves; where the gradient is clipped or only
     its sign is used, the parameter's next value becomes the gradient there."""
     definition = {eq.target: eq for eq in ctx.equations}
+    # The states of this parameter have its name as their prefix, `dense1_w_m'`.
     states = [n for n in ctx.updates.values() if n.startswith(f"{parameter}_")]
     following = ctx.updates[parameter]
     if any(_is_nonfinite_with(gradient, name, definition) for name in (following, *states)):
         return
     eq = definition[following]
     here = tuple(Idx(i.name) for i in eq.indices)
+    # An update has the parameter's shape, so the gradient is read at the same indices.
     g = Read(gradient, here, None, ctx.tensors[gradient].dtype)
     checked = eq.with_body(call("select", call("is_finite", g), eq.body, g))
     ctx.equations[ctx.equations.index(eq)] = checked
@@ -460,10 +499,13 @@ def _is_nonfinite_with(source: str, name: str, definition: Mapping[str, Equation
     eq = definition.get(name)
     if name == source:
         return True
+    # Inputs, params and states have no equation; of a reduction or a scatter it is not shown that
+    # the element comes out at the same place.
     if eq is None or eq.reduce is not None or eq.at is not None:
         return False
 
     def certain(expr: Expr) -> bool:
+        # A read elsewhere (a shift, a transpose) would tell of another element.
         if isinstance(expr, Read):
             here = tuple(Idx(i.name) for i in eq.indices)
             return expr.index == here and _is_nonfinite_with(source, expr.tensor, definition)
@@ -471,8 +513,10 @@ def _is_nonfinite_with(source: str, name: str, definition: Mapping[str, Equation
             return False
         if expr.fn in ("add", "sub", "mul", "neg", "abs", "bf16", "stop"):  # inf - inf is NaN
             return any(map(certain, expr.args))
+        # x / NaN is NaN, but x / inf is 0: the divisor proves nothing
         if expr.fn == "div":
             return certain(expr.args[0])
+        # either branch may be the one that is taken
         return expr.fn == "select" and certain(expr.args[1]) and certain(expr.args[2])
 
     return certain(eq.body)

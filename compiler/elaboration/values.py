@@ -42,6 +42,7 @@ class Array:
     @property
     def is_local(self) -> bool:
         """Whether it depends on an index of the equation that is being elaborated."""
+        # Placeholders for the array's own dimensions: any other index comes from the equation.
         probe = [Idx(f"#{n}") for n in range(self.rank)]
         return any(
             isinstance(node, Idx) and not node.name.startswith("#")
@@ -89,6 +90,7 @@ def lift(value: Static | Array, float_type: str) -> Array:
     if isinstance(value, Array):
         return value
     assert not isinstance(value, str)
+    # i32 where it fits: arithmetic with a wider operand promotes it
     if isinstance(value, int) and not -(2**31) <= value < 2**31:
         return of_scalar(literal(value, "i64"))
     return of_scalar(literal(value, float_type if isinstance(value, float) else None))

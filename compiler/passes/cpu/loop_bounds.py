@@ -29,6 +29,8 @@ class Bounds:
 
     def steps(self, size: int, at: Mapping[str, int]) -> int:
         """The elements of an index of that size that are left."""
+        # The 0 and the size stand twice, since max and min need two arguments where there are no
+        # forms.
         first = max(0, *(_value(form, at) for form in self.lower), 0)
         last = min(size, *(_value(form, at) for form in self.upper), size)
         return max(0, last - first)
@@ -54,24 +56,30 @@ def loop_bounds(
     found: dict[str, Bounds] = {}
     for form in zero_where:
         factors = form.coefficients
+        # The longest of the indices that can be bounded saves most.
         index = max(
             (i for i in over if abs(factors.get(Idx(i.name), 0)) == 1), key=lambda i: i.size
         )
+        # What must hold for a whole tile: the form is 0 or more even where `rest` is least. So each
+        # of the following replaces `rest` by its least value over an index.
         rest = form.without(Idx(index.name))
         for inner in over[over.index(index) + 1 :]:  # it takes all its values meanwhile
             rest = _least(rest, inner.name, inner.size).without(Idx(inner.name))
         for name, extent in extents.items():
             rest = _least(rest, name, extent)
         old = found.get(index.name, UNBOUNDED)
+        # s + rest >= 0   →   all terms are 0 from s = -rest on: an upper bound.
         if factors[Idx(index.name)] == 1:
             found[index.name] = Bounds(old.lower, (*old.upper, rest.scaled(-1)))
         else:
+            # rest - s >= 0   →   all terms are 0 up to s = rest: the loop starts at rest + 1.
             found[index.name] = Bounds((*old.lower, rest + Affine({}, 1)), old.upper)
     return found
 
 
 def _least(form: Affine, name: str, extent: int) -> Affine:
     """The least value over so many elements of the index, as a form of the first."""
+    # Only a falling form is least at the last element.
     return form + Affine({}, min(0, form.coefficients.get(Idx(name), 0) * (extent - 1)))
 
 
@@ -84,10 +92,12 @@ def executed_share(
 ) -> float:
     """The share of all terms that is added, estimated from so many tiles along each index."""
     total = 1.0
+    # The shares of several indices are multiplied, as if they were independent: an estimate.
     for name, bounds in loop_bounds(zero_where, over, extents).items():
         size = next(i.size for i in over if i.name == name)
         others = [i for i in (*outputs, *over) if i.name in bounds.names]
         steps = [_sample(i, extents.get(i.name, 1), samples) for i in others]
+        # All combinations of sampled tiles, of the indices on which these bounds depend.
         points = [dict(zip((i.name for i in others), at, strict=True)) for at in product(*steps)]
         total *= sum(bounds.steps(size, at) for at in points) / (size * len(points))
     return total
@@ -95,6 +105,7 @@ def executed_share(
 
 def _sample(index: Index, extent: int, samples: int) -> range:
     """First elements of tiles, evenly spread."""
+    # Every how many tiles one is taken.
     every = -(-index.size // (extent * samples))
     return range(0, index.size, extent * every)
 

@@ -108,6 +108,8 @@ class Nest:
     def trip_count(self) -> int:
         """Iterations of the innermost loop, all threads together, if it is a reduction with the
         same bounds for every tile; otherwise 0."""
+        # Prefetches for later kernels are spread over these iterations, so their number must be
+        # known when the code is written.
         steady = self.accumulate is None and all(loop.is_whole for loop in self.loops)
         shared = any(loop.kind == "parallel" for loop in self.loops)
         return prod(loop.steps for loop in self.loops) if self.inner and steady and shared else 0
@@ -129,6 +131,7 @@ def nest_text(nest: Nest) -> str:
         lines.append("    " * depth + _loop_text(loop))
         depth += 1
     if nest.accumulate is not None:
+        # The target is cleared before all loops.
         lines.insert(1 + len(nest.notes), f"    {nest.statements[0].target} = 0")
         where = access_text(nest.accumulate.access)
         if nest.accumulate.promoted:
@@ -137,6 +140,7 @@ def nest_text(nest: Nest) -> str:
         return "\n".join(lines)
     rest = nest.statements
     if nest.reduce is not None:
+        # The first statements store the totals; the rest, the epilogue, read them.
         first, rest = rest[: len(nest.bodies)], rest[len(nest.bodies) :]
         names = ["acc"] if len(first) == 1 else [f"acc{n}" for n in range(len(first))]
         lines += [

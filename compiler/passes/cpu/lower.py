@@ -51,12 +51,15 @@ def lower(kernel: Kernel, plan: Plan, target: CpuTarget) -> Nest:
     stored = store_offsets(form, kernel, plan)
     anchor = kernel.anchor
     into = None if form.at is None else accumulated_access(form, kernel, plan)
+    # What the loops over `over` read at every point; the epilogue reads once per result.
     body_reads = dict.fromkeys(r for b in form.bodies for r in reads(b.value) if r in found)
     work = Work(
         target=target,
+        # An accumulation loops over the elements that are added, not over those of its target.
         outputs=form.over if into else form.outputs,
         over=() if into else form.over,
         reduce=None if into else anchor.reduce,
+        # Of a sum the model counts the inner loop alone: that is where the time goes.
         accesses=tuple(found[r] for r in (body_reads if anchor.reduce else found)),
         stores=(into.offset,) if into else tuple(o for o in stored.values() if o is not None),
         operations=_operations(form, anchor),
@@ -71,6 +74,7 @@ def lower(kernel: Kernel, plan: Plan, target: CpuTarget) -> Nest:
         accumulated=into.offset if into else None,
     )
     tiling = choose(work)
+    # Which checks clip a loop depends on the tile, and which checks are left depends on the clips.
     clips = _clips(work, tiling)
     accumulate, accumulators = None, 1
     if into is not None:
@@ -120,6 +124,8 @@ def _operations(form: CoalescedKernel, anchor: Equation) -> int:
         nodes = set().union(*(outside_addresses(r.value) for r in form.results))
         return max(1, sum(isinstance(e, Apply) for e in nodes))
     total = 0
+    # A product and its addition are one fused multiply-add; any other body costs its own operations
+    # and one to add.
     for body in (b.value for b in form.bodies):
         count = sum(isinstance(e, Apply) for e in outside_addresses(body))
         fused = isinstance(body, Apply) and body.fn in ("mul", "bf16_dot")
@@ -133,6 +139,8 @@ def _zero_checks(
     """The checks that make every term of a sum 0 where they fail."""
     if anchor.reduce != "sum" or form.at is not None:
         return ()
+    # A guard of 0 on one factor is enough: the whole product vanishes. Every body must, since the
+    # bodies share the loops.
     zeroing = [
         read
         for read, access in accesses.items()
@@ -147,6 +155,7 @@ def _zero_checks(
 def _affine_conditions(form: CoalescedKernel) -> tuple[Affine, ...]:
     """The conditions that make terms 0, of those that are affine in coalesced indices."""
     forms = (linearize(e, form.sizes) for e in form.zero_where)
+    # Coalescing may have put quotients into a form; no bound can be solved for these.
     return tuple(f for f in forms if all(isinstance(atom, Idx) for atom in f.coefficients))
 
 
@@ -154,6 +163,9 @@ def _accumulation_vector(form: CoalescedKernel, into: Access) -> str:
     """The index that an accumulation may vectorise: the one along which its target is contiguous,
     if that is addressed by it alone and in bounds, so that no two lanes add to one element."""
     forms = [into.offset, *(check for check, _ in into.checks)]
+    # A lane adds to the element beside that of the lane before. An index inside another atom, such
+    # as a gathered row, might send two lanes to one element, and a check on it would differ between
+    # lanes.
     for index in form.over:
         own = Idx(index.name)
         atoms = [a for f in forms for a in f.coefficients if a is not own]
@@ -167,6 +179,8 @@ def _accumulation_vector(form: CoalescedKernel, into: Access) -> str:
 def _separate_rows(form: CoalescedKernel, tensor: Tensor) -> str:
     """The index each value of which adds to a row of the target of its own, so that threads can
     share it: it stands alone in the first dimension."""
+    # Each thread clears and fills a stretch of whole rows of its own, so no two write the same
+    # element.
     first = form.at[0] if form.at else None
     if isinstance(first, Idx) and form.sizes[first.name] == tensor.shape[0]:
         return first.name
@@ -178,6 +192,7 @@ def _separate_rows(form: CoalescedKernel, tensor: Tensor) -> str:
 
 def _without_checks(accesses: Mapping[Read, Access], clips: list[Clip]) -> dict[Read, Access]:
     """The accesses without the checks that clipped loops ensure."""
+    # A clipped loop runs only where the check holds.
     ensured = [(c.form, c.size) for c in clips]
     return {
         read: replace(a, checks=tuple(c for c in a.checks if c not in ensured))
@@ -203,6 +218,7 @@ def _operand_prefetch(
     limits = work.target.prefetch
     if tiling.form != "outer" or loops[-1].kind != "reduce":
         return ()
+    # In a short loop most prefetches would be of what comes after its end.
     if loops[-1].steps < 2 * limits.distance:
         return ()
     inner, vector = Idx(loops[-1].index.name), Idx(tiling.vector)
@@ -210,6 +226,9 @@ def _operand_prefetch(
     for a in operands:
         terms = a.offset.coefficients
         step = terms.get(inner, 0)
+        # The address some steps ahead must be known without loading an index first. Neighbouring
+        # steps are left to the hardware's own prefetchers; what vectors run over is read whole
+        # lines at a time.
         plain = all(isinstance(atom, Idx) for atom in terms) and not a.checks
         if plain and vector not in terms and abs(step) * BYTES[a.dtype] >= limits.far_stride:
             ahead = a.offset + Affine({}, limits.distance * step)
@@ -230,6 +249,7 @@ def _epilogue_prefetch(others: list[Access], work: Work, tiling: Tiling) -> tupl
         if a.offset.coefficients.get(vector) == 1
         and not a.checks
         and all(isinstance(atom, Idx) for atom in a.offset.coefficients)
+        # What is the same for all rows, such as a bias, is soon in the cache anyway.
         and any(tiling.rows.get(name, 1) > 1 for name in _names(a.offset))
     )
 
@@ -239,6 +259,8 @@ def _row_loop(form: CoalescedKernel, others: list[Access], work: Work, tiling: T
     unrolled. A block that is transposed in registers has all of its rows at once."""
     if tiling.form != "outer" or not work.reduce or not any(n > 1 for n in tiling.rows.values()):
         return ""
+    # Unrolled, the code would repeat these operations at every copy of the tile: long ones run in a
+    # loop, which keeps the code short.
     after = set[Expr]().union(*(outside_addresses(v.value) for v in form.values))
     operations = sum(isinstance(e, Apply) for e in after) * tiling.copies
     if operations <= work.target.tiling.inline_epilogue or any(a.transposed for a in others):
@@ -251,12 +273,15 @@ def _row_loop(form: CoalescedKernel, others: list[Access], work: Work, tiling: T
 
 def _reduction_order(work: Work, tiling: Tiling) -> list[Index]:
     """The reduced indices, the vector index innermost."""
+    # A stable sort: the others keep their order.
     return sorted(work.over, key=lambda i: i.name == tiling.vector)
 
 
 def _clips(work: Work, tiling: Tiling) -> list[Clip]:
     """The checks that clip a reduction loop: all else in them is constant inside that loop."""
     order = [i.name for i in _reduction_order(work, tiling)]
+    # All copies of a tile share one loop, so its range must not differ between them; nor may it
+    # depend on a loop that is inside it.
     tile = [name for name, size in tiling.rows.items() if size > 1] + [tiling.vector]
     found = []
     for clip in work.clips:
@@ -279,6 +304,9 @@ def _unrolling(work: Work, tiling: Tiling, clips: list[Clip]) -> tuple[int, dict
 
     innermost = order[-1]
     accumulators, copies = 1, tiling.copies * work.bodies
+    # One accumulator would add once per latency. Independent ones overlap, as copies of the tile
+    # do; each doubling keeps the number a power of two, so that they can be joined pairwise. A
+    # clipped loop may start anywhere, and so cannot take several steps at a time.
     while (
         accumulators * copies < limits.accumulators
         and limits.accumulator_steps * accumulators <= steps(innermost)
@@ -288,6 +316,8 @@ def _unrolling(work: Work, tiling: Tiling, clips: list[Clip]) -> tuple[int, dict
     if accumulators > 1:
         return accumulators, {innermost.name: accumulators}
     unrolled = {}
+    # Full unrolling from the innermost loop outwards, as far as the copies of the code stay few; an
+    # outer loop cannot be unrolled around one that is not.
     for index in reversed(order):
         count = steps(index)
         fits = count <= limits.unrolled_steps and copies * count <= limits.unrolled_copies
@@ -306,11 +336,13 @@ def _loops(
     and stores run through memory in order; else it is inside, and a panel of the operand stays in
     cache."""
     target = work.target
+    # The operands that vectors run over are read again at every step of the loop over rows.
     panel = sum(work.footprints[a.tensor] for a, d in work.depends if tiling.vector in d)
     vector_first = panel > target.tiling.cached_panel * target.l2.bytes
 
     def rank(index: Index) -> int:
         if index.name == tiling.vector:
+            # Loops outside the tile (-1) first; then vectors, rows (0, 1) or rows, vectors (1, 2).
             return 0 if vector_first else 2
         return 1 if tiling.rows.get(index.name, 1) > 1 else -1
 
@@ -342,6 +374,7 @@ def _output_loop(index: Index, tiling: Tiling) -> Loop:
 
 def _pays_to_share(work: Work, tiling: Tiling) -> bool:
     """Whether the nest has enough work to wake threads for it."""
+    # The score is in cycles per point.
     points = prod(i.size for i in (*work.outputs, *work.over))
     return points * tiling.score >= work.target.tiling.parallel_cycles
 
@@ -351,6 +384,8 @@ def _shared(loops: list[Loop], target: CpuTarget) -> Loop | None:
     evenly, since each thread then keeps to a part of what it reads; else the longest."""
     limits = target.tiling
     for loop in loops:
+        # With 16 steps or more no thread has much more to do than another; with a multiple of 4
+        # that holds for teams of 2 or 4 threads.
         even = loop.steps >= limits.even_parallel_steps
         if loop.steps >= limits.parallel_steps or (
             even and loop.steps % limits.even_parallel_steps == 0
@@ -369,13 +404,17 @@ def _accumulation_loops(
     tile = [i for i in work.outputs if tiling.rows.get(i.name, 1) > 1 or i.name == tiling.vector]
     tile.sort(key=lambda i: i.name == tiling.vector)
     order = [i for i in work.outputs if i not in tile]
+    # Loops move inside the tile as long as they leave some vector operand, or the target,
+    # unchanged: that stays in registers through them.
     wide, outside = work.vector_operands(tiling.vector), len(order)
     while outside and any(not d & {i.name for i in order[outside - 1 :]} for d in wide):
         outside -= 1
     inside = {i.name for i in order[outside:]}
+    # Two elements in registers that were the same in memory would lose one of the sums.
     promotes = inside and _is_injective(into, work) and not inside & _names(into.offset)
     loops = [_output_loop(i, tiling) for i in (*order[:outside], *tile, *order[outside:])]
     if _pays_to_share(work, tiling):
+        # Threads on any other index could add to one element at the same time.
         parallel = [i.name for i in order[:outside] if i.name == own_rows]
         loops = [replace(x, kind="parallel") if x.index.name in parallel else x for x in loops]
     return tuple(loops), len(inside) if promotes else 0
@@ -389,6 +428,9 @@ def _is_injective(into: Access, work: Work) -> bool:
     """Whether different points of the indices that the target depends on are different elements."""
     sizes = {i.name: i.size for i in work.outputs}
     reach = 0
+    # Mixed radix: by rising stride, each one must exceed all that the smaller ones can reach
+    # together.
+    # Example: 64*i + j is injective for j < 64, but not for j < 65.
     for atom, factor in sorted(into.offset.coefficients.items(), key=lambda term: term[1]):
         if not isinstance(atom, Idx) or factor <= reach:
             return False
@@ -408,15 +450,19 @@ def _loop(
     Reductions have full tiles and a remainder, so that accumulators stay aligned. A masked vector
     is peeled into a step of its own."""
     blocks = -(-index.size // lanes)
+    # Example: 100 elements in vectors of 16: 7 blocks, of which the last has 4 valid lanes.
     valid = index.size - (blocks - 1) * lanes
     if kind == "reduce" or lanes > 1:
         sizes = [(blocks // tile, tile), (1, blocks % tile)]
     else:
+        # 11 by 4: 3 parts, `small` 3 and `more` 2, hence 2 steps of 4 and 1 of 3.
         parts = -(-blocks // tile)
         small, more = divmod(blocks, parts)
         sizes = [(more, small + 1), (parts - more, small)]
     sizes = [(count, size) for count, size in sizes if count and size]
     if valid != lanes:
+        # The last step of all has the masked vector: it gets a segment of its own, and the steps
+        # before it need no mask.
         count, size = sizes.pop()
         sizes += [(count - 1, size), (1, size)]
     segments, start = [], 0

@@ -35,6 +35,7 @@ def pack_bf16_pairs(system: System, target: CpuTarget) -> System:
     """Contractions of pairs, where that saves more than packing costs."""
     edit, packing = SystemEdit(system), _Packing(system, target.layout)
     for component in system.components:
+        # Before any gain is computed: a tensor of a recurrence is packed at every one of its steps.
         packing.steps |= _steps(component)
         for eq in component:
             reads = _operands(eq)
@@ -53,6 +54,7 @@ def round_bf16_operands(system: System, target: CpuTarget) -> System:
             read = node.args[0] if isinstance(node, Apply) and node.fn == "bf16" else None
             if not isinstance(read, Read) or _reuse(read, eq) < least:
                 return None
+            # The replacement out of bounds is rounded, too, as the whole read was before.
             other = None if read.other is None else call("bf16", read.other)
             return Read(_rounded(edit, read.tensor), read.index, other, read.dtype)
 
@@ -71,6 +73,7 @@ def _rounded(edit: SystemEdit, name: str) -> str:
 def _reuse(read: Read, eq: Equation) -> int:
     """For how many results an element is read."""
     own = index_names(read)
+    # x[b, i] in a sum for y[b, o] is read for each o.
     return prod(i.size for i in (eq.indices if eq.at is None else eq.over) if i.name not in own)
 
 
@@ -83,8 +86,10 @@ def _over_pairs(
         axis = _axis(read, index, packing.system)
         assert axis is not None
         packing.packed.add((read.tensor, axis))
+        # A guard of 0 becomes a pair of two zeros: 32 bits that are 0.
         other = None if read.other is None else literal(0)
         factors.append(Read(_pairs(edit, read.tensor, axis), read.index, other, "i32"))
+    # The index now counts pairs; its name stays.
     over = tuple(replace(i, size=i.size // 2) if i is index else i for i in eq.over)
     return replace(eq, body=call("bf16_dot", *factors), over=over)
 
@@ -96,6 +101,7 @@ def _pairs(edit: SystemEdit, name: str, axis: int) -> str:
     indices = tuple(Index(f"i{d}", n) for d, n in enumerate(shape))
     names = tuple(Idx(i.name) for i in indices)
     halves = []
+    # Elements 2*i and 2*i + 1 along the axis.
     for k in (0, 1):
         place = call("add", call("mul", names[axis], literal(2)), literal(k))
         index = (*names[:axis], place, *names[axis + 1 :])
@@ -122,6 +128,7 @@ class _Packing:
         """The index along which pairs gain most, the innermost of equal ones."""
         fits = [
             index
+            # `max` takes the first of equal ones, so the innermost comes first.
             for index in (reversed(eq.over) if reads else ())
             if all(_axis(r, index, self.system) is not None for r in reads)
         ]
@@ -130,6 +137,7 @@ class _Packing:
     def gain(self, eq: Equation, reads: Sequence[Read], index: Index) -> float:
         """The cycles saved by taking two terms at a time, less those of packing."""
         tensors, costs = self.system.tensors, self.costs
+        # A tensor that another contraction has packed along this dimension costs nothing more.
         fresh = {(r.tensor, _axis(r, index, self.system)) for r in reads} - self.packed
         packing = sum(
             tensors[name].size * costs.pack_element + costs.start_kernel * self.steps.get(name, 1)
@@ -165,6 +173,7 @@ def why_not_packed(eq: Equation, system: System, target: CpuTarget) -> str:
 def _is_rounded(name: str, system: System) -> bool:
     """Whether all of it is rounded, or a copy of what is."""
     eq = system.definition.get(name)
+    # A transposed copy of rounded numbers is rounded.
     if eq is not None and isinstance(eq.body, Read) and eq.body.tensor != name:
         return _is_rounded(eq.body.tensor, system)
     return eq is not None and isinstance(eq.body, Apply) and eq.body.fn == "bf16"
@@ -173,11 +182,13 @@ def _is_rounded(name: str, system: System) -> bool:
 def _operands(eq: Equation) -> list[Read]:
     """Both operands of a contraction of rounded reads; nothing for anything else."""
     body = eq.body
+    # The dot-product instruction adds up in f32.
     if eq.reduce != "sum" or eq.at is not None or body.dtype != "f32":
         return []
     if not isinstance(body, Apply) or body.fn != "mul":
         return []
     found = [a.args[0] for a in body.args if isinstance(a, Apply) and a.fn == "bf16"]
+    # Another guard than 0 would have no meaning for half a pair.
     reads = [r for r in found if isinstance(r, Read) and (r.other is None or is_zero(r.other))]
     return reads if len(reads) == 2 else []
 
@@ -186,6 +197,7 @@ def _axis(read: Read, index: Index, system: System) -> int | None:
     """The dimension along which the read steps with the index, and no other does, if all of it is
     read and can be halved."""
     axes = [d for d, place in enumerate(read.index) if index.name in index_names(place)]
+    # A shifted or scaled index, as in a convolution, would need pairs that begin at odd elements.
     if len(axes) != 1 or read.index[axes[0]] is not Idx(index.name) or index.size % 2:
         return None
     return axes[0] if system.tensors[read.tensor].shape[axes[0]] == index.size else None

@@ -29,6 +29,8 @@ from ..equations.views import views
 def pad_rows(system: System, target: CpuTarget) -> System:
     """The system with padding after the rows of its temps, where that helps."""
     aliases = views(system)
+    # The layout of these is visible from outside, or from another tensor that shares the memory.
+    # Targets of accumulations keep theirs, too.
     fixed = {*system.roots, *aliases, *aliases.values()}
     fixed |= {eq.target for eq in system.equations if eq.at is not None}
     edit = SystemEdit(system)
@@ -41,6 +43,8 @@ def pad_rows(system: System, target: CpuTarget) -> System:
                 rows = _dimensions_to_pad(eq, read, tensor, target)
                 if not rows:
                     continue
+                # A temp is written with gaps in the first place; params and inputs come without
+                # them, and only a copy can have some.
                 if tensor.kind == "temp":
                     if tensor.name not in fixed and not tensor.pad_after:
                         edit.tensors[tensor.name] = replace(tensor, pad_after=rows)
@@ -57,7 +61,9 @@ def pad_rows(system: System, target: CpuTarget) -> System:
 def _pad_predecessors(system: System, tensors: dict[str, Tensor], fixed: set[str]) -> None:
     """Pads as a temp also those that are last read where it is computed, element by element, so
     that it can take their place (in-place reuse)."""
+    # Later equations overwrite earlier ones: what is left is each tensor's last reader.
     last = {name: eq for eq in system.equations for name in eq.sources}
+    # Backwards, so that padding passes on along a chain of such temps.
     for eq in reversed(system.equations):
         padded = tensors[eq.target]
         for read in eq.reads if padded.pad_after and eq.target not in fixed else ():
@@ -76,6 +82,7 @@ def _pad_predecessors(system: System, tensors: dict[str, Tensor], fixed: set[str
 def _reuse(eq: Equation, tensor: Tensor, recurrent: bool, target: CpuTarget) -> float:
     """How often an element is multiplied."""
     points = prod(i.size for i in eq.domain)
+    # In a recurrence the domain includes the stepping index: the operand is read anew at each step.
     return points / tensor.size * (target.layout.recurrent_reuse if recurrent else 1)
 
 
@@ -86,13 +93,19 @@ def _dimensions_to_pad(eq: Equation, read: Read, tensor: Tensor, target: CpuTarg
         return 0
     over = {i.name: i.size for i in eq.over}
     names = [index_names(e) for e in read.index]
+    # The rows are what the summed indices step over, up to the last dimension that they address.
     rows = max((n + 1 for n, found in enumerate(names) if not found.isdisjoint(over)), default=0)
     if not 0 < rows < len(names) or not _is_contiguous(read, eq):
         return 0
+    # Rows of no whole number of lines are spread over the sets anyway; beside short rows a line of
+    # padding would be a large part.
     row_bytes = prod(tensor.shape[rows:]) * BYTES[tensor.dtype]
     if row_bytes % l2.line or row_bytes < costs.min_padded_lines * l2.line:
         return 0
     count = prod(over[n] for n in frozenset().union(*names[:rows]) & over.keys())
+    # Example: rows of 64 lines in a cache of 1024 sets fall on 1024 / gcd(64, 1024) = 16 sets. With
+    # as many rows as these hold, they evict each other; very many rows do not stay in the cache
+    # with padding either.
     sets_touched = l2.sets // gcd(row_bytes // l2.line, l2.sets)
     conflicts = l2.usable_ways * sets_touched <= count <= costs.max_padded_rows
     return rows if conflicts else 0

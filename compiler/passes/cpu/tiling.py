@@ -83,6 +83,7 @@ class Work:
     @property
     def registers_per_copy(self) -> int:
         """Accumulators of one copy of the tile; argmax also has a position."""
+        # A position is an i32 and takes one register.
         positions = self.reduce in ("argmax", "argmin")
         return (self.registers_per_vector + positions) * self.bodies
 
@@ -103,12 +104,18 @@ class Clip:
 
     @staticmethod
     def of(form: Affine, size: int, work: Work) -> Clip:
+        # A padded convolution has the check 0 <= i + u - 1 < I: i is an output index, u the
+        # window's.
         names = {a.name: c for a, c in form.coefficients.items() if isinstance(a, Idx)}
         inner = [i.name for i in work.over if abs(names.get(i.name, 0)) == 1]
+        # No loop can be solved for an index with another factor, or one inside a quotient or a
+        # read.
         if not inner or len(names) != len(form.coefficients):
             return Clip(form, size, "", frozenset(), 1.0)
         sizes = {i.name: i.size for i in (*work.outputs, *work.over)}
         index = min(inner, key=lambda name: sizes[name])  # the window, not the image
+        # The form's values at a grid of points, built index by index; the share of those inside is
+        # an estimate of how much of the clipped loop is left.
         points = [form.constant]
         most = round(work.target.tiling.sampled_points ** (1 / len(names)))
         for name, factor in names.items():
@@ -119,6 +126,7 @@ class Clip:
         return Clip(form, size, index, frozenset(names) - {index}, share)
 
     def applies(self, tile: Iterable[str], vector: str) -> bool:
+        # A loop over vectors cannot begin or end at any element.
         return bool(self.index) and vector != self.index and self.others.isdisjoint(tile)
 
 
@@ -153,6 +161,7 @@ def choose(work: Work) -> Tiling:
     """The cheapest tiling; the best of every other vector index is recorded as `rejected`."""
     best: dict[tuple[str, str], Tiling] = {}
     for tiling in _candidates(work):
+        # Rejected tiles over the same index are mere variants and not worth a note.
         key = (tiling.form, tiling.vector)
         if key not in best or tiling.score < best[key].score:
             best[key] = tiling
@@ -164,18 +173,22 @@ def _candidates(work: Work) -> Iterator[Tiling]:
     for index in work.outputs:
         if work.only_vector is not None and index.name != work.only_vector:
             continue
+        # Vectors are stored to neighbouring elements, never scattered.
         if all(_stride(store, index.name) == 1 for store in work.stores):
             yield from _outer(work, index)
     if work.reduce and work.only_vector is None:
         for index in work.over:
+            # Without a contiguous operand every load of a dot product would be a gather.
             if any(_pattern(a, d, index.name) == "unit" for a, d in work.depends):
                 yield from _dot(work, index)
+    # Always possible, so there is always a candidate.
     yield Tiling("scalar", "", 1, {}, 1, _cycles(work, {}, ""))
 
 
 def _outer(work: Work, index: Index) -> Iterator[Tiling]:
     target, limits, lanes = work.target, work.target.tiling, work.target.lanes
     blocks = -(-index.size // lanes)
+    # The last vector may have lanes that nobody wants: 100 elements use 100 of 112 lanes.
     useful = index.size / (blocks * lanes)
     row_indices = [i for i in work.row_indices if i.name != index.name]
     accumulates = work.accumulated is not None
@@ -185,6 +198,9 @@ def _outer(work: Work, index: Index) -> Iterator[Tiling]:
     streams = work.reduce and not accumulates and len(work.accesses) > 1
     wider = [vectors for vectors in limits.row_vectors if streams and vectors <= blocks]
     for vectors in (*range(1, min(usual, blocks) + 1), *wider):
+        # Rows times vectors are accumulators, one more row of vectors holds what is loaded, and one
+        # register a
+        # broadcast: (rows + 1) * vectors + 1 registers. `_fits` counts precisely.
         limit = (target.registers - 1) // work.registers_per_copy // vectors - 1
         tiles = _transposable_rows(index, work) if is_map else _row_tiles(row_indices, limit, work)
         for rows in tiles:
@@ -193,10 +209,12 @@ def _outer(work: Work, index: Index) -> Iterator[Tiling]:
             if rows and vectors > (1 if is_map else usual):  # one transposed block is enough
                 continue
             tile = {
+                # Balanced tiles are smaller than the largest: the cost is that of the average one.
                 index.name: _average(blocks, vectors),
                 **{n: _average(work.size(n), t) for n, t in rows.items()},
             }
             cost = _cycles(work, tile, index.name) / (prod(tile.values()) * lanes * useful)
+            # Sides that do not divide their index need a second copy of the code.
             remainders = (blocks % vectors != 0) + _remainders(rows, work)
             cost *= target.costs.remainder_factor**remainders * _outermost_rows_factor(rows, work)
             yield Tiling("outer", index.name, vectors, rows, lanes, cost)
@@ -206,6 +224,8 @@ def _fits(work: Work, vector: str, tile: Mapping[str, int]) -> bool:
     """Whether the tile's accumulators, the vectors that several of its rows read, and an operand
     that is the same for all lanes, are in registers together."""
     accumulators = prod(tile.values()) * work.registers_per_copy
+    # A vector that each row loads for itself can be an operand in memory; one that several rows
+    # read must stay in a register.
     shared = (d for _, d in work.depends if vector in d and any(n not in d for n in tile))
     loaded = (prod(size for name, size in tile.items() if name in d) for d in shared)
     return accumulators + max(loaded, default=0) < work.target.registers
@@ -215,10 +235,12 @@ def _dot(work: Work, index: Index) -> Iterator[Tiling]:
     target, lanes = work.target, work.target.lanes
     blocks = -(-index.size // lanes)
     points = prod(i.size for i in work.over)
+    # Besides accumulators, a dot product needs registers for both operands of several rows.
     limit = (target.registers - target.tiling.dot_registers) // work.registers_per_copy
     for rows in _row_tiles(work.outputs, limit, work):
         tile = {n: _average(work.size(n), t) for n, t in rows.items()}
         copies = prod(tile.values())
+        # Vector steps of one result; the horizontal sum is paid once for each result, at their end.
         steps = blocks * points / index.size
         cost = steps * _cycles(work, tile, index.name) + target.costs.horizontal_sum * copies
         remainders = target.costs.remainder_factor ** _remainders(rows, work)
@@ -233,6 +255,7 @@ def _cycles(work: Work, tile: Tile, vector: str) -> float:
     """Cycles for one step over a tile."""
     target, costs, limits = work.target, work.target.costs, work.target.tiling
     copies = prod(tile.values())
+    # An f64 vector takes two registers and each of its operations two instructions.
     registers = max(1.0, work.bytes * target.lanes / target.vector_bytes) if vector else 1.0
     clips = [c for c in work.clips if c.applies((*tile, vector), vector)]
     clipped = [(c.form, c.size) for c in clips]
@@ -246,11 +269,15 @@ def _cycles(work: Work, tile: Tile, vector: str) -> float:
         else:
             price = _load_cost(access, depends, vector, target, registers)
         price += costs.bounds_check * sum(check not in clipped for check in access.checks)
+        # Copies that differ only in indices which the access does not depend on share one load.
         loads += price * prod(size for name, size in tile.items() if name in depends)
     arithmetic = work.operations * copies * registers
     independent = copies * work.bodies
+    # The chain of dependent additions: lowering fills up with accumulators where the tile has too
+    # few copies, so the latency is divided by as many as it adds.
     latency = min(target.add_latency, limits.max_latency)
     dependent = latency / max(1.0, limits.accumulators / independent) if work.reduce else 0.0
+    # An out-of-order core overlaps the three; a share of the loads remains visible.
     busy = max(arithmetic, loads, dependent)
     return (busy + costs.load_overlap * loads + costs.loop_step) * executed
 
@@ -276,6 +303,7 @@ def _load_cost(
             return costs.unit_stride * registers
     if _is_every_second(access, depends, vector):  # two loads and a shuffle
         return 2 * costs.unit_stride * registers + 1
+    # Lanes a cache line or more apart each bring in a line of their own.
     far = abs(_stride(access.offset, vector)) * BYTES[access.dtype] >= target.l1.line
     return (costs.gather_far if far else costs.gather_same_line) * target.lanes
 
@@ -283,6 +311,7 @@ def _load_cost(
 def _pattern(access: Access, depends: frozenset[str], vector: str) -> str:
     """How the lanes of a vector over this index read: all the same element, neighbours, or any."""
     if vector not in depends:
+        # The address may still be gathered by other indices: it is one address for all lanes.
         return "same"
     atoms = [a for a in access.offset.coefficients if not isinstance(a, Idx)]
     if any(vector in index_names(a) for a in atoms):
@@ -300,6 +329,8 @@ def transposed_along(access: Access, vector: str, tile: Tile, target: CpuTarget)
     """The index of the tile along which an access that vectors run across is contiguous, so that a
     block of it is loaded along memory and transposed in registers; empty if there is none."""
     plain = all(isinstance(a, Idx) for a in access.offset.coefficients) and not access.checks
+    # No transpose is written for elements of fewer than 4 bytes; with a stride of 1 there is
+    # nothing to transpose.
     if not plain or BYTES[access.dtype] < BYTES["f32"] or _stride(access.offset, vector) < 2:
         return ""
     least, most = target.tiling.rows_without_reuse, target.lanes
@@ -324,6 +355,7 @@ _index = lru_cache(Idx)  # nodes are interned; the cache skips that for every ca
 def _transposable_rows(index: Index, work: Work) -> Iterator[dict[str, int]]:
     """The rows of a map: none, or those of a block of which an access can be transposed."""
     yield {}
+    # A map shares no loads between rows: only a transposed block makes use of several.
     for row in work.outputs:
         tile = {row.name: next(_balanced(row.size, work.target.lanes), 1)}
         accesses = (transposed_along(a, index.name, tile, work.target) for a in work.accesses)
@@ -334,6 +366,7 @@ def _transposable_rows(index: Index, work: Work) -> Iterator[dict[str, int]]:
 def _row_tiles(indices: Sequence[Index], limit: int, work: Work) -> Iterator[dict[str, int]]:
     """Tiles of at most `limit` rows over one or two indices, each of an evenly dividing size. Rows
     between which no load is shared only hide latency: a few are enough."""
+    # Rows of such an index have an operand in common, which is loaded once for all of them.
     sharing = {i.name for i in indices if any(i.name not in d for _, d in work.depends)}
     unshared = work.target.tiling.rows_without_reuse
 
@@ -351,6 +384,7 @@ def _row_tiles(indices: Sequence[Index], limit: int, work: Work) -> Iterator[dic
 
 def _balanced(size: int, limit: int) -> Iterator[int]:
     """Tile sizes above 1 that divide `size` into parts as equal as can be, largest first."""
+    # Example: 11 by at most 4 gives 4 (4+4+3), 3 (3+3+3+2) and 2.
     before = 0
     for most in range(min(size, limit), 1, -1):
         parts = -(-size // most)
@@ -370,6 +404,7 @@ def _outermost_rows_factor(rows: Mapping[str, int], work: Work) -> float:
 
 
 def _average(size: int, tile: int) -> float:
+    # 11 in tiles of 4: 3 tiles, 3.67 on average.
     return size / -(-size // tile)
 
 

@@ -25,6 +25,7 @@ def transpose_operands(system: System, target: CpuTarget) -> System:
     """The system in which sums read transposed copies."""
     edit = SystemEdit(system)
     for component in system.components:
+        # A tensor that the recurrence itself computes would have to be copied at every step.
         inside = {eq.target for eq in component} if is_recurrent(component) else set()
         for eq in component:
             read = _operand_across(eq, inside, system, target)
@@ -41,13 +42,18 @@ def _operand_across(
     if eq.reduce != "sum" or not eq.indices:
         return None
     last = Idx(eq.indices[-1].name)
+    # A second read that is contiguous along the last index makes a copy needless; with a second one
+    # that is not, a copy of one would leave gathers of the other.
     along = [r for r in eq.reads if last.name in index_names(r)]
     if len(along) != 1 or along[0].tensor in inside:
         return None
     (read,) = along
+    # Plain and distinct indices: the copy has the same elements, and no x[i, i] has to be told
+    # apart.
     plain = all(isinstance(e, Idx) for e in read.index) and len(set(read.index)) == len(read.index)
     if not plain or read.other is not None or read.index[-1] is last:
         return None
+    # In cycles: a horizontal sum for each result, against moving each element once.
     adding = prod(i.size for i in eq.indices) * target.costs.horizontal_sum
     copying = system.tensors[read.tensor].size * target.layout.transpose_element
     return read if adding > copying else None

@@ -33,6 +33,7 @@ class Access:
 
     @property
     def atoms(self) -> Iterator[Expr]:
+        # The replacement `other` is no part of the address: it is computed like any expression.
         yield from self.offset.coefficients
         for form, _ in self.checks:
             yield from form.coefficients
@@ -70,12 +71,14 @@ def statement_text(statement: Statement, value: str) -> str:
 
 def register_text(read: Read) -> str:
     """The name of a value in registers, with the constants of unrolled indices."""
+    # z[b, 2, j] with the second index unrolled   →   z[2]; without one   →   z
     numbers = [str(e.value) for e in read.index if isinstance(e, Const)]
     return f"{read.tensor}[{', '.join(numbers)}]" if numbers else read.tensor
 
 
 def form_text(form: Affine) -> str:
     """The affine form with the longest strides first."""
+    # 4096*b + 64*i + j, not in the order in which terms were added up
     terms = sorted(form.coefficients.items(), key=lambda term: -abs(term[1]))
     return expr_text(Affine(dict(terms), form.constant).expr())
 

@@ -24,6 +24,7 @@ Sizes = Mapping[str, int]
 
 def access_of(read: Read, tensor: Tensor, sizes: Sizes) -> Access:
     """Where the read finds its element."""
+    # A dimension whose index provably stays inside needs no check; most do not.
     checks = tuple(
         (linearize(expr, sizes), size)
         for expr, size in zip(read.index, tensor.shape, strict=True)
@@ -31,6 +32,8 @@ def access_of(read: Read, tensor: Tensor, sizes: Sizes) -> Access:
     )
     other = read.other
     if other is None:
+        # An unguarded read that cannot be proven inside (a gather) is NaN outside, or 0 where there
+        # is no NaN; it never touches memory that is not the tensor's.
         other = literal(float("nan") if is_float(read.dtype) else 0, read.dtype)
     offset = offset_of(read.index, tensor.strides, sizes)
     return Access(tensor.name, tensor.storage_dtype, offset, checks, other if checks else None)
@@ -59,6 +62,7 @@ def linearize(expr: Expr, sizes: Sizes) -> Affine:
     """
     form = affine(expr)
     total = Affine({}, form.constant)
+    # Each atom may be a quotient or a remainder, whose own form is added in its place.
     for atom, coefficient in form.coefficients.items():
         total = total + _atom(atom, sizes).scaled(coefficient)
     return total
@@ -70,6 +74,7 @@ def _atom(atom: Expr, sizes: Sizes) -> Affine:
         return Affine({atom: 1}, 0)
     assert isinstance(atom, Apply)
     inner = linearize(atom.args[0], sizes)
+    # e % d = e - d * (e // d): remainders disappear, and equal quotients may cancel.
     quotient = _quotient(inner, divisor, sizes)
     return quotient if atom.fn == "floordiv" else inner + quotient.scaled(-divisor)
 
@@ -83,15 +88,19 @@ def _divisor(atom: Expr) -> int:
 
 
 def _quotient(form: Affine, by: int, sizes: Sizes) -> Affine:
+    # (8*a + b + 11) // 4   →   2*a + 2 + (b + 3) // 4: what the divisor divides leaves the
+    # quotient.
     terms = form.coefficients.items()
     whole = Affine({a: c // by for a, c in terms if c % by == 0}, form.constant // by)
     rest = Affine({a: c for a, c in terms if c % by}, form.constant % by)
     low, high = span(rest, sizes)
+    # The rest is less than the divisor: its quotient is 0.
     if low >= 0 and high < by:
         return whole
     if len(rest.coefficients) == 1 and rest.constant == 0:
         ((atom, coefficient),) = rest.coefficients.items()
         inner = _divisor(atom)
+        # (e // c) // d = e // (c * d)
         if inner and coefficient == 1 and atom.fn == "floordiv":  # type: ignore[attr-defined]
             return whole + _quotient(linearize(atom.children[0], sizes), inner * by, sizes)
     return whole + Affine({call("floordiv", rest.expr(), literal(by)): 1}, 0)

@@ -57,6 +57,7 @@ class CoalescedKernel:
 def coalesce_indices(kernel: Kernel, plan: Plan) -> CoalescedKernel:
     """The kernel with as few, as long indices as its accesses allow."""
     form = _outermost_stride_first(_expanded(kernel, plan), kernel, plan)
+    # Each round joins two, so three indices in a row become one in two rounds.
     while (pair := _coalescible(form, kernel, plan)) is not None:
         form = _coalesce(form, *pair)
     return form
@@ -67,6 +68,7 @@ def _expanded(kernel: Kernel, plan: Plan) -> CoalescedKernel:
     anchor = kernel.anchor
     space = [i for i in anchor.indices if i.name not in kernel.unrolled]
     position: Expr = literal(0)
+    # Horner's rule: the point (i, j) of `over` has the number i * size(j) + j.
     for index in anchor.over:
         position = call("add", call("mul", position, index.size), Idx(index.name))
     bodies, *values = (_results(eq, space, kernel.unrolled, plan) for eq in kernel.equations)
@@ -92,6 +94,7 @@ def _results(
     extra = [i for i in eq.indices if i.name in unrolled]
     dtype = plan.system.tensors[eq.target].dtype
     results = []
+    # Without an unrolled index there is one empty combination, hence one result.
     for numbers in product(*(range(i.size) for i in extra)):
         constants = {i.name: literal(n) for i, n in zip(extra, numbers, strict=True)}
         index = {**names, **constants}
@@ -103,6 +106,7 @@ def _results(
 def _outermost_stride_first(form: CoalescedKernel, kernel: Kernel, plan: Plan) -> CoalescedKernel:
     """Loop interchange of a sum: its indices by descending stride, so that its innermost steps are
     near each other in memory."""
+    # The order of argmax's indices is the order of its positions, on which ties depend.
     if kernel.anchor.reduce != "sum" or form.at is not None or len(form.over) < 2:
         return form
     offsets = [a.offset for a in accesses_of(form, plan).values()]
@@ -116,6 +120,7 @@ def _outermost_stride_first(form: CoalescedKernel, kernel: Kernel, plan: Plan) -
 
 def _coalescible(form: CoalescedKernel, kernel: Kernel, plan: Plan) -> tuple[Index, Index] | None:
     """The first two neighbouring indices that can become one."""
+    # An index in a computation would become a division of the joined one, for each lane.
     values = _used_as_values(form)
     accesses = list(accesses_of(form, plan).values())
     stored = list(store_offsets(form, kernel, plan).values())
@@ -127,6 +132,7 @@ def _coalescible(form: CoalescedKernel, kernel: Kernel, plan: Plan) -> tuple[Ind
         for i, j in pairwise(group):
             if (
                 not {i.name, j.name} & values
+                # One step of `i` is as long as all of `j`, in every access and store.
                 and all(_composes(o, i, j) for o in offsets)
                 and not any(_mentions(c, i) or _mentions(c, j) for c in checked)
             ):
@@ -149,6 +155,8 @@ def outside_addresses(expr: Expr) -> set[Expr]:
         if node in seen:
             continue
         seen.add(node)
+        # What stands in place of an element out of bounds is computed; the indices only address
+        # memory.
         if isinstance(node, Read):
             stack += [node.other] if node.other is not None else []
         else:
@@ -159,6 +167,7 @@ def outside_addresses(expr: Expr) -> set[Expr]:
 def _composes(offset: Affine, i: Index, j: Index) -> bool:
     """Whether i and j step through memory as one index of i.size * j.size."""
     outer, inner = (offset.coefficients.get(Idx(x.name), 0) for x in (i, j))
+    # In other atoms, such as a gathered index table[i] or i // 3, an index has no stride.
     compound = Affine({a: c for a, c in offset.coefficients.items() if not isinstance(a, Idx)}, 0)
     return outer == inner * j.size and not _mentions(compound, i) and not _mentions(compound, j)
 
@@ -169,12 +178,15 @@ def _mentions(form: Affine, index: Index) -> bool:
 
 def _coalesce(form: CoalescedKernel, i: Index, j: Index) -> CoalescedKernel:
     both = Index(f"{i.name}_{j.name}", i.size * j.size)
+    # The joined index runs from 0 to i.size * j.size - 1; `linearize` cancels these quotients and
+    # remainders where they are addresses: (ij // J) * J + ij % J = ij.
     split = {
         i.name: call("floordiv", Idx(both.name), j.size),
         j.name: call("mod", Idx(both.name), j.size),
     }
 
     def joined(group: tuple[Index, ...]) -> tuple[Index, ...]:
+        # The joined index takes the place of `i`, and `j` goes.
         return tuple(both if x == i else x for x in group if x != j)
 
     def rewritten(exprs: tuple[Expr, ...]) -> tuple[Expr, ...]:
@@ -206,6 +218,7 @@ def _coalesce(form: CoalescedKernel, i: Index, j: Index) -> CoalescedKernel:
 
 def accesses_of(form: CoalescedKernel, plan: Plan) -> dict[Read, Access]:
     """Every read of memory; reads of the kernel's own results stay in registers."""
+    # An epilogue reads the anchor's result at the very element that is computed here.
     computed = {result.element for result in form.results}
     found: dict[Read, Access] = {}
     for expr in (*(form.at or ()), *(result.value for result in form.results)):
@@ -227,6 +240,7 @@ def store_offsets(form: CoalescedKernel, kernel: Kernel, plan: Plan) -> dict[Rea
     tensors = plan.system.tensors
     return {
         element: None
+        # An accumulation is stored through its own access (`accumulated_access`).
         if element.tensor in kernel.local or form.at is not None
         else offset_of(element.index, tensors[element.tensor].strides, form.sizes)
         for element in (result.element for result in form.results)

@@ -36,18 +36,23 @@ def matrix_factors(body: Expr, outputs: Sequence[Index]) -> MatrixFactors | None
     depends = [names & index_names(f) for f in factors]
     best: MatrixFactors | None = None
     best_size = 0
+    # Every pair of factors may be the two sides.
     for a, b in combinations(range(len(factors)), 2):
         sets = [set(depends[a]), set(depends[b])]
         members = [[factors[a]], [factors[b]]]
         for n, factor in enumerate(factors):
+            # A further factor joins a side that has all its indices, so that no side becomes
+            # larger; if neither has, the left one grows.
             if n not in (a, b):
                 side = 0 if depends[n] <= sets[0] or not depends[n] <= sets[1] else 1
                 sets[side] |= depends[n]
                 members[side].append(factor)
+        # Indices of both sides are batch indices; those of one side alone span the tile.
         rows, columns = (
             tuple(i for i in outputs if i.name in group)
             for group in (sets[0] - sets[1], sets[1] - sets[0])
         )
+        # The larger the smaller side, the more often each loaded element is used.
         smaller = min(prod(i.size for i in rows), prod(i.size for i in columns))
         covered = all(i.size == 1 or i.name in sets[0] | sets[1] for i in outputs)
         if rows and columns and covered and smaller > best_size:
@@ -63,9 +68,11 @@ def _factors(expr: Expr) -> list[Expr]:
         match expr.fn:
             case "mul":
                 return _factors(expr.args[0]) + _factors(expr.args[1])
+            # -(a * b) = (-a) * b
             case "neg":
                 first, *rest = _factors(expr.args[0])
                 return [call("neg", first), *rest]
+            # (a * b if c else 0) = (a if c else 0) * b
             case "select" if isinstance(expr.args[2], Const) and expr.args[2].value == 0:
                 return _conditional(expr)
     return [expr]
@@ -76,6 +83,7 @@ def _conditional(expr: Apply) -> list[Expr]:
     factors = _factors(value)
     needed = index_names(condition)
     for n, factor in enumerate(factors):
+        # There the condition makes the factor depend on no index that it did not depend on before.
         if needed <= index_names(factor):
             return [*factors[:n], call("select", condition, factor, zero), *factors[n + 1 :]]
     return [expr]

@@ -522,3 +522,20 @@ def test_gates_and_what_is_made_of_them_are_one_kernel(gates: int):
         program = check(system, plan(system), target)
         assert [k.name for k in program.plan.kernels] == ["z"]
         assert "if" not in program.loops
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_first_of_equal_values_wins_however_loops_are_ordered(seed: int) -> None:
+    """Vectors along the outer of two reduced indices interchange the loops; ties do not move."""
+    zero = literal(0.0, "f32")
+    row, column = (Read("at", (Idx(name),), None, "i32") for name in ("u", "v"))
+    read = Read("x", (Idx("i"), row, column), zero, "f32")
+    body = call("select", call("lt", zero, call("neg", read)), literal(0), literal(1))
+    tensors = {
+        "x": Tensor("x", (1, 4, 10), "f32", "input"),
+        "at": Tensor("at", (17,), "i32", "input"),
+        "y": Tensor("y", (2,), "i32"),
+    }
+    over = (Index("u", 17), Index("v", 2))
+    equation = Equation("y", (Index("i", 2),), body, "argmax", over)
+    check(System("ties", tensors, (equation,), ("y",)), seed=seed)

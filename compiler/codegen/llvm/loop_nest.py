@@ -414,7 +414,9 @@ class _NestWriter:
             dot = bf16.dot if self.nest.bf16_dot and a.lanes == bf16.LANES else bf16_dot
             new = (dot(a, p, q, into[0]),)
         elif reduction.positional:
-            new = reduction.take(a, into, (get(expr), self._position()), later=True)
+            new = reduction.take(
+                a, into, (get(expr), self._position()), later=self.nest.visits_in_order
+            )
         else:
             new = reduction.take(a, into, (get(expr),))
         mask = self.memory.mask() if self.reduces_lanes else ""

@@ -14,7 +14,7 @@ from math import prod
 
 from ...ir.affine import Affine
 from ...ir.equation import Index
-from ...ir.expr import Expr, Read
+from ...ir.expr import Expr, Idx, Read
 from ..lowering.access import Access, Statement, access_text, form_text, statement_text, value_text
 
 
@@ -116,6 +116,15 @@ class Nest:
 
     def __str__(self) -> str:
         return nest_text(self)
+
+    @property
+    def visits_in_order(self) -> bool:
+        """Whether the loops of an argmax visit points in the order of their positions, so that an
+        equal value is a later one. Not if they are interchanged for vectors along an outer
+        index."""
+        assert self.position is not None
+        strides = [self.position.coefficients.get(Idx(i.index.name), 0) for i in self.inner]
+        return strides == sorted(strides, reverse=True)
 
 
 # --- text --------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from .ir.equation import System
 from .ir.verify import verify
 from .options import DEFAULT, Options
 from .passes.autodiff.differentiate import differentiate
-from .passes.autodiff.mixed_precision import mixed_precision, row_sums_before_rounding
+from .passes.autodiff.mixed_precision import mixed_precision
 from .passes.autodiff.rematerialize import rematerialize, report_useless_blocks
 from .passes.cpu.pack_bf16_pairs import pack_bf16_pairs, round_bf16_operands
 from .passes.cpu.pad_rows import pad_rows
@@ -37,6 +37,7 @@ from .passes.equations.simplify import remove_stops, simplify
 from .passes.equations.softmax_gradient import softmax_gradient
 from .passes.equations.sparse_pooling_gradient import sparse_pooling_gradient
 from .passes.equations.split_reductions import split_reductions
+from .passes.gpu.attention.row_sums import row_sums, row_sums_before_rounding
 from .passes.kernels.barriers import place_barriers
 from .passes.kernels.equal_kernels import SharedCode, equal_kernels
 from .passes.kernels.fuse import fuse
@@ -185,7 +186,6 @@ def gpu() -> Pipeline:
     """The pipeline for GPUs; what it needs besides is imported when it is first asked for."""
     from .codegen.cuda.module import emit
     from .passes.gpu.attention.flash_attention import flash_attention
-    from .passes.gpu.attention.row_sums import row_sums
     from .passes.gpu.bf16_storage import bf16_storage
     from .passes.gpu.lower import lower as lower_gpu
 

@@ -161,6 +161,8 @@ class CpuTarget:
 
 WARP = 32  # threads of a warp, on all GPUs of NVIDIA
 COUNTER_STRIDE = 32  # words between the counters of two groups of blocks: a cache line each
+SHARED_PADDING = 4  # words after a row of shared memory, so that rows begin in different banks
+VECTOR_WORDS = 4  # 4-byte words that one load or store of a thread moves at most
 SHARED_ALIGNMENT = 16  # bytes, for the widest loads and copies
 
 

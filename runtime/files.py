@@ -45,3 +45,10 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, without the path that `OSError` adds."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__

@@ -14,12 +14,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from ...ir.dtypes import BYTES
 from ...ir.equation import Index
-from ...passes.gpu.attention.attention_tile import PADDING, AttentionTile, Panel, TileTotal
+from ...passes.gpu.attention.attention_tile import AttentionTile, Panel, TileTotal
 from ...passes.gpu.grid_ir import Grid
+from ...targets import SHARED_PADDING, VECTOR_WORDS
 from .attention import UNROLL, AttentionEngine, Layout, Loop, Total
 from .expressions import Writer
-
-VECTOR = 4  # neighbouring numbers of shared memory that a thread has at once
 
 
 class SimtAttention(AttentionEngine):
@@ -28,11 +27,11 @@ class SimtAttention(AttentionEngine):
     def __init__(self, w: Writer, grid: Grid, how: AttentionTile):
         self.lanes = how.width // how.columns
         super().__init__(w, grid, how)
-        self.high, self.broad = how.height + PADDING, how.width + PADDING
+        self.high, self.broad = how.height + SHARED_PADDING, how.width + SHARED_PADDING
 
     def layout_of(self, columns: int) -> Layout:
         """Columns in groups of neighbours, as many as threads of a row times a group apart."""
-        rows, group = self.how.rows, min(columns, VECTOR) or 1
+        rows, group = self.how.rows, min(columns, VECTOR_WORDS) or 1
         column = f"column * {group} + c"
         loops: tuple[Loop, ...] = (("c", group),)
         at = "c"
@@ -71,7 +70,7 @@ class SimtAttention(AttentionEngine):
         the panel does not have are 0. Past the end of the index everything is 0. To transpose, a
         thread has a vector, so that neither loads nor stores of neighbouring threads are far
         apart."""
-        w, points, vector = self.w, spread or panel.points, 1 if spread else VECTOR
+        w, points, vector = self.w, spread or panel.points, 1 if spread else VECTOR_WORDS
         w.line(f"{UNROLL} {2 if spread else 1}")
         head = f"for (i32 e = THREAD; e < {points * side // vector}; e += {self.grid.threads})"
         with w.block(head):
@@ -91,10 +90,10 @@ class SimtAttention(AttentionEngine):
                 if points > panel.points:
                     value = f"k < {panel.points} ? ({value}) : 0"
                 if spread:
-                    row = points + PADDING
+                    row = points + SHARED_PADDING
                     w.line(f"AT({array}, (x + i) * {row} + k, {side * row}) = {value};")
                 else:
-                    row = side + PADDING
+                    row = side + SHARED_PADDING
                     w.line(f"AT({array}, k * {row} + x + i, {points * row}) = {value};")
 
     @contextmanager
@@ -150,11 +149,11 @@ class SimtAttention(AttentionEngine):
         assert total.panel is not None
         self._load("columns", total.panel, how.column, "n0", how.width, spread)
         w.line("BARRIER();")
-        with w.block(f"for (i32 k0 = 0; k0 < {how.width}; k0 += {VECTOR})"):
-            w.line(f"f32 a[{how.rows}][{VECTOR}];")
+        with w.block(f"for (i32 k0 = 0; k0 < {how.width}; k0 += {VECTOR_WORDS})"):
+            w.line(f"f32 a[{how.rows}][{VECTOR_WORDS}];")
             place = f"({self.layout.row}) * {self.broad} + k0 + i"
-            with self.loops([*self.layout.row_loops, ("i", VECTOR)]):
+            with self.loops([*self.layout.row_loops, ("i", VECTOR_WORDS)]):
                 w.line(f"a[r][i] = AT(weights, {place}, {how.height * self.broad});")
-            with self.loops([("i", VECTOR)]):
-                start = f"(k0 + i) * {spread + PADDING}"
+            with self.loops([("i", VECTOR_WORDS)]):
+                start = f"(k0 + i) * {spread + SHARED_PADDING}"
                 self._multiply(f"sum{n}", "a[r][i]", start, self.layout_of(total.columns))

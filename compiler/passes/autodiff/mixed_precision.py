@@ -21,13 +21,7 @@ from __future__ import annotations
 from ...ir.build import call
 from ...ir.equation import Equation, System
 from ...ir.expr import index_names, reads
-from ..gpu.attention.row_sums import row_sums
 from ..lowering.contraction import matrix_factors
-
-
-def row_sums_before_rounding(system: System) -> System:
-    """The system with attention's row sums rewritten, if its contractions are to be rounded."""
-    return system if system.precision == "f32" else row_sums(system)
 
 
 def mixed_precision(system: System) -> System:

@@ -25,7 +25,6 @@ from ...ir.affine import affine
 from ...ir.build import call, literal, rewrite, substitute
 from ...ir.equation import Equation, Index, System, Tensor
 from ...ir.expr import Apply, Expr, Idx, Read, index_names, walk
-from .simplify import simplify
 
 POSITION = "position"
 
@@ -49,7 +48,7 @@ def incremental_decoding(system: System, source: str, axis: int, output: str) ->
     if not fitting:
         raise NotIncremental(f"`{output}` has no axis along which `{source}` runs")
     work.demand(output, fitting[0])
-    return simplify(work.system_of(output).in_order())
+    return work.system_of(output).in_order()
 
 
 def once(step: System, source: str) -> tuple[System, System]:

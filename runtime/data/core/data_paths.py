@@ -14,6 +14,7 @@ from pathlib import Path
 from platformdirs import user_cache_dir
 
 from ....dsl.diagnostics.diagnostic import UserError, did_you_mean, fail
+from ...files import reason
 
 ENVIRONMENT = "NNC_DATA"
 
@@ -140,10 +141,3 @@ def _similar(tried: Iterable[Path], fits: Callable[[Path], bool]) -> str:
         if found:
             return found
     return ""
-
-
-def reason(error: BaseException) -> str:
-    """What went wrong, without the path that `OSError` adds."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error) or type(error).__name__

@@ -19,8 +19,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ....dsl.diagnostics.diagnostic import UserError, fail
-from ...files import replacing
-from .data_paths import reason
+from ...files import reason, replacing
 
 GZIP_MAGIC = b"\x1f\x8b"
 SHORTEST_GZIP = 18  # bytes: header and trailer

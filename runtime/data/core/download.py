@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ....dsl.diagnostics.diagnostic import fail
-from ...files import replacing
-from .data_paths import reason
+from ...files import reason, replacing
 from .decompress import GZIP_MAGIC
 
 TIMEOUT = 30  # seconds without a byte

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ....dsl.diagnostics.diagnostic import did_you_mean, fail
-from ..core.data_paths import reason
+from ...files import reason
 from ..core.dataset import Dataset, Field, Schema, Split, validate
 from ..core.decompress import readable
 from ..core.source import DataSource, Request, Setting, errors_at

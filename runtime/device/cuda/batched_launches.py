@@ -13,7 +13,7 @@ many runs are one launch is fixed by `rule`, which looks at no clock.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from weakref import proxy
 
 import numpy as np
@@ -24,9 +24,6 @@ from ....compiler.ir.equation import System
 from ....compiler.ir.work import flops
 from ....compiler.passes.gpu.launch_ir import Launch
 from .resident_data import Column
-
-if TYPE_CHECKING:
-    from .program import CudaProgram
 
 LAUNCH_US = 3.0  # what a kernel takes at least, with what the next one waits for
 GFLOP_US = 50.0  # 10^9 operations of products at 20 TFLOP/s
@@ -48,10 +45,29 @@ def rule(microseconds: float) -> int:
     return int(min(max(WANTED_US // microseconds, 1), MOST))
 
 
+class LaunchedProgram(Protocol):
+    """What batched runs need of a program on the GPU (`program.py` has the one there is)."""
+
+    system: System
+    stream: Any
+    cupy: Any
+
+    @property
+    def together(self) -> int: ...
+
+    def load(self, module: Module) -> Any: ...
+
+    def copy(self, name: str, kind: int) -> None: ...
+
+    def address(self, name: str) -> int: ...
+
+    def enqueue_kernels(self) -> None: ...
+
+
 class BatchedRuns:
     """A program's runs on the examples of one split."""
 
-    def __init__(self, program: CudaProgram, columns: Sequence[Column]):
+    def __init__(self, program: LaunchedProgram, columns: Sequence[Column]):
         self.program, self.columns = proxy(program), columns  # it is the program that holds this
         tensors = program.system.tensors
         self.kept = [n for n in program.system.outputs if not tensors[n].shape]

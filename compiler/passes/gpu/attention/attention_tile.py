@@ -14,11 +14,9 @@ from ....ir.affine import Affine
 from ....ir.dtypes import BYTES
 from ....ir.equation import Index
 from ....ir.expr import Expr, Read
-from ....targets import WARP
+from ....targets import SHARED_PADDING, WARP
 from ...lowering.access import Access, Statement, form_text, value_text
 from .attention_kernel import RowMax
-
-PADDING = 4  # words after each row of shared memory, so that rows begin in different banks
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ class AttentionTile:
 
     def row_words(self, panel: Panel) -> int:
         """With tensor cores: words of two numbers from one row of a panel to the next."""
-        return panel.points // 2 + PADDING
+        return panel.points // 2 + SHARED_PADDING
 
     def spread(self, total: TileTotal) -> int:
         """Elements of a vector total that all threads of a row hold together: as many as it has,
@@ -125,8 +123,8 @@ class AttentionTile:
     @property
     def column_buffer(self) -> int:
         """Elements of the buffer that has one column panel after the other."""
-        products = [p.column_panel.points * (self.width + PADDING) for p in self.products]
-        totals = [self.width * (self.spread(t) + PADDING) for t in self.totals if t.panel]
+        products = [p.column_panel.points * (self.width + SHARED_PADDING) for p in self.products]
+        totals = [self.width * (self.spread(t) + SHARED_PADDING) for t in self.totals if t.panel]
         return max(products + totals)
 
     @property
@@ -135,8 +133,8 @@ class AttentionTile:
             rows = self.height * sum(map(self.row_words, self.row_panels))
             columns = self.width * sum(map(self.row_words, self.column_panels))
             return (rows + self.stages * columns) * BYTES["i32"]
-        rows = sum(p.points for p in self.row_panels) * (self.height + PADDING)
-        weights = any(t.panel for t in self.totals) * self.height * (self.width + PADDING)
+        rows = sum(p.points for p in self.row_panels) * (self.height + SHARED_PADDING)
+        weights = any(t.panel for t in self.totals) * self.height * (self.width + SHARED_PADDING)
         return (rows + self.column_buffer + weights) * BYTES["f32"]
 
     # --- text ----------------------------------------------------------------------------------

@@ -28,6 +28,12 @@ from ....ir.terms import factors, product, unify_indices, with_indices
 from .find_attention import MatrixReduction, find_attention, renaming, result_of
 
 
+def row_sums_before_rounding(system: System) -> System:
+    """The same where contractions are about to be rounded to bf16: an attention matrix whose sums
+    are needed both whole and by rows must be summed one way before the two begin to differ."""
+    return system if system.precision == "f32" else row_sums(system)
+
+
 def row_sums(system: System) -> System:
     """The system with both rewrites."""
     return _through_results(_by_rows(system))

@@ -19,7 +19,7 @@ from math import prod
 from ....ir.equation import Index
 from ....ir.expr import Expr, Idx, Read, reads
 from ....ir.terms import is_rounded, with_indices
-from ....targets import AttentionTileShape, GpuTarget
+from ....targets import VECTOR_WORDS, AttentionTileShape, GpuTarget
 from ...kernels.kernel import Plan
 from ...lowering.access import Access, Statement
 from ...lowering.addressing import access_of, offset_of
@@ -130,9 +130,10 @@ class _Tiling:
         if tensor_cores:  # which round weights as they take them
             assert is_rounded(weight)
             weight = weight.args[0]
-        else:  # in vectors of 4, if there are so many
+        else:  # in whole vectors, if there are so many
             columns = -(-columns // (shape.width // shape.columns))
-            columns = columns if columns <= 4 else -(-columns // 4) * 4
+            if columns > VECTOR_WORDS:
+                columns = -(-columns // VECTOR_WORDS) * VECTOR_WORDS
         return TileTotal(total.total, weight, panel, total.features, columns)
 
     def _panel(

@@ -18,6 +18,7 @@ from .functions import CASTS, TABLE, promote
 
 _COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
 _LOGIC = frozenset({"and", "or", "not"})
+# Defined bit by bit in 32 bits, while folding works in float64.
 _UNFOLDED = ("random", "bf16_pair", "bf16_dot")
 
 
@@ -33,6 +34,7 @@ def cast(expr: Expr, dtype: str) -> Expr:
     """The expression as a value of another type; constants are retyped."""
     if expr.dtype == dtype:
         return expr
+    # A float constant is not cut to an integer silently; that takes an explicit cast node.
     if isinstance(expr, Const) and not (isinstance(expr.value, float) and not is_float(dtype)):
         return literal(expr.value, dtype)
     return Apply(dtype, (expr,), dtype)
@@ -41,6 +43,7 @@ def cast(expr: Expr, dtype: str) -> Expr:
 def _meet(args: tuple[Expr, ...]) -> tuple[Expr, ...]:
     """The arguments in one common type. A constant adapts to what it meets: `x * 2.5` keeps x's
     float type, and an integer constant never widens anything."""
+    # `firm` types decide; `loose` ones adapt, except that a float constant makes integers floats.
     firm = [a.dtype for a in args if not isinstance(a, Const)]
     loose = [a.dtype for a in args if isinstance(a, Const)]
     if firm:
@@ -92,10 +95,12 @@ def _fold(fn: str, args: tuple[Expr, ...], dtype: str) -> Const | None:
     """The constant that the function gives; in float64 for floats, so nothing is lost early."""
     wide = {"f32": np.float64, "f64": np.float64}
     values = [np.asarray(a.value, wide.get(a.dtype, NUMPY[a.dtype])) for a in args]  # type: ignore
+    # Integer division by zero has no value; the expression stays as it is.
     if fn in ("floordiv", "mod") and not is_float(dtype) and values[1] == 0:
         return None
     with np.errstate(all="ignore"):
         result = TABLE[fn].numpy(*values)
+    # NumPy refuses integers to negative integer powers.
     if fn == "pow" and not is_float(dtype) and args[1].value < 0:  # type: ignore[attr-defined]
         return None
     return literal(result.item(), dtype)
@@ -113,10 +118,12 @@ def _simplify(fn: str, x: tuple[Expr, ...], dtype: str) -> Expr | None:
                 return x[1]
             if _is(x[1], 0):
                 return x[0]
+            # Integers only, where no rounding or signed zero can tell `x + -3` from `x - 3`.
             if isinstance(x[1], Const) and x[1].value < 0 and not is_float(dtype):
                 return x[0] - literal(-x[1].value, dtype)
             if isinstance(x[1], Apply) and x[1].fn == "neg":
                 return x[0] - x[1].args[0]
+            # Exact in binary floating point; a product can take part in further folding.
             if x[0] is x[1] and is_float(dtype):
                 return 2.0 * x[0]
             return _collect(fn, x, dtype)
@@ -125,6 +132,7 @@ def _simplify(fn: str, x: tuple[Expr, ...], dtype: str) -> Expr | None:
                 return x[0]
             if _is(x[0], 0):
                 return -x[1]
+            # Floats are left out: inf - inf is NaN, while for integers x - x is 0.
             if x[0] is x[1] and not is_float(dtype):
                 return literal(0, dtype)
             if isinstance(x[1], Const) and x[1].value < 0 and not is_float(dtype):
@@ -152,6 +160,7 @@ def _simplify(fn: str, x: tuple[Expr, ...], dtype: str) -> Expr | None:
         case "neg":
             if isinstance(x[0], Apply) and x[0].fn == "neg":
                 return x[0].args[0]
+            # -(a - b) is b - a, but for the sign of a zero.
             if isinstance(x[0], Apply) and x[0].fn == "sub":
                 return x[0].args[1] - x[0].args[0]
         case "select":
@@ -160,6 +169,7 @@ def _simplify(fn: str, x: tuple[Expr, ...], dtype: str) -> Expr | None:
             if x[1] is x[2]:
                 return x[1]
         case "and" | "or":
+            # `or` with true is true and with false the other; `and` the other way round.
             absorbing = fn == "or"
             for a, b in (x, x[::-1]):
                 if isinstance(a, Const):
@@ -167,6 +177,7 @@ def _simplify(fn: str, x: tuple[Expr, ...], dtype: str) -> Expr | None:
             if x[0] is x[1]:
                 return x[0]
         case "eq" | "le" | "ge":
+            # For floats NaN == NaN is false, so only integers compare equal to themselves.
             if x[0] is x[1] and not is_float(x[0].dtype):
                 return literal(True)
         case "lt" | "gt" | "ne":
@@ -186,6 +197,7 @@ def _collect(fn: str, x: tuple[Expr, ...], dtype: str) -> Expr | None:
     """(a ± c) ± d → a ± (c ± d) for integer constants c, d: index arithmetic stays short."""
     a, d = x
     inner = a.fn if isinstance(a, Apply) else ""
+    # Floats are left out: another order of additions rounds differently.
     if is_float(dtype) or inner not in ("add", "sub") or not isinstance(d, Const):
         return None
     base, c = a.args  # type: ignore[attr-defined]
@@ -196,6 +208,7 @@ def _collect(fn: str, x: tuple[Expr, ...], dtype: str) -> Expr | None:
 
 
 def _simplify_product(x: tuple[Expr, ...], dtype: str) -> Expr | None:
+    # Each rule in both orders, as a product is commutative.
     for a, b in (x, x[::-1]):
         if _is(a, 0):
             return literal(0, dtype)
@@ -214,6 +227,7 @@ def _simplify_product(x: tuple[Expr, ...], dtype: str) -> Expr | None:
                 return call("select", a.args[0], b, literal(0, dtype))
             if _is(yes, 0) and _is(no, 1):
                 return call("select", a.args[0], literal(0, dtype), b)
+    # Signs move outwards: -a * -b loses both, and sums turn `x + -y` into `x - y`.
     for a, b in (x, x[::-1]):
         if isinstance(b, Apply) and b.fn == "neg":
             return -(a * b.args[0] if a is x[0] else b.args[0] * a)
@@ -229,6 +243,7 @@ def _simplify_power(x: tuple[Expr, ...], dtype: str) -> Expr | None:
             return literal(1, dtype)
         case 1:
             return base
+        # Small powers by multiplication; `mul` of a node by itself prints as ^2.
         case 2:
             return base * base
         case 3:
@@ -246,6 +261,7 @@ def _simplify_power(x: tuple[Expr, ...], dtype: str) -> Expr | None:
 
 def rebuild(node: Expr, children: tuple[Expr, ...]) -> Expr:
     """The same node over other children, folded and typed again."""
+    # Interned children: unchanged ones are the same objects.
     if children == node.children:
         return node
     if isinstance(node, Apply):
@@ -267,10 +283,12 @@ def rewrite(expr: Expr, change: Change) -> Expr:
     rewritten) returns something replaced by that. A node that folds into something of another kind
     when its children change is not offered again: what it became has been rewritten already."""
     done: dict[Expr, Expr] = {}  # what has become something else
+    # Bottom-up over distinct nodes: a subexpression that occurs twice is rewritten once.
     for node in walk(expr):
         fresh = node
         if done and not done.keys().isdisjoint(node.children):
             fresh = rebuild(node, tuple(done.get(c, c) for c in node.children))
+        # For example `select(c, x, y)` that has become x: x has been rewritten already.
         changed = change(fresh) if fresh is node or _kind(fresh) == _kind(node) else None
         result = fresh if changed is None else changed
         if result is not node:
@@ -286,11 +304,14 @@ def _kind(expr: Expr) -> tuple:
 
 def substitute(expr: Expr, values: Mapping[str, Expr]) -> Expr:
     """The expression with indices replaced by expressions."""
+    # Identities, i → i, would rebuild the whole expression for nothing.
     moved = {n: e for n, e in values.items() if not (isinstance(e, Idx) and e.name == n)}
     own = index_names(expr)
     if not moved or own.isdisjoint(moved):
         return expr
     names = {n: e.name for n, e in moved.items() if isinstance(e, Idx) and n in own}
+    # A renaming that is injective, also against the indices that stay, cannot make terms equal or
+    # cancel; it needs no folding. Anything else goes through `rewrite`, which folds.
     if len(names) == len(own & moved.keys()) == len(set(names.values()) - (own - moved.keys())):
         return renamed(expr, {}, names)
     return rewrite(expr, lambda n: moved.get(n.name) if isinstance(n, Idx) else None)
@@ -304,6 +325,7 @@ def renamed(
     unchanged = index_names(expr).isdisjoint(indices)
     if unchanged and not any(read.tensor in tensors for read in reads(expr)):
         return expr
+    # Without `call`: types and forms stay as they are.
     done: dict[Expr, Expr] = {}
     for node in walk(expr):
         moved = not done.keys().isdisjoint(node.children)

@@ -37,12 +37,16 @@ def common_subexpressions(system: System, target: Target) -> System:
     """Subexpressions equal to the body of an earlier pointwise equation become reads of it."""
     available: dict[tuple, list[_Available]] = {}
     result: dict[str, Equation] = {}
+    # In dependence order: what is available was computed before. Equations of one recurrence do not
+    # serve each other, as their elements exist step by step.
     for component in system.components:
         fresh = [_with_available(eq, available) for eq in component]
         for old, new in zip(component, fresh, strict=True):
             result[new.target] = new
             if _is_available(old):
                 stored = Read(old.target, old.place, None, old.dtype)
+                # Under its old body as well as under its rewritten one, as later bodies may have
+                # been rewritten in the same way, or not.
                 for one in (
                     _Available(old.body, old, stored),
                     _Available(new.body, old, stored),
@@ -56,6 +60,7 @@ def common_subexpressions(system: System, target: Target) -> System:
 def _undone(eq: Equation, stored: Read, long: int) -> _Available | None:
     """The function f(x) of a body a + b*f(x) from the stored value, if its cost is `long`."""
     offset, factor, expr = 0.0, 1.0, eq.body
+    # Peel a + …, b * … from the outside in: body = offset + factor * expr.
     while isinstance(expr, Apply) and expr.fn in ("add", "mul") and is_float(expr.dtype):
         constant, rest = expr.args if isinstance(expr.args[0], Const) else expr.args[::-1]
         if not isinstance(constant, Const) or expr.dtype != stored.dtype:
@@ -67,6 +72,7 @@ def _undone(eq: Equation, stored: Read, long: int) -> _Available | None:
         expr = rest
     if expr is eq.body or not isinstance(expr, Apply) or TABLE[expr.fn].cost < long:
         return None
+    # The docstring's condition |a| <= |b|: else cancellation in y - a would lose digits.
     if abs(offset) > abs(factor) or expr.dtype != stored.dtype:
         return None
     value = stored * literal(1 / factor, expr.dtype) + literal(-offset / factor, expr.dtype)
@@ -79,8 +85,10 @@ def _is_available(eq: Equation) -> bool:
         eq.reduce is None
         and eq.at is None
         and isinstance(eq.body, Apply)
+        # Every index must occur, or a match would leave the place in the stored tensor unknown.
         and index_names(eq.body) == {i.name for i in eq.indices}
         and eq.target not in eq.sources
+        # Cheaper to compute than to load, or meant to stand where they are.
         and eq.body.fn not in ("stop", "after", "neg", "select")
     )
 
@@ -94,11 +102,13 @@ def _key(expr: Expr) -> tuple:
 
 def _with_available(eq: Equation, available: dict[tuple, list[_Available]]) -> Equation:
     def change(node: Expr) -> Expr | None:
+        # By key first: full matching is attempted on few candidates.
         for one in available.get(_key(node), ()) if isinstance(node, Apply) else ():
             stored = one.equation
             places = match(one.expr, node) if stored.target != eq.target else None
             if places is None:
                 continue
+            # The stored tensor has only the elements of its own domain.
             if all(inside(places[i.name], i.size, eq.sizes) for i in stored.indices):
                 return substitute(one.value, places)
         return None

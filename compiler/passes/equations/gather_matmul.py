@@ -26,12 +26,14 @@ def gather_matmul(system: System) -> System:
     for eq in system.equations:
         found = _match(eq, system)
         if found is not None:
+            # One at a time: names and readers change with each swap.
             return gather_matmul(_swapped(system, eq, *found))
     return system
 
 
 def _match(eq: Equation, system: System) -> tuple[Read, Read] | None:
     """The factor that reads a gathered tensor, and the read of the table behind it."""
+    # A product of exactly two reads, W in either position.
     parts = multiplicands(eq.body)
     if eq.reduce != "sum" or len(parts) != 2 or eq.at is not None:
         return None
@@ -40,6 +42,7 @@ def _match(eq: Equation, system: System) -> tuple[Read, Read] | None:
             continue
         source = system.definition.get(part.tensor)
         table = source.body if source is not None else None
+        # The rows are a plain gather: no reduction, no arithmetic, no accumulation.
         if source is None or source.reduce or source.at or not isinstance(table, Read):
             continue
         if _is_gather(table, source) and _fits(eq, part, other, source, system):
@@ -54,6 +57,7 @@ def _is_gather(table: Read, source: Equation) -> bool:
     rest = table.index[1:]
     names = [e.name for e in rest if isinstance(e, Idx)]
     own = [i.name for i in source.indices][-len(rest) :]
+    # The columns are the last own indices, in order: rows are gathered whole, not transposed.
     return names == own and not index_names(table.index[0]) & set(names)
 
 
@@ -63,14 +67,18 @@ def _fits(eq: Equation, part: Read, other: Read, source: Equation, system: Syste
     over = [i.name for i in eq.over]
     width = len(over)
     plain = [e.name for e in part.index if isinstance(e, Idx)]
+    # x[b, t, i] with plain indices, the last ones summed over: whole rows enter the sum.
     if len(readers) != 1 or len(plain) != len(part.index) or plain[len(plain) - width :] != over:
         return False
     outer = plain[: len(plain) - width]
     fixed = differentiated(system).union(system.roots)
+    # W must not depend on the token's position, or EW would differ for each; and neither an output
+    # nor a gradient's `wrt` may vanish.
     if set(index_names(other)) & set(outer) or source.target in fixed:
         return False
     table = source.body
     assert isinstance(table, Read)
+    # Tokens against rows of the table: the product is worth it if rows are fewer.
     gathered = prod(i.size for i in source.indices[: len(outer)])
     return (
         len(outer) == len(source.indices) - width
@@ -82,6 +90,7 @@ def _swapped(system: System, eq: Equation, part: Read, table: Read) -> System:
     source = system.definition[part.tensor]
     rows = system.tensors[table.tensor].shape[0]
     other = next(f for f in multiplicands(eq.body) if f is not part)
+    # b, t address tokens; the free indices are the columns of W.
     outer = [e.name for e in part.index if isinstance(e, Idx)][: len(part.index) - len(eq.over)]
     free = tuple(i for i in eq.indices if i.name not in outer)
     v = free_name("v", {i.name for i in eq.domain})
@@ -90,6 +99,7 @@ def _swapped(system: System, eq: Equation, part: Read, table: Read) -> System:
     product = Equation(
         name, (Index(v, rows), *free), call("mul", row, other), "sum", eq.over, None, eq.span
     )
+    # The token's indices in the gather, by their names in the product.
     places: Mapping[str, Expr] = {
         i.name: Idx(o) for i, o in zip(source.indices, outer, strict=False)
     }
@@ -98,6 +108,7 @@ def _swapped(system: System, eq: Equation, part: Read, table: Read) -> System:
     picked = Read(name, (token, *(Idx(i.name) for i in free)), None, dtype)
     equations: list[Equation] = []
     for each in system.equations:
+        # The product stands where the sum stood; both read only what comes before.
         if each is eq:
             equations += [product, Equation(eq.target, eq.indices, picked, None, (), None, eq.span)]
         elif each is not source:

@@ -43,6 +43,7 @@ def incremental_decoding(system: System, source: str, axis: int, output: str) ->
     work = _Work(system, _forward(system, source, axis))
     work.times[source] = axis
     candidates = work.along.get(output, set())
+    # Of the axes that step with the input's time, the time axis is one of its length.
     length = system.tensors[source].shape[axis]
     fitting = [a for a in sorted(candidates) if system.tensors[output].shape[a] == length]
     if not fitting:
@@ -55,11 +56,14 @@ def once(step: System, source: str) -> tuple[System, System]:
     """A step of `incremental` in two: what is the same at every position, such as an encoder or a
     table of angles, and the rest, which takes the results of the first as inputs."""
     fresh = {source, POSITION, *step.updates, *step.updates.values()}
+    # The closure of what depends on the input, the position or a state, to a fixed point, so that
+    # the order of the equations does not matter.
     while True:
         found = {eq.target for eq in step.equations if not fresh.isdisjoint(eq.sources)}
         if found <= fresh:
             break
         fresh |= found
+    # An output stays in the step even if it never changes: the step must yield it.
     changing = tuple(eq for eq in step.equations if eq.target in fresh or eq.target in step.outputs)
     same = tuple(eq for eq in step.equations if eq not in changing)
     read = {name for eq in changing for name in eq.sources}
@@ -79,6 +83,7 @@ def _used(equations: tuple[Equation, ...], tensors: Mapping[str, Tensor]) -> dic
 
 def _forward(system: System, source: str, axis: int) -> dict[str, set[int]]:
     """For every tensor that depends on the input, the axes that step with the input's time."""
+    # To a fixed point, for recurrences: axes of later equations may lead back to earlier ones.
     along: dict[str, set[int]] = {source: {axis}}
     grew = True
     while grew:
@@ -87,8 +92,11 @@ def _forward(system: System, source: str, axis: int) -> dict[str, set[int]]:
             reads = [r for r in eq.reads if r.tensor in along]
             if not reads:
                 continue
+            # `along` has an entry as soon as a tensor depends on the input, even with no axis.
             found = along.setdefault(eq.target, set())
             before = len(found)
+            # i is a time axis if the read's time index is i plus an offset, or the taps of a
+            # window.
             for read in reads:
                 for a in along[read.tensor]:
                     found |= {
@@ -96,6 +104,8 @@ def _forward(system: System, source: str, axis: int) -> dict[str, set[int]]:
                         for n, i in enumerate(eq.indices)
                         if _reach(read.index[a], i, eq) is not None
                     }
+            # Attention: `score[t, s]` steps with t by its queries; only if nothing steps are axes
+            # taken that are compared with the summed index.
             for read in reads if not found else ():
                 for a in along[read.tensor]:
                     found |= {
@@ -116,9 +126,11 @@ def _reach(expr: Expr, index: Index, eq: Equation) -> int | None:
     `t + u - 2` of a causal convolution, where u < 3 is summed over, and for those of a window
     `score[t, u] = … x[t - u]`."""
     rest = affine(expr) - affine(Idx(index.name))
+    # What may stand beside the index: constants and the other indices, each a tap.
     taps: dict[Expr, int] = {Idx(i.name): i.size for i in (*eq.indices, *eq.over) if i != index}
     if not rest.coefficients.keys() <= taps.keys():
         return None
+    # A tap u with factor c reaches c * (size - 1) ahead; a negative factor looks back.
     furthest = [max(0, factor * (taps[i] - 1)) for i, factor in rest.coefficients.items()]
     return rest.constant + sum(furthest)
 
@@ -128,6 +140,7 @@ def _is_compared(expr: Expr, index: Index, eq: Equation) -> bool:
     if not index_names(expr) & {i.name for i in eq.over}:
         return False
     wanted = affine(expr) - affine(Idx(index.name))
+    # `s <= t`, `t >= s` and shifted by constants all have the same coefficients up to sign.
     for node in walk(eq.body):
         if isinstance(node, Apply) and node.fn in ("lt", "le", "gt", "ge"):
             left, right = map(affine, node.args)
@@ -157,6 +170,7 @@ class _Work:
             return
         self.times[name] = axis
         eq = self.system.definition.get(name)
+        # No equation for one position: an input, or a scatter.
         if eq is None or eq.at is not None:
             raise NotIncremental(f"`{name}` cannot be computed for one position")
         for read in eq.reads:
@@ -164,12 +178,15 @@ class _Work:
                 self.demand_read(read, eq.indices[axis], eq)
 
     def demand_read(self, read: Read, time: Index, eq: Equation) -> None:
+        # `x[t - 1]` steps along time, `k[s]` of attention does not.
         stepping = [a for a, e in enumerate(read.index) if time.name in index_names(e)]
         if stepping:
             axis = stepping[0]
             ahead = _reach(read.index[axis], time, eq)
+            # Twice along time (a diagonal), not by an offset, or from later positions.
             if len(stepping) > 1 or ahead is None or ahead > 0:
                 raise NotIncremental(f"`{eq.target}` reads `{read}`, which may not be of the past")
+            # A constant offset needs that many old values; a window of taps needs all of them.
             offset = _offset(read.index[axis], time)
             if offset is None:
                 self.kept.add(read.tensor)
@@ -177,6 +194,7 @@ class _Work:
                 self.back[read.tensor] = max(self.back.get(read.tensor, 0), -offset)
             self.demand(read.tensor, axis)
             return
+        # Read whole: one axis must be time, and all of its positions so far are kept.
         axes = self.along[read.tensor]
         if len(axes) != 1:
             raise NotIncremental(f"`{eq.target}` reads all of `{read.tensor}`, and no axis is time")
@@ -189,6 +207,7 @@ class _Work:
         tensors: dict[str, Tensor] = {POSITION: Tensor(POSITION, (), "i32", "input")}
         equations: list[Equation] = []
         updates: dict[str, str] = {}
+        # What does not depend on the input stays as it is; what does and is not needed, goes.
         for name, tensor in self.system.tensors.items():
             if name in self.times:
                 tensors[name] = self.slice(tensor)
@@ -214,6 +233,7 @@ class _Work:
         """The equation at the new position: its time index is no index any more."""
         axis = self.times[eq.target]
         time = eq.indices[axis]
+        # The position is an input, so one compiled step serves every position.
         now: Expr = Read(POSITION, (), None, "i32")
         body = rewrite(eq.body, lambda node: self.past(node, time))
         body = substitute(body, {time.name: now})
@@ -228,12 +248,15 @@ class _Work:
         place, others = node.index[axis], node.index[:axis] + node.index[axis + 1 :]
         offset = _offset(place, time)
         if time.name not in index_names(place) or offset is None:
+            # Taps of a window, or all of time: read from all positions so far. A time index that is
+            # left in the place becomes the position in `at_position`.
             return Read(f"{node.tensor}_kept'", node.index, node.other, node.dtype)
         if offset == 0:
             return Read(node.tensor, others, node.other if others else None, node.dtype)
         found = Read(f"{node.tensor}_back{-offset}", others, None, node.dtype)
         if node.other is None:
             return found
+        # Before enough positions exist, the guarded read of `t - 2` fell outside.
         early = call("lt", Read(POSITION, (), None, "i32"), literal(-offset))
         return call("select", early, node.other, found)
 
@@ -250,6 +273,7 @@ class _Work:
         places: tuple[Expr, ...] = tuple(Idx(i.name) for i in indices)
         fresh = Read(name, places[:axis] + places[axis + 1 :], None, whole.dtype)
         old = Read(f"{name}_kept", places, None, whole.dtype)
+        # Readers read the cache with the new slice in it, so attention sees its own position.
         here = call("eq", places[axis], Read(POSITION, (), None, "i32"))
         self.state(f"{name}_kept", whole.shape, whole.dtype, tensors, updates)
         equations.append(Equation(f"{name}_kept'", indices, call("select", here, fresh, old)))
@@ -266,6 +290,7 @@ class _Work:
         tensor = tensors[name]
         indices = tuple(Index(f"i{n}", size) for n, size in enumerate(tensor.shape))
         places = tuple(Idx(i.name) for i in indices)
+        # A shift register: each state takes the value of the one before it.
         newer = name
         for distance in range(1, count + 1):
             own = f"{name}_back{distance}"

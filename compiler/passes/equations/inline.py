@@ -23,9 +23,11 @@ from .views import of_later, views
 
 def inline(system: System, target: Target) -> System:
     """The system with pointwise equations in their readers, where that saves more than it costs."""
+    # Outputs must exist; recurrences go by steps; a view costs nothing and is no computation.
     fixed = {*system.roots, *system.recurrent, *views(system)}
     now = dict(system.definition)
     readers = {name: {eq.target for eq in found} for name, found in system.readers.items()}
+    # In dependence order: an equation already holds what was inlined into it.
     for name in list(now):
         eq = now[name]
         if eq.reduce is not None or eq.at is not None or name in fixed:
@@ -36,6 +38,7 @@ def inline(system: System, target: Target) -> System:
         del now[name]
         for reader in reading:
             now[reader.target] = _with_inlined(reader, eq)
+        # Those that read the inlined value now read what it was computed from.
         for source in eq.sources:
             readers[source] = (readers[source] | readers[name]) - {name}
     tensors = {n: t for n, t in system.tensors.items() if n in now or t.kind != "temp"}
@@ -49,6 +52,7 @@ def _is_worthwhile(
     tensors: Mapping[str, Tensor],
     costs: EquationCosts,
 ) -> bool:
+    # `after(x, …)` waits for the tensor to be stored; inlined, it would be computed late.
     if any(_delays(r, eq) for r in readers):
         return False
     found = [
@@ -57,19 +61,24 @@ def _is_worthwhile(
         for read in r.reads
         if read.tensor == eq.target and not _is_after(r)
     ]
+    # A guarded read has another value outside the tensor; the body would have its own there.
     if not found or any(read.other is not None for _, read in found):
         return False
     own, size = cost(eq.body), tensors[eq.target].size
+    # Long bodies: registers run out, and compile time grows.
     if any(own + cost(r.body) > costs.inlined_body for r, _ in found):
         return False
     for reader, read in found:
+        # The reader's domain is larger than the value's: each element would be computed repeatedly.
         repeated = prod(i.size for i in reader.domain) > max(size, 1)
         if _is_in_index(reader, read) or (repeated and own and size > 1):
             return False
+        # Several readers, each of which would pay for it at every term of its reduction.
         if (reader.reduce or reader.at) and own > costs.recomputed and len(found) > 1:
             return False
     if len(found) == 1 or size == 1:
         return True
+    # Several readers: cheap to compute again, and no more loads than reading the result takes.
     few = own <= costs.recomputed and len(reads(eq.body)) <= 2
     return few and not _fuses_to_reduction(eq, definition)
 
@@ -86,6 +95,7 @@ def _delays(reader: Equation, eq: Equation) -> bool:
 
 def _fuses_to_reduction(eq: Equation, definition: Mapping[str, Equation]) -> bool:
     """Whether the value can be stored in place of a reduction's own result, which costs nothing."""
+    # Exactly one computed source, a reduction, read element by element: an epilogue.
     made = [definition[s] for s in eq.sources if s in definition]
     if len(made) != 1 or made[0].reduce is None:
         return False
@@ -96,6 +106,7 @@ def _fuses_to_reduction(eq: Equation, definition: Mapping[str, Equation]) -> boo
 
 def _is_in_index(reader: Equation, read: Read) -> bool:
     """Whether the read is part of an index: gathers stay as they are."""
+    # A gather's index is computed once as integers; inlined, it would be for each column.
     places = [e for other in reader.reads for e in other.index] + list(reader.at or ())
     return any(read in reads(place) for place in places)
 

@@ -17,6 +17,7 @@ from ...ir.build import call, literal, substitute
 from ...ir.equation import Equation, System
 from ...ir.expr import Apply, Const, Expr, Idx
 
+# First value and first beyond it, of `form` in `form < 0`, `form <= 0` and so on.
 _WITHIN = {"lt": (None, 0), "le": (None, 1), "ge": (0, None), "gt": (1, None), "eq": (0, 1)}
 
 
@@ -29,8 +30,10 @@ def _narrowed(eq: Equation) -> Equation:
     body = eq.body
     if eq.reduce != "sum" or eq.at is not None or not isinstance(body, Apply):
         return eq
+    # [condition] * value: outside of the condition each term is 0.
     if body.fn != "select" or not isinstance(body.args[2], Const) or body.args[2].value != 0:
         return eq
+    # Half-open ranges first <= index < last, narrowed by every bound; the others remain.
     first = {i.name: 0 for i in eq.over}
     last = {i.name: i.size for i in eq.over}
     remaining: Expr = literal(True)
@@ -44,13 +47,16 @@ def _narrowed(eq: Equation) -> Equation:
             last[name] = min(last[name], last[name] if high is None else high)
     if all(first[i.name] == 0 and last[i.name] == i.size for i in eq.over):
         return eq
+    # No index satisfies all bounds: an empty sum is 0.
     if any(first[name] >= last[name] for name in first):
         return replace(eq, reduce=None, over=(), body=literal(0.0, body.dtype))
+    # An index with one value left is that value, and no index any more.
     kept = tuple(
         replace(i, size=last[i.name] - first[i.name])
         for i in eq.over
         if last[i.name] - first[i.name] > 1
     )
+    # The remaining indices start from 0 again: s = first + s.
     moved = {i.name: call("add", Idx(i.name), literal(first[i.name])) for i in kept}
     moved = {i.name: literal(first[i.name]) for i in eq.over} | moved
     body = substitute(call("select", remaining, body.args[1], body.args[2]), moved)
@@ -74,12 +80,14 @@ def _limits(condition: Expr, names: Collection[str]) -> tuple[str, int | None, i
     if left.dtype not in ("i32", "i64") or right.dtype not in ("i32", "i64"):
         return None
     form = affine(left) - affine(right)
+    # One index alone: `s - t < 0` bounds s by another index, which no fixed range says.
     if len(form.coefficients) != 1:
         return None
     ((atom, factor),) = form.coefficients.items()
     if not isinstance(atom, Idx) or atom.name not in names or abs(factor) != 1:
         return None
     low, high = _WITHIN[condition.fn]  # of the form, which is atom + constant or constant - atom
+    # Mirrored, as low <= -x < high is 1 - high <= x < 1 - low for integers.
     if factor < 0:
         low, high = None if high is None else 1 - high, None if low is None else 1 - low
     offset = -form.constant * factor

@@ -40,11 +40,13 @@ MAX_WINDOW = int(np.iinfo(np.uint8).max)  # elements: the number of one passes t
 
 def sparse_pooling_gradient(system: System, target: Target) -> System:
     """The system with sums over sparse gradients of windows as sums over the windows."""
+    # One tensor at a time, then again on the rewritten system: a rewrite may make others possible.
     for eq in system.equations:
         sparse = _sparse(eq, system, target.equations)
         readers, edit = system.readers.get(eq.target), SystemEdit(system)
         if sparse is None or not readers:
             continue
+        # All readers or none: with one left that reads d, d would be stored all the same.
         if all(_over_windows(r, sparse, edit, target.equations) for r in readers):
             return sparse_pooling_gradient(remove_unused(edit.result()), target)
     return system
@@ -69,6 +71,8 @@ class _Sparse:
         at = Read(self.at.tensor, tuple(window[i.name] for i in self.eq.indices), None, "i32")
         stride = prod(length for length, _ in self.windows.values())
         number = call("i32", call("u8", at)) % stride
+        # The digits of the row-major number: in a 2 x 2 window, row = number // 2, column = number
+        # % 2.
         found = {}
         for name, (length, _) in self.windows.items():
             stride //= length
@@ -82,10 +86,13 @@ class _Sparse:
             for i in self.eq.indices
         )
         eq = replace(self.eq, target=f"{self.eq.target}_picked", indices=indices)
+        # The body holds at the selected element, where the condition of the select is true.
         places = {i.name: Idx(i.name) for i in indices} | self.selected(
             {i.name: Idx(i.name) for i in indices}
         )
         body = simplify_index(substitute(self.value, places), eq.sizes)
+        # If the maximum itself is stored too, the pooled tensor at the selected element is that
+        # maximum: the reads of it need no gather.
         argmax = system.definition[self.at.tensor]
         maximum = replace(argmax, reduce=argmax.reduce.removeprefix("arg"))  # type: ignore
         stored = next((e for e in system.equations if e.canonical == maximum.canonical), None)
@@ -97,6 +104,7 @@ class _Sparse:
             pooled = isinstance(argmax.body, Read) and node.tensor == argmax.body.tensor
             if stored and pooled and node.index == selected:  # where the maximum was found
                 return Read(stored.target, eq.place, None, node.dtype)
+            # Guards that windows cut off at the edge of d needed are not needed over whole windows.
             bounds = zip(node.index, system.tensors[node.tensor].shape, strict=True)
             if node.other is not None and all(inside(e, n, eq.sizes) for e, n in bounds):
                 return Read(node.tensor, node.index, None, node.dtype)
@@ -109,6 +117,8 @@ def _sparse(eq: Equation, system: System, costs: EquationCosts) -> _Sparse | Non
     """The equation as the gradient of a maximum over windows, if it is one that is no output."""
     if eq.reduce or eq.at is not None or eq.target in system.roots:
         return None
+    # Any of the conditions may be the comparison with the argmax: a relu before the pooling adds
+    # one of its own.
     for condition, value in required_conditions(eq.body):
         found = _windows(eq, condition, system)
         if found is None:
@@ -121,6 +131,8 @@ def _sparse(eq: Equation, system: System, costs: EquationCosts) -> _Sparse | Non
                 return False
             return node.index == at.index
 
+        # `at` reads outside for elements that belong to no window (the fifth of 5 by 2). These must
+        # be 0, as they are if the value reads outside with them.
         complete = at.other is None or vanishes(value, is_outside)
         if complete and costs.min_pooling_window <= elements <= MAX_WINDOW:
             return _Sparse(eq, at, windows, value)
@@ -134,6 +146,7 @@ def _windows(
     if not isinstance(condition, Apply) or condition.fn != "eq":
         return None
     at, number = condition.args if isinstance(condition.args[0], Read) else condition.args[::-1]
+    # argmin comes from a pooling by minimum; both store the position in the window.
     argmax = system.definition.get(at.tensor) if isinstance(at, Read) else None
     if not isinstance(at, Read) or argmax is None or argmax.reduce not in ("argmax", "argmin"):
         return None
@@ -144,6 +157,7 @@ def _windows(
     ):
         index = Idx(own.name)
         if place is index:
+            # b, o: an index that the maximum keeps.
             continue
         if not (isinstance(place, Apply) and place.fn == "floordiv" and place.args[0] is index):
             return None
@@ -153,6 +167,8 @@ def _windows(
         windows[own.name] = (int(length), count)
         stride //= int(length)
         expected += Affine({index % int(length): stride}, 0)
+    # Each index of the window has been found, so that the strides end at 1, and the other side of
+    # the comparison is exactly the row-major number in the window.
     complete = len(at.index) == len(eq.indices) and stride == 1
     return (at, windows) if complete and expected == affine(number) else None
 
@@ -163,12 +179,15 @@ def _windows(
 def _over_windows(eq: Equation, sparse: _Sparse, edit: SystemEdit, costs: EquationCosts) -> bool:
     """Whether a reader of the sparse tensor could be replaced by a sum over its windows."""
     found = [r for r in eq.reads if r.tensor == sparse.eq.target]
+    # With two reads of d, or in a scatter, there is no one window per term.
     if len(found) != 1 or eq.reduce != "sum" or eq.at is not None:
         return False
     (read,) = found
     solved = _solved(eq, read, sparse) if _is_factor(eq.body, read) else None
     if solved is None:
         return False
+    # k = n + rest for an index k of the reader: in the read of d, k now walks over the windows, and
+    # everywhere else the selected element plus rest takes its place.
     values = sparse.values(edit.system)
     place = dict(zip(sparse.eq.sizes, read.index, strict=True))
     window = {n: Idx(solved[n][0]) if n in solved else place[n] for n in place}
@@ -188,24 +207,31 @@ def _over_windows(eq: Equation, sparse: _Sparse, edit: SystemEdit, costs: Equati
     mark = Read("", (), None, read.dtype)  # nothing is to be substituted in the sparse factor
     body = simplify_index(substitute(_with(eq.body, read, mark), moves), sizes)
     body = _with(body, mark, value)
+    # Only the sparse factor is left, as in the gradient of a bias: an ordinary sum over windows.
     if reads(body) == [value] and read.other is None:
         over = tuple(i for i in order if i not in eq.indices)
         edit.replace(replace(eq, over=over, body=body))
         return True
+    # The gradient of a weight: its dimensions follow the loops, and a copy puts them back (below).
+    # The adjoint of a convolution keeps its dimensions; its factors are copied instead.
     if read.other is None:
         outputs = tuple(i for i in order if i in eq.indices)
     else:
         outputs = eq.indices
         body = _with_loops_in_order(body, value, sizes, edit)
     at = tuple(simplify_index(moves.get(i.name, Idx(i.name)), sizes) for i in outputs)
+    # The innermost loop must run over neighbours in memory, or the scatter costs more than the
+    # zeros do.
     if not outputs or order[-1] != outputs[-1] or not _is_vector(body, order[-1], value, costs):
         return False
+    # Proven inside, so that the scatter needs no bounds tests.
     if not all(inside(e, i.size, sizes) for e, i in zip(at, outputs, strict=True)):
         return False
     accumulated = Equation(eq.target, (), body, "sum", order, at, eq.span)
     if outputs == eq.indices:
         edit.replace(accumulated)
     else:
+        # The accumulation's order of dimensions follows the loops; a copy puts it back.
         shape = tuple(i.size for i in outputs)
         name = edit.add(replace(accumulated, target=f"{eq.target}_transposed"), shape)
         edit.replace(replace(eq, over=(), reduce=None, body=Read(name, at, None, eq.dtype)))
@@ -216,10 +242,13 @@ def _solved(eq: Equation, read: Read, sparse: _Sparse) -> dict[str, tuple[str, E
     """For each windowed index n of the sparse tensor an index k of the reader and an expression
     with k = n + expression. k is summed over, or an output where the read may fall outside."""
     place = dict(zip(sparse.eq.sizes, read.index, strict=True))
+    # Dimensions without windows must be addressed by plain indices.
     if not all(isinstance(e, Idx) for n, e in place.items() if n not in sparse.windows):
         return None
     if read.other is not None and not is_zero(read.other):
         return None
+    # k = n + rest is solved for a summed index where d is read whole (a weight's gradient), for an
+    # output where the read is guarded (the adjoint of a convolution).
     candidates = {i.name for i in (eq.over if read.other is None else eq.indices)}
     found: dict[str, tuple[str, Expr]] = {}
     for name in sparse.windows:
@@ -233,6 +262,7 @@ def _solved(eq: Equation, read: Read, sparse: _Sparse) -> dict[str, tuple[str, E
             return None
         rest = form.without(Idx(unknown[0])).scaled(-1)
         whole = rest.expr() is literal(0) and eq.sizes[unknown[0]] == sparse.eq.sizes[name]
+        # Without `else`, k must run over exactly the elements of d: k = n.
         if not (
             whole if read.other is None else all(isinstance(a, Idx) for a in rest.coefficients)
         ):
@@ -242,6 +272,8 @@ def _solved(eq: Equation, read: Read, sparse: _Sparse) -> dict[str, tuple[str, E
     used = [rest for _, rest in found.values()]
     if read.other is not None:
         used += [r for r in reads(eq.body) if r is not read]
+    # Solving for one k must not bring in another; where the read is guarded, k is an output that
+    # moves, so no other factor may depend on it.
     independent = all(indices.isdisjoint(index_names(e)) for e in used)
     return found if len(indices) == len(found) and independent else None
 
@@ -278,6 +310,8 @@ def _with_loops_in_order(
 ) -> Expr:
     """The body with the factors that are read whole copied into the order of the loops."""
     order = list(sizes)
+    # Only factors whose dimensions are not in the order of the loops: one pass to copy, instead of
+    # strided reads for every window.
     for read in reads(body):
         names = [e.name for e in read.index if isinstance(e, Idx)]
         ordered = sorted(names, key=order.index)

@@ -59,10 +59,12 @@ def load(
         raise ValueError(f"no device {device!r}; there are {', '.join(DEVICES)}")
     made = DEVICES[device](default_threads(threads))
     if not path.is_dir():
+        # A run folder has a copy of its program, which its weights belong to.
         return Model(open_project(path, assignments, model), made)
     folder = RunFolder(path)
     project = open_project(folder.model, assignments, model)
     loaded = Model(project, made)
+    # The types of the inputs come from the run's notes, so that no data has to be found.
     executor = Executor(setup_of(project, folder.fields), made, project.settings.seed)
     executor.restore(folder.read_weights(executor.weights()))
     loaded._executor, loaded._weights = executor, executor.weights()
@@ -111,14 +113,17 @@ class Model:
         numbers = {name: value for name, value in given.items() if value is not None}
         project = with_assignments(self._project, _assignments(numbers))
         job = prepare(project, self._dataset(arrays, named), self._device)
+        # Weights only: the optimizer's state belongs to the earlier call, whose data were others.
         if self._weights:
             job.executor.restore(self._weights)
         with watch_interrupt() as interrupted:
             lines = Lines(project.settings.epochs) if verbose else Silent()
             reason = train(job, lines, interrupted)
+        # After Ctrl-C the user gets what training had reached, and not the best epoch before it.
         if job.best is not None and reason != INTERRUPTED:
             job.executor.restore(job.best)
         self._executor, self._weights = job.executor, job.executor.weights()
+        # Raised only now, so that an interrupted fit in a notebook keeps what it learnt.
         if reason == INTERRUPTED:
             raise KeyboardInterrupt
         return [record.plain() for record in job.records]
@@ -127,11 +132,13 @@ class Model:
         """The loss and the metrics over the given examples. Raises as `fit`."""
         dataset = self._dataset(arrays, named)
         executor = self._executor
+        # Before the first `fit`, the initial weights are measured; sizes come from these arrays.
         if executor is None:
             fields = field_types(dataset.schema, self._project.model)
             executor = Executor(
                 setup_of(self._project, fields), self._device, self._project.settings.seed
             )
+        # Arrays of any shape may be given, so misfits are found here and not in native code.
         check_fit(executor.system, executor.setup.batch, dataset.schema)
         check_indices(executor.system, dataset)
         return measure(executor, all_examples(dataset.test or dataset.train), 1).means()
@@ -149,6 +156,7 @@ class Model:
             )
         found = self._named(arrays, named, [p.name for p in self._project.model.inputs])
         results = predict_batches(self._executor, as_inputs(self._project.model, found, "the call"))
+        # One result is returned as such; several keep their names.
         return next(iter(results.values())) if len(results) == 1 else results
 
     # --- arrays -------------------------------------------------------------------------------
@@ -161,6 +169,8 @@ class Model:
         found = self._named(arrays, named, [*names, *targets(self._project)])
         fields, stored = [], {}
         for name, array in found.items():
+            # `str[1:]` drops the byte order, `<f4` → `f4`; and the conversion below the order
+            # itself.
             if array.dtype.str[1:] not in _TYPES or not array.ndim:
                 raise fail(
                     "E0708",
@@ -182,6 +192,7 @@ class Model:
                 f"{', '.join(f'`{n}`' for n in names)}",
             )
         found = dict(zip(names, arrays, strict=False))
+        # A name in `found` was already given by position.
         unknown = [n for n in named if n not in names or n in found]
         if unknown:
             raise fail(
@@ -193,6 +204,8 @@ class Model:
 
 def targets(project: Project) -> list[str]:
     """The fields that the loss and the metrics take from the data, the model's inputs left out."""
+    # Whatever the program itself defines is no field: functions and constants, the schedule's
+    # variables, the model's inputs and results, and every name that a statement introduces.
     hidden = {*BUILTINS, *CONSTANTS, *project.checked.definitions, "t", "steps", "epochs"}
     hidden |= {p.name for p in (*project.model.inputs, *project.model.results)}
     for node in walk((project.model.body, project.block.body)):
@@ -208,6 +221,7 @@ def targets(project: Project) -> list[str]:
         for i in project.block.body
         if isinstance(i, s.Metric | s.Let) or (isinstance(i, s.Field) and i.name.id == "loss")
     ]
+    # In the order of first mention, which is the order of arrays without names.
     found = [n.id for v in values for n in walk(v) if isinstance(n, s.Name)]
     return [name for name in dict.fromkeys(found) if name not in hidden]
 

@@ -47,6 +47,7 @@ class FileCache:
 
     def read(self, name: str) -> bytes | None:
         """The content of a name, or None; a damaged file is removed."""
+        # Another user's file could hold any machine code, which this process would then run.
         if not self._is_private():
             return None
         path = self.path(name)
@@ -55,10 +56,13 @@ class FileCache:
         except OSError:
             return None
         content = data[:-CHECKSUM_BYTES]
+        # Also of a file that was cut off, when its last bytes are no checksum.
         if data[-CHECKSUM_BYTES:] != _checksum(name, content):
             with contextlib.suppress(OSError):
                 path.unlink()
             return None
+        # The time of modification serves as that of the last use, since many systems do not record
+        # reads. Where it cannot be set, files are evicted by age.
         with contextlib.suppress(OSError):
             os.utime(path)  # used just now
         return content
@@ -69,6 +73,7 @@ class FileCache:
             self.folder.mkdir(0o700, parents=True, exist_ok=True)
             if not self._is_private():
                 return False
+            # A random name, since threads of one process may write the same content at once.
             temporary = self.path(f".{name}.{os.getpid()}.{secrets.token_hex(4)}")
             try:
                 _create(temporary, content + _checksum(name, content))
@@ -88,6 +93,7 @@ class FileCache:
             found = self.folder.stat()
         except OSError:
             return False
+        # Windows has no such owners; the user's own folder is private there by default.
         if not hasattr(os, "geteuid"):
             return True
         if found.st_uid != os.geteuid():
@@ -108,7 +114,9 @@ class FileCache:
                     files.append((about.st_mtime, about.st_size, entry.name))
             total = sum(size for _, size, _ in files)
             for used, size, name in sorted(files):
+                # A name with a dot is being written, perhaps by another process.
                 abandoned = name.startswith(".") and used < time.time() - MAX_WRITE_SECONDS
+                # The newest file stays even if it alone is beyond the limit.
                 if abandoned or (total > self.limit and name != newest and name[0] != "."):
                     with contextlib.suppress(OSError):
                         self.path(name).unlink()
@@ -116,6 +124,7 @@ class FileCache:
 
 
 def _create(path: Path, data: bytes) -> None:
+    # O_EXCL never opens an existing file, so a link planted under that name is not followed.
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
         file.write(data)

@@ -55,6 +55,7 @@ class Commands(click.Group):
             hint = did_you_mean(name, COMMANDS) or f"there are {', '.join(COMMANDS)}"
             raise click.UsageError(f"there is no command `{name}`: {hint}", context)
         file, function, _ = COMMANDS[name]
+        # Here lies the cost of a command: its file imports NumPy and the compiler.
         return getattr(import_module(f"{__package__}.commands.{file}"), function)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
@@ -78,7 +79,10 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line; the exit code."""
     started = time.perf_counter()
     try:
+        # Without click's standalone mode, errors arrive below instead of ending the process, and
+        # the code of an `Exit` is returned; `obj` hands the start time to `bench`.
         return nnc.main(list(arguments), "nnc", standalone_mode=False, obj=started) or OK
+    # Before ClickException, its base class.
     except click.UsageError as error:
         error.show()
         return USAGE
@@ -91,6 +95,7 @@ def run(arguments: Sequence[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+    # Memory was reported free and then refused, which is no bug.
     except MemoryError:
         _print([import_module(f"{__package__}.memory").out_of_memory()], arguments)
         return USER
@@ -128,11 +133,14 @@ def _error_format(arguments: Sequence[str]) -> str:
 def _report_bug(error: Exception, arguments: Sequence[str]) -> None:
     """Print where the compiler failed, and write a file with everything for a bug report."""
     trace = "".join(traceback.format_exception(error))
+    # A failing pass leaves its name and the equations in the exception; otherwise the traceback
+    # tells which part of the compiler it was.
     after = getattr(error, "after", "") or _pass_of(error)
     where = f" in the pass `{after}`" if after else ""
     versions = f"nnc {__version__}, Python {sys.version.split()[0]}, {sys.platform}"
     found = getattr(error, "dump", "")
     dump = f"{versions}\nnnc {' '.join(arguments)}\n\n{trace}\n{found}"
+    # Not deleted, since the user is to send it; a temporary folder can always be written.
     with tempfile.NamedTemporaryFile(
         "w", prefix="nnc-bug-", suffix=".txt", delete=False, encoding="utf-8"
     ) as file:

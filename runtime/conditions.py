@@ -40,11 +40,13 @@ class Condition:
         return self._holds(values)
 
     def _compiled(self, expr: s.Expr, number: Number) -> Callable[[Mapping[str, float]], bool]:
+        # Compiled once into closures; `and` and `or` short-circuit like Python's.
         if isinstance(expr, s.Binary) and expr.op in ("and", "or"):
             left, right = self._compiled(expr.left, number), self._compiled(expr.right, number)
             if expr.op == "and":
                 return lambda values: left(values) and right(values)
             return lambda values: left(values) or right(values)
+        # A measured name on the left, a constant on the right, so that 0.01 > loss is not accepted.
         if isinstance(expr, s.Binary) and expr.op in _COMPARE and isinstance(expr.left, s.Name):
             name, compare, bound = expr.left.id, _COMPARE[expr.op], number(expr.right)
             self.names[name] = expr.left.span
@@ -69,6 +71,7 @@ class Monitor:
     @staticmethod
     def read(expr: s.Expr) -> Monitor:
         """From `monitor = test_accuracy`; UserError E0702 if it is not a name."""
+        # `-error` watches for less of a metric, where more would be better by default.
         negative = isinstance(expr, s.Unary) and expr.op == "-"
         name = expr.operand if isinstance(expr, s.Unary) else expr
         if not isinstance(name, s.Name) or (isinstance(expr, s.Unary) and not negative):
@@ -82,6 +85,7 @@ class Monitor:
 
     def better(self, value: float, best: float | None) -> bool:
         """Whether `value` is a new best."""
+        # Strictly: of equal epochs the earlier one is kept, and patience runs on.
         return best is None or (value < best if self.less else value > best)
 
     def __str__(self) -> str:
@@ -98,6 +102,7 @@ SPLITS = ("validation", "test")  # that are evaluated, besides the training set
 def measured_names(metrics: Iterable[str], splits: Iterable[str]) -> list[str]:
     """The names of the values that are measured after an epoch, given the splits."""
     names = ["loss", *metrics]
+    # The order of columns: training without a prefix, then validation, then test.
     prefixes = ["", *(f"{split}_" for split in SPLITS if split in splits)]
     return [prefix + name for prefix in prefixes for name in names]
 
@@ -109,6 +114,7 @@ def check_measured(
     report = Report()
     for condition in conditions:
         for name, span in condition.names.items():
+            # `epoch` and `step` may end a run, but are no measure of how good it is.
             _check(name, span, [*known, "epoch", "step"], report)
     if monitor is not None:
         _check(monitor.name, monitor.span, known, report)
@@ -118,6 +124,7 @@ def check_measured(
 def _check(name: str, span: Span | None, known: Sequence[str], report: Report) -> None:
     if name in known:
         return
+    # `test_loss` without a test set: the name is right, and the set is what is missing.
     split = next((p for p in SPLITS if name.startswith(f"{p}_")), "")
     absent = f"there is no {split} set: `{name.removeprefix(f'{split}_')}` is of the training set"
     is_missing = bool(split) and name.removeprefix(f"{split}_") in known

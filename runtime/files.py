@@ -18,17 +18,22 @@ def replacing(path: Path, durable: bool = False, private: bool = False) -> Itera
     leaves the old file or the new one; this costs milliseconds. A `private` file can only be read
     by its owner.
     """
+    # In the same folder, as a rename is atomic only within one file system; with the process's
+    # number, so that two processes do not write to one file.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         if private:
+            # Created with its permissions before there is anything in it to be read.
             temporary.touch(0o600)
         with temporary.open("wb") as file:
             yield file
             if durable:
                 file.flush()
+                # Before the rename, or a power failure could leave the new name with an empty file.
                 os.fsync(file.fileno())
         os.replace(temporary, path)
         if durable:
+            # The rename itself is an entry of the folder, and only on the disk when the folder is.
             _sync_folder(path.parent)
     finally:
         with suppress(OSError):  # it was never created, or its folder is read-only

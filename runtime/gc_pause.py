@@ -19,6 +19,7 @@ def gc_paused() -> Iterator[None]:
     try:
         yield
     finally:
+        # Only the outermost pause enables it again: inside another, it was off before.
         if before:
             _age()
             gc.enable()

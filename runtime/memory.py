@@ -48,6 +48,7 @@ def require(needed: int) -> None:
 def free_bytes() -> int | None:
     """The bytes that this process may still allocate: the least of the available memory, the
     container's limit and `ulimit -v`. None if none of them is known."""
+    # In a container, /proc/meminfo shows the whole computer's memory, so its limit counts, too.
     found = [_available(), *(_left(*group) for group in _GROUPS), _addresses()]
     return min((f for f in found if f is not None), default=None)
 
@@ -56,6 +57,7 @@ def _available() -> int | None:
     try:
         for line in Path("/proc/meminfo").read_text("ascii").splitlines():
             if line.startswith("MemAvailable:"):
+                # The kernel says kB and means 1024 bytes.
                 return int(line.split()[1]) * 1024
     except (OSError, ValueError):
         pass
@@ -65,6 +67,7 @@ def _available() -> int | None:
 def _left(limit: str, used: str) -> int | None:
     try:
         allowed, taken = (Path(p).read_text("ascii").strip() for p in (limit, used))
+        # `max` is no limit in version 2; version 1 has a number beyond any memory.
         return None if allowed == "max" else max(0, int(allowed) - int(taken))
     except (OSError, ValueError):
         return None
@@ -77,6 +80,7 @@ def _addresses() -> int | None:
     if limit == resource.RLIM_INFINITY:
         return None
     try:
+        # The first number is the size of the address space in pages, which RLIMIT_AS limits.
         pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
     except (OSError, ValueError):
         return None

@@ -93,11 +93,13 @@ def _project(
     assignments: Sequence[Assignment],
     model: str | None,
 ) -> Project:
+    # A program with errors is no base for choosing a model; what is left are warnings.
     report.check()
     definition = _choose_model(checked, path, model)
     train = next((t for t in checked.trains if t.model.id == definition.name), None)
     warnings = tuple(report.diagnostics)
     symbols = input_symbols(definition)
+    # Without a train block, sizes may still be set (`--set B=8`), and the defaults hold.
     if train is None:
         empty = s.Train(definition.span, s.Name(definition.name_span, definition.name), (), "")
         block, sizes = assign(empty, assignments, symbols)
@@ -109,6 +111,7 @@ def _project(
 def with_assignments(project: Project, assignments: Sequence[Assignment]) -> Project:
     """The same project with more assignments. UserError E0703, E0704 or E0707."""
     train, sizes = assign(project.block, assignments, project.symbols)
+    # Sizes of earlier assignments persist; earlier fields already stand in the block.
     settings = read_settings(train, {**project.settings.sizes, **sizes})
     checked = _with_train(project.checked, train) if assignments else project.checked
     return replace(project, checked=checked, train=train, settings=settings)
@@ -117,6 +120,8 @@ def with_assignments(project: Project, assignments: Sequence[Assignment]) -> Pro
 def _with_train(checked: Checked, train: s.Train) -> Checked:
     """The program with another block for that model, checked again: it may use other definitions
     of the library. UserError with what is wrong in the block."""
+    # Definitions come from three places: this file, files that it names with `use`, and the
+    # library. The first are in its declarations and the last in `library`; `used` are the second.
     file, library, report = checked.file, checked.library, Report()
     own = {d.name for d in file.declarations if isinstance(d, s.Definition)}
     others = {n: d for n, d in checked.definitions.items() if n not in own}
@@ -127,6 +132,7 @@ def _with_train(checked: Checked, train: s.Train) -> Checked:
     )
     result = check(replace(file, declarations=declarations), library, report, used)
     report.check()
+    # With the file as it was written, for whatever shows the user's text.
     return replace(result, file=file)
 
 
@@ -141,6 +147,7 @@ def _choose_model(checked: Checked, path: Path, name: str | None) -> s.Definitio
             f"`{path.name}` has no model `{name}`",
             help=did_you_mean(name, models) or f"it has {_listed(models)}",
         )
+    # A train block says which model is meant, even among helper models without one.
     trained = [t.model.id for t in checked.trains] or [m.name for m in checked.models]
     if len(trained) == 1:
         return models[trained[0]]
@@ -159,6 +166,7 @@ def _listed(names) -> str:
 
 def input_symbols(model: s.Definition) -> list[str]:
     """The symbolic sizes of a model's inputs in the order in which they appear."""
+    # A shape names the batch first by convention, so the first symbol of the first input is it.
     items = (item for p in model.inputs for item in ((p.type and p.type.shape) or ()))
     return list(dict.fromkeys(item.id for item in items if isinstance(item, s.Name)))
 
@@ -192,6 +200,7 @@ def field_types(schema: Schema, model: s.Definition) -> dict[str, FieldType]:
     """The fields as the compiler takes them: f64 and i64 are computed in f32 and i32, unless the
     model's input says otherwise."""
     narrow = {"f64": "f32", "i64": "i32"}
+    # f64 is computed in f32 for speed; who declares f64 in the model asks for it.
     declared = {p.name: p.type.dtype for p in model.inputs if p.type}
     return {
         f.name: FieldType(
@@ -207,6 +216,7 @@ def setup_of(
     """What the compiler needs; `examples` is the size of the training set, if it is known."""
     settings = project.settings
     steps = settings.steps
+    # The total number of steps, for schedules: the last, shorter batch of an epoch counts as one.
     if settings.epochs is not None and examples is not None:
         by_epochs = settings.epochs * -(-examples // settings.batch)
         steps = by_epochs if steps is None else min(steps, by_epochs)
@@ -232,6 +242,7 @@ def planned_setup(project: Project, search: Search) -> Setup:
     try:
         schema = schema_of(choice, search)
     except UserError as error:
+        # Only missing data may be made up for by declared types: a wrong setting stays an error.
         missing = all(d.code == "E0601" for d in error.diagnostics)
         if missing and any(isinstance(item, s.Input) for item in project.block.body):
             return setup_of(project, None)
@@ -248,6 +259,7 @@ def with_batch(setup: Setup, batch: int) -> Setup:
 
 
 def _text(definition: s.Definition) -> str:
+    # The docstring of a definition may stand before its span, and is then put back.
     text = definition.span.text
     return text if '"""' in text or not definition.doc else f'"""{definition.doc}"""\n{text}'
 

@@ -82,6 +82,7 @@ class Assignment:
 
     def span(self, part: str) -> Span:
         """The place of the key, or of its last part."""
+        # The last occurrence before the value, for `--set set=1` has the key's letters twice.
         begin = self.source.text.rfind(part, 0, self.start)
         return Span(self.source, begin, begin + len(part))
 
@@ -101,6 +102,7 @@ class Assignment:
 
 
 def _whole(least: int, most: int = 2**31 - 1) -> Callable[[Any], bool]:
+    # A value may be of any type, and `True` is an int in Python.
     return lambda v: isinstance(v, int) and not isinstance(v, bool) and least <= v <= most
 
 
@@ -142,6 +144,7 @@ def read_settings(train: s.Train, sizes: Mapping[str, int]) -> Settings:
     """The settings of a train block; UserError E0702 or E0703 with everything that is wrong."""
     report = Report()
     found: dict[str, Any] = {"sizes": dict(sizes)}
+    # Any order: a `let` may stand below the field that uses it.
     lets: dict[str, s.Expr] = {i.name.id: i.value for i in train.body if isinstance(i, s.Let)}
     conditions = []
     spans: dict[str, Span] = {}
@@ -152,8 +155,10 @@ def read_settings(train: s.Train, sizes: Mapping[str, int]) -> Settings:
             elif isinstance(item, s.Field) and item.name.id not in _EQUATIONS:
                 found[item.name.id] = _field(item, lets)
                 spans[item.name.id] = item.value.span
+        # Collected, so that one attempt shows every wrong field.
         except UserError as error:
             report.diagnostics += error.diagnostics
+    # The type of operands is rounded from f32; there is no such step from f64.
     if found.get("precision") == "bf16" and found.get("float") == "f64":
         report.add(
             "E0703",
@@ -165,6 +170,7 @@ def read_settings(train: s.Train, sizes: Mapping[str, int]) -> Settings:
         )
     report.diagnostics += _unmeasured(train, conditions, found.get("monitor"))
     report.check()
+    # A run must end, so without any limit there is a default one.
     if not conditions and "epochs" not in found and "steps" not in found:
         found["epochs"] = DEFAULT_EPOCHS
     return Settings(**found, until=tuple(conditions))
@@ -176,6 +182,7 @@ def _unmeasured(
     """Names that are not measured, whatever splits the data may have."""
     metrics = [i.name.id for i in train.body if isinstance(i, s.Metric)]
     try:
+        # Against all splits there could be; which exist is known with the data, in `prepare`.
         check_measured(conditions, monitor, measured_names(metrics, SPLITS))
     except UserError as error:
         return error.diagnostics
@@ -196,6 +203,7 @@ def _field(item: s.Field, lets: Mapping[str, s.Expr]) -> Any:
             help=did_you_mean(name, FIELDS),
         )
     expected, fits = _VALUES[name]
+    # A bare word like `keep = best` is a text, unless a `let` defines it or it is a number.
     match item.value:
         case s.Name(id=word) if word not in lets and word != "inf":
             value: Value = word
@@ -207,6 +215,7 @@ def _field(item: s.Field, lets: Mapping[str, s.Expr]) -> Any:
             f"`{name}` must be {expected}",
             item.value.span,
             label="" if isinstance(item.value, s.Number) else f"it is {value}",
+            # `float = float32` is a spelling of other frameworks; other words are merely misspelt.
             help=(suggest_dtype if name == "float" else did_you_mean)(
                 str(value), _WORDS.get(name, ())
             ),
@@ -215,6 +224,7 @@ def _field(item: s.Field, lets: Mapping[str, s.Expr]) -> Any:
 
 
 def _data(value: s.Expr, lets: Mapping[str, s.Expr]) -> DataChoice:
+    # `data = mnist` is the same as `data = mnist()`.
     call = value if isinstance(value, s.Call) else s.Call(value.span, value, ())
     if not isinstance(call.function, s.Name):
         raise fail("E0703", "`data` names a source", value.span, help="like `data = mnist()`")
@@ -223,6 +233,7 @@ def _data(value: s.Expr, lets: Mapping[str, s.Expr]) -> DataChoice:
     names: dict[str, Span] = {}
     for a in named:
         key = a.name or ""
+        # An argument's span begins with its name, so the name is its first characters.
         name = Span(a.span.source, a.span.start, a.span.start + len(key))
         if key in names:
             report.add(
@@ -232,6 +243,7 @@ def _data(value: s.Expr, lets: Mapping[str, s.Expr]) -> DataChoice:
                 label="again here",
                 notes=(Note(names[key], "first here"),),
             )
+        # The first occurrence stays, for the note of every repetition.
         names.setdefault(key, name)
     report.check()
     return DataChoice(
@@ -262,6 +274,7 @@ def constant(node: s.Expr, lets: Mapping[str, s.Expr]) -> Value:
         case s.Name(id="inf"):
             return math.inf
         case s.Name(id=name) if name in lets:
+            # Without the name itself: `let a = a + 1` ends in an error, not in a loop.
             return constant(lets[name], {k: v for k, v in lets.items() if k != name})
         case s.Unary(op="-", operand=operand):
             return -constant_number(operand, lets)
@@ -287,6 +300,8 @@ def _computed(node: s.Expr, op: str, left: int | float, right: int | float) -> i
     try:
         if op != "^":
             return _OPERATIONS[op](left, right)
+        # Whole numbers stay exact where the result is small (at most 31 · 64 bits); beyond that a
+        # float, so that 9^9^9 is an overflow instead of taking all memory.
         small = isinstance(left, int) and isinstance(right, int) and 0 <= right <= 64
         return left**right if small and abs(left) < 2**31 else math.pow(left, right)
     except (ArithmeticError, ValueError) as error:
@@ -306,10 +321,12 @@ def assign(
     """
     sizes: dict[str, int] = {}
     for one in assignments:
+        # `--set B=64` for a model of x: [B, 784] means `batch`, whatever the symbol is called.
         key = "batch" if symbols and one.key == symbols[0] else one.key
         head, _, argument = key.partition(".")
         if key in symbols:
             sizes[key] = _size(one)
+        # `optimizer.lr`: the argument of a call. A size never has a dot.
         elif argument:
             train = _with_argument(train, head, argument, one)
         else:
@@ -327,6 +344,7 @@ def _size(one: Assignment) -> int:
 
 def _with_value(train: s.Train, key: str, one: Assignment, symbols: Sequence[str]) -> s.Train:
     lets = [i.name.id for i in train.body if isinstance(i, s.Let)]
+    # A `let` keeps its place, and what depends on it follows.
     if key in lets:
         body = [
             replace(i, value=one.value) if isinstance(i, s.Let) and i.name.id == key else i
@@ -335,6 +353,7 @@ def _with_value(train: s.Train, key: str, one: Assignment, symbols: Sequence[str
         return replace(train, body=tuple(body))
     if key not in FIELDS:
         known = (*FIELDS, *symbols, *lets)
+        # The likeliest explanation first: a typing error, then `lr` for `optimizer.lr`.
         raise fail(
             "E0704",
             f"there is no `{key}` to set",
@@ -344,7 +363,9 @@ def _with_value(train: s.Train, key: str, one: Assignment, symbols: Sequence[str
             or f"there are {', '.join(known)}",
         )
     span = one.span(one.key)
+    # The field's place in the sources is on the command line, so messages point there.
     item = s.Field(span.to(one.value.span), s.Name(span, key), one.value)
+    # In the place of the old one, or at the end; the resolved program then reads like the file.
     places = [n for n, i in enumerate(train.body) if isinstance(i, s.Field) and i.name.id == key]
     body = [i for n, i in enumerate(train.body) if n not in places]
     body.insert(places[0] if places else len(body), item)
@@ -368,12 +389,14 @@ def _with_argument(train: s.Train, head: str, argument: str, one: Assignment) ->
         if not isinstance(found, s.Field) or found.name.id != head:
             continue
         call = found.value
+        # `optimizer = sgd` is a call without arguments.
         if isinstance(call, s.Name):
             call = s.Call(call.span, call, ())
         if not isinstance(call, s.Call):
             raise fail(
                 "E0704", f"`{head}` is not a call: it has no `{argument}`", one.span(argument)
             )
+        # A named argument is replaced. All others stay as they are, positional ones included.
         others = tuple(a for a in call.arguments if a.name != argument)
         span = one.span(argument).to(one.value.span)
         changed = replace(

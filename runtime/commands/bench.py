@@ -54,6 +54,7 @@ def bench(program, steps, device_name, threads, as_json) -> None:
 
 def _plain(figures: StepFigures) -> dict[str, Any]:
     """Numbers rounded; those of a GPU only where there is one."""
+    # The figures of a GPU join the others on one level; nested they would be a second form.
     every = {**asdict(figures), **(asdict(figures.gpu) if figures.gpu else {})}
     del every["gpu"]
     return {name: round(v, 4) if isinstance(v, float) else v for name, v in every.items()}

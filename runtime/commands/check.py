@@ -37,10 +37,12 @@ def check(files, sets, data) -> None:
     found: list[Diagnostic] = []
     for file in files:
         found += _mistakes(file, sets, data)
+    # Without repetitions: models that share a layer share its mistakes.
     print_diagnostics(
         dict.fromkeys(found), click.get_current_context().find_root().params[ERROR_FORMAT]
     )
     wrong = sum(d.is_error for d in dict.fromkeys(found))
+    # Exit code 2 if all that is wrong is what `--set` says, and 1 if a file is.
     if wrong:
         notify(f"{wrong} mistake{'s' * (wrong != 1)}")
         raise click.exceptions.Exit(2 if UserError(found).of_flags else 1)
@@ -54,15 +56,18 @@ def _mistakes(file: Path, sets: tuple[str, ...], data: Path | None) -> list[Diag
         checked = load(file, report)
     except UserError as error:
         return list(error.diagnostics)
+    # With unknown names, every size that depends on them would be a mistake, too.
     if report.errors:
         return report.diagnostics
     trained = {t.model.id for t in checked.trains}
+    # A trained model may take sizes from its data; of others they must be known otherwise.
     for model in dict.fromkeys([*trained, *(m.name for m in checked.models)]):
         try:
             project = open_project(file, o.assignments(sets), model)
             if model in trained:
                 setup = planned_setup(project, o.search(data, file.parent, offline=True))
                 check_remat(training_step(setup, report)[0], report)
+            # All but the batch: without data, any other symbolic size must be set.
             elif unknown := [n for n in project.symbols[1:] if n not in project.settings.sizes]:
                 notify(
                     f"{file}: of `{model}` only the names were checked, for nothing says how large "
@@ -84,6 +89,7 @@ def fmt(files, only_check, diff) -> None:
     report, changed = Report(), []
     for file in files:
         source = read_source(file, report)
+        # The report is of all files, so this one's errors are those that came since.
         before = len(report.errors)
         tree = parse(source, report) if source else None
         if source is None or tree is None or len(report.errors) > before:
@@ -100,6 +106,7 @@ def fmt(files, only_check, diff) -> None:
         else:
             write_text(file, text)
             notify(f"{file} laid out anew")
+    # After all files: a mistake in one does not keep the others from being laid out.
     report.check()
     if changed and (only_check or diff):
         raise click.exceptions.Exit(1)

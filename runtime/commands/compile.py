@@ -67,12 +67,15 @@ def compile(program, emits, without, print_after, print_changed, time_passes) ->
     if not wanted and not observers:
         raise click.UsageError("nothing to print: --emit STAGE, --print-changed or --time-passes")
     project = program.project
+    # The syntax tree needs no sizes, so it can be printed without any data.
     needs_types = not wanted or any(stage != "ast" for stage in wanted)
     setup = program.setup_if_trained if needs_types else None
     stages = Stages(project, setup, options, observers)
     if needs_types:
         o.check_passes(stages.program)
+    # All texts before any output: an error in a later stage leaves no half result.
     texts = {stage: stages.text(stage) for stage in wanted}
+    # None of the stages asked for runs the passes that are observed, so they are run here.
     if observers and not COMPILED.intersection(wanted):
         stages.text("kernels")
     print_diagnostics(stages.report.diagnostics)
@@ -89,6 +92,7 @@ def compile(program, emits, without, print_after, print_changed, time_passes) ->
 def _wanted(emits: tuple[str, ...]) -> dict[str, Path | None]:
     """The stages and where each goes. UsageError for an unknown stage."""
     found: dict[str, Path | None] = {}
+    # `--emit llvm,asm=out.s --emit loops` are three items, of which one has a path.
     for item in (item.strip() for text in emits for item in text.split(",")):
         stage, equals, path = item.partition("=")
         if stage not in ENDINGS or (equals and not path):
@@ -109,6 +113,7 @@ def _passes(option: str, values: tuple[str, ...], leaving_out: bool = False) -> 
         if name not in known:
             hint = did_you_mean(name, known) or f"there are {', '.join(known)}"
             raise click.UsageError(f"{option} knows no pass `{name}`: {hint}")
+        # A pass that others rely on, unlike one that only improves what it is given.
         if leaving_out and known[name].required:
             raise click.UsageError(
                 f"{option} {name}: what follows relies on this pass; it cannot be left out"

@@ -36,6 +36,7 @@ def _text(report: NonfiniteReport) -> Iterator[str]:
         f"step {snapshot.step} of epoch {snapshot.epoch}, {_rows(snapshot.rows)}: "
         f"`{seen}` became {snapshot.value}"
     )
+    # Machine code adds up in another order than the evaluator, which may avoid the overflow.
     if not report.chain:
         yield "\nThe reference evaluator's numbers stay finite: at the edge of overflow the order"
         yield "of a sum decides. The largest numbers of the step are"
@@ -78,6 +79,7 @@ def _place(eq: Equation) -> Iterator[str]:
     if span is None:
         return
     yield f"    {span}: {span.source.line(span.line).strip()}"
+    # A line of the library says little to its user; the place that asked for it says where to look.
     call = span.user_span
     if call is not span:
         yield f"    asked for at {call}: {call.source.line(call.line).strip()}"
@@ -101,6 +103,7 @@ def _where(eq: Equation | None) -> str:
 def _cut(lines: list[str]) -> list[str]:
     if len(lines) <= MANY:
         return lines
+    # The beginning and the end: the origin is at one, what was seen at the other.
     half = MANY // 2
     return [*lines[:half], f"    … {len(lines) - 2 * half} more", *lines[-half:]]
 

@@ -67,19 +67,23 @@ def generate(
     """Continue TEXT with the model of RUN, token by token.
 
     A model that reads a source and writes a target turns every line of TEXT into its target."""
+    # Bytes that are no UTF-8 are replaced, as standard input may come from any program.
     text = sys.stdin.buffer.read().decode("utf-8", "replace") if prompt == "-" else prompt
     if not text:
         raise click.UsageError("--prompt needs at least one character")
     folder = RunFolder(run_folder)
     notes = folder.settings
     project = open_project(folder.model)
+    # The notes of the run replace its data; one example at a time is written.
     setup = with_batch(setup_of(project, folder.fields, notes["examples"]), 1)
     executor = Executor(setup, o.device(device_name, threads), project.settings.seed)
     weights = folder.read_weights(executor.weights())
     generator = Generator(prediction(setup), weights, executor.device)
     vocabulary = folder.vocabulary(generator.roles.source.name)
     began = time.perf_counter()
+    # A model with further inputs is given a source, line by line; others continue the text itself.
     if generator.roles.given:
+        # Translations are most likely right where the model is surest, hence temperature 0.
         sampling = Sampling(temperature or 0.0, top_k, top_p)
         source = ContextText.of(generator.roles.given, folder.vocabularies)
         read = written = 0
@@ -94,6 +98,7 @@ def generate(
             read, written = read + 1, written + len(found)
     else:
         sampling = Sampling(1.0 if temperature is None else temperature, top_k, top_p)
+        # Unknown characters are an error here (E0619), with their place in the prompt.
         first = [int(i) for i in vocabulary.encode(text, "the prompt")]
         click.echo(text, nl=False)
         tokens = generator.tokens(first, length, sampling, seed, len(vocabulary))
@@ -115,6 +120,7 @@ def translation(
     seed: int,
 ) -> Iterator[int]:
     """The tokens that the model writes for a line of the source, its end mark left out."""
+    # A target begins with the mark that training put before it, and ends with the other.
     if START not in writer.specials or END not in writer.specials:
         raise fail(
             "E0712",
@@ -122,6 +128,7 @@ def translation(
             help="a source of data like `pairs` gives them",
         )
     generator.give(source.inputs(line))
+    # The window is what the model was trained on, and a translation cannot go beyond it.
     most = min(length, generator.roles.window)
     begin, end = (writer.special(mark) for mark in (START, END))
     return generator.tokens([begin], most, sampling, seed, len(writer), end)
@@ -134,7 +141,10 @@ def pieces(tokens: Iterable[int], vocabulary: Vocabulary) -> Iterator[str]:
     for token in tokens:
         pending.append(token)
         text = vocabulary.decode(pending)
+        # A character has up to 4 bytes, mostly as many tokens; after 8, the bytes are wrong, not
+        # unfinished.
         if not text.endswith("\N{REPLACEMENT CHARACTER}") or len(pending) > 8:
             yield text
             pending = []
+    # What is left at the end, possibly an unfinished character.
     yield vocabulary.decode(pending)

@@ -63,6 +63,7 @@ VERIFY = "nnc.verify"  # its key in click's context
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    # `meta` is shared by all contexts of a command line, so helpers can ask without a parameter.
     context.meta[VERIFY] = value
 
 
@@ -79,6 +80,7 @@ def option_group(*options: Callable) -> Callable:
     """One decorator from many, listed in the order of the help text."""
 
     def decorate(function: Callable) -> Callable:
+        # The decorator applied last is listed first in click's help.
         for option in reversed(options):
             function = option(function)
         return function
@@ -132,9 +134,11 @@ def assignments(sets: tuple[str, ...], **flags: int | None) -> list[Assignment]:
         key, equals, value = text.partition("=")
         if not equals or not key.strip() or not value.strip():
             raise click.UsageError(f"--set takes NAME=VALUE, not `{text}`")
+        # What the user typed up to the value, spaces included, so that carets are in place.
         typed = text.rstrip()
         before = f"--set {typed.removesuffix(value.strip())}"
         found.append(Assignment(key.strip(), value.strip(), before))
+    # After `--set`, as the later assignment of a field replaces the earlier.
     for name, number in flags.items():
         if number is not None:
             found.append(Assignment(name, str(number), f"--{name} "))

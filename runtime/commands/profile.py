@@ -70,6 +70,7 @@ def profile(program, steps, kernels, sort, device_name, threads, as_json) -> Non
         return
     by_time = sort == "time"
     subject = TableColumn("kernel" if kernels else "source", 0, right=False)
+    # Registers and shared memory belong to a kernel; a line of the source may be in several.
     numbers = (*TIMES, *(ON_GPU if found.gpu else ON_CPU), *(USE if found.gpu and kernels else ()))
     columns = (TableColumn("line", 6), subject, *(TableColumn(*number) for number in numbers))
     print_table(columns, (_kernel_rows if kernels else _line_rows)(found, by_time))
@@ -92,12 +93,14 @@ def _line_rows(found: Profile, by_time: bool) -> Iterable[Row]:
     file = ""
     for line in _sorted(found.lines(), by_time):
         name = line.span.source.name
+        # A heading where the file changes; sorted by time, a file can have several.
         if name != file:
             yield ("", name), "bold"
             file = name
         place = f"{line.span.line}:{line.span.column}"
         yield (place, line.text, *_numbers(line.ms, line.gflop, line.mb, found)), ""
         for inner in _sorted([line.within[key] for key in sorted(line.within)], by_time):
+            # A single line of the library would repeat the row above it.
             if inner.total >= SHOWN * found.kernel_ms and len(line.within) > 1:
                 place = inner.span.source.name.rpartition("/")[2]
                 text = f"  {place}:{inner.span.line}  {inner.text}"
@@ -108,6 +111,7 @@ def _kernel_rows(found: Profile, by_time: bool) -> Iterable[Row]:
     kernels = found.kernels
     for timed in sorted(kernels, key=lambda k: -k.ms) if by_time else kernels:
         span = timed.span
+        # Fusion joins equations of different stages, so a kernel's time is shared out among them.
         ms = dict.fromkeys(STAGES, 0.0)
         for share in timed.shares:
             ms[share.stage] += share.ms
@@ -125,12 +129,14 @@ def _sorted(lines: list[LineTime], by_time: bool) -> list[LineTime]:
 
 def _numbers(ms: dict[str, float], gflop: float, mb: float, found: Profile) -> list[str]:
     total = sum(ms.values())
+    # Per millisecond → per second: 10^9 operations and 10^9 bytes.
     speed, rate = (x / total * 1e3 if total else 0.0 for x in (gflop, mb / 1e3))
     times = [
         *(f"{ms[stage]:.3f}" if ms[stage] else "" for stage in STAGES),
         f"{total / found.kernel_ms:.1%}",
         f"{speed:.1f}" if gflop else "",
     ]
+    # `peak` is the share of the memory's bandwidth on a GPU, and that of the peak GFLOP/s on a CPU.
     if found.gpu:
         moved = [f"{rate:.0f}", f"{rate / found.bandwidth:.0%}"] if mb else ["", ""]
         return [*times, *moved, f"{mb:.2f}"]
@@ -156,6 +162,7 @@ def _summary(found: Profile) -> Iterable[str]:
 def _gpu_summary(found: Profile) -> Iterable[str]:
     parts = ", ".join(f"{stage} {found.stage_ms(stage):.3f}" for stage in STAGES)
     launches = sum(timed.runs for timed in found.kernels)
+    # MB per millisecond are GB per second.
     speed, rate = found.gflop / found.kernel_ms * 1e3, found.mb / found.kernel_ms
     yield f"{found.name}, batch {found.batch}, {found.gpu}, the quieter half of {found.steps} steps"
     yield f"kernels      {found.kernel_ms:.3f} ms in {launches} launches: {parts}"

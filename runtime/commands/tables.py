@@ -40,6 +40,7 @@ def print_table(columns: Sequence[TableColumn], rows: Iterable[Row], gap: int = 
         )
     for cells, style in rows:
         table.add_row(*(Text(cell) for cell in cells), style=style)
+    # As wide as the columns need: a narrow terminal wraps lines, where rich would shrink columns.
     console = Console(width=max(width, fixed + rest), highlight=False)
     console.print(table)
     console.print()

@@ -61,19 +61,24 @@ def train(
     file, data, offline, sets, epochs, steps, batch, seed, model, device_name, threads, out, resume
 ) -> None:
     """Train the model of FILE as its train block says."""
+    # Either a file or a folder to go on in; `--out` is for a new run alone.
     if (file is None) == (resume is None) or (resume and out):
         raise click.UsageError("give a FILE, or --resume RUN (which writes to RUN)")
     assignments = o.assignments(sets, epochs=epochs, steps=steps, batch=batch, seed=seed)
     folder = RunFolder(resume) if resume else None
     before = folder.settings if folder else {}
+    # The folder's own copy of the program: the file may have changed since.
     project = open_project(folder.model if folder else file, assignments, model)
     print_warnings(project)
+    # Before data is read and code compiled: a wrong folder should not cost minutes.
     if out is not None:
         check_unused(out)
+    # The program lies in the run folder now, but relative paths are those of the original file.
     base = Path(before["data_base"]) if "data_base" in before else project.path.parent
     dataset = load_dataset(project, o.search(data or _folder(before), base, offline))
     job = prepare(project, dataset, o.device(device_name, threads))
     print_diagnostics(job.warnings)
+    # Created only when all else has succeeded, so that a mistake leaves no empty folder.
     if folder is None:
         notes = _notes(project, job, device_name, default_threads(threads), data, base)
         job.folder = create_run(
@@ -82,6 +87,7 @@ def train(
         with locked(job.folder.path):
             _run(job)
         return
+    # Two processes that go on with one run would overwrite each other's checkpoints.
     with locked(folder.path):
         print_diagnostics([*_other_target(before, device_name), *job.resume(folder)])
         if assignments:
@@ -96,6 +102,7 @@ def _run(job: Job) -> None:
     try:
         with watch_interrupt(quits=True) as interrupted:
             reason = run(job, lines, interrupted)
+    # The progress bar is closed even after an error, whose text would otherwise run into it.
     finally:
         lines.close()
     if reason == INTERRUPTED:
@@ -103,12 +110,14 @@ def _run(job: Job) -> None:
             f"interrupted after step {job.position.step}; go on with "
             f"`nnc train --resume {shlex.quote(str(job.folder.path))}`"
         )
+        # The shell's code for what SIGINT has ended: 128 + 2.
         raise click.exceptions.Exit(130)
     notify(f"{reason}; kept in {job.folder.path}")
 
 
 def _other_target(before: dict[str, Any], device: str) -> list[Diagnostic]:
     """A warning if the run was begun for another processor: sums are added up in another order."""
+    # Notes of older runs have no target; then there is nothing to compare.
     now = host.target().name if device == "cpu" else device
     if before.get("target", now) == now:
         return []
@@ -177,9 +186,11 @@ def evaluate_run(run_folder, data, offline, device_name, threads) -> None:
     dataset = load_dataset(project, search)
     setup = setup_of(project, field_types(dataset.schema, project.model), len(dataset.train))
     executor = Executor(setup, o.device(device_name, threads), project.settings.seed)
+    # The data may have changed since: an index out of range would read beyond a tensor.
     check_indices(executor.system, dataset)
     executor.restore(folder.read_weights(executor.weights()))
     parts = split_examples(dataset, project.settings.validation)
+    # The training data only if nothing was held back; `validation` before `test`.
     held = [name for name in parts if name != "train"]
     names = sorted(held, reverse=True) or ["train"]
     values: dict[str, float] = {}
@@ -223,6 +234,8 @@ def predict(run_folder, input_file, output_file, device_name, threads) -> None:
     executor = Executor(setup, o.device(device_name, threads), project.settings.seed)
     executor.restore(folder.read_weights(executor.weights()))
     results = predict_batches(executor, arrays)
+    # Through memory, so that the file appears complete or not at all, under exactly that name:
+    # NumPy would append `.npy`.
     data = BytesIO()
     if output_file.suffix == ".npz":
         np.savez(data, **results)  # type: ignore[arg-type]
@@ -236,6 +249,7 @@ def predict(run_folder, input_file, output_file, device_name, threads) -> None:
 def _read_arrays(path: Path) -> np.ndarray | dict[str, np.ndarray]:
     try:
         found = np.load(path, allow_pickle=False)
+        # An archive .npz, which is read lazily and has to be closed.
         if isinstance(found, np.ndarray):
             return found
         with found:

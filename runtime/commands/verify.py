@@ -58,6 +58,7 @@ def verify(program, threads, seed, samples, tolerance, as_json) -> None:
         click.echo(json.dumps(_plain(found)))
     else:
         _print(found)
+    # After the table, so that it is seen in full; the exit code is 1.
     if found.mistakes:
         raise UserError(found.mistakes)
 
@@ -88,6 +89,7 @@ def _plain_line(line: Line) -> dict[str, Any]:
         worst = [value.equation.target, *value.index]
         plain |= {"value_error": float(value.error), "value_worst": worst}
     if slope is not None:
+        # Without an index the slope is of the whole tensor along one direction.
         worst = [slope.tensor, *(slope.index or ())]
         plain |= {"gradient_error": float(slope.error), "gradient_worst": worst}
     return plain
@@ -125,6 +127,7 @@ def _error(measured) -> str:
 def _worst(line: Line) -> str:
     """Where the larger of the two errors is."""
     value, slope = line.value, line.slope
+    # If only the gradient is wrong, its place is the one to look at.
     if not line.right and slope is not None and not slope.right:
         return _place(f"d_{slope.tensor}", slope.index)
     return _place(value.equation.target, value.index) if value is not None else ""
@@ -152,6 +155,7 @@ def _summary(found: Verification) -> list[str]:
         )
     if not found.mistakes:
         threads = " and ".join(map(str, found.threads))
+        # With one thread there is nothing to compare with.
         plural = "s" * (found.threads[-1:] != (1,))
         lines.append(
             f"{found.passes} passes keep every value; a whole step has the same bits on "

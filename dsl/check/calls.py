@@ -40,6 +40,7 @@ def invocation(node: s.Expr, piped: bool = False, partial: bool = False) -> Invo
     """An expression as a call: one that is no `Call` has no argument lists."""
     span = node.span
     groups: list[Arguments] = []
+    # f(a)(b) is Call(Call(f, a), b): the outermost list is the last one
     while isinstance(node, s.Call):
         groups.insert(0, node.arguments)
         node = node.function
@@ -68,6 +69,8 @@ def check_call(call: Invocation, callee: s.Name, scope: Scope, report: Report) -
             callee.span,
             help="name it in a `train` block: `optimizer = …`",
         )
+    # Without settings there is one pair of parentheses, with the inputs: `softmax(x)`,
+    # `Flatten(x)`.
     elif found.kind == "fn" or not found.settings:
         if len(call.groups) > 1:
             report.add(
@@ -81,6 +84,7 @@ def check_call(call: Invocation, callee: s.Name, scope: Scope, report: Report) -
         else:
             check_arguments(found, found.inputs, call.first, call, report)
     else:
+        # Settings, then inputs: `Dense(10)(x)`. A pipe gives the first input, never a setting.
         check_arguments(found, found.settings, call.first, call, report, piped=False)
         if len(call.groups) > 1 or call.piped:
             inputs = call.groups[1] if len(call.groups) > 1 else ()
@@ -100,6 +104,7 @@ def _check_builtin(call: Invocation, name: str, report: Report) -> None:
     arguments = [argument for group in call.groups for argument in group]
     named = [argument for argument in arguments if argument.name is not None]
     count = call.piped + len(arguments)
+    # `sum(i, x[i])` is the usual misunderstanding
     help = f"over an index: `y[b] = {name}(i) x[b, i]`" if name in s.REDUCTIONS else ""
     if named:
         message = f"`{name}` has no argument called `{named[0].name}`"
@@ -125,6 +130,7 @@ def check_arguments(
     name = definition.name
     names = [p.name for p in parameters]
     defined = (Note(definition.name_span, "defined here"),)
+    # A piped value takes the first parameter, so positions begin after it.
     given = set(names[:1]) if piped else set()
     position = int(piped)
     by_name = False
@@ -141,6 +147,7 @@ def check_arguments(
                 return
             if position >= len(names):
                 takes = f"{_plural(len(names), 'argument')} here ({', '.join(names) or 'none'})"
+                # `Dense(784, 10)`, `Dense(10, relu)`: settings that other frameworks have
                 of_layer = definition.kind == "layer" and parameters is definition.settings
                 report.add(
                     "E0204",
@@ -170,8 +177,10 @@ def check_arguments(
             report.add("E0204", message, argument.span, label="again here")
         given.add(argument.name)
     missing = [p.name for p in parameters if p.default is None and p.name not in given]
+    # A misspelt name leaves its parameter missing; one message is enough for the two.
     if len(missing) > unknown and not call.partial:
         help = f"add it: `{name}({', '.join(f'{m} = …' for m in missing)})`"
+        # `concat([a, b])`: other languages pass a list
         if any(isinstance(a.value, s.List) for a in arguments):
             help = f"there are no lists of tensors: `{name}({', '.join(names)})`"
         listed = ", ".join(f"`{m}`" for m in missing)

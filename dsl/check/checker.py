@@ -59,11 +59,13 @@ def check(
     own = _own_definitions(file, used, report)
     scope = Scope(own, used, library)
     trains = [d for d in file.declarations if isinstance(d, s.Train)]
+    # What only the train block reads (a result for the loss) is not unread in the model.
     read = {train.model.id: names_in(train) for train in trains}
     for name, definition in own.items():
         DefinitionChecker(definition, scope, report, read_outside=read.get(name, set())).check()
     _check_cycles(own, report)
     check_trains(trains, scope, report)
+    # Train blocks are roots, too: they name losses, metrics and optimizers of the library.
     roots = [*own.values(), *used.values(), *trains]
     return Checked(file, _reachable(roots, {**used, **own}, library), library)
 
@@ -78,6 +80,7 @@ def _own_definitions(
     for definition in file.declarations:
         if not isinstance(definition, s.Definition):
             continue
+        # A name of the library may be defined anew, one of a used file may not.
         first = own.get(definition.name) or used.get(definition.name)
         if first is not None:
             report.add(
@@ -88,6 +91,7 @@ def _own_definitions(
                 notes=(Note(first.name_span, "first defined here"),),
                 help="rename one of them",
             )
+        # The first one stands: later stages go on with some definition of the name.
         own.setdefault(definition.name, definition)
     return own
 
@@ -100,6 +104,8 @@ def _reachable(
     """The definitions, and those of the library that any of them needs."""
     found, worklist = dict(definitions), list(roots)
     while worklist:
+        # Sorted, so that the order of the result does not depend on a set. Any name that is used
+        # counts, called or not: a superset does no harm.
         for name in sorted(names_in(worklist.pop())):
             if name not in found and name in library:
                 found[name] = library[name]
@@ -109,12 +115,17 @@ def _reachable(
 
 def _check_cycles(own: Mapping[str, s.Definition], report: Report) -> None:
     """Definitions are expanded where they are used, so none may need itself."""
+    # Used files and the library cannot need a definition of this file.
     uses = {name: [n for n in called_names(d) if n in own] for name, d in own.items()}
     while True:
         try:
             return TopologicalSorter(uses).prepare()
         except CycleError as error:
+            # graphlib lists [a, c, b, a], each needed by the next; without the repeated a, and
+            # reversed
             names = error.args[1][:0:-1]  # each uses the next
+        # Begin with the definition that stands first in the file, wherever the search entered the
+        # cycle.
         first = names.index(min(names, key=list(own).index))
         names = names[first:] + names[:first]
         shown = " → ".join(f"`{name}`" for name in [*names, names[0]])
@@ -126,6 +137,7 @@ def _check_cycles(own: Mapping[str, s.Definition], report: Report) -> None:
             notes=tuple(Note(own[n].name_span, "goes through here") for n in names[1:]),
             help="stack blocks with `repeat`; a recurrence reads an earlier index, `h[t-1]`",
         )
+        # This cycle is reported: take its edges away and look for another.
         uses |= {name: [] for name in names}
 
 
@@ -158,12 +170,15 @@ class _Loader:
     loaded: dict[Path, dict[str, s.Definition]] = field(default_factory=dict)
 
     def load(self, source: Source, path: Path) -> Checked:
+        # The report is shared by all files, so only errors from here on are this file's.
         errors = len(self.report.errors)
         file = parse(source, self.report)
+        # Resolved, as two different paths may lead to one file.
         self.loading.append(path.resolve())
         used: dict[str, s.Definition] = {}
         for use in file.declarations:
             if isinstance(use, s.Use):
+                # All definitions of a used file come in, and those that it uses in turn.
                 self._import(use, self._use(use, path), used)
         self.loading.pop()
         # After a syntax error names would be missing that the user did write.
@@ -175,6 +190,7 @@ class _Loader:
     ) -> None:
         for name, definition in found.items():
             first = used.setdefault(name, definition)
+            # The same definition by two ways (a diamond of files) is no conflict.
             if first is not definition:
                 self.report.add(
                     "E0201",
@@ -189,6 +205,8 @@ class _Loader:
         """The definitions of a used file and of what it uses in turn."""
         written, span = use.path.value, use.path.span
         target = path.parent / written
+        # A program reads files beside it or below it only: opening someone's program must not read
+        # the rest of the disk. Backslash, `:` and NUL have meanings on some systems only.
         outside = set(written) & set("\\:\0") or ".." in PurePosixPath(written).parts
         if not written.endswith(".nn") or outside or written.startswith(("/", "~")):
             self.report.add(
@@ -199,7 +217,9 @@ class _Loader:
                 help="move the file next to this one",
             )
             return {}
+        # A path without `..` can still leave the folder, by a symbolic link: hence the check below.
         key = target.resolve()
+        # Depth first: what is still loading is an ancestor, so this would close a cycle.
         if key in self.loading:
             self.report.add(
                 "E0217",
@@ -219,5 +239,7 @@ class _Loader:
             return {}
         if key not in self.loaded:
             source = read_source(target, self.report, span)
+            # Unreadable files count as empty; the names that are missing then are reported as
+            # unknown.
             self.loaded[key] = self.load(source, target).exported() if source else {}
         return self.loaded[key]

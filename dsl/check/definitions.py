@@ -28,10 +28,13 @@ class DefinitionChecker(ExpressionChecker):
         self._declare_signature()
         self._declare_statements(definition.body, set())
         for result in definition.results:  # a size may follow from the equation or the caller
+            # After the statements: in `-> y: [m]` the m may be a `let` of the body.
             self._declare_sizes(result)
         for parameter in (*definition.settings, *definition.inputs, *definition.results):
             if parameter.default is not None:
                 self.expression(parameter.default, ExprContext())
+        # An input that is there for its sizes counts as read if one of them is (`_warn_unread`).
+        # Its own type must not count for that.
         read = set(self.read)
         for parameter in definition.inputs:
             self._type(parameter.type)
@@ -43,6 +46,7 @@ class DefinitionChecker(ExpressionChecker):
             self.expression(definition.value, ExprContext())
         else:
             self._results()
+        # An equation that is wrong may be the one that would have read the name.
         if len(self.report.errors) == errors:
             self._warn_unread()
             self._warn_constant_states()
@@ -56,6 +60,7 @@ class DefinitionChecker(ExpressionChecker):
                 if parameter.name in self.symbols:
                     self._assigned_twice(parameter.name, parameter.span)
                 self.symbols.setdefault(parameter.name, Symbol(kind, parameter.span))
+        # After all names of the signature, so `(n, x: [n])` reads the setting n, and binds no size.
         for parameter in definition.inputs:
             self._declare_sizes(parameter)
         if definition.kind == "optimizer":
@@ -64,6 +69,7 @@ class DefinitionChecker(ExpressionChecker):
 
     def _declare_sizes(self, parameter: s.Parameter) -> None:
         for element in (parameter.type and parameter.type.shape) or ():
+            # only a name alone can be bound: `[2*n]` reads n
             if isinstance(element, s.Name):
                 self.symbols.setdefault(element.id, Symbol("size", element.span))
 
@@ -81,14 +87,19 @@ class DefinitionChecker(ExpressionChecker):
                     self._declare("state", name, assigned, outer)
                 case s.Equation(targets=targets, accumulate=accumulate):
                     for name in targets:
+                        # an accumulation into a name that exists is no second declaration
                         if not (accumulate and name.id in self.symbols):
                             self._declare("tensor", name, assigned, outer)
                 case s.Repeat(body=inner):
+                    # All names known so far are outer ones, which each iteration may give a next
+                    # value.
                     self._declare_statements(inner, set(self.symbols))
 
     def _declare(self, kind: str, name: s.Name, assigned: dict[str, Span], outer: set[str]) -> None:
         key = name.id + "'" * name.primed
+        # A primed name is no symbol: a second `m'` is found in `assigned`.
         first = assigned.get(key) if name.primed else None
+        # `x = Block()(x)` in a `repeat`; twice in one body it is a mistake even there
         rebinds = kind == "tensor" and key in outer and key not in assigned
         if key in self.symbols and not rebinds:
             first = self.symbols[key].span
@@ -118,6 +129,7 @@ class DefinitionChecker(ExpressionChecker):
         """The sizes in a type."""
         if dtype is not None and dtype.shape is not None:
             self._one_ellipsis(dtype.shape)
+            # `...` is no expression; how often it occurs was checked above.
             for element in dtype.shape:
                 if not isinstance(element, s.Ellipsis_):
                     self.expression(element, ExprContext(in_shape=True))
@@ -130,6 +142,7 @@ class DefinitionChecker(ExpressionChecker):
                 case s.Param(names=names, type=dtype, value=value, drawn=drawn):
                     self._allowed("param", names[0].span)
                     self._type(dtype)
+                    # After `~`, `normal` may stand without arguments, or without all of them.
                     self.expression(value, ExprContext(partial=drawn))
                 case s.State(name=name, type=dtype, value=value):
                     self._allowed("state", name.span)
@@ -162,15 +175,19 @@ class DefinitionChecker(ExpressionChecker):
         for target in equation.targets:
             if target.primed:
                 self._prime(target)
+        # Without indices the right side is a whole tensor: layers may be applied there.
         if equation.indices is None:
             self.expression(equation.value, ExprContext())
             return
         axes = [axis for axis in equation.indices if isinstance(axis, s.Axis)]
         self._distinct(axes)
+        # The indices of `+=` may be introduced on the right (`table[token[b], j] += sum(b, j) …`),
+        # so names on the left cannot be called unknown yet.
         context = ExprContext(open=equation.accumulate).within(axes)
         for element in equation.indices:
             if not isinstance(element, s.Axis):
                 self.expression(element, context.between_brackets())
+            # A bound is a size, so it cannot read the indices.
             elif element.bound is not None:
                 self.expression(element.bound, ExprContext())
         self.expression(equation.value, context)
@@ -179,10 +196,12 @@ class DefinitionChecker(ExpressionChecker):
     def _ranges(self, equation: s.Equation, axes: list[s.Axis]) -> None:
         """An index that is not used on the right needs a bound, unless a shape gives its range."""
         target = equation.targets[0].id
+        # A declared result's shape gives the ranges, and so does the state of a next value.
         typed = {p.name for p in self.definition.results if p.type}
         declared = target in self.symbols and self.symbols[target].kind != "tensor"
         if equation.accumulate or target in typed or declared:
             return
+        # Whether a use really determines the range is known once there are shapes (E0305).
         used = names_in(equation.value)
         for axis in axes:
             if axis.name != "..." and axis.bound is None and axis.name not in used:
@@ -198,6 +217,7 @@ class DefinitionChecker(ExpressionChecker):
         """Definite assignment: every result has an equation, and so has an optimizer's `p'`."""
         definition = self.definition
         equations = [node for node in s.walk(definition.body) if isinstance(node, s.Equation)]
+        # Through `repeat` and `remat` alike: an equation anywhere in the body counts.
         targets = {name.id + "'" * name.primed for node in equations for name in node.targets}
         seen: set[str] = set()
         for result in definition.results:
@@ -227,10 +247,12 @@ class DefinitionChecker(ExpressionChecker):
     def _warn_unread(self) -> None:
         definition = self.definition
         read = self.read | self.read_outside | {p.name for p in definition.results}
+        # `like: [n, m]` is there for its n and m
         for parameter in definition.inputs:  # one that only provides a size is used
             if names_in(parameter.type and parameter.type.shape) & self.read:
                 read.add(parameter.name)
         for name, (kind, span) in self.symbols.items():
+            # sgd does not read `t` and `norm`, which every optimizer gets
             optional = kind == "input" and definition.kind == "optimizer"
             if name in read or name.startswith("_") or kind not in _UNREAD or optional:
                 continue

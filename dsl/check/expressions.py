@@ -87,12 +87,14 @@ class ExpressionChecker:
                 self.expression(other, context)
             case s.Reduce(axes=axes, body=body):
                 self._distinct(axes)
+                # A bound cannot read the indices that the reduction introduces.
                 for axis in axes:
                     if axis.bound is not None:
                         self.expression(axis.bound, context)
                 self.expression(body, context.within(axes))
             case s.Call():
                 call = invocation(node, partial=context.partial)
+                # One mistake, not also "unknown name i".
                 if not self._reduces_unknown_index(node, call.callee, context):
                     self._call(call, context, "only a name can be called")
             case s.Pipe(value=value, stage=stage):
@@ -118,12 +120,14 @@ class ExpressionChecker:
         if node.primed:
             self._prime(node)
             return
+        # Indices hide the definition's names, as in elaboration.
         if name in context.indices:
             return
         if name in self.symbols:
             self.read.add(name)
             return
         definition = self.scope.find(name)
+        # `partial`: after `~`, an initialiser's name alone is an application of it.
         if definition is not None and not context.partial:
             needed = ", ".join(p.name for p in definition.inputs if p.default is None)
             settings = "(…)" if definition.settings else ""
@@ -140,12 +144,14 @@ class ExpressionChecker:
             return
         if context.open or name in {p.name for p in self.definition.results}:
             return  # an index, or a result without a value (E0209)
+        # A misspelt name often occurs many times.
         if name not in self.reported:
             self.reported.add(name)
             self._unknown_name(node, context)
 
     def _unknown_name(self, node: s.Name, context: ExprContext) -> None:
         name = node.id
+        # `x[j]` without j: most likely a forgotten index
         if context.in_index:
             indices = sorted(context.indices - {"..."})
             self.report.add(
@@ -157,6 +163,7 @@ class ExpressionChecker:
                 or f"put it on the left, or reduce over it: `sum({name}) …`",
             )
             return
+        # Nearest scope first: a name of the definition is likelier than one of the library.
         help = suggest(name, [*context.indices, *self.symbols, *CONSTANTS])
         help = help or suggest(name, self.scope.names())
         if not help and context.partial:
@@ -172,6 +179,7 @@ class ExpressionChecker:
         """Check that a name with a prime is a state, a parameter or an optimizer's `p`."""
         name = node.id
         kind = self.symbols[name].kind if name in self.symbols else ""
+        # Reading or assigning `m'` both use the state m.
         self.read.add(name)
         if kind in ("state", "param") or (self.definition.kind == "optimizer" and name == "p"):
             return
@@ -190,6 +198,7 @@ class ExpressionChecker:
         tensor = node.tensor
         local = tensor.id in self.symbols
         found = self.scope.find(tensor.id)
+        # An index and a tensor may share a name (`k[k]`); brackets need the tensor.
         if tensor.id in context.indices and not local:
             self.report.add("E0202", f"`{tensor.id}` is an index here, not a tensor", tensor.span)
         elif found is not None and not local:
@@ -201,11 +210,14 @@ class ExpressionChecker:
                 help=f"apply it with parentheses: `{tensor.id}(…)`",
             )
         else:
+            # An empty context, as the tensor's own name is looked up without the indices.
             self._name(tensor, ExprContext())
         self._one_ellipsis(node.indices)
         for element in node.indices:
             if not isinstance(element, s.Ellipsis_):
                 self.expression(element, context.between_brackets())
+            # An equation without indices has no list that could introduce it; elaboration decides
+            # there.
             elif context.indexed and "..." not in context.indices and not context.open:
                 self.report.add(
                     "E0214",
@@ -216,6 +228,7 @@ class ExpressionChecker:
                 )
 
     def _one_ellipsis(self, elements: tuple[s.Expr, ...]) -> None:
+        # as if each `...` were an index of that name, which may occur once
         self._distinct(s.Axis(e.span, "...") for e in elements if isinstance(e, s.Ellipsis_))
 
     def _distinct(self, axes: Iterable[s.Axis]) -> None:
@@ -243,12 +256,14 @@ class ExpressionChecker:
         """`sum(i) -x[i]` and `sum(i, x[i])`: an index where a tensor is needed."""
         if not isinstance(callee, s.Name) or callee.id not in s.REDUCTIONS or not node.arguments:
             return False
+        # Parsed as a call, because a sign or a comma stands where a body would begin.
         first = node.arguments[0].value
         if not isinstance(first, s.Name):
             return False
         word, name = callee.id, first.id
         if name in self.reported:
             return True
+        # With a known name it is an ordinary call: `sum(x) - 1`.
         known = name in self.symbols or name in context.indices or name in CONSTANTS
         if known or self.scope.find(name) is not None:
             return False
@@ -272,6 +287,7 @@ class ExpressionChecker:
             self.report.add("E0203", no_name, callee.span)
             return
         name = callee.id
+        # A local name hides a function of that name, and values cannot be called.
         symbol = self.symbols.get(name)
         if symbol is not None and name not in OPTIMIZER_NAMES:
             self.read.add(name)
@@ -288,6 +304,7 @@ class ExpressionChecker:
             return
         check_call(call, callee, self.scope, self.report)
         found = self.scope.find(name)
+        # Inside an indexed equation everything is one element; a layer needs the whole tensor.
         if found is not None and found.kind in ("layer", "model") and context.indexed:
             self.report.add(
                 "E0210",

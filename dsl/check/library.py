@@ -20,6 +20,8 @@ def read_source(path: Path, report: Report, use: Span | None = None) -> Source |
     it (E0109, E0216, E0311)."""
     try:
         with path.open("rb") as file:
+            # One byte more than the limit tells a longer file without reading all of it: it may be
+            # a data set, or a device that never ends.
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         reason = error.strerror or "it cannot be read"
@@ -35,8 +37,10 @@ def read_source(path: Path, report: Report, use: Span | None = None) -> Source |
         report.add("E0311", message, use, help="is it a program?")
         return None
     try:
+        # utf-8-sig: Windows editors may put a byte order mark first
         return Source(str(path), data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
+        # The text up to the wrong byte is enough to show the line on which it stands.
         valid = Source(str(path), data[: error.start].decode("utf-8-sig", "replace"))
         report.add(
             "E0109",
@@ -65,9 +69,12 @@ class Library(Mapping[str, s.Definition]):
         }
 
     def __getitem__(self, name: str) -> s.Definition:
+        # A program uses a few of the library's definitions; parsing all would dominate a short
+        # command.
         if name not in self._parsed:
             source, chunk = self._index[name]
             report = Report()
+            # The source is the whole file, so that spans have true line numbers.
             parsed = parse_declarations(source, chunk.start, chunk.end, report)
             assert not report.errors and isinstance(parsed[0], s.Definition), report.errors
             self._parsed[name] = parsed[0]
@@ -87,5 +94,6 @@ class Library(Mapping[str, s.Definition]):
 def standard_library() -> Library:
     """The layers, functions and optimizers that are part of nnc."""
     folder = files(__package__.rpartition(".")[0]).joinpath("stdlib")
+    # Sorted, as the order in which a folder lists its files differs between file systems.
     found = sorted((f for f in folder.iterdir() if f.name.endswith(".nn")), key=lambda f: f.name)
     return Library(tuple(Source(f"stdlib/{f.name}", f.read_text("utf-8"), True) for f in found))

@@ -22,6 +22,7 @@ BUILTINS: dict[str, tuple[int, int]] = {
     "random": (0, 4),
 }
 
+# `fan_in` and `fan_out` have values only while a parameter is drawn.
 CONSTANTS = ("inf", "nan", "pi", "training", "fan_in", "fan_out")
 
 # What an optimizer can read: parameter, gradient, step, and the norm of all gradients.
@@ -53,6 +54,7 @@ def names_in(node: object) -> set[str]:
 def called_names(definition: s.Definition) -> Iterator[str]:
     """Names of functions and layers that a definition always needs: not those that its own names
     shadow, nor those in only one branch of an `if`."""
+    # Collected first, over the whole body: a name is shadowed above its declaration, too.
     shadowed = {p.name for p in (*definition.settings, *definition.inputs, *definition.results)}
     for statement in s.walk(definition.body):
         match statement:
@@ -60,6 +62,7 @@ def called_names(definition: s.Definition) -> Iterator[str]:
                 shadowed.add(name.id)
             case s.Param(names=names) | s.Equation(targets=names):
                 shadowed |= {name.id for name in names}
+    # Recursion that an `if` on a constant ends is sound: `tower(n) = if n > 0 then … tower(n - 1)`.
     for node in s.walk((definition.body, definition.value), branches=False):
         if isinstance(node, s.Name) and node.id not in shadowed:
             yield node.id

@@ -42,6 +42,7 @@ def check_trains(trains: list[s.Train], scope: Scope, report: Report) -> None:
             )
         model = scope.find(name.id)
         if model is None or model.kind != "model":
+            # Of models, the library has none: only the user's names are likely.
             own = [*scope.own.values(), *scope.used.values()]
             what = "is not defined" if model is None else f"is a {model.kind}, not a model"
             report.add(
@@ -51,6 +52,7 @@ def check_trains(trains: list[s.Train], scope: Scope, report: Report) -> None:
                 label="expected the name of a model",
                 help=did_you_mean(name.id, [d.name for d in own if d.kind == "model"]),
             )
+        # The entries can be checked even without the model.
         _check_entries(train, scope, report)
         if model is not None:
             _check_logits(train, model, scope, report)
@@ -59,8 +61,10 @@ def check_trains(trains: list[s.Train], scope: Scope, report: Report) -> None:
 def _check_entries(train: s.Train, scope: Scope, report: Report) -> None:
     seen: dict[str, Span] = {}
     for entry in train.body:
+        # an `until` has a condition and no name
         if not isinstance(entry, s.Until):
             _check_set_once(entry.name, seen, report)
+        # Order matters: an unknown field is reported as such, whatever its value.
         field = entry.name.id if isinstance(entry, s.Field) else ""
         match entry:
             case s.Field(name=name) if field not in TRAIN_FIELDS:
@@ -77,6 +81,7 @@ def _check_entries(train: s.Train, scope: Scope, report: Report) -> None:
                 _report_string(name.id, text, scope, report)
             case s.Field() if field == "optimizer":
                 _check_optimizer(entry, scope, report)
+            # `data = csv("…")`: what is called there is looked up by the runtime
             case s.Field() if field not in _DATA_FIELDS:
                 _check_calls(entry, scope, report, field in _PARTIAL_FIELDS)
             case s.Metric() | s.Until() | s.Let():
@@ -128,6 +133,7 @@ def _check_optimizer(entry: s.Field, scope: Scope, report: Report) -> None:
         return
     optimizers = [n for n in scope.names() if (d := scope.find(n)) and d.kind == "optimizer"]
     help = suggest(name, optimizers) if name else ""
+    # `optimizer = "adam"`, as Keras has it
     if isinstance(callee, s.String) and callee.value in optimizers:
         help = f"write it without quotes: `{callee.value}()`"
     report.add(
@@ -141,12 +147,15 @@ def _check_optimizer(entry: s.Field, scope: Scope, report: Report) -> None:
 
 def _check_calls(node: s.Node, scope: Scope, report: Report, partial: bool) -> None:
     """The calls in a train block. Other names may be fields of the data and are not resolved."""
+    # `Dense(10)(x)` is two Call nodes and one application. `walk` comes to the outer one first; ids
+    # serve as keys because equal calls may occur twice.
     inner: set[int] = set()  # calls that are part of another
     for part in s.walk(node):
         if id(part) in inner or not isinstance(part, s.Call | s.Pipe):
             continue
         whole = part.stage if isinstance(part, s.Pipe) else part
         call = invocation(whole, isinstance(part, s.Pipe), partial)
+        # Arguments are not marked: calls in them are walked and checked by themselves.
         while isinstance(whole, s.Call):
             inner |= {id(whole), id(whole.function)}
             whole = whole.function
@@ -164,6 +173,8 @@ def _check_logits(train: s.Train, model: s.Definition, scope: Scope, report: Rep
         inputs = function.inputs if function else ()
         for parameter, argument in zip(inputs, call.arguments, strict=False):
             value = argument.value
+            # Only the plain case, `cross_entropy(y, label)` with y a result of the model, is
+            # certain.
             if parameter.name != "logits" or argument.name or not isinstance(value, s.Name):
                 continue
             last = _last_function(model, value.id)
@@ -182,6 +193,7 @@ def _check_logits(train: s.Train, model: s.Definition, scope: Scope, report: Rep
 def _last_function(model: s.Definition, name: str) -> s.Name | None:
     """The function that computes a tensor of the model."""
     for statement in s.flatten_remat(model.body):
+        # y = x |> Dense(10) |> softmax → softmax
         if isinstance(statement, s.Equation) and statement.targets[-1].id == name:
             value = statement.value
             callee = invocation(value.stage if isinstance(value, s.Pipe) else value).callee

@@ -68,6 +68,7 @@ class Report:
 
     def add(self, code: str, message: str, span: Span | None = None, **more) -> None:
         """Add one diagnostic; `more` as in `Diagnostic`."""
+        # through `extend`, which drops repetitions: a layer may be elaborated many times
         self.extend([Diagnostic(code, message, span, **more)])
 
     def extend(self, diagnostics: Iterable[Diagnostic]) -> None:
@@ -89,7 +90,9 @@ class Report:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Help for a misspelt name, ignoring case; "" if none is similar."""
     known = list(known)
+    # `dense` finds `Dense`. Exact spellings come last in the table, so they win where both exist.
     spelt = {one.lower(): one for one in known} | {one: one for one in known}
+    # First as it is written, then in lower case; 0.6 is difflib's own threshold.
     close = get_close_matches(name, spelt, n=1, cutoff=0.6)
     close = close or get_close_matches(name.lower(), spelt, n=1, cutoff=0.6)
     return f"did you mean `{spelt[close[0]]}`?" if close else ""

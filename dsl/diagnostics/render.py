@@ -31,16 +31,20 @@ def render(diagnostic: Diagnostic, color: bool = False, width: int = 100) -> str
         + _paint("message", f": {_printable(diagnostic.message)}")
     ]
     marks = _marks(diagnostic)
+    # Line numbers are right-aligned in as many columns as the largest needs.
     gutter = max((len(str(mark.line)) for mark in marks), default=1)
+    # One block for each file, that of the mistake first: `-->`, others `:::`, as in rustc.
     for k, source in enumerate(dict.fromkeys(mark.source for mark in marks)):
         here = [mark for mark in marks if mark.source is source]
         place = diagnostic.span if k == 0 and diagnostic.span else here[0].span
         arrow = _paint("gutter", "-->" if k == 0 else ":::")
         lines.append(" " * (gutter + 1) + f"{arrow} {_printable(str(place))}")
         lines += _snippet(source, [m for m in here if m.drawn], gutter, width)
+    # further lines of a help are indented below its first
     for k, text in enumerate(diagnostic.help.splitlines()):
         sign = _paint("gutter", "=") + " " + _paint("help", "help:") if k == 0 else " " * 7
         lines.append(" " * (gutter + 2) + f"{sign} {_printable(text)}")
+    # Always painted first, so that there is one path through the layout.
     if not color:
         lines = [_ESCAPES.sub("", line) for line in lines]
     return "\n".join(line.rstrip() for line in lines)
@@ -130,6 +134,7 @@ def _marks(diagnostic: Diagnostic) -> list[_Mark]:
     span = diagnostic.span
     if span is None:
         return marks
+    # The caret says nothing where a note marks the same line.
     drawn = bool(diagnostic.label) or not any(
         m.source is span.source and m.line == span.line for m in marks
     )
@@ -139,6 +144,7 @@ def _marks(diagnostic: Diagnostic) -> list[_Mark]:
 
 def _label(note: Note) -> str:
     """The label, with the last line of a span of several lines."""
+    # `end` is exclusive; a span may be empty, as at the end of a file.
     end = note.span.source.position(max(note.span.end - 1, note.span.start))[0]
     more = f"(to line {end})" if end > note.span.line else ""
     return " ".join(filter(None, [_printable(note.text.replace("\n", " ")), more]))
@@ -150,10 +156,12 @@ def _snippet(source: Source, marks: list[_Mark], gutter: int, width: int) -> lis
     lines = [blank] if marks else []
     before = 0
     for number in sorted({mark.line for mark in marks}):
+        # lines left out between two marked ones
         if before and number > before + 1:
             lines.append(" " + _paint("gutter", "..."))
         before = number
         here = [mark for mark in marks if mark.line == number]
+        # 4: the space before the number, " |" and the space after it
         text, underlines = _line(source, number, here, max(width - gutter - 4, 20))
         lines.append(" " + _paint("gutter", f"{number:>{gutter}} |") + f" {text}")
         lines += [f"{blank} {row}" for row in _underline(underlines)]
@@ -169,6 +177,8 @@ def _line(
     """A line as it is displayed, with its underlines. Long lines are cut around the marks."""
     raw = source.line(number).rstrip("\r")
     start = source.line_starts[number - 1]
+    # cells[i] is what the i-th character shows as, columns[i] the display column where it begins:
+    # offsets in the text and columns on the screen differ by tabs and wide characters.
     cells, columns = [], [0]
     for character in raw:
         shown = "    " if character == "\t" else character if character.isprintable() else "�"
@@ -176,6 +186,8 @@ def _line(
         columns.append(columns[-1] + sum(map(_display_width, shown)))
     underlines = []
     for mark in marks:
+        # A span of several lines is underlined up to the end of its first; an empty one gets one
+        # column.
         first = min(mark.span.start - start, len(raw))
         last = min(max(mark.span.end - start, first), len(raw))
         underlines.append((columns[first], max(columns[last], columns[first] + 1), mark))
@@ -189,15 +201,20 @@ def _cut(
 ) -> tuple[str, list[_Underline]]:
     """A window of the line that begins a little before the first underline."""
     first = min(start for start, _, _ in underlines)
+    # A mark near the left keeps the line's beginning; otherwise a third of the width shows what
+    # stands before the mark.
     begin = 0 if first < width * 2 // 3 else max(first - width // 3, 0)
     low = next(k for k, column in enumerate(columns) if column >= begin)
+    # 2: an ellipsis at each side
     limit = columns[low] + width - 2
     high = max((k for k, column in enumerate(columns) if column <= limit), default=low)
     text = ("…" if low else "") + "".join(cells[low:high]) + ("…" if high < len(cells) else "")
+    # Columns move left by what was cut, and right by the ellipsis in its place.
     shift = columns[low] - bool(low)
     room = columns[high] - shift
     moved = []
     for start, end, mark in underlines:
+        # Marks right of the window stand at its edge, each at least one column wide.
         left = min(start - shift, room)
         moved.append((left, max(min(end - shift, room), left + 1), mark))
     return text, moved
@@ -207,24 +224,32 @@ def _display_width(character: str) -> int:
     """How many terminal columns a character takes."""
     if unicodedata.combining(character):
         return 0
+    # East Asian wide and fullwidth characters take two columns of a terminal.
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def _underline(underlines: list[_Underline]) -> list[str]:
     """The rows below a line: the underlines with the last label beside them, then the others,
     hanging below."""
+    # From left to right; at one place the caret comes last, so its label hangs nearest.
     underlines = sorted(underlines, key=lambda u: (u[0], u[2].sign == "^"))
     row = _Row()
+    # Carets are written over dashes where they overlap.
     for first, last, mark in sorted(underlines, key=lambda u: u[2].sign == "^"):
         row.put(first, mark.sign * (last - first), mark.style)
     hanging = [underline for underline in underlines if underline[2].label]
     end = max(last for _, last, _ in underlines)
+    # The rightmost underline has free space after it: its label stands beside it.
     if hanging and hanging[-1][1] == end:
         _, _, mark = hanging.pop()
         row.put(end + 1, mark.label, mark.style)
     rows = [row]
     if hanging:
         rows.append(_stems(hanging))
+    # The others hang below, the rightmost first, with `|` where those left of it go on:
+    # ^^^   --- on the same line
+    # |     |
+    # |     declared here
     while hanging:
         first, _, mark = hanging.pop()
         row = _stems([other for other in hanging if other[0] < first])
@@ -249,11 +274,13 @@ class _Row:
         self.cells: list[tuple[str, str]] = []
 
     def put(self, column: int, text: str, style: str) -> None:
+        # negative if the row is long enough: then nothing is appended
         missing = column + len(text) - len(self.cells)
         self.cells += [("", " ")] * missing
         self.cells[column : column + len(text)] = [(style, character) for character in text]
 
     def text(self) -> str:
+        # one escape sequence for each run of equal style, not for each character
         runs = groupby(self.cells, key=lambda cell: cell[0])
         pieces = ((style, "".join(character for _, character in run)) for style, run in runs)
         return "".join(_paint(style, text) if style else text for style, text in pieces)

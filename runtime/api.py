@@ -169,8 +169,7 @@ class Model:
         found = self._named(arrays, named, [*names, *targets(self._project)])
         fields, stored = [], {}
         for name, array in found.items():
-            # `str[1:]` drops the byte order, `<f4` → `f4`; and the conversion below the order
-            # itself.
+            # `str[1:]` drops the byte order, `<f4` → `f4`; the conversion below sets it right.
             if array.dtype.str[1:] not in _TYPES or not array.ndim:
                 raise fail(
                     "E0708",

@@ -140,7 +140,7 @@ def _report_bug(error: Exception, arguments: Sequence[str]) -> None:
     versions = f"nnc {__version__}, Python {sys.version.split()[0]}, {sys.platform}"
     found = getattr(error, "dump", "")
     dump = f"{versions}\nnnc {' '.join(arguments)}\n\n{trace}\n{found}"
-    # Not deleted, since the user is to send it; a temporary folder can always be written.
+    # Not deleted, since the user is to send it.
     with tempfile.NamedTemporaryFile(
         "w", prefix="nnc-bug-", suffix=".txt", delete=False, encoding="utf-8"
     ) as file:

@@ -91,5 +91,6 @@ def size_text(count: int) -> str:
     """Bytes with a unit."""
     value, units = float(count), ["bytes", "kB", "MB", "GB", "TB", "PB"]
     while value >= 1000 and len(units) > 1:
+        # Decimal units, as manufacturers and most tools count: 1 kB is 1000 bytes.
         value, units = value / 1000, units[1:]
     return f"{value:.0f} {units[0]}" if units[0] == "bytes" else f"{value:.1f} {units[0]}"

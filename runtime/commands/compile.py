@@ -83,6 +83,7 @@ def compile(program, emits, without, print_after, print_changed, time_passes) ->
         click.echo(times.table(), err=True)
     for stage, text in texts.items():
         path = wanted[stage]
+        # One text goes to stdout; of several, each needs a file, or they would run together.
         if path is None and len(texts) == 1:
             click.echo(text, nl=False)
         else:
@@ -108,6 +109,7 @@ def _passes(option: str, values: tuple[str, ...], leaving_out: bool = False) -> 
     known = {each.name: each for each in all_passes()}
     found = [name.strip() for value in values for name in value.split(",") if name.strip()]
     for name in found:
+        # Every pass can be printed, but not every one left out.
         if name == EVERY and not leaving_out:
             continue
         if name not in known:

@@ -31,6 +31,7 @@ def debug(run_folder) -> None:
 
 def _text(report: NonfiniteReport) -> Iterator[str]:
     snapshot = report.snapshot
+    # An element as the language writes it, `d_w[3, 17]`.
     seen = _element(snapshot.tensor, snapshot.index)
     yield (
         f"step {snapshot.step} of epoch {snapshot.epoch}, {_rows(snapshot.rows)}: "
@@ -45,6 +46,7 @@ def _text(report: NonfiniteReport) -> Iterator[str]:
     origin, *rest = report.chain
     yield "\norigin"
     yield f"    {origin} is {origin.value:g}" + (f": {origin.how}" if origin.how else "")
+    # The origin may be an input or a weight, which no equation of this step has computed.
     if origin.equation is None:
         yield "    it had this value before the step"
     else:

@@ -108,6 +108,7 @@ class OpenedProgram:
     @property
     def setup(self) -> Setup:
         """The setup of training, without reading data. UserError E0707 if FILE trains nothing."""
+        # Always offline: commands that train nothing do not download data to know its shapes.
         return planned_setup(self.project, search(self.data, self.file.parent, offline=True))
 
     @property

@@ -100,7 +100,7 @@ def _line_rows(found: Profile, by_time: bool) -> Iterable[Row]:
         place = f"{line.span.line}:{line.span.column}"
         yield (place, line.text, *_numbers(line.ms, line.gflop, line.mb, found)), ""
         for inner in _sorted([line.within[key] for key in sorted(line.within)], by_time):
-            # A single line of the library would repeat the row above it.
+            # A single line of the library would only repeat the figures above it.
             if inner.total >= SHOWN * found.kernel_ms and len(line.within) > 1:
                 place = inner.span.source.name.rpartition("/")[2]
                 text = f"  {place}:{inner.span.line}  {inner.text}"
@@ -145,6 +145,7 @@ def _numbers(ms: dict[str, float], gflop: float, mb: float, found: Profile) -> l
 
 def _summary(found: Profile) -> Iterable[str]:
     parts = ", ".join(f"{stage} {found.stage_ms(stage):.3f}" for stage in STAGES)
+    # 10^9 operations in a millisecond are 1000 GFLOP/s.
     speed = found.gflop / found.kernel_ms * 1e3
     threads = f"{found.threads} thread{'s' * (found.threads != 1)}"
     yield f"{found.name}, batch {found.batch}, {threads}, the quieter half of {found.steps} steps"
@@ -224,6 +225,7 @@ def _plain_kernel(timed: KernelTime, found: Profile) -> dict[str, Any]:
 
 
 def _plain_work(ms: float, gflop: float, mb: float, found: Profile) -> dict[str, float]:
+    # As in `_numbers`, and rounded only when it is written.
     speed, rate = (x / ms * 1e3 if ms else 0.0 for x in (gflop, mb / 1e3))
     share = (
         {"gb_per_s": _round(rate), "of_bandwidth": _round(rate / found.bandwidth)}

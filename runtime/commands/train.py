@@ -144,11 +144,13 @@ def _notes(
         "model": project.name,
         "settings": settings_json(project.settings),
         "examples": len(job.training),
+        # The types of the data's fields, so that `predict` and `generate` need no data.
         "fields": {
             n: [f.dtype, list(f.shape)] for n, f in (job.executor.setup.fields or {}).items()
         },
         "device": device,
         "threads": threads,
+        # Absolute, since a run may be resumed from another folder.
         "data_folder": str(data.resolve()) if data else None,
         "data_base": str(base.resolve()),
         "versions": {

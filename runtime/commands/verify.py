@@ -53,6 +53,7 @@ def verify(program, threads, seed, samples, tolerance, as_json) -> None:
 
     The numbers are random; no data is read. Exit code 1 if anything is wrong."""
     project, setup = program.project, program.setup_if_trained
+    # On one thread and on all: the results must have the same bits.
     found = verify_project(project, setup, (1, default_threads(threads)), seed, samples, tolerance)
     if as_json:
         click.echo(json.dumps(_plain(found)))
@@ -115,12 +116,14 @@ def _rows(found: Verification) -> Iterator[Row]:
         if name != file:
             yield ("", name), "bold"
             file = name
+        # A line's largest error of values and of gradients; it is red if either is too large.
         errors = _error(line.value), _error(line.slope)
         style = "" if line.right else "bold red"
         yield (str(line.span.line), "  " + line.text, *errors, _worst(line)), style
 
 
 def _error(measured) -> str:
+    # One digit is enough, `3e-07`; an exact 0 needs no exponent, and no comparison leaves a blank.
     return "" if measured is None else f"{measured.error:.0e}" if measured.error else "0"
 
 
@@ -147,6 +150,7 @@ def _summary(found: Verification) -> list[str]:
     ]
     if slopes:
         worst = max(s.error for s in slopes)
+        # At a kink, as of relu at 0, both one-sided slopes are right, and whatever lies between.
         kinks = sum(s.kinks for s in slopes)
         lines.append(
             f"at {found.gradient_sizes}: {sum(s.right for s in slopes)} of {len(slopes)} gradients "

@@ -141,6 +141,7 @@ def _class_folders(root: Path) -> dict[str, list[Path]]:
 
 def _images_in(folder: Path) -> list[Path]:
     files = _entries(folder)
+    # All or nothing: a file left out in silence would change the data without a word.
     for file in files:
         if file.is_dir():
             raise fail("E0618", f"{folder} is a class but holds the folder `{file.name}`")

@@ -21,6 +21,7 @@ def describe(request: Request) -> Schema:
 def load(request: Request) -> Dataset:
     """All splits, mapped. E0601 to E0603, E0607, E0611, E0613 or E0617 if that cannot be."""
     headers = _headers(request)
+    # Mapped, so that only the examples of a batch are ever read.
     arrays = {name: map_npy(request.file(name), header) for name, header in headers.items()}
     return dataset_of(arrays, headers, "npy", request)
 
@@ -32,6 +33,7 @@ def _headers(request: Request) -> dict[str, Header]:
     headers = {}
     for name in request.settings:
         with errors_at(request.span_of(name)):
+            # An error is marked at the file's own name, as each field has a file of its own.
             headers[name] = npy_header(request.file(name))
     return headers
 

@@ -18,6 +18,7 @@ Accumulator = tuple[str, ...]
 
 def add(a: Arithmetic, dtype: str, x: str, y: str) -> str:
     if dtype == "bool":
+        # As in NumPy: whether any is true.
         return a.op("or", dtype, x, y)
     return a.op("fadd" if is_float(dtype) else "add", dtype, x, y)
 
@@ -39,6 +40,7 @@ class Reduction:
         return (self.dtype, "i32") if self.positional else (self.dtype,)
 
     def start(self, a: Arithmetic) -> Accumulator:
+        # The neutral element of each reduction.
         worst = {
             "sum": 0,
             "prod": 1,
@@ -56,6 +58,8 @@ class Reduction:
     ) -> Accumulator:
         """The accumulator with one more value (and position), or joined with another; `later` if
         the value's position is certainly the later one."""
+        # Both may be single values or partial results, as these operations are associative but for
+        # rounding.
         match self.name:
             case "sum":
                 return (add(a, self.dtype, into[0], value[0]),)
@@ -74,6 +78,8 @@ class Reduction:
         """Whether the value is more extreme than the accumulator's."""
         order = {"argmax": "gt", "argmin": "lt"}[self.name]
         if is_float(self.dtype):
+            # NaN counts as most extreme: unordered, and so "beyond", unless the old one is NaN
+            # already.
             beyond = a.compare("u" + order, self.dtype, value[0], into[0])  # also if one is NaN
             return a.op("and", "bool", beyond, a.compare("ord", self.dtype, into[0], into[0]))
         sign = "u" if self.dtype in ("bool", "u8") else "s"
@@ -83,6 +89,7 @@ class Reduction:
         """Whether the value replaces the accumulator's: it is more extreme, or equal and earlier.
         NaN counts as the most extreme."""
         dtype = self.dtype
+        # Two NaNs are equal here, though no comparison says so.
         same = a.compare("oeq" if is_float(dtype) else "eq", dtype, value[0], into[0])
         if is_float(dtype):
             new, old = (a.compare("uno", dtype, x, x) for x in (value[0], into[0]))
@@ -100,6 +107,7 @@ class Reduction:
     def across(self, a: Arithmetic, accumulator: Accumulator) -> Accumulator:
         """All lanes joined into one scalar: halves are joined until one lane is left."""
         lanes = a.lanes
+        # A tree of log2(lanes) steps.
         while lanes > 1:
             half = Arithmetic(a.e, lanes // 2)
             low, high = (
@@ -109,6 +117,7 @@ class Reduction:
                 )
                 for start in (0, lanes // 2)
             )
+            # Positions of lanes are in no order, so `take` compares them here.
             accumulator = self.take(half, low, high)
             lanes //= 2
         return accumulator

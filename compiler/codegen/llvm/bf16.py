@@ -27,7 +27,9 @@ def pair(a: Arithmetic, first: str, second: str) -> str:
     """Two vectors of f32 rounded and packed into one of i32, the first in the lower halves."""
     name, kind = "llvm.x86.avx512bf16.cvtne2ps2bf16.512", a.type("f32")
     a.e.declare(f"declare {_PAIRS} @{name}({kind}, {kind})")
+    # The instruction puts its second operand into the lower half of the result.
     both = a.e.op(f"call {{T}} @{name}({kind} {{1}}, {kind} {{0}})", first, second, type=_PAIRS)
+    # a0 … a15 b0 … b15   →   a0 b0 a1 b1 …: each pair in 32 bits
     interleaved = [lane for k in range(LANES) for lane in (k, k + LANES)]
     mixed = shuffle(a.e, "bfloat", 2 * LANES, both, "poison", interleaved)
     return a.e.op(f"bitcast {_PAIRS} {{0}} to {{T}}", mixed, type=a.type("i32"))

@@ -81,6 +81,8 @@ class _NestWriter:
         self.output_loops: dict[str, _OpenLoop] = {}
         self.reduction_loops: dict[str, _OpenLoop] = {}
         self.fixed = {name: IndexValue(argument(name), 0) for name in nest.fixed}
+        # At most one loop runs over vectors. If it is a reduction, each lane has a partial sum (a
+        # dot product); otherwise each lane is a result.
         vector = next((loop for loop in nest.loops if loop.lanes > 1), None)
         self.reduces_lanes = vector is not None and vector.kind == "reduce"
         self.scalar, self.wide = self.expressions.scalar, self.expressions.wide
@@ -93,10 +95,14 @@ class _NestWriter:
         accumulate = self.nest.accumulate
         if parallel is not None:
             if accumulate is not None:
+                # Each thread clears just the part of the target that it then adds to: no barrier is
+                # needed between.
                 (segment,) = parallel.segments
                 self.memory.clear(accumulate, segment.count, *self._share(segment.count))
             self.outer(self.nest.outer)
             return
+        # The caller may have rotated the numbers, so that this is another thread for each such
+        # nest.
         first = self.e.op("icmp eq i64 %thread, 0", type="i1")
         with self.e.when(first):
             if accumulate is not None:
@@ -106,6 +112,7 @@ class _NestWriter:
     def outer(self, loops: Sequence[Loop]) -> None:
         """The output loops from here inwards, and the tile inside them."""
         accumulate = self.nest.accumulate
+        # The loops that are left run inside, with the target's elements in registers.
         if accumulate is not None and len(loops) == accumulate.promoted:
             self._accumulate(loops)
             return
@@ -114,8 +121,10 @@ class _NestWriter:
             return
         loop, *rest = loops
         for segment in loop.segments:
+            # Segments differ in the size of their tile, so each has code of its own.
             if loop.kind == "parallel":
                 self._parallel(loop, segment, rest)
+            # One step is no loop: the index is a constant, and addresses with it fold.
             elif segment.count == 1:
                 self._inside(_OpenLoop(loop, segment, "", segment.start), rest)
             else:
@@ -127,6 +136,8 @@ class _NestWriter:
     def _inside(self, opened: _OpenLoop, rest: Sequence[Loop]) -> None:
         name = opened.loop.index.name
         self.output_loops[name] = opened
+        # A block that is transposed in registers spans all rows of the tile: it needs the first one
+        # and their number.
         self.expressions.blocks[name] = opened.offset, opened.segment.tile
         self.outer(rest)
         del self.output_loops[name]
@@ -136,6 +147,7 @@ class _NestWriter:
         first, last = self._share(segment.count)
         width = segment.tile * loop.lanes
         start, stop = (self._element(step, width, segment.start) for step in (first, last))
+        # The writer's loops run at least once.
         some = self.e.op("icmp slt i64 {0}, {1}", start, stop, type="i1")
         with self.e.when(some), self.e.loop(start, stop, width) as opened:
             self._inside(_OpenLoop(loop, segment, opened.index, 0), rest)
@@ -145,6 +157,8 @@ class _NestWriter:
         a = self.scalar
         threads = ("%thread", a.op("add", "i64", "%thread", "1"))
         first, last = (
+            # thread * count / threads, rounded down: shares differ by 1 at most, and leave nothing
+            # out.
             a.op("udiv", "i64", a.op("mul", "i64", thread, str(count)), "%threads")
             for thread in threads
         )
@@ -160,6 +174,7 @@ class _NestWriter:
         """The values of all indices at every copy of the tile. Vectors change fastest, so that a
         row's scalars are dead before the next row's are loaded."""
         found = []
+        # The last factor of a product changes fastest, so vectors go last.
         loops = sorted(self.output_loops.values(), key=lambda opened: opened.loop.lanes > 1)
         for combination in product(*(opened.copies() for opened in loops)):
             places = dict(self.fixed)
@@ -177,6 +192,7 @@ class _NestWriter:
             for copy in copies:
                 self._finish([], "", copy)
             return
+        # Before the sum, which takes long enough for memory to answer.
         for copy in copies if nest.epilogue_prefetch else ():
             self.expressions.at(*copy)
             for access in nest.epilogue_prefetch:
@@ -184,9 +200,12 @@ class _NestWriter:
         reduction = Reduction(nest.reduce, nest.bodies[0].dtype)
         count = len(nest.bodies)
         start = [reduction.start(self.wide) for _ in range(nest.accumulators)]
+        # One entry for each copy and body, the bodies of a copy side by side; each holds as many
+        # accumulators as the nest has.
         partial = [start] * (len(copies) * count)
         partial = self._reduce(nest.inner, copies, partial, reduction, {}, nest.lanes, 0)
         totals = [self._joined(reduction, accumulators) for accumulators in partial]
+        # Of argmax the result is the position, the last part of its accumulator.
         kind, row = reduction.kinds[-1], self.output_loops.get(nest.row_loop)
         if row is not None and row.segment.tile > 1:
             self._row_loop(row, copies, totals, kind)
@@ -201,12 +220,15 @@ class _NestWriter:
         spilled to the stack."""
         e, a, name = self.e, self.scalar, row.loop.index.name
         type, count, rows = self.wide.type(kind), len(self.nest.bodies), row.segment.tile
+        # Enough for the largest segments. So the text is the same for all segments, and as it has
+        # no operands, value numbering makes it one allocation in the entry block.
         most = count * prod(max(s.tile for s in loop.segments) for loop in self.nest.outer)
         stack = e.op(f"alloca [{most} x {type}], align 64", type="ptr")
 
         def cell(start: str, number: str) -> str:
             return e.op(f"getelementptr {type}, ptr {{0}}, i64 {{1}}", start, number, type="ptr")
 
+        # Totals of one row side by side, so that the loop steps by whole rows.
         by_row = sorted(range(len(copies)), key=lambda n: copies[n][0][name].offset)
         flat = [total.name for n in by_row for total in totals[n * count : (n + 1) * count]]
         for number, total in enumerate(flat):
@@ -214,10 +236,13 @@ class _NestWriter:
         with e.loop("0", str(rows), 1) as opened:
             here = cell(stack, a.op("mul", "i64", opened.index, str(len(flat) // rows)))
             base = a.op("add", "i64", row.base or "0", opened.index)
+            # The same copies as before, but with one row, whose number is known at run time only.
             one_row = replace(row, segment=replace(row.segment, tile=1), base=base)
             self.output_loops[name] = one_row
             for number, copy in enumerate(self._copies()):
                 loaded = [
+                    # Pinned: these loads must follow the stores, which value numbering knows
+                    # nothing of.
                     e.pinned("load {T}, ptr {0}", cell(here, str(n)), type=type)
                     for n in range(number * count, (number + 1) * count)
                 ]
@@ -228,6 +253,7 @@ class _NestWriter:
         """The accumulators joined pairwise, then the lanes if the vector ran over a reduced index:
         an order that depends on the nest alone."""
         while len(accumulators) > 1:
+            # Their number is a power of two.
             pairs = zip(accumulators[::2], accumulators[1::2], strict=True)
             accumulators = [reduction.take(self.wide, x, y) for x, y in pairs]
         (accumulator,) = accumulators
@@ -239,6 +265,7 @@ class _NestWriter:
         """The statements at one copy and their stores; the first have the reduced values."""
         expressions = self.expressions
         expressions.at(*copy)
+        # Later statements find the values of earlier ones in `results`, in registers.
         for number, statement in enumerate(self.nest.statements):
             if number < len(reduced):
                 value = self._cast(reduced[number], kind, statement.dtype)
@@ -274,6 +301,7 @@ class _NestWriter:
             return self._point(copies, partial, reduction, places, valid, trip)
         loop, *rest = loops
         for segment in loop.segments:
+            # Loops that run fewer steps at some tiles need a test, even with one step.
             if segment.count == 1 and loop.is_whole:
                 opened = _OpenLoop(loop, segment, "", segment.start)
                 partial = self._unrolled(
@@ -283,6 +311,7 @@ class _NestWriter:
             width = segment.tile * loop.lanes
             start, stop = self._range(loop, segment, width, copies, places)
             kinds = [self.wide.type(kind) for kind in reduction.kinds]
+            # SSA form: every accumulator is a phi of the loop. They are passed as one flat list.
             flat = [
                 (kind, name)
                 for accumulators in partial
@@ -307,6 +336,9 @@ class _NestWriter:
         start, stop = str(segment.start), str(segment.start + segment.count * width)
         for form, size in loop.clip:
             self.expressions.at({**copies[0][0], **places}, self.nest.lanes)
+            # Any copy will do: a clip depends on nothing that differs between copies of the tile.
+            # 0 <= s + r < size   →   -r <= s < size - r
+            # 0 <= r - s < size   →   r - size + 1 <= s < r + 1
             sign = form.coefficients[Idx(loop.index.name)]
             rest = form.without(Idx(loop.index.name)).scaled(-sign)
             zero = self.memory.total(self.memory.offset(rest), a)
@@ -319,6 +351,8 @@ class _NestWriter:
             start = a.intrinsic("smax", "i64", start, self._at_first(form, copies, places))
         for form in loop.upper_bounds:
             stop = a.intrinsic("smin", "i64", stop, self._at_first(form, copies, places))
+        # Rounded down: what is added too early are terms of 0, and tiles stay aligned to the
+        # segment.
         if loop.lower_bounds and width > 1:  # in whole steps
             before = a.op("sub", "i64", start, str(segment.start))
             steps = a.op("udiv", "i64", before, str(width))
@@ -327,6 +361,7 @@ class _NestWriter:
 
     def _at_first(self, form: Affine, copies: list[Copy], places: Places) -> str:
         """The form at the first element of the tile."""
+        # Lane 0 of the first vector: the bounds are forms of a tile's first elements.
         outer = {name: place._replace(lanes=False) for name, place in copies[0][0].items()}
         self.expressions.at({**outer, **places}, self.nest.lanes)
         return self.memory.total(self.memory.offset(form), self.scalar)
@@ -344,6 +379,8 @@ class _NestWriter:
     ) -> list[list[Accumulator]]:
         """The unrolled copies of a reduction loop's body."""
         self.reduction_loops[opened.loop.index.name] = opened
+        # `trip` numbers the points of one iteration in mixed radix: 0, 1, 2 … across all unrolled
+        # loops.
         for copy, (name, place, lanes) in enumerate(opened.copies()):
             partial = self._reduce(
                 rest,
@@ -366,12 +403,17 @@ class _NestWriter:
         trip: int,
     ) -> list[list[Accumulator]]:
         """One point of the reduction at every copy of the tile."""
+        # Consecutive points go to different accumulators, so that no addition waits for the one
+        # before.
         which = trip % self.nest.accumulators
         if trip == 0:
+            # Once for each iteration of the innermost loop that is left, not for each unrolled
+            # point.
             self._prefetch_streams()
         after, before = [], iter(partial)
         for number, (outer, lanes) in enumerate(copies):
             self.expressions.at({**outer, **places}, valid if self.reduces_lanes else lanes)
+            # At the first copy alone: a prefetch for each copy would cost as much as their loads.
             for access in self.nest.operand_prefetch if number == 0 else ():
                 self.memory.prefetch(access)
             for expr in self.nest.bodies:
@@ -385,6 +427,8 @@ class _NestWriter:
         a, opened = self.scalar, {**self.output_loops, **self.reduction_loops}
         for number in range(self.streams):
             pointer = self.memory.in_arena(f"%prefetch{number}")
+            # The number of this iteration among all of the nest, in mixed radix, times the bytes of
+            # each. The terms of outer loops are hoisted out of the inner ones.
             for depth, loop in enumerate(self.nest.loops):
                 inside = prod(inner.steps for inner in self.nest.loops[depth + 1 :])
                 step = a.op("mul", "i64", f"%advance{number}", str(inside))
@@ -396,6 +440,7 @@ class _NestWriter:
     def _steps_before(self, opened: _OpenLoop) -> str:
         """How many steps of the loop came before this one."""
         a, segments = self.scalar, opened.loop.segments
+        # Steps of the segments before this one, which have ended.
         before = sum(s.count for s in segments[: segments.index(opened.segment)])
         if not opened.base:
             return str(before)
@@ -405,6 +450,7 @@ class _NestWriter:
 
     def _take(self, reduction: Reduction, expr: Expr, into: Accumulator) -> Accumulator:
         expressions, a = self.expressions, self.wide
+        # A scalar factor is broadcast where the accumulator is a vector.
         get = expressions.vector if a.lanes > 1 else lambda x: expressions.value(x).name
         new: Accumulator
         if reduction.name == "sum" and _is_product(expr):
@@ -414,17 +460,21 @@ class _NestWriter:
             dot = bf16.dot if self.nest.bf16_dot and a.lanes == bf16.LANES else bf16_dot
             new = (dot(a, p, q, into[0]),)
         elif reduction.positional:
+            # Where points come in the order of their positions, a tie keeps the earlier one.
             new = reduction.take(
                 a, into, (get(expr), self._position()), later=self.nest.visits_in_order
             )
         else:
             new = reduction.take(a, into, (get(expr),))
+        # In the last vector of a reduced index, lanes beyond its end keep what they have. Where
+        # lanes are results, surplus ones compute what is never stored.
         mask = self.memory.mask() if self.reduces_lanes else ""
         return reduction.blend(a, mask, new, into) if mask else new
 
     def _position(self) -> str:
         """The number of the current point, as i32."""
         assert self.nest.position is not None
+        # The same for all lanes unless the vector runs over a reduced index.
         offset = self.memory.offset(self.nest.position)
         a = self.wide if offset.in_lanes else self.scalar
         total = a.convert("trunc", "i64", "i32", self.memory.total(offset, a))
@@ -439,11 +489,13 @@ class _NestWriter:
         assert accumulate is not None
         access, copies = accumulate.access, self._copies()
         if not promoted:
+            # Load, add, store; one copy after the other, since two may be the same element.
             for copy in copies:
                 self.expressions.at(*copy)
                 self.memory.accumulate(access, self._added)
             return
         totals = []
+        # `_is_injective` in `cpu/lower.py` has made sure that copies are different elements.
         for copy in copies:
             self.expressions.at(*copy)
             totals.append(self.memory.load_now(access))
@@ -462,6 +514,7 @@ class _NestWriter:
             return after
         loop, *rest = loops
         (segment,) = loop.segments
+        # No tile has copies of these indices, so there is one segment of single steps.
         dtype = self.nest.statements[0].dtype
         carried = [((self.wide if t.vector else self.scalar).type(dtype), t.name) for t in totals]
         with self.e.loop("0", str(segment.count), 1, carried) as opened:
@@ -476,6 +529,7 @@ class _NestWriter:
         (expr,), (statement,) = self.nest.bodies, self.nest.statements
         expressions, a = self.expressions, self.wide if old.vector else self.scalar
         get = expressions.vector if old.vector else lambda x: expressions.value(x).name
+        # One rounding instead of two.
         if _is_product(expr) and expr.dtype == statement.dtype:
             total = a.intrinsic("fma", expr.dtype, *map(get, expr.children), old.name)
             return Value(total, old.vector)

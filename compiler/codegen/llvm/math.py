@@ -60,6 +60,7 @@ def function(a: Arithmetic, name: str, args: list[str], dtype: str) -> str:
     if name in INTRINSICS:
         return a.intrinsic(INTRINSICS[name], dtype, *args)
     if dtype == "f64":
+        # Exact verification needs libm's accuracy, not speed.
         return _library(a, name, args)
     return FUNCTIONS[name](Vector(a, dtype), *args)
 
@@ -148,6 +149,8 @@ def _power_of_two(v: Vector, n: str, offset: int = 0) -> str:
 def _scale(v: Vector, a: str, n: str) -> str:
     """a 2^n, n down to -252 and up to 254, rounded once: 2^n itself may be out of range."""
     i = v.of("i32")
+    # n = half + (n - half): each power is a normal number though 2^n may not be, and only the last
+    # product is rounded.
     half = i.op("ashr", n, 1)  # ROUND_F32's own bits have nine zeros left after halving
     return v.mul(v.mul(a, _power_of_two(v, half)), _power_of_two(v, i.op("sub", n, half)))
 
@@ -270,6 +273,7 @@ def _sine(v: Vector, r: str, turns: str) -> str:
     sine = v.fma(v.mul(r, square), v.polynomial(square, SIN), r)
     cosine = v.fma(square, v.polynomial(square, (-0.5, *COS)), 1.0)
     odd = i.compare("ne", i.op("and", turns, 1), 0)
+    # Two more quarter turns change the sign: bit 1 of the turns moves to the sign bit.
     sign = i.op("shl", i.op("and", turns, 2), 30)
     return i.convert("bitcast", i.op("xor", v.bits(v.select(odd, cosine, sine)), sign), v.dtype)
 
@@ -298,6 +302,8 @@ def _log2_wide(v: Vector, a: str) -> str:
     shifted = i.op("add", wide.bits(v.convert("fpext", a, "f64")), ONE_F64 - ROOT_HALF)
     m = i.op("add", i.op("and", shifted, 2**52 - 1), ROOT_HALF)
     m = i.convert("bitcast", m, "f64")
+    # An integer below 2^52 in the mantissa of 2^52 is 2^52 + n: a conversion without an instruction
+    # for it.
     n = i.convert("bitcast", i.op("or", i.op("lshr", shifted, 52), TWO_52), "f64")
     q = wide.div(wide.sub(m, 1.0), wide.add(m, 1.0))
     series = wide.polynomial(wide.mul(q, q), LOG2)
@@ -308,10 +314,12 @@ def _pow(v: Vector, x: str, y: str) -> str:
     """|x|^y = 2^(y log2 |x|), the product in f64; then the sign and the cases of C's Annex F."""
     wide = v.of("f64")
     a = v.intrinsic("fabs", x)
+    # Zero, infinity and NaN have no mantissa and exponent of the usual kind.
     log = wide.select(v.compare("oeq", a, 0.0), -INFINITY, _log2_wide(v, a))
     log = wide.select(v.compare("ult", a, INFINITY), log, v.convert("fpext", a, "f64"))
     log = wide.select(v.compare("uno", a, a), NAN, log)
     product = wide.mul(v.convert("fpext", y, "f64"), log)
+    # Beyond these the result is 0 or infinity in f32, and `_scale` takes no n outside.
     product = wide.at_most(wide.at_least(product, -160.0), 140.0)
     shifted = wide.add(product, ROUND_F64)
     r = wide.mul(wide.sub(product, wide.sub(shifted, ROUND_F64)), LN2[0] + LN2[1])
@@ -378,11 +386,13 @@ def _library(a: Arithmetic, name: str, args: list[str]) -> str:
 def threefry(a: Arithmetic, seed: str, step: str, stream: str, index: str) -> str:
     """Uniform f32 in [0, 1) from i32 operands: the function that compiler/ir/random.py defines."""
     i, v = Vector(a, "i32"), Vector(a, "f32")
+    # Threefry's key schedule: the third word is the other two and a constant, xor-ed.
     keys = (seed, step, i.op("xor", i.op("xor", seed, step), PARITY))
     x0, x1 = i.op("add", index, keys[0]), i.op("add", stream, keys[1])
     for done in range(ROUNDS):
         x0 = i.op("add", x0, x1)
         x1 = i.op("xor", i.intrinsic("fshl", x1, x1, ROTATIONS[done % 8]), x0)
+        # A key is injected after every four rounds, with the injection's number against symmetry.
         if done % 4 == 3:
             j = done // 4 + 1
             x0 = i.op("add", x0, keys[j % 3])

@@ -58,10 +58,14 @@ class MemoryWriter:
     def offset(self, form: Affine) -> Offset:
         """The affine form at the current copy."""
         terms: dict[str, int] = {}
+        # Four parts, as each has its place in an address: constants, the copy of a vector in its
+        # tile, the distance of lanes, and what has to be computed for each lane.
         fixed, step, stride, irregular = form.constant, 0, 0, ""
         for atom, factor in form.coefficients.items():
             if isinstance(atom, Idx):
                 place = self.point.places[atom.name]
+                # A vector's index is base + offset + lane, so the factor is the stride from lane to
+                # lane.
                 if place.lanes:
                     step += factor * place.offset
                     stride += factor
@@ -69,12 +73,15 @@ class MemoryWriter:
                     fixed += factor * place.offset
                 if place.base:
                     terms[place.base] = terms.get(place.base, 0) + factor
+            # A gathered index, or a quotient of the vector index: no fixed stride.
             elif self.point.in_lanes(atom):
                 part = self._times(self._lane_integer(atom), factor)
                 irregular = self.wide.op("add", "i64", irregular, part) if irregular else part
             else:
                 name = self._integer(atom)
                 terms[name] = terms.get(name, 0) + factor
+        # Terms of outer loops first: their partial sums are invariant in the inner loops and leave
+        # them.
         inward = sorted(terms.items(), key=lambda term: self.e.level(term[0]))
         return Offset(tuple(inward), fixed, step, stride, irregular)
 
@@ -97,6 +104,7 @@ class MemoryWriter:
     def _widen(a: Arithmetic, dtype: str, name: str) -> str:
         if dtype == "i64":
             return name
+        # These two have no sign.
         return a.convert("zext" if dtype in ("bool", "u8") else "sext", dtype, "i64", name)
 
     @staticmethod
@@ -111,6 +119,7 @@ class MemoryWriter:
     def _quotient(self, atom: Expr, a: Arithmetic) -> str:
         """A floor division by a positive constant; what cannot be negative divides as unsigned."""
         top, by = atom.children
+        # The operand as an address is built: what it shares with other addresses is computed once.
         numerator = self.total(self.offset(affine(top)), a)
         divisor = a.constant(by.value, "i64")  # type: ignore[attr-defined]
         if bounds(top, self.nest.sizes)[0] >= 0:
@@ -124,6 +133,7 @@ class MemoryWriter:
             term = self._scaled(name, factor)
             total = self.scalar.op("add", "i64", total, term) if total else term
         rest = offset.constant + offset.step
+        # A constant alone needs no instruction.
         if not total:
             total = str(rest)
         elif rest:
@@ -153,18 +163,25 @@ class MemoryWriter:
         after: Terms = ()
         select_last = False
         if only_if:
+            # The selection is placed where its condition is known. If terms of deeper loops were
+            # added before it, it would have to follow them into the inner loop. Added after it,
+            # they lead from the zeros to other zeros, as long as the page is long enough.
             depth = self.e.level(only_if)
             after = tuple(t for t in before if self.e.level(t[0]) > depth)
+            # MAX_LANES for the vector that begins at the last address.
             if (self._reach(access, after, step) + MAX_LANES) * size <= ZERO_PAGE:
                 before = tuple(t for t in before if t not in after)
             else:
                 after, select_last = (), True
         for term in before:
+            # Each partial sum is an operation of its own, so copies of a tile share all but the
+            # last ones.
             pointer = self._advance(pointer, kind, self._scaled(*term))
         pointer = self._advance(pointer, kind, str(offset.constant))
         if only_if:
             zeros = f"internal constant [{ZERO_PAGE} x i8] zeroinitializer, align 64"
             self.e.declare(f"@zeros = {zeros}")
+            # The whole address is replaced, so that nothing is added to the zeros.
             if select_last:
                 pointer, step = self._advance(pointer, kind, str(step)), 0
             pointer = self.e.op("select i1 {0}, ptr {1}, ptr @zeros", only_if, pointer, type="ptr")
@@ -182,6 +199,7 @@ class MemoryWriter:
 
     def _reach(self, access: Access, terms: Terms, step: int) -> int:
         """How far these terms can lead, in elements; more than a page if that is not certain."""
+        # A base counts from 0 to its index's size; what else is in a term has no known range.
         names = {place.base: name for name, place in self.point.places.items() if place.base}
         total = step if step >= 0 else ZERO_PAGE
         for base, factor in terms:
@@ -210,6 +228,7 @@ class MemoryWriter:
         lane to lane."""
         dtype = access.dtype
         pointer = self.pointer(access, offset, condition)
+        # If the check fails this is a 0 from the page of zeros.
         loaded = self._from_memory(self.scalar, dtype, self._scalar_load(pointer, dtype))
         if not condition or self._is_zero(access):
             return Value(loaded, False)
@@ -224,6 +243,8 @@ class MemoryWriter:
         """Neighbouring elements, or a gather. A load leaves zeros where a condition fails."""
         condition = self._all(by_lane, self.wide.splat("bool", shared) if shared else "")
         if offset.stride == 1 and not offset.irregular:
+            # From the cheapest kind of load to the dearest. Only this one replaces its address; the
+            # others mask the lanes.
             pointer = self.pointer(access, offset, shared)
             loaded = self._vector_load(pointer, access.dtype, self.mask(by_lane))
         elif access.transposed:
@@ -242,10 +263,15 @@ class MemoryWriter:
     def _transposed(self, access: Access, offset: Offset) -> str:
         """One vector of a block that is loaded along memory and transposed in registers. Every copy
         of the tile asks for the whole block; value numbering writes it once."""
+        # Example: x[j, i] with lanes along j and rows along i. Memory runs along i: lane k's vector
+        # holds
+        # x[j + k, first …], and column r of the transposed block is what the copy of row r needs.
         first, count = self.point.blocks[access.transposed]
         row = self.point.places[access.transposed].offset - first
+        # A tile with fewer rows than lanes loads no more than its rows.
         mask = "" if count == self.nest.lanes else _first_lanes(count, self.nest.lanes)
         block = []
+        # Back by `row` to the block's first row, so that every copy writes the same loads.
         for lane in range(self.point.valid):
             start = Offset(
                 offset.terms, offset.constant - row + lane * offset.stride, offset.step, 0, ""
@@ -260,10 +286,13 @@ class MemoryWriter:
     def _deinterleaved(self, access: Access, offset: Offset) -> str:
         """The even or the odd ones of neighbouring elements; where both are read, they are loaded
         once."""
+        # x[2*i] and x[2*i + 1] are both picked from x[2*i …]: the parity of the constant tells
+        # which.
         odd, lanes = offset.constant % 2, self.nest.lanes
         halves = []
         for half in (0, 1):
             start = Offset(offset.terms, offset.constant - odd + half * lanes, offset.step, 0, "")
+            # Of the last vector's pairs, only those of valid lanes are touched.
             count = min(lanes, max(0, 2 * self.point.valid - half * lanes))
             mask = "" if count == lanes else _first_lanes(count, lanes)
             halves.append(self._vector_load(self.pointer(access, start), access.dtype, mask))
@@ -284,6 +313,7 @@ class MemoryWriter:
         for form, size in access.checks:
             offset = self.offset(form)
             a = self.wide if offset.in_lanes else self.scalar
+            # 0 <= x < size in one comparison: as unsigned, a negative x is huge.
             inside = a.compare("ult", "i64", self.total(offset, a), a.constant(size, "i64"))
             if offset.in_lanes:
                 by_lane = a.op("and", "bool", by_lane, inside) if by_lane else inside
@@ -295,6 +325,7 @@ class MemoryWriter:
         """The valid lanes for which the condition holds; empty if that is all."""
         valid, lanes = self.point.valid, self.nest.lanes
         if valid == lanes:
+            # Only the last vector along an index may have fewer valid lanes than the others.
             return also
         ends = _first_lanes(valid, lanes)
         return self.wide.op("and", "bool", also, ends) if also else ends
@@ -314,6 +345,7 @@ class MemoryWriter:
         op, type, size = op or self.e.op, self._vector_type(dtype), BYTES[dtype]
         if not mask:
             return op(f"load {{T}}, ptr {{0}}, align {size}", pointer, type=type)
+        # Lanes outside the mask are 0, and their memory is not touched.
         name, bits = f"llvm.masked.load.{self._suffix(dtype)}.p0", self.wide.type("bool")
         self.e.declare(f"declare {type} @{name}(ptr, i32, {bits}, {type})")
         text = f"call {{T}} @{name}(ptr {{0}}, i32 {size}, {bits} {{1}}, {{T}} zeroinitializer)"
@@ -323,6 +355,7 @@ class MemoryWriter:
         """One load per lane."""
         dtype, lanes = access.dtype, self.nest.lanes
         type, bits = self._vector_type(dtype), self.wide.type("bool")
+        # Lane 0's scalar address, to which each lane adds its own distance.
         pointer = self.pointer(access, Offset(offset.terms, offset.constant, offset.step, 0, ""))
         steps = self._lanes(offset.stride, "i64")
         if offset.irregular:
@@ -366,6 +399,7 @@ class MemoryWriter:
         offset = self.offset(place)
         pointer = self.pointer(Access(tensor, dtype, place), offset)
         size = BYTES[dtype]
+        # The offset is the same in all lanes: a total, or a nest without vectors.
         if not offset.in_lanes:
             name = self._to_memory(self.scalar, dtype, value.name)
             self.e.effect(f"store {MEMORY[dtype]} {{0}}, ptr {{1}}, align {size}", name, pointer)
@@ -388,6 +422,7 @@ class MemoryWriter:
         self, accumulate: Accumulate, parts: int = 1, first: str = "0", last: str = "1"
     ) -> None:
         """Zeros the target of an accumulation, or some of its equal parts."""
+        # `parts` is the size of the target's first dimension, which divides its bytes evenly.
         a, size = self.scalar, str(accumulate.bytes // parts)
         self.e.declare("declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)")
         start, stop = (a.op("mul", "i64", part, size) for part in (first, last))
@@ -416,6 +451,7 @@ class MemoryWriter:
         """Replaces the element at the current copy, if in bounds, by `added` of it."""
         condition, by_lane = self._conditions(access)
         assert not by_lane
+        # Lowering takes no vector index that a check depends on. What is out of bounds is dropped.
         if condition:
             with self.e.when(condition):
                 self.store_at(access, added(self.load_now(access)))
@@ -429,6 +465,7 @@ class MemoryWriter:
         if offset.in_lanes:
             old = self._vector_load(pointer, access.dtype, self.mask(), self.e.pinned)
             return Value(self._from_memory(self.wide, access.dtype, old), True)
+        # Pinned: the element changes between loads of the same address.
         old = self._scalar_load(pointer, access.dtype, self.e.pinned)
         return Value(self._from_memory(self.scalar, access.dtype, old), False)
 
@@ -444,9 +481,15 @@ def _first_lanes(count: int, lanes: int) -> str:
 def transpose(a: Arithmetic, dtype: str, rows: list[str]) -> list[str]:
     """The columns of a square block of vectors: a register transpose. First all squares of 4 x 4
     lanes are transposed, by shuffles of one instruction each, then the squares are exchanged."""
+    # 16 lanes are 4 x 4 squares of 4 x 4 elements. Two rounds of shuffles within squares, then two
+    # rounds
+    # that exchange whole squares: log2(16) = 4 rounds of 16 shuffles.
     lanes, e, kind = len(rows), a.e, LLVM[dtype]
     side = min(SHUFFLE_LANES, lanes)
     half, squares = side // 2, lanes // side
+    # Lane numbers of a shuffle of two vectors: those of the second begin at `lanes` (`of`).
+    # low: interleaves the lower halves of each square's rows x and y: x0 y0 x1 y1; high: the
+    # upper ones.
     low = [
         start + k + of for start in range(0, lanes, side) for k in range(half) for of in (0, lanes)
     ]
@@ -457,6 +500,7 @@ def transpose(a: Arithmetic, dtype: str, rows: list[str]) -> list[str]:
         rows = [shuffle(e, kind, lanes, x, y, pick) for x, y in pairs for pick in (low, high)]
     if is_float(dtype):  # keeps LLVM from spending long on merging both rounds of shuffles
         rows = [a.intrinsic("arithmetic.fence", dtype, row) for row in rows]
+    # The same step on squares instead of elements.
     for _ in range(squares.bit_length() - 1):
         pairs = [(rows[k], rows[k + side]) for k in range(lanes) if k // side % 2 == 0]
         rows = [shuffle(e, kind, lanes, x, y, pick) for pick in (even, odd) for x, y in pairs]

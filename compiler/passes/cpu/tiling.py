@@ -199,8 +199,7 @@ def _outer(work: Work, index: Index) -> Iterator[Tiling]:
     wider = [vectors for vectors in limits.row_vectors if streams and vectors <= blocks]
     for vectors in (*range(1, min(usual, blocks) + 1), *wider):
         # Rows times vectors are accumulators, one more row of vectors holds what is loaded, and one
-        # register a
-        # broadcast: (rows + 1) * vectors + 1 registers. `_fits` counts precisely.
+        # register a broadcast: (rows + 1) * vectors + 1 registers. `_fits` counts precisely.
         limit = (target.registers - 1) // work.registers_per_copy // vectors - 1
         tiles = _transposable_rows(index, work) if is_map else _row_tiles(row_indices, limit, work)
         for rows in tiles:

@@ -33,16 +33,22 @@ class Sampling:
 
     def draw(self, logits: np.ndarray, generator: np.random.Generator) -> int:
         """One token number from logits [n]."""
+        # in double precision: sums over a large vocabulary decide which token a draw hits
         wide = logits.astype(np.float64).reshape(-1)
         if self.temperature == 0:
+            # greedy decoding: no random number is used at all
             return int(wide.argmax())
+        # softmax's exponent: with the maximum at 0, exp cannot overflow; the sum need not be 1
         wide -= np.maximum.reduce(wide)
         if self.temperature != 1:
             wide /= self.temperature
         if self.top_k is None and self.top_p is None:
             return sample_index(np.exp(wide, wide), generator)
+        # stable: of equal logits the token with the smaller number comes first, on every machine
         order = np.argsort(-wide, kind="stable")[: self.top_k]
         chances = np.exp(wide[order])
+        # Nucleus sampling: up to and with the token at which the sum reaches `top_p` of the
+        # whole.
         if self.top_p is not None:
             up_to = np.cumsum(chances)
             chances = chances[: int(np.searchsorted(up_to, self.top_p * up_to[-1])) + 1]
@@ -51,6 +57,7 @@ class Sampling:
 
 def sample_index(chances: np.ndarray, generator: np.random.Generator) -> int:
     """A place drawn with these chances, which add up to any number."""
+    # inverse transform sampling: a uniform number, looked up in the cumulative sums
     up_to = np.add.accumulate(chances)
     return int(up_to.searchsorted(generator.random() * up_to.item(-1), "right"))
 
@@ -72,6 +79,7 @@ class TextRoles:
 def text_roles(system: System) -> list[TextRoles]:
     """Which input may hold the tokens and which result the logits for the token after each of them;
     one at least. UserError E0712 if no input and result of the model are such two."""
+    # these two are set by whoever runs a program and are no data
     inputs = [t for t in system.of_kind("input") if t.name not in ("step", "seed")]
     tokens = [t for t in inputs if len(t.shape) == 2 and t.dtype in ("i32", "i64", "u8")]
     if not tokens:
@@ -81,6 +89,7 @@ def text_roles(system: System) -> list[TextRoles]:
             help="an input must be tokens, like `token: i32[B, T]`",
         )
     results = [system.tensors[n] for n in system.outputs]
+    # Which input feeds which result is not known by name: every pair whose positions agree.
     found = [
         TextRoles(source, output, tuple(t for t in inputs if t is not source))
         for source in tokens
@@ -104,22 +113,27 @@ class Generator:
         """`system` is the model's prediction for one example.
 
         UserError E0712 if it maps no tokens to logits, or if a result depends on later tokens.
+        # such as the encoder of a translator: computed once for a source, not for every token
         """
         self.roles, first, step = decoding_step(system, weights, device)
         self.handed = first.outputs
+        # a plain language model has nothing to compute before the first token
         self.first = device(first) if first.equations else None
         self.program: Program = device(step)
         if self.first is not None:
             load_weights(weights, self.first, first)
         load_weights(weights, self.program, step)
         arrays = self.program.arrays
+        # states of the step that the model itself has not: kept keys and values, hidden states
         self.memory = [arrays[t.name] for t in step.of_kind("state") if t.name not in weights]
+        # only models that read their position have that input
         self._token, self._at = arrays[self.roles.source.name], arrays.get(POSITION)
         self._logits = arrays[self.roles.output.name].reshape(-1)
         self._window = self.roles.window
         self.bounded = is_bounded(step)
         self.past: list[int] = []
         self.position = 0
+        # all zeros until the caller gives something: what follows from zeros must be right, too
         self.give({})
 
     @property
@@ -129,11 +143,13 @@ class Generator:
     def give(self, values: Mapping[str, np.ndarray]) -> None:
         """Inputs other than the tokens, by name; what follows from them alone is computed here,
         once for all tokens. Begins anew."""
+        # either program may read an input, or both
         for program in self.programs:
             for name in values.keys() & program.arrays.keys():
                 program.arrays[name][...] = values[name]
         if self.first is not None:
             self.first.run()
+            # the results of the first program are inputs of the step
             for name in self.handed:
                 self.program.arrays[name][...] = self.first.arrays[name]
         self.restart()
@@ -141,6 +157,8 @@ class Generator:
 
     def feed(self, token: int) -> np.ndarray:
         """One more token; the logits [n] for the one after it."""
+        # The window is full: begin anew with its last quarter, which is read again. So reading
+        # again happens once in 3/4 of a window, and a quarter of the context survives.
         if self.bounded and self.position == self._window:
             recent = self.past[len(self.past) - self._window // 4 :]
             self.restart()
@@ -175,8 +193,10 @@ class Generator:
         """`count` tokens that continue the prompt, which holds at least one, or fewer, if `end` is
         drawn, which is not among them. Only the first `known` are drawn, if the model has more than
         its vocabulary."""
+        # its own generator: the same seed writes the same text whatever ran before
         generator = np.random.default_rng(seed)
         *before, token = prompt
+        # the prompt's tokens fill the memory; only the logits after the last one are drawn from
         for earlier in before:
             self.feed(earlier)
         for _ in range(count):
@@ -189,6 +209,7 @@ class Generator:
 def is_bounded(step: System) -> bool:
     """Whether positions end with the window: something is kept for each of them, or read at
     them (a table of positions). A recurrence goes on for ever."""
+    # by the name that `incremental_decoding` gives to what it keeps for every position
     if any(t.name.endswith("_kept") for t in step.of_kind("state")):
         return True
     return any(
@@ -206,16 +227,20 @@ def decoding_step(
     """The first roles in which the model can be evaluated position by position, and the programs
     that do so: what is computed once, and one position's step. UserError E0712 if there are none,
     or if a result depends on later tokens."""
+    # inlined and simplified as training has it, so that the dependences can be read off
     found, reasons = text_roles(system), []
     system = derive(system)
+    # The first pair that can be taken apart wins; the reasons of the others are dropped.
     for each in found:
         try:
             first, step = decoding(system, each.source.name, each.output.name)
         except NotIncremental as error:
             reasons.append(str(error))
             continue
+        # numbers decide what the analysis of indices cannot see, such as a mask that is data
         check_causal(system, each, weights, device)
         return each, first, step
+    # if the model looks ahead, that explains better why it cannot be taken apart
     check_causal(system, found[0], weights, device)
     raise fail("E0712", f"`{system.name}` cannot be evaluated token by token: {reasons[0]}")
 
@@ -227,12 +252,15 @@ def check_causal(
     program = device(system)
     load_weights(weights, program, system)
     source, logits = (program.arrays[t.name] for t in (found.source, found.output))
+    # The logits for the first half may depend only on the first half of the tokens.
     half, vocabulary = found.window // 2, found.output.shape[2]
     source[...] = np.random.default_rng(0).integers(0, vocabulary, found.source.shape)
     program.run()
     first = logits[:, :half].copy()
+    # every later token becomes another one
     source[:, half:] = (source[:, half:] + 1) % vocabulary
     program.run()
+    # not to the bit: one may be computed by the tiles of another size
     if not np.allclose(first, logits[:, :half], rtol=1e-5, atol=1e-6):
         raise fail(
             "E0712",
@@ -243,6 +271,7 @@ def check_causal(
 
 def load_weights(weights: Mapping[str, np.ndarray], program: Program, system: System) -> None:
     """Give a program the params and states of the model, those that it has."""
+    # a program has only those that it reads
     for tensor in system.tensors.values():
         if tensor.kind in ("param", "state") and tensor.name in weights:
             program.arrays[tensor.name][...] = weights[tensor.name]

@@ -21,6 +21,7 @@ def as_inputs(
 ) -> dict[str, np.ndarray]:
     """The arrays by the names of the model's inputs. UserError E0708 if one is missing or does not
     fit what the model says of it; sizes that it leaves open must agree."""
+    # one array without a name is clear only if there is one input
     if isinstance(given, np.ndarray):
         if len(model.inputs) != 1:
             names = ", ".join(f"`{p.name}`" for p in model.inputs)
@@ -30,6 +31,7 @@ def as_inputs(
                 help="give them by name, in an .npz",
             )
         given = {model.inputs[0].name: given}
+    # symbol → its size, and the input that said so first
     bound: dict[str, tuple[int, str]] = {}
     found = {}
     for parameter in model.inputs:
@@ -54,7 +56,9 @@ def _check(
     pattern, declared = parameter.type.shape, format_type(parameter.type)
     here = f"{origin} holds `{parameter.name}` as {array.dtype}{list(array.shape)}"
     wrong = len(pattern) != array.ndim
+    # strict=False: a wrong number of dimensions is reported below, with the declared type
     for item, size in zip(pattern, array.shape, strict=False):
+        # `B` is bound by the first input that has it; all others must agree
         if isinstance(item, s.Name):
             first, owner = bound.setdefault(item.id, (size, parameter.name))
             if first != size:
@@ -63,10 +67,12 @@ def _check(
                     f"{here}: `{item.id}` is {size} here and {first} in `{owner}`",
                     parameter.span,
                 )
+        # a fixed size such as 28
         elif isinstance(item, s.Number):
             wrong |= item.value != size
     if wrong:
         raise fail("E0708", f"{here}, and the model takes {declared}", parameter.span)
+    # whole numbers and booleans may become reals; reals must not be cut to whole numbers
     wants_float = is_float(parameter.type.dtype or "f32")
     if array.dtype.kind not in "biuf" or (array.dtype.kind == "f" and not wants_float):
         raise fail("E0708", f"{here}, whose values cannot become {declared}", parameter.span)
@@ -75,17 +81,20 @@ def _check(
 def predict_batches(executor: Executor, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The model's results for all examples of checked arrays; [n, …] each."""
     count = len(next(iter(arrays.values())))
+    # a size that divides the count needs one program only
     size = evaluation_batch(count)
     results: dict[str, np.ndarray] = {}
     program = None
     for begin in range(0, count, size):
         end = min(begin + size, count)
+        # the last batch is smaller: it is exact with a program of its own, instead of padded
         if program is None or end - begin != size:
             program = executor.prediction(end - begin)
         for name, place in program.fields:
             place[...] = arrays[name][begin:end].astype(place.dtype)
         program.program.run()
         for name, result in program.results.items():
+            # made at the first batch, when the shapes are known
             whole = results.setdefault(name, np.empty((count, *result.shape[1:]), result.dtype))
             whole[begin:end] = result
     return results

@@ -36,7 +36,9 @@ class ContextText:
                 f"the model {told} before it writes",
                 help="one can be given, in the vocabulary that its run knows",
             )
+        # `x_length` beside `x`, by the naming of the data sources
         length = length_of(texts[0].name, [t.name for t in given])
+        # a further input would have to be made up
         strange = [t.name for t in given if t.name not in (texts[0].name, length)]
         if strange:
             hint = f"beside `{texts[0].name}` there may be `{texts[0].name}_length`"
@@ -53,6 +55,7 @@ class ContextText:
                 f"`{line}` has {len(ids)} tokens, and `{self.tokens.name}` has room for {room}",
                 help="shorten it, or cut it in two",
             )
+        # padded with 0 up to the model's size, as in training
         values = {self.tokens.name: np.zeros((1, room), np.int32)}
         values[self.tokens.name][0, : len(ids)] = ids
         if self.length is not None:
@@ -61,11 +64,14 @@ class ContextText:
 
     def unknown(self, line: str) -> list[str]:
         """The words or characters of a line that read as `<unk>`."""
+        # without `<unk>` an unknown token is an error already (E0619)
         if UNKNOWN not in self.vocabulary.specials:
             return []
+        # a byte-pair vocabulary splits what it does not know into smaller pieces: nothing is lost
         pieces = WORD.findall(line) if self.vocabulary.kind == "words" else list(line)
         known = set(self.vocabulary.tokens)
         wanted = self.vocabulary.kind in ("words", "chars")
+        # each once, in the order of the line
         return [p for p in dict.fromkeys(pieces) if wanted and p not in known]
 
 

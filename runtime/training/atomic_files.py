@@ -55,6 +55,7 @@ def save_arrays(
     help: str = "",
 ) -> None:
     """Write arrays by name, with notes and a hash of everything, as one safetensors file."""
+    # safetensors writes memory as it lies; `ascontiguousarray` makes a scalar a row of one
     contiguous = {
         name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()
     }
@@ -72,6 +73,7 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             notes = dict(file.metadata() or {})
     except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
         raise fail("E0706", f"cannot read {path}: {_reason(error)}") from error
+    # the hash is not part of what it covers
     stored = notes.pop(_HASH, None)
     if stored is None:
         raise fail("E0706", f"{path} was not written by nnc: it has no hash")
@@ -86,10 +88,13 @@ _HASH = "sha256"
 def _hash(arrays: Mapping[str, np.ndarray], notes: Mapping[str, str]) -> str:
     """A hash of names, types, shapes, numbers and texts."""
     digest = hashlib.sha256()
+    # sorted, since safetensors orders arrays by type and size; as JSON, so that the boundaries
+    # between names and texts are part of what is hashed
     for name in sorted(notes):
         digest.update(json.dumps([name, notes[name]]).encode())
     for name in sorted(arrays):
         array = arrays[name]
+        # shape and type too: the same bytes as [2, 3] and [3, 2] are different arrays
         digest.update(json.dumps([name, str(array.dtype), list(array.shape)]).encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

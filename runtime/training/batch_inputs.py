@@ -39,6 +39,7 @@ def split_examples(dataset: Dataset, validation: float) -> dict[str, Examples]:
 
     UserError E0703 if there is such a fraction and the data have a validation split of their own.
     """
+    # test and validation examples, if the data have them, are taken as they are
     parts = {name: all_examples(split) for name, split in dataset.splits.items()}
     if validation:
         if dataset.validation is not None:
@@ -47,7 +48,10 @@ def split_examples(dataset: Dataset, validation: float) -> dict[str, Examples]:
                 f"{dataset.name} has a validation split of its own",
                 help="leave `validation` out of the train block",
             )
+        # a seed of its own: all training seeds leave out the same examples, so their losses
+        # compare
         training, held_out = split_rows(len(dataset.train), validation, seed=0)
+        # of very few examples a fraction may round to none
         if len(held_out):
             parts["train"] = Examples(dataset.train, training)
             parts["validation"] = Examples(dataset.train, held_out)
@@ -58,6 +62,7 @@ def epoch_order(rows: np.ndarray, seed: int, epoch: int, shuffle: bool) -> np.nd
     """The rows in the order of an epoch (from 1), which depends on the seed and the epoch alone."""
     if not shuffle:
         return rows
+    # a stream for each pair (seed, epoch): resuming in epoch 7 needs no draws for the six before
     return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(rows)
 
 
@@ -70,6 +75,7 @@ def batches(order: np.ndarray, size: int, start: int = 0) -> Iterator[np.ndarray
 def next_batches(order: np.ndarray, size: int, start: int, most: int) -> np.ndarray:
     """The batches of `size` rows from position `start`, [batches, size]: one, or as many complete
     ones as there are, up to `most`."""
+    # only complete batches can share a launch; a remainder is one batch by itself
     count = 1 if most == 1 else max(1, min(most, (len(order) - start) // size))
     return order[start : start + count * size].reshape(count, size)
 
@@ -88,9 +94,13 @@ def index_limits(system: System) -> dict[str, int]:
     limits: dict[str, int] = {}
     inputs = {t.name for t in system.of_kind("input")}
     for read in (r for eq in system.equations for r in eq.reads):
+        # (x[token[b]] else 0) may fall outside: such an index has no limit
         if read.other is not None:
             continue
         for place, size in zip(read.index, system.tensors[read.tensor].shape, strict=True):
+            # `table[token[b, t], j]`: the place is a read of an input and nothing else. In
+            # `x[token[b] + 1]` the limit would be another, and in `x[order[token[b]]]` it would
+            # be that of `order`.
             inner = [n for n in walk(place) if isinstance(n, Read)]
             if isinstance(place, Read) and inner == [place] and place.tensor in inputs:
                 limits[place.tensor] = min(size, limits.get(place.tensor, size))
@@ -101,6 +111,7 @@ def check_fit(system: System, batch: int, schema: Schema) -> None:
     """UserError E0710 unless every input can be filled with a batch of its field."""
     for tensor in fields_of(system):
         described = schema.field(tensor.name)
+        # integers may become reals, but reals would be cut off
         if is_float(described.dtype) and not is_float(tensor.dtype):
             raise fail(
                 "E0710",
@@ -108,6 +119,7 @@ def check_fit(system: System, batch: int, schema: Schema) -> None:
                 f"hold real numbers ({described.dtype})",
                 tensor.span,
             )
+        # the data describe one example; the model has the batch before it
         if tensor.shape != (batch, *described.shape):
             raise fail(
                 "E0710",
@@ -132,9 +144,12 @@ def one_hot_warnings(system: System, dataset: Dataset) -> list[Diagnostic]:
     encodes one class, rather than listing several."""
     found = []
     for name in index_limits(system):
+        # the first examples tell: a check of all would read the whole data set
         first = dataset.train.arrays[name][:ONE_HOT_SAMPLE]
         if first.ndim < 2 or first.shape[-1] < 2 or not first.size:
+            # a single class, or one number for each example, cannot be one-hot
             continue
+        # Class indices that happen to be 0 and 1 need not add up to 1 in every row.
         if np.isin(first, (0, 1)).all() and (first.sum(-1) == 1).all():
             found.append(
                 Diagnostic(

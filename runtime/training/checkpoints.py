@@ -58,11 +58,13 @@ class Position:
         """The position that `text` wrote. ValueError, KeyError or TypeError for any other text."""
         plain = _decode_nonfinite(json.loads(text))
         if plain.pop("format") != FORMAT:
+            # not a guess at what older fields meant: another format is refused
             raise ValueError("it is of another version of nnc")
         _check_keys(plain, Position)
         _check_keys(plain["means"], Means)
         for record in plain["records"]:
             _check_keys(record, Record)
+        # asdict turned the nested dataclasses into objects: make them again
         means, records = Means(**plain["means"]), [Record(**r) for r in plain["records"]]
         return Position(**{**plain, "means": means, "records": records})
 
@@ -77,6 +79,7 @@ def _check_keys(plain: Mapping[str, Any], kind: type) -> None:
     for key in plain:
         if key not in known:
             raise ValueError(f"the key `{key}` has no meaning; " + did_you_mean(key, known))
+    # annotations are strings in this file; this evaluates them: `float | None` and not its text
     types = get_type_hints(kind)
     for key in known:
         if key not in plain:
@@ -124,15 +127,20 @@ class Checkpoints:
     def write(self, values: Mapping[str, np.ndarray], position: Position, keep: int) -> None:
         """Write a checkpoint, then remove the older ones except the last `keep` and the one at
         `position.kept`. UserError E0709 if it cannot be written: then none is removed."""
+        # listed before writing: if this folder cannot be read, nothing is written either
         before = self.steps()
         notes = {"position": position.text()}
         try:
             self.folder.mkdir(exist_ok=True)
         except OSError as error:
             raise fail("E0709", f"cannot make {self.folder}: {error.strerror}") from error
+        # The new file is on the disk before an old one goes, so one good checkpoint always
+        # exists.
         save_arrays(
             self.path(position.step), values, notes, durable=True, help=self._advice(before)
         )
+        # A run that resumed from step 100 because 200 was damaged has 200 still: it is not among
+        # the older ones and goes. The new one is one of the last `keep`, hence the + 1.
         older = [step for step in before if step < position.step]
         kept = {*older[max(0, len(older) - keep + 1) :], position.step, position.kept}
         for step in before:
@@ -152,6 +160,7 @@ class Checkpoints:
         """Values and position of the last intact checkpoint, and a warning for every damaged one
         after it; None if there are no checkpoints. UserError E0706 if all are damaged."""
         skipped: list[Diagnostic] = []
+        # newest first
         for step in reversed(self.steps()):
             try:
                 return *self.read_step(step, wanted), skipped
@@ -162,6 +171,7 @@ class Checkpoints:
                     )
                     for d in error.diagnostics
                 ]
+        # fresh diagnostics: damage that can be skipped is a warning, all damaged is an error
         if skipped:
             raise UserError([Diagnostic("E0706", d.message, help="") for d in skipped])
         return None
@@ -174,10 +184,12 @@ class Checkpoints:
         path = self.path(step)
         found, notes = load_arrays(path)
         check_arrays(path, found, wanted)
+        # the hash was right, so these are files of another version, or made by another program
         try:
             position = Position.of_text(notes["position"])
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise fail("E0706", f"{path} does not say where it is: {error}") from error
+        # a file that was renamed by hand would resume at a wrong step
         if position.step != step:
             raise fail("E0706", f"{path} is the checkpoint of step {position.step}")
         return found, position

@@ -35,6 +35,7 @@ class BoundProgram:
     def __init__(self, system: System, program: Program, seed: int, measured: tuple[str, ...]):
         self.system, self.program = system, program
         arrays = program.arrays
+        # views into the program's arena: writing to them changes what the next run reads
         self.values = {
             t.name: arrays[t.name] for t in system.tensors.values() if t.kind in ("param", "state")
         }
@@ -45,6 +46,7 @@ class BoundProgram:
         self._batched = program if isinstance(program, Batched) else None
         self.results = {name: arrays[name] for name in system.outputs}
         self.step = arrays.get("step", np.zeros((), np.int32))
+        # only programs that draw random numbers, as dropout does, have this input
         if "seed" in arrays:
             arrays["seed"][...] = seed
 
@@ -82,6 +84,7 @@ class BoundProgram:
 class Executor:
     """All programs of a model, compiled when they are first needed. Steps count from 1."""
 
+    # a garbage collection walks over every node of the IR, of which none dies meanwhile
     @gc_paused()
     def __init__(self, setup: Setup, device: Device, seed: int):
         self.setup, self.device, self.seed = setup, device, seed
@@ -90,10 +93,14 @@ class Executor:
         self.measured = ("loss", *metrics)  # the order of the systems' outputs
         self.report = Report()  # warnings about the program
         self.system, drawn = training_step(setup, self.report)
+        # warnings about `remat` need a plan, which takes much longer than the training step
+        # itself
         if self.system.remat:
             from ...compiler.pipeline import check_remat  # only where it is needed
 
             check_remat(self.system, self.report)
+        # asked before anything is allocated: Linux grants more than it has and kills the process
+        # later
         try:
             require(MIN_COPIES * values_bytes(self.system))
             self._values: Mapping[str, np.ndarray] = initial_values(self.system, drawn, seed)
@@ -126,10 +133,13 @@ class Executor:
     def training(self, batch: int) -> BoundProgram:
         """The training step for a batch size; its runs change the current values."""
         found = self._programs.get(("train", batch))
+        # A remainder of an epoch has another size, and so other ranges in all its equations.
         if found is None:
             own = batch == self.setup.batch
             system = self.system if own else training_step(with_batch(self.setup, batch))[0]
             found = self._bound("train", batch, system)
+        # Each program has an arena of its own: the values move along when the size changes, and
+        # from then on the arrays of this program are the current ones.
         if found.values is not self._values:
             found.load(self._values)
             self._values = found.values
@@ -148,11 +158,14 @@ class Executor:
         found = self._programs.get((purpose, batch))
         if found is None:
             found = self._bound(purpose, batch, elaborate(with_batch(self.setup, batch)))
+        # always copied: training has changed the values since, and must not see those of this
+        # program
         found.load(self._values)
         return found
 
     def _bound(self, purpose: str, batch: int, system: System) -> BoundProgram:
         measured = () if purpose == "predict" else self.measured
+        # the device compiles and allocates; a shortage shows here and not in the middle of a run
         try:
             program = self.device(system)
         except NotEnoughMemory as shortage:
@@ -167,15 +180,19 @@ class Executor:
         self._programs[purpose, batch] = bound
         return bound
 
+    # The arena of a step grows by about the same amount with each example: two plans give the
+    # line.
     def _smaller(self, free: int) -> str:
         """The help that names a batch whose training step fits, the largest as far as memory is
         linear in it."""
         own = self.setup.batch
         least = self._step_bytes(1)
+        # not even one example fits
         if own == 1 or least > free:
             return self._no_batch()
         each = (self._step_bytes(own) - least) / (own - 1)
         batch = max(1, min(own - 1, int(1 + (free - least) / max(each, 1))))
+        # the plan may be a little off the line: lower by 5 % until it truly fits
         while batch > 1 and self._step_bytes(batch) > free:
             batch = batch * 19 // 20
         return f"a batch of {batch:,} would fit: `--batch {batch}`"
@@ -211,6 +228,7 @@ def does_not_fit(
     what: str, shortage: NotEnoughMemory, tensors: Iterable[Tensor], help: str
 ) -> UserError:
     """E0713, with the largest tensors and a help text."""
+    # the largest first: those are what a smaller batch or model would shrink
     largest = sorted(tensors, key=lambda t: -t.bytes)[:LISTED]
     notes = tuple(
         Note(t.span, f"`{t.name}`: {t.dtype}{list(t.shape)}, {size_text(t.bytes)}")
@@ -236,6 +254,7 @@ def evaluation_batch(count: int) -> int:
     all batches have the same size and one program."""
     if count <= EVALUATION_BATCH:
         return count
+    # down to half only: below that, more launches cost more than a second program to compile
     for size in range(EVALUATION_BATCH, EVALUATION_BATCH // 2, -1):
         if count % size == 0:
             return size

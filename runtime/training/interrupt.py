@@ -30,14 +30,19 @@ def watch_interrupt(quits: bool = False) -> Iterator[Callable[[], bool]]:
     """Yields whether Ctrl-C was pressed. A second Ctrl-C ends the process at once if `quits`; else
     it is a KeyboardInterrupt after the native call, as in a process of the user. Outside the main
     thread nothing changes."""
+    # Python allows signal handlers in the main thread only
     if threading.current_thread() is not threading.main_thread():
         yield never
         return
     interrupted = threading.Event()
+    # The C part of Python's handler writes the signal's number into this socket at once; the
+    # Python part below runs only when native code returns.
     receiver, sender = socket.socketpair()
+    # a full buffer must not block a signal handler
     sender.setblocking(False)
     times = 0
 
+    # the first signal only sets the flag, which the receiving thread does
     def count(number: int, frame: object) -> None:
         nonlocal times
         times += 1
@@ -61,6 +66,7 @@ def watch_interrupt(quits: bool = False) -> Iterator[Callable[[], bool]]:
 def _receive(receiver: socket.socket, interrupted: threading.Event, quits: bool) -> None:
     """Set the flag at the first SIGINT; end the process at the second if `quits`."""
     while numbers := receiver.recv(16):
+        # several signals may have come in one read
         for number in numbers:
             if number != signal.SIGINT:
                 continue
@@ -74,6 +80,8 @@ def _receive(receiver: socket.socket, interrupted: threading.Event, quits: bool)
 
 def _quit() -> None:
     """End the process without writing anything; the last checkpoint stays valid."""
+    # `rich` has no chance to restore the cursor itself
     if sys.stderr.isatty():
         print(_SHOW_CURSOR, end="", file=sys.stderr, flush=True)
+    # without cleaning up: the main thread may be deep in native code
     os._exit(CODE)

@@ -40,6 +40,7 @@ class Job:
     best: Values | None = None
 
     def __post_init__(self) -> None:
+        # both are compared with a checkpoint's when the run is resumed
         self.position.seed, self.position.examples = self.settings.seed, len(self.training)
 
     @property
@@ -60,15 +61,19 @@ class Job:
         here = self.position
         here.records.append(record)
         value = record.values[self.monitor.name]
+        # a loss of NaN compares false with everything and must not become the best
         better = isfinite(value) and self.monitor.better(value, here.best)
         if better:
             here.best, here.best_epoch, here.stale = value, record.epoch, 0
         else:
             here.stale += 1
+        # If nothing was ever finite, the last weights are kept: a run has weights in any case.
         keep = better or self.settings.keep == "last" or here.best is None
         if keep:
             here.kept, self.best = here.step, self.executor.weights()
+        # The position moves on before it is saved: resuming begins with the next epoch.
         here.epoch, here.done, here.means, here.seconds = record.epoch + 1, 0, Means(), 0.0
+        # The checkpoint first: metrics and weights follow from it if a crash comes in between.
         self.save_checkpoint()
         if self.folder:
             self.folder.write_metrics(here.records)
@@ -86,9 +91,11 @@ class Job:
         warnings about damaged ones. UserError E0706 if none is intact and of this program."""
         self.folder = folder
         found = folder.checkpoints.read(self.executor.values)
+        # interrupted before its first checkpoint: the run begins anew
         if found is None:
             return []
         values, position, warnings = found
+        # with other data, `done` and the order of the epoch would mean other examples
         if position.examples != self.position.examples:
             raise fail(
                 "E0710",
@@ -98,6 +105,7 @@ class Job:
         position.seed = self.position.seed
         self.executor.restore(values)
         self.position = position
+        # `kept` is 0 in the first epoch: there are no best weights yet
         if position.kept:
             wanted = self.executor.weights()
             self.best = folder.weights_at(position.kept, wanted, self.executor.values)
@@ -111,6 +119,7 @@ def prepare(project: Project, dataset: Dataset, device: Device) -> Job:
     UserError with what is wrong in the program (E02 to E05), E0606, E0702, E0703 or E0710.
     """
     settings = project.settings
+    # what needs no compiler first: a misspelt monitor is reported at once
     parts = split_examples(dataset, settings.validation)
     fields = field_types(dataset.schema, project.model)
     metrics = [i.name.id for i in project.block.body if isinstance(i, s.Metric)]
@@ -128,5 +137,6 @@ def _monitor(settings: Settings, metrics: list[str], splits: Iterable[str]) -> M
     """The monitored value. UserError E0702 if it, or a name in `until`, is not measured."""
     known = measured_names(metrics, splits)
     check_measured(settings.until, settings.monitor, known)
+    # what was not trained on tells most: validation, then test, then the training loss
     losses = [name for name in ("validation_loss", "test_loss") if name in known]
     return settings.monitor or Monitor(losses[0] if losses else "loss", True)

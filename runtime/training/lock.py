@@ -24,11 +24,13 @@ def locked(folder: Path) -> Iterator[None]:
         yield
         return
     try:
+        # a folder can be opened and locked like a file, so no lock file is needed
         handle = os.open(folder, os.O_RDONLY)
     except OSError as error:
         raise fail("E0706", f"cannot open {folder}: {error.strerror}") from error
     try:
         try:
+            # not blocking: a second trainer should say so, not wait for hours
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise fail("E0705", f"another process is training in {folder}") from error
@@ -36,4 +38,5 @@ def locked(folder: Path) -> Iterator[None]:
             pass
         yield
     finally:
+        # which releases the lock, as the end of the process does
         os.close(handle)

@@ -33,15 +33,20 @@ def train(job: Job, listener: Listener, interrupted: Callable[[], bool]) -> str:
     guard = NonfiniteGuard(job)
     while not (reason := reason_to_stop(job)):
         here = job.position
+        # a resumed epoch has taken `seconds` already: the clock goes on from there
         began = time.perf_counter() - here.seconds
 
+        # `began` is bound now, since the loop assigns it anew in every epoch
         def save(began: float = began) -> None:
+            # never save values that are not finite: one could not resume from them
             guard.check()
             job.position.seconds = time.perf_counter() - began
             job.save_checkpoint()
 
+        # drawn anew rather than stored: it depends on seed and epoch alone
         order = epoch_order(job.training.rows, settings.seed, here.epoch, settings.shuffle)
         while here.done < len(order) and (settings.steps is None or here.step < settings.steps):
+            # launches end at `due` (`next_stop`), so it is never stepped over
             if here.step == guard.due:
                 guard.renew()
             run_steps(job, guard, order, listener)
@@ -50,6 +55,7 @@ def train(job: Job, listener: Listener, interrupted: Callable[[], bool]) -> str:
                 return INTERRUPTED
             if settings.checkpoint_steps and here.step % settings.checkpoint_steps == 0:
                 save()
+        # every epoch ends with good values, so a bad step is always of the current epoch
         guard.check()
         values = here.means.means()
         for name in ("validation", "test"):
@@ -69,9 +75,12 @@ def run_steps(job: Job, guard: NonfiniteGuard, order: np.ndarray, listener: List
     """Run the next training step of the epoch; or as many as the device takes in one launch, up to
     the next stop."""
     settings, here = job.settings, job.position
+    # at the end of an epoch there may be fewer examples than a batch
     size = min(settings.batch, len(order) - here.done)
     program = job.executor.training(size)
+    # -(-a // b) is the quotient rounded up
     most, count = program.together(job.training), -(-len(order) // settings.batch)
+    # a launch cannot be interrupted in the middle: what happens between steps bounds its length
     if most > 1:
         most = min(most, next_stop(job, guard) - here.step)
     rows = next_batches(order, size, here.done, most)
@@ -79,20 +88,24 @@ def run_steps(job: Job, guard: NonfiniteGuard, order: np.ndarray, listener: List
     for values in program.run_many(job.training, rows, numbers):
         loss = values["loss"]
         here.step += 1
+        # the position is of the step just read, so that the guard repeats up to exactly this one
         here.done += size
         if not isfinite(loss):
             guard.check(loss)
+        # weighted: a mean over a shorter last batch counts for fewer examples
         here.means.add(values, size)
         listener.step(here.epoch, -(-here.done // settings.batch), count, loss)
 
 
 def next_stop(job: Job, guard: NonfiniteGuard) -> int:
     """The step after which values are checked, a checkpoint is saved, or training ends."""
+    # each of these is a number of a step after which the host has to look at the values
     settings, here = job.settings, job.position
     found = guard.due
     if settings.steps is not None:
         found = min(found, settings.steps)
     if settings.checkpoint_steps:
+        # the next multiple of the interval above the current step
         found = min(found, (here.step // settings.checkpoint_steps + 1) * settings.checkpoint_steps)
     return found
 
@@ -111,12 +124,15 @@ def evaluate(
     means, rows = Means(), examples.rows
     program, size, done = None, 0, 0
     while done < len(rows):
+        # A second program only for a remainder, which is shorter than the size before.
         if program is None or len(rows) - done < size:
             size = min(evaluation_batch(len(rows)), len(rows) - done)
             program = executor.evaluation(size)
         batches = next_batches(rows, size, done, program.together(examples))
+        # evaluation is no step of training; programs count steps from 1, also before the first
         for values in program.run_many(examples, batches, [max(step, 1)] * len(batches)):
             means.add(values, size)
+        # `batches` is [runs, size]: its size counts examples
         done += batches.size
         if interrupted():
             return None
@@ -126,6 +142,7 @@ def evaluate(
 def reason_to_stop(job: Job) -> str:
     """Why training ends after the last record; empty if it does not."""
     settings, here = job.settings, job.position
+    # conditions are about complete epochs
     if here.done:
         return ""  # in the middle of an epoch
     if settings.steps is not None and here.step >= settings.steps:

@@ -14,6 +14,7 @@ class Means:
     count: int = 0
 
     def add(self, values: Mapping[str, float], examples: int) -> None:
+        # a loss is a mean over its batch: times the examples it is a sum again
         self.count += examples
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value) * examples

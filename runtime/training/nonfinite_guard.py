@@ -51,6 +51,8 @@ class NonfiniteGuard:
         self.job, self.executor = job, job.executor
         system = job.executor.system
         watched = [t for t in system.tensors.values() if t.name in self.executor.values]
+        # A parameter that begins with NaN would make every step bad: that is a mistake of the
+        # program.
         for tensor in watched:
             index = first_bad(self.executor.values[tensor.name])
             if index is not None and tensor.kind == "param":
@@ -64,6 +66,7 @@ class NonfiniteGuard:
             for t in watched
             if first_bad(self.executor.values[t.name]) is None and is_float(t.dtype)
         ]
+        # one copy for the whole run, allocated here so that a later shortage cannot stop training
         self._copy = {n: a.copy() for n, a in self.executor.values.items()}
         self._mark()
 
@@ -75,6 +78,7 @@ class NonfiniteGuard:
 
     def renew(self) -> None:
         """Check the values, then copy them."""
+        # first check, then copy: the copy must be of values known to be good
         self.check()
         for name, array in self.executor.values.items():
             np.copyto(self._copy[name], array)
@@ -82,10 +86,13 @@ class NonfiniteGuard:
 
     def _steps_since_copy(self) -> Iterator[_Step]:
         """The steps since the copy, in order."""
+        # The order of an epoch depends on seed and epoch alone, so the rows need not be
+        # remembered.
         settings, number, done = self.job.settings, self._step, self._done
         for epoch in range(self._epoch, self.job.position.epoch + 1):
             rows = self.job.training.rows
             order = epoch_order(rows, settings.seed, epoch, settings.shuffle)
+            # the first epoch starts where the copy was taken, later ones at 0
             for batch in batches(order, settings.batch, done):
                 if number == self.job.position.step:
                     return
@@ -108,20 +115,28 @@ class NonfiniteGuard:
 
     def _stop(self) -> UserError:
         """Restore the copy and repeat the steps up to the first bad one, which is undone."""
+        # compiler code: it is imported only where it is needed, as a kept program starts without
+        # it
         from ...compiler.pipeline import derive  # not needed where the code was kept
 
+        # Loss and values are deterministic: the same steps from the copy go bad at the same one.
         self.executor.restore(self._copy)
         for step in list(self._steps_since_copy()):
+            # the step works in place, so its input must be copied to be able to undo it
             before = {n: a.copy() for n, a in self.executor.values.items()}
             bound = self.executor.training(len(step.rows))
             loss = bound.run(self.job.training, step.rows, step.number)["loss"]
             bad = self._bad_value()
+            # still good: one step further
             if isfinite(loss) and bad is None:
                 continue
             system = derive(bound.system)
+            # the loss comes first: it is what a user knows, and it goes bad before the values do
             found: list[Found] = [(system.outputs[0], (), loss)] if not isfinite(loss) else []
             if bad is not None:
                 found.append((*bad, float(self.executor.values[bad[0]][bad[1]])))
+            # Undo the step. The position moves back to it too, so that what is saved now resumes
+            # before it.
             self.executor.restore(before)
             self.job.position.step, self.job.position.done = step.number - 1, step.done
             inputs = {name: array.copy() for name, array in bound.fields}
@@ -148,13 +163,16 @@ class NonfiniteGuard:
             index,
             f"{value:g}",
         )
+        # in Python alone (`folder` None) there is no place for a snapshot
         folder = self.job.folder
         unwritten: tuple[Diagnostic, ...] = ()
         if folder is not None:
             try:
                 write_snapshot(folder.path, snapshot)
+            # the message about the value matters more than that the disk is full: report both
             except UserError as error:
                 unwritten = error.diagnostics
+        # the evaluator repeats the step and follows the bad value back through the equations
         chain = trace_snapshot(system, snapshot)
         loss = self.job.loss_span
         subject, value = _subject(system, found, chain)
@@ -178,7 +196,10 @@ def trace_snapshot(system: System, snapshot: Snapshot) -> list[Bad]:
     evaluator. Empty if the evaluator's values are finite: near overflow, the order of a sum
     decides."""
     arrays = evaluate(system, snapshot.arguments(system))
+    # a param or state goes by the name of its next value: `w` → the temp of `w'`
     seen = system.updates.get(snapshot.tensor, snapshot.tensor)
+    # The machine adds in another order: where only its value overflowed, any other bad root will
+    # do.
     for name in (seen, *system.roots):
         array = arrays[name]
         index = snapshot.index if name == seen else first_bad(array)
@@ -201,6 +222,7 @@ def _subject(system: System, found: Found, chain: list[Bad]) -> tuple[str, float
     tensor, index, value = found
     if tensor == system.outputs[0]:
         return "the loss", value
+    # by the names that `differentiate` gives to gradients
     gradients = {f"d_{t.name}": t.name for t in system.of_kind("param")}
     for bad in chain:
         if bad.tensor in gradients:
@@ -215,6 +237,7 @@ def _at(index: tuple[int, ...]) -> str:
 def locate(chain: list[Bad], loss: Span | None) -> tuple[Span | None, str, tuple[Note, ...]]:
     """The place in the user's file from which the value originates, a label for it, and notes on
     the library."""
+    # no equation made it: the value was given (an input, or a parameter from the step before)
     if not chain or chain[-1].equation is None or chain[-1].equation.span is None:
         label = f"`{chain[-1]}` was {chain[-1].value:g} before the step" if chain else ""
         return loss, label, ()
@@ -228,10 +251,14 @@ def locate(chain: list[Bad], loss: Span | None) -> tuple[Span | None, str, tuple
         label = label.replace(" is nan", " is not a number")
     written = origin.written.span if origin.written else None
     more = (Note(written, "written here"),) if written not in (None, span) else ()
+    # the equation is in the user's own file: the caret can stand there
     if not span.source.library:
         return span, label, more
+    # in a layer of the library: point at where the user's file applies it
     if span.call_site is not None:
         return span.call_site, label, (Note(span, "computed here"), *more)
+    # An optimizer or a loss has no such place: the nearest equation of the user's on the way from
+    # where the value was seen to its origin.
     own = [
         bad
         for bad in chain

@@ -56,6 +56,7 @@ class Bar(Lines):
 
     def step(self, epoch: int, done: int, batches: int, loss: float) -> None:
         now = time.monotonic()
+        # drawing costs as much as many small steps: at most ten times a second
         if now < self._next:
             return
         self._next = now + REFRESH
@@ -65,6 +66,7 @@ class Bar(Lines):
         text = f"epoch {epoch}  loss {format_number(loss)}"
         self._shown.update(self._task, description=text, completed=done, total=batches)
 
+    # the bar goes before the line is printed, or the two would mix on the terminal
     def epoch(self, record: Record) -> None:
         self.close()
         super().epoch(record)

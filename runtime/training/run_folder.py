@@ -69,6 +69,7 @@ class RunFolder:
         found = read_json(path)
         if not isinstance(found, dict):
             raise fail("E0706", f"{path} is not the settings of a run")
+        # unknown names first: a misspelt one is then reported as such and not as missing
         for name in found:
             if name not in SETTINGS:
                 raise fail(
@@ -94,6 +95,7 @@ class RunFolder:
             )
         if path.is_dir():
             return fail("E0706", f"{path} is not the folder of a run: it has no settings.json")
+        # a run of another name in the same folder may be meant
         beside = {p.parent.name: str(p.parent) for p in path.parent.glob("*/settings.json")}
         return fail("E0706", f"there is no run folder {path}", help=did_you_mean(path.name, beside))
 
@@ -114,6 +116,8 @@ class RunFolder:
         none."""
         if vocabularies:
             plain = {name: json.loads(v.to_json()) for name, v in vocabularies.items()}
+            # on the disk before the run counts: without it the weights are numbers of unknown
+            # tokens
             write_json(self.path / "vocabulary.json", plain, durable=True)
 
     @property
@@ -155,9 +159,12 @@ class RunFolder:
         """The weights after a step, written again from its checkpoint if the file has others or is
         damaged. `values` are all values of the program. UserError E0706 if both are damaged."""
         try:
+            # A crash between a checkpoint and the weights leaves those of an earlier step in the
+            # file.
             found, written = self._weights(wanted)
             if written == str(step):
                 return found
+        # damaged or missing: the checkpoint holds the same values
         except UserError:
             pass
         found, _ = self.checkpoints.read_step(step, values)
@@ -171,6 +178,7 @@ class RunFolder:
 
 
 def _finite(plain: Mapping[str, float]) -> dict[str, float | None]:
+    # the states of the optimizer are in the checkpoint but not among the weights
     """JSON has no NaN or infinity: they become null."""
     return {name: value if isfinite(value) else None for name, value in plain.items()}
 
@@ -188,8 +196,11 @@ def create_run(
     """
     path = out or _unused_path(Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
     check_unused(path)
+    # beside its place, since a rename is atomic only within one file system
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        # A run folder exists with all of this or not at all: a crash leaves only the `.part`
+        # folder.
         temporary.mkdir(parents=True)
         write_text(temporary / "model.nn", program, durable=True)
         write_json(temporary / "settings.json", settings, durable=True)
@@ -200,6 +211,7 @@ def create_run(
     except OSError as error:
         reason = error.strerror or str(error)
         raise fail("E0709", f"cannot make the run folder {path}: {reason}") from error
+    # after the rename this finds nothing; otherwise it removes what is half made
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return RunFolder(path)

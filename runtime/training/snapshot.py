@@ -58,13 +58,16 @@ class Snapshot:
 
     def arguments(self, system: System) -> dict[str, np.ndarray]:
         """A value for every input, param and state of the training system of this batch."""
+        # not in the file as arrays: they are the same for every program
         scalars = {"step": np.array(self.step, np.int32), "seed": np.array(self.seed, np.int32)}
         found = {**self.values, **self.inputs, **scalars}
+        # a program may not read all that the snapshot has; what it lacks is a KeyError
         return {t.name: found[t.name] for t in system.tensors.values() if t.kind != "temp"}
 
 
 def write_snapshot(folder: Path, snapshot: Snapshot) -> Path:
     """The snapshot as a file of the run folder. UserError E0709 if it cannot be written."""
+    # prefixes keep an input apart from a parameter of the same name
     arrays = {f"value.{name}": array for name, array in snapshot.values.items()}
     arrays |= {f"input.{name}": array for name, array in snapshot.inputs.items()}
     notes = {
@@ -86,6 +89,7 @@ def write_snapshot(folder: Path, snapshot: Snapshot) -> Path:
 def read_snapshot(folder: Path) -> Snapshot:
     """The snapshot of a run folder. UserError E0706 if there is none or it is damaged."""
     path = folder / SNAPSHOT_NAME
+    # a run that never went bad: this is not damage
     if folder.is_dir() and not path.exists():
         raise fail(
             "E0706",

@@ -47,8 +47,7 @@ class Sampling:
         # stable: of equal logits the token with the smaller number comes first, on every machine
         order = np.argsort(-wide, kind="stable")[: self.top_k]
         chances = np.exp(wide[order])
-        # Nucleus sampling: up to and with the token at which the sum reaches `top_p` of the
-        # whole.
+        # Nucleus sampling: up to and with the token at which the sum reaches `top_p` of the whole.
         if self.top_p is not None:
             up_to = np.cumsum(chances)
             chances = chances[: int(np.searchsorted(up_to, self.top_p * up_to[-1])) + 1]
@@ -79,7 +78,7 @@ class TextRoles:
 def text_roles(system: System) -> list[TextRoles]:
     """Which input may hold the tokens and which result the logits for the token after each of them;
     one at least. UserError E0712 if no input and result of the model are such two."""
-    # these two are set by whoever runs a program and are no data
+    # `step` and `seed` are set by whoever runs the program and are no data
     inputs = [t for t in system.of_kind("input") if t.name not in ("step", "seed")]
     tokens = [t for t in inputs if len(t.shape) == 2 and t.dtype in ("i32", "i64", "u8")]
     if not tokens:
@@ -113,8 +112,8 @@ class Generator:
         """`system` is the model's prediction for one example.
 
         UserError E0712 if it maps no tokens to logits, or if a result depends on later tokens.
-        # such as the encoder of a translator: computed once for a source, not for every token
         """
+        # `first` is such as the encoder of a translator: computed once, not for every token
         self.roles, first, step = decoding_step(system, weights, device)
         self.handed = first.outputs
         # a plain language model has nothing to compute before the first token
@@ -227,7 +226,7 @@ def decoding_step(
     """The first roles in which the model can be evaluated position by position, and the programs
     that do so: what is computed once, and one position's step. UserError E0712 if there are none,
     or if a result depends on later tokens."""
-    # inlined and simplified as training has it, so that the dependences can be read off
+    # rounded as the precision says, which is how the model was trained
     found, reasons = text_roles(system), []
     system = derive(system)
     # The first pair that can be taken apart wins; the reasons of the others are dropped.
@@ -260,7 +259,6 @@ def check_causal(
     # every later token becomes another one
     source[:, half:] = (source[:, half:] + 1) % vocabulary
     program.run()
-    # not to the bit: one may be computed by the tiles of another size
     if not np.allclose(first, logits[:, :half], rtol=1e-5, atol=1e-6):
         raise fail(
             "E0712",

@@ -52,6 +52,7 @@ class Stages:
         self.options, self.observers = options, observers
         self.report = Report()  # of what is doubtful in the training step, once it is made
 
+    # a large program makes many objects, none of which can be freed meanwhile
     @gc_paused()
     def text(self, stage: str) -> str:
         """A stage of `ENDINGS` as text. UserError if the program is wrong."""
@@ -63,6 +64,7 @@ class Stages:
 
     @property
     def equations(self) -> str:
+        # gradients have a stage of their own
         return system_text(self.system if self.setup is None else forward_part(self.system))
 
     @property
@@ -89,11 +91,13 @@ class Stages:
 
     @cached_property
     def cuda(self) -> str:
+        # always for an H100: code for a GPU can be printed without one
         return compile(self.program, GpuTarget(), self.options, self.observers).source
 
     @property
     def ptx(self) -> str:
         """UserError E0720 without NVRTC."""
+        # only this stage needs the library
         from ..device.cuda.nvrtc import INSTALL, NvrtcNotFound, nvrtc
 
         try:
@@ -106,6 +110,7 @@ class Stages:
         """The program before all passes, with placeholders for gradients."""
         if self.setup is None:
             return model_system(self.project)
+        # warnings are collected here and shown by the command
         step, _ = training_step(self.setup, self.report)
         check_remat(step, self.report)
         return step
@@ -123,6 +128,7 @@ def forward_part(step: System) -> System:
     """Of a derived training step, what computes the loss and the metrics."""
     needed = step.ancestors(step.outputs)
     equations = tuple(eq for eq in step.equations if eq.target in needed)
+    # all parameters are printed, also those that only the optimizer reads
     tensors = {n: t for n, t in step.tensors.items() if n in needed or t.kind == "param"}
     return step.replace(tensors=tensors, equations=equations, updates={})
 
@@ -130,6 +136,7 @@ def forward_part(step: System) -> System:
 def model_system(project: Project) -> System:
     """The model alone, not training, before all passes. The batch is bound; UserError E0316 for
     sizes that are not."""
+    # the first symbol is the batch, unless settings say its size themselves
     sizes = {**dict.fromkeys(project.symbols[:1], project.settings.batch), **project.settings.sizes}
     system = forward(
         project.checked.definitions,
@@ -138,4 +145,5 @@ def model_system(project: Project) -> System:
         training=False,
         float_type=project.settings.float,
     )
+    # states are only written in training
     return system.replace(updates={}, precision=project.settings.precision)

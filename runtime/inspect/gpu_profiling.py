@@ -30,16 +30,21 @@ def profile(name: str, setup: Setup, steps: int, seed: int) -> Profile:
     executor = Executor(setup, lambda _: program, seed)
     bound = executor.training(setup.batch)
     fill_random(step, dict(bound.fields), np.random.default_rng(seed))
+    # records an event before and after every launch, so it cannot run as one graph
     timer = Timer(program)
     timed: list[dict[Launch, float]] = []
     whole: list[float] = []
+    # in turns, so that both see the same clock rate of the GPU
     for number in range(1, WARMUP + steps + 1):
         bound.step[...] = number
         began = time.perf_counter()
+        # the step as training takes it: one graph, whose kernels start right after each other
         program.run()
         whole.append((time.perf_counter() - began) * 1e3)
+        # then once more, launch by launch
         timed.append(timer.step())
     sums = np.array([sum(found.values()) for found in timed[WARMUP:]])
+    # the same quiet steps for all launches, so that their times add up
     quiet, alone = faster_half(sums), np.array(whole[WARMUP:])
     means = {
         launch: float(np.mean([timed[WARMUP + n][launch] for n in quiet])) for launch in timed[0]
@@ -47,6 +52,7 @@ def profile(name: str, setup: Setup, steps: int, seed: int) -> Profile:
     return Profile(
         name,
         setup.batch,
+        # no threads, and no peak measured: figures are held against the memory's bandwidth
         0,
         steps,
         0.0,
@@ -61,6 +67,7 @@ def profile(name: str, setup: Setup, steps: int, seed: int) -> Profile:
 def _kernels(timer: Timer, means: dict[Launch, float], step) -> list[KernelTime]:
     system = timer.program.plan.system
     stages = stages_of(step, system)
+    # a launch in a recurrence is made once for each of its turns
     runs: dict[Launch, int] = {}
     for launch, _ in timer.calls:
         runs[launch] = runs.get(launch, 0) + 1
@@ -68,6 +75,7 @@ def _kernels(timer: Timer, means: dict[Launch, float], step) -> list[KernelTime]
     worked: set[Kernel] = set()
     for launch, ms in means.items():
         name = ", ".join(kernel.name for kernel in launch.kernels)
+        # The second launch of a split sum works on kernels that are counted already.
         counted = not worked.issuperset(launch.kernels)
         worked.update(launch.kernels)
         found.append(

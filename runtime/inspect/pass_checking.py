@@ -22,6 +22,7 @@ def checking(device: Device, say: Callable[[str], None]) -> Device:
     """The device, with all passes checked. `say` is told what was checked."""
 
     def checked(system: System) -> Program:
+        # before the device compiles: a wrong pass is named even if its code would crash
         check_passes(system, say)
         return device(system)
 
@@ -30,8 +31,10 @@ def checking(device: Device, say: Callable[[str], None]) -> Device:
 
 def check_passes(system: System, say: Callable[[str], None]) -> None:
     """Plan the system once with every pass checked. InternalError if one breaks a rule."""
+    # what elaboration made must keep the rules before any pass can be blamed
     verify(system, "elaboration")
     work = points(derive(system))
+    # evaluating a step of millions of points before and after each pass would take hours
     small = work <= EVALUABLE
     values = random_values(system) if small else None
     evaluations = 20 * len(system.gradients)  # for central differences

@@ -45,6 +45,7 @@ class PrintChanged:
         self, name: str, before: System | Plan, after: System | Plan, seconds: float
     ) -> None:
         old, new = text_of(before), text_of(after)
+        # equal texts may still stand for other values: strides and places are not printed
         if old == new:
             what = "no change" if before == after else "only how tensors lie in memory"
             print(f"*** {name}: {what} ***", file=self.to)
@@ -57,6 +58,7 @@ class PrintChanged:
 
 def _changed_lines(old: str, new: str) -> Iterator[str]:
     lines = unified_diff(old.splitlines(), new.splitlines(), lineterm="", n=0)
+    # the headers of a diff name files and lines, which the texts do not have
     return (line for line in lines if not line.startswith(("---", "+++", "@@")))
 
 
@@ -69,6 +71,7 @@ class TimePasses:
     def __call__(
         self, name: str, before: System | Plan, after: System | Plan, seconds: float
     ) -> None:
+        # a pass may run more than once
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     def table(self) -> str:
@@ -76,6 +79,7 @@ class TimePasses:
         rows = sorted(self.seconds.items(), key=lambda row: -row[1])
         lines = [f"{'ms':>9}  {'share':>5}  pass"]
         lines += [
+            # an empty list of passes has a total of 0
             f"{1e3 * seconds:9.2f}  {seconds / max(total, 1e-12):5.0%}  {name}"
             for name, seconds in rows
         ]

@@ -27,18 +27,22 @@ def peak(threads: int) -> float:
     machine = Machine([_text(lanes)])
     function = machine.function("spin", c_void_p, c_int64)
     seconds = [0.0] * threads
+    # the threads start each repetition together: clock rates fall when all cores work
     together = Barrier(threads)
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
     def work(number: int) -> None:
+        # one thread for each core; with more threads than cores the system decides
         if len(cores) >= threads:
             os.sched_setaffinity(0, {cores[number]})
+        # s = s * 0.5 + 0.5 goes to 1: neither overflow nor denormals, which are slower
         numbers = np.full((SUMS + 2) * lanes, 0.5, np.float32)
         best = float("inf")
         for _ in range(REPEATS):
             together.wait()
             begin = time.perf_counter()
             function(numbers.ctypes.data, TURNS)
+            # the best one: others on the computer can only slow it down
             best = min(best, time.perf_counter() - begin)
         seconds[number] = best
 
@@ -47,6 +51,7 @@ def peak(threads: int) -> float:
         thread.start()
     for thread in team:
         thread.join()
+    # a fused multiply-add is two operations
     return sum(2 * lanes * SUMS * UNROLLED * TURNS / s / 1e9 for s in seconds)
 
 
@@ -69,6 +74,7 @@ def _text(lanes: int) -> str:
         "loop:",
         "  %turn = phi i64 [ 0, %entry ], [ %next, %loop ]",
     ]
+    # SUMS chains: a processor starts one or two a cycle, and each takes about four to finish
     for s in range(SUMS):
         lines.append(f"  %s{s}.0 = phi {vector} [ %y, %entry ], [ %s{s}.{UNROLLED}, %loop ]")
     for u in range(UNROLLED):
@@ -81,6 +87,7 @@ def _text(lanes: int) -> str:
         "  br i1 %more, label %loop, label %end",
         "end:",
     ]
+    # The results are stored, or LLVM would remove the whole loop.
     for s in range(SUMS):
         lines.append(f"  %q{s} = getelementptr {vector}, ptr %p, i64 {s}")
         lines.append(f"  store {vector} %s{s}.{UNROLLED}, ptr %q{s}, align 4")

@@ -64,6 +64,7 @@ class KernelTime:
     use: KernelResources | None = None
 
     @property
+    # (an anchor comes first among the equations of its kernel)
     def span(self) -> Span | None:
         """The place of the first equation, the anchor."""
         return self.shares[0].equation.span
@@ -78,6 +79,7 @@ class KernelTime:
 
     @property
     def stage(self) -> str:
+        # of a kernel with equations of several stages: the one that takes most of its time
         return max(self.shares, key=lambda share: share.ms).stage
 
 
@@ -144,11 +146,14 @@ class Profile:
         """The places of the user's own files, from top to bottom."""
         found: dict[tuple[str, int, int], LineTime] = {}
         for share in (s for k in self.kernels for s in k.shares):
+            # what passes make up themselves may stand for no line
             span = share.equation.span
             if span is None:
                 continue
             own = span.user_span
             line = found.setdefault((own.source.name, own.line, own.column), LineTime(own))
+            # an equation inside a layer counts for the line of the user's file that applies the
+            # layer
             line.add(share)
             if own is not span:
                 key = span.source.name, span.line
@@ -158,16 +163,20 @@ class Profile:
 
 def profile(name: str, setup: Setup, threads: int, steps: int, seed: int) -> Profile:
     """Run `steps` steps with clocks and as many without. UserError if the program is wrong."""
+    # the same plan twice: one with a clock around each kernel, one without
     system, _ = training_step(setup)
     clocked = ClockedProgram(plan(system, host.target()), threads)
     plain = CpuProgram(system, threads)
+    # the executor gives the plain program its initial values; the clocked one gets copies below
     executor = Executor(setup, lambda _: plain, seed)
     bound = executor.training(setup.batch)
     fill_random(system, dict(bound.fields), np.random.default_rng(seed))
     for each, array in clocked.arrays.items():
         array[...] = plain.arrays[each]
+    # ticks of the processor's counter, which is not its clock rate
     rate = clocked.ticks_per_ms()
     ticks, clocked_ms, plain_ms = [], [], []
+    # In turns, so that what slows the computer down for a while slows both.
     for number in range(WARMUP + steps):
         for program in (plain, clocked):
             if "step" in program.arrays:
@@ -176,12 +185,14 @@ def profile(name: str, setup: Setup, threads: int, steps: int, seed: int) -> Pro
         clocked.clear()
         clocked_ms.append(_timed(clocked.run))
         ticks.append(clocked.ticks())
+    # the same steps for all kernels, so that their times add up to that of a step
     quiet = faster_half(np.array(clocked_ms[WARMUP:]))
     alone = np.array(plain_ms[WARMUP:])
     per_kernel = np.array(ticks[WARMUP:], np.float64)[quiet].mean(0) / rate
     stages = stages_of(system, clocked.plan.system)
     kernels = tuple(
         kernel_time(kernel.name, (kernel,), runs, float(ms), clocked.plan.system, stages)
+        # a kernel is the same function in every turn of a recurrence: its clock adds them up
         for (kernel, runs), ms in zip(runs_of(clocked.plan.items), per_kernel, strict=True)
     )
     return Profile(
@@ -204,6 +215,7 @@ def _timed(run: Callable[[], None]) -> float:
 
 def faster_half(times: np.ndarray) -> np.ndarray:
     """The places of the steps that took least: what others do to the computer only adds."""
+    # at least one, however few steps there are
     return np.argsort(times, kind="stable")[: max(1, len(times) // 2)]
 
 
@@ -215,9 +227,13 @@ class ClockedProgram(CpuProgram):
     counted is the first thread's time from the kernel's call until all threads are done with it."""
 
     def __init__(self, source: Plan, threads: int):
+        # the cells of the clocks lie behind the tensors in the same arena, so that kernels reach
+        # them
         self.clock = Clock(source.arena_bytes, sum(1 for _ in source.kernels))
         super().__init__(replace(source, arena_bytes=self.clock.end(threads)), threads)
         cells = self.arena[self.clock.start : self.clock.end(threads)].view(np.int64)
+        # [threads, kernels]: each thread has a row of its own, so that none waits for another's
+        # line
         self._cells = cells.reshape(threads, -1)
         self._now = self._code.library.function("now", c_void_p)
 
@@ -235,6 +251,7 @@ class ClockedProgram(CpuProgram):
         """How fast the clock goes."""
         cell = np.zeros(1, np.int64)
 
+        # both clocks are read right after each other, at the beginning and at the end
         def now() -> tuple[int, float]:
             self._now(cell.ctypes.data)
             return int(cell[0]), time.perf_counter()
@@ -252,6 +269,7 @@ def runs_of(items: Iterable[Kernel | Scan], turns: int = 1) -> list[tuple[Kernel
         if isinstance(item, Kernel):
             found.append((item, turns))
         else:
+            # a recurrence in a recurrence: the turns multiply
             found += runs_of(item.kernels, turns * item.index.size)
     return found
 
@@ -263,6 +281,8 @@ def stages_of(step: System, optimised: System) -> Mapping[str, str]:
     """The stage of every tensor that is computed. Forward is what the loss and the metrics need;
     backward what the gradients of the parameters need besides; the update is the rest, the next
     values of states included."""
+    # Names are those of the unoptimised step. What passes have inlined away is skipped below; what
+    # they have added counts for the stage that reads it.
     definition = optimised.definition
     stages: dict[str, str] = {}
     gradients = [g.target for g in step.gradients]
@@ -270,8 +290,10 @@ def stages_of(step: System, optimised: System) -> Mapping[str, str]:
         stack = list(roots)
         while stack:
             name = stack.pop()
+            # forward comes first, so what both need counts as forward
             if name in definition and name not in stages:
                 stages[name] = stage
+                # depth first along the sources; inputs and parameters have no definition and end it
                 stack += definition[name].sources
     return stages
 
@@ -287,17 +309,21 @@ def kernel_time(
     counted: bool = True,
 ) -> KernelTime:
     """The time of kernels that run at once; their work is 0 where it is `counted` elsewhere."""
+    # operations weigh the equations; every one has some, so the total is not 0
     total = sum(operations(eq, system) for kernel in kernels for eq in kernel.equations)
     shares = []
     for kernel in kernels:
         seen: set[str] = set()
         for eq in kernel.equations:
+            # what stays in registers (`local`) is not moved; a tensor is counted once for each
+            # kernel
             touched = {*(s for s in eq.sources if s not in kernel.local), eq.target} - kernel.local
             mb = sum(system.tensors[name].bytes for name in touched - seen) / 1e6
             seen |= touched
             shares.append(
                 Share(
                     eq,
+                    # neither forward nor backward: what computes new parameters and states
                     stages.get(eq.target, "update"),
                     ms * operations(eq, system) / total,
                     flops(eq, system) / 1e9 * counted,

@@ -56,6 +56,7 @@ def sample(project: Project, setup: Setup | None, seed: int) -> Sample:
         return sample_model(project, seed)
     program, drawn, names = step_with_gradients(setup)
     system = derive(program)
+    # `derive` expands the gradients' placeholders into equations
     wrt = tuple(t.name for t in system.of_kind("param"))
     loss = system.outputs[0]
     return Sample(program, system, _values(system, drawn, seed, loss), loss, wrt, names)
@@ -64,12 +65,16 @@ def sample(project: Project, setup: Setup | None, seed: int) -> Sample:
 def sample_model(project: Project, seed: int) -> Sample:
     """A model that is not trained, with a loss that depends on each number of its results in a way
     of its own."""
+    # the first symbol of a model is its batch
     sizes = {**dict.fromkeys(project.symbols[:1], project.settings.batch), **project.settings.sizes}
     definitions, float_type = project.checked.definitions, project.settings.float
     model = elaborate(definitions, project.name, sizes, float_type=float_type)
+    # the distribution of each parameter is part of the system that draws them
     drawn = initial_system(model.ctx)
+    # results of a model are no loss: a made-up one depends on all of them
     system = with_cost(model.system())
     system = system.replace(precision=project.settings.precision)
+    # gradients for inputs, too: a model that is not trained may have no parameters
     wrt = tuple(
         t.name
         for t in system.tensors.values()
@@ -80,6 +85,7 @@ def sample_model(project: Project, seed: int) -> Sample:
     if COST in system.outputs:
         loss = COST
         system, names = add_gradients(system, COST, wrt)
+        # as outputs, or nothing would keep the gradients from being removed
         system = system.replace(outputs=(*system.outputs, *names.values()))
     derived = derive(system)
     values = _values(derived, drawn, seed, loss)
@@ -94,18 +100,23 @@ def with_cost(system: System) -> System:
         tensor = system.tensors[name]
         if not is_float(tensor.dtype):
             continue
+        # names of its own, so that they cannot collide
         indices = tuple(Index(f"i{n}", size) for n, size in enumerate(tensor.shape))
         here = Read(name, tuple(Idx(i.name) for i in indices), None, tensor.dtype)
+        # A plain sum would hide errors that cancel, such as two results swapped; here each position
+        # has a weight of its own, sin(n), n made of the indices.
         position: Expr = call("f32", 1.0)
         for index in indices:
             position = call("add", call("mul", position, 0.7), call("f32", Idx(index.name)))
         body = call("mul", call("sin", position), here)
+        # and the square, so that the gradient depends on the value
         body = call("add", body, call("mul", 0.5, call("mul", here, here)))
         part = f"{COST}_{name}"
         tensors[part] = Tensor(part, (), body.dtype)
         equations.append(Equation(part, (), body, "sum" if indices else None, indices))
         own = Read(part, (), None, body.dtype)
         total = own if total is None else call("add", total, own)
+    # no result is a real number
     if total is None:
         return system
     tensors[COST] = Tensor(COST, (), total.dtype)
@@ -116,8 +127,10 @@ def with_cost(system: System) -> System:
 
 
 def _values(system: System, drawn: System, seed: int, loss: str | None) -> Arrays:
+    # the 7 keeps this stream apart from those of other uses of the same seed
     rng = np.random.default_rng([seed, 7])
     values = {name: array.copy() for name, array in initial_values(system, drawn, seed).items()}
+    # away from the start: biases of 0 put a relu on its kink, where no derivative exists
     for tensor in system.tensors.values():
         if tensor.kind not in ("param", "state") or not is_float(tensor.dtype):
             continue
@@ -127,8 +140,10 @@ def _values(system: System, drawn: System, seed: int, loss: str | None) -> Array
             NUMPY[tensor.dtype]
         )
     given: Arrays = {}
+    # A label longer than its sequence makes a CTC loss infinite: try shorter ones.
     for most in LENGTHS:
         given = values | _inputs(system, rng, seed, most)
+        # without lengths another draw would not help
         if loss is None or not _counts(system):
             break
         if np.isfinite(evaluate(system, given, wide=True)[loss]):
@@ -142,17 +157,21 @@ def random_values(system: System, seed: int = 0) -> Arrays:
     values: Arrays = {}
     for tensor in system.tensors.values():
         if tensor.kind in ("param", "state"):
+            # a state is not negative: a running variance is divided by its root
             draws = 0.1 * rng.normal(size=tensor.shape), rng.random(tensor.shape)
             values[tensor.name] = draws[tensor.kind == "state"].astype(NUMPY[tensor.dtype])
     return values | _inputs(system, rng, seed)
 
 
 def _inputs(system: System, rng: np.random.Generator, seed: int, most: int = LENGTHS[0]) -> Arrays:
+    # whole arrays are made first, as `fill_random` writes into them
     inputs: Arrays = {t.name: np.zeros(t.shape, NUMPY[t.dtype]) for t in fields_of(system)}
     fill_random(system, inputs, rng)
+    # at least 1: an empty sequence divides by 0
     for name in _counts(system):
         inputs[name][...] = rng.integers(1, most + 1, inputs[name].shape)
     given = {t.name for t in system.of_kind("input")}
+    # these two are set by whoever runs a program, if it reads them
     scalars = {"step": np.array(STEP, np.int32), "seed": np.array(seed, np.int32)}
     return inputs | {n: v for n, v in scalars.items() if n in given}
 

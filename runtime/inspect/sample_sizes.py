@@ -35,16 +35,20 @@ def fit_sizes(
     project: Project, setup: Setup | None, most: int, largest_batch: int | None = None
 ) -> FittedSizes:
     """The largest sizes tried that the evaluator can go through, or else the smallest."""
+    # sizes of a model without data are in the program itself
     if setup is None:
         return _fit_model(project, largest_batch)
+    # the batch goes first: it changes least of what is computed
     first = setup if largest_batch is None else _with_batch(setup, largest_batch)
     work = _points(first)
     if work > most:
+        # work is about linear in the batch, so this is the largest that fits
         batch = max(SMALLEST, first.batch * most // work)
         first = _with_batch(first, batch)
         work = _points(first)
     shrunk: dict[str, tuple[int, int]] = {}
     if work > most:
+        # then sequences: halved until the work fits, or no size can be halved any more
         for smaller, sizes in _shorter(project, first):
             shrunk, first = sizes, smaller
             if _points(first) <= most:
@@ -55,8 +59,10 @@ def fit_sizes(
 def _fit_model(project: Project, largest_batch: int | None) -> FittedSizes:
     """A model without a train block has few examples to begin with."""
     own = project.settings.batch
+    # 8 examples are enough to tell them apart, and quick
     batch = min(own, largest_batch or own, 8)
     changed = replace(project, settings=replace(project.settings, batch=batch))
+    # a program may fix its batch, or ask for more examples than these
     try:
         model_system(changed)
     except UserError:
@@ -70,8 +76,10 @@ def _points(setup: Setup) -> int:
 
 def _with_batch(setup: Setup, batch: int) -> Setup:
     """The setup for at most so many examples, if the model allows it."""
+    # never more than its own batch
     smaller = replace(setup, batch=min(batch, setup.batch))
     try:
+        # elaboration says whether all sizes still agree
         training_step(smaller)
     except UserError:
         return setup
@@ -83,11 +91,14 @@ def _shorter(project: Project, setup: Setup) -> Iterator[tuple[Setup, dict[str, 
     own = _bound_by_data(project, setup)
     now, fields = dict(own), dict(setup.fields or {})
     for name in own:
+        # below 4 a sequence has no middle, and windows would not fit
         while now[name] > 4:
             half = now[name] // 2
+            # fields of the same length (`tokens` and `labels`) shrink together
             smaller = {n: _resized(f, now[name], half) for n, f in fields.items()}
             candidate = replace(setup, fields=smaller)
             try:
+                # a size that some equation fixes cannot be halved: go on with the next
                 training_step(candidate)
             except UserError:
                 break
@@ -100,7 +111,9 @@ def _bound_by_data(project: Project, setup: Setup) -> dict[str, int]:
     for parameter in project.model.inputs:
         pattern = (parameter.type and parameter.type.shape) or ()
         field = (setup.fields or {}).get(parameter.name)
+        # [1:]: the batch is no size of the data
         for item, size in zip(pattern[1:], field.shape if field else (), strict=False):
+            # what the program fixes itself stays
             if isinstance(item, s.Name) and item.id not in setup.sizes:
                 found.setdefault(item.id, size)
     return found

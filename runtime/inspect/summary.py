@@ -56,6 +56,7 @@ class Summary:
             f"{sum(r.parameters for r in self.rows):,}",
             f"{sum(r.flops for r in self.rows):,}",
         )
+        # as wide as the widest cell of each column
         widths = [max(map(len, column)) for column in zip(head, *lines, total, strict=True)]
         table = [_line(cells, widths) for cells in (head, *lines)]
         table += ["-" * len(table[0]), _line(total, widths), ""]
@@ -80,11 +81,13 @@ def size(count: int) -> str:
 
 def summarize(project: Project, setup: Setup | None, device: str = "cpu") -> Summary:
     """UserError if the program is wrong or a size is not known."""
+    # what the plan for this device takes in memory: CPU and GPU plan differently
     needed = MEMORY_BYTES[device]
     if setup is None:
         whole = model_system(project)
         inference, training = needed(whole), None
     else:
+        # the data bind sizes (`T` of a text) that a model alone leaves open
         sizes = _all_sizes(project, setup)
         wide = replace(project, settings=replace(project.settings, sizes=sizes))
         whole = model_system(wide)
@@ -110,9 +113,12 @@ MEMORY_BYTES = {"cpu": _on_cpu, "cuda": _on_gpu}  # bytes, by device
 def _all_sizes(project: Project, setup: Setup) -> dict[str, int]:
     """The model's symbolic sizes as the data bind them: read off the inputs of a plan for it."""
     tensors = prediction(setup).tensors
+    # sizes that the program itself fixes come first; the data say the rest
     sizes = dict(setup.sizes)
     for parameter in project.model.inputs:
+        # an input without a declared shape binds nothing
         pattern = (parameter.type and parameter.type.shape) or ()
+        # a prediction may not read every input
         shape = tensors[parameter.name].shape if parameter.name in tensors else ()
         for item, extent in zip(pattern, shape, strict=False):
             if isinstance(item, s.Name):
@@ -123,8 +129,10 @@ def _all_sizes(project: Project, setup: Setup) -> dict[str, int]:
 def layers(system: System, definitions: Mapping[str, s.Definition]) -> tuple[LayerRow, ...]:
     """A row for each layer that the model applies itself, in order, and one for what it computes
     without a layer, if that is any work."""
+    # layers are instances: `conv1` is the first Conv
     known = {d.name.lower(): d for d in definitions.values() if d.kind in ("layer", "model")}
     rows: dict[str, LayerRow] = {}
+    # in the order in which data flow through the model, not that of declarations
     order = {name: n for n, name in enumerate(_seen(system))}
     for name in order:
         instance, definition = _instance(name, known)
@@ -133,11 +141,16 @@ def layers(system: System, definitions: Mapping[str, s.Definition]) -> tuple[Lay
         if tensor.kind == "param":
             row = replace(row, parameters=row.parameters + prod(tensor.shape))
         if equation is not None:
+            # operations of what a layer computes inside count for it
             row = replace(row, flops=row.flops + flops(equation, system))
+            # The shape of a row is that of the layer's result. An instance may give its result
+            # another name, as where it is the model's own: then the last one computed stands for
+            # it.
             result = definition and f"{instance}_{definition.results[0].name}"
             if result not in system.tensors or name == result:
                 row = replace(row, shape=tensor.shape)
         rows[instance] = row
+    # what is computed without a layer comes last
     own = rows.pop("", None)
     if own and (own.flops or own.parameters):
         rows[""] = own
@@ -148,12 +161,14 @@ def _seen(system: System) -> list[str]:
     """Every tensor in the order in which equations mention it."""
     names: dict[str, None] = {}
     for eq in system.equations:
+        # a tensor is listed at its first use, before what is computed from it
         names |= dict.fromkeys([*(s for s in eq.sources), eq.target])
     return [n for n in names if system.tensors[n].kind in ("param", "temp")]
 
 
 def _instance(name: str, known: Mapping[str, s.Definition]) -> tuple[str, s.Definition | None]:
     """`conv1_k` → `conv1` and the definition of Conv; an empty name for the model's own."""
+    # `conv1_pool2_k` splits at `1_` first: the outermost layer counts
     for end in re.finditer(r"\d_", name):
         head = name[: end.start() + 1]
         definition = known.get(head.rstrip("0123456789"))

@@ -83,10 +83,12 @@ class Verification:
     def line(self, span: Span | None) -> Line | None:
         if span is None:
             return None
+        # by line, not by column: a line is shown once with all that stands on it
         return self.lines.setdefault((span.source.name, span.line), Line(span))
 
     def sorted_lines(self) -> list[Line]:
         """The user's own lines, then the library's, each file from top to bottom."""
+        # False sorts before True: files of the library come last
         return sorted(
             self.lines.values(),
             key=lambda line: (line.span.source.library, line.span.source.name, line.span.line),
@@ -104,13 +106,17 @@ def verify_project(
     """Compare everything. UserError with what is wrong in the program itself."""
     result = Verification(project.name, tolerance, threads=tuple(dict.fromkeys(threads)))
     chosen = fit_sizes(project, setup, EVALUABLE)
+    # small enough for the evaluator, which goes through each equation before and after each pass
     result.sizes = chosen.text
     whole = sample(chosen.project, chosen.setup, seed)
     try:
         _check_code(whole, result)
+        # Finite differences evaluate the loss many times: at smaller sizes than the code is checked
+        # at.
         small = fit_sizes(project, setup, GRADIENT_POINTS, largest_batch=3)
         result.gradient_sizes = small.text
         _check_gradients(sample(*_exact(small.project, small.setup), seed), samples, result)
+    # a broken rule of the IR stops everything after it, so it is the only finding
     except InternalError as error:
         result.report.add(
             "E0803",
@@ -124,6 +130,7 @@ def verify_project(
 
 def _exact(project: Project, setup: Setup | None) -> tuple[Project, Setup | None]:
     """The same without rounding: what is rounded moves in steps, and has no differences."""
+    # bf16 has 8 bits: a small difference is rounded away, or to one that is far too large
     exact = replace(project, settings=replace(project.settings, precision="f32"))
     return exact, None if setup is None else replace(setup, precision="f32")
 
@@ -137,8 +144,11 @@ REPORT_BUG = "this is a mistake of nnc's and not of the file: please report it"
 def _check_code(subject: Sample, result: Verification) -> None:
     """Passes, then the code of every kernel, then the code as it runs in training."""
     check = PassCheck(subject.program, subject.values)
+    # `share_memory=False`: each tensor keeps its place until the end, so all can be read after a
+    # run
     apart = plan(subject.program, host.target(), Options(share_memory=False), [check])
     result.passes = len(CPU.passes)
+    # on one thread first: these are the values that the runs below are held to
     arrays = run_stored(CpuProgram(apart, 1), subject.values)
     result.values = check_code(apart, arrays, result.tolerance)
     for value in result.values:
@@ -161,14 +171,18 @@ def _check_code(subject: Sample, result: Verification) -> None:
 def _check_runs(subject: Sample, arrays: Arrays, result: Verification) -> None:
     """The code in the memory of a normal run, on each number of threads: the same bits."""
     system = subject.system
+    # a param's next value is looked up under the name of the param: `arrays` has it after the run
     following = {following: name for name, following in system.updates.items()}
     for threads in result.threads:
         program = CpuProgram(subject.program, threads)
         for name, value in subject.values.items():
+            # this program shares memory between tensors and fuses as usual: barriers and liveness
+            # are tested
             program.arrays[name][...] = value
         program.run()
         for name in system.roots:
             found = program.arrays[following.get(name, name)]
+            # to the bit: neither threads nor the places in memory may change the order of any sum
             place = first_difference(found, arrays[name])
             if place is not None:
                 equation = system.definition.get(name)
@@ -184,11 +198,14 @@ def _check_runs(subject: Sample, arrays: Arrays, result: Verification) -> None:
 
 def _check_loss(subject: Sample, arrays: Arrays, result: Verification) -> None:
     """The loss of the whole system, from nothing but what it is given."""
+    # no real numbers, no loss
     if subject.loss is None:
         return
+    # In double precision from the inputs alone: errors that are small in each equation may add up.
     expected = float(evaluate(subject.system, subject.values, wide=True)[subject.loss])
     found = float(arrays[subject.loss])
     near = abs(found - expected) <= LOSS_TOLERANCE * max(abs(expected), 1e-6)
+    # where both are infinite or not a number, they agree
     if not near and not np.array_equal(found, expected, equal_nan=True):
         span = subject.system.definition[subject.loss].span
         result.report.add(
@@ -205,9 +222,11 @@ def _check_loss(subject: Sample, arrays: Arrays, result: Verification) -> None:
 
 def _check_gradients(subject: Sample, samples: int, result: Verification) -> None:
     """Every gradient, from the loss backwards."""
+    # a model without real numbers has no gradients
     if subject.loss is None:
         return
     work = Differences(subject.system, subject.loss, subject.values)
+    # a difference of infinities says nothing
     if not np.isfinite(work.arrays[subject.loss]):
         result.report.add(
             "E0804",
@@ -221,13 +240,17 @@ def _check_gradients(subject: Sample, samples: int, result: Verification) -> Non
     for name, gradient in _backwards(subject, work):
         slope = work.check(name, gradient, samples, result.tolerance)
         result.slopes.append(slope)
+        # only if the gradient is wrong, each equation that reads the tensor is differentiated by
+        # itself
         guilty = [] if slope.right else work.culprits(name, samples, result.tolerance, derive)
         if not slope.right:
             wrong[name] = slope, guilty
+        # a gradient of x is made from what reads x: the result is shown at those lines
         for eq in work.readers(name):
             line = result.line(eq.span)
             if line is not None:
                 line.add_slope(slope, eq not in guilty)
+    # A wrong gradient makes all wrong that are computed from it: blame comes at the end.
     _blame_all(wrong, work, subject, result)
 
 
@@ -239,14 +262,17 @@ def _blame_all(
 ) -> None:
     """A wrong gradient is blamed on the equations whose own derivative is wrong. Where these are
     all right and what it is made from is right, too, the equation of the gradient itself is."""
+    # an equation may be guilty of several wrong gradients, and is reported once
     blamed: set[str] = set()
     for name, (slope, guilty) in wrong.items():
         for eq in guilty:
             if eq.target not in blamed:
                 blamed.add(eq.target)
                 _blame(eq, name, slope, subject, result)
+    # a gradient whose readers' gradients are right is where the mistake enters
     sources = {n: not any(eq.target in wrong for eq in work.readers(n)) for n in wrong}
     for name, (slope, guilty) in wrong.items():
+        # if nothing at all is blamed, at least the one next to the loss is
         first = sources[name] or (not blamed and name == next(iter(wrong)))
         if first and not guilty:
             found = subject.system.definition.get(f"d_{name}")
@@ -256,7 +282,9 @@ def _blame_all(
 def _backwards(subject: Sample, work: Differences) -> list[tuple[str, str | None]]:
     """Every tensor of the loss that has a gradient, those next to the loss first."""
     tensors = subject.system.tensors
+    # the last equations are next to the loss: reverse mode starts from them
     order = [eq.target for eq in reversed(work.forward)]
+    # gradients of temps are temps themselves, found by the name that `differentiate` gives
     found: list[tuple[str, str | None]] = [
         (name, f"d_{name}")
         for name in order
@@ -265,6 +293,7 @@ def _backwards(subject: Sample, work: Differences) -> list[tuple[str, str | None
         and f"d_{name}" not in work.definition
         and tensors[f"d_{name}"].shape == tensors[name].shape
     ]
+    # the parameters come last: everything before is on the way to them
     return [*found, *((name, subject.gradients.get(name)) for name in subject.wrt)]
 
 

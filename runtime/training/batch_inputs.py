@@ -48,8 +48,7 @@ def split_examples(dataset: Dataset, validation: float) -> dict[str, Examples]:
                 f"{dataset.name} has a validation split of its own",
                 help="leave `validation` out of the train block",
             )
-        # a seed of its own: all training seeds leave out the same examples, so their losses
-        # compare
+        # a seed of its own: all training seeds leave out the same examples, so their losses compare
         training, held_out = split_rows(len(dataset.train), validation, seed=0)
         # of very few examples a fraction may round to none
         if len(held_out):
@@ -99,8 +98,8 @@ def index_limits(system: System) -> dict[str, int]:
             continue
         for place, size in zip(read.index, system.tensors[read.tensor].shape, strict=True):
             # `table[token[b, t], j]`: the place is a read of an input and nothing else. In
-            # `x[token[b] + 1]` the limit would be another, and in `x[order[token[b]]]` it would
-            # be that of `order`.
+            # `x[token[b] + 1]` the limit would be another, and in `x[order[token[b]]]` it would be
+            # that of `order`.
             inner = [n for n in walk(place) if isinstance(n, Read)]
             if isinstance(place, Read) and inner == [place] and place.tensor in inputs:
                 limits[place.tensor] = min(size, limits.get(place.tensor, size))

@@ -134,8 +134,7 @@ class Checkpoints:
             self.folder.mkdir(exist_ok=True)
         except OSError as error:
             raise fail("E0709", f"cannot make {self.folder}: {error.strerror}") from error
-        # The new file is on the disk before an old one goes, so one good checkpoint always
-        # exists.
+        # The new file is on the disk before an old one goes, so one good checkpoint always exists.
         save_arrays(
             self.path(position.step), values, notes, durable=True, help=self._advice(before)
         )

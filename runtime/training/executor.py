@@ -84,7 +84,7 @@ class BoundProgram:
 class Executor:
     """All programs of a model, compiled when they are first needed. Steps count from 1."""
 
-    # a garbage collection walks over every node of the IR, of which none dies meanwhile
+    # collections would go through the growing IR again and again, which has no cycles to free
     @gc_paused()
     def __init__(self, setup: Setup, device: Device, seed: int):
         self.setup, self.device, self.seed = setup, device, seed
@@ -93,14 +93,12 @@ class Executor:
         self.measured = ("loss", *metrics)  # the order of the systems' outputs
         self.report = Report()  # warnings about the program
         self.system, drawn = training_step(setup, self.report)
-        # warnings about `remat` need a plan, which takes much longer than the training step
-        # itself
+        # these warnings take the passes of autodiff: only programs with `remat` pay for that
         if self.system.remat:
             from ...compiler.pipeline import check_remat  # only where it is needed
 
             check_remat(self.system, self.report)
-        # asked before anything is allocated: Linux grants more than it has and kills the process
-        # later
+        # asked before anything is allocated, so that the answer can be a diagnostic
         try:
             require(MIN_COPIES * values_bytes(self.system))
             self._values: Mapping[str, np.ndarray] = initial_values(self.system, drawn, seed)
@@ -180,8 +178,7 @@ class Executor:
         self._programs[purpose, batch] = bound
         return bound
 
-    # The arena of a step grows by about the same amount with each example: two plans give the
-    # line.
+    # The arena of a step grows by about the same amount with each example: two plans give the line.
     def _smaller(self, free: int) -> str:
         """The help that names a batch whose training step fits, the largest as far as memory is
         linear in it."""

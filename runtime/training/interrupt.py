@@ -35,8 +35,8 @@ def watch_interrupt(quits: bool = False) -> Iterator[Callable[[], bool]]:
         yield never
         return
     interrupted = threading.Event()
-    # The C part of Python's handler writes the signal's number into this socket at once; the
-    # Python part below runs only when native code returns.
+    # The C part of Python's handler writes the signal's number into this socket at once; the Python
+    # part below runs only when native code returns.
     receiver, sender = socket.socketpair()
     # a full buffer must not block a signal handler
     sender.setblocking(False)

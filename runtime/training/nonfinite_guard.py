@@ -86,8 +86,7 @@ class NonfiniteGuard:
 
     def _steps_since_copy(self) -> Iterator[_Step]:
         """The steps since the copy, in order."""
-        # The order of an epoch depends on seed and epoch alone, so the rows need not be
-        # remembered.
+        # The order of an epoch depends on seed and epoch alone, so the rows need not be remembered.
         settings, number, done = self.job.settings, self._step, self._done
         for epoch in range(self._epoch, self.job.position.epoch + 1):
             rows = self.job.training.rows
@@ -115,8 +114,7 @@ class NonfiniteGuard:
 
     def _stop(self) -> UserError:
         """Restore the copy and repeat the steps up to the first bad one, which is undone."""
-        # compiler code: it is imported only where it is needed, as a kept program starts without
-        # it
+        # compiler code: it is imported only where it is needed, as a kept program starts without it
         from ...compiler.pipeline import derive  # not needed where the code was kept
 
         # Loss and values are deterministic: the same steps from the copy go bad at the same one.

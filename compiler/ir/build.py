@@ -100,7 +100,7 @@ def _fold(fn: str, args: tuple[Expr, ...], dtype: str) -> Const | None:
         return None
     with np.errstate(all="ignore"):
         result = TABLE[fn].numpy(*values)
-    # NumPy refuses integers to negative integer powers.
+    # An integer to a negative power is no integer.
     if fn == "pow" and not is_float(dtype) and args[1].value < 0:  # type: ignore[attr-defined]
         return None
     return literal(result.item(), dtype)

@@ -22,6 +22,7 @@ def magnitude(body: Expr, of_read: Callable[[Read, Expr | None], Expr]) -> Expr:
     what it reads outside."""
     found: dict[Expr, Expr] = {}
     for node in walk(body):
+        # Indices and conditions are exact: no rounding, no magnitude.
         if not is_float(node.dtype) or isinstance(node, Idx):
             continue
         if isinstance(node, Const):
@@ -40,6 +41,7 @@ def _applied(node: Apply, found: dict[Expr, Expr]) -> Expr:
             return call("mul", a, b)  # stays a product, which the evaluator sums factor by factor
         case "add" | "sub", [Expr() as a, Expr() as b]:
             return call("add", a, b)
+        # Either may be selected once rounding is taken into account.
         case "max" | "min", [Expr() as a, Expr() as b]:
             return call("max", a, b)
         case "select", [_, Expr() as a, Expr() as b]:
@@ -48,6 +50,7 @@ def _applied(node: Apply, found: dict[Expr, Expr]) -> Expr:
             return a
         case "after", [Expr() as a, _]:
             return a
+    # |f| for the rounding of f itself, and per argument |df/dx| times what the argument is off by.
     total = call("abs", node)
     rule = DERIVATIVES.get(node.fn)
     if rule is None:

@@ -22,6 +22,8 @@ def equation_text(eq: Equation, shape: tuple[int, ...] = ()) -> str:
     target's; an accumulation says it, because its indices do not."""
     if eq.at is not None:
         ends = zip(eq.at, shape, strict=True)
+        # From precedence 5, a sum: else a comparison in the place would run into the `<` of the
+        # range.
         place, equals = ", ".join(f"{expr_text(e, 5)} < {n}" for e, n in ends), "+="
     else:
         place, equals = axes_text(eq.indices), "="
@@ -55,6 +57,8 @@ def origin(span: Span) -> str:
     """Where a place comes from, as `file.nn:12`. In a text printed here, that is the place that
     the nearest comment above names, so that printing again prints the same."""
     lines = span.source.text[: span.start].splitlines()
+    # Text that was printed here and parsed again: the span's own line is of no use, the comment
+    # above it names the first origin.
     if span.source.text.startswith(MARK):
         for line in reversed(lines):
             found = re.fullmatch(r"\s*# (\S+:\d+)", line)
@@ -73,8 +77,10 @@ def system_text(system: System) -> str:
     for kind in ("param", "state"):
         for tensor in system.of_kind(kind):
             lines.append(f"    {kind} {tensor.name}: {type_text(tensor)} {tensor.init}")
+    # A placeholder is printed just before the first equation that reads it.
     pending = dict(system.placeholder)
     previous = None
+    # Neighbouring equations of one `remat` block share its braces.
     for block, equations in groupby(system.equations, lambda eq: system.block.get(eq.target)):
         indent = "    " if block is None else "        "
         lines += [] if block is None else ["    remat {"]
@@ -82,10 +88,12 @@ def system_text(system: System) -> str:
             needed = [pending.pop(name) for name in eq.sources if name in pending]
             lines += [f"{indent}{gradient_text(gradient)}" for gradient in needed]
             place = origin(eq.span) if eq.span else ""
+            # A run of equations from one line of the source has one comment.
             if place and place != previous:
                 lines.append(f"{indent}# {place}")
             previous = place or previous
             lines.append(f"{indent}{equation_text(eq, system.tensors[eq.target].shape)}")
         lines += [] if block is None else ["    }"]
+    # Those that no equation reads, such as a gradient that is an output.
     lines += [f"    {gradient_text(gradient)}" for gradient in pending.values()]
     return "\n".join([*lines, "}", ""])

@@ -32,6 +32,7 @@ class SequentialLoop:
         self, fixed: Mapping[str, Mapping[str, int]] | None = None
     ) -> Iterator[tuple[Equation, dict[str, int]]]:
         """Every equation with the values of its stepping indices, in the order of computation."""
+        # The values of the indices of enclosing loops, by target.
         outer = fixed or {}
         for step in reversed(range(self.size)) if self.reverse else range(self.size):
             now = {t: {**outer.get(t, {}), name: step} for t, name in self.indices.items()}
@@ -57,6 +58,7 @@ def plan_recurrence(component: list[Equation]) -> SequentialLoop:
     """The loops for a recurrent component. Raises NoOrder if there are none."""
     targets = {e.target for e in component}
     inner = {e.target: [r for r in e.reads if r.tensor in targets] for e in component}
+    # `used` are the indices that enclosing loops step: none yet.
     return _plan(component, inner, {target: frozenset() for target in targets})
 
 
@@ -64,6 +66,8 @@ def _plan(
     component: list[Equation], inner: Inner, used: Mapping[str, frozenset[str]]
 ) -> SequentialLoop:
     first = component[0]
+    # Any index and direction without reads ahead will do; the first index, upwards, comes first.
+    # Other equations may step by an index of another name, which `_stepping` finds.
     for index in first.indices:
         if index.name in used[first.target]:
             continue
@@ -72,6 +76,7 @@ def _plan(
             if stepping is None:
                 continue
             rest = _not_carried(component, inner, stepping)
+            # A loop that carries no read would leave the same cycle inside: no progress.
             if all(len(rest[t]) == len(inner[t]) for t in rest):
                 continue
             now_used = {t: used[t] | {stepping[t]} for t in stepping}
@@ -83,20 +88,26 @@ def _stepping(
     component: list[Equation], inner: Inner, start: str, reverse: bool
 ) -> dict[str, str] | None:
     """For each target the index that steps with `start` of the first, if no read looks ahead."""
+    # Propagates along reads, from the first equation to all: in a strongly connected component each
+    # is reached.
     by_target = {e.target: e for e in component}
     size = component[0].sizes[start]
     stepping = {component[0].target: start}
     todo = [component[0]]
     while todo:
         eq = todo.pop()
+        # A scatter has no index of its own to step by.
         if eq.at is not None:
             return None
         own = Idx(stepping[eq.target])
         for read in inner[eq.target]:
             source = by_target.get(read.tensor)
+            # Outside of this component, after an outer loop has carried the reads that closed the
+            # cycle.
             if source is None:
                 continue
             place = _place(read, source, own, stepping.get(source.target), reverse)
+            # One loop steps all of them, so their indices must be of the same size.
             if place is None or source.sizes[place] != size:
                 return None
             if source.target not in stepping:
@@ -122,9 +133,12 @@ def _not_carried(component: list[Equation], inner: Inner, stepping: Mapping[str,
 def _place(read: Read, source: Equation, own: Idx, known: str | None, reverse: bool) -> str | None:
     """The index of `source` that the read addresses with `own` plus an offset into the past."""
     for index, expr in zip(source.indices, read.index, strict=True):
+        # `h[t - 1]` has the offset -1; `h[2*t]` and `h[token[t]]` have none, as coefficients
+        # remain.
         offset = affine(expr) - affine(own)
         if offset.coefficients or (known is not None and index.name != known):
             continue
+        # At the same step (0) or an earlier one; upwards earlier is -, downwards it is +.
         if offset.constant >= 0 if reverse else offset.constant <= 0:
             return index.name
     return None
@@ -145,6 +159,8 @@ def _within(
         return [r.tensor for r in inner[eq.target]]
 
     body: list[Equation | SequentialLoop] = []
+    # Without the carried reads, most cycles are gone; the order of the components is that of the
+    # equations within one step.
     for part in components(tuple(component), same_step):
         if len(part) > 1 or part[0].target in same_step(part[0]):
             body.append(_plan(part, inner, used))

@@ -24,6 +24,8 @@ class StructuralText:
     def __init__(self, tensor: Rename, index: Rename):
         self.tensor, self.index = tensor, index
         self.lines: list[str] = []
+        # The line on which each node is written, so that parents refer to children by number.
+        # `walk` goes by structure alone: equal graphs get equal numbers.
         self._numbers: dict[Expr, int] = {}
 
     def __str__(self) -> str:
@@ -37,6 +39,7 @@ class StructuralText:
         self.indices(equation.indices)
         self.add(equation.reduce or "")
         self.indices(equation.over)
+        # `at = ()`, an accumulation into a number, differs from no `at`.
         places = [] if equation.at is None else [self.expr(e) for e in equation.at]
         self.add("at" if equation.at is not None else "", *places)
         self.add("body", self.expr(equation.body))
@@ -53,6 +56,7 @@ class StructuralText:
         return self._numbers[expr]
 
     def _node(self, node: Expr) -> tuple[object, ...]:
+        # Children come before their parents in `walk`, so all of them have numbers.
         children = [self._numbers[c] for c in node.children]
         match node:
             case Const(value=value, dtype=dtype):
@@ -60,6 +64,8 @@ class StructuralText:
             case Idx(name=name):
                 return ("index", self.index(name))
             case Read(tensor=tensor, other=other, dtype=dtype):
+                # Without the flag, an index and an `else` could not be told apart among the
+                # children.
                 return ("read", dtype, self.tensor(tensor), other is not None, *children)
             case Apply(fn=fn, dtype=dtype):
                 return ("apply", dtype, fn, *children)
@@ -68,6 +74,7 @@ class StructuralText:
 
 def system_signature(system: System) -> str:
     """The whole system, names and order included; spans and initial values left out."""
+    # Names are kept: the arrays of a compiled system are found by name.
     text = StructuralText(str, str)
     for tensor in system.tensors.values():
         text.add(tensor.name, layout_text(tensor), tensor.kind)

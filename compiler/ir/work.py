@@ -31,10 +31,12 @@ def flops(eq: Equation, system: System) -> int:
     if eq.reduce != "sum":
         return 0
     if isinstance(eq.body, Apply) and eq.body.fn == "bf16_dot":
+        # Two products and two additions at each point, as each read holds a pair.
         return round(4 * _points(eq, system))
     parts = [part for part in multiplicands(eq.body) if _is_data(part)]
     if len(parts) < 2:
         return 0
+    # One product fewer than factors, and the addition to the sum.
     return round(len(parts) * _points(eq, system))
 
 
@@ -53,10 +55,13 @@ def _is_data(factor: Expr) -> bool:
 def _points(eq: Equation, system: System) -> float:
     """The points of the domain at which no factor falls outside its tensor and is 0."""
     share = 1.0
+    # `(x[i + u] else 0)`: a padded window; another value outside would count.
     for read in multiplicands(eq.body) if eq.reduce == "sum" else ():
         if not isinstance(read, Read) or not isinstance(read.other, Const) or read.other.value:
             continue
         for place, size in zip(read.index, system.tensors[read.tensor].shape, strict=True):
+            # As if dimensions were independent, which holds for windows: each has indices of its
+            # own.
             share *= share_inside(place, size, eq.sizes)
     return prod(i.size for i in eq.domain) * share
 
@@ -67,6 +72,8 @@ def share_inside(place: Expr, size: int, sizes: dict[str, int]) -> float:
     if not form.coefficients or not is_affine(place):
         return 1.0
     values = np.array(form.constant)
+    # The place for all combinations of index values, one axis per index: few, as padded windows
+    # have two or three indices per dimension.
     for index, factor in form.coefficients.items():
         values = np.add.outer(values, factor * np.arange(sizes[index.name]))  # type: ignore
     return float(np.mean((values >= 0) & (values < size)))

@@ -42,10 +42,12 @@ def evaluate(system: System, values: Mapping[str, np.ndarray], wide: bool = Fals
             continue
         if tensor.name not in values:
             raise ValueError(f"no value for `{tensor.name}`")
+        # With `wide`, the same inputs in float64.
         array: np.ndarray = np.asarray(values[tensor.name], types[tensor.dtype])
         if array.shape != tensor.shape:
             raise ValueError(f"`{tensor.name}` has shape {array.shape}, not {tensor.shape}")
         arrays[tensor.name] = array
+    # Infinity and NaN are values, not errors.
     with np.errstate(all="ignore"):
         for component in system.components:
             if is_recurrent(component):
@@ -68,6 +70,7 @@ def _run_recurrence(
 ) -> None:
     """In the order of `plan_recurrence`: in each step one value of every ordered index, and the
     whole range of the others."""
+    # A recurrence reads elements of its own tensors, so all of these exist before the first step.
     for equation in component:
         tensor = system.tensors[equation.target]
         arrays[tensor.name] = np.zeros(tensor.shape, types[tensor.dtype])
@@ -83,6 +86,8 @@ def _run(
     dtype = types[tensor.dtype]
     grid = IndexGrid(eq, system, arrays, fixed, types)
     if eq.at is not None:
+        # A scatter-add: terms whose place is outside are dropped, and places may repeat, for which
+        # `np.add.at` adds each term, unlike `total[places] += …`.
         total: np.ndarray = np.zeros(tensor.shape, dtype)
         places = tuple(grid.full(e) for e in eq.at)
         within = reduce(
@@ -94,9 +99,11 @@ def _run(
         arrays[eq.target] = total
         return
     result = grid.reduced(eq)
+    # In a step of a recurrence, a fixed index has an axis of length 1, and one slice is stored.
     shape = tuple(1 if i.name in fixed else i.size for i in eq.indices)
     result = np.broadcast_to(result, shape).astype(dtype)
     if fixed:
+        # A slice of length 1 keeps the axis, as `result` has it.
         place = tuple(
             slice(fixed[i.name], fixed[i.name] + 1) if i.name in fixed else slice(None)
             for i in eq.indices
@@ -122,6 +129,8 @@ class IndexGrid:
         self.system, self.arrays, self.types, self.sizes = system, arrays, types, eq.sizes
         self.axes = {index.name: axis for axis, index in enumerate(eq.domain)}
         self.shape = tuple(1 if i.name in fixed else i.size for i in eq.domain)
+        # As np.ogrid: index n of the domain varies along axis n alone, and broadcasting does the
+        # rest.
         self.index_values = {}
         for axis, index in enumerate(eq.domain):
             values = [fixed[index.name]] if index.name in fixed else range(index.size)
@@ -146,6 +155,7 @@ class IndexGrid:
             return self.index_values[expr.name]
         if isinstance(expr, Apply):
             dtype = self.types[expr.dtype]
+            # Casts are NumPy's types themselves.
             function = dtype if expr.fn in CASTS else TABLE[expr.fn].numpy
             return np.asarray(function(*(self.value(a) for a in expr.args)), dtype)
         assert isinstance(expr, Read)
@@ -159,6 +169,8 @@ class IndexGrid:
         places = []
         for expr, size in zip(read.index, array.shape, strict=True):
             place = self.value(expr)
+            # Gather in two steps: read at a place that is clipped to the tensor, then replace what
+            # was outside. `inside` proves most places, which saves the test.
             if not inside(expr, size, self.sizes):
                 within = within & (place >= 0) & (place < size)
                 place = np.clip(place, 0, size - 1)
@@ -168,6 +180,7 @@ class IndexGrid:
             return found
         if read.other is not None:
             return np.where(within, found, self.value(read.other))
+        # The rule for gathers (see `Read`): NaN makes a wrong index visible.
         return np.where(within, found, array.dtype.type(np.nan if is_float(read.dtype) else 0))
 
     def reduced(self, eq: Equation) -> np.ndarray:
@@ -177,11 +190,14 @@ class IndexGrid:
             return self.value(eq.body)
         if eq.reduce == "sum" and isinstance(eq.body, Apply) and eq.body.fn == "bf16_dot":
             return self._sum_of_pairs(eq, eq.body)
+        # The shortcut of the module's docstring: factor by factor.
         if eq.reduce == "sum" and is_float(eq.body.dtype):
             return self._sum_of_products(eq, [(f, self.value(f)) for f in multiplicands(eq.body)])
         body = self.full(eq.body)
         last = tuple(range(kept, body.ndim))
         if eq.reduce in ("argmax", "argmin"):
+            # Row-major over all reduced axes; NumPy gives the first of equal extremes, as the rule
+            # says.
             flat = body.reshape(*body.shape[:kept], -1)
             found = np.argmax(flat, -1) if eq.reduce == "argmax" else np.argmin(flat, -1)
             return found.astype(np.int32)
@@ -205,18 +221,24 @@ class IndexGrid:
         operands: list = []
         covered: set[str] = set()
         for factor, found in parts:
+            # Only the axes that the factor depends on: [b, i] for x[b, i] in the sum over i of b,
+            # i, o.
             own = [n for n in names if n in index_names(factor)]
             extents = [self.shape[self.axes[n]] if n in own else 1 for n in names]
             value = np.broadcast_to(found, extents)
             operands.append(value.reshape([self.shape[self.axes[n]] for n in own]))
             operands.append([self.axes[n] for n in own])
             covered |= set(own)
+        # sum(k) f with f independent of k is size(k) * f.
         repeats = 1
         for index in eq.over:
             if index.name not in covered:
                 repeats *= index.size
         out = [self.axes[i.name] for i in eq.indices if i.name in covered]
+        # `operands` has two entries per factor: from two factors on, NumPy chooses the order of
+        # contraction, and may call a matrix product.
         result = np.einsum(*operands, out, optimize="greedy" if len(operands) > 2 else False)
         result = result * result.dtype.type(repeats)
+        # Output axes that no factor depends on have length 1 and are broadcast by the caller.
         shape = [self.shape[self.axes[i.name]] if i.name in covered else 1 for i in eq.indices]
         return result.reshape(shape)

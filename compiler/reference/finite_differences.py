@@ -54,6 +54,7 @@ class Differences:
     def __init__(self, system: System, loss: str, values: Mapping[str, np.ndarray], seed: int = 0):
         self.system, self.loss, self.seed = system, loss, seed
         self.arrays: Arrays = evaluate(system, values, wide=True)
+        # `stop` has derivative 0: what is inside must not move when a tensor is perturbed.
         self.forward = _freeze_stopped(_leading_to(system, loss))
         self.definition = {eq.target: eq for eq in self.forward}
         self.recurrent = {
@@ -73,11 +74,15 @@ class Differences:
         element found to be wrong."""
         base = self.arrays[name]
         exact = np.zeros(base.shape) if gradient is None else self.arrays[gradient]
+        # A gradient that is not finite is wrong without any measurement.
         if not np.isfinite(exact).all():
             place = _place(~np.isfinite(exact))
             return Slope(name, place, float(exact[place]), np.nan, np.inf, False)
         line = _Line(self._function(name), exact, float(self.arrays[self.loss]), tolerance)
+        # Seeded, so that every run checks the same direction and elements.
         rng = np.random.default_rng([self.seed, len(name), base.size])
+        # Signs at random, so that errors do not cancel; sizes in 0.5 … 1, so that no element is
+        # missed.
         direction = rng.choice([-1.0, 1.0], base.shape) * rng.uniform(0.5, 1, base.shape)
         along = line.slope(direction)
         if not along.right:
@@ -91,6 +96,8 @@ class Differences:
     def _first(self, line: _Line, direction: np.ndarray) -> Slope:
         """An element with a wrong slope, by bisection of the elements that are perturbed."""
         low, high = 0, direction.size
+        # Errors along a direction add up. So if the first half is right, the error is in the
+        # second.
         while high - low > 1:
             middle = (low + high) // 2
             half = np.zeros(direction.size)
@@ -114,6 +121,8 @@ class Differences:
         own = replace(eq, target=eq.target + "~")  # so that it reads its own past as a given
         tensor = replace(self.system.tensors[eq.target], name=own.target, kind="temp")
         cost, values = _cost(tensor, self.seed)
+        # The equation alone, with a random weighted sum of its result as the loss and all that it
+        # reads as inputs.
         system, values = _subsystem(
             self.system,
             (own, *cost.equations),
@@ -131,9 +140,12 @@ class Differences:
     def _function(self, name: str) -> Callable[[np.ndarray], float]:
         """delta → the loss with delta added to `name`. Inside a recurrence it is added where the
         tensor is computed, step by step; any other tensor becomes an input."""
+        # Only what depends on the tensor is evaluated again for each perturbation.
         after = self._following(name)
         tensors: dict[str, Tensor] = {}
         extra: Arrays = {}
+        # Inside a recurrence, later steps of the tensor depend on earlier ones: h[t] = f(h[t-1])
+        # becomes h~[t] = f(h[t-1]), h[t] = h~[t] + h+[t].
         if name in self.recurrent:
             moved, before = f"{name}+", f"{name}~"
             own = self.system.tensors[name]
@@ -166,6 +178,8 @@ class Differences:
         """The equations that depend on the tensor, in order."""
         changed, found = {name}, []
         for part in components(self.forward):
+            # Not the tensor's own equation, unless it is recurrent: elsewhere the tensor is an
+            # input now.
             mine = is_recurrent(part) and any(eq.target == name for eq in part)
             if not mine and any(eq.target == name for eq in part):
                 continue
@@ -192,6 +206,7 @@ class _Line:
     def slope(self, direction: np.ndarray) -> Slope:
         """The derivative along a direction, by the step size that agrees best. At a kink, all
         between the one-sided slopes is right."""
+        # `size` is the sum without cancellation, against which errors are measured.
         exact = float((self.exact * direction).sum())
         size = float(np.abs(self.exact * direction).sum())
         found: list[tuple[Slope, bool]] = []
@@ -200,10 +215,13 @@ class _Line:
             slope = self._judged(exact, size, (up - down) / (2 * step), step)
             if slope.error <= CLOSE * self.tolerance:
                 return slope
+            # One-sided slopes differ at a kink; 100 times the slack is more than rounding or
+            # curvature.
             left, right = (self.loss - down) / step, (up - self.loss) / step
             slack = self.tolerance * max(size, abs(left), abs(right)) + self._rounding(step)
             between = min(left, right) - slack <= exact <= max(left, right) + slack
             found.append((slope, abs(right - left) > 100 * slack and between))
+        # Too long a step crosses kinks, too short a one drowns in rounding: the best one counts.
         best, _ = min(found, key=lambda each: each[0].error)
         if not best.right and any(kink for _, kink in found):
             return replace(best, error=0.0, right=True, kinks=1)
@@ -272,6 +290,7 @@ def _subsystem(
     tensors: dict[str, Tensor] = {}
     values: Arrays = {}
     for name in dict.fromkeys([*(s for eq in equations for s in eq.sources), *targets, output]):
+        # A frozen copy has the values of its tensor.
         plain = name if name in arrays else name.removesuffix(FROZEN)
         found = more.get(name) or system.tensors[plain]
         kind = "temp" if name in targets else "input"

@@ -50,6 +50,7 @@ def first_bad(array: np.ndarray) -> Index | None:
     """The first index in row-major order whose value is infinite or not a number, if any is."""
     if array.dtype.kind != "f":
         return None
+    # One sum is cheaper than a test of every element; it may overflow, so bad sums are looked into.
     with np.errstate(all="ignore"):
         if np.isfinite(array.sum()):  # a bad element makes a bad sum
             return None
@@ -68,6 +69,8 @@ def trace_nonfinite(
     seen = set()
     step: tuple[str, Index] | None = (name, index)
     definition = system.definition
+    # From each bad element to the operand that made it so. Values come from earlier elements, so
+    # this ends; `seen` keeps a wrong array from looping.
     while step is not None and step not in seen:
         seen.add(step)
         name, index = step
@@ -91,15 +94,18 @@ def _by_its_slope(origin: Bad, system: System, arrays: Mapping[str, np.ndarray])
     name = origin.tensor.removeprefix("d_").partition("_part")[0]
     if not origin.tensor.startswith("d_") or name not in system.tensors or name not in arrays:
         return origin
+    # The forward equations that read the tensor x, for the origin d_x.
     for eq in system.equations:
         if eq.target.startswith("d_") or name not in eq.sources or not is_float(eq.body.dtype):
             continue
+        # With a seed of 1, the adjoint of a read is the slope of the equation itself.
         slopes = adjoints(eq, Const(1.0, eq.body.dtype), lambda n: system.tensors[n].shape)
         grid = IndexGrid(eq, system, dict(arrays), {})
         for read, slope in slopes.items():
             if read.tensor != name:
                 continue
             bad = ~np.isfinite(grid.value(slope))
+            # Of all points of the domain, those at which this element of x is read.
             for place, at in zip(read.index, origin.index, strict=True):
                 bad = bad & (grid.value(place) == at)
             if bad.any():
@@ -112,6 +118,7 @@ def _without_written(chain: list[Bad]) -> list[Bad]:
     """If the program writes the infinity, the origin is where it became NaN or was first used."""
     if chain[-1].how != _WRITTEN or len(chain) == 1:
         return chain
+    # The chain runs from the result back to the origin: the last NaN is the first that arose.
     last = max(
         (n for n, bad in enumerate(chain[:-1]) if np.isnan(bad.value)), default=len(chain) - 2
     )
@@ -124,6 +131,7 @@ def _cause(
     eq: Equation, index: Index, system: System, arrays: Mapping[str, np.ndarray]
 ) -> tuple[tuple[str, Index] | None, str]:
     """The operand that is not finite, or else the operation that makes this element so."""
+    # A bad operand explains the element; without one, finite values overflowed.
     for point in _points(eq, index, system, arrays):
         found = _in_expression(eq.body, point)
         if found is not None:
@@ -151,6 +159,8 @@ def _points(
     eq: Equation, index: Index, system: System, arrays: Mapping[str, np.ndarray]
 ) -> Iterator[_Point]:
     """The points that the element is computed from and where the body is not finite, in order."""
+    # All of an element's terms: its own indices fixed, the summed ones free. The terms of a scatter
+    # are those whose place is the element.
     fixed = (
         {} if eq.at is not None else {i.name: at for i, at in zip(eq.indices, index, strict=True)}
     )
@@ -158,6 +168,7 @@ def _points(
     bad = ~np.isfinite(grid.full(eq.body))
     for at, coordinate in zip(eq.at or (), index, strict=eq.at is not None):
         bad &= grid.full(at) == coordinate
+    # One bad term is enough for an explanation; the first, so that reports are the same every time.
     for place in np.argwhere(bad)[:1]:
         yield _Point(grid, tuple(int(p) for p in place))
 
@@ -171,15 +182,18 @@ def _in_expression(expr: Expr, point: _Point) -> tuple[tuple[str, Index] | None,
     if not isinstance(expr, Apply):
         return None
     children = expr.args
+    # The branch that was not taken has no part in the value.
     if expr.fn == "select":
         children = (expr.args[1] if point.value(expr.args[0]) else expr.args[2],)
     values = [float(point.value(c)) for c in children]
     bad = [n for n, v in enumerate(values) if not np.isfinite(v)]
+    # NaN before infinity, and what was computed before what is written: the likelier causes first.
     bad.sort(key=lambda n: (not np.isnan(values[n]), isinstance(children[n], Const)))
     for n in bad:
         found = _in_expression(children[n], point)
         if found is not None and found[1] != _WRITTEN:
             return found
+    # These pass a written infinity through unchanged; it is not misused yet.
     if bad and len(children) == 1 and expr.fn in ("select", "neg", "bf16", "stop"):
         return None, _WRITTEN
     return None, f"{expr.fn}({', '.join(f'{v:g}' for v in values)})"

@@ -50,6 +50,7 @@ class PassCheck:
         system = after.system if isinstance(after, Plan) else after
         try:
             verify(system, name)
+            # A pass that returned the same system has changed no value.
             if self.values is not None and system is not self.before:
                 self._compare(system, self.values, name)
         except InternalError as error:
@@ -64,12 +65,17 @@ class PassCheck:
         if rounded:
             self._compare_rounded(system, values, name)
         else:
+            # Only roots are compared: temps come and go in passes. In float64, see the module's
+            # docstring.
             arrays = evaluate(without_placeholders(system), values, wide=True)
             for root, (expected, size) in self.expected.items():
                 _require_near(system, root, arrays[root], expected, TOLERANCE * size, name)
+        # Differentiation is the pass after which no placeholders are left.
         expanded = self.before.gradients if not system.gradients else ()
         if expanded and self.differences:
             self._compare_gradients(system, values, expanded, name)
+        # From here on the new values count: of gradients that had none before, or of rounded
+        # operands.
         if expanded or rounded:
             self.expected = _with_magnitudes(system, values)
 
@@ -91,8 +97,10 @@ class PassCheck:
     ) -> None:
         work: dict[str, Differences] = {}
         for g in gradients:
+            # All gradients of one number share the evaluation of its forward pass.
             if g.of not in work:
                 work[g.of] = Differences(system, g.of, values)
+            # Differences of infinite losses say nothing.
             if not np.isfinite(work[g.of].arrays[g.of]):
                 continue
             slope = work[g.of].check(g.wrt, g.target, 0, SLOPE_TOLERANCE)
@@ -105,6 +113,7 @@ def without_placeholders(system: System) -> System:
     """The part of a system that has values before its gradients are expanded."""
     if not system.gradients:
         return system
+    # Placeholders, and everything that is computed from them.
     unknown = system.descendants(system.placeholder)
     return system.replace(
         tensors={n: t for n, t in system.tensors.items() if n not in unknown},
@@ -161,9 +170,11 @@ def _with_magnitudes(
     tensors, equations = dict(system.tensors), list(system.equations)
     for root in dict.fromkeys(system.roots):
         eq = system.definition.get(root)
+        # Roots that are given, integers and positions must be equal: no rounding, no magnitude.
         if eq is None or not is_float(eq.body.dtype) or eq.reduce in ("argmax", "argmin"):
             continue
         body = magnitude(eq.body, lambda read, other: call("abs", read))
+        # For a minimum, magnitudes bound the value from above, so the largest of them counts.
         reduce = "max" if eq.reduce == "min" else eq.reduce
         name = f"{root}%"
         equations.append(replace(eq, target=name, body=body, reduce=reduce))
@@ -176,6 +187,7 @@ def _with_magnitudes(
 
 
 def _largest(*arrays: np.ndarray) -> float:
+    # Infinite values are compared for equality by `difference`, and set no scale.
     finite = [np.abs(a[np.isfinite(a)]).max(initial=0) for a in arrays if a.dtype.kind == "f"]
     return float(max(finite, default=0.0))
 
@@ -184,6 +196,7 @@ def difference(found: np.ndarray, expected: np.ndarray, tolerance: float) -> tup
     """The first index at which two arrays differ by more than `tolerance`, if there is one."""
     with np.errstate(all="ignore"):
         near = np.abs(np.subtract(found, expected, dtype=np.float64)) <= tolerance
+    # inf - inf is NaN, so equal infinities need a test of their own.
     same = near | (found == expected) | (np.isnan(found) & np.isnan(expected))
     wrong = np.argwhere(~same)
     return tuple(int(n) for n in wrong[0]) if len(wrong) else None

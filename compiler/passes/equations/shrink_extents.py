@@ -20,11 +20,14 @@ from .views import of_later
 
 def shrink_extents(system: System) -> System:
     """The system with the indices of every equation cut to what is read of its target."""
+    # A delayed copy has the shape of its source, of which it is a view.
     delayed = {eq.target for eq in system.equations if of_later(eq.body) is not eq.body}
     fixed = set(system.roots) | system.recurrent | delayed
     shapes: dict[str, tuple[int, ...]] = {}
     farthest: dict[str, list[int]] = {}
     equations: list[Equation] = []
+    # All readers of a tensor come after it, so their needs are known, already cut, when it is
+    # reached.
     for eq in reversed(system.equations):
         name, shape = eq.target, system.tensors[eq.target].shape
         if eq.at is None and name not in fixed and name in farthest:
@@ -47,6 +50,7 @@ def _note(eq: Equation, system: System, farthest: dict[str, list[int]]) -> None:
     for read in eq.reads:
         shape = system.tensors[read.tensor].shape
         so_far = farthest.setdefault(read.tensor, [1] * len(shape))
+        # Exact for affine places; data may address any element.
         for axis, (place, size) in enumerate(zip(read.index, shape, strict=True)):
             reach = bounds(place, sizes)[1] + 1 if is_static(place) else size
             so_far[axis] = max(so_far[axis], min(reach, size))

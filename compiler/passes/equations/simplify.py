@@ -21,6 +21,7 @@ from ...ir.expr import Apply, Const, Expr, Idx, Read
 def simplify(system: System) -> System:
     """The system without copies, equal equations and equations that no output or update needs."""
     system = system.replace(equations=tuple(map(_without_empty_reduction, system.equations)))
+    # Each rewrite may enable another: equal equations leave equal readers, and unused ones.
     while True:
         before = system.equations
         system = remove_unused(share_equal(forward_copies(rename_copied_temps(system))))
@@ -55,6 +56,7 @@ def remove_stops(system: System) -> System:
 
 def forward_copies(system: System) -> System:
     """y[i, j] = x[j, i] and y[i] = 0.5: the readers of y read x, or the number."""
+    # Outputs and updates must exist under their names, even as copies.
     fixed = differentiated(system).union(system.roots)
     copies = {
         eq.target: eq
@@ -66,6 +68,7 @@ def forward_copies(system: System) -> System:
     }
 
     def change(node: Expr) -> Expr | None:
+        # A copy of a copy goes to the first source in one pass.
         while isinstance(node, Read) and node.tensor in copies:
             fresh = _forwarded(node, copies[node.tensor], system.tensors)
             if fresh is None:
@@ -97,6 +100,7 @@ def _forwarded(read: Read, copy: Equation, tensors: Mapping[str, Tensor]) -> Exp
     body = copy.body
     if read.other is None:
         return substitute(body, dict(zip((i.name for i in copy.indices), read.index, strict=True)))
+    # Outside, the copy reads as its `else`; the number replaces it only if both agree.
     if isinstance(body, Const):
         return body if read.other is body else None
     assert isinstance(body, Read)
@@ -114,13 +118,16 @@ def rename_copied_temps(system: System) -> System:
     roots, fixed = set(system.roots), differentiated(system)
     for eq in system.equations:
         body = eq.body
+        # Only outputs and updates: other copies are forwarded to their readers.
         if eq.target not in roots or eq.reduce or eq.at or not isinstance(body, Read):
             continue
         source = system.tensors[body.tensor]
         same_shape = source.shape == tuple(i.size for i in eq.indices)
+        # The source is computed once under the name of the output, if no other name is promised.
         temp = source.name in system.definition and source.name not in roots
         temp &= fixed.isdisjoint((eq.target, source.name))
         if temp and same_shape and is_identity(body, eq):
+            # One at a time: two outputs may copy the same temp, and only one can give it its name.
             return rename_copied_temps(_renamed(system, source.name, eq))
     return system
 
@@ -133,6 +140,7 @@ def _renamed(system: System, old: str, copy: Equation) -> System:
     equations = tuple(
         replace(eq, target=copy.target) if eq.target == old else eq for eq in system.equations
     )
+    # All that refers to temps by name: tensors, `remat` blocks, the backward pass.
     tensors = {n: t for n, t in system.tensors.items() if n != old}
     remat = tuple(
         replace(block, targets=tuple(names.get(n, n) for n in block.targets))
@@ -160,9 +168,12 @@ def share_equal(system: System) -> System:
     first: dict[tuple, str] = {}
     same: dict[str, str] = {}
     kept = []
+    # Reads are renamed first, so that a chain of equal equations is found in one go.
     for eq in system.equations:
         eq = eq if same.keys().isdisjoint(eq.sources) else eq.rewrite(_renaming(same))
         equal = eq.target if eq.target in fixed else first.setdefault(eq.canonical, eq.target)
+        # An output stays even if an earlier one is equal, and so does an equation that reads
+        # itself, whose twin reads another tensor.
         if equal == eq.target or eq.target in roots or is_recurrent([eq]):
             kept.append(eq)
         else:
@@ -172,6 +183,7 @@ def share_equal(system: System) -> System:
 
 def remove_unused(system: System) -> System:
     """The system without the equations, and placeholders, that no root depends on."""
+    # The closure over what outputs and updates depend on; all else is dead.
     needed = system.ancestors(system.roots)
     equations = tuple(eq for eq in system.equations if eq.target in needed)
     gradients = tuple(g for g in system.gradients if g.target in needed)

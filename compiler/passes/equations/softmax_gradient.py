@@ -25,6 +25,7 @@ def softmax_gradient(system: System) -> System:
     edit = SystemEdit(system)
     for eq in system.equations:
         numerator = _numerator(eq)
+        # Every reader of e but y itself may be a part of the gradient.
         for reader in system.readers[numerator.tensor] if numerator else ():
             if reader.target != eq.target:
                 edit.replace(*_through_quotient(edit[reader.target], eq, edit))
@@ -47,17 +48,21 @@ def _through_quotient(reader: Equation, quotient: Equation, edit: SystemEdit) ->
     if not all of t is divided by s."""
     body, (e, s) = reader.body, quotient.body.children
     parts = factors(body)
+    # One factor e, which stands nowhere else: replacing it changes nothing but the product.
     own = [f for f in parts if isinstance(f, Read) and f.tensor == e.tensor]  # type: ignore
     if len(own) != 1 or own[0].other is not None or _occurrences(body, own[0].tensor) != 1:
         return []
     places = dict(zip((i.name for i in quotient.indices), own[0].index, strict=True))
     y = Read(quotient.target, own[0].index, None, own[0].dtype)
+    # 1/s at the place where the reader reads e.
     inverse = 1.0 / substitute(s, places)
+    # Any additive factor can be t; it may not occur twice, as the rewrite goes by identity.
     for t in parts:
         if not isinstance(t, Apply) or t.fn not in ("add", "sub") or _occurrences(body, t) != 1:
             continue
         sums: dict[str, Equation] = {}
         undivided = [_without_factor(inverse, factors(term), edit, sums) for term in terms(t)]
+        # A sum that the reader reads twice would be changed for the other place, too.
         if None not in undivided and all(_occurrences(body, name) == 1 for name in sums):
             changes = {t: total(undivided), own[0]: y}  # type: ignore[arg-type]
             return [*sums.values(), reader.with_body(rewrite(body, changes.get))]
@@ -75,11 +80,13 @@ def _without_factor(
 ) -> Expr | None:
     """The product of `parts` without a factor. It may be a factor of the body of a sum that nothing
     else reads; that sum without it is added to `sums`. None if it is in neither."""
+    # t = g/s: the factor itself.
     if factor in parts:
         parts.remove(factor)
         return product(parts)
     system = edit.system
     for part in parts:
+        # t = sum(…)/s, the division inside of the sum.
         if not isinstance(part, Read) or part.other is not None or part.tensor in system.roots:
             continue
         if len(system.readers[part.tensor]) != 1 or part.tensor not in system.definition:
@@ -90,6 +97,8 @@ def _without_factor(
         places = dict(zip((i.name for i in eq.indices), part.index, strict=True))
         over, inner = {i.name for i in eq.over}, factors(eq.body)
         for f in inner:
+            # 1/s does not depend on the summed indices, so it can leave the sum; and at the place
+            # of this read it must be the same s.
             if over.isdisjoint(index_names(f)) and substitute(f, places) is factor:
                 inner.remove(f)
                 sums[eq.target] = eq.with_body(product(inner))

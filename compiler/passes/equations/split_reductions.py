@@ -25,8 +25,10 @@ def split_reductions(system: System, target: Target) -> System:
     """The system with its long sums of few results computed in parts."""
     edit = SystemEdit(system)
     for eq in system.equations:
+        # A sum inside of a recurrence runs at each step; its parts would be a second kernel there.
         parts = 0 if eq.target in system.recurrent else _parts(eq, target.equations)
         if parts:
+            # Only the outermost summed index is split, so each part reads a contiguous range of it.
             first, *rest = eq.over
             block, inner = Index(_free(eq), parts), replace(first, size=first.size // parts)
             body = substitute(eq.body, {first.name: Idx(block.name) * inner.size + Idx(first.name)})
@@ -45,6 +47,7 @@ def _parts(eq: Equation, costs: EquationCosts) -> int:
         return 0
     if results > costs.split_results or points < costs.split_points:
         return 0
+    # The first number of parts that divides the sum evenly and leaves each part several terms.
     return next(
         (n for n in costs.split_parts if eq.over[0].size % n == 0 and eq.over[0].size > n), 0
     )

@@ -41,9 +41,11 @@ def of_later(body: Expr) -> Expr:
 def _in_place(eq: Equation, read: Expr, shape: tuple[int, ...]) -> bool:
     if eq.reduce or eq.at is not None or not isinstance(read, Read) or read.other is not None:
         return False
+    # A dimension of size 1 does not contribute to an offset.
     steps = [e for e, size in zip(read.index, shape, strict=True) if size > 1]
     if all(isinstance(e, Idx) for e in steps):  # most are: then the order of the indices tells
         return steps == [Idx(i.name) for i in eq.indices if i.size > 1]
+    # Reshapes: [b, p // 64, p % 64] has the offset 64 * (p // 64) + p % 64 = p in each row.
     theirs = _row_major(read.index, shape)
     own = _row_major(tuple(Idx(i.name) for i in eq.indices), tuple(i.size for i in eq.indices))
     return theirs == own
@@ -63,9 +65,11 @@ def _quotients(node: Expr) -> Expr | None:
     value, by = node.args
     if not isinstance(by, Const):
         return None
+    # With quotients alone, 64*(p // 64) + p % 64 cancels to p as an affine form.
     if node.fn == "mod":  # e % n = e - n*(e // n)
         quotient = call("floordiv", value, by)
         return call("sub", value, call("mul", rewrite(quotient, _quotients), by))
+    # (e // a) // b = e // (a*b) for positive a and b: nested reshapes get one form.
     inner = value
     if isinstance(inner, Apply) and inner.fn == "floordiv" and isinstance(inner.args[1], Const):
         return call("floordiv", inner.args[0], call("mul", inner.args[1], by))

@@ -20,6 +20,7 @@ def _power(f: Expr, x: Expr, y: Expr) -> Factors:
     slope = y * call("pow", x, y - 1)
     if isinstance(y, Const):
         return slope, None
+    # d x^y / dy = x^y log x; 0 where x <= 0, where x^y is not differentiable by y.
     return slope, call("select", call("gt", x, 0), f * call("log", x), 0.0)
 
 
@@ -44,6 +45,7 @@ DERIVATIVES: dict[str, Callable[..., Factors]] = {
     "div":    lambda f, x, y: (1.0 / y, -(f / y)),
     "pow":    _power,
     "neg":    lambda f, x: (-1.0,),
+    # At a tie the second argument gets the derivative: that of max(x, 0) is 0 at 0.
     "max":    _extreme("gt"),
     "min":    _extreme("lt"),
     "abs":    lambda f, x: (call("sign", x),),

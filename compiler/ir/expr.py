@@ -134,6 +134,7 @@ def walk(expr: Expr) -> Iterator[Expr]:
 
 def _below(expr: Expr) -> tuple[Expr, ...]:
     """The nodes below the expression, in the order of `walk`; cached on the node."""
+    # The slot is unset until the first walk; expressions are immutable, so it never goes stale.
     try:
         return expr._below  # type: ignore[attr-defined]
     except AttributeError:
@@ -143,6 +144,7 @@ def _below(expr: Expr) -> tuple[Expr, ...]:
     stack: list[Expr] = [expr]
     while stack:
         node = stack[-1]
+        # A node waits on the stack until its children are done; a shared one may be pushed twice.
         waiting = [c for c in node.children if c not in seen]
         if waiting:
             stack += waiting[::-1]
@@ -151,6 +153,7 @@ def _below(expr: Expr) -> tuple[Expr, ...]:
         if node not in seen:
             seen.add(node)
             ordered.append(node)
+    # Without the node itself: a tuple that held it would be a reference cycle.
     expr._below = tuple(ordered[:-1])  # type: ignore[attr-defined]
     return expr._below  # type: ignore[attr-defined]
 
@@ -226,6 +229,7 @@ def _expr(expr: Expr) -> tuple[str, int]:
 
 
 def _apply(fn: str, args: tuple[Expr, ...]) -> tuple[str, int]:
+    # `x^2` is a product of x with itself (`build._simplify_power`).
     if fn == "mul" and args[0] is args[1]:
         return f"{expr_text(args[0], _PRECEDENCE['pow'] + 1)}^2", _PRECEDENCE["pow"]
     binding = _PRECEDENCE.get(fn, ATOM)
@@ -238,6 +242,7 @@ def _apply(fn: str, args: tuple[Expr, ...]) -> tuple[str, int]:
     if fn == "not":
         return f"not {expr_text(args[0], binding)}", binding
     if fn == "pow":
+        # A power associates to the right: 2^(3^2) needs no parentheses, (2^3)^2 does.
         return f"{expr_text(args[0], binding + 1)}^{expr_text(args[1], binding)}", binding
     if symbol:
         # comparisons do not chain; the others associate to the left

@@ -67,9 +67,12 @@ def _bf16(x):
     """The nearest bfloat16 (8 significant bits), ties to even. NaN and infinity stay; a number
     beyond the largest bfloat16 becomes infinite."""
     x = np.asarray(x)
+    # Bits to drop: bf16 keeps 7 of the 23 bits of an f32's fraction, or of the 52 of an f64's.
     whole, low = (np.uint32, 16) if x.dtype == np.float32 else (np.uint64, 45)
     bits = x.view(whole)
     odd = (bits >> whole(low)) & whole(1)
+    # Adding half of the last kept bit less one, plus one if that bit is odd, carries exactly if the
+    # dropped bits are more than half, or half beside an odd bit: ties to even.
     bits = (bits + odd + whole(2 ** (low - 1) - 1)) >> whole(low) << whole(low)
     return np.where(np.isfinite(x), bits.view(x.dtype), x)
 
@@ -88,6 +91,7 @@ def bf16_halves(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _bf16_dot(p, q):
+    # Products of two 8-bit significands are exact in float64.
     (a, b), (c, d) = bf16_halves(p), bf16_halves(q)
     return a.astype(np.float64) * c + b.astype(np.float64) * d
 

@@ -37,7 +37,7 @@ from ...ir.expr import Apply, Const, Expr, Idx, Read, index_names, walk
 from ...ir.sparsity_analysis import vanishes
 
 LETTERS = "pqrsuvwxyz"
-# Functions that may give NaN or infinity outside their domain: 0 times that is not 0.
+# Functions that may be NaN or infinite of 0, which is what reads outside a tensor give.
 _HAZARDS = frozenset({"div", "pow", "log", "log1p", "sqrt", "mod", "floordiv"})
 
 
@@ -344,7 +344,8 @@ class _Solver:
     def is_silent(self, adjoint: Expr, name: str) -> bool:
         """Whether the adjoint needs no guard for the range of an index: one of its factors reads
         outside its tensor, as zero, where the index is outside, and nothing makes that NaN."""
-        # 0 * inf is NaN, so a factor of 0 replaces the guard only among functions that stay finite.
+        # A factor of 0 replaces the guard only if no other factor becomes NaN or infinite of the
+        # zeros that it reads outside.
         hazards = (n for n in walk(adjoint) if isinstance(n, Apply) and n.fn in _HAZARDS)
         return next(hazards, None) is None and vanishes(
             adjoint, lambda node: self.reads_outside(node, name)

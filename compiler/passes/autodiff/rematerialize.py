@@ -76,7 +76,8 @@ def _compute_again(system: System, block: set[str]) -> System:
     wanted = _leading_to(system.definition, readers, inner)
     copied = [eq for eq in system.equations if eq.target in wanted]
     names = {eq.target: _fresh(system, eq.target) for eq in copied}
-    # Params and states are read as they are: they are in memory for the whole step anyway.
+    # The copies wait through the temps and inputs that they read. Params and states are in memory
+    # for the whole step anyway, and need no second name.
     given = [
         s
         for s in dict.fromkeys(s for eq in copied for s in eq.sources)
@@ -126,7 +127,7 @@ def _early_gradients(system: System, gradients: frozenset[str]) -> System:
     placed: set[int] = set()
     order: list[Equation] = []
     # The given order, except that right after a component come those of its readers that are ready
-    # and do not take more memory than they release (list scheduling, depth first).
+    # and no larger than a gradient that they read (list scheduling, depth first).
     for start in range(len(parts)):
         stack = [start]
         while stack:

@@ -78,7 +78,7 @@ def _is_worthwhile(
             return False
     if len(found) == 1 or size == 1:
         return True
-    # Several readers: cheap to compute again, and no more loads than reading the result takes.
+    # Several readers: only what is cheap to compute again and loads little.
     few = own <= costs.recomputed and len(reads(eq.body)) <= 2
     return few and not _fuses_to_reduction(eq, definition)
 

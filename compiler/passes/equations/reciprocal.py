@@ -19,6 +19,7 @@ X, Y = variable("x"), variable("y")
 
 def is_loop_invariant(y: Expr, inside: Expr) -> bool:
     """Whether `y` is loaded and constant in a loop over an index of the other expression."""
+    # A strict subset: the dividend has an index more, along which the quotient is a product.
     return bool(reads(y)) and index_names(y) < index_names(inside)
 
 

@@ -38,6 +38,7 @@ def constant(value: float, dtype: str, lanes: int = 1) -> str:
         number = float(value)
         if dtype == "f32":
             number = _single(number)
+        # All floats alike, in hexadecimal, so that no digits are lost.
         text = f"0x{struct.unpack('<Q', struct.pack('<d', number))[0]:016X}"
     else:
         text = str(int(value))
@@ -107,6 +108,7 @@ class Arithmetic:
 
     def intrinsic(self, name: str, dtype: str, *operands: str, flag: str = "") -> str:
         """`flag` is a trailing i1 argument that some integer intrinsics have."""
+        # The suffix names the type: @llvm.fma.v16f32
         suffix = SUFFIX[dtype] if self.lanes == 1 else f"v{self.lanes}{SUFFIX[dtype]}"
         type = self.type(dtype)
         kinds = [type] * len(operands) + ["i1"] * bool(flag)
@@ -121,7 +123,9 @@ class Arithmetic:
             return operand
         kind, type = LLVM[dtype], self.type(dtype)
         if is_constant(operand):
+            # A constant vector is an operand of its own and needs no instruction.
             return f"splat ({kind} {operand})"
+        # LLVM's idiom for a broadcast: insert into lane 0, then shuffle that lane everywhere.
         one = self.e.op(f"insertelement {{T}} poison, {kind} {{0}}, i64 0", operand, type=type)
         zeros = f"<{self.lanes} x i32> zeroinitializer"
         return self.e.op(f"shufflevector {{T}} {{0}}, {{T}} poison, {zeros}", one, type=type)
@@ -132,9 +136,13 @@ class Arithmetic:
             sign = "u" if dtype in ("bool", "u8") else "s"
             return self.intrinsic(sign + which, dtype, a, b)
         if is_constant(a):
+            # A constant second operand allows the shorter form below; the order does not matter to
+            # the result.
             a, b = b, a
         less = "ogt" if which == "max" else "olt"
         if is_constant(b):  # select(a < b, b, a) passes a NaN in a: one instruction
             return self.select(dtype, self.compare(less, dtype, b, a), b, a)
+        # `b` is taken unless a > b holds, hence also where either is NaN: then b if it is NaN. Only
+        # a NaN in `a` is lost, and put back by the last select.
         best = self.select(dtype, self.compare(less, dtype, a, b), a, b)
         return self.select(dtype, self.compare("uno", dtype, a, a), a, best)

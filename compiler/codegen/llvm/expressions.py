@@ -39,6 +39,8 @@ class ExpressionWriter:
     def at(self, places: Mapping[str, IndexValue], valid: int) -> None:
         """Moves to a copy of the tile."""
         self.places, self.valid = dict(places), valid
+        # Results in registers differ from copy to copy, although their index expressions may look
+        # the same.
         self.results, self._local_values = {}, {}
 
     def indices(self, expr: Expr) -> tuple[str, ...]:
@@ -53,12 +55,15 @@ class ExpressionWriter:
 
     def value(self, expr: Expr) -> Value:
         """The value of the expression here; computed once for equal values of its indices."""
+        # Two caches on top of value numbering, which would still walk the whole expression each
+        # time.
         if self._depends_on_results(expr):
             found = self._local_values.get(expr)
             if found is None:
                 found = self._local_values[expr] = self._value(expr)
             return found
         places = self.places
+        # `valid` is in the key since loads of a last vector are masked.
         key = (expr, self.valid, *[places[name] for name in self.indices(expr)])
         found = self._values.get(key)
         if found is None:
@@ -94,12 +99,14 @@ class ExpressionWriter:
         kinds = tuple(a.dtype for a in expr.args)
         wide = any(a.vector for a in args)
         names = (
+            # One vector among the operands makes all of them vectors.
             [self.spread(a, k) for a, k in zip(args, kinds, strict=True)]
             if wide
             else [a.name for a in args]
         )
         a = self.wide if wide else self.scalar
         native = bf16.INSTRUCTIONS.get(expr.fn) if self.nest.bf16_dot else None
+        # The instructions exist for vectors of 16; scalars are rounded by integer arithmetic.
         if native is not None and expr.dtype != "f64" and a.lanes == bf16.LANES:
             return Value(native(a, *names), wide)
         return Value(SPELLING[expr.fn](a, kinds, expr.dtype, names), wide)
@@ -107,6 +114,7 @@ class ExpressionWriter:
     def _index(self, place: IndexValue) -> Value:
         """An index as data: an i32."""
         if place.base:
+            # Bases are i64 for addresses; as data, indices are i32.
             here = self.scalar.convert("trunc", "i64", "i32", place.base)
             if place.offset:
                 here = self.scalar.op("add", "i32", here, str(place.offset))

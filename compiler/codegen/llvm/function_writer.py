@@ -57,6 +57,8 @@ class FunctionWriter:
             if depth > level:
                 level = depth
         region = self._regions[level]
+        # It is appended to an outer region while inner ones are still open: their text is added to
+        # the outer region's only when they close, so it comes before them.
         key = (text, type, operands)
         found = region.known.get(key)
         if found is None:
@@ -109,9 +111,12 @@ class FunctionWriter:
         self._regions.append(inner)
         loop = OpenLoop(index, phis)
         yield loop
+        # Pinned to the end of the body, where the latch of the loop belongs.
         following = self.pinned(f"add nsw {{T}} {{0}}, {step}", index, type="i64")
         again = self.pinned("icmp slt i64 {0}, {1}", following, stop, type="i1")
         self._regions.pop()
+        # The predecessors of the phis: the block that enters the loop, and the last one of its
+        # body, which need not be the first if there are loops inside.
         before, last = f"%{outer.block}", f"%{inner.block}"
         enter = f"br label %{label}"
         if maybe_empty:
@@ -127,6 +132,7 @@ class FunctionWriter:
         outer.lines += [f"  br i1 {again}, label %{label}, label %{done}", f"{done}:"]
         outer.block = done
         if maybe_empty:
+            # Without a single iteration the results are the first values.
             loop.results = [
                 self.pinned(f"phi {{T}} [ {first}, {before} ], [ {result}, {last} ]", type=type)
                 for (type, first), result in zip(carried, loop.results, strict=True)

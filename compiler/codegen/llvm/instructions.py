@@ -40,6 +40,7 @@ def _same_for_integers(name: str) -> Spelling:
 
 def _compare(real: str, signed: str, unsigned: str) -> Spelling:
     def spell(a, kinds, dtype, x):
+        # The operands' type decides; the result is always a bool.
         kind = kinds[0]
         how = real if is_float(kind) else unsigned if kind in ("bool", "u8") else signed
         return a.compare(how, kind, *x)
@@ -79,8 +80,10 @@ def _floordiv(a, kinds, dtype, x):
     if is_float(dtype):
         return a.intrinsic("floor", dtype, a.op("fdiv", dtype, *x))
     shift = _shift(x[1])
+    # An arithmetic shift rounds towards minus infinity: -1 >> 2 = -1 = floor(-1 / 4).
     if shift is not None:
         return a.op("ashr", dtype, x[0], a.constant(shift, dtype))
+    # LLVM divides towards zero: 1 less where that is not the floor.
     quotient, remainder, by = _divide(a, dtype, *x)
     down = a.op("sub", dtype, quotient, a.constant(1, dtype))
     floored = a.select(dtype, _rounds_down(a, dtype, remainder, by), down, quotient)
@@ -93,6 +96,7 @@ def _mod(a, kinds, dtype, x):
         return a.op("fsub", dtype, x[0], a.op("fmul", dtype, whole, x[1]))
     shift = _shift(x[1])
     if shift is not None:
+        # In two's complement the low bits are the remainder of negative numbers, too.
         return a.op("and", dtype, x[0], a.constant(2**shift - 1, dtype))
     _, remainder, by = _divide(a, dtype, *x)
     up = a.op("add", dtype, remainder, by)
@@ -104,6 +108,7 @@ def _shift(operand: str) -> int | None:
     """n if the operand is the constant 2^n."""
     if not is_constant(operand):
         return None
+    # "8", or "splat (i64 8)" for a vector
     value = int(operand.removesuffix(")").split()[-1])
     return value.bit_length() - 1 if value > 0 and value & (value - 1) == 0 else None
 
@@ -112,6 +117,9 @@ def _divide(a, dtype, x, y):
     """Quotient and remainder towards zero, and a divisor that cannot trap."""
     if not is_constant(y):
         zero = a.compare("eq", dtype, y, a.constant(0, dtype))
+        # The two traps of a division: by 0, and lowest / -1, which overflows. Divided by 1 instead,
+        # the latter is the lowest number again, as wrapping demands; the former is replaced by
+        # `_unless_zero`.
         minus = a.compare("eq", dtype, y, a.constant(-1, dtype))
         lowest = a.compare("eq", dtype, x, a.constant(LOWEST[dtype], dtype))
         trap = a.op("or", "bool", zero, a.op("and", "bool", minus, lowest))
@@ -143,6 +151,8 @@ def _pow(a, kinds, dtype, x):
         return elementary.function(a, "pow", x, dtype)
     base, power = x
     one, zero, result = a.constant(1, dtype), a.constant(0, dtype), a.constant(1, dtype)
+    # The exponent differs from lane to lane, so every bit is looked at and a factor of 1 is
+    # selected where it is 0.
     for bit in range(31 if dtype == "i32" else 63):
         odd = a.op("and", dtype, a.op("lshr", dtype, power, a.constant(bit, dtype)), one)
         factor = a.select(dtype, a.compare("ne", dtype, odd, zero), base, one)
@@ -161,14 +171,18 @@ def _is_finite(a, kinds, dtype, x):
 
 def rounded_bits(a: Arithmetic, dtype: str, x: str) -> str:
     """The bits of the nearest number of 8 significant bits, ties to even, as an integer."""
+    # `low` bits are dropped: 23 - 7 bits of an f32's significand, 52 - 7 of an f64's.
     whole, low = ("i32", 16) if dtype == "f32" else ("i64", 45)
     bits, cut = a.convert("bitcast", dtype, whole, x), a.constant(-(2**low), whole)
     odd = a.op(
         "and", whole, a.op("lshr", whole, bits, a.constant(low, whole)), a.constant(1, whole)
     )
+    # Half a unit less one, and one more if the last bit kept is odd: a tie rounds to even. A carry
+    # runs into the exponent, as it should.
     more = a.op("add", whole, odd, a.constant(2 ** (low - 1) - 1, whole))
     rounded = a.op("and", whole, a.op("add", whole, bits, more), cut)
     number = a.compare("uno", dtype, x, x)  # NaN stays NaN
+    # A NaN whose payload is in the dropped bits would become infinity: the quiet bit is set.
     quiet = a.op("and", whole, a.op("or", whole, bits, a.constant(2 ** (low + 6), whole)), cut)
     return a.select(whole, number, quiet, rounded)
 
@@ -190,6 +204,7 @@ def _bf16_dot(a, kinds, dtype, x):
 def bf16_dot(a: Arithmetic, p: str, q: str, into: str) -> str:
     """`into` and the products of both halves of two pairs, the lower first."""
     cut, low = a.constant(-(2**16), "i32"), a.constant(16, "i32")
+    # A bf16 number is the upper half of an f32: shifted up, or with the lower half cleared.
     for half in (lambda n: a.op("shl", "i32", n, low), lambda n: a.op("and", "i32", n, cut)):
         x, y = (a.convert("bitcast", "i32", "f32", half(n)) for n in (p, q))
         into = a.intrinsic("fma", "f32", x, y, into)
@@ -209,6 +224,7 @@ def cast(a: Arithmetic, source: str, dtype: str, x: str) -> str:
     if source == dtype:
         return x
     if dtype == "bool":
+        # NaN is not 0, hence true.
         return a.compare("une" if is_float(source) else "ne", source, x, a.constant(0, source))
     if is_float(source) and is_float(dtype):
         return a.convert("fpext" if dtype == "f64" else "fptrunc", source, dtype, x)
@@ -216,6 +232,7 @@ def cast(a: Arithmetic, source: str, dtype: str, x: str) -> str:
         return a.convert("uitofp" if source in ("bool", "u8") else "sitofp", source, dtype, x)
     if is_float(source):
         return _truncate(a, source, dtype, x)
+    # The table has the types by rising size.
     wider = tuple(LOWEST).index(dtype) > tuple(LOWEST).index(source)
     unsigned = source in ("bool", "u8")
     return a.convert(("zext" if unsigned else "sext") if wider else "trunc", source, dtype, x)
@@ -223,6 +240,7 @@ def cast(a: Arithmetic, source: str, dtype: str, x: str) -> str:
 
 def _truncate(a, source, dtype, x):
     whole = "i32" if dtype == "u8" else dtype
+    # To u8 through i32, whose low 8 bits are kept.
     tail = "" if a.lanes == 1 else f"v{a.lanes}"
     name = f"llvm.fptosi.sat.{tail}{SUFFIX[whole]}.{tail}{SUFFIX[source]}"
     a.e.declare(f"declare {a.type(whole)} @{name}({a.type(source)})")

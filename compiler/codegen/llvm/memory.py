@@ -264,8 +264,8 @@ class MemoryWriter:
         """One vector of a block that is loaded along memory and transposed in registers. Every copy
         of the tile asks for the whole block; value numbering writes it once."""
         # Example: x[j, i] with lanes along j and rows along i. Memory runs along i: lane k's vector
-        # holds
-        # x[j + k, first …], and column r of the transposed block is what the copy of row r needs.
+        # holds x[j + k, first …], and column r of the transposed block is what the copy of row r
+        # needs.
         first, count = self.point.blocks[access.transposed]
         row = self.point.places[access.transposed].offset - first
         # A tile with fewer rows than lanes loads no more than its rows.
@@ -482,8 +482,7 @@ def transpose(a: Arithmetic, dtype: str, rows: list[str]) -> list[str]:
     """The columns of a square block of vectors: a register transpose. First all squares of 4 x 4
     lanes are transposed, by shuffles of one instruction each, then the squares are exchanged."""
     # 16 lanes are 4 x 4 squares of 4 x 4 elements. Two rounds of shuffles within squares, then two
-    # rounds
-    # that exchange whole squares: log2(16) = 4 rounds of 16 shuffles.
+    # rounds that exchange whole squares: log2(16) = 4 rounds of 16 shuffles.
     lanes, e, kind = len(rows), a.e, LLVM[dtype]
     side = min(SHUFFLE_LANES, lanes)
     half, squares = side // 2, lanes // side

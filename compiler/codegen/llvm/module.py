@@ -76,16 +76,21 @@ def modules(
     finished: list[str] = []  # heads of functions that are in other modules
     calls: dict[Kernel, _Call] = {}
     groups: dict[Kernel, dict[Kernel, SharedCode]] = {}
+    # Each group of equal kernels has one function; the plan's order of first occurrence numbers
+    # them.
     for kernel, shared in equal.items():
         groups.setdefault(shared.representative, {})[kernel] = shared
     for number, (representative, members) in enumerate(groups.items()):
         name = f'"k{number}.{representative.name}"'
+        # "hidden": other modules call it, but no other library does.
         linkage = "internal" if size is None else "hidden"
         nest, tensors = nest_of(representative), members[representative].tensors
         offsets = {
             kernel: tuple(plan.offsets.get(t) for t in shared.tensors)
             for kernel, shared in members.items()
         }
+        # One column for each tensor of the function, one row for each kernel. What is the same in
+        # all rows is a constant in the code, so that addresses fold; the rest are arguments.
         columns = enumerate(zip(*offsets.values(), strict=True))
         varied = [n for n, column in columns if len(set(column)) > 1]
         fixed = zip(tensors, offsets[representative], strict=True)
@@ -93,17 +98,23 @@ def modules(
         bases |= {tensors[n]: f"%base{n}" for n in varied}  # arguments of the function
         prefetched = {kernel: plan.prefetch.get(kernel, ()) for kernel in members}
         trips = nest.trip_count
+        # All kernels of a group call one function, so it has as many streams as the one with most.
         streams = max(map(len, prefetched.values())) if trips else 0
         head, text = nests.function(nest, bases, declarations, name, linkage, streams)
         functions[head] = text
         parallel = any(loop.kind == "parallel" for loop in nest.loops)
         for kernel, own in offsets.items():
+            # Bytes by which a trip advances, rounded up: all of the tensor is prefetched, and a
+            # little beyond it.
             stretches = [
                 (plan.offsets[tensor], -(-plan.system.tensors[tensor].bytes // trips))
                 for tensor in prefetched[kernel][:streams]
             ]
+            # A kernel with fewer tensors prefetches the arena's first line over and over, which
+            # costs little.
             stretches += [(0, 0)] * (streams - len(stretches))
             calls[kernel] = _Call(name, tuple(own[n] for n in varied), parallel, tuple(stretches))
+        # The module is full. The next one starts with declarations of its own.
         if size is not None and sum(map(len, functions.values())) >= size:
             yield _text(declarations, functions.values())
             finished += functions
@@ -145,6 +156,7 @@ class _Step:
                 self.kernel(item, at)
                 continue
             size = item.index.size
+            # Loops of the writer count upwards; a backward scan counts its steps from the end.
             with e.loop("0", str(size), 1) as opened:
                 now = opened.index
                 if item.reverse:
@@ -154,6 +166,8 @@ class _Step:
     def kernel(self, kernel: Kernel, at: Mapping[str, str]) -> None:
         """One call. With a clock there is a barrier after it, so that its time is its own."""
         if self.clock is not None:
+            # Begun before the call and ended after the barrier: each thread's time includes its
+            # waiting.
             begin = _ticks(self.e)
             self.call(kernel, at)
             self.barrier()
@@ -169,6 +183,7 @@ class _Step:
 
     def call(self, kernel: Kernel, at: Mapping[str, str]) -> None:
         call, thread = self.calls[kernel], "%thread"
+        # Several such kernels between two barriers run at once, each by another thread.
         if not call.parallel:
             thread, self.single = self.rotated(self.single), self.single + 1
         arguments = [f"ptr %arena, i64 {thread}, i64 %threads"]

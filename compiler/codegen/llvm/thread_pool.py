@@ -27,6 +27,8 @@ BYTES = LINE * len(_CELLS)  # each cell has a cache line to itself
 def pool(machine: str, system: str, spins: int) -> str:
     """The text for a processor (`platform.machine()`) and system (`sys.platform`). A waiting thread
     spins so many times before it sleeps."""
+    # Private futexes (flag 128): operation 0 waits while the cell holds %old, operation 1 wakes
+    # all.
     futex = FUTEX.get(machine) if system == "linux" else None
     sleep = wake = ""
     if futex is not None:
@@ -49,6 +51,7 @@ def _with_cells(function: str) -> str:
     """A function in which `@cell.NAME` is the address of that cell."""
     addresses = []
     for number, name in enumerate(_CELLS):
+        # Cells lie in front of the arena, hence the negative offsets.
         if f"@cell.{name}" in function:
             function = function.replace(f"@cell.{name}", f"%cell.{name}")
             address = f"getelementptr i8, ptr %arena, i64 {number * LINE - BYTES}"
@@ -56,6 +59,25 @@ def _with_cells(function: str) -> str:
     return function.replace("entry:\n", "entry:\n" + "".join(addresses))
 
 
+# How it works, and why no wake-up is lost:
+#
+# @await spins first. Before it sleeps it counts itself among the sleepers and looks at the cell
+# again; @signal changes the cell first and then looks for sleepers. All four accesses are
+# sequentially consistent, so at least one side sees the other (Dekker's pattern). A futex sleeps
+# only while the cell still holds the old value.
+#
+# @barrier reads the phase before it arrives, since afterwards the last thread may change it at
+# any time. The last one resets the count before it opens the phase: the next barrier counts from
+# 0.
+#
+# @run publishes the generation and the team's size in one word, so that a worker sees both or
+# neither. `done` only grows: the caller waits until it has grown by the other members of the
+# team. It reads the old value before the signal, when no worker is running.
+#
+# @work: a worker outside the team waits for the next generation, and may miss some. A member
+# cannot miss one, as the caller waits for it.
+#
+# @stop sets `leave` before it signals, so that whoever wakes sees it.
 _TEXT = """
 ; returns when the cell no longer holds `old`
 define internal void @await(ptr %cell, i32 %old, ptr %sleepers) #0 {

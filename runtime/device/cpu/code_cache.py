@@ -84,6 +84,7 @@ def cached_or_compiled(
             binaries = [elf.link(binaries, FUNCTIONS)]
     except elf.Unlinkable:  # compiled, but only LLVM can load it
         return Code(machine, plan.offsets, plan.arena_bytes)
+    # Loaded from the entry just written: the same path as every later run takes.
     if cache.write(name, _packed(binaries, plan)):
         found = _load(cache, name)
     return found or Code(machine, plan.offsets, plan.arena_bytes)
@@ -100,6 +101,8 @@ def _packed(binaries: Sequence[bytes], plan: Plan) -> bytes:
         "offsets": dict(plan.offsets),
     }
     layout = json.dumps(about).encode()
+    # The loader ignores what follows an ELF file's own tables, so the entry is a library as it
+    # stands. The size comes last, so that the trailer is found from the end.
     return b"".join([*binaries, layout, struct.pack("<Q", len(layout))])
 
 
@@ -112,6 +115,7 @@ def _load(cache: FileCache, name: str) -> Code | None:
     library: LoadedLibrary
     if elf.supported():
         try:
+            # The system maps the file itself: processes share its pages.
             library = Shared(cache.path(name))
         except OSError:  # removed just now, or nothing may be executed from there
             return None
@@ -134,6 +138,7 @@ def key(system: System, target: str, level: int) -> str:
     )
     digest = hashlib.sha256()
     for part in parts:
+        # With lengths, so that no two lists of parts have the same text.
         digest.update(f"{len(part)}\n{part}\n".encode())
     return digest.hexdigest()
 

@@ -98,9 +98,13 @@ class _Objects:
             before, first = len(self.sections), len(self.symbols)
             self.sections += _sections(data, before)
             own = self.sections[before:]
+            # Numbers of sections and symbols count through all files, so what a file numbers from 0
+            # is shifted.
             self.symbols += self._symbols(own, before)
             self.loaded += [s for s in own if self._is_loaded(s)]
             found += [r for s in own for r in self._relocations(s, first)]
+        # What one file leaves undefined (section 0) and another defines: the definition takes its
+        # place.
         known = {s.name: n for n, s in enumerate(self.symbols) if s.shared and s.section}
         lacking = {
             n: known[s.name]
@@ -113,6 +117,7 @@ class _Objects:
     def _is_loaded(section: _Section) -> bool:
         if not section.flags & ALLOCATED or not section.size:
             return False
+        # These need more of the loader than is written here.
         if section.flags & THREAD_LOCAL or section.name.startswith((".init", ".fini", ".ctors")):
             raise Unlinkable(f"the section {section.name}")
         return not section.name.startswith(SKIPPED)
@@ -122,6 +127,8 @@ class _Objects:
         if table is None:
             return
         strings = self.sections[table.link].data
+        # Elf64_Sym: name, binding and type, visibility, section, value, size. Section 0 is
+        # "undefined" in every file, and must stay 0; a binding of 0 is local.
         for name, info, _, section, value, size in struct.iter_unpack("<IBBHQQ", table.data):
             inside = 0 < section < ABSOLUTE
             yield _Symbol(
@@ -129,8 +136,10 @@ class _Objects:
             )
 
     def _relocations(self, section: _Section, first: int) -> Iterator[_Relocation]:
+        # Relocations of sections that are left out, such as unwinding tables, are left out, too.
         if section.kind != ADDENDS or self.sections[section.target] not in self.loaded:
             return
+        # Elf64_Rela: the place, symbol << 32 | kind, the addend.
         for at, info, addend in struct.iter_unpack("<QQq", section.data):
             yield _Relocation(
                 self.sections[section.target], at, info & 0xFFFFFFFF, first + (info >> 32), addend
@@ -139,10 +148,14 @@ class _Objects:
 
 def _sections(data: bytes, before: int) -> list[_Section]:
     """The sections of an object file, numbered from `before` on."""
+    # 64 bits, little-endian; a relocatable file (1) for x86-64 (62).
     if data[:6] != b"\x7fELF\2\1" or struct.unpack_from("<HH", data, 16) != (1, 62):
         raise Unlinkable("not an x86-64 ELF object")
+    # From the file's header: where the section headers are, their size and number, and which
+    # section has their names.
     (start,) = struct.unpack_from("<Q", data, 40)
     width, count, names = struct.unpack_from("<HHH", data, 58)
+    # Elf64_Shdr: name, type, flags, address, offset, size, link, info, alignment, size of an entry
     headers = [struct.unpack_from("<IIQQQQIIQQ", data, start + n * width) for n in range(count)]
     contents = [b"" if h[1] == NO_BITS else data[h[4] : h[4] + h[5]] for h in headers]
     return [
@@ -183,7 +196,9 @@ class _Library:
     def __init__(self, source: _Objects, exports: Sequence[str]):
         self.source, self.exports = source, exports
         used = {r.symbol for r in source.relocations}
+        # Sorted, so that the same objects give the same library, byte for byte.
         self.foreign = [n for n in sorted(used) if source.symbols[n].section == 0]
+        # Some code takes addresses of our own symbols from the table as well.
         through = {r.symbol for r in source.relocations if r.kind in THROUGH_SLOT}
         self.slots = {n: k for k, n in enumerate(sorted({*self.foreign, *through}))}
         self.dynamic: list[tuple[int, int, int]] = []  # relocations that the loader does
@@ -194,12 +209,15 @@ class _Library:
         """The names that the loader sees, and where each begins."""
         self.names = [*(self.source.symbols[n].name for n in self.foreign), *self.exports]
         self.strings, self.at = b"\0", {}
+        # Offset 0 is the empty name, by convention.
         for name in dict.fromkeys([*self.names, *NEEDED]):
             self.at[name] = len(self.strings)
             self.strings += name.encode() + b"\0"
 
     def _lay_out(self) -> None:
         """Gives every part and section its address, which is its place in the file as well."""
+        # Sizes by the ABI: header 64, a segment's header 56, a symbol 24, a relocation 24, an entry
+        # of the dynamic section 16. Symbol 0 is reserved.
         absolute = sum(r.kind == R_64 for r in self.source.relocations)
         self.header = _Part(64 + 56 * 5)
         self.symbols = _Part(24 * (1 + len(self.names)))
@@ -215,6 +233,7 @@ class _Library:
         constant = [s for s in loaded if s not in written and s not in code]
         filled = [s for s in written if s.kind != NO_BITS]
         empty = [s for s in written if s.kind == NO_BITS]
+        # Each segment begins on a page of its own, as permissions are those of whole pages.
         self.file: list[_Part | _Section] = []
         tables = [self.header, self.symbols, self.text, self.hash, self.relocations]
         self.read_only = (0, self._place([*tables, *constant], 0))
@@ -222,6 +241,8 @@ class _Library:
         self.code = (start, self._place([*code, self.stubs], start))
         start = _up(self.code[1], PAGE)
         self.end = self._place([self.table, self.orders, *filled], start)
+        # Data without bytes comes last: it extends the segment in memory beyond its end in the
+        # file.
         self.written_to = (start, self._place(empty, self.end))
 
     def _place(self, parts: Sequence[_Part | _Section], position: int) -> int:
@@ -259,6 +280,7 @@ class _Library:
         """Where a symbol of our own is."""
         symbol = self.source.symbols[number]
         section = self.source.sections[symbol.section] if symbol.section < ABSOLUTE else None
+        # A section that is not loaded, or a special one.
         if section is None or section.address < 0:
             raise Unlinkable(f"the symbol {symbol.name!r} in no section")
         return section.address + symbol.value
@@ -268,6 +290,8 @@ class _Library:
 
     def _fill_slot(self, number: int, slot: int) -> None:
         if self._is_foreign(number):
+            # The loader writes the address of the function, or adds the place at which it loads the
+            # library.
             self.dynamic.append((slot, self._dynamic_number(number) << 32 | R_GLOB_DAT, 0))
         else:
             self.dynamic.append((slot, R_RELATIVE, self._address(number)))
@@ -277,18 +301,23 @@ class _Library:
 
     def _write_stub(self, number: int, address: int) -> None:
         """`jmp *slot(%rip)`"""
+        # Relative to the next instruction, 6 bytes on.
         slot = self.table.address + 8 * self.slots[number]
         self._put(address, "2si", b"\xff\x25", slot - (address + 6))
 
     def _relocate(self, r: _Relocation) -> None:
         here = r.section.address + r.at
         if r.kind in RELATIVE_TO_HERE:
+            # The ABI's S + A - P: symbol plus addend minus place; code and data keep their distance
+            # wherever the library is loaded.
             self._put(here, "i", self._callable(r.symbol) + r.addend - here)
         elif r.kind in THROUGH_SLOT:
             slot = self.table.address + 8 * self.slots[r.symbol]
             self._put(here, "i", slot + r.addend - here)
         elif r.kind == R_PC64:
             self._put(here, "q", self._address(r.symbol) + r.addend - here)
+        # An absolute address is known to the loader alone, which can write it into writable data
+        # only.
         elif r.kind == R_64 and r.section.flags & WRITE:
             if self._is_foreign(r.symbol):
                 entry = (here, self._dynamic_number(r.symbol) << 32 | R_64, r.addend)
@@ -311,6 +340,8 @@ class _Library:
         own = {s.name: n for n, s in enumerate(self.source.symbols) if s.name and s.section}
         for number, name in enumerate(self.names, 1):
             place = self.symbols.address + 24 * number
+            # Global (1 << 4), of no type, in section 0: the loader looks for it in the libraries
+            # NEEDED.
             if number <= len(self.foreign):
                 self._put(place, "IBBHQQ", self.at[name], 0x10, 0, 0, 0, 0)
                 continue
@@ -322,6 +353,7 @@ class _Library:
                 place,
                 "IBBHQQ",
                 self.at[name],
+                # Global; 2 is a function, 1 an object. Any section but 0 means "defined here".
                 0x12 if is_code else 0x11,
                 0,
                 1,
@@ -329,11 +361,14 @@ class _Library:
                 symbol.size,
             )
         count = len(self.names)
+        # With one bucket every hash leads to the same chain, so no hash has to be computed here.
+        # Each entry is the number of the next symbol; 0 ends the chain.
         chain = [0, *(n + 1 if n < count else 0 for n in range(1, count + 1))]
         self._put(self.hash.address, f"{4 + count}I", 1, count + 1, min(count, 1), *chain)
 
     def _write_orders(self) -> None:
         """The dynamic section."""
+        # A library that calls nothing outside needs no other.
         needed = [(NEED, self.at[name]) for name in NEEDED] if self.foreign else []
         rows = [
             *needed,
@@ -345,6 +380,7 @@ class _Library:
             (RELA, self.relocations.address),
             (RELASZ, 24 * len(self.dynamic)),
             (RELAENT, 24),
+            # All addresses are filled in at once: there is no code here for lazy binding.
             (FLAGS, BIND_NOW),
             (0, 0),
         ]
@@ -354,6 +390,9 @@ class _Library:
     def _write_header(self) -> None:
         self._put(
             0,
+            # Elf64_Ehdr: 64 bits, little-endian, version 1; a shared library (3) for x86-64 (62),
+            # version 1; no entry point, program headers at 64, no section headers; sizes and
+            # numbers of headers
             "4s4B8xHHIQQQIHHHHHH",
             b"\x7fELF",
             2,
@@ -376,6 +415,8 @@ class _Library:
         )
         start, stop = self.written_to
         segments = [
+            # Permissions: 4 is reading, 2 writing, 1 executing; nothing is both written and
+            # executed. The last one asks for a stack that is not executable.
             (LOAD, 4, *self.read_only, self.read_only[1], PAGE),
             (LOAD, 5, *self.code, self.code[1], PAGE),
             (LOAD, 6, start, self.end, stop, PAGE),

@@ -58,6 +58,7 @@ def vectors() -> tuple[int, int]:
         return 4, 32  # NEON
     if "avx512f" in flags():
         return 16, 32
+    # Where no flags are listed (Windows, macOS on Intel), AVX2 is taken for granted.
     known = bool(flags())
     return (8, 16) if "avx2" in flags() or not known else (4, 16)
 
@@ -80,6 +81,8 @@ def target() -> CpuTarget:
             )
         return CPU_TARGETS[wanted]
     named = CPU_TARGETS.get(_microarchitecture())
+    # A record is used only if the processor really has its vectors: a hypervisor, or `NNC_ISA`, may
+    # have taken AVX-512 away.
     if named and (named.lanes, named.registers) == vectors() and named.bf16_dot == bf16_dot():
         return named
     return CPU_TARGETS[_generic()]
@@ -111,6 +114,7 @@ def _first_core() -> dict[str, str]:
         with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as file:
             for line in file:
                 name, colon, value = line.partition(":")
+                # An empty line ends the first core.
                 if not colon:
                     break
                 found[name.strip()] = value.strip()

@@ -37,6 +37,8 @@ def host_features() -> str:
     """The features that LLVM detects and the operating system lists; a hypervisor may mask some."""
     found = dict(_llvm().get_host_cpu_features())
     confirmed = _confirmed()
+    # An extension that the processor reports and the system does not list may be disabled: its
+    # instructions would be illegal.
     if confirmed:
         for name, wanted in found.items():
             if wanted and name.startswith(("avx", "amx", "fma")):
@@ -75,11 +77,16 @@ class Machine:
         """An object file of each. Another thread loads LLVM and compiles while the texts that
         follow are still being written; then this one helps it, from the last text on."""
         with _responsive(), ThreadPoolExecutor(1) as other:
+            # Two machines, as one may not be used by two threads at once. The import of LLVM
+            # overlaps with writing the first text.
             both = other.submit(lambda: [host_machine(self._level) for _ in range(2)])
+            # Iterating over the texts writes them; the other thread compiles from the first one on.
             begun = [
                 (text, other.submit(lambda text: _object(text, both.result()[0]), text))
                 for text in self._texts
             ]
+            # A future that can be cancelled has not begun: this thread takes it over, from the
+            # other end of the queue, until the two meet.
             last_first = [
                 _object(text, both.result()[1]) if future.cancel() else future
                 for text, future in reversed(begun)
@@ -111,6 +118,8 @@ def _object(text: str, machine) -> bytes:
     """The object file of a module, by a machine that no other thread uses meanwhile."""
     llvm = _llvm()
     module = _parsed(text)
+    # As llvmlite's `emit_object`, which would hold its lock. 1 stands for an object file, 0 for
+    # assembly.
     with llvm.ffi.OutputString() as error:
         buffer = _unlocked_emit()(machine, module, 1, error)
         if not buffer:
@@ -122,6 +131,7 @@ def _object(text: str, machine) -> bytes:
         )
         return ctypes.string_at(start, size)
     finally:
+        # `string_at` has copied the bytes.
         llvm.ffi.lib.LLVMPY_DisposeMemoryBuffer(buffer)
 
 
@@ -131,6 +141,7 @@ def _unlocked_emit() -> Callable:
     LLVM itself only requires that each thread has a context and a machine of its own."""
     library = _llvm().ffi.lib
     locked = library.LLVMPY_TargetMachineEmitToMemory
+    # The loader gives the same copy of the library, with functions that have no lock around them.
     unlocked = ctypes.CDLL(library._name).LLVMPY_TargetMachineEmitToMemory
     unlocked.argtypes, unlocked.restype = locked.argtypes, locked.restype
     return unlocked
@@ -163,5 +174,6 @@ class Loaded:
     def function(self, name: str, *arguments: type) -> Callable[..., None]:
         """The function as a Python callable without a result."""
         found = self._jit.lookup(self._name, name)
+        # The code is freed with its last tracker.
         self._trackers.append(found)
         return ctypes.CFUNCTYPE(None, *arguments)(found[name])

@@ -59,6 +59,7 @@ class CpuProgram:
         self._code = self._find_code()
         self._step = self._code.library.function("step", c_void_p, c_int64, c_int64)
         require(self._code.arena_bytes)
+        # The arena begins at a cache line, with the threads' cells in front of it.
         self._memory = np.zeros(self._code.arena_bytes + BYTES + 2 * LINE, np.uint8)
         start = -self._memory.ctypes.data % LINE + BYTES
         self._shared = self._memory[start - BYTES : start]  # by the threads
@@ -72,6 +73,8 @@ class CpuProgram:
         self._team: _Team | None = None
 
     def _find_code(self) -> Code:
+        # The cache's key is a hash of the equations, which do not say by which passes a given plan
+        # was made.
         entries = None if self._planned else cache.kernel_cache()
         if entries is None:
             return compiled(self.plan, self.modules(), self._level)
@@ -84,18 +87,23 @@ class CpuProgram:
         """The tensor's place in the arena as an array."""
         tensor = self.system.tensors[name]
         start = self._code.offsets[name]
+        # Padded rows have strides longer than the shape says.
         raw: np.ndarray = self.arena[start : start + tensor.bytes].view(NUMPY[tensor.dtype])
         steps = [stride * raw.itemsize for stride in tensor.strides]
         return np.ndarray(tensor.shape, raw.dtype, raw, strides=steps)
 
     def run(self) -> None:
         """Computes everything from the current inputs, params and states."""
+        # No team, no atomics: the step is called directly.
         if self.threads == 1:
             self._step(self._address, 0, 1)
             return
+        # Threads do not survive a fork, so a child begins anew, with cells as at first.
         if self._team is None or self._team.process != os.getpid():
             self._shared[:] = 0  # after a fork no thread is left that could change it
             self._team = _Team(self._code, self._address, self.threads)
+            # Not a method of self, which would keep it alive. The memory is an argument, so that it
+            # lives until the workers have ended.
             weakref.finalize(self, self._team.dismiss, self._memory)
         self._team.run()
 
@@ -167,6 +175,8 @@ class _Team:
         if team == 1 or not self._cores:
             self._run(self._address, team)
         else:
+            # The calling thread is the user's: its own restriction is restored even if the run
+            # raises.
             before = os.sched_getaffinity(0)
             os.sched_setaffinity(0, {self._cores[0]})
             try:
@@ -187,5 +197,6 @@ def _cores(threads: int) -> list[int]:
     """A core for each thread, or nothing if there are too few or the system does not say."""
     if not hasattr(os, "sched_getaffinity"):
         return []
+    # Cores that this process may use, which in a container are few.
     cores = sorted(os.sched_getaffinity(0))
     return cores[:threads] if len(cores) >= threads else []

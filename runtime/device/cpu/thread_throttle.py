@@ -47,6 +47,7 @@ class ThreadThrottle:
 
     def _judge_all(self) -> None:
         now, fewer = self._last[self.threads], self._last.get(self.threads - 1)
+        # The best time seen stands for an undisturbed run.
         self._usual = min(self._usual, now)
         if self.threads == 1 or now <= SLOW * self._usual:
             self._last.pop(self.threads - 1, None)

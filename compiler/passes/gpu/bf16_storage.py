@@ -56,25 +56,32 @@ from .matmul_tiling import matmul_tiling
 def bf16_storage(plan: Plan, target: GpuTarget) -> Plan:
     """The plan's system with the copies that pay, and notes why."""
     system = plan.system
+    # nothing is multiplied by tensor cores
     if not any(is_rounded(node) for eq in system.equations for node in walk(eq.body)):
         return plan
+    # attention fuses many equations into one kernel, which stores nothing else beside its results
     attention = fused_attention(system, target)
     copies = _Copies(system, {t for kernel in attention.kernels for t in kernel.stored})
     rewritten: dict[str, Equation] = {}
+    # attention first: its operands get copies in any case, which products may then share
     for each in attention.attentions:
         for one in mma_contractions(each, system).contractions:
             rewritten[one.equation.target] = copies.in_contraction(one)
     loads: Counter[str] = Counter()
+    # equations inside an attention kernel are no products of their own
     within = {eq.target for kernel in attention.kernels for eq in kernel.equations}
     products = [eq for eq in _products(system) if eq.target not in within]
+    # each product is tried with all copies it could have; how often tiles load decides below
     for eq in products:
         for name, count in copies.loads(eq):
             loads[name] += count  # type: ignore[assignment]
     notes = {
         name: f"in bf16 for tiles that load an element {count:.0f} times"
         for name, count in loads.items()
+        # counted over all products: one copy serves all of them
         if copies.bytes_saved(name, count) > 0
     } | {name: "in bf16 for attention's tiles" for name in copies.attended}
+    # now with the chosen copies alone
     for eq in products:
         rewritten[eq.target] = copies.in_product(eq, notes)
     found = copies.system(rewritten, notes)
@@ -84,6 +91,7 @@ def bf16_storage(plan: Plan, target: GpuTarget) -> Plan:
 def _products(system: System) -> Iterator[Equation]:
     """Sums that are no part of a recurrence."""
     for component in system.components:
+        # in a recurrence operands are rounded as they are loaded
         if not is_recurrent(component):
             (eq,) = component
             if eq.reduce == "sum" and eq.at is None:
@@ -100,6 +108,7 @@ class _Copies:
         self.tensors: dict[str, Tensor] = {}
         self.attended: set[str] = set()
         self.packed: dict[tuple[Expr, tuple[Index, ...]], Equation] = {}
+        # kernels that can store a copy beside the value; a scatter has its result only at its end
         self.fusible = {eq.target for eq in source.equations if eq.at is None} - {
             *apart,
             *source.recurrent,
@@ -108,10 +117,12 @@ class _Copies:
     def system(self, rewritten: Mapping[str, Equation], chosen: Collection[str]) -> System:
         """The system with rewritten equations and those of the chosen tensors' copies."""
         tensors = self.source.tensors
+        # parameters, states and inputs have no kernel that computes them
         given = [name for name in chosen if tensors[name].kind != "temp"]
         equations = (
             *map(self._equation, given),  # next to each other: they become one launch
             *(rewritten.get(eq.target, eq) for eq in self.source.equations),
+            # after their sources; `in_order` sorts the whole
             *(self._equation(name) for name in chosen if name not in given),
             *self.packed.values(),
         )
@@ -121,6 +132,7 @@ class _Copies:
         return _without_dead_views(found.in_order(), self.views)
 
     def _equation(self, name: str) -> Equation:
+        # named indices like those of the tensor, so that fusion can put it beside the original
         plain = copy_equation(self.source.tensors[name], name, self.names[name])
         return plain.with_body(call("bf16", plain.body))
 
@@ -128,13 +140,16 @@ class _Copies:
         """The read of a copy that gives the value rounded; None if there is no such copy."""
         if not isinstance(value, Read) or value.dtype != "f32":
             return None
+        # outside its tensor the copy must read 0 as well, which needs no rounding
         if value.other is not None and not is_zero(value.other):
             return None
         read = self._through_views(value)
         if read.tensor not in self.names:
+            # made at the first read; whether it is used is decided later
             name = free_name(f"{read.tensor}_bf16", {**self.source.tensors, **self.tensors})
             source = self.source.tensors[read.tensor]
             self.names[read.tensor] = name
+            # unpadded: padding is for CPUs; a temp, so nothing of it is kept from run to run
             self.tensors[name] = replace(
                 source, name=name, kind="temp", init="", pad_after=0, storage="bf16"
             )
@@ -142,10 +157,12 @@ class _Copies:
 
     def _through_views(self, read: Read) -> Read:
         """The element of memory that a view shows, so that all views share one copy."""
+        # a guarded read's condition is about the view's own shape: it is left alone
         while read.tensor in self.views and read.other is None:
             eq = self.source.definition[read.tensor]
             if not isinstance(eq.body, Read):  # it waits for something
                 return read
+            # with `v[i, j] = x[j, i]` the read v[a, b] is x[b, a]
             places = {i.name: e for i, e in zip(eq.indices, read.index, strict=True)}
             found = substitute(eq.body, places)
             assert isinstance(found, Read)
@@ -168,11 +185,14 @@ class _Copies:
     def loads(self, eq: Equation) -> Iterator[tuple[str, float]]:
         """The tensors whose copies a tile of the equation would copy on, and how often the tiles
         would load one element."""
+        # the copies make the operands plain reads of bf16, which is what the tiling asks for
         trial = self.in_product(eq)
+        # nothing in it is rounded
         if trial.body is eq.body:
             return
         system = self.source.replace(tensors={**self.source.tensors, **self.tensors})
         grid = undivided(Kernel(eq.target, trial), Plan(system, (), {}, 0))
+        # an H100 stands for all GPUs: asked is only what a tile copies, and how many tiles do
         tiled = matmul_tiling(grid, GpuTarget())
         if tiled is None or not isinstance(tiled.how, MatmulTile) or not tiled.how.tensor_cores:
             return
@@ -180,12 +200,15 @@ class _Copies:
         origin = {copy: name for name, copy in self.names.items()}
 
         def of_operand(operand: Operand, tiles: int) -> Iterator[tuple[str, float]]:
+            # an operand that is not copied gains nothing from being stored in bf16
             if operand.copy_width:
                 assert isinstance(operand.value, Read)
+                # elements that all tiles load, over those that the tensor has
                 elements = operand.size * grid.points * prod(i.size for i in how.batch) * tiles
                 tensor = self.tensors[operand.value.tensor]
                 yield origin[tensor.name], elements / tensor.size
 
+        # each tile along the columns loads the whole left operand once, and the other way round
         yield from of_operand(how.left, -(-how.rights[0].size // how.width))
         for right in how.rights:
             yield from of_operand(right, -(-how.left.size // how.height))
@@ -193,7 +216,9 @@ class _Copies:
     def bytes_saved(self, name: str, loads: float) -> float:
         """Bytes of memory traffic for each element: each load saves the difference; the copy is
         stored and, if no kernel can store it beside the value, the value is read for it."""
+        # a load of 4 bytes becomes one of 2, the store of 2 is new
         wide, narrow = BYTES["f32"], BYTES["bf16"]
+        # unless the kernel stores both, its f32 value is read back to be rounded
         return loads * (wide - narrow) - narrow - (0 if name in self.fusible else wide)
 
     # --- attention -----------------------------------------------------------------------------
@@ -207,9 +232,11 @@ class _Copies:
         return eq.with_body(rewrite(eq.body, lambda node: operands.get(node)))
 
     def _rows(self, value: Expr, along: tuple[Index, ...], sizes: Mapping[str, int]) -> Read:
+        # an index of one value is 0 and needs no place in memory
         value = substitute(value, {i.name: literal(0) for i in along if i.size == 1})
         along = longer_than_one(along)
         copy = self._read(value)
+        # the copy lies so that 8 numbers along the sum are side by side, as `ldmatrix` reads them
         if copy is not None and has_bf16_rows(copy, along, self.tensors[copy.tensor], sizes):
             self.attended |= {name for name, own in self.names.items() if own == copy.tensor}
             return copy
@@ -217,12 +244,15 @@ class _Copies:
 
     def _packed(self, value: Expr, along: tuple[Index, ...], sizes: Mapping[str, int]) -> Read:
         """A copy of its own of a computed value, or of rows that lie otherwise in memory."""
+        # what the value depends on: these are the dimensions of the copy, the summed ones last
         places = _places(value, {i.name for i in along}, sizes)
         old = (*places, *(Idx(i.name) for i in along))
         shape = (*places.values(), *(i.size for i in along))
         indices = tuple(Index(f"i{n}", size) for n, size in enumerate(shape))
+        # the value as a function of the copy's own indices
         new = dict(zip(old, (Idx(i.name) for i in indices), strict=True))
         body = call("bf16", rewrite(value, lambda node: new.get(node)))
+        # equal copies, as of one k in the forward and the backward pass, are made once
         eq = self.packed.get((body, indices))
         if eq is None:
             of = next(r.tensor for r in reads(value))
@@ -238,14 +268,17 @@ def _places(value: Expr, along: Collection[str], sizes: Mapping[str, int]) -> di
     or an index divided by a constant if that is all that is read of it, as of heads in groups."""
     found: dict[Expr, int] = {}
     stack = [value]
+    # depth first, stopping at an index or at an index divided by a constant
     while stack:
         node = stack.pop()
+        # heads in groups: `k[h // 4, …]` depends on h // 4, of which there are a quarter as many
         index = node if isinstance(node, Idx) else _quotient_of(node)
         if index is not None and index.name not in along:
             by = 1 if node is index else node.children[1].value  # type: ignore[attr-defined]
             found[node] = -(-sizes[index.name] // by)
         else:
             stack += reversed(node.children)
+    # where an index is read in full elsewhere, its quotients are no dimensions of their own
     return {e: n for e, n in found.items() if isinstance(e, Idx) or e.children[0] not in found}
 
 
@@ -261,6 +294,7 @@ def _quotient_of(node: Expr) -> Idx | None:
 def _without_dead_views(system: System, names: Collection[str]) -> System:
     """The system without those of the views that nothing reads any more."""
     kept: list[Equation] = []
+    # from the end: readers come after what they read
     read = set(system.roots)
     for eq in reversed(system.equations):
         if eq.target in read or eq.target not in names:

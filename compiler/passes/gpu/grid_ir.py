@@ -86,6 +86,7 @@ class MatmulTile:
     def row(self, side: int) -> int:
         """Elements of shared memory from one point of an operand to the next, without tensor cores:
         padded by a vector, so that rows stay aligned and begin in different banks."""
+        # a bank is 4 bytes wide, 32 of them: equal strides of 128 bytes would meet in one bank
         return side + self.vector
 
     def stage_words(self, side: int) -> int:
@@ -103,6 +104,7 @@ class MatmulTile:
         return self.stages * (self.stage_words(self.height) + right)
 
     def __str__(self) -> str:
+        # of several products, which share the left tile, the first is shown
         names = [" ".join(i.name for i in o.indices) for o in (self.left, self.rights[0])]
         unit = "warp by mma.sync m16n8k16 of bf16" if self.tensor_cores else "thread"
         computed = "rounded as it is loaded" if self.tensor_cores else "computed"
@@ -155,6 +157,7 @@ class Grid:
     @property
     def reads(self) -> list[Read]:
         """The reads of memory, each once, including those in the indices of other reads."""
+        # the order of first appearance is that of a function's parameters
         values = (*self.bodies, *(s.value for s in self.statements))
         return list(dict.fromkeys(r for v in values for r in reads(v) if r in self.accesses))
 
@@ -176,6 +179,7 @@ class Grid:
         if isinstance(how, MatmulTile):
             return how.shared_words * how.word_bytes(self.dtype)
         if isinstance(how, TreeReduction) and not self.by_shuffles:
+            # along the reduction a warp joins first and leaves one result; else every thread one
             count = self.threads // WARP if how.along == "reduction" else self.threads
             return count * accumulator_bytes(self)
         return 0

@@ -40,6 +40,7 @@ class LaunchCall:
 def may_join(call: LaunchCall, others: Sequence[LaunchCall], target: GpuTarget) -> bool:
     """Whether the call may be part of one launch with the others, which may be already."""
     members = (*others, call)
+    # blocks that wait for blocks that have no processor yet would wait for ever
     waiting = sum(c.function.body.blocks for c in members if c.function.groups)
     return (
         sum(len(c.offsets) for c in members) <= target.max_arguments
@@ -50,11 +51,15 @@ def may_join(call: LaunchCall, others: Sequence[LaunchCall], target: GpuTarget) 
 
 def _compatible(call: LaunchCall, other: LaunchCall) -> bool:
     one, two = call.function.body, other.function.body
+    # a kernel has one size of block, so members must agree on it
     same = type(one) is type(two) and one.threads == two.threads
+    # an index bound by a loop outside would need an argument of its own in each member
     return same and call.function.fusible and not call.fixed and not other.fixed
 
 
 def _independent(call: LaunchCall, other: LaunchCall) -> bool:
+    # reading the same memory is no conflict; two intervals intersect if each begins before the
+    # other ends
     return not any(
         a < d and c < b and (written or also_written)
         for a, b, written in call.spans
@@ -69,6 +74,7 @@ def fused_launch(calls: Sequence[LaunchCall], kernel: str, counters: int) -> Lau
     groups = 0
     for call in calls:
         offsets += call.offsets
+        # a counter for each group, far enough apart to lie in lines of their own
         if call.function.groups:
             offsets.append(counters + groups * COUNTER_STRIDE * BYTES["i32"])
             groups += call.function.groups
@@ -76,8 +82,10 @@ def fused_launch(calls: Sequence[LaunchCall], kernel: str, counters: int) -> Lau
     return Launch(
         kernel,
         sum(body.blocks for body in bodies),
+        # the second dimension is for split-K, which is never fused
         1,
         bodies[0].threads,
+        # members run in different blocks, each of which gets what the largest one needs
         max(body.shared_bytes for body in bodies),
         tuple(offsets),
         calls[0].fixed,
@@ -89,6 +97,7 @@ def single_launch(call: LaunchCall) -> Launch:
     """The launch of a function that is a kernel by itself."""
     grid = call.function.body
     assert isinstance(grid, Grid)
+    # one layer of blocks for each part of a split reduction
     layers = grid.part.size if grid.part else 1
     return Launch(
         call.function.name,

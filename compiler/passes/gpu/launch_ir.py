@@ -40,11 +40,13 @@ class Function:
 
     @property
     def fusible(self) -> bool:
+        # a tile or a tree uses BLOCK itself; in these two the number of the block is an argument
         return isinstance(self.body, PersistentLoop) or isinstance(self.body.how, ThreadPerElement)
 
     @property
     def groups(self) -> int:
         """How many groups of blocks wait for each other; each needs a counter."""
+        # one block alone waits for nobody
         return (
             self.body.groups
             if isinstance(self.body, PersistentLoop) and self.body.group_blocks > 1
@@ -106,6 +108,7 @@ class LaunchProgram:
 
 def distinct_launches(launches: Launches) -> Iterator[Launch]:
     """Every launch once, however often it is repeated."""
+    # for tables of what there is, such as of entry points: repetitions do not count
     for item in launches:
         if isinstance(item, Launch):
             yield item
@@ -120,7 +123,9 @@ def unrolled_launches(
     indices = indices or {}
     for item in launches:
         if isinstance(item, Launch):
+            # arguments after the tensors: the current values of the loops around this launch
             yield item, tuple(indices[name] for name in item.fixed)
         else:
+            # a loop within a loop sees the values of both
             for value in item.values:
                 yield from unrolled_launches(item.launches, {**indices, item.index.name: value})

@@ -58,9 +58,14 @@ class _Lowering:
         self.loops: dict[tuple, _LoopFunction | None] = {}
         self.fused: dict[tuple[Function, ...], FusedKernel] = {}
         self.definitions: list[Function | FusedKernel] = []
+        # [plan's tensors | counters of groups of blocks | partial results]
         self.counters = aligned(plan.arena_bytes)
+        # only persistent loops have blocks that wait for each other
         recurrent = any(isinstance(item, Scan) for item in plan.items)
+        # at most one group for each processor: `may_join` allows no more in one launch
         counter_bytes = target.processors * COUNTER_STRIDE * BYTES["i32"]
+        # One area serves all split reductions: the grid that joins the parts is launched before the
+        # next one writes parts, since what cannot be fused flushes the pending calls.
         self.partial_results = self.counters + recurrent * counter_bytes
         self.partial_bytes = 0
 
@@ -74,10 +79,13 @@ class _Lowering:
         pending: list[LaunchCall] = []  # calls that will be one launch
         for item in items:
             calls = self._scan(item) if isinstance(item, Scan) else self._kernel(item)
+            # a loop over launches has launches of its own, with which nothing outside may be joined
             if isinstance(calls, LaunchLoop):
                 found += [*self._fuse(pending), calls]
                 continue
+            # a split reduction is two calls, the parts and what joins them
             for call in calls:
+                # calls wait here for neighbours that are independent of them
                 if not may_join(call, pending, self.target):
                     found += self._fuse(pending)
                 if call.function.fusible:
@@ -90,11 +98,14 @@ class _Lowering:
         """The pending calls as one launch, if there are any; none are pending afterwards."""
         if not pending:
             return []
+        # emptied in place: the caller holds the same list
         calls, pending[:] = tuple(pending), []
         members = tuple(call.function for call in calls)
+        # equal neighbours, as the updates of equal layers are, share the fused kernel as well
         kernel = self.fused.get(members)
         if kernel is None:
             single = len(members) == 1
+            # a single member needs an entry point, too: fusible functions are device functions
             name = f"{members[0].name}_kernel" if single else f"g{len(self.fused)}"
             kernel = self.fused[members] = FusedKernel(name, members)
             self.definitions.append(kernel)
@@ -105,22 +116,28 @@ class _Lowering:
     def _scan(self, scan: Scan) -> list[LaunchCall] | LaunchLoop:
         """One call, or the launches of every step. Recurrences share a function if they are equal
         up to names, have barriers at the same places, and the same tensors overlap."""
+        # the text names tensors by their order of appearance: equal recurrences have equal texts
         text, tensors = item_signature(scan, self.plan.system)
         spans = [(n, self._span(t)) for n, t in enumerate(tensors) if t in self.plan.offsets]
+        # intervals in the arena intersect: a and c are the first bytes, b and d the ends
         overlaps = tuple(
             (n, m) for n, (a, b) in spans for m, (c, d) in spans if n < m and a < d and c < b
         )
+        # overlaps decide on `__restrict__`: it and the barriers are part of the code
         key = (text, overlaps, *(k.name in self.plan.barriers for k in scan.every))
         if key not in self.loops:
             overlapping = {tensors[n] for pair in overlaps for n in pair}
             self.loops[key] = self._loop_function(scan, tensors, overlapping)
         loop = self.loops[key]
+        # separate launches were estimated to be faster
         if loop is None:
+            # one launch for each kernel and step, unrolled when a graph is made of them
             return LaunchLoop(scan.index, scan.reverse, self._launches(scan.kernels))
         arguments = [tensors[n] for n in loop.arguments]
         stored = {t for kernel in scan.every for t in kernel.stored}
         spans_of_arguments = tuple((*self._span(t), t in stored) for t in arguments)
         offsets = tuple(self.plan.offsets[t] for t in arguments)
+        # every kernel of the loop, so that a profile can give its time to all of them
         kernels = tuple(scan.every)
         return [LaunchCall(loop.function, offsets, spans_of_arguments, scan.fixed, kernels)]
 
@@ -132,11 +149,13 @@ class _Lowering:
         if loop is None:
             return None
         found = dict.fromkeys(t for step in loop.steps.kernels for t in _tensors(step.grid))
+        # what is read through shared memory alone is no parameter
         here = {kept.name for kept in loop.shared_tensors}
         written = {t for step in loop.steps.kernels for t in step.grid.stored}
         parameters = []
         for tensor in (t for t in found if t not in here):
             record = self.plan.system.tensors[tensor]
+            # promising the compiler that overlapping pointers do not alias would be wrong
             restrict = tensor not in overlapping
             parameters.append(
                 KernelParameter(
@@ -145,6 +164,7 @@ class _Lowering:
             )
         function = Function(f"s{len(self.loops)}_{_safe(loop.name)}", loop, tuple(parameters))
         self.definitions.append(function)
+        # positions rather than names: another recurrence has other tensors at the same positions
         return _LoopFunction(function, tuple(tensors.index(p.tensor) for p in parameters))
 
     def _span(self, tensor: str) -> tuple[int, int]:
@@ -155,10 +175,12 @@ class _Lowering:
 
     def _kernel(self, kernel: Kernel) -> list[LaunchCall]:
         own = self.representatives[kernel]
+        # a chain of two: a kernel's representative is the first one that is equal to it
         model = self.representatives[own.representative]
         if own.representative not in self.grids:
             grids = lower_kernel(own.representative, self.plan, self.target)
             self.grids[own.representative] = grids
+        # tensors of the representative → those of this kernel, in order of appearance
         names = dict(zip(model.tensors, own.tensors, strict=True))
         return [
             self._call(own.representative, number, grid, names, kernel)
@@ -174,11 +196,13 @@ class _Lowering:
             (offset, offset + self._bytes(grid, t), t in grid.stored)
             for t, offset in zip(tensors, offsets, strict=True)
         )
+        # a tensor overlaps itself, hence the count of 1
         restrict = frozenset(
             t
             for t, (start, end, _) in zip(tensors, spans, strict=True)
             if sum(start < b and a < end for a, b, _ in spans) == 1
         )
+        # two equal kernels whose tensors overlap differently are two functions
         key = (model, number, restrict)
         function = self.functions.get(key)
         if function is None:
@@ -187,10 +211,12 @@ class _Lowering:
             function = self.functions[key] = Function(name, grid, parameters)
             self.definitions.append(function)
         if grid.part:
+            # the largest split reduction decides how large the common area is
             self.partial_bytes = max(self.partial_bytes, self._bytes(grid, PARTIAL_RESULTS))
         return LaunchCall(function, offsets, spans, kernel.fixed, (kernel,))
 
     def _parameter(self, grid: Grid, tensor: str, restrict: bool) -> KernelParameter:
+        # partial results are no tensor of the system: their type is that of what is reduced
         dtype = (
             grid.dtype
             if tensor == PARTIAL_RESULTS
@@ -205,6 +231,7 @@ class _Lowering:
     def _bytes(self, grid: Grid, tensor: str) -> int:
         if tensor != PARTIAL_RESULTS:
             return self.plan.system.tensors[tensor].bytes
+        # the grid of the parts has `part`; the one that joins them reduces over it
         parts = grid.part or grid.over[0]
         return len(grid.bodies) * parts.size * grid.elements * BYTES[grid.dtype]
 

@@ -34,9 +34,11 @@ def lower_kernel(kernel: Kernel, plan: Plan, target: GpuTarget) -> tuple[Grid, .
     if isinstance(kernel, AttentionKernel):
         return (attention_tiling(kernel, plan, target),)
     kernel = scatter_to_gather(kernel, plan.system)
+    # first what is computed, in few indices and plain addresses; then how it is divided
     grid = undivided(kernel, plan)
     if grid.reduce is None:
         return (one_thread_per_element(grid, target),)
+    # a tile of products reuses what it loads: it is the better division wherever it applies
     tiled = matmul_tiling(grid, target)
     if tiled is None:
         tiled = _reduction(grid, target)
@@ -45,8 +47,10 @@ def lower_kernel(kernel: Kernel, plan: Plan, target: GpuTarget) -> tuple[Grid, .
 
 def undivided(kernel: Kernel, plan: Plan) -> Grid:
     """The kernel's work, not divided yet."""
+    # for example [b, t, i] → [b*t, i], where all accesses allow it
     form, anchor = coalesce_indices(kernel, plan), kernel.anchor
     places = store_offsets(form, kernel, plan)
+    # the results of the reduction first, then the epilogue, in the order of the equations
     statements = tuple(
         Statement(r.element, r.value, places[r.element]) for r in (*form.bodies, *form.values)
     )
@@ -74,12 +78,17 @@ def undivided(kernel: Kernel, plan: Plan) -> Grid:
 def _reduction(grid: Grid, target: GpuTarget) -> Grid:
     """One thread per element where that is enough threads, or little to do; else several."""
     along, threads = _contiguous(grid), target.block_threads
+    # how many threads all multiprocessors hold at once
     resident = target.processors * target.threads
+    # A short reduction is not worth a tree. Threads along contiguous elements load whole sectors by
+    # themselves already, so with enough of them no element needs more than one.
     if grid.points < target.serial_points or (grid.elements >= resident and along == "outputs"):
         return one_thread_per_element(grid, target)
+    # the lanes of a warp join by shuffles, without shared memory or a barrier
     lanes = WARP
     if along == "outputs":
         lanes = threads // WARP  # a warp loads adjacent elements
+    # few elements with many points each, as a loss has: a whole block for each
     elif grid.points >= threads and grid.elements * WARP < resident:
         lanes = threads
     blocks = -(-grid.elements // (threads // lanes))
@@ -88,8 +97,10 @@ def _reduction(grid: Grid, target: GpuTarget) -> Grid:
 
 def _contiguous(grid: Grid) -> str:
     """Whether memory is contiguous along the points of the reduction or along the elements."""
+    # reads of memory in what is reduced; those of the epilogue are few
     body = [grid.accesses[r] for b in grid.bodies for r in reads(b) if r in grid.accesses]
 
+    # how many reads go by one element when the last index of the group does
     def units(group: tuple[Index, ...]) -> int:
         last = Idx(group[-1].name) if group else None
         return sum(last is not None and a.offset.coefficients.get(last) == 1 for a in body)

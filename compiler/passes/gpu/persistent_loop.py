@@ -52,6 +52,7 @@ class StepKernel:
     @property
     def weight_count(self) -> int:
         """Weights in the shared memory of a block."""
+        # rounded up: some lanes have one point less
         per_thread = self.elements_per_thread * self.points_per_lane * len(self.weights)
         return per_thread * self.grid.threads
 
@@ -68,8 +69,10 @@ class StepKernel:
     def reduction_bytes(self) -> int:
         """Of shared memory in which threads that are not lanes of one warp join their results."""
         grid, how = self.grid, self.grid.how
+        # lanes along the reduction are a warp and join by shuffles
         if not isinstance(how, TreeReduction) or how.along == "reduction":
             return 0
+        # every thread has an accumulator for each row and body
         return grid.threads * self.rows_at_once * len(grid.bodies) * accumulator_bytes(grid)
 
 
@@ -132,10 +135,12 @@ class PersistentLoop:
     @property
     def reduction_bytes(self) -> int:
         """Of shared memory, at its start, in which threads join their results."""
+        # kernels run one after the other and use the same place
         return max(kernel.reduction_bytes for kernel in self.steps.kernels)
 
     @property
     def shared_bytes(self) -> int:
+        # weights stay through all steps, so each kernel has a place of its own for them
         weights = sum(kernel.weight_bytes for kernel in self.steps.kernels)
         return self.reduction_bytes + sum(t.bytes for t in self.shared_tensors) + weights
 

@@ -38,4 +38,5 @@ def catalogue() -> dict[str, Entry]:
             for code, texts in tomllib.loads(file.read_text("utf-8")).items():
                 assert code not in entries, f"{code} is listed twice"
                 entries[code] = Entry(code, **texts)
+    # The files divide the codes by topic, and a folder has no order.
     return dict(sorted(entries.items()))

@@ -24,6 +24,7 @@ def suggest(name: str, known: Iterable[str], kind: str = "values") -> str:
     """Help for an unknown name of a layer, function or value: its name in nnc, the idiom that
     replaces it, or a similar name among those `known`; "" if there is none."""
     terms = foreign_terms()[kind]
+    # A known term is a better answer than a name that only looks alike.
     if name in terms["names"]:
         return f"here it is `{terms['names'][name]}`"
     return terms["idioms"].get(name) or did_you_mean(name, known)
@@ -35,6 +36,7 @@ def suggest_setting(name: str, known: Iterable[str]) -> str:
     if name == "activation" and "f" in known:  # inside a recurrence, not after it
         name = "nonlinearity"
     renamed = foreign_terms()["settings"]["names"].get(name)
+    # the term is known, but this callee has nothing of the kind
     if renamed is not None and renamed not in known:
         return did_you_mean(name, known)
     return suggest(name, known, "settings")

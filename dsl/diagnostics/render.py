@@ -247,9 +247,10 @@ def _underline(underlines: list[_Underline]) -> list[str]:
     if hanging:
         rows.append(_stems(hanging))
     # The others hang below, the rightmost first, with `|` where those left of it go on:
-    # ^^^   --- on the same line
-    # |     |
-    # |     declared here
+    #     ----  ---  ^^^ label of the rightmost
+    #     |     |
+    #     |     label of the second
+    #     label of the first
     while hanging:
         first, _, mark = hanging.pop()
         row = _stems([other for other in hanging if other[0] < first])

@@ -44,6 +44,7 @@ _GROUPS = tuple(
     )
 )
 
+# What shows that a bracket of an earlier line was forgotten: a new statement or declaration begins.
 _STATEMENT_STARTS = ("NAME", "PRIMED", "LET", "PARAM", "STATE", "REPEAT", "REMAT", "RBRACE", "$END")
 _DECLARATION_STARTS = ("LAYER", "FN", "MODEL", "TRAIN", "USE")
 
@@ -62,20 +63,26 @@ def explain(
         return _unknown_character(source, text, error.pos_in_stream or 0, offset)
     assert isinstance(error, UnexpectedToken)
     found = error.token
+    # An unclosed docstring: the lexer has read its first two quotes as an empty string.
     if text.startswith('"""', found.start_pos or 0) and found.type == "STRING":
         return _unknown_character(source, text, found.start_pos or 0, offset)
+    # At the end the caret stands behind the last character, not in the blank lines after it.
     start = len(text.rstrip()) if found.type == "$END" else found.start_pos or 0
     end = start + 1 if found.type in ("_NEWLINE", "$END") else found.end_pos or start + 1
+    # The token of a line end includes comments and blanks before it; the caret belongs directly
+    # behind the code.
     if found.type == "_NEWLINE":
         start += len(found.value) - len(found.value.lstrip(" \t\r\f"))
         start = len(text[:start].rstrip(" \t"))
         end = start + 1
     span = Span(source, offset + start, offset + end)
+    # First, as a missing bracket makes whatever follows it look wrong.
     unbalanced = _unbalanced(found, postlexer, offset, span)
     if unbalanced is not None:
         return unbalanced
     accepted = _accepted(error, parser)
     expected = _described(accepted, parser)
+    # `let model = 3`: a keyword where any name would do
     if found.value in KEYWORDS and {"a name", "a statement", "a setting"} & set(expected):
         return Diagnostic(
             "E0105",
@@ -87,11 +94,15 @@ def explain(
     context = ErrorContext(
         found,
         postlexer.previous,
+        # Hints may test for a terminal ("EQUALS") or for its text ("->").
         frozenset({*accepted, *(_spelling(parser, terminal) for terminal in accepted)}),
         postlexer.open[-1].value if postlexer.open else "",
+        # What stands before the error on its line, and a little of what follows: all that hints
+        # need.
         text[text.rfind("\n", 0, start) + 1 : start],
         text[start : start + 80],
     )
+    # A long list of alternatives helps nobody; `_described` has put the general ones first.
     shown = expected if len(expected) <= 5 else [*expected[:4], "…"]
     alternatives = " or ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
     return Diagnostic(
@@ -106,6 +117,7 @@ def explain(
 def _unknown_character(source: Source, text: str, position: int, offset: int) -> Diagnostic:
     start = offset + position
     character = text[position]
+    # The lexer fails at the first character of an unclosed string or docstring.
     rest = text[position:].partition("\n")[0]
     if rest.startswith('"""'):
         return Diagnostic(
@@ -135,6 +147,7 @@ def _unknown_character(source: Source, text: str, position: int, offset: int) ->
 def _unbalanced(found: Token, postlexer: PostLexer, offset: int, span: Span) -> Diagnostic | None:
     """The diagnostic for a bracket without its partner, if that is the mistake."""
     closes = found.type != "STRING" and found.value in CLOSING.values()
+    # `PostLexer` still has the brackets that were open when the parser stopped.
     if not postlexer.open:
         if not closes:
             return None
@@ -148,6 +161,7 @@ def _unbalanced(found: Token, postlexer: PostLexer, offset: int, span: Span) -> 
     missing = CLOSING[opener.value]
     opened = Span(span.source, offset + (opener.start_pos or 0), offset + (opener.end_pos or 0))
     if closes:
+        # The bracket is the right one; what is inside it is incomplete.
         if missing == found.value:
             return None
         return Diagnostic(
@@ -159,9 +173,14 @@ def _unbalanced(found: Token, postlexer: PostLexer, offset: int, span: Span) -> 
             help=f"write `{missing}` before it",
         )
     text = span.source.text
+    # The token is the first on a line below the bracket. Inside ( ) and [ ] line ends are dropped,
+    # so only the positions tell.
     starts_line = (found.line or 0) > (opener.line or 0)
     starts_line = starts_line and not text[text.rfind("\n", 0, span.start) + 1 : span.start].strip()
     in_expression = opener.value != "{"
+    # An open bracket is to blame only where the text clearly goes on with something else: at the
+    # end, at a declaration, at a body's `{` in an expression, or at a new statement in an
+    # expression.
     if not (
         found.type == "$END"
         or (starts_line and found.type in _DECLARATION_STARTS)
@@ -181,6 +200,7 @@ def _unbalanced(found: Token, postlexer: PostLexer, offset: int, span: Span) -> 
 
 
 def _spelling(parser: Lark, terminal: str) -> str:
+    # `$END` is no terminal of the grammar
     try:
         pattern = parser.get_terminal(terminal).pattern
     except KeyError:
@@ -190,12 +210,15 @@ def _spelling(parser: Lark, terminal: str) -> str:
 
 def _accepted(error: UnexpectedToken, parser: Lark) -> set[str]:
     """The terminals that can really follow; the LALR table alone lists too many."""
+    # LALR merges states, so some tokens of the table lead to an error only after some reductions:
+    # `accepts` tries each on a copy of the parser's stack.
     trial = InteractiveParser(parser.parser.parser, error.state, error.state.lexer)
     return set(trial.accepts()) or set(error.expected)
 
 
 def _described(accepted: set[str], parser: Lark) -> list[str]:
     """What the parser would have accepted, in words, the most general first."""
+    # Lark gives operators without a name of their own a made-up one.
     left = {"|>" if _spelling(parser, t) == "|>" else t for t in accepted}
     words = []
     for needed, group, description in _GROUPS:
@@ -204,20 +227,24 @@ def _described(accepted: set[str], parser: Lark) -> list[str]:
             words.append(description)
     if "a value" in words and "an operator" in words:
         words.remove("an operator")
+    # After the value of a `fn` a declaration may follow on the same line, which is hardly meant.
     if "an operator" in words:
         words = [word for word in words if not word.startswith("a declaration")]
+    # Always possible between statements, never the advice.
     left -= {"SEMICOLON"}
     if any(word.startswith(("a statement", "a setting", "a declaration")) for word in words):
         left -= {"_NEWLINE", "$END"}
     if "$END" in left:
         left -= {"$END", "_NEWLINE"}
         words.append("the next declaration")
+    # A comma last: it is seldom what is missing.
     for terminal in sorted(left, key=lambda t: (t == "COMMA", t)):
         words.append(_DESCRIPTIONS.get(terminal) or f"`{_spelling(parser, terminal)}`")
     return list(dict.fromkeys(words))
 
 
 def _describe(token: Token, source: Source, end: int) -> str:
+    # The text may be one chunk of a file, cut before the next declaration.
     if token.type == "$END":
         return "the end of the file" if end >= len(source.text) else "the next declaration"
     if token.type == "_NEWLINE":

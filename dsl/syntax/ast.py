@@ -234,6 +234,7 @@ Statement = Let | Param | State | Equation | Repeat | Remat
 def flatten_remat(body: Iterable[Statement]) -> Iterator[Let | Param | State | Equation | Repeat]:
     """The statements of a body, each `remat`, which opens no scope, replaced by its own."""
     for statement in body:
+        # A `repeat` opens a scope and stays as it is.
         if isinstance(statement, Remat):
             yield from flatten_remat(statement.body)
         else:
@@ -354,10 +355,13 @@ def walk(node: object, branches: bool = True) -> Iterator[Node]:
     while stack:
         top = stack.pop()
         if isinstance(top, tuple):
+            # A stack takes from its end, so what comes first in the source is put on last.
             stack += reversed(top)
         elif isinstance(top, Node):
             yield top
+            # Which branch is taken may depend on sizes.
             if isinstance(top, If) and not branches:
                 stack.append(top.condition)
                 continue
+            # Fields stand in the order of the text. Spans and plain values are no nodes.
             stack += [v for v in reversed(list(vars(top).values())) if isinstance(v, Node | tuple)]

@@ -31,10 +31,12 @@ class Doc(s.String):
 def attach_docs(parts: Sequence[s.Declaration | Doc], report: Report) -> list[s.Declaration]:
     """The declarations, each with the docstring that stands before it."""
     declarations = []
+    # Each part with its predecessor; the None at the end lets a last docstring be reported.
     for above, part in pairwise([None, *parts, None]):
         if isinstance(above, Doc):
             if not isinstance(part, s.Definition | s.Train):
                 _report_stray_doc(above, report)
+            # `"""above"""` and `"""inside"""`
             elif part.doc:
                 name = part.name if isinstance(part, s.Definition) else f"train {part.model.id}"
                 report.add(
@@ -64,10 +66,12 @@ def _report_stray_doc(doc: Doc, report: Report) -> None:
 def _dedent(text: str) -> str:
     """A docstring's text without the indentation that its lines share."""
     first, *rest = text.expandtabs(4).split("\n")
+    # The first line stands behind the quotes and has no indentation to share.
     margin = min((len(line) - len(line.lstrip()) for line in rest if line.strip()), default=0)
     return "\n".join([first.strip(), *(line[margin:].rstrip() for line in rest)]).strip()
 
 
+# Most rules need no code of their own; these helpers make their methods.
 _Method = Callable[["AstBuilder", Meta, list[Any]], Any]
 
 
@@ -78,6 +82,7 @@ def _node(kind: Callable[..., s.Node]) -> _Method:
 
 def _operator(kind: Callable[..., s.Node], op: str) -> _Method:
     """For a rule with one operator; the operands are its children that are nodes."""
+    # A terminal with a name, such as MINUS, is among the children as a token.
     return lambda self, meta, parts: kind(
         self._span(meta), op, *(part for part in parts if not isinstance(part, Token))
     )
@@ -96,6 +101,7 @@ class AstBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
         self.source, self.offset, self.report = source, offset, report
 
     def _span(self, place: Meta | Token) -> Span:
+        # Lark counts from the start of the parsed text; `offset` is where that lies in the source.
         start = getattr(place, "start_pos", None)  # an empty rule has no position
         if start is None:
             return Span(self.source, self.offset, self.offset)
@@ -113,6 +119,7 @@ class AstBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
     group = results = shape = block = train_block = _tuple
 
     def layer(self, meta: Meta, parts: list[Any]) -> s.Definition:
+        # One parenthesised group is the inputs, of two the first is the settings.
         name, *groups, inputs, results, block = parts
         settings = groups[0] if groups else ()
         return self._definition("layer", meta, name, settings, inputs, results, block)
@@ -122,6 +129,7 @@ class AstBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
         return self._definition("model", meta, name, (), inputs, results, block)
 
     def function(self, meta: Meta, parts: list[Any]) -> s.Definition:
+        # `fn f(x) = value`; the other form has results and a body
         if len(parts) == 3:
             name, inputs, value = parts
             return self._definition("fn", meta, name, (), inputs, (), (), value)
@@ -148,13 +156,16 @@ class AstBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
 
     def parameter(self, meta: Meta, parts: list[Any]) -> s.Parameter:
         name, *rest = parts
+        # Both parts are optional, so they are told apart by their class.
         dtype = next((part for part in rest if isinstance(part, s.Type)), None)
         default = next((part for part in rest if not isinstance(part, s.Type)), None)
         return s.Parameter(self._span(meta), str(name), dtype, default)
 
     def type(self, meta: Meta, parts: list[Any]) -> s.Type:
+        # `f32[B]` is a token and a tuple, `[n]` a tuple, `i32` a token.
         dtype = parts[0] if isinstance(parts[0], Token) else None
         shape = parts[-1] if isinstance(parts[-1], tuple) else None
+        # Types are names to the grammar, so that `float32` gets a message of its own.
         if dtype is not None and dtype not in DTYPES:
             self.report.add(
                 "E0111",
@@ -205,6 +216,8 @@ class AstBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
         return s.Equation(self._span(meta), (target.tensor,), indices, accumulate, value)
 
     def _left_index(self, element: s.Expr, accumulate: bool) -> s.Axis | s.Expr:
+        # The grammar reads the left side as a read, `y[i]`; here its indices become introductions
+        # of indices. Only `+=` may have an expression there.
         axis = _axis(element)
         if axis is None and not accumulate:
             self.report.add(
@@ -233,6 +246,7 @@ class AstBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
     def reduction(self, meta: Meta, parts: list[Any]) -> s.Reduce:
         word, arguments, body = parts
         axes = tuple(self._reduced_axis(word, argument) for argument in arguments)
+        # `sum() x`
         if not axes:
             self.report.add(
                 "E0107",
@@ -243,6 +257,8 @@ class AstBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
         return s.Reduce(self._span(meta), str(word), axes, body)
 
     def _reduced_axis(self, word: Token, argument: s.Argument) -> s.Axis:
+        # The grammar reads `sum(i, u < 3)` as a call's arguments, so `i < n` arrives as a
+        # comparison.
         axis = _axis(argument.value) if argument.name is None else None
         if axis is None:
             self.report.add(
@@ -255,6 +271,7 @@ class AstBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
                 else "if this should be the "
                 f"{word} of a tensor, an operator is missing before the value that follows",
             )
+        # A stand-in, so that the tree can be finished; the error is in the report.
         return axis or s.Axis(argument.span, argument.span.text)
 
     # values
@@ -265,6 +282,7 @@ class AstBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
 
     def call(self, meta: Meta, parts: list[Any]) -> s.Call:
         function, arguments = parts
+        # `max(a, b)`: the name is a REDUCE token, as the word can also begin a reduction
         if isinstance(function, Token):
             function = s.Name(self._span(function), str(function))
         return s.Call(self._span(meta), function, arguments)
@@ -280,6 +298,7 @@ class AstBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
         return s.List(self._span(meta), tuple(parts))
 
     def name(self, meta: Meta, parts: list[Token]) -> s.Name:
+        # The prime is a part of the token, but not of the name.
         return s.Name(self._span(meta), parts[0].value.rstrip("'"), parts[0].type == "PRIMED")
 
     plain = word = name
@@ -288,6 +307,7 @@ class AstBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
         return s.Boolean(self._span(meta), parts[0].value == "true")
 
     def string(self, meta: Meta, parts: list[Token]) -> s.String:
+        # `\"` and `\\` stand for the character after the backslash, as does any unknown escape.
         escapes = {"n": "\n", "t": "\t"}
         text = re.sub(r"\\(.)", lambda m: escapes.get(m[1], m[1]), parts[0].value[1:-1])
         return s.String(self._span(meta), text)
@@ -299,6 +319,8 @@ class AstBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
             value = float(text)
             fits = math.isfinite(value)
         else:
+            # The length first: converting thousands of digits takes quadratic time, or fails in
+            # Python.
             fits = len(text) < 30 and int(text) < 2**63
             value = int(text) if fits else 0
         if not fits:
@@ -324,6 +346,7 @@ def _axis(element: s.Expr) -> s.Axis | None:
     match element:
         case s.Name(span, name, primed=False):
             return s.Axis(span, name)
+        # only a plain name on the left: `2*i < n` introduces nothing
         case s.Binary(span, "<", s.Name(_, name, primed=False), bound):
             return s.Axis(span, name, bound)
         case s.Ellipsis_(span):

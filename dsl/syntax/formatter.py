@@ -20,6 +20,7 @@ from .printer import IF, format_expr, format_indices, format_type, quoted
 
 WIDTH = 100
 _INDENT = "    "
+# A coarse cut keeps operands whole; a finer one is taken only where lines would be too long.
 _FRAGMENT_LIMITS = (84, 56, 28)  # tried in turn until all lines fit
 
 
@@ -46,14 +47,18 @@ class _Formatter:
             self.lines.append("")
         end = 0  # of the declaration before, if it has one line
         for k, declaration in enumerate(declarations):
+            # Now comments after the last declaration.
             start = len(self.lines)
+            # Comments above a declaration move with it; `start` is where they begin.
             self._comments_before(declaration.span.start, "")
             commented = len(self.lines) > start
+            # A comment with a blank line below it is not about the declaration and stays apart.
             if commented and self.last and self._blank_after(self.last.span.end):
                 self.lines.append("")
             first = len(self.lines)
             self._declaration(declaration)
             one_line = len(self.lines) == first + 1
+            # The next declaration tells which comments are behind it rather than behind this one.
             self._trailing(declaration, declarations[k + 1 : k + 2])
             # One-line declarations may stay next to each other.
             adjacent = self.text.count("\n", end, declaration.span.start) < 2
@@ -67,6 +72,7 @@ class _Formatter:
         return "\n".join(self.lines).strip("\n") + "\n" if self.lines else ""
 
     def _insert_blank(self, at: int) -> None:
+        # no blank line at the top, and never two
         if at > 0 and self.lines[at - 1] and (at == len(self.lines) or self.lines[at]):
             self.lines.insert(at, "")
 
@@ -78,6 +84,7 @@ class _Formatter:
     def _comments_before(self, offset: int, indent: str) -> None:
         while self._has_comment_before(offset):
             self.last = comment = self.pending.pop(0)
+            # Blank lines between comments are kept, several as one.
             if comment.own_line and self._blank_before(comment.span.start):
                 self._separate()
             self.lines.append(indent + _comment(comment))
@@ -89,6 +96,7 @@ class _Formatter:
 
     def _blank_before(self, offset: int) -> bool:
         start = offset
+        # Two line ends among the blanks before the offset are a blank line.
         while start > 0 and self.text[start - 1].isspace():
             start -= 1
         return self.text.count("\n", start, offset) > 1
@@ -100,11 +108,15 @@ class _Formatter:
     def _trailing(self, node: s.Node, following: Sequence[s.Node]) -> None:
         """The comment behind the end of what was just written, or within that end. Others wait
         for what follows."""
+        # A line has room for one comment: `commented` is the number of lines when one was put
+        # there.
         if not self.pending or self.pending[0].own_line or self.commented == len(self.lines):
             return
         start = self.pending[0].span.start
+        # `a = 1; b = 2  # about b`
         if any(start > later.span.start for later in following):
             return
+        # on the same line as the node's end
         if "\n" not in self.text[node.span.end : start]:
             self._append_comments(start + 1, "")
 
@@ -114,6 +126,7 @@ class _Formatter:
         found = False
         while self._has_comment_before(offset):
             comment = self.pending.pop(0)
+            # A second comment cannot stand behind the same line.
             if comment.own_line or found or self.commented == len(self.lines):
                 self.lines.append(indent + _comment(comment))
             else:
@@ -143,6 +156,7 @@ class _Formatter:
         header = f"{node.kind} {node.name}" + "".join(
             f"({', '.join(map(_parameter, group))})" for group in groups
         )
+        # This header stays on one line: comments inside it go above.
         if node.value is not None:
             self._comments_before(node.value.span.start, "")
             if node.doc:
@@ -152,11 +166,14 @@ class _Formatter:
         doc = self._doc_above(node)
         if not doc and self._one_line(f"{header}{arrow}", node):
             return
+        # A comment between parameters forces one parameter a line, as does a header that is too
+        # long.
         last = max((p.span.start for group in groups for p in group), default=0)
         commented = self._has_comment_before(last) and node.span.start < self.pending[0].span.start
         if commented or len(f"{header}{arrow} {{") > WIDTH:
             if commented or len(header) > WIDTH:
                 header = self._broken_header(node, groups)
+            # Still too long: the results go on a line of their own.
             if len(f"{header}{arrow} {{") > WIDTH and arrow:
                 self.lines.append(header)
                 header, arrow = _INDENT + arrow.strip(), ""
@@ -165,10 +182,12 @@ class _Formatter:
     def _one_line(self, header: str, node: s.Definition) -> bool:
         """`optimizer sgd(lr = 0.01) { p' = p - lr * g }` stays on one line."""
         commented = self._has_comment_before(node.span.end)
+        # Only what the user wrote on one line stays on one.
         if len(node.body) != 1 or commented or "\n" in node.span.text.strip():
             return False
         if isinstance(node.body[0], s.Repeat | s.Remat):
             return False
+        # Written on trial, then taken back: whether it fits is known only afterwards.
         before = len(self.lines)
         self._statement(node.body[0], "", {})
         lines = self.lines[before:]
@@ -193,6 +212,7 @@ class _Formatter:
     def _doc(self, doc: str, indent: str) -> None:
         lines = [f"{indent}{line}".rstrip() for line in doc.split("\n")]
         lines[0] = f'{indent}"""{doc.split(chr(10))[0]}'.rstrip()
+        # `…""""` would end the docstring too early, and a backslash looks like an escape.
         if doc.endswith(('"', "\\")):
             lines.append(f'{indent}"""')
         else:
@@ -223,6 +243,7 @@ class _Formatter:
             return
         self.lines.append(f"{indent}{opening}")
         first = body[0].span.start if body else node.span.end
+        # a comment behind the opening brace stays there
         if self._has_comment_before(first) and not self.pending[0].own_line:
             self.lines[-1] += f"  {_comment(self.pending.pop(0))}"
         if doc:
@@ -240,10 +261,12 @@ class _Formatter:
             else:
                 self._statement(statement, inner, heads)
             self._trailing(statement, body[k + 1 : k + 2])
+        # Comments before the closing brace belong to the block.
         self._comments_before(node.span.end, inner)
         self.lines.append(f"{indent}}}")
 
     def _statement(self, node: s.Node, indent: str, heads: dict[int, str]) -> None:
+        # A head that was padded for alignment, else the plain one.
         head = heads.get(id(node)) or _head(node)
         match node:
             case s.Input():
@@ -260,6 +283,7 @@ class _Formatter:
     def _assignment(self, prefix: str, node: s.Expr, indent: str) -> None:
         """`prefix` and an expression, on several lines if it is too long for one, has a comment
         within it, or is a pipeline that was written so."""
+        # Greedy filling: a fragment joins the line above if it fits.
         first, *rest = self._fragments(prefix, node, indent)
         self._comments_before(first.start, indent)
         self.lines.append(f"{indent}{prefix}{first.text}")
@@ -275,6 +299,7 @@ class _Formatter:
     def _fragments(self, prefix: str, node: s.Expr, indent: str) -> list[Fragment]:
         """Cut as finely as it takes for every line to fit."""
         comments = [c.span.start for c in self.pending]
+        # If even the finest cut does not fit (a very long name), it is taken as it is.
         for limit in _FRAGMENT_LIMITS:
             fragments = LineBreaker(comments, limit).fragments(node)
             widths = [len(f.text) + len(_INDENT) * (f.depth + 1) for f in fragments]
@@ -285,6 +310,7 @@ class _Formatter:
 
 def _comment(comment: s.Comment) -> str:
     text = comment.text.rstrip()
+    # `#!` and `##` stay as they are
     return f"# {text}" if text and not text.startswith((" ", "!", "#")) else f"#{text}"
 
 
@@ -305,6 +331,7 @@ def _head(node: s.Node) -> str:
     match node:
         case s.Let(name=name):
             return f"let {name.id}"
+        # the sign, `~` or `=`, comes after the padding
         case s.Param(names=names, type=dtype):
             return f"param {', '.join(map(format_expr, names))}: {format_type(dtype)}"
         case s.State(name=name, type=dtype):
@@ -331,6 +358,7 @@ def _aligned_params(body: Sequence[s.Node]) -> dict[int, str]:
 
 
 def _aligned(nodes: Iterable[s.Node]) -> dict[int, str]:
+    # By identity: equal statements may occur twice.
     heads = {id(node): _head(node) for node in nodes}
     width = max(map(len, heads.values()), default=0)
     return {key: head.ljust(width) for key, head in heads.items()}

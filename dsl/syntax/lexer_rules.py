@@ -29,6 +29,8 @@ class PostLexer:
     token that the parser accepted.
     """
 
+    # Lark's contextual lexer matches only what the parser's state expects. These must come through
+    # all the same: line ends that are dropped here, names that become keywords here.
     always_accept = ("_NEWLINE", "NAME", "PRIMED")
 
     def __init__(self) -> None:
@@ -36,14 +38,18 @@ class PostLexer:
         self.previous: Token | None = None
 
     def process(self, stream: Iterable[Token]) -> Iterator[Token]:
+        # One object serves every parse.
         self.open, self.previous = [], None
         for token in stream:
+            # Inside `{ }` within parentheses line ends would count again: only the innermost
+            # bracket matters.
             if token.type == "_NEWLINE" and self.open and self.open[-1].value != "{":
                 continue
             if token.type == "NAME" and token.value in KEYWORDS:
                 token = Token.new_borrow_pos(KEYWORDS[token.value], token.value, token)
             yield token
             # The parser asks for the next token only once it has accepted this one.
+            # the text of a string may be a bracket
             if token.type != "STRING" and token.value in CLOSING:
                 self.open.append(token)
             elif token.value in CLOSING.values() and self.open:

@@ -54,15 +54,20 @@ class LineBreaker:
     def _operand(self, node: s.Expr, level: int = PIPE, unsigned: bool = False) -> list[Fragment]:
         """An operand that must bind as tightly as `level`: one fragment, if it is short and no
         comment stands between its parts."""
+        # `level` decides on parentheses; they belong to the operand and are kept around its
+        # fragments.
         flat = format_expr(node, level, False, unsigned)
         whole = [Fragment(flat, node.span.start)]
         short = len(flat) <= self.limit
         if short and not self._has_comment(node.span.start, node.span.end):
             return whole
+        # `(a + b)` has parentheses around the whole operand, `(a + b) * c` only begins with one.
         enclosed = flat.startswith("(") and format_expr(node) == flat[1:-1]
         parts = self._split(node, unsigned and not enclosed)
+        # It cannot be cut, or it is short and its comment lies outside the cuts.
         if len(parts) < 2 or (short and not self._has_comment(parts[0].start, parts[-1].start)):
             return whole
+        # Continuation lines are indented one step more for each broken expression around them.
         parts = [parts[0], *(replace(part, depth=part.depth + 1) for part in parts[1:])]
         return _enclose(parts, "(", ")") if enclosed else parts
 
@@ -81,15 +86,18 @@ class LineBreaker:
                     *_enclose(self._operand(no, IF), "else "),
                 ]
             case s.Reduce(op=op, axes=axes, body=body):
+                # The body's operators may begin lines: `sum(i) x[i]` / `* w[i]` parses as one body.
                 head = f"{op}({', '.join(map(format_expr, axes))}) "
                 if isinstance(body, s.Binary) and PRECEDENCE[body.op][0] == PRODUCT:
                     return _enclose(self._chain(body, True), head)
+                # As in the grammar: a body is a product, or an `if` without parentheses.
                 level = IF if isinstance(body, s.If) else PRODUCT
                 return _enclose(self._operand(body, level, True), head)
             case s.Unary(op="-", operand=operand):
                 return _enclose(self._operand(operand, SIGNED), "-")
             case s.Binary(op=op) if op != "^":
                 return self._chain(node, unsigned)
+            # A single argument is cut directly, without a step of indentation for the list.
             case s.Call(function=function, arguments=(s.Argument(name=None, value=value),)):
                 parts = self._split(value, False) or self._operand(value)
                 return _enclose(parts, f"{format_expr(function, VALUE)}(", ")")
@@ -98,6 +106,7 @@ class LineBreaker:
                 return _enclose(self._list(named), f"{format_expr(function, VALUE)}(", ")")
             case s.Index(tensor=tensor, indices=indices) if indices:
                 last = len(indices) - 1
+                # In brackets line ends are free: the cuts are after the commas.
                 parts = [
                     Fragment(format_expr(e, tight=True) + "," * (k < last), e.span.start)
                     for k, e in enumerate(indices)
@@ -118,6 +127,7 @@ class LineBreaker:
 
     def _pipeline(self, node: s.Pipe) -> list[Fragment]:
         """A pipeline, which keeps the line breaks that it was written with."""
+        # x |> f |> g is Pipe(Pipe(x, f), g): unwound from the last stage to the first
         pipes, first = [node], node.value
         while isinstance(first, s.Pipe):
             pipes, first = [first, *pipes], first.value
@@ -132,10 +142,14 @@ class LineBreaker:
 
     def _chain(self, node: s.Binary, unsigned: bool) -> list[Fragment]:
         """`a + b - c` as `a`, `+ b`, `- c`: left-associative operators of one level."""
+        # own: the level that all operators of the chain share
         own, left_level, right_level = PRECEDENCE[node.op]
         tails: list[Fragment] = []
         left: s.Expr = node
+        # From the right end to the left, as a + b - c is (a + b) - c.
         while isinstance(left, s.Binary) and PRECEDENCE[left.op][0] == own:
+            # Comparisons do not chain, and a reduction at the right edge would swallow what
+            # follows: such a left operand needs parentheses and is no part of the chain.
             if left is not node and (own == COMPARE or captures(left, own)):
                 break
             tails = [*_enclose(self._operand(left.right, right_level), f"{left.op} "), *tails]

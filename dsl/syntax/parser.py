@@ -29,6 +29,8 @@ MAX_DEPTH = 200  # of the parse tree, so that every later stage may recurse thro
 # Docstrings, strings and comments. Strings are matched so that a `#` in them begins no comment.
 _OPAQUE = r'"""(?:(?!""")[\s\S])*"""|"(?:\\.|[^"\\\n])*"|#[^\n]*'
 _COMMENTS = re.compile(_OPAQUE)
+# A declaration begins a line with its keyword and a name. Opaque text is matched first, so that
+# `layer X` in a docstring or comment is no boundary.
 _BOUNDARIES = re.compile(
     rf"(?P<opaque>{_OPAQUE})|"
     r'^(?=use\s*"|(?:layer|fn|model|optimizer|train)[ \t]+(?P<name>[A-Za-z_]\w*))',
@@ -38,12 +40,15 @@ _BOUNDARIES = re.compile(
 
 def parse(source: Source, report: Report) -> s.File:
     """The tree of a file; if `report` gains errors, of the declarations that could be parsed."""
+    # Nearly all files are correct: one parse, without explanations. After an error the file is cut
+    # at its declarations (panic mode), so that each of them can have a mistake of its own.
     parts = _read(source, source.text, 0, None)
     if parts is None:
         parts = []
         for start, end, _ in chunks(source.text):
             parts += _read(source, source.text[start:end], start, report) or []
     doc = ""
+    # The first docstring is the file's.
     if parts and isinstance(parts[0], Doc):
         doc, parts = parts[0].value, parts[1:]
     declarations = tuple(attach_docs(parts, report))
@@ -54,10 +59,13 @@ def parse(source: Source, report: Report) -> s.File:
 def parse_value(source: Source, start: int, report: Report) -> s.Expr | None:
     """The expression from `start` to the end of a source, such as the value of a flag; None where
     there is something else. Errors are reported at their place in the source."""
+    # Wrapped in a program, as the grammar has one start symbol. The offset takes the prefix off
+    # again, so that spans fit the source.
     prefix = "train M {\nvalue = "
     found = Report()
     parts = _read(source, f"{prefix}{source.text[start:]}\n}}", start - len(prefix), found) or []
     spans = [d.span for d in found.diagnostics if d.span is not None]
+    # a mistake in the wrapping: the value closed a brace or ended too early
     if any(not start <= span.start <= len(source.text) for span in spans):
         return None
     report.diagnostics += found.diagnostics
@@ -96,10 +104,12 @@ def _read(
     try:
         tree = parser.parse(text)
     except UnexpectedInput as error:
+        # Detected is enough: `parse` comes back for the explanation, chunk by chunk.
         if report is None:
             return None
         found.diagnostics.append(explain(error, source, text, offset, postlexer, parser))
     else:
+        # Before the AST is built: a tree this deep would overflow Python's stack in later stages.
         deep = _beyond_depth(tree)
         if deep is None:
             parts = AstBuilder(source, offset, found).transform(tree)
@@ -128,17 +138,21 @@ class Chunk(NamedTuple):
 
 def chunks(text: str) -> list[Chunk]:
     """The text, cut before every declaration that begins a line, or the docstring above it."""
+    # what stands before the first declaration: comments, the file's docstring
     cuts: dict[int, str | None] = {0: None}
     doc = None  # where the docstring lies that is the last thing found, if it begins its line
     for match in _BOUNDARIES.finditer(text):
         start, end = match.span()
         if match["opaque"]:
+            # Any comment or string in between separates a docstring from the declaration below it.
             begins_line = start == 0 or text[start - 1] == "\n"
             doc = (start, end) if begins_line and match["opaque"].startswith('"""') else None
+        # Nothing but blanks between: the docstring belongs to this declaration.
         elif doc is not None and not text[doc[1] : start].strip():
             cuts[doc[0]] = match["name"]
         else:
             cuts[start] = match["name"]
+    # An empty text is one chunk as well.
     ends = pairwise([*cuts, len(text) or 1])
     return [Chunk(start, end, cuts[start]) for start, end in ends]
 
@@ -156,6 +170,7 @@ def _beyond_depth(tree: Tree[Token]) -> Tree[Token] | None:
 
 def _comments(source: Source) -> Iterator[s.Comment]:
     for match in _COMMENTS.finditer(source.text):
+        # The pattern also finds strings, whose `#` is text.
         if match.group().startswith("#"):
             line = source.text.rfind("\n", 0, match.start()) + 1
             alone = not source.text[line : match.start()].strip()

@@ -26,6 +26,8 @@ PACKAGED = Path(__file__).parents[2] / "grammar.tables"
 
 def load_parser(grammar: str, postlex: object) -> Lark:
     """The LALR parser of a grammar, from stored tables if there are any."""
+    # Packaged tables fit unless Lark or the grammar is another one; then the user's cache, then
+    # building them, which is stored for the next time.
     found = load_tables(PACKAGED, grammar, postlex)
     path = None if found else _cache_file(grammar)
     if path is not None:
@@ -34,6 +36,7 @@ def load_parser(grammar: str, postlex: object) -> Lark:
         return found
     parser = build_parser(grammar, postlex)
     if path is not None:
+        # A folder that cannot be written costs time at every start, but is no error.
         with suppress(OSError, TypeError, ValueError):
             path.parent.mkdir(0o700, parents=True, exist_ok=True)
             save_tables(path, parser, grammar, postlex)
@@ -47,6 +50,7 @@ def build_parser(grammar: str, postlex: object) -> Lark:
         parser="lalr",
         start="file",
         propagate_positions=True,
+        # An optional part that is missing leaves no None among the children.
         maybe_placeholders=False,
         postlex=postlex,  # type: ignore[arg-type]
     )
@@ -56,11 +60,13 @@ def load_tables(path: Path, grammar: str, postlex: object) -> Lark | None:
     """The parser whose tables a file holds, if they are intact, of this grammar and of this
     version of Lark."""
     try:
+        # key line, SHA-256 of the data, the data: checked before anything is parsed
         key, digest, data = path.read_bytes().split(b"\n", 2)
         if key.decode() != _key(grammar) or digest.decode() != hashlib.sha256(data).hexdigest():
             return None
         tables, memo = json.loads(data, object_hook=_from_json)
         return Lark._load_from_dict(tables, memo, postlex=postlex, propagate_positions=True)
+    # Whatever is wrong with the file, the tables can be built again.
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
 
@@ -68,8 +74,11 @@ def load_tables(path: Path, grammar: str, postlex: object) -> Lark | None:
 def save_tables(path: Path, parser: Lark, grammar: str, postlex: object) -> None:
     """Write the tables of a parser, atomically. The same grammar gives the same bytes."""
     tables = parser.memo_serialize([TerminalDef, Rule])  # type: ignore[no-untyped-call]
+    # Reproducible: the packaged file is under version control.
     tables[0]["parser"]["parser"] = _renumber(tables[0]["parser"]["parser"])
     data = json.dumps(_to_json(tables, postlex), separators=(",", ":")).encode()
+    # Beside the file, then renamed: another process sees the old tables or the new ones. The
+    # process number keeps two writers apart.
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         digest = hashlib.sha256(data).hexdigest()
@@ -94,6 +103,7 @@ def _cache_file(grammar: str) -> Path | None:
         from platformdirs import user_cache_dir  # rarely needed
 
         folder = Path(user_cache_dir("nnc"))
+    # The key in the name: versions of Lark side by side do not overwrite each other's tables.
     name = hashlib.sha256(_key(grammar).encode()).hexdigest()
     return folder / f"grammar-{name[:32]}.tables"
 
@@ -107,6 +117,8 @@ def _renumber(parser: dict[str, Any]) -> dict[str, Any]:
         state: dict(sorted((place[token], action) for token, action in row.items()))
         for state, row in parser["states"].items()
     }
+    # Breadth first from the start states; `reached` grows while it is walked. Tokens are in the
+    # order of their names, so the order of the states follows from the grammar alone.
     reached = list(parser["start_states"].values())
     for state in reached:
         successors = dict.fromkeys(to for kind, to in rows[state].values() if kind == SHIFT)
@@ -114,6 +126,7 @@ def _renumber(parser: dict[str, Any]) -> dict[str, Any]:
     number = {state: n for n, state in enumerate(reached)}
     states = {
         number[state]: {
+            # A reduction names a rule, not a state.
             token: (kind, number[to] if kind == SHIFT else to)
             for token, (kind, to) in rows[state].items()
         }
@@ -131,6 +144,7 @@ def _to_json(value: Any, left_out: object) -> Any:
     pairs. `left_out` is passed to Lark again when the tables are loaded."""
     if isinstance(value, dict):
         pairs = [(k, _to_json(v, left_out)) for k, v in value.items() if v is not left_out]
+        # JSON's keys are strings; "" marks a list of pairs that was a dictionary.
         return dict(pairs) if all(isinstance(k, str) for k, _ in pairs) else {"": pairs}
     if isinstance(value, list | tuple):
         return [_to_json(v, left_out) for v in value]

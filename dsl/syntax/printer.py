@@ -29,6 +29,7 @@ def format_expr(
     spaces around `*` and `/`. `unsigned` allows no sign at the start, as in a reduction's body."""
     match node:
         case s.Number(text=text):
+            # Numbers of a tree that a program made may be negative; the grammar has unsigned ones.
             return f"({text})" if text.startswith("-") and level > SIGNED else text
         case s.Boolean(value=value):
             return "true" if value else "false"
@@ -39,6 +40,7 @@ def format_expr(
         case s.Ellipsis_():
             return "..."
         case s.Axis(name=name, bound=bound):
+            # `i < n` is read as a comparison, whose right side is a sum at most.
             return name if bound is None else f"{name} < {format_expr(bound, SUM, True)}"
         case s.List(items=items):
             return f"[{_listed(items)}]"
@@ -48,6 +50,8 @@ def format_expr(
             return f"({format_expr(read)} else {format_expr(other)})"
         case s.Call(function=function, arguments=arguments):
             return f"{format_expr(function, VALUE)}({', '.join(map(_argument, arguments))})"
+    # What remains are operators: parentheses where the context binds more tightly than the
+    # operator.
     own, text = _operation(node, tight, unsigned)
     return f"({text})" if own < level or (unsigned and text.startswith("-")) else text
 
@@ -68,15 +72,18 @@ def _operation(node: s.Expr, tight: bool, unsigned: bool) -> tuple[int, str]:
         case s.Unary(operand=operand):
             return NOT, f"not {format_expr(operand, NOT, tight)}"
         case s.Reduce(op=op, axes=axes, body=body):
+            # A reduction's body is a product; a sum in it needs parentheses, an `if` does not.
             level = IF if isinstance(body, s.If) else PRODUCT
             return SIGNED, f"{op}({_listed(axes)}) {format_expr(body, level, tight, True)}"
         case s.Binary(op="^", left=left, right=right):
             return POWER, f"{format_expr(left, VALUE, tight)}^{_exponent(right, tight)}"
         case s.Binary(op=op, left=left, right=right):
             own, left_level, right_level = PRECEDENCE[op]
+            # `(sum(i) x[i]) * y`: without parentheses the body would be x[i] * y
             if captures(left, own):
                 left_level = VALUE
             first = format_expr(left, left_level, tight, unsigned)
+            # `a // b * c` stays spaced even in an index: `a // b*c` would look like a // (b * c).
             mixed = isinstance(left, s.Binary) and left.op in ("//", "%") and left_level != VALUE
             space = "" if tight and op in ("*", "/") and not mixed else " "
             return own, f"{first}{space}{op}{space}{format_expr(right, right_level, tight)}"
@@ -86,14 +93,18 @@ def _operation(node: s.Expr, tight: bool, unsigned: bool) -> tuple[int, str]:
 def captures(left: s.Expr, level: int) -> bool:
     """Whether a reduction at the right edge of `left` would take an operator of `level` that
     follows into its body."""
+    # Down the right edge of the expression, to what stands directly before the operator.
     while True:
         match left:
+            # The last branch of an `if` takes every operator that follows.
             case s.Reduce(body=s.If()):
                 return True
             case s.Reduce(body=body):
+                # A body takes further factors; `+` and all looser operators end it.
                 if level == PRODUCT:
                     return True
                 left = body
+            # An exponent cannot end in a bare reduction.
             case s.Binary(op=op, right=right) if op != "^":
                 left = right
             case s.Unary(operand=operand):
@@ -124,6 +135,7 @@ def _argument(argument: s.Argument) -> str:
 
 def quoted(text: str) -> str:
     """A string literal with this value."""
+    # The backslash first, or the escapes that follow would be escaped again.
     for plain, escaped in (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\t", "\\t")):
         text = text.replace(plain, escaped)
     return f'"{text}"'

@@ -28,6 +28,7 @@ class Source:
 
     def position(self, offset: int) -> tuple[int, int]:
         """The 1-based line and column of a character offset."""
+        # The number of line starts at or before the offset is its 1-based line.
         line = bisect_right(self.line_starts, offset)
         return line, offset - self.line_starts[line - 1] + 1
 
@@ -52,6 +53,7 @@ class Span:
     @property
     def user_span(self) -> Span:
         """The span itself if it lies in a file of the user's, else its call site there."""
+        # Equations of a library layer are shown where the user applies the layer.
         return self.call_site if self.call_site is not None and self.source.library else self
 
     @property

@@ -49,7 +49,7 @@ def _training_step(
     outputs = objective(block)
     names = differentiate_loss(block, outputs[0])
     update(block, names)
-    # Gradients among the outputs keep the passes from fusing them away: `nnc verify` compares them.
+    # As outputs the gradients survive all passes, so that they can be inspected.
     step = block.model.system((*outputs, *names.values()) if gradients else outputs)
     step = step.replace(precision=setup.precision)
     # no errors among them: those were raised by `check()`

@@ -126,7 +126,7 @@ def _report_out_of_bounds(
     ctx: Context, place: Expr, size: int, node: s.Index, written: s.Node, scope: BodyScope
 ) -> None:
     low, high = bounds(place, scope.indices)
-    # A constant place, as in `x[-1]`: Python counts from the end, here there is an advice.
+    # A constant place, as in `x[-1]`, which Python would count from the end.
     if low == high:
         label = f"the size here is {size}: places are 0 to {size - 1}"
         help = f"places are not counted from the end: the last is {size - 1}" if high < 0 else ""

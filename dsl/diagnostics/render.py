@@ -134,7 +134,6 @@ def _marks(diagnostic: Diagnostic) -> list[_Mark]:
     span = diagnostic.span
     if span is None:
         return marks
-    # The caret says nothing where a note marks the same line.
     drawn = bool(diagnostic.label) or not any(
         m.source is span.source and m.line == span.line for m in marks
     )

@@ -47,7 +47,6 @@ class _Formatter:
             self.lines.append("")
         end = 0  # of the declaration before, if it has one line
         for k, declaration in enumerate(declarations):
-            # Now comments after the last declaration.
             start = len(self.lines)
             # Comments above a declaration move with it; `start` is where they begin.
             self._comments_before(declaration.span.start, "")
@@ -65,6 +64,7 @@ class _Formatter:
             if k and not (end and one_line and not commented and adjacent):
                 self._insert_blank(start)
             end = declaration.span.end if one_line else 0
+        # Comments after the last declaration; one beside its end was written by `_trailing`.
         start = len(self.lines)
         self._comments_before(len(self.text) + 1, "")
         if declarations and len(self.lines) > start and self.lines[start]:

@@ -48,8 +48,8 @@ class PostLexer:
             if token.type == "NAME" and token.value in KEYWORDS:
                 token = Token.new_borrow_pos(KEYWORDS[token.value], token.value, token)
             yield token
-            # The parser asks for the next token only once it has accepted this one.
-            # the text of a string may be a bracket
+            # The parser asks for the next token only once it has accepted this one. A string's text
+            # may look like a bracket.
             if token.type != "STRING" and token.value in CLOSING:
                 self.open.append(token)
             elif token.value in CLOSING.values() and self.open:

@@ -243,8 +243,8 @@ class MemoryWriter:
         """Neighbouring elements, or a gather. A load leaves zeros where a condition fails."""
         condition = self._all(by_lane, self.wide.splat("bool", shared) if shared else "")
         if offset.stride == 1 and not offset.irregular:
-            # From the cheapest kind of load to the dearest. Only this one replaces its address; the
-            # others mask the lanes.
+            # From the cheapest kind of load to the dearest. A condition that all lanes share
+            # replaces the address of this one; a gather masks its lanes.
             pointer = self.pointer(access, offset, shared)
             loaded = self._vector_load(pointer, access.dtype, self.mask(by_lane))
         elif access.transposed:
@@ -465,7 +465,6 @@ class MemoryWriter:
         if offset.in_lanes:
             old = self._vector_load(pointer, access.dtype, self.mask(), self.e.pinned)
             return Value(self._from_memory(self.wide, access.dtype, old), True)
-        # Pinned: the element changes between loads of the same address.
         old = self._scalar_load(pointer, access.dtype, self.e.pinned)
         return Value(self._from_memory(self.scalar, access.dtype, old), False)
 

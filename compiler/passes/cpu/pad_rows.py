@@ -82,7 +82,7 @@ def _pad_predecessors(system: System, tensors: dict[str, Tensor], fixed: set[str
 def _reuse(eq: Equation, tensor: Tensor, recurrent: bool, target: CpuTarget) -> float:
     """How often an element is multiplied."""
     points = prod(i.size for i in eq.domain)
-    # In a recurrence the domain includes the stepping index: the operand is read anew at each step.
+    # Much else is read between two steps of a recurrence, so its reads count more.
     return points / tensor.size * (target.layout.recurrent_reuse if recurrent else 1)
 
 

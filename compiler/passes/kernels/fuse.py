@@ -380,7 +380,6 @@ def _with_anchor_indices(eq: Equation, group: _Group) -> Equation:
 
 def _with_step(eq: Equation, old: str, new: str) -> Equation:
     """The equation with its stepping index renamed."""
-    # Nothing to rename.
     if old == new:
         return eq
     rename = {old: new}

@@ -26,11 +26,13 @@ def accumulator(grid: Grid) -> str:
 def start(w: Writer, grid: Grid, rows: int = 1) -> None:
     """An accumulator for every body, and for every one of several rows."""
     assert grid.reduce is not None
+    # what changes nothing: 0, 1, or the end of the type's range
     extreme = (LOWEST if "max" in grid.reduce else HIGHEST)[grid.dtype]
     worst = constant({"sum": 0, "prod": 1}.get(grid.reduce, extreme), grid.dtype)
     many = f"[{rows}]" if rows > 1 else ""
     for n, _ in enumerate(grid.bodies):
         w.line(f"{accumulator(grid)} sum{n}{many};")
+        # unrolled, so that the array lies in registers
         if rows > 1:
             w.line("#pragma unroll")
             w.line(f"for (i32 r = 0; r < {rows}; ++r) sum{n}[r].value = {worst};")
@@ -40,6 +42,7 @@ def start(w: Writer, grid: Grid, rows: int = 1) -> None:
 
 def reduced(w: Writer, grid: Grid, indices: list[Index]) -> None:
     """Loops over what is reduced, in order, and the value that is taken."""
+    # all indices are bound: this is one point
     if not indices:
         take(w, grid)
         return
@@ -52,11 +55,14 @@ def reduced(w: Writer, grid: Grid, indices: list[Index]) -> None:
 
 def take(w: Writer, grid: Grid, row: str = "") -> None:
     """One value more. Where a condition fails and nothing is to be added, nothing is read."""
+    # the position among all points decides which of equal values argmax returns
     position = "0"
     if grid.reduce in ("argmax", "argmin"):
         assert grid.position is not None
         position = w.value(grid.position)
     for n, body in enumerate(grid.bodies):
+        # `sum(b) if token[b] == i then d[b] else 0`, as gradients of embeddings have it: reading d
+        # only where the condition holds saves nearly all loads
         search = (
             grid.reduce == "sum"
             and isinstance(body, Apply)
@@ -84,5 +90,6 @@ def alone(w: Writer, grid: Grid) -> None:
 
 def results(grid: Grid, name: str = "sum") -> list[tuple[str, str]]:
     """The results of the accumulators of this name, with their type."""
+    # a position is a whole number whatever the values are
     kind = "i32" if grid.reduce in ("argmax", "argmin") else grid.dtype
     return [(f"{name}{n}.result()", kind) for n, _ in enumerate(grid.bodies)]

@@ -31,9 +31,11 @@ class Writer:
         types: Mapping[str, str],
     ):
         self.accesses, self.sizes, self.types = accesses, sizes, types
+        # copied: shared memory adds names of its own
         self.pointers, self.extents = dict(pointers), dict(extents)
         self.lines: list[str] = []
         self.places: dict[str, str] = {}  # index → its C++ name
+        # one dictionary for each open block: expression → the variable that holds it
         self._scopes: list[dict[Expr, str]] = [{}]
         self._depth = 1
         self._names = 0
@@ -57,6 +59,7 @@ class Writer:
     def aside(self) -> Iterator[None]:
         """What is computed in it stays, and is not taken for known afterwards: indices may get
         other values."""
+        # later equal values are computed anew
         self._scopes.append({})
         yield
         self._scopes.pop()
@@ -73,12 +76,15 @@ class Writer:
 
     def unflatten(self, number: str, indices: tuple[Index, ...], kind: str = "i32") -> None:
         """The indices whose number, the last one fastest, is given."""
+        # from the last index, which is the fastest
         stride = 1
         for position in range(len(indices) - 1, -1, -1):
             index = indices[position]
             text = number if stride == 1 else f"{number} / {stride}"
+            # the first index needs no remainder: the number is below the product of all sizes
             if position:
                 text = f"{text} % {index.size}"
+            # an index with a single value; the compiler of the text folds it
             if index.size == 1:
                 text = "0"
             self.place(index.name, f"(i32)({text})" if kind != "i32" else text)
@@ -86,6 +92,7 @@ class Writer:
 
     def place(self, index: str, text: str) -> None:
         """Gives an index its value, here and inside."""
+        # index names may have primes and spaces
         safe = "".join(c if c.isascii() and c.isalnum() else "_" for c in index)
         self.places[index] = self.let("i32", text, f"{safe}_")
 
@@ -96,6 +103,7 @@ class Writer:
             return constant(expr.value, expr.dtype)
         if isinstance(expr, Idx):
             return self.places[expr.name]
+        # from the outermost block in: a variable found there is visible here
         for scope in self._scopes:
             if expr in scope:
                 return scope[expr]
@@ -117,9 +125,11 @@ class Writer:
 
     def _plain_quotient(self, expr: Apply, args: list[str]) -> str:
         """A quotient or remainder of what is never negative by a positive constant."""
+        # C++ truncates towards zero; for numbers that are not negative that is floor as well
         if expr.fn not in ("floordiv", "mod") or expr.dtype != "i32":
             return ""
         top, by = expr.args
+        # what is data may be negative
         if not isinstance(by, Const) or by.value <= 0 or not is_static(top):
             return ""
         if bounds(top, self.sizes)[0] < 0:
@@ -130,12 +140,14 @@ class Writer:
 
     def form(self, form: Affine) -> tuple[str, str]:
         """The form's value, and whether that is an i32 or an i64."""
+        # the largest absolute value that the sum, in any order, can reach
         reach = abs(form.constant) + sum(
             abs(c) * max(map(abs, bounds(a, self.sizes))) for a, c in form.coefficients.items()
         )
         kind = "i32" if reach <= HIGHEST["i32"] else "i64"
         parts = []
         for atom, factor in form.coefficients.items():
+            # widened before multiplying, or the product would overflow first
             name = self.value(atom) if kind == "i32" else f"(i64){self.value(atom)}"
             parts.append(name if factor == 1 else f"{name} * {factor}")
         if form.constant or not parts:
@@ -144,6 +156,7 @@ class Writer:
 
     def condition(self, checks: tuple[tuple[Affine, int], ...]) -> str:
         """Whether every form is inside its size."""
+        # as unsigned numbers: a negative one becomes huge, so one comparison checks both ends
         tests = []
         for form, size in checks:
             text, kind = self.form(form)
@@ -153,13 +166,17 @@ class Writer:
 
     def _load(self, access: Access) -> str:
         element = f"AT({self.element(access.tensor, access.offset)})"
+        # in memory it is a byte
         if access.dtype == "bool":
             element = f"({element} != 0)"
+        # arithmetic is in f32, memory may have bf16
         if access.dtype == "bf16":
             element = f"nn::wide({element})"
+        # certainly inside
         if not access.checks:
             return element
         assert access.other is not None
+        # a conditional expression: outside of the tensor memory is not read
         other = self.value(access.other)
         return f"({self.condition(access.checks)}) ? {element} : {other}"
 
@@ -177,8 +194,11 @@ class Writer:
             else:
                 result, kind = self.value(statement.value), statement.value.dtype
             text = cast(kind, statement.dtype, result)
+            # a variable needs no second name
             name = text if text.isidentifier() else self.let(statement.dtype, text)
+            # later statements of the kernel take the value from here and not from memory
             self.known(statement.element, name)
+            # fused values that only later statements read are not stored
             if statement.offset is not None:
                 rounded = self.types.get(statement.target) == "bf16"
                 stored = f"nn::narrow({name})" if rounded else name

@@ -34,12 +34,14 @@ def constant(value: float, dtype: str) -> str:
     if dtype == "u8":
         return f"(u8){number & 255}"
     suffix = "LL" if dtype == "i64" else ""
+    # C++ has no negative literals: -2147483648 would be a minus before a number too large for i32
     least = -(2**63) if dtype == "i64" else -(2**31)
     return f"({number + 1}{suffix} - 1)" if number == least else f"{number}{suffix}"
 
 
 def _real(number: float, dtype: str) -> str:
     if dtype == "f32":
+        # the nearest f32, as NumPy rounds a constant
         with np.errstate(over="ignore"):
             number = float(np.float32(number))
     if isnan(number):
@@ -48,11 +50,14 @@ def _real(number: float, dtype: str) -> str:
         return f"({dtype})({'-' if number < 0 else ''}INFINITE)"
     ending = "f" if dtype == "f32" else ""
     short = repr(number)
+    # `repr` is the shortest text that gives the same f64
     if float(short) == number and dtype == "f64":
         text = short
     else:
+        # the shortest text of f32, unless it reads as another number: then in hexadecimal, exactly
         single = str(np.float32(number))
         text = single if float(np.float32(single)) == number else number.hex()
+    # `1f` is no literal of C++
     if not any(mark in text for mark in ".epxn"):
         text += ".0"
     return f"({text}{ending})" if number < 0 else text + ending
@@ -60,6 +65,7 @@ def _real(number: float, dtype: str) -> str:
 
 def _operator(symbol: str, function: str) -> Spelling:
     """The operator for floats; for integers, the prelude's function that wraps."""
+    # overflow of signed integers is undefined in C++; NumPy's wrap
     return lambda kinds, dtype, x: (
         f"{x[0]} {symbol} {x[1]}" if is_float(dtype) else f"nn::{function}({x[0]}, {x[1]})"
     )
@@ -74,10 +80,12 @@ def _prelude(name: str) -> Spelling:
 
 
 def _math(name: str) -> Spelling:
+    # `expf` and not `exp`: the latter would compute in f64
     return lambda kinds, dtype, x: f"{name}{'f' if dtype == 'f32' else ''}({', '.join(x)})"
 
 
 def _same_for_integers(name: str) -> Spelling:
+    # whole numbers are rounded already
     real = _math(name)
     return lambda kinds, dtype, x: real(kinds, dtype, x) if is_float(dtype) else x[0]
 
@@ -88,6 +96,7 @@ def cast(source: str, dtype: str, x: str) -> str:
         return x
     if dtype == "bool":
         return f"{x} != 0"
+    # undefined in C++ where the number is out of range
     if is_float(source) and not is_float(dtype):
         return f"nn::to_i64({x})" if dtype == "i64" else f"({dtype})nn::to_i32({x})"
     return f"({dtype}){x}"

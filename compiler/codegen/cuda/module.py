@@ -47,6 +47,7 @@ class Module:
 
 @cache
 def prelude() -> str:
+    # a file of its own, so that editors and compilers can check it
     return Path(__file__).with_name("prelude.cuh").read_text("utf-8")
 
 
@@ -54,6 +55,7 @@ def emit(program: LaunchProgram) -> Module:
     """The program's text."""
     bodies = {d.name: d.body for d in program.definitions if isinstance(d, Function)}
     return Module(
+        # each definition stands after what it uses, as C++ wants it
         "\n".join(map(_text, program.definitions)),
         program.launches,
         program.arena_bytes,

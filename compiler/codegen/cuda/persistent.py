@@ -24,14 +24,17 @@ from .kernel import function_writer
 def loop_function(function: Function, loop: PersistentLoop) -> str:
     """The function of a persistent loop, a function of the number of its block."""
     w, parameters = function_writer(function, {}, {})
+    # a group of one block waits for nobody and needs no number of its own
     if loop.group_blocks > 1:
         w.line(f"const i32 member = block % {loop.group_blocks};")
         w.line(f"u32* const counter = counters + block / {loop.group_blocks} * {COUNTER_STRIDE};")
+    # the first row of the group
     if loop.groups > 1:
         group = "block" if loop.group_blocks == 1 else f"block / {loop.group_blocks}"
         w.line(f"const i32 row0 = {group}{f' * {loop.rows}' if loop.rows > 1 else ''};")
     _declare_shared(w, loop)
     _steps(w, loop, loop.steps)
+    # why the loop is as it is stands above its code as well
     about = [f"// {line}" for line in (*loop.why, f"{loop.blocks} blocks")]
     head = f"DEVICE void {function.name}({', '.join(['const i32 block', *parameters])}) {{"
     return "\n".join([*about, head, *w.lines, "}", ""])
@@ -39,16 +42,19 @@ def loop_function(function: Function, loop: PersistentLoop) -> str:
 
 def _steps(w: Writer, loop: PersistentLoop, steps: StepLoop) -> None:
     index = steps.index
+    # a fresh name: a loop within a loop may be over an index of the same name
     name = w.fresh("step")
     head = f"for (i32 {name} = 0; {name} < {index.size}; ++{name})"
     if steps.reverse:
         head = f"for (i32 {name} = {index.size - 1}; {name} >= 0; --{name})"
     with w.block(head):
+        # inside, the index is the loop's variable
         w.places[index.name] = name
         for item in steps.body:
             if isinstance(item, StepLoop):
                 _steps(w, loop, item)
                 continue
+            # within one block __syncthreads is enough; several blocks count arrivals in memory
             if item.barrier and loop.group_blocks == 1:
                 w.line("BARRIER();")
             elif item.barrier:
@@ -63,14 +69,17 @@ def _steps(w: Writer, loop: PersistentLoop, steps: StepLoop) -> None:
 
 def _declare_shared(w: Writer, loop: PersistentLoop) -> None:
     """The tensors and the weights in shared memory, and the loads of the weights."""
+    # joining comes first in shared memory, then state, then the weights
     offset = loop.reduction_bytes
     for number, tensor in enumerate(loop.shared_tensors):
+        # from here on reads of the tensor go to shared memory
         w.pointers[tensor.name], w.extents[tensor.name] = f"state{number}", tensor.count
         w.line(
             f"SHARED({MEMORY[tensor.dtype]}, state{number}, {offset}, {tensor.count});"
             f"  // of {tensor.tensor}"
         )
         offset += tensor.bytes
+    # before the loop over steps: weights are loaded once
     for kernel in loop.steps.kernels:
         if kernel.weights:
             writer = _KernelWriter(w, loop, kernel)
@@ -86,9 +95,12 @@ class _KernelWriter:
     def __init__(self, w: Writer, loop: PersistentLoop, kernel: StepKernel):
         self.w, self.loop, self.kernel, self.grid = w, loop, kernel, kernel.grid
         self.rows_at_once = kernel.rows_at_once
+        # an item is an element for `rows_at_once` rows: [batches of rows, elements]
         self.items = self.grid.elements * (loop.rows // self.rows_at_once)
+        # weights of each kernel have a name of their own
         number = next(n for n, other in enumerate(loop.steps.kernels) if other is kernel)
         self.weights = f"weights{number}"
+        # the same writer goes on with the next kernel, so what it knows of reads is this kernel's
         w.accesses, w.sizes = self.grid.accesses, self.grid.sizes
 
     def write(self) -> None:
@@ -105,6 +117,7 @@ class _KernelWriter:
     def _loop_over(self, name: str, first: str, count: int, end: int) -> str:
         """The head of a loop over what the blocks of the group divide: each takes `count` of them
         at a time, its threads from `first` on."""
+        # blocks take turns: member m begins m * count items further
         parts = [first] if first else []
         if self.loop.group_blocks > 1:
             parts.append(f"member * {count}" if count > 1 else "member")
@@ -116,6 +129,7 @@ class _KernelWriter:
     def _element(self, item: str) -> None:
         """The indices of an item's element."""
         w, outputs = self.w, self.grid.outputs
+        # all rows at once: the item is the element itself
         if self.rows_at_once == self.loop.rows:
             w.unflatten(item, outputs)
         elif outputs:
@@ -125,6 +139,7 @@ class _KernelWriter:
         """The indices of the `number`-th of the rows of an item."""
         w, loop, at_once = self.w, self.loop, self.rows_at_once
         parts = []
+        # which batch of rows the item belongs to, then the row within it
         if at_once < loop.rows:
             batch = item if self.grid.elements == 1 else f"{item} / {self.grid.elements}"
             parts.append(f"{batch} * {at_once}" if at_once > 1 else batch)
@@ -132,8 +147,10 @@ class _KernelWriter:
             parts.append(number)
         own = " + ".join(parts)
         if loop.rows > 1:
+            # the row within the group, by which shared state is addressed
             w.place(ROW, own)
             own = w.places[ROW]
+        # the row among all groups, which gives the tensors' row indices
         text = " + ".join(["row0"] * (loop.groups > 1) + [own] * (loop.rows > 1)) or "0"
         w.unflatten(text if text.isidentifier() else w.let("i32", text, "row"), self.kernel.rows)
 
@@ -155,13 +172,17 @@ class _KernelWriter:
         warps = self.loop.threads // WARP
         with w.block(self._loop_over("item", "THREAD / 32", warps, self.items)):
             w.line("const i32 lane = THREAD % 32;")
+            # asked for before the sum begins, so that memory answers meanwhile
             early = self._load_epilogue("item")
             start(w, grid, rows)
             self._element("item")
             self._reduce_points(WARP)
             for n, _ in enumerate(grid.bodies):
+                # `warp_reduce` gives the sum to all lanes, by a butterfly of shuffles
                 mine = f"sum{n}{'[r]' if rows > 1 else ''}"
                 self._for_rows(f"{mine} = nn::warp_reduce({mine});")
+            # an array indexed by a lane would lie in memory: choosing by comparisons keeps it in
+            # registers
             if rows > 1:
                 for n, _ in enumerate(grid.bodies):
                     w.line(f"{accumulator(grid)} own{n} = sum{n}[0];")
@@ -174,8 +195,11 @@ class _KernelWriter:
         """Adjacent threads take adjacent elements. The lanes of an element join in their order
         through shared memory; lane n finishes the n-th of the rows."""
         w, grid, rows, items = self.w, self.grid, self.rows_at_once, self.items
+        # [lanes, rows, bodies, width]: what neighbours write lies side by side
         width, bodies = self.kernel.elements_at_once, len(grid.bodies)
         sums = rows * bodies * width
+        # More than one round is made only with one lane for each element, where a thread reads
+        # nothing but what it has written; so no barrier is needed between rounds.
         with w.block(self._loop_over("begin", "", width, items)):
             if not self.kernel.barrier:
                 w.line("BARRIER();")  # what another kernel has joined has been read
@@ -184,10 +208,13 @@ class _KernelWriter:
                 f"const i32 own = THREAD % {width}, lane = THREAD / {width}, item = begin + own;"
             )
             early = {}
+            # with more rows than lanes a lane finishes several, and cannot load them all in advance
             if rows <= lanes:
+                # beyond the last item any other will do: the load must only be valid
                 inside = f"item < {items} ? item : {items - 1}"
                 early = self._load_epilogue(w.let("i32", inside) if items % width else "item")
             start(w, grid, rows)
+            # threads beyond the last item still take part in the barriers below
             with w.block(f"if (item < {items})"):
                 self._element("item")
                 self._reduce_points(lanes)
@@ -197,6 +224,8 @@ class _KernelWriter:
                 self._for_rows(f"AT(partial, {place}, {lanes * sums}) = {mine};")
             if lanes > 1:  # else a thread reads what it has written
                 w.line("BARRIER();")
+                # every sum is joined by one thread, in the order of lanes: the same bits in every
+                # run
                 with w.block(f"for (i32 e = THREAD; e < {sums}; e += {self.loop.threads})"):
                     other = f"AT(partial, other * {sums} + e, {lanes * sums})"
                     w.line(
@@ -205,6 +234,7 @@ class _KernelWriter:
                     )
                 if bodies > 1:  # else a thread finishes what it has joined
                     w.line("BARRIER();")
+            # lane n finishes row n, n + lanes, …
             with w.block(f"for (i32 r = lane; r < {rows} && item < {items}; r += {lanes})"):
                 for n in range(bodies):
                     place = f"(r * {bodies} + {n}) * {width} + own"
@@ -217,14 +247,17 @@ class _KernelWriter:
         """Loads what finishing an element will read, so that memory answers while the sum is
         computed. No statement reads what this step of its kernel stores."""
         w, grid, rows = self.w, self.grid, self.rows_at_once
+        # these lines stay outside of a block: the values are used after the sum
         with w.aside():
             lane = "lane" if rows == 1 else w.let("i32", f"lane < {rows} ? lane : {rows - 1}")
             self._row(item, lane)
             self._element(item)
+            # the first statements take the sums; what the others read can be loaded
             values = (s.value for s in grid.statements[len(grid.bodies) :])
             return {r: w.value(r) for value in values for r in reads(value) if r in grid.accesses}
 
     def _finish(self, early: Mapping[Read, str], sums: str) -> None:
+        # what was loaded early is not loaded again
         for read, value in early.items():
             self.w.known(read, value)
         self.w.finish(self.grid.statements, results(self.grid, sums))
@@ -234,6 +267,7 @@ class _KernelWriter:
         w, grid, kernel, rows = self.w, self.grid, self.kernel, self.rows_at_once
         with w.block(f"for (i32 p = lane; p < {grid.points}; p += {lanes})"):
             w.unflatten("p", grid.over)
+            # weights were loaded before the first step
             for number, read in enumerate(kernel.weights):
                 w.known(read, w.let(grid.dtype, self._weight(number)))
             if rows == 1:
@@ -242,6 +276,7 @@ class _KernelWriter:
                 return
             row_indices = {i.name for i in kernel.rows}
             for body in grid.bodies:
+                # what does not depend on the row is loaded before the loop over rows, once
                 for read in reads(body):
                     if not index_names(read) & row_indices:
                         w.value(read)
@@ -263,6 +298,7 @@ class _KernelWriter:
         """Every thread loads the weights of its elements."""
         w, grid, how, width = self.w, self.grid, self.grid.how, self.kernel.elements_at_once
         assert isinstance(how, TreeReduction)
+        # as `_by_warps` or `_by_lanes` will ask for them: each thread loads its own
         first, lane = "THREAD / 32", "THREAD % 32"
         if how.along == "outputs":
             first, lane = f"THREAD % {width}", f"THREAD / {width}"
@@ -276,9 +312,11 @@ class _KernelWriter:
     def _weight(self, number: int) -> str:
         """A weight of the item at the point p: no other thread reads it."""
         kernel, loop = self.kernel, self.loop
+        # which of its lane's points it is
         point = f"p / {kernel.lanes}"
         if kernel.elements_per_thread > 1:
             items = loop.group_blocks * kernel.elements_at_once
             point = f"(item / {items} * {kernel.points_per_lane} + {point})"
+        # [points, weights, threads]: neighbours lie side by side, in different banks
         place = f"({point} * {len(kernel.weights)} + {number}) * {loop.threads} + THREAD"
         return f"AT({self.weights}, {place}, {kernel.weight_count})"

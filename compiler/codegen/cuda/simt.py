@@ -22,6 +22,7 @@ class SimtMatmul(MatmulWriter):
         self.word = grid.dtype
 
     def start(self) -> None:
+        # threads across the tile; neighbours take neighbouring columns
         how, across = self.how, self.how.width // self.how.columns
         self.w.line(f"const i32 row = THREAD / {across}, column = THREAD % {across};")
         self.w.line(f"{self.word} sum[{len(how.rights)}][{how.rows}][{how.columns}] = {{}};")
@@ -37,6 +38,7 @@ class SimtMatmul(MatmulWriter):
         w, how = self.w, self.how
         w.line(f"#pragma unroll {how.unroll}")
         with w.block(f"for (i32 k = 0; k < {how.depth}; ++k)"):
+            # an outer product of a column of the left tile and a row of the right one
             self._load(self.left, "a", "row", how.rows)
             for n, right in enumerate(self.rights):
                 self._load(right, f"b{n}", "column", how.columns)
@@ -51,6 +53,8 @@ class SimtMatmul(MatmulWriter):
         """The thread's elements of one operand at the point `k`, in vectors."""
         n = min(count, self.how.vector)
         self.w.line(f"{self.word} {name}[{count}];")
+        # A thread's elements are vectors far apart: those of neighbouring threads lie side by side,
+        # so that a warp reads whole rows of banks.
         for start in range(0, count, n):
             own = number if n == 1 else f"{number} * {n}"
             x = f"{own} + {start * (side.length // count)}" if start else own
@@ -61,6 +65,7 @@ class SimtMatmul(MatmulWriter):
         w, how = self.w, self.how
         w.line("#pragma unroll")
         with w.block(f"for (i32 r = 0; r < {how.rows}; ++r)"):
+            # the same layout as in `_load`
             m = w.let("i32", f"m0 + {self._position('row', 'r', how.height, how.rows)}", "m")
             w.line("#pragma unroll")
             with w.block(f"for (i32 c = 0; c < {how.columns}; ++c)"):
@@ -73,5 +78,6 @@ class SimtMatmul(MatmulWriter):
         """Where the thread's element `at` lies along a side."""
         n = min(count, self.how.vector)
         if n == 1:
+            # a single element, then the next one a row of threads further
             return f"{number} + {at} * {length // count}"
         return f"{number} * {n} + {at} % {n} + {at} / {n} * {n * (length // count)}"

@@ -14,6 +14,7 @@ def points(w: Writer, grid: Grid, kind: str) -> tuple[str, str]:
     """The points that this split reduces over, numbers of type `kind`."""
     if grid.part is None:
         return "0", str(grid.points)
+    # each layer of blocks takes one chunk; the last one may be shorter
     w.line(f"const {kind} first = ({kind})LAYER * {grid.chunk};")
     w.line(
         f"const {kind} last = first + {grid.chunk} < {grid.points} ? "

@@ -62,12 +62,16 @@ class MatmulWriter(ABC):
 
     def write(self) -> None:
         w, how, grid = self.w, self.how, self.grid
+        # [left stages | right stages | …], in bytes
         offset = 0
         for side in self.sides:
             count = how.stages * how.stage_words(side.length)
             w.line(f"SHARED({self.word}, {side.array}, {offset}, {count});")
             offset += count * how.word_bytes(grid.dtype)
+        # tiles along each side, rounded up
         tall, wide = -(-how.left.size // how.height), -(-how.rights[0].size // how.width)
+        # The number of a block is [batch, rows of tiles, columns of tiles], the columns fastest:
+        # blocks that run at once share tiles of the left operand in the cache.
         w.line(
             f"const i32 m0 = BLOCK / {wide} % {tall} * {how.height}, "
             f"n0 = BLOCK % {wide} * {how.width};"
@@ -81,6 +85,7 @@ class MatmulWriter(ABC):
     def result(self, m: str, n: str, sums: list[str]) -> None:
         """Computes the statements for one result, and stores them."""
         w, left, right = self.w, self.how.left, self.how.rights[0]
+        # tiles at the edges reach beyond the matrix
         with w.block(f"if ({m} < {left.size} && {n} < {right.size})"):
             w.unflatten(m, left.indices)
             w.unflatten(n, right.indices)
@@ -94,11 +99,14 @@ class MatmulWriter(ABC):
         w, how, last = self.w, self.how, self.last
         copied = [s for s in self.sides if s.operand.copy_width]
         computed = [s for s in self.sides if not s.operand.copy_width]
+        # as lambdas in the text: each is called before the loop and in it
         for side in copied:
             self._loader(side)
         for side in computed:
             self._computer(side)
+        # one slot is multiplied while the others are filled
         before = how.stages - 1
+        # the prologue: fill all slots but one
         with w.block(f"for (i32 s = 0; s < {before}; ++s)"):
             ahead = w.let("i32", f"{first} + s * {how.depth}", "ahead")
             self._start_copies(copied, ahead, "s")
@@ -109,16 +117,23 @@ class MatmulWriter(ABC):
         w.line("i32 slot = 0;")
         w.line("#pragma unroll 1")  # unrolled, a few steps take registers and gain nothing
         with w.block(f"for (i32 k0 = {first}; k0 < {last}; k0 += {how.depth})"):
+            # Groups finish in order. At most stages - 2 newer ones may be under way, so this step's
+            # copies have arrived.
             if copied:
                 w.line(f"WAIT({how.stages - 2});")
+            # for all threads: the copies have arrived, and the slot of the step before has been
+            # read
             w.line("BARRIER();")
             w.line(f"const i32 ahead = k0 + {before * how.depth};")
+            # which is therefore the slot to fill
             w.line(f"const i32 into = slot == 0 ? {before} : slot - 1;")
             self._start_copies(copied, "ahead", "into")
             if computed:
+                # loads go out before the multiplication, so that memory answers meanwhile
                 with w.block(f"if (ahead < {last})"):
                     self._call("fetch", computed, "ahead")
             self.multiply()
+            # and their values are stored after it: `into` is not read in this step
             if computed:
                 with w.block(f"if (ahead < {last})"):
                     self._call("put", computed, "into")
@@ -129,6 +144,7 @@ class MatmulWriter(ABC):
         if copied:
             with self.w.block(f"if ({ahead} < {self.last})"):
                 self._call("load", copied, f"{ahead}, {slot}")
+            # also without a copy: `WAIT` counts groups, so each step must have one
             self.w.line("COMMIT();")
 
     def _call(self, what: str, sides: list[Side], arguments: str) -> None:
@@ -147,12 +163,14 @@ class MatmulWriter(ABC):
             w.block(f"const auto load_{side.array} = [&](const i32 k0, const i32 slot)", "};"),
             self._elements(side, n),
         ):
+            # outside the domain nothing is read, and zeros are written: they add nothing to the sum
             inside = self._point(side, "k", "x")
             checks = w.condition(access.checks)
             ok = f"{inside} && {checks}" if checks else inside
             into = self.element(side, "slot", "k", "x")
             source = w.element(access.tensor, access.offset)
             own, along_points = side.operand, side.operand.along_points
+            # every copy is full
             if (self.grid.points if along_points else own.size) % n == 0:
                 w.line(f"COPY({n}, {into}, {source}, {ok});")
             else:  # the last one has fewer elements
@@ -164,16 +182,19 @@ class MatmulWriter(ABC):
         """Two functions: one of a step, that computes an operand's elements into registers, and one
         of a slot in the pipeline, that stores them there."""
         w, pack, staged = self.w, self.elements_per_word, f"staged_{side.array}"
+        # registers of a thread for one step, rounded up
         each = -(-side.length * self.how.depth // self.grid.threads)
         w.line(f"{self.grid.dtype} {staged}[{each}];")
         with (
             w.block(f"const auto fetch_{side.array} = [&](const i32 k0)", "};"),
             self._elements(side, pack),
         ):
+            # two adjacent elements are one word of bf16 pairs
             for n in range(pack):
                 own = f"{staged}[u]" if pack == 1 else f"{staged}[u * {pack} + {n}]"
                 along = f" + {n}" if n else ""
                 k, x = (f"k{along}", "x") if side.operand.along_points else ("k", f"x{along}")
+                # zero, if it is outside the domain
                 w.line(f"{own} = 0;")
                 with w.block():
                     inside = self._point(side, k, x)
@@ -183,6 +204,7 @@ class MatmulWriter(ABC):
             w.block(f"const auto put_{side.array} = [&](const i32 slot)", "};"),
             self._elements(side, pack),
         ):
+            # rounding to bf16 happens here, as late as possible
             value = f"{staged}[u]" if pack == 1 else f"PAIR({staged}[u * 2], {staged}[u * 2 + 1])"
             w.line(f"AT({self.element(side, 'slot', 'k', 'x')}) = {value};")
 
@@ -191,14 +213,17 @@ class MatmulWriter(ABC):
         """The loop over a thread's elements of one step, `n` at a time: declares the point `k`, the
         element `x` along the side, and the iteration `u`."""
         w, depth, threads = self.w, self.how.depth, self.grid.threads
+        # copies or words of one step, divided among the threads of the block
         groups = side.length * depth // n
         w.line("#pragma unroll")
         with w.block(f"for (i32 u = 0; u < {-(-groups // threads)}; ++u)"):
             w.line(f"const i32 e = THREAD + u * {threads};")
             by = f" * {n}" if n > 1 else ""
+            # adjacent threads take what is adjacent in memory
             row = (depth if side.operand.along_points else side.length) // n
             names = ("k", "x") if side.operand.along_points else ("x", "k")
             w.line(f"const i32 {names[0]} = e % {row}{by}, {names[1]} = e / {row};")
+            # the last round may have fewer than one for each thread
             if groups % threads:
                 with w.block(f"if (e < {groups})"):
                     yield

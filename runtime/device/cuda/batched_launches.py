@@ -36,12 +36,14 @@ TO_DEVICE, TO_HOST, ON_DEVICE = 1, 2, 3  # cudaMemcpyKind
 
 def estimate(launches: int, system: System) -> float:
     """Microseconds of a run, roughly."""
+    # products alone: other operations take little beside them, or beside their launch
     gflop = sum(flops(eq, system) for eq in system.equations) / 1e9
     return LAUNCH_US * launches + GFLOP_US * gflop
 
 
 def rule(microseconds: float) -> int:
     """How many runs are one launch: as many as are estimated to take a millisecond."""
+    # by the estimate alone: a clock would make it depend on how busy the computer is
     return int(min(max(WANTED_US // microseconds, 1), MOST))
 
 
@@ -70,27 +72,36 @@ class BatchedRuns:
     def __init__(self, program: LaunchedProgram, columns: Sequence[Column]):
         self.program, self.columns = proxy(program), columns  # it is the program that holds this
         tensors = program.system.tensors
+        # scalars only: the loss and the metrics
         self.kept = [n for n in program.system.outputs if not tensors[n].shape]
+        # all fields have the batch as their first dimension
         self.batch = tensors[columns[0].name].shape[0]
         most, cuda = program.together, program.cupy.cuda
         self._sent_bytes = WORD * (1 + self.batch)  # of one run: the number of its step, its rows
         self._came_bytes = WORD * len(self.kept)
+        # Rows of all runs, then a ring of measured numbers. It has one slot more than there are
+        # runs: the feed of run n stores what run n - 1 measured into slot n, and slot 0 is never
+        # read.
         self._device = cuda.Memory(most * self._sent_bytes + (most + 1) * self._came_bytes)
         self._ring = self._device.ptr + most * self._sent_bytes
         sizes = most * self._sent_bytes, most * self._came_bytes
+        # pinned: the graph copies from and to it without the CPU
         self._pinned = [cuda.alloc_pinned_memory(max(size, 1)) for size in sizes]
         sent, came = (
             np.frombuffer(memory, np.uint8, size)
             for memory, size in zip(self._pinned, sizes, strict=True)
         )
+        # [runs, 1 + batch]: the number of the step, then the rows
         self._sent = sent.view(np.int64).reshape(most, 1 + self.batch)
         self._came = came.reshape(most, self._came_bytes)
         self._code = program.load(feed(columns, self.batch, program.system, self.kept))
         self._feed = self._code.get_function("feed")
+        # by the number of runs in a graph: as many as fit, or one
         self._graphs: dict[int, Any] = {}
 
     def run(self, rows: np.ndarray, numbers: Sequence[int]) -> Mapping[str, np.ndarray]:
         """`Batched.run_many`: full launches as one graph, fewer runs one by one."""
+        # a rest runs one by one: a graph of its own for every length would rarely be used twice
         count = len(self._sent) if len(rows) == len(self._sent) else 1
         parts = [
             self._launch(rows[at : at + count], numbers[at : at + count])
@@ -100,6 +111,7 @@ class BatchedRuns:
 
     def _launch(self, rows: np.ndarray, numbers: Sequence[int]) -> dict[str, np.ndarray]:
         count = len(rows)
+        # written before the launch: the graph copies from here
         self._sent[:count, 0], self._sent[:count, 1:] = numbers, rows
         graph = self._graphs.get(count)
         if graph is None:
@@ -107,6 +119,7 @@ class BatchedRuns:
         graph.launch(self.program.stream)
         self.program.stream.synchronize()
         tensors, came = self.program.system.tensors, self._came[:count]
+        # every number has a word of 8 bytes, of which its type may need the first 4 alone
         words = {
             name: came[:, WORD * n : WORD * (n + 1)].copy() for n, name in enumerate(self.kept)
         }
@@ -121,6 +134,7 @@ class BatchedRuns:
     def _enqueue(self, count: int) -> None:
         program = self.program
         device = self._device.ptr
+        # the same for all runs; it lies in the program's own array, not among the rows
         if "seed" in program.system.tensors:
             program.copy("seed", TO_DEVICE)
         self._copy(device, self._sent.ctypes.data, count * self._sent_bytes, TO_DEVICE)
@@ -129,10 +143,12 @@ class BatchedRuns:
                 device + number * self._sent_bytes, self._ring + number * self._came_bytes
             )
             program.enqueue_kernels()
+        # nobody feeds after the last run, so what it measured is copied here
         last = self._ring + count * self._came_bytes
         for n, name in enumerate(self.kept):
             size = program.system.tensors[name].bytes
             self._copy(last + WORD * n, program.address(name), size, ON_DEVICE)
+        # without slot 0, which belongs to no run
         self._copy(
             self._came.ctypes.data, self._ring + self._came_bytes, count * self._came_bytes, TO_HOST
         )
@@ -141,6 +157,7 @@ class BatchedRuns:
         """`before` is where the run before this one leaves what it measured; before the first it is
         a place that nobody reads."""
         program = self.program
+        # in the order of `feed`'s parameters
         words = [sent]
         if "step" in program.system.tensors:
             words.append(program.address("step"))
@@ -166,6 +183,7 @@ class BatchedRuns:
 
 
 def feed(columns: Sequence[Column], batch: int, system: System, kept: Sequence[str]) -> Module:
+    # one thread for each element of the batch's widest field; narrower ones stop earlier
     """The kernel `feed` for these inputs and measured numbers."""
     parameters, lines, sent = ["const i64* sent"], [], 1 + batch
     if "step" in system.tensors:
@@ -174,11 +192,13 @@ def feed(columns: Sequence[Column], batch: int, system: System, kept: Sequence[s
     for n, column in enumerate(columns):
         size, width, step, count = batch * column.width, column.width, column.step, column.count
         parameters += [f"const {column.dtype}* data{n}", f"{column.dtype}* field{n}"]
+        # the row of the thread's example, where that begins in memory, and the element within
         place = f"AT(sent, 1 + at / {width}, {sent}) * {step} + at % {width}"
         lines += [
             f"  if (at < {size})",
             f"    AT(field{n}, at, {size}) = AT(data{n}, {place}, {count}LL);",
         ]
+    # before this run's kernels overwrite what the last run measured
     for n, name in enumerate(kept):
         dtype = system.tensors[name].dtype
         parameters += [f"const {dtype}* measured{n}", f"{dtype}* before{n}"]

@@ -56,9 +56,11 @@ class Nvrtc:
     def __init__(self, path: Path):
         self.path = path
         try:
+            # loading says whether the library fits this system at all
             self._library = ctypes.CDLL(str(path))
         except OSError as error:
             raise NvrtcNotFound(f"{path} cannot be loaded: {error}") from None
+        # else ctypes would take the pointer for an int
         self._library.nvrtcGetErrorString.restype = ctypes.c_char_p
 
     @property
@@ -69,15 +71,18 @@ class Nvrtc:
 
     def cubin(self, source: str, architecture: str) -> Compiled:
         """Machine code for one architecture (`sm_80`). CompilationError if the source is wrong."""
+        # a real architecture gives machine code, `sm_90`
         with _Program(self, source, architecture) as program:
             return Compiled(program.result("CUBIN") + b"\0", program.log)
 
     def ptx(self, source: str, architecture: str) -> str:
         """The portable assembly. CompilationError if the source is wrong."""
+        # a virtual one gives assembly, `compute_90`
         with _Program(self, source, architecture.replace("sm_", "compute_")) as program:
             return program.result("PTX").rstrip(b"\0").decode()
 
     def _call(self, name: str, *arguments) -> None:
+        # every function of NVRTC returns 0 or the number of an error
         status = self._library[name](*arguments)
         if status:
             raise RuntimeError(f"{name}: {self._library.nvrtcGetErrorString(status).decode()}")
@@ -87,6 +92,7 @@ class _Program:
     """One compilation; what it holds is freed at the end."""
 
     def __init__(self, nvrtc: Nvrtc, source: str, architecture: str):
+        # the source goes in with no headers: its prelude brings all it needs
         self._nvrtc, self._handle = nvrtc, ctypes.c_void_p()
         nvrtc._call(
             "nvrtcCreateProgram",
@@ -100,8 +106,10 @@ class _Program:
         flags = [f.encode() for f in (f"--gpu-architecture={architecture}", *FLAGS)]
         array = (ctypes.c_char_p * len(flags))(*flags)
         status = nvrtc._library.nvrtcCompileProgram(self._handle, len(flags), array)
+        # read in any case: with `--ptxas-options=-v` it says what each kernel uses
         self.log = self.result("ProgramLog").rstrip(b"\0").decode(errors="replace")
         if status:
+            # `with` has not begun yet, so nobody else would free it
             self.__exit__()
             raise CompilationError(self.log)
 
@@ -112,6 +120,7 @@ class _Program:
         self._nvrtc._call("nvrtcDestroyProgram", ctypes.byref(self._handle))
 
     def result(self, what: str) -> bytes:
+        # two calls for each result: how long it is, then the bytes
         size = ctypes.c_size_t()
         self._nvrtc._call(f"nvrtcGet{what}Size", self._handle, ctypes.byref(size))
         buffer = ctypes.create_string_buffer(size.value)
@@ -126,6 +135,7 @@ class _Program:
 def nvrtc() -> Nvrtc:
     """The library that is installed and fits the driver; `NNC_NVRTC` may name another.
     NvrtcNotFound if there is none."""
+    # a path given by hand is not questioned
     chosen = os.environ.get("NNC_NVRTC")
     paths = [Path(chosen)] if chosen else list(candidates())
     if not paths:
@@ -136,11 +146,13 @@ def nvrtc() -> Nvrtc:
 def fitting(paths: list[Path], driver: int) -> Path:
     """The newest whose machine code the driver takes (that of its own CUDA, 12090 for 12.9, and
     older ones); the first if there is no driver, or none fits. PyTorch and CuPy bring their own."""
+    # `libnvrtc.so.12` → 12
     ages = {
         path: int(found[1])
         for path in paths
         if (found := re.search(r"(?:\.so\.|nvrtc64_)(\d\d)", path.name))
     }
+    # newer than the driver means machine code that the driver cannot load
     return max(
         (p for p in ages if ages[p] <= driver // 1000), key=ages.__getitem__, default=paths[0]
     )
@@ -148,6 +160,7 @@ def fitting(paths: list[Path], driver: int) -> Path:
 
 def driver_version() -> int:
     """The newest CUDA that the driver can run, as 12090 for 12.9; 0 without a driver."""
+    # Linux, then Windows; the library belongs to the driver and not to CUDA
     for name in ("libcuda.so.1", "nvcuda.dll"):
         try:
             library = ctypes.CDLL(name)
@@ -161,9 +174,11 @@ def driver_version() -> int:
 
 def candidates() -> Iterator[Path]:
     """Where the library is: in the packages of this Python, then in a CUDA toolkit."""
+    # wheels of NVIDIA's put the library into site-packages/nvidia/*/lib
     folders = [Path(p) / "nvidia" for p in sys.path if p]
     for folder in folders:
         if folder.is_dir():
+            # libnvrtc.alt.so and the like are variants of the same library
             yield from sorted(p for p in folder.glob("*/lib/libnvrtc.so.*") if "alt" not in p.name)
             yield from sorted(folder.glob("*/bin/nvrtc64_*_0.dll"))
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
@@ -179,11 +194,13 @@ _SHARED = re.compile(r"(\d+) bytes smem")
 
 
 def _usage(log: str) -> Iterator[tuple[str, Usage]]:
+    # ptxas names a kernel first, then its stack, then its registers: three lines of one kernel
     name, stack, spilled = "", 0, 0
     for line in log.splitlines():
         if found := _FUNCTION.search(line):
             name = found[1]
         if found := _STACK.search(line):
+            # stores and loads together
             stack, spilled = int(found[1]), int(found[2]) + int(found[3])
         if found := _USED.search(line):
             shared = _SHARED.search(line)

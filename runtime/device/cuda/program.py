@@ -51,6 +51,7 @@ class CudaProgram:
         import cupy  # only where it is used, and `ready` has seen that it works
 
         self.cupy = cupy
+        # this GPU's own numbers: how many blocks fit decides about split-K and tiles
         properties = cupy.cuda.runtime.getDeviceProperties(0)
         target = GpuTarget(
             self.found.architecture,
@@ -61,18 +62,26 @@ class CudaProgram:
         self.plan = source if isinstance(source, Plan) else plan(source, target)
         self.system = self.plan.system
         self.module = generate(self.plan, target)
+        # only this counts as compiling: passes are the same for a CPU
         began = perf_counter()
         self._code = self.load(self.module)
         self.compile_seconds = perf_counter() - began
+        # does not wait for the default stream, which other libraries may use
         self.stream = cupy.cuda.Stream(non_blocking=True)
+        # CUDA does not allocate 0 bytes
         size = max(self.module.arena_bytes, 1)
+        # managed memory has one address for CPU and GPU; its pages move to who touches them
         self._arena = cupy.cuda.malloc_managed(size)
         self._arena.memset(0, size)
+        # a NumPy array over the same bytes
         self._shared = _bytes_at(self._arena.ptr, size)
+        # Inputs and outputs have pinned memory of their own instead, which the GPU copies itself:
+        # they are touched by the CPU at every step, and pages would move each time.
         self._copied, size = self._mirror_places()
         self._pinned = cupy.cuda.alloc_pinned_memory(max(size, 1))
         self._mirror = np.frombuffer(self._pinned, np.uint8, size)
         self._mirror[:] = 0
+        # an output that is a param or a state as well is overwritten here by its place in the arena
         self.arrays = {name: self._in(self._mirror, name, o) for name, o in self._copied.items()}
         self.arrays |= {
             t.name: self.view(t.name)
@@ -80,6 +89,7 @@ class CudaProgram:
             if t.kind in ("param", "state")
         }
         self._functions: dict[str, Any] = {}
+        # weak: what the GPU holds for a split goes with the split
         self._rounds: WeakKeyDictionary[Split, BatchedRuns | None] = WeakKeyDictionary()
         self._held: BatchedRuns | None = None
         self.not_held = ""  # why the examples of the last `hold` are not on the GPU
@@ -107,6 +117,7 @@ class CudaProgram:
         for tensor in self.system.tensors.values():
             if tensor.kind == "input" or tensor.name in self.system.outputs:
                 places[tensor.name] = size
+                # rounded up to lines of memory
                 size += -(-tensor.bytes // ALIGNMENT) * ALIGNMENT
         return places, size
 
@@ -128,6 +139,7 @@ class CudaProgram:
     @cached_property
     def _graph(self) -> Any:
         """A run as one graph: inputs in, every kernel, outputs out."""
+        # captured at the first run, then launched as a whole: no Python between kernels
         self.stream.begin_capture()
         self._enqueue()
         return self.stream.end_capture()
@@ -135,6 +147,7 @@ class CudaProgram:
     def _enqueue(self) -> None:
         self.enqueue_inputs()
         self.enqueue_kernels()
+        # and back only what was computed
         for name in self._copied:
             if self.system.tensors[name].kind != "input":
                 self.copy(name, TO_HOST)
@@ -151,10 +164,12 @@ class CudaProgram:
 
     def calls(self) -> Iterator[tuple[Launch, tuple]]:
         """Every launch of a run in order with its arguments."""
+        # loops over launches are unrolled: a graph has no loops
         for launch, fixed in unrolled_launches(self.module.launches):
             yield (
                 launch,
                 (
+                    # addresses of the tensors first, then the values of loop indices
                     *map(np.uint64, map(self._arena.ptr.__add__, launch.offsets)),
                     *map(np.int32, fixed),
                 ),
@@ -162,6 +177,7 @@ class CudaProgram:
 
     def enqueue(self, launch: Launch, arguments: tuple) -> None:
         self.function(launch)(
+            # parts of split-K are the second dimension of the grid
             (launch.blocks, launch.layers, 1),
             (launch.threads, 1, 1),
             arguments,
@@ -172,12 +188,14 @@ class CudaProgram:
     def function(self, launch: Launch) -> Any:
         """The kernel, allowed as much shared memory as it needs."""
         function = self._functions.get(launch.function)
+        # looked up once: a recurrence launches the same function many times
         if function is None:
             function = self._functions[launch.function] = self._looked_up(launch)
         return function
 
     def _looked_up(self, launch: Launch) -> Any:
         function = self._code.get_function(launch.function)
+        # beyond 48 KB a kernel must ask, or its launch fails
         if launch.shared > STATIC:
             self.cupy.cuda.driver.funcSetAttribute(function.ptr, MAX_DYNAMIC_SHARED, launch.shared)
         return function
@@ -186,8 +204,10 @@ class CudaProgram:
         """Enqueue the copy of an input or output between its array and the arena."""
         here, there = self._mirror.ctypes.data + self._copied[name], self.address(name)
         size = self.system.tensors[name].bytes
+        # an empty tensor has no bytes to copy
         if not size:
             return
+        # direction as CUDA counts it: to the device from here, or the other way round
         to, source = (there, here) if kind == TO_DEVICE else (here, there)
         self.cupy.cuda.runtime.memcpyAsync(to, source, size, kind, self.stream.ptr)
 
@@ -214,6 +234,7 @@ class CudaProgram:
 
     def hold(self, split: Split) -> int:
         """`Batched.hold`."""
+        # what cannot be held is remembered as well, or every step would try again
         if split not in self._rounds:
             try:
                 self._rounds[split] = BatchedRuns(self, columns(self.cupy, split, self.system))
@@ -239,11 +260,14 @@ def ready() -> Found:
 def machine_code(made: Module, architecture: str) -> bytes:
     """The cubin of a module: kept from an earlier run, or compiled now."""
     library = compiler.nvrtc()
+    # All that decides on the machine code: source, GPU, compiler, flags.
     parts = (made.source, architecture, *map(str, library.version), *compiler.FLAGS)
     digest = hashlib.sha256()
     for part in parts:
+        # with its length, so that no two lists of parts give the same text
         digest.update(f"{len(part)}\n{part}\n".encode())
     name = f"{digest.hexdigest()}.cubin"
+    # `kernel_cache` is None where nothing may be kept
     kept = cache.kernel_cache()
     found = kept.read(name) if kept else None
     if found is not None:

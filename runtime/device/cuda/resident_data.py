@@ -54,12 +54,16 @@ def columns(cupy: Any, split: Split, system: System) -> list[Column]:
     """The inputs' columns, copied to the GPU unless they are there. NotResident if they cannot
     be."""
     fields = fields_of(system)
+    # the batch is the first dimension of every field, or rows mean nothing
     if len({t.shape[:1] or None for t in fields}) != 1 or not fields[0].shape:
         raise NotResident("the inputs have no first size in common")
+    # columns are shared by programs: training and evaluation read the same ones
     kept = _columns.setdefault(split, {})
     missing = [t for t in fields if (t.name, t.dtype) not in kept]
+    # as the data lie in memory; types are converted piece by piece below
     flats = {t.name: flat(split.arrays[t.name]) for t in missing}
     needed = sum(flats[t.name][0].size * BYTES[t.dtype] for t in missing)
+    # asked before anything is allocated: nothing is half copied
     free, _ = cupy.cuda.runtime.memGetInfo()
     if needed * SHARE > free:
         raise NotResident(
@@ -75,17 +79,23 @@ def flat(array: np.ndarray) -> tuple[np.ndarray, int]:
     """The elements as they lie in memory, and how many lie from an example to the next. Examples
     that overlap are not unfolded; those with gaps between them or within are copied."""
     width, item = prod(array.shape[1:]), array.itemsize
+    # windows of a text: [windows, width] with a step of 1 lies in one row of characters
     step, rest = divmod(array.strides[0], item)
+    # each example contiguous, and the next one begins inside it or right after it
     if array[:1].flags.c_contiguous and 0 < step <= width and not rest:
+        # from the first element to the end of the last example
         count = (len(array) - 1) * step + width
         return np.lib.stride_tricks.as_strided(array, (count,), (item,), writeable=False), step
+    # otherwise unfolded, once, on the CPU
     return np.ascontiguousarray(array).reshape(-1), width
 
 
 def _copied(cupy: Any, split: Split, tensor: Tensor, elements: np.ndarray, step: int) -> Column:
     dtype = np.dtype(NUMPY[tensor.dtype])
     memory = cupy.cuda.Memory(max(elements.size * dtype.itemsize, 1))
+    # scaling belongs to the split: bytes of an image become reals from 0 to 1
     stored = Split({tensor.name: elements}, split.scale)
+    # in pieces: in the new type the whole may be several times as large as the data
     for start in range(0, elements.size, PIECE):
         piece = np.empty(min(PIECE, elements.size - start), dtype)
         try:

@@ -50,27 +50,34 @@ class Timer:
         self.program = program
         self.calls = list(program.calls())
         self.cuda = program.cupy.cuda
+        # an event between each two launches, and one at both ends
         self._events = [self.cuda.Event() for _ in range(len(self.calls) + 1)]
         waiting = Launch("wait", 1, 1, 1, 0, (), ("kilocycles",))
         self._code = program.load(Module(WAIT, (waiting,), 0))
         self._wait = self._code.get_function("wait")
         self._clock_khz = self.cuda.runtime.deviceGetAttribute(CLOCK_KHZ, 0)
+        # by the first launch of each piece: how long Python took to enqueue it
         self._took = {start: FIRST_MS for start in range(0, len(self.calls), PIECE)}
 
     def step(self) -> dict[Launch, float]:
         """Milliseconds of every launch in one run; of all its turns in a recurrence."""
+        # a recurrence's launches are the same object at every step: their times add up
         stream = self.program.stream
         found = dict.fromkeys((launch for launch, _ in self.calls), 0.0)
         self.program.enqueue_inputs()
+        # in pieces, as a stream holds about a thousand entries before enqueueing blocks
         for start, took in self._took.items():
             piece = self.calls[start : start + PIECE]
             events = self._events[start : start + len(piece) + 1]
+            # the GPU spins while Python enqueues: then nothing but the GPU's own time lies between
+            # events
             self._enqueue_wait(took * SLACK)
             began = perf_counter()
             events[0].record(stream)
             for (launch, arguments), event in zip(piece, events[1:], strict=True):
                 self.program.enqueue(launch, arguments)
                 event.record(stream)
+            # measured anew in each step, for the wait of the next one
             self._took[start] = (perf_counter() - began) * 1e3
             stream.synchronize()
             for (launch, _), before, after in zip(piece, events, events[1:], strict=False):
@@ -78,12 +85,14 @@ class Timer:
         return found
 
     def _enqueue_wait(self, ms: float) -> None:
+        # kHz times ms are cycles, which the kernel counts in thousands, in 32 bits
         kilocycles = np.int32(min(ms * self._clock_khz / 1000, 1 << 30))
         self._wait((1, 1, 1), (1, 1, 1), (kilocycles,), 0, self.program.stream)
 
     def use(self, launch: Launch) -> KernelResources:
         """What the launch's kernel is compiled to."""
         driver, function = self.cuda.driver, self.program.function(launch)
+        # threads of all blocks that fit, over threads that a multiprocessor can hold
         limit = self.program.cupy.cuda.runtime.getDeviceProperties(0)["maxThreadsPerMultiProcessor"]
         blocks = driver.occupancyMaxActiveBlocksPerMultiprocessor(
             function.ptr, launch.threads, launch.shared
@@ -102,4 +111,5 @@ def bandwidth(cupy: Any) -> float:
     khz, bits = (
         cupy.cuda.runtime.deviceGetAttribute(kind, 0) for kind in (MEMORY_KHZ, MEMORY_BITS)
     )
+    # kHz to Hz, bits to bytes, bytes to GB; twice, for the clock's two edges
     return 2 * khz * 1e3 * bits / 8 / 1e9

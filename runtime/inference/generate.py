@@ -113,7 +113,7 @@ class Generator:
 
         UserError E0712 if it maps no tokens to logits, or if a result depends on later tokens.
         """
-        # `first` is such as the encoder of a translator: computed once, not for every token
+        # `first` is, for example, the encoder of a translator: computed once, not for every token
         self.roles, first, step = decoding_step(system, weights, device)
         self.handed = first.outputs
         # a plain language model has nothing to compute before the first token
@@ -226,8 +226,8 @@ def decoding_step(
     """The first roles in which the model can be evaluated position by position, and the programs
     that do so: what is computed once, and one position's step. UserError E0712 if there are none,
     or if a result depends on later tokens."""
-    # rounded as the precision says, which is how the model was trained
     found, reasons = text_roles(system), []
+    # rounded as the precision says, which is how the model was trained
     system = derive(system)
     # The first pair that can be taken apart wins; the reasons of the others are dropped.
     for each in found:

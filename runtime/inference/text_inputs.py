@@ -67,9 +67,9 @@ class ContextText:
         # without `<unk>` an unknown token is an error already (E0619)
         if UNKNOWN not in self.vocabulary.specials:
             return []
-        # a byte-pair vocabulary splits what it does not know into smaller pieces: nothing is lost
         pieces = WORD.findall(line) if self.vocabulary.kind == "words" else list(line)
         known = set(self.vocabulary.tokens)
+        # a byte-pair vocabulary splits what it does not know into smaller pieces: nothing is lost
         wanted = self.vocabulary.kind in ("words", "chars")
         # each once, in the order of the line
         return [p for p in dict.fromkeys(pieces) if wanted and p not in known]

@@ -81,7 +81,7 @@ def check_code(plan: Plan, arrays: Arrays, tolerance: float) -> list[CheckedEqua
     }
     # double precision: its own error is far below the tolerance for f32
     expected = evaluate(local, given, wide=True)
-    # a tile of attention rounds weights to bf16 before they are divided: 2 more roundings are right
+    # what attention rounds before it divides may be off by two roundings to bf16
     early = {
         t for k in plan.kernels if isinstance(k, AttentionKernel) for t in k.rounded_before_division
     }
@@ -145,8 +145,7 @@ def _localised(system: System, stored: set[str]) -> System:
         tensors[eq.target] = system.tensors[eq.target]
         # integers must be equal; an argmax gives an index, which has no magnitude
         if is_float(eq.body.dtype) and eq.reduce not in ("argmax", "argmin"):
-            # a minimum is as large as the largest number that went into it, for the sake of
-            # cancellation
+            # an upper bound also for a minimum: the largest of its terms
             reduce = "max" if eq.reduce == "min" else eq.reduce
             name = eq.target + SIZE
             equations.append(

@@ -197,9 +197,9 @@ def _nonfinite_tensors(system: System, arrays: Mapping[str, np.ndarray]) -> list
     return found
 
 
-# indices and booleans are no real numbers: `if i > j then 0 else -inf` computes from none
 def _written(eq: Equation) -> bool:
     """Whether the equation computes from no real number: an infinity is then meant."""
+    # indices and booleans are no real numbers: `if i > j then 0 else -inf` computes from none
     return not any(isinstance(n, Read) and is_float(n.dtype) for n in walk(eq.body))
 
 
@@ -224,5 +224,5 @@ def _largest(system: System, arrays: Mapping[str, np.ndarray]) -> list[Element]:
             continue
         place = tuple(int(n) for n in np.unravel_index(int(np.abs(array).argmax()), array.shape))
         found.append(Element(eq.target, place, float(array[place])))
-    # the five largest: if any overflows elsewhere, it is one of them
+    # where the machine has overflowed and the evaluator has not, these came near
     return sorted(found, key=lambda each: -abs(each.value))[:5]

@@ -64,7 +64,6 @@ class KernelTime:
     use: KernelResources | None = None
 
     @property
-    # (an anchor comes first among the equations of its kernel)
     def span(self) -> Span | None:
         """The place of the first equation, the anchor."""
         return self.shares[0].equation.span

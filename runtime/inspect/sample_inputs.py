@@ -55,8 +55,8 @@ def sample(project: Project, setup: Setup | None, seed: int) -> Sample:
     if setup is None:
         return sample_model(project, seed)
     program, drawn, names = step_with_gradients(setup)
-    system = derive(program)
     # `derive` expands the gradients' placeholders into equations
+    system = derive(program)
     wrt = tuple(t.name for t in system.of_kind("param"))
     loss = system.outputs[0]
     return Sample(program, system, _values(system, drawn, seed, loss), loss, wrt, names)
@@ -157,7 +157,7 @@ def random_values(system: System, seed: int = 0) -> Arrays:
     values: Arrays = {}
     for tensor in system.tensors.values():
         if tensor.kind in ("param", "state"):
-            # a state is not negative: a running variance is divided by its root
+            # a state may be a variance, which is not negative
             draws = 0.1 * rng.normal(size=tensor.shape), rng.random(tensor.shape)
             values[tensor.name] = draws[tensor.kind == "state"].astype(NUMPY[tensor.dtype])
     return values | _inputs(system, rng, seed)
@@ -167,7 +167,7 @@ def _inputs(system: System, rng: np.random.Generator, seed: int, most: int = LEN
     # whole arrays are made first, as `fill_random` writes into them
     inputs: Arrays = {t.name: np.zeros(t.shape, NUMPY[t.dtype]) for t in fields_of(system)}
     fill_random(system, inputs, rng)
-    # at least 1: an empty sequence divides by 0
+    # at least 1: the mean of an empty sequence is 0 / 0
     for name in _counts(system):
         inputs[name][...] = rng.integers(1, most + 1, inputs[name].shape)
     given = {t.name for t in system.of_kind("input")}

@@ -59,7 +59,6 @@ def fit_sizes(
 def _fit_model(project: Project, largest_batch: int | None) -> FittedSizes:
     """A model without a train block has few examples to begin with."""
     own = project.settings.batch
-    # 8 examples are enough to tell them apart, and quick
     batch = min(own, largest_batch or own, 8)
     changed = replace(project, settings=replace(project.settings, batch=batch))
     # a program may fix its batch, or ask for more examples than these
@@ -91,7 +90,7 @@ def _shorter(project: Project, setup: Setup) -> Iterator[tuple[Setup, dict[str, 
     own = _bound_by_data(project, setup)
     now, fields = dict(own), dict(setup.fields or {})
     for name in own:
-        # below 4 a sequence has no middle, and windows would not fit
+        # shorter ones would leave windows and masks nothing to do
         while now[name] > 4:
             half = now[name] // 2
             # fields of the same length (`tokens` and `labels`) shrink together

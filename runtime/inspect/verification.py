@@ -105,8 +105,8 @@ def verify_project(
 ) -> Verification:
     """Compare everything. UserError with what is wrong in the program itself."""
     result = Verification(project.name, tolerance, threads=tuple(dict.fromkeys(threads)))
-    chosen = fit_sizes(project, setup, EVALUABLE)
     # small enough for the evaluator, which goes through each equation before and after each pass
+    chosen = fit_sizes(project, setup, EVALUABLE)
     result.sizes = chosen.text
     whole = sample(chosen.project, chosen.setup, seed)
     try:
@@ -174,10 +174,10 @@ def _check_runs(subject: Sample, arrays: Arrays, result: Verification) -> None:
     # a param's next value is looked up under the name of the param: `arrays` has it after the run
     following = {following: name for name, following in system.updates.items()}
     for threads in result.threads:
+        # this program shares memory between tensors and fuses as usual: barriers and liveness
+        # are tested
         program = CpuProgram(subject.program, threads)
         for name, value in subject.values.items():
-            # this program shares memory between tensors and fuses as usual: barriers and liveness
-            # are tested
             program.arrays[name][...] = value
         program.run()
         for name in system.roots:

@@ -88,7 +88,7 @@ _HASH = "sha256"
 def _hash(arrays: Mapping[str, np.ndarray], notes: Mapping[str, str]) -> str:
     """A hash of names, types, shapes, numbers and texts."""
     digest = hashlib.sha256()
-    # sorted, since safetensors orders arrays by type and size; as JSON, so that the boundaries
+    # sorted, since a file need not keep the order of arrays; as JSON, so that the boundaries
     # between names and texts are part of what is hashed
     for name in sorted(notes):
         digest.update(json.dumps([name, notes[name]]).encode())

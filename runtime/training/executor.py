@@ -184,7 +184,7 @@ class Executor:
         linear in it."""
         own = self.setup.batch
         least = self._step_bytes(1)
-        # not even one example fits
+        # a single example already, or not even that fits
         if own == 1 or least > free:
             return self._no_batch()
         each = (self._step_bytes(own) - least) / (own - 1)

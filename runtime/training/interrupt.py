@@ -42,7 +42,7 @@ def watch_interrupt(quits: bool = False) -> Iterator[Callable[[], bool]]:
     sender.setblocking(False)
     times = 0
 
-    # the first signal only sets the flag, which the receiving thread does
+    # the receiving thread sets the flag; here a second signal becomes an exception
     def count(number: int, frame: object) -> None:
         nonlocal times
         times += 1

@@ -40,7 +40,7 @@ class Job:
     best: Values | None = None
 
     def __post_init__(self) -> None:
-        # both are compared with a checkpoint's when the run is resumed
+        # written with every checkpoint: resuming with other data must be noticed
         self.position.seed, self.position.examples = self.settings.seed, len(self.training)
 
     @property

@@ -114,7 +114,6 @@ class NonfiniteGuard:
 
     def _stop(self) -> UserError:
         """Restore the copy and repeat the steps up to the first bad one, which is undone."""
-        # compiler code: it is imported only where it is needed, as a kept program starts without it
         from ...compiler.pipeline import derive  # not needed where the code was kept
 
         # Loss and values are deterministic: the same steps from the copy go bad at the same one.
@@ -125,7 +124,6 @@ class NonfiniteGuard:
             bound = self.executor.training(len(step.rows))
             loss = bound.run(self.job.training, step.rows, step.number)["loss"]
             bad = self._bad_value()
-            # still good: one step further
             if isfinite(loss) and bad is None:
                 continue
             system = derive(bound.system)

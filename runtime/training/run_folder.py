@@ -168,6 +168,7 @@ class RunFolder:
         except UserError:
             pass
         found, _ = self.checkpoints.read_step(step, values)
+        # the states of the optimizer are in the checkpoint but not among the weights
         weights = {name: found[name] for name in wanted}
         self.write_weights(weights, step)
         return weights
@@ -178,7 +179,6 @@ class RunFolder:
 
 
 def _finite(plain: Mapping[str, float]) -> dict[str, float | None]:
-    # the states of the optimizer are in the checkpoint but not among the weights
     """JSON has no NaN or infinity: they become null."""
     return {name: value if isfinite(value) else None for name, value in plain.items()}
 

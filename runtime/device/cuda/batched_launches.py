@@ -183,8 +183,8 @@ class BatchedRuns:
 
 
 def feed(columns: Sequence[Column], batch: int, system: System, kept: Sequence[str]) -> Module:
-    # one thread for each element of the batch's widest field; narrower ones stop earlier
     """The kernel `feed` for these inputs and measured numbers."""
+    # one thread for each element of the batch's widest field; narrower ones stop earlier
     parameters, lines, sent = ["const i64* sent"], [], 1 + batch
     if "step" in system.tensors:
         parameters.append("i32* step")

@@ -59,7 +59,7 @@ def _mistakes(file: Path, sets: tuple[str, ...], data: Path | None) -> list[Diag
     # With unknown names, every size that depends on them would be a mistake, too.
     if report.errors:
         return report.diagnostics
-    trained = {t.model.id for t in checked.trains}
+    trained = dict.fromkeys(t.model.id for t in checked.trains)
     # A trained model may take sizes from its data; of others they must be known otherwise.
     for model in dict.fromkeys([*trained, *(m.name for m in checked.models)]):
         try:

@@ -40,7 +40,7 @@ from . import options as o
         "--temperature",
         type=o.FiniteFloat(min=0),
         show_default="1, of a translation 0",
-        help="Below 1 bolder, 0 always the likeliest token.",
+        help="Below 1 likelier tokens, 0 always the likeliest one.",
     ),
     click.option("--top-k", type=o.POSITIVE, help="Draw from the K likeliest tokens."),
     click.option(

@@ -10,6 +10,8 @@ import json
 import platform
 import shlex
 import sys
+import zipfile
+import zlib
 from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO
 from pathlib import Path
@@ -256,6 +258,6 @@ def _read_arrays(path: Path) -> np.ndarray | dict[str, np.ndarray]:
             return found
         with found:
             return {name: found[name] for name in found.files}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise fail("E0709", f"cannot read {path}: {reason}") from error

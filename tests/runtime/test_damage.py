@@ -329,3 +329,18 @@ def test_a_folder_that_cannot_be_made(nnc):
     Path("file").write_text("")
     code, _, err = nnc("train", "small.nn", "--out", "file/run")
     assert code == 1 and "E0709" in err and "file/run" in err
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_inputs_that_are_damaged(nnc, compressed: bool) -> None:
+    """Wherever an archive is cut or a byte of it is turned: one message or an answer, no bug."""
+    save = np.savez_compressed if compressed else np.savez
+    save("x.npz", image=np.ones((3, 8, 8, 1), np.float32))
+    whole = Path("x.npz").read_bytes()
+    cut = [whole[: len(whole) * n // 7] for n in range(7)]
+    places = range(0, len(whole), max(1, len(whole) // 40))
+    turned = [whole[:n] + bytes([whole[n] ^ 0xFF]) + whole[n + 1 :] for n in places]
+    for wrong in [*cut, *turned]:
+        Path("x.npz").write_bytes(wrong)
+        code, _, err = nnc("predict", "run", "--input", "x.npz", "--output", "y.npy")
+        assert code == 0 or (code == 1 and "error[E" in err), err

@@ -35,7 +35,7 @@ FIELD_DTYPES = {
 
 @dataclass(frozen=True)
 class Header:
-    """The content of an `.npy` header; the values begin `begin` bytes after the magic number."""
+    """The content of an `.npy` header; the values begin at byte `begin` of the array."""
 
     dtype: np.dtype
     shape: tuple[int, ...]

@@ -91,7 +91,7 @@ _WRITTEN = "written so"
 def _by_its_slope(origin: Bad, system: System, arrays: Mapping[str, np.ndarray]) -> Bad:
     """The origin of a gradient is the equation whose derivative is not finite there, if there is
     one: the gradient's own equation only adds up contributions."""
-    name = origin.tensor.removeprefix("d_").partition("_part")[0]
+    name = origin.tensor.removeprefix("d_").partition("_via_")[0]
     if not origin.tensor.startswith("d_") or name not in system.tensors or name not in arrays:
         return origin
     # The forward equations that read the tensor x, for the origin d_x.

@@ -539,3 +539,9 @@ def test_the_first_of_equal_values_wins_however_loops_are_ordered(seed: int) -> 
     over = (Index("u", 17), Index("v", 2))
     equation = Equation("y", (Index("i", 2),), body, "argmax", over)
     check(System("ties", tensors, (equation,), ("y",)), seed=seed)
+
+
+def test_more_threads_than_a_team_can_have_are_as_many_as_it_can() -> None:
+    """256 would be a team of none, which never ends; no thread is started for it here."""
+    program = CpuProgram(schedule(_product_system(8)), threads=5000)
+    assert program.threads == 255

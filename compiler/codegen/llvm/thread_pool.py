@@ -22,6 +22,8 @@ PAUSE = {"x86_64": "call void @llvm.x86.sse2.pause()", "AMD64": "call void @llvm
 
 _CELLS = ("generation", "sleepers", "done", "waiting", "arrived", "phase", "resting", "leave")
 BYTES = LINE * len(_CELLS)  # each cell has a cache line to itself
+# The team's size stands in the low 8 bits of the generation, beside the number of the run.
+MAX_THREADS = 255
 
 
 def pool(machine: str, system: str, spins: int) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ....compiler.codegen.llvm.thread_pool import BYTES
+from ....compiler.codegen.llvm.thread_pool import BYTES, MAX_THREADS
 from ....compiler.ir.dtypes import LINE, NUMPY
 from ....compiler.ir.equation import System
 from ....compiler.options import DEFAULT, Options
@@ -53,7 +53,7 @@ class CpuProgram:
         options: Options = DEFAULT,
     ):
         self.system = source.system if isinstance(source, Plan) else source
-        self.threads = threads
+        self.threads = min(threads, MAX_THREADS)
         self._planned = source if isinstance(source, Plan) else None
         self.target, self.options, self._level = target or host.target(), options, level
         self._code = self._find_code()

@@ -172,7 +172,7 @@ def profile(name: str, setup: Setup, threads: int, steps: int, seed: int) -> Pro
     fill_random(system, dict(bound.fields), np.random.default_rng(seed))
     for each, array in clocked.arrays.items():
         array[...] = plain.arrays[each]
-    # ticks of the processor's counter, which is not its clock rate
+    # the counter has a rate of its own, which no instruction tells: it is measured
     rate = clocked.ticks_per_ms()
     ticks, clocked_ms, plain_ms = [], [], []
     # In turns, so that what slows the computer down for a while slows both.

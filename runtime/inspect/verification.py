@@ -298,6 +298,7 @@ def _backwards(subject: Sample, work: Differences) -> list[tuple[str, str | None
 
 
 def _blame(eq: Equation, name: str, slope: Slope, subject: Sample, result: Verification) -> None:
+    # without an index the slope was measured along a random direction through all elements
     place = f"d_{name}" if slope.index is None else _at(f"d_{name}", slope.index)
     shape = subject.system.tensors[eq.target].shape
     result.report.add(

@@ -104,6 +104,7 @@ def check_arrays(
     path: Path, found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]
 ) -> None:
     """UserError E0706 unless the file holds exactly the wanted arrays, in shape and type."""
+    # both ways: nothing may be missing, and nothing left over
     for name, array in wanted.items():
         if name not in found:
             raise fail("E0706", f"{path} has no `{name}`", help="is it of another program?")

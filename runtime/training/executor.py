@@ -71,6 +71,7 @@ class BoundProgram:
             for batch, step in zip(rows, steps, strict=True):
                 yield self.run(examples, batch, step)
             return
+        # one array for each output, with an element for each run
         found = self._batched.run_many(rows, steps)
         for run in range(len(rows)):
             yield {name: found[output][run].item() for name, output in self._outputs}

@@ -216,6 +216,7 @@ def _lines(grid: Grid) -> Iterator[str]:
     layers = f" by {grid.part.size} parts" if grid.part else ""
     resident = f" ({grid.resident} per multiprocessor)" if isinstance(grid.how, MatmulTile) else ""
     yield f"    {grid.blocks} blocks{layers} of {grid.threads} threads{resident}, {grid.how}"
+    # attention has statements of its own, between its two products
     lines = statement_lines(grid)
     if isinstance(grid.how, AttentionTile):
         lines = grid.how.lines(grid.statements, grid.accesses)

@@ -175,7 +175,7 @@ class _Lowering:
 
     def _kernel(self, kernel: Kernel) -> list[LaunchCall]:
         own = self.representatives[kernel]
-        # a chain of two: a kernel's representative is the first one that is equal to it
+        # equal kernels share the grids of the first of them, which have that one's tensors
         model = self.representatives[own.representative]
         if own.representative not in self.grids:
             grids = lower_kernel(own.representative, self.plan, self.target)

@@ -32,7 +32,7 @@ def matmul_tiling(grid: Grid, target: GpuTarget) -> Grid | None:
     # integers wrap, and other reductions are no products: threads compute them one by one
     if grid.reduce != "sum" or not is_float(grid.dtype) or grid.points < limits.min_side:
         return None
-    # several bodies are products of the same tile of the left factor, as of q, k and v
+    # several products in one kernel share the tile of their left factor: it must be the same
     found = [f for f in (_factors(body, grid) for body in grid.bodies) if f]
     if len(found) < len(grid.bodies) or len({(f.left, f.rows, f.columns) for f in found}) > 1:
         return None

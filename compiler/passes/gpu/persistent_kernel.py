@@ -123,7 +123,7 @@ def persistent_kernel(scan: Scan, plan: Plan, target: GpuTarget) -> PersistentLo
         threads,
     )
     loop = replace(loop, why=tuple(_why(loop, scan, first.rows, time, launches_time)))
-    # at last, what stays in shared memory depends on how the work is divided
+    # decided last, as what fits into shared memory depends on how the work is divided
     return shared_state(loop, scan, rows, plan, target)
 
 
@@ -142,6 +142,7 @@ def _why(
     else:
         several = f"{loop.rows} rows" if loop.rows > 1 else "every row"
         yield f"rows ({names}) are independent: {blocks} for {several}"
+    # both estimates, so that a reader can see how close the decision was
     yield f"estimated {time:,.0f} us, {launches_time:,.0f} us with a launch for every step"
 
 
@@ -364,7 +365,6 @@ def _steps(
         else _step_kernel(work[item], rows, group_blocks, threads)
         for item in scan.kernels
     )
-    # the plan's order, and the same nesting
     return StepLoop(scan.index, scan.reverse, body)
 
 

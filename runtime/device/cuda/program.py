@@ -62,7 +62,7 @@ class CudaProgram:
         self.plan = source if isinstance(source, Plan) else plan(source, target)
         self.system = self.plan.system
         self.module = generate(self.plan, target)
-        # only this counts as compiling: passes are the same for a CPU
+        # NVRTC alone, or reading what it made before; the passes are not counted
         began = perf_counter()
         self._code = self.load(self.module)
         self.compile_seconds = perf_counter() - began

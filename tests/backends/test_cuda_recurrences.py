@@ -311,7 +311,7 @@ def test_a_large_step_is_launches_of_its_own():
     assert not made.loops
     _, made = launches("LSTM(64)", 4, 128)
     loop = next(iter(made.loops.values()))
-    assert "us by estimate" in str(loop) and "no row (b) reads another" in str(loop)
+    assert "estimated " in str(loop) and "rows (b) are independent" in str(loop)
 
 
 def test_blocks_that_wait_for_each_other_all_run_at_once():

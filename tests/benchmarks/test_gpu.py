@@ -168,12 +168,12 @@ def test_a_wrong_kernel_is_named(parts, tmp_path, monkeypatch):
     checks = parts["checks"]
 
     def off(program, values):
-        arrays = checks_run_apart(program, values)
+        arrays = run_stored(program, values)
         arrays["loss"][...] += 0.01
         return arrays
 
-    checks_run_apart = checks.run_apart
-    monkeypatch.setattr(checks, "run_apart", off)
+    run_stored = checks.run_stored
+    monkeypatch.setattr(checks, "run_stored", off)
     monkeypatch.setattr(checks, "FEW_EXAMPLES", ())
     found: dict = {}
     with pytest.raises(AssertionError, match="mlp32: loss"):

@@ -61,7 +61,7 @@ def bf16_storage(plan: Plan, target: GpuTarget) -> Plan:
         return plan
     # attention fuses many equations into one kernel, which stores nothing else beside its results
     attention = fused_attention(system, target)
-    copies = _Copies(system, {t for kernel in attention.kernels for t in kernel.stored})
+    copies = _Copies(system, {t for kernel in attention.kernels for t in kernel.stored}, target)
     rewritten: dict[str, Equation] = {}
     # attention first: its operands get copies in any case, which products may then share
     for each in attention.attentions:
@@ -102,7 +102,8 @@ class _Copies:
     """The copies that there could be, by the tensor that they are copies of. `apart` are tensors
     whose kernels store nothing else beside them."""
 
-    def __init__(self, source: System, apart: Collection[str]):
+    def __init__(self, source: System, apart: Collection[str], target: GpuTarget):
+        self.target = target
         self.source, self.views = source, views(source)
         self.names: dict[str, str] = {}
         self.tensors: dict[str, Tensor] = {}
@@ -193,7 +194,7 @@ class _Copies:
         system = self.source.replace(tensors={**self.source.tensors, **self.tensors})
         grid = undivided(Kernel(eq.target, trial), Plan(system, (), {}, 0))
         # an H100 stands for all GPUs: asked is only what a tile copies, and how many tiles do
-        tiled = matmul_tiling(grid, GpuTarget())
+        tiled = matmul_tiling(grid, self.target)
         if tiled is None or not isinstance(tiled.how, MatmulTile) or not tiled.how.tensor_cores:
             return
         how = tiled.how

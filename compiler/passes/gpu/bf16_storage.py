@@ -193,7 +193,6 @@ class _Copies:
             return
         system = self.source.replace(tensors={**self.source.tensors, **self.tensors})
         grid = undivided(Kernel(eq.target, trial), Plan(system, (), {}, 0))
-        # an H100 stands for all GPUs: asked is only what a tile copies, and how many tiles do
         tiled = matmul_tiling(grid, self.target)
         if tiled is None or not isinstance(tiled.how, MatmulTile) or not tiled.how.tensor_cores:
             return

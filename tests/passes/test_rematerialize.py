@@ -68,7 +68,7 @@ def step_of(text: str, float_type: str = "f32") -> tuple[System, dict[str, np.nd
     setup = setup_of(project, None)
     step, drawn = training_step(setup)
     generator = np.random.default_rng(1)
-    given = {  # a bias whose gradient is nought would else be compared with itself's rounding
+    given = {  # a bias whose gradient is zero would otherwise be compared with its own rounding
         name: value + generator.normal(0, 0.1, value.shape).astype(value.dtype)
         if step.tensors[name].kind == "param"
         else value

@@ -1,4 +1,4 @@
-"""Gradients of a softmax that are said through it, and others that are left alone."""
+"""The gradient of a softmax rewritten in terms of its output, and gradients that are left alone."""
 
 from __future__ import annotations
 

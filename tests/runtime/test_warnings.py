@@ -1,4 +1,4 @@
-"""What is odd but not wrong is a warning of `train`, `check` and `compile`, and stops none of them."""
+"""What is odd but not wrong is a warning of `train`, `check` and `compile`; none is stopped by it."""
 
 from __future__ import annotations
 

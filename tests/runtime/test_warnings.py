@@ -1,4 +1,4 @@
-"""What is odd but not wrong is a warning of `train`, `check` and `compile`; none is stopped by it."""
+"""What is odd but not wrong: a warning of `train`, `check` and `compile` that stops none."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Search:
     @property
     def roots(self) -> tuple[Path, ...]:
         """The folders that may hold the user's data, in the order in which they are searched."""
-        # `--data` comes first and $NNC_DATA last: what is said of one command outweighs what holds
+        # `--data` comes first and $NNC_DATA last: what one command sets outweighs what holds
         # for the whole session.
         named = os.environ.get(ENVIRONMENT)
         return (

@@ -221,8 +221,9 @@ def mutant(seed: int, texts: list[str]) -> str:
 # --- defects --------------------------------------------------------------------------------------
 
 
-def defect(text: str) -> str:
-    """What the front end does wrong with a text; empty if nothing."""
+def defect(text: str, limit: float = SECONDS) -> str:
+    """What the front end does wrong with a text, such as taking more seconds than a limit; empty
+    if nothing."""
     start = time.process_time()
     try:
         found = _formatter_defect(text)
@@ -236,7 +237,7 @@ def defect(text: str) -> str:
     except Exception:
         return traceback.format_exc(limit=-6)
     seconds = time.process_time() - start
-    return f"took {seconds:.1f} s" if seconds > SECONDS else ""
+    return f"took {seconds:.1f} s" if seconds > limit else ""
 
 
 def _formatter_defect(text: str) -> str:

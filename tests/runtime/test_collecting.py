@@ -55,6 +55,9 @@ def test_who_has_turned_it_off_keeps_it_off():
     assert not gc.isenabled()
 
 
+@pytest.mark.skipif(
+    gc.get_freeze_count() > 0, reason="CPython 3.12 has frozen objects of its own: nothing is aged"
+)
 def test_what_grew_meanwhile_is_old_afterwards_and_not_kept_from_collection():
     with gc_paused():
         ring = [[] for _ in range(1000)]

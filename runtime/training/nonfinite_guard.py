@@ -35,7 +35,7 @@ INTERVAL = 500  # steps between two copies: each reads the values once, as every
 
 
 @dataclass(frozen=True)
-class _Step:
+class _TakenStep:
     """A step's number, its epoch, the number of examples before it in the epoch, and its rows."""
 
     number: int
@@ -84,7 +84,7 @@ class NonfiniteGuard:
             np.copyto(self._copy[name], array)
         self._mark()
 
-    def _steps_since_copy(self) -> Iterator[_Step]:
+    def _steps_since_copy(self) -> Iterator[_TakenStep]:
         """The steps since the copy, in order."""
         # The order of an epoch depends on seed and epoch alone, so the rows need not be remembered.
         settings, number, done = self.job.settings, self._step, self._done
@@ -96,7 +96,7 @@ class NonfiniteGuard:
                 if number == self.job.position.step:
                     return
                 number += 1
-                yield _Step(number, epoch, done, batch)
+                yield _TakenStep(number, epoch, done, batch)
                 done += len(batch)
             done = 0
 
@@ -141,7 +141,7 @@ class NonfiniteGuard:
 
     def _error(
         self,
-        step: _Step,
+        step: _TakenStep,
         system: System,
         values: Mapping[str, np.ndarray],
         inputs: Mapping[str, np.ndarray],

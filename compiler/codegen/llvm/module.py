@@ -121,7 +121,7 @@ def modules(
             declarations, functions = {}, {}
     declarations |= dict.fromkeys(f"declare hidden {head}" for head in finished)
     e = FunctionWriter(declarations)
-    _Step(e, calls, plan.barriers, clock).items(plan.items)
+    _StepWriter(e, calls, plan.barriers, clock).items(plan.items)
     step = e.function(f"define void @step({nests.ARGUMENTS}) {CALLS}")
     now = [] if clock is None else [_now(declarations)]
     threads = pool(platform.machine(), sys.platform, target.spin_iterations)
@@ -132,7 +132,7 @@ def _text(declarations: Iterable[str], functions: Iterable[str]) -> str:
     return "\n".join([*declarations, "", *functions, ATTRIBUTES, ""])
 
 
-class _Step:
+class _StepWriter:
     """Writes the calls of one step."""
 
     def __init__(

@@ -40,7 +40,7 @@ def incremental_decoding(system: System, source: str, axis: int, output: str) ->
     Raises NotIncremental if a tensor is needed along two different times, ahead of time, or whole
     in a way that no single axis explains.
     """
-    work = _Work(system, _forward(system, source, axis))
+    work = _Derivation(system, _forward(system, source, axis))
     work.times[source] = axis
     candidates = work.along.get(output, set())
     # Of the axes that step with the input's time, the time axis is one of its length.
@@ -153,7 +153,7 @@ def _is_compared(expr: Expr, index: Index, eq: Equation) -> bool:
 
 
 @dataclass
-class _Work:
+class _Derivation:
     system: System
     along: dict[str, set[int]]
     times: dict[str, int] = field(default_factory=dict)  # the time axis of what is needed

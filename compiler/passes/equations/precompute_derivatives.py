@@ -98,7 +98,7 @@ def _is_worthwhile(eq: Equation, derivative: Expr, fused: list[Expr], target: Ta
 
 
 @dataclass(frozen=True)
-class _Use:
+class _DerivativeUse:
     """A reader's body as `factor * derivative + rest`; the derivative, at the value's own indices,
     depends on nothing but the value, the factor and the rest do not depend on it."""
 
@@ -114,7 +114,7 @@ class _Use:
         return self.reader.with_body(total([reduce(mul, (*self.factors, stored)), *self.rest]))
 
 
-def _use_of(eq: Equation, reader: Equation) -> _Use | None:
+def _use_of(eq: Equation, reader: Equation) -> _DerivativeUse | None:
     """How the reader uses the equation's value, if it is in that form and reads all of it, each
     dimension by an index of its own."""
     found = [r for r in reader.reads if r.tensor == eq.target]
@@ -144,7 +144,7 @@ def _use_of(eq: Equation, reader: Equation) -> _Use | None:
     # From the reader's index names to those of y, in which the derivative is stored.
     own = dict(zip(names, (Idx(i.name) for i in eq.indices), strict=True))
     derivative = substitute(total(derivatives), own)
-    return _Use(reader, read, derivative, factors.pop(), tuple(rest))
+    return _DerivativeUse(reader, read, derivative, factors.pop(), tuple(rest))
 
 
 def _split(term: Expr, read: Read) -> tuple[float, Expr | None, tuple[Expr, ...]]:

@@ -48,7 +48,7 @@ class _Traffic:
 
 
 @dataclass(frozen=True)
-class _Work:
+class _KernelCost:
     """What one kernel costs: it runs `runs` times, with `operations` for each row."""
 
     grid: Grid
@@ -226,7 +226,7 @@ def _index_of_read(kernel: Kernel, axis: Mapping[str, int]) -> Index | None:
 
 def _work(
     scan: Scan, rows: Rows, plan: Plan, runs: int, target: GpuTarget
-) -> Iterator[tuple[Kernel, _Work]]:
+) -> Iterator[tuple[Kernel, _KernelCost]]:
     # loops inside multiply the runs; the inner kernels have the rows as well
     for item in scan.kernels:
         if isinstance(item, Scan):
@@ -241,7 +241,7 @@ def _work(
         operations = grid.elements * (grid.points * sums + epilogue)
         traffic = tuple(_traffic(grid, rows[item], item.fixed, plan))
         barrier = item.name in plan.barriers
-        yield item, _Work(grid, rows[item], barrier, runs, operations, traffic, target)
+        yield item, _KernelCost(grid, rows[item], barrier, runs, operations, traffic, target)
 
 
 def _traffic(
@@ -292,7 +292,7 @@ def _shapes(count: int, target: GpuTarget) -> Iterator[tuple[int, int]]:
 
 
 def _loop_time(
-    work: Collection[_Work], count: int, rows: int, group_blocks: int, target: GpuTarget
+    work: Collection[_KernelCost], count: int, rows: int, group_blocks: int, target: GpuTarget
 ) -> float:
     """Of all steps, in µs. A group barrier invalidates first-level caches; what each multiprocessor
     reads at every step may stay in shared memory."""
@@ -324,7 +324,7 @@ def _loop_time(
 
 
 def _launches_time(
-    work: Mapping[Kernel, _Work], count: int, plan: Plan, target: GpuTarget
+    work: Mapping[Kernel, _KernelCost], count: int, plan: Plan, target: GpuTarget
 ) -> float:
     """Of all steps, in µs, with each kernel in launches of its own, by as many blocks as those
     have."""
@@ -344,7 +344,7 @@ def _launches_time(
 # --- the loop -------------------------------------------------------------------------------------
 
 
-def _threads(work: Collection[_Work], rows: int, group_blocks: int, target: GpuTarget) -> int:
+def _threads(work: Collection[_KernelCost], rows: int, group_blocks: int, target: GpuTarget) -> int:
     """Threads of a block: a power of two, as many as have something to do."""
     # the largest step decides; in smaller ones some threads idle
     most = max(rows * each.threads for each in work)
@@ -357,7 +357,7 @@ def _power_of_two(least: int) -> int:
 
 
 def _steps(
-    scan: Scan, work: Mapping[Kernel, _Work], rows: int, group_blocks: int, threads: int
+    scan: Scan, work: Mapping[Kernel, _KernelCost], rows: int, group_blocks: int, threads: int
 ) -> StepLoop:
     body = tuple(
         _steps(item, work, rows, group_blocks, threads)
@@ -368,7 +368,7 @@ def _steps(
     return StepLoop(scan.index, scan.reverse, body)
 
 
-def _step_kernel(work: _Work, rows: int, group_blocks: int, threads: int) -> StepKernel:
+def _step_kernel(work: _KernelCost, rows: int, group_blocks: int, threads: int) -> StepKernel:
     """One thread per element where there is little to reduce; else several, adjacent ones along
     what is contiguous in the largest of what is read, which several rows may have in common."""
     grid = replace(work.grid, threads=threads, blocks=group_blocks)

@@ -70,7 +70,7 @@ def fused_attention(system: System, target: GpuTarget) -> FusedAttention:
     for attention in find_attention(system):
         problem = attention.problem or _why_unfused(attention, target)
         if not problem:
-            made = _Fusion(system, attention, ancestors, target).kernels()
+            made = _AttentionKernels(system, attention, ancestors, target).kernels()
             if is_acyclic(system, (*kernels, *made)):
                 found.append(attention)
                 kernels += made
@@ -112,7 +112,7 @@ def _ancestors(system: System) -> dict[str, int]:
 # --- which reductions share a kernel --------------------------------------------------------------
 
 
-class _Fusion:
+class _AttentionKernels:
     """The kernels of one attention."""
 
     def __init__(
@@ -129,7 +129,7 @@ class _Fusion:
             if one.equation.reduce == "max":
                 made.append(self._softmax(one, waiting))
         while waiting:
-            group = _Group(waiting[0])
+            group = _ReductionGroup(waiting[0])
             for one in waiting:
                 names = renaming(one, group.first)
                 if one is waiting[0] or (names and self._may_join(one, group, frozenset())):
@@ -141,7 +141,7 @@ class _Fusion:
     def _softmax(self, maximum: MatrixReduction, waiting: list[MatrixReduction]) -> AttentionKernel:
         """The kernel of a maximum and of the sums that are linear in the exponentials over it;
         these are taken from `waiting`."""
-        group = _Group(maximum)
+        group = _ReductionGroup(maximum)
         score = maximum.weight[0]
         result = result_of(maximum.equation)
         element = (*result.index, Idx(maximum.column.name))
@@ -164,7 +164,9 @@ class _Fusion:
         row_max = RowMax(result, score, result if shift is None else shift, weight)
         return self._kernel(group, row_max)
 
-    def _may_join(self, one: MatrixReduction, group: _Group, known: frozenset[str]) -> bool:
+    def _may_join(
+        self, one: MatrixReduction, group: _ReductionGroup, known: frozenset[str]
+    ) -> bool:
         """Whether a kernel in which the results `known` are available may compute this, too: its
         sources must not depend on the kernel."""
         members = [*group.reductions, one]
@@ -201,7 +203,7 @@ class _Fusion:
                     waiting.append(self.system.definition[source])
         return found
 
-    def _kernel(self, group: _Group, row_max: RowMax | None = None) -> AttentionKernel:
+    def _kernel(self, group: _ReductionGroup, row_max: RowMax | None = None) -> AttentionKernel:
         matrices = self._matrices(group.equations)
         needed = matrices | group.stored
         equations = tuple(e for e in self.system.equations if e.target in needed)
@@ -222,7 +224,7 @@ class _Fusion:
         )
 
 
-class _Group:
+class _ReductionGroup:
     """Reductions that become one kernel, in the names of the first."""
 
     def __init__(self, first: MatrixReduction):
@@ -352,7 +354,7 @@ def _is_bounded_below(shift: Expr, result: Read) -> bool:
     )
 
 
-def _reason(group: _Group, row_max: RowMax | None, no_tensor_cores: str) -> str:
+def _reason(group: _ReductionGroup, row_max: RowMax | None, no_tensor_cores: str) -> str:
     names = ", ".join(eq.target for eq in group.equations)
     first = group.first
     how = "online softmax" if row_max and group.totals else "computed again where it is read"

@@ -8,41 +8,38 @@ ones are evicted.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import secrets
+import re
 import stat
 import sys
-import time
+from contextlib import suppress
 from pathlib import Path
 
+from ..dsl.files import chosen_cache, make_folder, read_own, reason, remove, replacing
+
 LIMIT = 512 * 10**6  # bytes in the cache
-MAX_WRITE_SECONDS = 3600  # after which an unfinished file is removed
 CHECKSUM_BYTES = 32  # bytes of the checksum at a file's end
+# What this cache calls its files; whatever else lies in the folder is never read nor removed.
+_OWN = re.compile(r"[0-9a-f]{64}\.(?:so|o)")
 
 _noted = False
 
 
 def kernel_cache() -> FileCache | None:
     """The cache of machine code: in the folder `NNC_CACHE` (`off`: none), else the user's."""
-    chosen = os.environ.get("NNC_CACHE", "")
-    if chosen.lower() == "off":
-        return None
-    if chosen:
-        return FileCache(Path(chosen).expanduser().absolute() / "kernels")
-    from platformdirs import user_cache_dir  # only where it is needed
-
-    return FileCache(Path(user_cache_dir("nnc")) / "kernels")
+    folder = chosen_cache()
+    return None if folder is None else FileCache(folder / "kernels")
 
 
 class FileCache:
-    """A folder of files with checksums."""
+    """A folder of files with checksums. Their names are 64 hexadecimal digits and `.so` or `.o`."""
 
     def __init__(self, folder: Path, limit: int = LIMIT):
         self.folder, self.limit = folder, limit
 
     def path(self, name: str) -> Path:
+        assert _OWN.fullmatch(name), name
         return self.folder / name
 
     def read(self, name: str) -> bytes | None:
@@ -52,46 +49,44 @@ class FileCache:
             return None
         path = self.path(name)
         try:
-            data = path.read_bytes()
+            data = read_own(path)
         except OSError:
             return None
         content = data[:-CHECKSUM_BYTES]
         # Also of a file that was cut off, when its last bytes are no checksum.
         if data[-CHECKSUM_BYTES:] != _checksum(name, content):
-            with contextlib.suppress(OSError):
-                path.unlink()
+            remove(path)
             return None
         # The time of modification serves as that of the last use, since many systems do not record
         # reads. Where it cannot be set, files are evicted by age.
-        with contextlib.suppress(OSError):
-            os.utime(path)  # used just now
+        with suppress(OSError):
+            os.utime(path, follow_symlinks=False)  # used just now
         return content
 
     def write(self, name: str, content: bytes) -> bool:
         """Store the content; returns whether that was possible."""
         try:
-            self.folder.mkdir(0o700, parents=True, exist_ok=True)
+            make_folder(self.folder, private=True)
             if not self._is_private():
                 return False
-            # A random name, since threads of one process may write the same content at once.
-            temporary = self.path(f".{name}.{os.getpid()}.{secrets.token_hex(4)}")
-            try:
-                _create(temporary, content + _checksum(name, content))
-                temporary.replace(self.path(name))
-            except OSError:
-                temporary.unlink(missing_ok=True)
-                raise
+            # What a power failure damages has a wrong checksum: it need not be on the disk.
+            with replacing(self.path(name), durable=False, private=True) as file:
+                file.write(content + _checksum(name, content))
         except OSError as error:
-            _note(f"{error.strerror or error}: {self.folder}")
+            _note(f"{reason(error)}: {self.folder}")
             return False
         self._evict(name)
         return True
 
     def _is_private(self) -> bool:
-        """Whether the folder exists and no other user can write to it."""
+        """Whether the folder exists, is no link, and no other user can write to it."""
         try:
-            found = self.folder.stat()
+            found = self.folder.lstat()
         except OSError:
+            return False
+        # A link may lead to a folder that holds other things.
+        if not stat.S_ISDIR(found.st_mode):
+            _note(f"{self.folder} is no folder, or a link to one")
             return False
         # Windows has no such owners; the user's own folder is private there by default.
         if not hasattr(os, "geteuid"):
@@ -105,29 +100,20 @@ class FileCache:
         return True
 
     def _evict(self, newest: str) -> None:
-        """Remove the least recently used files beyond the limit, and old unfinished ones."""
-        with contextlib.suppress(OSError):
+        """Remove the least recently used of the cache's own files beyond the limit."""
+        with suppress(OSError):
             files = []
-            for entry in os.scandir(self.folder):
-                with contextlib.suppress(OSError):
-                    about = entry.stat(follow_symlinks=False)
-                    files.append((about.st_mtime, about.st_size, entry.name))
+            with os.scandir(self.folder) as entries:
+                for entry in entries:
+                    if _OWN.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                        about = entry.stat(follow_symlinks=False)
+                        files.append((about.st_mtime, about.st_size, entry.name))
             total = sum(size for _, size, _ in files)
-            for used, size, name in sorted(files):
-                # A name with a dot is being written, perhaps by another process.
-                abandoned = name.startswith(".") and used < time.time() - MAX_WRITE_SECONDS
+            for _, size, name in sorted(files):
                 # The newest file stays even if it alone is beyond the limit.
-                if abandoned or (total > self.limit and name != newest and name[0] != "."):
-                    with contextlib.suppress(OSError):
-                        self.path(name).unlink()
+                if total > self.limit and name != newest:
+                    remove(self.path(name))
                     total -= size
-
-
-def _create(path: Path, data: bytes) -> None:
-    # O_EXCL never opens an existing file, so a link planted under that name is not followed.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
-        file.write(data)
 
 
 def _checksum(name: str, content: bytes) -> bytes:
@@ -137,9 +123,9 @@ def _checksum(name: str, content: bytes) -> bytes:
     return digest.digest()
 
 
-def _note(reason: str) -> None:
+def _note(why: str) -> None:
     """Print once that the cache cannot be used."""
     global _noted
     if not _noted:
         _noted = True
-        print(f"nnc: compiled code is not kept: {reason}", file=sys.stderr)
+        print(f"nnc: compiled code is not kept: {why}", file=sys.stderr)

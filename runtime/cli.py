@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ import click
 
 from .. import __version__
 from ..dsl.diagnostics.diagnostic import Diagnostic, UserError, did_you_mean
+from ..dsl.files import bug_report
 
 OK, USER, USAGE, INTERNAL, INTERRUPTED = 0, 1, 2, 101, 130
 
@@ -140,16 +140,13 @@ def _report_bug(error: Exception, arguments: Sequence[str]) -> None:
     versions = f"nnc {__version__}, Python {sys.version.split()[0]}, {sys.platform}"
     found = getattr(error, "dump", "")
     dump = f"{versions}\nnnc {' '.join(arguments)}\n\n{trace}\n{found}"
-    # Not deleted, since the user is to send it.
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="nnc-bug-", suffix=".txt", delete=False, encoding="utf-8"
-    ) as file:
-        file.write(dump)
-    print(
-        f"nnc has a bug{where}: {type(error).__name__}: {error}\n"
-        f"please report it with the file {file.name}",
-        file=sys.stderr,
-    )
+    try:
+        with bug_report() as file:
+            file.write(dump)
+        report = f"please report it with the file {file.name}"
+    except OSError:  # a full disk, or no folder for temporary files
+        report = f"please report it with this text:\n{dump}"
+    print(f"nnc has a bug{where}: {type(error).__name__}: {error}\n{report}", file=sys.stderr)
 
 
 def _pass_of(error: Exception) -> str:

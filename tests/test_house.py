@@ -131,3 +131,69 @@ def test_machine_and_cost_constants_stand_in_the_table_of_targets(path: Path) ->
         if value not in STRUCTURAL and name_of(path) not in EXCEPTIONS
     ]
     assert not found, "\n".join(dict.fromkeys(found))
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+# What makes, changes or removes files, as a function of os, shutil, tempfile or a method of Path.
+CHANGES_FILES = {
+    "write_text", "write_bytes", "mkdir", "makedirs", "touch", "mknod", "mkfifo", "unlink", "rmdir",
+    "removedirs", "rename", "renames", "rmtree", "symlink", "symlink_to", "hardlink_to",
+    "chmod", "chown", "fchmod", "fchown", "lchmod", "lchown", "truncate", "ftruncate", "copyfile",
+    "copy2", "copytree", "move", "mkstemp", "mkdtemp", "TemporaryFile", "TemporaryDirectory",
+    "NamedTemporaryFile", "SpooledTemporaryFile", "tofile", "save_file", "savetxt", "sendfile",
+    "setxattr", "removexattr",
+}  # fmt: skip
+WRITING_MODES = set("wax+")
+THE_FILE_ROOM = "dsl/files.py"
+# Calls elsewhere that look as if they did, and why they do not.
+HARMLESS = {
+    "runtime/data/core/feature_cache.py: np.savez": "to an open file",
+    "runtime/cli.py: os.open": "the null device, in place of a stream",
+    "runtime/commands/train.py: np.save": "to memory",
+    "runtime/commands/train.py: np.savez": "to memory",
+    "runtime/data/formats/images.py: np.memmap": "of an open file without a name",
+    "runtime/data/formats/images.py: file.truncate": "an open file without a name",
+}
+
+
+def changes_of_files(path: Path) -> Iterator[str]:
+    """The calls in a module that may make, change or remove files."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module in ("os", "shutil", "tempfile"):
+            taken = {name.name for name in node.names} & {*CHANGES_FILES, "open", "replace"}
+            yield from (f"{name_of(path)}: {node.module}.{name}" for name in taken)
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        last = called.rpartition(".")[2]
+        arguments = [*node.args, *(k.value for k in node.keywords)]
+        texts = {a.value for a in arguments if isinstance(a, ast.Constant)}
+        modes = {t for t in texts if isinstance(t, str) and 0 < len(t) <= 3 and "U" not in t}
+        writes = any(WRITING_MODES & set(m) and set(m) <= set("rwaxbt+") for m in modes)
+        flags = {n.attr for a in arguments for n in ast.walk(a) if isinstance(n, ast.Attribute)}
+        method = "." in called
+        if (
+            (last in CHANGES_FILES and method)
+            or (last in ("open", "fdopen", "memmap", "open_memmap", "FileIO") and writes)
+            or (called == "os.open" and flags & {"O_WRONLY", "O_RDWR", "O_CREAT"})
+            or called in ("os.link", "os.replace", "os.remove")
+            or called in ("np.save", "np.savez", "np.savez_compressed")
+            # of a path: a text takes two arguments, a dataclass or a system keywords
+            or (
+                last == "replace"
+                and len(node.args) == 1
+                and not node.keywords
+                and method
+                and called != "edit.replace"
+            )
+        ):
+            yield f"{name_of(path)}: {called}"
+
+
+def test_one_module_writes_and_removes_files() -> None:
+    found = {call for path in PACKAGE for call in changes_of_files(path)}
+    own = {call for call in found if call.startswith(f"{THE_FILE_ROOM}: ")}
+    assert own
+    others = found - own
+    assert others == set(HARMLESS), sorted(others ^ set(HARMLESS))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ import lark
 from lark import Lark
 from lark.grammar import Rule
 from lark.lexer import TerminalDef
+
+from ..files import chosen_cache, make_folder, replacing
 
 SHIFT = 0  # the action of a table entry that goes to another state; the other one reduces
 PACKAGED = Path(__file__).parents[2] / "grammar.tables"
@@ -38,7 +39,7 @@ def load_parser(grammar: str, postlex: object) -> Lark:
     if path is not None:
         # A folder that cannot be written costs time at every start, but is no error.
         with suppress(OSError, TypeError, ValueError):
-            path.parent.mkdir(0o700, parents=True, exist_ok=True)
+            make_folder(path.parent, private=True)
             save_tables(path, parser, grammar, postlex)
     return parser
 
@@ -77,15 +78,9 @@ def save_tables(path: Path, parser: Lark, grammar: str, postlex: object) -> None
     # Reproducible: the packaged file is under version control.
     tables[0]["parser"]["parser"] = _renumber(tables[0]["parser"]["parser"])
     data = json.dumps(_to_json(tables, postlex), separators=(",", ":")).encode()
-    # Beside the file, then renamed: another process sees the old tables or the new ones. The
-    # process number keeps two writers apart.
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        digest = hashlib.sha256(data).hexdigest()
-        unfinished.write_bytes(f"{_key(grammar)}\n{digest}\n".encode() + data)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    digest = hashlib.sha256(data).hexdigest()
+    with replacing(path, durable=False) as file:
+        file.write(f"{_key(grammar)}\n{digest}\n".encode() + data)
 
 
 def _key(grammar: str) -> str:
@@ -94,15 +89,9 @@ def _key(grammar: str) -> str:
 
 def _cache_file(grammar: str) -> Path | None:
     """The file in the user's cache for the tables of this grammar."""
-    chosen = os.environ.get("NNC_CACHE", "")
-    if chosen.lower() == "off":
+    folder = chosen_cache()
+    if folder is None:
         return None
-    if chosen:
-        folder = Path(chosen).expanduser().absolute()
-    else:
-        from platformdirs import user_cache_dir  # rarely needed
-
-        folder = Path(user_cache_dir("nnc"))
     # The key in the name: versions of Lark side by side do not overwrite each other's tables.
     name = hashlib.sha256(_key(grammar).encode()).hexdigest()
     return folder / f"grammar-{name[:32]}.tables"

@@ -93,7 +93,7 @@ def train(
     with locked(folder.path):
         print_diagnostics([*_other_target(before, device_name), *job.resume(folder)])
         if assignments:
-            write_text(folder.model, project.resolved(), durable=True)  # for going on once more
+            write_text(folder.model, project.resolved())  # for going on once more
         notify(f"going on in {folder.path} after step {job.position.step}")
         _run(job)
 

@@ -17,25 +17,29 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ...dsl.diagnostics.diagnostic import did_you_mean, fail
-from ..files import replacing
+from ...dsl.files import reason, replacing
 
 
-def write_bytes(path: Path, data: bytes, durable: bool = False, help: str = "") -> None:
-    """Replace a file atomically, as `replacing`. UserError E0709 with `help` if it cannot be
-    written."""
+def write_bytes(
+    path: Path, *parts: bytes | memoryview, durable: bool = True, help: str = ""
+) -> None:
+    """Replace a file atomically by the parts one after the other, as `replacing`. UserError E0709
+    with `help` if it cannot be written."""
     try:
         with replacing(path, durable) as file:
-            file.write(data)
+            for part in parts:
+                file.write(part)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise fail("E0709", f"cannot write {path}: {reason}", help=help) from error
+        if not help and not path.parent.exists():
+            help = f"there is no folder {path.parent}"
+        raise fail("E0709", f"cannot write {path}: {reason(error)}", help=help) from error
 
 
-def write_text(path: Path, text: str, durable: bool = False) -> None:
-    write_bytes(path, text.encode("utf-8"), durable)
+def write_text(path: Path, text: str, durable: bool = True) -> None:
+    write_bytes(path, text.encode("utf-8"), durable=durable)
 
 
-def write_json(path: Path, value: Any, durable: bool = False) -> None:
+def write_json(path: Path, value: Any, durable: bool = True) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n", durable)
 
 
@@ -44,23 +48,32 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise fail("E0706", f"cannot read {path}: {_reason(error)}") from error
+        raise fail("E0706", f"cannot read {path}: {reason(error)}") from error
 
 
 def save_arrays(
     path: Path,
     arrays: Mapping[str, np.ndarray],
     notes: Mapping[str, str],
-    durable: bool = False,
+    durable: bool = True,
     help: str = "",
 ) -> None:
-    """Write arrays by name, with notes and a hash of everything, as one safetensors file."""
+    """Write arrays by name, with notes and a hash of everything, as one safetensors file. The same
+    arrays and notes give the same bytes."""
     # safetensors writes memory as it lies; `ascontiguousarray` makes a scalar a row of one
     contiguous = {
         name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()
     }
     signed = {**notes, _HASH: _hash(contiguous, notes)}
-    write_bytes(path, save(contiguous, signed), durable, help)
+    data = memoryview(save(contiguous, signed))
+    end = _LENGTH + int.from_bytes(data[:_LENGTH], "little")
+    # The library writes the notes in another order every time.
+    header = json.loads(bytes(data[_LENGTH:end]))
+    header[_NOTES] = dict(sorted(header[_NOTES].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _LENGTH)  # the numbers are aligned
+    length = len(text).to_bytes(_LENGTH, "little")
+    write_bytes(path, length, text, data[end:], durable=durable, help=help)
 
 
 def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -72,7 +85,7 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             arrays = {name: file.get_tensor(name) for name in names}
             notes = dict(file.metadata() or {})
     except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
-        raise fail("E0706", f"cannot read {path}: {_reason(error)}") from error
+        raise fail("E0706", f"cannot read {path}: {reason(error)}") from error
     # the hash is not part of what it covers
     stored = notes.pop(_HASH, None)
     if stored is None:
@@ -83,6 +96,7 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 
 _HASH = "sha256"
+_LENGTH, _NOTES = 8, "__metadata__"  # of a safetensors file: bytes of its header's size, and a key
 
 
 def _hash(arrays: Mapping[str, np.ndarray], notes: Mapping[str, str]) -> str:
@@ -122,7 +136,3 @@ def check_arrays(
                 f"{path} has `{name}`, which the program has not",
                 help=did_you_mean(name, wanted) or "is it of another program?",
             )
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)

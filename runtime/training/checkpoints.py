@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from math import inf, isfinite, nan
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any, get_type_hints
 import numpy as np
 
 from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, did_you_mean, fail
+from ...dsl.files import make_folder, reason, remove
 from .atomic_files import check_arrays, load_arrays, save_arrays
 from .metrics import Means, Record
 
@@ -131,21 +131,18 @@ class Checkpoints:
         before = self.steps()
         notes = {"position": position.text()}
         try:
-            self.folder.mkdir(exist_ok=True)
+            make_folder(self.folder)
         except OSError as error:
-            raise fail("E0709", f"cannot make {self.folder}: {error.strerror}") from error
+            raise fail("E0709", f"cannot make {self.folder}: {reason(error)}") from error
         # The new file is on the disk before an old one goes, so one good checkpoint always exists.
-        save_arrays(
-            self.path(position.step), values, notes, durable=True, help=self._advice(before)
-        )
+        save_arrays(self.path(position.step), values, notes, help=self._advice(before))
         # A run that resumed from step 100 because 200 was damaged has 200 still: it is not among
         # the older ones and goes. The new one is one of the last `keep`, hence the + 1.
         older = [step for step in before if step < position.step]
         kept = {*older[max(0, len(older) - keep + 1) :], position.step, position.kept}
         for step in before:
             if step not in kept:
-                with suppress(OSError):  # a checkpoint too many does no harm
-                    self.path(step).unlink()
+                remove(self.path(step))  # one too many would do no harm
 
     def _advice(self, steps: list[int]) -> str:
         run = self.folder.parent

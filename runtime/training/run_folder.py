@@ -15,10 +15,9 @@ weights follow from it and are written again if they are missing.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import time
 from collections.abc import Mapping, Sequence
+from itertools import count
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ import numpy as np
 
 from ...compiler.elaboration.train_block import FieldType
 from ...dsl.diagnostics.diagnostic import UserError, did_you_mean, fail
+from ...dsl.files import place_folder, reason, unfinished_folder
 from ..data.core.vocabulary import Vocabulary
 from .atomic_files import check_arrays, load_arrays, read_json, save_arrays, write_json, write_text
 from .checkpoints import Checkpoints
@@ -118,7 +118,7 @@ class RunFolder:
             plain = {name: json.loads(v.to_json()) for name, v in vocabularies.items()}
             # on the disk before the run counts: without it the weights are numbers of unknown
             # tokens
-            write_json(self.path / "vocabulary.json", plain, durable=True)
+            write_json(self.path / "vocabulary.json", plain)
 
     @property
     def vocabularies(self) -> dict[str, Vocabulary]:
@@ -142,7 +142,8 @@ class RunFolder:
         return found[field]
 
     def write_weights(self, weights: Mapping[str, np.ndarray], step: int) -> None:
-        save_arrays(self.weights_file, weights, {"step": str(step)})
+        # Not flushed to the disk: they are made again from the checkpoints.
+        save_arrays(self.weights_file, weights, {"step": str(step)}, durable=False)
 
     def read_weights(self, wanted: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The weights, of the shapes and types wanted. UserError E0706 otherwise."""
@@ -175,7 +176,8 @@ class RunFolder:
 
     def write_metrics(self, records: Sequence[Record]) -> None:
         lines = (json.dumps(_finite(record.plain()), allow_nan=False) for record in records)
-        write_text(self.path / "metrics.jsonl", "".join(f"{line}\n" for line in lines))
+        text = "".join(f"{line}\n" for line in lines)
+        write_text(self.path / "metrics.jsonl", text, durable=False)
 
 
 def _finite(plain: Mapping[str, float]) -> dict[str, float | None]:
@@ -194,41 +196,33 @@ def create_run(
 
     `out` None: `runs/NAME-TIME`. UserError E0705 if it holds anything, E0709 if it cannot be made.
     """
-    path = out or _unused_path(Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
-    check_unused(path)
-    # beside its place, since a rename is atomic only within one file system
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    path = out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if out is not None:
+        check_unused(out)
     try:
-        # A run folder exists with all of this or not at all: a crash leaves only the `.part`
-        # folder.
-        temporary.mkdir(parents=True)
-        write_text(temporary / "model.nn", program, durable=True)
-        write_json(temporary / "settings.json", settings, durable=True)
-        RunFolder(temporary).write_vocabularies(vocabularies)
-        if path.exists():
-            path.rmdir()  # it is empty
-        temporary.rename(path)
+        # A run folder exists with all of this or not at all. Beside its place, since a rename is
+        # atomic only within one file system.
+        with unfinished_folder(path.parent) as folder:
+            write_text(folder / "model.nn", program)
+            write_json(folder / "settings.json", settings)
+            RunFolder(folder).write_vocabularies(vocabularies)
+            numbers, place = count(2), path
+            # Of runs that start in the same second one takes the name, the others take numbers.
+            while not place_folder(folder, place):
+                if out is not None:
+                    raise _used(path)
+                place = path.with_name(f"{path.name}-{next(numbers)}")
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise fail("E0709", f"cannot make the run folder {path}: {reason}") from error
-    # after the rename this finds nothing; otherwise it removes what is half made
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return RunFolder(path)
+        raise fail("E0709", f"cannot make the run folder {path}: {reason(error)}") from error
+    return RunFolder(place)
 
 
 def check_unused(path: Path) -> None:
     """UserError E0705 unless the path is free or an empty folder."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise fail(
-            "E0705",
-            f"{path} is not empty",
-            help=f"name another folder with `--out`, or go on with it: `nnc train --resume {path}`",
-        )
+        raise _used(path)
 
 
-def _unused_path(path: Path) -> Path:
-    number, found = 2, path
-    while found.exists():
-        found, number = path.with_name(f"{path.name}-{number}"), number + 1
-    return found
+def _used(path: Path) -> UserError:
+    help = f"name another folder with `--out`, or go on with it: `nnc train --resume {path}`"
+    return fail("E0705", f"{path} is not empty", help=help)

@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from pathlib import Path
 
 from nnc.runtime.cli import run
 
@@ -55,17 +54,12 @@ class Halting:
         self.file.write(data[len(data) // 2 :])
 
 
-original = Path.open
-
-
-def opened(self, mode="r", *arguments, **named):
-    file = original(self, mode, *arguments, **named)
-    return Halting(file) if mode == "wb" else file
-
-
-Path.open = opened  # type: ignore[method-assign,assignment]
-Path.unlink = with_moments(Path.unlink)  # type: ignore[method-assign]
-os.fsync, os.replace = with_moments(os.fsync), with_moments(os.replace)
+original = os.fdopen
+os.fdopen = lambda handle, mode: (  # type: ignore[assignment]
+    Halting(original(handle, mode)) if "w" in mode else original(handle, mode)
+)
+for name in ("fsync", "replace", "rename", "unlink", "mkdir", "rmdir"):
+    setattr(os, name, with_moments(getattr(os, name)))
 code = run(sys.argv[2:])
 if not fatal:
     print(f"moments {moments}")

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from nnc.compiler.ir.expr import Idx, Read
 from nnc.compiler.ir.structural_hash import system_signature
 from nnc.compiler.passes.kernels.equal_kernels import equal_kernels
 from nnc.compiler.targets import CpuTarget
+from nnc.dsl import files
 from nnc.runtime import cache as caches
 from nnc.runtime.cache import FileCache
 from nnc.runtime.device.cpu import code_cache as code
@@ -270,8 +270,8 @@ def test_a_file_under_another_name_is_not_taken(folder):
     CpuProgram(product())
     (path,) = kept(folder)
     cache = FileCache(folder)
-    path.rename(folder / "another.so")
-    assert cache.read("another.so") is None and not kept(folder)
+    path.rename(folder / own("d"))
+    assert cache.read(own("d")) is None and not kept(folder)
 
 
 def test_off_keeps_nothing(folder, monkeypatch):
@@ -283,24 +283,29 @@ def test_off_keeps_nothing(folder, monkeypatch):
 # --- the folder -----------------------------------------------------------------------------------
 
 
+def own(letter: str) -> str:
+    """A name as the cache gives them."""
+    return f"{letter * 64}.so"
+
+
 def test_the_folder_is_the_users_own(folder):
     cache = FileCache(folder)
-    assert cache.write("a", b"data") and cache.read("a") == b"data"
+    assert cache.write(own("a"), b"data") and cache.read(own("a")) == b"data"
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert (folder / "a").stat().st_mode & 0o077 == 0
+    assert (folder / own("a")).stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no owners")
 def test_other_peoples_folders_are_not_read(folder, monkeypatch, capsys):
     cache = FileCache(folder)
-    cache.write("a", b"data")
+    cache.write(own("a"), b"data")
     folder.chmod(0o777)
-    assert cache.read("a") is None and not cache.write("b", b"data")
+    assert cache.read(own("a")) is None and not cache.write(own("b"), b"data")
     folder.chmod(0o700)
-    assert cache.read("a") == b"data"
+    assert cache.read(own("a")) == b"data"
     owner = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
-    assert cache.read("a") is None and not cache.write("b", b"data")
+    assert cache.read(own("a")) is None and not cache.write(own("b"), b"data")
     assert capsys.readouterr().err.count("\n") == 1  # one note is enough
 
 
@@ -312,27 +317,62 @@ def test_a_folder_that_cannot_be_made_is_no_error(tmp_path, monkeypatch, capsys)
 
 
 def test_a_full_disk_is_no_error(folder, monkeypatch, capsys):
-    def full(path, data):
-        path.write_bytes(data[:10])
+    def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(caches, "_create", full)
+    monkeypatch.setattr(files.os, "replace", full)
     assert result(CpuProgram(product())) == result(CpuProgram(product()))
     assert not kept(folder) and "No space left" in capsys.readouterr().err
 
 
 def test_the_least_recently_used_make_room(folder):
     cache = FileCache(folder, limit=1100)
-    for n, name in enumerate("abc"):
-        cache.write(name, bytes(300))
-        os.utime(folder / name, (n, n))
-    given_up, under_way = folder / ".d.1.x", folder / ".e.1.x"
-    for path, age in ((given_up, 2 * caches.MAX_WRITE_SECONDS), (under_way, 0)):
-        path.write_bytes(b"half")
-        os.utime(path, (time.time() - age,) * 2)
-    assert cache.read("a")  # used now: b is the oldest
-    cache.write("d", bytes(300))
-    assert [p.name for p in kept(folder)] == [".e.1.x", "a", "c", "d"]
+    for n, letter in enumerate("abc"):
+        cache.write(own(letter), bytes(300))
+        os.utime(folder / own(letter), (n, n))
+    assert cache.read(own("a"))  # used now: b is the oldest
+    cache.write(own("d"), bytes(300))
+    assert [p.name for p in kept(folder)] == [own("a"), own("c"), own("d")]
+
+
+def test_what_the_cache_has_not_written_stays(folder, tmp_path):
+    """Old and large files of the user, under any name, and what links lead to."""
+    folder.mkdir(parents=True, mode=0o700)
+    others = ["thesis.tex", ".hidden", "notes.so", f"{'A' * 64}.so", "f" * 64, f".{own('e')}.1.2"]
+    for name in others:
+        (folder / name).write_bytes(bytes(5000))
+        os.utime(folder / name, (1, 1))
+    (tmp_path / "elsewhere").write_bytes(bytes(5000))
+    (folder / own("e")).symlink_to(tmp_path / "elsewhere")
+    (folder / own("f")).mkdir()
+    cache = FileCache(folder, limit=1000)
+    for letter in "abcd":
+        assert cache.write(own(letter), bytes(600))
+    assert cache.read(own("e")) is None and cache.read(own("f")) is None
+    names = {p.name for p in kept(folder)}
+    assert names == {*others, own("d"), own("e"), own("f")}
+    # An entry replaces a link and not what the link leads to.
+    assert cache.write(own("e"), b"data") and cache.read(own("e")) == b"data"
+    assert (tmp_path / "elsewhere").read_bytes() == bytes(5000)
+    assert not cache.write(own("f"), b"data")
+
+
+def test_a_link_in_the_place_of_the_folder_is_not_followed(folder, tmp_path, capsys):
+    (tmp_path / "elsewhere").mkdir()
+    folder.parent.mkdir()
+    folder.symlink_to(tmp_path / "elsewhere")
+    cache = FileCache(folder)
+    assert not cache.write(own("a"), b"data") and cache.read(own("a")) is None
+    assert not list((tmp_path / "elsewhere").iterdir())
+    assert "a link" in capsys.readouterr().err
+
+
+def test_a_named_pipe_in_the_cache_is_not_waited_for(folder):
+    folder.mkdir(parents=True, mode=0o700)
+    os.mkfifo(folder / own("a"))
+    cache = FileCache(folder)
+    assert cache.read(own("a")) is None
+    assert cache.write(own("a"), b"data") and cache.read(own("a")) == b"data"
 
 
 # --- equal kernels --------------------------------------------------------------------------------

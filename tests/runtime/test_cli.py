@@ -229,6 +229,43 @@ def test_fmt(nnc, here):
     assert nnc("fmt", bad)[0] == 1 and bad.read_text() == "fn ("
 
 
+def test_fmt_keeps_links_and_modes(nnc, here):
+    real, link = write(here, DIGITS.replace(" = ", "="), "real.nn"), here / "link.nn"
+    real.chmod(0o600)
+    link.symlink_to("real.nn")
+    assert nnc("fmt", "link.nn")[0] == 0
+    assert link.is_symlink() and real.stat().st_mode & 0o777 == 0o600
+    assert real.read_text() == DIGITS.lstrip()
+    assert sorted(p.name for p in here.iterdir()) == ["link.nn", "real.nn"]
+
+
+def test_only_files_are_written(nnc, small, here):
+    """A device, a pipe or a folder is no place for a result, and stays what it is."""
+    nnc("train", "small.nn", "--out", "run", "--epochs", 1)
+    np.save("x.npy", np.zeros((3, 8, 8, 1)))
+    os.mkfifo("pipe")
+    Path("folder").mkdir()
+    before = os.stat("/dev/null")
+    for place, kind in (
+        ("/dev/null", "a device"),
+        ("pipe", "a named pipe"),
+        ("folder", "a folder"),
+    ):
+        code, _, err = nnc("predict", "run", "--input", "x.npy", "--output", place)
+        assert code == 1 and f"error[E0709]: cannot write {place}: it is {kind}" in err
+        code, _, err = nnc("compile", "small.nn", "--emit", f"ast={place}")
+        assert code == 1 and f"error[E0709]: cannot write {place}: it is {kind}" in err
+    assert os.path.samestat(os.stat("/dev/null"), before)
+    code, _, err = nnc("predict", "run", "--input", "x.npy", "--output", "results/y.npy")
+    assert code == 1 and "there is no folder results" in err
+    np.save("y.npy", np.zeros(2))
+    Path("link.npy").symlink_to("y.npy")
+    Path("y.npy").chmod(0o600)
+    assert nnc("predict", "run", "--input", "x.npy", "--output", "link.npy")[0] == 0
+    assert Path("link.npy").is_symlink() and np.load("y.npy").shape == (3, 10)
+    assert Path("y.npy").stat().st_mode & 0o777 == 0o600
+
+
 def test_summary(nnc, small):
     code, out, _ = nnc("summary", small, "--batch", 7)
     rows = {line.split()[0]: line.split() for line in out.splitlines() if line}

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 from small_programs import DIGITS, prepared, write
 
+from nnc.dsl import files
 from nnc.dsl.diagnostics.diagnostic import UserError
-from nnc.runtime import cli, files
+from nnc.runtime import cli
 from nnc.runtime.training.atomic_files import load_arrays, save_arrays
 from nnc.runtime.training.checkpoints import Position
 from nnc.runtime.training.interrupt import never
@@ -81,6 +82,24 @@ def test_a_flipped_bit_anywhere_in_a_checkpoint(finished, run):
             passed_over(finished, run)
         except (TypeError, AssertionError, ValueError):
             pytest.fail(f"byte {place} of {header}")
+
+
+def test_the_same_arrays_and_notes_give_the_same_bytes(tmp_path):
+    """Whatever order they are given in, and with notes of any characters."""
+    arrays = {"w": np.arange(6.0).reshape(2, 3), "b": np.float32(2), "ä": np.zeros((0, 3))}
+    notes = {"step": "30", "position": '{"a": "\u2028é\\n"}', "z": "", "ä": '"', "c": "x" * 77}
+    written = set()
+    for number in range(20):
+        path = tmp_path / f"{number}.safetensors"
+        order = sorted(notes, reverse=bool(number % 2))
+        save_arrays(path, arrays, {name: notes[name] for name in order})
+        written.add(path.read_bytes())
+    assert len(written) == 1
+    found, read = load_arrays(path)
+    assert read == notes and found.keys() == arrays.keys()
+    assert all(np.array_equal(found[name], arrays[name]) for name in arrays)
+    (data,) = written
+    assert int.from_bytes(data[:8], "little") % 8 == 0
 
 
 def rewritten(run: RunFolder, change) -> None:

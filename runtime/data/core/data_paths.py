@@ -11,10 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from platformdirs import user_cache_dir
-
 from ....dsl.diagnostics.diagnostic import UserError, did_you_mean, fail
-from ...files import reason
+from ....dsl.files import reason, user_cache
 
 ENVIRONMENT = "NNC_DATA"
 
@@ -49,7 +47,9 @@ class Search:
     @property
     def cache_folder(self) -> Path:
         """Where downloads and unpacked copies are stored; need not exist yet."""
-        return self.cache or Path(user_cache_dir("nnc")) / "data"
+        # Where there is no home, a place where no folder can be made: a cache is only a help, and
+        # a download says that it cannot be stored.
+        return self.cache or (user_cache() or Path(os.devnull)) / "data"
 
     def check(self) -> None:
         """Raise E0601 if `--data` names something that is not a folder."""

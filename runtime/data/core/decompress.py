@@ -9,17 +9,16 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
-import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from ....dsl.diagnostics.diagnostic import UserError, fail
-from ...files import reason, replacing
+from ....dsl.files import make_folder, open_own, reason, replacing, unnamed_file
 
 GZIP_MAGIC = b"\x1f\x8b"
 SHORTEST_GZIP = 18  # bytes: header and trailer
@@ -94,30 +93,45 @@ def _unpacked(packed: BinaryIO, path: Path, cache: Path, most: int) -> Iterator[
     key = f"{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}"
     name = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32]
     cached = cache / "unpacked" / name
-    packed.seek(-4, os.SEEK_END)
-    length = int.from_bytes(packed.read(4), "little")  # gzip's trailer: the size modulo 2^32
+    packed.seek(-8, os.SEEK_END)
+    trailer = packed.read(8)  # gzip's own checksum of the plain bytes, and their number
     # Errors of writing (a full disk, a read-only folder) only mean that there is no cached copy.
     # BadGzipFile is one of them and vanishes here, too, but `_unpack` below raises it once more.
-    if not _is_complete(cached, length):
+    found = _open_intact(cached, trailer)
+    if found is None:
         with suppress(OSError):
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(cached, private=True) as plain:
+            make_folder(cached.parent)
+            with replacing(cached, durable=False, private=True) as plain:
                 _unpack(packed, plain, most)
-    if _is_complete(cached, length):
-        with open(cached, "rb") as plain:
+            found = _open_intact(cached, trailer)
+    if found is not None:
+        with found as plain:
             yield plain
         return
-    with tempfile.TemporaryFile() as plain:
+    with unnamed_file() as plain:
         _unpack(packed, plain, most)
         yield plain
 
 
-def _is_complete(cached: Path, length: int) -> bool:
+def _open_intact(cached: Path, trailer: bytes) -> BinaryIO | None:
+    """The unpacked copy, if it is what the packed file's trailer says; else None."""
     try:
-        # Modulo 2^32, as in the trailer: files of more than 4 GB unpack as well.
-        return cached.stat().st_size & 0xFFFFFFFF == length
+        file = open_own(cached)
     except OSError:
-        return False
+        return None
+    with ExitStack() as closing:
+        closing.push(file)
+        # Modulo 2^32, as in the trailer: files of more than 4 GB unpack as well.
+        if os.fstat(file.fileno()).st_size & 0xFFFFFFFF != int.from_bytes(trailer[4:], "little"):
+            return None
+        # A disk that flips a bit of the copy would change the data without a word.
+        checksum = 0
+        while chunk := file.read(CHUNK):
+            checksum = zlib.crc32(chunk, checksum)
+        if checksum != int.from_bytes(trailer[:4], "little"):
+            return None
+        closing.pop_all()
+    return file
 
 
 def _unpack(packed: BinaryIO, plain: BinaryIO, most: int) -> None:

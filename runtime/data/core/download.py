@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ....dsl.diagnostics.diagnostic import fail
-from ...files import reason, replacing
+from ....dsl.files import make_folder, reason, replacing
 from .decompress import GZIP_MAGIC
 
 TIMEOUT = 30  # seconds without a byte
@@ -29,7 +29,7 @@ def download(address: str, destination: Path, checksum: str) -> None:
     E0610 or E0617.
     """
     try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(destination.parent)
     except OSError as error:
         raise fail("E0617", f"cannot write to {destination.parent}: {reason(error)}") from error
     try:
@@ -37,8 +37,7 @@ def download(address: str, destination: Path, checksum: str) -> None:
         # is whole and genuine, and later runs need not check it again.
         with replacing(destination, private=True) as file:
             _fetch(address, file)
-            file.flush()
-            found = _checksum(Path(file.name))
+            found = _checksum(file)
             if found != checksum:
                 # Not an OSError, so it passes the handler below; the unfinished file is removed.
                 raise fail(
@@ -60,13 +59,14 @@ def _fetch(address: str, file: BinaryIO) -> None:
         raise fail("E0610", message, help=ELSEWHERE) from error
 
 
-def _checksum(path: Path) -> str:
+def _checksum(file: BinaryIO) -> str:
     """The SHA-256 of the plain bytes, or a remark that the file does not unpack."""
+    file.seek(0)
+    packed = file.read(2) == GZIP_MAGIC
+    file.seek(0)
     try:
         # The checksum is of the plain bytes, because the same data can be packed in different ways.
-        with open(path, "rb") as file:
-            opened = gzip.open if file.read(2) == GZIP_MAGIC else open
-        with opened(path, "rb") as plain:
-            return hashlib.file_digest(plain, "sha256").hexdigest()
+        plain = gzip.GzipFile(fileobj=file) if packed else file
+        return hashlib.file_digest(plain, "sha256").hexdigest()  # type: ignore[arg-type]
     except (EOFError, zlib.error, gzip.BadGzipFile):
         return "unknown (it does not unpack)"

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import struct
-import tempfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ....dsl.diagnostics.diagnostic import did_you_mean, fail
-from ...files import reason
+from ....dsl.files import reason, temporary_folder, unnamed_file
 from ..core.dataset import Dataset, Field, Schema, Split, validate
 from ..core.decompress import readable
 from ..core.source import DataSource, Request, Setting, errors_at
@@ -183,7 +182,7 @@ def _pixels(request: Request, files: tuple[Path, ...], pillow: Any) -> np.ndarra
     # The disk or the memory is too small: found before decoding begins, which may take minutes.
     except OSError as error:
         size = f"{int(np.prod(shape)) >> 20} MiB"
-        message = f"no room for {size} of pixels in {tempfile.gettempdir()}: {reason(error)}"
+        message = f"no room for {size} of pixels in {temporary_folder()}: {reason(error)}"
         raise fail("E0617", message) from error
 
     # Every thread writes rows of its own, so the result depends neither on their number nor order.
@@ -203,7 +202,7 @@ def _storage(shape: tuple[int, ...]) -> np.ndarray:
     size = int(np.prod(shape, dtype=np.int64))
     if size <= IN_MEMORY:
         return np.empty(shape, np.uint8)
-    with tempfile.TemporaryFile() as file:
+    with unnamed_file() as file:
         if hasattr(os, "posix_fallocate"):  # else a full disk would raise SIGBUS on a write
             os.posix_fallocate(file.fileno(), 0, size)
         else:

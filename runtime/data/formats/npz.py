@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ....dsl.diagnostics.diagnostic import fail
-from ...files import reason
+from ....dsl.files import reason
 from ..core.dataset import Dataset, Schema
 from ..core.decompress import readable
 from ..core.named_arrays import dataset_of, schema_of

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ....dsl.diagnostics.diagnostic import UserError, fail
-from ...files import reason
+from ....dsl.files import reason
 from ..core.decompress import AGAIN
 
 

@@ -7,11 +7,13 @@ it; a downloaded file is checked.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
 from ..core.data_paths import ENVIRONMENT, first_file
 from ..core.dataset import Dataset, Schema
+from ..core.decompress import readable
 from ..core.source import DataSource, Request
 from ..formats.text import SETTINGS, load_file, training_length, window_schema
 
@@ -57,9 +59,16 @@ def _find(request: Request) -> Path | None:
         # `input.txt` is too common a name to be taken for this text in a folder of any other name.
         names = [f"{NAME}.txt"] + ["input.txt"] * (folder.name == NAME)
         path = first_file(folder, [spelling for n in names for spelling in (n, f"{n}.gz")])
-        if path is not None:
+        # The copy that was downloaded is known to the bit; the user's own may be another edition.
+        own = folder == request.search.cache_folder / NAME
+        if path is not None and not (own and _damaged(path)):
             return path
     return None
+
+
+def _damaged(path: Path) -> bool:
+    with readable(path), open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() != CHECKSUM
 
 
 SHAKESPEARE = DataSource(

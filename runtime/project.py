@@ -11,10 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..compiler.elaboration.train_block import FieldType, Setup
+from ..dsl.check.bundle import bundle_text
 from ..dsl.check.checker import Checked, check, load, load_source
+from ..dsl.check.names import seen_from
 from ..dsl.diagnostics.diagnostic import Diagnostic, Report, UserError, did_you_mean, fail
 from ..dsl.syntax import ast as s
-from ..dsl.syntax.printer import format_expr, format_type
+from ..dsl.syntax.ast import walk
+from ..dsl.syntax.printer import format_expr, format_type, quoted
 from ..dsl.syntax.source import Source
 from .data import Dataset, Schema, Search, bind, describe, find_source
 from .data import load as load_data
@@ -57,9 +60,13 @@ class Project:
     def resolved(self) -> str:
         """The whole program as one text that needs no other file: every definition, and the train
         block with what the command line set."""
-        definitions = [_text(d) for d in self.checked.definitions.values()]
+        checked = self.checked
+        files = {name: _file_text(file) for name, file in checked.files.items()}
         block = [_train_text(self.train)] if self.train else []
-        return "\n\n".join([*definitions, *block]) + "\n"
+        doc = '"""What the program needs of the library."""'
+        library = [doc, *(_text(d) for d in _from_library(checked, self.train))]
+        main = "\n".join([_file_text(checked.file), *block]) + "\n"
+        return bundle_text(main, files, "\n\n".join(library) + "\n")
 
 
 @gc_paused()
@@ -130,10 +137,11 @@ def _with_train(checked: Checked, train: s.Train) -> Checked:
         train if isinstance(d, s.Train) and d.model.id == train.model.id else d
         for d in file.declarations
     )
-    result = check(replace(file, declarations=declarations), library, report, used)
+    scopes = checked.definitions.scopes
+    result = check(replace(file, declarations=declarations), library, report, used, scopes)
     report.check()
     # With the file as it was written, for whatever shows the user's text.
-    return replace(result, file=file)
+    return replace(result, file=file, files=checked.files)
 
 
 def _choose_model(checked: Checked, path: Path, name: str | None) -> s.Definition:
@@ -256,6 +264,34 @@ def with_batch(setup: Setup, batch: int) -> Setup:
 
 
 # --- text -----------------------------------------------------------------------------------------
+
+
+def _file_text(file: s.File) -> str:
+    """The definitions of a file, and what it uses."""
+    uses = [f"use {quoted(d.path.value)}" for d in file.declarations if isinstance(d, s.Use)]
+    definitions = [_text(d) for d in file.declarations if isinstance(d, s.Definition)]
+    # The first docstring of a text is the text's, so one stands before that of a definition.
+    doc = file.doc or (
+        "A part of a program." if definitions[:1] and '"""' in definitions[0] else ""
+    )
+    return "\n\n".join([*([f'"""{doc}"""'] if doc else []), *uses, *definitions]) + "\n"
+
+
+def _from_library(checked: Checked, train: s.Train | None) -> list[s.Definition]:
+    """What a program needs of the library, in the order in which it meets it."""
+    found: dict[str, s.Definition] = {}
+    worklist: list[s.Node] = [*checked.exported().values(), *([train] if train else [])]
+    while worklist:
+        for node in walk(worklist.pop(0)):
+            # Each name in the scope of its own text: the program's `Dense` is not the library's.
+            if not isinstance(node, s.Name):
+                continue
+            definition = seen_from(checked.definitions, node.span.source).get(node.id)
+            known = definition is None or definition.name in found
+            if definition and not known and checked.library.get(definition.name) is definition:
+                found[definition.name] = definition
+                worklist.append(definition)
+    return list(found.values())
 
 
 def _text(definition: s.Definition) -> str:

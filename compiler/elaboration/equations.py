@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ...dsl.check.names import DISCARDED
 from ...dsl.syntax import ast as s
 from ..ir.build import cast
 from ..ir.equation import Equation, Index
@@ -33,14 +34,15 @@ def equation(ctx: Context, node: s.Equation, scope: BodyScope) -> None:
                 node.value.span,
                 label=f"this gives {len(found)}",
             )
-        scope.names.update(zip(names, found, strict=True))
+        scope.names |= {n: v for n, v in zip(names, found, strict=True) if n != DISCARDED}
         return
     # `loss = sum(i) x[i]` has no brackets either, but its right side is a value at one point.
     whole = node.indices is None and not isinstance(node.value, s.Reduce)
     state = scope.names[node.targets[0].id] if node.targets[0].primed else None
     assert state is None or isinstance(state, Array)
     result = (_assignment if whole else _indexed)(ctx, names[0], node, state, scope)
-    scope.names[names[0]] = result
+    if names[0] != DISCARDED:
+        scope.names[names[0]] = result
     # `m' = …` also says which tensor the next step finds in m.
     if state is not None:
         assert state.tensor and isinstance(result, Array) and result.tensor

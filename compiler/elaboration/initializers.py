@@ -17,6 +17,7 @@ from .context import LETTERS, Abort, Application, BodyScope, Context
 from .dispatch import value as value_of
 from .inlining import inlined
 from .interfaces import bind
+from .names import find
 from .rules import RULES
 from .values import Array, Poison, Value, lift
 
@@ -68,7 +69,7 @@ def _draw(ctx: Context, tensor: Tensor, node: s.Expr, scope: BodyScope) -> None:
     call = node if isinstance(node, s.Call) else s.Call(node.span, node, ())
     name = call.function
     assert isinstance(name, s.Name)
-    definition = ctx.definitions.get(name.id)
+    definition = find(ctx, name)
     value: Value
     # An expression of built-ins, such as `~ random()`; also what is no initializer: a layer.
     if definition is None or (definition.value is None and definition.kind != "fn"):

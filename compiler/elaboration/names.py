@@ -1,7 +1,8 @@
 """Name resolution: what a name stands for where it is written.
 
-Indices of the equation come first, then names of the body, then `training` and constants. A file
-may define a name of the library anew; the library goes on using its own.
+Indices of the equation come first, then names of the body, then `training` and constants. Layers
+and functions are looked up in the scope of the text that names them: a file may define a name of
+the library anew, and the library and used files go on using their own.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from ...dsl.check.library import standard_library
+from ...dsl.check.names import seen_from
 from ...dsl.diagnostics.diagnostic import Note, did_you_mean
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.ast import walk
@@ -23,8 +24,7 @@ _NUMBERS = {"inf": math.inf, "nan": math.nan, "pi": math.pi}
 
 def find(ctx: Context, name: s.Name) -> s.Definition | None:
     """The layer, fn, model or optimizer of this name."""
-    # Hygiene: `Dense` in library text means the library's, even where the user has defined another.
-    return (standard_library() if name.span.source.library else ctx.definitions).get(name.id)
+    return seen_from(ctx.definitions, name.span.source).get(name.id)
 
 
 def name(ctx: Context, node: s.Name, scope: BodyScope) -> Static | Array:

@@ -8,17 +8,18 @@ W02xx, W04xx). Sizes, types and index ranges are checked by the compiler, in
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path, PurePosixPath
 
 from ..diagnostics.diagnostic import Note, Report
 from ..syntax import ast as s
 from ..syntax.parser import parse
-from ..syntax.source import Source
+from ..syntax.source import Source, Span
+from .bundle import Bundle, unbundle
 from .definitions import DefinitionChecker
 from .library import read_source, standard_library
-from .names import Scope, called_names, names_in
+from .names import Definitions, Scope, called_names, names_in
 from .train_block import check_trains
 
 
@@ -27,11 +28,13 @@ class Checked:
     """A program whose names are all known.
 
     `definitions` holds the file's own, those of used files, and what they need of the library.
+    `files` are the used files by their paths relative to the program's folder.
     """
 
     file: s.File
-    definitions: dict[str, s.Definition]
+    definitions: Definitions
     library: Mapping[str, s.Definition]
+    files: Mapping[str, s.File] = field(default_factory=dict)
 
     def exported(self) -> dict[str, s.Definition]:
         """The definitions that are not the library's."""
@@ -53,8 +56,10 @@ def check(
     library: Mapping[str, s.Definition],
     report: Report,
     used: Mapping[str, s.Definition] | None = None,
+    scopes: Mapping[Source, Mapping[str, s.Definition]] | None = None,
 ) -> Checked:
-    """Check one file that sees the `library` and the definitions of the files it uses."""
+    """Check one file that sees the `library` and the definitions of the files it uses, whose own
+    `scopes` these are."""
     used = used or {}
     own = _own_definitions(file, used, report)
     scope = Scope(own, used, library)
@@ -67,7 +72,8 @@ def check(
     check_trains(trains, scope, report)
     # Train blocks are roots, too: they name losses, metrics and optimizers of the library.
     roots = [*own.values(), *used.values(), *trains]
-    return Checked(file, _reachable(roots, {**used, **own}, library), library)
+    found = _reachable(roots, {**used, **own}, library)
+    return Checked(file, Definitions(found, {} if scopes is None else scopes), library)
 
 
 # --- definitions ----------------------------------------------------------------------------------
@@ -150,24 +156,46 @@ def load(path: Path, report: Report) -> Checked:
     if source is None:
         report.check()
     assert source is not None
-    return _Loader(report, path.parent).load(source, path)
+    return _load(source, path, report)
 
 
 def load_source(source: Source, report: Report, folder: Path | None = None) -> Checked:
     """The same for a text that is not a file; `use` looks in `folder`."""
     folder = folder or Path()
-    return _Loader(report, folder).load(source, folder / source.name)
+    return _load(source, folder / source.name, report)
+
+
+def _load(source: Source, path: Path, report: Report) -> Checked:
+    bundle = unbundle(source)
+    if bundle is None:
+        return _Loader(report, path.parent).load(source, path)
+    # A mistake in there is damage: nobody writes that text by hand.
+    library = {
+        d.name: d for d in parse(bundle.library, report).declarations if isinstance(d, s.Definition)
+    }
+    inside = Report()
+    for definition in library.values():
+        DefinitionChecker(definition, Scope({}, {}, library), inside).check()
+    report.diagnostics += inside.errors
+    loader = _Loader(report, path.parent, library, bundle)
+    loader.scopes[bundle.library] = library
+    return loader.load(bundle.main, path)
 
 
 @dataclass
 class _Loader:
-    """Follows `use`, loading each file once. `loading` are the files that use each other, from
-    the program down to the current one."""
+    """Follows `use`, loading each file once: from `root`, or from a `bundle`. `loading` are the
+    files that use each other, from the program down to the current one; `scopes` what the used ones
+    see."""
 
     report: Report
     root: Path
+    library: Mapping[str, s.Definition] = field(default_factory=standard_library)
+    bundle: Bundle | None = None
     loading: list[Path] = field(default_factory=list)
     loaded: dict[Path, dict[str, s.Definition]] = field(default_factory=dict)
+    files: dict[str, s.File] = field(default_factory=dict)
+    scopes: dict[Source, Mapping[str, s.Definition]] = field(default_factory=dict)
 
     def load(self, source: Source, path: Path) -> Checked:
         # The report is shared by all files, so only errors from here on are this file's.
@@ -183,7 +211,12 @@ class _Loader:
         self.loading.pop()
         # After a syntax error names would be missing that the user did write.
         report = self.report if len(self.report.errors) == errors else Report()
-        return check(file, standard_library(), report, used)
+        found = check(file, self.library, report, used, self.scopes)
+        # What this file sees: `definitions` are the program's, in which others may shadow it.
+        if self.loading:
+            self.scopes[source] = {**self.library, **found.exported()}
+            self.files[path.relative_to(self.root).as_posix()] = file
+        return replace(found, files=self.files)
 
     def _import(
         self, use: s.Use, found: dict[str, s.Definition], used: dict[str, s.Definition]
@@ -217,6 +250,8 @@ class _Loader:
                 help="move the file next to this one",
             )
             return {}
+        if self.bundle is not None:
+            return self._bundled(target, span)
         # A path without `..` can still leave the folder, by a symbolic link: hence the check below.
         key = target.resolve()
         # Depth first: what is still loading is an ancestor, so this would close a cycle.
@@ -243,3 +278,15 @@ class _Loader:
             # unknown.
             self.loaded[key] = self.load(source, target).exported() if source else {}
         return self.loaded[key]
+
+    def _bundled(self, target: Path, use: Span) -> dict[str, s.Definition]:
+        """The same for a file of the bundle, whose names are paths as `use` writes them."""
+        assert self.bundle is not None
+        name = target.relative_to(self.root).as_posix()
+        source = self.bundle.files.get(name)
+        if source is None or target.resolve() in self.loading:
+            self.report.add("E0216", f"`{name}` is missing in this program", use)
+            return {}
+        if target not in self.loaded:
+            self.loaded[target] = self.load(source, target).exported()
+        return self.loaded[target]

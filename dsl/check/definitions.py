@@ -11,7 +11,7 @@ from ..diagnostics.diagnostic import Note, did_you_mean
 from ..syntax import ast as s
 from ..syntax.source import Span
 from .expressions import KINDS, ExprContext, ExpressionChecker, Symbol
-from .names import OPTIMIZER_NAMES, names_in
+from .names import DISCARDED, OPTIMIZER_NAMES, names_in
 
 _UNREAD = {"param": "W0201", "input": "W0202", "let": "W0203", "tensor": "W0204"}
 
@@ -96,6 +96,8 @@ class DefinitionChecker(ExpressionChecker):
                     self._declare_statements(inner, set(self.symbols))
 
     def _declare(self, kind: str, name: s.Name, assigned: dict[str, Span], outer: set[str]) -> None:
+        if kind == "tensor" and name.id == DISCARDED:
+            return
         key = name.id + "'" * name.primed
         # A primed name is no symbol: a second `m'` is found in `assigned`.
         first = assigned.get(key) if name.primed else None

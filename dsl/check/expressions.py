@@ -15,7 +15,7 @@ from ..diagnostics.foreign_terms import suggest
 from ..syntax import ast as s
 from ..syntax.source import Span
 from .calls import Invocation, check_call, invocation
-from .names import BUILTINS, CONSTANTS, OPTIMIZER_NAMES, Scope
+from .names import BUILTINS, CONSTANTS, DISCARDED, Scope
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,15 @@ class ExpressionChecker:
                 or f"put it on the left, or reduce over it: `sum({name}) …`",
             )
             return
+        if name == DISCARDED:
+            self.report.add(
+                "E0202",
+                "`_` has no value",
+                node.span,
+                label="read here",
+                help="it stands for results that are not needed: give this one a name",
+            )
+            return
         # Nearest scope first: a name of the definition is likelier than one of the library.
         help = suggest(name, [*context.indices, *self.symbols, *CONSTANTS])
         help = help or suggest(name, self.scope.names())
@@ -287,9 +296,10 @@ class ExpressionChecker:
             self.report.add("E0203", no_name, callee.span)
             return
         name = callee.id
-        # A local name hides a function of that name, and values cannot be called.
-        symbol = self.symbols.get(name)
-        if symbol is not None and name not in OPTIMIZER_NAMES:
+        # Functions and values have names of their own kinds: with a tensor `tanh`, `tanh(x)` still
+        # is the function. So no name of the user's can hide what a program applies.
+        symbol, found = self.symbols.get(name), self.scope.find(name)
+        if symbol is not None and found is None and name not in BUILTINS:
             self.read.add(name)
             fn_input = symbol.kind == "input" and self.definition.kind == "fn"
             self.report.add(
@@ -303,7 +313,6 @@ class ExpressionChecker:
             )
             return
         check_call(call, callee, self.scope, self.report)
-        found = self.scope.find(name)
         # Inside an indexed equation everything is one element; a layer needs the whole tensor.
         if found is not None and found.kind in ("layer", "model") and context.indexed:
             self.report.add(

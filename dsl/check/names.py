@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ..syntax import ast as s
+from ..syntax.source import Source
+from .library import standard_library
 
 MANY = 99  # no limit on the number of arguments
 
@@ -14,7 +16,7 @@ BUILTINS: dict[str, tuple[int, int]] = {
     **dict.fromkeys(
         ("exp", "log", "sqrt", "tanh", "sin", "cos", "erf", "abs", "floor", "ceil", "round"), (1, 1)
     ),
-    **dict.fromkeys(("sign", "log1p", "expm1", "is_finite", "stop", "bf16", "norm"), (1, 1)),
+    **dict.fromkeys(("sign", "log1p", "expm1", "is_finite", "stop", "bf16"), (1, 1)),
     **dict.fromkeys(("sum", "prod", "mean", "argmax", "argmin", "rank", "count"), (1, 1)),
     **dict.fromkeys(("f32", "f64", "i32", "i64", "u8", "bool"), (1, 1)),
     **dict.fromkeys(("max", "min"), (1, MANY)),
@@ -24,6 +26,8 @@ BUILTINS: dict[str, tuple[int, int]] = {
 
 # `fan_in` and `fan_out` have values only while a parameter is drawn.
 CONSTANTS = ("inf", "nan", "pi", "training", "fan_in", "fan_out")
+
+DISCARDED = "_"  # what is assigned to it has no name, however often
 
 # What an optimizer can read: parameter, gradient, step, and the norm of all gradients.
 OPTIMIZER_NAMES = ("p", "g", "t", "norm")
@@ -46,23 +50,74 @@ class Scope:
             yield from names
 
 
+class Definitions(dict[str, s.Definition]):
+    """The definitions of a program by name, as its file sees them. `scopes` has what the program's
+    other texts see: the files that it uses, and the library of a run (`bundle.py`)."""
+
+    def __init__(
+        self,
+        names: Mapping[str, s.Definition],
+        scopes: Mapping[Source, Mapping[str, s.Definition]],
+    ):
+        super().__init__(names)
+        self.scopes = scopes
+
+
+def seen_from(
+    definitions: Mapping[str, s.Definition], source: Source
+) -> Mapping[str, s.Definition]:
+    """The definitions that a text of the program sees: lexical scoping, so that `Dense` in a used
+    file, or in the library, stays what it was there, whatever the program calls its own layers."""
+    found = definitions.scopes.get(source) if isinstance(definitions, Definitions) else None
+    if found is not None:
+        return found
+    return standard_library() if source.library else definitions
+
+
 def names_in(node: object) -> set[str]:
     """Every name that a tree uses."""
     return {part.id for part in s.walk(node) if isinstance(part, s.Name)}
 
 
+def callees(node: object, branches: bool = True) -> Iterator[s.Name]:
+    """The names in a tree that are applied: `f` in `f(x)`, `x |> f` and `param w: [n] ~ f`."""
+    for part in s.walk(node, branches):
+        match part:
+            case s.Call(function=s.Name() as name) | s.Pipe(stage=s.Name() as name):
+                yield name
+            case s.Param(value=s.Name() as name, drawn=True):
+                yield name
+
+
 def called_names(definition: s.Definition) -> Iterator[str]:
-    """Names of functions and layers that a definition always needs: not those that its own names
-    shadow, nor those in only one branch of an `if`."""
-    # Collected first, over the whole body: a name is shadowed above its declaration, too.
-    shadowed = {p.name for p in (*definition.settings, *definition.inputs, *definition.results)}
-    for statement in s.walk(definition.body):
-        match statement:
-            case s.Let(name=name) | s.State(name=name):
-                shadowed.add(name.id)
-            case s.Param(names=names) | s.Equation(targets=names):
-                shadowed |= {name.id for name in names}
+    """Names of functions and layers that a definition always needs: not those in only one branch of
+    an `if`."""
     # Recursion that an `if` on a constant ends is sound: `tower(n) = if n > 0 then … tower(n - 1)`.
-    for node in s.walk((definition.body, definition.value), branches=False):
-        if isinstance(node, s.Name) and node.id not in shadowed:
-            yield node.id
+    return (name.id for name in callees((definition.body, definition.value), branches=False))
+
+
+def value_names(node: object, bound: frozenset[str] = frozenset()) -> Iterator[s.Name]:
+    """The names that an expression takes for values: none that is applied, and none of an index
+    that a reduction around it introduces (`bound`)."""
+    match node:
+        case s.Name(id=name, primed=primed):
+            if name not in bound and not primed:
+                yield node
+        case s.Call(function=s.Name(), arguments=arguments):
+            yield from value_names(arguments, bound)
+        case s.Pipe(value=value, stage=stage):
+            yield from value_names(value, bound)
+            if not isinstance(stage, s.Name):
+                yield from value_names(stage, bound)
+        case s.Index(tensor=tensor, indices=indices):
+            # brackets need the tensor, even where an index has its name
+            yield from value_names(tensor)
+            yield from value_names(indices, bound)
+        case s.Reduce(axes=axes, body=body):
+            yield from value_names(tuple(a.bound for a in axes), bound)
+            yield from value_names(body, bound | {a.name for a in axes})
+        case tuple():
+            for part in node:
+                yield from value_names(part, bound)
+        case s.Node():
+            yield from value_names(tuple(vars(node).values()), bound)

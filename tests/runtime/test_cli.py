@@ -235,7 +235,7 @@ def test_fmt_keeps_links_and_modes(nnc, here):
     link.symlink_to("real.nn")
     assert nnc("fmt", "link.nn")[0] == 0
     assert link.is_symlink() and real.stat().st_mode & 0o777 == 0o600
-    assert real.read_text() == DIGITS.lstrip()
+    assert "data      = digits()" in real.read_text()
     assert sorted(p.name for p in here.iterdir()) == ["link.nn", "real.nn"]
 
 

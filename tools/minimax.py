@@ -49,6 +49,12 @@ def _erfc_scaled(x: mp.mpf) -> mp.mpf:
     return mp.exp(x * x) * mp.erfc(x)
 
 
+def _erfc_by_t(u: mp.mpf) -> mp.mpf:
+    """e^x² erfc(x) / t for t = u + 1/2 = 2 / (2 + x)."""
+    t = u + mp.mpf(0.5)
+    return _erfc_scaled(2 / t - 2) / t
+
+
 def _per_bell(x: mp.mpf) -> mp.mpf:
     return mp.exp(x * x)  # what is found is multiplied by e^-x², and erf is near 1 there
 
@@ -63,6 +69,7 @@ FORMS = (
     Form("COS", lambda x: mp.cos(x) - 1 + x * x / 2, range(4, 10, 2), 1e-3, 0.7855, mp.cos),
     Form("ERF", lambda x: mp.erf(x) - x, range(1, 15, 2), 1e-3, 1.125, mp.erf),
     Form("ERFC", _erfc_scaled, range(0, 8), 1.125, 4, _per_bell),
+    Form("ERFCX", _erfc_by_t, range(0, 10), 2 / 12.3 - 0.5, 0.5, _erfc_by_t),
     Form("LOG2", _log2, range(1, 11, 2), 1e-3, 0.1716, _log2, "f64"),
 )
 

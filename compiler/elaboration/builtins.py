@@ -21,8 +21,8 @@ from .reductions import reduce_array
 from .values import Array, Shape, Static, is_static, lift
 
 _POINTWISE = CASTS | {
-    "exp", "log", "expm1", "log1p", "sqrt", "tanh", "sin", "cos", "erf", "abs", "sign", "floor",
-    "ceil", "round", "is_finite", "stop", "bf16",
+    "exp", "log", "expm1", "log1p", "sqrt", "tanh", "sin", "cos", "erf", "erfc", "sigmoid", "abs",
+    "sign", "floor", "ceil", "round", "is_finite", "stop", "bf16",
 }  # fmt: skip
 _NOT_FOLDED = ("stop", "f64", "i64", "u8")  # of a number: has a type that a plain number lacks
 # of a tensor's shape: compile-time constants

@@ -87,7 +87,7 @@ def call(fn: str, *args: Expr | float) -> Expr:
         folded = _fold(fn, typed, dtype)
         if folded is not None:
             return folded
-    simple = _simplify(fn, typed, dtype)
+    simple = _stabilized(fn, typed) or _simplify(fn, typed, dtype)
     return simple if simple is not None else Apply(fn, typed, dtype)
 
 
@@ -104,6 +104,30 @@ def _fold(fn: str, args: tuple[Expr, ...], dtype: str) -> Const | None:
     if fn == "pow" and not is_float(dtype) and args[1].value < 0:  # type: ignore[attr-defined]
         return None
     return literal(result.item(), dtype)
+
+
+def _stabilized(fn: str, x: tuple[Expr, ...]) -> Expr | None:
+    """The function that computes the same without cancellation or overflow, as Theano's
+    stabilization rewrites do:
+
+    log(1 + a) → log1p(a)      exp(a) - 1 → expm1(a)      1 / (1 + exp(-a)) → sigmoid(a)
+    """
+    match fn, x:
+        case "log", (Apply(fn="add" | "sub") as total,):
+            a, b = total.args
+            if _is(a, 1):
+                return call("log1p", b if total.fn == "add" else -b)
+            if _is(b, 1) and total.fn == "add":
+                return call("log1p", a)
+        case "sub", (Apply(fn="exp") as power, one) if _is(one, 1):
+            return call("expm1", power.args[0])
+        case "sub", (one, Apply(fn="exp") as power) if _is(one, 1):
+            return -call("expm1", power.args[0])
+        case "div", (one, Apply(fn="add") as total) if _is(one, 1):
+            for a, b in (total.args, total.args[::-1]):
+                if _is(a, 1) and isinstance(b, Apply) and b.fn == "exp":
+                    return call("sigmoid", -b.args[0])
+    return None
 
 
 def _is(expr: Expr, value: float) -> bool:

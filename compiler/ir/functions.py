@@ -63,6 +63,15 @@ def _erf(x):
     return np.vectorize(math.erf, otypes=[np.asarray(x).dtype])(x)
 
 
+def _erfc(x):
+    return np.vectorize(math.erfc, otypes=[np.asarray(x).dtype])(x)
+
+
+def _sigmoid(x):
+    e = np.exp(-np.abs(x))  # cannot overflow
+    return np.where(np.less(x, 0), e, np.ones_like(e)) / (1 + e)
+
+
 def _bf16(x):
     """The nearest bfloat16 (8 significant bits), ties to even. NaN and infinity stay; a number
     beyond the largest bfloat16 becomes infinite."""
@@ -119,6 +128,8 @@ _ROWS = [
     Scalar("sin",       1, _floating,       np.sin, cost=15),
     Scalar("cos",       1, _floating,       np.cos, cost=15),
     Scalar("erf",       1, _floating,       _erf, cost=15),
+    Scalar("erfc",      1, _floating,       _erfc, cost=20),
+    Scalar("sigmoid",   1, _floating,       _sigmoid, cost=12),
     Scalar("floor",     1, _floating,       np.floor),
     Scalar("ceil",      1, _floating,       np.ceil),
     Scalar("round",     1, _floating,       np.rint),

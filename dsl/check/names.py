@@ -14,9 +14,10 @@ MANY = 99  # no limit on the number of arguments
 # Functions that the compiler implements: the least and the greatest number of arguments.
 BUILTINS: dict[str, tuple[int, int]] = {
     **dict.fromkeys(
-        ("exp", "log", "sqrt", "tanh", "sin", "cos", "erf", "abs", "floor", "ceil", "round"), (1, 1)
+        ("exp", "log", "sqrt", "tanh", "sin", "cos", "erf", "erfc", "abs", "floor", "ceil"), (1, 1)
     ),
-    **dict.fromkeys(("sign", "log1p", "expm1", "is_finite", "stop", "bf16"), (1, 1)),
+    **dict.fromkeys(("round", "sign", "log1p", "expm1", "sigmoid"), (1, 1)),
+    **dict.fromkeys(("is_finite", "stop", "bf16"), (1, 1)),
     **dict.fromkeys(("sum", "prod", "mean", "argmax", "argmin", "rank", "count"), (1, 1)),
     **dict.fromkeys(("f32", "f64", "i32", "i64", "u8", "bool"), (1, 1)),
     **dict.fromkeys(("max", "min"), (1, MANY)),

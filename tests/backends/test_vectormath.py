@@ -31,6 +31,7 @@ llvm.initialize_native_asmprinter()
 INF, NAN = math.inf, math.nan
 F32 = np.float32
 ERF = np.vectorize(math.erf, otypes=[np.float64])
+ERFC = np.vectorize(math.erfc, otypes=[np.float64])
 X86 = llvm.get_default_triple().startswith("x86_64")
 
 # name: reference in float64, allowed error in ulp, largest |x| it is allowed for
@@ -41,6 +42,8 @@ UNARY: dict[str, tuple[Callable, float, float]] = {
     "log1p": (np.log1p, 1.7, INF),
     "tanh": (np.tanh, 2.1, INF),
     "erf": (ERF, 1.3, INF),
+    "erfc": (ERFC, 3.5, INF),
+    "sigmoid": (lambda x: np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x))), 2.5, INF),
     "sin": (np.sin, 1.6, 2.0**50),
     "cos": (np.cos, 1.6, 2.0**50),
     "sqrt": (np.sqrt, 0.5, INF),
@@ -272,6 +275,8 @@ SPECIAL: dict[str, list[tuple[float, float]]] = {
     ],
     "tanh": [(0, 0), Z, D, (1e-40, 1e-40), (INF, 1), (-INF, -1), (50, 1), (-50, -1)],
     "erf": [(0, 0), Z, D, (INF, 1), (-INF, -1), (50, 1), (-50, -1), (4, 1)],
+    "erfc": [(0, 1), (INF, 0), (-INF, 2), (11, 0), (-5, 2)],
+    "sigmoid": [(0, 0.5), (INF, 1), (-INF, 0), (20, 1), (-104, 0), (-100, 3.8e-44)],
     "sin": [(0, 0), Z, D, (1e-40, 1e-40), (INF, NAN), (-INF, NAN)],
     "cos": [(0, 1), (-0.0, 1), (1e-40, 1), (INF, NAN), (-INF, NAN)],
     "sqrt": [(0, 0), Z, (4, 2), (INF, INF), (-1, NAN), (-INF, NAN)],

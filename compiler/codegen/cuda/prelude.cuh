@@ -160,6 +160,16 @@ DEVICE f64 pow(f64 a, f64 b) { return ::pow(a, b); }
 DEVICE i32 pow(i32 a, i32 b) { return whole_pow(a, b); }
 DEVICE i64 pow(i64 a, i64 b) { return whole_pow(a, b); }
 
+// by e^-|x|, which cannot overflow
+DEVICE f32 sigmoid(f32 a) {
+  const f32 e = expf(-fabsf(a));
+  return (a < 0 ? e : 1) / (1 + e);
+}
+DEVICE f64 sigmoid(f64 a) {
+  const f64 e = exp(-fabs(a));
+  return (a < 0 ? e : 1) / (1 + e);
+}
+
 template <class T> DEVICE bool is_finite(T a) { return a - a == a - a; }
 
 // to the nearest number of 8 bits, ties to even

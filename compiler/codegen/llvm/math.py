@@ -10,6 +10,7 @@ Accuracy of f32: the largest error found, in units of the last place, among ever
 
     exp   1.04   log   0.88   tanh 1.99   sin 1.54   pow 1.13
     expm1 1.53   log1p 1.62   erf  1.27   cos 1.53   sqrt 0.50; floor, ceil, round, abs exact
+    sigmoid 2.32  erfc 3.45
 
 Special values are those of C's Annex F: NaN in gives NaN out, infinities and signed zeros are
 exact, overflow gives infinity, results below the normal range are rounded, not flushed.
@@ -46,6 +47,8 @@ ERF = (0.12837917, -0.37612602, 0.11283256, -0.026839223,
        0.0051602595, -0.00077658053, 7.063542e-05)  # fmt: skip
 ERFC = (0.98162955, -1.0291642, 0.758614, -0.39859155,
         0.1451538, -0.034588005, 0.004825396, -0.00029764744)  # fmt: skip
+ERFCX = (0.51079136, 0.687161, 0.5589419, 0.14574058, -0.1719755,
+         -0.10293463, 0.096739985, 0.046808373, -0.06501674, 0.008690939)  # fmt: skip
 LOG2 = (2.8853900817901166, 0.9617966733160096, 0.5770835896254842, 0.41167244039436124,
         0.3407353268529627)  # fmt: skip
 
@@ -61,6 +64,8 @@ def function(a: Arithmetic, name: str, args: list[str], dtype: str) -> str:
         return a.intrinsic(INTRINSICS[name], dtype, *args)
     if dtype == "f64":
         # Exact verification needs libm's accuracy, not speed.
+        if name == "sigmoid":
+            return _sigmoid(Vector(a, dtype), *args)
         return _library(a, name, args)
     return FUNCTIONS[name](Vector(a, dtype), *args)
 
@@ -250,6 +255,33 @@ def _erf(v: Vector, x: str) -> str:
     return v.select(v.compare("olt", a, 1.125), small, large)
 
 
+def _erfc(v: Vector, x: str) -> str:
+    """e^-a² t P(t - 1/2) for a = |x| and t = 1 / (1 + a/2), and 2 less that for negative x.
+
+    The exponential multiplies an error of a² by a² itself, so what rounding took from a² is put
+    back, and so is what it took from t, times how steep P(t) t is. From 10.1 on the result is 0."""
+    a = v.at_most(v.intrinsic("fabs", x), 10.5)
+    square, half = v.mul(a, a), v.fma(a, 0.5, 1.0)
+    lost = v.fma(a, a, v.op("fneg", square))
+    t = v.div(1.0, half)
+    cut = v.fma(a, 0.5, v.op("fneg", v.sub(half, 1.0)))
+    rest = v.fma(v.op("fneg", t), cut, v.fma(v.op("fneg", t), half, 1.0))
+    scaled = v.mul(v.polynomial(v.sub(t, 0.5), ERFCX), t)
+    q, n = _exponential(v, v.op("fneg", square))
+    steep = v.fma(t, 1.15, 1.05)
+    back = v.fma(rest, steep, v.op("fneg", lost))
+    q = v.add(q, v.fma(q, back, back))
+    tail = _scale(v, v.fma(q, scaled, scaled), n)
+    return v.select(v.compare("olt", x, 0.0), v.sub(2.0, tail), tail)
+
+
+def _sigmoid(v: Vector, x: str) -> str:
+    """With e = e^-|x|, which cannot overflow: 1 / (1 + e), and e / (1 + e) for negative x."""
+    minus = v.op("fneg", v.intrinsic("fabs", x))
+    e = _exp(v, minus) if v.dtype == "f32" else _library(v.a, "exp", [minus])
+    return v.div(v.select(v.compare("olt", x, 0.0), e, 1.0), v.add(e, 1.0))
+
+
 def _quarter_turns(v: Vector, x: str) -> tuple[str, str]:
     """(r, n as i32 modulo 2^32) with x = n π/2 + r, |r| <= π/4, worked out in f64.
 
@@ -353,6 +385,8 @@ FUNCTIONS: dict[str, Callable[..., str]] = {
     "pow": _pow,
     "tanh": _tanh,
     "erf": _erf,
+    "erfc": _erfc,
+    "sigmoid": _sigmoid,
     "sin": _sin,
     "cos": _cos,
 }

@@ -249,6 +249,18 @@ def remove(path: Path) -> bool:
     return False
 
 
+def set_aside(path: Path) -> Path | None:
+    """Rename a regular file to NAME.damaged, which replaces an earlier one; None if there is none.
+    OSError if that is impossible."""
+    if path.is_symlink() or not path.is_file():
+        return None
+    aside = path.with_name(f"{path.name}.damaged")
+    if aside.exists() and not aside.is_file():
+        return None
+    os.replace(path, aside)
+    return aside
+
+
 def clean(folder: Path) -> None:
     """Remove what writers of this user that were killed have left unfinished in a folder."""
     with suppress(OSError):

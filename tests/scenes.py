@@ -28,6 +28,7 @@ from nnc.runtime import memory
 from nnc.runtime.data.sets import mnist
 from nnc.runtime.device.cuda import program as gpu
 from nnc.runtime.device.cuda.discovery import Found
+from nnc.runtime.training.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -279,8 +280,8 @@ def forgetful_pass(patch: pytest.MonkeyPatch) -> None:
 
 
 def begun_elsewhere(folder: Path) -> None:
-    path = folder / "run" / "settings.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"target": "generic-sse"}))
+    run = RunFolder(folder / "run")
+    run.write_texts({"settings.json": json.dumps(run.settings | {"target": "generic-sse"})})
 
 
 def cut_short(name: str) -> Callable[[Path], None]:

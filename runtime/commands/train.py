@@ -12,6 +12,7 @@ import shlex
 import sys
 import zipfile
 import zlib
+from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO
 from pathlib import Path
@@ -27,7 +28,7 @@ from ..inference.predict import as_inputs, predict_batches
 from ..project import Project, field_types, load_dataset, open_project, setup_of
 from ..settings import settings_json
 from ..thread_count import default_threads
-from ..training.atomic_files import write_bytes, write_text
+from ..training.atomic_files import write_bytes
 from ..training.batch_inputs import check_indices, split_examples
 from ..training.executor import Executor
 from ..training.interrupt import watch_interrupt
@@ -67,34 +68,40 @@ def train(
     if (file is None) == (resume is None) or (resume and out):
         raise click.UsageError("give a FILE, or --resume RUN (which writes to RUN)")
     assignments = o.assignments(sets, epochs=epochs, steps=steps, batch=batch, seed=seed)
-    folder = RunFolder(resume) if resume else None
-    before = folder.settings if folder else {}
-    # The folder's own copy of the program: the file may have changed since.
-    project = open_project(folder.model if folder else file, assignments, model)
-    print_warnings(project)
     # Before data is read and code compiled: a wrong folder should not cost minutes.
     if out is not None:
         check_unused(out)
-    # The program lies in the run folder now, but relative paths are those of the original file.
-    base = Path(before["data_base"]) if "data_base" in before else project.path.parent
-    dataset = load_dataset(project, o.search(data or _folder(before), base, offline))
-    job = prepare(project, dataset, o.device(device_name, threads))
-    print_diagnostics(job.warnings)
-    # Created only when all else has succeeded, so that a mistake leaves no empty folder.
-    if folder is None:
-        notes = _notes(project, job, device_name, default_threads(threads), data, base)
-        job.folder = create_run(
-            out, project.name.lower(), project.resolved(), notes, dataset.vocabularies
-        )
-        with locked(job.folder.path):
-            _run(job)
-        return
-    # Two processes that go on with one run would overwrite each other's checkpoints.
-    with locked(folder.path):
-        print_diagnostics([*_other_target(before, device_name), *job.resume(folder)])
-        if assignments:
-            write_text(folder.model, project.resolved())  # for going on once more
-        notify(f"going on in {folder.path} after step {job.position.step}")
+    with ExitStack() as held:
+        folder = RunFolder(resume) if resume else None
+        before: dict[str, Any] = {}
+        if folder:
+            folder.require()
+            # Two processes that go on with one run would overwrite each other's checkpoints.
+            held.enter_context(locked(folder.path))
+            print_diagnostics(folder.repair())
+            before = folder.settings
+        # The folder's own copy of the program: the file may have changed since.
+        project = open_project(folder.model if folder else file, assignments, model)
+        print_warnings(project)
+        # The program lies in the run folder now, but relative paths are those of the original file.
+        base = Path(before["data_base"]) if "data_base" in before else project.path.parent
+        dataset = load_dataset(project, o.search(data or _folder(before), base, offline))
+        job = prepare(project, dataset, o.device(device_name, threads))
+        print_diagnostics(job.warnings)
+        if folder:
+            print_diagnostics(
+                [*folder.complete(), *_other_target(before, device_name), *job.resume(folder)]
+            )
+            if assignments:
+                folder.write_texts({"model.nn": project.resolved()})  # for going on once more
+            notify(f"going on in {folder.path} after step {job.position.step}")
+        else:
+            # Created only when all else has succeeded, so that a mistake leaves no empty folder.
+            notes = _notes(project, job, device_name, default_threads(threads), data, base)
+            job.folder = create_run(
+                out, project.name.lower(), project.resolved(), notes, dataset.vocabularies
+            )
+            held.enter_context(locked(job.folder.path))
         _run(job)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ...dsl.diagnostics.diagnostic import did_you_mean, fail
+from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, did_you_mean, fail
 from ...dsl.files import reason, replacing
 
 
@@ -76,23 +76,42 @@ def save_arrays(
     write_bytes(path, length, text, data[end:], durable=durable, help=help)
 
 
+class Damaged(UserError):
+    """E0706 for a file that does not hold what was written into it."""
+
+
+def damaged(message: str) -> Damaged:
+    return Damaged([Diagnostic("E0706", message)])
+
+
 def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays and notes of a file that `save_arrays` wrote. UserError E0706 if it is another
-    file, or its hash is wrong."""
+    """The arrays and notes of a file that `save_arrays` wrote. UserError E0706 if it cannot be
+    read; `Damaged` if it is another file, or its hash is wrong."""
     try:
         with safe_open(path, framework="numpy") as file:
             names = file.keys()
             arrays = {name: file.get_tensor(name) for name in names}
             notes = dict(file.metadata() or {})
-    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+    except (SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise damaged(f"cannot read {path}: {reason(error)}") from error
+    except OSError as error:
         raise fail("E0706", f"cannot read {path}: {reason(error)}") from error
     # the hash is not part of what it covers
     stored = notes.pop(_HASH, None)
     if stored is None:
-        raise fail("E0706", f"{path} was not written by nnc: it has no hash")
+        raise damaged(f"{path} was not written by nnc: it has no hash")
     if stored != _hash(arrays, notes):
-        raise fail("E0706", f"{path} is damaged: its content is not what was written")
+        raise damaged(f"{path} is damaged: its content is not what was written")
     return arrays, notes
+
+
+def read_notes(path: Path) -> dict[str, str]:
+    """The notes alone, whose hash is not looked at. UserError E0706 if they cannot be read."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        raise fail("E0706", f"cannot read {path}: {reason(error)}") from error
 
 
 _HASH = "sha256"

@@ -22,7 +22,7 @@ import numpy as np
 
 from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, did_you_mean, fail
 from ...dsl.files import make_folder, reason, remove
-from .atomic_files import check_arrays, load_arrays, save_arrays
+from .atomic_files import Damaged, check_arrays, load_arrays, read_notes, save_arrays
 from .metrics import Means, Record
 
 FORMAT = 1
@@ -112,6 +112,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self._kept: dict[int, int] = {}  # step of a checkpoint → `kept` of its position
 
     def path(self, step: int) -> Path:
         return self.folder / f"step-{step:08}.safetensors"
@@ -125,8 +126,9 @@ class Checkpoints:
         return sorted(int(found[1]) for found in map(_NAME.fullmatch, names) if found)
 
     def write(self, values: Mapping[str, np.ndarray], position: Position, keep: int) -> None:
-        """Write a checkpoint, then remove the older ones except the last `keep` and the one at
-        `position.kept`. UserError E0709 if it cannot be written: then none is removed."""
+        """Write a checkpoint, then remove the older ones except the last `keep`, and those with the
+        best weights of each of them: a run goes on from the one before if the last is damaged.
+        UserError E0709 if it cannot be written: then none is removed."""
         # listed before writing: if this folder cannot be read, nothing is written either
         before = self.steps()
         notes = {"position": position.text()}
@@ -139,10 +141,22 @@ class Checkpoints:
         # A run that resumed from step 100 because 200 was damaged has 200 still: it is not among
         # the older ones and goes. The new one is one of the last `keep`, hence the + 1.
         older = [step for step in before if step < position.step]
-        kept = {*older[max(0, len(older) - keep + 1) :], position.step, position.kept}
+        last = [*older[max(0, len(older) - keep + 1) :], position.step]
+        self._kept[position.step] = position.kept
+        kept = {*last, *map(self._kept_by, last)}
         for step in before:
             if step not in kept:
                 remove(self.path(step))  # one too many would do no harm
+
+    def _kept_by(self, step: int) -> int:
+        """The step of the best weights as of a checkpoint; 0 if none are, or it is damaged."""
+        if step not in self._kept:
+            try:
+                position = Position.of_text(read_notes(self.path(step))["position"])
+                self._kept[step] = position.kept
+            except (UserError, KeyError, ValueError, TypeError, AttributeError):
+                self._kept[step] = 0
+        return self._kept[step]
 
     def _advice(self, steps: list[int]) -> str:
         run = self.folder.parent
@@ -152,25 +166,28 @@ class Checkpoints:
 
     def read(
         self, wanted: Mapping[str, np.ndarray]
-    ) -> tuple[dict[str, np.ndarray], Position, list[Diagnostic]] | None:
+    ) -> tuple[dict[str, np.ndarray], Position | None, list[Diagnostic]]:
         """Values and position of the last intact checkpoint, and a warning for every damaged one
-        after it; None if there are no checkpoints. UserError E0706 if all are damaged."""
+        after it. No values and no position if there is none, or but a damaged one: then the run
+        begins anew, to the same bits. UserError E0706 if there are several, and none is right."""
         skipped: list[Diagnostic] = []
+        steps = self.steps()
         # newest first
-        for step in reversed(self.steps()):
+        for step in reversed(steps):
             try:
                 return *self.read_step(step, wanted), skipped
             except UserError as error:
+                anew = len(steps) == 1 and isinstance(error, Damaged)
+                help = "the run begins anew" if anew else "the checkpoint before it is used"
                 skipped += [
-                    Diagnostic(
-                        "W0701", d.message, help=d.help or "the checkpoint before it is used"
-                    )
-                    for d in error.diagnostics
+                    Diagnostic("W0701", d.message, help=d.help or help) for d in error.diagnostics
                 ]
+                if anew:
+                    return {}, None, skipped
         # fresh diagnostics: damage that can be skipped is a warning, all damaged is an error
         if skipped:
             raise UserError([Diagnostic("E0706", d.message, help="") for d in skipped])
-        return None
+        return {}, None, []
 
     def read_step(
         self, step: int, wanted: Mapping[str, np.ndarray]

@@ -88,28 +88,30 @@ class Job:
 
     def resume(self, folder: RunFolder) -> list[Diagnostic]:
         """Resume from a folder's last intact checkpoint, or from the start if there is none yet;
-        warnings about damaged ones. UserError E0706 if none is intact and of this program."""
+        warnings about what was damaged or missing. UserError E0706 if none is intact and of this
+        program."""
         self.folder = folder
-        found = folder.checkpoints.read(self.executor.values)
+        values, position, warnings = folder.checkpoints.read(self.executor.values)
         # interrupted before its first checkpoint: the run begins anew
-        if found is None:
-            return []
-        values, position, warnings = found
-        # with other data, `done` and the order of the epoch would mean other examples
-        if position.examples != self.position.examples:
-            raise fail(
-                "E0710",
-                f"{folder.path} was trained on {position.examples:,} examples, and "
-                f"the data have {self.position.examples:,} now",
-            )
-        position.seed = self.position.seed
-        self.executor.restore(values)
-        self.position = position
+        if position is not None:
+            # with other data, `done` and the order of the epoch would mean other examples
+            if position.examples != self.position.examples:
+                raise fail(
+                    "E0710",
+                    f"{folder.path} was trained on {position.examples:,} examples, and "
+                    f"the data have {self.position.examples:,} now",
+                )
+            position.seed = self.position.seed
+            self.executor.restore(values)
+            self.position = position
         # `kept` is 0 in the first epoch: there are no best weights yet
-        if position.kept:
+        if self.position.kept:
             wanted = self.executor.weights()
-            self.best = folder.weights_at(position.kept, wanted, self.executor.values)
-        folder.write_metrics(position.records)
+            self.best, damage = folder.weights_at(self.position.kept, wanted, self.executor.values)
+            warnings += damage
+        # What is passed over is not missing.
+        warnings += folder.check_metrics(self.records, lost=not warnings)
+        folder.write_metrics(self.records)
         return warnings
 
 

@@ -6,17 +6,20 @@
     vocabulary.json          the texts of tokens, if it was trained on text
     weights.safetensors      the weights: the best or the last, as `keep` says
     checkpoints/             params, all states and the position in the run, to resume from
+    backup.json              copies of model.nn, settings.json and vocabulary.json, with a hash
     snapshot.safetensors     the state before a step that made a value not finite, if one did
 
 Every file is replaced atomically. A run resumes from one checkpoint (`checkpoints.py`); metrics and
-weights follow from it and are written again if they are missing.
+weights follow from it, the texts from their copies, and what is damaged or missing is made again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import count
 from math import isfinite
 from pathlib import Path
@@ -25,8 +28,8 @@ from typing import Any
 import numpy as np
 
 from ...compiler.elaboration.train_block import FieldType
-from ...dsl.diagnostics.diagnostic import UserError, did_you_mean, fail
-from ...dsl.files import place_folder, reason, unfinished_folder
+from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, did_you_mean, fail
+from ...dsl.files import place_folder, reason, set_aside, unfinished_folder
 from ..data.core.vocabulary import Vocabulary
 from .atomic_files import check_arrays, load_arrays, read_json, save_arrays, write_json, write_text
 from .checkpoints import Checkpoints
@@ -40,6 +43,8 @@ SETTINGS: dict[str, tuple[type, ...]] = {
     "command": _TEXT, "directory": _TEXT, "target": _TEXT,
 }  # fmt: skip
 OPTIONAL_SETTINGS = {"target"}  # that runs of earlier versions lack
+TEXTS = ("model.nn", "settings.json", "vocabulary.json")
+BACKUP = "backup.json"
 
 
 class RunFolder:
@@ -56,16 +61,16 @@ class RunFolder:
     def weights_file(self) -> Path:
         return self.path / "weights.safetensors"
 
-    @property
+    @cached_property
     def checkpoints(self) -> Checkpoints:
         return Checkpoints(self.path / "checkpoints")
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What `settings.json` holds. UserError E0706 if this is no run folder."""
+        """What `settings.json` holds. UserError E0706 if this is no run folder, or if a text in it
+        is not what the run wrote."""
         path = self.path / "settings.json"
-        if not path.exists():
-            raise self._no_run()
+        self._check_texts()
         found = read_json(path)
         if not isinstance(found, dict):
             raise fail("E0706", f"{path} is not the settings of a run")
@@ -83,6 +88,11 @@ class RunFolder:
             if not isinstance(found[name], kinds):
                 raise fail("E0706", f"`{name}` in {path} is {json.dumps(found[name])[:40]}")
         return found
+
+    def require(self) -> None:
+        """UserError E0706 if this is no run folder."""
+        if not any((self.path / name).exists() for name in ("settings.json", BACKUP)):
+            raise self._no_run()
 
     def _no_run(self) -> UserError:
         """UserError E0706, with what the path is instead, or the likely run."""
@@ -111,14 +121,77 @@ class RunFolder:
             path = self.path / "settings.json"
             raise fail("E0706", f"`fields` in {path} are not fields of data") from error
 
-    def write_vocabularies(self, vocabularies: Mapping[str, Vocabulary]) -> None:
-        """What the numbers of each field of tokens stand for; nothing is written if there are
-        none."""
-        if vocabularies:
-            plain = {name: json.loads(v.to_json()) for name, v in vocabularies.items()}
-            # on the disk before the run counts: without it the weights are numbers of unknown
-            # tokens
-            write_json(self.path / "vocabulary.json", plain)
+    # --- texts and their copies ---------------------------------------------------------------
+
+    def write_texts(self, texts: Mapping[str, str]) -> None:
+        """Write files of text by name, and before them their copies: these count, so that a crash
+        in between leaves what `repair` completes. The copies of other files stay."""
+        known = self._copies() or {}
+        self._write_copies({**known, **texts})
+        for name, text in texts.items():
+            write_text(self.path / name, text)
+
+    def repair(self) -> list[Diagnostic]:
+        """Write the texts again that are missing or not what the run wrote; a warning for each."""
+        found = []
+        for name, text in (self._copies() or {}).items():
+            path = self.path / name
+            if how := _difference(path, text):
+                # It may have been changed on purpose.
+                aside = set_aside(path)
+                write_text(path, text)
+                found.append(
+                    Diagnostic(
+                        "W0701",
+                        f"{path} {how}",
+                        help=f"it is written again from {BACKUP}"
+                        + (f"; what was there is {aside.name} now" if aside else ""),
+                    )
+                )
+        return found
+
+    def complete(self) -> list[Diagnostic]:
+        """Write the copies again if they are lost; a warning then. To be called when the texts are
+        known to be right."""
+        if self._copies() is not None:
+            return []
+        path = self.path / BACKUP
+        how = "is damaged" if path.exists() else "is missing"
+        names = [name for name in TEXTS if (self.path / name).exists()]
+        self._write_copies({name: (self.path / name).read_text("utf-8") for name in names})
+        help = "it is written again from the files that it copies"
+        return [Diagnostic("W0701", f"{path} {how}", help=help)]
+
+    def _write_copies(self, texts: Mapping[str, str]) -> None:
+        write_json(self.path / BACKUP, {"sha256": _hash(texts), "files": dict(texts)})
+
+    def _copies(self) -> dict[str, str] | None:
+        """The copies by name; None if they are damaged, or missing, as in runs of 0.1.0."""
+        try:
+            plain = json.loads((self.path / BACKUP).read_bytes())
+            texts = plain["files"]
+            known = isinstance(texts, dict) and set(texts) <= set(TEXTS)
+            intact = known and plain["sha256"] == _hash(texts)
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            return None
+        return texts if intact else None
+
+    def _check_texts(self) -> None:
+        """UserError E0706 if a text is missing or not what the run wrote: with another one, numbers
+        would be wrong without a word."""
+        self.require()
+        wrong = [
+            Diagnostic(
+                "E0706",
+                f"{self.path / name} {how}",
+                help=f"`nnc train --resume {self.path}` writes it again from {BACKUP}; if it was "
+                "changed on purpose, remove that file",
+            )
+            for name, text in (self._copies() or {}).items()
+            if (how := _difference(self.path / name, text))
+        ]
+        if wrong:
+            raise UserError(wrong)
 
     @property
     def vocabularies(self) -> dict[str, Vocabulary]:
@@ -156,28 +229,72 @@ class RunFolder:
 
     def weights_at(
         self, step: int, wanted: Mapping[str, np.ndarray], values: Mapping[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
+    ) -> tuple[dict[str, np.ndarray], list[Diagnostic]]:
         """The weights after a step, written again from its checkpoint if the file has others or is
-        damaged. `values` are all values of the program. UserError E0706 if both are damaged."""
+        damaged; a warning if it is. `values` are all values of the program. UserError E0706 if both
+        are damaged."""
+        warnings: list[Diagnostic] = []
         try:
             # A crash between a checkpoint and the weights leaves those of an earlier step in the
             # file.
             found, written = self._weights(wanted)
             if written == str(step):
-                return found
+                return found, []
         # damaged or missing: the checkpoint holds the same values
-        except UserError:
-            pass
+        except UserError as error:
+            help = f"they are written again from the checkpoint of step {step}"
+            warnings = [Diagnostic("W0701", d.message, help=help) for d in error.diagnostics]
         found, _ = self.checkpoints.read_step(step, values)
         # the states of the optimizer are in the checkpoint but not among the weights
         weights = {name: found[name] for name in wanted}
         self.write_weights(weights, step)
-        return weights
+        return weights, warnings
 
     def write_metrics(self, records: Sequence[Record]) -> None:
-        lines = (json.dumps(_finite(record.plain()), allow_nan=False) for record in records)
-        text = "".join(f"{line}\n" for line in lines)
+        text = "".join(f"{line}\n" for line in _metrics(records))
         write_text(self.path / "metrics.jsonl", text, durable=False)
+
+    def check_metrics(self, records: Sequence[Record], lost: bool) -> list[Diagnostic]:
+        """A warning if `metrics.jsonl` is missing or not what a run with these records wrote, or,
+        if `lost`, tells of a later checkpoint, which is lost then."""
+        path, wanted = self.path / "metrics.jsonl", _metrics(records)
+        again = "it is written again from the checkpoint"
+        try:
+            found = path.read_text("utf-8").splitlines()
+        except FileNotFoundError:
+            # A crash comes between the first checkpoint and the first line.
+            missing = len(wanted) > 1
+            return [Diagnostic("W0701", f"{path} is missing", help=again)] if missing else []
+        except (OSError, ValueError) as error:
+            return [Diagnostic("W0701", f"cannot read {path}: {reason(error)}", help=again)]
+        common = min(len(found), len(wanted))
+        if found[:common] != wanted[:common] or len(found) < len(wanted) - 1:
+            return [Diagnostic("W0701", f"{path} is not what the run wrote", help=again)]
+        # A checkpoint is written before its line.
+        if lost and len(found) > len(wanted):
+            message = f"the last checkpoints in {self.checkpoints.folder} are missing: {path.name} "
+            message += f"tells of {len(found)} epochs, and the checkpoints of {len(wanted)}"
+            return [Diagnostic("W0701", message, help="the epochs that are lost are trained again")]
+        return []
+
+
+def _metrics(records: Sequence[Record]) -> list[str]:
+    """The lines of `metrics.jsonl`."""
+    return [json.dumps(_finite(record.plain()), allow_nan=False) for record in records]
+
+
+def _difference(path: Path, text: str) -> str:
+    """How a file differs from its text; empty if it does not."""
+    try:
+        return "" if path.read_bytes() == text.encode() else "is not what the run wrote"
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read: {reason(error)}"
+
+
+def _hash(texts: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()
 
 
 def _finite(plain: Mapping[str, float]) -> dict[str, float | None]:
@@ -199,13 +316,16 @@ def create_run(
     path = out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     if out is not None:
         check_unused(out)
+    texts = {"model.nn": program, "settings.json": json.dumps(settings, indent=2) + "\n"}
+    if vocabularies:
+        # Without them the weights are of unknown tokens.
+        plain = {name: json.loads(v.to_json()) for name, v in vocabularies.items()}
+        texts["vocabulary.json"] = json.dumps(plain, indent=2) + "\n"
     try:
         # A run folder exists with all of this or not at all. Beside its place, since a rename is
         # atomic only within one file system.
         with unfinished_folder(path.parent) as folder:
-            write_text(folder / "model.nn", program)
-            write_json(folder / "settings.json", settings)
-            RunFolder(folder).write_vocabularies(vocabularies)
+            RunFolder(folder).write_texts(texts)
             numbers, place = count(2), path
             # Of runs that start in the same second one takes the name, the others take numbers.
             while not place_folder(folder, place):

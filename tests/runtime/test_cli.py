@@ -76,6 +76,7 @@ def test_train_leaves_a_run_folder(nnc, small):
     assert names == {
         "model.nn",
         "settings.json",
+        "backup.json",
         "metrics.jsonl",
         "weights.safetensors",
         "checkpoints",

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from small_programs import DIGITS, prepared, write
 
+from nnc import load as nnc_load
 from nnc.dsl import files
 from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime import cli
@@ -204,6 +205,8 @@ def test_lost_weights_and_metrics_are_made_again(finished, run):
         if weights is not None:
             run.weights_file.write_bytes(weights)
         (run.path / "metrics.jsonl").write_text("{")
+        told = [warning.message for warning in finished[2].resume(run)]
+        assert len(told) == 2 and "weights" in told[0] and "metrics" in told[1]
         assert finished[2].resume(run) == []
         found, _ = load_arrays(run.weights_file)
         assert all(np.array_equal(found[name], array) for name, array in wanted.items())
@@ -229,7 +232,9 @@ def nnc(capsys, tmp_path, monkeypatch):
 
 
 def test_settings_that_are_damaged(nnc):
+    """Those of a run that has no copy of them."""
     path = Path("run/settings.json")
+    Path("run/backup.json").unlink()
     whole = json.loads(path.read_text())
     wrong = [path.read_text()[: len(path.read_text()) * n // 5] for n in range(5)]
     wrong += ["[]", "3", json.dumps({**whole, "thraeds": 1})]
@@ -248,7 +253,9 @@ def test_settings_that_are_damaged(nnc):
 
 
 def test_a_program_that_is_damaged(nnc):
+    """That of a run that has no copy of it."""
     path = Path("run/model.nn")
+    Path("run/backup.json").unlink()
     text = path.read_text()
     for wrong in (text[:40], "", "model"):
         path.write_text(wrong)
@@ -256,6 +263,48 @@ def test_a_program_that_is_damaged(nnc):
         assert code == 1 and "error[E" in err
     path.unlink()
     assert nnc("train", "--resume", "run")[0] == 1
+
+
+def test_a_text_that_has_changed_is_not_used(nnc):
+    """A flipped bit may leave a program that is right, and another one."""
+    np.save("x.npy", np.zeros((3, 8, 8, 1)))
+    for name, old, new in (("model.nn", "Dense(12)", "Dense(13)"), ("settings.json", "32", "33")):
+        path = Path("run") / name
+        text = path.read_text()
+        path.write_text(text.replace(old, new))
+        assert path.read_text() != text
+        for command in (
+            ("eval", "run"),
+            ("predict", "run", "--input", "x.npy", "--output", "y.npy"),
+        ):
+            code, _, err = nnc(*command)
+            assert code == 1 and f"E0706]: {path} is not what the run wrote" in err
+            assert "--resume run" in err
+        with pytest.raises(UserError, match="not what the run wrote"):
+            nnc_load("run")
+        code, _, err = nnc("train", "--resume", "run")
+        assert code == 0 and f"W0701]: {path} is not what the run wrote" in err
+        assert path.read_text() == text
+        assert new in path.with_name(f"{name}.damaged").read_text()
+        assert nnc("eval", "run")[0] == 0
+
+
+def test_a_changed_program_is_copied_before_it_is_written(nnc, monkeypatch):
+    """A crash in between leaves the new program."""
+    original = files.replacing
+
+    def crash(path, *more):
+        if path.name == "model.nn":
+            raise KeyboardInterrupt
+        return original(path, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nnc.runtime.training.atomic_files.replacing", crash)
+        assert nnc("train", "--resume", "run", "--epochs", 3)[0] == 130
+    assert "epochs = 2" in Path("run/model.nn").read_text()
+    code, out, err = nnc("train", "--resume", "run")
+    assert code == 0 and "epoch 3/3" in out and "W0701" in err
+    assert "epochs = 3" in Path("run/model.nn").read_text()
 
 
 def test_weights_that_are_damaged(nnc):

@@ -117,6 +117,7 @@ def test_wrong_uses(nnc, stopped, tmp_path):
 def test_a_snapshot_of_another_program(nnc, stopped):
     path = Path("run") / "model.nn"
     path.write_text(path.read_text().replace("Dense(12)", "Dense(13)"))
+    (Path("run") / "backup.json").unlink()
     code, _, err = nnc("debug", "run")
     assert code == 1 and "E0706" in err and "has shape [64, 12], and in the program [64, 13]" in err
     arrays, notes = load_arrays(Path("run") / SNAPSHOT_NAME)

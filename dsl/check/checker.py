@@ -7,12 +7,14 @@ W02xx, W04xx). Sizes, types and index ranges are checked by the compiler, in
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path, PurePosixPath
 
 from ..diagnostics.diagnostic import Note, Report
+from ..regular_files import is_within
 from ..syntax import ast as s
 from ..syntax.parser import parse
 from ..syntax.source import Source, Span
@@ -21,6 +23,8 @@ from .definitions import DefinitionChecker
 from .library import read_source, standard_library
 from .names import Definitions, Scope, called_names, names_in
 from .train_block import check_trains
+
+MAX_DEPTH = 40  # files of which each is used by the one before
 
 
 @dataclass(frozen=True)
@@ -202,7 +206,7 @@ class _Loader:
         errors = len(self.report.errors)
         file = parse(source, self.report)
         # Resolved, as two different paths may lead to one file.
-        self.loading.append(path.resolve())
+        self.loading.append(Path(os.path.realpath(path)))
         used: dict[str, s.Definition] = {}
         for use in file.declarations:
             if isinstance(use, s.Use):
@@ -250,10 +254,21 @@ class _Loader:
                 help="move the file next to this one",
             )
             return {}
+        # Each file of a chain is parsed within the one that uses it, on Python's stack.
+        if len(self.loading) >= MAX_DEPTH:
+            self.report.add(
+                "E0217",
+                f"`{written}` is used by {MAX_DEPTH} files in turn",
+                span,
+                label="more than that are not followed",
+                help="let the program use these files itself, side by side",
+            )
+            return {}
         if self.bundle is not None:
             return self._bundled(target, span)
-        # A path without `..` can still leave the folder, by a symbolic link: hence the check below.
-        key = target.resolve()
+        # A path without `..` can still leave the folder, by a symbolic link. `realpath` never
+        # raises: of links that lead in a circle it returns one.
+        key = Path(os.path.realpath(target))
         # Depth first: what is still loading is an ancestor, so this would close a cycle.
         if key in self.loading:
             self.report.add(
@@ -264,7 +279,7 @@ class _Loader:
                 help="put what both need into a third file",
             )
             return {}
-        if not key.is_relative_to(self.root.resolve()):
+        if not is_within(key, [self.root]):
             self.report.add(
                 "E0217",
                 f"`use` cannot read `{written}`",
@@ -284,7 +299,7 @@ class _Loader:
         assert self.bundle is not None
         name = target.relative_to(self.root).as_posix()
         source = self.bundle.files.get(name)
-        if source is None or target.resolve() in self.loading:
+        if source is None or Path(os.path.realpath(target)) in self.loading:
             self.report.add("E0216", f"`{name}` is missing in this program", use)
             return {}
         if target not in self.loaded:

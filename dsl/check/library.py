@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from ..diagnostics.diagnostic import Report
+from ..regular_files import open_regular
 from ..syntax import ast as s
 from ..syntax.parser import Chunk, chunks, parse_declarations
 from ..syntax.source import Source, Span
@@ -19,12 +20,12 @@ def read_source(path: Path, report: Report, use: Span | None = None) -> Source |
     """The text of a file; None if it cannot be read, which is reported at the `use` that names
     it (E0109, E0216, E0311)."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             # One byte more than the limit tells a longer file without reading all of it: it may be
             # a data set, or a device that never ends.
             data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        reason = error.strerror or "it cannot be read"
+    except (OSError, ValueError) as error:  # the latter for a name with a NUL
+        reason = getattr(error, "strerror", None) or "it cannot be read"
         report.add(
             "E0216",
             f"cannot read `{path}`: {reason.lower()}",

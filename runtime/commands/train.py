@@ -10,11 +10,10 @@ import json
 import platform
 import shlex
 import sys
-import zipfile
-import zlib
 from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,8 @@ import click
 import numpy as np
 
 from ... import __version__
-from ...dsl.diagnostics.diagnostic import Diagnostic, fail
+from ...dsl.diagnostics.diagnostic import Diagnostic
+from ..data.formats.array_file import read_arrays
 from ..device.cpu import host
 from ..inference.predict import as_inputs, predict_batches
 from ..project import Project, field_types, load_dataset, open_project, setup_of
@@ -209,7 +209,9 @@ def evaluate_run(run_folder, data, offline, device_name, threads) -> None:
         prefix = "" if name == "train" else f"{name}_"
         values |= measure(executor, parts[name], 1).means(prefix)
     notify("  ".join(f"{name} {format_number(value)}" for name, value in values.items()))
-    click.echo(json.dumps(values))
+    # JSON has no NaN and no infinity: they become null, as in `metrics.jsonl`.
+    finite = {name: value if isfinite(value) else None for name, value in values.items()}
+    click.echo(json.dumps(finite, allow_nan=False))
 
 
 @click.command(short_help="Apply a trained model to arrays.")
@@ -240,7 +242,7 @@ def predict(run_folder, input_file, output_file, device_name, threads) -> None:
     folder = RunFolder(run_folder)
     notes = folder.settings
     project = open_project(folder.model)
-    arrays = as_inputs(project.model, _read_arrays(input_file), str(input_file))
+    arrays = as_inputs(project.model, read_arrays(input_file), str(input_file))
     setup = setup_of(project, folder.fields, notes["examples"])
     executor = Executor(setup, o.device(device_name, threads), project.settings.seed)
     executor.restore(folder.read_weights(executor.weights()))
@@ -255,16 +257,3 @@ def predict(run_folder, input_file, output_file, device_name, threads) -> None:
     write_bytes(output_file, data.getvalue())
     for name, result in results.items():
         notify(f"{name}: {result.dtype}{list(result.shape)} in {output_file}")
-
-
-def _read_arrays(path: Path) -> np.ndarray | dict[str, np.ndarray]:
-    try:
-        found = np.load(path, allow_pickle=False)
-        # An archive .npz, which is read lazily and has to be closed.
-        if isinstance(found, np.ndarray):
-            return found
-        with found:
-            return {name: found[name] for name in found.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise fail("E0709", f"cannot read {path}: {reason}") from error

@@ -13,6 +13,7 @@ from ...compiler.ir.dtypes import is_float
 from ...dsl.diagnostics.diagnostic import did_you_mean, fail
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.printer import format_type
+from ..data import Split
 from ..training.executor import Executor, evaluation_batch
 
 
@@ -85,13 +86,15 @@ def predict_batches(executor: Executor, arrays: Mapping[str, np.ndarray]) -> dic
     size = evaluation_batch(count)
     results: dict[str, np.ndarray] = {}
     program = None
+    examples = Split(arrays)
     for begin in range(0, count, size):
         end = min(begin + size, count)
         # the last batch is smaller: it is exact with a program of its own, instead of padded
         if program is None or end - begin != size:
             program = executor.prediction(end - begin)
         for name, place in program.fields:
-            place[...] = arrays[name][begin:end].astype(place.dtype)
+            # as training reads its data: no number is changed without a word
+            examples.take(name, np.arange(begin, end), place)
         program.program.run()
         for name, result in program.results.items():
             # made at the first batch, when the shapes are known

@@ -18,6 +18,7 @@ from safetensors.numpy import save
 
 from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, did_you_mean, fail
 from ...dsl.files import reason, replacing
+from ...dsl.regular_files import open_regular
 
 
 def write_bytes(
@@ -43,11 +44,21 @@ def write_json(path: Path, value: Any, durable: bool = True) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n", durable)
 
 
+def read_text(path: Path) -> str:
+    """The text of a regular file; OSError, or ValueError if it is too long or no UTF-8."""
+    with open_regular(path) as file:
+        data = file.read(MAX_TEXT + 1)
+    if len(data) > MAX_TEXT:
+        raise ValueError(f"it has more than {MAX_TEXT:,} bytes")
+    return data.decode("utf-8")
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file. UserError E0706 if it does not exist or is damaged."""
     try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        return json.loads(read_text(path))
+    # A text of many thousand brackets is nested deeper than Python's stack.
+    except (OSError, ValueError, RecursionError) as error:
         raise fail("E0706", f"cannot read {path}: {reason(error)}") from error
 
 
@@ -88,6 +99,7 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The arrays and notes of a file that `save_arrays` wrote. UserError E0706 if it cannot be
     read; `Damaged` if it is another file, or its hash is wrong."""
     try:
+        open_regular(path).close()  # the package would wait at a pipe
         with safe_open(path, framework="numpy") as file:
             names = file.keys()
             arrays = {name: file.get_tensor(name) for name in names}
@@ -108,6 +120,7 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 def read_notes(path: Path) -> dict[str, str]:
     """The notes alone, whose hash is not looked at. UserError E0706 if they cannot be read."""
     try:
+        open_regular(path).close()
         with safe_open(path, framework="numpy") as file:
             return dict(file.metadata() or {})
     except (OSError, SafetensorError, ValueError, TypeError) as error:
@@ -116,6 +129,7 @@ def read_notes(path: Path) -> dict[str, str]:
 
 _HASH = "sha256"
 _LENGTH, _NOTES = 8, "__metadata__"  # of a safetensors file: bytes of its header's size, and a key
+MAX_TEXT = 1 << 28  # bytes; the longest text of a run is the vocabulary of a large text
 
 
 def _hash(arrays: Mapping[str, np.ndarray], notes: Mapping[str, str]) -> str:

@@ -30,8 +30,17 @@ import numpy as np
 from ...compiler.elaboration.train_block import FieldType
 from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, did_you_mean, fail
 from ...dsl.files import place_folder, reason, set_aside, unfinished_folder
+from ...dsl.regular_files import is_within, open_regular
 from ..data.core.vocabulary import Vocabulary
-from .atomic_files import check_arrays, load_arrays, read_json, save_arrays, write_json, write_text
+from .atomic_files import (
+    check_arrays,
+    load_arrays,
+    read_json,
+    read_text,
+    save_arrays,
+    write_json,
+    write_text,
+)
 from .checkpoints import Checkpoints
 from .metrics import Record
 
@@ -55,7 +64,15 @@ class RunFolder:
 
     @property
     def model(self) -> Path:
-        return self.path / "model.nn"
+        return self._own("model.nn")
+
+    def _own(self, name: str) -> Path:
+        """A file of text of the run. UserError E0706 if it is a link to somewhere else: a run may
+        come from others, and messages show lines of its texts."""
+        path = self.path / name
+        if not is_within(path, [self.path]):
+            raise fail("E0706", f"{path} is a link out of the folder of the run")
+        return path
 
     @property
     def weights_file(self) -> Path:
@@ -69,7 +86,7 @@ class RunFolder:
     def settings(self) -> dict[str, Any]:
         """What `settings.json` holds. UserError E0706 if this is no run folder, or if a text in it
         is not what the run wrote."""
-        path = self.path / "settings.json"
+        path = self._own("settings.json")
         self._check_texts()
         found = read_json(path)
         if not isinstance(found, dict):
@@ -158,7 +175,7 @@ class RunFolder:
         path = self.path / BACKUP
         how = "is damaged" if path.exists() else "is missing"
         names = [name for name in TEXTS if (self.path / name).exists()]
-        self._write_copies({name: (self.path / name).read_text("utf-8") for name in names})
+        self._write_copies({name: read_text(self.path / name) for name in names})
         help = "it is written again from the files that it copies"
         return [Diagnostic("W0701", f"{path} {how}", help=help)]
 
@@ -168,7 +185,7 @@ class RunFolder:
     def _copies(self) -> dict[str, str] | None:
         """The copies by name; None if they are damaged, or missing, as in runs of 0.1.0."""
         try:
-            plain = json.loads((self.path / BACKUP).read_bytes())
+            plain = json.loads(read_text(self.path / BACKUP))
             texts = plain["files"]
             known = isinstance(texts, dict) and set(texts) <= set(TEXTS)
             intact = known and plain["sha256"] == _hash(texts)
@@ -196,8 +213,10 @@ class RunFolder:
     @property
     def vocabularies(self) -> dict[str, Vocabulary]:
         """The vocabularies by field; none if the run was not trained on text."""
-        path = self.path / "vocabulary.json"
+        path = self._own("vocabulary.json")
         found = read_json(path) if path.exists() else {}
+        if not isinstance(found, dict):
+            raise fail("E0603", f"{path} is damaged: it holds no vocabularies")
         return {
             name: Vocabulary.from_json(json.dumps(plain), str(path))
             for name, plain in found.items()
@@ -260,7 +279,7 @@ class RunFolder:
         path, wanted = self.path / "metrics.jsonl", _metrics(records)
         again = "it is written again from the checkpoint"
         try:
-            found = path.read_text("utf-8").splitlines()
+            found = read_text(path).splitlines()
         except FileNotFoundError:
             # A crash comes between the first checkpoint and the first line.
             missing = len(wanted) > 1
@@ -286,7 +305,9 @@ def _metrics(records: Sequence[Record]) -> list[str]:
 def _difference(path: Path, text: str) -> str:
     """How a file differs from its text; empty if it does not."""
     try:
-        return "" if path.read_bytes() == text.encode() else "is not what the run wrote"
+        with open_regular(path) as file:
+            found = file.read(len(text.encode()) + 1)
+        return "" if found == text.encode() else "is not what the run wrote"
     except FileNotFoundError:
         return "is missing"
     except OSError as error:

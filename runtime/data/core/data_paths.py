@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ....dsl.diagnostics.diagnostic import UserError, did_you_mean, fail
 from ....dsl.files import reason, user_cache
+from ....dsl.regular_files import is_within
 
 ENVIRONMENT = "NNC_DATA"
 
@@ -65,12 +66,12 @@ class Search:
         return self._find(name, Path.is_dir, "folder")
 
     def _find(self, name: str, fits: Callable[[Path], bool], kind: str) -> Path:
-        self._check_inside(name)
+        self._check_name(name)
         tried = list(dict.fromkeys(root / name for root in self.roots))  # one, if it is absolute
         for path in tried:
             try:
                 if fits(path):
-                    return path
+                    return self.checked(path)
                 # A folder in place of a file ends the search: to go on would report it missing, or
                 # find another file of that name, and the user would not learn why.
                 if path.exists():
@@ -85,21 +86,40 @@ class Search:
             or f"put it there, or name its folder with `--data` or ${ENVIRONMENT}",
         )
 
-    def _check_inside(self, name: str) -> None:
-        """E0617 for a name that leads out of the data folders: by `..`, or, with `--data`, by an
+    # A program may come from somebody else, so it reads what its user has laid ready and nothing
+    # else, whether it is a private file or one whose lines a message would show.
+    def _check_name(self, name: str) -> None:
+        """E0617 for a name that leads out of the data folders as it is written: by `..`, or as an
         absolute path elsewhere."""
         # Only what is left over of `..` counts: `a/../b` stays inside, `a/../../b` does not.
-        inside = os.path.normpath(name)
-        outside = inside.split(os.sep)[0] == os.pardir
-        # `--data` says where all data is, so that an absolute path must lie within; without it, an
-        # absolute path in a program may name any file.
-        if self.explicit is not None and os.path.isabs(inside):
-            folder = os.path.abspath(self.explicit)
-            outside = os.path.commonpath([folder, inside]) != folder
+        normal = os.path.normpath(name)
+        outside = normal.split(os.sep)[0] == os.pardir
+        if os.path.isabs(normal):
+            outside = not is_within(normal, self._chosen)
         if outside:
-            folder = f"`--data {self.explicit}`" if self.explicit else "the folder of the data"
             help = "name the folder that it is in: `--data DIR`"
-            raise fail("E0617", f"`{name}` leads out of {folder}", help=help)
+            if os.path.isabs(normal):
+                help = f"the folder that it is in is allowed by `--data {os.path.dirname(normal)}`"
+            raise fail("E0617", f"`{name}` leads out of the folders of the data", help=help)
+
+    def checked(self, path: Path) -> Path:
+        """The same path of a file or folder; E0617 if a link leads out of the data folders."""
+        if is_within(path, [*self._chosen, self.cache_folder]):
+            return path
+        real = Path(os.path.realpath(path))
+        message = f"{path} is a link out of the folders of the data, to {real}"
+        raise fail("E0617", message, help=f"`--data {real.parent}` allows it")
+
+    def checked_entries(self, entries: Iterable[Path]) -> list[Path]:
+        """The same entries of a data folder; E0617 as `checked`."""
+        # Only links can lead elsewhere, and following each of thousands of names would take time.
+        return [self.checked(entry) if entry.is_symlink() else entry for entry in entries]
+
+    @property
+    def _chosen(self) -> list[Path]:
+        """The folders that the user has chosen; `data/` of the program's counts if it lies there,
+        for a link of that name comes with the program."""
+        return [root for root in self.roots if root != self.base / "data"]
 
     # ── well-known data sets ─────────────────────────────────────────────────────────────────────
 

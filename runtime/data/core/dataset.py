@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from mmap import mmap
 
 import numpy as np
 
@@ -76,6 +77,7 @@ class Split:
             raise ValueError(f"field {name!r}: out has shape {out.shape}, not {wanted}")
         if len(rows) and (rows.min() < 0 or rows.max() >= len(array)):
             raise IndexError(f"field {name!r}: rows outside 0 … {len(array) - 1}")
+        check_mapped(array)
         # Without conversion, rows go straight from the stored array into the caller's buffer.
         if scale is None and array.dtype == out.dtype:
             _gather(array, rows, out)
@@ -91,6 +93,31 @@ class Split:
             picked = scratch[: len(piece)]
             _gather(array, piece, picked)
             _convert(name, picked, out[start : start + len(piece)], scale)
+
+
+def check_mapped(array: np.ndarray) -> None:
+    """Raise E0603 if an array is mapped from a file that has been cut short since: to read on
+    would end the process with a bus error. E0617 if the file cannot be asked."""
+    # A view of a mapped array can be one as well; the last of them is the whole, on its mapping.
+    base: object = array
+    whole: np.memmap | None = None
+    while isinstance(base, np.ndarray):
+        whole = base if isinstance(base, np.memmap) else whole
+        base = base.base
+    if whole is None or not isinstance(base, mmap):
+        return
+    needed = whole.offset + whole.nbytes
+    try:
+        found = base.size()  # of the file now; its `len` is what was mapped
+    except (OSError, ValueError) as error:
+        raise fail("E0617", f"cannot look at {whole.filename}: {error}") from error
+    if found < needed:
+        raise fail(
+            "E0603",
+            f"{whole.filename} has been cut short while it was in use: it has {found:,} bytes, and "
+            f"had at least {needed:,}",
+            help="put another file in its place under a temporary name and rename it",
+        )
 
 
 def _gather(array: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
@@ -209,6 +236,7 @@ def check_labels(dataset: Dataset, name: str, classes: int, span: Span | None = 
         # Examples in a block. Labels may have further dimensions, as a sequence of tokens does.
         step = max(1, LABEL_BLOCK // max(1, int(np.prod(array.shape[1:], dtype=np.int64))))
         for start in range(0, len(array), step):
+            check_mapped(array)
             block = array[start : start + step]
             if block.size and (block.min() < 0 or block.max() >= classes):
                 # For example [3, 17] in a block of [n, length]: example 3, position 17.

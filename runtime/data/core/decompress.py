@@ -19,6 +19,7 @@ import numpy as np
 
 from ....dsl.diagnostics.diagnostic import UserError, fail
 from ....dsl.files import make_folder, open_own, reason, replacing, unnamed_file
+from ....dsl.regular_files import open_regular
 
 GZIP_MAGIC = b"\x1f\x8b"
 SHORTEST_GZIP = 18  # bytes: header and trailer
@@ -30,7 +31,7 @@ AGAIN = "fetch or copy it again"
 
 def read_start(path: Path, count: int) -> bytes:
     """Up to `count` of the first plain bytes of a file; E0603 or E0617 if it cannot be read."""
-    with readable(path), open(path, "rb") as file:
+    with readable(path), open_regular(path) as file:
         # Two bytes at least, or a file could not be told from gzip when fewer are asked for.
         start = file.read(max(2, count))
         if not start:
@@ -47,7 +48,7 @@ def read_start(path: Path, count: int) -> bytes:
 def plain_bytes(path: Path, cache: Path, most: int | None = None) -> np.ndarray:
     """All plain bytes of a file (u8 [n], mapped). E0603 if it is empty, corrupt, or unpacks to more
     than `most` bytes (by default, more than any genuine file), E0617 if it cannot be read."""
-    with readable(path), open(path, "rb") as file:
+    with readable(path), open_regular(path) as file:
         if file.read(2) != GZIP_MAGIC:
             return _map_bytes(file, path)
         if most is None:

@@ -90,17 +90,17 @@ def _listings(request: Request) -> tuple[tuple[str, ...], dict[str, Listing]]:
     """The classes, and the files of every split that has a folder (only `train` if none has)."""
     root = request.folder()
     with errors_at(request.span_of("folder")), readable(root):
-        names = {entry.name for entry in _entries(root) if entry.is_dir()}
+        names = {entry.name for entry in _entries(root, request) if entry.is_dir()}
         # `train` alone decides about the layout: without it, `test` is the name of a class.
         split_names = [name for name in SPLITS if name in names] if "train" in names else []
         if not split_names:
-            only = _class_folders(root)
+            only = _class_folders(root, request)
             return tuple(only), {"train": _listing(only, tuple(only))}
         extra = sorted(names - set(split_names))
         if extra:
             message = f"{root} holds `train` and also `{extra[0]}`"
             raise fail("E0618", message, help="beside `train`, only `test` and `validation`")
-        found = {name: _class_folders(root / name) for name in split_names}
+        found = {name: _class_folders(root / name, request) for name in split_names}
         # The training classes number the labels; another split may lack some of them.
         classes = tuple(found["train"])
         for name in split_names[1:]:
@@ -111,18 +111,18 @@ def _listings(request: Request) -> tuple[tuple[str, ...], dict[str, Listing]]:
         return classes, {name: _listing(found[name], classes) for name in split_names}
 
 
-def _entries(folder: Path) -> list[Path]:
+def _entries(folder: Path, request: Request) -> list[Path]:
     """The entries of a folder, in alphabetical order, without hidden files and `IGNORED`."""
     return sorted(
         entry
-        for entry in folder.iterdir()
+        for entry in request.search.checked_entries(folder.iterdir())
         if entry.name[0] != "." and entry.name.lower() not in IGNORED
     )
 
 
-def _class_folders(root: Path) -> dict[str, list[Path]]:
+def _class_folders(root: Path, request: Request) -> dict[str, list[Path]]:
     """Class name → its files. E0618 for files outside the folders, E0613 for none within."""
-    entries = _entries(root)
+    entries = _entries(root, request)
     # Files beside class folders would be left out in silence, so they are an error.
     loose = next((entry for entry in entries if not entry.is_dir()), None)
     if loose is not None:
@@ -135,11 +135,11 @@ def _class_folders(root: Path) -> dict[str, list[Path]]:
         )
     if not entries:
         raise fail("E0613", f"{root} is empty: no class folders")
-    return {entry.name: _images_in(entry) for entry in entries}
+    return {entry.name: _images_in(entry, request) for entry in entries}
 
 
-def _images_in(folder: Path) -> list[Path]:
-    files = _entries(folder)
+def _images_in(folder: Path, request: Request) -> list[Path]:
+    files = _entries(folder, request)
     # All or nothing: a file left out in silence would change the data without a word.
     for file in files:
         if file.is_dir():

@@ -7,6 +7,8 @@ the other splits. Arrays stored without compression are mapped from disk, the ot
 
 from __future__ import annotations
 
+import lzma
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -17,14 +19,23 @@ import numpy as np
 
 from ....dsl.diagnostics.diagnostic import fail
 from ....dsl.files import reason
+from ....dsl.regular_files import open_regular
+from ...memory import size_text
 from ..core.dataset import Dataset, Schema
-from ..core.decompress import readable
+from ..core.decompress import ALWAYS_ALLOWED, MAX_RATIO, readable
 from ..core.named_arrays import dataset_of, schema_of
 from ..core.source import DataSource, Request, Setting
 from .numpy_format import Header, check_length, map_values, read_header, read_values
 
+# The second is an archive without members; it is valid and reported as empty later.
+ARCHIVE_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
 LOCAL_HEADER = 30  # bytes of a member's local header, before its name
 ENCRYPTED = 1
+# what `zipfile` and its decompressors raise for archives that are damaged or made up
+DAMAGE = (
+    zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error, lzma.LZMAError, RuntimeError,
+    struct.error, ValueError, LookupError, OverflowError,
+)  # fmt: skip
 
 
 def describe(request: Request) -> Schema:
@@ -38,29 +49,34 @@ def describe(request: Request) -> Schema:
 def load(request: Request) -> Dataset:
     """All splits. E0601 to E0603, E0607, E0611, E0613 or E0617 if that cannot be."""
     path = request.file()
+    arrays, headers = read_archive(path)
+    return dataset_of(arrays, headers, str(path), request)
+
+
+def read_archive(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Header]]:
+    """The arrays of an archive and their headers, by name; errors as `load`."""
     arrays: dict[str, np.ndarray] = {}
     headers: dict[str, Header] = {}
     with _open(path) as (archive, members):
         for name, member in members.items():
             headers[name] = _header(archive, member, path)
             arrays[name] = _values(archive, member, headers[name], path)
-    return dataset_of(arrays, headers, str(path), request)
+    return arrays, headers
 
 
 @contextmanager
 def _open(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
     """The open archive and its members by array name; E0602, E0603 and E0617."""
     with readable(path):
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             start = file.read(4)
-        # The second is an archive without members; it is valid and reported as empty later.
-        if start not in (b"PK\x03\x04", b"PK\x05\x06"):
+        if start not in ARCHIVE_STARTS:
             hint = 'it is an .npy array: write `npy(NAME = "…")`' if start == b"\x93NUM" else ""
             raise fail("E0602", f"{path} is no .npz archive: it begins with {start!r}", help=hint)
         try:
             with zipfile.ZipFile(path) as archive:
                 yield archive, _by_name(archive, path)
-        except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error) as error:
+        except DAMAGE as error:
             message = f"{path} does not unpack: {reason(error)}"
             raise fail("E0603", message, help="save or copy it again") from error
 
@@ -76,6 +92,13 @@ def _by_name(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]
             raise fail("E0603", f"{path} holds two arrays `{name}`")
         if member.flag_bits & ENCRYPTED:
             raise fail("E0603", f"array `{name}` of {path} is encrypted")
+        # What NumPy writes. Of other methods `zipfile` unpacks 4 kB at once, whatever comes out.
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise fail(
+                "E0603",
+                f"array `{name}` of {path} is compressed by a method that NumPy does not write",
+                help="write it with `numpy.savez` or `numpy.savez_compressed`",
+            )
         members[name] = member
     return members
 
@@ -91,6 +114,14 @@ def _values(
     title = _title(member, path)
     # The archive states the length, so that a wrong header is noticed before memory is taken.
     check_length(header, member.file_size - header.begin, title)
+    most = max(ALWAYS_ALLOWED, MAX_RATIO * member.compress_size)
+    if member.compress_type != zipfile.ZIP_STORED and member.file_size > most:
+        raise fail(
+            "E0603",
+            f"{title} unpacks from {size_text(member.compress_size)} to "
+            f"{size_text(member.file_size)}, more than {MAX_RATIO} times as much",
+            help="`numpy.savez` stores it as it is, without compression",
+        )
     # A member that is not compressed lies in the file as it is, and can be mapped like an `.npy`.
     if member.compress_type == zipfile.ZIP_STORED:
         return map_values(path, header, _begin(path, member) + header.begin)
@@ -102,7 +133,7 @@ def _values(
 
 def _begin(path: Path, member: zipfile.ZipInfo) -> int:
     """The offset of a stored member's bytes, which follow a local header of variable length."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         file.seek(member.header_offset)
         local = file.read(LOCAL_HEADER)
     # The local header states the lengths of its name and of an extra field, at bytes 26 and 28. The

@@ -138,7 +138,8 @@ def _matching(
     with errors_at(span), readable(folder):
         # Without `/` only the folder itself is searched; a file in one below it could not match.
         deep = folder.rglob("*") if "/" in pattern.text else folder.iterdir()
-        every = [path for path in deep if path.name[0] != "."]
+        visible = (path for path in deep if path.name[0] != ".")
+        every = request.search.checked_entries(visible)
     by_name = {
         path.relative_to(folder).as_posix(): path
         for path in every

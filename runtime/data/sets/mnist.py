@@ -89,7 +89,7 @@ def _find(search: Search) -> tuple[dict[str, Path] | None, dict[Path, list[str]]
     for folder in search.set_folders("mnist"):
         found = {name: path for name in FILES if (path := first_file(folder, _spellings(name)))}
         if len(found) == len(FILES):
-            return found, {}
+            return {name: search.checked(path) for name, path in found.items()}, {}
         if found:
             partial[folder] = [name for name in FILES if name not in found]
     return None, partial

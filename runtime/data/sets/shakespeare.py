@@ -62,7 +62,7 @@ def _find(request: Request) -> Path | None:
         # The copy that was downloaded is known to the bit; the user's own may be another edition.
         own = folder == request.search.cache_folder / NAME
         if path is not None and not (own and _damaged(path)):
-            return path
+            return request.search.checked(path)
     return None
 
 

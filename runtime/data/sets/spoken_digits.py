@@ -63,7 +63,7 @@ def _find(request: Request) -> Path | None:
         for place in (folder / "recordings", folder):
             try:
                 if next(place.glob("[0-9]_*_0.wav"), None) is not None:
-                    return place
+                    return request.search.checked(place)
             except OSError:  # the folder may not be entered
                 continue
     return None

@@ -14,6 +14,7 @@ from typing import Any
 from ...dsl.diagnostics.diagnostic import Note, Report, UserError
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
+from ..ir.dtypes import fits
 from ..ir.equation import Equation, Gradient, Index, RematBlock, System, Tensor
 from ..ir.expr import Const, Expr, walk
 from .values import Array, Shape, Value, of_tensor
@@ -245,8 +246,16 @@ class Context:
         axes: tuple[str, ...] = (),
         init: str = "",
     ) -> Array:
-        """A new tensor. E0311 if it has too many elements."""
+        """A new tensor. E0311 if it has too many elements, E0309 if it has none."""
         tensor = Tensor(name, shape, dtype, kind, init, self.located(span))
+        if not tensor.size and span is not None:
+            raise self.error(
+                "E0309",
+                f"`{name}` would have no elements",
+                span,
+                label=f"its shape is {list(shape)}",
+                help="every size is at least 1",
+            )
         # Without a span it is the compiler's own tensor, as large as one that was checked.
         if tensor.size > MAX_ELEMENTS and span is not None:
             raise self.error(
@@ -362,15 +371,3 @@ def _channels_first(names: Mapping[str, Value]) -> bool:
     """Whether an image is likely to have its channels where its height belongs."""
     height, channels = names.get("h"), names.get("c")
     return isinstance(height, int) and isinstance(channels, int) and height < channels
-
-
-# the greatest value of each type
-_LAST = {"bool": 1, "u8": 2**8 - 1, "i32": 2**31 - 1, "i64": 2**63 - 1}
-
-
-def fits(value: float, dtype: str) -> bool:
-    """Whether a type can hold a number: floats any, integers those in their range."""
-    if dtype not in _LAST:
-        return True
-    first = 0 if dtype in ("bool", "u8") else -_LAST[dtype] - 1
-    return first <= value <= _LAST[dtype]

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from ...dsl.syntax import ast as s
 from ..ir.build import literal
-from ..ir.dtypes import is_float
+from ..ir.dtypes import fits, is_float
 from ..ir.expr import number_text
-from .context import BodyScope, Context, fits
+from .context import BodyScope, Context
 from .dispatch import static
 from .interfaces import declared_shape
 from .values import Array, Shape

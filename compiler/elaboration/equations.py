@@ -11,7 +11,7 @@ from ..ir.equation import Equation, Index
 from .broadcasting import as_declared, check_conversion, like_state, materialize, state_mismatch
 from .context import Abort, BodyScope, Context, spelled
 from .dispatch import as_array, results, scalar, size, value
-from .ranges import declare_ahead, introduce, is_ahead, left_side
+from .ranges import declare_ahead, introduce, is_ahead, left_side, nothing_to_run_over
 from .reductions import reduced
 from .values import Array, Poison, Value, is_static
 
@@ -192,7 +192,10 @@ def _accumulation(ctx: Context, node: s.Equation, scope: BodyScope) -> None:
                 help=f"state it: `{item.span.text} < 10`",
             )
         places.append(scalar(ctx, place, inner))
-        shape.append(size(ctx, bound, scope, "the range of a place"))
+        extent = size(ctx, bound, scope, "the range of a place")
+        if not extent:
+            raise nothing_to_run_over(ctx, place.span.text, item.span)
+        shape.append(extent)
     body = scalar(ctx, node.value.body, inner)
     full = ctx.unique(scope.prefix + name)
     scope.names[name] = ctx.declare(full, tuple(shape), body.dtype, "temp", node.span)

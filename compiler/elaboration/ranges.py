@@ -57,6 +57,8 @@ def introduce(
             raise ctx.error("E0215", f"index `{axis.name}` occurs twice in one list", axis.span)
         extent = index_range(ctx, axis, body, scope)
         # Checked here, as a reduction's index need not be a dimension of any tensor.
+        if not extent:
+            raise nothing_to_run_over(ctx, axis.name, axis.span)
         if extent > MAX_ELEMENTS:
             raise ctx.error(
                 "E0311",
@@ -72,6 +74,12 @@ def introduce(
             renamed[axis.name] = own
         sizes[own] = extent
     return scope.inner(sizes, dots, renamed), tuple(Index(n, size) for n, size in sizes.items())
+
+
+def nothing_to_run_over(ctx: Context, index: str, span: Span) -> Abort:
+    """E0309: there are no tensors without elements, and no reductions of nothing."""
+    text = f"`{index}` would run over nothing"
+    return ctx.error("E0309", text, span, label="its size here is 0")
 
 
 def index_range(
@@ -237,14 +245,8 @@ def left_side(
             if any(i.name == item.name for i in indices):
                 raise ctx.error("E0215", f"index `{item.name}` occurs twice on the left", item.span)
             extent = index_range(ctx, item, node.value, scope, declared)
-            # A sum over nothing is 0, but a tensor without elements has no use and no memory.
             if not extent:
-                raise ctx.error(
-                    "E0309",
-                    f"`{item.name}` would run over nothing",
-                    item.span,
-                    label="its size here is 0",
-                )
+                raise nothing_to_run_over(ctx, item.name, item.span)
             indices.append(Index(item.name, extent))
     finally:
         ctx.inferring.pop()

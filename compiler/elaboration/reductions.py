@@ -30,20 +30,16 @@ def reduction(ctx: Context, node: s.Reduce, scope: BodyScope) -> Array:
 def reduced(ctx: Context, node: s.Reduce, scope: BodyScope) -> tuple[str, tuple[Index, ...], Expr]:
     """What an equation reduces: the operation (a mean is a sum), the indices and the body."""
     inner, over = introduce(ctx, node.axes, node.body, scope)
-    return _reducible(ctx, node.op, scalar(ctx, node.body, inner), over, node.span)
+    return _reducible(ctx, node.op, scalar(ctx, node.body, inner), over)
 
 
 def _reducible(
-    ctx: Context, op: str, body: Expr, over: tuple[Index, ...], span: Span
+    ctx: Context, op: str, body: Expr, over: tuple[Index, ...]
 ) -> tuple[str, tuple[Index, ...], Expr]:
-    """Convert the body to a type that can be reduced; E0309 for the maximum of nothing."""
+    """Convert the body to a type that can be reduced."""
     # The caller divides by the count.
     if op == "mean":
         return "sum", over, body if is_float(body.dtype) else cast(body, ctx.float_type)
-    # a sum over nothing is 0 and a product 1; a maximum has no neutral element
-    empty = [i for i in over if i.size == 0]
-    if empty and op not in ("sum", "prod"):
-        raise ctx.error("E0309", f"`{op}` over nothing: `{empty[0].name}` has size 0", span)
     # counting: the sum of a comparison is a whole number
     if op in ("sum", "prod") and body.dtype in ("bool", "u8"):
         body = cast(body, "i32")
@@ -70,8 +66,6 @@ def _read_of_reduction(
     # The division is outside the sum: one for each result.
     if written == "mean":
         count = math.prod(i.size for i in over)
-        if not count:
-            raise ctx.error("E0309", "the mean of nothing", span)
         result = call("div", result, literal(float(count), result.dtype))
     return of_scalar(result, name)
 
@@ -95,7 +89,7 @@ def reduce_array(ctx: Context, op: str, array: Array, span: Span, scope: BodySco
     names = distinct(names, tuple(scope.indices))
     body = array.element([Idx(n) for n in names], array.shape)
     indices = tuple(map(Index, names, array.shape))
-    operation, over, body = _reducible(ctx, op, body, indices[outer:], span)
+    operation, over, body = _reducible(ctx, op, body, indices[outer:])
     # The leading dimensions become indices of the new equation, beside those around it.
     inner = scope.inner({i.name: i.size for i in indices[:outer]})
     result = _read_of_reduction(ctx, op, operation, over, body, span, inner)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 from .build import call, literal, rewrite
-from .dtypes import is_float
+from .dtypes import INTEGERS, fits, is_float
 from .expr import Apply, Const, Expr, Idx, Read
 
 
@@ -108,14 +108,13 @@ def positive_form(comparison: Apply, truth: bool = True) -> Affine:
 
 
 Interval = tuple[int, int]
-UNKNOWN: Interval = (-(2**31), 2**31 - 1)
 
 
 def bounds(expr: Expr, sizes: Mapping[str, int]) -> Interval:
     """The least and the greatest value of an integer expression when every index is in its range.
 
     Exact for affine forms; safe (never too narrow) for `//`, `%`, `min`, `max` and `if`. A read of
-    a tensor can be anything.
+    a tensor can be anything that its type has.
     """
     if isinstance(expr, Idx):
         return 0, sizes[expr.name] - 1
@@ -142,24 +141,30 @@ def _atom_bounds(atom: Expr, sizes: Mapping[str, int]) -> Interval:
             return _division_bounds(atom, sizes)
         if atom.fn in ("min", "max"):
             pick = min if atom.fn == "min" else max
-            (a, b), (c, d) = (bounds(x, sizes) for x in atom.args)
+            (a, b), (c, d) = (_wrapped(x, sizes) for x in atom.args)
             return pick(a, c), pick(b, d)
         if atom.fn == "select":
-            (a, b), (c, d) = (bounds(x, sizes) for x in atom.args[1:])
+            (a, b), (c, d) = (_wrapped(x, sizes) for x in atom.args[1:])
             return min(a, c), max(b, d)
         if atom.fn in ("i32", "i64") and not is_float(atom.args[0].dtype):
-            return bounds(atom.args[0], sizes)
-    # u8 pixels and truth values have narrow ranges even where they are data.
-    if atom.dtype == "bool":
-        return 0, 1
-    if atom.dtype == "u8":
-        return 0, 255
-    return UNKNOWN
+            low, high = _wrapped(atom.args[0], sizes)
+            if fits(low, atom.fn) and fits(high, atom.fn):
+                return low, high
+    # u8 pixels and truth values have narrow ranges even where they are data. A float is no index.
+    return INTEGERS.get(atom.dtype, INTEGERS["i64"])
+
+
+def _wrapped(expr: Expr, sizes: Mapping[str, int]) -> Interval:
+    """The bounds of an operand, which is computed in its type: anything where that may overflow."""
+    low, high = bounds(expr, sizes)
+    if fits(low, expr.dtype) and fits(high, expr.dtype):
+        return low, high
+    return INTEGERS[expr.dtype]
 
 
 def _division_bounds(atom: Apply, sizes: Mapping[str, int]) -> Interval:
     by = int(atom.args[1].value)  # type: ignore[attr-defined]
-    low, high = bounds(atom.args[0], sizes)
+    low, high = _wrapped(atom.args[0], sizes)
     if atom.fn == "floordiv":
         # Division by a constant is monotonic: the ends of the interval give the ends of the result.
         ends = (low // by, high // by) if by else (0, 0)

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from .dtypes import NUMPY, is_float
+from .dtypes import INTEGERS, NUMPY, fits, is_float
 from .expr import Apply, Const, Expr, Idx, Read, index_names, reads, walk
 from .functions import CASTS, TABLE, promote
 
@@ -93,16 +93,18 @@ def call(fn: str, *args: Expr | float) -> Expr:
 
 def _fold(fn: str, args: tuple[Expr, ...], dtype: str) -> Const | None:
     """The constant that the function gives; in float64 for floats, so nothing is lost early."""
+    # What has no value among the integers, or none that fits, stays: a run says where it occurs.
+    if fn in _EXACT and not is_float(dtype):
+        whole = _EXACT[fn](*(int(a.value) for a in args))  # type: ignore[attr-defined]
+        return literal(whole, dtype) if whole is not None and fits(whole, dtype) else None
+    if fn in INTEGERS and fn != "bool":
+        value = args[0].value  # type: ignore[attr-defined]
+        if not math.isfinite(value) or not fits(math.trunc(value), fn):
+            return None
     wide = {"f32": np.float64, "f64": np.float64}
     values = [np.asarray(a.value, wide.get(a.dtype, NUMPY[a.dtype])) for a in args]  # type: ignore
-    # Integer division by zero has no value; the expression stays as it is.
-    if fn in ("floordiv", "mod") and not is_float(dtype) and values[1] == 0:
-        return None
     with np.errstate(all="ignore"):
         result = TABLE[fn].numpy(*values)
-    # An integer to a negative power is no integer.
-    if fn == "pow" and not is_float(dtype) and args[1].value < 0:  # type: ignore[attr-defined]
-        return None
     return literal(result.item(), dtype)
 
 
@@ -130,8 +132,30 @@ def _stabilized(fn: str, x: tuple[Expr, ...]) -> Expr | None:
     return None
 
 
+def _power(base: int, power: int) -> int | None:
+    # Beyond 64 bits nothing fits, and the number itself would take forever.
+    if power < 0 or (power > 64 and abs(base) > 1):
+        return None
+    return base**power
+
+
+# Arithmetic on integers of any size; None where there is no result.
+_EXACT: dict[str, Callable[..., int | None]] = {
+    "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b,
+    "floordiv": lambda a, b: a // b if b else None, "mod": lambda a, b: a % b if b else None,
+    "pow": _power, "neg": lambda a: -a, "abs": lambda a: abs(a),
+}  # fmt: skip
+
+
 def _is(expr: Expr, value: float) -> bool:
     return isinstance(expr, Const) and expr.value == value
+
+
+def _scaled(expr: Expr, by: int, dtype: str) -> Const | None:
+    """A constant times a power of two and a sign, if the type has it."""
+    if isinstance(expr, Const) and fits(by * expr.value, dtype):
+        return literal(by * expr.value, dtype)
+    return None
 
 
 def _simplify(fn: str, x: tuple[Expr, ...], dtype: str) -> Expr | None:
@@ -143,8 +167,9 @@ def _simplify(fn: str, x: tuple[Expr, ...], dtype: str) -> Expr | None:
             if _is(x[1], 0):
                 return x[0]
             # Integers only, where no rounding or signed zero can tell `x + -3` from `x - 3`.
-            if isinstance(x[1], Const) and x[1].value < 0 and not is_float(dtype):
-                return x[0] - literal(-x[1].value, dtype)
+            opposite = None if is_float(dtype) else _scaled(x[1], -1, dtype)
+            if opposite is not None and opposite.value > 0:
+                return x[0] - opposite
             if isinstance(x[1], Apply) and x[1].fn == "neg":
                 return x[0] - x[1].args[0]
             # Exact in binary floating point; a product can take part in further folding.
@@ -159,8 +184,9 @@ def _simplify(fn: str, x: tuple[Expr, ...], dtype: str) -> Expr | None:
             # Floats are left out: inf - inf is NaN, while for integers x - x is 0.
             if x[0] is x[1] and not is_float(dtype):
                 return literal(0, dtype)
-            if isinstance(x[1], Const) and x[1].value < 0 and not is_float(dtype):
-                return x[0] + literal(-x[1].value, dtype)
+            opposite = None if is_float(dtype) else _scaled(x[1], -1, dtype)
+            if opposite is not None and opposite.value > 0:
+                return x[0] + opposite
             if isinstance(x[1], Apply) and x[1].fn == "neg":
                 return x[0] + x[1].args[0]
             return _collect(fn, x, dtype)
@@ -213,7 +239,7 @@ def _simplify(fn: str, x: tuple[Expr, ...], dtype: str) -> Expr | None:
         case "bf16" if isinstance(x[0], Apply) and x[0].fn == "bf16":
             return x[0]
         case _ if fn in CASTS:
-            return cast(x[0], fn) if isinstance(x[0], Const) or x[0].dtype == fn else None
+            return x[0] if x[0].dtype == fn else None
     return None
 
 
@@ -228,7 +254,7 @@ def _collect(fn: str, x: tuple[Expr, ...], dtype: str) -> Expr | None:
     if not isinstance(c, Const):
         return None
     total = (c.value if inner == "add" else -c.value) + (d.value if fn == "add" else -d.value)
-    return base + literal(total, dtype)
+    return base + literal(total, dtype) if fits(total, dtype) else None
 
 
 def _simplify_product(x: tuple[Expr, ...], dtype: str) -> Expr | None:
@@ -240,10 +266,14 @@ def _simplify_product(x: tuple[Expr, ...], dtype: str) -> Expr | None:
             return b
         if _is(a, -1):
             return -b
-        if isinstance(a, Const) and isinstance(b, Apply) and b.fn == "neg":
-            return literal(-a.value, dtype) * b.args[0]
-        if _is(a, 2) and isinstance(b, Apply) and b.fn == "mul" and isinstance(b.args[0], Const):
-            return literal(2 * b.args[0].value, dtype) * b.args[1]  # exact
+        if isinstance(b, Apply) and b.fn == "neg":
+            opposite = _scaled(a, -1, dtype)
+            if opposite is not None:
+                return opposite * b.args[0]
+        if _is(a, 2) and isinstance(b, Apply) and b.fn == "mul":
+            twice = _scaled(b.args[0], 2, dtype)  # exact
+            if twice is not None:
+                return twice * b.args[1]
         # a select of 1 and 0 (a derivative's bracket) times b is a select of b and 0
         if isinstance(a, Apply) and a.fn == "select":
             yes, no = a.args[1:]

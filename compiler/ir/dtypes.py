@@ -24,5 +24,17 @@ LINE = 64  # bytes of a line of cache
 ALIGNED = 8  # elements of bf16 that a GPU copies at once
 
 
+INTEGERS = {"bool": (0, 1), "u8": (0, 255), "i32": (-(2**31), 2**31 - 1),
+            "i64": (-(2**63), 2**63 - 1)}  # the least and the greatest value  # fmt: skip
+
+
+def fits(value: float, dtype: str) -> bool:
+    """Whether a type can hold a number: floats any, integers those in their range."""
+    if is_float(dtype):
+        return True
+    least, greatest = INTEGERS[dtype]
+    return least <= value <= greatest
+
+
 def is_float(dtype: str) -> bool:
     return dtype in ("f32", "f64")

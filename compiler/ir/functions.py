@@ -59,6 +59,40 @@ class Scalar:
     cost: int = 1
 
 
+def _floordiv(x, y):
+    """Integers: rounded down, and 0 where y is 0. Floats: the quotient, rounded down."""
+    if np.result_type(x, y).kind != "f":
+        return np.floor_divide(x, y)
+    return np.floor(np.divide(x, y))
+
+
+def _pow(x, y):
+    """A negative power of an integer is cut to an integer, as a quotient would be: 2^-1 is 0."""
+    if np.result_type(x, y).kind == "f":
+        return np.power(x, y)
+    x, y = np.broadcast_arrays(x, y)
+    cut = np.where(x == 1, 1, np.where(x == -1, 1 - 2 * (y & 1), 0))
+    return np.where(y < 0, cut, np.power(x, np.maximum(y, 0)))
+
+
+def _whole(kind: type) -> Callable:
+    """A conversion to an integer type. A float is cut towards zero, to the nearest end of the range
+    where it lies beyond, and NaN to 0; an integer keeps its low bits."""
+    least, greatest = int(np.iinfo(kind).min), int(np.iinfo(kind).max)
+
+    def convert(x):
+        x = np.asarray(x)
+        if x.dtype.kind != "f":
+            return x.astype(kind)
+        # What lies beyond is not converted by NumPy, whose result there differs by machine.
+        # 2^31 and 2^63 are floats, the greatest integers below them are not.
+        below, above = x < least, x >= float(greatest + 1)
+        cut: np.ndarray = np.where(below | above | np.isnan(x), 0, x).astype(kind)
+        return np.where(below, kind(least), np.where(above, kind(greatest), cut))
+
+    return convert
+
+
 def _erf(x):
     return np.vectorize(math.erf, otypes=[np.asarray(x).dtype])(x)
 
@@ -111,9 +145,9 @@ _ROWS = [
     Scalar("sub",       2, _arithmetic,     np.subtract,     "-"),
     Scalar("mul",       2, _arithmetic,     np.multiply,     "*"),
     Scalar("div",       2, _floating,       np.divide,       "/", cost=6),
-    Scalar("floordiv",  2, _arithmetic,     np.floor_divide, "//"),
+    Scalar("floordiv",  2, _arithmetic,     _floordiv,       "//"),
     Scalar("mod",       2, _arithmetic,     np.mod,          "%"),
-    Scalar("pow",       2, _arithmetic,     np.power,        "^", cost=30),
+    Scalar("pow",       2, _arithmetic,     _pow,            "^", cost=30),
     Scalar("neg",       1, _arithmetic,     np.negative),
     Scalar("max",       2, _arithmetic,     np.maximum),
     Scalar("min",       2, _arithmetic,     np.minimum),
@@ -145,9 +179,9 @@ _ROWS = [
     Scalar("not",       1, _truth,          np.logical_not),
     Scalar("select",    3, _choice,         np.where),
     Scalar("bool",      1, lambda x: "bool", np.bool_),
-    Scalar("u8",        1, lambda x: "u8",  np.uint8),
-    Scalar("i32",       1, lambda x: "i32", np.int32),
-    Scalar("i64",       1, lambda x: "i64", np.int64),
+    Scalar("u8",        1, lambda x: "u8",  _whole(np.uint8)),
+    Scalar("i32",       1, lambda x: "i32", _whole(np.int32)),
+    Scalar("i64",       1, lambda x: "i64", _whole(np.int64)),
     Scalar("f32",       1, lambda x: "f32", np.float32),
     Scalar("f64",       1, lambda x: "f64", np.float64),
     # bf16(x): x rounded to the nearest bfloat16, in the type of x

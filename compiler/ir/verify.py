@@ -10,7 +10,7 @@ from ...dsl.syntax.source import Span
 from .affine import inside, is_static
 from .dtypes import is_float
 from .equation import Equation, Gradient, System, is_recurrent
-from .expr import Const, Expr, Idx, Read, walk
+from .expr import Expr, Idx, Read, walk
 from .printer import equation_text, gradient_text
 from .recurrence import NoOrder, plan_recurrence
 
@@ -112,7 +112,7 @@ class _Check:
                 whole = not is_float(place.dtype) and place.dtype != "bool"
                 self.require(whole, "an index is a whole number", text)
                 # What depends on data cannot be proven; reads outside give NaN at run time.
-                safe = node.other is not None or not is_static(place) or isinstance(place, Const)
+                safe = node.other is not None or not is_static(place)
                 self.require(
                     safe or inside(place, size, eq.sizes),
                     f"`{node}` stays inside {list(source.shape)}",

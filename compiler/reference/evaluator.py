@@ -14,11 +14,11 @@ from functools import reduce
 
 import numpy as np
 
-from ..ir.affine import inside
+from ..ir.affine import affine, inside
 from ..ir.dtypes import NUMPY, is_float
 from ..ir.equation import Equation, System, is_recurrent
 from ..ir.expr import Apply, Const, Expr, Idx, Read, index_names
-from ..ir.functions import CASTS, TABLE, bf16_halves
+from ..ir.functions import TABLE, bf16_halves
 from ..ir.recurrence import plan_recurrence
 from ..ir.terms import multiplicands
 
@@ -155,8 +155,8 @@ class IndexGrid:
             return self.index_values[expr.name]
         if isinstance(expr, Apply):
             dtype = self.types[expr.dtype]
-            # Casts are NumPy's types themselves.
-            function = dtype if expr.fn in CASTS else TABLE[expr.fn].numpy
+            # `wide` decides what a float type is.
+            function = dtype if is_float(expr.fn) else TABLE[expr.fn].numpy
             return np.asarray(function(*(self.value(a) for a in expr.args)), dtype)
         assert isinstance(expr, Read)
         return self._read(expr)
@@ -168,7 +168,7 @@ class IndexGrid:
         within = np.True_
         places = []
         for expr, size in zip(read.index, array.shape, strict=True):
-            place = self.value(expr)
+            place = self._place(expr)
             # Gather in two steps: read at a place that is clipped to the tensor, then replace what
             # was outside. `inside` proves most places, which saves the test.
             if not inside(expr, size, self.sizes):
@@ -182,6 +182,16 @@ class IndexGrid:
             return np.where(within, found, self.value(read.other))
         # The rule for gathers (see `Read`): NaN makes a wrong index visible.
         return np.where(within, found, array.dtype.type(np.nan if is_float(read.dtype) else 0))
+
+    def _place(self, expr: Expr) -> np.ndarray:
+        """An index. Sums and products by constants are in 64 bits, as addresses are."""
+        form = affine(expr)
+        if form.coefficients == {expr: 1}:
+            return self.value(expr)
+        place: np.ndarray = np.asarray(form.constant, np.int64)
+        for atom, factor in form.coefficients.items():
+            place = place + np.int64(factor) * self.value(atom)
+        return place
 
     def reduced(self, eq: Equation) -> np.ndarray:
         """The body reduced over the equation's last axes."""

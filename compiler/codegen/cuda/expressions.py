@@ -132,7 +132,9 @@ class Writer:
         # what is data may be negative
         if not isinstance(by, Const) or by.value <= 0 or not is_static(top):
             return ""
-        if bounds(top, self.sizes)[0] < 0:
+        low, high = bounds(top, self.sizes)
+        # nor may it overflow
+        if low < 0 or high > HIGHEST["i32"]:
             return ""
         return f"{args[0]} {'/' if expr.fn == 'floordiv' else '%'} {args[1]}"
 

@@ -91,14 +91,14 @@ def _same_for_integers(name: str) -> Spelling:
 
 
 def cast(source: str, dtype: str, x: str) -> str:
-    """A conversion as NumPy does it; floats out of range saturate."""
+    """A conversion; floats out of range saturate, integers keep their low bits."""
     if source == dtype:
         return x
     if dtype == "bool":
         return f"{x} != 0"
     # undefined in C++ where the number is out of range
     if is_float(source) and not is_float(dtype):
-        return f"nn::to_i64({x})" if dtype == "i64" else f"({dtype})nn::to_i32({x})"
+        return f"nn::to_{dtype}({x})"
     return f"({dtype}){x}"
 
 

@@ -147,7 +147,9 @@ DEVICE i64 floordiv(i64 a, i64 b) { return whole_floordiv(a, b); }
 DEVICE i32 mod(i32 a, i32 b) { return whole_mod(a, b); }
 DEVICE i64 mod(i64 a, i64 b) { return whole_mod(a, b); }
 
+// a negative power is cut to an integer, which is 0 unless the base is 1 or -1
 template <class T> DEVICE T whole_pow(T base, T power) {
+  if (power < 0 && base != 1 && base != -1) return 0;
   T result = 1;
   for (int bit = 0; bit < (int)sizeof(T) * 8 - 1; ++bit) {
     if ((power >> bit) & 1) result = mul(result, base);
@@ -215,6 +217,7 @@ template <int words> DEVICE i32 swizzled(i32 row, i32 word) {
 DEVICE i32 to_i32(f64 a) {
   return a != a ? 0 : a <= -2147483648.0 ? (-2147483647 - 1) : a >= 2147483647.0 ? 2147483647 : (i32)a;
 }
+DEVICE u8 to_u8(f64 a) { return a >= 255.0 ? 255 : a > 0.0 ? (u8)a : 0; }
 DEVICE i64 to_i64(f64 a) {
   if (a != a) return 0;
   if (a <= -9223372036854775808.0) return -9223372036854775807LL - 1;

@@ -126,6 +126,9 @@ def _divide(a, dtype, x, y):
         y = a.select(dtype, trap, a.constant(1, dtype), y)
     elif int(y.removesuffix(")").split()[-1]) == 0:
         y = a.constant(1, dtype)
+    elif int(y.removesuffix(")").split()[-1]) == -1:
+        # The lowest number has no opposite: it wraps, and nothing remains.
+        return a.op("sub", dtype, a.constant(0, dtype), x), a.constant(0, dtype), y
     quotient = a.op("sdiv", dtype, x, y)
     return quotient, a.op("sub", dtype, x, a.op("mul", dtype, quotient, y)), y
 
@@ -146,7 +149,8 @@ def _unless_zero(a, dtype, by, value):
 
 
 def _pow(a, kinds, dtype, x):
-    """Integers by squaring, over every bit of the exponent (taken as not negative)."""
+    """Integers by squaring, over every bit of the exponent; a negative power is cut to an integer,
+    which is 0 unless the base is 1 or -1."""
     if is_float(dtype):
         return elementary.function(a, "pow", x, dtype)
     base, power = x
@@ -158,7 +162,11 @@ def _pow(a, kinds, dtype, x):
         factor = a.select(dtype, a.compare("ne", dtype, odd, zero), base, one)
         result = a.op("mul", dtype, result, factor)
         base = a.op("mul", dtype, base, base)
-    return result
+    # Of 1 and -1 the lowest bits of the exponent decide, which negative numbers have, too.
+    cut = a.compare("ugt", dtype, a.op("add", dtype, x[0], one), a.constant(2, dtype))
+    cut = a.op("or", "bool", cut, a.compare("eq", dtype, x[0], zero))
+    cut = a.op("and", "bool", cut, a.compare("slt", dtype, power, zero))
+    return a.select(dtype, cut, zero, result)
 
 
 def _is_finite(a, kinds, dtype, x):
@@ -220,7 +228,7 @@ def _random(a, kinds, dtype, x):
 
 
 def cast(a: Arithmetic, source: str, dtype: str, x: str) -> str:
-    """A conversion as NumPy does it; floats out of range saturate."""
+    """A conversion; floats out of range saturate, integers keep their low bits."""
     if source == dtype:
         return x
     if dtype == "bool":
@@ -239,13 +247,11 @@ def cast(a: Arithmetic, source: str, dtype: str, x: str) -> str:
 
 
 def _truncate(a, source, dtype, x):
-    whole = "i32" if dtype == "u8" else dtype
-    # To u8 through i32, whose low 8 bits are kept.
+    sign = "u" if dtype == "u8" else "s"
     tail = "" if a.lanes == 1 else f"v{a.lanes}"
-    name = f"llvm.fptosi.sat.{tail}{SUFFIX[whole]}.{tail}{SUFFIX[source]}"
-    a.e.declare(f"declare {a.type(whole)} @{name}({a.type(source)})")
-    result = a.e.op(f"call {{T}} @{name}({a.type(source)} {{0}})", x, type=a.type(whole))
-    return result if whole == dtype else a.convert("trunc", whole, dtype, result)
+    name = f"llvm.fpto{sign}i.sat.{tail}{SUFFIX[dtype]}.{tail}{SUFFIX[source]}"
+    a.e.declare(f"declare {a.type(dtype)} @{name}({a.type(source)})")
+    return a.e.op(f"call {{T}} @{name}({a.type(source)} {{0}})", x, type=a.type(dtype))
 
 
 def _cast(a, kinds, dtype, x):

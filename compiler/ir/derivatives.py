@@ -2,7 +2,8 @@
 
 A rule of f(x, …) gets the expression itself and its arguments, and returns ∂f/∂x for each argument,
 None where that is 0. It uses f where it can, because f is stored. A function without a rule has
-derivative 0 everywhere, or none (integers).
+derivative 0 everywhere, or none (integers). What is chosen where a function has a kink is listed in
+docs/language.md.
 
 Accuracy: a rule is off by a few units in the last place of its result where that is not a small
 difference of larger numbers. The exceptions are 1 - f² of tanh and f (1 - f) of sigmoid near
@@ -25,6 +26,8 @@ def _power(f: Expr, x: Expr, y: Expr) -> Factors:
     slope = y * call("pow", x, y - 1)
     if isinstance(y, Const):
         return slope, None
+    # x^0 is 1 even for x = 0, where the formula gives 0 * inf.
+    slope = call("select", call("eq", y, 0), 0.0, slope)
     # d x^y / dy = x^y log x; 0 where x <= 0, where x^y is not differentiable by y.
     return slope, call("select", call("gt", x, 0), f * call("log", x), 0.0)
 
@@ -37,6 +40,8 @@ def _branches(condition: Expr, like: Expr) -> tuple[Expr, Expr]:
 
 def _extreme(compare: str) -> Callable[..., Factors]:
     def rule(f: Expr, x: Expr, y: Expr) -> Factors:
+        if isinstance(x, Const):
+            return rule(f, y, x)[::-1]
         # against a constant, comparing the result is equivalent, and the result is stored
         return _branches(call(compare, f if isinstance(y, Const) else x, y), f)
 
@@ -49,8 +54,11 @@ DERIVATIVES: dict[str, Callable[..., Factors]] = {
     "mul":    lambda f, x, y: (y, x),
     "div":    lambda f, x, y: (1.0 / y, -(f / y)),
     "pow":    _power,
+    # a - b*floor(a/b), where floor has derivative 0
+    "mod":    lambda f, x, y: (1.0, -call("floordiv", x, y)),
     "neg":    lambda f, x: (-1.0,),
-    # At a tie the second argument gets the derivative: that of max(x, 0) is 0 at 0.
+    # At a tie a constant gets the derivative, or else the second argument: that of max(x, 0), as
+    # of max(0, x), is 0 at 0.
     "max":    _extreme("gt"),
     "min":    _extreme("lt"),
     "abs":    lambda f, x: (call("sign", x),),

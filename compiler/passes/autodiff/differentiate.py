@@ -9,6 +9,13 @@ Iverson bracket by solving a(i, r) = p for the indices, one dimension at a time.
 gather with an `else 0`; where an index is computed from data the bracket stays, or the sum becomes
 an accumulation (a scatter). A maximum passes its adjoint to the first index that attains it.
 
+A branch that is not taken, and an element that is not read, adds exactly 0, even where its own
+derivative is infinite: such a factor is multiplied inside of the selection, or, if the selection is
+in another equation, only where the adjoint is not 0. Which factors may be infinite is known from
+`ir/value_ranges.py`; without any, the equations are those of the textbook.
+
+    y[i] = if x[i] > 0 then sqrt(x[i]) else 0   →   d_x[i] = if x[i] > 0 then d_y[i]*(0.5/…) else 0
+
 One sweep costs a small multiple of the forward equations, however many gradients there are. Its
 equations are equations like all others, so that the passes that follow need not know of it, and
 gradients of gradients need nothing new: placeholders are expanded innermost first.
@@ -34,7 +41,8 @@ from ...ir.equation import (
     copy_equation,
 )
 from ...ir.expr import Const, Expr, Idx, Read
-from ...ir.gradients import active_tensors, adjoints, unused_name
+from ...ir.gradients import active_tensors, adjoints, covers, may_be_masked, unused_name
+from ...ir.value_ranges import Ranges
 from .invert_indices import Contribution, scatter
 
 
@@ -98,7 +106,10 @@ class _ReverseSweep:
 
     def __post_init__(self) -> None:
         wrt = dict.fromkeys(g.wrt for g in self.gradients)
-        active = active_tensors(self.system, self.of, wrt)
+        active = self.active = active_tensors(self.system, self.of, wrt)
+        self.ranges = Ranges(self.system)
+        # Tensors of which every element has an adjoint that is 0 by chance alone.
+        self.unmasked = {self.of}
         self.tensors: dict[str, Tensor] = dict(self.system.tensors)
         self.contributions: dict[str, list[tuple[str, Contribution]]] = {}
         self.attained: dict[str, str] = {}
@@ -136,15 +147,32 @@ class _ReverseSweep:
 
     def visit(self, eq: Equation, active: set[str]) -> None:
         """Add what one equation contributes to the adjoints of what it reads."""
-        found = adjoints(eq, self.seed(eq), self.shape_of, _stored_value(eq))
+        known: dict[Expr, bool] = {}
+
+        def may_vanish(adjoint: Expr) -> bool:
+            return may_be_masked(adjoint, self.is_masked, known)
+
+        seed, value = self.seed(eq), _stored_value(eq)
+        found = adjoints(eq, seed, self.shape_of, value, self.is_finite, may_vanish)
         for read, adjoint in found.items():
             # An active equation may read inactive tensors (data, constants); nothing wants their
             # adjoints.
             if read.tensor not in active or (isinstance(adjoint, Const) and adjoint.value == 0):
                 continue
             shape = self.system.tensors[read.tensor].shape
-            part = scatter(eq, read, adjoint, shape, self.shape_of)
+            if covers(read, shape, eq.sizes) and not may_vanish(adjoint):
+                self.unmasked.add(read.tensor)
+            part = scatter(eq, read, adjoint, shape, self.shape_of, self.is_finite)
             self.contributions.setdefault(read.tensor, []).append((eq.target, part))
+
+    def is_finite(self, factor: Expr) -> bool:
+        return self.ranges.of(factor).finite
+
+    def is_masked(self, read: Read) -> bool:
+        """Whether the read is of an adjoint that may be 0 by a selection, or of a mask: what is
+        multiplied by a 0 that no parameter moves has no derivative."""
+        tensor = self.of_adjoint.get(read.tensor)
+        return tensor not in self.unmasked if tensor else read.tensor not in self.active
 
     def seed(self, eq: Equation) -> Expr:
         """The adjoint of the reduction's body at one point of the whole domain."""

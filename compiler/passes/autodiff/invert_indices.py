@@ -62,10 +62,12 @@ def scatter(
     adjoint: Expr,
     shape: tuple[int, ...],
     shape_of: Callable[[str], tuple[int, ...]],
+    is_finite: Callable[[Expr], bool],
 ) -> Contribution:
     """The contribution of one read to the adjoint of the tensor that it reads, which has the given
-    shape. `adjoint` is that of the read over the equation's domain."""
-    solver = _Solver(eq, shape, shape_of)
+    shape. `adjoint` is that of the read over the equation's domain. `is_finite` says whether an
+    expression is finite at all elements of what it reads."""
+    solver = _Solver(eq, shape, shape_of, is_finite)
     # Easy dimensions first: plain indices keep their names, and what they determine is substituted
     # into the harder conditions. Indices from data come last: nothing can be solved from them.
     forms = list(enumerate(read.index))
@@ -93,6 +95,7 @@ class _Solver:
     eq: Equation
     shape: tuple[int, ...]
     shape_of: Callable[[str], tuple[int, ...]]
+    is_finite: Callable[[Expr], bool]
     known: dict[str, Expr] = field(default_factory=dict)
     guards: list[Expr] = field(default_factory=list)
     unsolved_data: bool = False
@@ -347,8 +350,10 @@ class _Solver:
         # A factor of 0 replaces the guard only if no other factor becomes NaN or infinite of the
         # zeros that it reads outside.
         hazards = (n for n in walk(adjoint) if isinstance(n, Apply) and n.fn in _HAZARDS)
-        return next(hazards, None) is None and vanishes(
-            adjoint, lambda node: self.reads_outside(node, name)
+        return (
+            next(hazards, None) is None
+            and self.is_finite(adjoint)
+            and vanishes(adjoint, lambda node: self.reads_outside(node, name))
         )
 
     def reads_outside(self, node: Expr, name: str) -> bool:

@@ -1,0 +1,334 @@
+"""Value ranges: between which bounds a value lies, and whether it can be 0, infinite or NaN.
+
+The result for a tensor is one `Range` for all of its elements; it follows from its equation and
+from the ranges of what that reads (interval arithmetic as a forward dataflow analysis).
+Differentiation asks it which local derivatives may not be finite:
+
+    1 / (x + 1)   may be infinite: x is any number        exp(x)   may overflow
+    1 / (x*x + 1) may not: the divisor is at least 1      exp(x - m), m = max(i) x[i], may not
+
+Real arithmetic is meant: what is given is finite, sums and products do not overflow, products of
+positive numbers do not underflow. `exp` alone is taken to overflow and to underflow, since it does
+so for numbers of ordinary size; but of several in a sum, as in a softmax, one is taken not to.
+Tests: tests/gradients/test_unchosen_branches.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from .build import substitute
+from .dtypes import is_float
+from .equation import Equation, System, is_recurrent
+from .expr import Apply, Const, Expr, Idx, Read, walk
+from .terms import match
+
+INF = math.inf
+EXP_LIMIT = 80.0  # e^±80 is an f32; e^±90 is not
+
+
+@dataclass(frozen=True)
+class Range:
+    """low <= value <= high, the bounds included if `below` or `above` says so when they are
+    infinite. `nonzero`: never 0. `exponential`: above 0, unless it underflows or is masked."""
+
+    low: float = -INF
+    high: float = INF
+    below: bool = False  # may be -inf
+    above: bool = False  # may be +inf
+    nan: bool = False
+    nonzero: bool = False
+    exponential: bool = False
+
+    @property
+    def finite(self) -> bool:
+        return not (self.below or self.above or self.nan)
+
+    @property
+    def infinite(self) -> bool:
+        return self.below or self.above
+
+    @property
+    def without_zero(self) -> bool:
+        return self.nonzero or self.low > 0 or self.high < 0
+
+    def union(self, other: Range) -> Range:
+        return Range(
+            min(self.low, other.low),
+            max(self.high, other.high),
+            self.below or other.below,
+            self.above or other.above,
+            self.nan or other.nan,
+            self.without_zero and other.without_zero,
+            self.exponential and other.exponential,
+        )
+
+
+FINITE = Range()
+UNKNOWN = Range(below=True, above=True, nan=True)
+OfRead = Callable[[Read], Range]
+
+
+class Ranges:
+    """The ranges of a system's tensors, and of expressions over them."""
+
+    def __init__(self, system: System):
+        self.definition = system.definition
+        self.found: dict[str, Range] = {}
+        self.memo: dict[Expr, Range] = {}
+        for component in system.components:
+            if not is_recurrent(component):
+                self.found[component[0].target] = self._of_target(component[0])
+                continue
+            # Induction over the steps: if all are finite given that all earlier ones are, they are.
+            targets = [eq.target for eq in component]
+            self.found |= dict.fromkeys(targets, FINITE)
+            if not all(self._of_target(eq).finite for eq in component):
+                self.found |= dict.fromkeys(targets, UNKNOWN)
+            # What was derived from the assumption is no longer known.
+            self.memo.clear()
+
+    def of(self, expr: Expr) -> Range:
+        """The range of an expression, wherever its indices are."""
+        found = self.memo.get(expr)
+        if found is None:
+            for node in walk(expr):
+                if node not in self.memo:
+                    self.memo[node] = self._of_node(node)
+            found = self.memo[expr]
+        return found
+
+    def _of_target(self, eq: Equation) -> Range:
+        body = self.of(eq.body)
+        if eq.reduce in (None, "max", "min"):
+            return body
+        if eq.reduce in ("argmax", "argmin"):
+            return Range(0.0)
+        low, high = (0.0 if body.low >= 0 else -INF), (0.0 if body.high <= 0 else INF)
+        bounds = Range(low, high, body.below, body.above, body.nan)
+        if eq.reduce == "prod":
+            return replace(bounds, nonzero=body.without_zero)
+        # +inf and -inf in one sum are NaN. Terms of an accumulation may be none at all.
+        bounds = replace(bounds, nan=body.nan or (body.below and body.above))
+        positive = body.low > 0 or (body.low >= 0 and (body.nonzero or body.exponential))
+        return replace(bounds, nonzero=(positive or body.high < 0) and eq.at is None)
+
+    def _of_node(self, node: Expr) -> Range:
+        if isinstance(node, Const):
+            value = float(node.value)
+            if math.isnan(value):
+                return UNKNOWN
+            return Range(value, value, value == -INF, value == INF, nonzero=value != 0)
+        if isinstance(node, Idx):
+            return Range(0.0)
+        if isinstance(node, Read):
+            own = self.found.get(node.tensor, FINITE)
+            return own if node.other is None else own.union(self.memo[node.other])
+        assert isinstance(node, Apply)
+        if not is_float(node.dtype) and node.fn not in ("add", "mul", "max", "abs"):
+            return FINITE
+        rule = RULES.get(node.fn)
+        if node.fn == "sub" and self.is_at_most(*node.args):
+            # A masked score less its row's maximum is -inf, not NaN.
+            return Range(-INF, 0.0, below=self.memo[node.args[0]].below)
+        if node.fn == "mul" and node.args[0] is node.args[1]:
+            square = _product(self.memo[node.args[0]], self.memo[node.args[0]])
+            return replace(square, low=max(square.low, 0.0), below=False)
+        return UNKNOWN if rule is None else rule(*(self.memo[a] for a in node.args))
+
+    def is_at_most(self, expr: Expr, bound: Expr) -> bool:
+        """Whether the bound is a maximum over all that the expression can be."""
+        if expr is bound:
+            return True
+        if isinstance(bound, Apply) and bound.fn == "stop":
+            return self.is_at_most(expr, bound.args[0])
+        if isinstance(bound, Apply) and bound.fn == "max":
+            return any(self.is_at_most(expr, b) for b in bound.args)
+        if not isinstance(bound, Read) or bound.other is not None:
+            return False
+        eq = self.definition.get(bound.tensor)
+        if eq is None or eq.at is not None:
+            return False
+        places = {i.name: e for i, e in zip(eq.indices, bound.index, strict=True)}
+        if eq.reduce == "max":
+            return match(eq.body, expr, places) is not None
+        # A maximum that is stored under another name, or clamped from below.
+        return eq.reduce is None and self.is_at_most(expr, substitute(eq.body, places))
+
+
+# --- one function ---------------------------------------------------------------------------------
+
+
+def _times(a: float, b: float) -> float:
+    """a * b where 0 times a bound that is not attained is 0."""
+    return 0.0 if a == 0 or b == 0 else a * b
+
+
+def _product(a: Range, b: Range) -> Range:
+    ends = [_times(x, y) for x in (a.low, a.high) for y in (b.low, b.high)]
+    low, high = min(ends), max(ends)
+    infinite = a.infinite or b.infinite
+    return Range(
+        low,
+        high,
+        infinite and low < 0,
+        infinite and high > 0,
+        a.nan
+        or b.nan
+        or (a.infinite and not b.without_zero)
+        or (b.infinite and not a.without_zero),
+        a.without_zero and b.without_zero,
+        (a.exponential and b.low > 0) or (b.exponential and a.low > 0),
+    )
+
+
+def _reciprocal(a: Range) -> Range:
+    if a.low < 0:
+        if a.high <= 0:
+            return _negative(_reciprocal(_negative(a)))
+        pole = not a.nonzero
+        return Range(below=pole, above=pole, nan=a.nan, nonzero=not a.infinite)
+    pole = not a.without_zero
+    high = 1 / a.low if a.low > 0 else INF
+    return Range(0.0, high, above=pole, nan=a.nan, nonzero=not a.infinite)
+
+
+def _sum(a: Range, b: Range) -> Range:
+    same_sign = (a.low >= 0 and b.low >= 0) or (a.high <= 0 and b.high <= 0)
+    return Range(
+        a.low + b.low,
+        a.high + b.high,
+        a.below or b.below,
+        a.above or b.above,
+        a.nan or b.nan or (a.above and b.below) or (a.below and b.above),
+        same_sign and (a.without_zero or b.without_zero or (a.exponential and b.exponential)),
+        same_sign and (a.exponential or b.exponential),
+    )
+
+
+def _negative(a: Range) -> Range:
+    return Range(-a.high, -a.low, a.above, a.below, a.nan, a.nonzero)
+
+
+def _larger(a: Range, b: Range) -> Range:
+    low = max(a.low, b.low)
+    return Range(
+        low,
+        max(a.high, b.high),
+        a.below and b.below,
+        a.above or b.above,
+        a.nan or b.nan,
+        low > 0 or (a.without_zero and b.without_zero),
+    )
+
+
+def _smaller(a: Range, b: Range) -> Range:
+    return _negative(_larger(_negative(a), _negative(b)))
+
+
+def _absolute(a: Range) -> Range:
+    low = max(a.low, -a.high, 0.0)
+    return Range(low, max(-a.low, a.high), above=a.infinite, nan=a.nan, nonzero=a.without_zero)
+
+
+def _exp(a: Range) -> Range:
+    above = a.above or a.high > EXP_LIMIT
+    nonzero = not a.below and a.low >= -EXP_LIMIT
+    high = INF if above else math.exp(a.high)
+    return Range(0.0, high, above=above, nan=a.nan, nonzero=nonzero, exponential=True)
+
+
+def _expm1(a: Range) -> Range:
+    above = a.above or a.high > EXP_LIMIT
+    return Range(-1.0, INF if above else math.expm1(a.high), above=above, nan=a.nan)
+
+
+def _log(a: Range) -> Range:
+    # Bounds other than 1 are not needed by any divisor.
+    return Range(
+        0.0 if a.low >= 1 else -INF,
+        INF,
+        below=not (a.low >= 0 and a.without_zero),
+        above=a.above,
+        nan=a.nan or a.low < 0,
+    )
+
+
+def _root(a: Range) -> Range:
+    high = INF if a.high == INF else math.sqrt(max(a.high, 0.0))
+    low = math.sqrt(max(a.low, 0.0))
+    nonzero = a.low >= 0 and a.without_zero
+    return Range(low, high, above=a.above, nan=a.nan or a.low < 0, nonzero=nonzero)
+
+
+def _power(a: Range, b: Range) -> Range:
+    positive = a.low >= 0
+    # 0 to a negative power is infinite, a negative number to a broken one not a number.
+    bounded = a.finite and b.finite and (a.low > 0 or b.low >= 0)
+    return Range(
+        0.0 if positive else -INF,
+        INF,
+        below=not (bounded or positive),
+        above=not bounded,
+        nan=a.nan or b.nan or not positive,
+        nonzero=positive and a.without_zero,
+    )
+
+
+def _wave(a: Range) -> Range:
+    return Range(-1.0, 1.0, nan=not a.finite)
+
+
+def _saturating(a: Range) -> Range:
+    return Range(-1.0, 1.0, nan=a.nan)
+
+
+def _rounded(a: Range) -> Range:
+    return replace(a, low=a.low - 1, high=a.high + 1, nonzero=False, exponential=False)
+
+
+def _modulo(a: Range, b: Range) -> Range:
+    return Range(nan=not (a.finite and b.finite and b.without_zero))
+
+
+def _truth(*args: Range) -> Range:
+    return Range(0.0, 1.0)
+
+
+RULES: Mapping[str, Callable[..., Range]] = {
+    "add": _sum,
+    "sub": lambda a, b: _sum(a, _negative(b)),
+    "mul": _product,
+    "div": lambda a, b: _product(a, _reciprocal(b)),
+    "neg": _negative,
+    "max": _larger,
+    "min": _smaller,
+    "abs": _absolute,
+    "exp": _exp,
+    "expm1": _expm1,
+    "log": _log,
+    "log1p": lambda a: _log(_sum(a, Range(1.0, 1.0, nonzero=True))),
+    "sqrt": _root,
+    "pow": _power,
+    "tanh": _saturating,
+    "erf": _saturating,
+    "erfc": lambda a: Range(0.0, 2.0, nan=a.nan),
+    "sigmoid": lambda a: Range(0.0, 1.0, nan=a.nan),
+    "sign": _saturating,
+    "sin": _wave,
+    "cos": _wave,
+    "floor": _rounded,
+    "ceil": _rounded,
+    "round": _rounded,
+    "floordiv": lambda a, b: _rounded(_product(a, _reciprocal(b))),
+    "mod": _modulo,
+    "select": lambda c, a, b: a.union(b),
+    "f32": lambda a: a,
+    "f64": lambda a: a,
+    "bf16": lambda a: a,
+    "stop": lambda a: a,
+    "after": lambda a, b: a,
+    "random": lambda *args: Range(0.0, 1.0),
+}

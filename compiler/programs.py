@@ -2,6 +2,7 @@
 
     training_step   forward, loss, metrics, gradients; next values of params and states
     evaluation      forward, loss, metrics
+    last stage      the loss and the metrics of a set, from what its batches hand over
     prediction      forward
     decoding        a prediction in two: what all positions share, and the step for one position
 
@@ -11,7 +12,9 @@ them. How often a program runs, and on which data, is decided by the runtime.
 
 from __future__ import annotations
 
-from ..dsl.diagnostics.diagnostic import Report
+from dataclasses import replace
+
+from ..dsl.diagnostics.diagnostic import Report, UserError
 from .elaboration.initializers import initial_system
 from .elaboration.train_block import (
     Setup,
@@ -20,7 +23,9 @@ from .elaboration.train_block import (
     objective,
     update,
 )
-from .ir.equation import System
+from .ir.aggregates import SIZES, Aggregates, aggregates, last_stage, one_by_one
+from .ir.equation import Equation, System, Tensor, is_identity
+from .ir.expr import Read
 from .passes.equations.incremental_decoding import incremental_decoding, once
 
 
@@ -64,6 +69,51 @@ def evaluation(setup: Setup) -> System:
     system = block.model.system(objective(block))
     # Batch normalisation's running means are states of the model: only training moves them.
     return system.replace(updates={}, precision=setup.precision)
+
+
+def _measures(setup: Setup, training: bool) -> System:
+    """Forward, loss and metrics, for any number of examples: nothing will be allocated for it."""
+    block = elaborate_trained_model(setup, training, limited=False)
+    return block.model.system(objective(block)).replace(updates={})
+
+
+def measured(setup: Setup, training: bool) -> Aggregates:
+    """What the batches of a set hand over for its loss and metrics."""
+    try:
+        one, two = (_measures(replace(setup, batch=size), training) for size in SIZES)
+    # A program that is right for some batch sizes only: then each batch is measured by itself.
+    except UserError:
+        return one_by_one(_measures(setup, training))
+    return aggregates(one, two)
+
+
+def states_kept(setup: Setup) -> list[Tensor]:
+    """The states that a batch of two examples updates and a batch of one leaves as they are."""
+
+    def kept(batch: int) -> dict[str, Tensor]:
+        step = training_step(replace(setup, batch=batch))[0]
+        updates = ((state, step.definition[eq]) for state, eq in step.updates.items())
+        same = (state for state, eq in updates if _is_copy(eq, state))
+        return {state: step.tensors[state] for state in same}
+
+    try:
+        one, two = kept(1), kept(2)
+    except UserError:  # the program is right for some batch sizes only
+        return []
+    return [tensor for name, tensor in one.items() if name not in two]
+
+
+def _is_copy(eq: Equation, source: str) -> bool:
+    body = eq.body
+    return isinstance(body, Read) and body.tensor == source and is_identity(body, eq)
+
+
+def last_stage_of(setup: Setup, training: bool, found: Aggregates, examples: int) -> System:
+    """The system that computes the measures of so many examples from their parts, in f64.
+
+    UserError if the program is wrong for a batch of this size."""
+    wide = replace(setup, batch=examples, float_type="f64", precision="f32")
+    return last_stage(_measures(wide, training), found)
 
 
 def prediction(setup: Setup) -> System:

@@ -65,8 +65,10 @@ def load(
     project = open_project(folder.model, assignments, model)
     loaded = Model(project, made)
     # The types of the inputs come from the run's notes, so that no data has to be found.
-    executor = Executor(setup_of(project, folder.fields), made, project.settings.seed)
-    executor.restore(folder.read_weights(executor.weights()))
+    setup = setup_of(project, folder.fields, folder.settings["examples"])
+    executor = Executor(setup, made, project.settings.seed)
+    weights, loaded._step = folder.read_weights_and_step(executor.weights())
+    executor.restore(weights)
     loaded._executor, loaded._weights = executor, executor.weights()
     return loaded
 
@@ -82,6 +84,7 @@ class Model:
         self._project, self._device = project, device
         self._executor: Executor | None = None
         self._weights: Values | None = None
+        self._step = 0  # of training, which the weights are of
 
     def __repr__(self) -> str:
         return f"<nnc model {self._project.name} of {self._project.path}>"
@@ -122,6 +125,9 @@ class Model:
         # After Ctrl-C the user gets what training had reached, and not the best epoch before it.
         if job.best is not None and reason != INTERRUPTED:
             job.executor.restore(job.best)
+            self._step = job.position.kept
+        else:
+            self._step = job.position.step
         self._executor, self._weights = job.executor, job.executor.weights()
         # Raised only now, so that an interrupted fit in a notebook keeps what it learnt.
         if reason == INTERRUPTED:
@@ -136,12 +142,14 @@ class Model:
         if executor is None:
             fields = field_types(dataset.schema, self._project.model)
             executor = Executor(
-                setup_of(self._project, fields), self._device, self._project.settings.seed
+                setup_of(self._project, fields, len(dataset.train)),
+                self._device,
+                self._project.settings.seed,
             )
         # Arrays of any shape may be given, so misfits are found here and not in native code.
         check_fit(executor.system, executor.setup.batch, dataset.schema)
         check_indices(executor.system, dataset)
-        return measure(executor, all_examples(dataset.test or dataset.train), 1).means()
+        return measure(executor, all_examples(dataset.test or dataset.train), self._step)
 
     def predict(self, *arrays: ArrayLike, **named: ArrayLike) -> np.ndarray | dict[str, np.ndarray]:
         """The model's result for every example: an array, or several by name if it has several.
@@ -222,6 +230,8 @@ def targets(project: Project) -> list[str]:
     ]
     # In the order of first mention, which is the order of arrays without names.
     found = [n.id for v in values for n in walk(v) if isinstance(n, s.Name)]
+    # What is declared has to be given, even if nothing reads it.
+    found += [i.name.id for i in project.block.body if isinstance(i, s.Input)]
     return [name for name in dict.fromkeys(found) if name not in hidden]
 
 

@@ -21,6 +21,7 @@ from ..dsl.syntax.printer import format_expr, format_type, quoted
 from ..dsl.syntax.source import Source
 from .data import Dataset, Schema, Search, bind, describe, find_source
 from .data import load as load_data
+from .data.core.splitting import training_size
 from .gc_pause import gc_paused
 from .settings import Assignment, DataChoice, Settings, assign, read_settings
 
@@ -255,12 +256,14 @@ def planned_setup(project: Project, search: Search) -> Setup:
         if missing and any(isinstance(item, s.Input) for item in project.block.body):
             return setup_of(project, None)
         raise
-    return setup_of(project, field_types(schema, project.model), schema.count)
+    held = project.settings.validation
+    examples = None if schema.count is None else training_size(schema.count, held)
+    return setup_of(project, field_types(schema, project.model), examples)
 
 
 def with_batch(setup: Setup, batch: int) -> Setup:
     """The same for another number of examples."""
-    return replace(setup, batch=batch)
+    return replace(setup, batch=batch, whole=setup.whole or setup.batch)
 
 
 # --- text -----------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from nnc.runtime import memory
 from nnc.runtime.data.sets import mnist
 from nnc.runtime.device.cuda import program as gpu
 from nnc.runtime.device.cuda.discovery import Found
+from nnc.runtime.training import set_measures
 from nnc.runtime.training.run_folder import RunFolder
 
 
@@ -61,6 +62,14 @@ train M {
     epochs    = 1
 }
 """
+NORMAL = (
+    MODEL.replace("DATA", 'csv("rows.csv", target = "price", test = 0)')
+    .replace("guess", "y_guess")
+    .replace("x |> Dense(1)", "x |> BatchNorm |> Dense(1)")
+)
+DEVIATION = MODEL.replace("DATA", 'csv("rows.csv", target = "price")').replace(
+    "    optimizer", "    metric spread = mean((guess - mean(y))^2)\n    optimizer"
+)
 CLASSES = """
 model M(x: f32[B, 2]) -> logits: f32[B, 3] {
     logits = x |> Dense(3)
@@ -394,11 +403,16 @@ SCENES: dict[str, Scene] = {
         "x.npy": npy(np.ones((12, 2), np.float32)),
         "one.npy": npy(np.eye(3, dtype=np.int32)[np.arange(12) % 3]),
         "two.npy": npy(np.ones((12, 3), np.int32))}),
+    "W0305": Scene("train small.nn --batch 19", "train small.nn --batch 10",
+                   "BatchNorm", {"rows.csv": ROWS, "small.nn": NORMAL}),
     "W0701": flags(MORE, MORE.replace("run", "whole"),
                    first=(TWICE, TWICE.replace("run", "whole")),
                    spoil=cut_short("run/checkpoints/*")),
     "W0702": flags(MORE, MORE.replace("run", "whole"),
                    first=(TWICE, TWICE.replace("run", "whole")), spoil=begun_elsewhere),
+    "W0703": Scene("train small.nn", "train small.nn", "mean((guess - mean(y))^2)",
+                   {"rows.csv": ROWS, "small.nn": DEVIATION},
+                   broken=lambda patch: patch.setattr(set_measures, "MOST_BYTES", 100)),
     "E0720": flags("train small.nn --device cuda", "train small.nn --device cpu",
                    broken=lambda patch: patch.setattr(gpu, "look", no_gpu)),
     "E0721": flags("compile small.nn --emit llvm", "compile small.nn --emit llvm",

@@ -23,6 +23,7 @@ from .values import Array, Shape, Value, of_tensor
 LETTERS = ("i", "j", "k", "l", "m", "n", "p", "q", "r", "s")
 # offsets and indices are i32 in generated code
 MAX_ELEMENTS = 2**31 - 1
+UNLIMITED = 2**63 - 1
 MAX_EQUATIONS = 10_000
 MAX_LEVELS = 120  # nesting of one equation's body: later stages recurse through it
 MAX_PARTS = 20_000  # nodes of one equation's body as a tree
@@ -113,6 +114,8 @@ class Context:
     float_type: str
     rules: Mapping[type[s.Node], Rule]
     fields: Collection[str] | None = ()
+    most_elements: int = MAX_ELEMENTS  # of a tensor, and how far an index goes
+    fullness: float = 1.0  # the examples of this batch per example of a whole one
 
     # the system
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -257,13 +260,13 @@ class Context:
                 help="every size is at least 1",
             )
         # Without a span it is the compiler's own tensor, as large as one that was checked.
-        if tensor.size > MAX_ELEMENTS and span is not None:
+        if tensor.size > self.most_elements and span is not None:
             raise self.error(
                 "E0311",
                 f"`{name}` would have {tensor.size:,} elements",
                 span,
                 label=f"its shape is {list(shape)}",
-                help=f"the limit is {MAX_ELEMENTS:,} elements",
+                help=f"the limit is {self.most_elements:,} elements",
             )
         # For messages: `dense1_w` says little, `Dense(10)` is what the user wrote.
         use = self.user_call()

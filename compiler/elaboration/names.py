@@ -52,6 +52,8 @@ def variable(ctx: Context, node: s.Name, scope: BodyScope) -> Static | Array:
     # After the body's own names, which may redefine `training` or `pi`.
     if text == "training":
         return ctx.training
+    if text == "fullness":
+        return ctx.fullness
     if text in _NUMBERS:
         return _NUMBERS[text]
     definition = find(ctx, node)

@@ -18,7 +18,7 @@ from ...dsl.syntax.ast import walk
 from ...dsl.syntax.source import Span
 from ..ir.equation import Index
 from .broadcasting import distinct
-from .context import MAX_ELEMENTS, Abort, BodyScope, Context, spelled
+from .context import Abort, BodyScope, Context, spelled
 from .dispatch import size
 from .values import Array, Poison, Shape, Value
 
@@ -59,13 +59,13 @@ def introduce(
         # Checked here, as a reduction's index need not be a dimension of any tensor.
         if not extent:
             raise nothing_to_run_over(ctx, axis.name, axis.span)
-        if extent > MAX_ELEMENTS:
+        if extent > ctx.most_elements:
             raise ctx.error(
                 "E0311",
                 f"`{axis.name}` would run over {extent:,}",
                 axis.span,
                 label="too far",
-                help=f"the limit is {MAX_ELEMENTS:,}",
+                help=f"the limit is {ctx.most_elements:,}",
             )
         # A fn that sums over `i` may be applied in an equation over `i`: the inner one becomes
         # `i2`.

@@ -14,7 +14,7 @@ from ..ir.affine import bounds, inside
 from ..ir.build import cast
 from ..ir.dtypes import is_float
 from ..ir.expr import Expr, Idx, Read, expr_text, index_names, reads
-from .context import MAX_ELEMENTS, BodyScope, Context
+from .context import BodyScope, Context
 from .dispatch import scalar, tensor
 from .names import variable
 from .ranges import dimension_syntax
@@ -112,13 +112,13 @@ def _check_reach(ctx: Context, place: Expr, written: s.Node, scope: BodyScope) -
     # Interval arithmetic over the index ranges. A guarded read may reach far outside, but the index
     # itself is computed in i32.
     furthest = max(map(abs, bounds(place, scope.indices)))
-    if furthest > MAX_ELEMENTS:
+    if furthest > ctx.most_elements:
         raise ctx.error(
             "E0311",
             f"index `{expr_text(place)}` goes too far",
             written.span,
             label=f"up to {furthest:,}",
-            help=f"the limit is {MAX_ELEMENTS:,}",
+            help=f"the limit is {ctx.most_elements:,}",
         )
 
 

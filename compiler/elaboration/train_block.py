@@ -24,7 +24,7 @@ from ..ir.expr import Apply, Expr, Idx, Read
 from ..ir.gradients import active_tensors
 from .broadcasting import broadcast, materialize, pointwise
 from .calls import apply
-from .context import Abort, Application, BodyScope, Context
+from .context import UNLIMITED, Abort, Application, BodyScope, Context
 from .dispatch import array as array_of
 from .dispatch import value as value_of
 from .interfaces import bind, declared_shape
@@ -51,7 +51,8 @@ class FieldType:
 class Setup:
     """What a training run is compiled for. `fields` is None where no data is known: then the file
     must state their types (`input label: i32[B]`). `steps` is the number of steps, if known.
-    `precision` is that of the operands of contractions (`passes/autodiff/mixed_precision.py`)."""
+    `precision` is that of the operands of contractions (`passes/autodiff/mixed_precision.py`).
+    `whole` is the batch of most steps, where `batch` is that of a shorter last one."""
 
     definitions: Mapping[str, s.Definition]
     train: s.Train
@@ -62,6 +63,7 @@ class Setup:
     epochs: int | None = None
     float_type: str = "f32"
     precision: str = "f32"
+    whole: int | None = None
 
 
 @dataclass
@@ -92,13 +94,18 @@ class TrainBlock:
         return BodyScope("", names, leading=self.model.scope.leading, takes_fields=True)
 
 
-def elaborate_trained_model(setup: Setup, training: bool) -> TrainBlock:
+def elaborate_trained_model(setup: Setup, training: bool, limited: bool = True) -> TrainBlock:
     """The model of a train block. UserError with what is wrong in it, and E0407 or E0408 where the
-    data do not fit its inputs."""
+    data do not fit its inputs. Tensors of a system that is not `limited` may have any size: it is
+    only looked at."""
     definition = find_model(setup.definitions, setup.train.model.id)
     report = Report()
     sizes = _bound_sizes(setup, definition, report)
     ctx = Context(setup.definitions, report, training, setup.float_type, RULES, setup.fields)
+    if not limited:
+        ctx.most_elements = UNLIMITED
+    if training and setup.whole is not None:
+        ctx.fullness = min(setup.batch / setup.whole, 1.0)
     return TrainBlock(setup, elaborate_model(ctx, definition, sizes))
 
 

@@ -26,7 +26,7 @@ BUILTINS: dict[str, tuple[int, int]] = {
 }
 
 # `fan_in` and `fan_out` have values only while a parameter is drawn.
-CONSTANTS = ("inf", "nan", "pi", "training", "fan_in", "fan_out")
+CONSTANTS = ("inf", "nan", "pi", "training", "fullness", "fan_in", "fan_out")
 
 DISCARDED = "_"  # what is assigned to it has no name, however often
 

@@ -195,11 +195,13 @@ def evaluate_run(run_folder, data, offline, device_name, threads) -> None:
     project = open_project(folder.model)
     search = o.search(data or _folder(notes), Path(notes["data_base"]), offline)
     dataset = load_dataset(project, search)
-    setup = setup_of(project, field_types(dataset.schema, project.model), len(dataset.train))
+    # A schedule in the loss goes by the steps of the run, whatever data is measured now.
+    setup = setup_of(project, field_types(dataset.schema, project.model), notes["examples"])
     executor = Executor(setup, o.device(device_name, threads), project.settings.seed)
     # The data may have changed since: an index out of range would read beyond a tensor.
     check_indices(executor.system, dataset)
-    executor.restore(folder.read_weights(executor.weights()))
+    weights, step = folder.read_weights_and_step(executor.weights())
+    executor.restore(weights)
     parts = split_examples(dataset, project.settings.validation)
     # The training data only if nothing was held back; `validation` before `test`.
     held = [name for name in parts if name != "train"]
@@ -207,7 +209,9 @@ def evaluate_run(run_folder, data, offline, device_name, threads) -> None:
     values: dict[str, float] = {}
     for name in names:
         prefix = "" if name == "train" else f"{name}_"
-        values |= measure(executor, parts[name], 1).means(prefix)
+        print_diagnostics(executor.measures["evaluate"].warnings(len(parts[name])))
+        found = measure(executor, parts[name], step)
+        values |= {prefix + key: value for key, value in found.items()}
     notify("  ".join(f"{name} {format_number(value)}" for name, value in values.items()))
     # JSON has no NaN and no infinity: they become null, as in `metrics.jsonl`.
     finite = {name: value if isfinite(value) else None for name, value in values.items()}

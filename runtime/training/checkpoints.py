@@ -23,16 +23,17 @@ import numpy as np
 from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, did_you_mean, fail
 from ...dsl.files import make_folder, reason, remove
 from .atomic_files import Damaged, check_arrays, load_arrays, read_notes, save_arrays
-from .metrics import Means, Record
+from .metrics import Record
+from .set_measures import Totals
 
-FORMAT = 1
+FORMAT = 2
 _NAME = re.compile(r"step-(\d{8,})\.safetensors")
 
 
 @dataclass
 class Position:
     """The progress of a run. `epoch` is the current one, `done` the number of its examples that
-    were visited in the order of `seed` and `epoch`, `means` their measurements; `stale` counts the
+    were visited in the order of `seed` and `epoch`, `totals` what they measured; `stale` counts the
     epochs since the best one; `kept` is the step of the best weights (0: none yet), or of the last
     ones if `keep` is "last"; `examples` is the size of the training set."""
 
@@ -41,7 +42,7 @@ class Position:
     step: int = 0
     seed: int = 0
     examples: int = 0
-    means: Means = field(default_factory=Means)
+    totals: Totals = field(default_factory=Totals)
     seconds: float = 0.0
     best: float | None = None
     best_epoch: int = 0
@@ -51,22 +52,29 @@ class Position:
 
     def text(self) -> str:
         """As JSON; numbers that are not finite, which JSON lacks, are strings."""
-        return json.dumps({"format": FORMAT, **_encode_nonfinite(asdict(self))}, allow_nan=False)
+        plain = {**asdict(self), "totals": self.totals.plain()}
+        return json.dumps({"format": FORMAT, **_encode_nonfinite(plain)}, allow_nan=False)
 
     @staticmethod
     def of_text(text: str) -> Position:
         """The position that `text` wrote. ValueError, KeyError or TypeError for any other text."""
         plain = _decode_nonfinite(json.loads(text))
-        if plain.pop("format") != FORMAT:
-            # not a guess at what older fields meant: another format is refused
+        version = plain.pop("format")
+        if version == 1:  # the loss and the metrics themselves in place of totals
+            means = plain.pop("means")
+            before = means if means["count"] else {}
+            plain["totals"], version = Totals(before=before).plain(), FORMAT
+        if version != FORMAT:
+            # not a guess at what other fields meant: another format is refused
             raise ValueError("it is of another version of nnc")
         _check_keys(plain, Position)
-        _check_keys(plain["means"], Means)
+        _check_keys(plain["totals"], Totals)
         for record in plain["records"]:
             _check_keys(record, Record)
         # asdict turned the nested dataclasses into objects: make them again
-        means, records = Means(**plain["means"]), [Record(**r) for r in plain["records"]]
-        return Position(**{**plain, "means": means, "records": records})
+        totals = Totals.of_plain(plain["totals"])
+        records = [Record(**r) for r in plain["records"]]
+        return Position(**{**plain, "totals": totals, "records": records})
 
 
 # what JSON may hold for a field of a type; for all others an object or a list

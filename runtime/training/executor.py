@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from ...compiler.elaboration.train_block import Setup
+from ...compiler.ir.aggregates import HandedOver, hand_over
 from ...compiler.ir.equation import System, Tensor
 from ...compiler.programs import evaluation, prediction, training_step
 from ...compiler.reference.initial_values import initial_values
@@ -25,37 +27,51 @@ from ..gc_pause import gc_paused
 from ..memory import NotEnoughMemory, require, size_text
 from ..project import with_batch
 from .batch_inputs import Examples, fill_inputs
+from .set_measures import SetMeasures, Value
 
 Values = dict[str, np.ndarray]
+
+
+class Measured(NamedTuple):
+    """What a run measures: the loss of its batch, and the parts of the measures of a set."""
+
+    loss: float
+    parts: list[Value]
 
 
 class BoundProgram:
     """A program, and the arrays that the training loop uses at every step."""
 
-    def __init__(self, system: System, program: Program, seed: int, measured: tuple[str, ...]):
-        self.system, self.program = system, program
+    def __init__(self, program: Program, seed: int, handed: HandedOver):
+        self.system = system = handed.system
+        self.program = program
         arrays = program.arrays
         # views into the program's arena: writing to them changes what the next run reads
         self.values = {
             t.name: arrays[t.name] for t in system.tensors.values() if t.kind in ("param", "state")
         }
         self.fields = [(t.name, arrays[t.name]) for t in fields_of(system)]
-        pairs = list(zip(measured, system.outputs, strict=False))  # a prediction measures nothing
-        self.measured = [(name, arrays[output]) for name, output in pairs]
-        self._outputs = pairs
-        self._batched = program if isinstance(program, Batched) else None
+        self._loss = system.outputs[0]
+        self._parts = list(zip(handed.outputs, handed.divisors, strict=True))
+        # numbers alone can be handed over for several runs at once
+        numbers = not any(system.tensors[name].shape for name in handed.outputs)
+        self._batched = program if isinstance(program, Batched) and numbers else None
         self.results = {name: arrays[name] for name in system.outputs}
         self.step = arrays.get("step", np.zeros((), np.int32))
         # only programs that draw random numbers, as dropout does, have this input
         if "seed" in arrays:
             arrays["seed"][...] = seed
 
-    def run(self, examples: Examples, rows: np.ndarray, step: int) -> dict[str, float]:
-        """One run on these rows; the loss and the metrics by name."""
+    def run(self, examples: Examples, rows: np.ndarray, step: int) -> Measured:
+        """One run on these rows."""
         fill_inputs(self.fields, examples.split, rows)
         self.step[...] = step
         self.program.run()
-        return {name: array.item() for name, array in self.measured}
+        return self._measured(self.results)
+
+    def _measured(self, outputs: Mapping[str, np.ndarray]) -> Measured:
+        parts = [_handed(outputs[name], divisor) for name, divisor in self._parts]
+        return Measured(outputs[self._loss].item(), parts)
 
     def together(self, examples: Examples) -> int:
         """How many runs on these examples the device takes in one launch."""
@@ -63,9 +79,9 @@ class BoundProgram:
 
     def run_many(
         self, examples: Examples, rows: np.ndarray, steps: Sequence[int]
-    ) -> Iterator[dict[str, float]]:
-        """A run for every batch of rows ([runs, batch]) with its step number; yields the measured
-        values of each. If the device takes them in one launch, all are done before the first is
+    ) -> Iterator[Measured]:
+        """A run for every batch of rows ([runs, batch]) with its step number; yields what each
+        measures. If the device takes them in one launch, all are done before the first is
         yielded."""
         if self._batched is None or not self._batched.hold(examples.split):
             for batch, step in zip(rows, steps, strict=True):
@@ -74,12 +90,22 @@ class BoundProgram:
         # one array for each output, with an element for each run
         found = self._batched.run_many(rows, steps)
         for run in range(len(rows)):
-            yield {name: found[output][run].item() for name, output in self._outputs}
+            yield self._measured({name: values[run] for name, values in found.items()})
 
     def load(self, values: Mapping[str, np.ndarray]) -> None:
         """Copy the params and states that the program has."""
         for name, array in self.values.items():
             np.copyto(array, values[name])
+
+
+def _handed(array: np.ndarray, divisor: float) -> Value:
+    """A part as the totals take it: wide enough to be added up, and apart from the program's
+    memory."""
+    if array.ndim:
+        wide = {"f": np.float64, "i": np.int64}.get(array.dtype.kind, array.dtype)
+        return array.astype(wide) if divisor == 1 else array.astype(wide) / divisor
+    value = array.item()
+    return value if divisor == 1 else value / divisor
 
 
 class Executor:
@@ -91,7 +117,11 @@ class Executor:
         self.setup, self.device, self.seed = setup, device, seed
         self._programs: dict[tuple[str, int], BoundProgram] = {}
         metrics = (i.name.id for i in setup.train.body if isinstance(i, s.Metric))
-        self.measured = ("loss", *metrics)  # the order of the systems' outputs
+        names = ("loss", *metrics)  # the order of the systems' outputs
+        self.measures = {
+            "train": SetMeasures(setup, True, names, device),
+            "evaluate": SetMeasures(setup, False, names, device),
+        }
         self.report = Report()  # warnings about the program
         self.system, drawn = training_step(setup, self.report)
         # these warnings take the passes of autodiff: only programs with `remat` pay for that
@@ -163,10 +193,12 @@ class Executor:
         return found
 
     def _bound(self, purpose: str, batch: int, system: System) -> BoundProgram:
-        measured = () if purpose == "predict" else self.measured
+        handed = HandedOver(system, (), ())
+        if purpose in self.measures:
+            handed = hand_over(system, self.measures[purpose].aggregates)
         # the device compiles and allocates; a shortage shows here and not in the middle of a run
         try:
-            program = self.device(system)
+            program = self.device(handed.system)
         except NotEnoughMemory as shortage:
             from ...compiler.pipeline import derive  # not needed where all fits
 
@@ -175,7 +207,7 @@ class Executor:
             raise does_not_fit(
                 f"a batch of {batch:,}, to {purpose},", shortage, tensors, help
             ) from shortage
-        bound = BoundProgram(system, program, self.seed, measured)
+        bound = BoundProgram(program, self.seed, handed)
         self._programs[purpose, batch] = bound
         return bound
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 
+from ...compiler.elaboration.train_block import Setup
+from ...compiler.programs import states_kept
 from ...dsl.diagnostics.diagnostic import Diagnostic, fail
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
@@ -20,8 +22,9 @@ from ..settings import Settings
 from .batch_inputs import Examples, check_fit, check_indices, one_hot_warnings, split_examples
 from .checkpoints import Position
 from .executor import Executor, Values
-from .metrics import Means, Record
+from .metrics import Record
 from .run_folder import RunFolder
+from .set_measures import Totals
 
 
 @dataclass
@@ -72,7 +75,7 @@ class Job:
         if keep:
             here.kept, self.best = here.step, self.executor.weights()
         # The position moves on before it is saved: resuming begins with the next epoch.
-        here.epoch, here.done, here.means, here.seconds = record.epoch + 1, 0, Means(), 0.0
+        here.epoch, here.done, here.totals, here.seconds = record.epoch + 1, 0, Totals(), 0.0
         # The checkpoint first: metrics and weights follow from it if a crash comes in between.
         self.save_checkpoint()
         if self.folder:
@@ -102,6 +105,8 @@ class Job:
                     f"the data have {self.position.examples:,} now",
                 )
             position.seed = self.position.seed
+            if position.totals.count and not self.executor.measures["train"].fit(position.totals):
+                position.totals = Totals()
             self.executor.restore(values)
             self.position = position
         # `kept` is 0 in the first epoch: there are no best weights yet
@@ -130,9 +135,40 @@ def prepare(project: Project, dataset: Dataset, device: Device) -> Job:
     executor = Executor(setup, device, settings.seed)
     check_fit(executor.system, settings.batch, dataset.schema)
     check_indices(executor.system, dataset)
-    warnings = (*executor.report.diagnostics, *one_hot_warnings(executor.system, dataset))
+    warnings = (
+        *executor.report.diagnostics,
+        *one_hot_warnings(executor.system, dataset),
+        *executor.measures["train"].warnings(len(parts["train"])),
+        *_single_examples(setup, len(parts["train"])),
+    )
     loss = next(i for i in project.block.body if isinstance(i, s.Field) and i.name.id == "loss")
     return Job(settings, executor, parts, monitor, loss.span, warnings)
+
+
+def _single_examples(setup: Setup, examples: int) -> list[Diagnostic]:
+    """W0305 for every layer that learns nothing of its states from a batch of one example, if there
+    is such a batch."""
+    if 1 not in (setup.batch, examples % setup.batch):
+        return []
+    found: dict[Span | None, list[str]] = {}
+    for tensor in states_kept(setup):
+        place = tensor.span and (tensor.span.call_site or tensor.span)
+        found.setdefault(place, []).append(tensor.name)
+    if setup.batch == 1:
+        when, help = "a batch of one example", "`batch = 2` is the least that it can learn from"
+    else:
+        when = f"the last batch of an epoch, one example of {examples:,},"
+        help = "another `batch` leaves more than one; evaluation is not affected"
+    return [
+        Diagnostic(
+            "W0305",
+            f"{when} does not change {' and '.join(f'`{n}`' for n in names)}",
+            place,
+            label="one value has no variance",
+            help=help,
+        )
+        for place, names in found.items()
+    ]
 
 
 def _monitor(settings: Settings, metrics: list[str], splits: Iterable[str]) -> Monitor:

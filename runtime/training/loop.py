@@ -16,9 +16,10 @@ from .batch_inputs import Examples, epoch_order, next_batches
 from .executor import Executor, evaluation_batch
 from .interrupt import never
 from .job import Job
-from .metrics import Means, Record
+from .metrics import Record
 from .nonfinite_guard import NonfiniteGuard
 from .progress import Listener
+from .set_measures import Totals
 
 INTERRUPTED = "interrupted"
 
@@ -57,14 +58,14 @@ def train(job: Job, listener: Listener, interrupted: Callable[[], bool]) -> str:
                 save()
         # every epoch ends with good values, so a bad step is always of the current epoch
         guard.check()
-        values = here.means.means()
+        values = job.executor.measures["train"].values(here.totals)
         for name in ("validation", "test"):
             if name in job.parts:
                 measured = evaluate(job.executor, job.parts[name], here.step, interrupted)
                 if measured is None:  # the epoch is evaluated after resuming
                     save()
                     return INTERRUPTED
-                values |= measured.means(f"{name}_")
+                values |= {f"{name}_{key}": value for key, value in measured.items()}
         record = Record(here.epoch, here.step, values, time.perf_counter() - began)
         job.finish_epoch(record)
         listener.epoch(record)
@@ -85,15 +86,14 @@ def run_steps(job: Job, guard: NonfiniteGuard, order: np.ndarray, listener: List
         most = min(most, next_stop(job, guard) - here.step)
     rows = next_batches(order, size, here.done, most)
     numbers = range(here.step + 1, here.step + 1 + len(rows))
-    for values in program.run_many(job.training, rows, numbers):
-        loss = values["loss"]
+    measures = job.executor.measures["train"]
+    for loss, parts in program.run_many(job.training, rows, numbers):
         here.step += 1
         # the position is of the step just read, so that the guard repeats up to exactly this one
         here.done += size
         if not isfinite(loss):
             guard.check(loss)
-        # weighted: a mean over a shorter last batch counts for fewer examples
-        here.means.add(values, size)
+        measures.add(here.totals, parts, size, len(order))
         listener.step(here.epoch, -(-here.done // settings.batch), count, loss)
 
 
@@ -110,18 +110,18 @@ def next_stop(job: Job, guard: NonfiniteGuard) -> int:
     return found
 
 
-def measure(executor: Executor, examples: Examples, step: int) -> Means:
-    """The means of the loss and the metrics over all examples."""
-    means = evaluate(executor, examples, step, never)
-    assert means is not None
-    return means
+def measure(executor: Executor, examples: Examples, step: int) -> dict[str, float]:
+    """The loss and the metrics of all examples, by name, after a step (0: before the first)."""
+    found = evaluate(executor, examples, step, never)
+    assert found is not None
+    return found
 
 
 def evaluate(
     executor: Executor, examples: Examples, step: int, interrupted: Callable[[], bool]
-) -> Means | None:
+) -> dict[str, float] | None:
     """As `measure`; None if it was interrupted."""
-    means, rows = Means(), examples.rows
+    totals, measures, rows = Totals(), executor.measures["evaluate"], examples.rows
     program, size, done = None, 0, 0
     while done < len(rows):
         # A second program only for a remainder, which is shorter than the size before.
@@ -130,13 +130,13 @@ def evaluate(
             program = executor.evaluation(size)
         batches = next_batches(rows, size, done, program.together(examples))
         # evaluation is no step of training; programs count steps from 1, also before the first
-        for values in program.run_many(examples, batches, [max(step, 1)] * len(batches)):
-            means.add(values, size)
+        for found in program.run_many(examples, batches, [max(step, 1)] * len(batches)):
+            measures.add(totals, found.parts, size, len(rows))
         # `batches` is [runs, size]: its size counts examples
         done += batches.size
         if interrupted():
             return None
-    return means
+    return measures.values(totals)
 
 
 def reason_to_stop(job: Job) -> str:

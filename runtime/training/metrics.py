@@ -1,27 +1,9 @@
-"""Measured values: means over examples, and one record per epoch."""
+"""Measured values: one record per epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-
-
-@dataclass
-class Means:
-    """Running means of several numbers, weighted by the number of examples of each run."""
-
-    sums: dict[str, float] = field(default_factory=dict)
-    count: int = 0
-
-    def add(self, values: Mapping[str, float], examples: int) -> None:
-        # a loss is a mean over its batch: times the examples it is a sum again
-        self.count += examples
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value) * examples
-
-    def means(self, prefix: str = "") -> dict[str, float]:
-        """The means by name; empty if nothing was added."""
-        return {prefix + name: total / self.count for name, total in self.sums.items()}
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)

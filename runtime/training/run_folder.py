@@ -241,6 +241,15 @@ class RunFolder:
         """The weights, of the shapes and types wanted. UserError E0706 otherwise."""
         return self._weights(wanted)[0]
 
+    def read_weights_and_step(
+        self, wanted: Mapping[str, np.ndarray]
+    ) -> tuple[dict[str, np.ndarray], int]:
+        """The same, and the step of training that they are of."""
+        found, step = self._weights(wanted)
+        if not step.isdecimal():
+            raise fail("E0706", f"{self.weights_file} does not say of which step it is")
+        return found, int(step)
+
     def _weights(self, wanted: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], str]:
         found, notes = load_arrays(self.weights_file)
         check_arrays(self.weights_file, found, wanted)

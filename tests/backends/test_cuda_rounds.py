@@ -63,7 +63,7 @@ def wanted(**sets: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("steps", ["", "11"])
 def test_training_is_that_of_one_at_a_time(monkeypatch, steps):
-    """Weights, the optimizer's state, and the means of loss and metrics; the short last batch and
+    """Weights, the optimizer's state, the loss and the metrics; the short last batch and
     a number of steps that is no multiple included."""
     sets = wanted(steps=steps) if steps else wanted()
     found = []
@@ -84,7 +84,7 @@ def test_full_launches_are_one_graph(monkeypatch):
 
 
 def measure_of(job, part: str) -> dict[str, float]:
-    return measure(job.executor, job.parts[part], 1).means()
+    return measure(job.executor, job.parts[part], 1)
 
 
 def test_measuring_is_that_of_one_at_a_time(monkeypatch):

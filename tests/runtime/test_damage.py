@@ -25,9 +25,10 @@ from nnc.runtime.training.atomic_files import load_arrays, save_arrays
 from nnc.runtime.training.checkpoints import Position
 from nnc.runtime.training.interrupt import never
 from nnc.runtime.training.loop import train
-from nnc.runtime.training.metrics import Means, Record
+from nnc.runtime.training.metrics import Record
 from nnc.runtime.training.progress import Silent
 from nnc.runtime.training.run_folder import RunFolder, create_run
+from nnc.runtime.training.set_measures import Totals
 
 
 @pytest.fixture(scope="module")
@@ -129,14 +130,14 @@ def test_every_field_of_the_position(finished, run, name, to):
         assert f"did you mean `{name}`" in told
 
 
-@pytest.mark.parametrize("kind", [Means, Record])
+@pytest.mark.parametrize("kind", [Totals, Record])
 def test_every_field_within_the_position(finished, run, kind):
     for name in [f.name for f in fields(kind)]:
         whole = last(run).read_bytes()
         rewritten(
             run,
             lambda arrays, plain, name=name: (
-                plain["means"] if kind is Means else plain["records"][0]
+                plain["totals"] if kind is Totals else plain["records"][0]
             ).pop(name),
         )
         assert f"`{name}` is missing" in passed_over(finished, run)

@@ -12,9 +12,9 @@ from nnc.runtime.training.atomic_files import load_arrays
 from nnc.runtime.training.batch_inputs import batches, epoch_order, index_limits, split_examples
 from nnc.runtime.training.interrupt import never
 from nnc.runtime.training.loop import INTERRUPTED, measure, train
-from nnc.runtime.training.metrics import Means
 from nnc.runtime.training.progress import Silent
 from nnc.runtime.training.run_folder import create_run
+from nnc.runtime.training.set_measures import Totals
 
 
 def same_bits(a, b) -> bool:
@@ -52,22 +52,17 @@ def test_the_short_last_batch_is_exact():
     assert fast.records[0].values["loss"] == pytest.approx(slow.records[0].values["loss"], 1e-5)
 
 
-def test_means_weigh_batches_by_their_examples():
-    means = Means()
-    means.add({"loss": 1.0}, 30)
-    means.add({"loss": 4.0}, 10)
-    assert means.means("test_") == {"test_loss": 1.75}
-
-
 def test_evaluation_does_not_depend_on_the_batch():
     job = trained(epochs="1")
-    examples = job.parts["test"]
-    whole = measure(job.executor, examples, 1).means()
-    total = Means()
+    examples, measures = job.parts["test"], job.executor.measures["evaluate"]
+    whole = measure(job.executor, examples, 1)
+    totals = Totals()
     for rows in batches(examples.rows, 100):
-        total.add(job.executor.evaluation(len(rows)).run(examples, rows, 1), len(rows))
-    assert total.count == len(examples)
-    assert total.means() == pytest.approx(whole, rel=1e-5)
+        parts = job.executor.evaluation(len(rows)).run(examples, rows, 1).parts
+        measures.add(totals, parts, len(rows), len(examples))
+    assert totals.count == len(examples)
+    assert measures.values(totals) == pytest.approx(whole, rel=1e-6)
+    assert whole["accuracy"] * len(examples) % 1 == 0
 
 
 def test_every_epoch_has_its_own_order():

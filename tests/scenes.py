@@ -49,6 +49,7 @@ class Scene:
 # --- files ----------------------------------------------------------------------------------------
 
 ROWS = "a,b,price\n" + "".join(f"{k},{k % 3},{k}.5\n" for k in range(20))
+TIMES = "time,b,price\n" + "".join(f"{1_700_000_000 + k},{k % 3},{k}.5\n" for k in range(20))
 MODEL = """
 model M(x: f32[B, 2]) -> guess: f32[B] {
     h = x |> Dense(1)
@@ -405,6 +406,8 @@ SCENES: dict[str, Scene] = {
         "two.npy": npy(np.ones((12, 3), np.int32))}),
     "W0305": Scene("train small.nn --batch 19", "train small.nn --batch 10",
                    "BatchNorm", {"rows.csv": ROWS, "small.nn": NORMAL}),
+    "W0601": settings('csv("wrong.csv", target = "price")', 'csv("right.csv", target = "price")',
+                      "x: f32[B, 2]", MODEL.replace("1e-4", "1e-30"), wrong_csv=TIMES),
     "W0701": flags(MORE, MORE.replace("run", "whole"),
                    first=(TWICE, TWICE.replace("run", "whole")),
                    spoil=cut_short("run/checkpoints/*")),

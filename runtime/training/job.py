@@ -23,6 +23,7 @@ from .batch_inputs import Examples, check_fit, check_indices, one_hot_warnings, 
 from .checkpoints import Position
 from .executor import Executor, Values
 from .metrics import Record
+from .narrowing import narrowing_warnings
 from .run_folder import RunFolder
 from .set_measures import Totals
 
@@ -138,6 +139,7 @@ def prepare(project: Project, dataset: Dataset, device: Device) -> Job:
     warnings = (
         *executor.report.diagnostics,
         *one_hot_warnings(executor.system, dataset),
+        *narrowing_warnings(executor.system, dataset),
         *executor.measures["train"].warnings(len(parts["train"])),
         *_single_examples(setup, len(parts["train"])),
     )

@@ -325,10 +325,10 @@ def table(search, text: str, **settings) -> data.Dataset:
 
 def test_csv_of_numbers(search):
     found = table(search, "a,price,b\n1,2.5,3\n-4e1, 5 ,6\n", target="price")
-    assert [str(field) for field in found.schema.fields] == ["x: f32[2]", "y: f32[]"]
+    assert [str(field) for field in found.schema.fields] == ["x: f64[2]", "y: f64[]"]
     assert found.train.arrays["x"].tolist() == [[1, 3], [-40, 6]]
     assert found.train.arrays["y"].tolist() == [2.5, 5.0]
-    assert found.train.arrays["x"].dtype == np.float32
+    assert found.train.arrays["x"].dtype == np.float64
 
 
 def test_csv_of_words(search):
@@ -344,12 +344,12 @@ def test_csv_of_words(search):
         ("0 2 1", None, "i32", 3),
         ("1 2 3", None, "i32", 4),
         ("0 255", None, "i32", 256),
-        ("0 256", None, "f32", None),
-        ("-1 1", None, "f32", None),
-        ("0.0 1.0", None, "f32", None),
+        ("0 256", None, "f64", None),
+        ("-1 1", None, "f64", None),
+        ("0.0 1.0", None, "f64", None),
         ("0.0 1.0", True, "i32", 2),
         ("0 999", True, "i32", 1000),
-        ("0 2 1", False, "f32", None),
+        ("0 2 1", False, "f64", None),
     ],
 )
 def test_csv_labels(search, cells, labels, dtype, classes):

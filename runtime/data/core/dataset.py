@@ -149,13 +149,20 @@ def _convert(name: str, picked: np.ndarray, out: np.ndarray, scale: float | None
         if outside.any():
             value = picked[outside].flat[0]
             raise fail("E0606", f"field `{name}` holds {value}, which does not fit in {out.dtype}")
-    np.copyto(out, picked, casting="unsafe")
+    with np.errstate(over="ignore"):  # found below, with the number that it was
+        np.copyto(out, picked, casting="unsafe")
+    if out.dtype.kind == "f" and picked.dtype.kind == "f" and picked.itemsize > out.itemsize:
+        lost = np.isinf(out) & np.isfinite(picked)
+        if lost.any():
+            value = picked[lost].flat[0]
+            message = f"field `{name}` holds {value:g}, which does not fit in {out.dtype}"
+            raise fail("E0606", message, help='compute with `float = "f64"`')
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A loaded data source. `class_names` are the names of the labels 0, 1, … by field,
-    `vocabularies` those of the fields of tokens."""
+    `vocabularies` those of the fields of tokens, `columns` the names of a field's numbers."""
 
     name: str
     schema: Schema
@@ -164,6 +171,7 @@ class Dataset:
     validation: Split | None = None
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     vocabularies: Mapping[str, Vocabulary] = field(default_factory=dict)
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -180,6 +188,7 @@ def split_dataset(
     scale: Mapping[str, float] | None = None,
     class_names: Mapping[str, tuple[str, ...]] | None = None,
     vocabularies: Mapping[str, Vocabulary] | None = None,
+    columns: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Dataset:
     """A validated dataset of which the rows `parts[0]` train and `parts[1]`, if there are any,
     test."""
@@ -188,7 +197,8 @@ def split_dataset(
     schema = Schema(tuple(fields), len(train))
     # No examples to test on means no test split, rather than an empty one.
     tests = test if len(test) else None
-    found = Dataset(name, schema, train, tests, None, class_names or {}, vocabularies or {})
+    names = (class_names or {}, vocabularies or {}, columns or {})
+    found = Dataset(name, schema, train, tests, None, *names)
     return validate(found)
 
 

@@ -83,6 +83,9 @@ def not_utf8(path: Path, lines: Iterable[bytes]) -> UserError:
     # leaves the wrong byte in its line.
     """E0612 for the first line that is not UTF-8."""
     for number, line in enumerate(lines, 1):
+        # A byte order mark tells what it is.
+        if number == 1 and line[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            return fail("E0612", f"{path} is UTF-16", help="save the file as UTF-8")
         try:
             line.decode("utf-8")
         except UnicodeDecodeError as error:

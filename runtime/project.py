@@ -19,7 +19,7 @@ from ..dsl.syntax import ast as s
 from ..dsl.syntax.ast import walk
 from ..dsl.syntax.printer import format_expr, format_type, quoted
 from ..dsl.syntax.source import Source
-from .data import Dataset, Schema, Search, bind, describe, find_source
+from .data import SOURCES, Dataset, Schema, Search, bind, describe, find_source
 from .data import load as load_data
 from .data.core.splitting import training_size
 from .gc_pause import gc_paused
@@ -118,11 +118,23 @@ def _project(
 
 def with_assignments(project: Project, assignments: Sequence[Assignment]) -> Project:
     """The same project with more assignments. UserError E0703, E0704 or E0707."""
-    train, sizes = assign(project.block, assignments, project.symbols)
+    train, sizes = assign(
+        project.block, assignments, project.symbols, lambda *of: _order(project.checked, *of)
+    )
     # Sizes of earlier assignments persist; earlier fields already stand in the block.
     settings = read_settings(train, {**project.settings.sizes, **sizes})
     checked = _with_train(project.checked, train) if assignments else project.checked
     return replace(project, checked=checked, train=train, settings=settings)
+
+
+def _order(checked: Checked, field: str, call: str) -> list[str]:
+    """The arguments that the call in a field may be given without their names, in order."""
+    if field == "data":
+        source = SOURCES.get(call)
+        return [one.name for one in source.settings if one.positional] if source else []
+    definition = checked.definitions.get(call) or checked.library.get(call)
+    taken = definition is not None and definition.kind == "optimizer"
+    return [one.name for one in definition.settings] if definition and taken else []
 
 
 def _with_train(checked: Checked, train: s.Train) -> Checked:

@@ -311,8 +311,16 @@ def _computed(node: s.Expr, op: str, left: int | float, right: int | float) -> i
 # --- assignments from outside ---------------------------------------------------------------------
 
 
+# The names of a call's arguments in the order in which they may be given without one, from the
+# field that it stands in and its own name: ("data", "csv") → ["file"].
+Order = Callable[[str, str], Sequence[str]]
+
+
 def assign(
-    train: s.Train, assignments: Sequence[Assignment], symbols: Sequence[str]
+    train: s.Train,
+    assignments: Sequence[Assignment],
+    symbols: Sequence[str],
+    order: Order = lambda field, call: (),
 ) -> tuple[s.Train, dict[str, int]]:
     """The train block with the assignments in it, and the sizes among them.
 
@@ -328,7 +336,7 @@ def assign(
             sizes[key] = _size(one)
         # `optimizer.lr`: the argument of a call. A size never has a dot.
         elif argument:
-            train = _with_argument(train, head, argument, one)
+            train = _with_argument(train, head, argument, one, order)
         else:
             train = _with_value(train, key, one, symbols)
     return train, sizes
@@ -383,7 +391,9 @@ def _argument_of(train: s.Train, key: str) -> str:
     return next((f"did you mean `{field}.{key}`?" for field, name in calls if name == key), "")
 
 
-def _with_argument(train: s.Train, head: str, argument: str, one: Assignment) -> s.Train:
+def _with_argument(
+    train: s.Train, head: str, argument: str, one: Assignment, order: Order
+) -> s.Train:
     """`optimizer.lr = 0.01`: the argument of the call in a field."""
     for n, found in enumerate(train.body):
         if not isinstance(found, s.Field) or found.name.id != head:
@@ -396,12 +406,19 @@ def _with_argument(train: s.Train, head: str, argument: str, one: Assignment) ->
             raise fail(
                 "E0704", f"`{head}` is not a call: it has no `{argument}`", one.span(argument)
             )
-        # A named argument is replaced. All others stay as they are, positional ones included.
-        others = tuple(a for a in call.arguments if a.name != argument)
         span = one.span(argument).to(one.value.span)
-        changed = replace(
-            found, value=replace(call, arguments=(*others, s.Argument(span, argument, one.value)))
-        )
+        new = s.Argument(span, argument, one.value)
+        # Named arguments may stand in any order; of those without a name the place says which it
+        # is, and the new value takes it: `csv("a.csv")` becomes `csv("b.csv")`.
+        others = [a for a in call.arguments if a.name != argument]
+        places = [place for place, a in enumerate(others) if a.name is None]
+        callee = call.function.id if isinstance(call.function, s.Name) else ""
+        names = order(head, callee)[: len(places)]
+        if argument in names:
+            others[places[names.index(argument)]] = replace(new, name=None)
+        else:
+            others.append(new)
+        changed = replace(found, value=replace(call, arguments=tuple(others)))
         return replace(train, body=(*train.body[:n], changed, *train.body[n + 1 :]))
     fields = [i.name.id for i in train.body if isinstance(i, s.Field)]
     raise fail(

@@ -247,3 +247,20 @@ def test_texts_of_a_run_are_its_own(folder):
         with pytest.raises(UserError, match="is a link out of") as caught:
             ask()
         assert "secret" not in str(caught.value)
+
+
+def test_set_replaces_an_argument_that_has_no_name(folder, capfd):
+    for name, rows in (("a.csv", 4), ("b.csv", 8)):
+        (folder / name).write_text("p,q,goal\n" + "1,2,3.5\n" * rows)
+    program = PROGRAM.replace(
+        'npy(x = "x.npy", goal = "goal.npy")', 'csv("a.csv", target = "goal")'
+    )
+    program = program.replace("goal)", "y0)").replace("sgd(lr = 0.1)", "sgd(0.1)")
+    program = program.replace("-> y: f32[B]", "-> guess: f32[B]").replace("y[b]", "guess[b]")
+    (folder / "m.nn").write_text(program.replace("mse(y, y0)", "mse(guess, y)"))
+    flags = ["--set", 'data.file="b.csv"', "--set", "optimizer.lr=0.25", "--set", "data.test=0.5"]
+    assert cli.run(["train", "m.nn", "--out", "run", *flags]) == 0, capfd.readouterr().err
+    kept = (folder / "run" / "model.nn").read_text()
+    assert 'csv("b.csv", target = "goal", test = 0.5)' in kept
+    assert "sgd(0.25)" in kept
+    assert json.loads((folder / "run" / "settings.json").read_text())["examples"] == 4

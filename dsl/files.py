@@ -13,9 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -104,7 +102,7 @@ def _create(folder: Path, mode: int) -> tuple[int, Path]:
     """A new, empty, locked file with an unpredictable name: its handle and its path."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_LINK | _BINARY
     while True:
-        path = folder / f".nnc-{secrets.token_hex(8)}.part"
+        path = folder / f".nnc-{os.urandom(8).hex()}.part"
         try:
             handle = os.open(path, flags, mode)
         except FileExistsError:  # also a link, wherever it leads
@@ -164,11 +162,15 @@ def _sync_folder(folder: Path) -> None:
 
 def unnamed_file() -> BinaryIO:
     """A temporary file that vanishes when it is closed or the process ends, however it ends."""
+    import tempfile  # rarely needed, as below
+
     return tempfile.TemporaryFile()
 
 
 def temporary_folder() -> str:
     """Where `unnamed_file` makes its files; empty if there is no such folder."""
+    import tempfile
+
     try:
         return tempfile.gettempdir()
     except OSError:
@@ -177,6 +179,8 @@ def temporary_folder() -> str:
 
 def bug_report() -> TextIO:
     """A new text file in the folder of temporary files, which stays."""
+    import tempfile
+
     return tempfile.NamedTemporaryFile(  # type: ignore[return-value]
         "w", prefix="nnc-bug-", suffix=".txt", delete=False, encoding="utf-8", errors="replace"
     )
@@ -197,7 +201,7 @@ def unfinished_folder(parent: Path) -> Iterator[Path]:
     make_folder(parent)
     _clean_once(parent)
     while True:
-        path = parent / f".nnc-{secrets.token_hex(8)}.part"
+        path = parent / f".nnc-{os.urandom(8).hex()}.part"
         try:
             path.mkdir()
         except FileExistsError:

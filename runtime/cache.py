@@ -128,4 +128,5 @@ def _note(why: str) -> None:
     global _noted
     if not _noted:
         _noted = True
-        print(f"nnc: compiled code is not kept: {why}", file=sys.stderr)
+        if sys.stderr is not None:
+            print(f"nnc: compiled code is not kept: {why}", file=sys.stderr)

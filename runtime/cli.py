@@ -1,13 +1,12 @@
 """The command line: `nnc …`. What each command does is in `commands/`.
 
 In: arguments. Out: an exit code: 0 success, 1 an error in the user's file or data, 2 in the command
-line, 101 a bug of nnc, 130 interrupted. Only click is imported at the start; a command's file, and
-with it NumPy and everything else, is imported when the command runs.
+line, 101 a bug of nnc, 128 + n ended by signal n. Only click is imported at the start; a command's
+file, and with it NumPy and everything else, is imported when the command runs.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import time
@@ -22,8 +21,11 @@ import click
 from .. import __version__
 from ..dsl.diagnostics.diagnostic import Diagnostic, UserError, did_you_mean
 from ..dsl.files import bug_report
+from .memory import is_limited, is_shortage, out_of_memory
+from .streams import OutputError, discard_output, open_streams
+from .training.interrupt import Stopped, exit_code, stop_on_signals
 
-OK, USER, USAGE, INTERNAL, INTERRUPTED = 0, 1, 2, 101, 130
+OK, USER, USAGE, INTERNAL, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 101, 130, 141
 
 # command → its file in commands/, its function, one line of help
 COMMANDS = {
@@ -93,32 +95,59 @@ def run(arguments: Sequence[str]) -> int:
         _print(error.diagnostics, arguments)
         return USAGE if error.of_flags else USER
     except (click.Abort, KeyboardInterrupt):
-        print("interrupted", file=sys.stderr)
+        _tell("interrupted")
         return INTERRUPTED
-    # Memory was reported free and then refused, which is no bug.
-    except MemoryError:
-        _print([import_module(f"{__package__}.memory").out_of_memory()], arguments)
-        return USER
-    except BrokenPipeError:  # the reader of the output has closed it
-        _discard_output()
-        return OK
-    except Exception as error:  # a bug: leave a trace for its report
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC and not error.filename:
-            _discard_output()  # an error without a file name is about stdout
-            print("the output could not be written: no space is left", file=sys.stderr)
+    except Stopped as stopped:
+        if not stopped.told:
+            _tell("interrupted")
+        return exit_code(stopped.number)
+    except OutputError as error:
+        return _without_output(error)
+    except Exception as error:
+        # Memory was reported free and then refused, which is no bug.
+        if is_shortage(error):
+            _print([out_of_memory()], arguments)
             return USER
+        if not _folder_exists():
+            gone = "the current folder does not exist any more"
+            _print([Diagnostic("E0709", gone, help="change to another one with `cd`")], arguments)
+            return USER
+        # A bug: leave a trace for its report.
         _report_bug(error, arguments)
         return INTERNAL
 
 
+def _without_output(error: OutputError) -> int:
+    """The exit code where standard output cannot be written, which is said unless its reader has
+    enough."""
+    discard_output()
+    if error.broken:
+        return BROKEN_PIPE
+    if not error.told:
+        _tell(f"the output cannot be written: {error}")
+    return USER
+
+
+def _folder_exists() -> bool:
+    try:
+        os.getcwd()
+    except OSError:
+        return False
+    return True
+
+
+def _tell(text: str) -> None:
+    if sys.stderr is not None:
+        print(text, file=sys.stderr)
+
+
 def _print(diagnostics: Sequence[Diagnostic], arguments: Sequence[str]) -> None:
-    report = import_module(f"{__package__}.commands.report")
-    report.print_diagnostics(diagnostics, _error_format(arguments))
-
-
-def _discard_output() -> None:
-    """Redirect stdout to nowhere: flushing it at exit would fail once more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    try:
+        report = import_module(f"{__package__}.commands.report")
+        report.print_diagnostics(diagnostics, _error_format(arguments))
+    except (MemoryError, ImportError):  # there is not enough memory to say more
+        for found in diagnostics:
+            _tell(f"error[{found.code}]: {found.message}")
 
 
 def _error_format(arguments: Sequence[str]) -> str:
@@ -146,7 +175,7 @@ def _report_bug(error: Exception, arguments: Sequence[str]) -> None:
         report = f"please report it with the file {file.name}"
     except OSError:  # a full disk, or no folder for temporary files
         report = f"please report it with this text:\n{dump}"
-    print(f"nnc has a bug{where}: {type(error).__name__}: {error}\n{report}", file=sys.stderr)
+    _tell(f"nnc has a bug{where}: {type(error).__name__}: {error}\n{report}")
 
 
 def _pass_of(error: Exception) -> str:
@@ -157,7 +186,21 @@ def _pass_of(error: Exception) -> str:
 
 def main() -> NoReturn:
     """The entry point of the installed command."""
-    sys.exit(run(sys.argv[1:]))
+    open_streams()
+    # NumPy's library reserves addresses for every thread, and sends a SIGINT where there are none.
+    if is_limited():
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    try:
+        with stop_on_signals():
+            code = run(sys.argv[1:])
+    except Stopped as stopped:  # in the midst of telling something
+        code = exit_code(stopped.number)
+    # What is left in the buffer; at the very end an error could not be told any more.
+    try:
+        sys.stdout.flush()
+    except OutputError as error:
+        code = _without_output(error)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Where the system does not report it, nothing is refused.
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 from ..dsl.diagnostics.diagnostic import Diagnostic
@@ -31,11 +32,31 @@ class NotEnoughMemory(Exception):
 def out_of_memory() -> Diagnostic:
     """The diagnostic where the system refused memory that was reported free."""
     free = free_bytes()
+    limit = " under `ulimit -v`" if is_limited() else ""
     return Diagnostic(
         "E0713",
         "memory ran out",
-        help=f"{size_text(free)} are free now" if free is not None else "",
+        help=f"{size_text(free)} are free now{limit}" if free is not None else "",
     )
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether memory ran out: also where a library could not be loaded or a thread not be started
+    under `ulimit -v`, which are reported as errors of other kinds."""
+    if isinstance(error, MemoryError):
+        return True
+    if not is_limited():
+        return False
+    # An OSError about a file has its number; one of a library that cannot be mapped has none.
+    loading = isinstance(error, ImportError) or (isinstance(error, OSError) and error.errno is None)
+    starting = isinstance(error, RuntimeError) and "start new thread" in str(error)
+    mapping = isinstance(error, OSError) and error.errno in (errno.ENOMEM, errno.EAGAIN)
+    return loading or starting or mapping
+
+
+def is_limited() -> bool:
+    """Whether `ulimit -v` limits the addresses of this process."""
+    return _addresses() is not None
 
 
 def require(needed: int) -> None:

@@ -149,7 +149,7 @@ THE_FILE_ROOM = "dsl/files.py"
 # Calls elsewhere that look as if they did, and why they do not.
 HARMLESS = {
     "runtime/data/core/feature_cache.py: np.savez": "to an open file",
-    "runtime/cli.py: os.open": "the null device, in place of a stream",
+    "runtime/streams.py: os.open": "the null device, in place of a stream",
     "runtime/commands/train.py: np.save": "to memory",
     "runtime/commands/train.py: np.savez": "to memory",
     "runtime/data/formats/images.py: np.memmap": "of an open file without a name",

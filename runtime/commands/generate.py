@@ -14,6 +14,7 @@ import click
 
 from ...compiler.programs import prediction
 from ...dsl.diagnostics.diagnostic import fail
+from ...dsl.files import reason
 from ..data.core.vocabulary import END, START, UNKNOWN, Vocabulary
 from ..inference.generate import Generator, Sampling
 from ..inference.text_inputs import ContextText
@@ -68,7 +69,7 @@ def generate(
 
     A model that reads a source and writes a target turns every line of TEXT into its target."""
     # Bytes that are no UTF-8 are replaced, as standard input may come from any program.
-    text = sys.stdin.buffer.read().decode("utf-8", "replace") if prompt == "-" else prompt
+    text = _standard_input().decode("utf-8", "replace") if prompt == "-" else prompt
     if not text:
         raise click.UsageError("--prompt needs at least one character")
     folder = RunFolder(run_folder)
@@ -108,6 +109,14 @@ def generate(
         read, written = len(first), length
     rate = (read + written) / (time.perf_counter() - began)
     notify(f"{written} tokens, {rate:,.0f} tokens per second")
+
+
+def _standard_input() -> bytes:
+    """All of standard input. UserError E0709 if it is closed, or a folder."""
+    try:
+        return sys.stdin.buffer.read()
+    except OSError as error:
+        raise fail("E0709", f"cannot read standard input: {reason(error)}") from error
 
 
 def translation(

@@ -27,11 +27,12 @@ from ..device.cpu import host
 from ..inference.predict import as_inputs, predict_batches
 from ..project import Project, field_types, load_dataset, open_project, setup_of
 from ..settings import settings_json
+from ..streams import OutputError
 from ..thread_count import default_threads
 from ..training.atomic_files import write_bytes
 from ..training.batch_inputs import check_indices, split_examples
 from ..training.executor import Executor
-from ..training.interrupt import watch_interrupt
+from ..training.interrupt import Stopped, watch_interrupt
 from ..training.job import Job, prepare
 from ..training.lock import locked
 from ..training.loop import INTERRUPTED, measure
@@ -107,20 +108,23 @@ def train(
 
 def _run(job: Job) -> None:
     assert job.folder is not None
+    go_on = f"`nnc train --resume {shlex.quote(str(job.folder.path))}`"
     lines = make_listener(job.settings.epochs)
     try:
         with watch_interrupt(quits=True) as interrupted:
             reason = run(job, lines, interrupted)
+    except OutputError as error:
+        # An epoch is saved before its line is printed.
+        saved = f"saved after step {job.position.step}; go on with {go_on}"
+        notify(f"the output cannot be written: {error}; {saved}")
+        error.told = True
+        raise
     # The progress bar is closed even after an error, whose text would otherwise run into it.
     finally:
         lines.close()
     if reason == INTERRUPTED:
-        notify(
-            f"interrupted after step {job.position.step}; go on with "
-            f"`nnc train --resume {shlex.quote(str(job.folder.path))}`"
-        )
-        # The shell's code for what SIGINT has ended: 128 + 2.
-        raise click.exceptions.Exit(130)
+        notify(f"interrupted after step {job.position.step}; go on with {go_on}")
+        raise Stopped(interrupted.number, told=True)
     notify(f"{reason}; kept in {job.folder.path}")
 
 

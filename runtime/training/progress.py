@@ -8,8 +8,10 @@ from __future__ import annotations
 import importlib
 import sys
 import time
+from contextlib import suppress
 from typing import Any, Protocol
 
+from ..streams import OutputError, discard_output
 from .metrics import Record, format_number
 
 REFRESH = 0.1  # seconds between two updates of the bar
@@ -43,7 +45,13 @@ class Lines(Silent):
         self.epochs = epochs
 
     def epoch(self, record: Record) -> None:
-        print(record.line(self.epochs), flush=True)
+        try:
+            print(record.line(self.epochs), flush=True)
+        except OutputError as error:
+            # Who starts training without standard output wants the run and no lines.
+            if not error.closed:
+                raise
+            discard_output()
 
 
 class Bar(Lines):
@@ -98,5 +106,7 @@ def make_listener(epochs: int | None) -> Listener:
 
 
 def notify(text: str) -> None:
-    """Print a remark to stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """Print a remark to stderr, if there is one."""
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):
+            print(text, file=sys.stderr, flush=True)

@@ -185,8 +185,8 @@ def test_names_of_unfinished_files_are_random_and_no_link_is_followed(tmp_path, 
     """A file or a link that is there already under the name makes another name be drawn."""
     mine = tmp_path / "mine"
     mine.write_bytes(b"precious")
-    drawn = iter(["0" * 16, "1" * 16, "2" * 16])
-    monkeypatch.setattr(files.secrets, "token_hex", lambda count: next(drawn))
+    drawn = iter([bytes(8), b"\x11" * 8, b"\x22" * 8])
+    monkeypatch.setattr(files.os, "urandom", lambda count: next(drawn))
     (tmp_path / f".nnc-{'0' * 16}.part").symlink_to(mine)
     (tmp_path / f".nnc-{'1' * 16}.part").symlink_to("nowhere")
     with replacing(tmp_path / "file") as file:

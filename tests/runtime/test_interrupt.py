@@ -1,4 +1,5 @@
-"""Ctrl-C: once to save and stop, twice to quit at once, whatever the process is in."""
+"""Ctrl-C and the other signals that end a process: once to save and stop, twice to quit at once,
+whatever the process is in."""
 
 from __future__ import annotations
 
@@ -92,17 +93,159 @@ def test_the_second_quits_in_the_midst_of_native_code():
     assert process.returncode == 130
 
 
-def test_interrupted_in_an_epoch_saves_and_says_how_to_go_on(tmp_path):
-    run = tmp_path / "run"
-    text = "import sys; from nnc.runtime.cli import run; sys.exit(run(sys.argv[1:]))"
-    process = start(
-        "-c", text, "train", str(write(tmp_path)), "--out", str(run), "--epochs", "100000"
-    )
-    process.stdout.readline()
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert f"go on with `nnc train --resume {run}`" in err and "Traceback" not in err
+MAIN = "from nnc.runtime.cli import main; main()"
+TRAIN = ("--epochs", "100000")
+
+
+def last_step(run) -> int:
     last = max((run / "checkpoints").iterdir())
     load_arrays(last)
-    assert f"after step {int(last.stem.split('-')[1])};" in err
+    return int(last.stem.split("-")[1])
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGPIPE"])
+def test_a_signal_in_training_saves_and_says_how_to_go_on(tmp_path, name):
+    run, number = tmp_path / "run", getattr(signal, name)
+    process = start("-c", MAIN, "train", str(write(tmp_path)), "--out", str(run), *TRAIN)
+    process.stdout.readline()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert f"go on with `nnc train --resume {run}`" in err and "Traceback" not in err
+    assert f"interrupted after step {last_step(run)};" in err
+
+
+def test_a_pipe_whose_reader_has_enough_saves_and_says_how_to_go_on(tmp_path):
+    """As with `nnc train … | head -1`."""
+    run = tmp_path / "run"
+    process = start("-c", MAIN, "train", str(write(tmp_path)), "--out", str(run), *TRAIN)
+    process.stdout.readline()
+    process.stdout.close()
+    err = process.stderr.read()
+    assert process.wait(timeout=60) == 128 + signal.SIGPIPE
+    assert f"go on with `nnc train --resume {run}`" in err and "Traceback" not in err
+    assert f"after step {last_step(run)}; go on" in err
+
+
+def test_nohup_is_respected(tmp_path):
+    """A signal that the process was told to ignore is ignored, and the next one is the first."""
+    run = tmp_path / "run"
+    process = start(
+        "-c",
+        MAIN,
+        "train",
+        str(write(tmp_path)),
+        "--out",
+        str(run),
+        *TRAIN,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
+    process.stdout.readline()
+    process.send_signal(signal.SIGHUP)
+    process.stdout.readline()
+    process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+
+
+# A moment in the life of a command, at which it says so and waits to be ended.
+MOMENTS = {
+    "reading data": ("nnc.runtime.commands.train", "load_dataset"),
+    "compiling": ("nnc.runtime.commands.train", "prepare"),
+    "making the run": ("nnc.runtime.training.run_folder", "place_folder"),
+}
+AT = """
+import importlib, sys
+module = importlib.import_module({module!r})
+def wait(*arguments, **named):
+    print("there", flush=True)
+    sys.stdin.read()
+setattr(module, {name!r}, wait)
+from nnc.runtime.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("moment", list(MOMENTS))
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_before_training_leaves_nothing(tmp_path, moment, number):
+    module, name = MOMENTS[moment]
+    run = tmp_path / "run"
+    text = AT.format(module=module, name=name)
+    file = str(write(tmp_path))
+    process = start("-c", text, "train", file, "--out", str(run), stdin=subprocess.PIPE)
+    assert process.stdout.readline() == "there\n"
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number and err == "interrupted\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["small.nn"]
+
+
+IN_A_WRITE = """
+import os, sys
+from nnc.runtime.training.checkpoints import Checkpoints
+from nnc.dsl import files
+original, write = os.fsync, Checkpoints.write
+def fsync(handle):
+    print("there", flush=True)
+    sys.stdin.readline()
+    original(handle)
+def slow(self, *arguments):
+    if self.steps():
+        os.fsync = fsync
+    write(self, *arguments)
+Checkpoints.write = slow
+from nnc.runtime.cli import main
+main()
+"""
+
+
+def test_a_signal_in_the_midst_of_a_checkpoint_waits_for_it(tmp_path):
+    run = tmp_path / "run"
+    process = start(
+        "-c",
+        IN_A_WRITE,
+        "train",
+        str(write(tmp_path)),
+        "--out",
+        str(run),
+        *TRAIN,
+        stdin=subprocess.PIPE,
+    )
+    while process.stdout.readline() != "there\n":
+        pass
+    process.send_signal(signal.SIGTERM)
+    assert "once more to quit" in process.stderr.readline()
+    process.stdin.write("\n")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert f"interrupted after step {last_step(run)};" in err
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_second_signal_in_the_midst_of_a_checkpoint_leaves_the_one_before(tmp_path):
+    run = tmp_path / "run"
+    process = start(
+        "-c",
+        IN_A_WRITE,
+        "train",
+        str(write(tmp_path)),
+        "--out",
+        str(run),
+        *TRAIN,
+        stdin=subprocess.PIPE,
+    )
+    while process.stdout.readline() != "there\n":
+        pass
+    process.send_signal(signal.SIGTERM)
+    assert "once more to quit" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert last_step(run) == 15 and len(list(tmp_path.rglob("*.part"))) == 1
+    process.communicate()
+    process = start("-c", MAIN, "train", "--resume", str(run), "--epochs", "3")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert last_step(run) == 45 and not list(tmp_path.rglob("*.part"))

@@ -142,3 +142,39 @@ def test_the_last_and_the_best_checkpoints_stay(tmp_path):
         best, _ = load_arrays(run / "checkpoints" / "step-00000015.safetensors")
         assert notes["step"] == "15"
         assert all(np.array_equal(best[name], array) for name, array in weights.items())
+
+
+def test_runs_that_start_in_the_same_second(tmp_path, monkeypatch):
+    """As many processes as a sweep has, in one folder: each gets a folder of its own."""
+    file, count = write(tmp_path), 32
+    text = (
+        "import sys, time; time.strftime = lambda _: 'now'\n"
+        "from nnc.runtime.training.run_folder import create_run\n"
+        "sys.stdin.readline()\n"
+        "for _ in range(4): print(create_run(None, 'small', sys.argv[1], {}).path)"
+    )
+    path = os.pathsep.join(filter(None, sys.path))
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", text, str(number)],
+            cwd=tmp_path,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        for number in range(count)
+    ]
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    found = {}
+    for number, process in enumerate(processes):
+        printed, _ = process.communicate(timeout=120)
+        assert process.returncode == 0
+        found |= dict.fromkeys(printed.split(), str(number))
+    assert len(found) == 4 * count
+    for run, number in found.items():
+        assert (tmp_path / run / "model.nn").read_text() == number
+    assert {p.name for p in (tmp_path / "runs").iterdir()} == {Path(run).name for run in found}
+    assert file.exists()

@@ -35,8 +35,8 @@ from .rules import RULES
 from .statements import body
 from .values import Array, Shape, Static, Value, is_static, lift, of_scalar
 
-# The expression of the norm stays this deep however many parameters the model has.
-NORM_TERMS = 16  # sums of squared gradients that one equation adds up
+# The expressions of norm and penalty stay this deep however many parameters the model has.
+TERMS = 16  # squared gradients, or penalties, that one equation adds up
 
 
 @dataclass(frozen=True)
@@ -280,13 +280,14 @@ def _number(block: TrainBlock, name: str, value: s.Expr, scope: BodyScope) -> st
 
 
 def _with_penalty(block: TrainBlock, loss: Array, scope: BodyScope) -> Array:
-    """`penalty = l2(1e-4)`: the function of every weight (a parameter with at least two dimensions:
-    not biases and scales), added to the loss."""
+    """`penalty = l2(1e-4)`: the function of every parameter, vectors and numbers included, added to
+    the loss."""
     ctx, field = block.ctx, block.setting("penalty")
     if field is None:
         return loss
     # A list of its own, as the penalty's equations add tensors while the loop runs.
-    for tensor in [t for t in ctx.tensors.values() if t.kind == "param" and len(t.shape) > 1]:
+    parameters = [t for t in ctx.tensors.values() if t.kind == "param"]
+    for number, tensor in enumerate(parameters, 1):
         cost = _applied(ctx, field, [ctx.array_of(tensor.name)], scope)
         if cost.rank:
             raise ctx.error(
@@ -297,6 +298,8 @@ def _with_penalty(block: TrainBlock, loss: Array, scope: BodyScope) -> Array:
                 help="sum over all elements: `sum(…)`",
             )
         loss = pointwise(ctx, "add", [loss, cost], field.span)
+        if number % TERMS == 0:
+            loss = materialize(ctx, ctx.unique("penalized_loss_part"), loss, field.span, None)
     return loss
 
 
@@ -435,7 +438,7 @@ def _gradient_norm(
             scope = BodyScope("", {}, target=f"{gradient}_square")
             square = reduce_array(ctx, "sum", square, span, scope)
         total = pointwise(ctx, "add", [total, square], span)
-        if number % NORM_TERMS == 0:  # a deep model has hundreds: limits the expression's depth
+        if number % TERMS == 0:  # a deep model has hundreds: limits the expression's depth
             total = materialize(ctx, ctx.unique("gradient_norm_part"), total, span, None)
     root = pointwise(ctx, "sqrt", [total], span)
     return materialize(ctx, ctx.unique("gradient_norm"), root, span, None)
@@ -483,14 +486,13 @@ def _update_parameter(
 
 
 def _propagate_nonfinite(ctx: Context, parameter: str, gradient: str) -> None:
-    """Where a gradient is not finite, make the next value or a state not finite, so that the step
-    is found to be bad. Most optimizers do so by themselves; where the gradient is clipped or only
-    its sign is used, the parameter's next value becomes the gradient there."""
+    """Where a gradient is not finite, make the parameter's next value not finite, so that the step
+    is found to be bad. Most optimizers do so by themselves; where the gradient is clipped, compared
+    or only its sign is used, the next value becomes the gradient there."""
+    # A state does not count: its next value may no longer depend on this one (`last' = g`).
     definition = {eq.target: eq for eq in ctx.equations}
-    # The states of this parameter have its name as their prefix, `dense1_w_m'`.
-    states = [n for n in ctx.updates.values() if n.startswith(f"{parameter}_")]
     following = ctx.updates[parameter]
-    if any(_is_nonfinite_with(gradient, name, definition) for name in (following, *states)):
+    if _is_nonfinite_with(gradient, following, definition):
         return
     eq = definition[following]
     here = tuple(Idx(i.name) for i in eq.indices)

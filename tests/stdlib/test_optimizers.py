@@ -175,10 +175,26 @@ def test_clip_norm_and_value():
     "text, cost", [("l2(0.1)", lambda w: (w**2).sum()), ("l1(0.1)", lambda w: w.abs().sum())]
 )
 def test_penalties(text, cost):
-    expected = trained_by_torch(
-        TORCH[0][1], loss=lambda p: 0.1 * sum(cost(p[n]) for n in ("dense1_w", "dense2_w"))
-    )
+    """Of every parameter: weights and biases."""
+    expected = trained_by_torch(TORCH[0][1], loss=lambda p: 0.1 * sum(map(cost, p.values())))
     compare(trained(f"optimizer = sgd(0.1)\n penalty = {text}"), expected)
+
+
+def test_penalty_and_clip_of_vectors_and_numbers():
+    """Every parameter, whatever its shape: d (loss + w^2 + |v|^2 + |m|^2) / d p = 1 + 2 p."""
+    definitions, file = read(
+        "model M(x: f32[B]) -> y: f32[B] {\n param w: [] = 1\n param v: [2] = 2\n"
+        " param m: [2, 2] = 3\n y[b] = x[b]*(w + sum(v) + sum(m))\n}\n"
+        "train M {\n loss = mean(y)\n penalty = l2(1)\n clip = clip_value(6)\n"
+        " optimizer = sgd(lr = 1)\n}"
+    )
+    block = next(d for d in file.declarations if isinstance(d, s.Train))
+    fields = {"x": FieldType("f32", ())}
+    system = derive(training_step(Setup(definitions, block, {}, fields, 2, 1, float_type="f64"))[0])
+    start = {"w": np.array(1.0), "v": np.full(2, 2.0), "m": np.full((2, 2), 3.0)}
+    _, after = advance(system, start | {"x": np.ones(2), "step": np.int32(1)})
+    assert after["w"] == 1 - 3 and after["v"].tolist() == [2 - 5] * 2
+    assert after["m"].tolist() == [[3 - 6] * 2] * 2  # 7, clipped
 
 
 SCHEDULED = [

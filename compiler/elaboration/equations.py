@@ -142,7 +142,9 @@ def _indexed(
         place = ctx.located(node.span)
         # From here on it is an ordinary temp, no longer "ahead".
         ctx.tensors[tensor.name] = replace(tensor, kind="temp", span=place)
-        body = body if positional else cast(body, tensor.dtype)
+        if not positional:
+            check_conversion(ctx, body.dtype, tensor.dtype, span)
+            body = cast(body, tensor.dtype)
         ctx.check_limits(body, node.span)
         ctx.equations.append(Equation(tensor.name, indices, body, reduce, over, None, place))
         return ctx.array_of(tensor.name)

@@ -20,6 +20,7 @@ from ..ir.equation import Index
 from .broadcasting import distinct
 from .context import Abort, BodyScope, Context, spelled
 from .dispatch import size
+from .recurrence_types import recurrence_type
 from .values import Array, Poison, Shape, Value
 
 # --- one index ----------------------------------------------------------------------------------
@@ -341,13 +342,13 @@ def declare_ahead(
         return
     if known is not None and not needed and not isinstance(known, Poison):
         return  # a new value that is computed from an older one of the same name
-    type = scope.declared.get(name)
     # The kind "ahead" lasts until the equation is elaborated and makes it a temp. The type must be
-    # fixed now, before the body is known: float unless declared.
+    # fixed now, before the body is known.
+    dtype = recurrence_type(ctx, node, scope)
     scope.names[name] = ctx.declare(
         ctx.target_name(target, scope),
         tuple(i.size for i in indices),
-        ctx.float_for(type.dtype if type else None),
+        dtype,
         "ahead",
         node.span,
         tuple(i.name for i in indices),

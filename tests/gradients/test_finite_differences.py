@@ -67,6 +67,27 @@ CASES = {
     "recurrent network": (
         "x W U", "x: f32[2, 4, 3], W: f32[3, 2], U: f32[2, 2]",
         "y[b, t, j] = tanh(sum(i) x[b, t, i]*W[i, j] + sum(k) (y[b, t - 1, k] else 0)*U[k, j])"),
+    "state by a permutation": (
+        "x w", "x: f32[2, 5, 4], w: f32[4], n: i32[2, 4]",
+        "y[b, t, j] = tanh(x[b, t, j] + (y[b, t - 1, n[b, j]] else 0)*w[j])"),
+    "state by a permutation of each step": (
+        "x w", "x: f32[2, 5, 4], w: f32[4], n: i32[2, 5, 4]",
+        "y[b, t, j] = x[b, t, j]*w[j] + sin((y[b, t - 1, n[b, t, j]] else 0))"),
+    "state of another row": (
+        "x", "x: f32[4, 5, 3], n: i32[4]",
+        "y[b, t, j] = x[b, t, j]^2 + sin((y[n[b], t - 1, j] else 0) + (y[b, t - 2, j] else 1))"),
+    "two states by data": (
+        "x", "x: f32[5, 4], n: i32[4], m: i32[5]",
+        "u[t, j] = x[t, j]*(y[t - 1, n[j]] else 1)\ny[t, j] = sin(u[t, j]) + u[t, m[t]]"),
+    "a state by a number": (
+        "x", "x: f32[5, 4], n: i32[5]",
+        "y[t, j] = x[t, j]*x[t, j] + (y[t - 1, n[t]] else 0)*0.5"),
+    "a state by its own position": (
+        "x", "x: f32[5, 4]",
+        "y[t, j] = x[t, j] + 0.5*(y[t - 1, (p[t - 1] else 0)] else 0)\np[t] = argmax(j) y[t, j]"),
+    "scattered sum of a state": (
+        "x", "x: f32[5, 4], n: i32[4]",
+        "y[t, j] = sin(x[t, j] + (sum(k) if n[k] == j then (y[t - 1, k] else 0) else 0))"),
     "edit distance": (
         "x", "x: f32[4, 5]",
         "y[i, j] = x[i, j]^2 + 0.5*(y[i - 1, j] else 1) + 0.25*(y[i, j - 1] else 1)"

@@ -124,6 +124,10 @@ class _ReverseSweep:
             if name in active and name not in self.names:
                 self.names[name] = self.new_name(f"d_{name}")
         self.of_adjoint = {adjoint: name for name, adjoint in self.names.items()}
+        # The number of the strongly connected component of each temp; what is given has none.
+        self.component = dict.fromkeys(self.tensors, -1)
+        for number, component in enumerate(self.system.components):
+            self.component |= {eq.target: number for eq in component}
         for component in reversed(self.system.components):
             for eq in reversed(component):
                 if eq.target in active:
@@ -162,7 +166,8 @@ class _ReverseSweep:
             shape = self.system.tensors[read.tensor].shape
             if covers(read, shape, eq.sizes) and not may_vanish(adjoint):
                 self.unmasked.add(read.tensor)
-            part = scatter(eq, read, adjoint, shape, self.shape_of, self.is_finite)
+            in_steps = self.component[read.tensor] == self.component[eq.target]
+            part = scatter(eq, read, adjoint, shape, self.shape_of, self.is_finite, in_steps)
             self.contributions.setdefault(read.tensor, []).append((eq.target, part))
 
     def is_finite(self, factor: Expr) -> bool:

@@ -63,10 +63,12 @@ def scatter(
     shape: tuple[int, ...],
     shape_of: Callable[[str], tuple[int, ...]],
     is_finite: Callable[[Expr], bool],
+    in_steps: bool = False,
 ) -> Contribution:
     """The contribution of one read to the adjoint of the tensor that it reads, which has the given
     shape. `adjoint` is that of the read over the equation's domain. `is_finite` says whether an
-    expression is finite at all elements of what it reads."""
+    expression is finite at all elements of what it reads. With `in_steps`, both belong to one
+    recurrence."""
     solver = _Solver(eq, shape, shape_of, is_finite)
     # Easy dimensions first: plain indices keep their names, and what they determine is substituted
     # into the harder conditions. Indices from data come last: nothing can be solved from them.
@@ -75,8 +77,9 @@ def scatter(
     for axis, expr in forms:
         solver.solve(axis, expr)
     # A bracket would test every element of x against every index that is still open. Adding each
-    # term at the place that the data names takes as many operations as the equation has terms.
-    if solver.unsolved_data and any(i.name in solver.open for i in eq.domain):
+    # term at the place that the data names takes as many operations as the equation has terms. A
+    # recurrence takes its steps one by one, and an accumulation has no steps.
+    if solver.unsolved_data and not in_steps and any(i.name in solver.open for i in eq.domain):
         places = tuple(read.index)
         return Contribution((), adjoint, eq.domain, places, eq.span)
     return solver.contribution(adjoint, read)

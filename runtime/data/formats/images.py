@@ -3,24 +3,33 @@
 In: `folder/CLASS/FILE`, or `folder/train/CLASS/FILE` with `folder/test/CLASS/FILE` (and
 `validation`). Out: `image` f32[height, width, channels] from 0 to 1, stored as bytes, and `label`
 i32, the number of the class folder in alphabetical order. Files are read in alphabetical order,
-converted to `channels`, and resized without regard to their aspect ratio. Large sets are decoded
-into an unnamed temporary file that is mapped. Needs the package Pillow.
+turned as their EXIF orientation says, converted to `channels`, and resized without regard to their
+aspect ratio. Large sets are decoded into an unnamed temporary file that is mapped. Needs the
+package Pillow.
+
+How pixels become 8 bits per channel: what is transparent is laid on white (an alpha channel, a
+transparent colour of a palette or of a PNG, a mask of a GIF), for the colours behind it are
+arbitrary; of an animation the first picture counts; CMYK, YCbCr and the like become RGB as Pillow
+converts them, without colour profiles; RGB is weighted to grey by 0.299, 0.587 and 0.114; colours
+of 16 bits keep their upper 8; grey of 16 bits and more is an error, as its range is not known.
 """
 
 from __future__ import annotations
 
 import os
-import struct
-import zlib
+import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
-from ....dsl.diagnostics.diagnostic import did_you_mean, fail
+from ....dsl.diagnostics.diagnostic import UserError, did_you_mean, fail
 from ....dsl.files import reason, temporary_folder, unnamed_file
+from ....dsl.regular_files import NotRegularError, open_regular
 from ..core.dataset import Dataset, Field, Schema, Split, validate
 from ..core.decompress import readable
 from ..core.source import DataSource, Request, Setting, errors_at
@@ -31,6 +40,16 @@ IGNORED = {"thumbs.db", "desktop.ini"}  # of file managers; names with a dot are
 SPLITS = ("train", "test", "validation")
 IN_MEMORY = 256 << 20  # bytes of pixels; more than that goes to a temporary file
 CHANNEL_MODES = {1: "L", 3: "RGB"}
+ORIENTATION = 0x0112  # the EXIF tag
+# orientation → the transposition that undoes it (EXIF 2.3, 4.6.4); those that exchange the sides
+TURNS = {
+    2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270",
+    7: "TRANSVERSE", 8: "ROTATE_90",
+}  # fmt: skip
+SIDEWAYS = (5, 6, 7, 8)
+MAX_PIXELS = 1 << 26  # of an image, as it is decoded
+LARGE = 1 << 22  # pixels above which images are decoded one after the other
+_large = Lock()
 
 
 @dataclass(frozen=True)
@@ -191,6 +210,8 @@ def _pixels(request: Request, files: tuple[Path, ...], pillow: Any) -> np.ndarra
 
     with (
         errors_at(request.span_of("folder")),
+        # Pillow's own warning of large images: ours is an error, with another limit.
+        warnings.catch_warnings(action="ignore", category=pillow.DecompressionBombWarning),
         ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
     ):
         list(pool.map(decode, range(len(files)), chunksize=16))  # raises the first file's error
@@ -215,31 +236,60 @@ def _decoded(path: Path, shape: tuple[int, ...], pillow: Any) -> np.ndarray:
     height, width, channels = shape
     mode = CHANNEL_MODES[channels]
     try:
-        with pillow.open(path) as image:
+        with open_regular(path) as file, pillow.open(file) as image:
             # Modes I and F hold 32 bits per pixel, `I;16` holds 16.
             if image.mode[0] in "IF":  # 16 bits and more, which conversion would cut off
                 message = f"{path} has pixels of more than 8 bits (mode {image.mode})"
                 raise fail("E0611", message, help="save it with 8 bits per channel")
-            image.draft(mode, (width, height))  # lets JPEG decode at a smaller scale
-            converted = image.convert(mode)
-            if converted.size != (width, height):
-                converted = converted.resize((width, height), pillow.Resampling.BILINEAR)
-            return np.asarray(converted).reshape(shape)
-    except PermissionError as error:
+            size = (width, height)
+            if image.format in ("JPEG", "MPO"):  # these decode at a smaller scale
+                sideways = image.getexif().get(ORIENTATION) in SIDEWAYS
+                image.draft(mode, size[::-1] if sideways else size)
+            pixels = image.width * image.height
+            if pixels > MAX_PIXELS:
+                message = f"image {path} has {pixels:,} pixels, more than {MAX_PIXELS:,}"
+                raise fail("E0603", message, help="save it smaller")
+            # One at a time: each takes up to a dozen bytes for a pixel.
+            with _large if pixels > LARGE else nullcontext():
+                image.load()
+                found = _resized(_upright(image, pillow), size, mode, pillow)
+            return np.asarray(_opaque(found, pillow).convert(mode)).reshape(shape)
+    except (UserError, MemoryError):
+        raise
+    except (PermissionError, NotRegularError) as error:
         raise fail("E0617", f"cannot read {path}: {reason(error)}") from error
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        TypeError,
-        EOFError,
-        IndexError,
-        struct.error,
-        zlib.error,
-        pillow.DecompressionBombError,
-    ) as error:  # what Pillow raises for damage
-        message = f"image {path} cannot be decoded: {reason(error)}"
+    # Pillow's decoders raise whatever the damage leads to.
+    except Exception as error:
+        # Its own words for this name the open file in Python's notation.
+        unknown = isinstance(error, pillow.UnidentifiedImageError)
+        why = "it is no image that Pillow knows" if unknown else reason(error)
+        message = f"image {path} cannot be decoded: {why}"
         raise fail("E0603", message, help="replace it or remove it") from error
+
+
+def _upright(image: Any, pillow: Any) -> Any:
+    """The image as it is meant to be seen, from the EXIF orientation of a camera that was turned:
+    1 to 8, by which the stored picture is mirrored or rotated."""
+    # Asked once it is decoded: of a TIFF, Pillow turns the pixels itself and says 1 then.
+    method = TURNS.get(image.getexif().get(ORIENTATION, 1))
+    return image if method is None else image.transpose(getattr(pillow.Transpose, method))
+
+
+def _resized(image: Any, size: tuple[int, int], mode: str, pillow: Any) -> Any:
+    """The image in a mode, L or RGB, or else in RGBA if any of it may be transparent."""
+    # Pillow applies a transparent colour of a palette, or of a PNG, when it makes an alpha channel.
+    clear = "A" in image.getbands() or image.mode[-1] == "a" or "transparency" in image.info
+    image = image.convert("RGBA" if clear else mode)
+    # Colours are weighted by their alpha, so that none that is hidden gets into its neighbours.
+    return image if image.size == size else image.resize(size, pillow.Resampling.BILINEAR)
+
+
+def _opaque(image: Any, pillow: Any) -> Any:
+    """The image on white, where it is transparent."""
+    if image.mode != "RGBA":
+        return image
+    white = pillow.new("RGBA", image.size, (255, 255, 255, 255))
+    return pillow.alpha_composite(white, image).convert("RGB")
 
 
 IMAGES = DataSource(

@@ -1,9 +1,10 @@
 """`wav("recordings", pattern = "{word}_{take}.wav", label = "word")`: short sounds by class.
 
-In: a folder of WAV files (16 bits, one channel, all at `rate`), whose names follow `pattern`; it
-may have `/` for folders within. Out: `frames` f32[length, mels], the features of `mel.py`, with
-zeros behind the sound; `length` i32, the frames that count; `label` i32, numbering the values of
-the name's part `label` in order. `test` is a condition on the parts of the name, or a share.
+In: a folder of WAV files (one channel, all at `rate`; samples of 8 to 32 bits, or floats), whose
+names follow `pattern`; it may have `/` for folders within. Out: `frames` f32[length, mels], the
+features of `mel.py`, with zeros behind the sound; `length` i32, the frames that count; `label` i32,
+numbering the values of the name's part `label` in order. `test` is a condition on the parts of the
+name, or a share.
 
 With `normalize`, every feature has mean 0 and deviation 1 over the frames of the training sounds,
 so that the zeros of the padding are means. `length` is that of the longest sound unless it is set;
@@ -220,8 +221,7 @@ def _features(request: Request, sounds: SoundFiles, mel: Mel) -> tuple[np.ndarra
     if found is not None:
         return found["frames"], found["ends"]
     weights = bands(mel)
-    # 16-bit samples → -1 to 1.
-    pieces = [log_mel(read_samples(f, mel.rate) / 32768, mel, weights) for f in sounds.files]
+    pieces = [log_mel(read_samples(f, mel.rate), mel, weights) for f in sounds.files]
     whole, ends = np.concatenate(pieces), np.cumsum([len(piece) for piece in pieces])
     store_cached(cache, "log_mel", key, {"frames": whole, "ends": ends})
     return whole, ends

@@ -1,86 +1,142 @@
-"""WAV files of 16-bit samples in one channel.
+"""WAV files of one channel: whole numbers of 8, 16, 24 or 32 bits, or floats of 32 or 64.
 
 In: a path and the samples per second that it must have. Out: the number of samples, or the samples
-as i16. Every other kind of file is an error; nothing is resampled, mixed or widened.
+from -1 to 1. Nothing is resampled or mixed down. The standard module `wave` is not used: it knows
+the extensible header from Python 3.12 on, and no floats.
+
+    RIFF size WAVE  { name size content [0] }…      chunks of even length; sizes in 4 bytes, little
+    fmt             format, channels, samples per second, …, bits; extensible: the format again
+    data            the samples
+
+A program that writes to a pipe does not know the sizes, and cannot go back: ffmpeg writes
+0xFFFFFFFF or 0, SoX 0x7FFFF000. Then the samples go on to the end of the file.
+Tests: tests/runtime/test_sounds_and_images.py.
 """
 
 from __future__ import annotations
 
-import wave
-from collections.abc import Iterator
-from contextlib import contextmanager
+import struct
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
-from ....dsl.diagnostics.diagnostic import UserError, fail
-from ....dsl.files import reason
-from ..core.decompress import AGAIN
+from ....dsl.diagnostics.diagnostic import fail
+from ....dsl.regular_files import open_regular
+from ..core.decompress import AGAIN, readable
+
+WHOLE, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
+# What follows the format's number in the extensible header, where it is one of those above.
+STANDARD = b"\x00\x00\x00\x00\x10\x00\x80\x00\x00\xaa\x00\x38\x9b\x71"
+FORMATS = {2: "ADPCM", 6: "A-law", 7: "µ-law", 0x11: "IMA ADPCM", 0x50: "MPEG", 0x55: "MP3"}
+WIDTHS = {WHOLE: (8, 16, 24, 32), FLOAT: (32, 64)}
+STREAMED = 0x7FFFF000  # from this size on, more than there is means: to the end
+
+
+@dataclass(frozen=True)
+class Sound:
+    """Where the samples of a file are, and what they are."""
+
+    kind: int  # WHOLE or FLOAT
+    bits: int
+    begin: int
+    count: int  # that the header states, or as many as there are
 
 
 def count_samples(path: Path, rate: int) -> int:
     """The number of samples that the header states; E0602, E0603, E0613, E0617 or E0620."""
-    with _opened(path, rate) as file:
-        return file.getnframes()
+    with readable(path), open_regular(path) as file:
+        return _read_header(file, path, rate).count
 
 
 def read_samples(path: Path, rate: int) -> np.ndarray:
-    """All samples, i16 [n] from -32768 to 32767; errors as `count_samples`."""
-    # The header is checked against what is there: `readframes` returns less without a word.
-    with _opened(path, rate) as file:
-        stated = file.getnframes()
-        raw = file.readframes(stated)
-    # A file may end within a sample of two bytes; the odd byte is dropped before the count.
-    found = np.frombuffer(raw[: len(raw) // 2 * 2], "<i2")
-    if len(found) < stated:
-        message = f"{path} is cut off: {len(found)} samples, and its header promises {stated}"
+    """All samples, f64 [n] from -1 to 1; errors as `count_samples`."""
+    with readable(path), open_regular(path) as file:
+        sound = _read_header(file, path, rate)
+        file.seek(sound.begin)
+        width = sound.bits // 8
+        raw = file.read(sound.count * width)
+    found = len(raw) // width
+    if found < sound.count:
+        message = f"{path} is cut off: {found} samples, and its header promises {sound.count}"
         raise fail("E0603", message, help=AGAIN)
-    return found
+    samples = _decoded(raw, sound)
+    if not np.isfinite(samples).all():
+        raise fail("E0603", f"{path} holds samples that are not finite", help=AGAIN)
+    return samples
 
 
-@contextmanager
-def _opened(path: Path, rate: int) -> Iterator[wave.Wave_read]:
-    try:
-        with open(path, "rb") as raw, wave.open(raw) as file:
-            _check(file, path, rate)
-            yield file
-    except UserError:
-        raise
-    # The `wave` module raises EOFError without a message where a header ends early.
-    except EOFError as error:
-        empty = not path.stat().st_size
-        message = f"{path} is {'empty' if empty else 'cut off within its header'}"
-        raise fail("E0603", message, help=AGAIN) from error
-    except (wave.Error, RuntimeError) as error:  # the latter for sizes beyond the file
-        raise _unreadable(path, error) from error
-    except OSError as error:
-        raise fail("E0617", f"cannot read {path}: {reason(error)}") from error
+def _decoded(raw: bytes, sound: Sound) -> np.ndarray:
+    """Samples f64 [n]; whole numbers are divided by the largest power of two among them."""
+    if sound.kind == FLOAT:
+        return np.frombuffer(raw, f"<f{sound.bits // 8}").astype(np.float64)
+    if sound.bits == 8:  # unsigned, with silence at 128
+        return (np.frombuffer(raw, np.uint8) - 128.0) / 128
+    if sound.bits == 24:
+        # Three bytes become the upper three of four, which keeps the sign.
+        wide = np.zeros((len(raw) // 3, 4), np.uint8)
+        wide[:, 1:] = np.frombuffer(raw, np.uint8).reshape(-1, 3)
+        return wide.view("<i4")[:, 0] / 2.0**31
+    return np.frombuffer(raw, f"<i{sound.bits // 8}") / 2.0 ** (sound.bits - 1)
 
 
-def _unreadable(path: Path, error: Exception) -> UserError:
-    """A file that is not WAV, or does not hold plain samples, or is damaged."""
-    # `wave` has one exception for all, so the start of the file tells what it is.
-    start = path.read_bytes()[:12]
-    if start[:4] != b"RIFF" or start[8:12] != b"WAVE":
-        return fail("E0602", f"{path} is not a WAV file: it begins with {start!r}")
-    if str(error).startswith("unknown format"):
-        message = f"{path} holds something else than plain 16-bit samples ({error})"
-        return fail("E0620", message, help="convert it to 16-bit PCM")
-    return fail("E0603", f"{path} is damaged: {reason(error)}", help=AGAIN)
+def _read_header(file: BinaryIO, path: Path, rate: int) -> Sound:
+    """What the file says of its samples, checked against `rate` and the file's length."""
+    length = file.seek(0, 2)
+    file.seek(0)
+    start = file.read(12)
+    if not start:
+        raise fail("E0603", f"{path} is empty", help=AGAIN)
+    if start[:4] not in (b"RIFF", b"RF64") or start[8:12] != b"WAVE":
+        raise fail("E0602", f"{path} is not a WAV file: it begins with {start!r}")
+    described: tuple[int, int] | None = None
+    while True:
+        head = file.read(8)
+        if len(head) < 8:
+            what = "has no samples" if described else "is cut off within its header"
+            raise fail("E0603", f"{path} is damaged: it {what}", help=AGAIN)
+        name, size = head[:4], int.from_bytes(head[4:], "little")
+        begin, left = file.tell(), length - file.tell()
+        if name == b"data":
+            if described is None:
+                raise fail("E0603", f"{path} is damaged: its samples are not described", help=AGAIN)
+            kind, bits = described
+            # Without a size in front of the whole, none of the samples is one of "no samples".
+            unknown = size == 0 and start[4:8] in (b"\0\0\0\0", b"\xff\xff\xff\xff")
+            if unknown or (size >= STREAMED and size > left):
+                size = left
+            count = size // (bits // 8)
+            if not count:
+                raise fail("E0613", f"{path} holds no samples", help="remove it")
+            return Sound(kind, bits, begin, count)
+        if size > left:
+            raise fail("E0603", f"{path} is cut off within its header", help=AGAIN)
+        if name == b"fmt ":
+            described = _read_format(file.read(min(size, 40)), path, rate)
+        file.seek(begin + size + size % 2)  # a chunk of odd length is followed by a zero
 
 
-def _check(file: wave.Wave_read, path: Path, rate: int) -> None:
+def _read_format(content: bytes, path: Path, rate: int) -> tuple[int, int]:
+    """The kind and the bits of samples that the chunk `fmt ` describes; E0603 or E0620."""
+    if len(content) < 16:
+        raise fail("E0603", f"{path} is cut off within its header", help=AGAIN)
+    kind, channels, found, _, frame, bits = struct.unpack("<HHIIHH", content[:16])
+    if kind == EXTENSIBLE and content[26:40] == STANDARD:
+        # Here `bits` is the room of a sample, and how many of them count does not matter: the
+        # others, behind them, are zeros.
+        kind = int.from_bytes(content[24:26], "little")
     # Nothing is resampled or mixed down: that has choices, which are not made silently.
-    channels, bits, found = file.getnchannels(), 8 * file.getsampwidth(), file.getframerate()
     if channels != 1:
         message = f"{path} has {channels} channels, not one"
         raise fail("E0620", message, help="mix it down to mono")
-    if bits != 16:
-        message = f"{path} has samples of {bits} bits, not 16"
+    if bits not in WIDTHS.get(kind, ()) or frame != bits // 8:
+        known = FORMATS.get(kind, f"format {kind}")
+        what = f"{bits} bits" if kind in WIDTHS else known
+        message = f"{path} holds something else than plain samples ({what})"
         raise fail("E0620", message, help="convert it to 16-bit PCM")
     if found != rate:
         message = f"{path} has {found} samples per second, and `rate` is {rate}"
         hint = f"write `rate = {found}` if all files have that, or resample this one"
         raise fail("E0620", message, help=hint)
-    if not file.getnframes():
-        raise fail("E0613", f"{path} holds no samples", help="remove it")
+    return kind, bits

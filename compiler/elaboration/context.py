@@ -313,7 +313,9 @@ class Context:
         if span is None:
             return
         for node in walk(body):
-            if isinstance(node, Const) and not fits(node.value, node.dtype):
+            if not isinstance(node, Const) or self.most_elements > MAX_ELEMENTS:
+                continue
+            if not fits(node.value, node.dtype):
                 raise self.error(
                     "E0311",
                     f"{node.value} does not fit {node.dtype}",

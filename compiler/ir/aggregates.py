@@ -23,7 +23,7 @@ tests/runtime/test_set_measures.py, tests/fuzzers/metrics.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from .build import call, cast, literal, rebuild
@@ -34,6 +34,7 @@ from .expr import Apply, Const, Expr, Idx, Read, index_names, reads, walk
 
 SIZES = 840, 1680  # batches to compare; a half, a third, … of them are whole numbers
 DISTRIBUTIVE = ("sum", "prod", "max", "min")
+LAST_I32 = 2**31 - 1
 LARGEST_GIVEN = 4096  # elements of a value without examples that the last stage reads
 
 
@@ -46,7 +47,8 @@ class Part:
                           each weighted by its examples; `last` the one of the last step
     rows                  put one after the other along the dimension `axis`
 
-    A sum that is `scaled` has a constant factor that depends on the batch size.
+    A sum that is `scaled` has a constant factor that depends on the batch size. A product of a sum
+    and values without examples (an annealed term of a loss) is added up as a whole.
     """
 
     name: str
@@ -58,17 +60,17 @@ class Part:
 @dataclass(frozen=True)
 class Aggregates:
     """The parts of loss and metrics (`measures`, names of temps, the loss first), and the temps of
-    the last stage. `holistic` are the measures that need rows; `given` all tensors that are the
-    same for any examples."""
+    the last stage. `holistic` are the measures that need rows, `divided` those that are only known
+    for batches; `given` are all tensors that are the same for any examples, `sums` all numbers
+    that are sums over them."""
 
     measures: tuple[str, ...]
     parts: tuple[Part, ...]
     stage: frozenset[str]
-    given: frozenset[str]
+    given: frozenset[str] = frozenset()
+    sums: frozenset[str] = frozenset()
     holistic: tuple[str, ...] = ()
-
-    def is_given(self, name: str) -> bool:
-        return name in self.given
+    divided: tuple[str, ...] = ()
 
     @property
     def handed(self) -> tuple[Part, ...]:
@@ -106,11 +108,12 @@ def aggregates(one: System, two: System) -> Aggregates:
     found = _Analysis(one, two)
     parts: dict[str, Part] = {}
     stage: set[str] = set()
-    holistic = []
+    holistic, divided = [], []
     for output in one.outputs:
         needed = found.last_stage(output)
         if needed is None:  # cannot be computed from values that are handed over
             parts[output] = Part(output, "mean")
+            divided.append(output)
             continue
         own, equations = needed
         if any(part.kind == "rows" for part in own.values()):
@@ -119,14 +122,21 @@ def aggregates(one: System, two: System) -> Aggregates:
         stage |= equations
     # a measure that reads one which is only known for batches, such as a metric that names the loss
     stage -= parts.keys()
-    given = frozenset(name for name in one.tensors if found.is_given(name))
-    return Aggregates(one.outputs, tuple(parts.values()), frozenset(stage), given, tuple(holistic))
+    return Aggregates(
+        one.outputs,
+        tuple(parts.values()),
+        frozenset(stage),
+        found.given,
+        found.sums,
+        tuple(holistic),
+        tuple(divided),
+    )
 
 
 def one_by_one(system: System) -> Aggregates:
     """Every output as the mean of what the batches give."""
     parts = tuple(Part(output, "mean") for output in system.outputs)
-    return Aggregates(system.outputs, parts, frozenset(), frozenset())
+    return Aggregates(system.outputs, parts, frozenset(), divided=system.outputs)
 
 
 class _Analysis:
@@ -143,6 +153,10 @@ class _Analysis:
                 self.classes[t.name] = _GIVEN
         for component in one.components:
             self._classify(component)
+        self.given = frozenset(n for n in one.tensors if self.of(n).kind == "given")
+        self.sums = frozenset(
+            n for n, t in one.tensors.items() if not t.shape and self.of(n).kind == "sum"
+        )
 
     def of(self, name: str) -> _Class:
         return self.classes.get(name, _MET)  # a placeholder of a gradient has no equation
@@ -250,18 +264,20 @@ class _Analysis:
             if name in parts or name in stage:
                 continue
             own, tensor = self.of(name), self.system.tensors[name]
-            if own.kind == "met":
+            # steps of examples that a reshape has put in one dimension: from the value before it
+            flat = own.kind == "rows" and own.count != 1 and name not in self.inner
+            if own.kind == "met" or flat:
                 eq = self.system.definition.get(name)
                 if eq is None or "seed" in eq.sources:
                     return None
                 stage.add(name)
-                named, eq = given_terms(eq, self.is_given, self.system.tensors)
-                parts |= {n: _given_part(n, term.dtype) for n, term in named.items()}
-                stack += [s for s in eq.sources if s not in named]
+                terms, eq = named_terms(self.system, eq, self.given, self.sums)
+                parts |= {n: term.part(n) for n, term in terms.items()}
+                stack += [s for s in eq.sources if s not in terms]
             elif own.kind == "given":
                 if tensor.size > LARGEST_GIVEN:
                     return None
-                parts[name] = _given_part(name, tensor.dtype)
+                parts[name] = _Term(Read(name, (), None, tensor.dtype)).part(name)
             elif own.kind == "rows":
                 if own.count != 1:
                     return None
@@ -269,13 +285,6 @@ class _Analysis:
             else:
                 parts[name] = Part(name, own.kind, scaled=own.scaled)
         return parts, stage
-
-    def is_given(self, name: str) -> bool:
-        return self.of(name).kind == "given"
-
-
-def _given_part(name: str, dtype: str) -> Part:
-    return Part(name, "mean" if is_float(dtype) else "last")
 
 
 def _is(expr: Expr, fn: str, first: Expr, second: int) -> bool:
@@ -288,29 +297,75 @@ def _is(expr: Expr, fn: str, first: Expr, second: int) -> bool:
     )
 
 
-def given_terms(
-    eq: Equation, is_given: Callable[[str], bool], taken: Container[str]
-) -> tuple[dict[str, Expr], Equation]:
-    """The largest subexpressions without indices that read values without examples alone, by
-    names for them, and the equation with reads of those names in their place."""
-    names: dict[Expr, str] = {}
+@dataclass(frozen=True)
+class _Term:
+    """A subexpression of the last stage that every batch hands over. With a `factor` it is a sum
+    over examples times that constant and values without examples, else such a value."""
 
-    def is_term(node: Expr) -> bool:
-        found = reads(node)
-        return bool(found) and not index_names(node) and all(is_given(r.tensor) for r in found)
+    body: Expr
+    factor: float | None = None
+
+    def part(self, name: str) -> Part:
+        if self.factor is not None:
+            return Part(name, "sum", scaled=True)
+        return Part(name, "mean" if is_float(self.body.dtype) else "last")
+
+
+def named_terms(
+    system: System, eq: Equation, given: frozenset[str], sums: frozenset[str]
+) -> tuple[dict[str, _Term], Equation]:
+    """The largest subexpressions that read nothing but `given` tensors, or are products of such
+    and one of the `sums`, by names for them; and the equation with reads of those names."""
+    found: dict[Expr, str] = {}
+    terms: dict[str, _Term] = {}
+
+    def is_given(node: Expr) -> bool:
+        own = reads(node)
+        return bool(own) and not index_names(node) and all(r.tensor in given for r in own)
+
+    def chain(node: Expr) -> tuple[float, bool] | None:
+        """The constant factor of a product with one sum, and whether a given value is in it."""
+        if isinstance(node, Read):
+            source = system.definition.get(node.tensor)
+            if source is None or node.index or source.at is not None:
+                return None
+            if node.tensor in sums:
+                return factored(source.body)[0], False
+            return None if source.reduce or node.tensor in given else chain(source.body)
+        if not isinstance(node, Apply) or node.fn not in ("neg", "mul", "div"):
+            return None
+        if node.fn == "neg":
+            inner = chain(node.args[0])
+            return inner and (-inner[0], inner[1])
+        first, second = node.args
+        if node.fn == "mul" and (is_given(first) or isinstance(first, Const)):
+            first, second = second, first
+        inner = chain(first)
+        if inner is None or not (is_given(second) or isinstance(second, Const)):
+            return None
+        if not isinstance(second, Const):
+            return inner[0], True
+        if not second.value:
+            return None
+        return inner[0] * second.value ** (1 if node.fn == "mul" else -1), inner[1]
 
     def visit(node: Expr) -> None:
-        if is_term(node):
-            names.setdefault(node, free_name(f"{eq.target}_given{len(names) + 1}", taken))
+        if node in found:
+            return
+        product = chain(node) if is_float(node.dtype) else None
+        weighted = product is not None and product[1] and product[0] != 0
+        if is_given(node) or weighted:
+            kind = "weighted" if weighted else "given"
+            name = free_name(f"{eq.target}_{kind}{len(found) + 1}", system.tensors)
+            found[node] = name
+            terms[name] = _Term(node, product[0] if product and weighted else None)
             return
         for child in node.children:
             visit(child)
 
     visit(eq.body)
-    replaced = {term: Read(name, (), None, term.dtype) for term, name in names.items()}
-    # A subexpression may stand inside a larger term, too: from the largest down.
-    body = _replaced(eq.body, replaced)
-    return {name: term for term, name in names.items()}, eq.with_body(body)
+    body = _replaced(eq.body, {e: Read(name, (), None, e.dtype) for e, name in found.items()})
+    return terms, eq.with_body(body)
 
 
 def _replaced(expr: Expr, values: Mapping[Expr, Expr]) -> Expr:
@@ -354,16 +409,16 @@ def hand_over(system: System, found: Aggregates) -> HandedOver:
     """The system of a program with the outputs `measures[0]` and the parts."""
     edit = SystemEdit(system)
     outputs = {}
-    terms: dict[str, tuple[Expr, Equation]] = {}
+    terms: dict[str, tuple[_Term, Equation]] = {}
     for name in found.stage:
         eq = system.definition[name]
-        named, _ = given_terms(eq, found.is_given, system.tensors)
+        named, _ = named_terms(system, eq, found.given, found.sums)
         terms |= {n: (term, eq) for n, term in named.items()}
     for part in found.handed:
         tensor = system.tensors.get(part.name)
         if tensor is None:
             term, eq = terms[part.name]
-            outputs[part.name] = edit.add(Equation(part.name, (), term, span=eq.span))
+            outputs[part.name] = edit.add(Equation(part.name, (), term.body, span=eq.span))
         elif tensor.kind == "temp":
             outputs[part.name] = part.name
         else:
@@ -371,10 +426,11 @@ def hand_over(system: System, found: Aggregates) -> HandedOver:
             outputs[part.name] = edit.add(copy)
     each = dict.fromkeys((system.outputs[0], *outputs.values()))
     made = edit.result().replace(outputs=tuple(each))
-    divisors = (
-        factored(system.definition[part.name].body)[0] if part.scaled else 1.0
-        for part in found.handed
-    )
+    divisors = [1.0] * len(outputs)
+    for place, part in enumerate(found.handed):
+        if part.scaled:
+            own = terms[part.name][0].factor if part.name in terms else None
+            divisors[place] = own or factored(system.definition[part.name].body)[0]
     return HandedOver(made, tuple(outputs.values()), tuple(divisors))
 
 
@@ -401,8 +457,9 @@ def last_stage(system: System, found: Aggregates) -> System:
         for eq in component:
             if eq.target in ends or eq.target not in found.stage & needed:
                 continue
-            named, eq = given_terms(eq, found.is_given, system.tensors)
-            tensors |= {n: Tensor(n, (), t.dtype, "input") for n, t in named.items()}
+            terms, eq = named_terms(system, eq, found.given, found.sums)
+            tensors |= {n: Tensor(n, (), t.body.dtype, "input") for n, t in terms.items()}
+            factors |= {n: t.factor for n, t in terms.items() if t.factor is not None}
             own = system.tensors[eq.target]
             if not is_recurrent(component):
                 eq = _retyped(eq, tensors, factors)
@@ -417,6 +474,9 @@ def _retyped(eq: Equation, tensors: Mapping[str, Tensor], factors: Mapping[str, 
     scaled sums."""
 
     def change(node: Expr) -> Expr | None:
+        # the number of all examples may be too large for the type that it is for a batch
+        if isinstance(node, Const) and node.dtype == "i32" and abs(node.value) > LAST_I32:
+            return literal(node.value, "i64")
         if not isinstance(node, Read):
             return None
         read = Read(node.tensor, node.index, node.other, tensors[node.tensor].dtype)

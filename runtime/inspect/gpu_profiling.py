@@ -15,7 +15,6 @@ import numpy as np
 from ...compiler.elaboration.train_block import Setup
 from ...compiler.passes.gpu.launch_ir import Launch
 from ...compiler.passes.kernels.kernel import Kernel
-from ...compiler.programs import training_step
 from ..device.cuda.program import CudaProgram
 from ..device.cuda.timing import Timer, bandwidth
 from ..training.executor import Executor
@@ -25,10 +24,9 @@ from .profiling import WARMUP, KernelTime, Profile, faster_half, kernel_time, st
 
 def profile(name: str, setup: Setup, steps: int, seed: int) -> Profile:
     """Run `steps` steps launch by launch, and as many as graphs. UserError E0720 without a GPU."""
-    step, _ = training_step(setup)
-    program = CudaProgram(step)
-    executor = Executor(setup, lambda _: program, seed)
-    bound = executor.training(setup.batch)
+    bound = Executor(setup, CudaProgram, seed).training(setup.batch)
+    step, program = bound.system, bound.program
+    assert isinstance(program, CudaProgram)
     fill_random(step, dict(bound.fields), np.random.default_rng(seed))
     # records an event before and after every launch, so it cannot run as one graph
     timer = Timer(program)

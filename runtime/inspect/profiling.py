@@ -25,7 +25,6 @@ from ...compiler.ir.equation import Equation, System
 from ...compiler.ir.work import flops, operations
 from ...compiler.passes.kernels.kernel import Kernel, Plan, Scan
 from ...compiler.pipeline import plan
-from ...compiler.programs import training_step
 from ...dsl.syntax.source import Span
 from ..device.cpu import host
 from ..device.cpu.program import CpuProgram
@@ -163,12 +162,11 @@ class Profile:
 def profile(name: str, setup: Setup, threads: int, steps: int, seed: int) -> Profile:
     """Run `steps` steps with clocks and as many without. UserError if the program is wrong."""
     # the same plan twice: one with a clock around each kernel, one without
-    system, _ = training_step(setup)
-    clocked = ClockedProgram(plan(system, host.target()), threads)
-    plain = CpuProgram(system, threads)
+    executor = Executor(setup, lambda system: CpuProgram(system, threads), seed)
     # the executor gives the plain program its initial values; the clocked one gets copies below
-    executor = Executor(setup, lambda _: plain, seed)
     bound = executor.training(setup.batch)
+    plain, system = bound.program, bound.system
+    clocked = ClockedProgram(plan(system, host.target()), threads)
     fill_random(system, dict(bound.fields), np.random.default_rng(seed))
     for each, array in clocked.arrays.items():
         array[...] = plain.arrays[each]

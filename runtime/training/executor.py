@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 
@@ -32,11 +31,8 @@ from .set_measures import SetMeasures, Value
 Values = dict[str, np.ndarray]
 
 
-class Measured(NamedTuple):
-    """What a run measures: the loss of its batch, and the parts of the measures of a set."""
-
-    loss: float
-    parts: list[Value]
+# What a run measures: the loss of its batch, and the parts of the measures of a set.
+Measured = tuple[float, list[Value]]
 
 
 class BoundProgram:
@@ -51,10 +47,11 @@ class BoundProgram:
             t.name: arrays[t.name] for t in system.tensors.values() if t.kind in ("param", "state")
         }
         self.fields = [(t.name, arrays[t.name]) for t in fields_of(system)]
-        self._loss = system.outputs[0]
-        self._parts = list(zip(handed.outputs, handed.divisors, strict=True))
+        self._loss, self._handed = arrays[system.outputs[0]], handed
+        self._parts = [arrays[name] for name in handed.outputs]
         # numbers alone can be handed over for several runs at once
-        numbers = not any(system.tensors[name].shape for name in handed.outputs)
+        numbers = not any(array.ndim for array in self._parts)
+        self._plain = numbers and {*handed.divisors} <= {1.0}
         self._batched = program if isinstance(program, Batched) and numbers else None
         self.results = {name: arrays[name] for name in system.outputs}
         self.step = arrays.get("step", np.zeros((), np.int32))
@@ -67,11 +64,12 @@ class BoundProgram:
         fill_inputs(self.fields, examples.split, rows)
         self.step[...] = step
         self.program.run()
-        return self._measured(self.results)
+        if self._plain:
+            return self._loss.item(), [array.item() for array in self._parts]
+        return self._measured(self._loss, self._parts)
 
-    def _measured(self, outputs: Mapping[str, np.ndarray]) -> Measured:
-        parts = [_handed(outputs[name], divisor) for name, divisor in self._parts]
-        return Measured(outputs[self._loss].item(), parts)
+    def _measured(self, loss: np.ndarray, parts: Iterable[np.ndarray]) -> Measured:
+        return loss.item(), list(map(_handed, parts, self._handed.divisors))
 
     def together(self, examples: Examples) -> int:
         """How many runs on these examples the device takes in one launch."""
@@ -90,7 +88,8 @@ class BoundProgram:
         # one array for each output, with an element for each run
         found = self._batched.run_many(rows, steps)
         for run in range(len(rows)):
-            yield self._measured({name: values[run] for name, values in found.items()})
+            parts = [found[name][run] for name in self._handed.outputs]
+            yield self._measured(found[self.system.outputs[0]][run], parts)
 
     def load(self, values: Mapping[str, np.ndarray]) -> None:
         """Copy the params and states that the program has."""

@@ -130,8 +130,8 @@ def evaluate(
             program = executor.evaluation(size)
         batches = next_batches(rows, size, done, program.together(examples))
         # evaluation is no step of training; programs count steps from 1, also before the first
-        for found in program.run_many(examples, batches, [max(step, 1)] * len(batches)):
-            measures.add(totals, found.parts, size, len(rows))
+        for _, parts in program.run_many(examples, batches, [max(step, 1)] * len(batches)):
+            measures.add(totals, parts, size, len(rows))
         # `batches` is [runs, size]: its size counts examples
         done += batches.size
         if interrupted():

@@ -122,7 +122,7 @@ class NonfiniteGuard:
             # the step works in place, so its input must be copied to be able to undo it
             before = {n: a.copy() for n, a in self.executor.values.items()}
             bound = self.executor.training(len(step.rows))
-            loss = bound.run(self.job.training, step.rows, step.number).loss
+            loss, _ = bound.run(self.job.training, step.rows, step.number)
             bad = self._bad_value()
             if isfinite(loss) and bad is None:
                 continue

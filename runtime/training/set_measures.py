@@ -89,9 +89,20 @@ class SetMeasures:
     def _handed(self) -> list[tuple[str, str]]:
         return [(part.name, part.kind) for part in self.aggregates.handed]
 
+    @cached_property
+    def _sums(self) -> list[str]:
+        """The names of the parts if all of them are sums."""
+        names = [name for name, kind in self._handed if kind == "sum"]
+        return names if len(names) == len(self._handed) else []
+
     def add(self, totals: Totals, values: Sequence[Value], examples: int, of: int) -> None:
         """Add what a batch of so many examples has handed over, for a set of `of` examples."""
         before, after = totals.values, totals.count + examples
+        if self._sums and totals.count:  # the most frequent case, and this is part of every step
+            for name, value in zip(self._sums, values, strict=False):
+                before[name] += value
+            totals.count = after
+            return
         for (name, kind), value in zip(self._handed, values, strict=True):
             if kind == "rows":
                 if self._stage(of, True).fits:
@@ -131,10 +142,24 @@ class SetMeasures:
     def warnings(self, examples: int) -> list[Diagnostic]:
         """W0703 for what is not measured over so many examples at once."""
         found = self.aggregates
-        if not found.holistic or self._stage(examples, True).fits:
-            return []
+        large = bool(found.holistic) and not self._stage(examples, True).fits
         names = dict(zip(found.measures, self.names, strict=True))
-        return [_too_large(names[measure], self.setup, examples) for measure in found.holistic]
+        reason = f"compares examples with each other, and {examples:,} are too many for that"
+        return [
+            self._warning(names[m], "is only known for single batches") for m in found.divided
+        ] + [self._warning(names[m], reason) for m in found.holistic if large]
+
+    def _warning(self, name: str, reason: str) -> Diagnostic:
+        items = [i for i in self.setup.train.body if isinstance(i, s.Metric | s.Field)]
+        span = next((i.value.span for i in items if i.name.id == name), None)
+        return Diagnostic(
+            "W0703",
+            f"`{name}` {reason}",
+            span,
+            label="shown as the mean over the batches",
+            help="its value depends on the batch size; measure a part of the data, or write it "
+            "with sums over the examples",
+        )
 
     def _stage(self, examples: int, rows: bool) -> _LastStage:
         if (examples, rows) not in self._stages:
@@ -190,16 +215,3 @@ class _LastStage:
                 found[tensor.name][...] = given[tensor.name]
             self.program.run()
         return [float(found[measure]) for measure in self.system.outputs]
-
-
-def _too_large(name: str, setup: Setup, examples: int) -> Diagnostic:
-    items = [i for i in setup.train.body if isinstance(i, s.Metric | s.Field)]
-    span = next((i.value.span for i in items if i.name.id == name), None)
-    return Diagnostic(
-        "W0703",
-        f"`{name}` compares examples with each other, and {examples:,} are too many for that",
-        span,
-        label="shown as the mean over the batches",
-        help="its value depends on the batch size; measure a part of the data, or write it with "
-        "sums over the examples",
-    )

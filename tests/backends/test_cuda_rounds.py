@@ -324,3 +324,14 @@ def test_bench_says_how_many_and_why(free, monkeypatch, tmp_path, capsys):
     assert run(["bench", path, "--device", "cuda", "--steps", "3", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["launches"] > 3 and (found["together"] > 1) == (free != NOTHING)
+
+
+def test_rows_are_handed_over(monkeypatch):
+    """A metric that compares examples with each other takes the steps one by one."""
+    together(monkeypatch, 3)
+    metric = "    metric spread = mean((logits - mean(logits))^2)\n    optimizer"
+    text = DIGITS.replace("    optimizer", metric)
+    on_gpu, right = (
+        trained(text, device, **wanted(epochs="1")) for device in ("cuda", "reference")
+    )
+    assert on_gpu.records[0].values == pytest.approx(right.records[0].values, rel=1e-4)

@@ -401,7 +401,8 @@ def parts(tmp_path: Path, text: str, model: str = MODEL, training: bool = True) 
         ("f1(p, y)", {"f11_r_sum": "sum", "f11_r_sum_2": "sum", "f11_r_sum_3": "sum"}),
         ("mean((p - mean(p))^2)", {"p": "rows", "m_mean": "sum"}),
         # the temperature is a mean over the steps
-        ("mean(p) * exp(s)", {"m_mean": "sum", "m_given1": "mean"}),
+        ("max(p) * exp(s)", {"m_max": "max", "m_given1": "mean"}),
+        ("mean(p) * exp(s)", {"m_weighted1": "sum"}),
     ],
 )  # fmt: skip
 def test_parts(tmp_path, text, kinds):
@@ -496,6 +497,65 @@ def test_steps_are_counted_without_the_examples_held_out(annealed):
     project, search = open_project(annealed), Search(None, annealed.parent)
     job = prepare(project, load_dataset(project, search), DEVICES["reference"](1))
     assert planned_setup(project, search).steps == job.executor.setup.steps == 18
+
+
+def test_an_annealed_loss_is_added_up_as_it_was(tmp_path):
+    """A term with a weight that changes from step to step, and a learned one: their line is the
+    mean over the examples, each with the weight of its step."""
+    lines = """input y: f32[B]
+    let rise = t / 10
+    let error = mse(p, y)
+    loss = mean(p) + error * rise / exp(2 * s) + s
+    metric twice = 2 * (rise * (-error))
+    shuffle = false
+    batch = 7
+"""
+    file = tmp_path / "m.nn"
+    file.write_text(MODEL.replace("DEFINITIONS", "").replace("LINES", lines))
+    values = {name: arrays()[name] for name in ("a", "c", "q", "y")}
+    (line,) = nnc.load(file, device="reference").fit(**values)
+    rise = (np.arange(N) // 7 + 1) / 10
+    a, y = wide(values)["a"], wide(values)["y"]
+    weighted = (rise * (a - y) ** 2).mean()
+    assert line["loss"] == pytest.approx(a.mean() + weighted / np.exp(2) + 1, rel=1e-6)
+    assert line["twice"] == pytest.approx(-2 * weighted, rel=1e-6)
+
+
+def test_a_reshape_keeps_the_examples_apart(tmp_path, monkeypatch):
+    definitions = """
+fn flat(z: [b, t, k]) -> y: [n, k] { y[n < b*t, k] = z[n // t, n % t, k] }
+fn tokens(z: i32[b, t]) -> y: i32[n] { y[n < b*t] = z[n // t, n % t] }
+"""
+    lines = """input token: i32[B, 6]
+    loss = cross_entropy(flat(steps_logits), tokens(token)) + 0 * mean(p)
+    metric spread = mean((flat(steps_logits) - mean(steps_logits))^2)
+"""
+    file = tmp_path / "m.nn"
+    file.write_text(MODEL.replace("DEFINITIONS", definitions).replace("LINES", lines))
+    values = {name: arrays()[name] for name in ("a", "c", "q", "token")}
+    q = wide(values)["q"]
+    wanted = entropies(q, values["token"]).mean()
+    for size in (7, N):
+        for found in both(file, size, values, monkeypatch, "reference"):
+            assert found["loss"] == pytest.approx(wanted, rel=1e-6)
+            assert found["spread"] == pytest.approx(q.var(), rel=1e-6)
+
+
+def test_a_count_larger_than_its_type(tmp_path):
+    """Of all examples; of a batch it fits."""
+    (tmp_path / "m.nn").write_text("""
+model M(x: f32[B, 1]) -> p: f32[B] { param s: [] = 1; p[b] = s * x[b, 0] }
+train M {
+    loss = mean(p^2)
+    metric share = sum(p > 0) * 2000000 / (count(p) * 2000000)
+    optimizer = sgd(lr = 0)
+    epochs = 1
+    batch = 100
+}
+""")
+    x = np.linspace(-1, 1, 3000, dtype=np.float32)[:, None]
+    (line,) = nnc.load(tmp_path / "m.nn", device="reference").fit(x)
+    assert line["share"] == 0.5
 
 
 def test_a_penalty_counts_once(tmp_path, monkeypatch):

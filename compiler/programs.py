@@ -59,7 +59,7 @@ def _training_step(
     step = step.replace(precision=setup.precision)
     # no errors among them: those were raised by `check()`
     if warnings is not None:
-        warnings.diagnostics += block.ctx.report.diagnostics
+        warnings.extend(block.ctx.report.diagnostics)
     return step, drawn, names
 
 

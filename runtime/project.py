@@ -77,7 +77,9 @@ def open_project(
     """Read, parse and check a file. UserError with everything that is wrong in it."""
     report = Report()
     checked = load(path, report)
-    return _project(path, checked, report, assignments, model)
+    # A program with errors is no base for choosing a model; what is left are warnings.
+    report.check()
+    return project_of(path, checked, report.diagnostics, assignments, model)
 
 
 @gc_paused()
@@ -91,21 +93,22 @@ def project_of_text(
     """The same for a text; `use` looks in `folder`."""
     report = Report()
     checked = load_source(Source(name, text), report, folder)
-    return _project((folder or Path()) / name, checked, report, assignments, model)
+    report.check()
+    path = (folder or Path()) / name
+    return project_of(path, checked, report.diagnostics, assignments, model)
 
 
-def _project(
+def project_of(
     path: Path,
     checked: Checked,
-    report: Report,
+    found: Sequence[Diagnostic],
     assignments: Sequence[Assignment],
     model: str | None,
 ) -> Project:
-    # A program with errors is no base for choosing a model; what is left are warnings.
-    report.check()
+    """The project of a program without errors; `found` are the warnings of its checks."""
     definition = _choose_model(checked, path, model)
     train = next((t for t in checked.trains if t.model.id == definition.name), None)
-    warnings = tuple(report.diagnostics)
+    warnings = tuple(found)
     symbols = input_symbols(definition)
     # Without a train block, sizes may still be set (`--set B=8`), and the defaults hold.
     if train is None:

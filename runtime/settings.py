@@ -157,7 +157,7 @@ def read_settings(train: s.Train, sizes: Mapping[str, int]) -> Settings:
                 spans[item.name.id] = item.value.span
         # Collected, so that one attempt shows every wrong field.
         except UserError as error:
-            report.diagnostics += error.diagnostics
+            report.extend(error.diagnostics)
     # The type of operands is rounded from f32; there is no such step from f64.
     if found.get("precision") == "bf16" and found.get("float") == "f64":
         report.add(
@@ -168,7 +168,7 @@ def read_settings(train: s.Train, sizes: Mapping[str, int]) -> Settings:
             notes=(Note(spans["float"], "here"),),
             help="leave out one of them",
         )
-    report.diagnostics += _unmeasured(train, conditions, found.get("monitor"))
+    report.extend(_unmeasured(train, conditions, found.get("monitor")))
     report.check()
     # A run must end, so without any limit there is a default one.
     if not conditions and "epochs" not in found and "steps" not in found:

@@ -37,6 +37,12 @@ def pointwise(
     ctx: Context, fn: str, arrays: Sequence[Array], span: Span, advice: str = ""
 ) -> Array:
     """A scalar function of arrays; `advice` is the help if their shapes do not fit (E0303)."""
+    # Value numbering (Cocke and Schwartz 1970): equal operations on equal operands are one array,
+    # or functions that apply a function twice would take 2^n steps for n levels.
+    key = (fn, *(a.identity for a in arrays))
+    known = ctx.pointwise.get(key)
+    if known is not None:
+        return known
     shape = broadcast(ctx, arrays, span, advice)
     # Expressions are DAGs: `x*x` asks for x's element twice and must get the same node, or a chain
     # of n squares would take 2^n steps.
@@ -50,7 +56,8 @@ def pointwise(
 
     # The result's dimensions are called as those of the largest operand, tensors preferred.
     widest = max(arrays, key=lambda a: (a.rank, math.prod(a.shape), bool(a.tensor)))
-    return Array(shape, element, widest.axes, hint=fn)
+    result = ctx.pointwise[key] = Array(shape, element, widest.axes, hint=fn)
+    return result
 
 
 def broadcast(ctx: Context, arrays: Sequence[Array], span: Span, advice: str = "") -> Shape:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import replace
 
 from ...dsl.diagnostics.diagnostic import Note, UserError
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
 from .builtins import builtin
-from .context import Abort, Application, BodyScope, Context
+from .context import MAX_APPLICATIONS, Abort, Application, BodyScope, Context
 from .dispatch import results, value
 from .inlining import inlined
 from .interfaces import argument_spans, bind
@@ -86,23 +87,13 @@ def apply(
     inputs = bind(ctx, definition.inputs, arguments, piped, name, span, scope)
     # The checks find definitions that apply themselves always; this is recursion by an `if`.
     if len(ctx.calls) >= MAX_DEPTH:
-        raise _endless_recursion(ctx, name, span)
+        raise _too_deep(ctx, name, span)
     ctx.calls.append(Application(name.id, span, inputs))
     try:
         if definition.value is None:
             places = argument_spans(definition.inputs, arguments, len(piped), span)
             return inlined(ctx, definition, fixed, inputs, span, scope, places)
-        # `fn f(x) = …` becomes an expression in the caller's equation: its arguments may depend on
-        # the caller's indices, but its text cannot name them.
-        inner = BodyScope(
-            scope.prefix,
-            inputs,
-            scope.indices,
-            scope.ellipsis,
-            name.id,
-            hidden=frozenset(scope.indices),
-        )
-        result = value(ctx, definition.value, inner)
+        result = _expression(ctx, definition, inputs, span, scope)
     finally:
         ctx.calls.pop()
     if isinstance(result, Array) and result.tensor is None:
@@ -114,17 +105,80 @@ def apply(
     return (result,)
 
 
-def _endless_recursion(ctx: Context, name: s.Name, span: Span) -> UserError:
-    """A definition that applies itself without end: nothing after it can be known."""
-    outermost = next((c for c in ctx.calls if c.name == name.id), None)
-    calls, ctx.calls = ctx.calls, []  # so that the mistake is reported at the outermost place
-    ctx.error(
-        "E0213",
-        f"`{name.id}` applies itself without end",
-        outermost.span if outermost else span,
-        label=f"after {MAX_DEPTH} applications within each other there is no end",
-        notes=(Note(span, "it is applied again here"),) if outermost else (),
-        help="stack layers with `repeat`",
+def _expression(
+    ctx: Context,
+    definition: s.Definition,
+    inputs: dict[str, Value],
+    span: Span,
+    scope: BodyScope,
+) -> Static | Array:
+    """The value of `fn f(x) = …`, an expression in the caller's equation: its arguments may depend
+    on the caller's indices, but its text cannot name them. Computed once for equal arguments."""
+    assert definition.value is not None
+    key = (
+        id(definition),
+        tuple(_identity(v) for v in inputs.values()),
+        tuple(scope.indices.items()),
+        scope.ellipsis,
     )
+    if key in ctx.applied:
+        return ctx.applied[key]
+    ctx.applications += 1
+    if ctx.applications > MAX_APPLICATIONS:
+        outermost, calls, ctx.calls = ctx.calls[0], ctx.calls, []  # reported at the outermost place
+        ctx.error(
+            "E0311",
+            f"`{outermost.name}` applies functions more than {MAX_APPLICATIONS:,} times",
+            outermost.span,
+            label="with all functions written out, equal applications counted once",
+            notes=(Note(span, f"the last one is of `{definition.name}`, here"),),
+            help="does each apply the next several times? Name a part in an equation of its own",
+        )
+        ctx.calls = calls
+        # Not an Abort, after which the next statement would go on to apply functions.
+        raise UserError(ctx.report.diagnostics)
+    before = len(ctx.tensors), ctx.streams
+    hidden = frozenset(scope.indices)
+    inner = BodyScope(
+        scope.prefix, inputs, scope.indices, scope.ellipsis, definition.name, hidden=hidden
+    )
+    result = value(ctx, definition.value, inner)
+    # A new tensor is named after the place of its first use, and a new draw is another number:
+    # only pure expressions are shared.
+    if (len(ctx.tensors), ctx.streams) == before:
+        ctx.applied[key] = result
+    return result
+
+
+def _identity(given: Value) -> Hashable:
+    """Equal for arguments for which a fn has the same value."""
+    if isinstance(given, Array):
+        return given.identity, given.hint
+    return type(given), repr(given)  # 0.0 is not -0.0, and 1 is neither 1.0 nor true
+
+
+def _too_deep(ctx: Context, name: s.Name, span: Span) -> UserError:
+    """Applications within each other beyond the limit: of a definition that applies itself without
+    end, E0213, or of a long chain, E0110. Nothing after it can be known."""
+    repeated = next((c for c in ctx.calls if c.name == name.id), None)
+    calls, ctx.calls = ctx.calls, []  # so that the mistake is reported at the outermost place
+    if repeated:
+        ctx.error(
+            "E0213",
+            f"`{name.id}` applies itself without end",
+            repeated.span,
+            label=f"after {MAX_DEPTH} applications within each other there is no end",
+            notes=(Note(span, "it is applied again here"),),
+            help="stack layers with `repeat`",
+        )
+    else:
+        ctx.error(
+            "E0110",
+            f"layers and functions apply each other more than {MAX_DEPTH} levels deep",
+            calls[0].span,
+            label=f"this applies `{calls[0].name}`, that `{calls[1].name}`, and so on",
+            notes=(Note(span, f"level {MAX_DEPTH + 1} is here"),),
+            help="write some of them out where they are applied",
+        )
     ctx.calls = calls
     return UserError(ctx.report.diagnostics)

@@ -17,7 +17,7 @@ from ...dsl.syntax.source import Span
 from ..ir.dtypes import fits
 from ..ir.equation import Equation, Gradient, Index, RematBlock, System, Tensor
 from ..ir.expr import Const, Expr, walk
-from .values import Array, Shape, Value, of_tensor
+from .values import Array, Shape, Static, Value, of_tensor
 
 # names for indices where the program gives none
 LETTERS = ("i", "j", "k", "l", "m", "n", "p", "q", "r", "s")
@@ -27,6 +27,7 @@ UNLIMITED = 2**63 - 1
 MAX_EQUATIONS = 10_000
 MAX_LEVELS = 120  # nesting of one equation's body: later stages recurse through it
 MAX_PARTS = 20_000  # nodes of one equation's body as a tree
+MAX_APPLICATIONS = 20_000  # of fns to different arguments
 
 
 class Abort(Exception):
@@ -140,6 +141,11 @@ class Context:
     repeats: int = 0  # open `repeat` blocks
     statements: int = 0  # elaborated so far
     recordings: dict[Hashable, Any] = field(default_factory=dict)  # repetition.py
+
+    # what is the same wherever it is asked for
+    pointwise: dict[Hashable, Array] = field(default_factory=dict)  # by function and operands
+    applied: dict[Hashable, Static | Array] = field(default_factory=dict)  # by fn and arguments
+    applications: int = 0  # of fns, elaborated so far
 
     # --- mistakes ------------------------------------------------------------------------------
 

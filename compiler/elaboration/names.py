@@ -106,7 +106,7 @@ def _report_read_before_computed(ctx: Context, text: str, node: s.Name, scope: B
     """E0218, or what is wrong with the index ranges of the equation that computes the name."""
     # Often the equation further down has a mistake in its ranges; that is the cause to show.
     if wrong := range_mistakes(ctx, text, scope):
-        ctx.report.diagnostics += [d for d in wrong if d not in ctx.report.diagnostics]
+        ctx.report.extend(wrong)
         return
     statement = scope.defined_by[text]
     # `y = y + 1` reads itself, which is no matter of order.

@@ -300,10 +300,8 @@ def early_left_side(
     try:
         return left_side(ctx, node, scope)[0], []
     except Abort:
-        found = ctx.report.diagnostics[mistakes:]
         # Not reported yet: what is missing may be known once the equation is reached.
-        del ctx.report.diagnostics[mistakes:]
-        return None, found
+        return None, ctx.report.withdraw(mistakes)
 
 
 def range_mistakes(ctx: Context, name: str, scope: BodyScope) -> list[Diagnostic]:

@@ -7,8 +7,8 @@ a definition that is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 
 from ..ir.build import literal
 from ..ir.equation import Tensor
@@ -23,13 +23,14 @@ class Array:
     """`element(indices, shape)` is the scalar at these indices of an array of this shape, whose
     last dimensions are this array's (broadcasting from the right). `axes` are suggested names of
     its dimensions; `tensor` is set if the array is exactly that tensor; `hint` is the name for a
-    tensor that is made of it."""
+    tensor that is made of it. Arrays of equal `identity` have equal elements (value numbering)."""
 
     shape: Shape
     element: Callable[[Sequence[Expr], Shape], Expr]
     axes: tuple[str, ...]
     tensor: Tensor | None = None
     hint: str = "value"
+    identity: Hashable = field(default_factory=object, compare=False)
 
     @property
     def rank(self) -> int:
@@ -67,7 +68,8 @@ def of_tensor(tensor: Tensor, axes: tuple[str, ...]) -> Array:
     def element(indices: Sequence[Expr], shape: Shape) -> Expr:
         return Read(tensor.name, align(indices, shape, tensor.shape), None, tensor.dtype)
 
-    return Array(tensor.shape, element, axes, tensor, tensor.name)
+    identity = tensor.name, tensor.shape, tensor.dtype, tensor.kind, axes
+    return Array(tensor.shape, element, axes, tensor, tensor.name, identity)
 
 
 def align(indices: Sequence[Expr], shape: Shape, own: Shape) -> tuple[Expr, ...]:
@@ -82,7 +84,7 @@ def align(indices: Sequence[Expr], shape: Shape, own: Shape) -> tuple[Expr, ...]
 
 def of_scalar(expr: Expr, hint: str = "value") -> Array:
     """A scalar expression as an array without dimensions."""
-    return Array((), lambda indices, shape: expr, (), hint=hint)
+    return Array((), lambda indices, shape: expr, (), hint=hint, identity=expr)
 
 
 def lift(value: Static | Array, float_type: str) -> Array:

@@ -25,6 +25,7 @@ from .names import Definitions, Scope, called_names, names_in
 from .train_block import check_trains
 
 MAX_DEPTH = 40  # files of which each is used by the one before
+MAX_CYCLE = 8  # definitions between the first and the last that the message of a cycle names
 
 
 @dataclass(frozen=True)
@@ -138,13 +139,18 @@ def _check_cycles(own: Mapping[str, s.Definition], report: Report) -> None:
         # cycle.
         first = names.index(min(names, key=list(own).index))
         names = names[first:] + names[:first]
-        shown = " → ".join(f"`{name}`" for name in [*names, names[0]])
+        # The way round is shown as long as it can be read.
+        middle = [f"`{n}`" for n in names[1:]]
+        if len(middle) > MAX_CYCLE:
+            left_out = len(middle) - MAX_CYCLE + 1
+            middle[MAX_CYCLE // 2 : -(MAX_CYCLE // 2)] = [f"… {left_out:,} more …"]
+        shown = " → ".join([f"`{names[0]}`", *middle, f"`{names[0]}`"])
         report.add(
             "E0213",
             f"`{names[0]}` is defined by itself: {shown}",
             own[names[0]].name_span,
             label="its definition never ends",
-            notes=tuple(Note(own[n].name_span, "goes through here") for n in names[1:]),
+            notes=tuple(Note(own[n].name_span, "goes through here") for n in names[1:MAX_CYCLE]),
             help="stack blocks with `repeat`; a recurrence reads an earlier index, `h[t-1]`",
         )
         # This cycle is reported: take its edges away and look for another.

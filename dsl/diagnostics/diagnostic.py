@@ -7,10 +7,12 @@ Every stage that reads user text adds to a `Report`; none prints. `Report.check(
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
 from ..syntax.source import COMMAND_LINE, Span
+
+MAX_LISTED = 200  # errors of a report, and warnings
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,11 @@ def fail(code: str, message: str, span: Span | None = None, **more) -> UserError
 
 @dataclass
 class Report:
-    """Collects diagnostics, each of them once."""
+    """Collects diagnostics, each of them once, up to `MAX_LISTED` errors and as many warnings."""
 
     diagnostics: list[Diagnostic] = field(default_factory=list)
+    _known: set[Diagnostic] = field(default_factory=set)
+    _count: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})  # by `is_error`
 
     def add(self, code: str, message: str, span: Span | None = None, **more) -> None:
         """Add one diagnostic; `more` as in `Diagnostic`."""
@@ -72,10 +76,30 @@ class Report:
         self.extend([Diagnostic(code, message, span, **more)])
 
     def extend(self, diagnostics: Iterable[Diagnostic]) -> None:
-        """Add the diagnostics that are not in the report yet."""
+        """Add the diagnostics that are not in the report yet. UserError at the last error that is
+        listed: a text with so many is hardly a program, and finding all would take long."""
         for diagnostic in diagnostics:
-            if diagnostic not in self.diagnostics:
+            if diagnostic in self._known or self._count[diagnostic.is_error] == MAX_LISTED:
+                continue
+            self._known.add(diagnostic)
+            self._count[diagnostic.is_error] += 1
+            if self._count[diagnostic.is_error] < MAX_LISTED:
                 self.diagnostics.append(diagnostic)
+                continue
+            kind = "mistake" if diagnostic.is_error else "warning"
+            last = f"{diagnostic.message}; this is {kind} {MAX_LISTED}, further ones are not listed"
+            self.diagnostics.append(replace(diagnostic, message=last))
+            if diagnostic.is_error:
+                raise UserError(self.diagnostics)
+
+    def withdraw(self, first: int) -> list[Diagnostic]:
+        """Take back the diagnostics from number `first` on, and return them."""
+        found = self.diagnostics[first:]
+        del self.diagnostics[first:]
+        for diagnostic in found:
+            self._known.discard(diagnostic)
+            self._count[diagnostic.is_error] -= 1
+        return found
 
     @property
     def errors(self) -> list[Diagnostic]:

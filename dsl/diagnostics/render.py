@@ -176,6 +176,12 @@ def _line(
     """A line as it is displayed, with its underlines. Long lines are cut around the marks."""
     raw = source.line(number).rstrip("\r")
     start = source.line_starts[number - 1]
+    # A line may have a million characters: of a long one, only those are looked at that can be
+    # shown beside the first mark.
+    nearest = min(max(mark.span.start - start, 0) for mark in marks)
+    skipped = max(nearest - 2 * width, 0)
+    cut_right = len(raw) > skipped + 8 * width
+    raw, start = raw[skipped : skipped + 8 * width], start + skipped
     # cells[i] is what the i-th character shows as, columns[i] the display column where it begins:
     # offsets in the text and columns on the screen differ by tabs and wide characters.
     cells, columns = [], [0]
@@ -190,15 +196,21 @@ def _line(
         first = min(mark.span.start - start, len(raw))
         last = min(max(mark.span.end - start, first), len(raw))
         underlines.append((columns[first], max(columns[last], columns[first] + 1), mark))
-    if columns[-1] <= width:
+    if columns[-1] <= width and not skipped and not cut_right:
         return "".join(cells), underlines
-    return _cut(cells, columns, underlines, width)
+    return _cut(cells, columns, underlines, width, bool(skipped), cut_right)
 
 
 def _cut(
-    cells: list[str], columns: list[int], underlines: list[_Underline], width: int
+    cells: list[str],
+    columns: list[int],
+    underlines: list[_Underline],
+    width: int,
+    cut_left: bool,
+    cut_right: bool,
 ) -> tuple[str, list[_Underline]]:
-    """A window of the line that begins a little before the first underline."""
+    """A window of the line that begins a little before the first underline; the line goes on
+    beyond the cells at the sides that are `cut`."""
     first = min(start for start, _, _ in underlines)
     # A mark near the left keeps the line's beginning; otherwise a third of the width shows what
     # stands before the mark.
@@ -207,9 +219,10 @@ def _cut(
     # 2: an ellipsis at each side
     limit = columns[low] + width - 2
     high = max((k for k, column in enumerate(columns) if column <= limit), default=low)
-    text = ("…" if low else "") + "".join(cells[low:high]) + ("…" if high < len(cells) else "")
+    cut_left, cut_right = cut_left or low > 0, cut_right or high < len(cells)
+    text = "…" * cut_left + "".join(cells[low:high]) + "…" * cut_right
     # Columns move left by what was cut, and right by the ellipsis in its place.
-    shift = columns[low] - bool(low)
+    shift = columns[low] - cut_left
     room = columns[high] - shift
     moved = []
     for start, end, mark in underlines:

@@ -68,7 +68,7 @@ def parse_value(source: Source, start: int, report: Report) -> s.Expr | None:
     # a mistake in the wrapping: the value closed a brace or ended too early
     if any(not start <= span.start <= len(source.text) for span in spans):
         return None
-    report.diagnostics += found.diagnostics
+    report.extend(found.diagnostics)
     match parts:
         case [s.Train(body=(s.Field(value=value),), doc="")]:
             return value
@@ -107,7 +107,7 @@ def _read(
         # Detected is enough: `parse` comes back for the explanation, chunk by chunk.
         if report is None:
             return None
-        found.diagnostics.append(explain(error, source, text, offset, postlexer, parser))
+        found.extend([explain(error, source, text, offset, postlexer, parser)])
     else:
         # Before the AST is built: a tree this deep would overflow Python's stack in later stages.
         deep = _beyond_depth(tree)

@@ -20,7 +20,7 @@ from ...dsl.diagnostics.diagnostic import Diagnostic, Report, UserError, did_you
 from ...dsl.syntax.formatter import format as formatted
 from ...dsl.syntax.parser import parse
 from ..inspect.emit import model_system
-from ..project import open_project, planned_setup
+from ..project import planned_setup, project_of
 from ..training.atomic_files import write_text
 from ..training.progress import notify
 from . import options as o
@@ -36,7 +36,10 @@ def check(files, sets, data) -> None:
     """Find every mistake in FILEs. Nothing is compiled and no data is read."""
     found: list[Diagnostic] = []
     for file in files:
-        found += _mistakes(file, sets, data)
+        try:
+            found += _mistakes(file, sets, data)
+        except UserError as error:  # more than can be listed
+            found += error.diagnostics
     # Without repetitions: models that share a layer share its mistakes.
     print_diagnostics(
         dict.fromkeys(found), click.get_current_context().find_root().params[ERROR_FORMAT]
@@ -59,11 +62,12 @@ def _mistakes(file: Path, sets: tuple[str, ...], data: Path | None) -> list[Diag
     # With unknown names, every size that depends on them would be a mistake, too.
     if report.errors:
         return report.diagnostics
+    warnings = tuple(report.diagnostics)
     trained = dict.fromkeys(t.model.id for t in checked.trains)
     # A trained model may take sizes from its data; of others they must be known otherwise.
     for model in dict.fromkeys([*trained, *(m.name for m in checked.models)]):
         try:
-            project = open_project(file, o.assignments(sets), model)
+            project = project_of(file, checked, warnings, o.assignments(sets), model)
             if model in trained:
                 setup = planned_setup(project, o.search(data, file.parent, offline=True))
                 check_remat(training_step(setup, report)[0], report)
@@ -76,7 +80,7 @@ def _mistakes(file: Path, sets: tuple[str, ...], data: Path | None) -> list[Diag
             else:
                 model_system(project)
         except UserError as error:
-            report.diagnostics += error.diagnostics
+            report.extend(error.diagnostics)
     return report.diagnostics
 
 

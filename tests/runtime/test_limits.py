@@ -13,11 +13,19 @@ import pytest
 from small_programs import DIGITS, prepared, write
 
 import nnc as package
-from nnc.dsl.diagnostics.diagnostic import UserError
+from nnc.compiler.elaboration import calls
+from nnc.compiler.elaboration.context import MAX_APPLICATIONS
+from nnc.compiler.ir.expr import Apply, walk
+from nnc.dsl.check.checker import load_source
+from nnc.dsl.diagnostics.diagnostic import MAX_LISTED, Report, UserError
+from nnc.dsl.diagnostics.render import render
+from nnc.dsl.syntax.source import Source
 from nnc.runtime import cli, data, memory
 from nnc.runtime.data.core import decompress as unpack
 from nnc.runtime.data.formats.idx import read_idx
 from nnc.runtime.device.cpu.program import CpuProgram
+from nnc.runtime.inspect.emit import model_system
+from nnc.runtime.project import project_of_text
 from nnc.runtime.training.executor import MIN_COPIES, values_bytes
 from nnc.runtime.training.interrupt import never
 from nnc.runtime.training.loop import train
@@ -134,7 +142,7 @@ def test_pickled_arrays_are_refused(tmp_path, monkeypatch, capsys, place):
         np.savez("x.npz", image=objects)
     name = "x.npy" if place == "file" else "x.npz"
     assert cli.run(["predict", "run", "--input", name, "--output", "y.npy"]) == 1
-    assert "E0709" in capsys.readouterr().err and not Path("y.npy").exists()
+    assert "E0611" in capsys.readouterr().err and not Path("y.npy").exists()
 
 
 # --- sizes ----------------------------------------------------------------------------------------
@@ -164,7 +172,7 @@ def test_stated_limits(tmp_path, capsys, text, code, told):
 
 def test_an_endless_file_is_not_read(capsys):
     assert cli.run(["check", "/dev/zero"]) == 1
-    assert "1,000,000 bytes" in capsys.readouterr().err
+    assert "`/dev/zero`: it is a device" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -237,3 +245,94 @@ def test_an_unknown_key_in_the_file(tmp_path, capsys):
     path = write(tmp_path, DIGITS.replace("batch     =", "bacth     ="))
     assert cli.run(["check", str(path)]) == 1
     assert "did you mean `batch`" in capsys.readouterr().err
+
+
+# --- programs that grow ---------------------------------------------------------------------------
+
+MODEL = "model M(x: f32[4, 3]) -> y: f32[4, 3] {{ y[i, j] = f{}(x[i, j]) }}\n"
+
+
+def levels(body: str, count: int = 24) -> str:
+    """`count` functions, each of which applies the one before as `body` says."""
+    fns = (f"fn f{i}(x) = {body.format(f=f'f{i - 1}', i=i)}\n" for i in range(1, count + 1))
+    return "".join(["fn f0(x) = x*x + 1\n", *fns, MODEL.format(count)])
+
+
+def checked(text: str) -> tuple[str, int]:
+    """The code with which a program is refused, "" for none; how many functions were applied."""
+    applied = 0
+    plain = calls._expression
+
+    def counted(*arguments):
+        nonlocal applied
+        applied += 1
+        return plain(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calls, "_expression", counted)
+        try:
+            model_system(project_of_text(text))
+        except UserError as error:
+            return error.diagnostics[-1].code, applied
+    return "", applied
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["{f}(x) - {f}(x)*0.5", "{f}(x + 1) + {f}(x + 1)", "tanh({f}(x)) * {f}(x)",
+     "if x > {i} then {f}(x) else {f}(x - 1)"],
+)  # fmt: skip
+def test_equal_applications_are_elaborated_once(body):
+    """2^24 applications written out, 2 at each of the 24 levels as elaborated."""
+    code, applied = checked(levels(body))
+    assert code in ("", "E0110") and applied <= 2 * 24 + 24**2
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["{f}(x) + {f}(x*{i})", "{f}({f}(x))", "{f}(x + 1) + {f}(1 + x)", "{f}(x) + {f}(random())"],
+)
+def test_functions_may_not_be_applied_without_measure(body):
+    code, applied = checked(levels(body))
+    assert code == "E0311" and applied <= 2 * MAX_APPLICATIONS
+
+
+def test_draws_are_not_shared():
+    """Equal applications are one only if nothing is drawn in them."""
+    system = model_system(
+        project_of_text(levels("{f}(x) - {f}(x)", 1).replace("x*x + 1", "random()"))
+    )
+    nodes = {node for eq in system.equations for node in walk(eq.body)}
+    assert sum(isinstance(node, Apply) and node.fn == "random" for node in nodes) == 2
+
+
+def test_a_chain_of_functions_is_no_recursion():
+    code, _ = checked(levels("{f}(x) + 1", 60))
+    assert code == "E0110"
+    endless = "fn f(n) = if n > 0 then f(n + 1) else n\nfn f1(x) = x * f(1)\n" + MODEL.format(1)
+    code, applied = checked(endless)
+    assert code == "E0213" and applied < 50
+
+
+def test_the_mistakes_of_a_text_that_is_no_program():
+    """200 mistakes are listed, and as many warnings, each with the whole line never looked at."""
+    body = "".join(f"    y{k} = x + unknown{k}\n" for k in range(3000))
+    found = Report()
+    with pytest.raises(UserError):
+        load_source(Source("a.nn", f"model M(x: f32[4]) -> y: f32[4] {{\n{body} y = x }}\n"), found)
+    assert len(found.errors) == MAX_LISTED
+    assert "further ones are not listed" in found.errors[-1].message
+    names = ", ".join(f"a{k}" for k in range(5000))
+    found = Report()
+    load_source(Source("a.nn", f"fn f({names}) = a0\n"), found)
+    assert len(found.diagnostics) == MAX_LISTED
+    shown = render(found.diagnostics[-1])
+    assert max(map(len, shown.splitlines())) <= 130 and "^^^^" in shown
+
+
+def test_a_long_cycle_is_shown_in_part():
+    text = "".join(f"fn f{k}(x) = f{(k + 1) % 500}(x)\n" for k in range(500))
+    found = Report()
+    load_source(Source("a.nn", text), found)
+    (mistake,) = found.errors
+    assert mistake.code == "E0213" and len(mistake.message) < 200 and len(mistake.notes) < 10

@@ -6,14 +6,14 @@ runs that should leave one are `nnc train`'s.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..dsl.check.names import BUILTINS, CONSTANTS
+from ..dsl.check.names import CONSTANTS, value_names
 from ..dsl.diagnostics.diagnostic import fail
 from ..dsl.syntax import ast as s
 from ..dsl.syntax.ast import walk
@@ -174,7 +174,7 @@ class Model:
         if not arrays and not named:
             return load_dataset(self._project, Search(None, self._project.path.parent))
         names = [p.name for p in self._project.model.inputs]
-        found = self._named(arrays, named, [*names, *targets(self._project)])
+        found = self._named(arrays, named, [*names, *targets(self._project, named)])
         fields, stored = [], {}
         for name, array in found.items():
             # `str[1:]` drops the byte order, `<f4` → `f4`; the conversion below sets it right.
@@ -209,27 +209,29 @@ class Model:
         return {name: np.asarray(array) for name, array in {**found, **named}.items()}
 
 
-def targets(project: Project) -> list[str]:
-    """The fields that the loss and the metrics take from the data, the model's inputs left out."""
-    # Whatever the program itself defines is no field: functions and constants, the schedule's
-    # variables, the model's inputs and results, and every name that a statement introduces.
-    hidden = {*BUILTINS, *CONSTANTS, *project.checked.definitions, "t", "steps", "epochs"}
+def targets(project: Project, given: Collection[str] = ()) -> list[str]:
+    """The fields that the loss and the metrics take from the data, the model's inputs left out.
+    A name that has a meaning of its own, such as `t`, is one if it is declared or `given`."""
+    block = project.block.body
+    fields = {i.name.id for i in block if isinstance(i, s.Input)} | {*given}
+    hidden = {*CONSTANTS, "t", "steps", "epochs"} - fields
+    # Whatever the program itself defines is no field: the model's sizes, inputs and results, and
+    # every name that a statement introduces.
     hidden |= {p.name for p in (*project.model.inputs, *project.model.results)}
-    for node in walk((project.model.body, project.block.body)):
+    hidden |= {*project.symbols, "loss"}
+    for node in walk((project.model.body, block)):
         match node:
             case s.Let(name=name) | s.State(name=name) | s.Metric(name=name):
                 hidden.add(name.id)
             case s.Param(names=names) | s.Equation(targets=names):
                 hidden |= {n.id for n in names}
-            case s.Axis(name=name):
-                hidden.add(name)
     values = [
         i.value
-        for i in project.block.body
+        for i in block
         if isinstance(i, s.Metric | s.Let) or (isinstance(i, s.Field) and i.name.id == "loss")
     ]
     # In the order of first mention, which is the order of arrays without names.
-    found = [n.id for v in values for n in walk(v) if isinstance(n, s.Name)]
+    found = [n.id for v in values for n in value_names(v)]
     # What is declared has to be given, even if nothing reads it.
     found += [i.name.id for i in project.block.body if isinstance(i, s.Input)]
     return [name for name in dict.fromkeys(found) if name not in hidden]

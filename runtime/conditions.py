@@ -10,6 +10,7 @@ import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..dsl.check.train_block import SPLITS
 from ..dsl.diagnostics.diagnostic import Report, did_you_mean, fail
 from ..dsl.syntax import ast as s
 from ..dsl.syntax.printer import format_expr
@@ -94,9 +95,6 @@ class Monitor:
 
 def _is_loss(name: str) -> bool:
     return name in ("loss", "test_loss", "validation_loss")
-
-
-SPLITS = ("validation", "test")  # that are evaluated, besides the training set
 
 
 def measured_names(metrics: Iterable[str], splits: Iterable[str]) -> list[str]:

@@ -271,11 +271,11 @@ def constant(node: s.Expr, lets: Mapping[str, s.Expr]) -> Value:
             return value
         case s.List(items=items):
             return [constant(item, lets) for item in items]
-        case s.Name(id="inf"):
-            return math.inf
         case s.Name(id=name) if name in lets:
             # Without the name itself: `let a = a + 1` ends in an error, not in a loop.
             return constant(lets[name], {k: v for k, v in lets.items() if k != name})
+        case s.Name(id="inf"):
+            return math.inf
         case s.Unary(op="-", operand=operand):
             return -constant_number(operand, lets)
         case s.Binary(op=op, left=left, right=right) if op in _OPERATIONS or op == "^":
@@ -329,10 +329,12 @@ def assign(
     """
     sizes: dict[str, int] = {}
     for one in assignments:
-        # `--set B=64` for a model of x: [B, 784] means `batch`, whatever the symbol is called.
-        key = "batch" if symbols and one.key == symbols[0] else one.key
+        # Fields first, as a size may be called `steps`. `--set B=64` for a model of x: [B, 784]
+        # means `batch`, whatever the symbol is called.
+        own = one.key in FIELDS
+        key = "batch" if symbols and one.key == symbols[0] and not own else one.key
         head, _, argument = key.partition(".")
-        if key in symbols:
+        if key in symbols and not own:
             sizes[key] = _size(one)
         # `optimizer.lr`: the argument of a call. A size never has a dot.
         elif argument:

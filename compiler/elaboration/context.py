@@ -6,19 +6,21 @@ Every function of this package takes a `Context` first. It collects tensors and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...dsl.diagnostics.diagnostic import Note, Report, UserError
 from ...dsl.syntax import ast as s
+from ...dsl.syntax.lexer_rules import KEYWORDS
 from ...dsl.syntax.source import Span
 from ..ir.dtypes import fits
 from ..ir.equation import Equation, Gradient, Index, RematBlock, System, Tensor
 from ..ir.expr import Const, Expr, walk
 from .values import Array, Shape, Static, Value, of_tensor
 
+RESERVED_INPUTS = ("step", "seed")  # the compiler's own inputs, which any equation may read
 # names for indices where the program gives none
 LETTERS = ("i", "j", "k", "l", "m", "n", "p", "q", "r", "s")
 # offsets and indices are i32 in generated code
@@ -73,6 +75,10 @@ class BodyScope:
     origins: dict[str, tuple[Span, str]] = field(default_factory=dict)  # where sizes were bound
     renamed: Mapping[str, str] = field(default_factory=dict)  # indices, where a name was taken
     takes_fields: bool = False  # a train block: unknown names may be fields of the data
+    parameter: Array | None = None  # that an optimizer's body is elaborated for
+    words: Mapping[str, Static | Array] = field(
+        default_factory=dict
+    )  # `t`, …: where nothing else has them
 
     def inner(
         self,
@@ -130,10 +136,11 @@ class Context:
     streams: int = 0  # of random numbers
 
     # names
-    reserved: set[str] = field(default_factory=lambda: {"step", "seed"})
+    reserved: set[str] = field(default_factory=lambda: {*RESERVED_INPUTS, *KEYWORDS})
     counts: dict[str, int] = field(default_factory=dict)
-    outermost: BodyScope | None = None  # of the model; and its results that no `repeat` has
-    results: frozenset[str] = frozenset()
+    stems: set[str] = field(default_factory=set)  # `dense1`: names of the applied layers
+    outermost: BodyScope | None = None  # of the model; and its results that a `repeat` computes
+    repeated: frozenset[str] = frozenset()
 
     # where elaboration stands
     calls: list[Application] = field(default_factory=list)
@@ -206,24 +213,51 @@ class Context:
 
     # --- names ---------------------------------------------------------------------------------
 
+    def reserve(self, names: Iterable[str]) -> None:
+        """Keep the names that the user's model and train block spell out from all that is
+        generated. Called before the first tensor, so that it matters nowhere which comes first."""
+        self.reserved.update(names)
+
     def unique(self, name: str) -> str:
-        """The name, or the name with a number, so that no two tensors share one."""
-        if name not in self.tensors and name not in self.reserved:
+        """A name for what the compiler makes: this one, or with a number, so that no two tensors
+        share one and none has a name of the user's."""
+        if self._is_free(name):
             return name
         # `y`, `y_2`, `y_3`, …; the count goes on from the last one, as a deep model would otherwise
-        # try all numbers for every layer. The loop skips names that the program spells out, such as
-        # `y_2`.
-        number = self.counts.get(name, 1)
-        while f"{name}_{number + 1}" in self.tensors:
+        # try all numbers for every layer.
+        number = self.counts.get(name, 1) + 1
+        while not self._is_free(f"{name}_{number}"):
             number += 1
-        self.counts[name] = number + 1
-        return f"{name}_{number + 1}"
+        self.counts[name] = number
+        return f"{name}_{number}"
+
+    def _is_free(self, name: str) -> bool:
+        return name not in self.tensors and name not in self.reserved
+
+    def own_name(self, name: str) -> str:
+        """The name of a tensor that the user calls so: as it stands, but for a second one."""
+        taken = name in self.tensors or name in RESERVED_INPUTS
+        return self.unique(name) if taken else name
+
+    def is_model(self, scope: BodyScope) -> bool:
+        """Whether it is the scope of the model's own body, or of an equation in it."""
+        return self.outermost is not None and scope.names is self.outermost.names
+
+    def declared_name(self, name: str, scope: BodyScope) -> str:
+        """The name of a tensor that a body declares: after the layer's prefix, but the model's own
+        are called as the user calls them."""
+        own = self.is_model(scope) and name not in self.repeated
+        return self.own_name(name) if own else self.unique(scope.prefix + name)
 
     def instance(self, name: str) -> str:
         """`conv1`, `conv2`, … for the layers of a model in the order of their use."""
         # `#` begins no name, so this count is not one of `unique`.
         number = self.counts.get(f"#{name}", 0) + 1
+        # the eleventh Dense is not the first Dense1
+        while f"{name}{number}" in self.stems:
+            number += 1
         self.counts[f"#{name}"] = number
+        self.stems.add(f"{name}{number}")
         return f"{name}{number}"
 
     def target_name(self, target: s.Name, scope: BodyScope) -> str:
@@ -233,11 +267,7 @@ class Context:
             state = scope.names[target.id]
             assert isinstance(state, Array) and state.tensor
             return self.unique(state.tensor.name + "'")
-        name = scope.prefix + target.id
-        # A result of the model gets its reserved name as it stands: outputs are found by name.
-        if scope is self.outermost and name in self.results and name not in self.tensors:
-            return name
-        return self.unique(name)
+        return self.declared_name(target.id, scope)
 
     # --- tensors and equations -----------------------------------------------------------------
 
@@ -371,6 +401,17 @@ class Context:
             tuple(self.blocks),
             tuple(self.gradients),
         )
+
+
+def reserved(ctx: Context, name: str, span: Span) -> Abort:
+    """E0319 for a name of the user's that an input of the compiler's own has."""
+    return ctx.error(
+        "E0319",
+        f"`{name}` is an input of the compiler's own",
+        span,
+        label="the number of the step, or of the run",
+        help=f"such as `{name}_1`",
+    )
 
 
 def _within(inner: Span, outer: Span) -> bool:

@@ -9,10 +9,10 @@ from ...dsl.syntax import ast as s
 from ..ir.build import literal
 from ..ir.dtypes import fits, is_float
 from ..ir.expr import number_text
-from .context import BodyScope, Context
+from .context import RESERVED_INPUTS, BodyScope, Context, reserved
 from .dispatch import static
 from .interfaces import declared_shape
-from .values import Array, Shape
+from .values import Shape
 
 
 def param(ctx: Context, node: s.Param, scope: BodyScope) -> None:
@@ -21,7 +21,8 @@ def param(ctx: Context, node: s.Param, scope: BodyScope) -> None:
         dtype = ctx.float_for(node.type.dtype)
         # Printed programs show the initial value with its numbers: `~ normal(0.0, 0.02)`.
         init = _initial_text(ctx, node.value, node.drawn, dtype, scope)
-        full = ctx.unique(scope.prefix + name.id)
+        _check_reserved(ctx, name, scope)
+        full = ctx.declared_name(name.id, scope)
         scope.names[name.id] = ctx.declare(
             full, shape, dtype, "param", name.span, _axes(node.type), init
         )
@@ -30,18 +31,23 @@ def param(ctx: Context, node: s.Param, scope: BodyScope) -> None:
 
 
 def state(ctx: Context, node: s.State, scope: BodyScope) -> None:
-    """A state; without a shape it has that of the optimizer's parameter `p`."""
+    """A state; without a shape it is a number, and in an optimizer like the parameter."""
     shape: Shape
     if node.type is not None and node.type.shape is not None:
         shape = declared_shape(ctx, node.type, scope, f"`{node.name.id}`")
     else:
-        # `state m = 0` in an optimizer; elsewhere it is a single number
-        like = scope.names.get("p")
-        shape = like.shape if isinstance(like, Array) else ()
+        shape = () if scope.parameter is None else scope.parameter.shape
     dtype = ctx.float_for(node.type.dtype if node.type else None)
     init = _initial_text(ctx, node.value, False, dtype, scope)
-    name = ctx.unique(scope.prefix + node.name.id)
+    _check_reserved(ctx, node.name, scope)
+    name = ctx.declared_name(node.name.id, scope)
     scope.names[node.name.id] = ctx.declare(name, shape, dtype, "state", node.span, (), init)
+
+
+def _check_reserved(ctx: Context, name: s.Name, scope: BodyScope) -> None:
+    # what a run keeps goes by its name, which nothing else may have
+    if ctx.is_model(scope) and name.id in RESERVED_INPUTS:
+        raise reserved(ctx, name.id, name.span)
 
 
 def _axes(type: s.Type) -> tuple[str, ...]:

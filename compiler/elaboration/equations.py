@@ -166,6 +166,13 @@ def _accumulation(ctx: Context, node: s.Equation, scope: BodyScope) -> None:
     """`table[token[b] < 65, j < 16] += sum(b < 32, j < 16) body`: every index on the left states
     its extent; the right side is a sum over all that is added."""
     name = node.targets[0].id
+    if node.targets[0].primed:
+        raise ctx.error(
+            "E0315",
+            "a next value is no accumulation",
+            node.targets[0].span,
+            help=f"give the sum a name of its own: `a[…] += …`, then `{name}' = a`",
+        )
     if not isinstance(node.value, s.Reduce) or node.value.op != "sum":
         raise ctx.error(
             "E0315",
@@ -199,7 +206,7 @@ def _accumulation(ctx: Context, node: s.Equation, scope: BodyScope) -> None:
             raise nothing_to_run_over(ctx, place.span.text, item.span)
         shape.append(extent)
     body = scalar(ctx, node.value.body, inner)
-    full = ctx.unique(scope.prefix + name)
+    full = ctx.declared_name(name, scope)
     scope.names[name] = ctx.declare(full, tuple(shape), body.dtype, "temp", node.span)
     span = ctx.located(node.span)
     # A scatter-add has no indices of its own: all are reduced over, `places` says where each goes.

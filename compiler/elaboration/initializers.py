@@ -42,6 +42,7 @@ def initial_system(model: Context) -> System:
     # A context of its own with the model's report: nothing drawn here is part of the step.
     ctx = Context(model.definitions, model.report, False, model.float_type, RULES)
     drawn = [t for t in model.tensors.values() if t.init.startswith("~")]
+    ctx.reserve(t.name for t in drawn)
     for tensor in drawn:
         node, scope = model.inits[tensor.name]
         with suppress(Abort):
@@ -61,7 +62,7 @@ def _draw(ctx: Context, tensor: Tensor, node: s.Expr, scope: BodyScope) -> None:
     fan_names: dict[str, Value] = {"fan_in": fan_in, "fan_out": fan_out}
     own = BodyScope(
         f"{tensor.name}_",
-        {**scope.names, **fan_names},
+        {**fan_names, **scope.names},
         target=tensor.name,
         leading=scope.leading,
     )

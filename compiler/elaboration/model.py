@@ -6,7 +6,7 @@ follow from them. What a train block adds is in `train_block.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from ...dsl.syntax import ast as s
 from ...dsl.syntax.ast import walk
 from ..ir.equation import System
 from .broadcasting import as_declared, distinct, materialize
-from .context import Abort, BodyScope, Context
+from .context import RESERVED_INPUTS, Abort, BodyScope, Context, reserved
 from .cycle_errors import check_order, check_remat_blocks
 from .dispatch import as_array
 from .interfaces import declared_shape, result
@@ -86,12 +86,13 @@ def elaborate_model(
     """Inputs, body, results. UserError with what is wrong in the first of these that is wrong."""
     declared = {r.name: r.type for r in definition.results if r.type}
     scope = BodyScope("", {}, declared=declared)
+    ctx.reserve(_own_names(definition))
     for parameter in definition.inputs:
         with suppress(Abort):
             _input(ctx, parameter, sizes, scope)
     # Each stage needs the one before: the body cannot be elaborated without its inputs' shapes.
     ctx.report.check()
-    _reserve_result_names(ctx, definition, scope)
+    _note_results(ctx, definition, scope)
     body(ctx, definition.body, scope)
     ctx.report.check()
     for parameter in definition.results:
@@ -149,22 +150,27 @@ def _input(
     )
 
 
-def _reserve_result_names(ctx: Context, definition: s.Definition, scope: BodyScope) -> None:
+def _own_names(definition: s.Definition) -> Iterator[str]:
+    """The names that a model's text gives to tensors."""
+    yield from (p.name for p in (*definition.inputs, *definition.results))
+    for node in walk(definition.body):
+        match node:
+            case s.State(name=name):
+                yield name.id
+            case s.Param(names=names) | s.Equation(targets=names):
+                yield from (name.id for name in names)
+
+
+def _note_results(ctx: Context, definition: s.Definition, scope: BodyScope) -> None:
     """Keep the names of the results for the results. One that a `repeat` computes has a tensor for
     each iteration, and the last gets the name in the end."""
     for parameter in (*definition.inputs, *definition.results):
         own = ctx.tensors.get(parameter.name)
         # An input `step: i32[]` is the compiler's own in disguise, and allowed.
-        if parameter.name in ("step", "seed") and (
+        if parameter.name in RESERVED_INPUTS and (
             own is None or (own.shape, own.dtype) != ((), "i32")
         ):
-            ctx.error(
-                "E0319",
-                f"`{parameter.name}` is an input of the compiler's own",
-                parameter.span,
-                label="the number of the step, or of the run",
-                help=f"such as `{parameter.name}_1`",
-            )
+            reserved(ctx, parameter.name, parameter.span)
     ctx.report.check()
     # y = f(x) in a `repeat` makes y_2, y_3, …: none of them may take the name `y`, as only after
     # the last iteration is it known which one is the result.
@@ -173,8 +179,7 @@ def _reserve_result_names(ctx: Context, definition: s.Definition, scope: BodySco
     repeated = {
         t.id for r in repeats for n in walk(r) if isinstance(n, s.Equation) for t in n.targets
     }
-    ctx.reserved |= names
-    ctx.results = frozenset(names - repeated)
+    ctx.repeated = frozenset(names & repeated)
     ctx.outermost = scope
 
 

@@ -49,7 +49,9 @@ def variable(ctx: Context, node: s.Name, scope: BodyScope) -> Static | Array:
         raise Abort()
     if found is not None:
         return found
-    # After the body's own names, which may redefine `training` or `pi`.
+    # After the body's own names, which may redefine `t`, `training` or `pi`.
+    if text in scope.words:
+        return scope.words[text]
     if text == "training":
         return ctx.training
     if text == "fullness":

@@ -15,10 +15,8 @@ from ...dsl.syntax import ast as s
 from ..ir.build import literal, renamed, rewrite
 from ..ir.equation import Equation, RematBlock, Tensor
 from ..ir.expr import Apply, Const, Expr
-from .context import MAX_EQUATIONS, Application, BodyScope, Context
+from .context import MAX_EQUATIONS, RESERVED_INPUTS, Application, BodyScope, Context
 from .values import Array, Value, is_static, of_tensor
-
-SHARED = ("step", "seed")  # the compiler's own inputs, which any equation may read
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def _record(
 ) -> Recording | None:
     """What was added since `before`; None if there were mistakes, or if it cannot be renamed."""
     tensors, equations, blocks, updates, inits, mistakes, streams, statements = before
-    added = [n for n in islice(ctx.tensors, tensors, None) if n not in SHARED]
+    added = [n for n in islice(ctx.tensors, tensors, None) if n not in RESERVED_INPUTS]
     named = all(is_static(v) or (isinstance(v, Array) and v.tensor is not None) for v in results)
     # With mistakes nothing is recorded: a replay would skip reporting them at the second place. A
     # name outside the stem, or a result without a tensor, could not be renamed.

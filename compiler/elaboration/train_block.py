@@ -9,11 +9,12 @@ of the system, declared where the block names them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
+from ...dsl.check.names import value_names
 from ...dsl.diagnostics.diagnostic import Note, Report, did_you_mean
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.ast import walk
@@ -24,11 +25,20 @@ from ..ir.expr import Apply, Expr, Idx, Read
 from ..ir.gradients import active_tensors
 from .broadcasting import broadcast, materialize, pointwise
 from .calls import apply
-from .context import UNLIMITED, Abort, Application, BodyScope, Context
+from .context import (
+    RESERVED_INPUTS,
+    UNLIMITED,
+    Abort,
+    Application,
+    BodyScope,
+    Context,
+    reserved,
+)
 from .dispatch import array as array_of
 from .dispatch import value as value_of
 from .interfaces import bind, declared_shape
 from .model import ElaboratedModel, elaborate_model, find_model
+from .names import find
 from .reductions import reduce_array
 from .repetition import memoized, outline
 from .rules import RULES
@@ -85,13 +95,24 @@ class TrainBlock:
 
     def scope(self) -> BodyScope:
         """The names that the block can use: those of the model, the step and constants."""
-        names = {**self.model.scope.names, **self.constants, "t": self.ctx.scalar_input("step")}
-        # Schedules read these; they are unknown where a program is compiled without a run.
-        for name in ("steps", "epochs"):
-            if getattr(self.setup, name) is not None:
-                names[name] = getattr(self.setup, name)
+        names = {**self.model.scope.names, **self.constants}
         # No prefix: the tensors of the train block stand beside those of the model.
-        return BodyScope("", names, leading=self.model.scope.leading, takes_fields=True)
+        leading = self.model.scope.leading
+        return BodyScope("", names, leading=leading, takes_fields=True, words=self.schedule())
+
+    def schedule(self) -> dict[str, Static | Array]:
+        """`t`, the number of the step, and `steps` and `epochs`, which are unknown where a program
+        is compiled without a run. Names of the user's come first."""
+        words: dict[str, Static | Array] = {"t": self.ctx.scalar_input("step")}
+        known = {"steps": self.setup.steps, "epochs": self.setup.epochs}
+        return words | {name: value for name, value in known.items() if value is not None}
+
+    def settings_scope(self) -> BodyScope:
+        """The names that the optimizer's settings can use. A rate depends on the step, whatever the
+        model calls `t`; a `let` of the block comes first here, too."""
+        scope, schedule = self.scope(), self.schedule()
+        scope.names.update({n: v for n, v in schedule.items() if n not in self.constants})
+        return scope
 
 
 def elaborate_trained_model(setup: Setup, training: bool, limited: bool = True) -> TrainBlock:
@@ -102,11 +123,26 @@ def elaborate_trained_model(setup: Setup, training: bool, limited: bool = True) 
     report = Report()
     sizes = _bound_sizes(setup, definition, report)
     ctx = Context(setup.definitions, report, training, setup.float_type, RULES, setup.fields)
+    ctx.reserve(_own_names(setup.train))
     if not limited:
         ctx.most_elements = UNLIMITED
     if training and setup.whole is not None:
         ctx.fullness = min(setup.batch / setup.whole, 1.0)
     return TrainBlock(setup, elaborate_model(ctx, definition, sizes))
+
+
+def _own_names(train: s.Train) -> Iterator[str]:
+    """The names that a train block's text gives to tensors, and those of fields of the data."""
+    for item in train.body:
+        match item:
+            case s.Metric(name=name, value=value) | s.Let(name=name, value=value):
+                yield name.id
+                yield from (n.id for n in value_names(value))
+            case s.Input(name=name):
+                yield name.id
+            case s.Field(name=s.Name(id="loss"), value=value):
+                yield "loss"
+                yield from (n.id for n in value_names(value))
 
 
 # --- sizes --------------------------------------------------------------------------------------
@@ -224,12 +260,23 @@ def _declare_input(block: TrainBlock, item: s.Input, scope: BodyScope) -> None:
 def _declare_fields(block: TrainBlock, value: s.Node, scope: BodyScope) -> None:
     """Declare the fields of the data that an expression names."""
     ctx, fields = block.ctx, block.setup.fields or {}
-    for node in walk(value):
-        # A name of the model, or one declared by `input`, hides the field; `w'` is no field.
-        if not isinstance(node, s.Name) or node.id in scope.names or node.primed:
+    for node in value_names(value):
+        if node.id not in fields:
             continue
-        # Applied names occur here as well (`mean(…)`): a field does not hide a function.
-        if node.id in fields and node.id not in ctx.definitions and node.id not in s.REDUCTIONS:
+        known = scope.names.get(node.id)
+        # Either may be meant: `mse(y, n)` where the data have a column `n`.
+        if isinstance(known, int) and node.id in block.model.scope.origins:
+            place, source = block.model.scope.origins[node.id]
+            raise ctx.error(
+                "E0206",
+                f"`{node.id}` is a size of the model, and a field of the data",
+                node.span,
+                label="which of them?",
+                notes=(Note(place, f"the size, of `{source}`"),),
+                help="give the size another name",
+            )
+        # A name of the model, or one declared by `input`, hides the field.
+        if known is None:
             # the type is that of one example: [784] → [B, 784]
             shape = (block.setup.batch, *fields[node.id].shape)
             _declare(ctx, node, node.span, shape, ctx.float_for(fields[node.id].dtype), scope)
@@ -240,6 +287,8 @@ def _declare(
 ) -> None:
     """An input of the system; E0206 if its name is that of a tensor of the model, unless that is
     the same input."""
+    if name.id in RESERVED_INPUTS:
+        raise reserved(ctx, name.id, name.span)
     # The model may read the same field (a language model's `token`): that is one input.
     known = ctx.tensors.get(name.id)
     if known is not None and (known.kind, known.shape, known.dtype) != ("input", shape, dtype):
@@ -274,7 +323,7 @@ def _number(block: TrainBlock, name: str, value: s.Expr, scope: BodyScope) -> st
     # A metric may be a whole number (a count of hits); what a step reports is floats.
     array = pointwise(ctx, ctx.float_type, [array], value.span)
     # Metrics may read the loss and earlier metrics, unless a tensor of the model has that name.
-    full = ctx.unique(name)
+    full = ctx.own_name(name)
     scope.names.setdefault(name, materialize(ctx, full, array, value.span, None))
     return full
 
@@ -402,7 +451,7 @@ def _update(block: TrainBlock, gradients: Mapping[str, str]) -> None:
             help=did_you_mean(place.text, known) or f"there are {', '.join(known)}",
         )
     # Settings are elaborated once, in the block's scope: `lr = cosine(t, steps)` reads the step.
-    scope = block.scope()
+    scope = block.settings_scope()
     arguments = written.arguments if written else ()
     settings = bind(ctx, optimizer.settings, arguments, [], name, place, scope)
     use = Application(name.id, place, settings)
@@ -423,10 +472,13 @@ def _gradient_norm(
     """sqrt(sum of g^2 over all gradients), if the optimizer or the clipping uses it; else 0."""
     ctx, clip = block.ctx, block.setting("clip")
     function = _callee(clip)[0] if clip else None
-    definitions = [optimizer, ctx.definitions.get(function.id) if function else None]
+    clipping = find(ctx, function) if function else None
     # The norm reads every gradient in full, so it is computed only for those that use it. A name in
-    # the body is enough to decide, as `norm` is predefined in optimizers.
-    if not any(isinstance(n, s.Name) and n.id == "norm" for d in definitions for n in walk(d)):
+    # the body is enough to decide: optimizers call it `norm`, a clipping function as it likes.
+    called = [(optimizer, "norm")]
+    if clipping is not None and len(clipping.inputs) > 1:
+        called.append((clipping, clipping.inputs[1].name))
+    if not any(isinstance(n, s.Name) and n.id == name for d, name in called for n in walk(d)):
         return 0.0
     total = of_scalar(literal(0.0, ctx.float_type))
     span = (clip or block.setting("optimizer") or block.setup.train).span
@@ -455,7 +507,7 @@ def _update_parameter(
 ) -> tuple[()]:
     """The optimizer's body for one parameter, after clipping."""
     ctx, clip = block.ctx, block.setting("clip")
-    g = ctx.array_of(gradient)
+    p, g = ctx.array_of(parameter), ctx.array_of(gradient)
     if clip is not None:
         clipped = _applied(ctx, clip, [g, norm], scope)
         # Broadcasting would accept a larger result, which is no gradient of the parameter any more.
@@ -469,9 +521,9 @@ def _update_parameter(
         g = clipped
     # Optimizers compute with the step (`beta^t`), so it is a float in them.
     step = of_scalar(call(ctx.float_type, ctx.scalar_input("step").scalar()))
-    own: dict[str, Value] = {"p": ctx.array_of(parameter), "g": g, "norm": norm, "t": step}
+    own: dict[str, Value] = {"p": p, "g": g, "norm": norm, "t": step}
     # `state m = 0` of adam becomes `dense1_w_m`.
-    inner = BodyScope(f"{parameter}_", {**use.names, **own}, target=optimizer.name)
+    inner = BodyScope(f"{parameter}_", {**use.names, **own}, target=optimizer.name, parameter=p)
     # Mistakes inside the optimizer are shown at `optimizer = …` in the train block.
     ctx.calls.append(use)
     body(ctx, optimizer.body, inner)

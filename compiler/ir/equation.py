@@ -184,6 +184,15 @@ def free_name(name: str, taken: Container[str]) -> str:
     return name
 
 
+def unused_name(name: str, taken: Container[str]) -> str:
+    """The name itself, or with the first number from 2 that makes it new."""
+    number, full = 1, name
+    while full in taken:
+        number += 1
+        full = f"{name}_{number}"
+    return full
+
+
 def copy_equation(tensor: Tensor, source: str, target: str) -> Equation:
     """The equation that makes one of two tensors like `tensor` a copy of the other."""
     indices = tuple(Index(f"i{axis}", size) for axis, size in enumerate(tensor.shape))

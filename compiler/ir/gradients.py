@@ -8,13 +8,13 @@ parameters those are; the pass `differentiate` uses all of it. Tests: tests/grad
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from .affine import bounds
 from .build import call, cast, literal
 from .derivatives import DERIVATIVES
 from .dtypes import is_float
-from .equation import Equation, Gradient, System, Tensor, reachable
+from .equation import Equation, Gradient, System, Tensor, reachable, unused_name
 from .expr import Apply, Const, Expr, Idx, Read, walk
 from .terms import is_zero
 
@@ -207,12 +207,3 @@ def add_gradients(system: System, of: str, wrt: Iterable[str]) -> tuple[System, 
         tensors[target] = Tensor(target, own.shape, own.dtype, "temp", "", own.span)
         gradients.append(Gradient(target, of, x, own.span))
     return system.replace(tensors=tensors, gradients=tuple(gradients)), names
-
-
-def unused_name(name: str, taken: Container[str]) -> str:
-    """The name itself, or with the first number from 2 that makes it new."""
-    number, full = 1, name
-    while full in taken:
-        number += 1
-        full = f"{name}_{number}"
-    return full

@@ -6,10 +6,12 @@ In: expressions, equations, systems. Out: text, the same on every run. Layout on
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import groupby
 
 from ...dsl.syntax.source import Span
-from .equation import Equation, Gradient, Index, System, Tensor
+from .build import renamed
+from .equation import Equation, Gradient, Index, System, Tensor, unused_name
 from .expr import PRODUCT, Const, Expr, expr_text
 
 
@@ -20,6 +22,7 @@ def axes_text(indices: tuple[Index, ...]) -> str:
 def equation_text(eq: Equation, shape: tuple[int, ...] = ()) -> str:
     """One line: every range explicit, the reduction (if any) over a product. `shape` is the
     target's; an accumulation says it, because its indices do not."""
+    eq = _told_apart(eq)
     if eq.at is not None:
         ends = zip(eq.at, shape, strict=True)
         # From precedence 5, a sum: else a comparison in the place would run into the `<` of the
@@ -33,6 +36,24 @@ def equation_text(eq: Equation, shape: tuple[int, ...] = ()) -> str:
     body = _body(eq.body, PRODUCT)
     body = f"({body})" if body.startswith("-") else body  # else the sign would bind to `sum`
     return f"{target} {equals} {eq.reduce}({axes_text(eq.over)}) {body}"
+
+
+def _told_apart(eq: Equation) -> Equation:
+    """The equation with its indices renamed that are called as a number it reads."""
+    numbers = {read.tensor for read in eq.reads if not read.index}
+    if numbers.isdisjoint(eq.sizes):
+        return eq
+    taken, names = {*numbers, *eq.sizes}, {}
+    for index in eq.domain:
+        if index.name in numbers:
+            names[index.name] = unused_name(index.name, taken)
+            taken.add(names[index.name])
+    indices, over = (
+        tuple(Index(names.get(i.name, i.name), i.size) for i in part)
+        for part in (eq.indices, eq.over)
+    )
+    at = None if eq.at is None else tuple(renamed(e, {}, names) for e in eq.at)
+    return replace(eq, indices=indices, over=over, at=at, body=renamed(eq.body, {}, names))
 
 
 def _body(expr: Expr, least: int = 0) -> str:

@@ -65,6 +65,8 @@ class DefinitionChecker(ExpressionChecker):
             self._declare_sizes(parameter)
         if definition.kind == "optimizer":
             for name in OPTIMIZER_NAMES:
+                if name in self.symbols:
+                    self._reserved(name, self.symbols[name].span)
                 self.symbols.setdefault(name, Symbol("input", definition.name_span))
 
     def _declare_sizes(self, parameter: s.Parameter) -> None:
@@ -85,11 +87,14 @@ class DefinitionChecker(ExpressionChecker):
                         self._declare("param", name, assigned, outer)
                 case s.State(name=name):
                     self._declare("state", name, assigned, outer)
-                case s.Equation(targets=targets, accumulate=accumulate):
+                case s.Equation(targets=(name,), indices=indices, accumulate=True):
+                    # An accumulation begins at 0: it does not add to what a name stands for, also
+                    # not in a `repeat`. `h += x` without an index is reported with the right form.
+                    if indices is not None or name.id not in self.symbols:
+                        self._declare("tensor", name, assigned, set())
+                case s.Equation(targets=targets):
                     for name in targets:
-                        # an accumulation into a name that exists is no second declaration
-                        if not (accumulate and name.id in self.symbols):
-                            self._declare("tensor", name, assigned, outer)
+                        self._declare("tensor", name, assigned, outer)
                 case s.Repeat(body=inner):
                     # All names known so far are outer ones, which each iteration may give a next
                     # value.
@@ -110,6 +115,16 @@ class DefinitionChecker(ExpressionChecker):
         assigned.setdefault(key, name.span)
         if not name.primed:
             self.symbols.setdefault(key, Symbol(kind, name.span))
+
+    def _reserved(self, name: str, span: Span) -> None:
+        self.report.add(
+            "E0319",
+            f"`{name}` has a meaning in every optimizer",
+            span,
+            label="a setting of this name",
+            help="`p` is the parameter, `g` its gradient, `t` the step, `norm` the norm of all "
+            "gradients: choose another name",
+        )
 
     def _assigned_twice(self, name: str, span: Span, first: Span | None = None) -> None:
         symbol = self.symbols.get(name, Symbol("tensor", span))

@@ -18,6 +18,10 @@ TRAIN_FIELDS = (
     "float", "precision",
 )  # fmt: skip
 
+SPLITS = ("validation", "test")  # before the name of what is measured on them
+# what the record of an epoch has besides what is measured
+RECORDED = {"epoch": "number of the epoch", "step": "number of the step", "seconds": "time taken"}
+
 _DATA_FIELDS = ("data", "validation")  # their functions are data sources, known to the runtime
 _PARTIAL_FIELDS = ("optimizer", "penalty", "clip")  # the training loop adds arguments
 _COMPUTED_FIELDS = ("loss", "penalty", "clip")  # computed from tensors, so never a string
@@ -59,11 +63,15 @@ def check_trains(trains: list[s.Train], scope: Scope, report: Report) -> None:
 
 
 def _check_entries(train: s.Train, scope: Scope, report: Report) -> None:
-    seen: dict[str, Span] = {}
+    seen: dict[str, Span] = {}  # fields by their names
+    values: dict[str, Span] = {}  # what expressions may name: metrics, inputs, `let`s
+    metrics = [e.name.id for e in train.body if isinstance(e, s.Metric)]
     for entry in train.body:
-        # an `until` has a condition and no name
-        if not isinstance(entry, s.Until):
+        if isinstance(entry, s.Field):
             _check_set_once(entry.name, seen, report)
+        if isinstance(entry, s.Metric | s.Input | s.Let):
+            _check_set_once(entry.name, values, report)
+        _check_reserved(entry, metrics, report)
         # Order matters: an unknown field is reported as such, whatever its value.
         field = entry.name.id if isinstance(entry, s.Field) else ""
         match entry:
@@ -93,6 +101,35 @@ def _check_entries(train: s.Train, scope: Scope, report: Report) -> None:
             train.model.span,
             label="nothing to minimise",
             help="add `loss = …`, such as `loss = cross_entropy(logits, label)`",
+        )
+
+
+def _check_reserved(entry: s.Node, metrics: list[str], report: Report) -> None:
+    """E0319 for a `let` or a metric with a name that means something else beside it."""
+    if isinstance(entry, s.Let) and entry.name.id in TRAIN_FIELDS:
+        report.add(
+            "E0319",
+            f"`{entry.name.id}` is a field of a train block",
+            entry.name.span,
+            label="a `let` of this name",
+            help=f"choose another name, or set the field: `{entry.name.id} = …`: `--set` has one "
+            "name for each",
+        )
+    if not isinstance(entry, s.Metric):
+        return
+    name, what = entry.name.id, "the loss" if entry.name.id == "loss" else ""
+    split, _, measured = name.partition("_")
+    if name in RECORDED:
+        what = f"the {RECORDED[name]}"
+    elif split in SPLITS and measured in ("loss", *metrics):
+        what = f"`{measured}` on the {split} data"
+    if what:
+        report.add(
+            "E0319",
+            f"`{name}` is the name of {what}",
+            entry.name.span,
+            label="a metric of this name",
+            help="choose another name: both would be one column of the log",
         )
 
 

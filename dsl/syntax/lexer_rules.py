@@ -47,6 +47,10 @@ class PostLexer:
                 continue
             if token.type == "NAME" and token.value in KEYWORDS:
                 token = Token.new_borrow_pos(KEYWORDS[token.value], token.value, token)
+            # After `max(i)` both a body and, with `max(x)` whole, a declaration could follow: it is
+            # a body, `max(i) optimizer[i]`, as declarations begin lines.
+            if token.type == "OPTIMIZER" and self.previous and self.previous.value == ")":
+                token = Token.new_borrow_pos("NAME", token.value, token)
             yield token
             # The parser asks for the next token only once it has accepted this one. A string's text
             # may look like a bracket.

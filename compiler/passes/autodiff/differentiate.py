@@ -39,9 +39,10 @@ from ...ir.equation import (
     System,
     Tensor,
     copy_equation,
+    unused_name,
 )
 from ...ir.expr import Const, Expr, Idx, Read
-from ...ir.gradients import active_tensors, adjoints, covers, may_be_masked, unused_name
+from ...ir.gradients import active_tensors, adjoints, covers, may_be_masked
 from ...ir.value_ranges import Ranges
 from .invert_indices import Contribution, scatter
 

@@ -10,6 +10,7 @@ import json
 import platform
 import shlex
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO
@@ -21,7 +22,8 @@ import click
 import numpy as np
 
 from ... import __version__
-from ...dsl.diagnostics.diagnostic import Diagnostic
+from ...dsl.diagnostics.diagnostic import Diagnostic, UserError
+from ..data.core.fingerprint import changed, fingerprint
 from ..data.formats.array_file import read_arrays
 from ..device.cpu import host
 from ..inference.predict import as_inputs, predict_batches
@@ -29,7 +31,7 @@ from ..project import Project, field_types, load_dataset, open_project, setup_of
 from ..settings import settings_json
 from ..streams import OutputError
 from ..thread_count import default_threads
-from ..training.atomic_files import write_bytes
+from ..training.atomic_files import json_text, write_bytes
 from ..training.batch_inputs import check_indices, split_examples
 from ..training.executor import Executor
 from ..training.interrupt import Stopped, watch_interrupt
@@ -87,18 +89,29 @@ def train(
         # The program lies in the run folder now, but relative paths are those of the original file.
         base = Path(before["data_base"]) if "data_base" in before else project.path.parent
         dataset = load_dataset(project, o.search(data or _folder(before), base, offline))
-        job = prepare(project, dataset, o.device(device_name, threads))
+        with ThreadPoolExecutor(1) as beside:
+            # Hashing takes no lock of Python's, so that it costs no time beside the compiler.
+            hashing = beside.submit(fingerprint, dataset)
+            job = prepare(project, dataset, o.device(device_name, threads))
+            hashes = hashing.result()
         print_diagnostics(job.warnings)
         if folder:
+            other_data = any(one.key.partition(".")[0] == "data" for one in assignments)
+            if not other_data:
+                _check_same_data(before, hashes, folder)
             print_diagnostics(
                 [*folder.complete(), *_other_target(before, device_name), *job.resume(folder)]
             )
-            if assignments:
-                folder.write_texts({"model.nn": project.resolved()})  # for going on once more
+            if assignments:  # for going on once more
+                texts = {"model.nn": project.resolved()}
+                if other_data:
+                    texts["settings.json"] = json_text({**before, "data_sha256": hashes})
+                folder.write_texts(texts)
             notify(f"going on in {folder.path} after step {job.position.step}")
         else:
             # Created only when all else has succeeded, so that a mistake leaves no empty folder.
             notes = _notes(project, job, device_name, default_threads(threads), data, base)
+            notes["data_sha256"] = hashes
             job.folder = create_run(
                 out, project.name.lower(), project.resolved(), notes, dataset.vocabularies
             )
@@ -126,6 +139,27 @@ def _run(job: Job) -> None:
         notify(f"interrupted after step {job.position.step}; go on with {go_on}")
         raise Stopped(interrupted.number, told=True)
     notify(f"{reason}; kept in {job.folder.path}")
+
+
+def _check_same_data(before: dict[str, Any], hashes: dict[str, str], folder: RunFolder) -> None:
+    """UserError E0710 unless the data are those that a run was begun with: a step would take other
+    examples, and the end would not be that of the run that was never interrupted."""
+    # Notes of older runs have no hashes; then only the number of examples is compared.
+    wrong = [
+        Diagnostic(
+            "E0710",
+            f"`{name.split()[-1]}` of the {SPLIT_NAMES[name.split()[0]]} data is not what it was "
+            f"when {folder.path} was begun",
+            help="put the data back as they were, or begin a new run with `--out`; what `--set "
+            "data.…` says on purpose is taken as it is",
+        )
+        for name in changed(before.get("data_sha256", hashes), hashes)
+    ]
+    if wrong:
+        raise UserError(wrong)
+
+
+SPLIT_NAMES = {"train": "training", "test": "test", "validation": "validation"}
 
 
 def _other_target(before: dict[str, Any], device: str) -> list[Diagnostic]:

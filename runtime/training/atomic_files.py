@@ -41,7 +41,12 @@ def write_text(path: Path, text: str, durable: bool = True) -> None:
 
 
 def write_json(path: Path, value: Any, durable: bool = True) -> None:
-    write_text(path, json.dumps(value, indent=2) + "\n", durable)
+    write_text(path, json_text(value), durable)
+
+
+def json_text(value: Any) -> str:
+    """A value as the text of a JSON file."""
+    return json.dumps(value, indent=2) + "\n"
 
 
 def read_text(path: Path) -> str:

@@ -34,6 +34,7 @@ from ...dsl.regular_files import is_within, open_regular
 from ..data.core.vocabulary import Vocabulary
 from .atomic_files import (
     check_arrays,
+    json_text,
     load_arrays,
     read_json,
     read_text,
@@ -49,9 +50,9 @@ _TEXT, _OPTIONAL = (str,), (str, type(None))
 SETTINGS: dict[str, tuple[type, ...]] = {
     "model": _TEXT, "settings": (dict,), "examples": (int,), "fields": (dict,), "device": _TEXT,
     "threads": (int,), "data_folder": _OPTIONAL, "data_base": _TEXT, "versions": (dict,),
-    "command": _TEXT, "directory": _TEXT, "target": _TEXT,
+    "command": _TEXT, "directory": _TEXT, "target": _TEXT, "data_sha256": (dict,),
 }  # fmt: skip
-OPTIONAL_SETTINGS = {"target"}  # that runs of earlier versions lack
+OPTIONAL_SETTINGS = {"target", "data_sha256"}  # that runs of earlier versions lack
 TEXTS = ("model.nn", "settings.json", "vocabulary.json")
 BACKUP = "backup.json"
 
@@ -346,11 +347,11 @@ def create_run(
     path = out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     if out is not None:
         check_unused(out)
-    texts = {"model.nn": program, "settings.json": json.dumps(settings, indent=2) + "\n"}
+    texts = {"model.nn": program, "settings.json": json_text(settings)}
     if vocabularies:
         # Without them the weights are of unknown tokens.
         plain = {name: json.loads(v.to_json()) for name, v in vocabularies.items()}
-        texts["vocabulary.json"] = json.dumps(plain, indent=2) + "\n"
+        texts["vocabulary.json"] = json_text(plain)
     try:
         # A run folder exists with all of this or not at all. Beside its place, since a rename is
         # atomic only within one file system.

@@ -27,7 +27,7 @@ from nnc.runtime.training.interrupt import never
 from nnc.runtime.training.loop import train
 from nnc.runtime.training.metrics import Record
 from nnc.runtime.training.progress import Silent
-from nnc.runtime.training.run_folder import RunFolder, create_run
+from nnc.runtime.training.run_folder import OPTIONAL_SETTINGS, RunFolder, create_run
 from nnc.runtime.training.set_measures import Totals
 
 
@@ -240,7 +240,7 @@ def test_settings_that_are_damaged(nnc):
     wrong = [path.read_text()[: len(path.read_text()) * n // 5] for n in range(5)]
     wrong += ["[]", "3", json.dumps({**whole, "thraeds": 1})]
     for name in whole:
-        if name != "target":  # which runs of earlier versions do not say
+        if name not in OPTIONAL_SETTINGS:  # which runs of earlier versions do not say
             wrong.append(json.dumps({n: v for n, v in whole.items() if n != name}))
         wrong.append(json.dumps({**whole, name: [3]}))
     wrong.append(json.dumps({**whole, "fields": {"image": 3}}))

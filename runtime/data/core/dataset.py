@@ -7,7 +7,7 @@ no source.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from mmap import mmap
 
@@ -95,20 +95,26 @@ class Split:
             _convert(name, picked, out[start : start + len(piece)], scale)
 
 
+def below(array: np.ndarray) -> Iterator[object]:
+    """An array, what it is a view of, and so on, down to what holds the memory."""
+    base: object = array
+    # Windows are views of an object that is no array, and which has the array in turn.
+    while base is not None:
+        yield base
+        base = getattr(base, "base", None)
+
+
 def check_mapped(array: np.ndarray) -> None:
     """Raise E0603 if an array is mapped from a file that has been cut short since: to read on
     would end the process with a bus error. E0617 if the file cannot be asked."""
     # A view of a mapped array can be one as well; the last of them is the whole, on its mapping.
-    base: object = array
-    whole: np.memmap | None = None
-    while isinstance(base, np.ndarray):
-        whole = base if isinstance(base, np.memmap) else whole
-        base = base.base
-    if whole is None or not isinstance(base, mmap):
+    *_, mapping = below(array)
+    if not isinstance(mapping, mmap):
         return
+    whole = [one for one in below(array) if isinstance(one, np.memmap)][-1]
     needed = whole.offset + whole.nbytes
     try:
-        found = base.size()  # of the file now; its `len` is what was mapped
+        found = mapping.size()  # of the file now; its `len` is what was mapped
     except (OSError, ValueError) as error:
         raise fail("E0617", f"cannot look at {whole.filename}: {error}") from error
     if found < needed:

@@ -23,14 +23,14 @@ tests/runtime/test_set_measures.py, tests/fuzzers/metrics.py.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 from .build import call, cast, literal, rebuild
 from .dtypes import is_float
 from .edit import SystemEdit
 from .equation import Equation, System, Tensor, copy_equation, free_name, is_recurrent, reachable
-from .expr import Apply, Const, Expr, Idx, Read, index_names, reads, walk
+from .expr import Apply, Const, Expr, Idx, Read, expr_text, index_names, reads, walk
 
 SIZES = 840, 1680  # batches to compare; a half, a third, … of them are whole numbers
 DISTRIBUTIVE = ("sum", "prod", "max", "min")
@@ -61,16 +61,20 @@ class Part:
 class Aggregates:
     """The parts of loss and metrics (`measures`, names of temps, the loss first), and the temps of
     the last stage. `holistic` are the measures that need rows, `divided` those that are only known
-    for batches; `given` are all tensors that are the same for any examples, `sums` all numbers
-    that are sums over them."""
+    for batches. `given` are all tensors that are the same for any examples, `terms` the texts of
+    subexpressions that are, `sums` all numbers that are sums over examples."""
 
     measures: tuple[str, ...]
     parts: tuple[Part, ...]
     stage: frozenset[str]
     given: frozenset[str] = frozenset()
+    terms: frozenset[str] = frozenset()
     sums: frozenset[str] = frozenset()
     holistic: tuple[str, ...] = ()
     divided: tuple[str, ...] = ()
+
+    def is_fixed(self, node: Expr) -> bool:
+        return _text(node) in self.terms
 
     @property
     def handed(self) -> tuple[Part, ...]:
@@ -127,6 +131,7 @@ def aggregates(one: System, two: System) -> Aggregates:
         tuple(parts.values()),
         frozenset(stage),
         found.given,
+        frozenset(found.terms),
         found.sums,
         tuple(holistic),
         tuple(divided),
@@ -154,6 +159,9 @@ class _Analysis:
         for component in one.components:
             self._classify(component)
         self.given = frozenset(n for n in one.tensors if self.of(n).kind == "given")
+        met = (eq for eq in two.equations if self.of(eq.target).kind == "met")
+        self._fixed = {node for eq in met for node in walk(eq.body)}
+        self.terms: set[str] = set()
         self.sums = frozenset(
             n for n, t in one.tensors.items() if not t.shape and self.of(n).kind == "sum"
         )
@@ -251,6 +259,13 @@ class _Analysis:
             fine[node] = all(fine[c] for c in children)
         return fine[body]
 
+    def _is_fixed(self, node: Expr) -> bool:
+        """Whether no constant in a subexpression depends on the number of examples."""
+        fixed = node in self._fixed
+        if fixed:
+            self.terms.add(_text(node))
+        return fixed
+
     # --- the last stage -------------------------------------------------------------------------
 
     def last_stage(self, output: str) -> tuple[dict[str, Part], set[str]] | None:
@@ -271,7 +286,7 @@ class _Analysis:
                 if eq is None or "seed" in eq.sources:
                     return None
                 stage.add(name)
-                terms, eq = named_terms(self.system, eq, self.given, self.sums)
+                terms, eq = named_terms(self.system, eq, self.given, self._is_fixed, self.sums)
                 parts |= {n: term.part(n) for n, term in terms.items()}
                 stack += [s for s in eq.sources if s not in terms]
             elif own.kind == "given":
@@ -311,17 +326,29 @@ class _Term:
         return Part(name, "mean" if is_float(self.body.dtype) else "last")
 
 
+def _text(expr: Expr) -> str:
+    """The text of an expression, the same whatever the type that is computed in."""
+    return expr_text(expr).replace("f64(", "f32(")
+
+
 def named_terms(
-    system: System, eq: Equation, given: frozenset[str], sums: frozenset[str]
+    system: System,
+    eq: Equation,
+    given: frozenset[str],
+    is_fixed: Callable[[Expr], bool],
+    sums: frozenset[str],
 ) -> tuple[dict[str, _Term], Equation]:
-    """The largest subexpressions that read nothing but `given` tensors, or are products of such
-    and one of the `sums`, by names for them; and the equation with reads of those names."""
+    """The largest subexpressions that are fixed and read nothing but `given` tensors, or are
+    products of such and one of the `sums`, by names for them; and the equation with reads of those
+    names."""
     found: dict[Expr, str] = {}
     terms: dict[str, _Term] = {}
 
     def is_given(node: Expr) -> bool:
         own = reads(node)
-        return bool(own) and not index_names(node) and all(r.tensor in given for r in own)
+        if not own or index_names(node) or not all(r.tensor in given for r in own):
+            return False
+        return isinstance(node, Read) or is_fixed(node)
 
     def chain(node: Expr) -> tuple[float, bool] | None:
         """The constant factor of a product with one sum, and whether a given value is in it."""
@@ -412,7 +439,7 @@ def hand_over(system: System, found: Aggregates) -> HandedOver:
     terms: dict[str, tuple[_Term, Equation]] = {}
     for name in found.stage:
         eq = system.definition[name]
-        named, _ = named_terms(system, eq, found.given, found.sums)
+        named, _ = named_terms(system, eq, found.given, found.is_fixed, found.sums)
         terms |= {n: (term, eq) for n, term in named.items()}
     for part in found.handed:
         tensor = system.tensors.get(part.name)
@@ -457,7 +484,7 @@ def last_stage(system: System, found: Aggregates) -> System:
         for eq in component:
             if eq.target in ends or eq.target not in found.stage & needed:
                 continue
-            terms, eq = named_terms(system, eq, found.given, found.sums)
+            terms, eq = named_terms(system, eq, found.given, found.is_fixed, found.sums)
             tensors |= {n: Tensor(n, (), t.body.dtype, "input") for n, t in terms.items()}
             factors |= {n: t.factor for n, t in terms.items() if t.factor is not None}
             own = system.tensors[eq.target]

@@ -6,7 +6,7 @@ In: a `Project` and a `Dataset`. Out: a `Job`, which the loop in `loop.py` advan
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 
 from ...compiler.elaboration.train_block import Setup
@@ -133,6 +133,8 @@ def prepare(project: Project, dataset: Dataset, device: Device) -> Job:
     metrics = [i.name.id for i in project.block.body if isinstance(i, s.Metric)]
     monitor = _monitor(settings, metrics, parts)
     setup = setup_of(project, fields, len(parts["train"]))
+    # of few examples even the first batch of an epoch is short
+    setup = replace(setup, whole=min(setup.batch, len(parts["train"])))
     executor = Executor(setup, device, settings.seed)
     check_fit(executor.system, settings.batch, dataset.schema)
     check_indices(executor.system, dataset)

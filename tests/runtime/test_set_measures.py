@@ -565,10 +565,26 @@ def test_a_penalty_counts_once(tmp_path, monkeypatch):
     file = tmp_path / "m.nn"
     file.write_text(model.replace("DEFINITIONS", "").replace("LINES", lines))
     values = arrays()
-    wanted = wide(values)["a"].sum() + 0.5 * 4 * 9
+    wanted = wide(values)["a"].sum() + 0.5 * (4 * 3**2 + 1**2)
     for size in (7, N):
         for found in both(file, size, values, monkeypatch, "reference"):
             assert found["loss"] == pytest.approx(wanted, rel=1e-6)
+
+
+def test_a_prior_is_shared_by_all_examples(tmp_path, monkeypatch):
+    """Divided by the number of examples, which is that of the set and not that of a batch."""
+    lines = """input y: f32[B]
+    loss = (sum((p - y)^2) + 10 * exp(2 * s)) / count(p)
+    metric prior = 3 * s^2 / count(p)
+"""
+    file = tmp_path / "m.nn"
+    file.write_text(MODEL.replace("DEFINITIONS", "").replace("LINES", lines))
+    values = {name: arrays()[name] for name in ("a", "c", "q", "y")}
+    wanted = (((values["a"] - values["y"]) ** 2).sum() + 10 * np.exp(2)) / N
+    for size in (1, 7, N):
+        for found in both(file, size, values, monkeypatch, "reference"):
+            assert found["loss"] == pytest.approx(wanted, rel=1e-6)
+            assert found["prior"] == pytest.approx(3 / N, rel=1e-6)
 
 
 def test_an_epoch_goes_on_with_its_totals(annealed, tmp_path):
@@ -605,7 +621,9 @@ def test_totals_survive_as_text():
 # --- batch normalisation --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("batch", "share"), [(64, 0.0), (63, 2 / 63), (65, 1.0), (1, 0.0)])
+@pytest.mark.parametrize(
+    ("batch", "share"), [(64, 0.0), (63, 2 / 63), (65, 1.0), (100, 1.0), (1, 0.0)]
+)
 def test_the_last_batch_counts_for_its_examples(batch, share, tmp_path):
     """The moving variance after an epoch: a batch of one value adds nothing, a short one little."""
     x = np.random.default_rng(0).normal(3, 2, (65, 1)).astype(np.float32)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
@@ -86,7 +87,8 @@ class Windows:
     """The prediction of a whole window for each token; once it is full, it moves on by one."""
 
     def __init__(self, executor: Executor):
-        self.bound = executor.prediction(1)
+        self.borrowed = ExitStack()
+        self.bound = self.borrowed.enter_context(executor.prediction(1))
         found = text_roles(self.bound.system)[0]
         self.token = self.bound.program.arrays[found.source.name][0]
         self.logits = self.bound.results[found.output.name][0]

@@ -6,6 +6,7 @@ In: a workload. Out: a `Runner` with `step`, `reset` and `loss`.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -49,8 +50,12 @@ class Runner:
         self.executor = executor_of(workload, threads)
         self.training = workload.kind == "train"
         self.first = {name: array.copy() for name, array in self.executor.values.items()}
-        make = self.executor.training if self.training else self.executor.prediction
-        self.bound: BoundProgram = make(workload.batch)
+        self.borrowed = ExitStack()
+        self.bound: BoundProgram = (
+            self.executor.training(workload.batch)
+            if self.training
+            else self.borrowed.enter_context(self.executor.prediction(workload.batch))
+        )
         fill_random(self.bound.system, dict(self.bound.fields), np.random.default_rng(SEED))
         self.number = 0
         derived = derive(self.bound.system)

@@ -121,7 +121,7 @@ class LlvmCode:
         the ticks of every kernel are counted."""
         from .codegen.llvm.module import modules as llvm_modules
 
-        return llvm_modules(self.plan, self.target, self.nest, self.equal_kernels, clock, size)
+        return llvm_modules(self.plan, self.nest, self.equal_kernels, clock, size)
 
     @cached_property
     def text(self) -> str:

@@ -1,14 +1,18 @@
 """The Python interface: `nnc.load("model.nn")` gives a `Model` to fit and to predict with.
 
 In: a `.nn` file or a run folder, and arrays. Out: arrays and measured values. It writes no files;
-runs that should leave one are `nnc train`'s.
+runs that should leave one are `nnc train`'s. Everything may be called from any thread, in a forked
+child, and at the same time (docs/python.md).
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping
 from os import PathLike
 from pathlib import Path
+from threading import RLock
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,11 +23,12 @@ from ..dsl.syntax import ast as s
 from ..dsl.syntax.ast import walk
 from .data import Dataset, Field, Schema, Search, Split
 from .data.core.dataset import validate
-from .device import DEVICES
+from .device import DEVICES, Device
+from .forks import renew_after_fork
 from .inference.predict import as_inputs, predict_batches
 from .project import Project, field_types, load_dataset, open_project, setup_of, with_assignments
 from .settings import Assignment
-from .thread_count import default_threads
+from .thread_count import default_threads, too_many
 from .training.batch_inputs import all_examples, check_fit, check_indices
 from .training.executor import Executor, Values
 from .training.interrupt import watch_interrupt
@@ -50,13 +55,19 @@ def load(
 ) -> Model:
     """The model of a `.nn` file, or of a run folder with what it learnt.
 
-    `settings` are those of `--set`: `{"batch": 64, "optimizer.lr": 0.01}`. Raises UserError, whose
-    `diagnostics` say everything that is wrong in the file.
+    `settings` are those of `--set`: `{"batch": 64, "optimizer.lr": 0.01}`. More `threads` than
+    processors are as many as these, with a warning. Raises UserError, whose `diagnostics` say
+    everything that is wrong in the file.
     """
     path = Path(path)
     assignments = _assignments(settings or {})
     if device not in DEVICES:
         raise ValueError(f"no device {device!r}; there are {', '.join(DEVICES)}")
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads = {threads}: a run has 1 thread at least")
+    remark = too_many(threads)
+    if remark:
+        warnings.warn(remark, stacklevel=2)
     made = DEVICES[device](default_threads(threads))
     if not path.is_dir():
         # A run folder has a copy of its program, which its weights belong to.
@@ -67,10 +78,19 @@ def load(
     # The types of the inputs come from the run's notes, so that no data has to be found.
     setup = setup_of(project, folder.fields, folder.settings["examples"])
     executor = Executor(setup, made, project.settings.seed)
-    weights, loaded._step = folder.read_weights_and_step(executor.weights())
+    weights, step = folder.read_weights_and_step(executor.weights())
     executor.restore(weights)
-    loaded._executor, loaded._weights = executor, executor.weights()
+    loaded._trained = _Trained(executor, executor.weights(), step)
     return loaded
+
+
+class _Trained(NamedTuple):
+    """What a model has learnt. The `weights` are a copy of those in the executor; `step` is the
+    step of training that they are of."""
+
+    executor: Executor
+    weights: Values
+    step: int
 
 
 class Model:
@@ -78,13 +98,23 @@ class Model:
 
     Where arrays are given without names, the model's inputs come first, in order, then the other
     fields that the loss and the metrics name, in the order in which they do.
+
+    Any number of threads may call it at the same time, and each gets what it would get alone. Calls
+    of `fit` run one after the other; the others see the parameters before or after one, never in
+    between.
     """
 
-    def __init__(self, project: Project, device) -> None:
+    def __init__(self, project: Project, device: Device) -> None:
         self._project, self._device = project, device
-        self._executor: Executor | None = None
-        self._weights: Values | None = None
-        self._step = 0  # of training, which the weights are of
+        # All at once, so that no other thread sees one without the others. From then on the
+        # executor's values do not change: the next `fit` makes an executor of its own.
+        self._trained: _Trained | None = None
+        self.renew()
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """Locks anew, in a forked child."""
+        self._fitting = RLock()
 
     def __repr__(self) -> str:
         return f"<nnc model {self._project.name} of {self._project.path}>"
@@ -93,7 +123,8 @@ class Model:
     def parameters(self) -> dict[str, np.ndarray]:
         """Copies of all parameters and states of the model by name; empty before the first `fit`,
         because sizes may depend on the data."""
-        return {name: array.copy() for name, array in (self._weights or {}).items()}
+        trained = self._trained
+        return {} if trained is None else {n: a.copy() for n, a in trained.weights.items()}
 
     def fit(
         self,
@@ -115,20 +146,23 @@ class Model:
         given = {"epochs": epochs, "steps": steps, "batch": batch, "seed": seed}
         numbers = {name: value for name, value in given.items() if value is not None}
         project = with_assignments(self._project, _assignments(numbers))
-        job = prepare(project, self._dataset(arrays, named), self._device)
-        # Weights only: the optimizer's state belongs to the earlier call, whose data were others.
-        if self._weights:
-            job.executor.restore(self._weights)
-        with watch_interrupt() as interrupted:
-            lines = Lines(project.settings.epochs) if verbose else Silent()
-            reason = train(job, lines, interrupted)
-        # After Ctrl-C the user gets what training had reached, and not the best epoch before it.
-        if job.best is not None and reason != INTERRUPTED:
-            job.executor.restore(job.best)
-            self._step = job.position.kept
-        else:
-            self._step = job.position.step
-        self._executor, self._weights = job.executor, job.executor.weights()
+        dataset = self._dataset(arrays, named)
+        with self._fitting:
+            job = prepare(project, dataset, self._device)
+            # Weights only: the optimizer's state belongs to the earlier call, whose data were
+            # others.
+            if self._trained is not None:
+                job.executor.restore(self._trained.weights)
+            with watch_interrupt() as interrupted:
+                lines = Lines(project.settings.epochs) if verbose else Silent()
+                reason = train(job, lines, interrupted)
+            step = job.position.step
+            # After Ctrl-C the user gets what training had reached, and not the best epoch before
+            # it.
+            if job.best is not None and reason != INTERRUPTED:
+                job.executor.restore(job.best)
+                step = job.position.kept
+            self._trained = _Trained(job.executor, job.executor.weights(), step)
         # Raised only now, so that an interrupted fit in a notebook keeps what it learnt.
         if reason == INTERRUPTED:
             raise KeyboardInterrupt
@@ -137,9 +171,11 @@ class Model:
     def evaluate(self, *arrays: ArrayLike, **named: ArrayLike) -> dict[str, float]:
         """The loss and the metrics over the given examples. Raises as `fit`."""
         dataset = self._dataset(arrays, named)
-        executor = self._executor
         # Before the first `fit`, the initial weights are measured; sizes come from these arrays.
-        if executor is None:
+        trained, step = self._trained, 0
+        if trained is not None:
+            executor, step = trained.executor, trained.step
+        else:
             fields = field_types(dataset.schema, self._project.model)
             executor = Executor(
                 setup_of(self._project, fields, len(dataset.train)),
@@ -149,21 +185,24 @@ class Model:
         # Arrays of any shape may be given, so misfits are found here and not in native code.
         check_fit(executor.system, executor.setup.batch, dataset.schema)
         check_indices(executor.system, dataset)
-        return measure(executor, all_examples(dataset.test or dataset.train), self._step)
+        return measure(executor, all_examples(dataset.test or dataset.train), step)
 
     def predict(self, *arrays: ArrayLike, **named: ArrayLike) -> np.ndarray | dict[str, np.ndarray]:
         """The model's result for every example: an array, or several by name if it has several.
 
         Raises UserError E0708 for arrays that do not fit and E0707 before the first `fit`.
         """
-        if self._executor is None:
+        trained = self._trained
+        if trained is None:
             raise fail(
                 "E0707",
                 f"`{self._project.name}` has no parameters yet",
                 help="call fit(…) first, or load a run folder",
             )
         found = self._named(arrays, named, [p.name for p in self._project.model.inputs])
-        results = predict_batches(self._executor, as_inputs(self._project.model, found, "the call"))
+        results = predict_batches(
+            trained.executor, as_inputs(self._project.model, found, "the call")
+        )
         # One result is returned as such; several keep their names.
         return next(iter(results.values())) if len(results) == 1 else results
 

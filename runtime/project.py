@@ -19,10 +19,10 @@ from ..dsl.syntax import ast as s
 from ..dsl.syntax.ast import walk
 from ..dsl.syntax.printer import format_expr, format_type, quoted
 from ..dsl.syntax.source import Source
+from .compiling import compiling
 from .data import SOURCES, Dataset, Schema, Search, bind, describe, find_source
 from .data import load as load_data
 from .data.core.splitting import training_size
-from .gc_pause import gc_paused
 from .settings import Assignment, DataChoice, Settings, assign, read_settings
 
 
@@ -70,7 +70,7 @@ class Project:
         return bundle_text(main, files, "\n\n".join(library) + "\n")
 
 
-@gc_paused()
+@compiling()
 def open_project(
     path: Path, assignments: Sequence[Assignment] = (), model: str | None = None
 ) -> Project:
@@ -82,7 +82,7 @@ def open_project(
     return project_of(path, checked, report.diagnostics, assignments, model)
 
 
-@gc_paused()
+@compiling()
 def project_of_text(
     text: str,
     name: str = "program.nn",

@@ -7,8 +7,10 @@ and their text; `build.py` types, folds and rewrites them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from itertools import chain
+from threading import RLock
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
@@ -19,14 +21,27 @@ class _Interned(type):
     """Equal constructions give the identical object."""
 
     _table: ClassVar[WeakValueDictionary[tuple, Any]] = WeakValueDictionary()
+    _adding: ClassVar = RLock()
 
     def __call__(cls, *parts):
         # 0.0 == -0.0 and nan != nan, so constants are distinguished by their text
         key = (cls, repr(parts[0]), *parts[1:]) if cls is Const else (cls, *parts)
         found = cls._table.get(key)
         if found is None:
-            found = cls._table[key] = super().__call__(*parts)
+            # Two threads that construct the same must not get two objects.
+            with cls._adding:
+                found = cls._table.get(key)
+                if found is None:
+                    found = cls._table[key] = super().__call__(*parts)
         return found
+
+
+def _after_fork() -> None:
+    _Interned._adding = RLock()  # another thread may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Expr(metaclass=_Interned):

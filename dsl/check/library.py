@@ -78,7 +78,8 @@ class Library(Mapping[str, s.Definition]):
             # The source is the whole file, so that spans have true line numbers.
             parsed = parse_declarations(source, chunk.start, chunk.end, report)
             assert not report.errors and isinstance(parsed[0], s.Definition), report.errors
-            self._parsed[name] = parsed[0]
+            # Definitions are compared by identity: the first of two threads decides.
+            self._parsed.setdefault(name, parsed[0])
         return self._parsed[name]
 
     def __contains__(self, name: object) -> bool:

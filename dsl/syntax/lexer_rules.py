@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 
 from lark import Token
@@ -22,7 +23,7 @@ KEYWORDS |= dict.fromkeys(s.REDUCTIONS, "REDUCE")
 CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
-class PostLexer:
+class PostLexer(threading.local):
     """Drops line ends inside ( ) and [ ] and turns names that are reserved into keywords.
 
     When parsing fails, `open` holds the brackets that are still open and `previous` the last
@@ -38,7 +39,7 @@ class PostLexer:
         self.previous: Token | None = None
 
     def process(self, stream: Iterable[Token]) -> Iterator[Token]:
-        # One object serves every parse.
+        # One object serves every parse, and each thread has its own of these two.
         self.open, self.previous = [], None
         for token in stream:
             # Inside `{ }` within parentheses line ends would count again: only the innermost

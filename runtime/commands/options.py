@@ -20,7 +20,7 @@ from ..data import Search
 from ..device import DEVICES, Device
 from ..project import Project, open_project, planned_setup
 from ..settings import Assignment
-from ..thread_count import default_threads
+from ..thread_count import default_threads, too_many
 from ..training.progress import notify
 from .report import print_diagnostics
 
@@ -49,7 +49,21 @@ batch_option = click.option("--batch", type=POSITIVE, help="Examples in a step."
 model_option = click.option("--model", metavar="NAME", help="The model, if there are several.")
 data_option = click.option("--data", type=FILE, metavar="DIR", help="Where the data is.")
 offline_option = click.option("--offline", is_flag=True, help="Download nothing.")
-threads_option = click.option("--threads", type=POSITIVE, help="Default: all cores.")
+
+
+def _usable(context: click.Context, parameter: click.Parameter, value: int | None) -> int | None:
+    remark = too_many(value)
+    if remark:
+        notify(remark)
+    return value if value is None else default_threads(value)
+
+
+threads_option = click.option(
+    "--threads",
+    type=POSITIVE,
+    callback=_usable,
+    help="Default and most: the processors that may be used.",
+)
 device_option = click.option(
     "--device",
     "device_name",

@@ -53,6 +53,18 @@ class Batched(Program, Protocol):
         `arrays` of outputs are not written."""
 
 
+@runtime_checkable
+class Twinned(Program, Protocol):
+    """A program that may have twins: the same code with a memory of its own, for another caller at
+    the same time."""
+
+    @property
+    def simultaneous(self) -> int:
+        """How many of them the device runs at once."""
+
+    def twin(self) -> Program: ...
+
+
 Device = Callable[[System], Program]
 
 

@@ -14,7 +14,7 @@ from ...dsl.diagnostics.diagnostic import did_you_mean, fail
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.printer import format_type
 from ..data import Split
-from ..training.executor import Executor, evaluation_batch
+from ..training.executor import Executor, evaluation_batches
 
 
 def as_inputs(
@@ -82,22 +82,20 @@ def _check(
 def predict_batches(executor: Executor, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The model's results for all examples of checked arrays; [n, …] each."""
     count = len(next(iter(arrays.values())))
-    # a size that divides the count needs one program only
-    size = evaluation_batch(count)
     results: dict[str, np.ndarray] = {}
-    program = None
     examples = Split(arrays)
-    for begin in range(0, count, size):
-        end = min(begin + size, count)
-        # the last batch is smaller: it is exact with a program of its own, instead of padded
-        if program is None or end - begin != size:
-            program = executor.prediction(end - begin)
-        for name, place in program.fields:
-            # as training reads its data: no number is changed without a word
-            examples.take(name, np.arange(begin, end), place)
-        program.program.run()
-        for name, result in program.results.items():
-            # made at the first batch, when the shapes are known
-            whole = results.setdefault(name, np.empty((count, *result.shape[1:]), result.dtype))
-            whole[begin:end] = result
+    for size, first, last in evaluation_batches(count):
+        with executor.prediction(size) as program:
+            for begin in range(first, last, size):
+                end = begin + size
+                for name, place in program.fields:
+                    # as training reads its data: no number is changed without a word
+                    examples.take(name, np.arange(begin, end), place)
+                program.program.run()
+                for name, result in program.results.items():
+                    # made at the first batch, when the shapes are known
+                    shape = (count, *result.shape[1:])
+                    whole = results.setdefault(name, np.empty(shape, result.dtype))
+                    # copied: the program's next caller writes over its arrays
+                    whole[begin:end] = result
     return results

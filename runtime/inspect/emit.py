@@ -19,9 +19,9 @@ from ...compiler.programs import training_step
 from ...compiler.targets import GpuTarget
 from ...dsl.diagnostics.diagnostic import Report, fail
 from ...dsl.syntax.formatter import format as formatted
+from ..compiling import compiling
 from ..device.cpu import host
 from ..device.cpu.jit import assembly
-from ..gc_pause import gc_paused
 from ..project import Project
 
 # stage → the ending of its files
@@ -53,7 +53,7 @@ class Stages:
         self.report = Report()  # of what is doubtful in the training step, once it is made
 
     # a large program makes many objects, none of which can be freed meanwhile
-    @gc_paused()
+    @compiling()
     def text(self, stage: str) -> str:
         """A stage of `ENDINGS` as text. UserError if the program is wrong."""
         return getattr(self, stage)

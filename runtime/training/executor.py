@@ -7,8 +7,8 @@ and states are copied between the memories of two programs only when the size ch
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 
@@ -19,13 +19,14 @@ from ...compiler.programs import evaluation, prediction, training_step
 from ...compiler.reference.initial_values import initial_values
 from ...dsl.diagnostics.diagnostic import Note, Report, UserError, fail
 from ...dsl.syntax import ast as s
-from ..device import Batched, Device, Program
+from ..compiling import compiled_once, compiling
+from ..device import Batched, Device, Program, Twinned
 from ..device.cpu import host
 from ..device.data_inputs import fields_of
-from ..gc_pause import gc_paused
 from ..memory import NotEnoughMemory, require, size_text
 from ..project import with_batch
 from .batch_inputs import Examples, fill_inputs
+from .program_pool import ProgramPool
 from .set_measures import SetMeasures, Value
 
 Values = dict[str, np.ndarray]
@@ -41,6 +42,7 @@ class BoundProgram:
     def __init__(self, program: Program, seed: int, handed: HandedOver):
         self.system = system = handed.system
         self.program = program
+        self._seed, self._handed_over = seed, handed
         arrays = program.arrays
         # views into the program's arena: writing to them changes what the next run reads
         self.values = {
@@ -58,6 +60,11 @@ class BoundProgram:
         # only programs that draw random numbers, as dropout does, have this input
         if "seed" in arrays:
             arrays["seed"][...] = seed
+
+    def twin(self) -> BoundProgram:
+        """The same program with another arena, where the device has twins."""
+        assert isinstance(self.program, Twinned)
+        return BoundProgram(self.program.twin(), self._seed, self._handed_over)
 
     def run(self, examples: Examples, rows: np.ndarray, step: int) -> Measured:
         """One run on these rows."""
@@ -108,13 +115,17 @@ def _handed(array: np.ndarray, divisor: float) -> Value:
 
 
 class Executor:
-    """All programs of a model, compiled when they are first needed. Steps count from 1."""
+    """All programs of a model, compiled when they are first needed. Steps count from 1.
 
-    # collections would go through the growing IR again and again, which has no cycles to free
-    @gc_paused()
+    Any number of threads may evaluate and predict at the same time, while no other one trains or
+    restores values.
+    """
+
+    @compiling()
     def __init__(self, setup: Setup, device: Device, seed: int):
         self.setup, self.device, self.seed = setup, device, seed
-        self._programs: dict[tuple[str, int], BoundProgram] = {}
+        self._training: dict[int, BoundProgram] = {}  # by the size of the batch
+        self._pools: dict[tuple[str, int], ProgramPool[BoundProgram]] = {}
         metrics = (i.name.id for i in setup.train.body if isinstance(i, s.Metric))
         names = ("loss", *metrics)  # the order of the systems' outputs
         self.measures = {
@@ -142,7 +153,7 @@ class Executor:
         """The current params and states; the next training step may change the arrays."""
         return self._values
 
-    @cached_property
+    @compiled_once
     def weight_names(self) -> tuple[str, ...]:
         """The params, and the states of the model (not those of the optimizer)."""
         tensors = prediction(with_batch(self.setup, 1)).tensors.values()
@@ -157,15 +168,15 @@ class Executor:
         for name, array in values.items():
             np.copyto(self._values[name], array)
 
-    @gc_paused()
+    @compiling()
     def training(self, batch: int) -> BoundProgram:
         """The training step for a batch size; its runs change the current values."""
-        found = self._programs.get(("train", batch))
+        found = self._training.get(batch)
         # A remainder of an epoch has another size, and so other ranges in all its equations.
         if found is None:
             own = batch == self.setup.batch
             system = self.system if own else training_step(with_batch(self.setup, batch))[0]
-            found = self._bound("train", batch, system)
+            found = self._training[batch] = self._bound("train", batch, system)
         # Each program has an arena of its own: the values move along when the size changes, and
         # from then on the arrays of this program are the current ones.
         if found.values is not self._values:
@@ -173,22 +184,38 @@ class Executor:
             self._values = found.values
         return found
 
-    def evaluation(self, batch: int) -> BoundProgram:
-        """Loss and metrics of a batch under a copy of the current values."""
-        return self._other("evaluate", batch, evaluation)
+    def evaluation(self, batch: int) -> AbstractContextManager[BoundProgram]:
+        """Loss and metrics of a batch under a copy of the current values, for one caller."""
+        return self._lent("evaluate", batch, evaluation)
 
-    def prediction(self, batch: int) -> BoundProgram:
-        """The model's results for a batch under a copy of the current values."""
-        return self._other("predict", batch, prediction)
+    def prediction(self, batch: int) -> AbstractContextManager[BoundProgram]:
+        """The model's results for a batch under a copy of the current values, for one caller."""
+        return self._lent("predict", batch, prediction)
 
-    @gc_paused()
-    def _other(self, purpose: str, batch: int, elaborate) -> BoundProgram:
-        found = self._programs.get((purpose, batch))
+    @contextmanager
+    def _lent(
+        self, purpose: str, batch: int, elaborate: Callable[[Setup], System]
+    ) -> Iterator[BoundProgram]:
+        pool = self._pools.get((purpose, batch)) or self._pool(purpose, batch, elaborate)
+        with pool.lend() as program:
+            # always copied: training has changed the values since, and must not see those of this
+            # program
+            program.load(self._values)
+            yield program
+
+    @compiling()
+    def _pool(
+        self, purpose: str, batch: int, elaborate: Callable[[Setup], System]
+    ) -> ProgramPool[BoundProgram]:
+        # Another thread may have made it while this one waited for its turn.
+        found = self._pools.get((purpose, batch))
         if found is None:
-            found = self._bound(purpose, batch, elaborate(with_batch(self.setup, batch)))
-        # always copied: training has changed the values since, and must not see those of this
-        # program
-        found.load(self._values)
+            first = self._bound(purpose, batch, elaborate(with_batch(self.setup, batch)))
+            if isinstance(first.program, Twinned):
+                found = ProgramPool(first, first.twin, first.program.simultaneous)
+            else:
+                found = ProgramPool(first)
+            self._pools[purpose, batch] = found
         return found
 
     def _bound(self, purpose: str, batch: int, system: System) -> BoundProgram:
@@ -206,9 +233,7 @@ class Executor:
             raise does_not_fit(
                 f"a batch of {batch:,}, to {purpose},", shortage, tensors, help
             ) from shortage
-        bound = BoundProgram(program, self.seed, handed)
-        self._programs[purpose, batch] = bound
-        return bound
+        return BoundProgram(program, self.seed, handed)
 
     # The arena of a step grows by about the same amount with each example: two plans give the line.
     def _smaller(self, free: int) -> str:
@@ -288,3 +313,14 @@ def evaluation_batch(count: int) -> int:
         if count % size == 0:
             return size
     return EVALUATION_BATCH
+
+
+def evaluation_batches(count: int) -> Iterator[tuple[int, int, int]]:
+    """How `count` examples are evaluated: (size of a batch, first example, end), so that every
+    example is in one batch. The last size may be smaller; it is exact with a program of its own,
+    instead of padded."""
+    size = evaluation_batch(count)
+    whole = count - count % size
+    yield size, 0, whole
+    if whole < count:
+        yield count - whole, whole, count

@@ -13,7 +13,7 @@ from math import isfinite
 import numpy as np
 
 from .batch_inputs import Examples, epoch_order, next_batches
-from .executor import Executor, evaluation_batch
+from .executor import Executor, evaluation_batches
 from .interrupt import never
 from .job import Job
 from .metrics import Record
@@ -121,21 +121,20 @@ def evaluate(
     executor: Executor, examples: Examples, step: int, interrupted: Callable[[], bool]
 ) -> dict[str, float] | None:
     """As `measure`; None if it was interrupted."""
-    totals, measures, rows = Totals(), executor.measures["evaluate"], examples.rows
-    program, size, done = None, 0, 0
-    while done < len(rows):
-        # A second program only for a remainder, which is shorter than the size before.
-        if program is None or len(rows) - done < size:
-            size = min(evaluation_batch(len(rows)), len(rows) - done)
-            program = executor.evaluation(size)
-        batches = next_batches(rows, size, done, program.together(examples))
-        # evaluation is no step of training; programs count steps from 1, also before the first
-        for _, parts in program.run_many(examples, batches, [max(step, 1)] * len(batches)):
-            measures.add(totals, parts, size, len(rows))
-        # `batches` is [runs, size]: its size counts examples
-        done += batches.size
-        if interrupted():
-            return None
+    totals, measures = Totals(), executor.measures["evaluate"]
+    for size, begin, end in evaluation_batches(len(examples)):
+        rows = examples.rows[:end]
+        with executor.evaluation(size) as program:
+            while begin < end:
+                batches = next_batches(rows, size, begin, program.together(examples))
+                # evaluation is no step of training; programs count steps from 1, also before the
+                # first
+                for _, parts in program.run_many(examples, batches, [max(step, 1)] * len(batches)):
+                    measures.add(totals, parts, size, len(examples))
+                # `batches` is [runs, size]: its size counts examples
+                begin += batches.size
+                if interrupted():
+                    return None
     return measures.values(totals)
 
 

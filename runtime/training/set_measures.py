@@ -12,7 +12,6 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -24,7 +23,9 @@ from ...compiler.programs import last_stage_of, measured
 from ...compiler.reference.evaluator import evaluate
 from ...dsl.diagnostics.diagnostic import Diagnostic, UserError
 from ...dsl.syntax import ast as s
+from ..compiling import compiled_once, compiling
 from ..device import Device, Program
+from .program_pool import ProgramPool
 
 # Of a measure that has to see all examples at once. Beyond, it is the mean over the batches.
 MOST_BYTES = 2**30  # of the values that are kept, and of what is computed from them
@@ -81,15 +82,15 @@ class SetMeasures:
         self.setup, self.training, self.names, self.device = setup, training, names, device
         self._stages: dict[tuple[int, bool], _LastStage] = {}
 
-    @cached_property
+    @compiled_once
     def aggregates(self) -> Aggregates:
         return measured(self.setup, self.training)
 
-    @cached_property
+    @compiled_once
     def _handed(self) -> list[tuple[str, str]]:
         return [(part.name, part.kind) for part in self.aggregates.handed]
 
-    @cached_property
+    @compiled_once
     def _sums(self) -> list[str]:
         """The names of the parts if all of them are sums."""
         names = [name for name, kind in self._handed if kind == "sum"]
@@ -162,9 +163,14 @@ class SetMeasures:
         )
 
     def _stage(self, examples: int, rows: bool) -> _LastStage:
-        if (examples, rows) not in self._stages:
-            self._stages[examples, rows] = _LastStage(self, examples, rows)
-        return self._stages[examples, rows]
+        found = self._stages.get((examples, rows))
+        if found is None:
+            with compiling():
+                # Another thread may have made it while this one waited for its turn.
+                if (examples, rows) not in self._stages:
+                    self._stages[examples, rows] = _LastStage(self, examples, rows)
+                found = self._stages[examples, rows]
+        return found
 
 
 _COMBINE: dict[str, Callable[[Value, Value], Value]] = {
@@ -194,9 +200,9 @@ class _LastStage:
         taken = sum(tensor.bytes for tensor in self.system.tensors.values())
         self.fits = taken <= MOST_BYTES and self.points <= MOST_POINTS
 
-    @cached_property
-    def program(self) -> Program:
-        return self.device(self.system)
+    @compiled_once
+    def _programs(self) -> ProgramPool[Program]:
+        return ProgramPool(self.device(self.system))
 
     def compute(self, totals: Mapping[str, Value]) -> list[float]:
         """The measures from the parts, in order."""
@@ -206,12 +212,12 @@ class _LastStage:
             else totals[part.name]
             for part in self.aggregates.parts
         }
-        found: Mapping[str, np.ndarray]
+        outputs = self.system.outputs
         if self.points <= FEW_POINTS:
             found = evaluate(self.system, given)
-        else:
-            found = self.program.arrays
+            return [float(found[measure]) for measure in outputs]
+        with self._programs.lend() as program:
             for tensor in self.system.of_kind("input"):
-                found[tensor.name][...] = given[tensor.name]
-            self.program.run()
-        return [float(found[measure]) for measure in self.system.outputs]
+                program.arrays[tensor.name][...] = given[tensor.name]
+            program.run()
+            return [float(program.arrays[measure]) for measure in outputs]

@@ -77,8 +77,7 @@ def test_the_team_may_change_from_run_to_run() -> None:
         def ran(self, seconds: float) -> None:
             self.turn += 1
 
-    assert program._team is not None
-    program._team._throttle = Changing()  # type: ignore[assignment]
+    program._throttle = Changing()  # type: ignore[assignment]
     for turn in range(300):
         program.arrays["y"][...] = 0
         program.run()

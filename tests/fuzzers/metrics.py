@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 import nnc
-from nnc.runtime.training import loop
+from nnc.runtime.training import executor
 
 STEPS = 5  # of the sequences
 CLASSES = 4
@@ -230,12 +230,12 @@ def faults(found: Program, folder: Path, device: str) -> Iterator[str]:
     for size in sizes(len(found.arrays["x"])):
         model = nnc.load(file, device=device, threads=1, settings={"batch": size, "epochs": 1})
         (line,) = model.fit(**found.arrays)
-        whole = loop.evaluation_batch
+        whole = executor.evaluation_batch
         try:
-            loop.evaluation_batch = lambda count, size=size: min(count, size)
+            executor.evaluation_batch = lambda count, size=size: min(count, size)
             measured = model.evaluate(**found.arrays)
         finally:
-            loop.evaluation_batch = whole
+            executor.evaluation_batch = whole
         for name, wanted in found.wanted.items():
             for where, value in (("training", line[name]), ("evaluation", measured[name])):
                 if not np.isclose(value, wanted, rtol=RELATIVE, atol=ABSOLUTE):

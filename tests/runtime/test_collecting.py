@@ -9,7 +9,7 @@ import pytest
 
 from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime import project
-from nnc.runtime.gc_pause import gc_paused
+from nnc.runtime.compiling import compiling
 from nnc.runtime.project import project_of_text
 
 RIGHT = "model Half(x: f32[B]) -> y: f32[B] {\n    y[b] = x[b] / 2\n}\n"
@@ -22,8 +22,8 @@ def restored() -> Iterator[None]:
 
 
 def test_inner_ones_do_not_end_the_rest():
-    with gc_paused():
-        with gc_paused():
+    with compiling():
+        with compiling():
             pass
         assert not gc.isenabled()
     assert gc.isenabled()
@@ -59,7 +59,7 @@ def test_who_has_turned_it_off_keeps_it_off():
     gc.get_freeze_count() > 0, reason="CPython 3.12 has frozen objects of its own: nothing is aged"
 )
 def test_what_grew_meanwhile_is_old_afterwards_and_not_kept_from_collection():
-    with gc_paused():
+    with compiling():
         ring = [[] for _ in range(1000)]
         for k, part in enumerate(ring):
             part.append(ring[k - 1])  # only the collector can free it
@@ -75,7 +75,7 @@ def test_what_others_have_frozen_stays_so():
     gc.freeze()
     try:
         before = gc.get_freeze_count()
-        with gc_paused():
+        with compiling():
             pass
         assert gc.get_freeze_count() == before > 0
     finally:

@@ -4,6 +4,7 @@ continues texts with what was trained, or says what is wrong."""
 from __future__ import annotations
 
 import io
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,8 @@ class Whole:
         rng = np.random.default_rng(seed)  # first weights are small, and their logits nearly even
         weights = self.executor.weights()
         self.executor.restore({n: rng.normal(0, 0.5, w.shape) for n, w in weights.items()})
-        self.bound = self.executor.prediction(1)
+        self.borrowed = ExitStack()
+        self.bound = self.borrowed.enter_context(self.executor.prediction(1))
         ((_, self.token),) = self.bound.fields
 
     def logits(self, tokens: list[int]) -> np.ndarray:

@@ -16,7 +16,7 @@ from nnc.runtime import cli
 from nnc.runtime.data import Search
 from nnc.runtime.device import DEVICES
 from nnc.runtime.project import load_dataset, open_project, planned_setup
-from nnc.runtime.training import loop, set_measures
+from nnc.runtime.training import executor, loop, set_measures
 from nnc.runtime.training.job import prepare
 from nnc.runtime.training.progress import Silent
 from nnc.runtime.training.run_folder import create_run
@@ -298,7 +298,7 @@ def both(file: Path, size: int, values: Arrays, monkeypatch, device: str) -> lis
     """The line of an epoch of training, and what evaluation measures, in batches of a size."""
     model = nnc.load(file, device=device, threads=1, settings={"batch": size})
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "evaluation_batch", lambda count: min(size, count))
+        patch.setattr(executor, "evaluation_batch", lambda count: min(size, count))
         return [*model.fit(**values), model.evaluate(**values)]
 
 

@@ -58,7 +58,8 @@ def test_evaluation_does_not_depend_on_the_batch():
     whole = measure(job.executor, examples, 1)
     totals = Totals()
     for rows in batches(examples.rows, 100):
-        _, parts = job.executor.evaluation(len(rows)).run(examples, rows, 1)
+        with job.executor.evaluation(len(rows)) as program:
+            _, parts = program.run(examples, rows, 1)
         measures.add(totals, parts, len(rows), len(examples))
     assert totals.count == len(examples)
     assert measures.values(totals) == pytest.approx(whole, rel=1e-6)

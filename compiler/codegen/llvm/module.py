@@ -22,7 +22,6 @@ from ...ir.dtypes import BYTES
 from ...passes.cpu.loop_ir import Nest
 from ...passes.kernels.equal_kernels import SharedCode
 from ...passes.kernels.kernel import Kernel, Plan, Scan
-from ...targets import CpuTarget
 from . import loop_nest as nests
 from .function_writer import FunctionWriter
 from .thread_pool import pool
@@ -63,7 +62,6 @@ class _Call:
 
 def modules(
     plan: Plan,
-    target: CpuTarget,
     nest_of: Callable[[Kernel], Nest],
     equal: Mapping[Kernel, SharedCode],
     clock: Clock | None = None,
@@ -124,7 +122,7 @@ def modules(
     _StepWriter(e, calls, plan.barriers, clock).items(plan.items)
     step = e.function(f"define void @step({nests.ARGUMENTS}) {CALLS}")
     now = [] if clock is None else [_now(declarations)]
-    threads = pool(platform.machine(), sys.platform, target.spin_iterations)
+    threads = pool(platform.machine(), sys.platform)
     yield _text(declarations, [*functions.values(), *now, step, threads])
 
 

@@ -33,8 +33,9 @@ FUNCTIONS = ("step", "run", "work", "stop")
 
 
 class LoadedLibrary(Protocol):
-    def function(self, name: str, *arguments: type) -> Callable[..., None]:
-        """A function without a result; valid as long as the library lives."""
+    def function(self, name: str, *arguments: type, alone: bool = False) -> Callable[..., None]:
+        """A function without a result; valid as long as the library lives. While it runs, no other
+        thread of Python does if it runs `alone`."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,14 @@ class Shared:
     """A shared library that the operating system has loaded."""
 
     def __init__(self, path: Path):
-        self._library = ctypes.CDLL(str(path))
+        self._path = str(path)
+        self._library = ctypes.CDLL(self._path)
 
-    def function(self, name: str, *arguments: type) -> Callable[..., None]:
-        found = self._library[name]  # a new object for every look-up
+    def function(self, name: str, *arguments: type, alone: bool = False) -> Callable[..., None]:
+        library = self._library
+        if alone:  # the same library, called in the other way
+            library = ctypes.PyDLL(self._path, handle=library._handle)
+        found = library[name]  # a new object for every look-up
         found.restype, found.argtypes = None, arguments
         return found
 

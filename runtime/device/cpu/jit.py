@@ -79,7 +79,11 @@ class Machine:
         with _responsive(), ThreadPoolExecutor(1) as other:
             # Two machines, as one may not be used by two threads at once. The import of LLVM
             # overlaps with writing the first text.
-            both = other.submit(lambda: [host_machine(self._level) for _ in range(2)])
+            try:
+                both = other.submit(lambda: [host_machine(self._level) for _ in range(2)])
+            except RuntimeError:  # no more threads are allowed, or the interpreter ends
+                machine = host_machine(self._level)
+                return [_object(text, machine) for text in self._texts]
             # Iterating over the texts writes them; the other thread compiles from the first one on.
             begun = [
                 (text, other.submit(lambda text: _object(text, both.result()[0]), text))
@@ -97,9 +101,9 @@ class Machine:
     def _loaded(self) -> Loaded:
         return Loaded(self.objects)
 
-    def function(self, name: str, *arguments: type) -> Callable[..., None]:
+    def function(self, name: str, *arguments: type, alone: bool = False) -> Callable[..., None]:
         """The function as a Python callable without a result."""
-        return self._loaded.function(name, *arguments)
+        return self._loaded.function(name, *arguments, alone=alone)
 
 
 @contextmanager
@@ -171,9 +175,10 @@ class Loaded:
             builder.add_object_img(object)
         self._trackers = [builder.link(self._jit, self._name)]
 
-    def function(self, name: str, *arguments: type) -> Callable[..., None]:
+    def function(self, name: str, *arguments: type, alone: bool = False) -> Callable[..., None]:
         """The function as a Python callable without a result."""
         found = self._jit.lookup(self._name, name)
         # The code is freed with its last tracker.
         self._trackers.append(found)
-        return ctypes.CFUNCTYPE(None, *arguments)(found[name])
+        made = ctypes.PYFUNCTYPE if alone else ctypes.CFUNCTYPE
+        return made(None, *arguments)(found[name])

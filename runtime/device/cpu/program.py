@@ -7,18 +7,15 @@ code came from the cache (`code_cache.py`). Tests: tests/backends/test_cpu.py.
 
 from __future__ import annotations
 
-import os
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from ctypes import c_int64, c_void_p
 from functools import cached_property
-from threading import Thread
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ....compiler.codegen.llvm.thread_pool import BYTES, MAX_THREADS
+from ....compiler.codegen.llvm.thread_pool import ARENA_BYTES, ARENA_SPINS, MAX_THREADS
 from ....compiler.ir.dtypes import LINE, NUMPY
 from ....compiler.ir.equation import System
 from ....compiler.options import DEFAULT, Options
@@ -26,22 +23,27 @@ from ....compiler.passes.kernels.kernel import Plan
 from ....compiler.targets import CpuTarget
 from ... import cache
 from ...memory import require
+from ...thread_count import available_processors
 from . import host
 from .code_cache import Code, cached_or_compiled, compiled
 from .jit import LEVEL, assembly
 from .thread_throttle import ThreadThrottle
+from .workers import FEW_SPINS, WORKERS, allowed_cores
 
 if TYPE_CHECKING:
     from ....compiler.pipeline import LlvmCode
 
 MODULE = 100_000  # characters: LLVM begins soon, and one more module costs it 1 ms
+BRIEF = 2e-5  # seconds: less than handing the interpreter to another thread and back
+TRIALS = 3  # runs that are timed
+ARGUMENTS = (c_void_p, c_int64, c_int64)  # of a step: the arena, which thread, how many
 
 
 class CpuProgram:
-    """A compiled system with its memory. Only one thread may call `run` at a time.
+    """A compiled system with its memory, which one caller uses at a time; a `twin` is for another.
 
-    The code of a system is cached; that of a plan is not. Raises Shortage before
-    it takes memory that is not there.
+    The code of a system is cached; that of a plan is not. Raises NotEnoughMemory before it takes
+    memory that is not there.
     """
 
     def __init__(
@@ -51,18 +53,17 @@ class CpuProgram:
         target: CpuTarget | None = None,
         level: int = LEVEL,
         options: Options = DEFAULT,
+        code: Code | None = None,
     ):
         self.system = source.system if isinstance(source, Plan) else source
         self.threads = min(threads, MAX_THREADS)
         self._planned = source if isinstance(source, Plan) else None
         self.target, self.options, self._level = target or host.target(), options, level
-        self._code = self._find_code()
-        self._step = self._code.library.function("step", c_void_p, c_int64, c_int64)
+        self._code = code or self._find_code()
         require(self._code.arena_bytes)
-        # The arena begins at a cache line, with the threads' cells in front of it.
-        self._memory = np.zeros(self._code.arena_bytes + BYTES + 2 * LINE, np.uint8)
-        start = -self._memory.ctypes.data % LINE + BYTES
-        self._shared = self._memory[start - BYTES : start]  # by the threads
+        # The arena begins at a cache line, with the cells of its barrier in front of it.
+        self._memory = np.zeros(self._code.arena_bytes + ARENA_BYTES + 2 * LINE, np.uint8)
+        start = -self._memory.ctypes.data % LINE + ARENA_BYTES
         self.arena = self._memory[start : start + self._code.arena_bytes + LINE]
         self._address = self.arena.ctypes.data
         self.arrays = {
@@ -70,7 +71,28 @@ class CpuProgram:
             for name, tensor in self.system.tensors.items()
             if tensor.kind != "temp" or name in self.system.outputs
         }
-        self._team: _Team | None = None
+        if self.threads == 1:
+            self._step = self._code.library.function("step", *ARGUMENTS)
+            self._trials: list[float] | None = []  # seconds of the first runs
+            return
+        self._run = self._code.library.function("run", c_void_p, c_void_p, c_int64)
+        self._throttle = ThreadThrottle(self.threads)
+        crowded = self.threads > len(allowed_cores()) > 0
+        self._spins = FEW_SPINS if crowded else self.target.spin_iterations
+        spins = self._memory[start - ARENA_BYTES + ARENA_SPINS :][:4].view(np.int32)
+        spins[0] = self._spins
+
+    def twin(self) -> CpuProgram:
+        """The same code with an arena of its own, which holds zeros."""
+        source = self._planned or self.system
+        options = (self.threads, self.target, self._level, self.options)
+        return CpuProgram(source, *options, self._code)
+
+    @property
+    def simultaneous(self) -> int:
+        """How many runs of this program and its twins this computer carries at once."""
+        # The workers help with one run at a time.
+        return available_processors() if self.threads == 1 else 1
 
     def _find_code(self) -> Code:
         # The cache's key is a hash of the equations, which do not say by which passes a given plan
@@ -94,18 +116,26 @@ class CpuProgram:
 
     def run(self) -> None:
         """Computes everything from the current inputs, params and states."""
-        # No team, no atomics: the step is called directly.
+        # Without workers there are no atomics: the step is called directly.
         if self.threads == 1:
-            self._step(self._address, 0, 1)
-            return
-        # Threads do not survive a fork, so a child begins anew, with cells as at first.
-        if self._team is None or self._team.process != os.getpid():
-            self._shared[:] = 0  # after a fork no thread is left that could change it
-            self._team = _Team(self._code, self._address, self.threads)
-            # Not a method of self, which would keep it alive. The memory is an argument, so that it
-            # lives until the workers have ended.
-            weakref.finalize(self, self._team.dismiss, self._memory)
-        self._team.run()
+            if self._trials is None:
+                self._step(self._address, 0, 1)
+            else:
+                self._try(self._trials)
+        else:
+            WORKERS.run(self._code, self._run, self._address, self._throttle, self._spins)
+
+    def _try(self, taken: list[float]) -> None:
+        """One of the first runs, which tell whether other threads of Python should go on meanwhile.
+        Where many callers have small programs, the changes between them would take longer than the
+        runs."""
+        began = perf_counter()
+        self._step(self._address, 0, 1)
+        taken.append(perf_counter() - began)
+        if len(taken) == TRIALS:
+            if min(taken) < BRIEF:
+                self._step = self._code.library.function("step", *ARGUMENTS, alone=True)
+            self._trials = None
 
     # --- for inspection ---------------------------------------------------------------------------
 
@@ -140,63 +170,3 @@ class CpuProgram:
         """The loop nests as text, each once."""
         models = dict.fromkeys(each.representative for each in self.source.equal_kernels.values())
         return "\n\n".join(str(self.source.nest(model)) for model in models)
-
-
-class _Team:
-    """Worker threads that wait in native code for the next run. They belong to one process: after
-    a fork the child makes a team of its own.
-
-    Each thread keeps to one core while it runs a step: threads that wait by spinning must not
-    share one. The caller's own restriction is restored after every run.
-    """
-
-    def __init__(self, code: Code, address: int, threads: int):
-        self.process = os.getpid()
-        self._code = code  # keeps it alive
-        self._run = code.library.function("run", c_void_p, c_int64)
-        self._stop = code.library.function("stop", c_void_p)
-        self._address, self._throttle = address, ThreadThrottle(threads)
-        self._cores = _cores(threads)
-        work = code.library.function("work", c_void_p, c_int64)
-        self._workers = [
-            Thread(target=self._work, args=(work, thread), daemon=True)
-            for thread in range(1, threads)
-        ]
-        for worker in self._workers:
-            worker.start()
-
-    def _work(self, work: Callable[..., None], thread: int) -> None:
-        if self._cores:
-            os.sched_setaffinity(0, {self._cores[thread]})
-        work(self._address, thread)
-
-    def run(self) -> None:
-        began, team = perf_counter(), self._throttle.team
-        if team == 1 or not self._cores:
-            self._run(self._address, team)
-        else:
-            # The calling thread is the user's: its own restriction is restored even if the run
-            # raises.
-            before = os.sched_getaffinity(0)
-            os.sched_setaffinity(0, {self._cores[0]})
-            try:
-                self._run(self._address, team)
-            finally:
-                os.sched_setaffinity(0, before)
-        self._throttle.ran(perf_counter() - began)
-
-    def dismiss(self, memory: np.ndarray) -> None:
-        """Ends the workers. `memory` is what they wait in: it must outlive them."""
-        if self.process == os.getpid():
-            self._stop(self._address)
-            for worker in self._workers:
-                worker.join()
-
-
-def _cores(threads: int) -> list[int]:
-    """A core for each thread, or nothing if there are too few or the system does not say."""
-    if not hasattr(os, "sched_getaffinity"):
-        return []
-    # Cores that this process may use, which in a container are few.
-    cores = sorted(os.sched_getaffinity(0))
-    return cores[:threads] if len(cores) >= threads else []

@@ -79,6 +79,9 @@ class TilingLimits:
     accumulators: int = 8  # independent additions that keep the adders busy
     max_latency: float = 8.0  # cycles of a dependent addition that the cost model counts at most
     accumulator_steps: int = 4  # steps of a loop for each accumulator, at least
+    short_block: int = 32  # additions to an accumulator between additions of its sum in f64 …
+    long_block: int = 256  # … and where a tile has so many sums that each has one accumulator
+    whole_blocks: int = 4  # blocks of a sum that is too short to be divided into them
     unrolled_steps: int = 4  # a reduction loop of at most so many steps is unrolled …
     unrolled_copies: int = 160  # … unless that makes more copies of the body than this
     inline_epilogue: int = 128  # operations of an epilogue at all copies; longer ones get a loop

@@ -3,8 +3,9 @@
 In: a derived `System` (`pipeline.derive`) and an array for every input, param and state. Out: an
 array for every tensor. Every pass and every backend must agree with it. It is written to be
 obvious, not fast; only a sum of products is computed by `einsum` factor by factor, because a
-convolution's whole domain would not fit into memory. Floats are computed in their declared type;
-with `wide`, f32 is computed in float64, the reference for machine code and gradients.
+convolution's whole domain would not fit into memory. Floats are computed in their declared type,
+but sums in float64, rounded once at the end; with `wide`, f32 is computed in float64, the reference
+for machine code and gradients.
 """
 
 from __future__ import annotations
@@ -235,7 +236,8 @@ class IndexGrid:
             # i, o.
             own = [n for n in names if n in index_names(factor)]
             extents = [self.shape[self.axes[n]] if n in own else 1 for n in names]
-            value = np.broadcast_to(found, extents)
+            # In float64, so that a long sum of f32 has the error of one rounding.
+            value = np.broadcast_to(np.asarray(found, np.float64), extents)
             operands.append(value.reshape([self.shape[self.axes[n]] for n in own]))
             operands.append([self.axes[n] for n in own])
             covered |= set(own)

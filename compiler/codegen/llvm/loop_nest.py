@@ -8,7 +8,7 @@ and walks over the copies of the register tile. Tests: tests/backends/test_cpu.p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
@@ -203,8 +203,11 @@ class _NestWriter:
         # One entry for each copy and body, the bodies of a copy side by side; each holds as many
         # accumulators as the nest has.
         partial = [start] * (len(copies) * count)
-        partial = self._reduce(nest.inner, copies, partial, reduction, {}, nest.lanes, 0)
-        totals = [self._joined(reduction, accumulators) for accumulators in partial]
+        if any(loop.block for loop in nest.inner):
+            totals = self._blocked_totals(copies, partial, reduction)
+        else:
+            partial = self._reduce(nest.inner, copies, partial, reduction, {}, nest.lanes, 0)
+            totals = [self._joined(reduction, accumulators) for accumulators in partial]
         # Of argmax the result is the position, the last part of its accumulator.
         kind, row = reduction.kinds[-1], self.output_loops.get(nest.row_loop)
         if row is not None and row.segment.tile > 1:
@@ -252,14 +255,17 @@ class _NestWriter:
     def _joined(self, reduction: Reduction, accumulators: list[Accumulator]) -> Value:
         """The accumulators joined pairwise, then the lanes if the vector ran over a reduced index:
         an order that depends on the nest alone."""
+        accumulator = self._pairwise(reduction, accumulators)
+        if self.reduces_lanes:
+            accumulator = reduction.across(self.wide, accumulator)
+        return Value(accumulator[-1], self.nest.lanes > 1 and not self.reduces_lanes)
+
+    def _pairwise(self, reduction: Reduction, accumulators: list[Accumulator]) -> Accumulator:
         while len(accumulators) > 1:
             # Their number is a power of two.
             pairs = zip(accumulators[::2], accumulators[1::2], strict=True)
             accumulators = [reduction.take(self.wide, x, y) for x, y in pairs]
-        (accumulator,) = accumulators
-        if self.reduces_lanes:
-            accumulator = reduction.across(self.wide, accumulator)
-        return Value(accumulator[-1], self.nest.lanes > 1 and not self.reduces_lanes)
+        return accumulators[0]
 
     def _finish(self, reduced: Sequence[Value], kind: str, copy: Copy) -> None:
         """The statements at one copy and their stores; the first have the reduced values."""
@@ -308,25 +314,129 @@ class _NestWriter:
                     opened, rest, copies, partial, reduction, places, valid, trip
                 )
                 continue
-            width = segment.tile * loop.lanes
-            start, stop = self._range(loop, segment, width, copies, places)
-            kinds = [self.wide.type(kind) for kind in reduction.kinds]
-            # SSA form: every accumulator is a phi of the loop. They are passed as one flat list.
-            flat = [
-                (kind, name)
-                for accumulators in partial
-                for accumulator in accumulators
-                for kind, name in zip(kinds, accumulator, strict=True)
-            ]
-            with self.e.loop(start, stop, width, flat, maybe_empty=not loop.is_whole) as inside:
-                opened = _OpenLoop(loop, segment, inside.index, 0)
-                carried = _grouped(inside.carried, len(kinds), self.nest.accumulators)
-                after = self._unrolled(
-                    opened, rest, copies, carried, reduction, places, valid, trip
-                )
-                inside.close(*[name for accs in after for acc in accs for name in acc])
-            partial = _grouped(inside.results, len(kinds), self.nest.accumulators)
+            stretch = self._range(loop, segment, segment.tile * loop.lanes, copies, places)
+            partial = self._steps(
+                loop,
+                segment,
+                stretch,
+                rest,
+                copies,
+                partial,
+                reduction,
+                places,
+                valid,
+                trip,
+                maybe_empty=not loop.is_whole,
+            )
         return partial
+
+    def _steps(
+        self,
+        loop: Loop,
+        segment: Segment,
+        stretch: tuple[str, str],
+        rest: Sequence[Loop],
+        copies: list[Copy],
+        partial: list[list[Accumulator]],
+        reduction: Reduction,
+        places: Places,
+        valid: int,
+        trip: int,
+        maybe_empty: bool = False,
+    ) -> list[list[Accumulator]]:
+        """The accumulators after a loop over a stretch of a segment, first and past-the-last
+        element."""
+        kinds = [self.wide.type(kind) for kind in reduction.kinds]
+        # SSA form: every accumulator is a phi of the loop. They are passed as one flat list.
+        flat = [
+            (kind, name)
+            for accumulators in partial
+            for accumulator in accumulators
+            for kind, name in zip(kinds, accumulator, strict=True)
+        ]
+        with self.e.loop(*stretch, segment.tile * loop.lanes, flat, maybe_empty) as inside:
+            opened = _OpenLoop(loop, segment, inside.index, 0)
+            carried = _grouped(inside.carried, len(kinds), self.nest.accumulators)
+            after = self._unrolled(opened, rest, copies, carried, reduction, places, valid, trip)
+            inside.close(*[name for accs in after for acc in accs for name in acc])
+        return _grouped(inside.results, len(kinds), self.nest.accumulators)
+
+    def _blocked_totals(
+        self, copies: list[Copy], start: list[list[Accumulator]], reduction: Reduction
+    ) -> list[Value]:
+        """The sums of every copy, by blocks whose totals in f64 are on the stack, so that the
+        registers are left to the blocks."""
+        e, a, outer = self.e, self.wide, self.nest.outer
+        type = a.type("f64")
+        most = len(self.nest.bodies) * prod(max(s.tile for s in x.segments) for x in outer)
+        stack = e.op(f"alloca [{most} x {type}], align 64", type="ptr")
+        cells = [
+            e.op(f"getelementptr {type}, ptr {{0}}, i64 {n}", stack, type="ptr")
+            for n in range(len(start))
+        ]
+        for cell in cells:
+            e.effect(f"store {type} zeroinitializer, ptr {{0}}", cell)
+
+        def flush(partial: list[list[Accumulator]]) -> None:
+            for cell, accumulators in zip(cells, partial, strict=True):
+                (block,) = self._pairwise(reduction, accumulators)
+                total = e.pinned("load {T}, ptr {0}", cell, type=type)
+                total = a.op("fadd", "f64", total, cast(a, reduction.dtype, "f64", block))
+                e.effect(f"store {type} {{0}}, ptr {{1}}", total, cell)
+
+        self._blocks(self.nest.inner, copies, start, reduction, {}, flush)
+        totals, wide = [], Reduction("sum", "f64")
+        for cell in cells:
+            total = e.pinned("load {T}, ptr {0}", cell, type=type)
+            if self.reduces_lanes:
+                (total,) = wide.across(a, (total,))
+            narrow = self.scalar if self.reduces_lanes else a
+            result = cast(narrow, "f64", reduction.dtype, total)
+            totals.append(Value(result, self.nest.lanes > 1 and not self.reduces_lanes))
+        return totals
+
+    def _blocks(
+        self,
+        loops: Sequence[Loop],
+        copies: list[Copy],
+        start: list[list[Accumulator]],
+        reduction: Reduction,
+        places: Places,
+        flush: Callable[[list[list[Accumulator]]], None],
+    ) -> None:
+        """The reduction loops from here inwards: `flush` takes the sums of every block. The loops
+        around that with the blocks carry nothing."""
+        loop, *rest = loops
+        for segment in loop.segments:
+            width = segment.tile * loop.lanes * max(loop.block, 1)
+            single = segment.count == 1 and loop.is_whole
+            first, last = str(segment.start), ""
+            if not single:
+                first, last = self._range(loop, segment, segment.tile * loop.lanes, copies, places)
+            if single and loop.block:
+                opened = _OpenLoop(loop, segment, "", segment.start)
+                lanes = self.nest.lanes
+                flush(self._unrolled(opened, rest, copies, start, reduction, places, lanes, 0))
+            elif single:
+                opened = _OpenLoop(loop, segment, "", segment.start)
+                self._around_blocks(opened, rest, copies, start, reduction, places, flush)
+            elif loop.block:
+                with self.e.loop(first, last, width, maybe_empty=not loop.is_whole) as outside:
+                    end = self.scalar.op("add", "i64", outside.index, str(width))
+                    stretch = outside.index, self.scalar.intrinsic("smin", "i64", end, last)
+                    inside = (loop, segment, stretch, rest, copies, start, reduction, places)
+                    flush(self._steps(*inside, self.nest.lanes, 0))
+                    outside.close()
+            else:
+                with self.e.loop(first, last, width, maybe_empty=not loop.is_whole) as outside:
+                    opened = _OpenLoop(loop, segment, outside.index, 0)
+                    self._around_blocks(opened, rest, copies, start, reduction, places, flush)
+                    outside.close()
+
+    def _around_blocks(self, opened: _OpenLoop, rest, copies, start, reduction, places, flush):
+        self.reduction_loops[opened.loop.index.name] = opened
+        for name, place, _ in opened.copies():
+            self._blocks(rest, copies, start, reduction, {**places, name: place}, flush)
 
     def _range(
         self, loop: Loop, segment: Segment, width: int, copies: list[Copy], places: Places

@@ -46,6 +46,7 @@ class Loop:
     clip: tuple[tuple[Affine, int], ...] = ()  # to 0 <= form < size: elsewhere terms are 0
     lower_bounds: tuple[Affine, ...] = ()  # from the greatest of these: before, terms are 0
     upper_bounds: tuple[Affine, ...] = ()  # to the least of these: from there on, terms are 0
+    block: int = 0  # steps after which the partial sums are added to totals in f64, and start anew
 
     @property
     def steps(self) -> int:
@@ -185,6 +186,8 @@ def _loop_text(loop: Loop) -> str:
             marks.append(f"last {loop.segments[-1].valid} of {loop.lanes}")
     elif any(s.tile > 1 for s in loop.segments):
         marks.append(f"unroll {' + '.join(tiles)}")
+    if loop.block:
+        marks.append(f"added up in f64 every {loop.block} steps")
     text = " ".join([*words, "for", f"{index.name} < {index.size}"])
     text += "".join(f" where 0 <= {form_text(form)} < {size}" for form, size in loop.clip)
     text += "".join(f" from {form_text(form)}" for form in loop.lower_bounds)

@@ -4,10 +4,11 @@
     →   parallel for i by 6; for j by 2 vectors of 16; acc = 0; reduce for k: acc = fma(…); y = acc
 
 The result is a `Nest`, in which nothing is left to decide. Vectors and tile are chosen in
-`tiling.py`, loop bounds in `loop_bounds.py`, offsets in `lowering/addressing.py`; the code
-generator only writes it down. Besides the tile, decided here are accumulators and
-unrolling of reductions, the order of output loops, which loop threads share, register promotion of
-accumulations, and software prefetch. Tests: tests/backends/test_cpu.py, tests/passes/.
+`tiling.py`, loop bounds in `loop_bounds.py`, blocks of long sums in `blocked_sums.py`, offsets in
+`lowering/addressing.py`; the code generator only writes it down. Besides the tile, decided here are
+accumulators and unrolling of reductions, the order of output loops, which loop threads share,
+register promotion of accumulations, and software prefetch. Tests: tests/backends/test_cpu.py,
+tests/passes/.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from ..lowering.coalesce_indices import (
     outside_addresses,
     store_offsets,
 )
+from .blocked_sums import blocked_sums
 from .loop_bounds import UNBOUNDED, Bounds, loop_bounds
 from .loop_ir import Accumulate, Loop, Nest, Segment
 from .pack_bf16_pairs import why_not_packed
@@ -88,7 +90,7 @@ def lower(kernel: Kernel, plan: Plan, target: CpuTarget) -> Nest:
     operands = [accesses[r] for r in body_reads]
     others = [accesses[r] for r in found if r not in body_reads]
     notes = [kernel.reason, why_not_packed(anchor, plan.system, target), str(tiling)]
-    return Nest(
+    nest = Nest(
         name=kernel.name,
         loops=loops,
         bodies=tuple(b.value for b in form.bodies),
@@ -108,6 +110,7 @@ def lower(kernel: Kernel, plan: Plan, target: CpuTarget) -> Nest:
         source=_source(anchor),
         notes=(*filter(None, notes), *(f"not {text}" for text in tiling.rejected)),
     )
+    return blocked_sums(nest, target)
 
 
 def _source(equation: Equation) -> str:

@@ -89,13 +89,23 @@ def _target(path: Path) -> tuple[Path, os.stat_result | None]:
         kind = _KINDS.get(stat.S_IFMT(old.st_mode), "no regular file")
         raise OSError(errno.EINVAL, f"it is {kind}")
     target = Path(os.path.realpath(path)) if path.is_symlink() else path
-    # The links in /proc/self/fd name open files, which need not have a path any more.
-    if not os.path.samestat(old, os.lstat(target)):
-        raise OSError(errno.EINVAL, "it is a link to no path")
+    # As /dev/stdout: who has it open would not see the file that replaces it.
+    if _names_open_file(path):
+        raise OSError(errno.EINVAL, "it is a file that is open, and not a path")
     # A rename asks only for the folder's permission; who protects a file means its content.
     if not os.access(target, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     return target, old
+
+
+def _names_open_file(path: Path) -> bool:
+    """Whether a path leads through a link of /proc, which names a file that a process has open."""
+    while path.is_symlink():
+        folder = os.path.realpath(path.parent)
+        if folder.startswith("/proc/"):
+            return True
+        path = Path(folder, os.readlink(path))
+    return False
 
 
 def _create(folder: Path, mode: int) -> tuple[int, Path]:
@@ -191,7 +201,10 @@ def bug_report() -> TextIO:
 
 def make_folder(path: Path, private: bool = False) -> None:
     """Make a folder and those above it, where they do not exist. OSError if that is impossible."""
-    path.mkdir(0o700 if private else 0o777, parents=True, exist_ok=True)
+    try:
+        path.mkdir(0o700 if private else 0o777, parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from error
 
 
 @contextmanager

@@ -20,12 +20,13 @@ import click
 
 from .. import __version__
 from ..dsl.diagnostics.diagnostic import Diagnostic, UserError, did_you_mean
-from ..dsl.files import bug_report
+from ..dsl.files import bug_report, reason
 from .memory import is_limited, is_shortage, out_of_memory
 from .streams import OutputError, discard_output, open_streams
 from .training.interrupt import Stopped, exit_code, stop_on_signals
 
 OK, USER, USAGE, INTERNAL, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 101, 130, 141
+LONGEST_NAME = 200  # characters of a file's name in a message
 
 # command → its file in commands/, its function, one line of help
 COMMANDS = {
@@ -112,9 +113,21 @@ def run(arguments: Sequence[str]) -> int:
             gone = "the current folder does not exist any more"
             _print([Diagnostic("E0709", gone, help="change to another one with `cd`")], arguments)
             return USER
+        # No such folder on the way, a name that is too long, no permission: wherever it is noticed.
+        if isinstance(error, OSError) and error.errno is not None:
+            _print([_refused(error)], arguments)
+            return USER
         # A bug: leave a trace for its report.
         _report_bug(error, arguments)
         return INTERNAL
+
+
+def _refused(error: OSError) -> Diagnostic:
+    """What the operating system has refused."""
+    name = str(error.filename or "")
+    if len(name) > LONGEST_NAME:
+        name = f"{name[:LONGEST_NAME]}…"
+    return Diagnostic("E0709", f"{name}: {reason(error)}" if name else reason(error))
 
 
 def _without_output(error: OutputError) -> int:

@@ -108,8 +108,11 @@ def fmt(files, only_check, diff) -> None:
         elif only_check:
             notify(f"{file} is not laid out canonically")
         else:
-            write_text(file, text)
-            notify(f"{file} laid out anew")
+            try:
+                write_text(file, text)
+                notify(f"{file} laid out anew")
+            except UserError as error:
+                report.extend(error.diagnostics)
     # After all files: a mistake in one does not keep the others from being laid out.
     report.check()
     if changed and (only_check or diff):

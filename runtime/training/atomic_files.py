@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def write_bytes(
             for part in parts:
                 file.write(part)
     except OSError as error:
-        if not help and not path.parent.exists():
+        if not help and not os.path.exists(path.parent):
             help = f"there is no folder {path.parent}"
         raise fail("E0709", f"cannot write {path}: {reason(error)}", help=help) from error
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -369,9 +370,20 @@ def create_run(
 
 
 def check_unused(path: Path) -> None:
-    """UserError E0705 unless the path is free or an empty folder."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise _used(path)
+    """UserError E0705 unless the path is free or an empty folder; E0709 if the system refuses."""
+    try:
+        if not os.path.lexists(path):
+            return
+        if path.is_symlink() and not path.exists():
+            path.stat()  # a link to nothing yet, or in a circle, which raises
+        if not path.is_dir():
+            raise fail("E0705", f"{path} is a file", help="name a new or empty folder with `--out`")
+        if any(path.iterdir()):
+            raise _used(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise fail("E0709", f"cannot make the run folder {path}: {reason(error)}") from error
 
 
 def _used(path: Path) -> UserError:

@@ -267,6 +267,53 @@ def test_only_files_are_written(nnc, small, here):
     assert Path("y.npy").stat().st_mode & 0o777 == 0o600
 
 
+def test_fmt_goes_on_after_a_file_that_cannot_be_written(nnc, here, monkeypatch):
+    for name in ("a.nn", "b.nn", "c.nn"):
+        write(here, DIGITS, name)
+    (here / "b.nn").chmod(0o400)
+    access = os.access  # the superuser may write everything
+
+    def refuse(path, mode):
+        return mode != os.W_OK if "b.nn" in str(path) else access(path, mode)
+
+    monkeypatch.setattr(os, "access", refuse)
+    code, _, err = nnc("fmt", "a.nn", "b.nn", "c.nn")
+    assert code == 1 and "cannot write b.nn: Permission denied" in err
+    assert nnc("fmt", "--check", "a.nn", "c.nn")[0] == 0
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "d/" * 3000 + "x", "self", "self/x", "small.nn/x"])
+def test_paths_that_no_system_takes(nnc, small, here, name):
+    """Wherever they are noticed, in every place where a path may stand."""
+    Path("self").symlink_to("self")
+    nnc("train", "small.nn", "--out", "run", "--epochs", 1)
+    np.save("x.npy", np.zeros((3, 8, 8, 1)))
+    for line in (
+        "check PATH",
+        "fmt PATH",
+        "train PATH",
+        "train small.nn --out PATH",
+        "train small.nn --data PATH",
+        "train --resume PATH",
+        "eval PATH",
+        "eval run --data PATH",
+        "predict run --input PATH --output y.npy",
+        "predict run --input x.npy --output PATH",
+        "generate PATH --prompt a",
+        "debug PATH",
+        "compile small.nn --emit ast=PATH",
+    ):
+        code, _, err = nnc(*(word.replace("PATH", name) for word in line.split()))
+        assert code == 1 and err.startswith("error[E"), line
+
+
+def test_a_file_that_is_open_as_standard_output_is_no_target(small, here):
+    with (here / "out").open("w") as out:
+        process = start("compile", str(small), "--emit", "ast=/dev/stdout", stdout=out)
+        told = process.communicate()[1]
+    assert process.returncode == 1 and "it is a file that is open" in told
+
+
 def test_summary(nnc, small):
     code, out, _ = nnc("summary", small, "--batch", 7)
     rows = {line.split()[0]: line.split() for line in out.splitlines() if line}

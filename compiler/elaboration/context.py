@@ -51,6 +51,16 @@ class Application:
         return ", ".join(f"{n} = {_written(v)}" for n, v in known[:9])
 
 
+@dataclass(frozen=True)
+class Layer:
+    """A layer that the model applies itself: its name (`conv1`), the tensors that it has, and the
+    shapes of its results."""
+
+    name: str
+    tensors: tuple[str, ...]
+    shapes: tuple[Shape, ...]
+
+
 def _written(value: int | str) -> str:
     return f'"{value}"' if isinstance(value, str) else str(value).lower()
 
@@ -133,6 +143,7 @@ class Context:
     gradients: list[Gradient] = field(default_factory=list)
     inits: dict[str, tuple[s.Expr, BodyScope]] = field(default_factory=dict)  # of parameters
     origins: dict[str, Application] = field(default_factory=dict)  # the user's layer of a parameter
+    layers: list[Layer] = field(default_factory=list)  # for those who list them
     streams: int = 0  # of random numbers
 
     # names

@@ -7,14 +7,15 @@ with the layer's (`dense1_w`). Equal applications share the work (`repetition.py
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
-from .context import Abort, BodyScope, Context
+from .context import Abort, BodyScope, Context, Layer
 from .interfaces import input_value, result, unify
 from .repetition import memoized, outline
 from .statements import body
-from .values import Shape, Value
+from .values import Array, Shape, Value
 
 
 def inlined(
@@ -54,8 +55,16 @@ def inlined(
         body(ctx, definition.body, inner)
         return tuple(result(ctx, r, inner) for r in definition.results)
 
+    before = len(ctx.tensors)
     # Inputs without a name cannot be exchanged in a recording.
     seen = outline({**settings, **inputs})
     if seen is None:
-        return elaborate()
-    return memoized(ctx, (id(definition), seen[0], shapes), prefix, seen[1], elaborate)
+        results = elaborate()
+    else:
+        key = (id(definition), seen[0], shapes)
+        results = memoized(ctx, key, prefix, seen[1], elaborate)
+    if not scope.prefix and definition.kind != "fn":
+        own = tuple(islice(ctx.tensors, before, None))
+        found = tuple(r.shape if isinstance(r, Array) else () for r in results)
+        ctx.layers.append(Layer(prefix[:-1], own, found))
+    return results

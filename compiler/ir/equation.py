@@ -226,7 +226,10 @@ class System:
 
     What is left for passes to do: `gradients` are placeholders to expand; `backward` the targets of
     the equations that came of those; `remat` the blocks that the backward pass computes again
-    (`rematerialize`); `precision` that of the operands of contractions (`mixed_precision`)."""
+    (`rematerialize`); `precision` that of the operands of contractions (`mixed_precision`).
+
+    For messages: `adjoints` are the tensors by the temps that are their gradients, `contributions`
+    by those that are parts of a gradient. No name says this, as the user may have taken any."""
 
     name: str
     tensors: Mapping[str, Tensor]
@@ -237,6 +240,8 @@ class System:
     gradients: tuple[Gradient, ...] = ()
     backward: frozenset[str] = frozenset()
     precision: str = "f32"
+    adjoints: Mapping[str, str] = field(default_factory=dict)
+    contributions: Mapping[str, str] = field(default_factory=dict)
 
     def of_kind(self, kind: str) -> list[Tensor]:
         return [t for t in self.tensors.values() if t.kind == kind]

@@ -91,12 +91,13 @@ _WRITTEN = "written so"
 def _by_its_slope(origin: Bad, system: System, arrays: Mapping[str, np.ndarray]) -> Bad:
     """The origin of a gradient is the equation whose derivative is not finite there, if there is
     one: the gradient's own equation only adds up contributions."""
-    name = origin.tensor.removeprefix("d_").partition("_via_")[0]
-    if not origin.tensor.startswith("d_") or name not in system.tensors or name not in arrays:
+    gradients = {**system.contributions, **system.adjoints}
+    name = gradients.get(origin.tensor)
+    if name not in system.tensors or name not in arrays:
         return origin
     # The forward equations that read the tensor x, for the origin d_x.
     for eq in system.equations:
-        if eq.target.startswith("d_") or name not in eq.sources or not is_float(eq.body.dtype):
+        if eq.target in gradients or name not in eq.sources or not is_float(eq.body.dtype):
             continue
         # With a seed of 1, the adjoint of a read is the slope of the equation itself.
         slopes = adjoints(eq, Const(1.0, eq.body.dtype), lambda n: system.tensors[n].shape)

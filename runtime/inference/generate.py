@@ -208,8 +208,9 @@ class Generator:
 def is_bounded(step: System) -> bool:
     """Whether positions end with the window: something is kept for each of them, or read at
     them (a table of positions). A recurrence goes on for ever."""
-    # by the name that `incremental_decoding` gives to what it keeps for every position
-    if any(t.name.endswith("_kept") for t in step.of_kind("state")):
+    # What is kept for every position takes its next value where the position is; the hidden state
+    # of a recurrence takes it whole.
+    if any(POSITION in step.definition[name].sources for name in step.updates.values()):
         return True
     return any(
         isinstance(node, Read) and node.tensor == POSITION

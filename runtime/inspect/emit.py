@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
-from ...compiler.elaboration.model import forward
+from ...compiler.elaboration.context import Layer
+from ...compiler.elaboration.model import elaborate
 from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.equation import System
 from ...compiler.ir.printer import system_text
@@ -136,9 +137,14 @@ def forward_part(step: System) -> System:
 def model_system(project: Project) -> System:
     """The model alone, not training, before all passes. The batch is bound; UserError E0316 for
     sizes that are not."""
+    return system_and_layers(project)[0]
+
+
+def system_and_layers(project: Project) -> tuple[System, Sequence[Layer]]:
+    """The same, and the layers that it applies."""
     # the first symbol is the batch, unless settings say its size themselves
     sizes = {**dict.fromkeys(project.symbols[:1], project.settings.batch), **project.settings.sizes}
-    system = forward(
+    model = elaborate(
         project.checked.definitions,
         project.name,
         sizes,
@@ -146,4 +152,5 @@ def model_system(project: Project) -> System:
         float_type=project.settings.float,
     )
     # states are only written in training
-    return system.replace(updates={}, precision=project.settings.precision)
+    system = model.system().replace(updates={}, precision=project.settings.precision)
+    return system, model.ctx.layers

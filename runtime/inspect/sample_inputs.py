@@ -18,7 +18,7 @@ from ...compiler.elaboration.model import elaborate
 from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.build import call
 from ...compiler.ir.dtypes import NUMPY, is_float
-from ...compiler.ir.equation import Equation, Index, System, Tensor
+from ...compiler.ir.equation import Equation, Index, System, Tensor, unused_name
 from ...compiler.ir.expr import Expr, Idx, Read
 from ...compiler.ir.gradients import add_gradients
 from ...compiler.pipeline import derive
@@ -72,7 +72,7 @@ def sample_model(project: Project, seed: int) -> Sample:
     # the distribution of each parameter is part of the system that draws them
     drawn = initial_system(model.ctx)
     # results of a model are no loss: a made-up one depends on all of them
-    system = with_cost(model.system())
+    system, loss = with_cost(model.system())
     system = system.replace(precision=project.settings.precision)
     # gradients for inputs, too: a model that is not trained may have no parameters
     wrt = tuple(
@@ -80,11 +80,9 @@ def sample_model(project: Project, seed: int) -> Sample:
         for t in system.tensors.values()
         if t.kind in ("input", "param") and is_float(t.dtype)
     )
-    loss: str | None = None
     names: dict[str, str] = {}
-    if COST in system.outputs:
-        loss = COST
-        system, names = add_gradients(system, COST, wrt)
+    if loss is not None:
+        system, names = add_gradients(system, loss, wrt)
         # as outputs, or nothing would keep the gradients from being removed
         system = system.replace(outputs=(*system.outputs, *names.values()))
     derived = derive(system)
@@ -92,8 +90,9 @@ def sample_model(project: Project, seed: int) -> Sample:
     return Sample(system, derived, values, loss, wrt if loss else (), names)
 
 
-def with_cost(system: System) -> System:
-    """The system with one more output: for every result the sum of sin(n*y)*y, n its position."""
+def with_cost(system: System) -> tuple[System, str | None]:
+    """The system with one more output, and its name: for every result the sum of sin(n*y)*y, n its
+    position. None if no result is a real number."""
     tensors, equations = dict(system.tensors), list(system.equations)
     total: Expr | None = None
     for name in system.outputs:
@@ -111,19 +110,19 @@ def with_cost(system: System) -> System:
         body = call("mul", call("sin", position), here)
         # and the square, so that the gradient depends on the value
         body = call("add", body, call("mul", 0.5, call("mul", here, here)))
-        part = f"{COST}_{name}"
+        part = unused_name(f"{COST}_{name}", tensors)
         tensors[part] = Tensor(part, (), body.dtype)
         equations.append(Equation(part, (), body, "sum" if indices else None, indices))
         own = Read(part, (), None, body.dtype)
         total = own if total is None else call("add", total, own)
     # no result is a real number
     if total is None:
-        return system
-    tensors[COST] = Tensor(COST, (), total.dtype)
-    equations.append(Equation(COST, (), total))
-    return system.replace(
-        tensors=tensors, equations=tuple(equations), outputs=(*system.outputs, COST)
-    )
+        return system, None
+    cost = unused_name(COST, tensors)
+    tensors[cost] = Tensor(cost, (), total.dtype)
+    equations.append(Equation(cost, (), total))
+    outputs = (*system.outputs, cost)
+    return system.replace(tensors=tensors, equations=tuple(equations), outputs=outputs), cost
 
 
 def _values(system: System, drawn: System, seed: int, loss: str | None) -> Arrays:

@@ -6,11 +6,10 @@ is exact: it is what the plans for the device say, before anything runs. It need
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
-from math import prod
 
+from ...compiler.elaboration.context import Layer
 from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.equation import System
 from ...compiler.ir.work import flops
@@ -20,7 +19,7 @@ from ...compiler.targets import GpuTarget
 from ...dsl.syntax import ast as s
 from ..device.cpu import host
 from ..project import Project
-from .emit import model_system
+from .emit import system_and_layers
 
 
 @dataclass(frozen=True)
@@ -84,17 +83,17 @@ def summarize(project: Project, setup: Setup | None, device: str = "cpu") -> Sum
     # what the plan for this device takes in memory: CPU and GPU plan differently
     needed = MEMORY_BYTES[device]
     if setup is None:
-        whole = model_system(project)
+        whole, layers = system_and_layers(project)
         inference, training = needed(whole), None
     else:
         # the data bind sizes (`T` of a text) that a model alone leaves open
         sizes = _all_sizes(project, setup)
         wide = replace(project, settings=replace(project.settings, sizes=sizes))
-        whole = model_system(wide)
+        whole, layers = system_and_layers(wide)
         inference = needed(prediction(setup))
         training = needed(training_step(setup)[0])
         evaluation(setup)  # so that mistakes only evaluation has are found here too
-    rows = layers(whole, project.checked.definitions)
+    rows = layer_rows(whole, layers)
     return Summary(project.name, project.settings.batch, rows, inference, training)
 
 
@@ -126,52 +125,19 @@ def _all_sizes(project: Project, setup: Setup) -> dict[str, int]:
     return sizes
 
 
-def layers(system: System, definitions: Mapping[str, s.Definition]) -> tuple[LayerRow, ...]:
+def layer_rows(system: System, layers: Sequence[Layer]) -> tuple[LayerRow, ...]:
     """A row for each layer that the model applies itself, in order, and one for what it computes
     without a layer, if that is any work."""
-    # layers are instances: `conv1` is the first Conv
-    known = {d.name.lower(): d for d in definitions.values() if d.kind in ("layer", "model")}
-    rows: dict[str, LayerRow] = {}
-    # in the order in which data flow through the model, not that of declarations
-    order = {name: n for n, name in enumerate(_seen(system))}
-    for name in order:
-        instance, definition = _instance(name, known)
-        row = rows.setdefault(instance, LayerRow(instance or system.name, ()))
-        tensor, equation = system.tensors[name], system.definition.get(name)
-        if tensor.kind == "param":
-            row = replace(row, parameters=row.parameters + prod(tensor.shape))
-        if equation is not None:
-            # operations of what a layer computes inside count for it
-            row = replace(row, flops=row.flops + flops(equation, system))
-            # The shape of a row is that of the layer's result. An instance may give its result
-            # another name, as where it is the model's own: then the last one computed stands for
-            # it.
-            result = definition and f"{instance}_{definition.results[0].name}"
-            if result not in system.tensors or name == result:
-                row = replace(row, shape=tensor.shape)
-        rows[instance] = row
+    rows = [_row(layer.name, layer.shapes[0], set(layer.tensors), system) for layer in layers]
+    inside = {name for layer in layers for name in layer.tensors}
+    shape = system.tensors[system.outputs[0]].shape
     # what is computed without a layer comes last
-    own = rows.pop("", None)
-    if own and (own.flops or own.parameters):
-        rows[""] = own
-    return tuple(rows.values())
+    own = _row(system.name, shape, system.tensors.keys() - inside, system)
+    return (*rows, own) if own.flops or own.parameters else tuple(rows)
 
 
-def _seen(system: System) -> list[str]:
-    """Every tensor in the order in which equations mention it."""
-    names: dict[str, None] = {}
-    for eq in system.equations:
-        # a tensor is listed at its first use, before what is computed from it
-        names |= dict.fromkeys([*(s for s in eq.sources), eq.target])
-    return [n for n in names if system.tensors[n].kind in ("param", "temp")]
-
-
-def _instance(name: str, known: Mapping[str, s.Definition]) -> tuple[str, s.Definition | None]:
-    """`conv1_k` → `conv1` and the definition of Conv; an empty name for the model's own."""
-    # `conv1_pool2_k` splits at `1_` first: the outermost layer counts
-    for end in re.finditer(r"\d_", name):
-        head = name[: end.start() + 1]
-        definition = known.get(head.rstrip("0123456789"))
-        if definition is not None and definition.results:
-            return head, definition
-    return "", None
+def _row(name: str, shape: tuple[int, ...], tensors: Set[str], system: System) -> LayerRow:
+    """What some tensors are and take: operations of what a layer computes inside count for it."""
+    learnt = sum(system.tensors[n].size for n in tensors if system.tensors[n].kind == "param")
+    work = sum(flops(eq, system) for eq in system.equations if eq.target in tensors)
+    return LayerRow(name, shape, learnt, work)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ...compiler.elaboration.train_block import Setup
-from ...compiler.ir.equation import Equation
+from ...compiler.ir.equation import Equation, System
 from ...compiler.ir.printer import equation_text
 from ...compiler.ir.verify import InternalError
 from ...compiler.options import Options
@@ -270,28 +270,31 @@ def _blame_all(
                 blamed.add(eq.target)
                 _blame(eq, name, slope, subject, result)
     # a gradient whose readers' gradients are right is where the mistake enters
+    gradients = _gradients(subject.system)
     sources = {n: not any(eq.target in wrong for eq in work.readers(n)) for n in wrong}
     for name, (slope, guilty) in wrong.items():
         # if nothing at all is blamed, at least the one next to the loss is
         first = sources[name] or (not blamed and name == next(iter(wrong)))
         if first and not guilty:
-            found = subject.system.definition.get(f"d_{name}")
+            found = subject.system.definition.get(gradients.get(name, ""))
             _blame(found or work.readers(name)[0], name, slope, subject, result)
+
+
+def _gradients(system: System) -> dict[str, str]:
+    """The temps that are gradients, by tensor."""
+    return {of: name for name, of in system.adjoints.items() if name in system.tensors}
 
 
 def _backwards(subject: Sample, work: Differences) -> list[tuple[str, str | None]]:
     """Every tensor of the loss that has a gradient, those next to the loss first."""
-    tensors = subject.system.tensors
     # the last equations are next to the loss: reverse mode starts from them
     order = [eq.target for eq in reversed(work.forward)]
-    # gradients of temps are temps themselves, found by the name that `differentiate` gives
+    # gradients of temps are temps themselves
+    gradients = _gradients(subject.system)
     found: list[tuple[str, str | None]] = [
-        (name, f"d_{name}")
+        (name, gradients[name])
         for name in order
-        if f"d_{name}" in tensors
-        and name != subject.loss
-        and f"d_{name}" not in work.definition
-        and tensors[f"d_{name}"].shape == tensors[name].shape
+        if name in gradients and name != subject.loss and gradients[name] not in work.definition
     ]
     # the parameters come last: everything before is on the way to them
     return [*found, *((name, subject.gradients.get(name)) for name in subject.wrt)]
@@ -299,7 +302,8 @@ def _backwards(subject: Sample, work: Differences) -> list[tuple[str, str | None
 
 def _blame(eq: Equation, name: str, slope: Slope, subject: Sample, result: Verification) -> None:
     # without an index the slope was measured along a random direction through all elements
-    place = f"d_{name}" if slope.index is None else _at(f"d_{name}", slope.index)
+    gradient = _gradients(subject.system).get(name, f"d_{name}")
+    place = gradient if slope.index is None else _at(gradient, slope.index)
     shape = subject.system.tensors[eq.target].shape
     result.report.add(
         "E0802",

@@ -218,8 +218,8 @@ def _subject(system: System, found: Found, chain: list[Bad]) -> tuple[str, float
     tensor, index, value = found
     if tensor == system.outputs[0]:
         return "the loss", value
-    # by the names that `differentiate` gives to gradients
-    gradients = {f"d_{t.name}": t.name for t in system.of_kind("param")}
+    parameters = {t.name for t in system.of_kind("param")}
+    gradients = {n: of for n, of in system.adjoints.items() if of in parameters}
     for bad in chain:
         if bad.tensor in gradients:
             return f"the gradient of `{gradients[bad.tensor]}{_at(bad.index)}`", bad.value

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from support import system, values
 
 from nnc.compiler.ir.verify import verify
 from nnc.compiler.passes.equations.incremental_decoding import (
+    POSITION,
     NotIncremental,
     incremental_decoding,
     once,
@@ -60,16 +63,24 @@ MODELS = {
 }
 
 
+# as the states of other models are called, and as the position could be
+TAKEN = {"E": "position", "P": "k_kept", "U": "h_back1", "V": "v_kept", "W": "x_back1"}
+
+
+@pytest.mark.parametrize("taken", [False, True])
 @pytest.mark.parametrize("name", MODELS)
-def test_position_by_position(name: str) -> None:
-    whole = system(MODELS[name])
+def test_position_by_position(name: str, taken: bool) -> None:
+    text = MODELS[name]
+    for own, other in TAKEN.items() if taken else ():
+        text = re.sub(rf"\b{own}\b", other, text)
+    whole = system(text)
     given = values(whole, seed=1, integers=5)
     expected = evaluate(whole, given)["y"]
     step = verify(incremental_decoding(whole, "token", 1, "y"), "incremental")
     now = {t.name: np.zeros(t.shape) for t in step.of_kind("state")}
     now |= {t.name: given[t.name] for t in step.of_kind("param")}
     for position in range(LENGTH):
-        now |= {"position": np.array(position), "token": given["token"][:, position]}
+        now |= {POSITION: np.array(position), "token": given["token"][:, position]}
         found, now = advance(step, now)
         np.testing.assert_allclose(found["y"], expected[:, position], rtol=1e-10, atol=1e-12)
 
@@ -118,7 +129,7 @@ def test_an_encoder_is_computed_once() -> None:
     now = {t.name: np.zeros(t.shape) for t in step.of_kind("state")} | before
     now |= {t.name: given[t.name] for t in step.of_kind("param")}
     for position in range(LENGTH):
-        now |= {"position": np.array(position), "token": given["token"][:, position]}
+        now |= {POSITION: np.array(position), "token": given["token"][:, position]}
         found, now = advance(step, now)
         now |= before
         np.testing.assert_allclose(found["y"], expected[:, position], rtol=1e-10, atol=1e-12)

@@ -291,3 +291,20 @@ def test_differences_agree_with_right_gradients(text):
         )
     )
     assert not Differences(worse, "loss", values(one)).check("x", "d_x", 0, 1e-6).right
+
+
+def test_a_users_names_are_not_taken_for_gradients() -> None:
+    """Beside `h` and `w` an input `d_h`, a parameter `d_w` and a temp `d_y`."""
+    text = """
+    model M(x: f32[B, 3], d_h: f32[B, 3]) -> y: f32[B], d_y: f32[B] {
+        param w: [3] = 1
+        param d_w: [3] = 2
+        h[b, j] = tanh(x[b, j] * w[j])
+        y[b] = sum(j) h[b, j] * d_h[b, j]
+        d_y[b] = sum(j) x[b, j] * d_w[j] * h[b, j]
+    }
+    """
+    found = verified(text.replace("f32[B", "f32[4"))
+    assert not found.report.diagnostics
+    assert {slope.tensor for slope in found.slopes} >= {"w", "d_w", "h", "y", "d_y", "d_h"}
+    assert all(slope.right for slope in found.slopes)

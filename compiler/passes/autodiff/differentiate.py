@@ -86,6 +86,8 @@ def _expand(system: System, of: str) -> System:
         equations=(*before, *sweep.equations, *after),
         gradients=rest,
         backward=system.backward | {eq.target for eq in sweep.equations},
+        adjoints={**system.adjoints, **sweep.of_adjoint},
+        contributions={**system.contributions, **sweep.parts},
     ).in_order()
 
 
@@ -124,6 +126,7 @@ class _ReverseSweep:
         for name in self.system.tensors:
             if name in active and name not in self.names:
                 self.names[name] = self.new_name(f"d_{name}")
+        self.parts: dict[str, str] = {}  # the tensors whose adjoints have contributions by name
         self.of_adjoint = {adjoint: name for name, adjoint in self.names.items()}
         # The number of the strongly connected component of each temp; what is given has none.
         self.component = dict.fromkeys(self.tensors, -1)
@@ -247,6 +250,7 @@ class _ReverseSweep:
         for through, part in parts:
             if part.over or part.at is not None:
                 own_name = self.new_name(self.via(name, through))
+                self.parts[own_name] = name
                 own: Expr = Read(own_name, places, None, dtype)
                 self.add(part.equation(own_name), shape, dtype)
             else:

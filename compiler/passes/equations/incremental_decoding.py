@@ -23,10 +23,10 @@ from dataclasses import dataclass, field, replace
 
 from ...ir.affine import affine
 from ...ir.build import call, literal, rewrite, substitute
-from ...ir.equation import Equation, Index, System, Tensor
+from ...ir.equation import Equation, Index, System, Tensor, unused_name
 from ...ir.expr import Apply, Expr, Idx, Read, index_names, walk
 
-POSITION = "position"
+POSITION = "'position"  # the name of an input that no program can have
 
 
 class NotIncremental(ValueError):
@@ -159,6 +159,7 @@ class _Derivation:
     times: dict[str, int] = field(default_factory=dict)  # the time axis of what is needed
     kept: set[str] = field(default_factory=set)  # needed for all positions so far
     back: dict[str, int] = field(default_factory=dict)  # needed this many positions back
+    names: dict[str, str] = field(default_factory=dict)  # of the states that are added
 
     # --- what is needed -----------------------------------------------------------------------
 
@@ -250,10 +251,10 @@ class _Derivation:
         if time.name not in index_names(place) or offset is None:
             # Taps of a window, or all of time: read from all positions so far. A time index that is
             # left in the place becomes the position in `at_position`.
-            return Read(f"{node.tensor}_kept'", node.index, node.other, node.dtype)
+            return Read(self.named(f"{node.tensor}_kept") + "'", node.index, node.other, node.dtype)
         if offset == 0:
             return Read(node.tensor, others, node.other if others else None, node.dtype)
-        found = Read(f"{node.tensor}_back{-offset}", others, None, node.dtype)
+        found = Read(self.named(f"{node.tensor}_back{-offset}"), others, None, node.dtype)
         if node.other is None:
             return found
         # Before enough positions exist, the guarded read of `t - 2` fell outside.
@@ -272,11 +273,12 @@ class _Derivation:
         indices = tuple(Index(f"i{n}", size) for n, size in enumerate(whole.shape))
         places: tuple[Expr, ...] = tuple(Idx(i.name) for i in indices)
         fresh = Read(name, places[:axis] + places[axis + 1 :], None, whole.dtype)
-        old = Read(f"{name}_kept", places, None, whole.dtype)
+        kept = self.named(f"{name}_kept")
+        old = Read(kept, places, None, whole.dtype)
         # Readers read the cache with the new slice in it, so attention sees its own position.
         here = call("eq", places[axis], Read(POSITION, (), None, "i32"))
-        self.state(f"{name}_kept", whole.shape, whole.dtype, tensors, updates)
-        equations.append(Equation(f"{name}_kept'", indices, call("select", here, fresh, old)))
+        self.state(kept, whole.shape, whole.dtype, tensors, updates)
+        equations.append(Equation(f"{kept}'", indices, call("select", here, fresh, old)))
 
     def remember(
         self,
@@ -293,11 +295,17 @@ class _Derivation:
         # A shift register: each state takes the value of the one before it.
         newer = name
         for distance in range(1, count + 1):
-            own = f"{name}_back{distance}"
+            own = self.named(f"{name}_back{distance}")
             self.state(own, tensor.shape, tensor.dtype, tensors, updates)
             body = Read(newer, places, None, tensor.dtype)
             equations.append(Equation(f"{own}'", indices, body))
             newer = own
+
+    def named(self, name: str) -> str:
+        """The state of this name, or of one like it that the program has not."""
+        if name not in self.names:
+            self.names[name] = unused_name(name, {*self.system.tensors, *self.names.values()})
+        return self.names[name]
 
     @staticmethod
     def state(

@@ -147,7 +147,18 @@ def _renamed(system: System, old: str, copy: Equation) -> System:
         for block in system.remat
     )
     backward = frozenset(names.get(n, n) for n in system.backward)
-    return system.replace(equations=equations, tensors=tensors, remat=remat, backward=backward)
+    adjoints, contributions = (
+        {names.get(n, n): names.get(of, of) for n, of in known.items()}
+        for known in (system.adjoints, system.contributions)
+    )
+    return system.replace(
+        equations=equations,
+        tensors=tensors,
+        remat=remat,
+        backward=backward,
+        adjoints=adjoints,
+        contributions=contributions,
+    )
 
 
 def _renaming(names: Mapping[str, str]) -> Change:

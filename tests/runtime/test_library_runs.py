@@ -1,0 +1,207 @@
+"""Every entry of the library lives through a run: train, evaluate, predict, resume, load.
+
+The run is read back from its folder each time: what it keeps of the program is all there is.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nnc
+from nnc.dsl.check.library import standard_library
+from nnc.runtime import cli
+from nnc.runtime.api import targets
+from nnc.runtime.project import project_of_text
+
+VECTOR, SEQUENCE, IMAGE, TOKENS = "f32[B, 4]", "f32[B, 5, 4]", "f32[B, 4, 4, 4]", "i32[B, 5]"
+# layers and functions of whole tensors, applied to x (and to its length, n) in the model
+LAYERS = {
+    "activations": (VECTOR, "x |> relu |> leaky_relu |> elu |> selu |> Dense(4) |> hard_sigmoid "
+                    "|> softplus |> log_sigmoid |> Dense(4) |> silu |> mish |> softmax"),
+    "more activations": (VECTOR, "x |> gelu |> Dense(4) |> gelu_tanh |> log_softmax"),
+    "Dense": (VECTOR, "x |> Dense(3)"),
+    "Embedding": (TOKENS, "x |> Embedding(6, 3)"),
+    "Dropout": (VECTOR, "x |> Dropout(0.3) |> dropout(0.1)"),
+    "transpose": (SEQUENCE, "transpose(x)"),
+    "present": (SEQUENCE, "present(x, n)"),
+    "Conv": (IMAGE, "x |> Conv(4, 3, pad = \"same\", groups = 2) |> MaxPool(2, pad = 1)"),
+    "DepthwiseConv": (IMAGE, "x |> DepthwiseConv(3) |> AvgPool(2)"),
+    "ConvTranspose": (IMAGE, "x |> ConvTranspose(2, 2, stride = 2) |> GlobalAvgPool"),
+    "Conv1D": (SEQUENCE, "x |> Conv1D(4, 3, dilation = 2)"),
+    "BatchNorm": (VECTOR, "x |> BatchNorm"),
+    "LayerNorm": (VECTOR, "x |> LayerNorm |> RMSNorm"),
+    "GroupNorm": (IMAGE, "x |> GroupNorm(2)"),
+    "RNN": (SEQUENCE, "RNN(3)(x, 0, n) |> RNN(2, reverse = true, f = \"relu\")"),
+    "GRU": (SEQUENCE, "GRU(3)(x, 0, n)"),
+    "LSTM": (SEQUENCE, "h", "    h, _ = LSTM(3)(x, 0, 0, n)\n    _, _ = LSTM(2)(h)\n"),
+    "BiRNN": (SEQUENCE, "BiRNN(3)(x, n)"),
+    "BiLSTM": (SEQUENCE, "BiLSTM(3)(x, n) |> BiLSTM(2)"),
+    "BiGRU": (SEQUENCE, "BiGRU(3)(x, n)"),
+    "StackedRNN": (SEQUENCE, "x |> StackedRNN(3, 2, dropout = 0.1)"),
+    "StackedLSTM": (SEQUENCE, "x |> StackedLSTM(3, 2)"),
+    "StackedGRU": (SEQUENCE, "x |> StackedGRU(3, 2)"),
+    "Attention": (SEQUENCE, "Attention(2, causal = true, turned = true)(x, n)"),
+    "CrossAttention": (SEQUENCE, "CrossAttention(2)(x, x, n)"),
+    "TransformerBlock": (SEQUENCE, "TransformerBlock(2, 6, dropout = 0.1)(x, n)"),
+    "EncoderBlock": (SEQUENCE, "EncoderBlock(2, 6)(x, n)"),
+    "DecoderBlock": (SEQUENCE, "DecoderBlock(2, 6)(x, x, n)"),
+    "sequences": (SEQUENCE, "concat(concat(last(x), last_of(x, n)), concat(mean_pool(x, n), "
+                  "last(reverse(x, n))))"),
+    "positions": (SEQUENCE, "x |> LearnedPositions(9) |> SinusoidalPositions |> rotary"),
+    "initialisers": (VECTOR, "x * (a + b) + c + mean(d) + mean(e) + mean(f)", """
+    param a: [4] ~ uniform
+    param b: [4] ~ normal(0, 0.1)
+    param c: [4] ~ truncated_normal
+    param d: [2, 4] ~ orthogonal
+    param e, _e1, _e2: [3, 4] ~ he_normal
+    param f, _f1: [3, 4] ~ lecun_normal
+    param _g: [3, 4] ~ glorot_normal
+    param _h: [3, 4] ~ glorot_uniform
+    param _i: [3, 4] ~ he_uniform
+    param _j: [3, 4] ~ lecun_uniform
+    param _k: [4] ~ ones
+    param _l: [4] ~ zeros
+    param _m: [4] ~ constant(2)
+"""),
+}  # fmt: skip
+
+# the loss and the metrics of a model with y: [B], and z, logits [B, 4]
+PLAIN = ("mse(y, target)", "adam()", "")
+LOSSES = {
+    "regression": ("mse(y, target) + mae(y, target) + huber(y, target)", ["r2(y, target)"]),
+    "classes": ("cross_entropy(z, label, smoothing = 0.1)",
+                ["accuracy(z, label)", "top_k_accuracy(z, label, 2)", "perplexity(z, label)",
+                 "bits_per_char(z, label)", "cross_entropy_ignoring(z, label)"]),
+    "one-hot": ("cross_entropy_onehot(z, hot) + kl(softmax(z), hot)", []),
+    "binary": ("binary_cross_entropy_logits(y, chance)",
+               ["binary_cross_entropy(1 / (1 + exp(-y)), chance)", "precision(y, chance)",
+                "recall(y, chance)", "f1(y, chance)"]),
+    "sequences": ("masked_cross_entropy(s, tokens, n)",
+                  ["masked_accuracy(s, tokens, n)", "sequence_accuracy(s, tokens, n)"]),
+    "ctc": ("ctc(s, short, n, lengths)", ["error_rate(short, tokens, lengths, n)",
+                                          "mean(f32(decoded(s, n)))"]),
+}  # fmt: skip
+OPTIMIZERS = [d.name for d in standard_library().values() if d.kind == "optimizer"]
+SCHEDULES = {
+    "step_decay": "step_decay(t, 0.1, 2)",
+    "cosine": "cosine(t, 0.1, steps)",
+    "warmup": "warmup(t, 0.1, 3)",
+    "warmup_cosine": "warmup_cosine(t, 0.1, 1, steps)",
+    "one_cycle": "one_cycle(t, 0.1, steps)",
+}
+MORE = {
+    "l1": "penalty = l1(0.1)\n    clip = clip_value(0.5)",
+    "l2": "penalty = l2(0.1)\n    clip = clip_norm(0.5)",
+}
+
+
+def program(
+    type: str = VECTOR,
+    value: str = "x",
+    body: str = "",
+    loss: str = PLAIN[0],
+    metrics: tuple[str, ...] = (),
+    optimizer: str = PLAIN[1],
+    more: str = "",
+) -> str:
+    """A model whose results are y: [B], z: [B, 4] and s: [B, 5, 4], and its train block."""
+    lines = "".join(f"    metric m{n} = {m}\n" for n, m in enumerate(metrics))
+    return (
+        "fn decoded(s: [B, T, n], length: [B]) -> count: [B] {\n"
+        "    _, count = ctc_greedy(s, length)\n}\n"
+        f"model M(x: {type}, n: i32[B]) -> y: f32[B], z: f32[B, 4], s: f32[B, 5, 4] {{\n"
+        f"{body}    whole = {value}\n"
+        "    flat = whole |> Flatten\n    z = flat |> Dense(4)\n"
+        "    y[b] = z[b, 0] + 0.0*n[b]\n"
+        "    s[b, t < 5, j] = z[b, j] * (t + 1)\n}\n"
+        f'train M {{\n    data = npz("d.npz")\n    loss = {loss}\n{lines}'
+        f"    optimizer = {optimizer}\n    {more}\n    batch = 4\n    epochs = 2\n}}\n"
+    )
+
+
+PROGRAMS = {
+    **{f"layer {name}": program(*parts) for name, parts in LAYERS.items()},
+    **{f"loss {name}": program(loss=loss, metrics=tuple(metrics))
+       for name, (loss, metrics) in LOSSES.items()},
+    **{f"optimizer {name}": program(optimizer=f"{name}()") for name in OPTIMIZERS},
+    **{f"schedule {name}": program(optimizer=f"sgd(lr = {rate})")
+       for name, rate in SCHEDULES.items()},
+    **{f"more {name}": program(more=text) for name, text in MORE.items()},
+}  # fmt: skip
+
+
+def arrays(type: str, count: int = 6) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    shape = (count, *(int(n) for n in type.strip("]").split(", ")[1:]))
+    whole = type.startswith("i32")
+    x = random.integers(0, 6, shape) if whole else random.normal(size=shape)
+    return {
+        "x": np.asarray(x, np.int32 if whole else np.float32),
+        "n": np.array([5, 4, 3, 5, 5, 4], np.int32),
+        "target": np.float32(random.normal(size=count)),
+        "label": np.int32(random.integers(0, 4, count)),
+        "hot": np.eye(4, dtype=np.float32)[random.integers(0, 4, count)],
+        "chance": np.float32(random.integers(0, 2, count)),
+        "tokens": np.int32(random.integers(1, 4, (count, 5))),
+        "short": np.int32(random.integers(1, 4, (count, 2))),
+        "lengths": np.array([1, 2, 1, 2, 1, 2], np.int32),
+    }
+
+
+def lives(folder: Path, text: str, capsys, device: str) -> None:
+    type = text.split("x: ", 1)[1].split("]")[0] + "]"
+    given = arrays(type)
+    np.savez("d.npz", **given)
+    np.savez("in.npz", x=given["x"], n=given["n"])
+    (folder / "m.nn").write_text(text)
+
+    def nnc_(*arguments: str) -> str:
+        code = cli.run([*arguments, "--device", device])
+        printed = capsys.readouterr()
+        assert code == 0, printed.err
+        return printed.out
+
+    nnc_("train", "m.nn", "--out", "run", "--epochs", "1")
+    nnc_("train", "--resume", "run", "--set", "epochs=2")
+    records = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert [r["epoch"] for r in records] == [1, 2] and np.isfinite(records[-1]["loss"])
+    found = json.loads(nnc_("eval", "run"))
+    nnc_("predict", "run", "--input", "in.npz", "--output", "out.npz")
+    loaded = nnc.load("run", device=device)
+    results = loaded.predict(x=given["x"], n=given["n"])
+    with np.load("out.npz") as written:
+        for name, array in results.items():
+            np.testing.assert_array_equal(written[name], array)
+    again = loaded.evaluate(**{k: given[k] for k in given if k in needed(text)})
+    assert again == pytest.approx(found, rel=1e-5)
+    # resuming once more goes on from what was kept
+    nnc_("train", "--resume", "run", "--set", "epochs=3")
+
+
+def needed(text: str) -> set[str]:
+    return {"x", "n", *targets(project_of_text(text))}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_an_entry_lives_through_a_run(name: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    lives(tmp_path, PROGRAMS[name], capsys, "reference")
+
+
+@pytest.mark.parametrize("name", ["layer BiLSTM", "layer BatchNorm"])
+def test_in_machine_code(name: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    lives(tmp_path, PROGRAMS[name], capsys, "cpu")
+
+
+def test_no_entry_is_left_out() -> None:
+    kept = set()
+    for text in PROGRAMS.values():
+        resolved = project_of_text(text).resolved()
+        library = resolved.split("## nnc library\n")[1]
+        kept |= {n for n in standard_library() if f" {n}(" in library or f" {n} " in library}
+    assert kept == set(standard_library())

@@ -13,12 +13,13 @@ tensor. Value numbering: Cocke and Schwartz (1970). Tests: tests/passes/test_pas
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 
 from ...ir.affine import inside
 from ...ir.build import literal, substitute
 from ...ir.dtypes import is_float
 from ...ir.equation import Equation, System
-from ...ir.expr import Apply, Const, Expr, Read, index_names, reads
+from ...ir.expr import Apply, Const, Expr, Idx, Read, index_names, reads
 from ...ir.functions import TABLE
 from ...ir.terms import match
 from ...targets import Target
@@ -53,7 +54,10 @@ def common_subexpressions(system: System, target: Target) -> System:
                     _undone(old, stored, target.equations.long_function),
                 ):
                     if one is not None:
-                        available.setdefault(_key(one.expr), []).append(one)
+                        coarse, fine = _keys(one.expr)
+                        # An index outside reads matches anything, constants included.
+                        key = coarse if _has_free_index(one.expr) else fine
+                        available.setdefault(key, []).append(one)
     return system.replace(equations=tuple(result[eq.target] for eq in system.equations))
 
 
@@ -93,17 +97,41 @@ def _is_available(eq: Equation) -> bool:
     )
 
 
-def _key(expr: Expr) -> tuple:
-    """Equal for expressions that match; cheaper than matching."""
+def _keys(expr: Expr) -> tuple[tuple, tuple]:
+    """Equal for expressions that match, and cheaper than matching; the second only if the first of
+    them has no index outside its reads."""
     tensors = sorted({read.tensor for read in reads(expr)})
     fn = expr.fn if isinstance(expr, Apply) else ""
-    return (fn, expr.dtype, *tensors)
+    coarse = (fn, expr.dtype, *tensors)
+    constants = sorted(repr(n.value) for n in _outside_reads(expr) if isinstance(n, Const))
+    return coarse, (coarse, *constants)
+
+
+def _has_free_index(expr: Expr) -> bool:
+    return any(isinstance(node, Idx) for node in _outside_reads(expr))
+
+
+def _outside_reads(expr: Expr) -> set[Expr]:
+    """The nodes of an expression that stand in no index of a read."""
+    found: set[Expr] = set()
+    stack = [expr]
+    while stack:
+        node = stack.pop()
+        if node not in found:
+            found.add(node)
+            if isinstance(node, Read):
+                stack += [] if node.other is None else [node.other]
+            else:
+                stack += node.children
+    return found
 
 
 def _with_available(eq: Equation, available: dict[tuple, list[_Available]]) -> Equation:
     def change(node: Expr) -> Expr | None:
+        if not isinstance(node, Apply):
+            return None
         # By key first: full matching is attempted on few candidates.
-        for one in available.get(_key(node), ()) if isinstance(node, Apply) else ():
+        for one in chain.from_iterable(available.get(key, ()) for key in _keys(node)):
             stored = one.equation
             places = match(one.expr, node) if stored.target != eq.target else None
             if places is None:

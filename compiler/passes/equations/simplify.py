@@ -58,14 +58,7 @@ def forward_copies(system: System) -> System:
     """y[i, j] = x[j, i] and y[i] = 0.5: the readers of y read x, or the number."""
     # Outputs and updates must exist under their names, even as copies.
     fixed = differentiated(system).union(system.roots)
-    copies = {
-        eq.target: eq
-        for eq in system.equations
-        if eq.reduce is None
-        and eq.at is None
-        and eq.target not in fixed
-        and (isinstance(eq.body, Const) or (isinstance(eq.body, Read) and _is_plain(eq.body)))
-    }
+    copies: dict[str, Equation] = {}
 
     def change(node: Expr) -> Expr | None:
         # A copy of a copy goes to the first source in one pass.
@@ -76,6 +69,11 @@ def forward_copies(system: System) -> System:
             node = fresh
         return node
 
+    for eq in system.equations:
+        if eq.reduce is None and eq.at is None and eq.target not in fixed and _is_copied(eq.body):
+            # A chain of copies is followed once: each is a copy of the first source.
+            source = change(eq.body)
+            copies[eq.target] = eq.with_body(source) if source and _is_copied(source) else eq
     return _rewrite_readers(system, copies, change)
 
 
@@ -91,8 +89,11 @@ def _rewrite_readers(system: System, read: Mapping[str, object], change: Change)
     )
 
 
-def _is_plain(read: Read) -> bool:
-    return read.other is None and all(isinstance(e, Idx) for e in read.index)
+def _is_copied(body: Expr) -> bool:
+    """Whether an equation with this body is a copy: of a number, or of elements of a tensor."""
+    if isinstance(body, Read):
+        return body.other is None and all(isinstance(e, Idx) for e in body.index)
+    return isinstance(body, Const)
 
 
 def _forwarded(read: Read, copy: Equation, tensors: Mapping[str, Tensor]) -> Expr | None:

@@ -43,9 +43,10 @@ def sparse_pooling_gradient(system: System, target: Target) -> System:
     # One tensor at a time, then again on the rewritten system: a rewrite may make others possible.
     for eq in system.equations:
         sparse = _sparse(eq, system, target.equations)
-        readers, edit = system.readers.get(eq.target), SystemEdit(system)
+        readers = system.readers.get(eq.target)
         if sparse is None or not readers:
             continue
+        edit = SystemEdit(system)
         # All readers or none: with one left that reads d, d would be stored all the same.
         if all(_over_windows(r, sparse, edit, target.equations) for r in readers):
             return sparse_pooling_gradient(remove_unused(edit.result()), target)

@@ -203,21 +203,21 @@ def _first_fit(
     same time; returns the size of the arena."""
     # The name breaks ties, so that the layout is the same on every run.
     names = sorted(live, key=lambda n: (-system.tensors[n].bytes, n))
-    first, last, start, end = np.zeros((4, len(names)), np.int64)
+    # Of what is placed already: the interval, and where it begins and ends, in order of addresses.
+    # Arrays, as all pairs would be slow in Python for thousands of temps.
+    placed = np.zeros((4, 0), np.int64)
     total = base
-    for n, name in enumerate(names):
-        (first[n], last[n]), size = live[name], aligned(system.tensors[name].bytes)
-        # All pairs would be slow in Python for thousands of temps. Intervals overlap if each begins
-        # before the other ends; ends count as inside, since a kernel's inputs must outlive its
-        # outputs' first store.
-        interfering = np.nonzero((first[:n] <= last[n]) & (first[n] <= last[:n]))[0]
-        taken = zip(start[interfering].tolist(), end[interfering].tolist(), strict=True)
-        place = base
+    for name in names:
+        (first, last), size = live[name], aligned(system.tensors[name].bytes)
+        # Intervals overlap if each begins before the other ends; ends count as inside, since a
+        # kernel's inputs must outlive its outputs' first store.
+        begin, end = placed[2:, (placed[0] <= last) & (first <= placed[1])]
         # The first gap between the places taken that is large enough, or the end of the last one.
-        for begin, stop in sorted(taken):
-            if begin - place >= size:
-                break
-            place = max(place, stop)
-        offsets[name], start[n], end[n] = place, place, place + size
+        gap_begin = np.maximum.accumulate(np.append(base, end))
+        gap_end = np.append(begin, np.iinfo(np.int64).max)
+        place = int(gap_begin[np.argmax(gap_end - gap_begin >= size)])
+        offsets[name] = place
+        position = np.searchsorted(placed[2], place)
+        placed = np.insert(placed, position, (first, last, place, place + size), axis=1)
         total = max(total, place + size)
     return total

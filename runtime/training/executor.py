@@ -105,12 +105,8 @@ class BoundProgram:
 
 
 def _handed(array: np.ndarray, divisor: float) -> Value:
-    """A part as the totals take it: wide enough to be added up, and apart from the program's
-    memory."""
-    if array.ndim:
-        wide = {"f": np.float64, "i": np.int64}.get(array.dtype.kind, array.dtype)
-        return array.astype(wide) if divisor == 1 else array.astype(wide) / divisor
-    value = array.item()
+    """A part as the totals take it: apart from the program's memory."""
+    value = array.copy() if array.ndim else array.item()
     return value if divisor == 1 else value / divisor
 
 

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from ...compiler.elaboration.train_block import Setup
-from ...compiler.ir.aggregates import Aggregates
+from ...compiler.ir.aggregates import Aggregates, Part
+from ...compiler.ir.dtypes import NUMPY
 from ...compiler.programs import last_stage_of, measured
 from ...compiler.reference.evaluator import evaluate
 from ...dsl.diagnostics.diagnostic import Diagnostic, UserError
@@ -109,7 +110,7 @@ class SetMeasures:
                 if self._stage(of, True).fits:
                     before.setdefault(name, []).append(value)
             elif not totals.count:
-                before[name] = value
+                before[name] = _wide(value)
             elif kind == "sum":
                 before[name] = before[name] + value
             elif kind == "mean":
@@ -206,18 +207,39 @@ class _LastStage:
 
     def compute(self, totals: Mapping[str, Value]) -> list[float]:
         """The measures from the parts, in order."""
-        given = {
-            part.name: np.concatenate(totals[part.name], part.axis)
-            if part.kind == "rows"
-            else totals[part.name]
-            for part in self.aggregates.parts
-        }
         outputs = self.system.outputs
-        if self.points <= FEW_POINTS:
-            found = evaluate(self.system, given)
-            return [float(found[measure]) for measure in outputs]
-        with self._programs.lend() as program:
-            for tensor in self.system.of_kind("input"):
-                program.arrays[tensor.name][...] = given[tensor.name]
-            program.run()
-            return [float(program.arrays[measure]) for measure in outputs]
+        if self.points > FEW_POINTS:
+            with self._programs.lend() as program:
+                self._fill(program.arrays, totals)
+                program.run()
+                return [float(program.arrays[measure]) for measure in outputs]
+        inputs = self.system.of_kind("input")
+        given: dict[str, np.ndarray] = {t.name: np.empty(t.shape, NUMPY[t.dtype]) for t in inputs}
+        self._fill(given, totals)
+        found = evaluate(self.system, given)
+        return [float(found[measure]) for measure in outputs]
+
+    def _fill(self, arrays: Mapping[str, np.ndarray], totals: Mapping[str, Value]) -> None:
+        """Write what the batches have handed over into the inputs."""
+        for part in self.aggregates.parts:
+            # a measure that is not needed for the others may have parts of its own
+            if part.name in self.system.tensors:
+                _write(arrays[part.name], totals[part.name], part)
+
+
+def _write(array: np.ndarray, value: Value, part: Part) -> None:
+    if part.kind != "rows":
+        array[...] = value
+        return
+    along, begin = np.moveaxis(array, part.axis, 0), 0
+    for rows in value:  # one after the other: all of them together are a copy too many
+        rows = np.moveaxis(rows, part.axis, 0)
+        along[begin : begin + len(rows)] = rows
+        begin += len(rows)
+
+
+def _wide(value: Value) -> Value:
+    """An array of a type in which many can be added up."""
+    if not isinstance(value, np.ndarray):
+        return value
+    return value.astype({"f": np.float64, "i": np.int64}.get(value.dtype.kind, value.dtype))

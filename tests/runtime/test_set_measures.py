@@ -331,7 +331,8 @@ def test_the_last_stage_is_compiled_where_it_is_large(tmp_path, monkeypatch):
     lines = "".join(
         f"\n    metric {n} = {METRICS[n][0]}" for n in ("auc", "spearman", "r2", "bleu")
     )
-    file = program(tmp_path, FIELDS + "    loss = mse(p, y)" + lines)
+    # one that no example has a part in, and so is given
+    file = program(tmp_path, FIELDS + "    loss = mse(p, y)\n    metric weight = 2 * s" + lines)
     values = arrays()
     one = both(file, 32, values, monkeypatch, "cpu")
     monkeypatch.setattr(set_measures, "FEW_POINTS", 0)
@@ -641,3 +642,46 @@ train M { loss = mse(p, x); optimizer = sgd(lr = 0); epochs = 1; shuffle = false
             wanted = (1 - rate) * wanted + rate * part.var(ddof=1)
     found = model.parameters["batchnorm1_running_var"][0]
     assert found == pytest.approx(wanted, rel=1e-5)
+
+
+# --- what is only known for batches ---------------------------------------------------------------
+
+
+def test_a_program_for_small_batches_alone(tmp_path, monkeypatch):
+    """It cannot be looked at for a large set: every batch is measured by itself, and W0703 says
+    so."""
+    definitions = """
+fn few(x: [n]) -> r: [] { r = max(x) * (if n < 20 then 1 else "more than 20 are too many") }
+"""
+    lines = "input y: f32[B]\n    loss = mean(p)\n    metric m = few(p)\n    shuffle = false"
+    file = tmp_path / "m.nn"
+    file.write_text(MODEL.replace("DEFINITIONS", definitions).replace("LINES", lines))
+    values = {name: arrays()[name] for name in ("a", "c", "q", "y")}
+    batches = [values["a"][begin : begin + 15] for begin in (0, 15, 30)]
+    for found in both(file, 15, values, monkeypatch, "reference"):
+        assert found["m"] == pytest.approx(np.mean([b.max() for b in batches]), rel=1e-6)
+        assert found["loss"] == pytest.approx(values["a"].mean(), rel=1e-5)
+    np.savez(tmp_path / "d.npz", **values)
+    file.write_text(
+        file.read_text().replace("shuffle", 'data = npz("d.npz")\n    batch = 15\n    shuffle')
+    )
+    project = open_project(file)
+    dataset = load_dataset(project, Search(None, tmp_path))
+    told = prepare(project, dataset, DEVICES["reference"](1)).warnings
+    assert [d.code for d in told] == ["W0703", "W0703"]
+    assert told[1].message == "`m` is only known for single batches"
+
+
+@pytest.mark.parametrize("bound", ["MOST_BYTES", "MOST_POINTS"])
+def test_too_many_examples_to_compare(bound, tmp_path, monkeypatch):
+    """The mean over the batches, and other metrics as always."""
+    lines = "    loss = mse(p, y)\n    metric m = r2(p, y)\n    metric e = mae(p, y)\n"
+    file = program(tmp_path, FIELDS + lines + "    shuffle = false")
+    monkeypatch.setattr(set_measures, bound, 10)
+    values, v = arrays(3), wide(arrays(3))
+    found, _ = both(file, 15, values, monkeypatch, "reference")
+    single = [
+        METRICS["r2"][1]({"a": v["a"][b : b + 15], "y": v["y"][b : b + 15]}) for b in (0, 15, 30)
+    ]
+    assert found["m"] == pytest.approx(np.mean(single), rel=1e-5)
+    assert found["e"] == pytest.approx(METRICS["mae"][1](v), rel=1e-6)

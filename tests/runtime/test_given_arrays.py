@@ -5,6 +5,7 @@ Here are the cases with a right answer; that damage of any kind ends well is for
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -19,6 +20,7 @@ import pytest
 
 from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime import cli, data
+from nnc.runtime.data.core import decompress
 from nnc.runtime.data.formats.array_file import read_arrays
 
 PROGRAM = """
@@ -250,3 +252,26 @@ def test_training_on_a_file_that_is_cut_short_ends_with_a_message(tmp_path):
     assert ended.returncode == 1, ended.stderr
     assert "E0603" in ended.stderr
     assert "set.npy has been cut short" in ended.stderr
+
+
+def test_several_gzip_files_in_one_are_unpacked_once(tmp_path, monkeypatch):
+    text = "".join(f"line {n}\n" for n in range(400))
+    parts = [gzip.compress(part.encode(), mtime=0) for part in (text[:999], "", text[999:])]
+    (tmp_path / "t.txt").write_bytes(b"".join(parts))
+    search = data.Search(None, tmp_path, True, tmp_path / "cache")
+    calls = []
+    before = decompress._unpack
+    monkeypatch.setattr(decompress, "_unpack", lambda *of: (calls.append(1), before(*of)))
+    for _ in range(3):
+        found = data.load("text", {"file": "t.txt", "length": 8, "vocabulary": "bytes"}, search)
+        tokens = found.train.arrays["token"].copy()
+        assert bytes(tokens[:40].ravel().tolist()).decode() == text[:320]
+    assert len(calls) == 1
+    # A flipped bit, a cut and a copy of an earlier version are noticed and unpacked again.
+    (copy,) = (tmp_path / "cache" / "unpacked").iterdir()
+    whole = copy.read_bytes()
+    for content in (whole[:9] + b"?" + whole[10:], whole[:-1], whole[:-12], b""):
+        copy.write_bytes(content)
+        again = data.load("text", {"file": "t.txt", "length": 8, "vocabulary": "bytes"}, search)
+        np.testing.assert_array_equal(again.train.arrays["token"], tokens)
+    assert len(calls) == 5

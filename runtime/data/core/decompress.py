@@ -26,6 +26,7 @@ SHORTEST_GZIP = 18  # bytes: header and trailer
 CHUNK = 1 << 20  # bytes that are unpacked at a time
 ALWAYS_ALLOWED = 1 << 28  # bytes that any file may unpack to
 MAX_RATIO = 100  # times its own size that a larger file may unpack to
+FOOTER = 12  # bytes behind an unpacked copy: its checksum and its length
 AGAIN = "fetch or copy it again"
 
 
@@ -50,20 +51,20 @@ def plain_bytes(path: Path, cache: Path, most: int | None = None) -> np.ndarray:
     than `most` bytes (by default, more than any genuine file), E0617 if it cannot be read."""
     with readable(path), open_regular(path) as file:
         if file.read(2) != GZIP_MAGIC:
-            return _map_bytes(file, path)
+            return _map_bytes(file, path, os.fstat(file.fileno()).st_size)
         if most is None:
             # A limit against "zip bombs", in proportion to the file.
             most = max(ALWAYS_ALLOWED, MAX_RATIO * os.fstat(file.fileno()).st_size)
         with _unpacked(file, path, cache, most) as plain:
-            return _map_bytes(plain, path)
+            return _map_bytes(plain, path, os.fstat(plain.fileno()).st_size - FOOTER)
 
 
-def _map_bytes(file: BinaryIO, path: Path) -> np.ndarray:
-    """All bytes of an open file as a read-only array; E0603 if there are none."""
-    if not os.fstat(file.fileno()).st_size:
+def _map_bytes(file: BinaryIO, path: Path, count: int) -> np.ndarray:
+    """The first bytes of an open file as a read-only array; E0603 if there are none."""
+    if not count:
         raise fail("E0603", f"{path} is empty", help=AGAIN)
     # The mapping stays valid after the file is closed, and after a temporary file is deleted.
-    return np.asarray(np.memmap(file, np.uint8, "r"))
+    return np.asarray(np.memmap(file, np.uint8, "r", shape=(count,)))
 
 
 @contextmanager
@@ -86,25 +87,23 @@ def _check_gzip_size(file: BinaryIO) -> None:
 
 @contextmanager
 def _unpacked(packed: BinaryIO, path: Path, cache: Path, most: int) -> Iterator[BinaryIO]:
-    """An open file with the unpacked bytes, at most `most`: in the cache, or an unnamed temporary
-    file where the cache cannot be written."""
+    """An open file with the unpacked bytes, at most `most`, and a footer: in the cache, or an
+    unnamed temporary file where the cache cannot be written."""
     _check_gzip_size(packed)
     state = os.fstat(packed.fileno())
     # The unpacked copy belongs to this very file: another size or time makes another key.
     key = f"{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}"
     name = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32]
     cached = cache / "unpacked" / name
-    packed.seek(-8, os.SEEK_END)
-    trailer = packed.read(8)  # gzip's own checksum of the plain bytes, and their number
     # Errors of writing (a full disk, a read-only folder) only mean that there is no cached copy.
     # BadGzipFile is one of them and vanishes here, too, but `_unpack` below raises it once more.
-    found = _open_intact(cached, trailer)
+    found = _open_intact(cached)
     if found is None:
         with suppress(OSError):
             make_folder(cached.parent)
             with replacing(cached, durable=False, private=True) as plain:
                 _unpack(packed, plain, most)
-            found = _open_intact(cached, trailer)
+            found = _open_intact(cached)
     if found is not None:
         with found as plain:
             yield plain
@@ -114,31 +113,35 @@ def _unpacked(packed: BinaryIO, path: Path, cache: Path, most: int) -> Iterator[
         yield plain
 
 
-def _open_intact(cached: Path, trailer: bytes) -> BinaryIO | None:
-    """The unpacked copy, if it is what the packed file's trailer says; else None."""
+def _open_intact(cached: Path) -> BinaryIO | None:
+    """The unpacked copy, if it is whole and what was written; else None."""
     try:
         file = open_own(cached)
     except OSError:
         return None
     with ExitStack() as closing:
         closing.push(file)
-        # Modulo 2^32, as in the trailer: files of more than 4 GB unpack as well.
-        if os.fstat(file.fileno()).st_size & 0xFFFFFFFF != int.from_bytes(trailer[4:], "little"):
-            return None
-        # A disk that flips a bit of the copy would change the data without a word.
-        checksum = 0
-        while chunk := file.read(CHUNK):
+        # A disk that flips a bit of the copy would change the data without a word. The packed
+        # file's own checksum does not serve: of several gzip files in one, it has only the last's.
+        count = os.fstat(file.fileno()).st_size - FOOTER
+        checksum, left = 0, count
+        while left > 0 and (chunk := file.read(min(CHUNK, left))):
             checksum = zlib.crc32(chunk, checksum)
-        if checksum != int.from_bytes(trailer[:4], "little"):
+            left -= len(chunk)
+        if count < 0 or file.read(FOOTER) != _footer(checksum, count):
             return None
         closing.pop_all()
     return file
 
 
+def _footer(checksum: int, count: int) -> bytes:
+    return checksum.to_bytes(4, "little") + count.to_bytes(FOOTER - 4, "little")
+
+
 def _unpack(packed: BinaryIO, plain: BinaryIO, most: int) -> None:
     """EOFError if more than `most` bytes come out: a small file can unpack to fill any disk."""
     packed.seek(0)
-    written = 0
+    written = checksum = 0
     with gzip.GzipFile(fileobj=packed) as unpacked:
         while chunk := unpacked.read(CHUNK):
             written += len(chunk)
@@ -146,4 +149,6 @@ def _unpack(packed: BinaryIO, plain: BinaryIO, most: int) -> None:
             if written > most:
                 raise EOFError(f"more than {most:,} bytes come out of it")
             plain.write(chunk)
+            checksum = zlib.crc32(chunk, checksum)
+    plain.write(_footer(checksum, written))
     plain.flush()

@@ -264,3 +264,12 @@ def test_a_line_without_an_end_is_no_line_of_a_table(search, monkeypatch):
         table(search, "a\n" + "1," * 600 + "\n")
     with pytest.raises(UserError, match=r"E0603"):
         table(search, 'a\n"' + "1\n" * 200_000)
+
+
+def test_labels_of_lines_are_one_in_every_spelling(search):
+    (search.base / "t.tsv").write_text(
+        "caf\u00e9\ta b\ncafe\u0301\tc d\ntea\te\n", encoding="utf-8"
+    )
+    found = data.load("lines", {"file": "t.tsv", "test": 0}, search)
+    assert found.class_names["label"] == ("caf\u00e9", "tea")
+    assert found.train.arrays["label"].tolist() == [0, 0, 1]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from mmap import mmap
 
 import numpy as np
@@ -63,6 +64,11 @@ class Split:
     def __len__(self) -> int:
         return len(next(iter(self.arrays.values()))) if self.arrays else 0
 
+    @cached_property
+    def _mapped(self) -> dict[str, MappedFile]:
+        # Found once: a batch is taken in microseconds.
+        return {n: file for n, a in self.arrays.items() if (file := MappedFile.of(a))}
+
     def take(self, name: str, rows: np.ndarray, out: np.ndarray) -> None:
         """Write the examples `rows` (int64 [n]) of a field into `out` ([n, *shape]).
 
@@ -77,7 +83,9 @@ class Split:
             raise ValueError(f"field {name!r}: out has shape {out.shape}, not {wanted}")
         if len(rows) and (rows.min() < 0 or rows.max() >= len(array)):
             raise IndexError(f"field {name!r}: rows outside 0 … {len(array) - 1}")
-        check_mapped(array)
+        # Immediately before the rows are read: a file can only be cut short in between.
+        if name in self._mapped:
+            self._mapped[name].check()
         # Without conversion, rows go straight from the stored array into the caller's buffer.
         if scale is None and array.dtype == out.dtype:
             _gather(array, rows, out)
@@ -104,26 +112,44 @@ def below(array: np.ndarray) -> Iterator[object]:
         base = getattr(base, "base", None)
 
 
+@dataclass(frozen=True)
+class MappedFile:
+    """The file that an array is mapped from, and the length that it must have."""
+
+    mapping: mmap
+    name: str
+    needed: int
+
+    @staticmethod
+    def of(array: np.ndarray) -> MappedFile | None:
+        """None if the array lies in memory."""
+        # A view of a mapped array can be one as well; the last is the whole, on its mapping.
+        *_, mapping = below(array)
+        if not isinstance(mapping, mmap):
+            return None
+        whole = [one for one in below(array) if isinstance(one, np.memmap)][-1]
+        return MappedFile(mapping, str(whole.filename), whole.offset + whole.nbytes)
+
+    def check(self) -> None:
+        """Raise E0603 if the file has been cut short since: to read on would end the process with a
+        bus error. E0617 if it cannot be asked."""
+        try:
+            found = self.mapping.size()  # of the file now; its `len` is what was mapped
+        except (OSError, ValueError) as error:
+            raise fail("E0617", f"cannot look at {self.name}: {error}") from error
+        if found < self.needed:
+            raise fail(
+                "E0603",
+                f"{self.name} has been cut short while it was in use: it has {found:,} bytes, and "
+                f"had at least {self.needed:,}",
+                help="put another file in its place under a temporary name and rename it",
+            )
+
+
 def check_mapped(array: np.ndarray) -> None:
-    """Raise E0603 if an array is mapped from a file that has been cut short since: to read on
-    would end the process with a bus error. E0617 if the file cannot be asked."""
-    # A view of a mapped array can be one as well; the last of them is the whole, on its mapping.
-    *_, mapping = below(array)
-    if not isinstance(mapping, mmap):
-        return
-    whole = [one for one in below(array) if isinstance(one, np.memmap)][-1]
-    needed = whole.offset + whole.nbytes
-    try:
-        found = mapping.size()  # of the file now; its `len` is what was mapped
-    except (OSError, ValueError) as error:
-        raise fail("E0617", f"cannot look at {whole.filename}: {error}") from error
-    if found < needed:
-        raise fail(
-            "E0603",
-            f"{whole.filename} has been cut short while it was in use: it has {found:,} bytes, and "
-            f"had at least {needed:,}",
-            help="put another file in its place under a temporary name and rename it",
-        )
+    """As `MappedFile.check`, if the array is mapped from a file."""
+    if file := MappedFile.of(array):
+        file.check()
 
 
 def _gather(array: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:

@@ -10,6 +10,7 @@ text unless it is set; then longer texts are truncated, and a line on stderr say
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from unicodedata import normalize
 
 import numpy as np
 
@@ -106,6 +107,8 @@ def encode_texts(
 
 def number_labels(labels: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     """Labels as indices (i32 [n]) into their names, which are in order."""
+    # One label where Unicode has several spellings of the same text.
+    labels = [normalize("NFC", label) for label in labels]
     distinct = set(labels)
     # `2` before `10` if all labels are whole numbers, and alphabetical order otherwise. The name
     # breaks the tie of `1` and `01`.

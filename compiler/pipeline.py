@@ -29,6 +29,7 @@ from .passes.cpu.transpose_operands import transpose_operands
 from .passes.equations.common_subexpressions import common_subexpressions
 from .passes.equations.gather_matmul import gather_matmul
 from .passes.equations.inline import inline
+from .passes.equations.integer_checks import integer_checks
 from .passes.equations.narrow_sums import narrow_sums
 from .passes.equations.precompute_derivatives import precompute_derivatives
 from .passes.equations.reciprocal import reciprocal
@@ -141,8 +142,11 @@ AUTODIFF = (
     Pass("mixed-precision", mixed_precision, required=True),
 )
 
+INTEGERS = (Pass("integer-checks", integer_checks),)
+
 CANONICALIZE = (
     Pass("remove-stops", remove_stops, required=True),
+    *INTEGERS,
     Pass("simplify", simplify),
     Pass("common-subexpressions", common_subexpressions, needs=("target",)),
     Pass("inline", inline, needs=("target",)),
@@ -262,6 +266,11 @@ def derive(
     """The program that a system with placeholders stands for: gradients are equations, contractions
     are rounded as its precision says. This is what the evaluator gives a meaning to."""
     return _run(AUTODIFF, system, None, options, observers)
+
+
+def checked(system: System) -> System:
+    """The derived system with the output that says whether its integers have results."""
+    return _run((*AUTODIFF, *INTEGERS), system, None, DEFAULT, ())
 
 
 def check_remat(system: System, report: Report) -> None:

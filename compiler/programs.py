@@ -26,6 +26,7 @@ from .elaboration.train_block import (
 from .ir.aggregates import SIZES, Aggregates, aggregates, last_stage, one_by_one
 from .ir.equation import Equation, System, Tensor, is_identity
 from .ir.expr import Read
+from .ir.integer_ranges import input_limits
 from .passes.equations.incremental_decoding import incremental_decoding, once
 
 
@@ -56,7 +57,7 @@ def _training_step(
     update(block, names)
     # As outputs the gradients survive all passes, so that they can be inspected.
     step = block.model.system((*outputs, *names.values()) if gradients else outputs)
-    step = step.replace(precision=setup.precision)
+    step = _checked(step, setup)
     # no errors among them: those were raised by `check()`
     if warnings is not None:
         warnings.extend(block.ctx.report.diagnostics)
@@ -68,7 +69,7 @@ def evaluation(setup: Setup) -> System:
     block = elaborate_trained_model(setup, training=False)
     system = block.model.system(objective(block))
     # Batch normalisation's running means are states of the model: only training moves them.
-    return system.replace(updates={}, precision=setup.precision)
+    return _checked(system.replace(updates={}), setup)
 
 
 def _measures(setup: Setup, training: bool) -> System:
@@ -119,7 +120,12 @@ def last_stage_of(setup: Setup, training: bool, found: Aggregates, examples: int
 def prediction(setup: Setup) -> System:
     """The model's results for a batch of its inputs."""
     system = elaborate_trained_model(setup, training=False).model.system()
-    return system.replace(updates={}, precision=setup.precision)
+    return _checked(system.replace(updates={}), setup)
+
+
+def _checked(system: System, setup: Setup) -> System:
+    """The system as the runtime has it run: with the precision of the block, integers checked."""
+    return system.replace(precision=setup.precision, index_inputs=input_limits(system))
 
 
 def decoding(predicted: System, tokens: str, logits: str) -> tuple[System, System]:

@@ -420,6 +420,8 @@ SCENES: dict[str, Scene] = {
                    broken=lambda patch: patch.setattr(gpu, "look", no_gpu)),
     "E0721": flags("compile small.nn --emit llvm", "compile small.nn --emit llvm",
                    broken=lambda patch: patch.setenv("NNC_TARGET", "zen9")),
+    "E0730": lines("mean(b) (7 // label[b])", "accuracy(logits, label)",
+                   "mean(b) (7 // label[b])"),
     "E0801": flags("verify small.nn", "verify small.nn", "y = 2*tanh(x) + w*x", TANH,
                    broken=other_code),
     "E0802": flags("verify small.nn", "verify small.nn", "y = 2*tanh(x) + w*x", TANH,

@@ -7,12 +7,13 @@ from dataclasses import replace
 from ...dsl.check.names import DISCARDED
 from ...dsl.syntax import ast as s
 from ..ir.build import cast
+from ..ir.dtypes import is_float
 from ..ir.equation import Equation, Index
 from .broadcasting import as_declared, check_conversion, like_state, materialize, state_mismatch
 from .context import Abort, BodyScope, Context, spelled
 from .dispatch import as_array, results, scalar, size, value
 from .ranges import declare_ahead, introduce, is_ahead, left_side, nothing_to_run_over
-from .reductions import reduced
+from .reductions import inexact, reduced, sum_of_integers
 from .values import Array, Poison, Value, is_static
 
 
@@ -151,6 +152,10 @@ def _indexed(
     type = scope.declared.get(name)
     if type is not None and type.dtype is not None and not positional:
         check_conversion(ctx, body.dtype, ctx.float_for(type.dtype), span)
+        if reduce == "sum" and is_float(ctx.float_for(type.dtype)) and inexact(body, over, sizes):
+            # Whole numbers are added up as such, and the sum becomes a float.
+            body = sum_of_integers(ctx, over, body, span, inner)
+            reduce, over = None, ()
         body = cast(body, ctx.float_for(type.dtype))
     if state is not None:
         assert state.tensor

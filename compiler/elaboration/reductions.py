@@ -6,10 +6,11 @@ y[i] = 1 + sum(j) x[i, j]   →   y_sum[i] = sum(j) x[i, j];   y[i] = 1 + y_sum[
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
+from ..ir.affine import bounds
 from ..ir.build import call, cast, literal, substitute
 from ..ir.dtypes import is_float
 from ..ir.equation import Index
@@ -44,6 +45,25 @@ def _reducible(
     if op in ("sum", "prod") and body.dtype in ("bool", "u8"):
         body = cast(body, "i32")
     return op, over, body
+
+
+EXACT = 2**24  # f32 has every integer up to here
+
+
+def inexact(body: Expr, over: tuple[Index, ...], sizes: Mapping[str, int]) -> bool:
+    """Whether the sum of integers may be more than what floats add up exactly."""
+    if is_float(body.dtype):
+        return False
+    low, high = bounds(body, {**sizes, **{i.name: i.size for i in over}})
+    return max(-low, high) * math.prod(i.size for i in over) > EXACT
+
+
+def sum_of_integers(
+    ctx: Context, over: tuple[Index, ...], body: Expr, span: Span, scope: BodyScope
+) -> Expr:
+    """A read of the sum in 64 bits."""
+    read = _read_of_reduction(ctx, "sum", "sum", over, cast(body, "i64"), span, scope)
+    return read.element([], ())
 
 
 def _read_of_reduction(

@@ -219,6 +219,9 @@ class RematBlock:
     span: Span | None = field(default=None, compare=False)
 
 
+CHECK = "integers!"  # an output that `integer_checks` adds; no name of a program has a `!`
+
+
 @dataclass(frozen=True)
 class System:
     """Equations over tensors. `updates` maps a param or state to the temp that becomes its value
@@ -227,6 +230,9 @@ class System:
     What is left for passes to do: `gradients` are placeholders to expand; `backward` the targets of
     the equations that came of those; `remat` the blocks that the backward pass computes again
     (`rematerialize`); `precision` that of the operands of contractions (`mixed_precision`).
+    `index_inputs` are the inputs that are indices and how many places these choose from: the
+    runtime compares the data with that (`ir/integer_ranges.py`). None where nobody looks at
+    integers: then they are not checked (`integer_checks`).
 
     For messages: `adjoints` are the tensors by the temps that are their gradients, `contributions`
     by those that are parts of a gradient. No name says this, as the user may have taken any."""
@@ -242,6 +248,7 @@ class System:
     precision: str = "f32"
     adjoints: Mapping[str, str] = field(default_factory=dict)
     contributions: Mapping[str, str] = field(default_factory=dict)
+    index_inputs: Mapping[str, int] | None = None
 
     def of_kind(self, kind: str) -> list[Tensor]:
         return [t for t in self.tensors.values() if t.kind == kind]

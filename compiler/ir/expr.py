@@ -116,7 +116,8 @@ class Read(Expr):
     """`tensor[index…]`, or `(tensor[index…] else other)` where an index may fall outside.
 
     Without `other`, affine indices are proven inside when the system is verified; an index that
-    itself reads a tensor (a gather) and falls outside reads NaN (0 for integers, false for bool).
+    itself reads a tensor (a gather) and falls outside reads NaN (0 for integers, false for bool),
+    and the run is refused (`passes/equations/integer_checks.py`).
     """
 
     __slots__ = ("index", "other", "tensor")

@@ -20,8 +20,6 @@ from .evaluator import IndexGrid
 
 Index = tuple[int, ...]
 
-OUTSIDE = " is outside "
-
 
 @dataclass(frozen=True)
 class Bad:
@@ -35,11 +33,6 @@ class Bad:
     equation: Equation | None
     how: str = ""
     written: Equation | None = None
-
-    @property
-    def is_outside(self) -> bool:
-        """Whether it comes of an index outside a tensor."""
-        return OUTSIDE in self.how
 
     def __str__(self) -> str:
         at = f"[{', '.join(map(str, self.index))}]" if self.index else ""
@@ -207,4 +200,4 @@ def _in_read(read: Read, point: _Point) -> tuple[tuple[str, Index] | None, str] 
         return (read.tensor, index), ""
     if read.other is not None:
         return _in_expression(read.other, point)
-    return None, f"{read.tensor}[{', '.join(map(str, index))}]{OUTSIDE}{list(array.shape)}"
+    return None, f"{read.tensor}[{', '.join(map(str, index))}] is outside {list(array.shape)}"

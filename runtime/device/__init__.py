@@ -24,7 +24,8 @@ class Program(Protocol):
 
     @property
     def arrays(self) -> Mapping[str, np.ndarray]:
-        """Inputs, params, states and outputs by name; write into them before a run."""
+        """Inputs, params, states and outputs by name; write into them before a run. `CHECK`, if
+        it is there, is not 0 after a run in which an integer operation had no result."""
 
     def run(self) -> None:
         """Computes outputs once from inputs, params and states, and updates the latter two."""

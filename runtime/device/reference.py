@@ -16,15 +16,15 @@ class ReferenceProgram:
     """A system with its memory; `run` evaluates it once."""
 
     def __init__(self, system: System):
-        from ...compiler.pipeline import derive  # only where it is needed
+        from ...compiler.pipeline import checked  # only where it is needed
 
-        self.system = derive(system)
+        self.system = checked(system)
         self.arrays: dict[str, np.ndarray] = {
             t.name: np.zeros(t.shape, NUMPY[t.dtype])
-            for t in system.tensors.values()
-            if t.kind != "temp" or t.name in system.outputs
+            for t in self.system.tensors.values()
+            if t.kind != "temp" or t.name in self.system.outputs
         }
-        self._given = tuple(t.name for t in system.tensors.values() if t.kind != "temp")
+        self._given = tuple(t.name for t in self.system.tensors.values() if t.kind != "temp")
 
     @property
     def arena_bytes(self) -> int:

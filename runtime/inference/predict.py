@@ -14,7 +14,8 @@ from ...dsl.diagnostics.diagnostic import did_you_mean, fail
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.printer import format_type
 from ..data import Split
-from ..training.executor import Executor, evaluation_batches
+from ..training.executor import Executor, Refused, evaluation_batches
+from ..training.integer_guard import refusal
 
 
 def as_inputs(
@@ -91,7 +92,10 @@ def predict_batches(executor: Executor, arrays: Mapping[str, np.ndarray]) -> dic
                 for name, place in program.fields:
                     # as training reads its data: no number is changed without a word
                     examples.take(name, np.arange(begin, end), place)
-                program.program.run()
+                try:
+                    program.compute(np.arange(begin, end), 1)
+                except Refused as refused:
+                    raise refusal(program, refused, examples, executor.seed) from None
                 for name, result in program.results.items():
                     # made at the first batch, when the shapes are known
                     shape = (count, *result.shape[1:])

@@ -23,7 +23,7 @@ from ...compiler.ir.work import flops
 from ..data import Split
 from ..device import Batched, Device
 from ..device.data_inputs import fields_of
-from ..training.batch_inputs import all_examples, index_limits
+from ..training.batch_inputs import all_examples
 from ..training.executor import BoundProgram, Executor
 
 WARMUP = 3
@@ -133,7 +133,7 @@ def _on_gpu(bound: BoundProgram, together: int) -> GpuFigures | None:
 
 def fill_random(system: System, arrays: dict[str, np.ndarray], rng: np.random.Generator) -> None:
     """Fill inputs with numbers of their kind: reals from 0 to 1, classes within their count."""
-    limits = index_limits(system)
+    limits = system.index_inputs or {}
     for tensor in fields_of(system):
         array = arrays[tensor.name]
         if is_float(tensor.dtype):

@@ -27,7 +27,6 @@ from ...compiler.reference.evaluator import Arrays, evaluate
 from ...compiler.reference.initial_values import initial_values
 from ..device.data_inputs import fields_of
 from ..project import Project
-from ..training.batch_inputs import index_limits
 from .bench import fill_random
 
 STEP = 3  # the number of the step: the first is special to optimizers
@@ -177,7 +176,7 @@ def _inputs(system: System, rng: np.random.Generator, seed: int, most: int = LEN
 
 def _counts(system: System) -> list[str]:
     """The inputs of whole numbers that index nothing: lengths, mostly, which 0 is special to."""
-    classes = index_limits(system)
+    classes = system.index_inputs or {}
     return [
         t.name for t in fields_of(system) if t.dtype in ("i32", "i64") and t.name not in classes
     ]

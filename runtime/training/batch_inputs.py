@@ -6,14 +6,14 @@ The executor sets the two scalars of a step, `step` and `seed`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ...compiler.ir.dtypes import is_float
 from ...compiler.ir.equation import System
-from ...compiler.ir.expr import Read, walk
-from ...dsl.diagnostics.diagnostic import Diagnostic, fail
+from ...compiler.ir.integer_ranges import index_uses
+from ...dsl.diagnostics.diagnostic import Diagnostic, Note, UserError, fail
 from ..data import Dataset, Schema, Split, check_labels
 from ..data.core.splitting import split_rows
 from ..device.data_inputs import fields_of
@@ -88,24 +88,6 @@ def fill_inputs(fields: list[tuple[str, np.ndarray]], split: Split, rows: np.nda
 # --- checks of the data against the program -------------------------------------------------------
 
 
-def index_limits(system: System) -> dict[str, int]:
-    """For every input that is an index into tensors: the smallest dimension that it indexes."""
-    limits: dict[str, int] = {}
-    inputs = {t.name for t in system.of_kind("input")}
-    for read in (r for eq in system.equations for r in eq.reads):
-        # (x[token[b]] else 0) may fall outside: such an index has no limit
-        if read.other is not None:
-            continue
-        for place, size in zip(read.index, system.tensors[read.tensor].shape, strict=True):
-            # `table[token[b, t], j]`: the place is a read of an input and nothing else. In
-            # `x[token[b] + 1]` the limit would be another, and in `x[order[token[b]]]` it would be
-            # that of `order`.
-            inner = [n for n in walk(place) if isinstance(n, Read)]
-            if isinstance(place, Read) and inner == [place] and place.tensor in inputs:
-                limits[place.tensor] = min(size, limits.get(place.tensor, size))
-    return limits
-
-
 def check_fit(system: System, batch: int, schema: Schema) -> None:
     """UserError E0710 unless every input can be filled with a batch of its field."""
     for tensor in fields_of(system):
@@ -131,8 +113,24 @@ def check_fit(system: System, batch: int, schema: Schema) -> None:
 
 def check_indices(system: System, dataset: Dataset) -> None:
     """UserError E0606 for a label in the data that is not one of the classes of the model."""
-    for name, limit in index_limits(system).items():
-        check_labels(dataset, name, limit, system.tensors[name].span)
+    limits = system.index_inputs or {}
+    for name, limit in limits.items():
+        try:
+            check_labels(dataset, name, limit, system.tensors[name].span)
+        except UserError as error:
+            raise UserError(
+                [_with_use(d, system, name, limit) for d in error.diagnostics]
+            ) from None
+
+
+def _with_use(mistake: Diagnostic, system: System, name: str, limit: int) -> Diagnostic:
+    """The mistake with a note at the equation that takes the input for an index."""
+    for eq, used, size in index_uses(system):
+        span = eq.span and (eq.span.call_site or eq.span)
+        if (used, size) == (name, limit) and span and not span.source.library:
+            note = Note(span, f"here `{name}` is an index below {limit:,}")
+            return replace(mistake, notes=(*mistake.notes, note))
+    return mistake
 
 
 ONE_HOT_SAMPLE = 1000  # examples
@@ -142,7 +140,7 @@ def one_hot_warnings(system: System, dataset: Dataset) -> list[Diagnostic]:
     """W0303 for every field that is used as class indices and whose rows are one-hot: it probably
     encodes one class, rather than listing several."""
     found = []
-    for name in index_limits(system):
+    for name in system.index_inputs or {}:
         # the first examples tell: a check of all would read the whole data set
         first = dataset.train.arrays[name][:ONE_HOT_SAMPLE]
         if first.ndim < 2 or first.shape[-1] < 2 or not first.size:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.aggregates import HandedOver, hand_over
-from ...compiler.ir.equation import System, Tensor
+from ...compiler.ir.equation import CHECK, System, Tensor
 from ...compiler.programs import evaluation, prediction, training_step
 from ...compiler.reference.initial_values import initial_values
 from ...dsl.diagnostics.diagnostic import Note, Report, UserError, fail
@@ -32,6 +32,15 @@ from .set_measures import SetMeasures, Value
 Values = dict[str, np.ndarray]
 
 
+class Refused(Exception):
+    """A run on these rows of a split had an index outside, or an integer without a result; its
+    other results mean nothing. `integer_guard.explained` says where."""
+
+    def __init__(self, rows: np.ndarray, step: int):
+        super().__init__("an integer operation had no result")
+        self.rows, self.step = rows, step
+
+
 # What a run measures: the loss of its batch, and the parts of the measures of a set.
 Measured = tuple[float, list[Value]]
 
@@ -39,10 +48,13 @@ Measured = tuple[float, list[Value]]
 class BoundProgram:
     """A program, and the arrays that the training loop uses at every step."""
 
-    def __init__(self, program: Program, seed: int, handed: HandedOver):
+    def __init__(
+        self, program: Program, seed: int, handed: HandedOver, compared: Mapping[str, int]
+    ):
+        """`compared` are the limits of indices that all data have been compared with."""
         self.system = system = handed.system
         self.program = program
-        self._seed, self._handed_over = seed, handed
+        self._seed, self._handed_over, self._compared = seed, handed, compared
         arrays = program.arrays
         # views into the program's arena: writing to them changes what the next run reads
         self.values = {
@@ -51,8 +63,15 @@ class BoundProgram:
         self.fields = [(t.name, arrays[t.name]) for t in fields_of(system)]
         self._loss, self._handed = arrays[system.outputs[0]], handed
         self._parts = [arrays[name] for name in handed.outputs]
+        self._check = arrays.get(CHECK)
+        # inputs that are indices, and that nobody has looked at: those that are given by hand
+        self._unseen = [
+            (arrays[name], limit)
+            for name, limit in (system.index_inputs or {}).items()
+            if name not in compared or compared[name] > limit
+        ]
         # numbers alone can be handed over for several runs at once
-        numbers = not any(array.ndim for array in self._parts)
+        numbers = not any(array.ndim for array in self._parts) and not self._unseen
         self._plain = numbers and {*handed.divisors} <= {1.0}
         self._batched = program if isinstance(program, Batched) and numbers else None
         self.results = {name: arrays[name] for name in system.outputs}
@@ -64,19 +83,28 @@ class BoundProgram:
     def twin(self) -> BoundProgram:
         """The same program with another arena, where the device has twins."""
         assert isinstance(self.program, Twinned)
-        return BoundProgram(self.program.twin(), self._seed, self._handed_over)
+        return BoundProgram(self.program.twin(), self._seed, self._handed_over, self._compared)
 
     def run(self, examples: Examples, rows: np.ndarray, step: int) -> Measured:
-        """One run on these rows."""
+        """One run on these rows. Raises Refused."""
         fill_inputs(self.fields, examples.split, rows)
         self.step[...] = step
-        self.program.run()
+        self.compute(rows, step)
         if self._plain:
             return self._loss.item(), [array.item() for array in self._parts]
         return self._measured(self._loss, self._parts)
 
     def _measured(self, loss: np.ndarray, parts: Iterable[np.ndarray]) -> Measured:
         return loss.item(), list(map(_handed, parts, self._handed.divisors))
+
+    def compute(self, rows: np.ndarray, step: int) -> None:
+        """One run on what the inputs hold, the examples `rows`. Raises Refused."""
+        for array, limit in self._unseen:
+            if array.min() < 0 or array.max() >= limit:
+                raise Refused(rows, step)
+        self.program.run()
+        if self._check is not None and self._check:
+            raise Refused(rows, step)
 
     def together(self, examples: Examples) -> int:
         """How many runs on these examples the device takes in one launch."""
@@ -94,7 +122,10 @@ class BoundProgram:
             return
         # one array for each output, with an element for each run
         found = self._batched.run_many(rows, steps)
+        checks = found.get(CHECK)
         for run in range(len(rows)):
+            if checks is not None and checks[run]:
+                raise Refused(rows[run], steps[run])
             parts = [found[name][run] for name in self._handed.outputs]
             yield self._measured(found[self.system.outputs[0]][run], parts)
 
@@ -229,7 +260,9 @@ class Executor:
             raise does_not_fit(
                 f"a batch of {batch:,}, to {purpose},", shortage, tensors, help
             ) from shortage
-        return BoundProgram(program, self.seed, handed)
+        # the data of training and evaluation are compared before any run (`check_indices`)
+        compared = {} if purpose == "predict" else self.system.index_inputs or {}
+        return BoundProgram(program, self.seed, handed, compared)
 
     # The arena of a step grows by about the same amount with each example: two plans give the line.
     def _smaller(self, free: int) -> str:

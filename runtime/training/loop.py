@@ -13,7 +13,8 @@ from math import isfinite
 import numpy as np
 
 from .batch_inputs import Examples, epoch_order, next_batches
-from .executor import Executor, evaluation_batches
+from .executor import Executor, Refused, evaluation_batches
+from .integer_guard import refusal
 from .interrupt import never
 from .job import Job
 from .metrics import Record
@@ -87,14 +88,18 @@ def run_steps(job: Job, guard: NonfiniteGuard, order: np.ndarray, listener: List
     rows = next_batches(order, size, here.done, most)
     numbers = range(here.step + 1, here.step + 1 + len(rows))
     measures = job.executor.measures["train"]
-    for loss, parts in program.run_many(job.training, rows, numbers):
-        here.step += 1
-        # the position is of the step just read, so that the guard repeats up to exactly this one
-        here.done += size
-        if not isfinite(loss):
-            guard.check(loss)
-        measures.add(here.totals, parts, size, len(order))
-        listener.step(here.epoch, -(-here.done // settings.batch), count, loss)
+    try:
+        for loss, parts in program.run_many(job.training, rows, numbers):
+            here.step += 1
+            # the position is of the step just read, so that the guard repeats up to exactly this
+            here.done += size
+            if not isfinite(loss):
+                guard.check(loss)
+            measures.add(here.totals, parts, size, len(order))
+            listener.step(here.epoch, -(-here.done // settings.batch), count, loss)
+    except Refused:
+        here.step, here.done = here.step + 1, here.done + size
+        raise guard.stop() from None
 
 
 def next_stop(job: Job, guard: NonfiniteGuard) -> int:
@@ -129,8 +134,12 @@ def evaluate(
                 batches = next_batches(rows, size, begin, program.together(examples))
                 # evaluation is no step of training; programs count steps from 1, also before the
                 # first
-                for _, parts in program.run_many(examples, batches, [max(step, 1)] * len(batches)):
-                    measures.add(totals, parts, size, len(examples))
+                steps = [max(step, 1)] * len(batches)
+                try:
+                    for _, parts in program.run_many(examples, batches, steps):
+                        measures.add(totals, parts, size, len(examples))
+                except Refused as refused:
+                    raise refusal(program, refused, examples.split, executor.seed) from None
                 # `batches` is [runs, size]: its size counts examples
                 begin += batches.size
                 if interrupted():

@@ -24,6 +24,8 @@ from ...compiler.reference.nonfinite_trace import Bad, first_bad, trace_nonfinit
 from ...dsl.diagnostics.diagnostic import Diagnostic, Note, UserError, fail
 from ...dsl.syntax.source import Span
 from .batch_inputs import batches, epoch_order
+from .executor import Refused
+from .integer_guard import explained
 from .snapshot import SNAPSHOT_NAME, Snapshot, write_snapshot
 
 if TYPE_CHECKING:
@@ -103,7 +105,7 @@ class NonfiniteGuard:
     def check(self, loss: float = 0.0) -> None:
         """Raise E0701 if the last loss or any value is not finite."""
         if not isfinite(loss) or self._bad_value() is not None:
-            raise self._stop()
+            raise self.stop()
 
     def _bad_value(self) -> tuple[str, tuple[int, ...]] | None:
         for name in self.names:
@@ -112,8 +114,9 @@ class NonfiniteGuard:
                 return name, index
         return None
 
-    def _stop(self) -> UserError:
-        """Restore the copy and repeat the steps up to the first bad one, which is undone."""
+    def stop(self) -> UserError:
+        """Restore the copy and repeat the steps up to the first bad one, which is undone: E0701,
+        or E0730 if it was refused for its integers."""
         from ...compiler.pipeline import derive  # not needed where the code was kept
 
         # Loss and values are deterministic: the same steps from the copy go bad at the same one.
@@ -122,7 +125,19 @@ class NonfiniteGuard:
             # the step works in place, so its input must be copied to be able to undo it
             before = {n: a.copy() for n, a in self.executor.values.items()}
             bound = self.executor.training(len(step.rows))
-            loss, _ = bound.run(self.job.training, step.rows, step.number)
+            try:
+                loss, _ = bound.run(self.job.training, step.rows, step.number)
+            except Refused as refused:
+                self._undo(step, before)
+                return explained(
+                    bound.system,
+                    before,
+                    refused,
+                    self.job.training.split,
+                    self.executor.seed,
+                    f"in step {step.number} (epoch {step.epoch}), ",
+                    "the weights are those before the step",
+                )
             bad = self._bad_value()
             if isfinite(loss) and bad is None:
                 continue
@@ -131,13 +146,16 @@ class NonfiniteGuard:
             found: list[Found] = [(system.outputs[0], (), loss)] if not isfinite(loss) else []
             if bad is not None:
                 found.append((*bad, float(self.executor.values[bad[0]][bad[1]])))
-            # Undo the step. The position moves back to it too, so that what is saved now resumes
-            # before it.
-            self.executor.restore(before)
-            self.job.position.step, self.job.position.done = step.number - 1, step.done
+            self._undo(step, before)
             inputs = {name: array.copy() for name, array in bound.fields}
             return self._error(step, system, before, inputs, found[0])
         raise AssertionError("the steps since the copy did not repeat to the bit")
+
+    def _undo(self, step: _TakenStep, before: Mapping[str, np.ndarray]) -> None:
+        """Undo the step. The position moves back to it too, so that what is saved now resumes
+        before it."""
+        self.executor.restore(before)
+        self.job.position.step, self.job.position.done = step.number - 1, step.done
 
     def _error(
         self,
@@ -205,8 +223,6 @@ def trace_snapshot(system: System, snapshot: Snapshot) -> list[Bad]:
 
 
 def _advice(chain: list[Bad]) -> str:
-    if chain and chain[-1].is_outside:
-        return "is a token, label or length larger than there are places for?"
     if chain and chain[-1].written:
         return "the program writes this `inf` for examples it has no use for: mend or remove them"
     return "a smaller learning rate or `clip = clip_norm(1.0)` may keep it finite"

@@ -11,7 +11,8 @@ from random import Random
 
 import numpy as np
 
-from nnc.compiler.ir.build import call, cast, literal
+from nnc.compiler.ir.affine import inside, is_static
+from nnc.compiler.ir.build import call, literal
 from nnc.compiler.ir.dtypes import INTEGERS, NUMPY, is_float
 from nnc.compiler.ir.equation import Equation, Index, System, Tensor
 from nnc.compiler.ir.expr import Expr, Idx, Read
@@ -26,11 +27,18 @@ NUMBERS = (0, 1, -1, 2, -2, 3, -3, 7, 31, 64, -8, 255, 256, 65536, 2**31 - 1, -(
 REALS = (0.0, -0.5, 0.5, 255.5, -1.0, 2.0**31, -(2.0**31), 3e9, -3e9, 1e19, np.inf, -np.inf, np.nan)
 
 
-class IntegerSystems:
-    """Draws systems: one `Random` decides everything."""
+def converted(expr: Expr, dtype: str) -> Expr:
+    """In another type, by a conversion that says so: constants are not retyped without a look."""
+    return expr if expr.dtype == dtype else call(dtype, expr)
 
-    def __init__(self, seed: int):
+
+class IntegerSystems:
+    """Draws systems: one `Random` decides everything. Half of the reads of an `unguarded` one have
+    no `else`; its constants are small."""
+
+    def __init__(self, seed: int, unguarded: bool = False):
         self.random = Random(seed)
+        self.unguarded = unguarded
         self.tensors: dict[str, Tensor] = {}
         self.equations: list[Equation] = []
 
@@ -58,9 +66,9 @@ class IntegerSystems:
         domain = indices + over
         body = self._expr(domain, 3, self._pick(WHOLE))
         if reduce in ("sum", "prod") and body.dtype in ("bool", "u8"):
-            body = cast(body, "i32")
+            body = converted(body, "i32")
         if reduce is None and self._pick((0, 0, 0, 1)):
-            body = cast(body, self._pick(("f32", "f64", "u8", "bool", "i64", "i32")))
+            body = converted(body, self._pick(("f32", "f64", "u8", "bool", "i64", "i32")))
         at = None
         shape = tuple(i.size for i in indices)
         if reduce == "sum" and self._pick((0, 0, 1)):
@@ -82,15 +90,15 @@ class IntegerSystems:
         if way == 0:
             condition = self._expr(domain, depth - 1, "bool")
             a, b = (self._expr(domain, depth - 1, dtype) for _ in range(2))
-            return cast(call("select", condition, a, b), dtype)
+            return converted(call("select", condition, a, b), dtype)
         if way == 1:
-            return cast(call(self._pick(ONE), self._expr(domain, depth - 1, dtype)), dtype)
+            return converted(call(self._pick(ONE), self._expr(domain, depth - 1, dtype)), dtype)
         if way == 2:
-            return cast(self._expr(domain, depth - 1, self._pick(WHOLE)), dtype)
+            return converted(self._expr(domain, depth - 1, self._pick(WHOLE)), dtype)
         if way == 3:
-            return cast(self._real(domain), dtype)
+            return converted(self._real(domain), dtype)
         a, b = (self._expr(domain, depth - 1, dtype) for _ in range(2))
-        return cast(call(self._pick(ARITHMETIC), a, b), dtype)
+        return converted(call(self._pick(ARITHMETIC), a, b), dtype)
 
     def _real(self, domain: tuple[Index, ...]) -> Expr:
         """A float, possibly divided."""
@@ -102,11 +110,11 @@ class IntegerSystems:
     def _leaf(self, domain: tuple[Index, ...], depth: int, dtype: str) -> Expr:
         way = self.random.randrange(4)
         if way == 0:
-            number = self._pick(NUMBERS)
+            number = self._pick(NUMBERS[:8] if self.unguarded else NUMBERS)
             least, greatest = INTEGERS[dtype]
             return literal(min(max(number, least), greatest), dtype)
         if way == 1 and domain and dtype != "bool":
-            return cast(Idx(self._pick(domain).name), dtype)
+            return converted(Idx(self._pick(domain).name), dtype)
         return self._read(domain, depth, dtype)
 
     def _read(self, domain: tuple[Index, ...], depth: int, dtype: str) -> Expr:
@@ -120,21 +128,37 @@ class IntegerSystems:
                 index.append(self._expr(domain, depth - 1, self._pick(("i32", "i32", "i64"))))
             else:
                 index.append(literal(self.random.randrange(size)))
-        other = cast(literal(self._pick((0, 1))), tensor.dtype)
-        return cast(Read(tensor.name, tuple(index), other, tensor.dtype), dtype)
+        other = None if self.unguarded and self._pick((0, 1)) else literal(self._pick((0, 1)))
+        if other is None:
+            # What the rules of a system demand: an index that no data decides is inside.
+            sizes = {i.name: i.size for i in domain}
+            places = zip(index, tensor.shape, strict=True)
+            if any(is_static(p) and not inside(p, n, sizes) for p, n in places):
+                other = literal(0)
+        read = Read(
+            tensor.name,
+            tuple(index),
+            None if other is None else converted(other, tensor.dtype),
+            tensor.dtype,
+        )
+        return converted(read, dtype)
 
 
-def integers(system: System, seed: int) -> dict[str, np.ndarray]:
-    """Values of all inputs, small ones and those at the ends of their types."""
+def integers(system: System, seed: int, extreme: float = 0.4) -> dict[str, np.ndarray]:
+    """Values of all inputs: small ones, and with this probability at the ends of their types."""
     rng = np.random.default_rng(seed)
     found = {}
     for tensor in system.of_kind("input"):
         if is_float(tensor.dtype):
-            values = rng.choice(REALS, tensor.shape)
+            mild = rng.uniform(-4, 4, tensor.shape)
+            ends = rng.choice(REALS, tensor.shape)
+            values = np.where(rng.random(tensor.shape) < 2 * extreme, ends, mild)
         else:
             least, greatest = INTEGERS[tensor.dtype]
             ends = [n for n in (*NUMBERS, least, greatest) if least <= n <= greatest]
             small = rng.integers(max(least, -3), min(greatest, 9), tensor.shape, endpoint=True)
-            values = np.where(rng.random(tensor.shape) < 0.4, rng.choice(ends, tensor.shape), small)
+            values = np.where(
+                rng.random(tensor.shape) < extreme, rng.choice(ends, tensor.shape), small
+            )
         found[tensor.name] = values.astype(NUMPY[tensor.dtype])
     return found

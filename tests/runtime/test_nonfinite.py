@@ -264,7 +264,6 @@ train M {
     "x, k, how, remedy, written",
     [
         (-1, 0, "log(-1)", "a smaller learning rate", None),
-        (1, 2, "w[3] is outside [3]", "is a token, label or length", None),
         (0, 0, "made of a[0, 0] = inf", "the program writes this `inf`", 4),
     ],
 )

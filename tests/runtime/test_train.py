@@ -9,7 +9,7 @@ from small_programs import DIGITS, prepared, trained
 
 from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime.training.atomic_files import load_arrays
-from nnc.runtime.training.batch_inputs import batches, epoch_order, index_limits, split_examples
+from nnc.runtime.training.batch_inputs import batches, epoch_order, split_examples
 from nnc.runtime.training.interrupt import never
 from nnc.runtime.training.loop import INTERRUPTED, measure, train
 from nnc.runtime.training.progress import Silent
@@ -82,7 +82,7 @@ def test_validation_takes_a_share_of_the_training_set():
 
 
 def test_labels_are_used_as_classes():
-    assert index_limits(prepared().executor.system) == {"label": 10}
+    assert prepared().executor.system.index_inputs == {"label": 10}
 
 
 # --- when to stop, what to keep -------------------------------------------------------------------

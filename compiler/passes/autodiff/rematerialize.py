@@ -42,7 +42,7 @@ def rematerialize(system: System) -> System:
     for block in blocks.values():
         system = _compute_again(system, block - gradients)
     system = _early_gradients(system, gradients) if blocks else system
-    return system.replace(remat=(), backward=frozenset())
+    return system.replace(remat=())
 
 
 def report_useless_blocks(system: System, report: Report) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ....compiler.codegen.llvm.thread_pool import ARENA_BYTES, ARENA_SPINS, MAX_THREADS
 from ....compiler.ir.dtypes import LINE, NUMPY
-from ....compiler.ir.equation import System
+from ....compiler.ir.equation import CHECK, System
 from ....compiler.options import DEFAULT, Options
 from ....compiler.passes.kernels.kernel import Plan
 from ....compiler.targets import CpuTarget
@@ -71,6 +71,9 @@ class CpuProgram:
             for name, tensor in self.system.tensors.items()
             if tensor.kind != "temp" or name in self.system.outputs
         }
+        if CHECK in self._code.offsets:
+            at = self._code.offsets[CHECK]
+            self.arrays[CHECK] = self.arena[at : at + 4].view(np.int32).reshape(())
         if self.threads == 1:
             self._step = self._code.library.function("step", *ARGUMENTS)
             self._trials: list[float] | None = []  # seconds of the first runs

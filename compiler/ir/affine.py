@@ -186,7 +186,8 @@ def simplify_index(expr: Expr, sizes: Mapping[str, int]) -> Expr:
     (6*p + u) // 3 is 2*p + u // 3, and (6*p + u) % 6 is u if u < 6."""
 
     def change(node: Expr) -> Expr | None:
-        if not (isinstance(node, Apply) and node.fn in ("floordiv", "mod")):
+        # Only of integers: a real number is no multiple of 1 and a rest.
+        if not (isinstance(node, Apply) and node.fn in ("floordiv", "mod")) or is_float(node.dtype):
             return None
         by = node.args[1]
         if not isinstance(by, Const) or by.value <= 0:

@@ -201,7 +201,7 @@ def _simplify(fn: str, x: tuple[Expr, ...], dtype: str) -> Expr | None:
                 return x[0] * literal(1 / x[1].value, dtype)  # exact: a power of two
         case "floordiv":
             if _is(x[1], 1):
-                return x[0]
+                return call("floor", x[0]) if is_float(dtype) else x[0]
         case "mod":
             if _is(x[1], 1) and not is_float(dtype):
                 return literal(0, dtype)

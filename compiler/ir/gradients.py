@@ -16,7 +16,6 @@ from .derivatives import DERIVATIVES
 from .dtypes import is_float
 from .equation import Equation, Gradient, System, Tensor, reachable, unused_name
 from .expr import Apply, Const, Expr, Idx, Read, walk
-from .terms import is_zero
 
 
 def active_tensors(system: System, of: str, wrt: Iterable[str]) -> set[str]:
@@ -59,30 +58,26 @@ def differentiable_reads(eq: Equation) -> set[str]:
 ShapeOf = Callable[[str], tuple[int, ...]]
 
 
+Product = Callable[[Expr, "Expr | float", str], Expr]
+
+
 def adjoints(
     eq: Equation,
     seed: Expr,
     shape_of: ShapeOf,
     value: Expr | None = None,
-    is_finite: Callable[[Expr], bool] = lambda factor: True,
-    may_vanish: Callable[[Expr], bool] = lambda adjoint: False,
+    product: Product = lambda own, factor, fn: call("mul", own, factor),
 ) -> dict[Read, Expr]:
     """seed * d body / d read, for every read in the body: one sweep from the root to the leaves.
 
     Derivatives that are expressed by the body's own value, such as 1 - tanh(a)^2, use `value`.
-    Where an adjoint that `may_vanish` is 0, what it is multiplied with adds nothing, even if that
-    is infinite or NaN; no care is taken of factors that are certainly finite."""
+    `product` multiplies an adjoint by a local derivative, that of the function `fn`."""
     body = eq.body
     adjoint: dict[Expr, Expr] = {body: seed}
     result: dict[Read, Expr] = {}
 
     def accumulate(node: Expr, more: Expr) -> None:
         adjoint[node] = call("add", adjoint[node], more) if node in adjoint else more
-
-    def product(own: Expr, factor: Expr | float) -> Expr:
-        if not isinstance(factor, Expr) or is_finite(factor):
-            return call("mul", own, factor)
-        return _selected_last(own, factor, may_vanish)
 
     # Parents before children: when a node is reached, all that use it have contributed (reverse
     # topological order of the expression's graph).
@@ -104,71 +99,8 @@ def adjoints(
             factors = DERIVATIVES[node.fn](result_of, *node.args)
             for child, factor in zip(node.args, factors, strict=False):
                 if factor is not None and is_float(child.dtype):
-                    accumulate(child, cast(product(own, factor), child.dtype))
+                    accumulate(child, cast(product(own, factor, node.fn), child.dtype))
     return result
-
-
-def _selected_last(own: Expr, factor: Expr, may_vanish: Callable[[Expr], bool]) -> Expr:
-    """own * factor for a factor that may be infinite or NaN. A branch that was not taken has the
-    adjoint 0, and 0 * inf would be NaN: the factor goes inside of the selection."""
-    selection = _selection(own)
-    if selection is not None:
-        condition, chosen, holds = selection
-        inner = _selected_last(chosen, factor, may_vanish)
-        return call("select", condition, *((inner, 0.0) if holds else (0.0, inner)))
-    if not may_vanish(own):
-        return call("mul", own, factor)
-    # The selection is in another equation, or in several terms of a sum: its trace is the zero.
-    # A finite factor stays, as the product's own derivative by `own` is that factor.
-    void = call("and", call("eq", own, 0), call("not", call("is_finite", factor)))
-    return call("mul", own, call("select", void, 0.0, factor))
-
-
-def _selection(expr: Expr) -> tuple[Expr, Expr, bool] | None:
-    """A condition, what the expression is where that is true (or false, as the last says), if it is
-    0 elsewhere."""
-    if not isinstance(expr, Apply):
-        return None
-    if expr.fn == "select":
-        condition, yes, no = expr.args
-        return (
-            (condition, yes, True)
-            if is_zero(no)
-            else (condition, no, False)
-            if is_zero(yes)
-            else None
-        )
-    if expr.fn not in ("mul", "neg", "div"):
-        return None
-    # of a quotient only the dividend
-    for place, arg in enumerate(expr.args[:1] if expr.fn == "div" else expr.args):
-        found = _selection(arg)
-        if found is not None:
-            condition, chosen, holds = found
-            args = [*expr.args]
-            args[place] = chosen
-            return condition, call(expr.fn, *args), holds
-    return None
-
-
-def may_be_masked(expr: Expr, is_masked: Callable[[Read], bool], known: dict[Expr, bool]) -> bool:
-    """Whether an adjoint may be 0 because something was not selected or not read, or by a factor
-    that has no derivative itself, by the tensors that it reads. `known` keeps the answers."""
-    for node in walk(expr):
-        if node in known:
-            continue
-        if isinstance(node, Read):
-            known[node] = node.other is not None or is_masked(node)
-        elif not isinstance(node, Apply):
-            known[node] = is_zero(node)
-        elif is_float(node.dtype) and not any(is_float(a.dtype) for a in node.args):
-            known[node] = True  # a whole number or a truth value: a mask
-        elif node.fn in ("add", "sub"):
-            # one term that is always there makes the sum 0 by chance alone
-            known[node] = all(known[a] for a in node.args)
-        else:
-            known[node] = any(known[a] for a in node.args if is_float(a.dtype))
-    return known[expr]
 
 
 def covers(read: Read, shape: tuple[int, ...], sizes: Mapping[str, int]) -> bool:

@@ -72,10 +72,11 @@ OfRead = Callable[[Read], Range]
 
 
 class Ranges:
-    """The ranges of a system's tensors, and of expressions over them."""
+    """The ranges of a system's tensors, and of expressions over them; with `overflow` false as if
+    no number were too large."""
 
-    def __init__(self, system: System):
-        self.definition = system.definition
+    def __init__(self, system: System, overflow: bool = True):
+        self.definition, self.overflow = system.definition, overflow
         self.found: dict[str, Range] = {}
         self.memo: dict[Expr, Range] = {}
         for component in system.components:
@@ -130,6 +131,9 @@ class Ranges:
         if not is_float(node.dtype) and node.fn not in ("add", "mul", "max", "abs"):
             return FINITE
         rule = RULES.get(node.fn)
+        if node.fn in ("exp", "expm1") and not self.overflow:
+            found = RULES[node.fn](self.memo[node.args[0]])
+            return replace(found, above=self.memo[node.args[0]].above)
         if node.fn == "sub" and self.is_at_most(*node.args):
             # A masked score less its row's maximum is -inf, not NaN.
             return Range(-INF, 0.0, below=self.memo[node.args[0]].below)

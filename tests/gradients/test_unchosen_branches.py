@@ -96,6 +96,19 @@ CASES = {
         "y[i] = (n[i % 3] - 1)*sqrt(x[i]^2)",
         lambda x: np.array([0, 2, 2, 0, 2, 2, 0, 2]) * np.sign(x),
     ),
+    "a mask inside of a root": (
+        "y[i] = sqrt(((n[i % 3] - 1)*x[i])^2)",
+        lambda x: np.array([0, 2, 2, 0, 2, 2, 0, 2]) * np.sign(x),
+    ),
+    "the norm of what is masked": (
+        "m[i] = (n[i % 3] - 1)*x[i]\n q[r < 3, i < 8] = if i % 3 == r then m[i] else 0\n"
+        "s[r < 3] = sum(i < 8) q[r, i]^2\n y[r] = if r == 0 then sqrt(s[r]) else 0*s[r]",
+        lambda x: 0 * x,
+    ),
+    "an overflow that a quotient hides": (
+        "e[i] = exp(x[i])\n y[i] = 1/(2 + e[i])",
+        lambda x: -1 / (4 * np.exp(-x) + 4 + np.exp(x)),
+    ),
     "in a matrix product": (
         "z[i, j < 2] = log(x[i])\n h[i, k < 3] = sum(j) z[i, j]*c[j, k]\n"
         "y[i] = sum(k) if x[i] > 0 then h[i, k] else 0",

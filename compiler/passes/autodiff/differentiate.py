@@ -10,9 +10,7 @@ gather with an `else 0`; where an index is computed from data the bracket stays,
 an accumulation (a scatter). A maximum passes its adjoint to the first index that attains it.
 
 A branch that is not taken, and an element that is not read, adds exactly 0, even where its own
-derivative is infinite: such a factor is multiplied inside of the selection, or, if the selection is
-in another equation, only where the adjoint is not 0. Which factors may be infinite is known from
-`ir/value_ranges.py`; without any, the equations are those of the textbook.
+derivative is infinite (`zero_products.py`):
 
     y[i] = if x[i] > 0 then sqrt(x[i]) else 0   →   d_x[i] = if x[i] > 0 then d_y[i]*(0.5/…) else 0
 
@@ -39,12 +37,14 @@ from ...ir.equation import (
     System,
     Tensor,
     copy_equation,
+    is_recurrent,
     unused_name,
 )
 from ...ir.expr import Const, Expr, Idx, Read
-from ...ir.gradients import active_tensors, adjoints, covers, may_be_masked
+from ...ir.gradients import active_tensors, adjoints, covers
 from ...ir.value_ranges import Ranges
 from .invert_indices import Contribution, scatter
+from .zero_products import ZeroProducts
 
 
 def differentiate(system: System) -> System:
@@ -110,9 +110,11 @@ class _ReverseSweep:
     def __post_init__(self) -> None:
         wrt = dict.fromkeys(g.wrt for g in self.gradients)
         active = self.active = active_tensors(self.system, self.of, wrt)
-        self.ranges = Ranges(self.system)
-        # Tensors of which every element has an adjoint that is 0 by chance alone.
+        self.ranges, self.real = Ranges(self.system), Ranges(self.system, overflow=False)
+        # Tensors of which every element has an adjoint that is 0 by chance alone, and those whose
+        # adjoints may be infinite.
         self.unmasked = {self.of}
+        self.infinite: set[str] = set()
         self.tensors: dict[str, Tensor] = dict(self.system.tensors)
         self.contributions: dict[str, list[tuple[str, Contribution]]] = {}
         self.attained: dict[str, str] = {}
@@ -133,9 +135,12 @@ class _ReverseSweep:
         for number, component in enumerate(self.system.components):
             self.component |= {eq.target: number for eq in component}
         for component in reversed(self.system.components):
-            for eq in reversed(component):
-                if eq.target in active:
-                    self.visit(eq, active)
+            own = [eq for eq in reversed(component) if eq.target in active]
+            # The adjoints of a recurrence are read before all that they are made of is known.
+            if is_recurrent(component) and any(map(self.has_pole, own)):
+                self.infinite |= {eq.target for eq in own}
+            for eq in own:
+                self.visit(eq, active)
         for name, parts in list(self.contributions.items()):
             self.combine(name, parts)
         self.fill()
@@ -155,24 +160,33 @@ class _ReverseSweep:
 
     def visit(self, eq: Equation, active: set[str]) -> None:
         """Add what one equation contributes to the adjoints of what it reads."""
-        known: dict[Expr, bool] = {}
-
-        def may_vanish(adjoint: Expr) -> bool:
-            return may_be_masked(adjoint, self.is_masked, known)
-
-        seed, value = self.seed(eq), _stored_value(eq)
-        found = adjoints(eq, seed, self.shape_of, value, self.is_finite, may_vanish)
+        product = self.products(eq)
+        found = adjoints(eq, self.seed(eq), self.shape_of, _stored_value(eq), product)
         for read, adjoint in found.items():
             # An active equation may read inactive tensors (data, constants); nothing wants their
             # adjoints.
             if read.tensor not in active or (isinstance(adjoint, Const) and adjoint.value == 0):
                 continue
             shape = self.system.tensors[read.tensor].shape
-            if covers(read, shape, eq.sizes) and not may_vanish(adjoint):
+            if covers(read, shape, eq.sizes) and not product.may_vanish(adjoint):
                 self.unmasked.add(read.tensor)
+            if product.may_be_infinite(adjoint):
+                self.infinite.add(read.tensor)
             in_steps = self.component[read.tensor] == self.component[eq.target]
             part = scatter(eq, read, adjoint, shape, self.shape_of, self.is_finite, in_steps)
             self.contributions.setdefault(read.tensor, []).append((eq.target, part))
+
+    def products(self, eq: Equation) -> ZeroProducts:
+        return ZeroProducts(eq, self.ranges, self.real, self.is_masked, self.is_infinite)
+
+    def has_pole(self, eq: Equation) -> bool:
+        """Whether a derivative of the equation may be infinite of finite numbers."""
+        product = self.products(eq)
+        found = adjoints(eq, literal(1.0, eq.body.dtype), self.shape_of, None, product)
+        return any(map(product.may_be_infinite, found.values()))
+
+    def is_infinite(self, read: Read) -> bool:
+        return self.of_adjoint.get(read.tensor) in self.infinite
 
     def is_finite(self, factor: Expr) -> bool:
         return self.ranges.of(factor).finite

@@ -1,0 +1,23 @@
+"""A few programs of the fuzzer; `python tests/fuzzers/gradients.py --programs 5000` runs many."""
+
+from __future__ import annotations
+
+import pytest
+
+from . import gradients
+
+
+@pytest.mark.parametrize("first", range(0, 120, 20))
+def test_the_evaluator_has_the_right_gradient(first) -> None:
+    for seed in range(first, first + 20):
+        assert list(gradients.faults(gradients.Maker(seed).make()) or ()) == [], f"seed {seed}"
+
+
+@pytest.mark.parametrize("seed", range(1000, 1006))
+def test_every_pass_and_machine_code_keep_it(seed) -> None:
+    assert list(gradients.faults(gradients.Maker(seed).make(), code=True) or ()) == []
+
+
+@pytest.mark.parametrize("seed", [1010, 1012])
+def test_so_does_the_simulator(seed) -> None:
+    assert list(gradients.faults(gradients.Maker(seed).make(), gpu=True) or ()) == []

@@ -32,7 +32,8 @@ EXP_LIMIT = 80.0  # e^±80 is an f32; e^±90 is not
 @dataclass(frozen=True)
 class Range:
     """low <= value <= high, the bounds included if `below` or `above` says so when they are
-    infinite. `nonzero`: never 0. `exponential`: above 0, unless it underflows or is masked."""
+    infinite. `nonzero`: never 0. `exponentials`: a sum of so many exponentials, all of which must
+    underflow, or be masked, for it to be `low`."""
 
     low: float = -INF
     high: float = INF
@@ -40,7 +41,7 @@ class Range:
     above: bool = False  # may be +inf
     nan: bool = False
     nonzero: bool = False
-    exponential: bool = False
+    exponentials: int = 0
 
     @property
     def finite(self) -> bool:
@@ -62,7 +63,7 @@ class Range:
             self.above or other.above,
             self.nan or other.nan,
             self.without_zero and other.without_zero,
-            self.exponential and other.exponential,
+            min(self.exponentials, other.exponentials),
         )
 
 
@@ -113,7 +114,7 @@ class Ranges:
             return replace(bounds, nonzero=body.without_zero)
         # +inf and -inf in one sum are NaN. Terms of an accumulation may be none at all.
         bounds = replace(bounds, nan=body.nan or (body.below and body.above))
-        positive = body.low > 0 or (body.low >= 0 and (body.nonzero or body.exponential))
+        positive = body.low > 0 or (body.low >= 0 and (body.nonzero or body.exponentials > 0))
         return replace(bounds, nonzero=(positive or body.high < 0) and eq.at is None)
 
     def _of_node(self, node: Expr) -> Range:
@@ -184,7 +185,7 @@ def _product(a: Range, b: Range) -> Range:
         or (a.infinite and not b.without_zero)
         or (b.infinite and not a.without_zero),
         a.without_zero and b.without_zero,
-        (a.exponential and b.low > 0) or (b.exponential and a.low > 0),
+        a.exponentials * (b.low > 0) or b.exponentials * (a.low > 0),
     )
 
 
@@ -201,14 +202,15 @@ def _reciprocal(a: Range) -> Range:
 
 def _sum(a: Range, b: Range) -> Range:
     same_sign = (a.low >= 0 and b.low >= 0) or (a.high <= 0 and b.high <= 0)
+    low, exponentials = a.low + b.low, a.exponentials + b.exponentials
     return Range(
-        a.low + b.low,
+        low,
         a.high + b.high,
         a.below or b.below,
         a.above or b.above,
         a.nan or b.nan or (a.above and b.below) or (a.below and b.above),
-        same_sign and (a.without_zero or b.without_zero or (a.exponential and b.exponential)),
-        same_sign and (a.exponential or b.exponential),
+        (same_sign and (a.without_zero or b.without_zero)) or (low >= 0 and exponentials > 1),
+        exponentials,
     )
 
 
@@ -241,12 +243,13 @@ def _exp(a: Range) -> Range:
     above = a.above or a.high > EXP_LIMIT
     nonzero = not a.below and a.low >= -EXP_LIMIT
     high = INF if above else math.exp(a.high)
-    return Range(0.0, high, above=above, nan=a.nan, nonzero=nonzero, exponential=True)
+    return Range(0.0, high, above=above, nan=a.nan, nonzero=nonzero, exponentials=1)
 
 
 def _expm1(a: Range) -> Range:
     above = a.above or a.high > EXP_LIMIT
-    return Range(-1.0, INF if above else math.expm1(a.high), above=above, nan=a.nan)
+    high = INF if above else math.expm1(a.high)
+    return Range(-1.0, high, above=above, nan=a.nan, exponentials=1)
 
 
 def _log(a: Range) -> Range:
@@ -290,7 +293,7 @@ def _saturating(a: Range) -> Range:
 
 
 def _rounded(a: Range) -> Range:
-    return replace(a, low=a.low - 1, high=a.high + 1, nonzero=False, exponential=False)
+    return replace(a, low=a.low - 1, high=a.high + 1, nonzero=False, exponentials=0)
 
 
 def _modulo(a: Range, b: Range) -> Range:

@@ -18,6 +18,9 @@ _REMAT = "equations whose results are recomputed stand in braces: `remat { h = f
 
 _MODULES = ("np", "numpy", "torch", "nn", "F", "tf", "keras", "K", "jax", "jnp", "math", "layers")
 
+# Characters before a mistake that a search which may begin at each of them looks at.
+NEAR = 200
+
 
 def hint_for_character(text: str, offset: int) -> str:
     """For a character that the language does not have."""
@@ -43,7 +46,7 @@ def hint_for_character(text: str, offset: int) -> str:
 
 def _hint_for_dot(text: str, offset: int) -> str:
     # `x.T` → x; `f(x).T` → x as well, the nearest name there is
-    before = re.search(r"([A-Za-z_]\w*)?\)?$", text[:offset])
+    before = re.search(r"([A-Za-z_]\w*)?\)?$", text[max(0, offset - NEAR) : offset])
     owner = before.group(1) if before else None
     after = re.match(r"\.([A-Za-z_]\w*)(\()?", text[offset:])
     # `.5` or `..`
@@ -206,7 +209,7 @@ def _brackets(at: ErrorContext) -> str:
     """Within brackets, and around them."""
     found = at.found
     # The line ends in a read such as `h[t-1]`.
-    read = re.search(r"\w+'*\[[^][]*\]\s*$", at.line)
+    read = re.search(r"\w+'*\[[^][]*\]\s*$", at.line[-NEAR:])
     if found.type == "ELSE" and read:
         return f"a read with a default is in parentheses: `({read.group().strip()} else 0)`"
     # `x[:, 0]` or `x[1:]`

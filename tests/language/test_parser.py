@@ -167,6 +167,11 @@ def test_every_declaration_after_a_mistake_is_read() -> None:
         "layer L(x) -> y {" + "repeat 2 {" * 3000,
         "#" * 50_000,
         "\n" * 50_000 + "x",
+        # searches around the mistake that might begin at every character of a line
+        "fn f(x) = " + "x" * 200_000 + ", 3",
+        "x" * 200_000 + ", 3",
+        "x" * 200_000 + ".T",
+        "fn f(x) = " + "a[" * 100 + "x" * 200_000 + " else 0",
         "fn f(x) = 1_",
         "fn f(x) = 1..2",
         "x = 1",

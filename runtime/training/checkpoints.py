@@ -71,6 +71,8 @@ class Position:
         _check_keys(plain["totals"], Totals)
         for record in plain["records"]:
             _check_keys(record, Record)
+            for name, value in record["values"].items():
+                _check_number(name, value)
         # asdict turned the nested dataclasses into objects: make them again
         totals = Totals.of_plain(plain["totals"])
         records = [Record(**r) for r in plain["records"]]
@@ -93,7 +95,15 @@ def _check_keys(plain: Mapping[str, Any], kind: type) -> None:
         if key not in plain:
             raise ValueError(f"the key `{key}` is missing")
         if not isinstance(plain[key], _ALLOWED.get(types[key], dict | list)):
-            raise ValueError(f"the key `{key}` is {plain[key]!r}")
+            raise ValueError(f"the key `{key}` is {repr(plain[key])[:40]}")
+        if isinstance(plain[key], int | float):
+            _check_number(key, plain[key])
+
+
+def _check_number(name: str, value: Any) -> None:
+    """ValueError unless it is a number that a float or 64 bits can hold."""
+    if not isinstance(value, int | float) or (isinstance(value, int) and abs(value) >= 1 << 63):
+        raise ValueError(f"the key `{name}` is {repr(value)[:40]}")
 
 
 _NONFINITE = {"nan": nan, "inf": inf, "-inf": -inf}
@@ -162,7 +172,7 @@ class Checkpoints:
             try:
                 position = Position.of_text(read_notes(self.path(step))["position"])
                 self._kept[step] = position.kept
-            except (UserError, KeyError, ValueError, TypeError, AttributeError):
+            except (UserError, LookupError, ValueError, TypeError, AttributeError, RecursionError):
                 self._kept[step] = 0
         return self._kept[step]
 
@@ -208,7 +218,7 @@ class Checkpoints:
         # the hash was right, so these are files of another version, or made by another program
         try:
             position = Position.of_text(notes["position"])
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+        except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise fail("E0706", f"{path} does not say where it is: {error}") from error
         # a file that was renamed by hand would resume at a wrong step
         if position.step != step:

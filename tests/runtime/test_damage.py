@@ -413,3 +413,35 @@ def test_inputs_that_are_damaged(nnc, compressed: bool) -> None:
         Path("x.npz").write_bytes(wrong)
         code, _, err = nnc("predict", "run", "--input", "x.npz", "--output", "y.npy")
         assert code == 0 or (code == 1 and "error[E" in err), err
+
+
+NUMBERS = [10**30, -(10**30), None, "x", [], {}, [[1]], 1 << 63]
+
+
+def test_positions_that_were_made_up_are_damage(nnc):
+    """With the right hash: a run may come from others."""
+    path = max(Path("run/checkpoints").iterdir())
+    arrays, notes = load_arrays(path)
+    plain = json.loads(notes["position"])
+    record = plain["records"][0]
+    places = [(plain, name) for name in ("seconds", "step", "epoch", "best", "records", "totals")]
+    places += [(record, name) for name in record]
+    places += [(record["values"], name) for name in record["values"]]
+    for holder, name in places:
+        before = holder[name]
+        for value in NUMBERS:
+            holder[name] = value
+            save_arrays(path, arrays, {**notes, "position": json.dumps(plain)})
+            try:
+                position = Position.of_text(json.dumps(plain))
+            except (ValueError, TypeError, LookupError, AttributeError):
+                continue
+            # What is read can be written and printed.
+            assert json.loads(position.text())
+            for one in position.records:
+                assert one.line(None)
+        holder[name] = before
+    notes = {**notes, "position": "[" * 100_000}
+    save_arrays(path, arrays, notes)
+    code, _, err = nnc("train", "--resume", "run", "--epochs", "3")
+    assert code == 0 and "W0701" in err

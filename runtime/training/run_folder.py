@@ -32,6 +32,7 @@ from ...compiler.elaboration.train_block import FieldType
 from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, did_you_mean, fail
 from ...dsl.files import place_folder, reason, set_aside, unfinished_folder
 from ...dsl.regular_files import is_within, open_regular
+from ...dsl.syntax.lexer_rules import DTYPES
 from ..data.core.vocabulary import Vocabulary
 from .atomic_files import (
     check_arrays,
@@ -131,14 +132,12 @@ class RunFolder:
     @property
     def fields(self) -> dict[str, FieldType]:
         """The fields of the data that it was trained on."""
-        try:
-            return {
-                n: FieldType(dtype, tuple(shape))
-                for n, (dtype, shape) in self.settings["fields"].items()
-            }
-        except (TypeError, ValueError) as error:
-            path = self.path / "settings.json"
-            raise fail("E0706", f"`fields` in {path} are not fields of data") from error
+        found = self.settings["fields"]
+        for name, described in found.items():
+            if not _is_field(described):
+                path = self.path / "settings.json"
+                raise fail("E0706", f"`{name}` among the `fields` in {path} is no field of data")
+        return {name: FieldType(dtype, tuple(shape)) for name, (dtype, shape) in found.items()}
 
     # --- texts and their copies ---------------------------------------------------------------
 
@@ -311,6 +310,15 @@ class RunFolder:
 def _metrics(records: Sequence[Record]) -> list[str]:
     """The lines of `metrics.jsonl`."""
     return [json.dumps(_finite(record.plain()), allow_nan=False) for record in records]
+
+
+def _is_field(described: Any) -> bool:
+    """Whether it is the type and the shape of a field: ["f32", [8, 8, 1]]."""
+    if not isinstance(described, list) or len(described) != 2:
+        return False
+    dtype, shape = described
+    sizes = isinstance(shape, list) and all(type(n) is int and 0 < n < 1 << 31 for n in shape)
+    return isinstance(dtype, str) and dtype in DTYPES and sizes
 
 
 def _difference(path: Path, text: str) -> str:

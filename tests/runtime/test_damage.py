@@ -243,7 +243,8 @@ def test_settings_that_are_damaged(nnc):
         if name not in OPTIONAL_SETTINGS:  # which runs of earlier versions do not say
             wrong.append(json.dumps({n: v for n, v in whole.items() if n != name}))
         wrong.append(json.dumps({**whole, name: [3]}))
-    wrong.append(json.dumps({**whole, "fields": {"image": 3}}))
+    for field in (3, ["f32"], ["x", [8]], [3, [8]], ["f32", 8], ["f32", ["8"]], ["f32", [-1]]):
+        wrong.append(json.dumps({**whole, "fields": {**whole["fields"], "label": field}}))
     for text in wrong:
         path.write_text(text)
         np.save("x.npy", np.zeros((3, 8, 8, 1)))

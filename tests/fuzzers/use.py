@@ -24,10 +24,13 @@ tests/fuzzers/test_use.py.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
+import importlib
 import io
 import json
 import os
+import pkgutil
 import random
 import resource
 import shutil
@@ -794,10 +797,19 @@ def _plant(name: str) -> None:
             raise SystemExit(f"no fault `{name}`")
 
 
+def _load_everything() -> None:
+    """So that no child has to, and files of nnc that change meanwhile change nothing."""
+    for each in pkgutil.walk_packages(nnc.__path__, "nnc."):
+        if not each.name.startswith(("nnc.tests", "nnc.tools", "nnc.benchmarks", "nnc.__main__")):
+            with contextlib.suppress(ImportError):  # of what is not installed
+                importlib.import_module(each.name)
+
+
 def fuzz(
     sequences: int, first: int, folder: Path, plant: str | None = None
 ) -> tuple[list[str], Counter[str]]:
     """The defects of that many sequences with seeds from `first` on, and what happened in them."""
+    _load_everything()
     told: Counter[str] = Counter()
     cache = folder / "cache"
     os.environ["NNC_CACHE"] = str(cache)

@@ -21,7 +21,7 @@ from ..dsl.files import chosen_cache, make_folder, read_own, reason, remove, rep
 LIMIT = 512 * 10**6  # bytes in the cache
 CHECKSUM_BYTES = 32  # bytes of the checksum at a file's end
 # What this cache calls its files; whatever else lies in the folder is never read nor removed.
-_OWN = re.compile(r"[0-9a-f]{64}\.(?:so|o)")
+_OWN = re.compile(r"[0-9a-f]{64}\.(?:so|o|cubin)")
 
 _noted = False
 
@@ -33,7 +33,8 @@ def kernel_cache() -> FileCache | None:
 
 
 class FileCache:
-    """A folder of files with checksums. Their names are 64 hexadecimal digits and `.so` or `.o`."""
+    """A folder of files with checksums. Their names are 64 hexadecimal digits and
+    `.so`, `.o` or `.cubin`."""
 
     def __init__(self, folder: Path, limit: int = LIMIT):
         self.folder, self.limit = folder, limit

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 
 from ...compiler.elaboration.context import Layer
 from ...compiler.elaboration.train_block import Setup
+from ...compiler.ir.aggregates import hand_over
 from ...compiler.ir.equation import System
 from ...compiler.ir.work import flops
 from ...compiler.pipeline import compile, plan
-from ...compiler.programs import evaluation, prediction, training_step
+from ...compiler.programs import evaluation, measured, prediction, training_step
 from ...compiler.targets import GpuTarget
 from ...dsl.syntax import ast as s
 from ..device.cpu import host
@@ -91,7 +92,8 @@ def summarize(project: Project, setup: Setup | None, device: str = "cpu") -> Sum
         wide = replace(project, settings=replace(project.settings, sizes=sizes))
         whole, layers = system_and_layers(wide)
         inference = needed(prediction(setup))
-        training = needed(training_step(setup)[0])
+        # as a run has it compiled: with the parts of its loss and metrics among the outputs
+        training = needed(hand_over(training_step(setup)[0], measured(setup, True)).system)
         evaluation(setup)  # so that mistakes only evaluation has are found here too
     rows = layer_rows(whole, layers)
     return Summary(project.name, project.settings.batch, rows, inference, training)

@@ -246,9 +246,7 @@ class Executor:
         return found
 
     def _bound(self, purpose: str, batch: int, system: System) -> BoundProgram:
-        handed = HandedOver(system, (), ())
-        if purpose in self.measures:
-            handed = hand_over(system, self.measures[purpose].aggregates)
+        handed = self._handed(purpose, system)
         # the device compiles and allocates; a shortage shows here and not in the middle of a run
         try:
             program = self.device(handed.system)
@@ -263,6 +261,11 @@ class Executor:
         # the data of training and evaluation are compared before any run (`check_indices`)
         compared = {} if purpose == "predict" else self.system.index_inputs or {}
         return BoundProgram(program, self.seed, handed, compared)
+
+    def _handed(self, purpose: str, system: System) -> HandedOver:
+        if purpose in self.measures:
+            return hand_over(system, self.measures[purpose].aggregates)
+        return HandedOver(system, (), ())
 
     # The arena of a step grows by about the same amount with each example: two plans give the line.
     def _smaller(self, free: int) -> str:
@@ -288,7 +291,7 @@ class Executor:
         from ...compiler.pipeline import plan  # not needed where the code was kept and all fits
 
         step = training_step(with_batch(self.setup, batch))[0]
-        return plan(step, host.target()).arena_bytes
+        return plan(self._handed("train", step).system, host.target()).arena_bytes
 
 
 MIN_COPIES = (

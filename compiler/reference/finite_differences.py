@@ -8,13 +8,16 @@ how gradients are derived: the reference evaluator computes the loss with one te
 
 first along a direction in which all elements change by about as much, then at single elements.
 Tensors inside `stop(…)` are not perturbed. Where the function has a kink (relu at 0, two equal
-maxima), every slope between the two one-sided ones is a subgradient and counts as right.
+maxima), every slope between the two one-sided ones is a subgradient and counts as right. Where no
+two step sizes see the same function (a clamp so steep that all of them cross it), shorter steps are
+tried, and if these do not agree either, nothing is known and nothing is blamed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -25,6 +28,8 @@ from ..ir.gradients import add_gradients
 from .evaluator import Arrays, evaluate
 
 STEPS = (1e-5, 1e-6, 1e-4, 1e-7)  # in this order; small ones avoid kinks, large ones rounding
+FINER = (1e-8, 1e-9, 1e-10, 1e-11)  # where no two of these see the same one-sided slopes
+AGREEING = 0.1  # of the slopes of two step sizes
 TOLERANCE = 1e-5  # of the slope: central differences in float64 are good to 1e-8 or so
 CLOSE = 0.1  # of the tolerance: then no other step is tried
 ROUNDING = 1e-14  # of the loss: error of its evaluation
@@ -210,6 +215,7 @@ class _Line:
         exact = float((self.exact * direction).sum())
         size = float(np.abs(self.exact * direction).sum())
         found: list[tuple[Slope, bool]] = []
+        sides: dict[float, tuple[float, float]] = {}
         for step in STEPS:
             up, down = (self.function(sign * step * direction) for sign in (1, -1))
             slope = self._judged(exact, size, (up - down) / (2 * step), step)
@@ -218,6 +224,7 @@ class _Line:
             # One-sided slopes differ at a kink; 100 times the slack is more than rounding or
             # curvature.
             left, right = (self.loss - down) / step, (up - self.loss) / step
+            sides[step] = left, right
             slack = self.tolerance * max(size, abs(left), abs(right)) + self._rounding(step)
             between = min(left, right) - slack <= exact <= max(left, right) + slack
             found.append((slope, abs(right - left) > 100 * slack and between))
@@ -225,7 +232,26 @@ class _Line:
         best, _ = min(found, key=lambda each: each[0].error)
         if not best.right and any(kink for _, kink in found):
             return replace(best, error=0.0, right=True, kinks=1)
-        return best
+        if best.right or self._is_resolved(sides):
+            return best
+        for step in FINER:
+            up, down = (self.function(sign * step * direction) for sign in (1, -1))
+            slope = self._judged(exact, size, (up - down) / (2 * step), step)
+            if slope.right:
+                return slope
+        return replace(best, error=0.0, right=True, kinks=1)
+
+    def _is_resolved(self, sides: Mapping[float, tuple[float, float]]) -> bool:
+        """Whether two step sizes, one after the other, measure the same one-sided slopes. A step
+        that crosses a steep piece measures its height, which does not grow with the step."""
+        steps = sorted(sides)
+        return any(
+            all(
+                abs(a - b) <= AGREEING * max(abs(a), abs(b)) + 2 * self._rounding(short)
+                for a, b in zip(sides[short], sides[long], strict=True)
+            )
+            for short, long in pairwise(steps)
+        )
 
     def _judged(self, exact: float, size: float, numeric: float, step: float) -> Slope:
         # a slope that is smaller than what rounding does to it cannot be measured better than that

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ...compiler.elaboration.train_block import Setup
+from ...compiler.ir.dtypes import is_float
 from ...compiler.ir.equation import Equation, System
 from ...compiler.ir.printer import equation_text
 from ...compiler.ir.verify import InternalError
@@ -251,6 +252,26 @@ def _check_gradients(subject: Sample, samples: int, result: Verification) -> Non
             if line is not None:
                 line.add_slope(slope, eq not in guilty)
     # A wrong gradient makes all wrong that are computed from it: blame comes at the end.
+    _blame_all(wrong, work, subject, result)
+    if not wrong:
+        _check_other_branches(subject, result)
+
+
+def _check_other_branches(subject: Sample, result: Verification) -> None:
+    """The gradients are finite where inputs are of both signs, too, if the loss is: other branches
+    are taken there, and those not taken may not be finite."""
+    values = dict(subject.values)
+    for tensor in subject.system.of_kind("input"):
+        if is_float(tensor.dtype):  # from 0 to 1 so far
+            values[tensor.name] = (2 * values[tensor.name] - 1).astype(values[tensor.name].dtype)
+    work = Differences(subject.system, subject.loss or "", values)
+    if not np.isfinite(work.arrays[subject.loss or ""]):
+        return
+    wrong: dict[str, tuple[Slope, list[Equation]]] = {}
+    for name, gradient in _backwards(subject, work):
+        if gradient is not None and not np.isfinite(work.arrays[gradient]).all():
+            slope = work.check(name, gradient, 0, result.tolerance)
+            wrong[name] = slope, work.culprits(name, 0, result.tolerance, derive)
     _blame_all(wrong, work, subject, result)
 
 

@@ -17,6 +17,7 @@ from nnc.compiler.ir.expr import Apply
 from nnc.compiler.ir.gradients import add_gradients
 from nnc.compiler.ir.magnitude import magnitude
 from nnc.compiler.passes.autodiff.differentiate import differentiate
+from nnc.compiler.passes.autodiff.zero_products import ZeroProducts
 from nnc.compiler.passes.equations.simplify import simplify
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.reference.finite_differences import Differences
@@ -104,6 +105,34 @@ def test_a_model_without_a_train_block():
     assert {s.tensor for s in found.slopes} >= {"x", "w", "table", "h", "top"}
     assert any(s.kinks for s in verified(MODEL.replace("tanh(x", "relu(0*x"), samples=4).slopes)
     assert all(line.equations or line.slope for line in found.lines.values())
+
+
+STEEP = {
+    "clamp": "y[b] = min(max(1e9*(x[b] - 0.5), -1), 1)*x[b]",
+    "clamp of a parameter": "y[b] = min(max(1e12*w, -1), 1)*x[b]",
+    "spike": "y[b] = max(1 - 1e10*abs(w*x[b]), 0)",
+}
+
+
+@pytest.mark.parametrize("name", STEEP)
+def test_a_steep_function_is_no_mistake_of_the_compiler(name):
+    """Every step of the differences is longer than its slope."""
+    text = f"model M(x: f32[4]) -> y: f32[4] {{\n param w: [] = 0\n {STEEP[name]}\n}}"
+    for seed in range(3):
+        assert not verified(text, seed=seed, samples=4).mistakes
+
+
+def test_a_branch_that_is_not_taken_is_looked_at(monkeypatch):
+    text = """model M(x: f32[8]) -> y: f32[8] {
+        param w: [] = 1
+        y[b] = if x[b]*w > 0 then sqrt(x[b]*w) else x[b]
+    }"""
+    assert not verified(text).mistakes
+    monkeypatch.setenv("NNC_CACHE", "off")
+    multiplied = staticmethod(lambda own, factor, pole: call("mul", own, factor))
+    monkeypatch.setattr(ZeroProducts, "_selected_last", multiplied)
+    found = verified(text).mistakes
+    assert found and found[0].code == "E0802" and "nan" in found[0].label
 
 
 def test_another_seed_gives_other_numbers():

@@ -254,6 +254,16 @@ def test_training_on_a_file_that_is_cut_short_ends_with_a_message(tmp_path):
     assert "set.npy has been cut short" in ended.stderr
 
 
+def test_a_packed_text_that_is_far_longer_than_any_text_is_refused(tmp_path):
+    search = data.Search(None, tmp_path, True, tmp_path / "cache")
+    (tmp_path / "t.txt").write_bytes(gzip.compress(b"a\tword word\n" * 2_000_000, mtime=0))
+    whole = {"file": "t.txt", "length": 8, "vocabulary": "bytes"}
+    assert len(data.load("text", whole, search).train) > 1_000_000
+    for name, settings in (("text", {"length": 8}), ("lines", {}), ("pairs", {})):
+        with pytest.raises(UserError, match=r"E0603: .*more than 16,777,216 bytes"):
+            data.load(name, {"file": "t.txt", **settings}, search)
+
+
 def test_several_gzip_files_in_one_are_unpacked_once(tmp_path, monkeypatch):
     text = "".join(f"line {n}\n" for n in range(400))
     parts = [gzip.compress(part.encode(), mtime=0) for part in (text[:999], "", text[999:])]

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ....dsl.diagnostics.diagnostic import UserError, fail
-from ..core.decompress import plain_bytes
+from ..core.decompress import AGAIN, plain_bytes, readable
+
+ALWAYS_ALLOWED = 1 << 24  # bytes that any packed text may have
+MAX_RATIO = 32  # times its packed size that a longer text may have
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,18 @@ class TextRow:
 
 def read_text(path: Path, cache: Path) -> str:
     """The whole text. E0603 or E0617 if it cannot be read, E0612 if it is not UTF-8."""
-    raw = plain_bytes(path, cache).tobytes()
+    with readable(path):
+        packed = path.stat().st_size
+    # Text packs to a fifth of its size; what unpacks to far more would take hours and all memory.
+    most = max(ALWAYS_ALLOWED, MAX_RATIO * packed)
+    raw = plain_bytes(path, cache, most=most)
+    if len(raw) > most:  # it was unpacked as bytes before, which are not held in memory
+        message = f"{path} does not unpack: more than {most:,} bytes come out of it"
+        raise fail("E0603", message, help=AGAIN)
     try:
-        text = raw.decode("utf-8-sig")
+        text = str(raw.data, "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise not_utf8(path, raw.split(b"\n")) from error
+        raise not_utf8(path, raw.tobytes().split(b"\n")) from error
     # Line ends of Windows and of old Macs become `\n`, in this order, or `\r\n` would become two.
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 

@@ -180,9 +180,10 @@ def ellipsis_range(
         if isinstance(node, s.Index) and any(isinstance(i, s.Ellipsis_) for i in node.indices):
             array = _tensor_of(ctx, node.tensor, scope)
             if array is not None and array.rank >= len(node.indices) - 1:
-                # x: [2, 3, 4] read as x[..., j] → `...` is [2, 3]
-                count = array.rank - len(node.indices) + 1
-                found.append((array.shape[:count], array.axes[:count], node))
+                # x: [2, 3, 4] read as x[..., j] → `...` is [2, 3]; as x[i, ...] it is [3, 4]
+                dots = [isinstance(i, s.Ellipsis_) for i in node.indices].index(True)
+                inside = slice(dots, dots + array.rank - len(node.indices) + 1)
+                found.append((array.shape[inside], array.axes[inside], node))
     if not found:
         # `w[..., j] = 1` reads nothing with `...`: it has the layer's leading dimensions
         if scope.leading is not None:

@@ -89,9 +89,9 @@ class TrainBlock:
         return self.model.ctx
 
     def setting(self, name: str) -> s.Field | None:
-        """The setting of this name, such as `optimizer = …`."""
+        """The setting of this name, such as `optimizer = …`; the checks allow one."""
         fields = (i for i in self.setup.train.body if isinstance(i, s.Field))
-        return next((f for f in reversed([*fields]) if f.name.id == name), None)
+        return next((f for f in fields if f.name.id == name), None)
 
     def scope(self) -> BodyScope:
         """The names that the block can use: those of the model, the step and constants."""

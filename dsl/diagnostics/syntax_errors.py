@@ -73,7 +73,7 @@ def explain(
     # behind the code.
     if found.type == "_NEWLINE":
         start += len(found.value) - len(found.value.lstrip(" \t\r\f"))
-        start = len(text[:start].rstrip(" \t"))
+        start = len(text[:start].rstrip(" \t\r"))
         end = start + 1
     span = Span(source, offset + start, offset + end)
     # First, as a missing bracket makes whatever follows it look wrong.

@@ -258,3 +258,36 @@ def test_random_numbers_have_a_seed_and_a_step() -> None:
     later = evaluate(system, values | {"step": np.int32(2)})["y"]
     assert (once == again).all() and (once != later).all()
     assert once.min() >= 0 and once.max() < 2 and len(set(once)) > 45
+
+
+def test_leading_dimensions_that_do_not_lead() -> None:
+    """`...` has the sizes of the dimensions for which it stands, wherever it stands."""
+    x = np.arange(60.0).reshape(5, 4, 3)
+    body = "part[i < 3, ...] = x[i, ...]\ny[...] = sum(i) part[i, ...] * (1 + i)"
+    found = computed(body, {"x": ("f32[5, 4, 3]", x)})
+    np.testing.assert_allclose(found, x[0] + 2 * x[1] + 3 * x[2])
+    found = computed("y[i] = sum(...) x[i, ...]", {"x": ("f32[5, 4, 3]", x)})
+    np.testing.assert_allclose(found, x.sum((1, 2)))
+    found = computed("y[i, j] = sum(...) x[i, ..., j]", {"x": ("f32[5, 4, 3]", x)})
+    np.testing.assert_allclose(found, x.sum(1))
+
+
+def test_a_state_without_a_shape_is_a_number() -> None:
+    """Also in a layer that has a tensor `p`; only an optimizer's are like the parameter."""
+    own = (
+        "layer Count(p: [n]) -> y: [n] {\n    state seen = 1\n    seen' = seen + 1\n"
+        "    y = p * seen\n}\n"
+    )
+    text = own + "model M(x: f32[3]) -> y: f32[3] {\n    y = x |> Count\n}\n"
+    system = forward(checked(text).definitions, "M", {})
+    (state,) = system.of_kind("state")
+    assert state.shape == ()
+
+
+def test_a_rule_for_names_of_numbers_and_indices() -> None:
+    """A number may have the name of an index of another tensor."""
+    found = computed(
+        "let two = 2\ni[a, b] = x[a, b] * two\nj = mean(x)\ny = i * j",
+        {"x": ("f32[2, 3]", [[1, 2, 3], [4, 5, 6]])},
+    )
+    np.testing.assert_allclose(found, 2 * 3.5 * np.array([[1, 2, 3], [4, 5, 6]]))

@@ -6,6 +6,9 @@ training step with its next values.
 
 from __future__ import annotations
 
+import os
+import random
+
 import numpy as np
 import pytest
 from language.front import checked
@@ -129,4 +132,90 @@ def test_training_step(name: str) -> None:
     step, drawn = training_step(setup)
     for system in (derive(step), simplify(drawn)):
         if system.outputs:  # a model may have nothing to draw
+            same(system)
+
+
+# --- random programs ------------------------------------------------------------------------------
+
+OWN = (
+    *("d_x", "d_h", "h", "h_1", "h_2", "y_sum", "y_mean", "dense1_w", "dense1_y", "t", "p", "g"),
+    *("tanh", "exp", "abs", "max_2", "mul", "add", "and_2", "f32", "relu", "Dense", "i", "j", "k"),
+    *("b", "o", "u", "i2", "x_again", "w_m", "w_v", "loss_mean", "cost", "softmax", "k_", "stop"),
+    *("layernorm1_y", "mse1_loss", "d_y_via_h", "epochs", "training", "lr", "value", "random"),
+)
+STAGES = ("tanh", "relu", "gelu", "exp |> log1p", "softmax", "LayerNorm", "Dropout(0.2)", "abs")
+
+
+def random_program(seed: int) -> str:
+    """A model of some ten statements and its train block; names are those of `OWN`."""
+    draw = random.Random(seed)
+    names = iter(draw.sample(OWN, len(OWN)))
+    size = {"x": 4}  # of what there is: [B, size]
+    lines: list[str] = []
+
+    def some() -> str:
+        return draw.choice(list(size))
+
+    def pipe(start: str, end: int) -> str:
+        stages = draw.sample(STAGES, draw.randint(0, 2))
+        return " |> ".join([start, *stages, f"Dense({end})", *draw.sample(STAGES, 1)])
+
+    for kind in draw.choices(range(10), k=draw.randint(5, 10)):
+        new, a, end = next(names), some(), draw.randint(2, 4)
+        other = draw.choice([n for n in size if size[n] == size[a]])
+        own = next(names)
+        match kind:
+            case 0:
+                lines.append(f"{new} = {pipe(a, end)}")
+            case 1:
+                lines.append(f"{new} = {pipe(f'max({a}, 0.1)', end)}")
+            case 2:
+                condition = f"{a} > 0 and not {other} > 1"
+                lines.append(f"{new} = {pipe(f'f32({condition})', end)}")
+            case 3:
+                lines += [f"param {own}: [{size[a]}, {end}] ~ normal", f"{new} = {a} @ {own}"]
+            case 4:
+                lines.append(f"param {own}: [{size[a]}, {end}] ~ normal")
+                lines.append(f"{new}[b1, q] = sum(r) {a}[b1, r]*{own}[r, q]")
+            case 5:
+                lines += [f"param {own}: [] = 0.5", f"{new} = {a} * {own} - {other} / 3"]
+                end = size[a]
+            case 6:
+                lines.append(f"param {own}: [] = 0.5")
+                step = f"tanh({a}[b1, s]*{own} + 0.5*({new}[b1, s - 1] else 0.1))"
+                lines.append(f"{new}[b1, s] = {step}")
+                end = size[a]
+            case 7:
+                place = next(names)
+                lines += [
+                    f"param {own}: [{size[a]}, {end}] ~ normal",
+                    f"{place}[b1] = argmax(r) {a}[b1, r]",
+                    f"{new}[b1, q] = {own}[{place}[b1], q] + mean(r) {a}[b1, r]",
+                ]
+            case 8:
+                lines += [f"{new} = {a}", f"repeat 2 {{ {new} = {new} + ({pipe(new, size[a])}) }}"]
+                end = size[a]
+            case 9:
+                lines += [f"let {own} = {end}", f"remat {{ {new} = ({pipe(a, end)}) / {own} }}"]
+        size[new] = end
+    total = " + ".join(f"mean({n}^2)" for n in size)
+    body = "".join(f"    {line}\n" for line in [*lines, f"result = {total}"])
+    optimizer = draw.choice(["sgd", "adam", "lion", "momentum"])
+    metric = next(names)
+    return (
+        f"model M(x: f32[B, 4]) -> result: f32[] {{\n{body}}}\n"
+        f"train M {{\n    loss = result\n    metric {metric}_ = 2 * result\n"
+        f"    clip = clip_norm(1.0)\n    optimizer = {optimizer}(lr = 1e-2)\n}}\n"
+    )
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("NNC_EXAMPLES", "20"))))
+def test_random_program(seed: int) -> None:
+    text = random_program(seed)
+    program = checked(text)
+    same(simplify(forward(program.definitions, "M", {"B": BATCH})))
+    setup = Setup(program.definitions, program.trains[0], {}, None, BATCH, 100, 10)
+    step, drawn = training_step(setup)
+    for system in (derive(step), simplify(drawn)):
+        if system.outputs:
             same(system)

@@ -127,3 +127,47 @@ def test_a_docstring_defines_nothing() -> None:
     text = '"""A file."""\n\n"""It is said that the\nmodel was right."""\nfn half(x) = x / 2\n'
     library = Library((Source("some.nn", text, True),))
     assert list(library) == ["half"] and library["half"].doc.endswith("model was right.")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "    c[k[b] < 5] += sum(b) x[b, 0]\n",  # once more
+        "    repeat 2 { c[k[b] < 5] += sum(b) x[b, 0] }\n",
+        "    x[k[b] < 5] += sum(b) 1.0\n",  # into an input
+    ],
+)
+def test_an_accumulation_adds_to_nothing_that_there_is(more: str) -> None:
+    text = (
+        "model M(x: f32[4, 3], k: i32[4]) -> c: f32[5] {\n"
+        f"    c[k[b] < 5] += sum(b) x[b, 1]\n{more}}}\n"
+    )
+    assert "E0206" in codes(text)
+    assert "E0206" not in codes(text.replace(more, ""))
+
+
+def test_underscore_is_assigned_often_and_never_read() -> None:
+    body = "    h, _ = LSTM(4)(x)\n    k, _ = LSTM(4)(h)\n    _ = k\n    _, _ = LSTM(4)(k)\n"
+    text = "layer L(x: [B, T, n]) -> y: [B, T, 4] {\n" + body + "    y = k\n}\n"
+    assert codes(text) == []
+    assert codes(text.replace("y = k", "y = k + _")) == ["E0202"]
+
+
+def test_functions_and_values_do_not_meet() -> None:
+    text = (
+        "fn scaled(x) = 2 * x\n"
+        "model M(x: f32[4, 3]) -> tanh: f32[4, 3], scaled: f32[4, 3] {\n"
+        "    tanh = tanh(x)\n    scaled = tanh |> scaled |> tanh\n}\n"
+    )
+    assert codes(text) == []
+    # what is no function stays a value that cannot be called
+    assert codes(text.replace("tanh(x)", "x(1)")) == ["E0203"]
+    assert codes("optimizer own(lr = 1) { p' = p - lr * norm(g) }") == ["E0203"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_mistake_at_the_end_of_a_line(end: str) -> None:
+    text = end.join(["model M(x: f32[4]) -> y: f32[4] {", "    y = x + ", "    z = 3", "}", ""])
+    found = check(text)[1][0]
+    assert found.span is not None
+    assert (found.code, found.span.line, found.span.column) == ("E0101", 2, 12)

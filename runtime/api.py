@@ -145,6 +145,14 @@ class Model:
         """
         given = {"epochs": epochs, "steps": steps, "batch": batch, "seed": seed}
         numbers = {name: value for name, value in given.items() if value is not None}
+        for name, value in numbers.items():
+            # a field of the data may be called so: then an array comes here
+            if np.ndim(value):
+                raise fail(
+                    "E0708",
+                    f"`{name}` of fit is a number, and an array is given",
+                    help=f"a field `{name}` is given by its place, without its name",
+                )
         project = with_assignments(self._project, _assignments(numbers))
         dataset = self._dataset(arrays, named)
         with self._fitting:

@@ -183,6 +183,18 @@ def test_from_python(tmp_path: Path, expected) -> None:
         assert model.evaluate(x=x, **{word: target})["loss"] < expected[0][0]
 
 
+def test_a_field_with_a_name_of_fits_own(tmp_path: Path, expected) -> None:
+    random = np.random.default_rng(5)
+    x, target = np.float32(random.normal(size=(24, 3))), np.float32(random.normal(size=24))
+    path = tmp_path / "m.nn"
+    path.write_text(TEXT.replace("FIELD", "batch"))
+    model = nnc.load(path)
+    with pytest.raises(UserError, match="`batch` of fit is a number") as found:
+        model.fit(x=x, batch=target)
+    assert "by its place" in found.value.diagnostics[0].help
+    assert [[r["loss"], r["off"]] for r in model.fit(x, target)] == expected
+
+
 def test_the_initialisers_words_are_the_layers_where_it_has_them() -> None:
     text = (
         TEXT.replace("FIELD", "target")

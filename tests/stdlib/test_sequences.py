@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from support import check_gradients, plan
+from support import check_gradients, gradients, plan
 from support import system as system_of
 
 from nnc.compiler.elaboration.train_block import Setup
@@ -491,6 +491,55 @@ def test_a_label_that_does_not_fit_costs_inf_and_teaches_nothing():
     assert found["y"] == np.inf
     slope = found[names["x"]]
     assert np.isfinite(slope).all() and not slope[1].any() and slope[[0, 2, 3]].any((1, 2)).all()
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+@pytest.mark.parametrize("unfit", ["inf", "0"])
+def test_ctc_of_batches_with_examples_that_do_not_fit(dtype: str, unfit: str):
+    """Empty recordings, empty labels, labels that are too long and good ones: the costs are
+    PyTorch's, and so are the gradients with `zero_infinity`, in the evaluator and compiled."""
+    torch = torch_or_skip()
+    label = np.array([[1, 2, 2, 0], [3, 3, 3, 3], [1, 2, 3, 0], [1, 2, 0, 0]], np.int32)
+    text = (
+        "model M(x: f32[4, 6, 5], label: i32[4, 4], length: i32[4], count: i32[4]) -> y {"
+        f" y = ctc(x, label, length, count, unfit = {unfit}) }}"
+    )
+    system, names = gradients(model(text, float_type=dtype), "y", ["x"])
+    program = CpuProgram(plan(system), threads=1)
+    for length, count in (
+        ([6, 6, 6, 6], [3, 2, 3, 2]),
+        ([6, 6, 6, 6], [3, 4, 3, 2]),  # 3 3 3 3 takes 7 steps
+        ([6, 6, 0, 6], [3, 3, 3, 0]),  # nothing was recorded
+        ([0, 0, 0, 0], [0, 1, 0, 4]),
+        ([2, 4, 3, 1], [3, 2, 3, 1]),
+    ):
+        given = random_values(
+            system, {"label": label, "length": length, "count": count}, f"{length}{count}"
+        )
+        x = torch.tensor(given["x"], dtype=torch.float64, requires_grad=True)
+        costs = [
+            torch.nn.functional.ctc_loss(
+                x.log_softmax(-1).transpose(0, 1),
+                torch.tensor(label),
+                torch.tensor(length),
+                torch.tensor(count),
+                reduction="none",
+                zero_infinity=zero,
+            )
+            / torch.tensor(count).clamp(min=1)
+            for zero in (False, True)
+        ]
+        costs[1].mean().backward()
+        for name, value in given.items():
+            program.arrays[name][...] = value
+        program.run()
+        tolerance = {"f32": 2e-6, "f64": 1e-12}[dtype]
+        for found in (evaluate(system, given), program.arrays):
+            expected = costs[unfit == "0"].mean().item()
+            np.testing.assert_allclose(found["y"], expected, rtol=tolerance)
+            slope = np.asarray(found[names["x"]])
+            np.testing.assert_allclose(slope, x.grad.numpy(), atol=tolerance)
+            assert not slope[np.isinf(costs[0].detach().numpy())].any()
 
 
 def test_ctc_of_no_label_is_all_blanks():

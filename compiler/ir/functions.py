@@ -60,10 +60,13 @@ class Scalar:
 
 
 def _floordiv(x, y):
-    """Integers: rounded down, and 0 where y is 0. Floats: the quotient, rounded down."""
+    """Integers: rounded down, and 0 where y is 0. Floats: the greatest whole number n with
+    n y <= x for y > 0; where rounding lifts x / y to a whole number, that is one less."""
     if np.result_type(x, y).kind != "f":
         return np.floor_divide(x, y)
-    return np.floor(np.divide(x, y))
+    n, rest = np.floor(np.divide(x, y)), np.mod(x, y)
+    below = np.rint(np.divide(np.subtract(x, rest), y))
+    return np.where(np.isfinite(n) & np.isfinite(rest) & (below < n), below, n)
 
 
 def _pow(x, y):

@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from gpu_simulator import SimulatedProgram, available
 from support import TARGET, gradients, plan, system, values
 
 from nnc.compiler import pipeline
 from nnc.compiler.reference.evaluator import evaluate
+from nnc.compiler.targets import GpuTarget
 from nnc.runtime.device.cpu.program import CpuProgram
 
 # name: a program, and y of its inputs in float64. None of the sums is split among threads first.
@@ -133,6 +135,36 @@ def test_blocks_of_any_length_keep_every_term(name: str, block: int) -> None:
     program.arrays["x"][...] = given["x"]
     program.run()
     np.testing.assert_allclose(program.arrays["y"], right(given["x"]), rtol=1e-12, atol=1e-9)
+
+
+FEW = GpuTarget(processors=2)  # so few that no sum is split among blocks
+
+
+@pytest.mark.skipif(not available(), reason="needs g++")
+@pytest.mark.parametrize(
+    ("text", "has"),
+    [
+        ("model M(x: f32[200003]) -> y { y = sum(i) x[i] }", "BlockedSum<f32, 32>"),
+        ("model M(x: f32[90001, 3]) -> y { y[j] = mean(i) x[i, j] }", "BlockedSum<f32, 32>"),
+        (
+            "model M(x: f32[1501, 24]) -> y { y[i, j] = sum(k) x[k, i] * x[k, j] }",
+            "f64 total[1][1][1]",
+        ),
+        ("model M(x: f32[900]) -> y { y = sum(i) x[i] }", ""),
+    ],
+)
+def test_on_a_gpu_a_thread_adds_up_blocks(text: str, has: str) -> None:
+    whole = system(text, float_type="f32")
+    program = SimulatedProgram(whole, target=FEW)
+    kernels = program.module.kernels
+    assert has in kernels if has else "BlockedSum" not in kernels
+    for x in (np.float32(0.1), values(whole)["x"]):
+        program.arrays["x"][...] = x
+        program.run()
+        given = {"x": np.array(program.arrays["x"])}
+        expected = evaluate(whole, given, wide=True)["y"]
+        found = np.asarray(program.arrays["y"])
+        np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-7 * given["x"].shape[0])
 
 
 def test_short_sums_are_not_divided() -> None:

@@ -38,6 +38,8 @@ def start(w: Writer, grid: Grid, rows: int = 1) -> None:
             w.line(f"for (i32 r = 0; r < {rows}; ++r) sum{n}[r].value = {worst};")
         else:
             w.line(f"sum{n}.value = {worst};")
+        if grid.block:
+            w.line(f"nn::BlockedSum<{grid.dtype}, {grid.block}> block{n};")
 
 
 def reduced(w: Writer, grid: Grid, indices: list[Index]) -> None:
@@ -60,6 +62,7 @@ def take(w: Writer, grid: Grid, row: str = "") -> None:
     if grid.reduce in ("argmax", "argmin"):
         assert grid.position is not None
         position = w.value(grid.position)
+    into = "block" if grid.block else "sum"
     for n, body in enumerate(grid.bodies):
         # `sum(b) if token[b] == i then d[b] else 0`, as gradients of embeddings have it: reading d
         # only where the condition holds saves nearly all loads
@@ -73,9 +76,15 @@ def take(w: Writer, grid: Grid, row: str = "") -> None:
         if search:
             assert isinstance(body, Apply)
             with w.block(f"if ({w.value(body.args[0])})"):
-                w.line(f"sum{n}{row}.take({w.value(body.args[1])}, 0);")
+                w.line(f"{into}{n}{row}.take({w.value(body.args[1])}, 0);")
         else:
-            w.line(f"sum{n}{row}.take({w.value(body)}, {position});")
+            w.line(f"{into}{n}{row}.take({w.value(body)}, {position});")
+
+
+def finish_blocks(w: Writer, grid: Grid) -> None:
+    """After the last value: the accumulators have the sums of their blocks."""
+    for n, _ in enumerate(grid.bodies if grid.block else ()):
+        w.line(f"sum{n}.value = block{n}.result();")
 
 
 def alone(w: Writer, grid: Grid) -> None:
@@ -85,6 +94,7 @@ def alone(w: Writer, grid: Grid) -> None:
         return
     start(w, grid)
     reduced(w, grid, list(grid.over))
+    finish_blocks(w, grid)
     w.finish(grid.statements, results(grid))
 
 

@@ -15,7 +15,7 @@ from ...passes.gpu.grid_ir import Grid, MatmulTile, ThreadPerElement, TreeReduct
 from ...passes.gpu.launch_ir import Function, FusedKernel
 from ...passes.lowering.access import Access
 from ...targets import WARP
-from .accumulators import accumulator, alone, results, start, take
+from .accumulators import accumulator, alone, finish_blocks, results, start, take
 from .attention_mma import MmaAttention
 from .attention_simt import SimtAttention
 from .expressions import Writer
@@ -130,6 +130,7 @@ def _together(w: Writer, grid: Grid, how: TreeReduction) -> None:
         with w.block(head):
             w.unflatten("p", grid.over, kind)
             take(w, grid)
+    finish_blocks(w, grid)
     # shuffles need no shared memory
     if grid.shared_bytes:
         count = grid.threads // WARP if how.along == "reduction" else grid.threads

@@ -126,10 +126,26 @@ DEVICE f64 abs(f64 a) { return fabs(a); }
 DEVICE i32 abs(i32 a) { return a < 0 ? neg(a) : a; }
 DEVICE i64 abs(i64 a) { return a < 0 ? neg(a) : a; }
 
-DEVICE f32 floordiv(f32 a, f32 b) { return floorf(a / b); }
-DEVICE f64 floordiv(f64 a, f64 b) { return floor(a / b); }
-DEVICE f32 mod(f32 a, f32 b) { return a - floorf(a / b) * b; }
-DEVICE f64 mod(f64 a, f64 b) { return a - floor(a / b) * b; }
+// exact for quotients of any size; with the sign of b, that of a zero included
+template <class T> DEVICE T floored_rest(T rest, T b) {
+  if (rest == 0) return b < 0 ? (T)-0.0 : (T)0.0;
+  return (rest < 0) != (b < 0) && rest == rest ? rest + b : rest;
+}
+DEVICE f32 mod(f32 a, f32 b) { return floored_rest(fmodf(a, b), b); }
+DEVICE f64 mod(f64 a, f64 b) { return floored_rest(fmod(a, b), b); }
+
+// rounding may lift a quotient to the next whole number: then the rest has the wrong sign
+template <class T> DEVICE T floored_quotient(T n, T rest, T b) {
+  return rest != 0 && rest == rest && (rest < 0) != (b < 0) ? n - 1 : n;
+}
+DEVICE f32 floordiv(f32 a, f32 b) {
+  const f32 n = floorf(a / b);
+  return floored_quotient(n, fmaf(-n, b, a), b);
+}
+DEVICE f64 floordiv(f64 a, f64 b) {
+  const f64 n = floor(a / b);
+  return floored_quotient(n, fma(-n, b, a), b);
+}
 
 template <class T> DEVICE T whole_floordiv(T a, T b) {
   if (b == 0) return 0;
@@ -257,6 +273,22 @@ DEVICE bool shuffled(bool value, int mask) { return SHUFFLE((i32)value, mask) !=
     DEVICE T result() const { return value; }                                            \
   };
 NNC_ACCUMULATOR(Sum, add(value, x))
+
+// A long sum of floats: the sums of blocks of terms are added up in f64, so that its error does not
+// grow with its length.
+template <class T, int block> struct BlockedSum {
+  T value = 0;
+  f64 total = 0;
+  i32 taken = 0;
+  DEVICE void take(T x, i32) {
+    value += x;
+    if (++taken < block) return;
+    total += value;
+    value = 0;
+    taken = 0;
+  }
+  DEVICE T result() const { return (T)(total + value); }
+};
 NNC_ACCUMULATOR(Prod, mul(value, x))
 NNC_ACCUMULATOR(Max, max(value, x))
 NNC_ACCUMULATOR(Min, min(value, x))

@@ -78,7 +78,7 @@ def _sign(a, kinds, dtype, x):
 
 def _floordiv(a, kinds, dtype, x):
     if is_float(dtype):
-        return a.intrinsic("floor", dtype, a.op("fdiv", dtype, *x))
+        return elementary.quotient(a, dtype, *x)
     shift = _shift(x[1])
     # An arithmetic shift rounds towards minus infinity: -1 >> 2 = -1 = floor(-1 / 4).
     if shift is not None:
@@ -92,8 +92,7 @@ def _floordiv(a, kinds, dtype, x):
 
 def _mod(a, kinds, dtype, x):
     if is_float(dtype):
-        whole = a.intrinsic("floor", dtype, a.op("fdiv", dtype, *x))
-        return a.op("fsub", dtype, x[0], a.op("fmul", dtype, whole, x[1]))
+        return elementary.remainder(a, dtype, *x)
     shift = _shift(x[1])
     if shift is not None:
         # In two's complement the low bits are the remainder of negative numbers, too.

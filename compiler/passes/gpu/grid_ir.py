@@ -125,7 +125,8 @@ class Grid:
     a reduction these values are the bodies. Elements are numbered by `outputs`, the last one
     fastest, points of the reduction by `over`. With `part` (split-K), the grid has `part.size`
     layers in its second dimension: each reduces `chunk` points, and its results are elements of
-    their own. Registers are limited so that a multiprocessor has at least `resident` blocks."""
+    their own. Registers are limited so that a multiprocessor has at least `resident` blocks. With a
+    `block`, a thread adds the sums of so many terms up in f64 (cf. `cpu/blocked_sums.py`)."""
 
     name: str
     how: ThreadPerElement | TreeReduction | MatmulTile | AttentionTile
@@ -141,6 +142,7 @@ class Grid:
     position: Expr | None = None
     part: Index | None = None
     chunk: int = 0
+    block: int = 0
     resident: int = GpuTarget.min_blocks_per_sm
     fixed: tuple[str, ...] = ()
     source: str = ""

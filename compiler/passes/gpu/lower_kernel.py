@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ...ir.dtypes import is_float
 from ...ir.equation import Index
 from ...ir.expr import Idx, reads
 from ...targets import WARP, GpuTarget
@@ -23,7 +24,7 @@ from ..lowering.access import Statement
 from ..lowering.coalesce_indices import accesses_of, coalesce_indices, store_offsets
 from .attention.attention_kernel import AttentionKernel
 from .attention.tiling import attention_tiling
-from .grid_ir import Grid, ThreadPerElement, TreeReduction, one_thread_per_element
+from .grid_ir import Grid, MatmulTile, ThreadPerElement, TreeReduction, one_thread_per_element
 from .matmul_tiling import matmul_tiling
 from .scatter_to_gather import scatter_to_gather
 from .split_k import split_k
@@ -42,7 +43,7 @@ def lower_kernel(kernel: Kernel, plan: Plan, target: GpuTarget) -> tuple[Grid, .
     tiled = matmul_tiling(grid, target)
     if tiled is None:
         tiled = _reduction(grid, target)
-    return split_k(tiled, target)
+    return tuple(_blocked(each, target) for each in split_k(tiled, target))
 
 
 def undivided(kernel: Kernel, plan: Plan) -> Grid:
@@ -93,6 +94,23 @@ def _reduction(grid: Grid, target: GpuTarget) -> Grid:
         lanes = threads
     blocks = -(-grid.elements // (threads // lanes))
     return replace(grid, how=TreeReduction(lanes, along), threads=threads, blocks=blocks)
+
+
+def _blocked(grid: Grid, target: GpuTarget) -> Grid:
+    """The grid, by blocks of terms if it sums so many floats one after the other that rounding
+    would show (blocked summation, see `cpu/blocked_sums.py`)."""
+    terms, how = grid.chunk or grid.points, grid.how
+    block = target.short_block
+    if isinstance(how, TreeReduction):
+        terms = -(-terms // how.lanes)
+    elif isinstance(how, MatmulTile):
+        # Operands in bf16 are off by far more than their sums.
+        if how.tensor_cores:
+            return grid
+        block = -(-target.long_block // how.depth) * how.depth
+    if grid.reduce != "sum" or not is_float(grid.dtype) or terms <= target.whole_blocks * block:
+        return grid
+    return replace(grid, block=block)
 
 
 def _contiguous(grid: Grid) -> str:

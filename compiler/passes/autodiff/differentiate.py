@@ -170,7 +170,7 @@ class _ReverseSweep:
             shape = self.system.tensors[read.tensor].shape
             if covers(read, shape, eq.sizes) and not product.may_vanish(adjoint):
                 self.unmasked.add(read.tensor)
-            if product.may_be_infinite(adjoint):
+            if product.spreads(adjoint):
                 self.infinite.add(read.tensor)
             in_steps = self.component[read.tensor] == self.component[eq.target]
             part = scatter(eq, read, adjoint, shape, self.shape_of, self.is_finite, in_steps)

@@ -46,6 +46,7 @@ class ZeroProducts:
         self._is_masked, self._is_infinite = is_masked, is_infinite
         self.masked: dict[Expr, bool] = {}
         self.infinite: dict[Expr, bool] = {}
+        self.reached: set[Expr] = set()
         # In a sum, a factor that is loaded for many terms stays one: the product of matrices.
         needed = {i.name for i in eq.domain if i.size > 1} if eq.reduce else set()
         self.needed = frozenset(needed)
@@ -64,8 +65,10 @@ class ZeroProducts:
             call("mul", own, factor) if found.finite else self._selected_last(own, factor, pole)
         )
         if stops:
-            # What is still infinite has reached what it is a derivative of.
-            self.infinite[result] = False
+            # What is still infinite has reached what it is a derivative of; other factors of the
+            # same equation may stop it yet.
+            self.infinite[result] = True
+            self.reached.add(result)
         elif not found.finite:
             # A factor that is a value of the model is infinite together with the loss.
             self.infinite[result] = pole and fn != "mul"
@@ -117,6 +120,10 @@ class ZeroProducts:
                     else isinstance(node, Apply) and any(self.infinite[a] for a in node.args)
                 )
         return self.infinite[adjoint]
+
+    def spreads(self, adjoint: Expr) -> bool:
+        """Whether the equations before this one must reckon with an infinite adjoint."""
+        return self.may_be_infinite(adjoint) and self.reached.isdisjoint(walk(adjoint))
 
 
 def _selection(expr: Expr) -> tuple[Expr, Expr, bool] | None:

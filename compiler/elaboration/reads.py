@@ -13,7 +13,7 @@ from ...dsl.syntax.ast import walk
 from ..ir.affine import bounds, inside
 from ..ir.build import cast
 from ..ir.dtypes import is_float
-from ..ir.expr import Expr, Idx, Read, expr_text, index_names, reads
+from ..ir.expr import Const, Expr, Idx, Read, expr_text, index_names, reads
 from .context import BodyScope, Context
 from .dispatch import scalar, tensor
 from .names import variable
@@ -48,7 +48,17 @@ def read(ctx: Context, node: s.Index, scope: BodyScope, other: s.Node | None = N
             if not inside(place, size, scope.indices):
                 _report_out_of_bounds(ctx, place, size, node, written, scope)
         return of_scalar(Read(source.name, places, None, source.dtype), source.name)
-    otherwise: Expr | None = cast(scalar(ctx, other, scope), source.dtype)
+    found, name = scalar(ctx, other, scope), node.tensor.span.text
+    whole = isinstance(found, Const) and float(found.value).is_integer()
+    if is_float(found.dtype) and not is_float(source.dtype) and not whole:
+        raise ctx.error(
+            "E0307",
+            f"`{name}` is {source.dtype}, and what is read outside of it is {found.dtype}",
+            other.span,
+            label="this would be cut to a whole number",
+            help=f"convert `{name}` first, in an equation of its own: `v = f32({name})`",
+        )
+    otherwise: Expr | None = cast(found, source.dtype)
     if len(checked) == len(places) and all(inside(p, n, scope.indices) for p, n, _ in checked):
         # A guard that is never needed would still cost a comparison at every element.
         otherwise = None  # always in bounds

@@ -267,15 +267,22 @@ def remove(path: Path) -> bool:
 
 
 def set_aside(path: Path) -> Path | None:
-    """Rename a regular file to NAME.damaged, which replaces an earlier one; None if there is none.
-    OSError if that is impossible."""
-    if path.is_symlink() or not path.is_file():
+    """Rename whatever is there to NAME.damaged, or NAME.damaged-2 and so on where that is a folder;
+    None if there is nothing. OSError if that is impossible."""
+    if not os.path.lexists(path):
         return None
-    aside = path.with_name(f"{path.name}.damaged")
-    if aside.exists() and not aside.is_file():
-        return None
+    aside, number = path.with_name(f"{path.name}.damaged"), 2
+    while aside.is_dir() or (path.is_dir() and os.path.lexists(aside)):
+        aside, number = path.with_name(f"{path.name}.damaged-{number}"), number + 1
     os.replace(path, aside)
     return aside
+
+
+def make_way(path: Path) -> None:
+    """Set aside what is in the place of one of nnc's own files and is none, as a folder or a pipe.
+    OSError if that is impossible."""
+    if os.path.lexists(path) and not path.is_file():
+        set_aside(path)
 
 
 def clean(folder: Path) -> None:

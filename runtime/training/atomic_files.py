@@ -6,6 +6,7 @@ has changed is refused. `checkpoints.py`, `snapshot.py` and `run_folder.py` give
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -18,16 +19,23 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, did_you_mean, fail
-from ...dsl.files import reason, replacing
-from ...dsl.regular_files import open_regular
+from ...dsl.files import make_way, reason, replacing
+from ...dsl.regular_files import NotRegularError, open_regular
 
 
 def write_bytes(
-    path: Path, *parts: bytes | memoryview, durable: bool = True, help: str = ""
+    path: Path,
+    *parts: bytes | memoryview,
+    durable: bool = True,
+    own: bool = False,
+    help: str = "",
 ) -> None:
-    """Replace a file atomically by the parts one after the other, as `replacing`. UserError E0709
-    with `help` if it cannot be written."""
+    """Replace a file atomically by the parts one after the other, as `replacing`; in the place of a
+    run's `own` file whatever else is there is set aside. UserError E0709 with `help` if it cannot
+    be written."""
     try:
+        if own:
+            make_way(path)
         with replacing(path, durable) as file:
             for part in parts:
                 file.write(part)
@@ -37,12 +45,8 @@ def write_bytes(
         raise fail("E0709", f"cannot write {path}: {reason(error)}", help=help) from error
 
 
-def write_text(path: Path, text: str, durable: bool = True) -> None:
-    write_bytes(path, text.encode("utf-8"), durable=durable)
-
-
-def write_json(path: Path, value: Any, durable: bool = True) -> None:
-    write_text(path, json_text(value), durable)
+def write_text(path: Path, text: str, durable: bool = True, own: bool = False) -> None:
+    write_bytes(path, text.encode("utf-8"), durable=durable, own=own)
 
 
 def json_text(value: Any) -> str:
@@ -90,7 +94,7 @@ def save_arrays(
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % _LENGTH)  # the numbers are aligned
     length = len(text).to_bytes(_LENGTH, "little")
-    write_bytes(path, length, text, data[end:], durable=durable, help=help)
+    write_bytes(path, length, text, data[end:], durable=durable, own=True, help=help)
 
 
 class Damaged(UserError):
@@ -110,10 +114,20 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             names = file.keys()
             arrays = {name: file.get_tensor(name) for name in names}
             notes = dict(file.metadata() or {})
-    except (SafetensorError, ValueError, TypeError, KeyError) as error:
+    except (
+        SafetensorError,
+        ValueError,
+        TypeError,
+        KeyError,
+        NotRegularError,
+        FileNotFoundError,
+    ) as error:
         raise damaged(f"cannot read {path}: {reason(error)}") from error
     except OSError as error:
-        raise fail("E0706", f"cannot read {path}: {reason(error)}") from error
+        message = f"cannot read {path}: {reason(error)}"
+        raise (
+            damaged(message) if error.errno == errno.ELOOP else fail("E0706", message)
+        ) from error
     # the hash is not part of what it covers
     stored = notes.pop(_HASH, None)
     if stored is None:

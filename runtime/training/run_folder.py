@@ -41,7 +41,6 @@ from .atomic_files import (
     read_json,
     read_text,
     save_arrays,
-    write_json,
     write_text,
 )
 from .checkpoints import Checkpoints
@@ -147,7 +146,7 @@ class RunFolder:
         known = self._copies() or {}
         self._write_copies({**known, **texts})
         for name, text in texts.items():
-            write_text(self.path / name, text)
+            write_text(self.path / name, text, own=True)
 
     def repair(self) -> list[Diagnostic]:
         """Write the texts again that are missing or not what the run wrote; a warning for each."""
@@ -157,7 +156,7 @@ class RunFolder:
             if how := _difference(path, text):
                 # It may have been changed on purpose.
                 aside = set_aside(path)
-                write_text(path, text)
+                write_text(path, text, own=True)
                 found.append(
                     Diagnostic(
                         "W0701",
@@ -181,7 +180,8 @@ class RunFolder:
         return [Diagnostic("W0701", f"{path} {how}", help=help)]
 
     def _write_copies(self, texts: Mapping[str, str]) -> None:
-        write_json(self.path / BACKUP, {"sha256": _hash(texts), "files": dict(texts)})
+        text = json_text({"sha256": _hash(texts), "files": dict(texts)})
+        write_text(self.path / BACKUP, text, own=True)
 
     def _copies(self) -> dict[str, str] | None:
         """The copies by name; None if they are damaged, or missing, as in runs of 0.1.0."""
@@ -281,7 +281,7 @@ class RunFolder:
 
     def write_metrics(self, records: Sequence[Record]) -> None:
         text = "".join(f"{line}\n" for line in _metrics(records))
-        write_text(self.path / "metrics.jsonl", text, durable=False)
+        write_text(self.path / "metrics.jsonl", text, durable=False, own=True)
 
     def check_metrics(self, records: Sequence[Record], lost: bool) -> list[Diagnostic]:
         """A warning if `metrics.jsonl` is missing or not what a run with these records wrote, or,

@@ -42,7 +42,7 @@ def resume_or_train(*arguments: object) -> int:
 def outcome(run: Path) -> dict[str, object]:
     """What a run ends with; times of day left out."""
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    last = max((run / "checkpoints").iterdir())
+    last = max((run / "checkpoints").glob("*.safetensors"))
     values = load_arrays(last)[0]
     return {
         "weights": (run / "weights.safetensors").read_bytes(),
@@ -87,10 +87,25 @@ def zeros(path: Path) -> None:
     path.write_bytes(bytes(path.stat().st_size))
 
 
+def a_folder(path: Path) -> None:
+    path.unlink()
+    (path / "thesis").mkdir(parents=True)
+
+
+def a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def a_circle(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.name)
+
+
 FILES = ("model.nn", "settings.json", "backup.json", "metrics.jsonl", "weights.safetensors")
 
 
-@pytest.mark.parametrize("damage", [gone, empty, cut, flipped, zeros])
+@pytest.mark.parametrize("damage", [gone, empty, cut, flipped, zeros, a_folder, a_pipe, a_circle])
 def test_any_file(runs, damage, tmp_path, capsys):
     folder, wanted = runs
     checkpoints = sorted(p.name for p in (folder / "short" / "checkpoints").iterdir())
@@ -111,6 +126,8 @@ def test_any_file(runs, damage, tmp_path, capsys):
             assert "W0701" in told and name in told, (name, told)
         assert resume_or_train("--resume", run) == 0
         assert "W0701" not in capsys.readouterr().err, name
+        # What is not nnc's stays, wherever it was.
+        assert damage is not a_folder or len(list(run.rglob("thesis"))) == 1
 
 
 def test_a_folder_without_checkpoints(runs, tmp_path, capsys):

@@ -145,8 +145,10 @@ class Ranges:
 
     def is_at_most(self, expr: Expr, bound: Expr) -> bool:
         """Whether the bound is a maximum over all that the expression can be."""
-        if expr is bound:
+        if expr is bound or (isinstance(expr, Const) and expr.value == -INF):
             return True
+        if isinstance(expr, Apply) and expr.fn == "select":
+            return all(self.is_at_most(branch, bound) for branch in expr.args[1:])
         if isinstance(bound, Apply) and bound.fn == "stop":
             return self.is_at_most(expr, bound.args[0])
         if isinstance(bound, Apply) and bound.fn == "max":

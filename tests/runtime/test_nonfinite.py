@@ -74,7 +74,7 @@ def copy_of(job):
         ("log1p(a)", -1.0, "log1p(-1)"),
         ("log1p(a)", -2.0, "log1p(-2)"),
         ("sqrt(a)", -1.0, "sqrt(-1)"),
-        ("sqrt(a)", 0.0, ""),  # its slope is infinite
+        ("sqrt(a - 1)", 1.0, ""),  # its slope is infinite
         ("a / a", 0.0, "div(0, 0)"),
         ("1 / a", 0.0, "div(1, 0)"),
         ("a / (a - 3)", 3.0, "div(3, 0)"),
@@ -84,7 +84,7 @@ def copy_of(job):
         ("a ^ (-3)", 0.0, ""),
         ("a ^ 30", 100.0, "pow("),
         ("a * a * 1e30", 1e10, "mul("),
-        ("tanh(1 / a)", 0.0, ""),  # the value is finite, its slope is not
+        ("tanh(1 / (a - 1))", 1.0, ""),  # the value is finite, its slope is not
         ("sin(1 / a)", 0.0, "div(1, 0)"),
         ("a % (a - 1)", 1.0, "mod(1, 0)"),
     ],
@@ -102,6 +102,17 @@ def test_the_edge_of_every_function(function, at, how, device, tmp_path):
     assert job.position.step == 2 and job.position.done == 8
     for name, array in job.executor.values.items():
         np.testing.assert_array_equal(array, before[name])
+
+
+@pytest.mark.parametrize("function", ["sqrt(a)", "sqrt(abs(a))", "sqrt(a^2)"])
+def test_what_no_weight_changes_has_the_gradient_0(function):
+    """Of sqrt(x*w) at x = 0, whatever w is, although the root's slope is infinite there."""
+    rows = np.full((24, 3), 1.5)
+    rows[9, 1] = 0
+    job = job_of(edge(function, "sgd(lr = 0.01)"), rows)
+    train(job, Silent(), never)
+    assert all(np.isfinite(array).all() for array in job.executor.values.values())
+    assert job.position.step == 6
 
 
 def test_the_weights_are_those_before_the_step(tmp_path):
@@ -128,9 +139,9 @@ def test_the_weights_are_those_before_the_step(tmp_path):
 def test_a_bad_gradient_that_the_loss_never_shows(interval, monkeypatch):
     """The loss stays finite: what the guard sees are the values, some steps later."""
     monkeypatch.setattr(guard, "INTERVAL", interval)
-    rows = np.ones((24, 3))
-    rows[9, 2] = 0
-    text = edge("stop(a) * 0 + sqrt(abs(a))", "sgd(lr = 0)").replace("mean(a^2)", "0")
+    rows = np.full((24, 3), 2)
+    rows[9, 2] = 1
+    text = edge("stop(a) * 0 + sqrt(a - 1)", "sgd(lr = 0)").replace("mean(a^2)", "0")
     job = job_of(text, rows, steps="6")
     found = stopped(job)
     assert "the gradient of `w[2]` became" in found.message and "step 3" in found.message

@@ -9,10 +9,11 @@ that it overflows. The other way round, a factor of 0 passes nothing on, even of
 adjoint: the root of a sum of squares that are all 0 has the derivative 0 by each.
 
 What may be infinite is known from `ir/value_ranges.py`; where nothing can be, a product is a
-product. A 0 by chance, as that of 2*x at x = 0, counts only where an overflow is the reason: of
-sqrt(x)^2 the derivative at 0 is not 0. Where the selection is in the same equation, the factor goes
-inside of it; where it is not, the value 0 is its trace. A finite factor always stays, as it is the
-product's own derivative. Tests: tests/gradients/test_unchosen_branches.py, tests/fuzzers/gradients.
+product. A 0 by chance, as that of 2*x at x = 0, counts only if it is a quotient by a number that
+may overflow: of sqrt(x)^2 the derivative at 0 is not 0, of 1/(2 + exp(x)) it ends at 0. Where the
+selection is in the same equation, the factor goes inside of it; where it is not, the value 0 is its
+trace. A finite factor always stays, as it is the product's own derivative.
+Tests: tests/gradients/test_unchosen_branches.py, tests/fuzzers/gradients.py.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ class ZeroProducts:
             condition, chosen, holds = selection
             inner = self._selected_last(chosen, factor, pole)
             return call("select", condition, *((inner, 0.0) if holds else (0.0, inner)))
-        if pole and not self.may_vanish(own):
+        if not self.may_vanish(own):
             return call("mul", own, factor)
         void = call("and", call("eq", own, 0), call("not", call("is_finite", factor)))
         return call("mul", own, call("select", void, 0.0, factor))
@@ -107,6 +108,8 @@ class ZeroProducts:
             return is_zero(node)
         if is_float(node.dtype) and not any(is_float(a.dtype) for a in node.args):
             return True  # a whole number or a truth value: a mask
+        if node.fn == "div" and self.ranges.of(node.args[1]).infinite:
+            return True  # a divisor that overflows
         found = [self.masked[a] for a in node.args if is_float(a.dtype)]
         # One term that is always there makes the sum 0 by chance alone.
         return all(found) if node.fn in ("add", "sub") else any(found)

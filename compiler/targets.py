@@ -282,8 +282,7 @@ class GpuTarget:
     block_threads: int = 256  # threads of a block where nothing else decides
     min_blocks_per_sm: int = 2  # one works while the other waits
     serial_points: int = 32  # of a shorter reduction one thread computes all
-    short_block: int = 32  # terms of one thread between additions of their sum in f64 …
-    long_block: int = 256  # … and where it has the sums of a tile
+    short_block: int = 32  # terms of one thread between additions of their sum in f64
     whole_blocks: int = 4  # blocks of a sum that is too short to be divided into them
     split_points: int = 256  # points that a part of a split reduction has at least
     max_rows_at_once: int = 8  # rows of a recurrence that a thread reduces for at once

@@ -7,9 +7,6 @@ once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-
 from ...passes.gpu.grid_ir import Grid, MatmulTile
 from .expressions import Writer
 from .tile_loader import MatmulWriter, Side
@@ -29,26 +26,6 @@ class SimtMatmul(MatmulWriter):
         how, across = self.how, self.how.width // self.how.columns
         self.w.line(f"const i32 row = THREAD / {across}, column = THREAD % {across};")
         self.w.line(f"{self.word} sum[{len(how.rights)}][{how.rows}][{how.columns}] = {{}};")
-        if self.grid.block:
-            self.w.line(f"f64 total[{len(how.rights)}][{how.rows}][{how.columns}] = {{}};")
-
-    def flush(self) -> None:
-        with self._each_sum() as place:
-            self.w.line(f"total{place} += sum{place};")
-            self.w.line(f"sum{place} = 0;")
-
-    def finish_blocks(self) -> None:
-        with self._each_sum() as place:
-            self.w.line(f"sum{place} = ({self.word})(total{place} + sum{place});")
-
-    @contextmanager
-    def _each_sum(self) -> Iterator[str]:
-        w, how, names = self.w, self.how, "nrc"
-        with ExitStack() as loops:
-            for name, count in zip(names, (len(how.rights), how.rows, how.columns), strict=True):
-                w.line("#pragma unroll")
-                loops.enter_context(w.block(f"for (i32 {name} = 0; {name} < {count}; ++{name})"))
-            yield "[n][r][c]"
 
     def element(self, side: Side, slot: str, k: str, x: str) -> str:
         size = self.how.stage_words(side.length)

@@ -56,14 +56,6 @@ class MatmulWriter(ABC):
     def multiply(self) -> None:
         """Multiplies the step in `slot`."""
 
-    def flush(self) -> None:
-        """Adds the sums of a block to totals in f64, and starts them anew."""
-        raise NotImplementedError
-
-    def finish_blocks(self) -> None:
-        """Puts the totals where `store` finds the sums."""
-        raise NotImplementedError
-
     @abstractmethod
     def store(self) -> None:
         """Stores all results of the thread."""
@@ -88,8 +80,6 @@ class MatmulWriter(ABC):
         first, self.last = points(w, grid, "i32")
         self.start()
         self._steps(first)
-        if grid.block:
-            self.finish_blocks()
         self.store()
 
     def result(self, m: str, n: str, sums: list[str]) -> None:
@@ -143,11 +133,6 @@ class MatmulWriter(ABC):
                 with w.block(f"if (ahead < {last})"):
                     self._call("fetch", computed, "ahead")
             self.multiply()
-            if self.grid.block:
-                with w.block(
-                    f"if ((k0 - {first}) % {self.grid.block} == {self.grid.block - how.depth})"
-                ):
-                    self.flush()
             # and their values are stored after it: `into` is not read in this step
             if computed:
                 with w.block(f"if (ahead < {last})"):

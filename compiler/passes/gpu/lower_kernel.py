@@ -99,15 +99,12 @@ def _reduction(grid: Grid, target: GpuTarget) -> Grid:
 def _blocked(grid: Grid, target: GpuTarget) -> Grid:
     """The grid, by blocks of terms if it sums so many floats one after the other that rounding
     would show (blocked summation, see `cpu/blocked_sums.py`)."""
-    terms, how = grid.chunk or grid.points, grid.how
-    block = target.short_block
-    if isinstance(how, TreeReduction):
-        terms = -(-terms // how.lanes)
-    elif isinstance(how, MatmulTile):
-        # Operands in bf16 are off by far more than their sums.
-        if how.tensor_cores:
-            return grid
-        block = -(-target.long_block // how.depth) * how.depth
+    terms, block = grid.chunk or grid.points, target.short_block
+    # A tile of products has no registers left for totals; it would spill them.
+    if isinstance(grid.how, MatmulTile):
+        return grid
+    if isinstance(grid.how, TreeReduction):
+        terms = -(-terms // grid.how.lanes)
     if grid.reduce != "sum" or not is_float(grid.dtype) or terms <= target.whole_blocks * block:
         return grid
     return replace(grid, block=block)

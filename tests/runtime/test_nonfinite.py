@@ -3,6 +3,9 @@ names the line and the first place, and what is needed to look is in the run fol
 
 from __future__ import annotations
 
+import errno
+import os
+
 import numpy as np
 import pytest
 from small_programs import DIGITS, prepared
@@ -15,6 +18,7 @@ from nnc.runtime.data import Dataset, Field, Schema, Split
 from nnc.runtime.device import DEVICES
 from nnc.runtime.project import project_of_text, with_batch
 from nnc.runtime.settings import Assignment
+from nnc.runtime.training import atomic_files
 from nnc.runtime.training import nonfinite_guard as guard
 from nnc.runtime.training.interrupt import never
 from nnc.runtime.training.job import prepare
@@ -233,10 +237,14 @@ def test_the_snapshot_of_a_run(tmp_path):
         np.testing.assert_array_equal(array, job.executor.values[name])
 
 
-def test_a_snapshot_that_cannot_be_written_hides_nothing(tmp_path):
+def test_a_snapshot_that_cannot_be_written_hides_nothing(tmp_path, monkeypatch):
     job = prepared(DIGITS, optimizer="sgd(lr = 1e30)")
     job.folder = create_run(tmp_path / "run", "small", "", {})
-    (tmp_path / "run" / "snapshot.safetensors").mkdir()
+
+    def full(path, *_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(atomic_files, "replacing", full)
     with pytest.raises(UserError) as caught:
         train(job, Silent(), never)
     assert [d.code for d in caught.value.diagnostics] == ["E0701", "E0709"]

@@ -131,8 +131,8 @@ def _refused(error: OSError) -> Diagnostic:
 
 
 def _without_output(error: OutputError) -> int:
-    """The exit code where standard output cannot be written, which is said unless its reader has
-    enough."""
+    """The exit code where standard output cannot be written. A message says so on standard error,
+    except where the reader has closed the pipe."""
     discard_output()
     if error.broken:
         return BROKEN_PIPE

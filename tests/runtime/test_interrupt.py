@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from small_programs import write
@@ -201,13 +202,13 @@ main()
 """
 
 
-def test_a_signal_in_the_midst_of_a_checkpoint_waits_for_it(tmp_path):
-    run = tmp_path / "run"
+def stopped_in_a_write(folder: Path, run: Path) -> subprocess.Popen:
+    """A training process that has got SIGTERM while it writes a checkpoint, and has said so."""
     process = start(
         "-c",
         IN_A_WRITE,
         "train",
-        str(write(tmp_path)),
+        str(write(folder)),
         "--out",
         str(run),
         *TRAIN,
@@ -217,6 +218,12 @@ def test_a_signal_in_the_midst_of_a_checkpoint_waits_for_it(tmp_path):
         pass
     process.send_signal(signal.SIGTERM)
     assert "once more to quit" in process.stderr.readline()
+    return process
+
+
+def test_a_signal_in_the_midst_of_a_checkpoint_waits_for_it(tmp_path):
+    run = tmp_path / "run"
+    process = stopped_in_a_write(tmp_path, run)
     process.stdin.write("\n")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
@@ -226,20 +233,7 @@ def test_a_signal_in_the_midst_of_a_checkpoint_waits_for_it(tmp_path):
 
 def test_a_second_signal_in_the_midst_of_a_checkpoint_leaves_the_one_before(tmp_path):
     run = tmp_path / "run"
-    process = start(
-        "-c",
-        IN_A_WRITE,
-        "train",
-        str(write(tmp_path)),
-        "--out",
-        str(run),
-        *TRAIN,
-        stdin=subprocess.PIPE,
-    )
-    while process.stdout.readline() != "there\n":
-        pass
-    process.send_signal(signal.SIGTERM)
-    assert "once more to quit" in process.stderr.readline()
+    process = stopped_in_a_write(tmp_path, run)
     process.send_signal(signal.SIGINT)
     process.wait(timeout=60)
     assert process.returncode == 128 + signal.SIGINT

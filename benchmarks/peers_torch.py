@@ -5,10 +5,13 @@ In: a workload and a file with data and nnc's first weights. Out: runners as in 
 
 from __future__ import annotations
 
+import timeit
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from products import CONVOLUTIONS
 from torch import nn
 from torch.nn import functional as F
 from workloads import RATE, Workload, canonical
@@ -182,17 +185,19 @@ NETS = {
 # --- products -------------------------------------------------------------------------------------
 
 
-def conv(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return F.conv2d(a, b)
+def conv(a: torch.Tensor, b: torch.Tensor, pad: int = 0) -> torch.Tensor:
+    return F.conv2d(a, b, padding=pad)
 
 
-def conv_data(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    shape = (len(a), b.shape[1], a.shape[2] + 2, a.shape[3] + 2)
-    return torch.nn.grad.conv2d_input(shape, b, a)
+def conv_data(a: torch.Tensor, b: torch.Tensor, pad: int = 0) -> torch.Tensor:
+    sides = (n + b.shape[2] - 1 - 2 * pad for n in a.shape[2:])
+    return torch.nn.grad.conv2d_input((len(a), b.shape[1], *sides), b, a, padding=pad)
 
 
-def conv_weight(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return torch.nn.grad.conv2d_weight(a, (b.shape[1], a.shape[1], 3, 3), b)
+def conv_weight(a: torch.Tensor, b: torch.Tensor, pad: int = 0) -> torch.Tensor:
+    side = a.shape[2] - b.shape[2] + 1 + 2 * pad
+    shape = (b.shape[1], a.shape[1], side, side)
+    return torch.nn.grad.conv2d_weight(a, shape, b, padding=pad)
 
 
 OPERATIONS = {
@@ -207,17 +212,32 @@ OPERATIONS = {
 }
 
 
+ROLES = {"forward": conv, "data": conv_data, "weight": conv_weight}
+
+
 class ProductRunner:
-    """One product by the library that PyTorch calls (MKL or oneDNN)."""
+    """One product by the library that PyTorch calls (MKL or oneDNN). Of a convolution that keeps
+    the size of its images, with channels first or last in memory, whichever is faster."""
 
     def __init__(self, name: str, arrays: dict[str, np.ndarray], compiled: bool):
         self.a, self.b = (torch.from_numpy(arrays[n]) for n in "ab")
-        if name.startswith("cnn"):
+        role = name.rpartition("_")[2]
+        if name.startswith("c"):
             self.a = self.a.permute(0, 3, 1, 2)  # keeps its order in memory: channels last
-            places = (0, 3, 1, 2) if name == "cnn_weight" else (3, 2, 0, 1)
+            places = (0, 3, 1, 2) if role == "weight" else (3, 2, 0, 1)
             self.b = self.b.permute(*places).contiguous(memory_format=torch.channels_last)
-        operation = OPERATIONS[name]
+        operation = OPERATIONS.get(name) or partial(ROLES[role], pad=int("_3x3_" in name))
         self.operation = torch.compile(operation) if compiled else operation
+        if name in CONVOLUTIONS:
+            self.choose_layout()
+
+    def choose_layout(self) -> None:
+        layouts = [(self.a, self.b), (self.a.contiguous(), self.b.contiguous())]
+        times = []
+        for self.a, self.b in layouts:
+            self.step()
+            times.append(min(timeit.repeat(self.step, number=1, repeat=10)))
+        self.a, self.b = layouts[times.index(min(times))]
 
     @torch.inference_mode()
     def step(self) -> None:

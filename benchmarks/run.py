@@ -15,7 +15,16 @@ from pathlib import Path
 from contest import Outcome, contest
 from table import Entry, growth_table, main_table, system_lines, write
 from worker import SYSTEMS
-from workloads import ALL, PREDICTING, PRODUCTS, TINY, TRAINING, Workload, sweep
+from workloads import (
+    ALL,
+    CONVOLUTIONS,
+    PREDICTING,
+    PRODUCTS,
+    TINY,
+    TRAINING,
+    Workload,
+    sweep,
+)
 
 from nnc.runtime.inspect.peak import peak
 
@@ -51,7 +60,10 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--only", help=f"some of {', '.join(ALL)}; or training, predicting, products, tiny")
+    add(
+        "--only",
+        help=f"some of {', '.join(ALL)}; or training, predicting, products, convolutions, tiny",
+    )
     add("--systems", default=",".join(SYSTEMS), help="some of these")
     add("--threads", type=int, default=min(2, os.cpu_count() or 1))
     add("--rounds", type=int, default=7)
@@ -67,7 +79,13 @@ def arguments() -> argparse.Namespace:
 
 def chosen(options: argparse.Namespace) -> list[Workload]:
     """The workloads asked for; all without `--only`, or none if only something else is wanted."""
-    groups = {"training": TRAINING, "predicting": PREDICTING, "products": PRODUCTS, "tiny": TINY}
+    groups = {
+        "training": TRAINING,
+        "predicting": PREDICTING,
+        "products": PRODUCTS,
+        "convolutions": CONVOLUTIONS,
+        "tiny": TINY,
+    }
     if options.only is None:
         return [] if options.sweep or options.whole or options.busy else list(ALL.values())
     found: list[Workload] = []

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import products
 
 FOLDER = Path(__file__).parent
 RATE = 1e-3  # of Adam, everywhere
@@ -52,20 +53,9 @@ TRAINING = (
 PREDICTING = (
     Workload("mlp1", "mlp", 1, "predict"), Workload("cnn1", "cnn", 1, "predict"),
 )  # fmt: skip
-PRODUCTS = tuple(
-    Workload(name, name, 1, "product")
-    for name in (
-        "square1024",
-        "mlp_forward",
-        "mlp_data",
-        "mlp_weight",
-        "cnn_forward",
-        "cnn_data",
-        "cnn_weight",
-        "cnn_first",
-    )
-)
-ALL = {w.name: w for w in (*TRAINING, *PREDICTING, *PRODUCTS)}
+PRODUCTS = tuple(Workload(name, name, 1, "product") for name in products.SINGLE)
+CONVOLUTIONS = tuple(Workload(name, name, 1, "product") for name in products.CONVOLUTIONS)
+ALL = {w.name: w for w in (*TRAINING, *PREDICTING, *PRODUCTS, *CONVOLUTIONS)}
 TINY = (
     replace(ALL["mlp32"], name="mlp_tiny", batch=4, edits=(("512", "16"),)),
     Workload("rnn_tiny", "rnn", 2, edits=(("B, 64", "B, 5"), ("256", "8"), ("128", "6"))),

@@ -47,6 +47,7 @@ class Outcome:
     peak_mb: float = 0.0
     losses: list[float] = field(default_factory=list)
     gflop: float = 0.0
+    gbyte: float = 0.0
     arena: int = 0
     failure: str = ""
 
@@ -154,6 +155,8 @@ def contest(
         folder = Path(name)
         outcomes = [Outcome(s) for s in systems]
         workers = started(outcomes, workload, threads, folder)
+        if workload.dropout:
+            compare_without_dropout(outcomes, workload, threads, folder)
         try:
             for _ in range(PATIENCE * rounds):
                 turn(workers, steps, seconds)
@@ -185,6 +188,7 @@ def started(
                 worker = Worker(outcome.system, workload, threads, data, log)
             outcome.first_step_s = worker.ready["first_step_s"]
             outcome.gflop = worker.ready.get("gflop", 0.0)
+            outcome.gbyte = worker.ready.get("gbyte", 0.0)
             outcome.arena = worker.ready.get("arena", 0)
             outcome.losses = worker.ask(do="losses", steps=CHECKED)["losses"]
             workers.append((outcome, worker))
@@ -193,6 +197,22 @@ def started(
             if outcome.system == "nnc":
                 break  # the others have nothing to begin with
     return workers
+
+
+def compare_without_dropout(
+    outcomes: list[Outcome], workload: Workload, threads: int, folder: Path
+) -> None:
+    """The losses that are compared are those without chance: every system draws its own numbers."""
+    apart = folder / "without"
+    apart.mkdir()
+    calm = [Outcome(o.system) for o in outcomes if not o.failure]
+    for _, worker in started(calm, workload.without_dropout(), threads, apart):
+        worker.end()
+    found = {o.system: o for o in calm}
+    for outcome in outcomes:
+        if outcome.system in found:
+            outcome.losses = found[outcome.system].losses
+            outcome.failure = found[outcome.system].failure
 
 
 def turn(workers: list[tuple[Outcome, Worker]], steps: int | None, seconds: float) -> None:

@@ -23,7 +23,7 @@ from importlib import import_module
 
 import numpy as np
 from table import processor
-from workloads import FOLDER, TRAINING, Workload
+from workloads import FOLDER, TRAINING, WIDE, Workload
 
 from nnc.compiler.elaboration.train_block import Setup
 from nnc.compiler.options import DEFAULT, Options
@@ -40,7 +40,6 @@ RESULTS = FOLDER / "ledger"
 PAGE = FOLDER.parent / "docs" / "passes.md"
 BURST = 0.05  # seconds that one of the two runs at a time
 NOISE = 0.02  # gains below it are not told from none
-WIDE = tuple(Workload(path.stem, f"wide/{path.stem}", 0) for path in sorted(FOLDER.glob("wide/*")))
 
 
 def main() -> None:

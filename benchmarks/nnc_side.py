@@ -29,6 +29,7 @@ from nnc.runtime.settings import Assignment
 from nnc.runtime.training.executor import BoundProgram, Executor
 
 SEED = 1
+LONGEST = 128  # steps of a sequence that comes with its length
 
 
 def executor_of(workload: Workload, threads: int) -> Executor:
@@ -56,10 +57,18 @@ class Runner:
             if self.training
             else self.borrowed.enter_context(self.executor.prediction(workload.batch))
         )
-        fill_random(self.bound.system, dict(self.bound.fields), np.random.default_rng(SEED))
+        rng = np.random.default_rng(SEED)
+        fill_random(self.bound.system, dict(self.bound.fields), rng)
+        for name, array in self.bound.fields:
+            if name == "length":  # of a sequence: from half of it on
+                array[...] = rng.integers(LONGEST // 2, LONGEST + 1, array.shape)
         self.number = 0
         derived = derive(self.bound.system)
         self.gflop = work(derived.equations, derived)
+        # at the least: all values and data once, and of a training step all new values
+        values = sum(array.nbytes for array in self.bound.values.values())
+        data = sum(array.nbytes for _, array in self.bound.fields)
+        self.gbyte = (values * (2 if self.training else 1) + data) / 1e9
 
     def step(self) -> None:
         self.number += 1
@@ -67,8 +76,8 @@ class Runner:
         self.bound.program.run()
 
     def loss(self) -> float:
-        """Of the last step; for a prediction the mean of its results."""
-        return float(np.mean(next(iter(self.bound.results.values()))))
+        """Of the last step; for a prediction how large its results are."""
+        return float(np.mean(np.abs(next(iter(self.bound.results.values())))))
 
     def reset(self) -> None:
         """Back to the first weights."""
@@ -100,13 +109,14 @@ class ProductRunner:
         self.inputs = {t.name: self.program.arrays[t.name] for t in fields_of(system)}
         for array in self.inputs.values():
             array[...] = rng.uniform(-1, 1, array.shape)
+        self.result = self.program.arrays["y"]
         self.gflop, self.arena = product.flops / 1e9, self.program.plan.arena_bytes
+        self.gbyte = sum(array.nbytes for array in (*self.inputs.values(), self.result)) / 1e9
         self.step = self.program.run
 
     def loss(self) -> float:
         """A number that is wrong if the result is."""
-        y = self.program.arrays["y"]
-        return float(np.mean(np.abs(y)))
+        return float(np.mean(np.abs(self.result)))
 
     def reset(self) -> None:
         """Nothing changes."""

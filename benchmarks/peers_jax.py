@@ -81,7 +81,7 @@ class PredictingRunner:
         self.last = self.net(self.p, self.x).block_until_ready()
 
     def loss(self) -> float:
-        return float(self.last.mean())
+        return float(jnp.abs(self.last).mean())
 
     def reset(self) -> None:
         """Nothing changes."""

@@ -89,7 +89,7 @@ class PredictingRunner:
         self.last = self.net(self.x)
 
     def loss(self) -> float:
-        return float(tf.reduce_mean(self.last))
+        return float(tf.reduce_mean(tf.abs(self.last)))
 
     def reset(self) -> None:
         """Nothing changes."""

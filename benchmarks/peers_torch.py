@@ -23,11 +23,23 @@ def runner(workload: Workload, path: Path, threads: int, compiled: bool):
     arrays = dict(np.load(path))
     if workload.kind == "product":
         return ProductRunner(workload.model, arrays, compiled)
-    given = [torch.from_numpy(w).clone() for w in canonical(workload.model, weights(arrays))]
-    net = NETS[workload.model](given)
-    fields = [torch.from_numpy(a) for n, a in arrays.items() if not n.startswith("weight")]
     make = TrainingRunner if workload.kind == "train" else PredictingRunner
-    return make(net, fields, compiled)
+    return make(net(workload, arrays), fields(arrays), compiled)
+
+
+def net(workload: Workload, arrays: dict[str, np.ndarray]) -> nn.Module:
+    """The workload's network with nnc's first weights."""
+    given = [torch.from_numpy(w).clone() for w in canonical(workload.model, weights(arrays))]
+    if workload.wide:
+        from peers_torch_wide import wide_net
+
+        return wide_net(workload, given)
+    return NETS[workload.model](given)
+
+
+def fields(arrays: dict[str, np.ndarray]) -> list[torch.Tensor]:
+    """The data; the target is last, if there is one."""
+    return [torch.from_numpy(a) for n, a in arrays.items() if not n.startswith("weight")]
 
 
 def weights(arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -36,17 +48,19 @@ def weights(arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
 
 
 class TrainingRunner:
-    """Cross entropy and Adam."""
+    """Cross entropy (of classes, or of probabilities) and Adam."""
 
     def __init__(self, net: nn.Module, fields: list[torch.Tensor], compiled: bool):
-        self.net, (self.x, target) = net, fields
-        self.target = target.long().reshape(-1)
+        self.net, (*self.x, target) = net, fields
+        self.target = target if target.is_floating_point() else target.long().reshape(-1)
         self.first = {k: v.clone() for k, v in net.state_dict().items()}
         self.forward = torch.compile(self.compute) if compiled else self.compute
         self.reset()
 
     def compute(self) -> torch.Tensor:
-        logits = self.net(self.x)
+        logits = self.net(*self.x)
+        if self.target.is_floating_point():
+            return F.binary_cross_entropy_with_logits(logits, self.target)
         return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), self.target)
 
     def step(self) -> None:
@@ -69,15 +83,15 @@ class PredictingRunner:
 
     def __init__(self, net: nn.Module, fields: list[torch.Tensor], compiled: bool):
         net.eval()
-        self.x = fields[0]
+        self.x = fields
         self.net = torch.compile(net) if compiled else net
 
     @torch.inference_mode()
     def step(self) -> None:
-        self.last = self.net(self.x)
+        self.last = self.net(*self.x)
 
     def loss(self) -> float:
-        return self.last.mean().item()
+        return self.last.abs().mean().item()
 
     def reset(self) -> None:
         """Nothing changes."""
@@ -143,9 +157,9 @@ def norm(scale: torch.Tensor, shift: torch.Tensor) -> nn.LayerNorm:
 
 
 class Block(nn.Module):
-    def __init__(self, given: list[torch.Tensor], heads: int):
+    def __init__(self, given: list[torch.Tensor], heads: int, causal: bool = True):
         super().__init__()
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.norm1, self.qkv = norm(*given[:2]), linear(*given[2:4])
         self.join, self.norm2 = linear(*given[4:6]), norm(*given[6:8])
         self.up, self.down = linear(*given[8:10]), linear(*given[10:])
@@ -153,7 +167,7 @@ class Block(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         b, t, d = x.shape
         qkv = self.qkv(self.norm1(x)).view(b, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        y = F.scaled_dot_product_attention(*qkv.unbind(), is_causal=True)
+        y = F.scaled_dot_product_attention(*qkv.unbind(), is_causal=self.causal)
         x = x + self.join(y.transpose(1, 2).reshape(b, t, d))
         return x + self.down(F.gelu(self.up(self.norm2(x))))
 

@@ -12,24 +12,15 @@ import os
 import sys
 from pathlib import Path
 
+from bandwidth import bandwidth
 from contest import Outcome, contest
 from table import Entry, growth_table, main_table, system_lines, write
 from worker import SYSTEMS
-from workloads import (
-    ALL,
-    CONVOLUTIONS,
-    PREDICTING,
-    PRODUCTS,
-    TINY,
-    TRAINING,
-    Workload,
-    sweep,
-)
+from workloads import ALL, GROUPS, TRAINING, Workload, sweep
 
 from nnc.runtime.inspect.peak import peak
 
 FOLDER = Path(__file__).parent
-PACKAGES = {"torch": "torch", "jax": "jax", "tensorflow": "tensorflow"}
 
 
 def main() -> None:
@@ -60,10 +51,7 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add(
-        "--only",
-        help=f"some of {', '.join(ALL)}; or training, predicting, products, convolutions, tiny",
-    )
+    add("--only", help=f"some of {', '.join(ALL)}; or {', '.join(GROUPS)}")
     add("--systems", default=",".join(SYSTEMS), help="some of these")
     add("--threads", type=int, default=min(2, os.cpu_count() or 1))
     add("--rounds", type=int, default=7)
@@ -79,20 +67,13 @@ def arguments() -> argparse.Namespace:
 
 def chosen(options: argparse.Namespace) -> list[Workload]:
     """The workloads asked for; all without `--only`, or none if only something else is wanted."""
-    groups = {
-        "training": TRAINING,
-        "predicting": PREDICTING,
-        "products": PRODUCTS,
-        "convolutions": CONVOLUTIONS,
-        "tiny": TINY,
-    }
     if options.only is None:
         return [] if options.sweep or options.whole or options.busy else list(ALL.values())
     found: list[Workload] = []
     for name in options.only.split(","):
-        if name not in groups and name not in ALL:
-            sys.exit(f"no workload {name!r}; there are {', '.join([*ALL, *groups])}")
-        found += groups.get(name) or [ALL[name]]
+        if name not in GROUPS and name not in ALL:
+            sys.exit(f"no workload {name!r}; there are {', '.join([*ALL, *GROUPS])}")
+        found += GROUPS.get(name) or [ALL[name]]
     return found
 
 
@@ -102,18 +83,26 @@ def systems_for(workload: Workload, options: argparse.Namespace) -> list[str]:
     unknown = [s for s in asked if s not in SYSTEMS]
     if unknown:
         sys.exit(f"no system {unknown[0]!r}; there are {', '.join(SYSTEMS)}")
-    found = [s for s in asked if importlib.util.find_spec(PACKAGES[s.split()[0]])]
-    if workload.kind == "product":
-        found = [s for s in found if s == "torch"]
+    found = [s for s in asked if importlib.util.find_spec(s.split()[0]) and takes(s, workload)]
     return ["nnc", *found]
 
 
+def takes(system: str, workload: Workload) -> bool:
+    """Whether a system has this workload."""
+    if system == "onnxruntime":
+        return workload.kind == "predict"
+    if workload.kind == "product":
+        return system == "torch"
+    return system.startswith("torch") or not workload.wide
+
+
 def measured(workload: Workload, options: argparse.Namespace, threads: int = 0) -> Entry:
-    """The outcome of a workload, with the peak measured just then."""
+    """The outcome of a workload, with the computer's peaks measured just then."""
     threads = threads or options.threads
     systems = systems_for(workload, options)
     outcomes = contest(workload, systems, threads, options.rounds, options.steps, options.seconds)
-    entry = Entry(workload.name, workload.kind, threads, outcomes, peak(threads))
+    bytes_per_second = bandwidth(threads, outcomes[0].gbyte)
+    entry = Entry(workload.name, workload.kind, threads, outcomes, peak(threads), bytes_per_second)
     print(entry.line(), file=sys.stderr, flush=True)
     for outcome in outcomes:
         if outcome.failure:

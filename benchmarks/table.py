@@ -14,18 +14,19 @@ from pathlib import Path
 
 from contest import Outcome
 
-PEERS = ("torch", "jax", "tensorflow", "tensorflow-cpu")
+PEERS = ("torch", "jax", "tensorflow", "tensorflow-cpu", "onnxruntime")
 
 
 @dataclass
 class Entry:
-    """A workload's outcomes, nnc first; `peak` in GFLOP/s."""
+    """A workload's outcomes, nnc first; `peak` in GFLOP/s, `bandwidth` in GB/s."""
 
     name: str
     kind: str
     threads: int
     outcomes: list[Outcome]
     peak: float
+    bandwidth: float
 
     @property
     def own(self) -> Outcome:
@@ -52,6 +53,11 @@ class Entry:
         """GFLOP/s of nnc's median step."""
         return self.own.gflop / self.own.median * 1e3 if self.own.turns else float("nan")
 
+    def floor(self, peak: float) -> float:
+        """Milliseconds that the step takes at the least: all its products at the peak, or all its
+        values at the bandwidth."""
+        return max(self.own.gflop / peak, self.own.gbyte / self.bandwidth) * 1e3
+
     def line(self) -> str:
         times = ", ".join(f"{o.system} {o.median:.3f}" for o in self.outcomes if o.turns)
         ratio = self.ratio()
@@ -71,7 +77,9 @@ def system_lines(threads: int) -> str:
         f"{platform.python_version()}; {', '.join(packages)}. Medians of interleaved rounds; "
         "least: the fastest single step. Ratio: the best peer's time divided by nnc's. GFLOP/s: "
         "the products that the equations state, needed or not; the "
-        "peak: fused multiply-adds in registers, the best of what was seen. Quiet turns "
+        "peak: fused multiply-adds in registers, the best of what was seen. Floor: these products "
+        "at the peak, or the values (of a training step old and new) at the bandwidth of a copy, "
+        "whichever takes longer. Quiet turns "
         "are those in which others took less than a tenth of a core; if there are three, only "
         "they count."
     )
@@ -100,6 +108,8 @@ def main_table(entries: list[Entry]) -> str:
         "ratio of least",
         "GFLOP/s",
         "% of peak",
+        "floor ms",
+        "of it",
         "first step s, cold",
         "again",
         "peak MB",
@@ -120,6 +130,8 @@ def _row(entry: Entry, peak: float) -> list[str]:
         row += [peer.system, number(peer.median), number(peer.least)]
         row += [f"{entry.ratio():.2f}", f"{entry.ratio(least=True):.2f}"]
     row += [f"{entry.speed:.0f}", f"{100 * entry.speed / peak:.0f}"]
+    floor = entry.floor(peak)
+    row += [number(floor), f"{own.median / floor:.1f}×"]
     row += [f"{own.cold_s:.2f}", f"{own.first_step_s:.2f}", f"{own.peak_mb:.0f}"]
     return [*row, f"{len(own.quiet)} of {len(own.turns)}"]
 

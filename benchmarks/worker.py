@@ -21,6 +21,7 @@ SYSTEMS = {
     "torch": "peers_torch", "torch compiled": "peers_torch",
     "jax": "peers_jax",
     "tensorflow": "peers_tensorflow", "tensorflow XLA": "peers_tensorflow",
+    "onnxruntime": "peers_onnx",
 }  # fmt: skip
 COMPILED = ("torch compiled", "tensorflow XLA")
 
@@ -35,7 +36,9 @@ def main() -> None:
     runner = prepared(task)
     runner.step()
     ready = {"first_step_s": time.time() - task["started"], "loss": runner.loss()}
-    ready |= {name: getattr(runner, name) for name in ("gflop", "arena") if hasattr(runner, name)}
+    ready |= {
+        name: getattr(runner, name) for name in ("gflop", "gbyte", "arena") if hasattr(runner, name)
+    }
     answers.write(json.dumps(ready) + "\n")
     for line in sys.stdin:
         answers.write(json.dumps(answer(runner, json.loads(line))) + "\n")

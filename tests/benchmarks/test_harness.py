@@ -6,7 +6,10 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+
+import pytest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -36,6 +39,45 @@ def test_a_table_of_tiny_workloads(tmp_path: Path) -> None:
         assert outcome["failure"] == ""
         assert outcome["gflop"] > 0
         assert len(outcome["losses"]) == 3
+
+
+needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="needs PyTorch")
+
+
+def outcomes(out: Path, only: str, systems: str) -> dict[str, dict[str, str]]:
+    """Why each system is left out of each workload, or nothing."""
+    options = ("--only", only, "--systems", systems, "--rounds", "1", "--steps", "1")
+    run("run.py", *options, "--threads", "1", "--out", str(out))
+    entries = json.loads((out / "figures.json").read_text())
+    return {e["name"]: {o["system"]: o["failure"] for o in e["outcomes"]} for e in entries}
+
+
+@needs_torch
+def test_a_network_of_both(tmp_path: Path) -> None:
+    """PyTorch has the same loss in the first three steps, with the dropout of both left out."""
+    found = outcomes(tmp_path, "recsys,bnmlp", "torch")
+    assert found == {name: {"nnc": "", "torch": ""} for name in ("recsys", "bnmlp")}
+
+
+@needs_torch
+@pytest.mark.slow
+def test_the_wide_networks_of_both(tmp_path: Path) -> None:
+    found = outcomes(tmp_path, "wide", "torch")
+    assert len(found) == 10
+    assert all(failures == {"nnc": "", "torch": ""} for failures in found.values())
+
+
+def test_floors_are_under_what_is_measured(tmp_path: Path) -> None:
+    """Products at the peak, or bytes at the bandwidth, whichever takes longer."""
+    sys.path.insert(0, str(FOLDER))
+    try:
+        from contest import Outcome
+        from table import Entry
+    finally:
+        sys.path.remove(str(FOLDER))
+    own = Outcome("nnc", gflop=0.5, gbyte=0.01)
+    assert Entry("a", "train", 1, [own], 100.0, 10.0).floor(100.0) == 5.0
+    assert Entry("b", "train", 1, [own], 100.0, 1.0).floor(100.0) == 10.0
 
 
 def test_kernels_one_by_one(tmp_path: Path) -> None:

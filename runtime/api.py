@@ -1,7 +1,8 @@
 """The Python interface: `nnc.load("model.nn")` gives a `Model` to fit and to predict with.
 
-In: a `.nn` file or a run folder, and arrays. Out: arrays and measured values. It writes no files;
-runs that should leave one are `nnc train`'s. Everything may be called from any thread, in a forked
+In: a `.nn` file or a run folder, and arrays. Out: arrays and measured values. It writes no files
+(but for the copies of texts that a run folder has lost); runs that should leave one are `nnc
+train`'s. Everything may be called from any thread, in a forked
 child, and at the same time (docs/python.md).
 """
 
@@ -80,6 +81,8 @@ def load(
     executor = Executor(setup, made, project.settings.seed)
     weights, step = folder.read_weights_and_step(executor.weights())
     executor.restore(weights)
+    for found in folder.complete_as_reader():
+        warnings.warn(f"{found.message}: {found.help}", stacklevel=2)
     loaded._trained = _Trained(executor, executor.weights(), step)
     return loaded
 

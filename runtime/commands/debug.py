@@ -14,6 +14,7 @@ from ...compiler.ir.expr import expr_text
 from ..inspect.debugging import NonfiniteReport, NonfiniteTensor, replay
 from ..training.run_folder import RunFolder
 from . import options as o
+from .report import print_diagnostics
 
 MANY = 12  # lines of a list; the rest are counted
 
@@ -25,7 +26,10 @@ def debug(run_folder) -> None:
 
     By the reference evaluator, from the snapshot in RUN: the first equation that makes such a value
     from finite ones and the numbers it was given, how the value spreads, and what it would hit."""
-    for line in _text(replay(RunFolder(run_folder))):
+    folder = RunFolder(run_folder)
+    report = replay(folder)
+    print_diagnostics(folder.complete_as_reader())
+    for line in _text(report):
         click.echo(line)
 
 

@@ -23,6 +23,7 @@ from ..training.executor import Executor
 from ..training.progress import notify
 from ..training.run_folder import RunFolder
 from . import options as o
+from .report import print_diagnostics
 
 
 @click.command(short_help="Continue or translate a text with a trained model.")
@@ -81,6 +82,7 @@ def generate(
     weights = folder.read_weights(executor.weights())
     generator = Generator(prediction(setup), weights, executor.device)
     vocabulary = folder.vocabulary(generator.roles.source.name)
+    print_diagnostics(folder.complete_as_reader())
     began = time.perf_counter()
     # A model with further inputs is given a source, line by line; others continue the text itself.
     if generator.roles.given:

@@ -240,6 +240,7 @@ def evaluate_run(run_folder, data, offline, device_name, threads) -> None:
     check_indices(executor.system, dataset)
     weights, step = folder.read_weights_and_step(executor.weights())
     executor.restore(weights)
+    print_diagnostics(folder.complete_as_reader())
     parts = split_examples(dataset, project.settings.validation)
     # The training data only if nothing was held back; `validation` before `test`.
     held = [name for name in parts if name != "train"]
@@ -288,6 +289,7 @@ def predict(run_folder, input_file, output_file, device_name, threads) -> None:
     setup = setup_of(project, folder.fields, notes["examples"])
     executor = Executor(setup, o.device(device_name, threads), project.settings.seed)
     executor.restore(folder.read_weights(executor.weights()))
+    print_diagnostics(folder.complete_as_reader())
     results = predict_batches(executor, arrays)
     # Through memory, so that the file appears complete or not at all, under exactly that name:
     # NumPy would append `.npy`.

@@ -44,6 +44,7 @@ from .atomic_files import (
     write_text,
 )
 from .checkpoints import Checkpoints
+from .lock import locked
 from .metrics import Record
 
 # the entries of `settings.json` and their types
@@ -169,15 +170,37 @@ class RunFolder:
 
     def complete(self) -> list[Diagnostic]:
         """Write the copies again if they are lost; a warning then. To be called when the texts are
-        known to be right."""
+        known to be right. UserError E0706 if one cannot be read."""
         if self._copies() is not None:
             return []
         path = self.path / BACKUP
         how = "is damaged" if path.exists() else "is missing"
-        names = [name for name in TEXTS if (self.path / name).exists()]
-        self._write_copies({name: read_text(self.path / name) for name in names})
+        texts = {}
+        for name in TEXTS:
+            try:
+                texts[name] = read_text(self.path / name)
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError) as error:
+                raise fail("E0706", f"cannot read {self.path / name}: {reason(error)}") from error
+        self._write_copies(texts)
         help = "it is written again from the files that it copies"
         return [Diagnostic("W0701", f"{path} {how}", help=help)]
+
+    def complete_as_reader(self) -> list[Diagnostic]:
+        """The same by who only reads the run: without copies, the next damage to a text would not
+        be noticed. A run that is training now, or cannot be written, stays as it is."""
+        if self._copies() is not None:
+            return []
+        try:
+            # A process that goes on with the run may be about to write other texts.
+            with locked(self.path):
+                return self.complete()
+        except UserError:
+            message = f"{self.path / BACKUP} is damaged or missing"
+            help = f"`nnc train --resume {self.path}` writes it again; without it, a change to one "
+            help += "of the files that it copies would not be noticed"
+            return [Diagnostic("W0701", message, help=help)]
 
     def _write_copies(self, texts: Mapping[str, str]) -> None:
         text = json_text({"sha256": _hash(texts), "files": dict(texts)})

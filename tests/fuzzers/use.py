@@ -14,6 +14,10 @@ damaged. What always holds:
 - nothing of the user's is changed;
 - a run goes on to the same bits after any faults, if no more than one of its files was damaged.
 
+Who changes a text of a run on purpose removes `backup.json`. So a run in which that file and a text
+are damaged, and which nobody has read in between, is another run from then on, and may end with
+other numbers.
+
 Steps run in forked children of one process that has loaded everything, which is why a hundred
 sequences take a minute or two. Every tenth command is a process of its own. The same seed gives the
 same steps; where in its life a command is hit depends on the machine, too. `--log` appends a line,
@@ -60,6 +64,7 @@ from nnc.dsl.diagnostics.diagnostic import UserError  # noqa: E402
 from nnc.runtime import cli  # noqa: E402
 from nnc.runtime.device.cpu.program import CpuProgram  # noqa: E402
 from nnc.runtime.training.executor import Executor  # noqa: E402
+from nnc.runtime.training.run_folder import BACKUP, TEXTS  # noqa: E402
 
 LIMIT = 120  # seconds after which a command hangs
 WRONG = 77  # a child's exit code where an answer is wrong
@@ -333,13 +338,25 @@ def _command(arguments: tuple[str, ...]) -> Callable[[], object]:
 
 @dataclass
 class Run:
-    """A folder that training has begun, and how many of its files were damaged since it was sound.
-    A run that has ended once is `complete`."""
+    """A folder that training has begun, and how many of its files were damaged since it was sound;
+    `texts` are those that have copies, and the copies. A run that has ended once is `complete`."""
 
     path: Path
     damaged: int = 0
     complete: bool = False
-    guests: int = 0  # files of the user's in it
+    texts: set[str] = field(default_factory=set)
+    another: bool = False  # its texts are not those that it wrote, and it cannot know
+
+    def hit(self, name: str) -> None:
+        self.damaged += 1
+        if name in (*TEXTS, BACKUP):
+            self.texts.add(name)
+        if BACKUP in self.texts and len(self.texts) > 1:
+            self.another, self.complete = True, False
+
+    def was_read(self) -> None:
+        """By a command that nothing disturbed: copies that were lost are there again."""
+        self.texts.discard(BACKUP)
 
 
 class Defect(Exception):
@@ -487,11 +504,13 @@ class Sequence:
             raise Defect(f"a run with {run.damaged} damaged files does not go on: {ended.err}")
 
     def _is_right(self, run: Run) -> None:
+        if run.another:
+            return
         found = outcome(run.path)
         for part, wanted in self.wanted.outcome.items():
             if part != "checkpoints" and found.get(part) != wanted:
                 raise Defect(f"{part} of {run.path.name} differs from that of an undisturbed run")
-        run.damaged, run.complete = 0, True
+        run.damaged, run.complete, run.texts = 0, True, set()
 
     def any_run(self) -> Run:
         if not self.runs:
@@ -522,6 +541,8 @@ class Sequence:
     def _needs(self, run: Run, ended: Ended, faults: Faults) -> None:
         """A complete run that nobody damaged can be used."""
         undisturbed = vars(faults) == vars(Faults())
+        if undisturbed and ended.code == 0:
+            run.was_read()
         if undisturbed and ended.code == 1 and run.complete and not run.damaged:
             raise Defect(f"a sound run is refused: {ended.err}")
 
@@ -578,7 +599,7 @@ class Sequence:
             return
         path, kind = self.rng.choice(files), self.rng.choice(sorted(DAMAGE))
         DAMAGE[kind](path, self.rng)
-        run.damaged += 1
+        run.hit(path.name)
         self.history.append(f"damage: {path.relative_to(self.place)} {kind}")
         self.told["damage"] += 1
 
@@ -693,6 +714,8 @@ class Sequence:
         ended = Ended(code, out.read_text(), err.read_text(errors="replace"), hung)
         self.told[f"python {code}"] += 1
         self._judge(ended, Faults())
+        if code == 0 and run is not None:
+            run.was_read()
         if code == 1 and (run is None or (run.complete and not run.damaged)):
             raise Defect(f"refused: {ended.err}")
 

@@ -10,6 +10,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import warnings
 from dataclasses import fields
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from nnc.runtime import cli
 from nnc.runtime.training.atomic_files import load_arrays, save_arrays
 from nnc.runtime.training.checkpoints import Position
 from nnc.runtime.training.interrupt import never
+from nnc.runtime.training.lock import locked
 from nnc.runtime.training.loop import train
 from nnc.runtime.training.metrics import Record
 from nnc.runtime.training.progress import Silent
@@ -291,6 +293,49 @@ def test_a_text_that_has_changed_is_not_used(nnc):
         assert nnc("eval", "run")[0] == 0
 
 
+@pytest.mark.parametrize("reader", ["eval", "predict", "load"])
+def test_lost_copies_are_made_again_by_whoever_reads_the_run(nnc, reader):
+    """Else the next damage to a text would be believed."""
+    np.save("x.npy", np.zeros((3, 8, 8, 1)))
+    backup, model = Path("run/backup.json"), Path("run/model.nn")
+    whole, text = backup.read_text(), model.read_text()
+
+    def read() -> str:
+        if reader == "load":
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                nnc_load("run")
+            return "".join(str(one.message) for one in told)
+        given = {"eval": (), "predict": ("--input", "x.npy", "--output", "y.npy")}[reader]
+        code, _, err = nnc(reader, "run", *given)
+        assert code == 0
+        return err
+
+    for lost in ("", whole[:-20], None):
+        backup.unlink() if lost is None else backup.write_text(lost)
+        with locked(Path("run")):  # a process that trains here sees to it itself
+            assert "backup.json is damaged or missing" in read()
+        assert not backup.exists() if lost is None else backup.read_text() == lost
+        assert "it is written again from the files that it copies" in read()
+        assert backup.read_text() == whole
+        assert "backup.json" not in read()
+        model.write_text(text.replace("Dense(12)", "Dense(13)"))
+        code, _, err = nnc("train", "--resume", "run")
+        assert code == 0 and f"{model} is not what the run wrote" in err
+        assert model.read_text() == text
+        model.with_name("model.nn.damaged").unlink()
+
+
+def test_a_text_that_cannot_be_copied(nnc):
+    """Beside lost copies: two files are damaged, and there is a message."""
+    Path("run/backup.json").unlink()
+    Path("run/vocabulary.json").write_bytes(b"\xff")
+    code, _, err = nnc("eval", "run")
+    assert code == 0 and "warning[W0701]: run/backup.json is damaged or missing" in err
+    code, _, err = nnc("train", "--resume", "run")
+    assert code == 1 and "error[E0706]: cannot read run/vocabulary.json" in err
+
+
 def test_a_changed_program_is_copied_before_it_is_written(nnc, monkeypatch):
     """A crash in between leaves the new program."""
     original = files.replacing
@@ -323,8 +368,6 @@ def test_weights_that_are_damaged(nnc):
 
 
 def test_two_processes_in_one_run(nnc):
-    from nnc.runtime.training.lock import locked
-
     with locked(Path("run")):
         code, _, err = nnc("train", "--resume", "run")
     assert code == 1 and "E0705" in err and "another process" in err

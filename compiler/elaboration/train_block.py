@@ -83,6 +83,7 @@ class TrainBlock:
     setup: Setup
     model: ElaboratedModel
     constants: dict[str, Value] = field(default_factory=dict)  # `let`s that are known numbers
+    hidden: set[str] = field(default_factory=set)  # fields of the data that W0306 has named
 
     @property
     def ctx(self) -> Context:
@@ -276,10 +277,30 @@ def _declare_fields(block: TrainBlock, value: s.Node, scope: BodyScope) -> None:
                 help="give the size another name",
             )
         # A name of the model, or one declared by `input`, hides the field.
-        if known is None:
+        if known is not None:
+            _warn_of_hidden(block, node)
+        else:
             # the type is that of one example: [784] → [B, 784]
             shape = (block.setup.batch, *fields[node.id].shape)
             _declare(ctx, node, node.span, shape, ctx.float_for(fields[node.id].dtype), scope)
+
+
+def _warn_of_hidden(block: TrainBlock, name: s.Name) -> None:
+    """W0306, once, for a field of the data whose name is that of something the model computes."""
+    model = block.model
+    inputs = {p.name for p in model.definition.inputs}
+    if name.id not in model.scope.names or name.id in inputs | block.hidden:
+        return
+    block.hidden.add(name.id)
+    tensor = block.ctx.tensors.get(name.id)
+    block.ctx.report.add(
+        "W0306",
+        f"`{name.id}` is the model's here, and hides the field `{name.id}` of the data",
+        name.span,
+        label=f"the model's `{name.id}`",
+        notes=(Note(tensor.span, "computed here"),) if tensor and tensor.span else (),
+        help="if the field is meant, give the model's another name",
+    )
 
 
 def _declare(

@@ -108,6 +108,20 @@ def test_a_size_and_a_field(tmp_path: Path) -> None:
     assert found == "E0206 `n` is a size of the model, and a field of the data"
 
 
+@pytest.mark.parametrize("name", ["y", "h", "w"])
+def test_a_field_that_the_model_hides_is_warned_of(name: str, tmp_path: Path) -> None:
+    """A result, another tensor or a parameter of the model; once, wherever the block names it."""
+    text = TEXT.replace(
+        "    optimizer", f"    metric size = mean({name})^2 + mean({name})\n    optimizer"
+    )
+    hidden = {name: np.zeros(24, np.float32)}
+    told = [d for d in run(tmp_path, "target", text, **hidden).warnings if d.code == "W0306"]
+    (found,) = {d.message for d in told}
+    assert found == f"`{name}` is the model's here, and hides the field `{name}` of the data"
+    assert len(told) == 1 and told[0].span is not None and told[0].span.text == name
+    assert not [d for d in run(tmp_path, "target", text).warnings if d.code == "W0306"]
+
+
 @pytest.mark.parametrize("name", ["batch", "steps", "epochs", "seed", "monitor", "data"])
 def test_lets_that_are_fields_of_the_block(name: str, tmp_path: Path) -> None:
     text = TEXT.replace("    loss ", f"    let {name} = 3\n    loss ")

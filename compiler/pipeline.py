@@ -268,6 +268,11 @@ def derive(
     return _run(AUTODIFF, system, None, options, observers)
 
 
+def expand_gradients(system: System) -> System:
+    """The system with the equations of its gradients, and otherwise as it is."""
+    return differentiate(system)
+
+
 def checked(system: System) -> System:
     """The derived system with the output that says whether its integers have results."""
     return _run((*AUTODIFF, *INTEGERS), system, None, DEFAULT, ())

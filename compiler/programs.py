@@ -28,6 +28,7 @@ from .ir.equation import Equation, System, Tensor, is_identity
 from .ir.expr import Read
 from .ir.integer_ranges import input_limits
 from .passes.equations.incremental_decoding import incremental_decoding, once
+from .pipeline import expand_gradients
 
 
 def training_step(setup: Setup, warnings: Report | None = None) -> tuple[System, System]:
@@ -75,7 +76,8 @@ def evaluation(setup: Setup) -> System:
 def _measures(setup: Setup, training: bool) -> System:
     """Forward, loss and metrics, for any number of examples: nothing will be allocated for it."""
     block = elaborate_trained_model(setup, training, limited=False)
-    return block.model.system(objective(block)).replace(updates={})
+    # What a loss's own gradients are made of decides how it is split, so they are equations first.
+    return expand_gradients(block.model.system(objective(block)).replace(updates={}))
 
 
 def measured(setup: Setup, training: bool) -> Aggregates:
@@ -135,4 +137,4 @@ def decoding(predicted: System, tokens: str, logits: str) -> tuple[System, Syste
 
     Raises NotIncremental if the logits [1, T, n] cannot be computed so.
     """
-    return once(incremental_decoding(predicted, tokens, 1, logits), tokens)
+    return once(incremental_decoding(expand_gradients(predicted), tokens, 1, logits), tokens)

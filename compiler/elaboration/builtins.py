@@ -1,4 +1,4 @@
-"""Built-in functions: `exp`, `max`, `sum` of a whole tensor, `rank`, `random`.
+"""Built-in functions: `exp`, `max`, `sum` of a whole tensor, `rank`, `random`, `grad`.
 
 `dsl/check/names.py` lists them for the checks.
 """
@@ -17,6 +17,7 @@ from ..ir.functions import CASTS
 from .broadcasting import pointwise
 from .context import BodyScope, Context
 from .dispatch import value
+from .gradients import gradient
 from .reductions import reduce_array
 from .values import Array, Shape, Static, is_static, lift
 
@@ -45,6 +46,8 @@ def builtin(
             raise ctx.error(
                 "E0204", f"`{fn}` has no argument called `{argument.name}`", argument.span
             )
+    if fn == "grad" and len(piped) + len(arguments) == 2 and arguments:
+        return gradient(ctx, arguments, piped, span, scope)
     # Evaluated before it is known whether the function exists: mistakes in arguments come first.
     values = [*piped, *(value(ctx, a.value, scope) for a in arguments)]
     places = [*(span for _ in piped), *(a.span for a in arguments)]
@@ -74,7 +77,15 @@ def builtin(
         return pointwise(ctx, "f32", [pointwise(ctx, "random", arrays, span)], span)
     if fn == "random" and not arrays:
         return _random(ctx, scope)
-    known = [*_POINTWISE, *s.REDUCTIONS, *_SHAPE_FUNCTIONS, "random", "after", *ctx.definitions]
+    known = [
+        *_POINTWISE,
+        *s.REDUCTIONS,
+        *_SHAPE_FUNCTIONS,
+        "random",
+        "after",
+        "grad",
+        *ctx.definitions,
+    ]
     if fn in known:
         raise ctx.error("E0204", f"`{fn}` does not take {len(arrays)} arguments", span)
     raise ctx.error(

@@ -164,6 +164,7 @@ class Context:
     pointwise: dict[Hashable, Array] = field(default_factory=dict)  # by function and operands
     applied: dict[Hashable, Static | Array] = field(default_factory=dict)  # by fn and arguments
     applications: int = 0  # of fns, elaborated so far
+    numbers: dict[Hashable, str] = field(default_factory=dict)  # differentiated, by body and value
 
     # --- mistakes ------------------------------------------------------------------------------
 

@@ -34,13 +34,30 @@ ADVICE = {
 
 
 def check_order(ctx: Context) -> None:
-    """Report recurrences that cannot be computed in any order."""
+    """Report recurrences that have no order of computation, and gradients that need themselves."""
+    _check_gradients(ctx)
     # Recurrences are the strongly connected components of the dependence graph.
     for component in filter(is_recurrent, components(tuple(ctx.equations))):
         try:
             plan_recurrence(component)
         except NoOrder as error:
             _report_cycle(ctx, error.equations)
+
+
+def _check_gradients(ctx: Context) -> None:
+    system = ctx.system("", ())
+    for of in dict.fromkeys(g.of for g in ctx.gradients):
+        needed = system.ancestors([of])
+        for gradient in ctx.gradients:
+            if gradient.of == of and gradient.target in needed and gradient.span is not None:
+                ctx.error(
+                    "E0501",
+                    f"this gradient of `{of}` needs itself",
+                    gradient.span,
+                    label=f"`{of}` is computed from it",
+                    help="a step of gradient descent gives its result a new name: "
+                    "`z_2 = z - 0.1 * grad(e, z)`",
+                )
 
 
 def check_remat_blocks(ctx: Context) -> None:

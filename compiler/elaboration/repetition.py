@@ -13,7 +13,7 @@ from itertools import islice
 
 from ...dsl.syntax import ast as s
 from ..ir.build import literal, renamed, rewrite
-from ..ir.equation import Equation, RematBlock, Tensor
+from ..ir.equation import Equation, Gradient, RematBlock, Tensor
 from ..ir.expr import Apply, Const, Expr
 from .context import MAX_EQUATIONS, RESERVED_INPUTS, Application, BodyScope, Context
 from .values import Array, Value, is_static, of_tensor
@@ -29,6 +29,7 @@ class Recording:
     tensors: tuple[tuple[Tensor, tuple[str, ...]], ...]  # with the names of their dimensions
     equations: tuple[Equation, ...]
     blocks: tuple[RematBlock, ...]
+    gradients: tuple[Gradient, ...]
     updates: Mapping[str, str]
     inits: Mapping[str, tuple[s.Expr, BodyScope]]
     origins: Mapping[str, Application | None]
@@ -92,8 +93,8 @@ def outline(values: Mapping[str, Value]) -> tuple[Hashable, tuple[str, ...]] | N
 
 def _counts(ctx: Context) -> tuple[int, ...]:
     # All of these only grow, so a length marks the place where the body's share begins.
-    grown = (ctx.tensors, ctx.equations, ctx.blocks, ctx.updates, ctx.inits, ctx.report.diagnostics)
-    return (*map(len, grown), ctx.streams, ctx.statements)
+    grown = (ctx.tensors, ctx.equations, ctx.blocks, ctx.gradients, ctx.updates, ctx.inits)
+    return (*map(len, grown), len(ctx.report.diagnostics), ctx.streams, ctx.statements)
 
 
 def _record(
@@ -104,7 +105,7 @@ def _record(
     results: tuple[Value, ...],
 ) -> Recording | None:
     """What was added since `before`; None if there were mistakes, or if it cannot be renamed."""
-    tensors, equations, blocks, updates, inits, mistakes, streams, statements = before
+    tensors, equations, blocks, gradients, updates, inits, mistakes, streams, statements = before
     added = [n for n in islice(ctx.tensors, tensors, None) if n not in RESERVED_INPUTS]
     named = all(is_static(v) or (isinstance(v, Array) and v.tensor is not None) for v in results)
     # With mistakes nothing is recorded: a replay would skip reporting them at the second place. A
@@ -124,6 +125,7 @@ def _record(
         tuple((ctx.tensors[n], ctx.axes[n]) for n in added),
         tuple(ctx.equations[equations:]),
         tuple(ctx.blocks[blocks:]),
+        tuple(ctx.gradients[gradients:]),
         dict(islice(ctx.updates.items(), updates, None)),
         dict(islice(ctx.inits.items(), inits, None)),
         {n: None if origin is use else origin for n, origin in origins.items()},
@@ -173,6 +175,9 @@ def replay(ctx: Context, known: Recording, names: Mapping[str, str]) -> tuple[Va
     for block in known.blocks:
         targets = tuple(names.get(t, t) for t in block.targets)
         ctx.blocks.append(replace(block, targets=targets))
+    for g in known.gradients:
+        of, wrt = names.get(g.of, g.of), names.get(g.wrt, g.wrt)
+        ctx.gradients.append(replace(g, target=names[g.target], of=of, wrt=wrt))
     ctx.streams += len(known.streams)
     # Replayed statements count towards the limit as elaborated ones do.
     ctx.statements += known.statements

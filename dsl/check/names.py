@@ -22,6 +22,7 @@ BUILTINS: dict[str, tuple[int, int]] = {
     **dict.fromkeys(("f32", "f64", "i32", "i64", "u8", "bool"), (1, 1)),
     **dict.fromkeys(("max", "min"), (1, MANY)),
     "after": (2, 2),
+    "grad": (2, 2),
     "random": (0, 4),
 }
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 SHUFFLE_LANES = 4  # elements among which one instruction shuffles freely (128 bits of f32)
 MAX_LANES = 64  # more elements than any vector has
-ZERO_PAGE = 4096  # bytes of zeros that stand for elements out of bounds
+ZERO_PAGE = 16384  # bytes of zeros that stand for elements out of bounds
 
 
 @dataclass(frozen=True)
@@ -111,14 +111,15 @@ class PrefetchLimits:
 class LayoutCosts:
     """What copies in another layout cost and save."""
 
+    dot_vector: float = 0.3  # cycles that a vector of terms takes more if lanes are added up
     transpose_element: float = 4.0  # cycles to transpose an element in memory, mostly waiting
     pack_element: float = 0.25  # cycles to store an element in a bf16 pair
     start_kernel: float = 4000.0  # cycles to begin one more kernel
     terms_per_saved_cycle: int = 64  # terms of a contraction for each cycle that pairs save
     rounded_reuse: int = 4  # results for which an element is rounded again rather than stored
-    padded_reuse: int = 512  # multiplications by an element for which a padded copy pays
+    padded_reuse: int = 256  # multiplications by an element for which a padded copy pays
     recurrent_reuse: int = 16  # reads in a recurrence count so often: its steps are far apart
-    max_padded_rows: int = 4096  # rows of which a column or two stay in the cache
+    max_padded_rows: int = 8192  # rows of which a column or two stay in the cache
     min_padded_lines: int = 8  # cache lines of a row, beside which one more is little
 
 

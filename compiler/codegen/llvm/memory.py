@@ -12,7 +12,7 @@ page of zeros; otherwise the lanes where it fails are masked. Tests: tests/backe
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...ir.affine import Affine, affine, bounds
 from ...ir.dtypes import BYTES, is_float
@@ -155,39 +155,57 @@ class MemoryWriter:
 
     def pointer(self, access: Access, offset: Offset, only_if: str = "") -> str:
         """The address of the element (of lane 0). Where the condition `only_if` is false, it is one
-        in the page of zeros: selected before the terms of deeper loops are added, if these stay
-        within the page."""
+        in the page of zeros: selected before the terms of deeper loops are added, as far as these
+        stay within the page."""
         kind, size = MEMORY[access.dtype], BYTES[access.dtype]
         pointer = self._base(access.tensor)
-        before, step = offset.terms, offset.step  # terms before and after the selection
+        # Each partial sum is an operation of its own, so copies of a tile share all but the last
+        # ones.
+        before, step, room = offset.terms, offset.step, 0
         after: Terms = ()
-        select_last = False
+        if only_if and (abs(step) + MAX_LANES) * size > ZERO_PAGE:
+            # A vector loop of one step at a far element: a constant that is added before.
+            offset, step = replace(offset, constant=offset.constant + step, step=0), 0
         if only_if:
-            # The selection is placed where its condition is known. If terms of deeper loops were
-            # added before it, it would have to follow them into the inner loop. Added after it,
-            # they lead from the zeros to other zeros, as long as the page is long enough.
-            depth = self.e.level(only_if)
-            after = tuple(t for t in before if self.e.level(t[0]) > depth)
-            # MAX_LANES for the vector that begins at the last address.
-            if (self._reach(access, after, step) + MAX_LANES) * size <= ZERO_PAGE:
-                before = tuple(t for t in before if t not in after)
-            else:
-                after, select_last = (), True
+            before, after, room = self._around_selection(offset, size, self.e.level(only_if))
         for term in before:
-            # Each partial sum is an operation of its own, so copies of a tile share all but the
-            # last ones.
             pointer = self._advance(pointer, kind, self._scaled(*term))
         pointer = self._advance(pointer, kind, str(offset.constant))
         if only_if:
             zeros = f"internal constant [{ZERO_PAGE} x i8] zeroinitializer, align 64"
             self.e.declare(f"@zeros = {zeros}")
-            # The whole address is replaced, so that nothing is added to the zeros.
-            if select_last:
-                pointer, step = self._advance(pointer, kind, str(step)), 0
-            pointer = self.e.op("select i1 {0}, ptr {1}, ptr @zeros", only_if, pointer, type="ptr")
+            text = f"getelementptr i8, ptr @zeros, i64 {room}"
+            zero = self.e.op(text, type="ptr") if room else "@zeros"
+            pointer = self.e.op(
+                "select i1 {0}, ptr {1}, ptr {2}", only_if, pointer, zero, type="ptr"
+            )
         for term in after:
             pointer = self._advance(pointer, kind, self._scaled(*term))
         return self._advance(pointer, kind, str(step))
+
+    def _around_selection(self, offset: Offset, size: int, depth: int) -> tuple[Terms, Terms, int]:
+        """The terms of an address that are added before an address in the page of zeros may take
+        its place, those that are added to either, and how many bytes into the page that address is.
+        The condition is known at `depth`."""
+        # Terms added before the selection take it with them into their loops. Those of deeper loops
+        # are added after it, from the innermost outwards, as long as they lead from zeros to other
+        # zeros.
+        names = {place.base: name for name, place in self.point.places.items() if place.base}
+        before, after = list(offset.terms), list[tuple[str, int]]()
+        # MAX_LANES for the vector that begins at the last address.
+        low, high = min(0, offset.step), max(0, offset.step) + MAX_LANES
+        while before and self.e.level(before[-1][0]) > depth:
+            base, factor = before[-1]
+            if base not in names:  # what else is in a term has no known range
+                break
+            # A base counts from 0 to its index's size.
+            reach = factor * (self.nest.sizes[names[base]] - 1)
+            low, high = low + min(0, reach), high + max(0, reach)
+            if (high - low) * size > ZERO_PAGE:
+                low -= min(0, reach)
+                break
+            after.insert(0, before.pop())
+        return tuple(before), tuple(after), -low * size
 
     def _base(self, tensor: str) -> str:
         """Where a tensor begins."""
@@ -196,16 +214,6 @@ class MemoryWriter:
     def in_arena(self, offset: int | str) -> str:
         """The address so many bytes into the arena."""
         return self.e.op(f"getelementptr i8, ptr %arena, i64 {offset}", type="ptr")
-
-    def _reach(self, access: Access, terms: Terms, step: int) -> int:
-        """How far these terms can lead, in elements; more than a page if that is not certain."""
-        # A base counts from 0 to its index's size; what else is in a term has no known range.
-        names = {place.base: name for name, place in self.point.places.items() if place.base}
-        total = step if step >= 0 else ZERO_PAGE
-        for base, factor in terms:
-            known = base in names and factor >= 0
-            total += factor * (self.nest.sizes[names[base]] - 1) if known else ZERO_PAGE
-        return total
 
     def _advance(self, pointer: str, kind: str, by: str) -> str:
         if by == "0":

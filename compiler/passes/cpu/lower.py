@@ -336,18 +336,24 @@ def _loops(
 ) -> tuple[Loop, ...]:
     """Output loops: those outside the tile, then rows and vectors; then reduction loops. If the
     operand that vectors run over stays in cache, the loop over rows is outside that over vectors,
-    and stores run through memory in order; else it is inside, and a panel of the operand stays in
-    cache."""
+    and stores run through memory in order; else it is inside, as are all others that read the same
+    panel of the operand, which stays in cache."""
     target = work.target
     # The operands that vectors run over are read again at every step of the loop over rows.
     panel = sum(work.footprints[a.tensor] for a, d in work.depends if tiling.vector in d)
     vector_first = panel > target.tiling.cached_panel * target.l2.bytes
 
+    # What of the loops outside the tile leaves a panel as it is.
+    wide = [d for _, d in work.depends if tiling.vector in d]
+    reusing = {i.name for i in work.outputs if vector_first and not any(i.name in d for d in wide)}
+
     def rank(index: Index) -> int:
         if index.name == tiling.vector:
-            # Loops outside the tile (-1) first; then vectors, rows (0, 1) or rows, vectors (1, 2).
-            return 0 if vector_first else 2
-        return 1 if tiling.rows.get(index.name, 1) > 1 else -1
+            # Loops outside the tile (-1) first; then vectors, rows (0, 2) or rows, vectors (2, 3).
+            return 0 if vector_first else 3
+        if tiling.rows.get(index.name, 1) > 1:
+            return 2
+        return 1 if index.name in reusing else -1
 
     outer = [_output_loop(index, tiling) for index in sorted(work.outputs, key=rank)]
     order = _reduction_order(work, tiling)

@@ -4,9 +4,10 @@
                                              y[b, i] = sum(o) d[b, o] * w_transposed[o, i]
 
 The vectors of a sum run over the last index of its result if one factor is contiguous along it;
-otherwise they would run over what is summed, and the lanes of each result would have to be added
-up. Applies where a single factor depends on that index, at another dimension than its last, and
-where adding up the lanes of all results costs more than the copy. Equal copies are made once.
+otherwise they would run over what is summed: the results of a tile would share fewer of the loaded
+vectors, and the lanes of each result would have to be added up. Applies where a single factor
+depends on that index, at another dimension than its last, and where that costs more than the copy.
+Equal copies are made once.
 Tests: tests/passes/test_operand_layout.py.
 """
 
@@ -53,8 +54,11 @@ def _operand_across(
     plain = all(isinstance(e, Idx) for e in read.index) and len(set(read.index)) == len(read.index)
     if not plain or read.other is not None or read.index[-1] is last:
         return None
-    # In cycles: a horizontal sum for each result, against moving each element once.
-    adding = prod(i.size for i in eq.indices) * target.costs.horizontal_sum
+    # In cycles: a horizontal sum for each result, and more loads for each vector of terms, against
+    # moving each element once.
+    results = prod(i.size for i in eq.indices)
+    vectors = results * prod(i.size for i in eq.over) / target.lanes
+    adding = results * target.costs.horizontal_sum + vectors * target.layout.dot_vector
     copying = system.tensors[read.tensor].size * target.layout.transpose_element
     return read if adding > copying else None
 

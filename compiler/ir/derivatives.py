@@ -28,8 +28,15 @@ def _power(f: Expr, x: Expr, y: Expr) -> Factors:
         return slope, None
     # x^0 is 1 even for x = 0, where the formula gives 0 * inf.
     slope = call("select", call("eq", y, 0), 0.0, slope)
-    # d x^y / dy = x^y log x; 0 where x <= 0, where x^y is not differentiable by y.
-    return slope, call("select", call("gt", x, 0), f * call("log", x), 0.0)
+    # d x^y / dy = x^y log x; 0 where x <= 0, where x^y is not differentiable by y, and where x^y is
+    # 0 of an infinite x.
+    defined = call("and", call("gt", x, 0), call("ne", f, 0))
+    return slope, call("select", defined, f * call("log", x), 0.0)
+
+
+def _difference(f: Expr, x: Expr, y: Expr) -> Factors:
+    # x - x is 0 for every x, even if its adjoint is infinite.
+    return (None, None) if x is y else (1.0, -1.0)
 
 
 def _branches(condition: Expr, like: Expr) -> tuple[Expr, Expr]:
@@ -50,7 +57,7 @@ def _extreme(compare: str) -> Callable[..., Factors]:
 
 DERIVATIVES: dict[str, Callable[..., Factors]] = {
     "add":    lambda f, x, y: (1.0, 1.0),
-    "sub":    lambda f, x, y: (1.0, -1.0),
+    "sub":    _difference,
     "mul":    lambda f, x, y: (y, x),
     "div":    lambda f, x, y: (1.0 / y, -(f / y)),
     "pow":    _power,

@@ -58,7 +58,7 @@ def differentiable_reads(eq: Equation) -> set[str]:
 ShapeOf = Callable[[str], tuple[int, ...]]
 
 
-Product = Callable[[Expr, "Expr | float", str], Expr]
+Product = Callable[[Expr, "Expr | float", Apply], Expr]
 
 
 def adjoints(
@@ -66,12 +66,12 @@ def adjoints(
     seed: Expr,
     shape_of: ShapeOf,
     value: Expr | None = None,
-    product: Product = lambda own, factor, fn: call("mul", own, factor),
+    product: Product = lambda own, factor, node: call("mul", own, factor),
 ) -> dict[Read, Expr]:
     """seed * d body / d read, for every read in the body: one sweep from the root to the leaves.
 
     Derivatives that are expressed by the body's own value, such as 1 - tanh(a)^2, use `value`.
-    `product` multiplies an adjoint by a local derivative, that of the function `fn`."""
+    `product` multiplies the adjoint of a node by one of its local derivatives."""
     body = eq.body
     adjoint: dict[Expr, Expr] = {body: seed}
     result: dict[Read, Expr] = {}
@@ -99,7 +99,7 @@ def adjoints(
             factors = DERIVATIVES[node.fn](result_of, *node.args)
             for child, factor in zip(node.args, factors, strict=False):
                 if factor is not None and is_float(child.dtype):
-                    accumulate(child, cast(product(own, factor, node.fn), child.dtype))
+                    accumulate(child, cast(product(own, factor, node), child.dtype))
     return result
 
 

@@ -8,8 +8,9 @@ Differentiation asks it which local derivatives may not be finite:
     1 / (x*x + 1) may not: the divisor is at least 1      exp(x - m), m = max(i) x[i], may not
 
 Real arithmetic is meant: what is given is finite, sums and products do not overflow, products of
-positive numbers do not underflow. `exp` alone is taken to overflow and to underflow, since it does
-so for numbers of ordinary size; but of several in a sum, as in a softmax, one is taken not to.
+positive numbers do not underflow. `exp` alone, and powers with a variable exponent, are taken to
+overflow and to underflow, since they do so for numbers of ordinary size; but of several
+exponentials in a sum, as in a softmax, one is taken not to.
 Tests: tests/gradients/test_unchosen_branches.py.
 """
 
@@ -135,6 +136,10 @@ class Ranges:
         if node.fn in ("exp", "expm1") and not self.overflow:
             found = RULES[node.fn](self.memo[node.args[0]])
             return replace(found, above=self.memo[node.args[0]].above)
+        if node.fn == "pow" and self.overflow and self.is_variable(node.args[1]):
+            # It overflows and underflows as `exp` does.
+            found = _power(*(self.memo[a] for a in node.args))
+            return replace(found, above=True, nonzero=False)
         if node.fn == "sub" and self.is_at_most(*node.args):
             # A masked score less its row's maximum is -inf, not NaN.
             return Range(-INF, 0.0, below=self.memo[node.args[0]].below)
@@ -142,6 +147,12 @@ class Ranges:
             square = _product(self.memo[node.args[0]], self.memo[node.args[0]])
             return replace(square, low=max(square.low, 0.0), below=False)
         return UNKNOWN if rule is None else rule(*(self.memo[a] for a in node.args))
+
+    def is_variable(self, exponent: Expr) -> bool:
+        """Whether values that are computed, and not only indices, can make the exponent large."""
+        bounds = self.memo[exponent]
+        large = bounds.high > EXP_LIMIT or bounds.low < -EXP_LIMIT
+        return large and any(isinstance(node, Read) for node in walk(exponent))
 
     def is_at_most(self, expr: Expr, bound: Expr) -> bool:
         """Whether the bound is a maximum over all that the expression can be."""

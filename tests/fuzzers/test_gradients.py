@@ -21,3 +21,10 @@ def test_every_pass_and_machine_code_keep_it(seed) -> None:
 @pytest.mark.parametrize("seed", [1010, 1012])
 def test_so_does_the_simulator(seed) -> None:
     assert list(gradients.faults(gradients.Maker(seed).make(), gpu=True) or ()) == []
+
+
+# Programs that the fuzzer found faults with: a zero by chance, a value that saturates, or an
+# overflow, beside a pole.
+@pytest.mark.parametrize("seed", [100678, 100858, 201328, 201927, 202911])
+def test_what_was_wrong_once_is_right(seed) -> None:
+    assert list(gradients.faults(gradients.Maker(seed).make(), code=True) or ()) == []

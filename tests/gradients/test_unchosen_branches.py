@@ -36,6 +36,10 @@ def root(x: np.ndarray) -> np.ndarray:
     return np.where(x > 0, 0.5 / np.sqrt(np.where(x > 0, x, 1.0)), 0.0)
 
 
+def but_at_0(slope: np.ndarray, x: np.ndarray) -> np.ndarray:
+    return np.where(x == 0, 0.0, slope)
+
+
 # name: (the equations from x[8] to y[8], or to a number y, the derivative of the sum of y by x)
 CASES = {
     "p log p": ("y[i] = if x[i] > 0 then x[i]*log(x[i]) else 0", entropy),
@@ -109,6 +113,30 @@ CASES = {
         "e[i] = exp(x[i])\n y[i] = 1/(2 + e[i])",
         lambda x: -1 / (4 * np.exp(-x) + 4 + np.exp(x)),
     ),
+    "a root times a weight that is 0": (
+        "w = x[0]\n z[i] = sqrt(abs(x[i]))\n y[i] = w*z[i] + (if i > 0 then 0*x[i] else 0)",
+        lambda x: np.where(np.arange(8) == 0, np.sqrt(np.abs(x)).sum(), 0.0)),
+    "a root times its argument": (
+        "y[i] = x[i]*sqrt(abs(x[i]))", lambda x: 1.5 * np.sqrt(np.abs(x))),
+    "a power times its argument": (
+        "y[i] = x[i]^2*abs(x[i])^0.3",
+        lambda x: np.sign(x) * 2.3 * np.abs(x) ** 1.3),
+    "a root of a difference that is 0": ("y[i] = sqrt(x[i] - x[i])", lambda x: 0 * x),
+    "what saturates at a pole": (
+        "y[i] = exp(-1/x[i]^2)", lambda x: but_at_0(2 * np.exp(-1 / x**2) / x**3, x)),
+    "what saturates at a pole, stored": (
+        "q[i] = 1/x[i]^2\n y[i] = 1/(1 + q[i]) - tanh(q[i])",
+        lambda x: 2 * x / (1 + x * x) ** 2 + but_at_0(2 / x**3 * (1 - np.tanh(x**-2.0) ** 2), x)),
+    "an overflow that saturates": (
+        "y[i] = tanh(if x[i] > 0 then x[i]*exp(x[i]) else 0)",
+        lambda x: np.where((x > 0) & (x < 700),
+            (1 + x) * np.exp(x) * (1 - np.tanh(x * np.exp(x)) ** 2), 0.0)),
+    "mish": (
+        "y[i] = x[i]*tanh(log(1 + exp(x[i])))",
+        lambda x: np.tanh(np.logaddexp(0, x))
+            + x * np.exp(-np.logaddexp(0, -x)) * (1 - np.tanh(np.logaddexp(0, x)) ** 2)),
+    "a power that overflows": (
+        "p[i] = 0.01^x[i]\n y[i] = if x[i] < -100 then p[i]^x[i] else 0", lambda x: 0 * x),
     "in a matrix product": (
         "z[i, j < 2] = log(x[i])\n h[i, k < 3] = sum(j) z[i, j]*c[j, k]\n"
         "y[i] = sum(k) if x[i] > 0 then h[i, k] else 0",

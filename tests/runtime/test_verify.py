@@ -129,8 +129,8 @@ def test_a_branch_that_is_not_taken_is_looked_at(monkeypatch):
     }"""
     assert not verified(text).mistakes
     monkeypatch.setenv("NNC_CACHE", "off")
-    multiplied = staticmethod(lambda own, factor, pole: call("mul", own, factor))
-    monkeypatch.setattr(ZeroProducts, "_selected_last", multiplied)
+    multiplied = staticmethod(lambda own, factor, node: call("mul", own, factor))
+    monkeypatch.setattr(ZeroProducts, "_selected", multiplied)
     found = verified(text).mistakes
     assert found and found[0].code == "E0802" and "nan" in found[0].label
 

@@ -40,11 +40,11 @@ from ...ir.equation import (
     is_recurrent,
     unused_name,
 )
-from ...ir.expr import Const, Expr, Idx, Read
+from ...ir.expr import Const, Expr, Idx, Read, reads
 from ...ir.gradients import active_tensors, adjoints, covers
 from ...ir.value_ranges import Ranges
 from .invert_indices import Contribution, scatter
-from .zero_products import ZeroProducts
+from .zero_products import Zero, ZeroProducts
 
 
 def differentiate(system: System) -> System:
@@ -111,9 +111,8 @@ class _ReverseSweep:
         wrt = dict.fromkeys(g.wrt for g in self.gradients)
         active = self.active = active_tensors(self.system, self.of, wrt)
         self.ranges, self.real = Ranges(self.system), Ranges(self.system, overflow=False)
-        # Tensors of which every element has an adjoint that is 0 by chance alone, and those whose
-        # adjoints may be infinite.
-        self.unmasked = {self.of}
+        # Why the adjoints of tensors may be 0, and the tensors whose adjoints may be infinite.
+        self.zeros = {self.of: Zero.NEVER}
         self.infinite: set[str] = set()
         self.tensors: dict[str, Tensor] = dict(self.system.tensors)
         self.contributions: dict[str, list[tuple[str, Contribution]]] = {}
@@ -168,8 +167,11 @@ class _ReverseSweep:
             if read.tensor not in active or (isinstance(adjoint, Const) and adjoint.value == 0):
                 continue
             shape = self.system.tensors[read.tensor].shape
-            if covers(read, shape, eq.sizes) and not product.may_vanish(adjoint):
-                self.unmasked.add(read.tensor)
+            zero = product.zero(adjoint) if covers(read, shape, eq.sizes) else Zero.MASKED
+            if zero == Zero.CHANCE and any(r.tensor == read.tensor for r in reads(adjoint)):
+                zero = Zero.OWN
+            # What one equation adds for certain, others do not take away.
+            self.zeros[read.tensor] = min(zero, self.zeros.get(read.tensor, Zero.MASKED))
             if product.spreads(adjoint):
                 self.infinite.add(read.tensor)
             in_steps = self.component[read.tensor] == self.component[eq.target]
@@ -177,7 +179,7 @@ class _ReverseSweep:
             self.contributions.setdefault(read.tensor, []).append((eq.target, part))
 
     def products(self, eq: Equation) -> ZeroProducts:
-        return ZeroProducts(eq, self.ranges, self.real, self.is_masked, self.is_infinite)
+        return ZeroProducts(eq, self.ranges, self.real, self.zero_of, self.is_infinite)
 
     def has_pole(self, eq: Equation) -> bool:
         """Whether a derivative of the equation may be infinite of finite numbers."""
@@ -191,11 +193,12 @@ class _ReverseSweep:
     def is_finite(self, factor: Expr) -> bool:
         return self.ranges.of(factor).finite
 
-    def is_masked(self, read: Read) -> bool:
-        """Whether the read is of an adjoint that may be 0 by a selection, or of a mask: what is
-        multiplied by a 0 that no parameter moves has no derivative."""
+    def zero_of(self, read: Read) -> Zero:
+        """Why an adjoint may be 0; a value that no parameter moves is a mask."""
         tensor = self.of_adjoint.get(read.tensor)
-        return tensor not in self.unmasked if tensor else read.tensor not in self.active
+        if tensor is None:
+            return Zero.CHANCE if read.tensor in self.active else Zero.MASKED
+        return self.zeros.get(tensor, Zero.MASKED)
 
     def seed(self, eq: Equation) -> Expr:
         """The adjoint of the reduction's body at one point of the whole domain."""

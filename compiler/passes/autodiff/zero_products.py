@@ -9,16 +9,25 @@ that it overflows. The other way round, a factor of 0 passes nothing on, even of
 adjoint: the root of a sum of squares that are all 0 has the derivative 0 by each.
 
 What may be infinite is known from `ir/value_ranges.py`; where nothing can be, a product is a
-product. A 0 by chance, as that of 2*x at x = 0, counts only if it is a quotient by a number that
-may overflow: of sqrt(x)^2 the derivative at 0 is not 0, of 1/(2 + exp(x)) it ends at 0. Where the
-selection is in the same equation, the factor goes inside of it; where it is not, the value 0 is its
-trace. A finite factor always stays, as it is the product's own derivative.
-Tests: tests/gradients/test_unchosen_branches.py, tests/fuzzers/gradients.py.
+product. Why an adjoint may be 0 decides which infinite derivatives it stops:
+
+    MASKED      it was not selected, not read, or multiplied by data    every one
+    SATURATED   tanh, exp, a quotient of an infinite value              all but that of a logarithm:
+                                                                        exp(log(x)) is x
+    CHANCE      a factor, or a sum, that is 0                           that of a root or a power,
+                                                                        whose value is finite
+
+An infinite value is infinite in the loss, too, unless it is hidden by a selection or saturates, so
+that nothing more is needed. The zero of a value's own factor says nothing of its derivative:
+sqrt(x)*sqrt(x) is x. Where the selection is in the same equation, the factor goes inside of it;
+where it is not, the value 0 is its trace. A finite factor always stays, as it is the product's own
+derivative. Tests: tests/gradients/test_unchosen_branches.py, tests/fuzzers/gradients.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import IntEnum
 
 from ...ir.build import call
 from ...ir.dtypes import is_float
@@ -27,44 +36,60 @@ from ...ir.expr import Apply, Expr, Read, index_names, walk
 from ...ir.terms import is_zero
 from ...ir.value_ranges import Range, Ranges
 
-OfRead = Callable[[Read], bool]
+
+class Zero(IntEnum):
+    """For what reason an adjoint may be 0; the greater one is a reason to stop more."""
+
+    NEVER = 0
+    OWN = 1  # the value whose adjoint it is is a factor
+    CHANCE = 2
+    SATURATED = 3
+    MASKED = 4
+
+
+# Finite functions of infinite arguments.
+SATURATING = frozenset({"tanh", "sigmoid", "erf", "erfc", "exp", "expm1", "pow", "div", "mod"})
+# What stops an infinite derivative of a function; of the others, whatever hides an infinite value.
+STOPS = {"sqrt": Zero.CHANCE, "pow": Zero.CHANCE, "log": Zero.MASKED, "log1p": Zero.MASKED}
 
 
 class ZeroProducts:
     """The products of one equation's adjoints. `real` are the ranges of values without overflow;
-    `is_masked` and `is_infinite` say of the reads of adjoints whether they may be 0 because of a
-    selection, and whether they may be infinite."""
+    `zero_of` and `is_infinite` say of the reads of adjoints why they may be 0, and whether they
+    may be infinite."""
 
     def __init__(
         self,
         eq: Equation,
         ranges: Ranges,
         real: Ranges,
-        is_masked: OfRead,
-        is_infinite: OfRead,
+        zero_of: Callable[[Read], Zero],
+        is_infinite: Callable[[Read], bool],
     ):
         self.ranges, self.real = ranges, real
-        self._is_masked, self._is_infinite = is_masked, is_infinite
-        self.masked: dict[Expr, bool] = {}
+        self._zero_of, self._is_infinite = zero_of, is_infinite
+        self.zeros: dict[Expr, Zero] = {}
         self.infinite: dict[Expr, bool] = {}
         self.reached: set[Expr] = set()
         # In a sum, a factor that is loaded for many terms stays one: the product of matrices.
         needed = {i.name for i in eq.domain if i.size > 1} if eq.reduce else set()
         self.needed = frozenset(needed)
 
-    def __call__(self, own: Expr, factor: Expr | float, fn: str) -> Expr:
-        """The adjoint `own` times the local derivative of the function `fn`."""
+    def __call__(self, own: Expr, factor: Expr | float, node: Apply) -> Expr:
+        """The adjoint `own` of the node times its local derivative `factor`."""
         if not isinstance(factor, Expr):
             return call("mul", own, factor)
+        if self._saturates(node):
+            self._note_saturated(factor)
         found = self.ranges.of(factor)
-        stops = self._stops(own, factor, found, fn)
+        stops = self._stops(own, factor, found, node.fn)
         if stops:
             void = call("and", call("eq", factor, 0), call("not", call("is_finite", own)))
             own = call("select", void, 0.0, own)
-        pole = not self.real.of(factor).finite
-        result = (
-            call("mul", own, factor) if found.finite else self._selected_last(own, factor, pole)
-        )
+        softplus = None if found.finite or node.fn != "exp" else _of_softplus(own, node.args[0])
+        if softplus is not None:
+            return softplus
+        result = call("mul", own, factor) if found.finite else self._selected(own, factor, node)
         if stops:
             # What is still infinite has reached what it is a derivative of; other factors of the
             # same equation may stop it yet.
@@ -72,7 +97,7 @@ class ZeroProducts:
             self.reached.add(result)
         elif not found.finite:
             # A factor that is a value of the model is infinite together with the loss.
-            self.infinite[result] = pole and fn != "mul"
+            self.infinite[result] = not self.real.of(factor).finite and node.fn != "mul"
         return result
 
     def _stops(self, own: Expr, factor: Expr, found: Range, fn: str) -> bool:
@@ -82,37 +107,64 @@ class ZeroProducts:
             return False
         return self.needed <= index_names(factor) and self.may_be_infinite(own)
 
-    def _selected_last(self, own: Expr, factor: Expr, pole: bool) -> Expr:
+    def _selected(self, own: Expr, factor: Expr, node: Apply) -> Expr:
+        """The product with an infinite factor: inside of what selects, and 0 where `own` is."""
         selection = _selection(own)
         if selection is not None:
             condition, chosen, holds = selection
-            inner = self._selected_last(chosen, factor, pole)
+            inner = self._selected(chosen, factor, node)
             return call("select", condition, *((inner, 0.0) if holds else (0.0, inner)))
-        if not self.may_vanish(own):
+        zero = self.zero(own)
+        if zero == Zero.CHANCE and node in walk(own):
+            zero = Zero.OWN
+        if zero < STOPS.get(node.fn, Zero.SATURATED):
             return call("mul", own, factor)
         void = call("and", call("eq", own, 0), call("not", call("is_finite", factor)))
         return call("mul", own, call("select", void, 0.0, factor))
 
-    def may_vanish(self, adjoint: Expr) -> bool:
-        """Whether it may be 0 because something was not selected or not read, or by a factor that
-        has no derivative itself."""
-        for node in walk(adjoint):
-            if node not in self.masked:
-                self.masked[node] = self._vanishes(node)
-        return self.masked[adjoint]
+    def _saturates(self, node: Apply) -> bool:
+        """Whether its value may be finite although one of its arguments is infinite."""
+        if node.fn not in SATURATING:
+            return False
+        if node.fn not in ("exp", "expm1"):
+            return any(self.ranges.of(a).infinite for a in node.args)
+        (arg,) = node.args
+        # A score that is infinite makes its row's softmax NaN, if it is not masked.
+        less = isinstance(arg, Apply) and arg.fn == "sub" and self.ranges.is_at_most(*arg.args)
+        return self.ranges.of(arg).below and not less
 
-    def _vanishes(self, node: Expr) -> bool:
+    def _note_saturated(self, factor: Expr) -> None:
+        self.zeros[factor] = max(self.zero(factor), Zero.SATURATED)
+        # Products with it are built of its parts: signs and selections move outwards.
+        if isinstance(factor, Apply) and factor.fn in ("neg", "select"):
+            for part in factor.args[-2:]:
+                self._note_saturated(part)
+
+    def zero(self, adjoint: Expr) -> Zero:
+        """Why it may be 0."""
+        for node in walk(adjoint):
+            if node not in self.zeros:
+                self.zeros[node] = self._zero(node)
+        return self.zeros[adjoint]
+
+    def _zero(self, node: Expr) -> Zero:
         if isinstance(node, Read):
-            return node.other is not None or self._is_masked(node)
+            return Zero.MASKED if node.other is not None else self._zero_of(node)
         if not isinstance(node, Apply):
-            return is_zero(node)
-        if is_float(node.dtype) and not any(is_float(a.dtype) for a in node.args):
-            return True  # a whole number or a truth value: a mask
+            return Zero.MASKED if is_zero(node) else Zero.NEVER
+        if not is_float(node.dtype):
+            return Zero.NEVER  # a condition, or an index
+        if not any(is_float(a.dtype) for a in node.args):
+            return Zero.MASKED  # a whole number or a truth value: a mask
+        found = [self.zeros[a] for a in node.args if is_float(a.dtype)]
         if node.fn == "div" and self.ranges.of(node.args[1]).infinite:
-            return True  # a divisor that overflows
-        found = [self.masked[a] for a in node.args if is_float(a.dtype)]
-        # One term that is always there makes the sum 0 by chance alone.
-        return all(found) if node.fn in ("add", "sub") else any(found)
+            found.append(Zero.SATURATED)
+        if node.fn in ("add", "sub"):
+            # One term that is always there makes the sum 0 by chance alone.
+            return max(Zero.CHANCE, min(found))
+        if node.fn not in ("mul", "neg", "div", "select"):
+            found.append(Zero.CHANCE)
+        return max(found, default=Zero.CHANCE)
 
     def may_be_infinite(self, adjoint: Expr) -> bool:
         for node in walk(adjoint):
@@ -127,6 +179,26 @@ class ZeroProducts:
     def spreads(self, adjoint: Expr) -> bool:
         """Whether the equations before this one must reckon with an infinite adjoint."""
         return self.may_be_infinite(adjoint) and self.reached.isdisjoint(walk(adjoint))
+
+
+def _of_softplus(own: Expr, x: Expr) -> Expr | None:
+    """own * exp(x), where own is a product with sigmoid(-x): log(1 + exp(x)) has the derivative
+    sigmoid(x), in which nothing overflows."""
+    slope = call("sigmoid", -x)
+    found: dict[Expr, Expr] = {slope: call("sigmoid", x)}
+    for node in walk(own):
+        if not isinstance(node, Apply) or node.fn not in ("mul", "neg", "select"):
+            continue
+        place = next((n for n, arg in enumerate(node.args) if arg in found), None)
+        if place is None or node is slope:
+            continue
+        others = [a for n, a in enumerate(node.args) if n != place and is_float(a.dtype)]
+        # of a selection the other branch has to be 0
+        if node.fn != "select" or all(map(is_zero, others)):
+            args = [*node.args]
+            args[place] = found[args[place]]
+            found[node] = call(node.fn, *args)
+    return found.get(own)
 
 
 def _selection(expr: Expr) -> tuple[Expr, Expr, bool] | None:

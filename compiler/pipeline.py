@@ -22,8 +22,10 @@ from .options import DEFAULT, Options
 from .passes.autodiff.differentiate import differentiate
 from .passes.autodiff.mixed_precision import mixed_precision
 from .passes.autodiff.rematerialize import rematerialize, report_useless_blocks
-from .passes.cpu.pack_bf16_pairs import pack_bf16_pairs, round_bf16_operands
+from .passes.cpu.gather_bf16_operands import gather_bf16_operands
+from .passes.cpu.pack_bf16_pairs import pack_bf16_pairs
 from .passes.cpu.pad_rows import pad_rows
+from .passes.cpu.round_bf16_operands import round_bf16_operands
 from .passes.cpu.time_major import time_major
 from .passes.cpu.transpose_operands import transpose_operands
 from .passes.equations.common_subexpressions import common_subexpressions
@@ -163,11 +165,12 @@ CPU = Pipeline(
         Pass("shrink-extents", shrink_extents),
         Pass("precompute-derivatives", precompute_derivatives, needs=("target",)),
         Pass("reciprocal", reciprocal),
+        Pass("gather-bf16-operands", gather_bf16_operands, needs=("target",)),
         Pass(
             "pack-bf16-pairs",
             pack_bf16_pairs,
             needs=("target",),
-            when=lambda target: target.bf16_dot,
+            when=lambda target: target.saved_by_pairs > 0,
         ),
         Pass("round-bf16-operands", round_bf16_operands, needs=("target",)),
         Pass("split-reductions", split_reductions, needs=("target",)),

@@ -12,16 +12,17 @@ from support import optimize, plan, round_contractions, system, values
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.expr import Apply, walk
 from nnc.compiler.ir.functions import TABLE, bf16_halves
+from nnc.compiler.pipeline import compile
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.reference.pass_checker import PassCheck
-from nnc.compiler.targets import CpuTarget
+from nnc.compiler.targets import CPU_TARGETS, CpuTarget
 from nnc.runtime.device.cpu import host
 from nnc.runtime.device.cpu.program import CpuProgram
 
 HEAD = (
     "model M(a: f32[20, 34], b: f32[34, 37], c: f32[34, 20], d: f32[37, 34], "
     "u: f32[4, 9, 9, 6], k: f32[3, 3, 6, 21], v: f32[4, 7, 7, 21], "
-    "e: f32[34, 34], o: f32[20, 33], n: i32[20]) -> y {\n"
+    "e: f32[34, 34], o: f32[20, 33], n: i32[20], row: f32[1, 34]) -> y {\n"
 )
 PAIRED = {
     "a b": "y[i, j] = sum(k) a[i, k]*b[k, j]",
@@ -48,10 +49,14 @@ LEFT = {
 bf16 = TABLE["bf16"].numpy
 
 
+PAIRS = CpuTarget(bf16_instructions=True, bf16_dot_cycles=0.5)
+
+
 @pytest.fixture
 def free(monkeypatch):
-    """Packing costs nothing: pairs wherever they are possible, however little they save."""
-    made = host.target()
+    """Packing costs nothing: pairs wherever they are possible, however little they save, and
+    whatever this processor is."""
+    made = replace(PAIRS, bf16_instructions=host.bf16_instructions())
     costs = replace(made.layout, pack_element=0, start_kernel=0)
     monkeypatch.setattr(host, "target", lambda: replace(made, layout=costs))
 
@@ -73,7 +78,7 @@ def run(program: CpuProgram, given: dict[str, np.ndarray]) -> np.ndarray:
 
 def targets() -> list[CpuTarget]:
     """With the processor's own instructions if it has them, without, and with short vectors."""
-    own = [CpuTarget(bf16_dot=True)] if host.bf16_dot() else []
+    own = [PAIRS] if host.bf16_instructions() else []
     return [*own, CpuTarget(), CpuTarget(lanes=8, registers=16)]
 
 
@@ -108,18 +113,18 @@ def test_what_cannot_be_paired_is_rounded_once(free, line: str):
     np.testing.assert_allclose(
         run(CpuProgram(found, 1), given), evaluate(found, given)["y"], rtol=1e-5, atol=1e-5
     )
-    assert "no bf16 pairs" in CpuProgram(found, target=CpuTarget(bf16_dot=True)).loops
+    assert "no bf16 pairs" in CpuProgram(found, target=PAIRS).loops
 
 
 def test_small_ones_are_left_and_the_reason_is_told():
-    text = CpuProgram(rounded(PAIRED["a b"]), target=CpuTarget(bf16_dot=True)).loops
+    text = CpuProgram(rounded(PAIRED["a b"]), target=PAIRS).loops
     assert "no bf16 pairs along k: they would cost" in text and "bf16_dot" not in text
 
 
 def test_what_is_read_once_is_rounded_as_it_is_read():
     """A row times a matrix: the matrix is not copied, the row is."""
-    found = optimize(rounded("y[i < 1, j] = sum(k) a[i, k]*b[k, j]"), without=("pack-bf16-pairs",))
-    assert "b_bf16" not in found.tensors and "a_bf16" in found.tensors
+    found = optimize(rounded("y[i, j] = sum(k) row[i, k]*b[k, j]"), without=("pack-bf16-pairs",))
+    assert "b_bf16" not in found.tensors and "row_bf16" in found.tensors
     given = values(found)
     np.testing.assert_allclose(
         run(CpuProgram(plan(found), 1), given), evaluate(found, given)["y"], rtol=1e-5, atol=1e-5
@@ -199,7 +204,7 @@ def test_training_without_the_instructions(monkeypatch):
     sets = {"precision": "bf16", "epochs": "1", "steps": "8", "optimizer": "sgd(lr = 0.05)"}
     job = trained(wide, **sets)
     monkeypatch.setenv("NNC_ISA", "avx2")
-    assert not host.bf16_dot()
+    assert not host.bf16_instructions()
     other = trained(wide, **sets)
     for name, value in job.executor.values.items():
         np.testing.assert_allclose(value, other.executor.values[name], rtol=2e-2, atol=2e-3)
@@ -207,9 +212,28 @@ def test_training_without_the_instructions(monkeypatch):
     assert ours == pytest.approx(theirs, rel=1e-3)
 
 
+@pytest.mark.parametrize("name", CPU_TARGETS)
+def test_the_instruction_only_where_it_is_faster(name: str):
+    """Of Intel's processors none: their dot product takes as long as four multiply-adds."""
+    wide = "model M(x: f32[128, 784], w: f32[784, 512]) -> y {\ny[i, j] = sum(k) x[i, k]*w[k, j]\n}"
+    target = CPU_TARGETS[name]
+    code = compile(round_contractions(system(wide, float_type="f32")), target)
+    assert ("bf16.dpbf16ps" in code.text) == (name in ("zen4", "zen5"))
+    assert ("bf16.cvtne" in code.text) == target.bf16_instructions
+    if name.endswith("rapids"):
+        notes = "".join(str(code.nest(kernel)) for kernel in code.plan.kernels)
+        assert "no bf16 pairs: multiply-adds in f32 are as fast" in notes
+
+
+def test_what_pairs_save_follows_from_the_throughputs():
+    zen5, zen4, intel = (CPU_TARGETS[n].saved_by_pairs for n in ("zen5", "zen4", "emerald-rapids"))
+    assert zen5 == 1 / 64 and zen4 == 1 / 32 and intel < 0
+    assert CpuTarget().saved_by_pairs == CPU_TARGETS["generic-avx512-bf16"].saved_by_pairs == 0
+
+
 def test_the_instruction_is_there():
-    if not host.bf16_dot():
-        pytest.skip("this processor has none for bf16")
+    if host.target().saved_by_pairs <= 0:
+        pytest.skip("this processor multiplies bf16 numbers no faster than f32")
     wide = DIGITS.replace("Dense(12)", "Dense(256)").replace("= 100", "= 128")
     program = prepared(wide, precision="bf16").executor.training(128).program
     assert "vdpbf16ps" in program.assembly and "vcvtne2ps2bf16" in program.assembly

@@ -105,7 +105,7 @@ class ExpressionWriter:
             else [a.name for a in args]
         )
         a = self.wide if wide else self.scalar
-        native = bf16.INSTRUCTIONS.get(expr.fn) if self.nest.bf16_dot else None
+        native = bf16.INSTRUCTIONS.get(expr.fn) if self.nest.bf16_instructions else None
         # The instructions exist for vectors of 16; scalars are rounded by integer arithmetic.
         if native is not None and expr.dtype != "f64" and a.lanes == bf16.LANES:
             return Value(native(a, *names), wide)

@@ -255,7 +255,7 @@ class ReductionLoops:
             new = (a.intrinsic("fma", expr.dtype, *map(get, expr.children), into[0]),)
         elif reduction.name == "sum" and isinstance(expr, Apply) and expr.fn == "bf16_dot":
             p, q = map(get, expr.args)
-            dot = bf16.dot if self.nest.bf16_dot and a.lanes == bf16.LANES else bf16_dot
+            dot = bf16.dot if self.nest.bf16_instructions and a.lanes == bf16.LANES else bf16_dot
             new = (dot(a, p, q, into[0]),)
         elif reduction.positional:
             # Where points come in the order of their positions, a tie keeps the earlier one.

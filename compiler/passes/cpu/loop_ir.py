@@ -73,7 +73,7 @@ class Nest:
     """The loops of one kernel. `reduce` over `bodies` gives the first statements' values; without
     a reduction these values are the bodies. `position` is the number of the point among those that
     are reduced over (for argmax). The terms of a reduction go to so many independent `accumulators`
-    in turn. With `bf16_dot`, bf16 numbers are paired by the processor's own instructions.
+    in turn. With `bf16_instructions`, bf16 numbers are rounded and paired by the processor's own.
     `operand_prefetch` is what operands read some steps later, `epilogue_prefetch` what the
     statements read after the reduction. The statements run through the tile's rows of the index
     `row_loop` in a loop, with the totals on the stack; along all else they are unrolled."""
@@ -87,7 +87,7 @@ class Nest:
     sizes: Mapping[str, int]
     lanes: int = 1
     accumulators: int = 1
-    bf16_dot: bool = False
+    bf16_instructions: bool = False
     position: Affine | None = None
     accumulate: Accumulate | None = None
     fixed: tuple[str, ...] = ()

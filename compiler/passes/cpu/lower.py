@@ -99,7 +99,7 @@ def lower(kernel: Kernel, plan: Plan, target: CpuTarget) -> Nest:
         accesses=accesses,
         sizes=form.sizes,
         lanes=tiling.lanes,
-        bf16_dot=target.bf16_dot,
+        bf16_instructions=target.bf16_instructions,
         accumulators=accumulators,
         position=linearize(form.position, form.sizes),
         accumulate=accumulate,

@@ -1,4 +1,4 @@
-"""bf16 on the CPU: operands packed in pairs for dot-product instructions, or rounded once.
+"""bf16 on the CPU: operands packed in pairs for dot-product instructions.
 
     y[b, o]        = sum(i < 64) bf16(x[b, i]) * bf16(w[i, o])
 
@@ -8,10 +8,10 @@
 
 A pair is two bf16 numbers in 32 bits; AVX512_BF16 multiplies and adds both at once. Applies to
 contractions whose operands are rounded (`precision = bf16`), along an index of even size that runs
-through one dimension of each, where the cycles saved exceed those of packing. Elsewhere an operand
-that is read again and again is rounded where it is computed (`round_bf16_operands`):
-
-    x_bf16[b, i] = bf16(x[b, i]);   y[b, o] = sum(i) x_bf16[b, i] * w_bf16[i, o]
+through one dimension of each, where the cycles saved exceed those of packing. What is saved follows
+from the throughputs of the target: on Intel's processors, where the instruction takes as long as
+four multiply-adds, nothing, and the pass does not run. Elsewhere operands are rounded
+(`round_bf16_operands.py`).
 
 Tests: tests/passes/test_pack_bf16_pairs.py.
 """
@@ -22,18 +22,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
-from ...ir.build import call, literal, rewrite
+from ...ir.build import call, literal
 from ...ir.edit import SystemEdit
-from ...ir.equation import Equation, Index, System, copy_equation, is_recurrent
-from ...ir.expr import Apply, Expr, Idx, Read, index_names
+from ...ir.equation import Equation, Index, System, is_recurrent
+from ...ir.expr import Apply, Idx, Read, index_names
 from ...ir.recurrence import plan_recurrence
 from ...ir.terms import is_zero
-from ...targets import CpuTarget, LayoutCosts
+from ...targets import CpuTarget
 
 
 def pack_bf16_pairs(system: System, target: CpuTarget) -> System:
     """Contractions of pairs, where that saves more than packing costs."""
-    edit, packing = SystemEdit(system), _Packing(system, target.layout)
+    edit, packing = SystemEdit(system), _Packing(system, target)
     for component in system.components:
         # Before any gain is computed: a tensor of a recurrence is packed at every one of its steps.
         packing.steps |= _steps(component)
@@ -43,38 +43,6 @@ def pack_bf16_pairs(system: System, target: CpuTarget) -> System:
             if index is not None and packing.gain(eq, reads, index) > 0:
                 edit.replace(_over_pairs(eq, reads, index, packing, edit))
     return edit.result()
-
-
-def round_bf16_operands(system: System, target: CpuTarget) -> System:
-    """Operands that contractions read again and again, rounded where they are computed."""
-    edit, least = SystemEdit(system), target.layout.rounded_reuse
-
-    def rounded(eq: Equation) -> Equation:
-        def change(node: Expr) -> Expr | None:
-            read = node.args[0] if isinstance(node, Apply) and node.fn == "bf16" else None
-            if not isinstance(read, Read) or _reuse(read, eq) < least:
-                return None
-            # The replacement out of bounds is rounded, too, as the whole read was before.
-            other = None if read.other is None else call("bf16", read.other)
-            return Read(_rounded(edit, read.tensor), read.index, other, read.dtype)
-
-        return eq.with_body(rewrite(eq.body, change))
-
-    edit.replace(*(rounded(eq) for eq in system.equations if eq.reduce or eq.at is not None))
-    return edit.result()
-
-
-def _rounded(edit: SystemEdit, name: str) -> str:
-    """The tensor with every element rounded."""
-    copy = copy_equation(edit.tensors[name], name, f"{name}_bf16")
-    return edit.add(copy.with_body(call("bf16", copy.body)))
-
-
-def _reuse(read: Read, eq: Equation) -> int:
-    """For how many results an element is read."""
-    own = index_names(read)
-    # x[b, i] in a sum for y[b, o] is read for each o.
-    return prod(i.size for i in (eq.indices if eq.at is None else eq.over) if i.name not in own)
 
 
 def _over_pairs(
@@ -120,7 +88,7 @@ class _Packing:
     tells in how many steps recurrences compute a tensor."""
 
     system: System
-    costs: LayoutCosts
+    target: CpuTarget
     packed: set[tuple[str, int | None]] = field(default_factory=set)
     steps: dict[str, int] = field(default_factory=dict)
 
@@ -136,14 +104,14 @@ class _Packing:
 
     def gain(self, eq: Equation, reads: Sequence[Read], index: Index) -> float:
         """The cycles saved by taking two terms at a time, less those of packing."""
-        tensors, costs = self.system.tensors, self.costs
+        tensors, costs = self.system.tensors, self.target.layout
         # A tensor that another contraction has packed along this dimension costs nothing more.
         fresh = {(r.tensor, _axis(r, index, self.system)) for r in reads} - self.packed
         packing = sum(
             tensors[name].size * costs.pack_element + costs.start_kernel * self.steps.get(name, 1)
             for name, _ in fresh
         )
-        return prod(i.size for i in eq.domain) / costs.terms_per_saved_cycle - packing
+        return prod(i.size for i in eq.domain) * self.target.saved_by_pairs - packing
 
 
 def _steps(component: list[Equation]) -> dict[str, int]:
@@ -158,9 +126,11 @@ def why_not_packed(eq: Equation, system: System, target: CpuTarget) -> str:
     body = eq.body
     parts = body.args if eq.reduce == "sum" and isinstance(body, Apply) and body.fn == "mul" else ()
     reads = [p for p in parts if isinstance(p, Read) and _is_rounded(p.tensor, system)]
-    if len(reads) != 2 or not target.bf16_dot:
+    if len(reads) != 2 or not target.bf16_instructions:
         return ""
-    packing = _Packing(system, target.layout)
+    if target.saved_by_pairs <= 0:
+        return "no bf16 pairs: multiply-adds in f32 are as fast"
+    packing = _Packing(system, target)
     index = packing.best_index(eq, reads)
     if index is None:
         return "no bf16 pairs: no index of even size runs along one dimension of each operand"

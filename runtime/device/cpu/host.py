@@ -63,8 +63,8 @@ def vectors() -> tuple[int, int]:
     return (8, 16) if "avx2" in flags() or not known else (4, 16)
 
 
-def bf16_dot() -> bool:
-    """Whether the processor multiplies and adds bf16 numbers two at a time."""
+def bf16_instructions() -> bool:
+    """Whether the processor rounds and pairs bf16 numbers (AVX512_BF16)."""
     return "avx512_bf16" in flags() and vectors()[0] == 16
 
 
@@ -83,7 +83,11 @@ def target() -> CpuTarget:
     named = CPU_TARGETS.get(_microarchitecture())
     # A record is used only if the processor really has its vectors: a hypervisor, or `NNC_ISA`, may
     # have taken AVX-512 away.
-    if named and (named.lanes, named.registers) == vectors() and named.bf16_dot == bf16_dot():
+    if (
+        named
+        and (named.lanes, named.registers) == vectors()
+        and named.bf16_instructions == bf16_instructions()
+    ):
         return named
     return CPU_TARGETS[_generic()]
 
@@ -93,7 +97,7 @@ def _generic() -> str:
     if platform.machine() in ("aarch64", "arm64"):
         return "generic-neon"
     names = {16: "generic-avx512", 8: "generic-avx2", 4: "generic-sse"}
-    return names[vectors()[0]] + ("-bf16" if bf16_dot() else "")
+    return names[vectors()[0]] + ("-bf16" if bf16_instructions() else "")
 
 
 def _microarchitecture() -> str:

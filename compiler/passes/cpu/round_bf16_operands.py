@@ -1,0 +1,51 @@
+"""Operands rounded to bf16 once, where they are computed, and multiplied in f32.
+
+    y[b, o] = sum(i) bf16(x[b, i]) * bf16(w[i, o])
+
+    →   x_bf16[b, i] = bf16(x[b, i]);   y[b, o] = sum(i) x_bf16[b, i] * w_bf16[i, o]
+
+For contractions that are not of pairs (`pack_bf16_pairs.py`): rounding inside of the sum would cost
+several instructions for each multiply-add. An operand is stored rounded if each of its elements is
+multiplied a few times; the kernel that computes it does so in passing. Elsewhere it is rounded as
+it is read. Tests: tests/passes/test_round_bf16_operands.py.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from ...ir.build import call, rewrite
+from ...ir.edit import SystemEdit
+from ...ir.equation import Equation, System, copy_equation
+from ...ir.expr import Expr, Read
+from ...ir.terms import is_rounded
+from ...targets import CpuTarget
+
+
+def round_bf16_operands(system: System, target: CpuTarget) -> System:
+    """Operands that contractions multiply again and again, rounded where they are computed."""
+    edit, least = SystemEdit(system), target.layout.rounded_reuse
+
+    def rounded(eq: Equation) -> Equation:
+        points = prod(i.size for i in eq.domain)
+
+        def change(node: Expr) -> Expr | None:
+            read = node.args[0] if is_rounded(node) else None
+            # Not by the indices that it lacks: the elements that a gather selects are found by
+            # indices that they are still the same for.
+            if not isinstance(read, Read) or points < least * edit.tensors[read.tensor].size:
+                return None
+            # The replacement out of bounds is rounded, too, as the whole read was before.
+            other = None if read.other is None else call("bf16", read.other)
+            return Read(_rounded(edit, read.tensor), read.index, other, read.dtype)
+
+        return eq.with_body(rewrite(eq.body, change))
+
+    edit.replace(*(rounded(eq) for eq in system.equations if eq.reduce or eq.at is not None))
+    return edit.result()
+
+
+def _rounded(edit: SystemEdit, name: str) -> str:
+    """The tensor with every element rounded."""
+    copy = copy_equation(edit.tensors[name], name, f"{name}_bf16")
+    return edit.add(copy.with_body(call("bf16", copy.body)))

@@ -7,10 +7,12 @@ how gradients are derived: the reference evaluator computes the loss with one te
     (f(x + h*d) - f(x - h*d)) / 2h  against  sum(x) gradient[x] * d[x]
 
 first along a direction in which all elements change by about as much, then at single elements.
-Tensors inside `stop(…)` are not perturbed. Where the function has a kink (relu at 0, two equal
-maxima), every slope between the two one-sided ones is a subgradient and counts as right. Where no
-two step sizes see the same function (a clamp so steep that all of them cross it), shorter steps are
-tried, and if these do not agree either, nothing is known and nothing is blamed.
+What is constant but for jumps is not perturbed: what is inside of `stop(…)`, `floor`, `//`, a
+condition, an integer. Of a staircase of many small steps every difference is that of a slope.
+Where the function has a kink (relu at 0, two equal maxima), every slope between the two one-sided
+ones is a subgradient and counts as right. Where no two step sizes see the same function (a clamp so
+steep that all of them cross it), shorter steps are tried, and if these do not agree either, nothing
+is known and nothing is blamed.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from itertools import pairwise
 import numpy as np
 
 from ..ir.build import call, rewrite
+from ..ir.dtypes import is_float
 from ..ir.equation import Equation, Index, System, Tensor, components, is_recurrent
 from ..ir.expr import Apply, Expr, Idx, Read
 from ..ir.gradients import add_gradients
@@ -33,7 +36,8 @@ AGREEING = 0.1  # of the slopes of two step sizes
 TOLERANCE = 1e-5  # of the slope: central differences in float64 are good to 1e-8 or so
 CLOSE = 0.1  # of the tolerance: then no other step is tried
 ROUNDING = 1e-14  # of the loss: error of its evaluation
-
+# Constant but for jumps, as are comparisons, logic and integers.
+STEPPED = frozenset({"stop", "floor", "ceil", "round", "sign", "floordiv"})
 
 Derive = Callable[[System], System]
 
@@ -59,8 +63,7 @@ class Differences:
     def __init__(self, system: System, loss: str, values: Mapping[str, np.ndarray], seed: int = 0):
         self.system, self.loss, self.seed = system, loss, seed
         self.arrays: Arrays = evaluate(system, values, wide=True)
-        # `stop` has derivative 0: what is inside must not move when a tensor is perturbed.
-        self.forward = _freeze_stopped(_leading_to(system, loss))
+        self.forward = _freeze_steps(_leading_to(system, loss))
         self.definition = {eq.target: eq for eq in self.forward}
         self.recurrent = {
             eq.target: part
@@ -287,8 +290,9 @@ def _leading_to(system: System, loss: str) -> list[Equation]:
     return [eq for part in system.components for eq in part if eq.target in needed]
 
 
-def _freeze_stopped(equations: list[Equation]) -> tuple[Equation, ...]:
-    """The equations with tensors inside `stop(…)` read from copies that are not perturbed."""
+def _freeze_steps(equations: list[Equation]) -> tuple[Equation, ...]:
+    """The equations in which all that has no derivative, such as `stop(x)`, `floor(x)` and `x > 0`,
+    is computed of copies that are not perturbed."""
 
     def renamed(node: Expr) -> Expr | None:
         if isinstance(node, Read) and not node.tensor.endswith(FROZEN):
@@ -296,9 +300,9 @@ def _freeze_stopped(equations: list[Equation]) -> tuple[Equation, ...]:
         return None
 
     def change(node: Expr) -> Expr | None:
-        if isinstance(node, Apply) and node.fn == "stop":
-            return call("stop", rewrite(node.args[0], renamed))
-        return None
+        if isinstance(node, Apply) and (node.fn in STEPPED or not is_float(node.dtype)):
+            return call(node.fn, *(rewrite(arg, renamed) for arg in node.args))
+        return renamed(node) if isinstance(node, Read) and not is_float(node.dtype) else None
 
     return tuple(eq.with_body(rewrite(eq.body, change)) for eq in equations)
 

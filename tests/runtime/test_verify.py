@@ -111,6 +111,10 @@ STEEP = {
     "clamp": "y[b] = min(max(1e9*(x[b] - 0.5), -1), 1)*x[b]",
     "clamp of a parameter": "y[b] = min(max(1e12*w, -1), 1)*x[b]",
     "spike": "y[b] = max(1 - 1e10*abs(w*x[b]), 0)",
+    "staircase": "y[b] = floor(1e9*(x[b] + w))*x[b]",
+    "quotients": "y[b] = (1e9*(x[b] + w)) // 3 + round(1e8*w)",
+    "integers": "k[b] = i32(1e8*(x[b] + w))\n y[b] = f32(k[b])*x[b]",
+    "many thresholds": "y[b] = sum(i < 4000) if x[b] + w > 1e-9*i then x[b] else 0",
 }
 
 
@@ -120,6 +124,13 @@ def test_a_steep_function_is_no_mistake_of_the_compiler(name):
     text = f"model M(x: f32[4]) -> y: f32[4] {{\n param w: [] = 0\n {STEEP[name]}\n}}"
     for seed in range(3):
         assert not verified(text, seed=seed, samples=4).mistakes
+
+
+def test_a_staircase_with_a_wrong_slope_is_one(monkeypatch):
+    """Its own differences, over any number of steps, are those of a line."""
+    broken(monkeypatch, "floor", lambda f, x: (1.0,))
+    text = "model M(x: f32[4]) -> y: f32[4] { param w: [] = 0.3\n y[b] = floor(1e9*w*x[b])*w }"
+    assert {d.code for d in verified(text).mistakes} == {"E0802"}
 
 
 def test_a_branch_that_is_not_taken_is_looked_at(monkeypatch):

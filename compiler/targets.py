@@ -135,6 +135,10 @@ class EquationCosts:
     split_results: int = 512  # results of a sum that fill the registers; threads share more
     split_points: int = 1 << 18  # terms for which it pays to wake the threads for two kernels
     split_parts: tuple[int, ...] = (8, 7, 6, 5, 9, 10, 4, 11, 12, 13, 3, 2)  # best first
+    panel_vectors: int = 2  # vectors of a tile: what it reads of a factor is a panel of terms …
+    whole_panel: float = 0.5  # … that stays whole if it takes this share of a core's cache …
+    part_panel: float = 0.25  # … and is otherwise cut into parts of this share
+    part_bytes: float = 0.5  # of the parts of a sum, for each byte of its factors, at most
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,13 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from .affine import affine, is_affine
 from .build import substitute
 from .dtypes import is_float
 from .equation import Equation, System, is_recurrent
-from .expr import Apply, Const, Expr, Idx, Read, walk
+from .expr import Apply, Const, Expr, Idx, Read, index_names, walk
 from .terms import match
 
 INF = math.inf
@@ -79,6 +82,7 @@ class Ranges:
 
     def __init__(self, system: System, overflow: bool = True):
         self.definition, self.overflow = system.definition, overflow
+        self.shapes = {name: tensor.shape for name, tensor in system.tensors.items()}
         self.found: dict[str, Range] = {}
         self.memo: dict[Expr, Range] = {}
         for component in system.components:
@@ -105,6 +109,9 @@ class Ranges:
 
     def _of_target(self, eq: Equation) -> Range:
         body = self.of(eq.body)
+        if eq.reduce in ("max", "min") and isinstance(eq.body, Read) and self._is_met(eq):
+            # A padded window: what stands outside of the tensor never is its maximum.
+            return self.found.get(eq.body.tensor, FINITE)
         if eq.reduce in (None, "max", "min"):
             return body
         if eq.reduce in ("argmax", "argmin"):
@@ -117,6 +124,34 @@ class Ranges:
         bounds = replace(bounds, nan=body.nan or (body.below and body.above))
         positive = body.low > 0 or (body.low >= 0 and (body.nonzero or body.exponentials > 0))
         return replace(bounds, nonzero=(positive or body.high < 0) and eq.at is None)
+
+    def _is_met(self, eq: Equation) -> bool:
+        """Whether each maximum (minimum) of elements, and -inf (inf) outside of their tensor, is
+        that of some element."""
+        read = eq.body
+        assert isinstance(read, Read)
+        worst = Const(-INF if eq.reduce == "max" else INF, read.dtype)
+        if read.other is not worst:
+            return False
+        over = {i.name for i in eq.over}
+        used: set[str] = set()
+        for place, size in zip(read.index, self.shapes[read.tensor], strict=True):
+            form, inner = affine(place), over & index_names(place)
+            if not is_affine(place) or used & inner:
+                return False
+            # One reduced index in two dimensions might be inside of either alone.
+            used |= inner
+            names = [a.name for a in form.coefficients if isinstance(a, Idx)]
+            names.sort(key=lambda name: name in inner)
+            places = np.array(form.constant)
+            for name in names:
+                steps = form.coefficients[Idx(name)] * np.arange(eq.sizes[name])
+                places = np.add.outer(places, steps)
+            met = (places >= 0) & (places < size)
+            axes = tuple(n for n, name in enumerate(names) if name in inner)
+            if not met.any(axis=axes).all():
+                return False
+        return True
 
     def _of_node(self, node: Expr) -> Range:
         if isinstance(node, Const):

@@ -11,6 +11,7 @@ from support import gpu_plan, plan, system
 
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.gradients import add_gradients
+from nnc.compiler.ir.value_ranges import Ranges
 from nnc.compiler.pipeline import derive
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.reference.pass_checker import PassCheck
@@ -198,3 +199,20 @@ def test_every_pass_and_the_code_keep_it(name: str, float_type: str) -> None:
         program.run()
         rtol = {"f64": 1e-9, "f32": 1e-5}[float_type]
         np.testing.assert_allclose(program.arrays[d_x], expected, rtol=rtol, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("window", "always"),
+    [
+        ("max(u < 3) (x[2*i + u - 1, c] else -inf)", True),
+        ("min(u < 3) (x[2*i + u - 1, c] else inf)", True),
+        ("max(u < 3, v < 2) (x[2*i + u - 1, c + v - 1] else -inf)", True),
+        ("max(u < 3) (x[2*i + u - 3, c] else -inf)", False),  # the first window is outside
+        ("max(u < 3) (x[2*i + u - 1, c - u + 1] else -inf)", False),  # u is in both
+        ("max(u < 3) (x[2*i + u - 1, c] else inf)", False),
+    ],
+)
+def test_a_padded_maximum_is_one_of_the_elements(window: str, always: bool) -> None:
+    """A product with it needs no care for what is infinite, as it would at each of its terms."""
+    text = f"model M(x: f32[8, 3]) -> m {{\n m[i < 4, c < 3] = {window}\n}}"
+    assert Ranges(system(text, float_type="f32")).found["m"].finite is always

@@ -9,6 +9,7 @@ from support import TARGET, plan, system, values
 from nnc.compiler.ir.verify import verify
 from nnc.compiler.passes.equations.split_reductions import split_reductions
 from nnc.compiler.reference.evaluator import evaluate
+from nnc.compiler.targets import CPU_TARGETS
 from nnc.runtime.device.cpu.program import CpuProgram
 
 LONG = """model M(x: f32[{B}, 700, 16], y: f32[{B}, 700, 3]) -> k: f32[16, 3], b: f32[16] {{
@@ -21,8 +22,9 @@ LONG = """model M(x: f32[{B}, 700, 16], y: f32[{B}, 700, 3]) -> k: f32[16, 3], b
 def test_a_long_sum_is_done_in_equal_parts(batch: int, parts: int) -> None:
     whole = system(LONG.format(B=batch))
     done = verify(split_reductions(whole, TARGET), "split-reductions")
-    if not parts:  # a prime number of rows
-        assert done is whole
+    if not parts:  # a prime number of rows: whole, or each for itself
+        assert "b_parts" not in done.tensors
+        assert done.tensors["k_parts"].shape == (batch, 16, 3)
         return
     assert done.tensors["k_parts"].shape == (parts, 16, 3)
     given = values(whole)
@@ -50,3 +52,41 @@ def test_parts_give_the_same_bits_on_any_number_of_threads() -> None:
         program.run()
         results.append([program.arrays[name].tobytes() for name in whole.outputs])
     assert all(r == results[0] for r in results)
+
+
+ROWS = """model M(x: f32[12, 60, 60, 5], y: f32[12, 60, 60, 40], w: f32[43200, 6]) -> k, z {
+    k[u < 3, v < 3, q, o] = sum(n, i, j) (x[n, i + u - 1, j + v - 1, q] else 0) * y[n, i, j, o]
+    z[o, q] = sum(p) y[p // 3600, p // 60 % 60, p % 60, o] * w[p, q]
+}"""
+
+
+def test_rows_of_two_tables_are_summed_in_parts_that_stay_in_the_cache() -> None:
+    """Whole indices first, then equal parts of one; the results of any number of threads agree."""
+    whole = system(ROWS, float_type="f32")
+    target = CPU_TARGETS["generic-avx512"]
+    done = verify(split_reductions(whole, target), "split-reductions")
+    assert done.tensors["k_parts"].shape == (12, 2, 3, 3, 5, 40)
+    (parts,) = (eq for eq in done.equations if eq.target == "k_parts")
+    assert [i.size for i in parts.over] == [30, 60]
+    given = {name: value / 8 for name, value in values(whole).items()}
+    expected, found = evaluate(whole, given, wide=True), []
+    for threads in (1, 2, 3):
+        program = CpuProgram(plan(whole, target=target), threads=threads)
+        for name, value in given.items():
+            program.arrays[name][...] = value
+        program.run()
+        off = np.abs(program.arrays["k"] - expected["k"]).max()
+        assert off <= 1e-5 * np.abs(expected["k"]).max()
+        found.append(program.arrays["k"].tobytes())
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_product_along_its_rows_stays_whole() -> None:
+    """Its results are many beside its factors: the parts would be."""
+    text = """model M(x: f32[64, 20000], w: f32[20000, 64], v: f32[5000, 700]) -> y, z {
+        y[i, j] = sum(k) x[i, k]*w[k, j]
+        z[i, j] = sum(k) v[k, i]*v[k, j]
+    }"""
+    whole = system(text, float_type="f32")
+    done = split_reductions(whole, CPU_TARGETS["generic-avx512"])
+    assert "y_parts" not in done.tensors and "z_parts" not in done.tensors

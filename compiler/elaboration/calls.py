@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import replace
 
+from ...dsl.check.names import BUILTINS
 from ...dsl.diagnostics.diagnostic import Note, UserError
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
@@ -14,7 +15,7 @@ from .dispatch import results, value
 from .inlining import inlined
 from .interfaces import argument_spans, bind
 from .names import find
-from .values import Array, Poison, Static, Value
+from .values import Array, NamedLayer, Poison, Static, Value
 
 MAX_DEPTH = 40  # of layers and fns that apply each other
 
@@ -44,7 +45,7 @@ def call(ctx: Context, node: s.Call, scope: BodyScope) -> tuple[Value, ...]:
         return apply(ctx, function.function, function, node.arguments, [], node.span, scope)
     if not isinstance(function, s.Name):
         raise ctx.error("E0203", "only a name can be called", function.span)
-    definition = find(ctx, function)
+    definition = None if function.id in scope.layers else find(ctx, function)
     # one pair of parentheses can only be the settings: `Dense(10)`
     if definition is not None and definition.settings:
         raise ctx.error(
@@ -66,8 +67,20 @@ def apply(
     scope: BodyScope,
 ) -> tuple[Value, ...]:
     """`name(settings)(piped, arguments)`; a fn has no settings, so they are its arguments."""
-    definition = find(ctx, name)
     written = settings.arguments if settings else ()
+    layer = scope.layers.get(name.id)
+    if layer is not None:
+        return _applied_again(ctx, layer, name, (*written, *arguments), piped, span, scope)
+    definition = find(ctx, name)
+    if definition is None and name.id in scope.defined_by and name.id not in BUILTINS:
+        raise ctx.error(
+            "E0218",
+            f"`{name.id}` is applied before it has its layer",
+            name.span,
+            label="not known yet",
+            notes=(Note(scope.defined_by[name.id].span, "the layer is named here"),),
+            help="move that line up",
+        )
     if definition is None:
         return (builtin(ctx, name, (*written, *arguments), piped, span, scope),)
     if definition.kind == "optimizer":
@@ -103,6 +116,27 @@ def apply(
     if isinstance(result, str) and " " in result:
         raise ctx.error("E0320", result, span, label=f"`{name.id}` reports this")
     return (result,)
+
+
+def _applied_again(
+    ctx: Context,
+    layer: NamedLayer,
+    name: s.Name,
+    arguments: tuple[s.Argument, ...],
+    piped: list[Static | Array],
+    span: Span,
+    scope: BodyScope,
+) -> tuple[Value, ...]:
+    """The application of a layer with a name, for the first time or again."""
+    inputs = bind(ctx, layer.definition.inputs, arguments, piped, name, span, scope)
+    places = argument_spans(layer.definition.inputs, arguments, len(piped), span)
+    ctx.calls.append(Application(name.id, span, inputs))
+    try:
+        return inlined(
+            ctx, layer.definition, layer.settings, inputs, span, scope, places, layer=layer
+        )
+    finally:
+        ctx.calls.pop()
 
 
 def _expression(

@@ -18,7 +18,7 @@ from ...dsl.syntax.source import Span
 from ..ir.dtypes import fits
 from ..ir.equation import Equation, Gradient, Index, RematBlock, System, Tensor
 from ..ir.expr import Const, Expr, walk
-from .values import Array, Shape, Static, Value, of_tensor
+from .values import Array, NamedLayer, Shape, Static, Value, of_tensor
 
 RESERVED_INPUTS = ("step", "seed")  # the compiler's own inputs, which any equation may read
 # names for indices where the program gives none
@@ -85,10 +85,19 @@ class BodyScope:
     origins: dict[str, tuple[Span, str]] = field(default_factory=dict)  # where sizes were bound
     renamed: Mapping[str, str] = field(default_factory=dict)  # indices, where a name was taken
     takes_fields: bool = False  # a train block: unknown names may be fields of the data
+    layers: dict[str, NamedLayer] = field(default_factory=dict)  # `enc = Dense(8)`
+    states: dict[str, Array] = field(default_factory=dict)  # where their names have later values
+    shared: tuple[tuple[str, NamedLayer], ...] = ()  # around the body, and the stems of names there
     parameter: Array | None = None  # that an optimizer's body is elaborated for
     words: Mapping[str, Static | Array] = field(
         default_factory=dict
     )  # `t`, …: where nothing else has them
+
+    def state(self, name: str) -> Array:
+        """The state, or the parameter, whose next value is `name'`."""
+        found = self.states.get(name) or self.names[name]
+        assert isinstance(found, Array)
+        return found
 
     def inner(
         self,
@@ -272,12 +281,21 @@ class Context:
         self.stems.add(f"{name}{number}")
         return f"{name}{number}"
 
+    def named_instance(self, name: str) -> str:
+        """The stem of names in an application of a layer that the user calls so."""
+        stem, number = name, 1
+        while stem in self.stems:
+            number += 1
+            stem = f"{name}_{number}"
+        self.stems.add(stem)
+        return stem
+
     def target_name(self, target: s.Name, scope: BodyScope) -> str:
         """The tensor of an equation's target: its name after the layer's prefix; a next value is
         named after its state or parameter."""
         if target.primed:
-            state = scope.names[target.id]
-            assert isinstance(state, Array) and state.tensor
+            state = scope.state(target.id)
+            assert state.tensor
             return self.unique(state.tensor.name + "'")
         return self.declared_name(target.id, scope)
 

@@ -12,7 +12,7 @@ from ..ir.expr import number_text
 from .context import RESERVED_INPUTS, BodyScope, Context, reserved
 from .dispatch import static
 from .interfaces import declared_shape
-from .values import Shape
+from .values import Array, Shape
 
 
 def param(ctx: Context, node: s.Param, scope: BodyScope) -> None:
@@ -22,10 +22,15 @@ def param(ctx: Context, node: s.Param, scope: BodyScope) -> None:
         # Printed programs show the initial value with its numbers: `~ normal(0.0, 0.02)`.
         init = _initial_text(ctx, node.value, node.drawn, dtype, scope)
         _check_reserved(ctx, name, scope)
+        known = _shared(ctx, name, shape, dtype, scope)
+        if known is not None:
+            scope.names[name.id] = known
+            continue
         full = ctx.declared_name(name.id, scope)
-        scope.names[name.id] = ctx.declare(
+        scope.names[name.id] = made = ctx.declare(
             full, shape, dtype, "param", name.span, _axes(node.type), init
         )
+        _share(name, made, scope)
         # Drawn later, in a system of its own, with the sizes that this scope has bound.
         ctx.inits[full] = (node.value, scope)
 
@@ -40,8 +45,43 @@ def state(ctx: Context, node: s.State, scope: BodyScope) -> None:
     dtype = ctx.float_for(node.type.dtype if node.type else None)
     init = _initial_text(ctx, node.value, False, dtype, scope)
     _check_reserved(ctx, node.name, scope)
-    name = ctx.declared_name(node.name.id, scope)
-    scope.names[node.name.id] = ctx.declare(name, shape, dtype, "state", node.span, (), init)
+    known = _shared(ctx, node.name, shape, dtype, scope)
+    if known is not None:
+        assert known.tensor
+        # A second application begins with what the first one made of the state.
+        scope.states[node.name.id] = known
+        following = ctx.updates.get(known.tensor.name)
+        scope.names[node.name.id] = known if following is None else ctx.array_of(following)
+        return
+    full = ctx.declared_name(node.name.id, scope)
+    scope.names[node.name.id] = made = ctx.declare(full, shape, dtype, "state", node.span, (), init)
+    _share(node.name, made, scope)
+
+
+def _shared(ctx: Context, name: s.Name, shape: Shape, dtype: str, scope: BodyScope) -> Array | None:
+    """The parameter or state that an earlier application of a layer with a name made; E0301 if it
+    does not fit this one."""
+    for stem, layer in reversed(scope.shared):
+        known = layer.tensors.get((scope.prefix + name.id).removeprefix(stem))
+        if known is None:
+            continue
+        assert known.tensor
+        if (known.shape, known.tensor.dtype) != (shape, dtype):
+            raise ctx.error(
+                "E0301",
+                f"`{layer.name}` has parameters for other sizes",
+                name.span,
+                label=f"`{name.id}` is {list(known.shape)} since `{layer.name}` was first applied, "
+                f"and would be {list(shape)} here",
+            )
+        _share(name, known, scope)
+        return known
+    return None
+
+
+def _share(name: s.Name, made: Array, scope: BodyScope) -> None:
+    for stem, layer in scope.shared:
+        layer.tensors[(scope.prefix + name.id).removeprefix(stem)] = made
 
 
 def _check_reserved(ctx: Context, name: s.Name, scope: BodyScope) -> None:

@@ -12,6 +12,7 @@ from ..ir.equation import Equation, Index
 from .broadcasting import as_declared, check_conversion, like_state, materialize, state_mismatch
 from .context import Abort, BodyScope, Context, spelled
 from .dispatch import as_array, results, scalar, size, value
+from .interfaces import name_layer
 from .ranges import declare_ahead, introduce, is_ahead, left_side, nothing_to_run_over
 from .reductions import inexact, reduced, sum_of_integers
 from .values import Array, Poison, Value, is_static
@@ -25,6 +26,8 @@ def equation(ctx: Context, node: s.Equation, scope: BodyScope) -> None:
     names = [spelled(t) for t in node.targets]
     for name, target in zip(names, node.targets, strict=True):
         _check_target(ctx, name, target, scope)
+    if node.indices is None and len(names) == 1 and name_layer(ctx, node, scope):
+        return
     # `h, c = LSTM(8)(x)`: the names are bound to the call's results; no equation is added
     if node.indices is None and len(names) > 1:
         found = results(ctx, node.value, scope)
@@ -39,8 +42,7 @@ def equation(ctx: Context, node: s.Equation, scope: BodyScope) -> None:
         return
     # `loss = sum(i) x[i]` has no brackets either, but its right side is a value at one point.
     whole = node.indices is None and not isinstance(node.value, s.Reduce)
-    state = scope.names[node.targets[0].id] if node.targets[0].primed else None
-    assert state is None or isinstance(state, Array)
+    state = scope.state(node.targets[0].id) if node.targets[0].primed else None
     result = (_assignment if whole else _indexed)(ctx, names[0], node, state, scope)
     if names[0] != DISCARDED:
         scope.names[names[0]] = result
@@ -52,7 +54,7 @@ def equation(ctx: Context, node: s.Equation, scope: BodyScope) -> None:
 
 def _check_target(ctx: Context, name: str, target: s.Name, scope: BodyScope) -> None:
     """E0212 for the next value of what is no state, E0206 for a result that has a value."""
-    known = scope.names.get(target.id)
+    known = scope.states.get(target.id) or scope.names.get(target.id)
     tensor = known.tensor if isinstance(known, Array) else None
     if target.primed:
         # the declaration of the state is wrong, and reported

@@ -41,7 +41,7 @@ def gradient(
     if x.name not in active_tensors(ctx.system("", (of,)), of, [x.name]):
         raise _independent(ctx, of, x, place, wrt.span)
     # As the body spells it, so that an equal body can be given the same equations.
-    name = ctx.unique(f"{scope.prefix}d_{wrt.value.span.text}")
+    name = ctx.unique(f"{scope.prefix}d_{wrt.value.span.text.replace('.', '_')}")
     result = ctx.declare(name, x.shape, x.dtype, "temp", span, ctx.axes[x.name])
     ctx.gradients.append(Gradient(name, of, x.name, ctx.located(span)))
     return result

@@ -15,7 +15,7 @@ from .context import Abort, BodyScope, Context, Layer
 from .interfaces import input_value, result, unify
 from .repetition import memoized, outline
 from .statements import body
-from .values import Array, Shape, Value
+from .values import Array, NamedLayer, Shape, Value
 
 
 def inlined(
@@ -27,20 +27,26 @@ def inlined(
     scope: BodyScope,
     places: Mapping[str, Span] | None = None,
     shapes: tuple[Shape, ...] | None = None,
+    layer: NamedLayer | None = None,
 ) -> tuple[Value, ...]:
     """The results of a body for these inputs, given at `places`. `shapes` are those that the
-    results must have, if the context knows them (an initializer's parameter)."""
+    results must have, if the context knows them (an initializer's parameter). The applications of a
+    `layer` with a name have its parameters and states in common."""
     # reported by the caller
     if definition.kind == "optimizer":
         raise Abort()
     name = definition.name.lower()
     # `Dense` in `Block` in the model: `block1_dense1_`
-    prefix = ctx.instance(scope.prefix + name) + "_"
+    if layer is None:
+        prefix, shared = ctx.instance(scope.prefix + name) + "_", scope.shared
+    else:
+        prefix = ctx.named_instance(scope.prefix + layer.name) + "_"
+        shared = (*scope.shared, (prefix, layer))
 
     def elaborate() -> tuple[Value, ...]:
         declared = {r.name: r.type for r in definition.results if r.type}
         # Nothing of the caller is visible but settings and inputs: bodies are closed.
-        inner = BodyScope(prefix, dict(settings), target=name, declared=declared)
+        inner = BodyScope(prefix, dict(settings), target=name, declared=declared, shared=shared)
         # Messages show the sizes that the body has bound so far: `kernel = 9, h = 5`.
         if ctx.calls:
             ctx.calls[-1].names = inner.names
@@ -58,7 +64,8 @@ def inlined(
     before = len(ctx.tensors)
     # Inputs without a name cannot be exchanged in a recording.
     seen = outline({**settings, **inputs})
-    if seen is None:
+    # What is shared has no name of this application's, by which a recording could be renamed.
+    if seen is None or shared:
         results = elaborate()
     else:
         key = (id(definition), seen[0], shapes)

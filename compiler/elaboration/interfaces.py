@@ -13,7 +13,8 @@ from ..ir.dtypes import is_float
 from .broadcasting import materialize
 from .context import LETTERS, BodyScope, Context
 from .dispatch import size, static, value
-from .values import Array, Poison, Shape, Static, Value, is_static, lift
+from .names import find
+from .values import Array, NamedLayer, Poison, Shape, Static, Value, is_static, lift
 
 
 def bind(
@@ -81,6 +82,26 @@ def bind(
         # caller.
         given[parameter.name] = value(ctx, parameter.default, BodyScope("", dict(given)))
     return given
+
+
+def name_layer(ctx: Context, node: s.Equation, scope: BodyScope) -> bool:
+    """`enc = Dense(8)`: give a layer with its settings a name, if the equation does that."""
+    callee = node.value.function if isinstance(node.value, s.Call) else node.value
+    (target,) = node.targets
+    if target.primed or not isinstance(callee, s.Name):
+        return False
+    # with a tensor `Dense`, the name alone is that tensor
+    if isinstance(node.value, s.Name) and callee.id in scope.names:
+        return False
+    definition = find(ctx, callee)
+    if definition is None or definition.kind not in ("layer", "model"):
+        return False
+    written = node.value.arguments if isinstance(node.value, s.Call) else ()
+    if isinstance(node.value, s.Call) and not definition.settings:
+        return False  # `Flatten(x)`, an application
+    settings = bind(ctx, definition.settings, written, [], callee, node.span, scope, fixed=True)
+    scope.layers[target.id] = NamedLayer(target.id, definition, settings)
+    return True
 
 
 def argument_spans(

@@ -43,6 +43,8 @@ def variable(ctx: Context, node: s.Name, scope: BodyScope) -> Static | Array:
     """The value of a name that is not an index. E0312 for a layer or fn that is not applied, E0202,
     E0218 or E0409 if there is no value."""
     text = spelled(node)
+    if "." in text:
+        return _part(ctx, node, scope)
     found = lookup(ctx, text, scope)
     # its definition is wrong, and reported
     if isinstance(found, Poison):
@@ -68,6 +70,31 @@ def variable(ctx: Context, node: s.Name, scope: BodyScope) -> Static | Array:
         )
     _report_unknown(ctx, node, scope)
     raise Abort()
+
+
+def _part(ctx: Context, node: s.Name, scope: BodyScope) -> Array:
+    """`enc.w`: a parameter or state of the layer that the body calls `enc`; of a layer inside it,
+    `enc.dense1.w`."""
+    owner, _, part = node.id.partition(".")
+    tensors = scope.layers[owner].tensors if owner in scope.layers else {}
+    found = tensors.get(part.replace(".", "_"))
+    if found is not None:
+        return found
+    if tensors:
+        raise ctx.error(
+            "E0202",
+            f"`{owner}` has no `{part}`",
+            node.span,
+            label=f"it has {', '.join(f'`{owner}.{n}`' for n in tensors)}",
+            help=did_you_mean(part, tensors),
+        )
+    raise ctx.error(
+        "E0218",
+        f"`{node.id}` is read before `{owner}` is applied",
+        node.span,
+        label="the sizes of its parameters follow from an input",
+        help=f"apply it first: `h = {owner}(…)`",
+    )
 
 
 def _application(definition: s.Definition) -> str:

@@ -105,7 +105,7 @@ def index_range(
             f"the range of `{axis.name}` is not known",
             axis.span,
             label="it is not used as an index by itself",
-            help=f"state it: `{axis.name} < 3`",
+            help=f"state it: `{axis.name} < {_likely_size(axis.name, scope)}`",
         )
     first = uses[0]
     # All are compared with the first, so one exchanged pair of indices is one message.
@@ -125,6 +125,12 @@ def index_range(
                 else "",
             )
     return first.size
+
+
+def _likely_size(index: str, scope: BodyScope) -> str:
+    """`B` for an index b, where there is such a size; else `n`, for whatever it is called."""
+    sizes = (n for n, v in scope.names.items() if isinstance(v, int) and n.lower() == index)
+    return next(sizes, "n")
 
 
 def _reads_poison(body: s.Node, scope: BodyScope) -> bool:

@@ -7,9 +7,10 @@ a definition that is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ...dsl.syntax import ast as s
 from ..ir.build import literal
 from ..ir.equation import Tensor
 from ..ir.expr import Expr, Idx, Read, walk
@@ -49,6 +50,17 @@ class Array:
             isinstance(node, Idx) and not node.name.startswith("#")
             for node in walk(self.element(probe, self.shape))
         )
+
+
+@dataclass(frozen=True, eq=False)
+class NamedLayer:
+    """`enc = Dense(8)`: a layer with its settings. All its applications have the same parameters
+    and states, `tensors`, which the first one makes, by their names in the layer."""
+
+    name: str
+    definition: s.Definition
+    settings: Mapping[str, Value]
+    tensors: dict[str, Array] = field(default_factory=dict)
 
 
 class Poison:

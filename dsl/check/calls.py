@@ -47,6 +47,32 @@ def invocation(node: s.Expr, piped: bool = False, partial: bool = False) -> Invo
     return Invocation(node, groups, span, piped, partial)
 
 
+def layer_without_input(node: s.Expr, scope: Scope) -> s.Definition | None:
+    """The layer or model that an expression names and does not apply: `Dense(8)`, `LayerNorm`."""
+    callee = node.function if isinstance(node, s.Call) else node
+    found = scope.find(callee.id) if isinstance(callee, s.Name) else None
+    if found is None or found.kind not in ("layer", "model"):
+        return None
+    # `Flatten(x)`: of a layer without settings the parentheses hold the input
+    return found if found.settings or not isinstance(node, s.Call) else None
+
+
+def check_named_layer(
+    call: Invocation, callee: s.Name, layer: s.Definition, report: Report
+) -> None:
+    """Check the application of a layer that has a name, and its settings, already."""
+    if len(call.groups) > 1:
+        report.add(
+            "E0204",
+            f"`{callee.id}` has its settings where it is named",
+            call.span,
+            label="given again here",
+            help=f"apply it to an input: `{callee.id}(x)`",
+        )
+    else:
+        check_arguments(layer, layer.inputs, call.first, call, report)
+
+
 def check_call(call: Invocation, callee: s.Name, scope: Scope, report: Report) -> None:
     """Check that the `callee`, which must be a name, exists and has the right arguments."""
     name = callee.id

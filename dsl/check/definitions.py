@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from ..diagnostics.diagnostic import Note, did_you_mean
 from ..syntax import ast as s
 from ..syntax.source import Span
+from .calls import check_arguments, invocation, layer_without_input
 from .expressions import KINDS, ExprContext, ExpressionChecker, Symbol
 from .names import DISCARDED, OPTIMIZER_NAMES, names_in
 
-_UNREAD = {"param": "W0201", "input": "W0202", "let": "W0203", "tensor": "W0204"}
+_UNREAD = {"param": "W0201", "input": "W0202", "let": "W0203", "tensor": "W0204", "layer": "W0204"}
 
 
 @dataclass
@@ -92,6 +93,8 @@ class DefinitionChecker(ExpressionChecker):
                     # not in a `repeat`. `h += x` without an index is reported with the right form.
                     if indices is not None or name.id not in self.symbols:
                         self._declare("tensor", name, assigned, set())
+                case s.Equation(targets=(name,), indices=None) if self._names_layer(statement):
+                    self._declare("layer", name, assigned, outer)
                 case s.Equation(targets=targets):
                     for name in targets:
                         self._declare("tensor", name, assigned, outer)
@@ -100,8 +103,30 @@ class DefinitionChecker(ExpressionChecker):
                     # value.
                     self._declare_statements(inner, set(self.symbols))
 
+    def _names_layer(self, equation: s.Equation) -> bool:
+        """Whether it is `enc = Dense(8)`, which gives a layer a name and applies it to nothing."""
+        (name,) = equation.targets
+        value = equation.value
+        # with a tensor `Dense`, the name alone is that tensor
+        own = isinstance(value, s.Name) and value.id in self.symbols
+        # a result is a tensor: there the input was forgotten
+        own |= name.primed or name.id in {p.name for p in self.definition.results}
+        layer = None if own else layer_without_input(value, self.scope)
+        if layer is not None:
+            self.layers[name.id] = layer
+        return layer is not None
+
     def _declare(self, kind: str, name: s.Name, assigned: dict[str, Span], outer: set[str]) -> None:
         if kind == "tensor" and name.id == DISCARDED:
+            return
+        if "." in name.id:
+            self.report.add(
+                "E0206",
+                f"`{name.id}` has its value in its layer",
+                name.span,
+                label="assigned here",
+                help="a name without a dot can be given a value",
+            )
             return
         key = name.id + "'" * name.primed
         # A primed name is no symbol: a second `m'` is found in `assigned`.
@@ -192,6 +217,13 @@ class DefinitionChecker(ExpressionChecker):
         for target in equation.targets:
             if target.primed:
                 self._prime(target)
+        layer = self.layers.get(equation.targets[0].id)
+        if layer is not None and layer is layer_without_input(equation.value, self.scope):
+            call = invocation(equation.value)
+            for argument in call.first:
+                self.expression(argument.value, ExprContext())
+            check_arguments(layer, layer.settings, call.first, call, self.report)
+            return
         # Without indices the right side is a whole tensor: layers may be applied there.
         if equation.indices is None:
             self.expression(equation.value, ExprContext())

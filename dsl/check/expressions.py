@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 from ..diagnostics.diagnostic import Note, Report, did_you_mean
 from ..diagnostics.foreign_terms import suggest
+from ..diagnostics.hints import hint_for_character
 from ..syntax import ast as s
 from ..syntax.source import Span
-from .calls import Invocation, check_call, invocation
+from .calls import Invocation, check_call, check_named_layer, invocation
 from .names import BUILTINS, CONSTANTS, DISCARDED, Scope
 
 
@@ -53,6 +54,7 @@ KINDS = {
     "param": "a parameter",
     "state": "a state",
     "tensor": "a tensor",
+    "layer": "a layer",
 }
 
 
@@ -64,6 +66,7 @@ class ExpressionChecker:
     scope: Scope
     report: Report
     symbols: dict[str, Symbol] = field(default_factory=dict)
+    layers: dict[str, s.Definition] = field(default_factory=dict)  # by the names given to them
     read: set[str] = field(default_factory=set)
     reported: set[str] = field(default_factory=set)  # unknown names, each reported once
 
@@ -123,6 +126,12 @@ class ExpressionChecker:
         # Indices hide the definition's names, as in elaboration.
         if name in context.indices:
             return
+        if name in self.layers:
+            self._layer_as_value(node)
+            return
+        if "." in name:
+            self._part(node)
+            return
         if name in self.symbols:
             self.read.add(name)
             return
@@ -148,6 +157,36 @@ class ExpressionChecker:
         if name not in self.reported:
             self.reported.add(name)
             self._unknown_name(node, context)
+
+    def _part(self, node: s.Name) -> None:
+        """`enc.w`: a parameter of the layer that is called `enc`. Which ones it has is known when
+        it is applied."""
+        owner = node.id.partition(".")[0]
+        if owner in self.layers:
+            self.read.add(owner)
+        elif node.id not in self.reported:
+            self.reported.add(node.id)
+            text, at = node.span.source.text, node.span.start + len(owner)
+            help = hint_for_character(text, at)
+            self.report.add(
+                "E0202",
+                f"unknown name `{node.id}`",
+                node.span,
+                label="not defined anywhere",
+                help=help,
+            )
+
+    def _layer_as_value(self, node: s.Name) -> None:
+        self.read.add(node.id)
+        needed = ", ".join(p.name for p in self.layers[node.id].inputs if p.default is None)
+        self.report.add(
+            "E0312",
+            f"`{node.id}` is a layer, not a value",
+            node.span,
+            label="a name without what it is applied to",
+            notes=(Note(self.symbols[node.id].span, "this gives a layer a name"),),
+            help=f"apply it: `{node.id}({needed})`",
+        )
 
     def _unknown_name(self, node: s.Name, context: ExprContext) -> None:
         name = node.id
@@ -210,6 +249,8 @@ class ExpressionChecker:
         # An index and a tensor may share a name (`k[k]`); brackets need the tensor.
         if tensor.id in context.indices and not local:
             self.report.add("E0202", f"`{tensor.id}` is an index here, not a tensor", tensor.span)
+        elif tensor.id in self.layers:
+            self._layer_as_value(tensor)
         elif found is not None and not local:
             self.report.add(
                 "E0203",
@@ -296,10 +337,14 @@ class ExpressionChecker:
             self.report.add("E0203", no_name, callee.span)
             return
         name = callee.id
+        if "." in callee.id:
+            self._part(callee)
+            return
         # Functions and values have names of their own kinds: with a tensor `tanh`, `tanh(x)` still
         # is the function. So no name of the user's can hide what a program applies.
         symbol, found = self.symbols.get(name), self.scope.find(name)
-        if symbol is not None and found is None and name not in BUILTINS:
+        layer = self.layers.get(name)
+        if layer is None and symbol is not None and found is None and name not in BUILTINS:
             self.read.add(name)
             fn_input = symbol.kind == "input" and self.definition.kind == "fn"
             self.report.add(
@@ -312,7 +357,13 @@ class ExpressionChecker:
                 else f"read an element with brackets: `{name}[i]`",
             )
             return
-        check_call(call, callee, self.scope, self.report)
+        # A layer that the body gave this name is nearer than a definition.
+        if layer is not None:
+            self.read.add(name)
+            check_named_layer(call, callee, layer, self.report)
+            found = layer
+        else:
+            check_call(call, callee, self.scope, self.report)
         # Inside an indexed equation everything is one element; a layer needs the whole tensor.
         if found is not None and found.kind in ("layer", "model") and context.indexed:
             self.report.add(

@@ -18,7 +18,8 @@ from .hints import ErrorContext, hint_for_character, hint_for_keyword, hint_for_
 
 # Terminals that are described instead of spelt.
 _DESCRIPTIONS = {
-    "NAME": "a name", "PRIMED": "a name", "NUMBER": "a number", "STRING": "a string in quotes",
+    "NAME": "a name", "PRIMED": "a name", "DOTTED": "a name", "NUMBER": "a number",
+    "STRING": "a string in quotes",
     "DOCSTRING": "a docstring", "_NEWLINE": "the end of the line", "REDUCE": "a reduction",
     "COMPARE": "a comparison", "TIMES": "`*`", "PLUS": "`+`", "MINUS": "`-`", "EQUALS": "`=`",
     "PLUS_EQUALS": "`+=`", "DRAWN": "`~`", "TRUE": "`true`", "FALSE": "`false`",
@@ -33,12 +34,12 @@ _GROUPS = tuple(
             "USE FN OPTIMIZER DOCSTRING",
             "a declaration (`layer`, `fn`, `model`, `optimizer`, `train` or `use`)",
         ),
-        ("LET PARAM STATE", "REPEAT REMAT NAME PRIMED DOCSTRING", "a statement"),
+        ("LET PARAM STATE", "REPEAT REMAT NAME PRIMED DOTTED DOCSTRING", "a statement"),
         ("METRIC UNTIL", "LET INPUT NAME PRIMED DOCSTRING", "a setting"),
-        ("NUMBER NAME", "PRIMED STRING TRUE FALSE LPAR LSQB REDUCE MINUS NOT IF", "a value"),
+        ("NUMBER NAME", "PRIMED DOTTED STRING TRUE FALSE LPAR LSQB REDUCE MINUS NOT IF", "a value"),
         ("PLUS MINUS", "TIMES COMPARE AND OR |> CIRCUMFLEX", "an operator"),
         ("TIMES AND", "COMPARE OR |> CIRCUMFLEX PLUS MINUS", "an operator"),
-        ("NAME PRIMED", "REDUCE", "a name"),
+        ("NAME PRIMED", "DOTTED REDUCE", "a name"),
         ("TRUE FALSE", "", "`true` or `false`"),
         ("EQUALS PLUS_EQUALS", "COMMA", "`=`"),
     )

@@ -135,6 +135,7 @@ TRAINED = {
     "question_answering": Trained({"epochs": "12"},             "test_accuracy", 0.7),
     "spoken_digits":     Trained({"epochs": "3"},               "test_accuracy", 0.95),
     "ctc_digits":        Trained({"epochs": "3"},               "test_digit_error", 0.12),
+    "siamese_digits":    Trained({"epochs": "10"},              "test_accuracy", 0.95),
     "heat_equation":     Trained({"epochs": "100"},             "test_error",    0.01),
     "maml_sinusoid":     Trained({"epochs": "60"},              "test_loss",     1.6),
 }  # fmt: skip

@@ -22,6 +22,7 @@ from .options import DEFAULT, Options
 from .passes.autodiff.differentiate import differentiate
 from .passes.autodiff.mixed_precision import mixed_precision
 from .passes.autodiff.rematerialize import rematerialize, report_useless_blocks
+from .passes.cpu.amx_tiles import tile_operands
 from .passes.cpu.gather_bf16_operands import gather_bf16_operands
 from .passes.cpu.pack_bf16_pairs import pack_bf16_pairs
 from .passes.cpu.pad_rows import pad_rows
@@ -166,6 +167,12 @@ CPU = Pipeline(
         Pass("precompute-derivatives", precompute_derivatives, needs=("target",)),
         Pass("reciprocal", reciprocal),
         Pass("gather-bf16-operands", gather_bf16_operands, needs=("target",)),
+        Pass(
+            "amx-tiles",
+            tile_operands,
+            needs=("target",),
+            when=lambda target: target.amx_cycles > 0,
+        ),
         Pass(
             "pack-bf16-pairs",
             pack_bf16_pairs,

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 SHUFFLE_LANES = 4  # elements among which one instruction shuffles freely (128 bits of f32)
+TILE_SIDE = 16  # rows of an AMX tile, and pairs of bf16 numbers in each
 MAX_LANES = 64  # more elements than any vector has
 ZERO_PAGE = 16384  # bytes of zeros that stand for elements out of bounds
 
@@ -116,6 +117,7 @@ class LayoutCosts:
     pack_element: float = 0.25  # cycles to store an element in a bf16 pair
     start_kernel: float = 4000.0  # cycles to begin one more kernel
     rounded_reuse: int = 4  # products of an element from which on it is stored rounded
+    max_tile_terms: int = 1 << 16  # of a sum that the f32 of a tile register holds well enough
     padded_reuse: int = 256  # multiplications by an element for which a padded copy pays
     recurrent_reuse: int = 16  # reads in a recurrence count so often: its steps are far apart
     max_padded_rows: int = 8192  # rows of which a column or two stay in the cache
@@ -155,6 +157,7 @@ class CpuTarget:
     concurrent_kernels: bool = False  # whether independent kernels run at once
     fma_cycles: float = 0.5  # from one multiply-add of vectors to the next, all ports busy
     bf16_instructions: bool = False  # whether it has AVX512_BF16, which rounds and pairs numbers
+    amx_cycles: float = 0.0  # of a product of two tiles of bf16 numbers; 0: it has none
     bf16_dot_cycles: float = 0.0  # of a dot product of vectors of bf16 pairs; 0: unknown, not used
     fusion: FusionLimits = FusionLimits()
     costs: TilingCosts = TilingCosts()
@@ -342,9 +345,12 @@ CPU_TARGETS = {
         replace(_AVX2, name="zen3", l1=Cache(32 << 10, 8), l2=Cache(512 << 10, 8)),
         replace(_AVX512, name="skylake-server", l1=Cache(32 << 10, 8)),
         replace(_AVX512, name="icelake-server", l2=Cache(1280 << 10, 20)),
-        replace(_INTEL_BF16, name="sapphire-rapids"),
-        replace(_INTEL_BF16, name="emerald-rapids"),
-        replace(_INTEL_BF16, name="granite-rapids"),
+        *(
+            replace(_INTEL_BF16, name=name + suffix, amx_cycles=cycles)
+            for name in ("sapphire-rapids", "emerald-rapids", "granite-rapids")
+            # The second is taken where the operating system permits the tile registers.
+            for suffix, cycles in (("", 0.0), ("-amx", 16.0))
+        ),
     )
 }
 

@@ -1,16 +1,19 @@
-"""`nnc doctor`: whether a GPU can be used, and what is missing.
+"""`nnc doctor`: what code for the CPU uses, whether a GPU can be used, and what is missing.
 
-In: nothing. Out: text; exit code 0 also without a GPU. `device/cuda/discovery.py` does the work.
+In: nothing. Out: text; exit code 0 also without a GPU. `device/cpu/host.py` and
+`device/cuda/discovery.py` do the work.
 """
 
 from __future__ import annotations
 
 import click
 
+from ..device.cpu.host import lines as cpu_lines
 from ..device.cuda.discovery import lines, look
 
 
 @click.command()
 def doctor() -> None:
-    """Say which CuPy, driver and NVRTC are there, and how to install what is missing."""
-    click.echo("\n".join(lines(look())))
+    """Say what is used of the CPU, which CuPy, driver and NVRTC are there, and how to install what
+    is missing."""
+    click.echo("\n".join([*cpu_lines(), "", *lines(look())]))

@@ -13,7 +13,7 @@ from nnc.compiler.passes.kernels.kernel import Plan
 from nnc.compiler.pipeline import LlvmCode
 from nnc.compiler.programs import training_step
 from nnc.compiler.targets import CpuTarget
-from nnc.runtime.device.cpu import host
+from nnc.runtime.device.cpu import features
 from nnc.runtime.device.cpu.program import CpuProgram
 from nnc.runtime.project import project_of_text, setup_of
 from nnc.runtime.settings import Assignment
@@ -99,8 +99,8 @@ def test_the_same_equations_assemble_for_arm(monkeypatch: pytest.MonkeyPatch) ->
 def test_vectors_are_as_wide_as_the_processor_says(monkeypatch: pytest.MonkeyPatch) -> None:
     def seen(machine: str, flags: str) -> tuple[int, int]:
         monkeypatch.setattr(platform, "machine", lambda: machine)
-        monkeypatch.setattr(host, "_first_core", lambda: {"flags": flags})
-        return host.vectors()
+        monkeypatch.setattr(features, "first_core", lambda: {"flags": flags})
+        return features.vectors()
 
     assert seen("x86_64", "sse4_2 avx2 fma avx512f avx512vl") == (16, 32)
     assert seen("x86_64", "sse4_2 avx2 fma") == (8, 16)
@@ -108,7 +108,7 @@ def test_vectors_are_as_wide_as_the_processor_says(monkeypatch: pytest.MonkeyPat
     assert seen("arm64", "") == (4, 32)
     monkeypatch.setenv("NNC_ISA", "avx2")
     assert seen("x86_64", "avx2 avx512f avx512_bf16") == (8, 16)
-    assert host.flags() == {"avx2"}
+    assert features.flags() == {"avx2"}
 
 
 @on_x86

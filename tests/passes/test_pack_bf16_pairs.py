@@ -16,7 +16,7 @@ from nnc.compiler.pipeline import compile
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.reference.pass_checker import PassCheck
 from nnc.compiler.targets import CPU_TARGETS, CpuTarget
-from nnc.runtime.device.cpu import host
+from nnc.runtime.device.cpu import features, host
 from nnc.runtime.device.cpu.program import CpuProgram
 
 HEAD = (
@@ -56,7 +56,7 @@ PAIRS = CpuTarget(bf16_instructions=True, bf16_dot_cycles=0.5)
 def free(monkeypatch):
     """Packing costs nothing: pairs wherever they are possible, however little they save, and
     whatever this processor is."""
-    made = replace(PAIRS, bf16_instructions=host.bf16_instructions())
+    made = replace(PAIRS, bf16_instructions=features.bf16_instructions())
     costs = replace(made.layout, pack_element=0, start_kernel=0)
     monkeypatch.setattr(host, "target", lambda: replace(made, layout=costs))
 
@@ -78,7 +78,7 @@ def run(program: CpuProgram, given: dict[str, np.ndarray]) -> np.ndarray:
 
 def targets() -> list[CpuTarget]:
     """With the processor's own instructions if it has them, without, and with short vectors."""
-    own = [PAIRS] if host.bf16_instructions() else []
+    own = [PAIRS] if features.bf16_instructions() else []
     return [*own, CpuTarget(), CpuTarget(lanes=8, registers=16)]
 
 
@@ -204,7 +204,7 @@ def test_training_without_the_instructions(monkeypatch):
     sets = {"precision": "bf16", "epochs": "1", "steps": "8", "optimizer": "sgd(lr = 0.05)"}
     job = trained(wide, **sets)
     monkeypatch.setenv("NNC_ISA", "avx2")
-    assert not host.bf16_instructions()
+    assert not features.bf16_instructions()
     other = trained(wide, **sets)
     for name, value in job.executor.values.items():
         np.testing.assert_allclose(value, other.executor.values[name], rtol=2e-2, atol=2e-3)

@@ -211,7 +211,7 @@ def test_the_key_changes_with_whatever_decides_the_code(monkeypatch):
     }
     monkeypatch.setattr(code, "__version__", "0.0.0")
     seen.add(key())
-    monkeypatch.setattr(code.host, "description", lambda: "another computer")
+    monkeypatch.setattr(code.features, "description", lambda: "another computer")
     seen.add(key())
     assert "0." in code._llvm()
     monkeypatch.setattr(code, "_llvm", lambda: "1.2.3")

@@ -16,6 +16,7 @@ from math import prod
 from ...passes.cpu.loop_ir import Loop, Nest, Segment
 from ...passes.lowering.access import Statement
 from .accumulators import Reduction, add
+from .amx import TileWriter
 from .blocked_totals import blocked_totals
 from .expressions import ExpressionWriter
 from .function_writer import FunctionWriter
@@ -61,11 +62,21 @@ class _NestWriter:
         self.fixed = {name: IndexValue(argument(name), 0) for name in nest.fixed}
         self.reductions = ReductionLoops(e, nest, self.expressions, self.output_loops, streams)
         self.scalar, self.wide = self.expressions.scalar, self.expressions.wide
+        self.tiles: TileWriter | None = None
+        if nest.tiles is not None:
+            self.tiles = TileWriter(e, nest, nest.tiles, self.expressions, self.output_loops)
 
     # --- output loops --------------------------------------------------------------------------
 
     def whole(self) -> None:
         """The whole nest; by the first thread alone if nothing in it is parallel."""
+        if self.tiles is not None:
+            self.tiles.begin()
+        self._whole()
+        if self.tiles is not None:
+            self.tiles.end()
+
+    def _whole(self) -> None:
         parallel = next((loop for loop in self.nest.loops if loop.kind == "parallel"), None)
         accumulate = self.nest.accumulate
         if parallel is not None:
@@ -163,6 +174,9 @@ class _NestWriter:
             for copy in copies:
                 self._finish([], "", copy)
             return
+        if self.tiles is not None:
+            self._sums_of_tiles(self.tiles)
+            return
         # Before the sum, which takes long enough for memory to answer.
         for copy in copies if nest.epilogue_prefetch else ():
             self.expressions.at(*copy)
@@ -186,7 +200,7 @@ class _NestWriter:
     ) -> None:
         """The statements at every copy, in a loop over the tile's rows of an index. Its totals are
         spilled to the stack."""
-        e, a, name = self.e, self.scalar, row.loop.index.name
+        e, name = self.e, row.loop.index.name
         type, count, rows = self.wide.type(kind), len(self.nest.bodies), row.segment.tile
         # Enough for the largest segments. So the text is the same for all segments, and as it has
         # no operands, value numbering makes it one allocation in the entry block.
@@ -201,8 +215,28 @@ class _NestWriter:
         flat = [total.name for n in by_row for total in totals[n * count : (n + 1) * count]]
         for number, total in enumerate(flat):
             e.effect(f"store {type} {{0}}, ptr {{1}}", total, cell(stack, str(number)))
+        self._by_row(row, stack, len(flat) // rows, kind)
+
+    def _sums_of_tiles(self, tiles: TileWriter) -> None:
+        """The statements at every copy, in a loop over the rows of the tiles."""
+        row, columns = (self.output_loops[n] for n in (tiles.tiles.rows, tiles.tiles.columns))
+        most = prod(max(s.tile for s in loop.segments) for loop in self.nest.outer)
+        type = self.wide.type("f32")
+        stack = self.e.op(f"alloca [{most} x {type}], align 64", type="ptr")
+        tiles.sums(stack)
+        self._by_row(row, stack, columns.segment.tile, "f32")
+
+    def _by_row(self, row: OpenNestLoop, stack: str, vectors: int, kind: str) -> None:
+        """The statements at every copy, in a loop over the rows of an index: the totals are on the
+        stack, so many vectors for each row."""
+        e, a, name = self.e, self.scalar, row.loop.index.name
+        type, count, rows = self.wide.type(kind), len(self.nest.bodies), row.segment.tile
+
+        def cell(start: str, number: str) -> str:
+            return e.op(f"getelementptr {type}, ptr {{0}}, i64 {{1}}", start, number, type="ptr")
+
         with e.loop("0", str(rows), 1) as opened:
-            here = cell(stack, a.op("mul", "i64", opened.index, str(len(flat) // rows)))
+            here = cell(stack, a.op("mul", "i64", opened.index, str(vectors)))
             base = a.op("add", "i64", row.base or "0", opened.index)
             # The same copies as before, but with one row, whose number is known at run time only.
             one_row = replace(row, segment=replace(row.segment, tile=1), base=base)

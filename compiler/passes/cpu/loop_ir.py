@@ -69,6 +69,18 @@ class Accumulate:
 
 
 @dataclass(frozen=True)
+class AmxTiles:
+    """The sum of a nest is one of products of tiles (AMX): the output indices of a tile's `rows`
+    and `columns`, the summed index of its `pairs`, and the elements from row to row of the left
+    operand."""
+
+    rows: str
+    columns: str
+    pairs: str
+    row_stride: int
+
+
+@dataclass(frozen=True)
 class Nest:
     """The loops of one kernel. `reduce` over `bodies` gives the first statements' values; without
     a reduction these values are the bodies. `position` is the number of the point among those that
@@ -76,7 +88,8 @@ class Nest:
     in turn. With `bf16_instructions`, bf16 numbers are rounded and paired by the processor's own.
     `operand_prefetch` is what operands read some steps later, `epilogue_prefetch` what the
     statements read after the reduction. The statements run through the tile's rows of the index
-    `row_loop` in a loop, with the totals on the stack; along all else they are unrolled."""
+    `row_loop` in a loop, with the totals on the stack; along all else they are unrolled. With
+    `tiles`, the products are those of tiles and the statements run through all rows of a tile."""
 
     name: str
     loops: tuple[Loop, ...]
@@ -94,6 +107,7 @@ class Nest:
     operand_prefetch: tuple[Access, ...] = ()
     epilogue_prefetch: tuple[Access, ...] = ()
     row_loop: str = ""
+    tiles: AmxTiles | None = None
     source: str = ""
     notes: tuple[str, ...] = field(default=(), compare=False)
 
@@ -113,6 +127,7 @@ class Nest:
         # known when the code is written.
         steady = self.accumulate is None and all(loop.is_whole for loop in self.loops)
         shared = any(loop.kind == "parallel" for loop in self.loops)
+        steady = steady and self.tiles is None
         return prod(loop.steps for loop in self.loops) if self.inner and steady and shared else 0
 
     def __str__(self) -> str:

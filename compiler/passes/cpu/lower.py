@@ -37,6 +37,7 @@ from ..lowering.coalesce_indices import (
     outside_addresses,
     store_offsets,
 )
+from .amx_tiles import amx_loops, amx_tiles
 from .blocked_sums import blocked_sums
 from .loop_bounds import UNBOUNDED, Bounds, loop_bounds
 from .loop_ir import Accumulate, Loop, Nest, Segment
@@ -52,6 +53,28 @@ def lower(kernel: Kernel, plan: Plan, target: CpuTarget) -> Nest:
     found = accesses_of(form, plan)
     stored = store_offsets(form, kernel, plan)
     anchor = kernel.anchor
+    tiles = amx_tiles(form, found, target)
+    if tiles is not None:
+        outer, inner = amx_loops(form, tiles)
+        shared = _shared(outer, target)
+        outer = [replace(x, kind="parallel") if x is shared else x for x in outer]
+        return Nest(
+            name=kernel.name,
+            loops=(*outer, *inner),
+            bodies=tuple(b.value for b in form.bodies),
+            reduce=anchor.reduce,
+            statements=tuple(
+                Statement(r.element, r.value, stored[r.element]) for r in form.results
+            ),
+            accesses=found,
+            sizes=form.sizes,
+            lanes=target.lanes,
+            bf16_instructions=target.bf16_instructions,
+            fixed=kernel.fixed,
+            tiles=tiles,
+            source=_source(anchor),
+            notes=(kernel.reason, f"AMX: tiles along {tiles.rows} and {tiles.columns}"),
+        )
     into = None if form.at is None else accumulated_access(form, kernel, plan)
     # What the loops over `over` read at every point; the epilogue reads once per result.
     body_reads = dict.fromkeys(r for b in form.bodies for r in reads(b.value) if r in found)

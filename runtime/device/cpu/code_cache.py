@@ -27,7 +27,7 @@ from ....compiler.ir.structural_hash import system_signature
 from ....compiler.passes.kernels.kernel import Plan
 from ...cache import FileCache
 from . import elf_linker as elf
-from . import host, jit
+from . import features, jit
 
 FUNCTIONS = ("step", "run", "work", "stop")
 
@@ -136,7 +136,7 @@ def key(system: System, target: str, level: int) -> str:
         __version__,
         _compiler(),
         _llvm(),
-        host.description(),
+        features.description(),
         target,
         str(level),
         system_signature(system),

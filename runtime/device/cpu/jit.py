@@ -15,7 +15,7 @@ from functools import cache, cached_property
 from itertools import count
 from types import ModuleType
 
-from . import host
+from . import features
 
 LEVEL = 1  # the effort of the code generator, 0 to 3: more takes longer and gains nothing here
 SWITCH_INTERVAL = 1e-4  # seconds until a waiting thread gets the interpreter
@@ -48,7 +48,7 @@ def host_features() -> str:
 
 def _confirmed() -> frozenset[str]:
     """The flags that the system lists, in LLVM's spelling, too."""
-    flags = host.flags()
+    flags = features.flags()
     spelled = {f.replace("avx512_", "avx512").replace("avx_vnni", "avxvnni") for f in flags}
     return flags | spelled
 

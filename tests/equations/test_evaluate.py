@@ -175,6 +175,8 @@ def agrees(found: Any, expected: Any, dtype: str) -> None:
             [1, 1, 2, 3, 5, 8, 13, 21],
         ),
         ("a[i] = (b[i - 1] else 1) + v[i]\nb[i] = 2 * a[i]\ny = b", {"v": V}, "f32", [4, 4, 14]),
+        # a weight of 0 takes a term away, whatever the term is
+        ("y = v + 0 * log(v - v) + 0 / (v - v)", {"v": V}, "f32", [1, -2, 3]),
         (
             "y[i, j] = (y[i - 1, j] else 1) + (y[i, j - 1] else 1) + 0 * x[i, j]",
             {"x": X},

@@ -368,6 +368,7 @@ class Interpreter:
         self.names = list(GIVEN)
         self.count = sum(arrays[n].size for n in self.names) if slopes else 0
         self.tensors: dict[str, Dual] = {}
+        self.constants: dict[str, float] = {}
         start = 0
         for name, array in arrays.items():
             own = np.zeros((self.count, array.size))
@@ -381,6 +382,9 @@ class Interpreter:
         self.loss = self.tensors["loss"]
 
     def run(self, eq: Equation) -> None:
+        known = None if eq.reduce else self.constant(eq.body)
+        if known is not None:
+            self.constants[eq.name] = known
         domain = eq.indices + eq.over
         shape = tuple(SIZES[i] for i in domain)
         grid = dict(zip(domain, np.indices(shape), strict=True)) if domain else {}
@@ -420,8 +424,9 @@ class Interpreter:
 
     def of(self, node: Node, grid: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> Dual:
         none = np.zeros((self.count, *shape))
-        if node.op == "const":
-            return Dual(np.full(shape, node.args[0]), none)
+        known = self.constant(node)
+        if known is not None:
+            return Dual(np.full(shape, known), none)
         if node.op == "index":
             return Dual(np.broadcast_to(grid[node.args[0]], shape), none)
         if node.op == "read":
@@ -435,6 +440,29 @@ class Interpreter:
             )
         value, slopes = FUNCTIONS[node.op](*((a.value, a.slopes) for a in args))
         return Dual(np.asarray(value), none + slopes)
+
+    def constant(self, node: Node) -> float | None:
+        """The number that the node is by the rules of the language: 0*x and 0/x are 0 even of an
+        infinite x, x^0 is 1."""
+        if node.op == "const":
+            return node.args[0]
+        if node.op == "read":
+            name, _, other = node.args
+            found = self.constants.get(name)
+            return found if other is None or other == found else None
+        if node.op == "index":
+            return None
+        args = [self.constant(a) for a in node.args]
+        if node.op == "if":
+            if args[0] is not None:
+                return args[1] if args[0] else args[2]
+            return args[1] if args[1] == args[2] else None
+        if None not in args:
+            none = np.zeros(0)
+            return FUNCTIONS[node.op](*((np.asarray(a), none) for a in args))[0].item()
+        if (node.op == "*" and 0 in args) or (node.op == "/" and args[0] == 0):
+            return 0
+        return 1 if node.op == "^" and args[1] == 0 else None
 
     def read(self, node: Node, grid: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> Dual:
         name, places, other = node.args
@@ -490,8 +518,15 @@ def _plain(function):
     return lambda *args: (function(*(a[0] for a in args)), 0.0)
 
 
+def _floordiv(a, b):
+    """The exact quotient rounded down: -1.5 // 0.3 is -6, as 0.3 stands for a little less."""
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    rounded = np.floor(np.divide(a, b))
+    return np.where(np.isfinite(rounded), np.floor_divide(a, b), rounded)
+
+
 def _mod(x, y):
-    quotient = np.floor(np.divide(x[0], y[0]))
+    quotient = _floordiv(x[0], y[0])
     return np.mod(x[0].astype(float), y[0]), chain((np.array(1.0), x[1]), (-quotient, y[1]))
 
 
@@ -505,7 +540,7 @@ FUNCTIONS = {
         chain((1 / y[0].astype(float), x[1]), (-x[0] / (y[0].astype(float) * y[0]), y[1])),
     ),
     "%": _mod,
-    "//": _plain(lambda a, b: np.floor(np.divide(a, b))),
+    "//": _plain(_floordiv),
     "^": _power,
     "<": _plain(np.less),
     "<=": _plain(np.less_equal),
@@ -668,7 +703,8 @@ def main() -> None:
                 continue
             told = list(found)
         except UserError as error:
-            if error.diagnostics[0].code == "E0309":  # constants that are divided by 0
+            # constants that are divided by 0; a fraction beside whole numbers
+            if error.diagnostics[0].code in ("E0309", "E0307"):
                 continue
             told = [str(error)]
         except Exception as error:  # a program must never end the run

@@ -54,13 +54,20 @@ TILED = {
     "convolution": "y[i, p < 9, q < 9, o] = sum(r, s, c) u[i, p + r, q + s, c]*k[r, s, c, o]",
     "with strides":
         "y[i, p < 5, q < 4, o] = sum(r, s, c) u[i, 2*p + r, 2*q + s, c]*k[r, s, c, o]",
+    "a border":
+        "y[i, p < 11, q < 11, o] = sum(r, s, c) "
+        "(u[i, p + r - 1, q + s - 1, c] else 0)*k[r, s, c, o]",
+    "its weights with a border":
+        "y[r < 3, s < 3, c, o] = sum(i, p, q) (u[i, p + r - 2, q + s, c] else 0)*v[i, p, q, o]",
+    "its image":
+        "y[i, p < 11, q < 11, c] = sum(r, s, o) (v[i, p - r, q - s, o] else 0)*k[r, s, c, o]",
     "its weights": "y[r < 3, s < 3, c, o] = sum(i, p, q) u[i, p + r, q + s, c]*v[i, p, q, o]",
     "scores": "y[b, h, i, j] = sum(d) q[b, h, i, d]*s[b, h, j, d]",
 }  # fmt: skip
 LEFT = {
-    "a border":
+    "another border":
         "y[i, p < 11, q < 11, o] = sum(r, s, c) "
-        "(u[i, p + r - 1, q + s - 1, c] else 0)*k[r, s, c, o]",
+        "(u[i, p + r - 1, q + s - 1, c] else 1)*k[r, s, c, o]",
     "a recurrence":
         "y[t < 2, i, j < 70] = c[j, i] + sum(k) (y[t - 1, i, k] else 0)*b[k, j % 37]",
     "a vector": "y[j] = sum(k) bf16(a[0, k])*bf16(b[k, j])",

@@ -9,7 +9,8 @@
 
 One instruction, `tdpbf16ps`, multiplies a tile of 16 rows of `b` by 16 pairs with one of 16 pairs
 by 16 columns of `o` and adds to a tile of 16 by 16 sums in f32: 8192 products in 16 cycles. Either
-operand's tile is 1 KB of memory in one piece. What a tile has beyond the ends of its tensor is 0.
+operand's tile is 1 KB of memory in one piece. What a tile has beyond the ends of its tensor is 0,
+and so is a border that a convolution reads around an image: it is stored with it.
 
 `tile_operands` is a pass over equations: it stores the operands so where the cycles saved exceed
 those of storing them, by the throughputs of the target. `amx_tiles` finds such a product again in
@@ -32,13 +33,14 @@ from ...ir.build import call, literal
 from ...ir.edit import SystemEdit
 from ...ir.equation import Equation, Index, System, is_recurrent
 from ...ir.expr import Apply, Expr, Idx, Read, index_names, walk
-from ...ir.terms import is_rounded
+from ...ir.terms import is_rounded, is_zero
 from ...targets import TILE_SIDE, CpuTarget
 from ..lowering.access import Access
 from ..lowering.coalesce_indices import CoalescedKernel
 from .loop_ir import AmxTiles, Loop, Segment
 
 OPERANDS = 2  # tiles of each operand that are loaded at a time
+Extents = tuple[tuple[int, int], ...]  # of each dimension the first element and their number
 
 # --- the pass over equations ----------------------------------------------------------------------
 
@@ -69,6 +71,7 @@ class _Form:
     right: Read
     along: Index
     columns: Index
+    system: System
 
     @property
     def left_axis(self) -> int:
@@ -82,8 +85,29 @@ class _Form:
 
     @property
     def operands(self) -> set[tuple]:
-        """What is stored: a tensor and which of its dimensions are whose."""
-        return {(self.left.tensor, self.left_axis), (self.right.tensor, *self.right_axes)}
+        """What is stored: a tensor, how much of it, and which of its dimensions are whose."""
+        left, right = (self.extents(r) for r in (self.left, self.right))
+        return {
+            (self.left.tensor, left, self.left_axis),
+            (self.right.tensor, right, *self.right_axes),
+        }
+
+    def extents(self, read: Read) -> Extents:
+        """What is stored of each dimension: all of the tensor, and the border that is read."""
+        spans = (bounds(place, self.eq.sizes) for place in read.index)
+        shape = self.system.tensors[read.tensor].shape
+        return tuple(
+            (min(low, 0), max(high + 1, size) - min(low, 0))
+            for (low, high), size in zip(spans, shape, strict=True)
+        )
+
+    def places(self, read: Read) -> list[Expr]:
+        """Where in what is stored the read finds its element."""
+        firsts = (first for first, _ in self.extents(read))
+        return [
+            call("sub", place, literal(first))
+            for place, first in zip(read.index, firsts, strict=True)
+        ]
 
     @property
     def rows(self) -> Index | None:
@@ -103,16 +127,16 @@ class _Form:
         column = Idx(self.columns.name)
         axis, across = self.right_axes
         left = Read(
-            _rows(edit, self.left.tensor, self.left_axis),
-            (Idx(steps.name), *_without(self.left.index, self.left_axis), Idx(lane.name)),
+            _rows(edit, self.left.tensor, self.extents(self.left), self.left_axis),
+            (Idx(steps.name), *_without(self.places(self.left), self.left_axis), Idx(lane.name)),
             None,
             "i32",
         )
         right = Read(
-            _columns(edit, self.right.tensor, axis, across),
+            _columns(edit, self.right.tensor, self.extents(self.right), axis, across),
             (
                 call("floordiv", column, literal(TILE_SIDE)),
-                *(p for d, p in enumerate(self.right.index) if d not in (axis, across)),
+                *(p for d, p in enumerate(self.places(self.right)) if d not in (axis, across)),
                 step,
                 call("mod", column, literal(TILE_SIDE)),
             ),
@@ -143,15 +167,17 @@ def _forms(eq: Equation, system: System) -> list[_Form]:
         for along in eq.over:
             whole = _is_axis(left, along, system) and _is_axis(right, along, system)
             if whole and _is_axis(right, columns, system):
-                found.append(_Form(eq, left, right, along, columns))
+                found.append(_Form(eq, left, right, along, columns, system))
     return found
 
 
 def _is_plain(read: Read, eq: Equation, system: System) -> bool:
-    """Whether all places are affine in indices and inside of the tensor."""
+    """Whether all places are affine in indices, and inside of the tensor or read as 0."""
     shape = system.tensors[read.tensor].shape
-    return read.other is None and all(
-        inside(place, size, eq.sizes)
+    if read.other is not None and not is_zero(read.other):
+        return False
+    return all(
+        (read.other is not None or inside(place, size, eq.sizes))
         and all(isinstance(atom, Idx) for atom in affine(place).coefficients)
         for place, size in zip(read.index, shape, strict=True)
     )
@@ -175,7 +201,7 @@ class _Packed:
 
     def gain(self, form: _Form) -> float:
         """The cycles saved, less those of storing the operands."""
-        target, costs, tensors = self.target, self.target.layout, self.system.tensors
+        target, costs = self.target, self.target.layout
         rows = form.rows
         domain = form.eq.domain
         terms = prod(i.size for i in domain)
@@ -187,55 +213,71 @@ class _Packed:
         saved = terms * target.fma_cycles / target.lanes - tiles * target.amx_cycles
         fresh = form.operands - self.tensors
         storing = sum(
-            tensors[name].size * costs.pack_element * 2 + 2 * costs.start_kernel
-            for name, *_ in fresh
+            prod(n for _, n in extents) * costs.pack_element * 2 + 2 * costs.start_kernel
+            for _, extents, *_ in fresh
         )
         return saved - storing
 
 
-def _rows(edit: SystemEdit, name: str, axis: int) -> str:
+def _rows(edit: SystemEdit, name: str, extents: Extents, axis: int) -> str:
     """The tensor in pairs along a dimension, 16 of which are the last dimension of the result, and
     the others the first."""
-    shape = edit.tensors[name].shape
-    if axis == len(shape) - 1:
-        return _split(edit, name, axis, f"{name}_rows", paired=axis)
-    return _split(edit, _pairs(edit, name, axis), axis, f"{name}_rows")
+    if axis == len(extents) - 1:
+        return _split(edit, name, extents, axis, f"{name}_rows", paired=axis)
+    pairs = _pairs(edit, name, extents, axis)
+    return _split(edit, pairs, _whole(edit, pairs), axis, f"{name}_rows")
 
 
-def _columns(edit: SystemEdit, name: str, axis: int, across: int) -> str:
+def _columns(edit: SystemEdit, name: str, extents: Extents, axis: int, across: int) -> str:
     """The tensor in pairs along the dimension `axis`; of the dimension `across`, 16 elements are
     the last dimension of the result, after the pairs, and the number of such stretches the
     first."""
-    shape = edit.tensors[name].shape
-    if across == len(shape) - 1:
-        return _split(edit, name, across, f"{name}_columns", paired=axis, late=axis)
+    if across == len(extents) - 1:
+        return _split(edit, name, extents, across, f"{name}_columns", paired=axis, late=axis)
     # Pairs along neighbours first: what is transposed then are whole pairs.
-    return _split(edit, _pairs(edit, name, axis), across, f"{name}_columns", late=axis)
+    pairs = _pairs(edit, name, extents, axis)
+    return _split(edit, pairs, _whole(edit, pairs), across, f"{name}_columns", late=axis)
 
 
-def _pairs(edit: SystemEdit, name: str, axis: int) -> str:
+def _whole(edit: SystemEdit, name: str) -> Extents:
+    return tuple((0, size) for size in edit.tensors[name].shape)
+
+
+def _pairs(edit: SystemEdit, name: str, extents: Extents, axis: int) -> str:
     """The tensor in pairs along a dimension, a whole number of tiles of them."""
     source = edit.tensors[name]
-    counts = [_padded(_tiles(n, 2)) if d == axis else n for d, n in enumerate(source.shape)]
+    counts = [_padded(_tiles(n, 2)) if d == axis else n for d, (_, n) in enumerate(extents)]
     indices = tuple(Index(f"i{d}", n) for d, n in enumerate(counts))
-    places: list[Expr] = [Idx(i.name) for i in indices]
+    places = [
+        call("add", Idx(i.name), literal(first))
+        for i, (first, _) in zip(indices, extents, strict=True)
+    ]
     body = _pair(edit, name, places, axis, indices)
     return edit.add(Equation(f"{name}_pairs", indices, body, span=source.span))
 
 
 def _split(
-    edit: SystemEdit, name: str, axis: int, target: str, paired: int = -1, late: int = -1
+    edit: SystemEdit,
+    name: str,
+    extents: Extents,
+    axis: int,
+    target: str,
+    paired: int = -1,
+    late: int = -1,
 ) -> str:
     """The tensor with 16 elements of a dimension last, after the dimension `late`, and the number
     of such stretches first; in pairs along the dimension `paired`."""
     source = edit.tensors[name]
-    sizes = [_padded(_tiles(n, 2)) if d == paired else n for d, n in enumerate(source.shape)]
+    sizes = [_padded(_tiles(n, 2)) if d == paired else n for d, (_, n) in enumerate(extents)]
     stretches, lane = Index("t", _tiles(sizes[axis])), Index("c", TILE_SIDE)
     others = [Index(f"i{d}", n) for d, n in enumerate(sizes)]
     order = [d for d in range(len(sizes)) if d not in (axis, late)] + [late] * (late >= 0)
     indices = (stretches, *(others[d] for d in order), lane)
     split = call("add", call("mul", Idx("t"), literal(TILE_SIDE)), Idx("c"))
-    places: list[Expr] = [split if d == axis else Idx(i.name) for d, i in enumerate(others)]
+    places = [
+        split if d == axis else call("add", Idx(others[d].name), literal(first))
+        for d, (first, _) in enumerate(extents)
+    ]
     if paired >= 0:
         body = _pair(edit, name, places, paired, indices)
     else:
@@ -258,7 +300,7 @@ def _pair(
 def _guarded(edit: SystemEdit, name: str, places: list[Expr], indices: Sequence[Index]) -> Expr:
     """The element, 0 beyond the ends of the tensor."""
     source, sizes = edit.tensors[name], {i.name: i.size for i in indices}
-    within = all(bounds(p, sizes)[1] < n for p, n in zip(places, source.shape, strict=True))
+    within = all(inside(p, n, sizes) for p, n in zip(places, source.shape, strict=True))
     other = None if within else literal(0, source.dtype)
     return Read(name, tuple(places), other, source.dtype)
 

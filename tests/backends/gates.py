@@ -41,7 +41,13 @@ def has_sine(source: str, kernel: str) -> bool:
     return any(re.search(r"\b(sin|cos)f?\(", text) for text in called)
 
 
-def check_usage(made: Module, architecture: str) -> None:
+def check_usage(made: Module, *architectures: str) -> None:
+    """On each of the architectures, by default on those of an A100 and of an H100."""
+    for architecture in architectures or ("sm_80", "sm_90a"):
+        _check_usage(made, architecture)
+
+
+def _check_usage(made: Module, architecture: str) -> None:
     """Of the log, then of the listing. A processor has registers for all `resident` blocks of a
     grid at once: of 256 threads a thread has 128 where there are two, and the 255 that one can have
     where a block is alone."""
@@ -49,12 +55,12 @@ def check_usage(made: Module, architecture: str) -> None:
     usage = compiled.usage
     assert set(usage) == made.entries
     for name, used in usage.items():
-        assert used.spilled == 0, (name, used)
+        assert used.spilled == 0, (architecture, name, used)
         # sines of large numbers multiply by many digits of 2/pi, which CUDA keeps in an array
-        assert used.stack <= 32 * has_sine(made.source, name), (name, used)
+        assert used.stack <= 32 * has_sine(made.source, name), (architecture, name, used)
         grid = made.grids.get(name)
         threads = grid.threads * grid.resident if grid else MAPS
-        assert used.registers <= min(REGISTERS // threads, MOST), (name, used)
+        assert used.registers <= min(REGISTERS // threads, MOST), (architecture, name, used)
     found = instructions_or_skip(compiled.code)
     assert set(found) == made.entries
     for name, counts in found.items():

@@ -23,7 +23,7 @@ from nnc.compiler.reference.evaluator import evaluate
 from nnc.runtime.data import Search
 from nnc.runtime.project import planned_setup, project_of_text
 
-from .gates import check_usage
+from .gates import check_usage, nvrtc_or_skip
 from .roundings import BF16, as_near, steps_as_near
 from .simulated import SMALL
 
@@ -217,14 +217,14 @@ def test_low_tiles_where_nothing_else_fits():
     assert all(form.shared_bytes <= 96 << 10 for form in forms)
 
 
-@pytest.mark.parametrize("architecture", ["sm_80", "sm_90a"])
 @pytest.mark.parametrize(("width", "steps"), [(64, 256), (128, 250)])
-def test_kernels_compile_without_spills(width: int, steps: int, architecture: str):
+def test_kernels_compile_without_spills(width: int, steps: int):
     """Heads as wide as those of most models, in tiles that fit and that do not."""
+    nvrtc_or_skip()
     inputs = {"x": f"f32[16, {steps}, {6 * width}]", "length": "i32[16]"}
     layer = "x |> Attention(6, causal = true, kv_heads = 2, bias = false)(length)"
     made = cuda_module(gpu_plan(prepared(Case("wide", layer, inputs))[0]))
     assert sum(isinstance(g.how, AttentionTile) for g in made.grids.values()) == 3
-    check_usage(made, architecture)
+    check_usage(made)
     for grid in made.grids.values():
         assert grid.shared_bytes <= 96 << 10

@@ -19,7 +19,7 @@ from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.targets import GpuTarget
 from nnc.runtime.device.cpu.program import CpuProgram
 
-from .gates import check_usage
+from .gates import check_usage, nvrtc_or_skip
 from .test_cuda_training import agree
 from .whole_steps import run_steps, step_of_text
 
@@ -182,7 +182,7 @@ def test_other_reductions_and_types(name: str, way):
 def test_steps_of_training_are_those_of_the_cpu(cell: str, way):
     system, start = step(cell)
     here, there = CpuProgram(system), SimulatedProgram(system, (0, 1))
-    losses = [run_steps(p, system, start, 5) for p in (here, there)]
+    losses = [run_steps(p, system, start, 3) for p in (here, there)]
     assert losses[0][-1] != losses[0][0]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
     for tensor in system.of_kind("param"):
@@ -390,10 +390,12 @@ def test_a_meeting_that_some_miss_is_caught(new: str, what: str, monkeypatch):
 # --- NVRTC ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("architecture", ["sm_80", "sm_90a"])
-def test_kernels_compile_without_spills(architecture: str):
+@pytest.mark.parametrize(
+    ("cell", "batch"), [("RNN(256)", 32), ("LSTM(256)", 32), ("GRU(256)", 64), ("BiLSTM(64)", 64)]
+)
+def test_kernels_compile_without_spills(cell: str, batch: int):
     """At the sizes of which the choice is made for an H100, and where many rows are held."""
-    for cell, batch in (("RNN(256)", 32), ("LSTM(256)", 32), ("GRU(256)", 64), ("BiLSTM(64)", 64)):
-        _, made = launches(cell, 16, batch)
-        assert made.loops
-        check_usage(made, architecture)
+    nvrtc_or_skip()
+    _, made = launches(cell, 16, batch)
+    assert made.loops
+    check_usage(made)

@@ -83,11 +83,30 @@ def closing(streams: tuple[int, ...]):
 CLOSED = [c for n in (1, 2, 3) for c in itertools.combinations(range(3), n)]
 
 
-@pytest.mark.parametrize("line", COMMANDS)
-def test_closed_streams(folder, line):
-    """In every combination: what needs no closed stream is done, what needs one is refused."""
+# Every command without its output, without its messages and without all three; every combination
+# for those that differ in what they read and write, and with `-m slow` for all.
+SOME = [(1,), (2,), (0, 1, 2)]
+EVERY = (
+    "predict run --input x.npy --output y.npy",
+    "generate run --prompt -",
+    "check wrong.nn",
+    "--help",
+)
+
+
+def combinations():
+    for line in COMMANDS:
+        yield pytest.param(line, CLOSED if line in EVERY else SOME, id=line)
+        if line not in EVERY:
+            rest = [closed for closed in CLOSED if closed not in SOME]
+            yield pytest.param(line, rest, id=f"{line}, the others", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("line", "combinations"), combinations())
+def test_closed_streams(folder, line, combinations):
+    """What needs no closed stream is done, what needs one is refused."""
     answers, code = COMMANDS[line]
-    for closed in CLOSED:
+    for closed in combinations:
         found = call(folder, line, preexec_fn=closing(closed))
         wanted = code
         if line.startswith("generate") and 0 in closed:

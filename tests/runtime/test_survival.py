@@ -146,7 +146,7 @@ def test_the_last_and_the_best_checkpoints_stay(tmp_path):
 
 def test_runs_that_start_in_the_same_second(tmp_path, monkeypatch):
     """As many processes as a sweep has, in one folder: each gets a folder of its own."""
-    file, count = write(tmp_path), 32
+    file, count = write(tmp_path), 16
     text = (
         "import sys, time; time.strftime = lambda _: 'now'\n"
         "from nnc.runtime.training.run_folder import create_run\n"

@@ -20,12 +20,10 @@ import numpy as np
 from nnc_side import executor_of, work
 from workloads import ALL, Workload
 
-from nnc.compiler.passes.kernels.kernel import Kernel, Plan, Scan
+from nnc.compiler.passes.kernels.kernel import Blocks, Item, Kernel, Plan
 from nnc.runtime.device.cpu.program import CpuProgram
 from nnc.runtime.inspect.bench import fill_random
 from nnc.runtime.inspect.peak import peak
-
-Item = Kernel | Scan
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,10 @@ def alone(items: tuple[Item, ...], turns: int = 1) -> Iterator[tuple[Item, Kerne
     for item in items:
         if isinstance(item, Kernel):
             yield item, item, turns
+        elif isinstance(item, Blocks):  # each for all blocks at once
+            yield from (
+                (replace(item, kernels=(kernel,)), kernel, turns) for kernel in item.kernels
+            )
         else:
             for inner, kernel, count in alone(item.kernels, turns * item.index.size):
                 yield replace(item, kernels=(inner,)), kernel, count

@@ -112,7 +112,13 @@ def sweep() -> dict[str, list[tuple[int, Workload]]]:
             (t, Workload(f"rnn_t{t}", "rnn", 32, edits=(("B, 64", f"B, {t}"),)))
             for t in (16, 64, 256)
         ],
+        "gpt of 4096 tokens, T": [(t, _long_gpt(t)) for t in (64, 256, 1024, 2048, 4096, 8192)],
     }
+
+
+def _long_gpt(length: int) -> Workload:
+    edits = ((", 64", f", {length}"), ("LearnedPositions(64)", f"LearnedPositions({length})"))
+    return Workload(f"gpt_t{length}", "gpt", max(1, 4096 // length), edits=edits)
 
 
 def canonical(model: str, weights: list[np.ndarray]) -> list[np.ndarray]:

@@ -36,12 +36,13 @@ from .passes.equations.integer_checks import integer_checks
 from .passes.equations.narrow_sums import narrow_sums
 from .passes.equations.precompute_derivatives import precompute_derivatives
 from .passes.equations.reciprocal import reciprocal
+from .passes.equations.row_blocks import row_blocks
 from .passes.equations.shrink_extents import shrink_extents
 from .passes.equations.simplify import remove_stops, simplify
 from .passes.equations.softmax_gradient import softmax_gradient
 from .passes.equations.sparse_pooling_gradient import sparse_pooling_gradient
 from .passes.equations.split_reductions import split_reductions
-from .passes.gpu.attention.row_sums import row_sums, row_sums_before_rounding
+from .passes.gpu.attention.row_sums import row_sums, row_sums_before_rounding, row_sums_of_large
 from .passes.kernels.barriers import place_barriers
 from .passes.kernels.equal_kernels import SharedCode, equal_kernels
 from .passes.kernels.fuse import fuse
@@ -167,6 +168,8 @@ CPU = Pipeline(
         Pass("precompute-derivatives", precompute_derivatives, needs=("target",)),
         Pass("reciprocal", reciprocal),
         Pass("gather-bf16-operands", gather_bf16_operands, needs=("target",)),
+        Pass("row-sums", row_sums_of_large, needs=("target",)),
+        Pass("row-blocks", row_blocks, needs=("target",)),
         Pass(
             "amx-tiles",
             tile_operands,

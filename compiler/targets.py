@@ -144,6 +144,18 @@ class EquationCosts:
 
 
 @dataclass(frozen=True)
+class RowBlockLimits:
+    """Which matrices are computed again rather than stored, and the blocks that threads hold."""
+
+    least_bytes: int = 12 << 20  # of a matrix: a smaller one stays in the caches
+    expansion: int = 4  # bytes of a matrix for each byte that it is computed from
+    cache_share: float = 0.5  # the share of a core's second-level cache that a block may take
+    least_rows: int = 8  # of a block, however long they are
+    most_rows: int = 48  # beyond which reading the columns' operands again costs little
+    slack: int = 64  # columns that are computed beyond a mask, since sums run in whole steps
+
+
+@dataclass(frozen=True)
 class CpuTarget:
     """A CPU core. Registers are vectors of `lanes` 4-byte elements."""
 
@@ -165,6 +177,7 @@ class CpuTarget:
     prefetch: PrefetchLimits = PrefetchLimits()
     layout: LayoutCosts = LayoutCosts()
     equations: EquationCosts = EquationCosts()
+    row_blocks: RowBlockLimits = RowBlockLimits()
 
     @property
     def vector_bytes(self) -> int:

@@ -124,7 +124,8 @@ class Tensor:
     `init` is how a param or state starts, as text of the language (`~ glorot_uniform`, `= 0`). The
     first `pad_after` dimensions count rows, each followed by one cache line of padding. `storage`
     is the type in memory if it is not `dtype`: bf16 for f32 values that are rounded to it, whose
-    rows then begin at multiples of 16 bytes.
+    rows then begin at multiples of 16 bytes. `held` is how much of each dimension is in memory at
+    once, if that is not all: of a temp that a `RowBlock` computes and reads (1 for what is fixed).
     """
 
     name: str
@@ -135,6 +136,7 @@ class Tensor:
     span: Span | None = field(default=None, compare=False)
     pad_after: int = 0
     storage: str = ""
+    held: tuple[int, ...] = ()
 
     @property
     def storage_dtype(self) -> str:
@@ -151,19 +153,20 @@ class Tensor:
         """Of the memory that it takes, gaps included."""
         # Rows of the last dimension, rounded up for bf16, then one gap for each slice that the
         # first `pad_after` dimensions count.
-        rows = prod(self.shape[:-1]) * self._row
-        return (rows + prod(self.shape[: self.pad_after]) * self._gap) * BYTES[self.storage_dtype]
+        shape = self.held or self.shape
+        rows = prod(shape[:-1]) * self._row
+        return (rows + prod(shape[: self.pad_after]) * self._gap) * BYTES[self.storage_dtype]
 
     @property
     def strides(self) -> tuple[int, ...]:
         """How many elements each dimension steps over."""
         # From the innermost dimension out. A slice of dimension `pad_after - 1` ends in a gap,
         # which counts into the strides from there on.
-        found, stride = [], 1
-        for axis in range(len(self.shape) - 1, -1, -1):
+        found, stride, shape = [], 1, self.held or self.shape
+        for axis in range(len(shape) - 1, -1, -1):
             stride += self._gap if axis == self.pad_after - 1 else 0
             found.append(stride)
-            stride *= self._row if axis == len(self.shape) - 1 else self.shape[axis]
+            stride *= self._row if axis == len(shape) - 1 else shape[axis]
         return tuple(reversed(found))
 
     @property
@@ -219,6 +222,20 @@ class RematBlock:
     span: Span | None = field(default=None, compare=False)
 
 
+@dataclass(frozen=True)
+class RowBlock:
+    """Equations that are computed together, block by block: `rows` values of the index `row` for
+    each value of the `fixed` indices. All of them have these indices by these names; what they
+    reduce, or compute along, is `column`. The blocks are independent of each other. Temps that are
+    `held` exist for one block at a time."""
+
+    targets: tuple[str, ...]
+    fixed: tuple[Index, ...]
+    row: Index
+    column: Index
+    rows: int
+
+
 CHECK = "integers!"  # an output that `integer_checks` adds; no name of a program has a `!`
 
 
@@ -233,6 +250,8 @@ class System:
     `index_inputs` are the inputs that are indices and how many places these choose from: the
     runtime compares the data with that (`ir/integer_ranges.py`). None where nobody looks at
     integers: then they are not checked (`integer_checks`).
+
+    `row_blocks` are the equations that are computed block by block (`row_blocks`).
 
     For messages: `adjoints` are the tensors by the temps that are their gradients, `contributions`
     by those that are parts of a gradient. No name says this, as the user may have taken any."""
@@ -249,6 +268,7 @@ class System:
     adjoints: Mapping[str, str] = field(default_factory=dict)
     contributions: Mapping[str, str] = field(default_factory=dict)
     index_inputs: Mapping[str, int] | None = None
+    row_blocks: tuple[RowBlock, ...] = ()
 
     def of_kind(self, kind: str) -> list[Tensor]:
         return [t for t in self.tensors.values() if t.kind == kind]
@@ -330,6 +350,11 @@ class System:
             return (eq.target for eq in self.readers.get(name, ()))
 
         return reachable(names, lambda name: [*readers(name), *gradients.get(name, ())])
+
+    @cached_property
+    def blocked(self) -> frozenset[str]:
+        """The temps that are computed in blocks of rows."""
+        return frozenset(target for block in self.row_blocks for target in block.targets)
 
     @cached_property
     def components(self) -> list[list[Equation]]:

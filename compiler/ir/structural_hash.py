@@ -94,4 +94,5 @@ def system_signature(system: System) -> str:
 
 def layout_text(tensor: Tensor) -> str:
     """Type, shape and layout in memory."""
-    return f"{tensor.dtype}{list(tensor.shape)}/{tensor.pad_after}/{tensor.storage_dtype}"
+    layout = f"{tensor.dtype}{list(tensor.shape)}/{tensor.pad_after}/{tensor.storage_dtype}"
+    return f"{layout}/{tensor.held}" if tensor.held else layout

@@ -23,7 +23,7 @@ from ...compiler.codegen.llvm.module import Clock
 from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.equation import Equation, System
 from ...compiler.ir.work import flops, operations
-from ...compiler.passes.kernels.kernel import Kernel, Plan, Scan
+from ...compiler.passes.kernels.kernel import Blocks, Item, Kernel, Plan
 from ...compiler.pipeline import plan
 from ...dsl.syntax.source import Span
 from ..device.cpu import host
@@ -259,12 +259,15 @@ class ClockedProgram(CpuProgram):
         return (last - first) / ((end - begin) * 1e3)
 
 
-def runs_of(items: Iterable[Kernel | Scan], turns: int = 1) -> list[tuple[Kernel, int]]:
+def runs_of(items: Iterable[Item], turns: int = 1) -> list[tuple[Kernel, int]]:
     """Every kernel and how often a step runs it."""
     found = []
     for item in items:
         if isinstance(item, Kernel):
             found.append((item, turns))
+        elif isinstance(item, Blocks):
+            blocks = item.count_of(-(-item.row.size // item.rows))
+            found += [(kernel, turns * blocks) for kernel in item.kernels]
         else:
             # a recurrence in a recurrence: the turns multiply
             found += runs_of(item.kernels, turns * item.index.size)

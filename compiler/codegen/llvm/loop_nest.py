@@ -22,7 +22,7 @@ from .expressions import ExpressionWriter
 from .function_writer import FunctionWriter
 from .instructions import cast
 from .open_loops import Copy, OpenNestLoop, element
-from .reduction_loops import ReductionLoops, Tile, is_product
+from .reduction_loops import ReductionLoops, Tile, Where, is_product
 from .values import Bases, IndexValue, Value
 
 ARGUMENTS = "ptr %arena, i64 %thread, i64 %threads"
@@ -110,6 +110,8 @@ class _NestWriter:
             # Segments differ in the size of their tile, so each has code of its own.
             if loop.kind == "parallel":
                 self._parallel(loop, segment, rest)
+            elif not loop.is_whole:
+                self._bounded(loop, segment, rest)
             # One step is no loop: the index is a constant, and addresses with it fold.
             elif segment.count == 1:
                 self._inside(OpenNestLoop(loop, segment, "", segment.start), rest)
@@ -136,6 +138,13 @@ class _NestWriter:
         # The writer's loops run at least once.
         some = self.e.op("icmp slt i64 {0}, {1}", start, stop, type="i1")
         with self.e.when(some), self.e.loop(start, stop, width) as opened:
+            self._inside(OpenNestLoop(loop, segment, opened.index, 0), rest)
+
+    def _bounded(self, loop: Loop, segment: Segment, rest: Sequence[Loop]) -> None:
+        """The steps that the loop's bounds leave, perhaps none."""
+        around = Tile(self._copies(), Reduction("sum", self.nest.bodies[0].dtype))
+        left = self.reductions.stretch(loop, segment, around, Where())
+        with self.e.loop(left.first, left.last, left.step, maybe_empty=True) as opened:
             self._inside(OpenNestLoop(loop, segment, opened.index, 0), rest)
 
     def _share(self, count: int) -> tuple[str, str]:

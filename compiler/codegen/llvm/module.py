@@ -14,6 +14,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from types import MappingProxyType
@@ -21,7 +22,8 @@ from types import MappingProxyType
 from ...ir.dtypes import BYTES
 from ...passes.cpu.loop_ir import Nest
 from ...passes.kernels.equal_kernels import SharedCode
-from ...passes.kernels.kernel import Kernel, Plan, Scan
+from ...passes.kernels.kernel import Blocks, Item, Kernel, Plan
+from ...passes.kernels.memory import aligned
 from . import loop_nest as nests
 from .function_writer import FunctionWriter
 from .thread_pool import pool
@@ -50,12 +52,12 @@ class Clock:
 @dataclass(frozen=True)
 class _Call:
     """The function of a kernel and its arguments: the offsets of tensors that differ between equal
-    kernels, and of tensors to prefetch, each with the bytes by which a trip advances. If it is
-    `parallel`, all threads have a share in it; else the thread that is given the number 0 runs
-    it."""
+    kernels (of what a thread holds for itself, the names), and of tensors to prefetch, each with
+    the bytes by which a trip advances. If it is `parallel`, all threads have a share in it; else
+    the thread that is given the number 0 runs it."""
 
     name: str
-    offsets: tuple[int | None, ...]
+    offsets: tuple[int | str | None, ...]
     parallel: bool
     streams: tuple[tuple[int, int], ...]
 
@@ -83,14 +85,14 @@ def modules(
         # "hidden": other modules call it, but no other library does.
         linkage = "internal" if size is None else "hidden"
         nest, tensors = nest_of(representative), members[representative].tensors
-        offsets = {
-            kernel: tuple(plan.offsets.get(t) for t in shared.tensors)
+        offsets: dict[Kernel, tuple[int | str | None, ...]] = {
+            kernel: tuple(_offset(t, plan) for t in shared.tensors)
             for kernel, shared in members.items()
         }
         # One column for each tensor of the function, one row for each kernel. What is the same in
         # all rows is a constant in the code, so that addresses fold; the rest are arguments.
         columns = enumerate(zip(*offsets.values(), strict=True))
-        varied = [n for n, column in columns if len(set(column)) > 1]
+        varied = [n for n, column in columns if len(set(column)) > 1 or isinstance(column[0], str)]
         fixed = zip(tensors, offsets[representative], strict=True)
         bases: dict[str, int | str] = {t: offset for t, offset in fixed if offset is not None}
         bases |= {tensors[n]: f"%base{n}" for n in varied}  # arguments of the function
@@ -119,7 +121,7 @@ def modules(
             declarations, functions = {}, {}
     declarations |= dict.fromkeys(f"declare hidden {head}" for head in finished)
     e = FunctionWriter(declarations)
-    _StepWriter(e, calls, plan.barriers, clock).items(plan.items)
+    _StepWriter(e, calls, plan, clock).items(plan.items)
     step = e.function(f"define void @step({nests.ARGUMENTS}) {CALLS}")
     now = [] if clock is None else [_now(declarations)]
     threads = pool(platform.machine(), sys.platform)
@@ -130,6 +132,13 @@ def _text(declarations: Iterable[str], functions: Iterable[str]) -> str:
     return "\n".join([*declarations, "", *functions, ATTRIBUTES, ""])
 
 
+def _offset(name: str, plan: Plan) -> int | str | None:
+    """The tensor's offset in the arena; its name if each thread has one of its own, None if it is
+    in registers."""
+    held = any(isinstance(item, Blocks) and name in item.held for item in plan.items)
+    return name if held else plan.offsets.get(name)
+
+
 class _StepWriter:
     """Writes the calls of one step."""
 
@@ -137,21 +146,23 @@ class _StepWriter:
         self,
         e: FunctionWriter,
         calls: Mapping[Kernel, _Call],
-        barriers: frozenset[str],
+        plan: Plan,
         clock: Clock | None,
     ):
-        self.e, self.calls, self.barriers, self.clock = e, calls, barriers, clock
+        self.e, self.calls, self.plan, self.clock = e, calls, plan, clock
+        self.barriers = plan.barriers
         self.single = 0  # kernels since the last barrier that one thread runs
         self.numbers = count()
 
-    def items(
-        self, items: tuple[Kernel | Scan, ...], at: Mapping[str, str] = MappingProxyType({})
-    ) -> None:
+    def items(self, items: tuple[Item, ...], at: Mapping[str, str] = MappingProxyType({})) -> None:
         """Calls in order, with barriers; a scan is a loop around its calls."""
         e = self.e
         for item in items:
             if isinstance(item, Kernel):
                 self.kernel(item, at)
+                continue
+            if isinstance(item, Blocks):
+                self.blocks(item)
                 continue
             size = item.index.size
             # Loops of the writer count upwards; a backward scan counts its steps from the end.
@@ -161,32 +172,105 @@ class _StepWriter:
                     now = e.op("sub i64 {0}, {1}", str(size - 1), now, type="i64")
                 self.items(item.kernels, {**at, item.index.name: now})
 
+    def blocks(self, blocks: Blocks) -> None:
+        """A loop over this thread's blocks, every so many as there are threads: under a mask later
+        ones are longer. Nobody waits inside."""
+        e, first = self.e, blocks.kernels[0]
+        if first.name in self.barriers or self.clock is not None:
+            self.barrier()
+        mine = e.op(f"mul i64 %thread, {self.plan.held_bytes}", type="i64")
+        mine = e.op(f"add i64 {{0}}, {aligned(self.plan.arena_bytes)}", mine, type="i64")
+        held = {
+            name: e.op(f"add i64 {{0}}, {offset}", mine, type="i64")
+            for name, offset in blocks.held.items()
+        }
+        size, rows = blocks.row.size, blocks.rows
+        # If the last two blocks overlap, one thread does both, in this order: even if they add up
+        # in another order, what is left does not depend on which thread was faster.
+        steps = size // rows
+        some = e.op(f"icmp slt i64 %thread, {blocks.count_of(steps)}", type="i1")
+        numbers = {kernel: next(self.numbers) for kernel in blocks.kernels}
+        with e.when(some), self.strided(blocks.count_of(steps)) as number:
+            at, rest = {}, number
+            step = e.pinned(f"urem i64 {{0}}, {steps}", rest, type="i64")
+            rest = e.pinned(f"udiv i64 {{0}}, {steps}", rest, type="i64")
+            for index in reversed(blocks.fixed):
+                at[index.name] = e.pinned(f"urem i64 {{0}}, {index.size}", rest, type="i64")
+                rest = e.pinned(f"udiv i64 {{0}}, {index.size}", rest, type="i64")
+            begin = e.pinned(f"mul i64 {{0}}, {rows}", step, type="i64")
+            end = e.pinned(f"add i64 {{0}}, {rows}", begin, type="i64")
+            if size % rows:
+                last = e.pinned(f"icmp eq i64 {{0}}, {steps - 1}", step, type="i1")
+                end = e.pinned(f"select i1 {{0}}, i64 {size}, i64 {{1}}", last, end, type="i64")
+            with e.loop(begin, end, rows) as opened:
+                e.declare("declare i64 @llvm.smin.i64(i64, i64)")
+                start = e.pinned(
+                    f"call i64 @llvm.smin.i64(i64 {{0}}, i64 {size - rows})",
+                    opened.index,
+                    type="i64",
+                )
+                for kernel in blocks.kernels:
+                    assert kernel.window is not None
+                    places = {**at, kernel.window.start: start}
+                    ticks = "" if self.clock is None else _ticks(e)
+                    self.call(kernel, places, "0", "1", held)
+                    if self.clock is not None:
+                        _count_ticks(e, ticks, numbers[kernel], self.clock)
+                opened.close()
+        if self.clock is not None:
+            self.barrier()
+
+    @contextmanager
+    def strided(self, count: int) -> Iterator[str]:
+        """A loop over this thread's numbers below `count`: its own, and every so many from there as
+        there are threads."""
+        e = self.e
+        rounds = e.op(f"sub i64 {count - 1}, %thread", type="i64")
+        rounds = e.op("udiv i64 {0}, %threads", rounds, type="i64")
+        rounds = e.op("add i64 {0}, 1", rounds, type="i64")
+        with e.loop("0", rounds, 1) as opened:
+            before = e.pinned("mul i64 {0}, %threads", opened.index, type="i64")
+            yield e.pinned("add i64 {0}, %thread", before, type="i64")
+            opened.close()
+
     def kernel(self, kernel: Kernel, at: Mapping[str, str]) -> None:
         """One call. With a clock there is a barrier after it, so that its time is its own."""
         if self.clock is not None:
             # Begun before the call and ended after the barrier: each thread's time includes its
             # waiting.
             begin = _ticks(self.e)
-            self.call(kernel, at)
+            self.whole(kernel, at)
             self.barrier()
             _count_ticks(self.e, begin, next(self.numbers), self.clock)
             return
         if kernel.name in self.barriers:
             self.barrier()
-        self.call(kernel, at)
+        self.whole(kernel, at)
 
     def barrier(self) -> None:
         self.e.effect("call void @barrier(ptr %arena, i64 %threads)")
         self.single = 0
 
-    def call(self, kernel: Kernel, at: Mapping[str, str]) -> None:
-        call, thread = self.calls[kernel], "%thread"
+    def whole(self, kernel: Kernel, at: Mapping[str, str]) -> None:
+        """The call of a kernel that all threads have a share in, or one of them."""
+        thread = "%thread"
         # Several such kernels between two barriers run at once, each by another thread.
-        if not call.parallel:
+        if not self.calls[kernel].parallel:
             thread, self.single = self.rotated(self.single), self.single + 1
-        arguments = [f"ptr %arena, i64 {thread}, i64 %threads"]
+        self.call(kernel, at, thread, "%threads")
+
+    def call(
+        self,
+        kernel: Kernel,
+        at: Mapping[str, str],
+        thread: str,
+        threads: str,
+        held: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        call = self.calls[kernel]
+        arguments = [f"ptr %arena, i64 {thread}, i64 {threads}"]
         arguments += [f"i64 {at[index]}" for index in kernel.fixed]
-        arguments += [f"i64 {offset}" for offset in call.offsets]
+        arguments += [f"i64 {held[o] if isinstance(o, str) else o}" for o in call.offsets]
         arguments += [f"i64 {offset}, i64 {advance}" for offset, advance in call.streams]
         self.e.effect(f"call void @{call.name}({', '.join(arguments)})")
 

@@ -13,7 +13,7 @@ tests/passes/.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from math import prod
@@ -78,6 +78,7 @@ def lower(kernel: Kernel, plan: Plan, target: CpuTarget) -> Nest:
     into = None if form.at is None else accumulated_access(form, kernel, plan)
     # What the loops over `over` read at every point; the epilogue reads once per result.
     body_reads = dict.fromkeys(r for b in form.bodies for r in reads(b.value) if r in found)
+    fixed = tuple(Index(n, form.sizes[n]) for n in kernel.fixed if n in form.sizes)
     work = Work(
         target=target,
         # An accumulation loops over the elements that are added, not over those of its target.
@@ -94,7 +95,10 @@ def lower(kernel: Kernel, plan: Plan, target: CpuTarget) -> Nest:
             name: plan.system.tensors[name].bytes for eq in kernel.equations for name in eq.sources
         },
         zero_checks=_zero_checks(form, anchor, found),
-        zero_where=_affine_conditions(form),
+        zero_where=_affine_conditions(form.zero_where, form),
+        unread_where=_affine_conditions(form.unread_where, form),
+        fixed=fixed,
+        column=kernel.window.column if kernel.window else None,
         only_vector=_accumulation_vector(form, into) if into else None,
         accumulated=into.offset if into else None,
     )
@@ -178,9 +182,9 @@ def _zero_checks(
     return tuple(check for read in sorted(zeroing, key=str) for check in accesses[read].checks)
 
 
-def _affine_conditions(form: CoalescedKernel) -> tuple[Affine, ...]:
-    """The conditions that make terms 0, of those that are affine in coalesced indices."""
-    forms = (linearize(e, form.sizes) for e in form.zero_where)
+def _affine_conditions(conditions: tuple[Expr, ...], form: CoalescedKernel) -> tuple[Affine, ...]:
+    """Of some conditions those that are affine in coalesced indices."""
+    forms = (linearize(e, form.sizes) for e in conditions)
     # Coalescing may have put quotients into a form; no bound can be solved for these.
     return tuple(f for f in forms if all(isinstance(atom, Idx) for atom in f.coefficients))
 
@@ -325,8 +329,15 @@ def _unrolling(work: Work, tiling: Tiling, clips: list[Clip]) -> tuple[int, dict
     limits, order = work.target.tiling, _reduction_order(work, tiling)
     clipped = {c.index for c in clips}
 
+    def lanes(index: Index) -> int:
+        return tiling.lanes if index.name == tiling.vector else 1
+
     def steps(index: Index) -> int:
-        return -(-index.size // (tiling.lanes if index.name == tiling.vector else 1))
+        return -(-index.size // lanes(index))
+
+    def reaches(index: Index, count: int) -> bool:
+        # A sum of a block may read so far beyond the values that it needs, in whole steps.
+        return work.column is None or count * lanes(index) <= work.target.row_blocks.slack
 
     innermost = order[-1]
     accumulators, copies = 1, tiling.copies * work.bodies
@@ -337,6 +348,7 @@ def _unrolling(work: Work, tiling: Tiling, clips: list[Clip]) -> tuple[int, dict
         accumulators * copies < limits.accumulators
         and limits.accumulator_steps * accumulators <= steps(innermost)
         and innermost.name not in clipped
+        and reaches(innermost, 2 * accumulators)
     ):
         accumulators *= 2
     if accumulators > 1:
@@ -347,7 +359,7 @@ def _unrolling(work: Work, tiling: Tiling, clips: list[Clip]) -> tuple[int, dict
     for index in reversed(order):
         count = steps(index)
         fits = count <= limits.unrolled_steps and copies * count <= limits.unrolled_copies
-        if not fits or index.name in clipped:
+        if not fits or index.name in clipped or not reaches(index, count):
             break
         unrolled[index.name] = count
         copies *= count
@@ -379,6 +391,8 @@ def _loops(
         return 1 if index.name in reusing else -1
 
     outer = [_output_loop(index, tiling) for index in sorted(work.outputs, key=rank)]
+    if work.unread_where:
+        outer = _read_part(outer, work)
     order = _reduction_order(work, tiling)
     bounds = loop_bounds(work.zero_where, order, tiling.extents)
     inner = [
@@ -392,10 +406,36 @@ def _loops(
         )
         for index in order
     ]
-    if _pays_to_share(work, tiling):
+    if _pays_to_share(work, tiling) and work.column is None:  # threads share the blocks
         shared = _shared(outer, target)
         outer = [replace(x, kind="parallel") if x is shared else x for x in outer]
     return (*outer, *inner)
+
+
+def _read_part(loops: list[Loop], work: Work) -> list[Loop]:
+    """The output loops of a block, within what its other kernels read."""
+    columns = [i for i in work.outputs if i.name == work.column]
+    extents = {i.name: i.size for i in work.outputs if i.name != work.column}
+    bounds = loop_bounds(work.unread_where, columns, extents) if columns else {}
+    # Sums begin and end at whole steps of their loops, and so a little further out.
+    slack = Affine({}, work.target.row_blocks.slack)
+    found = []
+    for loop in loops:
+        own = bounds.get(loop.index.name, UNBOUNDED)
+        lower, upper = (
+            tuple(_at_zero(f, extents) for f in part) for part in (own.lower, own.upper)
+        )
+        lower = tuple(form + slack.scaled(-1) for form in lower)
+        upper = tuple(form + slack for form in upper)
+        found.append(replace(loop, lower_bounds=lower, upper_bounds=upper))
+    return found
+
+
+def _at_zero(form: Affine, names: Iterable[str]) -> Affine:
+    """The form where these indices are 0."""
+    for name in names:
+        form = form.without(Idx(name))
+    return form
 
 
 def _output_loop(index: Index, tiling: Tiling) -> Loop:

@@ -170,4 +170,7 @@ def _axis(read: Read, index: Index, system: System) -> int | None:
     # A shifted or scaled index, as in a convolution, would need pairs that begin at odd elements.
     if len(axes) != 1 or read.index[axes[0]] is not Idx(index.name) or index.size % 2:
         return None
-    return axes[0] if system.tensors[read.tensor].shape[axes[0]] == index.size else None
+    tensor = system.tensors[read.tensor]
+    # Pairs of what exists for a block of rows at a time would have to be made for every block.
+    whole = tensor.shape[axes[0]] == index.size and not tensor.held
+    return axes[0] if whole else None

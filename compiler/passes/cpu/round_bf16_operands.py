@@ -12,6 +12,7 @@ it is read. Tests: tests/passes/test_round_bf16_operands.py.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 from ...ir.build import call, rewrite
@@ -25,6 +26,7 @@ from ...targets import CpuTarget
 def round_bf16_operands(system: System, target: CpuTarget) -> System:
     """Operands that contractions multiply again and again, rounded where they are computed."""
     edit, least = SystemEdit(system), target.layout.rounded_reuse
+    held: dict[str, str] = {}  # by what is rounded of it in blocks of rows
 
     def rounded(eq: Equation) -> Equation:
         points = prod(i.size for i in eq.domain)
@@ -37,15 +39,31 @@ def round_bf16_operands(system: System, target: CpuTarget) -> System:
                 return None
             # The replacement out of bounds is rounded, too, as the whole read was before.
             other = None if read.other is None else call("bf16", read.other)
-            return Read(_rounded(edit, read.tensor), read.index, other, read.dtype)
+            found = _rounded(edit, read.tensor)
+            if edit.tensors[found].held:
+                held[found] = read.tensor
+            return Read(found, read.index, other, read.dtype)
 
         return eq.with_body(rewrite(eq.body, change))
 
     edit.replace(*(rounded(eq) for eq in system.equations if eq.reduce or eq.at is not None))
-    return edit.result()
+    blocks = tuple(
+        replace(b, targets=(*b.targets, *(n for n, source in held.items() if source in b.targets)))
+        for b in system.row_blocks
+    )
+    changed = edit.result()
+    return changed.replace(row_blocks=blocks) if held else changed
 
 
 def _rounded(edit: SystemEdit, name: str) -> str:
     """The tensor with every element rounded."""
-    copy = copy_equation(edit.tensors[name], name, f"{name}_bf16")
-    return edit.add(copy.with_body(call("bf16", copy.body)))
+    tensor = edit.tensors[name]
+    if not tensor.held:
+        copy = copy_equation(tensor, name, f"{name}_bf16")
+        return edit.add(copy.with_body(call("bf16", copy.body)))
+    # A block's equations share the names of their indices.
+    source = edit[name]
+    own = Read(name, source.place, None, tensor.dtype)
+    found = edit.add(Equation(f"{name}_bf16", source.indices, call("bf16", own), span=source.span))
+    edit.tensors[found] = replace(tensor, name=found)
+    return found

@@ -47,6 +47,9 @@ class Work:
     footprints: Mapping[str, int]  # bytes of the tensors read
     zero_checks: tuple[tuple[Affine, int], ...] = ()  # where one of these fails, a term is 0
     zero_where: tuple[Affine, ...] = ()  # where one of these is 0 or more, a term is 0
+    unread_where: tuple[Affine, ...] = ()  # what is there nothing reads
+    fixed: tuple[Index, ...] = ()  # given from outside
+    column: str | None = None  # of one block of rows: the index that it runs along
     only_vector: str | None = None  # the only vector index of an accumulation ("" for none)
     accumulated: Affine | None = None  # where an accumulation adds
     bodies: int = 1  # values that are reduced side by side
@@ -288,7 +291,8 @@ def _executed_share(work: Work, tile: Tile, vector: str) -> float:
     lanes = {vector: work.target.lanes}
     extents = {name: ceil(size) * lanes.get(name, 1) for name, size in tile.items()}
     samples = work.target.tiling.sampled_tiles
-    return executed_share(work.zero_where, work.outputs, work.over, extents, samples)
+    outputs = (*work.outputs, *work.fixed)
+    return executed_share(work.zero_where, outputs, work.over, extents, samples)
 
 
 def _load_cost(

@@ -27,6 +27,7 @@ def transpose_operands(system: System, target: CpuTarget) -> System:
     edit = SystemEdit(system)
     for component in system.components:
         # A tensor that the recurrence itself computes would have to be copied at every step.
+        # So would one that exists for a block of rows at a time.
         inside = {eq.target for eq in component} if is_recurrent(component) else set()
         for eq in component:
             read = _operand_across(eq, inside, system, target)
@@ -46,7 +47,7 @@ def _operand_across(
     # A second read that is contiguous along the last index makes a copy needless; with a second one
     # that is not, a copy of one would leave gathers of the other.
     along = [r for r in eq.reads if last.name in index_names(r)]
-    if len(along) != 1 or along[0].tensor in inside:
+    if len(along) != 1 or along[0].tensor in inside or system.tensors[along[0].tensor].held:
         return None
     (read,) = along
     # Plain and distinct indices: the copy has the same elements, and no x[i, i] has to be told

@@ -36,7 +36,9 @@ def split_reductions(system: System, target: Target) -> System:
     edit = SystemEdit(system)
     for eq in system.equations:
         # A sum inside of a recurrence runs at each step; its parts would be a second kernel there.
-        if eq.reduce != "sum" or eq.at is not None or eq.target in system.recurrent:
+        # What is computed in blocks has its share of every thread already.
+        elsewhere = eq.target in system.recurrent or eq.target in system.blocked
+        if eq.reduce != "sum" or eq.at is not None or elsewhere:
             continue
         parts = _parts_for_threads(eq, target.equations)
         if not parts and isinstance(target, CpuTarget):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ...ir.dtypes import BYTES
 from ...targets import COUNTER_STRIDE, GPU_TARGETS, GpuTarget
 from ..kernels.equal_kernels import equal_kernels, item_signature
-from ..kernels.kernel import Kernel, Plan, Scan
+from ..kernels.kernel import Blocks, Kernel, Plan, Scan
 from ..kernels.memory import aligned
 from .grid_ir import Grid
 from .launch_fusion import LaunchCall, fused_launch, may_join, single_launch
@@ -70,7 +70,8 @@ class _Lowering:
         self.partial_bytes = 0
 
     def program(self) -> LaunchProgram:
-        launches = self._launches(self.plan.items)
+        items = tuple(i for i in self.plan.items if not isinstance(i, Blocks))  # a CPU's alone
+        launches = self._launches(items)
         arena_bytes = self.partial_results + self.partial_bytes
         return LaunchProgram(tuple(self.definitions), launches, arena_bytes)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from .kernel import Kernel, Plan, Scan
+from .kernel import Blocks, Item, Kernel, Plan
 
 Interval = tuple[int, int]  # of bytes: from, and up to
 
@@ -46,18 +46,17 @@ def place_barriers(plan: Plan) -> Plan:
     return replace(plan, barriers=frozenset(_with_barrier(plan.items, plan, _Accesses())))
 
 
-def _with_barrier(
-    items: tuple[Kernel | Scan, ...], plan: Plan, pending: _Accesses
-) -> Iterator[str]:
+def _with_barrier(items: tuple[Item, ...], plan: Plan, pending: _Accesses) -> Iterator[str]:
     """The items' kernels with a barrier before them; updates `pending`, the accesses since the last
     one. A scan has one before every step: the accesses of the step before are not tracked."""
     for item in items:
-        if isinstance(item, Kernel):
+        if isinstance(item, Kernel | Blocks):
             own = _accesses(item, plan)
             # After the barrier everything before it is complete, and nothing can conflict with
             # that.
             if pending.conflicts(own):
-                yield item.name
+                # Inside of a block a thread goes on with what it has made itself.
+                yield item.name if isinstance(item, Kernel) else item.kernels[0].name
                 pending.clear()
             pending.add(own)
             continue
@@ -76,7 +75,7 @@ def _with_barrier(
             pending.add(_accesses(kernel, plan))
 
 
-def _accesses(kernel: Kernel, plan: Plan) -> _Accesses:
+def _accesses(kernel: Kernel | Blocks, plan: Plan) -> _Accesses:
     def intervals(names: Iterable[str]) -> set[Interval]:
         tensors = plan.system.tensors
         return {
@@ -86,8 +85,11 @@ def _accesses(kernel: Kernel, plan: Plan) -> _Accesses:
         }
 
     # Locals are values in registers and have no bytes. Views have offsets of their own, equal to
-    # their source's, so a read of a view is seen as a read of the source.
-    sources = {s for eq in kernel.equations for s in eq.sources} - kernel.local
+    # their source's, so a read of a view is seen as a read of the source. Neither has what a thread
+    # holds for itself.
+    sources = {s for eq in kernel.equations for s in eq.sources}
+    if isinstance(kernel, Kernel):
+        sources -= kernel.local
     return _Accesses(intervals(sources), intervals(kernel.stored))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ...ir.equation import System
 from ...ir.structural_hash import StructuralText, layout_text
-from .kernel import Kernel, Plan, Scan
+from .kernel import Kernel, Plan, Scan, Window
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,16 @@ def _write_item(text: StructuralText, item: Kernel | Scan) -> frozenset[str]:
     for equation in item.equations:
         text.equation(equation)
     text.add("fixed", *(text.index(name) for name in item.fixed))
+    text.add("window", *_window(text, item.window))
+    text.add("unread where", *(text.expr(form) for form in item.unread_where))
     text.add("zero where", *(text.expr(form) for form in item.zero_where))
     # A set has no order; sorting its numbers gives it one.
     text.add("unrolled", *sorted(text.index(name) for name in item.unrolled))
     return item.local
+
+
+def _window(text: StructuralText, window: Window | None) -> tuple[object, ...]:
+    if window is None:
+        return ()
+    names = (text.index(name) for name in (window.row, window.start, window.column))
+    return (*names, window.starts, window.rows)

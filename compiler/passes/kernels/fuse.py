@@ -23,23 +23,26 @@ from dataclasses import dataclass, field, replace
 
 from ...ir.affine import affine
 from ...ir.build import substitute
-from ...ir.equation import Equation, Index, System, free_name, is_recurrent
+from ...ir.equation import Equation, Index, RowBlock, System, free_name, is_recurrent
 from ...ir.expr import Apply, Const, Expr, Idx, Read, walk
 from ...ir.recurrence import SequentialLoop, plan_recurrence
 from ...ir.work import cost
 from ...targets import FusionLimits, Target
 from ..equations.views import views
-from .kernel import Kernel, Plan, Scan
+from .kernel import Blocks, Item, Kernel, Plan, Scan, Window
 from .kernel_order import dependence_order
 
 
 def fuse(plan: Plan, target: Target) -> Plan:
     """Groups equations into kernels, orders these, and finds the updates that can happen in place.
     Kernels that the plan already contains stay as they are."""
-    system, made = plan.system, tuple(plan.kernels)
+    system = plan.system
+    made: list[Kernel | Blocks] = list(plan.kernels)
+    made += [_unfused(block, system) for block in system.row_blocks]
     # A tensor that an earlier kernel keeps to itself is never stored, so it cannot be a view of
     # memory.
-    hidden = {t for kernel in made for t in kernel.local}
+    hidden = {t for kernel in made for t in {eq.target for eq in kernel.equations}}
+    hidden -= {t for kernel in made for t in kernel.stored}
     aliases = {name: source for name, source in views(system).items() if name not in hidden}
     fusion = _Fusion(system, aliases, target.fusion, plan.notes)
     groups = fusion.groups(_items(system, made), target.fusion.single_result_epilogue)
@@ -66,13 +69,37 @@ def fuse(plan: Plan, target: Target) -> Plan:
     return replace(plan, items=items, views=aliases, in_place=in_place)
 
 
-def _items(system: System, made: Sequence[Kernel]) -> Iterator[Equation | SequentialLoop | Kernel]:
+Unfused = Equation | SequentialLoop | Kernel | Blocks
+
+
+def _items(system: System, made: Sequence[Kernel | Blocks]) -> Iterator[Unfused]:
     """Equations, recurrences and kernels in order of dependence."""
     for item in dependence_order(system, made):
-        if isinstance(item, Kernel):
+        if isinstance(item, Kernel | Blocks):
             yield item
         else:
             yield plan_recurrence(item) if is_recurrent(item) else item[0]
+
+
+def _unfused(block: RowBlock, system: System) -> Blocks:
+    """Blocks of rows with a kernel for each equation."""
+    taken = {name for target in block.targets for name in system.definition[target].sizes}
+    start = free_name(f"{block.row.name}0", taken)
+    starts = block.row.size - block.rows + 1
+    window = Window(block.row.name, start, starts, block.rows, block.column.name)
+    inside = set(block.targets)
+    kernels = tuple(
+        Kernel(
+            eq.target,
+            eq,
+            local=frozenset({eq.target} if system.tensors[eq.target].held else ()),
+            window=window,
+        )
+        for eq in system.equations
+        if eq.target in inside
+    )
+    reason = f"blocks of {block.rows} rows, along {block.column.size} of {block.column.name}"
+    return Blocks(block.fixed, block.row, block.rows, kernels, reason)
 
 
 # --- groups --------------------------------------------------------------------------------------
@@ -82,12 +109,12 @@ def _items(system: System, made: Sequence[Kernel]) -> Iterator[Equation | Sequen
 class _Group:
     """A kernel being built; `members` are its equations in order, the anchor first. `unrolled` is
     the position of the unrolled index, for each member that has one. A recurrence (`scan`) or a
-    kernel of an earlier pass (`kernel`) takes no more equations."""
+    kernel of an earlier pass (`kernel`), or several in blocks of rows, takes no more equations."""
 
     number: int
     members: list[Equation] = field(default_factory=list)
     scan: SequentialLoop | None = None
-    kernel: Kernel | None = None
+    kernel: Kernel | Blocks | None = None
     unrolled: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -137,9 +164,7 @@ class _Fusion:
     limits: FusionLimits
     notes: Mapping[str, str]
 
-    def groups(
-        self, items: Iterable[Equation | SequentialLoop | Kernel], single_result_epilogue: int
-    ) -> list[_Group]:
+    def groups(self, items: Iterable[Unfused], single_result_epilogue: int) -> list[_Group]:
         """The items, in order of dependence, grouped into kernels."""
         groups: list[_Group] = []
         maker: dict[str, _Group] = {}
@@ -150,7 +175,7 @@ class _Fusion:
             return group
 
         for item in items:
-            if isinstance(item, Kernel):
+            if isinstance(item, Kernel | Blocks):
                 append(_Group(len(groups), list(item.equations), kernel=item))
                 continue
             if isinstance(item, SequentialLoop):
@@ -250,8 +275,10 @@ class _Fusion:
 
     # --- kernels ---------------------------------------------------------------------------------
 
-    def item(self, group: _Group, needed: set[str]) -> Kernel | Scan:
-        """The group as a kernel or a scan; of its targets, those `needed` elsewhere are stored."""
+    def item(self, group: _Group, needed: set[str]) -> Item:
+        """The group as a kernel or several; of its targets, those `needed` elsewhere are stored."""
+        if isinstance(group.kernel, Blocks):
+            return self.blocks(group.kernel, needed)
         if group.kernel is not None:
             return group.kernel
         if group.scan is not None:
@@ -272,6 +299,19 @@ class _Fusion:
         notes = [self.notes[m.target] for m in group.members if m.target in self.notes]
         reason = "; ".join([_reason(group), *notes])
         return Kernel(anchor.target, anchor, renamed, local, (), reason, unrolled)
+
+    def blocks(self, blocks: Blocks, needed: set[str]) -> Blocks:
+        """The blocks with their equations grouped into kernels as outside."""
+        (window,) = {kernel.window for kernel in blocks.kernels}
+        assert window is not None
+        fixed = (*(i.name for i in blocks.fixed), window.start)
+        groups = self.groups(blocks.equations, self.limits.single_result_epilogue)
+        kernels = []
+        for group in groups:
+            others = {s for g in groups if g is not group for s in g.reads}
+            kernel = self.kernel(group, needed | others)
+            kernels.append(replace(kernel, fixed=fixed, window=window))
+        return replace(blocks, kernels=tuple(kernels))
 
     def scan(self, loop: SequentialLoop, fixed: tuple[str, ...], needed: set[str]) -> Scan:
         """The loop over one common index name, its equations grouped into kernels as outside."""

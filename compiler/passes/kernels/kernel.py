@@ -9,9 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from math import prod
 
 from ...ir.equation import Equation, Index, System
 from ...ir.expr import Expr
+
+
+@dataclass(frozen=True)
+class Window:
+    """A kernel's block: `rows` values of the index `row`, from the value of `start`, a fixed index
+    below `starts`. Products and maps of a block run along `column`."""
+
+    row: str
+    start: str
+    starts: int
+    rows: int
+    column: str
+
+    def extent(self, index: Index) -> int:
+        """How many values of an index a block has."""
+        return self.rows if index.name == self.row else index.size
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity: it is a key of many dictionaries
@@ -25,7 +42,10 @@ class Kernel:
     enclosing `Scan` binds: inside the kernel they are scalars.
 
     `zero_where` are affine forms over the anchor's indices; where one of them is 0 or more, the
-    term of a sum is 0.
+    term of a sum is 0, and that of a maximum -inf.
+
+    With a `window` the kernel computes one block of rows. What lies where one of `unread_where` is
+    0 or more, nothing reads: it need not be computed.
 
     `unrolled` names small indices of which all values are computed at one point of the iteration
     space, such as the gates of a recurrent cell. An equation may have one that others lack: the
@@ -40,6 +60,8 @@ class Kernel:
     reason: str = ""
     unrolled: frozenset[str] = frozenset()
     zero_where: tuple[Expr, ...] = ()
+    window: Window | None = None
+    unread_where: tuple[Expr, ...] = ()
 
     @property
     def equations(self) -> tuple[Equation, ...]:
@@ -51,7 +73,10 @@ class Kernel:
         # Unrolled indices are constants in the code, fixed ones are given from outside: neither is
         # a loop.
         known = self.unrolled.union(self.fixed)
-        return tuple(i for i in self.anchor.indices if i.name not in known)
+        own = tuple(i for i in self.anchor.indices if i.name not in known)
+        if self.window is None:
+            return own
+        return tuple(Index(i.name, self.window.extent(i)) for i in own)
 
     @property
     def stored(self) -> tuple[str, ...]:
@@ -85,6 +110,45 @@ class Scan:
         return names[: names.index(self.index.name)]
 
 
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """Independent blocks of rows, which threads share: `kernels` run in order for one block, all by
+    one thread. There is a block for every value of the indices `fixed`, and of `row` for every
+    `rows` values; the last one begins earlier, so that it is as long: what two blocks compute they
+    compute alike. Tensors that are `held` are in a thread's own memory, at offsets from its
+    beginning."""
+
+    fixed: tuple[Index, ...]
+    row: Index
+    rows: int
+    kernels: tuple[Kernel, ...]
+    reason: str = ""
+    held: Mapping[str, int] = field(default_factory=dict)
+    held_bytes: int = 0
+
+    @property
+    def every(self) -> Iterator[Kernel]:
+        """Its kernels, in order."""
+        yield from self.kernels
+
+    @property
+    def equations(self) -> tuple[Equation, ...]:
+        return tuple(eq for kernel in self.kernels for eq in kernel.equations)
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """The tensors that others can read."""
+        own = (name for kernel in self.kernels for name in kernel.stored)
+        return tuple(name for name in own if name not in self.held)
+
+    def count_of(self, steps: int) -> int:
+        """How often something is done that is done for so many steps of the rows."""
+        return prod(i.size for i in self.fixed) * steps
+
+
+Item = Kernel | Scan | Blocks
+
+
 @dataclass(frozen=True)
 class Plan:
     """A system on its way to code: what runs in which order, and where every tensor lives.
@@ -100,7 +164,7 @@ class Plan:
     """
 
     system: System
-    items: tuple[Kernel | Scan, ...] = ()
+    items: tuple[Item, ...] = ()
     offsets: Mapping[str, int] = field(default_factory=dict)
     arena_bytes: int = 0
     views: Mapping[str, str] = field(default_factory=dict)
@@ -110,12 +174,17 @@ class Plan:
     notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def held_bytes(self) -> int:
+        """Of the memory that each thread has for itself."""
+        return max((item.held_bytes for item in self.items if isinstance(item, Blocks)), default=0)
+
+    @property
     def kernels(self) -> Iterator[Kernel]:
         """All kernels, those inside scans included, in order."""
         yield from _flat(self.items)
 
 
-def _flat(items: tuple[Kernel | Scan, ...]) -> Iterator[Kernel]:
+def _flat(items: tuple[Item, ...]) -> Iterator[Kernel]:
     for item in items:
         if isinstance(item, Kernel):
             yield item

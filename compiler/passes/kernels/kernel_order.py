@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ...ir.equation import Equation, System, components
-from .kernel import Kernel
+from .kernel import Blocks, Kernel
 
 
 def dependence_order(
-    system: System, kernels: Sequence[Kernel] = ()
-) -> Iterator[list[Equation] | Kernel]:
+    system: System, kernels: Sequence[Kernel | Blocks] = ()
+) -> Iterator[list[Equation] | Kernel | Blocks]:
     """Components of the other equations, and kernels, each after those that it depends on."""
     first = {kernel.stored[0]: kernel for kernel in kernels}
     # A kernel is represented by the first equation that it stores.
@@ -35,7 +35,7 @@ def is_acyclic(system: System, kernels: Sequence[Kernel]) -> bool:
     )
 
 
-def _components(system: System, kernels: Sequence[Kernel]) -> list[list[Equation]]:
+def _components(system: System, kernels: Sequence[Kernel | Blocks]) -> list[list[Equation]]:
     """The components of a graph in which the first equation that a kernel stores represents it."""
     # Contraction of a graph: all equations of a kernel become one node, with the edges of all of
     # them. Targets that a kernel does not store have no readers outside and need no node.

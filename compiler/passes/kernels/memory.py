@@ -23,7 +23,7 @@ from ...ir.dtypes import LINE
 from ...ir.equation import System, copy_equation, is_identity
 from ...options import Options
 from ...targets import Target
-from .kernel import Kernel, Plan, Scan
+from .kernel import Blocks, Item, Kernel, Plan, Scan
 
 Interval = tuple[int, int]  # the first and the last time at which a tensor is touched
 NEVER: Interval = (-1, -1)
@@ -42,7 +42,10 @@ def plan_memory(plan: Plan, target: Target, options: Options) -> Plan:
         if name not in plan.in_place
     ]
     # Copies come last: until then every kernel reads the old values.
-    items = (*plan.items, *copies)
+    items = tuple(
+        _with_held(item, system, options) if isinstance(item, Blocks) else item
+        for item in (*plan.items, *copies)
+    )
     homes = _homes(plan)
     # A tensor lives from the first time to the last at which it is touched; times are positions of
     # kernels, unless some run at once.
@@ -98,15 +101,35 @@ def _homes(plan: Plan) -> Homes:
     return homes
 
 
-def _touched(item: Kernel | Scan) -> tuple[set[str], set[str]]:
+def _with_held(blocks: Blocks, system: System, options: Options) -> Blocks:
+    """The blocks with a place for everything that a thread holds of one."""
+    held = {n for k in blocks.kernels for n in k.stored if system.tensors[n].held}
+    homes: Homes = {}
+    live = _liveness(system, blocks.kernels, range(len(blocks.kernels)), homes)
+    live = {name: times for name, times in live.items() if name in held}
+    if not options.share_memory:
+        live = {name: (0, len(blocks.kernels)) for name in live}
+    else:
+        _reuse_in_place(system, blocks.kernels, homes, live)
+    offsets: dict[str, int] = {}
+    total = _first_fit(system, live, offsets, 0)
+    offsets |= {name: offsets[homes[name]] for name in held - offsets.keys()}
+    return replace(blocks, held=offsets, held_bytes=total)
+
+
+def _touched(item: Item) -> tuple[set[str], set[str]]:
     """What an item reads and what it stores."""
+    if isinstance(item, Blocks):
+        inner = [_touched(k) for k in item.kernels]
+        reads, writes = (set[str]().union(*sets) for sets in zip(*inner, strict=True))
+        return reads - item.held.keys(), writes - item.held.keys()
     if isinstance(item, Scan):
         inner = [_touched(k) for k in item.kernels]
         return set().union(*(r for r, _ in inner)), set().union(*(w for _, w in inner))
     return {s for eq in item.equations for s in eq.sources}, set(item.stored)
 
 
-def _times(items: tuple[Kernel | Scan, ...], homes: Homes) -> list[int]:
+def _times(items: tuple[Item, ...], homes: Homes) -> list[int]:
     """When each item runs: one after the other, except recurrences that may run at once."""
     times: list[int] = []
     running: list[tuple[set[str], set[str]]] = []  # what recurrences of this time read and store
@@ -130,7 +153,7 @@ def _times(items: tuple[Kernel | Scan, ...], homes: Homes) -> list[int]:
 
 
 def _liveness(
-    system: System, items: tuple[Kernel | Scan, ...], times: Sequence[int], homes: Homes
+    system: System, items: tuple[Item, ...], times: Sequence[int], homes: Homes
 ) -> dict[str, Interval]:
     """The liveness interval of each temp that has memory of its own."""
     # Locals are never stored and views are never written, but a view's home must live while it is
@@ -148,7 +171,7 @@ def _liveness(
 
 
 def _reuse_in_place(
-    system: System, items: tuple[Kernel | Scan, ...], homes: Homes, live: dict[str, Interval]
+    system: System, items: tuple[Item, ...], homes: Homes, live: dict[str, Interval]
 ) -> None:
     """Stores temps in the place of others that die where they are computed; updates `homes` and
     `live` accordingly."""

@@ -17,7 +17,7 @@ from itertools import accumulate
 from math import prod
 
 from ...targets import CpuTarget, PrefetchLimits
-from .kernel import Kernel, Plan, Scan
+from .kernel import Blocks, Item, Kernel, Plan, Scan
 
 
 def plan_prefetch(plan: Plan, target: CpuTarget) -> Plan:
@@ -79,7 +79,7 @@ def _chosen(needed: list[str], plan: Plan, kernel: Kernel, limits: PrefetchLimit
 
 def _read_from_memory(
     plan: Plan, prefetching: Set[Kernel], limits: PrefetchLimits
-) -> dict[Kernel | Scan, list[str]]:
+) -> dict[Item, list[str]]:
     """Which of the tensors that each item reads have left the caches, in a step that follows
     another. What a recurrence reads it reads often."""
     sizes = {name: plan.system.tensors[name].bytes for name in plan.offsets}
@@ -88,7 +88,7 @@ def _read_from_memory(
     touches = [_touched(item, prefetching, sizes.keys()) for item in plan.items]
     before: dict[int, int] = {}  # offset → bytes touched when the tensor there was, so far
     touched = 0
-    far: dict[Kernel | Scan, list[str]] = {}
+    far: dict[Item, list[str]] = {}
     for item, (awaited, names) in zip((*plan.items, *plan.items), touches * 2, strict=True):
         far[item] = [
             name
@@ -105,12 +105,11 @@ def _read_from_memory(
     return far
 
 
-def _touched(
-    item: Kernel | Scan, prefetching: Set[Kernel], stored: Set[str]
-) -> tuple[list[str], list[str]]:
+def _touched(item: Item, prefetching: Set[Kernel], stored: Set[str]) -> tuple[list[str], list[str]]:
     """What an item reads and does not prefetch itself, and all that it reads and writes."""
-    # A recurrence awaits nothing, as it reads its operands at every step and keeps them near.
-    if isinstance(item, Scan):
+    # A recurrence awaits nothing, as it reads its operands at every step and keeps them near; so
+    # do blocks of rows, at every block.
+    if isinstance(item, Scan | Blocks):
         parts = [_touched(kernel, prefetching, stored)[1] for kernel in item.every]
         return [], list(dict.fromkeys(name for names in parts for name in names))
     sources = [name for eq in item.equations for name in eq.sources]

@@ -16,7 +16,7 @@ from ...ir.expr import Apply, Expr, Read, expr_text, index_names
 from ...ir.printer import equation_text, origin
 from ...ir.terms import multiplicands
 from ...ir.work import flops
-from .kernel import Kernel, Plan, Scan
+from .kernel import Blocks, Item, Plan, Scan
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,15 @@ def plan_text(plan: Plan) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _item_lines(item: Kernel | Scan, plan: Plan) -> Iterator[str]:
+def _item_lines(item: Item, plan: Plan) -> Iterator[str]:
     # Indented like a loop, with its kernels inside.
-    if isinstance(item, Scan):
+    if isinstance(item, Blocks):
+        fixed = "".join(f"{i.name} < {i.size}, " for i in item.fixed)
+        row = f"{item.row.name} < {item.row.size} by {item.rows}"
+        yield f"blocks {fixed}{row}    # {item.reason}; {item.held_bytes:,} bytes for each thread"
+    elif isinstance(item, Scan):
         yield f"scan {item.index.name} < {item.index.size}    # {item.reason}"
+    if isinstance(item, Blocks | Scan):
         for inner in item.kernels:
             for line in _item_lines(inner, plan):
                 yield f"    {line}" if line else line
@@ -84,11 +89,15 @@ def _item_lines(item: Kernel | Scan, plan: Plan) -> Iterator[str]:
         yield f"    # a product: {classes}"
     if item.zero_where:
         yield f"    # no term where {' or '.join(map(_comparison, item.zero_where))}"
+    if item.unread_where:
+        yield f"    # not computed where {' or '.join(map(_comparison, item.unread_where))}"
     if item in plan.prefetch:
         yield f"    # prefetches for later kernels: {', '.join(plan.prefetch[item])}"
     for eq in item.equations:
         tensor = plan.system.tensors[eq.target]
         at = f"at {plan.offsets[eq.target]:,}" if eq.target in plan.offsets else "not placed yet"
+        if tensor.held:
+            at = "of a thread's own"
         at = "in registers" if eq.target in item.local else at
         padding = ", rows padded by a cache line" if tensor.pad_after else ""
         yield f"    {equation_text(eq, tensor.shape)}    # {tensor.bytes:,} bytes {at}{padding}"

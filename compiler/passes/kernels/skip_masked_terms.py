@@ -3,9 +3,11 @@
     z[t, a] = sum(s) (y[t, s] if s <= t else 0) * v[s, a]   →   the same, no term where s > t
 
 Each sum gets the conditions under which its terms are 0 (`Kernel.zero_where`), so that its loops
-need not run there (`cpu/loop_bounds.py`). Below a causal mask half of each product is left.
-Applies where a condition depends on indices alone and changes with a single step of an index that
-is summed over. Tests: tests/passes/test_skip_masked_terms.py.
+need not run there (`cpu/loop_bounds.py`). Below a causal mask half of each product is left. So has
+a maximum where all further terms are -inf. What all sums of a block of rows leave out is not
+computed in the first place (`Kernel.unread_where`). Applies where a condition depends on indices
+alone and changes with a single step of an index that is summed over.
+Tests: tests/passes/test_skip_masked_terms.py.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from ...ir.affine import affine, bounds
 from ...ir.equation import Equation, System
 from ...ir.expr import Expr, Idx, index_names
 from ...ir.sparsity_analysis import Sparsity, sparsity, sparsity_of_body
-from .kernel import Kernel, Plan, Scan
+from .kernel import Blocks, Item, Kernel, Plan, Scan
 
 
 def skip_masked_terms(plan: Plan) -> Plan:
@@ -26,22 +28,55 @@ def skip_masked_terms(plan: Plan) -> Plan:
     return replace(plan, items=tuple(_item(item, system, known) for item in plan.items))
 
 
-def _item(item: Kernel | Scan, system: System, known: Mapping[str, Sparsity]) -> Kernel | Scan:
+def _item(item: Item, system: System, known: Mapping[str, Sparsity]) -> Item:
+    if isinstance(item, Blocks):
+        return _blocks(item, system, known)
     if isinstance(item, Scan):
-        return replace(item, kernels=tuple(_item(k, system, known) for k in item.kernels))
+        inner = tuple(_item(k, system, known) for k in item.kernels)
+        return replace(item, kernels=inner)  # type: ignore[arg-type]
     conditions = tuple(_conditions(item, system, known))
     return replace(item, zero_where=conditions) if conditions else item
+
+
+def _blocks(item: Blocks, system: System, known: Mapping[str, Sparsity]) -> Blocks:
+    """The blocks in which every reduction of held values leaves out the same columns, and nothing
+    else computes them. What some leave out and others do not must be there."""
+    held = {name for kernel in item.kernels for name in kernel.stored if system.tensors[name].held}
+    conditions = {
+        kernel: frozenset(_conditions(kernel, system, known))
+        for kernel in item.kernels
+        if kernel.anchor.reduce and held & set(kernel.anchor.sources)
+    }
+    common = frozenset.intersection(*conditions.values()) if conditions else frozenset()
+    window = item.kernels[0].window
+    assert window is not None
+    names = {*(i.name for i in item.fixed), window.row, window.column}
+    usable = tuple(
+        form
+        for form in sorted(common, key=str)
+        if window.column in index_names(form) and index_names(form) <= names
+    )
+    return replace(
+        item,
+        kernels=tuple(
+            replace(kernel, zero_where=usable)
+            if kernel in conditions
+            else replace(kernel, unread_where=usable)
+            for kernel in item.kernels
+        ),
+    )
 
 
 def _conditions(kernel: Kernel, system: System, known: Mapping[str, Sparsity]) -> Iterator[Expr]:
     """The conditions that can bound a loop."""
     eq = kernel.anchor
-    # Only in a sum is a term of 0 one that can be left out; for a maximum it is a candidate.
-    if eq.reduce != "sum" or eq.at is not None:
+    if eq.reduce not in ("sum", "max") or eq.at is not None:
         return
+    # In a sum a term of 0 can be left out, in a maximum one of -inf: it begins with that.
+    body = sparsity_of_body(eq, system, known)
     # Sorted by text: the order of a set would differ from run to run. An unrolled index is no loop,
     # and has no single value that a loop's bound could be computed from.
-    for form in sorted(sparsity_of_body(eq, system, known).zero, key=str):
+    for form in sorted(body.zero if eq.reduce == "sum" else body.minus_inf, key=str):
         if _bounds_loop(form, eq) and not kernel.unrolled & index_names(form):
             yield form
 

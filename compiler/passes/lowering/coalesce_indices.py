@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from itertools import pairwise, product
 
 from ...ir.affine import Affine
-from ...ir.build import call, literal, substitute
+from ...ir.build import call, literal, rewrite, substitute
 from ...ir.equation import Equation, Index
-from ...ir.expr import Expr, Idx, Read, reads, walk
-from ..kernels.kernel import Kernel, Plan
+from ...ir.expr import Expr, Idx, Read, index_names, reads, walk
+from ..kernels.kernel import Kernel, Plan, Window
 from .access import Access
 from .addressing import access_of, offset_of
 
@@ -37,8 +37,8 @@ class CoalescedKernel:
     """A kernel's equations over one set of index names. Unrolled indices are expanded: there is a
     result for each of their values.
 
-    `position` is the number of a point among those reduced over (for argmax); `zero_where` are the
-    kernel's forms of that name."""
+    `position` is the number of a point among those reduced over (for argmax); `zero_where` and
+    `unread_where` are the kernel's forms of these names."""
 
     outputs: tuple[Index, ...]
     over: tuple[Index, ...]
@@ -47,6 +47,7 @@ class CoalescedKernel:
     at: tuple[Expr, ...] | None
     position: Expr
     zero_where: tuple[Expr, ...]
+    unread_where: tuple[Expr, ...]
     sizes: Mapping[str, int]
 
     @property
@@ -72,7 +73,7 @@ def _expanded(kernel: Kernel, plan: Plan) -> CoalescedKernel:
     for index in anchor.over:
         position = call("add", call("mul", position, index.size), Idx(index.name))
     bodies, *values = (_results(eq, space, kernel.unrolled, plan) for eq in kernel.equations)
-    return CoalescedKernel(
+    form = CoalescedKernel(
         kernel.indices,
         anchor.over,
         bodies,
@@ -80,7 +81,42 @@ def _expanded(kernel: Kernel, plan: Plan) -> CoalescedKernel:
         anchor.at,
         position,
         kernel.zero_where,
+        kernel.unread_where,
         dict(anchor.sizes),
+    )
+    return form if kernel.window is None else _in_block(form, kernel, kernel.window, plan)
+
+
+def _in_block(form: CoalescedKernel, kernel: Kernel, window: Window, plan: Plan) -> CoalescedKernel:
+    """The kernel for one block: the row index counts from the block's first row. Held tensors have
+    the block alone: in these, fixed indices are 0."""
+    tensors, row = plan.system.tensors, window.row
+    inside = f"{row} of the block"  # no name of a program, and gone at the end
+    first: dict[str, Expr] = {name: literal(0) for name in kernel.fixed}
+    of_held = {**first, row: Idx(inside)}
+    of_all = {row: call("add", Idx(window.start), Idx(row))}
+
+    def held(node: Expr) -> Expr | None:
+        if not isinstance(node, Read) or not tensors[node.tensor].held:
+            return None
+        place = tuple(substitute(e, of_held) for e in node.index)
+        return Read(node.tensor, place, node.other, node.dtype)
+
+    def moved(expr: Expr) -> Expr:
+        return substitute(substitute(rewrite(expr, held), of_all), {inside: Idx(row)})
+
+    def results(before: tuple[Result, ...]) -> tuple[Result, ...]:
+        # The element is a read, too.
+        return tuple(Result(moved(r.element), moved(r.value)) for r in before)  # type: ignore
+
+    extents = {i.name: window.extent(i) for i in kernel.anchor.domain}
+    return replace(
+        form,
+        bodies=results(form.bodies),
+        values=results(form.values),
+        zero_where=tuple(map(moved, form.zero_where)),
+        unread_where=tuple(map(moved, form.unread_where)),
+        sizes={**form.sizes, **extents, window.start: window.starts},
     )
 
 
@@ -122,6 +158,9 @@ def _coalescible(form: CoalescedKernel, kernel: Kernel, plan: Plan) -> tuple[Ind
     """The first two neighbouring indices that can become one."""
     # An index in a computation would become a division of the joined one, for each lane.
     values = _used_as_values(form)
+    if kernel.window is not None:
+        # What a block leaves out must be left out by all its kernels: the bounds must stay.
+        values |= {n for e in (*form.zero_where, *form.unread_where) for n in index_names(e)}
     accesses = list(accesses_of(form, plan).values())
     stored = list(store_offsets(form, kernel, plan).values())
     if form.at is not None:
@@ -209,6 +248,7 @@ def _coalesce(form: CoalescedKernel, i: Index, j: Index) -> CoalescedKernel:
         at=None if form.at is None else rewritten(form.at),
         position=substitute(form.position, split),
         zero_where=rewritten(form.zero_where),
+        unread_where=rewritten(form.unread_where),
         sizes={**form.sizes, both.name: both.size},
     )
 

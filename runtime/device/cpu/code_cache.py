@@ -40,11 +40,13 @@ class LoadedLibrary(Protocol):
 
 @dataclass(frozen=True)
 class Code:
-    """Functions, the offset of every tensor in the arena, and the arena's size."""
+    """Functions, the offset of every tensor in the arena, the arena's size, and how many bytes each
+    thread has for itself behind it."""
 
     library: LoadedLibrary
     offsets: Mapping[str, int]
     arena_bytes: int
+    held_bytes: int = 0
 
 
 class Shared:
@@ -65,7 +67,7 @@ class Shared:
 
 def compiled(plan: Plan, texts: Iterable[str], level: int) -> Code:
     """The code of a plan whose modules are `texts`, compiled and not cached."""
-    return Code(jit.Machine(texts, level), plan.offsets, plan.arena_bytes)
+    return Code(jit.Machine(texts, level), plan.offsets, plan.arena_bytes, plan.held_bytes)
 
 
 def cached_or_compiled(
@@ -88,11 +90,11 @@ def cached_or_compiled(
         if elf.supported():
             binaries = [elf.link(binaries, FUNCTIONS)]
     except elf.Unlinkable:  # compiled, but only LLVM can load it
-        return Code(machine, plan.offsets, plan.arena_bytes)
+        return Code(machine, plan.offsets, plan.arena_bytes, plan.held_bytes)
     # Loaded from the entry just written: the same path as every later run takes.
     if cache.write(name, _packed(binaries, plan)):
         found = _load(cache, name)
-    return found or Code(machine, plan.offsets, plan.arena_bytes)
+    return found or Code(machine, plan.offsets, plan.arena_bytes, plan.held_bytes)
 
 
 # --- entries of the cache -------------------------------------------------------------------------
@@ -103,6 +105,7 @@ def _packed(binaries: Sequence[bytes], plan: Plan) -> bytes:
     about = {
         "sizes": [len(b) for b in binaries],
         "arena": plan.arena_bytes,
+        "held": plan.held_bytes,
         "offsets": dict(plan.offsets),
     }
     layout = json.dumps(about).encode()
@@ -127,7 +130,7 @@ def _load(cache: FileCache, name: str) -> Code | None:
     else:
         ends = [0, *accumulate(layout["sizes"])]
         library = jit.Loaded([content[a:b] for a, b in pairwise(ends)])
-    return Code(library, layout["offsets"], layout["arena"])
+    return Code(library, layout["offsets"], layout["arena"], layout["held"])
 
 
 def key(system: System, target: str, level: int) -> str:

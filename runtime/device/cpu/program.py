@@ -60,11 +60,13 @@ class CpuProgram:
         self._planned = source if isinstance(source, Plan) else None
         self.target, self.options, self._level = target or host.target(), options, level
         self._code = code or self._find_code()
-        require(self._code.arena_bytes)
+        # Behind the tensors that all threads see each thread has memory of its own.
+        needed = self._code.arena_bytes + self.threads * self._code.held_bytes
+        require(needed)
         # The arena begins at a cache line, with the cells of its barrier in front of it.
-        self._memory = np.zeros(self._code.arena_bytes + ARENA_BYTES + 2 * LINE, np.uint8)
+        self._memory = np.zeros(needed + ARENA_BYTES + 2 * LINE, np.uint8)
         start = -self._memory.ctypes.data % LINE + ARENA_BYTES
-        self.arena = self._memory[start : start + self._code.arena_bytes + LINE]
+        self.arena = self._memory[start : start + needed + LINE]
         self._address = self.arena.ctypes.data
         self.arrays = {
             name: self.view(name)

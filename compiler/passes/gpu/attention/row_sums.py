@@ -18,14 +18,15 @@ Source: Dao et al. 2022 (arXiv:2205.14135), appendix B.4. Tests: tests/passes/te
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ....ir.edit import SystemEdit
 from ....ir.equation import Equation, Index, System
 from ....ir.expr import Expr, Idx, Read, index_names
 from ....ir.terms import factors, product, unify_indices, with_indices
-from .find_attention import MatrixReduction, find_attention, renaming, result_of
+from ....targets import CpuTarget
+from .find_attention import Attention, MatrixReduction, find_attention, renaming, result_of
 
 
 def row_sums_before_rounding(system: System) -> System:
@@ -36,14 +37,30 @@ def row_sums_before_rounding(system: System) -> System:
 
 def row_sums(system: System) -> System:
     """The system with both rewrites."""
-    return _through_results(_by_rows(system))
+    return _through_results(_by_rows(system, 0), 0)
 
 
-def _by_rows(system: System) -> System:
+def row_sums_of_large(system: System, target: CpuTarget) -> System:
+    """The same for matrices that are too large to be stored (`equations/row_blocks.py`). Of smaller
+    ones the sums of the equations are as fast."""
+    least = target.row_blocks.least_bytes
+    if not any(t.kind == "temp" and t.bytes >= least for t in system.tensors.values()):
+        return system
+    return _through_results(_by_rows(system, least), least)
+
+
+def _found(system: System, least_bytes: int) -> Iterator[Attention]:
+    for attention in find_attention(system):
+        sizes = (system.tensors[name].bytes for name in attention.matrices)
+        if not attention.problem and max(sizes) >= least_bytes:
+            yield attention
+
+
+def _by_rows(system: System, least_bytes: int) -> System:
     """Full sums as sums of row sums."""
     edit = SystemEdit(system)
-    for attention in find_attention(system):
-        for eq, key in [] if attention.problem else attention.full_sums:
+    for attention in _found(system, least_bytes):
+        for eq, key in attention.full_sums:
             outer = tuple(i for i in eq.over if i.name != key)
             indices = (*eq.indices, *outer)
             inner = tuple(i for i in eq.over if i.name == key)
@@ -53,12 +70,10 @@ def _by_rows(system: System) -> System:
     return edit.result()
 
 
-def _through_results(system: System) -> System:
+def _through_results(system: System, least_bytes: int) -> System:
     """Row sums that are products with a row's result as such products."""
     edit = SystemEdit(system)
-    for attention in find_attention(system):
-        if attention.problem:
-            continue
+    for attention in _found(system, least_bytes):
         for one in attention.reductions:
             for result in attention.reductions:
                 found = _through_result(one, result)

@@ -184,3 +184,15 @@ def test_products_of_rounded_numbers(target: str) -> None:
     for name, array in results[0].items():
         np.testing.assert_allclose(results[1][name], array, rtol=0, atol=2e-3, err_msg=name)
         assert results[1][name].tobytes() == results[2][name].tobytes(), name
+
+
+@pytest.mark.parametrize("target", ["sapphire-rapids-amx", "zen4", "generic-avx2"])
+def test_no_copy_of_a_block_is_made_outside_of_it(target: str) -> None:
+    """Tiles and pairs of bf16 numbers, and transposed copies, are of whole tensors: what is held
+    has none, and only the kernels of its blocks read it."""
+    made = plan(
+        step(96, "precision = bf16"), verified=True, target=blocking(CPU_TARGETS[target], 16)
+    )
+    inside = {kernel for item in blocks_of(made) for kernel in item.every}
+    for kernel in set(made.kernels) - inside:
+        assert not any(made.system.tensors[n].held for eq in kernel.equations for n in eq.sources)

@@ -49,8 +49,8 @@ def tile_operands(system: System, target: CpuTarget) -> System:
     """Contractions of tiles, where that saves more than storing the operands costs."""
     edit, packed = SystemEdit(system), _Packed(system, target)
     for component in system.components:
-        # A recurrence would store its tiles anew at every step.
-        if is_recurrent(component):
+        # A recurrence would store its tiles anew at every step, a block of rows for every block.
+        if is_recurrent(component) or component[0].target in system.blocked:
             continue
         (eq,) = component
         forms = _forms(eq, system)

@@ -16,12 +16,12 @@ from dataclasses import replace
 
 from ..dsl.diagnostics.diagnostic import Report, UserError
 from .elaboration.initializers import initial_system
+from .elaboration.optimizers import update
 from .elaboration.train_block import (
     Setup,
     differentiate_loss,
     elaborate_trained_model,
     objective,
-    update,
 )
 from .ir.aggregates import SIZES, Aggregates, aggregates, last_stage, one_by_one
 from .ir.equation import Equation, System, Tensor, is_identity

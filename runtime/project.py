@@ -328,6 +328,11 @@ def _train_text(train: s.Train) -> str:
                 lines.append(f"metric {name.id} = {format_expr(value)}")
             case s.Let(name=name, value=value):
                 lines.append(f"let {name.id} = {format_expr(value)}")
+            case s.ParamGroup(patterns=patterns, value=value):
+                names = ", ".join(p.text for p in patterns)
+                lines.append(
+                    f"optimizer {names} = {format_expr(value)}" if value else f"freeze {names}"
+                )
             case s.Until(condition=condition):
                 lines.append(f"until {format_expr(condition)}")
             case s.Input(name=name, type=type):

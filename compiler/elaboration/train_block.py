@@ -1,49 +1,41 @@
-"""Train blocks: the loss and metrics of a model, gradients, and the optimizer's update.
+"""Train blocks: the loss and metrics of a model, and the gradients of the loss.
 
-    loss      = mse(y, target)          →   loss = …;   d_w = grad(loss, w)  for every parameter w
-    optimizer = sgd(lr = 0.1)           →   w' = w - 0.1 * d_w
+    loss = mse(y, target)   →   loss = …;   d_w = grad(loss, w)  for every parameter w
 
 Gradients are placeholders (`ir/gradients.py`), which a pass expands. Fields of the data are inputs
-of the system, declared where the block names them.
+of the system, declared where the block names them. What optimizers make of the gradients is in
+`optimizers.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from fnmatch import fnmatchcase
 
 from ...dsl.check.names import value_names
 from ...dsl.diagnostics.diagnostic import Note, Report, did_you_mean
 from ...dsl.syntax import ast as s
-from ...dsl.syntax.ast import walk
 from ...dsl.syntax.source import Span
-from ..ir.build import call, literal
-from ..ir.equation import Equation, Gradient
-from ..ir.expr import Apply, Expr, Idx, Read
+from ..ir.equation import Gradient
 from ..ir.gradients import active_tensors
-from .broadcasting import broadcast, materialize, pointwise
+from .broadcasting import materialize, pointwise
 from .calls import apply
 from .context import (
     RESERVED_INPUTS,
     UNLIMITED,
     Abort,
-    Application,
     BodyScope,
     Context,
     reserved,
 )
 from .dispatch import array as array_of
 from .dispatch import value as value_of
-from .interfaces import bind, declared_shape
+from .interfaces import declared_shape
 from .model import ElaboratedModel, elaborate_model, find_model
-from .names import find
-from .reductions import reduce_array
-from .repetition import memoized, outline
 from .rules import RULES
-from .statements import body
-from .values import Array, Shape, Static, Value, is_static, lift, of_scalar
+from .values import Array, Shape, Static, Value, is_static, lift
 
 # The expressions of norm and penalty stay this deep however many parameters the model has.
 TERMS = 16  # squared gradients, or penalties, that one equation adds up
@@ -99,7 +91,8 @@ class TrainBlock:
         names = {**self.model.scope.names, **self.constants}
         # No prefix: the tensors of the train block stand beside those of the model.
         leading = self.model.scope.leading
-        return BodyScope("", names, leading=leading, takes_fields=True, words=self.schedule())
+        layers, words = self.model.scope.layers, self.schedule()
+        return BodyScope("", names, layers=layers, leading=leading, takes_fields=True, words=words)
 
     def schedule(self) -> dict[str, Static | Array]:
         """`t`, the number of the step, and `steps` and `epochs`, which are unknown where a program
@@ -114,6 +107,23 @@ class TrainBlock:
         scope, schedule = self.scope(), self.schedule()
         scope.names.update({n: v for n, v in schedule.items() if n not in self.constants})
         return scope
+
+
+def groups(train: s.Train) -> list[s.ParamGroup]:
+    """`optimizer encoder.* = …` and `freeze …`."""
+    return [i for i in train.body if isinstance(i, s.ParamGroup)]
+
+
+def group_of(train: s.Train, parameter: str) -> s.ParamGroup | None:
+    """The entry that says how a parameter is trained: the last one with a pattern for it."""
+    fitting = (g for g in groups(train) if any(_fits(p, parameter) for p in g.patterns))
+    return next(iter([*fitting][::-1]), None)
+
+
+def _fits(pattern: s.Pattern, parameter: str) -> bool:
+    """Whether `encoder.*` is a pattern for `encoder_dense1_w`: a dot stands for the underscore
+    between a layer and what it has."""
+    return fnmatchcase(parameter, pattern.text.replace(".", "_"))
 
 
 def elaborate_trained_model(setup: Setup, training: bool, limited: bool = True) -> TrainBlock:
@@ -358,7 +368,7 @@ def _with_penalty(block: TrainBlock, loss: Array, scope: BodyScope) -> Array:
     # A list of its own, as the penalty's equations add tensors while the loop runs.
     parameters = [t for t in ctx.tensors.values() if t.kind == "param"]
     for number, tensor in enumerate(parameters, 1):
-        cost = _applied(ctx, field, [ctx.array_of(tensor.name)], scope)
+        cost = applied(ctx, field, [ctx.array_of(tensor.name)], scope)
         if cost.rank:
             raise ctx.error(
                 "E0410",
@@ -373,9 +383,9 @@ def _with_penalty(block: TrainBlock, loss: Array, scope: BodyScope) -> Array:
     return loss
 
 
-def _applied(ctx: Context, field: s.Field, first: list[Static | Array], scope: BodyScope) -> Array:
+def applied(ctx: Context, field: s.Field, first: list[Static | Array], scope: BodyScope) -> Array:
     """`clip = clip_norm(1.0)`: the function of the `first` values and its own arguments."""
-    function, written = _callee(field)
+    function, written = callee_of(field)
     if function is None:
         raise ctx.error(
             "E0203",
@@ -387,7 +397,7 @@ def _applied(ctx: Context, field: s.Field, first: list[Static | Array], scope: B
     return lift(results[0], ctx.float_type)  # type: ignore[arg-type]
 
 
-def _callee(field: s.Field) -> tuple[s.Name | None, s.Call | None]:
+def callee_of(field: s.Field) -> tuple[s.Name | None, s.Call | None]:
     """The function that a setting names, and the call if it has arguments."""
     # `clip_norm(1.0)` has a call, `l2` alone is a name; `l2(1)(2)` names no function.
     written = field.value if isinstance(field.value, s.Call) else None
@@ -403,6 +413,10 @@ def differentiate_loss(block: TrainBlock, loss: str) -> dict[str, str]:
     that have none."""
     ctx, report = block.ctx, block.ctx.report
     parameters = [t for t in ctx.tensors.values() if t.kind == "param"]
+    _check_patterns(block, [p.name for p in parameters])
+    train = block.setup.train
+    frozen = [p for p in parameters if (g := group_of(train, p.name)) and g.value is None]
+    parameters = [p for p in parameters if p not in frozen]
     system = ctx.system(block.model.definition.name, (loss,))
     # Activity analysis: a parameter that the loss does not depend on, or only through steps of
     # derivative zero such as `argmax`, gets no gradient and no update.
@@ -422,6 +436,8 @@ def differentiate_loss(block: TrainBlock, loss: str) -> dict[str, str]:
             label="nothing will be trained",
             help="compute it from a result of the model"
             if parameters
+            else "all of them are frozen"
+            if frozen
             else "the model has no parameters",
         )
         return names
@@ -439,166 +455,19 @@ def differentiate_loss(block: TrainBlock, loss: str) -> dict[str, str]:
     return names
 
 
-# --- the optimizer ------------------------------------------------------------------------------
-
-
-def update(block: TrainBlock, gradients: Mapping[str, str]) -> None:
-    """Every parameter's next value, by the optimizer that the train block names."""
-    # The mistake is in the report, which is raised now: nothing follows the update.
-    with suppress(Abort):
-        _update(block, gradients)
-    block.ctx.report.check()
-
-
-def _update(block: TrainBlock, gradients: Mapping[str, str]) -> None:
-    ctx, train, field = block.ctx, block.setup.train, block.setting("optimizer")
-    if field is None:
-        raise ctx.error(
-            "E0411",
-            f"`train {train.model.id}` has no optimizer",
-            train.model.span,
-            label="nothing would change a parameter",
-            help="like `optimizer = adam(lr = 1e-3)`",
-        )
-    name, written = _callee(field)
-    place = field.value.span
-    optimizer = ctx.definitions.get(name.id) if name else None
-    if name is None or optimizer is None or optimizer.kind != "optimizer":
-        known = [d.name for d in ctx.definitions.values() if d.kind == "optimizer"]
-        raise ctx.error(
-            "E0406",
-            f"`{place.text}` is not an optimizer",
-            place,
-            help=did_you_mean(place.text, known) or f"there are {', '.join(known)}",
-        )
-    # Settings are elaborated once, in the block's scope: `lr = cosine(t, steps)` reads the step.
-    scope = block.settings_scope()
-    arguments = written.arguments if written else ()
-    settings = bind(ctx, optimizer.settings, arguments, [], name, place, scope)
-    use = Application(name.id, place, settings)
-    norm = _gradient_norm(block, optimizer, gradients)
-    for parameter, gradient in gradients.items():
-        # Parameters of equal shape and type have equal updates up to names: elaborated once, then
-        # replayed (`repetition.py`).
-        p, g = ctx.array_of(parameter), ctx.array_of(gradient)
-        seen = outline({"p": p, "g": g})
-        assert seen is not None
-        step = partial(_update_parameter, block, optimizer, use, parameter, gradient, norm, scope)
-        memoized(ctx, ("update", seen[0]), parameter, seen[1], step)
-
-
-def _gradient_norm(
-    block: TrainBlock, optimizer: s.Definition, gradients: Mapping[str, str]
-) -> Array | float:
-    """sqrt(sum of g^2 over all gradients), if the optimizer or the clipping uses it; else 0."""
-    ctx, clip = block.ctx, block.setting("clip")
-    function = _callee(clip)[0] if clip else None
-    clipping = find(ctx, function) if function else None
-    # The norm reads every gradient in full, so it is computed only for those that use it. A name in
-    # the body is enough to decide: optimizers call it `norm`, a clipping function as it likes.
-    called = [(optimizer, "norm")]
-    if clipping is not None and len(clipping.inputs) > 1:
-        called.append((clipping, clipping.inputs[1].name))
-    if not any(isinstance(n, s.Name) and n.id == name for d, name in called for n in walk(d)):
-        return 0.0
-    total = of_scalar(literal(0.0, ctx.float_type))
-    span = (clip or block.setting("optimizer") or block.setup.train).span
-    for number, gradient in enumerate(gradients.values(), 1):
-        g = ctx.array_of(gradient)
-        square = pointwise(ctx, "mul", [g, g], span)
-        if g.rank:
-            # Each gradient gets a sum of its own: they have different shapes.
-            scope = BodyScope("", {}, target=f"{gradient}_square")
-            square = reduce_array(ctx, "sum", square, span, scope)
-        total = pointwise(ctx, "add", [total, square], span)
-        if number % TERMS == 0:  # a deep model has hundreds: limits the expression's depth
-            total = materialize(ctx, ctx.unique("gradient_norm_part"), total, span, None)
-    root = pointwise(ctx, "sqrt", [total], span)
-    return materialize(ctx, ctx.unique("gradient_norm"), root, span, None)
-
-
-def _update_parameter(
-    block: TrainBlock,
-    optimizer: s.Definition,
-    use: Application,
-    parameter: str,
-    gradient: str,
-    norm: Array | float,
-    scope: BodyScope,
-) -> tuple[()]:
-    """The optimizer's body for one parameter, after clipping."""
-    ctx, clip = block.ctx, block.setting("clip")
-    p, g = ctx.array_of(parameter), ctx.array_of(gradient)
-    if clip is not None:
-        clipped = _applied(ctx, clip, [g, norm], scope)
-        # Broadcasting would accept a larger result, which is no gradient of the parameter any more.
-        if broadcast(ctx, [clipped, g], clip.value.span) != g.shape:
-            raise ctx.error(
-                "E0303",
-                "`clip` must keep the shape of a gradient",
-                clip.value.span,
-                label=f"it makes {list(clipped.shape)} of {list(g.shape)}",
-            )
-        g = clipped
-    # Optimizers compute with the step (`beta^t`), so it is a float in them.
-    step = of_scalar(call(ctx.float_type, ctx.scalar_input("step").scalar()))
-    own: dict[str, Value] = {"p": p, "g": g, "norm": norm, "t": step}
-    # `state m = 0` of adam becomes `dense1_w_m`.
-    inner = BodyScope(f"{parameter}_", {**use.names, **own}, target=optimizer.name, parameter=p)
-    # Mistakes inside the optimizer are shown at `optimizer = …` in the train block.
-    ctx.calls.append(use)
-    body(ctx, optimizer.body, inner)
-    ctx.calls.pop()
-    if "p'" not in inner.names:
-        raise ctx.error(
-            "E0209", f"optimizer `{optimizer.name}` never assigns `p'`", optimizer.name_span
-        )
-    if parameter in ctx.updates:  # else the mistakes in its equation are in the report
-        _propagate_nonfinite(ctx, parameter, gradient)
-    return ()
-
-
-def _propagate_nonfinite(ctx: Context, parameter: str, gradient: str) -> None:
-    """Where a gradient is not finite, make the parameter's next value not finite, so that the step
-    is found to be bad. Most optimizers do so by themselves; where the gradient is clipped, compared
-    or only its sign is used, the next value becomes the gradient there."""
-    # A state does not count: its next value may no longer depend on this one (`last' = g`).
-    definition = {eq.target: eq for eq in ctx.equations}
-    following = ctx.updates[parameter]
-    if _is_nonfinite_with(gradient, following, definition):
-        return
-    eq = definition[following]
-    here = tuple(Idx(i.name) for i in eq.indices)
-    # An update has the parameter's shape, so the gradient is read at the same indices.
-    g = Read(gradient, here, None, ctx.tensors[gradient].dtype)
-    checked = eq.with_body(call("select", call("is_finite", g), eq.body, g))
-    ctx.equations[ctx.equations.index(eq)] = checked
-
-
-def _is_nonfinite_with(source: str, name: str, definition: Mapping[str, Equation]) -> bool:
-    """Whether a tensor is certainly not finite at every element where `source`, of its shape, is
-    not. A conservative analysis: it may be so where the answer is no."""
-    eq = definition.get(name)
-    if name == source:
-        return True
-    # Inputs, params and states have no equation; of a reduction or a scatter it is not shown that
-    # the element comes out at the same place.
-    if eq is None or eq.reduce is not None or eq.at is not None:
-        return False
-
-    def certain(expr: Expr) -> bool:
-        # A read elsewhere (a shift, a transpose) would tell of another element.
-        if isinstance(expr, Read):
-            here = tuple(Idx(i.name) for i in eq.indices)
-            return expr.index == here and _is_nonfinite_with(source, expr.tensor, definition)
-        if not isinstance(expr, Apply):
-            return False
-        if expr.fn in ("add", "sub", "mul", "neg", "abs", "bf16", "stop"):  # inf - inf is NaN
-            return any(map(certain, expr.args))
-        # x / NaN is NaN, but x / inf is 0: the divisor proves nothing
-        if expr.fn == "div":
-            return certain(expr.args[0])
-        # either branch may be the one that is taken
-        return expr.fn == "select" and certain(expr.args[1]) and certain(expr.args[2])
-
-    return certain(eq.body)
+def _check_patterns(block: TrainBlock, parameters: Sequence[str]) -> None:
+    """E0412 for a pattern that no parameter has."""
+    for group in groups(block.setup.train):
+        for pattern in group.patterns:
+            if not any(_fits(pattern, name) for name in parameters):
+                layers = {name.partition("_")[0] for name in parameters}
+                first = pattern.text.partition(".")[0]
+                listed = ", ".join(parameters[:8]) + ", …" * (len(parameters) > 8)
+                block.ctx.error(
+                    "E0412",
+                    f"no parameter is called `{pattern.text}`",
+                    pattern.span,
+                    label="this fits none",
+                    help=did_you_mean(first, sorted(layers))
+                    or (f"there are {listed}" if parameters else "the model has none"),
+                )

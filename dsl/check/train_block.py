@@ -87,8 +87,10 @@ def _check_entries(train: s.Train, scope: Scope, report: Report) -> None:
                 _report_string(name.id, text, scope, report)
             case s.Metric(name=name, value=s.String() as text):
                 _report_string(name.id, text, scope, report)
-            case s.Field() if field == "optimizer":
-                _check_optimizer(entry, scope, report)
+            case s.Field(value=value) if field == "optimizer":
+                _check_optimizer(value, scope, report)
+            case s.ParamGroup(value=s.Node() as value):
+                _check_optimizer(value, scope, report)
             # `data = csv("…")`: what is called there is looked up by the runtime
             case s.Field() if field not in _DATA_FIELDS:
                 _check_calls(entry, scope, report, field in _PARTIAL_FIELDS)
@@ -157,9 +159,9 @@ def _report_string(field: str, text: s.String, scope: Scope, report: Report) -> 
     report.add("E0312", message, text.span, label="a string", help=help)
 
 
-def _check_optimizer(entry: s.Field, scope: Scope, report: Report) -> None:
+def _check_optimizer(value: s.Expr, scope: Scope, report: Report) -> None:
     """`adam` or `adam(lr = …)`; the settings may be schedules, which receive the step."""
-    call = invocation(entry.value)
+    call = invocation(value)
     callee = call.callee
     name = callee.id if isinstance(callee, s.Name) else None
     found = scope.find(name) if name else None

@@ -18,7 +18,7 @@ from .hints import ErrorContext, hint_for_character, hint_for_keyword, hint_for_
 
 # Terminals that are described instead of spelt.
 _DESCRIPTIONS = {
-    "NAME": "a name", "PRIMED": "a name", "DOTTED": "a name", "NUMBER": "a number",
+    "NAME": "a name", "PRIMED": "a name", "DOTTED": "a name", "PATTERN": "names", "NUMBER": "a number",
     "STRING": "a string in quotes",
     "DOCSTRING": "a docstring", "_NEWLINE": "the end of the line", "REDUCE": "a reduction",
     "COMPARE": "a comparison", "TIMES": "`*`", "PLUS": "`+`", "MINUS": "`-`", "EQUALS": "`=`",
@@ -64,6 +64,9 @@ def explain(
         return _unknown_character(source, text, error.pos_in_stream or 0, offset)
     assert isinstance(error, UnexpectedToken)
     found = error.token
+    # Where nothing else fits, the lexer takes any word and any `*` for a pattern of names.
+    if found.type == "PATTERN":
+        found = Token.new_borrow_pos("TIMES" if found.value == "*" else "NAME", found.value, found)
     # An unclosed docstring: the lexer has read its first two quotes as an empty string.
     if text.startswith('"""', found.start_pos or 0) and found.type == "STRING":
         return _unknown_character(source, text, found.start_pos or 0, offset)

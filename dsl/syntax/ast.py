@@ -307,11 +307,26 @@ class Input(Node):
 
 
 @dataclass(frozen=True)
+class Pattern(Node):
+    """Names of parameters in a train block: `encoder.*`, `*.b`, `table`."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class ParamGroup(Node):
+    """`optimizer encoder.* = sgd(lr = 1e-3)`; without a value `freeze encoder.*`."""
+
+    patterns: tuple[Pattern, ...]
+    value: Expr | None
+
+
+@dataclass(frozen=True)
 class Train(Node):
     """`train Mnist { … }`."""
 
     model: Name
-    body: tuple[Field | Metric | Until | Input | Let, ...]
+    body: tuple[Field | Metric | Until | Input | Let | ParamGroup, ...]
     doc: str
 
 

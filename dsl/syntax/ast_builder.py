@@ -179,11 +179,26 @@ class AstBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
     # statements
 
     let = _node(s.Let)
-    field = _node(s.Field)
     metric = _node(s.Metric)
     until = _node(s.Until)
     input = _node(s.Input)
     names = plains = _tuple
+
+    def field(self, meta: Meta, parts: list[Any]) -> s.Field:
+        # `optimizer` is a keyword here, for `optimizer encoder.* = …`
+        head, value = parts
+        name = s.Name(self._span(head), str(head)) if isinstance(head, Token) else head
+        return s.Field(self._span(meta), name, value)
+
+    def patterns(self, meta: Meta, parts: list[Token]) -> tuple[s.Pattern, ...]:
+        return tuple(s.Pattern(self._span(part), str(part)) for part in parts)
+
+    def param_group(self, meta: Meta, parts: list[Any]) -> s.ParamGroup:
+        patterns, _, value = parts
+        return s.ParamGroup(self._span(meta), patterns, value)
+
+    def freeze(self, meta: Meta, parts: list[Any]) -> s.ParamGroup:
+        return s.ParamGroup(self._span(meta), parts[0], None)
 
     def param(self, meta: Meta, parts: list[Any]) -> s.Param:
         names, dtype, sign, value = parts

@@ -269,8 +269,10 @@ class _Formatter:
         # A head that was padded for alignment, else the plain one.
         head = heads.get(id(node)) or _head(node)
         match node:
-            case s.Input():
+            case s.Input() | s.ParamGroup(value=None):
                 self.lines.append(indent + head)
+            case s.ParamGroup(value=s.Node() as value):
+                self._assignment(f"{head} = ", value, indent)
             case s.Until(condition=condition):
                 self._assignment("until ", condition, indent)
             case s.Param(value=value, drawn=True):
@@ -345,6 +347,9 @@ def _head(node: s.Node) -> str:
             return f"metric {name.id}"
         case s.Input(name=name, type=dtype):
             return f"input {name.id}: {format_type(dtype)}"
+        case s.ParamGroup(patterns=patterns, value=value):
+            word = "freeze" if value is None else "optimizer"
+            return f"{word} {', '.join(p.text for p in patterns)}"
     return ""
 
 

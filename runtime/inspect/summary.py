@@ -10,7 +10,7 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
 from ...compiler.elaboration.context import Layer
-from ...compiler.elaboration.train_block import Setup
+from ...compiler.elaboration.train_block import Setup, group_of, groups
 from ...compiler.ir.aggregates import hand_over
 from ...compiler.ir.equation import System
 from ...compiler.ir.work import flops
@@ -43,6 +43,7 @@ class Summary:
     rows: tuple[LayerRow, ...]
     inference_bytes: int
     training_bytes: int | None
+    groups: tuple[tuple[str, int], ...] = ()  # entries of the train block, and their parameters
 
     def text(self) -> str:
         """A table, then totals."""
@@ -60,6 +61,9 @@ class Summary:
         widths = [max(map(len, column)) for column in zip(head, *lines, total, strict=True)]
         table = [_line(cells, widths) for cells in (head, *lines)]
         table += ["-" * len(table[0]), _line(total, widths), ""]
+        wide = max((len(entry) for entry, _ in self.groups), default=0)
+        table += [f"{entry.ljust(wide)}  {count:,} parameters" for entry, count in self.groups]
+        table += [""] * bool(self.groups)
         if self.training_bytes is not None:
             table.append(f"training memory   {size(self.training_bytes)}")
         table.append(f"inference memory  {size(self.inference_bytes)}")
@@ -96,7 +100,21 @@ def summarize(project: Project, setup: Setup | None, device: str = "cpu") -> Sum
         training = needed(hand_over(training_step(setup)[0], measured(setup, True)).system)
         evaluation(setup)  # so that mistakes only evaluation has are found here too
     rows = layer_rows(whole, layers)
-    return Summary(project.name, project.settings.batch, rows, inference, training)
+    parts = () if setup is None else _groups(setup.train, whole)
+    return Summary(project.name, project.settings.batch, rows, inference, training, parts)
+
+
+def _groups(train: s.Train, system: System) -> tuple[tuple[str, int], ...]:
+    """How many parameters each entry of the train block is for, if there are several."""
+    counts: dict[str, int] = {}
+    for tensor in system.of_kind("param"):
+        group = group_of(train, tensor.name)
+        entry = "optimizer"
+        if group is not None:
+            names = ", ".join(pattern.text for pattern in group.patterns)
+            entry = f"freeze {names}" if group.value is None else f"optimizer {names}"
+        counts[entry] = counts.get(entry, 0) + tensor.size
+    return tuple(counts.items()) if groups(train) else ()
 
 
 def _on_cpu(system: System) -> int:

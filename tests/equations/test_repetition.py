@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support import system as system_of
 
-from nnc.compiler.elaboration import inlining, repetition, statements, train_block
+from nnc.compiler.elaboration import inlining, optimizers, repetition, statements
 from nnc.compiler.ir.structural_hash import system_signature
 from nnc.compiler.ir.verify import verify
 from nnc.compiler.pipeline import check_remat
@@ -86,7 +86,7 @@ def elaborated(program: str) -> tuple:
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 def test_repeated_elaboration_is_elaboration(body, monkeypatch):
     again = elaborated(text(body))
-    for module in (inlining, train_block):
+    for module in (inlining, optimizers):
         monkeypatch.setattr(
             module, "memoized", lambda ctx, key, stem, given, elaborate: elaborate()
         )

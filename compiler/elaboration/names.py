@@ -111,6 +111,15 @@ def _report_unknown(ctx: Context, node: s.Name, scope: BodyScope) -> None:
     text = spelled(node)
     if text in scope.defined_by:
         _report_read_before_computed(ctx, text, node, scope)
+    # The length of a run, where neither the block nor the data say it.
+    elif text == "steps" and scope.takes_fields:
+        ctx.error(
+            "E0409" if ctx.fields is None else "E0202",
+            "the number of steps is not known" + " without the data" * (ctx.fields is None),
+            node.span,
+            label="those of the whole run",
+            help="say it in the train block: `steps = 1000`",
+        )
     # No data given: the name may well be a column of them, so "unknown" would be wrong.
     elif ctx.fields is None and scope.takes_fields:
         ctx.error(

@@ -219,3 +219,22 @@ def test_the_initialisers_words_are_the_layers_where_it_has_them() -> None:
     _, drawn = training_step(planned_setup(project, data.Search(None, Path(), True)))
     w = evaluate(drawn, {"seed": np.int32(0), "step": np.int32(0)})["w"]
     assert np.abs(w).max() < 1e-5
+
+
+def test_the_length_of_a_run_that_nothing_says(tmp_path: Path) -> None:
+    """It is no field of the data, so no input is advised."""
+    text = TEXT.replace("    epochs    = 2\n", "").replace(
+        '    data      = npz("numbers.npz")\n', ""
+    )
+    text = text.replace("mse(y, FIELD)", "mean(y^2)").replace("FIELD", "1").replace("n]", "3]")
+    project = project_of_text(text, "m.nn", tmp_path)
+    setup = planned_setup(project, data.Search(None, tmp_path, offline=True))
+    with pytest.raises(UserError) as found:
+        training_step(setup)
+    (mistake,) = found.value.diagnostics
+    assert mistake.code == "E0409" and "the number of steps is not known" in mistake.message
+    assert "`steps = 1000`" in mistake.help
+    said = project_of_text(
+        text.replace("    batch", "    steps = 1000\n    batch"), "m.nn", tmp_path
+    )
+    training_step(planned_setup(said, data.Search(None, tmp_path, offline=True)))

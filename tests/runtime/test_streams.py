@@ -102,11 +102,11 @@ def combinations():
             yield pytest.param(line, rest, id=f"{line}, the others", marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("line", "combinations"), combinations())
-def test_closed_streams(folder, line, combinations):
+@pytest.mark.parametrize(("line", "closing_of"), [*combinations()])
+def test_closed_streams(folder, line, closing_of):
     """What needs no closed stream is done, what needs one is refused."""
     answers, code = COMMANDS[line]
-    for closed in combinations:
+    for closed in closing_of:
         found = call(folder, line, preexec_fn=closing(closed))
         wanted = code
         if line.startswith("generate") and 0 in closed:

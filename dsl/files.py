@@ -170,11 +170,12 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def unnamed_file() -> BinaryIO:
-    """A temporary file that vanishes when it is closed or the process ends, however it ends."""
+def unnamed_file(folder: Path | None = None) -> BinaryIO:
+    """A temporary file, in the folder if one is given, that vanishes when it is closed or the
+    process ends, however it ends."""
     import tempfile  # rarely needed, as below
 
-    return tempfile.TemporaryFile()
+    return tempfile.TemporaryFile(dir=folder)
 
 
 def temporary_folder() -> str:

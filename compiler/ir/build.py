@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
@@ -81,8 +82,14 @@ def _typed(fn: str, args: tuple[Expr, ...]) -> tuple[tuple[Expr, ...], str]:
 
 def call(fn: str, *args: Expr | float) -> Expr:
     """The function applied, in its simplest form that computes the same values."""
-    exprs = tuple(a if isinstance(a, Expr) else literal(a) for a in args)
-    typed, dtype = _typed(fn, exprs)
+    return _applied(fn, tuple(a if isinstance(a, Expr) else literal(a) for a in args))
+
+
+# Passes apply the same function to the same nodes again and again, kernel by kernel. Nodes compare
+# by identity, so that 0.0 is not taken for -0.0.
+@lru_cache(2**14)
+def _applied(fn: str, args: tuple[Expr, ...]) -> Expr:
+    typed, dtype = _typed(fn, args)
     if all(isinstance(a, Const) for a in typed) and fn not in _UNFOLDED:
         folded = _fold(fn, typed, dtype)
         if folded is not None:

@@ -10,14 +10,17 @@ for machine code and gradients.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import reduce
+from itertools import product
+from math import prod
+from types import MappingProxyType
 
 import numpy as np
 
 from ..ir.affine import affine, inside
 from ..ir.dtypes import NUMPY, is_float
-from ..ir.equation import Equation, System, is_recurrent
+from ..ir.equation import Equation, Index, System, is_recurrent
 from ..ir.expr import Apply, Const, Expr, Idx, Read, index_names
 from ..ir.functions import TABLE, bf16_halves
 from ..ir.recurrence import plan_recurrence
@@ -25,11 +28,19 @@ from ..ir.terms import multiplicands
 
 Arrays = dict[str, np.ndarray]
 Types = Mapping[str, type]  # the NumPy type of each dtype
+Part = Mapping[str, range]  # the values that some indices take; the others take all of theirs
+BLOCK = 2**16  # points of an elementwise equation that are computed at a time
 WIDE: Types = {**NUMPY, "f32": np.float64}
 
 
-def evaluate(system: System, values: Mapping[str, np.ndarray], wide: bool = False) -> Arrays:
-    """All tensors of the system, computed from the given inputs, params and states.
+def evaluate(
+    system: System,
+    values: Mapping[str, np.ndarray],
+    wide: bool = False,
+    into: Mapping[str, np.ndarray] = MappingProxyType({}),
+) -> Arrays:
+    """All tensors of the system, computed from the given inputs, params and states. Temps are
+    written `into` arrays where there are any for them.
 
     Raises ValueError if one of those is missing or of the wrong shape, or if the system still has
     placeholders for gradients.
@@ -54,7 +65,7 @@ def evaluate(system: System, values: Mapping[str, np.ndarray], wide: bool = Fals
             if is_recurrent(component):
                 _run_recurrence(component, system, arrays, types)
             else:
-                _run(component[0], system, arrays, types)
+                _run_whole(component[0], system, arrays, types, into.get(component[0].target))
     return arrays
 
 
@@ -64,6 +75,44 @@ def advance(system: System, values: Mapping[str, np.ndarray]) -> tuple[Arrays, A
     after = dict(values)
     after.update({name: arrays[following] for name, following in system.updates.items()})
     return arrays, after
+
+
+def _run_whole(
+    eq: Equation, system: System, arrays: Arrays, types: Types, into: np.ndarray | None
+) -> None:
+    """One equation over its whole domain."""
+    if eq.reduce or eq.at is not None or prod(i.size for i in eq.indices) <= BLOCK:
+        _run(eq, system, arrays, types)
+        if into is not None:
+            into[...] = arrays[eq.target]
+            arrays[eq.target] = into
+        return
+    if into is None:
+        tensor = system.tensors[eq.target]
+        into = np.empty(tensor.shape, types[tensor.dtype])
+    arrays[eq.target] = into
+    # By blocks, so that the values of subexpressions stay in a cache.
+    for part in _blocks(eq.indices):
+        _run(eq, system, arrays, types, part)
+
+
+def _blocks(indices: tuple[Index, ...]) -> Iterator[Part]:
+    """A domain in parts of at most `BLOCK` points."""
+    # `axis` is the first index of which several values are taken at once.
+    axis, row = 0, prod(i.size for i in indices[1:])
+    while row > BLOCK:
+        axis += 1
+        row //= indices[axis].size
+    several, (name, size) = BLOCK // row, (indices[axis].name, indices[axis].size)
+    for outer in product(*(range(i.size) for i in indices[:axis])):
+        fixed = {i.name: v for i, v in zip(indices, outer, strict=False)}
+        for start in range(0, size, several):
+            yield {**one_value(fixed), name: range(start, min(start + several, size))}
+
+
+def one_value(fixed: Mapping[str, int]) -> Part:
+    """The part of a domain with one value of each of these indices."""
+    return {name: range(value, value + 1) for name, value in fixed.items()}
 
 
 def _run_recurrence(
@@ -76,16 +125,16 @@ def _run_recurrence(
         tensor = system.tensors[equation.target]
         arrays[tensor.name] = np.zeros(tensor.shape, types[tensor.dtype])
     for equation, fixed in plan_recurrence(component).steps():
-        _run(equation, system, arrays, types, fixed)
+        _run(equation, system, arrays, types, one_value(fixed))
 
 
 def _run(
-    eq: Equation, system: System, arrays: Arrays, types: Types, fixed: Mapping[str, int] = {}
+    eq: Equation, system: System, arrays: Arrays, types: Types, part: Part = MappingProxyType({})
 ) -> None:
-    """One equation over its whole domain, or with some output indices fixed to one value."""
+    """One equation over its whole domain, or over a part of it."""
     tensor = system.tensors[eq.target]
     dtype = types[tensor.dtype]
-    grid = IndexGrid(eq, system, arrays, fixed, types)
+    grid = IndexGrid(eq, system, arrays, part, types)
     if eq.at is not None:
         # A scatter-add: terms whose place is outside are dropped, and places may repeat, for which
         # `np.add.at` adds each term, unlike `total[places] += …`.
@@ -100,23 +149,21 @@ def _run(
         arrays[eq.target] = total
         return
     result = grid.reduced(eq)
-    # In a step of a recurrence, a fixed index has an axis of length 1, and one slice is stored.
-    shape = tuple(1 if i.name in fixed else i.size for i in eq.indices)
-    result = np.broadcast_to(result, shape).astype(dtype)
-    if fixed:
-        # A slice of length 1 keeps the axis, as `result` has it.
+    shape = grid.shape[: len(eq.indices)]
+    if part:
+        # A slice keeps the axis, also of an index with one value.
         place = tuple(
-            slice(fixed[i.name], fixed[i.name] + 1) if i.name in fixed else slice(None)
+            slice(part[i.name].start, part[i.name].stop) if i.name in part else slice(None)
             for i in eq.indices
         )
         arrays[eq.target][place] = result
     else:
-        arrays[eq.target] = result
+        arrays[eq.target] = np.broadcast_to(result, shape).astype(dtype)
 
 
 class IndexGrid:
     """Values over an equation's domain: arrays with one axis per index, broadcast where a value
-    does not depend on the index. An index in `fixed` has one value, but the bounds of its range.
+    does not depend on the index. An index in `part` takes some of its values only.
     """
 
     def __init__(
@@ -124,20 +171,21 @@ class IndexGrid:
         eq: Equation,
         system: System,
         arrays: Arrays,
-        fixed: Mapping[str, int],
+        part: Part,
         types: Types = NUMPY,
     ):
         self.system, self.arrays, self.types, self.sizes = system, arrays, types, eq.sizes
         self.axes = {index.name: axis for axis, index in enumerate(eq.domain)}
-        self.shape = tuple(1 if i.name in fixed else i.size for i in eq.domain)
+        values = [part.get(i.name, range(i.size)) for i in eq.domain]
+        self.shape = tuple(map(len, values))
         # As np.ogrid: index n of the domain varies along axis n alone, and broadcasting does the
         # rest.
         self.index_values = {}
-        for axis, index in enumerate(eq.domain):
-            values = [fixed[index.name]] if index.name in fixed else range(index.size)
+        for axis, (index, own) in enumerate(zip(eq.domain, values, strict=True)):
             shape = [1] * len(self.axes)
-            shape[axis] = len(values)
-            self.index_values[index.name] = np.array(values, np.int32).reshape(shape)
+            shape[axis] = len(own)
+            numbers = np.arange(own.start, own.stop, dtype=np.int32)
+            self.index_values[index.name] = numbers.reshape(shape)
         self.memo: dict[Expr, np.ndarray] = {}
 
     def full(self, expr: Expr) -> np.ndarray:

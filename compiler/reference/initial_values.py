@@ -5,6 +5,8 @@ Every backend starts from the same bits.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from ..ir.dtypes import NUMPY
@@ -15,13 +17,31 @@ from .evaluator import evaluate
 def initial_values(system: System, drawn: System, seed: int) -> dict[str, np.ndarray]:
     """The first value of every param and state of `system`; `drawn` computes those that an
     initializer draws (`elaboration/initializers.py`)."""
-    values: dict[str, np.ndarray] = {}
-    for tensor in system.tensors.values():
+    kept = [t for t in system.tensors.values() if t.kind in ("param", "state")]
+    values = {t.name: np.zeros(t.shape, NUMPY[t.dtype]) for t in kept}
+    set_initial_values(system, drawn, seed, values)
+    return values
+
+
+def set_initial_values(
+    system: System, drawn: System, seed: int, values: Mapping[str, np.ndarray]
+) -> None:
+    """The same, written into arrays by name."""
+    for name, array in values.items():
         # `= 0.5` or `= true`; what begins with `~` is drawn.
-        if tensor.kind in ("param", "state") and tensor.init.startswith("="):
-            value = float(tensor.init[1:].strip().replace("true", "1").replace("false", "0"))
-            values[tensor.name] = np.full(tensor.shape, value, NUMPY[tensor.dtype])
+        init = system.tensors[name].init
+        if init.startswith("="):
+            value = float(init[1:].strip().replace("true", "1").replace("false", "0"))
+            first = np.full((), value, array.dtype)
+            # New memory holds zeros; the system gives it a place only when it is written to.
+            if _any_bit(first) or _any_bit(array):
+                array[...] = first
     # Drawn as of step 0: the numbers depend on the seed and on the place in the program alone.
     inputs = {"seed": np.array(seed, np.int32), "step": np.array(0, np.int32)}
-    arrays = evaluate(drawn, {k: v for k, v in inputs.items() if k in drawn.tensors})
-    return values | {name: arrays[name] for name in drawn.outputs}
+    given = {name: value for name, value in inputs.items() if name in drawn.tensors}
+    evaluate(drawn, given, into={name: values[name] for name in drawn.outputs})
+
+
+def _any_bit(array: np.ndarray) -> bool:
+    """Whether it has an element other than zero; -0.0 is one."""
+    return bool(array.reshape(-1).view(np.uint8).any())

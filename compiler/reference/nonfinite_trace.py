@@ -16,7 +16,7 @@ from ..ir.dtypes import is_float
 from ..ir.equation import Equation, System
 from ..ir.expr import Apply, Const, Expr, Read
 from ..ir.gradients import adjoints
-from .evaluator import IndexGrid
+from .evaluator import IndexGrid, one_value
 
 Index = tuple[int, ...]
 
@@ -158,7 +158,7 @@ def _points(
     fixed = (
         {} if eq.at is not None else {i.name: at for i, at in zip(eq.indices, index, strict=True)}
     )
-    grid = IndexGrid(eq, system, dict(arrays), fixed)
+    grid = IndexGrid(eq, system, dict(arrays), one_value(fixed))
     bad = ~np.isfinite(grid.full(eq.body))
     for at, coordinate in zip(eq.at or (), index, strict=eq.at is not None):
         bad &= grid.full(at) == coordinate

@@ -17,7 +17,7 @@ from ...compiler.ir.equation import Equation, System
 from ...compiler.ir.expr import Expr, Read, reads, walk
 from ...compiler.pipeline import derive
 from ...compiler.programs import training_step
-from ...compiler.reference.evaluator import IndexGrid, evaluate
+from ...compiler.reference.evaluator import IndexGrid, evaluate, one_value
 from ...compiler.reference.nonfinite_trace import Bad, first_bad
 from ...dsl.diagnostics.diagnostic import fail
 from ..project import open_project, setup_of, with_batch
@@ -142,7 +142,7 @@ def operands(system: System, arrays: Mapping[str, np.ndarray], bad: Bad) -> list
     )
     # overflow and 0/0 are what is looked for here, no reason to warn
     with np.errstate(all="ignore"):
-        grid = IndexGrid(eq, system, dict(arrays), fixed)
+        grid = IndexGrid(eq, system, dict(arrays), one_value(fixed))
         place = _decisive_point(grid, eq, bad.index)
         # a dict as a set that keeps the order: `x * x` reads one element once
         found: dict[Element, None] = {}

@@ -16,7 +16,7 @@ from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.aggregates import HandedOver, hand_over
 from ...compiler.ir.equation import CHECK, System, Tensor
 from ...compiler.programs import evaluation, prediction, training_step
-from ...compiler.reference.initial_values import initial_values
+from ...compiler.reference.initial_values import initial_values, set_initial_values
 from ...dsl.diagnostics.diagnostic import Note, Report, UserError, fail
 from ...dsl.syntax import ast as s
 from ..compiling import compiled_once, compiling
@@ -28,6 +28,7 @@ from ..project import with_batch
 from .batch_inputs import Examples, fill_inputs
 from .program_pool import ProgramPool
 from .set_measures import SetMeasures, Value
+from .values_copy import IN_MEMORY
 
 Values = dict[str, np.ndarray]
 
@@ -166,10 +167,12 @@ class Executor:
             from ...compiler.pipeline import check_remat  # only where it is needed
 
             check_remat(self.system, self.report)
+        self._drawn = drawn
+        self._values: Mapping[str, np.ndarray] | None = None  # not drawn yet
         # asked before anything is allocated, so that the answer can be a diagnostic
         try:
-            require(MIN_COPIES * values_bytes(self.system))
-            self._values: Mapping[str, np.ndarray] = initial_values(self.system, drawn, seed)
+            taken = values_bytes(self.system)
+            require(taken if taken > IN_MEMORY else MIN_COPIES * taken)
         except NotEnoughMemory as shortage:
             raise does_not_fit(
                 "this model", shortage, value_tensors(self.system), self._no_batch()
@@ -178,7 +181,10 @@ class Executor:
     @property
     def values(self) -> Mapping[str, np.ndarray]:
         """The current params and states; the next training step may change the arrays."""
-        return self._values
+        with compiling():
+            if self._values is None:
+                self._values = initial_values(self.system, self._drawn, self.seed)
+            return self._values
 
     @compiled_once
     def weight_names(self) -> tuple[str, ...]:
@@ -192,8 +198,9 @@ class Executor:
 
     def restore(self, values: Mapping[str, np.ndarray]) -> None:
         """Set params and states; those that are missing are left as they are."""
+        current = self.values
         for name, array in values.items():
-            np.copyto(self._values[name], array)
+            np.copyto(current[name], array)
 
     @compiling()
     def training(self, batch: int) -> BoundProgram:
@@ -206,9 +213,13 @@ class Executor:
             found = self._training[batch] = self._bound("train", batch, system)
         # Each program has an arena of its own: the values move along when the size changes, and
         # from then on the arrays of this program are the current ones.
-        if found.values is not self._values:
+        if self._values is None:
+            # Into the memory of the program that needs them first: for a moment twice of all
+            # values would be too much for a large model.
+            set_initial_values(self.system, self._drawn, self.seed, found.values)
+        elif found.values is not self._values:
             found.load(self._values)
-            self._values = found.values
+        self._values = found.values
         return found
 
     def evaluation(self, batch: int) -> AbstractContextManager[BoundProgram]:
@@ -227,7 +238,7 @@ class Executor:
         with pool.lend() as program:
             # always copied: training has changed the values since, and must not see those of this
             # program
-            program.load(self._values)
+            program.load(self.values)
             yield program
 
     @compiling()
@@ -294,9 +305,7 @@ class Executor:
         return plan(self._handed("train", step).system, host.target()).arena_bytes
 
 
-MIN_COPIES = (
-    2  # of all values: the one that is trained, and the one to return to after a non-finite step
-)
+MIN_COPIES = 2  # of few values: those that are trained, and those to return to (`ValuesCopy`)
 LISTED = 3  # tensors that are named
 
 

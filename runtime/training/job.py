@@ -56,6 +56,11 @@ class Job:
     def training(self) -> Examples:
         return self.parts["train"]
 
+    def compile_step(self) -> None:
+        """Compile the step of a whole batch. Values that are first asked for afterwards are in its
+        memory from the beginning. UserError E0713 if it does not fit."""
+        self.executor.training(min(self.settings.batch, len(self.training)))
+
     def measured(self, record: Record) -> dict[str, float]:
         """The values that conditions may name."""
         return {"epoch": record.epoch, "step": record.step, **record.values}
@@ -95,6 +100,7 @@ class Job:
         warnings about what was damaged or missing. UserError E0706 if none is intact and of this
         program."""
         self.folder = folder
+        self.compile_step()
         values, position, warnings = folder.checkpoints.read(self.executor.values)
         # interrupted before its first checkpoint: the run begins anew
         if position is not None:

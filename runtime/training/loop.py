@@ -32,6 +32,7 @@ def train(job: Job, listener: Listener, interrupted: Callable[[], bool]) -> str:
     a checkpoint is saved and training ends.
     """
     settings = job.settings
+    job.compile_step()
     guard = NonfiniteGuard(job)
     while not (reason := reason_to_stop(job)):
         here = job.position

@@ -3,9 +3,9 @@
 UserError E0701 restores the job's values as they were before that step. The loss is checked after
 every step, the values every `INTERVAL` steps and before they are evaluated or written: a gradient
 that is not finite remains visible in the values (`compiler/elaboration/train_block.py`). A copy of
-the values is taken as often, and
-steps repeat to the bit: taking the steps since the copy once more finds the last good one. All that
-costs less than a step in 500.
+the values is taken as often (`values_copy.py`), and steps repeat to the bit: taking the steps since
+the copy once more finds the first bad one, and taking those before it again the state before it.
+No other copy is needed. All that costs less than a step in 500.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from ...compiler.reference.evaluator import evaluate
 from ...compiler.reference.nonfinite_trace import Bad, first_bad, trace_nonfinite
 from ...dsl.diagnostics.diagnostic import Diagnostic, Note, UserError, fail
 from ...dsl.syntax.source import Span
-from .batch_inputs import batches, epoch_order
+from .batch_inputs import batches, epoch_order, fill_inputs
 from .executor import Refused
 from .integer_guard import explained
 from .snapshot import SNAPSHOT_NAME, Snapshot, write_snapshot
+from .values_copy import ValuesCopy
 
 if TYPE_CHECKING:
     from .job import Job
@@ -68,8 +69,8 @@ class NonfiniteGuard:
             for t in watched
             if first_bad(self.executor.values[t.name]) is None and is_float(t.dtype)
         ]
-        # one copy for the whole run, allocated here so that a later shortage cannot stop training
-        self._copy = {n: a.copy() for n, a in self.executor.values.items()}
+        folder = job.folder.path if job.folder else None
+        self._copy = ValuesCopy(self.executor.values, folder)
         self._mark()
 
     def _mark(self) -> None:
@@ -82,8 +83,7 @@ class NonfiniteGuard:
         """Check the values, then copy them."""
         # first check, then copy: the copy must be of values known to be good
         self.check()
-        for name, array in self.executor.values.items():
-            np.copyto(self._copy[name], array)
+        self._copy.take(self.executor.values)
         self._mark()
 
     def _steps_since_copy(self) -> Iterator[_TakenStep]:
@@ -117,45 +117,63 @@ class NonfiniteGuard:
     def stop(self) -> UserError:
         """Restore the copy and repeat the steps up to the first bad one, which is undone: E0701,
         or E0730 if it was refused for its integers."""
-        from ...compiler.pipeline import derive  # not needed where the code was kept
-
         # Loss and values are deterministic: the same steps from the copy go bad at the same one.
-        self.executor.restore(self._copy)
-        for step in list(self._steps_since_copy()):
-            # the step works in place, so its input must be copied to be able to undo it
-            before = {n: a.copy() for n, a in self.executor.values.items()}
-            bound = self.executor.training(len(step.rows))
-            try:
-                loss, _ = bound.run(self.job.training, step.rows, step.number)
-            except Refused as refused:
-                self._undo(step, before)
-                return explained(
-                    bound.system,
-                    before,
-                    refused,
-                    self.job.training.split,
-                    self.executor.seed,
-                    f"in step {step.number} (epoch {step.epoch}), ",
-                    "the weights are those before the step",
-                )
-            bad = self._bad_value()
-            if isfinite(loss) and bad is None:
-                continue
-            system = derive(bound.system)
-            # the loss comes first: it is what a user knows, and it goes bad before the values do
-            found: list[Found] = [(system.outputs[0], (), loss)] if not isfinite(loss) else []
-            if bad is not None:
-                found.append((*bad, float(self.executor.values[bad[0]][bad[1]])))
-            self._undo(step, before)
-            inputs = {name: array.copy() for name, array in bound.fields}
-            return self._error(step, system, before, inputs, found[0])
+        steps, copied = list(self._steps_since_copy()), 0
+        self._restore()
+        for number, step in enumerate(steps):
+            # It is most often one of the last two: then no more than one is to be taken again.
+            if number == len(steps) - 2:
+                self._copy.take(self.executor.values)
+                copied = number
+            found = self._taken_again(step)
+            if found:
+                return self._undone(steps[copied:number], step, found)
         raise AssertionError("the steps since the copy did not repeat to the bit")
 
-    def _undo(self, step: _TakenStep, before: Mapping[str, np.ndarray]) -> None:
-        """Undo the step. The position moves back to it too, so that what is saved now resumes
-        before it."""
-        self.executor.restore(before)
+    def _taken_again(self, step: _TakenStep) -> Refused | list[Found]:
+        """What is wrong after the step, the loss first; nothing if it is a good one."""
+        bound = self.executor.training(len(step.rows))
+        try:
+            loss, _ = bound.run(self.job.training, step.rows, step.number)
+        except Refused as refused:
+            return refused
+        bad = self._bad_value()
+        # the loss comes first: it is what a user knows, and it goes bad before the values do
+        found: list[Found] = [(bound.system.outputs[0], (), loss)] if not isfinite(loss) else []
+        if bad is not None:
+            found.append((*bad, float(self.executor.values[bad[0]][bad[1]])))
+        return found
+
+    def _undone(
+        self, before: list[_TakenStep], step: _TakenStep, found: Refused | list[Found]
+    ) -> UserError:
+        """Go back to the state before the step, and say what was wrong with it."""
+        # A step works in place: the steps before it once more take no memory for another copy.
+        self._restore()
+        for good in before:
+            assert not self._taken_again(good)
+        # The position moves back too, so that what is saved now resumes before the step.
         self.job.position.step, self.job.position.done = step.number - 1, step.done
+        bound, split = self.executor.training(len(step.rows)), self.job.training.split
+        if isinstance(found, Refused):
+            return explained(
+                bound.system,
+                self.executor.values,
+                found,
+                split,
+                self.executor.seed,
+                f"in step {step.number} (epoch {step.epoch}), ",
+                "the weights are those before the step",
+            )
+        from ...compiler.pipeline import derive  # not needed where the code was kept
+
+        fill_inputs(bound.fields, split, step.rows)
+        inputs = {name: array.copy() for name, array in bound.fields}
+        return self._error(step, derive(bound.system), self.executor.values, inputs, found[0])
+
+    def _restore(self) -> None:
+        """Back to the values of the copy."""
+        self._copy.restore(self.executor.values)
 
     def _error(
         self,

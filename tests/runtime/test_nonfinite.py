@@ -18,7 +18,7 @@ from nnc.runtime.data import Dataset, Field, Schema, Split
 from nnc.runtime.device import DEVICES
 from nnc.runtime.project import project_of_text, with_batch
 from nnc.runtime.settings import Assignment
-from nnc.runtime.training import atomic_files
+from nnc.runtime.training import atomic_files, values_copy
 from nnc.runtime.training import nonfinite_guard as guard
 from nnc.runtime.training.interrupt import never
 from nnc.runtime.training.job import prepare
@@ -119,9 +119,13 @@ def test_what_no_weight_changes_has_the_gradient_0(function):
     assert job.position.step == 6
 
 
-def test_the_weights_are_those_before_the_step(tmp_path):
+@pytest.mark.parametrize("in_memory", [2**28, 0])
+@pytest.mark.parametrize("interval", [1, 2, 3, 500])
+def test_the_weights_are_those_before_the_step(interval, in_memory, tmp_path, monkeypatch):
     """Bit by bit those of a run that was never to take the bad step, at whatever distance from the
-    last copy; the snapshot has them, and its step is the bad one."""
+    last copy, and wherever that is kept; the snapshot has them, and its step is the bad one."""
+    monkeypatch.setattr(guard, "INTERVAL", interval)
+    monkeypatch.setattr(values_copy, "IN_MEMORY", in_memory)
     rows = np.random.default_rng(0).uniform(1, 2, (24, 3))
     good = job_of(edge("log(a)", "adam()"), rows, steps="5")
     train(good, Silent(), never)
@@ -137,6 +141,35 @@ def test_the_weights_are_those_before_the_step(tmp_path):
     computed, _ = advance(system, snapshot.arguments(system))
     assert not np.isfinite(computed["loss"])
     assert snapshot.tensor == "loss" and snapshot.index == ()
+
+
+def test_a_copy_in_a_file_takes_no_memory_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(values_copy, "IN_MEMORY", 0)
+    values = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.array(7, np.int32)}
+    before = {name: array.copy() for name, array in values.items()}
+    copy = values_copy.ValuesCopy(values, tmp_path)
+    assert not copy._arrays and not list(tmp_path.iterdir())
+    for array in values.values():
+        array += 1
+    # in another order, as another program may have them
+    copy.restore(dict(reversed(values.items())))
+    assert all(np.array_equal(before[name], array) for name, array in values.items())
+
+
+def test_a_disk_without_room_for_the_copy(tmp_path, monkeypatch):
+    """It is in memory from the beginning, or a mistake of the disk is told."""
+    monkeypatch.setattr(values_copy, "IN_MEMORY", 0)
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    values = {"w": np.zeros(3, np.float32)}
+    kept = values_copy.ValuesCopy(values, tmp_path)
+    monkeypatch.setattr(values_copy.ValuesCopy, "_write", full)
+    assert values_copy.ValuesCopy(values, tmp_path)._arrays["w"].shape == (3,)
+    with pytest.raises(UserError) as caught:
+        kept.take(values)
+    assert caught.value.diagnostics[0].code == "E0709"
 
 
 @pytest.mark.parametrize("interval", [1, 2, 3, 500])

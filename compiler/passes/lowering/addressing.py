@@ -10,13 +10,14 @@ become checks. Tests: tests/passes/test_operand_layout.py, tests/backends/test_c
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from math import prod
 
 from ...ir.affine import Affine, affine, inside, span
 from ...ir.build import call, literal
 from ...ir.dtypes import is_float
 from ...ir.equation import Tensor
-from ...ir.expr import Apply, Const, Expr, Read
+from ...ir.expr import Apply, Const, Expr, Read, index_names
 from .access import Access
 
 Sizes = Mapping[str, int]
@@ -60,7 +61,13 @@ def linearize(expr: Expr, sizes: Sizes) -> Affine:
     r // d                 = 0            if 0 <= r < d
     (e // c) // d          = e // (c*d)
     """
-    form = affine(expr)
+    return _linearized(expr, tuple((name, sizes[name]) for name in sorted(index_names(expr))))
+
+
+# The kernels of a network have few different index expressions, and each is asked for many times.
+@lru_cache(2**12)
+def _linearized(expr: Expr, own_sizes: tuple[tuple[str, int], ...]) -> Affine:
+    form, sizes = affine(expr), dict(own_sizes)
     total = Affine({}, form.constant)
     # Each atom may be a quotient or a remainder, whose own form is added in its place.
     for atom, coefficient in form.coefficients.items():

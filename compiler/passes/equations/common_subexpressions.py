@@ -13,7 +13,6 @@ tensor. Value numbering: Cocke and Schwartz (1970). Tests: tests/passes/test_pas
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import chain
 
 from ...ir.affine import inside
 from ...ir.build import literal, substitute
@@ -54,9 +53,12 @@ def common_subexpressions(system: System, target: Target) -> System:
                     _undone(old, stored, target.equations.long_function),
                 ):
                     if one is not None:
-                        coarse, fine = _keys(one.expr)
+                        coarse = _coarse_key(one.expr)
                         # An index outside reads matches anything, constants included.
-                        key = coarse if _has_free_index(one.expr) else fine
+                        free = _has_free_index(one.expr)
+                        key = coarse if free else (coarse, *_constants(one.expr))
+                        # Without the coarse key nothing finer is looked for.
+                        available.setdefault(coarse, [])
                         available.setdefault(key, []).append(one)
     return system.replace(equations=tuple(result[eq.target] for eq in system.equations))
 
@@ -97,14 +99,15 @@ def _is_available(eq: Equation) -> bool:
     )
 
 
-def _keys(expr: Expr) -> tuple[tuple, tuple]:
-    """Equal for expressions that match, and cheaper than matching; the second only if the first of
-    them has no index outside its reads."""
-    tensors = sorted({read.tensor for read in reads(expr)})
+def _coarse_key(expr: Expr) -> tuple:
+    """Equal for expressions that match, and cheaper than matching."""
     fn = expr.fn if isinstance(expr, Apply) else ""
-    coarse = (fn, expr.dtype, *tensors)
-    constants = sorted(repr(n.value) for n in _outside_reads(expr) if isinstance(n, Const))
-    return coarse, (coarse, *constants)
+    return fn, expr.dtype, *sorted({read.tensor for read in reads(expr)})
+
+
+def _constants(expr: Expr) -> list[str]:
+    """Equal for expressions that match and have no index outside their reads."""
+    return sorted(repr(n.value) for n in _outside_reads(expr) if isinstance(n, Const))
 
 
 def _has_free_index(expr: Expr) -> bool:
@@ -131,7 +134,11 @@ def _with_available(eq: Equation, available: dict[tuple, list[_Available]]) -> E
         if not isinstance(node, Apply):
             return None
         # By key first: full matching is attempted on few candidates.
-        for one in chain.from_iterable(available.get(key, ()) for key in _keys(node)):
+        coarse = _coarse_key(node)
+        if coarse not in available:
+            return None
+        fine = available.get((coarse, *_constants(node)), [])
+        for one in (*available[coarse], *fine):
             stored = one.equation
             places = match(one.expr, node) if stored.target != eq.target else None
             if places is None:

@@ -158,13 +158,13 @@ def _liveness(
     """The liveness interval of each temp that has memory of its own."""
     # Locals are never stored and views are never written, but a view's home must live while it is
     # read.
-    stored = {t for item in items for t in _touched(item)[1]}
+    touched = [_touched(item) for item in items]
+    stored = {t for _, writes in touched for t in writes}
     live: dict[str, Interval] = {}
-    for time, item in zip(times, items, strict=True):
-        reads, writes = _touched(item)
-        for name in (reads | writes) & (stored | homes.keys()):
+    for time, (reads, writes) in zip(times, touched, strict=True):
+        for name in reads | writes:
             home = homes.get(name, name)
-            if not _is_permanent(home, system):
+            if (name in stored or name in homes) and not _is_permanent(home, system):
                 first, _ = live.get(home, (time, time))
                 live[home] = (first, time)
     return live
@@ -175,6 +175,9 @@ def _reuse_in_place(
 ) -> None:
     """Stores temps in the place of others that die where they are computed; updates `homes` and
     `live` accordingly."""
+    guests: dict[str, set[str]] = {}  # the names whose home is a tensor
+    for name, home in homes.items():
+        guests.setdefault(home, set()).add(name)
     for time, item in enumerate(items):
         # With an unrolled index all its values are computed at one point, so a store may come
         # before another value's read; an accumulation clears its target first.
@@ -192,7 +195,9 @@ def _reuse_in_place(
                 continue
             home = homes.get(source, source)
             # Whatever had `name` as its home, views of it, moves along.
-            homes |= {n: home for n, old in homes.items() if old == name} | {name: home}
+            moved = {name, *guests.pop(name, ())}
+            homes |= dict.fromkeys(moved, home)
+            guests.setdefault(home, set()).update(moved)
             # The two lives become one, from the birth of the source to the death of its successor.
             live[home] = live[home][0], live.pop(name)[1]
 

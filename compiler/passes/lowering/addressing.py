@@ -21,10 +21,18 @@ from ...ir.expr import Apply, Const, Expr, Read, index_names
 from .access import Access
 
 Sizes = Mapping[str, int]
+OwnSizes = tuple[tuple[str, int], ...]
 
 
 def access_of(read: Read, tensor: Tensor, sizes: Sizes) -> Access:
     """Where the read finds its element."""
+    return _access(read, tensor, _own_sizes(read, sizes))
+
+
+# The loops of a kernel are joined pair by pair, and the same reads are looked at each time.
+@lru_cache(2**12)
+def _access(read: Read, tensor: Tensor, own_sizes: OwnSizes) -> Access:
+    sizes = dict(own_sizes)
     # A dimension whose index provably stays inside needs no check; most do not.
     checks = tuple(
         (linearize(expr, sizes), size)
@@ -61,12 +69,17 @@ def linearize(expr: Expr, sizes: Sizes) -> Affine:
     r // d                 = 0            if 0 <= r < d
     (e // c) // d          = e // (c*d)
     """
-    return _linearized(expr, tuple((name, sizes[name]) for name in sorted(index_names(expr))))
+    return _linearized(expr, _own_sizes(expr, sizes))
+
+
+def _own_sizes(expr: Expr, sizes: Sizes) -> OwnSizes:
+    """The sizes of the indices that the expression depends on."""
+    return tuple((name, sizes[name]) for name in sorted(index_names(expr)))
 
 
 # The kernels of a network have few different index expressions, and each is asked for many times.
 @lru_cache(2**12)
-def _linearized(expr: Expr, own_sizes: tuple[tuple[str, int], ...]) -> Affine:
+def _linearized(expr: Expr, own_sizes: OwnSizes) -> Affine:
     form, sizes = affine(expr), dict(own_sizes)
     total = Affine({}, form.constant)
     # Each atom may be a quotient or a remainder, whose own form is added in its place.

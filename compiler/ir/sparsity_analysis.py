@@ -118,7 +118,7 @@ def sparsity_of_target(eq: Equation, of_read: OfRead) -> Sparsity:
     if eq.at is not None:
         return UNKNOWN
     body = sparsity_of(eq.body, eq.sizes, of_read)
-    if eq.reduce is None:
+    if eq.reduce is None or (body is DENSE and all(i.size for i in eq.over)):
         return body
     over = {i.name for i in eq.over}
     # A row is certainly 0 if all of its terms are: a half-space that does not depend on the summed
@@ -230,6 +230,8 @@ def _of_element(read: Read, system: System, found: Mapping[str, Sparsity]) -> Sp
     if read.tensor not in found or equation.at is not None:
         # A recurrence, or an accumulation.
         return UNKNOWN
+    if found[read.tensor] is DENSE:
+        return DENSE
     # From the source's indices to those of the read: y[t, s + 1] shifts each half-space.
     names = (i.name for i in equation.indices)
     return found[read.tensor].at(dict(zip(names, read.index, strict=True)))
@@ -251,6 +253,9 @@ def _inside_or(read: Read, own: Sparsity, known: Mapping[Expr, Sparsity]) -> Spa
 
 
 def _of_apply(node: Apply, parts: list[Sparsity]) -> Sparsity:
+    # Most values have no mask anywhere, and only a condition begins one.
+    if node.fn != "select" and all(part is DENSE for part in parts):
+        return DENSE
     a, b = parts[0], parts[-1]
     every = Sparsity(
         maybe_zero=_union(p.maybe_zero for p in parts),

@@ -177,13 +177,19 @@ def _renaming(names: Mapping[str, str]) -> Change:
 def share_equal(system: System) -> System:
     """Of equations that differ only in their targets and the names of indices, the first stays."""
     roots, fixed = set(system.roots), differentiated(system)
+    alone: dict[tuple, Equation] = {}  # the first that reads these tensors: compared with others
     first: dict[tuple, str] = {}
     same: dict[str, str] = {}
     kept = []
     # Reads are renamed first, so that a chain of equal equations is found in one go.
     for eq in system.equations:
         eq = eq if same.keys().isdisjoint(eq.sources) else eq.rewrite(_renaming(same))
-        equal = eq.target if eq.target in fixed else first.setdefault(eq.canonical, eq.target)
+        equal = eq.target
+        if eq.target not in fixed:
+            other = alone.setdefault((eq.reduce, *eq.sources), eq)
+            if other is not eq:
+                first.setdefault(other.canonical, other.target)
+                equal = first.setdefault(eq.canonical, eq.target)
         # An output stays even if an earlier one is equal, and so does an equation that reads
         # itself, whose twin reads another tensor.
         if equal == eq.target or eq.target in roots or is_recurrent([eq]):

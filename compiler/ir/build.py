@@ -17,6 +17,7 @@ from .dtypes import INTEGERS, NUMPY, fits, is_float
 from .expr import Apply, Const, Expr, Idx, Read, index_names, reads, walk
 from .functions import CASTS, TABLE, promote
 
+REMEMBERED = 2**14  # results of a function of expressions: more than a network has different ones
 _COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
 _LOGIC = frozenset({"and", "or", "not"})
 # Defined bit by bit in 32 bits, while folding works in float64.
@@ -87,7 +88,7 @@ def call(fn: str, *args: Expr | float) -> Expr:
 
 # Passes apply the same function to the same nodes again and again, kernel by kernel. Nodes compare
 # by identity, so that 0.0 is not taken for -0.0.
-@lru_cache(2**14)
+@lru_cache(REMEMBERED)
 def _applied(fn: str, args: tuple[Expr, ...]) -> Expr:
     typed, dtype = _typed(fn, args)
     if all(isinstance(a, Const) for a in typed) and fn not in _UNFOLDED:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from math import prod
 
 from ...ir.affine import Affine, affine, inside, span
-from ...ir.build import call, literal
+from ...ir.build import REMEMBERED, call, literal
 from ...ir.dtypes import is_float
 from ...ir.equation import Tensor
 from ...ir.expr import Apply, Const, Expr, Read, index_names
@@ -30,7 +30,7 @@ def access_of(read: Read, tensor: Tensor, sizes: Sizes) -> Access:
 
 
 # The loops of a kernel are joined pair by pair, and the same reads are looked at each time.
-@lru_cache(2**12)
+@lru_cache(REMEMBERED)
 def _access(read: Read, tensor: Tensor, own_sizes: OwnSizes) -> Access:
     sizes = dict(own_sizes)
     # A dimension whose index provably stays inside needs no check; most do not.
@@ -78,7 +78,7 @@ def _own_sizes(expr: Expr, sizes: Sizes) -> OwnSizes:
 
 
 # The kernels of a network have few different index expressions, and each is asked for many times.
-@lru_cache(2**12)
+@lru_cache(REMEMBERED)
 def _linearized(expr: Expr, own_sizes: OwnSizes) -> Affine:
     form, sizes = affine(expr), dict(own_sizes)
     total = Affine({}, form.constant)

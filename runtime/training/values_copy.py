@@ -52,7 +52,7 @@ class ValuesCopy:
         # From the second time on over what is there: that needs no more room on the disk.
         file.seek(0)
         for name in self._names:
-            values[name].tofile(file)
+            file.write(values[name].reshape(-1).view(np.uint8).data)
         file.flush()
 
     def restore(self, values: Mapping[str, np.ndarray]) -> None:

@@ -18,8 +18,8 @@ from .hints import ErrorContext, hint_for_character, hint_for_keyword, hint_for_
 
 # Terminals that are described instead of spelt.
 _DESCRIPTIONS = {
-    "NAME": "a name", "PRIMED": "a name", "DOTTED": "a name", "PATTERN": "names", "NUMBER": "a number",
-    "STRING": "a string in quotes",
+    "NAME": "a name", "PRIMED": "a name", "DOTTED": "a name", "NUMBER": "a number",
+    "PATTERN": "names of parameters, such as `encoder.*`", "STRING": "a string in quotes",
     "DOCSTRING": "a docstring", "_NEWLINE": "the end of the line", "REDUCE": "a reduction",
     "COMPARE": "a comparison", "TIMES": "`*`", "PLUS": "`+`", "MINUS": "`-`", "EQUALS": "`=`",
     "PLUS_EQUALS": "`+=`", "DRAWN": "`~`", "TRUE": "`true`", "FALSE": "`false`",

@@ -17,6 +17,7 @@ from typing import NamedTuple
 SHUFFLE_LANES = 4  # elements among which one instruction shuffles freely (128 bits of f32)
 TILE_SIDE = 16  # rows of an AMX tile, and pairs of bf16 numbers in each
 MAX_LANES = 64  # more elements than any vector has
+FAR = 1 << 32  # more than any index, or offset of a form that clips a loop
 ZERO_PAGE = 16384  # bytes of zeros that stand for elements out of bounds
 
 
@@ -113,6 +114,7 @@ class LayoutCosts:
     """What copies in another layout cost and save."""
 
     dot_vector: float = 0.3  # cycles that a vector of terms takes more if lanes are added up
+    unused_vector: float = 0.5  # cycles of a vector of terms that nobody wants
     transpose_element: float = 4.0  # cycles to transpose an element in memory, mostly waiting
     pack_element: float = 0.25  # cycles to store an element in a bf16 pair
     start_kernel: float = 4000.0  # cycles to begin one more kernel

@@ -7,12 +7,17 @@ import platform
 
 import numpy as np
 import pytest
-from support import plan, system, values
+from support import gradients, plan, system, values
 
+from nnc.compiler.elaboration.model import forward as elaborated
 from nnc.compiler.ir.equation import System
+from nnc.compiler.passes.equations.simplify import simplify
 from nnc.compiler.pipeline import LlvmCode
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.targets import CPU_TARGETS, CpuTarget
+from nnc.dsl.check.checker import load_source
+from nnc.dsl.diagnostics.diagnostic import Report
+from nnc.dsl.syntax.source import Source
 from nnc.runtime.device.cpu.program import CpuProgram
 
 from .assembly import inner_loops
@@ -93,3 +98,89 @@ def test_each_matrix_of_a_batch_of_products_stays_in_cache_for_itself() -> None:
         y[n, i, j] = sum(k) a[n, i, k] * b[n, k, j]
     }"""
     assert order(text, CPU_TARGETS["zen5"]) == ["n", "j", "i"]
+
+
+# What a network of these layers computes, gradients of all its parameters included.
+LAYERS = {
+    "grouped": "Conv(24, 3, pad = 1, groups = 3) |> relu |> Conv(10, 3, groups = 2)",
+    "grouped and strided": "Conv(32, 3, 2, pad = 1, groups = 2) |> relu |> Conv(8, 1, groups = 4)",
+    "window shorter than the step": "Conv(18, 3) |> relu |> Conv(20, 1, 2)",
+    "every second place": "Conv(18, 3, pad = 1) |> relu |> Conv(20, 3, 2, pad = 1)",
+    "every third place": "Conv(18, 3, pad = 1) |> relu |> Conv(20, 4, 3, pad = 2)",
+    "odd sizes": "Conv(7, 2) |> relu |> Conv(20, 5, 2, pad = 2) |> relu |> Conv(5, 3, 2)",
+    "several of each": "DepthwiseConv(3, 2, pad = 1, multiplier = 2) |> relu |> Conv(4, 1)",
+    "dilated": "Conv(6, 3, pad = 2, dilation = 2) |> relu |> Conv(5, 3, 3, dilation = 2)",
+    "transposed": "Conv(6, 3) |> relu |> ConvTranspose(5, 3, 2) |> relu |> ConvTranspose(4, 2, 2)",
+    "patches": "Conv(6, 1) |> relu |> Conv(40, 4, 4)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_gradients_of_all_kinds_of_convolutions(name: str) -> None:
+    text = f"""model M(x: f32[2, 15, 15, 6]) -> loss: f32[] {{
+        y = x |> {LAYERS[name]}
+        loss = sum(y * y)
+    }}"""
+    forward = loaded(text)
+    params = [t.name for t in forward.of_kind("param")]
+    before, names = gradients(forward, "loss", ["x", *params])
+    given = {key: value / 8 for key, value in values(before).items()}
+    expected = evaluate(before, given, wide=True)
+    found = []
+    for threads in (1, 2):
+        program = CpuProgram(before, threads)
+        for key, value in given.items():
+            program.arrays[key][...] = value
+        program.run()
+        for key in names.values():
+            off = np.abs(program.arrays[key] - expected[key]).max()
+            assert off <= 2e-5 * max(np.abs(expected[key]).max(), 1e-3), key
+        found.append([program.arrays[key].tobytes() for key in names.values()])
+    assert found[0] == found[1]
+
+
+def test_gradients_behind_a_step_loop_over_the_terms_that_there_are() -> None:
+    """Half of the places of each dimension have no term at all, or one of three; the channels of a
+    group are vectors. No element is gathered lane by lane."""
+    text = """model M(x: f32[4, 16, 16, 32]) -> loss: f32[] {
+        y = x |> Conv(32, KERNEL)
+        loss = sum(y * y)
+    }"""
+    kinds = {
+        "1, 2": "o < 32 where 0 <= ",
+        "3, 2, pad = 1": "w < 2 where 0 <= ",
+        "1, groups = 2": "",
+    }
+    for kernel, loops in kinds.items():
+        target = CPU_TARGETS["zen5"]
+        made = plan(
+            gradients(loaded(text.replace("KERNEL", kernel)), "loss", ["x"])[0], target=target
+        )
+        code = LlvmCode(made, target)
+        (nest,) = [code.nest(k) for k in made.kernels if k.anchor.target.startswith("d_x")]
+        assert loops in str(nest) and "scalar" not in nest.notes[0]
+        assert not any("//" in str(a.offset.expr()) for a in nest.accesses.values() if not loops)
+
+
+def loaded(text: str) -> System:
+    report = Report()
+    checked = load_source(Source("test.nn", text), report)
+    report.check()
+    return simplify(elaborated(checked.definitions, "M", {}))
+
+
+def test_what_is_read_after_a_sum_without_terms_keeps_its_own_check() -> None:
+    """Both ask for the same place before the first one; the sum alone is skipped there."""
+    before = system(
+        """model M(x: f32[9, 20], w: f32[20, 32], c: f32[9, 32]) -> y: f32[9, 32] {
+        z[t < 9, o] = sum(k) (x[t - 1, k] else 0) * w[k, o]
+        y[t, o] = z[t, o] + (c[t - 1, o] else 2.0) * (x[t - 1, 3] else 0)
+    }""",
+        float_type="f32",
+    )
+    given = values(before)
+    program = CpuProgram(before)
+    for name, value in given.items():
+        program.arrays[name][...] = value
+    program.run()
+    np.testing.assert_allclose(program.arrays["y"], evaluate(before, given)["y"], atol=1e-5)

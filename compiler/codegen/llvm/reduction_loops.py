@@ -17,6 +17,7 @@ from ...ir.affine import Affine
 from ...ir.dtypes import is_float
 from ...ir.expr import Apply, Expr, Idx
 from ...passes.cpu.loop_ir import Loop, Nest, Segment
+from ...targets import FAR
 from . import bf16
 from .accumulators import Accumulator, Reduction
 from .expressions import ExpressionWriter
@@ -169,14 +170,13 @@ class ReductionLoops:
         for form, size in loop.clip:
             self.expressions.at({**tile.copies[0][0], **at.places}, self.nest.lanes)
             # Any copy will do: a clip depends on nothing that differs between copies of the tile.
-            # 0 <= s + r < size   →   -r <= s < size - r
-            # 0 <= r - s < size   →   r - size + 1 <= s < r + 1
-            sign = form.coefficients[Idx(loop.index.name)]
-            rest = form.without(Idx(loop.index.name)).scaled(-sign)
-            zero = self.memory.total(self.memory.offset(rest), a)
-            first, last = (0, size) if sign == 1 else (1 - size, 1)
-            low = a.op("add", "i64", zero, str(first))
-            high = a.op("add", "i64", zero, str(last))
+            factor = form.coefficients.get(Idx(loop.index.name), 0)
+            rest = self.memory.total(self.memory.offset(form.without(Idx(loop.index.name))), a)
+            if not factor:  # all terms or none
+                some = a.compare("ult", "i64", rest, str(size))
+                stop = a.select("i64", some, stop, start)
+                continue
+            low, high = self._clipped(rest, factor, size)
             start = a.intrinsic("smax", "i64", start, low)
             stop = a.intrinsic("smin", "i64", stop, high)
         for form in loop.lower_bounds:
@@ -189,6 +189,26 @@ class ReductionLoops:
             before = a.op("sub", "i64", start, str(segment.start))
             start = element(a, a.op("udiv", "i64", before, str(width)), width, segment.start)
         return Stretch(loop, segment, start, stop, not loop.is_whole)
+
+    def _clipped(self, rest: str, factor: int, size: int) -> tuple[str, str]:
+        """The first s and that past the last where 0 <= factor * s + rest < size."""
+        a, by = self.scalar, abs(factor)
+
+        def quotient(offset: int) -> str:
+            """(rest + offset) / by, rounded down. Unsigned division is for numbers from 0 on."""
+            if by == 1:
+                return a.op("add", "i64", rest, str(offset))
+            raised = a.op("add", "i64", rest, str(offset + by * FAR))
+            return a.op("sub", "i64", a.op("udiv", "i64", raised, str(by)), str(FAR))
+
+        # 0 <= f*s + r < size   →   -(r // f) <= s < -((r - size) // f)
+        # 0 <= r - f*s < size   →   (r - size) // f + 1 <= s < r // f + 1
+        ends = quotient(0), quotient(-size)
+        if factor > 0:
+            low, high = (a.op("sub", "i64", "0", end) for end in ends)
+        else:
+            high, low = (a.op("add", "i64", end, "1") for end in ends)
+        return low, high
 
     def _at_first(self, form: Affine, tile: Tile, at: Where) -> str:
         """The form at the first element of the tile."""

@@ -49,7 +49,7 @@ Checks = tuple[tuple[Affine, int], ...]
 
 def lower(kernel: Kernel, plan: Plan, target: CpuTarget) -> Nest:
     """The nest of loops for a kernel."""
-    form = coalesce_indices(kernel, plan)
+    form = coalesce_indices(kernel, plan, split=True)
     found = accesses_of(form, plan)
     stored = store_offsets(form, kernel, plan)
     anchor = kernel.anchor
@@ -179,7 +179,18 @@ def _zero_checks(
         and is_zero(read.other)
         and all(vanishes(b.value, partial(is_, read)) for b in form.bodies)
     ]
-    return tuple(check for read in sorted(zeroing, key=str) for check in accesses[read].checks)
+    later = {r for v in form.values for r in reads(v.value) if r in accesses}
+    asked_later = [check for read in later for check in accesses[read].checks]
+    inner, outer = ({i.name for i in group} for group in (form.over, form.outputs))
+
+    def is_inner(check: tuple[Affine, int]) -> bool:
+        # A check on no reduced index skips the whole sum, but not the statements after it; nor is
+        # it known how often one on the step of a recurrence passes.
+        names = _names(check[0])
+        return not names.isdisjoint(inner) or (names <= outer and check not in asked_later)
+
+    found = (check for read in sorted(zeroing, key=str) for check in accesses[read].checks)
+    return tuple(filter(is_inner, found))
 
 
 def _affine_conditions(conditions: tuple[Expr, ...], form: CoalescedKernel) -> tuple[Affine, ...]:

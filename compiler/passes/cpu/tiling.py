@@ -21,10 +21,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from math import ceil, prod
 
-from ...ir.affine import Affine
+import numpy as np
+
+from ...ir.affine import Affine, affine
 from ...ir.dtypes import BYTES
 from ...ir.equation import Index
-from ...ir.expr import Idx, index_names
+from ...ir.expr import Apply, Const, Expr, Idx, index_names
 from ...targets import CpuTarget
 from ..lowering.access import Access
 from .loop_bounds import executed_share
@@ -108,29 +110,51 @@ class Clip:
     @staticmethod
     def of(form: Affine, size: int, work: Work) -> Clip:
         # A padded convolution has the check 0 <= i + u - 1 < I: i is an output index, u the
-        # window's.
-        names = {a.name: c for a, c in form.coefficients.items() if isinstance(a, Idx)}
-        inner = [i.name for i in work.over if abs(names.get(i.name, 0)) == 1]
-        # No loop can be solved for an index with another factor, or one inside a quotient or a
-        # read.
-        if not inner or len(names) != len(form.coefficients):
-            return Clip(form, size, "", frozenset(), 1.0)
+        # window's. The gradient of a strided one has 0 <= 2*w + (p + 1) % 2 < U; of w or of no
+        # reduced index, as every second place of a window of 1 has no terms at all.
         sizes = {i.name: i.size for i in (*work.outputs, *work.over)}
-        index = min(inner, key=lambda name: sizes[name])  # the window, not the image
-        # The form's values at a grid of points, built index by index; the share of those inside is
-        # an estimate of how much of the clipped loop is left.
-        points = [form.constant]
-        most = round(work.target.tiling.sampled_points ** (1 / len(names)))
-        for name, factor in names.items():
-            extent = sizes.get(name, 1)
-            sample = range(0, extent, -(-extent // most))
-            points = [p + factor * k for p in points for k in sample]
-        share = sum(0 <= p < size for p in points) / len(points)
-        return Clip(form, size, index, frozenset(names) - {index}, share)
+        inner = {i.name for i in work.over}
+        compound = [a for a in form.coefficients if not isinstance(a, Idx)]
+        names = frozenset().union(*map(index_names, form.coefficients))
+        plain = [a.name for a in form.coefficients if isinstance(a, Idx) and a.name in inner]
+        # No loop can be solved for an index inside of a quotient or of a read.
+        if any(inner & index_names(a) or not _is_quotient(a) for a in compound) or not work.over:
+            return Clip(form, size, "", frozenset(), 1.0)
+        # The window, not the image; the outermost loop for a check that all terms share.
+        index = min(plain, key=lambda name: sizes[name]) if plain else work.over[0].name
+        # The form's values at a grid of points; the share of those inside is an estimate of how
+        # much of the clipped loop is left.
+        most = round(work.target.tiling.sampled_points ** (1 / max(1, len(names))))
+        samples = {n: np.arange(0, sizes.get(n, 1), -(-sizes.get(n, 1) // most)) for n in names}
+        grid = dict(zip(samples, np.meshgrid(*samples.values(), indexing="ij"), strict=True))
+        points = _values(form, grid)
+        share = float(np.mean((points >= 0) & (points < size)))
+        return Clip(form, size, index, names - {index}, share)
 
     def applies(self, tile: Iterable[str], vector: str) -> bool:
         # A loop over vectors cannot begin or end at any element.
         return bool(self.index) and vector != self.index and self.others.isdisjoint(tile)
+
+
+def _is_quotient(atom: Expr) -> bool:
+    return (
+        isinstance(atom, Apply)
+        and atom.fn == "floordiv"
+        and isinstance(atom.args[1], Const)
+        and all(isinstance(a, Idx) for a in affine(atom.args[0]).coefficients)
+    )
+
+
+def _values(form: Affine, grid: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The form at points of its indices, which may be in quotients by constants."""
+    total = np.array(form.constant)
+    for atom, factor in form.coefficients.items():
+        if isinstance(atom, Idx):
+            total = total + factor * grid[atom.name]
+        else:
+            assert isinstance(atom, Apply) and isinstance(atom.args[1], Const)
+            total = total + factor * (_values(affine(atom.args[0]), grid) // atom.args[1].value)
+    return total
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from math import prod
 from ...ir.build import rewrite
 from ...ir.edit import SystemEdit
 from ...ir.equation import Equation, Index, System, is_recurrent
-from ...ir.expr import Idx, Read, index_names
+from ...ir.expr import Const, Idx, Read, index_names
 from ...targets import CpuTarget
 
 
@@ -50,16 +50,20 @@ def _operand_across(
     if len(along) != 1 or along[0].tensor in inside or system.tensors[along[0].tensor].held:
         return None
     (read,) = along
-    # Plain and distinct indices: the copy has the same elements, and no x[i, i] has to be told
-    # apart.
-    plain = all(isinstance(e, Idx) for e in read.index) and len(set(read.index)) == len(read.index)
-    if not plain or read.other is not None or read.index[-1] is last:
+    # It is one of the dimensions that the copy has last, and in no other: no x[i, i].
+    across = [e for e in read.index if last.name in index_names(e)]
+    constant = read.other is None or isinstance(read.other, Const)
+    if across != [last] or not constant or read.index[-1] is last:
         return None
     # In cycles: a horizontal sum for each result, and more loads for each vector of terms, against
     # moving each element once.
     results = prod(i.size for i in eq.indices)
     vectors = results * prod(i.size for i in eq.over) / target.lanes
     adding = results * target.costs.horizontal_sum + vectors * target.layout.dot_vector
+    # Lanes beyond the end of a short last index would be computed for nothing.
+    size = eq.indices[-1].size
+    unused = -(-size // target.lanes) * target.lanes / size - 1
+    adding -= vectors * unused * target.layout.unused_vector
     copying = system.tensors[read.tensor].size * target.layout.transpose_element
     return read if adding > copying else None
 
@@ -72,7 +76,7 @@ def _reading_transposed(eq: Equation, read: Read, edit: SystemEdit) -> Equation:
     body = Read(source.name, tuple(Idx(i.name) for i in indices), None, source.dtype)
     name = f"{source.name}_transposed"
     copy = edit.add(Equation(name, _to_last(indices, axis), body, span=source.span))
-    moved = Read(copy, _to_last(read.index, axis), None, source.dtype)
+    moved = Read(copy, _to_last(read.index, axis), read.other, source.dtype)
     return eq.with_body(rewrite(eq.body, lambda node: moved if node is read else None))
 
 

@@ -3,9 +3,14 @@
     y[b, i] = exp(x[b, i])                 →   y[b_i] = exp(x[b_i])
     sum(u, q) x[i + u, q] * k[u, q, o]     →   sum(u_q) x[Q*i + u_q] * k[u_q, o]
 
+    y[o] = sum(q) x[o // 16, q] * k[q, o]  →   y[16*o_ + _o] = sum(q) x[o_, q] * k[q, 16*o_ + _o]
+
 A map over a whole array becomes one loop, and the rows of a convolution's window another, so that
 vectors and unrolling see long loops. Applies where every access of the kernel has strides
 stride(i) = size(j) * stride(j), no bounds check mentions i or j, and neither is used as a value.
+An output index of
+a sum that addresses memory by its quotient becomes two (strip mining): the channels of a grouped
+convolution, or the places that a strided one has read, are then rows and vectors like all others.
 Also known as loop collapsing. Tests: tests/passes/test_operand_layout.py.
 """
 
@@ -15,10 +20,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
 
-from ...ir.affine import Affine
+from ...ir.affine import Affine, affine
 from ...ir.build import call, literal, rewrite, substitute
-from ...ir.equation import Equation, Index
-from ...ir.expr import Expr, Idx, Read, index_names, reads, walk
+from ...ir.equation import Equation, Index, free_name
+from ...ir.expr import Apply, Const, Expr, Idx, Read, index_names, reads, walk
 from ..kernels.kernel import Kernel, Plan, Window
 from .access import Access
 from .addressing import access_of, offset_of
@@ -55,9 +60,12 @@ class CoalescedKernel:
         return (*self.bodies, *self.values)
 
 
-def coalesce_indices(kernel: Kernel, plan: Plan) -> CoalescedKernel:
-    """The kernel with as few, as long indices as its accesses allow."""
-    form = _outermost_stride_first(_expanded(kernel, plan), kernel, plan)
+def coalesce_indices(kernel: Kernel, plan: Plan, split: bool = False) -> CoalescedKernel:
+    """The kernel with as few, as long indices as its accesses allow; with `split`, plain ones."""
+    form = _expanded(kernel, plan)
+    while split and (divided := _divided(form, kernel)) is not None:
+        form = _split(form, *divided)
+    form = _outermost_stride_first(form, kernel, plan)
     # Each round joins two, so three indices in a row become one in two rounds.
     while (pair := _coalescible(form, kernel, plan)) is not None:
         form = _coalesce(form, *pair)
@@ -219,7 +227,7 @@ def _coalesce(form: CoalescedKernel, i: Index, j: Index) -> CoalescedKernel:
     both = Index(f"{i.name}_{j.name}", i.size * j.size)
     # The joined index runs from 0 to i.size * j.size - 1; `linearize` cancels these quotients and
     # remainders where they are addresses: (ij // J) * J + ij % J = ij.
-    split = {
+    parts = {
         i.name: call("floordiv", Idx(both.name), j.size),
         j.name: call("mod", Idx(both.name), j.size),
     }
@@ -228,28 +236,67 @@ def _coalesce(form: CoalescedKernel, i: Index, j: Index) -> CoalescedKernel:
         # The joined index takes the place of `i`, and `j` goes.
         return tuple(both if x == i else x for x in group if x != j)
 
+    return _over(form, joined(form.outputs), joined(form.over), parts)
+
+
+def _split(form: CoalescedKernel, index: Index, by: int) -> CoalescedKernel:
+    outer, inner = (
+        Index(free_name(name, form.sizes), size)
+        for name, size in ((f"{index.name}_", index.size // by), (f"_{index.name}", by))
+    )
+    parts = {index.name: Idx(outer.name) * by + Idx(inner.name)}
+    place = form.outputs.index(index)
+    outputs = (*form.outputs[:place], outer, inner, *form.outputs[place + 1 :])
+    return _over(form, outputs, form.over, parts)
+
+
+def _divided(form: CoalescedKernel, kernel: Kernel) -> tuple[Index, int] | None:
+    """An output index of a sum that addresses memory by its quotient, and the divisor."""
+    if kernel.anchor.reduce != "sum" or form.at is not None or kernel.window is not None:
+        return None
+    reading = {r for result in form.results for r in reads(result.value)}
+    nodes = {e for read in reading for place in read.index for e in walk(place)}
+    quotients = [e for e in nodes if isinstance(e, Apply) and e.fn in ("floordiv", "mod")]
+    for index in form.outputs:
+        own = [e for e in quotients if Idx(index.name) in walk(e)]
+        divisors = {e.args[1].value if isinstance(e.args[1], Const) else 0 for e in own}
+        whole = all(affine(e.args[0]).coefficients.get(Idx(index.name)) == 1 for e in own)
+        by = divisors.pop() if len(divisors) == 1 else 0
+        if isinstance(by, int) and 1 < by < index.size and index.size % by == 0 and whole:
+            return index, by
+    return None
+
+
+def _over(
+    form: CoalescedKernel,
+    outputs: tuple[Index, ...],
+    over: tuple[Index, ...],
+    parts: Mapping[str, Expr],
+) -> CoalescedKernel:
+    """The kernel over other indices; what the old ones are of these."""
+
     def rewritten(exprs: tuple[Expr, ...]) -> tuple[Expr, ...]:
-        return tuple(substitute(e, split) for e in exprs)
+        return tuple(substitute(e, parts) for e in exprs)
 
     def moved(results: tuple[Result, ...]) -> tuple[Result, ...]:
         return tuple(
             Result(
                 Read(r.element.tensor, rewritten(r.element.index), None, r.element.dtype),
-                substitute(r.value, split),
+                substitute(r.value, parts),
             )
             for r in results
         )
 
     return CoalescedKernel(
-        outputs=joined(form.outputs),
-        over=joined(form.over),
+        outputs=outputs,
+        over=over,
         bodies=moved(form.bodies),
         values=moved(form.values),
         at=None if form.at is None else rewritten(form.at),
-        position=substitute(form.position, split),
+        position=substitute(form.position, parts),
         zero_where=rewritten(form.zero_where),
         unread_where=rewritten(form.unread_where),
-        sizes={**form.sizes, both.name: both.size},
+        sizes={**form.sizes, **{i.name: i.size for i in (*outputs, *over)}},
     )
 
 

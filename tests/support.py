@@ -16,6 +16,7 @@ from nnc.compiler.passes.autodiff.differentiate import differentiate
 from nnc.compiler.passes.equations.simplify import simplify
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.targets import CPU_TARGETS, GpuTarget
+from nnc.dsl.check.checker import load_source
 from nnc.dsl.diagnostics.diagnostic import Report
 from nnc.dsl.syntax.ast import Definition
 from nnc.dsl.syntax.parser import parse
@@ -37,6 +38,15 @@ def system(text: str, model: str = "M", float_type: str = "f64", **sizes: int) -
     """The simplified equations of the model in a text."""
     raw = verify(forward(definitions(text), model, sizes, float_type=float_type), "elaborate")
     return verify(simplify(raw), "simplify")
+
+
+def elaborated(text: str, **sizes: int) -> System:
+    """The equations of `M`, which sees the library, with placeholders, in double precision."""
+    report = Report()
+    checked = load_source(Source("test.nn", text), report)
+    report.check()
+    found = forward(checked.definitions, "M", sizes, float_type="f64")
+    return verify(found, "elaboration")
 
 
 def values(system: System, seed: int = 0, integers: int = 4) -> dict[str, np.ndarray]:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support import finite_differences, gradients, values
+from support import elaborated, finite_differences, gradients, values
 
-from nnc.compiler.elaboration.model import forward
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.printer import system_text
-from nnc.compiler.ir.verify import verify
 from nnc.compiler.pipeline import derive
 from nnc.compiler.reference.evaluator import evaluate
-from nnc.dsl.check.checker import load_source
-from nnc.dsl.diagnostics.diagnostic import Report, UserError
-from nnc.dsl.syntax.source import Source
+from nnc.dsl.diagnostics.diagnostic import UserError
 
 BRANCH = """
 layer Branch(x: [..., n]) -> y: [..., 3] {
@@ -22,14 +18,6 @@ layer Branch(x: [..., n]) -> y: [..., 3] {
     y = x |> Dense(3) |> tanh |> BatchNorm |> inner |> silu |> inner
 }
 """
-
-
-def elaborated(text: str, **sizes: int) -> System:
-    report = Report()
-    checked = load_source(Source("test.nn", text), report)
-    report.check()
-    found = forward(checked.definitions, "M", sizes, float_type="f64")
-    return verify(found, "elaboration")
 
 
 def parameters(system: System) -> list[str]:

@@ -5,28 +5,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support import finite_differences, gradients, plan, values
+from support import elaborated, finite_differences, gradients, plan, values
 
-from nnc.compiler.elaboration.model import forward
-from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.printer import system_text
-from nnc.compiler.ir.verify import verify
 from nnc.compiler.pipeline import derive
 from nnc.compiler.reference.evaluator import evaluate
-from nnc.dsl.check.checker import load_source
-from nnc.dsl.diagnostics.diagnostic import Report
-from nnc.dsl.syntax.source import Source
 from nnc.runtime.device.cpu.program import CpuProgram
-
-
-def elaborated(text: str, **sizes: int) -> System:
-    """The equations of `M`, with placeholders, in double precision."""
-    report = Report()
-    checked = load_source(Source("test.nn", text), report)
-    report.check()
-    found = forward(checked.definitions, "M", sizes, float_type="f64")
-    return verify(found, "elaboration")
-
 
 HEAT = """model M(place: f64[B], time: f64[B]) -> loss: f64 {
     point[b, k < 2] = if k == 0 then place[b] else time[b]

@@ -9,7 +9,7 @@ from nnc.compiler.pipeline import CPU, all_passes, gpu
 from nnc.runtime import cli
 from nnc.runtime.device.cpu import host
 
-# the passes that run for the processor at hand
+# the passes that run for this computer's processor
 HERE = [each for each in CPU.passes if each.when(host.target())]
 
 

@@ -49,6 +49,9 @@ def is_shortage(error: BaseException) -> bool:
         return False
     # An OSError about a file has its number; one of a library that cannot be mapped has none.
     loading = isinstance(error, ImportError) or (isinstance(error, OSError) and error.errno is None)
+    # Python's parser takes a failed allocation for a token that is missing, its evaluator for an
+    # error without an exception; programs in nnc's language raise neither.
+    loading = loading or isinstance(error, (SyntaxError, SystemError))
     starting = isinstance(error, RuntimeError) and "start new thread" in str(error)
     mapping = isinstance(error, OSError) and error.errno in (errno.ENOMEM, errno.EAGAIN)
     return loading or starting or mapping

@@ -252,6 +252,19 @@ def test_little_memory(folder, tmp_path, megabytes):
         assert found.returncode == 0 or b"emory" in found.stderr
 
 
+def test_shortages_that_python_reports_as_other_errors():
+    """Its parser says "expected ':'" where it cannot allocate; without a limit that is a bug."""
+    text = """
+import resource
+from nnc.runtime.memory import is_shortage
+errors = [SyntaxError("expected ':'"), SystemError("NULL"), ImportError("cannot map")]
+assert not any(map(is_shortage, errors)) and not is_shortage(KeyError("y"))
+resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+assert all(map(is_shortage, errors)) and not is_shortage(KeyError("y"))
+"""
+    assert call(Path(), "", text).returncode == 0
+
+
 def test_native_messages_do_not_meet_files(tmp_path):
     """The next file to be opened would have the number of a closed stream."""
     text = """

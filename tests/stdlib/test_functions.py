@@ -28,6 +28,9 @@ POINTWISE = [
     Case("selu", "selu(x)", X, lambda t, v: t.selu(v.x)),
     Case("sigmoid", "sigmoid(x)", X, lambda t, v: t.sigmoid(v.x)),
     Case("hard_sigmoid", "hard_sigmoid(4*x)", X, lambda t, v: t.nn.functional.relu6(4*v.x + 3) / 6),
+    Case("hard_swish", "hard_swish(4*x)", X, lambda t, v: t.nn.functional.hardswish(4*v.x)),
+    Case("relu6", "relu6(4*x)", X, lambda t, v: t.nn.functional.relu6(4*v.x)),
+    Case("hard_tanh", "hard_tanh(2*x)", X, lambda t, v: t.nn.functional.hardtanh(2*v.x)),
     Case("softplus", "softplus(x)", X, lambda t, v: t.nn.functional.softplus(v.x)),
     Case("silu", "silu(x)", X, lambda t, v: t.nn.functional.silu(v.x)),
     Case("mish", "mish(x)", X, lambda t, v: t.nn.functional.mish(v.x)),
@@ -48,6 +51,10 @@ def _entropy(t, v, **more):
 
 
 OTHERS = [
+    Case("glu", "glu(p, q)", P, lambda t, v: t.nn.functional.glu(t.cat([v.p, v.q], -1))),
+    Case("swiglu", "swiglu(p, q)", P, lambda t, v: v.p * t.nn.functional.silu(v.q)),
+    Case("geglu", "geglu(p, q)", P, lambda t, v: v.p * t.nn.functional.gelu(v.q)),
+    Case("reglu", "reglu(p, q)", P, lambda t, v: v.p * t.relu(v.q)),
     Case("softmax", "softmax(x)", X, lambda t, v: t.softmax(v.x, -1)),
     Case("log_softmax", "log_softmax(x)", X, lambda t, v: t.log_softmax(v.x, -1)),
     Case("softmax of a vector", "softmax(x)", {"x": "f32[5]"}, lambda t, v: t.softmax(v.x, -1)),

@@ -10,12 +10,12 @@ from nnc.runtime.device.cpu import host
 from nnc.runtime.inspect.verification import verify_project
 from nnc.runtime.project import project_of_text
 
-from . import test_functions, test_layers, test_sequences
+from . import test_functions, test_images, test_layers, test_sequences
 from .programs import Case
 
 CASES = {
     str(case): case
-    for module in (test_functions, test_layers, test_sequences)
+    for module in (test_functions, test_images, test_layers, test_sequences)
     for group in vars(module).values()
     if isinstance(group, list | tuple)
     for case in group

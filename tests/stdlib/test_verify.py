@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -10,13 +12,15 @@ from nnc.runtime.device.cpu import host
 from nnc.runtime.inspect.verification import verify_project
 from nnc.runtime.project import project_of_text
 
-from . import test_functions, test_images, test_layers, test_sequences
 from .programs import Case
 
+MODULES = [
+    f".{p.stem}" for p in sorted(Path(__file__).parent.glob("test_*.py")) if p.stem != "test_verify"
+]
 CASES = {
     str(case): case
-    for module in (test_functions, test_images, test_layers, test_sequences)
-    for group in vars(module).values()
+    for module in MODULES
+    for group in vars(import_module(module, __package__)).values()
     if isinstance(group, list | tuple)
     for case in group
     if isinstance(case, Case)

@@ -32,6 +32,7 @@ from .settings import Assignment
 from .thread_count import default_threads, too_many
 from .training.batch_inputs import all_examples, check_fit, check_indices
 from .training.executor import Executor, Values
+from .training.initial_weights import initial_weights
 from .training.interrupt import watch_interrupt
 from .training.job import prepare
 from .training.loop import INTERRUPTED, measure, train
@@ -162,8 +163,14 @@ class Model:
             job = prepare(project, dataset, self._device)
             # Weights only: the optimizer's state belongs to the earlier call, whose data were
             # others.
+            choice = project.settings.weights
             if self._trained is not None:
                 job.executor.restore(self._trained.weights)
+            elif choice is not None:
+                values, _, found = initial_weights(project, choice, job.executor)
+                for one in found:
+                    warnings.warn(one.message, stacklevel=2)
+                job.begin_with(values)
             with watch_interrupt() as interrupted:
                 lines = Lines(project.settings.epochs) if verbose else Silent()
                 reason = train(job, lines, interrupted)

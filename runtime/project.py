@@ -24,6 +24,7 @@ from .data import SOURCES, Dataset, Schema, Search, bind, describe, find_source
 from .data import load as load_data
 from .data.core.splitting import training_size
 from .settings import Assignment, DataChoice, Settings, assign, read_settings
+from .weights_choice import ARGUMENTS
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,8 @@ def with_assignments(project: Project, assignments: Sequence[Assignment]) -> Pro
 
 def _order(checked: Checked, field: str, call: str) -> list[str]:
     """The arguments that the call in a field may be given without their names, in order."""
+    if field == "weights":
+        return list(ARGUMENTS)
     if field == "data":
         source = SOURCES.get(call)
         return [one.name for one in source.settings if one.positional] if source else []

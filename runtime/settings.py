@@ -7,8 +7,6 @@ they are equations, and the compiler's.
 
 from __future__ import annotations
 
-import math
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,8 +18,8 @@ from ..dsl.syntax import ast as s
 from ..dsl.syntax.parser import parse_value
 from ..dsl.syntax.source import COMMAND_LINE, Source, Span
 from .conditions import SPLITS, Condition, Monitor, check_measured, measured_names
-
-Value = int | float | bool | str | list
+from .constants import Value, constant, constant_number
+from .weights_choice import WeightsChoice
 
 
 @dataclass(frozen=True)
@@ -58,6 +56,7 @@ class Settings:
     until: tuple[Condition, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
     data: DataChoice | None = None
+    weights: WeightsChoice | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class Assignment:
     @cached_property
     def source(self) -> Source:
         """All of it as the user wrote it, to be shown in messages."""
-        return Source(self.place, (self.before or f"{self.key}=") + self.text)
+        return Source(self.place, (self.before or f"{self.key}=") + self.text, outside=True)
 
     @property
     def start(self) -> int:
@@ -132,7 +131,7 @@ _VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
 }  # fmt: skip
 
 _EQUATIONS = ("loss", "optimizer", "clip", "penalty")  # left to the compiler
-FIELDS = (*_VALUES, *_EQUATIONS, "data", "monitor")
+FIELDS = (*_VALUES, *_EQUATIONS, "data", "monitor", "weights")
 
 DEFAULT_EPOCHS = 10
 
@@ -195,6 +194,8 @@ def _field(item: s.Field, lets: Mapping[str, s.Expr]) -> Any:
         return _data(item.value, lets)
     if name == "monitor":
         return Monitor.read(item.value)
+    if name == "weights":
+        return WeightsChoice.read(item.value, lets)
     if name not in _VALUES:
         raise fail(
             "E0703",
@@ -254,58 +255,6 @@ def _data(value: s.Expr, lets: Mapping[str, s.Expr]) -> DataChoice:
         names,
         value.span,
     )
-
-
-# --- constants ------------------------------------------------------------------------------------
-
-_OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
-    "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv,
-    "//": operator.floordiv, "%": operator.mod,
-}  # fmt: skip
-
-
-def constant(node: s.Expr, lets: Mapping[str, s.Expr]) -> Value:
-    """The value of an expression of literals and `let`s; UserError E0703 if it is not one."""
-    match node:
-        case s.Number(value=value) | s.Boolean(value=value) | s.String(value=value):
-            return value
-        case s.List(items=items):
-            return [constant(item, lets) for item in items]
-        case s.Name(id=name) if name in lets:
-            # Without the name itself: `let a = a + 1` ends in an error, not in a loop.
-            return constant(lets[name], {k: v for k, v in lets.items() if k != name})
-        case s.Name(id="inf"):
-            return math.inf
-        case s.Unary(op="-", operand=operand):
-            return -constant_number(operand, lets)
-        case s.Binary(op=op, left=left, right=right) if op in _OPERATIONS or op == "^":
-            return _computed(node, op, constant_number(left, lets), constant_number(right, lets))
-    raise fail(
-        "E0703",
-        "this setting is not a plain value",
-        node.span,
-        label="expected a number, true, false, a text in quotes or a list",
-    )
-
-
-def constant_number(node: s.Expr, lets: Mapping[str, s.Expr]) -> int | float:
-    """The same for a number."""
-    value = constant(node, lets)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise fail("E0703", "expected a number", node.span)
-    return value
-
-
-def _computed(node: s.Expr, op: str, left: int | float, right: int | float) -> int | float:
-    try:
-        if op != "^":
-            return _OPERATIONS[op](left, right)
-        # Whole numbers stay exact where the result is small (at most 31 · 64 bits); beyond that a
-        # float, so that 9^9^9 is an overflow instead of taking all memory.
-        small = isinstance(left, int) and isinstance(right, int) and 0 <= right <= 64
-        return left**right if small and abs(left) < 2**31 else math.pow(left, right)
-    except (ArithmeticError, ValueError) as error:
-        raise fail("E0703", f"this cannot be computed: {error}", node.span) from error
 
 
 # --- assignments from outside ---------------------------------------------------------------------
@@ -437,6 +386,7 @@ def settings_json(settings: Settings) -> dict[str, Any]:
     plain["monitor"] = str(settings.monitor) if settings.monitor else None
     plain["until"] = [c.text for c in settings.until]
     plain["sizes"] = dict(settings.sizes)
+    plain["weights"] = settings.weights.path if settings.weights else None
     if settings.data:
         data = settings.data
         plain["data"] = {

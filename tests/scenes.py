@@ -398,6 +398,8 @@ SCENES: dict[str, Scene] = {
                    ("train writer.nn --out run", "train small.nn --out classes --epochs 1")),
     "E0713": flags(TRAINED, TRAINED.replace("run", "other"), "image: f32[B, 8, 8, 1]",
                    broken=lambda patch: patch.setattr(memory, "free_bytes", lambda: 50_000)),
+    "E0714": Scene("train wide.nn --init run", "train small.nn --init run", "run",
+                   {"small.nn": DIGITS, "wide.nn": DIGITS.replace("12", "13")}, (TRAINED,)),
     "W0303": Scene(TRAIN_WRONG, TRAIN_RIGHT, "label", {
         "right.nn": ONE_HOT.replace("FILE", "two.npy"),
         "wrong.nn": ONE_HOT.replace("FILE", "one.npy"),
@@ -416,6 +418,12 @@ SCENES: dict[str, Scene] = {
     "W0703": Scene("train small.nn", "train small.nn", "mean((guess - mean(y))^2)",
                    {"rows.csv": ROWS, "small.nn": DEVIATION},
                    broken=lambda patch: patch.setattr(set_measures, "MOST_BYTES", 100)),
+    "W0704": Scene("train wrong.nn", "train right.nn", 'partial("run")', {
+        "small.nn": DIGITS,
+        "right.nn": DIGITS.replace("    loss", '    weights = partial("run")\n    loss').replace(
+            "    batch", "    freeze dense1.*\n    batch"),
+        "wrong.nn": DIGITS.replace("    loss", '    weights = partial("run")\n    loss').replace(
+            "    batch", "    freeze dense1.*\n    batch").replace("12", "13")}, (TRAINED,)),
     "E0720": flags("train small.nn --device cuda", "train small.nn --device cpu",
                    broken=lambda patch: patch.setattr(gpu, "look", no_gpu)),
     "E0721": flags("compile small.nn --emit llvm", "compile small.nn --emit llvm",

@@ -15,14 +15,15 @@ from .names import Scope
 TRAIN_FIELDS = (
     "data", "loss", "optimizer", "batch", "epochs", "steps", "seed", "patience", "validation",
     "clip", "penalty", "keep", "checkpoint_steps", "keep_checkpoints", "shuffle", "monitor",
-    "float", "precision",
+    "float", "precision", "weights",
 )  # fmt: skip
 
 SPLITS = ("validation", "test")  # before the name of what is measured on them
 # what the record of an epoch has besides what is measured
 RECORDED = {"epoch": "number of the epoch", "step": "number of the step", "seconds": "time taken"}
 
-_DATA_FIELDS = ("data", "validation")  # their functions are data sources, known to the runtime
+# their functions, data sources and `partial`, are known to the runtime
+_RUNTIME_FIELDS = ("data", "validation", "weights")
 _PARTIAL_FIELDS = ("optimizer", "penalty", "clip")  # the training loop adds arguments
 _COMPUTED_FIELDS = ("loss", "penalty", "clip")  # computed from tensors, so never a string
 
@@ -92,7 +93,7 @@ def _check_entries(train: s.Train, scope: Scope, report: Report) -> None:
             case s.ParamGroup(value=s.Node() as value):
                 _check_optimizer(value, scope, report)
             # `data = csv("…")`: what is called there is looked up by the runtime
-            case s.Field() if field not in _DATA_FIELDS:
+            case s.Field() if field not in _RUNTIME_FIELDS:
                 _check_calls(entry, scope, report, field in _PARTIAL_FIELDS)
             case s.Metric() | s.Until() | s.Let():
                 _check_calls(entry, scope, report, partial=False)

@@ -20,6 +20,7 @@ class Source:
     name: str
     text: str
     library: bool = False  # part of nnc: a mistake that surfaces here was made by its caller
+    outside: bool = False  # a flag or an argument, by who runs the program, not by who wrote it
 
     @cached_property
     def line_starts(self) -> list[int]:

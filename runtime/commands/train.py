@@ -10,6 +10,7 @@ import json
 import platform
 import shlex
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
@@ -22,18 +23,20 @@ import click
 import numpy as np
 
 from ... import __version__
-from ...dsl.diagnostics.diagnostic import Diagnostic, UserError
+from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, fail
+from ...dsl.syntax.printer import quoted
 from ..data.core.fingerprint import changed, fingerprint
 from ..data.formats.array_file import read_arrays
 from ..device.cpu import host
 from ..inference.predict import as_inputs, predict_batches
 from ..project import Project, field_types, load_dataset, open_project, setup_of
-from ..settings import settings_json
+from ..settings import Assignment, settings_json
 from ..streams import OutputError
 from ..thread_count import default_threads
 from ..training.atomic_files import json_text, write_bytes
 from ..training.batch_inputs import check_indices, split_examples
-from ..training.executor import Executor
+from ..training.executor import Executor, Values
+from ..training.initial_weights import initial_weights
 from ..training.interrupt import Stopped, watch_interrupt
 from ..training.job import Job, prepare
 from ..training.lock import locked
@@ -42,6 +45,7 @@ from ..training.loop import train as run
 from ..training.metrics import format_number
 from ..training.progress import make_listener, notify
 from ..training.run_folder import RunFolder, check_unused, create_run
+from ..weights_choice import PARTIAL
 from . import options as o
 from .report import print_diagnostics, print_warnings
 
@@ -62,15 +66,19 @@ from .report import print_diagnostics, print_warnings
     o.verify_option,
     click.option("--out", type=o.FILE, metavar="RUN", help="The run folder, new or empty."),
     click.option("--resume", type=o.FILE, metavar="RUN", help="Go on with an interrupted run."),
+    click.option("--init", metavar="RUN", help="Begin with the weights of a run, or of a file."),
+    click.option("--partial", is_flag=True, help="With --init: with those weights that fit."),
 )
 def train(
-    file, data, offline, sets, epochs, steps, batch, seed, model, device_name, threads, out, resume
-) -> None:
+    file, data, offline, sets, epochs, steps, batch, seed, model, device_name, threads, out,
+    resume, init, partial,
+) -> None:  # fmt: skip
     """Train the model of FILE as its train block says."""
     # Either a file or a folder to go on in; `--out` is for a new run alone.
     if (file is None) == (resume is None) or (resume and out):
         raise click.UsageError("give a FILE, or --resume RUN (which writes to RUN)")
     assignments = o.assignments(sets, epochs=epochs, steps=steps, batch=batch, seed=seed)
+    assignments += _beginning(init, partial, resume)
     # Before data is read and code compiled: a wrong folder should not cost minutes.
     if out is not None:
         check_unused(out)
@@ -78,6 +86,7 @@ def train(
         folder = RunFolder(resume) if resume else None
         before: dict[str, Any] = {}
         if folder:
+            _check_goes_on(assignments)
             folder.require()
             # Two processes that go on with one run would overwrite each other's checkpoints.
             held.enter_context(locked(folder.path))
@@ -112,11 +121,50 @@ def train(
             # Created only when all else has succeeded, so that a mistake leaves no empty folder.
             notes = _notes(project, job, device_name, default_threads(threads), data, base)
             notes["data_sha256"] = hashes
-            job.folder = create_run(
-                out, project.name.lower(), project.resolved(), notes, dataset.vocabularies
-            )
+            initial = _begin_with_weights(project, job)
+            name, program = project.name.lower(), project.resolved()
+            job.folder = create_run(out, name, program, notes, dataset.vocabularies, initial)
             held.enter_context(locked(job.folder.path))
+            if initial is not None:
+                job.save_checkpoint()
         _run(job)
+
+
+def _beginning(init: str | None, partial: bool, resume: Path | None) -> list[Assignment]:
+    """`--init RUN --partial` as the field `weights`."""
+    if init is None:
+        if partial:
+            raise click.UsageError("--partial goes with --init RUN")
+        return []
+    if resume:
+        raise click.UsageError("--init is for a new run: one that goes on has its weights")
+    text = quoted(init)
+    return [Assignment("weights", f"{PARTIAL}({text})" if partial else text, "--init ")]
+
+
+def _check_goes_on(assignments: Sequence[Assignment]) -> None:
+    """UserError E0704 for other weights to begin with, where a run has begun."""
+    for one in assignments:
+        if one.key.partition(".")[0] == "weights":
+            raise fail(
+                "E0704",
+                "`weights` are what a run begins with, and this one has begun",
+                one.span(one.key),
+                help="train FILE anew: `nnc train FILE --init RUN`",
+            )
+
+
+def _begin_with_weights(project: Project, job: Job) -> Values | None:
+    """Have the job begin with the weights that the program or `--init` names, if one does; what
+    they are, so that the run has a copy."""
+    choice = project.settings.weights
+    if choice is None:
+        return None
+    values, report, warnings = initial_weights(project, choice, job.executor)
+    notify(str(report))
+    print_diagnostics(warnings)
+    job.begin_with(values)
+    return values
 
 
 def _run(job: Job) -> None:

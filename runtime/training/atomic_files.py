@@ -105,9 +105,9 @@ def damaged(message: str) -> Damaged:
     return Damaged([Diagnostic("E0706", message)])
 
 
-def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays and notes of a file that `save_arrays` wrote. UserError E0706 if it cannot be
-    read; `Damaged` if it is another file, or its hash is wrong."""
+def load_arrays(path: Path, foreign: bool = False) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays and notes of a file that `save_arrays` wrote, or, if `foreign`, another program.
+    UserError E0706 if it cannot be read; `Damaged` if it is another file, or its hash is wrong."""
     try:
         open_regular(path).close()  # the package would wait at a pipe
         with safe_open(path, framework="numpy") as file:
@@ -130,6 +130,8 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         ) from error
     # the hash is not part of what it covers
     stored = notes.pop(_HASH, None)
+    if stored is None and foreign:
+        return arrays, notes
     if stored is None:
         raise damaged(f"{path} was not written by nnc: it has no hash")
     if stored != _hash(arrays, notes):

@@ -14,6 +14,7 @@ import numpy as np
 
 from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.aggregates import HandedOver, hand_over
+from ...compiler.ir.dtypes import NUMPY
 from ...compiler.ir.equation import CHECK, System, Tensor
 from ...compiler.programs import evaluation, prediction, training_step
 from ...compiler.reference.initial_values import initial_values, set_initial_values
@@ -191,6 +192,11 @@ class Executor:
         """The params, and the states of the model (not those of the optimizer)."""
         tensors = prediction(with_batch(self.setup, 1)).tensors.values()
         return tuple(t.name for t in tensors if t.kind in ("param", "state"))
+
+    def weight_forms(self) -> Values:
+        """Arrays of the shapes and types of the weights, without values or memory of their own."""
+        tensors = (self.system.tensors[name] for name in self.weight_names)
+        return {t.name: np.broadcast_to(np.zeros((), NUMPY[t.dtype]), t.shape) for t in tensors}
 
     def weights(self) -> Values:
         """A copy of the params and the model's states."""

@@ -95,6 +95,11 @@ class Job:
             keep = self.settings.keep_checkpoints
             self.folder.checkpoints.write(self.executor.values, self.position, keep)
 
+    def begin_with(self, weights: Values) -> None:
+        """Begin with trained weights in place of those that are drawn; some may be left out."""
+        self.compile_step()
+        self.executor.restore(weights)
+
     def resume(self, folder: RunFolder) -> list[Diagnostic]:
         """Resume from a folder's last intact checkpoint, or from the start if there is none yet;
         warnings about what was damaged or missing. UserError E0706 if none is intact and of this
@@ -116,6 +121,8 @@ class Job:
                 position.totals = Totals()
             self.executor.restore(values)
             self.position = position
+        elif self.settings.weights is not None:
+            self.executor.restore(folder.read_initial())
         # `kept` is 0 in the first epoch: there are no best weights yet
         if self.position.kept:
             wanted = self.executor.weights()

@@ -5,6 +5,7 @@
     metrics.jsonl            one object per epoch
     vocabulary.json          the texts of tokens, if it was trained on text
     weights.safetensors      the weights: the best or the last, as `keep` says
+    initial.safetensors      the weights that it began with, if these were those of another run
     checkpoints/             params, all states and the position in the run, to resume from
     backup.json              copies of model.nn, settings.json and vocabulary.json, with a hash
     snapshot.safetensors     the state before a step that made a value not finite, if one did
@@ -80,6 +81,10 @@ class RunFolder:
     @property
     def weights_file(self) -> Path:
         return self.path / "weights.safetensors"
+
+    @property
+    def initial_file(self) -> Path:
+        return self.path / "initial.safetensors"
 
     @cached_property
     def checkpoints(self) -> Checkpoints:
@@ -261,6 +266,11 @@ class RunFolder:
         # Not flushed to the disk: they are made again from the checkpoints.
         save_arrays(self.weights_file, weights, {"step": str(step)}, durable=False)
 
+    def read_initial(self) -> dict[str, np.ndarray]:
+        """The weights of another run that this one began with. UserError E0706 if they cannot be
+        read."""
+        return load_arrays(self.initial_file)[0]
+
     def read_weights(self, wanted: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The weights, of the shapes and types wanted. UserError E0706 otherwise."""
         return self._weights(wanted)[0]
@@ -371,8 +381,10 @@ def create_run(
     program: str,
     settings: Mapping[str, Any],
     vocabularies: Mapping[str, Vocabulary] = {},
+    initial: Mapping[str, np.ndarray] | None = None,
 ) -> RunFolder:
-    """Create a run folder with its program, settings and vocabularies, atomically.
+    """Create a run folder with its program, settings, vocabularies and `initial` weights, if it
+    begins with those of another run, atomically.
 
     `out` None: `runs/NAME-TIME`. UserError E0705 if it holds anything, E0709 if it cannot be made.
     """
@@ -389,6 +401,8 @@ def create_run(
         # atomic only within one file system.
         with unfinished_folder(path.parent) as folder:
             RunFolder(folder).write_texts(texts)
+            if initial is not None:
+                save_arrays(RunFolder(folder).initial_file, initial, {})
             numbers, place = count(2), path
             # Of runs that start in the same second one takes the name, the others take numbers.
             while not place_folder(folder, place):

@@ -44,6 +44,7 @@ from .passes.equations.sparse_pooling_gradient import sparse_pooling_gradient
 from .passes.equations.split_reductions import split_reductions
 from .passes.gpu.attention.row_sums import row_sums, row_sums_before_rounding, row_sums_of_large
 from .passes.kernels.barriers import place_barriers
+from .passes.kernels.dynamic_batch import dynamic_batch
 from .passes.kernels.equal_kernels import SharedCode, equal_kernels
 from .passes.kernels.fuse import fuse
 from .passes.kernels.kernel import Kernel, Plan
@@ -190,6 +191,7 @@ CPU = Pipeline(
     plan=(
         Pass("fuse", fuse, needs=("target",), required=True),
         Pass("skip-masked-terms", skip_masked_terms),
+        Pass("dynamic-batch", dynamic_batch),
         Pass("plan-memory", plan_memory, needs=("target", "options"), required=True),
         Pass("place-barriers", place_barriers, required=True),
         Pass("plan-prefetch", plan_prefetch, needs=("target",)),

@@ -28,6 +28,7 @@ from .ir.equation import Equation, System, Tensor, is_identity
 from .ir.expr import Read
 from .ir.integer_ranges import input_limits
 from .passes.equations.incremental_decoding import incremental_decoding, once
+from .passes.kernels.dynamic_batch import example_dimensions
 from .pipeline import expand_gradients
 
 
@@ -123,6 +124,14 @@ def prediction(setup: Setup) -> System:
     """The model's results for a batch of its inputs."""
     system = elaborate_trained_model(setup, training=False).model.system()
     return _checked(system.replace(updates={}), setup)
+
+
+def dynamic_prediction(setup: Setup) -> System:
+    """The same for any number of examples up to the batch; its `batch` is 0 if the results of an
+    example depend on other examples, and so on their number."""
+    system = prediction(setup)
+    dynamic = system.replace(batch=setup.batch)
+    return system if example_dimensions(expand_gradients(dynamic)) is None else dynamic
 
 
 def _checked(system: System, setup: Setup) -> System:

@@ -76,6 +76,7 @@ class TilingLimits:
     vectors: int = 4  # vectors of a tile along its vector index
     accumulation_vectors: int = 8  # the same where an accumulation adds to memory
     row_vectors: tuple[int, ...] = (8, 16)  # of a vector times a matrix: long runs of memory
+    examples_tile_ratio: int = 4  # of a tile of examples and the one for what is left over
     rows_without_reuse: int = 4  # rows of a tile that share no load
     dot_registers: int = 6  # registers that a dot product needs besides its accumulators
     accumulators: int = 8  # independent additions that keep the adders busy

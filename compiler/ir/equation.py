@@ -251,7 +251,9 @@ class System:
     runtime compares the data with that (`ir/integer_ranges.py`). None where nobody looks at
     integers: then they are not checked (`integer_checks`).
 
-    `row_blocks` are the equations that are computed block by block (`row_blocks`).
+    `row_blocks` are the equations that are computed block by block (`row_blocks`). With a `batch`,
+    the first dimension of the inputs counts so many examples, and a run may be of fewer: the rest
+    of the results then means nothing (`dynamic_batch`).
 
     For messages: `adjoints` are the tensors by the temps that are their gradients, `contributions`
     by those that are parts of a gradient. No name says this, as the user may have taken any."""
@@ -269,6 +271,7 @@ class System:
     contributions: Mapping[str, str] = field(default_factory=dict)
     index_inputs: Mapping[str, int] | None = None
     row_blocks: tuple[RowBlock, ...] = ()
+    batch: int = 0
 
     def of_kind(self, kind: str) -> list[Tensor]:
         return [t for t in self.tensors.values() if t.kind == kind]

@@ -86,6 +86,7 @@ def system_signature(system: System) -> str:
         text.add("remat", *block.targets)
     text.add("precision", system.precision)
     text.add("indices", str(system.index_inputs))
+    text.add("batch", system.batch)
     text.add("outputs", *system.outputs)
     for name, following in system.updates.items():
         text.add(name, following)

@@ -66,6 +66,14 @@ class Twinned(Program, Protocol):
     def twin(self) -> Program: ...
 
 
+@runtime_checkable
+class Shortened(Program, Protocol):
+    """A program that computes fewer examples in less time, if its system has a batch."""
+
+    def shorten(self, examples: int) -> None:
+        """Let the runs to come be of so many examples, the first ones of the system's batch."""
+
+
 Device = Callable[[System], Program]
 
 

@@ -14,7 +14,7 @@ from ...dsl.diagnostics.diagnostic import did_you_mean, fail
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.printer import format_type
 from ..data import Split
-from ..training.executor import Executor, Refused, evaluation_batches
+from ..training.executor import Executor, Refused
 from ..training.integer_guard import refusal
 
 
@@ -85,7 +85,7 @@ def predict_batches(executor: Executor, arrays: Mapping[str, np.ndarray]) -> dic
     count = len(next(iter(arrays.values())))
     results: dict[str, np.ndarray] = {}
     examples = Split(arrays)
-    for size, first, last in evaluation_batches(count):
+    for size, first, last in executor.prediction_batches(count):
         with executor.prediction(size) as program:
             for begin in range(first, last, size):
                 end = begin + size

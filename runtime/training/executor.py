@@ -14,14 +14,14 @@ import numpy as np
 
 from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.aggregates import HandedOver, hand_over
-from ...compiler.ir.dtypes import NUMPY
+from ...compiler.ir.dtypes import NUMPY, is_float
 from ...compiler.ir.equation import CHECK, System, Tensor
-from ...compiler.programs import evaluation, prediction, training_step
+from ...compiler.programs import dynamic_prediction, evaluation, prediction, training_step
 from ...compiler.reference.initial_values import initial_values, set_initial_values
 from ...dsl.diagnostics.diagnostic import Note, Report, UserError, fail
 from ...dsl.syntax import ast as s
 from ..compiling import compiled_once, compiling
-from ..device import Batched, Device, Program, Twinned
+from ..device import Batched, Device, Program, Shortened, Twinned
 from ..device.cpu import host
 from ..device.data_inputs import fields_of
 from ..memory import NotEnoughMemory, require, size_text
@@ -77,6 +77,7 @@ class BoundProgram:
         self._plain = numbers and {*handed.divisors} <= {1.0}
         self._batched = program if isinstance(program, Batched) and numbers else None
         self.results = {name: arrays[name] for name in system.outputs}
+        self._padded: list[np.ndarray] = []  # from a run's last example on, all are like it
         self.step = arrays.get("step", np.zeros((), np.int32))
         # only programs that draw random numbers, as dropout does, have this input
         if "seed" in arrays:
@@ -86,6 +87,21 @@ class BoundProgram:
         """The same program with another arena, where the device has twins."""
         assert isinstance(self.program, Twinned)
         return BoundProgram(self.program.twin(), self._seed, self._handed_over, self._compared)
+
+    def shorten(self, examples: int) -> None:
+        """Let the runs to come be of so many examples: `fields` and `results` have no more."""
+        arrays, batch = self.program.arrays, self.system.batch
+        if isinstance(self.program, Shortened):
+            self.program.shorten(examples)
+        inputs = [(t, arrays[t.name]) for t in fields_of(self.system)]
+        self.fields = [(tensor.name, array[:examples]) for tensor, array in inputs]
+        self.results = {n: arrays[n][:examples] for n in self.system.outputs}
+        # Whatever else the program computes or checks must be possible for the others, too.
+        self._padded = [
+            array[examples - 1 :]
+            for tensor, array in inputs
+            if examples < batch and (CHECK in arrays or not is_float(tensor.dtype))
+        ]
 
     def run(self, examples: Examples, rows: np.ndarray, step: int) -> Measured:
         """One run on these rows. Raises Refused."""
@@ -101,6 +117,8 @@ class BoundProgram:
 
     def compute(self, rows: np.ndarray, step: int) -> None:
         """One run on what the inputs hold, the examples `rows`. Raises Refused."""
+        for array in self._padded:
+            array[1:] = array[0]
         for array, limit in self._unseen:
             if array.min() < 0 or array.max() >= limit:
                 raise Refused(rows, step)
@@ -233,8 +251,32 @@ class Executor:
         return self._lent("evaluate", batch, evaluation)
 
     def prediction(self, batch: int) -> AbstractContextManager[BoundProgram]:
-        """The model's results for a batch under a copy of the current values, for one caller."""
+        """The model's results for a batch under a copy of the current values, for one caller. All
+        sizes that `prediction_batches` gives have one program."""
+        dynamic = self._dynamic
+        if dynamic is not None and batch <= dynamic.batch:
+            return self._shortened(dynamic, batch)
         return self._lent("predict", batch, prediction)
+
+    def prediction_batches(self, count: int) -> Iterator[tuple[int, int, int]]:
+        """As `evaluation_batches`, but no new number of examples needs a program of its own if one
+        example's results do not depend on the others: then batches are of the train block's size.
+        """
+        if self._dynamic is None:
+            return evaluation_batches(count)
+        return _batches(count, min(count, self._dynamic.batch))
+
+    @compiled_once
+    def _dynamic(self) -> System | None:
+        """The prediction for any number of examples up to the batch, if there is one."""
+        system = dynamic_prediction(self.setup)
+        return system if system.batch else None
+
+    @contextmanager
+    def _shortened(self, system: System, examples: int) -> Iterator[BoundProgram]:
+        with self._lent("predict", system.batch, lambda setup: system) as program:
+            program.shorten(examples)
+            yield program
 
     @contextmanager
     def _lent(
@@ -366,7 +408,10 @@ def evaluation_batches(count: int) -> Iterator[tuple[int, int, int]]:
     """How `count` examples are evaluated: (size of a batch, first example, end), so that every
     example is in one batch. The last size may be smaller; it is exact with a program of its own,
     instead of padded."""
-    size = evaluation_batch(count)
+    return _batches(count, evaluation_batch(count))
+
+
+def _batches(count: int, size: int) -> Iterator[tuple[int, int, int]]:
     whole = count - count % size
     yield size, 0, whole
     if whole < count:

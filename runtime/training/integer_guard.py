@@ -37,7 +37,10 @@ def explained(
         t.name: np.empty(t.shape, NUMPY[t.dtype]) for t in system.of_kind("input")
     }
     scalars = {"step": refused.step, "seed": seed}
-    fill_inputs([(n, a) for n, a in inputs.items() if n not in scalars], split, refused.rows)
+    # A run of fewer examples than the batch has is filled up with its last one.
+    missing = max(0, system.batch - len(refused.rows))
+    rows = np.pad(refused.rows, (0, missing), "edge")
+    fill_inputs([(n, a) for n, a in inputs.items() if n not in scalars], split, rows)
     for name, number in scalars.items():
         if name in inputs:
             inputs[name][...] = number
@@ -51,7 +54,7 @@ def explained(
         notes, span = (Note(span, "computed here"),), span.call_site
     places = [f"at {found.where}"] if found.where else []
     if found.example is not None:
-        places.append(f"example {int(refused.rows[found.example]):,}, counted from 0")
+        places.append(f"example {int(rows[found.example]):,}, counted from 0")
     return fail(
         "E0730",
         f"{when}{found.what}",

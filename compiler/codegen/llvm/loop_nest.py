@@ -21,7 +21,7 @@ from .blocked_totals import blocked_totals
 from .expressions import ExpressionWriter
 from .function_writer import FunctionWriter
 from .instructions import cast
-from .open_loops import Copy, OpenNestLoop, element
+from .open_loops import Copy, OpenNestLoop, element, whole_steps
 from .reduction_loops import ReductionLoops, Tile, Where, is_product
 from .values import Bases, IndexValue, Value
 
@@ -84,7 +84,7 @@ class _NestWriter:
                 # Each thread clears just the part of the target that it then adds to: no barrier is
                 # needed between.
                 (segment,) = parallel.segments
-                self.memory.clear(accumulate, segment.count, *self._share(segment.count))
+                self.memory.clear(accumulate, segment.count, *self._share(str(segment.count)))
             self.outer(self.nest.outer)
             return
         # The caller may have rotated the numbers, so that this is another thread for each such
@@ -106,6 +106,9 @@ class _NestWriter:
             self._tile()
             return
         loop, *rest = loops
+        if loop.per_example:
+            self._over_examples(loop, rest)
+            return
         for segment in loop.segments:
             # Segments differ in the size of their tile, so each has code of its own.
             if loop.kind == "parallel":
@@ -132,13 +135,29 @@ class _NestWriter:
 
     def _parallel(self, loop: Loop, segment: Segment, rest: Sequence[Loop]) -> None:
         """This thread's steps: a contiguous share, which may be empty."""
-        first, last = self._share(segment.count)
+        first, last = self._share(str(segment.count))
         width = segment.tile * loop.lanes
         start, stop = (element(self.scalar, step, width, segment.start) for step in (first, last))
         # The writer's loops run at least once.
         some = self.e.op("icmp slt i64 {0}, {1}", start, stop, type="i1")
         with self.e.when(some), self.e.loop(start, stop, width) as opened:
             self._inside(OpenNestLoop(loop, segment, opened.index, 0), rest)
+
+    def _over_examples(self, loop: Loop, rest: Sequence[Loop]) -> None:
+        """The steps that are of examples of the run, perhaps none: each segment takes as many whole
+        tiles as are left; vectors, which are masked at the end of a full run only, one more."""
+        a, start = self.scalar, "0"
+        for segment in loop.segments:
+            width = segment.tile * loop.lanes
+            count = whole_steps(a, loop, segment, start)
+            first, last = self._share(count) if loop.kind == "parallel" else ("0", count)
+            begin, end = (
+                a.op("add", "i64", start, a.op("mul", "i64", step, str(width)))
+                for step in (first, last)
+            )
+            with self.e.loop(begin, end, width, maybe_empty=True) as opened:
+                self._inside(OpenNestLoop(loop, segment, opened.index, 0), rest)
+            start = a.op("add", "i64", start, a.op("mul", "i64", count, str(width)))
 
     def _bounded(self, loop: Loop, segment: Segment, rest: Sequence[Loop]) -> None:
         """The steps that the loop's bounds leave, perhaps none."""
@@ -147,14 +166,14 @@ class _NestWriter:
         with self.e.loop(left.first, left.last, left.step, maybe_empty=True) as opened:
             self._inside(OpenNestLoop(loop, segment, opened.index, 0), rest)
 
-    def _share(self, count: int) -> tuple[str, str]:
+    def _share(self, count: str) -> tuple[str, str]:
         """This thread's first step of `count`, and that of the next thread."""
         a = self.scalar
         threads = ("%thread", a.op("add", "i64", "%thread", "1"))
         first, last = (
             # thread * count / threads, rounded down: shares differ by 1 at most, and leave nothing
             # out.
-            a.op("udiv", "i64", a.op("mul", "i64", thread, str(count)), "%threads")
+            a.op("udiv", "i64", a.op("mul", "i64", thread, count), "%threads")
             for thread in threads
         )
         return first, last

@@ -26,6 +26,7 @@ from ...passes.kernels.kernel import Blocks, Item, Kernel, Plan
 from ...passes.kernels.memory import aligned
 from . import loop_nest as nests
 from .function_writer import FunctionWriter
+from .open_loops import examples_of_run
 from .thread_pool import pool
 
 ATTRIBUTES = 'attributes #0 = { nounwind "no-trapping-math"="true" }'
@@ -188,9 +189,14 @@ class _StepWriter:
         # If the last two blocks overlap, one thread does both, in this order: even if they add up
         # in another order, what is left does not depend on which thread was faster.
         steps = size // rows
-        some = e.op(f"icmp slt i64 %thread, {blocks.count_of(steps)}", type="i1")
+        count = str(blocks.count_of(steps))
+        if blocks.fixed and blocks.fixed[0].name == first.examples:
+            # The outermost one: later blocks are of other examples.
+            each = blocks.count_of(steps) // blocks.fixed[0].size
+            count = e.op(f"mul i64 {{0}}, {each}", examples_of_run(e), type="i64")
+        some = e.op("icmp slt i64 %thread, {0}", count, type="i1")
         numbers = {kernel: next(self.numbers) for kernel in blocks.kernels}
-        with e.when(some), self.strided(blocks.count_of(steps)) as number:
+        with e.when(some), self.strided(count) as number:
             at, rest = {}, number
             step = e.pinned(f"urem i64 {{0}}, {steps}", rest, type="i64")
             rest = e.pinned(f"udiv i64 {{0}}, {steps}", rest, type="i64")
@@ -221,11 +227,12 @@ class _StepWriter:
             self.barrier()
 
     @contextmanager
-    def strided(self, count: int) -> Iterator[str]:
+    def strided(self, count: str) -> Iterator[str]:
         """A loop over this thread's numbers below `count`: its own, and every so many from there as
         there are threads."""
         e = self.e
-        rounds = e.op(f"sub i64 {count - 1}, %thread", type="i64")
+        rounds = e.op("sub i64 {0}, 1", count, type="i64")
+        rounds = e.op("sub i64 {0}, %thread", rounds, type="i64")
         rounds = e.op("udiv i64 {0}, %threads", rounds, type="i64")
         rounds = e.op("add i64 {0}, 1", rounds, type="i64")
         with e.loop("0", rounds, 1) as opened:

@@ -47,6 +47,9 @@ class Loop:
     lower_bounds: tuple[Affine, ...] = ()  # from the greatest of these: before, terms are 0
     upper_bounds: tuple[Affine, ...] = ()  # to the least of these: from there on, terms are 0
     block: int = 0  # steps after which the partial sums are added to totals in f64, and start anew
+    # Elements of each example, if the loop ends after those of a run: its segments begin where the
+    # one before them ends, and their counts are those of a run of all examples. 0: takes all.
+    per_example: int = 0
 
     @property
     def steps(self) -> int:
@@ -207,6 +210,8 @@ def _loop_text(loop: Loop) -> str:
     text += "".join(f" where 0 <= {form_text(form)} < {size}" for form, size in loop.clip)
     text += "".join(f" from {form_text(form)}" for form in loop.lower_bounds)
     text += "".join(f" until {form_text(form)}" for form in loop.upper_bounds)
+    if loop.per_example:
+        text += f" until {loop.per_example} * examples"
     return text + (f"    # {', '.join(marks)}" if marks else "")
 
 

@@ -13,7 +13,7 @@ tests/passes/.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from math import prod
@@ -60,7 +60,7 @@ def lower(kernel: Kernel, plan: Plan, target: CpuTarget) -> Nest:
         outer = [replace(x, kind="parallel") if x is shared else x for x in outer]
         return Nest(
             name=kernel.name,
-            loops=(*outer, *inner),
+            loops=(*_over_examples(outer, form, target), *inner),
             bodies=tuple(b.value for b in form.bodies),
             reduce=anchor.reduce,
             statements=tuple(
@@ -101,6 +101,7 @@ def lower(kernel: Kernel, plan: Plan, target: CpuTarget) -> Nest:
         column=kernel.window.column if kernel.window else None,
         only_vector=_accumulation_vector(form, into) if into else None,
         accumulated=into.offset if into else None,
+        batch=form.batch,
     )
     tiling = choose(work)
     # Which checks clip a loop depends on the tile, and which checks are left depends on the clips.
@@ -112,7 +113,7 @@ def lower(kernel: Kernel, plan: Plan, target: CpuTarget) -> Nest:
         accumulate = Accumulate(into, plan.system.tensors[anchor.target].bytes, promoted)
     else:
         accumulators, unrolled = _unrolling(work, tiling, clips)
-        loops = _loops(work, tiling, clips, unrolled)
+        loops = tuple(_over_examples(_loops(work, tiling, clips, unrolled), form, target))
     accesses = _transposed(_without_checks(found, clips), work, tiling)
     operands = [accesses[r] for r in body_reads]
     others = [accesses[r] for r in found if r not in body_reads]
@@ -440,6 +441,27 @@ def _read_part(loops: list[Loop], work: Work) -> list[Loop]:
         upper = tuple(form + slack for form in upper)
         found.append(replace(loop, lower_bounds=lower, upper_bounds=upper))
     return found
+
+
+def _over_examples(
+    loops: Iterable[Loop], form: CoalescedKernel, target: CpuTarget
+) -> Iterator[Loop]:
+    """The loops, the one over examples marked: it may end before its last one. What is left over of
+    its tiles goes into smaller ones."""
+    for loop in loops:
+        if loop.index.name != form.batch or not loop.is_whole:
+            yield loop
+            continue
+        segments, most = list(loop.segments), max(s.tile for s in loop.segments)
+        if loop.lanes == 1 and most > 1:
+            whole, left = divmod(loop.index.size, most)
+            segments = [Segment(0, whole, most, 1)] if whole else []
+            smaller = max(2, most // target.tiling.examples_tile_ratio)
+            for tile in dict.fromkeys((smaller, 1)):
+                start = loop.index.size - left
+                segments.append(Segment(start, left // tile, tile, 1))
+                left %= tile
+        yield replace(loop, segments=tuple(segments), per_example=form.per_example)
 
 
 def _at_zero(form: Affine, names: Iterable[str]) -> Affine:

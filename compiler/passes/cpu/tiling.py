@@ -55,6 +55,7 @@ class Work:
     only_vector: str | None = None  # the only vector index of an accumulation ("" for none)
     accumulated: Affine | None = None  # where an accumulation adds
     bodies: int = 1  # values that are reduced side by side
+    batch: str = ""  # counts examples, of which a run may have fewer
 
     @cached_property
     def clips(self) -> list[Clip]:
@@ -239,7 +240,7 @@ def _outer(work: Work, index: Index) -> Iterator[Tiling]:
                 index.name: _average(blocks, vectors),
                 **{n: _average(work.size(n), t) for n, t in rows.items()},
             }
-            cost = _cycles(work, tile, index.name) / (prod(tile.values()) * lanes * useful)
+            cost = _cycles_per_copy(work, tile, index.name) / (lanes * useful)
             # Sides that do not divide their index need a second copy of the code.
             remainders = (blocks % vectors != 0) + _remainders(rows, work)
             cost *= target.costs.remainder_factor**remainders * _outermost_rows_factor(rows, work)
@@ -268,7 +269,8 @@ def _dot(work: Work, index: Index) -> Iterator[Tiling]:
         copies = prod(tile.values())
         # Vector steps of one result; the horizontal sum is paid once for each result, at their end.
         steps = blocks * points / index.size
-        cost = steps * _cycles(work, tile, index.name) + target.costs.horizontal_sum * copies
+        cost = steps * _cycles_per_copy(work, tile, index.name) * copies
+        cost += target.costs.horizontal_sum * copies
         remainders = target.costs.remainder_factor ** _remainders(rows, work)
         cost *= remainders * _outermost_rows_factor(rows, work)
         yield Tiling("dot", index.name, 1, rows, lanes, cost / copies / points)
@@ -277,8 +279,18 @@ def _dot(work: Work, index: Index) -> Iterator[Tiling]:
 # --- the cost model -----------------------------------------------------------------------------
 
 
-def _cycles(work: Work, tile: Tile, vector: str) -> float:
-    """Cycles for one step over a tile."""
+def _cycles_per_copy(work: Work, tile: Tile, vector: str) -> float:
+    """Cycles for one step over a copy of the tile. Where a run may have fewer examples, the mean of
+    those in whole tiles and those of one that is left over."""
+    cost = _cycles(work, tile, vector) / prod(tile.values())
+    if tile.get(work.batch, 1) == 1:
+        return cost
+    one = {**tile, work.batch: 1}
+    return (cost + _cycles(work, one, vector, prod(tile.values())) / prod(one.values())) / 2
+
+
+def _cycles(work: Work, tile: Tile, vector: str, most: float = 0) -> float:
+    """Cycles for one step over a tile, in a nest whose largest has so many copies."""
     target, costs, limits = work.target, work.target.costs, work.target.tiling
     copies = prod(tile.values())
     # An f64 vector takes two registers and each of its operations two instructions.
@@ -298,11 +310,11 @@ def _cycles(work: Work, tile: Tile, vector: str) -> float:
         # Copies that differ only in indices which the access does not depend on share one load.
         loads += price * prod(size for name, size in tile.items() if name in depends)
     arithmetic = work.operations * copies * registers
-    independent = copies * work.bodies
     # The chain of dependent additions: lowering fills up with accumulators where the tile has too
     # few copies, so the latency is divided by as many as it adds.
     latency = min(target.add_latency, limits.max_latency)
-    dependent = latency / max(1.0, limits.accumulators / independent) if work.reduce else 0.0
+    added = max(1.0, limits.accumulators / (max(most, copies) * work.bodies))
+    dependent = latency / added if work.reduce else 0.0
     # An out-of-order core overlaps the three; a share of the loads remains visible.
     busy = max(arithmetic, loads, dependent)
     return (busy + costs.load_overlap * loads + costs.loop_step) * executed

@@ -66,6 +66,7 @@ def _write_item(text: StructuralText, item: Kernel | Scan) -> frozenset[str]:
     for equation in item.equations:
         text.equation(equation)
     text.add("fixed", *(text.index(name) for name in item.fixed))
+    text.add("examples", text.index(item.examples) if item.examples else "")
     text.add("window", *_window(text, item.window))
     text.add("unread where", *(text.expr(form) for form in item.unread_where))
     text.add("zero where", *(text.expr(form) for form in item.zero_where))

@@ -44,6 +44,9 @@ class Kernel:
     `zero_where` are affine forms over the anchor's indices; where one of them is 0 or more, the
     term of a sum is 0, and that of a maximum -inf.
 
+    `examples` names the output index that counts examples, where a run of fewer examples may leave
+    the others out.
+
     With a `window` the kernel computes one block of rows. What lies where one of `unread_where` is
     0 or more, nothing reads: it need not be computed.
 
@@ -62,6 +65,7 @@ class Kernel:
     zero_where: tuple[Expr, ...] = ()
     window: Window | None = None
     unread_where: tuple[Expr, ...] = ()
+    examples: str = ""
 
     @property
     def equations(self) -> tuple[Equation, ...]:

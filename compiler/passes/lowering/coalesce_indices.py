@@ -43,7 +43,8 @@ class CoalescedKernel:
     result for each of their values.
 
     `position` is the number of a point among those reduced over (for argmax); `zero_where` and
-    `unread_where` are the kernel's forms of these names."""
+    `unread_where` are the kernel's forms of these names. Of the index `batch` each example has
+    `per_example` values, one example after the other."""
 
     outputs: tuple[Index, ...]
     over: tuple[Index, ...]
@@ -54,6 +55,8 @@ class CoalescedKernel:
     zero_where: tuple[Expr, ...]
     unread_where: tuple[Expr, ...]
     sizes: Mapping[str, int]
+    batch: str = ""
+    per_example: int = 1
 
     @property
     def results(self) -> tuple[Result, ...]:
@@ -91,6 +94,7 @@ def _expanded(kernel: Kernel, plan: Plan) -> CoalescedKernel:
         kernel.zero_where,
         kernel.unread_where,
         dict(anchor.sizes),
+        kernel.examples,
     )
     return form if kernel.window is None else _in_block(form, kernel, kernel.window, plan)
 
@@ -179,6 +183,8 @@ def _coalescible(form: CoalescedKernel, kernel: Kernel, plan: Plan) -> tuple[Ind
         for i, j in pairwise(group):
             if (
                 not {i.name, j.name} & values
+                # As the inner one of two, the values of an example would not be side by side.
+                and j.name != form.batch
                 # One step of `i` is as long as all of `j`, in every access and store.
                 and all(_composes(o, i, j) for o in offsets)
                 and not any(_mentions(c, i) or _mentions(c, j) for c in checked)
@@ -236,7 +242,10 @@ def _coalesce(form: CoalescedKernel, i: Index, j: Index) -> CoalescedKernel:
         # The joined index takes the place of `i`, and `j` goes.
         return tuple(both if x == i else x for x in group if x != j)
 
-    return _over(form, joined(form.outputs), joined(form.over), parts)
+    made = _over(form, joined(form.outputs), joined(form.over), parts)
+    if form.batch != i.name:
+        return made
+    return replace(made, batch=both.name, per_example=form.per_example * j.size)
 
 
 def _split(form: CoalescedKernel, index: Index, by: int) -> CoalescedKernel:
@@ -247,7 +256,8 @@ def _split(form: CoalescedKernel, index: Index, by: int) -> CoalescedKernel:
     parts = {index.name: Idx(outer.name) * by + Idx(inner.name)}
     place = form.outputs.index(index)
     outputs = (*form.outputs[:place], outer, inner, *form.outputs[place + 1 :])
-    return _over(form, outputs, form.over, parts)
+    made = _over(form, outputs, form.over, parts)
+    return replace(made, batch="") if form.batch == index.name else made
 
 
 def _divided(form: CoalescedKernel, kernel: Kernel) -> tuple[Index, int] | None:
@@ -297,6 +307,8 @@ def _over(
         zero_where=rewritten(form.zero_where),
         unread_where=rewritten(form.unread_where),
         sizes={**form.sizes, **{i.name: i.size for i in (*outputs, *over)}},
+        batch=form.batch,
+        per_example=form.per_example,
     )
 
 

@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ....compiler.codegen.llvm.thread_pool import ARENA_BYTES, ARENA_SPINS, MAX_THREADS
+from ....compiler.codegen.llvm.thread_pool import (
+    ARENA_BYTES,
+    ARENA_EXAMPLES,
+    ARENA_SPINS,
+    MAX_THREADS,
+)
 from ....compiler.ir.dtypes import LINE, NUMPY
 from ....compiler.ir.equation import CHECK, System
 from ....compiler.options import DEFAULT, Options
@@ -73,6 +78,9 @@ class CpuProgram:
             for name, tensor in self.system.tensors.items()
             if tensor.kind != "temp" or name in self.system.outputs
         }
+        # A cell of its own: kernels read it, and nothing is computed from it.
+        self._examples = self._memory[start + ARENA_EXAMPLES :][:4].view(np.int32)
+        self._examples[0] = self.system.batch
         if CHECK in self._code.offsets:
             at = self._code.offsets[CHECK]
             self.arrays[CHECK] = self.arena[at : at + 4].view(np.int32).reshape(())
@@ -118,6 +126,11 @@ class CpuProgram:
         raw: np.ndarray = self.arena[start : start + tensor.bytes].view(NUMPY[tensor.dtype])
         steps = [stride * raw.itemsize for stride in tensor.strides]
         return np.ndarray(tensor.shape, raw.dtype, raw, strides=steps)
+
+    def shorten(self, examples: int) -> None:
+        """Let the runs to come be of so many examples, the first ones of the system's batch."""
+        assert 0 < examples <= self.system.batch
+        self._examples[0] = examples
 
     def run(self) -> None:
         """Computes everything from the current inputs, params and states."""

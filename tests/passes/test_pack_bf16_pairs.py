@@ -76,6 +76,12 @@ def run(program: CpuProgram, given: dict[str, np.ndarray]) -> np.ndarray:
     return program.arrays["y"].copy()
 
 
+def loops(found: System) -> str:
+    """The loops for a processor that has the instructions, which this one may not have."""
+    code = compile(found, PAIRS)
+    return "\n".join(str(code.nest(kernel)) for kernel in code.plan.kernels)
+
+
 def targets() -> list[CpuTarget]:
     """With the processor's own instructions if it has them, without, and with short vectors."""
     own = [PAIRS] if features.bf16_instructions() else []
@@ -113,11 +119,11 @@ def test_what_cannot_be_paired_is_rounded_once(free, line: str):
     np.testing.assert_allclose(
         run(CpuProgram(found, 1), given), evaluate(found, given)["y"], rtol=1e-5, atol=1e-5
     )
-    assert "no bf16 pairs" in CpuProgram(found, target=PAIRS).loops
+    assert "no bf16 pairs" in loops(found)
 
 
 def test_small_ones_are_left_and_the_reason_is_told():
-    text = CpuProgram(rounded(PAIRED["a b"]), target=PAIRS).loops
+    text = loops(rounded(PAIRED["a b"]))
     assert "no bf16 pairs along k: they would cost" in text and "bf16_dot" not in text
 
 

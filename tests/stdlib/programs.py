@@ -115,8 +115,16 @@ def short(name: str) -> str:
     return name.rpartition("1_")[2]
 
 
-def compare_with_torch(case: Case) -> float:
-    """The largest relative difference of values and gradients; asserts that it is small."""
+def within(name: str) -> str:
+    """`attention1_heads1_W` → `heads1_W`: a parameter's name within the layer that is tested."""
+    return name.partition("1_")[2] or name
+
+
+def compare_with_torch(
+    case: Case, naming: Callable[[str], str] = short, least: float = 1e-6
+) -> float:
+    """The largest relative difference of values and gradients; asserts that it is small. Gradients
+    below `least` are compared as if they were as large: some are 0 but for rounding."""
     torch = torch_or_skip()
     assert case.reference is not None
     system, values, names = case.prepared()
@@ -124,13 +132,14 @@ def compare_with_torch(case: Case) -> float:
     leaves = {n: torch.tensor(v) for n, v in values.items()}
     for leaf in leaves.values():
         leaf.requires_grad_(leaf.is_floating_point())
-    y = case.reference(torch, SimpleNamespace(**{short(n): leaf for n, leaf in leaves.items()}))
+    y = case.reference(torch, SimpleNamespace(**{naming(n): leaf for n, leaf in leaves.items()}))
     ((2 * y + 0.3).sin() + y).sum().backward()
     worst = check(found["y"], y.detach().numpy(), f"{case.name}: y")
     for name, gradient in names.items():
         expected = leaves[name].grad
         expected = np.zeros(values[name].shape) if expected is None else expected.numpy()
-        worst = max(worst, check(found[gradient], expected, f"{case.name}: d_{name}"))
+        error = check(found[gradient], expected, f"{case.name}: d_{name}", least=least)
+        worst = max(worst, error)
     return worst
 
 
@@ -155,13 +164,15 @@ def compare_with_differences(case: Case, step: float = 1e-6) -> float:
     return worst
 
 
-def check(found: Any, expected: Any, what: str, tolerance: float = TOLERANCE) -> float:
-    """The largest difference in units of the largest expected value."""
+def check(
+    found: Any, expected: Any, what: str, tolerance: float = TOLERANCE, least: float = 1e-6
+) -> float:
+    """The largest difference in units of the largest expected value, or of the `least` one."""
     found, expected = np.asarray(found), np.asarray(expected)
     assert found.shape == expected.shape, what
     if not found.size:
         return 0.0
-    scale = max(float(np.abs(expected).max()), 1e-6)
+    scale = max(float(np.abs(expected).max()), least)
     error = float(np.abs(found - expected).max()) / scale
     assert error < tolerance, f"{what} is {error} off"
     return error

@@ -24,7 +24,17 @@ from nnc.dsl.diagnostics.diagnostic import Report, UserError
 from nnc.dsl.syntax.source import Source
 from nnc.runtime.device.cpu.program import CpuProgram
 
-from .programs import Case, check, ids, model, random_values, torch_or_skip, value_of
+from .programs import (
+    Case,
+    check,
+    compare_with_torch,
+    ids,
+    model,
+    random_values,
+    torch_or_skip,
+    value_of,
+    within,
+)
 
 X = {"x": "f32[2, 5, 6]"}
 LENGTHS = np.array([3, 5])
@@ -369,31 +379,10 @@ CASES = [
 ]  # fmt: skip
 
 
-def within(name: str) -> str:
-    """`attention1_heads1_W` → `heads1_W`: a parameter's name within the layer that is tested."""
-    return name.partition("1_")[2] or name
-
-
 @pytest.mark.parametrize("case", CASES, ids=ids(CASES))
 def test_agrees_with_pytorch(case):
-    torch = torch_or_skip()
-    system, values, names = case.prepared()
-    found = evaluate(system, values)
-    leaves = {n: torch.tensor(v) for n, v in values.items()}
-    for leaf in leaves.values():
-        leaf.requires_grad_(leaf.is_floating_point())
-    y = case.reference(torch, SimpleNamespace(**{within(n): x for n, x in leaves.items()}))
-    ((2 * y + 0.3).sin() + y).sum().backward()
-    check(found["y"], y.detach().numpy(), f"{case.name}: y")
-    for name, gradient in names.items():
-        expected = leaves[name].grad
-        assert expected is not None, f"{case.name}: PyTorch does not use {name}"
-        compare(found[gradient], expected.numpy(), f"{case.name}: d_{name}")
-
-
-def compare(found, expected, what, tolerance=1e-9):
-    """Gradients that are 0 but for rounding (of the keys' biases) are compared as such."""
-    check(np.append(found, 1.0), np.append(expected, 1.0), what, tolerance)
+    # the gradients of the keys' biases are 0 but for rounding
+    compare_with_torch(case, within, least=1.0)
 
 
 @pytest.mark.parametrize("float_type, tolerance", [("f64", 1e-9), ("f32", 3e-4)])
@@ -408,7 +397,7 @@ def test_cpu_agrees_with_evaluator(case, float_type, tolerance):
         program.arrays[name][...] = value
     program.run()
     for name in outputs:
-        compare(program.arrays[name], expected[name], f"{case.name}: {name}", tolerance)
+        check(program.arrays[name], expected[name], f"{case.name}: {name}", tolerance, least=1.0)
 
 
 # --- recurrences of other forms -------------------------------------------------------------------

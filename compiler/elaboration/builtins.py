@@ -19,7 +19,7 @@ from .context import BodyScope, Context
 from .dispatch import value
 from .gradients import gradient
 from .reductions import reduce_array
-from .values import Array, Shape, Static, is_static, lift
+from .values import Array, Numbers, Shape, Static, is_static, lift
 
 _POINTWISE = CASTS | {
     "exp", "log", "expm1", "log1p", "sqrt", "tanh", "sin", "cos", "erf", "erfc", "sigmoid", "abs",
@@ -51,9 +51,13 @@ def builtin(
     # Evaluated before it is known whether the function exists: mistakes in arguments come first.
     values = [*piped, *(value(ctx, a.value, scope) for a in arguments)]
     places = [*(span for _ in piped), *(a.span for a in arguments)]
+    if fn in _SHAPE_FUNCTIONS and len(values) == 1 and not isinstance(values[0], Array):
+        shape = (len(values[0].items),) if isinstance(values[0], Numbers) else ()
+        return _SHAPE_FUNCTIONS[fn](shape)
     for given, place in zip(values, places, strict=True):
-        if isinstance(given, str):
-            raise ctx.error("E0312", "a word cannot be computed with", place)
+        if isinstance(given, str | Numbers):
+            what = "word" if isinstance(given, str) else "list"
+            raise ctx.error("E0312", f"a {what} cannot be computed with", place)
     # Of constants the result must be one, too, so that it can be a size: `max(n, 4)`.
     constant = all(map(is_static, values))
     arrays = [lift(v, ctx.float_type) for v in values]

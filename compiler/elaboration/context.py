@@ -18,7 +18,7 @@ from ...dsl.syntax.source import Span
 from ..ir.dtypes import fits
 from ..ir.equation import Equation, Gradient, Index, RematBlock, System, Tensor
 from ..ir.expr import Const, Expr, walk
-from .values import Array, NamedLayer, Shape, Static, Value, of_tensor
+from .values import Array, NamedLayer, Numbers, Shape, Static, Value, of_tensor
 
 RESERVED_INPUTS = ("step", "seed")  # the compiler's own inputs, which any equation may read
 # names for indices where the program gives none
@@ -47,8 +47,8 @@ class Application:
     @property
     def settings(self) -> str:
         """`filters = 4, kernel = 9, h = 5`: what its sizes follow from."""
-        known = [(n, v) for n, v in self.names.items() if isinstance(v, int | str)]
-        return ", ".join(f"{n} = {_written(v)}" for n, v in known[:9])
+        known = [(n, v) for n, v in self.names.items() if isinstance(v, int | str | Numbers)]
+        return ", ".join(f"{n} = {constant_text(v)}" for n, v in known[:9])
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,10 @@ class Layer:
     shapes: tuple[Shape, ...]
 
 
-def _written(value: int | str) -> str:
+def constant_text(value: Static) -> str:
+    """A constant as a program writes it: `"same"`, `true`, `[3, 5]`."""
+    if isinstance(value, Numbers):
+        return f"[{', '.join(map(constant_text, value.items))}]"
     return f'"{value}"' if isinstance(value, str) else str(value).lower()
 
 

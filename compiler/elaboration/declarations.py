@@ -10,9 +10,9 @@ from ..ir.build import literal
 from ..ir.dtypes import fits, is_float
 from ..ir.expr import number_text
 from .context import RESERVED_INPUTS, BodyScope, Context, reserved
-from .dispatch import static
+from .dispatch import not_a_number, static
 from .interfaces import declared_shape
-from .values import Array, Shape
+from .values import Array, Numbers, Shape
 
 
 def param(ctx: Context, node: s.Param, scope: BodyScope) -> None:
@@ -109,6 +109,8 @@ def _initial_text(ctx: Context, value: s.Expr, drawn: bool, dtype: str, scope: B
         parts = []
         for argument in value.arguments:
             given = static(ctx, argument.value, scope, "an initialiser's argument")
+            if isinstance(given, Numbers):
+                raise not_a_number(ctx, given, argument.value)
             text = repr(given).lower() if isinstance(given, bool) else repr(given)
             parts.append(f"{argument.name} = {text}" if argument.name else text)
         return f"~ {value.function.id}({', '.join(parts)})"
@@ -133,12 +135,12 @@ def _initial_number(ctx: Context, value: s.Expr, dtype: str, scope: BodyScope) -
         )
     advice = f"what is drawn or computed follows a `~`: `~ {value.span.text}`"
     start = static(ctx, value, scope, "the first value", advice)
-    if isinstance(start, str):
+    if isinstance(start, str | Numbers):
         raise ctx.error(
             "E0312",
             "a parameter starts from a number",
             value.span,
-            label="this is a word",
+            label="this is a word" if isinstance(start, str) else "this is a list",
             help="an initialiser follows a `~`: `~ normal(0, 0.02)`",
         )
     if not is_float(dtype) and isinstance(start, float) and not start.is_integer():

@@ -11,8 +11,8 @@ from ...dsl.syntax import ast as s
 from ...dsl.syntax.ast import walk
 from ..ir.expr import Expr
 from .broadcasting import materialize
-from .context import Abort, BodyScope, Context
-from .values import Array, Poison, Static, Value, lift
+from .context import Abort, BodyScope, Context, constant_text
+from .values import Array, Numbers, Poison, Static, Value, lift
 
 
 def results(ctx: Context, node: s.Node, scope: BodyScope) -> tuple[Value, ...]:
@@ -60,12 +60,13 @@ def size(ctx: Context, node: s.Node, scope: BodyScope, what: str) -> int:
     if isinstance(found, float) and found.is_integer():
         found = int(found)
     if isinstance(found, bool) or not isinstance(found, int):
+        text = constant_text(found) if isinstance(found, Numbers) else repr(found)
         divides = any(isinstance(n, s.Binary) and n.op == "/" for n in walk(node))
         raise ctx.error(
             "E0308",
             f"{what} must be a whole number",
             node.span,
-            label=f"this is {found!r}",
+            label=f"this is {text}",
             help="whole numbers are divided with `//`" if divides else "",
         )
     if found < 0:
@@ -81,7 +82,7 @@ def array(ctx: Context, node: s.Node, scope: BodyScope) -> Array:
 
 
 def as_array(ctx: Context, found: Static | Array, node: s.Node) -> Array:
-    if isinstance(found, str):
+    if isinstance(found, str | Numbers):
         raise not_a_number(ctx, found, node)
     return lift(found, ctx.float_type)
 
@@ -132,7 +133,17 @@ def tensor(
     return materialize(ctx, name, known, node.span, scope)
 
 
-def not_a_number(ctx: Context, word: str, node: s.Node) -> Abort:
+def not_a_number(ctx: Context, word: str | Numbers, node: s.Node) -> Abort:
+    """E0312: a word or a list where a number is needed."""
+    if isinstance(word, Numbers):
+        return ctx.error(
+            "E0312",
+            "a list is not a number",
+            node.span,
+            label=f"this is {constant_text(word)}",
+            help="an element is read by its place: `w[0]`; a tensor is given by its equation: "
+            "`w[i < 3] = …`",
+        )
     return ctx.error(
         "E0312",
         f'the word "{word}" cannot be computed with',

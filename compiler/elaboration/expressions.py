@@ -12,9 +12,9 @@ from ...dsl.syntax import ast as s
 from ..ir.equation import Index
 from ..ir.expr import Expr, Idx
 from .broadcasting import apply_scalar, broadcast, distinct, pointwise
-from .context import Abort, BodyScope, Context
-from .dispatch import array, not_a_number, tensor, value
-from .values import Array, Static, is_static, lift
+from .context import Abort, BodyScope, Context, constant_text
+from .dispatch import array, not_a_number, static, tensor, value
+from .values import Array, Numbers, Static, is_static, lift
 
 _OPERATORS = {
     "+": "add", "-": "sub", "*": "mul", "/": "div", "//": "floordiv", "%": "mod", "^": "pow",
@@ -32,20 +32,26 @@ def literal(ctx: Context, node: s.Number | s.Boolean | s.String, scope: BodyScop
 
 
 def list_literal(ctx: Context, node: s.List, scope: BodyScope) -> Static:
-    raise ctx.error(
-        "E0312",
-        "a list is not a value",
-        node.span,
-        label="one value is needed here",
-        help="give one number, or a tensor by its equation: `w[i < 3] = …`",
-    )
+    """`[3, 5]`: numbers that are known when compiling."""
+    found: list[int | float] = []
+    for item in node.items:
+        number = static(ctx, item, scope, "what a list holds", "a tensor is given by its equation")
+        if not isinstance(number, int | float):
+            raise ctx.error(
+                "E0312",
+                "a list holds numbers",
+                item.span,
+                label=f"this is {constant_text(number)}",
+            )
+        found.append(number)
+    return Numbers(tuple(found))
 
 
 def unary(ctx: Context, node: s.Unary, scope: BodyScope) -> Static | Array:
     operand = value(ctx, node.operand, scope)
     if isinstance(operand, Array):
         return pointwise(ctx, "neg" if node.op == "-" else "not", [operand], node.span)
-    if isinstance(operand, str):
+    if isinstance(operand, str | Numbers):
         raise not_a_number(ctx, operand, node.operand)
     return -operand if node.op == "-" else not operand
 
@@ -53,6 +59,8 @@ def unary(ctx: Context, node: s.Unary, scope: BodyScope) -> Static | Array:
 def conditional(ctx: Context, node: s.If, scope: BodyScope) -> Static | Array:
     """`if … then … else …`; of a constant condition only one branch is elaborated."""
     condition = value(ctx, node.condition, scope)
+    if isinstance(condition, Numbers):
+        raise not_a_number(ctx, condition, node.condition)
     # `if rank(x) == 2 then … else "a message"`: the other branch need not even fit these shapes
     if not isinstance(condition, Array):
         return value(ctx, node.yes if condition else node.no, scope)
@@ -76,7 +84,7 @@ def binary(ctx: Context, node: s.Binary, scope: BodyScope) -> Static | Array:
     if not isinstance(left, Array) and not isinstance(right, Array):
         return _fold(ctx, node, left, right)
     for side, operand in ((node.left, left), (node.right, right)):
-        if isinstance(operand, str):
+        if isinstance(operand, str | Numbers):
             raise not_a_number(ctx, operand, side)
     # Only a constant divisor is looked at; in data, a float divided by 0 is inf or NaN (IEEE 754).
     if node.op in ("/", "//", "%") and is_static(right) and not right:
@@ -91,7 +99,7 @@ def binary(ctx: Context, node: s.Binary, scope: BodyScope) -> Static | Array:
 def _fold(ctx: Context, node: s.Binary, left: Static, right: Static) -> Static:
     """Constant folding. E0309 or E0311 where there is no result."""
     for side, operand in ((node.left, left), (node.right, right)):
-        if isinstance(operand, str) and node.op not in ("==", "!="):
+        if isinstance(operand, str | Numbers) and node.op not in ("==", "!="):
             raise not_a_number(ctx, operand, side)
     # before Python computes it: 10^10^10 would take hours
     if node.op == "^" and _is_huge_power(left, right):

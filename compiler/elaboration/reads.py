@@ -14,21 +14,26 @@ from ..ir.affine import bounds, inside
 from ..ir.build import cast
 from ..ir.dtypes import is_float
 from ..ir.expr import Const, Expr, Idx, Read, expr_text, index_names, reads
-from .context import BodyScope, Context
-from .dispatch import scalar, tensor
+from .context import BodyScope, Context, constant_text
+from .dispatch import scalar, static, tensor, value
 from .names import variable
 from .ranges import dimension_syntax
-from .values import Array, of_scalar
+from .values import Array, Numbers, Static, of_scalar
 
 
-def guarded_read(ctx: Context, node: s.Guarded, scope: BodyScope) -> Array:
+def guarded_read(ctx: Context, node: s.Guarded, scope: BodyScope) -> Static | Array:
     """`(x[i - 1] else 0)`."""
     return read(ctx, node.read, scope, node.other)
 
 
-def read(ctx: Context, node: s.Index, scope: BodyScope, other: s.Node | None = None) -> Array:
+def read(
+    ctx: Context, node: s.Index, scope: BodyScope, other: s.Node | None = None
+) -> Static | Array:
     """`x[i, j]`; `other` is the value out of bounds."""
-    array = tensor(ctx, variable(ctx, node.tensor, scope), node.tensor, scope, node.tensor.id)
+    known = variable(ctx, node.tensor, scope)
+    if isinstance(known, Numbers):
+        return _element(ctx, node, known, scope, other)
+    array = tensor(ctx, known, node.tensor, scope, node.tensor.id)
     source = array.tensor
     assert source is not None
     places = _places(ctx, node, array, scope)
@@ -63,6 +68,33 @@ def read(ctx: Context, node: s.Index, scope: BodyScope, other: s.Node | None = N
         # A guard that is never needed would still cost a comparison at every element.
         otherwise = None  # always in bounds
     return of_scalar(Read(source.name, places, otherwise, source.dtype), source.name)
+
+
+def _element(
+    ctx: Context, node: s.Index, numbers: Numbers, scope: BodyScope, other: s.Node | None
+) -> Static | Array:
+    """`kernel[0]`: an element of a list, whose place is known when compiling."""
+    if len(node.indices) != 1:
+        raise ctx.error(
+            "E0302",
+            f"`{node.tensor.id}` is a list, {len(node.indices)} are indexed",
+            node.span,
+            label=f"it is {constant_text(numbers)}",
+        )
+    (item,) = node.indices
+    place = static(ctx, item, scope, "a place in a list")
+    if isinstance(place, bool) or not isinstance(place, int):
+        raise ctx.error("E0310", "an index must be a whole number", item.span)
+    if 0 <= place < len(numbers.items):
+        return numbers.items[place]
+    if other is not None:
+        return value(ctx, other, scope)
+    raise ctx.error(
+        "E0306",
+        f"index `{place}` falls outside `{node.tensor.id}`",
+        item.span,
+        label=f"places are 0 to {len(numbers.items) - 1}",
+    )
 
 
 def _places(ctx: Context, node: s.Index, array: Array, scope: BodyScope) -> tuple[Expr, ...]:

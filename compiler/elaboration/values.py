@@ -15,7 +15,15 @@ from ..ir.build import literal
 from ..ir.equation import Tensor
 from ..ir.expr import Expr, Idx, Read, walk
 
-Static = bool | int | float | str
+
+@dataclass(frozen=True)
+class Numbers:
+    """A list, `[3, 5]`: a compile-time constant that settings can be."""
+
+    items: tuple[int | float, ...]
+
+
+Static = bool | int | float | str | Numbers
 Shape = tuple[int, ...]
 
 
@@ -71,7 +79,7 @@ Value = Static | Array | Poison
 
 
 def is_static(value: object) -> bool:
-    return isinstance(value, bool | int | float | str)
+    return isinstance(value, bool | int | float | str | Numbers)
 
 
 def of_tensor(tensor: Tensor, axes: tuple[str, ...]) -> Array:
@@ -103,7 +111,7 @@ def lift(value: Static | Array, float_type: str) -> Array:
     """A value as an array; real numbers get the program's float type, whole ones i32 or i64."""
     if isinstance(value, Array):
         return value
-    assert not isinstance(value, str)
+    assert not isinstance(value, str | Numbers)
     # i32 where it fits: arithmetic with a wider operand promotes it
     if isinstance(value, int) and not -(2**31) <= value < 2**31:
         return of_scalar(literal(value, "i64"))

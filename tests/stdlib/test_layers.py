@@ -40,8 +40,8 @@ def last(x):
 def padded(t, x, window, stride, fill):
     """TensorFlow's "same" padding of [b, c, h, w]."""
     amounts = []
-    for n in reversed(x.shape[2:]):
-        total = max((-(-n // stride) - 1) * stride + window - n, 0)
+    for n, size in zip(reversed(x.shape[2:]), reversed(window), strict=True):
+        total = max((-(-n // stride) - 1) * stride + size - n, 0)
         amounts += [total // 2, total - total // 2]
     return t.nn.functional.pad(x, amounts, value=fill)
 
@@ -50,7 +50,7 @@ def conv(stride=1, pad=0, dilation=1, groups=1):
     def reference(t, v):
         x, amount = first(v.x), pad
         if pad == "same":
-            window = dilation * (v.k.shape[0] - 1) + 1
+            window = [dilation * (n - 1) + 1 for n in v.k.shape[:2]]
             x, amount = padded(t, x, window, stride, 0.0), 0
         return last(
             t.nn.functional.conv2d(
@@ -76,7 +76,7 @@ def max_pool(size, stride, pad=0):
     def reference(t, v):
         x, amount = first(v.x), pad
         if pad == "same":
-            x, amount = padded(t, x, size, stride, float("-inf")), 0
+            x, amount = padded(t, x, (size, size), stride, float("-inf")), 0
         return last(t.nn.functional.max_pool2d(x, size, stride, amount))
 
     return reference
@@ -125,6 +125,12 @@ CASES = [
     Case("Conv groups", "x |> Conv(6, 3, groups = 2)", image(4, 5, 4), conv(groups=2)),
     Case("Conv groups, one filter each", "x |> Conv(3, 3, groups = 3)", image(4, 5, 6),
          conv(groups=3)),
+    Case("Conv of a list", "x |> Conv(4, [3, 5])", image(5, 6, 3), conv()),
+    Case("Conv of lists", "x |> Conv(4, [1, 3], [2, 1], [0, 2], [1, 2])", image(5, 6, 3),
+         conv((2, 1), (0, 2), (1, 2))),
+    Case("Conv of a list, same", 'x |> Conv(4, [3, 4], 2, "same")', image(5, 6, 3),
+         conv(2, "same")),
+    Case("DepthwiseConv of a list", "x |> DepthwiseConv([3, 1])", image(4, 5, 4), conv(groups=4)),
     Case("DepthwiseConv", "x |> DepthwiseConv(3)", image(4, 5, 4), conv(groups=4)),
     Case("DepthwiseConv multiplier", 'x |> DepthwiseConv(3, 2, "same", multiplier = 2)',
          image(4, 5, 3), conv(2, "same", groups=3)),
@@ -144,6 +150,11 @@ CASES = [
          conv_transpose(2, 1)),
     Case("ConvTranspose same, odd", 'x |> ConvTranspose(4, 3, 2, "same")', image(3, 4, 2),
          lambda t, v: conv_transpose(2)(t, v)[:, :6, :8]),
+
+    Case("ConvTranspose of lists", "x |> ConvTranspose(3, [3, 4], [2, 3], [1, 0])", image(3, 4, 2),
+         conv_transpose((2, 3), (1, 0))),
+    Case("ConvTranspose of lists, pad", "x |> ConvTranspose(3, [2, 5], [3, 2], [0, 2])",
+         image(3, 4, 2), conv_transpose((3, 2), (0, 2))),
 
     Case("MaxPool", "x |> MaxPool(2)", image(5, 6, 3), max_pool(2, 2)),
     Case("MaxPool overlapping", "x |> MaxPool(3, 2)", image(7, 8, 3), max_pool(3, 2)),
@@ -228,6 +239,9 @@ def test_each_dropout_draws_for_itself():
 @pytest.mark.parametrize(
     "y, code",
     [
+        ("x |> Conv(4, [3, 3, 3])", "E0320"),  # two numbers
+        ("x |> Conv([3, 5], 4)", "E0312"),  # exchanged
+        ("x |> Conv(4, [3, 9])", "E0309"),  # wider than the image
         ("x |> Conv(4, 9)", "E0309"),  # larger than the image
         ('x |> Conv(4, 3, pad = "sane")', "E0312"),
         ("x |> MaxPool(9)", "E0309"),

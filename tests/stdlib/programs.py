@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import plan
 
 from nnc.compiler.elaboration.model import forward
 from nnc.compiler.ir.dtypes import NUMPY, is_float
@@ -28,6 +29,7 @@ from nnc.dsl.diagnostics.diagnostic import Report
 from nnc.dsl.syntax import ast as s
 from nnc.dsl.syntax.parser import parse
 from nnc.dsl.syntax.source import Source
+from nnc.runtime.device.cpu.program import CpuProgram
 
 Arrays = dict[str, np.ndarray]
 TOLERANCE = 1e-9
@@ -141,6 +143,19 @@ def compare_with_torch(
         error = check(found[gradient], expected, f"{case.name}: d_{name}", least=least)
         worst = max(worst, error)
     return worst
+
+
+def compare_with_cpu(case: Case, tolerance: float = 3e-4) -> None:
+    """Values and gradients of the machine code, in f32, beside the evaluator's."""
+    system, values, names = case.prepared("f32")
+    system = system.replace(outputs=("y", *names.values()))
+    expected = evaluate(system, values)
+    program = CpuProgram(plan(system, verified=True))
+    for name, value in values.items():
+        program.arrays[name][...] = value
+    program.run()
+    for name in system.outputs:
+        check(program.arrays[name], expected[name], f"{case}: {name}", tolerance, least=1.0)
 
 
 def compare_with_differences(case: Case, step: float = 1e-6) -> float:

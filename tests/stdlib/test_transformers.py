@@ -8,15 +8,23 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from support import plan
 
 from nnc.compiler.passes.equations.incremental_decoding import POSITION, incremental_decoding
 from nnc.compiler.passes.equations.simplify import simplify
 from nnc.compiler.reference.evaluator import advance, evaluate
 from nnc.dsl.diagnostics.diagnostic import UserError
-from nnc.runtime.device.cpu.program import CpuProgram
 
-from .programs import Case, check, compare_with_torch, ids, model, random_values, value_of, within
+from .programs import (
+    Case,
+    check,
+    compare_with_cpu,
+    compare_with_torch,
+    ids,
+    model,
+    random_values,
+    value_of,
+    within,
+)
 from .test_sequences import turned
 
 X = {"x": "f32[2, 7, 12]"}
@@ -139,15 +147,7 @@ def test_agrees_with_pytorch(case):
 )
 def test_cpu_agrees_with_evaluator(name):
     (case,) = (case for case in CASES if case.name == name)
-    system, values, names = case.prepared("f32")
-    system = system.replace(outputs=("y", *names.values()))
-    expected = evaluate(system, values)
-    program = CpuProgram(plan(system, verified=True))
-    for each, value in values.items():
-        program.arrays[each][...] = value
-    program.run()
-    for each in system.outputs:
-        check(program.arrays[each], expected[each], f"{name}: {each}", 3e-4, least=1.0)
+    compare_with_cpu(case)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,110 @@
+"""graphs and experts: values and gradients beside PyTorch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nnc.dsl.diagnostics.diagnostic import UserError
+
+from .programs import Case, compare_with_cpu, compare_with_torch, ids, value_of
+
+X = {"x": "f32[2, 5, 6]"}
+DENSE = X | {"a": "f32[2, 5, 5]"}
+_RNG = np.random.default_rng(0)
+WEIGHTED = {"a": _RNG.random((2, 5, 5))}
+LINKED = {"a": 1.0 * (_RNG.random((2, 5, 5)) > 0.5)}
+TWO_RESULTS = """layer both(x: [..., n]) -> r: [..., n] {
+    y, balance = BalancedExperts(4, 3)(x)
+    r = y + balance
+}
+"""
+
+
+def gcn(adjacency):
+    def reference(t, v):
+        a = adjacency(t, v) + t.eye(5)
+        d = a.sum(-1)
+        return a / (d[..., :, None] * d[..., None, :]).sqrt() @ (v.x @ v.W) + v.b
+
+    return reference
+
+
+def gat(adjacency, average=False):
+    """Of several edges between two nodes each counts."""
+
+    def reference(t, v):
+        count = (adjacency(t, v) + t.eye(5))[:, None]
+        h = t.einsum("bip,pko->bkio", v.x, v.W)
+        sent, heard = (t.einsum("bkio,ko->bki", h, w) for w in (v.s, v.t))
+        score = t.nn.functional.leaky_relu(heard[..., :, None] + sent[..., None, :], 0.2)
+        y = t.softmax(score + count.log(), -1) @ h
+        return (y.mean(1) if average else y.permute(0, 2, 1, 3).flatten(2)) + v.b
+
+    return reference
+
+
+def experts(k, balanced=False):
+    def reference(t, v):
+        logit = v.x @ v.Wg
+        value, index = logit.topk(k, -1)
+        gate = t.zeros_like(logit).scatter(-1, index, value.softmax(-1))
+        y = 0
+        for e in range(4):
+            inner = t.nn.functional.silu(v.x @ v.W[e]) * (v.x @ v.V[e])
+            y = y + gate[..., e : e + 1] * (inner @ v.O[e])
+        part = t.zeros_like(logit).scatter(-1, index, 1.0).mean((0, 1)) / k
+        balance = 4 * (part * logit.softmax(-1).mean((0, 1))).sum()
+        return y + balance if balanced else y
+
+    return reference
+
+
+def given(t, v):
+    return v.a
+
+
+def linked(t, v):
+    """Without what the matrix says of nodes and themselves: they have one edge in any case."""
+    return v.a * (1 - t.eye(5))
+
+
+CASES = [
+    Case("GCN", "x |> GCN(4)(a)", DENSE, gcn(given), WEIGHTED),
+    Case("GAT", "x |> GAT(4)(a)", DENSE, gat(linked), LINKED),
+    Case("GAT of heads", "x |> GAT(4, heads = 3)(a)", DENSE, gat(linked), LINKED),
+    Case("GAT, average", "x |> GAT(4, 3, average = true)(a)", DENSE, gat(linked, True), LINKED),
+    Case("MixtureOfExperts", "x |> MixtureOfExperts(4, 3)", X,
+         lambda t, v: experts(2)(t, v)),
+    Case("MixtureOfExperts, one", "x |> MixtureOfExperts(4, 3, k = 1)", X,
+         lambda t, v: experts(1)(t, v)),
+    Case("MixtureOfExperts, all", "x |> MixtureOfExperts(4, 3, k = 4)", X,
+         lambda t, v: experts(4)(t, v)),
+    Case("BalancedExperts", "both(x)", X, experts(2, True), definitions=TWO_RESULTS),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=ids(CASES))
+def test_agrees_with_pytorch(case):
+    compare_with_torch(case, least=1.0)
+
+
+@pytest.mark.parametrize("name", ["GAT of heads", "BalancedExperts"])
+def test_cpu_agrees_with_evaluator(name):
+    (case,) = (case for case in CASES if case.name == name)
+    compare_with_cpu(case)
+
+
+@pytest.mark.parametrize(
+    "y, code, says",
+    [
+        ("x |> GCN(4)", "E0205", "`GCN` needs `adjacency`"),
+        ("x |> GCN(4)(x)", "E0301", "`adjacency` of `GCN` has shape [2, 5, 6]"),
+        ("x |> MixtureOfExperts(4, 3, k = 5)", "E0320", "there are not so many elements to select"),
+    ],
+)
+def test_mistakes(y, code, says):
+    with pytest.raises(UserError) as caught:
+        value_of(y, DENSE, LINKED)
+    (found,) = caught.value.diagnostics
+    assert (found.code, found.message) == (code, says)

@@ -1,0 +1,60 @@
+"""Every entry of the library has a formula and a source, and a test that it takes part in."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from nnc.dsl.check.library import standard_library
+from nnc.dsl.check.names import callees
+
+from .test_verify import CASES
+
+LIBRARY = standard_library()
+# what is arithmetic or a matter of definition, and what only helps others
+WITHOUT_SOURCE = {
+    "activations": "",
+    "attention": "hidden steps_of slope_among softmax_until is_turned",
+    "clipping": "positive",
+    "convolution": "along window_margin window_count equal_part transposed_size early lead taps",
+    "ctc": "error_rate log_sum_exp3 log_sum_exp3_from",
+    "experts": "",
+    "graphs": "joined",
+    "initializers": "zeros ones constant uniform symmetric",
+    "layers": "share drop Flatten merge transpose",
+    "normalization": "running",
+    "pooling": "window_inside share_start share_end share_bound in_share",
+    "recurrent": "bent",
+    "resampling": "interpolated before between pixels_of equal_rows",
+    "selection": "comes_before at_most one_hot",
+    "sequence": "last last_of reverse concat present mean_pool pairs_of masked_cross_entropy"
+    " cross_entropy_ignoring masked_accuracy sequence_accuracy bits_per_char",
+    "state_space": "",
+}
+
+
+@pytest.mark.parametrize("file", WITHOUT_SOURCE)
+def test_formulas_and_sources(file):
+    plain = WITHOUT_SOURCE[file].split()
+    for name, definition in LIBRARY.items():
+        if definition.name_span.source.name != f"stdlib/{file}.nn":
+            continue
+        doc = definition.doc or ""
+        assert re.search("[=><:]", doc), f"{name} has no formula"
+        assert name in plain or re.search(r"\b(1[89]|20)\d\d\b", doc), f"{name} has no source"
+
+
+def test_every_entry_takes_part_in_a_test():
+    folder = Path(__file__).parent
+    texts = [path.read_text("utf-8") for path in folder.glob("test_*.py") if path != Path(__file__)]
+    words = set(re.findall(r"\w+", " ".join([*texts, *(case.text for case in CASES.values())])))
+    used, left = set(), [name for name in LIBRARY if name in words]
+    while left:
+        name = left.pop()
+        used.add(name)
+        definition = LIBRARY[name]
+        called = {c.id for c in callees((definition.body, definition.value)) if c.id in LIBRARY}
+        left += called - used
+    assert used == set(LIBRARY)

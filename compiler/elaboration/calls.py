@@ -154,6 +154,7 @@ def _expression(
         tuple(_identity(v) for v in inputs.values()),
         tuple(scope.indices.items()),
         scope.ellipsis,
+        scope.conditions,
     )
     if key in ctx.applied:
         return ctx.applied[key]
@@ -174,7 +175,13 @@ def _expression(
     before = len(ctx.tensors), ctx.streams
     hidden = frozenset(scope.indices)
     inner = BodyScope(
-        scope.prefix, inputs, scope.indices, scope.ellipsis, definition.name, hidden=hidden
+        scope.prefix,
+        inputs,
+        scope.indices,
+        scope.ellipsis,
+        definition.name,
+        hidden=hidden,
+        conditions=scope.conditions,
     )
     result = value(ctx, definition.value, inner)
     # A new tensor is named after the place of its first use, and a new draw is another number:

@@ -18,6 +18,7 @@ from ...dsl.syntax.source import Span
 from ..ir.dtypes import fits
 from ..ir.equation import Equation, Gradient, Index, RematBlock, System, Tensor
 from ..ir.expr import Const, Expr, walk
+from ..ir.implications import Condition, facts
 from .values import Array, NamedLayer, Numbers, Shape, Static, Value, of_tensor
 
 RESERVED_INPUTS = ("step", "seed")  # the compiler's own inputs, which any equation may read
@@ -81,6 +82,7 @@ class BodyScope:
     ellipsis: tuple[str, ...] | None = None  # the indices that `...` stands for in the equation
     target: str = "value"  # the name after which intermediate results are called
     hidden: frozenset[str] = frozenset()  # indices of the caller that an argument's name hides
+    conditions: tuple[Condition, ...] = ()  # that hold here, as `t > 0` in a branch of an `if`
     leading: Shape | None = None  # the sizes that `...` stands for in declared shapes
     declared: Mapping[str, s.Type] = field(default_factory=dict)  # types of the body's results
     defined_by: dict[str, s.Statement] = field(default_factory=dict)
@@ -119,6 +121,12 @@ class BodyScope:
                 **(renamed or {}),
             },
         )
+
+    def where(self, condition: Expr, truth: bool = True) -> BodyScope:
+        """The same scope where a condition on the indices has this truth value."""
+        if not facts(condition, truth, self.indices):
+            return self  # it says nothing of indices
+        return replace(self, conditions=(*self.conditions, (condition, truth)))
 
 
 def spelled(name: s.Name) -> str:

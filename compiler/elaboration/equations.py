@@ -14,7 +14,7 @@ from .context import Abort, BodyScope, Context, spelled
 from .dispatch import as_array, results, scalar, size, value
 from .interfaces import name_layer
 from .ranges import declare_ahead, introduce, is_ahead, left_side, nothing_to_run_over
-from .reductions import inexact, reduced, sum_of_integers
+from .reductions import counted, inexact, reduced, sum_of_integers
 from .values import Array, Poison, Value, is_static
 
 
@@ -189,7 +189,9 @@ def _accumulation(ctx: Context, node: s.Equation, scope: BodyScope) -> None:
             if node.indices
             else f"a new value has a name of its own: `{name}_2 = {name} + {node.value.span.text}`",
         )
-    inner, over = introduce(ctx, node.value.axes, node.value.body, scope)
+    # An index may be used on the left alone: `count[token[b, t] < 65] += sum(b, t) 1`.
+    both = (node.value.body, *(node.indices or ()))
+    inner, over, counts = introduce(ctx, node.value.axes, both, scope)
     # `table[token[b] < 65, j < 16]`: the place is `token[b]`, the size 65. A name with a bound was
     # parsed as an axis, an expression with one as a comparison.
     places, shape = [], []
@@ -213,6 +215,7 @@ def _accumulation(ctx: Context, node: s.Equation, scope: BodyScope) -> None:
             raise nothing_to_run_over(ctx, place.span.text, item.span)
         shape.append(extent)
     body = scalar(ctx, node.value.body, inner)
+    body = counted("sum", body, counts)
     full = ctx.declared_name(name, scope)
     scope.names[name] = ctx.declare(full, tuple(shape), body.dtype, "temp", node.span)
     span = ctx.located(node.span)

@@ -64,8 +64,14 @@ def conditional(ctx: Context, node: s.If, scope: BodyScope) -> Static | Array:
     # `if rank(x) == 2 then … else "a message"`: the other branch need not even fit these shapes
     if not isinstance(condition, Array):
         return value(ctx, node.yes if condition else node.no, scope)
-    branches = [array(ctx, node.yes, scope), array(ctx, node.no, scope)]
+    inside = [_where(scope, condition, truth) for truth in (True, False)]
+    branches = [array(ctx, node.yes, inside[0]), array(ctx, node.no, inside[1])]
     return pointwise(ctx, "select", [condition, *branches], node.span)
+
+
+def _where(scope: BodyScope, condition: Array, truth: bool) -> BodyScope:
+    """The scope of what counts only where a condition has this truth value."""
+    return scope if condition.rank else scope.where(condition.scalar(), truth)
 
 
 def binary(ctx: Context, node: s.Binary, scope: BodyScope) -> Static | Array:
@@ -76,7 +82,11 @@ def binary(ctx: Context, node: s.Binary, scope: BodyScope) -> Static | Array:
             return bool(left)
         right = value(ctx, node.right, scope)
         return right if isinstance(right, Array) else bool(right)
-    right = value(ctx, node.right, scope)
+    # Of `t > 0 and x[t - 1] > 0` the right side counts only where the left one holds.
+    if node.op in ("and", "or") and isinstance(left, Array):
+        right = value(ctx, node.right, _where(scope, left, node.op == "and"))
+    else:
+        right = value(ctx, node.right, scope)
     # Before folding, as the product of two constants is a mistake of its own (E0303).
     if node.op == "@":
         a, b = tensor(ctx, left, node.left, scope), tensor(ctx, right, node.right, scope)

@@ -6,6 +6,8 @@ shape that is given: a name that has no size yet is bound to it, all else must b
 
 from __future__ import annotations
 
+from ...dsl.check.calls import lacks_input
+from ...dsl.check.names import DISCARDED
 from ...dsl.diagnostics.diagnostic import Note, did_you_mean
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
@@ -94,11 +96,9 @@ def name_layer(ctx: Context, node: s.Equation, scope: BodyScope) -> bool:
     if isinstance(node.value, s.Name) and callee.id in scope.names:
         return False
     definition = find(ctx, callee)
-    if definition is None or definition.kind not in ("layer", "model"):
+    if definition is None or not lacks_input(node.value, definition):
         return False
     written = node.value.arguments if isinstance(node.value, s.Call) else ()
-    if isinstance(node.value, s.Call) and not definition.settings:
-        return False  # `Flatten(x)`, an application
     settings = bind(ctx, definition.settings, written, [], callee, node.span, scope, fixed=True)
     scope.layers[target.id] = NamedLayer(target.id, definition, settings)
     return True
@@ -223,6 +223,9 @@ def unify(ctx: Context, parameter: s.Parameter, shape: Shape, scope: BodyScope, 
         pattern = pattern[:place] + pattern[place + 1 :]
         shape = shape[:place] + shape[place + count :]
     for item, extent in zip(pattern, shape, strict=True):
+        # `_` is any size; not a model's, which is one that is bound from outside
+        if isinstance(item, s.Name) and item.id == DISCARDED and DISCARDED not in scope.names:
+            continue
         # First occurrence of a size binds it; `origins` remembers where, for a later disagreement.
         if isinstance(item, s.Name) and item.id not in scope.names:
             scope.names[item.id] = extent

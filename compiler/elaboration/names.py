@@ -60,6 +60,13 @@ def variable(ctx: Context, node: s.Name, scope: BodyScope) -> Static | Array:
         return ctx.fullness
     if text in _NUMBERS:
         return _NUMBERS[text]
+    if text in scope.layers:
+        raise ctx.error(
+            "E0312",
+            f"`{text}` is a layer, not a value",
+            node.span,
+            help=f"apply it: `{text}(…)`, or read one of its parameters: `{text}.w`",
+        )
     definition = find(ctx, node)
     if definition is not None:
         raise ctx.error(

@@ -10,18 +10,25 @@ index ranges of its equation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ...dsl.check.names import DISCARDED
 from ...dsl.diagnostics.diagnostic import Diagnostic, Note
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.ast import walk
 from ...dsl.syntax.source import Span
+from ..ir.affine import bounds, is_static
+from ..ir.build import call, literal
+from ..ir.dtypes import is_float
 from ..ir.equation import Index
+from ..ir.expr import Expr, Idx
 from .broadcasting import distinct
 from .context import Abort, BodyScope, Context, spelled
-from .dispatch import size
+from .dispatch import scalar, size, value
 from .recurrence_types import recurrence_type
 from .values import Array, Poison, Shape, Value
+
+Text = s.Node | tuple[s.Node, ...]  # one or several parts of a program
 
 # --- one index ----------------------------------------------------------------------------------
 
@@ -34,6 +41,7 @@ class _Use:
     span: Span
     tensor: str
     shape: Shape = ()
+    guarded: bool = False  # may lie outside there
 
     @property
     def source(self) -> str:
@@ -41,22 +49,31 @@ class _Use:
 
 
 def introduce(
-    ctx: Context, axes: tuple[s.Axis, ...], body: s.Node, scope: BodyScope
-) -> tuple[BodyScope, tuple[Index, ...]]:
-    """The scope inside a reduction, and its indices with their sizes. An index whose name is taken
-    (by the equation, or by the caller of this fn) is renamed."""
+    ctx: Context, axes: tuple[s.Axis, ...], body: Text, scope: BodyScope
+) -> tuple[BodyScope, tuple[Index, ...], Expr]:
+    """The scope inside a reduction, its indices with their sizes, and the condition on which a term
+    counts. An index whose name is taken (by the equation, or by the caller of this fn) is renamed.
+
+        sum(t < length[b]) x[b, t]   →   t as far as x goes; t < length[b]
+    """
     sizes: dict[str, int] = {}
     renamed: dict[str, str] = {}
     dots: tuple[str, ...] | None = None
+    counts: Expr = literal(True)
+    # `sum(b, t < length[b]) 1`: a bound, too, says how far the indices go that it reads.
+    bounded = [a.bound for a in axes if a.bound is not None]
+    body = (*(body if isinstance(body, tuple) else (body,)), *bounded)
     for axis in axes:
         # `sum(...) x[..., j]`: as many indices as the tensors have leading dimensions
         if axis.name == "...":
             dots, extents = ellipsis_range(ctx, body, scope, axis.span)
             sizes.update(zip(dots, extents, strict=True))
             continue
-        if axis.name in sizes or axis.name in renamed:
+        if axis.name != DISCARDED and (axis.name in sizes or axis.name in renamed):
             raise ctx.error("E0215", f"index `{axis.name}` occurs twice in one list", axis.span)
-        extent = index_range(ctx, axis, body, scope)
+        inner = scope.inner(sizes, dots, renamed)
+        limit = _limit(ctx, axis, inner)
+        extent = _extent(ctx, axis, limit, body, inner, scope)
         # Checked here, as a reduction's index need not be a dimension of any tensor.
         if not extent:
             raise nothing_to_run_over(ctx, axis.name, axis.span)
@@ -74,7 +91,29 @@ def introduce(
         if own != axis.name:
             renamed[axis.name] = own
         sizes[own] = extent
-    return scope.inner(sizes, dots, renamed), tuple(Index(n, size) for n, size in sizes.items())
+        if limit is not None:
+            counts = call("and", counts, call("lt", Idx(own), limit))
+    inner = scope.inner(sizes, dots, renamed).where(counts)
+    return inner, tuple(Index(n, size) for n, size in sizes.items()), counts
+
+
+def _limit(ctx: Context, axis: s.Axis, scope: BodyScope) -> Expr | None:
+    """The bound of an index if it is no size, but depends on data or on other indices."""
+    if axis.bound is None or not isinstance(value(ctx, axis.bound, scope), Array):
+        return None
+    return scalar(ctx, axis.bound, scope)
+
+
+def _extent(
+    ctx: Context, axis: s.Axis, limit: Expr | None, body: Text, inner: BodyScope, scope: BodyScope
+) -> int:
+    """How far a reduced index goes: as stated, as the furthest of its limits where these follow
+    from other indices (`s < t + 1`), and else as its uses say."""
+    if limit is None:
+        return index_range(ctx, axis, body, scope)
+    if is_static(limit) and not is_float(limit.dtype):
+        return max(bounds(limit, inner.indices)[1], 0)
+    return index_range(ctx, replace(axis, bound=None), body, scope)
 
 
 def nothing_to_run_over(ctx: Context, index: str, span: Span) -> Abort:
@@ -84,7 +123,7 @@ def nothing_to_run_over(ctx: Context, index: str, span: Span) -> Abort:
 
 
 def index_range(
-    ctx: Context, axis: s.Axis, body: s.Node, scope: BodyScope, declared: int | None = None
+    ctx: Context, axis: s.Axis, body: Text, scope: BodyScope, declared: int | None = None
 ) -> int:
     """The extent of an index: stated, as `declared`, or from its uses. E0305 if nothing determines
     it, E0304 if two places disagree."""
@@ -107,6 +146,8 @@ def index_range(
             label="it is not used as an index by itself",
             help=f"state it: `{axis.name} < {_likely_size(axis.name, scope)}`",
         )
+    # `y[t] = if t < 5 then x[t] else 0` goes as far as y does.
+    uses = [use for use in uses if not use.guarded] or uses
     first = uses[0]
     # All are compared with the first, so one exchanged pair of indices is one message.
     for use in uses[1:]:
@@ -133,7 +174,7 @@ def _likely_size(index: str, scope: BodyScope) -> str:
     return next(sizes, "n")
 
 
-def _reads_poison(body: s.Node, scope: BodyScope) -> bool:
+def _reads_poison(body: Text, scope: BodyScope) -> bool:
     """Whether it reads a tensor whose definition is wrong, which alone is reported then."""
     return any(
         isinstance(node, s.Index) and isinstance(scope.names.get(node.tensor.id), Poison)
@@ -141,8 +182,11 @@ def _reads_poison(body: s.Node, scope: BodyScope) -> bool:
     )
 
 
-def _uses(ctx: Context, name: str, body: s.Node, scope: BodyScope) -> list[_Use]:
-    """Where the index stands alone as an index of a tensor whose shape is known."""
+def _uses(
+    ctx: Context, name: str, body: Text, scope: BodyScope, guarded: bool = False
+) -> list[_Use]:
+    """Where the index stands alone as an index of a tensor whose shape is known; `guarded` if an
+    `else` or a condition on the index is around."""
     found: list[_Use] = []
     # The reduction has an index of this name itself; inside it, that one is meant.
     if isinstance(body, s.Reduce) and any(a.name == name for a in body.axes):
@@ -156,13 +200,25 @@ def _uses(ctx: Context, name: str, body: s.Node, scope: BodyScope) -> list[_Use]
             for item, extent in zip(written, array.shape, strict=False):
                 # `x[i]` bounds i; `x[i + 1]` or `x[2*i]` does not say how far i is meant to go
                 if isinstance(item, s.Name) and item.id == name and not item.primed:
-                    found.append(_Use(extent, item.span, body.tensor.id, array.shape))
+                    found.append(_Use(extent, item.span, body.tensor.id, array.shape, guarded))
     # Not `walk`, which would also enter reductions that hide the name.
-    for child in vars(body).values():
+    for child in (body,) if isinstance(body, tuple) else vars(body).values():
         for item in child if isinstance(child, tuple) else (child,):
             if isinstance(item, s.Node):
-                found += _uses(ctx, name, item, scope)
+                found += _uses(ctx, name, item, scope, guarded or _guards(body, item, name))
     return found
+
+
+def _guards(node: Text, child: s.Node, name: str) -> bool:
+    """Whether a part of a node may read outside, as far as the index is concerned."""
+    match node:
+        case s.Guarded(read=read):
+            return child is read
+        case s.If(condition=condition):
+            return child is not condition and any(
+                isinstance(n, s.Name) and n.id == name for n in walk(condition)
+            )
+    return False
 
 
 def dimension_syntax(node: s.Index, array: Array) -> list[s.Node]:
@@ -178,7 +234,7 @@ def dimension_syntax(node: s.Index, array: Array) -> list[s.Node]:
 
 
 def ellipsis_range(
-    ctx: Context, body: s.Node, scope: BodyScope, span: Span
+    ctx: Context, body: Text, scope: BodyScope, span: Span
 ) -> tuple[tuple[str, ...], Shape]:
     """What `...` stands for in an equation: names and sizes, from the tensors that it indexes."""
     found: list[tuple[Shape, tuple[str, ...], s.Index]] = []
@@ -213,7 +269,7 @@ def ellipsis_range(
     return _fresh_dots(scope, body, axes), shape
 
 
-def _fresh_dots(scope: BodyScope, body: s.Node, axes: tuple[str, ...]) -> tuple[str, ...]:
+def _fresh_dots(scope: BodyScope, body: Text, axes: tuple[str, ...]) -> tuple[str, ...]:
     """Names for the indices behind `...` that nothing in the equation uses."""
     # A tensor's own name is no index: `b[..., i]` leaves `b` free as the name of one.
     heads = {id(n.tensor) for n in walk(body) if isinstance(n, s.Index)}
@@ -250,12 +306,16 @@ def left_side(
                 dots, extents = ellipsis_range(ctx, node.value, scope, item.span)
                 indices += map(Index, dots, extents)
                 continue
-            if any(i.name == item.name for i in indices):
+            name = item.name
+            if name == DISCARDED:
+                names = [i.name for i in items if isinstance(i, s.Axis) and i is not item]
+                (name,) = distinct((name,), (*names, *(i.name for i in indices)))
+            if any(i.name == name for i in indices):
                 raise ctx.error("E0215", f"index `{item.name}` occurs twice on the left", item.span)
             extent = index_range(ctx, item, node.value, scope, declared)
             if not extent:
                 raise nothing_to_run_over(ctx, item.name, item.span)
-            indices.append(Index(item.name, extent))
+            indices.append(Index(name, extent))
     finally:
         ctx.inferring.pop()
     return tuple(indices), dots

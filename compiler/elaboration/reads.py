@@ -2,6 +2,7 @@
 
     x[i, j + 1]                 E0306 unless j + 1 < m for every j
     (x[i - 1] else 0)           0 where i - 1 is out of bounds
+    if i > 0 then x[i - 1] …    proven from the condition
 
 Indices that depend on data (`table[token[b]]`) are not checked here.
 """
@@ -11,9 +12,10 @@ from __future__ import annotations
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.ast import walk
 from ..ir.affine import bounds, inside
-from ..ir.build import cast
+from ..ir.build import cast, literal
 from ..ir.dtypes import is_float
 from ..ir.expr import Const, Expr, Idx, Read, expr_text, index_names, reads
+from ..ir.implications import inside_where
 from .context import BodyScope, Context, constant_text
 from .dispatch import scalar, static, tensor, value
 from .names import variable
@@ -48,11 +50,14 @@ def read(
     for place, _, written in checked:
         _check_reach(ctx, place, written, scope)
     # Each mistake is a raise, so the first dimension out of bounds is the one reported.
+    proven = all(inside(place, size, scope.indices) for place, size, _ in checked)
     if other is None:
         for place, size, written in checked:
-            if not inside(place, size, scope.indices):
+            if not inside_where(place, size, scope.indices, scope.conditions):
                 _report_out_of_bounds(ctx, place, size, node, written, scope)
-        return of_scalar(Read(source.name, places, None, source.dtype), source.name)
+        # What is read outside stands in a branch that is not taken.
+        unused = None if proven else literal(0, source.dtype)
+        return of_scalar(Read(source.name, places, unused, source.dtype), source.name)
     found, name = scalar(ctx, other, scope), node.tensor.span.text
     whole = isinstance(found, Const) and float(found.value).is_integer()
     if is_float(found.dtype) and not is_float(source.dtype) and not whole:
@@ -64,7 +69,7 @@ def read(
             help=f"convert `{name}` first, in an equation of its own: `v = f32({name})`",
         )
     otherwise: Expr | None = cast(found, source.dtype)
-    if len(checked) == len(places) and all(inside(p, n, scope.indices) for p, n, _ in checked):
+    if proven and len(checked) == len(places):
         # A guard that is never needed would still cost a comparison at every element.
         otherwise = None  # always in bounds
     return of_scalar(Read(source.name, places, otherwise, source.dtype), source.name)

@@ -12,7 +12,7 @@ from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
 from ..ir.affine import bounds
 from ..ir.build import call, cast, literal, substitute
-from ..ir.dtypes import is_float
+from ..ir.dtypes import is_float, neutral
 from ..ir.equation import Index
 from ..ir.expr import Expr, Idx, index_names
 from .broadcasting import distinct
@@ -24,14 +24,31 @@ from .values import Array, Shape, align, of_scalar
 
 def reduction(ctx: Context, node: s.Reduce, scope: BodyScope) -> Array:
     """`sum(i) body` inside an expression."""
-    op, over, body = reduced(ctx, node, scope)
-    return _read_of_reduction(ctx, node.op, op, over, body, node.span, scope)
+    inner, over, counts = introduce(ctx, node.axes, node.body, scope)
+    op, over, body = _reducible(ctx, node.op, scalar(ctx, node.body, inner), over)
+    if node.op != "mean" or counts == TRUE:
+        body = counted(op, body, counts)
+        return _read_of_reduction(ctx, node.op, op, over, body, node.span, scope)
+    # mean(t < n) x[t]: the sum of n terms over their number, and 0 of none
+    terms = counted("sum", literal(1.0, body.dtype), counts)
+    total, number = (
+        _read_of_reduction(ctx, "sum", "sum", over, b, node.span, scope).scalar()
+        for b in (counted("sum", body, counts), terms)
+    )
+    return of_scalar(call("div", total, call("max", number, literal(1.0, body.dtype))), "mean")
 
 
 def reduced(ctx: Context, node: s.Reduce, scope: BodyScope) -> tuple[str, tuple[Index, ...], Expr]:
-    """What an equation reduces: the operation (a mean is a sum), the indices and the body."""
-    inner, over = introduce(ctx, node.axes, node.body, scope)
-    return _reducible(ctx, node.op, scalar(ctx, node.body, inner), over)
+    """What an equation reduces: the operation, the indices and the body."""
+    assert node.op != "mean"
+    inner, over, counts = introduce(ctx, node.axes, node.body, scope)
+    op, over, body = _reducible(ctx, node.op, scalar(ctx, node.body, inner), over)
+    return op, over, counted(op, body, counts)
+
+
+def counted(op: str, body: Expr, counts: Expr) -> Expr:
+    """The body where it counts, elsewhere what does not change the reduction."""
+    return call("select", counts, body, literal(neutral(op, body.dtype), body.dtype))
 
 
 def _reducible(
@@ -47,6 +64,7 @@ def _reducible(
     return op, over, body
 
 
+TRUE = literal(True)
 EXACT = 2**24  # f32 has every integer up to here
 
 

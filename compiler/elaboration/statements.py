@@ -6,6 +6,7 @@ mistakes of a body are reported.
 
 from __future__ import annotations
 
+from ...dsl.check.names import DISCARDED
 from ...dsl.diagnostics.diagnostic import UserError
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
@@ -75,7 +76,9 @@ def _statement(ctx: Context, statement: s.Statement, scope: BodyScope) -> None:
 
 
 def let(ctx: Context, node: s.Let, scope: BodyScope) -> None:
-    scope.names[node.name.id] = value(ctx, node.value, scope)
+    found = value(ctx, node.value, scope)
+    if node.name.id != DISCARDED:
+        scope.names[node.name.id] = found
 
 
 def repeat(ctx: Context, node: s.Repeat, scope: BodyScope) -> None:

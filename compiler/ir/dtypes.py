@@ -8,6 +8,8 @@ storing such a value as bf16 loses nothing, and loading widens it. No arithmetic
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 DTYPES = ("bool", "u8", "i32", "i64", "f32", "f64")  # in order of promotion
@@ -34,6 +36,14 @@ def fits(value: float, dtype: str) -> bool:
         return True
     least, greatest = INTEGERS[dtype]
     return least <= value <= greatest
+
+
+def neutral(reduction: str, dtype: str) -> float:
+    """What changes no reduction of this type: 0 for a sum, the least value for a maximum."""
+    if reduction in ("sum", "prod"):
+        return 0 if reduction == "sum" else 1
+    least, greatest = (-math.inf, math.inf) if is_float(dtype) else INTEGERS[dtype]
+    return least if reduction in ("max", "argmax") else greatest
 
 
 def is_float(dtype: str) -> bool:

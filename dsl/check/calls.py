@@ -6,7 +6,7 @@ Reports E0203, E0204 and E0205. The expressions in the arguments are checked whe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..diagnostics.diagnostic import Note, Report
 from ..diagnostics.foreign_terms import suggest, suggest_setting
@@ -51,10 +51,18 @@ def layer_without_input(node: s.Expr, scope: Scope) -> s.Definition | None:
     """The layer or model that an expression names and does not apply: `Dense(8)`, `LayerNorm`."""
     callee = node.function if isinstance(node, s.Call) else node
     found = scope.find(callee.id) if isinstance(callee, s.Name) else None
-    if found is None or found.kind not in ("layer", "model"):
-        return None
-    # `Flatten(x)`: of a layer without settings the parentheses hold the input
-    return found if found.settings or not isinstance(node, s.Call) else None
+    return found if found is not None and lacks_input(node, found) else None
+
+
+def lacks_input(node: s.Expr, found: s.Definition) -> bool:
+    """Whether an expression with this callee is a layer or model without its input."""
+    if found.kind not in ("layer", "model"):
+        return False
+    # `Flatten(x)`: of a layer without settings the parentheses hold the input, if there is any
+    needs_input = any(p.default is None for p in found.inputs)
+    return (
+        bool(found.settings) or not isinstance(node, s.Call) or (not node.arguments and needs_input)
+    )
 
 
 def check_named_layer(
@@ -98,6 +106,9 @@ def check_call(call: Invocation, callee: s.Name, scope: Scope, report: Report) -
     # Without settings there is one pair of parentheses, with the inputs: `softmax(x)`,
     # `Flatten(x)`.
     elif found.kind == "fn" or not found.settings:
+        # `Net()(x)`: no settings are given
+        if found.kind != "fn" and len(call.groups) == 2 and not call.first:
+            call = replace(call, groups=call.groups[1:])
         if len(call.groups) > 1:
             report.add(
                 "E0204",

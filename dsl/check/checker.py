@@ -71,10 +71,13 @@ def check(
     trains = [d for d in file.declarations if isinstance(d, s.Train)]
     # What only the train block reads (a result for the loss) is not unread in the model.
     read = {train.model.id: names_in(train) for train in trains}
+    layers: dict[str, Mapping[str, s.Definition]] = {}  # that definitions give names to
     for name, definition in own.items():
-        DefinitionChecker(definition, scope, report, read_outside=read.get(name, set())).check()
+        checker = DefinitionChecker(definition, scope, report, read_outside=read.get(name, set()))
+        checker.check()
+        layers[name] = checker.layers
     _check_cycles(own, report)
-    check_trains(trains, scope, report)
+    check_trains(trains, scope, layers, report)
     # Train blocks are roots, too: they name losses, metrics and optimizers of the library.
     roots = [*own.values(), *used.values(), *trains]
     found = _reachable(roots, {**used, **own}, library)

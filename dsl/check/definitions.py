@@ -38,10 +38,10 @@ class DefinitionChecker(ExpressionChecker):
         # Its own type must not count for that.
         read = set(self.read)
         for parameter in definition.inputs:
-            self._type(parameter.type)
+            self._type(parameter.type, any_size=True)
         self.read = read  # that an input has a size does not use the size
         for parameter in definition.results:
-            self._type(parameter.type)
+            self._type(parameter.type, any_size=True)
         self._statements(definition.body)
         if definition.value is not None:
             self.expression(definition.value, ExprContext())
@@ -73,8 +73,13 @@ class DefinitionChecker(ExpressionChecker):
     def _declare_sizes(self, parameter: s.Parameter) -> None:
         for element in (parameter.type and parameter.type.shape) or ():
             # only a name alone can be bound: `[2*n]` reads n
-            if isinstance(element, s.Name):
+            if isinstance(element, s.Name) and not self._is_any_size(element):
                 self.symbols.setdefault(element.id, Symbol("size", element.span))
+
+    def _is_any_size(self, element: s.Node) -> bool:
+        """Whether it is the `_` of `x: [_, n]`. A model's sizes have names, to be bound by."""
+        anonymous = isinstance(element, s.Name) and element.id == DISCARDED
+        return anonymous and self.definition.kind != "model"
 
     def _declare_statements(self, body: tuple[s.Statement, ...], outer: set[str]) -> None:
         """The names of a body. That of a `repeat` may assign the next value of `outer` names."""
@@ -117,7 +122,7 @@ class DefinitionChecker(ExpressionChecker):
         return layer is not None
 
     def _declare(self, kind: str, name: s.Name, assigned: dict[str, Span], outer: set[str]) -> None:
-        if kind == "tensor" and name.id == DISCARDED:
+        if kind in ("tensor", "let") and name.id == DISCARDED:
             return
         if "." in name.id:
             self.report.add(
@@ -167,14 +172,15 @@ class DefinitionChecker(ExpressionChecker):
 
     # statements
 
-    def _type(self, dtype: s.Type | None) -> None:
-        """The sizes in a type."""
+    def _type(self, dtype: s.Type | None, any_size: bool = False) -> None:
+        """The sizes in a type, which may be `_` if it has `any_size`."""
         if dtype is not None and dtype.shape is not None:
             self._one_ellipsis(dtype.shape)
             # `...` is no expression; how often it occurs was checked above.
             for element in dtype.shape:
-                if not isinstance(element, s.Ellipsis_):
-                    self.expression(element, ExprContext(in_shape=True))
+                if isinstance(element, s.Ellipsis_) or (any_size and self._is_any_size(element)):
+                    continue
+                self.expression(element, ExprContext(in_shape=True))
 
     def _statements(self, body: tuple[s.Statement, ...]) -> None:
         for statement in body:
@@ -237,10 +243,26 @@ class DefinitionChecker(ExpressionChecker):
             if not isinstance(element, s.Axis):
                 self.expression(element, context.between_brackets())
             # A bound is a size, so it cannot read the indices.
-            elif element.bound is not None:
+            elif element.bound is not None and not self._varies(equation, element, axes):
                 self.expression(element.bound, ExprContext())
         self.expression(equation.value, context)
         self._ranges(equation, axes)
+
+    def _varies(self, equation: s.Equation, axis: s.Axis, axes: list[s.Axis]) -> bool:
+        """E0308 for `y[b, t < length[b]] = …`: a result has one size in each dimension."""
+        used = names_in(axis.bound)
+        other = next((a.name for a in axes if a.name in used and a.name not in self.symbols), None)
+        if other is None or axis.bound is None:
+            return False
+        self.report.add(
+            "E0308",
+            f"how far `{axis.name}` goes depends on `{other}`",
+            axis.span,
+            label="a result has one size in each dimension",
+            help=f"say what is behind the end: `{equation.targets[0].id}[…, {axis.name}] = "
+            f"if {axis.span.text} then … else 0`",
+        )
+        return True
 
     def _ranges(self, equation: s.Equation, axes: list[s.Axis]) -> None:
         """An index that is not used on the right needs a bound, unless a shape gives its range."""

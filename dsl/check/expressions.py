@@ -31,8 +31,10 @@ class ExprContext:
     in_shape: bool = False
 
     def within(self, axes: Iterable[s.Axis]) -> ExprContext:
-        """The context below an equation or a reduction over these axes."""
-        names = self.indices | {axis.name for axis in axes}
+        """The context below an equation or a reduction over these axes. Of several `_` none can be
+        read."""
+        own = [axis.name for axis in axes]
+        names = self.indices | set(own) - ({DISCARDED} if own.count(DISCARDED) > 1 else set())
         return replace(self, indices=names, indexed=True, in_shape=False)
 
     def between_brackets(self) -> ExprContext:
@@ -90,10 +92,10 @@ class ExpressionChecker:
                 self.expression(other, context)
             case s.Reduce(axes=axes, body=body):
                 self._distinct(axes)
-                # A bound cannot read the indices that the reduction introduces.
-                for axis in axes:
+                # A bound may read the indices before it: `sum(b, t < length[b]) …`.
+                for place, axis in enumerate(axes):
                     if axis.bound is not None:
-                        self.expression(axis.bound, context)
+                        self.expression(axis.bound, context.within(axes[:place]))
                 self.expression(body, context.within(axes))
             case s.Call():
                 call = invocation(node, partial=context.partial)
@@ -191,7 +193,7 @@ class ExpressionChecker:
     def _unknown_name(self, node: s.Name, context: ExprContext) -> None:
         name = node.id
         # `x[j]` without j: most likely a forgotten index
-        if context.in_index:
+        if context.in_index and name != DISCARDED:
             indices = sorted(context.indices - {"..."})
             self.report.add(
                 "E0207",
@@ -208,7 +210,7 @@ class ExpressionChecker:
                 "`_` has no value",
                 node.span,
                 label="read here",
-                help="it stands for results that are not needed: give this one a name",
+                help="it stands for what is not read: give this one a name",
             )
             return
         # Nearest scope first: a name of the definition is likelier than one of the library.
@@ -284,6 +286,8 @@ class ExpressionChecker:
     def _distinct(self, axes: Iterable[s.Axis]) -> None:
         seen: dict[str, s.Axis] = {}
         for axis in axes:
+            if axis.name == DISCARDED:
+                continue
             first = seen.setdefault(axis.name, axis)
             if first is axis:
                 continue

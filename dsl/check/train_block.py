@@ -5,11 +5,13 @@ Reports E0401–E0406, E0312 and W0401. The names of data sources and their fiel
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ..diagnostics.diagnostic import Note, Report, did_you_mean
 from ..diagnostics.foreign_terms import suggest, suggest_field
 from ..syntax import ast as s
 from ..syntax.source import Span
-from .calls import check_arguments, check_call, invocation
+from .calls import check_arguments, check_call, check_named_layer, invocation
 from .names import Scope
 
 TRAIN_FIELDS = (
@@ -30,8 +32,13 @@ _COMPUTED_FIELDS = ("loss", "penalty", "clip")  # computed from tensors, so neve
 _ACTIVATED = ("softmax", "log_softmax", "sigmoid")  # outputs that are no logits
 
 
-def check_trains(trains: list[s.Train], scope: Scope, report: Report) -> None:
-    """Check the train blocks of a file."""
+Layers = Mapping[str, s.Definition]  # by the names that a model gives to them
+
+
+def check_trains(
+    trains: list[s.Train], scope: Scope, layers: Mapping[str, Layers], report: Report
+) -> None:
+    """Check the train blocks of a file, whose models give names to `layers`."""
     seen: dict[str, s.Train] = {}
     for train in trains:
         name = train.model
@@ -58,12 +65,12 @@ def check_trains(trains: list[s.Train], scope: Scope, report: Report) -> None:
                 help=did_you_mean(name.id, [d.name for d in own if d.kind == "model"]),
             )
         # The entries can be checked even without the model.
-        _check_entries(train, scope, report)
+        _check_entries(train, scope, layers.get(name.id, {}), report)
         if model is not None:
             _check_logits(train, model, scope, report)
 
 
-def _check_entries(train: s.Train, scope: Scope, report: Report) -> None:
+def _check_entries(train: s.Train, scope: Scope, layers: Layers, report: Report) -> None:
     seen: dict[str, Span] = {}  # fields by their names
     values: dict[str, Span] = {}  # what expressions may name: metrics, inputs, `let`s
     metrics = [e.name.id for e in train.body if isinstance(e, s.Metric)]
@@ -89,14 +96,14 @@ def _check_entries(train: s.Train, scope: Scope, report: Report) -> None:
             case s.Metric(name=name, value=s.String() as text):
                 _report_string(name.id, text, scope, report)
             case s.Field(value=value) if field == "optimizer":
-                _check_optimizer(value, scope, report)
+                _check_optimizer(value, scope, layers, report)
             case s.ParamGroup(value=s.Node() as value):
-                _check_optimizer(value, scope, report)
+                _check_optimizer(value, scope, layers, report)
             # `data = csv("…")`: what is called there is looked up by the runtime
             case s.Field() if field not in _RUNTIME_FIELDS:
-                _check_calls(entry, scope, report, field in _PARTIAL_FIELDS)
+                _check_calls(entry, scope, layers, report, field in _PARTIAL_FIELDS)
             case s.Metric() | s.Until() | s.Let():
-                _check_calls(entry, scope, report, partial=False)
+                _check_calls(entry, scope, layers, report, partial=False)
     if "loss" not in seen:
         report.add(
             "E0404",
@@ -160,7 +167,7 @@ def _report_string(field: str, text: s.String, scope: Scope, report: Report) -> 
     report.add("E0312", message, text.span, label="a string", help=help)
 
 
-def _check_optimizer(value: s.Expr, scope: Scope, report: Report) -> None:
+def _check_optimizer(value: s.Expr, scope: Scope, layers: Layers, report: Report) -> None:
     """`adam` or `adam(lr = …)`; the settings may be schedules, which receive the step."""
     call = invocation(value)
     callee = call.callee
@@ -169,7 +176,7 @@ def _check_optimizer(value: s.Expr, scope: Scope, report: Report) -> None:
     if found is not None and found.kind == "optimizer":
         check_arguments(found, found.settings, call.first, call, report)
         for argument in call.first:
-            _check_calls(argument, scope, report, partial=True)
+            _check_calls(argument, scope, layers, report, partial=True)
         return
     optimizers = [n for n in scope.names() if (d := scope.find(n)) and d.kind == "optimizer"]
     help = suggest(name, optimizers) if name else ""
@@ -185,7 +192,7 @@ def _check_optimizer(value: s.Expr, scope: Scope, report: Report) -> None:
     )
 
 
-def _check_calls(node: s.Node, scope: Scope, report: Report, partial: bool) -> None:
+def _check_calls(node: s.Node, scope: Scope, layers: Layers, report: Report, partial: bool) -> None:
     """The calls in a train block. Other names may be fields of the data and are not resolved."""
     # `Dense(10)(x)` is two Call nodes and one application. `walk` comes to the outer one first; ids
     # serve as keys because equal calls may occur twice.
@@ -199,7 +206,9 @@ def _check_calls(node: s.Node, scope: Scope, report: Report, partial: bool) -> N
         while isinstance(whole, s.Call):
             inner |= {id(whole), id(whole.function)}
             whole = whole.function
-        if isinstance(call.callee, s.Name):
+        if isinstance(call.callee, s.Name) and call.callee.id in layers:
+            check_named_layer(call, call.callee, layers[call.callee.id], report)
+        elif isinstance(call.callee, s.Name):
             check_call(call, call.callee, scope, report)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from language.front import checked, diagnose, systems
 from support import elaborated, finite_differences, gradients, values
 
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.printer import system_text
 from nnc.compiler.pipeline import derive
 from nnc.compiler.reference.evaluator import evaluate
-from nnc.dsl.diagnostics.diagnostic import UserError
+from nnc.dsl.diagnostics.diagnostic import Report, UserError
 
 BRANCH = """
 layer Branch(x: [..., n]) -> y: [..., 3] {
@@ -158,3 +159,60 @@ def test_mistakes(body: str, code: str, marked: str) -> None:
         elaborated(f"model M(x: f64[B, 3]) -> y: f64[B, 3] {{\n {body}\n}}", B=2)
     found = caught.value.diagnostics[0]
     assert (found.code, found.span.text) == (code, marked)
+
+
+SETTINGLESS = """
+layer Scaled()(x: [..., n]) -> y: [..., n] {
+    param w: [n] = 1
+    y = w * x
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "names"),
+    [
+        ("y = Scaled()(x)", ["scaled1_w"]),
+        ("y = Scaled(x)", ["scaled1_w"]),
+        ("y = x |> Scaled() |> Scaled", ["scaled1_w", "scaled2_w"]),
+        ("s = Scaled()\n y = s(x) |> s", ["s_w"]),
+        ("s = Scaled\n y = s(x) |> s", ["s_w"]),
+        ("y = Flatten()(x)", []),
+    ],
+)
+def test_a_layer_without_settings_may_have_empty_parentheses(body: str, names: list[str]) -> None:
+    text = f"{SETTINGLESS}model M(x: f64[2, 3]) -> y: f64[2, 3] {{\n{body}\n}}"
+    assert parameters(elaborated(text)) == names
+
+
+TRAINED = """
+model Pair(x: f32[B, 4]) -> y: f32[B, 2] {
+    enc = Dense(2)
+    y = x |> enc |> tanh
+}
+train Pair {
+    input other: f32[B, 4]
+    loss      = mse(y, enc(other)) + 0.1 * mean(enc.w^2)
+    metric m  = mean(other |> enc)
+    optimizer = sgd(lr = 0.1)
+}
+"""
+
+
+def test_a_train_block_applies_the_layers_of_its_model() -> None:
+    program = checked(TRAINED)
+    step = systems(program, Report())[0]
+    assert parameters(step) == ["enc_w", "enc_b"]
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "code"),
+    [
+        ("enc(other)", "enc(3)(other)", "E0204"),
+        ("enc(other)", "enc", "E0312"),
+        ("enc(other)", "dec(other)", "E0203"),
+        ("enc.w", "enc.v", "E0202"),
+    ],
+)
+def test_layers_in_a_train_block_that_are_none(right: str, wrong: str, code: str) -> None:
+    assert [d.code for d in diagnose(TRAINED.replace(right, wrong, 1))] == [code]

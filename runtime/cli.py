@@ -37,6 +37,7 @@ COMMANDS = {
     "compile": ("compile", "compile",      "Print what the compiler makes of a file."),
     "check":   ("check",   "check",        "Find the mistakes in files."),
     "fmt":     ("check",   "fmt",          "Lay files out in the one canonical way."),
+    "fix":     ("check",   "fix",          "Bring files to the current version of the language."),
     "summary": ("compile", "summary",      "Layers, shapes, parameters, memory."),
     "bench":   ("bench",   "bench",        "Time the training step."),
     "debug":   ("debug",   "debug",        "Show where a value stopped being finite."),

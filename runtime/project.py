@@ -13,7 +13,7 @@ from pathlib import Path
 from ..compiler.elaboration.train_block import FieldType, Setup
 from ..dsl.check.bundle import bundle_text
 from ..dsl.check.checker import Checked, check, load, load_source
-from ..dsl.check.names import seen_from
+from ..dsl.check.names import input_symbols, seen_from
 from ..dsl.diagnostics.diagnostic import Diagnostic, Report, UserError, did_you_mean, fail
 from ..dsl.syntax import ast as s
 from ..dsl.syntax.ast import walk
@@ -115,7 +115,9 @@ def project_of(
     if train is None:
         empty = s.Train(definition.span, s.Name(definition.name_span, definition.name), (), "")
         block, sizes = assign(empty, assignments, symbols)
-        return Project(path, checked, definition, None, read_settings(block, sizes), warnings)
+        return Project(
+            path, checked, definition, None, read_settings(block, symbols, sizes), warnings
+        )
     project = Project(path, checked, definition, train, Settings(), warnings)
     return with_assignments(project, assignments)
 
@@ -126,7 +128,7 @@ def with_assignments(project: Project, assignments: Sequence[Assignment]) -> Pro
         project.block, assignments, project.symbols, lambda *of: _order(project.checked, *of)
     )
     # Sizes of earlier assignments persist; earlier fields already stand in the block.
-    settings = read_settings(train, {**project.settings.sizes, **sizes})
+    settings = read_settings(train, project.symbols, {**project.settings.sizes, **sizes})
     checked = _with_train(project.checked, train) if assignments else project.checked
     return replace(project, checked=checked, train=train, settings=settings)
 
@@ -189,13 +191,6 @@ def _choose_model(checked: Checked, path: Path, name: str | None) -> s.Definitio
 
 def _listed(names) -> str:
     return ", ".join(f"`{name}`" for name in names) or "none"
-
-
-def input_symbols(model: s.Definition) -> list[str]:
-    """The symbolic sizes of a model's inputs in the order in which they appear."""
-    # A shape names the batch first by convention, so the first symbol of the first input is it.
-    items = (item for p in model.inputs for item in ((p.type and p.type.shape) or ()))
-    return list(dict.fromkeys(item.id for item in items if isinstance(item, s.Name)))
 
 
 # --- for the compiler -----------------------------------------------------------------------------

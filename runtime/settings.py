@@ -139,10 +139,14 @@ DEFAULT_EPOCHS = 10
 # --- reading a train block ------------------------------------------------------------------------
 
 
-def read_settings(train: s.Train, sizes: Mapping[str, int]) -> Settings:
-    """The settings of a train block; UserError E0702 or E0703 with everything that is wrong."""
+def read_settings(train: s.Train, symbols: Sequence[str], sizes: Mapping[str, int]) -> Settings:
+    """The settings of a train block; UserError E0702 or E0703 with everything that is wrong.
+
+    `symbols` are the symbolic sizes of the model's inputs, the batch first, which the block may
+    state: `T = 64`. `sizes` are those that the command line sets, which come first."""
     report = Report()
-    found: dict[str, Any] = {"sizes": dict(sizes)}
+    stated: dict[str, int] = {}
+    found: dict[str, Any] = {}
     # Any order: a `let` may stand below the field that uses it.
     lets: dict[str, s.Expr] = {i.name.id: i.value for i in train.body if isinstance(i, s.Let)}
     conditions = []
@@ -151,6 +155,13 @@ def read_settings(train: s.Train, sizes: Mapping[str, int]) -> Settings:
         try:
             if isinstance(item, s.Until):
                 conditions.append(Condition(item.condition, lambda e: constant_number(e, lets)))
+            elif isinstance(item, s.Field) and is_size(item.name.id, symbols):
+                size = _size(item.name.id, item.value, lets)
+                # The first symbol is the batch, by another name.
+                if item.name.id == symbols[0]:
+                    found["batch"] = size
+                else:
+                    stated[item.name.id] = size
             elif isinstance(item, s.Field) and item.name.id not in _EQUATIONS:
                 found[item.name.id] = _field(item, lets)
                 spans[item.name.id] = item.value.span
@@ -172,7 +183,21 @@ def read_settings(train: s.Train, sizes: Mapping[str, int]) -> Settings:
     # A run must end, so without any limit there is a default one.
     if not conditions and "epochs" not in found and "steps" not in found:
         found["epochs"] = DEFAULT_EPOCHS
-    return Settings(**found, until=tuple(conditions))
+    return Settings(**found, sizes={**stated, **sizes}, until=tuple(conditions))
+
+
+def is_size(name: str, symbols: Sequence[str]) -> bool:
+    """Whether an entry of a train block states a size. Fields come first: a size may be called
+    `steps`."""
+    return name in symbols and name not in FIELDS
+
+
+def _size(name: str, value: s.Expr, lets: Mapping[str, s.Expr]) -> int:
+    found = constant(value, lets)
+    if not _whole(1)(found):
+        raise fail("E0703", f"the size `{name}` must be a whole number from 1", value.span)
+    assert isinstance(found, int)
+    return found
 
 
 def _unmeasured(
@@ -284,21 +309,13 @@ def assign(
         key = "batch" if symbols and one.key == symbols[0] and not own else one.key
         head, _, argument = key.partition(".")
         if key in symbols and not own:
-            sizes[key] = _size(one)
+            sizes[key] = _size(key, one.value, {})
         # `optimizer.lr`: the argument of a call. A size never has a dot.
         elif argument:
             train = _with_argument(train, head, argument, one, order)
         else:
             train = _with_value(train, key, one, symbols)
     return train, sizes
-
-
-def _size(one: Assignment) -> int:
-    value = constant(one.value, {})
-    if not _whole(1)(value):
-        raise fail("E0703", f"the size `{one.key}` must be a whole number from 1", one.value.span)
-    assert isinstance(value, int)
-    return value
 
 
 def _with_value(train: s.Train, key: str, one: Assignment, symbols: Sequence[str]) -> s.Train:
@@ -325,7 +342,8 @@ def _with_value(train: s.Train, key: str, one: Assignment, symbols: Sequence[str
     # The field's place in the sources is on the command line, so messages point there.
     item = s.Field(span.to(one.value.span), s.Name(span, key), one.value)
     # In the place of the old one, or at the end; the resolved program then reads like the file.
-    places = [n for n, i in enumerate(train.body) if isinstance(i, s.Field) and i.name.id == key]
+    names = (key, *(symbols[:1] if key == "batch" else ()))  # `B = 32` is the batch, too
+    places = [n for n, i in enumerate(train.body) if isinstance(i, s.Field) and i.name.id in names]
     body = [i for n, i in enumerate(train.body) if n not in places]
     body.insert(places[0] if places else len(body), item)
     return replace(train, body=tuple(body))

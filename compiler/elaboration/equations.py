@@ -9,19 +9,20 @@ from ...dsl.syntax import ast as s
 from ..ir.build import cast
 from ..ir.dtypes import is_float
 from ..ir.equation import Equation, Index
+from .accumulations import accumulation
 from .broadcasting import as_declared, check_conversion, like_state, materialize, state_mismatch
 from .context import Abort, BodyScope, Context, spelled
-from .dispatch import as_array, results, scalar, size, value
+from .dispatch import as_array, results, scalar, value
 from .interfaces import name_layer
-from .ranges import declare_ahead, introduce, is_ahead, left_side, nothing_to_run_over
-from .reductions import counted, inexact, reduced, sum_of_integers
+from .ranges import declare_ahead, is_ahead, left_side
+from .reductions import inexact, reduced, sum_of_integers
 from .values import Array, Poison, Value, is_static
 
 
 def equation(ctx: Context, node: s.Equation, scope: BodyScope) -> None:
     """An equation of a body: a value for each name on its left."""
     if node.accumulate:
-        _accumulation(ctx, node, scope)
+        accumulation(ctx, node, scope)
         return
     names = [spelled(t) for t in node.targets]
     for name, target in zip(names, node.targets, strict=True):
@@ -167,57 +168,3 @@ def _indexed(
     if state is not None and array.shape != state.shape:
         raise state_mismatch(ctx, array.shape, state, node.span)
     return array
-
-
-def _accumulation(ctx: Context, node: s.Equation, scope: BodyScope) -> None:
-    """`table[token[b] < 65, j < 16] += sum(b < 32, j < 16) body`: every index on the left states
-    its extent; the right side is a sum over all that is added."""
-    name = node.targets[0].id
-    if node.targets[0].primed:
-        raise ctx.error(
-            "E0315",
-            "a next value is no accumulation",
-            node.targets[0].span,
-            help=f"give the sum a name of its own: `a[…] += …`, then `{name}' = a`",
-        )
-    if not isinstance(node.value, s.Reduce) or node.value.op != "sum":
-        raise ctx.error(
-            "E0315",
-            "the right side of `+=` is a sum over all that is added",
-            node.span,
-            help="like `count[token[b] < 65] += sum(b < 32) 1.0`"
-            if node.indices
-            else f"a new value has a name of its own: `{name}_2 = {name} + {node.value.span.text}`",
-        )
-    # An index may be used on the left alone: `count[token[b, t] < 65] += sum(b, t) 1`.
-    both = (node.value.body, *(node.indices or ()))
-    inner, over, counts = introduce(ctx, node.value.axes, both, scope)
-    # `table[token[b] < 65, j < 16]`: the place is `token[b]`, the size 65. A name with a bound was
-    # parsed as an axis, an expression with one as a comparison.
-    places, shape = [], []
-    for item in node.indices or ():
-        place, bound = item, None
-        if isinstance(item, s.Axis):
-            place, bound = s.Name(item.span, item.name), item.bound
-        elif isinstance(item, s.Binary) and item.op == "<":
-            place, bound = item.left, item.right
-        if bound is None:
-            raise ctx.error(
-                "E0315",
-                "the size of this dimension is not known",
-                item.span,
-                label=f"a dimension of `{name}`",
-                help=f"state it: `{item.span.text} < 10`",
-            )
-        places.append(scalar(ctx, place, inner))
-        extent = size(ctx, bound, scope, "the range of a place")
-        if not extent:
-            raise nothing_to_run_over(ctx, place.span.text, item.span)
-        shape.append(extent)
-    body = scalar(ctx, node.value.body, inner)
-    body = counted("sum", body, counts)
-    full = ctx.declared_name(name, scope)
-    scope.names[name] = ctx.declare(full, tuple(shape), body.dtype, "temp", node.span)
-    span = ctx.located(node.span)
-    # A scatter-add has no indices of its own: all are reduced over, `places` says where each goes.
-    ctx.equations.append(Equation(full, (), body, "sum", over, tuple(places), span))

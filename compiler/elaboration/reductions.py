@@ -25,7 +25,7 @@ from .values import Array, Shape, align, of_scalar
 def reduction(ctx: Context, node: s.Reduce, scope: BodyScope) -> Array:
     """`sum(i) body` inside an expression."""
     inner, over, counts = introduce(ctx, node.axes, node.body, scope)
-    op, over, body = _reducible(ctx, node.op, scalar(ctx, node.body, inner), over)
+    op, over, body = reducible(ctx, node.op, scalar(ctx, node.body, inner), over)
     if node.op != "mean" or counts == TRUE:
         body = counted(op, body, counts)
         return _read_of_reduction(ctx, node.op, op, over, body, node.span, scope)
@@ -42,7 +42,7 @@ def reduced(ctx: Context, node: s.Reduce, scope: BodyScope) -> tuple[str, tuple[
     """What an equation reduces: the operation, the indices and the body."""
     assert node.op != "mean"
     inner, over, counts = introduce(ctx, node.axes, node.body, scope)
-    op, over, body = _reducible(ctx, node.op, scalar(ctx, node.body, inner), over)
+    op, over, body = reducible(ctx, node.op, scalar(ctx, node.body, inner), over)
     return op, over, counted(op, body, counts)
 
 
@@ -51,7 +51,7 @@ def counted(op: str, body: Expr, counts: Expr) -> Expr:
     return call("select", counts, body, literal(neutral(op, body.dtype), body.dtype))
 
 
-def _reducible(
+def reducible(
     ctx: Context, op: str, body: Expr, over: tuple[Index, ...]
 ) -> tuple[str, tuple[Index, ...], Expr]:
     """Convert the body to a type that can be reduced."""
@@ -127,7 +127,7 @@ def reduce_array(ctx: Context, op: str, array: Array, span: Span, scope: BodySco
     names = distinct(names, tuple(scope.indices))
     body = array.element([Idx(n) for n in names], array.shape)
     indices = tuple(map(Index, names, array.shape))
-    operation, over, body = _reducible(ctx, op, body, indices[outer:])
+    operation, over, body = reducible(ctx, op, body, indices[outer:])
     # The leading dimensions become indices of the new equation, beside those around it.
     inner = scope.inner({i.name: i.size for i in indices[:outer]})
     result = _read_of_reduction(ctx, op, operation, over, body, span, inner)

@@ -93,7 +93,7 @@ class DefinitionChecker(ExpressionChecker):
                         self._declare("param", name, assigned, outer)
                 case s.State(name=name):
                     self._declare("state", name, assigned, outer)
-                case s.Equation(targets=(name,), indices=indices, accumulate=True):
+                case s.Equation(targets=(name,), indices=indices, accumulate=sign) if sign:
                     # An accumulation begins at 0: it does not add to what a name stands for, also
                     # not in a `repeat`. `h += x` without an index is reported with the right form.
                     if indices is not None or name.id not in self.symbols:
@@ -238,7 +238,7 @@ class DefinitionChecker(ExpressionChecker):
         self._distinct(axes)
         # The indices of `+=` may be introduced on the right (`table[token[b], j] += sum(b, j) …`),
         # so names on the left cannot be called unknown yet.
-        context = ExprContext(open=equation.accumulate).within(axes)
+        context = ExprContext(open=bool(equation.accumulate)).within(axes)
         for element in equation.indices:
             if not isinstance(element, s.Axis):
                 self.expression(element, context.between_brackets())

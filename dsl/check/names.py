@@ -76,6 +76,13 @@ def seen_from(
     return standard_library() if source.library else definitions
 
 
+def input_symbols(model: s.Definition) -> list[str]:
+    """The symbolic sizes of a model's inputs in the order in which they appear."""
+    # A shape names the batch first by convention, so the first symbol of the first input is it.
+    items = (item for p in model.inputs for item in ((p.type and p.type.shape) or ()))
+    return list(dict.fromkeys(item.id for item in items if isinstance(item, s.Name)))
+
+
 def names_in(node: object) -> set[str]:
     """Every name that a tree uses."""
     return {part.id for part in s.walk(node) if isinstance(part, s.Name)}

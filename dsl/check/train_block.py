@@ -12,7 +12,7 @@ from ..diagnostics.foreign_terms import suggest, suggest_field
 from ..syntax import ast as s
 from ..syntax.source import Span
 from .calls import check_arguments, check_call, check_named_layer, invocation
-from .names import Scope
+from .names import Scope, input_symbols
 
 TRAIN_FIELDS = (
     "data", "loss", "optimizer", "batch", "epochs", "steps", "seed", "patience", "validation",
@@ -71,6 +71,8 @@ def check_trains(
 
 
 def _check_entries(train: s.Train, scope: Scope, layers: Layers, report: Report) -> None:
+    model = scope.find(train.model.id)
+    symbols = input_symbols(model) if model is not None else []
     seen: dict[str, Span] = {}  # fields by their names
     values: dict[str, Span] = {}  # what expressions may name: metrics, inputs, `let`s
     metrics = [e.name.id for e in train.body if isinstance(e, s.Metric)]
@@ -83,13 +85,16 @@ def _check_entries(train: s.Train, scope: Scope, layers: Layers, report: Report)
         # Order matters: an unknown field is reported as such, whatever its value.
         field = entry.name.id if isinstance(entry, s.Field) else ""
         match entry:
+            # `T = 64`: a size of the model
+            case s.Field() if field in symbols and field not in TRAIN_FIELDS:
+                pass
             case s.Field(name=name) if field not in TRAIN_FIELDS:
                 report.add(
                     "E0401",
                     f"a train block has no field `{field}`",
                     name.span,
                     label="unknown field",
-                    help=suggest_field(field, TRAIN_FIELDS),
+                    help=suggest_field(field, (*TRAIN_FIELDS, *symbols)),
                 )
             case s.Field(name=name, value=s.String() as text) if field in _COMPUTED_FIELDS:
                 _report_string(name.id, text, scope, report)
@@ -104,6 +109,9 @@ def _check_entries(train: s.Train, scope: Scope, layers: Layers, report: Report)
                 _check_calls(entry, scope, layers, report, field in _PARTIAL_FIELDS)
             case s.Metric() | s.Until() | s.Let():
                 _check_calls(entry, scope, layers, report, partial=False)
+    # The first symbol is the batch, by another name.
+    if symbols and symbols[0] in seen and symbols[0] not in TRAIN_FIELDS and "batch" in seen:
+        _check_set_once(s.Name(seen[symbols[0]], "batch"), seen, report)
     if "loss" not in seen:
         report.add(
             "E0404",

@@ -22,7 +22,7 @@ _DESCRIPTIONS = {
     "PATTERN": "names of parameters, such as `encoder.*`", "STRING": "a string in quotes",
     "DOCSTRING": "a docstring", "_NEWLINE": "the end of the line", "REDUCE": "a reduction",
     "COMPARE": "a comparison", "TIMES": "`*`", "PLUS": "`+`", "MINUS": "`-`", "EQUALS": "`=`",
-    "PLUS_EQUALS": "`+=`", "DRAWN": "`~`", "TRUE": "`true`", "FALSE": "`false`",
+    "ACCUMULATES": "`+=`", "DRAWN": "`~`", "TRUE": "`true`", "FALSE": "`false`",
 }  # fmt: skip
 
 # Terminals that are described together: if all of the first set are expected, those of both are.
@@ -31,7 +31,7 @@ _GROUPS = tuple(
     for needed, others, description in (
         (
             "LAYER MODEL TRAIN",
-            "USE FN OPTIMIZER DOCSTRING",
+            "USE FN OPTIMIZER DOCSTRING LANGUAGE",
             "a declaration (`layer`, `fn`, `model`, `optimizer`, `train` or `use`)",
         ),
         ("LET PARAM STATE", "REPEAT REMAT NAME PRIMED DOTTED DOCSTRING", "a statement"),
@@ -41,7 +41,7 @@ _GROUPS = tuple(
         ("TIMES AND", "COMPARE OR |> CIRCUMFLEX PLUS MINUS", "an operator"),
         ("NAME PRIMED", "DOTTED REDUCE", "a name"),
         ("TRUE FALSE", "", "`true` or `false`"),
-        ("EQUALS PLUS_EQUALS", "COMMA", "`=`"),
+        ("EQUALS ACCUMULATES", "COMMA", "`=`"),
     )
 )
 

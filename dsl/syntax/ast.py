@@ -204,12 +204,12 @@ class Equation(Node):
     """`y[..., o] = …`, `y = …`, `h, c = …`, `m' = …`, or `table[token[b], j] += …`.
 
     `indices` is None without brackets, as always with several targets. A name, `i < n` or `...` is
-    an Axis; with `+=` an index can be any Expr.
+    an Axis. `accumulate` is empty, or "+=", "max=" or "min=": then an index can be any Expr.
     """
 
     targets: tuple[Name, ...]
     indices: tuple[Axis | Expr, ...] | None
-    accumulate: bool
+    accumulate: str
     value: Expr
 
 
@@ -349,10 +349,18 @@ class Comment(Node):
 
 
 @dataclass(frozen=True)
+class Language(Node):
+    """`language 1`: the version of the language that a file is written in."""
+
+    version: Number
+
+
+@dataclass(frozen=True)
 class File(Node):
     """A whole file. The comments are listed in order; the formatter places them by their spans."""
 
     source: Source
+    language: Language | None
     doc: str
     declarations: tuple[Declaration, ...]
     comments: tuple[Comment, ...]

@@ -116,6 +116,7 @@ class AstBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
         return Doc(self._span(meta), _dedent(parts[0].value[3:-3]))
 
     use = _node(s.Use)
+    language = _node(s.Language)
     group = results = shape = block = train_block = _tuple
 
     def layer(self, meta: Meta, parts: list[Any]) -> s.Definition:
@@ -222,17 +223,17 @@ class AstBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
 
     def equation(self, meta: Meta, parts: list[Any]) -> s.Equation:
         names, sign, value = parts
-        return s.Equation(self._span(meta), names, None, sign.value == "+=", value)
+        return s.Equation(self._span(meta), names, None, _accumulation(sign), value)
 
     def indexed(self, meta: Meta, parts: list[Any]) -> s.Equation:
         target, sign, value = parts
-        accumulate = sign.value == "+="
+        accumulate = _accumulation(sign)
         indices = tuple(self._left_index(e, accumulate) for e in target.indices)
         return s.Equation(self._span(meta), (target.tensor,), indices, accumulate, value)
 
-    def _left_index(self, element: s.Expr, accumulate: bool) -> s.Axis | s.Expr:
+    def _left_index(self, element: s.Expr, accumulate: str) -> s.Axis | s.Expr:
         # The grammar reads the left side as a read, `y[i]`; here its indices become introductions
-        # of indices. Only `+=` may have an expression there.
+        # of indices. Only `+=` and its like may have an expression there.
         axis = _axis(element)
         if axis is None and not accumulate:
             self.report.add(
@@ -347,6 +348,11 @@ class AstBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
                 help="infinity is written `inf`",
             )
         return s.Number(self._span(meta), value, text)
+
+
+def _accumulation(sign: Token) -> str:
+    """The sign of an equation if it accumulates, else nothing."""
+    return "" if sign.value == "=" else sign.value
 
 
 def _split_doc(block: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:

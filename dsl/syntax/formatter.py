@@ -41,7 +41,12 @@ class _Formatter:
         self.commented = 0  # the number of lines when the last one got a trailing comment
 
     def file(self) -> str:
-        declarations = self.tree.declarations
+        declarations, language = self.tree.declarations, self.tree.language
+        if language is not None:
+            self._comments_before(language.span.start, "")
+            self.lines.append(f"language {language.version.text}")
+            self._trailing(language, declarations[:1])
+            self.lines.append("")
         if self.tree.doc:
             self._doc(self.tree.doc, "")
             self.lines.append("")
@@ -277,8 +282,8 @@ class _Formatter:
                 self._assignment("until ", condition, indent)
             case s.Param(value=value, drawn=True):
                 self._assignment(f"{head} ~ ", value, indent)
-            case s.Equation(value=value, accumulate=True):
-                self._assignment(f"{head} += ", value, indent)
+            case s.Equation(value=value, accumulate=sign) if sign:
+                self._assignment(f"{head} {sign} ", value, indent)
             case s.Let() | s.Param() | s.State() | s.Equation() | s.Field() | s.Metric():
                 self._assignment(f"{head} = ", node.value, indent)
 

@@ -20,6 +20,7 @@ from ..diagnostics.diagnostic import Report
 from ..diagnostics.syntax_errors import explain
 from . import ast as s
 from .ast_builder import AstBuilder, Doc, attach_docs
+from .language_versions import check_version
 from .lexer_rules import PostLexer
 from .parser_tables import load_parser
 from .source import Source, Span
@@ -40,6 +41,8 @@ _BOUNDARIES = re.compile(
 
 def parse(source: Source, report: Report) -> s.File:
     """The tree of a file; if `report` gains errors, of the declarations that could be parsed."""
+    if not check_version(source, report):
+        return s.File(Span(source, 0, len(source.text)), source, None, "", (), ())
     # Nearly all files are correct: one parse, without explanations. After an error the file is cut
     # at its declarations (panic mode), so that each of them can have a mistake of its own.
     parts = _read(source, source.text, 0, None)
@@ -47,13 +50,14 @@ def parse(source: Source, report: Report) -> s.File:
         parts = []
         for start, end, _ in chunks(source.text):
             parts += _read(source, source.text[start:end], start, report) or []
-    doc = ""
+    language = next((part for part in parts if isinstance(part, s.Language)), None)
+    rest, doc = [part for part in parts if not isinstance(part, s.Language)], ""
     # The first docstring is the file's.
-    if parts and isinstance(parts[0], Doc):
-        doc, parts = parts[0].value, parts[1:]
-    declarations = tuple(attach_docs(parts, report))
+    if rest and isinstance(rest[0], Doc):
+        doc, rest = rest[0].value, rest[1:]
+    declarations = tuple(attach_docs(rest, report))
     span = Span(source, 0, len(source.text))
-    return s.File(span, source, doc, declarations, tuple(_comments(source)))
+    return s.File(span, source, language, doc, declarations, tuple(_comments(source)))
 
 
 def parse_value(source: Source, start: int, report: Report) -> s.Expr | None:
@@ -77,7 +81,8 @@ def parse_value(source: Source, start: int, report: Report) -> s.Expr | None:
 
 def parse_declarations(source: Source, start: int, end: int, report: Report) -> list[s.Declaration]:
     """The declarations of one chunk of a file."""
-    return attach_docs(_read(source, source.text[start:end], start, report) or [], report)
+    parts = _read(source, source.text[start:end], start, report) or []
+    return attach_docs([p for p in parts if not isinstance(p, s.Language)], report)
 
 
 # --- parsing, and resuming after an error ---------------------------------------------------------
@@ -96,7 +101,7 @@ def grammar() -> str:
 
 def _read(
     source: Source, text: str, offset: int, report: Report | None
-) -> list[s.Declaration | Doc] | None:
+) -> list[s.Declaration | s.Language | Doc] | None:
     """The declarations and docstrings of a stretch of text that begins at `offset`; None if it has
     a syntax error. Without a `report` errors are only detected, not explained."""
     parser, postlexer = _parser()

@@ -1,4 +1,4 @@
-"""`nnc check`, `nnc fmt` and `nnc explain`: what needs no code and no data.
+"""`nnc check`, `nnc fmt`, `nnc fix` and `nnc explain`: what needs no code and no data.
 
 In: the command line. Out: diagnostics on stderr, text on stdout, files laid out anew.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import textwrap
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -17,7 +18,9 @@ from ...dsl.check.checker import load
 from ...dsl.check.library import read_source
 from ...dsl.diagnostics.catalogue import catalogue
 from ...dsl.diagnostics.diagnostic import Diagnostic, Report, UserError, did_you_mean
+from ...dsl.syntax import ast as s
 from ...dsl.syntax.formatter import format as formatted
+from ...dsl.syntax.language_versions import CURRENT, stated
 from ...dsl.syntax.parser import parse
 from ..inspect.emit import model_system
 from ..project import planned_setup, project_of
@@ -84,12 +87,41 @@ def _mistakes(file: Path, sets: tuple[str, ...], data: Path | None) -> list[Diag
     return report.diagnostics
 
 
+_only_check = click.option(
+    "--check", "only_check", is_flag=True, help="Change nothing; exit 1 if it would."
+)
+_only_show = click.option("--diff", is_flag=True, help="Change nothing; show what would change.")
+
+
 @click.command()
 @_files
-@click.option("--check", "only_check", is_flag=True, help="Change nothing; exit 1 if it would.")
-@click.option("--diff", is_flag=True, help="Change nothing; show what would change.")
+@_only_check
+@_only_show
 def fmt(files, only_check, diff) -> None:
     """Lay FILEs out in the one canonical way."""
+    texts = ("is not laid out canonically", "laid out anew")
+    _rewrite(files, formatted, texts, only_check, diff)
+
+
+@click.command()
+@_files
+@_only_check
+@_only_show
+def fix(files, only_check, diff) -> None:
+    """Bring FILEs to the current version of the language, which their first line then states."""
+    texts = (f"does not say `language {CURRENT}`", f"is in version {CURRENT} of the language")
+    _rewrite(files, lambda tree: stated(tree.source.text), texts, only_check, diff)
+
+
+def _rewrite(
+    files: Sequence[Path],
+    change: Callable[[s.File], str],
+    texts: tuple[str, str],
+    only_check: bool,
+    diff: bool,
+) -> None:
+    """Replace the text of each file by what `change` makes of it; `texts` say of a file that it
+    would be changed, and that it was."""
     report, changed = Report(), []
     for file in files:
         source = read_source(file, report)
@@ -98,7 +130,7 @@ def fmt(files, only_check, diff) -> None:
         tree = parse(source, report) if source else None
         if source is None or tree is None or len(report.errors) > before:
             continue
-        text = formatted(tree)
+        text = change(tree)
         if text == source.text:
             continue
         changed.append(file)
@@ -106,14 +138,14 @@ def fmt(files, only_check, diff) -> None:
             old, new = (t.splitlines(keepends=True) for t in (source.text, text))
             click.echo("".join(difflib.unified_diff(old, new, str(file), str(file))), nl=False)
         elif only_check:
-            notify(f"{file} is not laid out canonically")
+            notify(f"{file} {texts[0]}")
         else:
             try:
                 write_text(file, text)
-                notify(f"{file} laid out anew")
+                notify(f"{file} {texts[1]}")
             except UserError as error:
                 report.extend(error.diagnostics)
-    # After all files: a mistake in one does not keep the others from being laid out.
+    # After all files: a mistake in one does not keep the others from being changed.
     report.check()
     if changed and (only_check or diff):
         raise click.exceptions.Exit(1)

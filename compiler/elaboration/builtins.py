@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from ...dsl.check.names import JOINING
 from ...dsl.diagnostics.diagnostic import did_you_mean
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
@@ -18,6 +19,7 @@ from .broadcasting import pointwise
 from .context import BodyScope, Context
 from .dispatch import value
 from .gradients import gradient
+from .joining import joined
 from .reductions import reduce_array
 from .values import Array, Numbers, Shape, Static, is_static, lift
 
@@ -37,10 +39,12 @@ def builtin(
     piped: list[Static | Array],
     span: Span,
     scope: BodyScope,
-) -> Static | Array:
+) -> Static | Array | tuple[Array, ...]:
     """A built-in function of `piped` values and arguments. E0203 if there is none of this name,
     E0204 if it does not take these arguments."""
     fn = name.id
+    if fn in JOINING and (piped or arguments):
+        return joined(ctx, name, arguments, piped, span, scope)
     for argument in arguments:
         if argument.name is not None:
             raise ctx.error(
@@ -88,6 +92,7 @@ def builtin(
         "random",
         "after",
         "grad",
+        *JOINING,
         *ctx.definitions,
     ]
     if fn in known:

@@ -82,7 +82,8 @@ def apply(
             help="move that line up",
         )
     if definition is None:
-        return (builtin(ctx, name, (*written, *arguments), piped, span, scope),)
+        found = builtin(ctx, name, (*written, *arguments), piped, span, scope)
+        return found if isinstance(found, tuple) else (found,)
     if definition.kind == "optimizer":
         raise ctx.error(
             "E0203",

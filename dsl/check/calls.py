@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ..diagnostics.diagnostic import Note, Report
+from ..diagnostics.diagnostic import Note, Report, did_you_mean
 from ..diagnostics.foreign_terms import suggest, suggest_setting
 from ..syntax import ast as s
 from ..syntax.source import Span
 from .library import standard_library
-from .names import BUILTINS, MANY, Scope
+from .names import BUILTINS, JOINING, MANY, Scope
 
 Arguments = tuple[s.Argument, ...]
 
@@ -143,7 +143,13 @@ def _check_builtin(call: Invocation, name: str, report: Report) -> None:
     count = call.piped + len(arguments)
     # `sum(i, x[i])` is the usual misunderstanding
     help = f"over an index: `y[b] = {name}(i) x[b, i]`" if name in s.REDUCTIONS else ""
-    if named:
+    named = [a for a in named if a.name not in JOINING.get(name, ())]
+    count -= len(arguments) - len([a for a in arguments if a.name is None])
+    if name in ("concat", "stack") and any(isinstance(a.value, s.List) for a in arguments):
+        help = f"there are no lists of tensors: `{name}(a, b)`"
+        report.add("E0204", f"`{name}` takes tensors", call.span, help=help)
+    elif named:
+        help = did_you_mean(str(named[0].name), JOINING.get(name, ())) or help
         message = f"`{name}` has no argument called `{named[0].name}`"
         report.add("E0204", message, named[0].span, help=help)
     elif not least <= count <= most:

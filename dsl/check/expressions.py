@@ -16,7 +16,7 @@ from ..diagnostics.hints import hint_for_character
 from ..syntax import ast as s
 from ..syntax.source import Span
 from .calls import Invocation, check_call, check_named_layer, invocation
-from .names import BUILTINS, CONSTANTS, DISCARDED, Scope
+from .names import BUILTINS, CONSTANTS, DISCARDED, JOINING, Scope
 
 
 @dataclass(frozen=True)
@@ -332,11 +332,18 @@ class ExpressionChecker:
         )
         return True
 
+    def _names_dimension(self, argument: s.Argument, callee: s.Expr) -> bool:
+        """Whether it is `axis = t`, a name that the dimension of a tensor has."""
+        if not isinstance(callee, s.Name) or callee.id not in JOINING or argument.name != "axis":
+            return False
+        return isinstance(argument.value, s.Name) and argument.value.id not in self.symbols
+
     def _call(self, call: Invocation, context: ExprContext, no_name: str) -> None:
+        callee = call.callee
         for group in call.groups:
             for argument in group:
-                self.expression(argument.value, context)
-        callee = call.callee
+                if not self._names_dimension(argument, callee):
+                    self.expression(argument.value, context)
         if not isinstance(callee, s.Name):
             self.report.add("E0203", no_name, callee.span)
             return

@@ -21,9 +21,20 @@ BUILTINS: dict[str, tuple[int, int]] = {
     **dict.fromkeys(("sum", "prod", "mean", "argmax", "argmin", "rank", "count"), (1, 1)),
     **dict.fromkeys(("f32", "f64", "i32", "i64", "u8", "bool"), (1, 1)),
     **dict.fromkeys(("max", "min"), (1, MANY)),
+    **dict.fromkeys(("concat", "stack"), (1, MANY)),
+    "split": (2, MANY),
+    "pad": (2, 3),
     "after": (2, 2),
     "grad": (2, 2),
     "random": (0, 4),
+}
+
+# Those that work along one dimension, and the arguments that they take by name.
+JOINING = {
+    "concat": ("axis",),
+    "stack": ("axis",),
+    "split": ("axis",),
+    "pad": ("axis", "value"),
 }
 
 # `fan_in` and `fan_out` have values only while a parameter is drawn.

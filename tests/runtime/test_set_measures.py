@@ -135,48 +135,15 @@ def bleu(v: Arrays) -> float:
 
 
 DEFINITIONS = """
-fn auc(p: [n], y: [n]) -> r: [] {
-    wins = sum(i, j) (if y[i] > y[j] and p[i] > p[j] then 1.0 else 0.0)
-    r = wins / max(sum(i) (y[i] > 0.5) * sum(j) (y[j] < 0.5), 1)
-}
-fn correlation(p: [n], y: [n]) -> r: [] {
-    x = p - mean(p)
-    z = y - mean(y)
-    r = sum(x * z) / sqrt(sum(x^2) * sum(z^2))
-}
 fn spearman(p: [n], y: [n]) -> r: [] {
     x[i] = f32(sum(j) (p[i] > p[j]))
     z[i] = f32(sum(j) (y[i] > y[j]))
     r = correlation(x, z)
 }
-fn macro_f1(logits: [n, k], label: i32[n]) -> r: [] {
-    guess = argmax(logits)
-    hits[c < k] = sum(i) (guess[i] == c and label[i] == c)
-    all[c < k] = sum(i) (guess[i] == c) + sum(i) (label[i] == c)
-    r = mean(c < k) (2 * hits[c] / max(all[c], 1))
-}
 fn median_error(p: [n], y: [n]) -> r: [] {
     e = abs(p - y)
     place[i] = sum(j) (e[j] < e[i] or e[j] == e[i] and j < i)
     r = sum(i) (if place[i] == n // 2 then e[i] else 0)
-}
-fn words(x: i32[b, m], y: i32[b, n], i: i32[b], j: i32[b]) -> hits: i32[], total: i32[] {
-    mine[s, w < 4] = sum(u) (u < i[s] and x[s, u] == w)
-    theirs[s, w < 4] = sum(u) (u < j[s] and y[s, u] == w)
-    hits = sum(s, w) min(mine[s, w], theirs[s, w])
-    total = sum(s) max(i[s], 0)
-}
-fn couples(x: i32[b, m], y: i32[b, n], i: i32[b], j: i32[b]) -> hits: i32[], total: i32[] {
-    mine[s, w < 4, v < 4] = sum(u) (u + 1 < i[s] and x[s, u] == w and (x[s, u + 1] else 0) == v)
-    theirs[s, w < 4, v < 4] = sum(u) (u + 1 < j[s] and y[s, u] == w and (y[s, u + 1] else 0) == v)
-    hits = sum(s, w, v) min(mine[s, w, v], theirs[s, w, v])
-    total = sum(s) max(i[s] - 1, 0)
-}
-fn bleu(x: i32[b, m], y: i32[b, n], i: i32[b], j: i32[b]) -> r: [] {
-    h1, t1 = words(x, y, i, j)
-    h2, t2 = couples(x, y, i, j)
-    brevity = min(0.0, 1 - sum(j) / max(sum(i), 1))
-    r = exp((log(h1 / max(t1, 1)) + log(h2 / max(t2, 1))) / 2 + brevity)
 }
 """
 
@@ -284,7 +251,21 @@ METRICS: dict[str, tuple[str, Callable[[Arrays], float]]] = {
         "edit_distance(said, text, said_length, text_length)",
         lambda v: distances(v).mean(),
     ),
-    "bleu": ("bleu(said, text, said_length, text_length)", bleu),
+    "bleu": ("bleu(said, text, said_length, text_length, longest = 2)", bleu),
+    "confusion": (
+        "confusion(logits, label, 1, 2)",
+        lambda v: ((v["label"] == 1) & (v["c"].argmax(-1) == 2)).sum(),
+    ),
+    "average_precision": (
+        "average_precision(p, y)",
+        lambda v: np.mean(
+            [v["y"][v["a"] >= s].mean() for s, y in zip(v["a"], v["y"], strict=True) if y]
+        ),
+    ),
+    "matthews": (
+        "matthews(p, y)",
+        lambda v: np.corrcoef(*map(np.float64, positive(v)))[0, 1],
+    ),
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from nnc.compiler.elaboration.train_block import FieldType, Setup
 from nnc.compiler.pipeline import derive
 from nnc.compiler.programs import training_step
 from nnc.compiler.reference.evaluator import advance
+from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.dsl.syntax import ast as s
 
 from .programs import check, read, torch_or_skip, value_of
@@ -32,6 +33,11 @@ def batches() -> list[dict[str, np.ndarray]]:
     ]
 
 
+def first(init: str) -> float:
+    """The number that a state begins with, `= 1.0`; 0 for what is drawn."""
+    return float(init.removeprefix("= ")) if init.startswith("=") else 0.0
+
+
 def trained(train: str) -> dict[str, np.ndarray]:
     """The parameters after twenty steps."""
     definitions, file = read(
@@ -43,7 +49,7 @@ def trained(train: str) -> dict[str, np.ndarray]:
     setup = Setup(definitions, block, {}, fields, BATCH, STEPS, float_type="f64")
     system = derive(training_step(setup)[0])
     kept = [t for t in system.tensors.values() if t.kind in ("param", "state")]
-    values = {t.name: np.zeros(t.shape) for t in kept} | start()
+    values = {t.name: np.full(t.shape, first(t.init)) for t in kept} | start()
     for step, batch in enumerate(batches(), 1):
         _, values = advance(system, values | batch | {"step": np.int32(step), "seed": np.int32(0)})
     return {name: values[name] for name in SHAPES}
@@ -86,6 +92,19 @@ TORCH = [
     ("adam", lambda t, p: t.optim.Adam(p)),
     ("adam(0.1, 0.8, 0.95, 1e-3)", lambda t, p: t.optim.Adam(p, 0.1, (0.8, 0.95), 1e-3)),
     ("adamw", lambda t, p: t.optim.AdamW(p)),
+    ("adadelta", lambda t, p: t.optim.Adadelta(p)),
+    ("adadelta(0.5, beta = 0.8)", lambda t, p: t.optim.Adadelta(p, 0.5, 0.8)),
+    ("amsgrad(0.1, beta2 = 0.9)", lambda t, p: t.optim.Adam(p, 0.1, (0.9, 0.9), amsgrad=True)),
+    ("adamax", lambda t, p: t.optim.Adamax(p)),
+    ("adamax(0.1, 0.8, 0.95)", lambda t, p: t.optim.Adamax(p, 0.1, (0.8, 0.95))),
+    ("nadam", lambda t, p: t.optim.NAdam(p)),
+    ("radam(0.1)", lambda t, p: t.optim.RAdam(p, 0.1)),
+    ("radam(0.1, beta2 = 0.9)", lambda t, p: t.optim.RAdam(p, 0.1, (0.9, 0.9))),
+    ("adafactor", lambda t, p: t.optim.Adafactor(p)),
+    ("adafactor(0.3, power = 0.6, decay = 0.1)",
+     lambda t, p: t.optim.Adafactor(p, 0.3, -0.6, weight_decay=0.1)),
+    ("adafactor(limit = 1.2, least = 0.9, eps = 0.01)",
+     lambda t, p: t.optim.Adafactor(p, eps=(0.01, 0.9), d=1.2)),
     ("adamw(lr = 0.1, decay = 0.3)", lambda t, p: t.optim.AdamW(p, 0.1, weight_decay=0.3)),
 ]  # fmt: skip
 
@@ -125,6 +144,56 @@ class Lamb:
         p -= self.lr * torch.linalg.norm(p) / torch.linalg.norm(r) * r
 
 
+class Sgdw:
+    """Algorithm 1 of the paper of AdamW, with a rate of 1 for the schedule."""
+
+    def __init__(self, lr, beta, decay):
+        self.lr, self.beta, self.decay = lr, beta, decay
+
+    def step(self, torch, p, state, t):
+        state["m"] = self.beta * state.get("m", 0) + p.grad
+        p -= self.lr * (state["m"] + self.decay * p)
+
+
+class Nadam:
+    """Algorithm 2 of the paper with its schedule of momentum; PyTorch keeps the product in f32."""
+
+    def __init__(self, lr, beta1, beta2):
+        self.lr, self.beta1, self.beta2 = lr, beta1, beta2
+
+    def step(self, torch, p, state, t):
+        mu, following = (self.beta1 * (1 - 0.5 * 0.96 ** (0.004 * s)) for s in (t, t + 1))
+        state["m"] = self.beta1 * state.get("m", 0) + (1 - self.beta1) * p.grad
+        state["v"] = self.beta2 * state.get("v", 0) + (1 - self.beta2) * p.grad**2
+        state["product"] = state.get("product", 1) * mu
+        m = following * state["m"] / (1 - state["product"] * following)
+        g = (1 - mu) * p.grad / (1 - state["product"])
+        p -= self.lr * (m + g) / (torch.sqrt(state["v"] / (1 - self.beta2**t)) + 1e-8)
+
+
+class Muon:
+    """Algorithm 2 of Jordan's page, as in PyTorch, but in float64 and for weights [in, out]."""
+
+    def __init__(self, lr, beta, decay, other):
+        self.lr, self.beta, self.decay, self.other = lr, beta, decay, other
+
+    def step(self, torch, p, state, t):
+        if p.ndim != 2:
+            if "adam" not in state:
+                state["adam"] = torch.optim.AdamW([p], self.other, weight_decay=self.decay)
+            state["adam"].step()
+            return
+        m = state["m"] = self.beta * state.get("m", 0) + (1 - self.beta) * p.grad
+        x = (1 - self.beta) * p.grad + self.beta * m
+        x = x / x.norm()
+        for _ in range(5):
+            a = x @ x.T
+            x = 3.4445 * x - 4.7750 * a @ x + 2.0315 * a @ a @ x
+        rows, columns = p.T.shape  # PyTorch's weights are [out, in]
+        p *= 1 - self.lr * self.decay
+        p -= self.lr * max(1, rows / columns) ** 0.5 * x
+
+
 class Each:
     """A rule as an optimizer of PyTorch's kind."""
 
@@ -147,6 +216,11 @@ class Each:
 PAPERS = [
     ("lion(0.01)", Lion(0.01, 0.9, 0.99, 0)),
     ("lion(lr = 0.01, beta1 = 0.8, decay = 0.1)", Lion(0.01, 0.8, 0.99, 0.1)),
+    ("sgdw(0.1)", Sgdw(0.1, 0.9, 1e-4)),
+    ("sgdw(0.1, beta = 0.8, decay = 0.2)", Sgdw(0.1, 0.8, 0.2)),
+    ("nadam(0.1, 0.8, 0.95)", Nadam(0.1, 0.8, 0.95)),
+    ("muon", Muon(0.02, 0.95, 0, 3e-4)),
+    ("muon(lr = 0.1, beta = 0.8, decay = 0.1, other_lr = 0.01)", Muon(0.1, 0.8, 0.1, 0.01)),
     ("lamb(0.05)", Lamb(0.05, 0.01)),
     ("lamb(lr = 0.05, decay = 0)", Lamb(0.05, 0)),
 ]
@@ -203,6 +277,14 @@ SCHEDULED = [
     ("step_decay(t, 0.1, 7)", lambda s, o: s.StepLR(o, 7)),
     ("step_decay(t, 0.1, 3, rate = 0.5)", lambda s, o: s.StepLR(o, 3, 0.5)),
     ("one_cycle(t, 0.1, steps)", lambda s, o: s.OneCycleLR(o, 0.1, STEPS, cycle_momentum=False)),
+    ("exponential_decay(t, 0.1, 0.9)", lambda s, o: s.ExponentialLR(o, 0.9)),
+    ("polynomial_decay(t, 0.1, 15)", lambda s, o: s.PolynomialLR(o, 15)),
+    ("polynomial_decay(t, 0.1, steps, power = 2.5)", lambda s, o: s.PolynomialLR(o, STEPS, 2.5)),
+    (
+        "cosine_restarts(t, 0.1, 7, floor = 0.01)",
+        lambda s, o: s.CosineAnnealingWarmRestarts(o, 7, eta_min=0.01),
+    ),
+    ("triangle(t, 0.02, 0.1, 6)", lambda s, o: s.CyclicLR(o, 0.02, 0.1, 6, cycle_momentum=False)),
     ("warmup(t, 0.1, 5)", lambda s, o: s.LinearLR(o, 0.2, 1.0, 4)),
     ("constant(0.1)", lambda s, o: s.ConstantLR(o, 1.0)),
 ]
@@ -224,8 +306,17 @@ POINTS = [
     ("step_decay(t, 2.0, 10)", {1: 2.0, 10: 2.0, 11: 0.2, 20: 0.2, 21: 0.02}),
     ("warmup(t, 2.0, 10)", {1: 0.2, 5: 1.0, 10: 2.0, 50: 2.0}),
     ("warmup_cosine(t, 2.0, 10, 110)", {1: 0.2, 10: 2.0, 60: 1.0, 110: 0.0, 111: 0.0}),
+    ("noam(t, 512, 4000)", {1: 512**-0.5 * 4000**-1.5, 4000: (512 * 4000) ** -0.5,
+                            16000: (512 * 16000) ** -0.5}),
+    ("noam(t, 64, rise = 10, factor = 2)", {5: 0.25 * 5 * 10**-1.5, 40: 0.25 * 40**-0.5}),
+    ("inverse_sqrt(t, 2.0, 100)", {1: 0.02, 100: 2.0, 400: 1.0}),
+    ("warmup_linear(t, 2.0, 10, 110)", {1: 0.2, 10: 2.0, 60: 1.0, 110: 0.0, 111: 0.0}),
+    ("warmup_linear(t, 2.0, 0, 100, floor = 1)", {1: 1.99, 50: 1.5, 100: 1.0}),
+    ("warmup_stable_decay(t, 2.0, 10, 20, 100)",
+     {1: 0.2, 10: 2.0, 81: 2.0, 91: 1.0, 100: 0.1, 101: 0.0, 500: 0.0}),
     ("one_cycle(t, 2.0, 100)",
      {1: 0.08, 30: 2.0, 65: half_wave(2, 0.08e-4, 0.5), 100: 0.08e-4, 200: 0.08e-4}),
+    ("one_cycle(t, 2.0, 20, rise = 0.05)", {1: 2.0, 20: 0.08e-4}),
     ("constant(2.0) + 0*t", {1: 2.0, 99: 2.0}),
 ]  # fmt: skip
 
@@ -235,3 +326,17 @@ def test_schedule_at(text, points):
     for t, expected in points.items():
         found = float(value_of(text, {"t": "i32[]"}, {"t": t}))
         assert abs(found - expected) < 1e-12, f"t = {t}"
+
+
+WRONG = [
+    ("warmup_cosine(t, 1.0, 100, 100)", "the warmup must be shorter than all steps together"),
+    ("warmup_linear(t, 1.0, 200, 100)", "the warmup must be shorter than all steps together"),
+    ("one_cycle(t, 1.0, 100, rise = 30)", "the rise of a cycle is a fraction of all steps"),
+]
+
+
+@pytest.mark.parametrize("text, message", WRONG, ids=[row[0] for row in WRONG])
+def test_wrong_uses_of_schedules(text, message):
+    with pytest.raises(UserError) as caught:
+        value_of(text, {"t": "i32[]"}, {"t": 1})
+    assert message in caught.value.diagnostics[0].message

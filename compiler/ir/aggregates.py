@@ -183,14 +183,25 @@ class _Analysis:
         return found
 
     def _inner(self) -> set[str]:
-        """The values of examples that a parameter is applied to later, and random ones."""
+        """The values of examples that a parameter is applied to later, and random ones: what is
+        mixed with another example of the batch, drawn at random, is a value of one example."""
         kept = {t.name for t in self.system.tensors.values() if t.kind in ("param", "state")}
+        kept |= self._drawn()
         starts = []
         for eq in self.system.equations:
             own = self._multiples(eq).keys() & {i.name for i in eq.indices}
-            if own and any(s in kept or s == "seed" for s in eq.sources):
+            if own and any(s in kept for s in eq.sources):
                 starts.append(eq.target)
         return self.system.ancestors(starts)
+
+    def _drawn(self) -> set[str]:
+        """The seed, and what is computed from it and constants alone."""
+        drawn = {"seed"}
+        for eq in self.system.equations:
+            sources = {*eq.sources} - {"step"}
+            if sources and sources <= drawn:
+                drawn.add(eq.target)
+        return drawn
 
     def _classify(self, component: list[Equation]) -> None:
         # A recurrence reads itself: its classes are assumed first, then confirmed.

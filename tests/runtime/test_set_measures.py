@@ -400,6 +400,15 @@ def test_values_of_a_model_belong_to_their_examples(tmp_path):
         assert parts(tmp_path, "mean(logits)", model, training) == {"m_mean": "sum"}
 
 
+def test_what_is_mixed_at_random_is_a_value_of_its_example(tmp_path):
+    """The label of another example of the batch is part of this one's loss."""
+    model = MODEL.replace("    logits[", "    mixed, partner, share = mixup(c)\n    logits[")
+    model = model.replace("s * c[b, k]", "s * mixed[b, k]")
+    text = "mixed_cross_entropy(logits, label, partner, share)"
+    for training in (True, False):
+        assert [*parts(tmp_path, text, model, training).values()] == ["sum"]
+
+
 def test_batch_normalisation_is_measured_as_it_was_trained(tmp_path, monkeypatch):
     model = MODEL.replace("s * c[b, k]", "s * z[b, k]").replace(
         "    logits[", "    z = c |> BatchNorm\n    logits["

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,10 @@ def test_every_entry_takes_part_in_a_test():
         called = {c.id for c in callees((definition.body, definition.value)) if c.id in LIBRARY}
         left += called - used
     assert used == set(LIBRARY)
+
+
+def test_no_name_is_given_twice():
+    folder = resources.files("nnc.dsl.stdlib")
+    texts = [f.read_text("utf-8") for f in folder.iterdir() if f.name.endswith(".nn")]
+    names = re.findall(r"^(?:fn|layer|optimizer) (\w+)", "\n".join(texts), re.MULTILINE)
+    assert sorted(names) == sorted(LIBRARY)

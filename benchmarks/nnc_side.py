@@ -62,7 +62,7 @@ class Runner:
         for name, array in self.bound.fields:
             if name == "length":  # of a sequence: from half of it on
                 array[...] = rng.integers(LONGEST // 2, LONGEST + 1, array.shape)
-        self.number = 0
+        self.number, self.rows = 0, np.arange(workload.batch)
         derived = derive(self.bound.system)
         self.gflop = work(derived.equations, derived)
         # at the least: all values and data once, and of a training step all new values
@@ -73,7 +73,7 @@ class Runner:
     def step(self) -> None:
         self.number += 1
         self.bound.step[...] = self.number
-        self.bound.program.run()
+        self.bound.compute(self.rows, self.number)
 
     def loss(self) -> float:
         """Of the last step; for a prediction how large its results are."""

@@ -50,6 +50,7 @@ from .passes.kernels.fuse import fuse
 from .passes.kernels.kernel import Kernel, Plan
 from .passes.kernels.memory import plan_memory
 from .passes.kernels.prefetch import plan_prefetch
+from .passes.kernels.prologue import prologue
 from .passes.kernels.skip_masked_terms import skip_masked_terms
 from .targets import CpuTarget, Target
 
@@ -190,6 +191,7 @@ CPU = Pipeline(
     ),
     plan=(
         Pass("fuse", fuse, needs=("target",), required=True),
+        Pass("prologue", prologue),
         Pass("skip-masked-terms", skip_masked_terms),
         Pass("dynamic-batch", dynamic_batch),
         Pass("plan-memory", plan_memory, needs=("target", "options"), required=True),

@@ -55,6 +55,14 @@ class Batched(Program, Protocol):
 
 
 @runtime_checkable
+class Prepared(Program, Protocol):
+    """A program that keeps what follows from params and states alone from one run to the next."""
+
+    def run_again(self) -> None:
+        """As `run`, where params and states are those of the run before, which has ended."""
+
+
+@runtime_checkable
 class Twinned(Program, Protocol):
     """A program that may have twins: the same code with a memory of its own, for another caller at
     the same time."""

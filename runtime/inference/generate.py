@@ -19,7 +19,7 @@ from ...compiler.passes.equations.incremental_decoding import POSITION, NotIncre
 from ...compiler.pipeline import derive
 from ...compiler.programs import decoding
 from ...dsl.diagnostics.diagnostic import fail
-from ..device import Device, Program
+from ..device import Device, Prepared, Program
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,11 @@ class Generator:
         # a plain language model has nothing to compute before the first token
         self.first = device(first) if first.equations else None
         self.program: Program = device(step)
+        # The weights stay: what follows from them alone is computed in the first run only.
+        program = self.program
+        self._run, self._again = program.run, program.run
+        if isinstance(program, Prepared):
+            self._again = program.run_again
         if self.first is not None:
             load_weights(weights, self.first, first)
         load_weights(weights, self.program, step)
@@ -177,7 +182,8 @@ class Generator:
         self._token[...] = token
         if self._at is not None:
             self._at[...] = self.position
-        self.program.run()
+        self._run()
+        self._run = self._again
         self.position += 1
 
     def tokens(

@@ -2,7 +2,8 @@
 
 In: a `Setup` and a device. Out: programs ready to run, each compiled when it is first needed. The
 last batch of an epoch is often shorter: it has a program of its own, so that it is exact. Params
-and states are copied between the memories of two programs only when the size changes.
+and states are copied between the memories of two programs only when the size changes, or when they
+have changed; what follows from them alone is then computed anew (`passes/kernels/prologue.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ...compiler.reference.initial_values import initial_values, set_initial_val
 from ...dsl.diagnostics.diagnostic import Note, Report, UserError, fail
 from ...dsl.syntax import ast as s
 from ..compiling import compiled_once, compiling
-from ..device import Batched, Device, Program, Shortened, Twinned
+from ..device import Batched, Device, Prepared, Program, Shortened, Twinned
 from ..device.cpu import host
 from ..device.data_inputs import fields_of
 from ..memory import NotEnoughMemory, require, size_text
@@ -51,12 +52,22 @@ class BoundProgram:
     """A program, and the arrays that the training loop uses at every step."""
 
     def __init__(
-        self, program: Program, seed: int, handed: HandedOver, compared: Mapping[str, int]
+        self,
+        program: Program,
+        seed: int,
+        handed: HandedOver,
+        compared: Mapping[str, int],
+        trains: bool = False,
     ):
-        """`compared` are the limits of indices that all data have been compared with."""
+        """`compared` are the limits of indices that all data have been compared with. A program
+        that `trains` changes the values, and so may others; else only `load` does."""
         self.system = system = handed.system
         self.program = program
         self._seed, self._handed_over, self._compared = seed, handed, compared
+        self.runs = 0  # begun so far
+        self._again = None if trains or not isinstance(program, Prepared) else program.run_again
+        self._run = program.run
+        self._version: object = None  # of the values that it holds
         arrays = program.arrays
         # views into the program's arena: writing to them changes what the next run reads
         self.values = {
@@ -122,7 +133,11 @@ class BoundProgram:
         for array, limit in self._unseen:
             if array.min() < 0 or array.max() >= limit:
                 raise Refused(rows, step)
-        self.program.run()
+        self.runs += 1
+        self._run()
+        # From now on only what depends on the inputs is computed, until there are other values.
+        if self._again is not None:
+            self._run = self._again
         if self._check is not None and self._check:
             raise Refused(rows, step)
 
@@ -140,6 +155,7 @@ class BoundProgram:
             for batch, step in zip(rows, steps, strict=True):
                 yield self.run(examples, batch, step)
             return
+        self.runs += 1
         # one array for each output, with an element for each run
         found = self._batched.run_many(rows, steps)
         checks = found.get(CHECK)
@@ -149,10 +165,16 @@ class BoundProgram:
             parts = [found[name][run] for name in self._handed.outputs]
             yield self._measured(found[self.system.outputs[0]][run], parts)
 
-    def load(self, values: Mapping[str, np.ndarray]) -> None:
-        """Copy the params and states that the program has."""
+    def load(self, values: Mapping[str, np.ndarray], version: object = None) -> None:
+        """Copy the params and states that the program has; those of the version that it holds
+        already are not copied again."""
+        if version is not None and version == self._version:
+            return
+        # If this is interrupted, the program holds no version.
+        self._version, self._run = None, self.program.run
         for name, array in self.values.items():
             np.copyto(array, values[name])
+        self._version = version
 
 
 def _handed(array: np.ndarray, divisor: float) -> Value:
@@ -188,6 +210,7 @@ class Executor:
             check_remat(self.system, self.report)
         self._drawn = drawn
         self._values: Mapping[str, np.ndarray] | None = None  # not drawn yet
+        self._changes = 0  # how often somebody could change them
         # asked before anything is allocated, so that the answer can be a diagnostic
         try:
             taken = values_bytes(self.system)
@@ -199,7 +222,17 @@ class Executor:
 
     @property
     def values(self) -> Mapping[str, np.ndarray]:
-        """The current params and states; the next training step may change the arrays."""
+        """The current params and states; the next training step may change the arrays. So may who
+        asks for them, before the next evaluation or prediction."""
+        self._changes += 1
+        return self._current()
+
+    @property
+    def _version(self) -> tuple[int, int]:
+        """Another one whenever the values may have changed."""
+        return self._changes, sum(program.runs for program in self._training.values())
+
+    def _current(self) -> Mapping[str, np.ndarray]:
         with compiling():
             if self._values is None:
                 self._values = initial_values(self.system, self._drawn, self.seed)
@@ -218,7 +251,8 @@ class Executor:
 
     def weights(self) -> Values:
         """A copy of the params and the model's states."""
-        return {name: self.values[name].copy() for name in self.weight_names}
+        values = self._current()
+        return {name: values[name].copy() for name in self.weight_names}
 
     def restore(self, values: Mapping[str, np.ndarray]) -> None:
         """Set params and states; those that are missing are left as they are."""
@@ -244,6 +278,7 @@ class Executor:
         elif found.values is not self._values:
             found.load(self._values)
         self._values = found.values
+        self._changes += 1
         return found
 
     def evaluation(self, batch: int) -> AbstractContextManager[BoundProgram]:
@@ -284,9 +319,8 @@ class Executor:
     ) -> Iterator[BoundProgram]:
         pool = self._pools.get((purpose, batch)) or self._pool(purpose, batch, elaborate)
         with pool.lend() as program:
-            # always copied: training has changed the values since, and must not see those of this
-            # program
-            program.load(self.values)
+            # a copy: training must not see what this program does
+            program.load(self._current(), self._version)
             yield program
 
     @compiling()
@@ -319,7 +353,7 @@ class Executor:
             ) from shortage
         # the data of training and evaluation are compared before any run (`check_indices`)
         compared = {} if purpose == "predict" else self.system.index_inputs or {}
-        return BoundProgram(program, self.seed, handed, compared)
+        return BoundProgram(program, self.seed, handed, compared, trains=purpose == "train")
 
     def _handed(self, purpose: str, system: System) -> HandedOver:
         if purpose in self.measures:

@@ -2,8 +2,8 @@
 
 The text has one function to call, `void @step(ptr arena, i64 thread, i64 threads)`: one run of the
 whole system, updates included. All threads call it; each runs its share of every kernel, with
-barriers where the plan has them. Nothing here runs LLVM. With a `Clock` every call of a kernel is
-timed, and `void @now(ptr)` stores the clock's reading.
+barriers where the plan has them, and one after the prologue. Nothing here runs LLVM. With a `Clock`
+every call of a kernel is timed, and `void @now(ptr)` stores the clock's reading.
 
 Equal kernels share one function; where their tensors have different offsets, these are arguments.
 Tests: tests/backends/test_cpu.py, tests/runtime/test_cache.py.
@@ -27,7 +27,7 @@ from ...passes.kernels.memory import aligned
 from . import loop_nest as nests
 from .function_writer import FunctionWriter
 from .open_loops import examples_of_run
-from .thread_pool import pool
+from .thread_pool import ARENA_AGAIN, pool
 
 ATTRIBUTES = 'attributes #0 = { nounwind "no-trapping-math"="true" }'
 CALLS = "nounwind noinline optnone"  # a long list of calls: nothing that LLVM could make better
@@ -122,7 +122,7 @@ def modules(
             declarations, functions = {}, {}
     declarations |= dict.fromkeys(f"declare hidden {head}" for head in finished)
     e = FunctionWriter(declarations)
-    _StepWriter(e, calls, plan, clock).items(plan.items)
+    _StepWriter(e, calls, plan, clock).step()
     step = e.function(f"define void @step({nests.ARGUMENTS}) {CALLS}")
     now = [] if clock is None else [_now(declarations)]
     threads = pool(platform.machine(), sys.platform)
@@ -154,6 +154,18 @@ class _StepWriter:
         self.barriers = plan.barriers
         self.single = 0  # kernels since the last barrier that one thread runs
         self.numbers = count()
+
+    def step(self) -> None:
+        """All calls; those of the prologue only where the host has not set the cell `again`, which
+        is the same for all threads."""
+        plan, e = self.plan, self.e
+        if plan.prologue:
+            cell = e.pinned(f"getelementptr i8, ptr %arena, i64 {ARENA_AGAIN}", type="ptr")
+            again = e.pinned("load i32, ptr {0}, align 4", cell, type="i32")
+            with e.when(e.pinned("icmp eq i32 {0}, 0", again, type="i1")):
+                self.items(plan.items[: plan.prologue])
+                self.barrier()
+        self.items(plan.items[plan.prologue :])
 
     def items(self, items: tuple[Item, ...], at: Mapping[str, str] = MappingProxyType({})) -> None:
         """Calls in order, with barriers; a scan is a loop around its calls."""

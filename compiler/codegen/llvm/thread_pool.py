@@ -24,12 +24,14 @@ PAUSE = {"x86_64": "call void @llvm.x86.sse2.pause()", "AMD64": "call void @llvm
 
 # Each cell has a cache line to itself. `job` holds the step's address and, after it, the arena's.
 _POOL = ("generation", "sleepers", "done", "waiting", "leave", "job", "spins")
-_ARENA = ("arrived", "phase", "resting", "spins", "examples")
+_ARENA = ("arrived", "phase", "resting", "spins", "examples", "again")
 POOL_BYTES, ARENA_BYTES = LINE * len(_POOL), LINE * len(_ARENA)
 # Where the host sets how often a thread spins before it sleeps, and reads the last run's number.
 POOL_SPINS, ARENA_SPINS = LINE * _POOL.index("spins"), LINE * _ARENA.index("spins")
 # Where it sets how many examples a run is of, from the beginning of the arena.
 ARENA_EXAMPLES = LINE * _ARENA.index("examples") - ARENA_BYTES
+# Where it says, with a 1, that the prologue of the run before is still good (`module.py`).
+ARENA_AGAIN = LINE * _ARENA.index("again") - ARENA_BYTES
 GENERATION = LINE * _POOL.index("generation")
 # The team's size stands in the low 8 bits of the generation, beside the number of the run.
 MAX_THREADS = 255

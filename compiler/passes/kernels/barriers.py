@@ -4,7 +4,8 @@
 
 Between two barriers stand kernels none of which reads or writes a byte that another of them writes,
 such as the weight gradients of a layer: a thread that has finished its share of one goes on to the
-next. Dependences are those of memory, so tensors that share a place are ordered, too.
+next. Dependences are those of memory, so tensors that share a place are ordered, too. After the
+prologue all threads wait for each other where it runs (`codegen/llvm/module.py`).
 Tests: tests/passes/test_barriers.py.
 """
 
@@ -43,7 +44,9 @@ class _Accesses:
 
 def place_barriers(plan: Plan) -> Plan:
     """The plan with the kernels that have a barrier before them."""
-    return replace(plan, barriers=frozenset(_with_barrier(plan.items, plan, _Accesses())))
+    parts = plan.items[: plan.prologue], plan.items[plan.prologue :]
+    found = {name for items in parts for name in _with_barrier(items, plan, _Accesses())}
+    return replace(plan, barriers=frozenset(found))
 
 
 def _with_barrier(items: tuple[Item, ...], plan: Plan, pending: _Accesses) -> Iterator[str]:

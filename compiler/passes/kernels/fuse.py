@@ -8,7 +8,8 @@ indices and reads that input element by element: biases and activations into the
 optimizer into the gradient. It saves a pass over memory and a barrier. One small index may differ:
 if it is unrolled, the gates of a recurrent cell are in registers where the state is computed from
 them, and so is the state where the gates' gradients are. Recurrences become scans of kernels (loop
-distribution, `ir/recurrence.py`); kernels of earlier passes stay as they are. An update in place is
+distribution, `ir/recurrence.py`); kernels of earlier passes stay as they are. What a prologue may
+compute once (`prologue.py`) is not fused with what every run computes. An update in place is
 ordered after everything that reads the old value.
 
 Cf. XLA's instruction fusion; Halide's compute_at. Tests: tests/passes/test_passes.py,
@@ -25,9 +26,10 @@ from ...ir.affine import affine
 from ...ir.build import substitute
 from ...ir.equation import Equation, Index, RowBlock, System, free_name, is_recurrent
 from ...ir.expr import Apply, Const, Expr, Idx, Read, walk
+from ...ir.invariants import invariants
 from ...ir.recurrence import SequentialLoop, plan_recurrence
 from ...ir.work import cost
-from ...targets import FusionLimits, Target
+from ...targets import CpuTarget, FusionLimits, Target
 from ..equations.views import views
 from .kernel import Blocks, Item, Kernel, Plan, Scan, Window
 from .kernel_order import dependence_order
@@ -44,7 +46,8 @@ def fuse(plan: Plan, target: Target) -> Plan:
     hidden = {t for kernel in made for t in {eq.target for eq in kernel.equations}}
     hidden -= {t for kernel in made for t in kernel.stored}
     aliases = {name: source for name, source in views(system).items() if name not in hidden}
-    fusion = _Fusion(system, aliases, target.fusion, plan.notes)
+    once = invariants(system) if isinstance(target, CpuTarget) else frozenset()
+    fusion = _Fusion(system, aliases, target.fusion, plan.notes, once)
     groups = fusion.groups(_items(system, made), target.fusion.single_result_epilogue)
     # `_overwrites` below adds to `before`: a decision for one update is seen by the next, so that
     # two updates cannot demand orders that contradict each other.
@@ -157,12 +160,14 @@ def _equations(loop: SequentialLoop) -> list[Equation]:
 
 @dataclass(frozen=True)
 class _Fusion:
-    """Grouping with what it looks up: `aliases` are views with their sources."""
+    """Grouping with what it looks up: `aliases` are views with their sources, `once` the targets
+    that a prologue may compute."""
 
     system: System
     aliases: Mapping[str, str]
     limits: FusionLimits
     notes: Mapping[str, str]
+    once: frozenset[str]
 
     def groups(self, items: Iterable[Unfused], single_result_epilogue: int) -> list[_Group]:
         """The items, in order of dependence, grouped into kernels."""
@@ -208,6 +213,8 @@ class _Fusion:
         # complete only after all loops.
         anchor = group.anchor
         if group.scan or group.kernel or eq.reduce or eq.at is not None or anchor.at is not None:
+            return None
+        if (eq.target in self.once) != (anchor.target in self.once):
             return None
         # Their accumulator also carries a position; no epilogue is written for it.
         if anchor.reduce in ("argmax", "argmin"):

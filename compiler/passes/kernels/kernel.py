@@ -106,6 +106,10 @@ class Scan:
         yield from _flat(self.kernels)
 
     @property
+    def equations(self) -> tuple[Equation, ...]:
+        return tuple(eq for kernel in self.every for eq in kernel.equations)
+
+    @property
     def fixed(self) -> tuple[str, ...]:
         """The indices that scans around it bind."""
         # Every kernel lists all scans around it, the outermost first; those before this index
@@ -163,7 +167,8 @@ class Plan:
     next value may overwrite the old one. `offsets` are bytes into one arena of `arena_bytes`,
     multiples of 64, for every tensor but locals. An update whose next value shares the offset of
     its param or state happens in place; a kernel may read such a param only at the very element
-    that it then overwrites. Before a kernel of `barriers` all threads have finished the kernels
+    that it then overwrites. The first `prologue` items need not run where the params and states are
+    those of the run before. Before a kernel of `barriers` all threads have finished the kernels
     before it; a kernel of `prefetch` brings tensors into the cache that later kernels read.
     """
 
@@ -176,6 +181,7 @@ class Plan:
     barriers: frozenset[str] = frozenset()
     prefetch: Mapping[Kernel, tuple[str, ...]] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
+    prologue: int = 0
 
     @property
     def held_bytes(self) -> int:

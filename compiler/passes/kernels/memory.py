@@ -2,7 +2,8 @@
 
     a = f(x); b = g(a); c = h(b)   →   a and c at the same offset; b in the place of a
 
-Inputs, params, states and outputs have places of their own. Temps share by liveness interval: the
+Inputs, params, states and outputs have places of their own, and so has what a prologue computes
+for later runs. Temps share by liveness interval: the
 largest first, each at the lowest offset where nothing that interferes lies (first fit decreasing).
 Views are where their source is; an update in place is where the old value is. A temp that is
 computed element by element from one that dies there reuses its place (in-place reuse): its cache
@@ -14,7 +15,7 @@ size). Tests: tests/passes/test_memory.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 
 import numpy as np
@@ -50,7 +51,8 @@ def plan_memory(plan: Plan, target: Target, options: Options) -> Plan:
     # A tensor lives from the first time to the last at which it is touched; times are positions of
     # kernels, unless some run at once.
     times = _times(items, homes) if concurrent else range(len(items))
-    live = _liveness(system, items, times, homes)
+    permanent = _permanent(plan, homes)
+    live = _liveness(items, times, homes, permanent)
     if not options.share_memory:
         # Alive all the time, so nothing can share with it.
         live = {name: (0, len(items)) for name in live}
@@ -61,7 +63,7 @@ def plan_memory(plan: Plan, target: Target, options: Options) -> Plan:
     total = 0
     for name, tensor in system.tensors.items():
         # Permanent tensors one after the other at the start of the arena; temps share what follows.
-        if homes.get(name, name) == name and _is_permanent(name, system):
+        if homes.get(name, name) == name and name in permanent:
             offsets[name] = total
             total += aligned(tensor.bytes)
     total = _first_fit(system, live, offsets, total)
@@ -83,8 +85,14 @@ def update_kernel(system: System, old: str, new: str) -> Kernel:
     return Kernel(f"{old}'", equation, reason="the next value becomes the value")
 
 
-def _is_permanent(name: str, system: System) -> bool:
-    return system.tensors[name].kind != "temp" or name in system.outputs
+def _permanent(plan: Plan, homes: Homes) -> set[str]:
+    """The tensors whose memory nothing else uses."""
+    system = plan.system
+    found = {n for n, t in system.tensors.items() if t.kind != "temp" or n in system.outputs}
+    # What the prologue computes and later items read, under whatever name.
+    made = {n for item in plan.items[: plan.prologue] for n in _touched(item)[1]}
+    read = {homes.get(n, n) for item in plan.items[plan.prologue :] for n in _touched(item)[0]}
+    return found | made & read
 
 
 def _homes(plan: Plan) -> Homes:
@@ -105,7 +113,7 @@ def _with_held(blocks: Blocks, system: System, options: Options) -> Blocks:
     """The blocks with a place for everything that a thread holds of one."""
     held = {n for k in blocks.kernels for n in k.stored if system.tensors[n].held}
     homes: Homes = {}
-    live = _liveness(system, blocks.kernels, range(len(blocks.kernels)), homes)
+    live = _liveness(blocks.kernels, range(len(blocks.kernels)), homes, set())
     live = {name: times for name, times in live.items() if name in held}
     if not options.share_memory:
         live = {name: (0, len(blocks.kernels)) for name in live}
@@ -153,9 +161,9 @@ def _times(items: tuple[Item, ...], homes: Homes) -> list[int]:
 
 
 def _liveness(
-    system: System, items: tuple[Item, ...], times: Sequence[int], homes: Homes
+    items: tuple[Item, ...], times: Sequence[int], homes: Homes, permanent: Set[str]
 ) -> dict[str, Interval]:
-    """The liveness interval of each temp that has memory of its own."""
+    """The liveness interval of each temp that shares memory."""
     # Locals are never stored and views are never written, but a view's home must live while it is
     # read.
     touched = [_touched(item) for item in items]
@@ -164,7 +172,7 @@ def _liveness(
     for time, (reads, writes) in zip(times, touched, strict=True):
         for name in reads | writes:
             home = homes.get(name, name)
-            if (name in stored or name in homes) and not _is_permanent(home, system):
+            if (name in stored or name in homes) and home not in permanent:
                 first, _ = live.get(home, (time, time))
                 live[home] = (first, time)
     return live

@@ -11,7 +11,7 @@ measured, a processor hides that well. Tests: tests/passes/test_prefetch.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from itertools import accumulate
 from math import prod
@@ -22,18 +22,18 @@ from .kernel import Blocks, Item, Kernel, Plan, Scan
 
 def plan_prefetch(plan: Plan, target: CpuTarget) -> Plan:
     """The plan with the tensors that each kernel prefetches."""
-    limits = target.prefetch
+    limits, repeated = target.prefetch, plan.items[plan.prologue :]
     # Kernels of a recurrence are left out: what it reads it reads at every step and keeps near.
     prefetching = {
-        item for item in plan.items if isinstance(item, Kernel) and _has_time(item, plan, limits)
+        item for item in repeated if isinstance(item, Kernel) and _has_time(item, plan, limits)
     }
-    far = _read_from_memory(plan, prefetching, limits)
+    far = _read_from_memory(plan, repeated, prefetching, limits)
     found: dict[Kernel, tuple[str, ...]] = {}
     needed: list[str] = []  # by later kernels, the first needed first
     # Backwards, so that `needed` is what comes after the item. Twice around, since the last kernels
     # of a step prefetch for the first ones of the next; the second round overwrites what the first
     # one found.
-    for item in reversed((*plan.items, *plan.items)):  # another step follows, with the same kernels
+    for item in reversed((*repeated, *repeated)):  # another step follows, with the same kernels
         if isinstance(item, Kernel) and item in prefetching:
             found[item] = tuple(_chosen(needed, plan, item, limits))
             # Kernels before this one may still prefetch the rest, as far as it is needed soon.
@@ -78,18 +78,18 @@ def _chosen(needed: list[str], plan: Plan, kernel: Kernel, limits: PrefetchLimit
 
 
 def _read_from_memory(
-    plan: Plan, prefetching: Set[Kernel], limits: PrefetchLimits
+    plan: Plan, items: Sequence[Item], prefetching: Set[Kernel], limits: PrefetchLimits
 ) -> dict[Item, list[str]]:
     """Which of the tensors that each item reads have left the caches, in a step that follows
     another. What a recurrence reads it reads often."""
     sizes = {name: plan.system.tensors[name].bytes for name in plan.offsets}
     # Two steps in a row, of which the second one's answers overwrite the first one's: in the first
     # step nothing has been touched yet.
-    touches = [_touched(item, prefetching, sizes.keys()) for item in plan.items]
+    touches = [_touched(item, prefetching, sizes.keys()) for item in items]
     before: dict[int, int] = {}  # offset → bytes touched when the tensor there was, so far
     touched = 0
     far: dict[Item, list[str]] = {}
-    for item, (awaited, names) in zip((*plan.items, *plan.items), touches * 2, strict=True):
+    for item, (awaited, names) in zip((*items, *items), touches * 2, strict=True):
         far[item] = [
             name
             for name in awaited

@@ -6,7 +6,7 @@ The text is the same on every run. Nothing is decided here. Tests: tests/passes/
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 
@@ -63,7 +63,11 @@ def plan_text(plan: Plan) -> str:
         f"# kernels of {plan.system.name}: {sum(1 for _ in plan.kernels)} kernels, "
         f"{plan.arena_bytes:,} bytes of memory, {total:,} floating-point operations in products",
     ]
-    for item in plan.items:
+    if plan.prologue:
+        lines += ["", "prologue    # not again while params and states stay as they are"]
+        for item in plan.items[: plan.prologue]:
+            lines += ["", *_indented(_item_lines(item, plan))]
+    for item in plan.items[plan.prologue :]:
         lines += ["", *_item_lines(item, plan)]
     return "\n".join(lines) + "\n"
 
@@ -78,8 +82,7 @@ def _item_lines(item: Item, plan: Plan) -> Iterator[str]:
         yield f"scan {item.index.name} < {item.index.size}    # {item.reason}"
     if isinstance(item, Blocks | Scan):
         for inner in item.kernels:
-            for line in _item_lines(inner, plan):
-                yield f"    {line}" if line else line
+            yield from _indented(_item_lines(inner, plan))
         return
     place = f"    # {origin(item.anchor.span)}" if item.anchor.span else ""
     yield f"kernel {item.name}{place}"
@@ -101,6 +104,11 @@ def _item_lines(item: Item, plan: Plan) -> Iterator[str]:
         at = "in registers" if eq.target in item.local else at
         padding = ", rows padded by a cache line" if tensor.pad_after else ""
         yield f"    {equation_text(eq, tensor.shape)}    # {tensor.bytes:,} bytes {at}{padding}"
+
+
+def _indented(lines: Iterable[str]) -> Iterator[str]:
+    for line in lines:
+        yield f"    {line}" if line else line
 
 
 def _comparison(form: Expr) -> str:

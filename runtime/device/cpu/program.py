@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ....compiler.codegen.llvm.thread_pool import (
+    ARENA_AGAIN,
     ARENA_BYTES,
     ARENA_EXAMPLES,
     ARENA_SPINS,
@@ -73,6 +74,8 @@ class CpuProgram:
         start = -self._memory.ctypes.data % LINE + ARENA_BYTES
         self.arena = self._memory[start : start + needed + LINE]
         self._address = self.arena.ctypes.data
+        self._again = self._memory[start + ARENA_AGAIN :][:4].view(np.int32)
+        self._skips = False  # what that cell holds
         self.arrays = {
             name: self.view(name)
             for name, tensor in self.system.tensors.items()
@@ -134,6 +137,15 @@ class CpuProgram:
 
     def run(self) -> None:
         """Computes everything from the current inputs, params and states."""
+        self._compute(False)
+
+    def run_again(self) -> None:
+        """As `run`, for the params and states of the run before: its prologue is still good."""
+        self._compute(True)
+
+    def _compute(self, again: bool) -> None:
+        if again is not self._skips:
+            self._again[0], self._skips = again, again
         # Without workers there are no atomics: the step is called directly.
         if self.threads == 1:
             if self._trials is None:

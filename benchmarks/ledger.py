@@ -2,7 +2,8 @@
 
 Every training step of the benchmarks and of `benchmarks/wide/` is compiled as it is and without one
 pass at a time (`nnc compile --without`), and where the machine code differs, both run in turns in
-one process. The figure is the median over the turns of time without the pass / time with it. The
+one process; of the passes on what a prediction computes once, predictions of the same models. The
+figure is the median over the turns of time without the pass / time with it. The
 results of a processor are kept in `benchmarks/ledger/TARGET.json`; the page is written from those
 of all processors, and from the head of each pass's file.
 
@@ -23,7 +24,7 @@ from importlib import import_module
 
 import numpy as np
 from table import processor
-from workloads import FOLDER, TRAINING, WIDE, Workload
+from workloads import FOLDER, PREDICTING, TRAINING, WIDE, Workload
 
 from nnc.compiler.elaboration.train_block import Setup
 from nnc.compiler.options import DEFAULT, Options
@@ -40,6 +41,8 @@ RESULTS = FOLDER / "ledger"
 PAGE = FOLDER.parent / "docs" / "passes.md"
 BURST = 0.05  # seconds that one of the two runs at a time
 NOISE = 0.02  # gains below it are not told from none
+# What they change runs once for many predictions; a training step has nothing of it.
+OF_PREDICTIONS = {"prologue", "fold-scales", "hoist-constants", "pack-constants"}
 
 
 def main() -> None:
@@ -48,7 +51,7 @@ def main() -> None:
         kept = RESULTS / f"{host.target().name}.json"
         results = json.loads(kept.read_text()) if kept.exists() else {}
         results |= {"processor": processor(), "threads": options.threads}
-        for workload in (*TRAINING, *WIDE):
+        for workload in (*TRAINING, *WIDE, *PREDICTING):
             if options.only and workload.name not in options.only.split(","):
                 continue
             for name, entry in measured(workload, options):
@@ -76,23 +79,31 @@ def measured(workload: Workload, options: argparse.Namespace) -> Iterator[tuple[
     """For every pass that may be left out: its name, and the step without it over the step as it
     is, in time, memory and seconds of compiling. `None` where the machine code is the same."""
     for precision in ("f32", "bf16"):
-        wanted = [each for each in once(CPU.passes) if is_measured(each, precision, options.passes)]
+        predicts = workload.kind == "predict"
+        wanted = [
+            each
+            for each in once(CPU.passes)
+            if is_measured(each, precision, options.passes)
+            and (each.name in OF_PREDICTIONS) == predicts
+        ]
         if not wanted or (precision == "bf16" and workload not in TRAINING):
             continue
         setup = setup_for(workload, precision)
-        base, base_s = compiled(setup, DEFAULT, options.threads)
+        base, base_s = compiled(setup, DEFAULT, options.threads, predicts)
         text, effective = base.source.text, effective_passes(base)
         for each in wanted:
             if each.name not in effective:
                 yield each.name, None
                 continue
             without, seconds = compiled(
-                setup, Options(without=frozenset({each.name})), options.threads
+                setup, Options(without=frozenset({each.name})), options.threads, predicts
             )
             if without.source.text == text:
                 yield each.name, None
                 continue
-            ratios = in_turns(base.run, without.run, options.rounds)
+            # A prediction is run again and again; without a prologue that is all of it.
+            runs = (base.run_again, without.run_again) if predicts else (base.run, without.run)
+            ratios = in_turns(*runs, options.rounds)
             entry = {
                 "time": round(statistics.median(ratios), 4),
                 "low": round(min(ratios), 4),
@@ -132,8 +143,11 @@ def setup_for(workload: Workload, precision: str) -> Setup:
     return replace(setup_of(project, None), precision=precision)
 
 
-def compiled(setup: Setup, options: Options, threads: int) -> tuple[CpuProgram, float]:
-    """The training step on random data, and the seconds that compiling it took."""
+def compiled(
+    setup: Setup, options: Options, threads: int, predicts: bool
+) -> tuple[CpuProgram, float]:
+    """The training step or the prediction on random data, after a first run of the latter, and the
+    seconds that compiling it took."""
     programs: list[CpuProgram] = []
 
     def device(system):
@@ -142,11 +156,15 @@ def compiled(setup: Setup, options: Options, threads: int) -> tuple[CpuProgram, 
 
     executor = Executor(setup, device, 1)
     began = time.perf_counter()
-    bound = executor.training(setup.batch)
+    bound = (
+        executor.prediction(setup.batch).__enter__() if predicts else executor.training(setup.batch)
+    )
     seconds = time.perf_counter() - began
     fields = {t.name: bound.program.arrays[t.name] for t in fields_of(bound.system)}
     fill_random(bound.system, fields, np.random.default_rng(1))
     bound.step[...] = 1
+    if predicts:
+        bound.program.run()
     return programs[-1], seconds
 
 
@@ -181,10 +199,12 @@ def page() -> str:
         "names are those of `nnc compile --without`, `--print-after` and `--print-changed`. A",
         "*required* pass cannot be left out. The order is that of `compiler/pipeline.py`.",
         "",
-        "A gain is how much longer a training step takes without the pass: the median over",
-        "interleaved rounds, and their range. Models whose machine code is the same without the",
-        "pass are not listed. Memory is that of the step's arena. Differences below",
-        f"{NOISE:.0%} are noise. Passes on bf16 numbers are measured with `precision = bf16`.",
+        "A gain is how much longer a training step takes without the pass; of a pass on what a",
+        "prediction computes once, how much longer a prediction takes (`mlp_predict32`, of 32",
+        "examples): the median over interleaved rounds, and their range. Models whose machine",
+        "code is the same without the pass are not listed. Memory is that of the arena.",
+        f"Differences below {NOISE:.0%} are noise. Passes on bf16 numbers are measured with",
+        "`precision = bf16`.",
         "",
     ]
     for target, results in kept.items():

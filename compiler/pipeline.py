@@ -30,10 +30,12 @@ from .passes.cpu.round_bf16_operands import round_bf16_operands
 from .passes.cpu.time_major import time_major
 from .passes.cpu.transpose_operands import transpose_operands
 from .passes.equations.common_subexpressions import common_subexpressions
+from .passes.equations.fold_constants import fold_scales, hoist_constants
 from .passes.equations.gather_matmul import gather_matmul
 from .passes.equations.inline import inline
 from .passes.equations.integer_checks import integer_checks
 from .passes.equations.narrow_sums import narrow_sums
+from .passes.equations.pack_constants import pack_constants
 from .passes.equations.precompute_derivatives import precompute_derivatives
 from .passes.equations.reciprocal import reciprocal
 from .passes.equations.row_blocks import row_blocks
@@ -169,6 +171,8 @@ CPU = Pipeline(
         Pass("shrink-extents", shrink_extents),
         Pass("precompute-derivatives", precompute_derivatives, needs=("target",)),
         Pass("reciprocal", reciprocal),
+        Pass("fold-scales", fold_scales),
+        Pass("hoist-constants", hoist_constants),
         Pass("gather-bf16-operands", gather_bf16_operands, needs=("target",)),
         Pass("row-sums", row_sums_of_large, needs=("target",)),
         Pass("row-blocks", row_blocks, needs=("target",)),
@@ -185,6 +189,7 @@ CPU = Pipeline(
             when=lambda target: target.saved_by_pairs > 0,
         ),
         Pass("round-bf16-operands", round_bf16_operands, needs=("target",)),
+        Pass("pack-constants", pack_constants, needs=("target",)),
         Pass("split-reductions", split_reductions, needs=("target",)),
         Pass("transpose-operands", transpose_operands, needs=("target",)),
         Pass("pad-rows", pad_rows, needs=("target",)),

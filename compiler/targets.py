@@ -92,6 +92,7 @@ class TilingLimits:
     parallel_cycles: int = 4096  # work of a nest below which threads are not worth waking
     parallel_steps: int = 16  # steps of a loop that threads share evenly enough, whatever their
     even_parallel_steps: int = 4  # number, and of one whose steps are a multiple of so many
+    far_rows: int = 4096  # bytes between two rows: a page, beyond which nothing is prefetched
     sampled_tiles: int = 64  # tiles along an index that are evaluated to estimate a loop's length
     sampled_points: int = 4096  # points that are evaluated to estimate how often a check passes
 
@@ -118,6 +119,7 @@ class LayoutCosts:
     unused_vector: float = 0.5  # cycles of a vector of terms that nobody wants
     transpose_element: float = 4.0  # cycles to transpose an element in memory, mostly waiting
     pack_element: float = 0.25  # cycles to store an element in a bf16 pair
+    packed_vectors: tuple[int, ...] = (4, 3, 2, 1)  # of a panel of packed weights, best first
     start_kernel: float = 4000.0  # cycles to begin one more kernel
     rounded_reuse: int = 4  # products of an element from which on it is stored rounded
     max_tile_terms: int = 1 << 16  # of a sum that the f32 of a tile register holds well enough

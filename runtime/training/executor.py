@@ -79,7 +79,7 @@ class BoundProgram:
         self._check = arrays.get(CHECK)
         # inputs that are indices, and that nobody has looked at: those that are given by hand
         self._unseen = [
-            (arrays[name], limit)
+            (_unsigned(arrays[name]), limit)
             for name, limit in (system.index_inputs or {}).items()
             if name not in compared or compared[name] > limit
         ]
@@ -131,7 +131,7 @@ class BoundProgram:
         for array in self._padded:
             array[1:] = array[0]
         for array, limit in self._unseen:
-            if array.min() < 0 or array.max() >= limit:
+            if np.maximum.reduce(array, axis=None) >= limit:
                 raise Refused(rows, step)
         self.runs += 1
         self._run()
@@ -175,6 +175,11 @@ class BoundProgram:
         for name, array in self.values.items():
             np.copyto(array, values[name])
         self._version = version
+
+
+def _unsigned(array: np.ndarray) -> np.ndarray:
+    """An array of whole numbers as unsigned ones: what is negative is beyond every limit."""
+    return array.view(f"u{array.itemsize}")
 
 
 def _handed(array: np.ndarray, divisor: float) -> Value:

@@ -136,8 +136,7 @@ def _text(declarations: Iterable[str], functions: Iterable[str]) -> str:
 def _offset(name: str, plan: Plan) -> int | str | None:
     """The tensor's offset in the arena; its name if each thread has one of its own, None if it is
     in registers."""
-    held = any(isinstance(item, Blocks) and name in item.held for item in plan.items)
-    return name if held else plan.offsets.get(name)
+    return name if name in plan.held else plan.offsets.get(name)
 
 
 class _StepWriter:

@@ -219,6 +219,7 @@ def _outer(work: Work, index: Index) -> Iterator[Tiling]:
     # The last vector may have lanes that nobody wants: 100 elements use 100 of 112 lanes.
     useful = index.size / (blocks * lanes)
     row_indices = [i for i in work.row_indices if i.name != index.name]
+    row_indices = [i for i in row_indices if not _reads_other_panels(i, index, work)]
     accumulates = work.accumulated is not None
     is_map = not work.reduce and not accumulates
     usual = limits.accumulation_vectors if accumulates else limits.vectors
@@ -245,6 +246,19 @@ def _outer(work: Work, index: Index) -> Iterator[Tiling]:
             remainders = (blocks % vectors != 0) + _remainders(rows, work)
             cost *= target.costs.remainder_factor**remainders * _outermost_rows_factor(rows, work)
             yield Tiling("outer", index.name, vectors, rows, lanes, cost)
+
+
+def _reads_other_panels(row: Index, vector: Index, work: Work) -> bool:
+    """Whether rows of a sum have nothing in common but what is broadcast, while what vectors run
+    over is far apart for them: a row of vectors in one panel has the same for less."""
+    if work.reduce is None or work.accumulated is not None:
+        return False
+    wide = [(a, d) for a, d in work.depends if vector.name in d]
+    return bool(wide) and all(
+        row.name in d
+        and abs(_stride(a.offset, row.name)) * BYTES[a.dtype] >= work.target.tiling.far_rows
+        for a, d in wide
+    )
 
 
 def _fits(work: Work, vector: str, tile: Mapping[str, int]) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 
 from ...ir.equation import Equation, Index, System
@@ -182,6 +183,12 @@ class Plan:
     prefetch: Mapping[Kernel, tuple[str, ...]] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
     prologue: int = 0
+
+    @cached_property
+    def held(self) -> frozenset[str]:
+        """The tensors that are in the memory that each thread has for itself."""
+        blocks = (item.held for item in self.items if isinstance(item, Blocks))
+        return frozenset().union(*blocks)
 
     @property
     def held_bytes(self) -> int:

@@ -12,11 +12,14 @@ them. How often a program runs, and on which data, is decided by the runtime.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ..dsl.diagnostics.diagnostic import Report, UserError
+from .elaboration.context import Part
 from .elaboration.initializers import initial_system
 from .elaboration.optimizers import update
+from .elaboration.selection import WHOLE, Selected, Selection, results_of, select
 from .elaboration.train_block import (
     Setup,
     differentiate_loss,
@@ -122,16 +125,30 @@ def last_stage_of(setup: Setup, training: bool, found: Aggregates, examples: int
 
 def prediction(setup: Setup) -> System:
     """The model's results for a batch of its inputs."""
-    system = elaborate_trained_model(setup, training=False).model.system()
-    return _checked(system.replace(updates={}), setup)
+    return selected(setup, WHOLE).system
 
 
-def dynamic_prediction(setup: Setup) -> System:
-    """The same for any number of examples up to the batch; its `batch` is 0 if the results of an
-    example depend on other examples, and so on their number."""
-    system = prediction(setup)
-    dynamic = system.replace(batch=setup.batch)
-    return system if example_dimensions(expand_gradients(dynamic)) is None else dynamic
+def selected(setup: Setup, selection: Selection) -> Selected:
+    """What is selected of a model, for a batch."""
+    found = select(setup, selection)
+    return replace(found, system=_checked(found.system, setup))
+
+
+def untrained(setup: Setup) -> tuple[Selected, System, Mapping[str, Part]]:
+    """The prediction, the system that draws the first values of its parameters, and the layers and
+    models in it by name: what is needed of a model that is not trained here."""
+    model = elaborate_trained_model(setup, training=False).model
+    drawn, found = initial_system(model.ctx), results_of(model)
+    return replace(found, system=_checked(found.system, setup)), drawn, model.ctx.parts
+
+
+def dynamic(setup: Setup, selection: Selection) -> System | None:
+    """What is selected, for any number of examples up to the batch; None if the results of an
+    example depend on other examples, and so on their number, or are not one after the other."""
+    system = selected(setup, selection).system.replace(batch=setup.batch)
+    dimensions = example_dimensions(expand_gradients(system))
+    apart = dimensions is not None and not any(dimensions[name] for name in system.outputs)
+    return system if apart else None
 
 
 def _checked(system: System, setup: Setup) -> System:

@@ -9,7 +9,7 @@ child, and at the same time (docs/python.md).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from threading import RLock
@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..compiler.elaboration.train_block import Setup
 from ..dsl.check.names import CONSTANTS, value_names
 from ..dsl.diagnostics.diagnostic import fail
 from ..dsl.syntax import ast as s
@@ -26,18 +27,34 @@ from .data import Dataset, Field, Schema, Search, Split
 from .data.core.dataset import validate
 from .device import DEVICES, Device
 from .forks import renew_after_fork
-from .inference.predict import as_inputs, predict_batches
-from .project import Project, field_types, load_dataset, open_project, setup_of, with_assignments
+from .inference.predict import Asked, input_names, predict
+from .project import (
+    Project,
+    field_types,
+    load_dataset,
+    open_project,
+    planned_setup,
+    setup_of,
+    untrained_setup,
+    with_assignments,
+)
 from .settings import Assignment
 from .thread_count import default_threads, too_many
 from .training.batch_inputs import all_examples, check_fit, check_indices
 from .training.executor import Executor, Values
-from .training.initial_weights import initial_weights
+from .training.initial_weights import (
+    WeightsReport,
+    initial_weights,
+    match,
+    match_all,
+    read_weights,
+)
 from .training.interrupt import watch_interrupt
 from .training.job import prepare
 from .training.loop import INTERRUPTED, measure, train
 from .training.progress import Lines, Silent
 from .training.run_folder import RunFolder
+from .weights_choice import WeightsChoice
 
 # what arrays hold → the language's type, and the NumPy type that is one of its own
 _TYPES = {
@@ -57,6 +74,9 @@ def load(
 ) -> Model:
     """The model of a `.nn` file, or of a run folder with what it learnt.
 
+    `model` names one of several in the file; of a run folder, what `predict` computes: the trained
+    model, or a model or layer in it.
+
     `settings` are those of `--set`: `{"batch": 64, "optimizer.lr": 0.01}`. More `threads` than
     processors are as many as these, with a warning. Raises UserError, whose `diagnostics` say
     everything that is wrong in the file.
@@ -75,22 +95,25 @@ def load(
         # A run folder has a copy of its program, which its weights belong to.
         return Model(open_project(path, assignments, model), made)
     folder = RunFolder(path)
-    project = open_project(folder.model, assignments, model)
+    project = open_project(folder.model, assignments)
     loaded = Model(project, made)
     # The types of the inputs come from the run's notes, so that no data has to be found.
     setup = setup_of(project, folder.fields, folder.settings["examples"])
     executor = Executor(setup, made, project.settings.seed)
-    weights, step = folder.read_weights_and_step(executor.weights())
-    executor.restore(weights)
+    weights, step = folder.read_weights_and_step(executor.weight_forms())
+    executor.take(weights)
     for found in folder.complete_as_reader():
         warnings.warn(f"{found.message}: {found.help}", stacklevel=2)
-    loaded._trained = _Trained(executor, executor.weights(), step)
+    if model is not None:
+        executor.part(model)  # there is one
+        loaded._part = model
+    loaded._trained = _Trained(executor, weights, step)
     return loaded
 
 
 class _Trained(NamedTuple):
-    """What a model has learnt. The `weights` are a copy of those in the executor; `step` is the
-    step of training that they are of."""
+    """What a model has learnt, or begins with. The `weights` are those in the executor or a copy of
+    them, which nothing changes; `step` is the step of training that they are of."""
 
     executor: Executor
     weights: Values
@@ -113,6 +136,7 @@ class Model:
         # All at once, so that no other thread sees one without the others. From then on the
         # executor's values do not change: the next `fit` makes an executor of its own.
         self._trained: _Trained | None = None
+        self._part = ""  # that is predicted with
         self.renew()
         renew_after_fork(self)
 
@@ -125,8 +149,8 @@ class Model:
 
     @property
     def parameters(self) -> dict[str, np.ndarray]:
-        """Copies of all parameters and states of the model by name; empty before the first `fit`,
-        because sizes may depend on the data."""
+        """Copies of all parameters and states of the model by name; empty before `init`,
+        `load_weights` or the first `fit`, because sizes may depend on the data."""
         trained = self._trained
         return {} if trained is None else {n: a.copy() for n, a in trained.weights.items()}
 
@@ -163,14 +187,10 @@ class Model:
             job = prepare(project, dataset, self._device)
             # Weights only: the optimizer's state belongs to the earlier call, whose data were
             # others.
-            choice = project.settings.weights
             if self._trained is not None:
-                job.executor.restore(self._trained.weights)
-            elif choice is not None:
-                values, _, found = initial_weights(project, choice, job.executor)
-                for one in found:
-                    warnings.warn(one.message, stacklevel=2)
-                job.begin_with(values)
+                job.executor.restore(match_all(self._trained.weights, job.executor))
+            elif project.settings.weights is not None:
+                job.begin_with(_begun_with(project, job.executor))
             with watch_interrupt() as interrupted:
                 lines = Lines(project.settings.epochs) if verbose else Silent()
                 reason = train(job, lines, interrupted)
@@ -190,39 +210,128 @@ class Model:
         """The loss and the metrics over the given examples. Raises as `fit`."""
         dataset = self._dataset(arrays, named)
         # Before the first `fit`, the initial weights are measured; sizes come from these arrays.
-        trained, step = self._trained, 0
-        if trained is not None:
-            executor, step = trained.executor, trained.step
-        else:
+        trained = self._trained
+        known = (trained.executor.setup.fields or {}) if trained else {}
+        # What was drawn for arrays of inputs knows of no other fields.
+        if trained is None or not known.keys() >= {f.name for f in dataset.schema.fields}:
             fields = field_types(dataset.schema, self._project.model)
-            executor = Executor(
-                setup_of(self._project, fields, len(dataset.train)),
-                self._device,
-                self._project.settings.seed,
-            )
+            setup = setup_of(self._project, fields, len(dataset.train))
+            if trained is None:
+                trained = self._begin(setup)
+            else:
+                executor = Executor(setup, self._device, trained.executor.seed)
+                executor.take(match_all(trained.weights, executor))
+                trained = _Trained(executor, trained.weights, trained.step)
+        executor, step = trained.executor, trained.step
         # Arrays of any shape may be given, so misfits are found here and not in native code.
         check_fit(executor.system, executor.setup.batch, dataset.schema)
         check_indices(executor.system, dataset)
         return measure(executor, all_examples(dataset.test or dataset.train), step)
 
-    def predict(self, *arrays: ArrayLike, **named: ArrayLike) -> np.ndarray | dict[str, np.ndarray]:
+    def predict(
+        self,
+        *arrays: ArrayLike,
+        model: str | None = None,
+        tensor: str | Sequence[str] | None = None,
+        seed: int | None = None,
+        **named: ArrayLike,
+    ) -> np.ndarray | dict[str, np.ndarray]:
         """The model's result for every example: an array, or several by name if it has several.
 
-        Raises UserError E0708 for arrays that do not fit and E0707 before the first `fit`.
+        `model` names a model or layer in it, such as the decoder of an autoencoder, which is
+        computed alone, for inputs of its own; `tensor` one or several tensors to return in place of
+        the results; `seed` is that of random numbers.
+
+        Raises UserError: E0707 before `init`, `load_weights` or the first `fit`, and for a model
+        that does not exist; E0715 for such a tensor, E0708 for arrays that do not fit.
         """
+        for name, value in {"model": model, "tensor": tensor, "seed": seed}.items():
+            if isinstance(value, np.ndarray) and (value.ndim or name != "seed"):
+                raise fail(
+                    "E0708",
+                    f"`{name}` of predict is no input, and an array is given",
+                    help=f"an input `{name}` is given by its place, without its name",
+                )
+        tensors = (tensor,) if isinstance(tensor, str) else tuple(tensor or ())
+        asked = Asked(model or self._part, tuple(dict.fromkeys(tensors)), _seed(seed))
         trained = self._trained
         if trained is None:
             raise fail(
                 "E0707",
                 f"`{self._project.name}` has no parameters yet",
-                help="call fit(…) first, or load a run folder",
+                help="init() draws them, fit(…) learns them, load_weights(…) takes those of a run",
             )
-        found = self._named(arrays, named, [p.name for p in self._project.model.inputs])
-        results = predict_batches(
-            trained.executor, as_inputs(self._project.model, found, "the call")
-        )
+        names = input_names(trained.executor, asked)
+        found = self._named(arrays, named, names)
+        results = predict(trained.executor, found, "the call", asked)
         # One result is returned as such; several keep their names.
         return next(iter(results.values())) if len(results) == 1 else results
+
+    # --- parameters ---------------------------------------------------------------------------
+
+    def init(
+        self, *arrays: ArrayLike, seed: int | None = None, **named: ArrayLike
+    ) -> dict[str, np.ndarray]:
+        """Begin anew with the parameters that training would begin with, drawn from the seed (the
+        program's if none is given) or those that `weights` in the train block names; a copy of
+        them.
+
+        Sizes that the program leaves open follow from arrays of inputs, else from the data that the
+        train block names. Raises UserError with what is wrong in the program, E0708 for arrays that
+        do not fit.
+        """
+        with self._fitting:
+            found = self._named(arrays, named, [p.name for p in self._project.model.inputs])
+            self._trained = self._begin(self._planned(found), seed)
+            return self.parameters
+
+    def load_weights(
+        self,
+        source: str | PathLike[str] | Mapping[str, ArrayLike],
+        *,
+        partial: bool = False,
+        rename: tuple[str, str] = ("", ""),
+    ) -> WeightsReport:
+        """Take weights of a run folder, of a safetensors file or by name, as `parameters` gives
+        them: those of the same name and shape. All must fit, and none be left over, unless
+        `partial`; `rename=("encoder", "trunk")` takes those of the layer `encoder` there for
+        `trunk` here. What was matched, is missing, extra, and of another shape.
+
+        Raises UserError E0706 for what is no run, E0714 for weights that do not fit.
+        """
+        with self._fitting:
+            trained = self._trained or self._begin(self._planned({}))
+            if isinstance(source, Mapping):
+                path, found = "the call", {n: np.asarray(a) for n, a in source.items()}
+                choice = WeightsChoice(path, partial, *rename)
+            else:
+                choice = WeightsChoice(str(source), partial, *rename)
+                found = read_weights(choice, self._project.path.parent)
+            values, report, _ = match(found, trained.executor.weight_forms(), choice)
+            executor = Executor(trained.executor.setup, self._device, trained.executor.seed)
+            weights = {**trained.weights, **values}
+            executor.take(weights)
+            self._trained = _Trained(executor, weights, trained.step)
+            return report
+
+    def _begin(self, setup: Setup, seed: int | None = None) -> _Trained:
+        """The parameters that training begins with."""
+        given = _seed(seed)
+        used = self._project.settings.seed if given is None else given
+        executor = Executor(setup, self._device, used)
+        weights = executor.first_weights()
+        weights |= _begun_with(self._project, executor)
+        executor.take(weights)
+        return _Trained(executor, weights, 0)
+
+    def _planned(self, inputs: Mapping[str, np.ndarray]) -> Setup:
+        """The setup for arrays of inputs, or without any for the data of the program."""
+        if inputs:
+            schema, _ = _fields(inputs)
+            return untrained_setup(self._project, field_types(schema, self._project.model))
+        if self._project.settings.data is None:
+            return untrained_setup(self._project, None)
+        return planned_setup(self._project, Search(None, self._project.path.parent))
 
     # --- arrays -------------------------------------------------------------------------------
 
@@ -232,19 +341,8 @@ class Model:
             return load_dataset(self._project, Search(None, self._project.path.parent))
         names = [p.name for p in self._project.model.inputs]
         found = self._named(arrays, named, [*names, *targets(self._project, named)])
-        fields, stored = [], {}
-        for name, array in found.items():
-            # `str[1:]` drops the byte order, `<f4` → `f4`; the conversion below sets it right.
-            if array.dtype.str[1:] not in _TYPES or not array.ndim:
-                raise fail(
-                    "E0708",
-                    f"`{name}` is {array.dtype}{list(array.shape)}: expected "
-                    "numbers, one entry per example",
-                )
-            dtype, own = _TYPES[array.dtype.str[1:]]
-            fields.append(Field(name, dtype, array.shape[1:]))
-            stored[name] = np.ascontiguousarray(array, own)
-        return validate(Dataset("the call", Schema(tuple(fields), None), Split(stored)))
+        schema, stored = _fields(found)
+        return validate(Dataset("the call", schema, Split(stored)))
 
     def _named(
         self, arrays: tuple[ArrayLike, ...], named: Mapping[str, ArrayLike], names: list[str]
@@ -264,6 +362,41 @@ class Model:
                 f"`{unknown[0]}` is given twice or is none of {', '.join(f'`{n}`' for n in names)}",
             )
         return {name: np.asarray(array) for name, array in {**found, **named}.items()}
+
+
+def _fields(found: Mapping[str, np.ndarray]) -> tuple[Schema, dict[str, np.ndarray]]:
+    """Arrays as fields of data."""
+    fields, stored = [], {}
+    for name, array in found.items():
+        # `str[1:]` drops the byte order, `<f4` → `f4`; the conversion below sets it right.
+        if array.dtype.str[1:] not in _TYPES or not array.ndim:
+            raise fail(
+                "E0708",
+                f"`{name}` is {array.dtype}{list(array.shape)}: expected "
+                "numbers, one entry per example",
+            )
+        dtype, own = _TYPES[array.dtype.str[1:]]
+        fields.append(Field(name, dtype, array.shape[1:]))
+        stored[name] = np.ascontiguousarray(array, own)
+    return Schema(tuple(fields), None), stored
+
+
+def _seed(seed: int | None) -> int | None:
+    """UserError E0703 unless it is a whole number that a seed may be."""
+    if seed is None or (0 <= int(seed) < 1 << 31 and int(seed) == seed):
+        return None if seed is None else int(seed)
+    raise fail("E0703", f"`seed` is a whole number from 0 to 2^31-1, and not {seed}")
+
+
+def _begun_with(project: Project, executor: Executor) -> Values:
+    """The weights that the train block names, if it does."""
+    choice = project.settings.weights
+    if choice is None:
+        return {}
+    values, _, found = initial_weights(project, choice, executor)
+    for one in found:
+        warnings.warn(one.message, stacklevel=3)
+    return values
 
 
 def targets(project: Project, given: Collection[str] = ()) -> list[str]:

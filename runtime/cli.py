@@ -32,7 +32,7 @@ LONGEST_NAME = 200  # characters of a file's name in a message
 COMMANDS = {
     "train":   ("train",   "train",        "Train a model."),
     "eval":    ("train",   "evaluate_run", "Measure a trained model on its data."),
-    "predict": ("train",   "predict",      "Apply a trained model to arrays."),
+    "predict": ("predict", "predict",      "Apply a trained model to arrays."),
     "generate": ("generate", "generate",   "Continue or translate a text."),
     "compile": ("compile", "compile",      "Print what the compiler makes of a file."),
     "check":   ("check",   "check",        "Find the mistakes in files."),

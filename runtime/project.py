@@ -113,13 +113,16 @@ def project_of(
     symbols = input_symbols(definition)
     # Without a train block, sizes may still be set (`--set B=8`), and the defaults hold.
     if train is None:
-        empty = s.Train(definition.span, s.Name(definition.name_span, definition.name), (), "")
-        block, sizes = assign(empty, assignments, symbols)
+        block, sizes = assign(_empty_block(definition), assignments, symbols)
         return Project(
             path, checked, definition, None, read_settings(block, symbols, sizes), warnings
         )
     project = Project(path, checked, definition, train, Settings(), warnings)
     return with_assignments(project, assignments)
+
+
+def _empty_block(model: s.Definition) -> s.Train:
+    return s.Train(model.span, s.Name(model.name_span, model.name), (), "")
 
 
 def with_assignments(project: Project, assignments: Sequence[Assignment]) -> Project:
@@ -253,6 +256,11 @@ def setup_of(
         settings.float,
         settings.precision,
     )
+
+
+def untrained_setup(project: Project, fields: Mapping[str, FieldType] | None) -> Setup:
+    """The setup for predicting alone, which a model without a train block has, too."""
+    return setup_of(replace(project, train=project.train or _empty_block(project.model)), fields)
 
 
 def planned_setup(project: Project, search: Search) -> Setup:

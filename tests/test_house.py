@@ -151,8 +151,8 @@ THE_FILE_ROOM = "dsl/files.py"
 HARMLESS = {
     "runtime/data/core/feature_cache.py: np.savez": "to an open file",
     "runtime/streams.py: os.open": "the null device, in place of a stream",
-    "runtime/commands/train.py: np.save": "to memory",
-    "runtime/commands/train.py: np.savez": "to memory",
+    "runtime/inference/result_files.py: np.save": "to memory",
+    "runtime/inference/result_files.py: np.savez": "to memory",
     "runtime/data/formats/images.py: np.memmap": "of an open file without a name",
     "runtime/data/formats/images.py: file.truncate": "an open file without a name",
 }

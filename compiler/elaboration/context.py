@@ -62,6 +62,18 @@ class Layer:
     shapes: tuple[Shape, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A layer or model that is applied somewhere in the model: its name (`decoder1`,
+    `encoder1_dense2`), with which the names of its parameters and states begin, its settings, and
+    the inputs that it was first given."""
+
+    name: str
+    definition: s.Definition
+    settings: Mapping[str, Value]
+    inputs: Mapping[str, Value]
+
+
 def constant_text(value: Static) -> str:
     """A constant as a program writes it: `"same"`, `true`, `[3, 5]`."""
     if isinstance(value, Numbers):
@@ -164,6 +176,7 @@ class Context:
     inits: dict[str, tuple[s.Expr, BodyScope]] = field(default_factory=dict)  # of parameters
     origins: dict[str, Application] = field(default_factory=dict)  # the user's layer of a parameter
     layers: list[Layer] = field(default_factory=list)  # for those who list them
+    parts: dict[str, Part] = field(default_factory=dict)  # for those who compute one alone
     streams: int = 0  # of random numbers
 
     # names

@@ -11,7 +11,7 @@ from itertools import islice
 
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
-from .context import Abort, BodyScope, Context, Layer
+from .context import Abort, BodyScope, Context, Layer, Part
 from .interfaces import input_value, result, unify
 from .repetition import memoized, outline
 from .statements import body
@@ -35,18 +35,22 @@ def inlined(
     # reported by the caller
     if definition.kind == "optimizer":
         raise Abort()
-    name = definition.name.lower()
+    target = definition.name.lower()
     # `Dense` in `Block` in the model: `block1_dense1_`
     if layer is None:
-        prefix, shared = ctx.instance(scope.prefix + name) + "_", scope.shared
+        prefix, shared = ctx.instance(scope.prefix + target) + "_", scope.shared
     else:
         prefix = ctx.named_instance(scope.prefix + layer.name) + "_"
+        layer.stem = layer.stem or prefix
         shared = (*scope.shared, (prefix, layer))
+    if definition.kind != "fn":
+        name = _own_stem(prefix, shared)
+        ctx.parts.setdefault(name, Part(name, definition, settings, inputs))
 
     def elaborate() -> tuple[Value, ...]:
         declared = {r.name: r.type for r in definition.results if r.type}
         # Nothing of the caller is visible but settings and inputs: bodies are closed.
-        inner = BodyScope(prefix, dict(settings), target=name, declared=declared, shared=shared)
+        inner = BodyScope(prefix, dict(settings), target=target, declared=declared, shared=shared)
         # Messages show the sizes that the body has bound so far: `kernel = 9, h = 5`.
         if ctx.calls:
             ctx.calls[-1].names = inner.names
@@ -75,3 +79,12 @@ def inlined(
         found = tuple(r.shape if isinstance(r, Array) else () for r in results)
         ctx.layers.append(Layer(prefix[:-1], own, found))
     return results
+
+
+def _own_stem(prefix: str, shared: tuple[tuple[str, NamedLayer], ...]) -> str:
+    """How the names of an application's parameters begin, which a layer with a name around it may
+    have made in an earlier application."""
+    for stem, layer in shared:
+        if prefix.startswith(stem):
+            prefix = layer.stem + prefix.removeprefix(stem)
+    return prefix[:-1]

@@ -15,13 +15,13 @@ from ...dsl.syntax import ast as s
 from ...dsl.syntax.ast import walk
 from ..ir.equation import System
 from .broadcasting import as_declared, distinct, materialize
-from .context import RESERVED_INPUTS, Abort, BodyScope, Context, reserved
+from .context import LETTERS, RESERVED_INPUTS, Abort, BodyScope, Context, Part, reserved
 from .cycle_errors import check_order, check_remat_blocks
-from .dispatch import as_array
-from .interfaces import declared_shape, result
+from .dispatch import as_array, value
+from .interfaces import declared_shape, input_value, result
 from .rules import RULES
 from .statements import body
-from .values import Poison
+from .values import Poison, Shape, is_static
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,38 @@ def elaborate_model(
             _result(ctx, parameter, scope)
     ctx.report.check()
     check_remat_blocks(ctx)
+    ctx.report.check()
+    return ElaboratedModel(ctx, definition, scope)
+
+
+def elaborate_part(
+    ctx: Context, part: Part, shapes: Mapping[str, Shape], dtypes: Mapping[str, str]
+) -> ElaboratedModel:
+    """A part of a model by itself, for inputs of these shapes and types, batch included; what is
+    not among them was a number or has a default. Its parameters and states are called as in the
+    model. UserError with what is wrong."""
+    definition = part.definition
+    ctx.reserve(p.name for p in (*definition.inputs, *definition.results))
+    declared = {r.name: r.type for r in definition.results if r.type}
+    prefix = f"{part.name}_" if part.name else ""
+    scope = BodyScope(prefix, dict(part.settings), declared=declared)
+    for parameter in definition.inputs:
+        place, given = parameter.span, part.inputs.get(parameter.name)
+        with suppress(Abort):
+            if parameter.name in shapes:
+                shape, dtype = shapes[parameter.name], dtypes[parameter.name]
+                axes = ("b", *LETTERS[: len(shape) - 1])
+                given = ctx.declare(parameter.name, shape, dtype, "input", place, axes)
+            elif parameter.default is not None and not is_static(given):
+                given = value(ctx, parameter.default, BodyScope("", dict(scope.names)))
+            assert given is not None
+            scope.names[parameter.name] = input_value(ctx, parameter, given, scope, place, scope)
+    ctx.report.check()
+    body(ctx, definition.body, scope)
+    ctx.report.check()
+    for parameter in definition.results:
+        with suppress(Abort):
+            _result(ctx, parameter, scope)
     ctx.report.check()
     return ElaboratedModel(ctx, definition, scope)
 

@@ -15,7 +15,7 @@ from ...dsl.syntax import ast as s
 from ..ir.build import literal, renamed, rewrite
 from ..ir.equation import Equation, Gradient, RematBlock, Tensor
 from ..ir.expr import Apply, Const, Expr
-from .context import MAX_EQUATIONS, RESERVED_INPUTS, Application, BodyScope, Context
+from .context import MAX_EQUATIONS, RESERVED_INPUTS, Application, BodyScope, Context, Part
 from .values import Array, Value, is_static, of_tensor
 
 
@@ -33,6 +33,7 @@ class Recording:
     updates: Mapping[str, str]
     inits: Mapping[str, tuple[s.Expr, BodyScope]]
     origins: Mapping[str, Application | None]
+    parts: tuple[Part, ...]
     streams: range
     statements: int
     results: tuple[Value, ...]
@@ -60,7 +61,7 @@ def memoized(
     if known is not None:
         names = known.renaming(stem, given)
         if _can_replay(ctx, known, names):
-            return replay(ctx, known, names)
+            return replay(ctx, known, names, stem)
     before = _counts(ctx)
     results = elaborate()
     recording = _record(ctx, stem, given, before, results)
@@ -93,7 +94,8 @@ def outline(values: Mapping[str, Value]) -> tuple[Hashable, tuple[str, ...]] | N
 
 def _counts(ctx: Context) -> tuple[int, ...]:
     # All of these only grow, so a length marks the place where the body's share begins.
-    grown = (ctx.tensors, ctx.equations, ctx.blocks, ctx.gradients, ctx.updates, ctx.inits)
+    system = (ctx.tensors, ctx.equations, ctx.blocks, ctx.gradients, ctx.updates)
+    grown = (*system, ctx.inits, ctx.parts)
     return (*map(len, grown), len(ctx.report.diagnostics), ctx.streams, ctx.statements)
 
 
@@ -105,7 +107,8 @@ def _record(
     results: tuple[Value, ...],
 ) -> Recording | None:
     """What was added since `before`; None if there were mistakes, or if it cannot be renamed."""
-    tensors, equations, blocks, gradients, updates, inits, mistakes, streams, statements = before
+    tensors, equations, blocks, gradients, updates, inits, parts = before[:7]
+    mistakes, streams, statements = before[7:]
     added = [n for n in islice(ctx.tensors, tensors, None) if n not in RESERVED_INPUTS]
     named = all(is_static(v) or (isinstance(v, Array) and v.tensor is not None) for v in results)
     # With mistakes nothing is recorded: a replay would skip reporting them at the second place. A
@@ -129,6 +132,7 @@ def _record(
         dict(islice(ctx.updates.items(), updates, None)),
         dict(islice(ctx.inits.items(), inits, None)),
         {n: None if origin is use else origin for n, origin in origins.items()},
+        tuple(islice(ctx.parts.values(), parts, None)),
         range(streams, ctx.streams),
         ctx.statements - statements,
         results,
@@ -148,7 +152,9 @@ def _can_replay(ctx: Context, known: Recording, names: Mapping[str, str]) -> boo
     )
 
 
-def replay(ctx: Context, known: Recording, names: Mapping[str, str]) -> tuple[Value, ...]:
+def replay(
+    ctx: Context, known: Recording, names: Mapping[str, str], stem: str
+) -> tuple[Value, ...]:
     """Add the recording under other names, with random streams of its own."""
     # Two dropout layers must not draw the same numbers: their streams are shifted past all others.
     use, shift = ctx.user_call(), ctx.streams - known.streams.start
@@ -164,6 +170,7 @@ def replay(ctx: Context, known: Recording, names: Mapping[str, str]) -> tuple[Va
     # equal.
     ctx.inits |= {names[n]: init for n, init in known.inits.items()}
     ctx.updates |= {names[n]: names[following] for n, following in known.updates.items()}
+    _replay_parts(ctx, known, stem, names)
 
     def change(expr: Expr) -> Expr:
         return _with_streams(renamed(expr, names), known.streams, shift)
@@ -182,6 +189,14 @@ def replay(ctx: Context, known: Recording, names: Mapping[str, str]) -> tuple[Va
     # Replayed statements count towards the limit as elaborated ones do.
     ctx.statements += known.statements
     return tuple(_renamed_result(ctx, value, names) for value in known.results)
+
+
+def _replay_parts(ctx: Context, known: Recording, stem: str, names: Mapping[str, str]) -> None:
+    for part in known.parts:
+        if part.name.startswith(known.stem):
+            name = stem + part.name[len(known.stem) :]
+            inputs = {n: _renamed_result(ctx, v, names) for n, v in part.inputs.items()}
+            ctx.parts.setdefault(name, replace(part, name=name, inputs=inputs))
 
 
 def _with_streams(expr: Expr, streams: range, shift: int) -> Expr:

@@ -60,15 +60,17 @@ class Array:
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class NamedLayer:
     """`enc = Dense(8)`: a layer with its settings. All its applications have the same parameters
-    and states, `tensors`, which the first one makes, by their names in the layer."""
+    and states, `tensors`, which the first one makes, by their names in the layer; `stem` begins the
+    names of that one's tensors."""
 
     name: str
     definition: s.Definition
     settings: Mapping[str, Value]
     tensors: dict[str, Array] = field(default_factory=dict)
+    stem: str = ""
 
 
 class Poison:

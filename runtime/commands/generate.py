@@ -79,7 +79,7 @@ def generate(
     # The notes of the run replace its data; one example at a time is written.
     setup = with_batch(setup_of(project, folder.fields, notes["examples"]), 1)
     executor = Executor(setup, o.device(device_name, threads), project.settings.seed)
-    weights = folder.read_weights(executor.weights())
+    weights = folder.read_weights(executor.weight_forms())
     generator = Generator(prediction(setup), weights, executor.device)
     vocabulary = folder.vocabulary(generator.roles.source.name)
     print_diagnostics(folder.complete_as_reader())

@@ -1,6 +1,6 @@
-"""`nnc train`, `nnc eval` and `nnc predict`: what runs on data.
+"""`nnc train` and `nnc eval`: what runs on data.
 
-In: the command line. Out: run folders, lines on stdout, arrays on disk. The work is done in
+In: the command line. Out: run folders, lines on stdout. The work is done in
 `job.py`, `train.py` and `run_folder.py`.
 """
 
@@ -14,26 +14,22 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
-from io import BytesIO
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
 from ... import __version__
 from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, fail
 from ...dsl.syntax.printer import quoted
 from ..data.core.fingerprint import changed, fingerprint
-from ..data.formats.array_file import read_arrays
 from ..device.cpu import host
-from ..inference.predict import as_inputs, predict_batches
 from ..project import Project, field_types, load_dataset, open_project, setup_of
 from ..settings import Assignment, settings_json
 from ..streams import OutputError
 from ..thread_count import default_threads
-from ..training.atomic_files import json_text, write_bytes
+from ..training.atomic_files import json_text
 from ..training.batch_inputs import check_indices, split_examples
 from ..training.executor import Executor, Values
 from ..training.initial_weights import initial_weights
@@ -286,8 +282,8 @@ def evaluate_run(run_folder, data, offline, device_name, threads) -> None:
     executor = Executor(setup, o.device(device_name, threads), project.settings.seed)
     # The data may have changed since: an index out of range would read beyond a tensor.
     check_indices(executor.system, dataset)
-    weights, step = folder.read_weights_and_step(executor.weights())
-    executor.restore(weights)
+    weights, step = folder.read_weights_and_step(executor.weight_forms())
+    executor.take(weights)
     print_diagnostics(folder.complete_as_reader())
     parts = split_examples(dataset, project.settings.validation)
     # The training data only if nothing was held back; `validation` before `test`.
@@ -303,49 +299,3 @@ def evaluate_run(run_folder, data, offline, device_name, threads) -> None:
     # JSON has no NaN and no infinity: they become null, as in `metrics.jsonl`.
     finite = {name: value if isfinite(value) else None for name, value in values.items()}
     click.echo(json.dumps(finite, allow_nan=False))
-
-
-@click.command(short_help="Apply a trained model to arrays.")
-@click.argument("run_folder", metavar="RUN", type=o.FILE)
-@o.option_group(
-    click.option(
-        "--input",
-        "input_file",
-        type=o.FILE,
-        required=True,
-        metavar="X.npy",
-        help="One array .npy, or several by name .npz.",
-    ),
-    click.option(
-        "--output",
-        "output_file",
-        type=o.FILE,
-        required=True,
-        metavar="Y.npy",
-        help="Where the result goes; .npz for several by name.",
-    ),
-    o.device_option,
-    o.threads_option,
-    o.verify_option,
-)
-def predict(run_folder, input_file, output_file, device_name, threads) -> None:
-    """Apply the model of RUN to the examples of an array."""
-    folder = RunFolder(run_folder)
-    notes = folder.settings
-    project = open_project(folder.model)
-    arrays = as_inputs(project.model, read_arrays(input_file), str(input_file))
-    setup = setup_of(project, folder.fields, notes["examples"])
-    executor = Executor(setup, o.device(device_name, threads), project.settings.seed)
-    executor.restore(folder.read_weights(executor.weights()))
-    print_diagnostics(folder.complete_as_reader())
-    results = predict_batches(executor, arrays)
-    # Through memory, so that the file appears complete or not at all, under exactly that name:
-    # NumPy would append `.npy`.
-    data = BytesIO()
-    if output_file.suffix == ".npz":
-        np.savez(data, **results)  # type: ignore[arg-type]
-    else:
-        np.save(data, next(iter(results.values())))
-    write_bytes(output_file, data.getvalue())
-    for name, result in results.items():
-        notify(f"{name}: {result.dtype}{list(result.shape)} in {output_file}")

@@ -13,11 +13,13 @@ from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 
+from ...compiler.elaboration.context import Part
+from ...compiler.elaboration.selection import WHOLE, Selected, Selection, find_part
 from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.aggregates import HandedOver, hand_over
 from ...compiler.ir.dtypes import NUMPY, is_float
 from ...compiler.ir.equation import CHECK, System, Tensor
-from ...compiler.programs import dynamic_prediction, evaluation, prediction, training_step
+from ...compiler.programs import dynamic, evaluation, selected, training_step, untrained
 from ...compiler.reference.initial_values import initial_values, set_initial_values
 from ...dsl.diagnostics.diagnostic import Note, Report, UserError, fail
 from ...dsl.syntax import ast as s
@@ -90,9 +92,13 @@ class BoundProgram:
         self.results = {name: arrays[name] for name in system.outputs}
         self._padded: list[np.ndarray] = []  # from a run's last example on, all are like it
         self.step = arrays.get("step", np.zeros((), np.int32))
-        # only programs that draw random numbers, as dropout does, have this input
-        if "seed" in arrays:
-            arrays["seed"][...] = seed
+        self._seeded = arrays.get("seed")  # of programs that draw random numbers, as dropout does
+        self.seed(seed)
+
+    def seed(self, seed: int) -> None:
+        """Draw other random numbers."""
+        if self._seeded is not None:
+            self._seeded[...] = seed
 
     def twin(self) -> BoundProgram:
         """The same program with another arena, where the device has twins."""
@@ -199,31 +205,49 @@ class Executor:
     def __init__(self, setup: Setup, device: Device, seed: int):
         self.setup, self.device, self.seed = setup, device, seed
         self._training: dict[int, BoundProgram] = {}  # by the size of the batch
-        self._pools: dict[tuple[str, int], ProgramPool[BoundProgram]] = {}
+        self._pools: dict[tuple[str, int, Selection], ProgramPool[BoundProgram]] = {}
         metrics = (i.name.id for i in setup.train.body if isinstance(i, s.Metric))
         names = ("loss", *metrics)  # the order of the systems' outputs
         self.measures = {
             "train": SetMeasures(setup, True, names, device),
             "evaluate": SetMeasures(setup, False, names, device),
         }
-        self.report = Report()  # warnings about the program
-        self.system, drawn = training_step(setup, self.report)
-        # these warnings take the passes of autodiff: only programs with `remat` pay for that
-        if self.system.remat:
-            from ...compiler.pipeline import check_remat  # only where it is needed
-
-            check_remat(self.system, self.report)
-        self._drawn = drawn
+        self.report = Report()  # warnings about the program, of its training step
+        self._selected: dict[tuple[Selection, int], Selected] = {}  # by the size of the batch
+        self._dynamics: dict[Selection, System | None] = {}
         self._values: Mapping[str, np.ndarray] | None = None  # not drawn yet
         self._changes = 0  # how often somebody could change them
+
+    @compiled_once
+    def _step(self) -> tuple[System, System]:
+        """The training step, and the system that draws its values; a model that is only evaluated
+        or predicted with needs neither. UserError E0713 if the values do not fit in memory."""
+        step, drawn = training_step(self.setup, self.report)
+        # these warnings take the passes of autodiff: only programs with `remat` pay for that
+        if step.remat:
+            from ...compiler.pipeline import check_remat  # only where it is needed
+
+            check_remat(step, self.report)
         # asked before anything is allocated, so that the answer can be a diagnostic
         try:
-            taken = values_bytes(self.system)
+            taken = values_bytes(step)
             require(taken if taken > IN_MEMORY else MIN_COPIES * taken)
         except NotEnoughMemory as shortage:
             raise does_not_fit(
-                "this model", shortage, value_tensors(self.system), self._no_batch()
+                "this model", shortage, value_tensors(step), _no_batch(step)
             ) from shortage
+        return step, drawn
+
+    @property
+    def system(self) -> System:
+        """The training step."""
+        return self._step[0]
+
+    @compiled_once
+    def _model(self) -> tuple[Selected, System, Mapping[str, Part]]:
+        """The prediction of one example, the system that draws the model's first values, and the
+        layers and models in it."""
+        return untrained(with_batch(self.setup, 1))
 
     @property
     def values(self) -> Mapping[str, np.ndarray]:
@@ -240,19 +264,30 @@ class Executor:
     def _current(self) -> Mapping[str, np.ndarray]:
         with compiling():
             if self._values is None:
-                self._values = initial_values(self.system, self._drawn, self.seed)
+                self._values = initial_values(*self._step, self.seed)
             return self._values
 
     @compiled_once
     def weight_names(self) -> tuple[str, ...]:
         """The params, and the states of the model (not those of the optimizer)."""
-        tensors = prediction(with_batch(self.setup, 1)).tensors.values()
-        return tuple(t.name for t in tensors if t.kind in ("param", "state"))
+        return tuple(t.name for t in value_tensors(self._model[0].system))
 
     def weight_forms(self) -> Values:
         """Arrays of the shapes and types of the weights, without values or memory of their own."""
-        tensors = (self.system.tensors[name] for name in self.weight_names)
+        tensors = value_tensors(self._model[0].system)
         return {t.name: np.broadcast_to(np.zeros((), NUMPY[t.dtype]), t.shape) for t in tensors}
+
+    @compiling()
+    def first_weights(self) -> Values:
+        """The weights as a training begins with them, drawn from the seed."""
+        found, drawn, _ = self._model
+        return initial_values(found.system, drawn, self.seed)
+
+    def take(self, weights: Values) -> None:
+        """Evaluate and predict with these weights; they are not copied. For training, there is
+        `restore`."""
+        self._values = weights
+        self._changes += 1
 
     def weights(self) -> Values:
         """A copy of the params and the model's states."""
@@ -279,7 +314,7 @@ class Executor:
         if self._values is None:
             # Into the memory of the program that needs them first: for a moment twice of all
             # values would be too much for a large model.
-            set_initial_values(self.system, self._drawn, self.seed, found.values)
+            set_initial_values(*self._step, self.seed, found.values)
         elif found.values is not self._values:
             found.load(self._values)
         self._values = found.values
@@ -290,57 +325,92 @@ class Executor:
         """Loss and metrics of a batch under a copy of the current values, for one caller."""
         return self._lent("evaluate", batch, evaluation)
 
-    def prediction(self, batch: int) -> AbstractContextManager[BoundProgram]:
-        """The model's results for a batch under a copy of the current values, for one caller. All
-        sizes that `prediction_batches` gives have one program."""
-        dynamic = self._dynamic
-        if dynamic is not None and batch <= dynamic.batch:
-            return self._shortened(dynamic, batch)
-        return self._lent("predict", batch, prediction)
+    def prediction(
+        self, batch: int, selection: Selection = WHOLE
+    ) -> AbstractContextManager[BoundProgram]:
+        """The model's results, or what is selected, for a batch under a copy of the current values,
+        for one caller. All sizes that `prediction_batches` gives have one program."""
+        system = self._dynamic(selection)
+        if system is not None and batch <= system.batch:
+            return self._shortened(system, batch, selection)
+        return self._lent(
+            "predict", batch, lambda setup: selected(setup, selection).system, selection
+        )
 
-    def prediction_batches(self, count: int) -> Iterator[tuple[int, int, int]]:
-        """As `evaluation_batches`, but no new number of examples needs a program of its own if one
-        example's results do not depend on the others: then batches are of the train block's size.
-        """
-        if self._dynamic is None:
-            return evaluation_batches(count)
-        return _batches(count, min(count, self._dynamic.batch))
+    @compiling()
+    def selected(self, selection: Selection, batch: int = 1) -> Selected:
+        """What computes a selection for a batch. UserError E0715 if it names a tensor that does not
+        exist."""
+        key = selection, batch
+        if key == (WHOLE, 1):
+            return self._model[0]
+        if key not in self._selected:
+            self._selected[key] = selected(with_batch(self.setup, batch), selection)
+        return self._selected[key]
 
-    @compiled_once
-    def _dynamic(self) -> System | None:
+    @property
+    def definition(self) -> s.Definition:
+        """The model."""
+        return self.setup.definitions[self.setup.train.model.id]
+
+    def part(self, name: str) -> Part | None:
+        """The layer or model of this name, None for the model itself. UserError E0707 if there is
+        none, or several."""
+        return find_part(self.setup, self._model[2], self.setup.train.model.id, name)
+
+    def prediction_batches(
+        self, count: int, selection: Selection = WHOLE
+    ) -> Iterator[tuple[int, int, int]] | None:
+        """As `evaluation_batches`, of the train block's size, for which one program serves any
+        number of examples; None if the results of an example depend on the others."""
+        system = self._dynamic(selection)
+        return None if system is None else _batches(count, min(count, system.batch))
+
+    @compiling()
+    def _dynamic(self, selection: Selection) -> System | None:
         """The prediction for any number of examples up to the batch, if there is one."""
-        system = dynamic_prediction(self.setup)
-        return system if system.batch else None
+        if selection not in self._dynamics:
+            self._dynamics[selection] = dynamic(self.setup, selection)
+        return self._dynamics[selection]
 
     @contextmanager
-    def _shortened(self, system: System, examples: int) -> Iterator[BoundProgram]:
-        with self._lent("predict", system.batch, lambda setup: system) as program:
+    def _shortened(
+        self, system: System, examples: int, selection: Selection
+    ) -> Iterator[BoundProgram]:
+        with self._lent("predict", system.batch, lambda setup: system, selection) as program:
             program.shorten(examples)
             yield program
 
     @contextmanager
     def _lent(
-        self, purpose: str, batch: int, elaborate: Callable[[Setup], System]
+        self,
+        purpose: str,
+        batch: int,
+        elaborate: Callable[[Setup], System],
+        selection: Selection = WHOLE,
     ) -> Iterator[BoundProgram]:
-        pool = self._pools.get((purpose, batch)) or self._pool(purpose, batch, elaborate)
+        key = purpose, batch, selection
+        pool = self._pools.get(key) or self._pool(key, elaborate)
         with pool.lend() as program:
+            program.seed(self.seed)
             # a copy: training must not see what this program does
             program.load(self._current(), self._version)
             yield program
 
     @compiling()
     def _pool(
-        self, purpose: str, batch: int, elaborate: Callable[[Setup], System]
+        self, key: tuple[str, int, Selection], elaborate: Callable[[Setup], System]
     ) -> ProgramPool[BoundProgram]:
         # Another thread may have made it while this one waited for its turn.
-        found = self._pools.get((purpose, batch))
+        found = self._pools.get(key)
         if found is None:
+            purpose, batch, _ = key
             first = self._bound(purpose, batch, elaborate(with_batch(self.setup, batch)))
             if isinstance(first.program, Twinned):
                 found = ProgramPool(first, first.twin, first.program.simultaneous)
             else:
                 found = ProgramPool(first)
-            self._pools[purpose, batch] = found
+            self._pools[key] = found
         return found
 
     def _bound(self, purpose: str, batch: int, system: System) -> BoundProgram:
@@ -373,17 +443,13 @@ class Executor:
         least = self._step_bytes(1)
         # a single example already, or not even that fits
         if own == 1 or least > free:
-            return self._no_batch()
+            return _no_batch(self.system)
         each = (self._step_bytes(own) - least) / (own - 1)
         batch = max(1, min(own - 1, int(1 + (free - least) / max(each, 1))))
         # the plan may be a little off the line: lower by 5 % until it truly fits
         while batch > 1 and self._step_bytes(batch) > free:
             batch = batch * 19 // 20
         return f"a batch of {batch:,} would fit: `--batch {batch}`"
-
-    def _no_batch(self) -> str:
-        values = size_text(values_bytes(self.system))
-        return f"no batch is small enough: parameters and states alone take {values}"
 
     def _step_bytes(self, batch: int) -> int:
         from ...compiler.pipeline import plan  # not needed where the code was kept and all fits
@@ -404,6 +470,11 @@ def value_tensors(system: System) -> list[Tensor]:
 def values_bytes(system: System) -> int:
     """Bytes of all params and states."""
     return sum(t.bytes for t in value_tensors(system))
+
+
+def _no_batch(system: System) -> str:
+    values = size_text(values_bytes(system))
+    return f"no batch is small enough: parameters and states alone take {values}"
 
 
 def does_not_fit(

@@ -104,6 +104,11 @@ def match(
     return values, report, _undrawn(choice, [n for n in wanted if n not in values and frozen(n)])
 
 
+def match_all(found: Mapping[str, np.ndarray], executor: Executor) -> dict[str, np.ndarray]:
+    """The weights of a model for other data. UserError E0714 if its sizes are others there."""
+    return match(found, executor.weight_forms(), WeightsChoice("this model"))[0]
+
+
 def _undrawn(choice: WeightsChoice, frozen: list[str]) -> list[Diagnostic]:
     if not frozen:
         return []

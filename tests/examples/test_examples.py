@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nnc.compiler.elaboration.model import forward
@@ -25,12 +26,16 @@ from nnc.dsl.syntax.source import Source
 from nnc.runtime.data import Search
 from nnc.runtime.device import DEVICES
 from nnc.runtime.device.cuda.nvrtc import NvrtcNotFound, nvrtc
+from nnc.runtime.inference.predict import Asked, predict
 from nnc.runtime.inspect.emit import ENDINGS, Stages
 from nnc.runtime.project import Project, load_dataset, open_project, planned_setup
 from nnc.runtime.settings import Assignment
+from nnc.runtime.training.executor import Values
+from nnc.runtime.training.initial_weights import match
 from nnc.runtime.training.job import Job, prepare
 from nnc.runtime.training.loop import train
 from nnc.runtime.training.progress import Silent
+from nnc.runtime.weights_choice import WeightsChoice
 
 ROOT = Path(__file__).parents[2]
 ELSEWHERE = ("mnist", "shakespeare", "spoken_digits", "digit_strings")
@@ -145,6 +150,8 @@ TRAINED = {
     "ctc_digits":        Trained({"epochs": "3"},               "test_digit_error", 0.12),
     "siamese_digits":    Trained({"epochs": "10"},              "test_accuracy", 0.95),
     "heat_equation":     Trained({"epochs": "100"},             "test_error",    0.01),
+    "vae_digits":        Trained({"epochs": "10"},              "test_error",    0.025),
+    "finetuned_digits":  Trained({"epochs": "5"},               "test_accuracy", 0.96),
     "maml_sinusoid":     Trained({"epochs": "60"},              "test_loss",     1.6),
 }  # fmt: skip
 
@@ -176,9 +183,40 @@ def test_every_example_is_trained() -> None:
 def test_reaches(path: Path) -> None:
     wanted = TRAINED[path.stem]
     job = made_ready(path, wanted.settings)
+    if job.settings.weights is not None:
+        job.begin_with(trained_before(path, job.settings.weights))
     train(job, Silent(), lambda: False)
     reached = job.records[-1].values[wanted.measured]
     assert wanted.fits(reached), f"{wanted.measured} is {reached}"
+
+
+def trained_before(path: Path, wanted: WeightsChoice) -> Values:
+    """The weights that an example begins with: those of the example after which the run is called,
+    trained for a few epochs."""
+    first = path.with_stem(Path(wanted.path).name)
+    job = made_ready(first, {"epochs": "3"})
+    train(job, Silent(), lambda: False)
+    values, report, _ = match(
+        job.executor.weights(), made_ready(path, {}).executor.weight_forms(), wanted
+    )
+    assert {name.split("_")[0] for name in report.matched} >= {"conv1", "conv2"}
+    return values
+
+
+def test_the_decoder_draws_the_digits_that_are_asked_for() -> None:
+    job = made_ready(ROOT / "examples" / "vae_digits.nn", {"epochs": "10"})
+    train(job, Silent(), lambda: False)
+    asked = np.arange(200) % 10
+    drawn, other = (
+        predict(job.executor, {"digit": asked}, "the test", Asked("Decoder", seed=seed))["picture"]
+        for seed in (7, 8)
+    )
+    assert (drawn != other).any(1).all()
+    # Each is nearer to the mean image of its digit than to those of others.
+    images, labels = (job.training.split.arrays[name] for name in ("image", "label"))
+    means = np.stack([images[labels == digit].mean(0).reshape(64) for digit in range(10)]) / 16
+    distance = ((drawn[:, None] - means) ** 2).sum(-1)
+    assert np.mean(distance.argmin(1) == asked) > 0.9
 
 
 def test_the_tutorial_network_has_its_parameters() -> None:

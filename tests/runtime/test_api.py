@@ -29,6 +29,12 @@ def test_fit_predict_evaluate(tmp_path, arrays):
     assert model.parameters["dense1_w"].shape == (64, 12)
 
 
+def test_evaluate_before_fit(tmp_path, arrays):
+    one, two = nnc.load(write(tmp_path), threads=1), nnc.load(write(tmp_path), threads=1)
+    two.init(arrays[0])  # which knows of no labels
+    assert one.evaluate(*arrays) == two.evaluate(*arrays)
+
+
 def test_fit_goes_on_and_repeats(tmp_path, arrays):
     one, two = nnc.load(write(tmp_path), threads=1), nnc.load(write(tmp_path), threads=1)
     one.fit(*arrays, epochs=1)

@@ -26,7 +26,7 @@ WITHOUT_SOURCE = {
     "normalization": "running",
     "pooling": "window_inside share_start share_end share_bound in_share",
     "recurrent": "bent",
-    "resampling": "interpolated before between pixels_of equal_rows",
+    "resampling": "interpolated nearest before between pixels_of equal_rows",
     "selection": "comes_before at_most one_hot",
     "sequence": "last last_of reverse concat present mean_pool pairs_of masked_cross_entropy"
     " cross_entropy_ignoring masked_accuracy sequence_accuracy bits_per_char",

@@ -45,8 +45,16 @@ def accumulation(ctx: Context, node: s.Equation, scope: BodyScope) -> None:
         )
     # An index may be used on the left alone: `count[token[b, t] < 65] += sum(b, t) 1`.
     inner, over, counts = introduce(ctx, axes, (term, *items), scope)
-    places, shape = [], []
-    for place, bound in map(_place, items):
+    places: list[Expr] = []
+    shape: list[int] = []
+    for item in items:
+        # leading dimensions of what is accumulated: `y[..., k[..., e] < n] += x[..., e]`
+        if isinstance(item, s.Axis) and item.name == "...":
+            leading = _leading(ctx, item, inner, op)
+            places += map(Idx, leading)
+            shape += [inner.indices[n] for n in leading]
+            continue
+        place, bound = _place(item)
         if bound is None:
             raise ctx.error(
                 "E0315",
@@ -91,6 +99,19 @@ def _check_left(ctx: Context, node: s.Equation, op: str) -> None:
             node.span,
             help=f"a new value has a name of its own: `{name}_2 = {new}`",
         )
+
+
+def _leading(ctx: Context, item: s.Axis, inner: BodyScope, op: str) -> tuple[str, ...]:
+    """The indices that `...` stands for on the left: those of what is accumulated."""
+    if inner.ellipsis is None:
+        raise ctx.error(
+            "E0315",
+            "what `...` stands for is not accumulated over",
+            item.span,
+            label="leading dimensions",
+            help=f"the right side has them, too: `{op}(..., e) x[..., e]`",
+        )
+    return inner.ellipsis
 
 
 def _place(item: s.Axis | s.Expr) -> tuple[s.Expr, s.Expr | None]:

@@ -44,6 +44,35 @@ def test_values(sign: str, left: str, over: str, term: str, expected) -> None:
 
 
 @pytest.mark.parametrize("sign", START)
+@pytest.mark.parametrize("shape", [(), (2,), (2, 3)])
+def test_leading_dimensions(sign: str, shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    x, k = rng.integers(-9, 9, (*shape, 6, 2)) / 2, rng.integers(0, 4, (*shape, 6))
+    for right in (f"{WORD[sign]}(..., e, j) x[..., e, j]", "x[..., e, j]"):
+        text = (
+            "layer Gathered(x: [..., n, m], k: i32[..., n]) -> y: [..., 4, m] {"
+            f" y[..., k[..., e] < 4, j < m] {sign} {right} }}\n"
+            f"model M(x: f64{[*x.shape]}, k: i32{[*k.shape]}) -> y {{ y = Gathered(x, k) }}"
+        )
+        found = evaluate(elaborated(text), {"x": x, "k": k})["y"]
+        assert found.shape == (*shape, 4, 2)
+        for place in np.ndindex(*shape):
+            expected = accumulated(sign, (4, 2), (k[place],), x[place])
+            np.testing.assert_allclose(found[place], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("right", ["x[0, e]", "sum(e) x[0, e]"])
+def test_leading_dimensions_of_nothing(right: str) -> None:
+    text = f"""layer A(x: [..., n], k: i32[n]) -> y: [..., 4] {{ y[..., k[e] < 4] += {right} }}
+    model M(x: f64[3, 2], k: i32[2]) -> y {{ y = A(x, k) }}"""
+    with pytest.raises(UserError) as caught:
+        elaborated(text)
+    (found,) = caught.value.diagnostics
+    assert found.code == "E0315"
+    assert found.message == "what `...` stands for is not accumulated over"
+
+
+@pytest.mark.parametrize("sign", START)
 def test_terms_before_a_length(sign: str) -> None:
     """What does not count is nowhere, also where its place is none."""
     given = {**GIVEN, "n": ("i32[6]", np.array([-9, 1, 1, 2, 0, 2]))}

@@ -20,7 +20,7 @@ WITHOUT_SOURCE = {
     "convolution": "along window_margin window_count equal_part transposed_size early lead taps",
     "ctc": "error_rate log_sum_exp3 log_sum_exp3_from",
     "experts": "",
-    "graphs": "joined",
+    "graphs": "joined edge_weight",
     "initializers": "zeros ones constant uniform symmetric",
     "layers": "share drop Flatten merge transpose",
     "normalization": "running",

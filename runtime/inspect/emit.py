@@ -75,7 +75,9 @@ class Stages:
 
     @property
     def kernels(self) -> str:
-        return plan_text(self.code.plan)
+        nests = ((kernel, self.code.nest(kernel)) for kernel in self.code.plan.kernels)
+        notes = {kernel: nest.blocks.note for kernel, nest in nests if nest.blocks is not None}
+        return plan_text(self.code.plan, notes)
 
     @property
     def loops(self) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 _LABEL = re.compile(r"([\w.$\"@-]+):")
 _JUMP = re.compile(r"\s+j\w+\s+(\.L\w+)")
-_TO_STACK = re.compile(r"[xyz]mm.*\(%rsp|\(%rsp.*[xyz]mm")
+# A packed panel is on the stack, too, but is read at an index.
+_TO_STACK = re.compile(r"[xyz]mm.*\(%rsp\)|\(%rsp\).*[xyz]mm")
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ and walks over the copies of the register tile. Tests: tests/backends/test_cpu.p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from itertools import product
 from math import prod
 
 from ...passes.cpu.loop_ir import Loop, Nest, Segment
-from ...passes.lowering.access import Statement
+from ...passes.lowering.access import Access, Statement
 from .accumulators import Reduction, add
 from .amx import TileWriter
 from .blocked_totals import blocked_totals
@@ -22,6 +23,7 @@ from .expressions import ExpressionWriter
 from .function_writer import FunctionWriter
 from .instructions import cast
 from .open_loops import Copy, OpenNestLoop, element, whole_steps
+from .panels import PanelWriter
 from .reduction_loops import ReductionLoops, Tile, Where, is_product
 from .values import Bases, IndexValue, Value
 
@@ -65,6 +67,9 @@ class _NestWriter:
         self.tiles: TileWriter | None = None
         if nest.tiles is not None:
             self.tiles = TileWriter(e, nest, nest.tiles, self.expressions, self.output_loops)
+        self.panels: PanelWriter | None = None
+        if nest.blocks is not None:
+            self.panels = PanelWriter(e, nest, nest.blocks, self.reductions)
 
     # --- output loops --------------------------------------------------------------------------
 
@@ -109,6 +114,10 @@ class _NestWriter:
         if loop.per_example:
             self._over_examples(loop, rest)
             return
+        blocks = self.nest.blocks
+        if blocks is not None and len(loops) == len(self.nest.outer) - blocks.outside:
+            self._panels(loop, *rest)
+            return
         for segment in loop.segments:
             # Segments differ in the size of their tile, so each has code of its own.
             if loop.kind == "parallel":
@@ -125,19 +134,54 @@ class _NestWriter:
                     self._inside(OpenNestLoop(loop, segment, opened.index, 0), rest)
 
     def _inside(self, opened: OpenNestLoop, rest: Sequence[Loop]) -> None:
+        with self._entered(opened):
+            self.outer(rest)
+
+    @contextmanager
+    def _entered(self, opened: OpenNestLoop) -> Iterator[None]:
         name = opened.loop.index.name
         self.output_loops[name] = opened
         # A block that is transposed in registers spans all rows of the tile: it needs the first one
         # and their number.
         self.expressions.blocks[name] = opened.offset, opened.segment.tile
-        self.outer(rest)
+        yield
         del self.output_loops[name]
+
+    def _panels(self, vectors: Loop, rows: Loop, *rest: Loop) -> None:
+        """The loops from that over vectors inwards, in cache blocks: a panel is packed for each
+        step over vectors, stretch of rows and block of the sum."""
+        panels = self.panels
+        assert panels is not None
+        for part in panels.parts:
+            begin, end = self._elements(rows, part[0]) if len(part) == 1 else ("", "")
+            with panels.stretch(part, begin, end) as stretch:
+                for columns in vectors.segments:
+                    first, last = self._elements(vectors, columns)
+                    width = columns.tile * vectors.lanes
+                    empty = vectors.kind == "parallel"
+                    with (
+                        self.e.loop(first, last, width, maybe_empty=empty) as opened,
+                        self._entered(OpenNestLoop(vectors, columns, opened.index, 0)),
+                        panels.block(opened.index, columns, self._copies),
+                    ):
+                        for segment in part:
+                            span = stretch if len(part) == 1 else self._elements(rows, segment)
+                            with self.e.loop(*span, segment.tile, maybe_empty=True) as row:
+                                self._inside(OpenNestLoop(rows, segment, row.index, 0), rest)
+
+    def _elements(self, loop: Loop, segment: Segment) -> tuple[str, str]:
+        """The first element of a segment, and that past its last; or those of a thread's share."""
+        steps = ("0", str(segment.count))
+        if loop.kind == "parallel":
+            steps = self._share(str(segment.count))
+        width = segment.tile * loop.lanes
+        first, last = (element(self.scalar, step, width, segment.start) for step in steps)
+        return first, last
 
     def _parallel(self, loop: Loop, segment: Segment, rest: Sequence[Loop]) -> None:
         """This thread's steps: a contiguous share, which may be empty."""
-        first, last = self._share(str(segment.count))
         width = segment.tile * loop.lanes
-        start, stop = (element(self.scalar, step, width, segment.start) for step in (first, last))
+        start, stop = self._elements(loop, segment)
         # The writer's loops run at least once.
         some = self.e.op("icmp slt i64 {0}, {1}", start, stop, type="i1")
         with self.e.when(some), self.e.loop(start, stop, width) as opened:
@@ -205,18 +249,30 @@ class _NestWriter:
         if self.tiles is not None:
             self._sums_of_tiles(self.tiles)
             return
-        # Before the sum, which takes long enough for memory to answer.
-        for copy in copies if nest.epilogue_prefetch else ():
-            self.expressions.at(*copy)
-            for access in nest.epilogue_prefetch:
-                self.memory.prefetch(access)
+        if nest.epilogue_prefetch:
+            # Before the sum, which takes long enough for memory to answer.
+            with self.panels.after_last() if self.panels is not None else nullcontext():
+                self._prefetch(self._copies(), nest.epilogue_prefetch)
         reduction = Reduction(nest.reduce, nest.bodies[0].dtype)
-        count = len(nest.bodies)
         tile = Tile(copies, reduction)
         blocked = any(loop.block for loop in nest.inner)
         totals = blocked_totals(self.reductions, tile) if blocked else self.reductions.totals(tile)
+        if self.panels is not None:
+            with self.panels.complete(totals) as whole:
+                self._statements(self._copies(), whole, reduction.dtype)
+            return
         # Of argmax the result is the position, the last part of its accumulator.
-        kind, row = reduction.kinds[-1], self.output_loops.get(nest.row_loop)
+        self._statements(copies, totals, reduction.kinds[-1])
+
+    def _prefetch(self, copies: list[Copy], accesses: Sequence[Access]) -> None:
+        for copy in copies:
+            self.expressions.at(*copy)
+            for access in accesses:
+                self.memory.prefetch(access)
+
+    def _statements(self, copies: list[Copy], totals: Sequence[Value], kind: str) -> None:
+        """The statements at every copy, given the totals of each."""
+        row, count = self.output_loops.get(self.nest.row_loop), len(self.nest.bodies)
         if row is not None and row.segment.tile > 1:
             self._row_loop(row, copies, totals, kind)
             return

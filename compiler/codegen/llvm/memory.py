@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from ...ir.affine import Affine, affine, bounds
 from ...ir.dtypes import BYTES, is_float
 from ...ir.expr import Apply, Const, Expr, Idx, Read
-from ...passes.cpu.loop_ir import Access, Accumulate, Nest
+from ...passes.cpu.loop_ir import PANEL, Access, Accumulate, Nest
 from ...targets import MAX_LANES, SHUFFLE_LANES, ZERO_PAGE
 from .arithmetic import LLVM, MEMORY, SUFFIX, Arithmetic, lane_vector, shuffle
 from .function_writer import FunctionWriter
@@ -52,6 +52,7 @@ class MemoryWriter:
         self.scalar = Arithmetic(e, 1)
         self.wide = Arithmetic(e, nest.lanes)
         self._columns: dict[tuple[str, ...], list[str]] = {}  # of transposed blocks, by their rows
+        self.panel = ""  # the address at which the packed panel's element 0 would be
 
     # --- integers ------------------------------------------------------------------------------
 
@@ -172,10 +173,9 @@ class MemoryWriter:
             pointer = self._advance(pointer, kind, self._scaled(*term))
         pointer = self._advance(pointer, kind, str(offset.constant))
         if only_if:
-            zeros = f"internal constant [{ZERO_PAGE} x i8] zeroinitializer, align 64"
-            self.e.declare(f"@zeros = {zeros}")
-            text = f"getelementptr i8, ptr @zeros, i64 {room}"
-            zero = self.e.op(text, type="ptr") if room else "@zeros"
+            zero = self.zeros()
+            if room:
+                zero = self._advance(zero, "i8", str(room))
             pointer = self.e.op(
                 "select i1 {0}, ptr {1}, ptr {2}", only_if, pointer, zero, type="ptr"
             )
@@ -209,6 +209,8 @@ class MemoryWriter:
 
     def _base(self, tensor: str) -> str:
         """Where a tensor begins."""
+        if tensor == PANEL:
+            return self.panel
         return self.in_arena(self.bases[tensor])
 
     def in_arena(self, offset: int | str) -> str:
@@ -220,11 +222,20 @@ class MemoryWriter:
             return pointer
         return self.e.op(f"getelementptr {kind}, ptr {{0}}, i64 {{1}}", pointer, by, type="ptr")
 
+    def zeros(self) -> str:
+        """A page of zeros."""
+        zeros = f"internal constant [{ZERO_PAGE} x i8] zeroinitializer, align 64"
+        self.e.declare(f"@zeros = {zeros}")
+        return "@zeros"
+
     # --- loads ---------------------------------------------------------------------------------
 
     def load(self, read: Read) -> Value:
         """The value that the read has at the current copy."""
-        access = self.nest.accesses[read]
+        return self.load_from(self.nest.accesses[read])
+
+    def load_from(self, access: Access) -> Value:
+        """The element at the current copy, or what replaces it."""
         offset = self.offset(access.offset)
         shared, by_lane = self._conditions(access)
         if offset.in_lanes or by_lane:

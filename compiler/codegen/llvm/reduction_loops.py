@@ -71,7 +71,7 @@ class ReductionLoops:
         e: FunctionWriter,
         nest: Nest,
         expressions: ExpressionWriter,
-        output_loops: Mapping[str, OpenNestLoop],
+        output_loops: dict[str, OpenNestLoop],
         streams: int,
     ):
         self.e, self.nest, self.expressions, self.streams = e, nest, expressions, streams
@@ -79,6 +79,7 @@ class ReductionLoops:
         self.scalar, self.wide = expressions.scalar, expressions.wide
         self.output_loops = output_loops
         self.open: dict[str, OpenNestLoop] = {}
+        self.block: dict[str, tuple[str, str]] = {}  # the part of loops that a cache block has
         # At most one loop runs over vectors. If it is a reduction, each lane has a partial sum (a
         # dot product); otherwise each lane is a result.
         vector = next((loop for loop in nest.loops if loop.lanes > 1), None)
@@ -118,7 +119,7 @@ class ReductionLoops:
         loop, *rest = loops
         for segment in loop.segments:
             # Loops that run fewer steps at some tiles need a test, even with one step.
-            if segment.count == 1 and loop.is_whole:
+            if segment.count == 1 and loop.is_whole and loop.index.name not in self.block:
                 opened = OpenNestLoop(loop, segment, "", segment.start)
                 sums = self.unrolled(opened, rest, tile, sums, at)
             else:
@@ -188,6 +189,12 @@ class ReductionLoops:
         if loop.lower_bounds and width > 1:  # in whole steps
             before = a.op("sub", "i64", start, str(segment.start))
             start = element(a, a.op("udiv", "i64", before, str(width)), width, segment.start)
+        if loop.index.name in self.block:
+            first, last = self.block[loop.index.name]
+            if loop.is_whole:
+                return Stretch(loop, segment, first, last, False)
+            start = a.intrinsic("smax", "i64", start, first)
+            stop = a.intrinsic("smin", "i64", stop, last)
         return Stretch(loop, segment, start, stop, not loop.is_whole)
 
     def _clipped(self, rest: str, factor: int, size: int) -> tuple[str, str]:
@@ -250,12 +257,12 @@ class ReductionLoops:
             for depth, loop in enumerate(self.nest.loops):
                 inside = prod(inner.steps for inner in self.nest.loops[depth + 1 :])
                 step = a.op("mul", "i64", f"%advance{number}", str(inside))
-                distance = a.op("mul", "i64", self._steps_before(opened[loop.index.name]), step)
+                distance = a.op("mul", "i64", self.steps_before(opened[loop.index.name]), step)
                 text = "getelementptr i8, ptr {0}, i64 {1}"
                 pointer = self.e.op(text, pointer, distance, type="ptr")
             self.memory.prefetch_line(pointer)
 
-    def _steps_before(self, opened: OpenNestLoop) -> str:
+    def steps_before(self, opened: OpenNestLoop) -> str:
         """How many steps of the loop came before this one."""
         a, segments = self.scalar, opened.loop.segments
         # Steps of the segments before this one, which have ended.

@@ -84,6 +84,30 @@ class AmxTiles:
 
 
 @dataclass(frozen=True)
+class CacheBlocks:
+    """Blocks of a sum of products, of which one factor is packed: copied block by block into a
+    panel that stays in the first-level cache while the rows of the result pass.
+
+    The first `outside` output loops surround everything. Then come the loop over vectors, which
+    takes one panel at a step, and those over rows; `rows` steps of the outermost of these share
+    a panel. Of the reduction loops those before number `cut` take one step in a block, that one
+    `steps`, those after it all. `packed` is the factor and `source` its place in memory. Between
+    blocks the sums are in memory as `partial`; empty if there is one block only."""
+
+    packed: Read
+    source: Access
+    outside: int
+    rows: int
+    cut: int
+    steps: int
+    partial: str
+    note: str = field(default="", compare=False)  # what the cost model expects, to be read
+
+
+PANEL = "%panel"  # stands for a tensor where an access is to the packed panel
+
+
+@dataclass(frozen=True)
 class Nest:
     """The loops of one kernel. `reduce` over `bodies` gives the first statements' values; without
     a reduction these values are the bodies. `position` is the number of the point among those that
@@ -92,7 +116,8 @@ class Nest:
     `operand_prefetch` is what operands read some steps later, `epilogue_prefetch` what the
     statements read after the reduction. The statements run through the tile's rows of the index
     `row_loop` in a loop, with the totals on the stack; along all else they are unrolled. With
-    `tiles`, the products are those of tiles and the statements run through all rows of a tile."""
+    `tiles`, the products are those of tiles and the statements run through all rows of a tile. With
+    `blocks`, the sum is computed in cache blocks, and reads one factor from a packed panel."""
 
     name: str
     loops: tuple[Loop, ...]
@@ -111,6 +136,7 @@ class Nest:
     epilogue_prefetch: tuple[Access, ...] = ()
     row_loop: str = ""
     tiles: AmxTiles | None = None
+    blocks: CacheBlocks | None = None
     source: str = ""
     notes: tuple[str, ...] = field(default=(), compare=False)
 
@@ -155,9 +181,12 @@ def nest_text(nest: Nest) -> str:
     lines = [f"nest {nest.name}{arguments}" + (f"    # {nest.source}" if nest.source else "")]
     lines += [f"    # {note}" for note in nest.notes]
     depth = 1
-    for loop in nest.outer:
+    for number, loop in enumerate(nest.outer):
         lines.append("    " * depth + _loop_text(loop))
         depth += 1
+        if nest.blocks is not None and number == nest.blocks.outside:
+            lines += ["    " * depth + line for line in _block_lines(nest, nest.blocks)]
+            depth += 1
     if nest.accumulate is not None:
         # The target is cleared before all loops.
         lines.insert(1 + len(nest.notes), f"    {nest.statements[0].target} = 0")
@@ -191,6 +220,22 @@ def nest_text(nest: Nest) -> str:
         value = value_text(statement.value, nest.accesses)
         lines.append("    " * depth + statement_text(statement, value))
     return "\n".join(lines)
+
+
+def _block_lines(nest: Nest, blocks: CacheBlocks) -> list[str]:
+    """The loop over cache blocks, inside of that over panels, and the packing in it."""
+    rows, inner = nest.outer[blocks.outside + 1], nest.inner[: blocks.cut + 1]
+    steps = [*[1] * blocks.cut, blocks.steps]
+    cuts = [f"{x.index.name} by {s}" for x, s in zip(inner, steps, strict=True) if s < x.steps]
+    marks = []
+    if blocks.rows < rows.steps:
+        marks.append(f"for every {blocks.rows} steps of {rows.index.name}")
+    if blocks.partial:
+        marks.append(f"sums between blocks in {blocks.partial}")
+    return [
+        f"blocks {', '.join(cuts) or 'of all terms'}" + (f"    # {', '.join(marks)}" * bool(marks)),
+        f"    pack {access_text(blocks.source)}",
+    ]
 
 
 def _loop_text(loop: Loop) -> str:

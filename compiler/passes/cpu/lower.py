@@ -39,6 +39,7 @@ from ..lowering.coalesce_indices import (
 )
 from .amx_tiles import amx_loops, amx_tiles
 from .blocked_sums import blocked_sums
+from .cache_blocks import Panels, cache_blocks
 from .loop_bounds import UNBOUNDED, Bounds, loop_bounds
 from .loop_ir import Accumulate, Loop, Nest, Segment
 from .pack_bf16_pairs import why_not_packed
@@ -104,6 +105,9 @@ def lower(kernel: Kernel, plan: Plan, target: CpuTarget) -> Nest:
         batch=form.batch,
     )
     tiling = choose(work)
+    panels = cache_blocks(work, {r: found[r] for r in body_reads}, tiling) if not into else None
+    if panels is not None:
+        tiling = panels.tiling
     # Which checks clip a loop depends on the tile, and which checks are left depends on the clips.
     clips = _clips(work, tiling)
     accumulate, accumulators = None, 1
@@ -113,11 +117,18 @@ def lower(kernel: Kernel, plan: Plan, target: CpuTarget) -> Nest:
         accumulate = Accumulate(into, plan.system.tensors[anchor.target].bytes, promoted)
     else:
         accumulators, unrolled = _unrolling(work, tiling, clips)
-        loops = tuple(_over_examples(_loops(work, tiling, clips, unrolled), form, target))
+        for index in work.over[: panels.cut.loop + 1] if panels else ():
+            unrolled.pop(index.name, None)  # blocks end at any step of these
+        loops = _loops(work, tiling, clips, unrolled, panels)
+        loops = tuple(_over_examples(loops, form, target))
     accesses = _transposed(_without_checks(found, clips), work, tiling)
+    blocks = None
+    if panels is not None:
+        blocks, accesses[panels.packed] = panels.blocks(loops)
     operands = [accesses[r] for r in body_reads]
     others = [accesses[r] for r in found if r not in body_reads]
     notes = [kernel.reason, why_not_packed(anchor, plan.system, target), str(tiling)]
+    notes += [] if blocks is None else [blocks.note]
     nest = Nest(
         name=kernel.name,
         loops=loops,
@@ -135,10 +146,11 @@ def lower(kernel: Kernel, plan: Plan, target: CpuTarget) -> Nest:
         operand_prefetch=() if into else _operand_prefetch(operands, loops, work, tiling),
         epilogue_prefetch=_epilogue_prefetch(others, work, tiling),
         row_loop=_row_loop(form, others, work, tiling),
+        blocks=blocks,
         source=_source(anchor),
         notes=(*filter(None, notes), *(f"not {text}" for text in tiling.rejected)),
     )
-    return blocked_sums(nest, target)
+    return nest if blocks is not None else blocked_sums(nest, target)
 
 
 def _source(equation: Equation) -> str:
@@ -379,7 +391,11 @@ def _unrolling(work: Work, tiling: Tiling, clips: list[Clip]) -> tuple[int, dict
 
 
 def _loops(
-    work: Work, tiling: Tiling, clips: list[Clip], unrolled: Mapping[str, int]
+    work: Work,
+    tiling: Tiling,
+    clips: list[Clip],
+    unrolled: Mapping[str, int],
+    panels: Panels | None = None,
 ) -> tuple[Loop, ...]:
     """Output loops: those outside the tile, then rows and vectors; then reduction loops. If the
     operand that vectors run over stays in cache, the loop over rows is outside that over vectors,
@@ -388,11 +404,13 @@ def _loops(
     target = work.target
     # The operands that vectors run over are read again at every step of the loop over rows.
     panel = sum(work.footprints[a.tensor] for a, d in work.depends if tiling.vector in d)
-    vector_first = panel > target.tiling.cached_panel * target.l2.bytes
+    vector_first = panels is not None or panel > target.tiling.cached_panel * target.l2.bytes
 
     # What of the loops outside the tile leaves a panel as it is.
     wide = [d for _, d in work.depends if tiling.vector in d]
     reusing = {i.name for i in work.outputs if vector_first and not any(i.name in d for d in wide)}
+    if panels is not None:
+        reusing -= panels.stretch.outside
 
     def rank(index: Index) -> int:
         if index.name == tiling.vector:

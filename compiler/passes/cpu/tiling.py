@@ -188,7 +188,7 @@ class Tiling:
 def choose(work: Work) -> Tiling:
     """The cheapest tiling; the best of every other vector index is recorded as `rejected`."""
     best: dict[tuple[str, str], Tiling] = {}
-    for tiling in _candidates(work):
+    for tiling in tilings(work):
         # Rejected tiles over the same index are mere variants and not worth a note.
         key = (tiling.form, tiling.vector)
         if key not in best or tiling.score < best[key].score:
@@ -197,7 +197,8 @@ def choose(work: Work) -> Tiling:
     return replace(winner, rejected=tuple(map(str, others)))
 
 
-def _candidates(work: Work) -> Iterator[Tiling]:
+def tilings(work: Work) -> Iterator[Tiling]:
+    """The candidates."""
     for index in work.outputs:
         if work.only_vector is not None and index.name != work.only_vector:
             continue

@@ -6,9 +6,10 @@ The text is the same on every run. Nothing is decided here. Tests: tests/passes/
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
+from types import MappingProxyType
 
 from ...ir.affine import Affine, affine
 from ...ir.equation import Equation, Index
@@ -16,7 +17,7 @@ from ...ir.expr import Apply, Expr, Read, expr_text, index_names
 from ...ir.printer import equation_text, origin
 from ...ir.terms import multiplicands
 from ...ir.work import flops
-from .kernel import Blocks, Item, Plan, Scan
+from .kernel import Blocks, Item, Kernel, Plan, Scan
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,9 @@ def contraction(eq: Equation) -> MnkClasses | None:
     )
 
 
-def plan_text(plan: Plan) -> str:
-    """Every kernel with its reason, its equations, and the offset of what it stores."""
+def plan_text(plan: Plan, notes: Mapping[Kernel, str] = MappingProxyType({})) -> str:
+    """Every kernel with its reason, its equations, and the offset of what it stores; of some
+    kernels also a note on how they are lowered."""
     # A kernel in a scan counts with all its steps: the stepping index is in its equation's domain.
     total = sum(flops(eq, plan.system) for k in plan.kernels for eq in k.equations)
     lines = [
@@ -66,13 +68,13 @@ def plan_text(plan: Plan) -> str:
     if plan.prologue:
         lines += ["", "prologue    # not again while params and states stay as they are"]
         for item in plan.items[: plan.prologue]:
-            lines += ["", *_indented(_item_lines(item, plan))]
+            lines += ["", *_indented(_item_lines(item, plan, notes))]
     for item in plan.items[plan.prologue :]:
-        lines += ["", *_item_lines(item, plan)]
+        lines += ["", *_item_lines(item, plan, notes)]
     return "\n".join(lines) + "\n"
 
 
-def _item_lines(item: Item, plan: Plan) -> Iterator[str]:
+def _item_lines(item: Item, plan: Plan, notes: Mapping[Kernel, str]) -> Iterator[str]:
     # Indented like a loop, with its kernels inside.
     if isinstance(item, Blocks):
         fixed = "".join(f"{i.name} < {i.size}, " for i in item.fixed)
@@ -82,7 +84,7 @@ def _item_lines(item: Item, plan: Plan) -> Iterator[str]:
         yield f"scan {item.index.name} < {item.index.size}    # {item.reason}"
     if isinstance(item, Blocks | Scan):
         for inner in item.kernels:
-            yield from _indented(_item_lines(inner, plan))
+            yield from _indented(_item_lines(inner, plan, notes))
         return
     place = f"    # {origin(item.anchor.span)}" if item.anchor.span else ""
     yield f"kernel {item.name}{place}"
@@ -90,6 +92,8 @@ def _item_lines(item: Item, plan: Plan) -> Iterator[str]:
     classes = contraction(item.anchor)
     if classes is not None:
         yield f"    # a product: {classes}"
+    if item in notes:
+        yield f"    # {notes[item]}"
     if item.zero_where:
         yield f"    # no term where {' or '.join(map(_comparison, item.zero_where))}"
     if item.unread_where:

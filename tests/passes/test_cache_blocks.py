@@ -1,0 +1,121 @@
+"""Cache blocks: products in blocks and with packed panels compute the same, on any number of
+threads; and where they pay."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support import TARGET, gradients, plan, system, values
+
+from nnc.compiler.ir.equation import System
+from nnc.compiler.passes.cpu.loop_ir import Nest
+from nnc.compiler.pipeline import LlvmCode
+from nnc.compiler.reference.evaluator import evaluate
+from nnc.compiler.targets import CPU_TARGETS, Cache, CpuTarget
+from nnc.runtime.device.cpu.program import CpuProgram
+
+# Caches so small that small products have several panels, blocks and stretches of rows, and costs
+# for which all are blocked that can be.
+SMALL = replace(
+    TARGET,
+    l1=Cache(4 << 10, 4),
+    l2=Cache(16 << 10, 8),
+    costs=replace(TARGET.costs, worth_packing=100.0),
+    tiling=replace(TARGET.tiling, partial_bytes=12 << 10, long_block=64, parallel_cycles=1),
+)
+
+PRODUCTS = {
+    "matrices": "(a: f32[70, 131], b: f32[131, 150]) -> y { y[i, j] = sum(k) a[i, k] * b[k, j] }",
+    "transposed": "(a: f32[131, 70], b: f32[131, 96]) -> y { y[i, j] = sum(k) a[k, i] * b[k, j] }",
+    "batched": "(a: f32[3, 40, 90], b: f32[3, 90, 64]) -> y"
+    " { y[n, i, j] = sum(k) a[n, i, k] * b[n, k, j] }",
+    "heads": "(a: f32[30, 4, 50], b: f32[4, 50, 64]) -> y"
+    " { y[t, i] = sum(h, k) a[t, h, k] * b[h, k, i] }",
+    "convolution": "(a: f32[3, 12, 12, 32], b: f32[3, 3, 32, 40]) -> y"
+    " { y[n, i < 10, j < 10, o] = sum(u, v, c) a[n, i + u, j + v, c] * b[u, v, c, o] }",
+    "border": "(a: f32[2, 9, 9, 32], b: f32[3, 3, 32, 64]) -> y { y[n, i < 9, j < 9, o] ="
+    " sum(u, v, c) (a[n, i + u - 1, j + v - 1, c] else 0) * b[u, v, c, o] }",
+    "kernel": "(a: f32[3, 12, 12, 17], b: f32[3, 10, 10, 64]) -> y { y[u < 3, v < 3, c, o] ="
+    " sum(n, i, j) a[n, i + u, j + v, c] * b[n, i, j, o] }",
+    "long": "(a: f32[40, 700], b: f32[700, 64]) -> y { y[i, j] = sum(k) a[i, k] * b[k, j] }",
+    "epilogue": "(a: f32[70, 131], b: f32[131, 150], c: f32[150], r: f32[70, 150]) -> y"
+    " { z[i, j] = sum(k) a[i, k] * b[k, j]\n  y[i, j] = r[i, j] + max(z[i, j] + c[j], 0) }",
+    "long epilogue": "(a: f32[70, 131], b: f32[131, 150], c: f32[150]) -> y, z"
+    " { z[i, j] = sum(k) a[i, k] * b[k, j]\n  y[i, j] = tanh(exp(z[i, j] + c[j]) - sin(c[j])) }",
+}  # fmt: skip
+
+
+def _run(source: System, threads: int, target: CpuTarget) -> dict[str, np.ndarray]:
+    program = CpuProgram(plan(source, target=target), threads, target)
+    for name, value in values(source).items():
+        program.arrays[name][...] = value
+    program.run()
+    return {name: np.array(program.arrays[name]) for name in source.outputs}
+
+
+def _nests(source: System, target: CpuTarget) -> list[Nest]:
+    code = LlvmCode(plan(source, target=target), target)
+    return [code.nest(kernel) for kernel in code.plan.kernels]
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_blocks_compute_the_same_on_any_number_of_threads(name: str) -> None:
+    source = system(f"model M{PRODUCTS[name]}", float_type="f32")
+    blocks = [nest.blocks for nest in _nests(source, SMALL) if nest.blocks is not None]
+    assert blocks, "no product is blocked"
+    long = name in ("long", "convolution", "border", "kernel")  # more than four blocks of 64 terms
+    assert any(b.partial == ("f64" if long else "f32") for b in blocks)
+    exact = evaluate(source, values(source), wide=True)
+    first, *others = (_run(source, threads, SMALL) for threads in (1, 2, 3))
+    for output in source.outputs:
+        np.testing.assert_allclose(first[output], exact[output], rtol=2e-5, atol=2e-5)
+        assert all(other[output].tobytes() == first[output].tobytes() for other in others)
+
+
+def test_gradients_of_two_layers() -> None:
+    text = """model M(x: f32[70, 90], w: f32[90, 80], v: f32[80, 64], t: f32[70, 64]) -> loss {
+        h[n, j] = max(sum(i) x[n, i] * w[i, j], 0)
+        y[n, o] = sum(j) h[n, j] * v[j, o]
+        loss = mean(...) (y[...] - t[...])^2
+    }"""
+    whole, names = gradients(system(text, float_type="f32"), "loss", ["w", "v"])
+    assert sum(nest.blocks is not None for nest in _nests(whole, SMALL)) >= 3
+    exact = evaluate(whole, values(whole), wide=True)
+    found = _run(whole, 2, SMALL)
+    for name in ("loss", *names.values()):
+        scale = np.abs(exact[name]).max()
+        np.testing.assert_allclose(found[name], exact[name], rtol=0, atol=1e-5 * scale)
+
+
+def _product(m: int, k: int, n: int) -> Nest:
+    text = f"model M(a: f32[{m}, {k}], b: f32[{k}, {n}]) -> y"
+    source = system(text + " { y[i, j] = sum(k) a[i, k] * b[k, j] }", float_type="f32")
+    return _nests(source, CPU_TARGETS["icelake-server"])[-1]
+
+
+def test_rows_a_power_of_two_apart_are_packed() -> None:
+    nest = _product(128, 784, 512)
+    assert nest.blocks is not None
+    columns = max(s.tile for s in nest.loops[0].segments) * nest.lanes
+    # panel and what is read beside it: most of the 48 KB of the cache
+    assert 16 << 10 < nest.blocks.steps * columns * 4 < 42 << 10
+    assert "of peak predicted" in nest.blocks.note and nest.blocks.note in str(nest)
+    assert "pack b[k * 512 + j]" in str(nest)
+
+
+@pytest.mark.parametrize("sizes", [(4, 784, 512), (128, 784, 10), (512, 16, 32), (1, 512, 512)])
+def test_few_rows_or_what_stays_in_cache_is_not_packed(sizes: tuple[int, int, int]) -> None:
+    assert _product(*sizes).blocks is None
+
+
+def test_blocks_come_from_the_named_target() -> None:
+    text = "model M(a: f32[512, 1024], b: f32[1024, 1024]) -> y"
+    source = system(text + " { y[i, j] = sum(k) a[i, k] * b[k, j] }", float_type="f32")
+    for target in CPU_TARGETS.values():
+        for nest in _nests(source, target):
+            if nest.blocks is None:
+                continue
+            columns = max(s.tile for s in nest.loops[0].segments) * nest.lanes
+            assert nest.blocks.steps * columns * 4 < target.l1.bytes, target.name

@@ -217,6 +217,7 @@ def test_low_tiles_where_nothing_else_fits():
     assert all(form.shared_bytes <= 96 << 10 for form in forms)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "steps"), [(64, 256), (128, 250)])
 def test_kernels_compile_without_spills(width: int, steps: int):
     """Heads as wide as those of most models, in tiles that fit and that do not."""

@@ -392,6 +392,7 @@ def test_a_missing_barrier_or_wait_is_caught():
 # --- machine code ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "steps"), [(32, 256), (64, 1024), (80, 250), (128, 250)])
 def test_kernels_compile_without_spills(width: int, steps: int):
     nvrtc_or_skip()
@@ -403,6 +404,7 @@ def test_kernels_compile_without_spills(width: int, steps: int):
     assert all(grid.shared_bytes <= 96 << 10 for grid in grids(made))
 
 
+@pytest.mark.slow
 def test_kernels_of_several_products_compile_without_spills():
     nvrtc_or_skip()
     made = cuda_module(gpu_plan(rounded(of_products(2, 128))[1]))

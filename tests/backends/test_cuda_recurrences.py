@@ -390,6 +390,7 @@ def test_a_meeting_that_some_miss_is_caught(new: str, what: str, monkeypatch):
 # --- NVRTC ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cell", "batch"), [("RNN(256)", 32), ("LSTM(256)", 32), ("GRU(256)", 64), ("BiLSTM(64)", 64)]
 )

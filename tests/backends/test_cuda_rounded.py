@@ -207,6 +207,7 @@ def test_copies_are_instructions(name: str):
         check_usage(cuda_module(gpu_plan(rounding(name, size)), LONE))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LARGE)
 def test_large_tiles_that_copy_do_not_spill(name: str):
     """Where both operands are copied, two blocks have room on a processor."""

@@ -189,6 +189,7 @@ def test_tensor_cores_are_instructions(name: str):
     assert ("ldmatrix.sync.aligned.m8n8.x4.trans.shared" in ptx) == (not all(sides))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
 @pytest.mark.parametrize("name", LARGE)
 def test_large_tiles_do_not_spill(name: str, precision: str):

@@ -39,11 +39,15 @@ class Abort(Exception):
 
 @dataclass
 class Application:
-    """A layer or fn that is being inlined: where it is applied, and the names of its body."""
+    """A layer or fn that is being inlined: where it is applied, the names of its body, which are
+    its inputs first, and the inputs as they were given."""
 
     name: str
     span: Span
     names: Mapping[str, Value]
+
+    def __post_init__(self) -> None:
+        self.given = self.names
 
     @property
     def settings(self) -> str:

@@ -32,7 +32,7 @@ def value(ctx: Context, node: s.Node, scope: BodyScope) -> Static | Array:
             "E0317",
             f"this gives {len(found)} results where one is needed",
             node.span,
-            help="name them first: `a, b = …`",
+            help=f"name them first: `h{', _' * (len(found) - 1)} = {node.span.text}`",
         )
     if isinstance(found[0], Poison):
         raise Abort()
@@ -67,11 +67,22 @@ def size(ctx: Context, node: s.Node, scope: BodyScope, what: str) -> int:
             f"{what} must be a whole number",
             node.span,
             label=f"this is {text}",
-            help="whole numbers are divided with `//`" if divides else "",
+            help="whole numbers are divided with `//`"
+            if divides
+            else "a name has no quotes"
+            if isinstance(found, str)
+            else "",
         )
     if found < 0:
         raise ctx.error(
-            "E0309", f"{what} would be {found}", node.span, label="sizes are not negative"
+            "E0309",
+            f"{what} would be {found}",
+            node.span,
+            label="sizes are not negative",
+            # `f32[-1, 8]`, `reshape(-1)`
+            help="a size that is not known yet has a name, such as `B` for the batch"
+            if node.span.text == "-1"
+            else "",
         )
     return found
 

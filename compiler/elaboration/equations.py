@@ -33,11 +33,13 @@ def equation(ctx: Context, node: s.Equation, scope: BodyScope) -> None:
     if node.indices is None and len(names) > 1:
         found = results(ctx, node.value, scope)
         if len(found) != len(names):
+            fitting = ", ".join([*names, *"_" * len(found)][: len(found)])
             raise ctx.error(
                 "E0317",
                 f"{len(found)} result{'s' * (len(found) != 1)} for {len(names)} names",
                 node.value.span,
                 label=f"this gives {len(found)}",
+                help=f"name as many: `{fitting} = …`",
             )
         scope.names |= {n: v for n, v in zip(names, found, strict=True) if n != DISCARDED}
         return

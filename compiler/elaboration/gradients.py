@@ -112,6 +112,14 @@ def _number(ctx: Context, y: Array, x: Tensor, place: Span, scope: BodyScope) ->
             label=f"its type is {y.tensor.dtype}",
             help="only real numbers have one",
         )
+    if not x.shape and y.tensor is not None and y.rank:
+        raise ctx.error(
+            "E0321",
+            f"`{text}` is not one number",
+            place,
+            label=f"its shape is {list(y.shape)}, and `{x.name}` is a number",
+            help=f"in the other order: `grad({x.name}, {text})`",
+        )
     if y.rank > 1 or y.shape != x.shape[: y.rank]:
         raise ctx.error(
             "E0321",

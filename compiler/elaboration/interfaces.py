@@ -79,6 +79,8 @@ def bind(
                 f"`{name.id}` needs `{parameter.name}`",
                 span,
                 label="it is not given",
+                help=f"it is written `{name.id}"
+                f"({', '.join(p.name for p in parameters if p.default is None)})`",
             )
         # Defaults see the parameters before them, as in `Conv(k, stride = k)`, and nothing of the
         # caller.
@@ -158,11 +160,33 @@ def input_value(
             f"{_input_name(ctx, parameter)} takes {wanted}, and this is {found}",
             span,
             label=f"`{array.hint}` is {found}",
-            help=f"convert it: `{wanted}({span.text})`, or declare it {wanted} where it comes from"
-            if span.text.isidentifier()
-            else f"declare `{array.hint}` {wanted} where it comes from",
+            help=_exchanged(ctx, parameter)
+            or (
+                f"convert it: `{wanted}({span.text})`, or declare it {wanted} where it comes from"
+                if span.text.isidentifier()
+                else f"declare `{array.hint}` {wanted} where it comes from"
+            ),
         )
     return array
+
+
+def _exchanged(ctx: Context, parameter: s.Parameter) -> str:
+    """`cross_entropy(label, y)`: real numbers where whole ones are declared, and whole numbers are
+    given for the input before. Help with the two exchanged, "" if that is not the mistake."""
+    declared = parameter.type.dtype if parameter.type else None
+    if not ctx.calls or not declared or is_float(declared):
+        return ""
+    given = [(n, v) for n, v in ctx.calls[-1].given.items() if isinstance(v, Array) and v.tensor]
+    names = [n for n, _ in given]
+    if parameter.name not in names[1:]:
+        return ""
+    place = names.index(parameter.name)
+    own, other = given[place][1].tensor, given[place - 1][1].tensor
+    assert own is not None and other is not None
+    if not is_float(own.dtype) or is_float(other.dtype):
+        return ""
+    order = [own.name, other.name]
+    return f"in the other order: `{ctx.calls[-1].name}({', '.join(order)})`" if place == 1 else ""
 
 
 def _filled(ctx: Context, type: s.Type, number: Array, inner: BodyScope, name: str) -> Array:
@@ -214,7 +238,7 @@ def unify(ctx: Context, parameter: s.Parameter, shape: Shape, scope: BodyScope, 
             span,
             label=f"its shape is {list(shape)}",
             notes=(declared,),
-            help=_rank_advice(ctx, pattern, shape),
+            help=_rank_advice(ctx, parameter.name, pattern, shape),
         )
     if dots:
         # [..., h, w, c] against (8, 28, 28, 1): `...` is (8,); the rest is compared one by one
@@ -266,19 +290,35 @@ def _unify_leading(
                 Note(place, f"`...` is {list(known)} here (`{source}`)"),
                 Note(parameter.span, "declared here"),
             ),
-            help="labels are whole numbers, without a dimension for the classes"
-            # [32, 10] where [32] is meant: one-hot labels
-            if parameter.type.dtype == "i32" and outer[:-1] == known
-            else "",
+            help=_exchanged(ctx, parameter)
+            or (
+                "labels are whole numbers, without a dimension for the classes"
+                # [32, 10] where [32] is meant: one-hot labels
+                if parameter.type.dtype == "i32" and outer[:-1] == known
+                else ""
+            ),
         )
 
 
-def _rank_advice(ctx: Context, pattern: tuple[s.Expr, ...], shape: Shape) -> str:
+def _rank_advice(ctx: Context, name: str, pattern: tuple[s.Expr, ...], shape: Shape) -> str:
     """What is likely to be missing where the number of dimensions is wrong."""
     if [p.id for p in pattern if isinstance(p, s.Name)] == ["h", "w", "c"]:
         return "images are [batch, height, width, channels]"
-    if len(shape) == 4 and not ctx.calls:
-        return "is a `Flatten` missing before the last layers?"
+    if not ctx.calls and not any(isinstance(p, s.Ellipsis_) for p in pattern):
+        if len(shape) == 4:
+            return "is a `Flatten` missing before the last layers?"
+        # `y = x |> Dense(1)` for y: [B]
+        if len(shape) == len(pattern) + 1 and shape[-1] == 1:
+            places = ", ".join(LETTERS[: len(pattern)])
+            read = f"h[{places}, 0]" if places else "h[0]"
+            return f"name it `h = …`, and drop its last dimension: `{name}[{places}] = {read}`"
+        # x: [8] for y: [B, 8]
+        if len(shape) == len(pattern) - 1 and not isinstance(pattern[0], s.Number):
+            sizes = ", ".join(map(str, ("B", *shape)))
+            return f"is the batch missing in the shape of an input, `f32[{sizes}]`?"
+        # the steps of a recurrent layer, where the last one is meant
+        if (len(shape), len(pattern)) == (3, 2):
+            return "of all steps of a sequence, `… |> last` takes the last one"
     if not shape and ctx.calls:
         return "it takes a whole tensor: apply it in an equation without indices, then index"
     return ""

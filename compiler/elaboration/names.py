@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from ...dsl.check.names import seen_from
+from ...dsl.check.names import BUILTINS, seen_from
 from ...dsl.diagnostics.diagnostic import Note, did_you_mean
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.ast import walk
@@ -134,7 +134,7 @@ def _report_unknown(ctx: Context, node: s.Name, scope: BodyScope) -> None:
             f"the type of `{node.id}` is not known without the data",
             node.span,
             label="a field of the data?",
-            help=f"declare it in the train block: `input {node.id}: i32[B]`",
+            help=f"declare it in the train block: `input {node.id}: i32[B]`, or `f32[B]`",
         )
     else:
         known = [*scope.names, *scope.indices, *ctx.definitions, *(ctx.fields or ())]
@@ -143,7 +143,8 @@ def _report_unknown(ctx: Context, node: s.Name, scope: BodyScope) -> None:
             f"unknown name `{text}`",
             node.span,
             label="not defined anywhere",
-            help=did_you_mean(text, known),
+            # `exp^x`: a function that is not applied
+            help=f"apply it: `{text}(x)`" if text in BUILTINS else did_you_mean(text, known),
         )
 
 

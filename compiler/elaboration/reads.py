@@ -150,6 +150,7 @@ def _leading_indices(ctx: Context, node: s.Index, scope: BodyScope, count: int) 
             f"`...` stands for {count} dimensions here, for {found} elsewhere",
             node.span,
             label="leading dimensions of this read",
+            help="put `...` on the left, too: `y[...] = x[..., 0]`",
         )
     return names
 

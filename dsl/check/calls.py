@@ -5,15 +5,24 @@ Reports E0203, E0204 and E0205. The expressions in the arguments are checked whe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 
+from ..diagnostics.character_hints import NEAR, hint_for_method
 from ..diagnostics.diagnostic import Note, Report, did_you_mean
-from ..diagnostics.foreign_terms import suggest, suggest_setting
+from ..diagnostics.foreign_terms import (
+    advice,
+    counterpart,
+    names_input_size,
+    suggest_setting,
+    without_prefix,
+)
 from ..syntax import ast as s
 from ..syntax.source import Span
 from .library import standard_library
-from .names import BUILTINS, JOINING, MANY, Scope
+from .names import BUILTINS, CONSTANTS, JOINING, MANY, Scope
+from .spellings import AXES, activation, reduction, spelling, without_list
 
 Arguments = tuple[s.Argument, ...]
 
@@ -85,17 +94,10 @@ def check_call(call: Invocation, callee: s.Name, scope: Scope, report: Report) -
     """Check that the `callee`, which must be a name, exists and has the right arguments."""
     name = callee.id
     found = scope.find(name)
-    if found is None:
-        if name in BUILTINS:
-            _check_builtin(call, name, report)
-        else:
-            report.add(
-                "E0203",
-                f"unknown layer or function `{name}`",
-                callee.span,
-                label="not defined here or in the library",
-                help=suggest(name, scope.names()),
-            )
+    if found is None and name in BUILTINS:
+        _check_builtin(call, name, report)
+    elif found is None:
+        _report_unknown(call, callee, scope, report)
     elif found.kind == "optimizer":
         report.add(
             "E0203",
@@ -136,28 +138,119 @@ def check_call(call: Invocation, callee: s.Name, scope: Scope, report: Report) -
             )
 
 
+def _report_unknown(call: Invocation, callee: s.Name, scope: Scope, report: Report) -> None:
+    """A name that nothing has. If it is that of a layer in another framework, its settings are
+    checked as those of the layer here, so that all of them are found at once."""
+    leaf = without_prefix(callee.id) or callee.id
+    found = scope.find(counterpart(leaf) or leaf)
+    own = spelling(leaf, call.groups, scope.has_function) if call.groups else ""
+    general = help_for_callee if leaf == callee.id else help_for_prefix
+    help = own or general(leaf, scope)
+    settings = found.settings if found is not None and found.kind == "layer" else ()
+    arguments = call.first
+    if settings and arguments and arguments[0].name is None and names_input_size(leaf):
+        arguments = arguments[1:]
+        help += "; the size of the input follows from the input"
+    report.add(
+        "E0203",
+        f"unknown layer or function `{callee.id}`",
+        callee.span,
+        label="not defined here or in the library",
+        help=help,
+    )
+    if found is not None and settings:
+        as_settings = replace(call, partial=True)
+        check_arguments(found, settings, arguments, as_settings, report, piped=False)
+
+
+def help_for_callee(name: str, scope: Scope) -> str:
+    """For an unknown name that is applied: its name here, with the settings that it needs."""
+    found = scope.find(counterpart(name))
+    if found is not None:
+        return f"here it is `{_with_settings(found)}`"
+    return advice(name) or did_you_mean(name, filter(scope.has_function, scope.names()))
+
+
+def help_for_prefix(leaf: str, scope: Scope) -> str:
+    """For a name after that of a module, `torch.relu`: the same without, or what it is here."""
+    found = scope.find(leaf) or scope.find(counterpart(leaf))
+    # `torch.zeros(8)` is no initialiser
+    if found is not None and (found.settings or found.inputs):
+        return f"names have no prefix: `{_with_settings(found)}`"
+    if leaf in BUILTINS or leaf in CONSTANTS:
+        return f"names have no prefix: `{leaf}`"
+    return help_for_callee(leaf, scope) or "names have no prefix: nnc has no modules"
+
+
+def help_for_dots(node: s.Name, scope: Scope, values: Container[str]) -> str:
+    """`np.exp`, `self.fc` or `x.mean(…)`: a module, an object or one of the `values` before the
+    dot."""
+    owner, name = node.id.split(".")[:2]
+    if owner == "self":
+        layer = f"a layer is applied by its name, or given one: `{name} = Dense(8)`"
+        return advice(name) or layer
+    if owner not in values and (leaf := without_prefix(node.id)):
+        return help_for_prefix(leaf, scope)
+    text = node.span.source.text
+    follows = re.match(r"\(\s*\)?", text[node.span.end : node.span.end + NEAR])
+    call = follows.group() if follows and node.id.count(".") == 1 else ""
+    call = "()" if call.endswith(")") else call.strip()
+    return hint_for_method(owner, name, call, set(scope.names()))
+
+
+def names_function(node: s.Expr, scope: Scope, values: Container[str]) -> bool:
+    """Whether it is a layer or function itself, `Dense(8)` or `relu`, or a list of them."""
+    if isinstance(node, s.List):
+        return all(names_function(item, scope, values) for item in node.items)
+    callee = node.function if isinstance(node, s.Call) else node
+    if not isinstance(callee, s.Name) or callee.id in values:
+        return False
+    if not isinstance(node, s.Call):
+        return scope.find(callee.id) is not None
+    foreign = without_prefix(callee.id) or counterpart(callee.id)
+    return bool(foreign) or layer_without_input(node, scope) is not None
+
+
+def _with_settings(found: s.Definition) -> str:
+    """`Conv(filters, kernel)`: a definition's name, with the settings that have no default."""
+    needed = [p.name for p in found.settings if p.default is None]
+    return f"{found.name}({', '.join(needed)})" if needed else found.name
+
+
 def _check_builtin(call: Invocation, name: str, report: Report) -> None:
     least, most = BUILTINS[name]
     arguments = [argument for group in call.groups for argument in group]
     named = [argument for argument in arguments if argument.name is not None]
     count = call.piped + len(arguments)
-    # `sum(i, x[i])` is the usual misunderstanding
-    help = f"over an index: `y[b] = {name}(i) x[b, i]`" if name in s.REDUCTIONS else ""
     named = [a for a in named if a.name not in JOINING.get(name, ())]
-    count -= len(arguments) - len([a for a in arguments if a.name is None])
-    if name in ("concat", "stack") and any(isinstance(a.value, s.List) for a in arguments):
-        help = f"there are no lists of tensors: `{name}(a, b)`"
+    count -= len([a for a in arguments if a.name is not None])
+    if len(call.groups) > 1:
+        message = f"`{name}` takes one pair of parentheses"
+        report.add("E0204", message, call.span, help=_builtin_help(name, call.groups[0]))
+    elif name in ("concat", "stack") and any(isinstance(a.value, s.List) for a in arguments):
+        help = without_list(name, arguments)
         report.add("E0204", f"`{name}` takes tensors", call.span, help=help)
     elif named:
-        help = did_you_mean(str(named[0].name), JOINING.get(name, ())) or help
         message = f"`{name}` has no argument called `{named[0].name}`"
-        report.add("E0204", message, named[0].span, help=help)
+        help = did_you_mean(str(named[0].name), JOINING.get(name, ()))
+        report.add("E0204", message, named[0].span, help=help or _builtin_help(name, call.first))
     elif not least <= count <= most:
         takes = _plural(least, "argument")
         if least < most:
             takes = f"at least {takes}" if most == MANY else f"{least} to {most} arguments"
         message = f"`{name}` takes {takes}, and {count} are given"
-        report.add("E0204", message, call.span, help=help)
+        report.add("E0204", message, call.span, help=_builtin_help(name, call.first))
+
+
+def _builtin_help(name: str, arguments: Arguments) -> str:
+    """What is probably meant by too many, too few or named arguments of a built-in function."""
+    if name == "grad":
+        return "the derivative of a number y by every element of a tensor x is `grad(y, x)`"
+    # `concat(a, b, dim = 1)`
+    if name in JOINING and any(a.name in AXES for a in arguments):
+        return "a dimension is its number or its name: `axis = 1`"
+    # `sum(x, axis = 1)` and `sum(i, x[i])` are the usual misunderstandings
+    return reduction(name, arguments) if name in s.REDUCTIONS else ""
 
 
 def check_arguments(
@@ -198,7 +291,9 @@ def check_arguments(
                     argument.span,
                     label="one too many",
                     notes=defined,
-                    help=_extra_setting_hint(argument.value) if of_layer else "",
+                    help=_extra_setting_hint(argument.value)
+                    if of_layer
+                    else _extra_argument_hint(argument.value, definition),
                 )
                 return
             given.add(names[position])
@@ -213,7 +308,8 @@ def check_arguments(
                 argument.span,
                 label=f"it has {', '.join(names)}" if names else "it has none",
                 notes=defined,
-                help=suggest_setting(argument.name, names),
+                help=_activation_hint(argument, names)
+                or suggest_setting(argument.name, names, name),
             )
         elif argument.name in given:
             message = f"`{argument.name}` is given twice"
@@ -232,6 +328,32 @@ def check_arguments(
 
 def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def _activation_hint(argument: s.Argument, settings: Sequence[str]) -> str:
+    """`Dense(8, activation = "tanh")`: which function it is, if the layer has no such setting."""
+    given = argument.value
+    word = given.value if isinstance(given, s.String) else given.span.text
+    if argument.name != "activation" or "f" in settings:
+        return ""
+    found = activation(word.rpartition(".")[2], lambda n: n in standard_library() or n in BUILTINS)
+    return f"apply it to the result: `… |> {found}`" if found else ""
+
+
+def _extra_argument_hint(value: s.Expr, function: s.Definition) -> str:
+    """`softmax(x, 1)`: the number of a dimension; `zeros(8, 8)`, which makes a tensor elsewhere."""
+    number = value.operand if isinstance(value, s.Unary) else value
+    if not isinstance(number, s.Number | s.Name):
+        return ""
+    return advice(function.name) or _setting_hint("axis", (), function)
+
+
+def _setting_hint(setting: str, settings: Sequence[str], callee: s.Definition) -> str:
+    """For a setting that the callee does not have; only with a shape it knows dimensions."""
+    shaped = any(p.type is not None and p.type.shape for p in callee.inputs)
+    if setting in AXES and not shaped:
+        return ""
+    return suggest_setting(setting, settings, callee.name)
 
 
 def _extra_setting_hint(value: s.Expr) -> str:

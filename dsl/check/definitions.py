@@ -12,7 +12,7 @@ from ..syntax import ast as s
 from ..syntax.source import Span
 from .calls import check_arguments, invocation, layer_without_input
 from .expressions import KINDS, ExprContext, ExpressionChecker, Symbol
-from .names import DISCARDED, OPTIMIZER_NAMES, names_in
+from .names import DISCARDED, NO_SIZES, OPTIMIZER_NAMES, names_in
 
 _UNREAD = {"param": "W0201", "input": "W0202", "let": "W0203", "tensor": "W0204", "layer": "W0204"}
 
@@ -72,8 +72,8 @@ class DefinitionChecker(ExpressionChecker):
 
     def _declare_sizes(self, parameter: s.Parameter) -> None:
         for element in (parameter.type and parameter.type.shape) or ():
-            # only a name alone can be bound: `[2*n]` reads n
-            if isinstance(element, s.Name) and not self._is_any_size(element):
+            # Only a name alone can be bound: `[2*n]` reads n. `[None, 8]` means no name.
+            if isinstance(element, s.Name) and element.id not in NO_SIZES:
                 self.symbols.setdefault(element.id, Symbol("size", element.span))
 
     def _is_any_size(self, element: s.Node) -> bool:
@@ -112,6 +112,9 @@ class DefinitionChecker(ExpressionChecker):
         """Whether it is `enc = Dense(8)`, which gives a layer a name and applies it to nothing."""
         (name,) = equation.targets
         value = equation.value
+        callee = value.function if isinstance(value, s.Call) else None
+        if isinstance(callee, s.Name) and not self._is_known(callee.id):
+            self.unclear.add(name.id)
         # with a tensor `Dense`, the name alone is that tensor
         own = isinstance(value, s.Name) and value.id in self.symbols
         # a result is a tensor: there the input was forgotten
@@ -301,8 +304,7 @@ class DefinitionChecker(ExpressionChecker):
                     f"result `{result.name}` is never assigned",
                     result.span,
                     label="no equation assigns it",
-                    help=did_you_mean(result.name, targets)
-                    or f"write its equation: `{result.name} = …`",
+                    help=self._help_for_result(result.name, targets),
                 )
         if definition.kind == "optimizer" and "p'" not in targets:
             self.report.add(
@@ -312,6 +314,11 @@ class DefinitionChecker(ExpressionChecker):
                 label="the next value of the parameter is missing",
                 help="write its equation: `p' = p - lr * g`",
             )
+
+    def _help_for_result(self, name: str, targets: set[str]) -> str:
+        if name in self.symbols and self.symbols[name].kind == "let":
+            return f"a `let` is known when compiling; a result has an equation: `{name} = …`"
+        return did_you_mean(name, targets) or f"write its equation: `{name} = …`"
 
     # warnings
 

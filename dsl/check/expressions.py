@@ -11,12 +11,18 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from ..diagnostics.diagnostic import Note, Report, did_you_mean
-from ..diagnostics.foreign_terms import suggest
-from ..diagnostics.hints import hint_for_character
+from ..diagnostics.foreign_terms import suggest, without_prefix
 from ..syntax import ast as s
 from ..syntax.source import Span
-from .calls import Invocation, check_call, check_named_layer, invocation
-from .names import BUILTINS, CONSTANTS, DISCARDED, JOINING, Scope
+from .calls import (
+    Invocation,
+    check_call,
+    check_named_layer,
+    help_for_dots,
+    invocation,
+    names_function,
+)
+from .names import BUILTINS, CONSTANTS, DISCARDED, JOINING, NO_SIZES, Scope, names_in
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,7 @@ class ExpressionChecker:
     layers: dict[str, s.Definition] = field(default_factory=dict)  # by the names given to them
     read: set[str] = field(default_factory=set)
     reported: set[str] = field(default_factory=set)  # unknown names, each reported once
+    unclear: set[str] = field(default_factory=set)  # names given to what is called by unknown ones
 
     def expression(self, node: s.Expr, context: ExprContext) -> None:
         """Check an expression and all within it."""
@@ -168,14 +175,12 @@ class ExpressionChecker:
             self.read.add(owner)
         elif node.id not in self.reported:
             self.reported.add(node.id)
-            text, at = node.span.source.text, node.span.start + len(owner)
-            help = hint_for_character(text, at)
             self.report.add(
                 "E0202",
                 f"unknown name `{node.id}`",
                 node.span,
                 label="not defined anywhere",
-                help=help,
+                help=help_for_dots(node, self.scope, self.symbols),
             )
 
     def _layer_as_value(self, node: s.Name) -> None:
@@ -200,8 +205,17 @@ class ExpressionChecker:
                 f"nothing introduces the index `{name}`",
                 node.span,
                 label="used here",
-                help=did_you_mean(name, [*indices, *self.symbols])
+                help=did_you_mean(name, [*indices, *self.symbols] if len(name) > 1 else ())
                 or f"put it on the left, or reduce over it: `sum({name}) …`",
+            )
+            return
+        if context.in_shape and name in NO_SIZES:
+            self.report.add(
+                "E0202",
+                f"`{name}` is not a size",
+                node.span,
+                label="expected a name or a number",
+                help="a size that is not known yet has a name, such as `B` for the batch",
             )
             return
         if name == DISCARDED:
@@ -214,16 +228,31 @@ class ExpressionChecker:
             )
             return
         # Nearest scope first: a name of the definition is likelier than one of the library.
-        help = suggest(name, [*context.indices, *self.symbols, *CONSTANTS])
-        help = help or suggest(name, self.scope.names())
+        near = [*context.indices, *self.symbols, *CONSTANTS]
+        # What others call a function is no hint for a size.
+        help = did_you_mean(name, near) if context.in_shape else suggest(name, near)
+        if not help and not context.in_shape:
+            help = suggest(name, self.scope.names())
         if not help and context.partial:
             help = "initialisers are `glorot_uniform`, `normal(0, 0.02)`, …"
         elif not help and context.in_shape:
             help = f"a size gets its name in the shape of an input: `x: [..., {name}]`"
-        elif not help and len(self.definition.inputs) == 1:
-            help = f"the input is called `{self.definition.inputs[0].name}`"
+        elif not help:
+            help = self._help_for_value(name)
         label = "not defined anywhere"
         self.report.add("E0202", f"unknown name `{name}`", node.span, label=label, help=help)
+
+    def _help_for_value(self, name: str) -> str:
+        """For a name like no other: the input, if nothing reads that, or what declares a name."""
+        inputs = [p.name for p in self.definition.inputs]
+        if len(inputs) == 1 and inputs[0] not in names_in(self.definition.body):
+            return f"the input is called `{inputs[0]}`"
+        if self.definition.kind in ("layer", "model"):
+            return (
+                f"a parameter is declared, `param {name}: [n, m] ~ glorot_uniform`; "
+                f"what is computed has an equation, `{name} = …`"
+            )
+        return ""
 
     def _prime(self, node: s.Name) -> None:
         """Check that a name with a prime is a state, a parameter or an optimizer's `p`."""
@@ -338,17 +367,24 @@ class ExpressionChecker:
             return False
         return isinstance(argument.value, s.Name) and argument.value.id not in self.symbols
 
+    def _is_known(self, name: str) -> bool:
+        return name in self.symbols or self.scope.has_function(name)
+
     def _call(self, call: Invocation, context: ExprContext, no_name: str) -> None:
         callee = call.callee
+        known = not isinstance(callee, s.Name) or self._is_known(callee.id)
         for group in call.groups:
             for argument in group:
-                if not self._names_dimension(argument, callee):
+                if self._names_dimension(argument, callee):
+                    continue
+                # `Sequential([Dense(8), relu])`: the mistake is the call, not what it is given
+                if known or not names_function(argument.value, self.scope, self.symbols):
                     self.expression(argument.value, context)
         if not isinstance(callee, s.Name):
             self.report.add("E0203", no_name, callee.span)
             return
         name = callee.id
-        if "." in callee.id:
+        if "." in name and (name.partition(".")[0] in self.symbols or not without_prefix(name)):
             self._part(callee)
             return
         # Functions and values have names of their own kinds: with a tensor `tanh`, `tanh(x)` still
@@ -357,6 +393,9 @@ class ExpressionChecker:
         layer = self.layers.get(name)
         if layer is None and symbol is not None and found is None and name not in BUILTINS:
             self.read.add(name)
+            if name in self.unclear:  # `fc = Linear(8)`, a layer or not
+                return
+            places = ", ".join(a.span.text for a in call.first) or "i"
             fn_input = symbol.kind == "input" and self.definition.kind == "fn"
             self.report.add(
                 "E0203",
@@ -365,7 +404,7 @@ class ExpressionChecker:
                 label="a value, not a layer or a function",
                 help="layers and functions are called by their own names"
                 if fn_input or symbol.kind == "setting"
-                else f"read an element with brackets: `{name}[i]`",
+                else f"read an element with brackets: `{name}[{places}]`",
             )
             return
         # A layer that the body gave this name is nearer than a definition.

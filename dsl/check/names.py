@@ -41,6 +41,7 @@ JOINING = {
 CONSTANTS = ("inf", "nan", "pi", "training", "fullness", "fan_in", "fan_out")
 
 DISCARDED = "_"  # what is assigned to it has no name, however often
+NO_SIZES = (DISCARDED, "None", "null")  # elsewhere, a size that is not known
 
 # What an optimizer can read: parameter, gradient, step, and the norm of all gradients.
 OPTIMIZER_NAMES = ("p", "g", "t", "norm")
@@ -57,6 +58,11 @@ class Scope:
     def find(self, name: str) -> s.Definition | None:
         """The definition of a name; an inner one shadows an outer one."""
         return self.own.get(name) or self.used.get(name) or self.library.get(name)
+
+    def has_function(self, name: str) -> bool:
+        """Whether something of this name can be applied."""
+        found = self.find(name)
+        return name in BUILTINS if found is None else found.kind != "optimizer"
 
     def names(self) -> Iterator[str]:
         for names in (self.own, self.used, self.library, BUILTINS):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..diagnostics.diagnostic import Note, Report, did_you_mean
-from ..diagnostics.foreign_terms import suggest, suggest_field
+from ..diagnostics.foreign_terms import counterpart, suggest, suggest_field, without_prefix
 from ..syntax import ast as s
 from ..syntax.source import Span
 from .calls import check_arguments, check_call, check_named_layer, invocation
@@ -187,7 +187,9 @@ def _check_optimizer(value: s.Expr, scope: Scope, layers: Layers, report: Report
             _check_calls(argument, scope, layers, report, partial=True)
         return
     optimizers = [n for n in scope.names() if (d := scope.find(n)) and d.kind == "optimizer"]
-    help = suggest(name, optimizers) if name else ""
+    # `torch.optim.Adam`
+    leaf = name and (without_prefix(name) or name)
+    help = suggest(leaf, optimizers) if leaf else ""
     # `optimizer = "adam"`, as Keras has it
     if isinstance(callee, s.String) and callee.value in optimizers:
         help = f"write it without quotes: `{callee.value}()`"
@@ -198,6 +200,10 @@ def _check_optimizer(value: s.Expr, scope: Scope, layers: Layers, report: Report
         label="not defined here or in the library" if name and found is None else "",
         help=help or "write one such as `adam(lr = 1e-3)`",
     )
+    # `SGD(lr = 0.1, momentum = 0.9)`: its settings, too
+    meant = scope.find(counterpart(leaf)) if leaf else None
+    if meant is not None and all(a.name for a in call.first):
+        check_arguments(meant, meant.settings, call.first, call, report)
 
 
 def _check_calls(node: s.Node, scope: Scope, layers: Layers, report: Report, partial: bool) -> None:

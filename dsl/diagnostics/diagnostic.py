@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from ..syntax.source import COMMAND_LINE, Span
 
 MAX_LISTED = 200  # errors of a report, and warnings
+SIMILAR = 0.7  # ratio of difflib from which on a name is taken for a misspelt one
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     known = list(known)
     # `dense` finds `Dense`. Exact spellings come last in the table, so they win where both exist.
     spelt = {one.lower(): one for one in known} | {one: one for one in known}
-    # First as it is written, then in lower case; 0.6 is difflib's own threshold.
-    close = get_close_matches(name, spelt, n=1, cutoff=0.6)
-    close = close or get_close_matches(name.lower(), spelt, n=1, cutoff=0.6)
+    # Letters in another order: `adma` is `adam` before it is `adamax`.
+    close = [one for one in spelt if sorted(one) == sorted(name)]
+    # As it is written, then in lower case.
+    close = close or get_close_matches(name, spelt, n=1, cutoff=SIMILAR)
+    close = close or get_close_matches(name.lower(), spelt, n=1, cutoff=SIMILAR)
     return f"did you mean `{spelt[close[0]]}`?" if close else ""

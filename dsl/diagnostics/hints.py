@@ -6,66 +6,16 @@ Most of these mistakes are correct in another language. Tests: tests/language/wr
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass
 
 from lark import Token
 
+from ..syntax.ast import REDUCTIONS
 from ..syntax.lexer_rules import DTYPES, KEYWORDS
+from .character_hints import NEAR, UNKNOWN_SIZE, in_type
 from .foreign_terms import foreign_terms
 
 _REMAT = "equations whose results are recomputed stand in braces: `remat { h = f(x) }`"
-
-_MODULES = ("np", "numpy", "torch", "nn", "F", "tf", "keras", "K", "jax", "jnp", "math", "layers")
-
-# Characters before a mistake that a search which may begin at each of them looks at.
-NEAR = 200
-
-
-def hint_for_character(text: str, offset: int) -> str:
-    """For a character that the language does not have."""
-    character = text[offset]
-    if character == ".":
-        return _hint_for_dot(text, offset)
-    if character == "\\":
-        if re.match(r"[a-zA-Z]", text[offset + 1 :]):
-            return "write `a / b`, `sum(i) …`, `sqrt(x)`: LaTeX commands are not understood"
-        return "a line continues while a bracket is open"
-    terms = foreign_terms()
-    if character in terms["characters"]:
-        return terms["characters"][character]
-    name = unicodedata.name(character, "")
-    if name.startswith("GREEK"):
-        return f"write it out: `{name.split()[-1].lower()}`"
-    if character in terms["look_alikes"]:
-        return f"this is {name.lower()}, which looks like `{terms['look_alikes'][character]}`"
-    if character.isalpha():
-        return "names are made of the letters a-z and A-Z, digits and `_`"
-    return ""
-
-
-def _hint_for_dot(text: str, offset: int) -> str:
-    # `x.T` → x; `f(x).T` → x as well, the nearest name there is
-    before = re.search(r"([A-Za-z_]\w*)?\)?$", text[max(0, offset - NEAR) : offset])
-    owner = before.group(1) if before else None
-    after = re.match(r"\.([A-Za-z_]\w*)(\()?", text[offset:])
-    # `.5` or `..`
-    if after is None:
-        return "numbers begin with a digit: `0.5`; `...` is three dots"
-    name, called = after.groups()
-    value = owner or "x"
-    if owner in _MODULES:
-        return f"names have no prefix: `{name}`"
-    if name in ("T", "transpose", "t", "mT"):
-        return f"the transpose is `transpose({value})`"
-    if name in ("shape", "size", "ndim"):
-        return f"sizes get names in a declaration: `{value}: f32[B, n]`"
-    if called:
-        return (
-            f"functions stand before the value or after a pipe: `{name}({value})`, "
-            f"`{value} |> {name}`"
-        )
-    return "values have no attributes: every tensor has its own name"
 
 
 @dataclass(frozen=True)
@@ -126,6 +76,10 @@ def _declaration(at: ErrorContext) -> str:
     found, expected = at.found, at.expected
     # between declarations
     top_level = {"LAYER", "MODEL"} <= expected
+    # `f(x) = 2*x`, `f = lambda x: x`
+    function = re.match(r"(\w+)\s*\((\w+(?:\s*,\s*\w+)*)\)\s*=", at.rest)
+    if top_level and function:
+        return f"a function is declared with `fn`: `fn {function[1]}({function[2]}) = …`"
     if at.word == "remat" or found.type == "REMAT":
         return _REMAT
     # `state m' = 0`
@@ -150,8 +104,39 @@ def _declaration(at: ErrorContext) -> str:
     # `(f32 x)`, as in C
     if found.type == "NAME" and at.word in DTYPES and "COLON" in expected:
         return f"the type follows the name: `{found}: {at.word}`"
-    if found.type == "LPAR" and at.word in DTYPES and "LSQB" in expected:
+    if found.value in ("(", "<") and at.word in DTYPES and "LSQB" in expected:
         return f"a shape is in brackets: `{at.word}[…]`"
+    # `x: (B, 8)`
+    if found.type == "LPAR" and at.before == "COLON" and "LSQB" in expected:
+        return "a shape is in brackets: `[B, 8]`"
+    if at.inside == "[" and in_type(at.line):
+        # `f32[:, 8]`, `f32[*, 8]`
+        if found.type in ("COLON", "TIMES") and at.before in ("LSQB", "COMMA"):
+            return UNKNOWN_SIZE
+        # `f32[B 8]`, `f32[B x 8]`
+        if found.type in ("NUMBER", "NAME", "SEMICOLON"):
+            return "sizes are separated by commas: `f32[B, 8]`"
+    # `f32[B][8]`
+    if found.type == "LSQB" and at.before == "RSQB" and re.search(r":\s*\w*\[[^][]*\]$", at.line):
+        return "all sizes stand in one pair of brackets: `f32[B, 8]`"
+    # `(f32[B, 8] x)`
+    if found.type == "LSQB" and at.word in DTYPES:
+        declared = re.match(r"\[[^][]*\]\s+([A-Za-z_]\w*)", at.rest)
+        if declared:
+            return f"the type follows the name: `{declared[1]}: {at.word}[…]`"
+        # `-> f32[B, 3] {`
+        return f"a result has a name: `-> y: {at.word}[…]`"
+    # `fn f(x) -> 2*x`, `fn f(x): return 2*x`
+    if at.word == "->" or (found.type == "COLON" and "->" in expected and "EQUALS" in expected):
+        return "the value of a `fn` follows `=`: `fn f(x) = 2*x`"
+    if found.value == "{" and at.before == "NAME" and "LPAR" in expected and "->" not in expected:
+        return "its inputs come first: `model Net(x: f32[B, 8]) -> y: f32[B, 10] { … }`"
+    # `-> y: f32[B, 3] = x |> Dense(3)`
+    if "{" in expected and re.search(r"->\s*\w+\s*:[^=]*=", at.line):
+        return "a body is in braces: `-> y: f32[B, 3] { y = … }`"
+    # `param w = 0`
+    if found.type == "EQUALS" and "COLON" in expected and re.match(r"\s*param\b", at.line):
+        return f"a parameter has a shape: `param {at.word}: [n, m] = 0`"
     # `x: [B, 3]: f32`
     if found.type == "COLON" and at.before == "RSQB" and at.inside == "(":
         return "the type stands before its shape: `f32[B, 3]`"
@@ -161,6 +146,8 @@ def _declaration(at: ErrorContext) -> str:
     # `Model Net(…)`
     if found.type == "NAME" and top_level and found.lower() in KEYWORDS:
         return f"did you mean `{found.lower()}`?"
+    if re.match(r"\s*metric\s+\w+\s*$", at.line) and "EQUALS" in expected:
+        return f"a metric is computed: `metric {at.word} = accuracy(logits, label)`"
     if found.type == "EQUALS" and at.word == "metric":
         return "a metric has a name: `metric accuracy = …`"
     if found.type == "NAME" and top_level:
@@ -172,9 +159,21 @@ def _statement(at: ErrorContext) -> str:
     """The beginning of a statement."""
     found, expected = at.found, at.expected
     # only a name stands before the token on its line
-    after_name = re.fullmatch(r"\s*\w+", at.line) is not None
+    after_name = re.fullmatch(r"\s*\w+\s*", at.line) is not None
     if found.type == "COMPARE" and found.value == "==" and after_name:
         return f"an equation has one `=`: `{at.word} = …`"
+    # `y <- x`, as in R
+    if found.value == "<" and after_name and at.rest.startswith("<-"):
+        return f"an equation has a `=`: `{at.word} = …`"
+    # `y -= 1`, `y *= 2`
+    changed = re.match(r"([-*/])=", at.rest) or re.match(r"(\*\*|//)=", at.rest)
+    if changed and after_name and "EQUALS" in expected:
+        return f"a new value has a name of its own: `{at.word}_2 = {at.word} {changed[1]} …`"
+    # `y, (h, c) = …`
+    if found.type == "LPAR" and at.before == "COMMA" and "EQUALS" not in expected:
+        names = re.match(r"\s*\w+", at.line)
+        if names and re.match(r"\([\w\s,]*\)\s*=", at.rest):
+            return f"results are named without parentheses: `{names.group().strip()}, _ = …`"
     # `h[t], c[t] = …`
     if found.type == "COMMA" and at.before == "RSQB" and "EQUALS" in expected:
         return "write one equation for each indexed result"
@@ -192,6 +191,10 @@ def _statement(at: ErrorContext) -> str:
                 "`state m: [n] = 0`"
             )
         return f"it is set with `=`: `{at.word} = …`"
+    # `epochs(5)` in a train block
+    number = re.match(r"\((\d[\w.]*)\)\s*$", at.rest.partition("\n")[0])
+    if found.type == "LPAR" and number and after_name:
+        return f"it is set with `=`: `{at.word} = {number[1]}`"
     if found.type == "LPAR":
         return (
             "a statement assigns to a name, `y = f(x)`; indices stand in brackets: "
@@ -205,6 +208,25 @@ def _statement(at: ErrorContext) -> str:
     return ""
 
 
+def _slices(at: ErrorContext) -> str:
+    """`y = x[:, 0]` as an equation, `y[i] = x[i, 0]`; "" if there is more to it."""
+    written = re.search(r"(?:(\w+)\s*=[^=]*)?\b([A-Za-z_]\w*)\[([^][]*)$", at.line)
+    inside = re.match(r"([^][\n]*)\]", at.rest)
+    if written is None or inside is None:
+        return ""
+    places = [place.strip() for place in (written[3] + inside[1]).split(",")]
+    if not all(place == ":" or re.fullmatch(r"\d+|[A-Za-z_]\w*", place) for place in places):
+        return ""
+    free = [i for i in "ijklmn" if i not in places]
+    left = free[: places.count(":")]
+    names = iter(left)
+    read = ", ".join(next(names) if place == ":" else place for place in places)
+    if written[1] is None:  # `y[:, 0] = …`
+        return f"there are no slices: indices stand on both sides, `{written[2]}[{read}] = …`"
+    name = written[1] if re.fullmatch(r"\s*\w+\s*=\s*\w+\[[^][]*", at.line) else "part"
+    return f"there are no slices: `{name}[{', '.join(left)}] = {written[2]}[{read}]`"
+
+
 def _brackets(at: ErrorContext) -> str:
     """Within brackets, and around them."""
     found = at.found
@@ -214,7 +236,7 @@ def _brackets(at: ErrorContext) -> str:
         return f"a read with a default is in parentheses: `({read.group().strip()} else 0)`"
     # `x[:, 0]` or `x[1:]`
     if found.type == "COLON" and at.inside == "[":
-        return (
+        return _slices(at) or (
             "there are no slices: an equation over indices reads a part, such as "
             "`y[i < 2] = x[i + 1]`"
         )
@@ -233,6 +255,15 @@ def _brackets(at: ErrorContext) -> str:
     # `x[b][i]`
     if found.type == "LSQB" and at.before == "RSQB":
         return "all indices stand in one pair of brackets: `x[b, i]`"
+    # `Dense[8](x)`
+    if found.type == "LPAR" and (bracket := re.search(r"\b([A-Z]\w*)\[([^][]*)\]$", at.line)):
+        return f"settings stand in parentheses: `{bracket[1]}({bracket[2]})`"
+    # `sum[i] x[i]`, `sum{i} x[i]`, `sum x[i]`
+    reduced = re.search(r"\b(" + "|".join(REDUCTIONS) + r")\s*$", at.line)
+    if reduced and found.type in ("LSQB", "LBRACE", "NAME"):
+        index = re.match(r"[\[{]\s*(\w+)", at.rest)
+        written = f"{reduced[1]}({index[1] if index else 'i'}) …"
+        return f"the indices of a reduction stand in parentheses: `{written}`"
     # `f(x)[i]`
     if found.type == "LSQB" and at.before == "RPAR":
         return "only a name can be indexed: assign the value to a name first"
@@ -248,8 +279,8 @@ def _expression(at: ErrorContext) -> str:
     """Operators and values."""
     found, before, expected = at.found, at.before, at.expected
     after_operand = before in _OPERAND_ENDS
-    # `x ** 2` lexes as two `*`.
-    if found.type == "TIMES" and before == "TIMES":
+    # `x ** 2` lexes as two `*`, or as `*` and a pattern of names.
+    if before == "TIMES" and at.word == "*" and at.rest.startswith("*"):
         return "a power is written `x^2`"
     if found.type == "EQUALS" and after_operand and "COMPARE" in expected:
         # `if a = b`, or the two characters in the wrong order
@@ -257,8 +288,20 @@ def _expression(at: ErrorContext) -> str:
         return f"a comparison is written `{sign}`"
     if found.type == "COMPARE" and after_operand:
         return "comparisons do not chain: write `a < b and b < c`"
+    # `if c: x else: y`, `if (c) x else y`
+    choice = re.search(r"=\s*if\b[^=]*$", at.line) and "THEN" in expected and after_operand
+    if choice and (found.type == "COLON" or before == "RPAR"):
+        return "a choice is written `if … then … else …`"
+    # `x >> f`
+    if found.value == ">" and before == "COMPARE" and at.word == ">":
+        return "a value is passed on with `|>`"
+    if at.word == "new":
+        return f"a layer is applied by its name: `{found}(…)`"
+    # `x mod 2`
+    if found.value in ("mod", "rem") and after_operand:
+        return "the remainder is `x % y`"
     # `x |> Dense 10`
-    if found.type == "NUMBER" and before == "NAME" and "|>" in at.line:
+    if found.type == "NUMBER" and before == "NAME" and ("|>" in at.line or at.word[:1].isupper()):
         return f"settings stand in parentheses: `{at.word}({found})`"
     # Only where no operator can stand: after a value the grammar accepts `+`.
     if found.type == "PLUS":

@@ -13,8 +13,9 @@ from lark.parsers.lalr_interactive_parser import InteractiveParser
 
 from ..syntax.lexer_rules import CLOSING, KEYWORDS, PostLexer
 from ..syntax.source import Source, Span
+from .character_hints import hint_for_character
 from .diagnostic import Diagnostic, Note
-from .hints import ErrorContext, hint_for_character, hint_for_keyword, hint_for_token
+from .hints import ErrorContext, hint_for_keyword, hint_for_token
 
 # Terminals that are described instead of spelt.
 _DESCRIPTIONS = {

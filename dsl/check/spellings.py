@@ -41,7 +41,7 @@ def reduction(name: str, arguments: tuple[s.Argument, ...]) -> str:
     return f"over an index, of a tensor with two: `{y}[{left}] = {name}({over}) {x}[b, i]`"
 
 
-def without_list(name: str, arguments: tuple[s.Argument, ...]) -> str:
+def without_list(name: str, arguments: Sequence[s.Argument]) -> str:
     """`concat([a, b], axis = 1)`: the tensors themselves; which dimension is said by name."""
     written = []
     for argument in arguments:

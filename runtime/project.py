@@ -298,7 +298,8 @@ def _file_text(file: s.File) -> str:
     doc = file.doc or (
         "A part of a program." if definitions[:1] and '"""' in definitions[0] else ""
     )
-    return "\n\n".join([*([f'"""{doc}"""'] if doc else []), *uses, *definitions]) + "\n"
+    head = [f"language {file.language.version.text}"] if file.language else []
+    return "\n\n".join([*head, *([f'"""{doc}"""'] if doc else []), *uses, *definitions]) + "\n"
 
 
 def _from_library(checked: Checked, train: s.Train | None) -> list[s.Definition]:
@@ -320,8 +321,24 @@ def _from_library(checked: Checked, train: s.Train | None) -> list[s.Definition]
 
 def _text(definition: s.Definition) -> str:
     # The docstring of a definition may stand before its span, and is then put back.
-    text = definition.span.text
+    text = _with_tables(definition)
     return text if '"""' in text or not definition.doc else f'"""{definition.doc}"""\n{text}'
+
+
+def _with_tables(definition: s.Definition) -> str:
+    """The text with the numbers of its tables in place of `table("priors.csv")`."""
+    source, start, end = definition.span.source, definition.span.start, definition.span.end
+    parts, at = [], start
+    for node in walk(definition):
+        # A list that a table became has the place of the call, as have the lists in it.
+        if (
+            isinstance(node, s.List)
+            and not node.span.text.startswith("[")
+            and node.span.start >= at
+        ):
+            parts += [source.text[at : node.span.start], format_expr(node)]
+            at = node.span.end
+    return "".join([*parts, source.text[at:end]])
 
 
 def _train_text(train: s.Train) -> str:

@@ -43,6 +43,15 @@ def builtin(
     """A built-in function of `piped` values and arguments. E0203 if there is none of this name,
     E0204 if it does not take these arguments."""
     fn = name.id
+    # One that names a file has been replaced by its numbers.
+    if fn == "table" and len(arguments) == 1 and not piped:
+        raise ctx.error(
+            "E0312",
+            "`table` takes the name of a file",
+            arguments[0].span,
+            label="expected a string",
+            help='like `let w = table("weights.csv")`',
+        )
     if fn in JOINING and (piped or arguments):
         return joined(ctx, name, arguments, piped, span, scope)
     for argument in arguments:
@@ -56,14 +65,13 @@ def builtin(
     values = [*piped, *(value(ctx, a.value, scope) for a in arguments)]
     places = [*(span for _ in piped), *(a.span for a in arguments)]
     if fn in _SHAPE_FUNCTIONS and len(values) == 1 and not isinstance(values[0], Array):
-        shape = (len(values[0].items),) if isinstance(values[0], Numbers) else ()
+        shape = values[0].shape if isinstance(values[0], Numbers) else ()
         return _SHAPE_FUNCTIONS[fn](shape)
     for given, place in zip(values, places, strict=True):
-        if isinstance(given, str | Numbers):
-            what = "word" if isinstance(given, str) else "list"
-            raise ctx.error("E0312", f"a {what} cannot be computed with", place)
+        if isinstance(given, str):
+            raise ctx.error("E0312", "a word cannot be computed with", place)
     # Of constants the result must be one, too, so that it can be a size: `max(n, 4)`.
-    constant = all(map(is_static, values))
+    constant = all(is_static(v) and not isinstance(v, Numbers) for v in values)
     arrays = [lift(v, ctx.float_type) for v in values]
     if fn in _POINTWISE and len(arrays) == 1:
         result = pointwise(ctx, fn, arrays, span)
@@ -92,6 +100,7 @@ def builtin(
         "random",
         "after",
         "grad",
+        "table",
         *JOINING,
         *ctx.definitions,
     ]

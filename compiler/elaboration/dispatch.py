@@ -93,7 +93,7 @@ def array(ctx: Context, node: s.Node, scope: BodyScope) -> Array:
 
 
 def as_array(ctx: Context, found: Static | Array, node: s.Node) -> Array:
-    if isinstance(found, str | Numbers):
+    if isinstance(found, str):
         raise not_a_number(ctx, found, node)
     return lift(found, ctx.float_type)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import operator
 
+from ...dsl.check.tables import MAX_NUMBERS
+from ...dsl.diagnostics.diagnostic import Note
 from ...dsl.syntax import ast as s
 from ..ir.equation import Index
 from ..ir.expr import Expr, Idx
@@ -32,26 +34,52 @@ def literal(ctx: Context, node: s.Number | s.Boolean | s.String, scope: BodyScop
 
 
 def list_literal(ctx: Context, node: s.List, scope: BodyScope) -> Static:
-    """`[3, 5]`: numbers that are known when compiling."""
-    found: list[int | float] = []
+    """`[3, 5]`, `[[1, 2], [3, 4]]`: numbers that are known when compiling."""
+    found: list[int | float | Numbers] = []
+    if not node.items:
+        raise ctx.error("E0309", "a list without numbers", node.span, label="this is empty")
     for item in node.items:
         number = static(ctx, item, scope, "what a list holds", "a tensor is given by its equation")
-        if not isinstance(number, int | float):
+        if not isinstance(number, int | float | Numbers):
             raise ctx.error(
                 "E0312",
                 "a list holds numbers",
                 item.span,
                 label=f"this is {constant_text(number)}",
             )
+        if found and _shape(number) != _shape(found[0]):
+            raise ctx.error(
+                "E0303",
+                "the lists in a list have one shape",
+                item.span,
+                label=f"this has the shape {list(_shape(number))}",
+                notes=(Note(node.items[0].span, f"and this {list(_shape(found[0]))}"),),
+            )
         found.append(number)
-    return Numbers(tuple(found))
+    result = Numbers(tuple(found))
+    if len(result.flat) > MAX_NUMBERS:
+        raise ctx.error(
+            "E0311",
+            f"a list of {len(result.flat):,} numbers",
+            node.span,
+            label=f"the limit is {MAX_NUMBERS:,}",
+            help="large tables are data, or parameters",
+        )
+    return result
+
+
+def _shape(item: Static) -> tuple[int, ...]:
+    return item.shape if isinstance(item, Numbers) else ()
 
 
 def unary(ctx: Context, node: s.Unary, scope: BodyScope) -> Static | Array:
     operand = value(ctx, node.operand, scope)
     if isinstance(operand, Array):
         return pointwise(ctx, "neg" if node.op == "-" else "not", [operand], node.span)
-    if isinstance(operand, str | Numbers):
+    if isinstance(operand, Numbers):
+        fn = "neg" if node.op == "-" else "not"
+        return pointwise(ctx, fn, [lift(operand, ctx.float_type)], node.span)
+    if isinstance(operand, str):
         raise not_a_number(ctx, operand, node.operand)
     return -operand if node.op == "-" else not operand
 
@@ -91,10 +119,17 @@ def binary(ctx: Context, node: s.Binary, scope: BodyScope) -> Static | Array:
     if node.op == "@":
         a, b = tensor(ctx, left, node.left, scope), tensor(ctx, right, node.right, scope)
         return _matrix_product(ctx, node, a, b, scope)
+    # `[1, 2] * n` is a tensor, `kernel == [3, 3]` compares settings. To a layer of the library, a
+    # setting that is a list where it takes a number is a mistake.
+    settings = node.span.source.library and is_static(left) and is_static(right)
+    if node.op not in ("==", "!=") and not settings:
+        left, right = (
+            lift(v, ctx.float_type) if isinstance(v, Numbers) else v for v in (left, right)
+        )
     if not isinstance(left, Array) and not isinstance(right, Array):
         return _fold(ctx, node, left, right)
     for side, operand in ((node.left, left), (node.right, right)):
-        if isinstance(operand, str | Numbers):
+        if isinstance(operand, str):
             raise not_a_number(ctx, operand, side)
     # Only a constant divisor is looked at; in data, a float divided by 0 is inf or NaN (IEEE 754).
     if node.op in ("/", "//", "%") and is_static(right) and not right:

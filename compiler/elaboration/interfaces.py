@@ -13,10 +13,10 @@ from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
 from ..ir.dtypes import is_float
 from .broadcasting import materialize
-from .context import LETTERS, BodyScope, Context, constant_text
+from .context import LETTERS, BodyScope, Context
 from .dispatch import size, static, value
 from .names import find
-from .values import Array, NamedLayer, Numbers, Poison, Shape, Static, Value, is_static, lift
+from .values import Array, NamedLayer, Poison, Shape, Static, Value, is_static, lift
 
 
 def bind(
@@ -132,14 +132,6 @@ def input_value(
     # GRU's `length = inf` has no type: it may be one number or a tensor with one for each sequence
     if type is None or isinstance(given, Poison | str):
         return given
-    if isinstance(given, Numbers):
-        raise ctx.error(
-            "E0312",
-            f"{_input_name(ctx, parameter)} is a tensor, and this is a list",
-            span,
-            label=f"this is {constant_text(given)}",
-            help="a tensor is given by its equation: `w[i < 3] = …`",
-        )
     array = lift(given, ctx.float_type)
     if type.shape is not None:
         # `RNN(8)(x)` with `h0: [..., units] = 0`: the default stands for a tensor of zeros

@@ -27,7 +27,7 @@ from .broadcasting import distinct
 from .context import Abort, BodyScope, Context
 from .dispatch import array as array_of
 from .dispatch import as_array, size, static, tensor, value
-from .values import Array, Shape, Static
+from .values import Array, Numbers, Shape, Static
 
 Given = tuple[Static | Array, s.Node]  # an argument, and where it stands
 
@@ -169,10 +169,16 @@ def _stack(
 def _split(
     ctx: Context, x: Array, axis: int, rest: Sequence[s.Expr], span: Span, scope: BodyScope
 ) -> tuple[Array, ...]:
-    """Equal parts, or parts of the sizes that are given."""
+    """Equal parts, or parts of the sizes that are given: `split(x, 2, 3)`, `split(x, [2, 3])`."""
     extent = x.shape[axis]
-    sizes = [size(ctx, node, scope, "the size of a part") for node in rest]
-    if len(sizes) == 1:
+    found = value(ctx, rest[0], scope) if len(rest) == 1 else None
+    listed = found.items if isinstance(found, Numbers) else None
+    sizes = [size(ctx, node, scope, "the size of a part") for node in rest] if not listed else []
+    for item in listed or ():
+        if not isinstance(item, int) or isinstance(item, bool) or item < 0:
+            raise ctx.error("E0308", "the size of a part is a whole number", rest[0].span)
+        sizes.append(item)
+    if len(sizes) == 1 and listed is None:
         count = sizes[0]
         if not count or extent % count:
             raise ctx.error(

@@ -26,7 +26,7 @@ from .broadcasting import distinct
 from .context import Abort, BodyScope, Context, spelled
 from .dispatch import scalar, size, value
 from .recurrence_types import recurrence_type
-from .values import Array, Poison, Shape, Value
+from .values import Array, Numbers, Poison, Shape, Value, of_numbers
 
 Text = s.Node | tuple[s.Node, ...]  # one or several parts of a program
 
@@ -356,6 +356,8 @@ def lookup(ctx: Context, name: str, scope: BodyScope) -> Value | None:
 
 def _tensor_of(ctx: Context, name: s.Name, scope: BodyScope) -> Array | None:
     found = lookup(ctx, spelled(name), scope)
+    if isinstance(found, Numbers):
+        return of_numbers(found, ctx.float_type)
     return found if isinstance(found, Array) else None
 
 

@@ -16,8 +16,8 @@ from ..ir.build import cast, literal
 from ..ir.dtypes import is_float
 from ..ir.expr import Const, Expr, Idx, Read, expr_text, index_names, reads
 from ..ir.implications import inside_where
-from .context import BodyScope, Context, constant_text
-from .dispatch import scalar, static, tensor, value
+from .context import BodyScope, Context
+from .dispatch import scalar, tensor, value
 from .names import variable
 from .ranges import dimension_syntax
 from .values import Array, Numbers, Static, of_scalar
@@ -34,7 +34,9 @@ def read(
     """`x[i, j]`; `other` is the value out of bounds."""
     known = variable(ctx, node.tensor, scope)
     if isinstance(known, Numbers):
-        return _element(ctx, node, known, scope, other)
+        fixed = _static_place(ctx, node, scope)
+        if fixed is not None:
+            return _element(ctx, node, known, fixed, scope, other)
     array = tensor(ctx, known, node.tensor, scope, node.tensor.id)
     source = array.tensor
     assert source is not None
@@ -75,31 +77,44 @@ def read(
     return of_scalar(Read(source.name, places, otherwise, source.dtype), source.name)
 
 
+def _static_place(ctx: Context, node: s.Index, scope: BodyScope) -> list[int] | None:
+    """The place of an element that is known when compiling."""
+    found = [
+        None if isinstance(item, s.Ellipsis_) else value(ctx, item, scope) for item in node.indices
+    ]
+    whole = [i for i in found if isinstance(i, int) and not isinstance(i, bool)]
+    return whole if len(whole) == len(found) else None
+
+
 def _element(
-    ctx: Context, node: s.Index, numbers: Numbers, scope: BodyScope, other: s.Node | None
+    ctx: Context,
+    node: s.Index,
+    numbers: Numbers,
+    place: list[int],
+    scope: BodyScope,
+    other: s.Node | None,
 ) -> Static | Array:
-    """`kernel[0]`: an element of a list, whose place is known when compiling."""
-    if len(node.indices) != 1:
+    """`kernel[0]`: an element of a list, which is known when compiling, too."""
+    shape = numbers.shape
+    if len(place) != len(shape):
         raise ctx.error(
             "E0302",
-            f"`{node.tensor.id}` is a list, {len(node.indices)} are indexed",
+            f"`{node.tensor.id}` is a list, {len(place)} are indexed",
             node.span,
-            label=f"it is {constant_text(numbers)}",
+            label=f"its shape is {list(shape)}",
         )
-    (item,) = node.indices
-    place = static(ctx, item, scope, "a place in a list")
-    if isinstance(place, bool) or not isinstance(place, int):
-        raise ctx.error("E0310", "an index must be a whole number", item.span)
-    if 0 <= place < len(numbers.items):
-        return numbers.items[place]
-    if other is not None:
-        return value(ctx, other, scope)
-    raise ctx.error(
-        "E0306",
-        f"index `{place}` falls outside `{node.tensor.id}`",
-        item.span,
-        label=f"places are 0 to {len(numbers.items) - 1}",
-    )
+    for index, extent, item in zip(place, shape, node.indices, strict=True):
+        if 0 <= index < extent:
+            continue
+        if other is not None:
+            return value(ctx, other, scope)
+        raise ctx.error(
+            "E0306",
+            f"index `{index}` falls outside `{node.tensor.id}`",
+            item.span,
+            label=f"places are 0 to {extent - 1}",
+        )
+    return numbers.at(place)
 
 
 def _places(ctx: Context, node: s.Index, array: Array, scope: BodyScope) -> tuple[Expr, ...]:

@@ -19,7 +19,7 @@ from ..ir.dtypes import is_float
 from ..ir.expr import Idx
 from ..ir.functions import CASTS, promote
 from .context import BodyScope, Context, spelled
-from .values import Array
+from .values import Array, Numbers, of_numbers
 
 WHOLE = "whole"  # a whole number in the text, which adapts
 Type = str | None  # a dtype, WHOLE, or None: nothing is known of a tensor that reads itself
@@ -87,6 +87,8 @@ class _Inference:
         if name in pending:
             return None
         found = self.scope.names.get(name)
+        if isinstance(found, Numbers):
+            found = of_numbers(found, self.ctx.float_type)
         if isinstance(found, Array):
             places = [Idx(f"#{n}") for n in range(found.rank)]
             return found.element(places, found.shape).dtype

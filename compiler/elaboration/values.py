@@ -9,18 +9,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from ...dsl.syntax import ast as s
-from ..ir.build import literal
+from ..ir.build import call, literal
 from ..ir.equation import Tensor
 from ..ir.expr import Expr, Idx, Read, walk
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """A list, `[3, 5]`: a compile-time constant that settings can be."""
+    """A list, `[3, 5]` or `[[1, 2], [3, 4]]`: a compile-time constant that settings can be, and a
+    tensor where one is needed. Lists in a list are of one shape."""
 
-    items: tuple[int | float, ...]
+    items: tuple[int | float | Numbers, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        first = self.items[0] if self.items else 0
+        return (len(self.items), *(first.shape if isinstance(first, Numbers) else ()))
+
+    @cached_property
+    def flat(self) -> tuple[int | float, ...]:
+        """All numbers in row-major order."""
+        parts = (i.flat if isinstance(i, Numbers) else (i,) for i in self.items)
+        return tuple(number for part in parts for number in part)
+
+    def at(self, place: Sequence[int]) -> int | float | Numbers:
+        """The number, or the list, at a place."""
+        first, *rest = place
+        found = self.items[first]
+        return found.at(rest) if rest and isinstance(found, Numbers) else found
 
 
 Static = bool | int | float | str | Numbers
@@ -109,11 +128,39 @@ def of_scalar(expr: Expr, hint: str = "value") -> Array:
     return Array((), lambda indices, shape: expr, (), hint=hint, identity=expr)
 
 
+def of_numbers(numbers: Numbers, float_type: str) -> Array:
+    """A list as an array: a decision tree over the place, `if i < 2 then … else …`."""
+    flat = numbers.flat
+    kinds = {bool if isinstance(n, bool) else type(n) for n in flat}
+    wide = any(not isinstance(n, float) and not -(2**31) <= n < 2**31 for n in flat)
+    dtype = "bool" if kinds == {bool} else "i64" if wide else "i32"
+    dtype = float_type if float in kinds else dtype
+
+    def chosen(found: Numbers, places: Sequence[Expr], low: int, high: int) -> Expr:
+        """The element at `places`, whose first is known to lie between two bounds."""
+        if high - low == 1:
+            item = found.items[low]
+            if isinstance(item, Numbers):
+                return chosen(item, places[1:], 0, len(item.items))
+            return literal(item, dtype)
+        middle = (low + high) // 2
+        parts = chosen(found, places, low, middle), chosen(found, places, middle, high)
+        return call("select", call("lt", places[0], literal(middle)), *parts)
+
+    def element(indices: Sequence[Expr], outer: Shape) -> Expr:
+        return chosen(numbers, align(indices, outer, numbers.shape), 0, len(numbers.items))
+
+    names = ("i", "j", "k", "l", "m", "n", "p", "q")[: len(numbers.shape)]
+    return Array(numbers.shape, element, names, None, "list", ("list", numbers, dtype))
+
+
 def lift(value: Static | Array, float_type: str) -> Array:
     """A value as an array; real numbers get the program's float type, whole ones i32 or i64."""
     if isinstance(value, Array):
         return value
-    assert not isinstance(value, str | Numbers)
+    assert not isinstance(value, str)
+    if isinstance(value, Numbers):
+        return of_numbers(value, float_type)
     # i32 where it fits: arithmetic with a wider operand promotes it
     if isinstance(value, int) and not -(2**31) <= value < 2**31:
         return of_scalar(literal(value, "i64"))

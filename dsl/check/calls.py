@@ -227,7 +227,7 @@ def _check_builtin(call: Invocation, name: str, report: Report) -> None:
     if len(call.groups) > 1:
         message = f"`{name}` takes one pair of parentheses"
         report.add("E0204", message, call.span, help=_builtin_help(name, call.groups[0]))
-    elif name in ("concat", "stack") and any(isinstance(a.value, s.List) for a in arguments):
+    elif name in ("concat", "stack") and any(_holds_tensors(a.value) for a in arguments):
         help = without_list(name, arguments)
         report.add("E0204", f"`{name}` takes tensors", call.span, help=help)
     elif named:
@@ -251,6 +251,11 @@ def _builtin_help(name: str, arguments: Arguments) -> str:
         return "a dimension is its number or its name: `axis = 1`"
     # `sum(x, axis = 1)` and `sum(i, x[i])` are the usual misunderstandings
     return reduction(name, arguments) if name in s.REDUCTIONS else ""
+
+
+def _holds_tensors(value: s.Expr) -> bool:
+    """Whether it is a list of something else than numbers."""
+    return isinstance(value, s.List) and any(isinstance(n, s.Name) for n in s.walk(value))
 
 
 def check_arguments(

@@ -22,6 +22,7 @@ from .bundle import Bundle, unbundle
 from .definitions import DefinitionChecker
 from .library import read_source, standard_library
 from .names import Definitions, Scope, called_names, names_in
+from .tables import expand_tables
 from .train_block import check_trains
 
 MAX_DEPTH = 40  # files of which each is used by the one before
@@ -213,7 +214,7 @@ class _Loader:
     def load(self, source: Source, path: Path) -> Checked:
         # The report is shared by all files, so only errors from here on are this file's.
         errors = len(self.report.errors)
-        file = parse(source, self.report)
+        file = expand_tables(parse(source, self.report), path.parent, self.report)
         # Resolved, as two different paths may lead to one file.
         self.loading.append(Path(os.path.realpath(path)))
         used: dict[str, s.Definition] = {}

@@ -24,6 +24,7 @@ BUILTINS: dict[str, tuple[int, int]] = {
     **dict.fromkeys(("concat", "stack"), (1, MANY)),
     "split": (2, MANY),
     "pad": (2, 3),
+    "table": (1, 1),
     "after": (2, 2),
     "grad": (2, 2),
     "random": (0, 4),

@@ -67,14 +67,16 @@ class TilingCosts:
     load_overlap: float = 0.1  # the share of a load's cost that arithmetic cannot hide
     remainder_factor: float = 1.03  # a second copy of the code for what is left over
     outermost_rows_factor: float = 1.04  # rows of the outermost index: other threads wrote them
-    l2_line: float = 1.0  # a cache line from the second-level cache, most of it overlapped, …
+    l2_line: float = 0.6  # a cache line from the second-level cache, most of it overlapped, …
     l2_next_line: float = 0.3  # … one that follows the line before …
     memory_line: float = 4.0  # … and one from beyond
+    panel_step: float = 0.25  # a step over a panel, instead of `loop_step`
     row_line: float = 0.5  # a line of a row of the tile, from the second-level cache
     worth_packing: float = 0.92  # the share of a nest's cycles that is worth cache blocks
-    pack_vector: float = 1.0  # copying a vector into a panel …
-    pack_near: float = 3.0  # … and waiting for each of its rows from the second-level cache, …
-    pack_far: float = 12.0  # … or from beyond
+    pack_vector: float = 2.0  # copying a vector into a panel …
+    pack_near: float = 12.0  # … and waiting for each of its rows from the second-level cache, …
+    pack_far: float = 24.0  # … or from beyond
+    pack_across: float = 0.25  # of that, for each vector that is transposed
     partial_sum: float = 2.0  # adding a vector of f32 sums to those of the blocks before
 
 
@@ -102,6 +104,7 @@ class TilingLimits:
     parallel_steps: int = 16  # steps of a loop that threads share evenly enough, whatever their
     even_parallel_steps: int = 4  # number, and of one whose steps are a multiple of so many
     far_rows: int = 4096  # bytes between two rows: a page, beyond which nothing is prefetched
+    packed_rows: int = 64  # of a result from which on a given factor is packed; 0: none is
     panel_vectors: int = 2  # of a panel at least: else there is a load for every multiply-add
     panel_share: float = 0.8  # of a cache that a packed panel may take with what is read beside it
     partial_bytes: int = 192 << 10  # of a thread's stack for sums between cache blocks
@@ -352,7 +355,8 @@ _AVX2 = CpuTarget("generic-avx2", lanes=8, registers=16)
 # 82 GFLOP/s (0.78 ns, Emerald Rapids) where multiply-adds do 173 (0.185 ns).
 # Products whose factors lie a power of two apart run at 70 to 97 % of the peak there.
 _AMD_CACHES = TilingCosts(l2_line=0.3, l2_next_line=0.2, memory_line=1.5)
-_AMD_BF16 = replace(_AVX512, bf16_instructions=True, bf16_dot_cycles=0.5, costs=_AMD_CACHES)
+_AMD = replace(_AVX512, costs=_AMD_CACHES, tiling=TilingLimits(packed_rows=0))
+_AMD_BF16 = replace(_AMD, bf16_instructions=True, bf16_dot_cycles=0.5)
 _INTEL_BF16 = replace(_AVX512, bf16_instructions=True, bf16_dot_cycles=2.1, l2=Cache(2 << 20, 16))
 
 # A name is that of a microarchitecture; `generic-…` is for processors that are not in the table.
@@ -375,7 +379,7 @@ CPU_TARGETS = {
             bf16_dot_cycles=1.0,
         ),
         replace(
-            _AVX2, name="zen3", l1=Cache(32 << 10, 8), l2=Cache(512 << 10, 8), costs=_AMD_CACHES
+            _AMD, name="zen3", lanes=8, registers=16, l1=Cache(32 << 10, 8), l2=Cache(512 << 10, 8)
         ),
         replace(_AVX512, name="skylake-server", l1=Cache(32 << 10, 8)),
         replace(_AVX512, name="icelake-server", l2=Cache(1280 << 10, 20)),

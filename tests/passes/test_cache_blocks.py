@@ -29,6 +29,9 @@ SMALL = replace(
 PRODUCTS = {
     "matrices": "(a: f32[70, 131], b: f32[131, 150]) -> y { y[i, j] = sum(k) a[i, k] * b[k, j] }",
     "transposed": "(a: f32[131, 70], b: f32[131, 96]) -> y { y[i, j] = sum(k) a[k, i] * b[k, j] }",
+    "across": "(a: f32[70, 131], b: f32[150, 131]) -> y { y[i, j] = sum(k) a[i, k] * b[j, k] }",
+    "across heads": "(a: f32[70, 3, 50], b: f32[90, 3, 50]) -> y"
+    " { y[i, j] = sum(h, k) a[i, h, k] * b[j, h, k] }",
     "batched": "(a: f32[3, 40, 90], b: f32[3, 90, 64]) -> y"
     " { y[n, i, j] = sum(k) a[n, i, k] * b[n, k, j] }",
     "heads": "(a: f32[30, 4, 50], b: f32[4, 50, 64]) -> y"
@@ -65,6 +68,7 @@ def test_blocks_compute_the_same_on_any_number_of_threads(name: str) -> None:
     source = system(f"model M{PRODUCTS[name]}", float_type="f32")
     blocks = [nest.blocks for nest in _nests(source, SMALL) if nest.blocks is not None]
     assert blocks, "no product is blocked"
+    assert any(b.along for b in blocks) == name.startswith("across")
     long = name in ("long", "convolution", "border", "kernel")  # more than four blocks of 64 terms
     assert any(b.partial == ("f64" if long else "f32") for b in blocks)
     exact = evaluate(source, values(source), wide=True)
@@ -103,6 +107,14 @@ def test_rows_a_power_of_two_apart_are_packed() -> None:
     assert 16 << 10 < nest.blocks.steps * columns * 4 < 42 << 10
     assert "of peak predicted" in nest.blocks.note and nest.blocks.note in str(nest)
     assert "pack b[k * 512 + j]" in str(nest)
+
+
+def test_a_weight_that_is_read_across_memory_is_transposed_into_panels_not_copied() -> None:
+    text = "model M(a: f32[128, 512], w: f32[512, 512]) -> y"
+    source = system(text + " { y[i, j] = sum(k) a[i, k] * w[j, k] }", float_type="f32")
+    (nest,) = _nests(source, CPU_TARGETS["icelake-server"])
+    assert nest.blocks is not None and nest.blocks.along == "k"
+    assert "pack w[j * 512 + k], transposed" in str(nest)
 
 
 @pytest.mark.parametrize("sizes", [(4, 784, 512), (128, 784, 10), (512, 16, 32), (1, 512, 512)])

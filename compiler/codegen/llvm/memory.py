@@ -302,6 +302,17 @@ class MemoryWriter:
             self._columns[rows] = transpose(self.wide, access.dtype, list(rows))
         return self._columns[rows][row]
 
+    def square(self, access: Access) -> list[str]:
+        """The vectors at the current copy and those at the elements that follow in memory, as many
+        as a vector has lanes: a block that is loaded along memory and transposed in registers."""
+        offset, dtype = self.offset(access.offset), access.dtype
+        rows = [
+            self._vector_load(self.pointer(access, _of_lane(offset, lane)), dtype, "")
+            for lane in range(self.point.valid)
+        ]
+        unused = [self.wide.constant(0, dtype)] * (self.nest.lanes - len(rows))
+        return transpose(self.wide, dtype, [*rows, *unused])
+
     def _deinterleaved(self, access: Access, offset: Offset) -> str:
         """The even or the odd ones of neighbouring elements; where both are read, they are loaded
         once."""
@@ -489,6 +500,11 @@ class MemoryWriter:
 
     def store_at(self, access: Access, value: Value) -> None:
         self.store(access.tensor, access.dtype, access.offset, value)
+
+
+def _of_lane(offset: Offset, lane: int) -> Offset:
+    """The offset of one lane's element."""
+    return replace(offset, constant=offset.constant + lane * offset.stride, stride=0)
 
 
 def _first_lanes(count: int, lanes: int) -> str:

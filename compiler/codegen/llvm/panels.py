@@ -91,35 +91,50 @@ class PanelWriter:
     # --- the panel -----------------------------------------------------------------------------
 
     def _pack(self, column: str, segment: Segment, begin: str, copies: list[Copy]) -> None:
-        """Copies the block's part of the packed factor into the panel, one vector at a time."""
-        e, a, lanes = self.e, self.scalar, self.nest.lanes
-        cut, *inner = self.nest.inner[self.blocks.cut :]
-        type = self.wide.type("f32")
-        row, depth = self.width * lanes, prod(loop.index.size for loop in inner)
-        most = self.blocks.steps * depth * row
-        panel = e.op(f"alloca [{most} x float], align 64", type="ptr")
+        """Copies the block's part of the packed factor into the panel."""
+        e, a, lanes, blocks = self.e, self.scalar, self.nest.lanes, self.blocks
+        cut, *inner = self.nest.inner[blocks.cut :]
+        strides, stride = dict[str, int](), self.width * lanes
+        for loop in (*reversed(inner), cut):
+            strides[loop.index.name], stride = stride, stride * loop.index.size
+        row = strides[cut.index.name]
+        # A block that is transposed may begin before the panel, if that is short.
+        slack = lanes * row if blocks.along == cut.index.name else 0
+        panel = e.op(f"alloca [{blocks.steps * row + slack} x float], align 64", type="ptr")
         # Element 0 would be before the panel: accesses count from the tensor's own first ones.
-        before = a.op("mul", "i64", begin, str(depth * row))
-        before = a.op("sub", "i64", "0", a.op("add", "i64", before, column))
-        self.memory.panel = self._cell("float", panel, before)
-        places: dict[str, IndexValue] = {}
-        at = begin
+        before = a.op("add", "i64", a.op("mul", "i64", begin, str(row)), column)
+        before = a.op("sub", "i64", str(slack), before)
+        self.memory.panel = to = self._cell("float", panel, before)
+        block = self.reductions.block
+        outer = [loop.index.name for loop in self.nest.inner[: blocks.cut]]
+        places = {name: IndexValue(block[name][0], 0) for name in outer}
         with ExitStack() as loops:
-            for loop in self.nest.inner[: self.blocks.cut]:
-                places[loop.index.name] = IndexValue(self.reductions.block[loop.index.name][0], 0)
-            span = self.reductions.block[cut.index.name]
-            at = a.op("sub", "i64", loops.enter_context(e.loop(*span, 1)).index, begin)
-            places[cut.index.name] = IndexValue(a.op("add", "i64", at, begin), 0)
-            for loop in inner:
-                step = loops.enter_context(e.loop("0", str(loop.index.size), 1)).index
-                places[loop.index.name] = IndexValue(step, 0)
-                at = a.op("add", "i64", a.op("mul", "i64", at, str(loop.index.size)), step)
-            at = a.op("mul", "i64", at, str(row))
-            for number, (outer, valid) in enumerate(copies):
-                self.expressions.at({**outer, **places}, valid)
-                value = self.expressions.spread(self.memory.load_from(self.blocks.source), "f32")
-                to = self._cell("float", self._cell("float", panel, at), str(number * lanes))
-                e.effect(f"store {type} {{0}}, ptr {{1}}, align 64", value, to)
+            for loop in (cut, *inner):
+                name = loop.index.name
+                first, last = block.get(name, ("0", str(loop.index.size)))
+                step = lanes if name == blocks.along else 1
+                at = loops.enter_context(e.loop(first, last, step)).index
+                if step > 1:
+                    # as many elements as a vector has, whatever the length of the loop
+                    at = a.intrinsic("smin", "i64", at, a.op("sub", "i64", last, str(step)))
+                places[name] = IndexValue(at, 0)
+                to = self._cell("float", to, a.op("mul", "i64", at, str(strides[name])))
+            to = self._cell("float", to, column)
+            for number, (tile, valid) in enumerate(copies):
+                self.expressions.at({**tile, **places}, valid)
+                here = self._cell("float", to, str(number * lanes))
+                if blocks.ahead is not None:
+                    self.memory.prefetch(blocks.ahead)
+                for n, vector in enumerate(self._vectors()):
+                    cell = self._cell("float", here, str(n * strides.get(blocks.along, 0)))
+                    type = self.wide.type("f32")
+                    e.effect(f"store {type} {{0}}, ptr {{1}}, align 64", vector, cell)
+
+    def _vectors(self) -> list[str]:
+        """What is packed at the current place: a vector, or those of a block that is transposed."""
+        if self.blocks.along:
+            return self.memory.square(self.blocks.source)
+        return [self.expressions.spread(self.memory.load_from(self.blocks.source), "f32")]
 
     def _cell(self, type: str, start: str, number: str) -> str:
         return self.e.op(f"getelementptr {type}, ptr {{0}}, i64 {{1}}", start, number, type="ptr")

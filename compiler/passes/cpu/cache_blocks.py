@@ -26,11 +26,13 @@ from math import gcd, prod
 
 from ...ir.affine import Affine
 from ...ir.dtypes import BYTES
+from ...ir.equation import Equation, System
 from ...ir.expr import Expr, Idx, Read, index_names
-from ...targets import Cache, CpuTarget
+from ...ir.terms import multiplicands
+from ...targets import MAX_LANES, Cache, CpuTarget
 from ..lowering.access import Access
 from .loop_ir import PANEL, CacheBlocks, Loop
-from .tiling import Tiling, Work, tilings
+from .tiling import Tiling, Work, outermost_rows_factor, tilings
 
 F32 = BYTES["f32"]
 
@@ -66,6 +68,7 @@ class Panels:
     source: Access
     cut: Cut
     stretch: Stretch
+    along: str  # the summed index that the packed factor is contiguous along, if it is transposed
     cycles: float
     share: float  # of the most multiply-adds that the core can do
 
@@ -90,6 +93,8 @@ class Panels:
             self.cut.loop,
             self.cut.steps,
             _partial(self.work, self.cut),
+            self.along,
+            None if self.along else self._ahead(),
             str(self),
         )
         strides: dict[Expr, int] = {}
@@ -99,6 +104,12 @@ class Panels:
             stride *= loop.index.size
         offset = Affine({**strides, Idx(self.tiling.vector): 1}, 0)
         return blocks, replace(self.source, tensor=PANEL, offset=offset)
+
+    def _ahead(self) -> Access:
+        """What is packed some steps of the innermost loop later."""
+        inner = Idx(self.work.over[-1].name)
+        distance = self.work.target.prefetch.distance * self.source.offset.coefficients[inner]
+        return replace(self.source, offset=self.source.offset + Affine({}, distance))
 
 
 def cache_blocks(work: Work, operands: Mapping[Read, Access], tiling: Tiling) -> Panels | None:
@@ -170,15 +181,17 @@ class _Product:
     def without(self, tiling: Tiling) -> float:
         """Cycles of the nest without blocks."""
         cycles = self.results * self.terms * tiling.score * self.target.fma_cycles
-        if tiling.form != "outer" or tiling.vector not in self.names:
+        costs, footprint, line = self.target.costs, self._bytes(self.wide), self.target.l1.line
+        if tiling.form == "scalar" or tiling.vector not in self.names:
             return cycles
-        costs, footprint = self.target.costs, self._bytes(self.wide)
-        steps = self.results * self.terms / (tiling.copies * tiling.lanes)
-        lines = steps * tiling.vectors * tiling.lanes * F32 / self.target.l1.line
+        read = prod(n for name, n in tiling.extents.items() if name in self.names)
+        lines = self.results * self.terms / (tiling.copies * tiling.lanes) * read * F32 / line
         whole = footprint <= self.target.tiling.cached_panel * self.target.l2.bytes
-        # Loops over rows are outside of those over vectors if all of the factor stays in cache.
+        # Loops over rows are outside of those over vectors if all of the factor stays in cache, and
+        # a sum along memory reads whole rows.
+        whole = whole or tiling.form == "dot"
         run = footprint if whole else tiling.vectors * tiling.lanes * F32
-        panel = self.terms * run if not whole else footprint
+        panel = footprint if whole else self.terms * run
         if self._fits(self.target.l1, panel, run):
             return cycles
         if self._fits(self.target.l2, panel, run):
@@ -206,20 +219,24 @@ class _Product:
     def panels(self) -> Iterator[Panels]:
         """The candidates: tilings, and stretches of rows."""
         limits = self.target.tiling
-        for tiling in tilings(self.work):
+        for tiling in self._tilings():
             ours = self.names.isdisjoint(n for n, size in tiling.rows.items() if size > 1)
-            unit = self.wide.offset.coefficients.get(Idx(tiling.vector)) == 1
+            along = self._along(tiling.vector)
+            unit = along is not None
             enough = tiling.copies >= limits.accumulators
             enough = enough and limits.panel_vectors <= tiling.vectors <= limits.vectors
             if tiling.form != "outer" or not (ours and unit and enough):
                 continue
             cut = self._cut(tiling)
+            order = [i.name for i in self.work.over]
+            if along and order.index(along) < cut.loop:
+                continue
             sums = tiling.vectors * tiling.lanes * BYTES[_partial(self.work, cut) or "f32"]
             most = min(self.rows, limits.partial_bytes // sums)
             for part in (1, 2, 4, 8):
                 stretch = self._stretch(tiling, most // part)
                 if stretch is not None:
-                    yield self._with(tiling, cut, stretch)
+                    yield self._with(tiling, cut, stretch, along or "")
 
     def _stretch(self, tiling: Tiling, rows: int) -> Stretch | None:
         """At most so many rows; None if a step over the innermost index has more."""
@@ -243,10 +260,37 @@ class _Product:
             order = inside
         return None
 
-    def _with(self, tiling: Tiling, cut: Cut, stretch: Stretch) -> Panels:
-        cycles = self._cycles(tiling, cut, -(-self.rows // stretch.rows))
+    def _tilings(self) -> Iterator[Tiling]:
+        """The candidates if the wide factor is contiguous along vectors, as its panel is."""
+        for index in self.work.outputs:
+            if index.name not in self.names:
+                continue
+            # Strides that are no vector's, but that of the index.
+            strides = {a: MAX_LANES for a in self.wide.offset.coefficients} | {Idx(index.name): 1}
+            panel = replace(self.wide, offset=Affine(strides, 0))
+            accesses = (panel if a is self.wide else a for a in self.work.accesses)
+            work = replace(self.work, accesses=tuple(accesses))
+            yield from (t for t in tilings(work) if t.vector == index.name)
+
+    def _along(self, vector: str) -> str | None:
+        """The summed index that the wide factor is contiguous along, so that it can be transposed;
+        empty if it is contiguous along vectors, None if neither."""
+        strides = self.wide.offset.coefficients
+        if strides.get(Idx(vector)) == 1:
+            return ""
+        return next(
+            (
+                i.name
+                for i in self.work.over
+                if strides.get(Idx(i.name)) == 1 and i.size >= self.target.lanes
+            ),
+            None,
+        )
+
+    def _with(self, tiling: Tiling, cut: Cut, stretch: Stretch, along: str) -> Panels:
+        cycles = self._cycles(tiling, cut, -(-self.rows // stretch.rows), along)
         share = self._multiplications / cycles
-        return Panels(self.work, tiling, self.packed, self.wide, cut, stretch, cycles, share)
+        return Panels(self.work, tiling, self.packed, self.wide, cut, stretch, along, cycles, share)
 
     @property
     def _multiplications(self) -> float:
@@ -273,11 +317,14 @@ class _Product:
         steps = -(-size // parts)
         return Cut(loop, steps, steps * depth)
 
-    def _cycles(self, tiling: Tiling, cut: Cut, stretches: int) -> float:
+    def _cycles(self, tiling: Tiling, cut: Cut, stretches: int, along: str) -> float:
         """Cycles of the nest in blocks, with so many stretches of rows."""
         target, costs = self.target, self.target.costs
         points, near = self.results * self.terms, target.tiling.cached_panel * target.l2.bytes
-        cycles = points * tiling.score * target.fma_cycles
+        # Panels are shared by threads, not rows; and what a step takes was measured.
+        step, own = costs.loop_step - costs.panel_step, tiling.copies * tiling.lanes
+        score = tiling.score / outermost_rows_factor(tiling.rows, self.work) - step / own
+        cycles = points * score * target.fma_cycles
         # Lines of the narrow factor come from the second-level cache, one for each row.
         rows = prod(n for name, n in tiling.rows.items() if name in self.narrow_names)
         lines = points / (tiling.copies * tiling.lanes) * rows * F32 / target.l1.line
@@ -285,7 +332,11 @@ class _Product:
         # Packing: all of the wide factor for every stretch of rows.
         vectors = stretches * points / self.rows / target.lanes
         wait = costs.pack_near if self._bytes(self.wide) <= near else costs.pack_far
-        cycles += vectors * (costs.pack_vector + wait / tiling.vectors)
+        if along:
+            transposing = costs.register_transpose * target.fma_cycles
+            cycles += vectors * (transposing + costs.pack_across * wait)
+        else:
+            cycles += vectors * (costs.pack_vector + wait / tiling.vectors)
         # Partial sums, after every block.
         partial = _partial(self.work, cut)
         if partial:
@@ -298,7 +349,11 @@ class _Product:
         return cycles
 
     def _bytes(self, factor: Access) -> int:
-        return self.work.footprints[factor.tensor]
+        """What the nest reads of a factor: all of it, or one element for each of its indices."""
+        names = set().union(*map(index_names, factor.offset.coefficients))
+        indices = (*self.work.outputs, *self.work.over)
+        elements = prod(i.size for i in indices if i.name in names)
+        return min(self.work.footprints[factor.tensor], elements * F32)
 
 
 def _partial(work: Work, cut: Cut) -> str:
@@ -308,3 +363,25 @@ def _partial(work: Work, cut: Cut) -> str:
     if cut.terms >= total:
         return ""
     return "f64" if total > limits.whole_blocks * limits.long_block else "f32"
+
+
+def is_packed(eq: Equation, read: Read, system: System, target: CpuTarget) -> bool:
+    """Whether lowering can be relied on to pack a factor of a product, so that it needs no other
+    copy: something given that many rows of the result are multiplied by."""
+    factors = multiplicands(eq.body)
+    if eq.reduce != "sum" or eq.at is not None or eq.dtype != "f32" or len(factors) != 2:
+        return False
+    if not all(isinstance(f, Read) and f.dtype == "f32" for f in factors) or read.other is not None:
+        return False
+    if system.tensors[read.tensor].kind == "temp" or not all(
+        isinstance(e, Idx) for e in read.index
+    ):
+        return False
+    if system.batch or eq.target in system.recurrent or eq.target in system.blocked:
+        return False
+    names, limits = index_names(read), target.tiling
+    rows = prod(i.size for i in eq.indices if i.name not in names)
+    vectors = eq.indices[-1].size >= limits.panel_vectors * target.lanes
+    terms = all(i.name in names for i in eq.over) and eq.over[-1].size >= target.lanes
+    many = 0 < limits.packed_rows <= rows
+    return many and vectors and terms and eq.indices[-1].name in names

@@ -91,8 +91,10 @@ class CacheBlocks:
     The first `outside` output loops surround everything. Then come the loop over vectors, which
     takes one panel at a step, and those over rows; `rows` steps of the outermost of these share
     a panel. Of the reduction loops those before number `cut` take one step in a block, that one
-    `steps`, those after it all. `packed` is the factor and `source` its place in memory. Between
-    blocks the sums are in memory as `partial`; empty if there is one block only."""
+    `steps`, those after it all. `packed` is the factor and `source` its place in memory; where
+    vectors run across that, it is contiguous along the summed index `along`, and transposed in
+    registers; otherwise `ahead` is prefetched, what is packed some steps later. Between blocks the
+    sums are in memory as `partial`; empty if there is one block only."""
 
     packed: Read
     source: Access
@@ -101,6 +103,8 @@ class CacheBlocks:
     cut: int
     steps: int
     partial: str
+    along: str = ""
+    ahead: Access | None = None
     note: str = field(default="", compare=False)  # what the cost model expects, to be read
 
 
@@ -234,7 +238,7 @@ def _block_lines(nest: Nest, blocks: CacheBlocks) -> list[str]:
         marks.append(f"sums between blocks in {blocks.partial}")
     return [
         f"blocks {', '.join(cuts) or 'of all terms'}" + (f"    # {', '.join(marks)}" * bool(marks)),
-        f"    pack {access_text(blocks.source)}",
+        f"    pack {access_text(blocks.source)}" + ", transposed" * bool(blocks.along),
     ]
 
 

@@ -5,7 +5,8 @@
 Such a sum reads a few columns at a time. If a row has 4096 bytes, what is read of all rows falls on
 1 in 64 of a cache's sets, and rows evict each other before the next results read them again
 (conflict misses). Temps that are read so are padded; what is given and read so very often, such as
-a weight by every step of a recurrence, is copied to a padded temp first.
+a weight by every step of a recurrence, is copied to a padded temp first, unless it is packed into
+panels for cache blocks.
 
 Cf. Lam, Rothberg and Wolf, "The cache performance and optimizations of blocked algorithms", 1991.
 Tests: tests/passes/test_pad_rows.py.
@@ -24,6 +25,7 @@ from ...ir.equation import Equation, System, Tensor, copy_equation, is_identity,
 from ...ir.expr import Idx, Read, index_names
 from ...targets import CpuTarget
 from ..equations.views import views
+from .cache_blocks import is_packed
 
 
 def pad_rows(system: System, target: CpuTarget) -> System:
@@ -48,6 +50,8 @@ def pad_rows(system: System, target: CpuTarget) -> System:
                 if tensor.kind == "temp":
                     if tensor.name not in fixed and not tensor.pad_after:
                         edit.tensors[tensor.name] = replace(tensor, pad_after=rows)
+                elif is_packed(eq, read, system, target):
+                    continue
                 elif _reuse(eq, tensor, recurrent, target) >= target.layout.padded_reuse:
                     copy = edit.add(copy_equation(tensor, tensor.name, f"{tensor.name}_padded"))
                     if not edit.tensors[copy].pad_after:

@@ -245,7 +245,7 @@ def _outer(work: Work, index: Index) -> Iterator[Tiling]:
             cost = _cycles_per_copy(work, tile, index.name) / (lanes * useful)
             # Sides that do not divide their index need a second copy of the code.
             remainders = (blocks % vectors != 0) + _remainders(rows, work)
-            cost *= target.costs.remainder_factor**remainders * _outermost_rows_factor(rows, work)
+            cost *= target.costs.remainder_factor**remainders * outermost_rows_factor(rows, work)
             yield Tiling("outer", index.name, vectors, rows, lanes, cost)
 
 
@@ -287,7 +287,7 @@ def _dot(work: Work, index: Index) -> Iterator[Tiling]:
         cost = steps * _cycles_per_copy(work, tile, index.name) * copies
         cost += target.costs.horizontal_sum * copies
         remainders = target.costs.remainder_factor ** _remainders(rows, work)
-        cost *= remainders * _outermost_rows_factor(rows, work)
+        cost *= remainders * outermost_rows_factor(rows, work)
         yield Tiling("dot", index.name, 1, rows, lanes, cost / copies / points)
 
 
@@ -448,7 +448,7 @@ def _balanced(size: int, limit: int) -> Iterator[int]:
         before = tile
 
 
-def _outermost_rows_factor(rows: Mapping[str, int], work: Work) -> float:
+def outermost_rows_factor(rows: Mapping[str, int], work: Work) -> float:
     """The price of rows of the outermost index. They lie far apart, and threads, which are best off
     with what they have written themselves, would share another index than before and after."""
     shared = work.target.tiling.even_parallel_steps

@@ -6,8 +6,9 @@
 The vectors of a sum run over the last index of its result if one factor is contiguous along it;
 otherwise they would run over what is summed: the results of a tile would share fewer of the loaded
 vectors, and the lanes of each result would have to be added up. Applies where a single factor
-depends on that index, at another dimension than its last, and where that costs more than the copy.
-Equal copies are made once.
+depends on that index, at another dimension than its last, and where that costs more than the copy,
+unless the factor is packed into panels for cache blocks, which transposes it. Equal copies are made
+once.
 Tests: tests/passes/test_operand_layout.py.
 """
 
@@ -20,6 +21,7 @@ from ...ir.edit import SystemEdit
 from ...ir.equation import Equation, Index, System, is_recurrent
 from ...ir.expr import Const, Idx, Read, index_names
 from ...targets import CpuTarget
+from .cache_blocks import is_packed
 
 
 def transpose_operands(system: System, target: CpuTarget) -> System:
@@ -31,7 +33,8 @@ def transpose_operands(system: System, target: CpuTarget) -> System:
         inside = {eq.target for eq in component} if is_recurrent(component) else set()
         for eq in component:
             read = _operand_across(eq, inside, system, target)
-            if read is not None:
+            # What is packed is transposed on the way.
+            if read is not None and not is_packed(eq, read, system, target):
                 edit.replace(_reading_transposed(eq, read, edit))
     return edit.result()
 

@@ -13,7 +13,7 @@ from nnc.compiler.ir.verify import verify
 from nnc.compiler.passes.equations.fold_constants import fold_scales, hoist_constants
 from nnc.compiler.passes.equations.inline import inline
 from nnc.compiler.passes.equations.pack_constants import pack_constants
-from nnc.compiler.passes.kernels.kernel import Plan
+from nnc.compiler.passes.kernels.kernel import Kernel, Plan
 from nnc.compiler.pipeline import derive
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.runtime.device.cpu.program import CpuProgram
@@ -165,6 +165,12 @@ def test_a_normalisation_leaves_one_addition() -> None:
     after = hoist_constants(fold_scales(inline(system(FOLDED["dense"]), TARGET)))
     assert expr_text(after.definition["y"].body) == "max(z[b, o] + y_constant[o], 0.0)"
     same(system(FOLDED["dense"]), after)
+
+
+def test_a_normalisation_is_fused_into_its_product() -> None:
+    found = plan(system(FOLDED["dense"], float_type="f32"))
+    always = [item for item in found.items[found.prologue :] if isinstance(item, Kernel)]
+    assert [k.name for k in always] == ["z"] and [e.target for e in always[0].epilogue] == ["y"]
 
 
 def test_a_training_step_is_left_alone() -> None:

@@ -188,7 +188,9 @@ class _Fusion:
                 continue
             # Only the group that computes the last input can take the equation: any other one runs
             # before some input exists.
-            makers = [maker[s] for s in item.sources if s in maker]
+            # What a prologue computes is there before all others, wherever it stands.
+            early = frozenset() if item.target in self.once else self.once
+            makers = [maker[s] for s in item.sources if s in maker and s not in early]
             last = max(makers, key=lambda g: g.number, default=None)
             if item.target in self.aliases:
                 # A view is no computation. Its readers depend on what its source depends on.

@@ -18,14 +18,11 @@ from dataclasses import replace
 from ..dsl.diagnostics.diagnostic import Report, UserError
 from .elaboration.context import Part
 from .elaboration.initializers import initial_system
+from .elaboration.objective import objective
 from .elaboration.optimizers import update
+from .elaboration.players import differentiate_losses
 from .elaboration.selection import WHOLE, Selected, Selection, results_of, select
-from .elaboration.train_block import (
-    Setup,
-    differentiate_loss,
-    elaborate_trained_model,
-    objective,
-)
+from .elaboration.train_block import Setup, elaborate_trained_model
 from .ir.aggregates import SIZES, Aggregates, aggregates, last_stage, one_by_one
 from .ir.equation import Equation, System, Tensor, is_identity
 from .ir.expr import Read
@@ -58,8 +55,9 @@ def _training_step(
     # Before the loss: an initializer that is wrong is reported first.
     drawn = initial_system(block.ctx)
     outputs = objective(block)
-    names = differentiate_loss(block, outputs[0])
-    update(block, names)
+    players = differentiate_losses(block, outputs)
+    update(block, players)
+    names = {name: gradient for p in players for name, gradient in p.gradients.items()}
     # As outputs the gradients survive all passes, so that they can be inspected.
     step = block.model.system((*outputs, *names.values()) if gradients else outputs)
     step = _checked(step, setup)

@@ -411,14 +411,15 @@ def targets(project: Project, given: Collection[str] = ()) -> list[str]:
     hidden |= {*project.symbols, "loss"}
     for node in walk((project.model.body, block)):
         match node:
-            case s.Let(name=name) | s.State(name=name) | s.Metric(name=name):
+            case s.Let(name=name) | s.State(name=name) | s.Loss(name=name) | s.Metric(name=name):
                 hidden.add(name.id)
             case s.Param(names=names) | s.Equation(targets=names):
                 hidden |= {n.id for n in names}
     values = [
         i.value
         for i in block
-        if isinstance(i, s.Metric | s.Let) or (isinstance(i, s.Field) and i.name.id == "loss")
+        if isinstance(i, s.Let | s.Loss | s.Metric)
+        or (isinstance(i, s.Field) and i.name.id == "loss")
     ]
     # In the order of first mention, which is the order of arrays without names.
     found = [n.id for v in values for n in value_names(v)]

@@ -68,10 +68,12 @@ class Monitor:
     name: str
     less: bool
     span: Span | None = None
+    loss: bool = True
 
     @staticmethod
-    def read(expr: s.Expr) -> Monitor:
-        """From `monitor = test_accuracy`; UserError E0702 if it is not a name."""
+    def read(expr: s.Expr, losses: Sequence[str]) -> Monitor:
+        """From `monitor = test_accuracy`; UserError E0702 if it is not a name. Less is better
+        of the losses."""
         # `-error` watches for less of a metric, where more would be better by default.
         negative = isinstance(expr, s.Unary) and expr.op == "-"
         name = expr.operand if isinstance(expr, s.Unary) else expr
@@ -82,7 +84,8 @@ class Monitor:
                 expr.span,
                 help="like `monitor = test_accuracy`",
             )
-        return Monitor(name.id, negative or _is_loss(name.id), name.span)
+        own = name.id in measured_names(losses, SPLITS)
+        return Monitor(name.id, negative or own, name.span, own)
 
     def better(self, value: float, best: float | None) -> bool:
         """Whether `value` is a new best."""
@@ -90,16 +93,13 @@ class Monitor:
         return best is None or (value < best if self.less else value > best)
 
     def __str__(self) -> str:
-        return f"-{self.name}" if self.less and not _is_loss(self.name) else self.name
+        return f"-{self.name}" if self.less and not self.loss else self.name
 
 
-def _is_loss(name: str) -> bool:
-    return name in ("loss", "test_loss", "validation_loss")
-
-
-def measured_names(metrics: Iterable[str], splits: Iterable[str]) -> list[str]:
-    """The names of the values that are measured after an epoch, given the splits."""
-    names = ["loss", *metrics]
+def measured_names(measures: Iterable[str], splits: Iterable[str]) -> list[str]:
+    """The names of the values that are measured after an epoch: of the losses and metrics, given
+    the splits."""
+    names = [*measures]
     # The order of columns: training without a prefix, then validation, then test.
     prefixes = ["", *(f"{split}_" for split in SPLITS if split in splits)]
     return [prefix + name for prefix in prefixes for name in names]

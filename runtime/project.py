@@ -241,9 +241,9 @@ def setup_of(
     """What the compiler needs; `examples` is the size of the training set, if it is known."""
     settings = project.settings
     steps = settings.steps
-    # The total number of steps, for schedules: the last, shorter batch of an epoch counts as one.
+    # The total number of steps, for schedules: the last, shorter one of an epoch counts as one.
     if settings.epochs is not None and examples is not None:
-        by_epochs = settings.epochs * -(-examples // settings.batch)
+        by_epochs = settings.epochs * -(-examples // (settings.batch * settings.accumulate))
         steps = by_epochs if steps is None else min(steps, by_epochs)
     return Setup(
         project.checked.definitions,
@@ -255,6 +255,7 @@ def setup_of(
         settings.epochs,
         settings.float,
         settings.precision,
+        accumulate=settings.accumulate,
     )
 
 
@@ -347,6 +348,9 @@ def _train_text(train: s.Train) -> str:
         match item:
             case s.Field(name=name, value=value):
                 lines.append(f"{name.id} = {format_expr(value)}")
+            case s.Loss(name=name, patterns=patterns, value=value):
+                names = ", ".join(p.text for p in patterns)
+                lines.append(f"loss {name.id} for {names} = {format_expr(value)}")
             case s.Metric(name=name, value=value):
                 lines.append(f"metric {name.id} = {format_expr(value)}")
             case s.Let(name=name, value=value):

@@ -7,11 +7,12 @@ they are equations, and the compiler's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from ..dsl.check.turns import Turn, turns
 from ..dsl.diagnostics.diagnostic import Diagnostic, Note, Report, UserError, did_you_mean, fail
 from ..dsl.diagnostics.foreign_terms import suggest_dtype
 from ..dsl.syntax import ast as s
@@ -37,8 +38,10 @@ class DataChoice:
 @dataclass(frozen=True)
 class Settings:
     """How a model is trained. `patience` counts epochs; `validation` is a share of the training
-    set; None means no limit, or the default monitor. `float` is the type computed in,
-    `precision` that of the operands of contractions."""
+    set; None means no limit, or the default monitor. `accumulate` counts the batches whose
+    gradients a step adds up. `float` is the type computed in, `precision` that of the operands of
+    contractions. `turns` is a cycle of steps by the losses that they train; empty if all steps
+    train all."""
 
     batch: int = 32
     epochs: int | None = None
@@ -51,12 +54,25 @@ class Settings:
     keep: str = "best"
     checkpoint_steps: int | None = None
     keep_checkpoints: int = 2
+    accumulate: int = 1
     float: str = "f32"
     precision: str = "f32"
     until: tuple[Condition, ...] = ()
+    turns: tuple[Turn, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
     data: DataChoice | None = None
     weights: WeightsChoice | None = None
+
+    def turn(self, step: int) -> Turn:
+        """The losses that a step, from 1, trains; empty for all of them."""
+        return self.turns[(step - 1) % len(self.turns)] if self.turns else ()
+
+    def steps_alike(self, step: int) -> int:
+        """How many steps from this one on train the same losses."""
+        if len(set(self.turns)) < 2:
+            return 2**31
+        cycle = len(self.turns)
+        return next(n for n in range(1, cycle) if self.turn(step + n) != self.turn(step))
 
 
 @dataclass(frozen=True)
@@ -126,11 +142,12 @@ _VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "keep":             _word("keep"),
     "checkpoint_steps": ("a whole number from 1 to 2^31-1",  _whole(1)),
     "keep_checkpoints": ("a whole number from 1 to 2^31-1",  _whole(1)),
+    "accumulate":       ("a whole number from 1 to 2^15-1",  _whole(1, 2**15 - 1)),
     "float":            _word("float"),
     "precision":        _word("precision"),
 }  # fmt: skip
 
-_EQUATIONS = ("loss", "optimizer", "clip", "penalty")  # left to the compiler
+_EQUATIONS = ("loss", "optimizer", "clip", "penalty", "average", "turns")  # left to the compiler
 FIELDS = (*_VALUES, *_EQUATIONS, "data", "monitor", "weights")
 
 DEFAULT_EPOCHS = 10
@@ -150,6 +167,7 @@ def read_settings(train: s.Train, symbols: Sequence[str], sizes: Mapping[str, in
     # Any order: a `let` may stand below the field that uses it.
     lets: dict[str, s.Expr] = {i.name.id: i.value for i in train.body if isinstance(i, s.Let)}
     conditions = []
+    losses = [loss.name.id for loss in train.losses]
     spans: dict[str, Span] = {}
     for item in train.body:
         try:
@@ -163,7 +181,7 @@ def read_settings(train: s.Train, symbols: Sequence[str], sizes: Mapping[str, in
                 else:
                     stated[item.name.id] = size
             elif isinstance(item, s.Field) and item.name.id not in _EQUATIONS:
-                found[item.name.id] = _field(item, lets)
+                found[item.name.id] = _field(item, lets, losses)
                 spans[item.name.id] = item.value.span
         # Collected, so that one attempt shows every wrong field.
         except UserError as error:
@@ -179,11 +197,14 @@ def read_settings(train: s.Train, symbols: Sequence[str], sizes: Mapping[str, in
             help="leave out one of them",
         )
     report.extend(_unmeasured(train, conditions, found.get("monitor")))
+    if len(losses) > 1 and "monitor" not in found:
+        report.extend(_incomparable(losses, found, spans))
+        found["keep"] = "last"
     report.check()
     # A run must end, so without any limit there is a default one.
     if not conditions and "epochs" not in found and "steps" not in found:
         found["epochs"] = DEFAULT_EPOCHS
-    return Settings(**found, sizes={**stated, **sizes}, until=tuple(conditions))
+    return Settings(**found, sizes={**stated, **sizes}, until=tuple(conditions), turns=turns(train))
 
 
 def is_size(name: str, symbols: Sequence[str]) -> bool:
@@ -204,21 +225,36 @@ def _unmeasured(
     train: s.Train, conditions: Sequence[Condition], monitor: Monitor | None
 ) -> Sequence[Diagnostic]:
     """Names that are not measured, whatever splits the data may have."""
-    metrics = [i.name.id for i in train.body if isinstance(i, s.Metric)]
+    measures = [i.name.id for i in train.measures]
     try:
         # Against all splits there could be; which exist is known with the data, in `prepare`.
-        check_measured(conditions, monitor, measured_names(metrics, SPLITS))
+        check_measured(conditions, monitor, measured_names(measures, SPLITS))
     except UserError as error:
         return error.diagnostics
     return ()
 
 
-def _field(item: s.Field, lets: Mapping[str, s.Expr]) -> Any:
+def _incomparable(
+    losses: Sequence[str], found: Mapping[str, Any], spans: Mapping[str, Span]
+) -> Iterator[Diagnostic]:
+    """E0703 for what compares epochs although several losses say how good they are."""
+    for name, wanted in (("patience", None), ("keep", "best")):
+        if name in found and (wanted is None or found[name] == wanted):
+            yield Diagnostic(
+                "E0703",
+                f"`{name}` compares epochs, and there are {len(losses)} losses",
+                spans[name],
+                label="by which of them?",
+                help=f"say so: `monitor = {losses[0]}`, or a metric",
+            )
+
+
+def _field(item: s.Field, lets: Mapping[str, s.Expr], losses: Sequence[str]) -> Any:
     name = item.name.id
     if name == "data":
         return _data(item.value, lets)
     if name == "monitor":
-        return Monitor.read(item.value)
+        return Monitor.read(item.value, losses)
     if name == "weights":
         return WeightsChoice.read(item.value, lets)
     if name not in _VALUES:

@@ -120,6 +120,16 @@ def _folded(array: Array) -> Static | Array:
     return expr.value if isinstance(expr, Const) else array
 
 
+def _key(ctx: Context) -> Expr:
+    """The number that the draws of a run depend on: the step; of a step of several batches that of
+    the batch, counted back from the last one."""
+    step = ctx.scalar_input("step").scalar()
+    if ctx.accumulate == 1:
+        return step
+    left = ctx.scalar_input("microbatches_left").scalar()
+    return call("sub", call("mul", step, literal(ctx.accumulate)), left)
+
+
 def _random(ctx: Context, scope: BodyScope) -> Array:
     """A uniform draw for every element of whatever it is used in: a function of the seed, the step,
     the place in the program and the index alone."""
@@ -127,7 +137,7 @@ def _random(ctx: Context, scope: BodyScope) -> Array:
     # any order. Every `random()` in the program has a stream of its own.
     stream = literal(ctx.streams)
     ctx.streams += 1
-    seed, step = ctx.scalar_input("seed").scalar(), ctx.scalar_input("step").scalar()
+    seed, step = ctx.scalar_input("seed").scalar(), _key(ctx)
     # The row-major number of the element among all that are drawn here: first the indices of the
     # equation around it, then those of the array that it is broadcast to.
     own = [(Idx(n), size) for n, size in scope.indices.items()]

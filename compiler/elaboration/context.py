@@ -21,7 +21,8 @@ from ..ir.expr import Const, Expr, walk
 from ..ir.implications import Condition, facts
 from .values import Array, NamedLayer, Numbers, Shape, Static, Value, of_tensor
 
-RESERVED_INPUTS = ("step", "seed")  # the compiler's own inputs, which any equation may read
+# the compiler's own inputs, which any equation may read
+RESERVED_INPUTS = ("step", "seed", "microbatches_left")
 # names for indices where the program gives none
 LETTERS = ("i", "j", "k", "l", "m", "n", "p", "q", "r", "s")
 # offsets and indices are i32 in generated code
@@ -169,12 +170,14 @@ class Context:
     fields: Collection[str] | None = ()
     most_elements: int = MAX_ELEMENTS  # of a tensor, and how far an index goes
     fullness: float = 1.0  # the examples of this batch per example of a whole one
+    accumulate: int = 1  # the batches of a training step
 
     # the system
     tensors: dict[str, Tensor] = field(default_factory=dict)
     axes: dict[str, tuple[str, ...]] = field(default_factory=dict)  # names of dimensions
     equations: list[Equation] = field(default_factory=list)
     updates: dict[str, str] = field(default_factory=dict)
+    averages: dict[str, str] = field(default_factory=dict)  # states, by parameter
     blocks: list[RematBlock] = field(default_factory=list)
     gradients: list[Gradient] = field(default_factory=list)
     inits: dict[str, tuple[s.Expr, BodyScope]] = field(default_factory=dict)  # of parameters
@@ -376,7 +379,7 @@ class Context:
         return of_tensor(self.tensors[name], self.axes[name])
 
     def scalar_input(self, name: str) -> Array:
-        """One of the compiler's own inputs, `step` and `seed`."""
+        """One of the compiler's own inputs, such as `step`."""
         # Declared on first use: a model that draws nothing has no input `seed`.
         if name not in self.tensors:
             return self.declare(name, (), "i32", "input", None)
@@ -458,6 +461,7 @@ class Context:
             self.updates,
             tuple(self.blocks),
             tuple(self.gradients),
+            averages=self.averages,
         )
 
 

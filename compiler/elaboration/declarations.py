@@ -43,7 +43,9 @@ def state(ctx: Context, node: s.State, scope: BodyScope) -> None:
     else:
         shape = () if scope.parameter is None else scope.parameter.shape
     dtype = ctx.float_for(node.type.dtype if node.type else None)
-    init = _initial_text(ctx, node.value, False, dtype, scope)
+    init = _copied(ctx, node.value, shape, dtype, scope) or _initial_text(
+        ctx, node.value, False, dtype, scope
+    )
     _check_reserved(ctx, node.name, scope)
     known = _shared(ctx, node.name, shape, dtype, scope)
     if known is not None:
@@ -97,6 +99,21 @@ def _axes(type: s.Type) -> tuple[str, ...]:
     # Dimensions of equal initials, such as [height, heads], would get one name twice.
     letters = {n[0] for n in names}
     return tuple(n[0] for n in names) if len(letters) == len(names) == len(items) else ()
+
+
+def _copied(ctx: Context, value: s.Expr, shape: Shape, dtype: str, scope: BodyScope) -> str:
+    """`= w` for a state that begins as the parameter w; E0303 if that has another shape or type."""
+    found = scope.names.get(value.id) if isinstance(value, s.Name) else None
+    if not isinstance(found, Array) or found.tensor is None or found.tensor.kind != "param":
+        return ""
+    if (found.shape, found.tensor.dtype) != (shape, dtype):
+        raise ctx.error(
+            "E0303",
+            f"`{value.span.text}` is {found.tensor.dtype}{list(found.shape)}",
+            value.span,
+            label=f"the state is {dtype}{list(shape)}",
+        )
+    return f"= {found.tensor.name}"
 
 
 def _initial_text(ctx: Context, value: s.Expr, drawn: bool, dtype: str, scope: BodyScope) -> str:

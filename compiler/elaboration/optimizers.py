@@ -2,16 +2,19 @@
 
     optimizer = sgd(lr = 0.1)            →   w' = w - 0.1 * d_w
     optimizer encoder.* = sgd(lr = 1e-3)     encoder_w' = encoder_w - 1e-3 * d_encoder_w
+    average = ema(0.9)                       w_average' = 0.9 * w_average + (1 - 0.9) * w'
 
-The body of an optimizer is elaborated for a parameter `p` with its gradient `g`, after clipping.
+The body of an optimizer is elaborated for a parameter `p` with its gradient `g`, after clipping; of
+several batches, the mean of their gradients (`accumulation.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 from ...dsl.diagnostics.diagnostic import did_you_mean
 from ...dsl.syntax import ast as s
@@ -19,22 +22,27 @@ from ...dsl.syntax.ast import walk
 from ..ir.build import call, literal
 from ..ir.equation import Equation
 from ..ir.expr import Apply, Expr, Idx, Read
+from .accumulation import gathered, only_at
 from .broadcasting import broadcast, materialize, pointwise
 from .context import Abort, Application, BodyScope, Context
 from .interfaces import bind
 from .names import find
+from .objective import TERMS, applied, callee_of
+from .players import Player, group_of, groups, own_step, own_steps
 from .reductions import reduce_array
 from .repetition import memoized, outline
 from .statements import body
-from .train_block import TERMS, TrainBlock, applied, callee_of, group_of, groups
+from .train_block import TrainBlock
 from .values import Array, Value, of_scalar
 
 
-def update(block: TrainBlock, gradients: Mapping[str, str]) -> None:
-    """Every parameter's next value, by the optimizer that the train block names."""
+def update(block: TrainBlock, players: Sequence[Player]) -> None:
+    """The next value of every parameter that is trained, by the optimizer that the train block
+    names."""
     # The mistake is in the report, which is raised now: nothing follows the update.
-    with suppress(Abort):
-        _update(block, gradients)
+    for player in players:
+        with suppress(Abort):
+            _update(block, player)
     block.ctx.report.check()
 
 
@@ -44,16 +52,22 @@ class _Optimizer:
 
     definition: s.Definition
     use: Application
-    number: int
+    number: Hashable
 
 
-def _update(block: TrainBlock, gradients: Mapping[str, str]) -> None:
+def _update(block: TrainBlock, player: Player) -> None:
     ctx, train, field = block.ctx, block.setup.train, block.setting("optimizer")
+    loss = player.loss.name.id
+    gradients, is_last = gathered(block, player)
+    before = len(ctx.updates)
     # Settings are elaborated once, in the block's scope: `lr = cosine(t, steps)` reads the step.
-    scope = block.settings_scope()
+    step = own_step(block, player.loss)
+    scope = block.settings_scope(step, own_steps(block.setup, player.loss))
     own = [g for g in groups(train) if g.value is not None]
-    known = {id(g): _optimizer(ctx, g.value, n, scope) for n, g in enumerate(own, 1) if g.value}
-    default = None if field is None else _optimizer(ctx, field.value, 0, scope)
+    known = {
+        id(g): _optimizer(ctx, g.value, (loss, n), scope) for n, g in enumerate(own, 1) if g.value
+    }
+    default = None if field is None else _optimizer(ctx, field.value, (loss, 0), scope)
     chosen: dict[str, _Optimizer] = {}
     for parameter in gradients:
         group = group_of(train, parameter)
@@ -77,11 +91,16 @@ def _update(block: TrainBlock, gradients: Mapping[str, str]) -> None:
         seen = outline({"p": p, "g": g})
         assert seen is not None
         own_optimizer = chosen[parameter]
-        step = partial(_update_parameter, block, own_optimizer, parameter, gradient, norm, scope)
-        memoized(ctx, ("update", own_optimizer.number, seen[0]), parameter, seen[1], step)
+        of = _Gradient(parameter, gradient, norm, step)
+        update = partial(_update_parameter, block, own_optimizer, of, scope)
+        memoized(ctx, ("update", own_optimizer.number, seen[0]), parameter, seen[1], update)
+        if block.setting("average") is not None and parameter in ctx.updates:
+            _average(block, parameter, step, scope)
+    if is_last is not None:
+        only_at(ctx, is_last, [*islice(ctx.updates, before, None)], player.loss.span)
 
 
-def _optimizer(ctx: Context, value: s.Expr, number: int, scope: BodyScope) -> _Optimizer:
+def _optimizer(ctx: Context, value: s.Expr, number: Hashable, scope: BodyScope) -> _Optimizer:
     """The optimizer that an entry names; E0406 if there is none."""
     written = value if isinstance(value, s.Call) else None
     name = written.function if written else value
@@ -130,16 +149,49 @@ def _gradient_norm(
     return materialize(ctx, ctx.unique("gradient_norm"), root, span, None)
 
 
+def _average(block: TrainBlock, parameter: str, step: Array, scope: BodyScope) -> None:
+    """The next value of the average of a parameter: a state, which begins as the parameter."""
+    ctx, field = block.ctx, block.setting("average")
+    assert field is not None
+    p = ctx.array_of(parameter)
+    assert p.tensor
+    name = ctx.unique(f"{parameter}_average")
+    axes, init = ctx.axes[parameter], f"= {parameter}"
+    average = ctx.declare(name, p.shape, p.tensor.dtype, "state", field.span, axes, init)
+    following = ctx.array_of(ctx.updates[parameter])
+    number = of_scalar(call(ctx.float_type, step.scalar()))
+    value = applied(ctx, field, [average, following, number], scope)
+    # A number would fill it, and a larger tensor is no average of the parameter any more.
+    if value.shape != p.shape:
+        raise ctx.error(
+            "E0303",
+            "`average` must keep the shape of a parameter",
+            field.value.span,
+            label=f"it makes {list(value.shape)} of {list(p.shape)}",
+        )
+    made = materialize(ctx, ctx.unique(f"{name}'"), value, field.value.span, None)
+    assert made.tensor
+    ctx.updates[name] = made.tensor.name
+    ctx.averages[parameter] = name
+
+
+@dataclass(frozen=True)
+class _Gradient:
+    """The gradient of a parameter, the norm of all those of its loss, and the number of the step
+    that they are of."""
+
+    parameter: str
+    gradient: str
+    norm: Array | float
+    step: Array
+
+
 def _update_parameter(
-    block: TrainBlock,
-    optimizer: _Optimizer,
-    parameter: str,
-    gradient: str,
-    norm: Array | float,
-    scope: BodyScope,
+    block: TrainBlock, optimizer: _Optimizer, of: _Gradient, scope: BodyScope
 ) -> tuple[()]:
     """The optimizer's body for one parameter, after clipping."""
     ctx, clip = block.ctx, block.setting("clip")
+    parameter, gradient, norm = of.parameter, of.gradient, of.norm
     p, g = ctx.array_of(parameter), ctx.array_of(gradient)
     if clip is not None:
         clipped = applied(ctx, clip, [g, norm], scope)
@@ -153,7 +205,7 @@ def _update_parameter(
             )
         g = clipped
     # Optimizers compute with the step (`beta^t`), so it is a float in them.
-    step = of_scalar(call(ctx.float_type, ctx.scalar_input("step").scalar()))
+    step = of_scalar(call(ctx.float_type, of.step.scalar()))
     own: dict[str, Value] = {"p": p, "g": g, "norm": norm, "t": step}
     use, definition = optimizer.use, optimizer.definition
     # `state m = 0` of adam becomes `dense1_w_m`.

@@ -160,7 +160,9 @@ def replay(
     use, shift = ctx.user_call(), ctx.streams - known.streams.start
     for tensor, axes in known.tensors:
         name = names[tensor.name]
-        ctx.tensors[name] = replace(tensor, name=name)
+        init = tensor.init.removeprefix("= ")  # `= w`: a state that begins as a parameter
+        copied = f"= {names[init]}" if init in names else tensor.init
+        ctx.tensors[name] = replace(tensor, name=name, init=copied)
         ctx.axes[name] = axes
     for name, origin in known.origins.items():
         application = origin or use

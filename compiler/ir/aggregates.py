@@ -443,8 +443,8 @@ class HandedOver:
     divisors: tuple[float, ...]
 
 
-def hand_over(system: System, found: Aggregates) -> HandedOver:
-    """The system of a program with the outputs `measures[0]` and the parts."""
+def hand_over(system: System, found: Aggregates, losses: int = 1) -> HandedOver:
+    """The system of a program with the parts as outputs, after so many `losses`, its first ones."""
     edit = SystemEdit(system)
     outputs = {}
     terms: dict[str, tuple[_Term, Equation]] = {}
@@ -462,7 +462,7 @@ def hand_over(system: System, found: Aggregates) -> HandedOver:
         else:
             copy = copy_equation(tensor, part.name, f"{part.name}_seen")
             outputs[part.name] = edit.add(copy)
-    each = dict.fromkeys((system.outputs[0], *outputs.values()))
+    each = dict.fromkeys((*system.outputs[:losses], *outputs.values()))
     made = edit.result().replace(outputs=tuple(each))
     divisors = [1.0] * len(outputs)
     for place, part in enumerate(found.handed):

@@ -251,6 +251,8 @@ class System:
     runtime compares the data with that (`ir/integer_ranges.py`). None where nobody looks at
     integers: then they are not checked (`integer_checks`).
 
+    `averages` are the states that evaluation uses in place of params, by these.
+
     `row_blocks` are the equations that are computed block by block (`row_blocks`). With a `batch`,
     the first dimension of the inputs counts so many examples, and a run may be of fewer: the rest
     of the results then means nothing (`dynamic_batch`).
@@ -272,6 +274,7 @@ class System:
     index_inputs: Mapping[str, int] | None = None
     row_blocks: tuple[RowBlock, ...] = ()
     batch: int = 0
+    averages: Mapping[str, str] = field(default_factory=dict)
 
     def of_kind(self, kind: str) -> list[Tensor]:
         return [t for t in self.tensors.values() if t.kind == kind]

@@ -27,7 +27,8 @@ def integer_ranges(system: System) -> Known:
             known[tensor.name] = INTEGERS[tensor.dtype]
     known |= {name: (0, limit - 1) for name, limit in (system.index_inputs or {}).items()}
     # Steps are counted from 1.
-    known |= {t.name: (1, 2**31 - 1) for t in system.of_kind("input") if t.name == "step"}
+    scalars = {"step": (1, 2**31 - 1), "microbatches_left": (0, 2**15 - 1)}
+    known |= {n: scalars[n] for n in (t.name for t in system.of_kind("input")) if n in scalars}
     for component in system.components:
         whole = [eq for eq in component if not is_float(system.tensors[eq.target].dtype)]
         # A recurrence may reach any value of its type, but where its body says otherwise.

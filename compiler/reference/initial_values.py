@@ -27,10 +27,13 @@ def set_initial_values(
     system: System, drawn: System, seed: int, values: Mapping[str, np.ndarray]
 ) -> None:
     """The same, written into arrays by name."""
+    copied = {}
     for name, array in values.items():
-        # `= 0.5` or `= true`; what begins with `~` is drawn.
+        # `= 0.5` or `= true`; `= w` is a copy; what begins with `~` is drawn.
         init = system.tensors[name].init
-        if init.startswith("="):
+        if init.removeprefix("= ") in values:
+            copied[name] = init.removeprefix("= ")
+        elif init.startswith("="):
             value = float(init[1:].strip().replace("true", "1").replace("false", "0"))
             first = np.full((), value, array.dtype)
             # New memory holds zeros; the system gives it a place only when it is written to.
@@ -40,6 +43,8 @@ def set_initial_values(
     inputs = {"seed": np.array(seed, np.int32), "step": np.array(0, np.int32)}
     given = {name: value for name, value in inputs.items() if name in drawn.tensors}
     evaluate(drawn, given, into={name: values[name] for name in drawn.outputs})
+    for name, source in copied.items():
+        np.copyto(values[name], values[source])
 
 
 def _any_bit(array: np.ndarray) -> bool:

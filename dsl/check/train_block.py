@@ -1,6 +1,7 @@
 """Train blocks: their fields, the model that they train and the calls in them.
 
-Reports E0401–E0406, E0312 and W0401. The names of data sources and their fields are the runtime's.
+Reports E0401–E0406, E0312, E0414 and W0401. The names of data sources and their fields are the
+runtime's.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from ..syntax import ast as s
 from ..syntax.source import Span
 from .calls import check_arguments, check_call, check_named_layer, invocation
 from .names import Scope, input_symbols
+from .turns import check_turns
 
 TRAIN_FIELDS = (
     "data", "loss", "optimizer", "batch", "epochs", "steps", "seed", "patience", "validation",
     "clip", "penalty", "keep", "checkpoint_steps", "keep_checkpoints", "shuffle", "monitor",
-    "float", "precision", "weights",
+    "float", "precision", "weights", "turns", "average", "accumulate",
 )  # fmt: skip
 
 SPLITS = ("validation", "test")  # before the name of what is measured on them
@@ -26,8 +28,8 @@ RECORDED = {"epoch": "number of the epoch", "step": "number of the step", "secon
 
 # their functions, data sources and `partial`, are known to the runtime
 _RUNTIME_FIELDS = ("data", "validation", "weights")
-_PARTIAL_FIELDS = ("optimizer", "penalty", "clip")  # the training loop adds arguments
-_COMPUTED_FIELDS = ("loss", "penalty", "clip")  # computed from tensors, so never a string
+_PARTIAL_FIELDS = ("optimizer", "penalty", "clip", "average")  # the training loop adds arguments
+_COMPUTED_FIELDS = ("loss", "penalty", "clip", "average")  # of tensors, so never a string
 
 _ACTIVATED = ("softmax", "log_softmax", "sigmoid")  # outputs that are no logits
 
@@ -75,13 +77,13 @@ def _check_entries(train: s.Train, scope: Scope, layers: Layers, report: Report)
     symbols = input_symbols(model) if model is not None else []
     seen: dict[str, Span] = {}  # fields by their names
     values: dict[str, Span] = {}  # what expressions may name: metrics, inputs, `let`s
-    metrics = [e.name.id for e in train.body if isinstance(e, s.Metric)]
+    measures = [e.name.id for e in train.measures]
     for entry in train.body:
         if isinstance(entry, s.Field):
             _check_set_once(entry.name, seen, report)
-        if isinstance(entry, s.Metric | s.Input | s.Let):
+        if isinstance(entry, s.Loss | s.Metric | s.Input | s.Let):
             _check_set_once(entry.name, values, report)
-        _check_reserved(entry, metrics, report)
+        _check_reserved(entry, measures, report)
         # Order matters: an unknown field is reported as such, whatever its value.
         field = entry.name.id if isinstance(entry, s.Field) else ""
         match entry:
@@ -98,21 +100,35 @@ def _check_entries(train: s.Train, scope: Scope, layers: Layers, report: Report)
                 )
             case s.Field(name=name, value=s.String() as text) if field in _COMPUTED_FIELDS:
                 _report_string(name.id, text, scope, report)
-            case s.Metric(name=name, value=s.String() as text):
+            case (
+                s.Loss(name=name, value=s.String() as text)
+                | s.Metric(name=name, value=s.String() as text)
+            ):
                 _report_string(name.id, text, scope, report)
             case s.Field(value=value) if field == "optimizer":
                 _check_optimizer(value, scope, layers, report)
             case s.ParamGroup(value=s.Node() as value):
                 _check_optimizer(value, scope, layers, report)
             # `data = csv("…")`: what is called there is looked up by the runtime
-            case s.Field() if field not in _RUNTIME_FIELDS:
+            case s.Field() if field not in (*_RUNTIME_FIELDS, "turns"):
                 _check_calls(entry, scope, layers, report, field in _PARTIAL_FIELDS)
-            case s.Metric() | s.Until() | s.Let():
+            case s.Loss() | s.Metric() | s.Until() | s.Let():
                 _check_calls(entry, scope, layers, report, partial=False)
     # The first symbol is the batch, by another name.
     if symbols and symbols[0] in seen and symbols[0] not in TRAIN_FIELDS and "batch" in seen:
         _check_set_once(s.Name(seen[symbols[0]], "batch"), seen, report)
-    if "loss" not in seen:
+    check_turns(train, report)
+    named = [loss.name for loss in train.losses if isinstance(loss, s.Loss)]
+    if named and "loss" in seen:
+        report.add(
+            "E0405",
+            "a loss without a name stands beside one with a name",
+            seen["loss"],
+            label="this would train all parameters",
+            notes=(Note(named[0].span, "this trains its own"),),
+            help="say which parameters it trains: `loss NAME for PARAMETERS = …`",
+        )
+    if not train.losses:
         report.add(
             "E0404",
             f"`train {train.model.id}` has no loss",
@@ -122,8 +138,8 @@ def _check_entries(train: s.Train, scope: Scope, layers: Layers, report: Report)
         )
 
 
-def _check_reserved(entry: s.Node, metrics: list[str], report: Report) -> None:
-    """E0319 for a `let` or a metric with a name that means something else beside it."""
+def _check_reserved(entry: s.Node, measures: list[str], report: Report) -> None:
+    """E0319 for a `let`, a loss or a metric with a name that means something else beside it."""
     if isinstance(entry, s.Let) and entry.name.id in TRAIN_FIELDS:
         report.add(
             "E0319",
@@ -133,20 +149,21 @@ def _check_reserved(entry: s.Node, metrics: list[str], report: Report) -> None:
             help=f"choose another name, or set the field: `{entry.name.id} = …`: `--set` has one "
             "name for each",
         )
-    if not isinstance(entry, s.Metric):
+    if not isinstance(entry, s.Loss | s.Metric):
         return
+    kind = "loss" if isinstance(entry, s.Loss) else "metric"
     name, what = entry.name.id, "the loss" if entry.name.id == "loss" else ""
     split, _, measured = name.partition("_")
     if name in RECORDED:
         what = f"the {RECORDED[name]}"
-    elif split in SPLITS and measured in ("loss", *metrics):
+    elif split in SPLITS and measured in ("loss", *measures):
         what = f"`{measured}` on the {split} data"
     if what:
         report.add(
             "E0319",
             f"`{name}` is the name of {what}",
             entry.name.span,
-            label="a metric of this name",
+            label=f"a {kind} of this name",
             help="choose another name: both would be one column of the log",
         )
 
@@ -228,8 +245,7 @@ def _check_calls(node: s.Node, scope: Scope, layers: Layers, report: Report, par
 
 def _check_logits(train: s.Train, model: s.Definition, scope: Scope, report: Report) -> None:
     """A loss whose input is called `logits` applies softmax itself."""
-    losses = [e.value for e in train.body if isinstance(e, s.Field) and e.name.id == "loss"]
-    for call in s.walk(tuple(losses)):
+    for call in s.walk(tuple(loss.value for loss in train.losses)):
         if not isinstance(call, s.Call) or not isinstance(call.function, s.Name):
             continue
         function = scope.find(call.function.id)

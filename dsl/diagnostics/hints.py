@@ -148,6 +148,9 @@ def _declaration(at: ErrorContext) -> str:
         return f"did you mean `{found.lower()}`?"
     if re.match(r"\s*metric\s+\w+\s*$", at.line) and "EQUALS" in expected:
         return f"a metric is computed: `metric {at.word} = accuracy(logits, label)`"
+    # `loss critic = …`
+    if "FOR" in expected:
+        return "a loss with a name says what it trains: `loss critic for critic.* = …`"
     if found.type == "EQUALS" and at.word == "metric":
         return "a metric has a name: `metric accuracy = …`"
     if found.type == "NAME" and top_level:

@@ -36,7 +36,7 @@ _GROUPS = tuple(
             "a declaration (`layer`, `fn`, `model`, `optimizer`, `train` or `use`)",
         ),
         ("LET PARAM STATE", "REPEAT REMAT NAME PRIMED DOTTED DOCSTRING", "a statement"),
-        ("METRIC UNTIL", "LET INPUT NAME PRIMED DOCSTRING", "a setting"),
+        ("METRIC UNTIL", "LET INPUT LOSS OPTIMIZER FREEZE NAME PRIMED DOCSTRING", "a setting"),
         ("NUMBER NAME", "PRIMED DOTTED STRING TRUE FALSE LPAR LSQB REDUCE MINUS NOT IF", "a value"),
         ("PLUS MINUS", "TIMES COMPARE AND OR |> CIRCUMFLEX", "an operator"),
         ("TIMES AND", "COMPARE OR |> CIRCUMFLEX PLUS MINUS", "an operator"),

@@ -322,12 +322,36 @@ class ParamGroup(Node):
 
 
 @dataclass(frozen=True)
+class Loss(Node):
+    """`loss critic for critic.* = mean(fake) - mean(real)`: one of several losses, and the
+    parameters that it trains."""
+
+    name: Name
+    patterns: tuple[Pattern, ...]
+    value: Expr
+
+
+@dataclass(frozen=True)
 class Train(Node):
     """`train Mnist { … }`."""
 
     model: Name
-    body: tuple[Field | Metric | Until | Input | Let | ParamGroup, ...]
+    body: tuple[Field | Loss | Metric | Until | Input | Let | ParamGroup, ...]
     doc: str
+
+    @property
+    def losses(self) -> list[Field | Loss]:
+        """`loss = …`, or the losses with names, in order."""
+        return [
+            i
+            for i in self.body
+            if isinstance(i, Loss) or (isinstance(i, Field) and i.name.id == "loss")
+        ]
+
+    @property
+    def measures(self) -> list[Field | Loss | Metric]:
+        """What a step reports: the losses, then the metrics."""
+        return [*self.losses, *(i for i in self.body if isinstance(i, Metric))]
 
 
 @dataclass(frozen=True)

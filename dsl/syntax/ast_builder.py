@@ -194,6 +194,10 @@ class AstBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
     def patterns(self, meta: Meta, parts: list[Token]) -> tuple[s.Pattern, ...]:
         return tuple(s.Pattern(self._span(part), str(part)) for part in parts)
 
+    def loss(self, meta: Meta, parts: list[Any]) -> s.Loss:
+        name, patterns, _, value = parts
+        return s.Loss(self._span(meta), name, patterns, value)
+
     def param_group(self, meta: Meta, parts: list[Any]) -> s.ParamGroup:
         patterns, _, value = parts
         return s.ParamGroup(self._span(meta), patterns, value)

@@ -284,7 +284,7 @@ class _Formatter:
                 self._assignment(f"{head} ~ ", value, indent)
             case s.Equation(value=value, accumulate=sign) if sign:
                 self._assignment(f"{head} {sign} ", value, indent)
-            case s.Let() | s.Param() | s.State() | s.Equation() | s.Field() | s.Metric():
+            case s.Let() | s.Param() | s.State() | s.Equation() | s.Field() | s.Loss() | s.Metric():
                 self._assignment(f"{head} = ", node.value, indent)
 
     def _assignment(self, prefix: str, node: s.Expr, indent: str) -> None:
@@ -350,6 +350,8 @@ def _head(node: s.Node) -> str:
             return name.id
         case s.Metric(name=name):
             return f"metric {name.id}"
+        case s.Loss(name=name, patterns=patterns):
+            return f"loss {name.id} for {', '.join(p.text for p in patterns)}"
         case s.Input(name=name, type=dtype):
             return f"input {name.id}: {format_type(dtype)}"
         case s.ParamGroup(patterns=patterns, value=value):

@@ -1,5 +1,5 @@
-"""Write heat.csv and sinusoids.csv, the tables of heat_equation.nn and maml_sinusoid.nn: random
-points with the exact temperature there, and random sine waves.
+"""Write heat.csv, sinusoids.csv and ring.csv, the tables of heat_equation.nn, maml_sinusoid.nn and
+wgan_gp.nn: random points with the exact temperature there, random sine waves, and points of a ring.
 
 In: nothing. Out: the files next to this one, the same bytes on every run. NumPy's RandomState keeps
 its stream for ever."""
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-POINTS, WAVES = 500, 1000
+POINTS, WAVES, RING = 500, 1000, 1000
 CONDUCTIVITY = 0.1
 
 
@@ -27,6 +27,14 @@ def waves() -> str:
     return _table(["amplitude", "phase"], np.stack([amplitude, phase], 1))
 
 
+def ring() -> str:
+    """Points of eight normal distributions, whose means are on the unit circle."""
+    random = np.random.RandomState(2)
+    angle = random.randint(8, size=RING) * (np.pi / 4)
+    points = np.stack([np.cos(angle), np.sin(angle)], 1) + 0.05 * random.normal(size=(RING, 2))
+    return _table(["across", "up"], points)
+
+
 def _table(names: list[str], rows: np.ndarray) -> str:
     lines = [",".join(names), *(",".join(f"{x:.6f}" for x in row) for row in rows)]
     return "\n".join(lines) + "\n"
@@ -36,3 +44,4 @@ if __name__ == "__main__":
     folder = Path(__file__).parent
     (folder / "heat.csv").write_text(heat(), encoding="utf-8")
     (folder / "sinusoids.csv").write_text(waves(), encoding="utf-8")
+    (folder / "ring.csv").write_text(ring(), encoding="utf-8")

@@ -66,7 +66,11 @@ def _text(report: NonfiniteReport) -> Iterator[str]:
     if report.reached:
         yield "\nnot finite in this step"
         yield from _cut([_reached(tensor) for tensor in report.reached])
-    yield f"\nthe loss is {report.loss:g}; after the step would not be finite"
+    named = len(report.losses) > 1
+    losses = [
+        f"the loss {f'`{name}` ' * named}is {value:g}" for name, value in report.losses.items()
+    ]
+    yield f"\n{', '.join(losses)}; after the step would not be finite"
     for kind in ("param", "state"):
         hits = [h for h in report.hit if h.kind == kind]
         yield from _cut([f"    {kind} {h.name}: {h.count:,} of {h.size:,} numbers" for h in hits])

@@ -166,7 +166,7 @@ def _begin_with_weights(project: Project, job: Job) -> Values | None:
 def _run(job: Job) -> None:
     assert job.folder is not None
     go_on = f"`nnc train --resume {shlex.quote(str(job.folder.path))}`"
-    lines = make_listener(job.settings.epochs)
+    lines = make_listener(job.settings.epochs, [loss.name.id for loss in job.losses])
     try:
         with watch_interrupt(quits=True) as interrupted:
             reason = run(job, lines, interrupted)

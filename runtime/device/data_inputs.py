@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...compiler.ir.equation import System, Tensor
 
-SCALARS = ("step", "seed")  # inputs that the executor sets
+SCALARS = ("step", "seed", "microbatches_left")  # inputs that the executor sets
 
 
 def fields_of(system: System) -> list[Tensor]:

@@ -8,7 +8,7 @@ tensor that the bad values reached, and the parameters that they would have hit.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -66,7 +66,7 @@ class NonfiniteReport:
     origin, `large` are then the largest numbers of the step."""
 
     snapshot: Snapshot
-    loss: float
+    losses: Mapping[str, float]
     chain: tuple[Bad, ...]
     operands: tuple[Element, ...]
     reached: tuple[NonfiniteTensor, ...]
@@ -81,6 +81,7 @@ def replay(path: RunFolder) -> NonfiniteReport:
     project = open_project(path.model)
     # the batch of the bad step, which may be the shorter last one of an epoch
     setup = with_batch(setup_of(project, path.fields, path.settings["examples"]), snapshot.batch)
+    setup = replace(setup, turn=project.settings.turn(snapshot.step))
     # no optimisation: every tensor of the program is there to look at
     system = derive(training_step(setup)[0])
     given = _arguments(path, snapshot, system)
@@ -94,7 +95,10 @@ def replay(path: RunFolder) -> NonfiniteReport:
     safe = tuple(t.name for t in system.of_kind("param") if t.name not in names)
     return NonfiniteReport(
         snapshot,
-        float(arrays[system.outputs[0]]),
+        {
+            loss.name.id: float(arrays[output])
+            for loss, output in zip(setup.train.losses, system.outputs, strict=False)
+        },
         chain,
         tuple(operands(system, arrays, chain[0])) if chain else (),
         reached,

@@ -15,6 +15,7 @@ import numpy as np
 
 from ...compiler.elaboration.initializers import initial_system
 from ...compiler.elaboration.model import elaborate
+from ...compiler.elaboration.players import is_frozen, trains
 from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.build import call
 from ...compiler.ir.dtypes import NUMPY, is_float
@@ -56,8 +57,10 @@ def sample(project: Project, setup: Setup | None, seed: int) -> Sample:
     program, drawn, names = step_with_gradients(setup)
     # `derive` expands the gradients' placeholders into equations
     system = derive(program)
-    wrt = tuple(t.name for t in system.of_kind("param"))
-    loss = system.outputs[0]
+    losses = dict(zip(setup.train.losses, system.outputs, strict=False))
+    own, loss = next(x for x in losses.items() if not setup.turn or x[0].name.id in setup.turn)
+    params = (t.name for t in system.of_kind("param"))
+    wrt = tuple(n for n in params if trains(own, n) and not is_frozen(setup.train, n))
     return Sample(program, system, _values(system, drawn, seed, loss), loss, wrt, names)
 
 
@@ -169,9 +172,9 @@ def _inputs(system: System, rng: np.random.Generator, seed: int, most: int = LEN
     for name in _counts(system):
         inputs[name][...] = rng.integers(1, most + 1, inputs[name].shape)
     given = {t.name for t in system.of_kind("input")}
-    # these two are set by whoever runs a program, if it reads them
-    scalars = {"step": np.array(STEP, np.int32), "seed": np.array(seed, np.int32)}
-    return inputs | {n: v for n, v in scalars.items() if n in given}
+    # these are set by whoever runs a program, if it reads them
+    scalars = {"step": STEP, "seed": seed, "microbatches_left": 0}
+    return inputs | {n: np.array(v, np.int32) for n, v in scalars.items() if n in given}
 
 
 def _counts(system: System) -> list[str]:

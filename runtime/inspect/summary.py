@@ -10,13 +10,15 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
 from ...compiler.elaboration.context import Layer
-from ...compiler.elaboration.train_block import Setup, group_of, groups
+from ...compiler.elaboration.players import group_of, groups, is_frozen, steps_of, trains
+from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.aggregates import hand_over
 from ...compiler.ir.equation import System
 from ...compiler.ir.work import flops
 from ...compiler.pipeline import compile, plan
 from ...compiler.programs import evaluation, measured, prediction, training_step
 from ...compiler.targets import GpuTarget
+from ...dsl.check.turns import turns
 from ...dsl.syntax import ast as s
 from ..device.cpu import host
 from ..project import Project
@@ -97,7 +99,12 @@ def summarize(project: Project, setup: Setup | None, device: str = "cpu") -> Sum
         whole, layers = system_and_layers(wide)
         inference = needed(prediction(setup))
         # as a run has it compiled: with the parts of its loss and metrics among the outputs
-        training = needed(hand_over(training_step(setup)[0], measured(setup, True)).system)
+        handed, losses = measured(setup, True), len(setup.train.losses)
+        # each kind of step is a program of its own
+        training = sum(
+            needed(hand_over(training_step(one)[0], handed, losses).system)
+            for one in steps_of(setup)
+        )
         evaluation(setup)  # so that mistakes only evaluation has are found here too
     rows = layer_rows(whole, layers)
     parts = () if setup is None else _groups(setup.train, whole)
@@ -105,8 +112,17 @@ def summarize(project: Project, setup: Setup | None, device: str = "cpu") -> Sum
 
 
 def _groups(train: s.Train, system: System) -> tuple[tuple[str, int], ...]:
-    """How many parameters each entry of the train block is for, if there are several."""
+    """How many parameters each entry of the train block is for, if there are several; before them
+    those that each of several losses trains."""
     counts: dict[str, int] = {}
+    named = [loss for loss in train.losses if isinstance(loss, s.Loss)]
+    cycle = turns(train)
+    for loss in named:
+        own = [t for t in system.of_kind("param") if trains(loss, t.name)]
+        entry = f"loss {loss.name.id}"
+        if cycle:
+            entry += f" in {sum(loss.name.id in turn for turn in cycle)} of {len(cycle)} steps"
+        counts[entry] = sum(t.size for t in own if not is_frozen(train, t.name))
     for tensor in system.of_kind("param"):
         group = group_of(train, tensor.name)
         entry = "optimizer"
@@ -114,7 +130,7 @@ def _groups(train: s.Train, system: System) -> tuple[tuple[str, int], ...]:
             names = ", ".join(pattern.text for pattern in group.patterns)
             entry = f"freeze {names}" if group.value is None else f"optimizer {names}"
         counts[entry] = counts.get(entry, 0) + tensor.size
-    return tuple(counts.items()) if groups(train) else ()
+    return tuple(counts.items()) if named or groups(train) else ()
 
 
 def _on_cpu(system: System) -> int:

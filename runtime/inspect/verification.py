@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ...compiler.elaboration.players import steps_of
 from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.dtypes import is_float
 from ...compiler.ir.equation import Equation, System
@@ -109,14 +110,18 @@ def verify_project(
     # small enough for the evaluator, which goes through each equation before and after each pass
     chosen = fit_sizes(project, setup, EVALUABLE)
     result.sizes = chosen.text
-    whole = sample(chosen.project, chosen.setup, seed)
+    steps = steps_of(chosen.setup) if chosen.setup else [None]
+    samples_of = [sample(chosen.project, one, seed) for one in steps]
     try:
-        _check_code(whole, result)
+        for whole in samples_of:
+            _check_code(whole, result)
         # Finite differences evaluate the loss many times: at smaller sizes than the code is checked
         # at.
         small = fit_sizes(project, setup, GRADIENT_POINTS, largest_batch=3)
         result.gradient_sizes = small.text
-        _check_gradients(sample(*_exact(small.project, small.setup), seed), samples, result)
+        project, setup = _exact(small.project, small.setup)
+        for one in _losses(setup):
+            _check_gradients(sample(project, one, seed), samples, result)
     # a broken rule of the IR stops everything after it, so it is the only finding
     except InternalError as error:
         result.report.add(
@@ -127,6 +132,13 @@ def verify_project(
             help=REPORT_BUG,
         )
     return result
+
+
+def _losses(setup: Setup | None) -> list[Setup | None]:
+    """The setup for every loss: each has gradients of its own."""
+    if setup is None or len(setup.train.losses) == 1:
+        return [setup]
+    return [replace(setup, turn=(loss.name.id,)) for loss in setup.train.losses]
 
 
 def _exact(project: Project, setup: Setup | None) -> tuple[Project, Setup | None]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
@@ -69,6 +70,15 @@ def batches(order: np.ndarray, size: int, start: int = 0) -> Iterator[np.ndarray
     """Consecutive batches of `size` rows from position `start`; the last may be shorter."""
     for begin in range(start, len(order), size):
         yield order[begin : begin + size]
+
+
+def step_batches(
+    order: np.ndarray, size: int, start: int, count: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The next `count` batches, fewer at the end of an epoch, each with how many are left after
+    it."""
+    own = [*islice(batches(order, size, start), count)]
+    return zip(reversed(range(len(own))), own, strict=True)
 
 
 def next_batches(order: np.ndarray, size: int, start: int, most: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from ...compiler.ir.dtypes import NUMPY, is_float
 from ...compiler.ir.equation import CHECK, System, Tensor
 from ...compiler.programs import dynamic, evaluation, selected, training_step, untrained
 from ...compiler.reference.initial_values import initial_values, set_initial_values
+from ...dsl.check.turns import Turn
 from ...dsl.diagnostics.diagnostic import Note, Report, UserError, fail
 from ...dsl.syntax import ast as s
 from ..compiling import compiled_once, compiling
@@ -41,13 +43,13 @@ class Refused(Exception):
     """A run on these rows of a split had an index outside, or an integer without a result; its
     other results mean nothing. `integer_guard.explained` says where."""
 
-    def __init__(self, rows: np.ndarray, step: int):
+    def __init__(self, rows: np.ndarray, step: int, left: int = 0):
         super().__init__("an integer operation had no result")
-        self.rows, self.step = rows, step
+        self.rows, self.step, self.left = rows, step, left
 
 
-# What a run measures: the loss of its batch, and the parts of the measures of a set.
-Measured = tuple[float, list[Value]]
+# What a run measures: the losses of its batch, and the parts of the measures of a set.
+Measured = tuple[tuple[float, ...], list[Value]]
 
 
 class BoundProgram:
@@ -59,10 +61,12 @@ class BoundProgram:
         seed: int,
         handed: HandedOver,
         compared: Mapping[str, int],
+        losses: int = 0,
         trains: bool = False,
     ):
-        """`compared` are the limits of indices that all data have been compared with. A program
-        that `trains` changes the values, and so may others; else only `load` does."""
+        """`compared` are the limits of indices that all data have been compared with; so many of
+        the first outputs are `losses`. A program that `trains` changes the values, and so may
+        others; else only `load` does."""
         self.system = system = handed.system
         self.program = program
         self._seed, self._handed_over, self._compared = seed, handed, compared
@@ -76,7 +80,8 @@ class BoundProgram:
             t.name: arrays[t.name] for t in system.tensors.values() if t.kind in ("param", "state")
         }
         self.fields = [(t.name, arrays[t.name]) for t in fields_of(system)]
-        self._loss, self._handed = arrays[system.outputs[0]], handed
+        self.losses = system.outputs[:losses]
+        self._losses, self._handed = [arrays[name] for name in self.losses], handed
         self._parts = [arrays[name] for name in handed.outputs]
         self._check = arrays.get(CHECK)
         # inputs that are indices, and that nobody has looked at: those that are given by hand
@@ -88,10 +93,13 @@ class BoundProgram:
         # numbers alone can be handed over for several runs at once
         numbers = not any(array.ndim for array in self._parts) and not self._unseen
         self._plain = numbers and {*handed.divisors} <= {1.0}
+        # runs that are a step together come one by one
+        numbers &= "microbatches_left" not in arrays
         self._batched = program if isinstance(program, Batched) and numbers else None
         self.results = {name: arrays[name] for name in system.outputs}
         self._padded: list[np.ndarray] = []  # from a run's last example on, all are like it
         self.step = arrays.get("step", np.zeros((), np.int32))
+        self.left = arrays.get("microbatches_left", np.zeros((), np.int32))
         self._seeded = arrays.get("seed")  # of programs that draw random numbers, as dropout does
         self.seed(seed)
 
@@ -103,7 +111,8 @@ class BoundProgram:
     def twin(self) -> BoundProgram:
         """The same program with another arena, where the device has twins."""
         assert isinstance(self.program, Twinned)
-        return BoundProgram(self.program.twin(), self._seed, self._handed_over, self._compared)
+        twin, losses = self.program.twin(), len(self.losses)
+        return BoundProgram(twin, self._seed, self._handed_over, self._compared, losses)
 
     def shorten(self, examples: int) -> None:
         """Let the runs to come be of so many examples: `fields` and `results` have no more."""
@@ -120,32 +129,34 @@ class BoundProgram:
             if examples < batch and (CHECK in arrays or not is_float(tensor.dtype))
         ]
 
-    def run(self, examples: Examples, rows: np.ndarray, step: int) -> Measured:
-        """One run on these rows. Raises Refused."""
+    def run(self, examples: Examples, rows: np.ndarray, step: int, left: int = 0) -> Measured:
+        """One run on these rows, of a step with so many batches left after it. Raises Refused."""
         fill_inputs(self.fields, examples.split, rows)
-        self.step[...] = step
-        self.compute(rows, step)
+        self.step[...], self.left[...] = step, left
+        self.compute(rows, step, left)
         if self._plain:
-            return self._loss.item(), [array.item() for array in self._parts]
-        return self._measured(self._loss, self._parts)
+            losses = tuple([array.item() for array in self._losses])
+            return losses, [array.item() for array in self._parts]
+        return self._measured(self._losses, self._parts)
 
-    def _measured(self, loss: np.ndarray, parts: Iterable[np.ndarray]) -> Measured:
-        return loss.item(), list(map(_handed, parts, self._handed.divisors))
+    def _measured(self, losses: Iterable[np.ndarray], parts: Iterable[np.ndarray]) -> Measured:
+        numbers = tuple([array.item() for array in losses])
+        return numbers, list(map(_handed, parts, self._handed.divisors))
 
-    def compute(self, rows: np.ndarray, step: int) -> None:
+    def compute(self, rows: np.ndarray, step: int, left: int = 0) -> None:
         """One run on what the inputs hold, the examples `rows`. Raises Refused."""
         for array in self._padded:
             array[1:] = array[0]
         for array, limit in self._unseen:
             if np.maximum.reduce(array, axis=None) >= limit:
-                raise Refused(rows, step)
+                raise Refused(rows, step, left)
         self.runs += 1
         self._run()
         # From now on only what depends on the inputs is computed, until there are other values.
         if self._again is not None:
             self._run = self._again
         if self._check is not None and self._check:
-            raise Refused(rows, step)
+            raise Refused(rows, step, left)
 
     def together(self, examples: Examples) -> int:
         """How many runs on these examples the device takes in one launch."""
@@ -169,7 +180,7 @@ class BoundProgram:
             if checks is not None and checks[run]:
                 raise Refused(rows[run], steps[run])
             parts = [found[name][run] for name in self._handed.outputs]
-            yield self._measured(found[self.system.outputs[0]][run], parts)
+            yield self._measured([found[name][run] for name in self.losses], parts)
 
     def load(self, values: Mapping[str, np.ndarray], version: object = None) -> None:
         """Copy the params and states that the program has; those of the version that it holds
@@ -204,10 +215,11 @@ class Executor:
     @compiling()
     def __init__(self, setup: Setup, device: Device, seed: int):
         self.setup, self.device, self.seed = setup, device, seed
-        self._training: dict[int, BoundProgram] = {}  # by the size of the batch
+        # by the losses that a step trains and the size of the batch
+        self._training: dict[tuple[Turn, int], BoundProgram] = {}
+        self._holder: BoundProgram | None = None  # of the current values that it has
         self._pools: dict[tuple[str, int, Selection], ProgramPool[BoundProgram]] = {}
-        metrics = (i.name.id for i in setup.train.body if isinstance(i, s.Metric))
-        names = ("loss", *metrics)  # the order of the systems' outputs
+        names = [i.name.id for i in setup.train.measures]  # the order of the systems' outputs
         self.measures = {
             "train": SetMeasures(setup, True, names, device),
             "evaluate": SetMeasures(setup, False, names, device),
@@ -217,6 +229,7 @@ class Executor:
         self._dynamics: dict[Selection, System | None] = {}
         self._values: Mapping[str, np.ndarray] | None = None  # not drawn yet
         self._changes = 0  # how often somebody could change them
+        self._taken = False  # whether they are the weights of a run
 
     @compiled_once
     def _step(self) -> tuple[System, System]:
@@ -286,38 +299,53 @@ class Executor:
     def take(self, weights: Values) -> None:
         """Evaluate and predict with these weights; they are not copied. For training, there is
         `restore`."""
-        self._values = weights
+        self._values, self._taken = weights, True
         self._changes += 1
 
     def weights(self) -> Values:
-        """A copy of the params and the model's states."""
-        values = self._current()
-        return {name: values[name].copy() for name in self.weight_names}
+        """A copy of the params and the model's states, as evaluation and prediction use them."""
+        return self.weights_of(self._current())
+
+    def weights_of(self, values: Mapping[str, np.ndarray]) -> Values:
+        """The same of any values of the program: averages in place of params that have one."""
+        averages = self._averages
+        return {name: values[averages.get(name, name)].copy() for name in self.weight_names}
 
     def restore(self, values: Mapping[str, np.ndarray]) -> None:
-        """Set params and states; those that are missing are left as they are."""
+        """Set params and states; those that are missing are left as they are, but averages begin
+        anew from params that come without."""
         current = self.values
         for name, array in values.items():
             np.copyto(current[name], array)
+        for name, average in self._averages.items():
+            if name in values and average not in values:
+                np.copyto(current[average], values[name])
 
     @compiling()
-    def training(self, batch: int) -> BoundProgram:
-        """The training step for a batch size; its runs change the current values."""
-        found = self._training.get(batch)
+    def training(self, batch: int, turn: Turn = ()) -> BoundProgram:
+        """The training step for a batch size and the losses whose turn it is, all of them by
+        default; its runs change the current values."""
+        found = self._training.get((turn, batch))
         # A remainder of an epoch has another size, and so other ranges in all its equations.
         if found is None:
-            own = batch == self.setup.batch
-            system = self.system if own else training_step(with_batch(self.setup, batch))[0]
-            found = self._training[batch] = self._bound("train", batch, system)
-        # Each program has an arena of its own: the values move along when the size changes, and
-        # from then on the arrays of this program are the current ones.
-        if self._values is None:
-            # Into the memory of the program that needs them first: for a moment twice of all
-            # values would be too much for a large model.
-            set_initial_values(*self._step, self.seed, found.values)
-        elif found.values is not self._values:
-            found.load(self._values)
-        self._values = found.values
+            own = batch == self.setup.batch and not turn
+            setup = replace(with_batch(self.setup, batch), turn=turn)
+            system = self.system if own else training_step(setup)[0]
+            found = self._training[turn, batch] = self._bound("train", batch, system)
+        # Each program has an arena of its own: the values move along when another one runs, and
+        # from then on its arrays are the current ones. States of optimizers that it does not have
+        # stay where they are.
+        if found is not self._holder:
+            if self._values is None:
+                # Into the memory of the program that needs them first: for a moment twice of all
+                # values would be too much for a large model.
+                rest = [t for t in value_tensors(self.system) if t.name not in found.values]
+                self._values = {**found.values, **{t.name: zeros(t) for t in rest}}
+                set_initial_values(*self._step, self.seed, self._values)
+            else:
+                found.load(self._values)
+                self._values = {**self._values, **found.values}
+            self._holder = found
         self._changes += 1
         return found
 
@@ -394,8 +422,21 @@ class Executor:
         with pool.lend() as program:
             program.seed(self.seed)
             # a copy: training must not see what this program does
-            program.load(self._current(), self._version)
+            program.load(self._averaged(), self._version)
             yield program
+
+    def _averaged(self) -> Mapping[str, np.ndarray]:
+        """The values with averages in place of params that have one."""
+        values, averages = self._current(), self._averages
+        return {**values, **{n: values[a] for n, a in averages.items()}} if averages else values
+
+    @property
+    def _averages(self) -> Mapping[str, str]:
+        """The states that evaluation and prediction use in place of params, by these."""
+        entries = self.setup.train.body
+        averaging = any(isinstance(i, s.Field) and i.name.id == "average" for i in entries)
+        # Weights of a run are averages already. Without an average, only training needs the step.
+        return self.system.averages if averaging and not self._taken else {}
 
     @compiling()
     def _pool(
@@ -428,11 +469,13 @@ class Executor:
             ) from shortage
         # the data of training and evaluation are compared before any run (`check_indices`)
         compared = {} if purpose == "predict" else self.system.index_inputs or {}
-        return BoundProgram(program, self.seed, handed, compared, trains=purpose == "train")
+        losses = 0 if purpose == "predict" else len(self.setup.train.losses)
+        return BoundProgram(program, self.seed, handed, compared, losses, purpose == "train")
 
     def _handed(self, purpose: str, system: System) -> HandedOver:
         if purpose in self.measures:
-            return hand_over(system, self.measures[purpose].aggregates)
+            losses = len(self.setup.train.losses)
+            return hand_over(system, self.measures[purpose].aggregates, losses)
         return HandedOver(system, (), ())
 
     # The arena of a step grows by about the same amount with each example: two plans give the line.
@@ -456,6 +499,10 @@ class Executor:
 
         step = training_step(with_batch(self.setup, batch))[0]
         return plan(self._handed("train", step).system, host.target()).arena_bytes
+
+
+def zeros(tensor: Tensor) -> np.ndarray:
+    return np.zeros(tensor.shape, NUMPY[tensor.dtype])
 
 
 MIN_COPIES = 2  # of few values: those that are trained, and those to return to (`ValuesCopy`)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from ...compiler.elaboration.train_block import group_of
+from ...compiler.elaboration.players import is_frozen
 from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, did_you_mean, fail
 from ...dsl.regular_files import is_within
 from ...dsl.syntax.printer import quoted
@@ -183,13 +184,8 @@ def initial_weights(
     project: Project, choice: WeightsChoice, executor: Executor
 ) -> tuple[dict[str, np.ndarray], WeightsReport, list[Diagnostic]]:
     """The weights that a project names, as `match`. UserError as `match` and `read_weights`."""
-
-    def frozen(name: str) -> bool:
-        group = group_of(project.block, name)
-        return group is not None and group.value is None
-
     found = read_weights(choice, project.path.parent)
-    return match(found, executor.weight_forms(), choice, frozen)
+    return match(found, executor.weight_forms(), choice, partial(is_frozen, project.block))
 
 
 # --- files ----------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ def explained(
     inputs: dict[str, np.ndarray] = {
         t.name: np.empty(t.shape, NUMPY[t.dtype]) for t in system.of_kind("input")
     }
-    scalars = {"step": refused.step, "seed": seed}
+    scalars = {"step": refused.step, "seed": seed, "microbatches_left": refused.left}
     # A run of fewer examples than the batch has is filled up with its last one.
     missing = max(0, system.batch - len(refused.rows))
     rows = np.pad(refused.rows, (0, missing), "edge")

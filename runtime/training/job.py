@@ -5,7 +5,7 @@ In: a `Project` and a `Dataset`. Out: a `Job`, which the loop in `loop.py` advan
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
 
@@ -37,7 +37,7 @@ class Job:
     executor: Executor
     parts: Mapping[str, Examples]
     monitor: Monitor
-    loss_span: Span | None
+    losses: Sequence[s.Field | s.Loss]
     warnings: tuple[Diagnostic, ...] = ()
     folder: RunFolder | None = None
     position: Position = field(default_factory=Position)
@@ -59,7 +59,8 @@ class Job:
     def compile_step(self) -> None:
         """Compile the step of a whole batch. Values that are first asked for afterwards are in its
         memory from the beginning. UserError E0713 if it does not fit."""
-        self.executor.training(min(self.settings.batch, len(self.training)))
+        size = min(self.settings.batch, len(self.training))
+        self.executor.training(size, self.settings.turn(self.position.step + 1))
 
     def measured(self, record: Record) -> dict[str, float]:
         """The values that conditions may name."""
@@ -126,7 +127,9 @@ class Job:
         # `kept` is 0 in the first epoch: there are no best weights yet
         if self.position.kept:
             wanted = self.executor.weights()
-            self.best, damage = folder.weights_at(self.position.kept, wanted, self.executor.values)
+            self.best, damage = folder.weights_at(
+                self.position.kept, wanted, self.executor.values, self.executor.weights_of
+            )
             warnings += damage
         # What is passed over is not missing.
         warnings += folder.check_metrics(self.records, lost=not warnings)
@@ -143,8 +146,7 @@ def prepare(project: Project, dataset: Dataset, device: Device) -> Job:
     # what needs no compiler first: a misspelt monitor is reported at once
     parts = split_examples(dataset, settings.validation)
     fields = field_types(dataset.schema, project.model)
-    metrics = [i.name.id for i in project.block.body if isinstance(i, s.Metric)]
-    monitor = _monitor(settings, metrics, parts)
+    monitor = _monitor(settings, project.block, parts)
     setup = setup_of(project, fields, len(parts["train"]))
     # of few examples even the first batch of an epoch is short
     setup = replace(setup, whole=min(setup.batch, len(parts["train"])))
@@ -158,8 +160,7 @@ def prepare(project: Project, dataset: Dataset, device: Device) -> Job:
         *executor.measures["train"].warnings(len(parts["train"])),
         *_single_examples(setup, len(parts["train"])),
     )
-    loss = next(i for i in project.block.body if isinstance(i, s.Field) and i.name.id == "loss")
-    return Job(settings, executor, parts, monitor, loss.span, warnings)
+    return Job(settings, executor, parts, monitor, project.block.losses, warnings)
 
 
 def _single_examples(setup: Setup, examples: int) -> list[Diagnostic]:
@@ -188,10 +189,11 @@ def _single_examples(setup: Setup, examples: int) -> list[Diagnostic]:
     ]
 
 
-def _monitor(settings: Settings, metrics: list[str], splits: Iterable[str]) -> Monitor:
+def _monitor(settings: Settings, train: s.Train, splits: Iterable[str]) -> Monitor:
     """The monitored value. UserError E0702 if it, or a name in `until`, is not measured."""
-    known = measured_names(metrics, splits)
+    known = measured_names([i.name.id for i in train.measures], splits)
     check_measured(settings.until, settings.monitor, known)
     # what was not trained on tells most: validation, then test, then the training loss
-    losses = [name for name in ("validation_loss", "test_loss") if name in known]
-    return settings.monitor or Monitor(losses[0] if losses else "loss", True)
+    loss = train.losses[0].name.id
+    losses = [name for name in (f"validation_{loss}", f"test_{loss}", loss) if name in known]
+    return settings.monitor or Monitor(losses[0], True)

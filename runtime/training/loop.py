@@ -12,7 +12,7 @@ from math import isfinite
 
 import numpy as np
 
-from .batch_inputs import Examples, epoch_order, next_batches
+from .batch_inputs import Examples, epoch_order, next_batches, step_batches
 from .executor import Executor, Refused, evaluation_batches
 from .integer_guard import refusal
 from .interrupt import never
@@ -74,30 +74,56 @@ def train(job: Job, listener: Listener, interrupted: Callable[[], bool]) -> str:
     return reason
 
 
+def run_step_of_batches(
+    job: Job, guard: NonfiniteGuard, order: np.ndarray, listener: Listener
+) -> None:
+    """Run the next training step of the epoch, whose gradients are those of several batches."""
+    settings, here = job.settings, job.position
+    measures, count = job.executor.measures["train"], -(-len(order) // settings.batch)
+    here.step += 1
+    means, seen = np.zeros(len(job.losses)), 0
+    for left, rows in step_batches(order, settings.batch, here.done, settings.accumulate):
+        program = job.executor.training(len(rows), settings.turn(here.step))
+        here.done += len(rows)
+        try:
+            losses, parts = program.run(job.training, rows, here.step, left)
+        except Refused:
+            raise guard.stop() from None
+        if not all(map(isfinite, losses)):
+            guard.check(losses)
+        measures.add(here.totals, parts, len(rows), len(order))
+        seen += len(rows)
+        means += (np.array(losses) - means) * (len(rows) / seen)
+    listener.step(here.epoch, -(-here.done // settings.batch), count, means.tolist())
+
+
 def run_steps(job: Job, guard: NonfiniteGuard, order: np.ndarray, listener: Listener) -> None:
     """Run the next training step of the epoch; or as many as the device takes in one launch, up to
     the next stop."""
     settings, here = job.settings, job.position
+    if settings.accumulate > 1:
+        run_step_of_batches(job, guard, order, listener)
+        return
     # at the end of an epoch there may be fewer examples than a batch
     size = min(settings.batch, len(order) - here.done)
-    program = job.executor.training(size)
+    program = job.executor.training(size, settings.turn(here.step + 1))
     # -(-a // b) is the quotient rounded up
     most, count = program.together(job.training), -(-len(order) // settings.batch)
     # a launch cannot be interrupted in the middle: what happens between steps bounds its length
     if most > 1:
-        most = min(most, next_stop(job, guard) - here.step)
+        most = min(most, next_stop(job, guard) - here.step, settings.steps_alike(here.step + 1))
     rows = next_batches(order, size, here.done, most)
     numbers = range(here.step + 1, here.step + 1 + len(rows))
     measures = job.executor.measures["train"]
     try:
-        for loss, parts in program.run_many(job.training, rows, numbers):
+        for losses, parts in program.run_many(job.training, rows, numbers):
             here.step += 1
             # the position is of the step just read, so that the guard repeats up to exactly this
             here.done += size
-            if not isfinite(loss):
-                guard.check(loss)
+            if not all(map(isfinite, losses)):
+                guard.check(losses)
             measures.add(here.totals, parts, size, len(order))
-            listener.step(here.epoch, -(-here.done // settings.batch), count, loss)
+            listener.step(here.epoch, -(-here.done // settings.batch), count, losses)
     except Refused:
         here.step, here.done = here.step + 1, here.done + size
         raise guard.stop() from None

@@ -10,7 +10,7 @@ No other copy is needed. All that costs less than a step in 500.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, isnan
 from typing import TYPE_CHECKING
@@ -22,9 +22,10 @@ from ...compiler.ir.equation import System
 from ...compiler.reference.evaluator import evaluate
 from ...compiler.reference.nonfinite_trace import Bad, first_bad, trace_nonfinite
 from ...dsl.diagnostics.diagnostic import Diagnostic, Note, UserError, fail
+from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
-from .batch_inputs import batches, epoch_order, fill_inputs
-from .executor import Refused
+from .batch_inputs import epoch_order, fill_inputs, step_batches
+from .executor import BoundProgram, Refused
 from .integer_guard import explained
 from .snapshot import SNAPSHOT_NAME, Snapshot, write_snapshot
 from .values_copy import ValuesCopy
@@ -39,12 +40,13 @@ INTERVAL = 500  # steps between two copies: each reads the values once, as every
 
 @dataclass(frozen=True)
 class _TakenStep:
-    """A step's number, its epoch, the number of examples before it in the epoch, and its rows."""
+    """A step's number, its epoch, the number of examples before it in the epoch, and the rows of
+    its batches, each with how many are left after it."""
 
     number: int
     epoch: int
     done: int
-    rows: np.ndarray
+    batches: Sequence[tuple[int, np.ndarray]]
 
 
 class NonfiniteGuard:
@@ -94,17 +96,18 @@ class NonfiniteGuard:
             rows = self.job.training.rows
             order = epoch_order(rows, settings.seed, epoch, settings.shuffle)
             # the first epoch starts where the copy was taken, later ones at 0
-            for batch in batches(order, settings.batch, done):
+            while done < len(order):
                 if number == self.job.position.step:
                     return
                 number += 1
-                yield _TakenStep(number, epoch, done, batch)
-                done += len(batch)
+                own = [*step_batches(order, settings.batch, done, settings.accumulate)]
+                yield _TakenStep(number, epoch, done, own)
+                done += sum(len(rows) for _, rows in own)
             done = 0
 
-    def check(self, loss: float = 0.0) -> None:
-        """Raise E0701 if the last loss or any value is not finite."""
-        if not isfinite(loss) or self._bad_value() is not None:
+    def check(self, losses: Iterable[float] = ()) -> None:
+        """Raise E0701 if one of the last losses or any value is not finite."""
+        if not all(map(isfinite, losses)) or self._bad_value() is not None:
             raise self.stop()
 
     def _bad_value(self) -> tuple[str, tuple[int, ...]] | None:
@@ -125,36 +128,65 @@ class NonfiniteGuard:
             if number == len(steps) - 2:
                 self._copy.take(self.executor.values)
                 copied = number
-            found = self._taken_again(step)
-            if found:
-                return self._undone(steps[copied:number], step, found)
+            for batch in step.batches:
+                found = self._taken_again(step, batch)
+                if found:
+                    return self._undone(steps[copied:number], step, batch, found)
         raise AssertionError("the steps since the copy did not repeat to the bit")
 
-    def _taken_again(self, step: _TakenStep) -> Refused | list[Found]:
-        """What is wrong after the step, the loss first; nothing if it is a good one."""
-        bound = self.executor.training(len(step.rows))
+    def _taken_again(
+        self, step: _TakenStep, batch: tuple[int, np.ndarray]
+    ) -> Refused | list[Found]:
+        """What is wrong after a batch of a step, the losses first; nothing if it is a good one."""
+        left, rows = batch
+        bound = self._program(step, rows)
         try:
-            loss, _ = bound.run(self.job.training, step.rows, step.number)
+            losses, _ = bound.run(self.job.training, rows, step.number, left)
         except Refused as refused:
             return refused
         bad = self._bad_value()
-        # the loss comes first: it is what a user knows, and it goes bad before the values do
-        found: list[Found] = [(bound.system.outputs[0], (), loss)] if not isfinite(loss) else []
+        # a loss comes first: it is what a user knows, and it goes bad before the values do
+        named = zip(bound.losses, losses, strict=True)
+        found: list[Found] = [(name, (), loss) for name, loss in named if not isfinite(loss)]
         if bad is not None:
             found.append((*bad, float(self.executor.values[bad[0]][bad[1]])))
         return found
 
-    def _undone(
-        self, before: list[_TakenStep], step: _TakenStep, found: Refused | list[Found]
-    ) -> UserError:
-        """Go back to the state before the step, and say what was wrong with it."""
-        # A step works in place: the steps before it once more take no memory for another copy.
+    def _program(self, step: _TakenStep, rows: np.ndarray) -> BoundProgram:
+        return self.executor.training(len(rows), self.job.settings.turn(step.number))
+
+    def _take_again(self, before: list[_TakenStep], step: _TakenStep, left: int) -> None:
+        """From the copy on the steps before a bad one, which were good, and those of its batches
+        with more than so many left after them."""
         self._restore()
-        for good in before:
-            assert not self._taken_again(good)
+        good = [(one, batch) for one in before for batch in one.batches]
+        for one, batch in [*good, *((step, batch) for batch in step.batches if batch[0] > left)]:
+            assert not self._taken_again(one, batch)
+
+    def _undone(
+        self,
+        before: list[_TakenStep],
+        step: _TakenStep,
+        batch: tuple[int, np.ndarray],
+        found: Refused | list[Found],
+    ) -> UserError:
+        """Go back to the state before the step, and say what was wrong with a batch of it."""
+        # A step works in place: the steps before it once more take no memory for another copy.
+        left, rows = batch
+        self._take_again(before, step, left)
         # The position moves back too, so that what is saved now resumes before the step.
         self.job.position.step, self.job.position.done = step.number - 1, step.done
-        bound, split = self.executor.training(len(step.rows)), self.job.training.split
+        error = self._explained(step, left, rows, found)
+        # What was explained is the state before the batch.
+        if batch is not step.batches[0]:
+            self._take_again(before, step, len(step.batches))
+        return error
+
+    def _explained(
+        self, step: _TakenStep, left: int, rows: np.ndarray, found: Refused | list[Found]
+    ) -> UserError:
+        """What was wrong with a batch, from the state before it."""
+        bound, split = self._program(step, rows), self.job.training.split
         if isinstance(found, Refused):
             return explained(
                 bound.system,
@@ -167,34 +199,27 @@ class NonfiniteGuard:
             )
         from ...compiler.pipeline import derive  # not needed where the code was kept
 
-        fill_inputs(bound.fields, split, step.rows)
-        inputs = {name: array.copy() for name, array in bound.fields}
-        return self._error(step, derive(bound.system), self.executor.values, inputs, found[0])
+        fill_inputs(bound.fields, split, rows)
+        snapshot = Snapshot(
+            self.executor.values,
+            {name: array.copy() for name, array in bound.fields},
+            step.number,
+            self.executor.seed,
+            step.epoch,
+            tuple(map(int, rows)),
+            found[0][0],
+            found[0][1],
+            f"{found[0][2]:g}",
+            left,
+        )
+        return self._error(derive(bound.system), snapshot, found[0])
 
     def _restore(self) -> None:
         """Back to the values of the copy."""
         self._copy.restore(self.executor.values)
 
-    def _error(
-        self,
-        step: _TakenStep,
-        system: System,
-        values: Mapping[str, np.ndarray],
-        inputs: Mapping[str, np.ndarray],
-        found: Found,
-    ) -> UserError:
-        tensor, index, value = found
-        snapshot = Snapshot(
-            values,
-            inputs,
-            step.number,
-            self.executor.seed,
-            step.epoch,
-            tuple(map(int, step.rows)),
-            tensor,
-            index,
-            f"{value:g}",
-        )
+    def _error(self, system: System, snapshot: Snapshot, found: Found) -> UserError:
+        tensor, value = found[0], found[2]
         # in Python alone (`folder` None) there is no place for a snapshot
         folder = self.job.folder
         unwritten: tuple[Diagnostic, ...] = ()
@@ -206,9 +231,12 @@ class NonfiniteGuard:
                 unwritten = error.diagnostics
         # the evaluator repeats the step and follows the bad value back through the equations
         chain = trace_snapshot(system, snapshot)
-        loss = self.job.loss_span
-        subject, value = _subject(system, found, chain)
-        place, label, notes = locate(chain, loss)
+        losses = dict(zip(system.outputs, self.job.losses, strict=False))
+        subject, value = _subject(system, found, chain, losses)
+        # where nothing else is known, the loss that is bad, or one that is trained
+        turn = self.job.settings.turn(snapshot.step)
+        moved = [loss for loss in losses.values() if not turn or loss.name.id in turn]
+        place, label, notes = locate(chain, losses.get(tensor, moved[0]).span)
         help = _advice(chain)
         if folder is not None and not unwritten:
             help = (
@@ -216,7 +244,7 @@ class NonfiniteGuard:
                 f"provenance; {help}"
             )
         message = (
-            f"{subject} became {value:g} in step {step.number} (epoch {step.epoch}); the "
+            f"{subject} became {value:g} in step {snapshot.step} (epoch {snapshot.epoch}); the "
             "weights are those before it"
         )
         main = Diagnostic("E0701", message, place, label=label, notes=notes, help=help)
@@ -246,12 +274,15 @@ def _advice(chain: list[Bad]) -> str:
     return "a smaller learning rate or `clip = clip_norm(1.0)` may keep it finite"
 
 
-def _subject(system: System, found: Found, chain: list[Bad]) -> tuple[str, float]:
+def _subject(
+    system: System, found: Found, chain: list[Bad], losses: Mapping[str, s.Field | s.Loss]
+) -> tuple[str, float]:
     """What became bad, in the user's terms, and its value: the loss, else the gradient of a
     parameter if that is in the trace, else the tensor that was found."""
     tensor, index, value = found
-    if tensor == system.outputs[0]:
-        return "the loss", value
+    if tensor in losses:
+        loss = losses[tensor]
+        return f"the loss `{loss.name.id}`" if isinstance(loss, s.Loss) else "the loss", value
     parameters = {t.name for t in system.of_kind("param")}
     gradients = {n: of for n, of in system.adjoints.items() if of in parameters}
     for bad in chain:

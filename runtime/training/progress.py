@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -20,7 +21,7 @@ REFRESH = 0.1  # seconds between two updates of the bar
 class Listener(Protocol):
     """Receives the events of a run."""
 
-    def step(self, epoch: int, done: int, batches: int, loss: float) -> None: ...
+    def step(self, epoch: int, done: int, batches: int, losses: Sequence[float]) -> None: ...
     def epoch(self, record: Record) -> None: ...
     def close(self) -> None: ...
 
@@ -28,7 +29,7 @@ class Listener(Protocol):
 class Silent:
     """Prints nothing."""
 
-    def step(self, epoch: int, done: int, batches: int, loss: float) -> None:
+    def step(self, epoch: int, done: int, batches: int, losses: Sequence[float]) -> None:
         pass
 
     def epoch(self, record: Record) -> None:
@@ -57,12 +58,13 @@ class Lines(Silent):
 class Bar(Lines):
     """As `Lines`, with a bar on stderr that disappears at the end of the epoch."""
 
-    def __init__(self, epochs: int | None):
+    def __init__(self, epochs: int | None, losses: Sequence[str]):
         super().__init__(epochs)
+        self._losses = losses
         self._next = 0.0
         self._shown: Any = None
 
-    def step(self, epoch: int, done: int, batches: int, loss: float) -> None:
+    def step(self, epoch: int, done: int, batches: int, losses: Sequence[float]) -> None:
         now = time.monotonic()
         # drawing costs as much as many small steps: at most ten times a second
         if now < self._next:
@@ -71,7 +73,9 @@ class Bar(Lines):
         if self._shown is None:
             self._shown = _rich_progress()
             self._task = self._shown.add_task("", total=batches)
-        text = f"epoch {epoch}  loss {format_number(loss)}"
+        named = zip(self._losses, losses, strict=True)
+        numbers = [f"{name} {format_number(loss)}" for name, loss in named]
+        text = "  ".join([f"epoch {epoch}", *numbers])
         self._shown.update(self._task, description=text, completed=done, total=batches)
 
     # the bar goes before the line is printed, or the two would mix on the terminal
@@ -100,9 +104,9 @@ def _rich_progress() -> Any:
     return bar
 
 
-def make_listener(epochs: int | None) -> Listener:
-    """A bar on a terminal, else lines."""
-    return Bar(epochs) if sys.stderr.isatty() else Lines(epochs)
+def make_listener(epochs: int | None, losses: Sequence[str]) -> Listener:
+    """A bar on a terminal, which shows the losses by these names, else lines."""
+    return Bar(epochs, losses) if sys.stderr.isatty() else Lines(epochs)
 
 
 def notify(text: str) -> None:

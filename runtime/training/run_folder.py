@@ -20,7 +20,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from itertools import count
 from math import isfinite
@@ -290,11 +290,15 @@ class RunFolder:
         return found, notes.get("step", "")
 
     def weights_at(
-        self, step: int, wanted: Mapping[str, np.ndarray], values: Mapping[str, np.ndarray]
+        self,
+        step: int,
+        wanted: Mapping[str, np.ndarray],
+        values: Mapping[str, np.ndarray],
+        weights_of: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]],
     ) -> tuple[dict[str, np.ndarray], list[Diagnostic]]:
         """The weights after a step, written again from its checkpoint if the file has others or is
-        damaged; a warning if it is. `values` are all values of the program. UserError E0706 if both
-        are damaged."""
+        damaged; a warning if it is. `values` are all values of the program, of which `weights_of`
+        gives the weights. UserError E0706 if both are damaged."""
         warnings: list[Diagnostic] = []
         try:
             # A crash between a checkpoint and the weights leaves those of an earlier step in the
@@ -308,7 +312,7 @@ class RunFolder:
             warnings = [Diagnostic("W0701", d.message, help=help) for d in error.diagnostics]
         found, _ = self.checkpoints.read_step(step, values)
         # the states of the optimizer are in the checkpoint but not among the weights
-        weights = {name: found[name] for name in wanted}
+        weights = weights_of(found)
         self.write_weights(weights, step)
         return weights, warnings
 

@@ -23,7 +23,6 @@ from ...compiler.ir.dtypes import NUMPY
 from ...compiler.programs import last_stage_of, measured
 from ...compiler.reference.evaluator import evaluate
 from ...dsl.diagnostics.diagnostic import Diagnostic, UserError
-from ...dsl.syntax import ast as s
 from ..compiling import compiled_once, compiling
 from ..device import Device, Program
 from .program_pool import ProgramPool
@@ -152,7 +151,7 @@ class SetMeasures:
         ] + [self._warning(names[m], reason) for m in found.holistic if large]
 
     def _warning(self, name: str, reason: str) -> Diagnostic:
-        items = [i for i in self.setup.train.body if isinstance(i, s.Metric | s.Field)]
+        items = self.setup.train.measures
         span = next((i.value.span for i in items if i.name.id == name), None)
         return Diagnostic(
             "W0703",

@@ -16,8 +16,9 @@ Its metadata has one key, `snapshot`, a JSON object:
     tensor    the tensor that was not finite after the step, and the index; for a param or state,
     index     its next value
     value     "nan", "inf" or "-inf"
+    left      how many batches of the step come after it; 0 if it is not there
 
-`arguments` joins the two groups and both scalars: the input of `evaluate` for the training system.
+`arguments` joins the two groups and the scalars: the input of `evaluate` for the training system.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class Snapshot:
     tensor: str
     index: tuple[int, ...]
     value: str
+    left: int = 0
 
     @property
     def batch(self) -> int:
@@ -59,7 +61,8 @@ class Snapshot:
     def arguments(self, system: System) -> dict[str, np.ndarray]:
         """A value for every input, param and state of the training system of this batch."""
         # not in the file as arrays: they are the same for every program
-        scalars = {"step": np.array(self.step, np.int32), "seed": np.array(self.seed, np.int32)}
+        numbers = {"step": self.step, "seed": self.seed, "microbatches_left": self.left}
+        scalars = {name: np.array(number, np.int32) for name, number in numbers.items()}
         found = {**self.values, **self.inputs, **scalars}
         # a program may not read all that the snapshot has; what it lacks is a KeyError
         return {t.name: found[t.name] for t in system.tensors.values() if t.kind != "temp"}
@@ -80,6 +83,7 @@ def write_snapshot(folder: Path, snapshot: Snapshot) -> Path:
         "tensor": snapshot.tensor,
         "index": snapshot.index,
         "value": snapshot.value,
+        "left": snapshot.left,
     }
     path = folder / SNAPSHOT_NAME
     save_arrays(path, arrays, {"snapshot": json.dumps(notes)})
@@ -115,6 +119,7 @@ def read_snapshot(folder: Path) -> Snapshot:
             str(plain["tensor"]),
             tuple(map(int, plain["index"])),
             str(plain["value"]),
+            int(plain.get("left", 0)),
         )
     except (KeyError, ValueError, TypeError) as error:
         raise fail("E0706", f"{path} is damaged: {error}") from error

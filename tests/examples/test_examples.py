@@ -126,7 +126,7 @@ class Trained:
     bound: float
 
     def fits(self, value: float) -> bool:
-        less = self.measured.endswith(("loss", "error"))
+        less = self.measured.endswith(("loss", "error", "distance"))
         return value <= self.bound if less else value >= self.bound
 
 
@@ -153,6 +153,7 @@ TRAINED = {
     "vae_digits":        Trained({"epochs": "10"},              "test_error",    0.025),
     "finetuned_digits":  Trained({"epochs": "5"},               "test_accuracy", 0.96),
     "maml_sinusoid":     Trained({"epochs": "60"},              "test_loss",     1.6),
+    "wgan_gp":           Trained({"epochs": "60"},              "test_distance", 0.15),
 }  # fmt: skip
 
 

@@ -65,7 +65,7 @@ def test_what_it_reaches_and_hits(stopped):
     assert targets[0] == story.chain[0].tensor and "loss" in targets and "d_dense1_w" in targets
     assert all(0 < t.count <= t.size and not np.isfinite(t.value) for t in story.reached)
     assert {hit.name for hit in story.hit} == {"dense1_w", "dense1_b", "dense2_w", "dense2_b"}
-    assert not story.safe and not np.isfinite(story.loss)
+    assert not story.safe and not np.isfinite(story.losses["loss"])
 
 
 def test_a_bad_number_among_the_given(nnc, stopped):

@@ -279,7 +279,7 @@ def test_it_trains():
     ("sets", "message", "help"),
     [
         ({"precision": "bf61"}, '"f32" or "bf16"', "did you mean `bf16`?"),
-        ({"precision": "16"}, '"f32" or "bf16"', "did you mean `bf16`?"),
+        ({"precision": "16"}, '"f32" or "bf16"', ""),
         ({"precision": "7"}, '"f32" or "bf16"', ""),
         ({"precision": "bf16", "float": "f64"}, "`float` is f64", "leave out one of them"),
     ],

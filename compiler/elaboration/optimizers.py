@@ -94,7 +94,11 @@ def _update(block: TrainBlock, player: Player) -> None:
         of = _Gradient(parameter, gradient, norm, step)
         update = partial(_update_parameter, block, own_optimizer, of, scope)
         memoized(ctx, ("update", own_optimizer.number, seen[0]), parameter, seen[1], update)
-        if block.setting("average") is not None and parameter in ctx.updates:
+        own_average = _own_average(ctx, own_optimizer.definition, parameter)
+        if own_average:
+            _check_one_average(block, own_optimizer.definition)
+            ctx.averages[parameter] = own_average
+        elif block.setting("average") is not None and parameter in ctx.updates:
             _average(block, parameter, step, scope)
     if is_last is not None:
         only_at(ctx, is_last, [*islice(ctx.updates, before, None)], player.loss.span)
@@ -147,6 +151,31 @@ def _gradient_norm(
             total = materialize(ctx, ctx.unique("gradient_norm_part"), total, span, None)
     root = pointwise(ctx, "sqrt", [total], span)
     return materialize(ctx, ctx.unique("gradient_norm"), root, span, None)
+
+
+def _own_average(ctx: Context, optimizer: s.Definition, parameter: str) -> str:
+    """The state `state average = p` of an optimizer that averages the weights for its own steps;
+    empty if it has none."""
+    states = (n for n in optimizer.body if isinstance(n, s.State) and n.name.id == "average")
+    if next(states, None) is None:
+        return ""
+    # by its beginning, as its name may have a number where a user's tensor has the name
+    stem, init = f"{parameter}_average", f"= {parameter}"
+    made = (t for t in ctx.tensors.values() if t.name.startswith(stem) and t.init == init)
+    return next((t.name for t in made), "")
+
+
+def _check_one_average(block: TrainBlock, optimizer: s.Definition) -> None:
+    """E0206 where the train block averages what the optimizer averages already."""
+    field = block.setting("average")
+    if field is not None:
+        raise block.ctx.error(
+            "E0206",
+            f"`{optimizer.name}` averages the weights already",
+            field.value.span,
+            label="averaged again here",
+            help="leave `average = …` out",
+        )
 
 
 def _average(block: TrainBlock, parameter: str, step: Array, scope: BodyScope) -> None:

@@ -27,7 +27,7 @@ from .data import Dataset, Field, Schema, Search, Split
 from .data.core.dataset import validate
 from .device import DEVICES, Device
 from .forks import renew_after_fork
-from .inference.predict import Asked, input_names, predict
+from .inference.predict import Request, input_names, predict
 from .project import (
     Project,
     field_types,
@@ -253,7 +253,7 @@ class Model:
                     help=f"an input `{name}` is given by its place, without its name",
                 )
         tensors = (tensor,) if isinstance(tensor, str) else tuple(tensor or ())
-        asked = Asked(model or self._part, tuple(dict.fromkeys(tensors)), _seed(seed))
+        request = Request(model or self._part, tuple(dict.fromkeys(tensors)), _seed(seed))
         trained = self._trained
         if trained is None:
             raise fail(
@@ -261,9 +261,9 @@ class Model:
                 f"`{self._project.name}` has no parameters yet",
                 help="init() draws them, fit(…) learns them, load_weights(…) takes those of a run",
             )
-        names = input_names(trained.executor, asked)
+        names = input_names(trained.executor, request)
         found = self._named(arrays, named, names)
-        results = predict(trained.executor, found, "the call", asked)
+        results = predict(trained.executor, found, "the call", request)
         # One result is returned as such; several keep their names.
         return next(iter(results.values())) if len(results) == 1 else results
 

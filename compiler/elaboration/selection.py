@@ -41,7 +41,7 @@ WHOLE = Selection()
 
 @dataclass(frozen=True)
 class Selected:
-    """A system, and the tensors of its outputs by the names under which they were asked for."""
+    """A system, and the tensors of its outputs by their names in the selection."""
 
     system: System
     outputs: Mapping[str, str]

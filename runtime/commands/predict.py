@@ -9,7 +9,7 @@ from __future__ import annotations
 import click
 
 from ..data.formats.array_file import read_arrays
-from ..inference.predict import Asked
+from ..inference.predict import Request
 from ..inference.predict import predict as predict_arrays
 from ..inference.result_files import check_ending, write_results
 from ..project import open_project, setup_of
@@ -68,11 +68,11 @@ def predict(
     project = open_project(folder.model)
     setup = setup_of(project, folder.fields, notes["examples"])
     executor = Executor(setup, o.device(device_name, threads), project.settings.seed)
-    asked = Asked(model, tuple(dict.fromkeys(tensors)), seed)
+    request = Request(model, tuple(dict.fromkeys(tensors)), seed)
     given = read_arrays(input_file) if input_file else {}
     executor.take(folder.read_weights(executor.weight_forms()))
     print_diagnostics(folder.complete_as_reader())
-    results = predict_arrays(executor, given, str(input_file or "the command line"), asked)
+    results = predict_arrays(executor, given, str(input_file or "the command line"), request)
     write_results(output_file, results)
     for name, result in results.items():
         notify(f"{name}: {result.dtype}{list(result.shape)} in {output_file}")

@@ -27,35 +27,39 @@ Given = np.ndarray | Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is asked of a trained model: the results of a `model` or layer in it (empty: of itself),
-    or `tensors` by name; `seed` is that of random numbers (None: the program's)."""
+class Request:
+    """What is to be computed of a trained model: the results of a `model` or layer in it (empty: of
+    itself), or `tensors` by name; `seed` is that of random numbers (None: the program's)."""
 
     model: str = ""
     tensors: tuple[str, ...] = ()
     seed: int | None = None
 
 
-def predict(executor: Executor, given: Given, origin: str, asked: Asked) -> dict[str, np.ndarray]:
-    """What is asked, for all examples of the arrays that are given, by name.
+def predict(
+    executor: Executor, given: Given, origin: str, request: Request
+) -> dict[str, np.ndarray]:
+    """What the request names, for all examples of the arrays that are given, by name.
 
     UserError E0707 or E0715 if there is no such model or tensor, E0708 if an array is missing or
     does not fit, E0714 if the weights do not.
     """
-    part = executor.part(asked.model) if asked.model else None
-    taken = Inputs(executor, part, asked.tensors)
+    part = executor.part(request.model) if request.model else None
+    taken = Inputs(executor, part, request.tensors)
     arrays = taken.checked(given, origin)
     selection = taken.selection(arrays)
-    _check_weights(executor, selection, asked.model)
+    _check_weights(executor, selection, request.model)
     outputs = executor.selected(selection).outputs
-    results = predict_batches(executor, arrays, selection, asked.seed)
+    results = predict_batches(executor, arrays, selection, request.seed)
     return {name: results[tensor] for name, tensor in outputs.items()}
 
 
-def input_names(executor: Executor, asked: Asked) -> list[str]:
+def input_names(executor: Executor, request: Request) -> list[str]:
     """The inputs that arrays without names are taken for, in order: those that are needed first.
     UserError as `predict`."""
-    inputs = Inputs(executor, executor.part(asked.model) if asked.model else None, asked.tensors)
+    inputs = Inputs(
+        executor, executor.part(request.model) if request.model else None, request.tensors
+    )
     return [*inputs.needed, *(n for n in inputs.names if n not in inputs.needed)]
 
 
@@ -63,8 +67,8 @@ def input_names(executor: Executor, asked: Asked) -> list[str]:
 
 
 class Inputs:
-    """The inputs of what is computed: of a model, or of a `part`, and if `tensors` are asked for,
-    of the model only those that they depend on."""
+    """The inputs of what is computed: of a model, or of a `part`; for `tensors` of the model,
+    only those that they depend on."""
 
     def __init__(self, executor: Executor, part: Part | None, tensors: tuple[str, ...] = ()):
         self.part, self.tensors, self.fields = part, tensors, executor.setup.fields or {}
@@ -96,9 +100,8 @@ class Inputs:
                     help="give them by name, in an .npz",
                 )
             given = {self.needed[0]: given}
-        bound: dict[
-            str, tuple[int, str]
-        ] = {}  # symbol → its size, and the input that said so first
+        # symbol → its size, and the first input that has it
+        bound: dict[str, tuple[int, str]] = {}
         found: dict[str, np.ndarray] = {}
         wrong = self._missing(given, origin)
         for parameter in self.definition.inputs:

@@ -26,7 +26,7 @@ from nnc.dsl.syntax.source import Source
 from nnc.runtime.data import Search
 from nnc.runtime.device import DEVICES
 from nnc.runtime.device.cuda.nvrtc import NvrtcNotFound, nvrtc
-from nnc.runtime.inference.predict import Asked, predict
+from nnc.runtime.inference.predict import Request, predict
 from nnc.runtime.inspect.emit import ENDINGS, Stages
 from nnc.runtime.project import Project, load_dataset, open_project, planned_setup
 from nnc.runtime.settings import Assignment
@@ -207,7 +207,9 @@ def test_the_decoder_draws_the_digits_that_are_asked_for() -> None:
     train(job, Silent(), lambda: False)
     asked = np.arange(200) % 10
     drawn, other = (
-        predict(job.executor, {"digit": asked}, "the test", Asked("Decoder", seed=seed))["picture"]
+        predict(job.executor, {"digit": asked}, "the test", Request("Decoder", seed=seed))[
+            "picture"
+        ]
         for seed in (7, 8)
     )
     assert (drawn != other).any(1).all()

@@ -98,6 +98,7 @@ class BoundProgram:
         self._batched = program if isinstance(program, Batched) and numbers else None
         self.results = {name: arrays[name] for name in system.outputs}
         self._padded: list[np.ndarray] = []  # from a run's last example on, all are like it
+        self._examples = system.batch  # of which runs are
         self.step = arrays.get("step", np.zeros((), np.int32))
         self.left = arrays.get("microbatches_left", np.zeros((), np.int32))
         self._seeded = arrays.get("seed")  # of programs that draw random numbers, as dropout does
@@ -116,6 +117,9 @@ class BoundProgram:
 
     def shorten(self, examples: int) -> None:
         """Let the runs to come be of so many examples: `fields` and `results` have no more."""
+        if examples == self._examples:
+            return
+        self._examples = 0  # none, if this is interrupted
         arrays, batch = self.program.arrays, self.system.batch
         if isinstance(self.program, Shortened):
             self.program.shorten(examples)
@@ -128,6 +132,7 @@ class BoundProgram:
             for tensor, array in inputs
             if examples < batch and (CHECK in arrays or not is_float(tensor.dtype))
         ]
+        self._examples = examples
 
     def run(self, examples: Examples, rows: np.ndarray, step: int, left: int = 0) -> Measured:
         """One run on these rows, of a step with so many batches left after it. Raises Refused."""
@@ -275,6 +280,8 @@ class Executor:
         return self._changes, sum(program.runs for program in self._training.values())
 
     def _current(self) -> Mapping[str, np.ndarray]:
+        if self._values is not None:
+            return self._values
         with compiling():
             if self._values is None:
                 self._values = initial_values(*self._step, self.seed)
@@ -394,11 +401,11 @@ class Executor:
         system = self._dynamic(selection)
         return None if system is None else _batches(count, min(count, system.batch))
 
-    @compiling()
     def _dynamic(self, selection: Selection) -> System | None:
         """The prediction for any number of examples up to the batch, if there is one."""
         if selection not in self._dynamics:
-            self._dynamics[selection] = dynamic(self.setup, selection)
+            with compiling():
+                self._dynamics[selection] = dynamic(self.setup, selection)
         return self._dynamics[selection]
 
     @contextmanager

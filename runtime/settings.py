@@ -378,7 +378,8 @@ def _with_value(train: s.Train, key: str, one: Assignment, symbols: Sequence[str
     # The field's place in the sources is on the command line, so messages point there.
     item = s.Field(span.to(one.value.span), s.Name(span, key), one.value)
     # In the place of the old one, or at the end; the resolved program then reads like the file.
-    names = (key, *(symbols[:1] if key == "batch" else ()))  # `B = 32` is the batch, too
+    # `B = 32` is the batch, too.
+    names = (key, *(n for n in symbols[:1] if key == "batch" and is_size(n, symbols)))
     places = [n for n, i in enumerate(train.body) if isinstance(i, s.Field) and i.name.id in names]
     body = [i for n, i in enumerate(train.body) if n not in places]
     body.insert(places[0] if places else len(body), item)

@@ -122,4 +122,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     # As it is written, then in lower case.
     close = close or get_close_matches(name, spelt, n=1, cutoff=SIMILAR)
     close = close or get_close_matches(name.lower(), spelt, n=1, cutoff=SIMILAR)
+    # One letter of three is less than `SIMILAR` allows: `rum` is `run`.
+    close = close or [one for one in spelt if len(one) == len(name) == 3 and _typed(name, one)]
     return f"did you mean `{spelt[close[0]]}`?" if close else ""
+
+
+def _typed(name: str, meant: str) -> bool:
+    """Whether they differ in one letter."""
+    return sum(a != b for a, b in zip(name, meant, strict=True)) == 1

@@ -117,6 +117,15 @@ def test_a_weight_that_is_read_across_memory_is_transposed_into_panels_not_copie
     assert "pack w[j * 512 + k], transposed" in str(nest)
 
 
+def test_gradients_of_kernels_are_blocked_rather_than_split_into_parts() -> None:
+    text = """model M(a: f32[8, 14, 14, 256], b: f32[8, 14, 14, 256]) -> y {
+        y[u < 3, v < 3, c, o] = sum(n, i, j) (a[n, i + u - 1, j + v - 1, c] else 0) * b[n, i, j, o]
+    }"""
+    source = system(text, float_type="f32")
+    *_, nest = _nests(source, CPU_TARGETS["icelake-server"])
+    assert nest.reduce == "sum" and nest.blocks is not None and nest.blocks.partial == "f64"
+
+
 @pytest.mark.parametrize("sizes", [(4, 784, 512), (128, 784, 10), (512, 16, 32), (1, 512, 512)])
 def test_few_rows_or_what_stays_in_cache_is_not_packed(sizes: tuple[int, int, int]) -> None:
     assert _product(*sizes).blocks is None

@@ -26,9 +26,7 @@ from math import gcd, prod
 
 from ...ir.affine import Affine
 from ...ir.dtypes import BYTES
-from ...ir.equation import Equation, System
 from ...ir.expr import Expr, Idx, Read, index_names
-from ...ir.terms import multiplicands
 from ...targets import MAX_LANES, Cache, CpuTarget
 from ..lowering.access import Access
 from .loop_ir import PANEL, CacheBlocks, Loop
@@ -363,25 +361,3 @@ def _partial(work: Work, cut: Cut) -> str:
     if cut.terms >= total:
         return ""
     return "f64" if total > limits.whole_blocks * limits.long_block else "f32"
-
-
-def is_packed(eq: Equation, read: Read, system: System, target: CpuTarget) -> bool:
-    """Whether lowering can be relied on to pack a factor of a product, so that it needs no other
-    copy: something given that many rows of the result are multiplied by."""
-    factors = multiplicands(eq.body)
-    if eq.reduce != "sum" or eq.at is not None or eq.dtype != "f32" or len(factors) != 2:
-        return False
-    if not all(isinstance(f, Read) and f.dtype == "f32" for f in factors) or read.other is not None:
-        return False
-    if system.tensors[read.tensor].kind == "temp" or not all(
-        isinstance(e, Idx) for e in read.index
-    ):
-        return False
-    if system.batch or eq.target in system.recurrent or eq.target in system.blocked:
-        return False
-    names, limits = index_names(read), target.tiling
-    rows = prod(i.size for i in eq.indices if i.name not in names)
-    vectors = eq.indices[-1].size >= limits.panel_vectors * target.lanes
-    terms = all(i.name in names for i in eq.over) and eq.over[-1].size >= target.lanes
-    many = 0 < limits.packed_rows <= rows
-    return many and vectors and terms and eq.indices[-1].name in names

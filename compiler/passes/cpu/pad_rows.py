@@ -24,8 +24,8 @@ from ...ir.edit import SystemEdit
 from ...ir.equation import Equation, System, Tensor, copy_equation, is_identity, is_recurrent
 from ...ir.expr import Idx, Read, index_names
 from ...targets import CpuTarget
+from ..equations.packed_factors import is_packed
 from ..equations.views import views
-from .cache_blocks import is_packed
 
 
 def pad_rows(system: System, target: CpuTarget) -> System:

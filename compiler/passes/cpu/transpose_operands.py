@@ -21,7 +21,7 @@ from ...ir.edit import SystemEdit
 from ...ir.equation import Equation, Index, System, is_recurrent
 from ...ir.expr import Const, Idx, Read, index_names
 from ...targets import CpuTarget
-from .cache_blocks import is_packed
+from ..equations.packed_factors import is_packed
 
 
 def transpose_operands(system: System, target: CpuTarget) -> System:
@@ -34,9 +34,15 @@ def transpose_operands(system: System, target: CpuTarget) -> System:
         for eq in component:
             read = _operand_across(eq, inside, system, target)
             # What is packed is transposed on the way.
-            if read is not None and not is_packed(eq, read, system, target):
+            if read is not None and not _is_packed(eq, read, system, target):
                 edit.replace(_reading_transposed(eq, read, edit))
     return edit.result()
+
+
+def _is_packed(eq: Equation, read: Read, system: System, target: CpuTarget) -> bool:
+    """Whether it is something given that is transposed into panels. What is computed may be masked
+    or held by a thread, and then is not packed."""
+    return system.tensors[read.tensor].kind != "temp" and is_packed(eq, read, system, target)
 
 
 def _operand_across(

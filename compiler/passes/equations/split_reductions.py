@@ -27,6 +27,7 @@ from ...ir.equation import Equation, Index, System, free_name
 from ...ir.expr import Expr, Idx, Read, index_names
 from ...ir.terms import multiplicands
 from ...targets import CpuTarget, EquationCosts, Target
+from .packed_factors import is_packed
 
 Parts = Mapping[str, int]  # of summed indices
 
@@ -90,6 +91,11 @@ def _parts_for_caches(eq: Equation, system: System, target: CpuTarget) -> Parts:
     terms, limits = prod(i.size for i in eq.over), target.equations
     panel = terms * limits.panel_vectors * target.vector_bytes
     if panel <= limits.whole_panel * target.l2.bytes or not _sums_over_rows(eq):
+        return {}
+    # Cache blocks do the same without parts in memory. A narrow result has all of a factor's rows
+    # in one panel, so that nothing is gained by packing it.
+    wide = eq.indices[-1].size > target.tiling.vectors * target.lanes
+    if wide and any(is_packed(eq, read, system, target) for read in eq.reads):
         return {}
     wanted = -(-panel // round(limits.part_panel * target.l2.bytes))
     found: dict[str, int] = {}

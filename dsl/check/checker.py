@@ -22,6 +22,7 @@ from .bundle import Bundle, unbundle
 from .definitions import DefinitionChecker
 from .library import read_source, standard_library
 from .names import Definitions, Scope, called_names, names_in
+from .suspicious import check_layers
 from .tables import expand_tables
 from .train_block import check_trains
 
@@ -77,6 +78,7 @@ def check(
         checker = DefinitionChecker(definition, scope, report, read_outside=read.get(name, set()))
         checker.check()
         layers[name] = checker.layers
+        check_layers(definition, scope, report)
     _check_cycles(own, report)
     check_trains(trains, scope, layers, report)
     # Train blocks are roots, too: they name losses, metrics and optimizers of the library.

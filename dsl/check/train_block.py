@@ -1,6 +1,6 @@
 """Train blocks: their fields, the model that they train and the calls in them.
 
-Reports E0401–E0406, E0312, E0414 and W0401. The names of data sources and their fields are the
+Reports E0401–E0406, E0312 and E0414. The names of data sources and their fields are the
 runtime's.
 """
 
@@ -14,6 +14,7 @@ from ..syntax import ast as s
 from ..syntax.source import Span
 from .calls import check_arguments, check_call, check_named_layer, invocation
 from .names import Scope, input_symbols
+from .suspicious import check_training
 from .turns import check_turns
 
 TRAIN_FIELDS = (
@@ -30,8 +31,6 @@ RECORDED = {"epoch": "number of the epoch", "step": "number of the step", "secon
 _RUNTIME_FIELDS = ("data", "validation", "weights")
 _PARTIAL_FIELDS = ("optimizer", "penalty", "clip", "average")  # the training loop adds arguments
 _COMPUTED_FIELDS = ("loss", "penalty", "clip", "average")  # of tensors, so never a string
-
-_ACTIVATED = ("softmax", "log_softmax", "sigmoid")  # outputs that are no logits
 
 
 Layers = Mapping[str, s.Definition]  # by the names that a model gives to them
@@ -69,7 +68,7 @@ def check_trains(
         # The entries can be checked even without the model.
         _check_entries(train, scope, layers.get(name.id, {}), report)
         if model is not None:
-            _check_logits(train, model, scope, report)
+            check_training(train, model, scope, report)
 
 
 def _check_entries(train: s.Train, scope: Scope, layers: Layers, report: Report) -> None:
@@ -241,40 +240,3 @@ def _check_calls(node: s.Node, scope: Scope, layers: Layers, report: Report, par
             check_named_layer(call, call.callee, layers[call.callee.id], report)
         elif isinstance(call.callee, s.Name):
             check_call(call, call.callee, scope, report)
-
-
-def _check_logits(train: s.Train, model: s.Definition, scope: Scope, report: Report) -> None:
-    """A loss whose input is called `logits` applies softmax itself."""
-    for call in s.walk(tuple(loss.value for loss in train.losses)):
-        if not isinstance(call, s.Call) or not isinstance(call.function, s.Name):
-            continue
-        function = scope.find(call.function.id)
-        inputs = function.inputs if function else ()
-        for parameter, argument in zip(inputs, call.arguments, strict=False):
-            value = argument.value
-            # Only the plain case, `cross_entropy(y, label)` with y a result of the model, is
-            # certain.
-            if parameter.name != "logits" or argument.name or not isinstance(value, s.Name):
-                continue
-            last = _last_function(model, value.id)
-            if last is not None and last.id in _ACTIVATED:
-                report.add(
-                    "W0401",
-                    f"`{call.function.id}` expects logits, and `{value.id}` is the result of "
-                    f"`{last.id}`",
-                    value.span,
-                    label="these are no logits",
-                    notes=(Note(last.span, "applied here"),),
-                    help=f"end the model before `|> {last.id}`",
-                )
-
-
-def _last_function(model: s.Definition, name: str) -> s.Name | None:
-    """The function that computes a tensor of the model."""
-    for statement in s.flatten_remat(model.body):
-        # y = x |> Dense(10) |> softmax → softmax
-        if isinstance(statement, s.Equation) and statement.targets[-1].id == name:
-            value = statement.value
-            callee = invocation(value.stage if isinstance(value, s.Pipe) else value).callee
-            return callee if isinstance(callee, s.Name) else None
-    return None

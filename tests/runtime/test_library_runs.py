@@ -51,6 +51,33 @@ LAYERS = {
     "DecoderBlock": (SEQUENCE, "DecoderBlock(2, 6)(x, x, n)"),
     "sequences": (SEQUENCE, "concat(concat(last(x), last_of(x, n)), concat(mean_pool(x, n), "
                   "last(reverse(x, n))))"),
+    "gates": (VECTOR, "x |> relu6 |> hard_tanh |> hard_swish |> SwiGLU(3) |> GeGLU(3)", 
+              "    _g = glu(x, x) + swiglu(x, x) + geglu(x, x) + reglu(x, x)\n"),
+    "LlamaBlock": (SEQUENCE, "x |> LlamaBlock(2, 6)"),
+    "experts": (VECTOR, "a + b", "    a = x |> MixtureOfExperts(3, 4)\n"
+                "    b, _balance = BalancedExperts(3, 4)(x)\n"),
+    "graphs": (SEQUENCE, "a + b + c + d", """
+    near[b, u < 5, v < 5] = if abs(u - v) < 2 then 1.0 else 0.0*n[b]
+    from[b, e < 4] = (e + n[b]) % 5
+    into[b, e < 4] = e + 0*n[b]
+    a = GCN(2)(x, near)
+    b = GAT(1, heads = 2)(x, near)
+    c = EdgeGCN(2)(x, from, into)
+    d = EdgeGAT(1, heads = 2)(x, from, into)
+"""),
+    "pooling": (IMAGE, "concat(x |> AdaptiveAvgPool(2) |> Flatten, "
+                "x |> AdaptiveMaxPool(3) |> Flatten, GlobalMaxPool(x))"),
+    "pooling along time": (SEQUENCE, "concat(x |> MaxPool1D(2) |> AvgPool1D(2) |> Flatten, "
+                           "x |> AdaptiveAvgPool1D(2) |> AdaptiveMaxPool1D(1) |> Flatten, "
+                           "GlobalAvgPool1D(x) + GlobalMaxPool1D(x))"),
+    "resampling": (IMAGE, "x |> InstanceNorm |> Upsample(2) |> Resize(5, 6, mode = \"bilinear\") "
+                   "|> Upsample([2, 1]) |> PixelUnshuffle(2) |> PixelShuffle(2)"),
+    "augmentation": (IMAGE, "x |> flip |> flip_vertical |> rotate(0.2) |> zoom |> brightness "
+                     "|> contrast |> cutout(2) |> noise |> crop(3)"),
+    "SpecAugment": (SEQUENCE, "spec_augment(x, 2, 2, 1)"),
+    "selection": (VECTOR, "sort(x) + f32(argsort(x)) + cumsum(x) + cumprod(x) + cummax(x) + "
+                  "one_hot(argmax(x), 4) + value", "    value, _index = top_k(x, 4)\n"),
+    "state space": (SEQUENCE, "x |> S4D(4) |> MambaBlock(2)"),
     "positions": (SEQUENCE, "x |> LearnedPositions(9) |> SinusoidalPositions |> rotary"),
     "initialisers": (VECTOR, "x * (a + b) + c + mean(d) + mean(e) + mean(f)", """
     param a: [4] ~ uniform
@@ -82,6 +109,25 @@ LOSSES = {
                 "recall(y, chance)", "f1(y, chance)"]),
     "sequences": ("masked_cross_entropy(s, tokens, n)",
                   ["masked_accuracy(s, tokens, n)", "sequence_accuracy(s, tokens, n)"]),
+    "imbalance": ("focal(z, label) + multiclass_hinge(z, label) + binary_focal(y, chance) "
+                  "+ hinge(y, 2*chance - 1) "
+                  "+ weighted_cross_entropy(z, label, softmax(mean_row(z)))",
+                  ["confusion(z, label, 0, 1)", "sum(f32(confusion_matrix(z, label)))",
+                   "balanced_accuracy(z, label)", "macro_f1(z, label)", "mean_iou(z, label)",
+                   "kappa(z, label)", "calibration_error(z, label)", "matthews(y, chance)",
+                   "auc(y, chance)", "average_precision(y, chance)",
+                   "mean_average_precision(z, hot)"]),
+    "quantities": ("rmse(y, target) + smooth_l1(y, target) + log_cosh(y, target) "
+                   "+ quantile(y, target, 0.9) + poisson(y, chance) "
+                   "+ gaussian_nll(y, exp(y), target)",
+                   ["correlation(y, target)", "rank_correlation(y, target)"]),
+    "boxes": ("iou_loss(corners(z), corners(hot)) + giou_loss(corners(z), corners(hot))",
+              ["box_average_precision(corners(s), scores(s), classes(s), corners(s), "
+               "classes(s), n, 2)"]),
+    "embeddings": ("triplet(z, hot, -hot) + contrastive(squared(z), chance) + info_nce(z, hot) "
+                   "+ symmetric_info_nce(z, hot) + gaussian_kl(z, z)", []),
+    "masks": ("dice(1 / (1 + exp(-z)), hot) + tversky(1 / (1 + exp(-z)), hot)",
+              ["bleu(short, tokens, lengths, n)"]),
     "ctc": ("ctc(s, short, n, lengths)", ["error_rate(short, tokens, lengths, n)",
                                           "mean(f32(decoded(s, n)))"]),
 }  # fmt: skip
@@ -92,11 +138,36 @@ SCHEDULES = {
     "warmup": "warmup(t, 0.1, 3)",
     "warmup_cosine": "warmup_cosine(t, 0.1, 1, steps)",
     "one_cycle": "one_cycle(t, 0.1, steps)",
+    "decays": "exponential_decay(t, 0.1) + polynomial_decay(t, 0.1, steps) "
+    "+ inverse_sqrt(t, 0.1, 2) "
+    "+ noam(t, 64, 4) + warmup_linear(t, 0.1, 1, steps) + cosine_restarts(t, 0.1, 3) "
+    "+ warmup_stable_decay(t, 0.1, 1, 1, steps)",
 }
 MORE = {
     "l1": "penalty = l1(0.1)\n    clip = clip_value(0.5)",
     "l2": "penalty = l2(0.1)\n    clip = clip_norm(0.5)",
+    "ema": "average = ema(0.9)",
+    "ema_warmup": "average = ema_warmup(0.9)",
+    "mean_of_steps": "average = mean_of_steps(2)",
 }
+
+
+# functions that the losses and metrics above are applied to
+HELPERS = """
+fn mixtures(x: [B, h, w, c], z: [B, n], label: i32[B]) -> loss: [] {
+    a, partner, share = mixup(x)
+    b, other, part = cutmix(x)
+    loss = mixed_cross_entropy(z, label, partner, share)
+        + mixed_cross_entropy(z, label, other, part) + mean(a) + mean(b)
+}
+fn mean_row(z: [..., n]) -> m: [n] { m[j] = mean(...) z[..., j] }
+fn squared(z: [..., n]) -> d: [...] { d[...] = sum(j) z[..., j]^2 }
+fn corners(z: [..., 4]) -> box: [..., 4] {
+    box[..., j] = if j < 2 then z[..., j] else z[..., j - 2] + exp(z[..., j])
+}
+fn scores(s: [B, T, n]) -> y: [B, T] { y[b, t] = s[b, t, 0] }
+fn classes(s: [B, T, n]) -> c: i32[B, T] { c[b, t] = i32(s[b, t, 0] > 0) }
+"""
 
 
 def program(
@@ -120,6 +191,7 @@ def program(
         "    s[b, t < 5, j] = z[b, j] * (t + 1)\n}\n"
         f'train M {{\n    data = npz("d.npz")\n    loss = {loss}\n{lines}'
         f"    optimizer = {optimizer}\n    {more}\n    batch = 4\n    epochs = 2\n}}\n"
+        f"{HELPERS}"
     )
 
 
@@ -130,6 +202,8 @@ PROGRAMS = {
     **{f"optimizer {name}": program(optimizer=f"{name}()") for name in OPTIMIZERS},
     **{f"schedule {name}": program(optimizer=f"sgd(lr = {rate})")
        for name, rate in SCHEDULES.items()},
+    "loss mixtures": program(IMAGE, loss="mixtures(x, z, label)"),
+    "loss sam": program(loss="mse(y, target) + mean(sam(z, z, 1.0))"),
     **{f"more {name}": program(more=text) for name, text in MORE.items()},
 }  # fmt: skip
 
@@ -186,7 +260,19 @@ def needed(text: str) -> set[str]:
     return {"x", "n", *targets(project_of_text(text))}
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+# One of each kind; all others are for `-m slow`.
+QUICK = (
+    *("layer Dense", "layer Conv", "layer BatchNorm", "layer LSTM", "layer DecoderBlock"),
+    *("layer initialisers", "layer augmentation", "loss classes", "loss sequences", "loss ctc"),
+    *("loss imbalance", "optimizer sgd", "optimizer adamw", "optimizer muon", "schedule cosine"),
+    *("more l2", "more ema"),
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.slow]) for n in PROGRAMS],
+)
 def test_an_entry_lives_through_a_run(name: str, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     lives(tmp_path, PROGRAMS[name], capsys, "reference")

@@ -68,7 +68,7 @@ WAV = {"folder": "s", "pattern": "{word}_{take}.wav", "label": "word", "test": "
         ("text", {"file": "a", "length": 8, "validation": 1}, "E0615", ["from 0 up to 1"]),
         ("lines", {"file": "a", "min_count": 0}, "E0615", ["from 1, not 0"]),
         ("lines", {"file": "a", "label": "middle"}, "E0615", ['"first" or "last"']),
-        ("pairs", {"file": "a", "length": 3}, "E0608", ["did you mean"]),
+        ("pairs", {"file": "a", "length": 3}, "E0608", ["no setting `length`"]),
         ("wav", {"folder": "a", "label": "b"}, "E0608", ["needs its setting `pattern`"]),
         ("wav", {**WAV, "test": 1.5}, "E0615", ["or a condition in quotes"]),
         ("wav", {**WAV, "hop": 0}, "E0615", ["a number above 0, not 0"]),

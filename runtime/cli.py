@@ -21,12 +21,13 @@ import click
 from .. import __version__
 from ..dsl.diagnostics.diagnostic import Diagnostic, UserError, did_you_mean
 from ..dsl.files import bug_report, reason
-from .memory import is_limited, is_shortage, out_of_memory
+from .memory import are_short, is_limited, is_shortage, out_of_memory
 from .streams import OutputError, discard_output, open_streams
 from .training.interrupt import Stopped, exit_code, stop_on_signals
 
 OK, USER, USAGE, INTERNAL, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 101, 130, 141
 LONGEST_NAME = 200  # characters of a file's name in a message
+ADDRESSES = 180_000_000  # bytes that NumPy and the least of the commands take
 
 # command → its file in commands/, its function, one line of help
 COMMANDS = {
@@ -59,6 +60,9 @@ class Commands(click.Group):
             hint = did_you_mean(name, COMMANDS) or f"there are {', '.join(COMMANDS)}"
             raise click.UsageError(f"there is no command `{name}`: {hint}", context)
         file, function, _ = COMMANDS[name]
+        # With fewer, libraries end the process while they are loaded, some without a word.
+        if are_short(ADDRESSES):
+            raise UserError([out_of_memory()])
         # Here lies the cost of a command: its file imports NumPy and the compiler.
         return getattr(import_module(f"{__package__}.commands.{file}"), function)
 
@@ -159,7 +163,10 @@ def _print(diagnostics: Sequence[Diagnostic], arguments: Sequence[str]) -> None:
     try:
         report = import_module(f"{__package__}.commands.report")
         report.print_diagnostics(diagnostics, _error_format(arguments))
-    except (MemoryError, ImportError):  # there is not enough memory to say more
+    except Exception as error:
+        if not is_shortage(error):
+            raise
+        # There is not enough memory to say more.
         for found in diagnostics:
             _tell(f"error[{found.code}]: {found.message}")
 

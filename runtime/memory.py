@@ -62,6 +62,12 @@ def is_limited() -> bool:
     return _addresses() is not None
 
 
+def are_short(addresses: int) -> bool:
+    """Whether `ulimit -v` leaves fewer bytes of addresses than these."""
+    left = _addresses()
+    return left is not None and left < addresses
+
+
 def require(needed: int) -> None:
     """Raise NotEnoughMemory if as many bytes do not fit."""
     free = free_bytes()

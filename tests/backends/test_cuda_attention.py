@@ -168,6 +168,7 @@ def test_training_steps_are_those_of_the_evaluator(precision: str):
 # --- tests of the test ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @needs_gpp
 def test_a_missing_barrier_is_caught():
     """Each barrier of each kernel left out: threads then read what is not there yet, or write over

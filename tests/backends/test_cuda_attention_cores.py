@@ -348,6 +348,7 @@ def test_learned_queries_are_rounded_before_they_are_updated():
 # --- tests of the test ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @needs_gpp
 def test_a_missing_barrier_or_wait_is_caught():
     """Each of each kernel left out, with keys of groups of queries, and a sequence of which nothing

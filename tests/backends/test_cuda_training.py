@@ -25,7 +25,10 @@ def agree(found: np.ndarray, expected: np.ndarray, name: str) -> None:
 
 @needs_gpp
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("target", [None, SMALL], ids=["H100", "small"])
+@pytest.mark.parametrize(
+    "target",
+    [pytest.param(None, id="H100", marks=pytest.mark.slow), pytest.param(SMALL, id="small")],
+)
 def test_twenty_steps_give_the_weights_of_the_cpu(name: str, target):
     system, start = model_step(name)
     here, there = CpuProgram(system), SimulatedProgram(system, (0,), target)

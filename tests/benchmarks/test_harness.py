@@ -28,6 +28,7 @@ def run(script: str, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_table_of_tiny_workloads(tmp_path: Path) -> None:
     options = ("--only", "tiny", "--systems", "nnc", "--rounds", "1", "--steps", "2")
     printed = run("run.py", *options, "--threads", "1", "--out", str(tmp_path))
@@ -52,6 +53,7 @@ def outcomes(out: Path, only: str, systems: str) -> dict[str, dict[str, str]]:
     return {e["name"]: {o["system"]: o["failure"] for o in e["outcomes"]} for e in entries}
 
 
+@pytest.mark.slow
 @needs_torch
 def test_a_network_of_both(tmp_path: Path) -> None:
     """PyTorch has the same loss in the first three steps, with the dropout of both left out."""

@@ -48,6 +48,13 @@ BY_TIME = [
     for path in EXAMPLES
 ]
 
+# And so are those that train for many seconds.
+PATIENT = ("ctc_digits", "question_answering", "translate", "char_lstm", "char_rnn", "cnn_mnist")
+TO_TRAIN = [
+    pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in PATIENT else [])
+    for path in EXAMPLES
+]
+
 
 def search(path: Path) -> Search:
     """Where an example's data is: beside it, in $NNC_DATA, or in the shared folder."""
@@ -179,7 +186,7 @@ def test_every_example_is_trained() -> None:
     assert set(TRAINED) == {path.stem for path in EXAMPLES}
 
 
-@every_example
+@pytest.mark.parametrize("path", TO_TRAIN)
 def test_reaches(path: Path) -> None:
     wanted = TRAINED[path.stem]
     job = made_ready(path, wanted.settings)

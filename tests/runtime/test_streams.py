@@ -203,7 +203,9 @@ finally:
     assert found.stderr == str(len(whole)).encode()
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.parametrize(
+    "encoding", ["ascii", *(pytest.param(e, marks=pytest.mark.slow) for e in ("latin-1", "utf-8"))]
+)
 def test_encodings(folder, encoding):
     environment = {"PYTHONIOENCODING": encoding, "LC_ALL": "C"}
     found = call(folder, "check wrong.nn", env=environment)

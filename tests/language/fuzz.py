@@ -31,7 +31,9 @@ from nnc.dsl.syntax.parser import parse  # noqa: E402
 from nnc.dsl.syntax.source import Source  # noqa: E402
 
 SECONDS = 2.0
-_TOKEN = re.compile(r'"[^"\n]*"|[A-Za-z_]\w*\'?|\d+(?:\.\d+)?(?:e-?\d+)?|\|>|->|\+=|\.\.\.|\s+|.')
+_TOKEN = re.compile(
+    r'"[^"\n]*"|[A-Za-z_]\w*\'?|\d+(?:\.\d+)?(?:e-?\d+)?|\|>|->|\+=|max=|min=|\.\.\.|\s+|.'
+)
 _SNIPPETS = (
     "0", "1", "-1", "2^40", "9^9^9^9", "1e9", "1e308", "0.5", "1 / 0", "inf", "nan", "true", '"w"',
     "x", "y", "i", "...", "[..., i]", "[]", "(x[i - 1] else 0)", "sum(i) ", "max(i, j) ", "sum(x)",
@@ -42,6 +44,9 @@ _SNIPPETS = (
     "-inf", "2^31", "1e-400", "# a comment\n", " # c", '"""doc"""', "\r\n", "\t", "\xa0",
     "\ufeff", "х", "∑", "≤", "…", "“w”", "²", "x.T", "x[:, 0]", "**", "&&", "lambda x: x",
     "label", "logits", "softmax", "i32", "f64", "y[i] = ", "x[i, i]", "x[i][j]", "(x else 0)",
+    "max=", "min=", "[1, 2.5]", "[[1, 2], [3, 4]]", 'table("w.csv")', "language 1\n",
+    "language 2\n", "concat(x, y, axis = t)", "split(x, 2)", "pad(x, 1)", "stack(x, x)", "_",
+    "if t > 0 then x[t - 1] else 0", "sum(t < x[i]) ", "Net()(x)", "axis = 1", "T = 3",
 )  # fmt: skip
 
 MODELS = {
@@ -95,6 +100,33 @@ train M {
     let scale = 2
     loss = scale * mse(mean(y), mean(target))
     optimizer = sgd(lr = 0.1)
+}
+""",
+    "forms": """
+language 1
+layer Net()(x: [..., n], _: [..., _]) -> y: [..., n] {
+    let w = [0.5, 2.5, 1]
+    let order = [[2, 0], [1, 1]]
+    y[..., i] = x[..., i] * w[i] + (if i > 0 then x[..., i - 1] else 0) * w[order[i % 2, 0]]
+}
+model M(x: f32[B, T, 3], length: i32[B], kind: i32[B]) -> y: f32[B, 3], z: f32[B, 3*T + 1, 3] {
+    net = Net()
+    h = net(x, x) |> net(x)
+    z = concat(h, pad(x, 1, 0, axis = T, value = 2), x |> tanh, axis = 1)
+    a, _, b = split(h, [1, 1, 1])
+    both = stack(a, b, axis = -1)
+    y[b, j] = mean(t < length[b], _ < 2) h[b, t, j] + sum(s < j + 1) x[b, 0, j - s]
+    count[kind[b] < 4] += 1
+    best[kind[b] < 4, j < 3] max= y[b, j]
+    _least[kind[b] < 4, j < 3] min= min(b, j) y[b, j] + best[kind[b], j] / count[kind[b]]
+    _ = both
+}
+train M {
+    input target: f32[B, 3]
+    let costs = [1.0, 2.0, 0.5]
+    loss = mean((y - target)^2 * costs) + mean(net(x, x)^2)
+    optimizer = sgd(lr = 0.1)
+    T = 5
 }
 """,
     "own": """

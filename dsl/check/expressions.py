@@ -231,7 +231,8 @@ class ExpressionChecker:
         near = [*context.indices, *self.symbols, *CONSTANTS]
         # What others call a function is no hint for a size.
         help = did_you_mean(name, near) if context.in_shape else suggest(name, near)
-        if not help and not context.in_shape:
+        # A function is no value; after `~` its name is one.
+        if not help and context.partial:
             help = suggest(name, self.scope.names())
         if not help and context.partial:
             help = "initialisers are `glorot_uniform`, `normal(0, 0.02)`, …"

@@ -5,7 +5,7 @@ In: the device, a folder, data. Out: plain figures. `note` keeps what was found 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -206,8 +206,8 @@ class Losses(Silent):
     def __init__(self) -> None:
         self.found: list[float] = []
 
-    def step(self, epoch: int, done: int, batches: int, loss: float) -> None:
-        self.found.append(loss)
+    def step(self, epoch: int, done: int, batches: int, losses: Sequence[float]) -> None:
+        self.found.extend(losses)
 
 
 def examples(device: str, out: Path, data: Path | None, note: Note) -> None:

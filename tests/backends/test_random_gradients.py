@@ -14,12 +14,13 @@ from support import plan
 
 from nnc.compiler.ir.build import call, cast, literal
 from nnc.compiler.ir.dtypes import is_float
-from nnc.compiler.ir.equation import Equation, System, Tensor
+from nnc.compiler.ir.equation import CHECK, Equation, System, Tensor
 from nnc.compiler.ir.expr import Apply, Const, Expr, Idx, Read
 from nnc.compiler.ir.gradients import add_gradients
 from nnc.compiler.ir.integer_ranges import input_limits
 from nnc.compiler.ir.verify import verify
 from nnc.compiler.passes.autodiff.differentiate import differentiate
+from nnc.compiler.passes.equations.integer_checks import integer_checks
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.runtime.device.cpu.program import CpuProgram
 
@@ -91,6 +92,8 @@ def test_gradients_agree_with_the_evaluator(system: System, seed: int) -> None:
     # An index outside has no value (E0730): nothing is promised of what is computed from it.
     for name, places in input_limits(whole).items():
         inputs[name] = inputs[name] % places
+    checked = integer_checks(whole.replace(index_inputs={}))
+    assume(not evaluate(checked, inputs).get(CHECK, 0))
     expected = evaluate(whole, inputs)
     program = CpuProgram(plan(whole, verified=True))
     for name, value in inputs.items():

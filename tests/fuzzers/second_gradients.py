@@ -23,9 +23,11 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from gradients import GIVEN, ROUGH, SIZES, STEPS, Interpreter, Maker, Program, truth
+if __package__:
+    from .gradients import GIVEN, ROUGH, SIZES, STEPS, Interpreter, Maker, Program, truth
+else:  # as a program: its own folder comes first, that of the tests for `support`
+    sys.path.append(str(Path(__file__).parents[1]))
+    from gradients import GIVEN, ROUGH, SIZES, STEPS, Interpreter, Maker, Program, truth
 from support import plan, system
 
 from nnc.compiler.ir.equation import System

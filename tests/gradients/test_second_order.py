@@ -119,6 +119,15 @@ def test_scalar_functions(name: str) -> None:
     check(f"y = (sum(b, i) c[b, i] * {application(name)})^2", arrays)
 
 
+def test_a_power_by_its_base_and_then_by_its_exponent_of_0() -> None:
+    """d/dy (y x^(y - 1)) = 1/x at y = 0, where the first derivative is 0 for every x."""
+    text = "model M(x: f64[3], y: f64[]) -> m: f64 {\n p = sum(i) x[i]^y\n g = grad(p, x)\n"
+    made = derive(elaborated(text + " s = sum(g)\n m = grad(s, y)\n}"))
+    x = np.array([0.5, 2.0, 3.0])
+    found = evaluate(made, {"x": x, "y": np.array(0.0)})["m"]
+    np.testing.assert_allclose(found, np.sum(1 / x), rtol=1e-12)
+
+
 # --- reductions -----------------------------------------------------------------------------------
 
 

@@ -26,8 +26,8 @@ def _power(f: Expr, x: Expr, y: Expr) -> Factors:
     slope = y * call("pow", x, y - 1)
     if isinstance(y, Const):
         return slope, None
-    # x^0 is 1 even for x = 0, where the formula gives 0 * inf. Elsewhere the formula is right, and so
-    # is its derivative by y, which is 1/x at y = 0.
+    # x^0 is 1 even for x = 0, where the formula gives 0 * inf. Elsewhere the formula is right, and
+    # so is its derivative by y, which is 1/x at y = 0.
     constant = call("and", call("eq", y, 0), call("eq", x, 0))
     slope = call("select", constant, 0.0, slope)
     # d x^y / dy = x^y log x; 0 where x <= 0, where x^y is not differentiable by y, and where x^y is

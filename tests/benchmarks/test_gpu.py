@@ -31,7 +31,6 @@ def script(out: Path, *more: str, **environment: str) -> subprocess.CompletedPro
     )
 
 
-@pytest.mark.slow
 def test_parts_and_what_they_leave(tmp_path):
     done = script(tmp_path, "--parts", "machine,primitives,kernels,products")
     assert done.returncode == 0, done.stdout + done.stderr

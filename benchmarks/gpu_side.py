@@ -28,7 +28,8 @@ from nnc.runtime.device import DEVICES
 from nnc.runtime.inspect.bench import fill_random
 from nnc.runtime.project import Project, planned_setup, project_of_text
 from nnc.runtime.settings import Assignment
-from nnc.runtime.training.executor import BoundProgram, Executor
+from nnc.runtime.training.bound_program import BoundProgram
+from nnc.runtime.training.executor import Executor
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))  # where gpu_simulator is
 

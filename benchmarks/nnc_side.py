@@ -26,7 +26,8 @@ from nnc.runtime.device.data_inputs import fields_of
 from nnc.runtime.inspect.bench import fill_random
 from nnc.runtime.project import project_of_text, setup_of
 from nnc.runtime.settings import Assignment
-from nnc.runtime.training.executor import BoundProgram, Executor
+from nnc.runtime.training.bound_program import BoundProgram
+from nnc.runtime.training.executor import Executor
 
 SEED = 1
 LONGEST = 128  # steps of a sequence that comes with its length

@@ -20,7 +20,8 @@ from ...dsl.syntax import ast as s
 from ...dsl.syntax.printer import format_type
 from ..data import Split
 from ..device.data_inputs import fields_of
-from ..training.executor import EVALUATION_BATCH, Executor, Refused, evaluation_batches
+from ..training.bound_program import Refused
+from ..training.executor import EVALUATION_BATCH, Executor, evaluation_batches
 from ..training.integer_guard import refusal
 
 Given = np.ndarray | Mapping[str, np.ndarray]

@@ -24,7 +24,8 @@ from ..data import Split
 from ..device import Batched, Device
 from ..device.data_inputs import fields_of
 from ..training.batch_inputs import all_examples
-from ..training.executor import BoundProgram, Executor
+from ..training.bound_program import BoundProgram
+from ..training.executor import Executor
 
 WARMUP = 3
 

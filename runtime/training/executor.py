@@ -8,7 +8,7 @@ have changed; what follows from them alone is then computed anew (`passes/kernel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 
@@ -18,196 +18,24 @@ from ...compiler.elaboration.context import Part
 from ...compiler.elaboration.selection import WHOLE, Selected, Selection, find_part
 from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.aggregates import HandedOver, hand_over
-from ...compiler.ir.dtypes import NUMPY, is_float
-from ...compiler.ir.equation import CHECK, System, Tensor
+from ...compiler.ir.dtypes import NUMPY
+from ...compiler.ir.equation import System, Tensor
 from ...compiler.programs import dynamic, evaluation, selected, training_step, untrained
 from ...compiler.reference.initial_values import initial_values, set_initial_values
 from ...dsl.check.turns import Turn
 from ...dsl.diagnostics.diagnostic import Note, Report, UserError, fail
 from ...dsl.syntax import ast as s
 from ..compiling import compiled_once, compiling
-from ..device import Batched, Device, Prepared, Program, Shortened, Twinned
+from ..device import Device, Twinned
 from ..device.cpu import host
-from ..device.data_inputs import fields_of
 from ..memory import NotEnoughMemory, require, size_text
 from ..project import with_batch
-from .batch_inputs import Examples, fill_inputs
+from .bound_program import BoundProgram
 from .program_pool import ProgramPool
-from .set_measures import SetMeasures, Value
+from .set_measures import SetMeasures
 from .values_copy import IN_MEMORY
 
 Values = dict[str, np.ndarray]
-
-
-class Refused(Exception):
-    """A run on these rows of a split had an index outside, or an integer without a result; its
-    other results mean nothing. `integer_guard.explained` says where."""
-
-    def __init__(self, rows: np.ndarray, step: int, left: int = 0):
-        super().__init__("an integer operation had no result")
-        self.rows, self.step, self.left = rows, step, left
-
-
-# What a run measures: the losses of its batch, and the parts of the measures of a set.
-Measured = tuple[tuple[float, ...], list[Value]]
-
-
-class BoundProgram:
-    """A program, and the arrays that the training loop uses at every step."""
-
-    def __init__(
-        self,
-        program: Program,
-        seed: int,
-        handed: HandedOver,
-        compared: Mapping[str, int],
-        losses: int = 0,
-        trains: bool = False,
-    ):
-        """`compared` are the limits of indices that all data have been compared with; so many of
-        the first outputs are `losses`. A program that `trains` changes the values, and so may
-        others; else only `load` does."""
-        self.system = system = handed.system
-        self.program = program
-        self._seed, self._handed_over, self._compared = seed, handed, compared
-        self.runs = 0  # begun so far
-        self._again = None if trains or not isinstance(program, Prepared) else program.run_again
-        self._run = program.run
-        self._version: object = None  # of the values that it holds
-        arrays = program.arrays
-        # views into the program's arena: writing to them changes what the next run reads
-        self.values = {
-            t.name: arrays[t.name] for t in system.tensors.values() if t.kind in ("param", "state")
-        }
-        self.fields = [(t.name, arrays[t.name]) for t in fields_of(system)]
-        self.losses = system.outputs[:losses]
-        self._losses, self._handed = [arrays[name] for name in self.losses], handed
-        self._parts = [arrays[name] for name in handed.outputs]
-        self._check = arrays.get(CHECK)
-        # inputs that are indices, and that nobody has looked at: those that are given by hand
-        self._unseen = [
-            (_unsigned(arrays[name]), limit)
-            for name, limit in (system.index_inputs or {}).items()
-            if name not in compared or compared[name] > limit
-        ]
-        # numbers alone can be handed over for several runs at once
-        numbers = not any(array.ndim for array in self._parts) and not self._unseen
-        self._plain = numbers and {*handed.divisors} <= {1.0}
-        # runs that are a step together come one by one
-        numbers &= "microbatches_left" not in arrays
-        self._batched = program if isinstance(program, Batched) and numbers else None
-        self.results = {name: arrays[name] for name in system.outputs}
-        self._padded: list[np.ndarray] = []  # from a run's last example on, all are like it
-        self._examples = system.batch  # of which runs are
-        self.step = arrays.get("step", np.zeros((), np.int32))
-        self.left = arrays.get("microbatches_left", np.zeros((), np.int32))
-        self._seeded = arrays.get("seed")  # of programs that draw random numbers, as dropout does
-        self.seed(seed)
-
-    def seed(self, seed: int) -> None:
-        """Draw other random numbers."""
-        if self._seeded is not None:
-            self._seeded[...] = seed
-
-    def twin(self) -> BoundProgram:
-        """The same program with another arena, where the device has twins."""
-        assert isinstance(self.program, Twinned)
-        twin, losses = self.program.twin(), len(self.losses)
-        return BoundProgram(twin, self._seed, self._handed_over, self._compared, losses)
-
-    def shorten(self, examples: int) -> None:
-        """Let the runs to come be of so many examples: `fields` and `results` have no more."""
-        if examples == self._examples:
-            return
-        self._examples = 0  # none, if this is interrupted
-        arrays, batch = self.program.arrays, self.system.batch
-        if isinstance(self.program, Shortened):
-            self.program.shorten(examples)
-        inputs = [(t, arrays[t.name]) for t in fields_of(self.system)]
-        self.fields = [(tensor.name, array[:examples]) for tensor, array in inputs]
-        self.results = {n: arrays[n][:examples] for n in self.system.outputs}
-        # Whatever else the program computes or checks must be possible for the others, too.
-        self._padded = [
-            array[examples - 1 :]
-            for tensor, array in inputs
-            if examples < batch and (CHECK in arrays or not is_float(tensor.dtype))
-        ]
-        self._examples = examples
-
-    def run(self, examples: Examples, rows: np.ndarray, step: int, left: int = 0) -> Measured:
-        """One run on these rows, of a step with so many batches left after it. Raises Refused."""
-        fill_inputs(self.fields, examples.split, rows)
-        self.step[...], self.left[...] = step, left
-        self.compute(rows, step, left)
-        if self._plain:
-            losses = tuple([array.item() for array in self._losses])
-            return losses, [array.item() for array in self._parts]
-        return self._measured(self._losses, self._parts)
-
-    def _measured(self, losses: Iterable[np.ndarray], parts: Iterable[np.ndarray]) -> Measured:
-        numbers = tuple([array.item() for array in losses])
-        return numbers, list(map(_handed, parts, self._handed.divisors))
-
-    def compute(self, rows: np.ndarray, step: int, left: int = 0) -> None:
-        """One run on what the inputs hold, the examples `rows`. Raises Refused."""
-        for array in self._padded:
-            array[1:] = array[0]
-        for array, limit in self._unseen:
-            if np.maximum.reduce(array, axis=None) >= limit:
-                raise Refused(rows, step, left)
-        self.runs += 1
-        self._run()
-        # From now on only what depends on the inputs is computed, until there are other values.
-        if self._again is not None:
-            self._run = self._again
-        if self._check is not None and self._check:
-            raise Refused(rows, step, left)
-
-    def together(self, examples: Examples) -> int:
-        """How many runs on these examples the device takes in one launch."""
-        return max(1, self._batched.hold(examples.split)) if self._batched else 1
-
-    def run_many(
-        self, examples: Examples, rows: np.ndarray, steps: Sequence[int]
-    ) -> Iterator[Measured]:
-        """A run for every batch of rows ([runs, batch]) with its step number; yields what each
-        measures. If the device takes them in one launch, all are done before the first is
-        yielded."""
-        if self._batched is None or not self._batched.hold(examples.split):
-            for batch, step in zip(rows, steps, strict=True):
-                yield self.run(examples, batch, step)
-            return
-        self.runs += 1
-        # one array for each output, with an element for each run
-        found = self._batched.run_many(rows, steps)
-        checks = found.get(CHECK)
-        for run in range(len(rows)):
-            if checks is not None and checks[run]:
-                raise Refused(rows[run], steps[run])
-            parts = [found[name][run] for name in self._handed.outputs]
-            yield self._measured([found[name][run] for name in self.losses], parts)
-
-    def load(self, values: Mapping[str, np.ndarray], version: object = None) -> None:
-        """Copy the params and states that the program has; those of the version that it holds
-        already are not copied again."""
-        if version is not None and version == self._version:
-            return
-        # If this is interrupted, the program holds no version.
-        self._version, self._run = None, self.program.run
-        for name, array in self.values.items():
-            np.copyto(array, values[name])
-        self._version = version
-
-
-def _unsigned(array: np.ndarray) -> np.ndarray:
-    """An array of whole numbers as unsigned ones: what is negative is beyond every limit."""
-    return array.view(f"u{array.itemsize}")
-
-
-def _handed(array: np.ndarray, divisor: float) -> Value:
-    """A part as the totals take it: apart from the program's memory."""
-    value = array.copy() if array.ndim else array.item()
-    return value if divisor == 1 else value / divisor
 
 
 class Executor:

@@ -12,7 +12,7 @@ from ...compiler.ir.equation import System
 from ...dsl.diagnostics.diagnostic import Note, UserError, fail
 from ..data import Split
 from .batch_inputs import fill_inputs
-from .executor import BoundProgram, Refused
+from .bound_program import BoundProgram, Refused
 
 
 def refusal(program: BoundProgram, refused: Refused, split: Split, seed: int) -> UserError:

@@ -13,7 +13,8 @@ from math import isfinite
 import numpy as np
 
 from .batch_inputs import Examples, epoch_order, next_batches, step_batches
-from .executor import Executor, Refused, evaluation_batches
+from .bound_program import Refused
+from .executor import Executor, evaluation_batches
 from .integer_guard import refusal
 from .interrupt import never
 from .job import Job

@@ -25,7 +25,7 @@ from ...dsl.diagnostics.diagnostic import Diagnostic, Note, UserError, fail
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
 from .batch_inputs import epoch_order, fill_inputs, step_batches
-from .executor import BoundProgram, Refused
+from .bound_program import BoundProgram, Refused
 from .integer_guard import explained
 from .snapshot import SNAPSHOT_NAME, Snapshot, write_snapshot
 from .values_copy import ValuesCopy

@@ -42,7 +42,7 @@ def reduction(name: str, arguments: tuple[s.Argument, ...]) -> str:
 
 
 def without_list(name: str, arguments: Sequence[s.Argument]) -> str:
-    """`concat([a, b], axis = 1)`: the tensors themselves; which dimension is said by name."""
+    """`concat([a, b], axis = 1)`: the tensors as arguments of their own, with `axis`."""
     written = []
     for argument in arguments:
         value = argument.value

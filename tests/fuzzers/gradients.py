@@ -24,9 +24,10 @@ import math
 import random
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -681,14 +682,13 @@ def _compared(
             )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--programs", type=int, default=100, help="whose loss is finite")
-    parser.add_argument("--seed", type=int, default=0, help="of the first program")
-    parser.add_argument("--code", type=int, default=10, help="machine code for each n-th")
-    parser.add_argument("--gpu", type=int, default=0, help="the simulator for each n-th")
-    parser.add_argument("--log", type=Path)
-    given = parser.parse_args()
+def run_programs(
+    given: argparse.Namespace,
+    faults_of: Callable[[Program, int], Iterable[str] | None],
+) -> NoReturn:
+    """Runs `given.programs` programs from `given.seed` on, prints what is wrong with each, and
+    exits with 1 if anything is. `faults_of` takes a program and how many came before it; a program
+    for which it gives None does not count."""
     wrong = done = 0
     seed = given.seed - 1
     began = time.monotonic()
@@ -696,9 +696,7 @@ def main() -> None:
         seed += 1
         program = Maker(seed).make()
         try:
-            found = faults(
-                program, done % given.code == 0, bool(given.gpu) and done % given.gpu == 0
-            )
+            found = faults_of(program, done)
             if found is None:
                 continue
             told = list(found)
@@ -713,7 +711,7 @@ def main() -> None:
         if told:
             wrong += 1
             print(f"seed {seed}:", *told, program.text, program.arrays, sep="\n", flush=True)
-        if given.log and (done % 100 == 0 or done == given.programs):
+        if given.log and (done % 50 == 0 or done == given.programs):
             with given.log.open("a") as log:
                 log.write(
                     f"seeds {given.seed} to {seed}: {done} programs, {wrong} wrong, "
@@ -721,6 +719,22 @@ def main() -> None:
                 )
     print(f"{done} programs, seeds {given.seed} to {seed}, {wrong} wrong")
     sys.exit(wrong > 0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--programs", type=int, default=100, help="whose loss is finite")
+    parser.add_argument("--seed", type=int, default=0, help="of the first program")
+    parser.add_argument("--code", type=int, default=10, help="machine code for each n-th")
+    parser.add_argument("--gpu", type=int, default=0, help="the simulator for each n-th")
+    parser.add_argument("--log", type=Path)
+    given = parser.parse_args()
+    run_programs(
+        given,
+        lambda program, done: faults(
+            program, done % given.code == 0, bool(given.gpu) and done % given.gpu == 0
+        ),
+    )
 
 
 if __name__ == "__main__":

@@ -17,24 +17,22 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 if __package__:
-    from .gradients import GIVEN, ROUGH, SIZES, STEPS, Interpreter, Maker, Program, truth
+    from .gradients import GIVEN, ROUGH, SIZES, STEPS, Interpreter, Program, run_programs, truth
 else:  # as a program: its own folder comes first, that of the tests for `support`
     sys.path.append(str(Path(__file__).parents[1]))
-    from gradients import GIVEN, ROUGH, SIZES, STEPS, Interpreter, Maker, Program, truth
+    from gradients import GIVEN, ROUGH, SIZES, STEPS, Interpreter, Program, run_programs, truth
 from support import plan, system
 
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.gradients import add_gradients
 from nnc.compiler.pipeline import derive
 from nnc.compiler.reference.evaluator import evaluate
-from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime.device.cpu.program import CpuProgram
 
 EQUAL = 1e-9  # of machine code and the evaluator, relative to the largest
@@ -154,35 +152,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the first program")
     parser.add_argument("--log", type=Path)
     given = parser.parse_args()
-    wrong = done = 0
-    seed, began = given.seed - 1, time.monotonic()
-    while done < given.programs:
-        seed += 1
-        program = Maker(seed).make()
-        try:
-            found = faults(program)
-            if found is None:
-                continue
-            told = list(found)
-        except UserError as error:
-            # constants that are divided by 0; a fraction beside whole numbers
-            if error.diagnostics[0].code in ("E0309", "E0307"):
-                continue
-            told = [str(error)]
-        except Exception as error:  # a program must never end the run
-            told = [f"{type(error).__name__}: {error}"]
-        done += 1
-        if told:
-            wrong += 1
-            print(f"seed {seed}:", *told, program.text, program.arrays, sep="\n", flush=True)
-        if given.log and (done % 50 == 0 or done == given.programs):
-            with given.log.open("a") as log:
-                log.write(
-                    f"seeds {given.seed} to {seed}: {done} programs, {wrong} wrong, "
-                    f"{time.monotonic() - began:.0f} s\n"
-                )
-    print(f"{done} programs, seeds {given.seed} to {seed}, {wrong} wrong")
-    sys.exit(wrong > 0)
+    run_programs(given, lambda program, done: faults(program))
 
 
 if __name__ == "__main__":

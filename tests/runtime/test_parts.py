@@ -90,7 +90,7 @@ def model(folder) -> nnc.Model:
 
 @pytest.fixture
 def predict(folder, tmp_path, monkeypatch, capfd):
-    """Runs `nnc predict run` with these flags: the exit code, and what is said."""
+    """Runs `nnc predict run` with these flags: the exit code and standard error."""
     monkeypatch.chdir(tmp_path)
     for name in ("run", "x.npy", "all.npz"):
         (tmp_path / name).symlink_to(folder / name)

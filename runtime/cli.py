@@ -33,6 +33,7 @@ ADDRESSES = 180_000_000  # bytes that NumPy and the least of the commands take
 COMMANDS = {
     "train":   ("train",   "train",        "Train a model."),
     "eval":    ("train",   "evaluate_run", "Measure a trained model on its data."),
+    "plot":    ("plot",    "plot",         "Draw the loss and the metrics of runs."),
     "predict": ("predict", "predict",      "Apply a trained model to arrays."),
     "generate": ("generate", "generate",   "Continue or translate a text."),
     "compile": ("compile", "compile",      "Print what the compiler makes of a file."),

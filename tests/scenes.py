@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import wave
 import zlib
 from collections.abc import Callable, Mapping
@@ -438,6 +439,11 @@ SCENES: dict[str, Scene] = {
                    broken=lambda patch: patch.setenv("NNC_TARGET", "zen9")),
     "E0730": lines("mean(b) (7 // label[b])", "accuracy(logits, label)",
                    "mean(b) (7 // label[b])"),
+    "E0740": Scene("plot run --metric los --output y.svg", "plot run --metric loss --output y.svg",
+                   "", {"small.nn": DIGITS}, (TRAINED,), package="matplotlib"),
+    "E0741": Scene("plot run --output y.svg", "plot run --output y.svg", "",
+                   {"small.nn": DIGITS}, (TRAINED,), package="matplotlib",
+                   broken=lambda patch: patch.setitem(sys.modules, "matplotlib.figure", None)),
     "E0801": flags("verify small.nn", "verify small.nn", "y = 2*tanh(x) + w*x", TANH,
                    broken=other_code),
     "E0802": flags("verify small.nn", "verify small.nn", "y = 2*tanh(x) + w*x", TANH,

@@ -1,0 +1,83 @@
+"""`nnc plot`: what was measured in training, as curves.
+
+In: the command line. Out: a picture in characters on stdout, or a file. The work is done in
+`curves.py`, `curve_pictures.py` and `terminal_plot.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+
+import click
+
+from ..inspect.curve_pictures import ENDINGS, check_ending, picture
+from ..inspect.curves import AXES, Choice, panels, read_histories
+from ..inspect.terminal_plot import Screen, terminal_plot
+from ..training.atomic_files import write_bytes
+from ..training.progress import notify
+from . import options as o
+
+
+@click.command(short_help="Draw the loss and the metrics of runs.")
+@click.argument("runs", metavar="RUN…", type=o.FILE, nargs=-1, required=True)
+@o.option_group(
+    click.option(
+        "--metric",
+        "metrics",
+        multiple=True,
+        metavar="NAME,…",
+        help="What to draw, by name or pattern (`*_loss`); all of it by default.",
+    ),
+    click.option(
+        "--against",
+        type=click.Choice(AXES),
+        default="step",
+        show_default=True,
+        help="What runs along the axis.",
+    ),
+    click.option(
+        "--smooth",
+        type=click.FloatRange(0, 1, max_open=True),
+        default=0.0,
+        metavar="WEIGHT",
+        help="A moving average; WEIGHT is that of the past: 0.9 is much.",
+    ),
+    click.option("--log", is_flag=True, help="A logarithmic axis of values."),
+    click.option(
+        "--output",
+        "output_file",
+        type=o.FILE,
+        metavar="FILE",
+        help=f"Draw a file: {', '.join(ENDINGS)}.",
+    ),
+)
+def plot(runs, metrics, against, smooth, log, output_file) -> None:
+    """Draw what was measured while the RUNs were trained: in the terminal, or as a file.
+
+    Several runs are compared. One that is training now is drawn as far as it has come."""
+    if output_file is not None:
+        check_ending(output_file)
+    names = tuple(name.strip() for text in metrics for name in text.split(",") if name.strip())
+    histories, empty = read_histories(runs)
+    shown = panels(histories, Choice(names, against, smooth, log))
+    for name in empty:
+        notify(f"{name} has measured nothing yet")
+    if output_file is None:
+        click.echo(terminal_plot(shown, _screen()), nl=False)
+        return
+    write_bytes(output_file, picture(shown, output_file))
+    notify(f"{len(shown)} panel{'s' * (len(shown) != 1)} in {output_file}")
+
+
+def _screen() -> Screen:
+    """What standard output can show. Elsewhere than in a terminal: 80 columns, no colours."""
+    encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
+    dumb = os.environ.get("TERM") == "dumb"
+    unicode = encoding.startswith("utf") and not dumb
+    if not sys.stdout.isatty():
+        return Screen(unicode=unicode)
+    size = shutil.get_terminal_size()
+    color = not dumb and not os.environ.get("NO_COLOR")
+    return Screen(size.columns, size.lines, color, unicode)

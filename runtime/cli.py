@@ -1,8 +1,9 @@
 """The command line: `nnc …`. What each command does is in `commands/`.
 
 In: arguments. Out: an exit code: 0 success, 1 an error in the user's file or data, 2 in the command
-line, 101 a bug of nnc, 128 + n ended by signal n. Only click is imported at the start; a command's
-file, and with it NumPy and everything else, is imported when the command runs.
+line, 101 a bug of nnc, 128 + n ended by signal n. What a command takes is declared in
+`command_line/`, where nothing but click is imported, as `--help` and completion must be quick; its
+file in `commands/`, and with it NumPy and everything else, is imported when the command runs.
 """
 
 from __future__ import annotations
@@ -12,16 +13,20 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from .. import __version__
 from ..dsl.diagnostics.diagnostic import Diagnostic, UserError, did_you_mean
 from ..dsl.files import bug_report, reason
+from .commands.options import error_format_option, examples
+from .commands.report import print_diagnostics
 from .memory import are_short, is_limited, is_shortage, out_of_memory
+from .messages import FORMS, HUMAN, SHORT, form, notify, use_form
 from .streams import OutputError, discard_output, open_streams
 from .training.interrupt import Stopped, exit_code, stop_on_signals
 
@@ -29,25 +34,27 @@ OK, USER, USAGE, INTERNAL, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 101, 130, 141
 LONGEST_NAME = 200  # characters of a file's name in a message
 ADDRESSES = 180_000_000  # bytes that NumPy and the least of the commands take
 
-# command → its file in commands/, its function, one line of help
+# command → where it is declared, in command_line/, and one line of help
 COMMANDS = {
-    "train":   ("train",   "train",        "Train a model."),
-    "eval":    ("train",   "evaluate_run", "Measure a trained model on its data."),
-    "plot":    ("plot",    "plot",         "Draw the loss and the metrics of runs."),
-    "predict": ("predict", "predict",      "Apply a trained model to arrays."),
-    "generate": ("generate", "generate",   "Continue or translate a text."),
-    "compile": ("compile", "compile",      "Print what the compiler makes of a file."),
-    "check":   ("check",   "check",        "Find the mistakes in files."),
-    "fmt":     ("check",   "fmt",          "Lay files out in the one canonical way."),
-    "fix":     ("check",   "fix",          "Bring files to the current version of the language."),
-    "summary": ("compile", "summary",      "Layers, shapes, parameters, memory."),
-    "bench":   ("bench",   "bench",        "Time the training step."),
-    "debug":   ("debug",   "debug",        "Show where a value stopped being finite."),
-    "profile": ("profile", "profile",      "Show where the time of a step goes, line by line."),
-    "verify":  ("verify",  "verify",       "Compare code and gradients with what defines them."),
-    "doctor":  ("doctor",  "doctor",       "Say whether a GPU can be used, or what is missing."),
-    "explain": ("check",   "explain",      "Explain the code of a message."),
+    "train":      ("training.train",      "Train a model."),
+    "eval":       ("training.evaluate_run", "Measure a trained model on its data."),
+    "plot":       ("training.plot",       "Draw the loss and the metrics of runs."),
+    "predict":    ("training.predict",    "Apply a trained model to arrays."),
+    "generate":   ("training.generate",   "Continue or translate a text."),
+    "check":      ("files.check",         "Find the mistakes in files."),
+    "fmt":        ("files.fmt",           "Lay files out in the one canonical way."),
+    "fix":        ("files.fix",           "Bring files to the current version of the language."),
+    "summary":    ("programs.summary",    "Layers, shapes, parameters, memory."),
+    "compile":    ("programs.compile",    "Print what the compiler makes of a file."),
+    "bench":      ("programs.bench",      "Time the training step."),
+    "profile":    ("programs.profile",    "Show where the time of a step goes, line by line."),
+    "verify":     ("programs.verify",     "Compare code and gradients with what defines them."),
+    "debug":      ("training.debug",      "Show where a value stopped being finite."),
+    "explain":    ("files.explain",       "Explain the code of a message, or list all."),
+    "doctor":     ("computer.doctor",     "Say whether a GPU can be used, or what is missing."),
+    "completion": ("computer.completion", "Let a shell complete command lines."),
 }  # fmt: skip
+HELP = {"help_option_names": ["-h", "--help"]}
 
 
 class Commands(click.Group):
@@ -56,50 +63,73 @@ class Commands(click.Group):
     def list_commands(self, context: click.Context) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, context: click.Context, name: str) -> click.Command:
-        if name not in COMMANDS:
-            hint = did_you_mean(name, COMMANDS) or f"there are {', '.join(COMMANDS)}"
-            raise click.UsageError(f"there is no command `{name}`: {hint}", context)
-        file, function, _ = COMMANDS[name]
+    def resolve_command(self, context: click.Context, args: list[str]) -> Any:
         # With fewer, libraries end the process while they are loaded, some without a word.
         if are_short(ADDRESSES):
             raise UserError([out_of_memory()])
-        # Here lies the cost of a command: its file imports NumPy and the compiler.
-        return getattr(import_module(f"{__package__}.commands.{file}"), function)
+        return super().resolve_command(context, args)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            if context.resilient_parsing:  # a shell completes a line that is not right
+                return None
+            raise click.UsageError(f"there is no command `{name}`: {_meant(name)}", context)
+        module, _, function = COMMANDS[name][0].rpartition(".")
+        command: click.Command = getattr(
+            import_module(f"{__package__}.command_line.{module}"), function
+        )
+        # Every command takes it, so it is added here and not by each; once, though one process may
+        # run several command lines.
+        if not any(each.name == "error_format" for each in command.params):
+            command.params.append(error_format_option())
+        return command
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
 
-@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="nnc")
-@click.option(
-    "--error-format",
-    type=click.Choice(["human", "short", "json"]),
-    default="human",
-    help="How mistakes are shown.",
+@click.command(
+    cls=Commands,
+    params=[error_format_option()],
+    context_settings=HELP,
+    epilog=examples("nnc train examples/cnn_digits.nn", "nnc train --help"),
 )
-def nnc(error_format: str) -> None:
+@click.version_option(__version__, prog_name="nnc")
+def nnc() -> None:
     """A compiler for neural networks written as equations."""
+
+
+def _meant(name: str) -> str:
+    """What was meant by a word that is no command: another one, or one that takes such a file."""
+    path = Path(name)
+    with suppress(OSError, ValueError):  # a name that no system takes
+        if path.suffix == ".nn" or path.is_file():
+            return f"did you mean `nnc train {name}`? `nnc check {name}` finds its mistakes"
+        if (path / "settings.json").is_file():
+            return f"did you mean `nnc eval {name}`, or `nnc train --resume {name}`?"
+        if path.is_dir():
+            return f"did you mean `nnc check {name}`?"
+    return did_you_mean(name, COMMANDS) or f"there are {', '.join(COMMANDS)}"
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; the exit code."""
     started = time.perf_counter()
+    use_form(_error_format(arguments))
     try:
         # Without click's standalone mode, errors arrive below instead of ending the process, and
         # the code of an `Exit` is returned; `obj` hands the start time to `bench`.
         return nnc.main(list(arguments), "nnc", standalone_mode=False, obj=started) or OK
     # Before ClickException, its base class.
     except click.UsageError as error:
-        error.show()
+        _show(error)
         return USAGE
     except click.ClickException as error:
-        error.show()
+        _show(error)
         return USER
     except UserError as error:
-        _print(error.diagnostics, arguments)
+        _print(error.diagnostics)
         return USAGE if error.of_flags else USER
     except (click.Abort, KeyboardInterrupt):
         _tell("interrupted")
@@ -113,15 +143,15 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         # Memory was reported free and then refused, which is no bug.
         if is_shortage(error):
-            _print([out_of_memory()], arguments)
+            _print([out_of_memory()])
             return USER
         if not _folder_exists():
             gone = "the current folder does not exist any more"
-            _print([Diagnostic("E0709", gone, help="change to another one with `cd`")], arguments)
+            _print([Diagnostic("E0709", gone, help="change to another one with `cd`")])
             return USER
         # No such folder on the way, a name that is too long, no permission: wherever it is noticed.
         if isinstance(error, OSError) and error.errno is not None:
-            _print([_refused(error)], arguments)
+            _print([_refused(error)])
             return USER
         # A bug: leave a trace for its report.
         _report_bug(error, arguments)
@@ -156,14 +186,23 @@ def _folder_exists() -> bool:
 
 
 def _tell(text: str) -> None:
-    if sys.stderr is not None:
-        print(text, file=sys.stderr)
+    notify(text, "error")
 
 
-def _print(diagnostics: Sequence[Diagnostic], arguments: Sequence[str]) -> None:
+def _show(error: click.ClickException) -> None:
+    """A mistake in the command line, as click says it."""
+    if form() == HUMAN:
+        error.show()
+    else:
+        notify(
+            f"error: {error.format_message()}" if form() == SHORT else error.format_message(),
+            "error",
+        )
+
+
+def _print(diagnostics: Sequence[Diagnostic]) -> None:
     try:
-        report = import_module(f"{__package__}.commands.report")
-        report.print_diagnostics(diagnostics, _error_format(arguments))
+        print_diagnostics(diagnostics)
     except Exception as error:
         if not is_shortage(error):
             raise
@@ -173,12 +212,16 @@ def _print(diagnostics: Sequence[Diagnostic], arguments: Sequence[str]) -> None:
 
 
 def _error_format(arguments: Sequence[str]) -> str:
-    """The value of `--error-format`; click's context is gone when an error arrives here."""
-    for n, argument in enumerate(arguments):
-        name, _, value = argument.partition("=")
+    """The value of the last `--error-format`, before the command or after it; a wrong one is
+    reported by click."""
+    found = HUMAN
+    for argument, following in zip(arguments, (*arguments[1:], ""), strict=False):
+        name, equals, value = argument.partition("=")
         if name == "--error-format":
-            return value or arguments[n + 1]
-    return "human"
+            found = value if equals else following
+        elif argument == "--":
+            break
+    return found if found in FORMS else HUMAN
 
 
 def _report_bug(error: Exception, arguments: Sequence[str]) -> None:

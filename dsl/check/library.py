@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
 
-from ..diagnostics.diagnostic import Report
+from ..diagnostics.diagnostic import Report, closest
 from ..regular_files import open_regular
 from ..syntax import ast as s
 from ..syntax.parser import Chunk, chunks, parse_declarations
@@ -26,11 +27,12 @@ def read_source(path: Path, report: Report, use: Span | None = None) -> Source |
             data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # the latter for a name with a NUL
         reason = getattr(error, "strerror", None) or "it cannot be read"
+        rule = "a path is relative to the file that uses it" if use else ""
         report.add(
             "E0216",
             f"cannot read `{path}`: {reason.lower()}",
             use,
-            help="a path is relative to the file that uses it" if use else "",
+            help=likely_file(path) or rule,
         )
         return None
     if len(data) > MAX_BYTES:
@@ -51,6 +53,22 @@ def read_source(path: Path, report: Report, use: Span | None = None) -> Source |
             help="save the file with the encoding UTF-8",
         )
         return None
+
+
+def likely_file(path: Path) -> str:
+    """Help for a program's path that cannot be read: the same with its ending, or a similar name
+    beside it; empty if there is neither."""
+    with suppress(OSError, ValueError):  # a folder that cannot be read; a name with a NUL
+        if path.is_dir():
+            return f"`nnc check {path}` and `nnc fmt {path}` take folders, too"
+        names = {file.name for file in path.parent.glob("*.nn")}
+        # `model` is `model.nn` before it is `model2`; and `modle` is that, too.
+        endless = {name.removesuffix(".nn"): name for name in names}
+        meant = closest(path.name, names) or endless.get(closest(path.name, endless), "")
+        if f"{path.name}.nn" in names:
+            meant = f"{path.name}.nn"
+        return f"did you mean `{path.with_name(meant)}`?" if meant else ""
+    return ""
 
 
 class Library(Mapping[str, s.Definition]):

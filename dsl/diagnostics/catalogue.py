@@ -1,8 +1,7 @@
 """The catalogue: what every diagnostic code means, with examples.
 
 The texts are data, `codes_*.toml` beside this file, read when `nnc explain` needs them; the
-messages themselves stand where they are reported. E01 syntax · E02 names · E03 sizes, indices and
-types · E04 train blocks · E05 recurrences · E06 data · E07 runs · E08 verification · W warnings.
+messages themselves stand where they are reported. `GROUPS` says what the first digits stand for.
 
 An entry of a code that a program alone can cause has a `wrong` program, which yields exactly this
 code, and a `right` one, which yields none (tests/language/test_catalogue.py). The others describe
@@ -15,6 +14,13 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+
+GROUPS = {
+    "E01": "Syntax", "E02": "Names", "E03": "Sizes, indices and types", "E04": "Train blocks",
+    "E05": "Recurrences", "E06": "Data", "E07": "Runs", "E08": "Verification",
+    "W02": "Warnings: names", "W03": "Warnings: what is trained and measured",
+    "W04": "Warnings: what is hardly meant", "W06": "Warnings: data", "W07": "Warnings: runs",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,12 @@ class Report:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Help for a misspelt name, ignoring case; "" if none is similar."""
+    found = closest(name, known)
+    return f"did you mean `{found}`?" if found else ""
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """The name that a misspelt one may stand for, ignoring case; "" if none is similar."""
     known = list(known)
     # `dense` finds `Dense`. Exact spellings come last in the table, so they win where both exist.
     spelt = {one.lower(): one for one in known} | {one: one for one in known}
@@ -124,7 +130,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     close = close or get_close_matches(name.lower(), spelt, n=1, cutoff=SIMILAR)
     # One letter of three is less than `SIMILAR` allows: `rum` is `run`.
     close = close or [one for one in spelt if len(one) == len(name) == 3 and _typed(name, one)]
-    return f"did you mean `{spelt[close[0]]}`?" if close else ""
+    return spelt[close[0]] if close else ""
 
 
 def _typed(name: str, meant: str) -> bool:

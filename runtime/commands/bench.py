@@ -16,17 +16,8 @@ from ..thread_count import default_threads
 from . import options as o
 
 
-@click.command()
-@o.program
-@o.option_group(
-    click.option("--steps", type=o.POSITIVE, default=50, show_default=True, help="Steps timed."),
-    o.device_option,
-    o.threads_option,
-    o.verify_option,
-    click.option("--json", "as_json", is_flag=True, help="One JSON object."),
-)
 def bench(program, steps, device_name, threads, as_json) -> None:
-    """Time the training step of FILE's model on random numbers of the right shapes."""
+    """What `nnc bench` does."""
     started = click.get_current_context().obj  # when the process began to do something
     project, setup = program.project, program.setup
     device = o.device(device_name, threads)

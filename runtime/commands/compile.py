@@ -13,47 +13,17 @@ import click
 from ...compiler.options import Options
 from ...compiler.pipeline import Observer, all_passes
 from ...dsl.diagnostics.diagnostic import did_you_mean
-from ..inspect.emit import COMPILED, ENDINGS, Stages
+from ..inspect.emit import Stages
 from ..inspect.pass_printing import EVERY, PrintAfter, PrintChanged, TimePasses
-from ..inspect.summary import MEMORY_BYTES, summarize
+from ..inspect.stages import COMPILED, ENDINGS
+from ..inspect.summary import summarize
 from ..training.atomic_files import write_text
 from . import options as o
 from .report import print_diagnostics
 
 
-@click.command()
-@o.program
-@o.option_group(
-    click.option(
-        "--emit",
-        "emits",
-        multiple=True,
-        metavar="STAGE[=PATH],…",
-        help=f"What to print: {', '.join(ENDINGS)}.",
-    ),
-    click.option("--without", multiple=True, metavar="PASS,…", help="Passes to leave out."),
-    click.option(
-        "--print-after",
-        multiple=True,
-        metavar="PASS,…",
-        help="Print what these passes made, to stderr; `all` for every pass.",
-    ),
-    click.option(
-        "--print-changed",
-        is_flag=False,
-        flag_value="full",
-        type=click.Choice(["full", "diff"]),
-        help="Print what each pass changed, to stderr: all that it made, or the lines.",
-    ),
-    click.option("--time-passes", is_flag=True, help="Print the time of each pass, to stderr."),
-    o.verify_option,
-)
 def compile(program, emits, without, print_after, print_changed, time_passes) -> None:
-    """Print what the compiler makes of FILE at the stages asked for.
-
-    One stage goes to stdout, several to files beside FILE's name: NAME.STAGE.ENDING. Without
-    --emit, the passes for the CPU run and only what --print-… and --time-passes ask for is
-    printed."""
+    """What `nnc compile` does."""
     wanted = _wanted(emits)
     options = Options(without=frozenset(_passes("--without", without, leaving_out=True)))
     observers: list[Observer] = []
@@ -123,23 +93,8 @@ def _passes(option: str, values: tuple[str, ...], leaving_out: bool = False) -> 
     return found
 
 
-@click.command()
-@o.program
-@o.option_group(
-    click.option(
-        "--device",
-        "device_name",
-        type=click.Choice(list(MEMORY_BYTES)),
-        default="cpu",
-        show_default=True,
-        help="Whose memory is planned; it need not be there.",
-    ),
-    o.verify_option,
-)
 def summary(program, device_name) -> None:
-    """List the layers of FILE's model: shapes, parameters, operations, and the memory it needs.
-
-    Operations are those of the sums of products for one batch forward: 2 per multiply-add."""
+    """What `nnc summary` does."""
     project, setup = program.project, program.setup_if_trained
     if o.verifying():
         o.check_passes(Stages(project, setup).program)

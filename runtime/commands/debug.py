@@ -13,19 +13,13 @@ from ...compiler.ir.equation import Equation
 from ...compiler.ir.expr import expr_text
 from ..inspect.debugging import NonfiniteReport, NonfiniteTensor, replay
 from ..training.run_folder import RunFolder
-from . import options as o
 from .report import print_diagnostics
 
 MANY = 12  # lines of a list; the rest are counted
 
 
-@click.command()
-@click.argument("run_folder", metavar="RUN", type=o.FILE)
 def debug(run_folder) -> None:
-    """Take the step again with which RUN stopped because a value was not finite.
-
-    By the reference evaluator, from the snapshot in RUN: the first equation that makes such a value
-    from finite ones and the numbers it was given, how the value spreads, and what it would hit."""
+    """What `nnc debug` does."""
     folder = RunFolder(run_folder)
     report = replay(folder)
     print_diagnostics(folder.complete_as_reader())

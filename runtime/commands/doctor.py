@@ -12,8 +12,6 @@ from ..device.cpu.host import lines as cpu_lines
 from ..device.cuda.discovery import lines, look
 
 
-@click.command()
 def doctor() -> None:
-    """Say what is used of the CPU, which CuPy, driver and NVRTC are there, and how to install what
-    is missing."""
+    """What `nnc doctor` does."""
     click.echo("\n".join([*cpu_lines(), "", *lines(look())]))

@@ -18,57 +18,18 @@ from ...dsl.files import reason
 from ..data.core.vocabulary import END, START, UNKNOWN, Vocabulary
 from ..inference.generate import Generator, Sampling
 from ..inference.text_inputs import ContextText
+from ..messages import notify
 from ..project import open_project, setup_of, with_batch
 from ..training.executor import Executor
-from ..training.progress import notify
 from ..training.run_folder import RunFolder
 from . import options as o
 from .report import print_diagnostics
 
 
-@click.command(short_help="Continue or translate a text with a trained model.")
-@click.argument("run_folder", metavar="RUN", type=o.FILE)
-@o.option_group(
-    click.option(
-        "--prompt",
-        required=True,
-        metavar="TEXT",
-        help="What to continue, or to translate; `-` reads standard input.",
-    ),
-    click.option(
-        "--length", type=o.POSITIVE, default=500, show_default=True, help="Tokens, at most."
-    ),
-    click.option(
-        "--temperature",
-        type=o.FiniteFloat(min=0),
-        show_default="1, of a translation 0",
-        help="Below 1 likelier tokens, 0 always the likeliest one.",
-    ),
-    click.option("--top-k", type=o.POSITIVE, help="Draw from the K likeliest tokens."),
-    click.option(
-        "--top-p",
-        type=o.FiniteFloat(0, 1, min_open=True),
-        help="Draw from the likeliest tokens that make up P.",
-    ),
-    click.option(
-        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the draws."
-    ),
-    o.device_option,
-    click.option(
-        "--threads",
-        type=o.POSITIVE,
-        default=1,
-        show_default=True,
-        help="More pay for large models only: a token is little work.",
-    ),
-    o.verify_option,
-)
 def generate(
     run_folder, prompt, length, temperature, top_k, top_p, seed, device_name, threads
 ) -> None:
-    """Continue TEXT with the model of RUN, token by token.
-
-    A model that reads a source and writes a target turns every line of TEXT into its target."""
+    """What `nnc generate` does."""
     # Bytes that are no UTF-8 are replaced, as standard input may come from any program.
     text = _standard_input().decode("utf-8", "replace") if prompt == "-" else prompt
     if not text:

@@ -1,6 +1,7 @@
 """Options that several commands share, and what they mean together.
 
 In: values from the command line. Out: assignments, a `Search`, a device. No command lives here.
+Imported for `--help` and completion, too: what is heavy is imported where it is used.
 """
 
 from __future__ import annotations
@@ -10,22 +11,25 @@ from dataclasses import dataclass
 from functools import cached_property, wraps
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...compiler.ir.equation import System
-from ...compiler.programs import Setup
-from ..data import Search
-from ..device import DEVICES, Device
-from ..project import Project, open_project, planned_setup
-from ..settings import Assignment
+from ..messages import FORMS, notify
 from ..thread_count import default_threads, too_many
-from ..training.progress import notify
 from .report import print_diagnostics
+
+if TYPE_CHECKING:
+    from ...compiler.ir.equation import System
+    from ...compiler.programs import Setup
+    from ..data import Search
+    from ..device import Device
+    from ..project import Project
+    from ..settings import Assignment
 
 FILE = click.Path(path_type=Path)
 POSITIVE = click.IntRange(min=1)
+DEVICES = ("cpu", "reference", "cuda")  # the names in `runtime.device`
 
 
 class FiniteFloat(click.FloatRange):
@@ -67,7 +71,7 @@ threads_option = click.option(
 device_option = click.option(
     "--device",
     "device_name",
-    type=click.Choice(list(DEVICES)),
+    type=click.Choice(DEVICES),
     default="cpu",
     show_default=True,
     help="What it runs on.",
@@ -88,6 +92,24 @@ verify_option = click.option(
     callback=_remember,
     help="Check every pass of the compiler: rules, and values on random numbers.",
 )
+
+
+def error_format_option() -> click.Option:
+    """For every command, and for `nnc` itself. Its value is read by `cli.py`, before click does:
+    a mistake in the command line is shown in that form, too."""
+    return click.Option(
+        ["--error-format"],
+        type=click.Choice(FORMS),
+        expose_value=False,
+        help="How mistakes are shown; human unless said.",
+    )
+
+
+def examples(*lines: str) -> str:
+    """What a command's help ends with: command lines to try."""
+    return "\n".join(
+        ["\b", "Examples:" if len(lines) > 1 else "Example:", *(f"  {x}" for x in lines)]
+    )
 
 
 def option_group(*options: Callable) -> Callable:
@@ -115,6 +137,8 @@ class OpenedProgram:
     @cached_property
     def project(self) -> Project:
         """UserError with everything that is wrong in FILE; warnings are printed."""
+        from ..project import open_project
+
         project = open_project(self.file, assignments(self.sets, batch=self.batch), self.model)
         print_diagnostics(project.warnings)
         return project
@@ -122,6 +146,8 @@ class OpenedProgram:
     @property
     def setup(self) -> Setup:
         """The setup of training, without reading data. UserError E0707 if FILE trains nothing."""
+        from ..project import planned_setup
+
         # Always offline: commands that train nothing do not download data to know its shapes.
         return planned_setup(self.project, search(self.data, self.file.parent, offline=True))
 
@@ -131,19 +157,22 @@ class OpenedProgram:
 
 
 def program(function: Callable) -> Callable:
-    """A command on FILE, which gets a `Program` in place of the options that choose it."""
+    """A command on FILE, which gets an `OpenedProgram` in place of the options that choose it."""
 
     @click.argument("file", type=FILE)
     @option_group(set_option, batch_option, model_option, data_option)
     @wraps(function)
     def command(file, sets, batch, model, data, **options):
-        return function(OpenedProgram(file, sets, batch, model, data), **options)
+        opened = OpenedProgram(file, sets, batch, model, data)
+        return function(program=opened, **options)
 
     return command
 
 
 def assignments(sets: tuple[str, ...], **flags: int | None) -> list[Assignment]:
     """`--set` and flags such as `--epochs 3`, which win. UsageError for one without `=`."""
+    from ..settings import Assignment
+
     found = []
     for text in sets:
         key, equals, value = text.partition("=")
@@ -161,11 +190,15 @@ def assignments(sets: tuple[str, ...], **flags: int | None) -> list[Assignment]:
 
 
 def search(data: Path | None, base: Path, offline: bool = False) -> Search:
+    from ..data import Search
+
     return Search(data, base, offline, notify=notify)
 
 
 def device(name: str, threads: int | None) -> Device:
     """The device asked for; with `--verify`, one that checks what it compiles."""
+    from ..device import DEVICES
+
     found = DEVICES[name](default_threads(threads))
     if not verifying():
         return found

@@ -12,51 +12,15 @@ import sys
 
 import click
 
-from ..inspect.curve_pictures import ENDINGS, check_ending, picture
-from ..inspect.curves import AXES, Choice, panels, read_histories
+from ..inspect.curve_pictures import check_ending, picture
+from ..inspect.curves import Choice, panels, read_histories
 from ..inspect.terminal_plot import Screen, terminal_plot
+from ..messages import notify
 from ..training.atomic_files import write_bytes
-from ..training.progress import notify
-from . import options as o
 
 
-@click.command(short_help="Draw the loss and the metrics of runs.")
-@click.argument("runs", metavar="RUN…", type=o.FILE, nargs=-1, required=True)
-@o.option_group(
-    click.option(
-        "--metric",
-        "metrics",
-        multiple=True,
-        metavar="NAME,…",
-        help="What to draw, by name or pattern (`*_loss`); all of it by default.",
-    ),
-    click.option(
-        "--against",
-        type=click.Choice(AXES),
-        default="step",
-        show_default=True,
-        help="What runs along the axis.",
-    ),
-    click.option(
-        "--smooth",
-        type=click.FloatRange(0, 1, max_open=True),
-        default=0.0,
-        metavar="WEIGHT",
-        help="A moving average; WEIGHT is that of the past: 0.9 is much.",
-    ),
-    click.option("--log", is_flag=True, help="A logarithmic axis of values."),
-    click.option(
-        "--output",
-        "output_file",
-        type=o.FILE,
-        metavar="FILE",
-        help=f"Draw a file: {', '.join(ENDINGS)}.",
-    ),
-)
 def plot(runs, metrics, against, smooth, log, output_file) -> None:
-    """Draw what was measured while the RUNs were trained: in the terminal, or as a file.
-
-    Several runs are compared. One that is training now is drawn as far as it has come."""
+    """What `nnc plot` does."""
     if output_file is not None:
         check_ending(output_file)
     names = tuple(name.strip() for text in metrics for name in text.split(",") if name.strip())

@@ -30,37 +30,8 @@ ON_GPU = (("GFLOP/s", 8), ("GB/s", 6), ("peak", 5), ("MB", 8))
 USE = (("regs", 4), ("shared", 6), ("fits", 5))
 
 
-@click.command()
-@o.program
-@o.option_group(
-    click.option("--steps", type=o.POSITIVE, default=50, show_default=True, help="Steps timed."),
-    click.option("--kernels", is_flag=True, help="Kernel by kernel instead of line by line."),
-    click.option(
-        "--sort",
-        type=click.Choice(["source", "time"]),
-        default="source",
-        show_default=True,
-        help="The order of the rows.",
-    ),
-    click.option(
-        "--device",
-        "device_name",
-        type=click.Choice(["cpu", "cuda"]),
-        default="cpu",
-        show_default=True,
-        help="What it runs on.",
-    ),
-    o.threads_option,
-    o.verify_option,
-    click.option("--json", "as_json", is_flag=True, help="One JSON object with everything."),
-)
 def profile(program, steps, kernels, sort, device_name, threads, as_json) -> None:
-    """Show where the time of a training step of FILE goes, line by line, on random numbers of the
-    right shapes.
-
-    Milliseconds forward, backward and in the update; the speed of products, and how much of the
-    most that this computer can do that is; and the bytes that kernels read and write. On a GPU, the
-    speed at which they do that, and how much of that of its memory it is."""
+    """What `nnc profile` does."""
     project, setup = program.project, program.setup
     if o.verifying():
         o.check_passes(training_step(setup)[0])

@@ -46,30 +46,11 @@ from . import options as o
 from .report import print_diagnostics, print_warnings
 
 
-@click.command(short_help="Train a model.")
-@click.argument("file", type=o.FILE, required=False)
-@o.option_group(
-    o.data_option,
-    o.offline_option,
-    o.set_option,
-    click.option("--epochs", type=o.POSITIVE, help="Times through the data, at most."),
-    click.option("--steps", type=o.POSITIVE, help="Steps in all, at most."),
-    o.batch_option,
-    click.option("--seed", type=click.IntRange(min=0), help="Of first weights and all chance."),
-    o.model_option,
-    o.device_option,
-    o.threads_option,
-    o.verify_option,
-    click.option("--out", type=o.FILE, metavar="RUN", help="The run folder, new or empty."),
-    click.option("--resume", type=o.FILE, metavar="RUN", help="Go on with an interrupted run."),
-    click.option("--init", metavar="RUN", help="Begin with the weights of a run, or of a file."),
-    click.option("--partial", is_flag=True, help="With --init: with those weights that fit."),
-)
 def train(
     file, data, offline, sets, epochs, steps, batch, seed, model, device_name, threads, out,
     resume, init, partial,
 ) -> None:  # fmt: skip
-    """Train the model of FILE as its train block says."""
+    """What `nnc train` does."""
     # Either a file or a folder to go on in; `--out` is for a new run alone.
     if (file is None) == (resume is None) or (resume and out):
         raise click.UsageError("give a FILE, or --resume RUN (which writes to RUN)")
@@ -265,13 +246,8 @@ def _version(package: str) -> str:
 # --- using what was trained -----------------------------------------------------------------------
 
 
-@click.command("eval", short_help="Measure a trained model on its data.")
-@click.argument("run_folder", metavar="RUN", type=o.FILE)
-@o.option_group(o.data_option, o.offline_option, o.device_option, o.threads_option, o.verify_option)
 def evaluate_run(run_folder, data, offline, device_name, threads) -> None:
-    """Measure the weights of RUN on the validation and test data, or else the training data.
-
-    One JSON object on stdout."""
+    """What `nnc eval` does."""
     folder = RunFolder(run_folder)
     notes = folder.settings
     project = open_project(folder.model)

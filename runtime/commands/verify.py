@@ -13,45 +13,13 @@ from typing import Any
 import click
 
 from ...dsl.diagnostics.diagnostic import UserError
-from ..inspect.verification import TOLERANCE, Line, Verification, verify_project
+from ..inspect.verification import Line, Verification, verify_project
 from ..thread_count import default_threads
-from . import options as o
 from .tables import Row, TableColumn, print_table
 
 
-@click.command()
-@o.program
-@o.option_group(
-    o.threads_option,
-    click.option(
-        "--seed",
-        type=click.IntRange(min=0),
-        default=0,
-        show_default=True,
-        help="Of the numbers that the model is given.",
-    ),
-    click.option(
-        "--samples",
-        type=click.IntRange(min=0),
-        default=2,
-        show_default=True,
-        help="Elements of every gradient looked at one by one, after all at once.",
-    ),
-    click.option(
-        "--tolerance",
-        type=o.FiniteFloat(min=0, min_open=True),
-        default=TOLERANCE,
-        show_default=True,
-        help="How far off, relative to the numbers at work. f32 rounds "
-        "by 6e-8, and the roundings of a long sum add up to some 1e-6.",
-    ),
-    click.option("--json", "as_json", is_flag=True, help="One JSON object with everything."),
-)
 def verify(program, threads, seed, samples, tolerance, as_json) -> None:
-    """Compare FILE's machine code with the reference evaluator and its gradients with finite
-    differences, equation by equation.
-
-    The numbers are random; no data is read. Exit code 1 if anything is wrong."""
+    """What `nnc verify` does."""
     project, setup = program.project, program.setup_if_trained
     # On one thread and on all: the results must have the same bits.
     found = verify_project(project, setup, (1, default_threads(threads)), seed, samples, tolerance)

@@ -25,13 +25,6 @@ from ..device.cpu import host
 from ..device.cpu.jit import assembly
 from ..project import Project
 
-# stage → the ending of its files
-ENDINGS = {
-    "ast": "nn", "equations": "nn", "gradients": "nn", "kernels": "txt", "loops": "txt",
-    "llvm": "ll", "asm": "s", "cuda": "cu", "ptx": "ptx",
-}  # fmt: skip
-
-COMPILED = frozenset({"kernels", "loops", "llvm", "asm", "cuda", "ptx"})  # stages after all passes
 PTX_FOR = "sm_80"  # the oldest GPU for which assembly is printed
 
 

@@ -31,8 +31,8 @@ from ..project import Project
 from .code_check import CheckedEquation, check_code, first_difference, run_stored
 from .sample_inputs import Sample, sample
 from .sample_sizes import fit_sizes
+from .tolerance import TOLERANCE
 
-TOLERANCE = 1e-5  # of the numbers at work: 80 roundings of f32, which long sums come near to
 GRADIENT_POINTS = 10**7  # the loss is evaluated some hundred times at this size
 LOSS_TOLERANCE = 1e-3  # of the whole system at once, in which roundings meet
 

@@ -9,9 +9,9 @@ import importlib
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, Protocol
 
+from ..messages import notify as notify  # for those who tell of training
 from ..streams import OutputError, discard_output
 from .metrics import Record, format_number
 
@@ -107,10 +107,3 @@ def _rich_progress() -> Any:
 def make_listener(epochs: int | None, losses: Sequence[str]) -> Listener:
     """A bar on a terminal, which shows the losses by these names, else lines."""
     return Bar(epochs, losses) if sys.stderr.isatty() else Lines(epochs)
-
-
-def notify(text: str) -> None:
-    """Print a remark to stderr, if there is one."""
-    if sys.stderr is not None:
-        with suppress(OSError, ValueError):
-            print(text, file=sys.stderr, flush=True)

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from ...compiler.elaboration.train_block import FieldType
-from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, did_you_mean, fail
+from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, closest, did_you_mean, fail
 from ...dsl.files import place_folder, reason, set_aside, unfinished_folder
 from ...dsl.regular_files import is_within, open_regular
 from ...dsl.syntax.lexer_rules import DTYPES
@@ -131,8 +131,9 @@ class RunFolder:
         if path.is_dir():
             return fail("E0706", f"{path} is not the folder of a run: it has no settings.json")
         # a run of another name in the same folder may be meant
-        beside = {p.parent.name: str(p.parent) for p in path.parent.glob("*/settings.json")}
-        return fail("E0706", f"there is no run folder {path}", help=did_you_mean(path.name, beside))
+        meant = closest(path.name, [p.parent.name for p in path.parent.glob("*/settings.json")])
+        help = f"did you mean `{path.with_name(meant)}`?" if meant else ""
+        return fail("E0706", f"there is no run folder {path}", help=help)
 
     @property
     def fields(self) -> dict[str, FieldType]:

@@ -27,7 +27,8 @@ from nnc.runtime.data import Search
 from nnc.runtime.device import DEVICES
 from nnc.runtime.device.cuda.nvrtc import NvrtcNotFound, nvrtc
 from nnc.runtime.inference.predict import Request, predict
-from nnc.runtime.inspect.emit import ENDINGS, Stages
+from nnc.runtime.inspect.emit import Stages
+from nnc.runtime.inspect.stages import ENDINGS
 from nnc.runtime.project import Project, load_dataset, open_project, planned_setup
 from nnc.runtime.settings import Assignment
 from nnc.runtime.training.executor import Values

@@ -12,7 +12,7 @@ from nnc.dsl.diagnostics.diagnostic import Report
 from nnc.dsl.syntax.formatter import format as formatted
 from nnc.dsl.syntax.parser import parse
 from nnc.dsl.syntax.source import Source
-from nnc.runtime.commands.check import fix
+from nnc.runtime.command_line.files import fix
 
 HALF = "fn half(x) = x / 2\n"
 

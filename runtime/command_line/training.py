@@ -1,0 +1,214 @@
+"""Commands on runs: what trains, and what uses what was trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ..commands import options as o
+
+
+@click.command(
+    short_help="Train a model.",
+    epilog=o.examples(
+        "nnc train examples/cnn_digits.nn --out runs/digits",
+        "nnc train model.nn --epochs 3 --set optimizer.lr=1e-3",
+        "nnc train --resume runs/digits",
+    ),
+)
+@click.argument("file", type=o.FILE, required=False)
+@o.option_group(
+    o.data_option,
+    o.offline_option,
+    o.set_option,
+    click.option("--epochs", type=o.POSITIVE, help="Times through the data, at most."),
+    click.option("--steps", type=o.POSITIVE, help="Steps in all, at most."),
+    o.batch_option,
+    click.option("--seed", type=click.IntRange(min=0), help="Of first weights and all chance."),
+    o.model_option,
+    o.device_option,
+    o.threads_option,
+    o.verify_option,
+    click.option("--out", type=o.FILE, metavar="RUN", help="The run folder, new or empty."),
+    click.option("--resume", type=o.FILE, metavar="RUN", help="Go on with an interrupted run."),
+    click.option("--init", metavar="RUN", help="Begin with the weights of a run, or of a file."),
+    click.option("--partial", is_flag=True, help="With --init: with those weights that fit."),
+)
+def train(**given: Any) -> None:
+    """Train the model of FILE as its train block says."""
+    from ..commands.train import train as run
+
+    run(**given)
+
+
+@click.command(
+    "eval",
+    short_help="Measure a trained model on its data.",
+    epilog=o.examples("nnc eval runs/digits"),
+)
+@click.argument("run_folder", metavar="RUN", type=o.FILE)
+@o.option_group(o.data_option, o.offline_option, o.device_option, o.threads_option, o.verify_option)
+def evaluate_run(**given: Any) -> None:
+    """Measure the weights of RUN on the validation and test data, or else the training data.
+
+    One JSON object on stdout."""
+    from ..commands.train import evaluate_run as run
+
+    run(**given)
+
+
+@click.command(
+    short_help="Draw the loss and the metrics of runs.",
+    epilog=o.examples(
+        "nnc plot runs/digits", 'nnc plot runs/a runs/b --metric "*_loss" --output curves.png'
+    ),
+)
+@click.argument("runs", metavar="RUN…", type=o.FILE, nargs=-1, required=True)
+@o.option_group(
+    click.option(
+        "--metric",
+        "metrics",
+        multiple=True,
+        metavar="NAME,…",
+        help="What to draw, by name or pattern (`*_loss`); all of it by default.",
+    ),
+    click.option(
+        "--against",
+        type=click.Choice(["step", "epoch", "time"]),
+        default="step",
+        show_default=True,
+        help="What runs along the axis.",
+    ),
+    click.option(
+        "--smooth",
+        type=click.FloatRange(0, 1, max_open=True),
+        default=0.0,
+        metavar="WEIGHT",
+        help="A moving average; WEIGHT is that of the past: 0.9 is much.",
+    ),
+    click.option("--log", is_flag=True, help="A logarithmic axis of values."),
+    click.option(
+        "--output",
+        "output_file",
+        type=o.FILE,
+        metavar="FILE",
+        help="Draw a file: .png, .svg, .html.",
+    ),
+)
+def plot(**given: Any) -> None:
+    """Draw what was measured while the RUNs were trained: in the terminal, or as a file.
+
+    Several runs are compared. One that is training now is drawn as far as it has come."""
+    from ..commands.plot import plot as run
+
+    run(**given)
+
+
+@click.command(
+    short_help="Apply a trained model to arrays.",
+    epilog=o.examples("nnc predict runs/digits --input images.npy --output digits.csv"),
+)
+@click.argument("run_folder", metavar="RUN", type=o.FILE)
+@o.option_group(
+    click.option(
+        "--input",
+        "input_file",
+        type=o.FILE,
+        metavar="X.npy",
+        help="One array .npy, or several by name .npz.",
+    ),
+    click.option(
+        "--output",
+        "output_file",
+        type=o.FILE,
+        required=True,
+        metavar="Y.npy",
+        help="Where the result goes: .npy, .csv, .jsonl; .npz for several by name.",
+    ),
+    click.option(
+        "--model",
+        metavar="NAME",
+        default="",
+        help="A model or layer in the trained one, by itself; its inputs are then those of X.",
+    ),
+    click.option(
+        "--tensor",
+        "tensors",
+        metavar="NAME",
+        multiple=True,
+        help="A tensor of the model in place of its results; may be given several times.",
+    ),
+    click.option(
+        "--seed", type=click.IntRange(min=0, max=2**31 - 1), help="Of random numbers in the model."
+    ),
+    o.device_option,
+    o.threads_option,
+    o.verify_option,
+)
+def predict(**given: Any) -> None:
+    """Apply the model of RUN to the examples of an array."""
+    from ..commands.predict import predict as run
+
+    run(**given)
+
+
+@click.command(
+    short_help="Continue or translate a text with a trained model.",
+    epilog=o.examples('nnc generate runs/gpt --prompt "ROMEO:" --temperature 0.8'),
+)
+@click.argument("run_folder", metavar="RUN", type=o.FILE)
+@o.option_group(
+    click.option(
+        "--prompt",
+        required=True,
+        metavar="TEXT",
+        help="What to continue, or to translate; `-` reads standard input.",
+    ),
+    click.option(
+        "--length", type=o.POSITIVE, default=500, show_default=True, help="Tokens, at most."
+    ),
+    click.option(
+        "--temperature",
+        type=o.FiniteFloat(min=0),
+        show_default="1, of a translation 0",
+        help="Below 1 likelier tokens, 0 always the likeliest one.",
+    ),
+    click.option("--top-k", type=o.POSITIVE, help="Draw from the K likeliest tokens."),
+    click.option(
+        "--top-p",
+        type=o.FiniteFloat(0, 1, min_open=True),
+        help="Draw from the likeliest tokens that make up P.",
+    ),
+    click.option(
+        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the draws."
+    ),
+    o.device_option,
+    click.option(
+        "--threads",
+        type=o.POSITIVE,
+        default=1,
+        show_default=True,
+        help="More pay for large models only: a token is little work.",
+    ),
+    o.verify_option,
+)
+def generate(**given: Any) -> None:
+    """Continue TEXT with the model of RUN, token by token.
+
+    A model that reads a source and writes a target turns every line of TEXT into its target."""
+    from ..commands.generate import generate as run
+
+    run(**given)
+
+
+@click.command(epilog=o.examples("nnc debug runs/digits"))
+@click.argument("run_folder", metavar="RUN", type=o.FILE)
+def debug(**given: Any) -> None:
+    """Take the step again with which RUN stopped because a value was not finite.
+
+    By the reference evaluator, from the snapshot in RUN: the first equation that makes such a value
+    from finite ones and the numbers it was given, how the value spreads, and what it would hit."""
+    from ..commands.debug import debug as run
+
+    run(**given)

@@ -1,7 +1,8 @@
 """nnc: a compiler for neural networks written as equations.
 
-`nnc.load("model.nn")` gives a `Model` with `.fit`, `.predict` and `.parameters`; everything else
-is behind the `nnc` command. Nothing heavy is imported before it is needed.
+`nnc.load("model.nn")` gives a `Model` with `fit`, `evaluate`, `predict` and `parameters`; mistakes
+are `UserError`s. Everything else is behind the `nnc` command. Nothing heavy is imported before it
+is needed.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -9,14 +10,35 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .runtime.api import Model, load
+    from .runtime.api.errors import UserError as UserError
+    from .runtime.api.model import Model as Model
+    from .runtime.api.opening import load as load
+    from .runtime.api.opening import loads as loads
+    from .runtime.training.callbacks import Callback as Callback
+    from .runtime.training.callbacks import Training as Training
 
-__all__ = ["Model", "__version__", "load"]
+# name → the module that has it
+_PUBLIC = {
+    "Callback": "runtime.training.callbacks",
+    "Model": "runtime.api.model",
+    "Training": "runtime.training.callbacks",
+    "UserError": "runtime.api.errors",
+    "load": "runtime.api.opening",
+    "loads": "runtime.api.opening",
+}
+
+__all__ = ["Callback", "Model", "Training", "UserError", "__version__", "load", "loads"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("load", "Model"):
-        from .runtime import api
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'nnc' has no attribute {name!r}")
+    from importlib import import_module
 
-        return getattr(api, name)
-    raise AttributeError(f"module 'nnc' has no attribute {name!r}")
+    found = getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

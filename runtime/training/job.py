@@ -31,7 +31,7 @@ from .set_measures import Totals
 @dataclass
 class Job:
     """The state of a run. `parts` are the examples by split; `best` are the best weights, if `keep`
-    is "best"; without a `folder` nothing is written."""
+    is "best"; without a `folder` nothing is written; `stop` is a reason to end after this step."""
 
     settings: Settings
     executor: Executor
@@ -42,6 +42,7 @@ class Job:
     folder: RunFolder | None = None
     position: Position = field(default_factory=Position)
     best: Values | None = None
+    stop: str = ""
 
     def __post_init__(self) -> None:
         # written with every checkpoint: resuming with other data must be noticed

@@ -49,7 +49,7 @@ def train(job: Job, listener: Listener, interrupted: Callable[[], bool]) -> str:
 
         # drawn anew rather than stored: it depends on seed and epoch alone
         order = epoch_order(job.training.rows, settings.seed, here.epoch, settings.shuffle)
-        while here.done < len(order) and (settings.steps is None or here.step < settings.steps):
+        while here.done < len(order) and not _is_last(job):
             # launches end at `due` (`next_stop`), so it is never stepped over
             if here.step == guard.due:
                 guard.renew()
@@ -175,12 +175,20 @@ def evaluate(
     return measures.values(totals)
 
 
+def _is_last(job: Job) -> bool:
+    """Whether the epoch ends after this step, however many examples are left."""
+    steps = job.settings.steps
+    return bool(job.stop) or (steps is not None and job.position.step >= steps)
+
+
 def reason_to_stop(job: Job) -> str:
     """Why training ends after the last record; empty if it does not."""
     settings, here = job.settings, job.position
     # conditions are about complete epochs
     if here.done:
         return ""  # in the middle of an epoch
+    if job.stop:
+        return job.stop
     if settings.steps is not None and here.step >= settings.steps:
         return f"{settings.steps} step{'s' * (settings.steps != 1)} done"
     if settings.epochs is not None and here.epoch > settings.epochs:

@@ -1,0 +1,414 @@
+"""A `Model`: to fit, to measure and to predict with.
+
+In: a project, and arrays. Out: arrays and measured values. Only `save` writes files; runs that
+should leave one are `nnc train`'s. Everything may be called from any thread, in a forked child, and
+at the same time (docs/python.md).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
+from threading import RLock
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ...compiler.elaboration.train_block import Setup
+from ...dsl.diagnostics.diagnostic import fail
+from ..data import Dataset, Search
+from ..device import DEVICES
+from ..forks import renew_after_fork
+from ..inference.predict import Request, input_names, predict
+from ..project import (
+    Project,
+    field_types,
+    load_dataset,
+    planned_setup,
+    setup_of,
+    untrained_setup,
+    with_assignments,
+)
+from ..settings import Assignment
+from ..training.batch_inputs import all_examples, check_fit, check_indices
+from ..training.callbacks import Hook, Hooks, check_callbacks
+from ..training.executor import Executor, Values
+from ..training.initial_weights import (
+    WeightsReport,
+    initial_weights,
+    match,
+    match_all,
+    read_weights,
+)
+from ..training.interrupt import watch_interrupt
+from ..training.job import Job, prepare
+from ..training.loop import INTERRUPTED, measure, train
+from ..training.metrics import Record
+from ..weights_choice import WeightsChoice
+from .arrays import (
+    Array,
+    Arrays,
+    dataset_of,
+    fields_of_arrays,
+    named_arrays,
+    targets,
+    with_validation,
+)
+from .bars import listener
+from .errors import boundary
+
+Validation: TypeAlias = float | Sequence[Array] | Mapping[str, Array]
+
+
+class Compute(NamedTuple):
+    """What a model runs on: the name of a device, and its threads."""
+
+    device: str
+    threads: int
+
+
+class Trained(NamedTuple):
+    """What a model has learnt, or begins with. The `weights` are those in the executor or a copy of
+    them, which nothing changes; `step` is the step of training that they are of, `examples` the
+    size of the data and `records` the epochs of the last `fit`."""
+
+    executor: Executor
+    weights: Values
+    step: int = 0
+    examples: int = 0
+    records: tuple[Record, ...] = ()
+
+
+class Model:
+    """A model and its current parameters. Arrays have one entry per example along the first axis.
+
+    Where arrays are given without names, the model's inputs come first, in order, then the other
+    fields that the loss and the metrics name, in the order in which they do. They are NumPy arrays,
+    nested lists, tensors of PyTorch and others, columns or frames of pandas, Polars or Arrow.
+
+    Any number of threads may call it at the same time, and each gets what it would get alone. Calls
+    of `fit` run one after the other; the others see the parameters before or after one, never in
+    between.
+    """
+
+    def __init__(self, project: Project, compute: Compute) -> None:
+        self._project, self._compute = project, compute
+        self._device = DEVICES[compute.device](compute.threads)
+        # All at once, so that no other thread sees one without the others. From then on the
+        # executor's values do not change: the next `fit` makes an executor of its own.
+        self._trained: Trained | None = None
+        self._part = ""  # that is predicted with
+        self.renew()
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """Locks anew, in a forked child."""
+        self._fitting = RLock()
+
+    def __repr__(self) -> str:
+        return f"<nnc model {self._project.name} of {self._project.path}>"
+
+    @property
+    def parameters(self) -> dict[str, np.ndarray]:
+        """Copies of all parameters and states of the model by name; empty before `init`,
+        `load_weights` or the first `fit`, because sizes may depend on the data."""
+        trained = self._trained
+        return {} if trained is None else {n: a.copy() for n, a in trained.weights.items()}
+
+    # --- training -----------------------------------------------------------------------------
+
+    @boundary
+    def fit(
+        self,
+        *arrays: Arrays,
+        epochs: int | None = None,
+        steps: int | None = None,
+        batch: int | None = None,
+        seed: int | None = None,
+        validation: Validation | None = None,
+        callbacks: Hook | Iterable[Hook] = (),
+        verbose: bool | int | None = None,
+        settings: Mapping[str, object] | None = None,
+        **named: Array,
+    ) -> list[dict[str, float]]:
+        """Train, and keep the weights that the train block's `keep` says. One record per epoch.
+
+        Without arrays the data of the train block is read. `validation` are arrays as these,
+        `(x, y)` or by name, or the share of the examples that is held back. `callbacks` are
+        functions that are called after every epoch, or objects with methods of `nnc.Callback`.
+        `verbose` None shows progress on a terminal and in a notebook; True everywhere, False
+        nowhere; 2 prints lines alone. `settings` are those of `--set`, for this call.
+
+        Fitting again goes on from the current parameters with a fresh optimizer. Raises UserError:
+        E0606 and E0607 (labels, lengths), E0701 (the loss is not a number), E0704 (an argument that
+        does not exist), E0708 and E0710 (what does not fit), or what is wrong in the program.
+        """
+        numbers = {"epochs": epochs, "steps": steps, "batch": batch, "seed": seed}
+        _check_no_arrays("fit", {**numbers, "verbose": verbose}, "a field")
+        hooks = check_callbacks(callbacks)
+        held = _share(validation)
+        given = {name: value for name, value in {**numbers, **held}.items() if value is not None}
+        project = with_assignments(self._project, assignments({**(settings or {}), **given}))
+        dataset = self._dataset("fit", arrays, named)
+        if validation is not None and not held:
+            # It takes the place of what the program would hold back.
+            project = with_assignments(project, assignments({"validation": 0}))
+            dataset = self._with_validation(dataset, validation)
+        with self._fitting:
+            job = self._job(project, dataset)
+            with watch_interrupt() as interrupted:
+                losses = [loss.name.id for loss in job.losses]
+                shown = listener(verbose, project.settings.epochs, losses)
+                reason = self._run(job, Hooks(hooks, shown, job), interrupted)
+            step = job.position.step
+            # After Ctrl-C the user gets what training had reached, and not the best epoch before
+            # it.
+            if job.best is not None and reason != INTERRUPTED:
+                job.executor.restore(job.best)
+                step = job.position.kept
+            self._trained = Trained(
+                job.executor, job.executor.weights(), step, len(job.training), tuple(job.records)
+            )
+        # Raised only now, so that an interrupted fit in a notebook keeps what it learnt.
+        if reason == INTERRUPTED:
+            raise KeyboardInterrupt
+        return [record.plain() for record in job.records]
+
+    def _job(self, project: Project, dataset: Dataset) -> Job:
+        """The training to come, from the current parameters."""
+        job = prepare(project, dataset, self._device)
+        # Weights only: the optimizer's state belongs to the earlier call, whose data were others.
+        if self._trained is not None:
+            job.executor.restore(match_all(self._trained.weights, job.executor))
+        elif project.settings.weights is not None:
+            job.begin_with(_begun_with(project, job.executor))
+        return job
+
+    @staticmethod
+    def _run(job: Job, hooks: Hooks, interrupted) -> str:
+        try:
+            hooks.begin()
+            return train(job, hooks, interrupted)
+        finally:
+            # The bar goes first: what is printed at the end, or an error, comes below it.
+            hooks.close()
+            hooks.end()
+
+    @boundary
+    def evaluate(self, *arrays: Arrays, **named: Array) -> dict[str, float]:
+        """The loss and the metrics over the given examples. Raises as `fit`."""
+        dataset = self._dataset("evaluate", arrays, named)
+        # Before the first `fit`, the initial weights are measured; sizes come from these arrays.
+        trained = self._trained
+        known = (trained.executor.setup.fields or {}) if trained else {}
+        # What was drawn for arrays of inputs knows of no other fields.
+        if trained is None or not known.keys() >= {f.name for f in dataset.schema.fields}:
+            fields = field_types(dataset.schema, self._project.model)
+            setup = setup_of(self._project, fields, len(dataset.train))
+            if trained is None:
+                trained = self._begin(setup)
+            else:
+                executor = Executor(setup, self._device, trained.executor.seed)
+                executor.take(match_all(trained.weights, executor))
+                trained = trained._replace(executor=executor)
+        executor, step = trained.executor, trained.step
+        # Arrays of any shape may be given, so misfits are found here and not in native code.
+        check_fit(executor.system, executor.setup.batch, dataset.schema)
+        check_indices(executor.system, dataset)
+        return measure(executor, all_examples(dataset.test or dataset.train), step)
+
+    @boundary
+    def predict(
+        self,
+        *arrays: Arrays,
+        model: str | None = None,
+        tensor: str | Sequence[str] | None = None,
+        seed: int | None = None,
+        **named: Array,
+    ) -> np.ndarray | dict[str, np.ndarray]:
+        """The model's result for every example: an array, or several by name if it has several.
+
+        `model` names a model or layer in it, such as the decoder of an autoencoder, which is
+        computed alone, for inputs of its own; `tensor` one or several tensors to return in place of
+        the results; `seed` is that of random numbers.
+
+        Raises UserError: E0707 before `init`, `load_weights` or the first `fit`, and for a model
+        that does not exist; E0715 for such a tensor, E0708 for arrays that do not fit.
+        """
+        _check_no_arrays("predict", {"model": model, "tensor": tensor, "seed": seed}, "an input")
+        tensors = (tensor,) if isinstance(tensor, str) else tuple(tensor or ())
+        request = Request(model or self._part, tuple(dict.fromkeys(tensors)), _seed(seed))
+        trained = self._trained
+        if trained is None:
+            raise fail(
+                "E0707",
+                f"`{self._project.name}` has no parameters yet",
+                help="init() draws them, fit(…) learns them, load_weights(…) takes those of a run",
+            )
+        names = input_names(trained.executor, request)
+        found = self._named("predict", arrays, named, names)
+        results = predict(trained.executor, found, "the call", request)
+        # One result is returned as such; several keep their names.
+        return next(iter(results.values())) if len(results) == 1 else results
+
+    # --- parameters ---------------------------------------------------------------------------
+
+    @boundary
+    def init(
+        self, *arrays: Arrays, seed: int | None = None, **named: Array
+    ) -> dict[str, np.ndarray]:
+        """Begin anew with the parameters that training would begin with, drawn from the seed (the
+        program's if none is given) or those that `weights` in the train block names; a copy of
+        them.
+
+        Sizes that the program leaves open follow from arrays of inputs, else from the data that the
+        train block names. Raises UserError with what is wrong in the program, E0708 for arrays that
+        do not fit.
+        """
+        with self._fitting:
+            found = self._named("init", arrays, named, [p.name for p in self._project.model.inputs])
+            self._trained = self._begin(self._planned(found), seed)
+            return self.parameters
+
+    @boundary
+    def load_weights(
+        self,
+        source: str | PathLike[str] | Mapping[str, ArrayLike],
+        *,
+        partial: bool = False,
+        rename: tuple[str, str] = ("", ""),
+    ) -> WeightsReport:
+        """Take weights of a run folder, of a safetensors file or by name, as `parameters` gives
+        them: those of the same name and shape. All must fit, and none be left over, unless
+        `partial`; `rename=("encoder", "trunk")` takes those of the layer `encoder` there for
+        `trunk` here. What was matched, is missing, extra, and of another shape.
+
+        Raises UserError E0706 for what is no run, E0714 for weights that do not fit.
+        """
+        with self._fitting:
+            trained = self._trained or self._begin(self._planned({}))
+            if isinstance(source, Mapping):
+                path, found = "the call", {n: np.asarray(a) for n, a in source.items()}
+                choice = WeightsChoice(path, partial, *rename)
+            else:
+                choice = WeightsChoice(str(source), partial, *rename)
+                found = read_weights(choice, self._project.path.parent)
+            values, report, _ = match(found, trained.executor.weight_forms(), choice)
+            executor = Executor(trained.executor.setup, self._device, trained.executor.seed)
+            weights = {**trained.weights, **values}
+            executor.take(weights)
+            self._trained = trained._replace(executor=executor, weights=weights)
+            return report
+
+    def _begin(self, setup: Setup, seed: int | None = None) -> Trained:
+        """The parameters that training begins with."""
+        given = _seed(seed)
+        used = self._project.settings.seed if given is None else given
+        executor = Executor(setup, self._device, used)
+        weights = executor.first_weights()
+        weights |= _begun_with(self._project, executor)
+        executor.take(weights)
+        return Trained(executor, weights)
+
+    def _planned(self, inputs: Mapping[str, np.ndarray]) -> Setup:
+        """The setup for arrays of inputs, or without any for the data of the program."""
+        if inputs:
+            schema = fields_of_arrays(inputs)
+            return untrained_setup(self._project, field_types(schema, self._project.model))
+        if self._project.settings.data is None:
+            return untrained_setup(self._project, None)
+        return planned_setup(self._project, Search(None, self._project.path.parent))
+
+    # --- arrays -------------------------------------------------------------------------------
+
+    def _dataset(self, call: str, arrays: Sequence[object], named: Mapping[str, object]) -> Dataset:
+        """The given arrays, or without any the data of the train block."""
+        if not arrays and not named:
+            return load_dataset(self._project, Search(None, self._project.path.parent))
+        return dataset_of(self._named(call, arrays, named, self._fields(arrays, named)))
+
+    def _fields(self, arrays: Sequence[object], named: Mapping[str, object]) -> list[str]:
+        """All fields that a training takes, in the order of arrays without names."""
+        given = {*named, *(str(n) for a in arrays if isinstance(a, Mapping) for n in a)}
+        names = [p.name for p in self._project.model.inputs]
+        return [*names, *targets(self._project, given)]
+
+    def _with_validation(self, dataset: Dataset, validation: object) -> Dataset:
+        """The data with these arrays held out."""
+        single = isinstance(validation, Mapping) or not isinstance(validation, list | tuple)
+        arrays = (validation,) if single else tuple(validation)  # type: ignore[arg-type]
+        names = self._fields(arrays, {})
+        found = named_arrays("fit", self._project.name, arrays, {}, names)
+        return with_validation(dataset, found)
+
+    def _named(
+        self,
+        call: str,
+        arrays: Sequence[object],
+        named: Mapping[str, object],
+        names: Sequence[str],
+    ) -> dict[str, np.ndarray]:
+        return named_arrays(call, self._project.name, arrays, named, names, ARGUMENTS[call])
+
+
+# the arguments of calls that take fields by name, too
+ARGUMENTS: Mapping[str, tuple[str, ...]] = {
+    "fit": (
+        "epochs", "steps", "batch", "seed", "validation", "callbacks", "verbose", "settings",
+    ),
+    "predict": ("model", "tensor", "seed"),
+    "evaluate": (),
+    "init": ("seed",),
+}  # fmt: skip
+
+
+def _check_no_arrays(call: str, values: Mapping[str, object], what: str) -> None:
+    """E0708 for an array in the place of an argument: a field of the data may be called so."""
+    for name, value in values.items():
+        if isinstance(value, np.ndarray | list) and np.ndim(value) and name != "tensor":
+            raise fail(
+                "E0708",
+                f"`{name}` of {call} is an argument, and an array is given",
+                help=f"{what} `{name}` is given by its place, without its name, or in a dictionary",
+            )
+
+
+def _share(validation: object) -> dict[str, object]:
+    """The assignment for a share of the examples, if it is one. UserError E0708 for what is neither
+    a number nor arrays."""
+    if isinstance(validation, int | float | np.number) and not isinstance(validation, bool):
+        return {"validation": float(validation)}
+    if validation is None or isinstance(validation, list | tuple | Mapping):
+        return {}
+    raise fail(
+        "E0708",
+        f"`validation` is {type(validation).__name__}",
+        help="it is `(x, y)`, a dictionary of arrays, or a share of the examples such as 0.1",
+    )
+
+
+def _seed(seed: int | None) -> int | None:
+    """UserError E0703 unless it is a whole number that a seed may be."""
+    if seed is None or (0 <= int(seed) < 1 << 31 and int(seed) == seed):
+        return None if seed is None else int(seed)
+    raise fail("E0703", f"`seed` is a whole number from 0 to 2^31-1, and not {seed}")
+
+
+def _begun_with(project: Project, executor: Executor) -> Values:
+    """The weights that the train block names, if it does."""
+    choice = project.settings.weights
+    if choice is None:
+        return {}
+    values, _, found = initial_weights(project, choice, executor)
+    for one in found:
+        warnings.warn(one.message, stacklevel=4)
+    return values
+
+
+def assignments(values: Mapping[str, object]) -> list[Assignment]:
+    """Python values as the text of assignments."""
+    words = {True: "true", False: "false"}
+    texts = {k: words[v] if isinstance(v, bool) else str(v) for k, v in values.items()}
+    return [Assignment(key, text, place="the call") for key, text in texts.items()]

@@ -27,7 +27,13 @@ _POINTWISE = CASTS | {
     "exp", "log", "expm1", "log1p", "sqrt", "tanh", "sin", "cos", "erf", "erfc", "sigmoid", "abs",
     "sign", "floor", "ceil", "round", "is_finite", "stop", "bf16",
 }  # fmt: skip
-_NOT_FOLDED = ("stop", "f64", "i64", "u8")  # of a number: has a type that a plain number lacks
+_NOT_FOLDED = (
+    "stop",
+    "f64",
+    "i64",
+    "i8",
+    "u8",
+)  # of a number: has a type that a plain number lacks
 # of a tensor's shape: compile-time constants
 _SHAPE_FUNCTIONS: dict[str, Callable[[Shape], int]] = {"rank": len, "count": math.prod}
 

@@ -12,7 +12,7 @@ from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
 from ..ir.affine import bounds
 from ..ir.build import call, cast, literal, substitute
-from ..ir.dtypes import is_float, neutral
+from ..ir.dtypes import SMALL, is_float, neutral
 from ..ir.equation import Index
 from ..ir.expr import Expr, Idx, index_names
 from .broadcasting import distinct
@@ -59,7 +59,7 @@ def reducible(
     if op == "mean":
         return "sum", over, body if is_float(body.dtype) else cast(body, ctx.float_type)
     # counting: the sum of a comparison is a whole number
-    if op in ("sum", "prod") and body.dtype in ("bool", "u8"):
+    if op in ("sum", "prod") and body.dtype in SMALL:
         body = cast(body, "i32")
     return op, over, body
 

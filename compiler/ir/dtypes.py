@@ -12,22 +12,35 @@ import math
 
 import numpy as np
 
-DTYPES = ("bool", "u8", "i32", "i64", "f32", "f64")  # in order of promotion
+DTYPES = ("bool", "u8", "i8", "i32", "i64", "f32", "f64")  # in order of promotion
+UNSIGNED = ("bool", "u8")
+SMALL = ("bool", "u8", "i8")  # computed with in i32: these are types of memory
 NUMPY = {
     "bool": np.bool_,
     "u8": np.uint8,
+    "i8": np.int8,
     "i32": np.int32,
     "i64": np.int64,
     "f32": np.float32,
     "f64": np.float64,
 }
-BYTES = {"bool": 1, "u8": 1, "i32": 4, "i64": 8, "f32": 4, "f64": 8, "bf16": 2}  # in memory
+BYTES = {
+    "bool": 1,
+    "u8": 1,
+    "i8": 1,
+    "i32": 4,
+    "i64": 8,
+    "f32": 4,
+    "f64": 8,
+    "bf16": 2,
+}  # in memory
 LINE = 64  # bytes of a line of cache
 ALIGNED = 8  # elements of bf16 that a GPU copies at once
 
 
-INTEGERS = {"bool": (0, 1), "u8": (0, 255), "i32": (-(2**31), 2**31 - 1),
-            "i64": (-(2**63), 2**63 - 1)}  # the least and the greatest value  # fmt: skip
+# the least and the greatest value
+INTEGERS = {"bool": (0, 1), "u8": (0, 255), "i8": (-128, 127),
+            "i32": (-(2**31), 2**31 - 1), "i64": (-(2**63), 2**63 - 1)}  # fmt: skip
 
 
 def fits(value: float, dtype: str) -> bool:

@@ -183,6 +183,7 @@ _ROWS = [
     Scalar("select",    3, _choice,         np.where),
     Scalar("bool",      1, lambda x: "bool", np.bool_),
     Scalar("u8",        1, lambda x: "u8",  _whole(np.uint8)),
+    Scalar("i8",        1, lambda x: "i8",  _whole(np.int8)),
     Scalar("i32",       1, lambda x: "i32", _whole(np.int32)),
     Scalar("i64",       1, lambda x: "i64", _whole(np.int64)),
     Scalar("f32",       1, lambda x: "f32", np.float32),

@@ -108,7 +108,7 @@ class _Check:
                 text,
             )
             for place, size in zip(node.index, source.shape, strict=True):
-                # u8, i32 or i64; a cast is needed from anything else.
+                # u8, i8, i32 or i64; a cast is needed from anything else.
                 whole = not is_float(place.dtype) and place.dtype != "bool"
                 self.require(whole, "an index is a whole number", text)
                 # What depends on data cannot be proven; reads outside give NaN at run time.

@@ -109,7 +109,7 @@ def _advice(node: Apply, operands: list) -> str:
         return "it divides by 0; `if … == 0 then … else …` computes only what is chosen"
     if node.fn == "pow" and operands[1] < 0:
         return "a negative power is no whole number: convert the base, `f32(…)`"
-    if node.fn in ("u8", "i32", "i64"):
+    if node.fn in ("u8", "i8", "i32", "i64"):
         return "`min` and `max` keep it in range"
     return "`i64(…)` has 64 bits" if node.dtype == "i32" else "`f64(…)` has no limit"
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ..syntax import ast as s
+from ..syntax.lexer_rules import DTYPES
 from ..syntax.source import Source
 from .library import standard_library
 
@@ -19,7 +20,7 @@ BUILTINS: dict[str, tuple[int, int]] = {
     **dict.fromkeys(("round", "sign", "log1p", "expm1", "sigmoid"), (1, 1)),
     **dict.fromkeys(("is_finite", "stop", "bf16"), (1, 1)),
     **dict.fromkeys(("sum", "prod", "mean", "argmax", "argmin", "rank", "count"), (1, 1)),
-    **dict.fromkeys(("f32", "f64", "i32", "i64", "u8", "bool"), (1, 1)),
+    **dict.fromkeys(DTYPES, (1, 1)),
     **dict.fromkeys(("max", "min"), (1, MANY)),
     **dict.fromkeys(("concat", "stack"), (1, MANY)),
     "split": (2, MANY),

@@ -41,7 +41,7 @@ Arrays: TypeAlias = Array | Mapping[str, Array]
 
 # what arrays hold → the language's type, and the NumPy type that is one of its own
 _TYPES = {
-    "b1": ("bool", "b1"), "u1": ("u8", "u1"), "i1": ("i32", "i4"), "i2": ("i32", "i4"),
+    "b1": ("bool", "b1"), "u1": ("u8", "u1"), "i1": ("i8", "i1"), "i2": ("i32", "i4"),
     "u2": ("i32", "i4"), "i4": ("i32", "i4"), "u4": ("i64", "i8"), "i8": ("i64", "i8"),
     "f2": ("f32", "f4"), "f4": ("f32", "f4"), "f8": ("f64", "f8"),
 }  # fmt: skip

@@ -80,7 +80,7 @@ def text_roles(system: System) -> list[TextRoles]:
     one at least. UserError E0712 if no input and result of the model are such two."""
     # `step` and `seed` are set by whoever runs the program and are no data
     inputs = [t for t in system.of_kind("input") if t.name not in ("step", "seed")]
-    tokens = [t for t in inputs if len(t.shape) == 2 and t.dtype in ("i32", "i64", "u8")]
+    tokens = [t for t in inputs if len(t.shape) == 2 and t.dtype in ("i32", "i64", "u8", "i8")]
     if not tokens:
         raise fail(
             "E0712",

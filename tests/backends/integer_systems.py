@@ -13,12 +13,12 @@ import numpy as np
 
 from nnc.compiler.ir.affine import inside, is_static
 from nnc.compiler.ir.build import call, literal
-from nnc.compiler.ir.dtypes import INTEGERS, NUMPY, is_float
+from nnc.compiler.ir.dtypes import INTEGERS, NUMPY, SMALL, is_float
 from nnc.compiler.ir.equation import Equation, Index, System, Tensor
 from nnc.compiler.ir.expr import Expr, Idx, Read
 
 SIZES = (1, 2, 3, 5, 8, 17, 33)
-WHOLE = ("i32", "i32", "i32", "i64", "u8", "bool")
+WHOLE = ("i32", "i32", "i32", "i64", "u8", "i8", "bool")
 ARITHMETIC = ("add", "sub", "mul", "floordiv", "floordiv", "mod", "mod", "pow", "max", "min")
 ONE = ("neg", "abs", "sign", "floor", "round")
 ORDER = ("eq", "ne", "lt", "le", "gt", "ge")
@@ -43,7 +43,7 @@ class IntegerSystems:
         self.equations: list[Equation] = []
 
     def system(self, equations: int) -> System:
-        for kind in ("i32", "i32", "i64", "u8", "bool", "f32", "f64"):
+        for kind in ("i32", "i32", "i64", "u8", "i8", "bool", "f32", "f64"):
             shape = tuple(self._pick(SIZES) for _ in range(self.random.randint(0, 2)))
             name = f"x{len(self.tensors)}"
             self.tensors[name] = Tensor(name, shape, kind, "input")
@@ -65,10 +65,10 @@ class IntegerSystems:
         over = self._indices("uv", 1) if reduce else ()
         domain = indices + over
         body = self._expr(domain, 3, self._pick(WHOLE))
-        if reduce in ("sum", "prod") and body.dtype in ("bool", "u8"):
+        if reduce in ("sum", "prod") and body.dtype in SMALL:
             body = converted(body, "i32")
         if reduce is None and self._pick((0, 0, 0, 1)):
-            body = converted(body, self._pick(("f32", "f64", "u8", "bool", "i64", "i32")))
+            body = converted(body, self._pick(("f32", "f64", "u8", "i8", "bool", "i64", "i32")))
         at = None
         shape = tuple(i.size for i in indices)
         if reduce == "sum" and self._pick((0, 0, 1)):
@@ -83,7 +83,7 @@ class IntegerSystems:
         if depth == 0 or self.random.random() < 0.15:
             return self._leaf(domain, depth, dtype)
         if dtype == "bool":
-            kind = self._pick(("i32", "i32", "i64", "u8"))
+            kind = self._pick(("i32", "i32", "i64", "u8", "i8"))
             a, b = (self._expr(domain, depth - 1, kind) for _ in range(2))
             return call(self._pick(ORDER), a, b)
         way = self.random.randrange(8)

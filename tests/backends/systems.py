@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from nnc.compiler.ir.affine import bounds, inside
 from nnc.compiler.ir.build import call, cast, literal
-from nnc.compiler.ir.dtypes import NUMPY
+from nnc.compiler.ir.dtypes import NUMPY, SMALL
 from nnc.compiler.ir.equation import REDUCTIONS, Equation, Index, System, Tensor
 from nnc.compiler.ir.expr import Expr, Idx, Read
 
 SIZES = (1, 2, 3, 4, 5, 7, 10, 16, 17, 33)
 FLOATS = ("f32", "f64")
-VALUES = ("f32", "f32", "f64", "i32", "i64", "u8", "bool")
+VALUES = ("f32", "f32", "f64", "i32", "i64", "u8", "i8", "bool")
 UNARY = ("neg", "abs", "sign", "tanh", "floor", "sin")
 BINARY = ("add", "sub", "mul", "max", "min")
 COMPARE = ("eq", "ne", "lt", "le", "gt", "ge")
@@ -64,7 +64,7 @@ def _equations(draw, target: str, tensors: dict[str, Tensor]) -> tuple[Equation,
     body = draw(_bodies(domain, tensors))
     if reduce == "prod":
         body = call("select", call("gt", body, 0), literal(1.5), literal(1))
-    elif reduce == "sum" and body.dtype in ("bool", "u8"):
+    elif reduce == "sum" and body.dtype in SMALL:
         body = cast(body, "i32")
     if reduce == "sum" and not outputs and draw(st.booleans()):
         return _accumulation(draw, target, body, over, sizes)

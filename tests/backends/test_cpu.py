@@ -90,6 +90,7 @@ INTERESTING = {
     "f32": [0.0, 1.0, -1.0, 0.5, -2.5, 3.5, 7.25, -0.001, 11.0, np.nan, np.inf, -np.inf, 2.0, -3.0],
     "i32": [0, 1, -1, 2, -2, 3, 7, -7, 100, -100, 12345, 5, -3, 8],
     "u8": [0, 1, 2, 3, 7, 9, 100, 127, 128, 200, 255, 254, 5, 8],
+    "i8": [0, 1, -1, 2, -2, 3, 7, -7, 100, -100, 127, -128, -127, 8],
     "bool": [False, True] * 7,
 }
 INTERESTING |= {"f64": INTERESTING["f32"], "i64": INTERESTING["i32"]}
@@ -120,7 +121,7 @@ def _suitable(fn: str, position: int, x: np.ndarray) -> np.ndarray:
     """What C and NumPy leave undefined or round differently is not compared."""
     if fn == "pow" and not is_float(x.dtype.name.replace("float", "f")):
         return np.abs(x) % 5 if x.dtype != bool else x
-    if fn in ("floordiv", "mod", "i32", "i64", "u8", "bf16_dot") and x.dtype.kind == "f":
+    if fn in ("floordiv", "mod", "i32", "i64", "u8", "i8", "bf16_dot") and x.dtype.kind == "f":
         x = np.where(np.isfinite(x), x, 3)
         return np.where(x == 0, 2, x).astype(x.dtype) if position else np.abs(x)
     return x

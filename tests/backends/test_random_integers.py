@@ -198,6 +198,7 @@ def test_an_index_is_exact() -> None:
     ("fn", "args"),
     [("pow", (2, -1)), ("pow", (7, 10**9)), ("floordiv", (1, 0)), ("mod", (1, 0)),
      ("mul", (65536, 65536)), ("neg", (LOWEST,)), ("add", (GREATEST, 1)), ("u8", (300,)),
+     ("i8", (300,)), ("i8", (-129,)),
      ("i32", (3e9,)), ("i32", (float("nan"),))],
 )  # fmt: skip
 def test_what_has_no_integer_result_is_not_folded(fn: str, args: tuple) -> None:

@@ -19,6 +19,7 @@ X = ("f32[2, 3]", [[1, -2, 3], [4, 5, -6]])
 V = ("f32[3]", [1.0, -2.0, 3.0])
 K = ("i32[4]", [-7, -1, 0, 5])
 BYTES = ("u8[3]", [200, 100, 7])
+SIGNED = ("i8[3]", [-128, 100, 7])
 TRUTH = ("bool[3]", [True, False, True])
 
 
@@ -47,6 +48,7 @@ def agrees(found: Any, expected: Any, dtype: str) -> None:
             "i32": np.int32,
             "i64": np.int64,
             "u8": np.uint8,
+            "i8": np.int8,
             "bool": np.bool_,
         }[dtype]
     )
@@ -92,6 +94,19 @@ def agrees(found: Any, expected: Any, dtype: str) -> None:
         ("y = u + u", {"u": BYTES}, "i32", [400, 200, 14]),
         ("y = u8(u + u)", {"u": BYTES}, "u8", [144, 200, 14]),
         ("y = u8(300)", {}, "u8", 44),
+        ("y = n", {"n": SIGNED}, "i8", [-128, 100, 7]),
+        ("y = n + n", {"n": SIGNED}, "i32", [-256, 200, 14]),
+        ("y = n * n", {"n": SIGNED}, "i32", [16384, 10000, 49]),
+        ("y = -n", {"n": SIGNED}, "i32", [128, -100, -7]),
+        ("y = sum(n)", {"n": SIGNED}, "i32", -21),
+        ("y = prod(n)", {"n": SIGNED}, "i32", -89600),
+        ("y = max(n)", {"n": SIGNED}, "i8", 100),
+        ("y = n + u", {"n": SIGNED, "u": BYTES}, "i32", [72, 200, 14]),
+        ("y = n < u", {"n": SIGNED, "u": BYTES}, "bool", [True, False, False]),
+        ("y = if n > 0 then n else 0", {"n": SIGNED}, "i32", [0, 100, 7]),
+        ("y = n / 2", {"n": SIGNED}, "f32", [-64, 50, 3.5]),
+        ("y = i8(n + n)", {"n": SIGNED}, "i8", [0, -56, 14]),
+        ("y = i8(-1)", {}, "i8", -1),
         ("y = sum(u)", {"u": BYTES}, "i32", 307),
         ("y = u / 2", {"u": BYTES}, "f32", [100, 50, 3.5]),
         ("y = sum(t)", {"t": TRUTH}, "i32", 2),

@@ -34,7 +34,7 @@ ESTIMATED = {"bf16"}
 # 0 everywhere it is defined, or of whole numbers and truth values: `grad` of them alone is refused.
 FLAT = {
     "floordiv", "sign", "floor", "ceil", "round", "is_finite", "eq", "ne", "lt", "le", "gt", "ge",
-    "and", "or", "not", "bool", "u8", "i32", "i64", "bf16_pair", "bf16_dot", "stop", "random",
+    "and", "or", "not", "bool", "u8", "i8", "i32", "i64", "bf16_pair", "bf16_dot", "stop", "random",
 }  # fmt: skip
 DIFFERENTIABLE = sorted(set(DERIVATIVES) - ESTIMATED)
 

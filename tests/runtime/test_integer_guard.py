@@ -92,6 +92,7 @@ WRONG = [
     ("p[b] = prod(j < 20) k[b]\n y[b] = table[0] * 1e-9 * p[b]", {"k": 3},
      "the product `p` is about 3.48678e+09, which does not fit i32", "p"),
     ("y[b] = table[0] * f32(k[b] * k[b])", {"k": 50000}, "`k[b]^2` has no result in i32", "y"),
+    ("y[b] = table[0] * f32(i8(50 * k[b]))", {"k": 3}, "has no result in i8", "y"),
     ("y[b] = table[0] * f32(7 // (k[b] - 5))", {"k": 5}, "has no result in i32", "y"),
     ("y[b] = table[0] * f32(2^k[b])", {"k": -1}, "`2^k[b]` has no result in i32: `k[b]` = -1", "y"),
     ("y[b] = table[0] * f32(i32(x[b, 1]))", {"k": 0, "x": 3e9}, "`x[b, 1]` = 3e+09", "y"),

@@ -14,11 +14,11 @@ import numpy as np
 
 from ...ir.dtypes import is_float
 
-MEMORY = {"bool": "u8", "u8": "u8", "i32": "i32", "i64": "i64", "f32": "f32", "f64": "f64",
-          "bf16": "u16"}  # fmt: skip
-LOWEST = {"bool": False, "u8": 0, "i32": -(2**31), "i64": -(2**63),
+MEMORY = {"bool": "u8", "u8": "u8", "i8": "i8", "i32": "i32", "i64": "i64", "f32": "f32",
+          "f64": "f64", "bf16": "u16"}  # fmt: skip
+LOWEST = {"bool": False, "u8": 0, "i8": -128, "i32": -(2**31), "i64": -(2**63),
           "f32": float("-inf"), "f64": float("-inf")}  # fmt: skip
-HIGHEST = {"bool": True, "u8": 255, "i32": 2**31 - 1, "i64": 2**63 - 1,
+HIGHEST = {"bool": True, "u8": 255, "i8": 127, "i32": 2**31 - 1, "i64": 2**63 - 1,
            "f32": float("inf"), "f64": float("inf")}  # fmt: skip
 
 Spelling = Callable[[tuple[str, ...], str, list[str]], str]
@@ -33,6 +33,8 @@ def constant(value: float, dtype: str) -> str:
     number = int(value)
     if dtype == "u8":
         return f"(u8){number & 255}"
+    if dtype == "i8":
+        return f"(i8){number}"
     suffix = "LL" if dtype == "i64" else ""
     # C++ has no negative literals: -2147483648 would be a minus before a number too large for i32
     least = -(2**63) if dtype == "i64" else -(2**31)
@@ -125,7 +127,7 @@ SPELLING: dict[str, Spelling] = {
     "gt": _compare(">"), "ge": _compare(">="),
     "and": _compare("&&"), "or": _compare("||"), "not": lambda kinds, dtype, x: f"!{x[0]}",
     "select": lambda kinds, dtype, x: f"{x[0]} ? {x[1]} : {x[2]}",
-    "bool": _cast, "u8": _cast, "i32": _cast, "i64": _cast, "f32": _cast, "f64": _cast,
+    "bool": _cast, "u8": _cast, "i8": _cast, "i32": _cast, "i64": _cast, "f32": _cast, "f64": _cast,
     "random": _prelude("random"), "bf16": _prelude("bf16"),
     "bf16_pair": _prelude("bf16_pair"), "bf16_dot": _prelude("bf16_dot"),
     "stop": lambda kinds, dtype, x: x[0], "after": lambda kinds, dtype, x: x[0],

@@ -2,6 +2,7 @@
 // where `simulator.h` stands in for the GPU. Floats follow NumPy: NaN passes through max and min;
 // integers wrap, divide towards minus infinity, and divided by zero give zero.
 typedef unsigned char u8;
+typedef signed char i8;
 typedef unsigned short u16;  // a number of bf16, in memory
 typedef int i32;
 typedef unsigned int u32;
@@ -98,6 +99,7 @@ DEVICE f64 add(f64 a, f64 b) { return a + b; }
 DEVICE i32 add(i32 a, i32 b) { return (i32)((u32)a + (u32)b); }
 DEVICE i64 add(i64 a, i64 b) { return (i64)((u64)a + (u64)b); }
 DEVICE u8 add(u8 a, u8 b) { return (u8)(a + b); }
+DEVICE i8 add(i8 a, i8 b) { return (i8)(a + b); }
 DEVICE bool add(bool a, bool b) { return a || b; }
 
 DEVICE f32 sub(f32 a, f32 b) { return a - b; }
@@ -110,6 +112,7 @@ DEVICE f64 mul(f64 a, f64 b) { return a * b; }
 DEVICE i32 mul(i32 a, i32 b) { return (i32)((u32)a * (u32)b); }
 DEVICE i64 mul(i64 a, i64 b) { return (i64)((u64)a * (u64)b); }
 DEVICE u8 mul(u8 a, u8 b) { return (u8)(a * b); }
+DEVICE i8 mul(i8 a, i8 b) { return (i8)(a * b); }
 DEVICE bool mul(bool a, bool b) { return a && b; }
 
 DEVICE f32 neg(f32 a) { return -a; }
@@ -233,6 +236,7 @@ template <int words> DEVICE i32 swizzled(i32 row, i32 word) {
 DEVICE i32 to_i32(f64 a) {
   return a != a ? 0 : a <= -2147483648.0 ? (-2147483647 - 1) : a >= 2147483647.0 ? 2147483647 : (i32)a;
 }
+DEVICE i8 to_i8(f64 a) { return a >= 127.0 ? 127 : a <= -128.0 ? -128 : a == a ? (i8)a : 0; }
 DEVICE u8 to_u8(f64 a) { return a >= 255.0 ? 255 : a > 0.0 ? (u8)a : 0; }
 DEVICE i64 to_i64(f64 a) {
   if (a != a) return 0;
@@ -261,6 +265,7 @@ DEVICE f32 random(i32 seed, i32 step, i32 stream, i32 index) {
 // --- accumulators: take a value, join with another ------------------------------------------------
 
 template <class T> DEVICE T shuffled(T value, int mask) { return SHUFFLE(value, mask); }
+DEVICE i8 shuffled(i8 value, int mask) { return (i8)SHUFFLE((i32)value, mask); }
 DEVICE u8 shuffled(u8 value, int mask) { return (u8)SHUFFLE((i32)value, mask); }
 DEVICE bool shuffled(bool value, int mask) { return SHUFFLE((i32)value, mask) != 0; }
 

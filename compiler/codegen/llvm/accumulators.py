@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...ir.dtypes import is_float
+from ...ir.dtypes import UNSIGNED, is_float
 from .arithmetic import LLVM, Arithmetic, shuffle
 from .instructions import HIGHEST, LOWEST
 
@@ -82,7 +82,7 @@ class Reduction:
             # already.
             beyond = a.compare("u" + order, self.dtype, value[0], into[0])  # also if one is NaN
             return a.op("and", "bool", beyond, a.compare("ord", self.dtype, into[0], into[0]))
-        sign = "u" if self.dtype in ("bool", "u8") else "s"
+        sign = "u" if self.dtype in UNSIGNED else "s"
         return a.compare(sign + order, self.dtype, value[0], into[0])
 
     def _better(self, a: Arithmetic, into: Accumulator, value: Accumulator) -> str:

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
 
-from ...ir.dtypes import is_float
+from ...ir.dtypes import UNSIGNED, is_float
 
 LLVM = {
-    "bool": "i1", "u8": "i8", "i32": "i32", "i64": "i64", "f32": "float", "f64": "double",
+    "bool": "i1", "u8": "i8", "i8": "i8", "i32": "i32", "i64": "i64", "f32": "float",
+    "f64": "double",
 }  # fmt: skip
-SUFFIX = {"bool": "i1", "u8": "i8", "i32": "i32", "i64": "i64", "f32": "f32", "f64": "f64"}
+SUFFIX = LLVM | {"f32": "f32", "f64": "f64"}
 MEMORY = LLVM | {"bool": "i8"}
 
 
@@ -133,7 +134,7 @@ class Arithmetic:
     def extreme(self, which: str, dtype: str, a: str, b: str) -> str:
         """The larger (`max`) or smaller (`min`); NaN if either is."""
         if not is_float(dtype):
-            sign = "u" if dtype in ("bool", "u8") else "s"
+            sign = "u" if dtype in UNSIGNED else "s"
             return self.intrinsic(sign + which, dtype, a, b)
         if is_constant(a):
             # A constant second operand allows the shorter form below; the order does not matter to

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ...ir.dtypes import is_float
+from ...ir.dtypes import UNSIGNED, is_float
 from . import math as elementary
-from .arithmetic import SUFFIX, Arithmetic, is_constant
+from .arithmetic import LLVM, SUFFIX, Arithmetic, is_constant
 
-LOWEST = {"bool": 0, "u8": 0, "i32": -(2**31), "i64": -(2**63),
+LOWEST = {"bool": 0, "u8": 0, "i8": -128, "i32": -(2**31), "i64": -(2**63),
           "f32": float("-inf"), "f64": float("-inf")}  # fmt: skip
-HIGHEST = {"bool": 1, "u8": 255, "i32": 2**31 - 1, "i64": 2**63 - 1,
+HIGHEST = {"bool": 1, "u8": 255, "i8": 127, "i32": 2**31 - 1, "i64": 2**63 - 1,
            "f32": float("inf"), "f64": float("inf")}  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def _compare(real: str, signed: str, unsigned: str) -> Spelling:
     def spell(a, kinds, dtype, x):
         # The operands' type decides; the result is always a bool.
         kind = kinds[0]
-        how = real if is_float(kind) else unsigned if kind in ("bool", "u8") else signed
+        how = real if is_float(kind) else unsigned if kind in UNSIGNED else signed
         return a.compare(how, kind, *x)
 
     return spell
@@ -236,17 +236,18 @@ def cast(a: Arithmetic, source: str, dtype: str, x: str) -> str:
     if is_float(source) and is_float(dtype):
         return a.convert("fpext" if dtype == "f64" else "fptrunc", source, dtype, x)
     if is_float(dtype):
-        return a.convert("uitofp" if source in ("bool", "u8") else "sitofp", source, dtype, x)
+        return a.convert("uitofp" if source in UNSIGNED else "sitofp", source, dtype, x)
     if is_float(source):
         return _truncate(a, source, dtype, x)
-    # The table has the types by rising size.
-    wider = tuple(LOWEST).index(dtype) > tuple(LOWEST).index(source)
-    unsigned = source in ("bool", "u8")
-    return a.convert(("zext" if unsigned else "sext") if wider else "trunc", source, dtype, x)
+    if LLVM[source] == LLVM[dtype]:  # u8 and i8: the same bits
+        return x
+    wider = int(LLVM[dtype][1:]) > int(LLVM[source][1:])
+    sign = "z" if source in UNSIGNED else "s"
+    return a.convert(f"{sign}ext" if wider else "trunc", source, dtype, x)
 
 
 def _truncate(a, source, dtype, x):
-    sign = "u" if dtype == "u8" else "s"
+    sign = "u" if dtype in UNSIGNED else "s"
     tail = "" if a.lanes == 1 else f"v{a.lanes}"
     name = f"llvm.fpto{sign}i.sat.{tail}{SUFFIX[dtype]}.{tail}{SUFFIX[source]}"
     a.e.declare(f"declare {a.type(dtype)} @{name}({a.type(source)})")
@@ -275,7 +276,7 @@ SPELLING: dict[str, Spelling] = {
     "lt": _compare("olt", "slt", "ult"), "le": _compare("ole", "sle", "ule"),
     "gt": _compare("ogt", "sgt", "ugt"), "ge": _compare("oge", "sge", "uge"),
     "and": _logic("and"), "or": _logic("or"), "not": _not, "select": _select,
-    "bool": _cast, "u8": _cast, "i32": _cast, "i64": _cast, "f32": _cast, "f64": _cast,
+    "bool": _cast, "u8": _cast, "i8": _cast, "i32": _cast, "i64": _cast, "f32": _cast, "f64": _cast,
     "random": _random, "bf16": _bf16,
     "bf16_pair": _bf16_pair, "bf16_dot": _bf16_dot, "stop": lambda a, kinds, dtype, x: x[0],
     "after": lambda a, kinds, dtype, x: x[0],

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ...ir.affine import Affine, affine, bounds
-from ...ir.dtypes import BYTES, is_float
+from ...ir.dtypes import BYTES, UNSIGNED, is_float
 from ...ir.expr import Apply, Const, Expr, Idx, Read
 from ...passes.cpu.loop_ir import PANEL, Access, Accumulate, Nest
 from ...targets import MAX_LANES, SHUFFLE_LANES, ZERO_PAGE
@@ -106,7 +106,7 @@ class MemoryWriter:
         if dtype == "i64":
             return name
         # These two have no sign.
-        return a.convert("zext" if dtype in ("bool", "u8") else "sext", dtype, "i64", name)
+        return a.convert("zext" if dtype in UNSIGNED else "sext", dtype, "i64", name)
 
     @staticmethod
     def _is_quotient(atom: Expr) -> bool:

@@ -28,7 +28,7 @@ class Field:
     """One named value of an example. `shape` is without the batch dimension."""
 
     name: str
-    dtype: str  # 'f32', 'f64', 'i32', 'i64', 'u8' or 'bool'
+    dtype: str  # one of the language's
     shape: tuple[int, ...]
     classes: int | None = None  # of a label, if known: values are 0 <= v < classes
 

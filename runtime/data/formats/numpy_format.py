@@ -27,8 +27,8 @@ MAX_HEADER = 1 << 16  # bytes
 
 # the language's type for a stored type; narrower integers are read as i32
 FIELD_DTYPES = {
-    "b1": "bool", "u1": "u8",
-    "i1": "i32", "i2": "i32", "u2": "i32", "i4": "i32", "u4": "i64", "i8": "i64",
+    "b1": "bool", "u1": "u8", "i1": "i8",
+    "i2": "i32", "u2": "i32", "i4": "i32", "u4": "i64", "i8": "i64",
     "f2": "f32", "f4": "f32", "f8": "f64",
 }  # fmt: skip
 

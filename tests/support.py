@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from nnc.compiler import pipeline
 from nnc.compiler.elaboration.model import forward
@@ -24,6 +26,11 @@ from nnc.dsl.syntax.source import Source
 from nnc.runtime.device.cpu import host
 
 TARGET = CPU_TARGETS["generic-avx512"]  # for passes that are called on their own
+
+
+def mostly_slow(values: Iterable, quick: Container) -> list:
+    """The parameters of a test: all but those in `quick` are for `-m slow`."""
+    return [v if v in quick else pytest.param(v, marks=pytest.mark.slow) for v in values]
 
 
 def definitions(text: str) -> dict[str, Definition]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple
 
 from ..diagnostics.diagnostic import Note, Report, did_you_mean
@@ -243,10 +244,14 @@ class ExpressionChecker:
         label = "not defined anywhere"
         self.report.add("E0202", f"unknown name `{name}`", node.span, label=label, help=help)
 
+    @cached_property
+    def _names_of_body(self) -> set[str]:
+        return names_in(self.definition.body)
+
     def _help_for_value(self, name: str) -> str:
         """For a name like no other: the input, if nothing reads that, or what declares a name."""
         inputs = [p.name for p in self.definition.inputs]
-        if len(inputs) == 1 and inputs[0] not in names_in(self.definition.body):
+        if len(inputs) == 1 and inputs[0] not in self._names_of_body:
             return f"the input is called `{inputs[0]}`"
         if self.definition.kind in ("layer", "model"):
             return (

@@ -125,9 +125,8 @@ def closest(name: str, known: Iterable[str]) -> str:
     spelt = {one.lower(): one for one in known} | {one: one for one in known}
     # Letters in another order: `adma` is `adam` before it is `adamax`.
     close = [one for one in spelt if sorted(one) == sorted(name)]
-    # As it is written, then in lower case.
-    close = close or get_close_matches(name, spelt, n=1, cutoff=SIMILAR)
-    close = close or get_close_matches(name.lower(), spelt, n=1, cutoff=SIMILAR)
+    for spelling in dict.fromkeys((name, name.lower())):
+        close = close or get_close_matches(spelling, spelt, n=1, cutoff=SIMILAR)
     # One letter of three is less than `SIMILAR` allows: `rum` is `run`.
     close = close or [one for one in spelt if len(one) == len(name) == 3 and _typed(name, one)]
     return spelt[close[0]] if close else ""

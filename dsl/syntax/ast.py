@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cache
 
 from .source import Source, Span
 
@@ -410,5 +411,12 @@ def walk(node: object, branches: bool = True) -> Iterator[Node]:
             if isinstance(top, If) and not branches:
                 stack.append(top.condition)
                 continue
-            # Fields stand in the order of the text. Spans and plain values are no nodes.
-            stack += [v for v in reversed(list(vars(top).values())) if isinstance(v, Node | tuple)]
+            kind: type = type(top)
+            stack += [getattr(top, name) for name in _fields_of_nodes(kind)]
+
+
+@cache
+def _fields_of_nodes(kind: type) -> tuple[str, ...]:
+    """The fields of a kind of node that hold nodes, the last in the order of the text first."""
+    plain = {"Span", "Source", "str", "str | None", "bool", "int | float"}
+    return tuple(f.name for f in reversed(fields(kind)) if f.type not in plain)

@@ -21,7 +21,7 @@ from attentions import (
 )
 from gpu_simulator import SimulatedProgram, SimulatorError, available, library
 from stdlib.programs import Case
-from support import cuda_module, gpu_plan, round_contractions
+from support import cuda_module, gpu_plan, mostly_slow, round_contractions
 
 from nnc.compiler.codegen.cuda.module import Module
 from nnc.compiler.ir.equation import System
@@ -75,7 +75,7 @@ def hows(made: Module) -> list[AttentionTile]:
 
 @needs_gpp
 @pytest.mark.filterwarnings("ignore:invalid value")
-@pytest.mark.parametrize("case", FORMS, ids=str)
+@pytest.mark.parametrize("case", mostly_slow(FORMS, FORMS[1:3]), ids=str)
 def test_values_and_gradients(case: Case):
     """In two orders of threads, copies early and late, on a small GPU and a large one."""
     system, given, values = rounded(case)
@@ -137,6 +137,7 @@ def test_roundings_are_where_they_should_be():
         assert off.max() <= BF16 * scale, name
 
 
+@pytest.mark.slow
 @needs_gpp
 @pytest.mark.parametrize(
     ("queries", "keys", "deep", "wide"),
@@ -224,6 +225,7 @@ def of_products(count: int, deep: int) -> Case:
     )
 
 
+@pytest.mark.slow
 @needs_gpp
 @pytest.mark.parametrize(("count", "deep", "columns"), [(2, 128, 16), (12, 16, 0)])
 def test_several_products_at_once(count: int, deep: int, columns: int):
@@ -324,6 +326,7 @@ def test_the_source_says_why_there_are_no_tensor_cores(case: Case, words: str):
 # --- training -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @needs_gpp
 def test_a_gpt_loses_what_it_loses_on_the_cpu():
     """Each loss to half of what rounding to bf16 changes in a number, though steps add up; and both

@@ -189,6 +189,7 @@ def test_steps_of_training_are_those_of_the_cpu(cell: str, way):
         agree(there.arrays[tensor.name], here.arrays[tensor.name], tensor.name)
 
 
+@pytest.mark.slow
 def test_the_cells_reduce_in_every_way(monkeypatch):
     """By warps and by lanes, for one row and for several."""
     found = set()
@@ -305,6 +306,7 @@ def test_recurrences_that_need_nothing_of_each_other_are_one_launch():
     assert len(meeting) == 4 and all(item.blocks <= 132 for item in meeting)
 
 
+@pytest.mark.slow
 def test_a_large_step_is_launches_of_its_own():
     """Where a launch is little beside the work that is done in it."""
     _, made = launches("RNN(1024)", 4, 256)

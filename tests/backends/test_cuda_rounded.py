@@ -119,6 +119,7 @@ train M {
 """
 
 
+@pytest.mark.slow
 @needs_gpp
 def test_training_steps_have_the_same_bits():
     """Convolutions, products and their gradients, some copied and some not."""

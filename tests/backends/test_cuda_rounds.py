@@ -61,6 +61,7 @@ def wanted(**sets: str) -> dict[str, str]:
 # --- the same bits --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", ["", "11"])
 def test_training_is_that_of_one_at_a_time(monkeypatch, steps):
     """Weights, the optimizer's state, the loss and the metrics; the short last batch and

@@ -1,4 +1,4 @@
-"""The stand-in for the GPU under AddressSanitizer: for the night, `pytest -m slow` on this file.
+"""The stand-in for the GPU under AddressSanitizer: `pytest -m slow` on this file.
 
 What goes through the prelude's names is checked against the size of its array in every run. Here
 every byte is watched that the kernels touch, by whatever name.

@@ -39,6 +39,7 @@ def test_twenty_steps_give_the_weights_of_the_cpu(name: str, target):
         agree(there.arrays[tensor.name], here.arrays[tensor.name], tensor.name)
 
 
+@pytest.mark.slow
 @needs_gpp
 @pytest.mark.parametrize("name", ["cnn", "lstm", "gpt"])
 def test_steps_in_bf16_lose_what_those_of_the_cpu_lose(name: str):

@@ -79,7 +79,7 @@ def test_cuda(seed: int) -> None:
     cuda_agrees(seed)
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.parametrize("seed", MANY)
 def test_three_hundred(seed: int) -> None:
     machine_code_agrees(seed)

@@ -2,7 +2,7 @@
 
 Every function is emitted into a loop over arrays, compiled for this machine and compared with
 NumPy in float64. Floats are sampled by their bits, so every exponent gets its share; the tests
-marked slow take all of them.
+marked night take all of them.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ def test_error_of_every_2_to_the_13th_float(name: str) -> None:
     assert error <= UNARY[name][1], f"{error} ulp at {where!r}"
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.parametrize("name", ["exp", "log", "tanh"])
 @pytest.mark.parametrize("exponent", [-3, 0])
 def test_error_of_every_float_of_a_binade(name: str, exponent: int) -> None:
@@ -208,7 +208,7 @@ def test_error_of_every_float_of_a_binade(name: str, exponent: int) -> None:
     assert error <= UNARY[name][1], f"{error} ulp at {where!r}"
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.parametrize("name", UNARY)
 def test_error_of_every_64th_float(name: str) -> None:
     for part in np.array_split(floats(64), 64):
@@ -361,7 +361,7 @@ def test_unknown_names_are_an_error() -> None:
         elementary.function(Arithmetic(Text(), 16), "gamma", ["%x"], "f32")
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_tables_are_the_derived_ones() -> None:
     tool = Path(__file__).resolve().parents[2] / "tools" / "minimax.py"
     pytest.importorskip("mpmath")

@@ -31,6 +31,7 @@ def script(out: Path, *more: str, **environment: str) -> subprocess.CompletedPro
     )
 
 
+@pytest.mark.slow
 def test_parts_and_what_they_leave(tmp_path):
     done = script(tmp_path, "--parts", "machine,primitives,kernels,products")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -46,6 +47,7 @@ def test_parts_and_what_they_leave(tmp_path):
     assert "| mlp32 | 0.06 | - |" in (tmp_path / "gpu.md").read_text()
 
 
+@pytest.mark.slow
 def test_one_that_fails_leaves_the_others(tmp_path):
     """Without g++ nothing can be computed, and PyTorch's and JAX's parts go on."""
     done = script(tmp_path, "--parts", "machine,repeat,jax", PATH=str(tmp_path))
@@ -75,6 +77,7 @@ def parts(monkeypatch):
     }
 
 
+@pytest.mark.slow
 def test_one_that_hangs_is_ended_with_what_it_had(parts, tmp_path, monkeypatch):
     gpu = parts["gpu"]
     (tmp_path / "parts").mkdir()
@@ -127,6 +130,7 @@ def test_met_and_missed(parts):
     assert "no figure means anything" in report.report({})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -164,6 +168,7 @@ def test_the_way_through_cupy(name, parts, tmp_path, monkeypatch):
     assert checked[name]()
 
 
+@pytest.mark.slow
 def test_a_wrong_kernel_is_named(parts, tmp_path, monkeypatch):
     checks = parts["checks"]
 
@@ -181,7 +186,7 @@ def test_a_wrong_kernel_is_named(parts, tmp_path, monkeypatch):
     assert "mlp32: loss[]" in found["wrong"] and len(found["models"]) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_all_parts(tmp_path):
     done = script(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -62,7 +62,7 @@ def test_a_network_of_both(tmp_path: Path) -> None:
 
 
 @needs_torch
-@pytest.mark.slow
+@pytest.mark.night
 def test_the_wide_networks_of_both(tmp_path: Path) -> None:
     found = outcomes(tmp_path, "wide", "torch")
     assert len(found) == 10

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support import mostly_slow
 
 from nnc.compiler.elaboration.model import forward
 from nnc.compiler.ir.printer import system_text
@@ -42,19 +43,13 @@ ELSEWHERE = ("mnist", "shakespeare", "spoken_digits", "digit_strings")
 EXAMPLES = sorted((ROOT / "examples").glob("*.nn"))
 
 every_example = pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-# Those whose stages take many seconds to make twice are for `-m slow`.
-LONG = ("translate", "char_gpt", "question_answering", "ctc_digits")
-BY_TIME = [
-    pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in LONG else [])
-    for path in EXAMPLES
-]
-
-# And so are those that train for many seconds.
-PATIENT = ("ctc_digits", "question_answering", "translate", "char_lstm", "char_rnn", "cnn_mnist")
-TO_TRAIN = [
-    pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in PATIENT else [])
-    for path in EXAMPLES
-]
+# A few that are soon compiled and trained; all others are for `-m slow`.
+QUICK = ("linear", "xor", "mlp_digits", "cnn_digits", "finetuned_digits", "heat_equation")
+mostly_slow_examples = pytest.mark.parametrize(
+    "path",
+    mostly_slow(EXAMPLES, [path for path in EXAMPLES if path.stem in QUICK]),
+    ids=lambda path: path.stem,
+)
 
 
 def search(path: Path) -> Search:
@@ -96,7 +91,7 @@ def test_has_no_mistakes_and_says_what_it_is(path: Path) -> None:
     assert "Reaches" in about or "Training ends" in about
 
 
-@pytest.mark.parametrize("path", BY_TIME)
+@mostly_slow_examples
 def test_prints_every_stage_twice_the_same(path: Path) -> None:
     first, second = stages(path), stages(path)
     for stage in ENDINGS:
@@ -108,7 +103,7 @@ def test_prints_every_stage_twice_the_same(path: Path) -> None:
         assert stage in ("asm", "ptx") or text == second.text(stage), stage
 
 
-@every_example
+@mostly_slow_examples
 def test_prints_what_it_reads(path: Path) -> None:
     """A printed stage parses and checks, and printed again it is the same text."""
     printed = stages(path)
@@ -187,7 +182,7 @@ def test_every_example_is_trained() -> None:
     assert set(TRAINED) == {path.stem for path in EXAMPLES}
 
 
-@pytest.mark.parametrize("path", TO_TRAIN)
+@mostly_slow_examples
 def test_reaches(path: Path) -> None:
     wanted = TRAINED[path.stem]
     job = made_ready(path, wanted.settings)

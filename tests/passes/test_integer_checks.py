@@ -181,7 +181,7 @@ def test_random_systems() -> None:
     assert 5 < sum(refused) < 25  # both happen
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.parametrize("seed", range(1000, 1300))
 def test_three_hundred(seed: int) -> None:
     checks_are_exact(seed, simulate=seed % 10 == 0 and available())

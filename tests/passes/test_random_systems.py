@@ -59,7 +59,7 @@ def test_gradient(target: Target, system: System, seed: int) -> None:
     every_pass_keeps_the_values(with_gradients(system), target, seed)
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @ON_EACH
 @MANY
 @given(systems(), st.integers(0, 1000))
@@ -67,7 +67,7 @@ def test_a_thousand_forward(target: Target, system: System, seed: int) -> None:
     every_pass_keeps_the_values(system, target, seed)
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @ON_EACH
 @MANY
 @given(systems(), st.integers(0, 1000))

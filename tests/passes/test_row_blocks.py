@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from attentions import CASES, DOT, gpt, prepared, written
 from stdlib.programs import Arrays, Case
-from support import plan
+from support import mostly_slow, plan
 
 from nnc.compiler.ir.equation import System
 from nnc.compiler.passes.kernels.kernel import Blocks, Plan
@@ -58,7 +58,7 @@ def check(system: System, values: Arrays, made: Plan, target: CpuTarget, toleran
         assert len({array.tobytes() for array in every}) == 1, name
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", mostly_slow(CASES, CASES[:3]), ids=str)
 def test_attention_in_many_forms_with_its_gradients(case: Case) -> None:
     system, values = prepared(case)
     target = blocking(host.target(), 16)
@@ -83,8 +83,10 @@ MASKS = {
 }
 
 
-@pytest.mark.parametrize("target", ["generic-avx512", "generic-avx2", "generic-sse"])
-@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize(
+    "target", mostly_slow(["generic-avx512", "generic-avx2", "generic-sse"], ["generic-avx2"])
+)
+@pytest.mark.parametrize("mask", mostly_slow(MASKS, ["j > i", "j % 3 == 1"]))
 def test_what_a_mask_hides_is_not_computed(mask: str, target: str) -> None:
     """More rows than fit evenly into blocks, and long enough for whole steps to be left out."""
     rows = 17 if target == "generic-avx2" else 24
@@ -102,6 +104,7 @@ def test_what_a_mask_hides_is_not_computed(mask: str, target: str) -> None:
         check(system, values, made, chosen, 2e-6)
 
 
+@pytest.mark.slow
 def test_in_double_precision() -> None:
     system, values, gradients = CASES[1].prepared("f64")
     system = system.replace(outputs=(*system.outputs, *gradients.values()))
@@ -152,6 +155,7 @@ def test_a_small_matrix_is_stored() -> None:
     assert blocks_of(plan(step(2048), target=CPU_TARGETS["zen5"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["zen5", "skylake-server"])
 def test_products_of_rounded_numbers(target: str) -> None:
     """With and without an instruction for pairs, beside the step that stores the matrices."""

@@ -156,6 +156,7 @@ def test_a_loss_that_is_no_number(nnc, small):
     assert not Path("run/weights.safetensors").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_resume_gives_the_bits_of_never_stopping(nnc, small, here, number):
     whole = nnc("train", small, "--out", "whole", "--epochs", 60)[1].splitlines()

@@ -12,6 +12,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from support import mostly_slow
 
 from nnc.dsl.diagnostics.catalogue import catalogue
 from nnc.dsl.diagnostics.diagnostic import UserError
@@ -365,7 +366,7 @@ def test_npz_that_is_wrong(search, content, code, told):
     refused_by(search, "npz", {"file": "set.npz"}, code, told, str(path))
 
 
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("packed", mostly_slow([False, True], [True]))
 def test_npz_with_any_damaged_byte_never_ends_in_a_traceback(search, packed):
     whole = archive_of({"x.npy": npy(np.arange(6.0)), "y.npy": npy(np.arange(6))}, packed)
     for place in range(len(whole)):

@@ -59,6 +59,7 @@ def generate(run, capsys, monkeypatch):
     return call
 
 
+@pytest.mark.slow
 def test_greedy_writing_is_as_good_as_the_metric(run, generate) -> None:
     """Given the right beginning or its own, the likeliest tokens are all right equally often."""
     lines = ["12", "304", "5555", "9876", "10", "246", "013", "8899"]

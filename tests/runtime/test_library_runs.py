@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support import mostly_slow
 
 import nnc
 from nnc.dsl.check.library import standard_library
@@ -262,17 +263,12 @@ def needed(text: str) -> set[str]:
 
 # One of each kind; all others are for `-m slow`.
 QUICK = (
-    *("layer Dense", "layer Conv", "layer BatchNorm", "layer LSTM", "layer DecoderBlock"),
-    *("layer initialisers", "layer augmentation", "loss classes", "loss sequences", "loss ctc"),
-    *("loss imbalance", "optimizer sgd", "optimizer adamw", "optimizer muon", "schedule cosine"),
-    *("more l2", "more ema"),
+    *("layer Conv", "layer BatchNorm", "layer initialisers", "loss classes", "loss sequences"),
+    *("optimizer adamw", "schedule cosine", "more l2", "more ema"),
 )
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.slow]) for n in PROGRAMS],
-)
+@pytest.mark.parametrize("name", mostly_slow(PROGRAMS, QUICK))
 def test_an_entry_lives_through_a_run(name: str, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     lives(tmp_path, PROGRAMS[name], capsys, "reference")

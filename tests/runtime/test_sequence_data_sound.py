@@ -226,6 +226,7 @@ def test_conditions_on_names(condition, held):
     assert pattern.parts("7_theo.wav") is None and pattern.parts("7_theo_4xwav") is None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(DIGITS is None, reason="needs spoken_digits/ in $NNC_DATA")
 def test_real_spoken_digits(search):
     there = data.Search(DIGITS, search.base, True, search.cache)

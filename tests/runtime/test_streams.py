@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from small_programs import write
+from support import mostly_slow
 
 from nnc.runtime import cli
 from nnc.runtime.training.atomic_files import load_arrays
@@ -83,30 +84,15 @@ def closing(streams: tuple[int, ...]):
 CLOSED = [c for n in (1, 2, 3) for c in itertools.combinations(range(3), n)]
 
 
-# Every command without its output, without its messages and without all three; every combination
-# for those that differ in what they read and write, and with `-m slow` for all.
-SOME = [(1,), (2,), (0, 1, 2)]
-EVERY = (
-    "predict run --input x.npy --output y.npy",
-    "generate run --prompt -",
-    "check wrong.nn",
-    "--help",
-)
+# Commands that differ in what they read and write; all others are for `-m slow`.
+QUICK = ("eval run", "generate run --prompt -", "check wrong.nn")
 
 
-def combinations():
-    for line in COMMANDS:
-        yield pytest.param(line, CLOSED if line in EVERY else SOME, id=line)
-        if line not in EVERY:
-            rest = [closed for closed in CLOSED if closed not in SOME]
-            yield pytest.param(line, rest, id=f"{line}, the others", marks=pytest.mark.slow)
-
-
-@pytest.mark.parametrize(("line", "closing_of"), [*combinations()])
-def test_closed_streams(folder, line, closing_of):
+@pytest.mark.parametrize("line", mostly_slow(COMMANDS, QUICK))
+def test_closed_streams(folder, line):
     """What needs no closed stream is done, what needs one is refused."""
     answers, code = COMMANDS[line]
-    for closed in closing_of:
+    for closed in CLOSED:
         found = call(folder, line, preexec_fn=closing(closed))
         wanted = code
         if line.startswith("generate") and 0 in closed:
@@ -126,7 +112,7 @@ def test_closed_streams(folder, line, closing_of):
             assert found.stderr
 
 
-@pytest.mark.parametrize("closed", CLOSED)
+@pytest.mark.parametrize("closed", mostly_slow(CLOSED, [(1,), (0, 1, 2)]))
 def test_training_with_closed_streams(folder, tmp_path, closed):
     """The run is what training is for, not its lines; and no file takes a stream's number."""
     line = f"train small.nn --epochs 1 --out {tmp_path}/run"
@@ -139,7 +125,7 @@ def test_training_with_closed_streams(folder, tmp_path, closed):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-@pytest.mark.parametrize("line", COMMANDS)
+@pytest.mark.parametrize("line", mostly_slow(COMMANDS, QUICK))
 def test_full_devices(folder, line):
     answers, code = COMMANDS[line]
     with open("/dev/full", "wb") as full:
@@ -162,6 +148,7 @@ def test_a_pipe_that_is_closed_early(folder, line):
     assert b"output" not in found.stderr
 
 
+@pytest.mark.slow
 def test_training_into_a_full_device(folder, tmp_path):
     """It stops as if interrupted, and what is saved goes on to the same bits."""
     run = tmp_path / "run"
@@ -176,6 +163,7 @@ def test_training_into_a_full_device(folder, tmp_path):
     assert one.read_bytes() == two.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_pipe_that_does_not_block(folder):
     """Its writer is told to try again, which is no error."""
     text = f"""
@@ -203,9 +191,7 @@ finally:
     assert found.stderr == str(len(whole)).encode()
 
 
-@pytest.mark.parametrize(
-    "encoding", ["ascii", *(pytest.param(e, marks=pytest.mark.slow) for e in ("latin-1", "utf-8"))]
-)
+@pytest.mark.parametrize("encoding", mostly_slow(["ascii", "latin-1", "utf-8"], ["ascii"]))
 def test_encodings(folder, encoding):
     environment = {"PYTHONIOENCODING": encoding, "LC_ALL": "C"}
     found = call(folder, "check wrong.nn", env=environment)
@@ -238,7 +224,9 @@ def test_a_folder_that_is_gone(folder, tmp_path):
     assert call(tmp_path, f"check {folder}/small.nn", text).returncode == 0
 
 
-@pytest.mark.parametrize("megabytes", [40, 60, 100, 150, 200, 250, 300, 350, 400])
+@pytest.mark.parametrize(
+    "megabytes", mostly_slow([40, 60, 100, 150, 200, 250, 300, 350, 400], [60, 200])
+)
 def test_little_memory(folder, tmp_path, megabytes):
     """Under `ulimit -v` a command does its work or says that memory is short."""
     limit = megabytes * 10**6

@@ -99,12 +99,13 @@ def test_a_few_kills(whole, tmp_path, seed):
     survives(whole, tmp_path, random.Random(seed))
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.parametrize("seed", range(100, 200))
 def test_a_hundred_kills(whole, tmp_path, seed):
     survives(whole, tmp_path, random.Random(seed))
 
 
+@pytest.mark.slow
 def test_the_number_of_threads_changes_no_bit(whole, tmp_path):
     file, wanted, _, _ = whole
     for threads in (1, 2, 3, 4):
@@ -144,6 +145,7 @@ def test_the_last_and_the_best_checkpoints_stay(tmp_path):
         assert all(np.array_equal(best[name], array) for name, array in weights.items())
 
 
+@pytest.mark.slow
 def test_runs_that_start_in_the_same_second(tmp_path, monkeypatch):
     """As many processes as a sweep has, in one folder: each gets a folder of its own."""
     file, count = write(tmp_path), 16

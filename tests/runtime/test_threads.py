@@ -209,6 +209,7 @@ def test_a_mistake_in_one_call_is_that_call_s(fitted):
     together(wrong, right, wrong, right)
 
 
+@pytest.mark.slow
 def test_a_model_is_dropped_during_a_call_by_another_thread(tmp_path):
     path = write(tmp_path)
     x, y = images(30, 9)

@@ -76,7 +76,7 @@ def test_examples(nnc, name):
     assert "a whole step has the same bits on 1 and 2 threads" in out
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.parametrize("name", sorted(p.name for p in EXAMPLES.glob("*.nn")))
 def test_every_example(nnc, name):
     code, out, err = nnc("verify", EXAMPLES / name, "--samples", 1)

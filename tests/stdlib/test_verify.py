@@ -50,7 +50,7 @@ def test_some_entries(name: str) -> None:
     check(CASES[name])
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.parametrize("name", [n for n in CASES if n not in SOME])
 def test_every_entry(name: str) -> None:
     check(CASES[name])
@@ -61,7 +61,7 @@ def test_some_entries_in_bf16(free, name: str) -> None:
     check(CASES[name], "bf16")
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.parametrize("name", [n for n in CASES if n not in ROUNDED])
 def test_every_entry_in_bf16(free, name: str) -> None:
     check(CASES[name], "bf16")

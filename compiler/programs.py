@@ -29,7 +29,14 @@ from .ir.expr import Read
 from .ir.integer_ranges import input_limits
 from .passes.equations.incremental_decoding import incremental_decoding, once
 from .passes.kernels.dynamic_batch import example_dimensions
-from .pipeline import expand_gradients
+
+
+def _expand_gradients(system: System) -> System:
+    # All passes are imported with the pipeline, which who asks for the training step alone, as
+    # `nnc check`, need not wait for.
+    from .pipeline import expand_gradients
+
+    return expand_gradients(system)
 
 
 def training_step(setup: Setup, warnings: Report | None = None) -> tuple[System, System]:
@@ -79,7 +86,7 @@ def _measures(setup: Setup, training: bool) -> System:
     """Forward, loss and metrics, for any number of examples: nothing will be allocated for it."""
     block = elaborate_trained_model(setup, training, limited=False)
     # What a loss's own gradients are made of decides how it is split, so they are equations first.
-    return expand_gradients(block.model.system(objective(block)).replace(updates={}))
+    return _expand_gradients(block.model.system(objective(block)).replace(updates={}))
 
 
 def measured(setup: Setup, training: bool) -> Aggregates:
@@ -144,7 +151,7 @@ def dynamic(setup: Setup, selection: Selection) -> System | None:
     """What is selected, for any number of examples up to the batch; None if the results of an
     example depend on other examples, and so on their number, or are not one after the other."""
     system = selected(setup, selection).system.replace(batch=setup.batch)
-    dimensions = example_dimensions(expand_gradients(system))
+    dimensions = example_dimensions(_expand_gradients(system))
     apart = dimensions is not None and not any(dimensions[name] for name in system.outputs)
     return system if apart else None
 
@@ -161,4 +168,4 @@ def decoding(predicted: System, tokens: str, logits: str) -> tuple[System, Syste
 
     Raises NotIncremental if the logits [1, T, n] cannot be computed so.
     """
-    return once(incremental_decoding(expand_gradients(predicted), tokens, 1, logits), tokens)
+    return once(incremental_decoding(_expand_gradients(predicted), tokens, 1, logits), tokens)

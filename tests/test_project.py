@@ -27,7 +27,7 @@ from nnc.dsl.syntax.parser import grammar
 from nnc.dsl.syntax.parser_tables import PACKAGED, build_parser, load_tables, save_tables
 from nnc.dsl.syntax.source import Source
 from nnc.runtime.data import Search
-from nnc.runtime.inspect.emit import model_system
+from nnc.runtime.inspect.model_system import model_system
 from nnc.runtime.project import planned_setup, project_of_text
 
 ROOT = Path(__file__).parents[1]

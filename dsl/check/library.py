@@ -35,19 +35,25 @@ def read_source(path: Path, report: Report, use: Span | None = None) -> Source |
             help=likely_file(path) or rule,
         )
         return None
+    return source_of(data, str(path), report, use)
+
+
+def source_of(data: bytes, name: str, report: Report, use: Span | None = None) -> Source | None:
+    """The text of a file's bytes; None if it is none, which is reported (E0109, E0311)."""
+    shown = Path(name).name
     if len(data) > MAX_BYTES:
-        message = f"`{path.name}` has more than {MAX_BYTES:,} bytes"
+        message = f"`{shown}` has more than {MAX_BYTES:,} bytes"
         report.add("E0311", message, use, help="is it a program?")
         return None
     try:
         # utf-8-sig: Windows editors may put a byte order mark first
-        return Source(str(path), data.decode("utf-8-sig"))
+        return Source(name, data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         # The text up to the wrong byte is enough to show the line on which it stands.
-        valid = Source(str(path), data[: error.start].decode("utf-8-sig", "replace"))
+        valid = Source(name, data[: error.start].decode("utf-8-sig", "replace"))
         report.add(
             "E0109",
-            f"`{path.name}` is not UTF-8 text",
+            f"`{shown}` is not UTF-8 text",
             Span(valid, len(valid.text), len(valid.text)),
             label=f"byte 0x{data[error.start]:02x} here",
             help="save the file with the encoding UTF-8",

@@ -15,33 +15,38 @@ _only_check = click.option(
 _only_show = click.option("--diff", is_flag=True, help="Change nothing; show what would change.")
 
 
-@click.command(epilog=o.examples("nnc check model.nn"))
+@click.command(epilog=o.examples("nnc check model.nn", "nnc check .", "nnc check - < model.nn"))
 @_files
 @o.option_group(o.set_option, o.data_option)
 def check(**given: Any) -> None:
-    """Find every mistake in FILEs. Nothing is compiled and no data is read."""
+    """Find every mistake in FILEs, or in the .nn files of folders. `-` is standard input.
+
+    Nothing is compiled or downloaded. Of the data only what sizes and types need is read: headers,
+    names of files, the labels of a table, the characters of a text."""
     from ..commands.check import check as run
 
     run(**given)
 
 
-@click.command(epilog=o.examples("nnc fmt model.nn", "nnc fmt --diff model.nn"))
+@click.command(epilog=o.examples("nnc fmt model.nn", "nnc fmt --check .", "nnc fmt - < model.nn"))
 @_files
 @_only_check
 @_only_show
 def fmt(**given: Any) -> None:
-    """Lay FILEs out in the one canonical way."""
+    """Lay FILEs out in the one canonical way, or the .nn files of folders. `-` reads standard input
+    and writes standard output."""
     from ..commands.formatting import fmt as run
 
     run(**given)
 
 
-@click.command(epilog=o.examples("nnc fix --diff model.nn"))
+@click.command(epilog=o.examples("nnc fix --diff model.nn", "nnc fix ."))
 @_files
 @_only_check
 @_only_show
 def fix(**given: Any) -> None:
-    """Bring FILEs to the current version of the language, which their first line then states."""
+    """Bring FILEs, or the .nn files of folders, to the current version of the language, which their
+    first line then states. `-` reads standard input and writes standard output."""
     from ..commands.formatting import fix as run
 
     run(**given)

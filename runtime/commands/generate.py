@@ -6,7 +6,6 @@ line is passed to a model that reads one before it writes is in `inference/text_
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Iterator
 
@@ -14,7 +13,6 @@ import click
 
 from ...compiler.programs import prediction
 from ...dsl.diagnostics.diagnostic import fail
-from ...dsl.files import reason
 from ..data.core.vocabulary import END, START, UNKNOWN, Vocabulary
 from ..inference.generate import Generator, Sampling
 from ..inference.text_inputs import ContextText
@@ -23,6 +21,7 @@ from ..project import open_project, setup_of, with_batch
 from ..training.executor import Executor
 from ..training.run_folder import RunFolder
 from . import options as o
+from .program_files import standard_input
 from .report import print_diagnostics
 
 
@@ -31,7 +30,7 @@ def generate(
 ) -> None:
     """What `nnc generate` does."""
     # Bytes that are no UTF-8 are replaced, as standard input may come from any program.
-    text = _standard_input().decode("utf-8", "replace") if prompt == "-" else prompt
+    text = standard_input().decode("utf-8", "replace") if prompt == "-" else prompt
     if not text:
         raise click.UsageError("--prompt needs at least one character")
     folder = RunFolder(run_folder)
@@ -72,14 +71,6 @@ def generate(
         read, written = len(first), length
     rate = (read + written) / (time.perf_counter() - began)
     notify(f"{written} tokens, {rate:,.0f} tokens per second")
-
-
-def _standard_input() -> bytes:
-    """All of standard input. UserError E0709 if it is closed, or a folder."""
-    try:
-        return sys.stdin.buffer.read()
-    except OSError as error:
-        raise fail("E0709", f"cannot read standard input: {reason(error)}") from error
 
 
 def translation(

@@ -1,12 +1,13 @@
 """The table of data sources that a train block can name; `describe` and `load` for any of them.
 
 In: a source's name and settings. Out: its schema, or its dataset. A new source is one file with
-one `DataSource` record, and its name in the table below.
+one `DataSource` record, and a line in the table below.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import Any
 
 from ...dsl.diagnostics.diagnostic import did_you_mean, fail
@@ -14,48 +15,46 @@ from ...dsl.syntax.source import Span
 from .core.data_paths import Search
 from .core.dataset import Dataset, Schema
 from .core.source import DataSource, Request, errors_at, request_for
-from .formats.csv_table import CSV
-from .formats.images import IMAGES
-from .formats.lines import LINES
-from .formats.npy import NPY
-from .formats.npz import NPZ
-from .formats.pairs import PAIRS
-from .formats.text import TEXT
-from .formats.wav import WAV
-from .sets.digit_strings import DIGIT_STRINGS
-from .sets.digits import DIGITS
-from .sets.mnist import MNIST
-from .sets.shakespeare import SHAKESPEARE
-from .sets.spoken_digits import SPOKEN_DIGITS
-from .synthetic.english_german import ENGLISH_GERMAN
-from .synthetic.question_answering import RETRIEVAL
-from .synthetic.reversal import REVERSAL
-from .synthetic.sentiment import OPINIONS
-from .synthetic.sine import SINE
 
-SOURCES: dict[str, DataSource] = {
-    source.name: source
-    for source in (
-        MNIST,
-        DIGITS,
-        CSV,
-        NPZ,
-        NPY,
-        IMAGES,
-        TEXT,
-        SHAKESPEARE,
-        LINES,
-        PAIRS,
-        WAV,
-        SPOKEN_DIGITS,
-        DIGIT_STRINGS,
-        ENGLISH_GERMAN,
-        REVERSAL,
-        RETRIEVAL,
-        SINE,
-        OPINIONS,
-    )
+# the name of a source → its file; the record is called as the source, in capitals
+FILES = {
+    "mnist": "sets.mnist",
+    "digits": "sets.digits",
+    "csv": "formats.csv_table",
+    "npz": "formats.npz",
+    "npy": "formats.npy",
+    "images": "formats.images",
+    "text": "formats.text",
+    "shakespeare": "sets.shakespeare",
+    "lines": "formats.lines",
+    "pairs": "formats.pairs",
+    "wav": "formats.wav",
+    "spoken_digits": "sets.spoken_digits",
+    "digit_strings": "sets.digit_strings",
+    "english_german": "synthetic.english_german",
+    "reversal": "synthetic.reversal",
+    "retrieval": "synthetic.question_answering",
+    "sine": "synthetic.sine",
+    "opinions": "synthetic.sentiment",
 }
+
+
+class _Sources(Mapping[str, DataSource]):
+    """The records by name, each imported when it is first asked for: a program needs one."""
+
+    def __getitem__(self, name: str) -> DataSource:
+        module = import_module(f"{__package__}.{FILES[name]}")
+        found: DataSource = getattr(module, name.upper())
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(FILES)
+
+    def __len__(self) -> int:
+        return len(FILES)
+
+
+SOURCES: Mapping[str, DataSource] = _Sources()
 
 
 def find_source(name: str, span: Span | None = None) -> DataSource:

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
-from ...compiler.elaboration.context import Layer
-from ...compiler.elaboration.model import elaborate
 from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.equation import System
 from ...compiler.ir.printer import system_text
@@ -24,6 +22,7 @@ from ..compiling import compiling
 from ..device.cpu import host
 from ..device.cpu.jit import assembly
 from ..project import Project
+from .model_system import model_system
 
 PTX_FOR = "sm_80"  # the oldest GPU for which assembly is printed
 
@@ -127,25 +126,3 @@ def forward_part(step: System) -> System:
     # all parameters are printed, also those that only the optimizer reads
     tensors = {n: t for n, t in step.tensors.items() if n in needed or t.kind == "param"}
     return step.replace(tensors=tensors, equations=equations, updates={})
-
-
-def model_system(project: Project) -> System:
-    """The model alone, not training, before all passes. The batch is bound; UserError E0316 for
-    sizes that are not."""
-    return system_and_layers(project)[0]
-
-
-def system_and_layers(project: Project) -> tuple[System, Sequence[Layer]]:
-    """The same, and the layers that it applies."""
-    # the first symbol is the batch, unless settings say its size themselves
-    sizes = {**dict.fromkeys(project.symbols[:1], project.settings.batch), **project.settings.sizes}
-    model = elaborate(
-        project.checked.definitions,
-        project.name,
-        sizes,
-        training=False,
-        float_type=project.settings.float,
-    )
-    # states are only written in training
-    system = model.system().replace(updates={}, precision=project.settings.precision)
-    return system, model.ctx.layers

@@ -17,7 +17,7 @@ from ...compiler.reference.pass_checker import points
 from ...dsl.diagnostics.diagnostic import UserError
 from ...dsl.syntax import ast as s
 from ..project import Project
-from .emit import model_system
+from .model_system import model_system
 
 SMALLEST = 3  # examples: two are special to what normalises over the batch
 

@@ -22,7 +22,7 @@ from ...dsl.check.turns import turns
 from ...dsl.syntax import ast as s
 from ..device.cpu import host
 from ..project import Project
-from .emit import system_and_layers
+from .model_system import system_and_layers
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from nnc.runtime import cli, data, memory
 from nnc.runtime.data.core import decompress as unpack
 from nnc.runtime.data.formats.idx import read_idx
 from nnc.runtime.device.cpu.program import CpuProgram
-from nnc.runtime.inspect.emit import model_system
+from nnc.runtime.inspect.model_system import model_system
 from nnc.runtime.project import project_of_text
 from nnc.runtime.training.executor import MIN_COPIES, values_bytes
 from nnc.runtime.training.interrupt import never

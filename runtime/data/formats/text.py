@@ -48,13 +48,31 @@ class Tokens:
 
 
 def describe(request: Request) -> Schema:
-    """Reads and encodes the text; byte pairs are learnt once and then stored in the cache."""
-    return load_file(request, request.file(), request["file"]).schema
+    """Reads the text, whose characters are its vocabulary; byte pairs are learnt once and then
+    stored in the cache."""
+    return describe_file(request, request.file())
 
 
 def load(request: Request) -> Dataset:
     """Training and validation. E0601, E0603, E0609, E0612, E0613, E0615 or E0617 if not."""
     return load_file(request, request.file(), request["file"])
+
+
+def describe_file(request: Request, path: Path) -> Schema:
+    """The schema of a text file; of characters without encoding them."""
+    length, kind = request["length"], request["vocabulary"]
+    if kind != "chars":
+        return load_file(request, path, path.name).schema
+    text = _text(request, path)
+    cut = training_length(len(text), request["validation"])
+    _check_lengths(request, path, cut, len(text) - cut)
+    size = len(vocabulary.chars([text]))
+    return window_schema(length, size, window_count(cut, request["stride"] or length, length))
+
+
+def window_count(tokens: int, stride: int, length: int) -> int:
+    """How many windows of so many tokens have their last target among them."""
+    return max(0, tokens - length - 1) // stride + 1
 
 
 def load_file(request: Request, path: Path, name: str) -> Dataset:
@@ -78,23 +96,27 @@ def _windows(request: Request, path: Path, tokens: Tokens) -> tuple[Split, Split
     length = request["length"]
     stride = request["stride"] or length
     # Training windows may overlap; those that validate never do, to count each token once.
-    parts = {"training": (tokens.train, stride), "validation": (tokens.validation, length)}
-    for name, (part, _) in parts.items():
+    parts = ((tokens.train, stride), (tokens.validation, length))
+    _check_lengths(request, path, len(tokens.train), len(tokens.validation))
+    train, validation = (split_of(*part, length) if len(part[0]) else None for part in parts)
+    assert train is not None
+    return train, validation
+
+
+def _check_lengths(request: Request, path: Path, train: int, validation: int) -> None:
+    """E0613 for a part of so many tokens that is too short for a window."""
+    length = request["length"]
+    for name, tokens in (("training", train), ("validation", validation)):
         # No part for validation is a choice (`validation = 0`), one that is too short a mistake.
-        if len(part) <= length and not (name == "validation" and not len(part)):
+        if tokens <= length and not (name == "validation" and not tokens):
             hint = "choose a smaller `length`"
             raise fail(
                 "E0613",
-                f"the {name} part of {path} has {len(part)} tokens, and a window with its targets "
+                f"the {name} part of {path} has {tokens} tokens, and a window with its targets "
                 f"takes {length + 1}",
                 request.span_of("length"),
                 help=hint + (" or `validation = 0`" if name == "validation" else ""),
             )
-    train, validation = (
-        split_of(*part, length) if len(part[0]) else None for part in parts.values()
-    )
-    assert train is not None
-    return train, validation
 
 
 def split_of(tokens: np.ndarray, stride: int, length: int) -> Split:
@@ -114,15 +136,13 @@ def split_of(tokens: np.ndarray, stride: int, length: int) -> Split:
 
 
 def _tokens(request: Request, path: Path) -> Tokens:
-    cache, kind, share = request.search.cache_folder, request["vocabulary"], request["validation"]
+    kind, share = request["vocabulary"], request["validation"]
     # Bytes are their own ids, so the file stays mapped and may be larger than the memory.
     if kind == "bytes":
-        raw = plain_bytes(path, cache)
+        raw = plain_bytes(path, request.search.cache_folder)
         cut = training_length(len(raw), share)
         return Tokens(vocabulary.all_bytes(), raw[:cut], raw[cut:])
-    text = read_text(path, cache)
-    if not text:
-        raise fail("E0613", f"{path} holds no text")
+    text = _text(request, path)
     cut = training_length(len(text), share)
     # Only here is the cut in characters not one in ids: the parts are encoded one by one.
     if kind == "bpe":
@@ -130,6 +150,13 @@ def _tokens(request: Request, path: Path) -> Tokens:
     known = vocabulary.chars([text])
     ids = known.encode(text, str(path))
     return Tokens(known, ids[:cut], ids[cut:])
+
+
+def _text(request: Request, path: Path) -> str:
+    text = read_text(path, request.search.cache_folder)
+    if not text:
+        raise fail("E0613", f"{path} holds no text")
+    return text
 
 
 def training_length(count: int, share: float) -> int:

@@ -15,7 +15,14 @@ from ..core.data_paths import ENVIRONMENT, first_file
 from ..core.dataset import Dataset, Schema
 from ..core.decompress import readable
 from ..core.source import DataSource, Request
-from ..formats.text import SETTINGS, load_file, training_length, window_schema
+from ..formats.text import (
+    SETTINGS,
+    describe_file,
+    load_file,
+    training_length,
+    window_count,
+    window_schema,
+)
 
 NAME = "tinyshakespeare"
 LENGTH = 128
@@ -30,14 +37,13 @@ def describe(request: Request) -> Schema:
     """Reads the text if it is found; else what is known of it, which for byte pairs is no size."""
     path = _find(request)
     if path is not None:
-        return load_file(request, path, NAME).schema
+        return describe_file(request, path)
     # Nothing is downloaded to describe a source. Characters and bytes are as many as the text has
     # (it is ASCII), but how many byte pairs there will be depends on learning them.
     length, kind = request["length"], request["vocabulary"]
     size = {"chars": CHARACTERS, "bytes": 256}.get(kind)
     training = training_length(COUNT, request["validation"])
-    # The number of windows in `training` tokens whose last target still lies within.
-    count = max(0, training - length - 1) // (request["stride"] or length) + 1 if size else None
+    count = window_count(training, request["stride"] or length, length) if size else None
     return window_schema(length, size, count)
 
 

@@ -1,0 +1,74 @@
+"""Every mistake of a program: names, then sizes and types, as `nnc check` and editors show them.
+
+In: a text and where it lies. Out: diagnostics. Of the data only what sizes and types need is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ...compiler.programs import training_step
+from ...dsl.check.checker import load_source
+from ...dsl.diagnostics.diagnostic import Diagnostic, Report, UserError
+from ...dsl.syntax.source import Source
+from ..compiling import compiling
+from ..data import Search
+from ..project import planned_setup, project_of
+from ..settings import Assignment
+from .model_system import model_system
+
+
+@compiling()
+def mistakes(
+    source: Source,
+    path: Path,
+    search: Search,
+    assignments: Sequence[Assignment] = (),
+    remark: Callable[[str], None] = lambda text: None,
+) -> list[Diagnostic]:
+    """Everything that is wrong or doubtful in the program of a text that lies, or could lie, at
+    `path`: names first, then, if those are right, the sizes of every model whose sizes are known.
+    What could not be checked is remarked."""
+    report = Report()
+    try:
+        _find(report, source, path, search, assignments, remark)
+    except UserError as error:  # more than can be listed, or a text that cannot be parsed
+        report.diagnostics[:] = dict.fromkeys([*report.diagnostics, *error.diagnostics])
+    return report.diagnostics
+
+
+def _find(
+    report: Report,
+    source: Source,
+    path: Path,
+    search: Search,
+    assignments: Sequence[Assignment],
+    remark: Callable[[str], None],
+) -> None:
+    checked = load_source(source, report, path.parent)
+    # With unknown names, every size that depends on them would be a mistake, too.
+    if report.errors:
+        return
+    warnings = tuple(report.diagnostics)
+    trained = dict.fromkeys(t.model.id for t in checked.trains)
+    # A trained model may take sizes from its data; of others they must be known otherwise.
+    for model in dict.fromkeys([*trained, *(m.name for m in checked.models)]):
+        try:
+            project = project_of(path, checked, warnings, assignments, model)
+            if model in trained:
+                step, _ = training_step(planned_setup(project, search), report)
+                if step.remat:
+                    from ...compiler.pipeline import check_remat  # all passes, only where needed
+
+                    check_remat(step, report)
+            # All but the batch: without data, any other symbolic size must be set.
+            elif unknown := [n for n in project.symbols[1:] if n not in project.settings.sizes]:
+                remark(
+                    f"{source.name}: of `{model}` only the names were checked, for nothing says "
+                    f"how large `{'`, `'.join(unknown)}` is: `--set {unknown[0]}=32`"
+                )
+            else:
+                model_system(project)
+        except UserError as error:
+            report.extend(error.diagnostics)

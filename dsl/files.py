@@ -78,6 +78,22 @@ def replacing(path: Path, durable: bool = True, private: bool = False) -> Iterat
             os.unlink(temporary)
 
 
+def append(path: Path, data: bytes) -> None:
+    """Add a line or so to one of nnc's own files, or begin it. OSError if something else is there.
+    A process that is killed leaves all of it or, in a file that is read with that in mind, a
+    part."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
+    handle = os.open(path, flags | _NO_LINK | _BINARY, _SHARED)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        # one call: it comes to less only where the disk is full
+        if os.write(handle, data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    finally:
+        os.close(handle)
+
+
 def _target(path: Path) -> tuple[Path, os.stat_result | None]:
     """The file to replace, and what is known of it (None: there is none). OSError if it is no
     regular file, or one that may not be written."""

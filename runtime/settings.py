@@ -7,11 +7,13 @@ they are equations, and the compiler's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from ..dsl.check.renamed import FORMER, with_current_names
 from ..dsl.check.turns import Turn, turns
 from ..dsl.diagnostics.diagnostic import Diagnostic, Note, Report, UserError, did_you_mean, fail
 from ..dsl.diagnostics.foreign_terms import suggest_dtype
@@ -20,6 +22,7 @@ from ..dsl.syntax.parser import parse_value
 from ..dsl.syntax.source import COMMAND_LINE, Source, Span
 from .conditions import SPLITS, Condition, Monitor, check_measured, measured_names
 from .constants import Value, constant, constant_number
+from .durations import EXAMPLES, right_spelling, seconds_of
 from .weights_choice import WeightsChoice
 
 
@@ -37,8 +40,10 @@ class DataChoice:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a model is trained. `patience` counts epochs; `validation` is a share of the training
-    set; None means no limit, or the default monitor. `accumulate` counts the batches whose
+    """How a model is trained. `patience` counts epochs and validations between them; `validation`
+    is a share of the training set; None means no limit, the default monitor, or nothing between
+    epochs. `validate_every` and `log_every` are in steps, `checkpoint_every` is so, or is a time
+    (`durations.py`). `accumulate` counts the batches whose
     gradients a step adds up. `float` is the type computed in, `precision` that of the operands of
     contractions. `turns` is a cycle of steps by the losses that they train; empty if all steps
     train all."""
@@ -52,7 +57,9 @@ class Settings:
     validation: float = 0.0
     shuffle: bool = True
     keep: str = "best"
-    checkpoint_steps: int | None = None
+    validate_every: int | None = None
+    log_every: int | None = None
+    checkpoint_every: int | str = "10 min"
     keep_checkpoints: int = 2
     accumulate: int = 1
     float: str = "f32"
@@ -98,12 +105,17 @@ class Assignment:
     def span(self, part: str) -> Span:
         """The place of the key, or of its last part."""
         # The last occurrence before the value, for `--set set=1` has the key's letters twice.
-        begin = self.source.text.rfind(part, 0, self.start)
+        text = self.source.text
+        # the flag of `log_every` is `--log-every`
+        begin = max(text.rfind(p, 0, self.start) for p in (part, part.replace("_", "-")))
         return Span(self.source, begin, begin + len(part))
 
     @cached_property
     def value(self) -> s.Expr:
         """UserError E0704 or a syntax error if the text is no expression."""
+        # `10 min`, whose quotes a shell takes away
+        if self.key in _TIMES and _TIME_LIKE.match(self.text):
+            return s.String(Span(self.source, self.start, len(self.source.text)), self.text)
         report = Report()
         found = parse_value(self.source, self.start, report)
         report.check()
@@ -114,6 +126,10 @@ class Assignment:
                 Span(self.source, self.start, len(self.source.text)),
             )
         return found
+
+
+_TIMES = ("checkpoint_every",)  # the fields that may be times
+_TIME_LIKE = re.compile(r"[\d.,:]+\s*[A-Za-z]|[\d]+:")
 
 
 def _whole(least: int, most: int = 2**31 - 1) -> Callable[[Any], bool]:
@@ -140,7 +156,11 @@ _VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
                          lambda v: type(v) in (int, float) and 0 <= v < 1),
     "shuffle":          ("true or false",                    lambda v: isinstance(v, bool)),
     "keep":             _word("keep"),
-    "checkpoint_steps": ("a whole number from 1 to 2^31-1",  _whole(1)),
+    "validate_every":   ("a whole number of steps, from 1 to 2^31-1", _whole(1)),
+    "log_every":        ("a whole number of steps, from 1 to 2^31-1", _whole(1)),
+    "checkpoint_every": (f"a whole number of steps, or a time: {EXAMPLES}",
+                         lambda v: seconds_of(v) is not None if isinstance(v, str)
+                         else _whole(1)(v)),
     "keep_checkpoints": ("a whole number from 1 to 2^31-1",  _whole(1)),
     "accumulate":       ("a whole number from 1 to 2^15-1",  _whole(1, 2**15 - 1)),
     "float":            _word("float"),
@@ -277,12 +297,23 @@ def _field(item: s.Field, lets: Mapping[str, s.Expr], losses: Sequence[str]) -> 
             f"`{name}` must be {expected}",
             item.value.span,
             label="" if isinstance(item.value, s.Number) else f"it is {value}",
-            # `float = float32` is a spelling of other frameworks; other words are merely misspelt.
-            help=(suggest_dtype if name == "float" else did_you_mean)(
-                str(value), _WORDS.get(name, ())
-            ),
+            help=_right_value(name, value),
         )
     return value
+
+
+def _right_value(name: str, value: Value) -> str:
+    """The help for a wrong value of a field."""
+    text = str(value)
+    if name == "checkpoint_every":
+        right = right_spelling(text) if isinstance(value, str) else ""
+        return f'write `"{right}"`' if right else ""
+    if name in ("validate_every", "log_every"):
+        # What is recorded, and with it `patience` and `keep`, would depend on the computer's speed.
+        timed = seconds_of(text) is not None or right_spelling(text)
+        return "it counts steps: no result of a run depends on the time it takes" if timed else ""
+    # `float = float32` is a spelling of other frameworks; other words are merely misspelt.
+    return (suggest_dtype if name == "float" else did_you_mean)(text, _WORDS.get(name, ()))
 
 
 def _data(value: s.Expr, lets: Mapping[str, s.Expr]) -> DataChoice:
@@ -337,6 +368,7 @@ def assign(
     `symbols` are the symbolic sizes of the model's inputs, the batch first: setting that one sets
     `batch`. UserError E0704 for an unknown key, E0101 and others for a value that does not parse.
     """
+    train = with_current_names(train)
     sizes: dict[str, int] = {}
     for one in assignments:
         # Fields first, as a size may be called `steps`. `--set B=64` for a model of x: [B, 784]
@@ -370,7 +402,8 @@ def _with_value(train: s.Train, key: str, one: Assignment, symbols: Sequence[str
             "E0704",
             f"there is no `{key}` to set",
             one.span(key),
-            help=did_you_mean(key, known)
+            help=(f"it is `{FORMER[key]}` now" if key in FORMER else "")
+            or did_you_mean(key, known)
             or _argument_of(train, key)
             or f"there are {', '.join(known)}",
         )

@@ -417,6 +417,7 @@ SCENES: dict[str, Scene] = {
         "two.npy": npy(np.ones((12, 3), np.int32))}),
     "W0305": Scene("train small.nn --batch 19", "train small.nn --batch 10",
                    "BatchNorm", {"rows.csv": ROWS, "small.nn": NORMAL}),
+    "W0307": flags("train small.nn --batch 4096", "train small.nn --batch 400", "4096"),
     "W0601": settings('csv("wrong.csv", target = "price")', 'csv("right.csv", target = "price")',
                       "x: f32[B, 2]", MODEL.replace("1e-4", "1e-30"), wrong_csv=TIMES),
     "W0701": flags(MORE, MORE.replace("run", "whole"),

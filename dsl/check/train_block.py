@@ -14,18 +14,25 @@ from ..syntax import ast as s
 from ..syntax.source import Span
 from .calls import check_arguments, check_call, check_named_layer, invocation
 from .names import Scope, input_symbols
+from .renamed import FORMER, former_fields, with_current_names
 from .suspicious import check_training
 from .turns import check_turns
 
 TRAIN_FIELDS = (
     "data", "loss", "optimizer", "batch", "epochs", "steps", "seed", "patience", "validation",
-    "clip", "penalty", "keep", "checkpoint_steps", "keep_checkpoints", "shuffle", "monitor",
-    "float", "precision", "weights", "turns", "average", "accumulate",
+    "clip", "penalty", "keep", "validate_every", "log_every", "checkpoint_every",
+    "keep_checkpoints", "shuffle", "monitor", "float", "precision", "weights", "turns", "average",
+    "accumulate",
 )  # fmt: skip
 
 SPLITS = ("validation", "test")  # before the name of what is measured on them
-# what the record of an epoch has besides what is measured
-RECORDED = {"epoch": "number of the epoch", "step": "number of the step", "seconds": "time taken"}
+# what a record has besides what is measured
+RECORDED = {
+    "epoch": "number of the epoch",
+    "step": "number of the step",
+    "kind": "kind of a record",
+    "seconds": "time taken",
+}
 
 # their functions, data sources and `partial`, are known to the runtime
 _RUNTIME_FIELDS = ("data", "validation", "weights")
@@ -72,6 +79,8 @@ def check_trains(
 
 
 def _check_entries(train: s.Train, scope: Scope, layers: Layers, report: Report) -> None:
+    _warn_of_former_names(train, report)
+    train = with_current_names(train)
     model = scope.find(train.model.id)
     symbols = input_symbols(model) if model is not None else []
     seen: dict[str, Span] = {}  # fields by their names
@@ -134,6 +143,17 @@ def _check_entries(train: s.Train, scope: Scope, layers: Layers, report: Report)
             train.model.span,
             label="nothing to minimise",
             help="add `loss = …`, such as `loss = cross_entropy(logits, label)`",
+        )
+
+
+def _warn_of_former_names(train: s.Train, report: Report) -> None:
+    for field in former_fields(train):
+        report.add(
+            "W0407",
+            f"`{field.name.id}` is called `{FORMER[field.name.id]}` now",
+            field.name.span,
+            label="its former name",
+            help="`nnc fix FILE` writes the new one; the folder of a run can stay as it is",
         )
 
 

@@ -11,7 +11,7 @@ from html import escape
 from typing import Any
 
 from ..training.metrics import Record, format_number
-from ..training.progress import Lines, Listener, Silent, make_listener
+from ..training.progress import Lines, Listener, Plan, Silent, make_listener
 
 REFRESH = 0.2  # seconds between two updates of an output in a notebook
 LISTED = 12  # epochs in the table of a notebook: the last ones
@@ -24,48 +24,49 @@ def in_notebook() -> bool:
     return hasattr(shell, "kernel")
 
 
-def listener(verbose: bool | int | None, epochs: int | None, losses: Sequence[str]) -> Listener:
+def listener(verbose: bool | int | None, plan: Plan, losses: Sequence[str]) -> Listener:
     """`verbose` None: where somebody looks, on a terminal and in a notebook; 2: lines alone."""
     if verbose is not None and not verbose:
         return Silent()
     if verbose is not None and int(verbose) > 1:
-        return Lines(epochs)
+        return Lines(plan)
     if in_notebook():
-        return NotebookBar(epochs, losses)
+        return NotebookBar(plan, losses)
     looks = sys.stderr is not None and sys.stderr.isatty()
-    return make_listener(epochs, losses) if looks or verbose else Silent()
+    return make_listener(plan, losses) if looks or verbose else Silent()
 
 
 class NotebookBar(Silent):
     """A bar and a table of the epochs in one output of a cell, which is replaced by the next."""
 
-    def __init__(self, epochs: int | None, losses: Sequence[str]) -> None:
-        self._epochs, self._losses = epochs, losses
+    def __init__(self, plan: Plan, losses: Sequence[str]) -> None:
+        self._plan, self._losses = plan, losses
         self._records: list[Record] = []
         self._next = 0.0
         self._shown: Any = None
 
-    def step(self, epoch: int, done: int, batches: int, losses: Sequence[float]) -> None:
+    def step(self, epoch: int, step: int, losses: Sequence[float]) -> None:
         now = time.monotonic()
         if now < self._next:
             return
         self._next = now + REFRESH
         numbers = [f"{n} {format_number(v)}" for n, v in zip(self._losses, losses, strict=False)]
-        of = f"/{self._epochs}" if self._epochs else ""
-        text = "  ".join([f"epoch {epoch}{of}", f"step {done}/{batches}", *numbers])
-        bar = f'<progress value="{done}" max="{batches}"></progress> {escape(text)}'
+        done, total = self._plan.progress(step)
+        of = f"/{self._plan.epochs}" if self._plan.epochs else ""
+        text = "  ".join([f"epoch {epoch}{of}", f"step {done}/{total}", *numbers])
+        bar = f'<progress value="{done}" max="{total}"></progress> {escape(text)}'
         self._show(bar, text)
 
-    def epoch(self, record: Record) -> None:
+    def record(self, record: Record) -> None:
         self._records.append(record)
         # At most five times a second: epochs of a small model take less.
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + REFRESH
-            self._show("", record.line(self._epochs))
+            self._show("", record.line(self._plan.epochs))
 
     def close(self) -> None:
         if self._records:
-            self._show("", self._records[-1].line(self._epochs))
+            self._show("", self._records[-1].line(self._plan.epochs))
         self._shown = None
 
     def _show(self, bar: str, text: str) -> None:

@@ -133,7 +133,8 @@ class Model:
         settings: Mapping[str, object] | None = None,
         **named: Array,
     ) -> list[dict[str, float]]:
-        """Train, and keep the weights that the train block's `keep` says. One record per epoch.
+        """Train, and keep the weights that the train block's `keep` says. One record per epoch,
+        and those of `validate_every` and `log_every`.
 
         Without arrays the data of the train block is read. `validation` are arrays as these,
         `(x, y)` or by name, or the share of the examples that is held back. `callbacks` are
@@ -160,7 +161,7 @@ class Model:
             job = self._job(project, dataset)
             with watch_interrupt() as interrupted:
                 losses = [loss.name.id for loss in job.losses]
-                shown = listener(verbose, project.settings.epochs, losses)
+                shown = listener(verbose, job.plan, losses)
                 reason = self._run(job, Hooks(hooks, shown, job), interrupted)
             step = job.position.step
             # After Ctrl-C the user gets what training had reached, and not the best epoch before

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import click
 
+from ...dsl.check.renamed import renamed_text
 from ...dsl.diagnostics.diagnostic import Report, UserError
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.formatter import format as formatted
@@ -30,8 +31,11 @@ def fmt(files, only_check, diff) -> None:
 
 def fix(files, only_check, diff) -> None:
     """What `nnc fix` does."""
-    texts = Texts(f"without `language {CURRENT}`", f"in version {CURRENT} of the language")
-    _rewrite(files, lambda tree: stated(tree.source.text), texts, only_check, diff)
+    texts = Texts(
+        f"without `language {CURRENT}`, or with a former name",
+        f"in version {CURRENT} of the language",
+    )
+    _rewrite(files, lambda tree: stated(renamed_text(tree)), texts, only_check, diff)
 
 
 class Texts(NamedTuple):

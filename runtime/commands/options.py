@@ -169,7 +169,7 @@ def program(function: Callable) -> Callable:
     return command
 
 
-def assignments(sets: tuple[str, ...], **flags: int | None) -> list[Assignment]:
+def assignments(sets: tuple[str, ...], **flags: int | str | None) -> list[Assignment]:
     """`--set` and flags such as `--epochs 3`, which win. UsageError for one without `=`."""
     from ..settings import Assignment
 
@@ -183,9 +183,9 @@ def assignments(sets: tuple[str, ...], **flags: int | None) -> list[Assignment]:
         before = f"--set {typed.removesuffix(value.strip())}"
         found.append(Assignment(key.strip(), value.strip(), before))
     # After `--set`, as the later assignment of a field replaces the earlier.
-    for name, number in flags.items():
-        if number is not None:
-            found.append(Assignment(name, str(number), f"--{name} "))
+    for name, given in flags.items():
+        if given is not None:
+            found.append(Assignment(name, str(given), f"--{name.replace('_', '-')} "))
     return found
 
 

@@ -10,11 +10,12 @@ import json
 import platform
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, fail
 from ...dsl.syntax.printer import quoted
 from ..data.core.fingerprint import changed, fingerprint
 from ..device.cpu import host
+from ..durations import seconds_of, wrong_time
 from ..project import Project, field_types, load_dataset, open_project, setup_of
 from ..settings import Assignment, settings_json
 from ..streams import OutputError
@@ -36,7 +38,7 @@ from ..training.initial_weights import initial_weights
 from ..training.interrupt import Stopped, watch_interrupt
 from ..training.job import Job, prepare
 from ..training.lock import locked
-from ..training.loop import INTERRUPTED, measure
+from ..training.loop import INTERRUPTED, Clock, measure
 from ..training.loop import train as run
 from ..training.metrics import format_number
 from ..training.progress import make_listener, notify
@@ -47,14 +49,18 @@ from .report import print_diagnostics, print_warnings
 
 
 def train(
-    file, data, offline, sets, epochs, steps, batch, seed, model, device_name, threads, out,
-    resume, init, partial,
+    file, data, offline, sets, epochs, steps, batch, validate_every, log_every, checkpoint_every,
+    max_time, seed, model, device_name, threads, out, resume, init, partial,
 ) -> None:  # fmt: skip
     """What `nnc train` does."""
     # Either a file or a folder to go on in; `--out` is for a new run alone.
     if (file is None) == (resume is None) or (resume and out):
         raise click.UsageError("give a FILE, or --resume RUN (which writes to RUN)")
-    assignments = o.assignments(sets, epochs=epochs, steps=steps, batch=batch, seed=seed)
+    late = TimeLimit(max_time, click.get_current_context().find_root().obj)
+    assignments = o.assignments(
+        sets, epochs=epochs, steps=steps, batch=batch, validate_every=validate_every,
+        log_every=log_every, checkpoint_every=checkpoint_every, seed=seed,
+    )  # fmt: skip
     assignments += _beginning(init, partial, resume)
     # Before data is read and code compiled: a wrong folder should not cost minutes.
     if out is not None:
@@ -104,7 +110,25 @@ def train(
             held.enter_context(locked(job.folder.path))
             if initial is not None:
                 job.save_checkpoint()
-        _run(job)
+        _run(job, late)
+
+
+class TimeLimit:
+    """Whether a command has taken as long as `--max-time` says, from when it `started` on; never
+    without one. UserError E0703 if the text is no time."""
+
+    def __init__(self, text: str | None, started: float | None, clock: Clock = time.perf_counter):
+        self.text, self.clock = text, clock
+        self.end = inf
+        if text is None:
+            return
+        seconds = seconds_of(text)
+        if seconds is None:
+            raise wrong_time("--max-time", text)
+        self.end = (clock() if started is None else started) + seconds
+
+    def __call__(self) -> bool:
+        return self.clock() >= self.end
 
 
 def _beginning(init: str | None, partial: bool, resume: Path | None) -> list[Assignment]:
@@ -144,15 +168,14 @@ def _begin_with_weights(project: Project, job: Job) -> Values | None:
     return values
 
 
-def _run(job: Job) -> None:
+def _run(job: Job, late: TimeLimit) -> None:
     assert job.folder is not None
     go_on = f"`nnc train --resume {shlex.quote(str(job.folder.path))}`"
-    lines = make_listener(job.settings.epochs, [loss.name.id for loss in job.losses])
+    lines = make_listener(job.plan, [loss.name.id for loss in job.losses])
     try:
         with watch_interrupt(quits=True) as interrupted:
-            reason = run(job, lines, interrupted)
+            reason = run(job, lines, lambda: interrupted() or late())
     except OutputError as error:
-        # An epoch is saved before its line is printed.
         saved = f"saved after step {job.position.step}; go on with {go_on}"
         notify(f"the output cannot be written: {error}; {saved}")
         error.told = True
@@ -160,9 +183,12 @@ def _run(job: Job) -> None:
     # The progress bar is closed even after an error, whose text would otherwise run into it.
     finally:
         lines.close()
-    if reason == INTERRUPTED:
+    if reason == INTERRUPTED and interrupted():
         notify(f"interrupted after step {job.position.step}; go on with {go_on}")
         raise Stopped(interrupted.number, told=True)
+    if reason == INTERRUPTED:
+        notify(f"{late.text} are over after step {job.position.step}; go on with {go_on}")
+        return
     notify(f"{reason}; kept in {job.folder.path}")
 
 

@@ -25,7 +25,7 @@ from ..training.atomic_files import read_text
 from ..training.run_folder import RunFolder
 
 AXES = ("step", "epoch", "time")
-POSITION = {"epoch", "step", "seconds"}  # entries of a record that are no measured values
+POSITION = {"epoch", "step", "kind", "seconds"}  # entries of a record that are no measured values
 TIME_UNITS = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
 
 Record = Mapping[str, float | None]  # a line of metrics.jsonl; null is a value that is not finite

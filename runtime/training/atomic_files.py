@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, did_you_mean, fail
-from ...dsl.files import make_way, reason, replacing
+from ...dsl.files import append, make_way, reason, replacing
 from ...dsl.regular_files import NotRegularError, open_regular
 
 
@@ -47,6 +47,14 @@ def write_bytes(
 
 def write_text(path: Path, text: str, durable: bool = True, own: bool = False) -> None:
     write_bytes(path, text.encode("utf-8"), durable=durable, own=own)
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add to the end of a run's own text. UserError E0709 if it cannot be written."""
+    try:
+        append(path, text.encode("utf-8"))
+    except OSError as error:
+        raise fail("E0709", f"cannot write {path}: {reason(error)}") from error
 
 
 def json_text(value: Any) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, did_you_mean
 from .job import Job
-from .metrics import Record
+from .metrics import EPOCH, Record
 from .progress import Listener
 
 
@@ -51,11 +51,12 @@ class Training:
     def values(self) -> Mapping[str, float]:
         """What the last complete epoch measured: `loss`, the metrics, those of `validation_…` and
         `test_…`. Empty before the first."""
-        return self._job.records[-1].values if self._job.records else {}
+        epochs = (record for record in reversed(self._job.records) if record.kind == EPOCH)
+        return next((record.values for record in epochs), {})
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """One record per complete epoch, as `fit` returns them."""
+        """One record per complete epoch, and those within epochs, as `fit` returns them."""
         return [record.plain() for record in self._job.records]
 
     @property
@@ -82,7 +83,7 @@ class Callback:
         """Before the first step."""
 
     def on_step(self, training: Training) -> object:
-        """After every step."""
+        """After every step; on a GPU, after every launch of several."""
 
     def on_epoch_end(self, training: Training) -> object:
         """After every epoch, when it has been measured. True stops the training."""
@@ -148,17 +149,17 @@ class Hooks:
     def begin(self) -> None:
         self._call("on_begin")
 
-    def step(self, epoch: int, done: int, batches: int, losses: Sequence[float]) -> None:
-        self._inner.step(epoch, done, batches, losses)
+    def step(self, epoch: int, step: int, losses: Sequence[float]) -> None:
+        self._inner.step(epoch, step, losses)
         if self._calls["on_step"]:
             self._training.epoch, self._training._losses = epoch, losses
             self._call("on_step")
         self._training._losses = losses
 
-    def epoch(self, record: Record) -> None:
-        self._inner.epoch(record)
+    def record(self, record: Record) -> None:
+        self._inner.record(record)
         self._training.epoch = record.epoch
-        if True in self._call("on_epoch_end"):
+        if record.kind == EPOCH and True in self._call("on_epoch_end"):
             self._training.stop()
 
     def close(self) -> None:

@@ -23,19 +23,21 @@ import numpy as np
 from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, did_you_mean, fail
 from ...dsl.files import make_folder, reason, remove
 from .atomic_files import Damaged, check_arrays, load_arrays, read_notes, save_arrays
-from .metrics import Record
+from .metrics import EPOCH, Record
 from .set_measures import Totals
 
-FORMAT = 2
+FORMAT = 3
 _NAME = re.compile(r"step-(\d{8,})\.safetensors")
 
 
 @dataclass
 class Position:
     """The progress of a run. `epoch` is the current one, `done` the number of its examples that
-    were visited in the order of `seed` and `epoch`, `totals` what they measured; `stale` counts the
-    epochs since the best one; `kept` is the step of the best weights (0: none yet), or of the last
-    ones if `keep` is "last"; `examples` is the size of the training set."""
+    were visited in the order of `seed` and `epoch`, `totals` what they measured, and `window` what
+    those since the last record did, where there are records within epochs; `stale` counts the
+    epochs and validations since the best one, which was after `best_step`; `kept` is the step of
+    the best weights (0: none yet), or of the last ones if `keep` is "last"; `examples` is the size
+    of the training set."""
 
     epoch: int = 1
     done: int = 0
@@ -43,16 +45,19 @@ class Position:
     seed: int = 0
     examples: int = 0
     totals: Totals = field(default_factory=Totals)
+    window: Totals = field(default_factory=Totals)
     seconds: float = 0.0
     best: float | None = None
     best_epoch: int = 0
+    best_step: int = 0
     stale: int = 0
     kept: int = 0
     records: list[Record] = field(default_factory=list)
 
     def text(self) -> str:
         """As JSON; numbers that are not finite, which JSON lacks, are strings."""
-        plain = {**asdict(self), "totals": self.totals.plain()}
+        totals = {"totals": self.totals.plain(), "window": self.window.plain()}
+        plain = {**asdict(self), **totals}
         return json.dumps({"format": FORMAT, **_encode_nonfinite(plain)}, allow_nan=False)
 
     @staticmethod
@@ -63,24 +68,40 @@ class Position:
         if version == 1:  # the loss and the metrics themselves in place of totals
             means = plain.pop("means")
             before = means if means["count"] else {}
-            plain["totals"], version = Totals(before=before).plain(), FORMAT
+            plain["totals"], version = Totals(before=before).plain(), 2
+        if version == 2:  # epochs alone had records
+            _add_records_within(plain)
+            version = FORMAT
         if version != FORMAT:
             # not a guess at what other fields meant: another format is refused
             raise ValueError("it is of another version of nnc")
         _check_keys(plain, Position)
-        _check_keys(plain["totals"], Totals)
+        for name in ("totals", "window"):
+            _check_keys(plain[name], Totals)
         for record in plain["records"]:
             _check_keys(record, Record)
             for name, value in record["values"].items():
                 _check_number(name, value)
         # asdict turned the nested dataclasses into objects: make them again
-        totals = Totals.of_plain(plain["totals"])
+        totals = {name: Totals.of_plain(plain[name]) for name in ("totals", "window")}
         records = [Record(**r) for r in plain["records"]]
-        return Position(**{**plain, "totals": totals, "records": records})
+        return Position(**{**plain, **totals, "records": records})
+
+
+def _add_records_within(plain: dict[str, Any]) -> None:
+    """Give the position of a run whose only records are of epochs what positions have since."""
+    records = plain["records"]
+    for record in records:
+        record["kind"] = EPOCH
+    steps = {record["epoch"]: record["step"] for record in records}
+    plain["window"] = Totals().plain()
+    plain["best_step"] = steps.get(plain["best_epoch"], 0)
 
 
 # what JSON may hold for a field of a type; for all others an object or a list
-_ALLOWED: dict[Any, Any] = {int: int, float: float | int, float | None: float | int | None}
+_ALLOWED: dict[Any, Any] = {
+    int: int, float: float | int, float | None: float | int | None, str: str,
+}  # fmt: skip
 
 
 def _check_keys(plain: Mapping[str, Any], kind: type) -> None:

@@ -22,8 +22,9 @@ from ..settings import Settings
 from .batch_inputs import Examples, check_fit, check_indices, one_hot_warnings, split_examples
 from .checkpoints import Position
 from .executor import Executor, Values
-from .metrics import Record
+from .metrics import EPOCH, LOG, Record
 from .narrowing import narrowing_warnings
+from .progress import Plan
 from .run_folder import RunFolder
 from .set_measures import Totals
 
@@ -50,12 +51,21 @@ class Job:
 
     @property
     def records(self) -> list[Record]:
-        """One per completed epoch."""
+        """One per completed epoch, and those within epochs, in order."""
         return self.position.records
 
     @property
     def training(self) -> Examples:
         return self.parts["train"]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The last of which may be of fewer examples."""
+        return -(-len(self.training) // (self.settings.batch * self.settings.accumulate))
+
+    @property
+    def plan(self) -> Plan:
+        return Plan(self.settings.epochs, self.settings.steps, self.steps_per_epoch)
 
     def compile_step(self) -> None:
         """Compile the step of a whole batch. Values that are first asked for afterwards are in its
@@ -67,29 +77,44 @@ class Job:
         """The values that conditions may name."""
         return {"epoch": record.epoch, "step": record.step, **record.values}
 
-    def finish_epoch(self, record: Record) -> None:
-        """Append the record, save the best weights, and move the position to the next epoch."""
+    def note(self, record: Record) -> None:
+        """Append a record. That of an epoch or a validation is compared with the best one; a
+        checkpoint is saved, and the weights if they are to be kept; after an epoch the position
+        moves to the next one."""
         here = self.position
         here.records.append(record)
+        here.window, here.seconds = Totals(), record.seconds
+        if record.kind == LOG:
+            if self.folder:
+                self.folder.metrics.append(record)
+            return
+        keep = self._compare(record)
+        # The position moves on before it is saved: resuming begins with the next epoch.
+        if record.kind == EPOCH:
+            here.epoch, here.done, here.totals, here.seconds = record.epoch + 1, 0, Totals(), 0.0
+        # The checkpoint first: metrics and weights follow from it if a crash comes in between.
+        self.save_checkpoint()
+        if self.folder:
+            self.folder.metrics.write(here.records)
+            if keep and self.best is not None:
+                self.folder.write_weights(self.best, here.kept)
+
+    def _compare(self, record: Record) -> bool:
+        """Compare a record with the best one so far; whether its weights are those to keep."""
+        here = self.position
         value = record.values[self.monitor.name]
         # a loss of NaN compares false with everything and must not become the best
         better = isfinite(value) and self.monitor.better(value, here.best)
         if better:
-            here.best, here.best_epoch, here.stale = value, record.epoch, 0
+            here.best, here.stale = value, 0
+            here.best_epoch, here.best_step = record.epoch, record.step
         else:
             here.stale += 1
         # If nothing was ever finite, the last weights are kept: a run has weights in any case.
         keep = better or self.settings.keep == "last" or here.best is None
         if keep:
             here.kept, self.best = here.step, self.executor.weights()
-        # The position moves on before it is saved: resuming begins with the next epoch.
-        here.epoch, here.done, here.totals, here.seconds = record.epoch + 1, 0, Totals(), 0.0
-        # The checkpoint first: metrics and weights follow from it if a crash comes in between.
-        self.save_checkpoint()
-        if self.folder:
-            self.folder.write_metrics(here.records)
-            if keep and self.best is not None:
-                self.folder.write_weights(self.best, here.kept)
+        return keep
 
     def save_checkpoint(self) -> None:
         """Write a checkpoint of the position. UserError E0709 if it cannot be written."""
@@ -119,8 +144,11 @@ class Job:
                     f"the data have {self.position.examples:,} now",
                 )
             position.seed = self.position.seed
-            if position.totals.count and not self.executor.measures["train"].fit(position.totals):
-                position.totals = Totals()
+            # another version may have handed over other parts
+            for name in ("totals", "window"):
+                found = getattr(position, name)
+                if found.count and not self.executor.measures["train"].fit(found):
+                    setattr(position, name, Totals())
             self.executor.restore(values)
             self.position = position
         elif self.settings.weights is not None:
@@ -133,8 +161,8 @@ class Job:
             )
             warnings += damage
         # What is passed over is not missing.
-        warnings += folder.check_metrics(self.records, lost=not warnings)
-        folder.write_metrics(self.records)
+        warnings += folder.metrics.check(self.records, lost=not warnings)
+        folder.metrics.write(self.records)
         return warnings
 
 
@@ -148,6 +176,7 @@ def prepare(project: Project, dataset: Dataset, device: Device) -> Job:
     parts = split_examples(dataset, settings.validation)
     fields = field_types(dataset.schema, project.model)
     monitor = _monitor(settings, project.block, parts)
+    _check_held_out(project.block, parts)
     setup = setup_of(project, fields, len(parts["train"]))
     # of few examples even the first batch of an epoch is short
     setup = replace(setup, whole=min(setup.batch, len(parts["train"])))
@@ -160,6 +189,7 @@ def prepare(project: Project, dataset: Dataset, device: Device) -> Job:
         *narrowing_warnings(executor.system, dataset),
         *executor.measures["train"].warnings(len(parts["train"])),
         *_single_examples(setup, len(parts["train"])),
+        *_too_large_batch(project, len(parts["train"])),
     )
     return Job(settings, executor, parts, monitor, project.block.losses, warnings)
 
@@ -188,6 +218,43 @@ def _single_examples(setup: Setup, examples: int) -> list[Diagnostic]:
         )
         for place, names in found.items()
     ]
+
+
+def _too_large_batch(project: Project, examples: int) -> list[Diagnostic]:
+    """W0307 for a batch that is stated, and that the training data do not fill."""
+    batch = project.settings.batch
+    # `B = 4096` states it, too
+    stated = _stated(project.block, "batch", *project.symbols[:1])
+    if batch <= examples or stated is None:
+        return []
+    return [
+        Diagnostic(
+            "W0307",
+            f"a batch is {batch:,} examples, and the training data have {examples:,}",
+            stated.value.span,
+            label="more than there are",
+            help="every step takes all of them",
+        )
+    ]
+
+
+def _check_held_out(train: s.Train, splits: Iterable[str]) -> None:
+    """UserError E0703 for `validate_every` where nothing is held out."""
+    stated = _stated(train, "validate_every")
+    if stated is not None and {*splits} == {"train"}:
+        raise fail(
+            "E0703",
+            "`validate_every` measures examples that were held out, and there are none",
+            stated.span,
+            help="hold out a tenth of the training data with `validation = 0.1`; `log_every` "
+            "records what is measured in training",
+        )
+
+
+def _stated(train: s.Train, *names: str) -> s.Field | None:
+    """The field of a train block that has one of these names, if it is there."""
+    fields = (item for item in train.body if isinstance(item, s.Field))
+    return next((field for field in fields if field.name.id in names), None)
 
 
 def _monitor(settings: Settings, train: s.Train, splits: Iterable[str]) -> Monitor:

@@ -1,25 +1,34 @@
-"""Measured values: one record per epoch."""
+"""Measured values: a record for every epoch, and those between."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+# the kinds of records: at the end of an epoch, and what there may be within one
+EPOCH, VALIDATION, LOG = "", "validation", "log"
 
 
 @dataclass(frozen=True)
 class Record:
-    """One epoch: its number, the number of steps since the start, measured values, seconds."""
+    """What was measured in an epoch, or in a part of it: the number of the epoch, the number of
+    steps since the start, values, seconds since the epoch began. What was measured in training is
+    of the whole epoch, or of its examples since the record before. Records of an EPOCH and of a
+    VALIDATION have the sets that were held out, too, and are compared with each other."""
 
     epoch: int
     step: int
     values: Mapping[str, float]
     seconds: float
+    kind: str = EPOCH
 
-    def plain(self) -> dict[str, float]:
+    def plain(self) -> dict[str, Any]:
         """As an object of `metrics.jsonl`."""
         return {
             "epoch": self.epoch,
             "step": self.step,
+            **({"kind": self.kind} if self.kind else {}),
             **self.values,
             "seconds": round(self.seconds, 3),
         }
@@ -28,7 +37,7 @@ class Record:
         """As a line of text."""
         of = f"/{epochs}" if epochs else ""
         width = len(str(epochs or 0))
-        parts = [f"epoch {self.epoch:>{width}}{of}"]
+        parts = [f"epoch {self.epoch:>{width}}{of}", *([f"step {self.step}"] if self.kind else [])]
         parts += [f"{name} {format_number(value)}" for name, value in self.values.items()]
         return "  ".join([*parts, f"{self.seconds:.1f} s"])
 

@@ -2,7 +2,7 @@
 
     model.nn                 the resolved program in one text, settings included
     settings.json            settings, seed, device, versions, the command that re-runs it
-    metrics.jsonl            one object per epoch
+    metrics.jsonl            one object per epoch, validation or line in between
     vocabulary.json          the texts of tokens, if it was trained on text
     weights.safetensors      the weights: the best or the last, as `keep` says
     initial.safetensors      the weights that it began with, if these were those of another run
@@ -20,10 +20,9 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from itertools import count
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,7 @@ from .atomic_files import (
 )
 from .checkpoints import Checkpoints
 from .lock import locked
-from .metrics import Record
+from .metrics_file import MetricsFile
 
 # the entries of `settings.json` and their types
 _TEXT, _OPTIONAL = (str,), (str, type(None))
@@ -317,37 +316,9 @@ class RunFolder:
         self.write_weights(weights, step)
         return weights, warnings
 
-    def write_metrics(self, records: Sequence[Record]) -> None:
-        text = "".join(f"{line}\n" for line in _metrics(records))
-        write_text(self.path / "metrics.jsonl", text, durable=False, own=True)
-
-    def check_metrics(self, records: Sequence[Record], lost: bool) -> list[Diagnostic]:
-        """A warning if `metrics.jsonl` is missing or not what a run with these records wrote, or,
-        if `lost`, tells of a later checkpoint, which is lost then."""
-        path, wanted = self.path / "metrics.jsonl", _metrics(records)
-        again = "it is written again from the checkpoint"
-        try:
-            found = read_text(path).splitlines()
-        except FileNotFoundError:
-            # A crash comes between the first checkpoint and the first line.
-            missing = len(wanted) > 1
-            return [Diagnostic("W0701", f"{path} is missing", help=again)] if missing else []
-        except (OSError, ValueError) as error:
-            return [Diagnostic("W0701", f"cannot read {path}: {reason(error)}", help=again)]
-        common = min(len(found), len(wanted))
-        if found[:common] != wanted[:common] or len(found) < len(wanted) - 1:
-            return [Diagnostic("W0701", f"{path} is not what the run wrote", help=again)]
-        # A checkpoint is written before its line.
-        if lost and len(found) > len(wanted):
-            message = f"the last checkpoints in {self.checkpoints.folder} are missing: {path.name} "
-            message += f"tells of {len(found)} epochs, and the checkpoints of {len(wanted)}"
-            return [Diagnostic("W0701", message, help="the epochs that are lost are trained again")]
-        return []
-
-
-def _metrics(records: Sequence[Record]) -> list[str]:
-    """The lines of `metrics.jsonl`."""
-    return [json.dumps(_finite(record.plain()), allow_nan=False) for record in records]
+    @cached_property
+    def metrics(self) -> MetricsFile:
+        return MetricsFile(self.path / "metrics.jsonl")
 
 
 def _is_field(described: Any) -> bool:
@@ -373,11 +344,6 @@ def _difference(path: Path, text: str) -> str:
 
 def _hash(texts: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()
-
-
-def _finite(plain: Mapping[str, float]) -> dict[str, float | None]:
-    """JSON has no NaN or infinity: they become null."""
-    return {name: value if isfinite(value) else None for name, value in plain.items()}
 
 
 def create_run(

@@ -113,7 +113,7 @@ def test_checkpoints_and_resuming(monkeypatch, tmp_path):
     """Places are saved at their steps, an interruption after the launch that is under way, and
     going on ends with the same bits."""
     together(monkeypatch, 4)
-    sets = wanted(checkpoint_steps="3", keep_checkpoints="9")
+    sets = wanted(checkpoint_every="3", keep_checkpoints="9")
     whole = prepared(device="cuda", **sets)
     whole.folder = create_run(tmp_path / "whole", "small", DIGITS, {}, {})
     train(whole, Silent(), never)

@@ -105,7 +105,7 @@ PROGRAMS = {
     "plain": PLAIN + TRAIN.replace("MORE", "keep_checkpoints = 2"),
     "noisy": NOISY
     + TRAIN.replace(
-        "MORE", "validation = 0.25\n    checkpoint_steps = 2\n    keep_checkpoints = 1"
+        "MORE", "validation = 0.25\n    checkpoint_every = 2\n    keep_checkpoints = 1"
     ),
     "memory": MEMORY
     + TRAIN.replace("MORE", 'keep = "last"\n    keep_checkpoints = 3\n    clip = clip_norm(1.0)'),

@@ -19,7 +19,7 @@ from nnc.runtime.training.executor import Executor
 from nnc.runtime.training.interrupt import never
 from nnc.runtime.training.job import Job, prepare
 from nnc.runtime.training.loop import INTERRUPTED, train
-from nnc.runtime.training.progress import Bar, Silent
+from nnc.runtime.training.progress import Bar, Plan, Silent
 from nnc.runtime.training.run_folder import create_run
 from nnc.runtime.training.snapshot import read_snapshot
 
@@ -194,7 +194,7 @@ def test_from_python(tmp_path) -> None:
 
 
 def test_the_bar_shows_all_losses() -> None:
-    bar = Bar(3, ["critic", "generator"])
+    bar = Bar(Plan(3, None, 5), ["critic", "generator"])
     texts = []
 
     class Shown:
@@ -205,7 +205,7 @@ def test_the_bar_shows_all_losses() -> None:
             texts.append(description)
 
     bar._shown, bar._task = Shown(), 0
-    bar.step(2, 1, 5, (0.5, -0.25))
+    bar.step(2, 6, (0.5, -0.25))
     assert texts == ["epoch 2  critic 0.5000  generator -0.2500"]
 
 

@@ -416,6 +416,6 @@ def test_a_notebook_has_one_output_that_is_replaced(model, monkeypatch, capfd):
     assert capfd.readouterr().out == ""
     assert (
         "<progress" in shown[0]["text/html"]
-        and "epoch 1/2  step 1/3  loss" in shown[0]["text/plain"]
+        and "epoch 1/2  step 1/6  loss" in shown[0]["text/plain"]
     )
     assert "<progress" not in shown[-1]["text/html"] and "<td>2</td>" in shown[-1]["text/html"]

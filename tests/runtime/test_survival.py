@@ -17,7 +17,8 @@ from small_programs import DIGITS, write
 
 from nnc.runtime.training.atomic_files import load_arrays
 
-SETS = ["--set", "checkpoint_steps=4", "--set", "validation=0.1", "--epochs", "3"]
+SETS = ["--set", "validation=0.1", "--epochs", "3", "--checkpoint-every", "4"]
+SETS += ["--validate-every", "5", "--log-every", "3"]
 CRASH = str(Path(__file__).with_name("crash.py"))
 
 

@@ -210,7 +210,7 @@ def test_divide_refuses_two_validation_sets():
 
 
 def test_as_many_checkpoints_stay_as_asked_for(tmp_path):
-    job = prepared(checkpoint_steps="3", keep_checkpoints="9", steps="17")
+    job = prepared(checkpoint_every="3", keep_checkpoints="9", steps="17")
     job.folder = create_run(tmp_path / "run", "small", DIGITS, {}, {})
     train(job, Silent(), never)
     assert job.folder.checkpoints.steps() == [3, 6, 9, 12, 15, 17]

@@ -46,6 +46,7 @@ COMMANDS = {
     "fix":        ("files.fix",           "Bring files to the current version of the language."),
     "summary":    ("programs.summary",    "Layers, shapes, parameters, memory."),
     "compile":    ("programs.compile",    "Print what the compiler makes of a file."),
+    "graph":      ("programs.graph",      "Draw the layers or the equations of a model."),
     "bench":      ("programs.bench",      "Time the training step."),
     "profile":    ("programs.profile",    "Show where the time of a step goes, line by line."),
     "verify":     ("programs.verify",     "Compare code and gradients with what defines them."),

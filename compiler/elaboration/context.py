@@ -70,13 +70,14 @@ class Layer:
 @dataclass(frozen=True, eq=False)
 class Part:
     """A layer or model that is applied somewhere in the model: its name (`decoder1`,
-    `encoder1_dense2`), with which the names of its parameters and states begin, its settings, and
-    the inputs that it was first given."""
+    `encoder1_dense2`), with which the names of its parameters and states begin, its settings, the
+    inputs that it was first given, and the shapes of its results."""
 
     name: str
     definition: s.Definition
     settings: Mapping[str, Value]
     inputs: Mapping[str, Value]
+    shapes: tuple[Shape, ...] = ()
 
 
 def constant_text(value: Static) -> str:

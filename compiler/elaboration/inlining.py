@@ -7,6 +7,7 @@ with the layer's (`dense1_w`). Equal applications share the work (`repetition.py
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import islice
 
 from ...dsl.syntax import ast as s
@@ -43,8 +44,9 @@ def inlined(
         prefix = ctx.named_instance(scope.prefix + layer.name) + "_"
         layer.stem = layer.stem or prefix
         shared = (*scope.shared, (prefix, layer))
+    name = _own_stem(prefix, shared)
     if definition.kind != "fn":
-        name = _own_stem(prefix, shared)
+        # Before those within it; its results are known afterwards.
         ctx.parts.setdefault(name, Part(name, definition, settings, inputs))
 
     def elaborate() -> tuple[Value, ...]:
@@ -74,10 +76,12 @@ def inlined(
     else:
         key = (id(definition), seen[0], shapes)
         results = memoized(ctx, key, prefix, seen[1], elaborate)
-    if not scope.prefix and definition.kind != "fn":
-        own = tuple(islice(ctx.tensors, before, None))
-        found = tuple(r.shape if isinstance(r, Array) else () for r in results)
-        ctx.layers.append(Layer(prefix[:-1], own, found))
+    if definition.kind == "fn":
+        return results
+    found = tuple(r.shape if isinstance(r, Array) else () for r in results)
+    ctx.parts[name] = replace(ctx.parts[name], shapes=ctx.parts[name].shapes or found)
+    if not scope.prefix:
+        ctx.layers.append(Layer(prefix[:-1], tuple(islice(ctx.tensors, before, None)), found))
     return results
 
 

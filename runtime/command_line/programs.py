@@ -77,6 +77,41 @@ def summary(**given: Any) -> None:
     run(**given)
 
 
+@click.command(
+    short_help="Draw the layers or the equations of a model.",
+    epilog=o.examples(
+        "nnc graph model.nn --output model.svg",
+        "nnc graph runs/digits --equations --output equations.svg",
+        "nnc graph model.nn --emit dot | dot -Tpdf > model.pdf",
+    ),
+)
+@o.program
+@o.option_group(
+    click.option("--equations", is_flag=True, help="Every equation and parameter, not the layers."),
+    click.option(
+        "--depth",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="Open layers in layers N deep at most; 0 shows the model's own alone.",
+    ),
+    click.option("--emit", type=click.Choice(["svg", "dot"]), help="Print this to stdout."),
+    click.option(
+        "--output",
+        "output_file",
+        type=o.FILE,
+        metavar="FILE",
+        help="Write a file: .svg, or .dot for Graphviz.",
+    ),
+)
+def graph(**given: Any) -> None:
+    """Draw the model of FILE, or of a run folder, with the sizes of what goes from layer to layer.
+
+    On a terminal the picture goes to NAME.svg, elsewhere to stdout."""
+    from ..commands.graph import graph as run
+
+    run(**given)
+
+
 @click.command(epilog=o.examples("nnc bench model.nn --batch 128 --threads 2 --json"))
 @o.program
 @o.option_group(

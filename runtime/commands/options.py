@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..device import Device
     from ..project import Project
     from ..settings import Assignment
+    from ..training.run_folder import RunFolder
 
 FILE = click.Path(path_type=Path)
 POSITIVE = click.IntRange(min=1)
@@ -126,7 +127,8 @@ def option_group(*options: Callable) -> Callable:
 
 @dataclass
 class OpenedProgram:
-    """What FILE, --set, --batch, --model and --data name; read when it is first needed."""
+    """What FILE, --set, --batch, --model and --data name; read when it is first needed. FILE may be
+    the folder of a run, which has a copy of its program and knows the types of its data."""
 
     file: Path
     sets: tuple[str, ...]
@@ -139,15 +141,25 @@ class OpenedProgram:
         """UserError with everything that is wrong in FILE; warnings are printed."""
         from ..project import open_project
 
-        project = open_project(self.file, assignments(self.sets, batch=self.batch), self.model)
+        file = self.run.model if self.run else self.file
+        project = open_project(file, assignments(self.sets, batch=self.batch), self.model)
         print_diagnostics(project.warnings)
         return project
+
+    @cached_property
+    def run(self) -> RunFolder | None:
+        """The run folder, if FILE is one."""
+        from ..training.run_folder import RunFolder
+
+        return RunFolder(self.file) if self.file.is_dir() else None
 
     @property
     def setup(self) -> Setup:
         """The setup of training, without reading data. UserError E0707 if FILE trains nothing."""
-        from ..project import planned_setup
+        from ..project import planned_setup, setup_of
 
+        if self.run is not None and self.data is None:
+            return setup_of(self.project, self.run.fields, self.run.settings["examples"])
         # Always offline: commands that train nothing do not download data to know its shapes.
         return planned_setup(self.project, search(self.data, self.file.parent, offline=True))
 

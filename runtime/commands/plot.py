@@ -15,7 +15,7 @@ import click
 from ..inspect.curve_pictures import check_ending, picture
 from ..inspect.curves import Choice, panels, read_histories
 from ..inspect.terminal_plot import Screen, terminal_plot
-from ..messages import notify
+from ..messages import notify, uses_color
 from ..training.atomic_files import write_bytes
 
 
@@ -43,5 +43,4 @@ def _screen() -> Screen:
     if not sys.stdout.isatty():
         return Screen(unicode=unicode)
     size = shutil.get_terminal_size()
-    color = not dumb and not os.environ.get("NO_COLOR")
-    return Screen(size.columns, size.lines, color, unicode)
+    return Screen(size.columns, size.lines, uses_color(sys.stdout), unicode)

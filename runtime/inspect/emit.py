@@ -22,7 +22,10 @@ from ..compiling import compiling
 from ..device.cpu import host
 from ..device.cpu.jit import assembly
 from ..project import Project
+from .graph import layer_graph
+from .graph_drawing import dot
 from .model_system import model_system
+from .structure import structure
 
 PTX_FOR = "sm_80"  # the oldest GPU for which assembly is printed
 
@@ -99,6 +102,11 @@ class Stages:
             return nvrtc().ptx(self.cuda, PTX_FOR)
         except NvrtcNotFound as error:
             raise fail("E0720", str(error), help=INSTALL) from None
+
+    @property
+    def dot(self) -> str:
+        """The layers of the model as a graph, as `nnc graph` draws it."""
+        return dot(layer_graph(self.project, structure(self.project, self.setup)))
 
     @cached_property
     def program(self) -> System:

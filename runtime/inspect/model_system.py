@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from ...compiler.elaboration.context import Layer
+from ...compiler.elaboration.context import Context
 from ...compiler.elaboration.model import elaborate
 from ...compiler.ir.equation import System
 from ..project import Project
@@ -13,11 +11,11 @@ from ..project import Project
 def model_system(project: Project) -> System:
     """The model alone, not training, before all passes. The batch is bound; UserError E0316 for
     sizes that are not."""
-    return system_and_layers(project)[0]
+    return elaborated_model(project)[0]
 
 
-def system_and_layers(project: Project) -> tuple[System, Sequence[Layer]]:
-    """The same, and the layers that it applies."""
+def elaborated_model(project: Project) -> tuple[System, Context]:
+    """The same, and the context in which it was elaborated, which knows its layers."""
     # the first symbol is the batch, unless settings say its size themselves
     sizes = {**dict.fromkeys(project.symbols[:1], project.settings.batch), **project.settings.sizes}
     model = elaborate(
@@ -29,4 +27,4 @@ def system_and_layers(project: Project) -> tuple[System, Sequence[Layer]]:
     )
     # states are only written in training
     system = model.system().replace(updates={}, precision=project.settings.precision)
-    return system, model.ctx.layers
+    return system, model.ctx

@@ -6,10 +6,9 @@ is exact: it is what the plans for the device say, before anything runs. It need
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
-from dataclasses import dataclass, replace
+from collections.abc import Set
+from dataclasses import dataclass
 
-from ...compiler.elaboration.context import Layer
 from ...compiler.elaboration.players import group_of, groups, is_frozen, steps_of, trains
 from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.aggregates import hand_over
@@ -22,7 +21,7 @@ from ...dsl.check.turns import turns
 from ...dsl.syntax import ast as s
 from ..device.cpu import host
 from ..project import Project
-from .model_system import system_and_layers
+from .structure import Structure, structure
 
 
 @dataclass(frozen=True)
@@ -90,13 +89,10 @@ def summarize(project: Project, setup: Setup | None, device: str = "cpu") -> Sum
     # what the plan for this device takes in memory: CPU and GPU plan differently
     needed = MEMORY_BYTES[device]
     if setup is None:
-        whole, layers = system_and_layers(project)
-        inference, training = needed(whole), None
+        found = structure(project)
+        inference, training = needed(found.system), None
     else:
-        # the data bind sizes (`T` of a text) that a model alone leaves open
-        sizes = _all_sizes(project, setup)
-        wide = replace(project, settings=replace(project.settings, sizes=sizes))
-        whole, layers = system_and_layers(wide)
+        found = structure(project, setup)
         inference = needed(prediction(setup))
         # as a run has it compiled: with the parts of its loss and metrics among the outputs
         handed, losses = measured(setup, True), len(setup.train.losses)
@@ -106,8 +102,8 @@ def summarize(project: Project, setup: Setup | None, device: str = "cpu") -> Sum
             for one in steps_of(setup)
         )
         evaluation(setup)  # so that mistakes only evaluation has are found here too
-    rows = layer_rows(whole, layers)
-    parts = () if setup is None else _groups(setup.train, whole)
+    rows = layer_rows(found)
+    parts = () if setup is None else _groups(setup.train, found.system)
     return Summary(project.name, project.settings.batch, rows, inference, training, parts)
 
 
@@ -145,30 +141,17 @@ def _on_gpu(system: System) -> int:
 MEMORY_BYTES = {"cpu": _on_cpu, "cuda": _on_gpu}  # bytes, by device
 
 
-def _all_sizes(project: Project, setup: Setup) -> dict[str, int]:
-    """The model's symbolic sizes as the data bind them: read off the inputs of a plan for it."""
-    tensors = prediction(setup).tensors
-    # sizes that the program itself fixes come first; the data say the rest
-    sizes = dict(setup.sizes)
-    for parameter in project.model.inputs:
-        # an input without a declared shape binds nothing
-        pattern = (parameter.type and parameter.type.shape) or ()
-        # a prediction may not read every input
-        shape = tensors[parameter.name].shape if parameter.name in tensors else ()
-        for item, extent in zip(pattern, shape, strict=False):
-            if isinstance(item, s.Name):
-                sizes.setdefault(item.id, extent)
-    return sizes
-
-
-def layer_rows(system: System, layers: Sequence[Layer]) -> tuple[LayerRow, ...]:
+def layer_rows(found: Structure) -> tuple[LayerRow, ...]:
     """A row for each layer that the model applies itself, in order, and one for what it computes
     without a layer, if that is any work."""
-    rows = [_row(layer.name, layer.shapes[0], set(layer.tensors), system) for layer in layers]
-    inside = {name for layer in layers for name in layer.tensors}
+    system = found.system
+    tensors: dict[str, set[str]] = {}
+    for name in system.tensors:
+        tensors.setdefault(next(iter(found.place(name)), ""), set()).add(name)
+    rows = [_row(b.name, b.shapes[0], tensors.get(b.name, set()), system) for b in found.blocks]
     shape = system.tensors[system.outputs[0]].shape
     # what is computed without a layer comes last
-    own = _row(system.name, shape, system.tensors.keys() - inside, system)
+    own = _row(system.name, shape, tensors.get("", set()), system)
     return (*rows, own) if own.flops or own.parameters else tuple(rows)
 
 

@@ -11,7 +11,7 @@ from typing import TypeGuard
 
 from .build import call, literal, rewrite
 from .dtypes import INTEGERS, fits, is_float
-from .expr import Apply, Const, Expr, Idx, Read
+from .expr import Apply, Const, Expr, Idx, Read, index_names
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,11 @@ class Affine:
 
     coefficients: Mapping[Expr, int]
     constant: int
+
+    @property
+    def indices(self) -> frozenset[str]:
+        """The names of the indices that the form depends on."""
+        return frozenset().union(*map(index_names, self.coefficients))
 
     def __add__(self, other: Affine) -> Affine:
         total = dict(self.coefficients)

@@ -372,7 +372,7 @@ class _NestWriter:
                 self.memory.accumulate(access, self._added)
             return
         totals = []
-        # `_is_injective` in `cpu/lower.py` has made sure that copies are different elements.
+        # `_is_injective` in `cpu/loop_order.py` has made sure that copies are different elements.
         for copy in copies:
             self.expressions.at(*copy)
             totals.append(self.memory.load_now(access))

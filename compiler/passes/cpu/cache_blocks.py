@@ -26,7 +26,7 @@ from math import gcd, prod
 
 from ...ir.affine import Affine
 from ...ir.dtypes import BYTES
-from ...ir.expr import Expr, Idx, Read, index_names
+from ...ir.expr import Expr, Idx, Read
 from ...targets import MAX_LANES, Cache, CpuTarget
 from ..lowering.access import Access
 from .loop_ir import PANEL, CacheBlocks, Loop
@@ -158,8 +158,8 @@ class _Product:
         return {a.name for a in self.wide.offset.coefficients if isinstance(a, Idx)}
 
     @cached_property
-    def narrow_names(self) -> set[str]:
-        return set().union(*map(index_names, self.narrow.offset.coefficients))
+    def narrow_names(self) -> frozenset[str]:
+        return self.narrow.offset.indices
 
     @cached_property
     def terms(self) -> int:
@@ -348,7 +348,7 @@ class _Product:
 
     def _bytes(self, factor: Access) -> int:
         """What the nest reads of a factor: all of it, or one element for each of its indices."""
-        names = set().union(*map(index_names, factor.offset.coefficients))
+        names = factor.offset.indices
         indices = (*self.work.outputs, *self.work.over)
         elements = prod(i.size for i in indices if i.name in names)
         return min(self.work.footprints[factor.tensor], elements * F32)

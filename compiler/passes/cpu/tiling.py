@@ -74,7 +74,7 @@ class Work:
         """The indices of each operand that depends on the vector index, the target included."""
         operands = [d for _, d in self.depends]
         if self.accumulated is not None:
-            operands.append(frozenset().union(*map(index_names, self.accumulated.coefficients)))
+            operands.append(self.accumulated.indices)
         return [d for d in operands if vector in d]
 
     @cached_property
@@ -116,7 +116,7 @@ class Clip:
         sizes = {i.name: i.size for i in (*work.outputs, *work.over)}
         inner = {i.name for i in work.over}
         compound = [a for a in form.coefficients if not isinstance(a, Idx)]
-        names = frozenset().union(*map(index_names, form.coefficients))
+        names = form.indices
         plain = [a.name for a in form.coefficients if isinstance(a, Idx) and a.name in inner]
         # No loop can be solved for an index inside of a quotient or of a read.
         if any(inner & index_names(a) or not _is_quotient(a) for a in compound) or not work.over:

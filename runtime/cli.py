@@ -36,6 +36,8 @@ ADDRESSES = 180_000_000  # bytes that NumPy and the least of the commands take
 
 # command → where it is declared, in command_line/, and one line of help
 COMMANDS = {
+    "new":        ("beginning.new",       "Make a folder with a program to begin with."),
+    "examples":   ("beginning.examples",  "List, print or copy the examples."),
     "train":      ("training.train",      "Train a model."),
     "eval":       ("training.evaluate_run", "Measure a trained model on its data."),
     "plot":       ("training.plot",       "Draw the loss and the metrics of runs."),

@@ -24,10 +24,19 @@ from .elaboration.players import differentiate_losses
 from .elaboration.selection import WHOLE, Selected, Selection, results_of, select
 from .elaboration.train_block import Setup, elaborate_trained_model
 from .ir.aggregates import SIZES, Aggregates, aggregates, last_stage, one_by_one
+from .ir.dynamic_sizes import (
+    DynamicSystem,
+    NotDynamic,
+    counted,
+    dynamic_system,
+    sample_sizes,
+    size_input,
+)
 from .ir.equation import Equation, System, Tensor, is_identity
 from .ir.expr import Read
 from .ir.integer_ranges import input_limits
 from .passes.equations.incremental_decoding import incremental_decoding, once
+from .passes.equations.integer_checks import obligations
 from .passes.kernels.dynamic_batch import example_dimensions
 
 
@@ -147,10 +156,40 @@ def untrained(setup: Setup) -> tuple[Selected, System, Mapping[str, Part]]:
     return replace(found, system=_checked(found.system, setup)), drawn, model.ctx.parts
 
 
-def dynamic(setup: Setup, selection: Selection) -> System | None:
-    """What is selected, for any number of examples up to the batch; None if the results of an
-    example depend on other examples, and so on their number, or are not one after the other."""
-    system = selected(setup, selection).system.replace(batch=setup.batch)
+def any_sizes(setup: Setup, selection: Selection) -> DynamicSystem:
+    """What is selected, for any values of the sizes that have a maximum. NotDynamic if what is
+    computed depends on them in another way than by the length of dimensions and numbers made of
+    it."""
+    try:
+        samples = [
+            (sizes, sized(setup, replace(selection, sizes=tuple(sizes.items()))))
+            for sizes in sample_sizes(setup.limits)
+        ]
+    except UserError as error:  # the program is right for some sizes only
+        raise NotDynamic from error
+    found = dynamic_system(samples, setup.limits)
+
+    def finished(system: System) -> System:
+        system = _checked(system, setup)
+        known = {size_input(symbol): most + 1 for symbol, most in setup.limits.items()}
+        return system.replace(index_inputs={**(system.index_inputs or {}), **known})
+
+    system = finished(found.system)
+    unproven = {each.eq.target for each in obligations(system)}
+    if unproven:
+        system = finished(counted(found, unproven))
+    return replace(found, system=system)
+
+
+def sized(setup: Setup, selection: Selection) -> System:
+    """What is selected, as `any_sizes` compares it."""
+    return _expand_gradients(selected(setup, selection).system)
+
+
+def dynamic(setup: Setup, system: System) -> System | None:
+    """The system for any number of examples up to the batch; None if the results of an example
+    depend on other examples, and so on their number, or are not one after the other."""
+    system = system.replace(batch=setup.batch)
     dimensions = example_dimensions(_expand_gradients(system))
     apart = dimensions is not None and not any(dimensions[name] for name in system.outputs)
     return system if apart else None

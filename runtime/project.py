@@ -256,6 +256,7 @@ def setup_of(
         settings.float,
         settings.precision,
         accumulate=settings.accumulate,
+        limits=settings.limits,
     )
 
 
@@ -348,6 +349,8 @@ def _train_text(train: s.Train) -> str:
         match item:
             case s.Field(name=name, value=value):
                 lines.append(f"{name.id} = {format_expr(value)}")
+            case s.Limit(name=name, op=sign, value=value):
+                lines.append(f"{name.id} {sign} {format_expr(value)}")
             case s.Loss(name=name, patterns=patterns, value=value):
                 names = ", ".join(p.text for p in patterns)
                 lines.append(f"loss {name.id} for {names} = {format_expr(value)}")

@@ -46,7 +46,7 @@ class Settings:
     (`durations.py`). `accumulate` counts the batches whose
     gradients a step adds up. `float` is the type computed in, `precision` that of the operands of
     contractions. `turns` is a cycle of steps by the losses that they train; empty if all steps
-    train all."""
+    train all. `limits` are the greatest values of sizes."""
 
     batch: int = 32
     epochs: int | None = None
@@ -67,6 +67,7 @@ class Settings:
     until: tuple[Condition, ...] = ()
     turns: tuple[Turn, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
+    limits: Mapping[str, int] = field(default_factory=dict)
     data: DataChoice | None = None
     weights: WeightsChoice | None = None
 
@@ -183,6 +184,7 @@ def read_settings(train: s.Train, symbols: Sequence[str], sizes: Mapping[str, in
     state: `T = 64`. `sizes` are those that the command line sets, which come first."""
     report = Report()
     stated: dict[str, int] = {}
+    limits: dict[str, int] = {}
     found: dict[str, Any] = {}
     # Any order: a `let` may stand below the field that uses it.
     lets: dict[str, s.Expr] = {i.name.id: i.value for i in train.body if isinstance(i, s.Let)}
@@ -193,6 +195,8 @@ def read_settings(train: s.Train, symbols: Sequence[str], sizes: Mapping[str, in
         try:
             if isinstance(item, s.Until):
                 conditions.append(Condition(item.condition, lambda e: constant_number(e, lets)))
+            elif isinstance(item, s.Limit):
+                limits[item.name.id] = _size(item.name.id, item.value, lets, "the maximum of")
             elif isinstance(item, s.Field) and is_size(item.name.id, symbols):
                 size = _size(item.name.id, item.value, lets)
                 # The first symbol is the batch, by another name.
@@ -224,7 +228,13 @@ def read_settings(train: s.Train, symbols: Sequence[str], sizes: Mapping[str, in
     # A run must end, so without any limit there is a default one.
     if not conditions and "epochs" not in found and "steps" not in found:
         found["epochs"] = DEFAULT_EPOCHS
-    return Settings(**found, sizes={**stated, **sizes}, until=tuple(conditions), turns=turns(train))
+    return Settings(
+        **found,
+        sizes={**stated, **sizes},
+        limits=limits,
+        until=tuple(conditions),
+        turns=turns(train),
+    )
 
 
 def is_size(name: str, symbols: Sequence[str]) -> bool:
@@ -233,10 +243,10 @@ def is_size(name: str, symbols: Sequence[str]) -> bool:
     return name in symbols and name not in FIELDS
 
 
-def _size(name: str, value: s.Expr, lets: Mapping[str, s.Expr]) -> int:
+def _size(name: str, value: s.Expr, lets: Mapping[str, s.Expr], what: str = "the size") -> int:
     found = constant(value, lets)
     if not _whole(1)(found):
-        raise fail("E0703", f"the size `{name}` must be a whole number from 1", value.span)
+        raise fail("E0703", f"{what} `{name}` must be a whole number from 1", value.span)
     assert isinstance(found, int)
     return found
 
@@ -474,6 +484,7 @@ def settings_json(settings: Settings) -> dict[str, Any]:
     plain["monitor"] = str(settings.monitor) if settings.monitor else None
     plain["until"] = [c.text for c in settings.until]
     plain["sizes"] = dict(settings.sizes)
+    plain["limits"] = dict(settings.limits)
     plain["weights"] = settings.weights.path if settings.weights else None
     if settings.data:
         data = settings.data

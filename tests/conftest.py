@@ -6,6 +6,9 @@ import signal
 
 import pytest
 
+from nnc.compiler.ir.equation import System
+from nnc.runtime.device.cpu import program
+
 # `nohup`, and a shell that runs a command in the background, leave these ignored, and so would the
 # processes that tests start and send them to.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -20,6 +23,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture
 def update_golden(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--update-golden"))
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[System]:
+    """The systems that are compiled for the CPU from now on."""
+    found: list[System] = []
+
+    class Counted(program.CpuProgram):
+        def _find_code(self):
+            found.append(self.system)
+            return super()._find_code()
+
+    monkeypatch.setattr("nnc.runtime.device.CpuProgram", Counted)
+    return found
 
 
 @pytest.fixture

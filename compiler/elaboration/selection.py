@@ -20,7 +20,7 @@ from .broadcasting import materialize
 from .context import Context, Part
 from .model import ElaboratedModel, elaborate_part
 from .rules import RULES
-from .train_block import Setup, elaborate_trained_model
+from .train_block import Setup, elaborate_trained_model, with_sizes
 from .values import Array, Shape
 
 LISTED = 12  # names in a message
@@ -29,11 +29,12 @@ LISTED = 12  # names in a message
 @dataclass(frozen=True)
 class Selection:
     """What is computed: of a `part`, for inputs of which an example has this shape and type, or of
-    the trained model, the `tensors`, or the results."""
+    the trained model, the `tensors`, or the results; with a maximum declared, for these `sizes`."""
 
     part: Part | None = None
     tensors: tuple[str, ...] = ()
     examples: tuple[tuple[str, Shape, str], ...] = ()
+    sizes: tuple[tuple[str, int], ...] = ()
 
 
 WHOLE = Selection()
@@ -51,7 +52,7 @@ def select(setup: Setup, selection: Selection) -> Selected:
     """The system that computes a selection for a batch, and nothing that it does not need.
     UserError E0715 for a tensor that does not exist."""
     model = _elaborated(setup, selection)
-    if selection == WHOLE:
+    if selection.part is None and not selection.tensors:
         return results_of(model)
     names = selection.tensors or tuple(r.name for r in model.definition.results)
     outputs = {name: _output(model, name, selection.part, setup.batch) for name in names}
@@ -76,7 +77,8 @@ def results_of(model: ElaboratedModel) -> Selected:
 def _elaborated(setup: Setup, selection: Selection) -> ElaboratedModel:
     part = selection.part
     if part is None:
-        return elaborate_trained_model(setup, training=False).model
+        sized = with_sizes(setup, dict(selection.sizes)) if selection.sizes else setup
+        return elaborate_trained_model(sized, training=False).model
     ctx = Context(setup.definitions, Report(), False, setup.float_type, RULES)
     shapes = {name: (setup.batch, *shape) for name, shape, _ in selection.examples}
     dtypes = {name: ctx.float_for(dtype) for name, _, dtype in selection.examples}

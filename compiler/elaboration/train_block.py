@@ -8,7 +8,7 @@ what optimizers make of them (`optimizers.py`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ...dsl.check.names import value_names
 from ...dsl.diagnostics.diagnostic import Report, did_you_mean
@@ -34,7 +34,7 @@ class Setup:
     `precision` is that of the operands of contractions (`passes/autodiff/mixed_precision.py`).
     `whole` is the batch of most steps, where `batch` is that of a shorter last one. `turn` are the
     losses whose parameters a step trains; empty for all losses. `accumulate` is the number of
-    batches of a step."""
+    batches of a step. `limits` are the greatest values of sizes that have a declared maximum."""
 
     definitions: Mapping[str, s.Definition]
     train: s.Train
@@ -48,6 +48,7 @@ class Setup:
     whole: int | None = None
     turn: tuple[str, ...] = ()
     accumulate: int = 1
+    limits: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -157,7 +158,43 @@ def _bound_sizes(setup: Setup, definition: s.Definition, report: Report) -> dict
                 help=did_you_mean(parameter.name, setup.fields)
                 or f"the data have {', '.join(f'`{f}`' for f in setup.fields)}",
             )
-    return sizes
+    _check_limits(setup, sizes, report)
+    # what nothing else binds is compiled for the greatest
+    return {**setup.limits, **sizes}
+
+
+def with_sizes(setup: Setup, sizes: Mapping[str, int]) -> Setup:
+    """The same for other values of sizes, which the data do not bind then."""
+    definition = find_model(setup.definitions, setup.train.model.id)
+    inputs = (item for item in setup.train.body if isinstance(item, s.Input))
+    types = {p.name: p.type for p in definition.inputs} | {i.name.id: i.type for i in inputs}
+
+    def sized(name: str, field: FieldType) -> FieldType:
+        pattern = ((own := types.get(name)) and own.shape) or ()
+        shape = [
+            sizes.get(item.id, size) if isinstance(item, s.Name) else size
+            for item, size in zip(pattern[1:], field.shape, strict=False)
+        ]
+        return FieldType(field.dtype, (*shape, *field.shape[len(shape) :]))
+
+    fields = setup.fields and {name: sized(name, field) for name, field in setup.fields.items()}
+    return replace(setup, sizes={**setup.sizes, **sizes}, fields=fields)
+
+
+def _check_limits(setup: Setup, sizes: Mapping[str, int], report: Report) -> None:
+    """E0415 for sizes beyond their maximum."""
+    for item in setup.train.body:
+        if isinstance(item, s.Limit):
+            size = sizes.get(item.name.id, 0)
+            limit = setup.limits.get(item.name.id, size)
+            if size > limit:
+                report.add(
+                    "E0415",
+                    f"`{item.name.id}` is {size:,}, and its declared maximum is {limit:,}",
+                    item.span,
+                    label="declared here",
+                    help=f"write `{item.name.id} <= {size}`, or a larger number",
+                )
 
 
 def _bind_field(

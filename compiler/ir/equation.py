@@ -21,6 +21,7 @@ from math import prod
 from typing import Any
 
 from ...dsl.syntax.source import Span
+from .affine import Affine
 from .build import Change, renamed, rewrite
 from .dtypes import ALIGNED, BYTES, LINE
 from .expr import Expr, Idx, Read, reads
@@ -257,6 +258,10 @@ class System:
     the first dimension of the inputs counts so many examples, and a run may be of fewer: the rest
     of the results then means nothing (`dynamic_batch`).
 
+    `sized` are the dimensions of inputs and outputs that depend on sizes which a run is given, by
+    tensor: how long they are in that run, where the tensor has the greatest length
+    (`dynamic_sizes`).
+
     For messages: `adjoints` are the tensors by the temps that are their gradients, `contributions`
     by those that are parts of a gradient. No name says this, as the user may have taken any."""
 
@@ -275,6 +280,7 @@ class System:
     row_blocks: tuple[RowBlock, ...] = ()
     batch: int = 0
     averages: Mapping[str, str] = field(default_factory=dict)
+    sized: Mapping[str, Mapping[int, Affine]] = field(default_factory=dict)
 
     def of_kind(self, kind: str) -> list[Tensor]:
         return [t for t in self.tensors.values() if t.kind == kind]

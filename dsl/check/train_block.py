@@ -1,6 +1,6 @@
 """Train blocks: their fields, the model that they train and the calls in them.
 
-Reports E0401–E0406, E0312 and E0414. The names of data sources and their fields are the
+Reports E0401–E0406, E0312, E0414 and E0415. The names of data sources and their fields are the
 runtime's.
 """
 
@@ -85,6 +85,7 @@ def _check_entries(train: s.Train, scope: Scope, layers: Layers, report: Report)
     symbols = input_symbols(model) if model is not None else []
     seen: dict[str, Span] = {}  # fields by their names
     values: dict[str, Span] = {}  # what expressions may name: metrics, inputs, `let`s
+    limits: dict[str, Span] = {}  # sizes with a maximum
     measures = [e.name.id for e in train.measures]
     for entry in train.body:
         if isinstance(entry, s.Field):
@@ -122,6 +123,9 @@ def _check_entries(train: s.Train, scope: Scope, layers: Layers, report: Report)
                 _check_calls(entry, scope, layers, report, field in _PARTIAL_FIELDS)
             case s.Loss() | s.Metric() | s.Until() | s.Let():
                 _check_calls(entry, scope, layers, report, partial=False)
+            case s.Limit(name=name):
+                _check_set_once(name, limits, report)
+                _check_limit(entry, train, symbols, report)
     # The first symbol is the batch, by another name.
     if symbols and symbols[0] in seen and symbols[0] not in TRAIN_FIELDS and "batch" in seen:
         _check_set_once(s.Name(seen[symbols[0]], "batch"), seen, report)
@@ -155,6 +159,36 @@ def _warn_of_former_names(train: s.Train, report: Report) -> None:
             label="its former name",
             help="`nnc fix FILE` writes the new one; the folder of a run can stay as it is",
         )
+
+
+def _check_limit(entry: s.Limit, train: s.Train, symbols: list[str], report: Report) -> None:
+    """E0415 for a maximum of something else than a size of the model, or that is none."""
+    name, span, value = entry.name.id, entry.name.span, entry.value
+    lets = {item.name.id for item in train.body if isinstance(item, s.Let)}
+    unknown = [n for n in s.walk(value) if isinstance(n, s.Name) and n.id not in lets]
+    number = value.value if isinstance(value, s.Number) else 1
+    if name in symbols[1:] and entry.op == "<=":
+        if not unknown and isinstance(number, int) and number > 0:
+            return  # the runtime computes with `let`s
+        what, span = f"the maximum of `{name}` must be a whole number from 1", value.span
+        help = f"such as `{name} <= 512`"
+        if unknown:
+            help = f"`{unknown[0].id}` is not known when compiling: write a number, {help}"
+    elif name in symbols[1:]:
+        what, span = f"the maximum of `{name}` is declared with `<=`", entry.span
+        help = f"write `{name} <= {entry.value.span.text}`, the greatest size that is allowed"
+    elif name in symbols:
+        what = f"`{name}` counts examples, of which there may be any number"
+        help = "leave it out: one program predicts any number"
+    else:
+        what = f"`{name}` is no size of `{train.model.id}`"
+        sizes = ", ".join(f"`{symbol}`" for symbol in symbols[1:])
+        help = did_you_mean(name, symbols[1:]) or (
+            f"the sizes of its inputs that have a name are {sizes}"
+            if sizes
+            else f"give one a name, as in `x: f32[B, {name}, 8]`"
+        )
+    report.add("E0415", what, span, help=help)
 
 
 def _check_reserved(entry: s.Node, measures: list[str], report: Report) -> None:

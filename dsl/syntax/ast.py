@@ -285,6 +285,15 @@ class Field(Node):
 
 
 @dataclass(frozen=True)
+class Limit(Node):
+    """`T <= 512`: the greatest value of a size; the checks refuse other comparisons."""
+
+    name: Name
+    op: str
+    value: Expr
+
+
+@dataclass(frozen=True)
 class Metric(Node):
     """`metric accuracy = mean(argmax(logits) == label)`."""
 
@@ -337,7 +346,7 @@ class Train(Node):
     """`train Mnist { … }`."""
 
     model: Name
-    body: tuple[Field | Loss | Metric | Until | Input | Let | ParamGroup, ...]
+    body: tuple[Field | Limit | Loss | Metric | Until | Input | Let | ParamGroup, ...]
     doc: str
 
     @property

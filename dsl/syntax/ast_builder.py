@@ -191,6 +191,10 @@ class AstBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
         name = s.Name(self._span(head), str(head)) if isinstance(head, Token) else head
         return s.Field(self._span(meta), name, value)
 
+    def limit(self, meta: Meta, parts: list[Any]) -> s.Limit:
+        name, sign, value = parts
+        return s.Limit(self._span(meta), name, str(sign), value)
+
     def patterns(self, meta: Meta, parts: list[Token]) -> tuple[s.Pattern, ...]:
         return tuple(s.Pattern(self._span(part), str(part)) for part in parts)
 

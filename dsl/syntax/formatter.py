@@ -280,6 +280,8 @@ class _Formatter:
                 self._assignment(f"{head} = ", value, indent)
             case s.Until(condition=condition):
                 self._assignment("until ", condition, indent)
+            case s.Limit(op=sign, value=value):
+                self._assignment(f"{head} {sign} ", value, indent)
             case s.Param(value=value, drawn=True):
                 self._assignment(f"{head} ~ ", value, indent)
             case s.Equation(value=value, accumulate=sign) if sign:
@@ -346,7 +348,7 @@ def _head(node: s.Node) -> str:
         case s.Equation(targets=targets, indices=indices):
             left = ", ".join(map(format_expr, targets))
             return left if indices is None else f"{left}[{format_indices(indices)}]"
-        case s.Field(name=name):
+        case s.Field(name=name) | s.Limit(name=name):
             return name.id
         case s.Metric(name=name):
             return f"metric {name.id}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...compiler.ir.dynamic_sizes import is_size_input
 from ...compiler.ir.equation import System, Tensor
 
 SCALARS = ("step", "seed", "microbatches_left")  # inputs that the executor sets
@@ -9,4 +10,5 @@ SCALARS = ("step", "seed", "microbatches_left")  # inputs that the executor sets
 
 def fields_of(system: System) -> list[Tensor]:
     """The inputs that are fields of the data."""
-    return [t for t in system.of_kind("input") if t.name not in SCALARS]
+    given = [t for t in system.of_kind("input") if t.name not in SCALARS]
+    return [t for t in given if not is_size_input(t.name)]

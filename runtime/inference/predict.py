@@ -6,7 +6,7 @@ no dimension of examples, such as a mean over them, computed from all at once.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from ..data import Split
 from ..device.data_inputs import fields_of
 from ..training.bound_program import Refused
 from ..training.executor import EVALUATION_BATCH, Executor, evaluation_batches
-from ..training.integer_guard import refusal
+from ..training.integer_guard import explained
 
 Given = np.ndarray | Mapping[str, np.ndarray]
 
@@ -74,6 +74,7 @@ class Inputs:
     def __init__(self, executor: Executor, part: Part | None, tensors: tuple[str, ...] = ()):
         self.part, self.tensors, self.fields = part, tensors, executor.setup.fields or {}
         self.definition = part.definition if part else executor.definition
+        self.limits = {} if part else executor.setup.limits
         self.names = [p.name for p in self.definition.inputs]  # that may be given
         if part:
             self.needed = [n for n in self.names if self._is_needed(n, part)]
@@ -113,6 +114,7 @@ class Inputs:
                 self._check(parameter, array, bound, origin)
             except UserError as error:
                 wrong += error.diagnostics
+        wrong += self._beyond(bound, found, origin)
         if wrong:
             raise UserError(wrong)
         counts = {len(array): name for name, array in found.items()}
@@ -141,6 +143,25 @@ class Inputs:
                 or f"`{self.definition.name}` takes `{first.span.text}`",
             )
         ]
+
+    def _beyond(
+        self,
+        bound: Mapping[str, tuple[int, str]],
+        arrays: Mapping[str, np.ndarray],
+        origin: str,
+    ) -> Iterator[Diagnostic]:
+        """E0708 for sizes beyond their declared maximum."""
+        for symbol, (size, name) in bound.items():
+            most = self.limits.get(symbol, size)
+            if size > most:
+                array = arrays[name]
+                yield Diagnostic(
+                    "E0708",
+                    f"{origin} holds `{name}` as {array.dtype}{list(array.shape)}: `{symbol}` is "
+                    f"{size:,} here, and its declared maximum is {most:,}",
+                    next(p.span for p in self.definition.inputs if p.name == name),
+                    help=f"the train block says `{symbol} <= {most}`",
+                )
 
     def _recorded(self, name: str) -> Array | None:
         """What a part was given in the model."""
@@ -174,6 +195,22 @@ class Inputs:
         if array.dtype.kind not in "biuf" or (array.dtype.kind == "f" and not wants_float):
             raise fail("E0708", f"{here}, whose values cannot become {declared}", parameter.span)
 
+    def _declared(self, arrays: Mapping[str, np.ndarray]) -> tuple[tuple[str, int], ...]:
+        """The sizes with a declared maximum, if what else the data bind is as it was trained for;
+        empty if there are none."""
+        found: dict[str, int] = {}
+        for parameter in self.definition.inputs:
+            pattern = (parameter.type and parameter.type.shape) or ()
+            own = self.fields.get(parameter.name)
+            given = arrays[parameter.name].shape if parameter.name in arrays else ()
+            for axis, (item, size) in enumerate(zip(pattern, given, strict=False)):
+                if isinstance(item, s.Name) and item.id in self.limits:
+                    found[item.id] = size
+                elif axis and own is not None and own.shape[axis - 1] != size:
+                    return ()
+        # one that nothing gives is as in training
+        return tuple((n, found.get(n, m)) for n, m in self.limits.items()) if found else ()
+
     def _dtype(self, parameter: s.Parameter) -> str:
         if parameter.type is not None and parameter.type.dtype:
             return parameter.type.dtype
@@ -184,8 +221,11 @@ class Inputs:
         """What is computed for these arrays."""
         known = {name: arrays[name].shape[1:] for name in arrays.keys() & self.fields.keys()}
         part = self.part
-        if part is None and all(self.fields[n].shape == shape for n, shape in known.items()):
-            return Selection(None, self.tensors)
+        sizes = self._declared(arrays) if part is None else ()
+        if part is None and (
+            sizes or all(self.fields[n].shape == shape for n, shape in known.items())
+        ):
+            return Selection(None, self.tensors, sizes=sizes)
         # For other sizes than those that it was trained for, the model is a part of itself.
         part = part or Part("", self.definition, {}, {})
         examples = tuple(
@@ -223,7 +263,7 @@ def _misfits(
 
 def _check_weights(executor: Executor, selection: Selection, model: str) -> None:
     """UserError E0714 if a model that is no part of the trained one has other parameters."""
-    if selection.part is None or selection.part.name:
+    if selection.part.name if selection.part else not selection.sizes:
         return
     known = executor.weight_forms()
     system = executor.selected(selection).system
@@ -234,11 +274,12 @@ def _check_weights(executor: Executor, selection: Selection, model: str) -> None
         if t.kind in ("param", "state") and (t.name not in known or known[t.name].shape != t.shape)
     ]
     trained = executor.definition.name
-    if wrong and selection.part.definition is executor.definition:
+    definition = selection.part.definition if selection.part else executor.definition
+    if wrong and definition is executor.definition:
         raise fail(
             "E0714",
             f"for these sizes `{trained}` has other parameters: {', '.join(wrong[:8])}",
-            selection.part.definition.name_span,
+            definition.name_span,
             help="give arrays of the sizes that it was trained for",
         )
     if wrong:
@@ -246,7 +287,7 @@ def _check_weights(executor: Executor, selection: Selection, model: str) -> None
             "E0714",
             f"`{model}` is no part of `{trained}` and has parameters that `{trained}` has not: "
             + ", ".join(wrong[:8]),
-            selection.part.definition.name_span,
+            definition.name_span,
             help="layers with the same names in both models have the same parameters: "
             "`decode = Decoder`",
         )
@@ -284,7 +325,8 @@ def predict_batches(
                 try:
                     program.compute(rows, number)
                 except Refused as refused:
-                    raise refusal(program, refused, examples, drawn) from None
+                    system = executor.exact(selection, size) if selection.sizes else program.system
+                    raise explained(system, program.values, refused, examples, drawn) from None
                 for name, result in program.results.items():
                     # Copied: the program's next caller writes over its arrays.
                     if whole:

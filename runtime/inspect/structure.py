@@ -60,12 +60,12 @@ def structure(project: Project, setup: Setup | None = None) -> Structure:
     """The structure of a project's model. UserError if the program is wrong, E0316 for a size that
     is not known: with a `setup`, the data say those that a model alone leaves open."""
     if setup is not None:
-        sizes = _all_sizes(project, setup)
+        sizes = all_sizes(project, setup)
         project = replace(project, settings=replace(project.settings, sizes=sizes))
     return _structure(*elaborated_model(project))
 
 
-def _all_sizes(project: Project, setup: Setup) -> dict[str, int]:
+def all_sizes(project: Project, setup: Setup) -> dict[str, int]:
     """The model's symbolic sizes as the data bind them: read off the inputs of a plan for it."""
     tensors = prediction(setup).tensors
     # sizes that the program itself fixes come first; the data say the rest

@@ -6,22 +6,24 @@ is exact: it is what the plans for the device say, before anything runs. It need
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 from ...compiler.elaboration.players import group_of, groups, is_frozen, steps_of, trains
+from ...compiler.elaboration.selection import WHOLE
 from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.aggregates import hand_over
+from ...compiler.ir.dynamic_sizes import NotDynamic
 from ...compiler.ir.equation import System
 from ...compiler.ir.work import flops
 from ...compiler.pipeline import compile, plan
-from ...compiler.programs import evaluation, measured, prediction, training_step
+from ...compiler.programs import any_sizes, evaluation, measured, prediction, training_step
 from ...compiler.targets import GpuTarget
 from ...dsl.check.turns import turns
 from ...dsl.syntax import ast as s
 from ..device.cpu import host
 from ..project import Project
-from .structure import Structure, structure
+from .structure import Structure, all_sizes, structure
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Summary:
     inference_bytes: int
     training_bytes: int | None
     groups: tuple[tuple[str, int], ...] = ()  # entries of the train block, and their parameters
+    lengths: str = ""  # how sizes with a maximum are predicted
 
     def text(self) -> str:
         """A table, then totals."""
@@ -68,6 +71,7 @@ class Summary:
         if self.training_bytes is not None:
             table.append(f"training memory   {size(self.training_bytes)}")
         table.append(f"inference memory  {size(self.inference_bytes)}")
+        table += ["", self.lengths] if self.lengths else []
         return "\n".join([f"{self.model}, batch {self.batch}", "", *table]) + "\n"
 
 
@@ -90,10 +94,10 @@ def summarize(project: Project, setup: Setup | None, device: str = "cpu") -> Sum
     needed = MEMORY_BYTES[device]
     if setup is None:
         found = structure(project)
-        inference, training = needed(found.system), None
+        inference, training, lengths = needed(found.system), None, ""
     else:
         found = structure(project, setup)
-        inference = needed(prediction(setup))
+        inference, lengths = _predicted(project, setup, needed)
         # as a run has it compiled: with the parts of its loss and metrics among the outputs
         handed, losses = measured(setup, True), len(setup.train.losses)
         # each kind of step is a program of its own
@@ -104,7 +108,26 @@ def summarize(project: Project, setup: Setup | None, device: str = "cpu") -> Sum
         evaluation(setup)  # so that mistakes only evaluation has are found here too
     rows = layer_rows(found)
     parts = () if setup is None else _groups(setup.train, found.system)
-    return Summary(project.name, project.settings.batch, rows, inference, training, parts)
+    batch = project.settings.batch
+    return Summary(project.name, batch, rows, inference, training, parts, lengths)
+
+
+def _predicted(project: Project, setup: Setup, needed: Callable[[System], int]) -> tuple[int, str]:
+    """The memory of a prediction, and how many programs there are for sizes with a maximum."""
+    if not setup.limits:
+        return needed(prediction(setup)), ""
+    sizes = all_sizes(project, setup)
+    each = ", ".join(f"{symbol} <= {most}" for symbol, most in setup.limits.items())
+    trained = ", ".join(f"{symbol} = {sizes[symbol]}" for symbol in setup.limits)
+    try:
+        system = any_sizes(setup, WHOLE).system
+    except NotDynamic as reason:
+        why = f": {reason}" if reason.name else ""
+        return (
+            needed(prediction(setup)),
+            f"{each}: trained with {trained}; predictions are compiled for each size{why}",
+        )
+    return needed(system), f"{each}: trained with {trained}; one program predicts any size"
 
 
 def _groups(train: s.Train, system: System) -> tuple[tuple[str, int], ...]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ...compiler.ir.aggregates import HandedOver
 from ...compiler.ir.dtypes import is_float
+from ...compiler.ir.dynamic_sizes import Sizes, size_input, size_value
 from ...compiler.ir.equation import CHECK
 from ..device import Batched, Prepared, Program, Shortened, Twinned
 from ..device.data_inputs import fields_of
@@ -78,8 +79,10 @@ class BoundProgram:
         numbers &= "microbatches_left" not in arrays
         self._batched = program if isinstance(program, Batched) and numbers else None
         self.results = {name: arrays[name] for name in system.outputs}
-        self._padded: list[np.ndarray] = []  # from a run's last example on, all are like it
-        self._examples = system.batch  # of which runs are
+        # From a run's last example on, all along the dimension are like it, and after the last
+        # place of a size.
+        self._padded: list[tuple[int, np.ndarray]] = []
+        self._extent: object = (system.batch, {})  # the examples and sizes of which runs are
         self.step = arrays.get("step", np.zeros((), np.int32))
         self.left = arrays.get("microbatches_left", np.zeros((), np.int32))
         self._seeded = arrays.get("seed")  # of programs that draw random numbers, as dropout does
@@ -96,24 +99,45 @@ class BoundProgram:
         twin, losses = self.program.twin(), len(self.losses)
         return BoundProgram(twin, self._seed, self._handed_over, self._compared, losses)
 
-    def shorten(self, examples: int) -> None:
-        """Let the runs to come be of so many examples: `fields` and `results` have no more."""
-        if examples == self._examples:
+    def resize(self, examples: int, sizes: Sizes) -> None:
+        """Let the runs to come be of so many examples, if the system has a batch, and of these
+        sizes: `fields` and `results` have no more."""
+        if (examples, sizes) == self._extent:
             return
-        self._examples = 0  # none, if this is interrupted
+        self._extent = None  # nothing, if this is interrupted
         arrays, batch = self.program.arrays, self.system.batch
-        if isinstance(self.program, Shortened):
+        if batch and isinstance(self.program, Shortened):
             self.program.shorten(examples)
+        for symbol, size in sizes.items():
+            if size_input(symbol) in arrays:
+                arrays[size_input(symbol)][...] = size
         inputs = [(t, arrays[t.name]) for t in fields_of(self.system)]
-        self.fields = [(tensor.name, array[:examples]) for tensor, array in inputs]
-        self.results = {n: arrays[n][:examples] for n in self.system.outputs}
+        fields = {t.name: array[:examples] if batch else array for t, array in inputs}
         # Whatever else the program computes or checks must be possible for the others, too.
         self._padded = [
-            array[examples - 1 :]
+            (0, array[examples - 1 :])
             for tensor, array in inputs
-            if examples < batch and (CHECK in arrays or not is_float(tensor.dtype))
+            if batch and examples < batch and (CHECK in arrays or not is_float(tensor.dtype))
         ]
-        self._examples = examples
+        for name, array in fields.items():
+            fields[name] = self._of_sizes(name, array, sizes, padded=True)
+        self.fields = [*fields.items()]
+        self.results = {
+            name: self._of_sizes(name, arrays[name][:examples] if batch else arrays[name], sizes)
+            for name in self.system.outputs
+        }
+        self._extent = (examples, sizes)
+
+    def _of_sizes(
+        self, name: str, array: np.ndarray, sizes: Sizes, padded: bool = False
+    ) -> np.ndarray:
+        """The part of an array that has these sizes; what is beyond may be `padded` in each run."""
+        for axis, form in self.system.sized.get(name, {}).items():
+            size, along = size_value(form, sizes), np.moveaxis(array, axis, 0)
+            if padded and size < len(along):
+                self._padded.append((axis, np.moveaxis(along[size - 1 :], 0, axis)))
+            array = np.moveaxis(along[:size], 0, axis)
+        return array
 
     def run(self, examples: Examples, rows: np.ndarray, step: int, left: int = 0) -> Measured:
         """One run on these rows, of a step with so many batches left after it. Raises Refused."""
@@ -131,8 +155,10 @@ class BoundProgram:
 
     def compute(self, rows: np.ndarray, step: int, left: int = 0) -> None:
         """One run on what the inputs hold, the examples `rows`. Raises Refused."""
-        for array in self._padded:
-            array[1:] = array[0]
+        # Backwards: what is padded along several dimensions is first padded along the last.
+        for axis, array in reversed(self._padded):
+            along = np.moveaxis(array, axis, 0)
+            along[1:] = along[0]
         for array, limit in self._unseen:
             if np.maximum.reduce(array, axis=None) >= limit:
                 raise Refused(rows, step, left)

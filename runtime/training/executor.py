@@ -33,6 +33,7 @@ from ..project import with_batch
 from .bound_program import BoundProgram
 from .program_pool import ProgramPool
 from .set_measures import SetMeasures
+from .sized_predictions import SizedPredictions
 from .values_copy import IN_MEMORY
 
 Values = dict[str, np.ndarray]
@@ -60,6 +61,7 @@ class Executor:
         self.report = Report()  # warnings about the program, of its training step
         self._selected: dict[tuple[Selection, int], Selected] = {}  # by the size of the batch
         self._dynamics: dict[Selection, System | None] = {}
+        self._sized = SizedPredictions(setup)
         self._values: Mapping[str, np.ndarray] | None = None  # not drawn yet
         self._changes = 0  # how often somebody could change them
         self._taken = False  # whether they are the weights of a run
@@ -193,23 +195,27 @@ class Executor:
     ) -> AbstractContextManager[BoundProgram]:
         """The model's results, or what is selected, for a batch under a copy of the current values,
         for one caller. All sizes that `prediction_batches` gives have one program."""
-        system = self._dynamic(selection)
+        sizes, own = self._sized.sizes(selection), self._sized.for_all(selection)
+        system = self._dynamic(own)
         if system is not None and batch <= system.batch:
-            return self._shortened(system, batch, selection)
-        return self._lent(
-            "predict", batch, lambda setup: selected(setup, selection).system, selection
-        )
+            return self._lent("predict", system.batch, lambda setup: system, own, (batch, sizes))
+        return self._lent("predict", batch, lambda _: self._system(own, batch), own, (batch, sizes))
 
     @compiling()
     def selected(self, selection: Selection, batch: int = 1) -> Selected:
         """What computes a selection for a batch. UserError E0715 if it names a tensor that does not
         exist."""
-        key = selection, batch
+        key = self._sized.for_all(selection), batch
         if key == (WHOLE, 1):
             return self._model[0]
         if key not in self._selected:
+            selection = key[0]
             self._selected[key] = selected(with_batch(self.setup, batch), selection)
         return self._selected[key]
+
+    def exact(self, selection: Selection, batch: int) -> System:
+        """What is selected for a batch and its sizes alone, for messages."""
+        return selected(with_batch(self.setup, batch), selection).system
 
     @property
     def definition(self) -> s.Definition:
@@ -226,23 +232,24 @@ class Executor:
     ) -> Iterator[tuple[int, int, int]] | None:
         """As `evaluation_batches`, of the train block's size, for which one program serves any
         number of examples; None if the results of an example depend on the others."""
-        system = self._dynamic(selection)
+        system = self._dynamic(self._sized.for_all(selection))
         return None if system is None else _batches(count, min(count, system.batch))
 
     def _dynamic(self, selection: Selection) -> System | None:
         """The prediction for any number of examples up to the batch, if there is one."""
         if selection not in self._dynamics:
             with compiling():
-                self._dynamics[selection] = dynamic(self.setup, selection)
+                system = self._system(selection, self.setup.batch)
+                self._dynamics[selection] = dynamic(self.setup, system)
         return self._dynamics[selection]
 
-    @contextmanager
-    def _shortened(
-        self, system: System, examples: int, selection: Selection
-    ) -> Iterator[BoundProgram]:
-        with self._lent("predict", system.batch, lambda setup: system, selection) as program:
-            program.shorten(examples)
-            yield program
+    def _system(self, selection: Selection, batch: int) -> System:
+        """The prediction for a batch, where it is served by one for any sizes, that."""
+        if selection.sizes == tuple(self.setup.limits.items()) and selection.sizes:
+            found = self._sized.system(selection, batch)
+            if found is not None:
+                return found.system
+        return selected(with_batch(self.setup, batch), selection).system
 
     @contextmanager
     def _lent(
@@ -251,10 +258,14 @@ class Executor:
         batch: int,
         elaborate: Callable[[Setup], System],
         selection: Selection = WHOLE,
+        extent: tuple[int, Mapping[str, int]] | None = None,
     ) -> Iterator[BoundProgram]:
+        """A program for a batch, for runs of an `extent` of examples and sizes."""
         key = purpose, batch, selection
         pool = self._pools.get(key) or self._pool(key, elaborate)
         with pool.lend() as program:
+            if extent is not None:
+                program.resize(*extent)
             program.seed(self.seed)
             # a copy: training must not see what this program does
             program.load(self._averaged(), self._version)

@@ -66,6 +66,7 @@ train M {
     clip      = clip_norm(1.0)
     batch     = 32
     until accuracy > 0.9
+    T <= 64
 }
 """,
     "conv": """

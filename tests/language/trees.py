@@ -63,6 +63,7 @@ train Digits {
     let warm = 1_000
     batch     = 32; epochs = 10
     until accuracy > 0.99
+    T <= 4 * 128  # any length
     keep      = ["best", "last"]
 }
 ''',

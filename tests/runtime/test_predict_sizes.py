@@ -9,7 +9,6 @@ from small_programs import DIGITS, write
 
 import nnc
 from nnc.dsl.diagnostics.diagnostic import UserError
-from nnc.runtime.device.cpu import program
 
 CENTRED = (
     DIGITS.replace("Flatten |>", "Flatten |> Centred |>")
@@ -29,20 +28,6 @@ train Words {
     batch     = 8
 }
 """
-
-
-@pytest.fixture
-def compiled(monkeypatch):
-    """The systems that were compiled."""
-    found = []
-
-    class Counted(program.CpuProgram):
-        def _find_code(self):
-            found.append(self.system)
-            return super()._find_code()
-
-    monkeypatch.setattr("nnc.runtime.device.CpuProgram", Counted)
-    return found
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ COMMANDS = {
     "train":      ("training.train",      "Train a model."),
     "eval":       ("training.evaluate_run", "Measure a trained model on its data."),
     "plot":       ("training.plot",       "Draw the loss and the metrics of runs."),
-    "predict":    ("training.predict",    "Apply a trained model to arrays."),
+    "predict":    ("training.predict",    "Apply a trained model to files or arrays."),
     "generate":   ("training.generate",   "Continue or translate a text."),
     "check":      ("files.check",         "Find the mistakes in files."),
     "fmt":        ("files.fmt",           "Lay files out in the one canonical way."),

@@ -409,6 +409,9 @@ SCENES: dict[str, Scene] = {
                    "predict run --input x.npy --output y.csv", "",
                    {"small.nn": DIGITS, "x.npy": npy(np.ones((5, 8, 8, 1), np.float32))},
                    (TRAINED,)),
+    "E0717": Scene("predict run notes.txt", "predict run x.npy", "",
+                   {"small.nn": DIGITS, "x.npy": npy(np.ones((5, 8, 8, 1), np.float32)),
+                    "notes.txt": "the digits of today"}, (TRAINED,)),
     "W0303": Scene(TRAIN_WRONG, TRAIN_RIGHT, "label", {
         "right.nn": ONE_HOT.replace("FILE", "two.npy"),
         "wrong.nn": ONE_HOT.replace("FILE", "one.npy"),

@@ -110,31 +110,49 @@ def plot(**given: Any) -> None:
 
 
 @click.command(
-    short_help="Apply a trained model to arrays.",
-    epilog=o.examples("nnc predict runs/digits --input images.npy --output digits.csv"),
+    short_help="Apply a trained model to files or arrays.",
+    epilog=o.examples(
+        "nnc predict runs/cats photo.jpg more/",
+        "nnc predict runs/cats 'pics/*.png' --top 5 --output found.csv",
+        "nnc predict runs/houses new.csv",
+        "nnc predict runs/words one.wav two.wav",
+        'echo "what a film" | nnc predict runs/reviews -',
+        "nnc predict runs/digits --input images.npy --output digits.npy",
+    ),
 )
 @click.argument("run_folder", metavar="RUN", type=o.FILE)
+@click.argument("inputs", metavar="[INPUT]...", nargs=-1)
 @o.option_group(
     click.option(
         "--input",
-        "input_file",
+        "array_file",
         type=o.FILE,
         metavar="X.npy",
-        help="One array .npy, or several by name .npz.",
+        help="In place of INPUT: one array .npy, or several by name .npz.",
     ),
     click.option(
         "--output",
         "output_file",
         type=o.FILE,
-        required=True,
-        metavar="Y.npy",
-        help="Where the result goes: .npy, .csv, .jsonl; .npz for several by name.",
+        metavar="Y.csv",
+        help="Where the result goes, in place of standard output: .csv, .jsonl; or as the model "
+        "computes it, .npy for one array, .npz for several by name.",
     ),
+    click.option(
+        "--top",
+        type=o.POSITIVE,
+        metavar="K",
+        help="The K likeliest classes of each example.  [default: 3 on a terminal, else all]",
+    ),
+    click.option(
+        "--raw", is_flag=True, help="The numbers that the model computes, not what they stand for."
+    ),
+    click.option("--invert", is_flag=True, help="Take light for dark in images."),
     click.option(
         "--model",
         metavar="NAME",
         default="",
-        help="A model or layer in the trained one, by itself; its inputs are then those of X.",
+        help="A model or layer in the trained one, by itself; its inputs are then arrays.",
     ),
     click.option(
         "--tensor",
@@ -151,7 +169,12 @@ def plot(**given: Any) -> None:
     o.verify_option,
 )
 def predict(**given: Any) -> None:
-    """Apply the model of RUN to the examples of an array."""
+    """Apply the model of RUN to each INPUT: a file of the kind that it was trained on, a folder of
+    such files, a pattern in quotes, arrays in .npy or .npz, or - for standard input.
+
+    New files are read as those of training were: sizes, channels, vocabulary, normalisation and
+    columns are kept in the run. Without --output, a table on a terminal, and a line of JSON for
+    each example in a pipe."""
     from ..commands.predict import predict as run
 
     run(**given)

@@ -1,38 +1,143 @@
-"""`nnc predict`: a trained model, or a part of it, applied to arrays.
+"""`nnc predict`: a trained model, or a part of it, applied to files or arrays.
 
-In: the command line, a run folder, arrays on disk. Out: arrays or rows on disk. The work is done in
-`inference/`.
-"""
+In: the command line, a run folder, files, standard input. Out: a table on a terminal, a line of
+JSON for each example elsewhere, or a file. The work is done in `inference/`."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import stat
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import numpy as np
+
+from ...dsl.diagnostics.diagnostic import UserError, fail
+from ...dsl.files import reason
 from ..data.formats.array_file import read_arrays
-from ..inference.predict import Request
+from ..inference.given_files import STDIN, Given, Run, read_inputs
+from ..inference.meanings import meanings
+from ..inference.predict import Request, input_names
 from ..inference.predict import predict as predict_arrays
-from ..inference.result_files import check_ending, write_results
+from ..inference.readable import THEN, ResultTable, table_of
+from ..inference.result_files import Results, check_ending, json_lines, write_results
 from ..messages import notify
-from ..project import open_project, setup_of
+from ..project import Project, open_project, setup_of
 from ..training.executor import Executor
 from ..training.run_folder import RunFolder
 from . import options as o
 from .report import print_diagnostics
+from .tables import TableColumn, print_table
+
+NARROWEST, WIDEST = 10, 40  # columns of a terminal that the first cell takes at least, any at most
 
 
 def predict(
-    run_folder, input_file, output_file, model, tensors, seed, device_name, threads
-) -> None:
+    run_folder, inputs, array_file, output_file, top, raw, invert, model, tensors, seed,
+    device_name, threads,
+) -> None:  # fmt: skip
     """What `nnc predict` does."""
-    check_ending(output_file)
+    if array_file and inputs:
+        raise click.UsageError("give each INPUT by itself, or arrays with --input, not both")
+    if output_file is not None:
+        check_ending(output_file)
     folder = RunFolder(run_folder)
     notes = folder.settings
     project = open_project(folder.model)
     setup = setup_of(project, folder.fields, notes["examples"])
     executor = Executor(setup, o.device(device_name, threads), project.settings.seed)
     request = Request(model, tuple(dict.fromkeys(tensors)), seed)
-    given = read_arrays(input_file) if input_file else {}
+    run = Run(str(run_folder), folder.recorded, o.search(None, run_folder).cache_folder, invert)
+    is_read = bool(inputs) or (array_file is None and bool(input_names(executor, request)))
+    given = _given(inputs, array_file, run, is_read and (STDIN in inputs or _is_piped()))
     executor.take(folder.read_weights(executor.weight_forms()))
     print_diagnostics(folder.complete_as_reader())
-    results = predict_arrays(executor, given, str(input_file or "the command line"), request)
-    write_results(output_file, results)
+    for note in given.notes:
+        notify(note)
+    results = predict_arrays(executor, given.arrays, given.origin, request, given.scale)
+    table = _table(project, run, results, given, top, raw or bool(model or tensors))
+    if output_file is None:
+        _print(results, table)
+        return
+    write_results(output_file, results, table)
     for name, result in results.items():
         notify(f"{name}: {result.dtype}{list(result.shape)} in {output_file}")
+
+
+def _given(inputs: tuple[str, ...], array_file: Path | None, run: Run, piped: bool) -> Given:
+    """What the command line names, or standard input if it names nothing and that is `piped`."""
+    if array_file is not None:
+        return Given(_arrays(array_file, run), str(array_file))
+    content = _standard_input() if piped and (STDIN in inputs or not inputs) else b""
+    names = inputs or (STDIN,) * bool(content)
+    return read_inputs(names, run, content) if names else Given({}, "the command line")
+
+
+def _arrays(path: Path, run: Run) -> np.ndarray | dict[str, np.ndarray]:
+    """The arrays of `--input`. UserError as `read_arrays`."""
+    try:
+        return read_arrays(path)
+    except UserError as error:
+        given = f"`nnc predict {run.name} {path}`"
+        raise UserError(
+            replace(d, help=f"{d.help}; a file of another kind is given without `--input`: {given}")
+            if d.code == "E0602"
+            else d
+            for d in error.diagnostics
+        ) from None
+
+
+def _is_piped() -> bool:
+    """Whether standard input is a pipe or a file, so that something may come from it."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (OSError, ValueError):  # closed, or none of the system's
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
+
+
+def _standard_input() -> bytes:
+    """All of standard input. UserError E0709 if it is closed, or a folder."""
+    try:
+        return sys.stdin.buffer.read()
+    except OSError as error:
+        raise fail("E0709", f"cannot read standard input: {reason(error)}") from error
+
+
+def _table(
+    project: Project, run: Run, results: Results, given: Given, top: int | None, raw: bool
+) -> ResultTable:
+    """The rows of the results, under what they stand for unless they are `raw`."""
+    found = {} if raw else meanings(project)
+    return table_of(results, found, run.recorded, given.names, given.texts, top)
+
+
+def _print(results: Results, table: ResultTable) -> None:
+    """A table on a terminal, else a line of JSON for each example."""
+    lines = json_lines(results, table, "standard output has")
+    if not sys.stdout.isatty():
+        for line in lines:
+            click.echo(line)
+        return
+    rows = [table.titles(), *(table.shown(row) for row in range(max(table.lengths, default=0)))]
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    gap, width = 1, shutil.get_terminal_size().columns
+    # Where there is little room, the classes after the likeliest are left out first.
+    while _width(columns, gap) > width and any(column[0] == THEN for column in columns[1:]):
+        columns.remove(next(c for c in reversed(columns) if c[0] == THEN))
+    rest = width - _width(columns[1:], gap) - gap
+    first = min(max(rest, NARROWEST), _widest(columns[0]))
+    widths = [first, *(min(_widest(column), WIDEST) for column in columns[1:])]
+    heads = [TableColumn(c[0], n, right=False) for c, n in zip(columns, widths, strict=True)]
+    print_table(heads, [(cells, "") for cells in zip(*(c[1:] for c in columns), strict=True)], gap)
+
+
+def _widest(column: list[str]) -> int:
+    return max(map(len, column))
+
+
+def _width(columns: list[list[str]], gap: int) -> int:
+    return sum(min(_widest(column), WIDEST) + gap for column in columns)

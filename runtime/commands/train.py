@@ -24,7 +24,9 @@ import click
 from ... import __version__
 from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, fail
 from ...dsl.syntax.printer import quoted
+from ..data import Dataset
 from ..data.core.fingerprint import changed, fingerprint
+from ..data.recorded import recorded
 from ..device.cpu import host
 from ..durations import seconds_of, wrong_time
 from ..project import Project, field_types, load_dataset, open_project, setup_of
@@ -94,16 +96,19 @@ def train(
             print_diagnostics(
                 [*folder.complete(), *_other_target(before, device_name), *job.resume(folder)]
             )
-            if assignments:  # for going on once more
-                texts = {"model.nn": project.resolved()}
-                if other_data:
-                    texts["settings.json"] = json_text({**before, "data_sha256": hashes})
+            texts = {"model.nn": project.resolved()} if assignments else {}  # to go on once more
+            inputs = _inputs(project, dataset)
+            if other_data or before.get("inputs") != inputs:
+                notes = {**before, "inputs": inputs}
+                notes |= {"data_sha256": hashes} if other_data else {}
+                texts["settings.json"] = json_text(notes)
+            if texts:
                 folder.write_texts(texts)
             notify(f"going on in {folder.path} after step {job.position.step}")
         else:
             # Created only when all else has succeeded, so that a mistake leaves no empty folder.
             notes = _notes(project, job, device_name, default_threads(threads), data, base)
-            notes["data_sha256"] = hashes
+            notes["data_sha256"], notes["inputs"] = hashes, _inputs(project, dataset)
             initial = _begin_with_weights(project, job)
             name, program = project.name.lower(), project.resolved()
             job.folder = create_run(out, name, program, notes, dataset.vocabularies, initial)
@@ -260,6 +265,13 @@ def _notes(
         "command": shlex.join(["nnc", *sys.argv[1:]]),
         "directory": str(Path.cwd()),
     }
+
+
+def _inputs(project: Project, dataset: Dataset) -> dict[str, Any]:
+    """How files became the data, for `predict`; as JSON gives it back."""
+    source = project.settings.data.source if project.settings.data else ""
+    plain: dict[str, Any] = json.loads(json.dumps(recorded(dataset, source).plain()))
+    return plain
 
 
 def _version(package: str) -> str:

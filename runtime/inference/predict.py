@@ -38,9 +38,14 @@ class Request:
 
 
 def predict(
-    executor: Executor, given: Given, origin: str, request: Request
+    executor: Executor,
+    given: Given,
+    origin: str,
+    request: Request,
+    scale: Mapping[str, float] | None = None,
 ) -> dict[str, np.ndarray]:
-    """What the request names, for all examples of the arrays that are given, by name.
+    """What the request names, for all examples of the arrays that are given, by name; `scale` is
+    that of a `Split`.
 
     UserError E0707 or E0715 if there is no such model or tensor, E0708 if an array is missing or
     does not fit, E0714 if the weights do not.
@@ -51,7 +56,7 @@ def predict(
     selection = taken.selection(arrays)
     _check_weights(executor, selection, request.model)
     outputs = executor.selected(selection).outputs
-    results = predict_batches(executor, arrays, selection, request.seed)
+    results = predict_batches(executor, arrays, selection, request.seed, scale or {})
     return {name: results[tensor] for name, tensor in outputs.items()}
 
 
@@ -301,10 +306,11 @@ def predict_batches(
     arrays: Mapping[str, np.ndarray],
     selection: Selection = WHOLE,
     seed: int | None = None,
+    scale: Mapping[str, float] = {},
 ) -> dict[str, np.ndarray]:
     """What is selected, for all examples of checked arrays; [n, …] each, by tensor."""
     count = len(next(iter(arrays.values()))) if arrays else 1
-    examples, drawn = Split(arrays), executor.seed if seed is None else seed
+    examples, drawn = Split(arrays, scale), executor.seed if seed is None else seed
     results: dict[str, np.ndarray] = {}
     found = executor.prediction_batches(count, selection) if arrays else None
     whole = found is None and (count <= EVALUATION_BATCH or not has_examples(executor, selection))

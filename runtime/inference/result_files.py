@@ -5,6 +5,10 @@
     .csv     a row for each example, a column for each number: `y`, or `y_0`, `y_1`, …
     .jsonl   an object for each example: {"y": [0.1, 0.9]}
 
+In texts, results that stand for something say what (`readable.py`): {"input": "a.jpg", "label":
+"cat", "probability": 0.9, "probabilities": {"cat": 0.9, "dog": 0.1}}. Arrays are the results
+themselves; an .npz has the names of the examples as `input` besides, where they come from files.
+
 Numbers in texts are the shortest that are read back as the same number of their type.
 """
 
@@ -14,14 +18,13 @@ import csv
 import json
 from collections.abc import Iterator, Mapping
 from io import BytesIO, StringIO
-from math import isfinite
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ...dsl.diagnostics.diagnostic import did_you_mean, fail
 from ..training.atomic_files import write_bytes
+from .readable import ResultTable, table_of
 
 ENDINGS = (".npy", ".npz", ".csv", ".jsonl")
 
@@ -39,16 +42,18 @@ def check_ending(path: Path) -> None:
         )
 
 
-def write_results(path: Path, results: Results) -> None:
-    """Write the results. The file appears complete or not at all, under exactly that name.
+def write_results(path: Path, results: Results, table: ResultTable | None = None) -> None:
+    """Write the results; `table` is how texts say them. The file appears complete or not at all,
+    under exactly that name.
 
     UserError E0716 if the format cannot hold them, E0709 if it cannot be written.
     """
     check_ending(path)
-    write_bytes(path, _FORMATS[path.suffix.lower() or ".npy"](path, results))
+    table = table or table_of(results, {}, None)
+    write_bytes(path, _FORMATS[path.suffix.lower() or ".npy"](path, results, table))
 
 
-def _npy(path: Path, results: Results) -> bytes:
+def _npy(path: Path, results: Results, table: ResultTable) -> bytes:
     if len(results) > 1:
         raise fail(
             "E0716",
@@ -61,65 +66,47 @@ def _npy(path: Path, results: Results) -> bytes:
     return data.getvalue()
 
 
-def _npz(path: Path, results: Results) -> bytes:
+def _npz(path: Path, results: Results, table: ResultTable) -> bytes:
     data = BytesIO()
-    np.savez(data, **results)  # type: ignore[arg-type]
+    names = {"input": np.array(table.names)} if table.names else {}
+    np.savez(data, **{**names, **results})  # type: ignore[arg-type]
     return data.getvalue()
 
 
-def _csv(path: Path, results: Results) -> bytes:
+def _csv(path: Path, results: Results, table: ResultTable) -> bytes:
     text = StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(column for name, result in results.items() for column in _columns(name, result))
-    for row in _rows(path, results):
-        rows.writerow(_number(n) for result in row for n in np.asarray(result).reshape(-1))
+    rows.writerow(table.head())
+    for row in range(_rows(f"{path} has", results, table)):
+        rows.writerow(table.cells(row))
     return text.getvalue().encode()
 
 
-def _jsonl(path: Path, results: Results) -> bytes:
-    lines = (
-        json.dumps(dict(zip(results, map(_plain, row), strict=True)), allow_nan=False)
-        for row in _rows(path, results)
-    )
-    return "".join(f"{line}\n" for line in lines).encode()
+def _jsonl(path: Path, results: Results, table: ResultTable) -> bytes:
+    return "".join(f"{line}\n" for line in json_lines(results, table, f"{path} has")).encode()
+
+
+def json_lines(results: Results, table: ResultTable, where: str) -> Iterator[str]:
+    """An object of JSON for each example. UserError E0716 if there is not one of every result."""
+    for row in range(_rows(where, results, table)):
+        yield json.dumps(table.plain(row), allow_nan=False, ensure_ascii=False)
 
 
 _FORMATS = {".npy": _npy, ".npz": _npz, ".csv": _csv, ".jsonl": _jsonl}
 
 
-def _rows(path: Path, results: Results) -> Iterator[tuple[Any, ...]]:
-    """What each example has of all results; UserError E0716 if they have different numbers of
-    them. A number is one example's."""
-    arrays = [np.atleast_1d(result) for result in results.values()]
-    if len({len(array) for array in arrays}) > 1:
+def _rows(where: str, results: Results, table: ResultTable) -> int:
+    """How many examples there are; UserError E0716 if results have different numbers of them. A
+    number is one example's."""
+    if len(table.lengths) > 1:
         raise fail(
             "E0716",
-            f"{path} has a line for each example, and the results differ in their number: "
+            f"{where} a line for each example, and the results differ in their number: "
             + _listed(results),
-            help=f"`{path.with_suffix('.npz')}` holds them",
+            help="an .npz holds them: `--output results.npz`",
         )
-    return zip(*arrays, strict=True)
-
-
-def _columns(name: str, result: np.ndarray) -> list[str]:
-    """`y`, or `y_0_1` for each number of an example."""
-    return ["_".join([name, *map(str, place)]) for place in np.ndindex(result.shape[1:])]
+    return next(iter(table.lengths), 0)
 
 
 def _listed(results: Results) -> str:
     return ", ".join(f"`{name}` {list(result.shape)}" for name, result in results.items())
-
-
-def _number(value: np.generic) -> str:
-    """`0.1` for the f32 that is nearest to it; `true`, `nan`, `inf`."""
-    return str(value).lower()
-
-
-def _plain(value: Any) -> Any:
-    """As JSON has it; what is not finite, which JSON lacks, is null."""
-    if isinstance(value, np.ndarray):
-        return [_plain(part) for part in value]
-    if value.dtype.kind != "f":
-        return value.item()
-    number = float(str(value))
-    return number if isfinite(number) else None

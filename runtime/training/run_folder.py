@@ -34,6 +34,7 @@ from ...dsl.files import place_folder, reason, set_aside, unfinished_folder
 from ...dsl.regular_files import is_within, open_regular
 from ...dsl.syntax.lexer_rules import DTYPES
 from ..data.core.vocabulary import Vocabulary
+from ..data.recorded import Recorded, from_plain
 from .atomic_files import (
     check_arrays,
     json_text,
@@ -53,8 +54,9 @@ SETTINGS: dict[str, tuple[type, ...]] = {
     "model": _TEXT, "settings": (dict,), "examples": (int,), "fields": (dict,), "device": _TEXT,
     "threads": (int,), "data_folder": _OPTIONAL, "data_base": _TEXT, "versions": (dict,),
     "command": _TEXT, "directory": _TEXT, "target": _TEXT, "data_sha256": (dict,),
+    "inputs": (dict,),
 }  # fmt: skip
-OPTIONAL_SETTINGS = {"target", "data_sha256"}  # that runs of earlier versions lack
+OPTIONAL_SETTINGS = {"target", "data_sha256", "inputs"}  # that runs of earlier versions lack
 TEXTS = ("model.nn", "settings.json", "vocabulary.json")
 BACKUP = "backup.json"
 
@@ -143,6 +145,13 @@ class RunFolder:
                 path = self.path / "settings.json"
                 raise fail("E0706", f"`{name}` among the `fields` in {path} is no field of data")
         return {name: FieldType(dtype, tuple(shape)) for name, (dtype, shape) in found.items()}
+
+    @property
+    def recorded(self) -> Recorded | None:
+        """What it keeps of its data; None of a run of an earlier version."""
+        plain = self.settings.get("inputs")
+        origin = str(self.path / "settings.json")
+        return None if plain is None else from_plain(plain, self.vocabularies, origin)
 
     # --- texts and their copies ---------------------------------------------------------------
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from ....dsl.diagnostics.diagnostic import UserError, fail
 from ....dsl.syntax.source import Span
+from .reader import Reader
 from .vocabulary import Vocabulary
 
 SCRATCH_BYTES = 1 << 18  # converted at a time: small enough to stay in the second-level cache
@@ -194,7 +195,8 @@ def _convert(name: str, picked: np.ndarray, out: np.ndarray, scale: float | None
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A loaded data source. `class_names` are the names of the labels 0, 1, … by field,
-    `vocabularies` those of the fields of tokens, `columns` the names of a field's numbers."""
+    `vocabularies` those of the fields of tokens, `columns` the names of a field's numbers; `reader`
+    makes the same of new files, where data come from files or could."""
 
     name: str
     schema: Schema
@@ -204,6 +206,7 @@ class Dataset:
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     vocabularies: Mapping[str, Vocabulary] = field(default_factory=dict)
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    reader: Reader | None = None
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -221,6 +224,7 @@ def split_dataset(
     class_names: Mapping[str, tuple[str, ...]] | None = None,
     vocabularies: Mapping[str, Vocabulary] | None = None,
     columns: Mapping[str, tuple[str, ...]] | None = None,
+    reader: Reader | None = None,
 ) -> Dataset:
     """A validated dataset of which the rows `parts[0]` train and `parts[1]`, if there are any,
     test."""
@@ -230,7 +234,7 @@ def split_dataset(
     # No examples to test on means no test split, rather than an empty one.
     tests = test if len(test) else None
     names = (class_names or {}, vocabularies or {}, columns or {})
-    found = Dataset(name, schema, train, tests, None, *names)
+    found = Dataset(name, schema, train, tests, None, *names, reader)
     return validate(found)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from ....dsl.diagnostics.diagnostic import fail
 from ....dsl.regular_files import open_regular
 from ..core.decompress import readable
+from ..core.file_kinds import TEXT, UNKNOWN, kind_of
 from .npz import ARCHIVE_STARTS, read_archive
 from .numpy_format import MAGIC_PREFIX, map_npy, npy_header
 
@@ -25,8 +26,10 @@ def read_arrays(path: Path) -> np.ndarray | dict[str, np.ndarray]:
         return map_npy(path, npy_header(path))
     if start[:4] in ARCHIVE_STARTS:
         return read_archive(path)[0]
+    kind, format = kind_of(path)
+    what = f"begins with {start!r}: it is" if kind in (TEXT, UNKNOWN) else f"is {format},"
     raise fail(
         "E0602",
-        f"{path} begins with {start!r}: it is neither an .npy array nor an .npz archive",
+        f"{path} {what} neither an .npy array nor an .npz archive",
         help="write it with `numpy.save` or `numpy.savez`",
     )

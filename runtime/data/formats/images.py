@@ -18,21 +18,24 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ....dsl.diagnostics.diagnostic import UserError, did_you_mean, fail
+from ....dsl.diagnostics.diagnostic import Report, UserError, did_you_mean, fail
 from ....dsl.files import reason, temporary_folder, unnamed_file
 from ....dsl.regular_files import NotRegularError, open_regular
 from ..core.dataset import Dataset, Field, Schema, Split, validate
 from ..core.decompress import readable
-from ..core.source import DataSource, Request, Setting, errors_at
+from ..core.file_kinds import IMAGE
+from ..core.reader import NewExamples, NewFile, listed
+from ..core.source import MAX_SIDE, DataSource, Request, Setting, errors_at
 from ..core.splitting import split_rows, training_size
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -72,7 +75,9 @@ def describe(request: Request) -> Schema:
 
 def load(request: Request) -> Dataset:
     """All splits. E0601, E0603, E0609, E0611, E0613, E0617 or E0618 if that cannot be."""
-    pillow = _pillow()
+    _pillow()
+    height, width = request["size"]
+    reader = ImageReader(height, width, request["channels"])
     classes, listings = _listings(request)
     # Without `test/` and `validation/`, a share of `train` tests, the same of every class.
     if len(listings) == 1:
@@ -81,19 +86,21 @@ def load(request: Request) -> Dataset:
         parts = (Listing(tuple(whole.files[i] for i in of), whole.labels[of]) for of in rows)
         # Two parts for three names: `validation` stays absent, as does `test` if nothing tests.
         listings = {name: part for name, part in zip(SPLITS, parts, strict=False) if part.files}
-    splits = {
-        name: Split(
-            # Pixels stay bytes in memory and become f32, times 1/255, when a batch is taken.
-            {"image": _pixels(request, part.files, pillow), "label": part.labels},
-            {"image": 1 / 255},
-        )
-        for name, part in listings.items()
-    }
+    with errors_at(request.span_of("folder")):
+        splits = {
+            name: Split(
+                # Pixels stay bytes in memory and become f32, times 1/255, when a batch is taken.
+                {"image": reader.pixels(part.files), "label": part.labels},
+                {"image": reader.scale},
+            )
+            for name, part in listings.items()
+        }
     schema = _schema(request, classes, len(splits["train"]))
     train, test, validation = map(splits.get, SPLITS)
     assert train is not None
     names = {"label": classes}
-    return validate(Dataset(request["folder"], schema, train, test, validation, names))
+    found = Dataset(request["folder"], schema, train, test, validation, names, reader=reader)
+    return validate(found)
 
 
 def _schema(request: Request, classes: tuple[str, ...], count: int) -> Schema:
@@ -192,30 +199,93 @@ def _pillow() -> Any:
     return Image
 
 
-def _pixels(request: Request, files: tuple[Path, ...], pillow: Any) -> np.ndarray:
-    """All images, u8 [files, height, width, channels]; decoded by several threads, in order."""
-    height, width = request["size"]
-    shape = (len(files), height, width, request["channels"])
-    try:
-        pixels = _storage(shape)
-    # The disk or the memory is too small: found before decoding begins, which may take minutes.
-    except OSError as error:
-        size = f"{int(np.prod(shape)) >> 20} MiB"
-        message = f"no room for {size} of pixels in {temporary_folder()}: {reason(error)}"
-        raise fail("E0617", message) from error
+@dataclass(frozen=True)
+class ImageReader:
+    """Image files as `image` f32[height, width, channels]: bytes, times `scale`. `is_dark` of a set
+    of light drawings on black; `invert` takes light for dark."""
 
-    # Every thread writes rows of its own, so the result depends neither on their number nor order.
-    def decode(index: int) -> None:
-        pixels[index] = _decoded(files[index], shape[1:], pillow)
+    height: int
+    width: int
+    channels: int
+    scale: float = 1 / 255
+    is_dark: bool = False
+    invert: bool = False
 
-    with (
-        errors_at(request.span_of("folder")),
-        # Pillow's own warning of large images: ours is an error, with another limit.
-        warnings.catch_warnings(action="ignore", category=pillow.DecompressionBombWarning),
-        ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
-    ):
-        list(pool.map(decode, range(len(files)), chunksize=16))  # raises the first file's error
-    return pixels
+    kind: ClassVar[str] = "images"
+    file_kinds: ClassVar[tuple[str, ...]] = (IMAGE,)
+    suffixes: ClassVar[frozenset[str]] = frozenset(SUFFIXES)
+    example: ClassVar[str] = "cat.jpg"
+    fields: ClassVar[tuple[str, ...]] = ("image",)
+
+    def __post_init__(self) -> None:
+        """ValueError for what no source of images allows."""
+        sides = 0 < self.height <= MAX_SIDE and 0 < self.width <= MAX_SIDE
+        if not sides or self.channels not in CHANNEL_MODES:
+            raise ValueError(f"images of {self.height}x{self.width}x{self.channels}")
+
+    @property
+    def takes(self) -> str:
+        how = "in grey" if self.channels == 1 else "in colour"
+        return f"images, which become {self.height}x{self.width} pixels {how}"
+
+    def plain(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def pixels(self, files: Sequence[Path]) -> np.ndarray:
+        """All images, u8 [files, height, width, channels]; decoded by several threads, in order.
+        UserError E0603, E0609, E0611 or E0617 with what is wrong in any of them."""
+        pillow, shape = _pillow(), (self.height, self.width, self.channels)
+        try:
+            pixels = _storage((len(files), *shape))
+        # The disk or the memory is too small: found before decoding begins, which may take minutes.
+        except OSError as error:
+            size = f"{len(files) * int(np.prod(shape)) >> 20} MiB"
+            message = f"no room for {size} of pixels in {temporary_folder()}: {reason(error)}"
+            raise fail("E0617", message) from error
+
+        # Every thread writes rows of its own, so the result depends neither on their number nor
+        # order.
+        def decode(index: int) -> UserError | None:
+            try:
+                pixels[index] = _decoded(files[index], shape, pillow)
+            except UserError as error:
+                return error
+            return None
+
+        report = Report()
+        with (
+            # Pillow's own warning of large images: ours is an error, with another limit.
+            warnings.catch_warnings(action="ignore", category=pillow.DecompressionBombWarning),
+            ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
+        ):
+            for wrong in pool.map(decode, range(len(files)), chunksize=16):
+                report.extend(wrong.diagnostics if wrong else ())
+        report.check()
+        if self.invert:
+            np.subtract(255, pixels, out=pixels)
+        return pixels
+
+    def read(self, files: Sequence[NewFile], cache: Path) -> NewExamples:
+        """The inputs of image files; UserError as `pixels`."""
+        pixels = self.pixels([file.path for file in files])
+        names, notes = tuple(f.name for f in files), self._on_light(files, pixels)
+        return NewExamples({"image": pixels}, names, {"image": self.scale}, notes=notes)
+
+    def _on_light(self, files: Sequence[NewFile], pixels: np.ndarray) -> tuple[str, ...]:
+        """A remark on pictures that are light at their edges, where those of training are dark."""
+        if not self.is_dark:
+            return ()
+        edges = np.concatenate(
+            [pixels[:, 0], pixels[:, -1], pixels[:, :, 0], pixels[:, :, -1]], axis=1
+        )
+        light = edges.reshape(len(files), -1).mean(axis=1) > 127
+        if not light.any():
+            return ()
+        names = listed(file.name for file, one in zip(files, light, strict=True) if one)
+        return (
+            f"{names}: dark on light, and the images of training are light on dark; "
+            + ("leave `--invert` out" if self.invert else "`--invert` exchanges the two"),
+        )
 
 
 def _storage(shape: tuple[int, ...]) -> np.ndarray:

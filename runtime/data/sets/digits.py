@@ -16,9 +16,11 @@ import numpy as np
 from ..core.dataset import Dataset, Field, Schema, split_dataset
 from ..core.source import DataSource, Request, Setting
 from ..core.splitting import split_rows, training_size
+from ..formats.images import ImageReader
 
 FILE = Path(__file__).with_name("digits.npz")
 COUNT, BRIGHTEST = 1797, 16
+READER = ImageReader(8, 8, 1, is_dark=True)
 FIELDS = (Field("image", "f32", (8, 8, 1)), Field("label", "i32", (), 10))
 
 
@@ -34,7 +36,8 @@ def load(request: Request) -> Dataset:
     # A fixed seed, not a setting: everyone's figures on this set are on the same test digits.
     parts = split_rows(COUNT, request["test"], seed=0, labels=labels)
     arrays = {"image": images, "label": labels}
-    return split_dataset("digits", FIELDS, arrays, parts, scale={"image": 1 / BRIGHTEST})
+    scale = {"image": 1 / BRIGHTEST}
+    return split_dataset("digits", FIELDS, arrays, parts, scale=scale, reader=READER)
 
 
 DIGITS = DataSource(

@@ -14,6 +14,7 @@ from ..core.data_paths import ENVIRONMENT, Search, first_file
 from ..core.dataset import Dataset, Field, Schema, Split, validate
 from ..core.source import DataSource, Request, Setting
 from ..formats.idx import idx_sizes, read_idx
+from ..formats.images import ImageReader
 
 ADDRESS = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 SIDE, CLASSES, TRAINING = 28, 10, 60_000
@@ -39,7 +40,8 @@ def load(request: Request) -> Dataset:
     files = _files(request)
     train = _split(request, files, "train")
     test = _split(request, files, "t10k")
-    return validate(Dataset("mnist", _schema(len(train)), train, test))
+    reader = ImageReader(SIDE, SIDE, 1, train.scale["image"], is_dark=True)
+    return validate(Dataset("mnist", _schema(len(train)), train, test, reader=reader))
 
 
 def _schema(count: int) -> Schema:

@@ -1,0 +1,56 @@
+"""What a file is, by its first bytes: for messages on a file that is something else than was meant.
+
+In: a path. Out: a kind by a short name, and how a message calls it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ....dsl.regular_files import open_regular
+from .decompress import readable
+
+START = 64  # bytes that are looked at
+TEXT, IMAGE, SOUND, ARRAYS, GZIP, UNKNOWN = "text", "image", "sound", "arrays", "gzip", "unknown"
+NO_FORMAT = "bytes of no known format"
+
+# first bytes → kind, and the name of the format
+MAGIC: tuple[tuple[bytes, str, str], ...] = (
+    (b"\x93NUMPY", ARRAYS, "an .npy array"),
+    (b"PK\x03\x04", ARRAYS, "a ZIP archive, as .npz is"),
+    (b"PK\x05\x06", ARRAYS, "an empty ZIP archive"),
+    (b"\xff\xd8\xff", IMAGE, "a JPEG image"),
+    (b"\x89PNG\r\n", IMAGE, "a PNG image"),
+    (b"GIF8", IMAGE, "a GIF image"),
+    (b"II*\0", IMAGE, "a TIFF image"),
+    (b"MM\0*", IMAGE, "a TIFF image"),
+    (b"\x1f\x8b", GZIP, "a gzip file"),
+    (b"ID3", UNKNOWN, "an MP3 sound"),
+    (b"fLaC", UNKNOWN, "a FLAC sound"),
+    (b"OggS", UNKNOWN, "an Ogg sound"),
+    (b"%PDF", UNKNOWN, "a PDF document"),
+    (b"PAR1", UNKNOWN, "a Parquet table"),
+    (b"ARROW1", UNKNOWN, "an Arrow table"),
+    (b"\x89HDF\r\n", UNKNOWN, "an HDF5 file"),
+    (b"\x80\x04", UNKNOWN, "a Python pickle"),
+    (b"\x80\x05", UNKNOWN, "a Python pickle"),
+)
+
+
+def kind_of(path: Path) -> tuple[str, str]:
+    """A kind from `TEXT` to `UNKNOWN`, and the format's name; E0617 if it cannot be read."""
+    with readable(path), open_regular(path) as file:
+        start = file.read(START)
+    for magic, kind, name in MAGIC:
+        if start.startswith(magic):
+            return kind, name
+    if start[:4] in (b"RIFF", b"RF64"):
+        return {b"WAVE": (SOUND, "a WAV sound"), b"WEBP": (IMAGE, "a WebP image")}.get(
+            start[8:12], (UNKNOWN, "a RIFF file")
+        )
+    # Two letters are few: a text may begin with them, but hardly with the zeros that follow.
+    if start[:2] == b"BM" and b"\0" in start:
+        return IMAGE, "a BMP image"
+    if start[:2] in (b"P5", b"P6") and start[2:3].isspace():
+        return IMAGE, "a PNM image"
+    return (UNKNOWN, NO_FORMAT) if b"\0" in start else (TEXT, "a text")

@@ -15,9 +15,10 @@ from ...dsl.diagnostics.diagnostic import fail
 from .core.dataset import Dataset
 from .core.reader import Reader
 from .core.vocabulary import Vocabulary
+from .formats.csv_table import TableReader
 from .formats.images import ImageReader
 
-READERS: dict[str, Any] = {one.kind: one for one in (ImageReader,)}
+READERS: dict[str, Any] = {one.kind: one for one in (ImageReader, TableReader)}
 
 
 @dataclass(frozen=True, eq=False)

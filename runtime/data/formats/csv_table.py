@@ -18,27 +18,28 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
-from unicodedata import normalize
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ....dsl.diagnostics.diagnostic import UserError, did_you_mean, fail
+from ....dsl.diagnostics.diagnostic import Report, UserError, did_you_mean, fail
 from ....dsl.regular_files import open_regular
 from ..core.dataset import Dataset, Field, Schema, split_dataset
 from ..core.decompress import readable
+from ..core.file_kinds import TEXT
+from ..core.reader import NewExamples, NewFile, listed, noted
 from ..core.source import DataSource, Request, Setting, errors_at
 from ..core.splitting import split_rows, training_size
+from .csv_cells import WrongCell, is_number, numbers
+from .csv_targets import Target, Values, values_of
 from .text_file import not_utf8
 
 BLOCK_CELLS = 1 << 18  # converted at a time
 MAX_LINE = 1 << 24  # characters
-MAX_LABEL = (1 << 31) - 1
-MAX_CLASSES = 256  # whole numbers below this are labels unless `labels = false`
-MISSING = {"", "nan", "na", "n/a", "null", "none", "?", "-"}
 
 
 @dataclass(frozen=True)
@@ -52,31 +53,24 @@ class Table:
     inputs: tuple[int, ...]
     targets: tuple[int, ...]
 
-    def cell_error(
-        self, code: str, row: int, column: int, message: str, hint: str = ""
-    ) -> UserError:
-        """The error for one cell; `row` counts from 0, without the header and empty lines."""
-        place = f"{self.path}, line {line_of(self, row)}, column `{self.names[column]}`"
-        return fail(code, f"{place}: {message}", help=hint)
-
-
-@dataclass
-class Target:
-    """The target cells read so far: their texts, numbered in the order in which they occur."""
-
-    blocks: list[np.ndarray] = field(default_factory=list)
-    numbering: dict[str, int] = field(default_factory=dict)
+    @contextmanager
+    def placed(self) -> Iterator[None]:
+        """Turn a `WrongCell` into a UserError with its place."""
+        try:
+            yield
+        except WrongCell as wrong:
+            place = f"line {line_of(self, wrong.row)}, column `{self.names[wrong.column]}`"
+            message = f"{self.path}, {place}: {wrong.message}"
+            raise fail(wrong.code, message, help=wrong.hint) from None
 
 
 @dataclass(frozen=True)
 class Columns:
-    """A table's values: `x` f64[rows, inputs], `y` as the schema says; names of word labels."""
+    """A table's values: `x` f64[rows, inputs], None if they were not wanted, and the targets."""
 
     count: int
     x: np.ndarray | None
-    y: np.ndarray | None
-    classes: int | None
-    class_names: tuple[str, ...]
+    targets: Values
 
 
 def describe(request: Request) -> Schema:
@@ -92,18 +86,28 @@ def load(request: Request) -> Dataset:
     with errors_at(request.span_of("file")):
         table = _open(request)
         columns = _read(table, request["labels"], with_inputs=True)
-        labels = columns.y if columns.classes is not None else None
+        target = columns.targets
+        labels = target.y if target.classes is not None else None
         # The split is stratified by class if there are classes; for numbers it is simply random.
         parts = split_rows(columns.count, request["test"], request["seed"], labels)
-        arrays = {n: a for n, a in (("x", columns.x), ("y", columns.y)) if a is not None}
-        names = {"y": columns.class_names} if columns.class_names else {}
+        arrays = {n: a for n, a in (("x", columns.x), ("y", target.y)) if a is not None}
+        names = {"y": target.class_names} if target.class_names else {}
         fields = _fields(table, columns)
-        columns_of = {
-            "x": tuple(table.names[i] for i in table.inputs),
-            "y": tuple(table.names[i] for i in table.targets),
-        }
+        reader = TableReader(
+            tuple(table.names[i] for i in table.inputs),
+            table.names,
+            tuple(table.names[i] for i in table.targets),
+            table.delimiter,
+            table.header,
+        )
         return split_dataset(
-            str(table.path), fields, arrays, parts, class_names=names, columns=columns_of
+            str(table.path),
+            fields,
+            arrays,
+            parts,
+            class_names=names,
+            columns={"x": reader.columns, "y": reader.targets},
+            reader=reader if table.inputs else None,
         )
 
 
@@ -111,9 +115,10 @@ def _fields(table: Table, columns: Columns) -> tuple[Field, ...]:
     fields = []
     if table.inputs:
         fields.append(Field("x", "f64", (len(table.inputs),)))
-    if columns.y is not None:
-        dtype = "i32" if columns.y.dtype == np.int32 else "f64"
-        fields.append(Field("y", dtype, columns.y.shape[1:], columns.classes))
+    y, classes = columns.targets.y, columns.targets.classes
+    if y is not None:
+        dtype = "i32" if y.dtype == np.int32 else "f64"
+        fields.append(Field("y", dtype, y.shape[1:], classes))
     return tuple(fields)
 
 
@@ -124,10 +129,7 @@ def _open(request: Request) -> Table:
     path = request.file()
     delimiter, header = request["delimiter"], request["header"]
     # Only the first row is wanted here, so a provisional table without columns will do.
-    with _rows(Table(path, delimiter, header, (), (), ()), from_top=True) as rows:
-        first = next(rows, None)
-    if first is None:
-        raise fail("E0613", f"{path} is empty")
+    first = _first_row(Table(path, delimiter, header, (), (), ()))
     names = (
         tuple(cell.strip() for cell in first)
         if header
@@ -156,6 +158,14 @@ def _open(request: Request) -> Table:
         message = f"column `{both[0]}` is both a target and in `columns`"
         raise fail("E0614", message, request.span_of("columns"))
     return Table(path, delimiter, header, names, tuple(inputs), targets)
+
+
+def _first_row(table: Table) -> list[str]:
+    with _rows(table, from_top=True) as rows:
+        first = next(rows, None)
+    if first is None:
+        raise fail("E0613", f"{table.path} is empty")
+    return first
 
 
 def _check_names(names: tuple[str, ...], path: Path) -> None:
@@ -233,25 +243,29 @@ def _lines(file: TextIOWrapper, path: Path) -> Iterator[str]:
 
 def line_of(table: Table, wanted: int) -> int:
     """The line on which a row begins. Reads the file again, so that rows need no line numbers."""
+    return next(islice(lines_of(table), wanted, None), 1)
+
+
+def lines_of(table: Table) -> Iterator[int]:
+    """The lines on which the rows begin, without the header and empty lines."""
     with _text(table.path) as file:
         reader = _reader(file, table)
         # A quoted cell may span lines, so a row begins after the line on which the one before
-        # ended. A header counts, too: `row` is 0 at the first row of data in either case.
-        row, begins = -1 - table.header, 1
+        # ended.
+        begins, is_header = 1, table.header
         for cells in reader:
-            row += bool(cells)
-            if row == wanted and cells:
-                return begins
+            if cells and not is_header:
+                yield begins
+            is_header = is_header and not cells
             begins = reader.line_num + 1
-    return begins
 
 
 def _read(table: Table, labels: bool | None, with_inputs: bool) -> Columns:
     """All rows, converted block by block; inputs only on request."""
     inputs: list[np.ndarray] = []
-    targets = [Target() for _ in table.targets]
+    targets = [Target(column) for column in table.targets]
     count, rows_at_once = 0, max(1, BLOCK_CELLS // len(table.names))
-    with _rows(table) as rows:
+    with table.placed(), _rows(table) as rows:
         # Column by column over blocks of rows: conversions run at the speed of `map(float, …)`, and
         # the text of a large table is never in memory as a whole.
         while block := list(islice(rows, rows_at_once)):
@@ -261,18 +275,19 @@ def _read(table: Table, labels: bool | None, with_inputs: bool) -> Columns:
             if with_inputs and table.inputs:
                 values = np.empty((len(block), len(table.inputs)))
                 for place, column in enumerate(table.inputs):
-                    values[:, place] = numbers(table, column, cells[column], count)
+                    values[:, place] = numbers(column, cells[column], count)
                 inputs.append(values)
-            for target, column in zip(targets, table.targets, strict=True):
+            for target in targets:
                 # Texts are numbered as they come: what they are is only known at the end.
-                number, known = target.numbering, map(str.strip, cells[column])
+                number, known = target.numbering, map(str.strip, cells[target.column])
                 places = (number.setdefault(text, len(number)) for text in known)
                 target.blocks.append(np.fromiter(places, np.int32, len(block)))
             count += len(block)
     if not count:
         raise fail("E0613", f"{table.path} has a header but no rows")
     x = np.concatenate(inputs) if inputs else None
-    return _columns(table, count, x, targets, labels)
+    with table.placed():
+        return Columns(count, x, values_of(targets, labels))
 
 
 def _check_widths(table: Table, block: Sequence[list[str]], first: int) -> None:
@@ -291,148 +306,103 @@ def _check_widths(table: Table, block: Sequence[list[str]], first: int) -> None:
     )
 
 
-# ── cells ────────────────────────────────────────────────────────────────────────────────────────
+# ── new tables ───────────────────────────────────────────────────────────────────────────────────
 
 
-def numbers(table: Table, column: int, cells: Sequence[str], first: int) -> np.ndarray:
-    """The numbers (f64) in cells of one column; E0605 or E0616 names the first other cell."""
-    # All cells at once; only if that fails is the cell at fault searched for.
-    try:
-        values = np.fromiter(map(float, cells), np.float64, len(cells))
-        if np.isfinite(values).all() and "_" not in "".join(cells):  # float() takes 1_000
-            return values
-    except ValueError:
-        pass
-    row = next(row for row, cell in enumerate(cells) if not is_number(cell))
-    raise _not_a_number(table, column, first + row, cells[row].strip())
+@dataclass(frozen=True)
+class TableReader:
+    """The rows of a table as `x` f64[columns]. `columns` are found by their names, wherever they
+    stand; `known` are all those of the table that trained, `targets` among them. Without a header
+    they are called by their places, from 1."""
 
+    columns: tuple[str, ...]
+    known: tuple[str, ...]
+    targets: tuple[str, ...]
+    delimiter: str
+    header: bool
 
-def is_number(cell: str) -> bool:
-    """Whether a cell holds a number in the range of f64."""
-    try:
-        return bool(np.isfinite(float(cell))) and "_" not in cell
-    except ValueError:
-        return False
+    kind: ClassVar[str] = "csv"
+    file_kinds: ClassVar[tuple[str, ...]] = (TEXT,)
+    suffixes: ClassVar[frozenset[str]] = frozenset({".csv", ".tsv", ".txt", ".dat"})
+    example: ClassVar[str] = "new.csv"
+    fields: ClassVar[tuple[str, ...]] = ("x",)
 
+    def __post_init__(self) -> None:
+        """ValueError for what no table has."""
+        if not self.columns or not {*self.columns, *self.targets} <= {*self.known}:
+            raise ValueError("the columns of a table are not among its names")
 
-def is_missing(cell: str) -> bool:
-    """Whether a cell says in one of the usual ways that there is no value."""
-    return cell.lower() in MISSING
+    @property
+    def takes(self) -> str:
+        if not self.header:
+            return f"tables of {len(self.columns)} columns without a header"
+        count = f"the {len(self.columns)} columns " if len(self.columns) > 1 else "the column "
+        return f"tables with {count}{listed(f'`{name}`' for name in self.columns)}"
 
+    def plain(self) -> dict[str, Any]:
+        return asdict(self)
 
-# what a cell that is no number looks like → what to do; `{n}` is the cell without what disturbs
-HINTS = (
-    (re.compile(r"[+-]?\d{1,3}(,\d{3})+\.\d*|[+-]?\d{1,3}(,\d{3}){2,}"), ",",
-     "write it without separators: `{n}`"),
-    (re.compile(r"[+-]?\d{1,3}(\.\d{3})+,\d*"), ".",
-     "write it without separators and decimals with a point"),
-    (re.compile(r"[+-]?\d{1,3}([ '\u2019\u00a0\u202f_]\d{3})+([.,]\d*)?"), " '\u2019\u00a0\u202f_",
-     "write it without separators: `{n}`"),
-    (re.compile(r"[+-]?\d{1,3},\d{3}"), ",",
-     "write `{n}`, or decimals with a point"),
-    (re.compile(r"[+-]?\d*,\d*"), "", "write decimals with a point"),
-    (re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}.*|\d{1,2}:\d{2}.*"), "",
-     "a date or time is no number: leave the column out with `columns = [...]`, or write the time "
-     "since a fixed one"),
-    (re.compile(r"(?i)true|false|yes|no"), "", "write 1 and 0"),
-    (re.compile(r"[$\u20ac\u00a3]?\s*[+-]?[\d.,]+\s*[%$\u20ac\u00a3]?"), "",
-     "write the number alone, without its unit"),
-)  # fmt: skip
+    def read(self, files: Sequence[NewFile], cache: Path) -> NewExamples:
+        """The rows of all tables. UserError as `load`, and E0614 for columns that are missing."""
+        report, parts, names, notes = Report(), [], [], []
+        for file in files:
+            with noted(report):
+                table, others = self._table(file)
+                values = _read(table, None, with_inputs=True).x
+                parts += [] if values is None else [values]
+                names += [f"{file.name}:{line}" for line in lines_of(table)]
+                if others:
+                    notes.append(f"not read of {file.name}: {listed(others)}")
+        report.check()
+        return NewExamples({"x": np.concatenate(parts)}, tuple(names), notes=tuple(notes))
 
+    def _table(self, file: NewFile) -> tuple[Table, list[str]]:
+        """An open table, and its columns that were in no table that trained."""
+        first = _first_row(Table(file.path, self.delimiter, self.header, (), (), ()))
+        if not self.header:
+            names = self._places(file, len(first))
+        else:
+            names = tuple(cell.strip() for cell in first)
+            _check_names(names, file.path)
+        missing = [name for name in self.columns if name not in names]
+        if missing:
+            raise self._missing(file, missing, names)
+        places = tuple(names.index(name) for name in self.columns)
+        table = Table(file.path, self.delimiter, self.header, names, places, ())
+        return table, [name for name in names if name not in self.known]
 
-def _not_a_number(table: Table, column: int, row: int, cell: str) -> UserError:
-    # A missing value first, as the commonest reason, whatever the column is for.
-    if is_missing(cell):
-        found = f"holds `{cell}`, a missing value" if cell else "is empty"
-        hint = "fill the cell or remove the row; nothing is filled in silently"
-        return table.cell_error("E0616", row, column, found, hint)
-    hint = "leave a column of words out with `columns = [...]`"
-    if column in table.targets:
-        hint = "most cells of this column are numbers, so all must be; `labels = true` reads words"
-    for form, disturbing, advice in HINTS:
-        if form.fullmatch(cell):
-            hint = advice.format(n="".join(c for c in cell if c not in disturbing))
-            break
-    # `1e999` is a number, but not in f64; `1_000` is one to Python's `float` alone.
-    try:
-        beyond = not np.isnan(float(cell)) and "_" not in cell
-    except ValueError:
-        beyond = False
-    why = "is beyond the range of f64" if beyond else "is not a number"
-    return table.cell_error("E0605", row, column, f"`{cell[:60]}` {why}", hint)
-
-
-# ── targets ──────────────────────────────────────────────────────────────────────────────────────
-
-
-def _columns(
-    table: Table, count: int, x: np.ndarray | None, targets: list[Target], labels: bool | None
-) -> Columns:
-    if not targets:
-        return Columns(count, x, None, None, ())
-    if len(targets) > 1:
-        if labels:
-            raise fail("E0615", "`labels = true` needs a single target column")
-        # Several targets form one vector of numbers per example: y is [rows, targets].
-        both = zip(targets, table.targets, strict=True)
-        return Columns(
-            count, x, np.stack([_numbers(table, *each) for each in both], axis=1), None, ()
+    def _places(self, file: NewFile, count: int) -> tuple[str, ...]:
+        """The names of columns by their places: all of them, or all but the targets."""
+        inputs = tuple(name for name in self.known if name not in self.targets)
+        for names in (self.known, inputs):
+            if len(names) == count:
+                return names
+        raise fail(
+            "E0604",
+            f"{file.path} has {count} columns, and the run reads {len(inputs)}, or "
+            f"{len(self.known)} with what it predicts",
         )
-    (target,), (column,) = targets, table.targets
-    if _is_words(target, labels):
-        y, names = _words(table, target, column)
-        return Columns(count, x, y, len(names), names)
-    y = _numbers(table, target, column)
-    # All digits: then no sign, point or exponent, so these may be class labels.
-    whole = all(text.isascii() and text.isdigit() for text in target.numbering)
-    if labels or (labels is None and whole and y.max() < MAX_CLASSES):
-        bad = np.flatnonzero((y < 0) | (y != np.floor(y)) | (y >= MAX_LABEL))
-        if bad.size:
-            message = f"{y[bad[0]]:.17g} is not a class label: a whole number from 0"
-            raise table.cell_error("E0606", int(bad[0]), column, message)
-        return Columns(count, x, y.astype(np.int32), int(y.max()) + 1, ())
-    return Columns(count, x, y, None, ())
 
-
-def _is_words(target: Target, labels: bool | None) -> bool:
-    """Whether a column is one of words: of all its cells, so that no order of rows matters."""
-    # `NA` and the like are words among words; a column of nothing else is one of missing values.
-    any_words = any(not is_number(t) and not is_missing(t) for t in target.numbering)
-    if labels is not None or not any_words:
-        return bool(labels) and any_words
-    cells = np.bincount(np.concatenate(target.blocks))
-    in_words = sum(int(cells[n]) for t, n in target.numbering.items() if t and not is_number(t))
-    in_numbers = sum(int(cells[n]) for t, n in target.numbering.items() if is_number(t))
-    return in_words > in_numbers
-
-
-def _words(table: Table, target: Target, column: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels i32 [rows] and their names, in alphabetical order; E0616 for an empty cell."""
-    cells = np.concatenate(target.blocks)
-    if "" in target.numbering:
-        row = int(np.argmax(cells == target.numbering[""]))
-        raise _not_a_number(table, column, row, "")
-    # One label where Unicode has several spellings of the same text.
-    spelt = {text: normalize("NFC", text) for text in target.numbering}
-    # Numbered by first occurrence → numbered in alphabetical order, so that a label's number
-    # does not depend on the order of the rows.
-    names = tuple(sorted(set(spelt.values())))
-    rank = {name: place for place, name in enumerate(names)}
-    places = np.array([rank[spelt[text]] for text in target.numbering], np.int32)
-    return places[cells], names
-
-
-def _numbers(table: Table, target: Target, column: int) -> np.ndarray:
-    """The numbers (f64 [rows]) of a target; E0605 or E0616 for the first cell that is none."""
-    cells, texts = np.concatenate(target.blocks), list(target.numbering)
-    wrong = [place for place, text in enumerate(texts) if not is_number(text)]
-    if wrong:
-        # A word before a missing value, wherever they stand: then it may be no column of numbers.
-        # Texts are numbered by first occurrence, so the first that is wrong is in the first row.
-        worst = next((place for place in wrong if not is_missing(texts[place])), wrong[0])
-        row = int(np.argmax(cells == worst))
-        raise _not_a_number(table, column, row, texts[worst])
-    return np.array([float(text) for text in texts])[cells]
+    def _missing(self, file: NewFile, missing: Sequence[str], names: tuple[str, ...]) -> UserError:
+        what = "column" if len(missing) == 1 else "columns"
+        strange = [name for name in names if name not in self.known]
+        # A name that is nearly right, or in other letters, was probably meant.
+        near = [
+            f"`{guess[0]}` may be `{name}`"
+            for name in missing
+            if (guess := re.findall("`(.+)`", did_you_mean(name, strange)))
+        ]
+        if all(map(is_number, names)):
+            hint = f"the first line names the columns: `{self.delimiter.join(self.columns)}`"
+        elif near:
+            hint = f"{', '.join(near)}: rename it in the first line"
+        else:
+            hint = f"it has {listed(f'`{name}`' for name in names)}"
+        if len(names) == 1 and len(self.columns) > 1:
+            shown = "\\t" if self.delimiter == "\t" else self.delimiter
+            hint += f"; cells are separated by `{shown}`, as in training"
+        shown = ", ".join(f"`{name}`" for name in missing)
+        return fail("E0614", f"{file.path} has no {what} {shown}", help=hint)
 
 
 CSV = DataSource(

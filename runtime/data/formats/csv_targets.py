@@ -1,0 +1,104 @@
+"""The target columns of a table: labels or numbers, by all the cells of a column.
+
+In: the texts of their cells, numbered as they occur. Out: `y`, and the names of word labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from unicodedata import normalize
+
+import numpy as np
+
+from ....dsl.diagnostics.diagnostic import fail
+from .csv_cells import WrongCell, is_missing, is_number, not_a_number
+
+MAX_LABEL = (1 << 31) - 1
+MAX_CLASSES = 256  # whole numbers below this are labels unless `labels = false`
+
+
+@dataclass
+class Target:
+    """The cells of a target column read so far: their texts, numbered in the order in which they
+    occur."""
+
+    column: int
+    blocks: list[np.ndarray] = field(default_factory=list)
+    numbering: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Values:
+    """`y` as the schema says, None without targets; the number of classes, and names of words."""
+
+    y: np.ndarray | None
+    classes: int | None
+    class_names: tuple[str, ...]
+
+
+def values_of(targets: Sequence[Target], labels: bool | None) -> Values:
+    """What the target columns hold: labels if `labels`, or if they look like labels where it is
+    None. WrongCell, or UserError E0615 for labels of several columns."""
+    if not targets:
+        return Values(None, None, ())
+    if len(targets) > 1:
+        if labels:
+            raise fail("E0615", "`labels = true` needs a single target column")
+        # Several targets form one vector of numbers per example: y is [rows, targets].
+        return Values(np.stack([_numbers(each) for each in targets], axis=1), None, ())
+    (target,) = targets
+    if _is_words(target, labels):
+        y, names = _words(target)
+        return Values(y, len(names), names)
+    y = _numbers(target)
+    # All digits: then no sign, point or exponent, so these may be class labels.
+    whole = all(text.isascii() and text.isdigit() for text in target.numbering)
+    if labels or (labels is None and whole and y.max() < MAX_CLASSES):
+        bad = np.flatnonzero((y < 0) | (y != np.floor(y)) | (y >= MAX_LABEL))
+        if bad.size:
+            message = f"{y[bad[0]]:.17g} is not a class label: a whole number from 0"
+            raise WrongCell("E0606", int(bad[0]), target.column, message)
+        return Values(y.astype(np.int32), int(y.max()) + 1, ())
+    return Values(y, None, ())
+
+
+def _is_words(target: Target, labels: bool | None) -> bool:
+    """Whether a column is one of words: of all its cells, so that no order of rows matters."""
+    # `NA` and the like are words among words; a column of nothing else is one of missing values.
+    any_words = any(not is_number(t) and not is_missing(t) for t in target.numbering)
+    if labels is not None or not any_words:
+        return bool(labels) and any_words
+    cells = np.bincount(np.concatenate(target.blocks))
+    in_words = sum(int(cells[n]) for t, n in target.numbering.items() if t and not is_number(t))
+    in_numbers = sum(int(cells[n]) for t, n in target.numbering.items() if is_number(t))
+    return in_words > in_numbers
+
+
+def _words(target: Target) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels i32 [rows] and their names, in alphabetical order; E0616 for an empty cell."""
+    cells = np.concatenate(target.blocks)
+    if "" in target.numbering:
+        row = int(np.argmax(cells == target.numbering[""]))
+        raise not_a_number(row, target.column, "", True)
+    # One label where Unicode has several spellings of the same text.
+    spelt = {text: normalize("NFC", text) for text in target.numbering}
+    # Numbered by first occurrence → numbered in alphabetical order, so that a label's number
+    # does not depend on the order of the rows.
+    names = tuple(sorted(set(spelt.values())))
+    rank = {name: place for place, name in enumerate(names)}
+    places = np.array([rank[spelt[text]] for text in target.numbering], np.int32)
+    return places[cells], names
+
+
+def _numbers(target: Target) -> np.ndarray:
+    """The numbers (f64 [rows]) of a target; E0605 or E0616 for the first cell that is none."""
+    cells, texts = np.concatenate(target.blocks), list(target.numbering)
+    wrong = [place for place, text in enumerate(texts) if not is_number(text)]
+    if wrong:
+        # A word before a missing value, wherever they stand: then it may be no column of numbers.
+        # Texts are numbered by first occurrence, so the first that is wrong is in the first row.
+        worst = next((place for place in wrong if not is_missing(texts[place])), wrong[0])
+        row = int(np.argmax(cells == worst))
+        raise not_a_number(row, target.column, texts[worst], True)
+    return np.array([float(text) for text in texts])[cells]

@@ -40,5 +40,12 @@ def __getattr__(name: str) -> Any:
     return found
 
 
+def load_ipython_extension(shell: Any) -> None:
+    """What `%load_ext nnc` in a notebook calls: the magic `%%nn`, whose cell is a program."""
+    from .runtime.api.notebook import load_ipython_extension
+
+    load_ipython_extension(shell)
+
+
 def __dir__() -> list[str]:
     return sorted(__all__)

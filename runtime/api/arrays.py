@@ -54,7 +54,7 @@ def as_array(name: str, value: object) -> np.ndarray:
     """Anything that holds numbers, one entry per example, as an array of a type that nnc knows.
 
     UserError E0708 for texts, missing values, ragged lists and what is no array at all."""
-    array = _to_numpy(name, value)
+    array = to_numpy(name, value)
     if array.dtype == object:
         array = _of_numbers(name, array)
     # `str[1:]` drops the byte order, `<f4` → `f4`; the conversion below sets it right.
@@ -68,7 +68,8 @@ def as_array(name: str, value: object) -> np.ndarray:
     return np.ascontiguousarray(array, _TYPES[array.dtype.str[1:]][1])
 
 
-def _to_numpy(name: str, value: Any) -> np.ndarray:
+def to_numpy(name: str, value: Any) -> np.ndarray:
+    """Anything that can become an array, as one. UserError E0708 otherwise."""
     if isinstance(value, np.ndarray):
         return value
     # A tensor that gradients are computed for, or that lies on a GPU, gives no array by itself.

@@ -7,37 +7,28 @@ at the same time (docs/python.md).
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
-from threading import RLock
-from typing import NamedTuple, TypeAlias
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ...compiler.elaboration.train_block import Setup
-from ...dsl.diagnostics.diagnostic import fail
 from ..data import Dataset, Search
-from ..device import DEVICES
-from ..forks import renew_after_fork
 from ..inference.predict import Request, input_names, predict
 from ..project import (
     Project,
     field_types,
     load_dataset,
-    planned_setup,
     setup_of,
-    untrained_setup,
     with_assignments,
 )
-from ..settings import Assignment
 from ..training.batch_inputs import all_examples, check_fit, check_indices
 from ..training.callbacks import Hook, Hooks, check_callbacks
-from ..training.executor import Executor, Values
+from ..training.executor import Executor
 from ..training.initial_weights import (
     WeightsReport,
-    initial_weights,
     match,
     match_all,
     read_weights,
@@ -45,43 +36,27 @@ from ..training.initial_weights import (
 from ..training.interrupt import watch_interrupt
 from ..training.job import Job, prepare
 from ..training.loop import INTERRUPTED, measure, train
-from ..training.metrics import Record
+from ..training.run_notes import inputs_note
 from ..weights_choice import WeightsChoice
+from .arguments import assignments, check_no_arrays, seed_of, share
 from .arrays import (
     Array,
     Arrays,
     dataset_of,
-    fields_of_arrays,
     named_arrays,
     targets,
     with_validation,
 )
 from .bars import listener
 from .errors import boundary
+from .parameters import Parameters
+from .state import ModelState, Trained, begun_with
+from .texts import Text
 
 Validation: TypeAlias = float | Sequence[Array] | Mapping[str, Array]
 
 
-class Compute(NamedTuple):
-    """What a model runs on: the name of a device, and its threads."""
-
-    device: str
-    threads: int
-
-
-class Trained(NamedTuple):
-    """What a model has learnt, or begins with. The `weights` are those in the executor or a copy of
-    them, which nothing changes; `step` is the step of training that they are of, `examples` the
-    size of the data and `records` the epochs of the last `fit`."""
-
-    executor: Executor
-    weights: Values
-    step: int = 0
-    examples: int = 0
-    records: tuple[Record, ...] = ()
-
-
-class Model:
+class Model(ModelState):
     """A model and its current parameters. Arrays have one entry per example along the first axis.
 
     Where arrays are given without names, the model's inputs come first, in order, then the other
@@ -93,29 +68,57 @@ class Model:
     between.
     """
 
-    def __init__(self, project: Project, compute: Compute) -> None:
-        self._project, self._compute = project, compute
-        self._device = DEVICES[compute.device](compute.threads)
-        # All at once, so that no other thread sees one without the others. From then on the
-        # executor's values do not change: the next `fit` makes an executor of its own.
-        self._trained: Trained | None = None
-        self._part = ""  # that is predicted with
-        self.renew()
-        renew_after_fork(self)
+    def _repr_html_(self) -> str:
+        from .html import html_of  # notebooks alone
 
-    def renew(self) -> None:
-        """Locks anew, in a forked child."""
-        self._fitting = RLock()
+        return html_of(self)
 
-    def __repr__(self) -> str:
-        return f"<nnc model {self._project.name} of {self._project.path}>"
+    def __reduce__(self) -> tuple[Any, ...]:
+        from .saving import model_of, state_of  # rarely needed
 
-    @property
-    def parameters(self) -> dict[str, np.ndarray]:
-        """Copies of all parameters and states of the model by name; empty before `init`,
-        `load_weights` or the first `fit`, because sizes may depend on the data."""
-        trained = self._trained
-        return {} if trained is None else {n: a.copy() for n, a in trained.weights.items()}
+        return model_of, (type(self), state_of(self))
+
+    def __copy__(self) -> Model:
+        copied = Model(self._project, self._compute)
+        copied._trained, copied._part = self._trained, self._part
+        return copied
+
+    def __deepcopy__(self, known: object) -> Model:
+        # What is learnt is replaced and never changed: two models may share it.
+        return self.__copy__()
+
+    @boundary
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Write the model into a new or empty folder, as `nnc train` writes runs: for `nnc.load`,
+        `load_weights`, `nnc predict`, `nnc eval` and `--init`. Its path.
+
+        Raises UserError E0707 without parameters, E0705 if the folder is in use, E0709 if it cannot
+        be written.
+        """
+        from .saving import save  # rarely needed
+
+        return save(self, path)
+
+    # --- looking ------------------------------------------------------------------------------
+
+    @boundary
+    def summary(self) -> Text:
+        """The layers with the shapes of their results, their parameters and operations, and the
+        memory that one batch needs; sizes are those of the data that it was trained on. Raises
+        UserError if a size is not known."""
+        from ..inspect.summary import MEMORY_BYTES, summarize  # not for training
+
+        device = self._compute.device if self._compute.device in MEMORY_BYTES else "cpu"
+        return Text(summarize(self._project, self._setup(), device).text())
+
+    @boundary
+    def compile(self, emit: str = "equations", *, without: Sequence[str] = ()) -> Text:
+        """What the compiler makes of the program, as `nnc compile --emit`: `ast`, `equations`,
+        `gradients`, `kernels`, `loops`, `llvm`, `asm`, `cuda`, `ptx`. `without` names passes to
+        leave out. Raises UserError E0704 for another stage or pass."""
+        from .compiled import compiled  # not for training
+
+        return Text(compiled(self._project, self._setup(), emit, without))
 
     # --- training -----------------------------------------------------------------------------
 
@@ -147,9 +150,9 @@ class Model:
         does not exist), E0708 and E0710 (what does not fit), or what is wrong in the program.
         """
         numbers = {"epochs": epochs, "steps": steps, "batch": batch, "seed": seed}
-        _check_no_arrays("fit", {**numbers, "verbose": verbose}, "a field")
+        check_no_arrays("fit", {**numbers, "verbose": verbose}, "a field")
         hooks = check_callbacks(callbacks)
-        held = _share(validation)
+        held = share(validation)
         given = {name: value for name, value in {**numbers, **held}.items() if value is not None}
         project = with_assignments(self._project, assignments({**(settings or {}), **given}))
         dataset = self._dataset("fit", arrays, named)
@@ -170,8 +173,9 @@ class Model:
                 job.executor.restore(job.best)
                 step = job.position.kept
             self._trained = Trained(
-                job.executor, job.executor.weights(), step, len(job.training), tuple(job.records)
-            )
+                job.executor, job.executor.weights(), project, step, len(job.training),
+                tuple(job.records), dataset.vocabularies, inputs_note(project, dataset),
+            )  # fmt: skip
         # Raised only now, so that an interrupted fit in a notebook keeps what it learnt.
         if reason == INTERRUPTED:
             raise KeyboardInterrupt
@@ -184,7 +188,7 @@ class Model:
         if self._trained is not None:
             job.executor.restore(match_all(self._trained.weights, job.executor))
         elif project.settings.weights is not None:
-            job.begin_with(_begun_with(project, job.executor))
+            job.begin_with(begun_with(project, job.executor))
         return job
 
     @staticmethod
@@ -238,16 +242,12 @@ class Model:
         Raises UserError: E0707 before `init`, `load_weights` or the first `fit`, and for a model
         that does not exist; E0715 for such a tensor, E0708 for arrays that do not fit.
         """
-        _check_no_arrays("predict", {"model": model, "tensor": tensor, "seed": seed}, "an input")
+        check_no_arrays("predict", {"model": model, "tensor": tensor, "seed": seed}, "an input")
         tensors = (tensor,) if isinstance(tensor, str) else tuple(tensor or ())
-        request = Request(model or self._part, tuple(dict.fromkeys(tensors)), _seed(seed))
+        request = Request(model or self._part, tuple(dict.fromkeys(tensors)), seed_of(seed))
         trained = self._trained
         if trained is None:
-            raise fail(
-                "E0707",
-                f"`{self._project.name}` has no parameters yet",
-                help="init() draws them, fit(…) learns them, load_weights(…) takes those of a run",
-            )
+            raise self._without_parameters()
         names = input_names(trained.executor, request)
         found = self._named("predict", arrays, named, names)
         results = predict(trained.executor, found, "the call", request)
@@ -257,9 +257,7 @@ class Model:
     # --- parameters ---------------------------------------------------------------------------
 
     @boundary
-    def init(
-        self, *arrays: Arrays, seed: int | None = None, **named: Array
-    ) -> dict[str, np.ndarray]:
+    def init(self, *arrays: Arrays, seed: int | None = None, **named: Array) -> Parameters:
         """Begin anew with the parameters that training would begin with, drawn from the seed (the
         program's if none is given) or those that `weights` in the train block names; a copy of
         them.
@@ -303,25 +301,6 @@ class Model:
             self._trained = trained._replace(executor=executor, weights=weights)
             return report
 
-    def _begin(self, setup: Setup, seed: int | None = None) -> Trained:
-        """The parameters that training begins with."""
-        given = _seed(seed)
-        used = self._project.settings.seed if given is None else given
-        executor = Executor(setup, self._device, used)
-        weights = executor.first_weights()
-        weights |= _begun_with(self._project, executor)
-        executor.take(weights)
-        return Trained(executor, weights)
-
-    def _planned(self, inputs: Mapping[str, np.ndarray]) -> Setup:
-        """The setup for arrays of inputs, or without any for the data of the program."""
-        if inputs:
-            schema = fields_of_arrays(inputs)
-            return untrained_setup(self._project, field_types(schema, self._project.model))
-        if self._project.settings.data is None:
-            return untrained_setup(self._project, None)
-        return planned_setup(self._project, Search(None, self._project.path.parent))
-
     # --- arrays -------------------------------------------------------------------------------
 
     def _dataset(self, call: str, arrays: Sequence[object], named: Mapping[str, object]) -> Dataset:
@@ -363,53 +342,3 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "evaluate": (),
     "init": ("seed",),
 }  # fmt: skip
-
-
-def _check_no_arrays(call: str, values: Mapping[str, object], what: str) -> None:
-    """E0708 for an array in the place of an argument: a field of the data may be called so."""
-    for name, value in values.items():
-        if isinstance(value, np.ndarray | list) and np.ndim(value) and name != "tensor":
-            raise fail(
-                "E0708",
-                f"`{name}` of {call} is an argument, and an array is given",
-                help=f"{what} `{name}` is given by its place, without its name, or in a dictionary",
-            )
-
-
-def _share(validation: object) -> dict[str, object]:
-    """The assignment for a share of the examples, if it is one. UserError E0708 for what is neither
-    a number nor arrays."""
-    if isinstance(validation, int | float | np.number) and not isinstance(validation, bool):
-        return {"validation": float(validation)}
-    if validation is None or isinstance(validation, list | tuple | Mapping):
-        return {}
-    raise fail(
-        "E0708",
-        f"`validation` is {type(validation).__name__}",
-        help="it is `(x, y)`, a dictionary of arrays, or a share of the examples such as 0.1",
-    )
-
-
-def _seed(seed: int | None) -> int | None:
-    """UserError E0703 unless it is a whole number that a seed may be."""
-    if seed is None or (0 <= int(seed) < 1 << 31 and int(seed) == seed):
-        return None if seed is None else int(seed)
-    raise fail("E0703", f"`seed` is a whole number from 0 to 2^31-1, and not {seed}")
-
-
-def _begun_with(project: Project, executor: Executor) -> Values:
-    """The weights that the train block names, if it does."""
-    choice = project.settings.weights
-    if choice is None:
-        return {}
-    values, _, found = initial_weights(project, choice, executor)
-    for one in found:
-        warnings.warn(one.message, stacklevel=4)
-    return values
-
-
-def assignments(values: Mapping[str, object]) -> list[Assignment]:
-    """Python values as the text of assignments."""
-    words = {True: "true", False: "false"}
-    texts = {k: words[v] if isinstance(v, bool) else str(v) for k, v in values.items()}
-    return [Assignment(key, text, place="the call") for key, text in texts.items()]

@@ -13,8 +13,10 @@ from ..project import Project, open_project, project_of_text, setup_of, untraine
 from ..thread_count import default_threads, too_many
 from ..training.executor import Executor
 from ..training.run_folder import RunFolder
+from .arguments import assignments
 from .errors import boundary
-from .model import Compute, Model, Trained, assignments
+from .model import Model
+from .state import Compute, Trained
 
 
 @boundary
@@ -55,15 +57,19 @@ def load(
 
 def _trained(folder: RunFolder, project: Project, model: Model) -> Trained:
     # The types of the inputs come from the run's notes, so that no data has to be found.
-    examples = folder.settings["examples"]
+    # A model that was saved before it met any data has none.
+    examples, fields = folder.settings["examples"], folder.fields or None
     if project.train is None:
-        setup = untrained_setup(project, folder.fields)
+        setup = untrained_setup(project, fields)
     else:
-        setup = setup_of(project, folder.fields, examples)
+        setup = setup_of(project, fields, examples or None)
     executor = Executor(setup, model._device, project.settings.seed)
     weights, step = folder.read_weights_and_step(executor.weight_forms())
     executor.take(weights)
-    return Trained(executor, weights, step, examples)
+    return Trained(
+        executor, weights, project, step, examples, (), folder.vocabularies,
+        folder.settings.get("inputs"),
+    )  # fmt: skip
 
 
 @boundary

@@ -7,30 +7,24 @@ In: the command line. Out: run folders, lines on stdout. The work is done in
 from __future__ import annotations
 
 import json
-import platform
 import shlex
-import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from importlib.metadata import PackageNotFoundError, version
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ... import __version__
 from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, fail
 from ...dsl.syntax.printer import quoted
-from ..data import Dataset
 from ..data.core.fingerprint import changed, fingerprint
-from ..data.recorded import recorded
 from ..device.cpu import host
 from ..durations import seconds_of, wrong_time
 from ..project import Project, field_types, load_dataset, open_project, setup_of
-from ..settings import Assignment, settings_json
+from ..settings import Assignment
 from ..streams import OutputError
 from ..thread_count import default_threads
 from ..training.atomic_files import json_text
@@ -45,6 +39,7 @@ from ..training.loop import train as run
 from ..training.metrics import format_number
 from ..training.progress import make_listener, notify
 from ..training.run_folder import RunFolder, check_unused, create_run
+from ..training.run_notes import check_goes_on, inputs_note, run_notes
 from ..weights_choice import PARTIAL
 from . import options as o
 from .report import print_diagnostics, print_warnings
@@ -77,6 +72,7 @@ def train(
             held.enter_context(locked(folder.path))
             print_diagnostics(folder.repair())
             before = folder.settings
+            check_goes_on(folder.path, before)
         # The folder's own copy of the program: the file may have changed since.
         project = open_project(folder.model if folder else file, assignments, model)
         print_warnings(project)
@@ -97,7 +93,7 @@ def train(
                 [*folder.complete(), *_other_target(before, device_name), *job.resume(folder)]
             )
             texts = {"model.nn": project.resolved()} if assignments else {}  # to go on once more
-            inputs = _inputs(project, dataset)
+            inputs = inputs_note(project, dataset)
             if other_data or before.get("inputs") != inputs:
                 notes = {**before, "inputs": inputs}
                 notes |= {"data_sha256": hashes} if other_data else {}
@@ -107,8 +103,10 @@ def train(
             notify(f"going on in {folder.path} after step {job.position.step}")
         else:
             # Created only when all else has succeeded, so that a mistake leaves no empty folder.
-            notes = _notes(project, job, device_name, default_threads(threads), data, base)
-            notes["data_sha256"], notes["inputs"] = hashes, _inputs(project, dataset)
+            setup, examples = job.executor.setup, len(job.training)
+            threads = default_threads(threads)
+            notes = run_notes(project, setup, examples, device_name, threads, data, base)
+            notes["data_sha256"], notes["inputs"] = hashes, inputs_note(project, dataset)
             initial = _begin_with_weights(project, job)
             name, program = project.name.lower(), project.resolved()
             job.folder = create_run(out, name, program, notes, dataset.vocabularies, initial)
@@ -237,48 +235,6 @@ def _other_target(before: dict[str, Any], device: str) -> list[Diagnostic]:
 
 def _folder(settings: dict[str, Any]) -> Path | None:
     return Path(settings["data_folder"]) if settings.get("data_folder") else None
-
-
-def _notes(
-    project: Project, job: Job, device: str, threads: int, data: Path | None, base: Path
-) -> dict[str, Any]:
-    """What `settings.json` says: everything that the run depends on."""
-    return {
-        "model": project.name,
-        "settings": settings_json(project.settings),
-        "examples": len(job.training),
-        # The types of the data's fields, so that `predict` and `generate` need no data.
-        "fields": {
-            n: [f.dtype, list(f.shape)] for n, f in (job.executor.setup.fields or {}).items()
-        },
-        "device": device,
-        "threads": threads,
-        # Absolute, since a run may be resumed from another folder.
-        "data_folder": str(data.resolve()) if data else None,
-        "data_base": str(base.resolve()),
-        "versions": {
-            "nnc": __version__,
-            "python": platform.python_version(),
-            **{name: _version(name) for name in ("numpy", "llvmlite")},
-        },
-        "target": host.target().name if device == "cpu" else device,
-        "command": shlex.join(["nnc", *sys.argv[1:]]),
-        "directory": str(Path.cwd()),
-    }
-
-
-def _inputs(project: Project, dataset: Dataset) -> dict[str, Any]:
-    """How files became the data, for `predict`; as JSON gives it back."""
-    source = project.settings.data.source if project.settings.data else ""
-    plain: dict[str, Any] = json.loads(json.dumps(recorded(dataset, source).plain()))
-    return plain
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
 
 
 # --- using what was trained -----------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Callbacks: the user's own code during training, which sees where it is and may stop it.
 
 In: functions, called after every epoch, or objects with methods of `Callback`. Out: a listener for
-the loop. Trackers (`trackers.py`) are such objects.
+the loop.
 """
 
 from __future__ import annotations

@@ -362,9 +362,10 @@ def create_run(
     settings: Mapping[str, Any],
     vocabularies: Mapping[str, Vocabulary] = {},
     initial: Mapping[str, np.ndarray] | None = None,
+    fill: Callable[[RunFolder], None] = lambda folder: None,
 ) -> RunFolder:
     """Create a run folder with its program, settings, vocabularies and `initial` weights, if it
-    begins with those of another run, atomically.
+    begins with those of another run, and with what `fill` writes, atomically.
 
     `out` None: `runs/NAME-TIME`. UserError E0705 if it holds anything, E0709 if it cannot be made.
     """
@@ -383,6 +384,7 @@ def create_run(
             RunFolder(folder).write_texts(texts)
             if initial is not None:
                 save_arrays(RunFolder(folder).initial_file, initial, {})
+            fill(RunFolder(folder))
             numbers, place = count(2), path
             # Of runs that start in the same second one takes the name, the others take numbers.
             while not place_folder(folder, place):

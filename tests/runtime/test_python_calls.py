@@ -13,25 +13,9 @@ import traceback
 
 import numpy as np
 import pytest
+from line_program import PROGRAM, X, Z, same
 
 import nnc
-
-PROGRAM = """
-model Line(x: f32[B, 3]) -> y: f32[B, 2] {
-    y = x |> Dense(2)
-}
-
-train Line {
-    loss      = mse(y, z)
-    metric far = mean(abs(y - z))
-    optimizer = sgd(lr = 0.1)
-    batch     = 4
-    epochs    = 2
-}
-"""
-RNG = np.random.default_rng(0)
-X = RNG.normal(size=(10, 3)).astype(np.float32)
-Z = (X @ RNG.normal(size=(3, 2))).astype(np.float32)
 
 
 @pytest.fixture
@@ -43,10 +27,6 @@ def reference(**settings):
     model = nnc.loads(PROGRAM, threads=1)
     model.fit(X, Z, **settings)
     return model.parameters
-
-
-def same(one, two) -> bool:
-    return one.keys() == two.keys() and all(np.array_equal(one[n], two[n]) for n in one)
 
 
 # --- names of arguments ---------------------------------------------------------------------------

@@ -8,8 +8,10 @@ is needed.
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+__path__ = [*__path__, f"{__path__[0]}/public"]  # where `nnc.sklearn` is
 
 if TYPE_CHECKING:
+    from .public import sklearn as sklearn
     from .runtime.api.errors import UserError as UserError
     from .runtime.api.model import Model as Model
     from .runtime.api.opening import load as load
@@ -27,14 +29,18 @@ _PUBLIC = {
     "loads": "runtime.api.opening",
 }
 
+_MODULES = ("sklearn",)  # each with an extra of its own
+
 __all__ = ["Callback", "Model", "Training", "UserError", "__version__", "load", "loads"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'nnc' has no attribute {name!r}")
     from importlib import import_module
 
+    if name in _MODULES:
+        return import_module(f".{name}", __name__)
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'nnc' has no attribute {name!r}")
     found = getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
     globals()[name] = found
     return found

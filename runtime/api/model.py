@@ -52,6 +52,7 @@ from .errors import boundary
 from .parameters import Parameters
 from .state import ModelState, Trained, begun_with
 from .texts import Text
+from .weights import ClassWeight, example_weights
 
 Validation: TypeAlias = float | Sequence[Array] | Mapping[str, Array]
 
@@ -131,6 +132,8 @@ class Model(ModelState):
         batch: int | None = None,
         seed: int | None = None,
         validation: Validation | None = None,
+        sample_weight: Array | None = None,
+        class_weight: ClassWeight | None = None,
         callbacks: Hook | Iterable[Hook] = (),
         verbose: bool | int | None = None,
         settings: Mapping[str, object] | None = None,
@@ -140,7 +143,9 @@ class Model(ModelState):
         and those of `validate_every` and `log_every`.
 
         Without arrays the data of the train block is read. `validation` are arrays as these,
-        `(x, y)` or by name, or the share of the examples that is held back. `callbacks` are
+        `(x, y)` or by name, or the share of the examples that is held back. An epoch draws examples
+        in proportion to `sample_weight` [n], and to `class_weight` of their label, a dictionary or
+        "balanced". `callbacks` are
         functions that are called after every epoch, or objects with methods of `nnc.Callback`.
         `verbose` None shows progress on a terminal and in a notebook; True everywhere, False
         nowhere; 2 prints lines alone. `settings` are those of `--set`, for this call.
@@ -160,8 +165,10 @@ class Model(ModelState):
             # It takes the place of what the program would hold back.
             project = with_assignments(project, assignments({"validation": 0}))
             dataset = self._with_validation(dataset, validation)
+        weights = example_weights(dataset, sample_weight, class_weight)
         with self._fitting:
             job = self._job(project, dataset)
+            job.weigh(weights)
             with watch_interrupt() as interrupted:
                 losses = [loss.name.id for loss in job.losses]
                 shown = listener(verbose, job.plan, losses)
@@ -336,7 +343,8 @@ class Model(ModelState):
 # the arguments of calls that take fields by name, too
 ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "fit": (
-        "epochs", "steps", "batch", "seed", "validation", "callbacks", "verbose", "settings",
+        "epochs", "steps", "batch", "seed", "validation", "sample_weight", "class_weight",
+        "callbacks", "verbose", "settings",
     ),
     "predict": ("model", "tensor", "seed"),
     "evaluate": (),

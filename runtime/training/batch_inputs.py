@@ -22,13 +22,36 @@ from ..device.data_inputs import fields_of
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Some rows (int64) of a split, in ascending order."""
+    """Some rows (int64) of a split, in ascending order; `weights` of them (f64, positive), by which
+    an epoch draws them, None if all count alike."""
 
     split: Split
     rows: np.ndarray
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def order(self, seed: int, epoch: int, shuffle: bool) -> np.ndarray:
+        """The rows in the order of an epoch (from 1), which depends on the seed and the epoch
+        alone. With weights, some come several times or not at all, as many in all."""
+        rows = self.rows
+        if self.weights is not None:
+            rows = resampled(rows, self.weights, np.random.default_rng([seed, epoch, RESAMPLING]))
+        return epoch_order(rows, seed, epoch, shuffle)
+
+
+RESAMPLING = 1  # in the seed of a stream of its own
+
+
+def resampled(rows: np.ndarray, weights: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """As many rows, each as often as its share of the weights says, rounded up or down by chance so
+    that the expectation is exact. Systematic resampling: Kitagawa 1996."""
+    expected = np.cumsum(weights) * (len(rows) / weights.sum())
+    expected[-1] = len(rows)  # whatever the sum was rounded to
+    # one draw for all: an expectation of 2.3 gives 2 or 3, and never 0
+    ends = np.floor(expected + generator.random()).astype(np.int64)
+    return np.repeat(rows, np.diff(ends, prepend=0))
 
 
 def all_examples(split: Split) -> Examples:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
 
+import numpy as np
+
 from ...compiler.elaboration.train_block import Setup
 from ...compiler.programs import states_kept
 from ...dsl.diagnostics.diagnostic import Diagnostic, fail
@@ -66,6 +68,12 @@ class Job:
     @property
     def plan(self) -> Plan:
         return Plan(self.settings.epochs, self.settings.steps, self.steps_per_epoch)
+
+    def weigh(self, weights: np.ndarray | None) -> None:
+        """Draw the training examples by weights of all examples of their split; None: all alike."""
+        if weights is not None:
+            drawn = replace(self.training, weights=weights[self.training.rows])
+            self.parts = {**self.parts, "train": drawn}
 
     def compile_step(self) -> None:
         """Compile the step of a whole batch. Values that are first asked for afterwards are in its

@@ -13,7 +13,7 @@ from math import isfinite
 import numpy as np
 
 from ..streams import OutputError
-from .batch_inputs import Examples, epoch_order, next_batches, step_batches
+from .batch_inputs import Examples, next_batches, step_batches
 from .bound_program import Refused
 from .executor import Executor, evaluation_batches
 from .integer_guard import refusal
@@ -110,8 +110,7 @@ class _Run:
         # a resumed epoch has taken `seconds` already: the clock goes on from there
         self.began = self.clock() - here.seconds
         # drawn anew rather than stored: it depends on seed and epoch alone
-        rows = self.job.training.rows
-        self.order = epoch_order(rows, settings.seed, here.epoch, settings.shuffle)
+        self.order = self.job.training.order(settings.seed, here.epoch, settings.shuffle)
 
     # --- records ------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from ...compiler.reference.nonfinite_trace import Bad, first_bad, trace_nonfinit
 from ...dsl.diagnostics.diagnostic import Diagnostic, Note, UserError, fail
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
-from .batch_inputs import epoch_order, fill_inputs, step_batches
+from .batch_inputs import fill_inputs, step_batches
 from .bound_program import BoundProgram, Refused
 from .integer_guard import explained
 from .snapshot import SNAPSHOT_NAME, Snapshot, write_snapshot
@@ -93,8 +93,7 @@ class NonfiniteGuard:
         # The order of an epoch depends on seed and epoch alone, so the rows need not be remembered.
         settings, number, done = self.job.settings, self._step, self._done
         for epoch in range(self._epoch, self.job.position.epoch + 1):
-            rows = self.job.training.rows
-            order = epoch_order(rows, settings.seed, epoch, settings.shuffle)
+            order = self.job.training.order(settings.seed, epoch, settings.shuffle)
             # the first epoch starts where the copy was taken, later ones at 0
             while done < len(order):
                 if number == self.job.position.step:

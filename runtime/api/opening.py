@@ -13,6 +13,7 @@ from ..project import Project, open_project, project_of_text, setup_of, untraine
 from ..thread_count import default_threads, too_many
 from ..training.executor import Executor
 from ..training.run_folder import RunFolder
+from ..training.trained_weights import trained_weights
 from .arguments import assignments
 from .errors import boundary
 from .model import Model
@@ -64,10 +65,12 @@ def _trained(folder: RunFolder, project: Project, model: Model) -> Trained:
     else:
         setup = setup_of(project, fields, examples or None)
     executor = Executor(setup, model._device, project.settings.seed)
-    weights, step = folder.read_weights_and_step(executor.weight_forms())
-    executor.take(weights)
+    found = trained_weights(folder, executor, project.settings.keep)
+    for remark in filter(None, [found.remark, *(d.message for d in found.warnings)]):
+        warnings.warn(remark, stacklevel=4)
+    executor.take(found.weights)
     return Trained(
-        executor, weights, project, step, examples, (), folder.vocabularies,
+        executor, found.weights, project, found.step, examples, (), folder.vocabularies,
         folder.settings.get("inputs"),
     )  # fmt: skip
 

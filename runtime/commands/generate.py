@@ -20,6 +20,7 @@ from ..messages import notify
 from ..project import open_project, setup_of, with_batch
 from ..training.executor import Executor
 from ..training.run_folder import RunFolder
+from ..training.trained_weights import trained_weights
 from . import options as o
 from .program_files import standard_input
 from .report import print_diagnostics
@@ -39,8 +40,11 @@ def generate(
     # The notes of the run replace its data; one example at a time is written.
     setup = with_batch(setup_of(project, folder.fields, notes["examples"]), 1)
     executor = Executor(setup, o.device(device_name, threads), project.settings.seed)
-    weights = folder.read_weights(executor.weight_forms())
-    generator = Generator(prediction(setup), weights, executor.device)
+    trained = trained_weights(folder, executor, project.settings.keep)
+    print_diagnostics(trained.warnings)
+    if trained.remark:
+        notify(trained.remark)
+    generator = Generator(prediction(setup), trained.weights, executor.device)
     vocabulary = folder.vocabulary(generator.roles.source.name)
     print_diagnostics(folder.complete_as_reader())
     began = time.perf_counter()

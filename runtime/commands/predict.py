@@ -15,8 +15,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from ...dsl.diagnostics.diagnostic import UserError, fail
-from ...dsl.files import reason
+from ...dsl.diagnostics.diagnostic import UserError
 from ..data.formats.array_file import read_arrays
 from ..inference.given_files import STDIN, Given, Run, read_inputs
 from ..inference.meanings import meanings
@@ -28,7 +27,9 @@ from ..messages import notify
 from ..project import Project, open_project, setup_of
 from ..training.executor import Executor
 from ..training.run_folder import RunFolder
+from ..training.trained_weights import trained_weights
 from . import options as o
+from .program_files import standard_input
 from .report import print_diagnostics
 from .tables import TableColumn, print_table
 
@@ -53,8 +54,11 @@ def predict(
     run = Run(str(run_folder), folder.recorded, o.search(None, run_folder).cache_folder, invert)
     is_read = bool(inputs) or (array_file is None and bool(input_names(executor, request)))
     given = _given(inputs, array_file, run, is_read and (STDIN in inputs or _is_piped()))
-    executor.take(folder.read_weights(executor.weight_forms()))
-    print_diagnostics(folder.complete_as_reader())
+    trained = trained_weights(folder, executor, project.settings.keep)
+    executor.take(trained.weights)
+    if trained.remark:
+        notify(trained.remark)
+    print_diagnostics([*trained.warnings, *folder.complete_as_reader()])
     for note in given.notes:
         notify(note)
     results = predict_arrays(executor, given.arrays, given.origin, request, given.scale)
@@ -71,7 +75,7 @@ def _given(inputs: tuple[str, ...], array_file: Path | None, run: Run, piped: bo
     """What the command line names, or standard input if it names nothing and that is `piped`."""
     if array_file is not None:
         return Given(_arrays(array_file, run), str(array_file))
-    content = _standard_input() if piped and (STDIN in inputs or not inputs) else b""
+    content = standard_input() if piped and (STDIN in inputs or not inputs) else b""
     names = inputs or (STDIN,) * bool(content)
     return read_inputs(names, run, content) if names else Given({}, "the command line")
 
@@ -97,14 +101,6 @@ def _is_piped() -> bool:
     except (OSError, ValueError):  # closed, or none of the system's
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
-
-
-def _standard_input() -> bytes:
-    """All of standard input. UserError E0709 if it is closed, or a folder."""
-    try:
-        return sys.stdin.buffer.read()
-    except OSError as error:
-        raise fail("E0709", f"cannot read standard input: {reason(error)}") from error
 
 
 def _table(

@@ -40,6 +40,7 @@ from ..training.metrics import format_number
 from ..training.progress import make_listener, notify
 from ..training.run_folder import RunFolder, check_unused, create_run
 from ..training.run_notes import check_goes_on, inputs_note, run_notes
+from ..training.trained_weights import trained_weights
 from ..weights_choice import PARTIAL
 from . import options as o
 from .report import print_diagnostics, print_warnings
@@ -252,9 +253,12 @@ def evaluate_run(run_folder, data, offline, device_name, threads) -> None:
     executor = Executor(setup, o.device(device_name, threads), project.settings.seed)
     # The data may have changed since: an index out of range would read beyond a tensor.
     check_indices(executor.system, dataset)
-    weights, step = folder.read_weights_and_step(executor.weight_forms())
-    executor.take(weights)
-    print_diagnostics(folder.complete_as_reader())
+    trained = trained_weights(folder, executor, project.settings.keep)
+    step = trained.step
+    executor.take(trained.weights)
+    if trained.remark:
+        notify(trained.remark)
+    print_diagnostics([*trained.warnings, *folder.complete_as_reader()])
     parts = split_examples(dataset, project.settings.validation)
     # The training data only if nothing was held back; `validation` before `test`.
     held = [name for name in parts if name != "train"]

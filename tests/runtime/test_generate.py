@@ -260,7 +260,7 @@ def test_what_is_no_run(run, capsys):
     poem = run.parent / "poem.nn"
     assert f"nnc train {poem} --out RUN" in told(poem)
     assert "has no settings.json" in told(run.parent)
-    assert "did you mean `run`?" in told(run.parent / "rum")
+    assert f"did you mean `{run}`?" in told(run.parent / "rum")
 
 
 def test_a_run_that_classifies_writes_nothing(tmp_path, capsys):

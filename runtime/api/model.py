@@ -215,9 +215,14 @@ class Model(ModelState):
         # Before the first `fit`, the initial weights are measured; sizes come from these arrays.
         trained = self._trained
         known = (trained.executor.setup.fields or {}) if trained else {}
-        # What was drawn for arrays of inputs knows of no other fields.
-        if trained is None or not known.keys() >= {f.name for f in dataset.schema.fields}:
-            fields = field_types(dataset.schema, self._project.model)
+        fields = field_types(dataset.schema, self._project.model)
+        # What was drawn for arrays of inputs knows of no other fields, and sizes with a maximum may
+        # be others than those of training.
+        fits = all(name in known for name in fields) and not (
+            self._project.settings.limits
+            and any(known[name].shape != field.shape for name, field in fields.items())
+        )
+        if trained is None or not fits:
             setup = setup_of(self._project, fields, len(dataset.train))
             if trained is None:
                 trained = self._begin(setup)

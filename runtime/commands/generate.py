@@ -11,10 +11,9 @@ from collections.abc import Iterable, Iterator
 
 import click
 
-from ...compiler.programs import prediction
 from ...dsl.diagnostics.diagnostic import fail
 from ..data.core.vocabulary import END, START, UNKNOWN, Vocabulary
-from ..inference.generate import Generator, Sampling
+from ..inference.generate import Generator, Sampling, longest_window
 from ..inference.text_inputs import ContextText
 from ..messages import notify
 from ..project import open_project, setup_of, with_batch
@@ -44,7 +43,7 @@ def generate(
     print_diagnostics(trained.warnings)
     if trained.remark:
         notify(trained.remark)
-    generator = Generator(prediction(setup), trained.weights, executor.device)
+    generator = Generator(longest_window(setup), trained.weights, executor.device)
     vocabulary = folder.vocabulary(generator.roles.source.name)
     print_diagnostics(folder.complete_as_reader())
     began = time.perf_counter()

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...compiler.elaboration.train_block import Setup, with_sizes
 from ...compiler.ir.equation import System, Tensor
 from ...compiler.ir.expr import Read, walk
 from ...compiler.passes.equations.incremental_decoding import POSITION, NotIncremental
 from ...compiler.pipeline import derive
-from ...compiler.programs import decoding
-from ...dsl.diagnostics.diagnostic import fail
+from ...compiler.programs import decoding, prediction
+from ...dsl.diagnostics.diagnostic import UserError, fail
+from ...dsl.syntax import ast as s
 from ..device import Device, Prepared, Program
 
 
@@ -102,6 +104,32 @@ def text_roles(system: System) -> list[TextRoles]:
             help="a result must be logits for every position, as `f32[B, T, n]`",
         )
     return found
+
+
+def longest_window(setup: Setup) -> System:
+    """The prediction with which texts are written: of a window as long as the declared maximum of
+    the size of the tokens (`T <= 512`), if there is one and no parameter depends on it. What else
+    the model is given is as long as in training."""
+    system = prediction(setup)
+    tokens = text_roles(system)[0].source.name
+    symbol = _symbol_of(setup, tokens)
+    if symbol not in setup.limits:
+        return system
+    try:
+        longest = prediction(with_sizes(setup, {symbol: setup.limits[symbol]}))
+    except UserError:  # the program is right for some sizes only
+        return system
+    kept = [t for t in longest.tensors.values() if t.kind in ("param", "state")]
+    same = all(t.shape == system.tensors[t.name].shape for t in kept)
+    return longest if same else system
+
+
+def _symbol_of(setup: Setup, name: str) -> str:
+    """The symbol of the second dimension of an input; empty if that has none."""
+    inputs = setup.definitions[setup.train.model.id].inputs
+    type = next(p.type for p in inputs if p.name == name)
+    pattern = (type and type.shape) or ()
+    return pattern[1].id if len(pattern) > 1 and isinstance(pattern[1], s.Name) else ""
 
 
 class Generator:

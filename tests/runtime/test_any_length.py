@@ -7,9 +7,16 @@ import pytest
 
 import nnc
 from nnc.dsl.diagnostics.diagnostic import UserError
+from nnc.runtime import cli
+from nnc.runtime.device import DEVICES
+from nnc.runtime.inference.generate import Generator, longest_window
+from nnc.runtime.inference.predict import Request
+from nnc.runtime.inference.predict import predict as predict_arrays
 from nnc.runtime.inspect.summary import summarize
-from nnc.runtime.project import project_of_text, setup_of
+from nnc.runtime.project import open_project, project_of_text, setup_of, with_batch
 from nnc.runtime.settings import Assignment
+from nnc.runtime.training.executor import Executor
+from nnc.runtime.training.run_folder import RunFolder
 
 TEXT = """
 model M(x: f32[B, T, 4]) -> y: f32[B, T, 4], m: f32[B, 4] {
@@ -272,3 +279,82 @@ def test_a_size_beyond_its_maximum(tmp_path) -> None:
     assert "E0415" in str(caught.value) and "`T` is 41" in str(caught.value)
     text = TEXT.replace("LIMIT", "T <= 40")
     assert project_of_text(text, assignments=[Assignment("T", "7")]).settings.sizes == {"T": 7}
+
+
+# --- evaluation, and what the commands do ---------------------------------------------------------
+
+
+def test_evaluation_of_another_length(tmp_path):
+    model = loaded(tmp_path, device="reference")
+    model.init(sequences(2, 8))
+    for length in (5, 8, 11):
+        x, want = sequences(20, length), sequences(20, length + 1)[:, 1:]
+        meant = np.mean((model.predict(x)["y"] - want) ** 2)
+        assert model.evaluate(x, want)["loss"] == pytest.approx(meant, rel=1e-6)
+    with pytest.raises(UserError) as caught:
+        model.evaluate(sequences(4, 41), sequences(4, 41))
+    assert "E0415" in str(caught.value)
+
+
+WRITER = """
+model Writer(token: i32[B, T]) -> logits: f32[B, T, 12] {
+    logits = token |> Embedding(12, 8) |> Attention(2, causal = true) |> Dense(12)
+}
+train Writer {
+    data      = text("words.txt", length = 8)
+    loss      = cross_entropy(logits, target)
+    optimizer = sgd(lr = 0.1)
+    batch     = 16
+    steps     = 3
+    T <= 30
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("writer")
+    (folder / "words.txt").write_text("the hen sat on the tea chest\n" * 8, encoding="utf-8")
+    (folder / "writer.nn").write_text(WRITER, encoding="utf-8")
+    assert cli.run(["train", str(folder / "writer.nn"), "--out", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+def test_no_command_compiles_another_length(written, tmp_path, monkeypatch):
+    monkeypatch.setenv("NNC_CACHE", str(tmp_path / "cache"))
+
+    def predicted(length: int) -> np.ndarray:
+        np.save(tmp_path / "in.npy", np.arange(3 * length, dtype=np.int32).reshape(3, -1) % 12)
+        names = ["--input", str(tmp_path / "in.npy"), "--output", str(tmp_path / "out.npy")]
+        assert cli.run(["predict", str(written), *names]) == 0
+        return np.load(tmp_path / "out.npy")
+
+    longest = predicted(30)
+    monkeypatch.setattr("nnc.runtime.device.cpu.code_cache.jit.Machine", None)  # compiles
+    for length in (1, 8, 29):
+        found = predicted(length)
+        assert found.shape == (3, length, 12)
+        # The first example has the same tokens, and the model sees what is before alone.
+        np.testing.assert_allclose(found[0], longest[0, :length], rtol=1e-5, atol=1e-6)
+    np.save(tmp_path / "in.npy", np.zeros((1, 31), np.int32))
+    names = ["--input", str(tmp_path / "in.npy"), "--output", str(tmp_path / "out.npy")]
+    assert cli.run(["predict", str(written), *names]) != 0
+
+
+def test_texts_are_written_in_a_window_of_the_maximum(written):
+    folder = RunFolder(written)
+    setup = with_batch(setup_of(open_project(folder.model), folder.fields), 1)
+    executor = Executor(setup, DEVICES["cpu"](1), 0)
+    weights = folder.read_weights(executor.weight_forms())
+    executor.take(weights)
+    generator = Generator(longest_window(setup), weights, executor.device)
+    tokens = np.arange(30) * 5 % 12
+    logits = [generator.feed(int(token)).copy() for token in tokens]
+    whole = predict_arrays(executor, tokens[None].astype(np.int32), "the test", Request())
+    np.testing.assert_allclose(logits, whole["logits"][0], rtol=1e-4, atol=1e-5)
+    assert generator.roles.window == 30
+
+
+def test_a_run_is_evaluated(written, capsys):
+    assert cli.run(["eval", str(written)]) == 0
+    assert "loss" in capsys.readouterr().out

@@ -23,7 +23,8 @@ from .elaboration.optimizers import update
 from .elaboration.players import differentiate_losses
 from .elaboration.selection import WHOLE, Selected, Selection, results_of, select
 from .elaboration.train_block import Setup, elaborate_trained_model
-from .ir.aggregates import SIZES, Aggregates, aggregates, last_stage, one_by_one
+from .ir.aggregate_programs import last_stage
+from .ir.aggregates import SIZES, Aggregates, aggregates, one_by_one
 from .ir.dynamic_sizes import (
     DynamicSystem,
     NotDynamic,

@@ -9,6 +9,8 @@ the loss and the metrics of the set from the parts of all batches. In the terms 
 part is a distributive aggregate (sum, prod, max, min), and a number of distributive aggregates is
 algebraic. What is neither (the area under a curve, a rank, a deviation from the mean of the set) is
 holistic: its parts are rows, values for each example, at the places where the examples first meet.
+Which tensors are parts is found here; `aggregate_programs.py` makes the programs for a batch and
+for the last stage.
 
 Which index counts examples is found by comparing the system for two batch sizes: it is the one
 whose size differs. A constant that differs is a function of the number of examples; in the last
@@ -23,38 +25,17 @@ tests/runtime/test_set_measures.py, tests/fuzzers/metrics.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from .build import call, cast, literal, rebuild
+from .aggregate_terms import Part, Term, factored, named_terms, text_of
 from .dtypes import is_float
-from .edit import SystemEdit
-from .equation import Equation, System, Tensor, copy_equation, free_name, is_recurrent, reachable
-from .expr import Apply, Const, Expr, Idx, Read, expr_text, index_names, reads, walk
+from .equation import Equation, System, is_recurrent
+from .expr import Apply, Const, Expr, Idx, Read, walk
 
 SIZES = 840, 1680  # batches to compare; a half, a third, … of them are whole numbers
 DISTRIBUTIVE = ("sum", "prod", "max", "min")
-LAST_I32 = 2**31 - 1
 LARGEST_GIVEN = 4096  # elements of a value without examples that the last stage reads
-
-
-@dataclass(frozen=True)
-class Part:
-    """A temp that is handed over for every batch, and how it becomes one of the set:
-
-    sum, prod, max, min   added up, multiplied, …
-    mean                  a value without examples, such as a penalty: the mean over the steps,
-                          each weighted by its examples; `last` the one of the last step
-    rows                  put one after the other along the dimension `axis`
-
-    A sum that is `scaled` has a constant factor that depends on the batch size. A product of a sum
-    and values without examples (an annealed term of a loss) is added up as a whole.
-    """
-
-    name: str
-    kind: str
-    axis: int = 0
-    scaled: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,7 +55,7 @@ class Aggregates:
     divided: tuple[str, ...] = ()
 
     def is_fixed(self, node: Expr) -> bool:
-        return _text(node) in self.terms
+        return text_of(node) in self.terms
 
     @property
     def handed(self) -> tuple[Part, ...]:
@@ -274,7 +255,7 @@ class _Analysis:
         """Whether no constant in a subexpression depends on the number of examples."""
         fixed = node in self._fixed
         if fixed:
-            self.terms.add(_text(node))
+            self.terms.add(text_of(node))
         return fixed
 
     # --- the last stage -------------------------------------------------------------------------
@@ -303,7 +284,7 @@ class _Analysis:
             elif own.kind == "given":
                 if tensor.size > LARGEST_GIVEN:
                     return None
-                parts[name] = _Term(Read(name, (), None, tensor.dtype)).part(name)
+                parts[name] = Term(Read(name, (), None, tensor.dtype)).part(name)
             elif own.kind == "rows":
                 if own.count != 1:
                     return None
@@ -321,207 +302,3 @@ def _is(expr: Expr, fn: str, first: Expr, second: int) -> bool:
         and isinstance(expr.args[1], Const)
         and expr.args[1].value == second
     )
-
-
-@dataclass(frozen=True)
-class _Term:
-    """A subexpression of the last stage that every batch hands over. With a `factor` it is a sum
-    over examples times that constant and values without examples, else such a value."""
-
-    body: Expr
-    factor: float | None = None
-
-    def part(self, name: str) -> Part:
-        if self.factor is not None:
-            return Part(name, "sum", scaled=True)
-        return Part(name, "mean" if is_float(self.body.dtype) else "last")
-
-
-def _text(expr: Expr) -> str:
-    """The text of an expression, the same whatever the type that is computed in."""
-    return expr_text(expr).replace("f64(", "f32(")
-
-
-def named_terms(
-    system: System,
-    eq: Equation,
-    given: frozenset[str],
-    is_fixed: Callable[[Expr], bool],
-    sums: frozenset[str],
-) -> tuple[dict[str, _Term], Equation]:
-    """The largest subexpressions that are fixed and read nothing but `given` tensors, or are
-    products of such and one of the `sums`, by names for them; and the equation with reads of those
-    names."""
-    found: dict[Expr, str] = {}
-    terms: dict[str, _Term] = {}
-
-    def is_given(node: Expr) -> bool:
-        own = reads(node)
-        if not own or index_names(node) or not all(r.tensor in given for r in own):
-            return False
-        return isinstance(node, Read) or is_fixed(node)
-
-    def chain(node: Expr) -> tuple[float, bool] | None:
-        """The constant factor of a product with one sum, and whether a given value is in it."""
-        if isinstance(node, Read):
-            source = system.definition.get(node.tensor)
-            if source is None or node.index or source.at is not None:
-                return None
-            if node.tensor in sums:
-                return factored(source.body)[0], False
-            return None if source.reduce or node.tensor in given else chain(source.body)
-        if not isinstance(node, Apply) or node.fn not in ("neg", "mul", "div"):
-            return None
-        if node.fn == "neg":
-            inner = chain(node.args[0])
-            return inner and (-inner[0], inner[1])
-        first, second = node.args
-        if node.fn == "mul" and (is_given(first) or isinstance(first, Const)):
-            first, second = second, first
-        inner = chain(first)
-        if inner is None or not (is_given(second) or isinstance(second, Const)):
-            return None
-        if not isinstance(second, Const):
-            return inner[0], True
-        if not second.value:
-            return None
-        return inner[0] * second.value ** (1 if node.fn == "mul" else -1), inner[1]
-
-    def visit(node: Expr) -> None:
-        if node in found:
-            return
-        product = chain(node) if is_float(node.dtype) else None
-        weighted = product is not None and product[1] and product[0] != 0
-        if is_given(node) or weighted:
-            kind = "weighted" if weighted else "given"
-            name = free_name(f"{eq.target}_{kind}{len(found) + 1}", system.tensors)
-            found[node] = name
-            terms[name] = _Term(node, product[0] if product and weighted else None)
-            return
-        for child in node.children:
-            visit(child)
-
-    visit(eq.body)
-    body = _replaced(eq.body, {e: Read(name, (), None, e.dtype) for e, name in found.items()})
-    return terms, eq.with_body(body)
-
-
-def _replaced(expr: Expr, values: Mapping[Expr, Expr]) -> Expr:
-    found = values.get(expr)
-    if found is not None:
-        return found
-    children = tuple(_replaced(c, values) for c in expr.children)
-    return rebuild(expr, children)
-
-
-def factored(expr: Expr) -> tuple[float, Expr]:
-    """The constant factor of an expression, and the rest: 2*x/3 is 2/3 times x."""
-    if isinstance(expr, Const) and is_float(expr.dtype):
-        return float(expr.value), literal(1.0, expr.dtype)
-    if isinstance(expr, Apply) and is_float(expr.dtype):
-        if expr.fn == "neg":
-            factor, rest = factored(expr.args[0])
-            return -factor, rest
-        if expr.fn in ("mul", "div"):
-            (a, first), (b, second) = map(factored, expr.args)
-            if expr.fn == "div" and b == 0:
-                return 1.0, expr
-            return (a * b if expr.fn == "mul" else a / b), call(expr.fn, first, second)
-    return 1.0, expr
-
-
-# --- what is made of them -------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class HandedOver:
-    """A program's system with the parts among its outputs: of each part in turn the output, and
-    what to divide it by."""
-
-    system: System
-    outputs: tuple[str, ...]
-    divisors: tuple[float, ...]
-
-
-def hand_over(system: System, found: Aggregates, losses: int = 1) -> HandedOver:
-    """The system of a program with the parts as outputs, after so many `losses`, its first ones."""
-    edit = SystemEdit(system)
-    outputs = {}
-    terms: dict[str, tuple[_Term, Equation]] = {}
-    for name in found.stage:
-        eq = system.definition[name]
-        named, _ = named_terms(system, eq, found.given, found.is_fixed, found.sums)
-        terms |= {n: (term, eq) for n, term in named.items()}
-    for part in found.handed:
-        tensor = system.tensors.get(part.name)
-        if tensor is None:
-            term, eq = terms[part.name]
-            outputs[part.name] = edit.add(Equation(part.name, (), term.body, span=eq.span))
-        elif tensor.kind == "temp":
-            outputs[part.name] = part.name
-        else:
-            copy = copy_equation(tensor, part.name, f"{part.name}_seen")
-            outputs[part.name] = edit.add(copy)
-    each = dict.fromkeys((*system.outputs[:losses], *outputs.values()))
-    made = edit.result().replace(outputs=tuple(each))
-    divisors = [1.0] * len(outputs)
-    for place, part in enumerate(found.handed):
-        if part.scaled:
-            own = terms[part.name][0].factor if part.name in terms else None
-            divisors[place] = own or factored(system.definition[part.name].body)[0]
-    return HandedOver(made, tuple(outputs.values()), tuple(divisors))
-
-
-def last_stage(system: System, found: Aggregates) -> System:
-    """The measures as the outputs of a system whose inputs are the parts of a set. `system` is the
-    one for a batch of all its examples. Whole numbers are added up in i64."""
-    tensors: dict[str, Tensor] = {}
-    factors: dict[str, float] = {}
-    for part in found.parts:
-        tensor = system.tensors.get(part.name)
-        if tensor is None:  # a term: it is declared where it occurs
-            continue
-        dtype = "i64" if part.kind in ("sum", "prod") and tensor.dtype == "i32" else tensor.dtype
-        tensors[part.name] = Tensor(part.name, tensor.shape, dtype, "input", span=tensor.span)
-        if part.scaled:
-            factors[part.name] = factored(system.definition[part.name].body)[0]
-    ends = {p.name for p in found.parts}
-    needed = reachable(
-        found.measures,
-        lambda name: system.definition[name].sources if name in found.stage - ends else (),
-    )
-    equations = []
-    for component in system.components:
-        for eq in component:
-            if eq.target in ends or eq.target not in found.stage & needed:
-                continue
-            terms, eq = named_terms(system, eq, found.given, found.is_fixed, found.sums)
-            tensors |= {n: Tensor(n, (), t.body.dtype, "input") for n, t in terms.items()}
-            factors |= {n: t.factor for n, t in terms.items() if t.factor is not None}
-            own = system.tensors[eq.target]
-            if not is_recurrent(component):
-                eq = _retyped(eq, tensors, factors)
-                own = replace(own, dtype=eq.dtype)
-            tensors[eq.target] = own
-            equations.append(eq)
-    return System(system.name, tensors, tuple(equations), found.measures).in_order()
-
-
-def _retyped(eq: Equation, tensors: Mapping[str, Tensor], factors: Mapping[str, float]) -> Equation:
-    """The equation with its reads in the types that the tensors have now, and with the factors of
-    scaled sums."""
-
-    def change(node: Expr) -> Expr | None:
-        # the number of all examples may be too large for the type that it is for a batch
-        if isinstance(node, Const) and node.dtype == "i32" and abs(node.value) > LAST_I32:
-            return literal(node.value, "i64")
-        if not isinstance(node, Read):
-            return None
-        read = Read(node.tensor, node.index, node.other, tensors[node.tensor].dtype)
-        factor = factors.get(node.tensor)
-        return read if factor is None else factor * read
-
-    eq = eq.rewrite(change)
-    if eq.reduce in ("sum", "prod") and eq.body.dtype == "i32":
-        eq = eq.with_body(cast(eq.body, "i64"))
-    return eq

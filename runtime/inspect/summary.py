@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ...compiler.elaboration.players import group_of, groups, is_frozen, steps_of, trains
 from ...compiler.elaboration.selection import WHOLE
 from ...compiler.elaboration.train_block import Setup
-from ...compiler.ir.aggregates import hand_over
+from ...compiler.ir.aggregate_programs import hand_over
 from ...compiler.ir.dynamic_sizes import NotDynamic
 from ...compiler.ir.equation import System
 from ...compiler.ir.work import flops

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from ...compiler.ir.aggregates import HandedOver
+from ...compiler.ir.aggregate_programs import HandedOver
 from ...compiler.ir.dtypes import is_float
 from ...compiler.ir.dynamic_sizes import Sizes, size_input, size_value
 from ...compiler.ir.equation import CHECK

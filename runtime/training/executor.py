@@ -17,7 +17,7 @@ import numpy as np
 from ...compiler.elaboration.context import Part
 from ...compiler.elaboration.selection import WHOLE, Selected, Selection, find_part
 from ...compiler.elaboration.train_block import Setup
-from ...compiler.ir.aggregates import HandedOver, hand_over
+from ...compiler.ir.aggregate_programs import HandedOver, hand_over
 from ...compiler.ir.dtypes import NUMPY
 from ...compiler.ir.equation import System, Tensor
 from ...compiler.programs import dynamic, evaluation, selected, training_step, untrained

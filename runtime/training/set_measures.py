@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from ...compiler.elaboration.train_block import Setup
-from ...compiler.ir.aggregates import Aggregates, Part
+from ...compiler.ir.aggregate_terms import Part
+from ...compiler.ir.aggregates import Aggregates
 from ...compiler.ir.dtypes import NUMPY
 from ...compiler.programs import last_stage_of, measured
 from ...compiler.reference.evaluator import evaluate

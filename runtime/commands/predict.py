@@ -19,7 +19,8 @@ from ...dsl.diagnostics.diagnostic import UserError
 from ..data.formats.array_file import read_arrays
 from ..inference.given_files import STDIN, Given, Run, read_inputs
 from ..inference.meanings import meanings
-from ..inference.predict import Request, input_names
+from ..inference.padding import check_padding
+from ..inference.predict import Request, needed_names
 from ..inference.predict import predict as predict_arrays
 from ..inference.readable import THEN, ResultTable, table_of
 from ..inference.result_files import Results, check_ending, json_lines, write_results
@@ -51,9 +52,9 @@ def predict(
     setup = setup_of(project, folder.fields, notes["examples"])
     executor = Executor(setup, o.device(device_name, threads), project.settings.seed)
     request = Request(model, tuple(dict.fromkeys(tensors)), seed)
-    run = Run(str(run_folder), folder.recorded, o.search(None, run_folder).cache_folder, invert)
-    is_read = bool(inputs) or (array_file is None and bool(input_names(executor, request)))
-    given = _given(inputs, array_file, run, is_read and (STDIN in inputs or _is_piped()))
+    cache, needed = o.search(None, run_folder).cache_folder, needed_names(executor, request)
+    run = Run(str(run_folder), folder.recorded, cache, needed, invert)
+    given = _given(inputs, array_file, run)
     trained = trained_weights(folder, executor, project.settings.keep)
     executor.take(trained.weights)
     if trained.remark:
@@ -61,6 +62,9 @@ def predict(
     print_diagnostics([*trained.warnings, *folder.complete_as_reader()])
     for note in given.notes:
         notify(note)
+    if given.lengths is not None and "token" in given.arrays:
+        width = given.arrays["token"].shape[1]  # type: ignore[call-overload]
+        check_padding(executor, given.lengths, width, given.names)
     results = predict_arrays(executor, given.arrays, given.origin, request, given.scale)
     table = _table(project, run, results, given, top, raw or bool(model or tensors))
     if output_file is None:
@@ -71,11 +75,13 @@ def predict(
         notify(f"{name}: {result.dtype}{list(result.shape)} in {output_file}")
 
 
-def _given(inputs: tuple[str, ...], array_file: Path | None, run: Run, piped: bool) -> Given:
-    """What the command line names, or standard input if it names nothing and that is `piped`."""
+def _given(inputs: tuple[str, ...], array_file: Path | None, run: Run) -> Given:
+    """What the command line names, or what comes through a pipe if it names nothing and the model
+    needs something."""
     if array_file is not None:
         return Given(_arrays(array_file, run), str(array_file))
-    content = standard_input() if piped and (STDIN in inputs or not inputs) else b""
+    is_read = STDIN in inputs or (not inputs and bool(run.needed) and _is_piped())
+    content = standard_input() if is_read else b""
     names = inputs or (STDIN,) * bool(content)
     return read_inputs(names, run, content) if names else Given({}, "the command line")
 
@@ -108,7 +114,7 @@ def _table(
 ) -> ResultTable:
     """The rows of the results, under what they stand for unless they are `raw`."""
     found = {} if raw else meanings(project)
-    return table_of(results, found, run.recorded, given.names, given.texts, top)
+    return table_of(results, found, run.recorded, given, top)
 
 
 def _print(results: Results, table: ResultTable) -> None:

@@ -17,8 +17,23 @@ from .core.reader import Reader
 from .core.vocabulary import Vocabulary
 from .formats.csv_table import TableReader
 from .formats.images import ImageReader
+from .formats.new_lines import CellReader, LineReader
+from .formats.pairs import PairReader
+from .formats.text import WindowReader
+from .formats.wav import SoundReader
 
-READERS: dict[str, Any] = {one.kind: one for one in (ImageReader, TableReader)}
+READERS: dict[str, Any] = {
+    one.kind: one
+    for one in (
+        ImageReader,
+        TableReader,
+        LineReader,
+        PairReader,
+        WindowReader,
+        CellReader,
+        SoundReader,
+    )
+}
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,16 +41,18 @@ class Given:
     names: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    lengths: np.ndarray | None = None  # of texts in tokens, where the model is not told them
 
 
 @dataclass(frozen=True)
 class Run:
     """What is known of a run: its name for messages, what it keeps of its data if it does, where
-    files are unpacked, and whether light is taken for dark."""
+    files are unpacked, the inputs that are needed, and whether light is taken for dark."""
 
     name: str
     recorded: Recorded | None
     cache: Path
+    needed: tuple[str, ...] = ()
     invert: bool = False
 
     @property
@@ -114,8 +116,25 @@ def _read(
     with noted(report):
         found = reader.read(fitting, run.cache)
     report.check()
+    _check_needed(found.arrays, run, origin)
     notes = (*notes, *found.notes)
-    return Given(found.arrays, origin, found.scale, found.names, found.texts, notes)
+    return Given(found.arrays, origin, found.scale, found.names, found.texts, notes, found.lengths)
+
+
+def _check_needed(arrays: Mapping[str, np.ndarray], run: Run, origin: str) -> None:
+    """E0717 for inputs of the model that files of this kind do not have."""
+    missing = [name for name in run.needed if name not in arrays]
+    if not missing:
+        return
+    help = "give all inputs by name in an .npz"
+    # The tokens that a model writes are its inputs, too: it reads what it has written.
+    if run.recorded and "source" in arrays and "target_in" in missing:
+        help = (
+            f"`nnc generate {run.name} --prompt TEXT` writes the target of a text; with its target "
+            f"after a tab on every line, {run.name} says what it makes of it"
+        )
+    listed_names = " and ".join(f"`{name}`" for name in missing)
+    raise fail("E0717", f"the model reads {listed_names}, too, and {origin} has none", help=help)
 
 
 # --- names → files --------------------------------------------------------------------------------

@@ -17,8 +17,8 @@ from ...dsl.syntax import ast as s
 from ...dsl.syntax.ast import walk
 from ..project import Project
 
-SOFTMAX, SIGMOID, PROBABILITY, NUMBERS, SCORES = (
-    "softmax", "sigmoid", "probability", "numbers", "scores"
+SOFTMAX, SIGMOID, PROBABILITY, NUMBERS, SCORES, TOKENS = (
+    "softmax", "sigmoid", "probability", "numbers", "scores", "tokens"
 )  # fmt: skip
 # what a function calls the result and what it is compared with → what the result is
 COMPARED: dict[tuple[str, str], str] = {
@@ -28,16 +28,19 @@ COMPARED: dict[tuple[str, str], str] = {
     ("probability", "target"): PROBABILITY,
     ("prediction", "target"): NUMBERS,
 }
+# `edit_distance` and `error_rate` compare tokens with tokens
+DISTANCE = ("x", "y", "x_length", "y_length")
 MAX_DEPTH = 8  # of functions that apply each other
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a result is (`SOFTMAX` to `SCORES`), and the field of the data that it was compared
-    with; empty if that is an expression."""
+    """What a result is (`SOFTMAX` to `TOKENS`), and the field of the data that it was compared
+    with; empty if that is an expression. `length` is the result with the number of its tokens."""
 
     kind: str
     field: str
+    length: str = ""
 
 
 def meanings(project: Project) -> dict[str, Meaning]:
@@ -103,6 +106,11 @@ def _of_call(
         if left in given and right in given and (result := _name(given[left], names)):
             yield result, Meaning(kind, _name(given[right], names))
             return
+    if all(name in given for name in DISTANCE):
+        tokens, field, length, _ = (_name(given[name], names) for name in DISTANCE)
+        if tokens:
+            yield tokens, Meaning(TOKENS, field, length)
+        return
     inner = {place: name for place, v in given.items() if (name := _name(v, names))}
     for part in (definition.body, definition.value):
         yield from _compared(part, project, inner, depth + 1)

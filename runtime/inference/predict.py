@@ -69,6 +69,12 @@ def input_names(executor: Executor, request: Request) -> list[str]:
     return [*inputs.needed, *(n for n in inputs.names if n not in inputs.needed)]
 
 
+def needed_names(executor: Executor, request: Request) -> tuple[str, ...]:
+    """The inputs that have to be given. UserError as `predict`."""
+    part = executor.part(request.model) if request.model else None
+    return tuple(Inputs(executor, part, request.tensors).needed)
+
+
 # --- inputs ---------------------------------------------------------------------------------------
 
 

@@ -6,19 +6,22 @@ terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Protocol
 
 import numpy as np
 
+from ..data import Vocabulary
 from ..data.recorded import Recorded
-from .meanings import NUMBERS, PROBABILITY, SCORES, SIGMOID, SOFTMAX, Meaning
+from .given_files import Given
+from .meanings import NUMBERS, PROBABILITY, SCORES, SIGMOID, SOFTMAX, TOKENS, Meaning
 
 MOST_SHOWN = 4  # numbers of an example on a terminal
 THEN = "then"  # the heading there of the classes after the likeliest
 SHOWN_CLASSES = 3  # there, unless more are asked for
+NEXT_TOKENS = 10  # the likeliest of a vocabulary, unless more are asked for
 
 
 class Column(Protocol):
@@ -105,7 +108,7 @@ class Classes:
 
     def shown(self, row: int) -> list[str]:
         ranked = self._ranked(row)[: self._shown_classes]
-        texts = [(name, self._text(value)) for name, value in ranked]
+        texts = [(one_line(name), self._text(value)) for name, value in ranked]
         others = ", ".join(f"{name} {text}" for name, text in texts[1:])
         return [*texts[0], *([others] if self._shown_classes > 1 else [])]
 
@@ -160,6 +163,32 @@ class Numbers:
 
 
 @dataclass(frozen=True, eq=False)
+class Texts:
+    """A text for each example, of tokens that the model chose."""
+
+    title: str
+    values: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def plain(self, row: int) -> dict[str, Any]:
+        return {self.title: self.values[row]}
+
+    def head(self) -> list[str]:
+        return [self.title]
+
+    def cells(self, row: int) -> list[str]:
+        return [self.values[row]]
+
+    def titles(self) -> list[str]:
+        return [self.title]
+
+    def shown(self, row: int) -> list[str]:
+        return [one_line(self.values[row])]
+
+
+@dataclass(frozen=True, eq=False)
 class ResultTable:
     """The rows of a prediction. `names` and `texts` are empty where examples have none."""
 
@@ -197,31 +226,82 @@ class ResultTable:
 
     def shown(self, row: int) -> list[str]:
         first = (self.texts or self.names)[row] if self.texts or self.names else str(row)
-        return [first, *(cell for column in self.columns for cell in column.shown(row))]
+        return [one_line(first), *(cell for column in self.columns for cell in column.shown(row))]
 
 
 def table_of(
     results: Mapping[str, np.ndarray],
     meanings: Mapping[str, Meaning],
     recorded: Recorded | None,
-    names: Sequence[str] = (),
-    texts: Sequence[str] = (),
+    given: Given,
     top: int | None = None,
 ) -> ResultTable:
     """The rows of results. Without a meaning a result is numbers under its own name."""
-    classes = {name for name, result in results.items() if _is_class(result, meanings.get(name))}
+    vocabularies = recorded.vocabularies if recorded else {}
     columns: list[Column] = []
+    classes = {name for name, result in results.items() if _is_class(result, meanings.get(name))}
     for name, result in results.items():
         result, meaning = np.atleast_1d(result), meanings.get(name)
+        vocabulary = vocabularies.get(meaning.field) if meaning else None
         if meaning is not None and name in classes:
             prefix = f"{_title(meaning, recorded)}_" if len(classes) > 1 else ""
             columns.append(_classes(result, meaning, recorded, prefix, top))
+        elif meaning is not None and vocabulary is not None and _is_tokens(result, meaning):
+            columns.append(_written(result, results, meaning, vocabulary, given.lengths, top))
         else:
             named = recorded.columns.get(meaning.field, ()) if recorded and meaning else ()
             numbers = meaning is not None and meaning.kind == NUMBERS
             fits = numbers and len(named) == int(np.prod(result.shape[1:]))
             columns.append(Numbers(name, result, tuple(named) if fits else ()))
-    return ResultTable(tuple(columns), tuple(names), tuple(texts))
+    # What only says how much of another result counts says nothing more.
+    told = {meanings[c].length for c in results if c in meanings and meanings[c].kind == TOKENS}
+    shown = [
+        column
+        for column, name in zip(columns, results, strict=True)
+        if name not in told or len(results) == 1
+    ]
+    return ResultTable(tuple(shown), tuple(given.names), tuple(given.texts))
+
+
+def _is_tokens(result: np.ndarray, meaning: Meaning) -> bool:
+    """Whether it is tokens [n, T], or logits of tokens [n, T, k]."""
+    if meaning.kind == TOKENS:
+        return result.ndim == 2 and result.dtype.kind in "iu"
+    return meaning.kind == SOFTMAX and result.ndim == 3
+
+
+def _written(
+    result: np.ndarray,
+    results: Mapping[str, np.ndarray],
+    meaning: Meaning,
+    vocabulary: Vocabulary,
+    lengths: np.ndarray | None,
+    top: int | None,
+) -> Column:
+    """The text of tokens, up to as many as count; of texts of certain `lengths`, what comes
+    next."""
+    if meaning.kind == TOKENS:
+        counts = results.get(meaning.length, np.full(len(result), result.shape[1]))
+        rows = [row[: int(count)] for row, count in zip(result, counts, strict=True)]
+        return Texts(meaning.field, tuple(map(vocabulary.decode, rows)))
+    if lengths is None or result.shape[2] != len(vocabulary):
+        best = np.minimum(result.argmax(axis=2), len(vocabulary) - 1)
+        return Texts(meaning.field, tuple(map(vocabulary.decode, best)))
+    last = softmax(result[np.arange(len(result)), lengths - 1].astype(np.float64))
+    order = np.argsort(-last, axis=1, kind="stable")
+    shown = last.astype(np.float32)
+    return Classes("next", vocabulary.names, shown, order, top=top or NEXT_TOKENS)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """exp(x) / sum of exp(x) along the last axis, without overflow."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+def one_line(text: str) -> str:
+    """A text on one line of a terminal, without characters that it obeys."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _is_class(result: np.ndarray, meaning: Meaning | None) -> bool:
@@ -242,8 +322,7 @@ def _classes(
 ) -> Classes:
     chances, word = result.astype(np.float64), "probability"
     if meaning.kind == SOFTMAX:
-        powers = np.exp(chances - chances.max(axis=1, keepdims=True))
-        chances = powers / powers.sum(axis=1, keepdims=True)
+        chances = softmax(chances)
     elif meaning.kind == SCORES:
         # Scores that are never negative and add up to 1 are taken for what they look like.
         sums = chances.sum(axis=1)

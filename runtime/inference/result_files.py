@@ -24,7 +24,7 @@ import numpy as np
 
 from ...dsl.diagnostics.diagnostic import did_you_mean, fail
 from ..training.atomic_files import write_bytes
-from .readable import ResultTable, table_of
+from .readable import ResultTable
 
 ENDINGS = (".npy", ".npz", ".csv", ".jsonl")
 
@@ -42,14 +42,13 @@ def check_ending(path: Path) -> None:
         )
 
 
-def write_results(path: Path, results: Results, table: ResultTable | None = None) -> None:
+def write_results(path: Path, results: Results, table: ResultTable) -> None:
     """Write the results; `table` is how texts say them. The file appears complete or not at all,
     under exactly that name.
 
     UserError E0716 if the format cannot hold them, E0709 if it cannot be written.
     """
     check_ending(path)
-    table = table or table_of(results, {}, None)
     write_bytes(path, _FORMATS[path.suffix.lower() or ".npy"](path, results, table))
 
 

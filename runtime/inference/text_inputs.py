@@ -14,7 +14,7 @@ import numpy as np
 
 from ...compiler.ir.equation import Tensor
 from ...dsl.diagnostics.diagnostic import fail
-from ..data.core.vocabulary import UNKNOWN, WORD, Vocabulary
+from ..data.core.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -64,15 +64,7 @@ class ContextText:
 
     def unknown(self, line: str) -> list[str]:
         """The words or characters of a line that read as `<unk>`."""
-        # without `<unk>` an unknown token is an error already (E0619)
-        if UNKNOWN not in self.vocabulary.specials:
-            return []
-        pieces = WORD.findall(line) if self.vocabulary.kind == "words" else list(line)
-        known = set(self.vocabulary.tokens)
-        # a byte-pair vocabulary splits what it does not know into smaller pieces: nothing is lost
-        wanted = self.vocabulary.kind in ("words", "chars")
-        # each once, in the order of the line
-        return [p for p in dict.fromkeys(pieces) if wanted and p not in known]
+        return self.vocabulary.unknown(line)
 
 
 def length_of(name: str, names: Sequence[str]) -> str | None:

@@ -30,13 +30,15 @@ class NewFile:
 @dataclass(frozen=True, eq=False)
 class NewExamples:
     """Inputs by field, stored and scaled as those of a `Split`, and for each example where it comes
-    from and, if it is one, its text. `notes` say what was done that may not be expected."""
+    from and, if it is one, its text. `lengths` are those of texts in tokens, where the model is not
+    told them; `notes` say what was done that may not be expected."""
 
     arrays: Mapping[str, np.ndarray]
     names: tuple[str, ...]
     scale: Mapping[str, float] = field(default_factory=dict)
     texts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    lengths: np.ndarray | None = None
 
 
 class Reader(Protocol):

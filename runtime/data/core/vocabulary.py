@@ -54,16 +54,24 @@ class Vocabulary:
         """The id of a special token; ValueError if the vocabulary has none of that name."""
         return self.specials.index(name)
 
-    def encode(self, text: str, origin: str = "the text") -> np.ndarray:
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """What each id stands for, as people read it; bytes that are no UTF-8 like `\\xe2`."""
+        texts = (
+            p if isinstance(p, str) else p.decode("utf-8", "backslashreplace") for p in self._pieces
+        )
+        return (*self.specials, *texts)
+
+    def encode(self, text: str, origin: str = "the text", line: int = 1) -> np.ndarray:
         """The ids of a text (`dtype` [n]), without special tokens except `<unk>`.
 
         Anything outside the vocabulary becomes `<unk>` if that is one of the specials; otherwise it
-        is E0619, with its place in `origin`.
+        is E0619, with its place in `origin`, where the text begins on `line`.
         """
         if self.kind == "chars":
-            return self._encode_chars(text, origin)
+            return self._encode_chars(text, origin, line)
         if self.kind == "words":
-            return self._encode_words(text, origin)
+            return self._encode_words(text, origin, line)
         if self.kind == "bytes":
             # A lone surrogate has no UTF-8, yet a prompt from a command line may contain one.
             found = np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8)
@@ -157,7 +165,7 @@ class Vocabulary:
     def _encoder(self) -> Any:
         return byte_pairs.encoder(self.tokens, self.merges)
 
-    def _encode_chars(self, text: str, origin: str) -> np.ndarray:
+    def _encode_chars(self, text: str, origin: str, line: int) -> np.ndarray:
         points, ids = self._code_points
         found = np.empty(len(text), self.dtype)
         # A binary search for a block of characters at a time: the arrays of 4 bytes per character
@@ -171,24 +179,32 @@ class Vocabulary:
             unknown = np.flatnonzero(points[places] != wanted)
             if unknown.size:
                 if UNKNOWN not in self.specials:
-                    raise self._unknown(text, start + int(unknown[0]), 1, origin)
+                    raise self._unknown(text, start + int(unknown[0]), 1, origin, line)
                 piece[unknown] = self.special(UNKNOWN)
             found[start : start + len(piece)] = piece
         return found
 
-    def _encode_words(self, text: str, origin: str) -> np.ndarray:
+    def _encode_words(self, text: str, origin: str, line: int) -> np.ndarray:
         unknown = self.special(UNKNOWN) if UNKNOWN in self.specials else None
         found = []
         for match in WORD.finditer(text):
             number = self._ids.get(match[0], unknown)
             if number is None:
-                raise self._unknown(text, match.start(), len(match[0]), origin)
+                raise self._unknown(text, match.start(), len(match[0]), origin, line)
             found.append(number)
         return np.array(found, self.dtype)
 
-    def _unknown(self, text: str, at: int, length: int, origin: str) -> UserError:
-        """E0619 for the characters from `at` on."""
-        line = text.count("\n", 0, at) + 1
+    def unknown(self, text: str) -> list[str]:
+        """The words or characters of a text that are read as `<unk>`, each once, in its order."""
+        # Without `<unk>` an unknown token is an error; bytes and byte pairs lack nothing.
+        if UNKNOWN not in self.specials or self.kind not in ("chars", "words"):
+            return []
+        pieces = WORD.findall(text) if self.kind == "words" else list(text)
+        return [piece for piece in dict.fromkeys(pieces) if piece not in self._ids]
+
+    def _unknown(self, text: str, at: int, length: int, origin: str, first: int) -> UserError:
+        """E0619 for the characters from `at` on; the text begins on the line `first`."""
+        line = text.count("\n", 0, at) + first
         # `rfind` is -1 on the first line, so columns count from 1 on every line.
         column = at - text.rfind("\n", 0, at)
         found = text[at : at + length]

@@ -16,10 +16,11 @@ import numpy as np
 
 from ....dsl.diagnostics.diagnostic import fail
 from ..core.dataset import Dataset, Field, Schema, split_dataset
-from ..core.padding import max_length, pad
+from ..core.padding import max_length
 from ..core.source import DataSource, Request, Setting, errors_at
 from ..core.splitting import split_rows
 from ..core.vocabulary import PAD, UNKNOWN, Vocabulary, all_bytes, chars, words
+from .new_lines import LineReader
 from .text_file import read_rows
 
 NAMES = ("label", "text")
@@ -63,7 +64,9 @@ def _dataset(request: Request) -> tuple[Dataset, str]:
     # Split first: the vocabulary is of training texts, so that test words can be unknown.
     tokens, vocabulary = encode_texts(request, texts, parts[0], (PAD, UNKNOWN))
     length = request["length"] or max_length(tokens)
-    token, lengths = pad(tokens, length)
+    reader = LineReader(
+        length, request["lowercase"], request["delimiter"], last, names, {"token": vocabulary}
+    )
     fields = (
         Field("token", "i32", (length,), len(vocabulary)),
         Field("length", "i32", ()),
@@ -72,10 +75,11 @@ def _dataset(request: Request) -> tuple[Dataset, str]:
     dataset = split_dataset(
         str(path),
         fields,
-        {"token": token, "length": lengths, "label": labels},
+        {**reader.arrays(tokens), "label": labels},
         parts,
         class_names={"label": names},
         vocabularies={"token": vocabulary},
+        reader=reader,
     )
     # Truncation keeps an example usable, but the user should know of it.
     cut = sum(len(one) > length for one in tokens)

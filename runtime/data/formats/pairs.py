@@ -10,18 +10,31 @@ does not fit is left out, since half a translation is wrong, and a line on stder
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ....dsl.diagnostics.diagnostic import fail
+from ....dsl.diagnostics.diagnostic import Report, fail
 from ..core.dataset import Dataset, Field, Schema, Split, validate
 from ..core.padding import max_length, pad
+from ..core.reader import NewExamples, NewFile, noted
 from ..core.source import DataSource, Request, Setting, errors_at
 from ..core.splitting import split_rows
 from ..core.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
 from .lines import SPLIT_SETTINGS, VOCABULARY_SETTINGS, encode_texts
+from .new_lines import (
+    KINDS,
+    SUFFIXES,
+    NewLine,
+    divided,
+    encoded,
+    new_lines,
+    plain_values,
+    unknown_note,
+)
 from .text_file import TextRow, read_rows
 
 SPECIALS = (PAD, UNKNOWN, START, END)
@@ -64,7 +77,16 @@ def _dataset(request: Request) -> tuple[Dataset, str]:
         if not len(parts[0]):
             message = f"no training pair of {path} fits into {lengths[0]} and {lengths[1]} tokens"
             raise fail("E0613", message, help="choose larger lengths")
-    dataset = pair_dataset(str(path), sources, targets, parts, lengths, (reader, writer))
+    dataset = pair_dataset(
+        str(path),
+        sources,
+        targets,
+        parts,
+        lengths,
+        (reader, writer),
+        request["lowercase"],
+        delimiter,
+    )
     lost = len(rows) - int(fits.sum())
     note = f"{lost} of {len(rows)} pairs of {path} do not fit and are left out" if lost else ""
     return dataset, note
@@ -87,29 +109,18 @@ def pair_dataset(
     parts: Sequence[np.ndarray],
     lengths: tuple[int, int],
     vocabularies: tuple[Vocabulary, Vocabulary],
+    lowercase: bool = False,
+    delimiter: str = "\t",
 ) -> Dataset:
     """The validated dataset of pairs in ids (without special tokens): of the rows `parts`, the
-    first train and the second, if there are any, test."""
+    first train and the second, if there are any, test. The last two are for new texts."""
     reader, writer = vocabularies
-    start, end = ([writer.special(mark)] for mark in (START, END))
+    known = {"source": reader, "target_in": writer, "target_out": writer}
+    inputs = PairReader(*lengths, lowercase, delimiter, known)
 
-    # Teacher forcing: the model reads `<start> a b` and is to write `a b <end>`, so that at each
-    # place it has all of the target before that place. Both have one length.
     def split(rows: np.ndarray) -> Split:
-        chosen = [targets[row] for row in rows]
-        source, source_length = pad([sources[row] for row in rows], lengths[0])
-        shifted = [np.concatenate([start, y]).astype(writer.dtype) for y in chosen]
-        ended = [np.concatenate([y, end]).astype(writer.dtype) for y in chosen]
-        target_in, target_length = pad(shifted, lengths[1])
-        return Split(
-            {
-                "source": source,
-                "source_length": source_length,
-                "target_in": target_in,
-                "target_out": pad(ended, lengths[1])[0],
-                "target_length": target_length,
-            }
-        )
+        texts = inputs.sources([sources[row] for row in rows])
+        return Split({**texts, **inputs.targets([targets[row] for row in rows])})
 
     train, test = (split(rows) if len(rows) else None for rows in parts)
     assert train is not None
@@ -120,8 +131,86 @@ def pair_dataset(
         Field("target_out", "i32", lengths[1:], len(writer)),
         Field("target_length", "i32", ()),
     )
-    known = {"source": reader, "target_in": writer, "target_out": writer}
-    return validate(Dataset(name, Schema(fields, len(train)), train, test, vocabularies=known))
+    schema = Schema(fields, len(train))
+    return validate(Dataset(name, schema, train, test, vocabularies=known, reader=inputs))
+
+
+@dataclass(frozen=True)
+class PairReader:
+    """A source a line, and where every line has one after a delimiter, its target. A text that does
+    not fit is an error, since half a sentence is another one."""
+
+    source_size: int
+    target_size: int
+    lowercase: bool
+    delimiter: str
+    vocabularies: Mapping[str, Vocabulary]
+
+    kind: ClassVar[str] = "pairs"
+    file_kinds: ClassVar[tuple[str, ...]] = KINDS
+    suffixes: ClassVar[frozenset[str]] = SUFFIXES
+    example: ClassVar[str] = "pairs.tsv"
+    fields: ClassVar[tuple[str, ...]] = (
+        "source", "source_length", "target_in", "target_out", "target_length"
+    )  # fmt: skip
+
+    @property
+    def takes(self) -> str:
+        kind = self.vocabularies["source"].kind
+        return f"texts, one a line, of up to {self.source_size} {kind}"
+
+    def plain(self) -> dict[str, Any]:
+        return plain_values(self)
+
+    def sources(self, tokens: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """The inputs of sources in tokens."""
+        source, length = pad(tokens, self.source_size)
+        return {"source": source, "source_length": length}
+
+    def targets(self, tokens: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """The inputs of targets in tokens."""
+        writer = self.vocabularies["target_in"]
+        start, end = ([writer.special(mark)] for mark in (START, END))
+        # Teacher forcing: the model reads `<start> a b` and is to write `a b <end>`, so that at
+        # each place it has all of the target before that place. Both have one length.
+        shifted = [np.concatenate([start, y]).astype(writer.dtype) for y in tokens]
+        ended = [np.concatenate([y, end]).astype(writer.dtype) for y in tokens]
+        target_in, length = pad(shifted, self.target_size)
+        out = pad(ended, self.target_size)[0]
+        return {"target_in": target_in, "target_out": out, "target_length": length}
+
+    def read(self, files: Sequence[NewFile], cache: Path) -> NewExamples:
+        """The texts of all lines; E0708 for those that do not fit."""
+        lines = new_lines(files, cache)
+        cells = divided(lines, self.delimiter, False)
+        texts = [cell[0] for cell in cells] if cells else [line.text.strip() for line in lines]
+        report = Report()
+        arrays: dict[str, np.ndarray] = {}
+        with noted(report):
+            tokens = self._encoded(lines, texts, "source", self.source_size)
+            arrays |= self.sources(tokens)
+        if cells:
+            with noted(report):
+                # One place less, for the mark at the end.
+                others = [cell[1] for cell in cells]
+                tokens = self._encoded(lines, others, "target_in", self.target_size - 1)
+                arrays |= self.targets(tokens)
+        report.check()
+        notes = unknown_note(texts, self.vocabularies["source"])
+        places = tuple(line.place for line in lines)
+        return NewExamples(arrays, places, texts=tuple(texts), notes=notes)
+
+    def _encoded(
+        self, lines: Sequence[NewLine], texts: Sequence[str], field: str, most: int
+    ) -> list[np.ndarray]:
+        def fits(line: NewLine, count: int) -> None:
+            if count > most:
+                what = "target" if field == "target_in" else "text"
+                message = f"the {what} of {line.place} has {count} tokens, more than {most}"
+                raise fail("E0708", message, help="shorten it, or cut it in two")
+
+        folded = [text.lower() for text in texts] if self.lowercase else texts
+        return encoded(lines, folded, self.vocabularies[field], fits)
 
 
 PAIRS = DataSource(

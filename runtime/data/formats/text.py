@@ -14,8 +14,10 @@ Vocabularies: `chars`, the characters of the whole text (so that validation can 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -24,8 +26,11 @@ from ..core import byte_pairs, vocabulary
 from ..core.dataset import Dataset, Field, Schema, Split
 from ..core.decompress import plain_bytes
 from ..core.feature_cache import load_cached, store_cached
+from ..core.padding import pad
+from ..core.reader import NewExamples, NewFile
 from ..core.source import DataSource, Request, Setting
 from ..core.vocabulary import Vocabulary
+from .new_lines import KINDS, SUFFIXES, NewLine, encoded, new_lines, plain_values
 from .text_file import read_text
 
 FIELDS = ("token", "target")
@@ -81,7 +86,8 @@ def load_file(request: Request, path: Path, name: str) -> Dataset:
     train, validation = _windows(request, path, tokens)
     vocabularies = dict.fromkeys(FIELDS, tokens.vocabulary)
     schema = window_schema(request["length"], len(tokens.vocabulary), len(train))
-    return Dataset(name, schema, train, None, validation, vocabularies=vocabularies)
+    reader = WindowReader(request["length"], vocabularies)
+    return Dataset(name, schema, train, None, validation, vocabularies=vocabularies, reader=reader)
 
 
 def window_schema(length: int, size: int | None, count: int | None) -> Schema:
@@ -130,6 +136,44 @@ def split_of(tokens: np.ndarray, stride: int, length: int) -> Split:
             "target": view(tokens[1:], length)[::stride],
         }
     )
+
+
+@dataclass(frozen=True)
+class WindowReader:
+    """A text a line as `token` i32[size], with 0 behind it. There is no padding in training, so a
+    model may only be given shorter texts if what stands behind them makes no difference."""
+
+    size: int
+    vocabularies: Mapping[str, Vocabulary]
+
+    kind: ClassVar[str] = "text"
+    file_kinds: ClassVar[tuple[str, ...]] = KINDS
+    suffixes: ClassVar[frozenset[str]] = SUFFIXES
+    example: ClassVar[str] = "lines.txt"
+    fields: ClassVar[tuple[str, ...]] = ("token",)
+
+    @property
+    def takes(self) -> str:
+        return f"texts, one a line, of up to {self.size} {self.vocabularies['token'].kind}"
+
+    def plain(self) -> dict[str, Any]:
+        return plain_values(self)
+
+    def read(self, files: Sequence[NewFile], cache: Path) -> NewExamples:
+        """The texts of all lines; E0708 for longer ones."""
+        lines = new_lines(files, cache)
+        texts = tuple(line.text for line in lines)
+
+        def fits(line: NewLine, count: int) -> None:
+            if count > self.size:
+                kind = self.vocabularies["token"].kind
+                message = f"{line.place} has {count} {kind}, and the model reads {self.size}"
+                raise fail("E0708", message, help="shorten it, or cut it in two")
+
+        tokens = encoded(lines, texts, self.vocabularies["token"], fits)
+        token, lengths = pad(tokens, self.size)
+        places = tuple(line.place for line in lines)
+        return NewExamples({"token": token}, places, texts=texts, lengths=lengths)
 
 
 # ── tokens ───────────────────────────────────────────────────────────────────────────────────────

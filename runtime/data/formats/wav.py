@@ -14,19 +14,23 @@ user's cache, by the names, sizes and times of the files.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 
-from ....dsl.diagnostics.diagnostic import fail
+from ....dsl.diagnostics.diagnostic import Report, UserError, fail
 from ..core.dataset import Dataset, Field, Schema, split_dataset
 from ..core.decompress import readable
 from ..core.feature_cache import load_cached, store_cached
+from ..core.file_kinds import SOUND
 from ..core.mel import MAX_WINDOW, VERSION, Mel, bands, log_mel
 from ..core.name_pattern import Pattern, read_condition, read_pattern
 from ..core.padding import pad
-from ..core.source import DataSource, Request, Setting, errors_at
+from ..core.reader import NewExamples, NewFile, listed, noted
+from ..core.source import MAX_COUNT, DataSource, Request, Setting, errors_at
 from ..core.splitting import split_rows
 from .lines import number_labels
 from .wave_file import count_samples, read_samples
@@ -78,9 +82,10 @@ def describe_sounds(request: Request, sounds: SoundFiles, mel: Mel) -> Schema:
 
 def load_sounds(request: Request, sounds: SoundFiles, mel: Mel, name: str) -> Dataset:
     """The dataset of listed sounds; `request` has `length` and `normalize`."""
-    features = load_features(request, sounds, mel)
+    features, normal = load_features(request, sounds, mel)
     length = request["length"] or max(map(len, features))
     frames, lengths = pad(features, length)
+    reader = SoundReader(**asdict(mel), size=length, length="length", is_cut=True, **normal)
     cut = sum(len(one) > length for one in features)
     if cut:
         message = f"{cut} of {len(features)} sounds of {name} are cut at {length} frames"
@@ -88,7 +93,8 @@ def load_sounds(request: Request, sounds: SoundFiles, mel: Mel, name: str) -> Da
     arrays = {"frames": frames, "length": lengths, "label": sounds.labels}
     fields = sound_fields(mel, length, len(sounds.names))
     names = {"label": sounds.names}
-    return split_dataset(name, fields, arrays, (sounds.train, sounds.test), class_names=names)
+    parts = (sounds.train, sounds.test)
+    return split_dataset(name, fields, arrays, parts, class_names=names, reader=reader)
 
 
 def sound_fields(mel: Mel, length: int, classes: int) -> tuple[Field, ...]:
@@ -190,22 +196,112 @@ def mel_of_request(request: Request, rate: int) -> Mel:
     return mel
 
 
-def load_features(request: Request, sounds: SoundFiles, mel: Mel) -> list[np.ndarray]:
-    """The features of every sound, f32 [frames, mels], normalized if the request says so."""
+class Normal(TypedDict):
+    """The mean and the deviation of every feature in training; empty if they are not normalized."""
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+
+def load_features(
+    request: Request, sounds: SoundFiles, mel: Mel
+) -> tuple[list[np.ndarray], Normal]:
+    """The features of every sound, f32 [frames, mels], normalized if the request says so, and by
+    what."""
     whole, ends = _features(request, sounds, mel)
+    normal = Normal(mean=(), deviation=())
     if request["normalize"]:
         # The statistics are of the training sounds only, and weigh every frame, not every sound,
         # alike: [sounds] of booleans → [frames], each as often as its sound has frames.
         training = np.zeros(len(ends), bool)
         training[sounds.train] = True
         chosen = whole[np.repeat(training, np.diff(ends, prepend=0))]
-        mean = chosen.mean(axis=0, dtype=np.float64)
         # f64, since sums over a million frames in f32 would lose digits.
+        normal["mean"] = tuple(chosen.mean(axis=0, dtype=np.float64).tolist())
         deviation = chosen.std(axis=0, dtype=np.float64)
         # A feature that never varies has deviation 0, and stays 0 instead of becoming NaN.
-        whole = ((whole - mean) / np.maximum(deviation, 1e-5)).astype(np.float32)
+        normal["deviation"] = tuple(np.maximum(deviation, 1e-5).tolist())
+        whole = normalized(whole, normal)
     # `ends` are cumulative, so all but the last are where the next sound begins.
-    return np.split(whole, ends[:-1])
+    return np.split(whole, ends[:-1]), normal
+
+
+def normalized(features: np.ndarray, normal: Normal) -> np.ndarray:
+    """Features [frames, mels] with mean 0 and deviation 1 in training."""
+    mean, deviation = np.array(normal["mean"]), np.array(normal["deviation"])
+    return ((features - mean) / deviation).astype(np.float32) if mean.size else features
+
+
+@dataclass(frozen=True)
+class SoundReader:
+    """WAV files as `frames` f32[size, mels], zeros behind the sound, and their number under the
+    name `length`. Longer sounds are cut, or an error unless `is_cut`."""
+
+    rate: int
+    mels: int
+    frame: float
+    hop: float
+    size: int
+    length: str
+    is_cut: bool
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+    kind: ClassVar[str] = "wav"
+    file_kinds: ClassVar[tuple[str, ...]] = (SOUND,)
+    suffixes: ClassVar[frozenset[str]] = frozenset({".wav", ".wave"})
+    example: ClassVar[str] = "one.wav"
+
+    def __post_init__(self) -> None:
+        """ValueError for what no source of sounds allows."""
+        mel = Mel(self.rate, self.mels, self.frame, self.hop)
+        sizes = all(0 < n <= MAX_COUNT for n in (self.rate, self.mels, self.size))
+        if not sizes or not self.frame > 0 < self.hop or mel.window > MAX_WINDOW:
+            raise ValueError(f"features of {self.mels} bands from {self.rate} samples per second")
+        if {len(self.mean), len(self.deviation)} not in ({0}, {self.mels}):
+            raise ValueError("statistics of other features")
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return "frames", self.length
+
+    @property
+    def takes(self) -> str:
+        return f"WAV sounds of one channel at {self.rate} samples per second"
+
+    def plain(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def read(self, files: Sequence[NewFile], cache: Path) -> NewExamples:
+        """The features of sounds. UserError E0602, E0603, E0613, E0617, E0620, and E0708 for those
+        that are too long, with what is wrong in any of them."""
+        mel = Mel(self.rate, self.mels, self.frame, self.hop)
+        weights, report, found = bands(mel), Report(), []
+        normal = Normal(mean=self.mean, deviation=self.deviation)
+        for file in files:
+            with noted(report):
+                samples = self._samples(file)
+                found.append(normalized(log_mel(samples, mel, weights), normal))
+                if len(found[-1]) > self.size and not self.is_cut:
+                    message = f"{file.name} has {len(found[-1])} frames, and the model reads "
+                    message += f"{self.size}: {self.size * mel.step / self.rate:.1f} s"
+                    raise fail("E0708", message, help="cut it in two")
+        report.check()
+        cut = [f.name for f, one in zip(files, found, strict=True) if len(one) > self.size]
+        notes = (f"cut at {self.size} frames: {listed(cut)}",) if cut else ()
+        frames, lengths = pad(found, self.size)
+        names = tuple(file.name for file in files)
+        return NewExamples({"frames": frames, self.length: lengths}, names, notes=notes)
+
+    def _samples(self, file: NewFile) -> np.ndarray:
+        """All samples of a file; errors as `read_samples`, with how to convert it."""
+        try:
+            return read_samples(file.path, self.rate)
+        except UserError as error:
+            convert = f"`ffmpeg -i {file.name} -ac 1 -ar {self.rate} new.wav` converts it"
+            raise UserError(
+                replace(d, help=convert) if d.code == "E0620" else d for d in error.diagnostics
+            ) from None
 
 
 def _features(request: Request, sounds: SoundFiles, mel: Mel) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,8 @@ would not match its label.
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 
 from ....dsl.diagnostics.diagnostic import UserError, fail
@@ -17,7 +19,7 @@ from ..core.dataset import Dataset, Field, Schema, Split, validate
 from ..core.padding import max_length, pad
 from ..core.source import DataSource, Request, Setting
 from ..core.vocabulary import Vocabulary
-from ..formats.wav import MEL_SETTINGS, load_features, mel_of_request
+from ..formats.wav import MEL_SETTINGS, SoundReader, load_features, mel_of_request
 from .spoken_digits import CLASSES, RATE, find_digits
 
 SYMBOLS = Vocabulary("words", tuple(map(str, range(CLASSES))), ("<blank>",))
@@ -38,7 +40,7 @@ def load(request: Request) -> Dataset:
     """Both splits. E0601 if the recordings are not there; other errors as `wav`."""
     mel = mel_of_request(request, RATE)
     sounds = find_digits(request)
-    features = load_features(request, sounds, mel)
+    features, normal = load_features(request, sounds, mel)
     random = np.random.RandomState(request["seed"])
     most = request["digits"]
     # Draws in a fixed order, first all lengths, then string by string, so the seed decides all.
@@ -67,7 +69,9 @@ def load(request: Request) -> Dataset:
 
     known = {"label": SYMBOLS}
     schema = _schema(request, length)
-    return validate(Dataset("digit_strings", schema, split(0), split(1), vocabularies=known))
+    reader = SoundReader(**asdict(mel), size=length, length="frames_length", is_cut=False, **normal)
+    splits = split(0), split(1)
+    return validate(Dataset("digit_strings", schema, *splits, vocabularies=known, reader=reader))
 
 
 def _schema(request: Request, length: int) -> Schema:

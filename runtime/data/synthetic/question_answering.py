@@ -14,6 +14,7 @@ from ..core.dataset import Dataset, Field, Schema, split_dataset
 from ..core.source import DataSource, Request, Setting
 from ..core.splitting import split_rows, training_size
 from ..core.vocabulary import Vocabulary
+from ..formats.new_lines import CellReader
 
 PEOPLE = ("ann", "ben", "cleo", "dan", "eve", "finn", "gus", "hana")
 PLACES = ("attic", "bakery", "cellar", "forest", "garden", "harbour", "kitchen", "market")
@@ -56,13 +57,15 @@ def load(request: Request) -> Dataset:
         "question": question,
         "answer": places[every, last].astype(np.int32),
     }
+    known = {"passage": VOCABULARY, "question": VOCABULARY}
     return split_dataset(
         "retrieval",
         describe(request).fields,
         arrays,
         split_rows(count, request["test"], request["seed"]),
         class_names={"answer": PLACES},
-        vocabularies={"passage": VOCABULARY, "question": VOCABULARY},
+        vocabularies=known,
+        reader=CellReader(tuple(known), (WORDS_PER_FACT * facts, question.shape[1]), known),
     )
 
 

@@ -20,10 +20,10 @@ import numpy as np
 
 from ....dsl.diagnostics.diagnostic import fail
 from ..core.dataset import Dataset, Field, Schema, split_dataset
-from ..core.padding import pad
 from ..core.source import DataSource, Request, Setting
 from ..core.splitting import split_rows, training_size
 from ..core.vocabulary import PAD, UNKNOWN, Vocabulary
+from ..formats.new_lines import LineReader
 
 SUBJECTS = ("story", "plot", "music", "ending", "cast", "script", "dialogue", "camera", "humour",
             "pace", "hero", "villain")  # fmt: skip
@@ -69,15 +69,17 @@ def load(request: Request) -> Dataset:
         # Clauses that cancel praise and blame alike: there is no label for that.
         if score:
             sentences[text] = int(score > 0)
-    token, length = pad([VOCABULARY.encode(text) for text in sentences], MAX_LENGTH)
+    reader = LineReader(MAX_LENGTH, False, "\t", False, LABELS, {"token": VOCABULARY})
+    arrays = reader.arrays([VOCABULARY.encode(text) for text in sentences])
     label = np.array(list(sentences.values()), np.int32)
     return split_dataset(
         "opinions",
         fields,
-        {"token": token, "length": length, "label": label},
+        {**arrays, "label": label},
         split_rows(count, request["test"], request["seed"]),
         class_names={"label": LABELS},
         vocabularies={"token": VOCABULARY},
+        reader=reader,
     )
 
 

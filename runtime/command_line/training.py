@@ -49,15 +49,41 @@ def train(**given: Any) -> None:
 @click.command(
     "eval",
     short_help="Measure a trained model on its data.",
-    epilog=o.examples("nnc eval runs/digits"),
+    epilog=o.examples(
+        "nnc eval runs/digits",
+        "nnc eval runs/digits --worst 12 --pictures worst.png",
+        "nnc eval runs/digits --json | jq .test_accuracy",
+    ),
 )
 @click.argument("run_folder", metavar="RUN", type=o.FILE)
-@o.option_group(o.data_option, o.offline_option, o.device_option, o.threads_option, o.verify_option)
+@o.option_group(
+    o.data_option,
+    o.offline_option,
+    click.option(
+        "--worst",
+        type=click.IntRange(min=0),
+        default=8,
+        show_default=True,
+        help="How many of the examples that are most wrong are listed.",
+    ),
+    click.option(
+        "--pictures",
+        type=o.FILE,
+        metavar="FILE",
+        help="Draw them, if inputs are images: .png, .svg.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="One JSON object, as in a pipe."),
+    o.device_option,
+    o.threads_option,
+    o.verify_option,
+)
 def evaluate_run(**given: Any) -> None:
     """Measure the weights of RUN on the validation and test data, or else the training data.
 
-    One JSON object on stdout."""
-    from ..commands.train import evaluate_run as run
+    Of classes: the confusion matrix, precision, recall and F1, calibration; of numbers: R² and
+    residuals; of text: perplexity; and the examples that are most wrong. Tables on a terminal, JSON
+    elsewhere."""
+    from ..commands.evaluate import evaluate_run as run
 
     run(**given)
 

@@ -1,4 +1,4 @@
-"""`nnc train` and `nnc eval`: what runs on data.
+"""`nnc train`: what runs on data.
 
 In: the command line. Out: run folders, lines on stdout. The work is done in
 `job.py`, `train.py` and `run_folder.py`.
@@ -6,13 +6,12 @@ In: the command line. Out: run folders, lines on stdout. The work is done in
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from math import inf, isfinite
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +22,21 @@ from ...dsl.syntax.printer import quoted
 from ..data.core.fingerprint import changed, fingerprint
 from ..device.cpu import host
 from ..durations import seconds_of, wrong_time
-from ..project import Project, field_types, load_dataset, open_project, setup_of
+from ..project import Project, load_dataset, open_project
 from ..settings import Assignment
 from ..streams import OutputError
 from ..thread_count import default_threads
 from ..training.atomic_files import json_text
-from ..training.batch_inputs import check_indices, split_examples
-from ..training.executor import Executor, Values
+from ..training.executor import Values
 from ..training.initial_weights import initial_weights
 from ..training.interrupt import Stopped, watch_interrupt
 from ..training.job import Job, prepare
 from ..training.lock import locked
-from ..training.loop import INTERRUPTED, Clock, measure
+from ..training.loop import INTERRUPTED, Clock
 from ..training.loop import train as run
-from ..training.metrics import format_number
 from ..training.progress import make_listener, notify
 from ..training.run_folder import RunFolder, check_unused, create_run
 from ..training.run_notes import check_goes_on, inputs_note, run_notes
-from ..training.trained_weights import trained_weights
 from ..weights_choice import PARTIAL
 from . import options as o
 from .report import print_diagnostics, print_warnings
@@ -236,40 +232,3 @@ def _other_target(before: dict[str, Any], device: str) -> list[Diagnostic]:
 
 def _folder(settings: dict[str, Any]) -> Path | None:
     return Path(settings["data_folder"]) if settings.get("data_folder") else None
-
-
-# --- using what was trained -----------------------------------------------------------------------
-
-
-def evaluate_run(run_folder, data, offline, device_name, threads) -> None:
-    """What `nnc eval` does."""
-    folder = RunFolder(run_folder)
-    notes = folder.settings
-    project = open_project(folder.model)
-    search = o.search(data or _folder(notes), Path(notes["data_base"]), offline)
-    dataset = load_dataset(project, search)
-    # A schedule in the loss goes by the steps of the run, whatever data is measured now.
-    setup = setup_of(project, field_types(dataset.schema, project.model), notes["examples"])
-    executor = Executor(setup, o.device(device_name, threads), project.settings.seed)
-    # The data may have changed since: an index out of range would read beyond a tensor.
-    check_indices(executor.system, dataset)
-    trained = trained_weights(folder, executor, project.settings.keep)
-    step = trained.step
-    executor.take(trained.weights)
-    if trained.remark:
-        notify(trained.remark)
-    print_diagnostics([*trained.warnings, *folder.complete_as_reader()])
-    parts = split_examples(dataset, project.settings.validation)
-    # The training data only if nothing was held back; `validation` before `test`.
-    held = [name for name in parts if name != "train"]
-    names = sorted(held, reverse=True) or ["train"]
-    values: dict[str, float] = {}
-    for name in names:
-        prefix = "" if name == "train" else f"{name}_"
-        print_diagnostics(executor.measures["evaluate"].warnings(len(parts[name])))
-        found = measure(executor, parts[name], step)
-        values |= {prefix + key: value for key, value in found.items()}
-    notify("  ".join(f"{name} {format_number(value)}" for name, value in values.items()))
-    # JSON has no NaN and no infinity: they become null, as in `metrics.jsonl`.
-    finite = {name: value if isfinite(value) else None for name, value in values.items()}
-    click.echo(json.dumps(finite, allow_nan=False))

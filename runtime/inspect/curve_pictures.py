@@ -49,20 +49,25 @@ def picture(shown: Sequence[Panel], path: Path) -> bytes:
     ending = path.suffix.lower()
     drawn = figure(shown)
     if ending == ".html":
-        return _page(shown, _saved(drawn, "svg").decode()).encode()
-    return _saved(drawn, ending.removeprefix("."))
+        return _page(shown, saved(drawn, "svg").decode()).encode()
+    return saved(drawn, ending.removeprefix("."))
 
 
 def figure(shown: Sequence[Panel]) -> Any:
     """The panels below each other. UserError E0741 without matplotlib."""
-    try:
-        from matplotlib.figure import Figure  # the extra `plot`
-    except ImportError as error:
-        raise fail("E0741", "pictures of curves need matplotlib", help=INSTALL) from error
-    drawn = Figure(figsize=(WIDTH, HEIGHT * len(shown)), layout="constrained", dpi=120)
+    drawn = new_figure((WIDTH, HEIGHT * len(shown)))
     for panel, axes in zip(shown, drawn.subplots(len(shown), squeeze=False)[:, 0], strict=True):
         _draw(panel, axes)
     return drawn
+
+
+def new_figure(size: tuple[float, float]) -> Any:
+    """An empty `matplotlib.figure.Figure` of a size in inches. UserError E0741 without it."""
+    try:
+        from matplotlib.figure import Figure  # the extra `plot`
+    except ImportError as error:
+        raise fail("E0741", "this picture needs matplotlib", help=INSTALL) from error
+    return Figure(figsize=size, layout="constrained", dpi=120)
 
 
 def _draw(panel: Panel, axes: Any) -> None:
@@ -89,8 +94,9 @@ def _look(panel: Panel, run: str, split: str) -> tuple[str, str]:
     return COLORS[list(DASHES).index(split)], "-"
 
 
-def _saved(drawn: Any, form: str) -> bytes:
-    """The same bytes for the same curves: no date, no random names. Text stays text in an SVG."""
+def saved(drawn: Any, form: str) -> bytes:
+    """The bytes of a file, the same for the same curves: no date, no random names. Text stays text
+    in an SVG."""
     from matplotlib import rc_context
 
     data = BytesIO()

@@ -1,0 +1,187 @@
+"""What a trained model gets right and wrong on the examples of a set.
+
+In: an executor with trained values, a `Project`, examples. Out: a report, by what the loss
+compares: classes, numbers, or the tokens of a text. `inference/meanings.py` finds out which; a loss
+that it does not know gives no report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import exp, log
+from typing import Any
+
+import numpy as np
+
+from ...dsl.syntax import ast as s
+from ..data import Dataset
+from ..inference.meanings import NUMBERS, PROBABILITY, SCORES, SIGMOID, Meaning, meanings
+from ..project import Project
+from ..training.batch_inputs import Examples, fill_inputs
+from ..training.bound_program import Refused
+from ..training.executor import Executor, evaluation_batches
+from ..training.integer_guard import refusal
+from .classification import Classification, of_logits, of_probabilities, of_scores
+from .residuals import SEVERAL, Residuals
+
+# losses that are the mean of -log p of the tokens that count
+TOKEN_LOSSES = ("cross_entropy", "masked_cross_entropy", "cross_entropy_ignoring")
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A model of text: the loss of a token in nats."""
+
+    field: str
+    loss: float
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss): as many equally likely tokens would be as hard to guess."""
+        return exp(min(self.loss, 700.0))  # e^709 is the largest of a double
+
+    @property
+    def bits(self) -> float:
+        return self.loss / log(2)
+
+    def plain(self, worst: int) -> dict[str, Any]:
+        return {
+            "kind": "tokens",
+            "field": self.field,
+            "perplexity": self.perplexity,
+            "bits_per_token": self.bits,
+        }
+
+
+Report = Classification | Residuals | Tokens
+
+
+def report(
+    executor: Executor,
+    project: Project,
+    dataset: Dataset,
+    examples: Examples,
+    measured: Mapping[str, float],
+) -> Report | None:
+    """What can be said of a set whose loss and metrics are `measured`; None if the loss compares
+    nothing that is known, or no field of the data."""
+    fields = {field.name: field for field in dataset.schema.fields}
+    for result, meaning in meanings(project).items():
+        if meaning.field not in fields or not len(examples):
+            continue
+        if _is_of_tokens(project, meaning, fields[meaning.field].shape):
+            return _tokens(project, meaning, measured)
+        found = _compared(executor, dataset, examples, result, meaning)
+        if found is not None:
+            return found
+    return None
+
+
+def _is_of_tokens(project: Project, meaning: Meaning, shape: tuple[int, ...]) -> bool:
+    return meaning.kind not in (NUMBERS, SIGMOID, PROBABILITY) and bool(shape)
+
+
+def _tokens(project: Project, meaning: Meaning, measured: Mapping[str, float]) -> Tokens | None:
+    """The perplexity, if the loss is nothing else than a cross-entropy without smoothing."""
+    loss = project.block.losses[0]
+    match loss.value:
+        case s.Call(function=s.Name(id=name), arguments=arguments) if name in TOKEN_LOSSES:
+            plain = all(a.name != "smoothing" for a in arguments)
+            if (plain and len(arguments) <= 2) or name != "cross_entropy":
+                return Tokens(meaning.field, measured[loss.name.id])
+    return None
+
+
+def _compared(
+    executor: Executor, dataset: Dataset, examples: Examples, result: str, meaning: Meaning
+) -> Report | None:
+    """The classes or numbers of all examples against those that were predicted."""
+    targets = _targets(examples, meaning.field)
+    if meaning.kind == NUMBERS:
+        predicted = _predicted(executor, examples, result)
+        return _residuals(dataset, examples.rows, targets, predicted, meaning.field)
+    if meaning.kind in (SIGMOID, PROBABILITY):
+        labels = targets.reshape(len(targets), -1)
+        # One yes or no for each example; several, or shares, are no classes.
+        if labels.shape[1] != 1 or not np.isin(labels, (0, 1)).all():
+            return None
+        values = _predicted(executor, examples, result).reshape(len(targets), -1)
+        if values.shape[1] != 1:
+            return None
+        chances = values[:, 0]
+        if meaning.kind == SIGMOID:
+            chances = 1 / (1 + np.exp(-np.clip(chances.astype(np.float64), -700, 700)))
+        names = _names(dataset, meaning.field, 2)
+        return of_probabilities(
+            meaning.field, names, examples.rows, labels[:, 0].astype(np.int64), chances
+        )
+    values = _predicted(executor, examples, result)
+    if values.ndim != 2 or len(values) != len(targets):
+        return None
+    if targets.ndim == 2 and targets.shape == values.shape:  # one 1 among zeros
+        targets = targets.argmax(1)
+    if targets.ndim != 1:
+        return None
+    known = (targets >= 0) & (targets < values.shape[1])  # -100 is no class
+    names = _names(dataset, meaning.field, values.shape[1])
+    make = of_scores if meaning.kind == SCORES else of_logits
+    if not known.any():
+        return None
+    labels = targets[known].astype(np.int64)
+    return make(meaning.field, names, examples.rows[known], labels, values[known])
+
+
+def _residuals(
+    dataset: Dataset, rows: np.ndarray, targets: np.ndarray, predicted: np.ndarray, field: str
+) -> Residuals | None:
+    if targets.size != predicted.size or len(targets) != len(predicted):
+        return None
+    y, found = (a.reshape(len(a), -1).astype(np.float64) for a in (targets, predicted))
+    columns = dataset.columns.get(field, ())
+    count = y.shape[1]
+    names = columns if len(columns) == count else [f"{field}_{k}" for k in range(count)]
+    title = columns[0] if len(columns) == 1 else field
+    return Residuals(title, names[: SEVERAL + 1], rows, y, found)
+
+
+def _names(dataset: Dataset, field: str, count: int) -> Sequence[str]:
+    """The names of the classes; their numbers if the data have none."""
+    names = dataset.class_names.get(field, ())
+    return names if len(names) == count else [str(k) for k in range(count)]
+
+
+def _targets(examples: Examples, field: str) -> np.ndarray:
+    """[n, …]: a field of the examples, as numbers that lose nothing."""
+    array = examples.split.arrays[field]
+    exact = np.float64 if array.dtype.kind == "f" or field in examples.split.scale else np.int64
+    found = np.empty((len(examples), *array.shape[1:]), exact)
+    examples.split.take(field, examples.rows, found)
+    return found
+
+
+def _predicted(executor: Executor, examples: Examples, result: str) -> np.ndarray:
+    """[n, …]: a result of the model for all examples."""
+    parts = [part for _, part in predictions(executor, examples, result)]
+    return np.concatenate(parts)
+
+
+def predictions(
+    executor: Executor, examples: Examples, result: str
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """A result of the model, batch by batch, with the rows of the batch."""
+    count = len(examples)
+    batches = executor.prediction_batches(count) or evaluation_batches(count)
+    number = 0
+    for size, first, last in batches:
+        with executor.prediction(size) as program:
+            for begin in range(first, last, size):
+                rows = examples.rows[begin : begin + size]
+                number += 1
+                program.step[...] = number  # each batch draws numbers of its own
+                fill_inputs(program.fields, examples.split, rows)
+                try:
+                    program.compute(rows, number)
+                except Refused as refused:
+                    raise refusal(program, refused, examples.split, executor.seed) from None
+                yield rows, program.results[result].copy()

@@ -14,7 +14,7 @@ in `reference/evaluator.py`, rules in `verify.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -25,6 +25,7 @@ from .affine import Affine
 from .build import Change, renamed, rewrite
 from .dtypes import ALIGNED, BYTES, LINE
 from .expr import Expr, Idx, Read, reads
+from .strong_components import strong_components
 
 # --- equations ---------------------------------------------------------------------------------
 
@@ -406,68 +407,15 @@ def components(
     equations: tuple[Equation, ...],
     sources: Callable[[Equation], list[str]] = lambda equation: equation.sources,
 ) -> list[list[Equation]]:
-    """The strongly connected components in an order in which they can be computed (Tarjan 1972).
+    """The strongly connected components in an order in which they can be computed.
 
     `sources` gives the names that an equation depends on. A component of more than one equation,
     or of one that reads its own target, is a recurrence. The order is the given one wherever
     dependencies leave a choice.
     """
-    # Tarjan's `number` is the order of discovery, `low` the least number that is known to be
-    # reachable; a component is complete at the node whose two are equal. An explicit stack in place
-    # of recursion: chains of equations are longer than Python's stack.
-    by_target = {e.target: e for e in equations}
-    place = {e.target: n for n, e in enumerate(equations)}
-    waiting = set(by_target)  # those that are in no component yet
-    number: dict[str, int] = {}
-    low: dict[str, int] = {}
-    stack: list[str] = []
-    on_stack: set[str] = set()
-    found: list[list[Equation]] = []
-    for root in by_target:
-        if root not in waiting:
-            continue
-        if waiting.isdisjoint(sources(by_target[root])):  # as nearly all are, once in order
-            waiting.discard(root)
-            found.append([by_target[root]])
-            continue
-        # `work` is the call stack of the depth-first search: a name, and the sources still to
-        # visit.
-        work: list[tuple[str, Iterator[str]]] = []
-
-        def enter(name: str) -> None:
-            number[name] = low[name] = len(number)
-            stack.append(name)
-            on_stack.add(name)  # noqa: B023
-            # Components found before are done and cannot lead back here: only `waiting` counts.
-            nexts = [s for s in sources(by_target[name]) if s in waiting]  # noqa: B023
-            work.append((name, iter(nexts)))  # noqa: B023
-
-        enter(root)
-        while work:
-            name, nexts = work[-1]
-            for source in nexts:
-                if source not in number:
-                    enter(source)
-                    # Descend; the iterator keeps the place at which this node goes on afterwards.
-                    break
-                if source in on_stack:
-                    low[name] = min(low[name], number[source])
-            else:
-                # All sources visited: hand `low` to the caller, and close the component if this is
-                # its root.
-                work.pop()
-                if work:
-                    low[work[-1][0]] = min(low[work[-1][0]], low[name])
-                if low[name] == number[name]:
-                    members = set()
-                    while name not in members:
-                        members.add(stack.pop())
-                    on_stack -= members
-                    waiting -= members
-                    # Tarjan pops members in the order of the search; they stand in the given order
-                    # instead.
-                    found.append([by_target[n] for n in sorted(members, key=place.__getitem__)])
-    return found
+    named = {e.target: e for e in equations}
+    found = strong_components(named, lambda name: sources(named[name]))
+    return [[named[name] for name in component] for component in found]
 
 
 def is_recurrent(component: list[Equation]) -> bool:

@@ -30,7 +30,8 @@ from ...ir.expr import Expr, Idx, Read
 from ...targets import MAX_LANES, Cache, CpuTarget
 from ..lowering.access import Access
 from .loop_ir import PANEL, CacheBlocks, Loop
-from .tiling import Tiling, Work, outermost_rows_factor, tilings
+from .tile_cost import Work, outermost_rows_factor
+from .tiling import Tiling, tilings
 
 F32 = BYTES["f32"]
 

@@ -23,7 +23,8 @@ from ..lowering.coalesce_indices import CoalescedKernel
 from .cache_blocks import Panels
 from .loop_bounds import UNBOUNDED, Bounds, loop_bounds
 from .loop_ir import Loop, Segment
-from .tiling import Clip, Tiling, Work
+from .tile_cost import Clip, Work
+from .tiling import Tiling
 
 Checks = tuple[tuple[Affine, int], ...]
 

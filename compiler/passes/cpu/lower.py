@@ -49,7 +49,8 @@ from .loop_order import (
 )
 from .pack_bf16_pairs import why_not_packed
 from .software_prefetch import epilogue_prefetch, operand_prefetch
-from .tiling import Clip, Tiling, Work, choose, transposed_along
+from .tile_cost import Clip, Work, transposed_along
+from .tiling import Tiling, choose
 
 Checks = tuple[tuple[Affine, int], ...]
 

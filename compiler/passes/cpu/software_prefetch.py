@@ -17,7 +17,8 @@ from ...ir.dtypes import BYTES
 from ...ir.expr import Idx
 from ..lowering.access import Access
 from .loop_ir import Loop
-from .tiling import Tiling, Work
+from .tile_cost import Work
+from .tiling import Tiling
 
 
 def operand_prefetch(

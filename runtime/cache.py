@@ -64,6 +64,14 @@ class FileCache:
             os.utime(path, follow_symlinks=False)  # used just now
         return content
 
+    def files(self) -> list[Path]:
+        """The cache's own files."""
+        if not self._is_private():
+            return []
+        with os.scandir(self.folder) as entries:
+            own = [e.name for e in entries if _OWN.fullmatch(e.name)]
+        return [self.path(name) for name in sorted(own)]
+
     def write(self, name: str, content: bytes) -> bool:
         """Store the content; returns whether that was possible."""
         try:

@@ -42,6 +42,7 @@ COMMANDS = {
     "eval":       ("training.evaluate_run", "Measure a trained model on its data."),
     "plot":       ("training.plot",       "Draw the loss and the metrics of runs."),
     "predict":    ("training.predict",    "Apply a trained model to files or arrays."),
+    "runs":       ("training.runs",       "List and compare runs."),
     "generate":   ("training.generate",   "Continue or translate a text."),
     "check":      ("files.check",         "Find the mistakes in files."),
     "fmt":        ("files.fmt",           "Lay files out in the one canonical way."),
@@ -55,6 +56,7 @@ COMMANDS = {
     "debug":      ("training.debug",      "Show where a value stopped being finite."),
     "explain":    ("files.explain",       "Explain the code of a message, or list all."),
     "doctor":     ("computer.doctor",     "Say whether a GPU can be used, or what is missing."),
+    "cache":      ("computer.cache",      "Show or clear what is stored between runs."),
     "completion": ("computer.completion", "Let a shell complete command lines."),
 }  # fmt: skip
 HELP = {"help_option_names": ["-h", "--help"]}

@@ -23,6 +23,7 @@ from ..files import chosen_cache, make_folder, replacing
 
 SHIFT = 0  # the action of a table entry that goes to another state; the other one reduces
 PACKAGED = Path(__file__).parents[2] / "grammar.tables"
+CACHED = "grammar-*.tables"  # the names of the files in the user's cache
 
 
 def load_parser(grammar: str, postlex: object) -> Lark:
@@ -94,7 +95,7 @@ def _cache_file(grammar: str) -> Path | None:
         return None
     # The key in the name: versions of Lark side by side do not overwrite each other's tables.
     name = hashlib.sha256(_key(grammar).encode()).hexdigest()
-    return folder / f"grammar-{name[:32]}.tables"
+    return folder / CACHED.replace("*", name[:32])
 
 
 def _renumber(parser: dict[str, Any]) -> dict[str, Any]:

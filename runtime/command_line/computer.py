@@ -19,6 +19,23 @@ def doctor(**given: Any) -> None:
     run(**given)
 
 
+def _cached(context: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
+    words = ["kernels", "grammar", "data"] if context.params.get("words") else ["clear"]
+    return [word for word in words if word.startswith(begun)]
+
+
+@click.command(epilog=o.examples("nnc cache", "nnc cache clear", "nnc cache clear kernels"))
+@click.argument("words", nargs=-1, metavar="[clear [KIND…]]", shell_complete=_cached)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def cache(**given: Any) -> None:
+    """Show what nnc stores between runs: machine code, the parser's tables, downloads and what was
+    computed from data. `clear` removes it, or the kinds that are named. NNC_CACHE names another
+    folder for the first two; `off` does without."""
+    from ..commands.cache import cache as run
+
+    run(**given)
+
+
 @click.command(
     epilog=o.examples(
         "nnc completion bash >> ~/.bashrc",

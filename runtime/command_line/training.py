@@ -265,3 +265,27 @@ def debug(**given: Any) -> None:
     from ..commands.debug import debug as run
 
     run(**given)
+
+
+@click.command(
+    short_help="List and compare runs.",
+    epilog=o.examples(
+        "nnc runs",
+        "nnc runs experiments --json",
+        "nnc runs compare runs/a runs/b runs/c",
+        "nnc runs diff runs/a runs/b",
+    ),
+)
+@click.argument(
+    "words", nargs=-1, metavar="[FOLDER… | compare RUN… | diff RUN RUN]", type=click.Path()
+)
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
+def runs(**given: Any) -> None:
+    """List the runs in FOLDERs and below them (`runs`, or else the current folder): how far each
+    came, its best metric, date and size.
+
+    `compare` shows runs beside each other, with the settings in which they differ. `diff` shows in
+    what two differ: settings, metrics, and the text of the program."""
+    from ..commands.runs import runs as run
+
+    run(**given)

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from ..device.cpu import host
 from ..inspect.bench import StepFigures, measure
 from ..thread_count import default_threads
 from . import options as o
@@ -23,7 +24,17 @@ def bench(program, steps, device_name, threads, as_json) -> None:
     device = o.device(device_name, threads)
     figures = measure(setup, device, steps, project.settings.seed, started)
     if as_json:
-        click.echo(json.dumps(_plain(figures)))
+        about = {
+            "model": project.name,
+            "file": str(program.file),
+            "batch": setup.batch,
+            "device": device_name,
+            "threads": 1 if figures.gpu else default_threads(threads),
+            "steps": steps,
+            "processor": host.processor(),
+            "target": host.target().name,
+        }
+        click.echo(json.dumps({**about, **_plain(figures)}))
         return
     where = "on the GPU" if figures.gpu else f"{default_threads(threads)} threads"
     click.echo(

@@ -40,3 +40,23 @@ def locked(folder: Path) -> Iterator[None]:
     finally:
         # which releases the lock, as the end of the process does
         os.close(handle)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether another process holds the lock; false where that cannot be known."""
+    if fcntl is None:
+        return False
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        # Shared, so that who only looks is in nobody else's way who looks.
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
+    return False

@@ -54,9 +54,10 @@ SETTINGS: dict[str, tuple[type, ...]] = {
     "model": _TEXT, "settings": (dict,), "examples": (int,), "fields": (dict,), "device": _TEXT,
     "threads": (int,), "data_folder": _OPTIONAL, "data_base": _TEXT, "versions": (dict,),
     "command": _TEXT, "directory": _TEXT, "target": _TEXT, "data_sha256": (dict,),
-    "inputs": (dict,),
+    "inputs": (dict,), "date": _TEXT, "machine": (dict,), "git": (dict, type(None)),
 }  # fmt: skip
-OPTIONAL_SETTINGS = {"target", "data_sha256", "inputs"}  # that runs of earlier versions lack
+# that runs of earlier versions lack
+OPTIONAL_SETTINGS = {"target", "data_sha256", "inputs", "date", "machine", "git"}
 TEXTS = ("model.nn", "settings.json", "vocabulary.json")
 BACKUP = "backup.json"
 

@@ -19,6 +19,7 @@ from ..data.recorded import recorded
 from ..device.cpu import host
 from ..project import Project
 from ..settings import settings_json
+from .surroundings import surroundings
 
 SAVED = "nnc.Model.save"  # the command of a model that was saved from Python
 
@@ -54,6 +55,7 @@ def run_notes(
         "target": host.target().name if device == "cpu" else device,
         "command": command or shlex.join(["nnc", *sys.argv[1:]]),
         "directory": str(Path.cwd()),
+        **surroundings(base),
     }
 
 

@@ -49,6 +49,12 @@ def target() -> CpuTarget:
     return CPU_TARGETS[_generic()]
 
 
+def processor() -> str:
+    """What this computer's processor is called."""
+    name = features.first_core().get("model name")
+    return str(name or platform.processor() or platform.machine())
+
+
 def lines() -> list[str]:
     """What code for this processor uses of it, for `nnc doctor`."""
     from .amx import obstacle  # not needed where there is no AMX
@@ -58,9 +64,7 @@ def lines() -> list[str]:
     why = "this processor has none" if tiled is None else obstacle(tiled)
     fast = found.amx_cycles or found.saved_by_pairs > 0
     rows = {
-        "CPU": features.first_core().get("model name")
-        or platform.processor()
-        or platform.machine(),
+        "CPU": processor(),
         "compiled for": found.name,
         "AMX": f"not used: {why}" if why else "used for products of bf16 numbers",
         "bf16": "faster than f32" if fast else "at most as fast as f32",

@@ -204,6 +204,11 @@ class CpuTarget:
         return 4 * self.lanes
 
     @property
+    def f16_instructions(self) -> bool:
+        """Whether it converts between f16 and f32: what has AVX2 does (F16C), and what has NEON."""
+        return self.lanes >= 8 or self.registers >= 32
+
+    @property
     def saved_by_pairs(self) -> float:
         """Cycles saved for each product of a contraction if two bf16 numbers are multiplied at a
         time; not above 0 where that is no faster than two multiply-adds."""

@@ -19,7 +19,7 @@ from ..ir.affine import inside
 from ..ir.build import call, literal
 from ..ir.equation import Equation, Index
 from ..ir.expr import Expr, Idx, Read
-from .broadcasting import distinct
+from .broadcasting import as_declared, distinct, materialize
 from .context import BodyScope, Context
 from .dispatch import scalar, size
 from .ranges import introduce, lookup, nothing_to_run_over
@@ -70,11 +70,18 @@ def accumulation(ctx: Context, node: s.Equation, scope: BodyScope) -> None:
             raise nothing_to_run_over(ctx, place.span.text, place.span)
         shape.append(extent)
     _, _, body = reducible(ctx, op, scalar(ctx, term, inner), over)
-    full, body = ctx.declared_name(name, scope), counted(op, body, counts)
+    target, body = ctx.declared_name(name, scope), counted(op, body, counts)
+    # What is declared of another type is converted once it is accumulated.
+    type = scope.declared.get(name)
+    dtype = ctx.float_for(type.dtype) if type and type.dtype else body.dtype
+    full = target if dtype == body.dtype else ctx.unique(f"{target}_{op}")
     if op == "sum":
         result = _scatter(ctx, full, tuple(places), tuple(shape), body, over, node)
     else:
         result = _extreme(ctx, full, op, (places, shape, counts), body, (over, inner), node)
+    if full != target:
+        result = as_declared(ctx, result, dtype, node.value.span)
+        result = materialize(ctx, target, result, node.span, None, dtype)
     if name != DISCARDED:
         scope.names[name] = result
 

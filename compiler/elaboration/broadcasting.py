@@ -15,7 +15,7 @@ from dataclasses import replace
 from ...dsl.diagnostics.diagnostic import Note
 from ...dsl.syntax.source import Span
 from ..ir.build import call, cast
-from ..ir.dtypes import is_float
+from ..ir.dtypes import HALVES, is_float
 from ..ir.equation import Index
 from ..ir.expr import Expr, Idx
 from ..ir.functions import TABLE
@@ -29,6 +29,8 @@ def apply_scalar(ctx: Context, fn: str, args: Sequence[Expr]) -> Expr:
     # program that computes in f64. One float operand is enough: `call` promotes the others.
     if TABLE[fn].type is TABLE["div"].type and not any(is_float(a.dtype) for a in args):
         args = [cast(args[0], ctx.float_type), *args[1:]]
+    if fn in HALVES:
+        return cast(args[0], fn)
     # The conversion `f32(x)` as well means the program's float type.
     return call(ctx.float_type if fn == "f32" else fn, *args)
 
@@ -109,7 +111,7 @@ def like_state(ctx: Context, array: Array, state: Array, span: Span) -> Array:
     # shape.
     if shape != state.shape:
         raise state_mismatch(ctx, shape, state, span)
-    dtype = state.tensor.dtype if state.tensor else ctx.float_type
+    dtype = state.tensor.storage_dtype if state.tensor else ctx.float_type
 
     def element(indices, outer):
         return cast(array.element(indices, outer), dtype)
@@ -133,7 +135,7 @@ def as_declared(
     ctx: Context, array: Array, dtype: str, span: Span, what: str = "the result"
 ) -> Array:
     """A result in its declared type."""
-    if array.tensor is not None and array.tensor.dtype == dtype:
+    if array.tensor is not None and array.tensor.storage_dtype == dtype:
         return array
     # The type does not depend on the index: it is read off the element at made-up indices; `#`
     # begins no name of a program.
@@ -157,9 +159,10 @@ def check_conversion(
 
 
 def materialize(
-    ctx: Context, name: str, array: Array, span: Span, scope: BodyScope | None
+    ctx: Context, name: str, array: Array, span: Span, scope: BodyScope | None, dtype: str = ""
 ) -> Array:
-    """An equation that computes the array; E0313 if it depends on an index of `scope`."""
+    """An equation that computes the array, of its type or one that is declared; E0313 if it depends
+    on an index of `scope`."""
     # A new equation has indices of its own; the caller's `i` means nothing in it.
     if scope is not None and scope.indices and array.is_local:
         raise ctx.error(
@@ -173,7 +176,7 @@ def materialize(
     names = distinct(array.axes or LETTERS[: array.rank])
     names = names if len(names) == array.rank else LETTERS[: array.rank]
     body = array.element([Idx(n) for n in names], array.shape)
-    return ctx.add(name, tuple(map(Index, names, array.shape)), body, span)
+    return ctx.add(name, tuple(map(Index, names, array.shape)), body, span, dtype=dtype)
 
 
 def distinct(names: Sequence[str], taken: Sequence[str] = ()) -> tuple[str, ...]:

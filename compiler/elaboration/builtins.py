@@ -25,7 +25,7 @@ from .values import Array, Numbers, Shape, Static, is_static, lift
 
 _POINTWISE = CASTS | {
     "exp", "log", "expm1", "log1p", "sqrt", "tanh", "sin", "cos", "erf", "erfc", "sigmoid", "abs",
-    "sign", "floor", "ceil", "round", "is_finite", "stop", "bf16",
+    "sign", "floor", "ceil", "round", "is_finite", "stop", "f16", "bf16",
 }  # fmt: skip
 _NOT_FOLDED = (
     "stop",

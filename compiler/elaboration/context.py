@@ -15,9 +15,9 @@ from ...dsl.diagnostics.diagnostic import Note, Report, UserError
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.lexer_rules import KEYWORDS
 from ...dsl.syntax.source import Span
-from ..ir.dtypes import fits
+from ..ir.dtypes import HALVES, fits
 from ..ir.equation import Equation, Gradient, Index, RematBlock, System, Tensor
-from ..ir.expr import Const, Expr, walk
+from ..ir.expr import Apply, Const, Expr, walk
 from ..ir.implications import Condition, facts
 from .values import Array, NamedLayer, Numbers, Shape, Static, Value, of_tensor
 
@@ -347,8 +347,11 @@ class Context:
         axes: tuple[str, ...] = (),
         init: str = "",
     ) -> Array:
-        """A new tensor. E0311 if it has too many elements, E0309 if it has none."""
-        tensor = Tensor(name, shape, dtype, kind, init, self.located(span))
+        """A new tensor. One of f16 or bf16 has values of the program's float type, which memory
+        holds in this format. E0311 if it has too many elements, E0309 if it has none."""
+        storage = dtype if dtype in HALVES else ""
+        own = self.float_type if storage else dtype
+        tensor = Tensor(name, shape, own, kind, init, self.located(span), storage=storage)
         if not tensor.size and span is not None:
             raise self.error(
                 "E0309",
@@ -394,11 +397,17 @@ class Context:
         span: Span | None,
         reduce: str | None = None,
         over: tuple[Index, ...] = (),
+        dtype: str = "",
     ) -> Array:
-        """A new equation and the tensor that it computes."""
+        """A new equation and the tensor that it computes, of the type that is declared, if any."""
         self.check_limits(body, span)
         # argmax and argmin give a place, whatever the type of what they compare
-        dtype = "i32" if reduce in ("argmax", "argmin") else body.dtype
+        if reduce in ("argmax", "argmin"):
+            dtype = "i32"
+        # What is rounded at last is stored as such, if no wider type is declared.
+        elif not dtype and reduce is None and isinstance(body, Apply) and body.fn in HALVES:
+            dtype = body.fn
+        dtype = dtype or body.dtype
         shape = tuple(i.size for i in indices)
         array = self.declare(name, shape, dtype, "temp", span, tuple(i.name for i in indices))
         self.equations.append(Equation(name, indices, body, reduce, over, None, self.located(span)))

@@ -68,7 +68,7 @@ def _shared(ctx: Context, name: s.Name, shape: Shape, dtype: str, scope: BodySco
         if known is None:
             continue
         assert known.tensor
-        if (known.shape, known.tensor.dtype) != (shape, dtype):
+        if (known.shape, known.tensor.storage_dtype) != (shape, dtype):
             raise ctx.error(
                 "E0301",
                 f"`{layer.name}` has parameters for other sizes",
@@ -106,10 +106,12 @@ def _copied(ctx: Context, value: s.Expr, shape: Shape, dtype: str, scope: BodySc
     found = scope.names.get(value.id) if isinstance(value, s.Name) else None
     if not isinstance(found, Array) or found.tensor is None or found.tensor.kind != "param":
         return ""
-    if (found.shape, found.tensor.dtype) != (shape, dtype):
+    # An average of a parameter in 16 bits may have 32.
+    same = (is_float(found.tensor.dtype) and is_float(dtype)) or found.tensor.dtype == dtype
+    if found.shape != shape or not same:
         raise ctx.error(
             "E0303",
-            f"`{value.span.text}` is {found.tensor.dtype}{list(found.shape)}",
+            f"`{value.span.text}` is {found.tensor.storage_dtype}{list(found.shape)}",
             value.span,
             label=f"the state is {dtype}{list(shape)}",
         )

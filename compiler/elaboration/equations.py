@@ -6,16 +6,18 @@ from dataclasses import replace
 
 from ...dsl.check.names import DISCARDED
 from ...dsl.syntax import ast as s
+from ...dsl.syntax.source import Span
 from ..ir.build import cast
-from ..ir.dtypes import is_float
+from ..ir.dtypes import HALVES, is_float
 from ..ir.equation import Equation, Index
+from ..ir.expr import Read
 from .accumulations import accumulation
 from .broadcasting import as_declared, check_conversion, like_state, materialize, state_mismatch
 from .context import Abort, BodyScope, Context, spelled
 from .dispatch import as_array, results, scalar, value
 from .interfaces import name_layer
 from .ranges import declare_ahead, is_ahead, left_side
-from .reductions import inexact, reduced, sum_of_integers
+from .reductions import Reduction, inexact, reduced, reduced_apart, sum_of_integers
 from .values import Array, Poison, Value, is_static
 
 
@@ -97,19 +99,20 @@ def _assignment(
     if is_static(found) and name not in scope.declared and state is None:
         return found
     array = as_array(ctx, found, node.value)
-    type = scope.declared.get(name)
+    type, dtype = scope.declared.get(name), ""
     if type is not None and type.dtype is not None:
-        array = as_declared(ctx, array, ctx.float_for(type.dtype), node.value.span)
+        dtype = ctx.float_for(type.dtype)
+        array = as_declared(ctx, array, dtype, node.value.span)
     # No copy inside a layer: `y = x |> Dense(8)` makes y another name for the inner tensor. In a
     # model the name is visible to the user, so it gets a tensor of its own.
     if array.tensor is not None and state is None and scope.prefix:
         return array
     if state is not None:
         assert state.tensor
-        dtype = state.tensor.dtype
+        dtype = state.tensor.storage_dtype
         array = as_declared(ctx, array, dtype, node.value.span, f"`{target.id}`")
         array = like_state(ctx, array, state, node.span)
-    return materialize(ctx, ctx.target_name(target, scope), array, node.span, None)
+    return materialize(ctx, ctx.target_name(target, scope), array, node.span, None, dtype)
 
 
 def _indexed(
@@ -148,25 +151,48 @@ def _indexed(
         place = ctx.located(node.span)
         # From here on it is an ordinary temp, no longer "ahead".
         ctx.tensors[tensor.name] = replace(tensor, kind="temp", span=place)
-        if not positional:
-            check_conversion(ctx, body.dtype, tensor.dtype, span)
-            body = cast(body, tensor.dtype)
+        dtype = tensor.storage_dtype
+        reduce, over, body = _typed(ctx, dtype, (reduce, over, body), span, inner)
         ctx.check_limits(body, node.span)
         ctx.equations.append(Equation(tensor.name, indices, body, reduce, over, None, place))
         return ctx.array_of(tensor.name)
-    type = scope.declared.get(name)
-    if type is not None and type.dtype is not None and not positional:
-        check_conversion(ctx, body.dtype, ctx.float_for(type.dtype), span)
-        if reduce == "sum" and is_float(ctx.float_for(type.dtype)) and inexact(body, over, sizes):
-            # Whole numbers are added up as such, and the sum becomes a float.
-            body = sum_of_integers(ctx, over, body, span, inner)
-            reduce, over = None, ()
-        body = cast(body, ctx.float_for(type.dtype))
+    type, dtype = scope.declared.get(name), ""
+    if type is not None and type.dtype is not None:
+        dtype = ctx.float_for(type.dtype)
+        reduce, over, body = _typed(ctx, dtype, (reduce, over, body), span, inner)
     if state is not None:
         assert state.tensor
-        check_conversion(ctx, body.dtype, state.tensor.dtype, span, f"`{target.id}`")
-        body = cast(body, state.tensor.dtype)
-    array = ctx.add(ctx.target_name(target, scope), indices, body, node.span, reduce, over)
+        dtype, what = state.tensor.storage_dtype, f"`{target.id}`"
+        reduce, over, body = _typed(ctx, dtype, (reduce, over, body), span, inner, what)
+    full = ctx.target_name(target, scope)
+    array = ctx.add(full, indices, body, node.span, reduce, over, dtype)
     if state is not None and array.shape != state.shape:
         raise state_mismatch(ctx, array.shape, state, node.span)
     return array
+
+
+def _typed(
+    ctx: Context,
+    dtype: str,
+    reduction: Reduction,
+    span: Span,
+    inner: BodyScope,
+    what: str = "the result",
+) -> Reduction:
+    """What an equation reduces, in the type that is declared for its result."""
+    reduce, over, body = reduction
+    positional = reduce in ("argmax", "argmin")
+    check_conversion(ctx, "i32" if positional else body.dtype, dtype, span, what)
+    if positional and dtype == "i32":
+        return reduction
+    if reduce == "sum" and is_float(dtype) and inexact(body, over, inner.indices):
+        # Whole numbers are added up as such, and the sum becomes a float.
+        body, reduce, over = sum_of_integers(ctx, over, body, span, inner), None, ()
+    elif positional or (reduce is not None and dtype in HALVES):
+        # The result is converted, not what is added up or compared.
+        body, reduce, over = reduced_apart(ctx, reduction, span, inner), None, ()
+    if is_float(dtype) and not is_float(body.dtype):
+        body = cast(body, ctx.float_type)
+    # an element of a tensor of that format is rounded already
+    stored = ctx.tensors[body.tensor].storage if isinstance(body, Read) and not body.other else ""
+    return reduce, over, body if dtype == stored else cast(body, dtype)

@@ -11,8 +11,8 @@ from ...dsl.check.names import DISCARDED
 from ...dsl.diagnostics.diagnostic import Note, did_you_mean
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
-from ..ir.dtypes import is_float
-from .broadcasting import materialize
+from ..ir.dtypes import HALVES, is_float
+from .broadcasting import as_declared, materialize
 from .context import LETTERS, BodyScope, Context
 from .dispatch import size, static, value
 from .names import find
@@ -140,6 +140,8 @@ def input_value(
         unify(ctx, parameter, array.shape, inner, span)
     elif is_static(given) and type.dtype is None:
         return given
+    if type.dtype in HALVES:
+        array = as_declared(ctx, array, type.dtype, span)
     # The body indexes its inputs, possibly often: the expression is computed once, by an equation.
     if array.tensor is None:
         array = materialize(ctx, ctx.unique(scope.prefix + array.hint), array, span, scope)

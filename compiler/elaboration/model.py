@@ -220,12 +220,13 @@ def _result(ctx: Context, parameter: s.Parameter, scope: BodyScope) -> None:
     found = result(ctx, parameter, scope)
     if isinstance(found, Poison):
         return
-    array = as_array(ctx, found, parameter)
+    array, dtype = as_array(ctx, found, parameter), ""
     if parameter.type and parameter.type.dtype:
-        array = as_declared(ctx, array, ctx.float_for(parameter.type.dtype), parameter.span)
+        dtype = ctx.float_for(parameter.type.dtype)
+        array = as_declared(ctx, array, dtype, parameter.span)
     # A number, a lazy expression or another tensor (an input, the last of a `repeat`) is copied
     # into a tensor of the result's name; outputs are looked up by it.
     if array.tensor is None or array.tensor.name != parameter.name:
         place = scope.defined_by.get(parameter.name, parameter).span
-        array = materialize(ctx, parameter.name, array, place, None)
+        array = materialize(ctx, parameter.name, array, place, None, dtype)
     scope.names[parameter.name] = array

@@ -129,6 +129,11 @@ def _declare(
         raise reserved(ctx, name.id, name.span)
     # The model may read the same field (a language model's `token`): that is one input.
     known = ctx.tensors.get(name.id)
+    found = (known.kind, known.shape) if known is not None and known.storage else None
+    # what the model reads in 16 bits is one input, too, wherever else it is read
+    if known is not None and found == ("input", shape) and dtype in (known.storage, known.dtype):
+        scope.names[name.id] = ctx.array_of(name.id)
+        return
     if known is not None and (known.kind, known.shape, known.dtype) != ("input", shape, dtype):
         raise ctx.error(
             "E0206",

@@ -19,7 +19,7 @@ from itertools import islice
 from ...dsl.diagnostics.diagnostic import did_you_mean
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.ast import walk
-from ..ir.build import call, literal
+from ..ir.build import call, cast, literal
 from ..ir.equation import Equation
 from ..ir.expr import Apply, Expr, Idx, Read
 from .accumulation import gathered, only_at
@@ -198,7 +198,7 @@ def _average(block: TrainBlock, parameter: str, step: Array, scope: BodyScope) -
             field.value.span,
             label=f"it makes {list(value.shape)} of {list(p.shape)}",
         )
-    made = materialize(ctx, ctx.unique(f"{name}'"), value, field.value.span, None)
+    made = materialize(ctx, ctx.unique(f"{name}'"), value, field.value.span, None, p.tensor.dtype)
     assert made.tensor
     ctx.updates[name] = made.tensor.name
     ctx.averages[parameter] = name
@@ -265,7 +265,8 @@ def _propagate_nonfinite(ctx: Context, parameter: str, gradient: str) -> None:
     here = tuple(Idx(i.name) for i in eq.indices)
     # An update has the parameter's shape, so the gradient is read at the same indices.
     g = Read(gradient, here, None, ctx.tensors[gradient].dtype)
-    checked = eq.with_body(call("select", call("is_finite", g), eq.body, g))
+    body = call("select", call("is_finite", g), eq.body, g)
+    checked = eq.with_body(cast(body, ctx.tensors[following].storage_dtype))
     ctx.equations[ctx.equations.index(eq)] = checked
 
 
@@ -287,7 +288,8 @@ def _is_nonfinite_with(source: str, name: str, definition: Mapping[str, Equation
             return expr.index == here and _is_nonfinite_with(source, expr.tensor, definition)
         if not isinstance(expr, Apply):
             return False
-        if expr.fn in ("add", "sub", "mul", "neg", "abs", "bf16", "stop"):  # inf - inf is NaN
+        # inf - inf is NaN
+        if expr.fn in ("add", "sub", "mul", "neg", "abs", "f16", "bf16", "stop"):
             return any(map(certain, expr.args))
         # x / NaN is NaN, but x / inf is 0: the divisor proves nothing
         if expr.fn == "div":

@@ -64,6 +64,9 @@ def reducible(
     return op, over, body
 
 
+# the operation, what it reduces over and what it reduces; None for an equation that does not reduce
+Reduction = tuple[str | None, tuple[Index, ...], Expr]
+
 TRUE = literal(True)
 EXACT = 2**24  # f32 has every integer up to here
 
@@ -80,8 +83,14 @@ def sum_of_integers(
     ctx: Context, over: tuple[Index, ...], body: Expr, span: Span, scope: BodyScope
 ) -> Expr:
     """A read of the sum in 64 bits."""
-    read = _read_of_reduction(ctx, "sum", "sum", over, cast(body, "i64"), span, scope)
-    return read.element([], ())
+    return reduced_apart(ctx, ("sum", over, cast(body, "i64")), span, scope)
+
+
+def reduced_apart(ctx: Context, reduction: Reduction, span: Span, scope: BodyScope) -> Expr:
+    """A read of the reduction in an equation of its own."""
+    op, over, body = reduction
+    assert op is not None
+    return _read_of_reduction(ctx, op, op, over, body, span, scope).scalar()
 
 
 def _read_of_reduction(

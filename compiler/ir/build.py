@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from .dtypes import INTEGERS, NUMPY, fits, is_float
+from .dtypes import HALVES, INTEGERS, NUMPY, fits, is_float
 from .expr import Apply, Const, Expr, Idx, Read, index_names, reads, walk
 from .functions import CASTS, TABLE, promote
 
@@ -36,6 +36,11 @@ def cast(expr: Expr, dtype: str) -> Expr:
     """The expression as a value of another type; constants are retyped."""
     if expr.dtype == dtype:
         return expr
+    # A format of memory: the value is rounded and keeps its type. A constant is folded later, by
+    # `call`, once it is known what the result is stored as.
+    if dtype in HALVES:
+        constant = isinstance(expr, Const) and is_float(expr.dtype)
+        return Apply(dtype, (expr,), expr.dtype) if constant else call(dtype, expr)
     # A float constant is not cut to an integer silently; that takes an explicit cast node.
     if isinstance(expr, Const) and not (isinstance(expr.value, float) and not is_float(dtype)):
         return literal(expr.value, dtype)
@@ -244,7 +249,7 @@ def _simplify(fn: str, x: tuple[Expr, ...], dtype: str) -> Expr | None:
         case "max" | "min":
             if x[0] is x[1]:
                 return x[0]
-        case "bf16" if isinstance(x[0], Apply) and x[0].fn == "bf16":
+        case "f16" | "bf16" if isinstance(x[0], Apply) and x[0].fn == fn:
             return x[0]
         case _ if fn in CASTS:
             return x[0] if x[0].dtype == fn else None

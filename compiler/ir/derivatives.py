@@ -85,6 +85,7 @@ DERIVATIVES: dict[str, Callable[..., Factors]] = {
     "select": lambda f, x, y, z: (None, *_branches(x, f)),
     "f32":    lambda f, x: (1.0,),
     "f64":    lambda f, x: (1.0,),
+    "f16":    lambda f, x: (1.0,),
     "bf16":   lambda f, x: (1.0,),  # the straight-through estimator (Bengio et al. 2013)
     "after":  lambda f, x, y: (1.0, None),
 }  # fmt: skip

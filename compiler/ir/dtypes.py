@@ -1,9 +1,13 @@
 """Data types: what the elements of a tensor are, and how many bytes memory takes for them.
 
-Values are computed in one of `DTYPES`. Memory may hold an f32 value as bf16 (`Tensor.storage`), the
-upper half of its bits: 1 of the sign, 8 of the exponent, 7 of the fraction (Kalamkar et al. 2019,
-arXiv:1905.12322). `bf16(x)` rounds a value to it, to nearest and ties to even, and is still an f32:
-storing such a value as bf16 loses nothing, and loading widens it. No arithmetic is done in bf16.
+Values are computed in one of `DTYPES`. Memory may hold a float in one of two formats of 16 bits
+(`Tensor.storage`):
+
+    f16    1 bit of the sign, 5 of the exponent, 10 of the fraction: binary16 of IEEE 754
+    bf16   the upper half of an f32: 1, 8 and 7 bits (Kalamkar et al. 2019, arXiv:1905.12322)
+
+`f16(x)` and `bf16(x)` round a value to them, to nearest and ties to even, and are still of the type
+of x: storing such a value loses nothing, and loading widens it. No arithmetic is done in 16 bits.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import numpy as np
 DTYPES = ("bool", "u8", "i8", "i32", "i64", "f32", "f64")  # in order of promotion
 UNSIGNED = ("bool", "u8")
 SMALL = ("bool", "u8", "i8")  # computed with in i32: these are types of memory
+HALVES = ("f16", "bf16")  # formats that memory may hold a float in
 NUMPY = {
     "bool": np.bool_,
     "u8": np.uint8,
@@ -23,6 +28,7 @@ NUMPY = {
     "i64": np.int64,
     "f32": np.float32,
     "f64": np.float64,
+    "f16": np.float16,
 }
 BYTES = {
     "bool": 1,
@@ -32,6 +38,7 @@ BYTES = {
     "i64": 8,
     "f32": 4,
     "f64": 8,
+    "f16": 2,
     "bf16": 2,
 }  # in memory
 LINE = 64  # bytes of a line of cache
@@ -60,4 +67,4 @@ def neutral(reduction: str, dtype: str) -> float:
 
 
 def is_float(dtype: str) -> bool:
-    return dtype in ("f32", "f64")
+    return dtype in ("f32", "f64", *HALVES)

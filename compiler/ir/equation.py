@@ -23,7 +23,7 @@ from typing import Any
 from ...dsl.syntax.source import Span
 from .affine import Affine
 from .build import Change, renamed, rewrite
-from .dtypes import ALIGNED, BYTES, LINE
+from .dtypes import ALIGNED, BYTES, LINE, NUMPY
 from .expr import Expr, Idx, Read, reads
 from .strong_components import strong_components
 
@@ -125,9 +125,10 @@ class Tensor:
 
     `init` is how a param or state starts, as text of the language (`~ glorot_uniform`, `= 0`). The
     first `pad_after` dimensions count rows, each followed by one cache line of padding. `storage`
-    is the type in memory if it is not `dtype`: bf16 for f32 values that are rounded to it, whose
-    rows then begin at multiples of 16 bytes. `held` is how much of each dimension is in memory at
-    once, if that is not all: of a temp that a `RowBlock` computes and reads (1 for what is fixed).
+    is the type in memory if it is not `dtype`: f16 or bf16 for floats that are rounded to it. Rows
+    of an `aligned` tensor begin at multiples of 16 bytes, as GPUs copy bf16. `held` is how much of
+    each dimension is in memory at once, if that is not all: of a temp that a `RowBlock` computes
+    and reads (1 for what is fixed).
     """
 
     name: str
@@ -139,11 +140,17 @@ class Tensor:
     pad_after: int = 0
     storage: str = ""
     held: tuple[int, ...] = ()
+    aligned: bool = False
 
     @property
     def storage_dtype(self) -> str:
         """The type of its elements in memory."""
         return self.storage or self.dtype
+
+    @property
+    def array_type(self) -> type:
+        """The NumPy type of arrays for its elements: that of memory, if NumPy has it."""
+        return NUMPY.get(self.storage) or NUMPY[self.dtype]
 
     @property
     def size(self) -> int:
@@ -175,11 +182,11 @@ class Tensor:
     def _row(self) -> int:
         """Elements of memory from one row, of the last dimension, to the next."""
         row = self.shape[-1] if self.shape else 1
-        return -(-row // ALIGNED) * ALIGNED if self.storage == "bf16" else row
+        return -(-row // ALIGNED) * ALIGNED if self.aligned else row
 
     @property
     def _gap(self) -> int:
-        return LINE // BYTES[self.dtype] if self.pad_after else 0
+        return LINE // BYTES[self.storage_dtype] if self.pad_after else 0
 
 
 def free_name(name: str, taken: Container[str]) -> str:

@@ -120,7 +120,38 @@ def _bf16(x):
     # Adding half of the last kept bit less one, plus one if that bit is odd, carries exactly if the
     # dropped bits are more than half, or half beside an odd bit: ties to even.
     bits = (bits + odd + whole(2 ** (low - 1) - 1)) >> whole(low) << whole(low)
-    return np.where(np.isfinite(x), bits.view(x.dtype), x)
+    found = np.where(np.isfinite(x), bits.view(x.dtype), x)
+    if x.dtype == np.float32:
+        return found
+    # f64 has more exponents. Around 2^-81 its numbers are 2^-133 apart, as the least of bf16 are:
+    # an addition rounds to these.
+    size, align = np.abs(x), 1.5 * 2.0**-81
+    found = np.where(size < 2.0**-126, np.copysign((size + align) - align, x), found)
+    return np.where(size >= 2.0**128 - 2.0**119, np.copysign(np.inf, x), found)
+
+
+def _f16(x):
+    """The nearest number of f16 (11 significant bits, of at least 2^-24), ties to even; from 65,520
+    on it is infinite."""
+    x = np.asarray(x)
+    with np.errstate(over="ignore"):
+        return x.astype(np.float16).astype(x.dtype)
+
+
+def halves(values: np.ndarray, storage: str) -> np.ndarray:
+    """Values rounded to a format of 16 bits, as memory has them: an array of u16."""
+    if storage == "f16":
+        return _f16(values).astype(np.float16).view(np.uint16)
+    rounded = _bf16(values).astype(np.float32)  # exact
+    return (np.ascontiguousarray(rounded).view(np.uint32) >> np.uint32(16)).astype(np.uint16)
+
+
+def of_halves(bits: np.ndarray, storage: str) -> np.ndarray:
+    """What memory has in a format of 16 bits, in f32."""
+    if storage == "f16":
+        with np.errstate(invalid="ignore"):  # a signalling NaN is one, too
+            return np.ascontiguousarray(bits).view(np.float16).astype(np.float32)
+    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
 def _bf16_pair(x, y):
@@ -188,7 +219,8 @@ _ROWS = [
     Scalar("i64",       1, lambda x: "i64", _whole(np.int64)),
     Scalar("f32",       1, lambda x: "f32", np.float32),
     Scalar("f64",       1, lambda x: "f64", np.float64),
-    # bf16(x): x rounded to the nearest bfloat16, in the type of x
+    # x rounded to the nearest number of the format, in the type of x
+    Scalar("f16",       1, _floating,       _f16, cost=5),
     Scalar("bf16",      1, _floating,       _bf16, cost=5),
     # two numbers rounded so in 32 bits, the first in the lower half, and the sum of the products
     # of two such pairs

@@ -46,7 +46,7 @@ def _applied(node: Apply, found: dict[Expr, Expr]) -> Expr:
             return call("max", a, b)
         case "select", [_, Expr() as a, Expr() as b]:
             return call("select", node.args[0], a, b)
-        case "neg" | "abs" | "f32" | "f64" | "bf16" | "stop", [Expr() as a]:
+        case "neg" | "abs" | "f32" | "f64" | "f16" | "bf16" | "stop", [Expr() as a]:
             return a
         case "after", [Expr() as a, _]:
             return a

@@ -64,7 +64,7 @@ def _body(expr: Expr, least: int = 0) -> str:
 
 
 def type_text(tensor: Tensor) -> str:
-    return f"{tensor.dtype}[{', '.join(map(str, tensor.shape))}]"
+    return f"{tensor.storage_dtype}[{', '.join(map(str, tensor.shape))}]"
 
 
 def gradient_text(gradient: Gradient) -> str:

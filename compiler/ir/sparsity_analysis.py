@@ -84,7 +84,7 @@ def vanishes(expr: Expr, zero: Callable[[Expr], bool]) -> bool:
         case "mul" | "bf16_dot":
             # 0 times anything is 0, but 0 + x is not: `any` for products, `all` for sums.
             return any(vanishes(a, zero) for a in expr.args)
-        case "div" | "neg" | "bf16":
+        case "div" | "neg" | "f16" | "bf16":
             return vanishes(expr.args[0], zero)
         case "add" | "sub":
             return all(vanishes(a, zero) for a in expr.args)
@@ -316,6 +316,8 @@ def _of_apply(node: Apply, parts: list[Sparsity]) -> Sparsity:
             )
         case "f32" | "f64" | "bf16" | "stop" | "after":
             return a if is_float(node.args[0].dtype) else Sparsity(a.zero, maybe_zero=a.maybe_zero)
+        case "f16":  # what is small becomes 0, what is large infinite
+            return Sparsity(a.zero, maybe_zero=EVERYWHERE, maybe_nonfinite=EVERYWHERE)
         case "neg" | "abs" | "sqrt" | "tanh" | "erf":
             # f(0) = 0 for each of these; -inf may become +inf or NaN.
             return Sparsity(a.zero, maybe_zero=a.maybe_zero, maybe_nonfinite=nonfinite)

@@ -30,6 +30,7 @@ from .expr import Apply, Const, Expr, Idx, Read, index_names, walk
 from .terms import match
 
 INF = math.inf
+F16_LIMIT, F16_LEAST = 65504.0, 2.0**-24  # the greatest number of f16, and the least above 0
 EXP_LIMIT = 80.0  # e^±80 is an f32; e^±90 is not
 
 
@@ -344,6 +345,18 @@ def _rounded(a: Range) -> Range:
     return replace(a, low=a.low - 1, high=a.high + 1, nonzero=False, exponentials=0)
 
 
+def _of_f16(a: Range) -> Range:
+    # Numbers of ordinary size are too large for it, and small ones become 0.
+    return Range(
+        -INF if a.low < 0 else 0.0,
+        INF if a.high > 0 else 0.0,
+        a.below or a.low < -F16_LIMIT,
+        a.above or a.high > F16_LIMIT,
+        a.nan,
+        nonzero=max(a.low, -a.high) >= F16_LEAST,
+    )
+
+
 def _modulo(a: Range, b: Range) -> Range:
     return Range(nan=not (a.finite and b.finite and b.without_zero))
 
@@ -382,6 +395,7 @@ RULES: Mapping[str, Callable[..., Range]] = {
     "select": lambda c, a, b: a.union(b),
     "f32": lambda a: a,
     "f64": lambda a: a,
+    "f16": _of_f16,
     "bf16": lambda a: a,
     "stop": lambda a: a,
     "after": lambda a, b: a,

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from ...dsl.syntax.source import Span
 from .affine import inside, is_static
+from .build import call
 from .dtypes import is_float
 from .equation import Equation, Gradient, System, is_recurrent
-from .expr import Expr, Idx, Read, walk
+from .expr import Apply, Const, Expr, Idx, Read, walk
 from .printer import equation_text, gradient_text
 from .recurrence import NoOrder, plan_recurrence
 
@@ -63,7 +64,8 @@ class _Check:
         for kept, following in self.system.updates.items():
             # The next value replaces the old one after a step.
             a, b = self.system.tensors[kept], self.system.tensors[following]
-            self.require((a.shape, a.dtype) == (b.shape, b.dtype), "an update fits", kept)
+            same = (a.shape, a.dtype, a.storage) == (b.shape, b.dtype, b.storage)
+            self.require(same, "an update fits", kept)
 
     def equation(self, eq: Equation) -> None:
         tensors = self.system.tensors
@@ -90,6 +92,24 @@ class _Check:
         self.require(dtype == target.dtype, f"a body has its target's type ({dtype})", text)
         for expr in (eq.body, *(eq.at or ())):
             self.expression(expr, eq, text)
+        if target.storage:
+            exact = eq.reduce in (None, "max", "min") and eq.at is None
+            exact &= self.is_rounded(eq.body, target.storage)
+            self.require(exact, f"what is stored as {target.storage} is rounded to it", text)
+
+    def is_rounded(self, expr: Expr, storage: str) -> bool:
+        """Whether every value of the expression is one of the format."""
+        if isinstance(expr, Const):
+            return call(storage, expr) is expr or expr.value != expr.value
+        if isinstance(expr, Read):
+            other = expr.other is None or self.is_rounded(expr.other, storage)
+            return other and self.system.tensors[expr.tensor].storage == storage
+        if not isinstance(expr, Apply):
+            return False
+        if expr.fn in ("neg", "abs", "stop", "after", "select", "max", "min"):
+            args = {"after": expr.args[:1], "select": expr.args[1:]}.get(expr.fn, expr.args)
+            return all(self.is_rounded(a, storage) for a in args)
+        return expr.fn == storage
 
     def expression(self, expr: Expr, eq: Equation, text: str) -> None:
         for node in walk(expr):

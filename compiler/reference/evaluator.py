@@ -56,6 +56,8 @@ def evaluate(
             raise ValueError(f"no value for `{tensor.name}`")
         # With `wide`, the same inputs in float64.
         array: np.ndarray = np.asarray(values[tensor.name], types[tensor.dtype])
+        if tensor.storage:
+            array = np.asarray(TABLE[tensor.storage].numpy(array), types[tensor.dtype])
         if array.shape != tensor.shape:
             raise ValueError(f"`{tensor.name}` has shape {array.shape}, not {tensor.shape}")
         arrays[tensor.name] = array
@@ -205,7 +207,7 @@ class IndexGrid:
         if isinstance(expr, Apply):
             dtype = self.types[expr.dtype]
             # `wide` decides what a float type is.
-            function = dtype if is_float(expr.fn) else TABLE[expr.fn].numpy
+            function = dtype if expr.fn in ("f32", "f64") else TABLE[expr.fn].numpy
             return np.asarray(function(*(self.value(a) for a in expr.args)), dtype)
         assert isinstance(expr, Read)
         return self._read(expr)

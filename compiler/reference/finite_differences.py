@@ -24,7 +24,7 @@ from itertools import pairwise
 import numpy as np
 
 from ..ir.build import call, rewrite
-from ..ir.dtypes import is_float
+from ..ir.dtypes import HALVES, is_float
 from ..ir.equation import Equation, Index, System, Tensor, components, is_recurrent
 from ..ir.expr import Apply, Expr, Idx, Read
 from ..ir.gradients import add_gradients
@@ -61,6 +61,7 @@ class Differences:
     """The loss of a system as a function of any one of its tensors, at the given values."""
 
     def __init__(self, system: System, loss: str, values: Mapping[str, np.ndarray], seed: int = 0):
+        system = _without_rounding(system)
         self.system, self.loss, self.seed = system, loss, seed
         self.arrays: Arrays = evaluate(system, values, wide=True)
         self.forward = _freeze_steps(_leading_to(system, loss))
@@ -305,6 +306,18 @@ def _freeze_steps(equations: list[Equation]) -> tuple[Equation, ...]:
         return renamed(node) if isinstance(node, Read) and not is_float(node.dtype) else None
 
     return tuple(eq.with_body(rewrite(eq.body, change)) for eq in equations)
+
+
+def _without_rounding(system: System) -> System:
+    """The system with f32 or f64 in place of f16 and bf16: what is rounded moves in steps, and its
+    differences say nothing of the derivative, which is that of the unrounded value."""
+
+    def exact(node: Expr) -> Expr | None:
+        return node.args[0] if isinstance(node, Apply) and node.fn in HALVES else None
+
+    tensors = {name: replace(t, storage="") for name, t in system.tensors.items()}
+    equations = tuple(eq.rewrite(exact) for eq in system.equations)
+    return system.replace(tensors=tensors, equations=equations)
 
 
 def _subsystem(

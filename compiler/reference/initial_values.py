@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..ir.dtypes import NUMPY
 from ..ir.equation import System
 from .evaluator import evaluate
 
@@ -18,7 +17,7 @@ def initial_values(system: System, drawn: System, seed: int) -> dict[str, np.nda
     """The first value of every param and state of `system`; `drawn` computes those that an
     initializer draws (`elaboration/initializers.py`)."""
     kept = [t for t in system.tensors.values() if t.kind in ("param", "state")]
-    values: dict[str, np.ndarray] = {t.name: np.zeros(t.shape, NUMPY[t.dtype]) for t in kept}
+    values: dict[str, np.ndarray] = {t.name: np.zeros(t.shape, t.array_type) for t in kept}
     set_initial_values(system, drawn, seed, values)
     return values
 

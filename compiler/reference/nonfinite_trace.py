@@ -188,7 +188,7 @@ def _in_expression(expr: Expr, point: _Point) -> tuple[tuple[str, Index] | None,
         if found is not None and found[1] != _WRITTEN:
             return found
     # These pass a written infinity through unchanged; it is not misused yet.
-    if bad and len(children) == 1 and expr.fn in ("select", "neg", "bf16", "stop"):
+    if bad and len(children) == 1 and expr.fn in ("select", "neg", "f16", "bf16", "stop"):
         return None, _WRITTEN
     return None, f"{expr.fn}({', '.join(f'{v:g}' for v in values)})"
 

@@ -18,7 +18,7 @@ BUILTINS: dict[str, tuple[int, int]] = {
         ("exp", "log", "sqrt", "tanh", "sin", "cos", "erf", "erfc", "abs", "floor", "ceil"), (1, 1)
     ),
     **dict.fromkeys(("round", "sign", "log1p", "expm1", "sigmoid"), (1, 1)),
-    **dict.fromkeys(("is_finite", "stop", "bf16"), (1, 1)),
+    **dict.fromkeys(("is_finite", "stop"), (1, 1)),
     **dict.fromkeys(("sum", "prod", "mean", "argmax", "argmin", "rank", "count"), (1, 1)),
     **dict.fromkeys(DTYPES, (1, 1)),
     **dict.fromkeys(("max", "min"), (1, MANY)),

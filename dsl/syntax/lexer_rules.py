@@ -9,7 +9,7 @@ from lark import Token
 
 from . import ast as s
 
-DTYPES = ("f32", "f64", "i8", "i32", "i64", "u8", "bool")
+DTYPES = ("f32", "f64", "f16", "bf16", "i8", "i32", "i64", "u8", "bool")
 
 _STATEMENTS = ("let", "param", "state", "repeat", "remat")
 _DECLARATIONS = ("use", "layer", "fn", "model", "train")

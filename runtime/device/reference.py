@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...compiler.ir.dtypes import NUMPY
 from ...compiler.ir.equation import System
 from ...compiler.reference.evaluator import advance
 
@@ -20,7 +19,7 @@ class ReferenceProgram:
 
         self.system = checked(system)
         self.arrays: dict[str, np.ndarray] = {
-            t.name: np.zeros(t.shape, NUMPY[t.dtype])
+            t.name: np.zeros(t.shape, t.array_type)
             for t in self.system.tensors.values()
             if t.kind != "temp" or t.name in self.system.outputs
         }

@@ -10,7 +10,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from ...compiler.ir.functions import halves, of_halves
 from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, did_you_mean, fail
 from ...dsl.files import append, make_way, reason, replacing
 from ...dsl.regular_files import NotRegularError, open_regular
@@ -86,19 +87,24 @@ def save_arrays(
     notes: Mapping[str, str],
     durable: bool = True,
     help: str = "",
+    bf16: Collection[str] = (),
 ) -> None:
     """Write arrays by name, with notes and a hash of everything, as one safetensors file. The same
-    arrays and notes give the same bytes."""
+    arrays and notes give the same bytes. Those in `bf16`, of f32 or f64, are rounded to it."""
     # safetensors writes memory as it lies; `ascontiguousarray` makes a scalar a row of one
     contiguous = {
         name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()
     }
+    bits = {name: halves(contiguous[name], "bf16") for name in arrays if name in bf16}
+    contiguous |= {name: of_halves(found, "bf16") for name, found in bits.items()}
     signed = {**notes, _HASH: _hash(contiguous, notes)}
-    data = memoryview(save(contiguous, signed))
+    data = memoryview(save({**contiguous, **bits}, signed))
     end = _LENGTH + int.from_bytes(data[:_LENGTH], "little")
     # The library writes the notes in another order every time.
     header = json.loads(bytes(data[_LENGTH:end]))
     header[_NOTES] = dict(sorted(header[_NOTES].items()))
+    for name in bits:
+        header[name]["dtype"] = _BF16
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % _LENGTH)  # the numbers are aligned
     length = len(text).to_bytes(_LENGTH, "little")
@@ -120,7 +126,8 @@ def load_arrays(path: Path, foreign: bool = False) -> tuple[dict[str, np.ndarray
         open_regular(path).close()  # the package would wait at a pipe
         with safe_open(path, framework="numpy") as file:
             names = file.keys()
-            arrays = {name: file.get_tensor(name) for name in names}
+            bf16 = [name for name in names if file.get_slice(name).get_dtype() == _BF16]
+            arrays = {name: file.get_tensor(name) for name in names if name not in bf16}
             notes = dict(file.metadata() or {})
     except (
         SafetensorError,
@@ -136,6 +143,8 @@ def load_arrays(path: Path, foreign: bool = False) -> tuple[dict[str, np.ndarray
         raise (
             damaged(message) if error.errno == errno.ELOOP else fail("E0706", message)
         ) from error
+    if bf16:
+        arrays |= _bf16_arrays(path, bf16)
     # the hash is not part of what it covers
     stored = notes.pop(_HASH, None)
     if stored is None and foreign:
@@ -145,6 +154,20 @@ def load_arrays(path: Path, foreign: bool = False) -> tuple[dict[str, np.ndarray
     if stored != _hash(arrays, notes):
         raise damaged(f"{path} is damaged: its content is not what was written")
     return arrays, notes
+
+
+def _bf16_arrays(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
+    """Arrays of bf16, which NumPy has not, in f32, of a file that the package could read."""
+    with open_regular(path) as file:
+        begin = _LENGTH + int.from_bytes(file.read(_LENGTH), "little")
+        header = json.loads(file.read(begin - _LENGTH))
+        arrays = {}
+        for name in names:
+            start, end = header[name]["data_offsets"]
+            file.seek(begin + start)
+            bits = np.frombuffer(file.read(end - start), np.uint16)
+            arrays[name] = of_halves(bits, "bf16").reshape(header[name]["shape"])
+    return arrays
 
 
 def read_notes(path: Path) -> dict[str, str]:
@@ -158,6 +181,7 @@ def read_notes(path: Path) -> dict[str, str]:
 
 
 _HASH = "sha256"
+_BF16 = "BF16"  # in the header of a safetensors file
 _LENGTH, _NOTES = 8, "__metadata__"  # of a safetensors file: bytes of its header's size, and a key
 MAX_TEXT = 1 << 28  # bytes; the longest text of a run is the vocabulary of a large text
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from math import inf, isfinite, nan
 from pathlib import Path
@@ -164,9 +164,16 @@ class Checkpoints:
             raise fail("E0706", f"cannot read {self.folder}: {error.strerror}") from error
         return sorted(int(found[1]) for found in map(_NAME.fullmatch, names) if found)
 
-    def write(self, values: Mapping[str, np.ndarray], position: Position, keep: int) -> None:
+    def write(
+        self,
+        values: Mapping[str, np.ndarray],
+        position: Position,
+        keep: int,
+        bf16: Collection[str] = (),
+    ) -> None:
         """Write a checkpoint, then remove the older ones except the last `keep`, and those with the
         best weights of each of them: a run goes on from the one before if the last is damaged.
+        Values in `bf16` are stored as such.
         UserError E0709 if it cannot be written: then none is removed."""
         # listed before writing: if this folder cannot be read, nothing is written either
         before = self.steps()
@@ -176,7 +183,8 @@ class Checkpoints:
         except OSError as error:
             raise fail("E0709", f"cannot make {self.folder}: {reason(error)}") from error
         # The new file is on the disk before an old one goes, so one good checkpoint always exists.
-        save_arrays(self.path(position.step), values, notes, help=self._advice(before))
+        path, help = self.path(position.step), self._advice(before)
+        save_arrays(path, values, notes, help=help, bf16=bf16)
         # A run that resumed from step 100 because 200 was damaged has 200 still: it is not among
         # the older ones and goes. The new one is one of the last `keep`, hence the + 1.
         older = [step for step in before if step < position.step]

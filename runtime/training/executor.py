@@ -18,7 +18,6 @@ from ...compiler.elaboration.context import Part
 from ...compiler.elaboration.selection import WHOLE, Selected, Selection, find_part
 from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.aggregate_programs import HandedOver, hand_over
-from ...compiler.ir.dtypes import NUMPY
 from ...compiler.ir.equation import System, Tensor
 from ...compiler.programs import dynamic, evaluation, selected, training_step, untrained
 from ...compiler.reference.initial_values import initial_values, set_initial_values
@@ -122,10 +121,17 @@ class Executor:
         """The params, and the states of the model (not those of the optimizer)."""
         return tuple(t.name for t in value_tensors(self._model[0].system))
 
+    @property
+    def bf16(self) -> frozenset[str]:
+        """The params and states that memory has in bf16; their arrays are of f32."""
+        return frozenset(
+            t.name for t in value_tensors(self.system) if (t.storage, t.dtype) == ("bf16", "f32")
+        )
+
     def weight_forms(self) -> Values:
         """Arrays of the shapes and types of the weights, without values or memory of their own."""
         tensors = value_tensors(self._model[0].system)
-        return {t.name: np.broadcast_to(np.zeros((), NUMPY[t.dtype]), t.shape) for t in tensors}
+        return {t.name: np.broadcast_to(np.zeros((), t.array_type), t.shape) for t in tensors}
 
     @compiling()
     def first_weights(self) -> Values:
@@ -146,7 +152,9 @@ class Executor:
     def weights_of(self, values: Mapping[str, np.ndarray]) -> Values:
         """The same of any values of the program: averages in place of params that have one."""
         averages = self._averages
-        return {name: values[averages.get(name, name)].copy() for name in self.weight_names}
+        found = {name: values[averages.get(name, name)] for name in self.weight_names}
+        # an average is in f32, also of a param in f16
+        return {name: array.astype(values[name].dtype) for name, array in found.items()}
 
     def restore(self, values: Mapping[str, np.ndarray]) -> None:
         """Set params and states; those that are missing are left as they are, but averages begin
@@ -348,7 +356,7 @@ class Executor:
 
 
 def zeros(tensor: Tensor) -> np.ndarray:
-    return np.zeros(tensor.shape, NUMPY[tensor.dtype])
+    return np.zeros(tensor.shape, tensor.array_type)
 
 
 MIN_COPIES = 2  # of few values: those that are trained, and those to return to (`ValuesCopy`)
@@ -377,7 +385,7 @@ def does_not_fit(
     # the largest first: those are what a smaller batch or model would shrink
     largest = sorted(tensors, key=lambda t: -t.bytes)[:LISTED]
     notes = tuple(
-        Note(t.span, f"`{t.name}`: {t.dtype}{list(t.shape)}, {size_text(t.bytes)}")
+        Note(t.span, f"`{t.name}`: {t.storage_dtype}{list(t.shape)}, {size_text(t.bytes)}")
         for t in largest
         if t.span is not None
     )

@@ -105,7 +105,7 @@ class Job:
         if self.folder:
             self.folder.metrics.write(here.records)
             if keep and self.best is not None:
-                self.folder.write_weights(self.best, here.kept)
+                self.folder.write_weights(self.best, here.kept, self.executor.bf16)
 
     def _compare(self, record: Record) -> bool:
         """Compare a record with the best one so far; whether its weights are those to keep."""
@@ -128,7 +128,8 @@ class Job:
         """Write a checkpoint of the position. UserError E0709 if it cannot be written."""
         if self.folder:
             keep = self.settings.keep_checkpoints
-            self.folder.checkpoints.write(self.executor.values, self.position, keep)
+            values, bf16 = self.executor.values, self.executor.bf16
+            self.folder.checkpoints.write(values, self.position, keep, bf16)
 
     def begin_with(self, weights: Values) -> None:
         """Begin with trained weights in place of those that are drawn; some may be left out."""
@@ -164,8 +165,9 @@ class Job:
         # `kept` is 0 in the first epoch: there are no best weights yet
         if self.position.kept:
             wanted = self.executor.weights()
+            executor = self.executor
             self.best, damage = folder.weights_at(
-                self.position.kept, wanted, self.executor.values, self.executor.weights_of
+                self.position.kept, wanted, executor.values, executor.weights_of, executor.bf16
             )
             warnings += damage
         # What is passed over is not missing.

@@ -20,7 +20,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from itertools import count
 from pathlib import Path
@@ -272,9 +272,12 @@ class RunFolder:
             )
         return found[field]
 
-    def write_weights(self, weights: Mapping[str, np.ndarray], step: int) -> None:
+    def write_weights(
+        self, weights: Mapping[str, np.ndarray], step: int, bf16: Collection[str] = ()
+    ) -> None:
         # Not flushed to the disk: they are made again from the checkpoints.
-        save_arrays(self.weights_file, weights, {"step": str(step)}, durable=False)
+        notes = {"step": str(step)}
+        save_arrays(self.weights_file, weights, notes, durable=False, bf16=bf16)
 
     def read_initial(self) -> dict[str, np.ndarray]:
         """The weights of another run that this one began with. UserError E0706 if they cannot be
@@ -305,6 +308,7 @@ class RunFolder:
         wanted: Mapping[str, np.ndarray],
         values: Mapping[str, np.ndarray],
         weights_of: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]],
+        bf16: Collection[str] = (),
     ) -> tuple[dict[str, np.ndarray], list[Diagnostic]]:
         """The weights after a step, written again from its checkpoint if the file has others or is
         damaged; a warning if it is. `values` are all values of the program, of which `weights_of`
@@ -323,7 +327,7 @@ class RunFolder:
         found, _ = self.checkpoints.read_step(step, values)
         # the states of the optimizer are in the checkpoint but not among the weights
         weights = weights_of(found)
-        self.write_weights(weights, step)
+        self.write_weights(weights, step, bf16)
         return weights, warnings
 
     @cached_property

@@ -41,6 +41,8 @@ PROGRAMS = {
     "embedding": ("x: i32[B, 4]", "x |> Embedding(4, 3) |> Dense(2)", "adam(lr = 1e-2)"),
     "doubles": ("x: f64[B, 5]", "x |> Dense(3) |> softplus", "sgd(lr = 1e-2)"),
     "bytes": ("x: u8[B, 5]", "f32(x) / 255 |> Dense(3) |> sigmoid", "sgd(lr = 1e-2)"),
+    "halves": ("x: f16[B, 5]", "x |> Narrow(3) |> tanh", "adam(lr = 1e-2)"),
+    "signed": ("x: i8[B, 5]", "f16(i8(f32(x) * x)) |> Dense(3)", "sgd(lr = 1e-2)"),
     "longs": ("x: i64[B, 5]", "(if x % 3 == 1 then 1.5 else -0.5) |> Dense(3)", "sgd(lr = 1e-2)"),
     "truth": ("x: bool[B, 5]", "(if not x then -2 else 3) * 0.5 |> Dense(3)", "sgd(lr = 1e-2)"),
     "recurrent": ("x: f32[B, 4, 3]", "x |> Cell(3)", "adam(lr = 1e-2)"),
@@ -54,6 +56,12 @@ layer Cell(units)(x: [..., T, n]) -> h: [..., T, units] {
     param W: [n, units]     ~ glorot_uniform
     param U: [units, units] ~ glorot_uniform
     h[..., t, j] = tanh(sum(i) x[..., t, i]*W[i, j] + sum(k) (h[..., t-1, k] else -0.5)*U[k, j])
+}
+layer Narrow(units)(x: bf16[..., n]) -> y: f16[..., units] {
+    param w: f16[n, units] ~ glorot_uniform
+    state seen: bf16[units] = 0.1
+    y[..., o] = sum(i) x[..., i] * w[i, o]
+    seen'[o] = mean(...) y[..., o]
 }
 layer Odd(x: [..., n]) -> y: [..., n] {
     param a: [n] = -1

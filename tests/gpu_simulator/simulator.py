@@ -28,7 +28,7 @@ from nnc.compiler.passes.gpu.launch_ir import Launch, Launches
 from nnc.compiler.passes.kernels.kernel import Plan
 from nnc.compiler.pipeline import generate, plan
 from nnc.compiler.targets import GpuTarget
-from nnc.runtime.device.cuda.arrays import array
+from nnc.runtime.device.bf16_arrays import Bf16Arrays, is_converted, memory_array, readable
 
 HERE = Path(__file__).parent
 # Most of the time goes to g++: -Og compiles in two thirds of the time of -O1, and its code takes a
@@ -63,10 +63,13 @@ class SimulatedProgram:
         self.arena = np.zeros(self.module.arena_bytes + 64, np.uint8)
         tensors = self.system.tensors.values()
         self.arrays = {
-            t.name: self.view(t.name)
+            t.name: self._memory_of(t.name)
             for t in tensors
             if t.kind != "temp" or t.name in self.system.outputs
         }
+        bf16 = {n: a for n, a in self.arrays.items() if is_converted(self.system.tensors[n])}
+        self._bf16 = Bf16Arrays(self.system, bf16)
+        self.arrays |= self._bf16.arrays
         self._initialized = sorted(self._range(t.name) for t in tensors if t.kind != "temp")
 
     @property
@@ -80,13 +83,17 @@ class SimulatedProgram:
         return start, start + self.system.tensors[name].bytes
 
     def view(self, name: str) -> np.ndarray:
-        """The tensor's bytes of the arena as an array."""
+        """The tensor's bytes of the arena as an array; of numbers of bf16 a copy."""
+        return readable(self._memory_of(name), self.system.tensors[name])
+
+    def _memory_of(self, name: str) -> np.ndarray:
         start, stop = self._range(name)
-        return array(self.arena[start:stop], self.system.tensors[name])
+        return memory_array(self.arena[start:stop], self.system.tensors[name])
 
     def run(self) -> None:
         """Computes everything under every schedule from the same start. SimulatorError if a kernel
         is wrong or two schedules differ."""
+        self._bf16.store()
         self._poison()
         before = self.arena.copy()
         expected: np.ndarray | None = None
@@ -100,6 +107,7 @@ class SimulatedProgram:
                 raise SimulatorError(
                     f"schedules {start} ({early}) and {schedule} ({copies}) differ"
                 )
+        self._bf16.load()
 
     def _run(self, schedule: int, copies: str) -> None:
         self._library.nnc_begin(schedule, copies == "lazy")

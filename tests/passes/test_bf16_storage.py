@@ -124,11 +124,11 @@ def test_f32_has_none():
 
 
 def test_rows_begin_at_multiples_of_16_bytes():
-    odd = Tensor("t", (3, 5, 13), "f32", storage="bf16")
+    odd = Tensor("t", (3, 5, 13), "f32", storage="bf16", aligned=True)
     assert (
         odd.strides == (80, 16, 1) and odd.bytes == 3 * 5 * 16 * 2 and odd.storage_dtype == "bf16"
     )
-    even = Tensor("t", (3, 5, 16), "f32", storage="bf16")
+    even = Tensor("t", (3, 5, 16), "f32", storage="bf16", aligned=True)
     assert even.strides == (80, 16, 1) and even.bytes == even.size * 2
     assert Tensor("t", (3, 5, 13), "f32").strides == (65, 13, 1)
 

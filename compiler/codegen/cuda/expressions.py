@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from ...ir.affine import Affine, bounds, is_static
+from ...ir.dtypes import HALVES
 from ...ir.equation import Index
 from ...ir.expr import Apply, Const, Expr, Idx, Read
 from ...passes.lowering.access import Access, Statement
@@ -171,9 +172,9 @@ class Writer:
         # in memory it is a byte
         if access.dtype == "bool":
             element = f"({element} != 0)"
-        # arithmetic is in f32, memory may have bf16
-        if access.dtype == "bf16":
-            element = f"nn::wide({element})"
+        # arithmetic is in f32 or f64, memory may have 16 bits
+        if access.dtype in HALVES:
+            element = f"nn::wide_{access.dtype}({element})"
         # certainly inside
         if not access.checks:
             return element
@@ -202,6 +203,6 @@ class Writer:
             self.known(statement.element, name)
             # fused values that only later statements read are not stored
             if statement.offset is not None:
-                rounded = self.types.get(statement.target) == "bf16"
-                stored = f"nn::narrow({name})" if rounded else name
+                memory = self.types.get(statement.target)
+                stored = f"nn::narrow_{memory}({name})" if memory in HALVES else name
                 self.line(f"AT({self.element(statement.target, statement.offset)}) = {stored};")

@@ -15,7 +15,7 @@ import numpy as np
 from ...ir.dtypes import is_float
 
 MEMORY = {"bool": "u8", "u8": "u8", "i8": "i8", "i32": "i32", "i64": "i64", "f32": "f32",
-          "f64": "f64", "bf16": "u16"}  # fmt: skip
+          "f64": "f64", "f16": "u16", "bf16": "u16"}  # fmt: skip
 LOWEST = {"bool": False, "u8": 0, "i8": -128, "i32": -(2**31), "i64": -(2**63),
           "f32": float("-inf"), "f64": float("-inf")}  # fmt: skip
 HIGHEST = {"bool": True, "u8": 255, "i8": 127, "i32": 2**31 - 1, "i64": 2**63 - 1,
@@ -128,7 +128,7 @@ SPELLING: dict[str, Spelling] = {
     "and": _compare("&&"), "or": _compare("||"), "not": lambda kinds, dtype, x: f"!{x[0]}",
     "select": lambda kinds, dtype, x: f"{x[0]} ? {x[1]} : {x[2]}",
     "bool": _cast, "u8": _cast, "i8": _cast, "i32": _cast, "i64": _cast, "f32": _cast, "f64": _cast,
-    "random": _prelude("random"), "bf16": _prelude("bf16"),
+    "random": _prelude("random"), "f16": _prelude("f16"), "bf16": _prelude("bf16"),
     "bf16_pair": _prelude("bf16_pair"), "bf16_dot": _prelude("bf16_dot"),
     "stop": lambda kinds, dtype, x: x[0], "after": lambda kinds, dtype, x: x[0],
 }  # fmt: skip

@@ -3,7 +3,7 @@
 // integers wrap, divide towards minus infinity, and divided by zero give zero.
 typedef unsigned char u8;
 typedef signed char i8;
-typedef unsigned short u16;  // a number of bf16, in memory
+typedef unsigned short u16;  // a number of f16 or bf16, in memory
 typedef int i32;
 typedef unsigned int u32;
 typedef long long i64;
@@ -199,6 +199,24 @@ DEVICE f32 bf16(f32 a) {
   x.bits = (x.bits + (x.bits >> 16 & 1) + 0x7fff) >> 16 << 16;
   return is_finite(a) ? x.value : a;
 }
+// to the nearest number of f16, ties to even: of ordinary ones 11 bits are kept; small ones are
+// multiples of 2^-24, which is what numbers around `align` are apart
+DEVICE f32 f16(f32 a) {
+  union { f32 value; u32 bits; } x = {a};
+  const f32 size = fabsf(a), align = 0.75f;
+  if (!(size < 65520.0f)) return size > 65504.0f ? copysignf((f32)INFINITE, a) : a;
+  if (size < 0x1p-14f) return copysignf((size + align) - align, a);
+  x.bits = (x.bits + (x.bits >> 13 & 1) + 0xfff) >> 13 << 13;
+  return x.value;
+}
+DEVICE f64 f16(f64 a) {
+  union { f64 value; u64 bits; } x = {a};
+  const f64 size = fabs(a), align = 0x1.8p28;
+  if (!(size < 65520.0)) return size > 65504.0 ? copysign((f64)INFINITE, a) : a;
+  if (size < 0x1p-14) return copysign((size + align) - align, a);
+  x.bits = (x.bits + (x.bits >> 42 & 1) + 0x1ffffffffffull) >> 42 << 42;
+  return x.value;
+}
 DEVICE i32 bf16_pair(f32 a, f32 b) {
   union { f32 value; u32 bits; } x = {bf16(a)}, y = {bf16(b)};
   return (i32)(x.bits >> 16 | (y.bits & 0xffff0000u));
@@ -210,18 +228,36 @@ DEVICE f32 bf16_dot(i32 p, i32 q) {
 }
 DEVICE f64 bf16(f64 a) {
   union { f64 value; u64 bits; } x = {a};
+  const f64 size = fabs(a), align = 0x1.8p-81;
+  if (size >= 0x1.ffp127) return copysign((f64)INFINITE, a);
+  if (size < 0x1p-126) return copysign((size + align) - align, a);
   x.bits = (x.bits + (x.bits >> 45 & 1) + 0xfffffffffffull) >> 45 << 45;
   return is_finite(a) ? x.value : a;
 }
 
 // How memory has numbers that are rounded already.
-DEVICE f32 wide(u16 a) {
+DEVICE f32 wide_bf16(u16 a) {
   union { u32 bits; f32 value; } x = {(u32)a << 16};
   return x.value;
 }
-DEVICE u16 narrow(f32 a) {
+DEVICE u16 narrow_bf16(f32 a) {
   union { f32 value; u32 bits; } x = {a};
   return a != a ? 0x7fff : (u16)(x.bits >> 16);
+}
+// f16: the exponent of f32 counts from -127, that of f16 from -15; a product with a power of two
+// moves it, and makes ordinary numbers of subnormal ones
+DEVICE f32 wide_f16(u16 a) {
+  const u32 size = a & 0x7fffu, sign = (a & 0x8000u) << 16;
+  union { u32 bits; f32 value; } x = {size << 13};
+  if (size < 0x7c00u) x.value *= 0x1p112f; else x.bits |= 0x7f800000u;
+  x.bits |= sign;
+  return x.value;
+}
+DEVICE u16 narrow_f16(f32 a) {
+  union { f32 value; u32 bits; } x = {a}, y = {fabsf(a) * 0x1p-112f};
+  const u32 size = x.bits & 0x7fffffffu, sign = x.bits >> 16 & 0x8000u;
+  if (a != a) return 0x7fff;
+  return (u16)((size < 0x7f800000u ? y.bits >> 13 : 0x7c00u) | sign);
 }
 
 // The place of a word in rows of `words`. Groups of 4 are in another order in every row, or in every

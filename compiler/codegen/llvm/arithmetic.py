@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
 
-from ...ir.dtypes import UNSIGNED, is_float
+from ...ir.dtypes import HALVES, UNSIGNED, is_float
 
 LLVM = {
     "bool": "i1", "u8": "i8", "i8": "i8", "i32": "i32", "i64": "i64", "f32": "float",
     "f64": "double",
 }  # fmt: skip
 SUFFIX = LLVM | {"f32": "f32", "f64": "f64"}
-MEMORY = LLVM | {"bool": "i8"}
+MEMORY = LLVM | {"bool": "i8"} | dict.fromkeys(HALVES, "i16")
 
 
 class InstructionWriter(Protocol):

@@ -14,6 +14,7 @@ from ...passes.cpu.loop_ir import Nest
 from . import bf16
 from .arithmetic import Arithmetic, constant, lane_vector
 from .function_writer import FunctionWriter
+from .halves import rounded_by_instruction
 from .instructions import SPELLING
 from .memory import MemoryWriter
 from .values import Bases, IndexValue, Value
@@ -109,6 +110,8 @@ class ExpressionWriter:
         # The instructions exist for vectors of 16; scalars are rounded by integer arithmetic.
         if native is not None and expr.dtype != "f64" and a.lanes == bf16.LANES:
             return Value(native(a, *names), wide)
+        if expr.fn == "f16" and expr.dtype == "f32" and self.nest.f16_instructions:
+            return Value(rounded_by_instruction(a, *names), wide)
         return Value(SPELLING[expr.fn](a, kinds, expr.dtype, names), wide)
 
     def _index(self, place: IndexValue) -> Value:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from ...ir.dtypes import UNSIGNED, is_float
 from . import math as elementary
 from .arithmetic import LLVM, SUFFIX, Arithmetic, is_constant
+from .halves import rounded, rounded_bits
 
 LOWEST = {"bool": 0, "u8": 0, "i8": -128, "i32": -(2**31), "i64": -(2**63),
           "f32": float("-inf"), "f64": float("-inf")}  # fmt: skip
@@ -176,31 +177,12 @@ def _is_finite(a, kinds, dtype, x):
     return a.compare("olt", kind, size, a.constant(float("inf"), kind))
 
 
-def rounded_bits(a: Arithmetic, dtype: str, x: str) -> str:
-    """The bits of the nearest number of 8 significant bits, ties to even, as an integer."""
-    # `low` bits are dropped: 23 - 7 bits of an f32's significand, 52 - 7 of an f64's.
-    whole, low = ("i32", 16) if dtype == "f32" else ("i64", 45)
-    bits, cut = a.convert("bitcast", dtype, whole, x), a.constant(-(2**low), whole)
-    odd = a.op(
-        "and", whole, a.op("lshr", whole, bits, a.constant(low, whole)), a.constant(1, whole)
-    )
-    # Half a unit less one, and one more if the last bit kept is odd: a tie rounds to even. A carry
-    # runs into the exponent, as it should.
-    more = a.op("add", whole, odd, a.constant(2 ** (low - 1) - 1, whole))
-    rounded = a.op("and", whole, a.op("add", whole, bits, more), cut)
-    number = a.compare("uno", dtype, x, x)  # NaN stays NaN
-    # A NaN whose payload is in the dropped bits would become infinity: the quiet bit is set.
-    quiet = a.op("and", whole, a.op("or", whole, bits, a.constant(2 ** (low + 6), whole)), cut)
-    return a.select(whole, number, quiet, rounded)
-
-
-def _bf16(a, kinds, dtype, x):
-    whole = "i32" if dtype == "f32" else "i64"
-    return a.convert("bitcast", whole, dtype, rounded_bits(a, dtype, x[0]))
+def _half(name: str) -> Spelling:
+    return lambda a, kinds, dtype, x: rounded(a, name, dtype, x[0])
 
 
 def _bf16_pair(a, kinds, dtype, x):
-    low, high = (rounded_bits(a, "f32", n) for n in x)
+    low, high = (rounded_bits(a, "bf16", "f32", n) for n in x)
     return a.op("or", "i32", a.op("lshr", "i32", low, a.constant(16, "i32")), high)
 
 
@@ -277,7 +259,7 @@ SPELLING: dict[str, Spelling] = {
     "gt": _compare("ogt", "sgt", "ugt"), "ge": _compare("oge", "sge", "uge"),
     "and": _logic("and"), "or": _logic("or"), "not": _not, "select": _select,
     "bool": _cast, "u8": _cast, "i8": _cast, "i32": _cast, "i64": _cast, "f32": _cast, "f64": _cast,
-    "random": _random, "bf16": _bf16,
+    "random": _random, "f16": _half("f16"), "bf16": _half("bf16"),
     "bf16_pair": _bf16_pair, "bf16_dot": _bf16_dot, "stop": lambda a, kinds, dtype, x: x[0],
     "after": lambda a, kinds, dtype, x: x[0],
 }  # fmt: skip

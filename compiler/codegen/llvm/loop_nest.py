@@ -355,7 +355,8 @@ class _NestWriter:
 
     def _store(self, statement: Statement, value: Value) -> None:
         if statement.offset is not None:
-            self.memory.store(statement.target, statement.dtype, statement.offset, value)
+            place = statement.target, statement.dtype, statement.offset
+            self.memory.store(*place, value, statement.storage)
 
     # --- accumulations -------------------------------------------------------------------------
 

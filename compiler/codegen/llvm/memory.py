@@ -15,12 +15,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ...ir.affine import Affine, affine, bounds
-from ...ir.dtypes import BYTES, UNSIGNED, is_float
+from ...ir.dtypes import BYTES, HALVES, UNSIGNED, is_float
 from ...ir.expr import Apply, Const, Expr, Idx, Read
 from ...passes.cpu.loop_ir import PANEL, Access, Accumulate, Nest
 from ...targets import MAX_LANES, SHUFFLE_LANES, ZERO_PAGE
 from .arithmetic import LLVM, MEMORY, SUFFIX, Arithmetic, lane_vector, shuffle
 from .function_writer import FunctionWriter
+from .halves import narrowed, widened
 from .instructions import SPELLING
 from .values import Bases, Point, Value
 
@@ -245,10 +246,10 @@ class MemoryWriter:
     def _load_one(self, access: Access, offset: Offset, condition: str) -> Value:
         """One element for all lanes; its replacement where the check fails may still differ from
         lane to lane."""
-        dtype = access.dtype
+        dtype = access.kind
         pointer = self.pointer(access, offset, condition)
         # If the check fails this is a 0 from the page of zeros.
-        loaded = self._from_memory(self.scalar, dtype, self._scalar_load(pointer, dtype))
+        loaded = self._from_memory(self.scalar, dtype, self._scalar_load(pointer, access))
         if not condition or self._is_zero(access):
             return Value(loaded, False)
         assert access.other is not None
@@ -265,19 +266,19 @@ class MemoryWriter:
             # From the cheapest kind of load to the dearest. A condition that all lanes share
             # replaces the address of this one; a gather masks its lanes.
             pointer = self.pointer(access, offset, shared)
-            loaded = self._vector_load(pointer, access.dtype, self.mask(by_lane))
+            loaded = self._vector_load(pointer, access, self.mask(by_lane))
         elif access.transposed:
             loaded = self._transposed(access, offset)
         elif offset.stride == 2 and not offset.irregular and not condition:
             loaded = self._deinterleaved(access, offset)
         else:
             loaded = self._gather(access, offset, self.mask(condition))
-        loaded = self._from_memory(self.wide, access.dtype, loaded)
+        loaded = self._from_memory(self.wide, access.kind, loaded)
         if not condition or self._is_zero(access):
             return loaded
         assert access.other is not None
         other = self.point.vector(access.other)
-        return self.wide.select(access.dtype, condition, loaded, other)
+        return self.wide.select(access.kind, condition, loaded, other)
 
     def _transposed(self, access: Access, offset: Offset) -> str:
         """One vector of a block that is loaded along memory and transposed in registers. Every copy
@@ -295,19 +296,19 @@ class MemoryWriter:
             start = Offset(
                 offset.terms, offset.constant - row + lane * offset.stride, offset.step, 0, ""
             )
-            block.append(self._vector_load(self.pointer(access, start), access.dtype, mask))
-        unused = [self.wide.constant(0, access.dtype)] * (self.nest.lanes - len(block))
+            block.append(self._vector_load(self.pointer(access, start), access, mask))
+        unused = [self.wide.constant(0, access.kind)] * (self.nest.lanes - len(block))
         rows = (*block, *unused)
         if rows not in self._columns:  # in SSA form, equal names are the same block
-            self._columns[rows] = transpose(self.wide, access.dtype, list(rows))
+            self._columns[rows] = transpose(self.wide, access.kind, list(rows))
         return self._columns[rows][row]
 
     def square(self, access: Access) -> list[str]:
         """The vectors at the current copy and those at the elements that follow in memory, as many
         as a vector has lanes: a block that is loaded along memory and transposed in registers."""
-        offset, dtype = self.offset(access.offset), access.dtype
+        offset, dtype = self.offset(access.offset), access.kind
         rows = [
-            self._vector_load(self.pointer(access, _of_lane(offset, lane)), dtype, "")
+            self._vector_load(self.pointer(access, _of_lane(offset, lane)), access, "")
             for lane in range(self.point.valid)
         ]
         unused = [self.wide.constant(0, dtype)] * (self.nest.lanes - len(rows))
@@ -325,9 +326,9 @@ class MemoryWriter:
             # Of the last vector's pairs, only those of valid lanes are touched.
             count = min(lanes, max(0, 2 * self.point.valid - half * lanes))
             mask = "" if count == lanes else _first_lanes(count, lanes)
-            halves.append(self._vector_load(self.pointer(access, start), access.dtype, mask))
+            halves.append(self._vector_load(self.pointer(access, start), access, mask))
         pick = [odd + 2 * k for k in range(lanes)]
-        return shuffle(self.e, MEMORY[access.dtype], lanes, halves[0], halves[1], pick)
+        return shuffle(self.e, MEMORY[access.kind], lanes, halves[0], halves[1], pick)
 
     def _all(self, a: str, b: str) -> str:
         """Both masks, either of which may be absent."""
@@ -360,18 +361,30 @@ class MemoryWriter:
         ends = _first_lanes(valid, lanes)
         return self.wide.op("and", "bool", also, ends) if also else ends
 
-    def _scalar_load(self, pointer: str, dtype: str, op: Op | None = None) -> str:
+    def _scalar_load(self, pointer: str, access: Access, op: Op | None = None) -> str:
+        dtype = access.dtype
         text = f"load {{T}}, ptr {{0}}, align {BYTES[dtype]}"
-        return (op or self.e.op)(text, pointer, type=MEMORY[dtype])
+        loaded = (op or self.e.op)(text, pointer, type=MEMORY[dtype])
+        return self._widened(self.scalar, access, loaded)
+
+    def _widened(self, a: Arithmetic, access: Access, loaded: str) -> str:
+        """What is loaded; of a format of 16 bits, in the type of its values."""
+        if access.dtype not in HALVES:
+            return loaded
+        return widened(a, access.dtype, access.kind, loaded, self.nest.f16_instructions)
 
     def _vector_type(self, dtype: str) -> str:
         return f"<{self.nest.lanes} x {MEMORY[dtype]}>"
 
     def _suffix(self, dtype: str) -> str:
-        return f"v{self.nest.lanes}{'i8' if dtype == 'bool' else SUFFIX[dtype]}"
+        kind = MEMORY[dtype]
+        return f"v{self.nest.lanes}{kind if kind.startswith('i') else SUFFIX[dtype]}"
 
-    def _vector_load(self, pointer: str, dtype: str, mask: str, op: Op | None = None) -> str:
+    def _vector_load(self, pointer: str, access: Access, mask: str, op: Op | None = None) -> str:
         """Neighbouring elements; only those in the mask, if there is one."""
+        return self._widened(self.wide, access, self._loaded(pointer, access.dtype, mask, op))
+
+    def _loaded(self, pointer: str, dtype: str, mask: str, op: Op | None) -> str:
         op, type, size = op or self.e.op, self._vector_type(dtype), BYTES[dtype]
         if not mask:
             return op(f"load {{T}}, ptr {{0}}, align {size}", pointer, type=type)
@@ -398,13 +411,14 @@ class MemoryWriter:
         )
         name = f"llvm.masked.gather.{self._suffix(dtype)}.v{lanes}p0"
         self.e.declare(f"declare {type} @{name}(<{lanes} x ptr>, i32, {bits}, {type})")
-        return self.e.op(
+        loaded = self.e.op(
             f"call {{T}} @{name}(<{lanes} x ptr> {{0}}, i32 {BYTES[dtype]}, {bits} "
             "{1}, {T} zeroinitializer)",
             where,
             mask or "splat (i1 1)",
             type=type,
         )
+        return self._widened(self.wide, access, loaded)
 
     @staticmethod
     def _from_memory(a: Arithmetic, dtype: str, name: str) -> str:
@@ -415,8 +429,9 @@ class MemoryWriter:
         zero = "0" if a.lanes == 1 else "zeroinitializer"
         return a.e.op(f"icmp ne {kind} {{0}}, {zero}", name, type=a.type("bool"))
 
-    @staticmethod
-    def _to_memory(a: Arithmetic, dtype: str, name: str) -> str:
+    def _to_memory(self, a: Arithmetic, dtype: str, name: str, storage: str) -> str:
+        if storage:
+            return narrowed(a, storage, dtype, name, self.nest.f16_instructions)
         if dtype != "bool":
             return name
         kind = "i8" if a.lanes == 1 else f"<{a.lanes} x i8>"
@@ -424,17 +439,18 @@ class MemoryWriter:
 
     # --- stores --------------------------------------------------------------------------------
 
-    def store(self, tensor: str, dtype: str, place: Affine, value: Value) -> None:
-        """Stores at the current copy: neighbouring elements of a vector, or one."""
-        offset = self.offset(place)
+    def store(self, tensor: str, kind: str, place: Affine, value: Value, storage: str = "") -> None:
+        """Stores at the current copy: neighbouring elements of a vector, or one. `kind` is the type
+        of the value."""
+        offset, dtype = self.offset(place), storage or kind
         pointer = self.pointer(Access(tensor, dtype, place), offset)
         size = BYTES[dtype]
         # The offset is the same in all lanes: a total, or a nest without vectors.
         if not offset.in_lanes:
-            name = self._to_memory(self.scalar, dtype, value.name)
+            name = self._to_memory(self.scalar, kind, value.name, storage)
             self.e.effect(f"store {MEMORY[dtype]} {{0}}, ptr {{1}}, align {size}", name, pointer)
             return
-        name = self._to_memory(self.wide, dtype, self.point.spread(value, dtype))
+        name = self._to_memory(self.wide, kind, self.point.spread(value, kind), storage)
         type, mask, bits = self._vector_type(dtype), self.mask(), self.wide.type("bool")
         if not mask:
             self.e.effect(f"store {type} {{0}}, ptr {{1}}, align {size}", name, pointer)
@@ -493,9 +509,9 @@ class MemoryWriter:
         offset = self.offset(access.offset)
         pointer = self.pointer(access, offset)
         if offset.in_lanes:
-            old = self._vector_load(pointer, access.dtype, self.mask(), self.e.pinned)
+            old = self._vector_load(pointer, access, self.mask(), self.e.pinned)
             return Value(self._from_memory(self.wide, access.dtype, old), True)
-        old = self._scalar_load(pointer, access.dtype, self.e.pinned)
+        old = self._scalar_load(pointer, access, self.e.pinned)
         return Value(self._from_memory(self.scalar, access.dtype, old), False)
 
     def store_at(self, access: Access, value: Value) -> None:

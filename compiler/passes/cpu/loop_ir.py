@@ -116,7 +116,8 @@ class Nest:
     """The loops of one kernel. `reduce` over `bodies` gives the first statements' values; without
     a reduction these values are the bodies. `position` is the number of the point among those that
     are reduced over (for argmax). The terms of a reduction go to so many independent `accumulators`
-    in turn. With `bf16_instructions`, bf16 numbers are rounded and paired by the processor's own.
+    in turn. With `bf16_instructions`, bf16 numbers are rounded and paired by the processor's own,
+    with `f16_instructions` f16 numbers are rounded and converted.
     `operand_prefetch` is what operands read some steps later, `epilogue_prefetch` what the
     statements read after the reduction. The statements run through the tile's rows of the index
     `row_loop` in a loop, with the totals on the stack; along all else they are unrolled. With
@@ -133,6 +134,7 @@ class Nest:
     lanes: int = 1
     accumulators: int = 1
     bf16_instructions: bool = False
+    f16_instructions: bool = False
     position: Affine | None = None
     accumulate: Accumulate | None = None
     fixed: tuple[str, ...] = ()

@@ -59,14 +59,18 @@ def lower(kernel: Kernel, plan: Plan, target: CpuTarget) -> Nest:
     """The nest of loops for a kernel."""
     form = coalesce_indices(kernel, plan, split=True)
     found = accesses_of(form, plan)
-    stored = store_offsets(form, kernel, plan)
+    stored, tensors = store_offsets(form, kernel, plan), plan.system.tensors
     nest = partial(
         Nest,
         name=kernel.name,
         bodies=tuple(b.value for b in form.bodies),
-        statements=tuple(Statement(r.element, r.value, stored[r.element]) for r in form.results),
+        statements=tuple(
+            Statement(r.element, r.value, stored[r.element], tensors[r.element.tensor].storage)
+            for r in form.results
+        ),
         sizes=form.sizes,
         bf16_instructions=target.bf16_instructions,
+        f16_instructions=target.f16_instructions,
         fixed=kernel.fixed,
         source=_source(kernel.anchor),
     )

@@ -78,7 +78,7 @@ def _pad_predecessors(system: System, tensors: dict[str, Tensor], fixed: set[str
                 and read.tensor not in fixed
                 and other.kind == "temp"
                 and not other.pad_after
-                and (other.shape, other.dtype) == (padded.shape, padded.dtype)
+                and (other.shape, other.storage_dtype) == (padded.shape, padded.storage_dtype)
             ):
                 tensors[other.name] = replace(other, pad_after=padded.pad_after)
 
@@ -93,7 +93,7 @@ def _reuse(eq: Equation, tensor: Tensor, recurrent: bool, target: CpuTarget) -> 
 def _dimensions_to_pad(eq: Equation, read: Read, tensor: Tensor, target: CpuTarget) -> int:
     """Leading dimensions after which to insert one cache line of padding; 0 for none."""
     l2, costs = target.l2, target.layout
-    if eq.reduce != "sum" or eq.at is not None or BYTES[tensor.dtype] < BYTES["f32"]:
+    if eq.reduce != "sum" or eq.at is not None or BYTES[tensor.storage_dtype] < BYTES["f32"]:
         return 0
     over = {i.name: i.size for i in eq.over}
     names = [index_names(e) for e in read.index]
@@ -103,7 +103,7 @@ def _dimensions_to_pad(eq: Equation, read: Read, tensor: Tensor, target: CpuTarg
         return 0
     # Rows of no whole number of lines are spread over the sets anyway; beside short rows a line of
     # padding would be a large part.
-    row_bytes = prod(tensor.shape[rows:]) * BYTES[tensor.dtype]
+    row_bytes = prod(tensor.shape[rows:]) * BYTES[tensor.storage_dtype]
     if row_bytes % l2.line or row_bytes < costs.min_padded_lines * l2.line:
         return 0
     count = prod(over[n] for n in frozenset().union(*names[:rows]) & over.keys())

@@ -25,7 +25,8 @@ def views(system: System) -> dict[str, str]:
         if source is None or eq.target in roots or is_recurrent([eq]):
             continue
         lasting = source.kind == "temp" or (source.kind == "input" and read is not eq.body)
-        same = source.size == system.tensors[eq.target].size
+        own = system.tensors[eq.target]
+        same = (source.size, source.storage) == (own.size, own.storage)
         if lasting and same and _in_place(eq, read, source.shape):
             found[eq.target] = source.name
     return found

@@ -152,7 +152,7 @@ class _Copies:
             self.names[read.tensor] = name
             # unpadded: padding is for CPUs; a temp, so nothing of it is kept from run to run
             self.tensors[name] = replace(
-                source, name=name, kind="temp", init="", pad_after=0, storage="bf16"
+                source, name=name, kind="temp", init="", pad_after=0, storage="bf16", aligned=True
             )
         return Read(self.names[read.tensor], read.index, read.other, read.dtype)
 
@@ -258,7 +258,7 @@ class _Copies:
             of = next(r.tensor for r in reads(value))
             name = free_name(f"{of}_bf16", {**self.source.tensors, **self.tensors})
             span = self.source.tensors[of].span
-            self.tensors[name] = Tensor(name, shape, "f32", span=span, storage="bf16")
+            self.tensors[name] = Tensor(name, shape, "f32", span=span, storage="bf16", aligned=True)
             eq = self.packed[body, indices] = Equation(name, indices, body, span=span)
         return Read(eq.target, old, None, "f32")
 

@@ -215,4 +215,5 @@ def _access(
     if buffer is None:
         return access
     offset = buffer.offset(read.index, sizes)
-    return replace(access, tensor=buffer.tensor.name, offset=offset)
+    name, dtype = buffer.tensor.name, buffer.tensor.dtype
+    return replace(access, tensor=name, dtype=dtype, offset=offset)

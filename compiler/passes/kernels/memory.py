@@ -216,7 +216,8 @@ def _can_replace(name: str, source: str, kernel: Kernel, system: System, homes: 
     home = homes.get(source, source)
     new, old, place = (system.tensors[n] for n in (name, source, home))
     # Equal layouts put equal indices at equal addresses.
-    if (new.shape, new.dtype, new.pad_after) != (old.shape, old.dtype, old.pad_after):
+    layouts = [(t.shape, t.storage_dtype, t.pad_after) for t in (new, old)]
+    if layouts[0] != layouts[1]:
         return False
     # Two results of one kernel must not go to the same place.
     if place.bytes != new.bytes or home in (homes.get(t, t) for t in kernel.stored):

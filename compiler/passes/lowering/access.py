@@ -16,7 +16,7 @@ from ...ir.expr import Const, Expr, Read, expr_text, reads
 @dataclass(frozen=True)
 class Access:
     """Where a read finds its element: `offset` elements from the start of the tensor. `dtype` is
-    the elements' type in memory.
+    the elements' type in memory, `kind` that of their values.
 
     `checks` are the (expression, size) not proven to satisfy 0 <= expression < size; where one
     fails the value is `other`, and memory is not touched. `transposed` names an index of the tile
@@ -30,6 +30,11 @@ class Access:
     checks: tuple[tuple[Affine, int], ...] = ()
     other: Expr | None = None
     transposed: str = ""
+    value_dtype: str = ""
+
+    @property
+    def kind(self) -> str:
+        return self.value_dtype or self.dtype
 
     @property
     def atoms(self) -> Iterator[Expr]:
@@ -41,7 +46,8 @@ class Access:
 
 @dataclass(frozen=True)
 class Statement:
-    """`element = value`, stored at `offset` of its tensor; not stored if that is None.
+    """`element = value`, stored at `offset` of its tensor; not stored if that is None. `storage` is
+    the type in memory if it is not that of the value.
 
     A read that is some statement's `element` is a value in registers.
     """
@@ -49,6 +55,7 @@ class Statement:
     element: Read
     value: Expr
     offset: Affine | None
+    storage: str = ""
 
     @property
     def target(self) -> str:

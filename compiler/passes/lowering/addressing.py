@@ -45,7 +45,9 @@ def _access(read: Read, tensor: Tensor, own_sizes: OwnSizes) -> Access:
         # is no NaN; it never touches memory that is not the tensor's.
         other = literal(float("nan") if is_float(read.dtype) else 0, read.dtype)
     offset = offset_of(read.index, tensor.strides, sizes)
-    return Access(tensor.name, tensor.storage_dtype, offset, checks, other if checks else None)
+    other = other if checks else None
+    kind = tensor.dtype if tensor.storage else ""
+    return Access(tensor.name, tensor.storage_dtype, offset, checks, other, value_dtype=kind)
 
 
 def offset_of(index: tuple[Expr, ...], strides: tuple[int, ...], sizes: Sizes) -> Affine:

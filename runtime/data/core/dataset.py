@@ -189,7 +189,10 @@ def _convert(name: str, picked: np.ndarray, out: np.ndarray, scale: float | None
         if lost.any():
             value = picked[lost].flat[0]
             message = f"field `{name}` holds {value:g}, which does not fit in {out.dtype}"
-            raise fail("E0606", message, help='compute with `float = "f64"`')
+            help = 'compute with `float = "f64"`'
+            if out.dtype == np.float16:
+                help = "bf16 and f32 hold larger numbers"
+            raise fail("E0606", message, help=help)
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,7 +48,7 @@ def vectors() -> tuple[int, int]:
         return 16, 32
     # Where no flags are listed (Windows, macOS on Intel), AVX2 is taken for granted.
     known = bool(flags())
-    return (8, 16) if "avx2" in flags() or not known else (4, 16)
+    return (8, 16) if {"avx2", "f16c"} <= flags() or not known else (4, 16)
 
 
 def bf16_instructions() -> bool:

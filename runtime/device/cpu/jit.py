@@ -41,7 +41,7 @@ def host_features() -> str:
     # instructions would be illegal.
     if confirmed:
         for name, wanted in found.items():
-            if wanted and name.startswith(("avx", "amx", "fma")):
+            if wanted and name.startswith(("avx", "amx", "fma", "f16c")):
                 found[name] = name.replace("-", "_").replace(".", "_") in confirmed
     return ",".join(f"{'+' if on else '-'}{name}" for name, on in sorted(found.items()))
 

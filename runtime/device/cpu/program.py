@@ -22,7 +22,7 @@ from ....compiler.codegen.llvm.thread_pool import (
     ARENA_SPINS,
     MAX_THREADS,
 )
-from ....compiler.ir.dtypes import LINE, NUMPY
+from ....compiler.ir.dtypes import LINE
 from ....compiler.ir.equation import CHECK, System
 from ....compiler.options import DEFAULT, Options
 from ....compiler.passes.kernels.kernel import Plan
@@ -30,6 +30,7 @@ from ....compiler.targets import CpuTarget
 from ... import cache
 from ...memory import require
 from ...thread_count import available_processors
+from ..bf16_arrays import Bf16Arrays, is_converted, memory_array, readable
 from . import host
 from .code_cache import Code, cached_or_compiled, compiled
 from .jit import LEVEL, assembly
@@ -77,10 +78,14 @@ class CpuProgram:
         self._again = self._memory[start + ARENA_AGAIN :][:4].view(np.int32)
         self._skips = False  # what that cell holds
         self.arrays = {
-            name: self.view(name)
+            name: self._memory_of(name)
             for name, tensor in self.system.tensors.items()
             if tensor.kind != "temp" or name in self.system.outputs
         }
+        bf16 = {n: a for n, a in self.arrays.items() if is_converted(self.system.tensors[n])}
+        self._bf16 = Bf16Arrays(self.system, bf16) if bf16 else None
+        if self._bf16 is not None:
+            self.arrays |= self._bf16.arrays
         # A cell of its own: kernels read it, and nothing is computed from it.
         self._examples = self._memory[start + ARENA_EXAMPLES :][:4].view(np.int32)
         self._examples[0] = self.system.batch
@@ -122,13 +127,13 @@ class CpuProgram:
         )
 
     def view(self, name: str) -> np.ndarray:
-        """The tensor's place in the arena as an array."""
+        """The tensor's place in the arena as an array; of numbers of bf16 a copy."""
+        return readable(self._memory_of(name), self.system.tensors[name])
+
+    def _memory_of(self, name: str) -> np.ndarray:
         tensor = self.system.tensors[name]
         start = self._code.offsets[name]
-        # Padded rows have strides longer than the shape says.
-        raw: np.ndarray = self.arena[start : start + tensor.bytes].view(NUMPY[tensor.dtype])
-        steps = [stride * raw.itemsize for stride in tensor.strides]
-        return np.ndarray(tensor.shape, raw.dtype, raw, strides=steps)
+        return memory_array(self.arena[start : start + tensor.bytes], tensor)
 
     def shorten(self, examples: int) -> None:
         """Let the runs to come be of so many examples, the first ones of the system's batch."""
@@ -144,6 +149,14 @@ class CpuProgram:
         self._compute(True)
 
     def _compute(self, again: bool) -> None:
+        if self._bf16 is None:
+            self._run_code(again)
+            return
+        self._bf16.store()
+        self._run_code(again)
+        self._bf16.load()
+
+    def _run_code(self, again: bool) -> None:
         if again is not self._skips:
             self._again[0], self._skips = again, again
         # Without workers there are no atomics: the step is called directly.

@@ -18,11 +18,13 @@ from weakref import proxy
 
 import numpy as np
 
+from ....compiler.codegen.cuda.instructions import MEMORY
 from ....compiler.codegen.cuda.module import Module
-from ....compiler.ir.dtypes import NUMPY
-from ....compiler.ir.equation import System
+from ....compiler.ir.equation import System, Tensor
+from ....compiler.ir.functions import of_halves
 from ....compiler.ir.work import flops
 from ....compiler.passes.gpu.launch_ir import Launch
+from ..bf16_arrays import is_converted
 from .resident_data import Column
 
 LAUNCH_US = 3.0  # what a kernel takes at least, with what the next one waits for
@@ -123,7 +125,7 @@ class BatchedRuns:
         words = {
             name: came[:, WORD * n : WORD * (n + 1)].copy() for n, name in enumerate(self.kept)
         }
-        return {n: word.view(NUMPY[tensors[n].dtype])[:, 0] for n, word in words.items()}
+        return {n: _numbers(word, tensors[n]) for n, word in words.items()}
 
     def _captured(self, count: int) -> Any:
         stream = self.program.stream
@@ -179,6 +181,13 @@ class BatchedRuns:
             runtime.memcpyAsync(to, source, size, kind, self.program.stream.ptr)
 
 
+def _numbers(words: np.ndarray, tensor: Tensor) -> np.ndarray:
+    """The first element of the type in each word."""
+    if is_converted(tensor):
+        return of_halves(words.view(np.uint16)[:, 0], tensor.storage)
+    return words.view(tensor.array_type)[:, 0]
+
+
 # --- the kernel -----------------------------------------------------------------------------------
 
 
@@ -191,7 +200,8 @@ def feed(columns: Sequence[Column], batch: int, system: System, kept: Sequence[s
         lines.append(f"  if (at == 0) AT(step, 0, 1) = (i32)AT(sent, 0, {sent});")
     for n, column in enumerate(columns):
         size, width, step, count = batch * column.width, column.width, column.step, column.count
-        parameters += [f"const {column.dtype}* data{n}", f"{column.dtype}* field{n}"]
+        kind = MEMORY[column.dtype]
+        parameters += [f"const {kind}* data{n}", f"{kind}* field{n}"]
         # the row of the thread's example, where that begins in memory, and the element within
         place = f"AT(sent, 1 + at / {width}, {sent}) * {step} + at % {width}"
         lines += [
@@ -200,7 +210,7 @@ def feed(columns: Sequence[Column], batch: int, system: System, kept: Sequence[s
         ]
     # before this run's kernels overwrite what the last run measured
     for n, name in enumerate(kept):
-        dtype = system.tensors[name].dtype
+        dtype = MEMORY[system.tensors[name].storage_dtype]
         parameters += [f"const {dtype}* measured{n}", f"{dtype}* before{n}"]
         lines.append(f"  if (at == 0) AT(before{n}, 0, 1) = AT(measured{n}, 0, 1);")
     text = "\n".join(

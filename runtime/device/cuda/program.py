@@ -27,8 +27,8 @@ from ....compiler.pipeline import generate, plan
 from ....compiler.targets import GpuTarget
 from ....dsl.diagnostics.diagnostic import fail
 from ... import cache
+from ..bf16_arrays import Bf16Arrays, is_converted, memory_array, readable
 from . import nvrtc as compiler
-from .arrays import array
 from .batched_launches import BatchedRuns, estimate, rule
 from .discovery import Found, look
 from .resident_data import NotResident, columns
@@ -84,10 +84,15 @@ class CudaProgram:
         # an output that is a param or a state as well is overwritten here by its place in the arena
         self.arrays = {name: self._in(self._mirror, name, o) for name, o in self._copied.items()}
         self.arrays |= {
-            t.name: self.view(t.name)
+            t.name: self._in(self._shared, t.name, self.plan.offsets[t.name])
             for t in self.system.tensors.values()
             if t.kind in ("param", "state")
         }
+        # numbers of bf16, which NumPy has not, have arrays of their own
+        tensors = self.system.tensors
+        bf16 = {n: a for n, a in self.arrays.items() if is_converted(tensors[n])}
+        self._bf16 = Bf16Arrays(self.system, bf16)
+        self.arrays |= self._bf16.arrays
         self._functions: dict[str, Any] = {}
         # weak: what the GPU holds for a split goes with the split
         self._rounds: WeakKeyDictionary[Split, BatchedRuns | None] = WeakKeyDictionary()
@@ -123,18 +128,21 @@ class CudaProgram:
 
     def view(self, name: str) -> np.ndarray:
         """The tensor's place in the arena as an array, between runs."""
-        return self._in(self._shared, name, self.plan.offsets[name])
+        found = self._in(self._shared, name, self.plan.offsets[name])
+        return readable(found, self.system.tensors[name])
 
     def _in(self, memory: np.ndarray, name: str, start: int) -> np.ndarray:
         tensor = self.system.tensors[name]
-        return array(memory[start : start + tensor.bytes], tensor)
+        return memory_array(memory[start : start + tensor.bytes], tensor)
 
     # --- running -------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Computes everything from the current inputs, params and states, and waits for it."""
+        self._bf16.store()
         self._graph.launch(self.stream)
         self.stream.synchronize()
+        self._bf16.load()
 
     @cached_property
     def _graph(self) -> Any:
@@ -246,7 +254,10 @@ class CudaProgram:
     def run_many(self, rows: np.ndarray, numbers: Sequence[int]) -> Mapping[str, np.ndarray]:
         """`Batched.run_many`."""
         assert self._held is not None
-        return self._held.run(rows, numbers)
+        self._bf16.store()
+        found = self._held.run(rows, numbers)
+        self._bf16.load()
+        return found
 
 
 def ready() -> Found:

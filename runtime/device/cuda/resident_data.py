@@ -16,6 +16,7 @@ import numpy as np
 
 from ....compiler.ir.dtypes import BYTES, NUMPY
 from ....compiler.ir.equation import System, Tensor
+from ....compiler.ir.functions import halves
 from ....dsl.diagnostics.diagnostic import UserError
 from ...data import Split
 from ...memory import size_text
@@ -59,10 +60,10 @@ def columns(cupy: Any, split: Split, system: System) -> list[Column]:
         raise NotResident("the inputs have no first size in common")
     # columns are shared by programs: training and evaluation read the same ones
     kept = _columns.setdefault(split, {})
-    missing = [t for t in fields if (t.name, t.dtype) not in kept]
+    missing = [t for t in fields if (t.name, t.storage_dtype) not in kept]
     # as the data lie in memory; types are converted piece by piece below
     flats = {t.name: flat(split.arrays[t.name]) for t in missing}
-    needed = sum(flats[t.name][0].size * BYTES[t.dtype] for t in missing)
+    needed = sum(flats[t.name][0].size * BYTES[t.storage_dtype] for t in missing)
     # asked before anything is allocated: nothing is half copied
     free, _ = cupy.cuda.runtime.memGetInfo()
     if needed * SHARE > free:
@@ -71,8 +72,8 @@ def columns(cupy: Any, split: Split, system: System) -> list[Column]:
             f"{size_text(free)} that are free"
         )
     for tensor in missing:
-        kept[tensor.name, tensor.dtype] = _copied(cupy, split, tensor, *flats[tensor.name])
-    return [kept[t.name, t.dtype] for t in fields]
+        kept[tensor.name, tensor.storage_dtype] = _copied(cupy, split, tensor, *flats[tensor.name])
+    return [kept[t.name, t.storage_dtype] for t in fields]
 
 
 def flat(array: np.ndarray) -> tuple[np.ndarray, int]:
@@ -91,8 +92,8 @@ def flat(array: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _copied(cupy: Any, split: Split, tensor: Tensor, elements: np.ndarray, step: int) -> Column:
-    dtype = np.dtype(NUMPY[tensor.dtype])
-    memory = cupy.cuda.Memory(max(elements.size * dtype.itemsize, 1))
+    dtype, storage = np.dtype(NUMPY[tensor.dtype]), tensor.storage
+    memory = cupy.cuda.Memory(max(elements.size * BYTES[tensor.storage_dtype], 1))
     # scaling belongs to the split: bytes of an image become reals from 0 to 1
     stored = Split({tensor.name: elements}, split.scale)
     # in pieces: in the new type the whole may be several times as large as the data
@@ -102,7 +103,10 @@ def _copied(cupy: Any, split: Split, tensor: Tensor, elements: np.ndarray, step:
             stored.take(tensor.name, np.arange(start, start + len(piece)), piece)
         except UserError as error:  # a number that does not fit, and that a batch may never read
             raise NotResident(error.diagnostics[0].message) from None
+        piece = halves(piece, storage) if storage else piece
         cupy.cuda.runtime.memcpy(
-            memory.ptr + start * dtype.itemsize, piece.ctypes.data, piece.nbytes, TO_DEVICE
+            memory.ptr + start * piece.itemsize, piece.ctypes.data, piece.nbytes, TO_DEVICE
         )
-    return Column(tensor.name, tensor.dtype, memory, elements.size, step, prod(tensor.shape[1:]))
+    return Column(
+        tensor.name, tensor.storage_dtype, memory, elements.size, step, prod(tensor.shape[1:])
+    )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from html import escape
 
 from ...dsl.diagnostics.diagnostic import UserError
+from ..inspect.layer_work import layer_rows
 from ..inspect.structure import structure
-from ..inspect.summary import layer_rows
 from .bars import html_table
 from .state import ModelState
 

@@ -69,9 +69,11 @@ def compile(**given: Any) -> None:
     o.verify_option,
 )
 def summary(**given: Any) -> None:
-    """List the layers of FILE's model: shapes, parameters, operations, and the memory it needs.
+    """List the layers of FILE's model and those in them: shapes, parameters, operations, and the
+    memory it needs.
 
-    Operations are those of the sums of products for one batch forward: 2 per multiply-add."""
+    Operations are those of the sums of products for one batch, forward and backward: 2 per
+    multiply-add. Memory is that of a program of the model, and of the process besides."""
     from ..commands.compile import summary as run
 
     run(**given)

@@ -20,6 +20,7 @@ from ..inspect.summary import summarize
 from ..training.atomic_files import write_text
 from . import options as o
 from .report import print_diagnostics
+from .tables import screen_width
 
 
 def compile(program, emits, without, print_after, print_changed, time_passes) -> None:
@@ -98,4 +99,5 @@ def summary(program, device_name) -> None:
     project, setup = program.project, program.setup_if_trained
     if o.verifying():
         o.check_passes(Stages(project, setup).program)
-    click.echo(summarize(project, setup, device_name).text(), nl=False)
+    width = screen_width() if sys.stdout.isatty() else None
+    click.echo(summarize(project, setup, device_name).text(width), nl=False)

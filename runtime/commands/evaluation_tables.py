@@ -13,10 +13,11 @@ import click
 
 from ..inspect.classification import Classification
 from ..inspect.evaluation import Report, Tokens
+from ..inspect.fitted_table import Fitting, laid_out
 from ..inspect.residuals import QUANTILES, Residuals
 from ..messages import uses_color
 from ..training.metrics import format_number
-from .tables import Fitting, laid_out, screen_width
+from .tables import screen_width
 
 LONGEST_NAME = 6  # of a class at the head of the confusion matrix
 MOST_CLASSES = 20  # that have a row each; of more, the worst

@@ -6,8 +6,9 @@ is exact: it is what the plans for the device say, before anything runs. It need
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from dataclasses import dataclass
+from textwrap import wrap
 
 from ...compiler.elaboration.players import group_of, groups, is_frozen, steps_of, trains
 from ...compiler.elaboration.selection import WHOLE
@@ -15,31 +16,25 @@ from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.aggregate_programs import hand_over
 from ...compiler.ir.dynamic_sizes import NotDynamic
 from ...compiler.ir.equation import System
-from ...compiler.ir.work import flops
-from ...compiler.pipeline import compile, plan
+from ...compiler.pipeline import compile, derive, plan
 from ...compiler.programs import any_sizes, evaluation, measured, prediction, training_step
 from ...compiler.targets import GpuTarget
 from ...dsl.check.turns import turns
 from ...dsl.syntax import ast as s
 from ..device.cpu import host
 from ..project import Project
-from .structure import Structure, all_sizes, structure
+from .bench import peak_bytes
+from .fitted_table import Fitting, laid_out
+from .layer_work import LayerRow, layer_rows
+from .structure import all_sizes, structure
 
-
-@dataclass(frozen=True)
-class LayerRow:
-    """One layer instance: the shape of its result, its parameters (numbers learnt), and the
-    operations of its sums of products for one batch."""
-
-    name: str
-    shape: tuple[int, ...]
-    parameters: int = 0
-    flops: int = 0
+UNLIMITED = 10_000  # columns: more than any table has
 
 
 @dataclass(frozen=True)
 class Summary:
-    """All layers, and the bytes that one batch needs. `training_bytes` is None if untrained."""
+    """All layers, and the bytes that one batch needs. `training_bytes` is None if untrained;
+    `process_bytes` are those of the process that found this out, with all that it has loaded."""
 
     model: str
     batch: int
@@ -48,39 +43,80 @@ class Summary:
     training_bytes: int | None
     groups: tuple[tuple[str, int], ...] = ()  # entries of the train block, and their parameters
     lengths: str = ""  # how sizes with a maximum are predicted
+    process_bytes: int | None = None
 
-    def text(self) -> str:
-        """A table, then totals."""
-        head = ("layer", "output", "parameters", "operations")
-        lines = [
-            (r.name, str(list(r.shape)), f"{r.parameters:,}", f"{r.flops:,}") for r in self.rows
-        ]
-        total = (
-            "total",
-            "",
-            f"{sum(r.parameters for r in self.rows):,}",
-            f"{sum(r.flops for r in self.rows):,}",
-        )
-        # as wide as the widest cell of each column
-        widths = [max(map(len, column)) for column in zip(head, *lines, total, strict=True)]
-        table = [_line(cells, widths) for cells in (head, *lines)]
-        table += ["-" * len(table[0]), _line(total, widths), ""]
+    def text(self, width: int | None = None) -> str:
+        """A table, then totals. Where it is wider than `width`, large numbers are written as 1.23M,
+        shapes are left out, and names shortened."""
+        table = self._table(lambda n: f"{n:,}")
+        if width is not None and max(map(len, table)) > width:
+            table = self._table(short_number, width)
+        # Of the numbers that are added up.
+        table.insert(-1, "-" * max(map(len, table)))
+        table.append("")
         wide = max((len(entry) for entry, _ in self.groups), default=0)
         table += [f"{entry.ljust(wide)}  {count:,} parameters" for entry, count in self.groups]
         table += [""] * bool(self.groups)
-        if self.training_bytes is not None:
-            table.append(f"training memory   {size(self.training_bytes)}")
-        table.append(f"inference memory  {size(self.inference_bytes)}")
-        table += ["", self.lengths] if self.lengths else []
-        return "\n".join([f"{self.model}, batch {self.batch}", "", *table]) + "\n"
+        memory = {
+            "training memory": self.training_bytes,
+            "inference memory": self.inference_bytes,
+            "process itself": self.process_bytes,
+        }
+        for name, count in memory.items():
+            if count is not None:
+                line = f"{name:<16}  {size(count)}"
+                # Exactly, where there is room.
+                fits = width is None or len(line) <= width
+                table.append(line if fits else line.partition(" (")[0])
+        lines = [f"{self.model}, batch {self.batch}", "", *table]
+        if self.lengths:
+            lines += ["", *(wrap(self.lengths, width) if width else [self.lengths])]
+        return "\n".join(lines) + "\n"
+
+    def _table(self, number: Callable[[int], str], width: int = UNLIMITED) -> list[str]:
+        trained = any(row.backward is not None for row in self.rows)
+        columns = [
+            Fitting("layer", right=False),
+            Fitting("output", right=False, needed=False),
+            Fitting("parameters"),
+            Fitting("forward" if trained else "operations"),
+            *([Fitting("backward")] if trained else []),
+        ]
+        cells = []
+        for top in self.rows:
+            around = [""]
+            for depth, row in top.walk():
+                # Within a layer, without the names of those around it.
+                name = row.name.removeprefix(around[depth])
+                around[depth + 1 :] = [f"{row.name}_"]
+                cells.append(["  " * depth + name, str(list(row.shape)), *_numbers(row, number)])
+        total = LayerRow(
+            "total",
+            (),
+            sum(r.parameters for r in self.rows),
+            sum(r.flops for r in self.rows),
+            sum(r.backward or 0 for r in self.rows) if trained else None,
+        )
+        cells.append(["total", "", *_numbers(total, number)])
+        return laid_out(columns, cells, width)
 
 
-def _line(cells: tuple[str, ...], widths: list[int]) -> str:
-    name, shape, *numbers = (
-        cell.ljust(width) if n < 2 else cell.rjust(width)
-        for n, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    )
-    return "  ".join([name, shape, *numbers])
+def _numbers(row: LayerRow, number: Callable[[int], str]) -> list[str]:
+    counts = (row.parameters, row.flops, row.backward)
+    return [number(count) for count in counts if count is not None]
+
+
+def short_number(count: int) -> str:
+    """Three digits and a letter: `66.0k`, `1.23M`."""
+    if count < 1000:
+        return str(count)
+    value, units = float(count), "kMGTPE"
+    for unit in units:
+        value /= 1000
+        if value < 999.5 or unit == units[-1]:
+            digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
+            return f"{value:.{digits}f}{unit}"
+    raise AssertionError
 
 
 def size(count: int) -> str:
@@ -93,7 +129,7 @@ def summarize(project: Project, setup: Setup | None, device: str = "cpu") -> Sum
     # what the plan for this device takes in memory: CPU and GPU plan differently
     needed = MEMORY_BYTES[device]
     if setup is None:
-        found = structure(project)
+        found, step = structure(project), None
         inference, training, lengths = needed(found.system), None, ""
     else:
         found = structure(project, setup)
@@ -106,10 +142,12 @@ def summarize(project: Project, setup: Setup | None, device: str = "cpu") -> Sum
             for one in steps_of(setup)
         )
         evaluation(setup)  # so that mistakes only evaluation has are found here too
-    rows = layer_rows(found)
+        step = training_step(setup)[0]
+    rows = layer_rows(found, step, derive(step) if step is not None else None)
     parts = () if setup is None else _groups(setup.train, found.system)
     batch = project.settings.batch
-    return Summary(project.name, batch, rows, inference, training, parts, lengths)
+    taken = peak_bytes()
+    return Summary(project.name, batch, rows, inference, training, parts, lengths, taken)
 
 
 def _predicted(project: Project, setup: Setup, needed: Callable[[System], int]) -> tuple[int, str]:
@@ -162,24 +200,3 @@ def _on_gpu(system: System) -> int:
 
 
 MEMORY_BYTES = {"cpu": _on_cpu, "cuda": _on_gpu}  # bytes, by device
-
-
-def layer_rows(found: Structure) -> tuple[LayerRow, ...]:
-    """A row for each layer that the model applies itself, in order, and one for what it computes
-    without a layer, if that is any work."""
-    system = found.system
-    tensors: dict[str, set[str]] = {}
-    for name in system.tensors:
-        tensors.setdefault(next(iter(found.place(name)), ""), set()).add(name)
-    rows = [_row(b.name, b.shapes[0], tensors.get(b.name, set()), system) for b in found.blocks]
-    shape = system.tensors[system.outputs[0]].shape
-    # what is computed without a layer comes last
-    own = _row(system.name, shape, tensors.get("", set()), system)
-    return (*rows, own) if own.flops or own.parameters else tuple(rows)
-
-
-def _row(name: str, shape: tuple[int, ...], tensors: Set[str], system: System) -> LayerRow:
-    """What some tensors are and take: operations of what a layer computes inside count for it."""
-    learnt = sum(system.tensors[n].size for n in tensors if system.tensors[n].kind == "param")
-    work = sum(flops(eq, system) for eq in system.equations if eq.target in tensors)
-    return LayerRow(name, shape, learnt, work)

@@ -11,13 +11,13 @@ from . import ast as s
 
 DTYPES = ("f32", "f64", "f16", "bf16", "i8", "i32", "i64", "u8", "bool")
 
-_STATEMENTS = ("let", "param", "state", "repeat", "remat")
-_DECLARATIONS = ("use", "layer", "fn", "model", "train")
-_EXPRESSIONS = ("if", "then", "else", "and", "or", "not", "true", "false")
+STATEMENTS = ("let", "param", "state", "repeat", "remat")
+DECLARATIONS = ("use", "layer", "fn", "model", "train")
+EXPRESSIONS = ("if", "then", "else", "and", "or", "not", "true", "false")
 
 # Reserved words and their terminals in grammar.lark. `optimizer`, `metric`, `until` and `input`
 # are not among them: they are keywords only where the grammar expects them.
-KEYWORDS = {word: word.upper() for word in (*_DECLARATIONS, *_STATEMENTS, *_EXPRESSIONS)}
+KEYWORDS = {word: word.upper() for word in (*DECLARATIONS, *STATEMENTS, *EXPRESSIONS)}
 KEYWORDS |= dict.fromkeys(s.REDUCTIONS, "REDUCE")
 
 CLOSING = {"(": ")", "[": "]", "{": "}"}

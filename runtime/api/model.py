@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 
 from ..data import Dataset, Search
 from ..inference.predict import Request, input_names, predict
+from ..inference.predict_files import predict_given, rows_of
 from ..project import (
     Project,
     field_types,
@@ -49,6 +50,7 @@ from .arrays import (
 )
 from .bars import listener
 from .errors import boundary
+from .files import Names, is_files, read_files, recorded_of, run_of
 from .parameters import Parameters
 from .state import ModelState, Trained, begun_with
 from .texts import Text
@@ -251,6 +253,9 @@ class Model(ModelState):
         computed alone, for inputs of its own; `tensor` one or several tensors to return in place of
         the results; `seed` is that of random numbers.
 
+        In place of arrays there may be names of files, folders and patterns, or lists of them,
+        which are read as the data of training were: `predict("cat.jpg")`, `predict(["a.wav"])`.
+
         Raises UserError: E0707 before `init`, `load_weights` or the first `fit`, and for a model
         that does not exist; E0715 for such a tensor, E0708 for arrays that do not fit.
         """
@@ -260,11 +265,40 @@ class Model(ModelState):
         trained = self._trained
         if trained is None:
             raise self._without_parameters()
-        names = input_names(trained.executor, request)
-        found = self._named("predict", arrays, named, names)
-        results = predict(trained.executor, found, "the call", request)
+        if is_files(arrays) and not named:
+            given = read_files(run_of(trained, request), arrays)
+            results = predict_given(trained.executor, given, request)
+        else:
+            names = input_names(trained.executor, request)
+            found = self._named("predict", arrays, named, names)
+            results = predict(trained.executor, found, "the call", request)
         # One result is returned as such; several keep their names.
         return next(iter(results.values())) if len(results) == 1 else results
+
+    @boundary
+    def predict_files(
+        self, *files: Names, top: int | None = None, invert: bool = False
+    ) -> list[dict[str, Any]]:
+        """What `nnc predict` says of files, folders and patterns, a dictionary for each example:
+        `input`, the likeliest class with its `probability` and the `probabilities` of all, or of
+        the `top` likeliest; numbers by their columns. `invert` takes light for dark in images.
+
+        Raises UserError E0707 without parameters, and what `nnc predict` says.
+        """
+        trained, request = self._trained, Request()
+        if trained is None:
+            raise self._without_parameters()
+        run = run_of(trained, request, invert)
+        given = read_files(run, files)
+        results = predict_given(trained.executor, given, request)
+        rows = rows_of(trained.project, run, request, given, results, top)
+        return [rows.plain(row) for row in range(rows.count(results, "the answer has"))]
+
+    @property
+    def class_names(self) -> dict[str, tuple[str, ...]]:
+        """The names of the labels 0, 1, … by the field of the data; empty without data that named
+        them."""
+        return {} if self._trained is None else dict(recorded_of(self._trained).class_names)
 
     # --- parameters ---------------------------------------------------------------------------
 

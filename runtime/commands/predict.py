@@ -1,10 +1,12 @@
 """`nnc predict`: a trained model, or a part of it, applied to files or arrays.
 
 In: the command line, a run folder, files, standard input. Out: a table on a terminal, a line of
-JSON for each example elsewhere, or a file. The work is done in `inference/`."""
+JSON for each example elsewhere, or a file. The work is done in `inference/`.
+"""
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import stat
@@ -15,17 +17,15 @@ from pathlib import Path
 import click
 import numpy as np
 
-from ...dsl.diagnostics.diagnostic import UserError
+from ...dsl.diagnostics.diagnostic import UserError, fail
 from ..data.formats.array_file import read_arrays
 from ..inference.given_files import STDIN, Given, Run, read_inputs
-from ..inference.meanings import meanings
-from ..inference.padding import check_padding
 from ..inference.predict import Request, needed_names
-from ..inference.predict import predict as predict_arrays
-from ..inference.readable import THEN, ResultTable, table_of
+from ..inference.predict_files import predict_given, rows_of
+from ..inference.readable import THEN, ResultTable
 from ..inference.result_files import Results, check_ending, json_lines, write_results
 from ..messages import notify
-from ..project import Project, open_project, setup_of
+from ..project import open_project, setup_of
 from ..training.executor import Executor
 from ..training.run_folder import RunFolder
 from ..training.trained_weights import trained_weights
@@ -62,11 +62,8 @@ def predict(
     print_diagnostics([*trained.warnings, *folder.complete_as_reader()])
     for note in given.notes:
         notify(note)
-    if given.lengths is not None and "token" in given.arrays:
-        width = given.arrays["token"].shape[1]  # type: ignore[call-overload]
-        check_padding(executor, given.lengths, width, given.names)
-    results = predict_arrays(executor, given.arrays, given.origin, request, given.scale)
-    table = _table(project, run, results, given, top, raw or bool(model or tensors))
+    results = predict_given(executor, given, request)
+    table = rows_of(project, run, request, given, results, top, raw)
     if output_file is None:
         _print(results, table)
         return
@@ -83,7 +80,14 @@ def _given(inputs: tuple[str, ...], array_file: Path | None, run: Run) -> Given:
     is_read = STDIN in inputs or (not inputs and bool(run.needed) and _is_piped())
     content = standard_input() if is_read else b""
     names = inputs or (STDIN,) * bool(content)
-    return read_inputs(names, run, content) if names else Given({}, "the command line")
+    if names:
+        return read_inputs(names, run, content)
+    reader = run.recorded.reader if run.recorded else None
+    if run.needed and reader:
+        missing = " and no ".join(f"`{name}`" for name in run.needed)
+        help = f"{run.name} reads {reader.takes}: {run.given(reader.example)}"
+        raise fail("E0708", f"the command line has no {missing}", help=help)
+    return Given({}, "the command line")
 
 
 def _arrays(path: Path, run: Run) -> np.ndarray | dict[str, np.ndarray]:
@@ -104,27 +108,20 @@ def _is_piped() -> bool:
     """Whether standard input is a pipe or a file, so that something may come from it."""
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
-    except (OSError, ValueError):  # closed, or none of the system's
-        return False
+    except (OSError, ValueError):
+        # None of the system's: a text that somebody has put in its place, or closed.
+        return isinstance(sys.stdin, io.TextIOWrapper) and not sys.stdin.closed
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
-
-
-def _table(
-    project: Project, run: Run, results: Results, given: Given, top: int | None, raw: bool
-) -> ResultTable:
-    """The rows of the results, under what they stand for unless they are `raw`."""
-    found = {} if raw else meanings(project)
-    return table_of(results, found, run.recorded, given, top)
 
 
 def _print(results: Results, table: ResultTable) -> None:
     """A table on a terminal, else a line of JSON for each example."""
-    lines = json_lines(results, table, "standard output has")
     if not sys.stdout.isatty():
-        for line in lines:
+        for line in json_lines(results, table, "standard output has"):
             click.echo(line)
         return
-    rows = [table.titles(), *(table.shown(row) for row in range(max(table.lengths, default=0)))]
+    count = table.count(results, "standard output has")
+    rows = [table.titles(), *(table.shown(row) for row in range(count))]
     columns = [list(column) for column in zip(*rows, strict=True)]
     gap, width = 1, shutil.get_terminal_size().columns
     # Where there is little room, the classes after the likeliest are left out first.

@@ -2,7 +2,8 @@
 
 In: a dataset, or the `inputs` in the notes of a run. Out: a `Recorded`. New files are read by the
 same reader that read those of training (`core/reader.py`); what tokens stand for is in
-`vocabulary.json`."""
+`vocabulary.json`.
+"""
 
 from __future__ import annotations
 

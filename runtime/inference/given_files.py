@@ -47,13 +47,19 @@ class Given:
 @dataclass(frozen=True)
 class Run:
     """What is known of a run: its name for messages, what it keeps of its data if it does, where
-    files are unpacked, the inputs that are needed, and whether light is taken for dark."""
+    files are unpacked, the inputs that are needed, whether light is taken for dark, and how a file
+    is given, for messages."""
 
     name: str
     recorded: Recorded | None
     cache: Path
     needed: tuple[str, ...] = ()
     invert: bool = False
+    usage: str = "nnc predict {name} {file}"
+
+    def given(self, file: str) -> str:
+        """How a file is given."""
+        return f"`{self.usage.format(name=self.name, file=file)}`"
 
     @property
     def reader(self) -> Reader | None:
@@ -254,7 +260,7 @@ def _check_kind(file: NewFile, kind: str, format: str, reader: Reader, run: Run)
         raise fail(
             "E0717",
             f"{_described(file, format)}, and {run.name} reads {reader.takes}",
-            help=f"`nnc predict {run.name} {reader.example}`; {ARRAYS_HELP}",
+            help=f"{run.given(reader.example)}; {ARRAYS_HELP}",
         )
 
 

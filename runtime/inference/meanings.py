@@ -5,7 +5,8 @@ In: a program and what its run keeps of its data. Out: a `Meaning` for each resu
 follows from what the loss and the metrics compare a result with: `cross_entropy(logits, label)`
 says that `logits` are unnormalized logarithms of the probabilities of the classes of `label`, since
 that is what the inputs of this function of the library are called. Functions of the program are
-looked into."""
+looked into.
+"""
 
 from __future__ import annotations
 

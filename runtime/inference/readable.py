@@ -2,7 +2,8 @@
 
 In: the results of a model, their meanings, and where the examples come from. Out: a `ResultTable`
 of columns, each of which says what it holds of an example for JSON, for a table of text, and on a
-terminal."""
+terminal.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ...dsl.diagnostics.diagnostic import fail
 from ..data import Vocabulary
 from ..data.recorded import Recorded
 from .given_files import Given
@@ -196,10 +198,18 @@ class ResultTable:
     names: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
 
-    @property
-    def lengths(self) -> set[int]:
-        """The number of rows; several if the results differ in it."""
-        return {len(column) for column in self.columns}
+    def count(self, results: Mapping[str, np.ndarray], where: str) -> int:
+        """The number of rows; UserError E0716 if the `results` differ in it. A number is that of
+        one example."""
+        counts = {len(column) for column in self.columns}
+        if len(counts) > 1:
+            raise fail(
+                "E0716",
+                f"{where} a line for each example, and the results differ in their number: "
+                + listed(results),
+                help="an .npz holds them: `--output results.npz`",
+            )
+        return next(iter(counts), 0)
 
     def plain(self, row: int) -> dict[str, Any]:
         """What JSON says of an example."""
@@ -291,6 +301,11 @@ def _written(
     order = np.argsort(-last, axis=1, kind="stable")
     shown = last.astype(np.float32)
     return Classes("next", vocabulary.names, shown, order, top=top or NEXT_TOKENS)
+
+
+def listed(results: Mapping[str, np.ndarray]) -> str:
+    """The names and the shapes of results."""
+    return ", ".join(f"`{name}` {list(result.shape)}" for name, result in results.items())
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ import numpy as np
 
 from ...dsl.diagnostics.diagnostic import did_you_mean, fail
 from ..training.atomic_files import write_bytes
-from .readable import ResultTable
+from .readable import ResultTable, listed
 
 ENDINGS = (".npy", ".npz", ".csv", ".jsonl")
 
@@ -56,7 +56,7 @@ def _npy(path: Path, results: Results, table: ResultTable) -> bytes:
     if len(results) > 1:
         raise fail(
             "E0716",
-            f"{path} holds one array, and there are {len(results)} results: {_listed(results)}",
+            f"{path} holds one array, and there are {len(results)} results: {listed(results)}",
             help=f"`{path.with_suffix('.npz')}` holds several; `--tensor NAME` takes one",
         )
     # Through memory: NumPy would append `.npy` to a name.
@@ -76,7 +76,7 @@ def _csv(path: Path, results: Results, table: ResultTable) -> bytes:
     text = StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(table.head())
-    for row in range(_rows(f"{path} has", results, table)):
+    for row in range(table.count(results, f"{path} has")):
         rows.writerow(table.cells(row))
     return text.getvalue().encode()
 
@@ -87,25 +87,8 @@ def _jsonl(path: Path, results: Results, table: ResultTable) -> bytes:
 
 def json_lines(results: Results, table: ResultTable, where: str) -> Iterator[str]:
     """An object of JSON for each example. UserError E0716 if there is not one of every result."""
-    for row in range(_rows(where, results, table)):
+    for row in range(table.count(results, where)):
         yield json.dumps(table.plain(row), allow_nan=False, ensure_ascii=False)
 
 
 _FORMATS = {".npy": _npy, ".npz": _npz, ".csv": _csv, ".jsonl": _jsonl}
-
-
-def _rows(where: str, results: Results, table: ResultTable) -> int:
-    """How many examples there are; UserError E0716 if results have different numbers of them. A
-    number is one example's."""
-    if len(table.lengths) > 1:
-        raise fail(
-            "E0716",
-            f"{where} a line for each example, and the results differ in their number: "
-            + _listed(results),
-            help="an .npz holds them: `--output results.npz`",
-        )
-    return next(iter(table.lengths), 0)
-
-
-def _listed(results: Results) -> str:
-    return ", ".join(f"`{name}` {list(result.shape)}" for name, result in results.items())

@@ -2,7 +2,8 @@
 all.
 
 The files are written here by Pillow; the commands run as in a shell, a few as processes of their
-own."""
+own.
+"""
 
 from __future__ import annotations
 
@@ -310,6 +311,47 @@ def test_notes_that_were_made_up(nnc, home, tmp_path):
         Path("odd/backup.json").unlink(missing_ok=True)
         code, _, err = nnc("predict", "odd", "cat.jpg")
         assert code == 1 and "E0706" in err, wrong
+
+
+# --- from Python ----------------------------------------------------------------------------------
+
+
+def test_files_in_the_place_of_arrays(nnc, home):
+    """One name, several, a list, a folder: what the command says."""
+    model = package.load("runs/pets", threads=1)
+    assert nnc("predict", "runs/pets", "cat.jpg", "dog.png", "--output", "y.npy")[0] == 0
+    for given in (["cat.jpg", "dog.png"], [["cat.jpg", Path("dog.png")]], ["[cd]*.[jp]*"]):
+        np.testing.assert_array_equal(model.predict(*given), np.load("y.npy"))
+    assert model.class_names == {"label": tuple(COLOURS)}
+    with pytest.warns(UserWarning, match="left out of more: notes.txt"):
+        found = model.predict_files("more", top=2)
+    _, out, _ = nnc("predict", "runs/pets", "more", "--top", 2)
+    assert found == rows(out)
+    with pytest.raises(package.UserError, match=r"image cut\.png cannot be decoded") as caught:
+        Path("cut.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+        model.predict(["cut.png", "none.png", "more/notes.txt"])
+    told = [d.message for d in caught.value.diagnostics]
+    assert len(told) == 3 and any("and Pets reads images" in one for one in told)
+    assert any('`predict("cat.jpg")`' in d.help for d in caught.value.diagnostics)
+
+
+def test_a_model_that_was_trained_or_saved_in_python(nnc, home):
+    """It keeps how its data were read, through `save` and back."""
+    model = package.load(home / "pets.nn", threads=1)
+    model.fit(epochs=4, verbose=False)
+    assert [r["label"] for r in model.predict_files("cat.jpg", "dog.png")] == ["cat", "dog"]
+    model.save("saved")
+    assert rows(nnc("predict", "saved", "dog.png")[1])[0]["label"] == "dog"
+    small = package.load(home / "small.nn", threads=1)
+    small.fit(np.zeros((20, 8, 8, 1), np.float32), np.arange(20) % 10, epochs=1, verbose=False)
+    with pytest.raises(package.UserError, match="Small was trained on arrays"):
+        small.predict("cat.jpg")
+
+
+def test_what_is_typed_without_inputs(nnc):
+    code, _, err = nnc("predict", "runs/pets")
+    assert code == 1 and "the command line has no `image`" in err
+    assert "runs/pets reads images" in err and "`nnc predict runs/pets cat.jpg`" in err
 
 
 def test_the_help_has_examples(nnc):

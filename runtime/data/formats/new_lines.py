@@ -1,7 +1,8 @@
 """New texts, a line each: what the readers of `lines`, `pairs`, `text` and sets of texts share.
 
 In: files of text and a vocabulary. Out: lines with their places, and their tokens. What is wrong
-with any line is reported; what a vocabulary reads as `<unk>` is noted."""
+with any line is reported; what a vocabulary reads as `<unk>` is noted.
+"""
 
 from __future__ import annotations
 

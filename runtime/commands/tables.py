@@ -32,9 +32,10 @@ def print_table(columns: Sequence[TableColumn], rows: Iterable[Row], gap: int = 
     from rich.text import Text
 
     width = screen_width()
-    while _fixed(columns, gap) + LEAST > width and len(columns) > 2:
+    least = LEAST if any(not c.width for c in columns) else 0
+    while _fixed(columns, gap) + least > width and len(columns) > 2:
         columns = columns[:-1]
-    rest = max(width - _fixed(columns, gap), LEAST)
+    rest = max(width - _fixed(columns, gap), least)
     table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
     for column in columns:
         layout: dict[str, Any] = {"justify": "right" if column.right else "left"}

@@ -18,11 +18,15 @@ if TYPE_CHECKING:
     from .runtime.api.opening import loads as loads
     from .runtime.training.callbacks import Callback as Callback
     from .runtime.training.callbacks import Training as Training
+    from .runtime.training.trackers import TensorBoard as TensorBoard
+    from .runtime.training.trackers import Trackio as Trackio
 
 # name → the module that has it
 _PUBLIC = {
     "Callback": "runtime.training.callbacks",
     "Model": "runtime.api.model",
+    "TensorBoard": "runtime.training.trackers",
+    "Trackio": "runtime.training.trackers",
     "Training": "runtime.training.callbacks",
     "UserError": "runtime.api.errors",
     "load": "runtime.api.opening",
@@ -31,7 +35,10 @@ _PUBLIC = {
 
 _MODULES = ("sklearn",)  # each with an extra of its own
 
-__all__ = ["Callback", "Model", "Training", "UserError", "__version__", "load", "loads"]
+__all__ = [
+    "Callback", "Model", "TensorBoard", "Trackio", "Training", "UserError", "__version__", "load",
+    "loads",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

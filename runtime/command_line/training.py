@@ -14,6 +14,7 @@ from ..commands import options as o
     epilog=o.examples(
         "nnc train examples/cnn_digits.nn --out runs/digits",
         "nnc train model.nn --epochs 3 --set optimizer.lr=1e-3",
+        "nnc train model.nn --set optimizer.lr=1e-2,1e-3 --set batch=32,64 --out sweep",
         "nnc train --resume runs/digits",
     ),
 )
@@ -38,9 +39,14 @@ from ..commands import options as o
     click.option("--resume", type=o.FILE, metavar="RUN", help="Go on with an interrupted run."),
     click.option("--init", metavar="RUN", help="Begin with the weights of a run, or of a file."),
     click.option("--partial", is_flag=True, help="With --init: with those weights that fit."),
+    click.option("--tensorboard", type=o.FILE, metavar="DIR", help="Write for TensorBoard, too."),
+    click.option("--track", metavar="PROJECT", help="Write to a project of trackio, too."),
 )
 def train(**given: Any) -> None:
-    """Train the model of FILE as its train block says."""
+    """Train the model of FILE as its train block says.
+
+    Several values in --set, separated by commas, are a sweep: a run for each combination, and a
+    table at the end. The same command again goes on with it."""
     from ..commands.train import train as run
 
     run(**given)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial as partial_of
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from ..settings import Assignment
 from ..streams import OutputError
 from ..thread_count import default_threads
 from ..training.atomic_files import json_text
+from ..training.callbacks import Callback, Hooks
 from ..training.executor import Values
 from ..training.initial_weights import initial_weights
 from ..training.interrupt import Stopped, watch_interrupt
@@ -37,24 +39,75 @@ from ..training.loop import train as run
 from ..training.progress import make_listener, notify
 from ..training.run_folder import RunFolder, check_unused, create_run
 from ..training.run_notes import check_goes_on, inputs_note, run_notes
+from ..training.trackers import TensorBoard, Trackio
 from ..weights_choice import PARTIAL
 from . import options as o
 from .report import print_diagnostics, print_warnings
+from .sweep import Point, default_folder, grid, sweep
 
 
 def train(
     file, data, offline, sets, epochs, steps, batch, validate_every, log_every, checkpoint_every,
-    max_time, seed, model, device_name, threads, out, resume, init, partial,
+    max_time, seed, model, device_name, threads, out, resume, init, partial, tensorboard, track,
 ) -> None:  # fmt: skip
     """What `nnc train` does."""
     # Either a file or a folder to go on in; `--out` is for a new run alone.
     if (file is None) == (resume is None) or (resume and out):
         raise click.UsageError("give a FILE, or --resume RUN (which writes to RUN)")
     late = TimeLimit(max_time, click.get_current_context().find_root().obj)
-    assignments = o.assignments(
-        sets, epochs=epochs, steps=steps, batch=batch, validate_every=validate_every,
-        log_every=log_every, checkpoint_every=checkpoint_every, seed=seed,
+    flags = {
+        "epochs": epochs, "steps": steps, "batch": batch, "validate_every": validate_every,
+        "log_every": log_every, "checkpoint_every": checkpoint_every, "seed": seed,
+    }  # fmt: skip
+    one = partial_of(
+        _train, data=data, offline=offline, model=model, device_name=device_name, threads=threads,
+        init=init, partial=partial, late=late,
     )  # fmt: skip
+    points = grid(sets)
+    if len(points) == 1 or file is None:
+        if len(points) > 1:
+            raise click.UsageError("a sweep goes on by the same command: FILE with the same --set")
+        one(file, o.assignments(sets, **flags), out, resume, trackers(tensorboard, track))
+        return
+
+    def project_of(point: Point) -> Project:
+        assignments = [*o.assignments(point.sets, **flags), *_beginning(init, partial, None)]
+        return open_project(file, assignments, model)
+
+    def train_point(point: Point, path: Path, goes_on: bool) -> Job | None:
+        tracked = trackers(tensorboard and tensorboard / point.folder, track, point.title)
+        if goes_on:
+            return one(None, [], None, path, tracked, init=None, partial=False)
+        return one(file, o.assignments(point.sets, **flags), path, None, tracked)
+
+    sweep(points, out or default_folder(project_of(points[0])), project_of, train_point)
+
+
+def trackers(
+    tensorboard: Path | None, track: str | None, name: str | None = None
+) -> list[Callback]:
+    """The trackers that the command line names."""
+    found: list[Callback] = [TensorBoard(tensorboard)] if tensorboard else []
+    return [*found, Trackio(track, name)] if track else found
+
+
+def _train(
+    file: Path | None,
+    assignments: list[Assignment],
+    out: Path | None,
+    resume: Path | None,
+    tracked: Sequence[Callback],
+    *,
+    data: Path | None,
+    offline: bool,
+    model: str | None,
+    device_name: str,
+    threads: int | None,
+    init: str | None,
+    partial: bool,
+    late: TimeLimit,
+) -> Job | None:
+    """Train a new run of a file, or go on with one; None if its time is over."""
     assignments += _beginning(init, partial, resume)
     # Before data is read and code compiled: a wrong folder should not cost minutes.
     if out is not None:
@@ -71,7 +124,9 @@ def train(
             before = folder.settings
             check_goes_on(folder.path, before)
         # The folder's own copy of the program: the file may have changed since.
-        project = open_project(folder.model if folder else file, assignments, model)
+        program = folder.model if folder else file
+        assert program is not None
+        project = open_project(program, assignments, model)
         print_warnings(project)
         # The program lies in the run folder now, but relative paths are those of the original file.
         base = Path(before["data_base"]) if "data_base" in before else project.path.parent
@@ -105,12 +160,12 @@ def train(
             notes = run_notes(project, setup, examples, device_name, threads, data, base)
             notes["data_sha256"], notes["inputs"] = hashes, inputs_note(project, dataset)
             initial = _begin_with_weights(project, job)
-            name, program = project.name.lower(), project.resolved()
-            job.folder = create_run(out, name, program, notes, dataset.vocabularies, initial)
+            name, text = project.name.lower(), project.resolved()
+            job.folder = create_run(out, name, text, notes, dataset.vocabularies, initial)
             held.enter_context(locked(job.folder.path))
             if initial is not None:
                 job.save_checkpoint()
-        _run(job, late)
+        return job if _run(job, late, tracked) else None
 
 
 class TimeLimit:
@@ -168,11 +223,14 @@ def _begin_with_weights(project: Project, job: Job) -> Values | None:
     return values
 
 
-def _run(job: Job, late: TimeLimit) -> None:
+def _run(job: Job, late: TimeLimit, tracked: Sequence[Callback]) -> bool:
+    """Train; whether it came to its end. `Stopped` after a signal."""
     assert job.folder is not None
     go_on = f"`nnc train --resume {shlex.quote(str(job.folder.path))}`"
-    lines = make_listener(job.plan, [loss.name.id for loss in job.losses])
+    shown = make_listener(job.plan, [loss.name.id for loss in job.losses])
+    lines = Hooks(tracked, shown, job)
     try:
+        lines.begin()
         with watch_interrupt(quits=True) as interrupted:
             reason = run(job, lines, lambda: interrupted() or late())
     except OutputError as error:
@@ -183,13 +241,15 @@ def _run(job: Job, late: TimeLimit) -> None:
     # The progress bar is closed even after an error, whose text would otherwise run into it.
     finally:
         lines.close()
+        lines.end()
     if reason == INTERRUPTED and interrupted():
         notify(f"interrupted after step {job.position.step}; go on with {go_on}")
         raise Stopped(interrupted.number, told=True)
     if reason == INTERRUPTED:
         notify(f"{late.text} are over after step {job.position.step}; go on with {go_on}")
-        return
+        return False
     notify(f"{reason}; kept in {job.folder.path}")
+    return True
 
 
 def _check_same_data(before: dict[str, Any], hashes: dict[str, str], folder: RunFolder) -> None:

@@ -49,10 +49,9 @@ class Training:
 
     @property
     def values(self) -> Mapping[str, float]:
-        """What the last complete epoch measured: `loss`, the metrics, those of `validation_…` and
-        `test_…`. Empty before the first."""
-        epochs = (record for record in reversed(self._job.records) if record.kind == EPOCH)
-        return next((record.values for record in epochs), {})
+        """What the last record measured: `loss`, the metrics, those of `validation_…` and `test_…`.
+        A record is made of every epoch, and by `validate_every` and `log_every`. Empty before."""
+        return self._job.records[-1].values if self._job.records else {}
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -85,6 +84,9 @@ class Callback:
     def on_step(self, training: Training) -> object:
         """After every step; on a GPU, after every launch of several."""
 
+    def on_record(self, training: Training) -> object:
+        """After every record: of an epoch, a validation or a log line. `values` has it."""
+
     def on_epoch_end(self, training: Training) -> object:
         """After every epoch, when it has been measured. True stops the training."""
 
@@ -93,13 +95,15 @@ class Callback:
 
 
 Hook: TypeAlias = Callback | Callable[[Training], object]
-METHODS = ("on_begin", "on_step", "on_epoch_end", "on_end")
+METHODS = ("on_begin", "on_step", "on_record", "on_epoch_end", "on_end")
 # what other libraries call them
 _FOREIGN = {
     "on_train_begin": "on_begin", "on_fit_start": "on_begin", "on_train_start": "on_begin",
     "on_batch_end": "on_step", "on_train_batch_end": "on_step", "on_step_end": "on_step",
-    "on_epoch": "on_epoch_end", "on_train_epoch_end": "on_epoch_end", "on_validation_end":
-    "on_epoch_end", "on_train_end": "on_end", "on_fit_end": "on_end",
+    "on_epoch": "on_epoch_end", "on_train_epoch_end": "on_epoch_end",
+    "on_validation_end": "on_record",
+    "on_log": "on_record", "on_evaluate": "on_record", "on_train_end": "on_end",
+    "on_fit_end": "on_end",
 }  # fmt: skip
 
 
@@ -159,6 +163,7 @@ class Hooks:
     def record(self, record: Record) -> None:
         self._inner.record(record)
         self._training.epoch = record.epoch
+        self._call("on_record")
         if record.kind == EPOCH and True in self._call("on_epoch_end"):
             self._training.stop()
 

@@ -57,6 +57,9 @@ def as_array(name: str, value: object) -> np.ndarray:
     array = to_numpy(name, value)
     if array.dtype == object:
         array = _of_numbers(name, array)
+    # A frame writes a missing number so; arrays and tensors may mean it.
+    if hasattr(value, "__arrow_c_stream__") and array.dtype.kind == "f" and np.isnan(array).any():
+        raise _missing(name, np.argwhere(np.isnan(array))[0].tolist())
     # `str[1:]` drops the byte order, `<f4` → `f4`; the conversion below sets it right.
     if array.dtype.str[1:] not in _TYPES or not array.ndim:
         raise fail(
@@ -123,9 +126,11 @@ def _of_numbers(name: str, array: np.ndarray) -> np.ndarray:
     if wrong is None:
         return np.array(flat).reshape(array.shape) if flat else np.zeros(array.shape, "f4")
     place = list(map(int, np.unravel_index(wrong, array.shape)))
+    if flat[wrong] is None or "NA" in type(flat[wrong]).__name__:
+        raise _missing(name, place)
     raise fail(
         "E0708",
-        f"`{name}` holds {_shown(flat[wrong])} at {place}: expected numbers, one entry per example",
+        f"`{name}` holds {flat[wrong]!r:.40} at {place}: expected numbers, one entry per example",
         help=_advice(array, flat[wrong]),
     )
 
@@ -134,8 +139,12 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float | np.number | np.bool_)
 
 
-def _shown(value: object) -> str:
-    return "a missing value" if value is None or "NA" in type(value).__name__ else repr(value)[:40]
+def _missing(name: str, place: list[int]) -> UserError:
+    return fail(
+        "E0708",
+        f"`{name}` holds a missing value at {place}: expected numbers, one entry per example",
+        help="nothing is filled in silently: remove the example, or fill the value",
+    )
 
 
 def _advice(array: np.ndarray, value: object = None) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -55,6 +55,9 @@ from .parameters import Parameters
 from .state import ModelState, Trained, begun_with
 from .texts import Text
 from .weights import ClassWeight, example_weights
+
+if TYPE_CHECKING:
+    from .curves import Curves
 
 Validation: TypeAlias = float | Sequence[Array] | Mapping[str, Array]
 
@@ -122,6 +125,31 @@ class Model(ModelState):
         from .compiled import compiled  # not for training
 
         return Text(compiled(self._project, self._setup(), emit, without))
+
+    @boundary
+    def plot(
+        self,
+        metrics: str | Sequence[str] = (),
+        *,
+        against: Literal["step", "epoch", "time"] = "step",
+        smooth: float = 0.0,
+        log: bool = False,
+    ) -> Curves:
+        """The curves of the last `fit`, or of the run that it was loaded from, as `nnc plot` draws
+        them: of all `metrics`, or of some by name or pattern (`"*_loss"`). A notebook shows them;
+        `.save("curves.png")` writes a file, `.figure` is one of matplotlib.
+
+        Raises UserError E0740 for what was not measured, E0741 without matplotlib.
+        """
+        from ..inspect.curves import Choice
+        from .curves import curves  # matplotlib
+
+        names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+        if against not in ("step", "epoch", "time"):
+            raise ValueError(
+                f"no curves are drawn against {against!r}; there are step, epoch, time"
+            )
+        return curves(self, Choice(names, against, smooth, log))
 
     # --- training -----------------------------------------------------------------------------
 

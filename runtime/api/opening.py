@@ -71,7 +71,7 @@ def _trained(folder: RunFolder, project: Project, model: Model) -> Trained:
     executor.take(found.weights)
     return Trained(
         executor, found.weights, project, found.step, examples, (), folder.vocabularies,
-        folder.settings.get("inputs"),
+        folder.settings.get("inputs"), folder.path.resolve(),
     )  # fmt: skip
 
 

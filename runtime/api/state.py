@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from threading import RLock
 from typing import Any, NamedTuple
 
@@ -40,7 +41,8 @@ class Trained(NamedTuple):
     """What a model has learnt, or begins with. The `weights` are those in the executor or a copy of
     them, which nothing changes; `step` is the step of training that they are of. `project` has the
     settings of that training, `examples` is the size of its data, `records` are its epochs,
-    `inputs` says how files became its data (`data/recorded.py`)."""
+    `inputs` says how files became its data (`data/recorded.py`), `run` is the folder that it was
+    loaded from."""
 
     executor: Executor
     weights: Values
@@ -50,6 +52,7 @@ class Trained(NamedTuple):
     records: tuple[Record, ...] = ()
     vocabularies: Mapping[str, Vocabulary] = {}
     inputs: Mapping[str, Any] | None = None
+    run: Path | None = None
 
 
 class ModelState:

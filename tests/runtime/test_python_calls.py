@@ -211,6 +211,16 @@ def _imported(name):
         return None
 
 
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
+def test_missing_values_of_frames_are_refused(model, library):
+    module = pytest.importorskip(library)
+    column = [1.0, 2.0, None, *range(7)]
+    make = {"pandas": "DataFrame", "polars": "DataFrame", "pyarrow": "table"}[library]
+    frame = getattr(module, make)({"a": [0.5] * 10, "b": column})
+    with pytest.raises(nnc.UserError, match=r"`z` holds a missing value at \[2, 1\]"):
+        model.fit(X, frame)
+
+
 @pytest.mark.parametrize(
     ("z", "text"),
     [

@@ -208,6 +208,32 @@ def test_summary_and_stages_are_those_of_the_commands(trained, tmp_path, capfd):
     assert len(caught.value.diagnostics) == 3
 
 
+def test_curves(trained, tmp_path):
+    with pytest.raises(nnc.UserError, match="has measured nothing yet"):
+        nnc.loads(PROGRAM).plot()
+    with pytest.raises(ValueError, match="there are step, epoch, time"):
+        trained.plot(against="steps")
+    pytest.importorskip("matplotlib", reason="curves need matplotlib (the extra `plot`)")
+    shown = trained.plot()
+    (axes,) = shown.figure.axes
+    ((x, y),) = [line.get_data() for line in axes.lines]
+    assert x.tolist() == [2, 4, 6]
+    trained.save(tmp_path / "saved")
+    (axes,) = nnc.load(tmp_path / "saved").plot("loss", against="epoch", log=True).figure.axes
+    np.testing.assert_array_equal(axes.lines[0].get_xydata(), np.stack([[1, 2, 3], y], 1))
+    assert shown._repr_svg_().lstrip().startswith("<?xml")
+    for ending, head in (("png", b"\x89PNG"), ("svg", b"<?xml"), ("html", b"<!")):
+        shown.save(tmp_path / f"curves.{ending}")
+        assert (tmp_path / f"curves.{ending}").read_bytes().startswith(head)
+    for call, code in (
+        (lambda: shown.save("curves.gif"), "E0716"),
+        (lambda: trained.plot("los"), "E0740"),
+    ):
+        with pytest.raises(nnc.UserError) as caught:
+            call()
+        assert caught.value.diagnostics[0].code == code
+
+
 def test_html_has_the_layers(trained, model):
     html = trained._repr_html_()
     assert "<b>Net</b> of net.nn" in html and "dense1" in html and "<table>" in html

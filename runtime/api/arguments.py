@@ -9,6 +9,17 @@ import numpy as np
 from ...dsl.diagnostics.diagnostic import fail
 from ..settings import Assignment
 
+# the arguments of calls that take fields by name, too
+ARGUMENTS: Mapping[str, tuple[str, ...]] = {
+    "fit": (
+        "epochs", "steps", "batch", "seed", "validation", "sample_weight", "class_weight",
+        "callbacks", "verbose", "settings",
+    ),
+    "predict": ("model", "tensor", "seed"),
+    "evaluate": (),
+    "init": ("seed",),
+}  # fmt: skip
+
 
 def check_no_arrays(call: str, values: Mapping[str, object], what: str) -> None:
     """E0708 for an array in the place of an argument: a field of the data may be called so."""
@@ -37,13 +48,22 @@ def share(validation: object) -> dict[str, object]:
 
 def seed_of(seed: int | None) -> int | None:
     """UserError E0703 unless it is a whole number that a seed may be."""
-    if seed is None or (0 <= int(seed) < 1 << 31 and int(seed) == seed):
-        return None if seed is None else int(seed)
+    if seed is None:
+        return None
+    whole = isinstance(seed, int | np.integer | float) and int(seed) == seed
+    if whole and 0 <= int(seed) < 1 << 31:
+        return int(seed)
     raise fail("E0703", f"`seed` is a whole number from 0 to 2^31-1, and not {seed}")
 
 
 def assignments(values: Mapping[str, object]) -> list[Assignment]:
     """Python values as the text of assignments."""
+    if not isinstance(values, Mapping):
+        raise fail(
+            "E0704",
+            f"`settings` is {type(values).__name__}, and not a dictionary",
+            help='like `settings={"optimizer.lr": 1e-3, "batch": 64}`',
+        )
     words = {True: "true", False: "false"}
     texts = {k: words[v] if isinstance(v, bool) else str(v) for k, v in values.items()}
     return [Assignment(key, text, place="the call") for key, text in texts.items()]

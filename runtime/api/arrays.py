@@ -39,6 +39,8 @@ class SupportsArrowStream(Protocol):
 Array: TypeAlias = ArrayLike | SupportsDLPack | SupportsArrowStream
 Arrays: TypeAlias = Array | Mapping[str, Array]
 
+GIVEN = "the call"  # the name of data that are arrays of a call
+
 # what arrays hold → the language's type, and the NumPy type that is one of its own
 _TYPES = {
     "b1": ("bool", "b1"), "u1": ("u8", "u1"), "i1": ("i8", "i1"), "i2": ("i32", "i4"),
@@ -54,6 +56,8 @@ def as_array(name: str, value: object) -> np.ndarray:
     """Anything that holds numbers, one entry per example, as an array of a type that nnc knows.
 
     UserError E0708 for texts, missing values, ragged lists and what is no array at all."""
+    if value is None:
+        raise fail("E0708", f"`{name}` is None: expected numbers, one entry per example")
     array = to_numpy(name, value)
     if array.dtype == object:
         array = _of_numbers(name, array)
@@ -148,6 +152,8 @@ def _missing(name: str, place: list[int]) -> UserError:
 
 
 def _advice(array: np.ndarray, value: object = None) -> str:
+    if array.dtype.kind in "US" and not array.ndim:
+        return "an array is read from a file by `np.load(…)`, a table by pandas or Polars"
     if array.dtype.kind in "US" or isinstance(value, str | bytes):
         return "texts are numbered first: `np.unique(labels, return_inverse=True)`"
     if array.dtype.kind in "Mm":
@@ -207,6 +213,28 @@ def named_arrays(
     return converted
 
 
+def without_fields(
+    error: UserError, call: str, names: Sequence[str], given: Collection[str]
+) -> UserError:
+    """A mistake about names that nothing defines, if arrays of these names may be given to the call
+    and are not: they are what is missing."""
+    missing = [n for n in names if n not in given]
+    found = {
+        d: n
+        for d in error.diagnostics
+        for n in missing
+        if d.code == "E0202" and f"`{n}`" in d.message
+    }
+    if not found:
+        return error
+    listed = ", ".join(f"`{n}`" for n in dict.fromkeys(found.values()))
+    first = next(iter(found))
+    message = f"{call}() is given no {listed}"
+    help = f"it takes {', '.join(f'`{n}`' for n in names)}, in this order or by name"
+    rest = [d for d in error.diagnostics if d not in found]
+    return UserError([Diagnostic("E0708", message, first.span, help=help), *rest])
+
+
 def fields_of_arrays(found: Mapping[str, np.ndarray]) -> Schema:
     """The fields that arrays are."""
     return Schema(
@@ -216,7 +244,7 @@ def fields_of_arrays(found: Mapping[str, np.ndarray]) -> Schema:
 
 def dataset_of(found: Mapping[str, np.ndarray]) -> Dataset:
     """Arrays as data. UserError E0607 or E0613 if they are none."""
-    return validate(Dataset("the call", fields_of_arrays(found), Split(dict(found))))
+    return validate(Dataset(GIVEN, fields_of_arrays(found), Split(dict(found))))
 
 
 def with_validation(dataset: Dataset, held_out: Mapping[str, np.ndarray]) -> Dataset:

@@ -7,7 +7,8 @@ at the same time (docs/python.md).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ...dsl.diagnostics.diagnostic import UserError
 from ..data import Dataset, Search
 from ..inference.predict import Request, input_names, predict
 from ..inference.predict_files import predict_given, rows_of
@@ -39,14 +41,16 @@ from ..training.job import Job, prepare
 from ..training.loop import INTERRUPTED, measure, train
 from ..training.run_notes import inputs_note
 from ..weights_choice import WeightsChoice
-from .arguments import assignments, check_no_arrays, seed_of, share
+from .arguments import ARGUMENTS, assignments, check_no_arrays, seed_of, share
 from .arrays import (
+    GIVEN,
     Array,
     Arrays,
     dataset_of,
     named_arrays,
     targets,
     with_validation,
+    without_fields,
 )
 from .bars import listener
 from .errors import boundary
@@ -189,7 +193,9 @@ class Model(ModelState):
         hooks = check_callbacks(callbacks)
         held = share(validation)
         given = {name: value for name, value in {**numbers, **held}.items() if value is not None}
-        project = with_assignments(self._project, assignments({**(settings or {}), **given}))
+        project = with_assignments(
+            self._project, [*assignments(settings or {}), *assignments(given)]
+        )
         dataset = self._dataset("fit", arrays, named)
         if validation is not None and not held:
             # It takes the place of what the program would hold back.
@@ -197,7 +203,8 @@ class Model(ModelState):
             dataset = self._with_validation(dataset, validation)
         weights = example_weights(dataset, sample_weight, class_weight)
         with self._fitting:
-            job = self._job(project, dataset)
+            with self._told_missing("fit", dataset):
+                job = self._job(project, dataset)
             job.weigh(weights)
             with watch_interrupt() as interrupted:
                 losses = [loss.name.id for loss in job.losses]
@@ -242,6 +249,12 @@ class Model(ModelState):
     def evaluate(self, *arrays: Arrays, **named: Array) -> dict[str, float]:
         """The loss and the metrics over the given examples. Raises as `fit`."""
         dataset = self._dataset("evaluate", arrays, named)
+        with self._told_missing("evaluate", dataset):
+            executor, step = self._evaluated(dataset)
+        return measure(executor, all_examples(dataset.test or dataset.train), step)
+
+    def _evaluated(self, dataset: Dataset) -> tuple[Executor, int]:
+        """What measures the current parameters on these data, and the step that they are of."""
         # Before the first `fit`, the initial weights are measured; sizes come from these arrays.
         trained = self._trained
         known = (trained.executor.setup.fields or {}) if trained else {}
@@ -264,7 +277,7 @@ class Model(ModelState):
         # Arrays of any shape may be given, so misfits are found here and not in native code.
         check_fit(executor.system, executor.setup.batch, dataset.schema)
         check_indices(executor.system, dataset)
-        return measure(executor, all_examples(dataset.test or dataset.train), step)
+        return executor, step
 
     @boundary
     def predict(
@@ -383,6 +396,17 @@ class Model(ModelState):
             return load_dataset(self._project, Search(None, self._project.path.parent))
         return dataset_of(self._named(call, arrays, named, self._fields(arrays, named)))
 
+    @contextmanager
+    def _told_missing(self, call: str, dataset: Dataset) -> Iterator[None]:
+        """Inside, a name that nothing defines is told as an array that a call was not given."""
+        try:
+            yield
+        except UserError as error:
+            if dataset.name != GIVEN:  # the program's own data
+                raise
+            given = dataset.train.arrays
+            raise without_fields(error, call, self._fields((), given), given) from None
+
     def _fields(self, arrays: Sequence[object], named: Mapping[str, object]) -> list[str]:
         """All fields that a training takes, in the order of arrays without names."""
         given = {*named, *(str(n) for a in arrays if isinstance(a, Mapping) for n in a)}
@@ -405,15 +429,3 @@ class Model(ModelState):
         names: Sequence[str],
     ) -> dict[str, np.ndarray]:
         return named_arrays(call, self._project.name, arrays, named, names, ARGUMENTS[call])
-
-
-# the arguments of calls that take fields by name, too
-ARGUMENTS: Mapping[str, tuple[str, ...]] = {
-    "fit": (
-        "epochs", "steps", "batch", "seed", "validation", "sample_weight", "class_weight",
-        "callbacks", "verbose", "settings",
-    ),
-    "predict": ("model", "tensor", "seed"),
-    "evaluate": (),
-    "init": ("seed",),
-}  # fmt: skip

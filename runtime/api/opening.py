@@ -44,6 +44,7 @@ def load(
         # A run folder has a copy of its program, which its weights belong to.
         return Model(open_project(path, assignments(settings or {}), model), compute)
     folder = RunFolder(path)
+    folder.require()
     project = open_project(folder.model, assignments(settings or {}))
     loaded = Model(project, compute)
     trained = _trained(folder, project, loaded)
@@ -93,7 +94,8 @@ def loads(
 
 def _compute(device: str, threads: int | None) -> Compute:
     if device not in DEVICES:
-        hint = did_you_mean(device, DEVICES) or f"there are {', '.join(DEVICES)}"
+        habit = "did you mean `cuda`?" if device.lower() in ("gpu", "cuda:0") else ""
+        hint = habit or did_you_mean(device, DEVICES) or f"there are {', '.join(DEVICES)}"
         raise ValueError(f"no device {device!r}; {hint}")
     if threads is not None and threads < 1:
         raise ValueError(f"threads = {threads}: a run has 1 thread at least")

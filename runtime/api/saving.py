@@ -17,6 +17,7 @@ from ..training.executor import Executor
 from ..training.run_folder import RunFolder, create_run
 from ..training.run_notes import SAVED, run_notes
 from .arguments import assignments
+from .errors import boundary
 from .state import Compute, ModelState, Trained
 
 State = TypeVar("State", bound=ModelState)
@@ -71,6 +72,7 @@ def state_of(model: ModelState) -> dict[str, Any]:
     return state
 
 
+@boundary
 def model_of(kind: type[State], state: dict[str, Any]) -> State:
     """The model of a state."""
     project = _project(state)

@@ -203,7 +203,7 @@ def test_a_field_with_a_name_of_fits_own(tmp_path: Path, expected) -> None:
     path = tmp_path / "m.nn"
     path.write_text(TEXT.replace("FIELD", "batch"))
     model = nnc.load(path)
-    with pytest.raises(UserError, match="`batch` of fit is a number") as found:
+    with pytest.raises(UserError, match="`batch` of fit is an argument") as found:
         model.fit(x=x, batch=target)
     assert "by its place" in found.value.diagnostics[0].help
     assert [[r["loss"], r["off"]] for r in model.fit(x, target)] == expected

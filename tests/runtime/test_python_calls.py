@@ -230,7 +230,7 @@ def test_missing_values_of_frames_are_refused(model, library):
         ([[1], [1, 2]] * 5, "entry 0 has 1 numbers, and entry 1 has 2"),
         (Z + 1j, "expected numbers"),
         (3.0, "one entry per example"),
-        (None, "expected numbers"),
+        (None, "`z` is None"),
         (Z.astype("M8[s]"), "times as numbers"),
         (np.ones((10, 2), np.uint64), "nnc has no u64"),
     ],
@@ -240,6 +240,32 @@ def test_what_is_no_array_of_numbers(model, z, text):
         model.fit(X, z)
     assert caught.value.diagnostics[0].code == "E0708"
     assert "`z`" in str(caught.value) and text in str(caught.value)
+
+
+def test_an_array_that_is_not_given_is_told_as_that(model):
+    for call in ("fit", "evaluate"):
+        with pytest.raises(nnc.UserError) as caught:
+            getattr(model, call)(X)
+        (found,) = caught.value.diagnostics
+        assert found.message == f"{call}() is given no `z`" and found.span.text == "z"
+        assert found.help == "it takes `x`, `z`, in this order or by name"
+    with pytest.raises(nnc.UserError, match=r"unknown name `None`"):
+        model.fit(X, Z, settings={"optimizer.lr": None})
+
+
+def test_values_of_another_kind_are_mistakes_with_a_fix(model, tmp_path):
+    cases = [
+        (lambda: model.fit(X, Z, settings="lr=3"), 'like `settings={"optimizer.lr"'),
+        (lambda: model.init(seed="a"), "a whole number from 0"),
+        (lambda: model.init("x.npy"), "np.load"),
+        (lambda: nnc.load(tmp_path), "is not the folder of a run"),
+    ]
+    for call, text in cases:
+        with pytest.raises(nnc.UserError) as caught:
+            call()
+        assert text in str(caught.value)
+    with pytest.raises(ValueError, match="did you mean `cuda`"):
+        nnc.load("x.nn", device="gpu")
 
 
 def test_all_mistakes_of_a_call_are_told_at_once(model):

@@ -13,7 +13,7 @@ import pytest
 from attentions import CASES, DOT, attention_kernels, gpt, prepared, written
 from gpu_simulator import SimulatedProgram, SimulatorError, available, library
 from stdlib.programs import Case
-from support import cuda_module, gpu_plan, round_contractions
+from support import cuda_module, gpu_plan, mostly_slow, round_contractions
 
 from nnc.compiler.ir.equation import System
 from nnc.compiler.passes.gpu.attention.attention_tile import AttentionTile
@@ -48,7 +48,7 @@ def run(system: System, values, target=None, schedules=(0, 1)) -> SimulatedProgr
 
 @needs_gpp
 @pytest.mark.filterwarnings("ignore:invalid value")
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", mostly_slow(CASES, CASES[1:4]), ids=str)
 def test_values_and_gradients(case: Case):
     """No size is a multiple of a tile's; tiles are high on a small GPU, low on a large one."""
     system, values = prepared(case)
@@ -66,7 +66,7 @@ def test_values_and_gradients(case: Case):
 
 @needs_gpp
 @pytest.mark.filterwarnings("ignore:invalid value")
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", mostly_slow(CASES, CASES[1:4]), ids=str)
 def test_values_and_gradients_of_bf16(case: Case):
     """As near to exact numbers as the equations' roundings; values within the rounding of each
     weight that the kernel makes and the one of the equations, of the sum of what is weighted."""

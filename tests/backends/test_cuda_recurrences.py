@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from gpu_simulator import SimulatedProgram, SimulatorError, available, library
 from gradients.test_recurrences import CASES, model
-from support import NO_ATTENTION, cuda_module, gpu_plan, gradients, system, values
+from support import NO_ATTENTION, cuda_module, gpu_plan, gradients, mostly_slow, system, values
 
 from nnc.compiler.codegen.cuda.module import Module
 from nnc.compiler.passes.gpu import persistent_kernel as persistent
@@ -178,7 +178,7 @@ def test_other_reductions_and_types(name: str, way):
 
 
 @needs_gpp
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", mostly_slow(CELLS, ["GRU"]))
 def test_steps_of_training_are_those_of_the_cpu(cell: str, way):
     system, start = step(cell)
     here, there = CpuProgram(system), SimulatedProgram(system, (0, 1))
@@ -266,7 +266,9 @@ def launches(cell: str, steps: int, batch: int = 32):
     return list(unrolled_launches(made.launches)), made
 
 
-@pytest.mark.parametrize("cell", ["RNN(256)", "LSTM(256)", "GRU(96)", "BiLSTM(64)"])
+@pytest.mark.parametrize(
+    "cell", mostly_slow(["RNN(256)", "LSTM(256)", "GRU(96)", "BiLSTM(64)"], ["RNN(256)"])
+)
 def test_the_number_of_launches_and_the_source_do_not_grow_with_the_steps(cell: str):
     """But a longer sum over all steps may be divided, and is then joined by one launch more."""
     short, long = (launches(cell, steps) for steps in (16, 64))
@@ -344,7 +346,10 @@ def spoilt(system, old: str, number: int, new: str = "") -> SimulatedProgram:
 @needs_gpp
 @pytest.mark.parametrize(
     ("cell", "number"),
-    [*(("two sums at once", n) for n in range(6)), *(("LSTM", n) for n in range(3))],
+    mostly_slow(
+        [*(("two sums at once", n) for n in range(6)), *(("LSTM", n) for n in range(3))],
+        [("LSTM", 0)],
+    ),
 )
 def test_a_missing_barrier_in_the_loop_is_caught(cell: str, number: int, monkeypatch):
     """Between steps, between the products of a step, and between the lanes that sum one up."""
@@ -355,7 +360,7 @@ def test_a_missing_barrier_in_the_loop_is_caught(cell: str, number: int, monkeyp
 
 
 @needs_gpp
-@pytest.mark.parametrize("name", ["lstm", "gru"])
+@pytest.mark.parametrize("name", mostly_slow(["lstm", "gru"], ["gru"]))
 def test_a_missing_meeting_is_caught(name: str, monkeypatch):
     divide(monkeypatch, all_meeting)
     system, start = step(f"{name.upper()}(40)")

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from gpu_simulator import SimulatedProgram, SimulatorError, available, library
-from support import NO_ATTENTION, cuda_module, gpu_plan, round_contractions
+from support import NO_ATTENTION, cuda_module, gpu_plan, mostly_slow, round_contractions
 
 from nnc.compiler.ir.equation import System
 from nnc.compiler.passes.gpu.grid_ir import MatmulTile
@@ -79,7 +79,7 @@ def test_every_product_is_here():
 
 @needs_gpp
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", PRODUCTS)
+@pytest.mark.parametrize("name", mostly_slow(PRODUCTS, [*PRODUCTS][::4]))
 def test_the_same_bits_as_rounding_while_loading(name: str, size: str):
     """In every order of threads, with copies as early and as late as can be."""
     system = rounding(name, size)
@@ -200,7 +200,9 @@ def spoilt(program: SimulatedProgram, old: str, new: str) -> None:
 # --- NVRTC ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["right deep", "batched", "windows", "of windows"])
+@pytest.mark.parametrize(
+    "name", mostly_slow(["right deep", "batched", "windows", "of windows"], ["batched"])
+)
 def test_copies_are_instructions(name: str):
     """Of as many bytes as the source says, into three steps of shared memory."""
     nvrtc_or_skip()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support import plan
+from support import mostly_slow, plan
 
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.verify import verify
@@ -96,7 +96,7 @@ def test_the_evaluator_gets_the_same_values(body: str) -> None:
         np.testing.assert_allclose(found[name], expected[name], 1e-12, 1e-14, err_msg=name)
 
 
-@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("body", mostly_slow(BODIES, ["convolutions", "dropout in a layer"]))
 def test_machine_code_agrees_and_takes_less_memory(body: str) -> None:
     """Every pass keeps every value, too."""
     step, given = step_of(program(*BODIES[body], remat=True))

@@ -58,7 +58,7 @@ def check(system: System, values: Arrays, made: Plan, target: CpuTarget, toleran
         assert len({array.tobytes() for array in every}) == 1, name
 
 
-@pytest.mark.parametrize("case", mostly_slow(CASES, CASES[:3]), ids=str)
+@pytest.mark.parametrize("case", mostly_slow(CASES, CASES[:1]), ids=str)
 def test_attention_in_many_forms_with_its_gradients(case: Case) -> None:
     system, values = prepared(case)
     target = blocking(host.target(), 16)
@@ -86,7 +86,7 @@ MASKS = {
 @pytest.mark.parametrize(
     "target", mostly_slow(["generic-avx512", "generic-avx2", "generic-sse"], ["generic-avx2"])
 )
-@pytest.mark.parametrize("mask", mostly_slow(MASKS, ["j > i", "j % 3 == 1"]))
+@pytest.mark.parametrize("mask", mostly_slow(MASKS, ["j > i"]))
 def test_what_a_mask_hides_is_not_computed(mask: str, target: str) -> None:
     """More rows than fit evenly into blocks, and long enough for whole steps to be left out."""
     rows = 17 if target == "generic-avx2" else 24

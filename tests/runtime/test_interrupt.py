@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from small_programs import write
+from support import mostly_slow
 
 from nnc.runtime.training.atomic_files import load_arrays
 from nnc.runtime.training.interrupt import never, watch_interrupt
@@ -169,7 +170,9 @@ main()
 
 
 @pytest.mark.parametrize("moment", list(MOMENTS))
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number", mostly_slow([signal.SIGINT, signal.SIGTERM, signal.SIGHUP], [signal.SIGTERM])
+)
 def test_a_signal_before_training_leaves_nothing(tmp_path, moment, number):
     module, name = MOMENTS[moment]
     run = tmp_path / "run"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support import mostly_slow
 
 import nnc
 from nnc.compiler.programs import measured
@@ -283,7 +284,7 @@ def both(file: Path, size: int, values: Arrays, monkeypatch, device: str) -> lis
         return [*model.fit(**values), model.evaluate(**values)]
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", mostly_slow(SIZES, SIZES[1:2]))
 def test_the_library_agrees_with_numpy(size, tmp_path, monkeypatch):
     """Every metric and loss of the library, and some that a user may write."""
     lines = "".join(f"\n    metric m_{name} = {text}" for name, (text, _) in METRICS.items())

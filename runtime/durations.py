@@ -6,7 +6,9 @@ In: a text of the user's. Out: seconds, or the right spelling of what was meant.
 from __future__ import annotations
 
 import re
-from math import isfinite
+import time
+from collections.abc import Callable
+from math import inf, isfinite
 
 from ..dsl.diagnostics.diagnostic import UserError, fail
 from ..dsl.syntax.source import COMMAND_LINE, Source, Span
@@ -73,3 +75,26 @@ def _written(seconds: float) -> str:
         if seconds % of == 0:
             return f"{int(seconds // of)} {unit}"
     return f"{seconds:g} s"
+
+
+class TimeLimit:
+    """Whether a command has taken as long as `--max-time` says, from when it `started` on; never
+    without one. UserError E0703 if the text is no time."""
+
+    def __init__(
+        self,
+        text: str | None,
+        started: float | None,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        self.text, self.clock = text, clock
+        self.end = inf
+        if text is None:
+            return
+        seconds = seconds_of(text)
+        if seconds is None:
+            raise wrong_time("--max-time", text)
+        self.end = (clock() if started is None else started) + seconds
+
+    def __call__(self) -> bool:
+        return self.clock() >= self.end

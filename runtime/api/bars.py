@@ -11,7 +11,8 @@ from html import escape
 from typing import Any
 
 from ..training.metrics import Record, format_number
-from ..training.progress import Lines, Listener, Plan, Silent, make_listener
+from ..training.progress import Lines, Listener, Silent, make_listener
+from ..training.progress_text import Plan, record_line
 
 REFRESH = 0.2  # seconds between two updates of an output in a notebook
 LISTED = 12  # epochs in the table of a notebook: the last ones
@@ -24,23 +25,23 @@ def in_notebook() -> bool:
     return hasattr(shell, "kernel")
 
 
-def listener(verbose: bool | int | None, plan: Plan, losses: Sequence[str]) -> Listener:
+def listener(verbose: bool | int | None, plan: Plan) -> Listener:
     """`verbose` None: where somebody looks, on a terminal and in a notebook; 2: lines alone."""
     if verbose is not None and not verbose:
         return Silent()
     if verbose is not None and int(verbose) > 1:
         return Lines(plan)
     if in_notebook():
-        return NotebookBar(plan, losses)
+        return NotebookBar(plan)
     looks = sys.stderr is not None and sys.stderr.isatty()
-    return make_listener(plan, losses) if looks or verbose else Silent()
+    return make_listener(plan) if looks or verbose else Silent()
 
 
 class NotebookBar(Silent):
     """A bar and a table of the epochs in one output of a cell, which is replaced by the next."""
 
-    def __init__(self, plan: Plan, losses: Sequence[str]) -> None:
-        self._plan, self._losses = plan, losses
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
         self._records: list[Record] = []
         self._next = 0.0
         self._shown: Any = None
@@ -50,10 +51,11 @@ class NotebookBar(Silent):
         if now < self._next:
             return
         self._next = now + REFRESH
-        numbers = [f"{n} {format_number(v)}" for n, v in zip(self._losses, losses, strict=False)]
+        numbers = [
+            f"{n} {format_number(v)}" for n, v in zip(self._plan.losses, losses, strict=False)
+        ]
         done, total = self._plan.progress(step)
-        of = f"/{self._plan.epochs}" if self._plan.epochs else ""
-        text = "  ".join([f"epoch {epoch}{of}", f"step {done}/{total}", *numbers])
+        text = "  ".join([self._plan.epoch(epoch), f"step {done}/{total}", *numbers])
         bar = f'<progress value="{done}" max="{total}"></progress> {escape(text)}'
         self._show(bar, text)
 
@@ -62,11 +64,11 @@ class NotebookBar(Silent):
         # At most five times a second: epochs of a small model take less.
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + REFRESH
-            self._show("", record.line(self._plan.epochs))
+            self._show("", record_line(record, self._plan))
 
     def close(self) -> None:
         if self._records:
-            self._show("", self._records[-1].line(self._plan.epochs))
+            self._show("", record_line(self._records[-1], self._plan))
         self._shown = None
 
     def _show(self, bar: str, text: str) -> None:

@@ -207,8 +207,7 @@ class Model(ModelState):
                 job = self._job(project, dataset)
             job.weigh(weights)
             with watch_interrupt() as interrupted:
-                losses = [loss.name.id for loss in job.losses]
-                shown = listener(verbose, job.plan, losses)
+                shown = listener(verbose, job.plan)
                 reason = self._run(job, Hooks(hooks, shown, job), interrupted)
             step = job.position.step
             # After Ctrl-C the user gets what training had reached, and not the best epoch before

@@ -7,12 +7,10 @@ In: the command line. Out: run folders, lines on stdout. The work is done in
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial as partial_of
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, fail
 from ...dsl.syntax.printer import quoted
 from ..data.core.fingerprint import changed, fingerprint
 from ..device.cpu import host
-from ..durations import seconds_of, wrong_time
+from ..durations import TimeLimit
 from ..project import Project, load_dataset, open_project
 from ..settings import Assignment
 from ..streams import OutputError
@@ -34,9 +32,9 @@ from ..training.initial_weights import initial_weights
 from ..training.interrupt import Stopped, watch_interrupt
 from ..training.job import Job, prepare
 from ..training.lock import locked
-from ..training.loop import INTERRUPTED, Clock
+from ..training.loop import INTERRUPTED
 from ..training.loop import train as run
-from ..training.progress import make_listener, notify
+from ..training.progress import Stages, make_listener, notify
 from ..training.run_folder import RunFolder, check_unused, create_run
 from ..training.run_notes import check_goes_on, inputs_note, run_notes
 from ..training.trackers import TensorBoard, Trackio
@@ -44,6 +42,8 @@ from ..weights_choice import PARTIAL
 from . import options as o
 from .report import print_diagnostics, print_warnings
 from .sweep import Point, default_folder, grid, sweep
+
+COMPILING = "compiling"  # a stage of what comes before training
 
 
 def train(
@@ -130,8 +130,10 @@ def _train(
         print_warnings(project)
         # The program lies in the run folder now, but relative paths are those of the original file.
         base = Path(before["data_base"]) if "data_base" in before else project.path.parent
-        dataset = load_dataset(project, o.search(data or _folder(before), base, offline))
-        with ThreadPoolExecutor(1) as beside:
+        stage = Stages()
+        with stage("reading the data"):
+            dataset = load_dataset(project, o.search(data or _folder(before), base, offline))
+        with stage(COMPILING), ThreadPoolExecutor(1) as beside:
             # Hashing takes no lock of Python's, so that it costs no time beside the compiler.
             hashing = beside.submit(fingerprint, dataset)
             job = prepare(project, dataset, o.device(device_name, threads))
@@ -141,9 +143,10 @@ def _train(
             other_data = any(one.key.partition(".")[0] == "data" for one in assignments)
             if not other_data:
                 _check_same_data(before, hashes, folder)
-            print_diagnostics(
-                [*folder.complete(), *_other_target(before, device_name), *job.resume(folder)]
-            )
+            with stage(COMPILING):
+                damage = [*folder.complete(), *job.resume(folder)]
+                job.compile_programs()
+            print_diagnostics([*_other_target(before, device_name), *damage])
             texts = {"model.nn": project.resolved()} if assignments else {}  # to go on once more
             inputs = inputs_note(project, dataset)
             if other_data or before.get("inputs") != inputs:
@@ -160,30 +163,15 @@ def _train(
             notes = run_notes(project, setup, examples, device_name, threads, data, base)
             notes["data_sha256"], notes["inputs"] = hashes, inputs_note(project, dataset)
             initial = _begin_with_weights(project, job)
+            with stage(COMPILING):
+                job.compile_programs()
             name, text = project.name.lower(), project.resolved()
             job.folder = create_run(out, name, text, notes, dataset.vocabularies, initial)
             held.enter_context(locked(job.folder.path))
             if initial is not None:
                 job.save_checkpoint()
-        return job if _run(job, late, tracked) else None
-
-
-class TimeLimit:
-    """Whether a command has taken as long as `--max-time` says, from when it `started` on; never
-    without one. UserError E0703 if the text is no time."""
-
-    def __init__(self, text: str | None, started: float | None, clock: Clock = time.perf_counter):
-        self.text, self.clock = text, clock
-        self.end = inf
-        if text is None:
-            return
-        seconds = seconds_of(text)
-        if seconds is None:
-            raise wrong_time("--max-time", text)
-        self.end = (clock() if started is None else started) + seconds
-
-    def __call__(self) -> bool:
-        return self.clock() >= self.end
+        remark = f"compiled in {stage.took(COMPILING)}"
+        return job if _run(job, late, tracked, remark) else None
 
 
 def _beginning(init: str | None, partial: bool, resume: Path | None) -> list[Assignment]:
@@ -223,12 +211,11 @@ def _begin_with_weights(project: Project, job: Job) -> Values | None:
     return values
 
 
-def _run(job: Job, late: TimeLimit, tracked: Sequence[Callback]) -> bool:
+def _run(job: Job, late: TimeLimit, tracked: Sequence[Callback], remark: str) -> bool:
     """Train; whether it came to its end. `Stopped` after a signal."""
     assert job.folder is not None
     go_on = f"`nnc train --resume {shlex.quote(str(job.folder.path))}`"
-    shown = make_listener(job.plan, [loss.name.id for loss in job.losses])
-    lines = Hooks(tracked, shown, job)
+    lines = Hooks(tracked, make_listener(job.plan, job.records, remark), job)
     try:
         lines.begin()
         with watch_interrupt(quits=True) as interrupted:

@@ -88,11 +88,12 @@ def summary_of(path: Path) -> RunSummary:
         return RunSummary(path, status, **about)
     finished = _finished(notes["settings"], position)
     status = FINISHED if finished else RUNNING if is_locked(path) else INTERRUPTED
-    values = position.records[-1].values if position.records else {}
+    last = position.compared
+    values = last.values if last else {}
     return RunSummary(
         path,
         status,
-        epoch=position.records[-1].epoch if position.records else position.epoch,
+        epoch=last.epoch if last else position.epoch,
         step=position.step,
         metric=_monitored(notes["settings"], values),
         best=position.best,
@@ -129,9 +130,9 @@ def _finished(settings: Mapping[str, Any], here: Position) -> bool:
         return True
     if settings.get("patience") is not None and here.stale >= settings["patience"]:
         return True
-    if not here.records:
+    last = here.compared
+    if last is None:
         return False
-    last = here.records[-1]
     values = {"epoch": last.epoch, "step": last.step, **last.values}
     try:
         return any(_condition(text).holds(values) for text in settings.get("until", ()))

@@ -82,7 +82,7 @@ class Callback:
         """Before the first step."""
 
     def on_step(self, training: Training) -> object:
-        """After every step; on a GPU, after every launch of several."""
+        """After every step; on a GPU, after the launch of several that it belongs to."""
 
     def on_record(self, training: Training) -> object:
         """After every record: of an epoch, a validation or a log line. `values` has it."""
@@ -159,6 +159,9 @@ class Hooks:
             self._training.epoch, self._training._losses = epoch, losses
             self._call("on_step")
         self._training._losses = losses
+
+    def measuring(self, split: str, done: int, examples: int) -> None:
+        self._inner.measuring(split, done, examples)
 
     def record(self, record: Record) -> None:
         self._inner.record(record)

@@ -23,7 +23,7 @@ import numpy as np
 from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, did_you_mean, fail
 from ...dsl.files import make_folder, reason, remove
 from .atomic_files import Damaged, check_arrays, load_arrays, read_notes, save_arrays
-from .metrics import EPOCH, Record
+from .metrics import EPOCH, LOG, Record
 from .set_measures import Totals
 
 FORMAT = 3
@@ -53,6 +53,11 @@ class Position:
     stale: int = 0
     kept: int = 0
     records: list[Record] = field(default_factory=list)
+
+    @property
+    def compared(self) -> Record | None:
+        """The last record that was compared with the best one: of an epoch or a validation."""
+        return next((record for record in reversed(self.records) if record.kind != LOG), None)
 
     def text(self) -> str:
         """As JSON; numbers that are not finite, which JSON lacks, are strings."""

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from .progress import notify
+from ..messages import notify
 
 _SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
 # Ctrl-C; `kill` and the end of a system or a job; the end of a terminal; the end of a reader

@@ -13,6 +13,7 @@ import numpy as np
 
 from ...compiler.elaboration.train_block import Setup
 from ...compiler.programs import states_kept
+from ...dsl.check.turns import Turn
 from ...dsl.diagnostics.diagnostic import Diagnostic, fail
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
@@ -23,10 +24,10 @@ from ..project import Project, field_types, setup_of
 from ..settings import Settings
 from .batch_inputs import Examples, check_fit, check_indices, one_hot_warnings, split_examples
 from .checkpoints import Position
-from .executor import Executor, Values
+from .executor import Executor, Values, evaluation_batches
 from .metrics import EPOCH, LOG, Record
 from .narrowing import narrowing_warnings
-from .progress import Plan
+from .progress_text import Plan
 from .run_folder import RunFolder
 from .set_measures import Totals
 
@@ -67,7 +68,13 @@ class Job:
 
     @property
     def plan(self) -> Plan:
-        return Plan(self.settings.epochs, self.settings.steps, self.steps_per_epoch)
+        return Plan(
+            self.settings.epochs,
+            self.settings.steps,
+            self.steps_per_epoch,
+            tuple(loss.name.id for loss in self.losses),
+            self.monitor.name,
+        )
 
     def weigh(self, weights: np.ndarray | None) -> None:
         """Draw the training examples by weights of all examples of their split; None: all alike."""
@@ -80,6 +87,34 @@ class Job:
         memory from the beginning. UserError E0713 if it does not fit."""
         size = min(self.settings.batch, len(self.training))
         self.executor.training(size, self.settings.turn(self.position.step + 1))
+
+    def compile_programs(self) -> None:
+        """Compile what the epoch under way takes, so that its seconds are those of training; what
+        is compiled already is not again. UserError E0713 if it does not fit."""
+        self.compile_step()
+        for size, turn in self._steps_to_come():
+            self.executor.training(size, turn)
+        for name, examples in self.parts.items():
+            for size, begin, end in evaluation_batches(len(examples)):
+                if name != "train" and begin < end:
+                    with self.executor.evaluation(size):
+                        pass
+        # back to the memory of the program of most steps
+        self.compile_step()
+
+    def _steps_to_come(self) -> dict[tuple[int, Turn], None]:
+        """The batches of the epoch's steps that are left, and the losses that they train."""
+        settings, here, examples = self.settings, self.position, len(self.training)
+        left = -(-(examples - here.done) // (settings.batch * settings.accumulate))
+        taken = left if settings.steps is None else min(left, settings.steps - here.step)
+        if taken <= 0:
+            return {}
+        cycle = range(1, min(taken, len(settings.turns) or 1) + 1)
+        size, rest = min(settings.batch, examples), examples % settings.batch
+        found = dict.fromkeys((size, settings.turn(here.step + n)) for n in cycle)
+        if taken == left and rest:
+            found[rest, settings.turn(here.step + taken)] = None
+        return found
 
     def measured(self, record: Record) -> dict[str, float]:
         """The values that conditions may name."""

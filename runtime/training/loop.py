@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import isfinite
 
 import numpy as np
@@ -41,7 +42,7 @@ def train(
     a checkpoint is saved and training ends. The `clock` decides when checkpoints are written, and
     nothing else.
     """
-    job.compile_step()
+    job.compile_programs()
     run = _Run(job, listener, interrupted, clock)
     try:
         return run.to_the_end()
@@ -134,7 +135,13 @@ class _Run:
         values = job.executor.measures["train"].values(totals)
         for name in ("validation", "test"):
             if name in job.parts and kind != LOG:
-                measured = evaluate(job.executor, job.parts[name], here.step, self.interrupted)
+                measured = evaluate(
+                    job.executor,
+                    job.parts[name],
+                    here.step,
+                    self.interrupted,
+                    partial(self.listener.measuring, name),
+                )
                 if measured is None:
                     return False
                 values |= {f"{name}_{key}": value for key, value in measured.items()}
@@ -153,10 +160,11 @@ class _Run:
         # launches end at `due` (`_next_stop`), so it is never stepped over
         if self.job.position.step == self.guard.due:
             self.guard.renew()
-        accumulates = self.job.settings.accumulate > 1
-        losses = self._run_step_of_batches() if accumulates else self._run_steps()
-        # after the launch: the position and the values are of one step again
-        self.listener.step(self.job.position.epoch, self.job.position.step, losses)
+        settings, here = self.job.settings, self.job.position
+        found = [self._run_step_of_batches()] if settings.accumulate > 1 else self._run_steps()
+        # told after the launch: the position and the values are of one step again
+        for number, losses in enumerate(found, here.step - len(found) + 1):
+            self.listener.step(here.epoch, number, losses)
 
     def _add(self, parts: Sequence[Value], examples: int) -> None:
         """Add what a batch has measured."""
@@ -186,8 +194,8 @@ class _Run:
         found: list[float] = means.tolist()
         return found
 
-    def _run_steps(self) -> Sequence[float]:
-        """One step, or several in one launch; the losses of the last."""
+    def _run_steps(self) -> list[Sequence[float]]:
+        """One step, or several in one launch; the losses of each."""
         job, settings, here = self.job, self.job.settings, self.job.position
         # at the end of an epoch there may be fewer examples than a batch
         size = min(settings.batch, len(self.order) - here.done)
@@ -198,7 +206,7 @@ class _Run:
             most = min(most, self._next_stop() - here.step, settings.steps_alike(here.step + 1))
         rows = next_batches(self.order, size, here.done, most)
         numbers = range(here.step + 1, here.step + 1 + len(rows))
-        losses: Sequence[float] = ()
+        found: list[Sequence[float]] = []
         try:
             for losses, parts in program.run_many(job.training, rows, numbers):
                 here.step += 1
@@ -207,10 +215,11 @@ class _Run:
                 if not all(map(isfinite, losses)):
                     self.guard.check(losses)
                 self._add(parts, size)
+                found.append(losses)
         except Refused:
             here.step, here.done = here.step + 1, here.done + size
             raise self.guard.stop() from None
-        return losses
+        return found
 
     def _next_stop(self) -> int:
         """The step after which values are looked at or measured, or training ends."""
@@ -227,9 +236,14 @@ def measure(executor: Executor, examples: Examples, step: int) -> dict[str, floa
 
 
 def evaluate(
-    executor: Executor, examples: Examples, step: int, interrupted: Callable[[], bool]
+    executor: Executor,
+    examples: Examples,
+    step: int,
+    interrupted: Callable[[], bool],
+    tell: Callable[[int, int], None] = lambda done, examples: None,
 ) -> dict[str, float] | None:
-    """As `measure`; None if it was interrupted."""
+    """As `measure`; None if it was interrupted. `tell` is called with how many examples are done,
+    and how many there are."""
     totals, measures = Totals(), executor.measures["evaluate"]
     for size, begin, end in evaluation_batches(len(examples)):
         rows = examples.rows[:end]
@@ -246,6 +260,7 @@ def evaluate(
                     raise refusal(program, refused, examples.split, executor.seed) from None
                 # `batches` is [runs, size]: its size counts examples
                 begin += batches.size
+                tell(begin, len(examples))
                 if interrupted():
                     return None
     return measures.values(totals)

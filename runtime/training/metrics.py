@@ -33,14 +33,6 @@ class Record:
             "seconds": round(self.seconds, 3),
         }
 
-    def line(self, epochs: int | None) -> str:
-        """As a line of text."""
-        of = f"/{epochs}" if epochs else ""
-        width = len(str(epochs or 0))
-        parts = [f"epoch {self.epoch:>{width}}{of}", *([f"step {self.step}"] if self.kind else [])]
-        parts += [f"{name} {format_number(value)}" for name, value in self.values.items()]
-        return "  ".join([*parts, f"{self.seconds:.1f} s"])
-
 
 def format_number(value: float) -> str:
     """Four decimals, or scientific notation for small and large numbers."""

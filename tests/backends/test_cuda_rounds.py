@@ -143,8 +143,8 @@ def test_every_step_is_told(monkeypatch):
         def __init__(self):
             self.steps = []
 
-        def step(self, epoch, done, batches, loss):
-            self.steps.append((epoch, done, batches, loss))
+        def step(self, epoch, step, losses):
+            self.steps.append((epoch, step, losses))
 
     found = []
     for count in (0, 5):

@@ -62,7 +62,8 @@ train Q {
 # Random numbers in every step, states of the model, a validation set, unfinished epochs.
 NOISY = DIGITS.replace("|> relu |>", "|> BatchNorm |> relu |> Dropout(0.3) |>").replace(
     "epochs    = 2",
-    "epochs    = 12\n    checkpoint_every = 4\n    validation = 0.1\n    keep_checkpoints = 1",
+    "epochs    = 12\n    checkpoint_every = 4\n    validation = 0.1\n    keep_checkpoints = 1\n"
+    "    validate_every = 5\n    log_every = 3",
 )
 LAST = DIGITS.replace(
     "epochs    = 2", 'epochs    = 30\n    keep = "last"\n    keep_checkpoints = 3'
@@ -78,6 +79,7 @@ train Writer {
     optimizer = adam(lr = 1e-2)
     batch     = 8
     epochs    = 12
+    log_every = 2
     checkpoint_every = 7
 }
 """

@@ -23,7 +23,7 @@ train Gpt {
     optimizer = adam(lr = 1e-2)
     batch     = 8
     steps     = STEPS
-    checkpoint_steps = 5
+    checkpoint_every = 5
     KEEP
 }
 """

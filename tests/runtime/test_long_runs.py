@@ -15,8 +15,7 @@ from small_programs import DIGITS, prepared, write
 
 from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime import cli
-from nnc.runtime.commands.train import TimeLimit
-from nnc.runtime.durations import right_spelling, seconds_of
+from nnc.runtime.durations import TimeLimit, right_spelling, seconds_of
 from nnc.runtime.project import project_of_text
 from nnc.runtime.settings import Assignment
 from nnc.runtime.training.atomic_files import load_arrays
@@ -207,15 +206,13 @@ def test_checkpoints_by_time_change_no_number(whole, tmp_path, monkeypatch):
     wanted, _ = whole
     saved = []
     for minutes, seconds in ((10, 0.0), (10, 250.0), (60, 250.0), (1, 61.0)):
-        job, steps = (
-            job_in(tmp_path / f"{minutes}-{seconds}", checkpoint_every=f"{minutes} min"),
-            [],
-        )
+        folder, steps = tmp_path / f"{minutes}-{seconds}", []
+        job = job_in(folder, checkpoint_every=f"{minutes} min")
         write_checkpoint = job.folder.checkpoints.write
 
-        def count(values, position, keep, steps=steps, write_checkpoint=write_checkpoint):
+        def count(values, position, *rest, steps=steps, write_checkpoint=write_checkpoint):
             steps.append(position.step)
-            write_checkpoint(values, position, keep)
+            write_checkpoint(values, position, *rest)
 
         monkeypatch.setattr(job.folder.checkpoints, "write", count)
         train(job, Silent(), never, Ticking(seconds))

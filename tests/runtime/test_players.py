@@ -19,7 +19,8 @@ from nnc.runtime.training.executor import Executor
 from nnc.runtime.training.interrupt import never
 from nnc.runtime.training.job import Job, prepare
 from nnc.runtime.training.loop import INTERRUPTED, train
-from nnc.runtime.training.progress import Bar, Plan, Silent
+from nnc.runtime.training.progress import Bar, Silent
+from nnc.runtime.training.progress_text import Plan, record_line
 from nnc.runtime.training.run_folder import create_run
 from nnc.runtime.training.snapshot import read_snapshot
 
@@ -72,7 +73,7 @@ def same_bits(a, b) -> bool:
 def test_all_losses_are_measured(whole: Job) -> None:
     assert [list(r.values) for r in whole.records] == [["critic", "generator", "gap"]] * 3
     assert whole.records[-1].step == 3 * STEPS
-    line = whole.records[-1].line(3)
+    line = record_line(whole.records[-1], whole.plan)
     assert "critic 0." in line and "generator 0." in line and "loss" not in line
 
 
@@ -194,19 +195,16 @@ def test_from_python(tmp_path) -> None:
 
 
 def test_the_bar_shows_all_losses() -> None:
-    bar = Bar(Plan(3, None, 5), ["critic", "generator"])
+    bar = Bar(Plan(3, None, 5, ("critic", "generator")))
     texts = []
 
     class Shown:
-        def add_task(self, *_, **__) -> int:
-            return 0
+        def show(self, before, done, total, after) -> None:
+            texts.append(([*before], done, total))
 
-        def update(self, _, description: str, **__) -> None:
-            texts.append(description)
-
-    bar._shown, bar._task = Shown(), 0
+    bar._shown = Shown()
     bar.step(2, 6, (0.5, -0.25))
-    assert texts == ["epoch 2  critic 0.5000  generator -0.2500"]
+    assert texts == [(["epoch 2/3", "critic 0.5000", "generator -0.2500"], 6, 15)]
 
 
 def test_values_are_in_one_place() -> None:

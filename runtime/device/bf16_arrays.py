@@ -26,13 +26,16 @@ class Bf16Arrays:
             for name, bits in memory.items()
         }
         pairs = {name: (array, memory[name]) for name, array in self.arrays.items()}
-        self._given = [pair for n, pair in pairs.items() if system.tensors[n].kind != "temp"]
+        kinds = {name: system.tensors[name].kind for name in pairs}
+        self._inputs = [pair for name, pair in pairs.items() if kinds[name] == "input"]
+        self._values = [pair for name, pair in pairs.items() if kinds[name] in ("param", "state")]
         changed = {*system.outputs, *system.updates}
         self._computed = [pair for name, pair in pairs.items() if name in changed]
 
-    def store(self) -> None:
-        """Round what is given into the program's memory."""
-        for array, bits in self._given:
+    def store(self, inputs_alone: bool = False) -> None:
+        """Round what is given into the program's memory: inputs, params and states, or the inputs
+        alone, if nobody has written to the others."""
+        for array, bits in self._inputs if inputs_alone else (*self._inputs, *self._values):
             bits[...] = halves(array, "bf16")
 
     def load(self) -> None:

@@ -13,6 +13,7 @@ from gpu_simulator import available
 from small_programs import DIGITS, prepared, trained, write
 from support import system
 
+from nnc.compiler.ir.dtypes import HALVES
 from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime.cli import run
 from nnc.runtime.data import Dataset, Field, Schema, Split
@@ -207,15 +208,20 @@ def stored() -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize("name", stored())
-def test_what_is_gathered_is_what_the_cpu_takes(name, monkeypatch):
+NARROW = [("plain", "f16"), ("plain", "bf16"), ("pixels", "bf16"), ("backward", "f16"),
+          ("column", "i8"), ("windows", "u8")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "dtype"), [*((name, "") for name in stored()), *NARROW])
+def test_what_is_gathered_is_what_the_cpu_takes(name, dtype, monkeypatch):
     """Whatever the array's type, order and overlaps: every element of every run."""
     fake_cupy.install(monkeypatch)
     monkeypatch.setattr(cuda, "rule", lambda microseconds: 2)
     array = stored()[name]
     real = array.dtype.kind == "f" or name == "pixels"
-    text = f"""model M(x: {"f32" if real else "i32"}[4{"".join(f", {n}" for n in array.shape[1:])}])
-        -> y: f32[] {{ y = {"sum(x * x)" if real else "sum(x) * 1.0"} }}"""
+    kind, result = dtype or ("f32" if real else "i32"), dtype if dtype in HALVES else "f32"
+    text = f"""model M(x: {kind}[4{"".join(f", {n}" for n in array.shape[1:])}])
+        -> y: {result}[] {{ y = {"sum(x * x)" if real else "sum(x) * 1.0"} }}"""
     program = cuda.CudaProgram(system(text))
     split = Split({"x": array}, {"x": 1 / 255} if name == "pixels" else {})
     rows = np.array([[3, 0, 9, 9], [1, 10, 2, 5]])

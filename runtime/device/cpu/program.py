@@ -152,7 +152,7 @@ class CpuProgram:
         if self._bf16 is None:
             self._run_code(again)
             return
-        self._bf16.store()
+        self._bf16.store(inputs_alone=again)
         self._run_code(again)
         self._bf16.load()
 

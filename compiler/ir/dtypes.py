@@ -19,6 +19,7 @@ import numpy as np
 DTYPES = ("bool", "u8", "i8", "i32", "i64", "f32", "f64")  # in order of promotion
 UNSIGNED = ("bool", "u8")
 SMALL = ("bool", "u8", "i8")  # computed with in i32: these are types of memory
+F16_END = 65520  # is rounded to infinity
 HALVES = ("f16", "bf16")  # formats that memory may hold a float in
 NUMPY = {
     "bool": np.bool_,
@@ -51,7 +52,9 @@ INTEGERS = {"bool": (0, 1), "u8": (0, 255), "i8": (-128, 127),
 
 
 def fits(value: float, dtype: str) -> bool:
-    """Whether a type can hold a number: floats any, integers those in their range."""
+    """Whether a type can hold a number: floats any, f16 and integers those in their range."""
+    if dtype == "f16":
+        return not math.isfinite(value) or abs(value) < F16_END
     if is_float(dtype):
         return True
     least, greatest = INTEGERS[dtype]

@@ -77,6 +77,9 @@ def as_array(name: str, value: object) -> np.ndarray:
 
 def to_numpy(name: str, value: Any) -> np.ndarray:
     """Anything that can become an array, as one. UserError E0708 otherwise."""
+    # NumPy has no bfloat16; f32 has all of its numbers.
+    if str(getattr(value, "dtype", "")).endswith("bfloat16"):
+        return to_numpy(name, value.float() if hasattr(value, "float") else _wide(value))
     if isinstance(value, np.ndarray):
         return value
     # A tensor that gradients are computed for, or that lies on a GPU, gives no array by itself.
@@ -95,6 +98,10 @@ def to_numpy(name: str, value: Any) -> np.ndarray:
         ragged = _lengths(value)
         why = "its entries have different lengths" if ragged else str(error).split("\n")[0]
         raise fail("E0708", f"`{name}` cannot become an array: {why}", help=ragged) from None
+
+
+def _wide(value: Any) -> np.ndarray:
+    return np.asarray(value).astype(np.float32)
 
 
 def _lengths(value: object) -> str:

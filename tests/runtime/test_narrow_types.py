@@ -139,6 +139,22 @@ def test_what_does_not_fit_an_input_is_refused(tmp_path: Path) -> None:
         assert caught.value.diagnostics[0].code == "E0606"
 
 
+def test_tensors_of_bfloat16_are_taken() -> None:
+    torch = pytest.importorskip("torch")
+    model = nnc.loads("model M(x: bf16[B, 2]) -> y: bf16[B, 2] {\n y = x * 2\n}")
+    x = torch.tensor([[1.5, -3.0]])
+    model.init(x)
+    assert model.predict(x.bfloat16()).tolist() == [[3.0, -6.0]]
+
+
+def test_a_first_value_that_does_not_fit_is_refused() -> None:
+    text = "model M(x: f32[B]) -> y: f32[B] {\n param w: f16[] = 65520\n y = w * x\n}"
+    with pytest.raises(nnc.UserError) as caught:
+        nnc.loads(text).init(np.ones(1, np.float32))
+    assert caught.value.diagnostics[0].code == "E0311"
+    assert caught.value.diagnostics[0].message == "65520 does not fit f16"
+
+
 def test_an_average_of_a_narrow_parameter_is_wide() -> None:
     program = MODEL.replace("HALF", "f16").replace('    data = npz("set.npz")\n', "")
     program = program.replace("    batch = 4", "    average = ema(0.9)\n    batch = 4")

@@ -54,6 +54,7 @@ from .passes.kernels.memory import plan_memory
 from .passes.kernels.prefetch import plan_prefetch
 from .passes.kernels.prologue import prologue
 from .passes.kernels.skip_masked_terms import skip_masked_terms
+from .passes.kernels.unread_values import unread_values
 from .targets import CpuTarget, Target
 
 if TYPE_CHECKING:
@@ -198,6 +199,7 @@ CPU = Pipeline(
         Pass("fuse", fuse, needs=("target",), required=True),
         Pass("prologue", prologue),
         Pass("skip-masked-terms", skip_masked_terms),
+        Pass("unread-values", unread_values),
         Pass("dynamic-batch", dynamic_batch),
         Pass("plan-memory", plan_memory, needs=("target", "options"), required=True),
         Pass("place-barriers", place_barriers, required=True),

@@ -11,7 +11,7 @@ from typing import TypeGuard
 
 from .build import call, literal, rewrite
 from .dtypes import INTEGERS, fits, is_float
-from .expr import Apply, Const, Expr, Idx, Read, index_names
+from .expr import Apply, Const, Expr, Idx, Read, index_names, is_size
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,8 @@ def _atom_bounds(atom: Expr, sizes: Mapping[str, int]) -> Interval:
             low, high = _wrapped(atom.args[0], sizes)
             if fits(low, atom.fn) and fits(high, atom.fn):
                 return low, high
+    if is_size(atom):
+        return 1, INTEGERS["i32"][1]
     # u8 pixels and truth values have narrow ranges even where they are data. A float is no index.
     return INTEGERS.get(atom.dtype, INTEGERS["i64"])
 

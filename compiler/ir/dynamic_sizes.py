@@ -43,11 +43,6 @@ def size_input(symbol: str) -> str:
     return f"{symbol}!"
 
 
-def is_size_input(name: str) -> bool:
-    """Whether it is the name of such an input."""
-    return name.endswith("!")
-
-
 def _size(symbol: str) -> Expr:
     return Read(size_input(symbol), (), None, "i32")
 

@@ -143,6 +143,16 @@ class Apply(Expr):
         return self.args
 
 
+def is_size_input(name: str) -> bool:
+    """Whether it is the name of an input that holds a size of a run (`dynamic_sizes`)."""
+    return name.endswith("!")  # which no name of a program has
+
+
+def is_size(expr: Expr) -> bool:
+    """Whether it is such a size."""
+    return isinstance(expr, Read) and is_size_input(expr.tensor)
+
+
 def walk(expr: Expr) -> Iterator[Expr]:
     """Every distinct node of an expression, each after its children."""
     return chain(_below(expr), (expr,))

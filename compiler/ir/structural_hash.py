@@ -87,6 +87,8 @@ def system_signature(system: System) -> str:
     text.add("precision", system.precision)
     text.add("indices", str(system.index_inputs))
     text.add("batch", system.batch)
+    for name, forms in system.sized.items():
+        text.add("sized", name, *(f"{axis}:{form.expr()}" for axis, form in forms.items()))
     text.add("outputs", *system.outputs)
     for name, following in system.updates.items():
         text.add(name, following)

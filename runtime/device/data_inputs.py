@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...compiler.ir.dynamic_sizes import is_size_input
 from ...compiler.ir.equation import System, Tensor
+from ...compiler.ir.expr import is_size_input
 
 SCALARS = ("step", "seed", "microbatches_left")  # inputs that the executor sets
 

@@ -3,6 +3,7 @@ machine code, whatever stands in memory beyond."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -13,16 +14,19 @@ from nnc.compiler.elaboration.selection import Selection
 from nnc.compiler.ir.dynamic_sizes import (
     DynamicSystem,
     NotDynamic,
-    is_size_input,
     size_input,
     size_value,
 )
 from nnc.compiler.ir.equation import CHECK, System
+from nnc.compiler.ir.expr import is_size_input
 from nnc.compiler.ir.verify import verify
 from nnc.compiler.passes.equations.integer_checks import integer_checks
+from nnc.compiler.passes.kernels.kernel import Blocks, Scan
 from nnc.compiler.pipeline import derive
-from nnc.compiler.programs import any_sizes, sized
+from nnc.compiler.programs import any_sizes, dynamic, sized
 from nnc.compiler.reference.evaluator import evaluate
+from nnc.compiler.targets import RowBlockLimits
+from nnc.runtime.device.cpu import host
 from nnc.runtime.device.cpu.program import CpuProgram
 from nnc.runtime.project import project_of_text, setup_of
 
@@ -223,3 +227,56 @@ def test_a_condition_on_the_length(monkeypatch) -> None:
         True,
     ]
     assert not found.matches(exact(body, {"T": 13}), {"T": 14})
+
+
+# --- what is computed -----------------------------------------------------------------------------
+
+LARGE = """
+model M(x: f32[B, T, 24]) -> y: f32[B, T, 24], m: f32[B, 24] {
+    h = x |> Dense(48) |> relu |> Dense(24) |> Attention(2, causal = true)
+    y[b, t, j] = tanh(h[b, t, j] + (y[b, t + 1, j] else 0))
+    m[b, j] = mean(t) y[b, t, j]
+}
+train M {
+    loss      = mean(y^2)
+    optimizer = sgd()
+    float     = f64
+    batch     = 3
+    T <= 60
+}"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_loops_end_at_the_length(threads: int) -> None:
+    """Of examples and of places: on any number of threads, in blocks of rows, in a recurrence."""
+    setup = setup_of(project_of_text(LARGE), None)
+    found = any_sizes(setup, Selection())
+    system = dynamic(setup, found.system)
+    assert system is not None
+    # on which every matrix is worth blocks of 8 rows, and every loop worth several threads
+    target = replace(host.target(), row_blocks=RowBlockLimits(1, 1, 0.0, 8))
+    target = replace(target, tiling=replace(target.tiling, parallel_cycles=1))
+    program = CpuProgram(system, threads, target)
+    for item in program.plan.items:
+        if isinstance(item, Scan):
+            assert str(item.steps) == "T!"
+        elif isinstance(item, Blocks):
+            assert str(item.extent) == "T!"
+        elif any(i.size == 60 for i in item.anchor.indices):
+            assert item.unread_where, item.name
+    kinds = {type(item) for item in program.plan.items}
+    assert {Scan, Blocks} < kinds
+    assert "parallel for t < 60 until T!" in program.loops
+    weights = values(system)
+    for length, count in ((1, 3), (7, 2), (41, 1), (60, 3)):
+        exact_system = sized(setup, Selection(sizes=(("T", length),)))
+        small = {**weights, "x": weights["x"][:, :length]}
+        program.arena[:] = 255
+        program.shorten(count)
+        for field, array in enlarged(found, small, {"T": length}, 0.5).items():
+            program.arrays[field][...] = array
+        program.run()
+        meant = evaluate(exact_system, small)
+        for name in ("y", "m"):
+            y = part(found, name, program.arrays[name], {"T": length})[:count]
+            np.testing.assert_allclose(y, meant[name][:count], rtol=1e-9, atol=1e-12)

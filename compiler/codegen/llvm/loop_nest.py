@@ -182,6 +182,8 @@ class _NestWriter:
         """This thread's steps: a contiguous share, which may be empty."""
         width = segment.tile * loop.lanes
         start, stop = self._elements(loop, segment)
+        if not loop.is_whole:
+            start, stop = self._bounded_share(loop, segment)
         # The writer's loops run at least once.
         some = self.e.op("icmp slt i64 {0}, {1}", start, stop, type="i1")
         with self.e.when(some), self.e.loop(start, stop, width) as opened:
@@ -202,6 +204,21 @@ class _NestWriter:
             with self.e.loop(begin, end, width, maybe_empty=True) as opened:
                 self._inside(OpenNestLoop(loop, segment, opened.index, 0), rest)
             start = a.op("add", "i64", start, a.op("mul", "i64", count, str(width)))
+
+    def _bounded_share(self, loop: Loop, segment: Segment) -> tuple[str, str]:
+        """The first element of this thread's share of the steps that the loop's bounds leave, and
+        that past its last."""
+        a, width = self.scalar, segment.tile * loop.lanes
+        around = Tile(self._copies(), Reduction("sum", self.nest.bodies[0].dtype))
+        left = self.reductions.stretch(loop, segment, around, Where())
+        elements = a.op("add", "i64", a.op("sub", "i64", left.last, left.first), str(width - 1))
+        elements = a.intrinsic("smax", "i64", elements, "0")
+        first, last = self._share(a.op("udiv", "i64", elements, str(width)))
+        begin, end = (
+            a.op("add", "i64", left.first, a.op("mul", "i64", step, str(width)))
+            for step in (first, last)
+        )
+        return begin, end
 
     def _bounded(self, loop: Loop, segment: Segment, rest: Sequence[Loop]) -> None:
         """The steps that the loop's bounds leave, perhaps none."""

@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from itertools import count
 from types import MappingProxyType
 
+from ...ir.affine import Affine, affine
 from ...ir.dtypes import BYTES
+from ...ir.expr import Read
 from ...passes.cpu.loop_ir import Nest
 from ...passes.kernels.equal_kernels import SharedCode
 from ...passes.kernels.kernel import Blocks, Item, Kernel, Plan
@@ -176,13 +178,28 @@ class _StepWriter:
             if isinstance(item, Blocks):
                 self.blocks(item)
                 continue
-            size = item.index.size
+            count, last = str(item.index.size), str(item.index.size - 1)
+            if item.steps is not None:
+                count = self.value(affine(item.steps))
+                last = e.op("sub i64 {0}, 1", count, type="i64")
             # Loops of the writer count upwards; a backward scan counts its steps from the end.
-            with e.loop("0", str(size), 1) as opened:
+            with e.loop("0", count, 1, maybe_empty=item.steps is not None) as opened:
                 now = opened.index
                 if item.reverse:
-                    now = e.op("sub i64 {0}, {1}", str(size - 1), now, type="i64")
+                    now = e.op("sub i64 {0}, {1}", last, now, type="i64")
                 self.items(item.kernels, {**at, item.index.name: now})
+
+    def value(self, form: Affine) -> str:
+        """A form of sizes."""
+        e, total = self.e, str(form.constant)
+        for atom, factor in form.coefficients.items():
+            assert isinstance(atom, Read)
+            cell = f"getelementptr i8, ptr %arena, i64 {self.plan.offsets[atom.tensor]}"
+            size = e.op("load i32, ptr {0}", e.op(cell, type="ptr"), type="i32")
+            wide = e.op("sext i32 {0} to i64", size, type="i64")
+            term = e.op(f"mul i64 {{0}}, {factor}", wide, type="i64")
+            total = e.op("add i64 {0}, {1}", total, term, type="i64")
+        return total
 
     def blocks(self, blocks: Blocks) -> None:
         """A loop over this thread's blocks, every so many as there are threads: under a mask later
@@ -200,17 +217,21 @@ class _StepWriter:
         # If the last two blocks overlap, one thread does both, in this order: even if they add up
         # in another order, what is left does not depend on which thread was faster.
         steps = size // rows
-        count = str(blocks.count_of(steps))
-        if blocks.fixed and blocks.fixed[0].name == first.examples:
-            # The outermost one: later blocks are of other examples.
-            each = blocks.count_of(steps) // blocks.fixed[0].size
-            count = e.op(f"mul i64 {{0}}, {each}", examples_of_run(e), type="i64")
+        own = self.row_steps(blocks, steps)
+        # The outermost one may count examples: later blocks are of other examples.
+        by_examples = blocks.fixed and blocks.fixed[0].name == first.examples
+        each = blocks.count_of(1) // (blocks.fixed[0].size if by_examples else 1)
+        count = str(each * steps)
+        if blocks.extent is not None:
+            count = e.op(f"mul i64 {{0}}, {each}", own, type="i64")
+        if by_examples:
+            count = e.op("mul i64 {0}, {1}", examples_of_run(e), count, type="i64")
         some = e.op("icmp slt i64 %thread, {0}", count, type="i1")
         numbers = {kernel: next(self.numbers) for kernel in blocks.kernels}
         with e.when(some), self.strided(count) as number:
             at, rest = {}, number
-            step = e.pinned(f"urem i64 {{0}}, {steps}", rest, type="i64")
-            rest = e.pinned(f"udiv i64 {{0}}, {steps}", rest, type="i64")
+            step = e.pinned("urem i64 {0}, {1}", rest, own, type="i64")
+            rest = e.pinned("udiv i64 {0}, {1}", rest, own, type="i64")
             for index in reversed(blocks.fixed):
                 at[index.name] = e.pinned(f"urem i64 {{0}}, {index.size}", rest, type="i64")
                 rest = e.pinned(f"udiv i64 {{0}}, {index.size}", rest, type="i64")
@@ -236,6 +257,16 @@ class _StepWriter:
                 opened.close()
         if self.clock is not None:
             self.barrier()
+
+    def row_steps(self, blocks: Blocks, steps: int) -> str:
+        """How many of so many steps over rows a run takes."""
+        e = self.e
+        if blocks.extent is None:
+            return str(steps)
+        e.declare("declare i64 @llvm.smin.i64(i64, i64)")
+        rows = self.value(affine(blocks.extent) + Affine({}, blocks.rows - 1))
+        own = e.op(f"udiv i64 {{0}}, {blocks.rows}", rows, type="i64")
+        return e.op(f"call i64 @llvm.smin.i64(i64 {{0}}, i64 {steps})", own, type="i64")
 
     @contextmanager
     def strided(self, count: str) -> Iterator[str]:

@@ -16,7 +16,7 @@ from itertools import product
 
 from ...ir.affine import Affine
 from ...ir.equation import Index
-from ...ir.expr import Idx
+from ...ir.expr import Idx, is_size
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,8 @@ def executed_share(
 ) -> float:
     """The share of all terms that is added, estimated from so many tiles along each index."""
     total = 1.0
+    # How much of a size a run has is not known here.
+    zero_where = [f for f in zero_where if not any(map(is_size, f.coefficients))]
     # The shares of several indices are multiplied, as if they were independent: an estimate.
     for name, bounds in loop_bounds(zero_where, over, extents).items():
         size = next(i.size for i in over if i.name == name)

@@ -150,7 +150,10 @@ def tiled_loops(
 
 
 def _read_part(loops: list[Loop], work: Work) -> list[Loop]:
-    """The output loops of a block, within what its other kernels read."""
+    """The output loops within what other kernels read."""
+    if work.column is None:
+        read = loop_bounds(work.unread_where, work.outputs, {})
+        return [replace(x, upper_bounds=read.get(x.index.name, UNBOUNDED).upper) for x in loops]
     columns = [i for i in work.outputs if i.name == work.column]
     extents = {i.name: i.size for i in work.outputs if i.name != work.column}
     bounds = loop_bounds(work.unread_where, columns, extents) if columns else {}

@@ -20,7 +20,7 @@ from operator import is_
 from ...ir.affine import Affine
 from ...ir.dtypes import BYTES
 from ...ir.equation import Equation, Index, Tensor
-from ...ir.expr import Apply, Expr, Idx, Read, reads, walk
+from ...ir.expr import Apply, Expr, Idx, Read, is_size, reads, walk
 from ...ir.sparsity_analysis import vanishes
 from ...ir.terms import is_zero
 from ...targets import CpuTarget
@@ -226,10 +226,12 @@ def _zero_checks(
 
 
 def _affine_conditions(conditions: tuple[Expr, ...], form: CoalescedKernel) -> tuple[Affine, ...]:
-    """Of some conditions those that are affine in coalesced indices."""
+    """Of some conditions those that are affine in coalesced indices and sizes."""
     forms = (linearize(e, form.sizes) for e in conditions)
     # Coalescing may have put quotients into a form; no bound can be solved for these.
-    return tuple(f for f in forms if all(isinstance(atom, Idx) for atom in f.coefficients))
+    return tuple(
+        f for f in forms if all(isinstance(atom, Idx) or is_size(atom) for atom in f.coefficients)
+    )
 
 
 def _accumulation_vector(form: CoalescedKernel, into: Access) -> str:

@@ -60,6 +60,7 @@ def _write_item(text: StructuralText, item: Kernel | Scan) -> frozenset[str]:
         # "scan" and "end" bracket the items, so that nested loops and neighbouring ones read
         # differently.
         text.add("scan", f"{text.index(item.index.name)}<{item.index.size}", item.reverse)
+        text.add("steps", "" if item.steps is None else text.expr(item.steps))
         local = frozenset[str]().union(*[_write_item(text, inner) for inner in item.kernels])
         text.add("end")
         return local

@@ -48,8 +48,8 @@ class Kernel:
     `examples` names the output index that counts examples, where a run of fewer examples may leave
     the others out.
 
-    With a `window` the kernel computes one block of rows. What lies where one of `unread_where` is
-    0 or more, nothing reads: it need not be computed.
+    What lies where one of `unread_where` is 0 or more, nothing reads: it need not be computed. With
+    a `window` the kernel computes one block of rows.
 
     `unrolled` names small indices of which all values are computed at one point of the iteration
     space, such as the gates of a recurrent cell. An equation may have one that others lack: the
@@ -93,13 +93,15 @@ class Kernel:
 class Scan:
     """A recurrence: `kernels` run in order for every value of `index`, first to last or back.
 
-    Each kernel has `index.name` in its `fixed`; items may themselves be scans over another index.
+    Each kernel has `index.name` in its `fixed`; items may themselves be scans over another index. A
+    run takes so many `steps`, if these are a size that it is given: what follows is not read.
     """
 
     index: Index
     reverse: bool
     kernels: tuple[Kernel | Scan, ...]
     reason: str = ""
+    steps: Expr | None = None
 
     @property
     def every(self) -> Iterator[Kernel]:
@@ -124,14 +126,15 @@ class Blocks:
     """Independent blocks of rows, which threads share: `kernels` run in order for one block, all by
     one thread. There is a block for every value of the indices `fixed`, and of `row` for every
     `rows` values; the last one begins earlier, so that it is as long: what two blocks compute they
-    compute alike. Tensors that are `held` are in a thread's own memory, at offsets from its
-    beginning."""
+    compute alike. If a run has a number of rows that it is given, this is their `extent`. Tensors
+    that are `held` are in a thread's own memory, at offsets from its beginning."""
 
     fixed: tuple[Index, ...]
     row: Index
     rows: int
     kernels: tuple[Kernel, ...]
     reason: str = ""
+    extent: Expr | None = None
     held: Mapping[str, int] = field(default_factory=dict)
     held_bytes: int = 0
 

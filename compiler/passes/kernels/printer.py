@@ -78,10 +78,12 @@ def _item_lines(item: Item, plan: Plan, notes: Mapping[Kernel, str]) -> Iterator
     # Indented like a loop, with its kernels inside.
     if isinstance(item, Blocks):
         fixed = "".join(f"{i.name} < {i.size}, " for i in item.fixed)
-        row = f"{item.row.name} < {item.row.size} by {item.rows}"
+        until = "" if item.extent is None else f" until {item.extent}"
+        row = f"{item.row.name} < {item.row.size} by {item.rows}{until}"
         yield f"blocks {fixed}{row}    # {item.reason}; {item.held_bytes:,} bytes for each thread"
     elif isinstance(item, Scan):
-        yield f"scan {item.index.name} < {item.index.size}    # {item.reason}"
+        until = "" if item.steps is None else f" until {item.steps}"
+        yield f"scan {item.index.name} < {item.index.size}{until}    # {item.reason}"
     if isinstance(item, Blocks | Scan):
         for inner in item.kernels:
             yield from _indented(_item_lines(inner, plan, notes))

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from ...ir.affine import affine, bounds
 from ...ir.equation import Equation, System
-from ...ir.expr import Expr, Idx, index_names
+from ...ir.expr import Expr, Idx, index_names, is_size
 from ...ir.sparsity_analysis import Sparsity, sparsity, sparsity_of_body
 from .kernel import Blocks, Item, Kernel, Plan, Scan
 
@@ -82,11 +82,11 @@ def _conditions(kernel: Kernel, system: System, known: Mapping[str, Sparsity]) -
 
 
 def _bounds_loop(form: Expr, eq: Equation) -> bool:
-    """Whether the form depends on indices alone, is 0 or more somewhere, and changes by 1 with a
-    step of one of the indices that are summed over."""
+    """Whether the form depends on indices and sizes alone, is 0 or more somewhere, and changes by 1
+    with a step of one of the indices that are summed over."""
     # With a step of 1, `form >= 0` can be solved for the index without a division: s - t >= 0 → s
     # >= t. A form that is never 0 or more masks nothing.
     factors = affine(form).coefficients
-    of_indices = all(isinstance(atom, Idx) for atom in factors)
+    of_indices = all(isinstance(atom, Idx) or is_size(atom) for atom in factors)
     steps = any(abs(factors.get(Idx(i.name), 0)) == 1 for i in eq.over)
     return of_indices and steps and bounds(form, eq.sizes)[1] >= 0

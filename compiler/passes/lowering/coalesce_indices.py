@@ -170,9 +170,9 @@ def _coalescible(form: CoalescedKernel, kernel: Kernel, plan: Plan) -> tuple[Ind
     """The first two neighbouring indices that can become one."""
     # An index in a computation would become a division of the joined one, for each lane.
     values = _used_as_values(form)
-    if kernel.window is not None:
-        # What a block leaves out must be left out by all its kernels: the bounds must stay.
-        values |= {n for e in (*form.zero_where, *form.unread_where) for n in index_names(e)}
+    # What a block leaves out must be left out by all its kernels: the bounds must stay.
+    bounding = form.zero_where if kernel.window is not None else ()
+    values |= {n for e in (*bounding, *form.unread_where) for n in index_names(e)}
     accesses = list(accesses_of(form, plan).values())
     stored = list(store_offsets(form, kernel, plan).values())
     if form.at is not None:
@@ -320,7 +320,9 @@ def accesses_of(form: CoalescedKernel, plan: Plan) -> dict[Read, Access]:
     # An epilogue reads the anchor's result at the very element that is computed here.
     computed = {result.element for result in form.results}
     found: dict[Read, Access] = {}
-    for expr in (*(form.at or ()), *(result.value for result in form.results)):
+    # a bound may be a size that is read from memory
+    bounding = (*form.zero_where, *form.unread_where)
+    for expr in (*(form.at or ()), *(result.value for result in form.results), *bounding):
         for read in reads(expr):
             if read not in computed and read not in found:
                 found[read] = access_of(read, plan.system.tensors[read.tensor], form.sizes)

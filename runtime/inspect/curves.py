@@ -25,10 +25,10 @@ from ..training.atomic_files import read_text
 from ..training.run_folder import RunFolder
 
 AXES = ("step", "epoch", "time")
-POSITION = {"epoch", "step", "kind", "seconds"}  # entries of a record that are no measured values
+OTHER = {"epoch", "step", "kind", "seconds"}  # entries of a record that are no measured values
 TIME_UNITS = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
 
-Record = Mapping[str, float | None]  # a line of metrics.jsonl; null is a value that is not finite
+Record = Mapping[str, Any]  # a line of metrics.jsonl; null is a value that is not finite
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,18 @@ class History:
     @cached_property
     def names(self) -> list[str]:
         """Everything that was measured, in the order in which it appears."""
-        return list(
-            dict.fromkeys(n for record in self.records for n in record if n not in POSITION)
+        return list(dict.fromkeys(n for record in self.records for n in record if n not in OTHER))
+
+    def has(self, name: str) -> np.ndarray:
+        """[n]: whether a record has a measured value. One of a whole epoch has none of the training
+        where its parts have said that already."""
+        parts = {r.get("epoch") for r in self.records if r.get("kind") and name in r}
+        summed = set() if _split(name)[0] else parts
+        return np.array(
+            [
+                name in r and (bool(r.get("kind")) or r.get("epoch") not in summed)
+                for r in self.records
+            ]
         )
 
     def values(self, name: str) -> np.ndarray:
@@ -243,7 +253,8 @@ def _chosen(known: Sequence[str], wanted: Sequence[str]) -> list[str]:
 
 
 def _curve(history: History, name: str, choice: Choice, unit: float) -> Curve:
-    x, raw = history.positions(choice.against) / unit, history.values(name)
+    known = history.has(name)
+    x, raw = history.positions(choice.against)[known] / unit, history.values(name)[known]
     return Curve(history.name, _split(name)[0], x, smoothed(raw, choice.smooth), raw)
 
 

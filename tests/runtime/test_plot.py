@@ -216,6 +216,29 @@ def test_axes() -> None:
     np.testing.assert_array_equal(history.positions("step"), [5, 10, 15])
 
 
+def test_records_within_an_epoch() -> None:
+    """Those of training are of the examples since the record before; the record of the epoch, which
+    is of all of them, would be counted twice."""
+    records = [
+        {"epoch": 1, "step": 5, "kind": "log", "loss": 3.0, "seconds": 1.0},
+        {
+            "epoch": 1,
+            "step": 8,
+            "kind": "validation",
+            "loss": 2.0,
+            "test_loss": 2.5,
+            "seconds": 2.0,
+        },
+        {"epoch": 1, "step": 10, "loss": 2.4, "test_loss": 2.2, "seconds": 3.0},
+        {"epoch": 2, "step": 20, "loss": 1.0, "test_loss": 1.5, "seconds": 3.0},
+    ]
+    (panel,) = panels([History("a", records)])
+    assert panel.title == "loss" and panel.labels == ["train", "test"]
+    train, test = panel.curves
+    np.testing.assert_array_equal((train.x, train.y), [(5, 8, 20), (3, 2, 1)])
+    np.testing.assert_array_equal((test.x, test.y), [(8, 10, 20), (2.5, 2.2, 1.5)])
+
+
 def test_smoothing() -> None:
     """Against the definition: the mean of v₁ … vₖ with weights wᵏ⁻ⁱ."""
     values, weight = np.array([3.0, 1.0, 4.0, 1.0, 5.0]), 0.8

@@ -169,13 +169,15 @@ def _numbers(split: str, found: Residuals, worst: int) -> None:
         for r in found.rows
     ]
     _print(laid_out(columns, rows, screen_width()))
+    outputs = found.rows
     quantiles = [
-        [f"{q:.0%}", *(format_number(row.quantiles[k]) for row in found.rows)]
+        [f"{q:.0%}", *(format_number(row.quantiles[k]) for row in outputs)]
         for k, q in enumerate(QUANTILES)
     ]
     heads = [
         Fitting("quantile"),
-        *(Fitting(r.name, needed=k < 2) for k, r in enumerate(found.rows)),
+        # Where there is no room for all, that of all together stays.
+        *(Fitting(r.name, needed=r is outputs[-1]) for r in outputs),
     ]
     _print(laid_out(heads, quantiles, screen_width()), "residuals: true minus predicted")
     examples = found.worst(worst)

@@ -232,6 +232,22 @@ def of_probabilities(
     return Classification(field, names, indices, labels, predicted, both[rows, predicted], losses)
 
 
+def joined(parts: Sequence[Classification]) -> Classification:
+    """The examples of all parts, which are of the same classes."""
+    first = parts[0]
+    confidence = [part.confidence for part in parts if part.confidence is not None]
+    losses = [part.losses for part in parts if part.losses is not None]
+    return Classification(
+        first.field,
+        first.names,
+        np.concatenate([part.indices for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.predicted for part in parts]),
+        np.concatenate(confidence) if confidence else None,
+        np.concatenate(losses) if losses else None,
+    )
+
+
 def _ratio(part: int, whole: int) -> float:
     return float(part / whole) if whole else 0.0
 

@@ -14,15 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from ...compiler.ir.dtypes import is_float
 from ...dsl.syntax import ast as s
-from ..data import Dataset
+from ..data import Dataset, Field
 from ..inference.meanings import NUMBERS, PROBABILITY, SCORES, SIGMOID, Meaning, meanings
 from ..project import Project
 from ..training.batch_inputs import Examples, fill_inputs
 from ..training.bound_program import Refused
 from ..training.executor import Executor, evaluation_batches
 from ..training.integer_guard import refusal
-from .classification import Classification, of_logits, of_probabilities, of_scores
+from .classification import Classification, joined, of_logits, of_probabilities, of_scores
 from .residuals import SEVERAL, Residuals
 
 # losses that are the mean of -log p of the tokens that count
@@ -70,7 +71,7 @@ def report(
     for result, meaning in meanings(project).items():
         if meaning.field not in fields or not len(examples):
             continue
-        if _is_of_tokens(project, meaning, fields[meaning.field].shape):
+        if _is_of_tokens(meaning, fields[meaning.field]):
             return _tokens(project, meaning, measured)
         found = _compared(executor, dataset, examples, result, meaning)
         if found is not None:
@@ -78,8 +79,9 @@ def report(
     return None
 
 
-def _is_of_tokens(project: Project, meaning: Meaning, shape: tuple[int, ...]) -> bool:
-    return meaning.kind not in (NUMBERS, SIGMOID, PROBABILITY) and bool(shape)
+def _is_of_tokens(meaning: Meaning, field: Field) -> bool:
+    classes = meaning.kind not in (NUMBERS, SIGMOID, PROBABILITY)
+    return classes and bool(field.shape) and not is_float(field.dtype)
 
 
 def _tokens(project: Project, meaning: Meaning, measured: Mapping[str, float]) -> Tokens | None:
@@ -102,34 +104,44 @@ def _compared(
         predicted = _predicted(executor, examples, result)
         return _residuals(dataset, examples.rows, targets, predicted, meaning.field)
     if meaning.kind in (SIGMOID, PROBABILITY):
-        labels = targets.reshape(len(targets), -1)
         # One yes or no for each example; several, or shares, are no classes.
-        if labels.shape[1] != 1 or not np.isin(labels, (0, 1)).all():
+        if targets.size != len(targets) or not np.isin(targets, (0, 1)).all():
             return None
-        values = _predicted(executor, examples, result).reshape(len(targets), -1)
-        if values.shape[1] != 1:
+        targets = targets.reshape(-1).astype(np.int64)
+    # Batch by batch: the probabilities of many classes are more numbers than the data.
+    parts, at = [], 0
+    for rows, values in predictions(executor, examples, result):
+        part = _judged(dataset, meaning, rows, targets[at : at + len(rows)], values)
+        if part is None:
             return None
-        chances = values[:, 0]
+        parts.append(part)
+        at += len(rows)
+    found = joined(parts)
+    return found if len(found) else None
+
+
+def _judged(
+    dataset: Dataset, meaning: Meaning, rows: np.ndarray, targets: np.ndarray, values: np.ndarray
+) -> Classification | None:
+    """The classes of a batch; None if the result is not one score for each class."""
+    field = meaning.field
+    if meaning.kind in (SIGMOID, PROBABILITY):
+        if values.size != len(targets):
+            return None
+        chances = values.reshape(-1).astype(np.float64)
         if meaning.kind == SIGMOID:
-            chances = 1 / (1 + np.exp(-np.clip(chances.astype(np.float64), -700, 700)))
-        names = _names(dataset, meaning.field, 2)
-        return of_probabilities(
-            meaning.field, names, examples.rows, labels[:, 0].astype(np.int64), chances
-        )
-    values = _predicted(executor, examples, result)
+            chances = 1 / (1 + np.exp(-np.clip(chances, -700, 700)))
+        return of_probabilities(field, _names(dataset, field, 2), rows, targets, chances)
     if values.ndim != 2 or len(values) != len(targets):
         return None
-    if targets.ndim == 2 and targets.shape == values.shape:  # one 1 among zeros
+    if targets.shape == values.shape:  # one 1 among zeros
         targets = targets.argmax(1)
     if targets.ndim != 1:
         return None
     known = (targets >= 0) & (targets < values.shape[1])  # -100 is no class
-    names = _names(dataset, meaning.field, values.shape[1])
+    names = _names(dataset, field, values.shape[1])
     make = of_scores if meaning.kind == SCORES else of_logits
-    if not known.any():
-        return None
-    labels = targets[known].astype(np.int64)
-    return make(meaning.field, names, examples.rows[known], labels, values[known])
+    return make(field, names, rows[known], targets[known].astype(np.int64), values[known])
 
 
 def _residuals(
@@ -154,7 +166,8 @@ def _names(dataset: Dataset, field: str, count: int) -> Sequence[str]:
 def _targets(examples: Examples, field: str) -> np.ndarray:
     """[n, …]: a field of the examples, as numbers that lose nothing."""
     array = examples.split.arrays[field]
-    exact = np.float64 if array.dtype.kind == "f" or field in examples.split.scale else np.int64
+    exact = {"f": np.float64, "b": np.bool_}.get(array.dtype.kind, np.int64)
+    exact = np.float64 if field in examples.split.scale else exact
     found = np.empty((len(examples), *array.shape[1:]), exact)
     examples.split.take(field, examples.rows, found)
     return found

@@ -15,6 +15,7 @@ from nnc.runtime.commands import evaluation_tables
 from nnc.runtime.inspect.classification import (
     BINS,
     Classification,
+    joined,
     of_logits,
     of_probabilities,
 )
@@ -179,6 +180,47 @@ def test_text(evaluated) -> None:
     assert report["bits_per_token"] == pytest.approx(found["validation_loss"] / np.log(2))
 
 
+ONE_HOT = """
+model M(x: f32[B, 2]) -> logits: f32[B, 3] { logits = x |> Dense(3) }
+train M {
+    data      = npy(x = "x.npy", label = "LABELS")
+    loss      = LOSS
+    optimizer = sgd(lr = 0.1)
+    epochs    = 1
+    validation = 0.5
+}
+"""
+
+
+@pytest.mark.parametrize("form", ["one_hot", "ignored", "other"])
+def test_other_forms_of_labels(form: str, tmp_path, monkeypatch, capfd) -> None:
+    """One 1 among zeros; -100 for none; and a target that is no field has no report."""
+    monkeypatch.chdir(tmp_path)
+    generator = np.random.default_rng(0)
+    classes = generator.integers(0, 3, 40).astype(np.int32)
+    np.save("x.npy", generator.normal(size=(40, 2)).astype(np.float32))
+    labels, loss = {
+        "one_hot": (np.eye(3, dtype=np.float32)[classes], "cross_entropy_onehot(logits, label)"),
+        "ignored": (np.where(np.arange(40) % 2, -100, classes).astype(np.int32),
+                    "cross_entropy_ignoring(logits, label)"),
+        "other": (classes, "cross_entropy(logits, label % 3)"),
+    }[form]  # fmt: skip
+    np.save("labels.npy", labels)
+    write(tmp_path, ONE_HOT.replace("LABELS", "labels.npy").replace("LOSS", loss))
+    assert cli.run(["train", "small.nn", "--out", "run"]) == 0
+    capfd.readouterr()
+    assert cli.run(["eval", "run"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    if form == "other":
+        assert list(found) == ["validation_loss"]
+        return
+    report = found["reports"]["validation"]
+    if form == "one_hot":
+        assert report["examples"] == 20
+    assert report["examples"] == np.sum(report["confusion_matrix"]) > 0
+    assert all(one["true"] in "012" for one in report["worst"])
+
+
 # --- on a terminal --------------------------------------------------------------------------------
 
 
@@ -285,6 +327,14 @@ def test_figures_of_probabilities() -> None:
             right = (chances.argmax(1) == labels)[own].mean()
             error += own.mean() * abs(right - chances.max(1)[own].mean())
     assert found.calibration_error == pytest.approx(error)
+    both = joined(
+        [
+            of_logits("y", [*"abc"], np.arange(a, b), labels[a:b], logits[a:b])
+            for a, b in ((0, 60), (60, 200))
+        ]
+    )
+    np.testing.assert_array_equal(both.losses, found.losses)
+    assert both.worst(3) == found.worst(3) and len(both) == 200
     two = of_probabilities("y", [*"ab"], np.arange(3), np.array([0, 1, 1]), np.array([0.9, 0.8, 0]))
     assert two.predicted.tolist() == [1, 1, 0] and np.isfinite(two.losses).all()
     np.testing.assert_allclose(two.losses[:2], [-np.log(0.1), -np.log(0.8)])

@@ -27,7 +27,9 @@ from .classification import Classification, joined, of_logits, of_probabilities,
 from .residuals import SEVERAL, Residuals
 
 # losses that are the mean of -log p of the tokens that count
-TOKEN_LOSSES = ("cross_entropy", "masked_cross_entropy", "cross_entropy_ignoring")
+MASKED = "masked_cross_entropy"
+TOKEN_LOSSES = ("cross_entropy", MASKED, "cross_entropy_ignoring")
+FEW_CLASSES = 100  # of positions that are judged one by one
 
 
 @dataclass(frozen=True)
@@ -71,28 +73,41 @@ def report(
     for result, meaning in meanings(project).items():
         if meaning.field not in fields or not len(examples):
             continue
-        if _is_of_tokens(meaning, fields[meaning.field]):
-            return _tokens(project, meaning, measured)
-        found = _compared(executor, dataset, examples, result, meaning)
+        tokens = None
+        if _has_positions(meaning, fields[meaning.field]):
+            tokens = _tokens(project, meaning, measured)
+            # Of a text the perplexity says more than which token was taken for which; and a mask
+            # leaves out positions that are not known here.
+            if meaning.field in dataset.vocabularies or _loss(project)[0] == MASKED:
+                return tokens
+        found = _compared(executor, dataset, examples, result, meaning) or tokens
         if found is not None:
             return found
     return None
 
 
-def _is_of_tokens(meaning: Meaning, field: Field) -> bool:
+def _has_positions(meaning: Meaning, field: Field) -> bool:
+    """Whether an example has several labels: tokens of a sequence, or pixels."""
     classes = meaning.kind not in (NUMBERS, SIGMOID, PROBABILITY)
     return classes and bool(field.shape) and not is_float(field.dtype)
 
 
 def _tokens(project: Project, meaning: Meaning, measured: Mapping[str, float]) -> Tokens | None:
     """The perplexity, if the loss is nothing else than a cross-entropy without smoothing."""
-    loss = project.block.losses[0]
-    match loss.value:
-        case s.Call(function=s.Name(id=name), arguments=arguments) if name in TOKEN_LOSSES:
-            plain = all(a.name != "smoothing" for a in arguments)
-            if (plain and len(arguments) <= 2) or name != "cross_entropy":
-                return Tokens(meaning.field, measured[loss.name.id])
-    return None
+    name, arguments = _loss(project)
+    if name not in TOKEN_LOSSES or (name == "cross_entropy" and arguments > 2):
+        return None
+    return Tokens(meaning.field, measured[project.block.losses[0].name.id])
+
+
+def _loss(project: Project) -> tuple[str, int]:
+    """The function that the loss is, and its number of arguments; none if it is more than that."""
+    match project.block.losses[0].value:
+        case s.Call(function=s.Name(id=name), arguments=arguments):
+            return name, len(arguments)
+        case s.Pipe(stage=s.Call(function=s.Name(id=name), arguments=arguments)):
+            return name, len(arguments) + 1
+    return "", 0
 
 
 def _compared(
@@ -132,12 +147,15 @@ def _judged(
         if meaning.kind == SIGMOID:
             chances = 1 / (1 + np.exp(-np.clip(chances, -700, 700)))
         return of_probabilities(field, _names(dataset, field, 2), rows, targets, chances)
-    if values.ndim != 2 or len(values) != len(targets):
-        return None
     if targets.shape == values.shape:  # one 1 among zeros
-        targets = targets.argmax(1)
-    if targets.ndim != 1:
+        targets = targets.argmax(-1)
+    if targets.shape != values.shape[:-1]:
         return None
+    if targets.ndim > 1:
+        if values.shape[-1] > FEW_CLASSES:
+            return None
+        rows = np.repeat(rows, targets[0].size)
+        targets, values = targets.reshape(-1), values.reshape(-1, values.shape[-1])
     known = (targets >= 0) & (targets < values.shape[1])  # -100 is no class
     names = _names(dataset, field, values.shape[1])
     make = of_scores if meaning.kind == SCORES else of_logits

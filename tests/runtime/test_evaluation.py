@@ -221,6 +221,36 @@ def test_other_forms_of_labels(form: str, tmp_path, monkeypatch, capfd) -> None:
     assert all(one["true"] in "012" for one in report["worst"])
 
 
+SEQUENCE = """
+model M(x: f32[B, T, 2]) -> logits: f32[B, T, 3] { logits = x |> Dense(3) }
+train M {
+    data      = npy(x = "x.npy", label = "labels.npy")
+    loss      = LOSS
+    optimizer = sgd(lr = 0.1)
+    epochs    = 1
+}
+"""
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy(logits, label)", "logits |> cross_entropy(label)"])
+def test_several_labels_of_an_example(loss: str, tmp_path, monkeypatch, capfd) -> None:
+    """Each position counts, under the number of its example."""
+    monkeypatch.chdir(tmp_path)
+    generator = np.random.default_rng(0)
+    np.save("x.npy", generator.normal(size=(12, 5, 2)).astype(np.float32))
+    np.save("labels.npy", generator.integers(0, 3, (12, 5)).astype(np.int32))
+    write(tmp_path, SEQUENCE.replace("LOSS", loss))
+    assert cli.run(["train", "small.nn", "--out", "run"]) == 0
+    capfd.readouterr()
+    assert cli.run(["eval", "run", "--worst", "60"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    report = found["reports"]["train"]
+    assert report["kind"] == "classification" and report["examples"] == 60
+    worst = report["worst"]
+    assert {one["index"] for one in worst} == set(range(12))
+    assert np.mean([one["loss"] for one in worst]) == pytest.approx(found["loss"], rel=1e-5)
+
+
 # --- on a terminal --------------------------------------------------------------------------------
 
 

@@ -209,6 +209,11 @@ class CpuTarget:
         return self.lanes >= 8 or self.registers >= 32
 
     @property
+    def i16_pairs(self) -> bool:
+        """Whether it multiplies and adds pairs of 16 bits: x86 does, from SSE2 on."""
+        return not (self.lanes == 4 and self.registers == 32)
+
+    @property
     def saved_by_pairs(self) -> float:
         """Cycles saved for each product of a contraction if two bf16 numbers are multiplied at a
         time; not above 0 where that is no faster than two multiply-adds."""

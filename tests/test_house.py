@@ -21,6 +21,7 @@ EXCEPTIONS: dict[str, str] = {
     "compiler/codegen/llvm/math.py": "coefficients of polynomials, bits of IEEE 754 formats",
     "compiler/codegen/llvm/instructions.py": "ranges of integer types, bits of bf16",
     "compiler/codegen/llvm/halves.py": "bits of IEEE 754 formats",
+    "compiler/codegen/llvm/narrow_products.py": "the vectors of PMADDWD",
     "compiler/codegen/llvm/bf16.py": "the lanes of AVX512_BF16's instructions",
     "compiler/codegen/llvm/amx.py": "the layout of AMX's configuration",
     "compiler/codegen/llvm/thread_pool.py": "numbers of Linux's system calls",

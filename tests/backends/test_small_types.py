@@ -12,6 +12,8 @@ from nnc.compiler.ir.dtypes import NUMPY
 from nnc.compiler.ir.equation import System, Tensor
 from nnc.compiler.ir.expr import Idx, Read
 from nnc.compiler.ir.verify import verify
+from nnc.compiler.targets import CPU_TARGETS
+from nnc.runtime.device.cpu.program import CpuProgram
 
 from .test_random_integers import elementwise, everywhere
 
@@ -50,6 +52,22 @@ def test_real_numbers_are_cut_to_i8_and_saturate(source: str) -> None:
     expected = np.trunc(np.clip(np.nan_to_num(values, nan=0), -128, 127)).astype(np.int8)
     for found in everywhere(conversions(values, source, ("i8",)), {"x": values}):
         np.testing.assert_array_equal(found["i8"], expected)
+
+
+@pytest.mark.parametrize("target", ["generic-avx512", "generic-avx2", "generic-sse"])
+@pytest.mark.parametrize("kinds", [("i8", "i8"), ("u8", "i8"), ("u8", "u8")])
+def test_every_product_of_8_bits(kinds: tuple[str, str], target: str) -> None:
+    a, b = (np.arange(*((-128, 128) if kind == "i8" else (0, 256))) for kind in kinds)
+    text = f"""model M(a: {kinds[0]}[256], b: {kinds[1]}[256]) -> p: i32[256, 256], s: i32[256] {{
+        p[i, j] = a[i] * b[j]
+        s[j] = sum(i) a[i] * b[j]
+    }}"""
+    program = CpuProgram(elaborate(text, "M", "f32"), target=CPU_TARGETS[target])
+    program.arrays["a"][...], program.arrays["b"][...] = a, b
+    program.run()
+    np.testing.assert_array_equal(program.arrays["p"], np.outer(a, b))
+    np.testing.assert_array_equal(program.arrays["s"], a.sum() * b)
+    assert "pmadd" in program.llvm
 
 
 QUANTISED = """

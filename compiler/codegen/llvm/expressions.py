@@ -17,6 +17,7 @@ from .function_writer import FunctionWriter
 from .halves import rounded_by_instruction
 from .instructions import SPELLING
 from .memory import MemoryWriter
+from .narrow_products import INSTRUCTIONS, is_narrow_product, narrow_product
 from .values import Bases, IndexValue, Value
 
 
@@ -112,6 +113,8 @@ class ExpressionWriter:
             return Value(native(a, *names), wide)
         if expr.fn == "f16" and expr.dtype == "f32" and self.nest.f16_instructions:
             return Value(rounded_by_instruction(a, *names), wide)
+        if self.nest.i16_pairs and a.lanes in INSTRUCTIONS and is_narrow_product(expr):
+            return Value(narrow_product(a, *names), wide)
         return Value(SPELLING[expr.fn](a, kinds, expr.dtype, names), wide)
 
     def _index(self, place: IndexValue) -> Value:

@@ -65,5 +65,5 @@ def _rounded(edit: SystemEdit, name: str) -> str:
     source = edit[name]
     own = Read(name, source.place, None, tensor.dtype)
     found = edit.add(Equation(f"{name}_bf16", source.indices, call("bf16", own), span=source.span))
-    edit.tensors[found] = replace(tensor, name=found)
+    edit.tensors[found] = replace(tensor, name=found, storage="")
     return found

@@ -44,7 +44,7 @@ def vectors() -> tuple[int, int]:
     """How many 4-byte elements a vector register holds, and how many such registers there are."""
     if platform.machine() in ("aarch64", "arm64"):
         return 4, 32  # NEON
-    if "avx512f" in flags():
+    if {"avx512f", "avx512bw"} <= flags():
         return 16, 32
     # Where no flags are listed (Windows, macOS on Intel), AVX2 is taken for granted.
     known = bool(flags())

@@ -2,18 +2,23 @@
 
 The arena is drawn from the compiler's own plan of `examples/cnn_digits.nn`, the pipeline from its
 list of passes; the register tile and tiled attention are explained with the sizes that they have.
+The picture of the README shows what nnc prints for a small program, and what it learns.
 """
 
 from __future__ import annotations
 
+import re
 from html import escape
 from pathlib import Path
 
+import numpy as np
+
+from nnc import loads
 from nnc.compiler.passes.kernels.kernel import Plan
 from nnc.compiler.pipeline import CPU, gpu, plan
 from nnc.compiler.programs import training_step
 from nnc.compiler.targets import CPU_TARGETS
-from nnc.runtime.data import Search
+from nnc.runtime.data import Search, load
 from nnc.runtime.project import open_project, planned_setup
 
 ROOT = Path(__file__).parents[1]
@@ -237,7 +242,111 @@ def attention() -> None:
     picture.write("attention")
 
 
+DIGITS = """model Digits(image: f32[B, 8, 8, 1]) -> logits: f32[B, 10] {
+    logits = image |> Conv(16, 3) |> relu |> Flatten |> Affine(10)
+}
+
+layer Affine(units)(x: [B, n]) -> y: [B, units] {
+    param w: [n, units] ~ glorot_uniform
+    y[b, o] = sum(i) x[b, i] * w[i, o]
+}
+
+train Digits {
+    data      = digits()
+    loss      = cross_entropy(logits, label)
+    metric accuracy = mean(argmax(logits) == label)
+    optimizer = adam(lr = 2e-3)
+    epochs    = 12
+}"""
+WORDS = r"\b(model|layer|param|train|sum|metric)\b"
+
+
+def _panel(picture: Svg, x: int, y: int, w: int, h: int, title: str, lines: list[str]) -> None:
+    """Lines of code with a title above them; the words of the language stand out."""
+    picture.text(x, y - 8, title, 14)
+    picture.box(x, y, w, h, "#f7f9fc")
+    for n, line in enumerate(lines):
+        parts = re.split(WORDS, line)
+        spans = "".join(
+            f'<tspan fill="#2457a6" font-weight="bold">{part}</tspan>' if k % 2 else escape(part)
+            for k, part in enumerate(parts)
+        )
+        picture.parts.append(
+            f'<text x="{x + 12}" y="{y + 22 + 17 * n}" font-size="12" font-family="monospace" '
+            f'xml:space="preserve">{spans}</text>'
+        )
+
+
+def _found(text: str, *starts: str) -> list[str]:
+    """The lines of a stage that begin so, without what the sizes of their indices are."""
+    lines = (line.strip() for line in text.splitlines())
+    return [re.sub(r" < \d+", "", line) for line in lines if line.startswith(starts)]
+
+
+def overview() -> None:
+    """What is written, what nnc makes of it, and what the network has learnt."""
+    picture = Svg(1080, 600, "A program, its gradient, its machine code, and what it has learnt")
+    model = loads(DIGITS)
+    _panel(picture, 20, 34, 560, 290, "model.nn: the equations", DIGITS.splitlines())
+    lines = _found(model.compile("gradients"), "d_affine1_w[", "d_flatten1_merge2_y[")
+    lines = [part for line in lines for part in line.replace(" = ", "\n    = ").splitlines()]
+    lines = [line.replace("d_cross_entropy1_log_softmax1_z", "d_logits") for line in lines]
+    lines = [line.replace("flatten1_merge2_y", "x").replace("affine1_w", "w") for line in lines]
+    _panel(picture, 600, 34, 460, 90, "nnc compile --emit gradients: the backward pass", lines)
+    code = [line for line in model.compile("asm").splitlines() if "vfmadd" in line][:8]
+    code = [" ".join(line.split()) for line in code]
+    _panel(picture, 600, 158, 460, 166, "nnc compile --emit asm: for the processor at hand", code)
+    history = model.fit(verbose=False)
+    _curve(picture, 20, 364, [r["test_accuracy"] for r in history])
+    _digits(picture, 600, 364, model)
+    picture.write("overview")
+
+
+def _curve(picture: Svg, x: int, y: int, values: list[float]) -> None:
+    picture.text(x, y - 8, "nnc train: images it has never seen, recognised", 14)
+    picture.box(x, y, 560, 210, "#f7f9fc")
+    low, high = 0.85, 1.0
+    for share in (0.85, 0.9, 0.95, 1.0):
+        height = y + 190 - 170 * (share - low) / (high - low)
+        picture.parts.append(
+            f'<path d="M{x + 50},{height:.1f} H{x + 540}" stroke="#dde3ec" fill="none"/>'
+        )
+        picture.text(x + 42, height + 4, f"{share:.0%}", 11, "end")
+    points = [
+        f"{x + 60 + 470 * n / (len(values) - 1):.1f},"
+        f"{y + 190 - 170 * (max(v, low) - low) / (high - low):.1f}"
+        for n, v in enumerate(values)
+    ]
+    picture.parts.append(
+        f'<polyline points="{" ".join(points)}" fill="none" stroke="#2457a6" stroke-width="2.5"/>'
+    )
+    picture.text(x + 540, y + 178, f"{len(values)} epochs: {values[-1]:.1%}", 13, "end")
+
+
+def _digits(picture: Svg, x: int, y: int, model) -> None:
+    """Five pictures of the test set, and how sure the network is of what they are."""
+    found = load("digits", {}, Search(None, None, offline=True)).test
+    images = np.asarray(found.arrays["image"][10:15], np.float32) / 16  # as training reads them
+    logits = model.predict(images)
+    chances = np.exp(logits - logits.max(1, keepdims=True))
+    chances /= chances.sum(1, keepdims=True)
+    picture.text(x, y - 8, "nnc predict", 14)
+    picture.box(x, y, 460, 210, "#f7f9fc")
+    for n, image in enumerate(images):
+        left, top, cell = x + 18 + 87 * n, y + 40, 9.5
+        for (row, column), ink in np.ndenumerate(image[..., 0] / images.max()):
+            grey = round(255 - 225 * float(ink))
+            picture.parts.append(
+                f'<rect x="{left + column * cell:.1f}" y="{top + row * cell:.1f}" width="{cell}" '
+                f'height="{cell}" fill="rgb({grey},{grey},{grey})"/>'
+            )
+        best = int(chances[n].argmax())
+        picture.text(left + 38, y + 142, str(best), 22, "middle")
+        picture.text(left + 38, y + 164, f"{chances[n, best]:.0%}", 12, "middle")
+
+
 if __name__ == "__main__":
+    overview()
     pipeline()
     register_tile()
     arena()

@@ -41,6 +41,6 @@ def _screen() -> Screen:
     dumb = os.environ.get("TERM") == "dumb"
     unicode = encoding.startswith("utf") and not dumb
     if not sys.stdout.isatty():
-        return Screen(unicode=unicode)
+        return Screen(color=uses_color(sys.stdout), unicode=unicode)
     size = shutil.get_terminal_size()
     return Screen(size.columns, size.lines, uses_color(sys.stdout), unicode)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from xml.dom import minidom
@@ -130,6 +131,16 @@ def test_dot_has_clusters_and_every_edge(nested: Graph) -> None:
     assert found == edges(nested)
 
 
+def test_the_picture_of_the_docs_is_what_is_drawn(update_golden: bool) -> None:
+    project = open_project(EXAMPLES / "vae_digits.nn")
+    setup = planned_setup(project, Search(None, EXAMPLES, offline=True))
+    drawn = svg(layer_graph(project, structure(project, setup)))
+    golden = EXAMPLES.parent / "docs" / "pictures" / "vae_layers.svg"
+    if update_golden:
+        golden.write_text(drawn, "utf-8")
+    assert golden.read_text("utf-8") == drawn
+
+
 # --- the layout -----------------------------------------------------------------------------------
 
 
@@ -165,8 +176,6 @@ def test_examples_are_laid_out_without_overlaps(name: str) -> None:
     project = open_project(EXAMPLES / f"{name}.nn")
     shapes = {"char_gpt": {"T": 64}, "translate": {"S": 12, "T": 13}}.get(name, {})
     sizes = {**project.settings.sizes, **shapes}
-    from dataclasses import replace
-
     project = replace(project, settings=replace(project.settings, sizes=sizes))
     level = _level(layer_graph(project, structure(project)), ())
     lay_out(level)

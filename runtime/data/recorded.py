@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from importlib import import_module
 from math import isfinite
 from typing import Any
 
@@ -16,24 +17,16 @@ from ...dsl.diagnostics.diagnostic import fail
 from .core.dataset import Dataset
 from .core.reader import Reader
 from .core.vocabulary import Vocabulary
-from .formats.csv_table import TableReader
-from .formats.images import ImageReader
-from .formats.new_lines import CellReader, LineReader
-from .formats.pairs import PairReader
-from .formats.text import WindowReader
-from .formats.wav import SoundReader
 
-READERS: dict[str, Any] = {
-    one.kind: one
-    for one in (
-        ImageReader,
-        TableReader,
-        LineReader,
-        PairReader,
-        WindowReader,
-        CellReader,
-        SoundReader,
-    )
+# the kind of a reader → its file in formats/, and its name there; a run needs one of them
+READERS = {
+    "images": ("images", "ImageReader"),
+    "csv": ("csv_source", "TableReader"),
+    "lines": ("new_lines", "LineReader"),
+    "cells": ("new_lines", "CellReader"),
+    "pairs": ("pairs", "PairReader"),
+    "text": ("text", "WindowReader"),
+    "wav": ("wav", "SoundReader"),
 }
 
 
@@ -92,7 +85,9 @@ def from_plain(plain: Any, vocabularies: Mapping[str, Vocabulary], origin: str) 
         reader = plain["reader"]
         if reader is not None:
             values = {name: value for name, value in reader.items() if name != "kind"}
-            reader = _reader(READERS[reader["kind"]], values, vocabularies)
+            file, name = READERS[reader["kind"]]
+            kind = getattr(import_module(f"{__package__}.formats.{file}"), name)
+            reader = _made(kind, values, vocabularies)
         return Recorded(
             _checked(plain["source"], str),
             reader,
@@ -106,14 +101,13 @@ def from_plain(plain: Any, vocabularies: Mapping[str, Vocabulary], origin: str) 
         raise fail("E0706", message) from error
 
 
-def _reader(kind: Any, values: Mapping[str, Any], vocabularies: Mapping[str, Vocabulary]) -> Reader:
-    """A reader of a kind; ValueError unless its values are of the types of its fields."""
+def _made(kind: Any, values: Mapping[str, Any], vocabularies: Mapping[str, Vocabulary]) -> Any:
+    """An object of a kind; ValueError unless its values are of the types of its fields."""
     types = {one.name: str(one.type) for one in fields(kind)}
     given = {name: _value(value, types[name], name) for name, value in values.items()}
     if "vocabularies" in types:
         given["vocabularies"] = dict(vocabularies)
-    made: Reader = kind(**given)
-    return made
+    return kind(**given)
 
 
 def _value(value: Any, kind: str, name: str) -> Any:
@@ -135,6 +129,14 @@ def _value(value: Any, kind: str, name: str) -> Any:
             return _texts(value)
         case "tuple[float, ...]":
             return tuple(_value(one, "float", name) for one in _checked(value, list))
+        case "tuple[bool, ...]":
+            return tuple(_checked(one, bool) for one in _checked(value, list))
+        case "tuple[tuple[str, ...], ...]":
+            return tuple(map(_texts, _checked(value, list)))
+        case "Features":
+            from .formats.csv_features import Features  # of tables alone
+
+            return _made(Features, _checked(value, dict), {})
         case "tuple[int, ...]":
             return tuple(_checked(one, int) for one in _checked(value, list))
     raise ValueError(f"`{name}` is {str(value)[:40]}")

@@ -20,7 +20,7 @@ from .core.source import DataSource, Request, errors_at, request_for
 FILES = {
     "mnist": "sets.mnist",
     "digits": "sets.digits",
-    "csv": "formats.csv_table",
+    "csv": "formats.csv_source",
     "npz": "formats.npz",
     "npy": "formats.npy",
     "images": "formats.images",

@@ -23,9 +23,9 @@ class WrongCell(Exception):
         self.message, self.hint = message, hint
 
 
-def numbers(column: int, cells: Sequence[str], first: int) -> np.ndarray:
-    """The numbers (f64) in cells of a column from row `first` on; WrongCell E0605 or E0616 for the
-    first other cell."""
+def numbers(column: int, cells: Sequence[str], first: int, may_miss: bool = False) -> np.ndarray:
+    """The numbers (f64) in cells of a column from row `first` on, where they `may_miss` not a
+    number for those that do; WrongCell E0605 or E0616 for the first other cell."""
     # All cells at once; only if that fails is the cell at fault searched for.
     try:
         values = np.fromiter(map(float, cells), np.float64, len(cells))
@@ -33,6 +33,14 @@ def numbers(column: int, cells: Sequence[str], first: int) -> np.ndarray:
             return values
     except ValueError:
         pass
+    if may_miss:
+        stripped = [cell.strip() for cell in cells]
+        absent = np.array([is_missing(cell) for cell in stripped])
+        if absent.any():
+            present = [
+                cell if not gone else "0" for cell, gone in zip(stripped, absent, strict=True)
+            ]
+            return np.where(absent, np.nan, numbers(column, present, first))
     row = next(row for row, cell in enumerate(cells) if not is_number(cell))
     raise not_a_number(first + row, column, cells[row].strip())
 
@@ -76,8 +84,9 @@ def not_a_number(row: int, column: int, cell: str, is_target: bool = False) -> W
     if is_missing(cell):
         found = f"holds `{cell}`, a missing value" if cell else "is empty"
         hint = "fill the cell or remove the row; nothing is filled in silently"
+        hint += "" if is_target else ', but `missing = "fill"` or "indicator" says how'
         return WrongCell("E0616", row, column, found, hint)
-    hint = "leave a column of words out with `columns = [...]`"
+    hint = "leave a column of words out with `columns = [...]`, or name it in `categories = [...]`"
     if is_target:
         hint = "most cells of this column are numbers, so all must be; `labels = true` reads words"
     for form, disturbing, advice in HINTS:

@@ -5,8 +5,9 @@ In: the texts of their cells, numbered as they occur. Out: `y`, and the names of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from unicodedata import normalize
 
 import numpy as np
@@ -26,6 +27,11 @@ class Target:
     column: int
     blocks: list[np.ndarray] = field(default_factory=list)
     numbering: dict[str, int] = field(default_factory=dict)
+
+    def add(self, texts: Iterator[str], count: int) -> None:
+        """The next `count` cells."""
+        places = (self.numbering.setdefault(text, len(self.numbering)) for text in texts)
+        self.blocks.append(np.fromiter(places, np.int32, count))
 
 
 @dataclass(frozen=True)
@@ -102,3 +108,25 @@ def _numbers(target: Target) -> np.ndarray:
         row = int(np.argmax(cells == worst))
         raise not_a_number(row, target.column, texts[worst], True)
     return np.array([float(text) for text in texts])[cells]
+
+
+def times_of(target: Target) -> np.ndarray:
+    """The times (f64 [rows]) in a column: numbers, or dates as ISO 8601 writes them, in seconds.
+    WrongCell E0605 or E0616 for the first cell that is neither."""
+    cells, texts = np.concatenate(target.blocks), list(target.numbering)
+    if all(map(is_number, texts)):
+        return np.array([float(text) for text in texts])[cells]
+    found = np.empty(len(texts))
+    for number, text in enumerate(texts):
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            row = int(np.argmax(cells == number))
+            if is_missing(text):
+                raise not_a_number(row, target.column, text) from None
+            message, hint = f"`{text[:60]}` is no time", "write 2024-01-31, or a number"
+            raise WrongCell("E0605", row, target.column, message, hint) from None
+        # Without a zone of their own all are taken for one.
+        zone = moment.tzinfo or UTC
+        found[number] = moment.replace(tzinfo=zone).timestamp()
+    return found[cells]

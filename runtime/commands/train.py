@@ -233,7 +233,10 @@ def _run(job: Job, late: TimeLimit, tracked: Sequence[Callback], remark: str) ->
         notify(f"interrupted after step {job.position.step}; go on with {go_on}")
         raise Stopped(interrupted.number, told=True)
     if reason == INTERRUPTED:
-        notify(f"{late.text} are over after step {job.position.step}; go on with {go_on}")
+        notify(
+            f"the time of `--max-time {late.text}` is over: saved after step {job.position.step}; "
+            f"go on with {go_on}"
+        )
         return False
     notify(f"{reason}; kept in {job.folder.path}")
     return True

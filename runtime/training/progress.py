@@ -24,7 +24,7 @@ from .progress_text import Plan, bar_texts, duration, record_line
 
 REFRESH = 0.1  # seconds between two updates of the bar
 LONGEST_WAIT = 30.0  # seconds between two lines without a bar
-FIRST_WAIT, LONG = 1.0, 10.0  # before the first of a run that is to take as long as the second
+FIRST_WAIT, LONG = 0.2, 60.0  # before the first, in a run that will take that long
 
 Clock = Callable[[], float]
 

@@ -202,7 +202,7 @@ def test_a_log_has_a_line_every_half_minute(capsys):
         if capsys.readouterr().out:
             times.append(clock.now)
     # soon after the first step, since this run will take long
-    assert times[0] <= 1.2
+    assert times[0] <= 0.4
     assert all(29.9 < b - a < 30.2 for a, b in pairwise(times))
     assert len(times) == 10
     clock.now += 30
@@ -380,5 +380,5 @@ def test_a_log_is_written_at_once(small, tmp_path):
     process.terminate()
     rest, errors = process.communicate()
     assert process.returncode == 128 + 15, errors
-    assert line.startswith("epoch      1/100000  loss ") and "\x1b" not in line + rest
+    assert line.startswith("epoch      1/100000  ") and "\x1b" not in line + rest
     assert "━" not in errors

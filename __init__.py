@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 __path__ = [*__path__, f"{__path__[0]}/public"]  # where `nnc.sklearn` is
 
 if TYPE_CHECKING:
-    from .public import sklearn as sklearn
+    from . import sklearn as sklearn
     from .runtime.api.errors import UserError as UserError
     from .runtime.api.model import Model as Model
     from .runtime.api.opening import load as load

@@ -7,7 +7,9 @@ boundary of the interface, so that a traceback has the user's lines and one of n
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sys
+import warnings
+from collections.abc import Callable, Iterable
 from functools import wraps
 from inspect import Parameter, signature
 from typing import Any, ParamSpec, TypeVar
@@ -41,7 +43,26 @@ class ArgumentError(UserError, TypeError):
     """A call has an argument that does not exist."""
 
 
-UserError.__module__ = ArgumentError.__module__ = "nnc"
+class ProgramWarning(UserWarning):
+    """What is odd but not wrong in a program or its data, as the command line shows it."""
+
+
+UserError.__module__ = ArgumentError.__module__ = ProgramWarning.__module__ = "nnc"
+
+
+def warn(found: Iterable[diagnostic.Diagnostic | str]) -> None:
+    """Warn at the line of the user's that has called nnc."""
+    for one in found:
+        text = one if isinstance(one, str) else render_all([one])
+        warnings.warn(text, ProgramWarning, stacklevel=_depth())
+
+
+def _depth() -> int:
+    """How many calls the innermost line outside of this package is above `warn`."""
+    frame, depth = sys._getframe(2), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("nnc."):
+        frame, depth = frame.f_back, depth + 1
+    return depth
 
 
 def boundary(function: Callable[P, R]) -> Callable[P, R]:

@@ -5,7 +5,6 @@ are read by the code that read the data of training (`data/core/reader.py`)."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path
@@ -15,6 +14,7 @@ from ..data import Search
 from ..data.recorded import Recorded, from_plain
 from ..inference.given_files import Given, Run, read_inputs
 from ..inference.predict import Request, needed_names
+from .errors import warn
 from .state import Trained
 
 Names = str | PathLike[str] | Sequence[str | PathLike[str]]
@@ -53,6 +53,5 @@ def read_files(run: Run, arrays: Sequence[Any]) -> Given:
     for one in arrays:
         names += [fspath(one)] if _is_name(one) else map(fspath, one)
     given = read_inputs(names, run)
-    for note in given.notes:
-        warnings.warn(note, stacklevel=4)
+    warn(given.notes)
     return given

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -53,20 +53,20 @@ from .arrays import (
     without_fields,
 )
 from .bars import listener
-from .errors import boundary
+from .errors import boundary, warn
 from .files import Names, is_files, read_files, recorded_of, run_of
+from .inspected import InspectedModel
 from .parameters import Parameters
-from .state import ModelState, Trained, begun_with
-from .texts import Text
+from .state import Trained, begun_with
 from .weights import ClassWeight, example_weights
 
 if TYPE_CHECKING:
-    from .curves import Curves
+    pass
 
 Validation: TypeAlias = float | Sequence[Array] | Mapping[str, Array]
 
 
-class Model(ModelState):
+class Model(InspectedModel):
     """A model and its current parameters. Arrays have one entry per example along the first axis.
 
     Where arrays are given without names, the model's inputs come first, in order, then the other
@@ -77,11 +77,6 @@ class Model(ModelState):
     of `fit` run one after the other; the others see the parameters before or after one, never in
     between.
     """
-
-    def _repr_html_(self) -> str:
-        from .html import html_of  # notebooks alone
-
-        return html_of(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         from .saving import model_of, state_of  # rarely needed
@@ -108,52 +103,6 @@ class Model(ModelState):
         from .saving import save  # rarely needed
 
         return save(self, path)
-
-    # --- looking ------------------------------------------------------------------------------
-
-    @boundary
-    def summary(self) -> Text:
-        """The layers with the shapes of their results, their parameters and operations, and the
-        memory that one batch needs; sizes are those of the data that it was trained on. Raises
-        UserError if a size is not known."""
-        from ..inspect.summary import MEMORY_BYTES, summarize  # not for training
-
-        device = self._compute.device if self._compute.device in MEMORY_BYTES else "cpu"
-        return Text(summarize(self._project, self._setup(), device).text())
-
-    @boundary
-    def compile(self, emit: str = "equations", *, without: Sequence[str] = ()) -> Text:
-        """What the compiler makes of the program, as `nnc compile --emit`: `ast`, `equations`,
-        `gradients`, `kernels`, `loops`, `llvm`, `asm`, `cuda`, `ptx`. `without` names passes to
-        leave out. Raises UserError E0704 for another stage or pass."""
-        from .compiled import compiled  # not for training
-
-        return Text(compiled(self._project, self._setup(), emit, without))
-
-    @boundary
-    def plot(
-        self,
-        metrics: str | Sequence[str] = (),
-        *,
-        against: Literal["step", "epoch", "time"] = "step",
-        smooth: float = 0.0,
-        log: bool = False,
-    ) -> Curves:
-        """The curves of the last `fit`, or of the run that it was loaded from, as `nnc plot` draws
-        them: of all `metrics`, or of some by name or pattern (`"*_loss"`). A notebook shows them;
-        `.save("curves.png")` writes a file, `.figure` is one of matplotlib.
-
-        Raises UserError E0740 for what was not measured, E0741 without matplotlib.
-        """
-        from ..inspect.curves import Choice
-        from .curves import curves  # matplotlib
-
-        names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
-        if against not in ("step", "epoch", "time"):
-            raise ValueError(
-                f"no curves are drawn against {against!r}; there are step, epoch, time"
-            )
-        return curves(self, Choice(names, against, smooth, log))
 
     # --- training -----------------------------------------------------------------------------
 
@@ -227,6 +176,7 @@ class Model(ModelState):
     def _job(self, project: Project, dataset: Dataset) -> Job:
         """The training to come, from the current parameters."""
         job = prepare(project, dataset, self._device)
+        warn(job.warnings)
         # Weights only: the optimizer's state belongs to the earlier call, whose data were others.
         if self._trained is not None:
             job.executor.restore(match_all(self._trained.weights, job.executor))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -15,7 +14,7 @@ from ..training.executor import Executor
 from ..training.run_folder import RunFolder
 from ..training.trained_weights import trained_weights
 from .arguments import assignments
-from .errors import boundary
+from .errors import boundary, warn
 from .model import Model
 from .state import Compute, Trained
 
@@ -42,14 +41,13 @@ def load(
     compute = _compute(device, threads)
     if not path.is_dir():
         # A run folder has a copy of its program, which its weights belong to.
-        return Model(open_project(path, assignments(settings or {}), model), compute)
+        return _warned(Model(open_project(path, assignments(settings or {}), model), compute))
     folder = RunFolder(path)
     folder.require()
     project = open_project(folder.model, assignments(settings or {}))
     loaded = Model(project, compute)
     trained = _trained(folder, project, loaded)
-    for found in folder.complete_as_reader():
-        warnings.warn(f"{found.message}: {found.help}", stacklevel=3)
+    warn(folder.complete_as_reader())
     if model is not None:
         trained.executor.part(model)  # there is one
         loaded._part = model
@@ -67,8 +65,7 @@ def _trained(folder: RunFolder, project: Project, model: Model) -> Trained:
         setup = setup_of(project, fields, examples or None)
     executor = Executor(setup, model._device, project.settings.seed)
     found = trained_weights(folder, executor, project.settings.keep)
-    for remark in filter(None, [found.remark, *(d.message for d in found.warnings)]):
-        warnings.warn(remark, stacklevel=4)
+    warn([*filter(None, [found.remark]), *found.warnings])
     executor.take(found.weights)
     return Trained(
         executor, found.weights, project, found.step, examples, (), folder.vocabularies,
@@ -88,8 +85,16 @@ def loads(
 ) -> Model:
     """The model of a program that is a text, as `load`; messages call it `name`. Files that it uses
     and data are looked for in the current folder."""
+    if not isinstance(text, str):
+        raise TypeError(f"loads takes the text of a program, and not {type(text).__name__}")
     project = project_of_text(text, name, None, assignments(settings or {}), model)
-    return Model(project, _compute(device, threads))
+    return _warned(Model(project, _compute(device, threads)))
+
+
+def _warned(model: Model) -> Model:
+    """The model, with warnings about its program."""
+    warn(model._project.warnings)
+    return model
 
 
 def _compute(device: str, threads: int | None) -> Compute:
@@ -101,5 +106,5 @@ def _compute(device: str, threads: int | None) -> Compute:
         raise ValueError(f"threads = {threads}: a run has 1 thread at least")
     remark = too_many(threads)
     if remark:
-        warnings.warn(remark, stacklevel=4)
+        warn([remark])
     return Compute(device, default_threads(threads))

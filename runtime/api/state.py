@@ -5,7 +5,6 @@ In: a project. Out: parameters to begin with, to look at and to set. The calls a
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from threading import RLock
@@ -26,7 +25,7 @@ from ..training.metrics import Record
 from .arguments import seed_of
 from .arrays import fields_of_arrays
 from .errors import UserError as PublicError
-from .errors import boundary
+from .errors import boundary, warn
 from .parameters import Parameters, checked, own_name
 
 
@@ -150,6 +149,5 @@ def begun_with(project: Project, executor: Executor) -> Values:
     if choice is None:
         return {}
     values, _, found = initial_weights(project, choice, executor)
-    for one in found:
-        warnings.warn(one.message, stacklevel=4)
+    warn(found)
     return values

@@ -138,6 +138,29 @@ def test_ipython_shows_the_text_alone(monkeypatch):
     assert "Traceback" not in "\n".join(said)
 
 
+def test_warnings_show_the_place_and_stand_at_the_users_line(tmp_path):
+    doubtful = """
+model M(x: f32[B, 3]) -> p: f32[B, 2] {
+    p = x |> Dense(2) |> softmax
+}
+
+train M {
+    loss      = cross_entropy(p, label)
+    optimizer = sgd()
+    epochs    = 1
+}
+"""
+    (tmp_path / "m.nn").write_text(doubtful)
+    with pytest.warns(UserWarning) as seen:
+        nnc.loads(doubtful, name="m.nn").fit(X, [0, 1] * 5)
+        nnc.load(tmp_path / "m.nn").fit(X, [0, 1] * 5)
+    texts = [str(one.message) for one in seen]
+    assert (
+        len([text for text in texts if "warning[W0401]" in text and "^ these are" in text]) == 2
+    ), texts
+    assert {one.filename for one in seen} == {__file__}
+
+
 # --- arrays ---------------------------------------------------------------------------------------
 
 

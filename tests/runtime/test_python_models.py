@@ -8,6 +8,7 @@ import pickle
 import shlex
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -183,6 +184,26 @@ def test_parameters_that_do_not_fit(model):
             call(model.parameters)
     with pytest.raises(nnc.UserError, match="no parameters yet"):
         nnc.loads(PROGRAM).parameters["dense1_w"] = w
+
+
+def test_threads_see_parameters_before_or_after_they_are_set(model):
+    model.parameters = {"dense1_w": np.zeros((3, 2)), "dense1_b": np.zeros(2)}
+    seen, ends = [], threading.Event()
+
+    def watch():
+        while not ends.is_set():
+            seen.append(model.predict(X))
+
+    threads = [threading.Thread(target=watch) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for n in range(20):
+        model.parameters.update(dense1_w=np.zeros((3, 2)), dense1_b=[n, n])
+    ends.set()
+    for thread in threads:
+        thread.join()
+    # one of the values, whole: never a part of one and of the next
+    assert seen and all((found == found[0, 0]).all() for found in seen)
 
 
 # --- looking --------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import nnc
+from nnc.sklearn import Classifier
 
 
 class Watch(nnc.Callback):
@@ -44,7 +45,8 @@ def main(path: Path) -> np.ndarray | dict[str, np.ndarray]:
         nnc.loads("model")
     except nnc.UserError as error:
         print(error.diagnostics[0].code)
-    print(best, w, saved, text, model.evaluate(x=x, z=x[:, :2])["loss"])
+    labels: np.ndarray = Classifier(path, epochs=3).fit(x, [0] * 8).predict(x)
+    print(labels, best, w, saved, text, model.evaluate(x=x, z=x[:, :2])["loss"])
     model.fit(x, x, callbacks=nnc.TensorBoard("board"), class_weight="balanced")
     return model.predict(x, tensor=["y"])
 """

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from ...dsl.diagnostics.diagnostic import Diagnostic, Report, UserError
-from ..inspect.mistakes import mistakes
+from ..inspect.mistakes import examine
 from ..messages import notify
 from . import options as o
 from .program_files import STDIN, plural, program_files, read_program, some_of
@@ -58,4 +58,4 @@ def _mistakes(file: Path, sets: tuple[str, ...], data: Path | None) -> list[Diag
         return report.diagnostics
     path = Path(source.name) if file == STDIN else file
     search = o.search(data, path.parent, offline=True)
-    return mistakes(source, path, search, o.assignments(sets), notify)
+    return examine(source, path, search, o.assignments(sets), notify).diagnostics

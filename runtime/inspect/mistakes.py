@@ -6,10 +6,13 @@ In: a text and where it lies. Out: diagnostics. Of the data only what sizes and 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from ...compiler.programs import training_step
-from ...dsl.check.checker import load_source
+from ...compiler.ir.equation import System
+from ...compiler.programs import prediction, training_step
+from ...dsl.check.checker import Checked, load_source
 from ...dsl.diagnostics.diagnostic import Diagnostic, Report, UserError
 from ...dsl.syntax.source import Source
 from ..compiling import compiling
@@ -19,26 +22,41 @@ from ..settings import Assignment
 from .model_system import model_system
 
 
+@dataclass
+class Examined:
+    """What was found out about a program: what is wrong or doubtful in it, its definitions (None if
+    they could not be read), and the equations of its models, made when they are asked for."""
+
+    diagnostics: list[Diagnostic]
+    checked: Checked | None = None
+    systems: dict[str, Callable[[], System]] = field(default_factory=dict)
+
+
 @compiling()
-def mistakes(
+def examine(
     source: Source,
     path: Path,
     search: Search,
     assignments: Sequence[Assignment] = (),
     remark: Callable[[str], None] = lambda text: None,
-) -> list[Diagnostic]:
+) -> Examined:
     """Everything that is wrong or doubtful in the program of a text that lies, or could lie, at
     `path`: names first, then, if those are right, the sizes of every model whose sizes are known.
     What could not be checked is remarked."""
     report = Report()
+    found = Examined(report.diagnostics)
     try:
-        _find(report, source, path, search, assignments, remark)
+        found.checked = load_source(source, report, path.parent)
+        # With unknown names, every size that depends on them would be a mistake, too.
+        if not report.errors:
+            _examine_models(found, report, source, path, search, assignments, remark)
     except UserError as error:  # more than can be listed, or a text that cannot be parsed
-        report.diagnostics[:] = dict.fromkeys([*report.diagnostics, *error.diagnostics])
-    return report.diagnostics
+        found.diagnostics = list(dict.fromkeys([*report.diagnostics, *error.diagnostics]))
+    return found
 
 
-def _find(
+def _examine_models(
+    found: Examined,
     report: Report,
     source: Source,
     path: Path,
@@ -46,18 +64,17 @@ def _find(
     assignments: Sequence[Assignment],
     remark: Callable[[str], None],
 ) -> None:
-    checked = load_source(source, report, path.parent)
-    # With unknown names, every size that depends on them would be a mistake, too.
-    if report.errors:
-        return
-    warnings = tuple(report.diagnostics)
+    checked, warnings = found.checked, tuple(report.diagnostics)
+    assert checked is not None
     trained = dict.fromkeys(t.model.id for t in checked.trains)
     # A trained model may take sizes from its data; of others they must be known otherwise.
     for model in dict.fromkeys([*trained, *(m.name for m in checked.models)]):
         try:
             project = project_of(path, checked, warnings, assignments, model)
             if model in trained:
-                step, _ = training_step(planned_setup(project, search), report)
+                setup = planned_setup(project, search)
+                step, _ = training_step(setup, report)
+                found.systems[model] = partial(prediction, setup)
                 if step.remat:
                     from ...compiler.pipeline import check_remat  # all passes, only where needed
 
@@ -70,5 +87,6 @@ def _find(
                 )
             else:
                 model_system(project)
+                found.systems[model] = partial(model_system, project)
         except UserError as error:
             report.extend(error.diagnostics)

@@ -116,7 +116,7 @@ def test_fix_of_a_folder(nnc):
 def test_where_one_program_is_meant_a_folder_says_so(nnc, command):
     Path("folder").mkdir()
     code, _, err = nnc(command, "folder")
-    assert code == 1 and "it is a folder" in err
+    assert code == 1 and "folder" in err
 
 
 # --- standard input -------------------------------------------------------------------------------

@@ -140,7 +140,9 @@ def _declare(
             f"`{name.id}` already names another tensor",
             name.span,
             label=f"a field of the data, {dtype}{list(shape)}",
-            notes=(Note(known.span, f"{known.dtype}{list(known.shape)}"),) if known.span else (),
+            notes=(Note(known.span, f"{known.storage_dtype}{list(known.shape)}"),)
+            if known.span
+            else (),
             help="rename the one in the model",
         )
     scope.names[name.id] = ctx.declare(name.id, shape, dtype, "input", place)

@@ -81,7 +81,7 @@ def match(
             continue
         stored = found[own[name]]
         if stored.shape == array.shape and np.can_cast(stored.dtype, array.dtype, "same_kind"):
-            values[name] = stored.astype(array.dtype)
+            values[name] = _converted(own[name], stored, array.dtype, choice)
         else:
             wrong.append(f"`{name}` ({_described(stored)} there, {_described(array)} here)")
     missing = {n: a for n, a in wanted.items() if n not in own}
@@ -168,6 +168,22 @@ def _renaming(
         fits = sum(m in missing and missing[m].shape == extra[n].shape for m, n in found)
         best = max(best, (fits, (old, new)), key=lambda one: one[0])
     return best[1]
+
+
+def _converted(name: str, stored: np.ndarray, dtype: np.dtype, choice: WeightsChoice) -> np.ndarray:
+    """The numbers in another type. UserError E0714 where one does not fit: a float that would be
+    infinite, or a whole number that would be another."""
+    with np.errstate(over="ignore"):
+        found = stored.astype(dtype)
+    wrong = np.isfinite(found) != np.isfinite(stored) if dtype.kind == "f" else found != stored
+    if wrong.any():
+        number = stored[wrong].flat[0]
+        raise fail(
+            "E0714",
+            f"`{name}` of {choice.path} holds {number:g}, which does not fit in {dtype}",
+            choice.span,
+        )
+    return found
 
 
 def _described(array: np.ndarray) -> str:

@@ -155,6 +155,19 @@ def test_a_first_value_that_does_not_fit_is_refused() -> None:
     assert caught.value.diagnostics[0].message == "65520 does not fit f16"
 
 
+@pytest.mark.parametrize(("kind", "number"), [("f16", 70000.0), ("i8", 200)])
+def test_weights_that_do_not_fit_are_refused(kind: str, number: float) -> None:
+    text = f"model M(x: f32[B]) -> y: f32[B] {{\n param w: {kind}[2] = 1\n y = w[1] * x\n}}"
+    model = nnc.loads(text)
+    model.init(np.ones(1, np.float32))
+    with pytest.raises(nnc.UserError) as caught:
+        model.load_weights({"w": np.array([1, number])})
+    (found,) = caught.value.diagnostics
+    assert found.code == "E0714" and f"holds {number:g}" in found.message
+    model.load_weights({"w": np.array([2, type(number)(100)])})
+    assert model.predict(np.ones(1, np.float32)) == 100
+
+
 def test_an_average_of_a_narrow_parameter_is_wide() -> None:
     program = MODEL.replace("HALF", "f16").replace('    data = npz("set.npz")\n', "")
     program = program.replace("    batch = 4", "    average = ema(0.9)\n    batch = 4")

@@ -25,7 +25,7 @@ from ..core.decompress import readable
 PARSERS = {1: read_array_header_1_0, 2: read_array_header_2_0, 3: read_array_header_2_0}
 MAX_HEADER = 1 << 16  # bytes
 
-# the language's type for a stored type; narrower integers are read as i32
+# the language's type for a stored type; integers of 16 bits are read as i32
 FIELD_DTYPES = {
     "b1": "bool", "u1": "u8", "i1": "i8",
     "i2": "i32", "u2": "i32", "i4": "i32", "u4": "i64", "i8": "i64",

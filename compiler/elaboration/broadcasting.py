@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import permutations
 
 from ...dsl.diagnostics.diagnostic import Note
 from ...dsl.syntax.source import Span
@@ -46,6 +47,8 @@ def pointwise(
     if known is not None:
         return known
     shape = broadcast(ctx, arrays, span, advice)
+    if not span.source.library:
+        _warn_of_columns(ctx, arrays, shape, span)
     # Expressions are DAGs: `x*x` asks for x's element twice and must get the same node, or a chain
     # of n squares would take 2^n steps.
     memo: dict = {}
@@ -85,6 +88,30 @@ def broadcast(ctx: Context, arrays: Sequence[Array], span: Span, advice: str = "
             )
         shape.append(next(iter(sizes), 1))
     return tuple(shape)
+
+
+def _warn_of_columns(ctx: Context, arrays: Sequence[Array], shape: Shape, span: Span) -> None:
+    """W0308 for `y - target` of y: [B, 1] and target: [B], which makes B * B numbers."""
+    for short, long in permutations(arrays, 2):
+        rest = long.shape[short.rank :]
+        column = 0 < short.rank < long.rank and short.shape == long.shape[: short.rank]
+        if not column or set(rest) != {1} or short.shape[-1] == 1:
+            continue
+        a, b = (x.tensor.name if x.tensor else "" for x in (long, short))
+        names = long.axes[: short.rank] if len(long.axes) == long.rank else LETTERS[: short.rank]
+        index = ", ".join(names)
+        fitting = ", ".join((*names, *("0" for _ in rest)))
+        help = f"read the column by indices, as `y[{fitting}]`"
+        if a and b:
+            help = f"`{a}[{fitting}]` is one number for each `{b}[{index}]`: write the indices"
+        ctx.report.add(
+            "W0308",
+            f"shapes {list(long.shape)} and {list(short.shape)} make {list(shape)}",
+            span,
+            label="every number of one meets every number of the other",
+            help=help,
+        )
+        return
 
 
 def _broadcasting_advice(first: Array, second: Array) -> str:

@@ -1,4 +1,4 @@
-"""Suspicious programs: what compiles and is hardly meant. Reports W0401 to W0406.
+"""Suspicious programs: what compiles and is hardly meant. Reports W0401 to W0409, but for W0407.
 
 Only plain cases are warned of. Settings that are given by name are meant as they are.
 """
@@ -15,6 +15,7 @@ from .names import Scope, names_in
 _ACTIVATED = ("softmax", "log_softmax", "sigmoid", "relu")  # whose results are no logits
 _UNBOUNDED = ("Dense", "Conv", "Conv1D", "ConvTranspose")  # whose results are no probabilities
 _CHANNELS = (1, 3, 4)  # of images
+MOST_KERNEL = 11  # of usual convolutions
 _NAMED_FIRST = ("c", "channels", "ch")
 
 
@@ -25,6 +26,7 @@ def check_training(train: s.Train, model: s.Definition, scope: Scope, report: Re
         if not isinstance(call, s.Call) or not isinstance(call.function, s.Name):
             continue
         function = scope.find(call.function.id)
+        _check_exchanged(call, function, model, report)
         inputs = function.inputs if function else ()
         for parameter, argument in zip(inputs, call.arguments, strict=False):
             last = None if argument.name else _last_function(model, argument.value)
@@ -46,6 +48,7 @@ def check_layers(definition: s.Definition, scope: Scope, report: Report) -> None
         if layer.name == "Embedding":
             _check_vocabulary(call.first, applied, report)
         _check_size_of_norm(layer, call.first, report)
+        _check_size_of_input(layer, call.first, applied, report)
 
 
 def _check_prediction(
@@ -72,6 +75,31 @@ def _check_prediction(
             label="these may be below 0 and above 1",
             notes=notes,
             help=f"{other}`sigmoid({said})` is a probability",
+        )
+
+
+def _check_exchanged(
+    call: s.Call, function: s.Definition | None, model: s.Definition, report: Report
+) -> None:
+    """`binary_cross_entropy(label, p)` of what the model computes and what it should."""
+    names = [a.value.id for a in call.arguments if isinstance(a.value, s.Name) and a.name is None]
+    if function is None or len(names) < 2 or len(function.inputs) < 2:
+        return
+    first, second = names[:2]
+    computed = {r.name for r in model.results}
+    for statement in s.walk(model.body):
+        if isinstance(statement, s.Equation):
+            computed |= {target.id for target in statement.targets if isinstance(target, s.Name)}
+    predicted, wanted = function.inputs[0].name, function.inputs[1].name
+    if predicted not in ("probability", "logit") or wanted != "target":
+        return
+    if second in computed and first not in computed:
+        report.add(
+            "W0409",
+            f"`{function.name}` takes the `{predicted}` first and then the `{wanted}`",
+            call.span,
+            label=f"`{model.name}` computes `{second}`",
+            help=f"exchange them: `{function.name}({second}, {first})`",
         )
 
 
@@ -127,6 +155,37 @@ def _check_size_of_norm(
             help=f"the size of the input follows from the input: `{written}`; if it is meant so, "
             f"`{parameter.name} = {argument.value.span.text}`",
         )
+
+
+def _check_size_of_input(
+    layer: s.Definition, settings: tuple[s.Argument, ...], applied: s.Expr, report: Report
+) -> None:
+    """`Conv(3, 16, 3)` and `LSTM(8, 16)`: the size of the input before that of the result."""
+    given = [a.value.value for a in settings if isinstance(a.value, s.Number) and a.name is None]
+    written = [p.name for p in layer.settings[: len(given)]]
+    if not 2 <= len(given) == len(settings) <= len(layer.settings):
+        return
+    flag = isinstance(layer.settings[1].default, s.Boolean) and given[1] not in (0, 1)
+    window = written[1:3] == ["kernel", "stride"] and _input_first(*given[:3])
+    if not (flag or window):
+        return
+    others = ", ".join(f"{n} = {v}" for n, v in zip(written[1:], given[1:], strict=True))
+    meant = f"{layer.name}({', '.join(map(str, given[1:]))})"
+    help = f"; if it is meant so, `{layer.name}({given[0]}, {others})`" if window else ""
+    report.add(
+        "W0408",
+        f"this `{layer.name}` has {written[0]} = {given[0]}, {others}",
+        applied.span,
+        label="the size of the input seems to stand first",
+        help=f"that follows from the input: `{meant}`{help}",
+    )
+
+
+def _input_first(first: float, second: float, third: float) -> bool:
+    """Whether numbers look like channels of the input, channels of the result, and a kernel, rather
+    than filters, a kernel and a stride."""
+    patches = second == third  # of an image, side by side
+    return not patches and ((second > first and third > 2) or second > MOST_KERNEL)
 
 
 def _check_vocabulary(settings: tuple[s.Argument, ...], applied: s.Expr, report: Report) -> None:

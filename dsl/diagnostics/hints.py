@@ -314,6 +314,9 @@ def _expression(at: ErrorContext) -> str:
         return "every `if` has an `else`: `if … then … else 0`"
     if found.type == "_NEWLINE" and before in _OPERATORS:
         return "a continued line begins with the operator, or is in parentheses"
+    # `checkpoint_every = 10 min`
+    if before == "NUMBER" and at.line.strip().startswith("checkpoint_every"):
+        return f'a time is a text: `"{at.word} {found.value}"`'
     # The lexer takes `1e` for the number 1 and a name, and `0x1F` for 0 and a name.
     if before == "NUMBER" and found.value in ("e", "E"):
         return f"an exponent has digits: `{at.word}e3`"

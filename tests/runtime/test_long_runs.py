@@ -314,6 +314,13 @@ def test_intervals_in_the_program(tmp_path, capsys):
     assert 'checkpoint_every = "2 h"' in (tmp_path / "run" / "model.nn").read_text()
 
 
+@pytest.mark.parametrize("text", ["10 min", "10min"])
+def test_a_time_without_quotes(text):
+    with pytest.raises(UserError) as caught:
+        project_of_text(DIGITS.replace("epochs    = 2", f"checkpoint_every = {text}"))
+    assert caught.value.diagnostics[0].help == 'a time is a text: `"10 min"`'
+
+
 def test_nothing_is_held_out():
     text = DIGITS.replace("digits()", "digits(test = 0)")
     with pytest.raises(UserError) as caught:

@@ -12,10 +12,13 @@ __path__ = [*__path__, f"{__path__[0]}/public"]  # where `nnc.sklearn` is
 
 if TYPE_CHECKING:
     from . import sklearn as sklearn
+    from .runtime.api.errors import ArgumentError as ArgumentError
+    from .runtime.api.errors import ProgramWarning as ProgramWarning
     from .runtime.api.errors import UserError as UserError
     from .runtime.api.model import Model as Model
     from .runtime.api.opening import load as load
     from .runtime.api.opening import loads as loads
+    from .runtime.api.parameters import ParameterError as ParameterError
     from .runtime.training.callbacks import Callback as Callback
     from .runtime.training.callbacks import Training as Training
     from .runtime.training.trackers import TensorBoard as TensorBoard
@@ -23,8 +26,11 @@ if TYPE_CHECKING:
 
 # name → the module that has it
 _PUBLIC = {
+    "ArgumentError": "runtime.api.errors",
     "Callback": "runtime.training.callbacks",
     "Model": "runtime.api.model",
+    "ParameterError": "runtime.api.parameters",
+    "ProgramWarning": "runtime.api.errors",
     "TensorBoard": "runtime.training.trackers",
     "Trackio": "runtime.training.trackers",
     "Training": "runtime.training.callbacks",
@@ -36,8 +42,8 @@ _PUBLIC = {
 _MODULES = ("sklearn",)  # each with an extra of its own
 
 __all__ = [
-    "Callback", "Model", "TensorBoard", "Trackio", "Training", "UserError", "__version__", "load",
-    "loads",
+    "ArgumentError", "Callback", "Model", "ParameterError", "ProgramWarning", "TensorBoard",
+    "Trackio", "Training", "UserError", "__version__", "load", "loads",
 ]  # fmt: skip
 
 

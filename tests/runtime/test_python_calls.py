@@ -16,6 +16,8 @@ import pytest
 from line_program import PROGRAM, X, Z, same
 
 import nnc
+from nnc.runtime.api import errors
+from nnc.runtime.api.parameters import ParameterError
 
 
 @pytest.fixture
@@ -93,6 +95,9 @@ def test_every_method_knows_its_arguments(model, tmp_path):
 def test_dir_shows_the_interface_alone():
     assert dir(nnc) == sorted(nnc.__all__)
     assert all(hasattr(nnc, name) for name in dir(nnc))
+    # What is called a class of `nnc` is found there: pickles and test runners look for it.
+    classes = [errors.UserError, errors.ArgumentError, errors.ProgramWarning, ParameterError]
+    assert all(getattr(nnc, one.__name__) is one for one in classes if one.__module__ == "nnc")
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         nnc.trian  # noqa: B018
 
@@ -126,6 +131,7 @@ def test_a_mistake_shows_file_line_and_caret_and_no_insides(model):
     with pytest.raises(nnc.UserError) as caught:
         model.fit(X, Z, bad=1)
     assert len(traceback.extract_tb(caught.value.__traceback__)) == 2
+    assert type(pickle.loads(pickle.dumps(caught.value))) is nnc.ArgumentError
 
 
 def test_ipython_shows_the_text_alone(monkeypatch):

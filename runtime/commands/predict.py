@@ -19,7 +19,7 @@ import numpy as np
 
 from ...dsl.diagnostics.diagnostic import UserError, fail
 from ..data.formats.array_file import read_arrays
-from ..inference.given_files import STDIN, Given, Run, read_inputs
+from ..inference.given_files import STDIN, Given, Run, given_arrays, read_inputs
 from ..inference.predict import Request, needed_names
 from ..inference.predict_files import predict_given, rows_of
 from ..inference.readable import THEN, ResultTable
@@ -76,7 +76,7 @@ def _given(inputs: tuple[str, ...], array_file: Path | None, run: Run) -> Given:
     """What the command line names, or what comes through a pipe if it names nothing and the model
     needs something."""
     if array_file is not None:
-        return Given(_arrays(array_file, run), str(array_file))
+        return given_arrays(_arrays(array_file, run), str(array_file), run)
     is_read = STDIN in inputs or (not inputs and bool(run.needed) and _is_piped())
     content = standard_input() if is_read else b""
     names = inputs or (STDIN,) * bool(content)

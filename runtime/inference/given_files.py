@@ -9,6 +9,7 @@ through the reader of the run, which read its data. Everything that is wrong is 
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -106,7 +107,7 @@ def _read(
     others = [file for file, (kind, _) in kinds.items() if kind != file_kinds.ARRAYS]
     if not others:
         report.check()
-        return Given(_joined(files), origin, notes=tuple(notes))
+        return given_arrays(_joined(files), origin, run, notes)
     if reader is None:
         _refuse(report, run, others, kinds)
     assert reader is not None
@@ -164,14 +165,19 @@ def _expanded(
                 continue
             for path in _named(name):
                 if not path.is_dir():
-                    files.append(NewFile(path, str(path)))
+                    files.append(_file(path))
                     continue
                 found, others = _files_in(path, reader)
-                files += [NewFile(one, str(one)) for one in found]
+                files += map(_file, found)
                 if others:
                     left = listed(one.name for one in others)
                     notes.append(f"left out of {path}: {left}")
     return files, notes
+
+
+def _file(path: Path) -> NewFile:
+    """A file under its own name; bytes in it that are no UTF-8 are shown like `\\xff`."""
+    return NewFile(path, os.fsencode(path).decode("utf-8", "backslashreplace"))
 
 
 def _stored(content: bytes, held: ExitStack) -> NewFile:
@@ -281,6 +287,23 @@ def _refuse(
     for file in files:
         report.add("E0717", f"{_described(file, kinds[file][1])}, and {why}", help=help)
     raise UserError(report.diagnostics)
+
+
+def given_arrays(
+    arrays: np.ndarray | Mapping[str, np.ndarray], origin: str, run: Run, notes: Sequence[str] = ()
+) -> Given:
+    """Arrays, which are inputs as they are. UserError E0717 where they are to be inverted; a remark
+    on bytes where the model takes pixels up to 1."""
+    if run.invert:
+        message = f"only images are inverted, and {origin} holds arrays"
+        raise fail("E0717", message, help="arrays are taken as they are: 1 - x in NumPy")
+    reader, named = run.reader, arrays if isinstance(arrays, Mapping) else {"image": arrays}
+    pixels = named.get("image")
+    is_scaled = reader is not None and reader.kind == "images" and reader.plain()["scale"] != 1
+    if is_scaled and pixels is not None and pixels.dtype == np.uint8 and pixels.max(initial=0) > 1:
+        notes = (*notes, f"the pixels of {origin} go up to {pixels.max()}, those of training to 1: "
+                 "arrays are taken as they are")  # fmt: skip
+    return Given(arrays, origin, notes=tuple(notes))
 
 
 def _joined(files: Sequence[NewFile]) -> np.ndarray | dict[str, np.ndarray]:

@@ -78,11 +78,12 @@ def _csv(path: Path, results: Results, table: ResultTable) -> bytes:
     rows.writerow(table.head())
     for row in range(table.count(results, f"{path} has")):
         rows.writerow(table.cells(row))
-    return text.getvalue().encode()
+    return text.getvalue().encode("utf-8", "backslashreplace")
 
 
 def _jsonl(path: Path, results: Results, table: ResultTable) -> bytes:
-    return "".join(f"{line}\n" for line in json_lines(results, table, f"{path} has")).encode()
+    lines = json_lines(results, table, f"{path} has")
+    return "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace")
 
 
 def json_lines(results: Results, table: ResultTable, where: str) -> Iterator[str]:

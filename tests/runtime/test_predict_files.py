@@ -203,6 +203,27 @@ def test_a_picture_through_a_pipe(nnc):
     assert len(rows(done.stdout.decode())) == 2
 
 
+def test_names_that_are_no_text(nnc):
+    """Of files and of classes: they are shown, and written, in the same form."""
+    name = os.fsdecode(b"caf\xff.jpg")
+    Path(name).write_bytes(Path("cat.jpg").read_bytes())
+    for ending in ("jsonl", "csv"):
+        assert nnc("predict", "runs/pets", name, "--output", f"y.{ending}")[0] == 0
+        assert "caf\\xff.jpg" in Path(f"y.{ending}").read_text().replace("\\\\", "\\")
+    Path(name).write_bytes(b"\xff\xd8\xff")
+    code, _, err = nnc("predict", "runs/pets", name)
+    assert code == 1 and "image caf\\xff.jpg cannot be decoded" in err
+
+
+def test_arrays_of_bytes_are_taken_as_they_are(nnc):
+    np.save("x.npy", np.full((1, 6, 5, 3), 200, np.uint8))
+    for flags in (["x.npy"], ["--input", "x.npy"]):
+        code, _, err = nnc("predict", "runs/pets", *flags)
+        assert code == 0 and "the pixels of x.npy go up to 200, those of training to 1" in err
+        code, _, err = nnc("predict", "runs/pets", *flags, "--invert")
+        assert code == 1 and "only images are inverted, and x.npy holds arrays" in err
+
+
 # --- sets with a size and a polarity of their own -------------------------------------------------
 
 

@@ -30,7 +30,8 @@ def form() -> str:
 def notify(text: str, severity: str = "note") -> None:
     """Print a remark to stderr, if there is one; as JSON with the keys of a diagnostic."""
     if sys.stderr is not None:
-        record = {"code": "", "severity": severity, "message": text, "label": "", "notes": []}
+        # What is a mistake with a code begins with it (`render.py`); a remark has none.
+        record = {"severity": severity, "message": text, "code": "", "label": "", "notes": []}
         line = json.dumps({**record, "help": ""}) if _form == JSON else text
         with suppress(OSError, ValueError):
             print(line, file=sys.stderr, flush=True)

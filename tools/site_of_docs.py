@@ -26,7 +26,17 @@ LANGUAGES = {".py": "python", ".nn": "nn", ".toml": "toml", ".lark": "text", ".c
 
 # The pages by part, in the order of the menu; a test holds that none is left out.
 PARTS = {
-    "Using nnc": ["README", "tutorial", "language", "library", "running", "tools", "python", "gpu"],
+    "Using nnc": [
+        "README",
+        "tutorial",
+        "language",
+        "library",
+        "running",
+        "tools",
+        "python",
+        "results",
+        "gpu",
+    ],
     "How it works": ["compiler_tour", "passes", "glossary"],
     "Taking part": ["house", "debugging", "CONTRIBUTING", "CHANGELOG", "SECURITY"],
 }

@@ -1,8 +1,6 @@
 """Settings of Sphinx for the site of these pages; `python tools/site_of_docs.py` builds it."""
 
-from pygments.lexers import get_lexer_by_name
-from pygments.lexers.special import TextLexer
-from pygments.util import ClassNotFound
+from nnc.dsl.syntax.pygments_lexer import NnLexer
 
 project = "nnc"
 author = "The nnc authors"
@@ -22,7 +20,4 @@ myst_heading_anchors = 3  # links to headings, as `running.md#predicting`
 
 
 def setup(app) -> None:
-    try:
-        get_lexer_by_name("nn")
-    except ClassNotFound:
-        app.add_lexer("nn", TextLexer)
+    app.add_lexer("nn", NnLexer)

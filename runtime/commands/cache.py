@@ -75,16 +75,16 @@ def cache(words, as_json) -> None:
         }
         click.echo(json.dumps(plain))
         return
-    rows = [
-        (s.name, str(len(s.files)), size_text(s.bytes), str(s.folder or "off"), s.what)
-        for s in found
-    ]
-    heads = ("", "files", "size", "folder", "")
+    rows = [(s.name, str(len(s.files)), size_text(s.bytes), s.what) for s in found]
+    heads = ("", "files", "size", "")
     columns = [
         TableColumn(head, max(map(len, (head, *cells))), right=head in ("files", "size"))
         for head, cells in zip(heads, zip(*rows, strict=True), strict=True)
     ]
     print_table(columns, [(row, "") for row in rows], gap=2)
+    # Below the table, where no terminal is too narrow for them: they are there to be copied.
+    for store in found:
+        click.echo(f"{store.name:{columns[0].width}}  {store.folder or 'off'}")
 
 
 def _clear(words: tuple[str, ...], known: dict[str, Store]) -> None:

@@ -351,7 +351,7 @@ SCENES: dict[str, Scene] = {
     "E0609": Scene(TRAIN_WRONG, TRAIN_RIGHT, 'images("bad", size = [4, 4])', pets(),
                    broken=lambda patch: patch.setitem(__import__("sys").modules, "PIL", None),
                    package="PIL"),
-    "E0610": Scene("train wrong.nn", "train right.nn --data here", "mnist()",
+    "E0610": Scene("train wrong.nn", "train right.nn --data here --batch 2", "mnist()",
                    {"wrong.nn": MNIST, "right.nn": MNIST,
                     **{f"here/{name}": content for name, content in IDX.items()}},
                    broken=lambda patch: patch.setattr(mnist, "ADDRESS", "http://127.0.0.1:9/")),

@@ -299,8 +299,14 @@ def _label_error(
 ) -> UserError:
     vocabulary, names = dataset.vocabularies.get(name), dataset.class_names.get(name, ())
     shown, kind = str(value), ("label", "classes")
-    # `value == classes` is what a model sees whose labels go from 1 to `classes`.
-    help = "are the labels counted from 1? subtract 1" if value == classes else ""
+    every = [split.arrays[name] for split in dataset.splits.values()]
+    least, greatest = (int(of([of(a) for a in every if a.size])) for of in (np.min, np.max))
+    help = ""
+    # Without a span the number of classes is that of the data's own description.
+    if greatest == classes and (least == 1 or span is None):
+        help = "are the labels counted from 1? subtract 1"
+    elif least >= 0 and span is not None:
+        help = f"labels go from {least} to {greatest}: give the model {greatest + 1} classes"
     if 0 <= value < len(names):
         shown = f"`{names[value]}` ({value})"
         listed = ", ".join(names[:MAX_LISTED]) + ", …" * (len(names) > MAX_LISTED)

@@ -102,13 +102,13 @@ def test_vectors_are_as_wide_as_the_processor_says(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(features, "first_core", lambda: {"flags": flags})
         return features.vectors()
 
-    assert seen("x86_64", "sse4_2 avx2 fma avx512f avx512vl") == (16, 32)
-    assert seen("x86_64", "sse4_2 avx2 fma") == (8, 16)
+    assert seen("x86_64", "sse4_2 avx2 f16c fma avx512f avx512bw avx512vl") == (16, 32)
+    assert seen("x86_64", "sse4_2 avx2 f16c fma") == (8, 16)
     assert seen("x86_64", "sse4_2") == (4, 16)
     assert seen("arm64", "") == (4, 32)
     monkeypatch.setenv("NNC_ISA", "avx2")
-    assert seen("x86_64", "avx2 avx512f avx512_bf16") == (8, 16)
-    assert features.flags() == {"avx2"}
+    assert seen("x86_64", "avx2 f16c avx512f avx512bw avx512_bf16") == (8, 16)
+    assert features.flags() == {"avx2", "f16c"}
 
 
 @on_x86

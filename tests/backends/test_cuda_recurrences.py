@@ -346,10 +346,11 @@ def spoilt(system, old: str, number: int, new: str = "") -> SimulatedProgram:
 @needs_gpp
 @pytest.mark.parametrize(
     ("cell", "number"),
-    mostly_slow(
-        [*(("two sums at once", n) for n in range(6)), *(("LSTM", n) for n in range(3))],
-        [("LSTM", 0)],
-    ),
+    [
+        ("LSTM", 0),
+        *(pytest.param("LSTM", n, marks=pytest.mark.slow) for n in range(1, 3)),
+        *(pytest.param("two sums at once", n, marks=pytest.mark.slow) for n in range(6)),
+    ],
 )
 def test_a_missing_barrier_in_the_loop_is_caught(cell: str, number: int, monkeypatch):
     """Between steps, between the products of a step, and between the lanes that sum one up."""

@@ -30,7 +30,7 @@ WRITTEN = {
     "after": "after({0}, {1})",
 }
 # The straight-through estimator is no derivative of the values, which are a staircase.
-ESTIMATED = {"bf16"}
+ESTIMATED = {"bf16", "f16"}
 # 0 everywhere it is defined, or of whole numbers and truth values: `grad` of them alone is refused.
 FLAT = {
     "floordiv", "sign", "floor", "ceil", "round", "is_finite", "eq", "ne", "lt", "le", "gt", "ge",

@@ -29,6 +29,7 @@ from nnc.runtime.training.lock import locked
 from nnc.runtime.training.loop import train
 from nnc.runtime.training.metrics import Record
 from nnc.runtime.training.progress import Silent
+from nnc.runtime.training.progress_text import Plan, record_line
 from nnc.runtime.training.run_folder import OPTIONAL_SETTINGS, RunFolder, create_run
 from nnc.runtime.training.set_measures import Totals
 
@@ -483,7 +484,7 @@ def test_positions_that_were_made_up_are_damage(nnc):
             # What is read can be written and printed.
             assert json.loads(position.text())
             for one in position.records:
-                assert one.line(None)
+                assert record_line(one, Plan(3, None, 20))
         holder[name] = before
     notes = {**notes, "position": "[" * 100_000}
     save_arrays(path, arrays, notes)

@@ -28,7 +28,8 @@ LOGITS = [  # of the first test digits, which show 1, 4 and 8
 SIGNATURES = {
     "mnist": "mnist(normalize = true)",
     "digits": "digits(test = 0.2)",
-    "csv": 'csv(file, delimiter = ",", header = true, test = 0.2, seed = 0)',
+    "csv": 'csv(file, delimiter = ",", header = true, missing = "refuse", normalize = false, '
+    "test = 0.2, seed = 0)",
     "npz": "npz(file)",
     "npy": "npy(NAME = …)",
     "images": "images(folder, size, channels = 3, test = 0.2, seed = 0)",

@@ -365,7 +365,7 @@ path, threads = sys.argv[1], int(sys.argv[2])
 rng = np.random.default_rng(0)
 x, y = rng.normal(0, 1, (40, 8, 8, 1)).astype("f4"), rng.integers(0, 10, 40)
 model = nnc.load(path, threads=threads)
-model.fit(x, y, epochs=1)
+model.fit(x, y, epochs=1, batch=20)
 begun = threading.Barrier(3)
 def busy():
     model.predict(x)

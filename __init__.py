@@ -8,7 +8,7 @@ is needed.
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__path__ = [*__path__, f"{__path__[0]}/public"]  # where `nnc.sklearn` is
+__path__ = [*__path__, f"{__path__[0]}/runtime/public"]  # where `nnc.sklearn` is
 
 if TYPE_CHECKING:
     from . import sklearn as sklearn

@@ -128,9 +128,7 @@ def test_the_tables_of_the_parser_are_those_of_the_grammar(tmp_path: Path) -> No
 
 
 def test_every_folder_with_code_is_packaged() -> None:
-    files = [
-        p for room in ("dsl", "compiler", "runtime", "public") for p in (ROOT / room).rglob("*.py")
-    ]
+    files = [p for room in ("dsl", "compiler", "runtime") for p in (ROOT / room).rglob("*.py")]
     folders = {".".join(["nnc", *p.parent.relative_to(ROOT).parts]) for p in files}
     assert folders | {"nnc", "nnc.examples"} == set(PROJECT["tool"]["setuptools"]["packages"])
 
@@ -138,7 +136,7 @@ def test_every_folder_with_code_is_packaged() -> None:
 def test_every_other_file_is_packaged() -> None:
     """What a room holds beside Python is named in `package-data`."""
     patterns = PROJECT["tool"]["setuptools"]["package-data"]
-    for room in ("dsl", "compiler", "runtime", "public"):
+    for room in ("dsl", "compiler", "runtime"):
         for path in (ROOT / room).rglob("*"):
             if path.is_file() and path.suffix not in (".py", ".pyc"):
                 package = ".".join(["nnc", *path.parent.relative_to(ROOT).parts])

@@ -8,7 +8,7 @@ from typing import Any
 
 from nnc.dsl.syntax.highlighting import DOCSTRING, RULES, Rule
 
-GRAMMAR = Path(__file__).parents[1] / "editors" / "vscode" / "syntaxes" / "nn.tmLanguage.json"
+GRAMMAR = Path(__file__).parent / "vscode" / "syntaxes" / "nn.tmLanguage.json"
 SCOPES = {
     "comment": "comment.line.number-sign.nn",
     "string": "string.quoted.double.nn",

@@ -33,7 +33,6 @@ model Network(x: f32[B, {features}]) -> {result} {{
 train Network {{
     loss      = {loss}
     optimizer = adam(lr = 1e-2)
-    batch     = 32
     epochs    = 60
     keep      = "last"
 }}

@@ -21,7 +21,7 @@ from nnc.dsl.syntax.pygments_lexer import NnLexer
 from nnc.dsl.syntax.source import Source
 
 ROOT = Path(__file__).parents[2]
-EXTENSION = ROOT / "editors" / "vscode"
+EXTENSION = ROOT / "tools" / "vscode"
 PROGRAMS = [*ROOT.glob("examples/**/*.nn"), *ROOT.glob("dsl/stdlib/*.nn")]
 WORDS = {w for w in (*KEYWORDS, *IN_PLACE) if w not in (*s.REDUCTIONS, *BOOLEANS)}
 TRICKY = '''language 1

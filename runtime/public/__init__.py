@@ -1,5 +1,5 @@
 """Modules of `nnc` that users import by name, as `nnc.sklearn`.
 
-They are no files beside `dsl/` and `runtime/`: there, a file `sklearn.py` would hide scikit-learn
+They are no files in the package's own folder: there, a file `sklearn.py` would hide scikit-learn
 from every program that is started in that folder.
 """

@@ -16,6 +16,10 @@ LIBRARY = standard_library()
 WITHOUT_SOURCE = {
     "activations": "",
     "attention": "hidden steps_of slope_among softmax_until is_turned",
+    "augmentation": "chance flipped flipped_vertically shifted whole_below spare cropped part_of turned"
+    " at_places cut brightened contrasted masked_range mixed_loss partners own_places whole_shares"
+    " mixture mixing direct_draws accepted_draws boxes no_boxes pasted",
+    "averages": "below_one",
     "clipping": "positive",
     "convolution": "along window_margin window_count equal_part transposed_size early lead taps",
     "ctc": "error_rate log_sum_exp3 log_sum_exp3_from",
@@ -23,15 +27,26 @@ WITHOUT_SOURCE = {
     "graphs": "joined edge_weight",
     "initializers": "zeros ones constant uniform symmetric",
     "layers": "share drop Flatten merge transpose",
+    "losses": "bend level_of example_sum area overlap ratio distance norm_of similarities",
+    "metrics": "accuracy flat rows merge_leading crossed_iou runs_found mean_ranks",
     "normalization": "running",
+    "optimizers": "unbiased trust FactoredAverage ElementAverage root_mean_square OrthogonalStep"
+    " AdamStep quintic",
+    "penalties": "",
     "pooling": "window_inside share_start share_end share_bound in_share",
     "recurrent": "bent",
     "resampling": "interpolated nearest before between pixels_of equal_rows",
+    "schedules": "falling part anneal",
     "selection": "comes_before at_most one_hot",
     "sequence": "last last_of reverse concat present mean_pool pairs_of masked_cross_entropy"
     " cross_entropy_ignoring masked_accuracy sequence_accuracy bits_per_char",
     "state_space": "",
 }
+
+
+def test_no_file_is_left_out():
+    sources = {d.name_span.source.name for d in LIBRARY.values()}
+    assert {f"stdlib/{file}.nn" for file in WITHOUT_SOURCE} == sources
 
 
 @pytest.mark.parametrize("file", WITHOUT_SOURCE)

@@ -47,6 +47,7 @@ def _comments_and_docstrings(text: str) -> Iterator[str]:
             yield ast.get_docstring(node) or ""
 
 
+@pytest.mark.slow
 def test_every_python_file_that_a_docstring_or_page_names_exists() -> None:
     """A name may leave out leading folders: `cpu/tiling.py` is `compiler/passes/cpu/tiling.py`."""
     python = [f for f in ROOT.rglob("*.py") if not f.relative_to(ROOT).parts[0].startswith(".")]
@@ -215,6 +216,7 @@ def test_an_installed_wheel_trains_outside_the_tree(
 # --- the compiler tour ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_tour_shows_what_the_compiler_prints(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
     from compiler_tour import PAGE, filled  # type: ignore[import-not-found]

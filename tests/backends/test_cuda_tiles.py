@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 from gpu_simulator import SimulatedProgram, available
-from support import NO_ATTENTION, cuda_module, gpu_plan, round_contractions, system
+from support import NO_ATTENTION, cuda_module, gpu_plan, mostly_slow, round_contractions, system
 
 from nnc.compiler.codegen.cuda.module import Module
 from nnc.compiler.ir.equation import System
@@ -72,7 +72,7 @@ def tiles(program: SimulatedProgram | Module) -> list[Grid]:
 
 @needs_gpp
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", PRODUCTS)
+@pytest.mark.parametrize("name", mostly_slow(PRODUCTS, [*PRODUCTS][::3]))
 def test_products(name: str, size: str):
     program, found, expected = run(product(name, size))
     assert tiles(program)
@@ -82,7 +82,7 @@ def test_products(name: str, size: str):
 
 @needs_gpp
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", PRODUCTS)
+@pytest.mark.parametrize("name", mostly_slow(PRODUCTS, [*PRODUCTS][::3]))
 def test_products_of_bf16(name: str, size: str):
     """Operands are rounded as the evaluator's, sums are of f32."""
     program, found, expected = run(round_contractions(product(name, size)))

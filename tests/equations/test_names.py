@@ -161,7 +161,7 @@ def names(seed: int) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("seed", range(int(os.environ.get("NNC_EXAMPLES", "24"))))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("NNC_EXAMPLES", "12"))))
 def test_renamed(seed: int) -> None:
     text = renamed(names(seed))
     results, step = computed(text)

@@ -217,7 +217,7 @@ def random_program(seed: int) -> str:
     )
 
 
-@pytest.mark.parametrize("seed", range(int(os.environ.get("NNC_EXAMPLES", "20"))))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("NNC_EXAMPLES", "10"))))
 def test_random_program(seed: int) -> None:
     text = random_program(seed)
     program = checked(text)

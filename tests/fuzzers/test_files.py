@@ -7,6 +7,7 @@ import pytest
 from . import files
 
 
+@pytest.mark.slow
 def test_files_as_they_should_be_are_read(tmp_path):
     pytest.importorskip("PIL", reason="images need Pillow")
     defects, codes = files.run(len(files.kinds()), None, tmp_path)

@@ -13,6 +13,7 @@ pytest.importorskip("resource")  # the limits of a process, which Windows has no
 USE = [sys.executable, str(Path(__file__).with_name("use.py"))]
 
 
+@pytest.mark.slow
 def test_sequences_of_commands_and_calls_with_faults_in_between():
     """In a process of its own, since it forks."""
     found = subprocess.run([*USE, "--sequences", "2"], capture_output=True, text=True)

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 from gpu_simulator import SimulatedProgram
-from support import gpu_plan, plan, system
+from support import gpu_plan, mostly_slow, plan, system
 
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.gradients import add_gradients
@@ -185,7 +185,7 @@ def test_the_gradient_is_that_of_the_branch_taken(name: str) -> None:
 
 
 @pytest.mark.parametrize("float_type", ["f64", "f32"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", mostly_slow(CASES, [*CASES][::4]))
 def test_every_pass_and_the_code_keep_it(name: str, float_type: str) -> None:
     whole, given, d_x = program_of(name, float_type)
     expected = evaluate(derive(whole), given)[d_x]

@@ -411,6 +411,7 @@ def test_a_file_in_the_place_of_the_checkpoints(nnc):
     assert code == 1 and "error[E07" in err and "run/checkpoints" in err
 
 
+@pytest.mark.slow
 def test_a_limit_on_the_size_of_files(tmp_path):
     """The system refuses in the midst of a write, as a full disk does."""
     text = "import sys; from nnc.runtime.cli import run; sys.exit(run(sys.argv[1:]))"

@@ -82,6 +82,7 @@ def test_greedy_writing_is_as_good_as_the_metric(run, generate) -> None:
     assert sum(line[::-1] == written for line, written in zip(lines, told, strict=True)) >= 6
 
 
+@pytest.mark.slow
 def test_the_encoder_runs_once_for_a_line(run) -> None:
     setup = with_batch(setup_of(open_project(run.model), run.fields, 1800), 1)
     executor = Executor(setup, DEVICES["cpu"](2), 0)

@@ -85,7 +85,7 @@ CLOSED = [c for n in (1, 2, 3) for c in itertools.combinations(range(3), n)]
 
 
 # Commands that differ in what they read and write; all others are for `-m slow`.
-QUICK = ("eval run", "generate run --prompt -", "check wrong.nn")
+QUICK = ("check wrong.nn",)
 
 
 @pytest.mark.parametrize("line", mostly_slow(COMMANDS, QUICK))
@@ -191,6 +191,7 @@ finally:
     assert found.stderr == str(len(whole)).encode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", mostly_slow(["ascii", "latin-1", "utf-8"], ["ascii"]))
 def test_encodings(folder, encoding):
     environment = {"PYTHONIOENCODING": encoding, "LC_ALL": "C"}

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from small_programs import DIGITS, write
+from support import mostly_slow
 
 from nnc.runtime.training.atomic_files import load_arrays
 
@@ -95,7 +96,7 @@ def survives(whole, folder: Path, kills: random.Random) -> None:
     assert outcome(run) == wanted
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", mostly_slow(range(4), [0]))
 def test_a_few_kills(whole, tmp_path, seed):
     survives(whole, tmp_path, random.Random(seed))
 
@@ -117,6 +118,7 @@ def test_the_number_of_threads_changes_no_bit(whole, tmp_path):
         assert outcome(run) == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [("2", "1"), ("1", "4"), ("4", "3")])
 def test_resuming_with_another_number_of_threads(whole, tmp_path, before, after):
     file, wanted, moments, _ = whole

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from small_programs import DIGITS, write
+from support import mostly_slow
 
 import nnc
 from nnc.compiler.ir.expr import Expr, Idx
@@ -294,6 +295,7 @@ def test_equal_expressions_are_one_object_in_all_threads():
         assert all(a is b for a, b in zip(first, other, strict=True))
 
 
+@pytest.mark.slow
 def test_texts_are_parsed_in_threads():
     """Within brackets line ends do not count; which are open is each parse's own matter."""
     text = "model M(x: f32[B, 3]) -> y: f32[B] {\n    y[b] = (\n" + "(x[b, 0] +\n" * 60
@@ -392,7 +394,7 @@ def python(text: str, *arguments: object) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", mostly_slow([1, 2], [2]))
 @pytest.mark.parametrize("way", ["fork", "multiprocessing"])
 def test_a_forked_child_computes(tmp_path, threads, way):
     """While other threads of the parent predict and compile."""
@@ -400,7 +402,7 @@ def test_a_forked_child_computes(tmp_path, threads, way):
     assert (found.returncode, found.stdout) == (0, "done\n"), found.stderr
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", mostly_slow([1, 2], [1]))
 def test_the_process_ends_while_threads_predict(tmp_path, threads):
     found = python(ENDS, write(tmp_path), threads)
     assert found.returncode == 0 and not found.stderr, found.stderr

@@ -16,9 +16,9 @@ LIBRARY = standard_library()
 WITHOUT_SOURCE = {
     "activations": "",
     "attention": "hidden steps_of slope_among softmax_until is_turned",
-    "augmentation": "chance flipped flipped_vertically shifted whole_below spare cropped part_of turned"
-    " at_places cut brightened contrasted masked_range mixed_loss partners own_places whole_shares"
-    " mixture mixing direct_draws accepted_draws boxes no_boxes pasted",
+    "augmentation": "chance flipped flipped_vertically shifted whole_below spare cropped part_of"
+    " turned at_places cut brightened contrasted masked_range mixed_loss partners own_places"
+    " whole_shares mixture mixing direct_draws accepted_draws boxes no_boxes pasted",
     "averages": "below_one",
     "clipping": "positive",
     "convolution": "along window_margin window_count equal_part transposed_size early lead taps",

@@ -108,6 +108,7 @@ def test_orthogonal_gain():
     assert np.abs(w.T @ w - 4 * np.eye(5)).max() < 1e-12
 
 
+@pytest.mark.slow
 def test_every_orthogonal_matrix_is_equally_likely():
     """Rotations and reflections; elements without a preferred sign, of variance 1/n."""
     many = np.array([drawn("orthogonal", (3, 3), seed) for seed in range(400)])

@@ -29,6 +29,7 @@ PARTS = {
     "Using nnc": [
         "README",
         "tutorial",
+        "how_to",
         "language",
         "library",
         "running",

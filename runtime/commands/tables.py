@@ -33,8 +33,9 @@ def print_table(columns: Sequence[TableColumn], rows: Iterable[Row], gap: int = 
 
     width = screen_width()
     least = LEAST if any(not c.width for c in columns) else 0
-    narrow = sys.stdout.isatty()
-    while narrow and _fixed(columns, gap) + least > width and len(columns) > 2:
+    # What nobody watches may be wide.
+    watched = sys.stdout.isatty() or width < WIDTH
+    while watched and _fixed(columns, gap) + least > width and len(columns) > 2:
         columns = columns[:-1]
     rest = max(width - _fixed(columns, gap), least)
     table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")

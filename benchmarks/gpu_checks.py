@@ -206,7 +206,7 @@ class Losses(Silent):
     def __init__(self) -> None:
         self.found: list[float] = []
 
-    def step(self, epoch: int, done: int, batches: int, losses: Sequence[float]) -> None:
+    def step(self, epoch: int, step: int, losses: Sequence[float]) -> None:
         self.found.extend(losses)
 
 

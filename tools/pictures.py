@@ -295,7 +295,7 @@ def overview() -> None:
     _panel(picture, 600, 34, 460, 90, "nnc compile --emit gradients: the backward pass", lines)
     code = [line for line in model.compile("asm").splitlines() if "vfmadd" in line][:8]
     code = [" ".join(line.split()) for line in code]
-    _panel(picture, 600, 158, 460, 166, "nnc compile --emit asm: for the processor at hand", code)
+    _panel(picture, 600, 158, 460, 166, "nnc compile --emit asm: here for AVX-512", code)
     history = model.fit(verbose=False)
     _curve(picture, 20, 364, [r["test_accuracy"] for r in history])
     _digits(picture, 600, 364, model)

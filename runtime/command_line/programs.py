@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -9,6 +10,18 @@ import click
 from ..commands import options as o
 from ..inspect.stages import ENDINGS
 from ..inspect.tolerance import TOLERANCE
+
+
+def _compiled_device(help: str) -> Callable:
+    """`--device` of what looks at compiled code: there is none for the reference evaluator."""
+    return click.option(
+        "--device",
+        "device_name",
+        type=click.Choice(["cpu", "cuda"]),
+        default="cpu",
+        show_default=True,
+        help=help,
+    )
 
 
 @click.command(
@@ -58,14 +71,7 @@ def compile(**given: Any) -> None:
 @click.command(epilog=o.examples("nnc summary model.nn --batch 64"))
 @o.program
 @o.option_group(
-    click.option(
-        "--device",
-        "device_name",
-        type=click.Choice(["cpu", "cuda"]),
-        default="cpu",
-        show_default=True,
-        help="Whose memory is planned; it need not be there.",
-    ),
+    _compiled_device("Whose memory is planned; it need not be there."),
     o.verify_option,
 )
 def summary(**given: Any) -> None:
@@ -142,14 +148,7 @@ def bench(**given: Any) -> None:
         show_default=True,
         help="The order of the rows.",
     ),
-    click.option(
-        "--device",
-        "device_name",
-        type=click.Choice(["cpu", "cuda"]),
-        default="cpu",
-        show_default=True,
-        help="What it runs on.",
-    ),
+    _compiled_device("What it runs on."),
     o.threads_option,
     o.verify_option,
     click.option("--json", "as_json", is_flag=True, help="One JSON object with everything."),

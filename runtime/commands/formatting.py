@@ -39,7 +39,7 @@ def fix(files, only_check, diff) -> None:
 
 
 class Texts(NamedTuple):
-    """What is said of a file that would be changed, and of one that was."""
+    """Messages about a file: one that would be changed (`--check`), one that was."""
 
     before: str
     after: str

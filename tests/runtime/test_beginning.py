@@ -51,7 +51,7 @@ def test_a_new_project_checks_and_trains(nnc, template):
     text = (folder / "model.nn").read_text()
     assert text.count("#") >= 3 and formatted(parse(Source("m", text), Report())) == text
     assert nnc("check", folder) == (0, "", "no mistakes in 1 file\n")
-    # Two steps: what it reaches is said in its note, and was tried by hand.
+    # Two steps only: that it starts to train. The template's README says what a whole run reaches.
     code, out, err = nnc("train", folder / "model.nn", "--steps", 2, "--out", "run")
     assert code == 0 and "loss" in out and "kept in run" in err
 

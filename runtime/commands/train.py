@@ -147,14 +147,9 @@ def _train(
                 damage = [*folder.complete(), *job.resume(folder)]
                 job.compile_programs()
             print_diagnostics([*_other_target(before, device_name), *damage])
-            texts = {"model.nn": project.resolved()} if assignments else {}  # to go on once more
-            inputs = inputs_note(project, dataset)
-            if other_data or before.get("inputs") != inputs:
-                notes = {**before, "inputs": inputs}
-                notes |= {"data_sha256": hashes} if other_data else {}
-                texts["settings.json"] = json_text(notes)
-            if texts:
-                folder.write_texts(texts)
+            changes = {"inputs": inputs_note(project, dataset)}
+            changes |= {"data_sha256": hashes} if other_data else {}
+            _write_changes(folder, before, changes, project.resolved() if assignments else "")
             notify(f"going on in {folder.path} after step {job.position.step}")
         else:
             # Created only when all else has succeeded, so that a mistake leaves no empty folder.
@@ -172,6 +167,18 @@ def _train(
                 job.save_checkpoint()
         remark = f"compiled in {stage.took(COMPILING)}"
         return job if _run(job, late, tracked, remark) else None
+
+
+def _write_changes(
+    folder: RunFolder, before: dict[str, Any], changes: dict[str, Any], program: str
+) -> None:
+    """Write what a run that goes on keeps from now on: its program, if that has changed, and notes
+    that are others than before."""
+    texts = {"model.nn": program} if program else {}  # to go on once more
+    if any(before.get(name) != note for name, note in changes.items()):
+        texts["settings.json"] = json_text({**before, **changes})
+    if texts:
+        folder.write_texts(texts)
 
 
 def _beginning(init: str | None, partial: bool, resume: Path | None) -> list[Assignment]:

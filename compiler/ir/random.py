@@ -1,7 +1,7 @@
 """Random numbers as a pure function of where they are used: Threefry2x32-20 in NumPy.
 
 In: four 32-bit integers (arrays broadcast). Out: uniform float32 in [0, 1). There is no state, so
-the numbers do not depend on tiling, on threads or on resuming. `codegen/llvm/math.py` emits the
+the numbers do not depend on tiling, on threads or on resuming. `codegen/llvm/threefry.py` emits the
 same function as LLVM IR, bit for bit; this file is its meaning. It does not shape distributions.
 
 Definition, the language's own: with all arithmetic modulo 2^32,

@@ -1,4 +1,5 @@
-"""codegen/llvm/math.py: accuracy in ulp, special values, lane counts and CPUs, random numbers.
+"""Elementary functions (codegen/llvm/math.py): accuracy in ulp, special values, lane counts, CPUs;
+and random numbers (codegen/llvm/threefry.py).
 
 Every function is emitted into a loop over arrays, compiled for this machine and compared with
 NumPy in float64. Floats are sampled by their bits, so every exponent gets its share; the tests
@@ -23,6 +24,7 @@ import pytest
 
 from nnc.compiler.codegen.llvm import math as elementary
 from nnc.compiler.codegen.llvm.arithmetic import Arithmetic, type_name
+from nnc.compiler.codegen.llvm.threefry import threefry
 from nnc.compiler.ir.random import threefry_numpy, threefry_words
 
 llvm.initialize_native_target()
@@ -77,7 +79,7 @@ class Text:
 def emitted(name: str, arity: int, dtype: str, lanes: int) -> tuple[Text, str]:
     text, operands = Text(), [f"%x{k}" for k in range(arity)]
     if name == "threefry":
-        return text, elementary.threefry(Arithmetic(text, lanes), *operands)
+        return text, threefry(Arithmetic(text, lanes), *operands)
     return text, elementary.function(Arithmetic(text, lanes), name, operands, dtype)
 
 

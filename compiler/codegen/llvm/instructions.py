@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...ir.dtypes import UNSIGNED, is_float
+from . import division
 from . import math as elementary
 from .arithmetic import LLVM, SUFFIX, Arithmetic, is_constant
 from .halves import rounded, rounded_bits
+from .threefry import threefry
 
 LOWEST = {"bool": 0, "u8": 0, "i8": -128, "i32": -(2**31), "i64": -(2**63),
           "f32": float("-inf"), "f64": float("-inf")}  # fmt: skip
@@ -79,7 +81,7 @@ def _sign(a, kinds, dtype, x):
 
 def _floordiv(a, kinds, dtype, x):
     if is_float(dtype):
-        return elementary.quotient(a, dtype, *x)
+        return division.quotient(a, dtype, *x)
     shift = _shift(x[1])
     # An arithmetic shift rounds towards minus infinity: -1 >> 2 = -1 = floor(-1 / 4).
     if shift is not None:
@@ -93,7 +95,7 @@ def _floordiv(a, kinds, dtype, x):
 
 def _mod(a, kinds, dtype, x):
     if is_float(dtype):
-        return elementary.remainder(a, dtype, *x)
+        return division.remainder(a, dtype, *x)
     shift = _shift(x[1])
     if shift is not None:
         # In two's complement the low bits are the remainder of negative numbers, too.
@@ -205,7 +207,7 @@ def _not(a, kinds, dtype, x):
 
 
 def _random(a, kinds, dtype, x):
-    return elementary.threefry(a, *x)
+    return threefry(a, *x)
 
 
 def cast(a: Arithmetic, source: str, dtype: str, x: str) -> str:

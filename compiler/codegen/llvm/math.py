@@ -1,4 +1,4 @@
-"""Elementary functions and random numbers as LLVM IR: one emission for every lane count and CPU.
+"""Elementary functions as LLVM IR: one emission for every lane count and CPU.
 
 `function` takes the name of a function, SSA operands and their type, and returns the SSA name of
 the result. `f32` is computed by polynomials in the vector type itself (1 lane: in
@@ -28,11 +28,10 @@ Manual for the Elementary Functions", 1980; J.-M. Muller, "Elementary Functions"
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
-from ...ir.random import PARITY, ROTATIONS, ROUNDS, UNIFORM_SCALE, UNIFORM_SHIFT
 from .arithmetic import Arithmetic
+from .vector import Vector
 
 LN2 = (0.6931472, -1.9046542e-09)
 LOG2_E = (1.442695,)
@@ -68,67 +67,6 @@ def function(a: Arithmetic, name: str, args: list[str], dtype: str) -> str:
             return _sigmoid(Vector(a, dtype), *args)
         return _library(a, name, args)
     return FUNCTIONS[name](Vector(a, dtype), *args)
-
-
-@dataclass(frozen=True)
-class Vector:
-    """Arithmetic on one type. Numbers among operands are constants."""
-
-    a: Arithmetic
-    dtype: str
-
-    def of(self, dtype: str) -> Vector:
-        return Vector(self.a, dtype)
-
-    def value(self, operand: str | float) -> str:
-        return operand if isinstance(operand, str) else self.a.constant(operand, self.dtype)
-
-    def op(self, name: str, *operands: str | float) -> str:
-        return self.a.op(name, self.dtype, *map(self.value, operands))
-
-    def add(self, a: str | float, b: str | float) -> str:
-        return self.op("fadd", a, b)
-
-    def sub(self, a: str | float, b: str | float) -> str:
-        return self.op("fsub", a, b)
-
-    def mul(self, a: str | float, b: str | float) -> str:
-        return self.op("fmul", a, b)
-
-    def div(self, a: str | float, b: str | float) -> str:
-        return self.op("fdiv", a, b)
-
-    def fma(self, a: str | float, b: str | float, c: str | float) -> str:
-        return self.intrinsic("fma", a, b, c)
-
-    def intrinsic(self, name: str, *operands: str | float) -> str:
-        return self.a.intrinsic(name, self.dtype, *map(self.value, operands))
-
-    def compare(self, predicate: str, a: str | float, b: str | float) -> str:
-        return self.a.compare(predicate, self.dtype, self.value(a), self.value(b))
-
-    def select(self, mask: str, a: str | float, b: str | float) -> str:
-        return self.a.select(self.dtype, mask, self.value(a), self.value(b))
-
-    def convert(self, instruction: str, a: str, dtype: str) -> str:
-        """`a`, of this type, as `dtype` by an LLVM conversion instruction."""
-        return self.a.convert(instruction, self.dtype, dtype, a)
-
-    def bits(self, a: str) -> str:
-        return self.convert("bitcast", a, "i" + self.dtype[1:])
-
-    def at_least(self, a: str, low: float) -> str:
-        return self.select(self.compare("olt", a, low), low, a)
-
-    def at_most(self, a: str, high: float) -> str:
-        return self.select(self.compare("ogt", a, high), high, a)
-
-    def polynomial(self, x: str, coefficients: Sequence[float]) -> str:
-        """c[0] + c[1] x + c[2] x² + … by Horner's rule."""
-        result: str | float = coefficients[-1]
-        for coefficient in reversed(coefficients[:-1]):
-            result = self.fma(result, x, coefficient)
-        return self.value(result)
 
 
 # ---- f32 -----------------------------------------------------------------------------------------
@@ -395,75 +333,6 @@ FUNCTIONS: dict[str, Callable[..., str]] = {
 INTRINSICS = {"sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "round": "rint", "abs": "fabs"}
 
 
-# ---- division with remainder ---------------------------------------------------------------------
-
-
-def quotient(a: Arithmetic, dtype: str, x: str, y: str) -> str:
-    """The greatest whole number n with n y <= x (for y > 0), of floats.
-
-    floor(x / y) is one more if rounding lifts the quotient to a whole number; then x - n y, exact
-    under fma, has the wrong sign. Beyond 2^24 (f64: 2^53) n is rounded."""
-    v = Vector(a, dtype)
-    n = v.intrinsic("floor", v.div(x, y))
-    r = v.fma(v.op("fneg", n), y, x)
-    return v.select(_has_other_sign(v, r, y), v.sub(n, 1.0), n)
-
-
-def remainder(a: Arithmetic, dtype: str, x: str, y: str) -> str:
-    """x - n y for that quotient n, exact for every quotient: a function of the module.
-
-    Up to a quotient of 2^22 by `quotient`; one lane beyond, or infinite or NaN, and all lanes are
-    left to C's fmod, which takes quotients of any size apart bit by bit."""
-    vector, flags = a.type(dtype), a.type("bool")
-    name = f"@nnc.mod.{vector.strip('<>').replace(' x ', '.')}"
-    body = FunctionText(name)
-    inner = Vector(Arithmetic(body, a.lanes), dtype)
-    q = inner.div("%x", "%y")
-    r = inner.fma(inner.op("fneg", inner.intrinsic("floor", q)), "%y", "%x")
-    near = inner.compare("olt", inner.intrinsic("fabs", q), 2.0**22)
-    near = inner.of("bool").op("and", near, inner.compare("ord", r, r))
-    if a.lanes > 1:
-        body.declare(f"declare i1 @llvm.vector.reduce.and.v{a.lanes}i1({flags})")
-        text = f"call {{T}} @llvm.vector.reduce.and.v{a.lanes}i1({flags} {{0}})"
-        near = body.op(text, near, type="i1")
-    body.lines += [f"  br i1 {near}, label %done, label %far", "far:"]
-    far = inner.op("frem", "%x", "%y")
-    body.lines += ["  br label %done", "done:"]
-    r = body.op("phi {T} [ {0}, %entry ], [ {1}, %far ]", r, far, type=vector)
-    # A remainder of 0 has the sign of y, as in Python and NumPy.
-    zero = inner.intrinsic("copysign", 0.0, "%y")
-    result = inner.select(_has_other_sign(inner, r, "%y"), inner.add(r, "%y"), r)
-    result = inner.select(inner.compare("oeq", r, 0.0), zero, result)
-    head = f"define internal {vector} {name}({vector} %x, {vector} %y) #0 {{"
-    for line in body.declared:
-        a.e.declare(line)
-    a.e.declare("\n".join([head, "entry:", *body.lines, f"  ret {vector} {result}", "}"]))
-    return a.e.op(f"call {{T}} {name}({{T}} {{0}}, {{T}} {{1}})", x, y, type=vector)
-
-
-def _has_other_sign(v: Vector, r: str, y: str) -> str:
-    """Whether both are numbers, r is not 0, and one of them is negative."""
-    negative = v.of("bool").op("xor", v.compare("olt", r, 0.0), v.compare("olt", y, 0.0))
-    return v.of("bool").op("and", v.compare("one", r, 0.0), negative)
-
-
-@dataclass
-class FunctionText:
-    """The lines of a function that is called and not written in place."""
-
-    name: str
-    lines: list[str] = field(default_factory=list)
-    declared: dict[str, None] = field(default_factory=dict)
-
-    def op(self, text: str, *operands: str, type: str) -> str:
-        name = f"%v{len(self.lines)}"
-        self.lines.append(f"  {name} = {text.format(*operands, T=type)}")
-        return name
-
-    def declare(self, line: str) -> None:
-        self.declared[line] = None
-
-
 # ---- f64 -----------------------------------------------------------------------------------------
 
 
@@ -481,23 +350,3 @@ def _library(a: Arithmetic, name: str, args: list[str]) -> str:
         insert = f"insertelement {{T}} {{0}}, double {{1}}, i64 {lane}"
         result = e.op(insert, result, value, type=vector)
     return result
-
-
-# ---- random --------------------------------------------------------------------------------------
-
-
-def threefry(a: Arithmetic, seed: str, step: str, stream: str, index: str) -> str:
-    """Uniform f32 in [0, 1) from i32 operands: the function that compiler/ir/random.py defines."""
-    i, v = Vector(a, "i32"), Vector(a, "f32")
-    # Threefry's key schedule: the third word is the other two and a constant, xor-ed.
-    keys = (seed, step, i.op("xor", i.op("xor", seed, step), PARITY))
-    x0, x1 = i.op("add", index, keys[0]), i.op("add", stream, keys[1])
-    for done in range(ROUNDS):
-        x0 = i.op("add", x0, x1)
-        x1 = i.op("xor", i.intrinsic("fshl", x1, x1, ROTATIONS[done % 8]), x0)
-        # A key is injected after every four rounds, with the injection's number against symmetry.
-        if done % 4 == 3:
-            j = done // 4 + 1
-            x0 = i.op("add", x0, keys[j % 3])
-            x1 = i.op("add", x1, i.op("add", keys[(j + 1) % 3], j))
-    return v.mul(i.convert("uitofp", i.op("lshr", x0, UNIFORM_SHIFT), "f32"), UNIFORM_SCALE)

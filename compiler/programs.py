@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..dsl.diagnostics.diagnostic import Report, UserError
-from .elaboration.context import Part
+from .elaboration.applications import Part
 from .elaboration.initializers import initial_system
 from .elaboration.objective import objective
 from .elaboration.optimizers import update

@@ -20,10 +20,11 @@ from ..ir.build import call, literal
 from ..ir.equation import Equation, Index
 from ..ir.expr import Expr, Idx, Read
 from .broadcasting import as_declared, distinct, materialize
-from .context import BodyScope, Context
+from .context import Context
 from .dispatch import scalar, size
 from .ranges import introduce, lookup, nothing_to_run_over
 from .reductions import counted, reducible
+from .scopes import BodyScope
 from .values import Array
 
 REDUCTION = {"+=": "sum", "max=": "max", "min=": "min"}

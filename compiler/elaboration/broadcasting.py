@@ -20,7 +20,8 @@ from ..ir.dtypes import HALVES, is_float
 from ..ir.equation import Index
 from ..ir.expr import Expr, Idx
 from ..ir.functions import TABLE
-from .context import LETTERS, Abort, BodyScope, Context
+from .context import LETTERS, Abort, Context
+from .scopes import BodyScope
 from .values import Array, Shape
 
 

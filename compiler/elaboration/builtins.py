@@ -16,11 +16,12 @@ from ..ir.build import call, cast, literal
 from ..ir.expr import Const, Expr, Idx
 from ..ir.functions import CASTS
 from .broadcasting import pointwise
-from .context import BodyScope, Context
+from .context import Context
 from .dispatch import value
 from .gradients import gradient
 from .joining import joined
 from .reductions import reduce_array
+from .scopes import BodyScope
 from .values import Array, Numbers, Shape, Static, is_static, lift
 
 _POINTWISE = CASTS | {

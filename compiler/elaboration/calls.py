@@ -9,12 +9,15 @@ from ...dsl.check.names import BUILTINS
 from ...dsl.diagnostics.diagnostic import Note, UserError
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
+from .applications import Application
 from .builtins import builtin
-from .context import MAX_APPLICATIONS, Abort, Application, BodyScope, Context
+from .context import Abort, Context
 from .dispatch import results, value
 from .inlining import inlined
 from .interfaces import argument_spans, bind
+from .limits import MAX_APPLICATIONS
 from .names import find
+from .scopes import BodyScope
 from .values import Array, NamedLayer, Poison, Static, Value
 
 MAX_DEPTH = 40  # of layers and fns that apply each other

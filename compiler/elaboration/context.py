@@ -1,7 +1,7 @@
-"""The context of elaboration: the system under construction, fresh names, scopes and mistakes.
+"""The context of elaboration: the system under construction, fresh names and mistakes.
 
 Every function of this package takes a `Context` first. It collects tensors and equations, which
-`system` returns; a `BodyScope` holds the names that are visible in one body.
+`system` returns.
 """
 
 from __future__ import annotations
@@ -15,141 +15,22 @@ from ...dsl.diagnostics.diagnostic import Note, Report, UserError
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.lexer_rules import KEYWORDS
 from ...dsl.syntax.source import Span
-from ..ir.dtypes import HALVES, fits
+from ..ir.dtypes import HALVES
 from ..ir.equation import Equation, Gradient, Index, RematBlock, System, Tensor
-from ..ir.expr import Apply, Const, Expr, walk
-from ..ir.implications import Condition, facts
-from .values import Array, NamedLayer, Numbers, Shape, Static, Value, of_tensor
+from ..ir.expr import Apply, Expr
+from .applications import Application, Layer, Part
+from .limits import MAX_ELEMENTS, MAX_EQUATIONS, excess, number_that_does_not_fit
+from .scopes import BodyScope
+from .values import Array, Shape, Static, Value, of_tensor
 
 # the compiler's own inputs, which any equation may read
 RESERVED_INPUTS = ("step", "seed", "microbatches_left")
 # names for indices where the program gives none
 LETTERS = ("i", "j", "k", "l", "m", "n", "p", "q", "r", "s")
-# offsets and indices are i32 in generated code
-MAX_ELEMENTS = 2**31 - 1
-UNLIMITED = 2**63 - 1
-MAX_EQUATIONS = 10_000
-MAX_LEVELS = 120  # nesting of one equation's body: later stages recurse through it
-MAX_PARTS = 20_000  # nodes of one equation's body as a tree
-MAX_APPLICATIONS = 20_000  # of fns to different arguments
 
 
 class Abort(Exception):
     """The current statement is wrong and its mistake is in the report."""
-
-
-@dataclass
-class Application:
-    """A layer or fn that is being inlined: where it is applied, the names of its body, which are
-    its inputs first, and the inputs as they were given."""
-
-    name: str
-    span: Span
-    names: Mapping[str, Value]
-
-    def __post_init__(self) -> None:
-        self.given = self.names
-
-    @property
-    def settings(self) -> str:
-        """`filters = 4, kernel = 9, h = 5`: what its sizes follow from."""
-        known = [(n, v) for n, v in self.names.items() if isinstance(v, int | str | Numbers)]
-        return ", ".join(f"{n} = {constant_text(v)}" for n, v in known[:9])
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer that the model applies itself: its name (`conv1`), the tensors that it has, and the
-    shapes of its results."""
-
-    name: str
-    tensors: tuple[str, ...]
-    shapes: tuple[Shape, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """A layer or model that is applied somewhere in the model: its name (`decoder1`,
-    `encoder1_dense2`), with which the names of its parameters and states begin, its settings, the
-    inputs that it was first given, and the shapes of its results."""
-
-    name: str
-    definition: s.Definition
-    settings: Mapping[str, Value]
-    inputs: Mapping[str, Value]
-    shapes: tuple[Shape, ...] = ()
-
-
-def constant_text(value: Static) -> str:
-    """A constant as a program writes it: `"same"`, `true`, `[3, 5]`."""
-    if isinstance(value, Numbers):
-        return f"[{', '.join(map(constant_text, value.items))}]"
-    return f'"{value}"' if isinstance(value, str) else str(value).lower()
-
-
-@dataclass
-class BodyScope:
-    """The names visible in one body, and the indices of its current equation, outermost first.
-
-    Copies made for the inside of an equation share `names` and what else is known of the body.
-    """
-
-    prefix: str  # of the names of the body's tensors
-    names: dict[str, Value]
-    indices: dict[str, int] = field(default_factory=dict)
-    ellipsis: tuple[str, ...] | None = None  # the indices that `...` stands for in the equation
-    target: str = "value"  # the name after which intermediate results are called
-    hidden: frozenset[str] = frozenset()  # indices of the caller that an argument's name hides
-    conditions: tuple[Condition, ...] = ()  # that hold here, as `t > 0` in a branch of an `if`
-    leading: Shape | None = None  # the sizes that `...` stands for in declared shapes
-    declared: Mapping[str, s.Type] = field(default_factory=dict)  # types of the body's results
-    defined_by: dict[str, s.Statement] = field(default_factory=dict)
-    later: dict[str, s.Equation] = field(default_factory=dict)  # indexed equations not yet reached
-    origins: dict[str, tuple[Span, str]] = field(default_factory=dict)  # where sizes were bound
-    renamed: Mapping[str, str] = field(default_factory=dict)  # indices, where a name was taken
-    takes_fields: bool = False  # a train block: unknown names may be fields of the data
-    layers: dict[str, NamedLayer] = field(default_factory=dict)  # `enc = Dense(8)`
-    states: dict[str, Array] = field(default_factory=dict)  # where their names have later values
-    shared: tuple[tuple[str, NamedLayer], ...] = ()  # around the body, and the stems of names there
-    parameter: Array | None = None  # that an optimizer's body is elaborated for
-    words: Mapping[str, Static | Array] = field(
-        default_factory=dict
-    )  # `t`, …: where nothing else has them
-
-    def state(self, name: str) -> Array:
-        """The state, or the parameter, whose next value is `name'`."""
-        found = self.states.get(name) or self.names[name]
-        assert isinstance(found, Array)
-        return found
-
-    def inner(
-        self,
-        indices: Mapping[str, int],
-        ellipsis: tuple[str, ...] | None = None,
-        renamed: Mapping[str, str] | None = None,
-    ) -> BodyScope:
-        """The same scope with more indices; `renamed` maps those whose own names were taken."""
-        return replace(
-            self,
-            indices={**self.indices, **indices},
-            ellipsis=self.ellipsis if ellipsis is None else ellipsis,
-            hidden=self.hidden - indices.keys(),
-            renamed={
-                **{k: v for k, v in self.renamed.items() if k not in indices},
-                **(renamed or {}),
-            },
-        )
-
-    def where(self, condition: Expr, truth: bool = True) -> BodyScope:
-        """The same scope where a condition on the indices has this truth value."""
-        if not facts(condition, truth, self.indices):
-            return self  # it says nothing of indices
-        return replace(self, conditions=(*self.conditions, (condition, truth)))
-
-
-def spelled(name: s.Name) -> str:
-    """The name as it is written: `p'` for a next value."""
-    return name.id + "'" * name.primed
 
 
 Rule = Callable[["Context", Any, BodyScope], Any]
@@ -419,17 +300,15 @@ class Context:
         # the compiler's own equations are small
         if span is None:
             return
-        for node in walk(body):
-            if not isinstance(node, Const) or self.most_elements > MAX_ELEMENTS:
-                continue
-            if not fits(node.value, node.dtype):
-                raise self.error(
-                    "E0311",
-                    f"{node.value} does not fit {node.dtype}",
-                    span,
-                    label="the number is too large for what it is computed with",
-                    help="convert the other side: `i64(…)`",
-                )
+        number = number_that_does_not_fit(body) if self.most_elements <= MAX_ELEMENTS else None
+        if number is not None:
+            raise self.error(
+                "E0311",
+                f"{number.value} does not fit {number.dtype}",
+                span,
+                label="the number is too large for what it is computed with",
+                help="convert the other side: `i64(…)`",
+            )
         if len(self.equations) >= MAX_EQUATIONS:
             self.error(
                 "E0311",
@@ -440,23 +319,10 @@ class Context:
             )
             # Not an Abort: going on with the next statement would only add more equations.
             raise UserError(self.report.diagnostics)
-        # An expression is a DAG: `y = x*x; z = y*y; …` shares nodes. Parts are counted as in a
-        # tree, because passes and code generators may expand it. `walk` gives children before
-        # parents.
-        levels: dict[Expr, int] = {}
-        parts: dict[Expr, int] = {}
-        for node in walk(body):
-            levels[node] = 1 + max((levels[c] for c in node.children), default=0)
-            parts[node] = 1 + sum(parts[c] for c in node.children)
-        excess = ""
-        if levels[body] > MAX_LEVELS:
-            excess = f"is nested more than {MAX_LEVELS} levels deep"
-        elif parts[body] > MAX_PARTS:
-            excess = f"has more than {MAX_PARTS:,} parts"
-        if excess:
+        if too_much := excess(body):
             raise self.error(
                 "E0110",
-                f"this equation {excess}",
+                f"this equation {too_much}",
                 span,
                 label="with the functions that it applies written out",
                 help="name a part of it in an equation of its own",

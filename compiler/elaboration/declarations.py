@@ -9,9 +9,10 @@ from ...dsl.syntax import ast as s
 from ..ir.build import literal
 from ..ir.dtypes import fits, is_float
 from ..ir.expr import number_text
-from .context import RESERVED_INPUTS, BodyScope, Context, reserved
+from .context import RESERVED_INPUTS, Context, reserved
 from .dispatch import not_a_number, static
 from .interfaces import declared_shape
+from .scopes import BodyScope
 from .values import Array, Numbers, Shape
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.ast import walk
 from ..ir.expr import Expr
+from .applications import constant_text
 from .broadcasting import materialize
-from .context import Abort, BodyScope, Context, constant_text
+from .context import Abort, Context
+from .scopes import BodyScope
 from .values import Array, Numbers, Poison, Static, Value, lift
 
 

@@ -13,11 +13,12 @@ from ..ir.equation import Equation, Index
 from ..ir.expr import Read
 from .accumulations import accumulation
 from .broadcasting import as_declared, check_conversion, like_state, materialize, state_mismatch
-from .context import Abort, BodyScope, Context, spelled
+from .context import Abort, Context
 from .dispatch import as_array, results, scalar, value
 from .interfaces import name_layer
 from .ranges import declare_ahead, is_ahead, left_side
 from .reductions import Reduction, inexact, reduced, reduced_apart, sum_of_integers
+from .scopes import BodyScope, spelled
 from .values import Array, Poison, Value, is_static
 
 

@@ -13,9 +13,11 @@ from ...dsl.diagnostics.diagnostic import Note
 from ...dsl.syntax import ast as s
 from ..ir.equation import Index
 from ..ir.expr import Expr, Idx
+from .applications import constant_text
 from .broadcasting import apply_scalar, broadcast, distinct, pointwise
-from .context import Abort, BodyScope, Context, constant_text
+from .context import Abort, Context
 from .dispatch import array, not_a_number, static, tensor, value
+from .scopes import BodyScope
 from .values import Array, Numbers, Static, is_static, lift
 
 _OPERATORS = {

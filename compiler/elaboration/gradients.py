@@ -17,10 +17,11 @@ from ..ir.equation import Gradient, Tensor
 from ..ir.expr import Read
 from ..ir.gradients import active_tensors
 from .broadcasting import materialize
-from .context import BodyScope, Context
+from .context import Context
 from .dispatch import array, as_array, value
 from .ranges import is_ahead
 from .reductions import reduce_array
+from .scopes import BodyScope
 from .values import Array, Static
 
 

@@ -12,13 +12,15 @@ from math import prod
 
 from ...dsl.syntax import ast as s
 from ..ir.equation import System, Tensor
+from .applications import Application
 from .broadcasting import broadcast, materialize, pointwise
-from .context import LETTERS, Abort, Application, BodyScope, Context
+from .context import LETTERS, Abort, Context
 from .dispatch import value as value_of
 from .inlining import inlined
 from .interfaces import bind
 from .names import find
 from .rules import RULES
+from .scopes import BodyScope
 from .values import Array, Poison, Value, lift
 
 

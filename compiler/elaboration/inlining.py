@@ -12,9 +12,11 @@ from itertools import islice
 
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
-from .context import Abort, BodyScope, Context, Layer, Part
+from .applications import Layer, Part
+from .context import Abort, Context
 from .interfaces import input_value, result, unify
 from .repetition import memoized, outline
+from .scopes import BodyScope
 from .statements import body
 from .values import Array, NamedLayer, Shape, Value
 

@@ -13,9 +13,10 @@ from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
 from ..ir.dtypes import HALVES, is_float
 from .broadcasting import as_declared, materialize
-from .context import LETTERS, BodyScope, Context
+from .context import LETTERS, Context
 from .dispatch import size, static, value
 from .names import find
+from .scopes import BodyScope
 from .values import Array, NamedLayer, Poison, Shape, Static, Value, is_static, lift
 
 

@@ -24,9 +24,10 @@ from ..ir.equation import Index, Tensor
 from ..ir.expr import Expr, Idx, Read
 from ..ir.functions import promote
 from .broadcasting import distinct
-from .context import Abort, BodyScope, Context
+from .context import Abort, Context
 from .dispatch import array as array_of
 from .dispatch import as_array, size, static, tensor, value
+from .scopes import BodyScope
 from .values import Array, Numbers, Shape, Static
 
 Given = tuple[Static | Array, s.Node]  # an argument, and where it stands

@@ -14,12 +14,14 @@ from ...dsl.diagnostics.diagnostic import Report, did_you_mean, fail
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.ast import walk
 from ..ir.equation import System
+from .applications import Part
 from .broadcasting import as_declared, distinct, materialize
-from .context import LETTERS, RESERVED_INPUTS, Abort, BodyScope, Context, Part, reserved
+from .context import LETTERS, RESERVED_INPUTS, Abort, Context, reserved
 from .cycle_errors import check_order, check_remat_blocks
 from .dispatch import as_array, value
 from .interfaces import declared_shape, input_value, result
 from .rules import RULES
+from .scopes import BodyScope
 from .statements import body
 from .values import Poison, Shape, is_static
 

@@ -15,8 +15,9 @@ from ...dsl.diagnostics.diagnostic import Note, did_you_mean
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.ast import walk
 from ..ir.expr import Idx
-from .context import Abort, BodyScope, Context, spelled
+from .context import Abort, Context
 from .ranges import lookup, range_mistakes
+from .scopes import BodyScope, spelled
 from .values import Array, Poison, Static, of_scalar
 
 _NUMBERS = {"inf": math.inf, "nan": math.nan, "pi": math.pi}

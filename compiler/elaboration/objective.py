@@ -15,11 +15,12 @@ from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
 from .broadcasting import materialize, pointwise
 from .calls import apply
-from .context import RESERVED_INPUTS, Abort, BodyScope, Context, reserved
+from .context import RESERVED_INPUTS, Abort, Context, reserved
 from .dispatch import array as array_of
 from .dispatch import value as value_of
 from .interfaces import declared_shape
 from .players import trains
+from .scopes import BodyScope
 from .train_block import TrainBlock
 from .values import Array, Shape, Static, is_static, lift
 

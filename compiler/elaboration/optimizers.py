@@ -23,14 +23,16 @@ from ..ir.build import call, cast, literal
 from ..ir.equation import Equation
 from ..ir.expr import Apply, Expr, Idx, Read
 from .accumulation import gathered, only_at
+from .applications import Application
 from .broadcasting import broadcast, materialize, pointwise
-from .context import Abort, Application, BodyScope, Context
+from .context import Abort, Context
 from .interfaces import bind
 from .names import find
 from .objective import TERMS, applied, callee_of
 from .players import Player, group_of, groups, own_step, own_steps
 from .reductions import reduce_array
 from .repetition import memoized, outline
+from .scopes import BodyScope
 from .statements import body
 from .train_block import TrainBlock
 from .values import Array, Value, of_scalar

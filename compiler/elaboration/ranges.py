@@ -23,9 +23,10 @@ from ..ir.dtypes import is_float
 from ..ir.equation import Index
 from ..ir.expr import Expr, Idx
 from .broadcasting import distinct
-from .context import Abort, BodyScope, Context, spelled
+from .context import Abort, Context
 from .dispatch import scalar, size, value
 from .recurrence_types import recurrence_type
+from .scopes import BodyScope, spelled
 from .values import Array, Numbers, Poison, Shape, Value, of_numbers
 
 Text = s.Node | tuple[s.Node, ...]  # one or several parts of a program

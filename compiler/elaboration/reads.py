@@ -16,10 +16,11 @@ from ..ir.build import cast, literal
 from ..ir.dtypes import is_float
 from ..ir.expr import Const, Expr, Idx, Read, expr_text, index_names, reads
 from ..ir.implications import inside_where
-from .context import BodyScope, Context
+from .context import Context
 from .dispatch import scalar, tensor, value
 from .names import variable
 from .ranges import dimension_syntax
+from .scopes import BodyScope
 from .values import Array, Numbers, Static, of_scalar
 
 

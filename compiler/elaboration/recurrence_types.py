@@ -18,7 +18,8 @@ from ...dsl.syntax import ast as s
 from ..ir.dtypes import is_float
 from ..ir.expr import Idx
 from ..ir.functions import CASTS, promote
-from .context import BodyScope, Context, spelled
+from .context import Context
+from .scopes import BodyScope, spelled
 from .values import Array, Numbers, of_numbers
 
 WHOLE = "whole"  # a whole number in the text, which adapts

@@ -16,9 +16,10 @@ from ..ir.dtypes import SMALL, is_float, neutral
 from ..ir.equation import Index
 from ..ir.expr import Expr, Idx, index_names
 from .broadcasting import distinct
-from .context import LETTERS, BodyScope, Context
+from .context import LETTERS, Context
 from .dispatch import scalar
 from .ranges import introduce
+from .scopes import BodyScope
 from .values import Array, Shape, align, of_scalar
 
 

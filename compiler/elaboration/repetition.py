@@ -15,7 +15,10 @@ from ...dsl.syntax import ast as s
 from ..ir.build import literal, renamed, rewrite
 from ..ir.equation import Equation, Gradient, RematBlock, Tensor
 from ..ir.expr import Apply, Const, Expr
-from .context import MAX_EQUATIONS, RESERVED_INPUTS, Application, BodyScope, Context, Part
+from .applications import Application, Part
+from .context import RESERVED_INPUTS, Context
+from .limits import MAX_EQUATIONS
+from .scopes import BodyScope
 from .values import Array, Value, is_static, of_tensor
 
 

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from ...dsl.diagnostics.diagnostic import Report, UserError, did_you_mean, fail
 from ...dsl.syntax import ast as s
 from ..ir.equation import System
+from .applications import Part
 from .broadcasting import materialize
-from .context import Context, Part
+from .context import Context
 from .model import ElaboratedModel, elaborate_part
 from .rules import RULES
 from .train_block import Setup, elaborate_trained_model, with_sizes

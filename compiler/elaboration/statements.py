@@ -11,8 +11,9 @@ from ...dsl.diagnostics.diagnostic import UserError
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
 from ..ir.equation import RematBlock
-from .context import Abort, BodyScope, Context, spelled
+from .context import Abort, Context
 from .dispatch import size, value
+from .scopes import BodyScope, spelled
 from .values import Poison
 
 MAX_REPEAT = 10_000

@@ -13,9 +13,11 @@ from dataclasses import dataclass, field, replace
 from ...dsl.check.names import value_names
 from ...dsl.diagnostics.diagnostic import Report, did_you_mean
 from ...dsl.syntax import ast as s
-from .context import UNLIMITED, BodyScope, Context
+from .context import Context
+from .limits import UNLIMITED
 from .model import ElaboratedModel, elaborate_model, find_model
 from .rules import RULES
+from .scopes import BodyScope
 from .values import Array, Static, Value
 
 

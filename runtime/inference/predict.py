@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...compiler.elaboration.context import Part
+from ...compiler.elaboration.applications import Part
 from ...compiler.elaboration.selection import WHOLE, Selection
 from ...compiler.elaboration.values import Array, is_static
 from ...compiler.ir.dtypes import is_float

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ...compiler.elaboration.context import Context, Part, constant_text
+from ...compiler.elaboration.applications import Part, constant_text
+from ...compiler.elaboration.context import Context
 from ...compiler.elaboration.train_block import Setup
 from ...compiler.elaboration.values import Static
 from ...compiler.ir.equation import System

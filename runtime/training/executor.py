@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...compiler.elaboration.context import Part
+from ...compiler.elaboration.applications import Part
 from ...compiler.elaboration.selection import WHOLE, Selected, Selection, find_part
 from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.aggregate_programs import HandedOver, hand_over

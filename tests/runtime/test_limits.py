@@ -15,7 +15,7 @@ from support import mostly_slow
 
 import nnc as package
 from nnc.compiler.elaboration import calls
-from nnc.compiler.elaboration.context import MAX_APPLICATIONS
+from nnc.compiler.elaboration.limits import MAX_APPLICATIONS
 from nnc.compiler.ir.expr import Apply, walk
 from nnc.dsl.check.checker import load_source
 from nnc.dsl.diagnostics.diagnostic import MAX_LISTED, Report, UserError

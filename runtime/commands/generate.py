@@ -51,7 +51,9 @@ def generate(
     if generator.roles.given:
         # Translations are most likely right where the model is surest, hence temperature 0.
         sampling = Sampling(temperature or 0.0, top_k, top_p)
-        source = ContextText.of(generator.roles.given, folder.vocabularies)
+        reader = folder.recorded.reader if folder.recorded else None
+        lowercase = getattr(reader, "lowercase", False)
+        source = ContextText.of(generator.roles.given, folder.vocabularies, lowercase)
         read = written = 0
         lines = [line for line in text.splitlines() if line.strip()]
         if not lines:

@@ -24,10 +24,14 @@ class ContextText:
     tokens: Tensor
     length: str | None
     vocabulary: Vocabulary
+    lowercase: bool = False
 
     @staticmethod
-    def of(given: Sequence[Tensor], vocabularies: Mapping[str, Vocabulary]) -> ContextText:
-        """The text among the inputs. UserError E0712 unless they are one text and its length."""
+    def of(
+        given: Sequence[Tensor], vocabularies: Mapping[str, Vocabulary], lowercase: bool = False
+    ) -> ContextText:
+        """The text among the inputs, in small letters if it was so in training. UserError E0712
+        unless they are one text and its length."""
         texts = [t for t in given if t.name in vocabularies]
         if len(texts) != 1:
             told = f"reads {len(texts)} texts" if texts else "reads no text"
@@ -43,12 +47,12 @@ class ContextText:
         if strange:
             hint = f"beside `{texts[0].name}` there may be `{texts[0].name}_length`"
             raise fail("E0712", f"a text says nothing of the input `{strange[0]}`", help=hint)
-        return ContextText(texts[0], length, vocabularies[texts[0].name])
+        return ContextText(texts[0], length, vocabularies[texts[0].name], lowercase)
 
     def inputs(self, line: str) -> dict[str, np.ndarray]:
         """The arrays of a line. UserError E0619 for a token that the vocabulary does not have and
         E0708 for more tokens than there is room for."""
-        ids, room = self.vocabulary.encode(line, "the text"), self.tokens.shape[1]
+        ids, room = self.vocabulary.encode(self._folded(line), "the text"), self.tokens.shape[1]
         if len(ids) > room:
             raise fail(
                 "E0708",
@@ -64,7 +68,10 @@ class ContextText:
 
     def unknown(self, line: str) -> list[str]:
         """The words or characters of a line that read as `<unk>`."""
-        return self.vocabulary.unknown(line)
+        return self.vocabulary.unknown(self._folded(line))
+
+    def _folded(self, line: str) -> str:
+        return line.lower() if self.lowercase else line
 
 
 def length_of(name: str, names: Sequence[str]) -> str | None:

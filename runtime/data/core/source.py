@@ -17,6 +17,7 @@ from ....dsl.diagnostics.diagnostic import Report, UserError, did_you_mean, fail
 from ....dsl.syntax.source import Span
 from .data_paths import Search
 from .dataset import Dataset, Schema
+from .encodings import is_encoding
 
 # A marker, since None is itself a default: "may be left out".
 REQUIRED: Any = object()
@@ -76,6 +77,8 @@ KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "texts":     ("a list of texts",                 _is_text_list),
     "names":     ("a text or a list of texts",       lambda v: _is_text(v) or _is_text_list(v)),
     "character": ("one character in quotes",         _is_character),
+    "encoding":  ('the name of an encoding, as "latin-1"',
+                                                     is_encoding),
     "size":      ("[height, width]",                 _is_size),
 }  # fmt: skip
 

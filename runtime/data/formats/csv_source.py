@@ -1,8 +1,9 @@
 """`csv("houses.csv", target = "price")`: a table, one row per example.
 
-In: UTF-8 text with a delimiter, quotes as spreadsheets write them. Out: the columns that are not
-targets as `x` f64[numbers], the target as `y`: f64[] for numbers, i32[] for labels, f64[targets]
-for a list. Numbers are read exactly; what is computed in f32 is rounded when a batch is taken.
+In: text with a delimiter, quotes as spreadsheets write them, in UTF-8 or the `encoding` that is
+declared, as "latin-1". Out: the columns that are not targets as `x` f64[numbers], the target as
+`y`: f64[] for numbers, i32[] for labels, f64[targets] for a list. Numbers are read exactly; what is
+computed in f32 is rounded when a batch is taken.
 
 What a target is depends on the whole column, not on one of its cells: it is labels if more of its
 cells are words than numbers (all its texts are labels then, in alphabetical order, `NA` and `1e5`
@@ -38,6 +39,7 @@ import numpy as np
 
 from ....dsl.diagnostics.diagnostic import Report, UserError, did_you_mean, fail
 from ..core.dataset import Dataset, Field, Schema, split_dataset
+from ..core.encodings import UTF8
 from ..core.file_kinds import TEXT
 from ..core.reader import NewExamples, NewFile, listed, noted
 from ..core.source import DataSource, Request, Setting, errors_at
@@ -81,6 +83,7 @@ def load(request: Request) -> Dataset:
             table.delimiter,
             table.header,
             features,
+            table.encoding,
         )
         x = reader.numbers(table, columns)
         arrays = {n: a for n, a in (("x", x), ("y", target.y)) if a is not None}
@@ -130,7 +133,8 @@ def _open(request: Request) -> tuple[Table, Choice]:
     path = request.file()
     delimiter, header = request["delimiter"], request["header"]
     # Only the first row is wanted here, so a provisional table without columns will do.
-    first = first_row(Table(path, delimiter, header, ()))
+    encoding = request["encoding"]
+    first = first_row(Table(path, delimiter, header, (), encoding=encoding))
     names = (
         tuple(cell.strip() for cell in first)
         if header
@@ -162,7 +166,15 @@ def _open(request: Request) -> tuple[Table, Choice]:
     texts = frozenset({*choice.categories, *(choice.ordered or {})})
     may_miss = choice.missing != REFUSE
     found = Table(
-        path, delimiter, header, names, tuple(inputs), (*targets, *moment), texts, may_miss
+        path,
+        delimiter,
+        header,
+        names,
+        tuple(inputs),
+        (*targets, *moment),
+        texts,
+        may_miss,
+        encoding,
     )
     return found, choice
 
@@ -232,6 +244,7 @@ class TableReader:
     delimiter: str
     header: bool
     features: Features | None = None
+    encoding: str = UTF8
 
     kind: ClassVar[str] = "csv"
     file_kinds: ClassVar[tuple[str, ...]] = (TEXT,)
@@ -285,7 +298,7 @@ class TableReader:
 
     def _table(self, file: NewFile) -> tuple[Table, list[str]]:
         """An open table, and its columns that were in no table that trained."""
-        first = first_row(Table(file.path, self.delimiter, self.header, ()))
+        first = first_row(Table(file.path, self.delimiter, self.header, (), encoding=self.encoding))
         if not self.header:
             names = self._places(file, len(first))
         else:
@@ -306,6 +319,7 @@ class TableReader:
             (),
             frozenset(place for k, place in enumerate(places) if k in texts),
             features is not None and features.missing != REFUSE,
+            self.encoding,
         )
         return table, [name for name in names if name not in self.known]
 
@@ -352,6 +366,7 @@ CSV = DataSource(
         Setting("columns", "texts", "the columns that become x, in order (all others)", None),
         Setting("delimiter", "character", "what separates cells", ","),
         Setting("header", "bool", "whether the first row names the columns", True),
+        Setting("encoding", "encoding", "how the file writes characters", UTF8),
         Setting("labels", "bool", "whether the target is class labels", None),
         Setting("categories", "names", "the columns of words, a number for each category", None),
         Setting("ordered", "names", "columns of ordered words, like `size: S < M < L`", None),

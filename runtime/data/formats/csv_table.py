@@ -20,10 +20,10 @@ import numpy as np
 from ....dsl.diagnostics.diagnostic import fail
 from ....dsl.regular_files import open_regular
 from ..core.decompress import readable
+from ..core.encodings import SAMPLE, UTF8, check_encoding, codec, undecodable
 from .csv_cells import WrongCell, not_a_number, numbers
 from .csv_features import RawColumns, category
 from .csv_targets import Target
-from .text_file import not_utf8
 
 BLOCK_CELLS = 1 << 18  # converted at a time
 MAX_LINE = 1 << 24  # characters
@@ -42,6 +42,7 @@ class Table:
     targets: tuple[int, ...] = ()
     texts: frozenset[int] = frozenset()
     may_miss: bool = False
+    encoding: str = UTF8
 
     @contextmanager
     def placed(self) -> Iterator[None]:
@@ -67,6 +68,8 @@ class Columns:
 
 
 def first_row(table: Table) -> list[str]:
+    with readable(table.path), open_regular(table.path) as file:
+        check_encoding(table.path, file.read(SAMPLE), table.encoding)
     with _rows(table, from_top=True) as rows:
         first = next(rows, None)
     if first is None:
@@ -93,7 +96,7 @@ def check_names(names: tuple[str, ...], path: Path) -> None:
 @contextmanager
 def _rows(table: Table, from_top: bool = False) -> Iterator[Iterator[list[str]]]:
     """The rows of a table, without empty lines and, unless `from_top`, without the header."""
-    with readable(table.path), _text(table.path) as file:
+    with readable(table.path), _text(table) as file:
         reader = _reader(file, table)
         rows = (row for row in reader if row)
         try:
@@ -103,16 +106,16 @@ def _rows(table: Table, from_top: bool = False) -> Iterator[Iterator[list[str]]]
         except csv.Error as error:
             message = f"{table.path}, line {reader.line_num}: {error}"
             raise fail("E0603", message, help="is a quote missing or not doubled?") from error
-        except UnicodeDecodeError as error:
+        except UnicodeError as error:
             # The error's offset is within a buffer; reading the bytes once more finds the line.
-            with open_regular(table.path) as lines:
-                raise not_utf8(table.path, lines) from error
+            with open_regular(table.path) as whole:
+                raise undecodable(table.path, whole.read(), table.encoding) from error
 
 
-def _text(path: Path) -> TextIOWrapper:
+def _text(table: Table) -> TextIOWrapper:
     # `utf-8-sig` drops the byte order mark that spreadsheets write, which would otherwise become
     # part of the first name; `newline=""` leaves line ends inside quotes to the reader.
-    return TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="")
+    return TextIOWrapper(open_regular(table.path), encoding=codec(table.encoding), newline="")
 
 
 def _reader(file: TextIOWrapper, table: Table):
@@ -125,6 +128,7 @@ def _lines(file: TextIOWrapper, path: Path) -> Iterator[str]:
     """The lines of a table; E0603 for one that is no line of a table, before it is all read."""
     number = 1
     while line := file.readline(MAX_LINE + 1):
+        line = line.removeprefix("\ufeff") if number == 1 else line
         if len(line) > MAX_LINE:
             message = f"{path}, line {number}, has more than {MAX_LINE:,} characters"
             raise fail("E0603", message, help="is it a table?")
@@ -139,7 +143,7 @@ def line_of(table: Table, wanted: int) -> int:
 
 def lines_of(table: Table) -> Iterator[int]:
     """The lines on which the rows begin, without the header and empty lines."""
-    with _text(table.path) as file:
+    with _text(table) as file:
         reader = _reader(file, table)
         # A quoted cell may span lines, so a row begins after the line on which the one before
         # ended.

@@ -1,6 +1,7 @@
 """`lines("reviews.tsv")`: a label and a text per line, for sentiment and other classification.
 
-In: UTF-8 text, plain or gzip'd; on every line that is not blank a label, a delimiter and a text.
+In: text, plain or gzip'd, in UTF-8 or the declared `encoding`; on every line that is not blank a
+label, a delimiter and a text.
 Out: `token` i32[length], padded with 0; `length` i32, the tokens that count; `label` i32, which
 numbers the labels in order (by value if all are whole numbers, else alphabetically). The vocabulary
 comes from the training lines; other tokens are read as `<unk>`. `length` is that of the longest
@@ -16,6 +17,7 @@ import numpy as np
 
 from ....dsl.diagnostics.diagnostic import fail
 from ..core.dataset import Dataset, Field, Schema, split_dataset
+from ..core.encodings import UTF8
 from ..core.padding import max_length
 from ..core.source import DataSource, Request, Setting, errors_at
 from ..core.splitting import split_rows
@@ -33,6 +35,7 @@ VOCABULARY_SETTINGS = (
 )
 SPLIT_SETTINGS = (
     Setting("delimiter", "character", "what separates the two", "\t"),
+    Setting("encoding", "encoding", "how the file writes characters", UTF8),
     Setting("test", "fraction", "the share that tests", 0.2),
     Setting("seed", "seed", "of the choice of what tests", 0),
 )
@@ -57,7 +60,14 @@ def _dataset(request: Request) -> tuple[Dataset, str]:
     # as the place of the label, False being 0 and True being 1.
     cells = NAMES[::-1] if last else NAMES
     with errors_at(request.span_of("file")):
-        rows = read_rows(path, request.search.cache_folder, request["delimiter"], cells, last)
+        rows = read_rows(
+            path,
+            request.search.cache_folder,
+            request["delimiter"],
+            cells,
+            last,
+            request["encoding"],
+        )
     labels, names = number_labels([row.cells[last] for row in rows])
     texts = [row.cells[not last] for row in rows]
     parts = split_rows(len(rows), request["test"], request["seed"], labels)
@@ -65,7 +75,13 @@ def _dataset(request: Request) -> tuple[Dataset, str]:
     tokens, vocabulary = encode_texts(request, texts, parts[0], (PAD, UNKNOWN))
     length = request["length"] or max_length(tokens)
     reader = LineReader(
-        length, request["lowercase"], request["delimiter"], last, names, {"token": vocabulary}
+        length,
+        request["lowercase"],
+        request["delimiter"],
+        last,
+        names,
+        {"token": vocabulary},
+        request["encoding"],
     )
     fields = (
         Field("token", "i32", (length,), len(vocabulary)),

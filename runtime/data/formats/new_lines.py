@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ....dsl.diagnostics.diagnostic import Report, fail
+from ..core.encodings import UTF8
 from ..core.file_kinds import GZIP, TEXT
 from ..core.padding import pad
 from ..core.reader import NewExamples, NewFile, listed, noted
@@ -37,12 +38,12 @@ class NewLine:
         return f"{self.file}:{self.line}"
 
 
-def new_lines(files: Sequence[NewFile], cache: Path) -> list[NewLine]:
+def new_lines(files: Sequence[NewFile], cache: Path, encoding: str = UTF8) -> list[NewLine]:
     """The lines of all files, blank ones left out; E0603, E0612, E0613 or E0617."""
     report, found = Report(), []
     for file in files:
         with noted(report):
-            lines = enumerate(read_text(file.path, cache).split("\n"), 1)
+            lines = enumerate(read_text(file.path, cache, encoding).split("\n"), 1)
             own = [NewLine(file.name, number, text) for number, text in lines if text.strip()]
             if not own:
                 raise fail("E0613", f"{file.path} holds only blank lines")
@@ -98,6 +99,7 @@ class LineReader:
     label_last: bool
     labels: tuple[str, ...]
     vocabularies: Mapping[str, Vocabulary]
+    encoding: str = UTF8
 
     kind: ClassVar[str] = "lines"
     file_kinds: ClassVar[tuple[str, ...]] = KINDS
@@ -123,7 +125,7 @@ class LineReader:
 
     def read(self, files: Sequence[NewFile], cache: Path) -> NewExamples:
         """The texts of all lines; errors as `new_lines` and `encoded`."""
-        lines = new_lines(files, cache)
+        lines = new_lines(files, cache, self.encoding)
         texts, notes = self._texts(lines)
         folded = [text.lower() for text in texts] if self.lowercase else texts
         tokens = encoded(lines, folded, self.vocabulary)

@@ -1,6 +1,7 @@
 """`pairs("sentences.tsv")`: two texts per line, the second to be generated from the first.
 
-In: UTF-8 text, plain or gzip'd; on every line that is not blank a source, a delimiter and a target.
+In: text, plain or gzip'd, in UTF-8 or the declared `encoding`; on every line that is not blank a
+source, a delimiter and a target.
 Out: `source` i32[source_length] and its length; for the target y: `target_in`, which is `<start>`
 and then y, and `target_out`, which is y and then `<end>`, both i32[target_length], padded with 0;
 and `target_length`, the number of tokens of y plus one. Each side has a vocabulary of its own, from
@@ -19,6 +20,7 @@ import numpy as np
 
 from ....dsl.diagnostics.diagnostic import Report, fail
 from ..core.dataset import Dataset, Field, Schema, Split, validate
+from ..core.encodings import UTF8
 from ..core.padding import max_length, pad
 from ..core.reader import NewExamples, NewFile, noted
 from ..core.source import DataSource, Request, Setting, errors_at
@@ -55,8 +57,9 @@ def load(request: Request) -> Dataset:
 
 def _dataset(request: Request) -> tuple[Dataset, str]:
     path, delimiter, cells = request.file(), request["delimiter"], ("source", "target")
+    encoding = request["encoding"]
     with errors_at(request.span_of("file")):
-        rows = read_rows(path, request.search.cache_folder, delimiter, cells, False)
+        rows = read_rows(path, request.search.cache_folder, delimiter, cells, False, encoding)
         _check_two_cells(path, rows, delimiter)
         training, test = split_rows(len(rows), request["test"], request["seed"])
         # A vocabulary for each side: what words the languages share does not matter.
@@ -86,6 +89,7 @@ def _dataset(request: Request) -> tuple[Dataset, str]:
         (reader, writer),
         request["lowercase"],
         delimiter,
+        encoding,
     )
     lost = len(rows) - int(fits.sum())
     note = f"{lost} of {len(rows)} pairs of {path} do not fit and are left out" if lost else ""
@@ -111,12 +115,13 @@ def pair_dataset(
     vocabularies: tuple[Vocabulary, Vocabulary],
     lowercase: bool = False,
     delimiter: str = "\t",
+    encoding: str = UTF8,
 ) -> Dataset:
     """The validated dataset of pairs in ids (without special tokens): of the rows `parts`, the
-    first train and the second, if there are any, test. The last two are for new texts."""
+    first train and the second, if there are any, test. The last three are for new texts."""
     reader, writer = vocabularies
     known = {"source": reader, "target_in": writer, "target_out": writer}
-    inputs = PairReader(*lengths, lowercase, delimiter, known)
+    inputs = PairReader(*lengths, lowercase, delimiter, known, encoding)
 
     def split(rows: np.ndarray) -> Split:
         texts = inputs.sources([sources[row] for row in rows])
@@ -145,6 +150,7 @@ class PairReader:
     lowercase: bool
     delimiter: str
     vocabularies: Mapping[str, Vocabulary]
+    encoding: str = UTF8
 
     kind: ClassVar[str] = "pairs"
     file_kinds: ClassVar[tuple[str, ...]] = KINDS
@@ -181,7 +187,7 @@ class PairReader:
 
     def read(self, files: Sequence[NewFile], cache: Path) -> NewExamples:
         """The texts of all lines; E0708 for those that do not fit."""
-        lines = new_lines(files, cache)
+        lines = new_lines(files, cache, self.encoding)
         cells = divided(lines, self.delimiter, False)
         texts = [cell[0] for cell in cells] if cells else [line.text.strip() for line in lines]
         report = Report()

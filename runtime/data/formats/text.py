@@ -1,7 +1,8 @@
 """`text("book.txt", length = 128)`: windows of a text, to predict the next token at every position.
 
-In: a text file, plain or gzip'd. Out: `token` i32[length] and `target` i32[length], the same
-window one token later: target[t] = token[t + 1] of the text. Example i begins at token i · stride;
+In: a text file, plain or gzip'd, in UTF-8 or the declared `encoding`. Out: `token` i32[length] and
+`target` i32[length], the same window one token later: target[t] = token[t + 1] of the text. Example
+i begins at token i · stride;
 with the default stride, `length`, every token is a target once per epoch, and with a smaller one
 examples overlap. The end of the text validates: it is divided off before windows are taken, so that
 no token is in both parts, and its windows never overlap. Tokens are stored once, in the smallest
@@ -25,6 +26,7 @@ from ....dsl.diagnostics.diagnostic import fail
 from ..core import byte_pairs, vocabulary
 from ..core.dataset import Dataset, Field, Schema, Split
 from ..core.decompress import plain_bytes
+from ..core.encodings import UTF8, is_utf8
 from ..core.feature_cache import load_cached, store_cached
 from ..core.padding import pad
 from ..core.reader import NewExamples, NewFile
@@ -86,7 +88,7 @@ def load_file(request: Request, path: Path, name: str) -> Dataset:
     train, validation = _windows(request, path, tokens)
     vocabularies = dict.fromkeys(FIELDS, tokens.vocabulary)
     schema = window_schema(request["length"], len(tokens.vocabulary), len(train))
-    reader = WindowReader(request["length"], vocabularies)
+    reader = WindowReader(request["length"], vocabularies, _encoding(request))
     return Dataset(name, schema, train, None, validation, vocabularies=vocabularies, reader=reader)
 
 
@@ -145,6 +147,7 @@ class WindowReader:
 
     size: int
     vocabularies: Mapping[str, Vocabulary]
+    encoding: str = UTF8
 
     kind: ClassVar[str] = "text"
     file_kinds: ClassVar[tuple[str, ...]] = KINDS
@@ -161,7 +164,7 @@ class WindowReader:
 
     def read(self, files: Sequence[NewFile], cache: Path) -> NewExamples:
         """The texts of all lines; E0708 for longer ones."""
-        lines = new_lines(files, cache)
+        lines = new_lines(files, cache, self.encoding)
         texts = tuple(line.text for line in lines)
 
         def fits(line: NewLine, count: int) -> None:
@@ -182,11 +185,15 @@ class WindowReader:
 def _tokens(request: Request, path: Path) -> Tokens:
     kind, share = request["vocabulary"], request["validation"]
     # Bytes are their own ids, so the file stays mapped and may be larger than the memory.
-    if kind == "bytes":
+    if kind == "bytes" and is_utf8(_encoding(request)):
         raw = plain_bytes(path, request.search.cache_folder)
         cut = training_length(len(raw), share)
         return Tokens(vocabulary.all_bytes(), raw[:cut], raw[cut:])
     text = _text(request, path)
+    if kind == "bytes":  # those of UTF-8, as a prompt has them
+        raw = np.frombuffer(text.encode(), np.uint8)
+        cut = training_length(len(raw), share)
+        return Tokens(vocabulary.all_bytes(), raw[:cut], raw[cut:])
     cut = training_length(len(text), share)
     # Only here is the cut in characters not one in ids: the parts are encoded one by one.
     if kind == "bpe":
@@ -196,8 +203,14 @@ def _tokens(request: Request, path: Path) -> Tokens:
     return Tokens(known, ids[:cut], ids[cut:])
 
 
+def _encoding(request: Request) -> str:
+    """As the program declares it; well-known texts have no such setting."""
+    encoding: str = request.settings.get("encoding", UTF8)
+    return encoding
+
+
 def _text(request: Request, path: Path) -> str:
-    text = read_text(path, request.search.cache_folder)
+    text = read_text(path, request.search.cache_folder, _encoding(request))
     if not text:
         raise fail("E0613", f"{path} holds no text")
     return text
@@ -231,7 +244,11 @@ def _byte_pairs(request: Request, text: str, cut: int) -> Tokens:
 TEXT = DataSource(
     "text",
     "windows of a text: token i32[length], target i32[length] one token later",
-    (Setting("file", "text", "the file", positional=True), *SETTINGS),
+    (
+        Setting("file", "text", "the file", positional=True),
+        *SETTINGS,
+        Setting("encoding", "encoding", "how the file writes characters", UTF8),
+    ),
     describe,
     load,
 )

@@ -5,12 +5,12 @@ In: a path, plain or gzip'd. Out: text with `\\n` between lines, or rows with th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ....dsl.diagnostics.diagnostic import UserError, fail
 from ..core.decompress import AGAIN, plain_bytes, readable
+from ..core.encodings import UTF8, decoded
 
 ALWAYS_ALLOWED = 1 << 24  # bytes that any packed text may have
 MAX_RATIO = 32  # times its packed size that a longer text may have
@@ -24,8 +24,8 @@ class TextRow:
     cells: tuple[str, ...]
 
 
-def read_text(path: Path, cache: Path) -> str:
-    """The whole text. E0603 or E0617 if it cannot be read, E0612 if it is not UTF-8."""
+def read_text(path: Path, cache: Path, encoding: str = UTF8) -> str:
+    """The whole text. E0603 or E0617 if it cannot be read, E0612 if it is not in that encoding."""
     with readable(path):
         packed = path.stat().st_size
     # Text packs to a fifth of its size; what unpacks to far more would take hours and all memory.
@@ -34,16 +34,18 @@ def read_text(path: Path, cache: Path) -> str:
     if len(raw) > most:  # it was unpacked as bytes before, which are not held in memory
         message = f"{path} does not unpack: more than {most:,} bytes come out of it"
         raise fail("E0603", message, help=AGAIN)
-    try:
-        text = str(raw.data, "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise not_utf8(path, raw.tobytes().split(b"\n")) from error
+    text = decoded(raw.data, encoding, path)
     # Line ends of Windows and of old Macs become `\n`, in this order, or `\r\n` would become two.
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
 def read_rows(
-    path: Path, cache: Path, delimiter: str, names: tuple[str, str], last: bool
+    path: Path,
+    cache: Path,
+    delimiter: str,
+    names: tuple[str, str],
+    last: bool,
+    encoding: str = UTF8,
 ) -> list[TextRow]:
     """The two cells of every line that is not blank, divided at the first delimiter, or the `last`.
 
@@ -51,7 +53,7 @@ def read_rows(
     empty cell, E0613 for no lines.
     """
     rows: list[TextRow] = []
-    for number, line in enumerate(read_text(path, cache).split("\n"), 1):
+    for number, line in enumerate(read_text(path, cache, encoding).split("\n"), 1):
         if not line.strip():
             continue
         # With the label last, the text may contain the delimiter, and otherwise the label may not.
@@ -86,20 +88,3 @@ def _no_delimiter(
         if other
         else "",
     )
-
-
-def not_utf8(path: Path, lines: Iterable[bytes]) -> UserError:
-    # Only now line by line: UTF-8 never has the byte of `\n` inside a character, so cutting there
-    # leaves the wrong byte in its line.
-    """E0612 for the first line that is not UTF-8."""
-    for number, line in enumerate(lines, 1):
-        # A byte order mark tells what it is.
-        if number == 1 and line[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            return fail("E0612", f"{path} is UTF-16", help="save the file as UTF-8")
-        try:
-            line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            found = line[error.start : error.start + 1]
-            message = f"{path}, line {number}, byte {error.start + 1}: {found!r} is not UTF-8"
-            return fail("E0612", message, help="save the file as UTF-8")
-    return fail("E0612", f"{path} is not UTF-8")

@@ -100,21 +100,22 @@ def test_every_scalar_function_is_spelled():
     assert set(SPELLING) == set(TABLE)
 
 
-@pytest.mark.parametrize("size", [1, 14, 17])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("fn", sorted(set(TABLE) - {"random"}))
-def test_scalar_function(fn: str, dtype: str, size: int):
+def test_scalar_function(fn: str, dtype: str):
+    """Of one element, of fewer than a vector has lanes, and of a vector and one."""
     if (fn, dtype) == ("stop", "bool"):
         pytest.skip("nothing to differentiate")
     arity = TABLE[fn].arity
-    args = [Tensor(f"x{n}", (size,), dtype, "input") for n in range(arity)]
-    body = call(fn, *(read(t, "i") for t in args))
-    result = Tensor("y", (size,), body.dtype)
-    system = system_of([*args, result], Equation("y", over(i=size), body))
-    pool = np.array(INTERESTING[dtype], NUMPY[dtype])
-    rng = np.random.default_rng(1)
-    inputs = {t.name: _suitable(fn, n, rng.choice(pool, size)) for n, t in enumerate(args)}
-    check(system, given=inputs)
+    pool, rng = np.array(INTERESTING[dtype], NUMPY[dtype]), np.random.default_rng(1)
+    tensors, equations, inputs = [], [], {}
+    for size in (1, 14, 17):
+        args = [Tensor(f"x{size}_{n}", (size,), dtype, "input") for n in range(arity)]
+        body = call(fn, *(read(t, "i") for t in args))
+        tensors += [*args, Tensor(f"y{size}", (size,), body.dtype)]
+        equations.append(Equation(f"y{size}", over(i=size), body))
+        inputs |= {t.name: _suitable(fn, n, rng.choice(pool, size)) for n, t in enumerate(args)}
+    check(system_of(tensors, *equations), given=inputs)
 
 
 def _suitable(fn: str, position: int, x: np.ndarray) -> np.ndarray:
@@ -142,23 +143,25 @@ def test_random_numbers_are_those_of_the_evaluator():
 # --- reductions ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [1, 3, 10, 17, 33])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("reduce", REDUCTIONS)
-def test_reduction(reduce: str, dtype: str, size: int):
+def test_reduction(reduce: str, dtype: str):
     """Over the last axis (lanes are joined), the first (lanes are results), and everything."""
-    x = Tensor("x", (3, size), dtype, "input")
-    kind = "i32" if reduce.startswith("arg") else dtype
-    equations, tensors = [], [x]
-    for name, kept, gone in (("last", "i", "j"), ("first", "j", "i"), ("all", "", "ij")):
-        sizes = {"i": 3, "j": size}
-        outputs = over(**{n: sizes[n] for n in kept})
-        inner = over(**{n: sizes[n] for n in gone})
-        equations.append(Equation(name, outputs, read(x, "i", "j"), reduce, inner))
-        tensors.append(Tensor(name, tuple(i.size for i in outputs), kind))
-    system = system_of(tensors, *equations)
     if reduce in ("sum", "prod") and dtype == "bool":
         pytest.skip("a truth value is not added")
+    kind = "i32" if reduce.startswith("arg") else dtype
+    equations, tensors = [], []
+    for size in (1, 3, 10, 17, 33):
+        x = Tensor(f"x{size}", (3, size), dtype, "input")
+        tensors.append(x)
+        for name, kept, gone in (("last", "i", "j"), ("first", "j", "i"), ("all", "", "ij")):
+            sizes = {"i": 3, "j": size}
+            outputs = over(**{n: sizes[n] for n in kept})
+            inner = over(**{n: sizes[n] for n in gone})
+            target = f"{name}{size}"
+            equations.append(Equation(target, outputs, read(x, "i", "j"), reduce, inner))
+            tensors.append(Tensor(target, tuple(i.size for i in outputs), kind))
+    system = system_of(tensors, *equations)
     check(system)
     check(system, target=NARROW)
 

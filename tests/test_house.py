@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,10 +38,20 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
+@functools.cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(parsed(path)))
+
+
 def imports(path: Path) -> Iterator[tuple[str, str]]:
     """The modules of the package that a file imports from, each with a name that it takes."""
     package = path.relative_to(ROOT).with_suffix("").parts[:-1]
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = package[: len(package) - node.level + 1]
             module = ".".join([*base, *(node.module or "").split(".")]).rstrip(".")
@@ -102,7 +113,7 @@ def number(node: ast.expr) -> float | None:
 
 def numbers(path: Path) -> Iterator[tuple[int, str, float]]:
     """Numbers in module constants, comparisons, arithmetic and defaults: line, source, value."""
-    tree = ast.parse(path.read_text("utf-8"))
+    tree = parsed(path)
     constants = [n for n in tree.body if isinstance(n, ast.Assign | ast.AnnAssign) and n.value]
     for node in constants:
         for item in ast.walk(node.value):
@@ -110,7 +121,7 @@ def numbers(path: Path) -> Iterator[tuple[int, str, float]]:
             if value is not None:
                 yield node.lineno, ast.unparse(node)[:70], value
     inside = {id(n) for c in constants for n in ast.walk(c)}
-    for node in ast.walk(tree):
+    for node in nodes(path):
         if id(node) in inside:
             continue
         operands: list[ast.expr] = []
@@ -164,7 +175,7 @@ HARMLESS = {
 
 def changes_of_files(path: Path) -> Iterator[str]:
     """The calls in a module that may make, change or remove files."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.ImportFrom) and node.module in ("os", "shutil", "tempfile"):
             taken = {name.name for name in node.names} & {*CHANGES_FILES, "open", "replace"}
             yield from (f"{name_of(path)}: {node.module}.{name}" for name in taken)

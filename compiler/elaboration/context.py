@@ -79,6 +79,7 @@ class Context:
     calls: list[Application] = field(default_factory=list)
     inferring: list[str] = field(default_factory=list)  # targets whose index ranges are inferred
     repeats: int = 0  # open `repeat` blocks
+    copies: int = 1  # of the innermost, as all of them together ask for
     statements: int = 0  # elaborated so far
     recordings: dict[Hashable, Any] = field(default_factory=dict)  # repetition.py
 

@@ -16,7 +16,7 @@ from .dispatch import size, value
 from .scopes import BodyScope, spelled
 from .values import Poison
 
-MAX_REPEAT = 10_000
+MAX_REPEAT = 10_000  # copies of a block, of all `repeat` around it together
 MAX_STATEMENTS = 20_000
 
 
@@ -85,10 +85,12 @@ def let(ctx: Context, node: s.Let, scope: BodyScope) -> None:
 def repeat(ctx: Context, node: s.Repeat, scope: BodyScope) -> None:
     """`repeat n { … }`, unrolled; names of the block are new in every iteration."""
     count = size(ctx, node.count, scope, "how often to repeat")
-    if count > MAX_REPEAT:
+    copies = ctx.copies * count
+    if copies > MAX_REPEAT:
+        within = f" within another makes {copies:,} copies, which" if ctx.copies > 1 else ""
         raise ctx.error(
             "E0311",
-            f"`repeat {count:,}` is more than {MAX_REPEAT:,}",
+            f"`repeat {count:,}`{within} is more than {MAX_REPEAT:,}",
             node.count.span,
             label="every block is written out",
             help="many steps of one thing are a recurrence: `h[t] = … (h[t-1] else 0)`",
@@ -97,11 +99,12 @@ def repeat(ctx: Context, node: s.Repeat, scope: BodyScope) -> None:
     # block itself introduces begins anew.
     outer = set(scope.names)
     ctx.repeats += 1
+    around, ctx.copies = ctx.copies, copies
     for _ in range(count if node.body else 0):
         for own in scope.names.keys() - outer:
             del scope.names[own]
         body(ctx, node.body, scope)
-    ctx.repeats -= 1
+    ctx.repeats, ctx.copies = ctx.repeats - 1, around
 
 
 def remat(ctx: Context, node: s.Remat, scope: BodyScope) -> None:

@@ -33,6 +33,16 @@ def mostly_slow(values: Iterable, quick: Container) -> list:
     return [v if v in quick else pytest.param(v, marks=pytest.mark.slow) for v in values]
 
 
+def one_in(count: int, values: Iterable, several: bool = False) -> list:
+    """The parameters of a test: every `count`-th is quick, all others are for `-m slow`. With
+    `several`, each is a tuple of as many as the test has names."""
+    slow = pytest.mark.slow
+    return [
+        v if n % count == 0 else pytest.param(*(v if several else (v,)), marks=slow)
+        for n, v in enumerate(values)
+    ]
+
+
 def definitions(text: str) -> dict[str, Definition]:
     """The definitions in a text, which must be free of syntax errors."""
     report = Report()

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support import round_contractions, system, values
+from support import one_in, round_contractions, system, values
 
 from backends.amx_simulator import Simulated
 from nnc.compiler import pipeline
@@ -102,7 +102,7 @@ def notes(found: System, target: CpuTarget = FREE) -> str:
     return "".join(str(code.nest(kernel)) for kernel in code.plan.kernels)
 
 
-@pytest.mark.parametrize("line", TILED.values(), ids=TILED)
+@pytest.mark.parametrize("line", one_in(4, TILED.values()), ids=TILED)
 def test_the_numbers_of_the_evaluator(simulated, line: str):
     found = rounded(line)
     assert "AMX: tiles along" in notes(found)
@@ -264,6 +264,7 @@ train Block {
 """
 
 
+@pytest.mark.slow
 def test_a_training_step(simulated):
     """Every contraction of a transformer's block and its gradients, beside the same numbers
     multiplied in f32."""

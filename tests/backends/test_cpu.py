@@ -24,7 +24,7 @@ from nnc.runtime.device.cpu.program import CpuProgram
 from .systems import systems, values
 from .unfused import place, schedule
 
-EXAMPLES = int(os.environ.get("NNC_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("NNC_EXAMPLES", "40"))
 TOLERANCE = {"f32": 1e-5, "f64": 1e-12}
 NARROW = CpuTarget(lanes=8, registers=16)
 

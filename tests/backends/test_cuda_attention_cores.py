@@ -243,6 +243,7 @@ def test_several_products_at_once(count: int, deep: int, columns: int):
 # --- what is stored, and what has none ------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_operands_are_stored_once_for_all_kernels():
     """Queries, keys, values and the result's gradient, by the kernels that compute them; of groups
     of heads, keys and values once for each group."""

@@ -203,6 +203,7 @@ def test_steps_by_graph_are_those_of_the_simulator(name: str, monkeypatch):
         np.testing.assert_array_equal(here.arrays[tensor.name], there.arrays[tensor.name])
 
 
+@pytest.mark.slow
 @needs_gpp
 def test_shared_memory_is_asked_for(monkeypatch):
     """Tiles of heads of 96 take more than a block has unasked."""

@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 from gpu_simulator import SimulatedProgram, SimulatorError, available, library
 from gradients.test_recurrences import CASES, model
-from support import NO_ATTENTION, cuda_module, gpu_plan, gradients, mostly_slow, system, values
+from support import (
+    NO_ATTENTION,
+    cuda_module,
+    gpu_plan,
+    gradients,
+    mostly_slow,
+    one_in,
+    system,
+    values,
+)
 
 from nnc.compiler.codegen.cuda.module import Module
 from nnc.compiler.passes.gpu import persistent_kernel as persistent
@@ -126,7 +135,7 @@ def divide(monkeypatch, way) -> None:
 
 
 @needs_gpp
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", one_in(3, CASES))
 def test_every_form_of_recurrence_and_its_gradients(name: str, way):
     """In an ascending, a descending and a random order of threads and blocks."""
     plain = model(name)
@@ -318,6 +327,7 @@ def test_a_large_step_is_launches_of_its_own():
     assert "estimated " in str(loop) and "rows (b) are independent" in str(loop)
 
 
+@pytest.mark.slow
 def test_blocks_that_wait_for_each_other_all_run_at_once():
     for cell in ("RNN(256)", "LSTM(256)", "GRU(300)"):
         for batch in (8, 31, 96):

@@ -77,6 +77,7 @@ def test_training_is_that_of_one_at_a_time(monkeypatch, steps):
     assert found[0][2] == (11 if steps else 16)
 
 
+@pytest.mark.slow
 def test_full_launches_are_one_graph(monkeypatch):
     together(monkeypatch, 3)
     sets = wanted(epochs="1")
@@ -97,6 +98,7 @@ def test_measuring_is_that_of_one_at_a_time(monkeypatch):
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_random_numbers_are_those_of_the_step(monkeypatch):
     """Dropout draws from the number of the step and the seed."""
     text = DIGITS.replace("|> relu", "|> relu |> Dropout(0.3)")
@@ -110,6 +112,7 @@ def test_random_numbers_are_those_of_the_step(monkeypatch):
 # --- what happens between steps -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_checkpoints_and_resuming(monkeypatch, tmp_path):
     """Places are saved at their steps, an interruption after the launch that is under way, and
     going on ends with the same bits."""
@@ -333,6 +336,7 @@ def test_bench_says_how_many_and_why(free, monkeypatch, tmp_path, capsys):
     assert found["launches"] > 3 and (found["together"] > 1) == (free != NOTHING)
 
 
+@pytest.mark.slow
 def test_rows_are_handed_over(monkeypatch):
     """A metric that compares examples with each other takes the steps one by one."""
     together(monkeypatch, 3)

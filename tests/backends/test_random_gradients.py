@@ -27,7 +27,7 @@ from nnc.runtime.device.cpu.program import CpuProgram
 sys.path.insert(0, str(Path(__file__).parent))
 from systems import systems, values
 
-EXAMPLES = int(os.environ.get("NNC_EXAMPLES", "30"))
+EXAMPLES = int(os.environ.get("NNC_EXAMPLES", "12"))
 
 
 def widened(system: System) -> System:

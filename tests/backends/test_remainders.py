@@ -73,6 +73,7 @@ def test_remainders_and_quotients(dtype: str) -> None:
         np.testing.assert_allclose(q[usual], wide, rtol=unit)
 
 
+@pytest.mark.slow
 def test_one_far_quotient_among_near_ones_and_the_other_way_round() -> None:
     whole = system("model M(x: f32[37]) -> r { r = x % 0.3 }", float_type="f32")
     for place in range(37):

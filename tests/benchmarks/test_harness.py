@@ -82,6 +82,7 @@ def test_floors_are_under_what_is_measured(tmp_path: Path) -> None:
     assert Entry("b", "train", 1, [own], 100.0, 1.0).floor(100.0) == 10.0
 
 
+@pytest.mark.slow
 def test_kernels_one_by_one(tmp_path: Path) -> None:
     program = tmp_path / "tiny.nn"
     program.write_text((FOLDER / "mlp.nn").read_text().replace("512", "16"))

@@ -127,6 +127,7 @@ model M(x: f64[6, 2], k: i32[6]) -> loss: f64 {
 }"""
 
 
+@pytest.mark.slow
 def test_gradients_on_every_backend() -> None:
     agree_everywhere(SEGMENTS, ["x", "best1_w"])
 

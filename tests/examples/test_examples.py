@@ -205,6 +205,7 @@ def trained_before(path: Path, job: Job) -> Values:
     return values
 
 
+@pytest.mark.slow
 def test_the_decoder_draws_the_digits_that_are_asked_for() -> None:
     job = made_ready(ROOT / "examples" / "vae_digits.nn", {"epochs": "30"})
     train(job, Silent(), lambda: False)

@@ -180,13 +180,13 @@ def larger(inner: st.SearchStrategy[s.Expr]) -> st.SearchStrategy[s.Expr]:
 trees = st.recursive(st.one_of(names, numbers, reads), larger, max_leaves=12)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(trees)
 def test_any_expression_round_trips(tree: s.Expr) -> None:
     assert shape(expression(format_expr(tree))) == shape(tree)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(trees)
 def test_any_statement_round_trips(tree: s.Expr) -> None:
     long = re.sub(r"\ba\b", "a_long_name_of_a_tensor", format_expr(tree))

@@ -71,6 +71,7 @@ def test_what_is_given_is_rounded_before_anything_else():
     assert set(first) == {("x_bf16",), ("dense1_w_bf16",), ("dense2_w_bf16",)}
 
 
+@pytest.mark.slow
 def test_views_share_the_copy_of_what_they_show():
     """A flat one, too, if no gaps are in its way."""
     for width, flat in ((16, "copied by 8"), (20, "rounded as it is loaded")):
@@ -108,6 +109,7 @@ def test_where_it_pays_and_can_be_had(line: str, found: set[str]):
     assert copies(model(line)) == found
 
 
+@pytest.mark.slow
 def test_a_recurrence_rounds_what_it_reads():
     """It computes no tiles; what comes after it may."""
     text = """model M(u: f32[20, 64, 128], r: f32[128, 128], v: f32[128, 128]) -> y {

@@ -250,6 +250,7 @@ def test_nnc_verify():
 # --- the field ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_going_on_gives_the_bits_of_never_stopping(tmp_path):
     whole = trained(precision="bf16")
     job = prepared(precision="bf16")

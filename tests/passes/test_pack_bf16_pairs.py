@@ -204,6 +204,7 @@ def test_pairs_in_numpy():
     np.testing.assert_array_equal(dot(pair(x, y), pair(p, q)), exact)
 
 
+@pytest.mark.slow
 def test_training_without_the_instructions(monkeypatch):
     """NNC_ISA=avx2 learns the same to f32 rounding, and rounding of ties."""
     wide = DIGITS.replace("Dense(12)", "Dense(256)").replace("= 100", "= 128")

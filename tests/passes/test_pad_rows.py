@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from support import gradients, optimize, plan, system, values
 
 from nnc.compiler.ir.equation import System, Tensor
@@ -86,6 +87,7 @@ def test_what_is_given_is_copied_if_it_is_read_often_enough() -> None:
     assert not padded(optimize(system(few, float_type="f32"), target=ZEN5))
 
 
+@pytest.mark.slow
 def test_machine_code_computes_the_same() -> None:
     for before in (step_of(512), *(system(t, float_type="f32") for t in (RECURRENT, PRODUCT))):
         given = {n: v / 30 for n, v in values(before).items()}

@@ -167,6 +167,7 @@ def agree(jobs: tuple[Job, Job]) -> None:
         assert found[name] == pytest.approx(value, rel=1e-4), name
 
 
+@pytest.mark.slow
 def test_new_values_are_seen(jobs) -> None:
     job, _ = jobs
     agree(jobs)

@@ -114,6 +114,7 @@ def test_in_double_precision() -> None:
     check(system, values, made, target, 1e-12)
 
 
+@pytest.mark.slow
 def test_other_sums_and_maxima_of_a_product() -> None:
     """The pass knows products, maps and reductions, not softmax: a kernel machine's smoothed
     neighbours, with their nearest."""

@@ -71,6 +71,7 @@ def same_bits(a, b) -> bool:
 # --- accumulate -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_epoch_is_that_of_large_batches() -> None:
     """In double precision: parameters, optimizer, schedule, measures; the incomplete last group."""
     small = trained(float="f64")

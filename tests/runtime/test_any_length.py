@@ -320,6 +320,7 @@ def written(tmp_path_factory):
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_no_command_compiles_another_length(written, tmp_path, monkeypatch):
     monkeypatch.setenv("NNC_CACHE", str(tmp_path / "cache"))
 

@@ -156,6 +156,7 @@ def test_a_second_process_does_not_import_llvmlite(folder):
     assert kept(folder) == names
 
 
+@pytest.mark.slow
 def test_processes_at_the_same_time(folder):
     several = [start(PROGRAM, seed=n) for n in range(3)]
     digests = {output(process).splitlines()[0] for process in several}

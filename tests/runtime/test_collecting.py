@@ -55,6 +55,7 @@ def test_who_has_turned_it_off_keeps_it_off():
     assert not gc.isenabled()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     gc.get_freeze_count() > 0, reason="CPython 3.12 has frozen objects of its own: nothing is aged"
 )

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from small_programs import DIGITS, prepared, write
+from support import mostly_slow
 
 from nnc import load as nnc_load
 from nnc.dsl import files
@@ -380,7 +381,7 @@ def test_two_processes_in_one_run(nnc):
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
 @pytest.mark.parametrize("operation", ["fsync", "replace"])
-@pytest.mark.parametrize("after", [0, 2, 3, 5])
+@pytest.mark.parametrize("after", mostly_slow([0, 2, 3, 5], [3]))
 def test_a_disk_that_refuses(nnc, monkeypatch, number, operation, after):
     """From some operation on: while the program is written, in the first checkpoint, in later."""
     count = 0

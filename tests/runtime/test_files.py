@@ -257,6 +257,7 @@ def write_often(folder: Path) -> None:
         put(folder / f"{os.getpid()}", str(number).encode(), durable=False)
 
 
+@pytest.mark.slow
 def test_writers_that_clean_do_not_disturb_each_other(tmp_path):
     """Also a file that has no lock yet when another process looks at it."""
     context = multiprocessing.get_context("spawn")

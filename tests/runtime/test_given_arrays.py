@@ -235,6 +235,7 @@ sys.exit(cli.run(["train", "m.nn", "--out", "run"]))
 """
 
 
+@pytest.mark.slow
 def test_training_on_a_file_that_is_cut_short_ends_with_a_message(tmp_path):
     program = PROGRAM.replace('npz("set.npz")', 'npy(x = "set.npy", id = "id.npy")')
     (tmp_path / "m.nn").write_text(

@@ -129,6 +129,7 @@ def test_a_pipe_whose_reader_has_enough_saves_and_says_how_to_go_on(tmp_path):
     assert f"after step {last_step(run)}; go on" in err
 
 
+@pytest.mark.slow
 def test_nohup_is_respected(tmp_path):
     """A signal that the process was told to ignore is ignored, and the next one is the first."""
     run = tmp_path / "run"
@@ -234,6 +235,7 @@ def test_a_signal_in_the_midst_of_a_checkpoint_waits_for_it(tmp_path):
     assert not list(tmp_path.rglob("*.part"))
 
 
+@pytest.mark.slow
 def test_a_second_signal_in_the_midst_of_a_checkpoint_leaves_the_one_before(tmp_path):
     run = tmp_path / "run"
     process = stopped_in_a_write(tmp_path, run)

@@ -44,6 +44,7 @@ def refused(call):
 # --- memory ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_fit(monkeypatch):
     """It is refused before memory is taken, with the largest tensors, and the batch that is said to
     fit does."""

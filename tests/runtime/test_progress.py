@@ -352,6 +352,7 @@ def test_a_terminal(small, tmp_path, columns):
         assert any(block in lines[-1] for block in BLOCKS)
 
 
+@pytest.mark.slow
 def test_a_dumb_terminal(small, tmp_path):
     said = on_a_terminal(120, command(small, tmp_path / "run"), TERM="dumb", FORCE_COLOR="1")
     assert "\x1b" not in said and not any(b in said for b in BLOCKS)
@@ -360,6 +361,7 @@ def test_a_dumb_terminal(small, tmp_path):
     assert re.search(r" s  \(compiled in \d+\.\d s\)$", drawn[0])
 
 
+@pytest.mark.slow
 def test_a_terminal_without_colours(small, tmp_path):
     said = on_a_terminal(80, command(small, tmp_path / "run"), NO_COLOR="1")
     assert "━" in said and not re.search(r"\x1b\[[\d;]*m", said)

@@ -138,6 +138,7 @@ def test_messages_about_a_kept_program_show_its_lines() -> None:
     assert mistake.code == "E0202" and mistake.span.line == line
 
 
+@pytest.mark.slow
 def test_every_part_of_the_library_is_kept() -> None:
     """What is kept of the library is complete: no name of it is missing."""
     for name, definition in standard_library().items():

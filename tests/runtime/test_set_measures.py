@@ -309,6 +309,7 @@ def test_machine_code_agrees_with_numpy(name, tmp_path, monkeypatch):
             assert found["loss"] == pytest.approx(whole, rel=2e-6)
 
 
+@pytest.mark.slow
 def test_the_last_stage_is_compiled_where_it_is_large(tmp_path, monkeypatch):
     lines = "".join(
         f"\n    metric {n} = {METRICS[n][0]}" for n in ("auc", "spearman", "r2", "bleu")

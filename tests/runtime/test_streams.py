@@ -218,6 +218,7 @@ def test_without_a_home(folder, tmp_path, commands):
     assert found.returncode == 0 and set(folder.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_gone(folder, tmp_path):
     text = f"import os, sys\nos.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')\n{MAIN}"
     found = call(tmp_path, f"train {folder}/small.nn --epochs 1", text)
@@ -272,6 +273,7 @@ assert number > 2
     assert (tmp_path / "file").read_bytes() == b"content"
 
 
+@pytest.mark.slow
 def test_arrays_of_a_run_with_closed_streams_are_right(folder):
     assert json.loads(call(folder, "eval run", preexec_fn=closing((0, 2))).stdout)
     load_arrays(folder / "run" / "weights.safetensors")

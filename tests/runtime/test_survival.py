@@ -131,6 +131,7 @@ def test_resuming_with_another_number_of_threads(whole, tmp_path, before, after)
     assert outcome(run) == wanted
 
 
+@pytest.mark.slow
 def test_the_last_and_the_best_checkpoints_stay(tmp_path):
     file = write(tmp_path, DIGITS.replace("epochs    = 2", "epochs = 5\n    monitor = -accuracy"))
     for keep in (1, 3):

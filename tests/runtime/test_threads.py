@@ -171,6 +171,7 @@ def test_different_models_share_the_workers(tmp_path):
         np.testing.assert_array_equal(one.predict(x), two.predict(x))
 
 
+@pytest.mark.slow
 def test_models_are_opened_and_compiled_in_threads(tmp_path, monkeypatch):
     """From nothing: no code in the cache, and every thread compiles."""
     monkeypatch.setenv("NNC_CACHE", "off")

@@ -99,6 +99,7 @@ def test_json_says_what_the_table_says(nnc, tmp_path, monkeypatch):
     assert wrong[0]["gradient_worst"][0] == "h" and wrong[0]["gradient_error"] > 0.01
 
 
+@pytest.mark.slow
 def test_a_model_without_a_train_block():
     found = verified()
     assert not found.mistakes
@@ -146,6 +147,7 @@ def test_a_branch_that_is_not_taken_is_looked_at(monkeypatch):
     assert found and found[0].code == "E0802" and "nan" in found[0].label
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_numbers():
     first, second = verified(), verified(seed=1)
     assert [v.found for v in first.values] != [v.found for v in second.values]

@@ -250,6 +250,7 @@ def test_beta_draws(alpha):
     assert (drawn**4).mean() == pytest.approx(3 * variance / (2 * alpha + 3), abs=0.03)
 
 
+@pytest.mark.slow
 def test_training_with_mixtures(tmp_path):
     """As machine code: the loss is that of the set, in training a mixture and in evaluation not."""
     file = tmp_path / "m.nn"

@@ -19,6 +19,7 @@ from .core.source import DataSource, Request, errors_at, request_for
 # the name of a source → its file; the record is called as the source, in capitals
 FILES = {
     "mnist": "sets.mnist",
+    "fashion_mnist": "sets.fashion_mnist",
     "digits": "sets.digits",
     "csv": "formats.csv_source",
     "npz": "formats.npz",

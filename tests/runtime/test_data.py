@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime import data
 from nnc.runtime.data.core import splitting
 from nnc.runtime.data.formats import images
-from nnc.runtime.data.sets import mnist
+from nnc.runtime.data.sets import fashion_mnist, mnist
 
 
 @pytest.fixture(autouse=True)
@@ -190,6 +191,20 @@ def test_mnist_unpacks_once_and_notices_a_change(search):
     assert len(data.load("mnist", {}, search).train) == 30
 
 
+def test_fashion_mnist_is_no_mnist_that_lies_in_the_same_folder(search, tmp_path, monkeypatch):
+    monkeypatch.setattr(fashion_mnist.SET, "installed", tmp_path / "installed")
+    write(search.base, small_mnist(train=7))
+    with pytest.raises(UserError) as caught:
+        data.load("fashion_mnist", {}, search)
+    assert caught.value.diagnostics[0].code == "E0601"
+    assert "Fashion-MNIST" in caught.value.diagnostics[0].message
+    write(tmp_path / "installed", small_mnist(train=8), ".gz")
+    found = data.load("fashion_mnist", {}, search)
+    assert len(found.train) == 8 and found.class_names["label"][9] == "Ankle boot"
+    write(search.base / "fashion_mnist", small_mnist(train=9))
+    assert len(data.load("fashion_mnist", {}, search).train) == 9
+
+
 def test_mnist_without_a_cache_that_can_be_written(search):
     write(search.base, small_mnist(), ".gz")
     search.cache.write_text("a file where the folder should be")
@@ -200,8 +215,8 @@ def test_mnist_is_downloaded_into_the_cache(search, tmp_path, monkeypatch):
     files = small_mnist()
     server = write(tmp_path / "server", files, ".gz")
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    monkeypatch.setattr(mnist, "ADDRESS", server.as_uri() + "/")
-    monkeypatch.setattr(mnist, "FILES", sums)
+    monkeypatch.setattr(mnist.SET, "address", server.as_uri() + "/")
+    monkeypatch.setattr(mnist.SET, "checksums", sums)
     said: list[str] = []
     online = data.Search(None, search.base, cache=search.cache, notify=said.append)
     assert data.describe("mnist", {}, online).count == 60_000  # describing downloads nothing

@@ -60,7 +60,7 @@ def refused_by(search, name: str, settings: dict, code: str, *told: str) -> str:
     "name, settings, code, told",
     [
         ("minst", {}, "E0608", ["`minst`", "`mnist`"]),
-        ("zzz", {}, "E0608", ["mnist, digits, csv"]),
+        ("zzz", {}, "E0608", ["mnist, fashion_mnist, digits"]),
         ("mnist", {"normalise": True}, "E0608", ["did you mean `normalize`?"]),
         ("mnist", {"normalize": 1}, "E0615", ["true or false, not 1"]),
         ("digits", {"test": 1.0}, "E0615", ["from 0 up to 1, not 1.0"]),
@@ -233,12 +233,12 @@ def test_mnist_that_cannot_be_downloaded(search, tmp_path, monkeypatch):
     online = data.Search(None, search.base, cache=search.cache)
     server = tmp_path / "server"
     server.mkdir()
-    monkeypatch.setattr(mnist, "ADDRESS", server.as_uri() + "/")
+    monkeypatch.setattr(mnist.SET, "address", server.as_uri() + "/")
     name = "train-images-idx3-ubyte"
     refused_by(online, "mnist", {}, "E0610", f"{name}.gz", "--data")
     for content in (gzip.compress(b"other"), b"<html>", gzip.compress(b"x" * 99)[:-5]):
         (server / f"{name}.gz").write_bytes(content)
-        refused_by(online, "mnist", {}, "E0610", "SHA-256", mnist.FILES[name])
+        refused_by(online, "mnist", {}, "E0610", "SHA-256", mnist.SET.checksums[name])
     assert not list((search.cache / "mnist").iterdir())  # nothing wrong is kept
     blocked = data.Search(None, search.base, cache=tmp_path / "blocked")
     blocked.cache.write_text("")
@@ -246,7 +246,7 @@ def test_mnist_that_cannot_be_downloaded(search, tmp_path, monkeypatch):
 
 
 def test_no_answer(search, monkeypatch):
-    monkeypatch.setattr(mnist, "ADDRESS", "http://127.0.0.1:9/")  # nobody listens on `discard`
+    monkeypatch.setattr(mnist.SET, "address", "http://127.0.0.1:9/")  # nobody listens on `discard`
     online = data.Search(None, search.base, cache=search.cache)
     refused_by(online, "mnist", {}, "E0610", "cannot download http://127.0.0.1:9/")
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ..dsl.diagnostics.diagnostic import Report, UserError
 from .elaboration.applications import Part
@@ -23,27 +24,18 @@ from .elaboration.optimizers import update
 from .elaboration.players import differentiate_losses
 from .elaboration.selection import WHOLE, Selected, Selection, results_of, select
 from .elaboration.train_block import Setup, elaborate_trained_model
-from .ir.aggregate_programs import last_stage
-from .ir.aggregates import SIZES, Aggregates, aggregates, one_by_one
-from .ir.dynamic_sizes import (
-    DynamicSystem,
-    NotDynamic,
-    counted,
-    dynamic_system,
-    sample_sizes,
-    size_input,
-)
 from .ir.equation import Equation, System, Tensor, is_identity
 from .ir.expr import Read
 from .ir.integer_ranges import input_limits
-from .passes.equations.incremental_decoding import incremental_decoding, once
-from .passes.equations.integer_checks import obligations
-from .passes.kernels.dynamic_batch import example_dimensions
+
+# Passes and what only a run needs are imported where they are used: who asks for the training step
+# alone, as `nnc check` and editors do, need not wait for them.
+if TYPE_CHECKING:
+    from .ir.aggregates import Aggregates
+    from .ir.dynamic_sizes import DynamicSystem
 
 
 def _expand_gradients(system: System) -> System:
-    # All passes are imported with the pipeline, which who asks for the training step alone, as
-    # `nnc check`, need not wait for.
     from .pipeline import expand_gradients
 
     return expand_gradients(system)
@@ -101,6 +93,8 @@ def _measures(setup: Setup, training: bool) -> System:
 
 def measured(setup: Setup, training: bool) -> Aggregates:
     """What the batches of a set hand over for its loss and metrics."""
+    from .ir.aggregates import SIZES, aggregates, one_by_one
+
     try:
         one, two = (_measures(replace(setup, batch=size), training) for size in SIZES)
     # A program that is right for some batch sizes only: then each batch is measured by itself.
@@ -134,6 +128,8 @@ def last_stage_of(setup: Setup, training: bool, found: Aggregates, examples: int
     """The system that computes the measures of so many examples from their parts, in f64.
 
     UserError if the program is wrong for a batch of this size."""
+    from .ir.aggregate_programs import last_stage
+
     wide = replace(setup, batch=examples, float_type="f64", precision="f32")
     return last_stage(_measures(wide, training), found)
 
@@ -161,6 +157,9 @@ def any_sizes(setup: Setup, selection: Selection) -> DynamicSystem:
     """What is selected, for any values of the sizes that have a maximum. NotDynamic if what is
     computed depends on them in another way than by the length of dimensions and numbers made of
     it."""
+    from .ir.dynamic_sizes import NotDynamic, counted, dynamic_system, sample_sizes, size_input
+    from .passes.equations.integer_checks import obligations
+
     try:
         samples = [
             (sizes, sized(setup, replace(selection, sizes=tuple(sizes.items()))))
@@ -190,6 +189,8 @@ def sized(setup: Setup, selection: Selection) -> System:
 def dynamic(setup: Setup, system: System) -> System | None:
     """The system for any number of examples up to the batch; None if the results of an example
     depend on other examples, and so on their number, or are not one after the other."""
+    from .passes.kernels.dynamic_batch import example_dimensions
+
     system = system.replace(batch=setup.batch)
     dimensions = example_dimensions(_expand_gradients(system))
     apart = dimensions is not None and not any(dimensions[name] for name in system.outputs)
@@ -208,4 +209,6 @@ def decoding(predicted: System, tokens: str, logits: str) -> tuple[System, Syste
 
     Raises NotIncremental if the logits [1, T, n] cannot be computed so.
     """
+    from .passes.equations.incremental_decoding import incremental_decoding, once
+
     return once(incremental_decoding(_expand_gradients(predicted), tokens, 1, logits), tokens)

@@ -11,11 +11,10 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from types import MappingProxyType
 
-import numpy as np
-
 from .dtypes import HALVES, INTEGERS, NUMPY, fits, is_float
 from .expr import Apply, Const, Expr, Idx, Read, index_names, reads, walk
 from .functions import CASTS, TABLE, promote
+from .lazy_numpy import np
 
 REMEMBERED = 2**14  # results of a function of expressions: more than a network has different ones
 _COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
@@ -114,6 +113,8 @@ def _fold(fn: str, args: tuple[Expr, ...], dtype: str) -> Const | None:
         value = args[0].value  # type: ignore[attr-defined]
         if not math.isfinite(value) or not fits(math.trunc(value), fn):
             return None
+    if fn == "sqrt" and (value := float(args[0].value)) >= 0:  # type: ignore[attr-defined]
+        return literal(math.sqrt(value), dtype)  # as NumPy's, rounded correctly
     wide = {"f32": np.float64, "f64": np.float64}
     values = [np.asarray(a.value, wide.get(a.dtype, NUMPY[a.dtype])) for a in args]  # type: ignore
     with np.errstate(all="ignore"):
@@ -156,7 +157,7 @@ def _power(base: int, power: int) -> int | None:
 _EXACT: dict[str, Callable[..., int | None]] = {
     "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b,
     "floordiv": lambda a, b: a // b if b else None, "mod": lambda a, b: a % b if b else None,
-    "pow": _power, "neg": lambda a: -a, "abs": lambda a: abs(a),
+    "pow": _power, "neg": lambda a: -a, "abs": lambda a: abs(a), "max": max, "min": min,
 }  # fmt: skip
 
 

@@ -13,24 +13,16 @@ of x: storing such a value loses nothing, and loading widens it. No arithmetic i
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
-import numpy as np
+from .lazy_numpy import np
 
 DTYPES = ("bool", "u8", "i8", "i32", "i64", "f32", "f64")  # in order of promotion
 UNSIGNED = ("bool", "u8")
 SMALL = ("bool", "u8", "i8")  # computed with in i32: these are types of memory
 F16_END = 65520  # is rounded to infinity
 HALVES = ("f16", "bf16")  # formats that memory may hold a float in
-NUMPY = {
-    "bool": np.bool_,
-    "u8": np.uint8,
-    "i8": np.int8,
-    "i32": np.int32,
-    "i64": np.int64,
-    "f32": np.float32,
-    "f64": np.float64,
-    "f16": np.float16,
-}
 BYTES = {
     "bool": 1,
     "u8": 1,
@@ -45,6 +37,33 @@ BYTES = {
 LINE = 64  # bytes of a line of cache
 ALIGNED = 8  # elements of bf16 that a GPU copies at once
 
+
+class _NumpyTypes(Mapping[str, type]):
+    """The types of NumPy, by ours."""
+
+    _names: ClassVar = {
+        "bool": "bool_",
+        "u8": "uint8",
+        "i8": "int8",
+        "i32": "int32",
+        "i64": "int64",
+        "f32": "float32",
+        "f64": "float64",
+        "f16": "float16",
+    }
+
+    def __getitem__(self, dtype: str) -> type:
+        found: type = getattr(np, self._names[dtype])
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+NUMPY = _NumpyTypes()
 
 # the least and the greatest value
 INTEGERS = {"bool": (0, 1), "u8": (0, 255), "i8": (-128, 127),

@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-
-import numpy as np
+from functools import cache, cached_property
+from typing import Any
 
 from .dtypes import DTYPES, is_float
+from .lazy_numpy import np
 from .random import threefry_numpy
 
 # --- type rules --------------------------------------------------------------------------------
@@ -48,15 +48,22 @@ def _choice(condition: str, yes: str, no: str) -> str:
 
 @dataclass(frozen=True)
 class Scalar:
-    """A scalar function. `type` gives its result's type from its operands' types; `symbol` is the
-    operator written between the operands; `cost` is what it takes, in multiplications."""
+    """A scalar function. `type` gives its result's type from its operands' types; `meaning` is a
+    function of arrays, or the name of NumPy's; `symbol` is the operator written between the
+    operands; `cost` is what it takes, in multiplications."""
 
     name: str
     arity: int
     type: Callable[..., str]
-    numpy: Callable
+    meaning: Callable | str
     symbol: str = ""
     cost: int = 1
+
+    @cached_property
+    def numpy(self) -> Any:
+        """What it computes of arrays."""
+        function: Any = self.meaning
+        return getattr(np, function) if isinstance(function, str) else function
 
 
 def _floordiv(x, y):
@@ -78,17 +85,17 @@ def _pow(x, y):
     return np.where(y < 0, cut, np.power(x, np.maximum(y, 0)))
 
 
-def _whole(kind: type) -> Callable:
+def _whole(name: str) -> Callable:
     """A conversion to an integer type. A float is cut towards zero, to the nearest end of the range
     where it lies beyond, and NaN to 0; an integer keeps its low bits."""
-    least, greatest = int(np.iinfo(kind).min), int(np.iinfo(kind).max)
 
     def convert(x):
-        x = np.asarray(x)
+        x, kind = np.asarray(x), getattr(np, name)
         if x.dtype.kind != "f":
             return x.astype(kind)
         # What lies beyond is not converted by NumPy, whose result there differs by machine.
         # 2^31 and 2^63 are floats, the greatest integers below them are not.
+        least, greatest = int(np.iinfo(kind).min), int(np.iinfo(kind).max)
         below, above = x < least, x >= float(greatest + 1)
         cut: np.ndarray = np.where(below | above | np.isnan(x), 0, x).astype(kind)
         return np.where(below, kind(least), np.where(above, kind(greatest), cut))
@@ -188,50 +195,50 @@ def _bf16_dot(p, q):
 
 _ROWS = [
     #      name       arity type            numpy            symbol
-    Scalar("add",       2, _arithmetic,     np.add,          "+"),
-    Scalar("sub",       2, _arithmetic,     np.subtract,     "-"),
-    Scalar("mul",       2, _arithmetic,     np.multiply,     "*"),
-    Scalar("div",       2, _floating,       np.divide,       "/", cost=6),
+    Scalar("add",       2, _arithmetic,     "add",           "+"),
+    Scalar("sub",       2, _arithmetic,     "subtract",      "-"),
+    Scalar("mul",       2, _arithmetic,     "multiply",      "*"),
+    Scalar("div",       2, _floating,       "divide",        "/", cost=6),
     Scalar("floordiv",  2, _arithmetic,     _floordiv,       "//"),
-    Scalar("mod",       2, _arithmetic,     np.mod,          "%"),
+    Scalar("mod",       2, _arithmetic,     "mod",           "%"),
     Scalar("pow",       2, _arithmetic,     _pow,            "^", cost=30),
-    Scalar("neg",       1, _arithmetic,     np.negative),
-    Scalar("max",       2, _arithmetic,     np.maximum),
-    Scalar("min",       2, _arithmetic,     np.minimum),
-    Scalar("abs",       1, _arithmetic,     np.abs),
-    Scalar("sign",      1, _arithmetic,     np.sign),
-    Scalar("exp",       1, _floating,       np.exp, cost=10),
-    Scalar("log",       1, _floating,       np.log, cost=12),
-    Scalar("expm1",     1, _floating,       np.expm1, cost=10),
-    Scalar("log1p",     1, _floating,       np.log1p, cost=12),
-    Scalar("sqrt",      1, _floating,       np.sqrt, cost=6),
-    Scalar("tanh",      1, _floating,       np.tanh, cost=12),
-    Scalar("sin",       1, _floating,       np.sin, cost=15),
-    Scalar("cos",       1, _floating,       np.cos, cost=15),
+    Scalar("neg",       1, _arithmetic,     "negative"),
+    Scalar("max",       2, _arithmetic,     "maximum"),
+    Scalar("min",       2, _arithmetic,     "minimum"),
+    Scalar("abs",       1, _arithmetic,     "abs"),
+    Scalar("sign",      1, _arithmetic,     "sign"),
+    Scalar("exp",       1, _floating,       "exp", cost=10),
+    Scalar("log",       1, _floating,       "log", cost=12),
+    Scalar("expm1",     1, _floating,       "expm1", cost=10),
+    Scalar("log1p",     1, _floating,       "log1p", cost=12),
+    Scalar("sqrt",      1, _floating,       "sqrt", cost=6),
+    Scalar("tanh",      1, _floating,       "tanh", cost=12),
+    Scalar("sin",       1, _floating,       "sin", cost=15),
+    Scalar("cos",       1, _floating,       "cos", cost=15),
     Scalar("erf",       1, _floating,       _erf, cost=15),
     Scalar("erfc",      1, _floating,       _erfc, cost=20),
     Scalar("sigmoid",   1, _floating,       _sigmoid, cost=12),
-    Scalar("floor",     1, _floating,       np.floor),
-    Scalar("ceil",      1, _floating,       np.ceil),
-    Scalar("round",     1, _floating,       np.rint),
-    Scalar("is_finite", 1, _truth,          np.isfinite),
-    Scalar("eq",        2, _truth,          np.equal,         "=="),
-    Scalar("ne",        2, _truth,          np.not_equal,     "!="),
-    Scalar("lt",        2, _truth,          np.less,          "<"),
-    Scalar("le",        2, _truth,          np.less_equal,    "<="),
-    Scalar("gt",        2, _truth,          np.greater,       ">"),
-    Scalar("ge",        2, _truth,          np.greater_equal, ">="),
-    Scalar("and",       2, _truth,          np.logical_and,   "and"),
-    Scalar("or",        2, _truth,          np.logical_or,    "or"),
-    Scalar("not",       1, _truth,          np.logical_not),
-    Scalar("select",    3, _choice,         np.where),
-    Scalar("bool",      1, lambda x: "bool", np.bool_),
-    Scalar("u8",        1, lambda x: "u8",  _whole(np.uint8)),
-    Scalar("i8",        1, lambda x: "i8",  _whole(np.int8)),
-    Scalar("i32",       1, lambda x: "i32", _whole(np.int32)),
-    Scalar("i64",       1, lambda x: "i64", _whole(np.int64)),
-    Scalar("f32",       1, lambda x: "f32", np.float32),
-    Scalar("f64",       1, lambda x: "f64", np.float64),
+    Scalar("floor",     1, _floating,       "floor"),
+    Scalar("ceil",      1, _floating,       "ceil"),
+    Scalar("round",     1, _floating,       "rint"),
+    Scalar("is_finite", 1, _truth,          "isfinite"),
+    Scalar("eq",        2, _truth,          "equal",          "=="),
+    Scalar("ne",        2, _truth,          "not_equal",      "!="),
+    Scalar("lt",        2, _truth,          "less",           "<"),
+    Scalar("le",        2, _truth,          "less_equal",     "<="),
+    Scalar("gt",        2, _truth,          "greater",        ">"),
+    Scalar("ge",        2, _truth,          "greater_equal", ">="),
+    Scalar("and",       2, _truth,          "logical_and",    "and"),
+    Scalar("or",        2, _truth,          "logical_or",     "or"),
+    Scalar("not",       1, _truth,          "logical_not"),
+    Scalar("select",    3, _choice,         "where"),
+    Scalar("bool",      1, lambda x: "bool", "bool_"),
+    Scalar("u8",        1, lambda x: "u8",  _whole("uint8")),
+    Scalar("i8",        1, lambda x: "i8",  _whole("int8")),
+    Scalar("i32",       1, lambda x: "i32", _whole("int32")),
+    Scalar("i64",       1, lambda x: "i64", _whole("int64")),
+    Scalar("f32",       1, lambda x: "f32", "float32"),
+    Scalar("f64",       1, lambda x: "f64", "float64"),
     # x rounded to the nearest number of the format, in the type of x
     Scalar("f16",       1, _floating,       _f16, cost=5),
     Scalar("bf16",      1, _floating,       _bf16, cost=5),
@@ -240,7 +247,7 @@ _ROWS = [
     Scalar("bf16_pair", 2, lambda *x: "i32", _bf16_pair),
     Scalar("bf16_dot",  2, lambda *x: "f32", _bf16_dot),
     # stop(x): x, but a constant to differentiation
-    Scalar("stop",      1, lambda x: x,     np.positive, cost=0),
+    Scalar("stop",      1, lambda x: x,     "positive", cost=0),
     # after(x, y): x, computed no earlier than y
     Scalar("after",     2, lambda x, y: x,  lambda x, y: np.broadcast_arrays(x, y)[0], cost=0),
     # random(seed, step, stream, index): uniform in [0, 1), the same bits on every backend

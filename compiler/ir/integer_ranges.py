@@ -14,7 +14,7 @@ from math import prod
 from .affine import Interval, bounds, is_affine
 from .dtypes import INTEGERS, is_float
 from .equation import Equation, System, is_recurrent
-from .expr import Apply, Const, Expr, Idx, Read, walk
+from .expr import Apply, Const, Expr, Idx, Read, reads, walk
 
 Known = Mapping[str, Interval]  # the ranges of tensors
 
@@ -197,6 +197,8 @@ def index_uses(system: System) -> Iterator[tuple[Equation, str, int]]:
     """The equations that use every element of an input as an index, with its name and the size of
     the dimension."""
     for eq in system.equations:
+        if not _gathers(eq.body):
+            continue
         for node in _always(eq.body):
             if not isinstance(node, Read) or node.other is not None:
                 continue
@@ -207,6 +209,11 @@ def index_uses(system: System) -> Iterator[tuple[Equation, str, int]]:
                     continue
                 if not is_float(tensor.dtype) and _is_whole(read, tensor.shape, eq.sizes):
                     yield eq, tensor.name, size
+
+
+def _gathers(body: Expr) -> bool:
+    """Whether an index in an expression reads a tensor."""
+    return any(reads(place) for read in reads(body) for place in read.index)
 
 
 def _plain_read(place: Expr, system: System) -> Read | None:

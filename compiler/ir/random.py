@@ -21,8 +21,9 @@ and after each fourth round, as the j-th time (j = 1 … 5), x0 += k[j % 3], x1 
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from typing import TYPE_CHECKING
+
+from .lazy_numpy import np
 
 ROUNDS = 20
 ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
@@ -30,7 +31,10 @@ PARITY = 0x1BD11BDA
 UNIFORM_SHIFT = 8  # keeps 24 bits, as many as a float32 significand holds
 UNIFORM_SCALE = 2.0**-24
 
-Words = NDArray[np.uint32]
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Words = NDArray[np.uint32]
 
 
 def threefry_words(

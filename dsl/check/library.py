@@ -7,6 +7,7 @@ from contextlib import suppress
 from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 
 from ..diagnostics.diagnostic import Report, closest
 from ..regular_files import open_regular
@@ -82,7 +83,11 @@ class Library(Mapping[str, s.Definition]):
     """The definitions of some `.nn` files by name; each is read when it is first looked up, from
     its stored tree if there is one, else from its text."""
 
-    def __init__(self, sources: tuple[Source, ...], trees: Mapping[str, tuple[str, str]]):
+    def __init__(
+        self,
+        sources: tuple[Source, ...],
+        trees: Mapping[str, tuple[str, str]] = MappingProxyType({}),
+    ):
         self._sources = sources
         self._trees = trees
         self._parsed: dict[str, s.Definition] = {}

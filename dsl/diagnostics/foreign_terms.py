@@ -5,7 +5,6 @@ The terms are data, `foreign_terms.toml`, read when the first error needs help.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
@@ -17,6 +16,8 @@ from .diagnostic import did_you_mean
 @cache
 def foreign_terms() -> dict[str, Any]:
     """The sections of the file."""
+    import tomllib  # not by programs without a mistake
+
     return tomllib.loads(files(__package__).joinpath("foreign_terms.toml").read_text("utf-8"))
 
 

@@ -5,19 +5,41 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import cache
+from typing import TypeVar, dataclass_transform
 
 from .source import Source, Span
 
+N = TypeVar("N")
 
-@dataclass(frozen=True)
+
+@dataclass_transform(frozen_default=True)
+def node(kind: type[N]) -> type[N]:
+    """A kind of node: a dataclass that type checkers hold to be frozen.
+
+    Its methods are those of `Node`. Those that `dataclass(frozen=True)` writes and compiles for
+    each class take as long as parsing a program."""
+    return dataclass(eq=False, repr=False)(kind)
+
+
+@node
 class Node:
     span: Span
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and vars(other) == vars(self)
+
+    def __hash__(self) -> int:
+        return hash((type(self), *vars(self).values()))
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({values})"
 
 
 # --- expressions -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@node
 class Number(Node):
     """`3` (an int) or `1e-3` (a float); `text` is the spelling."""
 
@@ -25,21 +47,21 @@ class Number(Node):
     text: str
 
 
-@dataclass(frozen=True)
+@node
 class Boolean(Node):
     """`true` or `false`."""
 
     value: bool
 
 
-@dataclass(frozen=True)
+@node
 class String(Node):
     """`"train.csv"`: file names and words in `train` blocks and `use`."""
 
     value: str
 
 
-@dataclass(frozen=True)
+@node
 class Name(Node):
     """`x`; `p'` has `primed` set and `id` without the prime."""
 
@@ -47,19 +69,19 @@ class Name(Node):
     primed: bool = False
 
 
-@dataclass(frozen=True)
+@node
 class Ellipsis_(Node):
     """`...`, any leading dimensions."""
 
 
-@dataclass(frozen=True)
+@node
 class List(Node):
     """`[a, b, c]` in a setting."""
 
     items: tuple[Expr, ...]
 
 
-@dataclass(frozen=True)
+@node
 class Unary(Node):
     """`op` is `-` or `not`."""
 
@@ -67,7 +89,7 @@ class Unary(Node):
     operand: Expr
 
 
-@dataclass(frozen=True)
+@node
 class Binary(Node):
     """`op` is one of + - * / // % ^ @ == != < <= > >= and or."""
 
@@ -76,7 +98,7 @@ class Binary(Node):
     right: Expr
 
 
-@dataclass(frozen=True)
+@node
 class If(Node):
     """`if condition then yes else no`."""
 
@@ -85,7 +107,7 @@ class If(Node):
     no: Expr
 
 
-@dataclass(frozen=True)
+@node
 class Index(Node):
     """`x[..., i*2 + u, label[b]]`."""
 
@@ -93,7 +115,7 @@ class Index(Node):
     indices: tuple[Expr, ...]
 
 
-@dataclass(frozen=True)
+@node
 class Guarded(Node):
     """`(x[i - 1] else 0)`."""
 
@@ -101,7 +123,7 @@ class Guarded(Node):
     other: Expr
 
 
-@dataclass(frozen=True)
+@node
 class Axis(Node):
     """The introduction of an index: `i`, `u < 3` with a `bound`, or `...` as its name."""
 
@@ -109,7 +131,7 @@ class Axis(Node):
     bound: Expr | None = None
 
 
-@dataclass(frozen=True)
+@node
 class Reduce(Node):
     """`sum(i, u < 3) body`; `op` is one of `REDUCTIONS`."""
 
@@ -118,7 +140,7 @@ class Reduce(Node):
     body: Expr
 
 
-@dataclass(frozen=True)
+@node
 class Argument(Node):
     """`3` or `stride = 2` in a call."""
 
@@ -126,7 +148,7 @@ class Argument(Node):
     value: Expr
 
 
-@dataclass(frozen=True)
+@node
 class Call(Node):
     """`softmax(x)`, `mean(x)`, or an applied layer: `Dense(10)(x)` has a Call as its `function`."""
 
@@ -134,7 +156,7 @@ class Call(Node):
     arguments: tuple[Argument, ...]
 
 
-@dataclass(frozen=True)
+@node
 class Pipe(Node):
     """`value |> stage`; the stage is a Name or a Call."""
 
@@ -165,7 +187,7 @@ REDUCTIONS = ("sum", "max", "min", "prod", "mean", "argmax", "argmin")
 # --- statements --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@node
 class Type(Node):
     """`f32[B, 10]`, `[..., n]`, `i32`; None for an omitted part. `[]` is shape ()."""
 
@@ -173,7 +195,7 @@ class Type(Node):
     shape: tuple[Expr, ...] | None
 
 
-@dataclass(frozen=True)
+@node
 class Let(Node):
     """`let e = d // heads`: a size or another compile-time value."""
 
@@ -181,7 +203,7 @@ class Let(Node):
     value: Expr
 
 
-@dataclass(frozen=True)
+@node
 class Param(Node):
     """`param w, u: [n, m] ~ normal(0, 0.02)` (drawn is True) or `param b: [m] = 0`."""
 
@@ -191,7 +213,7 @@ class Param(Node):
     drawn: bool
 
 
-@dataclass(frozen=True)
+@node
 class State(Node):
     """`state m = 0` (optimizers: of the parameter's shape) or `state mean: [c] = 0`."""
 
@@ -200,7 +222,7 @@ class State(Node):
     value: Expr
 
 
-@dataclass(frozen=True)
+@node
 class Equation(Node):
     """`y[..., o] = …`, `y = …`, `h, c = …`, `m' = …`, or `table[token[b], j] += …`.
 
@@ -214,7 +236,7 @@ class Equation(Node):
     value: Expr
 
 
-@dataclass(frozen=True)
+@node
 class Repeat(Node):
     """`repeat 4 { … }`: the body's statements, each time with new parameters."""
 
@@ -222,7 +244,7 @@ class Repeat(Node):
     body: tuple[Statement, ...]
 
 
-@dataclass(frozen=True)
+@node
 class Remat(Node):
     """`remat { … }`: statements whose results the backward pass computes again."""
 
@@ -245,7 +267,7 @@ def flatten_remat(body: Iterable[Statement]) -> Iterator[Let | Param | State | E
 # --- declarations ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@node
 class Parameter(Node):
     """A name in a declaration's parentheses or after its arrow: `x: [..., n]`, `stride = 1`."""
 
@@ -254,7 +276,7 @@ class Parameter(Node):
     default: Expr | None
 
 
-@dataclass(frozen=True)
+@node
 class Definition(Node):
     """A `layer`, `fn`, `model` or `optimizer`, which `kind` names.
 
@@ -276,7 +298,7 @@ class Definition(Node):
     doc: str
 
 
-@dataclass(frozen=True)
+@node
 class Field(Node):
     """`batch = 32` in a `train` block."""
 
@@ -284,7 +306,7 @@ class Field(Node):
     value: Expr
 
 
-@dataclass(frozen=True)
+@node
 class Limit(Node):
     """`T <= 512`: the greatest value of a size; the checks refuse other comparisons."""
 
@@ -293,7 +315,7 @@ class Limit(Node):
     value: Expr
 
 
-@dataclass(frozen=True)
+@node
 class Metric(Node):
     """`metric accuracy = mean(argmax(logits) == label)`."""
 
@@ -301,14 +323,14 @@ class Metric(Node):
     value: Expr
 
 
-@dataclass(frozen=True)
+@node
 class Until(Node):
     """`until loss < 0.01`."""
 
     condition: Expr
 
 
-@dataclass(frozen=True)
+@node
 class Input(Node):
     """`input label: i32[B]`: a field of the data with its type."""
 
@@ -316,14 +338,14 @@ class Input(Node):
     type: Type
 
 
-@dataclass(frozen=True)
+@node
 class Pattern(Node):
     """Names of parameters in a train block: `encoder.*`, `*.b`, `table`."""
 
     text: str
 
 
-@dataclass(frozen=True)
+@node
 class ParamGroup(Node):
     """`optimizer encoder.* = sgd(lr = 1e-3)`; without a value `freeze encoder.*`."""
 
@@ -331,7 +353,7 @@ class ParamGroup(Node):
     value: Expr | None
 
 
-@dataclass(frozen=True)
+@node
 class Loss(Node):
     """`loss critic for critic.* = mean(fake) - mean(real)`: one of several losses, and the
     parameters that it trains."""
@@ -341,7 +363,7 @@ class Loss(Node):
     value: Expr
 
 
-@dataclass(frozen=True)
+@node
 class Train(Node):
     """`train Mnist { … }`."""
 
@@ -364,7 +386,7 @@ class Train(Node):
         return [*self.losses, *(i for i in self.body if isinstance(i, Metric))]
 
 
-@dataclass(frozen=True)
+@node
 class Use(Node):
     """`use "blocks.nn"`."""
 
@@ -374,7 +396,7 @@ class Use(Node):
 Declaration = Use | Definition | Train
 
 
-@dataclass(frozen=True)
+@node
 class Comment(Node):
     """`# …`: the text after the `#`; `own_line` if nothing precedes it on its line."""
 
@@ -382,14 +404,14 @@ class Comment(Node):
     own_line: bool
 
 
-@dataclass(frozen=True)
+@node
 class Language(Node):
     """`language 1`: the version of the language that a file is written in."""
 
     version: Number
 
 
-@dataclass(frozen=True)
+@node
 class File(Node):
     """A whole file. The comments are listed in order; the formatter places them by their spans."""
 

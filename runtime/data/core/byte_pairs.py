@@ -14,8 +14,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
-import numpy as np
-
+from ....compiler.ir.lazy_numpy import np
 from ....dsl.diagnostics.diagnostic import fail
 from ....dsl.syntax.source import Span
 

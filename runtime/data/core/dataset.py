@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from mmap import mmap
 
-import numpy as np
-
+from ....compiler.ir.lazy_numpy import np
 from ....dsl.diagnostics.diagnostic import UserError, fail
 from ....dsl.syntax.source import Span
 from .reader import Reader

@@ -12,11 +12,11 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-
+from ....compiler.ir.lazy_numpy import np
 from ....dsl.diagnostics.diagnostic import UserError, fail
 from ....dsl.files import make_folder, open_own, reason, replacing, unnamed_file
 from ....dsl.regular_files import open_regular
@@ -49,22 +49,33 @@ def read_start(path: Path, count: int) -> bytes:
 def plain_bytes(path: Path, cache: Path, most: int | None = None) -> np.ndarray:
     """All plain bytes of a file (u8 [n], mapped). E0603 if it is empty, corrupt, or unpacks to more
     than `most` bytes (by default, more than any genuine file), E0617 if it cannot be read."""
-    with readable(path), open_regular(path) as file:
-        if file.read(2) != GZIP_MAGIC:
-            return _map_bytes(file, path, os.fstat(file.fileno()).st_size)
-        if most is None:
-            # A limit against "zip bombs", in proportion to the file.
-            most = max(ALWAYS_ALLOWED, MAX_RATIO * os.fstat(file.fileno()).st_size)
-        with _unpacked(file, path, cache, most) as plain:
-            return _map_bytes(plain, path, os.fstat(plain.fileno()).st_size - FOOTER)
+    with _plain(path, cache, most) as (file, count):
+        return np.asarray(np.memmap(file, np.uint8, "r", shape=(count,)))
 
 
-def _map_bytes(file: BinaryIO, path: Path, count: int) -> np.ndarray:
-    """The first bytes of an open file as a read-only array; E0603 if there are none."""
-    if not count:
-        raise fail("E0603", f"{path} is empty", help=AGAIN)
-    # The mapping stays valid after the file is closed, and after a temporary file is deleted.
-    return np.asarray(np.memmap(file, np.uint8, "r", shape=(count,)))
+def plain_view(path: Path, cache: Path, most: int | None = None) -> memoryview:
+    """The same as a view of bytes."""
+    with _plain(path, cache, most) as (file, count):
+        return memoryview(mmap(file.fileno(), count, access=ACCESS_READ))
+
+
+@contextmanager
+def _plain(path: Path, cache: Path, most: int | None) -> Iterator[tuple[BinaryIO, int]]:
+    """An open file that begins with the plain bytes, and how many they are. A mapping of them stays
+    valid after the file is closed, and after a temporary file is deleted."""
+    with readable(path), ExitStack() as opened:
+        file = opened.enter_context(open_regular(path))
+        packed = file.read(2) == GZIP_MAGIC
+        count = os.fstat(file.fileno()).st_size
+        if packed:
+            if most is None:
+                # A limit against "zip bombs", in proportion to the file.
+                most = max(ALWAYS_ALLOWED, MAX_RATIO * count)
+            file = opened.enter_context(_unpacked(file, path, cache, most))
+            count = os.fstat(file.fileno()).st_size - FOOTER
+        if not count:
+            raise fail("E0603", f"{path} is empty", help=AGAIN)
+        yield file, count
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from ....dsl.diagnostics.diagnostic import UserError, fail
@@ -122,7 +123,7 @@ def guess(raw: bytes) -> str | None:
         # Cut between lines, as a character of several bytes never has that of a line's end.
         lines = [line for line in raw.split(b"\n") if HIGH.search(line)]
     sample = b"\n".join(lines)[:SAMPLE].rpartition(b"\n")[0] or b"\n".join(lines[:1])
-    found = [(score(sample), name) for name, score in _SCORES.items()]
+    found = [(score(sample), name) for name, score in _scores().items()]
     # Of equal ones the first, as the most frequent.
     best, name = max(found, key=lambda pair: pair[0])
     if best < LIKELY:
@@ -188,16 +189,19 @@ def _japanese(name: str, lead: bytes) -> Callable[[bytes], float]:
     return score
 
 
-_SCORES: dict[str, Callable[[bytes], float]] = {
-    "cp1252": _alphabet("cp1252", False),
-    "cp1250": _alphabet("cp1250", False),
-    "cp850": _alphabet("cp850", False),
-    "mac-roman": _alphabet("mac-roman", False),
-    "euc-jp": _japanese("euc-jp", rb"\xa4\xa5\xb0-\xd7"),
-    "shift-jis": _japanese("shift-jis", rb"\x82\x83\x88-\x9f"),
-    "euc-kr": _script("euc-kr", "[가-힣]", rb"\xb0-\xc8"),
-    "gb18030": _script("gb18030", "[一-鿿]", rb"\xb0-\xd7"),
-    "big5": _script("big5", "[一-鿿]", rb"\xa4-\xc6"),
-    "cp1251": _alphabet("cp1251", True),
-    "koi8-r": _alphabet("koi8-r", True),
-}
+@cache
+def _scores() -> dict[str, Callable[[bytes], float]]:
+    """How likely bytes are in each of some encodings: a number from 0 to 1."""
+    return {
+        "cp1252": _alphabet("cp1252", False),
+        "cp1250": _alphabet("cp1250", False),
+        "cp850": _alphabet("cp850", False),
+        "mac-roman": _alphabet("mac-roman", False),
+        "euc-jp": _japanese("euc-jp", rb"\xa4\xa5\xb0-\xd7"),
+        "shift-jis": _japanese("shift-jis", rb"\x82\x83\x88-\x9f"),
+        "euc-kr": _script("euc-kr", "[가-힣]", rb"\xb0-\xc8"),
+        "gb18030": _script("gb18030", "[一-鿿]", rb"\xb0-\xd7"),
+        "big5": _script("big5", "[一-鿿]", rb"\xa4-\xc6"),
+        "cp1251": _alphabet("cp1251", True),
+        "koi8-r": _alphabet("koi8-r", True),
+    }

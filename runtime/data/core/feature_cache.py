@@ -14,8 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
-
+from ....compiler.ir.lazy_numpy import np
 from ....dsl.files import make_folder, read_own, replacing
 
 _HASH = "sha256"  # the entry with the hash of all others; no field of data is called so

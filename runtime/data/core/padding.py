@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
+from ....compiler.ir.lazy_numpy import np
 
 
 def max_length(sequences: Sequence[np.ndarray]) -> int:

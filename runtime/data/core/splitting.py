@@ -6,7 +6,7 @@ same on every machine and with every version of NumPy. This file copies no examp
 
 from __future__ import annotations
 
-import numpy as np
+from ....compiler.ir.lazy_numpy import np
 
 
 def split_size(count: int, share: float) -> int:

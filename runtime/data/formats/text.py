@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
+from ....compiler.ir.lazy_numpy import np
 from ....dsl.diagnostics.diagnostic import fail
 from ..core import byte_pairs, vocabulary
 from ..core.dataset import Dataset, Field, Schema, Split

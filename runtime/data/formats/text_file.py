@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ....dsl.diagnostics.diagnostic import UserError, fail
-from ..core.decompress import AGAIN, plain_bytes, readable
+from ..core.decompress import AGAIN, plain_view, readable
 from ..core.encodings import UTF8, decoded
 
 ALWAYS_ALLOWED = 1 << 24  # bytes that any packed text may have
@@ -30,11 +30,11 @@ def read_text(path: Path, cache: Path, encoding: str = UTF8) -> str:
         packed = path.stat().st_size
     # Text packs to a fifth of its size; what unpacks to far more would take hours and all memory.
     most = max(ALWAYS_ALLOWED, MAX_RATIO * packed)
-    raw = plain_bytes(path, cache, most=most)
+    raw = plain_view(path, cache, most=most)
     if len(raw) > most:  # it was unpacked as bytes before, which are not held in memory
         message = f"{path} does not unpack: more than {most:,} bytes come out of it"
         raise fail("E0603", message, help=AGAIN)
-    text = decoded(raw.data, encoding, path)
+    text = decoded(raw, encoding, path)
     # Line ends of Windows and of old Macs become `\n`, in this order, or `\r\n` would become two.
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 

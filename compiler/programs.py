@@ -84,11 +84,13 @@ def evaluation(setup: Setup) -> System:
     return _checked(system.replace(updates={}), setup)
 
 
-def _measures(setup: Setup, training: bool) -> System:
-    """Forward, loss and metrics, for any number of examples: nothing will be allocated for it."""
+def _measures(setup: Setup, training: bool) -> tuple[System, bool]:
+    """Forward, loss and metrics, for any number of examples: nothing will be allocated for it; and
+    whether training and evaluation may differ in them."""
     block = elaborate_trained_model(setup, training, limited=False)
+    system = block.model.system(objective(block)).replace(updates={})
     # What a loss's own gradients are made of decides how it is split, so they are equations first.
-    return _expand_gradients(block.model.system(objective(block)).replace(updates={}))
+    return _expand_gradients(system), block.ctx.phased
 
 
 def measured(setup: Setup, training: bool) -> Aggregates:
@@ -99,8 +101,9 @@ def measured(setup: Setup, training: bool) -> Aggregates:
         one, two = (_measures(replace(setup, batch=size), training) for size in SIZES)
     # A program that is right for some batch sizes only: then each batch is measured by itself.
     except UserError:
-        return one_by_one(_measures(setup, training))
-    return aggregates(one, two)
+        system, phased = _measures(setup, training)
+        return replace(one_by_one(system), phased=phased)
+    return replace(aggregates(one[0], two[0]), phased=one[1] or two[1])
 
 
 def states_kept(setup: Setup) -> list[Tensor]:
@@ -131,7 +134,7 @@ def last_stage_of(setup: Setup, training: bool, found: Aggregates, examples: int
     from .ir.aggregate_programs import last_stage
 
     wide = replace(setup, batch=examples, float_type="f64", precision="f32")
-    return last_stage(_measures(wide, training), found)
+    return last_stage(_measures(wide, training)[0], found)
 
 
 def prediction(setup: Setup) -> System:

@@ -133,6 +133,7 @@ def _key(ctx: Context) -> Expr:
     step = ctx.scalar_input("step").scalar()
     if ctx.accumulate == 1:
         return step
+    ctx.phased = True
     left = ctx.scalar_input("microbatches_left").scalar()
     return call("sub", call("mul", step, literal(ctx.accumulate)), left)
 

@@ -53,6 +53,7 @@ class Context:
     most_elements: int = MAX_ELEMENTS  # of a tensor, and how far an index goes
     fullness: float = 1.0  # the examples of this batch per example of a whole one
     accumulate: int = 1  # the batches of a training step
+    phased: bool = False  # whether what is computed depends on any of the three, or on `training`
 
     # the system
     tensors: dict[str, Tensor] = field(default_factory=dict)

@@ -55,10 +55,9 @@ def variable(ctx: Context, node: s.Name, scope: BodyScope) -> Static | Array:
     # After the body's own names, which may redefine `t`, `training` or `pi`.
     if text in scope.words:
         return scope.words[text]
-    if text == "training":
-        return ctx.training
-    if text == "fullness":
-        return ctx.fullness
+    if text in ("training", "fullness"):
+        ctx.phased = True
+        return ctx.training if text == "training" else ctx.fullness
     if text in _NUMBERS:
         return _NUMBERS[text]
     if text in scope.layers:

@@ -43,7 +43,8 @@ class Aggregates:
     """The parts of loss and metrics (`measures`, names of temps, the loss first), and the temps of
     the last stage. `holistic` are the measures that need rows, `divided` those that are only known
     for batches. `given` are all tensors that are the same for any examples, `terms` the texts of
-    subexpressions that are, `sums` all numbers that are sums over examples."""
+    subexpressions that are, `sums` all numbers that are sums over examples. Where the measures are
+    `phased`, those of training may differ from those of evaluation."""
 
     measures: tuple[str, ...]
     parts: tuple[Part, ...]
@@ -53,6 +54,7 @@ class Aggregates:
     sums: frozenset[str] = frozenset()
     holistic: tuple[str, ...] = ()
     divided: tuple[str, ...] = ()
+    phased: bool = True
 
     def is_fixed(self, node: Expr) -> bool:
         return text_of(node) in self.terms

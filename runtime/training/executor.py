@@ -18,6 +18,7 @@ from ...compiler.elaboration.applications import Part
 from ...compiler.elaboration.selection import WHOLE, Selected, Selection, find_part
 from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.aggregate_programs import HandedOver, hand_over
+from ...compiler.ir.aggregates import Aggregates
 from ...compiler.ir.equation import System, Tensor
 from ...compiler.programs import dynamic, evaluation, selected, training_step, untrained
 from ...compiler.reference.initial_values import initial_values, set_initial_values
@@ -53,9 +54,10 @@ class Executor:
         self._holder: BoundProgram | None = None  # of the current values that it has
         self._pools: dict[tuple[str, int, Selection], ProgramPool[BoundProgram]] = {}
         names = [i.name.id for i in setup.train.measures]  # the order of the systems' outputs
+        known: list[Aggregates] = []
         self.measures = {
-            "train": SetMeasures(setup, True, names, device),
-            "evaluate": SetMeasures(setup, False, names, device),
+            "train": SetMeasures(setup, True, names, device, known),
+            "evaluate": SetMeasures(setup, False, names, device, known),
         }
         self.report = Report()  # warnings about the program, of its training step
         self._selected: dict[tuple[Selection, int], Selected] = {}  # by the size of the batch

@@ -77,15 +77,29 @@ def _of_plain(plain: Any) -> Value:
 
 
 class SetMeasures:
-    """Loss and metrics of sets, by `names`, in training or in evaluation."""
+    """Loss and metrics of sets, by `names`, in training or in evaluation; `known` holds what is
+    found out about either."""
 
-    def __init__(self, setup: Setup, training: bool, names: Sequence[str], device: Device):
+    def __init__(
+        self,
+        setup: Setup,
+        training: bool,
+        names: Sequence[str],
+        device: Device,
+        known: list[Aggregates],
+    ):
         self.setup, self.training, self.names, self.device = setup, training, names, device
+        self._known = known
         self._stages: dict[tuple[int, bool], _LastStage] = {}
 
     @compiled_once
     def aggregates(self) -> Aggregates:
-        return measured(self.setup, self.training)
+        # Most models do the same in both, and finding out takes two elaborations.
+        found = next((each for each in self._known if not each.phased), None)
+        if found is None:
+            found = measured(self.setup, self.training)
+            self._known.append(found)
+        return found
 
     @compiled_once
     def _handed(self) -> list[tuple[str, str]]:

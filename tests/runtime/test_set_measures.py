@@ -377,6 +377,47 @@ def parts(tmp_path: Path, text: str, model: str = MODEL, training: bool = True) 
 
 
 @pytest.mark.parametrize(
+    ("layer", "setting", "times"),
+    [
+        ("relu", "", 1),
+        ("Dropout(0.2)", "", 2),
+        ("BatchNorm", "", 2),
+        ("noisy", "accumulate = 2", 2),
+    ],
+)
+def test_what_depends_on_the_phase_alone_is_found_out_twice(
+    tmp_path, monkeypatch, layer, setting, times
+):
+    """Where nothing asks whether it is training, evaluation has the parts of training."""
+    file = tmp_path / "m.nn"
+    file.write_text(f"""
+fn noisy(x) = x + 0.1*random()
+model M(x: f32[B, 3]) -> y: f32[B, 2] {{ y = x |> Dense(2) |> {layer} }}
+train M {{
+    input y2: f32[B, 2]
+    loss = mse(y, y2)
+    optimizer = sgd(lr = 0.1)
+    batch = 4
+    epochs = 1
+    {setting}
+}}
+""")
+    setup = planned_setup(open_project(file), Search(None, tmp_path))
+    asked = []
+
+    def counted(setup, training):
+        asked.append(training)
+        return measured(setup, training)
+
+    monkeypatch.setattr(set_measures, "measured", counted)
+    both = executor.Executor(setup, DEVICES["reference"](1), 0).measures
+    for name, training in (("train", True), ("evaluate", False)):
+        found, own = both[name].aggregates, measured(setup, training)
+        assert (found.parts, found.stage, found.divided) == (own.parts, own.stage, own.divided)
+    assert asked == [True, False][:times]
+
+
+@pytest.mark.parametrize(
     ("text", "kinds"),
     [
         ("mean(p)", {"m_mean": "sum"}),

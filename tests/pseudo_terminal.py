@@ -16,8 +16,11 @@ import pytest
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # colours and movements of the cursor
 
 
-def at_terminal(arguments: Sequence[str], folder: Path, columns: int = 80, **env: str) -> str:
-    """What `nnc …` writes to its terminal, which must end well; skips where there are none."""
+def at_terminal(
+    arguments: Sequence[str], folder: Path, columns: int = 80, code: int = 0, **env: str
+) -> str:
+    """What `nnc …` writes to its terminal, which must end with `code`; skips where there are
+    none."""
     pty: Any = pytest.importorskip("pty")
     fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
     main, side = pty.openpty()
@@ -39,7 +42,7 @@ def at_terminal(arguments: Sequence[str], folder: Path, columns: int = 80, **env
         written += part
     os.close(main)
     text = written.decode().replace("\r\n", "\n")
-    assert process.wait() == 0, text
+    assert process.wait() == code, text
     return text
 
 

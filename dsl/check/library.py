@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ..diagnostics.diagnostic import Report, closest
+from ..likely_paths import did_you_mean_path
 from ..regular_files import open_regular
 from ..syntax import ast as s
 from ..syntax.parser import Chunk, chunks, grammar, parse_declarations
@@ -75,8 +76,14 @@ def likely_file(path: Path) -> str:
         meant = closest(path.name, names) or endless.get(closest(path.name, endless), "")
         if f"{path.name}.nn" in names:
             meant = f"{path.name}.nn"
-        return f"did you mean `{path.with_name(meant)}`?" if meant else ""
-    return ""
+        if meant:
+            return f"did you mean `{path.with_name(meant)}`?"
+    # Of a folder that is missing: another one may be meant.
+    return "" if path.parent.is_dir() else did_you_mean_path(path, _is_program)
+
+
+def _is_program(path: Path) -> bool:
+    return path.suffix == ".nn" and path.is_file()
 
 
 class Library(Mapping[str, s.Definition]):

@@ -17,7 +17,7 @@ from ..inspect.emit import Stages
 from ..inspect.pass_printing import EVERY, PrintAfter, PrintChanged, TimePasses
 from ..inspect.stages import COMPILED, ENDINGS
 from ..inspect.summary import summarize
-from ..training.atomic_files import write_text
+from ..training.atomic_files import check_not_read, write_text
 from . import options as o
 from .report import print_diagnostics
 from .tables import screen_width
@@ -57,8 +57,10 @@ def compile(program, emits, without, print_after, print_changed, time_passes) ->
         # One text goes to stdout; of several, each needs a file, or they would run together.
         if path is None and len(texts) == 1:
             click.echo(text, nl=False)
-        else:
-            write_text(path or Path(f"{program.file.stem}.{stage}.{ENDINGS[stage]}"), text)
+            continue
+        path = path or Path(f"{program.file.stem}.{stage}.{ENDINGS[stage]}")
+        check_not_read(path, [program.run.model if program.run else program.file])
+        write_text(path, text)
 
 
 def _wanted(emits: tuple[str, ...]) -> dict[str, Path | None]:

@@ -6,6 +6,7 @@ In: the command line. Out: SVG or DOT, on stdout or in a file. The work is done 
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import click
 
 from ...dsl.diagnostics.diagnostic import did_you_mean, fail
 from ..inspect.graph import equation_graph, layer_graph
-from ..inspect.graph_drawing import dot, svg
+from ..inspect.graph_drawing import dot, is_drawn, svg
 from ..inspect.structure import structure
 from ..messages import notify
 from ..training.atomic_files import write_text
@@ -33,12 +34,21 @@ def graph(program, equations, depth, emit, output_file) -> None:
     found = structure(project, setup)
     drawn = equation_graph(project, found) if equations else layer_graph(project, found, depth)
     if output_file is None and emit is None and sys.stdout.isatty():
-        output_file = Path(f"{program.file.stem}.svg")
+        output_file = _own_picture(Path(f"{program.file.stem}.svg"))
     if output_file is None:
         click.echo(FORMS[f".{emit or 'svg'}"](drawn), nl=False)
         return
     write_text(output_file, FORMS[output_file.suffix.lower()](drawn))
     notify(f"{len(drawn.nodes)} nodes in {output_file}")
+
+
+def _own_picture(path: Path) -> Path:
+    """The same path, which nobody has named. UserError E0709 if something else than a drawing of
+    nnc is there."""
+    if os.path.lexists(path) and not is_drawn(path):
+        message = f"{path} is no drawing of nnc, and is not written over"
+        raise fail("E0709", message, help="name a file: `--output FILE`")
+    return path
 
 
 def _check_ending(path: Path) -> None:

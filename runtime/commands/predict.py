@@ -26,6 +26,7 @@ from ..inference.readable import THEN, ResultTable
 from ..inference.result_files import Results, check_ending, json_lines, write_results
 from ..messages import notify
 from ..project import open_project, setup_of
+from ..training.atomic_files import check_not_read
 from ..training.executor import Executor
 from ..training.run_folder import RunFolder
 from ..training.trained_weights import trained_weights
@@ -46,6 +47,7 @@ def predict(
         raise click.UsageError("give each INPUT by itself, or arrays with --input, not both")
     if output_file is not None:
         check_ending(output_file)
+        check_not_read(output_file, [Path(name) for name in (*inputs, array_file) if name])
     folder = RunFolder(run_folder)
     notes = folder.settings
     project = open_project(folder.model)

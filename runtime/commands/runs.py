@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from ...dsl.diagnostics.diagnostic import fail
+from ...dsl.likely_paths import did_you_mean_path
 from ..inspect.runs import (
     RunSummary,
     differing,
@@ -54,7 +55,8 @@ def _list(folders: list[Path], as_json: bool) -> None:
         folders = [DEFAULT if DEFAULT.is_dir() else Path()]
     for folder in folders:
         if not folder.is_dir():
-            raise fail("E0706", f"there is no folder {folder}")
+            help = did_you_mean_path(folder, Path.is_dir)
+            raise fail("E0706", f"there is no folder {folder}", help=help)
     paths = dict.fromkeys(path for folder in folders for path in find_runs(folder))
     found = [summary_of(path) for path in paths]
     if as_json:

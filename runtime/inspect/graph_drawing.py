@@ -6,17 +6,22 @@ In: a `Graph`. Out: text. The SVG needs no other file; tooltips say nodes and ed
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path as FilePath
 from xml.sax.saxutils import escape, quoteattr
 
+from ...dsl.regular_files import open_regular
 from .graph import Box, Edge, Graph, Node
 from .layered_layout import Item, Layered, Link, Point, lay_out, port_name
 from .structure import Path
+
+START = 4096  # bytes of a drawing that begin with its title
 
 CHARACTER, SMALL = 7.2, 6.0  # the width of a letter of a title, and of a note or a size
 LINE, BORDER = 16.0, 12.0  # the height of a line of text; around the text of a node
 LEAST_WIDTH = 64.0
 MARGIN = 8.0
 
+DRAWN = "<!-- drawn by nnc graph -->"
 _STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #1b1f24; text-anchor: middle; }
 .note, .size { font-size: 10px; fill: #57606a; }
@@ -48,6 +53,7 @@ def svg(graph: Graph) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
         f'viewBox="0 0 {width:.1f} {height:.1f}" role="img" aria-label={quoteattr(graph.name)}>',
         f"<title>{escape(graph.name)}</title>",
+        DRAWN,
         f"<style>{_STYLE}</style>",
         '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
         'markerHeight="7" orient="auto"><path d="M0 0 L8 4 L0 8 z" fill="#6e7781"/></marker>'
@@ -60,6 +66,15 @@ def svg(graph: Graph) -> str:
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
+
+
+def is_drawn(path: FilePath) -> bool:
+    """Whether a file is such a drawing."""
+    try:
+        with open_regular(path) as file:
+            return DRAWN.encode() in file.read(START)
+    except OSError:
+        return False
 
 
 def _level(graph: Graph, path: Path) -> Layered:

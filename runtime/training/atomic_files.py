@@ -10,7 +10,8 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,14 @@ def write_bytes(
 
 def write_text(path: Path, text: str, durable: bool = True, own: bool = False) -> None:
     write_bytes(path, text.encode("utf-8"), durable=durable, own=own)
+
+
+def check_not_read(path: Path, read: Iterable[Path]) -> None:
+    """UserError E0709 if a command would write over a file that it reads."""
+    for each in read:
+        with suppress(OSError, ValueError):  # one of them is not there, or is no name
+            if path.samefile(each):
+                raise fail("E0709", f"{path} is what is read", help="write to another file")
 
 
 def append_text(path: Path, text: str) -> None:

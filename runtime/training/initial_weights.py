@@ -15,13 +15,14 @@ import numpy as np
 
 from ...compiler.elaboration.players import is_frozen
 from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, did_you_mean, fail
+from ...dsl.likely_paths import did_you_mean_path
 from ...dsl.regular_files import is_within
 from ...dsl.syntax.printer import quoted
 from ..project import Project
 from ..weights_choice import WeightsChoice
 from .atomic_files import load_arrays
 from .executor import Executor
-from .run_folder import RunFolder
+from .run_folder import RunFolder, is_run
 
 LISTED = 8  # names in a message
 
@@ -216,6 +217,8 @@ def read_weights(choice: WeightsChoice, base: Path) -> dict[str, np.ndarray]:
     outside = choice.span is None or choice.span.source.outside
     path = Path(choice.path) if outside else _placed(choice, base)
     try:
+        if not path.exists() and (help := did_you_mean_path(path, _has_weights)):
+            raise fail("E0706", f"there is no run and no file {path}", help=help)
         if path.is_dir() or not path.exists():
             folder = RunFolder(path)
             folder.require()
@@ -224,6 +227,10 @@ def read_weights(choice: WeightsChoice, base: Path) -> dict[str, np.ndarray]:
     except UserError as error:
         # with the place where the program names it
         raise UserError([replace(d, span=choice.span) for d in error.diagnostics]) from error
+
+
+def _has_weights(path: Path) -> bool:
+    return path.suffix == ".safetensors" or is_run(path)
 
 
 def _placed(choice: WeightsChoice, base: Path) -> Path:

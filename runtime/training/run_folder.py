@@ -29,8 +29,9 @@ from typing import Any
 import numpy as np
 
 from ...compiler.elaboration.train_block import FieldType
-from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, closest, did_you_mean, fail
+from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, did_you_mean, fail
 from ...dsl.files import place_folder, reason, set_aside, unfinished_folder
+from ...dsl.likely_paths import did_you_mean_path
 from ...dsl.regular_files import is_within, open_regular
 from ...dsl.syntax.lexer_rules import DTYPES
 from ..data.core.vocabulary import Vocabulary
@@ -118,7 +119,7 @@ class RunFolder:
 
     def require(self) -> None:
         """UserError E0706 if this is no run folder."""
-        if not any((self.path / name).exists() for name in ("settings.json", BACKUP)):
+        if not is_run(self.path):
             raise self._no_run()
 
     def _no_run(self) -> UserError:
@@ -132,9 +133,7 @@ class RunFolder:
             )
         if path.is_dir():
             return fail("E0706", f"{path} is not the folder of a run: it has no settings.json")
-        # a run of another name in the same folder may be meant
-        meant = closest(path.name, [p.parent.name for p in path.parent.glob("*/settings.json")])
-        help = f"did you mean `{path.with_name(meant)}`?" if meant else ""
+        help = did_you_mean_path(path, is_run)
         return fail("E0706", f"there is no run folder {path}", help=help)
 
     @property
@@ -333,6 +332,11 @@ class RunFolder:
     @cached_property
     def metrics(self) -> MetricsFile:
         return MetricsFile(self.path / "metrics.jsonl")
+
+
+def is_run(path: Path) -> bool:
+    """Whether it is the folder of a run."""
+    return any((path / name).exists() for name in ("settings.json", BACKUP))
 
 
 def _is_field(described: Any) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from small_programs import write
 
+from nnc import UserError, load
 from nnc.dsl.diagnostics.catalogue import GROUPS, catalogue
 from nnc.runtime import cli
 
@@ -134,6 +135,11 @@ def test_explain_without_a_code_lists_all_by_group(nnc):
         ("train elsewhere.nn", 1, "no such file"),
         ("train none/digits.nn", 1, "no such file"),
         ("eval rnu", 1, "did you mean `run`?"),
+        ("check ../{here}s/digist.nn", 1, "did you mean `../{here}/digits.nn`?"),
+        ("eval ../{here}s/run", 1, "did you mean `../{here}/run`?"),
+        ("runs rum", 1, "did you mean `run`?"),
+        ("check digits.nn --data rum", 1, "did you mean `run`?"),
+        ("train digits.nn --init rum", 2, "did you mean `run`?"),
         ("train digits.nn --epoch 3", 2, "--epochs"),
     ],
 )
@@ -143,6 +149,23 @@ def test_what_was_meant(nnc, here, line, code, told):
     Path("run/settings.json").write_text("{}")
     found, out, err = nnc(*line.format(here=here.name).split())
     assert (found, out) == (code, "") and told.format(here=here.name) in err
+
+
+def test_what_was_meant_in_python(here):
+    write(here).rename("digits.nn")
+    Path("run").mkdir()
+    Path("run/settings.json").write_text("{}")
+    for name, meant in (
+        ("digist.nn", "digits.nn"),
+        ("digist", "digits.nn"),
+        ("rum", "run"),
+        (f"../{here.name}s/rnu", f"../{here.name}/run"),
+    ):
+        with pytest.raises(UserError) as raised:
+            load(name)
+        assert f"did you mean `{meant}`?" in str(raised.value)
+    with pytest.raises(UserError, match="no such file"):
+        load("elsewhere")
 
 
 # --- the form of messages -------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from xml.dom import minidom
 
 import numpy as np
 import pytest
-from pseudo_terminal import at_terminal
+from pseudo_terminal import at_terminal, plain
 from small_programs import DIGITS, write
 
 from nnc.runtime import cli
@@ -254,4 +254,12 @@ def test_the_command(tmp_path, monkeypatch, capfd) -> None:
 def test_a_terminal_gets_a_file(tmp_path) -> None:
     write(tmp_path, DIGITS)
     assert at_terminal(["graph", "small.nn"], tmp_path) == "6 nodes in small.svg\n"
-    assert os.listdir(tmp_path) and minidom.parse(str(tmp_path / "small.svg"))
+    picture = tmp_path / "small.svg"
+    assert os.listdir(tmp_path) and minidom.parse(str(picture))
+    # Its own picture is drawn anew, what others drew stays.
+    assert at_terminal(["graph", "small.nn"], tmp_path) == "6 nodes in small.svg\n"
+    for other in ('<svg xmlns="http://www.w3.org/2000/svg"/>', ""):
+        picture.write_text(other, "utf-8")
+        said = plain(at_terminal(["graph", "small.nn"], tmp_path, code=1))
+        assert "E0709" in said and "no drawing of nnc" in said and "--output" in said
+        assert picture.read_text("utf-8") == other

@@ -161,6 +161,17 @@ def test_files_by_their_ending(nnc, ending):
             assert found["logits"].argmax(1).tolist() == [1, 0]
 
 
+def test_what_is_read_is_not_written_over(nnc):
+    before = np.arange(1.0)
+    np.save("given.npy", before)
+    for line in (["given.npy"], ["./given.npy"], ["--input", "given.npy"]):
+        code, _, err = nnc("predict", "runs/pets", *line, "--output", "given.npy")
+        assert code == 1 and "E0709" in err and "given.npy is what is read" in err
+    assert np.load("given.npy") == before
+    code, _, err = nnc("compile", "runs/pets/model.nn", "--emit", "ast=runs/pets/model.nn")
+    assert code == 1 and "is what is read" in err
+
+
 def test_the_likeliest_and_the_numbers_themselves(nnc):
     code, out, _ = nnc("predict", "runs/pets", "cat.jpg", "--top", 2)
     assert code == 0 and len(rows(out)[0]["probabilities"]) == 2

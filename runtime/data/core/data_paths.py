@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ....dsl.diagnostics.diagnostic import UserError, did_you_mean, fail
 from ....dsl.files import reason, user_cache
+from ....dsl.likely_paths import did_you_mean_path
 from ....dsl.regular_files import is_within
 
 ENVIRONMENT = "NNC_DATA"
@@ -55,7 +56,8 @@ class Search:
     def check(self) -> None:
         """Raise E0601 if `--data` names something that is not a folder."""
         if self.explicit is not None and not self.explicit.is_dir():
-            raise fail("E0601", f"`--data {self.explicit}` is not a folder")
+            help = did_you_mean_path(self.explicit, Path.is_dir)
+            raise fail("E0601", f"`--data {self.explicit}` is not a folder", help=help)
 
     def find_file(self, name: str) -> Path:
         """The first file called `name` in the roots; E0601 or E0617 if there is none."""

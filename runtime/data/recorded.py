@@ -21,7 +21,7 @@ from .core.vocabulary import Vocabulary
 # the kind of a reader → its file in formats/, and its name there; a run needs one of them
 READERS = {
     "images": ("images", "ImageReader"),
-    "csv": ("csv_source", "TableReader"),
+    "csv": ("table_reader", "TableReader"),
     "lines": ("new_lines", "LineReader"),
     "cells": ("new_lines", "CellReader"),
     "pairs": ("pairs", "PairReader"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 
 from ....dsl.diagnostics.diagnostic import UserError, did_you_mean, fail
@@ -66,6 +67,25 @@ class Search:
     def find_folder(self, name: str) -> Path:
         """The first folder called `name` in the roots; E0601 or E0617 if there is none."""
         return self._find(name, Path.is_dir, "folder")
+
+    def find(self, name: str) -> Path:
+        """The first file or folder called `name` in the roots; E0601 or E0617 if there is none."""
+        return self._find(name, Path.exists, "file or folder")
+
+    def has(self, name: str) -> bool:
+        """Whether a file or folder of that very name is in the roots."""
+        return any((root / name).exists() for root in self.roots)
+
+    def find_matches(self, pattern: str) -> list[Path]:
+        """The files that fit a pattern in the first root in which any does, sorted; E0601 if none
+        does, E0617 for a pattern or a link that leads out of the data folders."""
+        self._check_name(pattern)
+        roots = tuple(dict.fromkeys(self.roots))
+        for root in roots:
+            found = [root / one for one in sorted(glob(pattern, root_dir=root, recursive=True))]
+            if files := [one for one in found if one.is_file()]:
+                return [self.checked(one) for one in files]
+        raise fail("E0601", f"no file fits `{pattern}` in {', '.join(map(str, roots))}")
 
     def _find(self, name: str, fits: Callable[[Path], bool], kind: str) -> Path:
         self._check_name(name)

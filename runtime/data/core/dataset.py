@@ -228,15 +228,15 @@ def split_dataset(
     columns: Mapping[str, tuple[str, ...]] | None = None,
     reader: Reader | None = None,
 ) -> Dataset:
-    """A validated dataset of which the rows `parts[0]` train and `parts[1]`, if there are any,
-    test."""
-    # Indexing by rows copies, so both splits own their memory and the whole can be freed.
-    train, test = (Split({n: a[rows] for n, a in arrays.items()}, scale or {}) for rows in parts)
+    """A validated dataset of which the rows `parts[0]` train, `parts[1]` test and `parts[2]`
+    validate, if there are any."""
+    # Indexing by rows copies, so the splits own their memory and the whole can be freed.
+    train, *others = (Split({n: a[rows] for n, a in arrays.items()}, scale or {}) for rows in parts)
     schema = Schema(tuple(fields), len(train))
     # No examples to test on means no test split, rather than an empty one.
-    tests = test if len(test) else None
+    test, validation = [*(split if len(split) else None for split in others), None, None][:2]
     names = (class_names or {}, vocabularies or {}, columns or {})
-    found = Dataset(name, schema, train, tests, None, *names, reader)
+    found = Dataset(name, schema, train, test, validation, *names, reader)
     return validate(found)
 
 

@@ -5,6 +5,7 @@ In: a path. Out: a kind by a short name, and how a message calls it.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from ....dsl.regular_files import open_regular
@@ -12,7 +13,10 @@ from .decompress import readable
 
 START = 64  # bytes that are looked at
 TEXT, IMAGE, SOUND, ARRAYS, GZIP, UNKNOWN = "text", "image", "sound", "arrays", "gzip", "unknown"
+TABLE = "table"
 NO_FORMAT = "bytes of no known format"
+OLD_FEATHER = "a Feather table of version 1"
+CONTROL = re.compile(rb"[\0-\x08\xff]")  # bytes that no text has
 
 # first bytes → kind, and the name of the format
 MAGIC: tuple[tuple[bytes, str, str], ...] = (
@@ -29,8 +33,10 @@ MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"fLaC", UNKNOWN, "a FLAC sound"),
     (b"OggS", UNKNOWN, "an Ogg sound"),
     (b"%PDF", UNKNOWN, "a PDF document"),
-    (b"PAR1", UNKNOWN, "a Parquet table"),
-    (b"ARROW1", UNKNOWN, "an Arrow table"),
+    (b"PAR1", TABLE, "a Parquet table"),
+    (b"ARROW1", TABLE, "an Arrow table"),
+    (b"\xff\xff\xff\xff", TABLE, "a stream of Arrow"),
+    (b"FEA1", UNKNOWN, OLD_FEATHER),
     (b"\x89HDF\r\n", UNKNOWN, "an HDF5 file"),
     (b"\x80\x04", UNKNOWN, "a Python pickle"),
     (b"\x80\x05", UNKNOWN, "a Python pickle"),
@@ -42,7 +48,8 @@ def kind_of(path: Path) -> tuple[str, str]:
     with readable(path), open_regular(path) as file:
         start = file.read(START)
     for magic, kind, name in MAGIC:
-        if start.startswith(magic):
+        # A table of text may have a first column of such a name.
+        if start.startswith(magic) and (kind != TABLE or CONTROL.search(start)):
             return kind, name
     if start[:4] in (b"RIFF", b"RF64"):
         return {b"WAVE": (SOUND, "a WAV sound"), b"WEBP": (IMAGE, "a WebP image")}.get(

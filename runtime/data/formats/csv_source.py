@@ -1,9 +1,10 @@
 """`csv("houses.csv", target = "price")`: a table, one row per example.
 
 In: text with a delimiter, quotes as spreadsheets write them, in UTF-8 or the `encoding` that is
-declared, as "latin-1". Out: the columns that are not targets as `x` f64[numbers], the target as
-`y`: f64[] for numbers, i32[] for labels, f64[targets] for a list. Numbers are read exactly; what is
-computed in f32 is rounded when a batch is taken.
+declared, as "latin-1"; a file that is Parquet, Arrow or JSON Lines, by its first bytes or its
+ending, is read as `parquet`, `arrow` and `jsonl` do. Out: the columns that are not targets as `x`
+f64[numbers], the target as `y`: f64[] for numbers, i32[] for labels, f64[targets] for a list.
+Numbers are read exactly; what is computed in f32 is rounded when a batch is taken.
 
 What a target is depends on the whole column, not on one of its cells: it is labels if more of its
 cells are words than numbers (all its texts are labels then, in alphabetical order, `NA` and `1e5`
@@ -24,79 +25,101 @@ the mean of the rows that train in its place, or their most frequent category;
 `time = "date"`, a column of numbers or of dates like 2024-01-31, tests on the last share of the
 rows by that time instead of a random one: all that tests is later than all that trains. It is no
 input unless `columns` names it.
+
+`file` may be a pattern, as "data/train-*.parquet", or a folder: its files are one table then, in
+the order of their names. In a folder, and of what a pattern fits, `train`, `test` and `validation`
+(or `val`, `valid`, `dev`) in the name of a file or of its folder are the splits, in place of a
+share; of files like `train-00000-of-00003.parquet` none may be missing.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ....dsl.diagnostics.diagnostic import Report, UserError, did_you_mean, fail
+from ....dsl.diagnostics.diagnostic import did_you_mean, fail
 from ..core.dataset import Dataset, Field, Schema, split_dataset
 from ..core.encodings import UTF8
-from ..core.file_kinds import TEXT
-from ..core.reader import NewExamples, NewFile, listed, noted
+from ..core.shards import Splits, find_shards
 from ..core.source import DataSource, Request, Setting, errors_at
 from ..core.splitting import split_rows, split_size, training_size
-from .csv_cells import is_number
-from .csv_features import FILL, INDICATOR, REFUSE, Choice, Features, fit
-from .csv_table import Columns, Table, check_names, first_row, lines_of, read_columns
+from .csv_features import FILL, INDICATOR, REFUSE, Choice, fit
 from .csv_targets import Values, times_of, values_of
+from .table_columns import Columns, Table, check_same_columns, read_columns
+from .table_file import BOOLEANS, ENDINGS, TableFile, TextForm, open_table
+from .table_reader import TableReader
 
 
 def describe(request: Request) -> Schema:
     """Reads the whole table once, but converts only the target, unless more decides the sizes."""
     with errors_at(request.span_of("file")):
-        table, choice = _open(request)
-        if not choice.is_plain or request["time"] is not None:
+        opened = _open(request)
+        table = opened.table
+        if not opened.choice.is_plain or request["time"] is not None:
             return load(request).schema
-        columns = read_columns(table, with_inputs=False)
-        with table.placed():
-            target = values_of(columns.targets, request["labels"])
-    return Schema(_fields(len(table.inputs), target), training_size(columns.count, request["test"]))
+        columns = read_columns(table, False, _booleans(request))
+        target = _target(request, opened, columns)
+        count = training_size(columns.count, request["test"])
+        if opened.is_split:
+            count = sum(columns.counts[: len(opened.splits["train"])])
+    return Schema(_fields(len(table.inputs), target), count)
 
 
 def load(request: Request) -> Dataset:
-    """Both splits, in memory. E0601, E0603 to E0606 and E0612 to E0617 for what can be wrong."""
+    """All splits, in memory. E0601 to E0606, E0609, E0611 to E0618 for what can be wrong."""
     with errors_at(request.span_of("file")):
-        table, choice = _open(request)
-        columns = read_columns(table)
-        with table.placed():
-            # The column of times is read as the last of the targets.
-            timed = request["time"] is not None
-            target = values_of(columns.targets[: -1 if timed else None], request["labels"])
-            parts = _parts(request, columns, target)
-            features = None
-            if columns.inputs is not None and not choice.is_plain:
-                features = fit(columns.inputs, choice, parts[0])
-        targets = table.targets[: -1 if timed else None]
+        opened = _open(request)
+        table = opened.table
+        columns = read_columns(table, True, _booleans(request))
+        target = _target(request, opened, columns)
+        parts = _parts(request, opened, columns, target)
+        features = None
+        if columns.inputs is not None and not opened.choice.is_plain:
+            with table.placed(columns.counts):
+                features = fit(columns.inputs, opened.choice, parts[0])
+        form, targets = _form(request), opened.targets
         reader = TableReader(
             tuple(table.names[i] for i in table.inputs),
             table.names,
             tuple(table.names[i] for i in targets),
-            table.delimiter,
-            table.header,
+            form.delimiter,
+            form.header,
             features,
-            table.encoding,
+            form.encoding,
         )
         x = reader.numbers(table, columns)
         arrays = {n: a for n, a in (("x", x), ("y", target.y)) if a is not None}
-        names = {"y": target.class_names} if target.class_names else {}
         return split_dataset(
-            str(table.path),
+            opened.name,
             _fields(0 if x is None else x.shape[1], target),
             arrays,
             parts,
-            class_names=names,
+            class_names={"y": target.class_names} if target.class_names else {},
             columns={"x": reader.titles, "y": reader.targets},
             reader=reader if table.inputs else None,
         )
+
+
+def _booleans(request: Request) -> tuple[str, str]:
+    """How booleans of the targets are written: as numbers where these are."""
+    several = isinstance(request["target"], list | tuple) and len(request["target"]) > 1
+    return ("0", "1") if request["labels"] is False or several else BOOLEANS
+
+
+def _target(request: Request, opened: Opened, columns: Columns) -> Values:
+    """What the targets are, with the names that the file has for their classes."""
+    with opened.table.placed(columns.counts):
+        # The column of times is read as the last of the targets.
+        found = values_of(columns.targets[: len(opened.targets)], request["labels"])
+    own = [opened.table.files[0].class_names.get(opened.table.names[i]) for i in opened.targets]
+    names = own[0] if len(own) == 1 else None
+    if names and not found.class_names and found.classes is not None:
+        classes = max(found.classes, len(names))
+        return replace(found, classes=classes, class_names=names if classes == len(names) else ())
+    return found
 
 
 def _fields(width: int, target: Values) -> tuple[Field, ...]:
@@ -107,14 +130,19 @@ def _fields(width: int, target: Values) -> tuple[Field, ...]:
     return tuple(fields)
 
 
-def _parts(request: Request, columns: Columns, target: Values) -> tuple[np.ndarray, np.ndarray]:
-    """The rows that train and those that test."""
+def _parts(
+    request: Request, opened: Opened, columns: Columns, target: Values
+) -> Sequence[np.ndarray]:
+    """The rows that train, those that test, and those that validate, if there are any."""
     count, share = columns.count, request["test"]
+    if opened.is_split:
+        return opened.parts(columns.counts)
     if request["time"] is None:
         labels = target.y if target.classes is not None else None
         # The split is stratified by class if there are classes; for numbers it is simply random.
         return split_rows(count, share, request["seed"], labels)
-    times, size = times_of(columns.targets[-1]), split_size(count, share)
+    with opened.table.placed(columns.counts):
+        times, size = times_of(columns.targets[-1]), split_size(count, share)
     if not size:
         return np.arange(count), np.arange(0)
     # Rows of one time stay together, so that nothing of the time that tests is trained on.
@@ -128,29 +156,54 @@ def _parts(request: Request, columns: Columns, target: Values) -> tuple[np.ndarr
 # ── columns ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _open(request: Request) -> tuple[Table, Choice]:
-    """The table and what is done with its columns; that of times is the last of the targets."""
-    path = request.file()
-    delimiter, header = request["delimiter"], request["header"]
-    # Only the first row is wanted here, so a provisional table without columns will do.
-    encoding = request["encoding"]
-    first = first_row(Table(path, delimiter, header, (), encoding=encoding))
-    names = (
-        tuple(cell.strip() for cell in first)
-        if header
-        else tuple(str(number + 1) for number in range(len(first)))
-    )
-    # Before columns are looked up, since an empty or doubled name would make a look-up ambiguous.
-    check_names(names, path)
-    wanted = _listed(request, "target")
-    places = {name: place for place, name in enumerate(names)}
-    targets = tuple(_column(name, places, "target", path, request) for name in wanted)
+@dataclass(frozen=True)
+class Opened:
+    """The table of a request, its name, what is done with its input columns, which files are of
+    which split, and the places of the targets, after which that of times is one more."""
+
+    table: Table
+    name: str
+    choice: Choice
+    splits: Splits
+    targets: tuple[int, ...]
+
+    @property
+    def is_split(self) -> bool:
+        """Whether files say what tests."""
+        return len(self.splits) > 1
+
+    def parts(self, counts: Sequence[int]) -> list[np.ndarray]:
+        """The rows of each split, of files with so many rows."""
+        found, row, left = {}, 0, list(counts)
+        for split, files in self.splits.items():
+            size = sum(left.pop(0) for _ in files)
+            found[split] = np.arange(row, row + size)
+            row += size
+        return [found.get(split, np.arange(0)) for split in ("train", "test", "validation")]
+
+
+def _form(request: Request) -> TextForm:
+    """How tables of text are written; those of other kinds have no such settings."""
+    known = {"delimiter": ",", "header": True, "encoding": UTF8, **request.settings}
+    cache = request.search.cache_folder
+    return TextForm(known["delimiter"], known["header"], known["encoding"], cache)
+
+
+def _open(request: Request) -> Opened:
+    """The table, with what the settings say of its columns. UserError E0614 and E0615 for these."""
+    splits = find_shards(request.search, request["file"], ENDINGS)
+    form = _form(request)
+    files = tuple(open_table(path, form) for own in splits.values() for path in own)
+    check_same_columns(files)
+    names, path = files[0].names, files[0].path
+    places = _Places(files[0], request)
+    targets = places.of("target")
     chosen, time = request["columns"], request["time"]
-    moment = () if time is None else (_column(time, places, "time", path, request),)
+    moment = () if time is None else places.of("time")
     inputs = (
         [i for i in range(len(names)) if i not in targets and i not in moment]
         if chosen is None
-        else [_column(name, places, "columns", path, request) for name in chosen]
+        else list(places.of("columns"))
     )
     # `targets` and `inputs` are places in a row by now, which makes comparing them exact.
     for setting, indices in (("target", targets), ("columns", inputs)):
@@ -162,21 +215,12 @@ def _open(request: Request) -> tuple[Table, Choice]:
     if both:
         message = f"column `{both[0]}` is both a target and in `columns`"
         raise fail("E0614", message, request.span_of("columns"))
-    choice = _choice(request, places, inputs, path)
+    choice = _choice(request, places, inputs)
     texts = frozenset({*choice.categories, *(choice.ordered or {})})
     may_miss = choice.missing != REFUSE
-    found = Table(
-        path,
-        delimiter,
-        header,
-        names,
-        tuple(inputs),
-        (*targets, *moment),
-        texts,
-        may_miss,
-        encoding,
-    )
-    return found, choice
+    table = Table(files, names, tuple(inputs), (*targets, *moment), texts, may_miss)
+    name = str(path) if len(files) == 1 else request["file"]
+    return Opened(table, name, choice, splits, targets)
 
 
 def _listed(request: Request, setting: str) -> list[str]:
@@ -185,12 +229,45 @@ def _listed(request: Request, setting: str) -> list[str]:
     return [] if given is None else [given] if isinstance(given, str) else list(given)
 
 
-def _choice(request: Request, places: dict[str, int], inputs: Sequence[int], path: Path) -> Choice:
-    """What the settings say of the input columns. E0614 for a column that is none, E0615."""
-    categories = tuple(
-        _column(name, places, "categories", path, request)
-        for name in _listed(request, "categories")
-    )
+@dataclass(frozen=True)
+class _Places:
+    """The places of columns in a table, by the names that a request has for them."""
+
+    file: TableFile
+    request: Request
+
+    @property
+    def by_name(self) -> Mapping[str, int]:
+        return {name: place for place, name in enumerate(self.file.names)}
+
+    def of(self, setting: str) -> tuple[int, ...]:
+        """The places of the columns that a setting names, those of a list together. E0614."""
+        names = _listed(self.request, setting)
+        return tuple(place for name in names for place in self.named(name, setting))
+
+    def named(self, name: str, setting: str) -> tuple[int, ...]:
+        """The place of a column, or of the numbers of a list. E0614 if there is none."""
+        by_name = self.by_name
+        found = [by_name[one] for one in self.file.lists.get(name, (name,)) if one in by_name]
+        if found:
+            return tuple(found)
+        names, path = list(by_name), self.file.path
+        # One column whose name contains another delimiter: `a;b;c` read with commas.
+        other = next((mark for mark in ";\t,|" if mark in names[0]), None)
+        if len(names) == 1 and other:
+            shown = "\\t" if other == "\t" else other
+            hint = f'is the delimiter another one? write `delimiter = "{shown}"`'
+        else:
+            listed = ", ".join(f"`{n}`" for n in names[:12]) + (" …" if len(names) > 12 else "")
+            hint = did_you_mean(name, names) or f"the columns are {listed}"
+        span = self.request.span_of(setting)
+        raise fail("E0614", f"{path} has no column `{name}`", span, help=hint)
+
+
+def _choice(request: Request, places: _Places, inputs: Sequence[int]) -> Choice:
+    """What the settings say of the input columns, and what the file says of its categories. E0614
+    for a column that is none, E0615."""
+    categories = list(places.of("categories"))
     ordered: dict[int, tuple[str, ...]] = {}
     for text in _listed(request, "ordered"):
         name, _, order = text.rpartition(":")
@@ -202,185 +279,58 @@ def _choice(request: Request, places: dict[str, int], inputs: Sequence[int], pat
                 request.span_of("ordered"),
                 help="like `size: small < medium < large`",
             )
-        ordered[_column(name.strip(), places, "ordered", path, request)] = names
-    for setting, chosen in (("categories", categories), ("ordered", tuple(ordered))):
+        (place,) = places.named(name.strip(), "ordered")
+        ordered[place] = names
+    for setting, chosen in (("categories", tuple(categories)), ("ordered", tuple(ordered))):
         for column in chosen:
-            name = next(name for name, place in places.items() if place == column)
-            span = request.span_of(setting)
+            name, span = places.file.names[column], request.span_of(setting)
             if column not in inputs:
                 raise fail("E0614", f"column `{name}` of `{setting}` is no input", span)
             if column in categories and column in ordered:
                 raise fail("E0614", f"column `{name}` is in `categories` and in `ordered`", span)
-    return Choice(categories, ordered, request["missing"], request["normalize"])
+    for name, own in places.file.categories.items():
+        column = places.by_name[name]
+        if column in inputs and column not in categories and column not in ordered:
+            if len(own) > 1:
+                ordered[column] = own
+            else:
+                categories.append(column)
+    return Choice(tuple(categories), ordered, request["missing"], request["normalize"])
 
 
-def _column(name: str, places: dict[str, int], setting: str, path: Path, request: Request) -> int:
-    if name in places:
-        return places[name]
-    names = list(places)
-    # One column whose name contains another delimiter: `a;b;c` read with commas.
-    other = next((mark for mark in ";\t,|" if mark in names[0]), None)
-    if len(names) == 1 and other:
-        shown = "\\t" if other == "\t" else other
-        hint = f'is the delimiter another one? write `delimiter = "{shown}"`'
-    else:
-        listed = ", ".join(f"`{n}`" for n in names[:12]) + (" …" if len(names) > 12 else "")
-        hint = did_you_mean(name, names) or f"the columns are {listed}"
-    raise fail("E0614", f"{path} has no column `{name}`", request.span_of(setting), help=hint)
-
-
-# ── new tables ───────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class TableReader:
-    """The rows of a table as `x` f64[columns]. `columns` are found by their names, wherever they
-    stand; `known` are all those of the table that trained, `targets` among them. Without a header
-    they are called by their places, from 1."""
-
-    columns: tuple[str, ...]
-    known: tuple[str, ...]
-    targets: tuple[str, ...]
-    delimiter: str
-    header: bool
-    features: Features | None = None
-    encoding: str = UTF8
-
-    kind: ClassVar[str] = "csv"
-    file_kinds: ClassVar[tuple[str, ...]] = (TEXT,)
-    suffixes: ClassVar[frozenset[str]] = frozenset({".csv", ".tsv", ".txt", ".dat"})
-    example: ClassVar[str] = "new.csv"
-    fields: ClassVar[tuple[str, ...]] = ("x",)
-
-    def __post_init__(self) -> None:
-        """ValueError for what no table has."""
-        if not self.columns or not {*self.columns, *self.targets} <= {*self.known}:
-            raise ValueError("the columns of a table are not among its names")
-        if self.features is not None:
-            self.features.check(len(self.columns))
-
-    @property
-    def takes(self) -> str:
-        if not self.header:
-            return f"tables of {len(self.columns)} columns without a header"
-        count = f"the {len(self.columns)} columns " if len(self.columns) > 1 else "the column "
-        return f"tables with {count}{listed(f'`{name}`' for name in self.columns)}"
-
-    def plain(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @property
-    def titles(self) -> tuple[str, ...]:
-        """What the numbers of `x` are called."""
-        return self.features.titles(self.columns) if self.features else self.columns
-
-    def numbers(self, table: Table, columns: Columns) -> np.ndarray | None:
-        """The numbers of the rows of a table, f64 [rows, numbers]; None without inputs."""
-        raw = columns.inputs
-        if raw is None or self.features is None:
-            return None if raw is None else raw.values
-        with table.placed():
-            return self.features.encode(raw)
-
-    def read(self, files: Sequence[NewFile], cache: Path) -> NewExamples:
-        """The rows of all tables. UserError as `load`, and E0614 for columns that are missing."""
-        report, parts, names, notes = Report(), [], [], []
-        for file in files:
-            with noted(report):
-                table, others = self._table(file)
-                values = self.numbers(table, read_columns(table))
-                parts += [] if values is None else [values]
-                names += [f"{file.name}:{line}" for line in lines_of(table)]
-                if others:
-                    notes.append(f"not read of {file.name}: {listed(others)}")
-        report.check()
-        return NewExamples({"x": np.concatenate(parts)}, tuple(names), notes=tuple(notes))
-
-    def _table(self, file: NewFile) -> tuple[Table, list[str]]:
-        """An open table, and its columns that were in no table that trained."""
-        first = first_row(Table(file.path, self.delimiter, self.header, (), encoding=self.encoding))
-        if not self.header:
-            names = self._places(file, len(first))
-        else:
-            names = tuple(cell.strip() for cell in first)
-            check_names(names, file.path)
-        missing = [name for name in self.columns if name not in names]
-        if missing:
-            raise self._missing(file, missing, names)
-        places = tuple(names.index(name) for name in self.columns)
-        features = self.features
-        texts = features.texts if features else ()
-        table = Table(
-            file.path,
-            self.delimiter,
-            self.header,
-            names,
-            places,
-            (),
-            frozenset(place for k, place in enumerate(places) if k in texts),
-            features is not None and features.missing != REFUSE,
-            self.encoding,
-        )
-        return table, [name for name in names if name not in self.known]
-
-    def _places(self, file: NewFile, count: int) -> tuple[str, ...]:
-        """The names of columns by their places: all of them, or all but the targets."""
-        inputs = tuple(name for name in self.known if name not in self.targets)
-        for names in (self.known, inputs):
-            if len(names) == count:
-                return names
-        raise fail(
-            "E0604",
-            f"{file.path} has {count} columns, and the run reads {len(inputs)}, or "
-            f"{len(self.known)} with what it predicts",
-        )
-
-    def _missing(self, file: NewFile, missing: Sequence[str], names: tuple[str, ...]) -> UserError:
-        what = "column" if len(missing) == 1 else "columns"
-        strange = [name for name in names if name not in self.known]
-        # A name that is nearly right, or in other letters, was probably meant.
-        near = [
-            f"`{guess[0]}` may be `{name}`"
-            for name in missing
-            if (guess := re.findall("`(.+)`", did_you_mean(name, strange)))
-        ]
-        if all(map(is_number, names)):
-            hint = f"the first line names the columns: `{self.delimiter.join(self.columns)}`"
-        elif near:
-            hint = f"{', '.join(near)}: rename it in the first line"
-        else:
-            hint = f"it has {listed(f'`{name}`' for name in names)}"
-        if len(names) == 1 and len(self.columns) > 1:
-            shown = "\\t" if self.delimiter == "\t" else self.delimiter
-            hint += f"; cells are separated by `{shown}`, as in training"
-        shown = ", ".join(f"`{name}`" for name in missing)
-        return fail("E0614", f"{file.path} has no {what} {shown}", help=hint)
-
+ENCODING = Setting("encoding", "encoding", "how the file writes characters", UTF8)
+COLUMN_SETTINGS = (
+    Setting("file", "text", "the file, a folder, or a pattern of files", positional=True),
+    Setting("target", "names", "the column, or list of columns, to predict", None),
+    Setting("columns", "texts", "the columns that become x, in order (all others)", None),
+)
+ROW_SETTINGS = (
+    Setting("labels", "bool", "whether the target is class labels", None),
+    Setting("categories", "names", "the columns of words, a number for each category", None),
+    Setting("ordered", "names", "columns of ordered words, like `size: S < M < L`", None),
+    Setting(
+        "missing",
+        "text",
+        "what is done with missing cells of inputs",
+        REFUSE,
+        allowed=(REFUSE, FILL, INDICATOR),
+    ),
+    Setting("normalize", "bool", "numbers with mean 0 and deviation 1 in training", False),
+    Setting("time", "text", "the column by which the last rows test", None),
+    Setting("test", "fraction", "the share that tests, if no file does", 0.2),
+    Setting("seed", "seed", "of the choice of what tests", 0),
+)
+WHAT = "a table: x f64[numbers], y the target (numbers f64, or labels i32)"
 
 CSV = DataSource(
     "csv",
-    "a table: x f64[numbers], y the target (numbers f64, or labels i32)",
+    WHAT,
     (
-        Setting("file", "text", "the file", positional=True),
-        Setting("target", "names", "the column, or list of columns, to predict", None),
-        Setting("columns", "texts", "the columns that become x, in order (all others)", None),
+        *COLUMN_SETTINGS,
         Setting("delimiter", "character", "what separates cells", ","),
         Setting("header", "bool", "whether the first row names the columns", True),
-        Setting("encoding", "encoding", "how the file writes characters", UTF8),
-        Setting("labels", "bool", "whether the target is class labels", None),
-        Setting("categories", "names", "the columns of words, a number for each category", None),
-        Setting("ordered", "names", "columns of ordered words, like `size: S < M < L`", None),
-        Setting(
-            "missing",
-            "text",
-            "what is done with missing cells of inputs",
-            REFUSE,
-            allowed=(REFUSE, FILL, INDICATOR),
-        ),
-        Setting("normalize", "bool", "numbers with mean 0 and deviation 1 in training", False),
-        Setting("time", "text", "the column by which the last rows test", None),
-        Setting("test", "fraction", "the share that tests", 0.2),
-        Setting("seed", "seed", "of the choice of what tests", 0),
+        ENCODING,
+        *ROW_SETTINGS,
     ),
     describe,
     load,

@@ -58,6 +58,7 @@ from .passes.kernels.unread_values import unread_values
 from .targets import CpuTarget, Target
 
 if TYPE_CHECKING:
+    from .codegen.llvm.debug_info import DebugInfo
     from .codegen.llvm.module import Clock
     from .passes.cpu.loop_ir import Nest
 
@@ -138,6 +139,16 @@ class LlvmCode:
         """The code as one module."""
         (whole,) = self.modules()
         return whole
+
+    @cached_property
+    def located(self) -> tuple[str, DebugInfo]:
+        """The code as one module with debug information: what each instruction computes."""
+        from .codegen.llvm.debug_info import DebugInfo
+        from .codegen.llvm.module import modules as llvm_modules
+
+        debug = DebugInfo()
+        (whole,) = llvm_modules(self.plan, self.nest, self.equal_kernels, debug=debug)
+        return whole, debug
 
 
 AUTODIFF = (

@@ -51,6 +51,7 @@ COMMANDS = {
     "summary":    ("programs.summary",    "Layers, shapes, parameters, memory."),
     "compile":    ("programs.compile",    "Print what the compiler makes of a file."),
     "graph":      ("programs.graph",      "Draw the layers or the equations of a model."),
+    "explore":    ("programs.explore",    "A page with a program at every stage, side by side."),
     "bench":      ("programs.bench",      "Time the training step."),
     "profile":    ("programs.profile",    "Show where the time of a step goes, line by line."),
     "verify":     ("programs.verify",     "Compare code and gradients with what defines them."),

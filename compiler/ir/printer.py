@@ -6,13 +6,22 @@ In: expressions, equations, systems. Out: text, the same on every run. Layout on
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from ...dsl.syntax.source import Span
 from .build import renamed
 from .equation import Equation, Gradient, Index, System, Tensor, unused_name
 from .expr import PRODUCT, Const, Expr, expr_text
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a stage's text, and the equations that it comes from."""
+
+    text: str
+    equations: tuple[Equation, ...] = ()
 
 
 def axes_text(indices: tuple[Index, ...]) -> str:
@@ -89,32 +98,50 @@ def origin(span: Span) -> str:
     return f"{span.source.name}:{span.line}"
 
 
+def origins(span: Span) -> str:
+    """Where a place comes from; of one in the library, which line of the user's asks for it, too:
+    `stdlib/layers.nn:8, for file.nn:12`."""
+    own, user = origin(span), origin(span.user_span)
+    return own if own == user else f"{own}, for {user}"
+
+
 def system_text(system: System) -> str:
     """The whole system as a `model` whose inputs are all that it is given, and whose outputs are
     its own and the next values of params and states."""
+    return "".join(f"{line.text}\n" for line in system_lines(system))
+
+
+def system_lines(system: System) -> Iterator[Line]:
+    """The lines of `system_text`."""
     inputs = ", ".join(f"{t.name}: {type_text(t)}" for t in system.of_kind("input"))
     outputs = ", ".join(f"{n}: {type_text(system.tensors[n])}" for n in system.outputs)
-    lines = [f"{MARK}{system.name}", "", f"model {system.name}({inputs}) -> {outputs} {{"]
+    yield Line(f"{MARK}{system.name}")
+    yield Line("")
+    yield Line(f"model {system.name}({inputs}) -> {outputs} {{")
     for kind in ("param", "state"):
         for tensor in system.of_kind(kind):
-            lines.append(f"    {kind} {tensor.name}: {type_text(tensor)} {tensor.init}")
+            yield Line(f"    {kind} {tensor.name}: {type_text(tensor)} {tensor.init}")
     # A placeholder is printed just before the first equation that reads it.
     pending = dict(system.placeholder)
     previous = None
     # Neighbouring equations of one `remat` block share its braces.
     for block, equations in groupby(system.equations, lambda eq: system.block.get(eq.target)):
         indent = "    " if block is None else "        "
-        lines += [] if block is None else ["    remat {"]
+        if block is not None:
+            yield Line("    remat {")
         for eq in equations:
-            needed = [pending.pop(name) for name in eq.sources if name in pending]
-            lines += [f"{indent}{gradient_text(gradient)}" for gradient in needed]
+            for name in eq.sources:
+                if name in pending:
+                    yield Line(f"{indent}{gradient_text(pending.pop(name))}")
             place = origin(eq.span) if eq.span else ""
             # A run of equations from one line of the source has one comment.
             if place and place != previous:
-                lines.append(f"{indent}# {place}")
+                yield Line(f"{indent}# {place}", (eq,))
             previous = place or previous
-            lines.append(f"{indent}{equation_text(eq, system.tensors[eq.target].shape)}")
-        lines += [] if block is None else ["    }"]
+            yield Line(f"{indent}{equation_text(eq, system.tensors[eq.target].shape)}", (eq,))
+        if block is not None:
+            yield Line("    }")
     # Those that no equation reads, such as a gradient that is an output.
-    lines += [f"    {gradient_text(gradient)}" for gradient in pending.values()]
-    return "\n".join([*lines, "}", ""])
+    for gradient in pending.values():
+        yield Line(f"    {gradient_text(gradient)}")
+    yield Line("}")

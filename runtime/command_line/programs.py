@@ -120,6 +120,44 @@ def graph(**given: Any) -> None:
     run(**given)
 
 
+@click.command(
+    short_help="A page with a program at every stage, side by side.",
+    epilog=o.examples(
+        "nnc explore model.nn --open",
+        "nnc explore model.nn --profile --output model.html",
+        "nnc explore runs/digits --device cuda --output digits.html",
+    ),
+)
+@o.program
+@o.option_group(
+    click.option("--profile", "timed", is_flag=True, help="Run it, and show the time of lines."),
+    click.option(
+        "--steps",
+        type=o.POSITIVE,
+        default=50,
+        show_default=True,
+        help="Steps timed with --profile.",
+    ),
+    o.threads_option,
+    _compiled_device("Whose code is shown; it need not be there but for --profile."),
+    click.option(
+        "--output", "output_file", type=o.FILE, metavar="FILE", help="Write a file: .html."
+    ),
+    click.option("--open", "opened", is_flag=True, help="Open the page in a browser."),
+    o.verify_option,
+)
+def explore(**given: Any) -> None:
+    """Make a page of FILE's program, or of a run's, at every stage: source, equations, gradients,
+    kernels, loops, LLVM, assembly, and the plan of memory.
+
+    Point at a line anywhere, and what comes from the same line of the source is lit everywhere. The
+    page is one file and needs no network. On a terminal it goes to NAME.html, elsewhere to
+    stdout."""
+    from ..commands.explore import explore as run
+
+    run(**given)
+
+
 @click.command(epilog=o.examples("nnc bench model.nn --batch 128 --threads 2 --json"))
 @o.program
 @o.option_group(

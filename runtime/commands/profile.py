@@ -35,7 +35,7 @@ def profile(program, steps, kernels, sort, device_name, threads, as_json) -> Non
     project, setup = program.project, program.setup
     if o.verifying():
         o.check_passes(training_step(setup)[0])
-    found = _measured(device_name, project, setup, threads, steps)
+    found = measured(device_name, project, setup, threads, steps)
     if as_json:
         click.echo(json.dumps(_plain(found)))
         return
@@ -49,9 +49,10 @@ def profile(program, steps, kernels, sort, device_name, threads, as_json) -> Non
         click.echo(text)
 
 
-def _measured(
+def measured(
     device: str, project: Project, setup: Setup, threads: int | None, steps: int
 ) -> Profile:
+    """The profile of a training step on `cpu` or `cuda`."""
     seed = project.settings.seed
     if device == "cpu":
         return measure(project.name, setup, default_threads(threads), steps, seed)

@@ -1,19 +1,31 @@
 """What `nnc compile` prints: a program at a stage of its way to machine code.
 
-In: a `Project`. Out: text. The stages are the compiler's; this file only asks for them in order.
+In: a `Project`. Out: text, or its lines with the equations that each comes from, as `nnc explore`
+links them. The stages are the compiler's; this file only asks for them in order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.equation import System
-from ...compiler.ir.printer import system_text
+from ...compiler.ir.printer import Line, system_lines
 from ...compiler.options import DEFAULT, Options
-from ...compiler.passes.kernels.printer import plan_text
-from ...compiler.pipeline import LlvmCode, Observer, check_remat, compile, derive
+from ...compiler.passes.cpu.loop_ir import nest_lines
+from ...compiler.passes.kernels.kernel import Kernel, Plan
+from ...compiler.passes.kernels.printer import plan_lines
+from ...compiler.pipeline import (
+    LlvmCode,
+    Observer,
+    check_remat,
+    compile,
+    derive,
+    generate,
+    plan,
+)
 from ...compiler.programs import training_step
 from ...compiler.targets import GpuTarget
 from ...dsl.diagnostics.diagnostic import Report, fail
@@ -26,6 +38,9 @@ from .graph import layer_graph
 from .graph_drawing import dot
 from .model_system import model_system
 from .structure import structure
+
+if TYPE_CHECKING:
+    from ...compiler.codegen.cuda.module import Module
 
 PTX_FOR = "sm_80"  # the oldest GPU for which assembly is printed
 
@@ -60,37 +75,32 @@ class Stages:
 
     @property
     def equations(self) -> str:
-        # gradients have a stage of their own
-        return system_text(self.system if self.setup is None else forward_part(self.system))
+        return _joined(self.equation_lines)
 
     @property
     def gradients(self) -> str:
-        assert self.project.block  # UserError if there is nothing to differentiate
-        return system_text(self.system)
+        return _joined(self.gradient_lines)
 
     @property
     def kernels(self) -> str:
-        nests = ((kernel, self.code.nest(kernel)) for kernel in self.code.plan.kernels)
-        notes = {kernel: nest.blocks.note for kernel, nest in nests if nest.blocks is not None}
-        return plan_text(self.code.plan, notes)
+        return _joined(self.kernel_lines)
 
     @property
     def loops(self) -> str:
         """Of every kernel in its own names, to be read."""
-        return "\n\n".join(str(self.code.nest(k)) for k in self.code.plan.kernels) + "\n"
+        return _joined(self.loop_lines)
 
     @property
     def llvm(self) -> str:
-        return self.code.text
+        return _joined(self.llvm_lines)
 
     @property
     def asm(self) -> str:
-        return assembly(self.llvm)
+        return _joined(self.asm_lines)
 
-    @cached_property
+    @property
     def cuda(self) -> str:
-        # always for an H100: code for a GPU can be printed without one
-        return compile(self.program, GpuTarget(), self.options, self.observers).source
+        return self.gpu_module.source
 
     @property
     def ptx(self) -> str:
@@ -125,6 +135,98 @@ class Stages:
     @cached_property
     def code(self) -> LlvmCode:
         return compile(self.program, host.target(), self.options, self.observers)
+
+    # --- lines and their equations --------------------------------------------------------------
+
+    @property
+    def equation_lines(self) -> Iterator[Line]:
+        # gradients have a stage of their own
+        return system_lines(self.system if self.setup is None else forward_part(self.system))
+
+    @property
+    def gradient_lines(self) -> Iterator[Line]:
+        assert self.project.block  # UserError if there is nothing to differentiate
+        return system_lines(self.system)
+
+    @property
+    def kernel_lines(self) -> Iterator[Line]:
+        nests = ((kernel, self.code.nest(kernel)) for kernel in self.code.plan.kernels)
+        notes = {kernel: nest.blocks.note for kernel, nest in nests if nest.blocks is not None}
+        return plan_lines(self.code.plan, notes)
+
+    @property
+    def loop_lines(self) -> Iterator[Line]:
+        for number, kernel in enumerate(self.code.plan.kernels):
+            if number:
+                yield Line("")
+            of_target = {eq.target: (eq,) for eq in kernel.equations}
+            for text, target in nest_lines(self.code.nest(kernel)):
+                yield Line(text, of_target.get(target, kernel.equations))
+
+    @property
+    def llvm_lines(self) -> list[Line]:
+        text, debug = self.code.located
+        return debug.llvm_lines(text)
+
+    @property
+    def asm_lines(self) -> list[Line]:
+        text, debug = self.code.located
+        return debug.asm_lines(assembly(text))
+
+    @cached_property
+    def gpu_plan(self) -> Plan:
+        # always for an H100: code for a GPU can be printed without one
+        return plan(self.program, GpuTarget(), self.options, self.observers)
+
+    @cached_property
+    def gpu_module(self) -> Module:
+        return generate(self.gpu_plan, GpuTarget())
+
+    @property
+    def gpu_kernel_lines(self) -> Iterator[Line]:
+        return plan_lines(self.gpu_plan)
+
+    @property
+    def grid_lines(self) -> Iterator[Line]:
+        """The grids of threads, and the recurrences that are one kernel, by their functions."""
+        module = self.gpu_module
+        for name, body in (*module.grids.items(), *module.loops.items()):
+            yield from _function_lines(f"{body}\n", self._gpu_kernels.get(name, ()))
+
+    @property
+    def cuda_lines(self) -> Iterator[Line]:
+        """Of the program's own functions; the prelude is the same in every program."""
+        for name, text in self.gpu_module.definitions.items():
+            yield from _function_lines(text, self._gpu_kernels.get(name, ()))
+
+    @cached_property
+    def _gpu_kernels(self) -> dict[str, tuple[Kernel, ...]]:
+        """The kernels that a function computes, of all launches of it."""
+        from ...compiler.passes.gpu.launch_ir import distinct_launches  # for a GPU alone
+
+        module = self.gpu_module
+        found: dict[str, dict[Kernel, None]] = {}
+        for launch in distinct_launches(module.launches):
+            members = module.members.get(launch.function, ())
+            found.setdefault(launch.function, {}).update(dict.fromkeys(launch.kernels))
+            # a grid is one kernel, a persistent loop all those of a recurrence
+            one_each = len(members) == len(launch.kernels)
+            for number, name in enumerate(members):
+                own = launch.kernels[number : number + 1] if one_each else launch.kernels
+                found.setdefault(name, {}).update(dict.fromkeys(own))
+        return {name: tuple(kernels) for name, kernels in found.items()}
+
+
+def _joined(lines: Iterable[Line]) -> str:
+    return "".join(f"{line.text}\n" for line in lines)
+
+
+def _function_lines(text: str, kernels: tuple[Kernel, ...]) -> Iterator[Line]:
+    """The lines of a function of these kernels, and an empty one after it."""
+    equations = tuple(eq for kernel in kernels for eq in kernel.equations)
+    for line in text.splitlines():
+        yield Line(line, equations if line.strip() else ())
+    yield Line("")
 
 
 def forward_part(step: System) -> System:

@@ -27,13 +27,16 @@ from .persistent import loop_function
 @dataclass(frozen=True)
 class Module:
     """The text of `kernels` without the prelude, the launches of one run, and the bytes of the
-    arena that they work in. `grids` and `loops` are the bodies of the functions by name."""
+    arena that they work in. `grids` and `loops` are the bodies of the functions by name,
+    `definitions` their texts and those of the kernels, and `members` the functions of a kernel."""
 
     kernels: str
     launches: Launches
     arena_bytes: int
     grids: Mapping[str, Grid] = field(default_factory=dict)
     loops: Mapping[str, PersistentLoop] = field(default_factory=dict)
+    definitions: Mapping[str, str] = field(default_factory=dict)
+    members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def entries(self) -> frozenset[str]:
@@ -54,13 +57,20 @@ def prelude() -> str:
 def emit(program: LaunchProgram) -> Module:
     """The program's text."""
     bodies = {d.name: d.body for d in program.definitions if isinstance(d, Function)}
+    texts = {d.name: _text(d) for d in program.definitions}
     return Module(
         # each definition stands after what it uses, as C++ wants it
-        "\n".join(map(_text, program.definitions)),
+        "\n".join(texts.values()),
         program.launches,
         program.arena_bytes,
         {name: body for name, body in bodies.items() if isinstance(body, Grid)},
         {name: body for name, body in bodies.items() if isinstance(body, PersistentLoop)},
+        texts,
+        {
+            d.name: tuple(member.name for member in d.members)
+            for d in program.definitions
+            if isinstance(d, FusedKernel)
+        },
     )
 
 

@@ -46,6 +46,7 @@ class FunctionWriter:
         self._regions = [_Region("entry")]
         self._names = 0
         self._labels = 0
+        self.at = ""  # what follows every operation: the place in the source that it comes from
 
     # --- operations ----------------------------------------------------------------------------
 
@@ -63,17 +64,17 @@ class FunctionWriter:
         found = region.known.get(key)
         if found is None:
             found = region.known[key] = self._name(level)
-            region.lines.append(f"  {found} = {text.format(*operands, T=type)}")
+            region.lines.append(f"  {found} = {text.format(*operands, T=type)}{self.at}")
         return found
 
     def effect(self, text: str, *operands: str) -> None:
         """An operation for its effect, in its place."""
-        self._regions[-1].lines.append("  " + text.format(*operands))
+        self._regions[-1].lines.append(f"  {text.format(*operands)}{self.at}")
 
     def pinned(self, text: str, *operands: str, type: str) -> str:
         """An operation whose result depends on when it runs: neither shared nor moved."""
         name = self._name(len(self._regions) - 1)
-        self._regions[-1].lines.append(f"  {name} = {text.format(*operands, T=type)}")
+        self._regions[-1].lines.append(f"  {name} = {text.format(*operands, T=type)}{self.at}")
         return name
 
     def declare(self, line: str) -> None:

@@ -8,11 +8,12 @@ and walks over the copies of the register tile. Tests: tests/backends/test_cpu.p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from itertools import product
 from math import prod
+from types import MappingProxyType
 
 from ...passes.cpu.loop_ir import Loop, Nest, Segment
 from ...passes.lowering.access import Access, Statement
@@ -37,17 +38,19 @@ def function(
     name: str,
     linkage: str,
     streams: int = 0,
+    places: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[str, str]:
     """The head `void @name(…)` and the text of the function that runs one thread's share of the
     nest. Meanwhile it prefetches `streams` stretches of memory, which are arguments: the offset of
-    each, and by how many bytes it advances with every trip of the innermost loop."""
+    each, and by how many bytes it advances with every trip of the innermost loop. `places` are the
+    debug locations of the function, by the name "", and of its statements, by their targets."""
     e = FunctionWriter(declarations)
-    _NestWriter(e, nest, bases, streams).whole()
+    _NestWriter(e, nest, bases, streams, places).whole()
     arguments = [ARGUMENTS, *(f"i64 {argument(index)}" for index in nest.fixed)]
     arguments += [f"i64 {base}" for base in bases.values() if isinstance(base, str)]
     arguments += [f"i64 %prefetch{n}, i64 %advance{n}" for n in range(streams)]
     head = f"void @{name}({', '.join(arguments)})"
-    return head, e.function(f"define {linkage} {head} #0")
+    return head, e.function(f"define {linkage} {head} #0{places.get('', '')}")
 
 
 def argument(index: str) -> str:
@@ -56,8 +59,18 @@ def argument(index: str) -> str:
 
 
 class _NestWriter:
-    def __init__(self, e: FunctionWriter, nest: Nest, bases: Bases, streams: int):
+    def __init__(
+        self,
+        e: FunctionWriter,
+        nest: Nest,
+        bases: Bases,
+        streams: int,
+        places: Mapping[str, str],
+    ):
         self.e, self.nest = e, nest
+        # the reduction and the loops are those of the anchor, which the first statement stores
+        self.places = [places.get(statement.target, "") for statement in nest.statements]
+        e.at = self.places[0]
         self.expressions = ExpressionWriter(e, nest, bases)
         self.memory = self.expressions.memory
         self.output_loops: dict[str, OpenNestLoop] = {}
@@ -358,6 +371,7 @@ class _NestWriter:
         expressions.at(*copy)
         # Later statements find the values of earlier ones in `results`, in registers.
         for number, statement in enumerate(self.nest.statements):
+            self.e.at = self.places[number]
             if number < len(reduced):
                 value = self._cast(reduced[number], kind, statement.dtype)
             else:
@@ -365,6 +379,7 @@ class _NestWriter:
                 value = self._cast(value, statement.value.dtype, statement.dtype)
             expressions.results[statement.element] = value
             self._store(statement, value)
+        self.e.at = self.places[0]
 
     def _cast(self, value: Value, kind: str, dtype: str) -> Value:
         a = self.wide if value.vector else self.scalar

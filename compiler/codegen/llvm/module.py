@@ -27,6 +27,7 @@ from ...passes.kernels.equal_kernels import SharedCode
 from ...passes.kernels.kernel import Blocks, Item, Kernel, Plan
 from ...passes.kernels.memory import aligned
 from . import loop_nest as nests
+from .debug_info import DebugInfo
 from .function_writer import FunctionWriter
 from .open_loops import examples_of_run
 from .thread_pool import ARENA_AGAIN, pool
@@ -71,9 +72,11 @@ def modules(
     equal: Mapping[Kernel, SharedCode],
     clock: Clock | None = None,
     size: int | None = None,
+    debug: DebugInfo | None = None,
 ) -> Iterator[str]:
     """The text as modules of some `size` in characters, one after the other, so that each can be
-    compiled while the next is written; the last has `step`. Without a size there is only that."""
+    compiled while the next is written; the last has `step`. Without a size there is only that. A
+    single module can have `debug` information, which is filled in."""
     declarations: dict[str, None] = {}
     functions: dict[str, str] = {}  # by their heads
     finished: list[str] = []  # heads of functions that are in other modules
@@ -103,7 +106,8 @@ def modules(
         trips = nest.trip_count
         # All kernels of a group call one function, so it has as many streams as the one with most.
         streams = max(map(len, prefetched.values())) if trips else 0
-        head, text = nests.function(nest, bases, declarations, name, linkage, streams)
+        places = {} if debug is None else debug.function(name, tuple(members))
+        head, text = nests.function(nest, bases, declarations, name, linkage, streams, places)
         functions[head] = text
         parallel = any(loop.kind == "parallel" for loop in nest.loops)
         for kernel, own in offsets.items():
@@ -128,7 +132,8 @@ def modules(
     step = e.function(f"define void @step({nests.ARGUMENTS}) {CALLS}")
     now = [] if clock is None else [_now(declarations)]
     threads = pool(platform.machine(), sys.platform)
-    yield _text(declarations, [*functions.values(), *now, step, threads])
+    whole = _text(declarations, [*functions.values(), *now, step, threads])
+    yield whole if debug is None else f"{whole}\n{debug}"
 
 
 def _text(declarations: Iterable[str], functions: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ innermost loop, where they share loads (unroll-and-jam): rows times vectors make
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
 
@@ -185,49 +185,64 @@ class Nest:
 
 def nest_text(nest: Nest) -> str:
     """The nest as nested `for` lines."""
+    return "\n".join(text for text, _ in nest_lines(nest))
+
+
+def nest_lines(nest: Nest) -> Iterator[tuple[str, str]]:
+    """The lines of `nest_text`, each with the tensor that it computes; "" for all of the nest."""
     arguments = f"({', '.join(nest.fixed)})" if nest.fixed else ""
-    lines = [f"nest {nest.name}{arguments}" + (f"    # {nest.source}" if nest.source else "")]
-    lines += [f"    # {note}" for note in nest.notes]
-    depth = 1
-    for number, loop in enumerate(nest.outer):
-        lines.append("    " * depth + _loop_text(loop))
-        depth += 1
-        if nest.blocks is not None and number == nest.blocks.outside:
-            lines += ["    " * depth + line for line in _block_lines(nest, nest.blocks)]
-            depth += 1
+    yield f"nest {nest.name}{arguments}" + (f"    # {nest.source}" if nest.source else ""), ""
+    for note in nest.notes:
+        yield f"    # {note}", ""
+    target = nest.statements[0].target  # of the reduction, or of the accumulation
     if nest.accumulate is not None:
         # The target is cleared before all loops.
-        lines.insert(1 + len(nest.notes), f"    {nest.statements[0].target} = 0")
+        yield f"    {target} = 0", target
+    depth = 1
+    for number, loop in enumerate(nest.outer):
+        yield "    " * depth + _loop_text(loop), ""
+        depth += 1
+        if nest.blocks is not None and number == nest.blocks.outside:
+            for line in _block_lines(nest, nest.blocks):
+                yield "    " * depth + line, target
+            depth += 1
+    if nest.accumulate is not None:
         where = access_text(nest.accumulate.access)
         if nest.accumulate.promoted:
             where += f" (in registers through the last {nest.accumulate.promoted} loops)"
-        lines.append("    " * depth + f"{where} += {value_text(nest.bodies[0], nest.accesses)}")
-        return "\n".join(lines)
+        value = value_text(nest.bodies[0], nest.accesses)
+        yield "    " * depth + f"{where} += {value}", target
+        return
     rest = nest.statements
     if nest.reduce is not None:
         # The first statements store the totals; the rest, the epilogue, read them.
         first, rest = rest[: len(nest.bodies)], rest[len(nest.bodies) :]
         names = ["acc"] if len(first) == 1 else [f"acc{n}" for n in range(len(first))]
-        lines += [
-            "    " * depth + f"prefetch {access_text(access)}" for access in nest.epilogue_prefetch
-        ]
-        count = f"    # {nest.accumulators} accumulators" if nest.accumulators > 1 else ""
-        lines.append("    " * depth + f"{' = '.join(names)} = start of {nest.reduce}{count}")
-        for step, loop in enumerate(nest.inner):
-            lines.append("    " * (depth + step) + _loop_text(loop))
-        inside = "    " * (depth + len(nest.inner))
-        lines += [f"{inside}prefetch {access_text(access)}" for access in nest.operand_prefetch]
-        for name, body in zip(names, nest.bodies, strict=True):
-            value = value_text(body, nest.accesses)
-            lines.append(f"{inside}{name} = {nest.reduce}({name}, {value})")
+        for line in _reduction_lines(nest, nest.reduce, names):
+            yield "    " * depth + line, target
         if nest.row_loop:
-            lines.append("    " * depth + f"for the tile's rows of {nest.row_loop}")
+            yield "    " * depth + f"for the tile's rows of {nest.row_loop}", ""
             depth += 1
-        lines += ["    " * depth + statement_text(s, n) for n, s in zip(names, first, strict=True)]
+        for name, statement in zip(names, first, strict=True):
+            yield "    " * depth + statement_text(statement, name), statement.target
     for statement in rest:
         value = value_text(statement.value, nest.accesses)
-        lines.append("    " * depth + statement_text(statement, value))
-    return "\n".join(lines)
+        yield "    " * depth + statement_text(statement, value), statement.target
+
+
+def _reduction_lines(nest: Nest, reduce: str, names: list[str]) -> Iterator[str]:
+    """The loops over the terms, into the accumulators of these names."""
+    for access in nest.epilogue_prefetch:
+        yield f"prefetch {access_text(access)}"
+    count = f"    # {nest.accumulators} accumulators" if nest.accumulators > 1 else ""
+    yield f"{' = '.join(names)} = start of {reduce}{count}"
+    for step, loop in enumerate(nest.inner):
+        yield "    " * step + _loop_text(loop)
+    inside = "    " * len(nest.inner)
+    for access in nest.operand_prefetch:
+        yield f"{inside}prefetch {access_text(access)}"
+    for name, body in zip(names, nest.bodies, strict=True):
+        yield f"{inside}{name} = {reduce}({name}, {value_text(body, nest.accesses)})"
 
 
 def _block_lines(nest: Nest, blocks: CacheBlocks) -> list[str]:

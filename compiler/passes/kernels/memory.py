@@ -16,7 +16,7 @@ size). Tests: tests/passes/test_memory.py.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -72,6 +72,34 @@ def plan_memory(plan: Plan, target: Target, options: Options) -> Plan:
         if home in offsets:
             offsets[name] = offsets[home]
     return replace(plan, items=items, offsets=offsets, arena_bytes=total)
+
+
+@dataclass(frozen=True)
+class Lifetime:
+    """A tensor at its offset, from the first to the last of the plan's items that touch it; to be
+    looked at."""
+
+    tensor: str
+    offset: int
+    bytes: int
+    first: int
+    last: int
+
+
+def lifetimes(plan: Plan) -> list[Lifetime]:
+    """Of all tensors that are stored in the arena, by their offsets: those with a place of their
+    own live from the first item to the last. Views and updates in place are where others are."""
+    homes, end = _homes(plan), max(len(plan.items) - 1, 0)
+    permanent = _permanent(plan, homes)
+    live = _liveness(plan.items, range(len(plan.items)), homes, permanent)
+    found = [
+        Lifetime(
+            name, plan.offsets[name], plan.system.tensors[name].bytes, *live.get(name, (0, end))
+        )
+        for name in plan.offsets
+        if name in live or (name in permanent and name not in homes)
+    ]
+    return sorted(found, key=lambda each: (each.offset, each.first, each.tensor))
 
 
 def aligned(size: int) -> int:

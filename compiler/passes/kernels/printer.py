@@ -14,7 +14,7 @@ from types import MappingProxyType
 from ...ir.affine import Affine, affine
 from ...ir.equation import Equation, Index
 from ...ir.expr import Apply, Expr, Read, expr_text, index_names
-from ...ir.printer import equation_text, origin
+from ...ir.printer import Line, equation_text, origin
 from ...ir.terms import multiplicands
 from ...ir.work import flops
 from .kernel import Blocks, Item, Kernel, Plan, Scan
@@ -59,35 +59,58 @@ def contraction(eq: Equation) -> MnkClasses | None:
 def plan_text(plan: Plan, notes: Mapping[Kernel, str] = MappingProxyType({})) -> str:
     """Every kernel with its reason, its equations, and the offset of what it stores; of some
     kernels also a note on how they are lowered."""
+    return "".join(f"{line.text}\n" for line in plan_lines(plan, notes))
+
+
+def plan_lines(plan: Plan, notes: Mapping[Kernel, str] = MappingProxyType({})) -> Iterator[Line]:
+    """The lines of `plan_text`."""
     # A kernel in a scan counts with all its steps: the stepping index is in its equation's domain.
     total = sum(flops(eq, plan.system) for k in plan.kernels for eq in k.equations)
-    lines = [
+    yield Line(
         f"# kernels of {plan.system.name}: {sum(1 for _ in plan.kernels)} kernels, "
-        f"{plan.arena_bytes:,} bytes of memory, {total:,} floating-point operations in products",
-    ]
+        f"{plan.arena_bytes:,} bytes of memory, {total:,} floating-point operations in products"
+    )
     if plan.prologue:
-        lines += ["", "prologue    # not again while params and states stay as they are"]
+        yield Line("")
+        yield Line("prologue    # not again while params and states stay as they are")
         for item in plan.items[: plan.prologue]:
-            lines += ["", *_indented(_item_lines(item, plan, notes))]
+            yield Line("")
+            yield from _indented(_item_lines(item, plan, notes))
     for item in plan.items[plan.prologue :]:
-        lines += ["", *_item_lines(item, plan, notes)]
-    return "\n".join(lines) + "\n"
+        yield Line("")
+        yield from _item_lines(item, plan, notes)
 
 
-def _item_lines(item: Item, plan: Plan, notes: Mapping[Kernel, str]) -> Iterator[str]:
+def _item_lines(item: Item, plan: Plan, notes: Mapping[Kernel, str]) -> Iterator[Line]:
     # Indented like a loop, with its kernels inside.
     if isinstance(item, Blocks):
         fixed = "".join(f"{i.name} < {i.size}, " for i in item.fixed)
         until = "" if item.extent is None else f" until {item.extent}"
         row = f"{item.row.name} < {item.row.size} by {item.rows}{until}"
-        yield f"blocks {fixed}{row}    # {item.reason}; {item.held_bytes:,} bytes for each thread"
+        held = f"{item.held_bytes:,} bytes for each thread"
+        yield Line(f"blocks {fixed}{row}    # {item.reason}; {held}", item.equations)
     elif isinstance(item, Scan):
         until = "" if item.steps is None else f" until {item.steps}"
-        yield f"scan {item.index.name} < {item.index.size}{until}    # {item.reason}"
+        head = f"scan {item.index.name} < {item.index.size}{until}    # {item.reason}"
+        yield Line(head, item.equations)
     if isinstance(item, Blocks | Scan):
         for inner in item.kernels:
             yield from _indented(_item_lines(inner, plan, notes))
         return
+    for line in _kernel_head(item, plan, notes):
+        yield Line(line, item.equations)
+    for eq in item.equations:
+        tensor = plan.system.tensors[eq.target]
+        at = f"at {plan.offsets[eq.target]:,}" if eq.target in plan.offsets else "not placed yet"
+        if tensor.held:
+            at = "of a thread's own"
+        at = "in registers" if eq.target in item.local else at
+        padding = ", rows padded by a cache line" if tensor.pad_after else ""
+        note = f"{tensor.bytes:,} bytes {at}{padding}"
+        yield Line(f"    {equation_text(eq, tensor.shape)}    # {note}", (eq,))
+
+
+def _kernel_head(item: Kernel, plan: Plan, notes: Mapping[Kernel, str]) -> Iterator[str]:
     place = f"    # {origin(item.anchor.span)}" if item.anchor.span else ""
     yield f"kernel {item.name}{place}"
     yield f"    # {item.reason}{'' if item.name in plan.barriers else '; no barrier before it'}"
@@ -102,19 +125,11 @@ def _item_lines(item: Item, plan: Plan, notes: Mapping[Kernel, str]) -> Iterator
         yield f"    # not computed where {' or '.join(map(_comparison, item.unread_where))}"
     if item in plan.prefetch:
         yield f"    # prefetches for later kernels: {', '.join(plan.prefetch[item])}"
-    for eq in item.equations:
-        tensor = plan.system.tensors[eq.target]
-        at = f"at {plan.offsets[eq.target]:,}" if eq.target in plan.offsets else "not placed yet"
-        if tensor.held:
-            at = "of a thread's own"
-        at = "in registers" if eq.target in item.local else at
-        padding = ", rows padded by a cache line" if tensor.pad_after else ""
-        yield f"    {equation_text(eq, tensor.shape)}    # {tensor.bytes:,} bytes {at}{padding}"
 
 
-def _indented(lines: Iterable[str]) -> Iterator[str]:
+def _indented(lines: Iterable[Line]) -> Iterator[Line]:
     for line in lines:
-        yield f"    {line}" if line else line
+        yield Line(f"    {line.text}", line.equations) if line.text else line
 
 
 def _comparison(form: Expr) -> str:

@@ -1,0 +1,1 @@
+"""What the page of `nnc explore` looks like and does: a template, a style, scripts."""

@@ -14,6 +14,7 @@ import click
 from ..inspect.classification import Classification
 from ..inspect.evaluation import Report, Tokens
 from ..inspect.fitted_table import Fitting, laid_out
+from ..inspect.labels import LabelSets
 from ..inspect.residuals import QUANTILES, Residuals
 from ..messages import uses_color
 from ..training.metrics import format_number
@@ -42,6 +43,8 @@ def print_tables(
         match found:
             case Classification():
                 _classes(split, found, worst)
+            case LabelSets():
+                _labels(split, found, worst)
             case Residuals():
                 _numbers(split, found, worst)
             case Tokens():
@@ -137,7 +140,7 @@ def _calibration(found: Classification) -> None:
     _print(laid_out(columns, rows, screen_width()), title)
 
 
-def _worst(found: Classification, count: int) -> None:
+def _worst(found: Classification | LabelSets, count: int) -> None:
     examples = found.worst(count)
     if not examples:
         return
@@ -155,7 +158,34 @@ def _worst(found: Classification, count: int) -> None:
         ]
         for one in examples
     ]
+    if isinstance(found, LabelSets):  # each label has a probability of its own
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
     _print(laid_out(columns, rows, screen_width()), "worst examples")
+
+
+# --- labels ---------------------------------------------------------------------------------------
+
+
+def _labels(split: str, found: LabelSets, worst: int) -> None:
+    wrong = int((~found.right).sum())
+    _say(f"{split}: {len(found):,} examples, {wrong:,} with a wrong label in `{found.field}`")
+    rows, title = found.table, "labels"
+    if len(rows) > MOST_CLASSES:
+        title = f"the {MOST_CLASSES} worst of {len(rows):,} labels, by F1"
+        rows = sorted(rows, key=lambda row: row.f1)[:MOST_CLASSES]
+    columns = [
+        Fitting("", False), Fitting("precision"), Fitting("recall"), Fitting("F1"), Fitting("AUC"),
+        Fitting("examples", needed=False),
+    ]  # fmt: skip
+    cells = [
+        [
+            *(r.name, f"{r.precision:.3f}", f"{r.recall:.3f}", f"{r.f1:.3f}"),
+            *("" if r.auc is None else f"{r.auc:.3f}", f"{r.support:,}"),
+        ]
+        for r in (*rows, *found.means)
+    ]
+    _print(laid_out(columns, cells, screen_width()), title)
+    _worst(found, worst)
 
 
 # --- numbers --------------------------------------------------------------------------------------

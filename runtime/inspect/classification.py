@@ -112,9 +112,9 @@ class Classification:
         return [
             ClassRow(
                 self.names[k],
-                _ratio(hits[k], guesses[k]),
-                _ratio(hits[k], support[k]),
-                _ratio(2 * hits[k], guesses[k] + support[k]),
+                ratio(hits[k], guesses[k]),
+                ratio(hits[k], support[k]),
+                ratio(2 * hits[k], guesses[k] + support[k]),
                 int(support[k]),
             )
             for k in range(count)
@@ -248,7 +248,8 @@ def joined(parts: Sequence[Classification]) -> Classification:
     )
 
 
-def _ratio(part: int, whole: int) -> float:
+def ratio(part: int, whole: int) -> float:
+    """The quotient; 0 where it has no value."""
     return float(part / whole) if whole else 0.0
 
 

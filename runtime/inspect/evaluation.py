@@ -24,6 +24,7 @@ from ..training.bound_program import Refused
 from ..training.executor import Executor, evaluation_batches
 from ..training.integer_guard import refusal
 from .classification import Classification, joined, of_logits, of_probabilities, of_scores
+from .labels import LabelSets, joined_sets
 from .residuals import SEVERAL, Residuals
 
 # losses that are the mean of -log p of the tokens that count
@@ -57,7 +58,7 @@ class Tokens:
         }
 
 
-Report = Classification | Residuals | Tokens
+Report = Classification | LabelSets | Residuals | Tokens
 
 
 def report(
@@ -118,35 +119,34 @@ def _compared(
     if meaning.kind == NUMBERS:
         predicted = _predicted(executor, examples, result)
         return _residuals(dataset, examples.rows, targets, predicted, meaning.field)
-    if meaning.kind in (SIGMOID, PROBABILITY):
-        # One yes or no for each example; several, or shares, are no classes.
-        if targets.size != len(targets) or not np.isin(targets, (0, 1)).all():
-            return None
-        targets = targets.reshape(-1).astype(np.int64)
+    # shares between yes and no are no classes
+    if meaning.kind in (SIGMOID, PROBABILITY) and not np.isin(targets, (0, 1)).all():
+        return None
     # Batch by batch: the probabilities of many classes are more numbers than the data.
-    parts, at = [], 0
+    parts: list[Any] = []
+    at = 0
     for rows, values in predictions(executor, examples, result):
         part = _judged(dataset, meaning, rows, targets[at : at + len(rows)], values)
         if part is None:
             return None
         parts.append(part)
         at += len(rows)
-    found = joined(parts)
+    found = joined_sets(parts) if isinstance(parts[0], LabelSets) else joined(parts)
     return found if len(found) else None
 
 
 def _judged(
     dataset: Dataset, meaning: Meaning, rows: np.ndarray, targets: np.ndarray, values: np.ndarray
-) -> Classification | None:
+) -> Classification | LabelSets | None:
     """The classes of a batch; None if the result is not one score for each class."""
     field = meaning.field
     if meaning.kind in (SIGMOID, PROBABILITY):
-        if values.size != len(targets):
+        if values.size != targets.size:
             return None
-        chances = values.reshape(-1).astype(np.float64)
+        chances = values.astype(np.float64)
         if meaning.kind == SIGMOID:
             chances = 1 / (1 + np.exp(-np.clip(chances, -700, 700)))
-        return of_probabilities(field, _names(dataset, field, 2), rows, targets, chances)
+        return _yes_or_no(dataset, field, rows, targets, chances)
     if targets.shape == values.shape:  # one 1 among zeros
         targets = targets.argmax(-1)
     if targets.shape != values.shape[:-1]:
@@ -160,6 +160,20 @@ def _judged(
     names = _names(dataset, field, values.shape[1])
     make = of_scores if meaning.kind == SCORES else of_logits
     return make(field, names, rows[known], targets[known].astype(np.int64), values[known])
+
+
+def _yes_or_no(
+    dataset: Dataset, field: str, rows: np.ndarray, targets: np.ndarray, chances: np.ndarray
+) -> Classification | LabelSets:
+    """A few labels of an example have a name each; many, such as those of pixels, are one."""
+    each = targets[0].size
+    if 1 < each <= FEW_CLASSES and targets.ndim == 2:
+        columns = dataset.columns.get(field, ())
+        names = columns if len(columns) == each else _names(dataset, field, each)
+        return LabelSets(field, names, rows, targets.astype(bool), chances.reshape(targets.shape))
+    labels = targets.reshape(-1).astype(np.int64)
+    names = _names(dataset, field, 2)
+    return of_probabilities(field, names, np.repeat(rows, each), labels, chances.reshape(-1))
 
 
 def _residuals(

@@ -17,6 +17,7 @@ from ..training.batch_inputs import Examples
 from ..training.metrics import format_number
 from .classification import Classification, Example
 from .curve_pictures import new_figure, saved
+from .labels import LabelSets
 from .residuals import FarExample, Residuals
 
 ENDINGS = (".png", ".svg")
@@ -35,7 +36,7 @@ def check_ending(path: Path) -> None:
 
 def draw_worst(
     path: Path,
-    found: Classification | Residuals,
+    found: Classification | LabelSets | Residuals,
     count: int,
     inputs: Sequence[str],
     examples: Examples,

@@ -19,6 +19,7 @@ from nnc.runtime.inspect.classification import (
     of_logits,
     of_probabilities,
 )
+from nnc.runtime.inspect.labels import LabelSets, joined_sets
 from nnc.runtime.inspect.residuals import QUANTILES, Residuals
 
 CALIBRATED = DIGITS.replace(
@@ -251,6 +252,72 @@ def test_several_labels_of_an_example(loss: str, tmp_path, monkeypatch, capfd) -
     assert np.mean([one["loss"] for one in worst]) == pytest.approx(found["loss"], rel=1e-5)
 
 
+TAGS = """
+model M(x: f32[B, 2]) -> logits: f32[B, 3] { logits = x |> Dense(3) }
+train M {
+    data      = csv("t.csv", target = ["cat", "dog", "emu"], labels = false, test = 0)
+    loss      = binary_cross_entropy(logits, y)
+    optimizer = sgd(lr = 0.5)
+    epochs    = 3
+}
+"""
+
+
+def test_several_yes_or_no_of_an_example(tmp_path, monkeypatch, capfd) -> None:
+    monkeypatch.chdir(tmp_path)
+    x = np.random.default_rng(0).normal(size=(60, 2)).round(3)
+    has = np.stack([x[:, 0] > 0, x[:, 1] > 0.5, x.sum(1) > 9], 1).astype(int)  # no emu at all
+    rows = [",".join(map(str, (*a, *b))) for a, b in zip(x, has, strict=True)]
+    Path("t.csv").write_text("\n".join(["a,b,cat,dog,emu", *rows]) + "\n")
+    write(tmp_path, TAGS)
+    assert cli.run(["train", "small.nn", "--out", "run"]) == 0
+    capfd.readouterr()
+    assert cli.run(["eval", "run", "--worst", "60"]) == 0
+    measured = json.loads(capfd.readouterr().out)
+    found = measured["reports"]["train"]
+    assert (found["kind"], found["labels"]) == ("labels", ["cat", "dog", "emu"])
+    cat, _, emu = found["per_label"]
+    assert cat["label"] == "cat" and cat["auc"] > 0.8 and cat["support"] > 0
+    assert (emu["auc"], emu["recall"], emu["support"]) == (None, 0, 0)
+    assert np.mean([one["loss"] for one in found["worst"]]) == pytest.approx(
+        measured["loss"], rel=1e-5
+    )
+    worst = found["worst"][0]
+    assert worst["true"] == [
+        n for n, one in zip(("cat", "dog", "emu"), has[worst["index"]], strict=True) if one
+    ]
+    text = plain(at_terminal(["eval", "run"], tmp_path, 60))
+    assert "micro mean" in text and "macro mean" in text and "AUC" in text
+    assert all(len(line) <= 60 for line in text.splitlines())
+
+
+def test_a_yes_or_no_for_each_pixel(tmp_path, monkeypatch, capfd) -> None:
+    monkeypatch.chdir(tmp_path)
+    generator = np.random.default_rng(0)
+    np.save("x.npy", generator.normal(size=(12, 4, 5)).astype(np.float32))
+    np.save("mask.npy", generator.integers(0, 2, (12, 4, 5)).astype(np.int32))
+    program = """
+model M(x: f32[B, 4, 5]) -> p: f32[B, 4, 5] {
+    param w: [] = 1
+    p = sigmoid(w*x)
+}
+train M {
+    data      = npy(x = "x.npy", mask = "mask.npy")
+    loss      = brier(p, mask)
+    optimizer = sgd(lr = 0)
+    epochs    = 1
+}
+fn brier(probability, target) = mean((probability - target)^2)
+"""
+    write(tmp_path, program)
+    assert cli.run(["train", "small.nn", "--out", "run"]) == 0
+    capfd.readouterr()
+    assert cli.run(["eval", "run"]) == 0
+    report = json.loads(capfd.readouterr().out)["reports"]["train"]
+    assert (report["kind"], report["examples"]) == ("classification", 240)
+    assert np.sum(report["confusion_matrix"]) == 240
+
+
 # --- on a terminal --------------------------------------------------------------------------------
 
 
@@ -368,6 +435,35 @@ def test_figures_of_probabilities() -> None:
     two = of_probabilities("y", [*"ab"], np.arange(3), np.array([0, 1, 1]), np.array([0.9, 0.8, 0]))
     assert two.predicted.tolist() == [1, 1, 0] and np.isfinite(two.losses).all()
     np.testing.assert_allclose(two.losses[:2], [-np.log(0.1), -np.log(0.8)])
+
+
+def test_figures_of_labels() -> None:
+    generator = np.random.default_rng(5)
+    labels = generator.random((80, 3)) < (0.2, 0.5, 0.9)
+    chances = (generator.random((80, 3)) + 0.3 * labels).round(1) / 1.3  # with ties
+    found = LabelSets("y", [*"abc"], np.arange(80), labels, chances)
+    guesses = chances > 0.5
+
+    def figures(true: np.ndarray, guess: np.ndarray, chance: np.ndarray) -> tuple[float, ...]:
+        hit, yes, has = (true & guess).sum(), guess.sum(), true.sum()
+        pairs = chance[true][:, None] - chance[~true]
+        area = ((pairs > 0) + 0.5 * (pairs == 0)).mean()
+        return hit / yes, hit / has, 2 * hit / (yes + has), area
+
+    every = [figures(labels[:, k], guesses[:, k], chances[:, k]) for k in range(3)]
+    for row, expected in zip(found.table, every, strict=True):
+        assert (row.precision, row.recall, row.f1, row.auc) == pytest.approx(expected)
+    micro, macro = found.means
+    expected = figures(labels.ravel(), guesses.ravel(), chances.ravel())
+    assert (micro.precision, micro.recall, micro.f1, micro.auc) == pytest.approx(expected)
+    assert (macro.precision, macro.recall, macro.f1, macro.auc) == pytest.approx(np.mean(every, 0))
+    assert found.plain(0)["exact_match"] == pytest.approx((labels == guesses).all(1).mean())
+    assert found.plain(0)["hamming_loss"] == pytest.approx((labels != guesses).mean())
+    parts = [
+        LabelSets("y", [*"abc"], np.arange(a, b), labels[a:b], chances[a:b])
+        for a, b in ((0, 30), (30, 80))
+    ]
+    assert joined_sets(parts).plain(80) == found.plain(80)
 
 
 def test_figures_of_residuals() -> None:

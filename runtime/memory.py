@@ -6,6 +6,7 @@ Where the system does not report it, nothing is refused.
 from __future__ import annotations
 
 import errno
+import re
 from pathlib import Path
 
 from ..dsl.diagnostics.diagnostic import Diagnostic
@@ -115,6 +116,19 @@ def _addresses() -> int | None:
     except (OSError, ValueError):
         return None
     return max(0, limit - pages * resource.getpagesize())
+
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGTP]i?)?B?", re.IGNORECASE)
+
+
+def bytes_of(text: str) -> int | None:
+    """The bytes of a size such as `500 MB` or `2GiB`; None if the text is none."""
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        return None
+    prefix = (found[2] or "").lower()
+    base = 1024 if prefix.endswith("i") else 1000
+    return int(float(found[1]) * base ** (" kmgtp".index(prefix[0]) if prefix else 0))
 
 
 def size_text(count: int) -> str:

@@ -16,6 +16,7 @@ from ...compiler.ir.equation import System
 from ...compiler.ir.integer_ranges import index_uses
 from ...dsl.diagnostics.diagnostic import Diagnostic, Note, UserError, fail
 from ..data import Dataset, Schema, Split, check_labels
+from ..data.core.read_ahead import DEPTH
 from ..data.core.splitting import split_rows
 from ..device.data_inputs import fields_of
 
@@ -39,6 +40,10 @@ class Examples:
         if self.weights is not None:
             rows = resampled(rows, self.weights, np.random.default_rng([seed, epoch, RESAMPLING]))
         return epoch_order(rows, seed, epoch, shuffle)
+
+    def expect(self, order: np.ndarray, size: int, start: int) -> None:
+        """Say that the next batches are those of `size` rows from position `start` of an order."""
+        self.split.expect(islice(batches(order, size, start), DEPTH))
 
 
 RESAMPLING = 1  # in the seed of a stream of its own

@@ -182,6 +182,7 @@ class _Run:
         for left, rows in batches:
             program = self.job.executor.training(len(rows), settings.turn(here.step))
             here.done += len(rows)
+            self.job.training.expect(self.order, settings.batch, here.done)
             try:
                 losses, parts = program.run(self.job.training, rows, here.step, left)
             except Refused:
@@ -206,6 +207,7 @@ class _Run:
             most = min(most, self._next_stop() - here.step, settings.steps_alike(here.step + 1))
         rows = next_batches(self.order, size, here.done, most)
         numbers = range(here.step + 1, here.step + 1 + len(rows))
+        job.training.expect(self.order, settings.batch, here.done + rows.size)
         found: list[Sequence[float]] = []
         try:
             for losses, parts in program.run_many(job.training, rows, numbers):
@@ -250,6 +252,7 @@ def evaluate(
         with executor.evaluation(size) as program:
             while begin < end:
                 batches = next_batches(rows, size, begin, program.together(examples))
+                examples.expect(rows, size, begin + batches.size)
                 # evaluation is no step of training; programs count steps from 1, also before the
                 # first
                 steps = [max(step, 1)] * len(batches)

@@ -7,8 +7,11 @@ exists, or an error that lists every place tried. This file opens no data.
 from __future__ import annotations
 
 import os
+import re
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from glob import glob
 from pathlib import Path
 
@@ -16,8 +19,13 @@ from ....dsl.diagnostics.diagnostic import UserError, did_you_mean, fail
 from ....dsl.files import reason, user_cache
 from ....dsl.likely_paths import did_you_mean_path
 from ....dsl.regular_files import is_within
+from ...memory import bytes_of, free_bytes
 
 ENVIRONMENT = "NNC_DATA"
+MEMORY = "NNC_DATA_MEMORY"
+SHARE = 2  # of the free memory, one part in so many is for data
+WILDCARDS = frozenset("*?[")
+DIGITS = re.compile(r"([0-9]+)")
 
 
 def _ignore(message: str) -> None:
@@ -54,6 +62,19 @@ class Search:
         # a download says that it cannot be stored.
         return self.cache or (user_cache() or Path(os.devnull)) / "data"
 
+    @cached_property
+    def memory(self) -> int:
+        """Bytes that data may take in memory: $NNC_DATA_MEMORY, else half of what is free. What has
+        more is read when batches take it. E0615 for what is no size."""
+        chosen = os.environ.get(MEMORY)
+        if not chosen:
+            free = free_bytes()
+            return sys.maxsize if free is None else free // SHARE
+        found = bytes_of(chosen)
+        if found is None:
+            raise fail("E0615", f"${MEMORY} is `{chosen}`, which is no size", help="like `500 MB`")
+        return found
+
     def check(self) -> None:
         """Raise E0601 if `--data` names something that is not a folder."""
         if self.explicit is not None and not self.explicit.is_dir():
@@ -63,6 +84,12 @@ class Search:
     def find_file(self, name: str) -> Path:
         """The first file called `name` in the roots; E0601 or E0617 if there is none."""
         return self._find(name, Path.is_file, "file")
+
+    def find_files(self, name: str) -> tuple[Path, ...]:
+        """The file called `name`, or else the files that fit it as a pattern; E0601 or E0617."""
+        if not WILDCARDS & {*name} or self.has(name):
+            return (self.find_file(name),)
+        return tuple(self.find_matches(name))
 
     def find_folder(self, name: str) -> Path:
         """The first folder called `name` in the roots; E0601 or E0617 if there is none."""
@@ -77,12 +104,13 @@ class Search:
         return any((root / name).exists() for root in self.roots)
 
     def find_matches(self, pattern: str) -> list[Path]:
-        """The files that fit a pattern in the first root in which any does, sorted; E0601 if none
-        does, E0617 for a pattern or a link that leads out of the data folders."""
+        """The files that fit a pattern in the first root in which any does, in the order of their
+        names, numbers by their value; E0601 if none does, E0617 for a pattern or a link that leads
+        out of the data folders."""
         self._check_name(pattern)
         roots = tuple(dict.fromkeys(self.roots))
         for root in roots:
-            found = [root / one for one in sorted(glob(pattern, root_dir=root, recursive=True))]
+            found = [root / one for one in _in_order(glob(pattern, root_dir=root, recursive=True))]
             if files := [one for one in found if one.is_file()]:
                 return [self.checked(one) for one in files]
         raise fail("E0601", f"no file fits `{pattern}` in {', '.join(map(str, roots))}")
@@ -164,6 +192,16 @@ class Search:
         self.notify(f"downloading {address}")
         download(address, destination, checksum)
         return destination
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """Sorted so that `x-9` is before `x-10`."""
+
+    def key(name: str) -> tuple[list[str | int], str]:
+        parts = DIGITS.split(name)  # text, digits, text, digits, …
+        return [int(part) if n % 2 else part for n, part in enumerate(parts)], name
+
+    return sorted(names, key=key)
 
 
 def first_file(folder: Path, names: Iterable[str]) -> Path | None:

@@ -1,21 +1,24 @@
 """What a data source returns: fields, their schema, and splits of examples in NumPy arrays.
 
-In: arrays, in memory or mapped from disk, in the type in which they are stored. Out: batches in the
-model's type, written into the caller's buffers by `Split.take`. This file reads no files and knows
-no source.
+In: arrays, in memory or mapped from disk, or examples that are read when they are taken, in the
+type in which they are stored. Out: batches in the model's type, written into the caller's buffers
+by `Split.take`. This file opens no files and knows no source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from mmap import mmap
+from math import prod
 
 from ....compiler.ir.lazy_numpy import np
 from ....dsl.diagnostics.diagnostic import UserError, fail
 from ....dsl.syntax.source import Span
+from .mapped_file import MappedFile
+from .read_ahead import ReadAhead
 from .reader import Reader
+from .stored import Examples, Stored, blocks, gather, selected
 from .vocabulary import Vocabulary
 
 SCRATCH_BYTES = 1 << 18  # converted at a time: small enough to stay in the second-level cache
@@ -58,7 +61,7 @@ class Split:
     A field in `scale` is stored as integers; its value is the stored one times the scale.
     """
 
-    arrays: Mapping[str, np.ndarray]
+    arrays: Mapping[str, Examples]
     scale: Mapping[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -68,6 +71,17 @@ class Split:
     def _mapped(self) -> dict[str, MappedFile]:
         # Found once: a batch is taken in microseconds.
         return {n: file for n, a in self.arrays.items() if (file := MappedFile.of(a))}
+
+    @cached_property
+    def _ahead(self) -> ReadAhead | None:
+        stored = {n: a for n, a in self.arrays.items() if isinstance(a, Stored)}
+        return ReadAhead(stored) if stored else None
+
+    def expect(self, batches: Iterable[np.ndarray]) -> None:
+        """Say which batches of rows (int64 [n] each) are taken next: what is not in memory is read
+        beside what happens until then."""
+        if self._ahead is not None:
+            self._ahead.expect(batches)
 
     def take(self, name: str, rows: np.ndarray, out: np.ndarray) -> None:
         """Write the examples `rows` (int64 [n]) of a field into `out` ([n, *shape]).
@@ -83,12 +97,18 @@ class Split:
             raise ValueError(f"field {name!r}: out has shape {out.shape}, not {wanted}")
         if len(rows) and (rows.min() < 0 or rows.max() >= len(array)):
             raise IndexError(f"field {name!r}: rows outside 0 … {len(array) - 1}")
+        if isinstance(array, Stored):
+            assert self._ahead is not None
+            picked = self._ahead.read(name, rows)
+            _check_conversion(name, array.dtype, out.dtype, scale)
+            _convert(name, picked, out, scale)
+            return
         # Immediately before the rows are read: a file can only be cut short in between.
         if name in self._mapped:
             self._mapped[name].check()
         # Without conversion, rows go straight from the stored array into the caller's buffer.
         if scale is None and array.dtype == out.dtype:
-            _gather(array, rows, out)
+            gather(array, rows, out)
             return
         _check_conversion(name, array.dtype, out.dtype, scale)
         # Otherwise through a small buffer in the stored type: gathering all rows before converting
@@ -99,65 +119,8 @@ class Split:
         for start in range(0, len(rows), step):
             piece = rows[start : start + step]
             picked = scratch[: len(piece)]
-            _gather(array, piece, picked)
+            gather(array, piece, picked)
             _convert(name, picked, out[start : start + len(piece)], scale)
-
-
-def below(array: np.ndarray) -> Iterator[object]:
-    """An array, what it is a view of, and so on, down to what holds the memory."""
-    base: object = array
-    # Windows are views of an object that is no array, and which has the array in turn.
-    while base is not None:
-        yield base
-        base = getattr(base, "base", None)
-
-
-@dataclass(frozen=True)
-class MappedFile:
-    """The file that an array is mapped from, and the length that it must have."""
-
-    mapping: mmap
-    name: str
-    needed: int
-
-    @staticmethod
-    def of(array: np.ndarray) -> MappedFile | None:
-        """None if the array lies in memory."""
-        # A view of a mapped array can be one as well; the last is the whole, on its mapping.
-        *_, mapping = below(array)
-        if not isinstance(mapping, mmap):
-            return None
-        whole = [one for one in below(array) if isinstance(one, np.memmap)][-1]
-        return MappedFile(mapping, str(whole.filename), whole.offset + whole.nbytes)
-
-    def check(self) -> None:
-        """Raise E0603 if the file has been cut short since: to read on would end the process with a
-        bus error. E0617 if it cannot be asked."""
-        try:
-            found = self.mapping.size()  # of the file now; its `len` is what was mapped
-        except (OSError, ValueError) as error:
-            raise fail("E0617", f"cannot look at {self.name}: {error}") from error
-        if found < self.needed:
-            raise fail(
-                "E0603",
-                f"{self.name} has been cut short while it was in use: it has {found:,} bytes, and "
-                f"had at least {self.needed:,}",
-                help="put another file in its place under a temporary name and rename it",
-            )
-
-
-def check_mapped(array: np.ndarray) -> None:
-    """As `MappedFile.check`, if the array is mapped from a file."""
-    if file := MappedFile.of(array):
-        file.check()
-
-
-def _gather(array: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
-    """Copy rows of an array of any layout; all `rows` are in range."""
-    if array.flags.c_contiguous and array.flags.aligned:
-        np.take(array, rows, axis=0, out=out, mode="clip")  # "raise" would go through a copy
-    else:
-        out[...] = array[rows]  # np.take would first copy the whole array, mapped or not
 
 
 def _check_conversion(name: str, stored: np.dtype, wanted: np.dtype, scale: float | None) -> None:
@@ -220,7 +183,7 @@ class Dataset:
 def split_dataset(
     name: str,
     fields: Sequence[Field],
-    arrays: Mapping[str, np.ndarray],
+    arrays: Mapping[str, Examples],
     parts: Sequence[np.ndarray],
     scale: Mapping[str, float] | None = None,
     class_names: Mapping[str, tuple[str, ...]] | None = None,
@@ -230,8 +193,9 @@ def split_dataset(
 ) -> Dataset:
     """A validated dataset of which the rows `parts[0]` train, `parts[1]` test and `parts[2]`
     validate, if there are any."""
-    # Indexing by rows copies, so the splits own their memory and the whole can be freed.
-    train, *others = (Split({n: a[rows] for n, a in arrays.items()}, scale or {}) for rows in parts)
+    train, *others = (
+        Split({n: selected(a, rows) for n, a in arrays.items()}, scale or {}) for rows in parts
+    )
     schema = Schema(tuple(fields), len(train))
     # No examples to test on means no test split, rather than an empty one.
     test, validation = [*(split if len(split) else None for split in others), None, None][:2]
@@ -280,17 +244,19 @@ def check_labels(dataset: Dataset, name: str, classes: int, span: Span | None = 
     For a model that knows the number of classes when the data does not: its logits' last size.
     """
     for split_name, split in dataset.splits.items():
-        array = split.arrays[name]
-        # Examples in a block. Labels may have further dimensions, as a sequence of tokens does.
-        step = max(1, LABEL_BLOCK // max(1, int(np.prod(array.shape[1:], dtype=np.int64))))
-        for start in range(0, len(array), step):
-            check_mapped(array)
-            block = array[start : start + step]
+        start = 0
+        for block in _label_blocks(split.arrays[name]):
             if block.size and (block.min() < 0 or block.max() >= classes):
                 # For example [3, 17] in a block of [n, length]: example 3, position 17.
                 index = np.argwhere((block < 0) | (block >= classes))[0]
                 example = f"{split_name} split, example {start + int(index[0])}, counted from 0"
                 raise _label_error(dataset, name, int(block[tuple(index)]), classes, example, span)
+            start += len(block)
+
+
+def _label_blocks(array: Examples) -> Iterator[np.ndarray]:
+    # Labels may have further dimensions, as a sequence of tokens does.
+    return blocks(array, max(1, LABEL_BLOCK // max(1, prod(array.shape[1:]))))
 
 
 def _label_error(
@@ -299,7 +265,8 @@ def _label_error(
     vocabulary, names = dataset.vocabularies.get(name), dataset.class_names.get(name, ())
     shown, kind = str(value), ("label", "classes")
     every = [split.arrays[name] for split in dataset.splits.values()]
-    least, greatest = (int(of([of(a) for a in every if a.size])) for of in (np.min, np.max))
+    ends = [(int(b.min()), int(b.max())) for each in every for b in _label_blocks(each) if b.size]
+    least, greatest = min(low for low, _ in ends), max(high for _, high in ends)
     help = ""
     # Without a span the number of classes is that of the data's own description.
     if greatest == classes and (least == 1 or span is None):

@@ -14,7 +14,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .dataset import Dataset, below, check_mapped
+from .dataset import Dataset
+from .mapped_file import below, check_mapped
+from .stored import Examples, Mapped
 
 MOST = 1 << 30  # bytes of an array that are hashed
 BLOCK = 1 << 20  # bytes hashed at a time
@@ -40,14 +42,16 @@ def changed(before: Mapping[str, object], now: Mapping[str, str]) -> list[str]:
     return [name for name in dict.fromkeys([*before, *now]) if before.get(name) != now.get(name)]
 
 
-def _hash(array: np.ndarray, *about: object) -> str:
+def _hash(array: Examples, *about: object) -> str:
     check_mapped(array)
     digest = hashlib.sha256(json.dumps([array.dtype.str, array.shape, *about]).encode())
-    stored = [one for one in below(array) if isinstance(one, np.ndarray)][-1]
+    # The hash is that of the numbers, whether they are in memory or not.
+    view = array.array if isinstance(array, Mapped) else array
+    stored = [one for one in below(view) if isinstance(one, np.ndarray)]
     # Windows of a text are views that overlap: their tokens are hashed once, and how they lie.
-    if stored.nbytes < array.nbytes:
-        digest.update(json.dumps([stored.shape, array.strides]).encode())
-        array = stored
+    if stored and stored[-1].nbytes < array.nbytes:
+        digest.update(json.dumps([stored[-1].shape, view.strides]).encode())  # type: ignore
+        array = Mapped(stored[-1]) if view is not array else stored[-1]
     row_bytes = max(1, array.nbytes // max(1, len(array)))
     rows = max(1, BLOCK // row_bytes)
     blocks = -(-len(array) // rows)

@@ -6,14 +6,14 @@ the test split, `x_validation` of the validation split, `x` and `x_train` of the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-
-import numpy as np
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from ....dsl.diagnostics.diagnostic import fail
 from ..formats.numpy_format import Header
 from .dataset import Dataset, Field, Schema, Split, validate
 from .source import Request
+from .stored import Examples
 
 SPLITS = ("train", "test", "validation")
 
@@ -59,6 +59,38 @@ def names_by_split(names: Iterable[str], what: str, request: Request) -> dict[st
     return found
 
 
+def joined_header(parts: Mapping[str, Header]) -> Header:
+    """The header of arrays, by their names in messages, one after the other; E0607 if they differ
+    in more than their length."""
+    first, header = next(iter(parts.items()))
+    for name, other in parts.items():
+        if (other.dtype, other.shape[1:]) != (header.dtype, header.shape[1:]):
+            raise fail(
+                "E0607",
+                f"{name} has examples of {other.dtype.name}{list(other.shape[1:])}, but those of "
+                f"{first} are {header.dtype.name}{list(header.shape[1:])}",
+                help="all files of one field have one type and one shape",
+            )
+    count = sum(part.shape[0] for part in parts.values())
+    return replace(header, shape=(count, *header.shape[1:]))
+
+
+def check_parts(lengths: Mapping[str, Sequence[int]], names: Mapping[str, Sequence[str]]) -> None:
+    """E0607 if two fields of a split are in as many files, but not in files of the same lengths:
+    then examples would be put together that do not belong together."""
+    firsts: dict[tuple[str, int], str] = {}
+    for name, each in lengths.items():
+        other = firsts.setdefault((split_and_field(name)[0], len(each)), name)
+        wrong = next((k for k, n in enumerate(each) if n != lengths[other][k]), None)
+        if wrong is not None and len(each) > 1:
+            raise fail(
+                "E0607",
+                f"{names[name][wrong]} has {each[wrong]} examples, and {names[other][wrong]} has "
+                f"{lengths[other][wrong]}",
+                help="the files of two fields follow each other in the same order",
+            )
+
+
 def schema_of(headers: Mapping[str, Header], what: str, request: Request) -> Schema:
     """The schema of the training arrays; E0607 if types or lengths disagree."""
     found = names_by_split(headers, what, request)
@@ -80,7 +112,7 @@ def schema_of(headers: Mapping[str, Header], what: str, request: Request) -> Sch
 
 
 def dataset_of(
-    arrays: Mapping[str, np.ndarray], headers: Mapping[str, Header], what: str, request: Request
+    arrays: Mapping[str, Examples], headers: Mapping[str, Header], what: str, request: Request
 ) -> Dataset:
     """The dataset of all arrays, validated."""
     schema = schema_of(headers, what, request)

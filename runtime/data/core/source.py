@@ -117,6 +117,12 @@ class Request:
         with errors_at(self.span_of(setting)):
             return self.search.find_file(self[setting])
 
+    def files(self, setting: str = "file") -> tuple[Path, ...]:
+        """The files that a setting names, by its name or by a pattern like `part-*.npy`; E0601 or
+        E0617."""
+        with errors_at(self.span_of(setting)):
+            return self.search.find_files(self[setting])
+
     def folder(self, setting: str = "folder") -> Path:
         """The folder that a setting names; E0601 or E0617."""
         with errors_at(self.span_of(setting)):

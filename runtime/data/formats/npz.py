@@ -2,7 +2,9 @@
 
 In: an archive written by `numpy.savez` or `numpy.savez_compressed`, the first axis of each array
 counting the examples. Out: fields with the names of the arrays; `x_test` and `x_validation` form
-the other splits. Arrays stored without compression are mapped from disk, the others unpacked.
+the other splits. Arrays stored without compression are mapped from disk, the others unpacked. A
+pattern like `npz("part-*.npz")` names several archives of the same arrays, whose examples follow
+each other in the order of the names, numbers by their value.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ from ....dsl.regular_files import open_regular
 from ...memory import size_text
 from ..core.dataset import Dataset, Schema
 from ..core.decompress import ALWAYS_ALLOWED, MAX_RATIO, readable
-from ..core.named_arrays import dataset_of, schema_of
+from ..core.named_arrays import dataset_of, joined_header, schema_of
 from ..core.source import DataSource, Request, Setting
+from ..core.stored import bounded, joined
 from .numpy_format import Header, check_length, map_values, read_header, read_values
 
 # The second is an archive without members; it is valid and reported as empty later.
@@ -40,17 +43,35 @@ DAMAGE = (
 
 def describe(request: Request) -> Schema:
     """From the headers of the arrays alone."""
-    path = request.file()
-    with _open(path) as (archive, members):
-        headers = {name: _header(archive, member, path) for name, member in members.items()}
-    return schema_of(headers, str(path), request)
+    headers = {}
+    for path in request.files():
+        with _open(path) as (archive, members):
+            headers[path] = {name: _header(archive, m, path) for name, m in members.items()}
+    return schema_of(_joined(headers), _title_of([*headers]), request)
 
 
 def load(request: Request) -> Dataset:
-    """All splits. E0601 to E0603, E0607, E0611, E0613 or E0617 if that cannot be."""
-    path = request.file()
-    arrays, headers = read_archive(path)
-    return dataset_of(arrays, headers, str(path), request)
+    """All splits. E0601 to E0603, E0607, E0611, E0613, E0615 or E0617 if that cannot be."""
+    read = {path: read_archive(path) for path in request.files()}
+    headers = _joined({path: found for path, (_, found) in read.items()})
+    parts = {(n, path): a for path, (arrays, _) in read.items() for n, a in arrays.items()}
+    kept = bounded(parts, request.search.memory)
+    arrays = {name: joined([kept[name, path] for path in read]) for name in headers}
+    return dataset_of(arrays, headers, _title_of([*read]), request)
+
+
+def _title_of(paths: list[Path]) -> str:
+    return str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
+
+
+def _joined(headers: dict[Path, dict[str, Header]]) -> dict[str, Header]:
+    """The headers of the arrays, each of all archives; E0607 for one that lacks any."""
+    (first, names), *others = headers.items()
+    for path, found in others:
+        for name in names.keys() ^ found.keys():
+            lacks, has = (path, first) if name in names else (first, path)
+            raise fail("E0607", f"{lacks} has no array `{name}`, and {has} has one")
+    return {n: joined_header({f"`{n}` of {p}": h[n] for p, h in headers.items()}) for n in names}
 
 
 def read_archive(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Header]]:

@@ -19,6 +19,7 @@ from ....compiler.ir.equation import System, Tensor
 from ....compiler.ir.functions import halves
 from ....dsl.diagnostics.diagnostic import UserError
 from ...data import Split
+from ...data.core.stored import Examples, Stored
 from ...memory import size_text
 from ..data_inputs import fields_of
 
@@ -62,7 +63,7 @@ def columns(cupy: Any, split: Split, system: System) -> list[Column]:
     kept = _columns.setdefault(split, {})
     missing = [t for t in fields if (t.name, t.storage_dtype) not in kept]
     # as the data lie in memory; types are converted piece by piece below
-    flats = {t.name: flat(split.arrays[t.name]) for t in missing}
+    flats = {t.name: flat(_in_memory(split.arrays[t.name])) for t in missing}
     needed = sum(flats[t.name][0].size * BYTES[t.storage_dtype] for t in missing)
     # asked before anything is allocated: nothing is half copied
     free, _ = cupy.cuda.runtime.memGetInfo()
@@ -74,6 +75,12 @@ def columns(cupy: Any, split: Split, system: System) -> list[Column]:
     for tensor in missing:
         kept[tensor.name, tensor.storage_dtype] = _copied(cupy, split, tensor, *flats[tensor.name])
     return [kept[t.name, t.storage_dtype] for t in fields]
+
+
+def _in_memory(array: Examples) -> np.ndarray:
+    if isinstance(array, Stored):
+        raise NotResident("the examples are not in memory")
+    return array
 
 
 def flat(array: np.ndarray) -> tuple[np.ndarray, int]:

@@ -273,6 +273,8 @@ def planned_setup(project: Project, search: Search) -> Setup:
         return setup_of(project, None)
     try:
         schema = schema_of(choice, search)
+        if project.settings.draw is not None:
+            project.settings.draw.check(schema)
     except UserError as error:
         # Only missing data may be made up for by declared types: a wrong setting stays an error.
         missing = all(d.code == "E0601" for d in error.diagnostics)

@@ -22,6 +22,7 @@ from ..dsl.syntax.parser import parse_value
 from ..dsl.syntax.source import COMMAND_LINE, Source, Span
 from .conditions import SPLITS, Condition, Monitor, check_measured, measured_names
 from .constants import Value, constant, constant_number
+from .draw_choice import DrawChoice
 from .durations import EXAMPLES, right_spelling, seconds_of
 from .weights_choice import WeightsChoice
 
@@ -69,6 +70,7 @@ class Settings:
     sizes: Mapping[str, int] = field(default_factory=dict)
     limits: Mapping[str, int] = field(default_factory=dict)
     data: DataChoice | None = None
+    draw: DrawChoice | None = None
     weights: WeightsChoice | None = None
 
     def turn(self, step: int) -> Turn:
@@ -169,7 +171,7 @@ _VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
 }  # fmt: skip
 
 _EQUATIONS = ("loss", "optimizer", "clip", "penalty", "average", "turns")  # left to the compiler
-FIELDS = (*_VALUES, *_EQUATIONS, "data", "monitor", "weights")
+FIELDS = (*_VALUES, *_EQUATIONS, "data", "draw", "monitor", "weights")
 
 DEFAULT_EPOCHS = 10
 
@@ -283,6 +285,8 @@ def _field(item: s.Field, lets: Mapping[str, s.Expr], losses: Sequence[str]) -> 
     name = item.name.id
     if name == "data":
         return _data(item.value, lets)
+    if name == "draw":
+        return DrawChoice.read(item.value)
     if name == "monitor":
         return Monitor.read(item.value, losses)
     if name == "weights":

@@ -22,7 +22,7 @@ TRAIN_FIELDS = (
     "data", "loss", "optimizer", "batch", "epochs", "steps", "seed", "patience", "validation",
     "clip", "penalty", "keep", "validate_every", "log_every", "checkpoint_every",
     "keep_checkpoints", "shuffle", "monitor", "float", "precision", "weights", "turns", "average",
-    "accumulate",
+    "accumulate", "draw",
 )  # fmt: skip
 
 SPLITS = ("validation", "test")  # before the name of what is measured on them
@@ -34,8 +34,8 @@ RECORDED = {
     "seconds": "time taken",
 }
 
-# their functions, data sources and `partial`, are known to the runtime
-_RUNTIME_FIELDS = ("data", "validation", "weights")
+# their functions, data sources, `balanced` and `partial`, are known to the runtime
+_RUNTIME_FIELDS = ("data", "draw", "validation", "weights")
 _PARTIAL_FIELDS = ("optimizer", "penalty", "clip", "average")  # the training loop adds arguments
 _COMPUTED_FIELDS = ("loss", "penalty", "clip", "average")  # of tensors, so never a string
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ...dsl.diagnostics.diagnostic import fail
 from ..data import Dataset
+from ..draw_choice import balanced_weights
 from .arrays import Array, as_array
 
 ClassWeight: TypeAlias = Mapping[int, float] | Literal["balanced"]
@@ -49,9 +50,9 @@ def _by_class(dataset: Dataset, class_weight: object) -> np.ndarray:
             f"`class_weight` goes by one label for each example, and the data have {len(labels)}",
             help="`sample_weight` takes a weight for each example",
         )
-    classes, numbers, counts = np.unique(labels[0], return_inverse=True, return_counts=True)
     if isinstance(class_weight, str) and class_weight == "balanced":
-        return (len(numbers) / (len(classes) * counts))[numbers]
+        return balanced_weights(np.asarray(labels[0]))
+    classes, numbers = np.unique(labels[0], return_inverse=True)
     if not isinstance(class_weight, Mapping):
         raise fail(
             "E0708",

@@ -226,6 +226,8 @@ def prepare(project: Project, dataset: Dataset, device: Device) -> Job:
     # of few examples even the first batch of an epoch is short
     setup = replace(setup, whole=min(setup.batch, len(parts["train"])))
     executor = Executor(setup, device, settings.seed)
+    if settings.draw is not None:
+        settings.draw.check(dataset.schema)
     check_fit(executor.system, settings.batch, dataset.schema)
     check_indices(executor.system, dataset)
     warnings = (
@@ -236,7 +238,10 @@ def prepare(project: Project, dataset: Dataset, device: Device) -> Job:
         *_single_examples(setup, len(parts["train"])),
         *_too_large_batch(project, len(parts["train"])),
     )
-    return Job(settings, executor, parts, monitor, project.block.losses, warnings)
+    job = Job(settings, executor, parts, monitor, project.block.losses, warnings)
+    if settings.draw is not None:
+        job.weigh(settings.draw.weights(dataset.train))
+    return job
 
 
 def _single_examples(setup: Setup, examples: int) -> list[Diagnostic]:

@@ -21,6 +21,7 @@ FILES = {
     "mnist": "sets.mnist",
     "fashion_mnist": "sets.fashion_mnist",
     "digits": "sets.digits",
+    "movielens": "sets.movielens",
     "csv": "formats.csv_source",
     "parquet": "formats.parquet",
     "arrow": "formats.arrow",

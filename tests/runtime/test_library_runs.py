@@ -103,6 +103,7 @@ LOSSES = {
     "regression": ("mse(y, target) + mae(y, target) + huber(y, target)", ["r2(y, target)"]),
     "classes": ("cross_entropy(z, label, smoothing = 0.1)",
                 ["accuracy(z, label)", "top_k_accuracy(z, label, 2)", "perplexity(z, label)",
+                 "recall_at(z, hot, 2)", "ndcg_at(z, hot, 2)",
                  "bits_per_char(z, label)", "cross_entropy_ignoring(z, label)"]),
     "one-hot": ("cross_entropy_onehot(z, hot) + kl(softmax(z), hot)", []),
     "binary": ("binary_cross_entropy_logits(y, chance)",

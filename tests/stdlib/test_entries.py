@@ -28,7 +28,7 @@ WITHOUT_SOURCE = {
     "initializers": "zeros ones constant uniform symmetric",
     "layers": "share drop Flatten merge transpose",
     "losses": "bend level_of example_sum area overlap ratio distance norm_of similarities",
-    "metrics": "accuracy flat rows merge_leading crossed_iou runs_found mean_ranks",
+    "metrics": "accuracy flat rows merge_leading crossed_iou runs_found mean_ranks gain_at",
     "normalization": "running",
     "optimizers": "unbiased trust FactoredAverage ElementAverage root_mean_square OrthogonalStep"
     " AdamStep quintic",

@@ -172,6 +172,9 @@ def test_clip_norm(limit, norm):
 
 A, B = np.array([[0.1, 0.9], [0.6, 0.4], [0.3, 0.8]]), np.array([[0, 1], [0, 1], [1, 1]])
 Z = np.array([[3, 2, 1, 0], [0, 1, 5, 2], [1, 1, 0, 0], [4, 3, 2, 1.0]])
+HOT = np.array([[1, 0, 0, 0], [0, 0, 0, 1], [1, 1, 0, 0], [0, 0, 0, 0]])
+STARS = np.array([[0, 3, 2, 0], *3 * [[0, 0, 0, 0]]])  # the best order has 3 before 2
+DCG = [7 / np.log2(3) + 3 / np.log2(4), 7 / np.log2(2) + 3 / np.log2(3)]
 METRICS = [
     ("accuracy(z, label)", 0.5),  # the first and, as the first of two largest, the third
     ("top_k_accuracy(z, label, 3)", 0.75),
@@ -181,12 +184,26 @@ METRICS = [
     ("recall(p, q)", 0.5),
     ("recall(p, 0*q)", 0.0),
     ("f1(p, q)", 2 * 2 / (3 + 4)),
+    ("recall_at(z, hot, 1)", (1 + 0 + 1 / 2) / 3),  # the last row wants nothing
+    ("recall_at(z, hot, k = 2)", (1 + 1 + 1) / 3),
+    ("recall_at(z, 0*hot)", 0.0),
+    ("ndcg_at(z, hot, 1)", (1 + 0 + 1) / 3),
+    ("ndcg_at(z, 3*hot, k = 4)", (1 + np.log(2) / np.log(3) + 1) / 3),
+    ("ndcg_at(z, stars)", DCG[0] / DCG[1]),
+    ("ndcg_at(z, 0*hot)", 0.0),
     ("r2(p, q)", 1 - ((A - B) ** 2).sum() / ((B - B.mean()) ** 2).sum()),
 ]
 
 
 @pytest.mark.parametrize("y, expected", METRICS, ids=[m[0] for m in METRICS])
 def test_metrics(y, expected):
-    inputs = {"z": "f32[4, 4]", "label": "i32[4]", "p": "f32[3, 2]", "q": "f32[3, 2]"}
-    given = {"z": Z, "label": [0, 1, 0, 3], "p": A, "q": B}
+    inputs = {
+        "z": "f32[4, 4]",
+        "label": "i32[4]",
+        "p": "f32[3, 2]",
+        "q": "f32[3, 2]",
+        "hot": "f32[4, 4]",
+        "stars": "f32[4, 4]",
+    }
+    given = {"z": Z, "label": [0, 1, 0, 3], "p": A, "q": B, "hot": HOT, "stars": STARS}
     check(value_of(y, inputs, given), expected, y)

@@ -11,6 +11,7 @@ from .texts import Text
 
 if TYPE_CHECKING:
     from .curves import Curves
+    from .pages import ExploredPage
 
 
 class InspectedModel(ModelState):
@@ -39,6 +40,16 @@ class InspectedModel(ModelState):
         from .compiled import compiled  # not for training
 
         return Text(compiled(self._project, self._setup(), emit, without))
+
+    @boundary
+    def explore(self, *, profile: bool = False) -> ExploredPage:
+        """The program at every stage, from the source to machine code, linked line by line, as
+        `nnc explore` shows it: a notebook shows the page, `.save("model.html")` writes it. With
+        `profile` the training step is run on random numbers, and lines have their times. Raises
+        UserError if a size is not known, E0707 for a profile of what is not trained."""
+        from .pages import explored  # not for training
+
+        return explored(self, profile)
 
     @boundary
     def plot(

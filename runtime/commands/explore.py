@@ -13,14 +13,13 @@ import click
 
 from ...dsl.diagnostics.diagnostic import did_you_mean, fail
 from ..inspect.emit import Stages
+from ..inspect.explore import ENDINGS
 from ..inspect.explore import explore as page
+from ..inspect.profile_on import profile_on
 from ..messages import notify
 from ..training.atomic_files import write_text
 from . import options as o
-from .profile import measured
 from .report import print_diagnostics
-
-ENDINGS = (".html", ".htm")
 
 
 def explore(program, timed, steps, threads, device_name, output_file, opened) -> None:
@@ -36,7 +35,7 @@ def explore(program, timed, steps, threads, device_name, output_file, opened) ->
     stages = Stages(project, program.setup if timed else program.setup_if_trained)
     if o.verifying():
         o.check_passes(stages.program)
-    profile = measured(device_name, project, program.setup, threads, steps) if timed else None
+    profile = profile_on(device_name, project, program.setup, threads, steps) if timed else None
     text = page(stages, device_name, profile)
     print_diagnostics(stages.report.diagnostics)
     if output_file is None:

@@ -13,13 +13,10 @@ from typing import Any
 
 import click
 
-from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.printer import origin
 from ...compiler.programs import training_step
+from ..inspect.profile_on import profile_on
 from ..inspect.profiling import STAGES, KernelTime, LineTime, Profile
-from ..inspect.profiling import profile as measure
-from ..project import Project
-from ..thread_count import default_threads
 from . import options as o
 from .tables import Row, TableColumn, print_table
 
@@ -35,7 +32,7 @@ def profile(program, steps, kernels, sort, device_name, threads, as_json) -> Non
     project, setup = program.project, program.setup
     if o.verifying():
         o.check_passes(training_step(setup)[0])
-    found = measured(device_name, project, setup, threads, steps)
+    found = profile_on(device_name, project, setup, threads, steps)
     if as_json:
         click.echo(json.dumps(_plain(found)))
         return
@@ -47,18 +44,6 @@ def profile(program, steps, kernels, sort, device_name, threads, as_json) -> Non
     print_table(columns, (_kernel_rows if kernels else _line_rows)(found, by_time))
     for text in _gpu_summary(found) if found.gpu else _summary(found):
         click.echo(text)
-
-
-def measured(
-    device: str, project: Project, setup: Setup, threads: int | None, steps: int
-) -> Profile:
-    """The profile of a training step on `cpu` or `cuda`."""
-    seed = project.settings.seed
-    if device == "cpu":
-        return measure(project.name, setup, default_threads(threads), steps, seed)
-    from ..inspect.gpu_profiling import profile as measure_gpu  # what needs a GPU, only for it
-
-    return measure_gpu(project.name, setup, steps, seed)
 
 
 def _line_rows(found: Profile, by_time: bool) -> Iterable[Row]:

@@ -7,8 +7,6 @@ looks like and does is in `page/`. Tests: tests/runtime/test_explore.py.
 
 from __future__ import annotations
 
-import base64
-import gzip
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -28,6 +26,7 @@ from .profiling import STAGES, LineTime, Profile
 
 PAGE = Path(__file__).with_name("page")
 SCRIPTS = ("syntax.js", "pane.js", "memory.js", "explore.js")
+ENDINGS = (".html", ".htm")
 TIMED = ("gradients", "kernels")  # stages whose lines have times; those of the source have, too
 DEVICES = {"cpu": "CPU", "cuda": "GPU (H100)"}
 
@@ -64,7 +63,7 @@ def explore(stages: Stages, device: str = "cpu", profile: Profile | None = None)
         "rules": [[rule.pattern, rule.kinds] for rule in RULES],
         "profile": None if profile is None else _profile(profile),
     }
-    return _page(data)
+    return _page(data, main.text)
 
 
 def _stages(stages: Stages, device: str) -> Iterator[tuple[Pane, Iterable[Line]]]:
@@ -85,16 +84,16 @@ def _stages(stages: Stages, device: str) -> Iterator[tuple[Pane, Iterable[Line]]
         yield Pane("cuda", "CUDA C++", "cuda", "without the prelude"), stages.cuda_lines
 
 
-def _page(data: dict[str, Any]) -> str:
-    """The template with everything in its place. The data are compressed: stages are long texts
-    that repeat themselves."""
-    plain = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+def _page(data: dict[str, Any], source: str) -> str:
+    """The template with everything in its place."""
+    plain = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     parts = {
         "title": escape(data["title"]),
         "style": (PAGE / "explore.css").read_text("utf-8"),
         "script": "".join((PAGE / name).read_text("utf-8") for name in SCRIPTS),
-        # no time of writing: the same program gives the same page
-        "data": base64.b64encode(gzip.compress(plain, mtime=0)).decode(),
+        "source": escape(source),
+        # What would end the script or begin a comment of HTML, spelled otherwise.
+        "data": plain.replace("</", "<\\/").replace("<!", "\\u003c!"),
     }
     template = (PAGE / "explore.html").read_text("utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)

@@ -5,8 +5,6 @@ The pictures that the tests take are in pytest's folder for temporary files.
 
 from __future__ import annotations
 
-import base64
-import gzip
 import json
 import re
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ from browser import Browser, browser
 from pseudo_terminal import at_terminal
 from small_programs import DIGITS
 
+import nnc
 from nnc.runtime import cli
 
 PROGRAM = """
@@ -42,9 +41,9 @@ SCALED, DENSE, SECOND, LOSS, ADAM = 4, 8, 9, 14, 15  # lines
 
 
 def data_of(page: str) -> dict[str, Any]:
-    found = re.search(r'<script id="data"[^>]*>([^<]+)</script>', page)
+    found = re.search(r'<script id="data"[^>]*>(.*?)</script>', page, re.S)
     assert found
-    return json.loads(gzip.decompress(base64.b64decode(found[1])))
+    return json.loads(found[1])
 
 
 class Explored:
@@ -390,3 +389,33 @@ def test_of_a_long_text_only_what_is_in_view_is_in_the_document(
     assert shown.value("document.querySelectorAll('.row').length") < 200
     shown.value("document.querySelector('.pane.llvm .scroll').scrollTop = 1e9")
     shown.wait("document.getElementById(`llvm-${page.byName.llvm.size - 1}`) !== null")
+
+
+# --- from Python ----------------------------------------------------------------------------------
+
+
+def test_a_model_shows_its_page_in_a_notebook(
+    shown: Browser, tmp_path: Path, cpu: Explored
+) -> None:
+    page = nnc.loads(PROGRAM, name="small.nn").explore()
+    page.save(tmp_path / "small.html")
+    saved = (tmp_path / "small.html").read_text("utf-8")
+    assert saved == page.html and Explored(saved).origins("asm") == cpu.origins("asm")
+    with pytest.raises(nnc.UserError, match=r"small\.txt"):
+        page.save(tmp_path / "small.txt")
+    # In a frame of a page, as a notebook shows it.
+    (tmp_path / "notebook.html").write_text(
+        f"<!doctype html><body>{page._repr_html_()}<script>addEventListener('load', () =>"
+        " { document.body.dataset.ready = 'yes'; });</script>"
+    )
+    shown.open(tmp_path / "notebook.html")
+    shown.wait("frames[0]?.document.body.dataset.ready === 'yes'")
+    shown.value("frames[0].page.hold(frames[0].page.byName.source, 8)")
+    assert shown.value("frames[0].page.byName.asm.lit.length") > 0
+
+
+def test_a_profile_needs_training() -> None:
+    model = nnc.loads("model N(x: f32[4]) -> y: f32[4] { y[i] = 2 * x[i] }\n")
+    assert "gradients" not in Explored(model.explore().html).panes
+    with pytest.raises(nnc.UserError, match="train N"):
+        model.explore(profile=True)

@@ -257,14 +257,5 @@ class Page {
   }
 }
 
-async function begin() {
-  const packed = Uint8Array.from(atob(document.getElementById("data").textContent.trim()),
-    (letter) => letter.charCodeAt(0));
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
-  window.page = new Page(await new Response(stream).json());
-  document.body.dataset.ready = "yes";
-}
-
-begin().catch((error) => {
-  document.getElementById("waiting").textContent = `This browser cannot show the page: ${error}`;
-});
+window.page = new Page(JSON.parse(document.getElementById("data").textContent));
+document.body.dataset.ready = "yes";

@@ -7,7 +7,7 @@ line is passed to a model that reads one before it writes is in `inference/text_
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import click
 
@@ -23,6 +23,8 @@ from ..training.trained_weights import trained_weights
 from . import options as o
 from .program_files import standard_input
 from .report import print_diagnostics
+
+CONTEXT = 16  # tokens before the next that decide how it is written
 
 
 def generate(
@@ -70,7 +72,7 @@ def generate(
         first = [int(i) for i in vocabulary.encode(text, "the prompt")]
         click.echo(text, nl=False)
         tokens = generator.tokens(first, length, sampling, seed, len(vocabulary))
-        for piece in pieces(tokens, vocabulary):
+        for piece in pieces(tokens, vocabulary, first):
             click.echo(piece, nl=False)
         click.echo()
         read, written = len(first), length
@@ -102,17 +104,23 @@ def translation(
     return generator.tokens([begin], most, sampling, seed, len(writer), end)
 
 
-def pieces(tokens: Iterable[int], vocabulary: Vocabulary) -> Iterator[str]:
-    """The text of the tokens as soon as it is certain: a character of several bytes waits for all
-    of them."""
-    pending: list[int] = []
+def pieces(
+    tokens: Iterable[int], vocabulary: Vocabulary, before: Sequence[int] = ()
+) -> Iterator[str]:
+    """The text of the tokens, which stand behind others, as soon as it is certain: a character of
+    several bytes waits for all of them."""
+    # What is between two tokens, such as a space, may depend on both.
+    read, pending = list(before)[-CONTEXT:], 0
+    shown = vocabulary.decode(read)
     for token in tokens:
-        pending.append(token)
-        text = vocabulary.decode(pending)
+        read.append(token)
+        pending += 1
+        text = vocabulary.decode(read)
         # A character has up to 4 bytes, mostly as many tokens; after 8, the bytes are wrong, not
         # unfinished.
-        if not text.endswith("\N{REPLACEMENT CHARACTER}") or len(pending) > 8:
-            yield text
-            pending = []
+        if not text.endswith("\N{REPLACEMENT CHARACTER}") or pending > 8:
+            yield text[len(shown) :]
+            read, pending = read[-CONTEXT:], 0
+            shown = vocabulary.decode(read)
     # What is left at the end, possibly an unfinished character.
-    yield vocabulary.decode(pending)
+    yield vocabulary.decode(read)[len(shown) :]

@@ -97,7 +97,7 @@ class Search:
 
     def find(self, name: str) -> Path:
         """The first file or folder called `name` in the roots; E0601 or E0617 if there is none."""
-        return self._find(name, Path.exists, "file or folder")
+        return self._find(name, Path.exists, "file")
 
     def has(self, name: str) -> bool:
         """Whether a file or folder of that very name is in the roots."""

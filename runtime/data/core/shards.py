@@ -9,8 +9,10 @@ files without one train.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from ....dsl.diagnostics.diagnostic import fail
 from .data_paths import Search
@@ -130,3 +132,15 @@ def _check_one_table(files: list[Path], root: Path, name: str) -> None:
                 "missing",
                 help="fetch or copy it again",
             )
+
+
+def rows_of_splits(splits: Splits, counts: Sequence[int]) -> list[np.ndarray] | None:
+    """The rows of training, test and validation, of files with so many rows; None of one split."""
+    if len(splits) == 1:
+        return None
+    found, row, left = {}, 0, list(counts)
+    for split, files in splits.items():
+        size = sum(left.pop(0) for _ in files)
+        found[split] = np.arange(row, row + size)
+        row += size
+    return [found.get(split, np.arange(0)) for split in ("train", "test", "validation")]

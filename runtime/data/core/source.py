@@ -93,6 +93,7 @@ class Setting:
     default: Any = REQUIRED
     allowed: tuple[Any, ...] = ()
     positional: bool = False  # may be given without its name: csv("houses.csv")
+    ending: str = ""  # of files that may be named besides what is `allowed`
 
 
 @dataclass(frozen=True)
@@ -245,7 +246,9 @@ def check_value(source: DataSource, setting: Setting, value: Any, span: Span | N
         return
     if setting.allowed:
         expected = " or ".join(_literal(one) for one in setting.allowed)
-    if not fits(value) or (setting.allowed and value not in setting.allowed):
+        expected += f" or the name of a file that ends in {setting.ending}" * bool(setting.ending)
+    is_file = setting.ending and isinstance(value, str) and value.lower().endswith(setting.ending)
+    if not fits(value) or (setting.allowed and value not in setting.allowed and not is_file):
         title = f"setting `{setting.name}` of `{source.name}`"
         raise fail("E0615", f"{title} must be {expected}, not {_literal(value)}", span)
 

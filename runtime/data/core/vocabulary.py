@@ -1,8 +1,9 @@
 """Tokens and their ids: turns text into ids for a model, and ids back into text.
 
-In: training text, or the JSON of a run folder. Out: a `Vocabulary` that encodes and decodes. Four
-kinds: the characters of a text, bytes, words, and byte pairs (`byte_pairs.py`). Special tokens have
-the first ids, so that padding is 0 wherever there is padding.
+In: training text, or the JSON of a run folder. Out: a `Vocabulary` that encodes and decodes. Five
+kinds: the characters of a text, bytes, words, byte pairs (`byte_pairs.py`), and the tokens of a
+`tokenizer.json` (`tokenizer_file.py`). Special tokens have the first ids, so that padding is 0
+wherever there is padding.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from ....compiler.ir.lazy_numpy import np
 from ....dsl.diagnostics.diagnostic import UserError, fail
 from ....dsl.syntax.source import Span
-from . import byte_pairs
+from . import byte_pairs, tokenizer_file
 
 PAD, UNKNOWN, START, END = "<pad>", "<unk>", "<start>", "<end>"
 WORD = re.compile(r"\w+|[^\w\s]")  # a run of letters and digits, or one mark
 BLOCK = 1 << 20  # characters looked up at a time
+KINDS = ("chars", "bytes", "words", "bpe", "tokens")
 BYTES = tuple(f"0x{value:02x}" for value in range(256))
 
 
@@ -31,13 +34,15 @@ class Vocabulary:
     """Ids 0, 1, … are `specials`, then `tokens`.
 
     A token of the kinds `chars` and `words` is its text; of `bytes` its value, like `0x0a`; of
-    `bpe` its bytes as `byte_pairs.token_of_bytes` writes them. Only `bpe` has `merges`.
+    `bpe` its bytes as `byte_pairs.token_of_bytes` writes them. Only `bpe` has `merges`, and only
+    `tokens` has a `tokenizer`, the text of its file.
     """
 
-    kind: str  # 'chars', 'bytes', 'words' or 'bpe'
+    kind: str  # one of KINDS
     tokens: tuple[str, ...]
     specials: tuple[str, ...] = ()
     merges: tuple[tuple[str, str], ...] = ()
+    tokenizer: str = ""
 
     def __len__(self) -> int:
         return len(self.specials) + len(self.tokens)
@@ -56,6 +61,12 @@ class Vocabulary:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """What each id stands for, as people read it; bytes that are no UTF-8 like `\\xe2`."""
+        if self.kind == "tokens":
+            every = ([number] for number in range(len(self.tokens)))
+            pieces = (tokenizer_file.decode(self._encoder, one) for one in every)
+            # What has no text of its own, such as a mark, is called by its token.
+            read = zip(pieces, self.tokens, strict=True)
+            return (*self.specials, *(piece or token for piece, token in read))
         texts = (
             p if isinstance(p, str) else p.decode("utf-8", "backslashreplace") for p in self._pieces
         )
@@ -74,6 +85,8 @@ class Vocabulary:
         if self.kind == "bytes":
             # A lone surrogate has no UTF-8, yet a prompt from a command line may contain one.
             found = np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8)
+        elif self.kind == "tokens":
+            found = tokenizer_file.encode(self._encoder, text, origin, line)
         else:
             found = byte_pairs.encode(self._encoder, text)
         # Widened before the specials are added: 255 + 1 would wrap around in a byte.
@@ -87,6 +100,8 @@ class Vocabulary:
         """
         pieces: list[Any] = []
         is_text = self.kind in ("chars", "words")
+        if self.kind == "tokens":
+            return self._decode_tokens(ids)
         for number in map(int, ids):
             if not 0 <= number < len(self):
                 raise IndexError(f"id {number} in a vocabulary of {len(self)}")
@@ -103,6 +118,17 @@ class Vocabulary:
             return (" " if self.kind == "words" else "").join(pieces)
         return b"".join(pieces).decode("utf-8", "replace")
 
+    def _decode_tokens(self, ids: Iterable[int]) -> str:
+        kept, first = [], len(self.specials)
+        for number in map(int, ids):
+            if not 0 <= number < len(self):
+                raise IndexError(f"id {number} in a vocabulary of {len(self)}")
+            if number < first and self.specials[number] == END:
+                break
+            if number >= first:
+                kept.append(number - first)
+        return tokenizer_file.decode(self._encoder, kept)
+
     def to_json(self) -> str:
         """The vocabulary as JSON; `from_json` gives an equal one."""
         plain: dict[str, Any] = {"kind": self.kind, "specials": self.specials}
@@ -110,6 +136,8 @@ class Vocabulary:
             plain["tokens"] = self.tokens
         if self.kind == "bpe":
             plain["merges"] = self.merges
+        if self.kind == "tokens":
+            plain["tokenizer"] = self.tokenizer
         return json.dumps(plain, ensure_ascii=True)
 
     @staticmethod
@@ -121,10 +149,14 @@ class Vocabulary:
             kind, specials = plain["kind"], _strings(plain["specials"])
             tokens = BYTES if kind == "bytes" else _strings(plain["tokens"])
             merges = tuple((a, b) for a, b in map(_strings, plain.get("merges", ())))
-            if kind not in ("chars", "bytes", "words", "bpe"):
+            tokenizer = plain.get("tokenizer", "")
+            if not isinstance(tokenizer, str) or bool(tokenizer) != (kind == "tokens"):
+                raise ValueError("a tokenizer is missing, or too many")
+            if kind not in KINDS:
                 raise ValueError(f"unknown kind {kind!r}")
             # One id per token and one token per id, or decoding would not invert encoding.
-            if not tokens or len({*tokens, *specials}) != len(tokens) + len(specials):
+            apart = kind == "tokens" or not {*tokens} & {*specials}
+            if not tokens or len({*tokens}) != len(tokens) or not apart:
                 raise ValueError("it has no tokens, or a token twice")
             if kind == "chars" and max(map(len, tokens)) > 1:
                 raise ValueError("a token is not a character")
@@ -136,7 +168,7 @@ class Vocabulary:
                 raise ValueError("a merged pair is not a token")
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise fail("E0603", f"{origin} is damaged: {error}") from error
-        return Vocabulary(kind, tokens, specials, merges)
+        return Vocabulary(kind, tokens, specials, merges, tokenizer)
 
     # ── one kind each ────────────────────────────────────────────────────────────────────────────
 
@@ -162,6 +194,8 @@ class Vocabulary:
 
     @cached_property
     def _encoder(self) -> Any:
+        if self.kind == "tokens":
+            return tokenizer_file.made(self.tokenizer)
         return byte_pairs.encoder(self.tokens, self.merges)
 
     def _encode_chars(self, text: str, origin: str, line: int) -> np.ndarray:
@@ -195,6 +229,8 @@ class Vocabulary:
 
     def unknown(self, text: str) -> list[str]:
         """The words or characters of a text that are read as `<unk>`, each once, in its order."""
+        if self.kind == "tokens":
+            return tokenizer_file.unknown(self._encoder, text)
         # Without `<unk>` an unknown token is an error; bytes and byte pairs lack nothing.
         if UNKNOWN not in self.specials or self.kind not in ("chars", "words"):
             return []
@@ -253,6 +289,12 @@ def _counted(parts: Iterable[Iterable[str]], min_count: int) -> dict[str, int]:
 def all_bytes(specials: Sequence[str] = ()) -> Vocabulary:
     """The 256 bytes."""
     return Vocabulary("bytes", BYTES, tuple(specials))
+
+
+def of_tokenizer(path: Path, specials: Sequence[str] = (), span: Span | None = None) -> Vocabulary:
+    """The tokens of a `tokenizer.json`, behind special ones. UserError as `read_tokenizer`."""
+    text, tokens = tokenizer_file.read_tokenizer(path, span)
+    return Vocabulary("tokens", tokens, tuple(specials), (), text)
 
 
 def learn_byte_pairs(text: str, size: int, span: Span | None = None) -> Vocabulary:

@@ -43,7 +43,7 @@ import numpy as np
 from ....dsl.diagnostics.diagnostic import did_you_mean, fail
 from ..core.dataset import Dataset, Field, Schema, split_dataset
 from ..core.encodings import UTF8
-from ..core.shards import Splits, find_shards
+from ..core.shards import Splits, find_shards, rows_of_splits
 from ..core.source import DataSource, Request, Setting, errors_at
 from ..core.splitting import split_rows, split_size, training_size
 from .csv_features import FILL, INDICATOR, REFUSE, Choice, fit
@@ -135,8 +135,8 @@ def _parts(
 ) -> Sequence[np.ndarray]:
     """The rows that train, those that test, and those that validate, if there are any."""
     count, share = columns.count, request["test"]
-    if opened.is_split:
-        return opened.parts(columns.counts)
+    if (parts := opened.parts(columns.counts)) is not None:
+        return parts
     if request["time"] is None:
         labels = target.y if target.classes is not None else None
         # The split is stratified by class if there are classes; for numbers it is simply random.
@@ -172,14 +172,9 @@ class Opened:
         """Whether files say what tests."""
         return len(self.splits) > 1
 
-    def parts(self, counts: Sequence[int]) -> list[np.ndarray]:
+    def parts(self, counts: Sequence[int]) -> list[np.ndarray] | None:
         """The rows of each split, of files with so many rows."""
-        found, row, left = {}, 0, list(counts)
-        for split, files in self.splits.items():
-            size = sum(left.pop(0) for _ in files)
-            found[split] = np.arange(row, row + size)
-            row += size
-        return [found.get(split, np.arange(0)) for split in ("train", "test", "validation")]
+        return rows_of_splits(self.splits, counts)
 
 
 def _form(request: Request) -> TextForm:

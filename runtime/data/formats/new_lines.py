@@ -14,14 +14,17 @@ from typing import Any, ClassVar
 from ....compiler.ir.lazy_numpy import np
 from ....dsl.diagnostics.diagnostic import Report, fail
 from ..core.encodings import UTF8
-from ..core.file_kinds import GZIP, TEXT
+from ..core.file_kinds import GZIP, TABLE, TEXT
 from ..core.padding import pad
 from ..core.reader import NewExamples, NewFile, listed, noted
 from ..core.vocabulary import UNKNOWN, Vocabulary
+from .table_file import ENDINGS, TextForm
+from .table_texts import is_table, read_texts
 from .text_file import read_text
 
-SUFFIXES = frozenset({".txt", ".text", ".md", ".tsv", ".csv"})
-KINDS = (TEXT, GZIP)
+TEXT_COLUMN = "text"
+SUFFIXES = frozenset({".txt", ".text", ".md"}) | ENDINGS
+KINDS = (TEXT, GZIP, TABLE)
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,20 @@ class NewLine:
         return f"{self.file}:{self.line}"
 
 
-def new_lines(files: Sequence[NewFile], cache: Path, encoding: str = UTF8) -> list[NewLine]:
-    """The lines of all files, blank ones left out; E0603, E0612, E0613 or E0617."""
+def new_lines(
+    files: Sequence[NewFile], cache: Path, encoding: str = UTF8, column: str = ""
+) -> list[NewLine]:
+    """The lines of all files, blank ones left out, and the texts in that column of those that are
+    tables; E0603, E0609, E0612 to E0614, E0616 or E0617."""
     report, found = Report(), []
     for file in files:
         with noted(report):
+            if is_table(file.path, bool(column)):
+                form = TextForm(encoding=encoding, cache=cache)
+                table = read_texts(file.path, [(column or TEXT_COLUMN, None)], form)
+                rows = zip(table.rows, table.lines, strict=True)
+                found += [NewLine(file.name, line, text) for (text,), line in rows]
+                continue
             lines = enumerate(read_text(file.path, cache, encoding).split("\n"), 1)
             own = [NewLine(file.name, number, text) for number, text in lines if text.strip()]
             if not own:
@@ -99,6 +111,7 @@ class LineReader:
     labels: tuple[str, ...]
     vocabularies: Mapping[str, Vocabulary]
     encoding: str = UTF8
+    column: str = ""  # of texts, in a table
 
     kind: ClassVar[str] = "lines"
     file_kinds: ClassVar[tuple[str, ...]] = KINDS
@@ -124,7 +137,7 @@ class LineReader:
 
     def read(self, files: Sequence[NewFile], cache: Path) -> NewExamples:
         """The texts of all lines; errors as `new_lines` and `encoded`."""
-        lines = new_lines(files, cache, self.encoding)
+        lines = new_lines(files, cache, self.encoding, self.column)
         texts, notes = self._texts(lines)
         folded = [text.lower() for text in texts] if self.lowercase else texts
         tokens = encoded(lines, folded, self.vocabulary)

@@ -1,11 +1,12 @@
 """`pairs("sentences.tsv")`: two texts per line, the second to be generated from the first.
 
 In: text, plain or gzip'd, in UTF-8 or the declared `encoding`; on every line that is not blank a
-source, a delimiter and a target.
-Out: `source` i32[source_length] and its length; for the target y: `target_in`, which is `<start>`
-and then y, and `target_out`, which is y and then `<end>`, both i32[target_length], padded with 0;
-and `target_length`, the number of tokens of y plus one. Each side has a vocabulary of its own, from
-the training lines. The lengths are those of the longest texts unless they are set; then a pair that
+source, a delimiter and a target. Or a table with columns `source` and `target`, or those that these
+settings name, such as `translation.de`, and several files, as for `lines`. Out: `source`
+i32[source_length] and its length; for the target y: `target_in`, which is `<start>` and then y, and
+`target_out`, which is y and then `<end>`, both i32[target_length], padded with 0; and
+`target_length`, the number of tokens of y plus one. Each side has a vocabulary of its own, from the
+training lines. The lengths are those of the longest texts unless they are set; then a pair that
 does not fit is left out, since half a translation is wrong, and a line on stderr says how many.
 """
 
@@ -37,7 +38,7 @@ from .new_lines import (
     plain_values,
     unknown_note,
 )
-from .text_file import TextRow, read_rows
+from .two_texts import PAIR, read_two_columns
 
 SPECIALS = (PAD, UNKNOWN, START, END)
 
@@ -56,15 +57,13 @@ def load(request: Request) -> Dataset:
 
 
 def _dataset(request: Request) -> tuple[Dataset, str]:
-    path, delimiter, cells = request.file(), request["delimiter"], ("source", "target")
-    encoding = request["encoding"]
+    read = read_two_columns(request, PAIR, PAIR, False)
+    path, rows = read.name, read.rows
     with errors_at(request.span_of("file")):
-        rows = read_rows(path, request.search.cache_folder, delimiter, cells, False, encoding)
-        _check_two_cells(path, rows, delimiter)
-        training, test = split_rows(len(rows), request["test"], request["seed"])
+        split = read.parts or split_rows(len(rows), request["test"], request["seed"])
         # A vocabulary for each side: what words the languages share does not matter.
         (sources, reader), (targets, writer) = (
-            encode_texts(request, [row.cells[side] for row in rows], training, SPECIALS)
+            encode_texts(request, [row[side] for row in rows], split[0], SPECIALS)
             for side in (0, 1)
         )
         # One more for a target, since it is stored with a mark: `<start> y`, and `y <end>`.
@@ -76,34 +75,25 @@ def _dataset(request: Request) -> tuple[Dataset, str]:
         # target must be strictly shorter, to leave room for its mark.
         pairs = zip(sources, targets, strict=True)
         fits = np.array([len(x) <= lengths[0] and len(y) < lengths[1] for x, y in pairs])
-        parts = [part[fits[part]] for part in (training, test)]
+        parts = [part[fits[part]] for part in split]
         if not len(parts[0]):
             message = f"no training pair of {path} fits into {lengths[0]} and {lengths[1]} tokens"
             raise fail("E0613", message, help="choose larger lengths")
     dataset = pair_dataset(
-        str(path),
+        path,
         sources,
         targets,
         parts,
         lengths,
         (reader, writer),
         request["lowercase"],
-        delimiter,
-        encoding,
+        request["delimiter"],
+        request["encoding"],
+        (request["source"] or PAIR[0], request["target"] or PAIR[1]) if read.is_table else (),
     )
     lost = len(rows) - int(fits.sum())
     note = f"{lost} of {len(rows)} pairs of {path} do not fit and are left out" if lost else ""
     return dataset, note
-
-
-def _check_two_cells(path: Path, rows: list[TextRow], delimiter: str) -> None:
-    # A row is divided at its first delimiter, so further cells end up in the second.
-    for row in rows:
-        if delimiter in row.cells[1]:
-            found = row.cells[1].count(delimiter) + 2
-            message = f"{path}, line {row.line}: {found} cells where a pair has 2"
-            hint = "keep the first two columns: `cut -f 1,2`" if delimiter == "\t" else ""
-            raise fail("E0604", message, help=hint)
 
 
 def pair_dataset(
@@ -116,18 +106,21 @@ def pair_dataset(
     lowercase: bool = False,
     delimiter: str = "\t",
     encoding: str = UTF8,
+    columns: tuple[str, ...] = (),
 ) -> Dataset:
     """The validated dataset of pairs in ids (without special tokens): of the rows `parts`, the
-    first train and the second, if there are any, test. The last three are for new texts."""
+    first train, and the second and third, if there are any, test and validate. The last four are
+    for new texts."""
     reader, writer = vocabularies
     known = {"source": reader, "target_in": writer, "target_out": writer}
-    inputs = PairReader(*lengths, lowercase, delimiter, known, encoding)
+    inputs = PairReader(*lengths, lowercase, delimiter, known, encoding, columns)
 
     def split(rows: np.ndarray) -> Split:
         texts = inputs.sources([sources[row] for row in rows])
         return Split({**texts, **inputs.targets([targets[row] for row in rows])})
 
-    train, test = (split(rows) if len(rows) else None for rows in parts)
+    splits = [split(rows) if len(rows) else None for rows in parts]
+    train, test, validation = [*splits, None, None][:3]
     assert train is not None
     fields = (
         Field("source", "i32", lengths[:1], len(reader)),
@@ -137,7 +130,9 @@ def pair_dataset(
         Field("target_length", "i32", ()),
     )
     schema = Schema(fields, len(train))
-    return validate(Dataset(name, schema, train, test, vocabularies=known, reader=inputs))
+    return validate(
+        Dataset(name, schema, train, test, validation, vocabularies=known, reader=inputs)
+    )
 
 
 @dataclass(frozen=True)
@@ -151,6 +146,7 @@ class PairReader:
     delimiter: str
     vocabularies: Mapping[str, Vocabulary]
     encoding: str = UTF8
+    columns: tuple[str, ...] = ()  # of sources and targets, in a table
 
     kind: ClassVar[str] = "pairs"
     file_kinds: ClassVar[tuple[str, ...]] = KINDS
@@ -187,7 +183,7 @@ class PairReader:
 
     def read(self, files: Sequence[NewFile], cache: Path) -> NewExamples:
         """The texts of all lines; E0708 for those that do not fit."""
-        lines = new_lines(files, cache, self.encoding)
+        lines = new_lines(files, cache, self.encoding, *self.columns[:1])
         cells = divided(lines, self.delimiter, False)
         texts = [cell[0] for cell in cells] if cells else [line.text.strip() for line in lines]
         report = Report()
@@ -223,7 +219,9 @@ PAIRS = DataSource(
     "pairs",
     "a source and a target per line: source, target_in and target_out i32[…], and their lengths",
     (
-        Setting("file", "text", "the file", positional=True),
+        Setting("file", "text", "the file, a folder, or a pattern of files", positional=True),
+        Setting("source", "text", "the column of the sources, in a table (source)", None),
+        Setting("target", "text", "the column of the targets, in a table (target)", None),
         Setting("source_length", "count", "the most tokens of a source (the longest)", None),
         Setting("target_length", "count", "the most tokens of a target and its end mark", None),
         *VOCABULARY_SETTINGS,

@@ -1,21 +1,26 @@
 """`text("book.txt", length = 128)`: windows of a text, to predict the next token at every position.
 
-In: a text file, plain or gzip'd, in UTF-8 or the declared `encoding`. Out: `token` i32[length] and
-`target` i32[length], the same window one token later: target[t] = token[t + 1] of the text. Example
-i begins at token i · stride;
-with the default stride, `length`, every token is a target once per epoch, and with a smaller one
-examples overlap. The end of the text validates: it is divided off before windows are taken, so that
-no token is in both parts, and its windows never overlap. Tokens are stored once, in the smallest
-type; windows are views into them and are only copied into batches.
+In: a text file, plain or gzip'd, in UTF-8 or the declared `encoding`; or a table of Parquet, Arrow
+or JSON Lines, or of CSV if `column` names its column of texts, each row of which is a line. Out:
+`token` i32[length] and `target` i32[length], the same window one token later: target[t] = token[t +
+1] of the text. Example i begins at token i · stride; with the default stride, `length`, every token
+is a target once per epoch, and with a smaller one examples overlap. The end of the text validates:
+it is divided off before windows are taken, so that no token is in both parts, and its windows never
+overlap. Tokens are stored once, in the smallest type; windows are views into them and are only
+copied into batches.
 
 Vocabularies: `chars`, the characters of the whole text (so that validation can be read); `bytes`;
-`bpe`, `size` byte pairs learnt from the training part alone.
+`bpe`, `size` byte pairs learnt from the training part alone; or a `tokenizer.json` of Hugging Face
+beside the program, whose ids are taken as they are, without the marks that it puts around a text.
+
+A folder or a pattern names several files, as for `csv`: the parts of one text, and where their
+names say so, what validates (or tests) in place of a share.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,14 +34,27 @@ from ..core.encodings import UTF8, is_utf8
 from ..core.feature_cache import load_cached, store_cached
 from ..core.padding import pad
 from ..core.reader import NewExamples, NewFile
-from ..core.source import DataSource, Request, Setting
+from ..core.shards import Splits, find_shards
+from ..core.source import DataSource, Request, Setting, errors_at
+from ..core.tokenizer_file import ENDING
 from ..core.vocabulary import Vocabulary
-from .new_lines import KINDS, SUFFIXES, NewLine, encoded, new_lines, plain_values
+from .new_lines import (
+    KINDS,
+    SUFFIXES,
+    TEXT_COLUMN,
+    NewLine,
+    encoded,
+    new_lines,
+    plain_values,
+)
+from .table_file import TextForm
+from .table_texts import is_table, read_texts
 from .text_file import read_text
 
 FIELDS = ("token", "target")
+VOCABULARIES = ("chars", "bytes", "bpe")
 SETTINGS = (
-    Setting("vocabulary", "text", "what a token is", "chars", allowed=("chars", "bytes", "bpe")),
+    Setting("vocabulary", "text", "what a token is", "chars", allowed=VOCABULARIES, ending=ENDING),
     Setting("length", "count", "tokens in a window"),
     Setting("stride", "count", "tokens from one training window to the next (length)", None),
     Setting("validation", "fraction", "the share of the text, at its end, that validates", 0.1),
@@ -53,26 +71,40 @@ class Tokens:
     validation: np.ndarray
 
 
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """A text, of which the first characters train, and what it is called in messages."""
+
+    text: str
+    training: int
+    name: str
+
+
 def describe(request: Request) -> Schema:
     """Reads the text, whose characters are its vocabulary; byte pairs are learnt once and then
     stored in the cache."""
-    return describe_file(request, request.file())
+    return describe_files(request, _files(request))
 
 
 def load(request: Request) -> Dataset:
-    """Training and validation. E0601, E0603, E0609, E0612, E0613, E0615 or E0617 if not."""
-    return load_file(request, request.file(), request["file"])
+    """Training and validation. E0601, E0603, E0609, E0612 to E0618 if not."""
+    return load_files(request, _files(request), request["file"])
 
 
-def describe_file(request: Request, path: Path) -> Schema:
-    """The schema of a text file; of characters without encoding them."""
+def _files(request: Request) -> Splits:
+    with errors_at(request.span_of("file")):
+        return find_shards(request.search, request["file"], SUFFIXES)
+
+
+def describe_files(request: Request, files: Splits) -> Schema:
+    """The schema of the text in files; of characters without encoding them."""
     length, kind = request["length"], request["vocabulary"]
     if kind != "chars":
-        return load_file(request, path, path.name).schema
-    text = _text(request, path)
-    cut = training_length(len(text), request["validation"])
-    _check_lengths(request, path, cut, len(text) - cut)
-    size = len(vocabulary.chars([text]))
+        return load_files(request, files, "").schema
+    corpus = _corpus(request, files)
+    cut = corpus.training
+    _check_lengths(request, corpus.name, cut, len(corpus.text) - cut)
+    size = len(vocabulary.chars([corpus.text]))
     return window_schema(length, size, window_count(cut, request["stride"] or length, length))
 
 
@@ -81,13 +113,14 @@ def window_count(tokens: int, stride: int, length: int) -> int:
     return max(0, tokens - length - 1) // stride + 1
 
 
-def load_file(request: Request, path: Path, name: str) -> Dataset:
-    """The dataset of a text file; `request` has the settings `SETTINGS`."""
-    tokens = _tokens(request, path)
-    train, validation = _windows(request, path, tokens)
+def load_files(request: Request, files: Splits, name: str) -> Dataset:
+    """The dataset of the text in files; `request` has the settings `SETTINGS`."""
+    tokens, shown = _tokens(request, files)
+    train, validation = _windows(request, shown, tokens)
     vocabularies = dict.fromkeys(FIELDS, tokens.vocabulary)
     schema = window_schema(request["length"], len(tokens.vocabulary), len(train))
-    reader = WindowReader(request["length"], vocabularies, _encoding(request))
+    column = request.settings.get("column") or ""
+    reader = WindowReader(request["length"], vocabularies, _encoding(request), column)
     return Dataset(name, schema, train, None, validation, vocabularies=vocabularies, reader=reader)
 
 
@@ -99,18 +132,18 @@ def window_schema(length: int, size: int | None, count: int | None) -> Schema:
 # ── windows ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _windows(request: Request, path: Path, tokens: Tokens) -> tuple[Split, Split | None]:
+def _windows(request: Request, name: str, tokens: Tokens) -> tuple[Split, Split | None]:
     length = request["length"]
     stride = request["stride"] or length
     # Training windows may overlap; those that validate never do, to count each token once.
     parts = ((tokens.train, stride), (tokens.validation, length))
-    _check_lengths(request, path, len(tokens.train), len(tokens.validation))
+    _check_lengths(request, name, len(tokens.train), len(tokens.validation))
     train, validation = (split_of(*part, length) if len(part[0]) else None for part in parts)
     assert train is not None
     return train, validation
 
 
-def _check_lengths(request: Request, path: Path, train: int, validation: int) -> None:
+def _check_lengths(request: Request, text: str, train: int, validation: int) -> None:
     """E0613 for a part of so many tokens that is too short for a window."""
     length = request["length"]
     for name, tokens in (("training", train), ("validation", validation)):
@@ -119,7 +152,7 @@ def _check_lengths(request: Request, path: Path, train: int, validation: int) ->
             hint = "choose a smaller `length`"
             raise fail(
                 "E0613",
-                f"the {name} part of {path} has {tokens} tokens, and a window with its targets "
+                f"the {name} part of {text} has {tokens} tokens, and a window with its targets "
                 f"takes {length + 1}",
                 request.span_of("length"),
                 help=hint + (" or `validation = 0`" if name == "validation" else ""),
@@ -147,6 +180,7 @@ class WindowReader:
     size: int
     vocabularies: Mapping[str, Vocabulary]
     encoding: str = UTF8
+    column: str = ""  # of texts, in a table
 
     kind: ClassVar[str] = "text"
     file_kinds: ClassVar[tuple[str, ...]] = KINDS
@@ -163,7 +197,7 @@ class WindowReader:
 
     def read(self, files: Sequence[NewFile], cache: Path) -> NewExamples:
         """The texts of all lines; E0708 for longer ones."""
-        lines = new_lines(files, cache, self.encoding)
+        lines = new_lines(files, cache, self.encoding, self.column)
         texts = tuple(line.text for line in lines)
 
         def fits(line: NewLine, count: int) -> None:
@@ -181,25 +215,31 @@ class WindowReader:
 # ── tokens ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def _tokens(request: Request, path: Path) -> Tokens:
+def _tokens(request: Request, files: Splits) -> tuple[Tokens, str]:
+    """The tokens of files, and what messages call these."""
     kind, share = request["vocabulary"], request["validation"]
+    (first, *others), encoding = files["train"], _encoding(request)
+    alone = len(files) == 1 and not others and not _is_table(request, first)
     # Bytes are their own ids, so the file stays mapped and may be larger than the memory.
-    if kind == "bytes" and is_utf8(_encoding(request)):
-        raw = plain_bytes(path, request.search.cache_folder)
+    if kind == "bytes" and alone and is_utf8(encoding):
+        raw = plain_bytes(first, request.search.cache_folder)
         cut = training_length(len(raw), share)
-        return Tokens(vocabulary.all_bytes(), raw[:cut], raw[cut:])
-    text = _text(request, path)
+        return Tokens(vocabulary.all_bytes(), raw[:cut], raw[cut:]), str(first)
+    corpus = _corpus(request, files)
+    if kind == "chars":
+        known = vocabulary.chars([corpus.text])
+        ids = known.encode(corpus.text, corpus.name)
+        return Tokens(known, ids[: corpus.training], ids[corpus.training :]), corpus.name
+    # Here the cut in characters is not one in ids: the parts are encoded one by one.
+    parts = (corpus.text[: corpus.training], corpus.text[corpus.training :])
     if kind == "bytes":  # those of UTF-8, as a prompt has them
-        raw = np.frombuffer(text.encode(), np.uint8)
-        cut = training_length(len(raw), share)
-        return Tokens(vocabulary.all_bytes(), raw[:cut], raw[cut:])
-    cut = training_length(len(text), share)
-    # Only here is the cut in characters not one in ids: the parts are encoded one by one.
+        known = vocabulary.all_bytes()
+        return Tokens(known, *map(known.encode, parts)), corpus.name
     if kind == "bpe":
-        return _byte_pairs(request, text, cut)
-    known = vocabulary.chars([text])
-    ids = known.encode(text, str(path))
-    return Tokens(known, ids[:cut], ids[cut:])
+        return _byte_pairs(request, parts), corpus.name
+    with errors_at(request.span_of("vocabulary")):
+        known = vocabulary.of_tokenizer(request.search.find_file(kind))
+    return _stored(request, parts, known.tokenizer, lambda: known), corpus.name
 
 
 def _encoding(request: Request) -> str:
@@ -208,11 +248,41 @@ def _encoding(request: Request) -> str:
     return encoding
 
 
+def _is_table(request: Request, path: Path) -> bool:
+    return is_table(path, request.settings.get("column") is not None)
+
+
+def _corpus(request: Request, files: Splits) -> Corpus:
+    """The text of all files. What validates is divided off, unless files say it: those that
+    validate, or else those that test."""
+    with errors_at(request.span_of("file")):
+        texts = {split: [_text(request, path) for path in own] for split, own in files.items()}
+    training = _joined(texts.pop("train"))
+    paths = [path for own in files.values() for path in own]
+    name = str(paths[0]) if len(paths) == 1 else request["file"]
+    if not training:
+        raise fail("E0613", f"{name} holds no text")
+    for split in ("validation", "test"):
+        if split in texts:
+            return Corpus(training + _joined(texts[split]), len(training), name)
+    return Corpus(training, training_length(len(training), request["validation"]), name)
+
+
+def _joined(texts: Sequence[str]) -> str:
+    """One text, in which each begins on a line of its own."""
+    *others, last = texts
+    return "".join(text if text.endswith("\n") else f"{text}\n" for text in others) + last
+
+
 def _text(request: Request, path: Path) -> str:
-    text = read_text(path, request.search.cache_folder, _encoding(request))
-    if not text:
-        raise fail("E0613", f"{path} holds no text")
-    return text
+    """The text of a file: of a table, those of a column, a line for each row."""
+    cache, encoding = request.search.cache_folder, _encoding(request)
+    if not _is_table(request, path):
+        return read_text(path, cache, encoding)
+    name = request.settings.get("column") or TEXT_COLUMN
+    column = (name, request.span_of("column"))
+    table = read_texts(path, [column], TextForm(encoding=encoding, cache=cache), True)
+    return "".join(f"{text}\n" for (text,) in table.rows)
 
 
 def training_length(count: int, share: float) -> int:
@@ -220,20 +290,34 @@ def training_length(count: int, share: float) -> int:
     return int(count * (1 - share))
 
 
-def _byte_pairs(request: Request, text: str, cut: int) -> Tokens:
-    cache, size = request.search.cache_folder, request["size"]
+def _byte_pairs(request: Request, parts: tuple[str, str]) -> Tokens:
+    size = request["size"]
     if size < byte_pairs.MIN_SIZE:
         message = f"setting `size` must be {byte_pairs.MIN_SIZE} or more: 256 bytes and their pairs"
         raise fail("E0615", message, request.span_of("size"))
-    # Everything that learning and encoding depend on; the text stands in by its hash.
-    key = f"{hashlib.sha256(text.encode()).hexdigest()} {cut} {size}"
+    # Learnt from the training part alone: nothing of the validation text may leak into the tokens.
+    return _stored(
+        request,
+        parts,
+        str(size),
+        lambda: vocabulary.learn_byte_pairs(parts[0], size, request.span_of("vocabulary")),
+    )
+
+
+def _stored(
+    request: Request, parts: tuple[str, str], about: str, make: Callable[[], Vocabulary]
+) -> Tokens:
+    """The tokens of both parts, from the cache if it has them."""
+    cache, text = request.search.cache_folder, "".join(parts)
+    # Everything that learning and encoding depend on; texts stand in by their hashes.
+    hashes = [hashlib.sha256(one.encode()).hexdigest() for one in (text, about)]
+    key = f"{hashes[0]} {len(parts[0])} {about if len(about) < len(hashes[1]) else hashes[1]}"
     found = load_cached(cache, "byte_pairs", key)
     if found is not None:
         known = Vocabulary.from_json(found["vocabulary"].tobytes().decode())
         return Tokens(known, found["train"], found["validation"])
-    # Learnt from the training part alone: nothing of the validation text may leak into the tokens.
-    known = vocabulary.learn_byte_pairs(text[:cut], size, request.span_of("vocabulary"))
-    tokens = Tokens(known, known.encode(text[:cut]), known.encode(text[cut:]))
+    known = make()
+    tokens = Tokens(known, *map(known.encode, parts))
     stored = np.frombuffer(known.to_json().encode(), np.uint8)
     arrays = {"vocabulary": stored, "train": tokens.train, "validation": tokens.validation}
     store_cached(cache, "byte_pairs", key, arrays)
@@ -244,8 +328,9 @@ TEXT = DataSource(
     "text",
     "windows of a text: token i32[length], target i32[length] one token later",
     (
-        Setting("file", "text", "the file", positional=True),
+        Setting("file", "text", "the file, a folder, or a pattern of files", positional=True),
         *SETTINGS,
+        Setting("column", "text", "the column of the texts, in a table (text)", None),
         Setting("encoding", "encoding", "how the file writes characters", UTF8),
     ),
     describe,

@@ -17,8 +17,8 @@ from ..core.decompress import readable
 from ..core.source import DataSource, Request
 from ..formats.text import (
     SETTINGS,
-    describe_file,
-    load_file,
+    describe_files,
+    load_files,
     training_length,
     window_count,
     window_schema,
@@ -37,7 +37,7 @@ def describe(request: Request) -> Schema:
     """Reads the text if it is found; else what is known of it, which for byte pairs is no size."""
     path = _find(request)
     if path is not None:
-        return describe_file(request, path)
+        return describe_files(request, {"train": (path,)})
     # Nothing is downloaded to describe a source. Characters and bytes are as many as the text has
     # (it is ASCII), but how many byte pairs there will be depends on learning them.
     length, kind = request["length"], request["vocabulary"]
@@ -57,7 +57,7 @@ def load(request: Request) -> Dataset:
         )
         raise search.set_missing(NAME, "the text of `shakespeare` is", help)
     path = path or search.fetch(ADDRESS, search.cache_folder / NAME / "input.txt", CHECKSUM)
-    return load_file(request, path, "shakespeare")
+    return load_files(request, {"train": (path,)}, "shakespeare")
 
 
 def _find(request: Request) -> Path | None:

@@ -1,0 +1,93 @@
+"""Tokenizers of others, as the file `tokenizer.json` of Hugging Face describes them.
+
+In: the text of such a file. Out: its tokens by id, and ids and texts with the package `tokenizers`,
+which is imported when it is used. The ids are those of the file; the marks that it adds around a
+text, its padding and its truncation are not applied.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ....dsl.diagnostics.diagnostic import UserError, fail
+from ....dsl.regular_files import open_regular
+from ....dsl.syntax.source import Span
+from .byte_pairs import INSTALL
+from .decompress import readable
+from .encodings import decoded
+
+ENDING = ".json"
+
+
+def read_tokenizer(path: Path, span: Span | None) -> tuple[str, tuple[str, ...]]:
+    """The text of the file, and its tokens by id, `<unused 7>` where there is none. UserError E0602
+    or E0603 for a file that is none, E0609 without the package, E0617."""
+    with readable(path), open_regular(path) as file:
+        text = decoded(file.read(), "utf-8", path)
+    try:
+        model = json.loads(text)["model"]
+        known = isinstance(model, dict) and {"vocab", "type"} & model.keys()
+    except (ValueError, TypeError, LookupError):
+        known = False
+    if not known:
+        help = "it is the file `tokenizer.json` that `tokenizers` and `transformers` save"
+        raise fail("E0602", f"{path} is no tokenizer", span, help=help)
+    ids = made(text, span, path).get_vocab(with_added_tokens=True)
+    by_id = {number: token for token, number in ids.items()}
+    count = max(by_id, default=-1) + 1
+    if not count:
+        raise fail("E0613", f"{path} has no tokens", span)
+    return text, tuple(by_id.get(number, f"<unused {number}>") for number in range(count))
+
+
+def made(text: str, span: Span | None = None, origin: object = "the tokenizer") -> Any:
+    """The tokenizer of the package; E0603 if the text is none that it reads, E0609 without it."""
+    try:
+        import tokenizers  # an optional dependency
+    except ImportError as error:
+        message = "a `tokenizer.json` needs the package tokenizers"
+        raise fail("E0609", message, span, help=f"install it with `{INSTALL}`") from error
+    try:
+        found = tokenizers.Tokenizer.from_str(text)
+    except Exception as error:  # the package has no class of its own
+        message = f"{origin} cannot be read as a tokenizer: {str(error).splitlines()[0]}"
+        raise fail("E0603", message, span, help="save it again with `tokenizers`") from error
+    found.no_truncation()
+    found.no_padding()
+    return found
+
+
+def encode(tokenizer: Any, text: str, origin: str, line: int) -> np.ndarray:
+    """The ids of a text, i32 [n]. E0619 if the tokenizer has none for some of it."""
+    try:
+        # As a whole: where a text may be cut without changing its tokens depends on the tokenizer.
+        return np.array(tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
+    except Exception as error:  # the package has no class of its own
+        raise _unknown(origin, line, error) from error
+
+
+def _unknown(origin: str, line: int, error: Exception) -> UserError:
+    message = f"{origin}, line {line}, has no tokens: {str(error).splitlines()[0]}"
+    return fail("E0619", message, help="the tokenizer has no token for what it does not know")
+
+
+def decode(tokenizer: Any, ids: Sequence[int]) -> str:
+    """The text of ids."""
+    text: str = tokenizer.decode(list(ids), skip_special_tokens=False)
+    return text
+
+
+def unknown(tokenizer: Any, text: str) -> list[str]:
+    """The parts of a text that are read as the unknown token, each once."""
+    mark = json.loads(tokenizer.to_str())["model"]
+    number = mark.get("unk_id")
+    if number is None and mark.get("unk_token") is not None:
+        number = tokenizer.token_to_id(mark["unk_token"])
+    found = tokenizer.encode(text, add_special_tokens=False)
+    pairs = zip(found.ids, found.offsets, strict=True)
+    return list(dict.fromkeys(text[begin:end] for id, (begin, end) in pairs if id == number))

@@ -134,6 +134,14 @@ class LlvmCode:
 
         return llvm_modules(self.plan, self.nest, self.equal_kernels, clock, size)
 
+    @property
+    def alone(self) -> str:
+        """The code as one module for a library, whose step one thread runs."""
+        from .codegen.llvm.module import modules as llvm_modules
+
+        (whole,) = llvm_modules(self.plan, self.nest, self.equal_kernels, alone=True)
+        return whole
+
     @cached_property
     def text(self) -> str:
         """The code as one module."""

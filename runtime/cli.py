@@ -45,6 +45,7 @@ COMMANDS = {
     "predict":    ("training.predict",    "Apply a trained model to files or arrays."),
     "runs":       ("training.runs",       "List and compare runs."),
     "generate":   ("training.generate",   "Continue or translate a text."),
+    "export":     ("shipping.export",     "Make a C library of a model."),
     "check":      ("files.check",         "Find the mistakes in files."),
     "fmt":        ("files.fmt",           "Lay files out in the one canonical way."),
     "fix":        ("files.fix",           "Bring files to the current version of the language."),

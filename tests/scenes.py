@@ -441,6 +441,8 @@ SCENES: dict[str, Scene] = {
                    broken=lambda patch: patch.setattr(gpu, "look", no_gpu)),
     "E0721": flags("compile small.nn --emit llvm", "compile small.nn --emit llvm",
                    broken=lambda patch: patch.setenv("NNC_TARGET", "zen9")),
+    "E0724": flags("export small.nn --to lib --target apple-m1 --as so",
+                   "export small.nn --to lib --target apple-m1 --as o"),
     "E0730": lines("mean(b) (7 // label[b])", "accuracy(logits, label)",
                    "mean(b) (7 // label[b])"),
     "E0740": Scene("plot run --metric los --output y.svg", "plot run --metric loss --output y.svg",

@@ -27,6 +27,7 @@ EXCEPTIONS: dict[str, str] = {
     "compiler/codegen/llvm/narrow_products.py": "the vectors of PMADDWD",
     "compiler/codegen/llvm/bf16.py": "the lanes of AVX512_BF16's instructions",
     "compiler/codegen/llvm/amx.py": "the layout of AMX's configuration",
+    "compiler/codegen/llvm/library.py": "bits of CPUID, the layout of a library's memory",
     "compiler/codegen/llvm/thread_pool.py": "numbers of Linux's system calls",
     "compiler/codegen/cuda/instructions.py": "the limits of integer types",
     "compiler/codegen/cuda/mma.py": "the shape of mma.sync.m16n8k16",

@@ -35,6 +35,7 @@ PARTS = {
         "running",
         "tools",
         "python",
+        "export",
         "results",
         "gpu",
     ],

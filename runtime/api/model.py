@@ -104,6 +104,28 @@ class Model(InspectedModel):
 
         return save(self, path)
 
+    @boundary
+    def export(
+        self,
+        path: str | PathLike[str],
+        *,
+        target: str = "host",
+        kinds: str | tuple[str, ...] = "so",
+        embed: bool = False,
+        batch: int | None = None,
+    ) -> Path:
+        """Write a C library of the model into a new or empty folder, as `nnc export`: `so`, `a` or
+        `o`, or several of them. Its path.
+
+        `target` is a preset, such as `aarch64-neon`, or a triple; `embed` puts the weights into the
+        library; `batch` is that of its functions, by default that of training. Raises UserError
+        E0707 without parameters, E0705 if the folder is in use, E0721 for another target, E0724 for
+        what cannot be exported.
+        """
+        from .exporting import export  # rarely needed
+
+        return export(self, path, target, kinds, embed, batch)
+
     # --- training -----------------------------------------------------------------------------
 
     @boundary

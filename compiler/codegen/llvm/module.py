@@ -6,6 +6,9 @@ barriers where the plan has them, and one after the prologue. Nothing here runs 
 every call of a kernel is timed, and `void @now(ptr)` stores the clock's reading.
 
 Equal kernels share one function; where their tensors have different offsets, these are arguments.
+
+A module that is `alone` is part of a library that one thread calls: `void @step(ptr arena, ptr
+values)` is internal, has no barriers, and finds params and states in a memory of their own.
 Tests: tests/backends/test_cpu.py, tests/runtime/test_cache.py.
 """
 
@@ -33,6 +36,7 @@ from .open_loops import examples_of_run
 from .thread_pool import ARENA_AGAIN, pool
 
 ATTRIBUTES = 'attributes #0 = { nounwind "no-trapping-math"="true" }'
+ALONE = "ptr %arena, ptr %values"  # the arguments of a step that one thread runs
 CALLS = "nounwind noinline optnone"  # a long list of calls: nothing that LLVM could make better
 
 
@@ -54,6 +58,17 @@ class Clock:
 
 
 @dataclass(frozen=True)
+class _Apart:
+    """A place that is known when the step runs: so many bytes behind the end of the arena, where
+    the memory of params and states is taken to begin."""
+
+    offset: int
+
+
+_Place = int | str | _Apart | None  # in the arena; of a thread's own, by name; …; in registers
+
+
+@dataclass(frozen=True)
 class _Call:
     """The function of a kernel and its arguments: the offsets of tensors that differ between equal
     kernels (of what a thread holds for itself, the names), and of tensors to prefetch, each with
@@ -61,9 +76,9 @@ class _Call:
     the thread that is given the number 0 runs it."""
 
     name: str
-    offsets: tuple[int | str | None, ...]
+    offsets: tuple[_Place, ...]
     parallel: bool
-    streams: tuple[tuple[int, int], ...]
+    streams: tuple[tuple[_Place, int], ...]
 
 
 def modules(
@@ -73,10 +88,12 @@ def modules(
     clock: Clock | None = None,
     size: int | None = None,
     debug: DebugInfo | None = None,
+    alone: bool = False,
 ) -> Iterator[str]:
     """The text as modules of some `size` in characters, one after the other, so that each can be
     compiled while the next is written; the last has `step`. Without a size there is only that. A
     single module can have `debug` information, which is filled in."""
+    assert alone or not plan.apart
     declarations: dict[str, None] = {}
     functions: dict[str, str] = {}  # by their heads
     finished: list[str] = []  # heads of functions that are in other modules
@@ -91,17 +108,24 @@ def modules(
         # "hidden": other modules call it, but no other library does.
         linkage = "internal" if size is None else "hidden"
         nest, tensors = nest_of(representative), members[representative].tensors
-        offsets: dict[Kernel, tuple[int | str | None, ...]] = {
+        offsets: dict[Kernel, tuple[_Place, ...]] = {
             kernel: tuple(_offset(t, plan) for t in shared.tensors)
             for kernel, shared in members.items()
         }
         # One column for each tensor of the function, one row for each kernel. What is the same in
         # all rows is a constant in the code, so that addresses fold; the rest are arguments.
         columns = enumerate(zip(*offsets.values(), strict=True))
-        varied = [n for n, column in columns if len(set(column)) > 1 or isinstance(column[0], str)]
-        fixed = zip(tensors, offsets[representative], strict=True)
-        bases: dict[str, int | str] = {t: offset for t, offset in fixed if offset is not None}
-        bases |= {tensors[n]: f"%base{n}" for n in varied}  # arguments of the function
+        unknown = (str, _Apart)
+        varied = [
+            n for n, column in columns if len(set(column)) > 1 or isinstance(column[0], unknown)
+        ]
+        arguments = {tensors[n]: f"%base{n}" for n in varied}
+        bases: dict[str, int | str] = {}
+        for tensor, place in zip(tensors, offsets[representative], strict=True):
+            if tensor in arguments:
+                bases[tensor] = arguments[tensor]
+            elif isinstance(place, int):
+                bases[tensor] = place
         prefetched = {kernel: plan.prefetch.get(kernel, ()) for kernel in members}
         trips = nest.trip_count
         # All kernels of a group call one function, so it has as many streams as the one with most.
@@ -113,8 +137,8 @@ def modules(
         for kernel, own in offsets.items():
             # Bytes by which a trip advances, rounded up: all of the tensor is prefetched, and a
             # little beyond it.
-            stretches = [
-                (plan.offsets[tensor], -(-plan.system.tensors[tensor].bytes // trips))
+            stretches: list[tuple[_Place, int]] = [
+                (_offset(tensor, plan), -(-plan.system.tensors[tensor].bytes // trips))
                 for tensor in prefetched[kernel][:streams]
             ]
             # A kernel with fewer tensors prefetches the arena's first line over and over, which
@@ -128,10 +152,11 @@ def modules(
             declarations, functions = {}, {}
     declarations |= dict.fromkeys(f"declare hidden {head}" for head in finished)
     e = FunctionWriter(declarations)
-    _StepWriter(e, calls, plan, clock).step()
-    step = e.function(f"define void @step({nests.ARGUMENTS}) {CALLS}")
+    _StepWriter(e, calls, plan, clock, alone).step()
+    linkage, taken = ("internal", ALONE) if alone else ("", nests.ARGUMENTS)
+    step = e.function(f"define {linkage} void @step({taken}) {CALLS}".replace("  ", " "))
     now = [] if clock is None else [_now(declarations)]
-    threads = pool(platform.machine(), sys.platform)
+    threads = "" if alone else pool(platform.machine(), sys.platform)
     whole = _text(declarations, [*functions.values(), *now, step, threads])
     yield whole if debug is None else f"{whole}\n{debug}"
 
@@ -140,9 +165,11 @@ def _text(declarations: Iterable[str], functions: Iterable[str]) -> str:
     return "\n".join([*declarations, "", *functions, ATTRIBUTES, ""])
 
 
-def _offset(name: str, plan: Plan) -> int | str | None:
-    """The tensor's offset in the arena; its name if each thread has one of its own, None if it is
-    in registers."""
+def _offset(name: str, plan: Plan) -> _Place:
+    """The tensor's place: its name if each thread has one of its own, None if it is in
+    registers."""
+    if name in plan.apart:
+        return _Apart(plan.offsets[name] - plan.arena_bytes)
     return name if name in plan.held else plan.offsets.get(name)
 
 
@@ -155,8 +182,11 @@ class _StepWriter:
         calls: Mapping[Kernel, _Call],
         plan: Plan,
         clock: Clock | None,
+        alone: bool,
     ):
         self.e, self.calls, self.plan, self.clock = e, calls, plan, clock
+        self.alone = alone
+        self.thread, self.threads = ("0", "1") if alone else ("%thread", "%threads")
         self.barriers = plan.barriers
         self.single = 0  # kernels since the last barrier that one thread runs
         self.numbers = count()
@@ -212,7 +242,7 @@ class _StepWriter:
         e, first = self.e, blocks.kernels[0]
         if first.name in self.barriers or self.clock is not None:
             self.barrier()
-        mine = e.op(f"mul i64 %thread, {self.plan.held_bytes}", type="i64")
+        mine = e.op(f"mul i64 {self.thread}, {self.plan.held_bytes}", type="i64")
         mine = e.op(f"add i64 {{0}}, {aligned(self.plan.arena_bytes)}", mine, type="i64")
         held = {
             name: e.op(f"add i64 {{0}}, {offset}", mine, type="i64")
@@ -231,7 +261,7 @@ class _StepWriter:
             count = e.op(f"mul i64 {{0}}, {each}", own, type="i64")
         if by_examples:
             count = e.op("mul i64 {0}, {1}", examples_of_run(e), count, type="i64")
-        some = e.op("icmp slt i64 %thread, {0}", count, type="i1")
+        some = e.op(f"icmp slt i64 {self.thread}, {{0}}", count, type="i1")
         numbers = {kernel: next(self.numbers) for kernel in blocks.kernels}
         with e.when(some), self.strided(count) as number:
             at, rest = {}, number
@@ -279,12 +309,12 @@ class _StepWriter:
         there are threads."""
         e = self.e
         rounds = e.op("sub i64 {0}, 1", count, type="i64")
-        rounds = e.op("sub i64 {0}, %thread", rounds, type="i64")
-        rounds = e.op("udiv i64 {0}, %threads", rounds, type="i64")
+        rounds = e.op("sub i64 {0}, {1}", rounds, self.thread, type="i64")
+        rounds = e.op("udiv i64 {0}, {1}", rounds, self.threads, type="i64")
         rounds = e.op("add i64 {0}, 1", rounds, type="i64")
         with e.loop("0", rounds, 1) as opened:
-            before = e.pinned("mul i64 {0}, %threads", opened.index, type="i64")
-            yield e.pinned("add i64 {0}, %thread", before, type="i64")
+            before = e.pinned("mul i64 {0}, {1}", opened.index, self.threads, type="i64")
+            yield e.pinned("add i64 {0}, {1}", before, self.thread, type="i64")
             opened.close()
 
     def kernel(self, kernel: Kernel, at: Mapping[str, str]) -> None:
@@ -302,16 +332,17 @@ class _StepWriter:
         self.whole(kernel, at)
 
     def barrier(self) -> None:
-        self.e.effect("call void @barrier(ptr %arena, i64 %threads)")
+        if not self.alone:
+            self.e.effect("call void @barrier(ptr %arena, i64 %threads)")
         self.single = 0
 
     def whole(self, kernel: Kernel, at: Mapping[str, str]) -> None:
         """The call of a kernel that all threads have a share in, or one of them."""
-        thread = "%thread"
+        thread = self.thread
         # Several such kernels between two barriers run at once, each by another thread.
         if not self.calls[kernel].parallel:
             thread, self.single = self.rotated(self.single), self.single + 1
-        self.call(kernel, at, thread, "%threads")
+        self.call(kernel, at, thread, self.threads)
 
     def call(
         self,
@@ -324,14 +355,25 @@ class _StepWriter:
         call = self.calls[kernel]
         arguments = [f"ptr %arena, i64 {thread}, i64 {threads}"]
         arguments += [f"i64 {at[index]}" for index in kernel.fixed]
-        arguments += [f"i64 {held[o] if isinstance(o, str) else o}" for o in call.offsets]
-        arguments += [f"i64 {offset}, i64 {advance}" for offset, advance in call.streams]
+        arguments += [f"i64 {self.place(one, held)}" for one in call.offsets]
+        arguments += [f"i64 {self.place(at, held)}, i64 {by}" for at, by in call.streams]
         self.e.effect(f"call void @{call.name}({', '.join(arguments)})")
+
+    def place(self, place: _Place, held: Mapping[str, str]) -> str:
+        """The offset from the beginning of the arena."""
+        if isinstance(place, str):
+            return held[place]
+        if not isinstance(place, _Apart):
+            return str(place)
+        # The two memories are anywhere: how far the second is from the first.
+        ends = [self.e.op(f"ptrtoint ptr {m} to i64", type="i64") for m in ("%values", "%arena")]
+        shift = self.e.op("sub i64 {0}, {1}", *ends, type="i64")
+        return self.e.op(f"add i64 {{0}}, {place.offset}", shift, type="i64")
 
     def rotated(self, number: int) -> str:
         """The thread's number, rotated by some, so that kernels of a single thread are spread."""
-        if not number:
-            return "%thread"
+        if not number or self.alone:
+            return self.thread
         moved = self.e.op(f"add i64 %thread, {number}", type="i64")
         return self.e.op("urem i64 {0}, %threads", moved, type="i64")
 

@@ -173,7 +173,9 @@ class Plan:
     its param or state happens in place; a kernel may read such a param only at the very element
     that it then overwrites. The first `prologue` items need not run where the params and states are
     those of the run before. Before a kernel of `barriers` all threads have finished the kernels
-    before it; a kernel of `prefetch` brings tensors into the cache that later kernels read.
+    before it; a kernel of `prefetch` brings tensors into the cache that later kernels read. The
+    tensors `apart` are in a second memory, of params and states: their offsets go on behind
+    `arena_bytes`, where that memory is taken to begin.
     """
 
     system: System
@@ -186,6 +188,7 @@ class Plan:
     prefetch: Mapping[Kernel, tuple[str, ...]] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
     prologue: int = 0
+    apart: frozenset[str] = frozenset()
 
     @cached_property
     def held(self) -> frozenset[str]:

@@ -3,7 +3,8 @@
     a = f(x); b = g(a); c = h(b)   →   a and c at the same offset; b in the place of a
 
 Inputs, params, states and outputs have places of their own, and so has what a prologue computes
-for later runs. Temps share by liveness interval: the
+for later runs. Params and states may be in a second memory, at places that are given
+(`Options.values`): programs that are exported share it. Temps share by liveness interval: the
 largest first, each at the lowest offset where nothing that interferes lies (first fit decreasing).
 Views are where their source is; an update in place is where the old value is. A temp that is
 computed element by element from one that dies there reuses its place (in-place reuse): its cache
@@ -52,6 +53,7 @@ def plan_memory(plan: Plan, target: Target, options: Options) -> Plan:
     # kernels, unless some run at once.
     times = _times(items, homes) if concurrent else range(len(items))
     permanent = _permanent(plan, homes)
+    values = dict(options.values)
     live = _liveness(items, times, homes, permanent)
     if not options.share_memory:
         # Alive all the time, so nothing can share with it.
@@ -63,15 +65,17 @@ def plan_memory(plan: Plan, target: Target, options: Options) -> Plan:
     total = 0
     for name, tensor in system.tensors.items():
         # Permanent tensors one after the other at the start of the arena; temps share what follows.
-        if homes.get(name, name) == name and name in permanent:
+        if homes.get(name, name) == name and name in permanent and name not in values:
             offsets[name] = total
             total += aligned(tensor.bytes)
     total = _first_fit(system, live, offsets, total)
+    offsets |= {name: total + place for name, place in values.items() if name in system.tensors}
     for name in system.tensors:
         home = homes.get(name, name)
         if home in offsets:
             offsets[name] = offsets[home]
-    return replace(plan, items=items, offsets=offsets, arena_bytes=total)
+    apart = frozenset(name for name in system.tensors if homes.get(name, name) in values)
+    return replace(plan, items=items, offsets=offsets, arena_bytes=total, apart=apart)
 
 
 @dataclass(frozen=True)

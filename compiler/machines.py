@@ -1,0 +1,80 @@
+"""The machines that code is exported for, by name: what LLVM has to know of them besides the record
+of the processor in `targets.py`.
+
+In: nothing. Out: `MACHINES`, and `machine_of_triple`. A machine that is exported for need not be
+the one at hand, so nothing here asks the operating system.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .targets import CPU_TARGETS, CpuTarget
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A processor, its system and its conventions.
+
+    `target` decides about loops and layouts, and with them about the order in which sums are added
+    up. `triple`, `cpu` and `features` are LLVM's. Code that may meet an older processor looks for
+    `required` instructions when it runs, the names of rows of the code generator's tables. Without
+    `fma` a multiply-add rounds twice.
+    """
+
+    name: str
+    triple: str
+    cpu: str
+    target: CpuTarget
+    features: str = ""
+    required: tuple[str, ...] = ()
+    fma: bool = True
+    alignment: int = 64  # bytes, of the memory that the caller gives
+    kinds: tuple[str, ...] = ("so", "a", "o")  # of files that are made for it
+
+    @property
+    def architecture(self) -> str:
+        """The first part of the triple."""
+        return self.triple.partition("-")[0]
+
+
+LINUX_X86 = "x86_64-unknown-linux-gnu"
+LINUX_ARM = "aarch64-unknown-linux-gnu"
+
+MACHINES = {
+    machine.name: machine
+    for machine in (
+        Machine(
+            "x86-64-v2", LINUX_X86, "x86-64-v2", CPU_TARGETS["generic-sse"],
+            required=("x86-64-v2",), fma=False,
+        ),
+        Machine(
+            "x86-64-v3", LINUX_X86, "x86-64-v3", CPU_TARGETS["generic-avx2"],
+            required=("x86-64-v2", "x86-64-v3"),
+        ),
+        Machine(
+            "x86-64-v4", LINUX_X86, "x86-64-v4", CPU_TARGETS["generic-avx512"],
+            required=("x86-64-v2", "x86-64-v3", "x86-64-v4"),
+        ),
+        Machine("aarch64-neon", LINUX_ARM, "generic", CPU_TARGETS["generic-neon"], "+neon"),
+        # Linked by Apple's own tools alone.
+        Machine(
+            "apple-m1", "arm64-apple-macosx11.0.0", "apple-m1", CPU_TARGETS["generic-neon"],
+            kinds=("o",),
+        ),
+    )
+}  # fmt: skip
+
+# the machine of each architecture of a triple, where the system is Linux
+BY_ARCHITECTURE = {"x86_64": "x86-64-v2", "aarch64": "aarch64-neon", "arm64": "aarch64-neon"}
+
+
+def machine_of_triple(triple: str) -> Machine | None:
+    """The machine of a triple such as `aarch64-linux-gnu`: what every processor of that kind has.
+    None if there is none."""
+    architecture, *rest = triple.split("-")
+    if "linux" in rest:
+        return MACHINES.get(BY_ARCHITECTURE.get(architecture, ""))
+    if architecture in ("arm64", "aarch64") and "apple" in rest:
+        return MACHINES["apple-m1"]
+    return None

@@ -1,0 +1,43 @@
+"""`Model.export`: a library for C of a model as it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+
+from ...dsl.diagnostics.diagnostic import did_you_mean
+from ..device import DEVICES
+from ..export.export import KINDS, Request
+from ..export.export import export as write_library
+from ..training.executor import Executor
+from .state import ModelState
+
+
+def export(
+    model: ModelState,
+    path: str | PathLike[str],
+    target: str,
+    kinds: str | tuple[str, ...],
+    embed: bool,
+    batch: int | None,
+) -> Path:
+    """What `Model.export` does."""
+    found = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    for kind in found:
+        if kind not in KINDS:
+            hint = did_you_mean(str(kind), KINDS) or f"there are {', '.join(KINDS)}"
+            raise ValueError(f"no kind {kind!r}; {hint}")
+    if batch is not None and batch < 1:
+        raise ValueError(f"batch = {batch}: a batch has 1 example at least")
+    trained = model._trained
+    if trained is None:
+        raise model._without_parameters()
+    setup = trained.executor.setup
+    if batch is not None:
+        setup = replace(setup, batch=batch)
+    # One of its own: the values of training change in it.
+    executor = Executor(setup, DEVICES["cpu"](1), trained.executor.seed)
+    request = Request(Path(path), target, found, embed)
+    write_library(trained.project, executor, trained.weights, request)
+    return request.to

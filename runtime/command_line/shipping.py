@@ -1,0 +1,55 @@
+"""Commands that make something of a model for elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ..commands import options as o
+
+
+def _kinds(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    known, found = ("so", "a", "o"), tuple(dict.fromkeys(value.replace(" ", "").split(",")))
+    for kind in found:
+        if kind not in known:
+            raise click.BadParameter(f"{kind!r} is none of {', '.join(known)}", context, parameter)
+    return found
+
+
+@click.command(
+    epilog=o.examples(
+        "nnc export runs/digits --to digits_c",
+        "nnc export model.nn --to model_c --target aarch64-neon --as a --embed --batch 1",
+    )
+)
+@o.program
+@o.option_group(
+    click.option("--to", type=o.FILE, required=True, metavar="DIR", help="A new or empty folder."),
+    click.option(
+        "--target",
+        default="host",
+        show_default=True,
+        metavar="NAME",
+        help="host, x86-64-v2, x86-64-v3, x86-64-v4, aarch64-neon, apple-m1, or a triple.",
+    ),
+    click.option(
+        "--as",
+        "kinds",
+        default="so",
+        show_default=True,
+        callback=_kinds,
+        metavar="KIND,…",
+        help="so: a shared library; a: a static one; o: an object file.",
+    ),
+    click.option("--embed", is_flag=True, help="Put the weights into the library."),
+)
+def export(**given: Any) -> None:
+    """Write a C library of FILE's model, or of a run with what it learnt: predicting, evaluating
+    and training, with a header, an example and the weights.
+
+    No C compiler is needed, and the library needs no other: the caller gives all memory. Results
+    are those of `nnc predict` and `nnc train` here, to the bit."""
+    from ..commands.export import export as run
+
+    run(**given)

@@ -1,0 +1,1 @@
+"""Networks as libraries for C: programs, memory, files. See docs/export.md."""

@@ -1,0 +1,46 @@
+"""Which machine `--target` means: a preset, a triple, or the computer at hand.
+
+Tests: tests/runtime/test_export.py.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import replace
+
+from ...compiler.machines import BY_ARCHITECTURE, MACHINES, Machine, machine_of_triple
+from ...compiler.targets import CPU_TARGETS
+from ...dsl.diagnostics.diagnostic import did_you_mean, fail
+from ..device.cpu import host
+
+HOST = "host"
+# lanes of vectors on x86-64 → the level of the architecture that has them
+LEVELS = {4: "x86-64-v2", 8: "x86-64-v3", 16: "x86-64-v4"}
+
+
+def machine_of(name: str) -> Machine:
+    """The machine of a preset's name or a triple. UserError E0721 if there is none."""
+    if name == HOST:
+        return host_machine()
+    found = MACHINES.get(name) or machine_of_triple(name)
+    if found is None:
+        known = [HOST, *MACHINES]
+        triples = ", ".join(f"`{architecture}-linux-gnu`" for architecture in BY_ARCHITECTURE)
+        hint = did_you_mean(name, known) or f"there are {', '.join(known)}, and triples: {triples}"
+        raise fail("E0721", f"there is no target `{name}` to export for", help=hint)
+    return found
+
+
+def host_machine() -> Machine:
+    """This computer: the decisions of its own record, so that sums are added up in the order in
+    which they are here, with the instructions of the level of the architecture that has these."""
+    target = host.target()
+    # Tile registers must be asked for of the system first, which a library does not do.
+    target = CPU_TARGETS[target.name.removesuffix("-amx")]
+    if platform.machine() in ("aarch64", "arm64"):
+        return replace(MACHINES["aarch64-neon"], target=target)
+    level = MACHINES[LEVELS[target.lanes]]
+    if not target.bf16_instructions:
+        return replace(level, target=target)
+    required = (*level.required, "avx512bf16")
+    return replace(level, target=target, features="+avx512bf16", required=required)

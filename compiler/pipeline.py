@@ -19,6 +19,7 @@ from ..dsl.diagnostics.diagnostic import Report
 from .ir.equation import System
 from .ir.verify import verify
 from .options import DEFAULT, Options
+from .passes.autodiff.clip_examples import clip_examples
 from .passes.autodiff.differentiate import differentiate
 from .passes.autodiff.mixed_precision import mixed_precision
 from .passes.autodiff.rematerialize import rematerialize, report_useless_blocks
@@ -163,6 +164,7 @@ AUTODIFF = (
     Pass("simplify", simplify),
     Pass("gather-matmul", gather_matmul),
     Pass("differentiate", differentiate, required=True),
+    Pass("clip-examples", clip_examples, required=True),
     Pass("narrow-sums", narrow_sums),
     Pass("rematerialize", rematerialize),
     Pass("simplify", simplify),
@@ -313,7 +315,7 @@ def derive(
 
 def expand_gradients(system: System) -> System:
     """The system with the equations of its gradients, and otherwise as it is."""
-    return differentiate(system)
+    return clip_examples(differentiate(system))
 
 
 def checked(system: System) -> System:

@@ -22,6 +22,7 @@ from .elaboration.initializers import initial_system
 from .elaboration.objective import objective
 from .elaboration.optimizers import update
 from .elaboration.players import differentiate_losses
+from .elaboration.privacy import check_apart, check_private, clipping_of, twice_the_examples
 from .elaboration.selection import WHOLE, Selected, Selection, results_of, select
 from .elaboration.train_block import Setup, elaborate_trained_model
 from .ir.equation import Equation, System, Tensor, is_identity
@@ -64,12 +65,19 @@ def _training_step(
     # Before the loss: an initializer that is wrong is reported first.
     drawn = initial_system(block.ctx)
     outputs = objective(block)
+    if setup.private is not None:
+        check_private(block)
+        block.clipping = clipping_of(block, outputs[0], twice_the_examples(setup))
     players = differentiate_losses(block, outputs)
     update(block, players)
     names = {name: gradient for p in players for name, gradient in p.gradients.items()}
     # As outputs the gradients survive all passes, so that they can be inspected.
     step = block.model.system((*outputs, *names.values()) if gradients else outputs)
     step = _checked(step, setup)
+    if block.clipping is not None:
+        clipping = replace(block.clipping, gradients=tuple(names.values()))
+        check_apart(_expand_gradients(step), clipping)
+        step = step.replace(clipping=clipping)
     # no errors among them: those were raised by `check()`
     if warnings is not None:
         warnings.extend(block.ctx.report.diagnostics)

@@ -106,14 +106,19 @@ def measured_names(measures: Iterable[str], splits: Iterable[str]) -> list[str]:
 
 
 def check_measured(
-    conditions: Iterable[Condition], monitor: Monitor | None, known: Sequence[str]
+    conditions: Iterable[Condition],
+    monitor: Monitor | None,
+    known: Sequence[str],
+    private: bool = False,
 ) -> None:
-    """UserError E0702 for every name in `until` and `monitor` that is not among the measured."""
+    """UserError E0702 for every name in `until` and `monitor` that is not among the measured. In
+    `private` training `epsilon` is known, too."""
+    counted = ["epoch", "step", *(["epsilon"] if private else [])]
     report = Report()
     for condition in conditions:
         for name, span in condition.names.items():
             # `epoch` and `step` may end a run, but are no measure of how good it is.
-            _check(name, span, [*known, "epoch", "step"], report)
+            _check(name, span, [*known, *counted], report)
     if monitor is not None:
         _check(monitor.name, monitor.span, known, report)
     report.check()
@@ -125,6 +130,10 @@ def _check(name: str, span: Span | None, known: Sequence[str], report: Report) -
     # `test_loss` without a test set: the name is right, and the set is what is missing.
     split = next((p for p in SPLITS if name.startswith(f"{p}_")), "")
     absent = f"there is no {split} set: `{name.removeprefix(f'{split}_')}` is of the training set"
+    if name == "epsilon":
+        advice = "it is what private training spends: `private = dp(clip = 1.0, noise = 1.1, …)`"
+        report.add("E0702", "`epsilon` is not measured", span, help=advice)
+        return
     is_missing = bool(split) and name.removeprefix(f"{split}_") in known
     report.add(
         "E0702",

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..compiler.elaboration.train_block import FieldType, Setup
+from ..compiler.elaboration.train_block import FieldType, Private, Setup
 from ..dsl.check.bundle import bundle_text
 from ..dsl.check.checker import Checked, check, load, load_source
 from ..dsl.check.names import input_symbols, seen_from
@@ -23,6 +23,7 @@ from .compiling import compiling
 from .data import SOURCES, Dataset, Schema, Search, bind, describe, find_source
 from .data import load as load_data
 from .data.core.splitting import training_size
+from .privacy import Sampling
 from .settings import Assignment, DataChoice, Settings, assign, read_settings
 from .weights_choice import ARGUMENTS
 
@@ -242,8 +243,10 @@ def setup_of(
     settings = project.settings
     steps = settings.steps
     # The total number of steps, for schedules: the last, shorter one of an epoch counts as one.
+    sampling = sampling_of(settings, examples)
     if settings.epochs is not None and examples is not None:
-        by_epochs = settings.epochs * -(-examples // (settings.batch * settings.accumulate))
+        each = -(-examples // (settings.batch * settings.accumulate))
+        by_epochs = settings.epochs * (sampling.steps if sampling else each)
         steps = by_epochs if steps is None else min(steps, by_epochs)
     return Setup(
         project.checked.definitions,
@@ -257,7 +260,22 @@ def setup_of(
         settings.precision,
         accumulate=settings.accumulate,
         limits=settings.limits,
+        private=None
+        if sampling is None
+        else Private(sampling.choice.clip, sampling.choice.noise, sampling.expected, examples),
     )
+
+
+# Of a private program without its data: enough examples that their number hardly matters.
+MANY_EXAMPLES = 10**6
+
+
+def sampling_of(settings: Settings, examples: int | None) -> Sampling | None:
+    """How private training draws its examples; None if it is not private."""
+    if settings.private is None:
+        return None
+    count = MANY_EXAMPLES if examples is None else examples
+    return Sampling(settings.private, count, min(settings.batch, count) * settings.accumulate)
 
 
 def untrained_setup(project: Project, fields: Mapping[str, FieldType] | None) -> Setup:
@@ -284,6 +302,17 @@ def planned_setup(project: Project, search: Search) -> Setup:
     held = project.settings.validation
     examples = None if schema.count is None else training_size(schema.count, held)
     return setup_of(project, field_types(schema, project.model), examples)
+
+
+def privacy_text(project: Project, setup: Setup) -> str:
+    """What the run of a private program will spend; empty of another, or where nobody knows how
+    many examples there are. UserError E0703 as for the run."""
+    settings, private = project.settings, setup.private
+    sampling = private and private.examples and sampling_of(settings, private.examples)
+    if not sampling:
+        return ""
+    sampling.check(setup.steps, settings.until)
+    return sampling.text(sampling.planned(setup.steps, settings.until))
 
 
 def with_batch(setup: Setup, batch: int) -> Setup:

@@ -24,6 +24,8 @@ from .conditions import SPLITS, Condition, Monitor, check_measured, measured_nam
 from .constants import Value, constant, constant_number
 from .draw_choice import DrawChoice
 from .durations import EXAMPLES, right_spelling, seconds_of
+from .privacy import ARGUMENTS as PRIVACY_ARGUMENTS
+from .privacy import PrivacyChoice
 from .weights_choice import WeightsChoice
 
 
@@ -72,6 +74,7 @@ class Settings:
     data: DataChoice | None = None
     draw: DrawChoice | None = None
     weights: WeightsChoice | None = None
+    private: PrivacyChoice | None = None
 
     def turn(self, step: int) -> Turn:
         """The losses that a step, from 1, trains; empty for all of them."""
@@ -171,7 +174,7 @@ _VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
 }  # fmt: skip
 
 _EQUATIONS = ("loss", "optimizer", "clip", "penalty", "average", "turns")  # left to the compiler
-FIELDS = (*_VALUES, *_EQUATIONS, "data", "draw", "monitor", "weights")
+FIELDS = (*_VALUES, *_EQUATIONS, "data", "draw", "monitor", "weights", "private")
 
 DEFAULT_EPOCHS = 10
 
@@ -222,7 +225,7 @@ def read_settings(train: s.Train, symbols: Sequence[str], sizes: Mapping[str, in
             notes=(Note(spans["float"], "here"),),
             help="leave out one of them",
         )
-    report.extend(_unmeasured(train, conditions, found.get("monitor")))
+    report.extend(_unmeasured(train, conditions, found.get("monitor"), _is_private(train)))
     if len(losses) > 1 and "monitor" not in found:
         report.extend(_incomparable(losses, found, spans))
         found["keep"] = "last"
@@ -237,6 +240,10 @@ def read_settings(train: s.Train, symbols: Sequence[str], sizes: Mapping[str, in
         until=tuple(conditions),
         turns=turns(train),
     )
+
+
+def _is_private(train: s.Train) -> bool:
+    return any(isinstance(i, s.Field) and i.name.id == "private" for i in train.body)
 
 
 def is_size(name: str, symbols: Sequence[str]) -> bool:
@@ -254,13 +261,13 @@ def _size(name: str, value: s.Expr, lets: Mapping[str, s.Expr], what: str = "the
 
 
 def _unmeasured(
-    train: s.Train, conditions: Sequence[Condition], monitor: Monitor | None
+    train: s.Train, conditions: Sequence[Condition], monitor: Monitor | None, private: bool
 ) -> Sequence[Diagnostic]:
     """Names that are not measured, whatever splits the data may have."""
     measures = [i.name.id for i in train.measures]
     try:
         # Against all splits there could be; which exist is known with the data, in `prepare`.
-        check_measured(conditions, monitor, measured_names(measures, SPLITS))
+        check_measured(conditions, monitor, measured_names(measures, SPLITS), private)
     except UserError as error:
         return error.diagnostics
     return ()
@@ -291,6 +298,8 @@ def _field(item: s.Field, lets: Mapping[str, s.Expr], losses: Sequence[str]) -> 
         return Monitor.read(item.value, losses)
     if name == "weights":
         return WeightsChoice.read(item.value, lets)
+    if name == "private":
+        return PrivacyChoice.read(item.value, lets)
     if name not in _VALUES:
         raise fail(
             "E0703",
@@ -490,6 +499,8 @@ def settings_json(settings: Settings) -> dict[str, Any]:
     plain["sizes"] = dict(settings.sizes)
     plain["limits"] = dict(settings.limits)
     plain["weights"] = settings.weights.path if settings.weights else None
+    if settings.private:
+        plain["private"] = {name: getattr(settings.private, name) for name in PRIVACY_ARGUMENTS}
     if settings.data:
         data = settings.data
         plain["data"] = {

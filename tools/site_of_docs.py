@@ -36,6 +36,7 @@ PARTS = {
         "tools",
         "python",
         "export",
+        "privacy",
         "results",
         "gpu",
     ],

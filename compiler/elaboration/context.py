@@ -24,7 +24,9 @@ from .scopes import BodyScope
 from .values import Array, Shape, Static, Value, of_tensor
 
 # the compiler's own inputs, which any equation may read
-RESERVED_INPUTS = ("step", "seed", "microbatches_left")
+DRAWN = "examples_drawn"  # how many examples of a batch count, the first ones, in private training
+NOISE_KEY = tuple(f"noise_key_{n}" for n in range(4))  # that its noise depends on
+RESERVED_INPUTS = ("step", "seed", "microbatches_left", DRAWN, *NOISE_KEY)
 # names for indices where the program gives none
 LETTERS = ("i", "j", "k", "l", "m", "n", "p", "q", "r", "s")
 

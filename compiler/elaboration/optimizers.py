@@ -30,6 +30,7 @@ from .interfaces import bind
 from .names import find
 from .objective import TERMS, applied, callee_of
 from .players import Player, group_of, groups, own_step, own_steps
+from .privacy import with_noise
 from .reductions import reduce_array
 from .repetition import memoized, outline
 from .scopes import BodyScope
@@ -61,6 +62,7 @@ def _update(block: TrainBlock, player: Player) -> None:
     ctx, train, field = block.ctx, block.setup.train, block.setting("optimizer")
     loss = player.loss.name.id
     gradients, is_last = gathered(block, player)
+    gradients = with_noise(block, gradients)
     before = len(ctx.updates)
     # Settings are elaborated once, in the block's scope: `lr = cosine(t, steps)` reads the step.
     step = own_step(block, player.loss)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from ...dsl.check.names import value_names
 from ...dsl.diagnostics.diagnostic import Report, did_you_mean
 from ...dsl.syntax import ast as s
+from ..ir.equation import Clipping
 from .context import Context
 from .limits import UNLIMITED
 from .model import ElaboratedModel, elaborate_model, find_model
@@ -30,13 +31,25 @@ class FieldType:
 
 
 @dataclass(frozen=True)
+class Private:
+    """`private = dp(…)`: the norm to which the gradient of one example is `limited`, the deviation
+    of the `noise` by this, and how many examples a step has on average, of so many in all."""
+
+    limit: float
+    noise: float
+    expected: float
+    examples: int | None = None
+
+
+@dataclass(frozen=True)
 class Setup:
     """What a training run is compiled for. `fields` is None where no data is known: then the file
     must state their types (`input label: i32[B]`). `steps` is the number of steps, if known.
     `precision` is that of the operands of contractions (`passes/autodiff/mixed_precision.py`).
     `whole` is the batch of most steps, where `batch` is that of a shorter last one. `turn` are the
     losses whose parameters a step trains; empty for all losses. `accumulate` is the number of
-    batches of a step. `limits` are the greatest values of sizes that have a declared maximum."""
+    batches of a step. `limits` are the greatest values of sizes that have a declared maximum. With
+    `private`, gradients are clipped for each example and noisy (`privacy.py`)."""
 
     definitions: Mapping[str, s.Definition]
     train: s.Train
@@ -51,6 +64,7 @@ class Setup:
     turn: tuple[str, ...] = ()
     accumulate: int = 1
     limits: Mapping[str, int] = field(default_factory=dict)
+    private: Private | None = None
 
 
 @dataclass
@@ -61,6 +75,7 @@ class TrainBlock:
     model: ElaboratedModel
     constants: dict[str, Value] = field(default_factory=dict)  # `let`s that are known numbers
     hidden: set[str] = field(default_factory=set)  # fields of the data that W0306 has named
+    clipping: Clipping | None = None  # of a private block: what its gradients are clipped to
 
     @property
     def ctx(self) -> Context:

@@ -232,6 +232,20 @@ class RematBlock:
 
 
 @dataclass(frozen=True)
+class Clipping:
+    """Gradients of a sum over the `batch` examples of a run, of which each example's share is to be
+    clipped: its norm over all of `gradients` to at most `limit`, then times `scale`. Only as many
+    of the first examples count as the input `drawn` says."""
+
+    gradients: tuple[str, ...]
+    batch: int
+    limit: float
+    scale: float
+    drawn: str
+    span: Span | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
 class RowBlock:
     """Equations that are computed together, block by block: `rows` values of the index `row` for
     each value of the `fixed` indices. All of them have these indices by these names; what they
@@ -255,7 +269,8 @@ class System:
 
     What is left for passes to do: `gradients` are placeholders to expand; `backward` the targets of
     the equations that came of those; `remat` the blocks that the backward pass computes again
-    (`rematerialize`); `precision` that of the operands of contractions (`mixed_precision`).
+    (`rematerialize`); `clipping` what becomes of the share of each example (`clip_examples`);
+    `precision` that of the operands of contractions (`mixed_precision`).
     `index_inputs` are the inputs that are indices and how many places these choose from: the
     runtime compares the data with that (`ir/integer_ranges.py`). None where nobody looks at
     integers: then they are not checked (`integer_checks`).
@@ -280,6 +295,7 @@ class System:
     updates: Mapping[str, str] = field(default_factory=dict)
     remat: tuple[RematBlock, ...] = ()
     gradients: tuple[Gradient, ...] = ()
+    clipping: Clipping | None = None
     backward: frozenset[str] = frozenset()
     precision: str = "f32"
     adjoints: Mapping[str, str] = field(default_factory=dict)

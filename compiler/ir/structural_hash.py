@@ -11,6 +11,7 @@ the expression's graph, not its tree. Tests: tests/runtime/test_cache.py.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from .equation import Equation, Index, System, Tensor
 from .expr import Apply, Const, Expr, Idx, Read, walk
@@ -82,6 +83,8 @@ def system_signature(system: System) -> str:
         text.equation(equation)
     for gradient in system.gradients:
         text.add("gradient", gradient.target, gradient.of, gradient.wrt)
+    if system.clipping:
+        text.add("clipping", str(replace(system.clipping, span=None)))
     for block in system.remat:
         text.add("remat", *block.targets)
     text.add("precision", system.precision)

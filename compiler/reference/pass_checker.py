@@ -13,9 +13,11 @@ from math import prod
 
 import numpy as np
 
+from ..ir.batch_axis import batch_axis
 from ..ir.build import call
 from ..ir.dtypes import is_float
-from ..ir.equation import Equation, Gradient, System
+from ..ir.equation import Clipping, Equation, Gradient, System
+from ..ir.expr import Apply, Expr, walk
 from ..ir.magnitude import magnitude
 from ..ir.printer import system_text
 from ..ir.verify import InternalError, verify
@@ -32,9 +34,10 @@ EVALUABLE = 2 * 10**8  # points of all equations together up to which values are
 class PassCheck:
     """An observer of the passes over a system. Without `values` only the rules are checked.
 
-    Equal values are demanded of every pass but two. Of differentiation, which gives placeholders a
-    value, the gradients are compared with central differences, if `differences` is asked for; of
-    mixed precision, each equation that it changed is compared for the same operands.
+    Equal values are demanded of every pass but three. Of differentiation, which gives placeholders
+    a value, the gradients are compared with central differences, if `differences` is asked for; of
+    clipping, with sums of the clipped gradients of one example after the other; of mixed precision,
+    each equation that it changed is compared for the same operands.
     """
 
     def __init__(
@@ -62,7 +65,10 @@ class PassCheck:
 
     def _compare(self, system: System, values: Mapping[str, np.ndarray], name: str) -> None:
         rounded = system.precision != self.before.precision
-        if rounded:
+        clipped = self.before.clipping if not system.clipping else None
+        if clipped:
+            self._compare_clipped(system, values, clipped, name)
+        elif rounded:
             self._compare_rounded(system, values, name)
         else:
             # Only roots are compared: temps come and go in passes. In float64, see the module's
@@ -76,8 +82,42 @@ class PassCheck:
             self._compare_gradients(system, values, expanded, name)
         # From here on the new values count: of gradients that had none before, or of rounded
         # operands.
-        if expanded or rounded:
+        if expanded or rounded or clipped:
             self.expected = _with_magnitudes(system, values)
+        if clipped:
+            # Of what cancels within the gradient of one example, its norm tells the magnitude.
+            for g in clipped.gradients:
+                if g in self.expected:
+                    value, size = self.expected[g]
+                    self.expected[g] = value, max(size, clipped.scale * clipped.limit)
+
+    def _compare_clipped(
+        self, system: System, values: Mapping[str, np.ndarray], clipping: Clipping, name: str
+    ) -> None:
+        """Gradients of which each example's share was clipped."""
+        before = self.before.replace(clipping=None)
+        needed = before.ancestors(clipping.gradients)
+        of_data = [t.name for t in before.of_kind("input") if t.shape]
+        # What a batch of one example over and over says of its share: no draws that differ by
+        # place, and no part that is no share, as that of a penalty.
+        axis = batch_axis(before, clipping.batch, clipping.gradients)
+        equations = [eq for eq in before.equations if eq.target in needed]
+        if any("random" in map(_name_of, walk(eq.body)) for eq in equations):
+            return
+        if any(axis.has_other_terms(eq) for eq in equations):
+            return
+        expected = {g: np.zeros(before.tensors[g].shape) for g in clipping.gradients}
+        for example in range(min(clipping.batch, int(values[clipping.drawn]))):
+            again = {n: np.broadcast_to(values[n][example], values[n].shape) for n in of_data}
+            found = evaluate(before, {**values, **again}, wide=True)
+            share = {g: found[g] / clipping.batch for g in expected}
+            norm = np.sqrt(sum((s**2).sum() for s in share.values()))
+            for g, own in share.items():
+                expected[g] += clipping.scale * own * min(1.0, clipping.limit / max(norm, 1e-300))
+        arrays = evaluate(system, values, wide=True)
+        for g, total in expected.items():
+            size = float(np.abs(total).max(initial=0.0)) + clipping.scale * clipping.limit
+            _require_near(system, g, arrays[g], total, TOLERANCE * size, name)
 
     def _compare_rounded(self, system: System, values: Mapping[str, np.ndarray], name: str) -> None:
         """The equations that the pass changed, computed of the same operands as before."""
@@ -107,6 +147,10 @@ class PassCheck:
             if not slope.right:
                 rule = f"its slope is {slope.numeric}, and `{g.target}` says {slope.exact}"
                 raise _error(system, name, rule, g.target)
+
+
+def _name_of(node: Expr) -> str:
+    return node.fn if isinstance(node, Apply) else ""
 
 
 def without_placeholders(system: System) -> System:

@@ -22,7 +22,7 @@ TRAIN_FIELDS = (
     "data", "loss", "optimizer", "batch", "epochs", "steps", "seed", "patience", "validation",
     "clip", "penalty", "keep", "validate_every", "log_every", "checkpoint_every",
     "keep_checkpoints", "shuffle", "monitor", "float", "precision", "weights", "turns", "average",
-    "accumulate", "draw",
+    "accumulate", "draw", "private",
 )  # fmt: skip
 
 SPLITS = ("validation", "test")  # before the name of what is measured on them
@@ -35,7 +35,7 @@ RECORDED = {
 }
 
 # their functions, data sources, `balanced` and `partial`, are known to the runtime
-_RUNTIME_FIELDS = ("data", "draw", "validation", "weights")
+_RUNTIME_FIELDS = ("data", "draw", "validation", "weights", "private")
 _PARTIAL_FIELDS = ("optimizer", "penalty", "clip", "average")  # the training loop adds arguments
 _COMPUTED_FIELDS = ("loss", "penalty", "clip", "average")  # of tensors, so never a string
 

@@ -21,7 +21,7 @@ from ...dsl.syntax.printer import quoted
 from ..data.core.fingerprint import changed, fingerprint
 from ..device.cpu import host
 from ..durations import TimeLimit
-from ..project import Project, load_dataset, open_project
+from ..project import Project, load_dataset, open_project, privacy_text
 from ..settings import Assignment
 from ..streams import OutputError
 from ..thread_count import default_threads
@@ -139,6 +139,8 @@ def _train(
             job = prepare(project, dataset, o.device(device_name, threads))
             hashes = hashing.result()
         print_diagnostics(job.warnings)
+        if text := privacy_text(project, job.executor.setup):
+            notify(text)
         if folder:
             other_data = any(one.key.partition(".")[0] == "data" for one in assignments)
             if not other_data:
@@ -161,7 +163,9 @@ def _train(
             with stage(COMPILING):
                 job.compile_programs()
             name, text = project.name.lower(), project.resolved()
-            job.folder = create_run(out, name, text, notes, dataset.vocabularies, initial)
+            job.folder = create_run(
+                out, name, text, notes, dataset.vocabularies, initial, job.keep_secret
+            )
             held.enter_context(locked(job.folder.path))
             if initial is not None:
                 job.save_checkpoint()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ...compiler.elaboration.context import RESERVED_INPUTS
 from ...compiler.ir.equation import System, Tensor
 from ...compiler.ir.expr import is_size_input
 
-SCALARS = ("step", "seed", "microbatches_left")  # inputs that the executor sets
+SCALARS = RESERVED_INPUTS  # inputs that the executor sets
 
 
 def fields_of(system: System) -> list[Tensor]:

@@ -11,13 +11,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ...compiler.elaboration.context import RESERVED_INPUTS
 from ...compiler.ir.equation import Equation, System, is_identity
 from ...compiler.ir.expr import Read
 from ...compiler.ir.printer import equation_text, type_text
 from ..project import Project
 from .structure import Block, Path, Structure
 
-HIDDEN = ("seed", "step", "microbatches_left")  # inputs of the compiler's own
+HIDDEN = RESERVED_INPUTS  # inputs of the compiler's own
 LONGEST = 40  # characters of an equation in its node; all of it is in the tooltip
 CALL = re.compile(r"([a-z][a-z_0-9]*?)\d+_")  # a function with a body: `softmax1_e`
 

@@ -17,7 +17,7 @@ from ...dsl.diagnostics.diagnostic import Diagnostic, Report, UserError
 from ...dsl.syntax.source import Source
 from ..compiling import compiling
 from ..data import Search
-from ..project import planned_setup, project_of
+from ..project import planned_setup, privacy_text, project_of
 from ..settings import Assignment
 from .model_system import model_system
 
@@ -75,6 +75,8 @@ def _examine_models(
                 setup = planned_setup(project, search)
                 step, _ = training_step(setup, report)
                 found.systems[model] = partial(prediction, setup)
+                if text := privacy_text(project, setup):
+                    remark(f"{source.name}: {text}")
                 if step.remat:
                     from ...compiler.pipeline import check_remat  # all passes, only where needed
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...compiler.elaboration.context import RESERVED_INPUTS
 from ...compiler.elaboration.initializers import initial_system
 from ...compiler.elaboration.model import elaborate
 from ...compiler.elaboration.players import is_frozen, trains
@@ -173,7 +174,8 @@ def _inputs(system: System, rng: np.random.Generator, seed: int, most: int = LEN
         inputs[name][...] = rng.integers(1, most + 1, inputs[name].shape)
     given = {t.name for t in system.of_kind("input")}
     # these are set by whoever runs a program, if it reads them
-    scalars = {"step": STEP, "seed": seed, "microbatches_left": 0}
+    scalars = dict.fromkeys(RESERVED_INPUTS, seed + 1)  # of private training some examples count
+    scalars |= {"step": STEP, "seed": seed, "microbatches_left": 0}
     return inputs | {n: np.array(v, np.int32) for n, v in scalars.items() if n in given}
 
 

@@ -22,7 +22,7 @@ from ...compiler.targets import GpuTarget
 from ...dsl.check.turns import turns
 from ...dsl.syntax import ast as s
 from ..device.cpu import host
-from ..project import Project
+from ..project import Project, privacy_text
 from .bench import peak_bytes
 from .fitted_table import Fitting, laid_out
 from .layer_work import LayerRow, layer_rows
@@ -44,6 +44,7 @@ class Summary:
     groups: tuple[tuple[str, int], ...] = ()  # entries of the train block, and their parameters
     lengths: str = ""  # how sizes with a maximum are predicted
     process_bytes: int | None = None
+    privacy: str = ""  # what private training will spend
 
     def text(self, width: int | None = None) -> str:
         """A table, then totals. Where it is wider than `width`, large numbers are written as 1.23M,
@@ -69,8 +70,8 @@ class Summary:
                 fits = width is None or len(line) <= width
                 table.append(line if fits else line.partition(" (")[0])
         lines = [f"{self.model}, batch {self.batch}", "", *table]
-        if self.lengths:
-            lines += ["", *(wrap(self.lengths, width) if width else [self.lengths])]
+        for text in filter(None, (self.lengths, self.privacy)):
+            lines += ["", *(wrap(text, width) if width else [text])]
         return "\n".join(lines) + "\n"
 
     def _table(self, number: Callable[[int], str], width: int = UNLIMITED) -> list[str]:
@@ -146,8 +147,8 @@ def summarize(project: Project, setup: Setup | None, device: str = "cpu") -> Sum
     rows = layer_rows(found, step, derive(step) if step is not None else None)
     parts = () if setup is None else _groups(setup.train, found.system)
     batch = project.settings.batch
-    taken = peak_bytes()
-    return Summary(project.name, batch, rows, inference, training, parts, lengths, taken)
+    taken, spent = peak_bytes(), "" if setup is None else privacy_text(project, setup)
+    return Summary(project.name, batch, rows, inference, training, parts, lengths, taken, spent)
 
 
 def _predicted(project: Project, setup: Setup, needed: Callable[[System], int]) -> tuple[int, str]:

@@ -145,7 +145,8 @@ def _exact(project: Project, setup: Setup | None) -> tuple[Project, Setup | None
     """The same without rounding: what is rounded moves in steps, and has no differences."""
     # bf16 has 8 bits: a small difference is rounded away, or to one that is far too large
     exact = replace(project, settings=replace(project.settings, precision="f32"))
-    return exact, None if setup is None else replace(setup, precision="f32")
+    # nor is a clipped gradient with noise the loss's
+    return exact, None if setup is None else replace(setup, precision="f32", private=None)
 
 
 REPORT_BUG = "this is a mistake of nnc's and not of the file: please report it"

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from ...compiler.elaboration.context import DRAWN, NOISE_KEY
 from ...compiler.ir.aggregate_programs import HandedOver
 from ...compiler.ir.dtypes import is_float
 from ...compiler.ir.dynamic_sizes import Sizes, size_input, size_value
@@ -76,7 +77,7 @@ class BoundProgram:
         numbers = not any(array.ndim for array in self._parts) and not self._unseen
         self._plain = numbers and {*handed.divisors} <= {1.0}
         # runs that are a step together come one by one
-        numbers &= "microbatches_left" not in arrays
+        numbers &= "microbatches_left" not in arrays and DRAWN not in arrays
         self._batched = program if isinstance(program, Batched) and numbers else None
         self.results = {name: arrays[name] for name in system.outputs}
         # From a run's last example on, all along the dimension are like it, and after the last
@@ -85,6 +86,9 @@ class BoundProgram:
         self._extent: object = (system.batch, {})  # the examples and sizes of which runs are
         self.step = arrays.get("step", np.zeros((), np.int32))
         self.left = arrays.get("microbatches_left", np.zeros((), np.int32))
+        # of private training: how many of the first examples count, and the key of its noise
+        self._drawn = arrays.get(DRAWN, np.zeros((), np.int32))
+        self._key = [arrays.get(name, np.zeros((), np.int32)) for name in NOISE_KEY]
         self._seeded = arrays.get("seed")  # of programs that draw random numbers, as dropout does
         self.seed(seed)
 
@@ -92,6 +96,18 @@ class BoundProgram:
         """Draw other random numbers."""
         if self._seeded is not None:
             self._seeded[...] = seed
+
+    def draw(self, count: int, key: Iterable[int]) -> None:
+        """Have the next run count so many of its first examples, with noise of this key."""
+        self._drawn[...] = count
+        for array, word in zip(self._key, key, strict=True):
+            array[...] = word
+
+    @property
+    def drawn(self) -> dict[str, np.ndarray]:
+        """The inputs that `draw` sets, by name."""
+        names = (DRAWN, *NOISE_KEY)
+        return {n: self.program.arrays[n] for n in names if n in self.program.arrays}
 
     def twin(self) -> BoundProgram:
         """The same program with another arena, where the device has twins."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ...compiler.elaboration.context import RESERVED_INPUTS
 from ...compiler.ir.dtypes import NUMPY
 from ...compiler.ir.equation import System
 from ...dsl.diagnostics.diagnostic import Note, UserError, fail
@@ -36,7 +37,8 @@ def explained(
     inputs: dict[str, np.ndarray] = {
         t.name: np.empty(t.shape, NUMPY[t.dtype]) for t in system.of_kind("input")
     }
-    scalars = {"step": refused.step, "seed": seed, "microbatches_left": refused.left}
+    scalars = dict.fromkeys(RESERVED_INPUTS, 0)  # gradients have no integers
+    scalars |= {"step": refused.step, "seed": seed, "microbatches_left": refused.left}
     # A run of fewer examples than the batch has is filled up with its last one.
     missing = max(0, system.batch - len(refused.rows))
     rows = np.pad(refused.rows, (0, missing), "edge")

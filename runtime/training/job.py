@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import isfinite
 
 import numpy as np
@@ -20,13 +21,14 @@ from ...dsl.syntax.source import Span
 from ..conditions import Monitor, check_measured, measured_names
 from ..data import Dataset
 from ..device import Device
-from ..project import Project, field_types, setup_of
+from ..project import Project, field_types, sampling_of, setup_of
 from ..settings import Settings
 from .batch_inputs import Examples, check_fit, check_indices, one_hot_warnings, split_examples
 from .checkpoints import Position
 from .executor import Executor, Values, evaluation_batches
 from .metrics import EPOCH, LOG, Record
 from .narrowing import narrowing_warnings
+from .private_draws import PrivateDraws
 from .progress_text import Plan
 from .run_folder import RunFolder
 from .set_measures import Totals
@@ -43,6 +45,7 @@ class Job:
     monitor: Monitor
     losses: Sequence[s.Field | s.Loss]
     warnings: tuple[Diagnostic, ...] = ()
+    private: PrivateDraws | None = None
     folder: RunFolder | None = None
     position: Position = field(default_factory=Position)
     best: Values | None = None
@@ -62,9 +65,34 @@ class Job:
         return self.parts["train"]
 
     @property
+    def epoch_length(self) -> int:
+        """How many examples the steps of an epoch take."""
+        return self.private.length if self.private else len(self.training)
+
+    @cached_property
+    def last_private_step(self) -> tuple[int, str] | None:
+        """After which step a run ends because of what another one would spend, and why."""
+        found = self.private and self.private.sampling.last_step(self.settings.until)
+        return (
+            (found[0], f"`until {found[1].text}` would hold after another step") if found else None
+        )
+
+    @property
+    def spent(self) -> str:
+        """Why a private run takes no other step; empty if it may."""
+        step, why = self.last_private_step or (None, "")
+        return why if step is not None and self.position.step >= step else ""
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The rows of an epoch (from 1) in the order in which its steps take them."""
+        if self.private:
+            return self.private.order(self.training.rows, epoch)
+        return self.training.order(self.settings.seed, epoch, self.settings.shuffle)
+
+    @property
     def steps_per_epoch(self) -> int:
         """The last of which may be of fewer examples."""
-        return -(-len(self.training) // (self.settings.batch * self.settings.accumulate))
+        return -(-self.epoch_length // (self.settings.batch * self.settings.accumulate))
 
     @property
     def plan(self) -> Plan:
@@ -74,10 +102,20 @@ class Job:
             self.steps_per_epoch,
             tuple(loss.name.id for loss in self.losses),
             self.monitor.name,
+            self.last_private_step and self.last_private_step[0],
         )
 
+    def keep_secret(self, folder: RunFolder) -> None:
+        """Write what the draws of private training follow from, so that a run can go on."""
+        if self.private:
+            self.private.write(folder.path)
+
     def weigh(self, weights: np.ndarray | None) -> None:
-        """Draw the training examples by weights of all examples of their split; None: all alike."""
+        """Draw the training examples by weights of all examples of their split; None: all alike.
+        UserError E0704 in private training, whose draws are those that are counted."""
+        if weights is not None and self.private:
+            help = "leave the weights out, or weigh the losses of examples in the program"
+            raise fail("E0704", "private training draws all examples alike", help=help)
         if weights is not None:
             drawn = replace(self.training, weights=weights[self.training.rows])
             self.parts = {**self.parts, "train": drawn}
@@ -104,7 +142,7 @@ class Job:
 
     def _steps_to_come(self) -> dict[tuple[int, Turn], None]:
         """The batches of the epoch's steps that are left, and the losses that they train."""
-        settings, here, examples = self.settings, self.position, len(self.training)
+        settings, here, examples = self.settings, self.position, self.epoch_length
         left = -(-(examples - here.done) // (settings.batch * settings.accumulate))
         taken = left if settings.steps is None else min(left, settings.steps - here.step)
         if taken <= 0:
@@ -176,6 +214,8 @@ class Job:
         warnings about what was damaged or missing. UserError E0706 if none is intact and of this
         program."""
         self.folder = folder
+        if self.private:
+            self.private.read(folder.path)
         self.compile_step()
         values, position, warnings = folder.checkpoints.read(self.executor.values)
         # interrupted before its first checkpoint: the run begins anew
@@ -223,6 +263,9 @@ def prepare(project: Project, dataset: Dataset, device: Device) -> Job:
     monitor = _monitor(settings, project.block, parts)
     _check_held_out(project.block, parts)
     setup = setup_of(project, fields, len(parts["train"]))
+    private = _private_draws(project, setup, len(parts["train"]))
+    if private:
+        settings = replace(settings, batch=private.batch)
     # of few examples even the first batch of an epoch is short
     setup = replace(setup, whole=min(setup.batch, len(parts["train"])))
     executor = Executor(setup, device, settings.seed)
@@ -238,10 +281,19 @@ def prepare(project: Project, dataset: Dataset, device: Device) -> Job:
         *_single_examples(setup, len(parts["train"])),
         *_too_large_batch(project, len(parts["train"])),
     )
-    job = Job(settings, executor, parts, monitor, project.block.losses, warnings)
+    job = Job(settings, executor, parts, monitor, project.block.losses, warnings, private)
     if settings.draw is not None:
         job.weigh(settings.draw.weights(dataset.train))
     return job
+
+
+def _private_draws(project: Project, setup: Setup, examples: int) -> PrivateDraws | None:
+    """How private training draws. UserError E0703 if its batches are too small for its rate."""
+    sampling = sampling_of(project.settings, examples)
+    if sampling is None:
+        return None
+    sampling.check(setup.steps, project.settings.until)
+    return PrivateDraws(sampling, min(project.settings.batch, examples))
 
 
 def _single_examples(setup: Setup, examples: int) -> list[Diagnostic]:
@@ -310,7 +362,7 @@ def _stated(train: s.Train, *names: str) -> s.Field | None:
 def _monitor(settings: Settings, train: s.Train, splits: Iterable[str]) -> Monitor:
     """The monitored value. UserError E0702 if it, or a name in `until`, is not measured."""
     known = measured_names([i.name.id for i in train.measures], splits)
-    check_measured(settings.until, settings.monitor, known)
+    check_measured(settings.until, settings.monitor, known, settings.private is not None)
     # what was not trained on tells most: validation, then test, then the training loss
     loss = train.losses[0].name.id
     losses = [name for name in (f"validation_{loss}", f"test_{loss}", loss) if name in known]

@@ -106,12 +106,12 @@ class _Run:
         return self.clock() - self.began if here.epoch == self.epoch else 0.0
 
     def _begin_epoch(self) -> None:
-        settings, here = self.job.settings, self.job.position
+        here = self.job.position
         self.epoch = here.epoch
         # a resumed epoch has taken `seconds` already: the clock goes on from there
         self.began = self.clock() - here.seconds
         # drawn anew rather than stored: it depends on seed and epoch alone
-        self.order = self.job.training.order(settings.seed, here.epoch, settings.shuffle)
+        self.order = self.job.order(here.epoch)
 
     # --- records ------------------------------------------------------------------------------
 
@@ -120,7 +120,7 @@ class _Run:
         here, steps = self.job.position, self.job.settings.steps
         if here.done >= len(self.order) or (steps is not None and here.step >= steps):
             return EPOCH
-        if self.job.stop and here.done:  # the epoch ends here
+        if (self.job.stop or self.job.spent) and here.done:  # the epoch ends here
             return EPOCH
         # what was told is not in the window any more, also after resuming
         return self.intervals.record(here.step) if here.window.count else None
@@ -145,6 +145,8 @@ class _Run:
                 if measured is None:
                     return False
                 values |= {f"{name}_{key}": value for key, value in measured.items()}
+        if job.private:
+            values["epsilon"] = job.private.epsilon(here.step)
         record = Record(here.epoch, here.step, values, self._seconds(), kind)
         job.note(record)
         if kind != LOG:
@@ -181,6 +183,8 @@ class _Run:
         batches = step_batches(self.order, settings.batch, here.done, settings.accumulate)
         for left, rows in batches:
             program = self.job.executor.training(len(rows), settings.turn(here.step))
+            if self.job.private:
+                self.job.private.draw(program, here.epoch, here.done, here.step, left)
             here.done += len(rows)
             self.job.training.expect(self.order, settings.batch, here.done)
             try:
@@ -208,6 +212,8 @@ class _Run:
         rows = next_batches(self.order, size, here.done, most)
         numbers = range(here.step + 1, here.step + 1 + len(rows))
         job.training.expect(self.order, settings.batch, here.done + rows.size)
+        if job.private:  # one step at a time
+            job.private.draw(program, here.epoch, here.done, here.step + 1, 0)
         found: list[Sequence[float]] = []
         try:
             for losses, parts in program.run_many(job.training, rows, numbers):
@@ -277,8 +283,8 @@ def reason_to_stop(job: Job) -> str:
         # In the middle of an epoch conditions are about a validation, if that was the last thing.
         if last is None or last.kind != VALIDATION or last.step != here.step:
             return ""
-    elif job.stop:
-        return job.stop
+    elif job.stop or job.spent:
+        return job.stop or job.spent
     elif settings.steps is not None and here.step >= settings.steps:
         return f"{settings.steps} step{'s' * (settings.steps != 1)} done"
     elif settings.epochs is not None and here.epoch > settings.epochs:

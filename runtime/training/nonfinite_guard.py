@@ -93,7 +93,7 @@ class NonfiniteGuard:
         # The order of an epoch depends on seed and epoch alone, so the rows need not be remembered.
         settings, number, done = self.job.settings, self._step, self._done
         for epoch in range(self._epoch, self.job.position.epoch + 1):
-            order = self.job.training.order(settings.seed, epoch, settings.shuffle)
+            order = self.job.order(epoch)
             # the first epoch starts where the copy was taken, later ones at 0
             while done < len(order):
                 if number == self.job.position.step:
@@ -139,6 +139,7 @@ class NonfiniteGuard:
         """What is wrong after a batch of a step, the losses first; nothing if it is a good one."""
         left, rows = batch
         bound = self._program(step, rows)
+        self._draw(bound, step, left)
         try:
             losses, _ = bound.run(self.job.training, rows, step.number, left)
         except Refused as refused:
@@ -150,6 +151,13 @@ class NonfiniteGuard:
         if bad is not None:
             found.append((*bad, float(self.executor.values[bad[0]][bad[1]])))
         return found
+
+    def _draw(self, bound: BoundProgram, step: _TakenStep, left: int) -> None:
+        """Have a run of private training draw what it drew."""
+        if self.job.private:
+            before = sum(len(rows) for after, rows in step.batches if after > left)
+            done = step.done + before
+            self.job.private.draw(bound, step.epoch, done, step.number, left)
 
     def _program(self, step: _TakenStep, rows: np.ndarray) -> BoundProgram:
         return self.executor.training(len(rows), self.job.settings.turn(step.number))
@@ -199,9 +207,11 @@ class NonfiniteGuard:
         from ...compiler.pipeline import derive  # not needed where the code was kept
 
         fill_inputs(bound.fields, split, rows)
+        self._draw(bound, step, left)
+        inputs = {**dict(bound.fields), **bound.drawn}
         snapshot = Snapshot(
             self.executor.values,
-            {name: array.copy() for name, array in bound.fields},
+            {name: array.copy() for name, array in inputs.items()},
             step.number,
             self.executor.seed,
             step.epoch,

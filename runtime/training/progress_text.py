@@ -17,19 +17,21 @@ from .metrics import EPOCH, Record, format_number
 @dataclass(frozen=True)
 class Plan:
     """How long a run may be: None where nothing says so. `losses` are their names, `monitor` is
-    that of the value by which epochs are compared."""
+    that of the value by which epochs are compared. `most` steps are as many as privacy allows."""
 
     epochs: int | None
     steps: int | None
     steps_per_epoch: int
     losses: tuple[str, ...] = ("loss",)
     monitor: str = "loss"
+    most: int | None = None
 
     @property
     def total(self) -> int | None:
         """Steps in all."""
         by_epochs = None if self.epochs is None else self.epochs * self.steps_per_epoch
-        return min((n for n in (self.steps, by_epochs) if n is not None), default=None)
+        known = (self.steps, by_epochs, self.most)
+        return min((n for n in known if n is not None), default=None)
 
     def progress(self, step: int) -> tuple[int, int]:
         """The steps done and those in all: of the run, or of the epoch if nothing ends the run."""

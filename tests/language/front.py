@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nnc.compiler.elaboration.model import forward
-from nnc.compiler.elaboration.train_block import FieldType, Setup
+from nnc.compiler.elaboration.train_block import FieldType, Private, Setup
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.verify import verify
 from nnc.compiler.pipeline import check_remat, derive
@@ -51,7 +51,27 @@ def setup_of(program: Checked, train: s.Train) -> Setup:
     has_data = any(isinstance(e, s.Field) and e.name.id == "data" for e in train.body)
     sizes = {} if has_data else sizes_of(program, train.model.id)
     fields = FIELDS if has_data else None
-    return Setup(program.definitions, train, sizes, fields, BATCH, 100, 10)
+    is_private = any(isinstance(e, s.Field) and e.name.id == "private" for e in train.body)
+    private = Private(1.0, 1.0, BATCH / 2) if is_private else None
+    precision = next(
+        (
+            e.value.span.text
+            for e in train.body
+            if isinstance(e, s.Field) and e.name.id == "precision"
+        ),
+        "f32",
+    )
+    return Setup(
+        program.definitions,
+        train,
+        sizes,
+        fields,
+        BATCH,
+        100,
+        10,
+        precision=precision,
+        private=private,
+    )
 
 
 def systems(program: Checked, report: Report) -> list[System]:

@@ -292,6 +292,11 @@ class ArrowCells:
             return ["" if one is None else one.isoformat() for one in array.to_pylist()]
         raise self._unfit(array)
 
+    def values(self) -> Sequence[Any]:
+        """As `Cells`."""
+        found: list[Any] = self.array.to_pylist()
+        return found
+
     def _unfit(self, array: Any) -> UserError:
         types, kind = self.file._package.types, array.type
         known = (advice for test, advice in ADVICE if getattr(types, test)(kind))

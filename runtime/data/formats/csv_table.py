@@ -40,6 +40,10 @@ class TextCells:
         """As `Cells`."""
         return self.cells
 
+    def values(self) -> Sequence[str]:
+        """As `Cells`."""
+        return self.cells
+
 
 class CsvFile:
     """A table of text as a `TableFile`. Without a header the columns are called by their places,

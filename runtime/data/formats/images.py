@@ -1,11 +1,15 @@
 """`images("folder", size = [32, 32])`: one folder of image files per class.
 
 In: `folder/CLASS/FILE`, or `folder/train/CLASS/FILE` with `folder/test/CLASS/FILE` (and
-`validation`). Out: `image` f32[height, width, channels] from 0 to 1, stored as bytes, and `label`
-i32, the number of the class folder in alphabetical order. Files are read in alphabetical order,
-turned as their EXIF orientation says, converted to `channels`, and resized without regard to their
-aspect ratio. Large sets are decoded into an unnamed temporary file that is mapped. Needs the
-package Pillow.
+`validation`); or images whose labels stand in a table, as Hugging Face lays them out: beside
+`metadata.csv` or `metadata.jsonl` with columns `file_name` and `label`, for the folder or for each
+split of it, or in Parquet and Arrow files (`data/train-00000-of-00003.parquet`) with a column of
+records `bytes` and `path`. The columns `label` and `image` (or `img`) may be called otherwise;
+classes have the names that `datasets` notes in the file, if it does. Out: `image` f32[height,
+width, channels] from 0 to 1, stored as bytes, and `label` i32, the number of the class folder in
+alphabetical order. Files are read in alphabetical order, turned as their EXIF orientation says,
+converted to `channels`, and resized without regard to their aspect ratio. Large sets are decoded
+into an unnamed temporary file that is mapped. Needs the package Pillow.
 
 How pixels become 8 bits per channel: what is transparent is laid on white (an alpha channel, a
 transparent colour of a palette or of a PNG, a mask of a GIF), for the colours behind it are
@@ -22,9 +26,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 from threading import Lock
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
@@ -37,6 +42,7 @@ from ..core.file_kinds import IMAGE
 from ..core.reader import NewExamples, NewFile, listed
 from ..core.source import MAX_SIDE, DataSource, Request, Setting, errors_at
 from ..core.splitting import split_rows, training_size
+from .image_tables import StoredImage, described_images
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 IGNORED = {"thumbs.db", "desktop.ini"}  # of file managers; names with a dot are skipped too
@@ -57,17 +63,17 @@ _large = Lock()
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of one split, class by class, and the indices of their classes."""
+    """The images of one split, in files or in tables, and the indices of their classes."""
 
-    files: tuple[Path, ...]
+    files: tuple[Path | StoredImage, ...]
     labels: np.ndarray
 
 
 def describe(request: Request) -> Schema:
     """Lists the folders; opens no image."""
     # Counting files gives the sizes; how many of them test is only a question if no folder says.
-    classes, listings = _listings(request)
-    count = len(listings["train"].files)
+    classes, listings = _listings(request, decode=False)
+    count = len(listings["train"].labels)
     if len(listings) == 1:
         count = training_size(count, request["test"])
     return _schema(request, classes, count)
@@ -112,8 +118,21 @@ def _schema(request: Request, classes: tuple[str, ...], count: int) -> Schema:
 # ── folders ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _listings(request: Request) -> tuple[tuple[str, ...], dict[str, Listing]]:
-    """The classes, and the files of every split that has a folder (only `train` if none has)."""
+def _listings(request: Request, decode: bool = True) -> tuple[tuple[str, ...], dict[str, Listing]]:
+    """The classes, and the images of every split that there is (only `train` if nothing says one).
+    Without `decode` those in tables are left out."""
+    with errors_at(request.span_of("folder")):
+        described = described_images(request, decode)
+    if described is not None:
+        return described.classes, {
+            name: Listing(split.images, described.labels[name])
+            for name, split in described.splits.items()
+        }
+    for setting in ("label", "image"):
+        if request[setting] is not None:
+            message = f"`{setting}` names a column, and {request['folder']} has no table"
+            help = "a table is `metadata.csv` or Parquet; of folders, each is a class"
+            raise fail("E0614", message, request.span_of(setting), help=help)
     root = request.folder()
     with errors_at(request.span_of("folder")), readable(root):
         names = {entry.name for entry in _entries(root, request) if entry.is_dir()}
@@ -231,7 +250,7 @@ class ImageReader:
     def plain(self) -> dict[str, Any]:
         return asdict(self)
 
-    def pixels(self, files: Sequence[Path]) -> np.ndarray:
+    def pixels(self, files: Sequence[Path | StoredImage]) -> np.ndarray:
         """All images, u8 [files, height, width, channels]; decoded by several threads, in order.
         UserError E0603, E0609, E0611 or E0617 with what is wrong in any of them."""
         pillow, shape = _pillow(), (self.height, self.width, self.channels)
@@ -302,11 +321,11 @@ def _storage(shape: tuple[int, ...]) -> np.ndarray:
         return np.asarray(np.memmap(file, np.uint8, "r+", shape=shape))
 
 
-def _decoded(path: Path, shape: tuple[int, ...], pillow: Any) -> np.ndarray:
+def _decoded(path: Path | StoredImage, shape: tuple[int, ...], pillow: Any) -> np.ndarray:
     height, width, channels = shape
     mode = CHANNEL_MODES[channels]
     try:
-        with open_regular(path) as file, pillow.open(file) as image:
+        with _opened(path) as file, pillow.open(file) as image:
             # Modes I and F hold 32 bits per pixel, `I;16` holds 16.
             if image.mode[0] in "IF":  # 16 bits and more, which conversion would cut off
                 message = f"{path} has pixels of more than 8 bits (mode {image.mode})"
@@ -335,6 +354,10 @@ def _decoded(path: Path, shape: tuple[int, ...], pillow: Any) -> np.ndarray:
         why = "it is no image that Pillow knows" if unknown else reason(error)
         message = f"image {path} cannot be decoded: {why}"
         raise fail("E0603", message, help="replace it or remove it") from error
+
+
+def _opened(image: Path | StoredImage) -> BinaryIO:
+    return BytesIO(image.data) if isinstance(image, StoredImage) else open_regular(image)
 
 
 def _upright(image: Any, pillow: Any) -> Any:
@@ -366,10 +389,12 @@ IMAGES = DataSource(
     "images",
     "one folder of images per class: image f32[height, width, channels], label i32",
     (
-        Setting("folder", "text", "the folder", positional=True),
+        Setting("folder", "text", "the folder, or files with images in tables", positional=True),
         Setting("size", "size", "[height, width] that all images are resized to"),
         Setting("channels", "integer", "3 for colour, 1 for grey", 3, allowed=(1, 3)),
-        Setting("test", "fraction", "the share that tests, if there is no folder test/", 0.2),
+        Setting("label", "text", "the column of the labels, in a table (label)", None),
+        Setting("image", "text", "the column of the images, in a table (image)", None),
+        Setting("test", "fraction", "the share that tests, if nothing says what does", 0.2),
         Setting("seed", "seed", "of the choice of what tests", 0),
     ),
     describe,

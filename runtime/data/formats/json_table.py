@@ -145,15 +145,15 @@ def _is_number(value: Any) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class JsonCells:
-    """Cells of a column: values of JSON."""
+    """Cells of a column, as JSON has them."""
 
-    values: Sequence[Any]
+    cells: Sequence[Any]
     name: str
     path: Path
 
     def numbers(self, column: int, first: int, may_miss: bool) -> np.ndarray:
         """As `Cells`; E0611 for what is no number."""
-        values = self.values
+        values = self.cells
         if any(isinstance(one, str) for one in values):
             return numbers(column, self.texts(("0", "1")), first, may_miss)
         for row, one in enumerate(values):
@@ -166,10 +166,14 @@ class JsonCells:
     def texts(self, booleans: tuple[str, str] = BOOLEANS) -> Sequence[str]:
         """As `Cells`; E0611 for what has no text."""
         self._check()
-        return [_text(one, booleans) for one in self.values]
+        return [_text(one, booleans) for one in self.cells]
+
+    def values(self) -> Sequence[Any]:
+        """As `Cells`."""
+        return self.cells
 
     def _check(self) -> None:
-        odd = next((one for one in self.values if isinstance(one, list)), None)
+        odd = next((one for one in self.cells if isinstance(one, list)), None)
         if odd is not None:
             raise fail(
                 "E0611",

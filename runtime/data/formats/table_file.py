@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -48,6 +48,10 @@ class Cells(Protocol):
 
     def texts(self, booleans: tuple[str, str] = BOOLEANS) -> Sequence[str]:
         """As a table of text has them; missing ones are empty."""
+        ...
+
+    def values(self) -> Sequence[Any]:
+        """As Python has them; missing ones are None, or the empty text."""
         ...
 
 

@@ -137,13 +137,13 @@ def npy(array: np.ndarray) -> bytes:
     return held.getvalue()
 
 
-def sound(channels: int = 1) -> bytes:
+def sound(rate: int = 8000) -> bytes:
     held = io.BytesIO()
     with wave.open(held, "wb") as file:
-        file.setnchannels(channels)
+        file.setnchannels(1)
         file.setsampwidth(2)
-        file.setframerate(8000)
-        file.writeframes(np.zeros(1600 * channels, np.int16).tobytes())
+        file.setframerate(rate)
+        file.writeframes(np.zeros(1600, np.int16).tobytes())
     return held.getvalue()
 
 
@@ -231,7 +231,7 @@ def picture() -> bytes:
     )
 
 
-def sounds(*names: str, channels: int = 1) -> Scene:
+def sounds(*names: str, rate: int = 8000) -> Scene:
     """A folder of sounds of which those that are named are wrong."""
     good = {f"good/{word}_{k}.wav": sound() for word in "ab" for k in range(8)}
     bad = {name.replace("good", "bad"): content for name, content in good.items()}
@@ -244,7 +244,7 @@ def sounds(*names: str, channels: int = 1) -> Scene:
             "wrong.nn": SPOKEN.replace("DIR", "bad"),
             **good,
             **bad,
-            **{f"bad/{name}": sound(channels) for name in names},
+            **{f"bad/{name}": sound(rate) for name in names},
         },
     )
 
@@ -369,7 +369,7 @@ SCENES: dict[str, Scene] = {
                    package="PIL"),
     "E0619": Scene("generate run --prompt é", "generate run --prompt abc --length 3", "",
                    {"writer.nn": WRITER, "words.txt": WORDS}, ("train writer.nn --out run",)),
-    "E0620": sounds("a_9.wav", channels=2),
+    "E0620": sounds("a_9.wav", rate=999),
     "E0621": sounds("seven.wav"),
     # runs
     "E0701": lines("sgd(lr = 1e30)", "adam(lr = 1e-2)", "Dense(10)"),

@@ -166,3 +166,21 @@ def test_other_kinds_of_files(nnc):
     )
     assert "`petal length`, `petal width`" in err and "a.wav (116 bytes) is a WAV sound" in err
     assert "`nnc predict runs/flowers new.csv`" in err
+
+
+@pytest.mark.parametrize(
+    ("row", "advice"),
+    [
+        ("1,wide", "in training this column held numbers: write one"),
+        ("1,2024-01-31", "in training this column held numbers: write it as there"),
+        ("1,", "in training no cell of an input was missing: fill it or leave the row out"),
+        ("1,0,5", "needs quotes"),
+        ("1,2%", "write the number alone"),
+    ],
+)
+def test_advice_is_what_can_be_done_about_a_new_table(home, tmp_path, capsys, row, advice):
+    """And not what the program could have said of the columns before training."""
+    (tmp_path / "new.csv").write_text(f"petal length,petal width\n{row}\n")
+    assert cli.run(["predict", str(home / "runs/flowers"), str(tmp_path / "new.csv")]) == 1
+    said = capsys.readouterr().err
+    assert advice in said and "columns =" not in said and "missing =" not in said

@@ -312,24 +312,17 @@ def write_wav(search, name: str, content: bytes | None = None) -> None:
     (search.base / "s" / name).write_bytes(wav_bytes() if content is None else content)
 
 
-MU_LAW = wav_bytes()[:20] + b"\x07\x00" + wav_bytes()[22:]
-REAL_NUMBERS = wav_bytes()[:20] + b"\x03\x00" + wav_bytes()[22:]
-
-
 @pytest.mark.parametrize(
     "content, code, told",
     [
-        (wav_bytes(rate=16000), "E0620", ["16000 samples per second, and `rate` is 8000"]),
-        (wav_bytes(channels=2), "E0620", ["2 channels, not one", "mono"]),
-        (REAL_NUMBERS, "E0620", ["something else than plain samples (16 bits)"]),
-        (MU_LAW, "E0620", ["something else than plain samples (µ-law)"]),
+        (wav_bytes(rate=999), "E0620", ["has 999 samples per second", "between 1,000 and"]),
         (wav_bytes(samples=0), "E0613", ["holds no samples"]),
         (wav_bytes()[:-101], "E0603", ["349 samples, and its header promises 400"]),
         (wav_bytes()[:30], "E0603", ["cut off within its header"]),
         (wav_bytes()[:36], "E0603", ["damaged"]),
         (b"", "E0603", ["is empty"]),
-        (b"<!doctype html>" * 9, "E0602", ["is not a WAV file: it begins with b'<!doc"]),
-        (b"RIFF\x10\0\0\0AVI LIST" * 9, "E0602", ["is not a WAV file"]),
+        (b"<!doctype html>" * 9, "E0602", ["is a text and no sound"]),
+        (b"RIFF\x10\0\0\0AVI LIST" * 9, "E0602", ["is no sound of a known format"]),
     ],
 )
 def test_wrong_sounds(search, content, code, told):
@@ -358,7 +351,7 @@ def test_folders_of_sounds(search):
 
 def test_descriptions_find_mistakes_too(search):
     write_wav(search, "a_0.wav")
-    write_wav(search, "a_1.wav", wav_bytes(channels=2))
+    write_wav(search, "a_1.wav", wav_bytes(rate=100))
     refused("E0620", "a_1.wav", call=lambda: data.describe("wav", WAV, search))
     (search.base / "t.tsv").write_text("a")
     refused("E0604", "line 1", call=lambda: data.describe("pairs", LINES, search))

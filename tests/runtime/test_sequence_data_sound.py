@@ -481,7 +481,8 @@ def test_a_seed_decides_everything(search, name, settings):
 def test_sources_are_written_as_their_signatures_say():
     signatures = {name: data.SOURCES[name].signature for name in ("text", "reversal", "wav")}
     assert signatures["text"] == (
-        'text(file, vocabulary = "chars", length, validation = 0.1, size = 1000)'
+        'text(file, vocabulary = "chars", length, validation = 0.1, size = 1000, '
+        'encoding = "utf-8")'
     )
     assert signatures["reversal"].startswith("reversal(count = 10000, shortest = 4")
     assert signatures["wav"].startswith("wav(folder, pattern, label, test = 0.2, rate = 8000")

@@ -13,7 +13,8 @@ import pytest
 
 from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime import data
-from nnc.runtime.data.formats.wave_file import STANDARD, count_samples, read_samples
+from nnc.runtime.data.formats.sound_file import read_sound, sound_length
+from nnc.runtime.data.formats.wave_file import STANDARD
 
 
 @pytest.fixture
@@ -90,15 +91,13 @@ FORMS = {
 def test_sounds_of_every_form_are_the_same(tmp_path, form):
     path = tmp_path / "a.wav"
     path.write_bytes(FORMS[form])
-    np.testing.assert_array_equal(read_samples(path, RATE), SAMPLES / 128)
-    assert count_samples(path, RATE) == len(SAMPLES)
+    np.testing.assert_array_equal(read_sound(path, RATE)[:, 0], SAMPLES / 128)
+    assert sound_length(path, RATE) == len(SAMPLES)
 
 
 @pytest.mark.parametrize(
     "content, code, told",
     [
-        (wav(channels=2, samples=bytes(36)), "E0620", "2 channels"),
-        (wav(bits=12, samples=bytes(18)), "E0620", "12 bits"),
         (wav(32, 3, samples=struct.pack("<f", np.nan) * 9), "E0603", "not finite"),
         (wav(data_size=400), "E0603", "cut off: 9 samples, and its header promises 200"),
         (wav(data_size=0), "E0613", "no samples"),
@@ -111,7 +110,7 @@ def test_sounds_that_are_wrong(tmp_path, content, code, told):
     path = tmp_path / "a.wav"
     path.write_bytes(content)
     with pytest.raises(UserError) as caught:
-        read_samples(path, RATE)
+        read_sound(path, RATE)
     (found,) = caught.value.diagnostics
     assert found.code == code
     assert told in found.message

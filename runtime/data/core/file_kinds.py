@@ -29,9 +29,14 @@ MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"II*\0", IMAGE, "a TIFF image"),
     (b"MM\0*", IMAGE, "a TIFF image"),
     (b"\x1f\x8b", GZIP, "a gzip file"),
-    (b"ID3", UNKNOWN, "an MP3 sound"),
-    (b"fLaC", UNKNOWN, "a FLAC sound"),
-    (b"OggS", UNKNOWN, "an Ogg sound"),
+    (b"ID3", SOUND, "an MP3 sound"),
+    (b"\xff\xfb", SOUND, "an MP3 sound"),
+    (b"\xff\xfa", SOUND, "an MP3 sound"),
+    (b"\xff\xf3", SOUND, "an MP3 sound"),
+    (b"\xff\xf2", SOUND, "an MP3 sound"),
+    (b"fLaC", SOUND, "a FLAC sound"),
+    (b"OggS", SOUND, "an Ogg sound"),
+    (b".snd", SOUND, "an AU sound"),
     (b"%PDF", UNKNOWN, "a PDF document"),
     (b"PAR1", TABLE, "a Parquet table"),
     (b"ARROW1", TABLE, "an Arrow table"),
@@ -55,6 +60,8 @@ def kind_of(path: Path) -> tuple[str, str]:
         return {b"WAVE": (SOUND, "a WAV sound"), b"WEBP": (IMAGE, "a WebP image")}.get(
             start[8:12], (UNKNOWN, "a RIFF file")
         )
+    if start[:4] == b"FORM" and start[8:12] in (b"AIFF", b"AIFC"):
+        return SOUND, "an AIFF sound"
     # Two letters are few: a text may begin with them, but hardly with the zeros that follow.
     if start[:2] == b"BM" and b"\0" in start:
         return IMAGE, "a BMP image"

@@ -58,6 +58,20 @@ def is_missing(cell: str) -> bool:
     return cell.lower() in MISSING
 
 
+NO_DATE = (
+    "a date or time is no number: leave the column out with `columns = [...]`, or write the time "
+    "since a fixed one"
+)
+NO_WORD = "leave a column of words out with `columns = [...]`, or name it in `categories = [...]`"
+FILL_IT = "fill the cell or remove the row; nothing is filled in silently"
+NOT_MISSING = f'{FILL_IT}, but `missing = "fill"` or "indicator" says how'
+# what a program could say → what is left to do once a run was trained without it
+FOR_NEW_TABLES = {
+    NO_DATE: "in training this column held numbers: write it as there",
+    NO_WORD: "in training this column held numbers: write one",
+    NOT_MISSING: "in training no cell of an input was missing: fill it or leave the row out",
+}
+
 # what a cell that is no number looks like → what to do; `{n}` is the cell without what disturbs
 HINTS = (
     (re.compile(r"[+-]?\d{1,3}(,\d{3})+\.\d*|[+-]?\d{1,3}(,\d{3}){2,}"), ",",
@@ -69,9 +83,7 @@ HINTS = (
     (re.compile(r"[+-]?\d{1,3},\d{3}"), ",",
      "write `{n}`, or decimals with a point"),
     (re.compile(r"[+-]?\d*,\d*"), "", "write decimals with a point"),
-    (re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}.*|\d{1,2}:\d{2}.*"), "",
-     "a date or time is no number: leave the column out with `columns = [...]`, or write the time "
-     "since a fixed one"),
+    (re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}.*|\d{1,2}:\d{2}.*"), "", NO_DATE),
     (re.compile(r"(?i)true|false|yes|no"), "", "write 1 and 0"),
     (re.compile(r"[$\u20ac\u00a3]?\s*[+-]?[\d.,]+\s*[%$\u20ac\u00a3]?"), "",
      "write the number alone, without its unit"),
@@ -83,10 +95,8 @@ def not_a_number(row: int, column: int, cell: str, is_target: bool = False) -> W
     # A missing value first, as the commonest reason, whatever the column is for.
     if is_missing(cell):
         found = f"holds `{cell}`, a missing value" if cell else "is empty"
-        hint = "fill the cell or remove the row; nothing is filled in silently"
-        hint += "" if is_target else ', but `missing = "fill"` or "indicator" says how'
-        return WrongCell("E0616", row, column, found, hint)
-    hint = "leave a column of words out with `columns = [...]`, or name it in `categories = [...]`"
+        return WrongCell("E0616", row, column, found, FILL_IT if is_target else NOT_MISSING)
+    hint = NO_WORD
     if is_target:
         hint = "most cells of this column are numbers, so all must be; `labels = true` reads words"
     for form, disturbing, advice in HINTS:

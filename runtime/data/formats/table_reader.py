@@ -6,8 +6,9 @@ In: files of any kind that `table_file.py` knows. Out: `x`, encoded as the colum
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,10 +17,22 @@ import numpy as np
 from ....dsl.diagnostics.diagnostic import Report, UserError, did_you_mean, fail
 from ..core.encodings import UTF8
 from ..core.reader import NewExamples, NewFile, listed, noted
-from .csv_cells import is_number
+from .csv_cells import FOR_NEW_TABLES, is_number
 from .csv_features import REFUSE, Features
 from .table_columns import Columns, Table, read_columns
 from .table_file import ENDINGS, KINDS, TableFile, TextForm, open_table
+
+
+@contextmanager
+def _as_new() -> Iterator[None]:
+    """Within, what is wrong with a cell is answered with what can be done about a new table: what
+    the program says of its columns is settled."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(
+            [replace(d, help=FOR_NEW_TABLES.get(d.help, d.help)) for d in error.diagnostics]
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -76,7 +89,7 @@ class TableReader:
         """The rows of all tables. UserError as `load`, and E0614 for columns that are missing."""
         report, parts, names, notes = Report(), [], [], []
         for file in files:
-            with noted(report):
+            with noted(report), _as_new():
                 form = TextForm(self.delimiter, self.header, self.encoding, cache)
                 table, others = self.table(open_table(file.path, form))
                 values = self.numbers(table, read_columns(table))

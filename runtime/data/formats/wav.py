@@ -1,10 +1,12 @@
 """`wav("recordings", pattern = "{word}_{take}.wav", label = "word")`: short sounds by class.
 
-In: a folder of WAV files (one channel, all at `rate`; samples of 8 to 32 bits, or floats), whose
-names follow `pattern`; it may have `/` for folders within. Out: `frames` f32[length, mels], the
-features of `mel.py`, with zeros behind the sound; `length` i32, the frames that count; `label` i32,
-numbering the values of the name's part `label` in order. `test` is a condition on the parts of the
-name, or a share.
+In: a folder of sounds, whose names follow `pattern`; it may have `/` for folders within. WAV is
+read as it is, other formats such as FLAC, Ogg and MP3 with the package soundfile. Sounds of any
+rate are resampled to `rate` by a windowed sinc (`core/resample.py`); of several channels the mean
+is read, unless `channels` says how many all files have. Out: `frames` f32[length, mels], or
+f32[length, mels, channels], the features of `mel.py`, with zeros behind the sound; `length` i32,
+the frames that count; `label` i32, numbering the values of the name's part `label` in order. `test`
+is a condition on the parts of the name, or a share.
 
 With `normalize`, every feature has mean 0 and deviation 1 over the frames of the training sounds,
 so that the zeros of the padding are means. `length` is that of the longest sound unless it is set;
@@ -15,13 +17,14 @@ user's cache, by the names, sizes and times of the files.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 
-from ....dsl.diagnostics.diagnostic import Report, UserError, fail
+from ....dsl.diagnostics.diagnostic import Report, fail
+from ..core import resample
 from ..core.dataset import Dataset, Field, Schema, split_dataset
 from ..core.decompress import readable
 from ..core.feature_cache import load_cached, store_cached
@@ -30,10 +33,11 @@ from ..core.mel import MAX_WINDOW, VERSION, Mel, bands, log_mel
 from ..core.name_pattern import Pattern, read_condition, read_pattern
 from ..core.padding import pad
 from ..core.reader import NewExamples, NewFile, listed, noted
+from ..core.resample import RATES
 from ..core.source import MAX_COUNT, DataSource, Request, Setting, errors_at
 from ..core.splitting import split_rows
 from .lines import number_labels
-from .wave_file import count_samples, read_samples
+from .sound_file import SUFFIXES, read_sound, sound_length
 
 MEL_SETTINGS = (
     Setting("mels", "count", "features of a frame", 40),
@@ -76,30 +80,43 @@ def describe_sounds(request: Request, sounds: SoundFiles, mel: Mel) -> Schema:
     length = request["length"]
     # The padded length is that of the longest sound, and headers tell it without decoding.
     if length is None:
-        length = max(mel.frames(count_samples(file, mel.rate)) for file in sounds.files)
-    return Schema(sound_fields(mel, length, len(sounds.names)), len(sounds.train))
+        channels = channels_of(request)
+        counts = [sound_length(file, mel.rate, channels) for file in sounds.files]
+        length = max(map(mel.frames, counts))
+    return Schema(sound_fields(mel, length, len(sounds.names), request), len(sounds.train))
+
+
+def channels_of(request: Request) -> int:
+    """The channels of the features; sets of one channel have no setting for it."""
+    channels: int = request.settings.get("channels", 1)
+    return channels
 
 
 def load_sounds(request: Request, sounds: SoundFiles, mel: Mel, name: str) -> Dataset:
     """The dataset of listed sounds; `request` has `length` and `normalize`."""
     features, normal = load_features(request, sounds, mel)
     length = request["length"] or max(map(len, features))
+    channels = channels_of(request)
     frames, lengths = pad(features, length)
-    reader = SoundReader(**asdict(mel), size=length, length="length", is_cut=True, **normal)
+    reader = SoundReader(
+        **asdict(mel), size=length, length="length", is_cut=True, **normal, channels=channels
+    )
+    frames = reader.shaped(frames)
     cut = sum(len(one) > length for one in features)
     if cut:
         message = f"{cut} of {len(features)} sounds of {name} are cut at {length} frames"
         request.search.notify(message)
     arrays = {"frames": frames, "length": lengths, "label": sounds.labels}
-    fields = sound_fields(mel, length, len(sounds.names))
+    fields = sound_fields(mel, length, len(sounds.names), request)
     names = {"label": sounds.names}
     parts = (sounds.train, sounds.test)
     return split_dataset(name, fields, arrays, parts, class_names=names, reader=reader)
 
 
-def sound_fields(mel: Mel, length: int, classes: int) -> tuple[Field, ...]:
+def sound_fields(mel: Mel, length: int, classes: int, request: Request) -> tuple[Field, ...]:
     """The fields of sounds of at most `length` frames."""
-    frames = Field("frames", "f32", (length, mel.mels))
+    channels = channels_of(request)
+    frames = Field("frames", "f32", (length, mel.mels, channels)[: 2 + (channels > 1)])
     return frames, Field("length", "i32", ()), Field("label", "i32", (), classes)
 
 
@@ -179,6 +196,9 @@ def _matching(
 def mel_of_request(request: Request, rate: int) -> Mel:
     """The settings of the features; E0615 if there are more bands than a frame can resolve."""
     mel = Mel(rate, request["mels"], request["frame"], request["hop"])
+    if rate not in RATES:
+        message = f"`rate` is {rate:,}, and not between {RATES[0]:,} and {RATES[-1]:,}"
+        raise fail("E0615", message, request.span_of("rate"))
     # A band between two bins of the transform would be empty, its feature constant.
     wrong = mel.window > MAX_WINDOW or mel.mels > mel.transform
     if wrong or not bands(mel).any(axis=1).all():
@@ -246,19 +266,21 @@ class SoundReader:
     is_cut: bool
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
+    channels: int = 1
 
     kind: ClassVar[str] = "wav"
     file_kinds: ClassVar[tuple[str, ...]] = (SOUND,)
-    suffixes: ClassVar[frozenset[str]] = frozenset({".wav", ".wave"})
+    suffixes: ClassVar[frozenset[str]] = SUFFIXES
     example: ClassVar[str] = "one.wav"
 
     def __post_init__(self) -> None:
         """ValueError for what no source of sounds allows."""
         mel = Mel(self.rate, self.mels, self.frame, self.hop)
-        sizes = all(0 < n <= MAX_COUNT for n in (self.rate, self.mels, self.size))
+        counts = (self.rate, self.mels, self.size, self.channels)
+        sizes = all(0 < n <= MAX_COUNT for n in counts) and self.rate in RATES
         if not sizes or not self.frame > 0 < self.hop or mel.window > MAX_WINDOW:
             raise ValueError(f"features of {self.mels} bands from {self.rate} samples per second")
-        if {len(self.mean), len(self.deviation)} not in ({0}, {self.mels}):
+        if {len(self.mean), len(self.deviation)} not in ({0}, {self.mels * self.channels}):
             raise ValueError("statistics of other features")
 
     @property
@@ -267,21 +289,28 @@ class SoundReader:
 
     @property
     def takes(self) -> str:
-        return f"WAV sounds of one channel at {self.rate} samples per second"
+        many = f" of {self.channels} channels" * (self.channels > 1)
+        return f"sounds{many}, which become {self.rate} samples per second"
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
 
+    def shaped(self, frames: np.ndarray) -> np.ndarray:
+        """Features [n, size, mels · channels] as the model reads them."""
+        if self.channels == 1:
+            return frames
+        return frames.reshape(len(frames), -1, self.mels, self.channels)
+
     def read(self, files: Sequence[NewFile], cache: Path) -> NewExamples:
-        """The features of sounds. UserError E0602, E0603, E0613, E0617, E0620, and E0708 for those
-        that are too long, with what is wrong in any of them."""
+        """The features of sounds. UserError as `read_sound`, and E0708 for those that are too long,
+        with what is wrong in any of them."""
         mel = Mel(self.rate, self.mels, self.frame, self.hop)
         weights, report, found = bands(mel), Report(), []
         normal = Normal(mean=self.mean, deviation=self.deviation)
         for file in files:
             with noted(report):
-                samples = self._samples(file)
-                found.append(normalized(log_mel(samples, mel, weights), normal))
+                samples = read_sound(file.path, self.rate, self.channels)
+                found.append(normalized(features_of(samples, mel, weights), normal))
                 if len(found[-1]) > self.size and not self.is_cut:
                     message = f"{file.name} has {len(found[-1])} frames, and the model reads "
                     message += f"{self.size}: {self.size * mel.step / self.rate:.1f} s"
@@ -291,17 +320,15 @@ class SoundReader:
         notes = (f"cut at {self.size} frames: {listed(cut)}",) if cut else ()
         frames, lengths = pad(found, self.size)
         names = tuple(file.name for file in files)
-        return NewExamples({"frames": frames, self.length: lengths}, names, notes=notes)
+        arrays = {"frames": self.shaped(frames), self.length: lengths}
+        return NewExamples(arrays, names, notes=notes)
 
-    def _samples(self, file: NewFile) -> np.ndarray:
-        """All samples of a file; errors as `read_samples`, with how to convert it."""
-        try:
-            return read_samples(file.path, self.rate)
-        except UserError as error:
-            convert = f"`ffmpeg -i {file.name} -ac 1 -ar {self.rate} new.wav` converts it"
-            raise UserError(
-                replace(d, help=convert) if d.code == "E0620" else d for d in error.diagnostics
-            ) from None
+
+def features_of(samples: np.ndarray, mel: Mel, weights: np.ndarray) -> np.ndarray:
+    """The features of samples [n, channels], f32 [frames, mels · channels], the channels of a band
+    side by side."""
+    each = [log_mel(samples[:, k], mel, weights) for k in range(samples.shape[1])]
+    return each[0] if len(each) == 1 else np.stack(each, axis=2).reshape(len(each[0]), -1)
 
 
 def _features(request: Request, sounds: SoundFiles, mel: Mel) -> tuple[np.ndarray, np.ndarray]:
@@ -312,12 +339,16 @@ def _features(request: Request, sounds: SoundFiles, mel: Mel) -> tuple[np.ndarra
         states = [(str(file), file.stat()) for file in sounds.files]
     files = "\n".join(f"{name}\0{one.st_size}\0{one.st_mtime_ns}" for name, one in states)
     # Before normalization, so that other splits of the same files find the same features.
-    key = f"{VERSION} {asdict(mel)} {sounds.folder.resolve()}\n{files}"
+    channels = channels_of(request)
+    versions = f"{VERSION}.{resample.VERSION}"
+    key = f"{versions} {channels} {asdict(mel)} {sounds.folder.resolve()}\n{files}"
     found = load_cached(cache, "log_mel", key)
     if found is not None:
         return found["frames"], found["ends"]
     weights = bands(mel)
-    pieces = [log_mel(read_samples(f, mel.rate), mel, weights) for f in sounds.files]
+    pieces = []
+    for file in sounds.files:
+        pieces.append(features_of(read_sound(file, mel.rate, channels), mel, weights))
     whole, ends = np.concatenate(pieces), np.cumsum([len(piece) for piece in pieces])
     store_cached(cache, "log_mel", key, {"frames": whole, "ends": ends})
     return whole, ends
@@ -331,7 +362,8 @@ WAV = DataSource(
         Setting("pattern", "text", "how names are built, like `{word}_{take}.wav`"),
         Setting("label", "text", "the part of the name to predict"),
         Setting("test", "tests", "what tests: a condition like `take < 5`, or a share", 0.2),
-        Setting("rate", "count", "samples per second of all files", 8000),
+        Setting("rate", "count", "samples per second; files of others are resampled", 8000),
+        Setting("channels", "count", "channels of all files, if not their mean is read", 1),
         Setting("length", "count", "the most frames of a sound (the longest sound's)", None),
         *MEL_SETTINGS,
         Setting("seed", "seed", "of the choice of what tests, if `test` is a share", 0),

@@ -34,7 +34,7 @@ def describe(request: Request) -> Schema:
     mel = mel_of_request(request, RATE)
     # Without recordings, the customary split and the set's size are known beforehand.
     if _find(request) is None:
-        return Schema(sound_fields(mel, request["length"], CLASSES), TRAINING)
+        return Schema(sound_fields(mel, request["length"], CLASSES, request), TRAINING)
     return describe_sounds(request, find_digits(request), mel)
 
 

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 
 def _expand_gradients(system: System) -> System:
+    if not system.gradients:  # as of most measures and predictions
+        return system
     from .pipeline import expand_gradients
 
     return expand_gradients(system)

@@ -7,7 +7,6 @@ import platform
 import shlex
 import sys
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from ...dsl.diagnostics.diagnostic import fail
 from ..data import Dataset
 from ..data.recorded import recorded
 from ..device.cpu import host
+from ..installed import installed_version
 from ..project import Project
 from ..settings import settings_json
 from .surroundings import surroundings
@@ -50,7 +50,7 @@ def run_notes(
         "versions": {
             "nnc": __version__,
             "python": platform.python_version(),
-            **{name: _version(name) for name in ("numpy", "llvmlite")},
+            **{name: installed_version(name) or "unknown" for name in ("numpy", "llvmlite")},
         },
         "target": host.target().name if device == "cpu" else device,
         "command": command or shlex.join(["nnc", *sys.argv[1:]]),
@@ -75,10 +75,3 @@ def check_goes_on(path: Path, notes: Mapping[str, Any]) -> None:
             f"{path} is a model that was saved from Python, and no interrupted run",
             help=f"train a new run from its weights: `nnc train {path / 'model.nn'} --init {path}`",
         )
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_programs import DIGITS, write
 from support import plan
 
 from nnc.compiler.ir.build import call, literal
@@ -154,6 +155,23 @@ def test_a_second_process_does_not_import_llvmlite(folder):
     assert "['llvmlite']" in first
     assert again.splitlines()[-2] == "[]" and ".lower'" not in again.splitlines()[-1]
     assert kept(folder) == names
+
+
+TRAIN = """
+import sys
+from nnc.runtime.cli import run
+file, out = sys.argv[1:]
+sys.stderr = sys.stdout  # where the run is kept
+assert run(["train", file, "--steps", "1", "--threads", "1", "--out", out]) == 0
+print("nnc.compiler.pipeline" in sys.modules, "llvmlite" in sys.modules)
+"""
+
+
+def test_a_second_training_runs_no_pass(folder, tmp_path):
+    file = write(tmp_path, DIGITS)
+    first, again = (output(start(TRAIN, str(file), str(tmp_path / n))) for n in "ab")
+    assert first.splitlines()[-1] == "True True"
+    assert again.splitlines()[-1] == "False False"
 
 
 @pytest.mark.slow

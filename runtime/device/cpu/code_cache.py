@@ -16,7 +16,6 @@ import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Protocol
@@ -26,6 +25,7 @@ from ....compiler.ir.equation import System
 from ....compiler.ir.structural_hash import system_signature
 from ....compiler.passes.kernels.kernel import Plan
 from ...cache import FileCache
+from ...installed import installed_version
 from . import elf_linker as elf
 from . import features, jit
 
@@ -153,17 +153,7 @@ def key(system: System, target: str, level: int) -> str:
 
 @cache
 def _llvm() -> str:
-    """llvmlite's version, without importing it; `importlib.metadata` would take ten times longer
-    than the rest of the key."""
-    found = find_spec("llvmlite")
-    if found is None or found.origin is None:
-        return ""
-    version = Path(found.origin).with_name("_version.py")
-    if version.is_file():
-        return version.read_text("utf-8")
-    from importlib import metadata
-
-    return metadata.version("llvmlite")
+    return installed_version("llvmlite")
 
 
 @cache

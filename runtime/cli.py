@@ -43,6 +43,7 @@ COMMANDS = {
     "eval":       ("training.evaluate_run", "Measure a trained model on its data."),
     "plot":       ("training.plot",       "Draw the loss and the metrics of runs."),
     "predict":    ("training.predict",    "Apply a trained model to files or arrays."),
+    "attribute":  ("attribution.attribute", "Show what a result is due to."),
     "runs":       ("training.runs",       "List and compare runs."),
     "generate":   ("training.generate",   "Continue or translate a text."),
     "export":     ("shipping.export",     "Make a C library of a model."),

@@ -114,7 +114,7 @@ def project_of(
     symbols = input_symbols(definition)
     # Without a train block, sizes may still be set (`--set B=8`), and the defaults hold.
     if train is None:
-        block, sizes = assign(_empty_block(definition), assignments, symbols)
+        block, sizes = assign(empty_block(definition), assignments, symbols)
         return Project(
             path, checked, definition, None, read_settings(block, symbols, sizes), warnings
         )
@@ -122,7 +122,7 @@ def project_of(
     return with_assignments(project, assignments)
 
 
-def _empty_block(model: s.Definition) -> s.Train:
+def empty_block(model: s.Definition) -> s.Train:
     return s.Train(model.span, s.Name(model.name_span, model.name), (), "")
 
 
@@ -280,7 +280,7 @@ def sampling_of(settings: Settings, examples: int | None) -> Sampling | None:
 
 def untrained_setup(project: Project, fields: Mapping[str, FieldType] | None) -> Setup:
     """The setup for predicting alone, which a model without a train block has, too."""
-    return setup_of(replace(project, train=project.train or _empty_block(project.model)), fields)
+    return setup_of(replace(project, train=project.train or empty_block(project.model)), fields)
 
 
 def planned_setup(project: Project, search: Search) -> Setup:

@@ -43,13 +43,14 @@ class Layer:
 class Part:
     """A layer or model that is applied somewhere in the model: its name (`decoder1`,
     `encoder1_dense2`), with which the names of its parameters and states begin, its settings, the
-    inputs that it was first given, and the shapes of its results."""
+    inputs that it was first given, its results then, and their shapes."""
 
     name: str
     definition: s.Definition
     settings: Mapping[str, Value]
     inputs: Mapping[str, Value]
     shapes: tuple[Shape, ...] = ()
+    results: tuple[Value, ...] = ()
 
 
 def constant_text(value: Static) -> str:

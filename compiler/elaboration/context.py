@@ -17,7 +17,7 @@ from ...dsl.syntax.lexer_rules import KEYWORDS
 from ...dsl.syntax.source import Span
 from ..ir.dtypes import HALVES
 from ..ir.equation import Equation, Gradient, Index, RematBlock, System, Tensor
-from ..ir.expr import Apply, Expr
+from ..ir.expr import Apply, Expr, Idx
 from .applications import Application, Layer, Part
 from .limits import MAX_ELEMENTS, MAX_EQUATIONS, excess, number_that_does_not_fit
 from .scopes import BodyScope
@@ -53,6 +53,7 @@ class Context:
     rules: Mapping[type[s.Node], Rule]
     fields: Collection[str] | None = ()
     most_elements: int = MAX_ELEMENTS  # of a tensor, and how far an index goes
+    patch: tuple[str, str] | None = None  # a tensor, and the model's value that it has instead
     fullness: float = 1.0  # the examples of this batch per example of a whole one
     accumulate: int = 1  # the batches of a training step
     phased: bool = False  # whether what is computed depends on any of the three, or on `training`
@@ -295,8 +296,20 @@ class Context:
         dtype = dtype or body.dtype
         shape = tuple(i.size for i in indices)
         array = self.declare(name, shape, dtype, "temp", span, tuple(i.name for i in indices))
-        self.equations.append(Equation(name, indices, body, reduce, over, None, self.located(span)))
+        self.compute(Equation(name, indices, body, reduce, over, None, self.located(span)))
         return array
+
+    def compute(self, equation: Equation) -> None:
+        """Add an equation for a tensor that is declared. That of a patched tensor reads the patch,
+        a value of the model's own body, instead."""
+        if self.patch is not None and equation.target == self.patch[0]:
+            assert self.outermost is not None
+            patch = self.outermost.names[self.patch[1]]
+            assert isinstance(patch, Array) and patch.shape == self.tensors[equation.target].shape
+            places = [Idx(i.name) for i in equation.indices]
+            body = patch.element(places, patch.shape)
+            equation = replace(equation, body=body, reduce=None, over=())
+        self.equations.append(equation)
 
     def check_limits(self, body: Expr, span: Span | None) -> None:
         """E0110 or E0311 for what no later stage could take: numbers that do not fit their types,

@@ -155,7 +155,7 @@ def _indexed(
         dtype = tensor.storage_dtype
         reduce, over, body = _typed(ctx, dtype, (reduce, over, body), span, inner)
         ctx.check_limits(body, node.span)
-        ctx.equations.append(Equation(tensor.name, indices, body, reduce, over, None, place))
+        ctx.compute(Equation(tensor.name, indices, body, reduce, over, None, place))
         return ctx.array_of(tensor.name)
     type, dtype = scope.declared.get(name), ""
     if type is not None and type.dtype is not None:

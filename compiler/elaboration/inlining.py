@@ -67,6 +67,8 @@ def inlined(
             for parameter, shape in zip(definition.results, shapes, strict=True):
                 unify(ctx, parameter, shape, inner, span)
         body(ctx, definition.body, inner)
+        if layer is not None:
+            layer.values = inner.names
         return tuple(result(ctx, r, inner) for r in definition.results)
 
     before = len(ctx.tensors)
@@ -81,7 +83,8 @@ def inlined(
     if definition.kind == "fn":
         return results
     found = tuple(r.shape if isinstance(r, Array) else () for r in results)
-    ctx.parts[name] = replace(ctx.parts[name], shapes=ctx.parts[name].shapes or found)
+    part = ctx.parts[name]
+    ctx.parts[name] = replace(part, shapes=part.shapes or found, results=part.results or results)
     if not scope.prefix:
         ctx.layers.append(Layer(prefix[:-1], tuple(islice(ctx.tensors, before, None)), found))
     return results

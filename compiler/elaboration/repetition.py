@@ -201,7 +201,9 @@ def _replay_parts(ctx: Context, known: Recording, stem: str, names: Mapping[str,
         if part.name.startswith(known.stem):
             name = stem + part.name[len(known.stem) :]
             inputs = {n: _renamed_result(ctx, v, names) for n, v in part.inputs.items()}
-            ctx.parts.setdefault(name, replace(part, name=name, inputs=inputs))
+            results = tuple(_renamed_result(ctx, v, names) for v in part.results)
+            found = replace(part, name=name, inputs=inputs, results=results)
+            ctx.parts.setdefault(name, found)
 
 
 def _with_streams(expr: Expr, streams: range, shift: int) -> Expr:

@@ -87,13 +87,16 @@ def _elaborated(setup: Setup, selection: Selection) -> ElaboratedModel:
 
 
 def _output(model: ElaboratedModel, name: str, part: Part | None, batch: int) -> str:
-    """The tensor of this name as an output: of the body's own names the last value, else one of a
-    layer in it, `encoder1.h` or `encoder1_h`."""
+    """The tensor of this name as an output: of the body's own names the last value, else the result
+    of a layer, `encoder1`, else a tensor in it, `encoder1.h` or `encoder1_h`."""
     ctx, full = model.ctx, name.replace(".", "_")
     own = model.scope.names.get(name)
     inside = f"{part.name}_{full}" if part else full
+    layer = _first_result(ctx, inside)
     if isinstance(own, Array):
         array, span = own, model.definition.span
+    elif layer is not None:
+        array, span = layer, model.definition.span
     elif (found := next((n for n in (full, inside) if n in ctx.tensors), None)) is not None:
         array, span = ctx.array_of(found), ctx.tensors[found].span or model.definition.span
     else:
@@ -106,6 +109,24 @@ def _output(model: ElaboratedModel, name: str, part: Part | None, batch: int) ->
     return made.tensor.name
 
 
+def tensor_within(setup: Setup, layer: str, name: str) -> str | None:
+    """The tensor that a layer, which the model gives a name, computes under a name of its own, such
+    as `h`, `conv2` or `encoder1.h`; None if it has none of this name."""
+    model = elaborate_trained_model(setup, training=False).model
+    ctx, within = model.ctx, model.scope.layers[layer]
+    full = within.stem + name.replace(".", "_")
+    found = within.values.get(name) or _first_result(ctx, full)
+    if isinstance(found, Array):
+        return found.tensor.name if found.tensor and found.tensor.kind == "temp" else None
+    return full if full in ctx.tensors else None
+
+
+def _first_result(ctx: Context, layer: str) -> Array | None:
+    """The first result of a layer by its name in the model, `conv2`."""
+    results = ctx.parts[layer].results[:1] if layer in ctx.parts else ()
+    return results[0] if results and isinstance(results[0], Array) else None
+
+
 def _sizes(shape: Shape, batch: int) -> str:
     """`[B, 64]`: the first dimension is the batch if it has its size."""
     first = ["B" if size == batch else str(size) for size in shape[:1]]
@@ -114,8 +135,10 @@ def _sizes(shape: Shape, batch: int) -> str:
 
 def _unknown(model: ElaboratedModel, name: str, full: str, batch: int) -> UserError:
     """E0715, with names that are near and those that the body spells out, with their sizes."""
-    tensors = model.ctx.tensors
+    parts = model.ctx.parts
+    tensors = [*parts, *model.ctx.tensors]
     own = {n: v.shape for n, v in model.scope.names.items() if isinstance(v, Array)}
+    own |= {n: p.shapes[0] for n, p in parts.items() if p.shapes and p.definition.kind != "fn"}
     listed = _listed(f"`{n}` {_sizes(shape, batch)}" for n, shape in own.items())
     return fail(
         "E0715",

@@ -49,7 +49,9 @@ class Setup:
     `whole` is the batch of most steps, where `batch` is that of a shorter last one. `turn` are the
     losses whose parameters a step trains; empty for all losses. `accumulate` is the number of
     batches of a step. `limits` are the greatest values of sizes that have a declared maximum. With
-    `private`, gradients are clipped for each example and noisy (`privacy.py`)."""
+    `private`, gradients are clipped for each example and noisy (`privacy.py`). `patch` is a tensor
+    of a layer, and the name of the value in the model's body that it has in place of its own
+    (activation patching)."""
 
     definitions: Mapping[str, s.Definition]
     train: s.Train
@@ -65,6 +67,7 @@ class Setup:
     accumulate: int = 1
     limits: Mapping[str, int] = field(default_factory=dict)
     private: Private | None = None
+    patch: tuple[str, str] | None = None
 
 
 @dataclass
@@ -121,6 +124,7 @@ def elaborate_trained_model(setup: Setup, training: bool, limited: bool = True) 
     sizes = _bound_sizes(setup, definition, report)
     ctx = Context(setup.definitions, report, training, setup.float_type, RULES, setup.fields)
     ctx.reserve(_own_names(setup.train))
+    ctx.patch = setup.patch
     if not limited:
         ctx.most_elements = UNLIMITED
     if training:

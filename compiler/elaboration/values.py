@@ -83,13 +83,14 @@ class Array:
 class NamedLayer:
     """`enc = Dense(8)`: a layer with its settings. All its applications have the same parameters
     and states, `tensors`, which the first one makes, by their names in the layer; `stem` begins the
-    names of that one's tensors."""
+    names of that one's tensors. `values` are those of the names in the last one's body."""
 
     name: str
     definition: s.Definition
     settings: Mapping[str, Value]
     tensors: dict[str, Array] = field(default_factory=dict)
     stem: str = ""
+    values: Mapping[str, Value] = field(default_factory=dict)
 
 
 class Poison:

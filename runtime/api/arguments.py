@@ -16,6 +16,10 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
         "callbacks", "verbose", "settings",
     ),
     "predict": ("model", "tensor", "seed"),
+    "attribute": (
+        "method", "of", "at", "baseline", "steps", "noise", "samples", "window", "stride",
+        "features", "result", "position", "randomise", "seed",
+    ),
     "evaluate": (),
     "init": ("seed",),
 }  # fmt: skip

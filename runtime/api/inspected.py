@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from .arguments import ARGUMENTS, check_no_arrays, seed_of
+from .arrays import Arrays, named_arrays
 from .errors import boundary
 from .state import ModelState
 from .texts import Text
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from .arrays import Array
+    from .attributed import Attributions
     from .curves import Curves
     from .pages import ExploredPage
 
@@ -75,3 +81,63 @@ class InspectedModel(ModelState):
                 f"no curves are drawn against {against!r}; there are step, epoch, time"
             )
         return curves(self, Choice(names, against, smooth, log))
+
+    @boundary
+    def attribute(
+        self,
+        *arrays: Arrays,
+        method: str = "integrated-gradients",
+        of: str | int | None = None,
+        at: str | None = None,
+        baseline: float | Array | Literal["blur"] = 0.0,
+        steps: int = 64,
+        noise: float = 0.1,
+        samples: int | None = None,
+        window: int | Sequence[int] | None = None,
+        stride: int | Sequence[int] | None = None,
+        features: Array | None = None,
+        result: str | None = None,
+        position: int | None = None,
+        randomise: bool = False,
+        seed: int | None = None,
+        **named: Array,
+    ) -> Attributions | dict[str, np.ndarray]:
+        """What each part of every example contributes to one number of the model's result: `of` a
+        class by its name or number, the predicted one by default, or of a place, `"3,4,0"`.
+
+        `method` is `saliency`, `input-x-gradient`, `integrated-gradients` (of `steps` steps from
+        the `baseline`), `smooth-gradient` (of `samples` copies, with normal noise of `noise` times
+        the range of an example), `occlusion` (by a `window` that moves by `stride`), `grad-cam`,
+        `shapley` (of `features`, which has the number of its feature for each number of an
+        example; exact for 12 at most, else of `samples` random orders), or `attention`, which gives
+        attention maps by name. `at` names another input, or a tensor in the model in its place;
+        tokens are attributed to by their embeddings. The baseline is a number (of tokens, that of a
+        token), an example, an array of examples, or "blur", the example blurred. Of several results
+        `result` names one, of a sequence `position` one step.
+
+        Arrays, or files in their place, are those of `predict`. Raises UserError E0750 for what
+        cannot be attributed, E0715 for a tensor that does not exist, and as `predict`. A map that
+        should add up to the change of the score and is off by more than 1 % is warned of.
+        """
+        from ..inference.given_files import Given
+        from ..inference.predict import Request, input_names
+        from ..inspect.attribution.methods import Options
+        from .attributed import attributions, sizes, wish_of
+        from .files import is_files, read_files, run_of
+
+        checked = {"method": method, "at": at, "steps": steps, "seed": seed, "result": result}
+        check_no_arrays("attribute", checked, "an input")
+        trained, request = self._trained, Request()
+        if trained is None:
+            raise self._without_parameters()
+        options = Options(steps, noise, samples, sizes(window), sizes(stride))
+        wish = wish_of(method, of, at, baseline, options, result, position, features, seed_of(seed))
+        if is_files(arrays) and not named:
+            given = read_files(run_of(trained, request), arrays)
+        else:
+            names = input_names(trained.executor, request)
+            found: Any = named_arrays(
+                "attribute", self._project.name, arrays, named, names, ARGUMENTS["attribute"]
+            )
+            given = Given(found, "the call")
+        return attributions(trained, given, wish, randomise)

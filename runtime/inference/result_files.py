@@ -59,9 +59,14 @@ def _npy(path: Path, results: Results, table: ResultTable) -> bytes:
             f"{path} holds one array, and there are {len(results)} results: {listed(results)}",
             help=f"`{path.with_suffix('.npz')}` holds several; `--tensor NAME` takes one",
         )
+    return npy_bytes(next(iter(results.values())))
+
+
+def npy_bytes(array: np.ndarray) -> bytes:
+    """An array as a file .npy has it."""
     # Through memory: NumPy would append `.npy` to a name.
     data = BytesIO()
-    np.save(data, next(iter(results.values())))
+    np.save(data, array)
     return data.getvalue()
 
 

@@ -136,10 +136,10 @@ class Executor:
         return {t.name: np.broadcast_to(np.zeros((), t.array_type), t.shape) for t in tensors}
 
     @compiling()
-    def first_weights(self) -> Values:
-        """The weights as a training begins with them, drawn from the seed."""
+    def first_weights(self, seed: int | None = None) -> Values:
+        """The weights as a training begins with them, drawn from its seed or another one."""
         found, drawn, _ = self._model
-        return initial_values(found.system, drawn, self.seed)
+        return initial_values(found.system, drawn, self.seed if seed is None else seed)
 
     def take(self, weights: Values) -> None:
         """Evaluate and predict with these weights; they are not copied. For training, there is
@@ -236,6 +236,16 @@ class Executor:
         """The layer or model of this name, None for the model itself. UserError E0707 if there is
         none, or several."""
         return find_part(self.setup, self._model[2], self.setup.train.model.id, name)
+
+    @property
+    def layers(self) -> dict[str, Part]:
+        """The layers and models that the model itself applies, by name, in order."""
+        parts = self._model[2]
+        return {
+            name: part
+            for name, part in parts.items()
+            if not any(name.startswith(f"{other}_") for other in parts)
+        }
 
     def prediction_batches(
         self, count: int, selection: Selection = WHOLE

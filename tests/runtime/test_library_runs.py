@@ -79,6 +79,38 @@ LAYERS = {
     "selection": (VECTOR, "sort(x) + f32(argsort(x)) + cumsum(x) + cumprod(x) + cummax(x) + "
                   "one_hot(argmax(x), 4) + value", "    value, _index = top_k(x, 4)\n"),
     "state space": (SEQUENCE, "x |> S4D(4) |> MambaBlock(2)"),
+    "attribution": (IMAGE, "a + b + c + d + e + f + g + h", """
+    one[i < 4, j < 4, k < 4] = x[0, i, j, k]
+    block[t < 1, i, j, k] = one[i, j, k]
+    group[i < 4, j < 4, k < 4] = (i + j) % 2
+    sums = Flatten(repeated(one, 3)) |> Dense(1)
+    near = noisy(one, 3)
+    score[s < 3] = sum(i, j, k) near[s, i, j, k]^2
+    path = straight_path(one, 0 * one, 3)
+    along[s < 3] = sum(i, j, k) path[s, i, j, k]^3
+    let counts = [1, places(4, 2, 1), 3, 1]
+    let window = [1, 2, 2, 4]
+    let stride = [1, 1, 1, 4]
+    covered = occluded(block, 0 * block, counts, window, stride)
+    less[s < 9] = sum(t, i, j, k) covered[s, t, i, j, k]^2
+    subsets = coalitions(one, 0 * one, group, 2)
+    parts[s < 4] = sum(i, j, k) subsets[s, i, j, k]^2
+    order = orders(2, 3)
+    added = joining(one, 0 * one, group, order)
+    grown[s < 9] = sum(i, j, k) added[s, i, j, k]^2
+    exact, _values = shapley(parts, group, 2)
+    drawn, _others = sampled_shapley(grown, group, order)
+    cam = grad_cam(score, near)
+    a = 0 * x + saliency(score, near) + sums[0, 0]
+    b = 0 * x + input_x_gradient(score, near)
+    c = 0 * x + smooth_gradient(score, near)
+    d = 0 * x + integrated_gradients(along, path, one, 0 * one)
+    mask = occlusion(less, score[0], block, counts, window, stride)
+    e[b, i, j, k] = x[b, i, j, k] * mask[0, i, j, k]
+    f = 0 * x + exact
+    g = 0 * x + drawn
+    h[b, i, j, k] = x[b, i, j, k] + cam[i, j]
+"""),
     "positions": (SEQUENCE, "x |> LearnedPositions(9) |> SinusoidalPositions |> rotary"),
     "initialisers": (VECTOR, "x * (a + b) + c + mean(d) + mean(e) + mean(f)", """
     param a: [4] ~ uniform

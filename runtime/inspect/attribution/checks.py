@@ -1,0 +1,124 @@
+"""How far a map can be trusted: whether it depends on what the model has learnt, and whether what
+it marks matters to the model.
+
+    randomised       the weights are drawn anew, layer by layer from the result to the input, and
+                     the map is made again: a method whose maps hardly change shows the input and
+                     not the model. Adebayo et al. 2018, arXiv:1810.03292
+    deletion         the area under the score's curve while the baseline takes the place of the
+    insertion        marked elements, strongest first, and while these come back into the baseline.
+                     Petsiuk et al. 2018, arXiv:1806.07421
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...inference.meanings import SIGMOID, SOFTMAX, Meaning
+from ...inference.predict import Request, predict
+from ...inference.readable import softmax
+from ...training.executor import Executor
+from .attribute import Attribution, Attributor
+
+OTHER_SEED = 0x5EED  # of the weights that take the place of the learnt ones
+STEPS = 20  # of a curve
+
+
+@dataclass(frozen=True)
+class Randomised:
+    """The rank correlation of the maps with those of the trained model, when the weights from the
+    result down to this layer were drawn anew; None where a map has equal values throughout."""
+
+    layer: str
+    correlation: float | None
+
+
+def randomised(attributor: Attributor, found: Sequence[Attribution]) -> list[Randomised]:
+    """The maps under weights that are drawn anew, cascading from the last layer to the first."""
+    executor = attributor.executor
+    other = Executor(executor.setup, executor.device, executor.seed)
+    drawn = executor.first_weights(executor.seed ^ OTHER_SEED)
+    weights, rows = dict(attributor.weights), []
+    for layer, names in reversed(_by_layer(attributor).items()):
+        weights |= {name: drawn[name] for name in names}
+        other.take(dict(weights))
+        pairs = zip(attributor.maps(other), found, strict=True)
+        values = [rank_correlation(new.values, old.values) for new, old in pairs]
+        known = [value for value in values if value is not None]
+        rows.append(Randomised(layer, sum(known) / len(known) if known else None))
+    return rows
+
+
+def _by_layer(attributor: Attributor) -> dict[str, list[str]]:
+    """The weights by the layer of the model that has them, in the model's order; one of the model's
+    own is a layer by itself."""
+    layers = list(attributor.executor.layers)
+    found: dict[str, list[str]] = {}
+    for name in attributor.executor.weight_names:
+        owner = next((layer for layer in layers if name.startswith(f"{layer}_")), name)
+        found.setdefault(owner, []).append(name)
+    return found
+
+
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Spearman's coefficient of the values at the same places; None if either has no order."""
+    first, second = _ranks(a.reshape(-1)), _ranks(b.reshape(-1))
+    first, second = first - first.mean(), second - second.mean()
+    norm = float(np.sqrt((first**2).sum() * (second**2).sum()))
+    return float((first * second).sum() / norm) if norm else None
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """The place of each value in their order; equal ones have the mean of their places."""
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(count)
+    return np.asarray((last - (count - 1) / 2)[place], np.float64)
+
+
+# --- curves ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The areas under the curves of the probability, or of the score where there is none: small of
+    deletion and large of insertion where the map is right."""
+
+    deletion: float
+    insertion: float
+
+
+def curves(
+    attributor: Attributor, row: int, found: Attribution, meaning: Meaning | None
+) -> Curves | None:
+    """The curves of an example's map; None where it is no map of an input's elements."""
+    subject = attributor.subject
+    x, baseline = attributor.x[row], attributor.baseline[row]
+    if subject.is_inside or found.values.shape != x.shape:
+        return None
+    order = np.argsort(-found.values.reshape(-1), kind="stable")
+    rank = np.empty_like(order)
+    rank[order] = np.arange(order.size)
+    limits = np.linspace(0, order.size, min(STEPS, order.size) + 1)
+    gone = (rank < limits[:, None]).reshape(len(limits), *x.shape)
+    parts = []
+    for mask in (gone, ~gone):
+        given = {
+            name: np.repeat(array[row : row + 1], len(limits), axis=0)
+            for name, array in attributor.inputs.items()
+        }
+        given[subject.name] = np.where(mask, baseline, x)
+        results = predict(attributor.executor, given, "the curve", Request())
+        values = _chances(results[attributor.target.result], found.place, meaning)
+        parts.append(float(((values[1:] + values[:-1]) / 2).mean()))
+    return Curves(*parts)
+
+
+def _chances(result: np.ndarray, place: tuple[int, ...], meaning: Meaning | None) -> np.ndarray:
+    values = result.astype(np.float64)
+    if meaning is not None and meaning.kind == SOFTMAX:
+        values = softmax(values)
+    elif meaning is not None and meaning.kind == SIGMOID:
+        values = 1 / (1 + np.exp(-values))
+    return np.asarray([one[place] for one in values])

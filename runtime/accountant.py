@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import exp, inf, lgamma, log, log1p, pi, sqrt
 
-import numpy as np
+from ..compiler.ir.lazy_numpy import np
 
 ORDERS = (*(1 + n / 10 for n in range(1, 100)), *range(11, 65), 80, 96, 128, 192, 256, 512)
 POINTS, TAIL = 8, 10  # of a numerical integral, for a deviation; deviations to its ends

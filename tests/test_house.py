@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import functools
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -214,3 +217,28 @@ def test_one_module_writes_and_removes_files() -> None:
     assert own
     others = found - own
     assert others == set(HARMLESS), sorted(others ^ set(HARMLESS))
+
+
+# --- what is imported where -----------------------------------------------------------------------
+
+
+HEAVY = ("numpy", "llvmlite", "rich", "safetensors", "nnc.compiler.pipeline", "nnc.runtime.device")
+CHECKED = f"""
+import sys
+from nnc.dsl.check.library import Library
+from nnc.runtime import cli
+Library.parsed = None  # the trees of the library are stored
+assert cli.run(["check", sys.argv[1]]) == 0
+print(*sorted({set(HEAVY)!r} & set(sys.modules)))
+"""
+
+
+def test_a_program_is_checked_without_arrays_passes_and_code() -> None:
+    """Importing them takes longer than checking it: `compiler/ir/lazy_numpy.py` has `np`."""
+    found = subprocess.run(
+        [sys.executable, "-c", CHECKED, str(ROOT / "examples" / "char_gpt.nn")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    assert (found.returncode, found.stdout.strip(), found.stderr) == (0, "", "")

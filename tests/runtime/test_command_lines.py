@@ -81,28 +81,6 @@ print(*found, file=sys.stderr)
     assert (found.returncode, found.stderr.strip()) == (0, "")
 
 
-def test_a_program_is_checked_without_arrays_passes_and_code():
-    file = Path(__file__).parents[2] / "examples" / "char_gpt.nn"
-    heavy = (
-        "numpy",
-        "llvmlite",
-        "rich",
-        "safetensors",
-        "nnc.compiler.passes",
-        "nnc.runtime.device",
-    )
-    text = f"""
-import sys
-from nnc.dsl.check.library import Library
-from nnc.runtime import cli
-Library.parsed = None  # the trees of the library are stored
-assert cli.run(["check", {str(file)!r}]) == 0
-print(*sorted({set(heavy)!r} & set(sys.modules)), file=sys.stderr)
-"""
-    found = process(text=text)
-    assert (found.returncode, found.stderr.strip()) == (0, "")
-
-
 def test_explain_without_a_code_lists_all_by_group(nnc):
     code, out, _ = nnc("explain")
     assert code == 0

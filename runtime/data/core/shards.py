@@ -12,8 +12,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
-
+from ....compiler.ir.lazy_numpy import np
 from ....dsl.diagnostics.diagnostic import fail
 from .data_paths import Search
 from .decompress import readable

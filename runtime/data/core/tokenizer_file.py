@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from ....compiler.ir.lazy_numpy import np
 from ....dsl.diagnostics.diagnostic import UserError, fail
 from ....dsl.regular_files import open_regular
 from ....dsl.syntax.source import Span

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-import numpy as np
+from ....compiler.ir.lazy_numpy import np
 
 MISSING = {"", "nan", "na", "n/a", "null", "none", "?", "-"}
 

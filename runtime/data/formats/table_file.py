@@ -14,8 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
+from ....compiler.ir.lazy_numpy import np
 from ....dsl.diagnostics.diagnostic import fail
 from ..core import file_kinds
 from ..core.decompress import read_start, readable

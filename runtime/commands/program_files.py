@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +19,10 @@ from ...dsl.check.library import read_source, source_of
 from ...dsl.diagnostics.diagnostic import Report, fail
 from ...dsl.files import reason
 from ...dsl.syntax.source import Source
+from ..program_folders import programs_below
 
 STDIN = Path("-")
 STDIN_NAME = "<stdin>"
-NOT_SEARCHED = ("settings.json", "backup.json", "pyvenv.cfg")  # of a run, of an environment
 
 
 @dataclass(frozen=True)
@@ -44,23 +44,12 @@ def program_files(paths: Sequence[Path], report: Report) -> ProgramFiles:
         raise click.UsageError("`-` is standard input, and goes with no other FILE")
     found: dict[str, Path] = {}
     for path in paths:
-        inside = sorted(_below(path)) if path != STDIN and path.is_dir() else [path]
+        inside = sorted(programs_below(path)) if path != STDIN and path.is_dir() else [path]
         if not inside:
             report.add("E0216", f"there is no `.nn` file in `{path}` or below it")
         for file in inside:
             found.setdefault(os.path.realpath(file), file)
     return ProgramFiles(tuple(found.values()), any(p != STDIN and p.is_dir() for p in paths))
-
-
-def _below(folder: Path) -> Iterator[Path]:
-    for place, folders, names in os.walk(folder):
-        here = Path(place)
-        # What is named itself is searched, whatever it is.
-        if here != folder and any(name in names for name in NOT_SEARCHED):
-            folders.clear()
-            continue
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (here / name for name in names if name.endswith(".nn"))
 
 
 def read_program(path: Path, report: Report) -> Source | None:

@@ -5,7 +5,7 @@ In: a `Document` and an offset. Out: texts, spans and edits; how they are sent i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -24,6 +24,7 @@ from ..compiling import compiling
 from ..data import SOURCES
 from .document import WORD, Document, Word
 from .symbols import DEFINITION, Symbol, declared_names, symbol_at, train_names
+from .workspace import Places, home_of, places_of_symbol, taken_names
 
 LISTED = 4  # places of a layer whose sizes are shown
 VARIABLE, FUNCTION, LAYER, KEYWORD, FIELD, CONSTANT = (
@@ -172,44 +173,47 @@ def definition(document: Document, offset: int) -> Span | None:
     return found.declared if found else None
 
 
-def places(document: Document, offset: int) -> tuple[Span, ...]:
-    """Where what stands at an offset is named in the document."""
+def places(document: Document, offset: int, every: Sequence[Document]) -> Places:
+    """Where what stands at an offset is named, in `every` document that is known."""
     word = document.word_at(offset)
     found = symbol_at(document, word) if word else None
-    return found.places if found else ()
+    if found is None:
+        return []
+    home = home_of(found, document, every)
+    return [(document, found.places)] if home is None else places_of_symbol(found, home, every)
 
 
-def renamable(document: Document, offset: int) -> Word:
+def renamable(document: Document, offset: int, every: Sequence[Document]) -> Word:
     """The word that would be renamed. CannotRename."""
     word = document.word_at(offset)
     found = symbol_at(document, word) if word else None
     if word is None or found is None:
         what = f"`{word.text}` is a word of the language or of the data" if word else "no name"
         raise CannotRename(f"{what}: there is nothing to rename here")
-    if found.source is not document.source:
-        if found.source.name == document.source.name:
-            raise CannotRename(f"what stands around `{word.text}` has a mistake: mend it first")
-        where = "the library" if found.source.library else found.source.name
-        raise CannotRename(f"`{word.text}` is defined in {where}")
+    if found.source is not document.source and found.source.name == document.source.name:
+        raise CannotRename(f"what stands around `{word.text}` has a mistake: mend it first")
+    if home_of(found, document, every) is None:
+        if found.source.library:
+            raise CannotRename(f"`{word.text}` is defined in the library")
+        file = found.source.name
+        raise CannotRename(f"`{word.text}` is defined in {file}, which is not saved: save it first")
     return word
 
 
-def renaming(document: Document, offset: int, name: str) -> tuple[Span, ...]:
-    """The places to write the new name to. CannotRename for a name that cannot be one."""
-    word = renamable(document, offset)
+def renaming(document: Document, offset: int, name: str, every: Sequence[Document]) -> Places:
+    """The places to write the new name to, in all documents. CannotRename for a name that cannot be
+    one."""
+    word = renamable(document, offset, every)
     found = symbol_at(document, word)
     assert found is not None
+    home = home_of(found, document, every)
+    assert home is not None
     if not WORD.fullmatch(name) or name in KEYWORDS:
         raise CannotRename(f"`{name}` cannot be a name")
-    taken = {one.name for one in document.definitions}
-    around = document.declaration_at(found.declared.start)
-    if isinstance(around, s.Definition):
-        taken |= set(declared_names(around))
-    elif isinstance(around, s.Train):
-        taken |= set(train_names(around))
-    if name != word.text and name in taken:
+    places = places_of_symbol(found, home, every)
+    if name in taken_names(found, places, every):
         raise CannotRename(f"`{name}` is taken")
-    return found.places
+    return places
 
 
 # --- formatting -----------------------------------------------------------------------------------

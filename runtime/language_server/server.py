@@ -18,10 +18,13 @@ from pygls.uris import from_fs_path, to_fs_path
 from pygls.workspace import TextDocument
 
 from ... import __version__
-from ...dsl.diagnostics.diagnostic import Diagnostic
+from ...dsl.check.library import read_source
+from ...dsl.diagnostics.diagnostic import Diagnostic, Report
 from ...dsl.syntax.source import Source, Span
+from ..program_folders import programs_below
 from . import answers
 from .document import Document
+from .workspace import real
 
 DELAY = 0.15  # seconds without a change until a text is examined
 
@@ -58,6 +61,26 @@ class Server(LanguageServer):
 
     def text(self, uri: str) -> TextDocument:
         return self.workspace.get_text_document(uri)
+
+    def uri(self, document: Document) -> str:
+        """The address by which the editor knows a document, or would."""
+        known = (uri for uri, (_, one) in self.documents.items() if one is document)
+        return next(known, None) or from_fs_path(str(document.path.absolute())) or ""
+
+    def every(self, document: Document) -> list[Document]:
+        """The documents of the workspace, or of the folders of open files if the editor has none:
+        as they are open, or as they lie on the disk. The document itself is one of them."""
+        found = {real(document.path): document}
+        for uri in list(self.workspace.text_documents):
+            open_one = self.document(uri)
+            found.setdefault(real(open_one.path), open_one)
+        roots = [to_fs_path(folder.uri) for folder in self.workspace.folders.values()]
+        around = [Path(root) for root in (*roots, self.workspace.root_path) if root]
+        around = around or [path.parent for path in found]
+        for path in (path for root in around for path in programs_below(root)):
+            if real(path) not in found and (source := read_source(path, Report())):
+                found[real(path)] = Document(source, path)
+        return list(found.values())
 
     # --- diagnostics ------------------------------------------------------------------------------
 
@@ -188,7 +211,8 @@ def definition(ls: Server, params: t.DefinitionParams) -> t.Location | None:
 @server.feature(t.TEXT_DOCUMENT_REFERENCES)
 def references(ls: Server, params: t.ReferenceParams) -> list[t.Location]:
     document, text, offset = _at(ls, params)
-    return [_location(span, document, text) for span in answers.places(document, offset)]
+    found = answers.places(document, offset, ls.every(document))
+    return [_location(span, document, text) for _, spans in found for span in spans]
 
 
 @server.feature(t.TEXT_DOCUMENT_COMPLETION, t.CompletionOptions(trigger_characters=[">", "("]))
@@ -222,7 +246,7 @@ def formatting(ls: Server, params: t.DocumentFormattingParams) -> list[t.TextEdi
 def prepare_rename(ls: Server, params: t.PrepareRenameParams) -> t.Range:
     document, text, offset = _at(ls, params)
     try:
-        word = answers.renamable(document, offset)
+        word = answers.renamable(document, offset, ls.every(document))
     except answers.CannotRename as error:
         raise JsonRpcInvalidParams(str(error)) from error
     return _range(Span(document.source, word.start, word.end), text)
@@ -230,10 +254,14 @@ def prepare_rename(ls: Server, params: t.PrepareRenameParams) -> t.Range:
 
 @server.feature(t.TEXT_DOCUMENT_RENAME, t.RenameOptions(prepare_provider=True))
 def rename(ls: Server, params: t.RenameParams) -> t.WorkspaceEdit:
-    document, text, offset = _at(ls, params)
+    document, _, offset = _at(ls, params)
     try:
-        spans = answers.renaming(document, offset, params.new_name)
+        found = answers.renaming(document, offset, params.new_name, ls.every(document))
     except answers.CannotRename as error:
         raise JsonRpcInvalidParams(str(error)) from error
-    edits = [t.TextEdit(_range(span, text), params.new_name) for span in spans]
-    return t.WorkspaceEdit(changes={params.text_document.uri: edits})
+    changes: dict[str, list[t.TextEdit]] = {}
+    for other, spans in found:
+        # Each file counts columns by its own text.
+        uri = ls.uri(other)
+        changes[uri] = [t.TextEdit(_range(span, ls.text(uri)), params.new_name) for span in spans]
+    return t.WorkspaceEdit(changes=changes)

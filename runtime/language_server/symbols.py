@@ -20,12 +20,14 @@ DEFINITION, LOCAL, INDEX, TRAIN = "definition", "local", "index", "train"
 
 @dataclass(frozen=True)
 class Symbol:
-    """A name: its kind, where it is declared, and the places in the document that name it."""
+    """A name: its kind, where it is declared, and the places in the document that name it. Its
+    `owner` is the definition that it is the name of, or a name in."""
 
     name: str
     kind: str
     declared: Span
     places: tuple[Span, ...]
+    owner: s.Definition | None = None
 
     @property
     def source(self) -> Source:
@@ -50,6 +52,16 @@ def symbol_at(document: Document, word: Word) -> Symbol | None:
     if definition is not None:
         return _of_definition(document, definition)
     return _of_index(around, word) if isinstance(around, s.Definition) else None
+
+
+def symbol_in(document: Document, owner: s.Definition, found: Symbol) -> Symbol:
+    """A definition, or a name in one, that another document declares, with its places in this one;
+    these are none where the document has a definition of its own like it."""
+    if any(one.name == owner.name for one in document.definitions):
+        return Symbol(found.name, found.kind, found.declared, (), owner)
+    if found.kind == DEFINITION:
+        return _of_definition(document, owner)
+    return _of_local(document, owner, found.name)
 
 
 # --- what is declared -----------------------------------------------------------------------------
@@ -114,18 +126,19 @@ def _of_definition(document: Document, definition: s.Definition) -> Symbol:
         places += places_of(name, one)
     if definition.span.source is document.source:
         places.append(definition.name_span)
-    return Symbol(name, DEFINITION, definition.name_span, _ordered(places))
+    return Symbol(name, DEFINITION, definition.name_span, _ordered(places), definition)
 
 
 def _of_local(document: Document, definition: s.Definition, name: str) -> Symbol:
-    places = list(places_of(name, definition))
+    here = definition.span.source is document.source
+    places = list(places_of(name, definition)) if here else []
     if definition.kind == "model":
         for train in document.trains:
             if train.model.id == definition.name and name not in train_names(train):
                 places += places_of(name, *train.body)
     if any(setting.name == name for setting in definition.settings):
         places += _arguments(document, definition.name, name)
-    return Symbol(name, LOCAL, declared_names(definition)[name], _ordered(places))
+    return Symbol(name, LOCAL, declared_names(definition)[name], _ordered(places), definition)
 
 
 def _setting(document: Document, callee: str, name: str) -> Symbol | None:
@@ -133,9 +146,7 @@ def _setting(document: Document, callee: str, name: str) -> Symbol | None:
     definition = document.find(callee)
     if definition is None or name not in declared_names(definition):
         return None
-    if definition.span.source is document.source:
-        return _of_local(document, definition, name)
-    return Symbol(name, LOCAL, declared_names(definition)[name], ())
+    return _of_local(document, definition, name)
 
 
 def _of_train(document: Document, train: s.Train, name: str) -> Symbol | None:

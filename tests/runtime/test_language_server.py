@@ -201,7 +201,8 @@ def test_used_files(editor):
     assert found["uri"] == (editor.folder / "parts.nn").as_uri()
     assert found["range"]["start"] == {"line": 0, "character": 3}
     assert "third" in named(editor.at("completion", "th¦ird(x)"))
-    assert "parts.nn" in editor.at("rename", "third¦(x)", newName="z")["error"]
+    places = editor.at("references", "third¦(x)", context={"includeDeclaration": True})
+    assert {place["uri"] for place in places} == {found["uri"], editor.uri}
 
 
 # --- hover ----------------------------------------------------------------------------------------
@@ -377,6 +378,111 @@ def test_only_names_can_be_renamed(editor):
     editor.open(TEXT)
     assert editor.at("prepareRename", "hid¦den = ")["start"] == editor.place("¦hidden = ")
     assert "nothing to rename" in editor.at("prepareRename", "tr¦ain Digits")["error"]
+
+
+PARTS = """\
+layer Block(units, slope = 1)(x: [..., n]) -> y: [..., units] {
+    y = slope * Dense(units)(x)
+}
+
+model Shared(x: f32[B, 4]) -> z: f32[B, 2] {
+    z = x |> Block(2, slope = 3)
+}
+"""
+MAIN = """\
+use "blocks/parts.nn"
+
+model Main(x: f32[B, 4]) -> y: f32[B, 3] {
+    h = x |> Block(8, slope = 2) |> relu
+    y = h |> Block(3)
+}
+"""
+TRAINED = """\
+use "main.nn"
+use "blocks/parts.nn"
+
+layer Own(x: [n]) -> y: [n] { Cell = x; y = Cell }
+
+train Shared {
+    input target: f32[B, 2]
+    loss      = mean((z - target)^2)
+    optimizer = sgd(lr = 0.1)
+    batch     = 4
+}
+"""
+
+
+@pytest.fixture
+def files(editor, tmp_path_factory):
+    """Three files that use each other, one that uses none, a run; the editor shows `main.nn`."""
+    folder = editor.folder = tmp_path_factory.mktemp("files")
+    for name, text in (
+        ("blocks/parts.nn", PARTS), ("main.nn", MAIN), ("trained.nn", TRAINED),
+        ("other.nn", PARTS), ("run/model.nn", MAIN), ("run/settings.json", "{}"),
+    ):  # fmt: skip
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    assert editor.open(MAIN, "main.nn") == []
+    return folder
+
+
+def changed(editor: Editor, folder: Path, edit: dict) -> dict[str, str]:
+    """The files that an edit changes, with their new texts."""
+    found, shown = {}, editor.text
+    for uri, edits in edit["changes"].items():
+        names = ("blocks/parts.nn", "main.nn", "trained.nn", "other.nn")
+        (name,) = (name for name in names if (folder / name).as_uri() == uri)
+        editor.text = (folder / name).read_text()
+        found[name] = editor.applied(edits)
+    editor.text = shown
+    return found
+
+
+def test_a_definition_is_renamed_in_all_files_that_use_it(editor, files):
+    wanted = {
+        name: text.replace("Block", "Piece")
+        for name, text in (("blocks/parts.nn", PARTS), ("main.nn", MAIN))
+    }
+    found = editor.at("rename", "|> B¦lock(3)", newName="Piece")
+    assert changed(editor, files, found) == wanted
+    # From the file that defines it, too.
+    editor.open(PARTS, "blocks/parts.nn")
+    found = editor.at("rename", "layer ¦Block", newName="Piece")
+    assert changed(editor, files, found) == wanted
+    # What the other file would then have twice.
+    assert "taken" in editor.at("rename", "layer ¦Block", newName="Main")["error"]
+
+
+def test_a_setting_is_renamed_where_calls_give_it(editor, files):
+    found = editor.at("rename", "Block(8, sl¦ope = 2)", newName="gain")
+    assert changed(editor, files, found) == {
+        "blocks/parts.nn": PARTS.replace("slope", "gain"), "main.nn": MAIN.replace("slope", "gain"),
+    }  # fmt: skip
+
+
+def test_a_result_of_a_model_is_renamed_in_the_train_block_of_another_file(editor, files):
+    editor.open(PARTS, "blocks/parts.nn")
+    found = editor.at("rename", "-> ¦z", newName="result")
+    assert changed(editor, files, found) == {
+        "blocks/parts.nn": PARTS.replace("z", "result"),
+        "trained.nn": TRAINED.replace("(z -", "(result -"),
+    }
+    # A name of that train block.
+    assert "taken" in editor.at("rename", "-> ¦z", newName="target")["error"]
+
+
+def test_a_file_that_is_not_saved_is_renamed_in_as_it_is_open(editor, files):
+    editor.open(PARTS, "blocks/parts.nn")
+    typed = PARTS.replace("slope * Dense", "2 * slope * Dense")
+    editor.change(typed)
+    found = editor.at("rename", "layer ¦Block", newName="Piece")
+    uri = editor.uri
+    editor.text = typed
+    assert editor.applied(found["changes"][uri]) == typed.replace("Block", "Piece")
+    # What another file has read of it is not what it is.
+    editor.open(MAIN, "main.nn")
+    assert "save it first" in editor.at("rename", "|> B¦lock(3)", newName="Piece")["error"]
+    editor.tell("textDocument/didClose", textDocument={"uri": uri})
 
 
 # --- the command ----------------------------------------------------------------------------------

@@ -18,8 +18,8 @@ class Machine:
 
     `target` decides about loops and layouts, and with them about the order in which sums are added
     up. `triple`, `cpu` and `features` are LLVM's. Code that may meet an older processor looks for
-    `required` instructions when it runs, the names of rows of the code generator's tables. Without
-    `fma` a multiply-add rounds twice.
+    `required` instructions when it runs, the names of rows of the code generator's tables. A
+    multiply-add of floats that are not among `fma` rounds twice.
     """
 
     name: str
@@ -28,9 +28,14 @@ class Machine:
     target: CpuTarget
     features: str = ""
     required: tuple[str, ...] = ()
-    fma: bool = True
+    fma: tuple[str, ...] = ("f32", "f64")
     alignment: int = 64  # bytes, of the memory that the caller gives
     kinds: tuple[str, ...] = ("so", "a", "o")  # of files that are made for it
+    pointer_bits: int = 64
+    position_independent: bool = True
+    without: frozenset[str] = frozenset()  # passes that would take memory which it has not
+    small: bool = False  # whether code is to be short rather than quick
+    compiler: str = "cc"  # that links with the library, as the page says
 
     @property
     def architecture(self) -> str:
@@ -38,15 +43,22 @@ class Machine:
         return self.triple.partition("-")[0]
 
 
+# Weights stay where they are, in flash: no copies of them in another order or already multiplied.
+COPIES = frozenset({"fold-scales", "hoist-constants", "pack-constants", "prologue"})
+
 LINUX_X86 = "x86_64-unknown-linux-gnu"
 LINUX_ARM = "aarch64-unknown-linux-gnu"
+
+# Floats in integer registers where functions are called: only those of libgcc take any.
+CORTEX, CORTEX_CC = "thumbv7em-none-eabi", "arm-none-eabi-gcc"
+RISCV, RISCV64, RISCV_CC = "riscv32-unknown-elf", "riscv64-unknown-elf", "riscv64-unknown-elf-gcc"
 
 MACHINES = {
     machine.name: machine
     for machine in (
         Machine(
             "x86-64-v2", LINUX_X86, "x86-64-v2", CPU_TARGETS["generic-sse"],
-            required=("x86-64-v2",), fma=False,
+            required=("x86-64-v2",), fma=(),
         ),
         Machine(
             "x86-64-v3", LINUX_X86, "x86-64-v3", CPU_TARGETS["generic-avx2"],
@@ -61,6 +73,20 @@ MACHINES = {
         Machine(
             "apple-m1", "arm64-apple-macosx11.0.0", "apple-m1", CPU_TARGETS["generic-neon"],
             kinds=("o",),
+        ),
+        *(
+            Machine(
+                name, triple, cpu, CPU_TARGETS["generic-scalar"], features, fma=fma, alignment=8,
+                kinds=("a", "o"), pointer_bits=bits, position_independent=False, without=COPIES,
+                small=True, compiler=compiler,
+            )
+            for name, triple, cpu, features, fma, bits, compiler in (
+                ("cortex-m4", CORTEX, "cortex-m4", "", ("f32",), 32, CORTEX_CC),
+                ("cortex-m7", CORTEX, "cortex-m7", "", ("f32",), 32, CORTEX_CC),
+                # no floating point: each operation is a call of libgcc
+                ("rv32imc", RISCV, "generic-rv32", "+m,+c", (), 32, RISCV_CC),
+                ("rv64gc", RISCV64, "generic-rv64", "+m,+a,+f,+d,+c", ("f32", "f64"), 64, RISCV_CC),
+            )
         ),
     )
 }  # fmt: skip

@@ -369,6 +369,17 @@ _AMD = replace(_AVX512, costs=_AMD_CACHES, tiling=TilingLimits(packed_rows=0))
 _AMD_BF16 = replace(_AMD, bf16_instructions=True, bf16_dot_cycles=0.5)
 _INTEL_BF16 = replace(_AVX512, bf16_instructions=True, bf16_dot_cycles=2.1, l2=Cache(2 << 20, 16))
 
+# No vectors, and little memory: nothing is packed into panels or fetched ahead.
+_SCALAR = CpuTarget(
+    "generic-scalar",
+    lanes=1,
+    registers=16,
+    l1=Cache(16 << 10, 4),
+    l2=Cache(64 << 10, 8),
+    tiling=TilingLimits(packed_rows=0),
+    prefetch=PrefetchLimits(streams=0),
+)
+
 # A name is that of a microarchitecture; `generic-…` is for processors that are not in the table.
 CPU_TARGETS = {
     target.name: target
@@ -378,6 +389,7 @@ CPU_TARGETS = {
         _AVX2,
         CpuTarget("generic-sse", lanes=4, registers=16),
         CpuTarget("generic-neon", lanes=4, registers=32),
+        _SCALAR,
         replace(_AMD_BF16, name="zen5"),
         # Its vectors of 512 bits take two passes.
         replace(

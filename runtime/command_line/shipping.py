@@ -31,7 +31,8 @@ def _kinds(context: click.Context, parameter: click.Parameter, value: str) -> tu
         default="host",
         show_default=True,
         metavar="NAME",
-        help="host, x86-64-v2, x86-64-v3, x86-64-v4, aarch64-neon, apple-m1, or a triple.",
+        help="host, x86-64-v2, x86-64-v3, x86-64-v4, aarch64-neon, apple-m1, cortex-m4, cortex-m7, "
+        "rv32imc, rv64gc, or a triple.",
     ),
     click.option(
         "--as",

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
-from typing import Any
 
 from ...compiler.machines import Machine
 from ...dsl.diagnostics.diagnostic import fail
 from ..device.cpu import elf_linker
+from ..device.cpu.elf_objects import ALLOCATED, EXECUTABLE, NO_BITS, WRITE
 from ..device.cpu.jit import LEVEL
 
 
@@ -28,11 +29,18 @@ def _llvm() -> ModuleType:
     return llvm
 
 
-def object_of(texts: Sequence[str], prefix: str, machine: Machine) -> bytes:
-    """One object file of several modules. Only the functions that C calls are visible."""
+def object_of(
+    texts: Sequence[str], prefix: str, machine: Machine, is_member: bool = False
+) -> bytes:
+    """One object file of several modules. Only the functions that C calls are visible; a member of
+    an archive sees the helpers of the others, too."""
     llvm = _llvm()
     generator = llvm.Target.from_triple(machine.triple).create_target_machine(
-        cpu=machine.cpu, features=machine.features, opt=LEVEL, reloc="pic", codemodel="small"
+        cpu=machine.cpu,
+        features=machine.features,
+        opt=LEVEL,
+        reloc="pic" if machine.position_independent else "static",
+        codemodel="small",
     )
     head = f'target datalayout = "{generator.target_data}"\ntarget triple = "{machine.triple}"\n'
     context = llvm.create_context()
@@ -41,12 +49,37 @@ def object_of(texts: Sequence[str], prefix: str, machine: Machine) -> bytes:
         whole.link_in(module)
     # Modules see each other's helpers; a program that has several libraries does not.
     for function in whole.functions:
-        own = function.name.startswith(f"{prefix}.") or function.name == "memset"
+        shared = not is_member and function.name.startswith(f"{prefix}.")
+        own = shared or function.name == "memset"
         if own and not function.is_declaration:
             function.linkage = llvm.Linkage.internal
     whole.verify()
     made: bytes = generator.emit_object(whole)
-    return made
+    return _for_all_conventions(made) if machine.architecture.startswith("thumb") else made
+
+
+def _for_all_conventions(object: bytes) -> bytes:
+    """An object for ARM with the mark that it goes with programs of both conventions for floats
+    (Tag_ABI_VFP_args is 3), as no function that C calls takes or gives any: "Addenda to, and Errata
+    in, the ABI for the Arm Architecture", section 3."""
+    (start,) = struct.unpack_from("<I", object, 32)
+    width, count = struct.unpack_from("<HH", object, 46)
+    headers = range(start, start + count * width, width)
+    header = next(h for h in headers if struct.unpack_from("<I", object, h + 4)[0] == ATTRIBUTES)
+    place, size = struct.unpack_from("<II", object, header + 16)
+    section = object[place : place + size]
+    # "A", the length of what follows, "aeabi", the tag of the whole file, its length, tags
+    inner = section.index(b"\0", 5) + 1
+    first, second = (struct.unpack_from("<I", section, at)[0] for at in (1, inner + 1))
+    changed = bytearray(section + bytes([VFP_ARGUMENTS, 3]))
+    struct.pack_into("<I", changed, 1, first + 2)
+    struct.pack_into("<I", changed, inner + 1, second + 2)
+    made = bytearray(object)
+    struct.pack_into("<II", made, header + 16, len(object), len(changed))
+    return bytes(made + changed)
+
+
+ATTRIBUTES, VFP_ARGUMENTS = 0x70000003, 28  # a kind of section, a tag in it
 
 
 def shared_library(object: bytes, exports: Sequence[str], name: str) -> bytes:
@@ -64,18 +97,46 @@ def shared_library(object: bytes, exports: Sequence[str], name: str) -> bytes:
 # --- archives -------------------------------------------------------------------------------------
 
 
-def archive(name: str, object: bytes, symbols: Sequence[str]) -> bytes:
-    """A static library of one object, with the index that linkers look in: the archive format of
-    System V, as GNU's and LLVM's `ar` write it."""
-    names = b"".join(symbol.encode() + b"\0" for symbol in symbols)
-    index_bytes = 4 * (1 + len(symbols)) + len(names)
-    first = len(MAGIC) + HEADER + index_bytes + index_bytes % 2
-    # Every symbol is in the one member, which begins after the index.
-    index = struct.pack(f">{1 + len(symbols)}I", len(symbols), *[first] * len(symbols)) + names
-    return MAGIC + _member("/", index) + _member(f"{name}/", object)
+@dataclass(frozen=True)
+class Member:
+    """An object file of an archive, and what others find in it."""
+
+    name: str
+    object: bytes
+    symbols: tuple[str, ...]
 
 
-MAGIC, HEADER = b"!<arch>\n", 60
+def archive(members: Sequence[Member]) -> bytes:
+    """A static library, with the index that linkers look in: the archive format of System V, as
+    GNU's and LLVM's `ar` write it. A linker takes the members that are called."""
+    names = b"".join(symbol.encode() + b"\0" for m in members for symbol in m.symbols)
+    count = sum(len(m.symbols) for m in members)
+    place = len(MAGIC) + HEADER + _even(4 * (1 + count) + len(names))
+    table = ""
+    heads = []
+    for member in members:  # names of more than 15 characters stand in a table
+        if len(member.name) > LONGEST:
+            heads.append(f"/{len(table)}")
+            table += f"{member.name}/\n"
+        else:
+            heads.append(f"{member.name}/")
+    place += (HEADER + _even(len(table))) * bool(table)
+    places = []
+    for member in members:
+        places += [place] * len(member.symbols)
+        place += HEADER + _even(len(member.object))
+    index = struct.pack(f">{1 + count}I", count, *places) + names
+    parts = [MAGIC, _member("/", index)]
+    parts += [_member("//", table.encode())] * bool(table)
+    parts += [_member(head, m.object) for head, m in zip(heads, members, strict=True)]
+    return b"".join(parts)
+
+
+def _even(size: int) -> int:
+    return size + size % 2
+
+
+MAGIC, HEADER, LONGEST = b"!<arch>\n", 60, 15
 
 
 def _member(name: str, data: bytes) -> bytes:
@@ -87,14 +148,22 @@ def _member(name: str, data: bytes) -> bytes:
 
 def sections(object: bytes) -> dict[str, int]:
     """The bytes of code, constants and variables in an object, where it is one of ELF."""
-    from ..device.cpu.elf_objects import EXECUTABLE, WRITE, Objects, Unlinkable
-
-    try:
-        loaded: list[Any] = Objects([object]).loaded
-    except Unlinkable:
+    if object[:4] != b"\x7fELF":
         return {}
+    # Elf64_Ehdr and Elf64_Shdr, or those of 32 bits: where the headers are, their size and number;
+    # of a section: kind, flags, size
+    if object[4] == 2:
+        start, place, header = struct.unpack_from("<Q", object, 40)[0], 58, "<4xIQ16xQ"
+    else:
+        start, place, header = struct.unpack_from("<I", object, 32)[0], 46, "<4xII8xI"
+    width, count = struct.unpack_from("<HH", object, place)
     found = {"code": 0, "constants": 0, "variables": 0}
-    for section in loaded:
-        kind = "code" if section.flags & EXECUTABLE else "constants"
-        found["variables" if section.flags & WRITE else kind] += section.size
+    for number in range(count):
+        kind, flags, size = struct.unpack_from(header, object, start + number * width)
+        if kind in (PROGRAM_BITS, NO_BITS) and flags & ALLOCATED:
+            name = "code" if flags & EXECUTABLE else "constants"
+            found["variables" if flags & WRITE else name] += size
     return found
+
+
+PROGRAM_BITS = 1  # a section with content of the program's own

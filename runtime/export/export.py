@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ... import __version__
-from ...compiler.codegen.llvm.library import Values, shared
+from ...compiler.codegen.llvm.library import Values, embedded, helpers, shared
 from ...compiler.ir.structural_hash import system_signature
 from ...compiler.machines import Machine
 from ...dsl.check.turns import Turn
@@ -26,8 +26,8 @@ from ..project import Project
 from ..training.atomic_files import write_bytes
 from ..training.executor import Executor
 from . import header as texts
-from .building import archive, object_of, sections, shared_library
-from .layout import FORMAT, MAGIC, begun, number_of, weights_file
+from .building import Member, archive, object_of, sections, shared_library
+from .layout import FORMAT, MAGIC, Layout, begun, number_of, weights_file
 from .machine_choice import machine_of
 from .programs import Program, Systems, programs_of, systems_of
 
@@ -92,17 +92,22 @@ def _made(
     abi = number_of(repr((FORMAT, prefix, machine.name, layout, _interface(programs))))
     common = Values(
         abi, MAGIC, layout.hash, layout.weights_bytes, layout.bytes,
-        begun(layout, values, systems.averages), weights if request.embed else b"",
+        begun(layout, values, systems.averages),
     )  # fmt: skip
-    object = object_of(
-        [shared(prefix, common, machine), *(p.text for p in programs)], prefix, machine
-    )
+    modules = [
+        _Module(prefix, shared(prefix, common, machine), _names(prefix, layout), helpers(prefix)),
+        *(_Module(p.name, p.text, (p.name,)) for p in programs),
+    ]
+    if request.embed:
+        name = f"{prefix}_weights"
+        modules.append(_Module(name, embedded(prefix, weights, machine), (name,)))
+    binaries = _binaries(prefix, machine, modules, request.kinds)
     about = texts.About(
         project.name, prefix, machine, programs, layout, abi,
         hashlib.sha256(signature.encode()).hexdigest(), executor.seed, executor.setup.batch,
-        request.embed, request.kinds, _steps(project.settings.turns, programs), sections(object),
+        request.embed, request.kinds, _steps(project.settings.turns, programs), binaries.sizes,
     )  # fmt: skip
-    files = _binaries(about, object)
+    files = {about.files()[kind]: data for kind, data in binaries.files.items()}
     if not request.embed:
         files["weights.bin"] = weights
     files |= {
@@ -118,19 +123,54 @@ def _interface(programs: Sequence[Program]) -> list[object]:
     return [(p.name, p.arena_bytes, p.examples, p.places) for p in programs]
 
 
-def _binaries(about: texts.About, object: bytes) -> dict[str, bytes]:
-    names = [f"{about.prefix}_check", f"{about.prefix}_message", *(p.name for p in about.programs)]
-    names += [f"{about.prefix}_init"] * about.has_states
-    names += [f"{about.prefix}_weights"] * about.embedded
-    found, files = {}, about.files()
-    for kind in about.kinds:
-        if kind == "o":
-            found[files[kind]] = object
-        elif kind == "a":
-            found[files[kind]] = archive(f"{about.prefix}.o", object, names)
-        else:
-            found[files[kind]] = shared_library(object, names, files[kind])
-    return found
+@dataclass(frozen=True)
+class _Module:
+    """A module of the library: the functions of it that C calls, and that other modules call."""
+
+    name: str
+    text: str
+    public: tuple[str, ...]
+    hidden: tuple[str, ...] = ()
+
+
+def _names(prefix: str, layout: Layout) -> tuple[str, ...]:
+    init = (f"{prefix}_init",) if layout.bytes > layout.weights_bytes else ()
+    return (f"{prefix}_check", f"{prefix}_message", *init)
+
+
+@dataclass(frozen=True)
+class _Binaries:
+    """The files by kind, and how many bytes there are of what."""
+
+    files: Mapping[str, bytes]
+    sizes: dict[str, int]
+
+
+def _binaries(
+    prefix: str, machine: Machine, modules: Sequence[_Module], kinds: Sequence[str]
+) -> _Binaries:
+    files: dict[str, bytes] = {}
+    sizes: dict[str, int] = {}
+    exports = [name for module in modules for name in module.public]
+    if {"o", "so"} & {*kinds}:
+        object = object_of([m.text for m in modules], prefix, machine)
+        sizes = sections(object)
+        for kind in {"o", "so"} & {*kinds}:
+            is_object = kind == "o"
+            name = f"lib{prefix}.so"
+            files[kind] = object if is_object else shared_library(object, exports, name)
+    if "a" in kinds:
+        # A member for each function: a program that only predicts has no code for training.
+        members = [
+            Member(f"{m.name}.o", object_of([m.text], prefix, machine, True), m.public + m.hidden)
+            for m in modules
+        ]
+        files["a"] = archive(members)
+        for module, member in zip(modules, members, strict=True):
+            found = sections(member.object)
+            if found and module.name != f"{prefix}_weights":
+                sizes[f"code of {module.name}"] = found["code"]
+    return _Binaries({kind: files[kind] for kind in kinds}, sizes)
 
 
 def _steps(turns: Sequence[Turn], programs: Sequence[Program]) -> str:

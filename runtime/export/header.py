@@ -280,10 +280,11 @@ def _training(about: About, step: Program, source: str) -> list[str]:
 def readme(about: About) -> str:
     """What the folder holds, how it is compiled, how much memory it takes."""
     prefix, files = about.prefix, about.files()
+    cc = about.machine.compiler
     commands = {
-        "so": f"cc main.c -o main -L. -l{prefix} -Wl,-rpath,'$ORIGIN'",
-        "a": f"cc main.c {files['a']} -o main",
-        "o": f"cc main.c {files['o']} -o main",
+        "so": f"{cc} main.c -o main -L. -l{prefix} -Wl,-rpath,'$ORIGIN'",
+        "a": f"{cc} main.c {files['a']} -o main",
+        "o": f"{cc} main.c {files['o']} -o main",
     }
     weights = "in the library" if about.embedded else "in weights.bin"
     machine = about.machine

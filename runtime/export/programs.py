@@ -120,7 +120,9 @@ def _program(
 ) -> Program:
     trains, predicts = purpose == "train_step", purpose == "predict"
     places = layout.places if trains else layout.weights
-    code = compile(system, machine.target, Options(values=tuple(places.items())))
+    code = compile(
+        system, machine.target, Options(values=tuple(places.items()), without=machine.without)
+    )
     offsets = code.plan.offsets
     # A prediction draws from the seed that it is given; else step and seed are in the values.
     own = () if predicts else ("step", "seed")
@@ -151,7 +153,7 @@ def _program(
         indices=tuple(_indices(system, offsets)),
         number=PURPOSES.index(purpose) + 1 if code.plan.prologue else 0,
     )
-    text = program_module(code.alone, prefix, entry, machine)
+    text = program_module(code.alone, code.plan.system, prefix, entry, machine)
     return Program(
         purpose,
         name,

@@ -15,7 +15,7 @@ import nnc
 from nnc.compiler.codegen.llvm.library import AT_STEP, CODES, FAILURES
 from nnc.runtime import cli
 from nnc.runtime.device.cpu import elf_linker
-from nnc.runtime.export.building import archive
+from nnc.runtime.export.building import Member, archive
 from nnc.runtime.export.header import c_name
 
 here = pytest.mark.skipif(not elf_linker.supported(), reason="for x86-64 Linux")
@@ -325,14 +325,18 @@ def test_nothing_outside_is_needed(small):
     dynamic = run([tool("readelf"), "-W", "-S", "-d", "--dyn-syms", "libsmall.so"], small)
     assert "(SONAME)" in dynamic and "NEEDED" not in dynamic and "UND small" not in dynamic
     index = run([tool("nm"), "-s", "libsmall.a"], small)
-    assert all(f"{name} in small.o" in index for name in Library(small).functions)
+    assert all(f"{name} in {name}.o" in index for name in Library(small).functions)
+    assert "small_init in small.o" in index
 
 
 @here
 def test_an_archive_of_an_odd_size_is_read(tmp_path):
-    (tmp_path / "x.a").write_bytes(archive("x.o", b"odd", ["f"]))
-    assert run([tool("ar"), "t", "x.a"], tmp_path).split() == ["x.o"]
+    long = "a_name_of_many_letters.o"
+    members = [Member("x.o", b"odd", ("f",)), Member(long, b"even", ("g", "h"))]
+    (tmp_path / "x.a").write_bytes(archive(members))
+    assert run([tool("ar"), "t", "x.a"], tmp_path).split() == ["x.o", long]
     assert run([tool("ar"), "p", "x.a", "x.o"], tmp_path) == "odd"
+    assert run([tool("ar"), "p", "x.a", long], tmp_path) == "even"
 
 
 @here

@@ -12,11 +12,14 @@ Tests: tests/runtime/test_export.py.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ...ir.dtypes import LINE
+from ...ir.equation import System
 from ...machines import Machine
+from .index_width import narrowed
 from .module import ALONE, ATTRIBUTES
 from .thread_pool import ARENA_AGAIN, ARENA_BYTES, ARENA_EXAMPLES
 
@@ -144,7 +147,7 @@ class _Body:
 
 def size_type(machine: Machine) -> str:
     """C's size_t."""
-    return "i64"
+    return f"i{machine.pointer_bits}"
 
 
 def entry(prefix: str, program: Entry, machine: Machine) -> str:
@@ -159,7 +162,8 @@ def entry(prefix: str, program: Entry, machine: Machine) -> str:
         less = body.op(f"sub {size} %examples, 1")
         wrong = body.op(f"icmp uge {size} {less}, {program.examples}")
         body.fail(wrong, str(CODES["WRONG_EXAMPLES"]))
-        number = body.op(f"trunc {size} %examples to i32")
+        is_wide = machine.pointer_bits > 32
+        number = body.op(f"trunc {size} %examples to i32") if is_wide else "%examples"
         body.store("i32", number, inner, ARENA_EXAMPLES)
     for one in program.indices:
         first = body.at(inner, one.offset)
@@ -205,7 +209,7 @@ def _set_scalars(body: _Body, program: Entry, inner: str) -> None:
 
 def _look_back(body: _Body, number: int, inner: str) -> None:
     """Set the cell `again`: whether the prologue of the run before is still good."""
-    address = body.op("ptrtoint ptr %values to i64")
+    address = body.op("ptrtoint ptr %values to i64")  # with zeros above where it is shorter
     now = {
         DONE_ADDRESS: ("i64", address),
         DONE_CONTENT: ("i64", body.load("i64", "%values", AT_CONTENT)),
@@ -272,7 +276,6 @@ class Values:
     weights_bytes: int
     total_bytes: int
     begun: Sequence[Fill] = ()
-    embedded: bytes = b""
 
 
 def shared(prefix: str, values: Values, machine: Machine) -> str:
@@ -281,17 +284,29 @@ def shared(prefix: str, values: Values, machine: Machine) -> str:
     parts = [
         _able(prefix, machine),
         _checked(prefix, values, machine),
-        *(_inside(prefix, bits) for bits in (8, 32, 64)),
+        *(_inside(prefix, bits) for bits in INDEX_BITS),
         _check(prefix, values),
         _message(prefix),
     ]
-    if values.embedded:
-        text = _escaped(values.embedded)
-        kind = f"[{len(values.embedded)} x i8]"
-        parts.append(f'@{prefix}_weights = constant {kind} c"{text}", align {machine.alignment}\n')
     if values.total_bytes > values.weights_bytes:
         parts.append(_init(prefix, values, machine))
     return "\n".join([*parts, ATTRIBUTES, ""])
+
+
+def helpers(prefix: str) -> tuple[str, ...]:
+    """What the module of a program calls in that of `shared`."""
+    return (f"{prefix}.checked", *(f"{prefix}.inside{bits}" for bits in INDEX_BITS))
+
+
+BITS = 64  # of an index in the code generator's text
+INDEX_BITS = (8, 32, 64)  # of an index in memory
+
+
+def embedded(prefix: str, weights: bytes, machine: Machine) -> str:
+    """The module that has the file of weights as a constant."""
+    kind = f"[{len(weights)} x i8]"
+    place = f"align {machine.alignment}"
+    return f'@{prefix}_weights = constant {kind} c"{_escaped(weights)}", {place}\n'
 
 
 def _escaped(data: bytes) -> str:
@@ -528,9 +543,19 @@ end:
 """
 
 
-def program_module(alone: str, prefix: str, program: Entry, machine: Machine) -> str:
-    """The module of a program: its step, `alone`, and the function that C calls."""
+def program_module(
+    alone: str, system: System, prefix: str, program: Entry, machine: Machine
+) -> str:
+    """The module of a program: its step, `alone`, and the function that C calls. `system` is what
+    the step computes."""
     assert f"void @step({ALONE})" in alone
-    text = alone if machine.fma else alone.replace("@llvm.fma.", "@llvm.fmuladd.")
+    # Modules share one page of zeros.
+    text = alone.replace("@zeros = internal", "@zeros = linkonce_odr hidden")
+    for dtype in {"f32", "f64"}.difference(machine.fma):
+        text = re.sub(rf"@llvm\.fma\.(v\d+)?{dtype}\b", rf"@llvm.fmuladd.\1{dtype}", text)
+    if machine.pointer_bits < BITS:
+        text = narrowed(text, system)
+    if machine.small:
+        text = text.replace(ATTRIBUTES, ATTRIBUTES.replace("nounwind", "nounwind minsize optsize"))
     clears = memset(machine) if "@llvm.memset." in text else ""
     return text + clears + entry(prefix, program, machine)

@@ -15,6 +15,7 @@ Tests: tests/backends/test_cpu.py, tests/runtime/test_cache.py.
 from __future__ import annotations
 
 import platform
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -132,7 +133,7 @@ def modules(
         streams = max(map(len, prefetched.values())) if trips else 0
         places = {} if debug is None else debug.function(name, tuple(members))
         head, text = nests.function(nest, bases, declarations, name, linkage, streams, places)
-        functions[head] = text
+        functions[head] = _on_one_thread(text) if alone else text
         parallel = any(loop.kind == "parallel" for loop in nest.loops)
         for kernel, own in offsets.items():
             # Bytes by which a trip advances, rounded up: all of the tensor is prefetched, and a
@@ -159,6 +160,12 @@ def modules(
     threads = "" if alone else pool(platform.machine(), sys.platform)
     whole = _text(declarations, [*functions.values(), *now, step, threads])
     yield whole if debug is None else f"{whole}\n{debug}"
+
+
+def _on_one_thread(text: str) -> str:
+    """A function whose share of the work is all of it: nothing is divided among threads."""
+    head, brace, body = text.partition("{")
+    return head + brace + re.sub(r"%threads?\b", lambda m: str(len(m[0]) - len("%thread")), body)
 
 
 def _text(declarations: Iterable[str], functions: Iterable[str]) -> str:

@@ -1,0 +1,130 @@
+"""Exported libraries for microcontrollers: on an emulated Cortex-M4 without an operating system
+they predict and train what nnc does, in the memory that they say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from exported import Library, numbers, run, tool
+from small_programs import DIGITS, write
+from support import system
+
+from nnc.compiler.codegen.llvm.index_width import narrowed
+from nnc.runtime import cli
+from nnc.runtime.device.cpu import elf_linker
+
+ROOT = Path(__file__).parents[2]
+# Reset: the floating-point unit is switched on, then the C library begins, whose output the
+# emulator prints (semihosting).
+STARTUP = """
+extern void _start(void);
+__attribute__((naked, noreturn)) void reset(void) {
+    __asm__ volatile("ldr r0, =0xE000ED88\\n ldr r1, [r0]\\n orr r1, r1, #0xF00000\\n"
+                     "str r1, [r0]\\n dsb\\n isb\\n b _start\\n");
+}
+__attribute__((section(".vectors"), used)) void *vectors[2] = {(void *)0x20400000, (void *)reset};
+"""
+SCRIPT = """
+ENTRY(reset)
+MEMORY { FLASH : ORIGIN = 0x0, LENGTH = 4M  RAM : ORIGIN = 0x20000000, LENGTH = 4M }
+SECTIONS {
+    .text : { KEEP(*(.vectors)) *(.text*) *(.rodata*) KEEP(*(.init)) KEEP(*(.fini)) } > FLASH
+    .init_array : { KEEP(*(.init_array*)) } > FLASH
+    .data : { *(.data*) } > RAM
+    __bss_start__ = .;
+    .bss : { *(.bss*) *(COMMON) } > RAM
+    __bss_end__ = .;
+    end = .;
+    __end__ = .;
+    /DISCARD/ : { *(.ARM.ex*) *(.comment) }
+}
+"""
+BOARD = ["-mcpu=cortex-m4", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16", "-mthumb"]
+MACHINE = ["-M", "mps2-an386", "-nographic", "-monitor", "none", "-serial", "none",
+           "-semihosting-config", "enable=on,target=native", "-kernel", "main.elf"]  # fmt: skip
+
+
+def export(folder: Path, path: Path, *arguments: str) -> Path:
+    command = ["export", str(path), "--to", str(folder), "--as", "a", "--embed", *arguments]
+    assert cli.run(command) == 0
+    return folder
+
+
+def on_the_board(folder: Path) -> str:
+    """What the example of a folder prints on the emulated board."""
+    compiler, emulator = tool("arm-none-eabi-gcc"), tool("qemu-system-arm")
+    (folder / "startup.c").write_text(STARTUP)
+    (folder / "board.ld").write_text(SCRIPT)
+    (library,) = folder.glob("*.a")
+    sources = ["main.c", "startup.c", library.name]
+    flags = [*BOARD, "-O1", "-T", "board.ld", "--specs=rdimon.specs", "-Wl,--gc-sections"]
+    run([compiler, *flags, *sources, "-o", "main.elf"], folder)
+    return run([emulator, *MACHINE], folder)
+
+
+def filled(folder: Path, prefix: str) -> None:
+    """The example with numbers other than zeros."""
+    source = (folder / "main.c").read_text()
+    for function, arena, count in (("predict", "arena", 64), ("train_step", "training", 256)):
+        name = f"{prefix}_{function}_image({arena})"
+        some = f"for (int n = 0; n < {count}; n++) {name}[n] = n % 7 / 7.0f;"
+        assert f"{name}[0] = 0;" in source
+        source = source.replace(f"{name}[0] = 0;", some)
+    (folder / "main.c").write_text(source)
+
+
+@pytest.mark.skipif(not elf_linker.supported(), reason="compared on x86-64 Linux")
+def test_a_cortex_m4_predicts_and_trains(tmp_path):
+    path = write(tmp_path, DIGITS.replace("Dense(12)", "Dense(8)"))
+    folder = export(tmp_path / "arm", path, "--target", "cortex-m4", "--batch", "4")
+    filled(folder, "small")
+    found = numbers(on_the_board(folder))
+    host = tmp_path / "host"
+    assert cli.run(["export", str(path), "--to", str(host), "--batch", "4"]) == 0
+    library = Library(host)
+    image = (np.arange(256) % 7 / 7).astype(np.float32)
+    library.array("predict", "image")[0] = image[:64].reshape(8, 8, 1)
+    library.call("predict", library.weights, 1)
+    assert np.abs(np.array(found[:10]) - library.array("predict", "logits")[0]).max() < 2e-6
+    library.init()
+    losses = []
+    for _ in range(3):
+        library.array("train_step", "image")[...] = image.reshape(4, 8, 8, 1)
+        assert library.call("train_step", library.values) == 0
+        losses.append(float(library.array("train_step", "loss")))
+    assert found[10:] == pytest.approx(losses, abs=2e-6)
+
+
+def test_the_convolutional_network_is_small(tmp_path):
+    """Beside its weights, which stay in flash."""
+    path = ROOT / "examples" / "cnn_digits.nn"
+    folder = export(tmp_path / "c", path, "--target", "cortex-m4", "--batch", "1")
+    about = json.loads((folder / "manifest.json").read_text())
+    assert about["bytes"]["code of digits_predict"] <= 4608
+    assert about["functions"]["digits_predict"]["arena_bytes"] <= 16 << 10
+    undefined = run([tool("arm-none-eabi-nm"), "-u", "libdigits.a"], folder)
+    _, _, predicting = undefined.partition("digits_predict.o:")
+    predicting = predicting.partition("digits_evaluate.o:")[0].split()
+    assert {name for name in predicting if name != "U"} == {"digits.checked"}
+
+
+@pytest.mark.parametrize("target", ["cortex-m7", "rv32imc", "rv64gc"])
+def test_other_boards_are_compiled_for(tmp_path, target):
+    folder = export(tmp_path / "c", write(tmp_path), "--target", target, "--batch", "1")
+    kinds = run([tool("readelf"), "-h", "libsmall.a"], folder)
+    assert ("ARM" if target == "cortex-m7" else "RISC-V") in kinds
+    assert ("ELF64" if target == "rv64gc" else "ELF32") in kinds
+
+
+def test_indices_become_narrow_where_nothing_else_is_wide():
+    text = "declare i64 @f(i64)\ndeclare i32 @f(i32)\n  %v = sext i32 %n to i64\n  mul i64 %v, 3"
+    narrow = "declare i32 @f(i32)\n  %v = add i32 %n, 0\n  mul i32 %v, 3"
+    plain = system("model M(x: [n]) -> y: [n] { y[i] = x[i] * 2 }", float_type="f32", n=3)
+    assert narrowed(text, plain) == narrow
+    far = f"{text}\n  add i64 %v, {1 << 31}"
+    assert narrowed(far, plain) == far
+    wide = system("model M(x: [n]) -> y: [n] { y[i] = x[i] * 2 }", n=3)
+    assert narrowed(text, wide) == text

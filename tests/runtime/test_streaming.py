@@ -176,6 +176,60 @@ def test_the_hash_of_data_does_not_depend_on_where_they_are(here, limit):
     assert fingerprint(load("text", **text)) == windows
 
 
+def write_pictures(count: int = 12) -> None:
+    """Two classes of small pictures, in several formats and sizes."""
+    pillow = pytest.importorskip("PIL.Image", reason="images need Pillow")
+    random = np.random.default_rng(0)
+    for number in range(count):
+        place = Path(
+            "pets", ("cat", "dog")[number % 2], f"{number}.{('png', 'jpg')[number % 3 > 0]}"
+        )
+        place.parent.mkdir(parents=True, exist_ok=True)
+        pillow.fromarray(random.integers(0, 256, (6, 5 + number, 3), np.uint8)).save(place)
+
+
+PICTURES = """
+model M(image: f32[B, 4, 4, 3]) -> logits: f32[B, 2] {
+    logits = image |> Flatten |> Dense(2)
+}
+train M {
+    data      = images("pets", size = [4, 4], test = 0.25)
+    loss      = cross_entropy(logits, label)
+    optimizer = adam(lr = 1e-2)
+    batch     = 4
+    epochs    = 2
+}
+"""
+
+
+def test_pictures_are_decoded_batch_by_batch(here, limit, capsys):
+    write_pictures()
+    settings = {"folder": "pets", "size": [4, 4], "test": 0.25}
+    limit(ALL)
+    whole = load("images", **settings)
+    limit(NONE)
+    found = load("images", **settings)
+    assert isinstance(found.train.arrays["image"], Stored)
+    for name, split in whole.splits.items():
+        np.testing.assert_array_equal(found.splits[name].arrays["image"], split.arrays["image"])
+    assert fingerprint(found) == fingerprint(whole)
+    Path("m.nn").write_text(PICTURES)
+    runs = []
+    for size, flags in ((ALL, []), (NONE, []), (NONE, ["--max-time", "0.001s"])):
+        limit(size)
+        runs.append(Path(f"run{len(runs)}"))
+        assert cli.run(["train", "m.nn", "--out", str(runs[-1]), *flags]) == 0
+    assert cli.run(["train", "--resume", str(runs[-1])]) == 0
+    first, *others = [(run / "weights.safetensors").read_bytes() for run in runs]
+    assert [first, first] == others
+    # What is damaged is found when it is read, with its name.
+    Path("pets/dog/1.jpg").write_bytes(b"no picture")
+    capsys.readouterr()
+    assert cli.run(["train", "m.nn", "--out", "wrong"]) == 1
+    said = capsys.readouterr().err
+    assert "E0603" in said and "pets/dog/1.jpg cannot be decoded" in said
+
+
 def test_batches_are_read_once_and_ahead(here, limit):
     write_arrays()
     limit(NONE)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from math import prod
 from typing import Any, TypeAlias, TypeVar
@@ -138,6 +138,24 @@ class Joined(Stored):
             if file is not None:
                 file.check()
             found[chosen] = part[rows[chosen] - (self._ends[place] - len(part))]
+        return found
+
+
+class Computed(Stored):
+    """Examples that are decoded or computed whenever they are read: `compute(rows, out)` writes
+    them."""
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        compute: Callable[[np.ndarray, np.ndarray], None],
+    ):
+        self.shape, self.dtype, self._compute = shape, dtype, compute
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        self._compute(rows, found)
         return found
 
 

@@ -8,8 +8,9 @@ records `bytes` and `path`. The columns `label` and `image` (or `img`) may be ca
 classes have the names that `datasets` notes in the file, if it does. Out: `image` f32[height,
 width, channels] from 0 to 1, stored as bytes, and `label` i32, the number of the class folder in
 alphabetical order. Files are read in alphabetical order, turned as their EXIF orientation says,
-converted to `channels`, and resized without regard to their aspect ratio. Large sets are decoded
-into an unnamed temporary file that is mapped. Needs the package Pillow.
+converted to `channels`, and resized without regard to their aspect ratio. Sets of which the pixels
+take more than the memory for data are decoded batch by batch, in every epoch anew; smaller ones
+once, those of more than 256 MiB into an unnamed temporary file. Needs the package Pillow.
 
 How pixels become 8 bits per channel: what is transparent is laid on white (an alpha channel, a
 transparent colour of a palette or of a PNG, a mask of a GIF), for the colours behind it are
@@ -24,41 +25,29 @@ import os
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from io import BytesIO
+from math import prod
 from pathlib import Path
-from threading import Lock
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ....dsl.diagnostics.diagnostic import Report, UserError, did_you_mean, fail
 from ....dsl.files import reason, temporary_folder, unnamed_file
-from ....dsl.regular_files import NotRegularError, open_regular
 from ..core.dataset import Dataset, Field, Schema, Split, validate
 from ..core.decompress import readable
 from ..core.file_kinds import IMAGE
 from ..core.reader import NewExamples, NewFile, listed
 from ..core.source import MAX_SIDE, DataSource, Request, Setting, errors_at
 from ..core.splitting import split_rows, training_size
+from ..core.stored import Computed
 from .image_tables import StoredImage, described_images
+from .picture_files import CHANNEL_MODES, decoded
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 IGNORED = {"thumbs.db", "desktop.ini"}  # of file managers; names with a dot are skipped too
 SPLITS = ("train", "test", "validation")
 IN_MEMORY = 256 << 20  # bytes of pixels; more than that goes to a temporary file
-CHANNEL_MODES = {1: "L", 3: "RGB"}
-ORIENTATION = 0x0112  # the EXIF tag
-# orientation → the transposition that undoes it (EXIF 2.3, 4.6.4); those that exchange the sides
-TURNS = {
-    2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270",
-    7: "TRANSVERSE", 8: "ROTATE_90",
-}  # fmt: skip
-SIDEWAYS = (5, 6, 7, 8)
-MAX_PIXELS = 1 << 26  # of an image, as it is decoded
-LARGE = 1 << 22  # pixels above which images are decoded one after the other
-_large = Lock()
 
 
 @dataclass(frozen=True)
@@ -92,11 +81,14 @@ def load(request: Request) -> Dataset:
         parts = (Listing(tuple(whole.files[i] for i in of), whole.labels[of]) for of in rows)
         # Two parts for three names: `validation` stays absent, as does `test` if nothing tests.
         listings = {name: part for name, part in zip(SPLITS, parts, strict=False) if part.files}
+    count = sum(len(part.files) for part in listings.values())
+    streams = count * prod(reader.shape) > request.search.memory
+    decode = reader.streamed if streams else reader.pixels
     with errors_at(request.span_of("folder")):
         splits = {
             name: Split(
                 # Pixels stay bytes in memory and become f32, times 1/255, when a batch is taken.
-                {"image": reader.pixels(part.files), "label": part.labels},
+                {"image": decode(part.files), "label": part.labels},
                 {"image": reader.scale},
             )
             for name, part in listings.items()
@@ -247,42 +239,57 @@ class ImageReader:
         how = "in grey" if self.channels == 1 else "in colour"
         return f"images, which become {self.height}x{self.width} pixels {how}"
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.height, self.width, self.channels
+
     def plain(self) -> dict[str, Any]:
         return asdict(self)
 
     def pixels(self, files: Sequence[Path | StoredImage]) -> np.ndarray:
         """All images, u8 [files, height, width, channels]; decoded by several threads, in order.
         UserError E0603, E0609, E0611 or E0617 with what is wrong in any of them."""
-        pillow, shape = _pillow(), (self.height, self.width, self.channels)
         try:
-            pixels = _storage((len(files), *shape))
+            pixels = _storage((len(files), *self.shape))
         # The disk or the memory is too small: found before decoding begins, which may take minutes.
         except OSError as error:
-            size = f"{len(files) * int(np.prod(shape)) >> 20} MiB"
+            size = f"{len(files) * prod(self.shape) >> 20} MiB"
             message = f"no room for {size} of pixels in {temporary_folder()}: {reason(error)}"
             raise fail("E0617", message) from error
+        # Pillow's own warning of large images: ours is an error, with another limit.
+        ignored = _pillow().DecompressionBombWarning
+        with warnings.catch_warnings(action="ignore", category=ignored):
+            self.decode(files, pixels)
+        return pixels
+
+    def streamed(self, files: Sequence[Path | StoredImage]) -> Computed:
+        """As `pixels`, decoded whenever they are read."""
+        return Computed(
+            (len(files), *self.shape),
+            np.dtype(np.uint8),
+            lambda rows, out: self.decode([files[row] for row in rows], out),
+        )
+
+    def decode(self, files: Sequence[Path | StoredImage], pixels: np.ndarray) -> None:
+        """Write images to `pixels`, u8 [files, height, width, channels]; errors as `pixels`."""
+        pillow, shape = _pillow(), self.shape
 
         # Every thread writes rows of its own, so the result depends neither on their number nor
         # order.
         def decode(index: int) -> UserError | None:
             try:
-                pixels[index] = _decoded(files[index], shape, pillow)
+                pixels[index] = decoded(files[index], shape, pillow)
             except UserError as error:
                 return error
             return None
 
         report = Report()
-        with (
-            # Pillow's own warning of large images: ours is an error, with another limit.
-            warnings.catch_warnings(action="ignore", category=pillow.DecompressionBombWarning),
-            ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
-        ):
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             for wrong in pool.map(decode, range(len(files)), chunksize=16):
                 report.extend(wrong.diagnostics if wrong else ())
         report.check()
         if self.invert:
             np.subtract(255, pixels, out=pixels)
-        return pixels
 
     def read(self, files: Sequence[NewFile], cache: Path) -> NewExamples:
         """The inputs of image files; UserError as `pixels`."""
@@ -319,70 +326,6 @@ def _storage(shape: tuple[int, ...]) -> np.ndarray:
             # The mapping keeps the disk space after the file, which has no name, is closed.
             file.truncate(size)
         return np.asarray(np.memmap(file, np.uint8, "r+", shape=shape))
-
-
-def _decoded(path: Path | StoredImage, shape: tuple[int, ...], pillow: Any) -> np.ndarray:
-    height, width, channels = shape
-    mode = CHANNEL_MODES[channels]
-    try:
-        with _opened(path) as file, pillow.open(file) as image:
-            # Modes I and F hold 32 bits per pixel, `I;16` holds 16.
-            if image.mode[0] in "IF":  # 16 bits and more, which conversion would cut off
-                message = f"{path} has pixels of more than 8 bits (mode {image.mode})"
-                raise fail("E0611", message, help="save it with 8 bits per channel")
-            size = (width, height)
-            if image.format in ("JPEG", "MPO"):  # these decode at a smaller scale
-                sideways = image.getexif().get(ORIENTATION) in SIDEWAYS
-                image.draft(mode, size[::-1] if sideways else size)
-            pixels = image.width * image.height
-            if pixels > MAX_PIXELS:
-                message = f"image {path} has {pixels:,} pixels, more than {MAX_PIXELS:,}"
-                raise fail("E0603", message, help="save it smaller")
-            # One at a time: each takes up to a dozen bytes for a pixel.
-            with _large if pixels > LARGE else nullcontext():
-                image.load()
-                found = _resized(_upright(image, pillow), size, mode, pillow)
-            return np.asarray(_opaque(found, pillow).convert(mode)).reshape(shape)
-    except (UserError, MemoryError):
-        raise
-    except (PermissionError, NotRegularError) as error:
-        raise fail("E0617", f"cannot read {path}: {reason(error)}") from error
-    # Pillow's decoders raise whatever the damage leads to.
-    except Exception as error:
-        # Its own words for this name the open file in Python's notation.
-        unknown = isinstance(error, pillow.UnidentifiedImageError)
-        why = "it is no image that Pillow knows" if unknown else reason(error)
-        message = f"image {path} cannot be decoded: {why}"
-        raise fail("E0603", message, help="replace it or remove it") from error
-
-
-def _opened(image: Path | StoredImage) -> BinaryIO:
-    return BytesIO(image.data) if isinstance(image, StoredImage) else open_regular(image)
-
-
-def _upright(image: Any, pillow: Any) -> Any:
-    """The image as it is meant to be seen, from the EXIF orientation of a camera that was turned:
-    1 to 8, by which the stored picture is mirrored or rotated."""
-    # Asked once it is decoded: of a TIFF, Pillow turns the pixels itself and says 1 then.
-    method = TURNS.get(image.getexif().get(ORIENTATION, 1))
-    return image if method is None else image.transpose(getattr(pillow.Transpose, method))
-
-
-def _resized(image: Any, size: tuple[int, int], mode: str, pillow: Any) -> Any:
-    """The image in a mode, L or RGB, or else in RGBA if any of it may be transparent."""
-    # Pillow applies a transparent colour of a palette, or of a PNG, when it makes an alpha channel.
-    clear = "A" in image.getbands() or image.mode[-1] == "a" or "transparency" in image.info
-    image = image.convert("RGBA" if clear else mode)
-    # Colours are weighted by their alpha, so that none that is hidden gets into its neighbours.
-    return image if image.size == size else image.resize(size, pillow.Resampling.BILINEAR)
-
-
-def _opaque(image: Any, pillow: Any) -> Any:
-    """The image on white, where it is transparent."""
-    if image.mode != "RGBA":
-        return image
-    white = pillow.new("RGBA", image.size, (255, 255, 255, 255))
-    return pillow.alpha_composite(white, image).convert("RGB")
 
 
 IMAGES = DataSource(

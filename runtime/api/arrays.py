@@ -19,8 +19,10 @@ from ...dsl.syntax import ast as s
 from ...dsl.syntax.ast import walk
 from ..data import Dataset, Field, Schema, Split
 from ..data.core.dataset import validate
+from ..data.formats.arrow_table import pyarrow
 from ..project import Project
 from .errors import ArgumentError
+from .frames import by_field, frame_of
 from .keywords import unknown_argument
 
 
@@ -60,7 +62,7 @@ def as_array(name: str, value: object) -> np.ndarray:
         raise fail("E0708", f"`{name}` is None: expected numbers, one entry per example")
     array = to_numpy(name, value)
     if array.dtype == object:
-        array = _of_numbers(name, array)
+        array = _of_numbers(name, _stacked(name, array))
     # A frame writes a missing number so; arrays and tensors may mean it.
     if hasattr(value, "__arrow_c_stream__") and array.dtype.kind == "f" and np.isnan(array).any():
         raise _missing(name, np.argwhere(np.isnan(array))[0].tolist())
@@ -91,7 +93,7 @@ def to_numpy(name: str, value: Any) -> np.ndarray:
             return np.asarray(value)
         if hasattr(value, "__dlpack__"):
             return np.from_dlpack(value)
-        if hasattr(value, "__arrow_c_stream__"):
+        if hasattr(value, "__arrow_c_stream__") or hasattr(value, "__dataframe__"):
             return _of_arrow(value)
         return np.asarray(value)
     except (ValueError, TypeError, BufferError, RuntimeError) as error:
@@ -115,19 +117,29 @@ def _lengths(value: object) -> str:
     return f"entry 0 has {found[0]} numbers, and entry {odd} has {found[odd]}"
 
 
-def _of_arrow(value: SupportsArrowStream) -> np.ndarray:
+def _of_arrow(value: Any) -> np.ndarray:
+    package = pyarrow("a table of Arrow")  # only for what gives no array in another way
+    if not hasattr(value, "__arrow_c_stream__"):
+        from pyarrow import interchange
+
+        return np.asarray(interchange.from_dataframe(value))
     try:
-        import pyarrow  # an extra, and only for what gives no array in another way
-    except ImportError:
-        raise fail(
-            "E0609",
-            "a stream of Arrow needs the package pyarrow",
-            help="install it with `pip install pyarrow`",
-        ) from None
-    try:
-        return np.asarray(pyarrow.table(value))
+        return np.asarray(package.table(value))
     except (ValueError, TypeError):
-        return np.asarray(pyarrow.chunked_array(value))
+        return np.asarray(package.chunked_array(value))
+
+
+def _stacked(name: str, array: np.ndarray) -> np.ndarray:
+    """A column of lists of one length as an array with one dimension more."""
+    rows = array.tolist() if array.ndim == 1 else []
+    if not rows or not all(isinstance(row, list | tuple | np.ndarray) for row in rows):
+        return array
+    plain = [row.tolist() if isinstance(row, np.ndarray) else list(row) for row in rows]
+    if ragged := _lengths(plain):
+        message = f"`{name}` cannot become an array: its entries have different lengths"
+        raise fail("E0708", message, help=ragged)
+    whole = np.asarray(plain)
+    return whole if whole.dtype.kind in "biuf" else np.asarray(plain, object)
 
 
 def _of_numbers(name: str, array: np.ndarray) -> np.ndarray:
@@ -189,6 +201,9 @@ def named_arrays(
     listed = ", ".join(f"`{n}`" for n in names)
     found: dict[str, object] = {}
     wrong: list[Diagnostic] = []
+    frame = frame_of(arrays, named)
+    columns = by_field(frame, names) if frame else None
+    arrays = arrays if columns is None else (columns,)
     single = [a for a in arrays if not isinstance(a, Mapping)]
     if len(single) > len(names):
         message = f"{len(single)} arrays are given; `{model}` takes {listed or 'none'}"

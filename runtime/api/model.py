@@ -55,6 +55,7 @@ from .arrays import (
 from .bars import listener
 from .errors import boundary, warn
 from .files import Names, is_files, read_files, recorded_of, run_of
+from .frames import CALL, frame_of, is_table_of, measured_data, read_frame, training_data, trains_on
 from .inspected import InspectedModel
 from .parameters import Parameters
 from .state import Trained, begun_with
@@ -266,7 +267,8 @@ class Model(InspectedModel):
         the results; `seed` is that of random numbers.
 
         In place of arrays there may be names of files, folders and patterns, or lists of them,
-        which are read as the data of training were: `predict("cat.jpg")`, `predict(["a.wav"])`.
+        which are read as the data of training were: `predict("cat.jpg")`, `predict(["a.wav"])`. A
+        frame with the columns of the table that trained is read as that table was.
 
         Raises UserError: E0707 before `init`, `load_weights` or the first `fit`, and for a model
         that does not exist; E0715 for such a tensor, E0708 for arrays that do not fit.
@@ -280,6 +282,9 @@ class Model(InspectedModel):
         if is_files(arrays) and not named:
             given = read_files(run_of(trained, request), arrays)
             results = predict_given(trained.executor, given, request)
+        elif (frame := frame_of(arrays, named)) and is_table_of(frame, recorded_of(trained).reader):
+            x = read_frame(frame, recorded_of(trained).reader)
+            results = predict(trained.executor, {"x": x}, str(CALL), request)
         else:
             names = input_names(trained.executor, request)
             found = self._named("predict", arrays, named, names)
@@ -362,9 +367,17 @@ class Model(InspectedModel):
     # --- arrays -------------------------------------------------------------------------------
 
     def _dataset(self, call: str, arrays: Sequence[object], named: Mapping[str, object]) -> Dataset:
-        """The given arrays, or without any the data of the train block."""
+        """The given arrays, or without any the data of the train block. A table in memory with the
+        columns of its table takes that one's place."""
         if not arrays and not named:
             return load_dataset(self._project, Search(None, self._project.path.parent))
+        frame = frame_of(arrays, named)
+        if frame and trains_on(self._project, frame):
+            trained = self._trained if call == "evaluate" else None
+            known = recorded_of(trained) if trained else None
+            if known and is_table_of(frame, known.reader):
+                return dataset_of(measured_data(frame, known))
+            return training_data(self._project, frame)
         return dataset_of(self._named(call, arrays, named, self._fields(arrays, named)))
 
     @contextmanager

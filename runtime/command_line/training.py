@@ -167,8 +167,8 @@ def plot(**given: Any) -> None:
         "output_file",
         type=o.FILE,
         metavar="Y.csv",
-        help="Where the result goes, in place of standard output: .csv, .jsonl; or as the model "
-        "computes it, .npy for one array, .npz for several by name.",
+        help="Where the result goes, in place of standard output: .csv, .jsonl, .parquet; or as "
+        "the model computes it, .npy for one array, .npz for several by name.",
     ),
     click.option(
         "--top",

@@ -4,6 +4,7 @@
     .npz     any number of arrays by name
     .csv     a row for each example, a column for each number: `y`, or `y_0`, `y_1`, …
     .jsonl   an object for each example: {"y": [0.1, 0.9]}
+    .parquet, .feather   the rows of a .csv, with numbers as numbers (needs the package pyarrow)
 
 In texts, results that stand for something say what (`readable.py`): {"input": "a.jpg", "label":
 "cat", "probability": 0.9, "probabilities": {"cat": 0.9, "dog": 0.1}}. Arrays are the results
@@ -16,17 +17,20 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from io import BytesIO, StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ...dsl.diagnostics.diagnostic import did_you_mean, fail
+from ..data.formats.arrow_table import pyarrow
 from ..training.atomic_files import write_bytes
 from .readable import ResultTable, listed
 
-ENDINGS = (".npy", ".npz", ".csv", ".jsonl")
+ENDINGS = (".npy", ".npz", ".csv", ".jsonl", ".parquet", ".feather")
 
 Results = Mapping[str, np.ndarray]
 
@@ -40,6 +44,9 @@ def check_ending(path: Path) -> None:
             f"results are not written as `{path.suffix}`",
             help=f"{near} there are {', '.join(ENDINGS)}".strip(),
         )
+
+    if path.suffix.lower() in (".parquet", ".feather"):
+        pyarrow(path)
 
 
 def write_results(path: Path, results: Results, table: ResultTable) -> None:
@@ -97,4 +104,33 @@ def json_lines(results: Results, table: ResultTable, where: str) -> Iterator[str
         yield json.dumps(table.plain(row), allow_nan=False, ensure_ascii=False)
 
 
-_FORMATS = {".npy": _npy, ".npz": _npz, ".csv": _csv, ".jsonl": _jsonl}
+def _arrow(path: Path, results: Results, table: ResultTable) -> bytes:
+    package, data = pyarrow(path), BytesIO()
+    rows = [table.cells(row) for row in range(table.count(results, f"{path} has"))]
+    columns = zip(*rows, strict=True) if rows else [()] * len(table.head())
+    texts = len([one for one in (table.names, table.texts) if one])
+    found = {
+        name: list(cells) if place < texts else _typed(cells)
+        for place, (name, cells) in enumerate(zip(table.head(), columns, strict=True))
+    }
+    if path.suffix.lower() == ".parquet":
+        package.parquet.write_table(package.table(found), data)
+    else:
+        whole = package.table(found)
+        with package.ipc.new_file(data, whole.schema) as file:
+            file.write_table(whole)
+    return data.getvalue()
+
+
+def _typed(cells: Sequence[str]) -> list[Any]:
+    """Cells of a column as whole numbers, or numbers, if all are; else as they are."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return [kind(cell) for cell in cells]
+    return list(cells)
+
+
+_FORMATS = {
+    ".npy": _npy, ".npz": _npz, ".csv": _csv, ".jsonl": _jsonl, ".parquet": _arrow,
+    ".feather": _arrow,
+}  # fmt: skip

@@ -37,14 +37,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from ....dsl.diagnostics.diagnostic import did_you_mean, fail
+from ..core.data_paths import Search
 from ..core.dataset import Dataset, Field, Schema, split_dataset
 from ..core.encodings import UTF8
 from ..core.shards import Splits, find_shards, rows_of_splits
-from ..core.source import DataSource, Request, Setting, errors_at
+from ..core.source import DataSource, Request, Setting, errors_at, request_for
 from ..core.splitting import split_rows, split_size, training_size
 from .csv_features import FILL, INDICATOR, REFUSE, Choice, fit
 from .csv_targets import Values, times_of, values_of
@@ -71,36 +73,47 @@ def describe(request: Request) -> Schema:
 def load(request: Request) -> Dataset:
     """All splits, in memory. E0601 to E0606, E0609, E0611 to E0618 for what can be wrong."""
     with errors_at(request.span_of("file")):
-        opened = _open(request)
-        table = opened.table
-        columns = read_columns(table, True, _booleans(request))
-        target = _target(request, opened, columns)
-        parts = _parts(request, opened, columns, target)
-        features = None
-        if columns.inputs is not None and not opened.choice.is_plain:
-            with table.placed(columns.counts):
-                features = fit(columns.inputs, opened.choice, parts[0])
-        form, targets = _form(request), opened.targets
-        reader = TableReader(
-            tuple(table.names[i] for i in table.inputs),
-            table.names,
-            tuple(table.names[i] for i in targets),
-            form.delimiter,
-            form.header,
-            features,
-            form.encoding,
-        )
-        x = reader.numbers(table, columns)
-        arrays = {n: a for n, a in (("x", x), ("y", target.y)) if a is not None}
-        return split_dataset(
-            opened.name,
-            _fields(0 if x is None else x.shape[1], target),
-            arrays,
-            parts,
-            class_names={"y": target.class_names} if target.class_names else {},
-            columns={"x": reader.titles, "y": reader.targets},
-            reader=reader if table.inputs else None,
-        )
+        return _load(request, _open(request))
+
+
+def load_in_memory(settings: Mapping[str, Any], search: Search, file: TableFile) -> Dataset:
+    """What `load` makes of a table that is in memory, in place of the file that is named. UserError
+    as `load`, without the places in the program."""
+    request = request_for(CSV, settings, search, {}, None)
+    return _load(request, _opened(request, {"train": (file.path,)}, (file,)))
+
+
+def _load(request: Request, opened: Opened) -> Dataset:
+    """The data of an open table."""
+    table = opened.table
+    columns = read_columns(table, True, _booleans(request))
+    target = _target(request, opened, columns)
+    parts = _parts(request, opened, columns, target)
+    features = None
+    if columns.inputs is not None and not opened.choice.is_plain:
+        with table.placed(columns.counts):
+            features = fit(columns.inputs, opened.choice, parts[0])
+    form, targets = _form(request), opened.targets
+    reader = TableReader(
+        tuple(table.names[i] for i in table.inputs),
+        table.names,
+        tuple(table.names[i] for i in targets),
+        form.delimiter,
+        form.header,
+        features,
+        form.encoding,
+    )
+    x = reader.numbers(table, columns)
+    arrays = {n: a for n, a in (("x", x), ("y", target.y)) if a is not None}
+    return split_dataset(
+        opened.name,
+        _fields(0 if x is None else x.shape[1], target),
+        arrays,
+        parts,
+        class_names={"y": target.class_names} if target.class_names else {},
+        columns={"x": reader.titles, "y": reader.targets},
+        reader=reader if table.inputs else None,
+    )
 
 
 def _booleans(request: Request) -> tuple[str, str]:
@@ -185,10 +198,15 @@ def _form(request: Request) -> TextForm:
 
 
 def _open(request: Request) -> Opened:
-    """The table, with what the settings say of its columns. UserError E0614 and E0615 for these."""
+    """The table in the files that are named. UserError E0614 and E0615 for its columns."""
     splits = find_shards(request.search, request["file"], ENDINGS)
     form = _form(request)
     files = tuple(open_table(path, form) for own in splits.values() for path in own)
+    return _opened(request, splits, files)
+
+
+def _opened(request: Request, splits: Splits, files: tuple[TableFile, ...]) -> Opened:
+    """The table in open files, with what the settings say of its columns."""
     check_same_columns(files)
     names, path = files[0].names, files[0].path
     places = _Places(files[0], request)

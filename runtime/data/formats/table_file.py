@@ -72,9 +72,15 @@ class TableFile(Protocol):
     path: Path
     row_word: str
     names: tuple[str, ...]
-    lists: Mapping[str, tuple[str, ...]]
-    categories: Mapping[str, tuple[str, ...]]
-    class_names: Mapping[str, tuple[str, ...]]
+
+    @property
+    def lists(self) -> Mapping[str, tuple[str, ...]]: ...
+
+    @property
+    def categories(self) -> Mapping[str, tuple[str, ...]]: ...
+
+    @property
+    def class_names(self) -> Mapping[str, tuple[str, ...]]: ...
 
     def blocks(self, columns: Sequence[str]) -> Iterator[tuple[int, Mapping[str, Cells]]]:
         """The number of rows of a block, and their cells in these columns."""

@@ -78,7 +78,7 @@ def _training_step(
     step = _checked(step, setup)
     if block.clipping is not None:
         clipping = replace(block.clipping, gradients=tuple(names.values()))
-        check_apart(_expand_gradients(step), clipping)
+        check_apart(_expand_gradients(step), clipping, setup.train.losses[0].span)
         step = step.replace(clipping=clipping)
     # no errors among them: those were raised by `check()`
     if warnings is not None:

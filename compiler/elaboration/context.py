@@ -118,7 +118,7 @@ class Context:
         elif any(d.code == code and d.span == span for d in self.report.diagnostics):
             return Abort()  # a layer that is applied again: its mistake is in the report
         # The mistake is in a layer of the user's own: show which application met it.
-        elif use is not None and not _within(span, use.span):
+        elif use is not None and not within(span, use.span):
             more["notes"] = (*more.get("notes", ()), Note(use.span, f"`{use.name}` is used here"))
         self.report.add(code, message, span, **more)
         return Abort()
@@ -369,7 +369,7 @@ def reserved(ctx: Context, name: str, span: Span) -> Abort:
     )
 
 
-def _within(inner: Span, outer: Span) -> bool:
+def within(inner: Span, outer: Span) -> bool:
     same = inner.source is outer.source
     return same and outer.start <= inner.start and inner.end <= outer.end
 

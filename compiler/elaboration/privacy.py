@@ -29,7 +29,7 @@ from ..ir.equation import Clipping, System
 from ..ir.expr import Expr
 from ..ir.random import UNIFORM_SCALE
 from .broadcasting import materialize, pointwise
-from .context import DRAWN, NOISE_KEY, Context
+from .context import DRAWN, NOISE_KEY, Context, within
 from .model import find_model
 from .objective import objective
 from .train_block import Setup, TrainBlock, elaborate_trained_model
@@ -124,7 +124,7 @@ def _normal(ctx: Context, shape: Shape, deviation: float) -> Array:
 # --- what private training cannot be --------------------------------------------------------------
 
 
-def check_apart(derived: System, clipping: Clipping) -> None:
+def check_apart(derived: System, clipping: Clipping, loss: Span) -> None:
     """UserError E0416 for what joins the examples of a batch, E0417 for states that examples change
     in another way than by gradients. `derived` is a step with the equations of its gradients."""
     axis = batch_axis(derived, clipping.batch, clipping.gradients)
@@ -134,7 +134,7 @@ def check_apart(derived: System, clipping: Clipping) -> None:
         place = _place(joined.eq.span) if joined.other else _place_of_sum(joined, derived)
         if place not in places:
             places.add(place)
-            report.extend([_joined(joined, place)])
+            report.extend([_joined(joined, place, loss)])
     cut = derived.replace(
         equations=tuple(e for e in derived.equations if e.target not in clipping.gradients)
     )
@@ -156,21 +156,22 @@ def _place_of_sum(joined: Joined, system: System) -> Span | None:
     return _place(source if source and source.call_site else joined.eq.span)
 
 
-def _joined(joined: Joined, place: Span | None) -> Diagnostic:
-    text = place.text if place else ""
+def _joined(joined: Joined, place: Span | None, loss: Span) -> Diagnostic:
     what = "another example" if joined.other else f"`{joined.source}`, which all of them make up"
     label = f"`{joined.eq.target}` of an example reads {what}"
     if not joined.own:
-        label = f"`{joined.eq.target}` is no sum over examples, as {what}, is"
-    normalizes = "BatchNorm" in text
+        label = f"`{joined.eq.target}` is not linear in {what}"
+    help = "compute this for each example by itself"
+    if place is not None and "BatchNorm" in place.text:
+        help = "use `GroupNorm(groups)` or `LayerNorm`, which normalise each example by itself"
+    elif place is not None and within(place, loss) and not joined.other:
+        help = "compute a loss for each example by itself, and take the mean of these last"
     return Diagnostic(
         "E0416",
         "the examples of a batch depend on each other, and `private` needs a gradient of each",
         place,
         label=label,
-        help="use `GroupNorm(groups)` or `LayerNorm`, which normalise each example by itself"
-        if normalizes
-        else "compute this for each example by itself",
+        help=help,
     )
 
 

@@ -264,8 +264,9 @@ def prepare(project: Project, dataset: Dataset, device: Device) -> Job:
     _check_held_out(project.block, parts)
     setup = setup_of(project, fields, len(parts["train"]))
     private = _private_draws(project, setup, len(parts["train"]))
-    if private:
+    if private:  # whose batches are all of one size
         settings = replace(settings, batch=private.batch)
+        setup = replace(setup, batch=private.batch)
     # of few examples even the first batch of an epoch is short
     setup = replace(setup, whole=min(setup.batch, len(parts["train"])))
     executor = Executor(setup, device, settings.seed)

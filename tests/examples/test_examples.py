@@ -140,6 +140,7 @@ TRAINED = {
     "resnet_digits":     Trained({"epochs": "5"},               "test_accuracy", 0.97),
     "mlp_mnist":         Trained({"epochs": "1"},               "test_accuracy", 0.94),
     "cnn_mnist":         Trained({"steps": "300"},              "test_accuracy", 0.92),
+    "private_mnist":     Trained({"epochs": "1"},               "test_accuracy", 0.7),
     "autoencoder_mnist": Trained({"epochs": "1"},               "test_error",    0.02),
     "sentiment":         Trained({},                            "test_accuracy", 0.99),
     "time_series":       Trained({"steps": "250"},              "test_loss",     0.3),

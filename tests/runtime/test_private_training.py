@@ -245,6 +245,14 @@ def test_batches_that_are_too_small() -> None:
         prepared(PRIVATE, private__rate="0.2")
 
 
+def test_a_batch_may_be_all_examples() -> None:
+    job = prepared(PRIVATE.replace(", rate = 0.03", ""), batch="5000", epochs="1")
+    sampling = job.private.sampling
+    assert (sampling.rate, sampling.steps, sampling.overflow) == (1, 1, 0)
+    train(job, Silent(), never)
+    assert job.position.step == 1
+
+
 def test_the_first_step_may_spend_too_much() -> None:
     with pytest.raises(UserError, match="the first step spends epsilon"):
         prepared(PRIVATE.replace("epochs    = 2", "until epsilon > 0.01"))

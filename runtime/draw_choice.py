@@ -45,6 +45,11 @@ class DrawChoice:
             "E0703", "`draw` is a field of the data, or `balanced` of one", value.span, help=LIKE
         )
 
+    @property
+    def text(self) -> str:
+        """As a program has it."""
+        return f"{BALANCED}({self.field})" if self.balanced else self.field
+
     def check(self, schema: Schema) -> None:
         """UserError E0703 unless the data have such a field, with one number for each example."""
         try:

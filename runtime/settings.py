@@ -215,16 +215,7 @@ def read_settings(train: s.Train, symbols: Sequence[str], sizes: Mapping[str, in
         # Collected, so that one attempt shows every wrong field.
         except UserError as error:
             report.extend(error.diagnostics)
-    # The type of operands is rounded from f32; there is no such step from f64.
-    if found.get("precision") == "bf16" and found.get("float") == "f64":
-        report.add(
-            "E0703",
-            "`precision = bf16` rounds what is computed in f32, and `float` is f64",
-            spans["precision"],
-            label="of f32 alone",
-            notes=(Note(spans["float"], "here"),),
-            help="leave out one of them",
-        )
+    report.extend(_contradictions(found, spans))
     report.extend(_unmeasured(train, conditions, found.get("monitor"), _is_private(train)))
     if len(losses) > 1 and "monitor" not in found:
         report.extend(_incomparable(losses, found, spans))
@@ -240,6 +231,22 @@ def read_settings(train: s.Train, symbols: Sequence[str], sizes: Mapping[str, in
         until=tuple(conditions),
         turns=turns(train),
     )
+
+
+def _contradictions(found: Mapping[str, Any], spans: Mapping[str, Span]) -> Iterator[Diagnostic]:
+    """E0703 for two fields that cannot both be."""
+    pairs = []
+    # The type of operands is rounded from f32; there is no such step from f64.
+    if found.get("precision") == "bf16" and found.get("float") == "f64":
+        message = "`precision = bf16` rounds what is computed in f32, and `float` is f64"
+        pairs.append(("precision", "float", message, "of f32 alone"))
+    # What is spent is counted for draws in which all examples are alike.
+    if "draw" in found and "private" in found:
+        message = "private training draws all examples alike, and `draw` does not"
+        pairs.append(("draw", "private", message, "by what the data hold"))
+    for one, other, message, label in pairs:
+        notes, help = (Note(spans[other], "here"),), "leave out one of them"
+        yield Diagnostic("E0703", message, spans[one], label=label, notes=notes, help=help)
 
 
 def _is_private(train: s.Train) -> bool:
@@ -498,6 +505,7 @@ def settings_json(settings: Settings) -> dict[str, Any]:
     plain["until"] = [c.text for c in settings.until]
     plain["sizes"] = dict(settings.sizes)
     plain["limits"] = dict(settings.limits)
+    plain["draw"] = settings.draw.text if settings.draw else None
     plain["weights"] = settings.weights.path if settings.weights else None
     if settings.private:
         plain["private"] = {name: getattr(settings.private, name) for name in PRIVACY_ARGUMENTS}

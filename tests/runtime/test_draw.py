@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,9 @@ def test_examples_come_by_their_weights(here) -> None:
 def test_python_and_the_command_line_draw_alike(here) -> None:
     write(here, PROGRAM.replace("DRAW", "balanced(label)"))
     assert cli.run(["train", "small.nn", "--out", "run"]) == 0
+    assert (
+        json.loads(Path("run/settings.json").read_text())["settings"]["draw"] == "balanced(label)"
+    )
     write(here, PROGRAM.replace("    draw      = DRAW\n", ""))
     arguments = ["train", "small.nn", "--set", "draw=balanced(label)", "--out", "set"]
     assert cli.run(arguments) == 0
@@ -133,6 +137,16 @@ def test_wrong_weights_are_found_in_training(here, capfd, draw: str, told: str) 
     assert cli.run(["train", "small.nn", "--out", "run"]) == 1
     found = capfd.readouterr().err
     assert "E0703" in found and told in found and not Path("run").exists()
+
+
+def test_private_training_draws_all_alike(here, capfd) -> None:
+    text = PROGRAM.replace(
+        "DRAW", "weight\n    private = dp(clip = 1.0, noise = 1.1, delta = 1e-5)"
+    )
+    write(here, text)
+    assert cli.run(["check", "small.nn"]) == 1
+    found = capfd.readouterr().err
+    assert "E0703" in found and "private training draws all examples alike" in found
 
 
 @pytest.mark.parametrize("word", ["class_weight", "balance", "sampler", "sample_weight"])

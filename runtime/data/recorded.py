@@ -26,6 +26,7 @@ READERS = {
     "cells": ("new_lines", "CellReader"),
     "pairs": ("pairs", "PairReader"),
     "text": ("text", "WindowReader"),
+    "time_series": ("time_series", "SeriesReader"),
     "wav": ("wav", "SoundReader"),
 }
 

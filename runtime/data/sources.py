@@ -33,6 +33,7 @@ FILES = {
     "shakespeare": "sets.shakespeare",
     "lines": "formats.lines",
     "pairs": "formats.pairs",
+    "time_series": "formats.time_series",
     "wav": "formats.wav",
     "spoken_digits": "sets.spoken_digits",
     "digit_strings": "sets.digit_strings",

@@ -39,7 +39,7 @@ from nnc.runtime.training.loop import train
 from nnc.runtime.training.progress import Silent
 
 ROOT = Path(__file__).parents[2]
-ELSEWHERE = ("mnist", "shakespeare", "spoken_digits", "digit_strings", "movielens")
+ELSEWHERE = ("mnist", "shakespeare", "spoken_digits", "digit_strings", "movielens", "time_series")
 EXAMPLES = sorted((ROOT / "examples").glob("*.nn"))
 
 every_example = pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -156,6 +156,7 @@ TRAINED = {
     "vae_digits":        Trained({"epochs": "10"},              "test_error",    0.025),
     "finetuned_digits":  Trained({"epochs": "5"},               "test_accuracy", 0.96),
     "maml_sinusoid":     Trained({"epochs": "60"},              "test_loss",     1.6),
+    "motions":           Trained({"epochs": "60"},              "test_accuracy", 0.9),
     "movielens":         Trained({"epochs": "40"},              "test_rmse",     0.93),
     "two_towers":        Trained({"epochs": "5"},               "test_recall",   0.18),
     "wgan_gp":           Trained({"epochs": "60"},              "test_distance", 0.15),

@@ -349,6 +349,7 @@ def test_memory_is_a_picture_that_is_linked(shown: Browser, folder: Path) -> Non
     (folder / "memory.png").write_bytes(shown.picture())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_has_contrast(shown: Browser, folder: Path, scheme: str) -> None:
     """WCAG AA, 4.5 to 1, of every colour of a word on a line that is lit and on one that is not."""
@@ -394,6 +395,7 @@ def test_of_a_long_text_only_what_is_in_view_is_in_the_document(
 # --- from Python ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_model_shows_its_page_in_a_notebook(
     shown: Browser, tmp_path: Path, cpu: Explored
 ) -> None:
@@ -419,3 +421,25 @@ def test_a_profile_needs_training() -> None:
     assert "gradients" not in Explored(model.explore().html).panes
     with pytest.raises(nnc.UserError, match="train N"):
         model.explore(profile=True)
+
+
+NASTY = """
+\"\"\"</script><script>document.title = 'broken'</script><!-- {{data}} </noscript> &lt;\"\"\"
+fn half(x) = x / 2  # </script> ü 𝒳
+
+model N(x: f32[4]) -> y: f32[4] { y[i] = if x[i] < 1 then half(x[i]) else 2 }
+"""
+
+
+def test_what_a_program_says_is_shown_and_not_done(shown: Browser, tmp_path: Path) -> None:
+    page = nnc.loads(NASTY, name="<b>.nn").explore()
+    assert Explored(page.html).texts("source") == NASTY.splitlines()
+    page.save(tmp_path / "nasty.html")
+    shown.open(tmp_path / "nasty.html", "#L5")
+    assert shown.value("document.title") == "N: nnc explore"
+    assert lit(shown, "source") == [NASTY.splitlines()[4]]
+    told = shown.value(
+        "[...document.querySelectorAll('.pane.source code')].map(c => c.textContent)"
+    )
+    assert told[1:5] == [text or " " for text in NASTY.splitlines()[1:5]]
+    assert "<b>.nn" in shown.value("document.getElementById('about').textContent")

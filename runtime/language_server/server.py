@@ -24,7 +24,7 @@ from ...dsl.syntax.source import Source, Span
 from ..program_folders import programs_below
 from . import answers
 from .document import Document
-from .workspace import real
+from .workspace import real, used_paths
 
 DELAY = 0.15  # seconds without a change until a text is examined
 
@@ -68,18 +68,23 @@ class Server(LanguageServer):
         return next(known, None) or from_fs_path(str(document.path.absolute())) or ""
 
     def every(self, document: Document) -> list[Document]:
-        """The documents of the workspace, or of the folders of open files if the editor has none:
-        as they are open, or as they lie on the disk. The document itself is one of them."""
+        """The documents of the workspace; if the editor has none, those beside the open ones and
+        what they use. As they are open, or as they lie on the disk; the document is one of them."""
         found = {real(document.path): document}
         for uri in list(self.workspace.text_documents):
             open_one = self.document(uri)
             found.setdefault(real(open_one.path), open_one)
         roots = [to_fs_path(folder.uri) for folder in self.workspace.folders.values()]
         around = [Path(root) for root in (*roots, self.workspace.root_path) if root]
-        around = around or [path.parent for path in found]
-        for path in (path for root in around for path in programs_below(root)):
+        # A folder that no one has called a workspace may be a whole disk: nothing below it.
+        beside = [] if around else [p for path in found for p in path.parent.glob("*.nn")]
+        waiting = [*(path for root in around for path in programs_below(root)), *beside]
+        waiting += [path for one in found.values() for path in used_paths(one)]
+        while waiting:
+            path = waiting.pop()
             if real(path) not in found and (source := read_source(path, Report())):
-                found[real(path)] = Document(source, path)
+                one = found[real(path)] = Document(source, path)
+                waiting += used_paths(one)
         return list(found.values())
 
     # --- diagnostics ------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
@@ -61,14 +61,18 @@ def used_by(document: Document, every: Sequence[Document]) -> list[Document]:
     found: dict[Path, Document] = {}
     stack = [document]
     while stack:
-        one = stack.pop()
-        for use in one.file.declarations:
-            if isinstance(use, s.Use):
-                path = real(one.path.parent / use.path.value)
-                if path in by_path and path not in found:
-                    found[path] = by_path[path]
-                    stack.append(by_path[path])
+        for path in map(real, used_paths(stack.pop())):
+            if path in by_path and path not in found:
+                found[path] = by_path[path]
+                stack.append(by_path[path])
     return list(found.values())
+
+
+def used_paths(document: Document) -> list[Path]:
+    """The files that a document itself uses, of those that a program may: beside it or below."""
+    written = [one.path.value for one in document.file.declarations if isinstance(one, s.Use)]
+    inside = (t for t in written if t.endswith(".nn") and ".." not in PurePath(t).parts)
+    return [document.path.parent / t for t in inside if not PurePath(t).is_absolute()]
 
 
 def taken_names(found: Symbol, places: Places, every: Sequence[Document]) -> set[str]:

@@ -68,6 +68,22 @@ EXPECTED = {
 }
 
 
+# --- class folders --------------------------------------------------------------------------------
+
+
+def test_class_folders_of_splits(search):
+    """Under the names that splits have, and in `data/`; what tells of the data is no class."""
+    for split, numbers in (("train", range(8)), ("val", range(8, 12))):
+        class_folders(search.base / "pets" / "data" / split, numbers)
+    (search.base / "pets" / "README.md").write_text("# Pets\n")
+    (search.base / "pets" / "data" / "LICENSE.txt").write_text("MIT\n")
+    wanted = {"train": EXPECTED["train"], "validation": EXPECTED["test"]}
+    assert content(load(search, "pets")) == wanted
+    class_folders(search.base / "pets" / "data" / "valid", range(2))
+    told = refused(search, "pets")
+    assert told.startswith("E0618") and "`val` and `valid`, which are one split" in told
+
+
 # --- metadata -------------------------------------------------------------------------------------
 
 

@@ -276,6 +276,7 @@ def hub(search) -> Path:
     folder.mkdir(parents=True)
     (search.base / "hub" / "README.md").write_text("# A data set\n")
     (search.base / "hub" / ".gitattributes").write_text("*.parquet\n")
+    (search.base / "hub" / "dataset_infos.json").write_text("{}\n")
     for split, count, first in (("train", 3, 0), ("test", 1, 30), ("validation", 1, 40)):
         for k in range(count):
             values = list(range(first + 4 * k, first + 4 * k + 4))
@@ -312,6 +313,15 @@ def test_splits_in_folders_and_tables_of_text(search):
     (search.base / "t" / "dev" / "part.csv").write_text("y,a\n6,5\n")
     found = load(search, file="t", target="y", labels=False)
     assert found.splits["validation"].arrays["x"].tolist() == [[5]]
+    for path in (search.base / "t").glob("*/*.csv"):  # packed, they are the same
+        path.with_name("part.csv.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.rename(search.base / f"{path.parent.name}.csv")
+    again = load(search, file="t", target="y", labels=False)
+    for split, part in found.splits.items():
+        np.testing.assert_array_equal(again.splits[split].arrays["x"], part.arrays["x"])
+    for path in (search.base / "t").glob("*/*.gz"):
+        path.unlink()
+        (search.base / f"{path.parent.name}.csv").rename(path.with_name("part.csv"))
     told = refused(search, file="t", target="y", labels=False, columns=["b"])
     assert told.startswith("E0614")
     (search.base / "t" / "dev" / "part.csv").write_text("a,y\n5,6\nx,7\n")

@@ -102,6 +102,7 @@ def test_columns_with_the_usual_names(search):
     numbers = [0 if label == "pos" else 1 for label in LABELS]
     table = pa.table({"text": TEXTS, "label": numbers}).replace_schema_metadata(note)
     (search.base / "hub").mkdir()
+    (search.base / "hub" / "README.md").write_text("# Films\n")
     for split, first, count in (("train", 0, 8), ("test", 8, 4)):
         parquet.write_table(
             table.slice(first, count), search.base / f"hub/{split}-00000-of-00001.parquet"

@@ -26,6 +26,8 @@ WORDS = {
 SPLIT_OF = {word: split for split, words in WORDS.items() for word in words}
 SHARD = re.compile(r"(.*?)-?(\d{5})-of-(\d{5})(?=\D|$)")
 MAGIC = set("*?[")
+ABOUT = frozenset({"", ".md", ".txt", ".json", ".cff", ".rst"})
+GZIP = ".gz"
 
 Splits = dict[str, tuple[Path, ...]]
 
@@ -44,7 +46,8 @@ def find_shards(search: Search, name: str, endings: Collection[str]) -> Splits:
     files = [
         file
         for file in search.checked_entries(every)
-        if file.suffix.lower() in endings
+        if _has_ending(file, endings)
+        and not is_about(file)
         and file.is_file()
         and not any(part[0] == "." for part in file.relative_to(path).parts)
     ]
@@ -52,6 +55,19 @@ def find_shards(search: Search, name: str, endings: Collection[str]) -> Splits:
         help = f"a folder of tables has files that end in {' '.join(sorted(endings))}"
         raise fail("E0617", f"{path} is not a file, and holds none that can be read", help=help)
     return _by_split(files, path, name)
+
+
+def is_about(path: Path) -> bool:
+    """Whether a file says something of the data in a folder, and is none of them."""
+    name = path.name.lower()
+    described = name.startswith(("readme", "license", "licence", "citation", "dataset_info"))
+    return (described and path.suffix.lower() in ABOUT) or name in ("state.json", "config.json")
+
+
+def _has_ending(path: Path, endings: Collection[str]) -> bool:
+    plain = path.with_suffix("") if path.suffix.lower() == GZIP else path
+    # JSON in a folder is mostly about the data; a file of it may be named by itself.
+    return plain.suffix.lower() in endings and plain.suffix.lower() != ".json"
 
 
 def _common(files: Iterable[Path]) -> Path:
@@ -107,7 +123,7 @@ def _check_one_table(files: list[Path], root: Path, name: str) -> None:
             groups.setdefault(key, set()).add(int(match[2]))
             whole[key] = int(match[3])
     folders = {file.parent for file in files}
-    endings = {file.suffix.lower() for file in files}
+    endings = {file.suffix.lower() for file in files if file.suffix.lower() != GZIP}
     if len(folders) > 1 or len(endings) > 1:
         if len(folders) > 1:
             several = sorted(str(folder.relative_to(root)) for folder in folders)

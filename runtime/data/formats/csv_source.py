@@ -1,10 +1,10 @@
 """`csv("houses.csv", target = "price")`: a table, one row per example.
 
-In: text with a delimiter, quotes as spreadsheets write them, in UTF-8 or the `encoding` that is
-declared, as "latin-1"; a file that is Parquet, Arrow or JSON Lines, by its first bytes or its
-ending, is read as `parquet`, `arrow` and `jsonl` do. Out: the columns that are not targets as `x`
-f64[numbers], the target as `y`: f64[] for numbers, i32[] for labels, f64[targets] for a list.
-Numbers are read exactly; what is computed in f32 is rounded when a batch is taken.
+In: text, plain or gzip'd, with a delimiter, quotes as spreadsheets write them, in UTF-8 or the
+`encoding` that is declared, as "latin-1"; a file that is Parquet, Arrow or JSON Lines, by its first
+bytes or its ending, is read as `parquet`, `arrow` and `jsonl` do. Out: the columns that are not
+targets as `x` f64[numbers], the target as `y`: f64[] for numbers, i32[] for labels, f64[targets]
+for a list. Numbers are read exactly; what is computed in f32 is rounded when a batch is taken.
 
 What a target is depends on the whole column, not on one of its cells: it is labels if more of its
 cells are words than numbers (all its texts are labels then, in alphabetical order, `NA` and `1e5`

@@ -10,15 +10,16 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import TextIOWrapper
+from io import BytesIO, TextIOWrapper
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from ....dsl.diagnostics.diagnostic import fail
 from ....dsl.regular_files import open_regular
-from ..core.decompress import readable
+from ..core.decompress import GZIP_MAGIC, plain_bytes, readable
 from ..core.encodings import SAMPLE, check_encoding, codec, undecodable
 from .csv_cells import numbers
 from .table_file import BOOLEANS, Cells, TextForm, rows_at_once
@@ -54,6 +55,8 @@ class CsvFile:
     def __init__(self, path: Path, form: TextForm):
         """UserError E0603, E0612 to E0614 or E0617."""
         self.path, self.form = path, form
+        with readable(path), open_regular(path) as file:
+            self._packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
         self.lists: dict[str, tuple[str, ...]] = {}
         self.categories: dict[str, tuple[str, ...]] = {}
         self.class_names: dict[str, tuple[str, ...]] = {}
@@ -65,7 +68,7 @@ class CsvFile:
             _check_names(self.names, path)
 
     def _first_row(self) -> list[str]:
-        with readable(self.path), open_regular(self.path) as file:
+        with readable(self.path), self._bytes() as file:
             check_encoding(self.path, file.read(SAMPLE), self.form.encoding)
         with self._rows(from_top=True) as rows:
             first = next(rows, None)
@@ -101,14 +104,20 @@ class CsvFile:
                 raise fail("E0603", message, help="is a quote missing or not doubled?") from error
             except UnicodeError as error:
                 # The error's offset is within a buffer; reading the bytes once more finds the line.
-                with open_regular(self.path) as whole:
+                with self._bytes() as whole:
                     raise undecodable(self.path, whole.read(), self.form.encoding) from error
 
     def _text(self) -> TextIOWrapper:
         # `utf-8-sig` drops the byte order mark that spreadsheets write, which would otherwise
         # become part of the first name; `newline=""` leaves line ends inside quotes to the reader.
         encoding = codec(self.form.encoding)
-        return TextIOWrapper(open_regular(self.path), encoding=encoding, newline="")
+        return TextIOWrapper(self._bytes(), encoding=encoding, newline="")
+
+    def _bytes(self) -> BinaryIO:
+        """The plain bytes of the file, which may be packed by gzip."""
+        if not self._packed:
+            return open_regular(self.path)
+        return BytesIO(plain_bytes(self.path, self.form.cache).data)
 
     def lines(self) -> Iterator[int]:
         """The lines on which the rows begin. Reads the file again, so that rows need no line

@@ -18,7 +18,7 @@ import numpy as np
 from ....dsl.diagnostics.diagnostic import Report, did_you_mean, fail
 from ..core.data_paths import Search
 from ..core.reader import listed
-from ..core.shards import MAGIC, WORDS, Splits, find_shards, split_of
+from ..core.shards import MAGIC, WORDS, Splits, find_shards, is_about, split_of
 from ..core.source import Request
 from .lines import number_labels
 from .table_file import TableFile, TextForm, open_table
@@ -151,8 +151,7 @@ def _check_all_named(root: Path, files: Sequence[Path], named: set[Path]) -> Non
     left = sorted(
         one
         for one in every - named - {*files}
-        if not any(part[0] == "." for part in one.relative_to(root).parts)
-        and one.suffix.lower() not in (".md", ".txt", ".json", ".yaml")
+        if not any(part[0] == "." for part in one.relative_to(root).parts) and not is_about(one)
     )
     if left:
         shown = listed(str(one.relative_to(root)) for one in left)

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from math import prod
@@ -38,6 +38,7 @@ from ..core.dataset import Dataset, Field, Schema, Split, validate
 from ..core.decompress import readable
 from ..core.file_kinds import IMAGE
 from ..core.reader import NewExamples, NewFile, listed
+from ..core.shards import SPLIT_OF, is_about
 from ..core.source import MAX_SIDE, DataSource, Request, Setting, errors_at
 from ..core.splitting import split_rows, training_size
 from ..core.stored import Computed
@@ -128,24 +129,41 @@ def _listings(request: Request, decode: bool = True) -> tuple[tuple[str, ...], d
     root = request.folder()
     with errors_at(request.span_of("folder")), readable(root):
         names = {entry.name for entry in _entries(root, request) if entry.is_dir()}
-        # `train` alone decides about the layout: without it, `test` is the name of a class.
-        split_names = [name for name in SPLITS if name in names] if "train" in names else []
-        if not split_names:
+        # Splits may lie in a folder `data`, alone there; a single class would be no set of classes.
+        if names == {"data"}:
+            root /= "data"
+            names = {entry.name for entry in _entries(root, request) if entry.is_dir()}
+        folders = _split_folders(root, names)
+        if not folders:
             only = _class_folders(root, request)
             return tuple(only), {"train": _listing(only, tuple(only))}
-        extra = sorted(names - set(split_names))
-        if extra:
-            message = f"{root} holds `train` and also `{extra[0]}`"
-            raise fail("E0618", message, help="beside `train`, only `test` and `validation`")
-        found = {name: _class_folders(root / name, request) for name in split_names}
+        found = {split: _class_folders(path, request) for split, path in folders.items()}
         # The training classes number the labels; another split may lack some of them.
         classes = tuple(found["train"])
-        for name in split_names[1:]:
-            new = next((folder for folder in found[name] if folder not in classes), None)
+        for split, path in folders.items():
+            new = next((folder for folder in found[split] if folder not in classes), None)
             if new is not None:
-                message = f"class `{new}` of {root / name} is not among the training classes"
+                message = f"class `{new}` of {path} is not among the training classes"
                 raise fail("E0607", message, help=did_you_mean(new, classes))
-        return classes, {name: _listing(found[name], classes) for name in split_names}
+        return classes, {split: _listing(found[split], classes) for split in folders}
+
+
+def _split_folders(root: Path, names: Collection[str]) -> dict[str, Path]:
+    """The folders of the splits, that of training first; none if there is no `train`. E0618 for
+    other folders beside them, or two of one split."""
+    # `train` alone decides about the layout: without it, `test` is the name of a class.
+    if not any(SPLIT_OF.get(name.lower()) == "train" for name in names):
+        return {}
+    found: dict[str, Path] = {}
+    for name in sorted(names):
+        split = SPLIT_OF.get(name.lower())
+        if split is None or split in found:
+            message = f"{root} holds `train` and also `{name}`"
+            if split is not None:
+                message = f"{root} holds `{found[split].name}` and `{name}`, which are one split"
+            raise fail("E0618", message, help="beside `train`, only `test` and `validation`")
+        found[split] = root / name
+    return {split: found[split] for split in SPLITS if split in found}
 
 
 def _entries(folder: Path, request: Request) -> list[Path]:
@@ -153,7 +171,7 @@ def _entries(folder: Path, request: Request) -> list[Path]:
     return sorted(
         entry
         for entry in request.search.checked_entries(folder.iterdir())
-        if entry.name[0] != "." and entry.name.lower() not in IGNORED
+        if entry.name[0] != "." and entry.name.lower() not in IGNORED and not is_about(entry)
     )
 
 

@@ -101,10 +101,8 @@ def kind_of_table(path: Path) -> str:
     is_json = JSON_ENDINGS & endings or (not ENDINGS & endings and _begins_as_json(path))
     if is_json and kind in (file_kinds.TEXT, file_kinds.GZIP):
         return "json"
-    if name == file_kinds.OLD_FEATHER or kind == file_kinds.GZIP:
-        help = "unpack it with `gunzip`; Parquet packs tables itself"
-        if kind != file_kinds.GZIP:
-            help = "read and write it with pandas once, which makes it version 2"
+    if name == file_kinds.OLD_FEATHER:
+        help = "read and write it with pandas once, which makes it version 2"
         raise fail("E0602", f"{path} is {name}", help=help)
     # Whatever else it is may be a text that begins so, or be in another encoding.
     return "text"

@@ -45,6 +45,17 @@ FILES = {
 }
 
 
+# what others call a source, or a format → how it is written
+OTHER_NAMES = {
+    **dict.fromkeys(("table", "tsv", "pandas", "polars", "read_csv"), 'csv("houses.csv")'),
+    **dict.fromkeys(("read_parquet", "pyarrow"), 'parquet("houses.parquet")'),
+    **dict.fromkeys(("feather", "ipc", "load_from_disk"), 'arrow("houses.feather")'),
+    **dict.fromkeys(("json", "ndjson", "json_lines", "read_json"), 'jsonl("houses.jsonl")'),
+    **dict.fromkeys(("huggingface", "hf", "datasets", "load_dataset"), 'parquet("FOLDER")'),
+    **dict.fromkeys(("imagefolder", "image_folder", "ImageFolder"), 'images("FOLDER")'),
+}
+
+
 class _Sources(Mapping[str, DataSource]):
     """The records by name, each imported when it is first asked for: a program needs one."""
 
@@ -70,7 +81,9 @@ def find_source(name: str, span: Span | None = None) -> DataSource:
             "E0608",
             f"there is no data source `{name}`",
             span,
-            help=did_you_mean(name, SOURCES) or f"there are {', '.join(SOURCES)}",
+            help=f"write `{OTHER_NAMES[name]}`"
+            if name in OTHER_NAMES
+            else did_you_mean(name, SOURCES) or f"there are {', '.join(SOURCES)}",
         )
     return SOURCES[name]
 

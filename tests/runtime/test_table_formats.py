@@ -238,7 +238,7 @@ def test_damaged_files(search, ending):
         ('{"a": 1, "y": 2}\n{"a": 1,\n', "E0603: PATH, line 2, column 9: this is no JSON"),
         ('[{"a": 1}, {"a": 2}]', 'E0604: PATH, line 1: `[{"a": 1}, {"a": 2}]` is no object (`jq'),
         ('{"y": 1}\n7\n', "E0604: PATH, line 2: `7` is no object"),
-        ("{\n", "E0603: PATH, line 1"),
+        ('{\n "a": 1\n}\n', "E0603: PATH, line 1, column 2: this is no JSON"),
         ("", "E0603: PATH is empty"),
         ("\n \n", "E0613: PATH holds only blank lines"),
         ('{"a": [1, 2], "y": 1}\n{"a": 5, "y": 1}\n', "E0604: PATH, line 2: column `a` has `5`"),
@@ -254,6 +254,24 @@ def test_lines_that_are_no_table(search, text, told):
     (search.base / "t.jsonl").write_text(text)
     found = refused(search, file="t.jsonl", target="y", labels=False)
     assert found.startswith(told.replace("PATH", str(search.base / "t.jsonl"))), found
+
+
+def test_other_names_of_formats(search):
+    for name, right in (
+        ("feather", "arrow"),
+        ("json", "jsonl"),
+        ("table", "csv"),
+        ("hf", "parquet"),
+    ):
+        with pytest.raises(UserError, match="E0608") as caught:
+            data.load(name, {"file": "t"}, search)
+        assert f"write `{right}(" in caught.value.diagnostics[0].help
+    write(search.base / "t.parquet", a=[1], y=[2])
+    (search.base / "t.parquet.gz").write_bytes(
+        gzip.compress((search.base / "t.parquet").read_bytes())
+    )
+    told = refused(search, file="t.parquet.gz", target="y")
+    assert told.startswith("E0602") and "gunzip" in told
 
 
 def test_without_pyarrow(search, monkeypatch):

@@ -54,6 +54,9 @@ class JsonFile:
         self._report = Report()
         for number, line in self._rows:
             self._see(_object(path, number, line, self._report))
+            # A first line that is no object says what the file is; the others only repeat it.
+            if number == self._rows[0][0]:
+                self._report.check()
         self._report.check()
         names: list[str] = []
         records = {

@@ -31,6 +31,7 @@ ENDINGS = frozenset(
     {".csv", ".tsv", ".txt", ".dat", ".parquet", ".pq", ".arrow", ".arrows", ".feather", ".ipc",
      ".jsonl", ".ndjson", ".json"}
 )  # fmt: skip
+TEXT_ENDINGS = frozenset({".csv", ".tsv", ".txt", ".dat"})
 KINDS = (file_kinds.TEXT, file_kinds.TABLE, file_kinds.GZIP)
 # the kind of a file → its reader, which needs a package that few others do
 READERS = {"text": ("csv_table", "CsvFile"), "arrow": ("arrow_table", "ArrowFile"),
@@ -101,6 +102,9 @@ def kind_of_table(path: Path) -> str:
     is_json = JSON_ENDINGS & endings or (not ENDINGS & endings and _begins_as_json(path))
     if is_json and kind in (file_kinds.TEXT, file_kinds.GZIP):
         return "json"
+    if kind == file_kinds.GZIP and not endings & TEXT_ENDINGS:
+        help = "unpack it with `gunzip`; what is in a Parquet or Arrow file may be packed itself"
+        raise fail("E0602", f"{path} is {name}", help=help)
     if name == file_kinds.OLD_FEATHER:
         help = "read and write it with pandas once, which makes it version 2"
         raise fail("E0602", f"{path} is {name}", help=help)

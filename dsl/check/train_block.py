@@ -92,7 +92,7 @@ def _check_entries(train: s.Train, scope: Scope, layers: Layers, report: Report)
             _check_set_once(entry.name, seen, report)
         if isinstance(entry, s.Loss | s.Metric | s.Input | s.Let):
             _check_set_once(entry.name, values, report)
-        _check_reserved(entry, measures, report)
+        _check_reserved(entry, measures, train, report)
         # Order matters: an unknown field is reported as such, whatever its value.
         field = entry.name.id if isinstance(entry, s.Field) else ""
         match entry:
@@ -191,7 +191,7 @@ def _check_limit(entry: s.Limit, train: s.Train, symbols: list[str], report: Rep
     report.add("E0415", what, span, help=help)
 
 
-def _check_reserved(entry: s.Node, measures: list[str], report: Report) -> None:
+def _check_reserved(entry: s.Node, measures: list[str], train: s.Train, report: Report) -> None:
     """E0319 for a `let`, a loss or a metric with a name that means something else beside it."""
     if isinstance(entry, s.Let) and entry.name.id in TRAIN_FIELDS:
         report.add(
@@ -207,8 +207,11 @@ def _check_reserved(entry: s.Node, measures: list[str], report: Report) -> None:
     kind = "loss" if isinstance(entry, s.Loss) else "metric"
     name, what = entry.name.id, "the loss" if entry.name.id == "loss" else ""
     split, _, measured = name.partition("_")
+    fields = [item.name.id for item in train.body if isinstance(item, s.Field)]
     if name in RECORDED:
         what = f"the {RECORDED[name]}"
+    elif name == "epsilon" and "private" in fields:
+        what = "what private training has spent"
     elif split in SPLITS and measured in ("loss", *measures):
         what = f"`{measured}` on the {split} data"
     if what:

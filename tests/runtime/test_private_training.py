@@ -253,6 +253,11 @@ def test_a_batch_may_be_all_examples() -> None:
     assert job.position.step == 1
 
 
+def test_a_metric_is_not_called_as_what_is_spent() -> None:
+    with pytest.raises(UserError, match="`epsilon` is the name of"):
+        project_of_text(PRIVATE.replace("metric      accuracy", "metric epsilon"))
+
+
 def test_the_first_step_may_spend_too_much() -> None:
     with pytest.raises(UserError, match="the first step spends epsilon"):
         prepared(PRIVATE.replace("epochs    = 2", "until epsilon > 0.01"))

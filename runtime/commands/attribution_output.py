@@ -156,11 +156,6 @@ class Output:
 
     def __init__(self, folder: Path | None, method: Method):
         self._folder, self._method = folder, method
-        if folder is not None:
-            try:
-                make_folder(folder)
-            except OSError as error:
-                raise fail("E0709", f"cannot make {folder}: {reason(error)}") from error
         self._files: dict[int, list[str]] = {}
         self._stems: set[str] = set()
 
@@ -194,6 +189,10 @@ class Output:
 
     def _save(self, row: int, name: str, data: bytes) -> None:
         assert self._folder is not None
+        try:
+            make_folder(self._folder)
+        except OSError as error:
+            raise fail("E0709", f"cannot make {self._folder}: {reason(error)}") from error
         write_bytes(self._folder / name, data)
         self._files.setdefault(row, []).append(str(self._folder / name))
 
@@ -245,8 +244,8 @@ def _drawn(one: Explained) -> tuple[str, bytes]:
         return ".html", words_page(words, one.name, rows).encode()
     if picture is not None and found.values.ndim in (2, 3):
         return ".png", draw_image(picture, found.values)
-    x = one.attributor.x[one.row]
-    if not one.attributor.subject.is_inside and is_signal(x) and found.values.shape == x.shape:
+    x, is_inside = one.attributor.x[one.row], one.attributor.subject.is_inside
+    if not is_inside and not one.features and is_signal(x) and found.values.shape == x.shape:
         title = f"{one.attributor.method.name} of {found.target} in {one.name}"
         return ".svg", draw_signal(x, found.values, title).encode()
     return "", b""

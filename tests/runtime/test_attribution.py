@@ -12,7 +12,9 @@ import pytest
 
 import nnc
 from nnc.runtime import cli
-from nnc.runtime.inspect.attribution.checks import rank_correlation
+from nnc.runtime.inspect.attribution.checks import enlarged, rank_correlation
+from nnc.runtime.inspect.attribution.pictures import draw_signal
+from nnc.runtime.inspect.attribution.words import Words, words_line, words_page
 
 LINEAR = """
 model Line(x: f32[B, 4]) -> y: f32[B] {
@@ -293,6 +295,30 @@ train Houses {
     assert cli.run([*command, "ig"]) == 0
     names = ["size", "kind is a", "kind is b", "kind is c"]
     assert list(lines(capsys)[0]["attributions"]) == names
+
+
+def test_a_signal_is_drawn_over_the_colours_of_its_values():
+    x = np.sin(np.arange(30, dtype=np.float32))
+    values = np.zeros(30, np.float32)
+    values[7], values[20] = 1, -0.5
+    drawn = draw_signal(x, values, "why < how")
+    assert drawn.count("<rect") == 3 and drawn.count("<polyline") == 1
+    assert "why &lt; how" in drawn
+    assert "rgb(214,40,40)" in drawn and "rgb(31,90,199)" in drawn
+
+
+def test_words_are_a_page_of_their_own():
+    words = Words(("a", "<b>", "c"), np.array([0.0, 2.0, -1.0]), " ")
+    page = words_page(words, "it", [("of", "good & bad")])
+    assert "&lt;b&gt;" in page and "good &amp; bad" in page and "<b>" not in page
+    assert page.count("<span") == 3
+    assert words_line(words).startswith("a ")
+
+
+def test_a_map_of_places_is_judged_at_the_images_elements():
+    large = enlarged(np.arange(4.0).reshape(2, 2), (4, 6, 1))
+    assert large.shape == (4, 6, 1)
+    np.testing.assert_array_equal(large[:, :, 0][::2, ::3], [[0, 1], [2, 3]])
 
 
 # --- mistakes -------------------------------------------------------------------------------------

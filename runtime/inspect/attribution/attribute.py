@@ -21,7 +21,7 @@ from ...inference.predict import Given, Inputs, Request, predict
 from ...training.executor import Executor
 from .features import groups_of
 from .methods import BLOCK, Method, Options, find_method
-from .program import AttributionProgram, Plan
+from .program import AttributionProgram, Plan, program_of
 from .targets import Subject, Target, choose_subject, choose_target
 
 BLUR, BLURRED = "blur", 8  # the share of a side that is the deviation
@@ -119,16 +119,20 @@ class Attributor:
         self.x = self._tensor(executor, self.arrays)
         self.baseline = self._baseline()
         self.plan = self._plan()
-        self.program = AttributionProgram(executor, self.plan)
-        self.weights = executor.weights()
+        self.program = program_of(executor, self.plan)
 
-    def maps(self, other: Executor | None = None) -> Iterator[Attribution]:
-        """The attribution of each example; under the weights of an `other` one of the same model if
-        it is given."""
-        self.program.take(self.weights if other is None else other.weights())
-        x = self.x if other is None else self._tensor(other, self.arrays)
+    def maps(self) -> Iterator[Attribution]:
+        """The attribution of each example."""
         for row in range(self.count):
-            yield self._one(row, x[row])
+            yield self._one(self.program, row, self.x[row])
+
+    def maps_of(self, other: Executor, program: AttributionProgram) -> Iterator[Attribution]:
+        """The same by a `program` of this plan, under the weights of an `other` executor of the
+        model."""
+        program.take(other.weights())
+        x = self._tensor(other, self.arrays)
+        for row in range(self.count):
+            yield self._one(program, row, x[row])
 
     def warnings(self, found: Sequence[Attribution]) -> list[str]:
         """What is to be said of maps that do not add up as they should."""
@@ -141,12 +145,12 @@ class Attributor:
             "it is missing; more steps come closer"
         ]
 
-    def _one(self, row: int, x: np.ndarray) -> Attribution:
+    def _one(self, program: AttributionProgram, row: int, x: np.ndarray) -> Attribution:
         place = self.target.places[row]
         values = {name: array[row] for name, array in self.inputs.items()}
         values |= {"x": x, "baseline": self.baseline[row], "group": self._group()}
         seed = self.executor.seed if self.wish.seed is None else self.wish.seed
-        found, scores = self.program.run(values, place, seed)
+        found, scores = program.run(values, place, seed)
         if found.size == x.size:
             found = found.reshape(x.shape)
         groups = self._group() if self.method.features else None

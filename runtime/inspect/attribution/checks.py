@@ -21,6 +21,7 @@ from ...inference.predict import Request, predict
 from ...inference.readable import softmax
 from ...training.executor import Executor
 from .attribute import Attribution, Attributor
+from .program import AttributionProgram
 
 OTHER_SEED = 0x5EED  # of the weights that take the place of the learnt ones
 STEPS = 20  # of a curve
@@ -39,12 +40,13 @@ def randomised(attributor: Attributor, found: Sequence[Attribution]) -> list[Ran
     """The maps under weights that are drawn anew, cascading from the last layer to the first."""
     executor = attributor.executor
     other = Executor(executor.setup, executor.device, executor.seed)
+    program = AttributionProgram(executor, attributor.plan)
     drawn = executor.first_weights(executor.seed ^ OTHER_SEED)
-    weights, rows = dict(attributor.weights), []
+    weights, rows = dict(executor.weights()), []
     for layer, names in reversed(_by_layer(attributor).items()):
         weights |= {name: drawn[name] for name in names}
         other.take(dict(weights))
-        pairs = zip(attributor.maps(other), found, strict=True)
+        pairs = zip(attributor.maps_of(other, program), found, strict=True)
         values = [rank_correlation(new.values, old.values) for new, old in pairs]
         known = [value for value in values if value is not None]
         rows.append(Randomised(layer, sum(known) / len(known) if known else None))
@@ -92,12 +94,21 @@ class Curves:
 def curves(
     attributor: Attributor, row: int, found: Attribution, meaning: Meaning | None
 ) -> Curves | None:
-    """The curves of an example's map; None where it is no map of an input's elements."""
+    """The curves of an example's map; None where it is no map of an input's elements, nor of the
+    places of an image."""
     subject = attributor.subject
-    x, baseline = attributor.x[row], attributor.baseline[row]
-    if subject.is_inside or found.values.shape != x.shape:
+    if subject.is_inside:
+        name = _image(attributor) if found.values.ndim == 2 and not subject.tokens else None
+        if name is None:
+            return None
+        x = attributor.inputs[name][row]
+        values, baseline = enlarged(found.values, x.shape), np.zeros_like(x)
+    else:
+        name, x, baseline = subject.name, attributor.x[row], attributor.baseline[row]
+        values = found.values
+    if values.shape != x.shape:
         return None
-    order = np.argsort(-found.values.reshape(-1), kind="stable")
+    order = np.argsort(-values.reshape(-1), kind="stable")
     rank = np.empty_like(order)
     rank[order] = np.arange(order.size)
     limits = np.linspace(0, order.size, min(STEPS, order.size) + 1)
@@ -108,11 +119,23 @@ def curves(
             name: np.repeat(array[row : row + 1], len(limits), axis=0)
             for name, array in attributor.inputs.items()
         }
-        given[subject.name] = np.where(mask, baseline, x)
+        given[name] = np.where(mask, baseline, x)
         results = predict(attributor.executor, given, "the curve", Request())
         values = _chances(results[attributor.target.result], found.place, meaning)
         parts.append(float(((values[1:] + values[:-1]) / 2).mean()))
     return Curves(*parts)
+
+
+def _image(attributor: Attributor) -> str | None:
+    """The one input of real numbers, if its examples are images."""
+    real = [name for name, array in attributor.inputs.items() if array.dtype.kind == "f"]
+    return real[0] if len(real) == 1 and attributor.inputs[real[0]].ndim == 4 else None
+
+
+def enlarged(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A map [h, w] of the places of an image [H, W, c], at each of the image's elements."""
+    rows, columns = (np.arange(n) * m // n for n, m in zip(shape, values.shape, strict=False))
+    return np.broadcast_to(values[rows][:, columns, None], shape)
 
 
 def _chances(result: np.ndarray, place: tuple[int, ...], meaning: Meaning | None) -> np.ndarray:

@@ -31,8 +31,8 @@ def is_image(x: np.ndarray) -> bool:
 
 
 def is_signal(x: np.ndarray) -> bool:
-    """Whether an example is a few channels [T, c] in time."""
-    return x.ndim == 2 and x.shape[0] > 1 and x.shape[1] <= CHANNELS
+    """Whether an example is one channel [T] in time, or a few, [T, c]."""
+    return x.ndim == 1 or (x.ndim == 2 and x.shape[0] > 1 and x.shape[1] <= CHANNELS)
 
 
 def strength(values: np.ndarray) -> np.ndarray:
@@ -106,9 +106,9 @@ def _resized_numbers(
 
 
 def draw_signal(x: np.ndarray, values: np.ndarray, title: str) -> str:
-    """An SVG with a panel for each channel: its line over the map's colours."""
+    """An SVG with a panel for each channel: its line over the colours of its values."""
+    x, own = x.reshape(len(x), -1), strength(values).reshape(len(x), -1)
     steps, channels = x.shape
-    own = strength(values if values.ndim == 2 else np.repeat(values[:, None], channels, axis=1))
     wide = WIDTH - 2 * MARGIN
     height = MARGIN + channels * PANEL
     parts = [

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -39,6 +40,7 @@ from .methods import BLOCK, Method, Options
 
 NAME, LAYER, TRIED = "Attribution", "net", "tried"
 INDICES = ("i", "j", "k", "l", "m", "n", "p", "q")
+KEPT = 4  # programs of one model
 Shape = tuple[int, ...]
 
 
@@ -102,6 +104,24 @@ class AttributionProgram:
         except UserError as error:
             raise _too_large(error) from error
         return results["map"], results["scores"]
+
+
+_PROGRAMS: WeakKeyDictionary[Executor, dict[Plan, AttributionProgram]] = WeakKeyDictionary()
+
+
+@compiling()
+def program_of(executor: Executor, plan: Plan) -> AttributionProgram:
+    """The program of a plan with the executor's weights, made when it is first needed; the last few
+    are kept, for further calls."""
+    known = _PROGRAMS.setdefault(executor, {})
+    found = known.pop(plan, None)
+    if found is None:
+        found = AttributionProgram(executor, plan)
+        found.take(executor.weights())
+    known[plan] = found
+    for old in list(known)[:-KEPT]:
+        del known[old]
+    return found
 
 
 def program_text(model: s.Definition, plan: Plan) -> str:

@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 
-from ...dsl.check.library import likely_file
 from ...dsl.diagnostics.diagnostic import did_you_mean
-from ...dsl.likely_paths import likely_path
 from ..device import DEVICES
 from ..project import Project, open_project, project_of_text, setup_of, untrained_setup
 from ..thread_count import default_threads, too_many
 from ..training.executor import Executor
-from ..training.run_folder import RunFolder, is_run
+from ..training.run_folder import RunFolder, means_a_run
 from ..training.trained_weights import trained_weights
 from .arguments import assignments
 from .errors import boundary, warn
@@ -41,7 +39,7 @@ def load(
     """
     path = Path(path)
     compute = _compute(device, threads)
-    if not path.is_dir() and not _means_a_run(path):
+    if not path.is_dir() and not means_a_run(path):
         # A run folder has a copy of its program, which its weights belong to.
         return _warned(Model(open_project(path, assignments(settings or {}), model), compute))
     folder = RunFolder(path)
@@ -55,13 +53,6 @@ def load(
         loaded._part = model
     loaded._trained = trained
     return loaded
-
-
-def _means_a_run(path: Path) -> bool:
-    """Whether a path that leads nowhere is a misspelt run rather than a program."""
-    if path.suffix == ".nn" or path.exists() or likely_file(path):
-        return False
-    return likely_path(path, is_run) is not None
 
 
 def _trained(folder: RunFolder, project: Project, model: Model) -> Trained:

@@ -21,6 +21,8 @@ MANY = 12  # lines of a list; the rest are counted
 def debug(run_folder) -> None:
     """What `nnc debug` does."""
     folder = RunFolder(run_folder)
+    if not folder.path.exists():
+        folder.require()
     report = replay(folder)
     print_diagnostics(folder.complete_as_reader())
     for line in _text(report):

@@ -148,9 +148,11 @@ class OpenedProgram:
 
     @cached_property
     def run(self) -> RunFolder | None:
-        """The run folder, if FILE is one."""
-        from ..training.run_folder import RunFolder
+        """The run folder, if FILE is one. UserError E0706 for one that is misspelt."""
+        from ..training.run_folder import RunFolder, means_a_run
 
+        if means_a_run(self.file):
+            RunFolder(self.file).require()
         return RunFolder(self.file) if self.file.is_dir() else None
 
     @property

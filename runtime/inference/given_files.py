@@ -18,8 +18,9 @@ from typing import NoReturn
 
 import numpy as np
 
-from ...dsl.diagnostics.diagnostic import Report, UserError, did_you_mean, fail
+from ...dsl.diagnostics.diagnostic import Report, UserError, fail
 from ...dsl.files import reason, replacing, temporary_folder, unfinished_folder
+from ...dsl.likely_paths import did_you_mean_path
 from ..data.core import file_kinds
 from ..data.core.reader import NewFile, Reader, listed, noted
 from ..data.formats.array_file import read_arrays
@@ -204,11 +205,7 @@ def _named(name: str) -> list[Path]:
             raise fail("E0601", f"nothing fits `{name}`")
         return found
     if not path.exists():
-        try:
-            beside = [one.name for one in path.parent.iterdir()]
-        except OSError:
-            beside = []
-        raise fail("E0601", f"no file `{name}`", help=did_you_mean(path.name, beside))
+        raise fail("E0601", f"no file `{name}`", help=did_you_mean_path(path))
     return [path]
 
 

@@ -22,6 +22,7 @@ from safetensors.numpy import save
 from ...compiler.ir.functions import halves, of_halves
 from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, did_you_mean, fail
 from ...dsl.files import append, make_way, reason, replacing
+from ...dsl.likely_paths import did_you_mean_path
 from ...dsl.regular_files import NotRegularError, open_regular
 
 
@@ -43,7 +44,8 @@ def write_bytes(
                 file.write(part)
     except OSError as error:
         if not help and not os.path.exists(path.parent):
-            help = f"there is no folder {path.parent}"
+            meant = did_you_mean_path(path.parent, Path.is_dir)
+            help = f"there is no folder {path.parent}" + (f"; {meant}" if meant else "")
         raise fail("E0709", f"cannot write {path}: {reason(error)}", help=help) from error
 
 

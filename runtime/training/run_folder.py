@@ -29,9 +29,10 @@ from typing import Any
 import numpy as np
 
 from ...compiler.elaboration.train_block import FieldType
+from ...dsl.check.library import likely_file
 from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, did_you_mean, fail
 from ...dsl.files import place_folder, reason, set_aside, unfinished_folder
-from ...dsl.likely_paths import did_you_mean_path
+from ...dsl.likely_paths import did_you_mean_path, likely_path
 from ...dsl.regular_files import is_within, open_regular
 from ...dsl.syntax.lexer_rules import DTYPES
 from ..data.core.vocabulary import Vocabulary
@@ -337,6 +338,13 @@ class RunFolder:
 def is_run(path: Path) -> bool:
     """Whether it is the folder of a run."""
     return any((path / name).exists() for name in ("settings.json", BACKUP))
+
+
+def means_a_run(path: Path) -> bool:
+    """Whether a path that leads nowhere is a misspelt run rather than a program."""
+    if path.suffix == ".nn" or path.exists() or likely_file(path):
+        return False
+    return likely_path(path, is_run) is not None
 
 
 def _is_field(described: Any) -> bool:

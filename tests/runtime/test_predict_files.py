@@ -161,6 +161,17 @@ def test_files_by_their_ending(nnc, ending):
             assert found["logits"].argmax(1).tolist() == [1, 0]
 
 
+def test_misspelt_inputs(nnc):
+    np.save("given.npy", np.arange(1.0))
+    for line, meant in (
+        (["givne.npy"], "given.npy"),
+        (["--input", "givne.npy"], "given.npy"),
+        (["moer/b.bmp"], "more/b.bmp"),
+    ):
+        code, _, err = nnc("predict", "runs/pets", *line)
+        assert code == 1 and f"did you mean `{meant}`?" in err
+
+
 def test_what_is_read_is_not_written_over(nnc):
     before = np.arange(1.0)
     np.save("given.npy", before)

@@ -19,6 +19,7 @@ from typing import BinaryIO
 from ....compiler.ir.lazy_numpy import np
 from ....dsl.diagnostics.diagnostic import UserError, fail
 from ....dsl.files import make_folder, open_own, reason, replacing, unnamed_file
+from ....dsl.likely_paths import did_you_mean_path
 from ....dsl.regular_files import open_regular
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -88,7 +89,8 @@ def readable(path: Path) -> Iterator[None]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise fail("E0603", f"{path} does not unpack: {reason(error)}", help=AGAIN) from error
     except OSError as error:
-        raise fail("E0617", f"cannot read {path}: {reason(error)}") from error
+        help = did_you_mean_path(path) if isinstance(error, FileNotFoundError) else ""
+        raise fail("E0617", f"cannot read {path}: {reason(error)}", help=help) from error
 
 
 def _check_gzip_size(file: BinaryIO) -> None:

@@ -46,16 +46,14 @@ class Memory {
     this.height = this.scroll.clientHeight;
     if (!this.width || !this.height) return;
     const parts = [...this.axes()];
-    const is = new Set(this.lit);
     this.tensors.forEach((tensor, row) => {
       const x = this.x(tensor.first), y = this.y(tensor.offset);
       const width = Math.max(1, this.x(tensor.last + 1) - x);
       const height = Math.max(1, this.y(tensor.offset + tensor.bytes) - y);
-      const lit = is.has(row) ? " lit" : "";
-      parts.push(`<rect class="tensor ${tensor.kind}${lit}" data-row="${row}" x="${x.toFixed(1)}" ` +
+      parts.push(`<rect class="tensor ${tensor.kind}" data-row="${row}" x="${x.toFixed(1)}" ` +
         `y="${y.toFixed(1)}" width="${width.toFixed(1)}" height="${height.toFixed(1)}"></rect>`);
       if (height > 13 && tensor.name.length * LETTER < width - 6)
-        parts.push(`<text class="label${lit}" x="${x + 4}" y="${y + height / 2 + 4}">${escaped(tensor.name)}</text>`);
+        parts.push(`<text class="label" data-of="${row}" x="${x + 4}" y="${y + height / 2 + 4}">${escaped(tensor.name)}</text>`);
     });
     this.scroll.innerHTML = `<svg width="${this.width}" height="${this.height}">` +
       `<rect class="now" y="${TOP}" height="${this.height - TOP - BOTTOM}" width="0"></rect>` +
@@ -81,16 +79,19 @@ class Memory {
     const svg = this.scroll.firstElementChild;
     if (!svg) return;
     this.root.classList.toggle("some", this.lit.length > 0);
-    for (const rect of svg.querySelectorAll("rect.tensor"))
-      rect.classList.toggle("cursor",
-        Number(rect.dataset.row) === this.cursor && document.activeElement === this.scroll);
+    const lit = new Set(this.lit), focused = document.activeElement === this.scroll;
+    for (const part of svg.querySelectorAll(".tensor, .label")) {
+      const row = Number(part.dataset.row ?? part.dataset.of);
+      part.classList.toggle("lit", lit.has(row));
+      part.classList.toggle("cursor", focused && row === this.cursor);
+    }
     this.scroll.ariaLabel = `${this.note}. ${this.describe(this.cursor)}`;
   }
 
   light(test) {
     this.lit = this.tensors.map((_, row) => row).filter(test);
     Pane.prototype.showCount.call(this);
-    this.draw();
+    this.mark();
   }
 
   get runs() { return this.lit; }

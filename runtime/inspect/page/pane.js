@@ -48,14 +48,20 @@ class Pane {
     new ResizeObserver(() => { this.draw(); this.drawRuler(); }).observe(scroll);
   }
 
+  // The rows in view, made anew where they are others than before.
   draw() {
+    if (!this.scroll.clientHeight) return;
     const first = Math.max(0, Math.floor(this.scroll.scrollTop / ROW) - OVER);
     const count = Math.ceil(this.scroll.clientHeight / ROW) + 2 * OVER;
     const last = Math.min(this.size, first + count);
-    let html = "";
-    for (let row = first; row < last; row++) html += this.rowHtml(row);
-    this.rows.style.transform = `translateY(${first * ROW}px)`;
-    this.rows.innerHTML = html;
+    const drawn = `${first} ${last} ${this.page.found}`;
+    if (drawn !== this.drawn) {
+      this.drawn = drawn;
+      let html = "";
+      for (let row = first; row < last; row++) html += this.rowHtml(row);
+      this.rows.style.transform = `translateY(${first * ROW}px)`;
+      this.rows.innerHTML = html;
+    }
     this.mark();
   }
 
@@ -65,15 +71,13 @@ class Pane {
     const number = this.numbers.length ? this.numbers[row] : row + 1;
     const classes = ["row"];
     if (set >= 0) classes.push("linked");
-    if (this.isLit[row]) classes.push("lit");
     if (!number) classes.push("heading");
     const code = this.inDocumentation.has(row)
       ? `<span class="t-string">${escaped(this.lines[row])}</span>`
       : syntax.html(number ? this.language : "nn", this.lines[row], found);
     const hue = set >= 0 ? ` style="--hue:${links.hue(set)}"` : "";
     return `<div class="${classes.join(" ")}" id="${this.name}-${row}" role="option" ` +
-      `aria-selected="${Boolean(this.isLit[row])}" aria-setsize="${this.size}" ` +
-      `aria-posinset="${row + 1}" data-row="${row}"${hue}><span class="number">${number || ""}` +
+      `aria-setsize="${this.size}" aria-posinset="${row + 1}" data-row="${row}"${hue}><span class="number">${number || ""}` +
       `</span>${this.timeHtml(row)}<code>${code || " "}</code></div>`;
   }
 
@@ -87,11 +91,13 @@ class Pane {
       `<span class="bar">${bars.join("")}</span></span>`;
   }
 
-  // The cursor, and the line that is held.
+  // What is lit, the cursor, and the line that is held.
   mark() {
+    const { held } = this.page;
     for (const node of this.rows.children) {
       const row = Number(node.dataset.row);
-      const held = this.page.held;
+      node.classList.toggle("lit", Boolean(this.isLit[row]));
+      node.ariaSelected = Boolean(this.isLit[row]);
       node.classList.toggle("held", Boolean(held && held.pane === this && held.row === row));
       node.classList.toggle("cursor", row === this.cursor && document.activeElement === this.scroll);
     }
@@ -161,6 +167,7 @@ class Pane {
 
   // All lit rows at once, beside the scroll bar.
   drawRuler() {
+    if (!this.scroll.clientHeight) return;
     const { clientWidth: width, clientHeight: height } = this.ruler;
     const scale = devicePixelRatio;
     this.ruler.width = width * scale;
@@ -169,8 +176,12 @@ class Pane {
     context.scale(scale, scale);
     context.fillStyle = `oklch(65% .17 ${this.page.hue})`;
     const all = Math.max(height, this.size * ROW); // a short text does not fill the pane
-    for (const row of this.lit)
-      context.fillRect(0, height * row * ROW / all, width, Math.max(1.5, height * ROW / all));
+    const { lit } = this;
+    for (let from = 0, to = 1; from < lit.length; from = to++) {
+      while (to < lit.length && lit[to] === lit[to - 1] + 1) to++; // a run of rows is one mark
+      const tall = Math.max(1.5, height * (to - from) * ROW / all);
+      context.fillRect(0, height * lit[from] * ROW / all, width, tall);
+    }
   }
 
   describe(row) {

@@ -211,6 +211,14 @@ def test_numbers_as_texts_and_integers_that_fit(search):
     assert found.train.arrays["x"].tolist() == [[2.0**53, 1.5], [-(2.0**53), -2000], [7, 7]]
 
 
+def test_targets_that_f64_does_not_hold(search):
+    for ending in (".parquet", ".jsonl"):
+        write(search.base / f"t{ending}", a=[1.5, 2.5], y=[2**53, 2**53 + 1])
+        told = refused(search, file=f"t{ending}", target="y", labels=False)
+        word = "row" if ending == ".parquet" else "line"
+        assert told.startswith("E0605") and f"{word} 2, column `y`: `9007199254740993`" in told
+
+
 # --- damage ---------------------------------------------------------------------------------------
 
 

@@ -74,6 +74,7 @@ class ArrowFile:
     """A file of Parquet or Arrow, or a table in memory, as a `TableFile`."""
 
     row_word = "row"
+    typed = True
 
     def __init__(self, path: Path, form: TextForm, table: Any = None):
         """UserError E0602, E0603, E0609, E0613 or E0617."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from ....compiler.ir.lazy_numpy import np
 
+EXACT = 1 << 53  # whole numbers up to this are exact in f64
 MISSING = {"", "nan", "na", "n/a", "null", "none", "?", "-"}
 
 
@@ -110,3 +111,15 @@ def not_a_number(row: int, column: int, cell: str, is_target: bool = False) -> W
         beyond = False
     why = "is beyond the range of f64" if beyond else "is not a number"
     return WrongCell("E0605", row, column, f"`{cell[:60]}` {why}", hint)
+
+
+def inexact(row: int, column: int, value: int) -> WrongCell:
+    """What is wrong with a whole number that f64 does not hold."""
+    return WrongCell(
+        "E0605",
+        row,
+        column,
+        f"`{value}` is a whole number beyond 2^53, which f64 does not hold exactly",
+        "an identifier is left out with `columns = [...]` or named in `categories`; of times and "
+        "the like, subtract what they have in common",
+    )

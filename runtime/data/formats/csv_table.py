@@ -51,6 +51,7 @@ class CsvFile:
     from 1."""
 
     row_word = "line"
+    typed = False
 
     def __init__(self, path: Path, form: TextForm):
         """UserError E0603, E0612 to E0614 or E0617."""

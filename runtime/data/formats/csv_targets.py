@@ -13,7 +13,7 @@ from unicodedata import normalize
 import numpy as np
 
 from ....dsl.diagnostics.diagnostic import fail
-from .csv_cells import WrongCell, is_missing, is_number, not_a_number
+from .csv_cells import EXACT, WrongCell, inexact, is_missing, is_number, not_a_number
 
 MAX_LABEL = (1 << 31) - 1
 MAX_CLASSES = 256  # whole numbers below this are labels unless `labels = false`
@@ -22,9 +22,10 @@ MAX_CLASSES = 256  # whole numbers below this are labels unless `labels = false`
 @dataclass
 class Target:
     """The cells of a target column read so far: their texts, numbered in the order in which they
-    occur."""
+    occur. Of one that is `exact`, whole numbers are refused that f64 does not hold."""
 
     column: int
+    exact: bool = False
     blocks: list[np.ndarray] = field(default_factory=list)
     numbering: dict[str, int] = field(default_factory=dict)
 
@@ -107,7 +108,12 @@ def _numbers(target: Target) -> np.ndarray:
         worst = next((place for place in wrong if not is_missing(texts[place])), wrong[0])
         row = int(np.argmax(cells == worst))
         raise not_a_number(row, target.column, texts[worst], True)
-    return np.array([float(text) for text in texts])[cells]
+    values = [float(text) for text in texts]
+    if target.exact:
+        for place, (text, value) in enumerate(zip(texts, values, strict=True)):
+            if abs(value) >= EXACT and text.lstrip("-").isdigit() and int(text) != value:
+                raise inexact(int(np.argmax(cells == place)), target.column, int(text))
+    return np.array(values)[cells]
 
 
 def times_of(target: Target) -> np.ndarray:

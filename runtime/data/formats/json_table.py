@@ -16,15 +16,13 @@ from typing import Any
 import numpy as np
 
 from ....dsl.diagnostics.diagnostic import Report, fail
-from .csv_cells import numbers
+from .csv_cells import EXACT, inexact, numbers
 from .table_file import (
     BOOLEANS,
-    EXACT,
     LEAVE_OUT,
     Cells,
     TextForm,
     checked_numbers,
-    inexact,
     rows_at_once,
 )
 from .text_file import read_text
@@ -36,6 +34,7 @@ class JsonFile:
     """A file of JSON Lines as a `TableFile`."""
 
     row_word = "line"
+    typed = True
 
     def __init__(self, path: Path, form: TextForm):
         """UserError E0603, E0604, E0612 to E0614 or E0617."""

@@ -92,7 +92,7 @@ def read_columns(
     """All rows, converted block by block; inputs only on request. `booleans` are the texts of those
     in targets. UserError E0603 to E0605, E0611 to E0613, E0616 or E0617."""
     inputs: list[np.ndarray] = []
-    targets = tuple(Target(column) for column in table.targets)
+    targets = tuple(Target(column, table.files[0].typed) for column in table.targets)
     categories = {column: Target(column) for column in table.inputs if column in table.texts}
     wanted = {*table.targets, *(table.inputs if with_inputs else ())}
     names = [table.names[column] for column in sorted(wanted)]

@@ -19,10 +19,9 @@ from ....dsl.diagnostics.diagnostic import fail
 from ..core import file_kinds
 from ..core.decompress import read_start, readable
 from ..core.encodings import UTF8
-from .csv_cells import WrongCell, not_a_number
+from .csv_cells import EXACT, WrongCell, inexact, not_a_number
 
 BLOCK_CELLS = 1 << 18  # read at a time
-EXACT = 1 << 53  # whole numbers up to this are exact in f64
 JSON_ENDINGS = frozenset({".jsonl", ".ndjson", ".json"})
 BOOLEANS = ("false", "true")
 LEAVE_OUT = "leave the column out with `columns = [...]`"
@@ -66,12 +65,14 @@ class TextForm:
 
 
 class TableFile(Protocol):
-    """An open table. `row_word` is what a message calls a row; `lists` are the columns that a list
+    """An open table. `row_word` is what a message calls a row; `typed` tells a whole number from
+    one that is written with a point; `lists` are the columns that a list
     of numbers has become, by its name; `categories` are columns of categories with their order, if
     they have one, and `class_names` the names of the labels 0, 1, …, as the file itself says."""
 
     path: Path
     row_word: str
+    typed: bool
     names: tuple[str, ...]
 
     @property
@@ -147,15 +148,3 @@ def checked_numbers(
             row = int(np.argmax(large))
             raise inexact(first + row, column, int(whole[row]))
     return values
-
-
-def inexact(row: int, column: int, value: int) -> WrongCell:
-    """What is wrong with a whole number that f64 does not hold."""
-    return WrongCell(
-        "E0605",
-        row,
-        column,
-        f"`{value}` is a whole number beyond 2^53, which f64 does not hold exactly",
-        "an identifier is left out with `columns = [...]` or named in `categories`; of times and "
-        "the like, subtract what they have in common",
-    )

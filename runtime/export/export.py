@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ... import __version__
-from ...compiler.codegen.llvm.library import Values, embedded, helpers, shared
+from ...compiler.codegen.llvm.library_shared import Values, embedded, helpers, shared
 from ...compiler.ir.structural_hash import system_signature
 from ...compiler.machines import Machine
 from ...dsl.check.turns import Turn
@@ -30,6 +30,7 @@ from .building import Member, archive, object_of, sections, shared_library
 from .layout import FORMAT, MAGIC, Layout, begun, number_of, weights_file
 from .machine_choice import machine_of
 from .programs import Program, Systems, programs_of, systems_of
+from .writing import writing_of, writing_programs
 
 KINDS = ("so", "a", "o")
 
@@ -86,6 +87,9 @@ def _made(
     prefix, layout = texts.c_name(project.name), systems.layout
     _check_averages(systems)
     programs = programs_of(systems, layout, prefix, machine)
+    writing = writing_of(executor, executor.weights_of(values))
+    if writing is not None:
+        programs += writing_programs(writing, layout, prefix, machine)
     weights = weights_file(layout, values, executor.seed)
     every = (systems.prediction, systems.evaluation, *systems.steps.values())
     signature = "\n".join(system_signature(s) for s in every if s is not None)

@@ -13,7 +13,7 @@ from math import prod
 from textwrap import fill
 
 from ... import __version__
-from ...compiler.codegen.llvm.library import FAILURES
+from ...compiler.codegen.llvm.library_body import FAILURES
 from ...compiler.ir.dtypes import BYTES
 from ...compiler.machines import Machine
 from ..memory import size_text
@@ -127,6 +127,9 @@ def _function(program: Program) -> list[str]:
         "predict": "The results of up to {0} examples, by weights or by the memory of training.",
         "evaluate": "The loss and the metrics of a batch, by weights or by the memory of training.",
         "train_step": "One step of training: changes `values`.",
+        "generate_first": "Begin a text.",
+        "generate_next": "Read a token, the prompt's or the one that was chosen: the logits of "
+        "the next.",
     }[program.purpose]
     if not program.examples:
         said = said.replace("up to {0} examples", "a batch")

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...compiler.codegen.llvm.library import HEAD_BYTES, Fill
+from ...compiler.codegen.llvm.library_body import HEAD_BYTES
+from ...compiler.codegen.llvm.library_shared import Fill
 from ...compiler.ir.equation import Tensor
 from ...compiler.passes.kernels.memory import aligned
 from ..device.bf16_arrays import memory_array

@@ -18,7 +18,7 @@ from ...compiler.ir.equation import CHECK, System, Tensor
 from ...compiler.machines import Machine
 from ...compiler.options import Options
 from ...compiler.passes.kernels.memory import aligned
-from ...compiler.pipeline import compile
+from ...compiler.pipeline import LlvmCode, compile
 from ...compiler.programs import dynamic, evaluation, selected, training_step
 from ...dsl.check.turns import Turn
 from ..device.data_inputs import SCALARS
@@ -119,25 +119,20 @@ def _program(
     turn: Turn,
 ) -> Program:
     trains, predicts = purpose == "train_step", purpose == "predict"
-    places = layout.places if trains else layout.weights
-    code = compile(
-        system, machine.target, Options(values=tuple(places.items()), without=machine.without)
-    )
-    offsets = code.plan.offsets
+    code = compiled(system, layout.places if trains else layout.weights, machine)
+    offsets, known = code.plan.offsets, system.tensors
     # A prediction draws from the seed that it is given; else step and seed are in the values.
     own = () if predicts else ("step", "seed")
     inputs = [t for t in system.of_kind("input") if t.name not in own]
     results = system.outputs if not trains else system.outputs[: systems.losses]
     outputs = [system.tensors[n] for n in dict.fromkeys(results)]
-    needed = aligned(code.plan.arena_bytes) + code.plan.held_bytes + ARENA_BYTES + LINE
-    known = system.tensors
 
     def scalar(wanted: str) -> int | None:
         return offsets[wanted] if wanted in known and not predicts else None
 
     entry = Entry(
         name,
-        arena_bytes=needed,
+        arena_bytes=arena_bytes(code),
         values_bytes=layout.bytes if trains else layout.weights_bytes,
         trains=trains,
         examples=systems.examples if predicts else 0,
@@ -150,33 +145,48 @@ def _program(
             for n in (system.outputs[: systems.losses] if trains else ())
             if known[n].storage_dtype in ("f32", "f64")
         ),
-        indices=tuple(_indices(system, offsets)),
+        indices=tuple(indices_of(system, offsets, system.index_inputs or {})),
         number=PURPOSES.index(purpose) + 1 if code.plan.prologue else 0,
     )
     text = program_module(code.alone, code.plan.system, prefix, entry, machine)
-    return Program(
-        purpose,
-        name,
-        text,
-        needed,
-        tuple(_place(t, offsets, n < len(inputs)) for n, t in enumerate([*inputs, *outputs])),
-        entry.examples,
-        turn,
-    )
+    places = (*places_of(inputs, offsets, True), *places_of(outputs, offsets, False))
+    return Program(purpose, name, text, entry.arena_bytes, places, entry.examples, turn)
 
 
-def _indices(system: System, offsets: Mapping[str, int]) -> list[IndexInput]:
+def compiled(system: System, places: Mapping[str, int], machine: Machine) -> LlvmCode:
+    """The code of a system for a machine, whose params and states that have such places are in the
+    values."""
+    own = tuple((name, place) for name, place in places.items() if name in system.tensors)
+    code: LlvmCode = compile(system, machine.target, Options(values=own, without=machine.without))
+    return code
+
+
+def arena_bytes(code: LlvmCode) -> int:
+    """What the caller gives: the cells in front, the tensors, and what a thread has for itself."""
+    return aligned(code.plan.arena_bytes) + code.plan.held_bytes + ARENA_BYTES + LINE
+
+
+def indices_of(
+    system: System, offsets: Mapping[str, int], limits: Mapping[str, int]
+) -> list[IndexInput]:
+    """What is looked at of the inputs that are indices, before a run."""
     found = []
-    for name, limit in (system.index_inputs or {}).items():
+    for name, limit in limits.items():
         tensor = system.tensors[name]
-        if name not in SCALARS and not is_float(tensor.dtype):
+        if name not in SCALARS and name in offsets and not is_float(tensor.dtype):
             size = BYTES[tensor.storage_dtype]
             found.append(IndexInput(offsets[name], tensor.bytes // size, size, limit))
     return found
 
 
-def _place(tensor: Tensor, offsets: Mapping[str, int], is_input: bool) -> Place:
-    # What the caller writes and reads has no gaps.
-    assert not tensor.pad_after, tensor.name
-    offset = ARENA_BYTES + offsets[tensor.name]
-    return Place(tensor.name, tensor.storage_dtype, tensor.shape, offset, is_input)
+def places_of(
+    tensors: Sequence[Tensor], offsets: Mapping[str, int], is_input: bool, base: int = 0
+) -> list[Place]:
+    """Inputs or results, in an arena that begins `base` bytes into the caller's."""
+    found = []
+    for tensor in tensors:
+        # What the caller writes and reads has no gaps.
+        assert not tensor.pad_after, tensor.name
+        offset = base + ARENA_BYTES + offsets[tensor.name]
+        found.append(Place(tensor.name, tensor.storage_dtype, tensor.shape, offset, is_input))
+    return found

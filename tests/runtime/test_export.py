@@ -12,7 +12,7 @@ from exported import Library, aligned, numbers, run, tool
 from small_programs import DIGITS, prepared, trained, write
 
 import nnc
-from nnc.compiler.codegen.llvm.library import AT_STEP, CODES, FAILURES
+from nnc.compiler.codegen.llvm.library_body import AT_STEP, CODES, FAILURES
 from nnc.runtime import cli
 from nnc.runtime.device.cpu import elf_linker
 from nnc.runtime.export.building import Member, archive

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import exp, isfinite
+from math import exp, inf, isfinite
 
 from ..dsl.diagnostics.diagnostic import Report, UserError, did_you_mean, fail
 from ..dsl.syntax import ast as s
@@ -162,6 +162,8 @@ class Sampling:
             )
         taken = self.planned(steps, conditions) or self.steps
         spent = replace(self.accountant, overflow=0.0).epsilon(taken)
+        if spent == inf:  # without noise nothing is promised
+            return
         cost = taken * self.overflow * (1 + exp(min(spent, MOST_EXPONENT)))
         if cost > LEAST_SHARE * self.choice.delta:
             rate = rate_for(self.examples, self.capacity, OVERFLOW * self.choice.delta)

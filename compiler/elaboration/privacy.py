@@ -152,7 +152,8 @@ def _place(span: Span | None) -> Span | None:
 
 def _place_of_sum(joined: Joined, system: System) -> Span | None:
     """Where the sum over examples stands in the user's file, or in the library what reads it."""
-    source = system.definition[joined.source].span
+    eq = system.definition.get(joined.source)  # an input has none
+    source = eq and eq.span
     return _place(source if source and source.call_site else joined.eq.span)
 
 
@@ -161,6 +162,8 @@ def _joined(joined: Joined, place: Span | None, loss: Span) -> Diagnostic:
     label = f"`{joined.eq.target}` of an example reads {what}"
     if not joined.own:
         label = f"`{joined.eq.target}` is not linear in {what}"
+    if not joined.own and joined.eq.reduce not in (None, "sum"):
+        label = f"`{joined.eq.target}` compares all examples"
     help = "compute this for each example by itself"
     if place is not None and "BatchNorm" in place.text:
         help = "use `GroupNorm(groups)` or `LayerNorm`, which normalise each example by itself"

@@ -100,6 +100,8 @@ def _classify(eq: Equation, found: BatchAxis, batch: int) -> None:
         found.sums.discard(eq.target)
     else:
         found.sums.add(eq.target)
+        if eq.reduce != "sum":  # the greatest of the examples
+            found.joined.append(Joined(eq, indices[own], own=False))
 
 
 def _is_linear(eq: Equation, sums: Iterable[str]) -> bool:

@@ -12,6 +12,7 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
+from drawing import Svg
 
 from nnc import loads
 from nnc.compiler.passes.kernels.kernel import Plan
@@ -23,52 +24,8 @@ from nnc.runtime.project import open_project, planned_setup
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "pictures"
-INK, LINE, PAPER = "#222831", "#8a94a6", "#ffffff"
 SHARED, ON_CPU, ON_GPU, ACCENT = "#dfe8f5", "#dff0e2", "#fbe8d3", "#c0392b"
 COLOURS = ("#9ec5e8", "#a8d5ba", "#f4c095", "#d7b5e0", "#f2a8a8", "#e6d690", "#b3c0cc")
-
-
-class Svg:
-    """A drawing that grows by boxes, lines and words."""
-
-    def __init__(self, width: int, height: int, title: str):
-        self.parts = [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-            f'font-family="sans-serif" font-size="13" fill="{INK}">',
-            f"<title>{escape(title)}</title>",
-            f'<rect width="{width}" height="{height}" fill="{PAPER}"/>',
-        ]
-
-    def box(self, x: float, y: float, w: float, h: float, fill: str, edge: str = LINE) -> None:
-        self.parts.append(
-            f'<rect x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}" rx="3" '
-            f'fill="{fill}" stroke="{edge}"/>'
-        )
-
-    def text(self, x: float, y: float, words: str, size: int = 13, where: str = "start") -> None:
-        self.parts.append(
-            f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{where}">'
-            f"{escape(words)}</text>"
-        )
-
-    def code(self, x: float, y: float, words: str, size: int = 12) -> None:
-        self.parts.append(
-            f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" font-family="monospace">'
-            f"{escape(words)}</text>"
-        )
-
-    def arrow(self, x0: float, y0: float, x1: float, y1: float) -> None:
-        sign = 1 if y1 > y0 else -1
-        head = (
-            f"M{x1 - 4},{y1 - 6 * sign} L{x1},{y1} L{x1 + 4},{y1 - 6 * sign}"
-            if x0 == x1
-            else f"M{x1 - 6},{y1 - 4} L{x1},{y1} L{x1 - 6},{y1 + 4}"
-        )
-        self.parts.append(f'<path d="M{x0},{y0} L{x1},{y1} {head}" fill="none" stroke="{INK}"/>')
-
-    def write(self, name: str) -> None:
-        FOLDER.mkdir(exist_ok=True)
-        (FOLDER / f"{name}.svg").write_text("\n".join([*self.parts, "</svg>", ""]), "utf-8")
 
 
 def pipeline() -> None:
@@ -123,7 +80,7 @@ def pipeline() -> None:
             picture.code(x + 285, y + 26, command, 11)
             if n:
                 picture.arrow(x + 205, y - 20, x + 205, y - 1)
-    picture.write("pipeline")
+    picture.write(FOLDER / "pipeline.svg")
 
 
 def register_tile() -> None:
@@ -151,7 +108,7 @@ def register_tile() -> None:
     )
     picture.text(20, top + 270, "8 numbers, each", 13)
     picture.text(20, top + 288, "spread to a vector", 13)
-    picture.write("register_tile")
+    picture.write(FOLDER / "register_tile.svg")
 
 
 def planned() -> Plan:
@@ -193,7 +150,7 @@ def arena() -> None:
     picture.text(left, top + height + 42, f"the {len(kernels)} kernels of a step, in order", 13)
     picture.text(20, top + 14, "address", 13)
     picture.arrow(45, top + 22, 45, top + height)
-    picture.write("arena")
+    picture.write(FOLDER / "arena.svg")
 
 
 def attention() -> None:
@@ -239,7 +196,7 @@ def attention() -> None:
     picture.text(right, top + 226, "Each lane has two neighbours here and two eight", 13)
     picture.text(right, top + 244, "rows below: a row's maximum needs two shuffles", 13)
     picture.text(right, top + 262, "among four lanes.", 13)
-    picture.write("attention")
+    picture.write(FOLDER / "attention.svg")
 
 
 DIGITS = """model Digits(image: f32[B, 8, 8, 1]) -> logits: f32[B, 10] {
@@ -299,7 +256,7 @@ def overview() -> None:
     history = model.fit(verbose=False)
     _curve(picture, 20, 364, [r["test_accuracy"] for r in history])
     _digits(picture, 600, 364, model)
-    picture.write("overview")
+    picture.write(FOLDER / "overview.svg")
 
 
 def _curve(picture: Svg, x: int, y: int, values: list[float]) -> None:

@@ -29,6 +29,7 @@ PARTS = {
     "Using nnc": [
         "README",
         "tutorial",
+        "gallery",
         "how_to",
         "language",
         "library",

@@ -21,3 +21,4 @@ myst_heading_anchors = 3  # links to headings, as `running.md#predicting`
 
 def setup(app) -> None:
     app.add_lexer("nn", NnLexer)
+    app.add_lexer("nn-fragment", NnLexer)  # lines of a program, which no test compiles

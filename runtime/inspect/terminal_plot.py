@@ -43,8 +43,7 @@ def terminal_plot(shown: Sequence[Panel], screen: Screen = PIPE) -> str:
     try:
         import plotext  # the extra `plot`
     except ImportError as error:
-        help = f"{INSTALL}, or draw a file with `--output curves.html`"
-        raise fail("E0741", "curves in a terminal need plotext", help=help) from error
+        raise fail("E0741", "curves in a terminal need plotext", help=INSTALL) from error
     height = max(LEAST_HEIGHT, min(MOST_HEIGHT, screen.lines // len(shown) - LEGEND))
     return "\n".join(_panel(plotext, panel, screen, height) for panel in shown)
 

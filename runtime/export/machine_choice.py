@@ -14,6 +14,7 @@ from ...dsl.diagnostics.diagnostic import did_you_mean, fail
 from ..device.cpu import host
 
 HOST = "host"
+X86 = ("x86_64", "AMD64")  # names of the architecture, as operating systems have it
 # lanes of vectors on x86-64 → the level of the architecture that has them
 LEVELS = {4: "x86-64-v2", 8: "x86-64-v3", 16: "x86-64-v4"}
 
@@ -28,7 +29,8 @@ def machine_of(name: str) -> Machine:
         triples = ", ".join(f"`{architecture}-linux-gnu`" for architecture in BY_ARCHITECTURE)
         hint = did_you_mean(name, known) or f"there are {', '.join(known)}, and triples: {triples}"
         raise fail("E0721", f"there is no target `{name}` to export for", help=hint)
-    return found
+    # LLVM as it is here assembles the question to the processor for the architecture at hand alone.
+    return found if platform.machine() in X86 else replace(found, required=())
 
 
 def host_machine() -> Machine:

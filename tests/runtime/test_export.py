@@ -17,6 +17,7 @@ from nnc.runtime import cli
 from nnc.runtime.device.cpu import elf_linker
 from nnc.runtime.export.building import Member, archive
 from nnc.runtime.export.header import c_name
+from nnc.runtime.export.machine_choice import machine_of
 
 here = pytest.mark.skipif(not elf_linker.supported(), reason="for x86-64 Linux")
 
@@ -95,6 +96,25 @@ def test_a_run_predicts_the_same(tmp_path):
     for _ in range(2):  # the second one takes what the first has prepared
         assert library.call("predict", library.weights, 7) == 0
         assert np.array_equal(library.array("predict", "logits")[:7], expected)
+
+
+@here
+def test_a_run_of_the_command_line(tmp_path, monkeypatch):
+    """With what it learnt; and for older processors the same but for the order of sums."""
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["train", str(write(tmp_path)), "--out", "run", "--steps", "5"]) == 0
+    image = np.random.default_rng(3).random((9, 8, 8, 1), np.float32)
+    expected = nnc.load("run").predict(image)
+    for target in ("host", "x86-64-v2", "x86_64-linux-gnu", "x86-64-v3"):
+        library = Library(export(tmp_path / target, "run", "--target", target))
+        assert library.about["target"]["name"].startswith("x86-64-v")
+        library.array("predict", "image")[:9] = image
+        if library.call("predict", library.weights, 9) == CODES["NO_INSTRUCTIONS"]:
+            assert target == "x86-64-v3"
+            continue
+        found = library.array("predict", "logits")[:9]
+        assert np.array_equal(found, expected) if target == "host" else True
+        assert np.abs(found - expected).max() < 2e-6
 
 
 @here
@@ -287,6 +307,13 @@ def test_what_cannot_be_exported_is_said(small, tmp_path, capfd):
         nnc.load(path).export(tmp_path / "c")
     with pytest.raises(ValueError, match="did you mean `so`"):
         nnc.load(path).export(tmp_path / "c", kinds="sso")
+
+
+@here
+def test_only_x86_asks_the_processor(monkeypatch):
+    assert machine_of("x86-64-v3").required == ("x86-64-v2", "x86-64-v3")
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert machine_of("x86-64-v3").required == ()
 
 
 def test_names_in_c():

@@ -100,7 +100,7 @@ def read_frame(frame: Frame, reader: Reader | None) -> np.ndarray:
     table, _ = reader.table(frame.file())
     found = reader.numbers(table, read_columns(table))
     assert found is not None  # a reader has columns
-    return found
+    return np.asarray(found)
 
 
 def trains_on(project: Project, frame: Frame) -> bool:

@@ -176,6 +176,110 @@ def test_the_hash_of_data_does_not_depend_on_where_they_are(here, limit):
     assert fingerprint(load("text", **text)) == windows
 
 
+def write_table(rows: int = 300) -> None:
+    """Numbers, words, missing cells, and a target of numbers."""
+    random = np.random.default_rng(0)
+    sizes, words = random.normal(size=(rows, 3)).round(4).astype(str), ["red", "blue", "", "green"]
+    lines = ["a,b,c,colour,y"]
+    for number, row in enumerate(sizes):
+        row[2] = "" if number % 7 == 3 else row[2]
+        lines.append(",".join([*row, words[number % 4], f"{float(row[0]) * 2:.4f}"]))
+    Path("t.csv").write_text("\n".join(lines) + "\n")
+    for number in range(3):
+        part = lines[1 + number * 100 : 101 + number * 100]
+        Path(f"part-{number}.csv").write_text("\n".join([lines[0], *part]) + "\n")
+
+
+TABLES = {
+    "plain": {"columns": ["a", "b"]},
+    "encoded": {
+        "columns": ["colour", "c", "a"],
+        "categories": "colour",
+        "missing": "indicator",
+        "normalize": True,
+    },
+    "filled": {"columns": ["c", "b"], "missing": "fill", "normalize": True, "test": 0},
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_are_converted_to_a_file_and_found_again(here, limit, name, monkeypatch):
+    """The same numbers and statistics, also if the file in the cache is damaged."""
+    write_table()
+    settings = {"target": "y", **TABLES[name]}
+    limit(ALL)
+    whole = load("csv", file="t.csv", **settings)
+    assert isinstance(whole.train.arrays["x"], np.ndarray) and not Path("cache").exists()
+    limit("2 kB")
+    monkeypatch.setattr("nnc.runtime.data.formats.table_file.BLOCK_CELLS", 100)
+    monkeypatch.setattr("nnc.runtime.data.formats.csv_features.COLUMNS_BYTES", 3000)
+    monkeypatch.setattr("nnc.runtime.data.formats.csv_features.BLOCK_BYTES", 500)
+    for source in ("t.csv", "part-*.csv", "t.csv", "damaged", "t.csv"):
+        if source == "damaged":
+            for file in Path("cache/tables").glob("*.rows"):
+                file.write_bytes(file.read_bytes()[:-30] + bytes(30))
+            continue
+        found = load("csv", file=source, **settings)
+        assert isinstance(found.train.arrays["x"], Stored)
+        assert found.reader == whole.reader and found.schema == whole.schema
+        for split_name, split in whole.splits.items():
+            for field, array in split.arrays.items():
+                np.testing.assert_array_equal(found.splits[split_name].arrays[field], array)
+        assert fingerprint(found) == fingerprint(whole)
+
+
+def test_a_table_trains_to_the_same_bits(here, limit):
+    write_table()
+    settings = 'target = "y", columns = ["a", "c"], missing = "fill", normalize = true'
+    limit(ALL)
+    expected = weights(f'csv("t.csv", {settings})', "whole")
+    limit(NONE)
+    assert weights(f'csv("t.csv", {settings})', "streamed") == expected
+    assert weights(f'csv("part-*.csv", {settings})', "shards") == expected
+    assert resumed(f'csv("t.csv", {settings})', "again", limit, NONE, ALL) == expected
+
+
+def test_row_groups_of_parquet_are_converted_one_by_one(here, limit):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="Parquet needs pyarrow")
+    table = pytest.importorskip("pyarrow").table(
+        {"a": np.arange(500) / 7, "b": np.arange(500), "y": np.arange(500) % 5}
+    )
+    parquet.write_table(table, "t.parquet", row_group_size=64)
+    limit(ALL)
+    whole = load("parquet", file="t.parquet", target="y", normalize=True)
+    limit(NONE)
+    found = load("parquet", file="t.parquet", target="y", normalize=True)
+    assert isinstance(found.train.arrays["x"], Stored)
+    assert fingerprint(found) == fingerprint(whole)
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        ([f"{n}.5" for n in range(40)], "numbers"),
+        ([*map(str, range(40)), "word"], "E0605"),
+        ([*map(str, range(40)), ""], "E0616"),
+        ([*map(str, range(40)), *[f"word{n % 3}" for n in range(60)]], "words"),
+    ],
+)
+def test_targets_of_many_numbers_are_kept_as_numbers(here, cells, kind, monkeypatch):
+    """What a column is depends on the whole of it, also if most of it came before."""
+    lines = [f"{n},{cell}" for n, cell in enumerate(cells)]
+    Path("t.csv").write_text("x,y\n" + "\n".join(lines) + "\n")
+    found = []
+    for many in (1 << 16, 5):
+        monkeypatch.setattr("nnc.runtime.data.formats.csv_targets.MANY", many)
+        monkeypatch.setattr("nnc.runtime.data.formats.table_file.BLOCK_CELLS", 8)
+        try:
+            loaded = load("csv", file="t.csv", target="y", test=0)
+            y = loaded.train.arrays["y"].tolist()
+            found.append((y, loaded.class_names, loaded.schema, "words" * bool(loaded.class_names)))
+        except UserError as error:
+            found.append([(d.code, d.message, d.help) for d in error.diagnostics])
+    assert found[0] == found[1]
+    assert kind == "numbers" or kind in str(found[0])
+
+
 def write_pictures(count: int = 12) -> None:
     """Two classes of small pictures, in several formats and sizes."""
     pillow = pytest.importorskip("PIL.Image", reason="images need Pillow")

@@ -16,19 +16,22 @@ row of it can then be read. Means, deviations and frequencies are those of the r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from unicodedata import normalize
 
 import numpy as np
 
 from ....dsl.diagnostics.diagnostic import did_you_mean
+from ..core.stored import Computed, Examples, Stored, blocks
 from .csv_cells import WrongCell, not_a_number
 from .lines import number_labels
 
 REFUSE, FILL, INDICATOR = "refuse", "fill", "indicator"
 NUMBER, CATEGORY, ORDERED = "number", "category", "ordered"
 MISSING_NAME = "missing"
+COLUMNS_BYTES = 1 << 26  # of columns that are taken from a file at a time
+BLOCK_BYTES = 1 << 22  # of rows that are read from it at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,9 +39,25 @@ class RawColumns:
     """Input columns as they were read: f64 [rows, columns]. In a column of categories numbers stand
     for its `texts`; a missing cell is not a number. `places` are the columns in the table."""
 
-    values: np.ndarray
+    values: Examples
     texts: Mapping[int, tuple[str, ...]]
     places: tuple[int, ...]
+
+    def columns(self) -> Iterator[np.ndarray]:
+        """Each column, f64 [rows]. Of rows that are in a file as many columns at a time as have
+        `COLUMNS_BYTES`: mostly all of them, in a single pass."""
+        count, width = self.values.shape
+        if not isinstance(self.values, Stored):
+            yield from self.values.T
+            return
+        step = max(1, COLUMNS_BYTES // (8 * count))
+        for first in range(0, width, step):
+            found = np.empty((min(step, width - first), count))
+            start = 0
+            for block in blocks(self.values, max(1, BLOCK_BYTES // (8 * width))):
+                found[:, start : start + len(block)] = block[:, first : first + step].T
+                start += len(block)
+            yield from found
 
 
 @dataclass(frozen=True)
@@ -83,11 +102,25 @@ class Features:
     def encode(self, raw: RawColumns) -> np.ndarray:
         """The numbers f64 [rows, numbers] of cells. WrongCell E0605 for a category that there is
         not, E0616 for a cell that may not be missing."""
-        parts = [part for k in range(len(self.kinds)) for part in self._encoded(raw, k)]
+        columns = enumerate(raw.columns())
+        parts = [part for k, values in columns for part in self._encoded(raw, k, values)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
-    def _encoded(self, raw: RawColumns, k: int) -> list[np.ndarray]:
-        values, place = raw.values[:, k], raw.places[k]
+    def encoded(self, raw: RawColumns) -> Examples:
+        """As `encode`; of rows that are in a file whenever they are read."""
+        rows = raw.values
+        if not isinstance(rows, Stored):
+            return self.encode(raw)
+        width = len(self.titles([""] * len(self.kinds)))
+
+        def compute(chosen: np.ndarray, out: np.ndarray) -> None:
+            if len(chosen):
+                out[...] = self.encode(RawColumns(rows.read(chosen), raw.texts, raw.places))
+
+        return Computed((len(rows), width), np.dtype(np.float64), compute)
+
+    def _encoded(self, raw: RawColumns, k: int, values: np.ndarray) -> list[np.ndarray]:
+        place = raw.places[k]
         if self.kinds[k] != NUMBER:
             values = _ranked(values, raw.texts[k], self.names[k], place)
         absent = np.isnan(values)
@@ -156,8 +189,8 @@ def fit(raw: RawColumns, choice: Choice, training: np.ndarray) -> Features:
     value there."""
     kinds, names, indicated, filled, means, deviations = [], [], [], [], [], []
     ordered = choice.ordered or {}
-    for k, place in enumerate(raw.places):
-        values, known = raw.values[:, k], tuple(raw.texts.get(k, ()))
+    for k, (place, values) in enumerate(zip(raw.places, raw.columns(), strict=True)):
+        known = tuple(raw.texts.get(k, ()))
         kind = ORDERED if place in ordered else CATEGORY if place in choice.categories else NUMBER
         absent = np.isnan(values)
         if kind == CATEGORY:

@@ -71,9 +71,10 @@ def describe(request: Request) -> Schema:
 
 
 def load(request: Request) -> Dataset:
-    """All splits, in memory. E0601 to E0606, E0609, E0611 to E0618 for what can be wrong."""
+    """All splits, in memory or in a file of the cache. E0601 to E0606, E0609, E0611 to E0618 for
+    what can be wrong."""
     with errors_at(request.span_of("file")):
-        return _load(request, _open(request))
+        return _load(request, _open(request), request.search)
 
 
 def load_in_memory(settings: Mapping[str, Any], search: Search, file: TableFile) -> Dataset:
@@ -83,10 +84,11 @@ def load_in_memory(settings: Mapping[str, Any], search: Search, file: TableFile)
     return _load(request, _opened(request, {"train": (file.path,)}, (file,)))
 
 
-def _load(request: Request, opened: Opened) -> Dataset:
-    """The data of an open table."""
+def _load(request: Request, opened: Opened, search: Search | None = None) -> Dataset:
+    """The data of an open table, whose files are converted in the cache of `search` if they do not
+    fit into memory."""
     table = opened.table
-    columns = read_columns(table, True, _booleans(request))
+    columns = read_columns(table, True, _booleans(request), search)
     target = _target(request, opened, columns)
     parts = _parts(request, opened, columns, target)
     features = None

@@ -16,23 +16,50 @@ from ....dsl.diagnostics.diagnostic import fail
 from .csv_cells import EXACT, WrongCell, inexact, is_missing, is_number, not_a_number
 
 MAX_LABEL = (1 << 31) - 1
+MANY = 1 << 16
 MAX_CLASSES = 256  # whole numbers below this are labels unless `labels = false`
 
 
 @dataclass
 class Target:
     """The cells of a target column read so far: their texts, numbered in the order in which they
-    occur. Of one that is `exact`, whole numbers are refused that f64 does not hold."""
+    occur. Of more than `MANY` texts that are all numbers, which take more memory than all else,
+    only the numbers are kept (`are_numbers`), unless it `keeps_texts`: `blocks` are f64 then.
+    Of one that is `exact`, whole numbers are refused that f64 does not hold."""
 
     column: int
     exact: bool = False
+    keeps_texts: bool = False
+    are_numbers: bool = False
     blocks: list[np.ndarray] = field(default_factory=list)
     numbering: dict[str, int] = field(default_factory=dict)
 
     def add(self, texts: Iterator[str], count: int) -> None:
-        """The next `count` cells."""
+        """The next `count` cells. NeedsTexts if one is no number where all were."""
+        if self.are_numbers:
+            cells = list(texts)
+            if not all(map(is_number, cells)):
+                raise NeedsTexts
+            numbers = np.fromiter(map(float, cells), np.float64, count)
+            if self.exact and np.abs(numbers).max() >= EXACT:
+                raise NeedsTexts
+            self.blocks.append(numbers)
+            return
         places = (self.numbering.setdefault(text, len(self.numbering)) for text in texts)
         self.blocks.append(np.fromiter(places, np.int32, count))
+        if len(self.numbering) > MANY and not self.keeps_texts:
+            self.keeps_texts = not all(map(is_number, self.numbering))
+            if not self.keeps_texts:
+                numbers = np.array([float(text) for text in self.numbering])
+                if self.exact and np.abs(numbers).max() >= EXACT:
+                    self.keeps_texts = True
+                    return
+                self.are_numbers, self.numbering = True, {}
+                self.blocks = [numbers[block] for block in self.blocks]
+
+
+class NeedsTexts(Exception):
+    """What a target column is needs all its texts: it has to be read once more."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +88,7 @@ def values_of(targets: Sequence[Target], labels: bool | None) -> Values:
     y = _numbers(target)
     # All digits: then no sign, point or exponent, so these may be class labels.
     whole = all(text.isascii() and text.isdigit() for text in target.numbering)
+    whole &= not target.are_numbers  # there are more of them than classes
     if labels or (labels is None and whole and y.max() < MAX_CLASSES):
         bad = np.flatnonzero((y < 0) | (y != np.floor(y)) | (y >= MAX_LABEL))
         if bad.size:
@@ -73,6 +101,8 @@ def values_of(targets: Sequence[Target], labels: bool | None) -> Values:
 def _is_words(target: Target, labels: bool | None) -> bool:
     """Whether a column is one of words: of all its cells, so that no order of rows matters."""
     # `NA` and the like are words among words; a column of nothing else is one of missing values.
+    if target.are_numbers:
+        return False
     any_words = any(not is_number(t) and not is_missing(t) for t in target.numbering)
     if labels is not None or not any_words:
         return bool(labels) and any_words
@@ -100,6 +130,8 @@ def _words(target: Target) -> tuple[np.ndarray, tuple[str, ...]]:
 
 def _numbers(target: Target) -> np.ndarray:
     """The numbers (f64 [rows]) of a target; E0605 or E0616 for the first cell that is none."""
+    if target.are_numbers:
+        return np.concatenate(target.blocks)
     cells, texts = np.concatenate(target.blocks), list(target.numbering)
     wrong = [place for place, text in enumerate(texts) if not is_number(text)]
     if wrong:
@@ -119,6 +151,8 @@ def _numbers(target: Target) -> np.ndarray:
 def times_of(target: Target) -> np.ndarray:
     """The times (f64 [rows]) in a column: numbers, or dates as ISO 8601 writes them, in seconds.
     WrongCell E0605 or E0616 for the first cell that is neither."""
+    if target.are_numbers:
+        return np.concatenate(target.blocks)
     cells, texts = np.concatenate(target.blocks), list(target.numbering)
     if all(map(is_number, texts)):
         return np.array([float(text) for text in texts])[cells]

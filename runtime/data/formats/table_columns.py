@@ -7,19 +7,27 @@ comes with its file, its row and its column.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 
 from ....dsl.diagnostics.diagnostic import did_you_mean, fail
+from ..core.data_paths import Search
 from ..core.reader import listed
+from ..core.spool import Spool
+from ..core.stored import Stored
 from .csv_cells import WrongCell, not_a_number
 from .csv_features import RawColumns, category
-from .csv_targets import Target
+from .csv_targets import NeedsTexts, Target
+from .kept_table import Columns, Kept
 from .table_file import BOOLEANS, Cells, TableFile
+
+COPIES = 4  # of the numbers of a table: as read, as a whole, encoded, divided into splits
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,20 +66,6 @@ def _placed(file: TableFile, row: int, names: Sequence[str], wrong: WrongCell) -
     return fail(wrong.code, f"{file.path}, {place}: {wrong.message}", help=wrong.hint)
 
 
-@dataclass(frozen=True, eq=False)
-class Columns:
-    """A table's inputs, None if they were not wanted, and the texts of its targets; `counts` are
-    the rows of each file."""
-
-    counts: tuple[int, ...]
-    inputs: RawColumns | None
-    targets: tuple[Target, ...]
-
-    @property
-    def count(self) -> int:
-        return sum(self.counts)
-
-
 def check_same_columns(files: Sequence[TableFile]) -> None:
     """UserError E0614 unless all files have the columns of the first, in whatever order."""
     first = files[0]
@@ -87,39 +81,68 @@ def check_same_columns(files: Sequence[TableFile]) -> None:
 
 
 def read_columns(
-    table: Table, with_inputs: bool = True, booleans: tuple[str, str] = BOOLEANS
+    table: Table,
+    with_inputs: bool = True,
+    booleans: tuple[str, str] = BOOLEANS,
+    search: Search | None = None,
 ) -> Columns:
-    """All rows, converted block by block; inputs only on request. `booleans` are the texts of those
-    in targets. UserError E0603 to E0605, E0611 to E0613, E0616 or E0617."""
-    inputs: list[np.ndarray] = []
-    targets = tuple(Target(column, table.files[0].typed) for column in table.targets)
-    categories = {column: Target(column) for column in table.inputs if column in table.texts}
+    """All rows, converted block by block; inputs only on request, and in a file of the cache that
+    `search` knows where they have more than a share of the memory for data. `booleans` are the
+    texts of those in targets. UserError E0603 to E0605, E0611 to E0613, E0616 or E0617."""
+    try:
+        return _read(table, with_inputs, booleans, search, False)
+    except NeedsTexts:
+        return _read(table, with_inputs, booleans, search, True)
+
+
+def _read(
+    table: Table,
+    with_inputs: bool,
+    booleans: tuple[str, str],
+    search: Search | None,
+    keeps_texts: bool,
+) -> Columns:
+    with_inputs &= bool(table.inputs)
+    exact = table.files[0].typed
+    targets = tuple(Target(column, exact, keeps_texts) for column in table.targets)
+    categories = {c: Target(c, keeps_texts=True) for c in table.inputs if c in table.texts}
     wanted = {*table.targets, *(table.inputs if with_inputs else ())}
     names = [table.names[column] for column in sorted(wanted)]
+    kept = None
+    if search is not None and with_inputs:
+        read = [table.names, table.inputs, table.targets, sorted(table.texts), table.may_miss]
+        kept = Kept.of(search, table.files, [*read, booleans])
+        if (found := kept.find(table.inputs, table.targets, exact)) is not None:
+            return found
     counts = []
-    for file in table.files:
-        count = 0
-        try:
-            for rows, cells in file.blocks(names):
-                if with_inputs and table.inputs:
-                    inputs.append(_input_block(table, cells, categories, count, rows))
-                for target in targets:
-                    # Texts are numbered as they come: what they are is only known at the end.
-                    texts = cells[table.names[target.column]].texts(booleans)
-                    target.add(map(str.strip, texts), rows)
-                count += rows
-        except WrongCell as wrong:
-            raise _placed(file, wrong.row, table.names, wrong) from None
-        if not count:
-            raise fail("E0613", f"{file.path} has a header but no rows")
-        counts.append(count)
-    if not inputs:
+    most = search.memory // COPIES if search else sys.maxsize
+    with Spool(kept.path if kept else Path(), most) as spool:
+        for file in table.files:
+            count = 0
+            try:
+                for rows, cells in file.blocks(names):
+                    if with_inputs:
+                        spool.add(_input_block(table, cells, categories, count, rows))
+                    for target in targets:
+                        # Texts are numbered as they come: what they are is only known at the end.
+                        texts = cells[table.names[target.column]].texts(booleans)
+                        target.add(map(str.strip, texts), rows)
+                    count += rows
+            except WrongCell as wrong:
+                raise _placed(file, wrong.row, table.names, wrong) from None
+            if not count:
+                raise fail("E0613", f"{file.path} has a header but no rows")
+            counts.append(count)
+        values = spool.rows()
+    if values is None:
         return Columns(tuple(counts), None, targets)
     words = {
         k: tuple(categories[c].numbering) for k, c in enumerate(table.inputs) if c in categories
     }
-    raw = RawColumns(np.concatenate(inputs), words, table.inputs)
-    return Columns(tuple(counts), raw, targets)
+    columns = Columns(tuple(counts), RawColumns(values, words, table.inputs), targets)
+    if kept is not None and isinstance(values, Stored):
+        kept.store(columns)
+    return columns
 
 
 def _input_block(

@@ -17,6 +17,7 @@ import numpy as np
 from ....dsl.diagnostics.diagnostic import Report, UserError, did_you_mean, fail
 from ..core.encodings import UTF8
 from ..core.reader import NewExamples, NewFile, listed, noted
+from ..core.stored import Examples
 from .csv_cells import FOR_NEW_TABLES, is_number
 from .csv_features import REFUSE, Features
 from .table_columns import Columns, Table, read_columns
@@ -77,13 +78,13 @@ class TableReader:
         """What the numbers of `x` are called."""
         return self.features.titles(self.columns) if self.features else self.columns
 
-    def numbers(self, table: Table, columns: Columns) -> np.ndarray | None:
+    def numbers(self, table: Table, columns: Columns) -> Examples | None:
         """The numbers of the rows of a table, f64 [rows, numbers]; None without inputs."""
         raw = columns.inputs
         if raw is None or self.features is None:
             return None if raw is None else raw.values
         with table.placed(columns.counts):
-            return self.features.encode(raw)
+            return self.features.encoded(raw)
 
     def read(self, files: Sequence[NewFile], cache: Path) -> NewExamples:
         """The rows of all tables. UserError as `load`, and E0614 for columns that are missing."""
@@ -93,7 +94,7 @@ class TableReader:
                 form = TextForm(self.delimiter, self.header, self.encoding, cache)
                 table, others = self.table(open_table(file.path, form))
                 values = self.numbers(table, read_columns(table))
-                parts += [] if values is None else [values]
+                parts += [] if values is None else [np.asarray(values)]
                 names += [f"{file.name}:{line}" for line in table.files[0].lines()]
                 if others:
                     notes.append(f"not read of {file.name}: {listed(others)}")

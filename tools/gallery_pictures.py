@@ -243,8 +243,8 @@ def movielens(trained: Trained) -> Svg:
     found = trained.model.predict(trained.held_out("user"), trained.held_out("film"))["stars"]
     given = trained.held_out("rating")
     edges = np.linspace(0.5, 5.5, 41)
-    picture = Svg(WIDTH, 360, "Foretold stars by given stars")
-    labels = ("foretold stars", "share of the ratings")
+    picture = Svg(WIDTH, 360, "Predicted stars by given stars")
+    labels = ("predicted stars", "share of the ratings")
     frame = Axes(picture, (60, 30, 540, 270), (0.5, 5.5), (0, 0.12), labels)
     middles = (edges[:-1] + edges[1:]) / 2
     shades = between("#c0392b", "#e9d66b", "#2457a6")

@@ -127,7 +127,7 @@ def char_rnn(trained: Trained) -> Svg:
     chances = softmax(trained.model.predict(tokens))
     each = np.take_along_axis(chances[:, :-1], tokens[:, 1:, None], 2)[..., 0]
     each = np.concatenate([np.zeros((len(tokens), 1)), each], 1)  # the first of a window is given
-    picture = Svg(WIDTH, 640, "How well characters are foretold")
+    picture = Svg(WIDTH, 640, "How well characters are predicted")
     picture.text(14, 24, "a text to validate on: the darker, the more probable was the character")
     y = _letters(picture, text, [SHADE(p) for p in each.ravel()], 52)
     _sample(picture, trained, y + 50)
@@ -241,7 +241,7 @@ def ctc_digits(trained: Trained) -> Svg:
 
 
 def time_series(trained: Trained) -> Svg:
-    """Three test series: what was observed, what followed, and what was foretold."""
+    """Three test series: what was observed, what followed, and what was predicted."""
     x, y = trained.held_out("x", slice(0, 3)), trained.held_out("y", slice(0, 3))
     found = trained.model.predict(x)
     picture = Svg(WIDTH, 500, "Three series and their forecasts")
@@ -251,7 +251,7 @@ def time_series(trained: Trained) -> Svg:
         frame.path(list(zip(range(64, 80), y[n], strict=True)), BLUE, 5)
         frame.path(list(zip(range(64, 80), found[n], strict=True)), RED, 2)
     for n, (colour, words) in enumerate(
-        ((GREY, "observed, with noise"), (BLUE, "what followed"), (RED, "foretold"))
+        ((GREY, "observed, with noise"), (BLUE, "what followed"), (RED, "predicted"))
     ):
         frame.legend([(colour, words)], 60 + 200 * n, 485)
     return picture

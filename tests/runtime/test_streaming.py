@@ -173,7 +173,13 @@ def test_the_hash_of_data_does_not_depend_on_where_they_are(here, limit):
     limit(NONE)
     assert fingerprint(load("npy", x="x.npy")) == plain
     assert fingerprint(load("npy", x="x-*.npy")) == plain
-    assert fingerprint(load("text", **text)) == windows
+    found = load("text", **text)
+    assert isinstance(found.train.arrays["token"], Mapped) and fingerprint(found) == windows
+    raw = np.frombuffer(Path("t.txt").read_bytes(), np.uint8)
+    rows = np.array([7, 0, 3, 4])
+    for field, shift in (("token", 0), ("target", 1)):
+        expected = [raw[2 * row + shift : 2 * row + shift + 5] for row in rows]
+        np.testing.assert_array_equal(found.train.arrays[field].read(rows), expected)
 
 
 def write_table(rows: int = 300) -> None:

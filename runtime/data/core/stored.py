@@ -181,13 +181,13 @@ def selected(examples: Examples, rows: np.ndarray) -> Examples:
     return Selected(examples, rows) if isinstance(examples, Stored) else examples[rows]
 
 
-def bounded(arrays: Mapping[Key, np.ndarray], most: int) -> dict[Key, Examples]:
+def bounded(arrays: Mapping[Key, Examples], most: int) -> dict[Key, Examples]:
     """The same arrays. Of those that are mapped from files, the largest are examples of which
     little stays in memory, so that the others have `most` bytes at most."""
     found: dict[Key, Examples] = dict(arrays)
     for name, array in sorted(arrays.items(), key=lambda item: item[1].nbytes):
         most -= array.nbytes
-        if most < 0 and MappedFile.of(array) is not None:
+        if most < 0 and isinstance(array, np.ndarray) and MappedFile.of(array) is not None:
             found[name] = Mapped(array)
     return found
 

@@ -36,6 +36,7 @@ from ..core.padding import pad
 from ..core.reader import NewExamples, NewFile
 from ..core.shards import Splits, find_shards
 from ..core.source import DataSource, Request, Setting, errors_at
+from ..core.stored import bounded
 from ..core.tokenizer_file import ENDING
 from ..core.vocabulary import Vocabulary
 from .new_lines import (
@@ -140,6 +141,10 @@ def _windows(request: Request, name: str, tokens: Tokens) -> tuple[Split, Split 
     _check_lengths(request, name, len(tokens.train), len(tokens.validation))
     train, validation = (split_of(*part, length) if len(part[0]) else None for part in parts)
     assert train is not None
+    # A text of bytes is mapped, and may be larger than the memory for data.
+    if tokens.train.nbytes + tokens.validation.nbytes > request.search.memory:
+        train = Split(bounded(train.arrays, 0))
+        validation = validation and Split(bounded(validation.arrays, 0))
     return train, validation
 
 

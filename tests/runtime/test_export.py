@@ -99,6 +99,7 @@ def test_a_run_predicts_the_same(tmp_path):
 
 
 @here
+@pytest.mark.slow
 def test_a_run_of_the_command_line(tmp_path, monkeypatch):
     """With what it learnt; and for older processors the same but for the order of sums."""
     monkeypatch.chdir(tmp_path)
@@ -212,6 +213,7 @@ def test_weights_in_the_library(small, tmp_path):
     assert library.functions["small_train_step"]["inputs"][0]["shape"][0] == 4
 
 
+@pytest.mark.slow
 def test_the_same_model_gives_the_same_files(small, tmp_path):
     again = export(tmp_path / "c", write(tmp_path), "--as", "so,a,o")
     names = sorted(p.name for p in small.iterdir())

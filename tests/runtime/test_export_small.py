@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from exported import Library, numbers, run, tool
 from small_programs import DIGITS, write
-from support import system
+from support import mostly_slow, system
 
 from nnc.compiler.codegen.llvm.index_width import narrowed
 from nnc.runtime import cli
@@ -111,7 +111,7 @@ def test_the_convolutional_network_is_small(tmp_path):
     assert {name for name in predicting if name != "U"} == {"digits.checked"}
 
 
-@pytest.mark.parametrize("target", ["cortex-m7", "rv32imc", "rv64gc"])
+@pytest.mark.parametrize("target", mostly_slow(["cortex-m7", "rv32imc", "rv64gc"], {"rv32imc"}))
 def test_other_boards_are_compiled_for(tmp_path, target):
     folder = export(tmp_path / "c", write(tmp_path), "--target", target, "--batch", "1")
     kinds = run([tool("readelf"), "-h", "libsmall.a"], folder)

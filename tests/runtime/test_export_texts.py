@@ -104,6 +104,7 @@ def test_the_same_logits_for_every_token(tmp_path, layer):
         assert library.call("generate_next", library.weights) == CODES["INDEX_OUTSIDE"]
 
 
+@pytest.mark.slow
 def test_what_is_given_is_read_once(tmp_path):
     library, generator = made(tmp_path, TRANSLATOR)
     share(library)

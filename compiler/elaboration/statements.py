@@ -85,7 +85,7 @@ def let(ctx: Context, node: s.Let, scope: BodyScope) -> None:
 def repeat(ctx: Context, node: s.Repeat, scope: BodyScope) -> None:
     """`repeat n { … }`, unrolled; names of the block are new in every iteration."""
     count = size(ctx, node.count, scope, "how often to repeat")
-    copies = ctx.copies * count
+    copies = ctx.copies * count if node.body else count  # nothing is not written out
     if copies > MAX_REPEAT:
         within = f" within another makes {copies:,} copies, which" if ctx.copies > 1 else ""
         raise ctx.error(

@@ -256,15 +256,17 @@ def test_sounds_are_read_as_those_of_training(nnc, home):
     assert all(np.isclose(files, one, atol=1e-6).all(axis=1).any() for one in arrays)
 
 
-def test_sounds_that_the_run_does_not_read(nnc):
-    """As training refuses them, with how to convert each; too long ones are cut as there."""
+def test_sounds_of_another_rate_and_damaged_ones(nnc):
+    """As in training, which resamples and mixes: damaged ones are refused, too long ones cut."""
     tone(Path("fast.wav"), 300, rate=16000)
     tone(Path("stereo.wav"), 300, channels=2)
+    code, out, _ = nnc("runs/sounds", "fast.wav", "stereo.wav")
+    assert code == 0 and [row["label"] for row in rows(out)] == ["low", "low"]
     Path("cut.wav").write_bytes(Path("stereo.wav").read_bytes()[:30])
-    code, _, err = nnc("runs/sounds", "fast.wav", "stereo.wav", "cut.wav")
-    assert code == 1 and err.count("error[") == 3
-    assert "fast.wav has 16000 samples per second" in err and "2 channels" in err
-    assert "ffmpeg -i fast.wav -ac 1 -ar 8000 new.wav" in err
+    Path("text.wav").write_text("no sound")
+    code, _, err = nnc("runs/sounds", "fast.wav", "text.wav", "cut.wav")
+    assert code == 1 and err.count("error[") == 2
+    assert "cut.wav is cut off" in err and "text.wav" in err
     tone(Path("long.wav"), 300, seconds=1)
     code, out, err = nnc("runs/sounds", "long.wav")
     assert code == 0 and "cut at " in err and rows(out)[0]["label"] == "low"

@@ -19,6 +19,8 @@ WITHOUT_SOURCE = {
     "augmentation": "chance flipped flipped_vertically shifted whole_below spare cropped part_of"
     " turned at_places cut brightened contrasted masked_range mixed_loss partners own_places"
     " whole_shares mixture mixing direct_draws accepted_draws boxes no_boxes pasted",
+    "attribution": "repeated noisy straight_path places is_within covers occluded is_member"
+    " coalitions orders joining",
     "averages": "below_one",
     "clipping": "positive",
     "convolution": "along window_margin window_count equal_part transposed_size early lead taps",

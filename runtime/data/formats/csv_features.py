@@ -30,7 +30,8 @@ from .lines import number_labels
 REFUSE, FILL, INDICATOR = "refuse", "fill", "indicator"
 NUMBER, CATEGORY, ORDERED = "number", "category", "ordered"
 MISSING_NAME = "missing"
-COLUMNS_BYTES = 1 << 26  # of columns that are taken from a file at a time
+COLUMNS_BYTES = 1 << 24  # of columns that are taken from a file at a time, at least
+PASSES = 16  # through such a file, at most
 BLOCK_BYTES = 1 << 22  # of rows that are read from it at a time
 
 
@@ -45,12 +46,12 @@ class RawColumns:
 
     def columns(self) -> Iterator[np.ndarray]:
         """Each column, f64 [rows]. Of rows that are in a file as many columns at a time as have
-        `COLUMNS_BYTES`: mostly all of them, in a single pass."""
+        `COLUMNS_BYTES`, or more so that there are no more than `PASSES`."""
         count, width = self.values.shape
         if not isinstance(self.values, Stored):
             yield from self.values.T
             return
-        step = max(1, COLUMNS_BYTES // (8 * count))
+        step = max(1, COLUMNS_BYTES // (8 * count), -(-width // PASSES))
         for first in range(0, width, step):
             found = np.empty((min(step, width - first), count))
             start = 0

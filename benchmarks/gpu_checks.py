@@ -32,13 +32,13 @@ from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.reference.pass_checker import EVALUABLE
 from nnc.compiler.targets import GpuTarget
 from nnc.dsl.diagnostics.diagnostic import UserError
+from nnc.runtime.assignments import Assignment
 from nnc.runtime.data import Search
 from nnc.runtime.inspect.code_check import check_code, run_stored
 from nnc.runtime.inspect.sample_inputs import sample
 from nnc.runtime.inspect.sample_sizes import fit_sizes
 from nnc.runtime.inspect.verification import TOLERANCE
 from nnc.runtime.project import Project, load_dataset, project_of_text, with_assignments
-from nnc.runtime.settings import Assignment
 from nnc.runtime.training.job import prepare
 from nnc.runtime.training.loop import train
 from nnc.runtime.training.progress import Silent

@@ -23,11 +23,11 @@ from nnc.compiler.ir.equation import System
 from nnc.dsl.check.checker import load_source
 from nnc.dsl.diagnostics.diagnostic import Report, UserError
 from nnc.dsl.syntax.source import Source
+from nnc.runtime.assignments import Assignment
 from nnc.runtime.data import Search
 from nnc.runtime.device import DEVICES
 from nnc.runtime.inspect.bench import fill_random
 from nnc.runtime.project import Project, planned_setup, project_of_text
-from nnc.runtime.settings import Assignment
 from nnc.runtime.training.bound_program import BoundProgram
 from nnc.runtime.training.executor import Executor
 

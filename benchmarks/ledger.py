@@ -29,12 +29,12 @@ from workloads import FOLDER, PREDICTING, TRAINING, WIDE, Workload
 from nnc.compiler.elaboration.train_block import Setup
 from nnc.compiler.options import DEFAULT, Options
 from nnc.compiler.pipeline import CPU, Pass, gpu, plan
+from nnc.runtime.assignments import Assignment
 from nnc.runtime.device.cpu import host
 from nnc.runtime.device.cpu.program import CpuProgram
 from nnc.runtime.device.data_inputs import fields_of
 from nnc.runtime.inspect.bench import fill_random
 from nnc.runtime.project import project_of_text, setup_of
-from nnc.runtime.settings import Assignment
 from nnc.runtime.training.executor import Executor
 
 RESULTS = FOLDER / "ledger"

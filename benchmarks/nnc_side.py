@@ -21,11 +21,11 @@ from nnc.compiler.pipeline import derive
 from nnc.dsl.check.checker import load_source
 from nnc.dsl.diagnostics.diagnostic import Report
 from nnc.dsl.syntax.source import Source
+from nnc.runtime.assignments import Assignment
 from nnc.runtime.device import DEVICES
 from nnc.runtime.device.data_inputs import fields_of
 from nnc.runtime.inspect.bench import fill_random
 from nnc.runtime.project import project_of_text, setup_of
-from nnc.runtime.settings import Assignment
 from nnc.runtime.training.bound_program import BoundProgram
 from nnc.runtime.training.executor import Executor
 

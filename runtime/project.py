@@ -19,12 +19,13 @@ from ..dsl.syntax import ast as s
 from ..dsl.syntax.ast import walk
 from ..dsl.syntax.printer import format_expr, format_type, quoted
 from ..dsl.syntax.source import Source
+from .assignments import Assignment, assign
 from .compiling import compiling
 from .data import SOURCES, Dataset, Schema, Search, bind, describe, find_source
 from .data import load as load_data
 from .data.core.splitting import training_size
 from .privacy import Sampling
-from .settings import Assignment, DataChoice, Settings, assign, read_settings
+from .settings import DataChoice, Settings, read_settings
 from .weights_choice import ARGUMENTS
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from nnc.runtime import data
+from nnc.runtime.assignments import Assignment
 from nnc.runtime.device import DEVICES
 from nnc.runtime.project import project_of_text
-from nnc.runtime.settings import Assignment
 from nnc.runtime.training.interrupt import never
 from nnc.runtime.training.job import Job, prepare
 from nnc.runtime.training.loop import train

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ...dsl.diagnostics.diagnostic import fail
-from ..settings import Assignment
+from ..assignments import Assignment
 
 # the arguments of calls that take fields by name, too
 ARGUMENTS: Mapping[str, tuple[str, ...]] = {

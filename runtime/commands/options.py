@@ -22,10 +22,10 @@ from .report import print_diagnostics
 if TYPE_CHECKING:
     from ...compiler.ir.equation import System
     from ...compiler.programs import Setup
+    from ..assignments import Assignment
     from ..data import Search
     from ..device import Device
     from ..project import Project
-    from ..settings import Assignment
     from ..training.run_folder import RunFolder
 
 FILE = click.Path(path_type=Path)
@@ -185,7 +185,7 @@ def program(function: Callable) -> Callable:
 
 def assignments(sets: tuple[str, ...], **flags: int | str | None) -> list[Assignment]:
     """`--set` and flags such as `--epochs 3`, which win. UsageError for one without `=`."""
-    from ..settings import Assignment
+    from ..assignments import Assignment
 
     found = []
     for text in sets:

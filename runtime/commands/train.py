@@ -18,11 +18,11 @@ import click
 
 from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, fail
 from ...dsl.syntax.printer import quoted
+from ..assignments import Assignment
 from ..data.core.fingerprint import changed, fingerprint
 from ..device.cpu import host
 from ..durations import TimeLimit
 from ..project import Project, load_dataset, open_project, privacy_text
-from ..settings import Assignment
 from ..streams import OutputError
 from ..thread_count import default_threads
 from ..training.atomic_files import json_text

@@ -15,10 +15,10 @@ from ...compiler.programs import prediction, training_step
 from ...dsl.check.checker import Checked, load_source
 from ...dsl.diagnostics.diagnostic import Diagnostic, Report, UserError
 from ...dsl.syntax.source import Source
+from ..assignments import Assignment
 from ..compiling import compiling
 from ..data import Search
 from ..project import planned_setup, privacy_text, project_of
-from ..settings import Assignment
 from .model_system import model_system
 
 

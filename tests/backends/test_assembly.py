@@ -13,10 +13,10 @@ from nnc.compiler.passes.kernels.kernel import Plan
 from nnc.compiler.pipeline import LlvmCode
 from nnc.compiler.programs import training_step
 from nnc.compiler.targets import CpuTarget
+from nnc.runtime.assignments import Assignment
 from nnc.runtime.device.cpu import features
 from nnc.runtime.device.cpu.program import CpuProgram
 from nnc.runtime.project import project_of_text, setup_of
-from nnc.runtime.settings import Assignment
 
 from .assembly import inner_loops
 

@@ -14,10 +14,10 @@ from nnc.compiler.pipeline import derive
 from nnc.compiler.programs import training_step
 from nnc.compiler.reference.initial_values import initial_values
 from nnc.dsl.diagnostics.diagnostic import UserError
+from nnc.runtime.assignments import Assignment
 from nnc.runtime.data import Search
 from nnc.runtime.device import Program
 from nnc.runtime.project import planned_setup, project_of_text
-from nnc.runtime.settings import Assignment
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.nn"))
 

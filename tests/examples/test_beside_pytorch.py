@@ -15,9 +15,9 @@ import pytest
 from nnc.compiler.pipeline import derive
 from nnc.compiler.programs import step_with_gradients
 from nnc.compiler.reference.evaluator import evaluate
+from nnc.runtime.assignments import Assignment
 from nnc.runtime.data import Search
 from nnc.runtime.project import open_project, planned_setup
-from nnc.runtime.settings import Assignment
 
 torch = pytest.importorskip("torch", reason="PyTorch is the second opinion here")
 F = torch.nn.functional

@@ -24,6 +24,7 @@ from nnc.dsl.diagnostics.diagnostic import Report, UserError
 from nnc.dsl.syntax.formatter import format as formatted
 from nnc.dsl.syntax.parser import parse
 from nnc.dsl.syntax.source import Source
+from nnc.runtime.assignments import Assignment
 from nnc.runtime.data import Search
 from nnc.runtime.device import DEVICES
 from nnc.runtime.device.cuda.nvrtc import NvrtcNotFound, nvrtc
@@ -31,7 +32,6 @@ from nnc.runtime.inference.predict import Request, predict
 from nnc.runtime.inspect.emit import Stages
 from nnc.runtime.inspect.stages import ENDINGS
 from nnc.runtime.project import Project, load_dataset, open_project, planned_setup
-from nnc.runtime.settings import Assignment
 from nnc.runtime.training.executor import Values
 from nnc.runtime.training.initial_weights import match
 from nnc.runtime.training.job import Job, prepare

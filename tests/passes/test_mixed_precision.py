@@ -19,12 +19,13 @@ from nnc.compiler.programs import step_with_gradients
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.reference.pass_checker import PassCheck
 from nnc.dsl.diagnostics.diagnostic import UserError
+from nnc.runtime.assignments import Assignment
 from nnc.runtime.device import DEVICES
 from nnc.runtime.device.cpu.program import CpuProgram
 from nnc.runtime.inspect.code_check import check_code, run_stored
 from nnc.runtime.inspect.verification import verify_project
 from nnc.runtime.project import project_of_text, setup_of
-from nnc.runtime.settings import Assignment, settings_json
+from nnc.runtime.settings import settings_json
 from nnc.runtime.training.interrupt import never
 from nnc.runtime.training.loop import INTERRUPTED, train
 from nnc.runtime.training.progress import Silent

@@ -8,10 +8,10 @@ import pytest
 
 import nnc
 from nnc.dsl.diagnostics.diagnostic import UserError
+from nnc.runtime.assignments import Assignment
 from nnc.runtime.data import Dataset, Field, Schema, Split
 from nnc.runtime.device import DEVICES
 from nnc.runtime.project import project_of_text
-from nnc.runtime.settings import Assignment
 from nnc.runtime.training.atomic_files import load_arrays
 from nnc.runtime.training.interrupt import never
 from nnc.runtime.training.job import Job, prepare

@@ -8,13 +8,13 @@ import pytest
 import nnc
 from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime import cli
+from nnc.runtime.assignments import Assignment
 from nnc.runtime.device import DEVICES
 from nnc.runtime.inference.generate import Generator, longest_window
 from nnc.runtime.inference.predict import Request
 from nnc.runtime.inference.predict import predict as predict_arrays
 from nnc.runtime.inspect.summary import summarize
 from nnc.runtime.project import open_project, project_of_text, setup_of, with_batch
-from nnc.runtime.settings import Assignment
 from nnc.runtime.training.executor import Executor
 from nnc.runtime.training.run_folder import RunFolder
 

@@ -12,9 +12,9 @@ from nnc.compiler.programs import training_step
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime import data
+from nnc.runtime.assignments import Assignment
 from nnc.runtime.device import DEVICES
 from nnc.runtime.project import planned_setup, project_of_text
-from nnc.runtime.settings import Assignment
 from nnc.runtime.training.interrupt import never
 from nnc.runtime.training.job import Job, prepare
 from nnc.runtime.training.loop import train

@@ -13,10 +13,10 @@ import pytest
 from nnc.compiler.programs import prediction
 from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime import cli
+from nnc.runtime.assignments import Assignment
 from nnc.runtime.device import DEVICES
 from nnc.runtime.inference.generate import Generator, Sampling
 from nnc.runtime.project import project_of_text, setup_of
-from nnc.runtime.settings import Assignment
 from nnc.runtime.training.executor import Executor
 
 WINDOW, TOKENS = 24, 11

@@ -14,8 +14,8 @@ from small_programs import DIGITS, write
 import nnc
 from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime import cli
+from nnc.runtime.assignments import Assignment
 from nnc.runtime.project import project_of_text
-from nnc.runtime.settings import Assignment
 from nnc.runtime.training.atomic_files import load_arrays
 from nnc.runtime.training.initial_weights import match, read_weights
 from nnc.runtime.weights_choice import WeightsChoice

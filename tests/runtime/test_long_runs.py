@@ -15,9 +15,9 @@ from small_programs import DIGITS, prepared, write
 
 from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime import cli
+from nnc.runtime.assignments import Assignment
 from nnc.runtime.durations import TimeLimit, right_spelling, seconds_of
 from nnc.runtime.project import project_of_text
-from nnc.runtime.settings import Assignment
 from nnc.runtime.training.atomic_files import load_arrays
 from nnc.runtime.training.interrupt import never
 from nnc.runtime.training.intervals import Intervals

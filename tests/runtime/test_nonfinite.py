@@ -14,10 +14,10 @@ from nnc.compiler.pipeline import derive
 from nnc.compiler.programs import training_step
 from nnc.compiler.reference.evaluator import advance
 from nnc.dsl.diagnostics.diagnostic import UserError
+from nnc.runtime.assignments import Assignment
 from nnc.runtime.data import Dataset, Field, Schema, Split
 from nnc.runtime.device import DEVICES
 from nnc.runtime.project import project_of_text, with_batch
-from nnc.runtime.settings import Assignment
 from nnc.runtime.training import atomic_files, values_copy
 from nnc.runtime.training import nonfinite_guard as guard
 from nnc.runtime.training.interrupt import never

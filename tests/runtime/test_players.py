@@ -10,11 +10,11 @@ import pytest
 
 import nnc
 from nnc.dsl.diagnostics.diagnostic import UserError
+from nnc.runtime.assignments import Assignment
 from nnc.runtime.data import Dataset, Field, Schema, Split
 from nnc.runtime.device import DEVICES
 from nnc.runtime.inspect.verification import verify_project
 from nnc.runtime.project import project_of_text, setup_of
-from nnc.runtime.settings import Assignment
 from nnc.runtime.training.executor import Executor
 from nnc.runtime.training.interrupt import never
 from nnc.runtime.training.job import Job, prepare

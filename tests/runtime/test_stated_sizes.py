@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from nnc.dsl.diagnostics.diagnostic import UserError
+from nnc.runtime.assignments import Assignment
 from nnc.runtime.project import project_of_text
-from nnc.runtime.settings import Assignment
 
 TEXT = """
 model M(x: f32[B, T, 3]) -> y: f32[B, T] {

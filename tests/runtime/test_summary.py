@@ -11,13 +11,13 @@ from pseudo_terminal import at_terminal
 from small_programs import write
 
 from nnc.runtime import cli
+from nnc.runtime.assignments import Assignment
 from nnc.runtime.commands import tables
 from nnc.runtime.device import DEVICES
 from nnc.runtime.inspect.fitted_table import Fitting, laid_out
 from nnc.runtime.inspect.layer_work import LayerRow
 from nnc.runtime.inspect.summary import Summary, short_number, summarize
 from nnc.runtime.project import project_of_text, setup_of
-from nnc.runtime.settings import Assignment
 from nnc.runtime.training.executor import Executor
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

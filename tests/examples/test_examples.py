@@ -156,7 +156,7 @@ TRAINED = {
     "vae_digits":        Trained({"epochs": "10"},              "test_error",    0.025),
     "finetuned_digits":  Trained({"epochs": "5"},               "test_accuracy", 0.96),
     "maml_sinusoid":     Trained({"epochs": "60"},              "test_loss",     1.6),
-    "motions":           Trained({"epochs": "60"},              "test_accuracy", 0.9),
+    "motions":           Trained({"epochs": "120"},             "test_accuracy", 0.9),
     "movielens":         Trained({"epochs": "40"},              "test_rmse",     0.93),
     "two_towers":        Trained({"epochs": "5"},               "test_recall",   0.18),
     "wgan_gp":           Trained({"epochs": "60"},              "test_distance", 0.15),

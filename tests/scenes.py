@@ -354,7 +354,7 @@ SCENES: dict[str, Scene] = {
     "E0610": Scene("train wrong.nn", "train right.nn --data here --batch 2", "mnist()",
                    {"wrong.nn": MNIST, "right.nn": MNIST,
                     **{f"here/{name}": content for name, content in IDX.items()}},
-                   broken=lambda patch: patch.setattr(mnist, "ADDRESS", "http://127.0.0.1:9/")),
+                   broken=lambda patch: patch.setattr(mnist.SET, "address", "http://127.0.0.1:9/")),
     "E0611": arrays(PRICES, npy(np.array([None, *"abc"], dtype=object))),
     "E0612": table(ROWS, ROWS.encode() + b"caf\xe9,1,2\n"),
     "E0613": table(ROWS, "a,b,price\n"),

@@ -1,8 +1,8 @@
 """The machines that code is exported for, by name: what LLVM has to know of them besides the record
 of the processor in `targets.py`.
 
-In: nothing. Out: `MACHINES`, and `machine_of_triple`. A machine that is exported for need not be
-the one at hand, so nothing here asks the operating system.
+In: nothing. Out: `MACHINES`, and `machine_of_triple`. The target of an export need not be the
+host, so nothing here asks the operating system.
 """
 
 from __future__ import annotations

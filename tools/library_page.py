@@ -15,9 +15,10 @@ from nnc.dsl.diagnostics.diagnostic import Report
 from nnc.dsl.syntax import ast as s
 from nnc.dsl.syntax.parser import parse
 from nnc.dsl.syntax.source import Source
+from nnc.runtime.data import sources
 from nnc.runtime.data.core import mel
 from nnc.runtime.data.core.source import REQUIRED
-from nnc.runtime.data.sources import SOURCES
+from nnc.runtime.data.sources import FILES, SOURCES
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "library.md"
@@ -106,7 +107,7 @@ def data_sources() -> str:
     lines = ["## Data sources", ""]
     for source in SOURCES.values():
         lines += [f"### {source.name}", "", f"`{source.signature}`: {source.doc}.", ""]
-        lines += [about(sys.modules[source.load.__module__].__doc__), ""]
+        lines += [about(sys.modules[f"{sources.__package__}.{FILES[source.name]}"].__doc__), ""]
         rows = [f"| `{one.name}` | {one.doc} | {default(one.default)} |" for one in source.settings]
         lines += ["| setting | what it is | default |", "|---|---|---|", *rows, ""] if rows else []
     lines += ["### mel", "", paragraphs(mel.__doc__ or ""), ""]

@@ -1,4 +1,4 @@
-"""Which machine `--target` means: a preset, a triple, or the computer at hand.
+"""Which machine `--target` means: a preset, a triple, or the host.
 
 Tests: tests/runtime/test_export.py.
 """
@@ -29,7 +29,7 @@ def machine_of(name: str) -> Machine:
         triples = ", ".join(f"`{architecture}-linux-gnu`" for architecture in BY_ARCHITECTURE)
         hint = did_you_mean(name, known) or f"there are {', '.join(known)}, and triples: {triples}"
         raise fail("E0721", f"there is no target `{name}` to export for", help=hint)
-    # LLVM as it is here assembles the question to the processor for the architecture at hand alone.
+    # The check of the processor is inline assembly, which this LLVM assembles for the host alone.
     return found if platform.machine() in X86 else replace(found, required=())
 
 

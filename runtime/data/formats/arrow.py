@@ -6,25 +6,13 @@ them, with the package pyarrow (`pip install 'nnc-lang[arrow]'`). Out: as `parqu
 
 from __future__ import annotations
 
-from ..core.dataset import Dataset, Schema
-from ..core.source import DataSource, Request
+from ..core.source import DataSource
 from . import csv_source as table
-
-
-def describe(request: Request) -> Schema:
-    """As `csv`."""
-    return table.describe(request)
-
-
-def load(request: Request) -> Dataset:
-    """As `csv`."""
-    return table.load(request)
-
 
 ARROW = DataSource(
     "arrow",
     table.WHAT,
     (*table.COLUMN_SETTINGS, *table.ROW_SETTINGS),
-    describe,
-    load,
+    table.describe,
+    table.load,
 )

@@ -7,25 +7,13 @@ an object in an object has columns `a.b`.
 
 from __future__ import annotations
 
-from ..core.dataset import Dataset, Schema
-from ..core.source import DataSource, Request
+from ..core.source import DataSource
 from . import csv_source as table
-
-
-def describe(request: Request) -> Schema:
-    """As `csv`."""
-    return table.describe(request)
-
-
-def load(request: Request) -> Dataset:
-    """As `csv`."""
-    return table.load(request)
-
 
 JSONL = DataSource(
     "jsonl",
     table.WHAT,
     (*table.COLUMN_SETTINGS, table.ENCODING, *table.ROW_SETTINGS),
-    describe,
-    load,
+    table.describe,
+    table.load,
 )

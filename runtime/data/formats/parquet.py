@@ -16,25 +16,13 @@ checked against each other: shards, and splits, have the same columns.
 
 from __future__ import annotations
 
-from ..core.dataset import Dataset, Schema
-from ..core.source import DataSource, Request
+from ..core.source import DataSource
 from . import csv_source as table
-
-
-def describe(request: Request) -> Schema:
-    """As `csv`."""
-    return table.describe(request)
-
-
-def load(request: Request) -> Dataset:
-    """As `csv`."""
-    return table.load(request)
-
 
 PARQUET = DataSource(
     "parquet",
     table.WHAT,
     (*table.COLUMN_SETTINGS, *table.ROW_SETTINGS),
-    describe,
-    load,
+    table.describe,
+    table.load,
 )

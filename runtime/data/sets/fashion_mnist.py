@@ -1,8 +1,9 @@
-"""`fashion_mnist()`: 70,000 photographs of clothes in ten classes, grey, 28x28 (MIT licence).
+"""`fashion_mnist()`: 70,000 photographs of clothes in ten classes, grey, 28x28.
 
-H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine
-learning algorithms", 2017, arXiv:1708.07747. Debian and Ubuntu have it as the package
-`dataset-fashion-mnist`."""
+In: four IDX files called as those of `mnist.py`, downloaded or found: in a folder `fashion_mnist`,
+in that of `--data`, or where Debian's package `dataset-fashion-mnist` puts them. MIT licence; Xiao,
+Rasul and Vollgraf 2017, arXiv:1708.07747. Out: as `mnist.py`, with the names of the classes.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""`mnist()`: 70,000 handwritten digits of 28x28 (LeCun, Cortes, Burges; CC BY-SA 3.0)."""
+"""`mnist()`: 70,000 handwritten digits of 28x28.
+
+In: the four canonical IDX files, found on disk or downloaded (LeCun, Cortes, Burges; CC BY-SA 3.0).
+Out: `image` f32[28, 28, 1], stored as bytes, and `label` i32. A user's own file is checked for its
+format but not its checksum, so that other sets in the same format can replace it; a downloaded file
+is checked for both.
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...dsl.diagnostics.diagnostic import Report, did_you_mean, fail
 from ...dsl.syntax import ast as s
@@ -20,6 +20,7 @@ from .context import LETTERS, RESERVED_INPUTS, Abort, Context, reserved
 from .cycle_errors import check_order, check_remat_blocks
 from .dispatch import as_array, value
 from .interfaces import declared_shape, input_value, result
+from .names import own_initializers
 from .rules import RULES
 from .scopes import BodyScope
 from .statements import body
@@ -41,7 +42,8 @@ class ElaboratedModel:
         self.ctx.report.check()
         if outputs is None:
             outputs = tuple(r.name for r in self.definition.results)
-        return self.ctx.system(self.definition.name, outputs).in_order()
+        system = self.ctx.system(self.definition.name, outputs).in_order()
+        return replace(system, initializers=own_initializers(self.ctx))
 
 
 def forward(

@@ -28,6 +28,20 @@ def find(ctx: Context, name: s.Name) -> s.Definition | None:
     return seen_from(ctx.definitions, name.span.source).get(name.id)
 
 
+def own_initializers(model: Context) -> tuple[str, ...]:
+    """The text of every function of the program's own that draws a parameter, and of those that
+    these apply, in the order in which they are met."""
+    found: dict[str, str] = {}
+    worklist: list[s.Node] = [node for node, _ in model.inits.values()]
+    while worklist:
+        for part in walk(worklist.pop(0)):
+            definition = find(model, part) if isinstance(part, s.Name) else None
+            if definition and definition.name not in found and not definition.span.source.library:
+                found[definition.name] = definition.span.text
+                worklist.append(definition)
+    return tuple(found.values())
+
+
 def name(ctx: Context, node: s.Name, scope: BodyScope) -> Static | Array:
     """The value of a name, an index of the equation included."""
     text = spelled(node)

@@ -285,6 +285,9 @@ class System:
     tensor: how long they are in that run, where the tensor has the greatest length
     (`dynamic_sizes`).
 
+    `initializers` are the program's own functions that draw first values, as they are written: a
+    printed program needs them to be read.
+
     For messages: `adjoints` are the tensors by the temps that are their gradients, `contributions`
     by those that are parts of a gradient. No name says this, as the user may have taken any."""
 
@@ -305,6 +308,7 @@ class System:
     batch: int = 0
     averages: Mapping[str, str] = field(default_factory=dict)
     sized: Mapping[str, Mapping[int, Affine]] = field(default_factory=dict)
+    initializers: tuple[str, ...] = ()
 
     def of_kind(self, kind: str) -> list[Tensor]:
         return [t for t in self.tensors.values() if t.kind == kind]

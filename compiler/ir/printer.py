@@ -116,6 +116,9 @@ def system_lines(system: System) -> Iterator[Line]:
     inputs = ", ".join(f"{t.name}: {type_text(t)}" for t in system.of_kind("input"))
     outputs = ", ".join(f"{n}: {type_text(system.tensors[n])}" for n in system.outputs)
     yield Line(f"{MARK}{system.name}")
+    for text in system.initializers:
+        yield Line("")
+        yield from map(Line, text.splitlines())
     yield Line("")
     yield Line(f"model {system.name}({inputs}) -> {outputs} {{")
     for kind in ("param", "state"):

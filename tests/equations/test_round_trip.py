@@ -48,6 +48,7 @@ PROGRAMS = {
     "recurrent": ("x: f32[B, 4, 3]", "x |> Cell(3)", "adam(lr = 1e-2)"),
     "numbers": ("x: f32[B, 4]", "x |> Odd |> Dense(2)", "lamb(lr = 1e-2)"),
     "repeated": ("x: f32[B, 4]", "x |> Stack(3)", "adam(lr = 1e-2)"),
+    "drawn": ("x: f32[B, 4]", "x |> Drawn(3)", "sgd(lr = 1e-2)"),
     "again": ("x: f32[B, 4]", "x |> Twice(3)", "adam(lr = 1e-2)"),
 }  # fmt: skip
 
@@ -72,6 +73,14 @@ layer Odd(x: [..., n]) -> y: [..., n] {
     ever' = ever or seen < -10
     low[..., i] = (x[..., i - 1] else -inf) - x[..., i] * (if i % 2 == 0 then -1 else i - 2)
     y = (if low > 0 and not ever then low else -x) * a - (-c)^2 * 1e-30
+}
+fn diagonal(a) -> y: [n, m] { y[i, j] = if i == j then a else 0 }
+fn small(scale) = narrow(scale / fan_in)
+fn narrow(deviation) = normal(0, deviation)
+layer Drawn(units)(x: [..., n]) -> y: [..., units] {
+    param W: [n, units]     ~ small(2)
+    param U: [units, units] ~ diagonal(3)
+    y[..., k] = sum(i, j) x[..., i] * W[i, j] * U[j, k]
 }
 layer Stack(times)(x: [..., n]) -> y: [..., n] {
     y = x

@@ -443,6 +443,8 @@ SCENES: dict[str, Scene] = {
                    broken=lambda patch: patch.setenv("NNC_TARGET", "zen9")),
     "E0724": flags("export small.nn --to lib --target apple-m1 --as so",
                    "export small.nn --to lib --target apple-m1 --as o"),
+    "E0725": flags("export small.nn --to lib --weights f16 --functions predict,train_step",
+                   "export small.nn --to lib --weights f16 --functions predict,evaluate"),
     "E0730": lines("mean(b) (7 // label[b])", "accuracy(logits, label)",
                    "mean(b) (7 // label[b])"),
     "E0740": Scene("plot run --metric los --output y.svg", "plot run --metric loss --output y.svg",

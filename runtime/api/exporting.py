@@ -8,9 +8,10 @@ from pathlib import Path
 
 from ...dsl.diagnostics.diagnostic import did_you_mean
 from ..device import DEVICES
-from ..export.export import KINDS, Request
+from ..export.export import FUNCTIONS, KINDS, Request
 from ..export.export import export as write_library
 from ..training.executor import Executor
+from ..training.weight_formats import FORMATS, format_of
 from .state import ModelState
 
 
@@ -21,6 +22,8 @@ def export(
     kinds: str | tuple[str, ...],
     embed: bool,
     batch: int | None,
+    weights: str | None,
+    functions: tuple[str, ...],
 ) -> Path:
     """What `Model.export` does."""
     found = (kinds,) if isinstance(kinds, str) else tuple(kinds)
@@ -28,6 +31,13 @@ def export(
         if kind not in KINDS:
             hint = did_you_mean(str(kind), KINDS) or f"there are {', '.join(KINDS)}"
             raise ValueError(f"no kind {kind!r}; {hint}")
+    for function in functions:
+        if function not in FUNCTIONS:
+            hint = did_you_mean(str(function), FUNCTIONS) or f"there are {', '.join(FUNCTIONS)}"
+            raise ValueError(f"no function {function!r}; {hint}")
+    if weights is not None and weights not in FORMATS:
+        hint = did_you_mean(str(weights), FORMATS) or f"there are {', '.join(FORMATS)}"
+        raise ValueError(f"no format {weights!r} of weights; {hint}")
     if batch is not None and batch < 1:
         raise ValueError(f"batch = {batch}: a batch has 1 example at least")
     trained = model._trained
@@ -38,6 +48,6 @@ def export(
         setup = replace(setup, batch=batch)
     # One of its own: the values of training change in it.
     executor = Executor(setup, DEVICES["cpu"](1), trained.executor.seed)
-    request = Request(Path(path), target, found, embed)
+    request = Request(Path(path), target, found, embed, format_of(weights), functions)
     write_library(trained.project, executor, trained.weights, request)
     return request.to

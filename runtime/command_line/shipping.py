@@ -17,6 +17,18 @@ def _kinds(context: click.Context, parameter: click.Parameter, value: str) -> tu
     return found
 
 
+def _functions(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[str, ...]:
+    known = ("predict", "evaluate", "train_step", "generate")
+    found = tuple(dict.fromkeys((value or "").replace(" ", "").split(","))) if value else ()
+    for function in found:
+        if function not in known:
+            message = f"{function!r} is none of {', '.join(known)}"
+            raise click.BadParameter(message, context, parameter)
+    return found
+
+
 @click.command(
     epilog=o.examples(
         "nnc export runs/digits --to digits_c",
@@ -44,6 +56,14 @@ def _kinds(context: click.Context, parameter: click.Parameter, value: str) -> tu
         help="so: a shared library; a: a static one; o: an object file.",
     ),
     click.option("--embed", is_flag=True, help="Put the weights into the library."),
+    click.option(
+        "--functions",
+        callback=_functions,
+        metavar="NAME,…",
+        help="predict, evaluate, train_step, generate; all that the model has unless said. Every "
+        "library predicts.",
+    ),
+    o.weights_option,
 )
 def export(**given: Any) -> None:
     """Write a C library of FILE's model, or of a run with what it learnt: predicting, evaluating

@@ -79,6 +79,7 @@ def train(**given: Any) -> None:
         help="Draw them, if inputs are images: .png, .svg.",
     ),
     click.option("--json", "as_json", is_flag=True, help="One JSON object, as in a pipe."),
+    o.weights_option,
     o.device_option,
     o.threads_option,
     o.verify_option,
@@ -196,6 +197,7 @@ def plot(**given: Any) -> None:
     click.option(
         "--seed", type=click.IntRange(min=0, max=2**31 - 1), help="Of random numbers in the model."
     ),
+    o.weights_option,
     o.device_option,
     o.threads_option,
     o.verify_option,

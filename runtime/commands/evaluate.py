@@ -25,12 +25,15 @@ from ..training.executor import Executor
 from ..training.loop import measure
 from ..training.run_folder import RunFolder
 from ..training.trained_weights import trained_weights
+from ..training.weight_formats import format_of
 from . import options as o
 from .evaluation_tables import print_tables
 from .report import print_diagnostics
 
 
-def evaluate_run(run_folder, data, offline, worst, pictures, as_json, device_name, threads) -> None:
+def evaluate_run(
+    run_folder, data, offline, worst, pictures, as_json, weights, device_name, threads
+) -> None:
     """What `nnc eval` does."""
     if pictures is not None:
         from ..inspect.worst_pictures import check_ending  # only where it is asked for
@@ -48,6 +51,7 @@ def evaluate_run(run_folder, data, offline, worst, pictures, as_json, device_nam
     check_indices(executor.system, dataset)
     trained = trained_weights(folder, executor, project.settings.keep)
     executor.take(trained.weights)
+    executor.predict_in(format_of(weights))
     if trained.remark:
         notify(trained.remark)
     print_diagnostics([*trained.warnings, *folder.complete_as_reader()])

@@ -19,15 +19,22 @@ from ..project import field_types, load_dataset, setup_of, untrained_setup
 from ..training.executor import Executor
 from ..training.initial_weights import initial_weights
 from ..training.trained_weights import trained_weights
+from ..training.weight_formats import format_of
 from . import options as o
 from .report import print_diagnostics
 
 
 def export(
-    program: o.OpenedProgram, to: Path, target: str, kinds: tuple[str, ...], embed: bool
+    program: o.OpenedProgram,
+    to: Path,
+    target: str,
+    kinds: tuple[str, ...],
+    embed: bool,
+    functions: tuple[str, ...],
+    weights: str | None,
 ) -> None:
     """What `nnc export` does."""
-    request = Request(to, target, kinds, embed)
+    request = Request(to, target, kinds, embed, format_of(weights), functions)
     check_folder(to)
     project = program.project
     executor = Executor(_setup(program), o.device("cpu", 1), project.settings.seed)

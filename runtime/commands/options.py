@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 FILE = click.Path(path_type=Path)
 POSITIVE = click.IntRange(min=1)
 DEVICES = ("cpu", "reference", "cuda")  # the names in `runtime.device`
+FORMATS = ("f16", "bf16")  # the names in `runtime/training/weight_formats.py`
 
 
 class FiniteFloat(click.FloatRange):
@@ -76,6 +77,12 @@ device_option = click.option(
     default="cpu",
     show_default=True,
     help="What it runs on.",
+)
+
+weights_option = click.option(
+    "--weights",
+    type=click.Choice(FORMATS),
+    help="Predict with weights in 16 bits.",
 )
 
 VERIFY = "nnc.verify"  # its key in click's context

@@ -30,6 +30,7 @@ from ..training.atomic_files import check_not_read
 from ..training.executor import Executor
 from ..training.run_folder import RunFolder
 from ..training.trained_weights import trained_weights
+from ..training.weight_formats import format_of
 from . import options as o
 from .program_files import standard_input
 from .report import print_diagnostics
@@ -40,7 +41,7 @@ NARROWEST, WIDEST = 10, 40  # columns of a terminal that the first cell takes at
 
 def predict(
     run_folder, inputs, array_file, output_file, top, raw, invert, model, tensors, seed,
-    device_name, threads,
+    weights, device_name, threads,
 ) -> None:  # fmt: skip
     """What `nnc predict` does."""
     if array_file and inputs:
@@ -59,6 +60,7 @@ def predict(
     given = _given(inputs, array_file, run)
     trained = trained_weights(folder, executor, project.settings.keep)
     executor.take(trained.weights)
+    executor.predict_in(format_of(weights))
     if trained.remark:
         notify(trained.remark)
     print_diagnostics([*trained.warnings, *folder.complete_as_reader()])

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from ...dsl.files import place_folder, reason, unfinished_folder
 from ..project import Project
 from ..training.atomic_files import write_bytes
 from ..training.executor import Executor
+from ..training.weight_formats import WeightFormat
 from . import header as texts
 from .building import Member, archive, object_of, sections, shared_library
 from .layout import FORMAT, MAGIC, Layout, begun, number_of, weights_file
@@ -33,16 +34,26 @@ from .programs import Program, Systems, programs_of, systems_of
 from .writing import writing_of, writing_programs
 
 KINDS = ("so", "a", "o")
+FUNCTIONS = ("predict", "evaluate", "train_step", "generate")  # a library always predicts
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for: a folder that is new or empty, a target, kinds of files."""
+    """What is asked for: a folder that is new or empty, a target, kinds of files, the format of the
+    weights if it is not that of training, the functions, or all that there are."""
 
     to: Path
     target: str = "host"
     kinds: tuple[str, ...] = ("so",)
     embed: bool = False
+    format: WeightFormat | None = None
+    functions: tuple[str, ...] = ()
+
+    def has(self, function: str) -> bool:
+        """Whether a function is wanted, if the model has it."""
+        if not self.functions:
+            return self.format is None or function != "train_step"
+        return function in self.functions
 
 
 def export(
@@ -57,7 +68,11 @@ def export(
     machine = machine_of(request.target)
     _check_kinds(request.kinds, machine)
     trains = project.train is not None
-    systems = systems_of(executor, project.settings.turns, trains)
+    _check_functions(request, trains)
+    turns = (project.settings.turns or [()]) if request.has("train_step") else ()
+    systems = systems_of(executor, turns, trains, request.format)
+    if not request.has("evaluate"):
+        systems = replace(systems, evaluation=None)
     values = _values(executor, weights, trains)
     about, files = _made(project, executor, systems, values, machine, request)
     _write(request.to, files)
@@ -87,9 +102,12 @@ def _made(
     prefix, layout = texts.c_name(project.name), systems.layout
     _check_averages(systems)
     programs = programs_of(systems, layout, prefix, machine)
-    writing = writing_of(executor, executor.weights_of(values))
+    own = executor.weights_of(values)
+    writing = writing_of(executor, own, request.format) if request.has("generate") else None
     if writing is not None:
         programs += writing_programs(writing, layout, prefix, machine)
+    if request.format is not None:
+        values = {**values, **request.format.values(own)}
     weights = weights_file(layout, values, executor.seed)
     every = (systems.prediction, systems.evaluation, *systems.steps.values())
     signature = "\n".join(system_signature(s) for s in every if s is not None)
@@ -254,6 +272,31 @@ def _check_kinds(kinds: Sequence[str], machine: Machine) -> None:
             )
             for kind in wrong
         )
+
+
+def _check_functions(request: Request, trains: bool) -> None:
+    """UserError E0724 for functions that the model does not have, E0725 for training with weights
+    that are rounded."""
+    missing = [f for f in ("evaluate", "train_step") if f in request.functions and not trains]
+    found = [
+        Diagnostic(
+            "E0724",
+            f"no `{function}` can be made of a model without a train block",
+            help="`train MODEL { … }` says how it is trained and measured",
+        )
+        for function in missing
+    ]
+    if "train_step" in request.functions and request.format is not None:
+        found.append(
+            Diagnostic(
+                "E0725",
+                f"no `train_step` can be made of weights in {request.format.name}",
+                help=f"a step changes a weight by less than the numbers of {request.format.name} "
+                "are apart: export without `--weights`, or without `train_step`",
+            )
+        )
+    if found:
+        raise UserError(found)
 
 
 def _check_averages(systems: Systems) -> None:

@@ -23,6 +23,7 @@ from ...compiler.programs import dynamic, evaluation, selected, training_step
 from ...dsl.check.turns import Turn
 from ..device.data_inputs import SCALARS
 from ..training.executor import Executor, value_tensors
+from ..training.weight_formats import WeightFormat
 from .layout import Layout, layout_of
 
 PURPOSES = ("predict", "evaluate", "train_step")
@@ -74,25 +75,31 @@ class Systems:
         return layout_of([*weights.values()], [*training.values()], self.averages)
 
 
-def systems_of(executor: Executor, turns: Sequence[Turn], trains: bool) -> Systems:
+def systems_of(
+    executor: Executor, turns: Sequence[Turn], trains: bool, format: WeightFormat | None = None
+) -> Systems:
     """The systems that the executor itself runs, for its batch: what training, evaluating and
-    predicting here compute to the bit."""
+    predicting here compute to the bit. `turns` are those of the steps, none if there are none."""
     setup = executor.setup
     whole = selected(setup, WHOLE).system
     by_number = dynamic(setup, whole)
     found = Systems(by_number or whole, setup.batch if by_number is not None else 0)
+    if format is not None:
+        found = replace(found, prediction=format.system(found.prediction))
     if not trains:
+        return found
+    measured = evaluation(setup)
+    found = replace(found, evaluation=measured if format is None else format.system(measured))
+    if not turns:
         return found
     losses = len(setup.train.losses)
     handed = executor.measures["train"].aggregates
     steps = {}
-    for turn in dict.fromkeys(turns) or [()]:
+    for turn in dict.fromkeys(turns):
         step = training_step(replace(setup, turn=turn))[0] if turn else executor.system
         steps[turn] = hand_over(step, handed, losses).system
     averages = executor.system.averages
-    return replace(
-        found, evaluation=evaluation(setup), steps=steps, losses=losses, averages=averages
-    )
+    return replace(found, steps=steps, losses=losses, averages=averages)
 
 
 def programs_of(systems: Systems, layout: Layout, prefix: str, machine: Machine) -> list[Program]:

@@ -22,6 +22,7 @@ from ...dsl.diagnostics.diagnostic import UserError
 from ..inference.generate import decoding_step, is_bounded, longest_window
 from ..project import with_batch
 from ..training.executor import Executor
+from ..training.weight_formats import WeightFormat
 from .layout import Layout
 from .programs import PURPOSES, Program, arena_bytes, compiled, indices_of, places_of
 
@@ -39,7 +40,9 @@ class Writing:
     window: int
 
 
-def writing_of(executor: Executor, weights: Mapping[str, np.ndarray]) -> Writing | None:
+def writing_of(
+    executor: Executor, weights: Mapping[str, np.ndarray], format: WeightFormat | None = None
+) -> Writing | None:
     """How the model writes, as `nnc generate` has it; None if it does not."""
     setup = with_batch(executor.setup, 1)
     try:
@@ -47,6 +50,8 @@ def writing_of(executor: Executor, weights: Mapping[str, np.ndarray]) -> Writing
         roles, first, step = decoding_step(system, weights, executor.device)
     except UserError:
         return None
+    if format is not None:
+        first, step = format.system(first), format.system(step)
     return Writing(roles.source.name, first, step, roles.window if is_bounded(step) else 0)
 
 

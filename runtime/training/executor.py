@@ -35,6 +35,7 @@ from .program_pool import ProgramPool
 from .set_measures import SetMeasures
 from .sized_predictions import SizedPredictions
 from .values_copy import IN_MEMORY
+from .weight_formats import WeightFormat
 
 Values = dict[str, np.ndarray]
 
@@ -66,6 +67,8 @@ class Executor:
         self._values: Mapping[str, np.ndarray] | None = None  # not drawn yet
         self._changes = 0  # how often somebody could change them
         self._taken = False  # whether they are the weights of a run
+        self._format: WeightFormat | None = None  # of the weights, where it is not that of training
+        self._formatted: tuple[object, Values] | None = None  # with the version of the values
 
     @compiled_once
     def _step(self) -> tuple[System, System]:
@@ -146,6 +149,11 @@ class Executor:
         `restore`."""
         self._values, self._taken = weights, True
         self._changes += 1
+
+    def predict_in(self, format: WeightFormat | None) -> None:
+        """From now on evaluate and predict with the weights in this format."""
+        self._format, self._formatted = format, None
+        self._pools.clear()
 
     def weights(self) -> Values:
         """A copy of the params and the model's states, as evaluation and prediction use them."""
@@ -288,8 +296,17 @@ class Executor:
                 program.resize(*extent)
             program.seed(self.seed)
             # a copy: training must not see what this program does
-            program.load(self._averaged(), self._version)
+            program.load(self._in_format(), self._version)
             yield program
+
+    def _in_format(self) -> Mapping[str, np.ndarray]:
+        """What evaluations and predictions read."""
+        if self._format is None:
+            return self._averaged()
+        if self._formatted is None or self._formatted[0] != self._version:
+            weights = self._format.values(self.weights_of(self._current()))
+            self._formatted = self._version, {**self._averaged(), **weights}
+        return self._formatted[1]
 
     def _averaged(self) -> Mapping[str, np.ndarray]:
         """The values with averages in place of params that have one."""
@@ -322,6 +339,8 @@ class Executor:
 
     def _bound(self, purpose: str, batch: int, system: System) -> BoundProgram:
         handed = self._handed(purpose, system)
+        if self._format is not None and purpose != "train":
+            handed = replace(handed, system=self._format.system(handed.system))
         # the device compiles and allocates; a shortage shows here and not in the middle of a run
         try:
             program = self.device(handed.system)

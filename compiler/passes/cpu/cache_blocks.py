@@ -31,7 +31,7 @@ from ...targets import MAX_LANES, Cache, CpuTarget
 from ..lowering.access import Access
 from .loop_ir import PANEL, CacheBlocks, Loop
 from .tile_cost import Work, outermost_rows_factor
-from .tiling import Tiling, tilings
+from .tiling import Tiling, outer_tilings
 
 F32 = BYTES["f32"]
 
@@ -224,7 +224,7 @@ class _Product:
             unit = along is not None
             enough = tiling.copies >= limits.accumulators
             enough = enough and limits.panel_vectors <= tiling.vectors <= limits.vectors
-            if tiling.form != "outer" or not (ours and unit and enough):
+            if not (ours and unit and enough):
                 continue
             cut = self._cut(tiling)
             order = [i.name for i in self.work.over]
@@ -269,7 +269,7 @@ class _Product:
             panel = replace(self.wide, offset=Affine(strides, 0))
             accesses = (panel if a is self.wide else a for a in self.work.accesses)
             work = replace(self.work, accesses=tuple(accesses))
-            yield from (t for t in tilings(work) if t.vector == index.name)
+            yield from outer_tilings(work, index)
 
     def _along(self, vector: str) -> str | None:
         """The summed index that the wide factor is contiguous along, so that it can be transposed;

@@ -10,7 +10,7 @@ those of `tiling.py`. Tests: tests/passes/test_passes.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import ceil, prod
@@ -76,9 +76,27 @@ class Work:
         """Each access with the indices that it depends on."""
         return [(a, frozenset().union(*map(index_names, a.atoms))) for a in self.accesses]
 
+    def loads(self, vector: str) -> tuple[Load, ...]:
+        """What is read in one step of a nest with vectors along this index."""
+        found = self._loads.get(vector)
+        if found is None:
+            made = (Load.of(access, depends, vector, self) for access, depends in self.depends)
+            found = self._loads[vector] = tuple(made)
+        return found
+
+    @cached_property
+    def _loads(self) -> dict[str, tuple[Load, ...]]:
+        return {}
+
     @property
     def registers_per_vector(self) -> int:
         return max(1, self.bytes * self.target.lanes // self.target.vector_bytes)
+
+    def registers(self, vector: str) -> float:
+        """Of a value. An f64 vector takes two, and each of its operations two instructions."""
+        return (
+            max(1.0, self.bytes * self.target.lanes / self.target.vector_bytes) if vector else 1.0
+        )
 
     @property
     def registers_per_copy(self) -> int:
@@ -87,8 +105,38 @@ class Work:
         positions = self.reduce in ("argmax", "argmin")
         return (self.registers_per_vector + positions) * self.bodies
 
-    def size(self, name: str) -> int:
-        return next(i.size for i in self.outputs if i.name == name)
+    @cached_property
+    def size(self) -> Mapping[str, int]:
+        """The extents of the output indices."""
+        return {i.name: i.size for i in self.outputs}
+
+
+@dataclass(frozen=True)
+class Load:
+    """A read by vectors along one index, for any tile: `price` in cycles, but where the tile has as
+    many rows of an index of `across` as a block that is transposed in registers."""
+
+    depends: frozenset[str]
+    price: float
+    across: frozenset[str]
+    checks: tuple[tuple[Affine, int], ...]
+
+    @staticmethod
+    def of(access: Access, depends: frozenset[str], vector: str, work: Work) -> Load:
+        price = _load_cost(access, depends, vector, work.target, work.registers(vector))
+        return Load(depends, price, _contiguous_across(access, vector), access.checks)
+
+    def cycles(
+        self, tile: Tile, clipped: Container[tuple[Affine, int]], target: CpuTarget
+    ) -> float:
+        """Of one step over the tile. Copies that differ only in indices which the address does not
+        depend on share one load."""
+        costs = target.costs
+        transposed = any(name in tile and _is_block(tile[name], target) for name in self.across)
+        price = costs.register_transpose if transposed else self.price
+        if self.checks:
+            price += costs.bounds_check * sum(check not in clipped for check in self.checks)
+        return price * prod([size for name, size in tile.items() if name in self.depends])
 
 
 @dataclass(frozen=True)
@@ -169,22 +217,13 @@ def cycles(work: Work, tile: Tile, vector: str, most: float = 0) -> float:
     """Cycles for one step over a tile, in a nest whose largest has so many copies."""
     target, costs, limits = work.target, work.target.costs, work.target.tiling
     copies = prod(tile.values())
-    # An f64 vector takes two registers and each of its operations two instructions.
-    registers = max(1.0, work.bytes * target.lanes / target.vector_bytes) if vector else 1.0
+    registers = work.registers(vector)
     clips = [c for c in work.clips if c.applies((*tile, vector), vector)]
     clipped = [(c.form, c.size) for c in clips]
     executed = _executed_share(work, tile, vector)
     for clip in clips:
         executed *= clip.share
-    loads = 0.0
-    for access, depends in work.depends:
-        if transposed_along(access, vector, tile, target):
-            price = costs.register_transpose
-        else:
-            price = _load_cost(access, depends, vector, target, registers)
-        price += costs.bounds_check * sum(check not in clipped for check in access.checks)
-        # Copies that differ only in indices which the access does not depend on share one load.
-        loads += price * prod(size for name, size in tile.items() if name in depends)
+    loads = sum(load.cycles(tile, clipped, target) for load in work.loads(vector))
     arithmetic = work.operations * copies * registers
     # The chain of dependent additions: lowering fills up with accumulators where the tile has too
     # few copies, so the latency is divided by as many as it adds.
@@ -243,18 +282,24 @@ def _is_every_second(access: Access, depends: frozenset[str], vector: str) -> bo
 def transposed_along(access: Access, vector: str, tile: Tile, target: CpuTarget) -> str:
     """The index of the tile along which an access that vectors run across is contiguous, so that a
     block of it is loaded along memory and transposed in registers; empty if there is none."""
-    plain = all(isinstance(a, Idx) for a in access.offset.coefficients) and not access.checks
+    across = _contiguous_across(access, vector)
+    return next((name for name in tile if name in across and _is_block(tile[name], target)), "")
+
+
+def _is_block(rows: float, target: CpuTarget) -> bool:
+    """Whether a tile has as many rows as a block that is transposed in registers."""
+    return target.tiling.rows_without_reuse <= rows <= target.lanes
+
+
+def _contiguous_across(access: Access, vector: str) -> frozenset[str]:
+    """The indices that an access which vectors run across is contiguous along."""
+    coefficients = access.offset.coefficients
+    plain = all(isinstance(a, Idx) for a in coefficients) and not access.checks
     # No transpose is written for elements of fewer than 4 bytes; with a stride of 1 there is
     # nothing to transpose.
     if not plain or BYTES[access.dtype] < BYTES["f32"] or stride(access.offset, vector) < 2:
-        return ""
-    least, most = target.tiling.rows_without_reuse, target.lanes
-    along = (
-        name
-        for name, size in tile.items()
-        if least <= size <= most and stride(access.offset, name) == 1
-    )
-    return next(along, "")
+        return frozenset()
+    return frozenset(a.name for a, step in coefficients.items() if isinstance(a, Idx) and step == 1)
 
 
 def stride(form: Affine, name: str) -> int:

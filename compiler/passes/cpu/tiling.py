@@ -76,9 +76,7 @@ def tilings(work: Work) -> Iterator[Tiling]:
     for index in work.outputs:
         if work.only_vector is not None and index.name != work.only_vector:
             continue
-        # Vectors are stored to neighbouring elements, never scattered.
-        if all(stride(store, index.name) == 1 for store in work.stores):
-            yield from _outer(work, index)
+        yield from outer_tilings(work, index)
     if work.reduce and work.only_vector is None:
         for index in work.over:
             # Without a contiguous operand every load of a dot product would be a gather.
@@ -88,7 +86,11 @@ def tilings(work: Work) -> Iterator[Tiling]:
     yield Tiling("scalar", "", 1, {}, 1, cycles(work, {}, ""))
 
 
-def _outer(work: Work, index: Index) -> Iterator[Tiling]:
+def outer_tilings(work: Work, index: Index) -> Iterator[Tiling]:
+    """The candidates with vectors along an output index."""
+    # Vectors are stored to neighbouring elements, never scattered.
+    if any(stride(store, index.name) != 1 for store in work.stores):
+        return
     target, limits, lanes = work.target, work.target.tiling, work.target.lanes
     blocks = -(-index.size // lanes)
     # The last vector may have lanes that nobody wants: 100 elements use 100 of 112 lanes.
@@ -114,7 +116,7 @@ def _outer(work: Work, index: Index) -> Iterator[Tiling]:
             tile = {
                 # Balanced tiles are smaller than the largest: the cost is that of the average one.
                 index.name: _average(blocks, vectors),
-                **{n: _average(work.size(n), t) for n, t in rows.items()},
+                **{n: _average(work.size[n], t) for n, t in rows.items()},
             }
             cost = cycles_per_copy(work, tile, index.name) / (lanes * useful)
             # Sides that do not divide their index need a second copy of the code.
@@ -154,7 +156,7 @@ def _dot(work: Work, index: Index) -> Iterator[Tiling]:
     # Besides accumulators, a dot product needs registers for both operands of several rows.
     limit = (target.registers - target.tiling.dot_registers) // work.registers_per_copy
     for rows in _row_tiles(work.outputs, limit, work):
-        tile = {n: _average(work.size(n), t) for n, t in rows.items()}
+        tile = {n: _average(work.size[n], t) for n, t in rows.items()}
         copies = prod(tile.values())
         # Vector steps of one result; the horizontal sum is paid once for each result, at their end.
         steps = blocks * points / index.size
@@ -217,4 +219,4 @@ def _average(size: int, tile: int) -> float:
 
 def _remainders(rows: Mapping[str, int], work: Work) -> int:
     """How many of the tile's sides do not divide their index."""
-    return sum(work.size(name) % tile != 0 for name, tile in rows.items())
+    return sum(work.size[name] % tile != 0 for name, tile in rows.items())

@@ -151,6 +151,7 @@ def plot(**given: Any) -> None:
         "nnc predict runs/words one.wav two.wav",
         'echo "what a film" | nnc predict runs/reviews -',
         "nnc predict runs/digits --input images.npy --output digits.npy",
+        "nnc predict runs/voice --model Speech --input words.npz --output words.wav",
     ),
 )
 @click.argument("run_folder", metavar="RUN", type=o.FILE)
@@ -169,7 +170,13 @@ def plot(**given: Any) -> None:
         type=o.FILE,
         metavar="Y.csv",
         help="Where the result goes, in place of standard output: .csv, .jsonl, .parquet; or as "
-        "the model computes it, .npy for one array, .npz for several by name.",
+        "the model computes it, .npy for one array, .npz for several by name, .wav for sounds.",
+    ),
+    click.option(
+        "--rate",
+        type=o.POSITIVE,
+        metavar="N",
+        help="Samples per second of a .wav.  [default: those of the sounds that trained]",
     ),
     click.option(
         "--top",

@@ -24,6 +24,7 @@ from ..inference.predict import Request, needed_names
 from ..inference.predict_files import predict_given, rows_of
 from ..inference.readable import THEN, ResultTable
 from ..inference.result_files import Results, check_ending, json_lines, write_results
+from ..inference.result_sounds import rate_of
 from ..messages import notify
 from ..project import open_project, setup_of
 from ..training.atomic_files import check_not_read
@@ -40,7 +41,7 @@ NARROWEST, WIDEST = 10, 40  # columns of a terminal that the first cell takes at
 
 
 def predict(
-    run_folder, inputs, array_file, output_file, top, raw, invert, model, tensors, seed,
+    run_folder, inputs, array_file, output_file, rate, top, raw, invert, model, tensors, seed,
     weights, device_name, threads,
 ) -> None:  # fmt: skip
     """What `nnc predict` does."""
@@ -51,6 +52,7 @@ def predict(
         check_not_read(output_file, [Path(name) for name in (*inputs, array_file) if name])
     folder = RunFolder(run_folder)
     notes = folder.settings
+    rate = rate_of(output_file, folder.recorded, rate)
     project = open_project(folder.model)
     setup = setup_of(project, folder.fields, notes["examples"])
     executor = Executor(setup, o.device(device_name, threads), project.settings.seed)
@@ -71,9 +73,8 @@ def predict(
     if output_file is None:
         _print(results, table)
         return
-    write_results(output_file, results, table)
-    for name, result in results.items():
-        notify(f"{name}: {result.dtype}{list(result.shape)} in {output_file}")
+    for remark in write_results(output_file, results, table, rate):
+        notify(remark)
 
 
 def _given(inputs: tuple[str, ...], array_file: Path | None, run: Run) -> Given:

@@ -28,6 +28,7 @@ READERS = {
     "text": ("text", "WindowReader"),
     "time_series": ("time_series", "SeriesReader"),
     "wav": ("wav", "SoundReader"),
+    "samples": ("samples", "SampleReader"),
 }
 
 

@@ -37,6 +37,7 @@ FILES = {
     "wav": "formats.wav",
     "spoken_digits": "sets.spoken_digits",
     "digit_strings": "sets.digit_strings",
+    "digit_sounds": "sets.digit_sounds",
     "english_german": "synthetic.english_german",
     "reversal": "synthetic.reversal",
     "retrieval": "synthetic.question_answering",

@@ -5,6 +5,7 @@
     .csv     a row for each example, a column for each number: `y`, or `y_0`, `y_1`, …
     .jsonl   an object for each example: {"y": [0.1, 0.9]}
     .parquet, .feather   the rows of a .csv, with numbers as numbers (needs the package pyarrow)
+    .wav     a file for each example (`result_sounds.py`)
 
 In texts, results that stand for something say what (`readable.py`): {"input": "a.jpg", "label":
 "cat", "probability": 0.9, "probabilities": {"cat": 0.9, "dog": 0.1}}. Arrays are the results
@@ -29,8 +30,10 @@ from ...dsl.diagnostics.diagnostic import did_you_mean, fail
 from ..data.formats.arrow_table import pyarrow
 from ..training.atomic_files import write_bytes
 from .readable import ResultTable, listed
+from .result_sounds import ENDING as SOUND
+from .result_sounds import write_sounds
 
-ENDINGS = (".npy", ".npz", ".csv", ".jsonl", ".parquet", ".feather")
+ENDINGS = (".npy", ".npz", ".csv", ".jsonl", ".parquet", ".feather", SOUND)
 
 Results = Mapping[str, np.ndarray]
 
@@ -49,14 +52,19 @@ def check_ending(path: Path) -> None:
         pyarrow(path)
 
 
-def write_results(path: Path, results: Results, table: ResultTable) -> None:
-    """Write the results; `table` is how texts say them. The file appears complete or not at all,
-    under exactly that name.
+def write_results(
+    path: Path, results: Results, table: ResultTable, rate: int | None = None
+) -> list[str]:
+    """Write the results, and say what was written; `table` is how texts say them, `rate` the
+    samples per second of sounds. A file appears complete or not at all, under exactly that name.
 
     UserError E0716 if the format cannot hold them, E0709 if it cannot be written.
     """
     check_ending(path)
+    if rate is not None:
+        return write_sounds(path, results, rate)
     write_bytes(path, _FORMATS[path.suffix.lower() or ".npy"](path, results, table))
+    return [f"{name}: {one.dtype}{list(one.shape)} in {path}" for name, one in results.items()]
 
 
 def _npy(path: Path, results: Results, table: ResultTable) -> bytes:

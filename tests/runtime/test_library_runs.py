@@ -29,6 +29,7 @@ LAYERS = {
     "Dropout": (VECTOR, "x |> Dropout(0.3) |> dropout(0.1)"),
     "transpose": (SEQUENCE, "transpose(x)"),
     "present": (SEQUENCE, "present(x, n)"),
+    "spectra": (SEQUENCE, "x |> Flatten |> sung"),
     "Conv": (IMAGE, "x |> Conv(4, 3, pad = \"same\", groups = 2) |> MaxPool(2, pad = 1)"),
     "DepthwiseConv": (IMAGE, "x |> DepthwiseConv(3) |> AvgPool(2)"),
     "ConvTranspose": (IMAGE, "x |> ConvTranspose(2, 2, stride = 2) |> GlobalAvgPool"),
@@ -198,6 +199,10 @@ fn mean_row(z: [..., n]) -> m: [n] { m[j] = mean(...) z[..., j] }
 fn squared(z: [..., n]) -> d: [...] { d[...] = sum(j) z[..., j]^2 }
 fn corners(z: [..., 4]) -> box: [..., 4] {
     box[..., j] = if j < 2 then z[..., j] else z[..., j - 2] + exp(z[..., j])
+}
+fn sung(x: [..., n]) -> y: [..., n] {
+    re, im = stft(x, 8, 4)
+    y = griffin_lim(sqrt(re^2 + im^2 + 0.01), 4, steps = 1)
 }
 fn scores(s: [B, T, n]) -> y: [B, T] { y[b, t] = s[b, t, 0] }
 fn classes(s: [B, T, n]) -> c: i32[B, T] { c[b, t] = i32(s[b, t, 0] > 0) }

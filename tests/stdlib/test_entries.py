@@ -42,6 +42,7 @@ WITHOUT_SOURCE = {
     "selection": "comes_before at_most one_hot",
     "sequence": "last last_of reverse concat present mean_pool pairs_of masked_cross_entropy"
     " cross_entropy_ignoring masked_accuracy sequence_accuracy bits_per_char",
+    "spectra": "phase_of overlap_add frames_in frequencies_of",
     "state_space": "",
 }
 

@@ -1,6 +1,7 @@
 """WAV files: whole numbers of 8 to 32 bits, or floats of 32 or 64, in any number of channels.
 
-In: a path. Out: what the header says of the samples, or the samples from -1 to 1. The standard
+In: a path. Out: what the header says of the samples, or the samples from -1 to 1; and samples as a
+file of 16 bits. The standard
 module `wave` is not used: it knows the extensible header from Python 3.12 on, and no floats.
 
     RIFF size WAVE  { name size content [0] }…      chunks of even length; sizes in 4 bytes, little
@@ -69,6 +70,17 @@ def read_samples(path: Path) -> tuple[np.ndarray, int]:
         message = f"{path} is cut off: {found} samples, and its header promises {sound.count}"
         raise fail("E0603", message, help=AGAIN)
     return _decoded(raw, sound).reshape(-1, sound.channels), sound.rate
+
+
+def wave_bytes(samples: np.ndarray, rate: int) -> bytes:
+    """A file of one channel in 16 bits: samples [n] from -1 to 1, `rate` of them in a second. What
+    is beyond is cut there."""
+    # 32,768 as in reading, so that a sound of 16 bits is written as it was read.
+    whole = np.clip(np.round(samples.astype(np.float64) * 32768), -32768, 32767)
+    content = whole.astype("<i2").tobytes()
+    form = struct.pack("<IHHIIHH", 16, WHOLE, 1, rate, 2 * rate, 2, 16)
+    head = b"WAVEfmt " + form + b"data" + struct.pack("<I", len(content))
+    return b"RIFF" + struct.pack("<I", len(head) + len(content)) + head + content
 
 
 def _decoded(raw: bytes, sound: Sound) -> np.ndarray:

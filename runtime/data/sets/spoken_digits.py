@@ -33,7 +33,7 @@ def describe(request: Request) -> Schema:
     """Lists the recordings if they are found; else what is known of them."""
     mel = mel_of_request(request, RATE)
     # Without recordings, the customary split and the set's size are known beforehand.
-    if _find(request) is None:
+    if not has_digits(request):
         return Schema(sound_fields(mel, request["length"], CLASSES, request), TRAINING)
     return describe_sounds(request, find_digits(request), mel)
 
@@ -54,6 +54,11 @@ def find_digits(request: Request) -> SoundFiles:
         f"`--data` or ${ENVIRONMENT}"
     )
     raise request.search.set_missing(NAME, "the spoken digits are", help)
+
+
+def has_digits(request: Request) -> bool:
+    """Whether the recordings are on this machine."""
+    return _find(request) is not None
 
 
 def _find(request: Request) -> Path | None:

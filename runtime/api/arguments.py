@@ -18,7 +18,7 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "predict": ("model", "tensor", "seed"),
     "attribute": (
         "method", "of", "at", "baseline", "steps", "noise", "samples", "window", "stride",
-        "features", "result", "position", "randomise", "seed",
+        "features", "result", "position", "randomise", "curves", "seed",
     ),
     "evaluate": (),
     "init": ("seed",),

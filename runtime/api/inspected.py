@@ -99,6 +99,7 @@ class InspectedModel(ModelState):
         result: str | None = None,
         position: int | None = None,
         randomise: bool = False,
+        curves: bool = False,
         seed: int | None = None,
         **named: Array,
     ) -> Attributions | dict[str, np.ndarray]:
@@ -113,7 +114,9 @@ class InspectedModel(ModelState):
         attention maps by name. `at` names another input, or a tensor in the model in its place;
         tokens are attributed to by their embeddings. The baseline is a number (of tokens, that of a
         token), an example, an array of examples, or "blur", the example blurred. Of several results
-        `result` names one, of a sequence `position` one step.
+        `result` names one, of a sequence `position` one step. `randomise` makes the maps again with
+        weights that are drawn anew, and `curves` measures how the score falls and rises with what a
+        map marks: see `Attributions`.
 
         Arrays, or files in their place, are those of `predict`. Raises UserError E0750 for what
         cannot be attributed, E0715 for a tensor that does not exist, and as `predict`. A map that
@@ -140,4 +143,4 @@ class InspectedModel(ModelState):
                 "attribute", self._project.name, arrays, named, names, ARGUMENTS["attribute"]
             )
             given = Given(found, "the call")
-        return attributions(trained, given, wish, randomise)
+        return attributions(trained, given, wish, randomise, curves)

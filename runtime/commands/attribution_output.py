@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -23,6 +23,8 @@ from ...dsl.files import make_folder, reason
 from ..data.recorded import Recorded
 from ..inference.given_files import Given
 from ..inference.result_files import npy_bytes
+from ..inspect.attribution.attention import Attention
+from ..inspect.attribution.attention_page import attention_page
 from ..inspect.attribution.attribute import Attribution, Attributor
 from ..inspect.attribution.checks import Curves, Randomised
 from ..inspect.attribution.features import columns_of, titles_of
@@ -35,7 +37,7 @@ from ..inspect.attribution.pictures import (
     is_signal,
     strength,
 )
-from ..inspect.attribution.words import Words, words_line, words_page
+from ..inspect.attribution.words import Words, gap_of, tokens_of, words_line, words_page
 from ..messages import notify
 from ..training.atomic_files import write_bytes
 from .tables import TableColumn, print_table
@@ -77,19 +79,9 @@ class Explained:
         vocabulary = recorded.vocabularies.get(tokens) if recorded else None
         if vocabulary is None or self.found.values.ndim != 1:
             return None
-        ids = self.attributor.arrays[tokens][self.row]
-        count = self._length(tokens, len(ids))
-        names = vocabulary.names
-        texts = tuple(names[int(i)] for i in ids[:count])
-        return Words(texts, self.found.values[:count], " " if vocabulary.kind == "words" else "")
-
-    def _length(self, tokens: str, size: int) -> int:
-        arrays = self.attributor.arrays
-        for name in (f"{tokens}_length", "length"):
-            if name in arrays and arrays[name].ndim == 1:
-                return int(arrays[name][self.row])
-        lengths = self.given.lengths
-        return size if lengths is None else int(lengths[self.row])
+        attributor = self.attributor
+        texts = tokens_of(attributor.arrays, tokens, self.row, attributor.lengths, vocabulary)
+        return Words(texts, self.found.values[: len(texts)], gap_of(vocabulary))
 
     @property
     def features(self) -> list[tuple[str, float]]:
@@ -217,17 +209,24 @@ class Output:
         if rows:
             _print_randomised(rows)
 
-    def attention(
-        self, maps: Mapping[str, np.ndarray], given: Given, recorded: Recorded | None
-    ) -> None:
-        """Print, and write, the attention maps of all examples."""
+    def attention(self, found: Attention, given: Given, recorded: Recorded | None) -> None:
+        """Print, and write, the attention maps of all examples; with a page of each example."""
         files: dict[str, str] = {}
         if self._folder is not None:
-            for name, array in maps.items():
+            for name, array in found.maps.items():
                 self._save(0, f"{name}.npy", npy_bytes(array))
                 files[name] = self._files[0][-1]
-            notify(f"{len(files)} files in {self._folder}")
-        for name, array in maps.items():
+            for row in range(found.count):
+                name = given.names[row] if given.names else str(row)
+                texts = found.texts(row, recorded, given.lengths)
+                own = {tensor: array[row] for tensor, array in found.maps.items()}
+                page = attention_page(own, texts, name)
+                if page:
+                    self._save(0, f"{self._stem(name)}.html", page.encode())
+                else:
+                    notify(f"the maps of {name} are too large for a page")
+            notify(f"{len(self._files[0])} files in {self._folder}")
+        for name, array in found.maps.items():
             plain: dict[str, Any] = {"tensor": name, "shape": list(array.shape)}
             plain |= {"file": files[name]} if files else {"map": _nested(array)}
             if sys.stdout.isatty():

@@ -6,12 +6,17 @@ That the maps are those of Captum is tested in `test_attribution_captum.py`.
 from __future__ import annotations
 
 import json
+import re
+from base64 import b64decode
 
 import numpy as np
 import pytest
+from browser import browser
 
 import nnc
 from nnc.runtime import cli
+from nnc.runtime.inspect.attribution.attention_page import Text, attention_page
+from nnc.runtime.inspect.attribution.checks import _turns as curve_turns
 from nnc.runtime.inspect.attribution.checks import enlarged, rank_correlation
 from nnc.runtime.inspect.attribution.pictures import draw_signal
 from nnc.runtime.inspect.attribution.words import Words, words_line, words_page
@@ -218,6 +223,69 @@ def test_attention_maps_are_found_by_what_they_are(reader):
         np.testing.assert_allclose(array.sum(axis=-1), 1, rtol=1e-5)
     causal = next(iter(found.values()))
     assert (np.triu(causal, 1) == 0).all()
+
+
+def test_what_curves_measure(line):
+    """Of a linear model they follow from its weights: elements go in the order of their values."""
+    found = line.attribute(X[:1], curves=True)
+    terms = np.sort((W * X[0])[::-1])[::-1]
+    gone = np.arange(21)[:, None] >= np.arange(4) * 20 // 4 + 1
+    for area, kept in ((found.deletion, ~gone), (found.insertion, gone)):
+        curve = (terms * kept).sum(axis=1)
+        np.testing.assert_allclose(area, ((curve[1:] + curve[:-1]) / 2).mean(), rtol=1e-5)
+
+
+def test_curves_of_tokens_leave_padding_alone(reader):
+    model, token, length = reader
+    found = model.attribute(token, length, curves=True)
+    alone = model.attribute(token[1:], length[1:], curves=True)
+    assert ((found.deletion > 0) & (found.deletion < 1)).all()
+    np.testing.assert_allclose(found.insertion[1:], alone.insertion, rtol=1e-5)
+    turns = curve_turns(np.broadcast_to(found.values[1][:, None], (5, 4)), 3)
+    assert sorted(turns[:3, 0]) == [1, 7, 14]
+    assert (turns[3:] == 21).all()
+
+
+@pytest.mark.slow
+def test_curves_of_a_tensor_inside(reader):
+    model, token, length = reader
+    found = model.attribute(token, length, at="attention1", method="saliency", curves=True)
+    assert ((found.deletion > 0) & (found.deletion < 1)).all()
+
+
+def test_attention_is_shown_as_a_page():
+    weights = np.array([[[1, 0, 0], [0.25, 0.75, 0], [0.2, 0.3, 0.5]]] * 2, np.float32)
+    text = Text(("</script>", "b"), 3, "")
+    page = attention_page({"block1_y": weights, "block2_y": weights[:1]}, [text], "a < b")
+    assert "<title>a &lt; b: attention</title>" in page
+    assert page.count("</script>") == 2  # a token does not end an element
+    (given,) = re.findall(r'<script id="data" type="application/json">(.*?)</script>', page)
+    first, second = json.loads(given)["maps"]
+    assert (first["name"], first["heads"], second["name"], second["heads"]) == (
+        "block1", 2, "block2", 1
+    )  # fmt: skip
+    assert first["keyTexts"] == ["</script>", "b"]
+    assert first["same"]
+    # without padding, bytes of which 255 is the largest weight
+    bytes = np.frombuffer(b64decode(first["weights"]), np.uint8).reshape(2, 2, 2)
+    assert bytes[0].tolist() == [[255, 0], [64, 191]]
+
+
+def test_the_page_of_attention_is_driven(tmp_path):
+    weights = np.random.default_rng(0).dirichlet(np.ones(3), (1, 2, 3))[0].astype(np.float32)
+    page = attention_page({"w": weights}, [Text(("ab", "c", "d"), 3, " ")], "text")
+    (tmp_path / "a.html").write_text(page, encoding="utf-8")
+    with browser(tmp_path / "profile") as driven:
+        driven.open(tmp_path / "a.html")
+        status = "document.getElementById('status').textContent"
+        assert driven.value(status).startswith("“d” (2) attends to")
+        driven.click("#maps button:last-child")
+        driven.point("[data-query='0']")
+        best = ("ab", "c", "d")[weights[1, 0].argmax()]
+        assert driven.value(status).startswith(f"“ab” (0) attends to “{best}”")
+        driven.key("ArrowDown")
+        assert driven.value(status).startswith("“c” (1)")
+        assert not driven.errors
 
 
 # --- files and the command line -------------------------------------------------------------------

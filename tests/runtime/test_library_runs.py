@@ -80,7 +80,7 @@ LAYERS = {
     "selection": (VECTOR, "sort(x) + f32(argsort(x)) + cumsum(x) + cumprod(x) + cummax(x) + "
                   "one_hot(argmax(x), 4) + value", "    value, _index = top_k(x, 4)\n"),
     "state space": (SEQUENCE, "x |> S4D(4) |> MambaBlock(2)"),
-    "attribution": (IMAGE, "a + b + c + d + e + f + g + h", """
+    "attribution": (IMAGE, "a + b + c + d + e + f + g + h + fewer[1]", """
     one[i < 4, j < 4, k < 4] = x[0, i, j, k]
     block[t < 1, i, j, k] = one[i, j, k]
     group[i < 4, j < 4, k < 4] = (i + j) % 2
@@ -111,6 +111,7 @@ LAYERS = {
     f = 0 * x + exact
     g = 0 * x + drawn
     h[b, i, j, k] = x[b, i, j, k] + cam[i, j]
+    fewer = deleted(one, 0 * one, group, 2)
 """),
     "positions": (SEQUENCE, "x |> LearnedPositions(9) |> SinusoidalPositions |> rotary"),
     "initialisers": (VECTOR, "x * (a + b) + c + mean(d) + mean(e) + mean(f)", """

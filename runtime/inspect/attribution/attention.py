@@ -10,6 +10,7 @@ axis, over which they are then summed with values. Vaswani et al. 2017, arXiv:17
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,15 +18,42 @@ from ....compiler.elaboration.selection import WHOLE
 from ....compiler.ir.equation import Equation, System
 from ....compiler.ir.expr import Apply, Idx, Read, index_names, walk
 from ....dsl.diagnostics.diagnostic import fail
-from ...inference.predict import Given, Request, predict
+from ...data.recorded import Recorded
+from ...inference.predict import Given, Inputs, Request, predict
 from ...training.executor import Executor
+from .attention_page import Text
+from .words import gap_of, tokens_of
+
+
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """The attention maps [n, …, t, s] of n examples by the names of their tensors, and the inputs
+    that they are of."""
+
+    maps: Mapping[str, np.ndarray]
+    arrays: Mapping[str, np.ndarray]
+
+    @property
+    def count(self) -> int:
+        return len(next(iter(self.maps.values())))
+
+    def texts(
+        self, row: int, recorded: Recorded | None, lengths: np.ndarray | None
+    ) -> tuple[Text, ...]:
+        """The texts that an example's inputs are."""
+        found = []
+        for name, array in self.arrays.items():
+            vocabulary = recorded.vocabularies.get(name) if recorded else None
+            if vocabulary is not None and array.ndim == 2:
+                tokens = tokens_of(self.arrays, name, row, lengths, vocabulary)
+                found.append(Text(tokens, array.shape[1], gap_of(vocabulary)))
+        return tuple(found)
 
 
 def attention_of(
     executor: Executor, given: Given, origin: str, scale: Mapping[str, float] | None = None
-) -> dict[str, np.ndarray]:
-    """The attention maps [n, …, t, s] of all examples, by the names of their tensors. UserError
-    E0750 if the model has none, else as `predict`."""
+) -> Attention:
+    """The attention of all examples. UserError E0750 if the model has none, else as `predict`."""
     names = attention_maps(executor.selected(WHOLE).system)
     if not names:
         raise fail(
@@ -34,7 +62,9 @@ def attention_of(
             "weights that add up to 1",
             executor.definition.name_span,
         )
-    return predict(executor, given, origin, Request(tensors=tuple(names)), scale)
+    arrays = Inputs(executor, None).checked(given, origin)
+    maps = predict(executor, arrays, origin, Request(tensors=tuple(names)), scale)
+    return Attention(maps, arrays)
 
 
 def attention_maps(system: System) -> list[str]:

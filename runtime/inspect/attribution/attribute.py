@@ -23,6 +23,7 @@ from .features import groups_of
 from .methods import BLOCK, Method, Options, find_method
 from .program import AttributionProgram, Plan, program_of
 from .targets import Subject, Target, choose_subject, choose_target
+from .words import token_count
 
 BLUR, BLURRED = "blur", 8  # the share of a side that is the deviation
 LARGEST_GAP = 0.01  # of a map that should add up
@@ -104,6 +105,7 @@ class Attributor:
         self.recorded = recorded
         wish.options.check()
         self.arrays = Inputs(executor, None).checked(given, origin)
+        self.lengths = lengths
         self._scale = scale or {}
         self._origin = origin
         self.count = len(next(iter(self.arrays.values())))
@@ -144,6 +146,11 @@ class Attributor:
             f"the map{some} does not add up to the change of the score: {100 * max(wide):.2g} % of "
             "it is missing; more steps come closer"
         ]
+
+    def token_count(self, row: int) -> int | None:
+        """How many tokens an example has, padding left out; None where it is no text."""
+        tokens = self.subject.tokens
+        return token_count(self.arrays, tokens, row, self.lengths) if tokens else None
 
     def _one(self, program: AttributionProgram, row: int, x: np.ndarray) -> Attribution:
         place = self.target.places[row]

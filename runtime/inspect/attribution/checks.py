@@ -12,19 +12,18 @@ it marks matters to the model.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ...inference.meanings import SIGMOID, SOFTMAX, Meaning
-from ...inference.predict import Request, predict
 from ...inference.readable import softmax
 from ...training.executor import Executor
 from .attribute import Attribution, Attributor
-from .program import AttributionProgram
+from .methods import CURVE, CURVES, Options
+from .program import AttributionProgram, program_of
 
 OTHER_SEED = 0x5EED  # of the weights that take the place of the learnt ones
-STEPS = 20  # of a curve
 
 
 @dataclass(frozen=True)
@@ -94,36 +93,42 @@ class Curves:
 def curves(
     attributor: Attributor, row: int, found: Attribution, meaning: Meaning | None
 ) -> Curves | None:
-    """The curves of an example's map; None where it is no map of an input's elements, nor of the
-    places of an image."""
-    subject = attributor.subject
-    if subject.is_inside:
-        name = _image(attributor) if found.values.ndim == 2 and not subject.tokens else None
+    """The curves of an example's map; None where it is no map of the elements of an input or of a
+    tensor inside, nor of tokens, nor of the places of an image."""
+    subject, plan = attributor.subject, replace(attributor.plan, method=CURVES, options=Options())
+    x, baseline = attributor.x[row], attributor.baseline[row]
+    values, tokens = found.values, None
+    if subject.tokens and values.ndim == 1:
+        # A token is deleted with all numbers of its vector.
+        tokens, values = attributor.token_count(row), np.broadcast_to(values[:, None], x.shape)
+    elif subject.is_inside and values.shape != x.shape:
+        name = _image(attributor) if values.ndim == 2 and not subject.tokens else None
         if name is None:
             return None
         x = attributor.inputs[name][row]
-        values, baseline = enlarged(found.values, x.shape), np.zeros_like(x)
-    else:
-        name, x, baseline = subject.name, attributor.x[row], attributor.baseline[row]
-        values = found.values
+        values, baseline = enlarged(values, x.shape), np.zeros_like(x)
+        plan = replace(plan, shape=x.shape, subject=name, patched="")
     if values.shape != x.shape:
         return None
-    order = np.argsort(-values.reshape(-1), kind="stable")
-    rank = np.empty_like(order)
-    rank[order] = np.arange(order.size)
-    limits = np.linspace(0, order.size, min(STEPS, order.size) + 1)
-    gone = (rank < limits[:, None]).reshape(len(limits), *x.shape)
-    parts = []
-    for mask in (gone, ~gone):
-        given = {
-            name: np.repeat(array[row : row + 1], len(limits), axis=0)
-            for name, array in attributor.inputs.items()
-        }
-        given[name] = np.where(mask, baseline, x)
-        results = predict(attributor.executor, given, "the curve", Request())
-        values = _chances(results[attributor.target.result], found.place, meaning)
-        parts.append(float(((values[1:] + values[:-1]) / 2).mean()))
-    return Curves(*parts)
+    given = {name: array[row] for name, array in attributor.inputs.items()}
+    given |= {"x": x, "baseline": baseline, "group": _turns(values, tokens)}
+    results, _ = program_of(attributor.executor, plan).run(given, found.place, 0)
+    chances = _chances(results[:-2], found.place, meaning).reshape(2, -1)
+    return Curves(*map(float, ((chances[:, 1:] + chances[:, :-1]) / 2).mean(axis=1)))
+
+
+def _turns(values: np.ndarray, tokens: int | None) -> np.ndarray:
+    """The step, from 1 to CURVE, at which each element is deleted, the largest value first. Of
+    `tokens` the numbers of one have their turn together, and padding never has."""
+    order = values[:, 0][:tokens] if tokens is not None else values.reshape(-1)
+    rank = np.empty(len(order), np.int32)
+    rank[np.argsort(-order, kind="stable")] = np.arange(len(order))
+    turns = rank * CURVE // max(1, len(order)) + 1
+    if tokens is None:
+        return turns.reshape(values.shape)
+    whole = np.full(len(values), CURVE + 1, np.int32)
+    whole[:tokens] = turns
+    return np.broadcast_to(whole[:, None], values.shape)
 
 
 def _image(attributor: Attributor) -> str | None:

@@ -16,6 +16,7 @@ from ....dsl.diagnostics.diagnostic import did_you_mean, fail
 EXACT_FEATURES = 12  # of which all 2^12 subsets are evaluated
 MOST = 1_000_000
 ORDERS, DRAWS = 25, 50  # random ones, unless others are asked for
+CURVE = 20  # steps of a deletion curve
 BLOCK = 4  # dimensions that windows are moved along
 
 
@@ -122,6 +123,14 @@ def _shapley(shape: tuple[int, ...], options: Options, features: int) -> Lines:
     )
 
 
+def _curves(shape: tuple[int, ...], options: Options, features: int) -> Lines:
+    names = (f"x, baseline, group, {CURVE}", f"baseline, x, group, {CURVE}")
+    deletion, insertion = (f"deleted({given})" for given in names)
+    return Lines(
+        f"points = concat({deletion}, {insertion}, axis = 0)", "map = out", 2 * (CURVE + 1)
+    )
+
+
 def _none(shape: tuple[int, ...], options: Options, features: int) -> Lines:
     raise AssertionError("attention has no points")
 
@@ -141,6 +150,9 @@ METHODS: Mapping[str, Method] = {
         Method("attention", "what each position attends to", _none, attention=True),
     )
 }
+# The deletion and the insertion curve of a map. In place of groups each element has the step at
+# which it is deleted; what is found are the results at every step of both curves.
+CURVES = Method("curves", "deletion and insertion", _curves, features=True)
 # what other libraries and papers call them
 ALIASES = {
     "gradient": "saliency",

@@ -6,13 +6,14 @@ line for a terminal. What raises the score is red, what lowers it blue.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
 import click
 import numpy as np
 
+from ...data.core.vocabulary import Vocabulary
 from .pictures import FALL, RISE, strength
 
 PAGE = """<!doctype html>
@@ -37,6 +38,35 @@ class Words:
     tokens: tuple[str, ...]
     values: np.ndarray
     gap: str
+
+
+def tokens_of(
+    arrays: Mapping[str, np.ndarray],
+    name: str,
+    row: int,
+    lengths: np.ndarray | None,
+    vocabulary: Vocabulary,
+) -> tuple[str, ...]:
+    """The tokens of an example of the input `name`, without padding."""
+    ids = arrays[name][row]
+    names = vocabulary.names
+    return tuple(names[int(i)] for i in ids[: token_count(arrays, name, row, lengths)])
+
+
+def token_count(
+    arrays: Mapping[str, np.ndarray], name: str, row: int, lengths: np.ndarray | None
+) -> int:
+    """How many tokens an example of the input `name` has before its padding: what the model is
+    told, else what is known of the data."""
+    for told in (f"{name}_length", "length"):
+        if told in arrays and arrays[told].ndim == 1:
+            return int(arrays[told][row])
+    return arrays[name].shape[1] if lengths is None else int(lengths[row])
+
+
+def gap_of(vocabulary: Vocabulary) -> str:
+    """What stands between two tokens of a text."""
+    return " " if vocabulary.kind == "words" else ""
 
 
 def words_page(words: Words, title: str, rows: Sequence[tuple[str, str]]) -> str:

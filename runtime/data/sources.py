@@ -41,6 +41,7 @@ FILES = {
     "english_german": "synthetic.english_german",
     "reversal": "synthetic.reversal",
     "retrieval": "synthetic.question_answering",
+    "babi": "synthetic.babi",
     "sine": "synthetic.sine",
     "opinions": "synthetic.sentiment",
 }

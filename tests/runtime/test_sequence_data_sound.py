@@ -465,6 +465,7 @@ def test_opinions_do_not_follow_from_counts_of_words(search):
         ("retrieval", {"count": 50}),
         ("sine", {"count": 50}),
         ("opinions", {"count": 50}),
+        ("babi", {"count": 5, "test": 2}),
     ],
 )
 def test_a_seed_decides_everything(search, name, settings):

@@ -245,12 +245,19 @@ def check_value(source: DataSource, setting: Setting, value: Any, span: Span | N
     if setting.default is None and value is None:
         return
     if setting.allowed:
-        expected = " or ".join(_literal(one) for one in setting.allowed)
+        expected = _listed(setting.allowed)
         expected += f" or the name of a file that ends in {setting.ending}" * bool(setting.ending)
     is_file = setting.ending and isinstance(value, str) and value.lower().endswith(setting.ending)
     if not fits(value) or (setting.allowed and value not in setting.allowed and not is_file):
         title = f"setting `{setting.name}` of `{source.name}`"
         raise fail("E0615", f"{title} must be {expected}, not {_literal(value)}", span)
+
+
+def _listed(allowed: tuple[Any, ...]) -> str:
+    """What a setting may be; many whole numbers in a row by their ends."""
+    if len(allowed) > 4 and allowed == tuple(range(allowed[0], allowed[-1] + 1)):
+        return f"a whole number from {allowed[0]} to {allowed[-1]}"
+    return " or ".join(_literal(one) for one in allowed)
 
 
 def _literal(value: Any) -> str:

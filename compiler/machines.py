@@ -53,6 +53,8 @@ LINUX_ARM = "aarch64-unknown-linux-gnu"
 CORTEX, CORTEX_CC = "thumbv7em-none-eabi", "arm-none-eabi-gcc"
 RISCV, RISCV64, RISCV_CC = "riscv32-unknown-elf", "riscv64-unknown-elf", "riscv64-unknown-elf-gcc"
 
+SCALAR, SINGLE = "generic-scalar", "generic-single"  # processors with and without f64
+
 MACHINES = {
     machine.name: machine
     for machine in (
@@ -76,16 +78,20 @@ MACHINES = {
         ),
         *(
             Machine(
-                name, triple, cpu, CPU_TARGETS["generic-scalar"], features, fma=fma, alignment=8,
+                name, triple, cpu, CPU_TARGETS[target], features, fma=fma, alignment=8,
                 kinds=("a", "o"), pointer_bits=bits, position_independent=False, without=COPIES,
                 small=True, compiler=compiler,
             )
-            for name, triple, cpu, features, fma, bits, compiler in (
-                ("cortex-m4", CORTEX, "cortex-m4", "", ("f32",), 32, CORTEX_CC),
-                ("cortex-m7", CORTEX, "cortex-m7", "", ("f32",), 32, CORTEX_CC),
+            for name, triple, cpu, target, features, fma, bits, compiler in (
+                ("cortex-m4", CORTEX, "cortex-m4", SINGLE, "", ("f32",), 32, CORTEX_CC),
+                # Many of them have no f64.
+                ("cortex-m7", CORTEX, "cortex-m7", SINGLE, "-fp64", ("f32",), 32, CORTEX_CC),
                 # no floating point: each operation is a call of libgcc
-                ("rv32imc", RISCV, "generic-rv32", "+m,+c", (), 32, RISCV_CC),
-                ("rv64gc", RISCV64, "generic-rv64", "+m,+a,+f,+d,+c", ("f32", "f64"), 64, RISCV_CC),
+                ("rv32imc", RISCV, "generic-rv32", SINGLE, "+m,+c", (), 32, RISCV_CC),
+                (
+                    "rv64gc", RISCV64, "generic-rv64", SCALAR, "+m,+a,+f,+d,+c", ("f32", "f64"), 64,
+                    RISCV_CC,
+                ),
             )
         ),
     )

@@ -189,6 +189,7 @@ class CpuTarget:
     concurrent_kernels: bool = False  # whether independent kernels run at once
     fma_cycles: float = 0.5  # from one multiply-add of vectors to the next, all ports busy
     bf16_instructions: bool = False  # whether it has AVX512_BF16, which rounds and pairs numbers
+    doubles: bool = True  # whether it computes in f64; else that is software
     amx_cycles: float = 0.0  # of a product of two tiles of bf16 numbers; 0: it has none
     bf16_dot_cycles: float = 0.0  # of a dot product of vectors of bf16 pairs; 0: unknown, not used
     fusion: FusionLimits = FusionLimits()
@@ -390,6 +391,7 @@ CPU_TARGETS = {
         CpuTarget("generic-sse", lanes=4, registers=16),
         CpuTarget("generic-neon", lanes=4, registers=32),
         _SCALAR,
+        replace(_SCALAR, name="generic-single", doubles=False),
         replace(_AMD_BF16, name="zen5"),
         # Its vectors of 512 bits take two passes.
         replace(

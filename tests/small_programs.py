@@ -29,6 +29,28 @@ train Small {
 """
 
 
+# What a step may be made of: an average, dropout, a state of the model, a schedule, an index.
+RICH = """
+model Rich(image: f32[B, 8, 8, 1], kind: i32[B]) -> logits: f32[B, 10] {
+    h = image |> Flatten |> Dense(12) |> BatchNorm |> relu |> Dropout(0.3)
+    param table: [5, 12] ~ normal(0.1)
+    mixed[b, n] = h[b, n] + table[kind[b], n]
+    logits = mixed |> Dense(10)
+}
+
+train Rich {
+    input kind: i32[B]
+    input image: f32[B, 8, 8, 1]
+    input label: i32[B]
+    loss      = cross_entropy(logits, label)
+    metric      accuracy = accuracy(logits, label)
+    optimizer = adamw(lr = cosine(t, 1e-2, 100))
+    average   = ema(0.9)
+    batch     = 20
+}
+"""
+
+
 def write(folder: Path, text: str = DIGITS, name: str = "small.nn") -> Path:
     path = folder / name
     path.write_text(text)

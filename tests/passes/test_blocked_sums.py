@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from gpu_simulator import SimulatedProgram, available
-from support import TARGET, gradients, plan, system, values
+from support import TARGET, gradients, one_in, plan, system, values
 
 from nnc.compiler import pipeline
 from nnc.compiler.reference.evaluator import evaluate
-from nnc.compiler.targets import GpuTarget
+from nnc.compiler.targets import CPU_TARGETS, GpuTarget
 from nnc.runtime.device.cpu.program import CpuProgram
 
 # name: a program, and y of its inputs in float64. None of the sums is split among threads first.
@@ -56,8 +56,8 @@ SUMS: dict[str, tuple[str, Callable]] = {
 }
 
 
-def _run(source, given: dict, threads: int = 1) -> dict[str, np.ndarray]:
-    program = CpuProgram(plan(source), threads=threads)
+def _run(source, given: dict, threads: int = 1, target=None) -> dict[str, np.ndarray]:
+    program = CpuProgram(plan(source, target=target), threads=threads, target=target)
     for name, value in given.items():
         program.arrays[name][...] = value
     program.run()
@@ -75,6 +75,18 @@ def test_equal_numbers(name: str, value: float) -> None:
     bound = 5e-6 if "product" in name else 1e-6
     np.testing.assert_allclose(evaluate(whole, {"x": x})["y"], expected, rtol=1.2e-7)
     np.testing.assert_allclose(_run(whole, {"x": x})["y"], expected, rtol=bound)
+
+
+@pytest.mark.parametrize("name", one_in(4, SUMS))
+def test_processors_without_f64_add_in_pairs(name: str) -> None:
+    text, right = SUMS[name]
+    whole = system(text, float_type="f32")
+    x = np.full(whole.tensors["x"].shape, 0.1, np.float32)
+    expected = right(x.astype(np.float64))
+    found = _run(whole, {"x": x}, target=CPU_TARGETS["generic-single"])["y"]
+    # One accumulator takes the 256 terms of a block.
+    bound = 5e-6 if "product" in name or name == "masked" else 1e-6
+    np.testing.assert_allclose(found, expected, rtol=bound)
 
 
 @pytest.mark.parametrize("name", SUMS)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from exported import Library, aligned, numbers, run, tool
-from small_programs import DIGITS, prepared, trained, write
+from small_programs import DIGITS, RICH, prepared, trained, write
 
 import nnc
 from nnc.compiler.codegen.llvm.library_body import AT_STEP, CODES, FAILURES
@@ -20,27 +20,6 @@ from nnc.runtime.export.header import c_name
 from nnc.runtime.export.machine_choice import machine_of
 
 here = pytest.mark.skipif(not elf_linker.supported(), reason="for x86-64 Linux")
-
-# What a step may be made of: an average, dropout, a state of the model, a schedule, an index.
-RICH = """
-model Rich(image: f32[B, 8, 8, 1], kind: i32[B]) -> logits: f32[B, 10] {
-    h = image |> Flatten |> Dense(12) |> BatchNorm |> relu |> Dropout(0.3)
-    param table: [5, 12] ~ normal(0.1)
-    mixed[b, n] = h[b, n] + table[kind[b], n]
-    logits = mixed |> Dense(10)
-}
-
-train Rich {
-    input kind: i32[B]
-    input image: f32[B, 8, 8, 1]
-    input label: i32[B]
-    loss      = cross_entropy(logits, label)
-    metric      accuracy = accuracy(logits, label)
-    optimizer = adamw(lr = cosine(t, 1e-2, 100))
-    average   = ema(0.9)
-    batch     = 20
-}
-"""
 
 
 def export(folder: Path, *arguments: str | Path) -> Path:

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from exported import Library, numbers, run, tool
-from small_programs import DIGITS, write
+from small_programs import DIGITS, RICH, write
 from support import mostly_slow, system
 
 from nnc.compiler.codegen.llvm.index_width import narrowed
 from nnc.runtime import cli
+from nnc.runtime.data.sets import digits
 from nnc.runtime.device.cpu import elf_linker
 
 ROOT = Path(__file__).parents[2]
@@ -96,6 +97,86 @@ def test_a_cortex_m4_predicts_and_trains(tmp_path):
         assert library.call("train_step", library.values) == 0
         losses.append(float(library.array("train_step", "loss")))
     assert found[10:] == pytest.approx(losses, abs=2e-6)
+
+
+# All real digits lie in flash, as bytes of 0 to 16. Batches are drawn by a linear congruential
+# generator; the stack is filled with a pattern first, to see how much of it was used.
+LEARNS = """
+#include "written.h"
+#include <stdio.h>
+#include "digits_data.h"
+static _Alignas(8) unsigned char values[WRITTEN_VALUES_BYTES];
+static _Alignas(8) unsigned char arena[WRITTEN_TRAIN_STEP_ARENA_BYTES];
+_Static_assert(sizeof arena >= WRITTEN_PREDICT_ARENA_BYTES, "one arena for both");
+
+static void put(float *image, int row) {
+    for (int n = 0; n < 64; n++) image[n] = images[row][n] / 16.0f;
+}
+
+int main(void) {
+    unsigned random = 1;
+    char *mark = __builtin_frame_address(0);
+    for (int n = 256; n < 8192; n++) mark[-n] = 77;
+    if (written_init(values, sizeof values, written_weights, WRITTEN_WEIGHTS_BYTES)) return 1;
+    for (int step = 0; step < STEPS; step++) {
+        for (int n = 0; n < WRITTEN_BATCH; n++) {
+            random = random * 1664525u + 1013904223u;
+            int row = (random >> 8) % TRAINING;
+            put(written_train_step_image(arena) + 64 * n, row);
+            written_train_step_label(arena)[n] = labels[row];
+        }
+        if (written_train_step(arena, sizeof arena, values, sizeof values)) return 2;
+    }
+    int right = 0;
+    for (int row = TRAINING; row < TRAINING + TESTING; row++) {
+        put(written_predict_image(arena), row);
+        if (written_predict(arena, sizeof arena, values, sizeof values, 1)) return 3;
+        const float *logits = written_predict_logits(arena);
+        int best = 0;
+        for (int n = 1; n < 10; n++) if (logits[n] > logits[best]) best = n;
+        right += best == labels[row];
+    }
+    int deepest = 8191;
+    while (deepest > 256 && mark[-deepest] == 77) deepest--;
+    printf("right %d of %d ram %d stack %d\\n", right, TESTING, (int)(sizeof values + sizeof arena),
+           deepest);
+    return 0;
+}
+"""
+
+
+def digits_in_flash() -> str:
+    """The digits as C, those of training first: every fifth one tests."""
+    with np.load(digits.FILE) as stored:
+        images, labels = stored["image"].reshape(-1, 64), stored["label"]
+    tests = np.arange(len(labels)) % 5 == 0
+    order = np.argsort(tests, kind="stable")
+    rows = ",".join("{" + ",".join(map(str, row)) + "}" for row in images[order])
+    counts = f"enum {{ STEPS = 1800, TRAINING = {(~tests).sum()}, TESTING = {tests.sum()} }};"
+    return (
+        f"{counts}\nstatic const unsigned char images[][64] = {{{rows}}};\n"
+        f"static const unsigned char labels[] = {{{','.join(map(str, labels[order]))}}};\n"
+    )
+
+
+@pytest.mark.slow
+def test_a_network_learns_real_digits_in_64_kilobytes(tmp_path):
+    """From its first weights, on a Cortex-M4: 1,800 steps of eight, ten times through the data."""
+    path = ROOT / "examples" / "mlp_digits.nn"
+    folder = export(tmp_path / "c", path, "--target", "cortex-m4", "--batch", "8")
+    (folder / "main.c").write_text(LEARNS)
+    (folder / "digits_data.h").write_text(digits_in_flash())
+    _, right, _, count, _, ram, _, stack = on_the_board(folder).split()
+    assert int(right) / int(count) >= 0.95
+    assert int(ram) + int(stack) <= 64 << 10
+
+
+def test_training_needs_no_f64_and_no_wide_division(tmp_path):
+    """Adam's powers, a schedule's cosine, long sums, draws: what f64 is used for elsewhere."""
+    folder = export(tmp_path / "c", write(tmp_path, RICH, "rich.nn"), "--target", "cortex-m4")
+    listed = run([tool("arm-none-eabi-nm"), "-u", "librich.a"], folder).split()
+    symbols = {name for name in listed if name != "U" and not name.endswith(".o:")}
+    assert all(name.startswith("rich.") for name in symbols), symbols
 
 
 def test_the_convolutional_network_is_small(tmp_path):

@@ -109,7 +109,7 @@ class Reduction:
         lanes = a.lanes
         # A tree of log2(lanes) steps.
         while lanes > 1:
-            half = Arithmetic(a.e, lanes // 2)
+            half = Arithmetic(a.e, lanes // 2, a.doubles)
             low, high = (
                 tuple(
                     _lanes_from(a, kind, name, lanes, start)

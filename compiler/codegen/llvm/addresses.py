@@ -45,8 +45,8 @@ class AddressWriter:
 
     def __init__(self, e: FunctionWriter, nest: Nest, bases: Bases, point: Point):
         self.e, self.nest, self.bases, self.point = e, nest, bases, point
-        self.scalar = Arithmetic(e, 1)
-        self.wide = Arithmetic(e, nest.lanes)
+        self.scalar = Arithmetic(e, 1, nest.doubles)
+        self.wide = Arithmetic(e, nest.lanes, nest.doubles)
         self.panel = ""  # the address at which the packed panel's element 0 would be
 
     # --- integers ------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ def constant(value: float, dtype: str, lanes: int = 1) -> str:
     if is_float(dtype):
         number = float(value)
         if dtype == "f32":
-            number = _single(number)
+            number = single(number)
         # All floats alike, in hexadecimal, so that no digits are lost.
         text = f"0x{struct.unpack('<Q', struct.pack('<d', number))[0]:016X}"
     else:
@@ -46,7 +46,8 @@ def constant(value: float, dtype: str, lanes: int = 1) -> str:
     return text if lanes == 1 else f"splat ({LLVM[dtype]} {text})"
 
 
-def _single(number: float) -> float:
+def single(number: float) -> float:
+    """The nearest f32."""
     try:
         return struct.unpack("<f", struct.pack("<f", number))[0]
     except OverflowError:
@@ -80,10 +81,11 @@ def _operation(name: str, operands: int) -> str:
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """Operations on `lanes` elements at once."""
+    """Operations on `lanes` elements at once. Without `doubles` nothing on f32 is done in f64."""
 
     e: InstructionWriter
     lanes: int
+    doubles: bool = True
 
     def type(self, dtype: str) -> str:
         return type_name(dtype, self.lanes)

@@ -2,7 +2,8 @@
 
     total = 0;  for each block: acc = 0; reduce in the block: acc = fma(…); total += acc
 
-The registers are left to the blocks. Which sums have blocks is decided in
+The registers are left to the blocks. Without f64 in the processor a total is a pair of f32: the
+sum, and what its additions have rounded away (Neumaier, 1974). Which sums have blocks is decided in
 `passes/cpu/blocked_sums.py`. Tests: tests/passes/test_blocked_sums.py.
 """
 
@@ -17,7 +18,9 @@ from .accumulators import Reduction
 from .instructions import cast
 from .open_loops import OpenNestLoop
 from .reduction_loops import ReductionLoops, Sums, Tile, Where
+from .single_pairs import two_sum
 from .values import Value
+from .vector import Vector
 
 Flush = Callable[[Sums], None]
 
@@ -25,32 +28,44 @@ Flush = Callable[[Sums], None]
 def blocked_totals(reductions: ReductionLoops, tile: Tile) -> list[Value]:
     """The sums of every copy and body, by blocks."""
     nest, e, a = reductions.nest, reductions.e, reductions.wide
-    dtype, type = tile.reduction.dtype, a.type("f64")
+    dtype = tile.reduction.dtype
+    wide = "f64" if a.doubles else dtype
+    type, width = a.type(wide), 1 if a.doubles else 2
     start = reductions.start(tile)
     most = len(nest.bodies) * prod(max(s.tile for s in x.segments) for x in nest.outer)
-    stack = e.op(f"alloca [{most} x {type}], align 64", type="ptr")
+    stack = e.op(f"alloca [{most * width} x {type}], align 64", type="ptr")
     cells = [
         e.op(f"getelementptr {type}, ptr {{0}}, i64 {n}", stack, type="ptr")
-        for n in range(len(start))
+        for n in range(len(start) * width)
     ]
     for cell in cells:
         e.effect(f"store {type} zeroinitializer, ptr {{0}}", cell)
 
+    def value(cell: str) -> str:
+        return e.pinned("load {T}, ptr {0}", cell, type=type)
+
     def flush(sums: Sums) -> None:
-        for cell, accumulators in zip(cells, sums, strict=True):
+        for cell, accumulators in zip(cells[::width], sums, strict=True):
             (block,) = reductions.pairwise(tile.reduction, accumulators)
-            total = e.pinned("load {T}, ptr {0}", cell, type=type)
-            total = a.op("fadd", "f64", total, cast(a, dtype, "f64", block))
+            if a.doubles:
+                total = a.op("fadd", wide, value(cell), cast(a, dtype, wide, block))
+            else:
+                total, rest = two_sum(Vector(a, wide), value(cell), block)
+                beside = cells[cells.index(cell) + 1]
+                rest = a.op("fadd", wide, value(beside), rest)
+                e.effect(f"store {type} {{0}}, ptr {{1}}", rest, beside)
             e.effect(f"store {type} {{0}}, ptr {{1}}", total, cell)
 
     _blocks(reductions, nest.inner, tile, Where(valid=nest.lanes), flush)
-    totals, lanes = [], Reduction("sum", "f64")
-    for cell in cells:
-        total = e.pinned("load {T}, ptr {0}", cell, type=type)
+    totals, lanes = [], Reduction("sum", wide)
+    for n in range(len(start)):
+        total = value(cells[n * width])
+        if not a.doubles:
+            total = a.op("fadd", wide, total, value(cells[n * width + 1]))
         if reductions.reduces_lanes:
             (total,) = lanes.across(a, (total,))
         narrow = reductions.scalar if reductions.reduces_lanes else a
-        result = cast(narrow, "f64", dtype, total)
+        result = cast(narrow, wide, dtype, total)
         totals.append(Value(result, nest.lanes > 1 and not reductions.reduces_lanes))
     return totals
 

@@ -4,9 +4,8 @@ The remainder has the sign of y, as in Python."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from .arithmetic import Arithmetic
+from .function_text import FunctionText
 from .vector import Vector
 
 
@@ -16,7 +15,7 @@ def quotient(a: Arithmetic, dtype: str, x: str, y: str) -> str:
     floor(x / y) is one more if rounding lifts the quotient to a whole number; then x - n y, exact
     under fma, has the wrong sign. Beyond 2^24 (f64: 2^53) n is rounded."""
     v = Vector(a, dtype)
-    n = v.intrinsic("floor", v.div(x, y))
+    n = v.whole("floor", v.div(x, y))
     r = v.fma(v.op("fneg", n), y, x)
     return v.select(_has_other_sign(v, r, y), v.sub(n, 1.0), n)
 
@@ -29,9 +28,9 @@ def remainder(a: Arithmetic, dtype: str, x: str, y: str) -> str:
     vector, flags = a.type(dtype), a.type("bool")
     name = f"@nnc.mod.{vector.strip('<>').replace(' x ', '.')}"
     body = FunctionText(name)
-    inner = Vector(Arithmetic(body, a.lanes), dtype)
+    inner = Vector(Arithmetic(body, a.lanes, a.doubles), dtype)
     q = inner.div("%x", "%y")
-    r = inner.fma(inner.op("fneg", inner.intrinsic("floor", q)), "%y", "%x")
+    r = inner.fma(inner.op("fneg", inner.whole("floor", q)), "%y", "%x")
     near = inner.compare("olt", inner.intrinsic("fabs", q), 2.0**22)
     near = inner.of("bool").op("and", near, inner.compare("ord", r, r))
     if a.lanes > 1:
@@ -57,20 +56,3 @@ def _has_other_sign(v: Vector, r: str, y: str) -> str:
     """Whether both are numbers, r is not 0, and one of them is negative."""
     negative = v.of("bool").op("xor", v.compare("olt", r, 0.0), v.compare("olt", y, 0.0))
     return v.of("bool").op("and", v.compare("one", r, 0.0), negative)
-
-
-@dataclass
-class FunctionText:
-    """The lines of a function that is called and not written in place."""
-
-    name: str
-    lines: list[str] = field(default_factory=list)
-    declared: dict[str, None] = field(default_factory=dict)
-
-    def op(self, text: str, *operands: str, type: str) -> str:
-        name = f"%v{len(self.lines)}"
-        self.lines.append(f"  {name} = {text.format(*operands, T=type)}")
-        return name
-
-    def declare(self, line: str) -> None:
-        self.declared[line] = None

@@ -26,8 +26,8 @@ class ExpressionWriter:
 
     def __init__(self, e: FunctionWriter, nest: Nest, bases: Bases):
         self.e, self.nest = e, nest
-        self.scalar = Arithmetic(e, 1)
-        self.wide = Arithmetic(e, nest.lanes)
+        self.scalar = Arithmetic(e, 1, nest.doubles)
+        self.wide = Arithmetic(e, nest.lanes, nest.doubles)
         self.memory = MemoryWriter(e, nest, bases, self)
         self.places: dict[str, IndexValue] = {}
         self.blocks: dict[str, tuple[int, int]] = {}

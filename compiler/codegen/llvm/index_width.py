@@ -19,15 +19,16 @@ from ...ir.equation import System
 from ...ir.expr import walk
 
 WIDE = {"i64", "f64"}
-NUMBER = re.compile(r"(?<![\w.%@])\d+(?![\w.])")
+NUMBER = re.compile(r"(?<![\w.%@])-?\d+(?![\w.])")
 
 
 def narrowed(text: str, system: System) -> str:
     """The module with i32 for i64; as it is where that could change what it computes."""
     found = {node.dtype for eq in system.equations for node in walk(eq.body)}
     found |= {tensor.dtype for tensor in system.tensors.values()}
-    _, greatest = INTEGERS["i32"]
-    if found & WIDE or "double" in text or any(int(n) > greatest for n in NUMBER.findall(text)):
+    least, most = INTEGERS["i32"]
+    far = any(not least <= int(n) <= most for n in NUMBER.findall(text))
+    if found & WIDE or "double" in text or far:
         return text
     text = re.sub(r"\bi64\b", "i32", text)
     text = re.sub(r"= (?:sext|zext|trunc) i32 (\S+) to i32", r"= add i32 \1, 0", text)

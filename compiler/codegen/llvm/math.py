@@ -16,6 +16,8 @@ Special values are those of C's Annex F: NaN in gives NaN out, infinities and si
 exact, overflow gives infinity, results below the normal range are rounded, not flushed.
 Exception: beyond |x| = 2^50, where neighbouring floats lie 10^7 turns apart, sin is 0 and cos 1.
 
+Where f32 is not enough, f64 is used, or, for processors without it, pairs of f32: single_pairs.py.
+
 What is emitted is target independent: no fast-math flags, fused multiply-adds only where written
 (`llvm.fma`; a CPU without them calls libm and is slow, not wrong), round to nearest even assumed.
 Two idioms recur. `x + 1.5 * 2^23` puts round(x) into the low bits of the float, so that no
@@ -30,7 +32,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from . import single_pairs
 from .arithmetic import Arithmetic
+from .function_text import called
 from .vector import Vector
 
 LN2 = (0.6931472, -1.9046542e-09)
@@ -59,6 +63,8 @@ NAN = float("nan")
 
 def function(a: Arithmetic, name: str, args: list[str], dtype: str) -> str:
     """The function called `name` of operands of `dtype`; KeyError if unknown."""
+    if name in ROUNDINGS:
+        return Vector(a, dtype).whole(ROUNDINGS[name], *args)
     if name in INTRINSICS:
         return a.intrinsic(INTRINSICS[name], dtype, *args)
     if dtype == "f64":
@@ -66,6 +72,8 @@ def function(a: Arithmetic, name: str, args: list[str], dtype: str) -> str:
         if name == "sigmoid":
             return _sigmoid(Vector(a, dtype), *args)
         return _library(a, name, args)
+    if name in IN_F64 and not a.doubles:
+        return called(a, name, args, FUNCTIONS[name])
     return FUNCTIONS[name](Vector(a, dtype), *args)
 
 
@@ -226,6 +234,8 @@ def _quarter_turns(v: Vector, x: str) -> tuple[str, str]:
     x - n hi(π/2) is exact and lo adds 53 more bits, so r is as good as its rounding to f32 for
     |x| <= 2^50. Anything larger is taken for 0; x - x makes infinity a NaN.
     """
+    if not v.a.doubles:
+        return single_pairs.quarter_turns(v, x)
     wide = v.of("f64")
     near = v.compare("ole", v.intrinsic("fabs", x), 2.0**50)
     exact = v.convert("fpext", v.select(near, x, v.sub(x, x)), "f64")
@@ -282,8 +292,18 @@ def _log2_wide(v: Vector, a: str) -> str:
 
 def _pow(v: Vector, x: str, y: str) -> str:
     """|x|^y = 2^(y log2 |x|), the product in f64; then the sign and the cases of C's Annex F."""
-    wide = v.of("f64")
     a = v.intrinsic("fabs", x)
+    r, n = _exponent(v, a, y) if v.a.doubles else single_pairs.exponent(v, a, y, LOG2)
+    q = v.fma(v.mul(r, r), v.polynomial(r, EXP), r)
+    result = _scale(v, v.add(q, 1.0), n)
+    result = v.select(v.compare("oeq", a, 1.0), 1.0, result)  # also for infinite or NaN y
+    result = _pow_negative(v, x, y, result)
+    return v.select(v.compare("oeq", y, 0.0), 1.0, v.select(v.compare("oeq", x, 1.0), 1.0, result))
+
+
+def _exponent(v: Vector, a: str, y: str) -> tuple[str, str]:
+    """(r, n in the low bits of an i32) with a^y = 2^n e^r, worked out in f64."""
+    wide = v.of("f64")
     # Zero, infinity and NaN have no mantissa and exponent of the usual kind.
     log = wide.select(v.compare("oeq", a, 0.0), -INFINITY, _log2_wide(v, a))
     log = wide.select(v.compare("ult", a, INFINITY), log, v.convert("fpext", a, "f64"))
@@ -293,21 +313,17 @@ def _pow(v: Vector, x: str, y: str) -> str:
     product = wide.at_most(wide.at_least(product, -160.0), 140.0)
     shifted = wide.add(product, ROUND_F64)
     r = wide.mul(wide.sub(product, wide.sub(shifted, ROUND_F64)), LN2[0] + LN2[1])
-    r = wide.convert("fptrunc", r, "f32")
-    n = v.of("i64").convert("trunc", wide.bits(shifted), "i32")
-    q = v.fma(v.mul(r, r), v.polynomial(r, EXP), r)
-    result = _scale(v, v.add(q, 1.0), n)
-    result = v.select(v.compare("oeq", a, 1.0), 1.0, result)  # also for infinite or NaN y
-    result = _pow_negative(v, x, y, result)
-    return v.select(v.compare("oeq", y, 0.0), 1.0, v.select(v.compare("oeq", x, 1.0), 1.0, result))
+    return wide.convert("fptrunc", r, "f32"), v.of("i64").convert(
+        "trunc", wide.bits(shifted), "i32"
+    )
 
 
 def _pow_negative(v: Vector, x: str, y: str, result: str) -> str:
     """For x < 0: NaN unless y is whole, and a sign if y is odd; -0 and -infinity keep the sign."""
     i, b = v.of("i32"), v.of("bool")
     half = v.mul(y, 0.5)
-    whole = v.compare("oeq", v.intrinsic("rint", y), y)
-    odd = b.op("and", whole, v.compare("one", v.intrinsic("rint", half), half))
+    whole = v.compare("oeq", v.whole("rint", y), y)
+    odd = b.op("and", whole, v.compare("one", v.whole("rint", half), half))
     sign = i.select(odd, i.op("and", v.bits(x), -(2**31)), 0)
     result = i.convert("bitcast", i.op("xor", v.bits(result), sign), v.dtype)
     finite = b.op("and", v.compare("olt", x, 0.0), v.compare("ogt", x, -INFINITY))
@@ -329,8 +345,12 @@ FUNCTIONS: dict[str, Callable[..., str]] = {
     "cos": _cos,
 }
 
+# What needs more than f32 inside, and gets long without f64.
+IN_F64 = ("pow", "sin", "cos")
+
 # Both element types. rint is round half to even in the rounding mode that programs run in.
-INTRINSICS = {"sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "round": "rint", "abs": "fabs"}
+ROUNDINGS = {"floor": "floor", "ceil": "ceil", "round": "rint"}
+INTRINSICS = {"sqrt": "sqrt", "abs": "fabs"}
 
 
 # ---- f64 -----------------------------------------------------------------------------------------

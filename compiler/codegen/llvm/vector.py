@@ -43,6 +43,21 @@ class Vector:
     def intrinsic(self, name: str, *operands: str | float) -> str:
         return self.a.intrinsic(name, self.dtype, *map(self.value, operands))
 
+    def whole(self, how: str, x: str) -> str:
+        """`rint`, `floor` or `ceil`, for which processors without f64 have no instruction."""
+        if self.a.doubles or self.dtype != "f32":
+            return self.intrinsic(how, x)
+        # In [2^23, 2^24) the last bit of an f32 is worth 1; what is beyond is whole.
+        positive = self.intrinsic("fabs", x)
+        whole = self.sub(self.add(positive, 2.0**23), 2.0**23)
+        whole = self.select(self.compare("olt", positive, 2.0**23), whole, positive)
+        whole = self.intrinsic("copysign", whole, x)
+        if how == "rint":
+            return whole
+        beyond, step = ("ogt", -1.0) if how == "floor" else ("olt", 1.0)
+        moved = self.select(self.compare(beyond, whole, x), self.add(whole, step), whole)
+        return self.intrinsic("copysign", moved, x)
+
     def compare(self, predicate: str, a: str | float, b: str | float) -> str:
         return self.a.compare(predicate, self.dtype, self.value(a), self.value(b))
 

@@ -72,6 +72,7 @@ def lower(kernel: Kernel, plan: Plan, target: CpuTarget) -> Nest:
         bf16_instructions=target.bf16_instructions,
         f16_instructions=target.f16_instructions,
         i16_pairs=target.i16_pairs,
+        doubles=target.doubles,
         fixed=kernel.fixed,
         source=_source(kernel.anchor),
     )

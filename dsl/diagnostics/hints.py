@@ -43,7 +43,7 @@ class ErrorContext:
 def hint_for_token(at: ErrorContext) -> str:
     """For a token that cannot stand where it was found."""
     # The first rule with an answer wins: words of other languages before guesses by position.
-    for rule in (_foreign, _comment, _declaration, _statement, _brackets, _expression):
+    for rule in RULES:
         if hint := rule(at):
             return hint
     return ""
@@ -74,11 +74,9 @@ def _comment(at: ErrorContext) -> str:
 def _declaration(at: ErrorContext) -> str:
     """Declarations, and the declarations of parameters and metrics in a body."""
     found, expected = at.found, at.expected
-    # between declarations
-    top_level = {"LAYER", "MODEL"} <= expected
     # `f(x) = 2*x`, `f = lambda x: x`
     function = re.match(r"(\w+)\s*\((\w+(?:\s*,\s*\w+)*)\)\s*=", at.rest)
-    if top_level and function:
+    if _is_top_level(at) and function:
         return f"a function is declared with `fn`: `fn {function[1]}({function[2]}) = …`"
     if at.word == "remat" or found.type == "REMAT":
         return _REMAT
@@ -101,6 +99,17 @@ def _declaration(at: ErrorContext) -> str:
     # `param w ~ normal`
     if found.type == "DRAWN" and "COLON" in expected:
         return "a parameter has a shape: `param w: [n, m] ~ glorot_uniform`"
+    return ""
+
+
+def _is_top_level(at: ErrorContext) -> bool:
+    """Between two definitions."""
+    return {"LAYER", "MODEL"} <= at.expected
+
+
+def _type(at: ErrorContext) -> str:
+    """Types and shapes."""
+    found, expected = at.found, at.expected
     # `(f32 x)`, as in C
     if found.type == "NAME" and at.word in DTYPES and "COLON" in expected:
         return f"the type follows the name: `{found}: {at.word}`"
@@ -126,6 +135,12 @@ def _declaration(at: ErrorContext) -> str:
             return f"the type follows the name: `{declared[1]}: {at.word}[…]`"
         # `-> f32[B, 3] {`
         return f"a result has a name: `-> y: {at.word}[…]`"
+    return ""
+
+
+def _head(at: ErrorContext) -> str:
+    """Heads of definitions, and the entries of a train block that begin with a keyword."""
+    found, expected = at.found, at.expected
     # `fn f(x) -> 2*x`, `fn f(x): return 2*x`
     if at.word == "->" or (found.type == "COLON" and "->" in expected and "EQUALS" in expected):
         return "the value of a `fn` follows `=`: `fn f(x) = 2*x`"
@@ -144,7 +159,7 @@ def _declaration(at: ErrorContext) -> str:
     if found.type == "COLON" and "LBRACE" in expected:
         return "a body is in braces: `{ … }`"
     # `Model Net(…)`
-    if found.type == "NAME" and top_level and found.lower() in KEYWORDS:
+    if found.type == "NAME" and _is_top_level(at) and found.lower() in KEYWORDS:
         return f"did you mean `{found.lower()}`?"
     if re.match(r"\s*metric\s+\w+\s*$", at.line) and "EQUALS" in expected:
         return f"a metric is computed: `metric {at.word} = accuracy(logits, label)`"
@@ -153,7 +168,11 @@ def _declaration(at: ErrorContext) -> str:
         return "a loss with a name says what it trains: `loss critic for critic.* = …`"
     if found.type == "EQUALS" and at.word == "metric":
         return "a metric has a name: `metric accuracy = …`"
-    if found.type == "NAME" and top_level:
+    # `until = loss < 0.1`
+    if found.type == "EQUALS" and at.word == "until":
+        condition = re.match(r"=\s*([^#\n]*[^#\s])", at.rest)
+        return f"the condition follows the word: `until {condition[1] if condition else '…'}`"
+    if found.type == "NAME" and _is_top_level(at):
         return "equations stand in the body of a `fn`, a `layer` or a `model`"
     return ""
 
@@ -344,3 +363,6 @@ def hint_for_keyword(word: str) -> str:
     if word == "remat":
         return _REMAT
     return f"choose another name, such as `{word}_1`"
+
+
+RULES = (_foreign, _comment, _declaration, _type, _head, _statement, _brackets, _expression)

@@ -38,6 +38,7 @@ FILES = {
     "spoken_digits": "sets.spoken_digits",
     "digit_strings": "sets.digit_strings",
     "digit_sounds": "sets.digit_sounds",
+    "asterisk_prompts": "sets.asterisk_prompts",
     "english_german": "synthetic.english_german",
     "reversal": "synthetic.reversal",
     "retrieval": "synthetic.question_answering",

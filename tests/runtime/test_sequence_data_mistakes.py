@@ -127,6 +127,7 @@ def test_settings_of_sound(search, change, told):
         ("shakespeare", {}, ["tinyshakespeare/input.txt", "--data", "$NNC_DATA"]),
         ("spoken_digits", {}, ["the folder `recordings` of https://", "$NNC_DATA"]),
         ("digit_strings", {}, ["the spoken digits are not on this machine"]),
+        ("digit_sounds", {}, ["the spoken digits are not on this machine"]),
     ],
 )
 def test_data_that_is_not_there(search, name, settings, told):

@@ -1,0 +1,179 @@
+"""`asterisk_prompts()`: the English prompts of the telephone exchange Asterisk, with their texts.
+
+In: 568 recordings by one woman, 25 minutes at 8 kHz, and the list of what they say: those of the
+Debian packages asterisk-core-sounds-en-wav and asterisk-core-sounds-en (CC BY-SA 3.0), or of the
+archive of that name, found on disk. Out: `frames` f32[length, mels] and `frames_length` i32, the
+features of `core/mel.py`; `label` i32[longest text], in words or characters, with 0, the blank of
+CTC, behind the text; and `label_length` i32.
+
+A text is in small letters, without marks and remarks in brackets; digits, * and # are the words
+that are said. Read are the prompts that say something, in at most `seconds`. A share `test` tests,
+of those that say only words which at least `least` prompts have; all others train. A word that no
+training prompt has is `<unk>` in a label that tests, which no network says.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ....dsl.diagnostics.diagnostic import fail
+from ..core.data_paths import ENVIRONMENT, first_file
+from ..core.dataset import Dataset, Field, Schema, split_dataset
+from ..core.padding import max_length, pad
+from ..core.source import DataSource, Request, Setting
+from ..core.splitting import split_rows
+from ..core.vocabulary import UNKNOWN, Vocabulary, chars, words
+from ..formats.sound_file import sound_length
+from ..formats.text_file import read_text
+from ..formats.wav import MEL_SETTINGS, SoundFiles, SoundReader, load_features, mel_of_request
+
+NAME, RATE = "asterisk_prompts", 8000
+# where packages put the sounds and the list of their texts, which the archive has beside the sounds
+SOUNDS = tuple(
+    Path(place) / "sounds" / voice
+    for place in ("/usr/share/asterisk", "/var/lib/asterisk", "/usr/local/share/asterisk")
+    for voice in ("en_US_f_Allison", "en")
+)
+TEXTS = Path("/usr/share/doc/asterisk-core-sounds-en")
+LISTS = ("core-sounds-en.txt", "core-sounds-en.txt.gz")
+KNOWN = "hello-world.wav"  # a prompt that every edition has
+BLANK = "<blank>"
+SPOKEN = {
+    "*": "star", "#": "pound", "0": "zero", "1": "one", "2": "two", "3": "three", "4": "four",
+    "5": "five", "6": "six", "7": "seven", "8": "eight", "9": "nine",
+}  # fmt: skip
+REMARK = re.compile(r"\(.*?\)|\[.*?\]|<.*?>")
+BUILDERS = {"words": words, "chars": chars}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A recording and what it says."""
+
+    file: Path
+    text: str
+
+
+def describe(request: Request) -> Schema:
+    """Reads the list and the sounds, as all sizes depend on them. Errors as `load`."""
+    return load(request).schema
+
+
+def load(request: Request) -> Dataset:
+    """Both splits. E0601 if the prompts are not found, E0613 if too few are left; other errors as
+    `wav`."""
+    mel = mel_of_request(request, RATE)
+    folder, prompts = _prompts(request)
+    texts = [prompt.text for prompt in prompts]
+    train, test = _divided(request, texts)
+    build = BUILDERS[request["units"]]
+    vocabulary: Vocabulary = build([texts[row] for row in train], (BLANK, UNKNOWN))
+    tokens = [vocabulary.encode(text).astype(np.int32) for text in texts]
+    label, label_length = pad(tokens, max_length(tokens))
+    files = tuple(prompt.file for prompt in prompts)
+    sounds = SoundFiles(folder, files, np.zeros(len(files), np.int32), (), train, test)
+    features, normal = load_features(request, sounds, mel)
+    frames, frames_length = pad(features, max_length(features))
+    size = frames.shape[1]
+    reader = SoundReader(**asdict(mel), size=size, length="frames_length", is_cut=False, **normal)
+    fields = (
+        Field("frames", "f32", frames.shape[1:]),
+        Field("frames_length", "i32", ()),
+        Field("label", "i32", label.shape[1:], len(vocabulary)),
+        Field("label_length", "i32", ()),
+    )
+    return split_dataset(
+        NAME,
+        fields,
+        {
+            "frames": frames,
+            "frames_length": frames_length,
+            "label": label,
+            "label_length": label_length,
+        },
+        (train, test),
+        vocabularies={"label": vocabulary},
+        reader=reader,
+    )
+
+
+def _prompts(request: Request) -> tuple[Path, list[Prompt]]:
+    """The prompts that are not too long, in the order of their names, and their folder."""
+    folder, texts = _find(request)
+    most = round(request["seconds"] * RATE)
+    found = []
+    for name in sorted(texts):
+        file = folder / f"{name}.wav"
+        # a few of the list were not recorded, and some recordings say nothing
+        if texts[name] and file.is_file() and sound_length(file, RATE) <= most:
+            found.append(Prompt(file, texts[name]))
+    return folder, found
+
+
+def _divided(request: Request, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that train and that test. E0613 if there are too few."""
+    counts = Counter(word for text in texts for word in set(text.split()))
+    closed = np.array([all(counts[w] >= request["least"] for w in text.split()) for text in texts])
+    rows = np.flatnonzero(closed)
+    if len(texts) < 2 or not len(rows):
+        message = (
+            f"of {len(texts)} prompts {len(rows)} have only words that {request['least']} have"
+        )
+        raise fail("E0613", message, request.span_of("least"))
+    _, chosen = split_rows(len(rows), request["test"], request["seed"])
+    tests = rows[chosen]
+    return np.setdiff1d(np.arange(len(texts)), tests), tests
+
+
+def _find(request: Request) -> tuple[Path, Mapping[str, str]]:
+    """The folder of the sounds, and what each says by its name; E0601 if either is not found."""
+    search = request.search
+    own = [folder for folder in search.set_folders(NAME) if first_file(folder, [KNOWN])]
+    places = [*(search.checked(folder) for folder in own), *SOUNDS]
+    folder = next((place for place in places if first_file(place, [KNOWN])), None)
+    listed = folder and (first_file(folder, LISTS) or first_file(TEXTS, LISTS))
+    if not folder or not listed:
+        what = "the prompts of Asterisk are" if not folder else f"the texts of {folder} are"
+        raise search.set_missing(
+            NAME,
+            what,
+            "install the Debian packages asterisk-core-sounds-en-wav and asterisk-core-sounds-en, "
+            "or unpack https://downloads.asterisk.org/pub/telephony/sounds/"
+            "asterisk-core-sounds-en-wav-current.tar.gz, and name its folder with `--data` or "
+            f"${ENVIRONMENT}",
+        )
+    pairs = (
+        line.split(":", 1)
+        for line in read_text(listed, search.cache_folder).split("\n")
+        if ":" in line and not line.startswith(";")
+    )
+    return folder, {name.strip(): spoken(text) for name, text in pairs}
+
+
+def spoken(text: str) -> str:
+    """What a text of the list sounds like, in words of small letters: `Press 1.` → `press one`."""
+    text = REMARK.sub(" ", text.lower()).replace("'", "")
+    text = "".join(f" {SPOKEN[one]} " if one in SPOKEN else one for one in text)
+    return " ".join(re.sub(r"[^a-z]", " ", text).split())
+
+
+ASTERISK_PROMPTS = DataSource(
+    NAME,
+    "telephone prompts by one woman: frames f32[length, mels], label i32, and their lengths",
+    (
+        Setting("units", "text", "what a label consists of", "words", ("words", "chars")),
+        Setting("seconds", "positive", "the longest prompt that is read", 6),
+        Setting("least", "count", "in how many prompts each word of what tests is", 3),
+        Setting("test", "fraction", "the share that tests, of those", 0.25),
+        Setting("seed", "seed", "of the choice of what tests", 0),
+        *MEL_SETTINGS,
+    ),
+    describe,
+    load,
+)

@@ -33,6 +33,28 @@ def sentiment(trained: Trained) -> Svg:
     return picture
 
 
+def film_reviews(trained: Trained) -> Svg:
+    """Sentences of the test set: what each word does to the judgement of the whole."""
+    tokens, lengths = trained.held_out("token"), trained.held_out("length")
+    scores, names = trained.held_out("score"), trained.tokens("token")
+    # Sentences of a few words that are all known, four that people find negative and four positive.
+    short = (lengths >= 6) & (lengths <= 10) & (tokens != 1).all(axis=1)
+    rows = [row for sign in (-1, 1) for row in np.flatnonzero(short & (sign * scores > 0))[:4]]
+    picture = Svg(WIDTH, 330, "What each word does to a judgement")
+    for n, row in enumerate(rows):
+        length = int(lengths[row])
+        # The whole sentence, and without each of its words (occlusion, by the padding).
+        parts = np.repeat(tokens[row : row + 1], length + 1, 0)
+        parts[np.arange(length), np.arange(length)] = 0
+        logits = trained.model.predict(parts, np.full(length + 1, length, np.int32))
+        effects = logits[-1] - logits[:-1]
+        shades = [LIGHT_SIGNED(0.5 - np.clip(e / 3, -0.5, 0.5)) for e in effects]
+        picture.words(12, 32 + 40 * n, [names[t] for t in tokens[row, :length]], shades)
+        told = f"{'positive' if logits[-1] > 0 else 'negative'}; people: {scores[row]:+.1f}"
+        picture.text(WIDTH - 12, 32 + 40 * n, told, 11, "end")
+    return picture
+
+
 def question_answering(trained: Trained) -> Svg:
     """What attention reads of a passage when the question has been read."""
     passages, questions = trained.held_out("passage"), trained.held_out("question")

@@ -22,6 +22,7 @@ FILES = {
     "fashion_mnist": "sets.fashion_mnist",
     "digits": "sets.digits",
     "movielens": "sets.movielens",
+    "film_reviews": "sets.film_reviews",
     "csv": "formats.csv_source",
     "parquet": "formats.parquet",
     "arrow": "formats.arrow",

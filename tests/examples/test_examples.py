@@ -39,7 +39,15 @@ from nnc.runtime.training.loop import train
 from nnc.runtime.training.progress import Silent
 
 ROOT = Path(__file__).parents[2]
-ELSEWHERE = ("mnist", "shakespeare", "spoken_digits", "digit_strings", "movielens", "time_series")
+ELSEWHERE = (
+    "mnist",
+    "shakespeare",
+    "spoken_digits",
+    "digit_strings",
+    "movielens",
+    "time_series",
+    "film_reviews",
+)
 EXAMPLES = sorted((ROOT / "examples").glob("*.nn"))
 
 every_example = pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -143,6 +151,7 @@ TRAINED = {
     "private_mnist":     Trained({"epochs": "1"},               "test_accuracy", 0.7),
     "autoencoder_mnist": Trained({"epochs": "1"},               "test_error",    0.02),
     "sentiment":         Trained({},                            "test_accuracy", 0.99),
+    "film_reviews":      Trained({"epochs": "2"},               "test_accuracy", 0.7),
     "time_series":       Trained({"steps": "250"},              "test_loss",     0.3),
     "char_rnn":          Trained({"steps": "200", "batch": "16"}, "validation_loss", 2.5),
     "char_lstm":         Trained({"steps": "200", "batch": "16"}, "validation_loss", 2.45),

@@ -84,12 +84,35 @@ def last_stage(system: System, found: Aggregates) -> System:
             tensors |= {n: Tensor(n, (), t.body.dtype, "input") for n, t in terms.items()}
             factors |= {n: t.factor for n, t in terms.items() if t.factor is not None}
             own = system.tensors[eq.target]
-            if not is_recurrent(component):
+            if is_recurrent(component):  # of a type that it was given, since it reads itself
+                eq = _read_as_before(eq, tensors, factors)
+            else:
                 eq = _retyped(eq, tensors, factors)
                 own = replace(own, dtype=eq.dtype)
             tensors[eq.target] = own
             equations.append(eq)
     return System(system.name, tensors, tuple(equations), found.measures).in_order()
+
+
+def _read_as_before(
+    eq: Equation, tensors: Mapping[str, Tensor], factors: Mapping[str, float]
+) -> Equation:
+    """The equation with its reads converted from the types that the tensors have now to those that
+    they had, and with the factors of scaled sums. What is computed beside it keeps its type."""
+
+    def change(node: Expr) -> Expr | None:
+        if not isinstance(node, Read) or node.tensor not in tensors:
+            return None
+        read, factor = cast(_read_now(node, tensors), node.dtype), factors.get(node.tensor)
+        return read if factor is None else factor * read
+
+    return eq.rewrite(change)
+
+
+def _read_now(node: Read, tensors: Mapping[str, Tensor]) -> Read:
+    """The read in the type that its tensor has now."""
+    dtype = tensors[node.tensor].dtype
+    return Read(node.tensor, node.index, node.other and cast(node.other, dtype), dtype)
 
 
 def _retyped(eq: Equation, tensors: Mapping[str, Tensor], factors: Mapping[str, float]) -> Equation:
@@ -102,8 +125,7 @@ def _retyped(eq: Equation, tensors: Mapping[str, Tensor], factors: Mapping[str, 
             return literal(node.value, "i64")
         if not isinstance(node, Read):
             return None
-        read = Read(node.tensor, node.index, node.other, tensors[node.tensor].dtype)
-        factor = factors.get(node.tensor)
+        read, factor = _read_now(node, tensors), factors.get(node.tensor)
         return read if factor is None else factor * read
 
     eq = eq.rewrite(change)

@@ -21,6 +21,7 @@ FILES = {
     "mnist": "sets.mnist",
     "fashion_mnist": "sets.fashion_mnist",
     "digits": "sets.digits",
+    "digit_scenes": "sets.digit_scenes",
     "movielens": "sets.movielens",
     "film_reviews": "sets.film_reviews",
     "csv": "formats.csv_source",

@@ -159,7 +159,12 @@ LOSSES = {
                    ["correlation(y, target)", "rank_correlation(y, target)"]),
     "boxes": ("iou_loss(corners(z), corners(hot)) + giou_loss(corners(z), corners(hot))",
               ["box_average_precision(corners(s), scores(s), classes(s), corners(s), "
-               "classes(s), n, 2)"]),
+               "classes(s), n, 2)",
+               "coco_average_precision(corners(s), scores(s), classes(s), corners(s), "
+               "classes(s), n, 2, [0.5, 0.9])"]),
+    "detection": ("detection_loss(grid(s), cell_boxes(grid(s), 4), "
+                  "cell_objects(corners(s), n, 2, 2, 4), corners(s), classes(s))",
+                  ["surest(grid(s))"]),
     "embeddings": ("triplet(z, hot, -hot) + contrastive(squared(z), chance) + info_nce(z, hot) "
                    "+ symmetric_info_nce(z, hot) + gaussian_kl(z, z)", []),
     "masks": ("dice(1 / (1 + exp(-z)), hot) + tversky(1 / (1 + exp(-z)), hot)",
@@ -206,6 +211,11 @@ fn sung(x: [..., n]) -> y: [..., n] {
     y = griffin_lim(sqrt(re^2 + im^2 + 0.01), 4, steps = 1)
 }
 fn scores(s: [B, T, n]) -> y: [B, T] { y[b, t] = s[b, t, 0] }
+fn grid(s: [B, T, n]) -> y: [B, 2, 2, n] { y[b, i < 2, j < 2, k] = s[b, 2*i + j, k] }
+fn surest(z: [B, h, w, 4]) -> r: [] {
+    _, score, _ = detections(z, cell_boxes(z, 4), 3)
+    r = mean(score)
+}
 fn classes(s: [B, T, n]) -> c: i32[B, T] { c[b, t] = i32(s[b, t, 0] > 0) }
 """
 

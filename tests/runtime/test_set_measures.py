@@ -146,6 +146,11 @@ fn median_error(p: [n], y: [n]) -> r: [] {
     place[i] = sum(j) (e[j] < e[i] or e[j] == e[i] and j < i)
     r = sum(i) (if place[i] == n // 2 then e[i] else 0)
 }
+fn gains(p: [n], y: [n]) -> r: [] {
+    order = argsort(p, true)
+    hits[i] = (hits[i - 1] else 0) + i32(y[order[i]] > 0.5)
+    r = mean(hits) / max(sum(y > 0.5), 1)
+}
 """
 
 METRICS: dict[str, tuple[str, Callable[[Arrays], float]]] = {
@@ -201,6 +206,10 @@ METRICS: dict[str, tuple[str, Callable[[Arrays], float]]] = {
         lambda v: np.corrcoef(ranks(v["a"]), ranks(v["y"]))[0, 1],
     ),
     "median": ("median_error(p, y)", lambda v: np.sort(np.abs(v["a"] - v["y"]))[N // 2]),
+    "gains": (
+        "gains(p, y)",
+        lambda v: np.cumsum(v["y"][np.argsort(-v["a"], kind="stable")]).mean() / v["y"].sum(),
+    ),
     "auc": (
         "auc(p, y)",
         lambda v: (v["a"][v["y"] > 0.5][:, None] > v["a"][v["y"] < 0.5]).mean(),
@@ -312,7 +321,7 @@ def test_machine_code_agrees_with_numpy(name, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_the_last_stage_is_compiled_where_it_is_large(tmp_path, monkeypatch):
     lines = "".join(
-        f"\n    metric {n} = {METRICS[n][0]}" for n in ("auc", "spearman", "r2", "bleu")
+        f"\n    metric {n} = {METRICS[n][0]}" for n in ("auc", "spearman", "r2", "bleu", "gains")
     )
     # one that no example has a part in, and so is given
     file = program(tmp_path, FIELDS + "    loss = mse(p, y)\n    metric weight = 2 * s" + lines)

@@ -25,12 +25,14 @@ WITHOUT_SOURCE = {
     "clipping": "positive",
     "convolution": "along window_margin window_count equal_part transposed_size early lead taps",
     "ctc": "error_rate log_sum_exp3 log_sum_exp3_from",
+    "detection": "",
     "experts": "",
     "graphs": "joined edge_weight",
     "initializers": "zeros ones constant uniform symmetric",
     "layers": "share drop Flatten merge transpose",
     "losses": "bend level_of example_sum area overlap ratio distance norm_of similarities",
-    "metrics": "accuracy flat rows merge_leading crossed_iou runs_found mean_ranks gain_at",
+    "metrics": "accuracy flat rows merge_leading crossed_iou runs_found mean_ranks gain_at"
+    " boxes_right precision_by_recall",
     "normalization": "running",
     "optimizers": "unbiased trust FactoredAverage ElementAverage root_mean_square OrthogonalStep"
     " AdamStep quintic",

@@ -58,6 +58,10 @@ def _is_count(value: Any) -> bool:
     return _is_integer(value) and 0 < value <= MAX_COUNT
 
 
+def _is_amount(value: Any) -> bool:
+    return _is_integer(value) and 0 <= value <= MAX_COUNT
+
+
 def _is_share(value: Any) -> bool:
     return _is_number(value) and 0 <= value < 1
 
@@ -68,6 +72,7 @@ KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "seed":      ("a whole number from 0 to 2^32-1", lambda v: _is_integer(v) and 0 <= v < 1 << 32),
     "integer":   ("a whole number",                  _is_integer),
     "count":     ("a whole number from 1",           _is_count),
+    "amount":    ("a whole number from 0",           _is_amount),
     "fraction":  ("a number from 0 up to 1",         _is_share),
     "positive":  ("a number above 0",                lambda v: _is_number(v) and v > 0),
     "level":     ("a number from 0",                 lambda v: _is_number(v) and v >= 0),

@@ -33,6 +33,7 @@ from ...passes.kernels.memory import aligned
 from . import loop_nest as nests
 from .debug_info import DebugInfo
 from .function_writer import FunctionWriter
+from .kernel_function import Apart, Call, KernelFunction, Place
 from .open_loops import examples_of_run
 from .thread_pool import ARENA_AGAIN, pool
 
@@ -58,30 +59,6 @@ class Clock:
         return self.start + self.row * threads
 
 
-@dataclass(frozen=True)
-class _Apart:
-    """A place that is known when the step runs: so many bytes behind the end of the arena, where
-    the memory of params and states is taken to begin."""
-
-    offset: int
-
-
-_Place = int | str | _Apart | None  # in the arena; of a thread's own, by name; …; in registers
-
-
-@dataclass(frozen=True)
-class _Call:
-    """The function of a kernel and its arguments: the offsets of tensors that differ between equal
-    kernels (of what a thread holds for itself, the names), and of tensors to prefetch, each with
-    the bytes by which a trip advances. If it is `parallel`, all threads have a share in it; else
-    the thread that is given the number 0 runs it."""
-
-    name: str
-    offsets: tuple[_Place, ...]
-    parallel: bool
-    streams: tuple[tuple[_Place, int], ...]
-
-
 def modules(
     plan: Plan,
     nest_of: Callable[[Kernel], Nest],
@@ -98,54 +75,20 @@ def modules(
     declarations: dict[str, None] = {}
     functions: dict[str, str] = {}  # by their heads
     finished: list[str] = []  # heads of functions that are in other modules
-    calls: dict[Kernel, _Call] = {}
+    calls: dict[Kernel, Call] = {}
     groups: dict[Kernel, dict[Kernel, SharedCode]] = {}
     # Each group of equal kernels has one function; the plan's order of first occurrence numbers
     # them.
     for kernel, shared in equal.items():
         groups.setdefault(shared.representative, {})[kernel] = shared
-    for number, (representative, members) in enumerate(groups.items()):
-        name = f'"k{number}.{representative.name}"'
+    for number, members in enumerate(groups.values()):
+        function = KernelFunction(number, members, plan, nest_of)
+        places = {} if debug is None else debug.function(function.name, tuple(members))
         # "hidden": other modules call it, but no other library does.
         linkage = "internal" if size is None else "hidden"
-        nest, tensors = nest_of(representative), members[representative].tensors
-        offsets: dict[Kernel, tuple[_Place, ...]] = {
-            kernel: tuple(_offset(t, plan) for t in shared.tensors)
-            for kernel, shared in members.items()
-        }
-        # One column for each tensor of the function, one row for each kernel. What is the same in
-        # all rows is a constant in the code, so that addresses fold; the rest are arguments.
-        columns = enumerate(zip(*offsets.values(), strict=True))
-        unknown = (str, _Apart)
-        varied = [
-            n for n, column in columns if len(set(column)) > 1 or isinstance(column[0], unknown)
-        ]
-        arguments = {tensors[n]: f"%base{n}" for n in varied}
-        bases: dict[str, int | str] = {}
-        for tensor, place in zip(tensors, offsets[representative], strict=True):
-            if tensor in arguments:
-                bases[tensor] = arguments[tensor]
-            elif isinstance(place, int):
-                bases[tensor] = place
-        prefetched = {kernel: plan.prefetch.get(kernel, ()) for kernel in members}
-        trips = nest.trip_count
-        # All kernels of a group call one function, so it has as many streams as the one with most.
-        streams = max(map(len, prefetched.values())) if trips else 0
-        places = {} if debug is None else debug.function(name, tuple(members))
-        head, text = nests.function(nest, bases, declarations, name, linkage, streams, places)
+        head, text = function.text(declarations, linkage, places)
         functions[head] = _on_one_thread(text) if alone else text
-        parallel = any(loop.kind == "parallel" for loop in nest.loops)
-        for kernel, own in offsets.items():
-            # Bytes by which a trip advances, rounded up: all of the tensor is prefetched, and a
-            # little beyond it.
-            stretches: list[tuple[_Place, int]] = [
-                (_offset(tensor, plan), -(-plan.system.tensors[tensor].bytes // trips))
-                for tensor in prefetched[kernel][:streams]
-            ]
-            # A kernel with fewer tensors prefetches the arena's first line over and over, which
-            # costs little.
-            stretches += [(0, 0)] * (streams - len(stretches))
-            calls[kernel] = _Call(name, tuple(own[n] for n in varied), parallel, tuple(stretches))
+        calls |= {kernel: function.call(kernel) for kernel in members}
         # The module is full. The next one starts with declarations of its own.
         if size is not None and sum(map(len, functions.values())) >= size:
             yield _text(declarations, functions.values())
@@ -172,21 +115,13 @@ def _text(declarations: Iterable[str], functions: Iterable[str]) -> str:
     return "\n".join([*declarations, "", *functions, ATTRIBUTES, ""])
 
 
-def _offset(name: str, plan: Plan) -> _Place:
-    """The tensor's place: its name if each thread has one of its own, None if it is in
-    registers."""
-    if name in plan.apart:
-        return _Apart(plan.offsets[name] - plan.arena_bytes)
-    return name if name in plan.held else plan.offsets.get(name)
-
-
 class _StepWriter:
     """Writes the calls of one step."""
 
     def __init__(
         self,
         e: FunctionWriter,
-        calls: Mapping[Kernel, _Call],
+        calls: Mapping[Kernel, Call],
         plan: Plan,
         clock: Clock | None,
         alone: bool,
@@ -366,11 +301,11 @@ class _StepWriter:
         arguments += [f"i64 {self.place(at, held)}, i64 {by}" for at, by in call.streams]
         self.e.effect(f"call void @{call.name}({', '.join(arguments)})")
 
-    def place(self, place: _Place, held: Mapping[str, str]) -> str:
+    def place(self, place: Place, held: Mapping[str, str]) -> str:
         """The offset from the beginning of the arena."""
         if isinstance(place, str):
             return held[place]
-        if not isinstance(place, _Apart):
+        if not isinstance(place, Apart):
             return str(place)
         # The two memories are anywhere: how far the second is from the first.
         ends = [self.e.op(f"ptrtoint ptr {m} to i64", type="i64") for m in ("%values", "%arena")]

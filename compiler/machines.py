@@ -48,6 +48,8 @@ COPIES = frozenset({"fold-scales", "hoist-constants", "pack-constants", "prologu
 
 LINUX_X86 = "x86_64-unknown-linux-gnu"
 LINUX_ARM = "aarch64-unknown-linux-gnu"
+LINUX_ARM32 = "armv7-unknown-linux-gnueabihf"
+LINUX_RISCV, RV64GC = "riscv64-unknown-linux-gnu", "+m,+a,+f,+d,+c"
 
 # Floats in integer registers where functions are called: only those of libgcc take any.
 CORTEX, CORTEX_CC = "thumbv7em-none-eabi", "arm-none-eabi-gcc"
@@ -71,6 +73,15 @@ MACHINES = {
             required=("x86-64-v2", "x86-64-v3", "x86-64-v4"),
         ),
         Machine("aarch64-neon", LINUX_ARM, "generic", CPU_TARGETS["generic-neon"], "+neon"),
+        # Those with VFPv4, from the Cortex-A7 on. NEON takes denormal numbers for 0.
+        Machine(
+            "armv7-neon", LINUX_ARM32, "cortex-a7", CPU_TARGETS["generic-neon32"], "+neon,+vfp4",
+            kinds=("a", "o"), pointer_bits=32, compiler="arm-linux-gnueabihf-gcc",
+        ),
+        Machine(
+            "rv64gc-linux", LINUX_RISCV, "generic-rv64", CPU_TARGETS[SCALAR], RV64GC,
+            kinds=("a", "o"), compiler="riscv64-linux-gnu-gcc",
+        ),
         # Linked by Apple's own tools alone.
         Machine(
             "apple-m1", "arm64-apple-macosx11.0.0", "apple-m1", CPU_TARGETS["generic-neon"],
@@ -89,7 +100,7 @@ MACHINES = {
                 # no floating point: each operation is a call of libgcc
                 ("rv32imc", RISCV, "generic-rv32", SINGLE, "+m,+c", (), 32, RISCV_CC),
                 (
-                    "rv64gc", RISCV64, "generic-rv64", SCALAR, "+m,+a,+f,+d,+c", ("f32", "f64"), 64,
+                    "rv64gc", RISCV64, "generic-rv64", SCALAR, RV64GC, ("f32", "f64"), 64,
                     RISCV_CC,
                 ),
             )
@@ -98,7 +109,10 @@ MACHINES = {
 }  # fmt: skip
 
 # the machine of each architecture of a triple, where the system is Linux
-BY_ARCHITECTURE = {"x86_64": "x86-64-v2", "aarch64": "aarch64-neon", "arm64": "aarch64-neon"}
+BY_ARCHITECTURE = {
+    "x86_64": "x86-64-v2", "aarch64": "aarch64-neon", "arm64": "aarch64-neon",
+    "armv7": "armv7-neon", "arm": "armv7-neon", "riscv64": "rv64gc-linux",
+}  # fmt: skip
 
 
 def machine_of_triple(triple: str) -> Machine | None:

@@ -189,7 +189,8 @@ class CpuTarget:
     concurrent_kernels: bool = False  # whether independent kernels run at once
     fma_cycles: float = 0.5  # from one multiply-add of vectors to the next, all ports busy
     bf16_instructions: bool = False  # whether it has AVX512_BF16, which rounds and pairs numbers
-    doubles: bool = True  # whether it computes in f64; else that is software
+    doubles: bool = True  # whether it computes in f64, in vectors, too; else that is software
+    i16_pairs: bool = True  # whether it multiplies and adds pairs of 16 bits: x86, from SSE2 on
     amx_cycles: float = 0.0  # of a product of two tiles of bf16 numbers; 0: it has none
     bf16_dot_cycles: float = 0.0  # of a dot product of vectors of bf16 pairs; 0: unknown, not used
     fusion: FusionLimits = FusionLimits()
@@ -208,11 +209,6 @@ class CpuTarget:
     def f16_instructions(self) -> bool:
         """Whether it converts between f16 and f32: what has AVX2 does (F16C), and what has NEON."""
         return self.lanes >= 8 or self.registers >= 32
-
-    @property
-    def i16_pairs(self) -> bool:
-        """Whether it multiplies and adds pairs of 16 bits: x86 does, from SSE2 on."""
-        return not (self.lanes == 4 and self.registers == 32)
 
     @property
     def saved_by_pairs(self) -> float:
@@ -389,7 +385,9 @@ CPU_TARGETS = {
         replace(_AVX512, name="generic-avx512-bf16", bf16_instructions=True),
         _AVX2,
         CpuTarget("generic-sse", lanes=4, registers=16),
-        CpuTarget("generic-neon", lanes=4, registers=32),
+        CpuTarget("generic-neon", lanes=4, registers=32, i16_pairs=False),
+        # of 32 bits; f64 is computed one number at a time
+        CpuTarget("generic-neon32", lanes=4, registers=16, doubles=False, i16_pairs=False),
         _SCALAR,
         replace(_SCALAR, name="generic-single", doubles=False),
         replace(_AMD_BF16, name="zen5"),

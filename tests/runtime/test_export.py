@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from exported import Library, aligned, numbers, run, tool
 from small_programs import DIGITS, RICH, prepared, trained, write
+from support import mostly_slow
 
 import nnc
 from nnc.compiler.codegen.llvm.library_body import AT_STEP, CODES, FAILURES
@@ -361,29 +362,57 @@ def test_sanitizers_have_nothing_to_say(tmp_path):
     assert run(command, folder) == clean
 
 
-def test_aarch64_agrees(small, tmp_path):
-    """The same numbers, but for the order in which sums are added up."""
-    compiler, emulator = tool("aarch64-linux-gnu-gcc"), tool("qemu-aarch64")
-    path = write(tmp_path)
-    folder = export(tmp_path / "c", path, "--target", "aarch64-linux-gnu", "--as", "so,a,o")
-    source = (folder / "main.c").read_text()
-    # other numbers than zeros
-    filled = "for (int n = 0; n < 64; n++) small_predict_image(arena)[n] = n % 7 / 7.0f;"
-    source = source.replace("small_predict_image(arena)[0] = 0;", filled)
-    (folder / "main.c").write_text(source)
-    shared = ["-L.", "-lsmall", "-Wl,-rpath,$ORIGIN"]
+# target → the triple of its compiler, the emulator, what the linker is told
+OTHERS = {
+    "aarch64-linux-gnu": ("aarch64-linux-gnu", "qemu-aarch64", ()),
+    "arm-linux-gnueabihf": ("arm-linux-gnueabihf", "qemu-arm", ()),
+    "riscv64-linux-gnu": ("riscv64-linux-gnu", "qemu-riscv64", ()),
+    "rv64gc": ("riscv64-linux-gnu", "qemu-riscv64", ("-static", "-no-pie")),
+}
+
+
+@pytest.mark.parametrize("target", mostly_slow(OTHERS, {"aarch64-linux-gnu"}))
+@pytest.mark.parametrize("rich", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_other_processors_agree(tmp_path, target, rich):
+    """The same numbers, but for the order in which sums are added up: a prediction and the losses
+    of three steps, without a function from outside."""
+    triple, emulator, flags = OTHERS[target]
+    compiler, emulator = tool(f"{triple}-gcc"), tool(emulator)
+    text, name = (RICH, "rich") if rich else (DIGITS, "small")
+    path = write(tmp_path, text, f"{name}.nn")
+    kinds = ["so", "a", "o"] if target.startswith("aarch64") else ["a", "o"]
+    command = [path, "--target", target, "--as", ",".join(kinds), "--batch", "20"]
+    folder = export(tmp_path / "c", *command)
+    filled(folder, name)
+    ways = {
+        "so": ["-L.", f"-l{name}", "-Wl,-rpath,$ORIGIN"],
+        "a": [f"lib{name}.a", *flags],
+        "o": [f"{name}.o", *flags],
+    }
     said = []
-    for name, how in {"s": shared, "a": ["libsmall.a"], "o": ["small.o"]}.items():
-        run([compiler, "main.c", *how, "-o", name], folder)
-        said.append(run([emulator, "-L", "/usr/aarch64-linux-gnu", name], folder))
-    assert said[0] == said[1] == said[2]
-    assert run([tool("aarch64-linux-gnu-nm"), "-u", "small.o"], folder).strip() == ""
+    for kind in kinds:
+        run([compiler, "main.c", *ways[kind], "-o", kind], folder)
+        said.append(run([emulator, "-L", f"/usr/{triple}", f"./{kind}"], folder))
+    assert len({*said}) == 1
+    assert run([tool(f"{triple}-nm"), "-u", f"{name}.o"], folder).strip() == ""
     if elf_linker.supported():
-        library = Library(small)
-        library.array("predict", "image")[0] = (np.arange(64) % 7 / 7).reshape(8, 8, 1)
-        library.call("predict", library.weights, 1)
-        found = np.array(numbers(said[0])[:10])
-        assert np.abs(found - library.array("predict", "logits")[0]).max() < 2e-6
+        host = export(tmp_path / "host", path, "--as", "o", "--batch", "20")
+        filled(host, name)
+        run([tool("gcc"), "main.c", f"{name}.o", "-o", "o"], host)
+        expected = numbers(run(["./o"], host))
+        assert len(expected) == 13
+        assert numbers(said[0]) == pytest.approx(expected, abs=2e-6)
+
+
+def filled(folder: Path, name: str) -> None:
+    """The example with numbers other than zeros."""
+    source = (folder / "main.c").read_text()
+    for place, count in ((f"{name}_predict_image(arena)", 64),
+                         (f"{name}_train_step_image(training)", 20 * 64)):  # fmt: skip
+        assert f"{place}[0] = 0;" in source
+        loop = f"for (int n = 0; n < {count}; n++) {place}[n] = n % 7 / 7.0f;"
+        source = source.replace(f"{place}[0] = 0;", loop)
+    (folder / "main.c").write_text(source)
 
 
 def test_the_head_of_the_weights(small):

@@ -202,7 +202,7 @@ def test_other_boards_are_compiled_for(tmp_path, target):
 
 def test_indices_become_narrow_where_nothing_else_is_wide():
     text = "declare i64 @f(i64)\ndeclare i32 @f(i32)\n  %v = sext i32 %n to i64\n  mul i64 %v, 3"
-    narrow = "declare i32 @f(i32)\n  %v = add i32 %n, 0\n  mul i32 %v, 3"
+    narrow = "declare i32 @f(i32)\n  %v = bitcast i32 %n to i32\n  mul i32 %v, 3"
     plain = system("model M(x: [n]) -> y: [n] { y[i] = x[i] * 2 }", float_type="f32", n=3)
     assert narrowed(text, plain) == narrow
     far = f"{text}\n  add i64 %v, {1 << 31}"

@@ -1,7 +1,7 @@
 """Indices of 32 bits, for machines whose addresses have so many.
 
     %v1 = mul i64 %v0, 24                     %v1 = mul i32 %v0, 24
-    %v2 = sext i32 %n to i64           →      %v2 = add i32 %n, 0
+    %v2 = sext i32 %n to i64           →      %v2 = bitcast i32 %n to i32
 
 The code generator computes indices, offsets and trip counts in i64, of which such a machine takes
 two registers and several instructions each; no memory there has an offset that i32 does not hold.
@@ -30,8 +30,9 @@ def narrowed(text: str, system: System) -> str:
     far = any(not least <= int(n) <= most for n in NUMBER.findall(text))
     if found & WIDE or "double" in text or far:
         return text
-    text = re.sub(r"\bi64\b", "i32", text)
-    text = re.sub(r"= (?:sext|zext|trunc) i32 (\S+) to i32", r"= add i32 \1, 0", text)
+    text = re.sub(r"\b(v\d+)?i64\b", r"\1i32", text)
+    kind = r"((?:<\d+ x )?i32>?)"
+    text = re.sub(rf"= (?:sext|zext|trunc) {kind} (\S+) to \1", r"= bitcast \1 \2 to \1", text)
     # Two intrinsics may have become one.
     lines = dict[str, None]()
     kept = []

@@ -16,7 +16,7 @@ from ..ir.build import call, cast, literal
 from ..ir.expr import Const, Expr, Idx
 from ..ir.functions import CASTS
 from .broadcasting import pointwise
-from .context import Context
+from .context import Abort, Context
 from .dispatch import value
 from .gradients import gradient
 from .joining import joined
@@ -77,6 +77,16 @@ def builtin(
     for given, place in zip(values, places, strict=True):
         if isinstance(given, str):
             raise ctx.error("E0312", "a word cannot be computed with", place)
+    found = _applied(ctx, fn, values, span, scope)
+    if found is None:
+        raise _does_not_apply(ctx, name, len(values), span)
+    return found
+
+
+def _applied(
+    ctx: Context, fn: str, values: list[Static | Array], span: Span, scope: BodyScope
+) -> Static | Array | None:
+    """The function of values that are no words; None if there is none for so many of them."""
     # Of constants the result must be one, too, so that it can be a size: `max(n, 4)`.
     constant = all(is_static(v) and not isinstance(v, Numbers) for v in values)
     arrays = [lift(v, ctx.float_type) for v in values]
@@ -98,27 +108,21 @@ def builtin(
     # seed, step, stream and place spelled out, as programs print them
     if fn == "random" and len(arrays) == 4:
         return pointwise(ctx, "f32", [pointwise(ctx, "random", arrays, span)], span)
-    if fn == "random" and not arrays:
-        return _random(ctx, scope)
-    known = [
-        *_POINTWISE,
-        *s.REDUCTIONS,
-        *_SHAPE_FUNCTIONS,
-        "random",
-        "after",
-        "grad",
-        "table",
-        *JOINING,
-        *ctx.definitions,
-    ]
-    if fn in known:
-        raise ctx.error("E0204", f"`{fn}` does not take {len(arrays)} arguments", span)
-    raise ctx.error(
+    return _random(ctx, scope) if fn == "random" and not arrays else None
+
+
+def _does_not_apply(ctx: Context, name: s.Name, count: int, span: Span) -> Abort:
+    """E0204 for a known function of `count` arguments, E0203 for an unknown one."""
+    own = ("random", "after", "grad", "table", *JOINING)
+    known = [*_POINTWISE, *s.REDUCTIONS, *_SHAPE_FUNCTIONS, *own, *ctx.definitions]
+    if name.id in known:
+        return ctx.error("E0204", f"`{name.id}` does not take {count} arguments", span)
+    return ctx.error(
         "E0203",
-        f"unknown layer or function `{fn}`",
+        f"unknown layer or function `{name.id}`",
         name.span,
         label="not defined here or in the library",
-        help=did_you_mean(fn, known),
+        help=did_you_mean(name.id, known),
     )
 
 

@@ -42,6 +42,10 @@ class Machine:
         """The first part of the triple."""
         return self.triple.partition("-")[0]
 
+    @property
+    def is_wasm(self) -> bool:
+        return self.architecture == "wasm32"
+
 
 # Weights stay where they are, in flash: no copies of them in another order or already multiplied.
 COPIES = frozenset({"fold-scales", "hoist-constants", "pack-constants", "prologue"})
@@ -54,6 +58,8 @@ LINUX_RISCV, RV64GC = "riscv64-unknown-linux-gnu", "+m,+a,+f,+d,+c"
 # Floats in integer registers where functions are called: only those of libgcc take any.
 CORTEX, CORTEX_CC = "thumbv7em-none-eabi", "arm-none-eabi-gcc"
 RISCV, RISCV64, RISCV_CC = "riscv32-unknown-elf", "riscv64-unknown-elf", "riscv64-unknown-elf-gcc"
+# What browsers have had since 2021. A conversion to integers that does not fit is no trap.
+WASM, WASM_FEATURES = "wasm32-unknown-unknown", "+bulk-memory,+sign-ext,+nontrapping-fptoint"
 
 SCALAR, SINGLE = "generic-scalar", "generic-single"  # processors with and without f64
 
@@ -104,6 +110,15 @@ MACHINES = {
                     RISCV_CC,
                 ),
             )
+        ),
+        # Decisions and roundings of x86-64-v2, so that results are the same.
+        Machine(
+            "wasm32", WASM, "generic", CPU_TARGETS["generic-sse"], f"{WASM_FEATURES},+simd128",
+            fma=(), kinds=("wasm",), pointer_bits=32, position_independent=False,
+        ),
+        Machine(
+            "wasm32-plain", WASM, "generic", CPU_TARGETS["generic-scalar"], WASM_FEATURES,
+            fma=(), kinds=("wasm",), pointer_bits=32, position_independent=False,
         ),
     )
 }  # fmt: skip

@@ -18,15 +18,15 @@ from .state import ModelState
 def export(
     model: ModelState,
     path: str | PathLike[str],
-    target: str,
-    kinds: str | tuple[str, ...],
+    target: str | None,
+    kinds: str | tuple[str, ...] | None,
     embed: bool,
     batch: int | None,
     weights: str | None,
     functions: tuple[str, ...],
 ) -> Path:
     """What `Model.export` does."""
-    found = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    found = (kinds,) if isinstance(kinds, str) else tuple(kinds or ())
     for kind in found:
         if kind not in KINDS:
             hint = did_you_mean(str(kind), KINDS) or f"there are {', '.join(KINDS)}"
@@ -48,6 +48,6 @@ def export(
         setup = replace(setup, batch=batch)
     # One of its own: the values of training change in it.
     executor = Executor(setup, DEVICES["cpu"](1), trained.executor.seed)
-    request = Request(Path(path), target, found, embed, format_of(weights), functions)
+    request = Request(Path(path), target or "", found, embed, format_of(weights), functions)
     write_library(trained.project, executor, trained.weights, request)
     return request.to

@@ -9,8 +9,13 @@ import click
 from ..commands import options as o
 
 
-def _kinds(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    known, found = ("so", "a", "o"), tuple(dict.fromkeys(value.replace(" ", "").split(",")))
+def _kinds(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    known = ("so", "a", "o", "wasm")
+    found = tuple(dict.fromkeys(value.replace(" ", "").split(",")))
     for kind in found:
         if kind not in known:
             raise click.BadParameter(f"{kind!r} is none of {', '.join(known)}", context, parameter)
@@ -40,20 +45,20 @@ def _functions(
     click.option("--to", type=o.FILE, required=True, metavar="DIR", help="A new or empty folder."),
     click.option(
         "--target",
-        default="host",
-        show_default=True,
+        default="",
+        show_default="host, or wasm32 for --as wasm",
         metavar="NAME",
         help="host, x86-64-v2, x86-64-v3, x86-64-v4, aarch64-neon, apple-m1, cortex-m4, cortex-m7, "
-        "rv32imc, rv64gc, or a triple.",
+        "rv32imc, rv64gc, wasm32, wasm32-plain, or a triple.",
     ),
     click.option(
         "--as",
         "kinds",
-        default="so",
-        show_default=True,
+        show_default="so, or wasm for --target wasm32",
         callback=_kinds,
         metavar="KIND,…",
-        help="so: a shared library; a: a static one; o: an object file.",
+        help="so: a shared library; a: a static one; o: an object file; wasm: a WebAssembly module "
+        "with what calls it from JavaScript.",
     ),
     click.option("--embed", is_flag=True, help="Put the weights into the library."),
     click.option(

@@ -40,7 +40,7 @@ def export(
     executor = Executor(_setup(program), o.device("cpu", 1), project.settings.seed)
     about = write_library(project, executor, _weights(program, executor), request)
     click.echo(report(about))
-    notify(f"{', '.join(about.files()[kind] for kind in kinds)}, {about.prefix}.h in {to}")
+    notify(f"{', '.join(about.named())} in {to}")
 
 
 def _setup(program: o.OpenedProgram) -> Setup:

@@ -17,6 +17,7 @@ from ...dsl.diagnostics.diagnostic import fail
 from ..device.cpu import elf_linker
 from ..device.cpu.elf_objects import ALLOCATED, EXECUTABLE, NO_BITS, WRITE
 from ..device.cpu.jit import LEVEL
+from . import wasm_linker
 
 
 @cache
@@ -94,6 +95,25 @@ def shared_library(object: bytes, exports: Sequence[str], name: str) -> bytes:
         ) from error
 
 
+def webassembly(object: bytes, exports: Sequence[str]) -> bytes:
+    """The object as a module. UserError E0724 if it calls what JavaScript has not."""
+    try:
+        return wasm_linker.module(object, exports, MATH)
+    except wasm_linker.Unlinkable as error:
+        raise fail(
+            "E0724",
+            f"no WebAssembly module can be made of it: {error}",
+            help='a model in f32 (`precision = "f32"`) calls nothing',
+        ) from error
+
+
+# functions of C's library for which JavaScript has `Math.…`
+MATH = frozenset(
+    ["acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "cos", "cosh", "exp",
+     "expm1", "log", "log10", "log1p", "log2", "pow", "sin", "sinh", "tan", "tanh"]
+)  # fmt: skip
+
+
 # --- archives -------------------------------------------------------------------------------------
 
 
@@ -148,6 +168,8 @@ def _member(name: str, data: bytes) -> bytes:
 
 def sections(object: bytes) -> dict[str, int]:
     """The bytes of code, constants and variables in an object, where it is one of ELF."""
+    if object[:4] == wasm_linker.MAGIC:
+        return wasm_linker.sizes(object)
     if object[:4] != b"\x7fELF":
         return {}
     # Elf64_Ehdr and Elf64_Shdr, or those of 32 bits: where the headers are, their size and number;

@@ -18,7 +18,7 @@ import numpy as np
 from ... import __version__
 from ...compiler.codegen.llvm.library_shared import Values, embedded, helpers, shared
 from ...compiler.ir.structural_hash import system_signature
-from ...compiler.machines import Machine
+from ...compiler.machines import MACHINES, Machine
 from ...dsl.check.turns import Turn
 from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, fail
 from ...dsl.files import place_folder, reason, unfinished_folder
@@ -27,24 +27,26 @@ from ..training.atomic_files import write_bytes
 from ..training.executor import Executor
 from ..training.weight_formats import WeightFormat
 from . import header as texts
-from .building import Member, archive, object_of, sections, shared_library
+from . import javascript, wasm_linker
+from .building import Member, archive, object_of, sections, shared_library, webassembly
 from .layout import FORMAT, MAGIC, Layout, begun, number_of, weights_file
-from .machine_choice import machine_of
+from .machine_choice import WASM, choice
 from .programs import Program, Systems, programs_of, systems_of
 from .writing import writing_of, writing_programs
 
-KINDS = ("so", "a", "o")
+KINDS = ("so", "a", "o", "wasm")
 FUNCTIONS = ("predict", "evaluate", "train_step", "generate")  # a library always predicts
 
 
 @dataclass(frozen=True)
 class Request:
     """What is asked for: a folder that is new or empty, a target, kinds of files, the format of the
-    weights if it is not that of training, the functions, or all that there are."""
+    weights if it is not that of training, the functions, or all that there are. The target and the
+    kind follow from each other if one is empty, and are the host's shared library if both are."""
 
     to: Path
-    target: str = "host"
-    kinds: tuple[str, ...] = ("so",)
+    target: str = ""
+    kinds: tuple[str, ...] = ()
     embed: bool = False
     format: WeightFormat | None = None
     functions: tuple[str, ...] = ()
@@ -65,8 +67,9 @@ def export(
     cannot be exported so, E0709 if it cannot be written.
     """
     check_folder(request.to)
-    machine = machine_of(request.target)
-    _check_kinds(request.kinds, machine)
+    machine, kinds = choice(request.target, request.kinds)
+    request = replace(request, kinds=kinds)
+    _check_kinds(kinds, machine)
     trains = project.train is not None
     _check_functions(request, trains)
     turns = (project.settings.turns or [()]) if request.has("train_step") else ()
@@ -128,15 +131,12 @@ def _made(
         project.name, prefix, machine, programs, layout, abi,
         hashlib.sha256(signature.encode()).hexdigest(), executor.seed, executor.setup.batch,
         request.embed, request.kinds, _steps(project.settings.turns, programs), binaries.sizes,
+        binaries.imports,
     )  # fmt: skip
     files = {about.files()[kind]: data for kind, data in binaries.files.items()}
     if not request.embed:
         files["weights.bin"] = weights
-    files |= {
-        f"{prefix}.h": texts.header(about).encode(),
-        "main.c": texts.example(about).encode(),
-        "README.md": texts.readme(about).encode(),
-    }
+    files |= javascript.files(about) if machine.is_wasm else texts.files(about)
     files["manifest.json"] = _manifest(about, files).encode()
     return about, files
 
@@ -166,6 +166,7 @@ class _Binaries:
 
     files: Mapping[str, bytes]
     sizes: dict[str, int]
+    imports: Sequence[str] = ()
 
 
 def _binaries(
@@ -174,6 +175,11 @@ def _binaries(
     files: dict[str, bytes] = {}
     sizes: dict[str, int] = {}
     exports = [name for module in modules for name in module.public]
+    if machine.is_wasm:
+        object = object_of([m.text for m in modules], prefix, machine)
+        made = webassembly(object, exports)
+        sizes = {**sections(made), "module": len(made)}
+        return _Binaries({"wasm": made}, sizes, wasm_linker.imported(made))
     if {"o", "so"} & {*kinds}:
         object = object_of([m.text for m in modules], prefix, machine)
         sizes = sections(object)
@@ -267,8 +273,7 @@ def _check_kinds(kinds: Sequence[str], machine: Machine) -> None:
             Diagnostic(
                 "E0724",
                 f"no `{kind}` is made for {machine.name}",
-                help=f"there {'is' if len(machine.kinds) == 1 else 'are'} "
-                + ", ".join(f"`--as {k}`" for k in machine.kinds),
+                help=_kinds_text(kind, machine),
             )
             for kind in wrong
         )
@@ -297,6 +302,14 @@ def _check_functions(request: Request, trains: bool) -> None:
         )
     if found:
         raise UserError(found)
+
+
+def _kinds_text(kind: str, machine: Machine) -> str:
+    """The likely fix where that kind is not made for the machine."""
+    if kind in MACHINES[WASM].kinds:
+        return f"`--target {WASM}` has it, in a folder of its own"
+    found = f"there {'is' if len(machine.kinds) == 1 else 'are'} "
+    return found + ", ".join(f"`--as {k}`" for k in machine.kinds)
 
 
 def _check_averages(systems: Systems) -> None:

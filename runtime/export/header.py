@@ -51,6 +51,7 @@ class About:
     kinds: Sequence[str]
     steps: str = ""  # in which order steps of several kinds are taken
     sizes: dict[str, int] = field(default_factory=dict)
+    imports: Sequence[str] = ()  # functions of JavaScript that a WebAssembly module calls
 
     @property
     def trains(self) -> bool:
@@ -63,7 +64,23 @@ class About:
 
     def files(self) -> dict[str, str]:
         """The names of the files by kind."""
-        return {"so": f"lib{self.prefix}.so", "a": f"lib{self.prefix}.a", "o": f"{self.prefix}.o"}
+        return {
+            "so": f"lib{self.prefix}.so", "a": f"lib{self.prefix}.a", "o": f"{self.prefix}.o",
+            "wasm": f"{self.prefix}.wasm", "page": f"{self.prefix}.html",
+        }  # fmt: skip
+
+    def named(self) -> list[str]:
+        """The files that the command names: what was asked for, and how it is called."""
+        caller = f"{self.prefix}.mjs" if self.machine.is_wasm else f"{self.prefix}.h"
+        return [*(self.files()[kind] for kind in self.kinds), caller]
+
+
+def files(about: About) -> dict[str, bytes]:
+    """The files beside the library, by name."""
+    made = {
+        f"{about.prefix}.h": header(about), "main.c": example(about), "README.md": readme(about)
+    }  # fmt: skip
+    return {name: text.encode() for name, text in made.items()}
 
 
 # --- the header -----------------------------------------------------------------------------------
@@ -310,14 +327,8 @@ def readme(about: About) -> str:
         "and hashes in",
         "[manifest.json](manifest.json).",
         "",
-        "| | bytes |",
-        "|---|---:|",
-        *(f"| {name} | {size:,} |" for name, size in about.sizes.items()),
-        f"| weights | {about.layout.weights_bytes:,} |",
+        *sizes_table(about),
     ]
-    if about.trains:
-        text.append(f"| values: weights and the optimizer's states | {about.layout.bytes:,} |")
-    text += [f"| arena of `{p.name}` | {p.arena_bytes:,} |" for p in about.programs]
     text += ["", "Memory begins at a multiple of "
              f"{machine.alignment} bytes. One arena may serve several functions, one after the "
              "other;", "each needs its inputs anew."]  # fmt: skip
@@ -333,6 +344,15 @@ def readme(about: About) -> str:
             ),
         ]
     return "\n".join([*text, ""])
+
+
+def sizes_table(about: About) -> list[str]:
+    """What takes how much memory, as lines of Markdown."""
+    rows = [*about.sizes.items(), ("weights", about.layout.weights_bytes)]
+    if about.trains:
+        rows.append(("values: weights and the optimizer's states", about.layout.bytes))
+    rows += [(f"arena of `{p.name}`", p.arena_bytes) for p in about.programs]
+    return ["| | bytes |", "|---|---:|", *(f"| {name} | {size:,} |" for name, size in rows)]
 
 
 def report(about: About) -> str:

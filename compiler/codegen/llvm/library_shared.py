@@ -10,7 +10,7 @@ Tests: tests/runtime/test_export.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...machines import Machine
@@ -82,6 +82,8 @@ def shared(prefix: str, values: Values, machine: Machine) -> str:
     ]
     if values.total_bytes > values.weights_bytes:
         parts.append(_init(prefix, values, machine))
+    if machine.is_wasm:
+        parts.append("declare i32 @llvm.wasm.memory.size.i32(i32)\n")
     return "\n".join([*parts, ATTRIBUTES, ""])
 
 
@@ -161,9 +163,21 @@ def _checked(prefix: str, values: Values, machine: Machine) -> str:
         body.fail(body.op(f"icmp ne {size} {over}, 0"), str(CODES["MISALIGNED"]))
     for has, needs in (("%arena_bytes", "%needed"), ("%values_bytes", "%wanted")):
         body.fail(body.op(f"icmp ult {size} {has}, {needs}"), str(CODES["TOO_SMALL"]))
+    if machine.is_wasm:
+        _check_ends(body, {"%arena": "%arena_bytes", "%values": "%values_bytes"}, size)
     _check_head(body, values, "%values")
     taken = f"ptr %arena, {size} %arena_bytes, {size} %needed, ptr %values, {size} %values_bytes"
     return body.function(f"hidden i32 @{prefix}.checked({taken}, {size} %wanted)")
+
+
+def _check_ends(body: Body, memories: Mapping[str, str], size: str) -> None:
+    """Whether memories, with their bytes, end where that of the module does: beyond is a trap."""
+    pages = body.op("call i32 @llvm.wasm.memory.size.i32(i32 0)")
+    end = body.op(f"shl i64 {body.op(f'zext i32 {pages} to i64')}, 16")
+    for memory, count in memories.items():
+        first = body.op(f"ptrtoint ptr {memory} to i64")
+        last = body.op(f"add i64 {first}, {body.op(f'zext {size} {count} to i64')}")
+        body.fail(body.op(f"icmp ugt i64 {last}, {end}"), str(CODES["TOO_SMALL"]))
 
 
 def _check_head(body: Body, values: Values, memory: str) -> None:
@@ -250,6 +264,8 @@ def _init(prefix: str, values: Values, machine: Machine) -> str:
     for has, needs in (("values", values.total_bytes), ("weights", values.weights_bytes)):
         less = body.op(f"icmp ult {size} %{has}_bytes, {needs}")
         body.fail(less, str(CODES["TOO_SMALL"]))
+    if machine.is_wasm:
+        _check_ends(body, {"%values": "%values_bytes", "%weights": "%weights_bytes"}, size)
     _check_head(body, values, "%weights")
     copy = f"call void @{prefix}.copy"
     body.do(f"{copy}(ptr %values, ptr %weights, i64 {values.weights_bytes})")

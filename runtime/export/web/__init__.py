@@ -1,0 +1,1 @@
+"""What exported models have in JavaScript: `model.js` calls a module."""

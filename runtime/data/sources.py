@@ -22,6 +22,8 @@ FILES = {
     "fashion_mnist": "sets.fashion_mnist",
     "digits": "sets.digits",
     "digit_scenes": "sets.digit_scenes",
+    "moving_digits": "sets.moving_digits",
+    "digit_actions": "sets.digit_actions",
     "movielens": "sets.movielens",
     "film_reviews": "sets.film_reviews",
     "csv": "formats.csv_source",

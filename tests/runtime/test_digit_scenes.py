@@ -153,12 +153,12 @@ def test_resizing_keeps_the_mean_and_what_is_even() -> None:
 def test_turning() -> None:
     rng = np.random.default_rng(3)
     image = rng.integers(0, 256, (11, 11), np.uint8)
-    np.testing.assert_array_equal(turned(image, 0), image)
-    np.testing.assert_array_equal(turned(image, 90), np.rot90(image, -1))
-    np.testing.assert_array_equal(turned(image, -180), image[::-1, ::-1])
+    found = turned(image, [0, 90, -180])
+    for one, expected in zip(found, (image, np.rot90(image, -1), image[::-1, ::-1]), strict=True):
+        np.testing.assert_array_equal(one, expected)
     dot = np.zeros((21, 21), np.uint8)
     dot[9:12, 14:17] = 255
-    places = [np.argwhere(turned(dot, d) > 100).mean(axis=0) for d in (0, 30, 60)]
+    places = [np.argwhere(one > 100).mean(axis=0) for one in turned(dot, [0, 30, 60])]
     for (i, j), (down, right) in pairwise(places):  # clockwise: from the right downwards
         assert down > i and right < j
 

@@ -40,6 +40,8 @@ LAYERS = {
     "RNN": (SEQUENCE, "RNN(3)(x, 0, n) |> RNN(2, reverse = true, f = \"relu\")"),
     "GRU": (SEQUENCE, "GRU(3)(x, 0, n)"),
     "LSTM": (SEQUENCE, "h", "    h, _ = LSTM(3)(x, 0, 0, n)\n    _, _ = LSTM(2)(h)\n"),
+    "ConvLSTM": (IMAGE, "h", "    v[b, t < 3, i, j, k] = x[b, i, j, k] * t\n"
+                 "    h, _ = ConvLSTM(2)(v)\n"),
     "BiRNN": (SEQUENCE, "BiRNN(3)(x, n)"),
     "BiLSTM": (SEQUENCE, "BiLSTM(3)(x, n) |> BiLSTM(2)"),
     "BiGRU": (SEQUENCE, "BiGRU(3)(x, n)"),

@@ -38,7 +38,7 @@ WITHOUT_SOURCE = {
     " AdamStep quintic",
     "penalties": "",
     "pooling": "window_inside share_start share_end share_bound in_share",
-    "recurrent": "bent",
+    "recurrent": "bent odd_half",
     "resampling": "interpolated nearest before between pixels_of equal_rows",
     "schedules": "falling part anneal",
     "selection": "comes_before at_most one_hot",

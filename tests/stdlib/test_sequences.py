@@ -293,6 +293,29 @@ LABELS = {"label": np.array([[0, 3, 5, 1, 1], [2, 2, 4, 0, 5]]), **GIVEN}
 ABSENT = {"label": np.where(np.arange(5) < LENGTHS[:, None], LABELS["label"], -100)}
 FOUR = {"length": np.array([2, 4])}
 
+VIDEO = {"x": "f32[2, 3, 4, 5, 2]"}
+
+
+def conv_lstm(t, v):
+    """Step by step, with PyTorch's convolution: images are [batch, channels, height, width]."""
+
+    def gates(x, k):
+        wide = k.permute(3, 4, 2, 0, 1).flatten(0, 1)
+        found = t.nn.functional.conv2d(x, wide, padding=k.shape[0] // 2)
+        return found.unflatten(1, (4, -1))
+
+    h, c = (
+        getattr(v, n, t.zeros(2, 4, 5, 3, dtype=t.float64)).movedim(-1, 1) for n in ("h0", "c0")
+    )
+    found = []
+    for x in v.x.movedim(-1, 2).unbind(1):
+        i, f, g, o = (gates(x, v.W) + gates(h, v.U) + v.b[..., None, None]).unbind(1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * c.tanh()
+        found.append(h.movedim(1, -1))
+    return t.stack(found, 1).relu()
+
+
 CASES = [
     Case("RNN", "x |> RNN(4)", X, recurrent("RNN", 4)),
     Case("RNN without a batch", "x |> RNN(4)", {"x": "f32[5, 6]"}, recurrent("RNN", 4)),
@@ -322,6 +345,12 @@ CASES = [
     Case("LSTM reverse from a state, lengths", "LSTM(4, reverse = true)(x, h0, c0, length) |> relu",
          X | H0 | C0 | LENGTH, lambda t, v: read_backwards("LSTM")(t, v).relu(), GIVEN),
     *(Case(f"Stacked{k}", f"x |> Stacked{k}(4, 3)", X, stacked(k)) for k in ("RNN", "LSTM", "GRU")),
+
+    *(Case(name, call, VIDEO | more, conv_lstm) for name, call, more in (
+        ("ConvLSTM", "x |> ConvLSTM(3) |> relu", {}),
+        ("ConvLSTM of a kernel of 5", "x |> ConvLSTM(3, 5) |> relu", {}),
+        ("ConvLSTM from a state", "ConvLSTM(3)(x, h0, c0) |> relu",
+         {n: "f32[2, 4, 5, 3]" for n in ("h0", "c0")}))),
 
     Case("Attention", "x |> Attention(3)", X, attention()),
     Case("Attention without biases", "x |> Attention(3, bias = false)", X, attention(False)),

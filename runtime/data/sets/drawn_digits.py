@@ -7,7 +7,7 @@ are those of whole numbers, so that the patches are the same on every machine. `
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, cos, floor, pi, sin
@@ -112,21 +112,24 @@ def dimmed(image: np.ndarray, light: int) -> np.ndarray:
     return (image.astype(np.uint16) * light // 255).astype(np.uint8)
 
 
-def turned(image: np.ndarray, degrees: float) -> np.ndarray:
-    """A picture turned clockwise around its middle, bilinear, black outside: of the same size."""
+def turned(image: np.ndarray, degrees: Sequence[float]) -> np.ndarray:
+    """A picture turned clockwise around its middle by each of some angles, bilinear, black outside:
+    [angles, height, width]."""
     height, width = image.shape
-    c, s = cos(degrees * pi / 180), sin(degrees * pi / 180)
+    angles = [angle * pi / 180 for angle in degrees]
+    c, s = (np.array([f(a) for a in angles]).reshape(-1, 1, 1) for f in (cos, sin))
     i, j = np.mgrid[:height, :width] - np.array([height - 1, width - 1]).reshape(2, 1, 1) / 2
     at = np.stack([c * i - s * j + (height - 1) / 2, s * i + c * j + (width - 1) / 2])
     places = np.rint(at * 64).astype(np.int64)  # in 1/64 of a pixel
-    (top, left), (low, beside) = places // 64, places % 64
-    edged = np.pad(image.astype(np.int64), 1)
+    (top, left), (low, beside) = places // 64 + 1, places % 64
+    edged = np.pad(image.astype(np.int64), 1).reshape(-1)
 
-    def read(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        return edged[np.clip(rows + 1, 0, height + 1), np.clip(columns + 1, 0, width + 1)]
+    def read(down: int, right: int) -> np.ndarray:
+        rows, columns = np.clip(top + down, 0, height + 1), np.clip(left + right, 0, width + 1)
+        return edged[rows * (width + 2) + columns]
 
-    upper = (64 - beside) * read(top, left) + beside * read(top, left + 1)
-    lower = (64 - beside) * read(top + 1, left) + beside * read(top + 1, left + 1)
+    upper = (64 - beside) * read(0, 0) + beside * read(0, 1)
+    lower = (64 - beside) * read(1, 0) + beside * read(1, 1)
     return (((64 - low) * upper + low * lower + 2048) // 4096).astype(np.uint8)
 
 

@@ -172,7 +172,8 @@ LOSSES = {
     "masks": ("dice(1 / (1 + exp(-z)), hot) + tversky(1 / (1 + exp(-z)), hot)",
               ["bleu(short, tokens, lengths, n)"]),
     "ctc": ("ctc(s, short, n, lengths)", ["error_rate(short, tokens, lengths, n)",
-                                          "mean(f32(decoded(s, n)))"]),
+                                          "mean(f32(decoded(s, n)))",
+                                          "mel_cepstral_distortion(s, 2*s, n, n, count = 3)"]),
 }  # fmt: skip
 OPTIMIZERS = [d.name for d in standard_library().values() if d.kind == "optimizer"]
 SCHEDULES = {
@@ -210,7 +211,8 @@ fn corners(z: [..., 4]) -> box: [..., 4] {
 }
 fn sung(x: [..., n]) -> y: [..., n] {
     re, im = stft(x, 8, 4)
-    y = griffin_lim(sqrt(re^2 + im^2 + 0.01), 4, steps = 1)
+    power = mel_powers(mel_energies(re^2 + im^2 + 0.01, 2, 8000), 5, 8000)
+    y = griffin_lim(sqrt(power + 0.01), 4, steps = 1)
 }
 fn scores(s: [B, T, n]) -> y: [B, T] { y[b, t] = s[b, t, 0] }
 fn grid(s: [B, T, n]) -> y: [B, 2, 2, n] { y[b, i < 2, j < 2, k] = s[b, 2*i + j, k] }

@@ -9,6 +9,7 @@ from support import plan
 
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.dsl.diagnostics.diagnostic import UserError
+from nnc.runtime.data.core.mel import Mel, bands, log_mel
 from nnc.runtime.device.cpu.program import CpuProgram
 
 from .programs import (
@@ -69,6 +70,15 @@ CASES = [
         for hop in (4, 5)
     ),
 ]
+
+
+def computed(system, values):
+    """The results of a system in machine code."""
+    program = CpuProgram(plan(system))
+    for name, value in values.items():
+        program.arrays[name][...] = value
+    program.run()
+    return {name: np.array(program.arrays[name]) for name in system.outputs}
 
 
 @pytest.mark.parametrize("case", CASES, ids=ids(CASES))
@@ -161,16 +171,96 @@ def test_a_tone_is_found_again_from_its_magnitudes():
     )
     t = np.arange(512)
     x = np.stack([np.sin(0.3 * t), np.sin(0.1 * t + 2e-4 * t**2) * np.exp(-((t / 200 - 1) ** 2))])
-    program = CpuProgram(plan(system))
-    for name, value in random_values(system, {"x": x}, "tones").items():
-        program.arrays[name][...] = value
-    program.run()
-    found = {name: np.array(program.arrays[name]) for name in ("m", "m1", "m30")}
+    found = computed(system, random_values(system, {"x": x}, "tones"))
     # the error of the magnitudes, as a share of them
     first, last = (
         np.linalg.norm(found[n] - found["m"]) / np.linalg.norm(found["m"]) for n in ("m1", "m30")
     )
     assert last < 0.1 < first
+
+
+# --- bands ----------------------------------------------------------------------------------------
+
+
+def test_mel_energies_are_the_features_of_data():
+    """Those that sources of sounds make in NumPy; and powers that have the energies again."""
+    mel = Mel(8000, 20, 0.032, 0.010)
+    rng = np.random.default_rng(0)
+    system = model(
+        "model M(x: f64[1000]) -> y, again {\n re, im = stft(x, 256, 80)\n"
+        " y = mel_energies(re^2 + im^2, 20, 8000)\n"
+        " again = mel_energies(mel_powers(y, 129, 8000), 20, 8000)\n}"
+    )
+    x = rng.normal(size=1000) * np.hanning(1000)
+    found = evaluate(system, {"x": x})
+    check(np.log(found["y"] + 1e-6), log_mel(x, mel, bands(mel)), "features", 1e-5)
+    # of equal powers in all frequencies nothing is lost; of others some sharpness is
+    even = model(
+        "model M(p: f64[129]) -> y {\n y = mel_powers(mel_energies(p, 20, 8000), 129, 8000)\n}"
+    )
+    flat = evaluate(even, {"p": np.ones(129)})["y"]
+    inside = bands(mel).sum(0) > 0.999
+    assert inside.sum() > 100
+    check(flat[inside], np.ones(inside.sum()), "equal powers")
+    apart = np.abs(np.log(found["again"] / found["y"]))
+    assert np.median(apart) < 0.3
+
+
+# --- comparing speech -----------------------------------------------------------------------------
+
+
+def cepstra(x):
+    """Fourier coefficients 1 to 13 of half of x, by their formula."""
+    n = x.shape[-1]
+    angle = np.pi * np.arange(1, 14)[:, None] * (np.arange(n) + 0.5) / n
+    return 2 / n * (x / 2) @ np.cos(angle).T
+
+
+def warped(cost):
+    """The mean cost on the cheapest way through a table; a step in both, then in rows, wins."""
+    best: dict[tuple[int, int], tuple[float, int]] = {(0, 0): (cost[0, 0], 1)}
+    for t, u in np.ndindex(cost.shape):
+        before = [best.get(place) for place in ((t - 1, u - 1), (t - 1, u), (t, u - 1))]
+        if t or u:
+            total, count = min((one for one in before if one), key=lambda one: one[0])
+            best[t, u] = total + cost[t, u], count + 1
+    total, count = best[cost.shape[0] - 1, cost.shape[1] - 1]
+    return total / count
+
+
+@pytest.mark.parametrize("run", ["evaluator", "cpu"])
+def test_mel_cepstral_distortion(run):
+    rng = np.random.default_rng(0)
+    given = {
+        "x": rng.normal(size=(3, 9, 20)),
+        "y": rng.normal(size=(3, 7, 20)),
+        "n": np.array([9, 5, 1], np.int32),
+        "m": np.array([7, 7, 4], np.int32),
+    }
+    system = model(
+        "model M(x: f32[3, 9, 20], y: f32[3, 7, 20], n: i32[3], m: i32[3]) -> c, r {\n"
+        " c = mel_cepstra(x)\n r = mel_cepstral_distortion(x, y, n, m)\n}",
+        float_type="f64" if run == "evaluator" else "f32",
+    )
+    found = evaluate(system, given) if run == "evaluator" else computed(system, given)
+    x, y = cepstra(given["x"]), cepstra(given["y"])
+    check(found["c"], x, "cepstra", 1e-5)
+    each = []
+    for a, b, n, m in zip(x, y, given["n"], given["m"], strict=True):
+        apart = ((a[:n, None] - b[None, :m]) ** 2).sum(-1)
+        each.append(warped(10 / np.log(10) * np.sqrt(2 * apart)))
+    check(found["r"], np.mean(each), "distortion", 1e-5)
+
+
+def test_equal_speech_at_another_pace_is_not_apart():
+    x = np.random.default_rng(0).normal(size=(1, 6, 20))
+    slow = np.repeat(x, 2, axis=1)
+    lengths = {"n": np.array([6], np.int32), "m": np.array([12], np.int32)}
+    system = model(
+        "model M(x: f64[1, 6, 20], y: f64[1, 12, 20], n: i32[1], m: i32[1]) -> r {\n"
+        " r = mel_cepstral_distortion(x, y, n, m)\n}"
+    )
+    assert evaluate(system, {"x": x, "y": slow, **lengths})["r"] < 1e-4
 
 
 @pytest.mark.parametrize(

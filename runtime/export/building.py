@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 from ...compiler.machines import Machine
 from ...dsl.diagnostics.diagnostic import fail
@@ -35,6 +36,20 @@ def object_of(
 ) -> bytes:
     """One object file of several modules. Only the functions that C calls are visible; a member of
     an archive sees the helpers of the others, too."""
+    generator, whole = _linked(texts, prefix, machine, is_member)
+    made: bytes = generator.emit_object(whole)
+    return _for_all_conventions(made) if machine.architecture.startswith("thumb") else made
+
+
+def assembly_of(texts: Sequence[str], prefix: str, machine: Machine) -> str:
+    """The assembly of that object."""
+    generator, whole = _linked(texts, prefix, machine, False)
+    assembly: str = generator.emit_assembly(whole)
+    return assembly
+
+
+def _linked(texts: Sequence[str], prefix: str, machine: Machine, is_member: bool) -> Any:
+    """LLVM's code generator for the machine, and the modules as one."""
     llvm = _llvm()
     generator = llvm.Target.from_triple(machine.triple).create_target_machine(
         cpu=machine.cpu,
@@ -55,8 +70,7 @@ def object_of(
         if own and not function.is_declaration:
             function.linkage = llvm.Linkage.internal
     whole.verify()
-    made: bytes = generator.emit_object(whole)
-    return _for_all_conventions(made) if machine.architecture.startswith("thumb") else made
+    return generator, whole
 
 
 def _for_all_conventions(object: bytes) -> bytes:

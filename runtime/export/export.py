@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from ..training.weight_formats import WeightFormat
 from . import header as texts
 from . import javascript, wasm_linker
 from .building import Member, archive, object_of, sections, shared_library, webassembly
+from .footprint import footprint, needs
 from .layout import FORMAT, MAGIC, Layout, begun, number_of, weights_file
 from .machine_choice import WASM, choice
 from .programs import Program, Systems, programs_of, systems_of
@@ -127,10 +128,14 @@ def _made(
         name = f"{prefix}_weights"
         modules.append(_Module(name, embedded(prefix, weights, machine), (name,)))
     binaries = _binaries(prefix, machine, modules, request.kinds)
+    sizes = binaries.sizes
+    if machine.small:
+        listed = [m.text for m in modules]
+        sizes |= footprint(listed, prefix, machine, programs, layout, binaries.objects)
     about = texts.About(
         project.name, prefix, machine, programs, layout, abi,
         hashlib.sha256(signature.encode()).hexdigest(), executor.seed, executor.setup.batch,
-        request.embed, request.kinds, _steps(project.settings.turns, programs), binaries.sizes,
+        request.embed, request.kinds, _steps(project.settings.turns, programs), sizes,
         binaries.imports,
     )  # fmt: skip
     files = {about.files()[kind]: data for kind, data in binaries.files.items()}
@@ -162,11 +167,12 @@ def _names(prefix: str, layout: Layout) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Binaries:
-    """The files by kind, and how many bytes there are of what."""
+    """The files by kind, how many bytes there are of what, and so of an archive's objects."""
 
     files: Mapping[str, bytes]
     sizes: dict[str, int]
     imports: Sequence[str] = ()
+    objects: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 def _binaries(
@@ -174,6 +180,7 @@ def _binaries(
 ) -> _Binaries:
     files: dict[str, bytes] = {}
     sizes: dict[str, int] = {}
+    objects = {}
     exports = [name for module in modules for name in module.public]
     if machine.is_wasm:
         object = object_of([m.text for m in modules], prefix, machine)
@@ -195,10 +202,10 @@ def _binaries(
         ]
         files["a"] = archive(members)
         for module, member in zip(modules, members, strict=True):
-            found = sections(member.object)
+            found = objects[module.name] = sections(member.object)
             if found and module.name != f"{prefix}_weights":
                 sizes[f"code of {module.name}"] = found["code"]
-    return _Binaries({kind: files[kind] for kind in kinds}, sizes)
+    return _Binaries({kind: files[kind] for kind in kinds}, sizes, objects=objects)
 
 
 def _steps(turns: Sequence[Turn], programs: Sequence[Program]) -> str:
@@ -240,6 +247,7 @@ def _manifest(about: texts.About, files: Mapping[str, bytes]) -> str:
         "functions": {
             p.name: {
                 "arena_bytes": p.arena_bytes,
+                **needs(p.name, about.sizes),
                 "examples": p.examples or about.batch,
                 "inputs": [texts.described(place) for place in p.places if place.is_input],
                 "outputs": [texts.described(place) for place in p.places if not place.is_input],

@@ -100,7 +100,7 @@ def test_a_cortex_m4_predicts_and_trains(tmp_path):
 
 
 # All real digits lie in flash, as bytes of 0 to 16. Batches are drawn by a linear congruential
-# generator; the stack is filled with a pattern first, to see how much of it was used.
+# generator.
 LEARNS = """
 #include "written.h"
 #include <stdio.h>
@@ -113,10 +113,24 @@ static void put(float *image, int row) {
     for (int n = 0; n < 64; n++) image[n] = images[row][n] / 16.0f;
 }
 
+static int train(void) {
+    return written_train_step(arena, sizeof arena, values, sizeof values);
+}
+
+static int deepest;
+
+/* Calls with a stack of a known content, to see how much of it is used. */
+__attribute__((noinline)) static int used(int (*call)(void)) {
+    volatile char *stack;
+    __asm__ volatile("mov %0, sp" : "=r"(stack));
+    for (int n = 1; n < 4096; n++) stack[-n] = 77;
+    int code = call();
+    for (deepest = 4095; deepest && stack[-deepest] == 77;) deepest--;
+    return code;
+}
+
 int main(void) {
     unsigned random = 1;
-    char *mark = __builtin_frame_address(0);
-    for (int n = 256; n < 8192; n++) mark[-n] = 77;
     if (written_init(values, sizeof values, written_weights, WRITTEN_WEIGHTS_BYTES)) return 1;
     for (int step = 0; step < STEPS; step++) {
         for (int n = 0; n < WRITTEN_BATCH; n++) {
@@ -125,7 +139,7 @@ int main(void) {
             put(written_train_step_image(arena) + 64 * n, row);
             written_train_step_label(arena)[n] = labels[row];
         }
-        if (written_train_step(arena, sizeof arena, values, sizeof values)) return 2;
+        if (step ? train() : used(train)) return 2;
     }
     int right = 0;
     for (int row = TRAINING; row < TRAINING + TESTING; row++) {
@@ -136,8 +150,6 @@ int main(void) {
         for (int n = 1; n < 10; n++) if (logits[n] > logits[best]) best = n;
         right += best == labels[row];
     }
-    int deepest = 8191;
-    while (deepest > 256 && mark[-deepest] == 77) deepest--;
     printf("right %d of %d ram %d stack %d\\n", right, TESTING, (int)(sizeof values + sizeof arena),
            deepest);
     return 0;
@@ -169,6 +181,9 @@ def test_a_network_learns_real_digits_in_64_kilobytes(tmp_path):
     _, right, _, count, _, ram, _, stack = on_the_board(folder).split()
     assert int(right) / int(count) >= 0.95
     assert int(ram) + int(stack) <= 64 << 10
+    about = json.loads((folder / "manifest.json").read_text())["functions"]["written_train_step"]
+    caller = 32  # bytes of the function that calls it
+    assert about["stack_bytes"] / 2 < int(stack) <= about["stack_bytes"] + caller
 
 
 def test_training_needs_no_f64_and_no_wide_division(tmp_path):
@@ -186,6 +201,13 @@ def test_the_convolutional_network_is_small(tmp_path):
     about = json.loads((folder / "manifest.json").read_text())
     assert about["bytes"]["code of digits_predict"] <= 4608
     assert about["functions"]["digits_predict"]["arena_bytes"] <= 16 << 10
+    function = about["functions"]["digits_predict"]
+    assert 0 < function["stack_bytes"] <= 1024
+    code = sum(about["bytes"][f"code of {n}"] for n in ("digits", "digits_predict"))
+    assert function["flash_bytes"] > code + about["bytes"]["weights"]
+    assert about["bytes"]["RAM for digits_predict"] == (
+        function["arena_bytes"] + function["stack_bytes"]
+    )
     undefined = run([tool("arm-none-eabi-nm"), "-u", "libdigits.a"], folder)
     _, _, predicting = undefined.partition("digits_predict.o:")
     predicting = predicting.partition("digits_evaluate.o:")[0].split()

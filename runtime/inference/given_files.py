@@ -44,6 +44,7 @@ class Given:
     texts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     lengths: np.ndarray | None = None  # of texts in tokens, where the model is not told them
+    sizes: np.ndarray | None = None  # of pictures, before they became those that the model reads
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,16 @@ def _read(
     report.check()
     _check_needed(found.arrays, run, origin)
     notes = (*notes, *found.notes)
-    return Given(found.arrays, origin, found.scale, found.names, found.texts, notes, found.lengths)
+    return Given(
+        found.arrays,
+        origin,
+        found.scale,
+        found.names,
+        found.texts,
+        notes,
+        found.lengths,
+        found.sizes,
+    )
 
 
 def _check_needed(arrays: Mapping[str, np.ndarray], run: Run, origin: str) -> None:

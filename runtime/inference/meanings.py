@@ -18,8 +18,8 @@ from ...dsl.syntax import ast as s
 from ...dsl.syntax.ast import walk
 from ..project import Project
 
-SOFTMAX, SIGMOID, PROBABILITY, NUMBERS, SCORES, TOKENS = (
-    "softmax", "sigmoid", "probability", "numbers", "scores", "tokens"
+SOFTMAX, SIGMOID, PROBABILITY, NUMBERS, SCORES, TOKENS, OBJECTS = (
+    "softmax", "sigmoid", "probability", "numbers", "scores", "tokens", "objects"
 )  # fmt: skip
 # what a function calls the result and what it is compared with → what the result is
 COMPARED: dict[tuple[str, str], str] = {
@@ -31,17 +31,20 @@ COMPARED: dict[tuple[str, str], str] = {
 }
 # `edit_distance` and `error_rate` compare tokens with tokens
 DISTANCE = ("x", "y", "x_length", "y_length")
+# the average precisions compare tables of boxes, with their scores and classes
+BOXES = ("box", "score", "class", "truth", "truth_class", "truth_count")
 MAX_DEPTH = 8  # of functions that apply each other
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a result is (`SOFTMAX` to `TOKENS`), and the field of the data that it was compared
-    with; empty if that is an expression. `length` is the result with the number of its tokens."""
+    """What a result is (`SOFTMAX` to `OBJECTS`), and the field of the data that it was compared
+    with; empty if that is an expression. `others` are results that belong to it: the number of its
+    tokens, if there is one; the scores and classes of its boxes."""
 
     kind: str
     field: str
-    length: str = ""
+    others: tuple[str, ...] = ()
 
 
 def meanings(project: Project) -> dict[str, Meaning]:
@@ -110,7 +113,12 @@ def _of_call(
     if all(name in given for name in DISTANCE):
         tokens, field, length, _ = (_name(given[name], names) for name in DISTANCE)
         if tokens:
-            yield tokens, Meaning(TOKENS, field, length)
+            yield tokens, Meaning(TOKENS, field, (length,) if length else ())
+        return
+    if all(name in given for name in BOXES):
+        boxes, score, of, _, field, _ = (_name(given[name], names) for name in BOXES)
+        if boxes and score and of:
+            yield boxes, Meaning(OBJECTS, field, (score, of))
         return
     inner = {place: name for place, v in given.items() if (name := _name(v, names))}
     for part in (definition.body, definition.value):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from math import isfinite
 from typing import Any, Protocol
 
@@ -18,7 +19,9 @@ from ...dsl.diagnostics.diagnostic import fail
 from ..data import Vocabulary
 from ..data.recorded import Recorded
 from .given_files import Given
-from .meanings import NUMBERS, PROBABILITY, SCORES, SIGMOID, SOFTMAX, TOKENS, Meaning
+from .meanings import NUMBERS, OBJECTS, PROBABILITY, SCORES, SIGMOID, SOFTMAX, TOKENS, Meaning
+from .objects import Objects, in_pictures
+from .values import number_text, one_line, plain_value, softmax
 
 MOST_SHOWN = 4  # numbers of an example on a terminal
 THEN = "then"  # the heading there of the classes after the likeliest
@@ -39,7 +42,9 @@ class Column(Protocol):
         """The names of its columns in a file of text."""
         ...
 
-    def cells(self, row: int) -> list[str]: ...
+    def lines(self, row: int) -> list[list[str]]:
+        """The cells of each of its lines there: one line, or one for each of several things."""
+        ...
 
     def titles(self) -> list[str]:
         """The names of its columns on a terminal."""
@@ -93,12 +98,12 @@ class Classes:
     def _written(self) -> int:
         return len(self.names) if self.top is None else min(self.top, len(self.names))
 
-    def cells(self, row: int) -> list[str]:
+    def lines(self, row: int) -> list[list[str]]:
         ranked = self._ranked(row)
         if self.top is None:
             best, chance = ranked[0]
-            return [best, number_text(chance), *map(number_text, self.chances[row])]
-        return [text for name, value in ranked for text in (name, number_text(value))]
+            return [[best, number_text(chance), *map(number_text, self.chances[row])]]
+        return [[text for name, value in ranked for text in (name, number_text(value))]]
 
     def titles(self) -> list[str]:
         others = [THEN] if self._shown_classes > 1 else []
@@ -144,8 +149,8 @@ class Numbers:
         places = np.ndindex(self.values.shape[1:])
         return list(self.columns) or ["_".join([self.name, *map(str, p)]) for p in places]
 
-    def cells(self, row: int) -> list[str]:
-        return [number_text(value) for value in self._flat(row)]
+    def lines(self, row: int) -> list[list[str]]:
+        return [[number_text(value) for value in self._flat(row)]]
 
     def _fits(self) -> bool:
         return 0 < len(self.columns) <= MOST_SHOWN
@@ -180,8 +185,8 @@ class Texts:
     def head(self) -> list[str]:
         return [self.title]
 
-    def cells(self, row: int) -> list[str]:
-        return [self.values[row]]
+    def lines(self, row: int) -> list[list[str]]:
+        return [[self.values[row]]]
 
     def titles(self) -> list[str]:
         return [self.title]
@@ -225,9 +230,11 @@ class ResultTable:
         first = ["input"] * bool(self.names) + ["text"] * bool(self.texts)
         return first + [name for column in self.columns for name in column.head()]
 
-    def cells(self, row: int) -> list[str]:
+    def lines(self, row: int) -> list[list[str]]:
+        """The lines of an example in a file of text: one, or one for each object in it."""
         first = [texts[row] for texts in (self.names, self.texts) if texts]
-        return first + [cell for column in self.columns for cell in column.cells(row)]
+        every = product(*(column.lines(row) for column in self.columns))
+        return [[*first, *(cell for cells in line for cell in cells)] for line in every]
 
     def titles(self) -> list[str]:
         """The names of the columns on a terminal."""
@@ -252,6 +259,9 @@ def table_of(
     classes = {name for name, result in results.items() if _is_class(result, meanings.get(name))}
     for name, result in results.items():
         result, meaning = np.atleast_1d(result), meanings.get(name)
+        if meaning is not None and meaning.kind == OBJECTS and not {*meaning.others} - {*results}:
+            columns.append(_objects(result, results, meaning, recorded, given))
+            continue
         vocabulary = vocabularies.get(meaning.field) if meaning else None
         if meaning is not None and name in classes:
             prefix = f"{_title(meaning, recorded)}_" if len(classes) > 1 else ""
@@ -264,13 +274,32 @@ def table_of(
             fits = numbers and len(named) == int(np.prod(result.shape[1:]))
             columns.append(Numbers(name, result, tuple(named) if fits else ()))
     # What only says how much of another result counts says nothing more.
-    told = {meanings[c].length for c in results if c in meanings and meanings[c].kind == TOKENS}
+    told = {other for c in results if c in meanings for other in meanings[c].others}
+    if any(isinstance(column, Objects) for column in columns):
+        # nor do the grids of numbers in which objects were found
+        pairs = zip(columns, results, strict=True)
+        told |= {n for c, n in pairs if isinstance(c, Numbers) and c.values.ndim > 2}
     shown = [
         column
         for column, name in zip(columns, results, strict=True)
         if name not in told or len(results) == 1
     ]
     return ResultTable(tuple(shown), tuple(given.names), tuple(given.texts))
+
+
+def _objects(
+    boxes: np.ndarray,
+    results: Mapping[str, np.ndarray],
+    meaning: Meaning,
+    recorded: Recorded | None,
+    given: Given,
+) -> Objects:
+    scores, classes = (results[name] for name in meaning.others)
+    reader = recorded.reader if recorded else None
+    size = getattr(reader, "height", 0), getattr(reader, "width", 0)
+    names = recorded.class_names.get(meaning.field, ()) if recorded else ()
+    boxes = in_pictures(boxes, given.sizes, size)
+    return Objects(_title(meaning, recorded), names, boxes, scores, classes)
 
 
 def _is_tokens(result: np.ndarray, meaning: Meaning) -> bool:
@@ -291,7 +320,7 @@ def _written(
     """The text of tokens, up to as many as count; of texts of certain `lengths`, what comes
     next."""
     if meaning.kind == TOKENS:
-        counts = results.get(meaning.length, np.full(len(result), result.shape[1]))
+        counts = results.get("".join(meaning.others), np.full(len(result), result.shape[1]))
         rows = [row[: int(count)] for row, count in zip(result, counts, strict=True)]
         return Texts(meaning.field, tuple(map(vocabulary.decode, rows)))
     if lengths is None or result.shape[2] != len(vocabulary):
@@ -306,17 +335,6 @@ def _written(
 def listed(results: Mapping[str, np.ndarray]) -> str:
     """The names and the shapes of results."""
     return ", ".join(f"`{name}` {list(result.shape)}" for name, result in results.items())
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """exp(x) / sum of exp(x) along the last axis, without overflow."""
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
-
-
-def one_line(text: str) -> str:
-    """A text on one line of a terminal, without characters that it obeys."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _is_class(result: np.ndarray, meaning: Meaning | None) -> bool:
@@ -353,18 +371,3 @@ def _classes(
     order = np.argsort(-chances, axis=1, kind="stable")
     shown = chances.astype(np.float32)
     return Classes(_title(meaning, recorded), names, shown, order, word, prefix, top)
-
-
-def number_text(value: Any) -> str:
-    """`0.1` for the f32 that is nearest to it; `true`, `nan`, `inf`."""
-    return str(value).lower()
-
-
-def plain_value(value: Any) -> Any:
-    """As JSON has it; what is not finite, which JSON lacks, is null."""
-    if isinstance(value, np.ndarray):
-        return [plain_value(part) for part in value]
-    if value.dtype.kind != "f":
-        return value.item()
-    number = float(str(value))
-    return number if isfinite(number) else None

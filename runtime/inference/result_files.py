@@ -97,7 +97,7 @@ def _csv(path: Path, results: Results, table: ResultTable) -> bytes:
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(table.head())
     for row in range(table.count(results, f"{path} has")):
-        rows.writerow(table.cells(row))
+        rows.writerows(table.lines(row))
     return text.getvalue().encode("utf-8", "backslashreplace")
 
 
@@ -114,7 +114,8 @@ def json_lines(results: Results, table: ResultTable, where: str) -> Iterator[str
 
 def _arrow(path: Path, results: Results, table: ResultTable) -> bytes:
     package, data = pyarrow(path), BytesIO()
-    rows = [table.cells(row) for row in range(table.count(results, f"{path} has"))]
+    count = table.count(results, f"{path} has")
+    rows = [line for row in range(count) for line in table.lines(row)]
     columns = zip(*rows, strict=True) if rows else [()] * len(table.head())
     texts = len([one for one in (table.names, table.texts) if one])
     found = {

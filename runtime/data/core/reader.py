@@ -30,7 +30,8 @@ class NewFile:
 class NewExamples:
     """Inputs by field, stored and scaled as those of a `Split`, and for each example where it comes
     from and, if it is one, its text. `lengths` are those of texts in tokens, where the model is not
-    told them; `notes` say what was done that may not be expected."""
+    told them, `sizes` those of pictures, height and width, before they became what the model reads;
+    `notes` say what was done that may not be expected."""
 
     arrays: Mapping[str, np.ndarray]
     names: tuple[str, ...]
@@ -38,6 +39,7 @@ class NewExamples:
     texts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     lengths: np.ndarray | None = None
+    sizes: np.ndarray | None = None
 
 
 class Reader(Protocol):

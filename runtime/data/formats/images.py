@@ -43,7 +43,7 @@ from ..core.source import MAX_SIDE, DataSource, Request, Setting, errors_at
 from ..core.splitting import split_rows, training_size
 from ..core.stored import Computed
 from .image_tables import StoredImage, described_images
-from .picture_files import CHANNEL_MODES, decoded
+from .picture_files import CHANNEL_MODES, decoded, size_of
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 IGNORED = {"thumbs.db", "desktop.ini"}  # of file managers; names with a dot are skipped too
@@ -313,7 +313,9 @@ class ImageReader:
         """The inputs of image files; UserError as `pixels`."""
         pixels = self.pixels([file.path for file in files])
         names, notes = tuple(f.name for f in files), self._on_light(files, pixels)
-        return NewExamples({"image": pixels}, names, {"image": self.scale}, notes=notes)
+        sizes = np.array([size_of(file.path, _pillow()) for file in files]).reshape(-1, 2)
+        scale = {"image": self.scale}
+        return NewExamples({"image": pixels}, names, scale, notes=notes, sizes=sizes)
 
     def _on_light(self, files: Sequence[NewFile], pixels: np.ndarray) -> tuple[str, ...]:
         """A remark on pictures that are light at their edges, where those of training are dark."""

@@ -68,6 +68,13 @@ def decoded(path: Path | StoredImage, shape: tuple[int, ...], pillow: Any) -> np
         raise fail("E0603", message, help="replace it or remove it") from error
 
 
+def size_of(path: Path, pillow: Any) -> tuple[int, int]:
+    """Height and width of a picture that can be decoded, as it is meant to be seen."""
+    with _opened(path) as file, pillow.open(file) as image:
+        sideways = image.getexif().get(ORIENTATION) in SIDEWAYS
+        return image.size if sideways else image.size[::-1]
+
+
 def _opened(image: Path | StoredImage) -> BinaryIO:
     return BytesIO(image.data) if isinstance(image, StoredImage) else open_regular(image)
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ...inference.meanings import SIGMOID, SOFTMAX, Meaning
-from ...inference.readable import softmax
+from ...inference.values import softmax
 from ...training.executor import Executor
 from .attribute import Attribution, Attributor
 from .methods import CURVE, CURVES, Options

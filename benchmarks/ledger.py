@@ -28,6 +28,8 @@ from workloads import FOLDER, PREDICTING, TRAINING, WIDE, Workload
 
 from nnc.compiler.elaboration.train_block import Setup
 from nnc.compiler.options import DEFAULT, Options
+from nnc.compiler.passes.equations.quantize import quantize
+from nnc.compiler.passes.equations.weight_storage import store_weights
 from nnc.compiler.pipeline import CPU, Pass, gpu, plan
 from nnc.runtime.assignments import Assignment
 from nnc.runtime.device.cpu import host
@@ -217,6 +219,10 @@ def page() -> str:
         for each in once(passes):
             if each.name not in there:
                 lines += entry_of(each, kept)
+    lines += ["", "## Not in the pipeline", "", "`nnc predict`, `eval` and `export` apply them",
+              "to a prediction if `--weights` asks for it, as they change values."]  # fmt: skip
+    for each in (Pass("store-weights", store_weights), Pass("quantize", quantize)):
+        lines += entry_of(each, kept)
     return "\n".join(lines) + "\n"
 
 

@@ -10,7 +10,7 @@ what watches the passes (dumps, timing, verification) is an `Observer` and chang
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
@@ -38,6 +38,14 @@ from .passes.equations.integer_checks import integer_checks
 from .passes.equations.narrow_sums import narrow_sums
 from .passes.equations.pack_constants import pack_constants
 from .passes.equations.precompute_derivatives import precompute_derivatives
+from .passes.equations.quantize import (
+    Bounds,
+    Operand,
+    Quantized,
+    quantize,
+    with_equations_of,
+    with_ranges,
+)
 from .passes.equations.reciprocal import reciprocal
 from .passes.equations.row_blocks import row_blocks
 from .passes.equations.shrink_extents import shrink_extents
@@ -173,6 +181,14 @@ AUTODIFF = (
 )
 
 INTEGERS = (Pass("integer-checks", integer_checks),)
+
+# What a prediction goes through before its contractions are quantised, the same for every target.
+BEFORE_QUANTIZATION = (
+    Pass("simplify", simplify),
+    Pass("differentiate", differentiate, required=True),
+    Pass("remove-stops", remove_stops, required=True),
+    Pass("simplify", simplify),
+)
 
 CANONICALIZE = (
     Pass("remove-stops", remove_stops, required=True),
@@ -311,6 +327,27 @@ def derive(
     """The program that a system with placeholders stands for: gradients are equations, contractions
     are rounded as its precision says. This is what the evaluator gives a meaning to."""
     return _run(AUTODIFF, system, None, options, observers)
+
+
+def operands_of_prediction(system: System) -> tuple[System, dict[str, Operand]]:
+    """What computes the ranges of the operands that quantisation needs, and their names in it."""
+    return with_ranges(_before_quantization(system))
+
+
+def quantized(system: System, results: Iterable[str], bounds: Bounds) -> Quantized:
+    """A system with the computation of these results of a model in 8 bits, and the system that
+    computes its weights, given the least and the greatest value of every operand."""
+    whole = expand_gradients(system)
+    outputs = tuple(name for name in results if name in whole.tensors)
+    model = _before_quantization(whole.replace(outputs=outputs, updates={}))
+    found = quantize(model, bounds)
+    return replace(found, system=with_equations_of(whole, found.system))
+
+
+def _before_quantization(system: System) -> System:
+    # Operands that would be rounded to bf16 are in 8 bits instead.
+    plain = system.replace(precision="f32")
+    return _run(BEFORE_QUANTIZATION, plain, None, DEFAULT, ())
 
 
 def expand_gradients(system: System) -> System:

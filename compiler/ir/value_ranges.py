@@ -79,12 +79,12 @@ OfRead = Callable[[Read], Range]
 
 class Ranges:
     """The ranges of a system's tensors, and of expressions over them; with `overflow` false as if
-    no number were too large."""
+    no number were too large. Inputs are in the range `given`."""
 
-    def __init__(self, system: System, overflow: bool = True):
+    def __init__(self, system: System, overflow: bool = True, given: Range = FINITE):
         self.definition, self.overflow = system.definition, overflow
         self.shapes = {name: tensor.shape for name, tensor in system.tensors.items()}
-        self.found: dict[str, Range] = {}
+        self.found: dict[str, Range] = {t.name: given for t in system.of_kind("input")}
         self.memo: dict[Expr, Range] = {}
         for component in system.components:
             if not is_recurrent(component):

@@ -3,14 +3,14 @@
 In: a derived `System` (`pipeline.derive`) and an array for every input, param and state. Out: an
 array for every tensor. Every pass and every backend must agree with it. It is written to be
 obvious, not fast; only a sum of products is computed by `einsum` factor by factor, because a
-convolution's whole domain would not fit into memory. Floats are computed in their declared type,
-but sums in float64, rounded once at the end; with `wide`, f32 is computed in float64, the reference
-for machine code and gradients.
+convolution's whole domain would not fit into memory; one of integers where f64 has it exactly.
+Floats are computed in their declared type, but sums in float64, rounded once at the end; with
+`wide`, f32 is computed in float64, the reference for machine code and gradients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import reduce
 from itertools import product
 from math import prod
@@ -19,7 +19,7 @@ from types import MappingProxyType
 import numpy as np
 
 from ..ir.affine import affine, inside
-from ..ir.dtypes import NUMPY, is_float
+from ..ir.dtypes import INTEGERS, NUMPY, is_float
 from ..ir.equation import Equation, Index, System, is_recurrent
 from ..ir.expr import Apply, Const, Expr, Idx, Read, index_names
 from ..ir.functions import TABLE, bf16_halves
@@ -163,6 +163,15 @@ def _run(
         arrays[eq.target] = np.broadcast_to(result, shape).astype(dtype)
 
 
+EXACT = 2.0**53  # up to here floats in double precision are all whole numbers
+
+
+def _most(factors: Iterable[tuple[Expr, np.ndarray]], terms: int) -> float:
+    """What a sum of so many products, and every part of it, is at most in size."""
+    sizes = (float(np.max(np.abs(value.astype(np.float64)), initial=0)) for _, value in factors)
+    return terms * prod(sizes)
+
+
 class IndexGrid:
     """Values over an equation's domain: arrays with one axis per index, broadcast where a value
     does not depend on the index. An index in `part` takes some of its values only.
@@ -254,6 +263,11 @@ class IndexGrid:
         # The shortcut of the module's docstring: factor by factor.
         if eq.reduce == "sum" and is_float(eq.body.dtype):
             return self._sum_of_products(eq, [(f, self.value(f)) for f in multiplicands(eq.body)])
+        if eq.reduce == "sum" and len(multiplicands(eq.body)) > 1:
+            factors = [(f, self.value(f)) for f in multiplicands(eq.body)]
+            terms = prod(i.size for i in eq.over)
+            if _most(factors, terms) <= min(EXACT, INTEGERS[eq.dtype][1]):
+                return self._sum_of_products(eq, factors).astype(self.types[eq.dtype])
         body = self.full(eq.body)
         last = tuple(range(kept, body.ndim))
         if eq.reduce in ("argmax", "argmin"):

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
+import numpy as np
+
 from ...dsl.diagnostics.diagnostic import did_you_mean
+from ..data import Dataset, Search
 from ..device import DEVICES
 from ..export.export import FUNCTIONS, KINDS, Request
 from ..export.export import export as write_library
+from ..inference.given_files import Given
+from ..inference.weight_choice import Calibration, format_of
+from ..project import Project, load_dataset
 from ..training.executor import Executor
-from ..training.weight_formats import FORMATS, format_of
+from ..training.weight_formats import FORMATS
 from .state import ModelState
+
+Calibrating = int | np.ndarray | Mapping[str, np.ndarray] | None
 
 
 def export(
@@ -24,6 +33,7 @@ def export(
     batch: int | None,
     weights: str | None,
     functions: tuple[str, ...],
+    calibrate: Calibrating,
 ) -> Path:
     """What `Model.export` does."""
     found = (kinds,) if isinstance(kinds, str) else tuple(kinds or ())
@@ -48,6 +58,32 @@ def export(
         setup = replace(setup, batch=batch)
     # One of its own: the values of training change in it.
     executor = Executor(setup, DEVICES["cpu"](1), trained.executor.seed)
-    request = Request(Path(path), target or "", found, embed, format_of(weights), functions)
+    project, validation = trained.project, trained.project.settings.validation
+    calibration = _calibration(weights, calibrate)
+    format = format_of(
+        weights, calibration, executor, trained.weights, validation, lambda: _data(project)
+    )
+    request = Request(Path(path), target or "", found, embed, format, functions)
     write_library(trained.project, executor, trained.weights, request)
     return request.to
+
+
+def _calibration(weights: str | None, calibrate: Calibrating) -> Calibration:
+    """A number of examples, or arrays of inputs."""
+    if calibrate is None:
+        return None
+    if weights != "int8":
+        raise ValueError("calibrate goes with weights = 'int8'")
+    if isinstance(calibrate, int):
+        if calibrate < 1:
+            raise ValueError(f"calibrate = {calibrate}: it takes 1 example at least")
+        return calibrate
+    if isinstance(calibrate, Mapping):
+        return Given({name: np.asarray(a) for name, a in calibrate.items()}, "`calibrate`")
+    return Given(np.asarray(calibrate), "`calibrate`")
+
+
+def _data(project: Project) -> Dataset | None:
+    if project.settings.data is None:
+        return None
+    return load_dataset(project, Search(None, project.path.parent))

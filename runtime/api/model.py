@@ -116,21 +116,23 @@ class Model(InspectedModel):
         batch: int | None = None,
         weights: str | None = None,
         functions: tuple[str, ...] = (),
+        calibrate: int | np.ndarray | Mapping[str, np.ndarray] | None = None,
     ) -> Path:
         """Write a C library of the model into a new or empty folder, as `nnc export`: `so`, `a` or
         `o`, or several of them, or `wasm`, a module for browsers. Its path.
 
         `target` is a preset, such as `aarch64-neon`, or a triple, the host or `wasm32` unless said;
         `kinds` are `so` or `wasm` unless said; `embed` puts the weights into the library; `batch`
-        is that of its functions, by default that of training. `weights` are `f16` or `bf16` for a
-        library that does not train; `functions` are those that are wanted of `predict`, `evaluate`,
-        `train_step` and `generate`. Raises UserError E0707 without parameters, E0705 if the folder
-        is in use, E0721 for another target, E0724 for what cannot be exported, E0725 for what
-        cannot be with such weights.
+        is that of its functions, by default that of training. `weights` are `f16`, `bf16` or `int8`
+        for a library that does not train. With `int8`, activations are scaled by examples to
+        `calibrate` with: arrays of inputs, or how many of the data. `functions` are those that are
+        wanted of `predict`, `evaluate`, `train_step` and `generate`. Raises UserError E0707 without
+        parameters, E0705 if the folder is in use, E0721 for another target, E0724 for what cannot
+        be exported, E0725 for what cannot be with such weights.
         """
         from .exporting import export  # rarely needed
 
-        return export(self, path, target, kinds, embed, batch, weights, tuple(functions))
+        return export(self, path, target, kinds, embed, batch, weights, tuple(functions), calibrate)
 
     # --- training -----------------------------------------------------------------------------
 

@@ -69,6 +69,7 @@ def _functions(
         "library predicts.",
     ),
     o.weights_option,
+    o.calibrate_option,
 )
 def export(**given: Any) -> None:
     """Write a C library of FILE's model, or of a run with what it learnt: predicting, evaluating

@@ -80,6 +80,7 @@ def train(**given: Any) -> None:
     ),
     click.option("--json", "as_json", is_flag=True, help="One JSON object, as in a pipe."),
     o.weights_option,
+    o.calibrate_option,
     o.device_option,
     o.threads_option,
     o.verify_option,
@@ -205,6 +206,7 @@ def plot(**given: Any) -> None:
         "--seed", type=click.IntRange(min=0, max=2**31 - 1), help="Of random numbers in the model."
     ),
     o.weights_option,
+    o.calibrate_option,
     o.device_option,
     o.threads_option,
     o.verify_option,

@@ -25,14 +25,14 @@ from ..training.executor import Executor
 from ..training.loop import measure
 from ..training.run_folder import RunFolder
 from ..training.trained_weights import trained_weights
-from ..training.weight_formats import format_of
 from . import options as o
 from .evaluation_tables import print_tables
 from .report import print_diagnostics
+from .weights import chosen_format
 
 
 def evaluate_run(
-    run_folder, data, offline, worst, pictures, as_json, weights, device_name, threads
+    run_folder, data, offline, worst, pictures, as_json, weights, calibrate, device_name, threads
 ) -> None:
     """What `nnc eval` does."""
     if pictures is not None:
@@ -51,10 +51,13 @@ def evaluate_run(
     check_indices(executor.system, dataset)
     trained = trained_weights(folder, executor, project.settings.keep)
     executor.take(trained.weights)
-    executor.predict_in(format_of(weights))
     if trained.remark:
         notify(trained.remark)
     print_diagnostics([*trained.warnings, *folder.complete_as_reader()])
+    format = chosen_format(
+        weights, calibrate, executor, trained.weights, project, folder, lambda: dataset
+    )
+    executor.predict_in(format)
     parts = split_examples(dataset, project.settings.validation)
     # The training data only if nothing was held back; `validation` before `test`.
     held = [name for name in parts if name != "train"]

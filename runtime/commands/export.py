@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import click
@@ -10,6 +10,7 @@ import numpy as np
 
 from ...compiler.elaboration.train_block import Setup
 from ...dsl.diagnostics.diagnostic import UserError
+from ..data import Dataset
 from ..data.core.splitting import training_size
 from ..export.export import Request, check_folder
 from ..export.export import export as write_library
@@ -19,9 +20,9 @@ from ..project import field_types, load_dataset, setup_of, untrained_setup
 from ..training.executor import Executor
 from ..training.initial_weights import initial_weights
 from ..training.trained_weights import trained_weights
-from ..training.weight_formats import format_of
 from . import options as o
 from .report import print_diagnostics
+from .weights import chosen_format, data_of_run
 
 
 def export(
@@ -32,15 +33,29 @@ def export(
     embed: bool,
     functions: tuple[str, ...],
     weights: str | None,
+    calibrate: str | None,
 ) -> None:
     """What `nnc export` does."""
-    request = Request(to, target, kinds, embed, format_of(weights), functions)
     check_folder(to)
     project = program.project
     executor = Executor(_setup(program), o.device("cpu", 1), project.settings.seed)
-    about = write_library(project, executor, _weights(program, executor), request)
+    values = _weights(program, executor)
+    own = executor.first_weights() if values is None else values
+    read = _data(program)
+    format = chosen_format(weights, calibrate, executor, own, project, program.run, read)
+    request = Request(to, target, kinds, embed, format, functions)
+    about = write_library(project, executor, values, request)
     click.echo(report(about))
     notify(f"{', '.join(about.named())} in {to}")
+
+
+def _data(program: o.OpenedProgram) -> Callable[[], Dataset | None]:
+    """The data of the program, or of its run, read when they are needed."""
+    project = program.project
+    if program.run is not None:
+        return data_of_run(project, program.run, program.data)
+    search = o.search(program.data, program.file.parent)
+    return lambda: None if project.settings.data is None else load_dataset(project, search)
 
 
 def _setup(program: o.OpenedProgram) -> Setup:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 FILE = click.Path(path_type=Path)
 POSITIVE = click.IntRange(min=1)
 DEVICES = ("cpu", "reference", "cuda")  # the names in `runtime.device`
-FORMATS = ("f16", "bf16")  # the names in `runtime/training/weight_formats.py`
+FORMATS = ("f16", "bf16", "int8")  # the names in `runtime/training/weight_formats.py`
 
 
 class FiniteFloat(click.FloatRange):
@@ -82,7 +82,13 @@ device_option = click.option(
 weights_option = click.option(
     "--weights",
     type=click.Choice(FORMATS),
-    help="Predict with weights in 16 bits.",
+    help="Predict with weights in 16 bits; int8: with weights and activations in 8 bits.",
+)
+calibrate_option = click.option(
+    "--calibrate",
+    metavar="N|FILE",
+    help="int8: the examples by which activations are scaled, N of the validation data (else of "
+    "the training data), or inputs as for `nnc predict`.  [default: 256]",
 )
 
 VERIFY = "nnc.verify"  # its key in click's context

@@ -31,18 +31,18 @@ from ..training.atomic_files import check_not_read
 from ..training.executor import Executor
 from ..training.run_folder import RunFolder
 from ..training.trained_weights import trained_weights
-from ..training.weight_formats import format_of
 from . import options as o
 from .program_files import standard_input
 from .report import print_diagnostics
 from .tables import TableColumn, print_table
+from .weights import chosen_format, data_of_run
 
 NARROWEST, WIDEST = 10, 40  # columns of a terminal that the first cell takes at least, any at most
 
 
 def predict(
     run_folder, inputs, array_file, output_file, rate, top, raw, invert, model, tensors, seed,
-    weights, device_name, threads,
+    weights, calibrate, device_name, threads,
 ) -> None:  # fmt: skip
     """What `nnc predict` does."""
     if array_file and inputs:
@@ -62,10 +62,12 @@ def predict(
     given = _given(inputs, array_file, run)
     trained = trained_weights(folder, executor, project.settings.keep)
     executor.take(trained.weights)
-    executor.predict_in(format_of(weights))
     if trained.remark:
         notify(trained.remark)
     print_diagnostics([*trained.warnings, *folder.complete_as_reader()])
+    known = data_of_run(project, folder)
+    format = chosen_format(weights, calibrate, executor, trained.weights, project, folder, known)
+    executor.predict_in(format)
     for note in given.notes:
         notify(note)
     results = predict_given(executor, given, request)

@@ -19,7 +19,7 @@ from nnc.runtime import cli
 from nnc.runtime.device.cpu import elf_linker
 from nnc.runtime.export.machine_choice import machine_of
 from nnc.runtime.project import with_batch
-from nnc.runtime.training.weight_formats import HalfFormat, format_of
+from nnc.runtime.training.weight_formats import HalfFormat
 
 here = pytest.mark.skipif(not elf_linker.supported(), reason="for x86-64 Linux")
 HALVES = ("f16", "bf16")
@@ -68,7 +68,7 @@ def test_everywhere_the_same_bits(job, model, tmp_path, format):
     library.array("predict", "image")[:7] = image
     assert library.call("predict", library.weights, 7) == 0
     found = library.array("predict", "logits")[:7].copy()
-    job.executor.predict_in(format_of(format))
+    job.executor.predict_in(HalfFormat(format))
     assert np.array_equal(predicted(job, image), found)
     job.executor.predict_in(None)
     # the evaluator with f32 weights that are rounded already

@@ -53,7 +53,7 @@ def fold_scales(system: System) -> System:
 
 
 @dataclass(frozen=True)
-class _Line:
+class Line:
     """A value as `scale * z + shift`, in which both are the same in every run."""
 
     scale: Expr
@@ -64,14 +64,14 @@ def _folded(eq: Equation, read: Read, known: frozenset[str], edit: SystemEdit) -
     """The equation's body, where the sum that is read has its scale in its weight if it can."""
     body = eq.body
     total = edit.system.definition.get(read.tensor)
-    if total is None or not _is_only_read(total, read, eq, edit.system):
+    if total is None or total.reduce != "sum" or not is_only_read(total, read, eq, edit.system):
         return body
     names = {e.name: i.name for e, i in zip(read.index, total.indices, strict=True)}  # type: ignore
     total = edit[total.target]
     factors = multiplicands(total.body)
     weights = [f for f in factors if isinstance(f, Read) and f.tensor in known and f.other is None]
-    for node, line in _lines(body, read, known):
-        if not index_names(line.scale) <= names.keys():
+    for node, line in lines(body, read, known):
+        if is_constant(line.scale, 1) or not index_names(line.scale) <= names.keys():
             continue
         # The scale by the names of the sum's indices, then by those of the weight's.
         scale = substitute(line.scale, {old: Idx(new) for old, new in names.items()})
@@ -83,9 +83,9 @@ def _folded(eq: Equation, read: Read, known: frozenset[str], edit: SystemEdit) -
     return body
 
 
-def _is_only_read(total: Equation, read: Read, eq: Equation, system: System) -> bool:
-    """Whether it is a sum that this equation alone reads, at the same elements everywhere."""
-    if total.reduce != "sum" or total.at is not None or total.target in system.roots:
+def is_only_read(total: Equation, read: Read, eq: Equation, system: System) -> bool:
+    """Whether this equation alone reads it, at the same elements everywhere."""
+    if total.at is not None or total.target in system.roots:
         return False
     if total.target in system.recurrent | system.blocked or not is_float(read.dtype):
         return False
@@ -100,18 +100,16 @@ def _is_only_read(total: Equation, read: Read, eq: Equation, system: System) -> 
     )
 
 
-def _lines(body: Expr, read: Read, known: frozenset[str]) -> list[tuple[Expr, _Line]]:
-    """The parts of the body that are lines of what is read and scale it, the largest first."""
-    found: dict[Expr, _Line | None] = {}
+def lines(body: Expr, read: Read, known: frozenset[str]) -> list[tuple[Expr, Line]]:
+    """The parts of the body that are lines of what is read, the largest first."""
+    found: dict[Expr, Line | None] = {}
     for node in walk(body):
         found[node] = _line(node, read, known, found)
-    lines = [
-        (node, line)
-        for node, line in found.items()
-        if line is not None and not is_constant(line.scale, 1) and not is_zero(line.scale)
+    forms = [
+        (node, line) for node, line in found.items() if line is not None and not is_zero(line.scale)
     ]
     # `walk` goes upwards. Read at a second place of the body, the sum would need its scale there.
-    return [each for each in reversed(lines) if _is_only_use(each[0], read, body)]
+    return [each for each in reversed(forms) if _is_only_use(each[0], read, body)]
 
 
 def _is_only_use(top: Expr, read: Read, body: Expr) -> bool:
@@ -122,30 +120,30 @@ def _is_only_use(top: Expr, read: Read, body: Expr) -> bool:
 
 
 def _line(
-    node: Expr, read: Read, known: frozenset[str], found: dict[Expr, _Line | None]
-) -> _Line | None:
+    node: Expr, read: Read, known: frozenset[str], found: dict[Expr, Line | None]
+) -> Line | None:
     if not is_float(node.dtype):
         return None
     if node is read:
-        return _Line(literal(1.0, node.dtype), literal(0.0, node.dtype))
+        return Line(literal(1.0, node.dtype), literal(0.0, node.dtype))
     if _is_known(node, known):
-        return _Line(literal(0.0, node.dtype), node)
+        return Line(literal(0.0, node.dtype), node)
     if not isinstance(node, Apply) or any(a.dtype != node.dtype for a in node.args):
         return None
-    lines = [found.get(a) for a in node.args]
-    match node.fn, lines:
-        case "neg", [_Line(a, b)]:
-            return _Line(-a, -b)
-        case "add", [_Line(a, b), _Line(c, d)]:
-            return _Line(a + c, b + d)
-        case "sub", [_Line(a, b), _Line(c, d)]:
-            return _Line(a - c, b - d)
-        case "mul", [_Line(a, b), _Line(c, d)] if is_zero(c):
-            return _Line(a * d, b * d)
-        case "mul", [_Line(a, b), _Line(c, d)] if is_zero(a):
-            return _Line(b * c, b * d)
-        case "div", [_Line(a, b), _Line(c, d)] if is_zero(c):
-            return _Line(a / d, b / d)
+    forms = [found.get(a) for a in node.args]
+    match node.fn, forms:
+        case "neg", [Line(a, b)]:
+            return Line(-a, -b)
+        case "add", [Line(a, b), Line(c, d)]:
+            return Line(a + c, b + d)
+        case "sub", [Line(a, b), Line(c, d)]:
+            return Line(a - c, b - d)
+        case "mul", [Line(a, b), Line(c, d)] if is_zero(c):
+            return Line(a * d, b * d)
+        case "mul", [Line(a, b), Line(c, d)] if is_zero(a):
+            return Line(b * c, b * d)
+        case "div", [Line(a, b), Line(c, d)] if is_zero(c):
+            return Line(a / d, b / d)
     return None
 
 

@@ -8,22 +8,26 @@
 Backends read NaN or 0 outside, let sums wrap and give 0 where there is no result, so that every
 operation has a value; none of these is one that a user means. What interval analysis proves
 (`ir/integer_ranges.py`) needs no check, which is nearly everything: indices, positions of maxima,
-labels and tokens of the data, which are looked at once. A branch that is not taken is not checked,
-nor are gradients, whose indices are those of the forward pass. `reference/integer_trace.py` finds
-the place when a check has failed. Tests: tests/passes/test_integer_checks.py.
+labels and tokens of the data, which are looked at once. Of a float that is clamped to 8 bits only
+NaN is looked for, unless it comes of no input but numbers of 8 bits (`ir/value_ranges.py`). A
+branch that is not taken is not checked, nor are gradients, whose indices are those of the forward
+pass. `reference/integer_trace.py` finds the place when a check has failed.
+Tests: tests/passes/test_integer_checks.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from ...ir.affine import is_static
 from ...ir.build import call, cast, literal
-from ...ir.dtypes import INTEGERS, fits, is_float
+from ...ir.dtypes import INTEGERS, SMALL, fits, is_float
 from ...ir.equation import CHECK, Equation, Index, System, Tensor
 from ...ir.expr import Apply, Expr, Idx, Read, index_names, walk
-from ...ir.integer_ranges import Known, expression_range, integer_ranges, result_range
+from ...ir.integer_ranges import expression_range, integer_ranges, result_range
+from ...ir.value_ranges import UNKNOWN, Ranges
 
 WIDE = "!wide"  # behind the name of a sum: the same in 64 bits
 
@@ -91,9 +95,24 @@ def integer_checks(system: System) -> System:
 # --- what must not happen -------------------------------------------------------------------------
 
 
+class _Ranges:
+    """What is known of the numbers of a system."""
+
+    def __init__(self, system: System):
+        self.system, self.integers = system, integer_ranges(system)
+
+    def integer(self, expr: Expr, sizes: Mapping[str, int]) -> tuple[int, int]:
+        return expression_range(expr, sizes, self.integers)
+
+    @cached_property
+    def floats(self) -> Ranges:
+        """Of floats, where inputs may be anything; few systems convert any."""
+        return Ranges(self.system, given=UNKNOWN)
+
+
 def obligations(system: System) -> list[Obligation]:
     """All that is not proven, in the order of the equations."""
-    known = integer_ranges(system)
+    known = _Ranges(system)
     found: list[Obligation] = []
     for eq in system.equations:
         if eq.target not in system.backward:
@@ -101,7 +120,7 @@ def obligations(system: System) -> list[Obligation]:
     return found
 
 
-def _of_equation(eq: Equation, system: System, known: Known) -> Iterator[Obligation]:
+def _of_equation(eq: Equation, system: System, known: _Ranges) -> Iterator[Obligation]:
     roots = [*(eq.at or ()), eq.body]
     nodes = list(dict.fromkeys(n for root in roots for n in walk(root)))
     wrongs = [(n, w) for n in nodes for w in _wrong(n, eq.sizes, system, known)]
@@ -117,7 +136,7 @@ def _of_equation(eq: Equation, system: System, known: Known) -> Iterator[Obligat
         if outside is not None:
             yield Obligation(eq, eq.domain, place, outside, place, size)
     if eq.reduce in ("sum", "prod") and not is_float(eq.dtype):
-        low, high = result_range(eq, known)
+        low, high = result_range(eq, known.integers)
         if not fits(low, eq.dtype) or not fits(high, eq.dtype):
             yield _of_reduction(eq, system)
 
@@ -173,7 +192,7 @@ def _branches(node: Expr, system: System) -> Iterator[tuple[Expr, Expr]]:
 Wrong = tuple[Expr, Expr | None, int]
 
 
-def _wrong(node: Expr, sizes: Mapping[str, int], system: System, known: Known) -> Iterator[Wrong]:
+def _wrong(node: Expr, sizes: Mapping[str, int], system: System, known: _Ranges) -> Iterator[Wrong]:
     """Where this node has no result."""
     if isinstance(node, Read) and node.other is None:
         shape = system.tensors[node.tensor].shape
@@ -187,34 +206,34 @@ def _wrong(node: Expr, sizes: Mapping[str, int], system: System, known: Known) -
             yield wrong, None, 0
 
 
-def _outside(place: Expr, size: int, sizes: Mapping[str, int], known: Known) -> Expr | None:
+def _outside(place: Expr, size: int, sizes: Mapping[str, int], known: _Ranges) -> Expr | None:
     if is_static(place):  # proven when the equation was made
         return None
-    low, high = expression_range(place, sizes, known)
+    low, high = known.integer(place, sizes)
     below = call("lt", place, 0) if low < 0 else literal(False)
     above = call("ge", place, size) if high >= size else literal(False)
     wrong = call("or", below, above)
     return None if wrong is literal(False) else wrong
 
 
-def _without_result(node: Apply, sizes: Mapping[str, int], known: Known) -> Expr | None:
+def _without_result(node: Apply, sizes: Mapping[str, int], known: _Ranges) -> Expr | None:
     """Where an operation has no result in its type; None if it always has one."""
     fn, args, dtype = node.fn, node.args, node.dtype
     least, greatest = INTEGERS[dtype]
     if fn in INTEGERS:
         return _cast(args[0], dtype, sizes, known)
     if fn in ("floordiv", "mod"):
-        low, high = expression_range(args[1], sizes, known)
+        low, high = known.integer(args[1], sizes)
         wrong = call("eq", args[1], 0) if low <= 0 <= high else literal(False)
-        lowest = expression_range(args[0], sizes, known)[0] <= least
+        lowest = known.integer(args[0], sizes)[0] <= least
         if fn == "floordiv" and lowest and low <= -1 <= high:
             corner = call("and", call("eq", args[0], least), call("eq", args[1], -1))
             wrong = call("or", wrong, corner)
         return None if wrong is literal(False) else wrong
-    low, high = expression_range(node, sizes, known)
+    low, high = known.integer(node, sizes)
     if fn not in ("add", "sub", "mul", "neg", "abs", "pow"):
         return None
-    exponent = expression_range(args[1], sizes, known)[0] if fn == "pow" else 0
+    exponent = known.integer(args[1], sizes)[0] if fn == "pow" else 0
     if low >= least and high <= greatest and exponent >= 0:
         return None
     if fn in ("neg", "abs"):
@@ -226,10 +245,16 @@ def _without_result(node: Apply, sizes: Mapping[str, int], known: Known) -> Expr
     return _beyond(call(fn, *(cast(a, wider) for a in args)), dtype)
 
 
-def _cast(x: Expr, dtype: str, sizes: Mapping[str, int], known: Known) -> Expr | None:
+def _cast(x: Expr, dtype: str, sizes: Mapping[str, int], known: _Ranges) -> Expr | None:
     if is_float(x.dtype):
-        return _beyond(cast(x, "f64"), dtype)
-    low, high = expression_range(x, sizes, known)
+        if dtype not in SMALL:
+            return _beyond(cast(x, "f64"), dtype)
+        found = known.floats.of(x)
+        least, greatest = INTEGERS[dtype]
+        if found.infinite or found.low < least or found.high > greatest:
+            return _beyond(cast(x, "f64"), dtype)
+        return call("ne", x, x) if found.nan else None
+    low, high = known.integer(x, sizes)
     if fits(low, dtype) and fits(high, dtype):
         return None
     return _beyond(x, dtype)

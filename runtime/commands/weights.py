@@ -1,0 +1,75 @@
+"""What `--weights` and `--calibrate` mean for commands.
+
+In: their texts, a run or a program. Out: a format of weights for predictions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import click
+import numpy as np
+
+from ..data import Dataset
+from ..inference.given_files import Run, read_inputs
+from ..inference.predict import Request, needed_names
+from ..inference.weight_choice import Calibration, format_of
+from ..messages import notify
+from ..project import Project, load_dataset
+from ..training.executor import Executor
+from ..training.run_folder import RunFolder
+from ..training.weight_formats import WeightFormat
+from . import options as o
+
+
+def chosen_format(
+    name: str | None,
+    calibrate: str | None,
+    executor: Executor,
+    weights: Mapping[str, np.ndarray],
+    project: Project,
+    folder: RunFolder | None,
+    data: Callable[[], Dataset | None],
+) -> WeightFormat | None:
+    """The format, with the ranges of its examples where it needs any. UserError as `format_of` and
+    `read_inputs`."""
+    if calibrate is not None and name != "int8":
+        raise click.UsageError("--calibrate goes with --weights int8")
+    calibration: Calibration = None
+    if calibrate is not None:
+        if calibrate.isdigit() and not Path(calibrate).exists():
+            calibration = int(calibrate)
+            if not calibration:
+                raise click.UsageError("--calibrate takes 1 example at least")
+        else:
+            calibration = read_inputs((calibrate,), _reading(executor, project, folder))
+            for note in calibration.notes:
+                notify(note)
+    return format_of(name, calibration, executor, weights, project.settings.validation, data)
+
+
+def _reading(executor: Executor, project: Project, folder: RunFolder | None) -> Run:
+    """How files are read: as those of the run, or as arrays."""
+    needed = needed_names(executor, Request())
+    cache = o.search(None, Path()).cache_folder
+    if folder is None:
+        usage = "--calibrate {file}"
+        return Run(project.name, None, cache, needed, usage=usage)
+    usage = "nnc export {name} --weights int8 --calibrate {file}"
+    return Run(str(folder.path), folder.recorded, cache, needed, usage=usage)
+
+
+def data_of_run(
+    project: Project, folder: RunFolder, data: Path | None = None, offline: bool = False
+) -> Callable[[], Dataset | None]:
+    """The data that a run was trained with, read when they are needed."""
+    notes = folder.settings
+    place = data or (Path(notes["data_folder"]) if notes.get("data_folder") else None)
+
+    def read() -> Dataset | None:
+        if project.settings.data is None:
+            return None
+        return load_dataset(project, o.search(place, Path(notes["data_base"]), offline))
+
+    return read

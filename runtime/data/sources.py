@@ -47,6 +47,8 @@ FILES = {
     "reversal": "synthetic.reversal",
     "retrieval": "synthetic.question_answering",
     "babi": "synthetic.babi",
+    "copying": "synthetic.copying",
+    "adding": "synthetic.adding",
     "sine": "synthetic.sine",
     "opinions": "synthetic.sentiment",
 }

@@ -466,6 +466,8 @@ def test_opinions_do_not_follow_from_counts_of_words(search):
         ("sine", {"count": 50}),
         ("opinions", {"count": 50}),
         ("babi", {"count": 5, "test": 2}),
+        ("copying", {"count": 50}),
+        ("adding", {"count": 50}),
     ],
 )
 def test_a_seed_decides_everything(search, name, settings):

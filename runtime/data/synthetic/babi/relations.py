@@ -11,6 +11,7 @@ from .words import (
     MOTIVES,
     NAMES,
     PEOPLE,
+    PLACES,
     ROOMS,
     SHAPES,
     SIDES,
@@ -113,8 +114,8 @@ def size(draws: Draws) -> Story | None:
 
 
 def path(draws: Draws) -> Story | None:
-    """Six rooms on a map, five ways between neighbours, and a route of two of them."""
-    rooms = draws.some(ROOMS, 6)
+    """The six places on a map, five ways between neighbours, and a route of two of them."""
+    rooms = draws.shuffled(PLACES)
     spots: dict[str, Point] = {rooms[0]: (0, 0)}
     ways: dict[tuple[str, str], str] = {}  # from a room to its neighbour: the direction
     told = []

@@ -146,7 +146,7 @@ def test_the_spelling_of_bytes():
 
 def test_byte_pairs_read_everything():
     pytest.importorskip("tokenizers")
-    made = vocabulary.learn_byte_pairs(TEXT, 300)
+    made = vocabulary.learn_byte_pairs([TEXT], 300)
     assert len(made) == 300 and len(made.merges) == 44
     text = "line 7 of é \N{GRINNING FACE}\r\n\t x"
     ids = made.encode(text)
@@ -159,20 +159,20 @@ def test_byte_pairs_read_everything():
 
 def test_byte_pairs_are_the_same_in_pieces(monkeypatch):
     pytest.importorskip("tokenizers")
-    made = vocabulary.learn_byte_pairs(TEXT, 300)
+    made = vocabulary.learn_byte_pairs([TEXT], 300)
     text = TEXT + "\n\n  two  spaces , a — dash's 'quote' " * 9
     once = made.encode(text)
     monkeypatch.setattr(byte_pairs, "PIECE", 3)
-    assert len(list(byte_pairs.pieces(text))) > 500
+    assert len(list(byte_pairs.pieces([text]))) > 500
     np.testing.assert_array_equal(made.encode(text), once)
-    assert vocabulary.learn_byte_pairs(TEXT, 300) == made
+    assert vocabulary.learn_byte_pairs([TEXT], 300) == made
 
 
 def test_byte_pairs_depend_on_the_text_alone():
     pytest.importorskip("tokenizers")
     program = (
         "import sys; from nnc.runtime.data.core.vocabulary import learn_byte_pairs as p; "
-        "print(p(sys.stdin.read(), 350).to_json())"
+        "print(p([sys.stdin.read()], 350).to_json())"
     )
     found = {
         subprocess.run(

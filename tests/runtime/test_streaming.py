@@ -3,12 +3,11 @@ memory, in as little memory as is allowed."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from peak_memory import peak
 
 from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime import cli, data
@@ -395,19 +394,6 @@ def test_a_limit_that_is_no_size(here, limit):
             load("npy", x="x.npy")
     limit("1.5 GiB")
     assert not isinstance(load("npy", x="x.npy").train.arrays["x"], Stored)
-
-
-def peak(program: str, *flags: str) -> int:
-    """The most bytes in memory of a process that trains."""
-    # Not `ru_maxrss`, in which a process begins with what the one that started it has.
-    code = "import sys\nfrom nnc.runtime import cli\ncode = cli.run(sys.argv[1:])\n"
-    code += "lines = open('/proc/self/status').read().splitlines()\n"
-    code += "print(code, *[line.split()[1] for line in lines if line.startswith('VmHWM')])"
-    command = [sys.executable, "-c", code, "train", program, "--threads", "1", *flags]
-    ran = subprocess.run(command, capture_output=True, text=True, check=True)
-    code, most = ran.stdout.split()[-2:]
-    assert code == "0", ran.stderr
-    return int(most) * 1024
 
 
 @pytest.mark.slow

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from itertools import islice
 from typing import Any
 
 from ....compiler.ir.lazy_numpy import np
@@ -21,14 +22,17 @@ from ....dsl.syntax.source import Span
 INSTALL = "pip install 'tokenizers>=0.20'"
 MIN_SIZE = 257  # tokens: the bytes and one pair
 PIECE = 1 << 16  # characters encoded at a time
-# A token always ends between a mark and " word", so cutting the text there changes no token.
-BORDER = re.compile(r"(?<=\S)(?= [^\W\d_])")
+AT_ONCE = 16  # pieces that are encoded at a time
+# A token always ends before a space or a line's end that follows something else, so cutting the
+# text there changes no token.
+BORDER = re.compile(r"(?<=\S)(?=[ \n])")
 
 
 def learn(
-    text: str, size: int, span: Span | None
+    texts: Iterable[str], size: int, span: Span | None
 ) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
-    """Tokens by id and the merges in their order; fewer than `size` if the text is short."""
+    """Tokens by id and the merges in their order, from a text in parts; fewer than `size` if it is
+    short. What is in memory are the words of the text, each once, with their numbers."""
     package = _tokenizers(span)
     # All 256 bytes are tokens from the start, whether the text has them or not, so nothing is
     # unknown later. A pair that occurs once would not make other texts any shorter.
@@ -37,7 +41,7 @@ def learn(
     trainer = package.trainers.BpeTrainer(
         vocab_size=size, min_frequency=2, show_progress=False, initial_alphabet=sorted(alphabet)
     )
-    tokenizer.train_from_iterator(pieces(text), trainer)
+    tokenizer.train_from_iterator(pieces(texts), trainer)
     # The ids of the trainer are dense, from 0 on, so a token's place in the tuple is its id.
     ids = tokenizer.get_vocab()
     return tuple(sorted(ids, key=ids.__getitem__)), _merges(tokenizer)
@@ -50,23 +54,27 @@ def encoder(tokens: Sequence[str], merges: Sequence[tuple[str, str]]) -> Any:
     return _tokenizer(package, package.models.BPE(vocab=ids, merges=list(merges)))
 
 
-def encode(tokenizer: Any, text: str) -> np.ndarray:
-    """The ids of a text, i32 [n]."""
-    found = tokenizer.encode_batch_fast(list(pieces(text)), add_special_tokens=False)
-    parts = [np.array(piece.ids, np.int32) for piece in found]
-    return np.concatenate(parts) if parts else np.zeros(0, np.int32)
+def encode(tokenizer: Any, texts: Iterable[str]) -> Iterator[np.ndarray]:
+    """The ids of a text in parts, i32 [n] each."""
+    every = pieces(texts)
+    while some := [*islice(every, AT_ONCE)]:
+        for piece in tokenizer.encode_batch_fast(some, add_special_tokens=False):
+            yield np.array(piece.ids, np.int32)
 
 
-def pieces(text: str) -> Iterator[str]:
-    """The text cut at the first border of tokens after every `PIECE` characters."""
-    start = 0
-    while start < len(text):
-        # Pieces bound the memory, since the package builds objects for every token. A text without
-        # a border, such as one without spaces, is a single piece.
-        border = BORDER.search(text, start + PIECE)
-        end = border.start() if border else len(text)
-        yield text[start:end]
-        start = end
+def pieces(texts: Iterable[str]) -> Iterator[str]:
+    """A text in parts, cut at the first border of tokens after every `PIECE` characters."""
+    # Pieces bound the memory, since the package builds objects for every token. A text without
+    # a border, such as one without spaces and lines, is a single piece.
+    rest = ""
+    for text in texts:
+        rest, start = rest + text, 0
+        while border := BORDER.search(rest, start + PIECE):
+            yield rest[start : border.start()]
+            start = border.start()
+        rest = rest[start:]
+    if rest:
+        yield rest
 
 
 @cache

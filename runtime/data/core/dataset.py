@@ -18,7 +18,7 @@ from ....dsl.syntax.source import Span
 from .mapped_file import MappedFile
 from .read_ahead import ReadAhead
 from .reader import Reader
-from .stored import Examples, Stored, blocks, gather, selected
+from .stored import Examples, Stored, blocks, bounds, fitting, gather, selected
 from .vocabulary import Vocabulary
 
 SCRATCH_BYTES = 1 << 18  # converted at a time: small enough to stay in the second-level cache
@@ -190,11 +190,15 @@ def split_dataset(
     vocabularies: Mapping[str, Vocabulary] | None = None,
     columns: Mapping[str, tuple[str, ...]] | None = None,
     reader: Reader | None = None,
+    memory: int = 0,
 ) -> Dataset:
     """A validated dataset of which the rows `parts[0]` train, `parts[1]` test and `parts[2]`
-    validate, if there are any."""
+    validate, if there are any. What is stored comes into `memory` if all of it fits there."""
+    fits = sum(array.nbytes for array in arrays.values()) <= memory
+    most = memory if fits else 0
     train, *others = (
-        Split({n: selected(a, rows) for n, a in arrays.items()}, scale or {}) for rows in parts
+        Split(fitting({n: selected(a, rows) for n, a in arrays.items()}, most), scale or {})
+        for rows in parts
     )
     schema = Schema(tuple(fields), len(train))
     # No examples to test on means no test split, rather than an empty one.
@@ -244,6 +248,9 @@ def check_labels(dataset: Dataset, name: str, classes: int, span: Span | None = 
     For a model that knows the number of classes when the data does not: its logits' last size.
     """
     for split_name, split in dataset.splits.items():
+        low, high = bounds(split.arrays[name])
+        if low >= 0 and high < classes:
+            continue
         start = 0
         for block in _label_blocks(split.arrays[name]):
             if block.size and (block.min() < 0 or block.max() >= classes):

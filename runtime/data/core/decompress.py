@@ -12,7 +12,6 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import BinaryIO
 
@@ -54,10 +53,17 @@ def plain_bytes(path: Path, cache: Path, most: int | None = None) -> np.ndarray:
         return np.asarray(np.memmap(file, np.uint8, "r", shape=(count,)))
 
 
-def plain_view(path: Path, cache: Path, most: int | None = None) -> memoryview:
-    """The same as a view of bytes."""
+def plain_blocks(path: Path, cache: Path, most: int) -> Iterator[bytes]:
+    """The same, block by block; E0603 also if the file is cut short meanwhile."""
     with _plain(path, cache, most) as (file, count):
-        return memoryview(mmap(file.fileno(), count, access=ACCESS_READ))
+        if count > most:  # it was unpacked as bytes before, which are not held in memory
+            raise EOFError(f"more than {most:,} bytes come out of it")
+        file.seek(0)
+        while count:
+            if not (block := file.read(min(CHUNK, count))):
+                raise fail("E0603", f"{path} has been cut short while it was read", help=AGAIN)
+            count -= len(block)
+            yield block
 
 
 @contextmanager

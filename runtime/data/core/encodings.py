@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from ....dsl.diagnostics.diagnostic import UserError, fail
 
@@ -24,8 +28,11 @@ MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 SAMPLE = 1 << 16  # bytes that a guess looks at
+SEEN = 1 << 24  # bytes in which it looks for these
 LIKELY = 0.8  # of the characters beyond ASCII that must look right
 HIGH = re.compile(rb"[\x80-\xff]")
+
+Blocks = Callable[[], Iterator[bytes]]  # the bytes of a file, from its begin each time
 
 
 def is_encoding(name: object) -> bool:
@@ -47,13 +54,41 @@ def codec(name: str) -> str:
     return "utf-8-sig" if is_utf8(name) else name
 
 
-def decoded(raw: bytes | memoryview, encoding: str, path: Path) -> str:
+def decoded(raw: bytes, encoding: str, path: Path) -> str:
     """The text of a file's bytes; E0612 if they are not in that encoding."""
-    check_encoding(path, bytes(raw[:SAMPLE]), encoding)
+    return "".join(decoded_blocks(lambda: iter([raw]), encoding, path))
+
+
+def decoded_blocks(blocks: Blocks, encoding: str, path: Path) -> Iterator[str]:
+    """The text of a file, block by block; E0612 if its bytes are not in that encoding."""
+    decoder = None
+    for block in blocks():
+        if decoder is None:
+            check_encoding(path, block[:SAMPLE], encoding)
+            decoder = _decoder(block, encoding)
+            text = _next_text(decoder, block, blocks, encoding, path).removeprefix("\ufeff")
+        else:
+            text = _next_text(decoder, block, blocks, encoding, path)
+        yield text
+    if decoder is not None:
+        yield _next_text(decoder, b"", blocks, encoding, path)
+
+
+def _next_text(
+    decoder: codecs.IncrementalDecoder, block: bytes, blocks: Blocks, encoding: str, path: Path
+) -> str:
     try:
-        return str(raw, codec(encoding)).removeprefix("\ufeff")
+        return decoder.decode(block, not block)
     except (UnicodeError, ValueError) as error:
-        raise undecodable(path, bytes(raw), encoding) from error
+        raise undecodable(path, blocks, encoding) from error
+
+
+def _decoder(start: bytes, encoding: str) -> codecs.IncrementalDecoder:
+    """The decoder of a file that begins so."""
+    name = codecs.lookup(codec(encoding)).name
+    if name in ("utf-16", "utf-32") and not any(start.startswith(mark) for mark, _ in MARKS):
+        name += "-le" if sys.byteorder == "little" else "-be"  # as `bytes.decode` has it
+    return codecs.getincrementaldecoder(name)()
 
 
 def check_encoding(path: Path, start: bytes, encoding: str) -> None:
@@ -66,39 +101,81 @@ def check_encoding(path: Path, start: bytes, encoding: str) -> None:
         raise fail("E0612", f"{path} is UTF-8, and `encoding` says {encoding}", help=help)
 
 
-def undecodable(path: Path, raw: bytes, encoding: str) -> UserError:
+def undecodable(path: Path, blocks: Blocks, encoding: str) -> UserError:
     """E0612 for the first byte of a file that is not in the encoding."""
     shown = "UTF-8" if is_utf8(encoding) else encoding
-    near = guess(raw)
+    found = _first_wrong(blocks, encoding)
+    near = guess(found.seen)
     help = f"save the file as {shown}"
     if near is not None and codecs.lookup(near) != codecs.lookup(encoding):
         help = f'write `encoding = "{near}"`, which it seems to be, or save the file as {shown}'
         # A byte order mark tells what it is.
         if near in ("utf-16", "utf-32"):
             return fail("E0612", f"{path} is {near.upper()}", help=help)
-    try:
-        raw.decode(codec(encoding))
-        return fail("E0612", f"{path} is not {shown}", help=help)
-    except UnicodeDecodeError as error:
-        line, byte = _place(raw, error.start, encoding)
-        found = raw[error.start : error.start + 1]
-        place = f"{path}, line {line}, byte {byte}"
-        return fail("E0612", f"{place}: {found!r} is not {shown}", help=help)
-    except (UnicodeError, ValueError) as error:  # `utf-16` of an odd number of bytes, and the like
-        return fail("E0612", f"{path} is not {shown}: {error}", help=help)
+    if found.why:  # what is wrong is not one byte
+        return fail("E0612", f"{path} is not {shown}: {found.why}", help=help)
+    place = f"{path}, line {found.line}, byte {found.byte}"
+    return fail("E0612", f"{place}: {found.value!r} is not {shown}", help=help)
 
 
-def _place(raw: bytes, at: int, encoding: str) -> tuple[int, int]:
-    """The line of a byte and its place in that line, both from 1."""
-    before = raw[:at].decode(encoding, "replace")
-    # `utf-16` would write a mark before each piece that is measured.
-    wide = {"utf-16": "utf-16-le", "utf-32": "utf-32-le"}
-    plain = wide.get(codecs.lookup(encoding).name, encoding)
-    started = before.rpartition("\n")[0] + "\n" if "\n" in before else ""
-    begin = len(started.encode(plain, "replace"))
-    if plain != encoding:
-        begin += len("\ufeff".encode(plain)) * bool(started)
-    return before.count("\n") + 1, at - min(begin, at) + 1
+@dataclass(frozen=True)
+class _Wrong:
+    """A byte that is not in an encoding: its line and its place in that line, both from 1. `seen`
+    is what a guess of another encoding looks at."""
+
+    line: int
+    byte: int
+    value: bytes
+    seen: bytes
+    why: str = ""
+
+
+def _first_wrong(blocks: Blocks, encoding: str) -> _Wrong:
+    """Looks for a byte that is known to be there, in little memory."""
+    decoder: codecs.IncrementalDecoder | None = None
+    seen, line, offset = b"", 1, 0
+    # The block in which the present line begins, and the decoder's state before it.
+    begun: list[tuple[Any, bytes, int]] = []
+    for block in chain(blocks(), [b""]):
+        decoder = decoder or _decoder(block, encoding)
+        if len(seen) < SEEN:
+            seen += block
+        state = decoder.getstate()
+        try:
+            text = decoder.decode(block, not block)
+        except UnicodeDecodeError:
+            begun.append((state, block, offset))
+            return _place(decoder, begun, line, seen if offset < len(seen) else seen + block)
+        except (UnicodeError, ValueError) as error:
+            return _Wrong(0, 0, b"", seen, str(error))
+        if "\n" in text or not begun:
+            begun = [(state, block, offset)]
+            line += text.count("\n")
+        offset += len(block)
+    return _Wrong(0, 0, b"", seen, "its end is missing")
+
+
+def _place(
+    decoder: codecs.IncrementalDecoder, begun: list[tuple[Any, bytes, int]], line: int, seen: bytes
+) -> _Wrong:
+    """Where decoding fails, byte by byte: in the last block."""
+    begin = 0
+    for number, (state, block, offset) in enumerate(begun, 1):
+        decoder.setstate(state)
+        for place in range(len(block)):
+            pending = decoder.getstate()[0]
+            try:
+                text = decoder.decode(block[place : place + 1])
+            except UnicodeDecodeError:
+                break
+            if "\n" in text:
+                begin, line = offset + place + 1, line + (number == len(begun))
+        else:
+            # Not at any byte: it is the end that comes too soon.
+            place, pending = len(block), decoder.getstate()[0]
+    at = offset + place - len(pending)
+    value = (pending + block[place : place + 1])[:1]
+    return _Wrong(line, at - begin + 1, value, seen)
 
 
 # --- which one it may be --------------------------------------------------------------------------

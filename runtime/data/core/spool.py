@@ -1,7 +1,8 @@
-"""Rows that are read one after the other, and of which only so many may be in memory.
+"""Numbers that come block by block, and of which only so many may be in memory.
 
-In: blocks of rows, f64 [n, width]. Out: all rows: an array, or examples in a file of the user's
-cache, where the next run finds them. The file is the rows as they lie in memory, and a checksum.
+In: blocks [n, …], all of one type and width. Out: all of them, one after the other: an array, or
+examples in a file of the user's cache, where the next run finds them. The file is the numbers as
+they lie in memory, and a checksum.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,20 +23,26 @@ FOOTER = 4  # bytes of the checksum
 CHUNK = 1 << 20  # bytes that are checked at a time
 
 
+class _GivenUp(Exception):
+    """What ends the writing of a file that nobody wants."""
+
+
 class Spool:
-    """Rows in memory, or in the file at `path` once they have more than `most` bytes."""
+    """Numbers in memory, or in the file at `path` once they have more than `most` bytes."""
 
     def __init__(self, path: Path, most: int):
         self._path, self._most = path, most
         self._blocks: list[np.ndarray] = []
-        self._bytes = self._checksum = 0
+        self._count = self._bytes = self._checksum = 0
+        self._first: np.ndarray | None = None  # an empty block, for the type and the width
         self._file: BinaryIO | None = None
-        self._shape = (0, 0)
         self._replacing: AbstractContextManager[BinaryIO] | None = None
 
     def add(self, block: np.ndarray) -> None:
-        """The next rows. UserError E0617 if they can be stored nowhere."""
-        self._shape = self._shape[0] + len(block), block.shape[1]
+        """The next numbers. UserError E0617 if they can be stored nowhere."""
+        if self._first is None:
+            self._first = block[:0].copy()
+        self._count += len(block)
         self._bytes += block.nbytes
         self._blocks.append(block)
         if self._bytes > self._most:
@@ -48,7 +56,7 @@ class Spool:
         except OSError as error:
             size = f"more than {self._most:,} bytes of data"
             message = f"{size} go to {self._path.parent}, which is not possible: {reason(error)}"
-            help = "NNC_CACHE names another folder, NNC_DATA_MEMORY what may stay in memory"
+            help = "make room there; NNC_DATA_MEMORY says what may stay in memory"
             raise fail("E0617", message, help=help) from error
 
     def _write(self) -> None:
@@ -57,9 +65,10 @@ class Spool:
             self._replacing = replacing(self._path, durable=False, private=True)
             self._file = self._replacing.__enter__()
         for block in self._blocks:
-            raw = np.ascontiguousarray(block, "<f8").reshape(-1).view(np.uint8).data
-            self._file.write(raw)
-            self._checksum = zlib.crc32(raw, self._checksum)
+            if block.size:
+                raw = np.ascontiguousarray(block).reshape(-1).view(np.uint8).data
+                self._file.write(raw)
+                self._checksum = zlib.crc32(raw, self._checksum)
         self._blocks.clear()
 
     def __enter__(self) -> Spool:
@@ -67,35 +76,49 @@ class Spool:
 
     def __exit__(self, *error: Any) -> None:
         """Leave no file behind, if it is not complete."""
-        if self._replacing is not None:
-            self._replacing.__exit__(*error)  # that of a block that is left before `rows`
+        self._discard()
 
-    def rows(self) -> Examples | None:
-        """All rows, None if there are none; ends the file."""
+    def _discard(self) -> None:
+        ended, self._replacing = self._replacing, None
+        if ended is not None:
+            given_up = _GivenUp()
+            ended.__exit__(_GivenUp, given_up, None)
+
+    def values(self) -> Examples | None:
+        """All numbers, None if there was no block; ends the file."""
+        if self._first is None:
+            return None
         if self._file is None:
-            return np.concatenate(self._blocks) if self._blocks else None
+            blocks, self._blocks = self._blocks, []
+            return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        shape = self._count, *self._first.shape[1:]
         with self._stored():
+            # Who is first stores the numbers: a file that another run reads by now stays.
+            found = find_values(self._path, self._first.dtype, shape)
+            if found is not None:
+                self._discard()
+                return found
             self._file.write(self._checksum.to_bytes(FOOTER, "little"))
             ended, self._replacing = self._replacing, None
             assert ended is not None
             ended.__exit__(None, None, None)
-            return _mapped(self._path, self._shape)
+            return _mapped(self._path, self._first.dtype, shape)
 
 
-def find_rows(path: Path, shape: tuple[int, int]) -> Examples | None:
-    """The rows that another run has stored; None if there are none, or they are damaged."""
+def find_values(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> Examples | None:
+    """The numbers that another run has stored; None if there are none, or they are damaged."""
     try:
         with open_own(path) as file:
-            checksum, left = 0, shape[0] * shape[1] * 8
+            checksum, left = 0, prod(shape) * dtype.itemsize
             while left and (chunk := file.read(min(CHUNK, left))):
                 checksum = zlib.crc32(chunk, checksum)
                 left -= len(chunk)
             if left or file.read() != checksum.to_bytes(FOOTER, "little"):
                 return None
-        return _mapped(path, shape)
+        return _mapped(path, dtype, shape)
     except OSError:
         return None
 
 
-def _mapped(path: Path, shape: tuple[int, int]) -> Examples:
-    return Mapped(np.asarray(np.memmap(path, "<f8", "r", 0, shape)))
+def _mapped(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> Examples:
+    return Mapped(np.asarray(np.memmap(path, dtype, "r", 0, shape)))

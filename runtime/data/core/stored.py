@@ -10,14 +10,16 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import pairwise
 from math import prod
 from typing import Any, TypeAlias, TypeVar
 
 from ....compiler.ir.lazy_numpy import np
-from .mapped_file import MappedFile, check_mapped
+from .mapped_file import MappedFile, below, check_mapped
 
 PIECE = 16  # rows that are read through a mapping until its pages are given back
+BLOCK = 1 << 22  # bytes that are read at a time where all are
 
 
 class Stored(ABC):
@@ -27,10 +29,24 @@ class Stored(ABC):
     dtype: np.dtype
     ahead = True  # whether to read takes long enough to do it beside a step, in a thread
 
+    @cached_property
+    def bounds(self) -> tuple[Any, Any]:
+        """No number of the examples is less than the first, or greater than the second."""
+        return _bounds(self)
+
     @abstractmethod
     def read(self, rows: np.ndarray) -> np.ndarray:
         """The examples `rows` (integers [n], in range), a new array [n, …]. May be called from
         several threads. UserError for what is found to be wrong with them."""
+
+    def held(self, most: int) -> Examples:
+        """The same examples: in memory if they have `most` bytes at most."""
+        if self.nbytes > most:
+            return self
+        found, step = np.empty(self.shape, self.dtype), rows_of(self, BLOCK)
+        for start in range(0, len(self), step):
+            found[start : start + step] = self[start : start + step]
+        return found
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -91,8 +107,14 @@ class Mapped(Stored):
         self._file = file
         self._width = prod(array.shape[1:]) * array.itemsize  # bytes of a row
         self._begin, self._step = file.begin(array), array.strides[0]
+        self._whole = _whole(array)
         plain = array[:1].flags.c_contiguous and self._step > 0 and self._width
         self._state = file.state() if plain and hasattr(os, "preadv") else None
+
+    @cached_property
+    def bounds(self) -> tuple[Any, Any]:
+        # Windows that overlap are read once, and not as often as they do.
+        return _bounds(self if self._whole is self.array else Mapped(self._whole))
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         self._file.check()
@@ -172,6 +194,10 @@ class Selected(Stored):
         self.dtype, self.shape = examples.dtype, (len(rows), *examples.shape[1:])
         self.ahead = examples.ahead
 
+    @cached_property
+    def bounds(self) -> tuple[Any, Any]:
+        return self._examples.bounds
+
     def read(self, rows: np.ndarray) -> np.ndarray:
         return self._examples.read(self._rows[rows])
 
@@ -190,6 +216,43 @@ def bounded(arrays: Mapping[Key, Examples], most: int) -> dict[Key, Examples]:
         if most < 0 and isinstance(array, np.ndarray) and MappedFile.of(array) is not None:
             found[name] = Mapped(array)
     return found
+
+
+def fitting(arrays: Mapping[Key, Examples], most: int) -> dict[Key, Examples]:
+    """The same arrays, those that are `Stored` in memory if all have `most` bytes at most."""
+    if sum(array.nbytes for array in arrays.values()) > most:
+        return dict(arrays)
+    return {n: a.held(most) if isinstance(a, Stored) else a for n, a in arrays.items()}
+
+
+def in_memory(arrays: Mapping[Key, Examples]) -> dict[Key, np.ndarray]:
+    """The same arrays in memory."""
+    return {name: np.asarray(array) for name, array in arrays.items()}
+
+
+def rows_of(examples: Examples, most: int) -> int:
+    """How many examples have so many bytes; one at least."""
+    return max(1, most * len(examples) // max(1, examples.nbytes))
+
+
+def bounds(examples: Examples) -> tuple[Any, Any]:
+    """As of a `Stored`."""
+    if isinstance(examples, Stored):
+        return examples.bounds
+    check_mapped(examples)
+    return _bounds(_whole(examples))
+
+
+def _bounds(examples: Examples) -> tuple[Any, Any]:
+    ends = [(b.min(), b.max()) for b in blocks(examples, rows_of(examples, BLOCK)) if b.size]
+    return (min(low for low, _ in ends), max(high for _, high in ends)) if ends else (0, 0)
+
+
+def _whole(array: np.ndarray) -> np.ndarray:
+    """The numbers that windows which overlap are views of; of others the array itself."""
+    *_, last = [one for one in below(array) if isinstance(one, np.ndarray)]
+    overlap = last.nbytes < array.nbytes and last.dtype == array.dtype
+    return np.asarray(last) if overlap else array
 
 
 def blocks(examples: Examples, rows: int) -> Iterator[np.ndarray]:

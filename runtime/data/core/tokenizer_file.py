@@ -8,7 +8,8 @@ text, its padding and its truncation are not applied.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,15 @@ from ....compiler.ir.lazy_numpy import np
 from ....dsl.diagnostics.diagnostic import UserError, fail
 from ....dsl.regular_files import open_regular
 from ....dsl.syntax.source import Span
-from .byte_pairs import INSTALL
+from .byte_pairs import INSTALL, pieces
 from .decompress import readable
 from .encodings import decoded
 
 ENDING = ".json"
+# What divides a text at all spaces first, and what changes a text letter by letter.
+WORDS_APART = ("Whitespace", "WhitespaceSplit", "BertPreTokenizer")
+LETTERWISE = ("Lowercase", "NFC", "NFD", "NFKC", "NFKD", "StripAccents", "BertNormalizer")
+SPACE = re.compile(r"\s")
 
 
 def read_tokenizer(path: Path, span: Span | None) -> tuple[str, tuple[str, ...]]:
@@ -61,13 +66,37 @@ def made(text: str, span: Span | None = None, origin: object = "the tokenizer") 
     return found
 
 
-def encode(tokenizer: Any, text: str, origin: str, line: int) -> np.ndarray:
-    """The ids of a text, i32 [n]. E0619 if the tokenizer has none for some of it."""
-    try:
-        # As a whole: where a text may be cut without changing its tokens depends on the tokenizer.
-        return np.array(tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
-    except Exception as error:  # the package has no class of its own
-        raise _unknown(origin, line, error) from error
+def encode(tokenizer: Any, texts: Iterable[str], origin: str, line: int) -> Iterator[np.ndarray]:
+    """The ids of a text in parts, i32 [n] each. E0619 if the tokenizer has none for some of it."""
+    # Where a text may be cut without changing its tokens depends on the tokenizer.
+    for piece in pieces(texts) if _divides_words(tokenizer) else ["".join(texts)]:
+        try:
+            yield np.array(tokenizer.encode(piece, add_special_tokens=False).ids, np.int32)
+        except Exception as error:  # the package has no class of its own
+            raise _unknown(origin, line, error) from error
+        line += piece.count("\n")
+
+
+def _divides_words(tokenizer: Any) -> bool:
+    """Whether it is known that no token goes on where a space or a line's end follows something
+    else, and that nothing there depends on what is before it."""
+    known = json.loads(tokenizer.to_str())
+    first, *_ = _steps(known["pre_tokenizer"], "pretokenizers")
+    bytes_alone = first.get("use_regex", True) and not first.get("add_prefix_space")
+    apart = first["type"] in WORDS_APART or (first["type"] == "ByteLevel" and bytes_alone)
+    marks = known["added_tokens"]
+    return (
+        apart
+        and all(step["type"] in LETTERWISE for step in _steps(known["normalizer"], "normalizers"))
+        and not any(one["lstrip"] or one["rstrip"] or SPACE.search(one["content"]) for one in marks)
+    )
+
+
+def _steps(step: dict[str, Any] | None, name: str) -> list[dict[str, Any]]:
+    """The steps of a sequence, or the only one."""
+    if step is None:
+        return [{"type": "Lowercase" if name == "normalizers" else "none"}]
+    return step[name] if step["type"] == "Sequence" else [step]
 
 
 def _unknown(origin: str, line: int, error: Exception) -> UserError:

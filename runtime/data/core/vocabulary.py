@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -78,19 +78,33 @@ class Vocabulary:
         Anything outside the vocabulary becomes `<unk>` if that is one of the specials; otherwise it
         is E0619, with its place in `origin`, where the text begins on `line`.
         """
-        if self.kind == "chars":
-            return self._encode_chars(text, origin, line)
         if self.kind == "words":
             return self._encode_words(text, origin, line)
-        if self.kind == "bytes":
-            # A lone surrogate has no UTF-8, yet a prompt from a command line may contain one.
-            found = np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8)
-        elif self.kind == "tokens":
-            found = tokenizer_file.encode(self._encoder, text, origin, line)
-        else:
-            found = byte_pairs.encode(self._encoder, text)
-        # Widened before the specials are added: 255 + 1 would wrap around in a byte.
-        return (found.astype(np.int32) + len(self.specials)).astype(self.dtype)
+        parts = [*self.encode_parts([text], origin, line)]
+        return np.concatenate(parts) if parts else np.zeros(0, self.dtype)
+
+    def encode_parts(
+        self, texts: Iterable[str], origin: str = "the text", line: int = 1
+    ) -> Iterator[np.ndarray]:
+        """The same of one text in parts, which may divide it anywhere but within a word of the
+        kind `words`; the ids come in parts, too."""
+        if self.kind in ("chars", "words"):
+            for text in texts:
+                make = self._encode_chars if self.kind == "chars" else self._encode_words
+                yield make(text, origin, line)
+                line += text.count("\n")
+            return
+        # A lone surrogate has no UTF-8, yet a prompt from a command line may contain one.
+        parts = (
+            (np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8) for text in texts)
+            if self.kind == "bytes"
+            else tokenizer_file.encode(self._encoder, texts, origin, line)
+            if self.kind == "tokens"
+            else byte_pairs.encode(self._encoder, texts)
+        )
+        for part in parts:
+            # Widened before the specials are added: 255 + 1 would wrap around in a byte.
+            yield (part.astype(np.int32) + len(self.specials)).astype(self.dtype)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of some ids: up to `<end>`, without `<pad>` and `<start>`.
@@ -265,8 +279,12 @@ def _strings(value: Any) -> tuple[str, ...]:
 
 def chars(texts: Iterable[str], specials: Sequence[str] = (), min_count: int = 1) -> Vocabulary:
     """The characters that occur at least `min_count` times, by code point."""
+    if min_count > 1:
+        return Vocabulary("chars", tuple(sorted(_counted(texts, min_count))), tuple(specials))
     # Which ones occur is known ten times as soon as how often.
-    tokens = set().union(*texts) if min_count <= 1 else _counted(texts, min_count)
+    tokens: set[str] = set()
+    for text in texts:
+        tokens.update(text)
     return Vocabulary("chars", tuple(sorted(tokens)), tuple(specials))
 
 
@@ -297,7 +315,8 @@ def of_tokenizer(path: Path, specials: Sequence[str] = (), span: Span | None = N
     return Vocabulary("tokens", tokens, tuple(specials), (), text)
 
 
-def learn_byte_pairs(text: str, size: int, span: Span | None = None) -> Vocabulary:
-    """Byte pairs learnt from a text, at most `size` tokens. E0609 without the package for it."""
-    tokens, merges = byte_pairs.learn(text, size, span)
+def learn_byte_pairs(texts: Iterable[str], size: int, span: Span | None = None) -> Vocabulary:
+    """Byte pairs learnt from a text in parts, at most `size` tokens. E0609 without the package for
+    it."""
+    tokens, merges = byte_pairs.learn(texts, size, span)
     return Vocabulary("bpe", tokens, (), merges)

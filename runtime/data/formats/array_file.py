@@ -25,7 +25,7 @@ def read_arrays(path: Path) -> np.ndarray | dict[str, np.ndarray]:
     if start == MAGIC_PREFIX:
         return map_npy(path, npy_header(path))
     if start[:4] in ARCHIVE_STARTS:
-        return read_archive(path)[0]
+        return read_archive(path)
     kind, format = kind_of(path)
     what = f"begins with {start!r}: it is" if kind in (TEXT, UNKNOWN) else f"is {format},"
     raise fail(

@@ -23,9 +23,9 @@ from unicodedata import normalize
 import numpy as np
 
 from ....dsl.diagnostics.diagnostic import did_you_mean
+from ..core.label_numbers import number_labels
 from ..core.stored import Computed, Examples, Stored, blocks
 from .csv_cells import WrongCell, not_a_number
-from .lines import number_labels
 
 REFUSE, FILL, INDICATOR = "refuse", "fill", "indicator"
 NUMBER, CATEGORY, ORDERED = "number", "category", "ordered"

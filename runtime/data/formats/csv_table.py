@@ -10,6 +10,7 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO, TextIOWrapper
 from itertools import islice
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 
 from ....dsl.diagnostics.diagnostic import fail
 from ....dsl.regular_files import open_regular
-from ..core.decompress import GZIP_MAGIC, plain_bytes, readable
+from ..core.decompress import CHUNK, GZIP_MAGIC, plain_bytes, readable
 from ..core.encodings import SAMPLE, check_encoding, codec, undecodable
 from .csv_cells import numbers
 from .table_file import BOOLEANS, Cells, TextForm, rows_at_once
@@ -105,8 +106,7 @@ class CsvFile:
                 raise fail("E0603", message, help="is a quote missing or not doubled?") from error
             except UnicodeError as error:
                 # The error's offset is within a buffer; reading the bytes once more finds the line.
-                with self._bytes() as whole:
-                    raise undecodable(self.path, whole.read(), self.form.encoding) from error
+                raise undecodable(self.path, self._byte_blocks, self.form.encoding) from error
 
     def _text(self) -> TextIOWrapper:
         # `utf-8-sig` drops the byte order mark that spreadsheets write, which would otherwise
@@ -119,6 +119,10 @@ class CsvFile:
         if not self._packed:
             return open_regular(self.path)
         return BytesIO(plain_bytes(self.path, self.form.cache).data)
+
+    def _byte_blocks(self) -> Iterator[bytes]:
+        with self._bytes() as file:
+            yield from iter(partial(file.read, CHUNK), b"")
 
     def lines(self) -> Iterator[int]:
         """The lines on which the rows begin. Reads the file again, so that rows need no line

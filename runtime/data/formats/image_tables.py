@@ -17,12 +17,12 @@ import numpy as np
 
 from ....dsl.diagnostics.diagnostic import Report, did_you_mean, fail
 from ..core.data_paths import Search
+from ..core.label_numbers import number_labels
 from ..core.reader import listed
 from ..core.shards import MAGIC, WORDS, Splits, find_shards, is_about, split_of
 from ..core.source import Request
-from .lines import number_labels
 from .table_file import TableFile, TextForm, open_table
-from .table_texts import read_texts
+from .table_texts import TextTable
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILE_NAME = "file_name"
@@ -113,9 +113,9 @@ def _of_metadata(request: Request, root: Path, files: Sequence[Path]) -> Describ
     for file in files:
         label = request["label"] or LABELS
         columns = [(label, request.span_of("label")), (FILE_NAME, None)]
-        table = read_texts(file, columns, TextForm(cache=request.search.cache_folder))
+        table = TextTable(file, columns, TextForm(cache=request.search.cache_folder))
         own = table.class_names or own
-        for (text, name), line in zip(table.rows, table.lines, strict=True):
+        for (text, name), line in zip(table.rows(), table.lines(), strict=True):
             image = file.parent / name.strip()
             named.add(image)
             if not image.is_file():

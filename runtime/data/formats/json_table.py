@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from .table_file import (
     checked_numbers,
     rows_at_once,
 )
-from .text_file import read_text
+from .text_file import text_lines
 
 ARRAY_HELP = "`jq -c '.[]' FILE` writes an array of objects line by line"
 
@@ -38,25 +39,23 @@ class JsonFile:
 
     def __init__(self, path: Path, form: TextForm):
         """UserError E0603, E0604, E0612 to E0614 or E0617."""
-        self.path = path
-        text = read_text(path, form.cache, form.encoding)
-        self._rows = [
-            (number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()
-        ]
-        if not self._rows:
-            raise fail("E0613", f"{path} holds only blank lines" if text else f"{path} is empty")
+        self.path, self._form = path, form
         self.lists: dict[str, tuple[str, ...]] = {}
         self.categories: dict[str, tuple[str, ...]] = {}
         self.class_names: dict[str, tuple[str, ...]] = {}
         self._lengths: dict[str, int | None] = {}  # of lists, by name; None of other columns
         self._filled: set[str] = set()  # columns that hold more than null
         self._report = Report()
-        for number, line in self._rows:
+        first = 0
+        for number, line in self._rows():
             self._see(_object(path, number, line, self._report))
             # A first line that is no object says what the file is; the others only repeat it.
-            if number == self._rows[0][0]:
+            if not first:
                 self._report.check()
+            first = first or number
         self._report.check()
+        if not first:
+            raise fail("E0613", f"{path} holds only blank lines")
         names: list[str] = []
         records = {
             name[:at] for name in self._lengths for at, mark in enumerate(name) if mark == "."
@@ -86,13 +85,16 @@ class JsonFile:
 
     def blocks(self, columns: Sequence[str]) -> Iterator[tuple[int, Mapping[str, Cells]]]:
         """As a `TableFile`."""
-        at_once = rows_at_once(len(self.names))
-        for start in range(0, len(self._rows), at_once):
-            rows = [
-                _object(self.path, number, line, self._report)
-                for number, line in self._rows[start : start + at_once]
-            ]
+        at_once, start, lines = rows_at_once(len(self.names)), 0, self._rows()
+        while block := [*islice(lines, at_once)]:
+            rows = [_object(self.path, number, line, self._report) for number, line in block]
             yield len(rows), {name: self._cells(name, rows, start) for name in columns}
+            start += len(rows)
+
+    def _rows(self) -> Iterator[tuple[int, str]]:
+        """The lines that are not blank, with their numbers; read anew each time."""
+        lines = text_lines(self.path, self._form.cache, self._form.encoding)
+        return ((number, line) for number, line in enumerate(lines, 1) if line.strip())
 
     def _cells(self, name: str, rows: Sequence[Mapping[str, Any]], first: int) -> JsonCells:
         if name not in self._places:
@@ -102,17 +104,18 @@ class JsonFile:
         for row, one in enumerate(values, first):
             if one is not None and not (isinstance(one, list) and len(one) == length):
                 has = f"{len(one)} numbers" if isinstance(one, list) else f"`{one!s:.40}`"
+                line = next(islice(self.lines(), row, None))
                 raise fail(
                     "E0604",
-                    f"{self.path}, line {self._rows[row][0]}: column `{whole}` has {has}, and the "
-                    f"first list {length} numbers",
+                    f"{self.path}, line {line}: column `{whole}` has {has}, and the first list "
+                    f"{length} numbers",
                     help=f"lists of one length become inputs; {LEAVE_OUT}",
                 )
         return JsonCells([one and one[element] for one in values], name, self.path)
 
     def lines(self) -> Iterator[int]:
         """The lines of the objects."""
-        return (number for number, _ in self._rows)
+        return (number for number, _ in self._rows())
 
 
 def _object(path: Path, number: int, line: str, report: Report) -> dict[str, Any]:

@@ -15,12 +15,13 @@ from ....compiler.ir.lazy_numpy import np
 from ....dsl.diagnostics.diagnostic import Report, fail
 from ..core.encodings import UTF8
 from ..core.file_kinds import GZIP, TABLE, TEXT
-from ..core.padding import pad
+from ..core.padding import Padded, Sequences
 from ..core.reader import NewExamples, NewFile, listed, noted
+from ..core.stored import Examples, in_memory
 from ..core.vocabulary import UNKNOWN, Vocabulary
 from .table_file import ENDINGS, TextForm
-from .table_texts import is_table, read_texts
-from .text_file import read_text
+from .table_texts import TextTable, is_table
+from .text_file import text_lines
 
 TEXT_COLUMN = "text"
 SUFFIXES = frozenset({".txt", ".text", ".md"}) | ENDINGS
@@ -50,11 +51,11 @@ def new_lines(
         with noted(report):
             if is_table(file.path, bool(column)):
                 form = TextForm(encoding=encoding, cache=cache)
-                table = read_texts(file.path, [(column or TEXT_COLUMN, None)], form)
-                rows = zip(table.rows, table.lines, strict=True)
+                table = TextTable(file.path, [(column or TEXT_COLUMN, None)], form)
+                rows = zip(table.rows(), table.lines(), strict=True)
                 found += [NewLine(file.name, line, text) for (text,), line in rows]
                 continue
-            lines = enumerate(read_text(file.path, cache, encoding).split("\n"), 1)
+            lines = enumerate(text_lines(file.path, cache, encoding), 1)
             own = [NewLine(file.name, number, text) for number, text in lines if text.strip()]
             if not own:
                 raise fail("E0613", f"{file.path} holds only blank lines")
@@ -130,10 +131,10 @@ class LineReader:
     def plain(self) -> dict[str, Any]:
         return plain_values(self)
 
-    def arrays(self, tokens: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    def arrays(self, tokens: Sequences) -> dict[str, Examples]:
         """The inputs of texts in tokens."""
-        token, lengths = pad(tokens, self.size)
-        return {"token": token, "length": lengths}
+        token = Padded(tokens, self.size)
+        return {"token": token, "length": token.lengths}
 
     def read(self, files: Sequence[NewFile], cache: Path) -> NewExamples:
         """The texts of all lines; errors as `new_lines` and `encoded`."""
@@ -146,7 +147,8 @@ class LineReader:
         if cut:
             notes += (f"cut at {self.size} {self.vocabulary.kind}: {listed(cut)}",)
         places = tuple(line.place for line in lines)
-        return NewExamples(self.arrays(tokens), places, texts=tuple(texts), notes=notes)
+        arrays = in_memory(self.arrays(Sequences.of(tokens)))
+        return NewExamples(arrays, places, texts=tuple(texts), notes=notes)
 
     def _texts(self, lines: Sequence[NewLine]) -> tuple[list[str], tuple[str, ...]]:
         """The texts without labels, where every line has one."""

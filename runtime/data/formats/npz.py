@@ -2,9 +2,10 @@
 
 In: an archive written by `numpy.savez` or `numpy.savez_compressed`, the first axis of each array
 counting the examples. Out: fields with the names of the arrays; `x_test` and `x_validation` form
-the other splits. Arrays stored without compression are mapped from disk, the others unpacked. A
-pattern like `npz("part-*.npz")` names several archives of the same arrays, whose examples follow
-each other in the order of the names, numbers by their value.
+the other splits. Arrays stored without compression are mapped from disk, the others unpacked, into
+a file of the user's cache if they are larger than the memory for data. A pattern like
+`npz("part-*.npz")` names several archives of the same arrays, whose examples follow each other in
+the order of the names, numbers by their value.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from sys import maxsize
+from typing import Literal
 
 import numpy as np
 
@@ -25,13 +28,19 @@ from ....dsl.regular_files import open_regular
 from ...memory import size_text
 from ..core.dataset import Dataset, Schema
 from ..core.decompress import ALWAYS_ALLOWED, MAX_RATIO, readable
+from ..core.kept import Kept
+from ..core.mapped_file import MappedFile
 from ..core.named_arrays import dataset_of, joined_header, schema_of
 from ..core.source import DataSource, Request, Setting
-from ..core.stored import bounded, joined
+from ..core.spool import Spool
+from ..core.stored import Examples, Mapped, bounded, joined
 from .numpy_format import Header, check_length, map_values, read_header, read_values
 
 # The second is an archive without members; it is valid and reported as empty later.
 ARCHIVE_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
+KIND = "arrays"  # the folder in the cache
+VERSION = 1  # of how arrays are kept there
+BLOCK = 1 << 20  # bytes that are unpacked at a time
 LOCAL_HEADER = 30  # bytes of a member's local header, before its name
 ENCRYPTED = 1
 # what `zipfile` and its decompressors raise for archives that are damaged or made up
@@ -52,12 +61,18 @@ def describe(request: Request) -> Schema:
 
 def load(request: Request) -> Dataset:
     """All splits. E0601 to E0603, E0607, E0611, E0613, E0615 or E0617 if that cannot be."""
-    read = {path: read_archive(path) for path in request.files()}
-    headers = _joined({path: found for path, (_, found) in read.items()})
-    parts = {(n, path): a for path, (arrays, _) in read.items() for n, a in arrays.items()}
-    kept = bounded(parts, request.search.memory)
-    arrays = {name: joined([kept[name, path] for path in read]) for name in headers}
-    return dataset_of(arrays, headers, _title_of([*read]), request)
+    search, left = request.search, request.search.memory
+    arrays: dict[Path, dict[str, np.ndarray]] = {}
+    headers: dict[Path, dict[str, Header]] = {}
+    for path in request.files():
+        kept = Kept.of(search.cache_folder, KIND, [path], VERSION)
+        arrays[path], headers[path] = _read(path, left, kept)
+        left -= sum(a.nbytes for a in arrays[path].values() if MappedFile.of(a) is None)
+    whole = _joined(headers)
+    parts = {(n, path): a for path, found in arrays.items() for n, a in found.items()}
+    kept_arrays = bounded(parts, search.memory)
+    joined_arrays = {name: joined([kept_arrays[name, path] for path in headers]) for name in whole}
+    return dataset_of(joined_arrays, whole, _title_of([*headers]), request)
 
 
 def _title_of(paths: list[Path]) -> str:
@@ -74,15 +89,68 @@ def _joined(headers: dict[Path, dict[str, Header]]) -> dict[str, Header]:
     return {n: joined_header({f"`{n}` of {p}": h[n] for p, h in headers.items()}) for n in names}
 
 
-def read_archive(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Header]]:
-    """The arrays of an archive and their headers, by name; errors as `load`."""
+def read_archive(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an archive by name, in memory or mapped; errors as `load`."""
+    return _read(path, maxsize, None)[0]
+
+
+def _read(
+    path: Path, most: int, kept: Kept | None
+) -> tuple[dict[str, np.ndarray], dict[str, Header]]:
+    """The arrays of an archive and their headers, by name. Those that have to be unpacked and take
+    more than `most` bytes together go to files, which are `kept`."""
     arrays: dict[str, np.ndarray] = {}
     headers: dict[str, Header] = {}
+    files: dict[str, Examples] = {}
+    before = kept.find() if kept else None
     with _open(path) as (archive, members):
-        for name, member in members.items():
-            headers[name] = _header(archive, member, path)
-            arrays[name] = _values(archive, member, headers[name], path)
-    return arrays, headers
+        for number, (name, member) in enumerate(members.items()):
+            header = headers[name] = _header(archive, member, path)
+            in_file = kept if header.size > most and _is_packed(member) else None
+            key = str(number)
+            if before and key in before and in_file:
+                files[key] = before[key]
+            elif in_file:
+                with in_file.spool(key, 0) as spool:
+                    files[key] = _unpacked(archive, member, header, path, spool)
+            else:
+                arrays[name] = _values(archive, member, header, path)
+                most -= header.size * _is_packed(member)
+                continue
+            arrays[name] = _as_header(_bytes_of(files[key]), header)
+    if kept and files.keys() != (before or {}).keys():
+        kept.store(files)
+    return arrays, {name: headers[name] for name in arrays}
+
+
+def _is_packed(member: zipfile.ZipInfo) -> bool:
+    return member.compress_type != zipfile.ZIP_STORED
+
+
+def _bytes_of(examples: Examples) -> np.ndarray:
+    assert isinstance(examples, Mapped)
+    return examples.array
+
+
+def _as_header(flat: np.ndarray, header: Header) -> np.ndarray:
+    """Bytes as the array that they are."""
+    order: Literal["F", "C"] = "F" if header.column_major else "C"
+    return flat.view(header.dtype).reshape(header.shape, order=order)
+
+
+def _unpacked(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, header: Header, path: Path, spool: Spool
+) -> Examples:
+    """The bytes of an array, through memory block by block."""
+    title = _title(member, path)
+    _check_size(member, header, title)
+    with archive.open(member) as stream:
+        stream.read(header.begin)
+        while block := stream.read(BLOCK):
+            spool.add(np.frombuffer(block, np.uint8))
+    values = spool.values()
+    assert values is not None
+    return values
 
 
 @contextmanager
@@ -133,23 +201,27 @@ def _values(
     archive: zipfile.ZipFile, member: zipfile.ZipInfo, header: Header, path: Path
 ) -> np.ndarray:
     title = _title(member, path)
+    _check_size(member, header, title)
+    # A member that is not compressed lies in the file as it is, and can be mapped like an `.npy`.
+    if not _is_packed(member):
+        return map_values(path, header, _begin(path, member) + header.begin)
+    with archive.open(member) as stream:
+        # Compressed bytes have to be unpacked from the start; the header has been read before.
+        stream.read(header.begin)
+        return read_values(stream, header, title)
+
+
+def _check_size(member: zipfile.ZipInfo, header: Header, title: str) -> None:
     # The archive states the length, so that a wrong header is noticed before memory is taken.
     check_length(header, member.file_size - header.begin, title)
     most = max(ALWAYS_ALLOWED, MAX_RATIO * member.compress_size)
-    if member.compress_type != zipfile.ZIP_STORED and member.file_size > most:
+    if _is_packed(member) and member.file_size > most:
         raise fail(
             "E0603",
             f"{title} unpacks from {size_text(member.compress_size)} to "
             f"{size_text(member.file_size)}, more than {MAX_RATIO} times as much",
             help="`numpy.savez` stores it as it is, without compression",
         )
-    # A member that is not compressed lies in the file as it is, and can be mapped like an `.npy`.
-    if member.compress_type == zipfile.ZIP_STORED:
-        return map_values(path, header, _begin(path, member) + header.begin)
-    with archive.open(member) as stream:
-        # Compressed bytes have to be unpacked from the start; the header has been read before.
-        stream.read(header.begin)
-        return read_values(stream, header, title)
 
 
 def _begin(path: Path, member: zipfile.ZipInfo) -> int:

@@ -15,19 +15,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from sys import maxsize
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ....dsl.diagnostics.diagnostic import Report, fail
-from ..core.dataset import Dataset, Field, Schema, Split, validate
+from ..core.dataset import Dataset, Field, Schema, split_dataset
 from ..core.encodings import UTF8
-from ..core.padding import max_length, pad
+from ..core.padding import Padded, Sequences
 from ..core.reader import NewExamples, NewFile, noted
-from ..core.source import DataSource, Request, Setting, errors_at
-from ..core.splitting import split_rows
+from ..core.source import DataSource, Request, Setting
+from ..core.stored import Examples, in_memory
 from ..core.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
-from .lines import SPLIT_SETTINGS, VOCABULARY_SETTINGS, encode_texts
+from .encoded_rows import VOCABULARY_SETTINGS, encode_rows
+from .lines import SPLIT_SETTINGS
 from .new_lines import (
     KINDS,
     SUFFIXES,
@@ -38,7 +40,7 @@ from .new_lines import (
     plain_values,
     unknown_note,
 )
-from .two_texts import PAIR, read_two_columns
+from .two_texts import PAIR, TwoColumns
 
 SPECIALS = (PAD, UNKNOWN, START, END)
 
@@ -57,71 +59,59 @@ def load(request: Request) -> Dataset:
 
 
 def _dataset(request: Request) -> tuple[Dataset, str]:
-    read = read_two_columns(request, PAIR, PAIR, False)
-    path, rows = read.name, read.rows
-    with errors_at(request.span_of("file")):
-        split = read.parts or split_rows(len(rows), request["test"], request["seed"])
-        # A vocabulary for each side: what words the languages share does not matter.
-        (sources, reader), (targets, writer) = (
-            encode_texts(request, [row[side] for row in rows], split[0], SPECIALS)
-            for side in (0, 1)
-        )
-        # One more for a target, since it is stored with a mark: `<start> y`, and `y <end>`.
-        lengths = (
-            request["source_length"] or max_length(sources),
-            request["target_length"] or max_length(targets) + 1,
-        )
-        # Too long pairs are left out, not cut: a truncated target would not translate its source. A
-        # target must be strictly shorter, to leave room for its mark.
-        pairs = zip(sources, targets, strict=True)
-        fits = np.array([len(x) <= lengths[0] and len(y) < lengths[1] for x, y in pairs])
-        parts = [part[fits[part]] for part in split]
-        if not len(parts[0]):
-            message = f"no training pair of {path} fits into {lengths[0]} and {lengths[1]} tokens"
-            raise fail("E0613", message, help="choose larger lengths")
+    read = TwoColumns(request, PAIR, PAIR, False)
+    # A vocabulary for each side: what words the languages share does not matter.
+    rows = encode_rows(request, read, SPECIALS, labelled=False)
+    sources, targets = rows.texts
+    # One more for a target, since it is stored with a mark: `<start> y`, and `y <end>`.
+    lengths = (
+        request["source_length"] or sources.longest,
+        request["target_length"] or targets.longest + 1,
+    )
+    # Too long pairs are left out, not cut: a truncated target would not translate its source. A
+    # target must be strictly shorter, to leave room for its mark.
+    fits = (sources.lengths <= lengths[0]) & (targets.lengths < lengths[1])
+    parts = [part[fits[part]] for part in rows.parts]
+    if not len(parts[0]):
+        message = f"no training pair of {read.name} fits into {lengths[0]} and {lengths[1]} tokens"
+        raise fail("E0613", message, request.span_of("file"), help="choose larger lengths")
     dataset = pair_dataset(
-        path,
+        read.name,
         sources,
         targets,
         parts,
         lengths,
-        (reader, writer),
+        rows.vocabularies,
         request["lowercase"],
         request["delimiter"],
         request["encoding"],
         (request["source"] or PAIR[0], request["target"] or PAIR[1]) if read.is_table else (),
+        request.search.memory,
     )
-    lost = len(rows) - int(fits.sum())
-    note = f"{lost} of {len(rows)} pairs of {path} do not fit and are left out" if lost else ""
+    lost = len(fits) - int(fits.sum())
+    note = f"{lost} of {len(fits)} pairs of {read.name} do not fit and are left out" if lost else ""
     return dataset, note
 
 
 def pair_dataset(
     name: str,
-    sources: Sequence[np.ndarray],
-    targets: Sequence[np.ndarray],
+    sources: Sequences,
+    targets: Sequences,
     parts: Sequence[np.ndarray],
     lengths: tuple[int, int],
-    vocabularies: tuple[Vocabulary, Vocabulary],
+    vocabularies: Sequence[Vocabulary],
     lowercase: bool = False,
     delimiter: str = "\t",
     encoding: str = UTF8,
     columns: tuple[str, ...] = (),
+    memory: int = maxsize,
 ) -> Dataset:
     """The validated dataset of pairs in ids (without special tokens): of the rows `parts`, the
-    first train, and the second and third, if there are any, test and validate. The last four are
-    for new texts."""
+    first train, and the second and third, if there are any, test and validate. The four before
+    `memory`, of which the data may take so much, are for new texts."""
     reader, writer = vocabularies
     known = {"source": reader, "target_in": writer, "target_out": writer}
     inputs = PairReader(*lengths, lowercase, delimiter, known, encoding, columns)
-
-    def split(rows: np.ndarray) -> Split:
-        texts = inputs.sources([sources[row] for row in rows])
-        return Split({**texts, **inputs.targets([targets[row] for row in rows])})
-
-    splits = [split(rows) if len(rows) else None for rows in parts]
-    train, test, validation = [*splits, None, None][:3]
-    assert train is not None
     fields = (
         Field("source", "i32", lengths[:1], len(reader)),
         Field("source_length", "i32", ()),
@@ -129,9 +119,9 @@ def pair_dataset(
         Field("target_out", "i32", lengths[1:], len(writer)),
         Field("target_length", "i32", ()),
     )
-    schema = Schema(fields, len(train))
-    return validate(
-        Dataset(name, schema, train, test, validation, vocabularies=known, reader=inputs)
+    arrays = {**inputs.sources(sources), **inputs.targets(targets)}
+    return split_dataset(
+        name, fields, arrays, parts, vocabularies=known, reader=inputs, memory=memory
     )
 
 
@@ -164,22 +154,20 @@ class PairReader:
     def plain(self) -> dict[str, Any]:
         return plain_values(self)
 
-    def sources(self, tokens: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    def sources(self, tokens: Sequences) -> dict[str, Examples]:
         """The inputs of sources in tokens."""
-        source, length = pad(tokens, self.source_size)
-        return {"source": source, "source_length": length}
+        source = Padded(tokens, self.source_size)
+        return {"source": source, "source_length": source.lengths}
 
-    def targets(self, tokens: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    def targets(self, tokens: Sequences) -> dict[str, Examples]:
         """The inputs of targets in tokens."""
         writer = self.vocabularies["target_in"]
-        start, end = ([writer.special(mark)] for mark in (START, END))
+        start, end = (writer.special(mark) for mark in (START, END))
         # Teacher forcing: the model reads `<start> a b` and is to write `a b <end>`, so that at
         # each place it has all of the target before that place. Both have one length.
-        shifted = [np.concatenate([start, y]).astype(writer.dtype) for y in tokens]
-        ended = [np.concatenate([y, end]).astype(writer.dtype) for y in tokens]
-        target_in, length = pad(shifted, self.target_size)
-        out = pad(ended, self.target_size)[0]
-        return {"target_in": target_in, "target_out": out, "target_length": length}
+        shifted = Padded(tokens, self.target_size, before=start)
+        ended = Padded(tokens, self.target_size, after=end)
+        return {"target_in": shifted, "target_out": ended, "target_length": shifted.lengths}
 
     def read(self, files: Sequence[NewFile], cache: Path) -> NewExamples:
         """The texts of all lines; E0708 for those that do not fit."""
@@ -190,13 +178,13 @@ class PairReader:
         arrays: dict[str, np.ndarray] = {}
         with noted(report):
             tokens = self._encoded(lines, texts, "source", self.source_size)
-            arrays |= self.sources(tokens)
+            arrays |= in_memory(self.sources(Sequences.of(tokens)))
         if cells:
             with noted(report):
                 # One place less, for the mark at the end.
                 others = [cell[1] for cell in cells]
                 tokens = self._encoded(lines, others, "target_in", self.target_size - 1)
-                arrays |= self.targets(tokens)
+                arrays |= in_memory(self.targets(Sequences.of(tokens)))
         report.check()
         notes = unknown_note(texts, self.vocabularies["source"])
         places = tuple(line.place for line in lines)

@@ -24,7 +24,7 @@ from ..core.stored import Stored
 from .csv_cells import WrongCell, not_a_number
 from .csv_features import RawColumns, category
 from .csv_targets import NeedsTexts, Target
-from .kept_table import Columns, Kept
+from .kept_table import INPUTS, Columns, find_columns, kept_table, store_columns
 from .table_file import BOOLEANS, Cells, TableFile
 
 COPIES = 4  # of the numbers of a table: as read, as a whole, encoded, divided into splits
@@ -111,12 +111,12 @@ def _read(
     kept = None
     if search is not None and with_inputs:
         read = [table.names, table.inputs, table.targets, sorted(table.texts), table.may_miss]
-        kept = Kept.of(search, table.files, [*read, booleans])
-        if (found := kept.find(table.inputs, table.targets, exact)) is not None:
+        kept = kept_table(search, table.files, [*read, booleans])
+        if (found := find_columns(kept, table.inputs, table.targets, exact)) is not None:
             return found
     counts = []
     most = search.memory // COPIES if search else sys.maxsize
-    with Spool(kept.path if kept else Path(), most) as spool:
+    with kept.spool(INPUTS, most) if kept else Spool(Path(), most) as spool:
         for file in table.files:
             count = 0
             try:
@@ -133,7 +133,7 @@ def _read(
             if not count:
                 raise fail("E0613", f"{file.path} has a header but no rows")
             counts.append(count)
-        values = spool.rows()
+        values = spool.values()
     if values is None:
         return Columns(tuple(counts), None, targets)
     words = {
@@ -141,7 +141,7 @@ def _read(
     }
     columns = Columns(tuple(counts), RawColumns(values, words, table.inputs), targets)
     if kept is not None and isinstance(values, Stored):
-        kept.store(columns)
+        store_columns(kept, columns)
     return columns
 
 

@@ -1,21 +1,20 @@
 """Texts in columns of tables: what `lines`, `pairs` and `text` read of Parquet, Arrow, JSON Lines,
 and of CSV where a program names columns.
 
-In: files and the names of columns. Out: the texts of each row with their places, and which rows are
-of which split, where files say so.
+In: a file and the names of columns. Out: the texts of each row, and where it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
-from ....dsl.diagnostics.diagnostic import did_you_mean, fail
+from ....dsl.diagnostics.diagnostic import UserError, did_you_mean, fail
 from ....dsl.syntax.source import Span
 from ..core import file_kinds
 from ..core.reader import listed
-from .table_file import JSON_ENDINGS, TableFile, TextForm, open_table
+from .table_file import JSON_ENDINGS, TextForm, open_table
 
 CSV_ENDINGS = frozenset({".csv"})
 
@@ -29,51 +28,42 @@ def is_table(path: Path, named: bool) -> bool:
     return bool(JSON_ENDINGS & endings) or (named and bool(CSV_ENDINGS & endings))
 
 
-@dataclass(frozen=True)
 class TextTable:
-    """The texts of columns by row, in the order in which the columns were named, and where each row
-    is; `class_names` are those of labels that the first column numbers."""
+    """The texts in columns of a table. `class_names` are those of labels that the first column
+    numbers."""
 
-    rows: tuple[tuple[str, ...], ...]
-    lines: tuple[int, ...]
-    class_names: tuple[str, ...]
-    path: Path
+    def __init__(
+        self, path: Path, columns: Sequence[tuple[str, Span | None]], form: TextForm
+    ) -> None:
+        """UserError E0614 for a column that there is not, and as `open_table`."""
+        self._table = open_table(path, form)
+        for name, span in columns:
+            if name not in self._table.names:
+                known = listed(f"`{one}`" for one in self._table.names)
+                help = did_you_mean(name, self._table.names) or f"the columns are {known}"
+                raise fail("E0614", f"{path} has no column `{name}`", span, help=help)
+        self._names = [name for name, _ in columns]
+        self.class_names = self._table.class_names.get(self._names[0], ())
 
+    def rows(self, may_be_empty: bool = False) -> Iterator[tuple[str, ...]]:
+        """The texts of every row, in the order in which the columns were named; E0613 without rows,
+        E0616 for a missing text."""
+        count = 0
+        for _, cells in self._table.blocks(self._names):
+            for row in zip(*(cells[name].texts() for name in self._names), strict=True):
+                if not may_be_empty and not all(map(str.strip, row)):
+                    raise self._empty(count, row)
+                yield row
+                count += 1
+        if not count:
+            raise fail("E0613", f"{self._table.path} has a header but no rows")
 
-def read_texts(
-    path: Path,
-    columns: Sequence[tuple[str, Span | None]],
-    form: TextForm,
-    may_be_empty: bool = False,
-) -> TextTable:
-    """The texts in columns. UserError E0614 for one that there is not, E0616 for a missing text,
-    and as `open_table`."""
-    table = open_table(path, form)
-    for name, span in columns:
-        if name not in table.names:
-            known = listed(f"`{one}`" for one in table.names)
-            help = did_you_mean(name, table.names) or f"the columns are {known}"
-            raise fail("E0614", f"{path} has no column `{name}`", span, help=help)
-    names = [name for name, _ in columns]
-    rows = tuple(
-        row
-        for _, cells in table.blocks(names)
-        for row in zip(*(cells[name].texts() for name in names), strict=True)
-    )
-    lines = tuple(table.lines())
-    if not rows:
-        raise fail("E0613", f"{path} has a header but no rows")
-    if not may_be_empty:
-        _check_filled(table, names, rows, lines)
-    return TextTable(rows, lines, table.class_names.get(names[0], ()), path)
+    def lines(self) -> Iterator[int]:
+        """Where each row is."""
+        return self._table.lines()
 
-
-def _check_filled(
-    table: TableFile, names: Sequence[str], rows: Sequence[tuple[str, ...]], lines: Sequence[int]
-) -> None:
-    for row, line in zip(rows, lines, strict=True):
-        for name, text in zip(names, row, strict=True):
-            if not text.strip():
-                place = f"{table.path}, {table.row_word} {line}, column `{name}`"
-                help = "fill it or remove the row"
-                raise fail("E0616", f"{place}: is empty", help=help)
+    def _empty(self, place: int, row: Sequence[str]) -> UserError:
+        line = next(islice(self.lines(), place, None), 1)
+        name = next(n for n, text in zip(self._names, row, strict=True) if not text.strip())
+        where = f"{self._table.path}, {self._table.row_word} {line}, column `{name}`"
+        return fail("E0616", f"{where}: is empty", help="fill it or remove the row")

@@ -19,19 +19,15 @@ names say so, what validates (or tests) in place of a share.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ....compiler.ir.lazy_numpy import np
 from ....dsl.diagnostics.diagnostic import fail
-from ..core import byte_pairs, vocabulary
 from ..core.dataset import Dataset, Field, Schema, Split
-from ..core.decompress import plain_bytes
-from ..core.encodings import UTF8, is_utf8
-from ..core.feature_cache import load_cached, store_cached
+from ..core.encodings import UTF8
 from ..core.padding import pad
 from ..core.reader import NewExamples, NewFile
 from ..core.shards import Splits, find_shards
@@ -39,18 +35,8 @@ from ..core.source import DataSource, Request, Setting, errors_at
 from ..core.stored import bounded
 from ..core.tokenizer_file import ENDING
 from ..core.vocabulary import Vocabulary
-from .new_lines import (
-    KINDS,
-    SUFFIXES,
-    TEXT_COLUMN,
-    NewLine,
-    encoded,
-    new_lines,
-    plain_values,
-)
-from .table_file import TextForm
-from .table_texts import is_table, read_texts
-from .text_file import read_text
+from .new_lines import KINDS, SUFFIXES, NewLine, encoded, new_lines, plain_values
+from .text_tokens import Text, Tokens, encoding_of, kept_tokens, tokens_of
 
 FIELDS = ("token", "target")
 VOCABULARIES = ("chars", "bytes", "bpe")
@@ -61,24 +47,6 @@ SETTINGS = (
     Setting("validation", "fraction", "the share of the text, at its end, that validates", 0.1),
     Setting("size", "count", "the most tokens that `bpe` may have", 1000),
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Tokens:
-    """The ids of a text: the part that trains and the part that validates, which may be empty."""
-
-    vocabulary: Vocabulary
-    train: np.ndarray
-    validation: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class Corpus:
-    """A text, of which the first characters train, and what it is called in messages."""
-
-    text: str
-    training: int
-    name: str
 
 
 def describe(request: Request) -> Schema:
@@ -102,10 +70,13 @@ def describe_files(request: Request, files: Splits) -> Schema:
     length, kind = request["length"], request["vocabulary"]
     if kind != "chars":
         return load_files(request, files, "").schema
-    corpus = _corpus(request, files)
-    cut = corpus.training
-    _check_lengths(request, corpus.name, cut, len(corpus.text) - cut)
-    size = len(vocabulary.chars([corpus.text]))
+    text, known = Text.of(request, files), kept_tokens(request, files)
+    if known is not None:
+        cut, rest, size = len(known.train), len(known.validation), len(known.vocabulary)
+    else:
+        found = text.measure()
+        cut, rest, size = found.training, found.count - found.training, len(found.letters)
+    _check_lengths(request, text.name, cut, rest)
     return window_schema(length, size, window_count(cut, request["stride"] or length, length))
 
 
@@ -116,12 +87,12 @@ def window_count(tokens: int, stride: int, length: int) -> int:
 
 def load_files(request: Request, files: Splits, name: str) -> Dataset:
     """The dataset of the text in files; `request` has the settings `SETTINGS`."""
-    tokens, shown = _tokens(request, files)
+    tokens, shown = tokens_of(request, files)
     train, validation = _windows(request, shown, tokens)
     vocabularies = dict.fromkeys(FIELDS, tokens.vocabulary)
     schema = window_schema(request["length"], len(tokens.vocabulary), len(train))
     column = request.settings.get("column") or ""
-    reader = WindowReader(request["length"], vocabularies, _encoding(request), column)
+    reader = WindowReader(request["length"], vocabularies, encoding_of(request), column)
     return Dataset(name, schema, train, None, validation, vocabularies=vocabularies, reader=reader)
 
 
@@ -141,8 +112,7 @@ def _windows(request: Request, name: str, tokens: Tokens) -> tuple[Split, Split 
     _check_lengths(request, name, len(tokens.train), len(tokens.validation))
     train, validation = (split_of(*part, length) if len(part[0]) else None for part in parts)
     assert train is not None
-    # A text of bytes is mapped, and may be larger than the memory for data.
-    if tokens.train.nbytes + tokens.validation.nbytes > request.search.memory:
+    if tokens.mapped:
         train = Split(bounded(train.arrays, 0))
         validation = validation and Split(bounded(validation.arrays, 0))
     return train, validation
@@ -215,118 +185,6 @@ class WindowReader:
         token, lengths = pad(tokens, self.size)
         places = tuple(line.place for line in lines)
         return NewExamples({"token": token}, places, texts=texts, lengths=lengths)
-
-
-# ── tokens ───────────────────────────────────────────────────────────────────────────────────────
-
-
-def _tokens(request: Request, files: Splits) -> tuple[Tokens, str]:
-    """The tokens of files, and what messages call these."""
-    kind, share = request["vocabulary"], request["validation"]
-    (first, *others), encoding = files["train"], _encoding(request)
-    alone = len(files) == 1 and not others and not _is_table(request, first)
-    # Bytes are their own ids, so the file stays mapped and may be larger than the memory.
-    if kind == "bytes" and alone and is_utf8(encoding):
-        raw = plain_bytes(first, request.search.cache_folder)
-        cut = training_length(len(raw), share)
-        return Tokens(vocabulary.all_bytes(), raw[:cut], raw[cut:]), str(first)
-    corpus = _corpus(request, files)
-    if kind == "chars":
-        known = vocabulary.chars([corpus.text])
-        ids = known.encode(corpus.text, corpus.name)
-        return Tokens(known, ids[: corpus.training], ids[corpus.training :]), corpus.name
-    # Here the cut in characters is not one in ids: the parts are encoded one by one.
-    parts = (corpus.text[: corpus.training], corpus.text[corpus.training :])
-    if kind == "bytes":  # those of UTF-8, as a prompt has them
-        known = vocabulary.all_bytes()
-        return Tokens(known, *map(known.encode, parts)), corpus.name
-    if kind == "bpe":
-        return _byte_pairs(request, parts), corpus.name
-    with errors_at(request.span_of("vocabulary")):
-        known = vocabulary.of_tokenizer(request.search.find_file(kind))
-    return _stored(request, parts, known.tokenizer, lambda: known), corpus.name
-
-
-def _encoding(request: Request) -> str:
-    """As the program declares it; well-known texts have no such setting."""
-    encoding: str = request.settings.get("encoding", UTF8)
-    return encoding
-
-
-def _is_table(request: Request, path: Path) -> bool:
-    return is_table(path, request.settings.get("column") is not None)
-
-
-def _corpus(request: Request, files: Splits) -> Corpus:
-    """The text of all files. What validates is divided off, unless files say it: those that
-    validate, or else those that test."""
-    with errors_at(request.span_of("file")):
-        texts = {split: [_text(request, path) for path in own] for split, own in files.items()}
-    training = _joined(texts.pop("train"))
-    paths = [path for own in files.values() for path in own]
-    name = str(paths[0]) if len(paths) == 1 else request["file"]
-    if not training:
-        raise fail("E0613", f"{name} holds no text")
-    for split in ("validation", "test"):
-        if split in texts:
-            return Corpus(training + _joined(texts[split]), len(training), name)
-    return Corpus(training, training_length(len(training), request["validation"]), name)
-
-
-def _joined(texts: Sequence[str]) -> str:
-    """One text, in which each begins on a line of its own."""
-    *others, last = texts
-    return "".join(text if text.endswith("\n") else f"{text}\n" for text in others) + last
-
-
-def _text(request: Request, path: Path) -> str:
-    """The text of a file: of a table, those of a column, a line for each row."""
-    cache, encoding = request.search.cache_folder, _encoding(request)
-    if not _is_table(request, path):
-        return read_text(path, cache, encoding)
-    name = request.settings.get("column") or TEXT_COLUMN
-    column = (name, request.span_of("column"))
-    table = read_texts(path, [column], TextForm(encoding=encoding, cache=cache), True)
-    return "".join(f"{text}\n" for (text,) in table.rows)
-
-
-def training_length(count: int, share: float) -> int:
-    """How much of a text of that length trains: all but the validation share, rounded down."""
-    return int(count * (1 - share))
-
-
-def _byte_pairs(request: Request, parts: tuple[str, str]) -> Tokens:
-    size = request["size"]
-    if size < byte_pairs.MIN_SIZE:
-        message = f"setting `size` must be {byte_pairs.MIN_SIZE} or more: 256 bytes and their pairs"
-        raise fail("E0615", message, request.span_of("size"))
-    # Learnt from the training part alone: nothing of the validation text may leak into the tokens.
-    return _stored(
-        request,
-        parts,
-        str(size),
-        lambda: vocabulary.learn_byte_pairs(parts[0], size, request.span_of("vocabulary")),
-    )
-
-
-def _stored(
-    request: Request, parts: tuple[str, str], about: str, make: Callable[[], Vocabulary]
-) -> Tokens:
-    """The tokens of both parts, from the cache if it has them."""
-    cache, text = request.search.cache_folder, "".join(parts)
-    # Everything that learning and encoding depend on; texts stand in by their hashes.
-    hashes = [hashlib.sha256(one.encode()).hexdigest() for one in (text, about)]
-    key = f"{hashes[0]} {len(parts[0])} {about if len(about) < len(hashes[1]) else hashes[1]}"
-    found = load_cached(cache, "byte_pairs", key)
-    if found is not None:
-        known = Vocabulary.from_json(found["vocabulary"].tobytes().decode())
-        return Tokens(known, found["train"], found["validation"])
-    known = make()
-    tokens = Tokens(known, *map(known.encode, parts))
-    stored = np.frombuffer(known.to_json().encode(), np.uint8)
-    arrays = {"vocabulary": stored, "train": tokens.train, "validation": tokens.validation}
-    store_cached(cache, "byte_pairs", key, arrays)
-    return tokens
 
 
 TEXT = DataSource(

@@ -5,12 +5,14 @@ In: a path, plain or gzip'd. Out: text with `\\n` between lines, or rows with th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from io import IncrementalNewlineDecoder
 from pathlib import Path
 
 from ....dsl.diagnostics.diagnostic import UserError, fail
-from ..core.decompress import AGAIN, plain_view, readable
-from ..core.encodings import UTF8, decoded
+from ..core.decompress import plain_blocks, readable
+from ..core.encodings import UTF8, decoded_blocks
 
 ALWAYS_ALLOWED = 1 << 24  # bytes that any packed text may have
 MAX_RATIO = 32  # times its packed size that a longer text may have
@@ -24,51 +26,67 @@ class TextRow:
     cells: tuple[str, ...]
 
 
-def read_text(path: Path, cache: Path, encoding: str = UTF8) -> str:
-    """The whole text. E0603 or E0617 if it cannot be read, E0612 if it is not in that encoding."""
+def text_blocks(path: Path, cache: Path, encoding: str = UTF8) -> Iterator[str]:
+    """The text, block by block. E0603 or E0617 if it cannot be read, E0612 if it is not in that
+    encoding."""
     with readable(path):
         packed = path.stat().st_size
     # Text packs to a fifth of its size; what unpacks to far more would take hours and all memory.
     most = max(ALWAYS_ALLOWED, MAX_RATIO * packed)
-    raw = plain_view(path, cache, most=most)
-    if len(raw) > most:  # it was unpacked as bytes before, which are not held in memory
-        message = f"{path} does not unpack: more than {most:,} bytes come out of it"
-        raise fail("E0603", message, help=AGAIN)
-    text = decoded(raw, encoding, path)
-    # Line ends of Windows and of old Macs become `\n`, in this order, or `\r\n` would become two.
-    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+    # Line ends of Windows and of old Macs become `\n`, also where blocks divide them.
+    ends = IncrementalNewlineDecoder(None, True)
+    for text in decoded_blocks(lambda: plain_blocks(path, cache, most), encoding, path):
+        yield ends.decode(text)
+    yield ends.decode("", True)
 
 
-def read_rows(
+def read_text(path: Path, cache: Path, encoding: str = UTF8) -> str:
+    """The whole text; errors as `text_blocks`."""
+    return "".join(text_blocks(path, cache, encoding))
+
+
+def text_lines(path: Path, cache: Path, encoding: str = UTF8) -> Iterator[str]:
+    """The lines, without their ends; the last may be empty. Errors as `text_blocks`."""
+    begun: list[str] = []
+    for block in text_blocks(path, cache, encoding):
+        first, *others = block.split("\n")
+        begun.append(first)
+        for line in others:
+            yield "".join(begun)
+            begun = [line]
+    yield "".join(begun)
+
+
+def text_rows(
     path: Path,
     cache: Path,
     delimiter: str,
     names: tuple[str, str],
     last: bool,
     encoding: str = UTF8,
-) -> list[TextRow]:
+) -> Iterator[TextRow]:
     """The two cells of every line that is not blank, divided at the first delimiter, or the `last`.
 
     `names` are those of the cells in messages. E0604 for a line without a delimiter, E0616 for an
-    empty cell, E0613 for no lines.
+    empty cell, E0613 for no lines, and errors as `text_blocks`.
     """
-    rows: list[TextRow] = []
-    for number, line in enumerate(read_text(path, cache, encoding).split("\n"), 1):
+    is_first = True
+    for number, line in enumerate(text_lines(path, cache, encoding), 1):
         if not line.strip():
             continue
         # With the label last, the text may contain the delimiter, and otherwise the label may not.
         left, found, right = line.rpartition(delimiter) if last else line.partition(delimiter)
         if not found:
-            raise _no_delimiter(path, number, line, delimiter, names, not rows)
+            raise _no_delimiter(path, number, line, delimiter, names, is_first)
         cells = (left.strip(), right.strip())
         if not all(cells):
             empty = names[cells.index("")]
             message = f"{path}, line {number}: the {empty} is empty"
             raise fail("E0616", message, help="fill it or remove the line")
-        rows.append(TextRow(number, cells))
-    if not rows:
+        yield TextRow(number, cells)
+        is_first = False
+    if is_first:
         raise fail("E0613", f"{path} holds only blank lines")
-    return rows
 
 
 def _no_delimiter(

@@ -16,7 +16,7 @@ user's cache, by the names, sizes and times of the files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict
@@ -27,18 +27,20 @@ from ....dsl.diagnostics.diagnostic import Report, fail
 from ..core import resample
 from ..core.dataset import Dataset, Field, Schema, split_dataset
 from ..core.decompress import readable
-from ..core.feature_cache import load_cached, store_cached
 from ..core.file_kinds import SOUND
+from ..core.kept import Kept
+from ..core.label_numbers import number_labels
 from ..core.mel import MAX_WINDOW, VERSION, Mel, bands, log_mel
 from ..core.name_pattern import Pattern, read_condition, read_pattern
-from ..core.padding import pad
+from ..core.padding import Padded, Sequences, SequenceSpool
 from ..core.reader import NewExamples, NewFile, listed, noted
 from ..core.resample import RATES
 from ..core.source import MAX_COUNT, DataSource, Request, Setting, errors_at
 from ..core.splitting import split_rows
-from .lines import number_labels
+from ..core.stored import Examples, in_memory
 from .sound_file import SUFFIXES, read_sound, sound_length
 
+SHARE = 2  # of the memory for data, one part in so many may be features
 MEL_SETTINGS = (
     Setting("mels", "count", "features of a frame", 40),
     Setting("frame", "positive", "seconds in a frame", 0.025),
@@ -95,22 +97,22 @@ def channels_of(request: Request) -> int:
 def load_sounds(request: Request, sounds: SoundFiles, mel: Mel, name: str) -> Dataset:
     """The dataset of listed sounds; `request` has `length` and `normalize`."""
     features, normal = load_features(request, sounds, mel)
-    length = request["length"] or max(map(len, features))
+    length = request["length"] or features.longest
     channels = channels_of(request)
-    frames, lengths = pad(features, length)
     reader = SoundReader(
         **asdict(mel), size=length, length="length", is_cut=True, **normal, channels=channels
     )
-    frames = reader.shaped(frames)
-    cut = sum(len(one) > length for one in features)
+    cut = int((features.lengths > length).sum())
     if cut:
         message = f"{cut} of {len(features)} sounds of {name} are cut at {length} frames"
         request.search.notify(message)
-    arrays = {"frames": frames, "length": lengths, "label": sounds.labels}
+    arrays = {**reader.arrays(features), "label": sounds.labels}
     fields = sound_fields(mel, length, len(sounds.names), request)
     names = {"label": sounds.names}
-    parts = (sounds.train, sounds.test)
-    return split_dataset(name, fields, arrays, parts, class_names=names, reader=reader)
+    parts, memory = (sounds.train, sounds.test), request.search.memory
+    return split_dataset(
+        name, fields, arrays, parts, class_names=names, reader=reader, memory=memory
+    )
 
 
 def sound_fields(mel: Mel, length: int, classes: int, request: Request) -> tuple[Field, ...]:
@@ -223,31 +225,36 @@ class Normal(TypedDict):
     deviation: tuple[float, ...]
 
 
-def load_features(
-    request: Request, sounds: SoundFiles, mel: Mel
-) -> tuple[list[np.ndarray], Normal]:
-    """The features of every sound, f32 [frames, mels], normalized if the request says so, and by
-    what."""
-    whole, ends = _features(request, sounds, mel)
+def load_features(request: Request, sounds: SoundFiles, mel: Mel) -> tuple[Sequences, Normal]:
+    """The features of every sound, f32 [frames, mels · channels], and how they are normalized, if
+    the request says so."""
+    features = _features(request, sounds, mel)
     normal = Normal(mean=(), deviation=())
     if request["normalize"]:
-        # The statistics are of the training sounds only, and weigh every frame, not every sound,
-        # alike: [sounds] of booleans → [frames], each as often as its sound has frames.
-        training = np.zeros(len(ends), bool)
-        training[sounds.train] = True
-        chosen = whole[np.repeat(training, np.diff(ends, prepend=0))]
-        # f64, since sums over a million frames in f32 would lose digits.
-        normal["mean"] = tuple(chosen.mean(axis=0, dtype=np.float64).tolist())
-        deviation = chosen.std(axis=0, dtype=np.float64)
+        # Of the training sounds only; every frame, not every sound, weighs alike. f64, since sums
+        # over a million frames in f32 would lose digits.
+        mean = _mean(features, sounds.train, lambda frames: frames)
+        squares = _mean(features, sounds.train, lambda frames: (frames - mean) ** 2)
+        normal["mean"] = tuple(mean.tolist())
         # A feature that never varies has deviation 0, and stays 0 instead of becoming NaN.
-        normal["deviation"] = tuple(np.maximum(deviation, 1e-5).tolist())
-        whole = normalized(whole, normal)
-    # `ends` are cumulative, so all but the last are where the next sound begins.
-    return np.split(whole, ends[:-1]), normal
+        normal["deviation"] = tuple(np.maximum(np.sqrt(squares), 1e-5).tolist())
+    return features, normal
+
+
+def _mean(
+    features: Sequences, rows: np.ndarray, change: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """The mean of changed frames, f64 [width], added up in their order."""
+    total = np.zeros((1, features.values.shape[1]))
+    for row in rows:
+        frames = change(features[row].astype(np.float64))
+        total = np.add.reduce(np.concatenate([total, frames]), axis=0, keepdims=True)
+    found: np.ndarray = total[0] / features.lengths[rows].sum()
+    return found
 
 
 def normalized(features: np.ndarray, normal: Normal) -> np.ndarray:
-    """Features [frames, mels] with mean 0 and deviation 1 in training."""
+    """Features [frames, mels · channels] with mean 0 and deviation 1 in training."""
     mean, deviation = np.array(normal["mean"]), np.array(normal["deviation"])
     return ((features - mean) / deviation).astype(np.float32) if mean.size else features
 
@@ -295,22 +302,22 @@ class SoundReader:
     def plain(self) -> dict[str, Any]:
         return asdict(self)
 
-    def shaped(self, frames: np.ndarray) -> np.ndarray:
-        """Features [n, size, mels · channels] as the model reads them."""
-        if self.channels == 1:
-            return frames
-        return frames.reshape(len(frames), -1, self.mels, self.channels)
+    def arrays(self, features: Sequences) -> dict[str, Examples]:
+        """The inputs of features that are not normalized yet."""
+        normal = Normal(mean=self.mean, deviation=self.deviation)
+        width = (self.mels, self.channels)[: 1 + (self.channels > 1)]
+        frames = Padded(features, self.size, change=lambda f: normalized(f, normal), width=width)
+        return {"frames": frames, self.length: frames.lengths}
 
     def read(self, files: Sequence[NewFile], cache: Path) -> NewExamples:
         """The features of sounds. UserError as `read_sound`, and E0708 for those that are too long,
         with what is wrong in any of them."""
         mel = Mel(self.rate, self.mels, self.frame, self.hop)
         weights, report, found = bands(mel), Report(), []
-        normal = Normal(mean=self.mean, deviation=self.deviation)
         for file in files:
             with noted(report):
                 samples = read_sound(file.path, self.rate, self.channels)
-                found.append(normalized(features_of(samples, mel, weights), normal))
+                found.append(features_of(samples, mel, weights))
                 if len(found[-1]) > self.size and not self.is_cut:
                     message = f"{file.name} has {len(found[-1])} frames, and the model reads "
                     message += f"{self.size}: {self.size * mel.step / self.rate:.1f} s"
@@ -318,9 +325,8 @@ class SoundReader:
         report.check()
         cut = [f.name for f, one in zip(files, found, strict=True) if len(one) > self.size]
         notes = (f"cut at {self.size} frames: {listed(cut)}",) if cut else ()
-        frames, lengths = pad(found, self.size)
+        arrays = in_memory(self.arrays(Sequences.of(found)))
         names = tuple(file.name for file in files)
-        arrays = {"frames": self.shaped(frames), self.length: lengths}
         return NewExamples(arrays, names, notes=notes)
 
 
@@ -331,27 +337,23 @@ def features_of(samples: np.ndarray, mel: Mel, weights: np.ndarray) -> np.ndarra
     return each[0] if len(each) == 1 else np.stack(each, axis=2).reshape(len(each[0]), -1)
 
 
-def _features(request: Request, sounds: SoundFiles, mel: Mel) -> tuple[np.ndarray, np.ndarray]:
-    """All frames one after the other, and where each sound's end."""
-    cache = request.search.cache_folder
-    # Sizes and times stand for contents: reading all files would take as long as the features.
-    with readable(sounds.folder):
-        states = [(str(file), file.stat()) for file in sounds.files]
-    files = "\n".join(f"{name}\0{one.st_size}\0{one.st_mtime_ns}" for name, one in states)
+def _features(request: Request, sounds: SoundFiles, mel: Mel) -> Sequences:
+    """The frames of every sound, from the cache if it has them."""
+    channels, search = channels_of(request), request.search
+    # Sizes and times of files stand for contents: reading all would take as long as the features.
     # Before normalization, so that other splits of the same files find the same features.
-    channels = channels_of(request)
-    versions = f"{VERSION}.{resample.VERSION}"
-    key = f"{versions} {channels} {asdict(mel)} {sounds.folder.resolve()}\n{files}"
-    found = load_cached(cache, "log_mel", key)
+    about = [VERSION, resample.VERSION, channels, asdict(mel)]
+    kept = Kept.of(search.cache_folder, "log_mel", sounds.files, about)
+    found = kept.find()
     if found is not None:
-        return found["frames"], found["ends"]
+        return Sequences(found["frames"], np.asarray(found["ends"]))
     weights = bands(mel)
-    pieces = []
-    for file in sounds.files:
-        pieces.append(features_of(read_sound(file, mel.rate, channels), mel, weights))
-    whole, ends = np.concatenate(pieces), np.cumsum([len(piece) for piece in pieces])
-    store_cached(cache, "log_mel", key, {"frames": whole, "ends": ends})
-    return whole, ends
+    with SequenceSpool(kept.spool("frames", search.memory // SHARE)) as spool:
+        for file in sounds.files:
+            spool.add([features_of(read_sound(file, mel.rate, channels), mel, weights)])
+        features = spool.sequences()
+    kept.store({"frames": features.values, "ends": features.ends})
+    return features
 
 
 WAV = DataSource(

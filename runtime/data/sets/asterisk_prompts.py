@@ -25,7 +25,7 @@ import numpy as np
 from ....dsl.diagnostics.diagnostic import fail
 from ..core.data_paths import ENVIRONMENT, first_file
 from ..core.dataset import Dataset, Field, Schema, split_dataset
-from ..core.padding import max_length, pad
+from ..core.padding import Padded, Sequences
 from ..core.source import DataSource, Request, Setting
 from ..core.splitting import split_rows
 from ..core.vocabulary import UNKNOWN, Vocabulary, chars, words
@@ -74,16 +74,15 @@ def load(request: Request) -> Dataset:
     train, test = _divided(request, texts)
     build = BUILDERS[request["units"]]
     vocabulary: Vocabulary = build([texts[row] for row in train], (BLANK, UNKNOWN))
-    tokens = [vocabulary.encode(text).astype(np.int32) for text in texts]
-    label, label_length = pad(tokens, max_length(tokens))
+    tokens = Sequences.of([vocabulary.encode(text).astype(np.int32) for text in texts])
+    label = Padded(tokens, tokens.longest)
     files = tuple(prompt.file for prompt in prompts)
     sounds = SoundFiles(folder, files, np.zeros(len(files), np.int32), (), train, test)
     features, normal = load_features(request, sounds, mel)
-    frames, frames_length = pad(features, max_length(features))
-    size = frames.shape[1]
+    size = features.longest
     reader = SoundReader(**asdict(mel), size=size, length="frames_length", is_cut=False, **normal)
     fields = (
-        Field("frames", "f32", frames.shape[1:]),
+        Field("frames", "f32", (size, mel.mels)),
         Field("frames_length", "i32", ()),
         Field("label", "i32", label.shape[1:], len(vocabulary)),
         Field("label_length", "i32", ()),
@@ -91,15 +90,11 @@ def load(request: Request) -> Dataset:
     return split_dataset(
         NAME,
         fields,
-        {
-            "frames": frames,
-            "frames_length": frames_length,
-            "label": label,
-            "label_length": label_length,
-        },
+        {**reader.arrays(features), "label": label, "label_length": label.lengths},
         (train, test),
         vocabularies={"label": vocabulary},
         reader=reader,
+        memory=request.search.memory,
     )
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from ..core.dataset import Dataset, Field, Schema, split_dataset
+from ..core.label_numbers import number_labels
 from ..core.padding import pad
 from ..core.source import DataSource, Request, Setting
-from ..formats.lines import number_labels
 from ..formats.samples import SampleReader
 from .spoken_digits import CLASSES, RATE, find_digits, has_digits
 

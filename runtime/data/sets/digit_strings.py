@@ -16,8 +16,9 @@ import numpy as np
 
 from ....dsl.diagnostics.diagnostic import UserError, fail
 from ..core.dataset import Dataset, Field, Schema, Split, validate
-from ..core.padding import max_length, pad
+from ..core.padding import Sequences, pad
 from ..core.source import DataSource, Request, Setting
+from ..core.stored import in_memory
 from ..core.vocabulary import Vocabulary
 from ..formats.wav import MEL_SETTINGS, SoundReader, load_features, mel_of_request
 from .spoken_digits import CLASSES, RATE, find_digits
@@ -52,24 +53,24 @@ def load(request: Request) -> Dataset:
     joined = [
         [np.concatenate([features[row] for row in string]) for string in split] for split in strings
     ]
-    needed = max(map(max_length, joined))
+    needed = max(len(string) for split in joined for string in split)
     length = request["length"] or needed
     if length < needed:
         message = f"the longest string has {needed} frames, and `length` is {length}"
         raise fail("E0615", message, request.span_of("length"))
 
+    known = {"label": SYMBOLS}
+    schema = _schema(request, length)
+    reader = SoundReader(**asdict(mel), size=length, length="frames_length", is_cut=False, **normal)
+
     def split(number: int) -> Split:
-        frames, frames_length = pad(joined[number], length)
+        arrays = in_memory(reader.arrays(Sequences.of(joined[number])))
         joined[number] = []  # so that the features of both splits are not in memory twice
         # CTC reserves 0 for the blank.
         labels = [sounds.labels[string] + 1 for string in strings[number]]
         label, label_length = pad(labels, most)
-        arrays = {"frames": frames, "frames_length": frames_length}
         return Split({**arrays, "label": label, "label_length": label_length})
 
-    known = {"label": SYMBOLS}
-    schema = _schema(request, length)
-    reader = SoundReader(**asdict(mel), size=length, length="frames_length", is_cut=False, **normal)
     splits = split(0), split(1)
     return validate(Dataset("digit_strings", schema, *splits, vocabularies=known, reader=reader))
 

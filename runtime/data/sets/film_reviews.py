@@ -30,10 +30,10 @@ from ..core.data_paths import ENVIRONMENT, first_file
 from ..core.dataset import Dataset, Field, Schema, split_dataset
 from ..core.decompress import AGAIN, readable
 from ..core.encodings import decoded
-from ..core.padding import max_length
+from ..core.padding import Sequences
 from ..core.source import DataSource, Request, Setting
 from ..core.vocabulary import PAD, UNKNOWN, WORD
-from ..formats.lines import VOCABULARY_SETTINGS, encode_texts
+from ..formats.encoded_rows import VOCABULARY_SETTINGS, encoded_texts, vocabulary_of
 from ..formats.new_lines import LineReader
 
 FOLDS = 10
@@ -57,8 +57,9 @@ def load(request: Request) -> Dataset:
     path = _find(request)
     texts, scores = read_sentences(path)
     parts = fold_rows(len(texts), request["fold"])
-    tokens, vocabulary = encode_texts(request, texts, parts[0], (PAD, UNKNOWN))
-    length = request["length"] or max_length(tokens)
+    vocabulary = vocabulary_of(request, (texts[row] for row in parts[0]), (PAD, UNKNOWN))
+    tokens = Sequences.of(encoded_texts(request, texts, vocabulary))
+    length = request["length"] or tokens.longest
     reader = LineReader(length, request["lowercase"], "\t", False, LABELS, {"token": vocabulary})
     fields = (
         Field("token", "i32", (length,), len(vocabulary)),
@@ -75,6 +76,7 @@ def load(request: Request) -> Dataset:
         class_names={"label": LABELS},
         vocabularies={"token": vocabulary},
         reader=reader,
+        memory=request.search.memory,
     )
 
 

@@ -19,10 +19,10 @@ from ..formats.text import (
     SETTINGS,
     describe_files,
     load_files,
-    training_length,
     window_count,
     window_schema,
 )
+from ..formats.text_tokens import training_length
 
 NAME = "tinyshakespeare"
 LENGTH = 128

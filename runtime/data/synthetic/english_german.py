@@ -15,7 +15,7 @@ import numpy as np
 
 from ....dsl.diagnostics.diagnostic import fail
 from ..core.dataset import Dataset, Schema
-from ..core.padding import max_length
+from ..core.padding import Sequences
 from ..core.source import DataSource, Request, Setting
 from ..core.splitting import split_rows
 from ..core.vocabulary import words
@@ -137,9 +137,9 @@ def load(request: Request) -> Dataset:
         pairs[english] = german
     # Of all sentences, so that no test word is unknown: the grammar has few words.
     known = words(pairs, SPECIALS), words(pairs.values(), SPECIALS)
-    sources = [known[0].encode(text) for text in pairs]
-    targets = [known[1].encode(text) for text in pairs.values()]
-    lengths = max_length(sources), max_length(targets) + 1
+    sources = Sequences.of([known[0].encode(text) for text in pairs])
+    targets = Sequences.of([known[1].encode(text) for text in pairs.values()])
+    lengths = sources.longest, targets.longest + 1
     parts = split_rows(count, request["test"], request["seed"])
     return pair_dataset(request.source, sources, targets, parts, lengths, known)
 

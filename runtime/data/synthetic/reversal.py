@@ -10,6 +10,7 @@ import numpy as np
 
 from ....dsl.diagnostics.diagnostic import fail
 from ..core.dataset import Dataset, Schema
+from ..core.padding import Sequences
 from ..core.source import DataSource, Request, Setting
 from ..core.splitting import split_rows
 from ..core.vocabulary import chars
@@ -38,9 +39,10 @@ def load(request: Request) -> Dataset:
         strings["".join(map(str, random.randint(10, size=size)))] = None
     known = chars([DIGITS], SPECIALS)
     sources = [known.encode(string) for string in strings]
-    targets = [source[::-1] for source in sources]
-    parts = split_rows(count, request["test"], request["seed"])
-    return pair_dataset("reversal", sources, targets, parts, (most, most + 1), (known, known))
+    targets = Sequences.of([source[::-1] for source in sources])
+    parts, lengths = split_rows(count, request["test"], request["seed"]), (most, most + 1)
+    sides = Sequences.of(sources), targets
+    return pair_dataset("reversal", *sides, parts, lengths, (known, known))
 
 
 REVERSAL = DataSource(

@@ -20,8 +20,10 @@ import numpy as np
 
 from ....dsl.diagnostics.diagnostic import fail
 from ..core.dataset import Dataset, Field, Schema, split_dataset
+from ..core.padding import Sequences
 from ..core.source import DataSource, Request, Setting
 from ..core.splitting import split_rows, training_size
+from ..core.stored import in_memory
 from ..core.vocabulary import PAD, UNKNOWN, Vocabulary
 from ..formats.new_lines import LineReader
 
@@ -70,12 +72,12 @@ def load(request: Request) -> Dataset:
         if score:
             sentences[text] = int(score > 0)
     reader = LineReader(MAX_LENGTH, False, "\t", False, LABELS, {"token": VOCABULARY})
-    arrays = reader.arrays([VOCABULARY.encode(text) for text in sentences])
+    tokens = Sequences.of([VOCABULARY.encode(text) for text in sentences])
     label = np.array(list(sentences.values()), np.int32)
     return split_dataset(
         "opinions",
         fields,
-        {**arrays, "label": label},
+        {**in_memory(reader.arrays(tokens)), "label": label},
         split_rows(count, request["test"], request["seed"]),
         class_names={"label": LABELS},
         vocabularies={"token": VOCABULARY},

@@ -114,11 +114,11 @@ MACHINES = {
         # Decisions and roundings of x86-64-v2, so that results are the same.
         Machine(
             "wasm32", WASM, "generic", CPU_TARGETS["generic-sse"], f"{WASM_FEATURES},+simd128",
-            fma=(), kinds=("wasm",), pointer_bits=32, position_independent=False,
+            fma=(), kinds=("wasm", "page"), pointer_bits=32, position_independent=False,
         ),
         Machine(
             "wasm32-plain", WASM, "generic", CPU_TARGETS["generic-scalar"], WASM_FEATURES,
-            fma=(), kinds=("wasm",), pointer_bits=32, position_independent=False,
+            fma=(), kinds=("wasm", "page"), pointer_bits=32, position_independent=False,
         ),
     )
 }  # fmt: skip

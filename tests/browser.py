@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -104,10 +104,26 @@ class Browser:
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
-    def key(self, key: str) -> None:
+    def draw(self, selector: str, points: Sequence[tuple[float, float]]) -> None:
+        """A stroke of the mouse through places of an element, each in parts of its sides."""
+        left, top, width, height = self.value(
+            f"(() => {{ const r = document.querySelector({selector!r}).getBoundingClientRect();"
+            " return [r.left, r.top, r.width, r.height]; })()"
+        )
+        kinds = ["mousePressed", *["mouseMoved"] * (len(points) - 1), "mouseReleased"]
+        for kind, (x, y) in zip(kinds, [*points, points[-1]], strict=True):
+            place = {"x": left + x * width, "y": top + y * height}
+            self.call("Input.dispatchMouseEvent", type=kind, **place, button="left", buttons=1)
+
+    def key(self, key: str, has_shift: bool = False) -> None:
         text = {"text": key} if len(key) == 1 else {"text": "\r"} if key == "Enter" else {}
-        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
-        self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
+        held = {"modifiers": 8} if has_shift else {}
+        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **text, **held)
+        self.call("Input.dispatchKeyEvent", type="keyUp", key=key, **held)
+
+    def resize(self, width: int, height: int) -> None:
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
 
     def scheme(self, scheme: str) -> None:
         """Light or dark."""

@@ -19,6 +19,7 @@ from ..inference.weight_choice import Calibration, format_of
 from ..project import Project, load_dataset
 from ..training.executor import Executor
 from ..training.weight_formats import FORMATS
+from .files import recorded_of
 from .state import ModelState
 
 Calibrating = int | np.ndarray | Mapping[str, np.ndarray] | None
@@ -64,7 +65,7 @@ def export(
         weights, calibration, executor, trained.weights, validation, lambda: _data(project)
     )
     request = Request(Path(path), target or "", found, embed, format, functions)
-    write_library(trained.project, executor, trained.weights, request)
+    write_library(trained.project, executor, trained.weights, request, recorded_of(trained))
     return request.to
 
 

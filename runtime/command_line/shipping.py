@@ -14,7 +14,7 @@ def _kinds(
 ) -> tuple[str, ...]:
     if value is None:
         return ()
-    known = ("so", "a", "o", "wasm")
+    known = ("so", "a", "o", "wasm", "page")
     found = tuple(dict.fromkeys(value.replace(" ", "").split(",")))
     for kind in found:
         if kind not in known:
@@ -37,6 +37,7 @@ def _functions(
 @click.command(
     epilog=o.examples(
         "nnc export runs/digits --to digits_c",
+        "nnc export runs/digits --to digits_page --as page",
         "nnc export model.nn --to model_c --target aarch64-neon --as a --embed --batch 1",
     )
 )
@@ -46,7 +47,7 @@ def _functions(
     click.option(
         "--target",
         default="",
-        show_default="host, or wasm32 for --as wasm",
+        show_default="host, or wasm32 for --as wasm and page",
         metavar="NAME",
         help="host, x86-64-v2, x86-64-v3, x86-64-v4, aarch64-neon, apple-m1, cortex-m4, cortex-m7, "
         "rv32imc, rv64gc, wasm32, wasm32-plain, or a triple.",
@@ -58,7 +59,7 @@ def _functions(
         callback=_kinds,
         metavar="KIND,…",
         help="so: a shared library; a: a static one; o: an object file; wasm: a WebAssembly module "
-        "with what calls it from JavaScript.",
+        "with what calls it from JavaScript; page: one page of HTML with all of that inside.",
     ),
     click.option("--embed", is_flag=True, help="Put the weights into the library."),
     click.option(

@@ -12,6 +12,7 @@ from ...compiler.elaboration.train_block import Setup
 from ...dsl.diagnostics.diagnostic import UserError
 from ..data import Dataset
 from ..data.core.splitting import training_size
+from ..data.recorded import Recorded
 from ..export.export import Request, check_folder
 from ..export.export import export as write_library
 from ..export.header import report
@@ -44,9 +45,14 @@ def export(
     read = _data(program)
     format = chosen_format(weights, calibrate, executor, own, project, program.run, read)
     request = Request(to, target, kinds, embed, format, functions)
-    about = write_library(project, executor, values, request)
+    about = write_library(project, executor, values, request, _recorded(program))
     click.echo(report(about))
     notify(f"{', '.join(about.named())} in {to}")
+
+
+def _recorded(program: o.OpenedProgram) -> Recorded | None:
+    """What the run keeps of its data."""
+    return program.run.recorded if program.run is not None else None
 
 
 def _data(program: o.OpenedProgram) -> Callable[[], Dataset | None]:

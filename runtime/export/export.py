@@ -22,6 +22,8 @@ from ...compiler.machines import MACHINES, Machine
 from ...dsl.check.turns import Turn
 from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, fail
 from ...dsl.files import place_folder, reason, unfinished_folder
+from ..data.recorded import Recorded
+from ..inference.meanings import meanings
 from ..project import Project
 from ..training.atomic_files import write_bytes
 from ..training.executor import Executor
@@ -32,10 +34,11 @@ from .building import Member, archive, object_of, sections, shared_library, weba
 from .footprint import footprint, needs
 from .layout import FORMAT, MAGIC, Layout, begun, number_of, weights_file
 from .machine_choice import WASM, choice
+from .page import page
 from .programs import Program, Systems, programs_of, systems_of
 from .writing import writing_of, writing_programs
 
-KINDS = ("so", "a", "o", "wasm")
+KINDS = ("so", "a", "o", "wasm", "page")
 FUNCTIONS = ("predict", "evaluate", "train_step", "generate")  # a library always predicts
 
 
@@ -60,9 +63,14 @@ class Request:
 
 
 def export(
-    project: Project, executor: Executor, weights: Mapping[str, np.ndarray] | None, request: Request
+    project: Project,
+    executor: Executor,
+    weights: Mapping[str, np.ndarray] | None,
+    request: Request,
+    recorded: Recorded | None = None,
 ) -> texts.About:
-    """Write the folder. Without `weights` the model begins with those that are drawn.
+    """Write the folder. Without `weights` the model begins with those that are drawn; `recorded` is
+    what a page calls classes and columns by.
 
     UserError E0705 if the folder is in use, E0721 for a target that does not exist, E0724 for what
     cannot be exported so, E0709 if it cannot be written.
@@ -78,7 +86,7 @@ def export(
     if not request.has("evaluate"):
         systems = replace(systems, evaluation=None)
     values = _values(executor, weights, trains)
-    about, files = _made(project, executor, systems, values, machine, request)
+    about, files = _made(project, executor, systems, values, machine, request, recorded)
     _write(request.to, files)
     return about
 
@@ -101,6 +109,7 @@ def _made(
     values: Mapping[str, np.ndarray],
     machine: Machine,
     request: Request,
+    recorded: Recorded | None,
 ) -> tuple[texts.About, dict[str, bytes]]:
     """What there is to say, and the files by name."""
     prefix, layout = texts.c_name(project.name), systems.layout
@@ -138,10 +147,14 @@ def _made(
         request.embed, request.kinds, _steps(project.settings.turns, programs), sizes,
         binaries.imports,
     )  # fmt: skip
-    files = {about.files()[kind]: data for kind, data in binaries.files.items()}
-    if not request.embed:
-        files["weights.bin"] = weights
-    files |= javascript.files(about) if machine.is_wasm else texts.files(about)
+    files = {about.files()[kind]: binaries.files[kind] for kind in request.kinds if kind != "page"}
+    if "page" in request.kinds:
+        module = binaries.files["wasm"]
+        text = page(about, module, weights, systems.prediction, meanings(project), recorded)
+        files[about.files()["page"]] = text.encode()
+    if {*request.kinds} != {"page"}:
+        files |= {} if request.embed else {"weights.bin": weights}
+        files |= javascript.files(about) if machine.is_wasm else texts.files(about)
     files["manifest.json"] = _manifest(about, files).encode()
     return about, files
 

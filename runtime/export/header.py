@@ -71,8 +71,10 @@ class About:
 
     def named(self) -> list[str]:
         """The files that the command names: what was asked for, and how it is called."""
-        caller = f"{self.prefix}.mjs" if self.machine.is_wasm else f"{self.prefix}.h"
-        return [*(self.files()[kind] for kind in self.kinds), caller]
+        found = [self.files()[kind] for kind in self.kinds]
+        if {*self.kinds} == {"page"}:
+            return found
+        return [*found, f"{self.prefix}.{'mjs' if self.machine.is_wasm else 'h'}"]
 
 
 def files(about: About) -> dict[str, bytes]:

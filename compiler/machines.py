@@ -43,6 +43,10 @@ class Machine:
         return self.triple.partition("-")[0]
 
     @property
+    def is_windows(self) -> bool:
+        return "windows" in self.triple
+
+    @property
     def is_wasm(self) -> bool:
         return self.architecture == "wasm32"
 
@@ -88,10 +92,14 @@ MACHINES = {
             "rv64gc-linux", LINUX_RISCV, "generic-rv64", CPU_TARGETS[SCALAR], RV64GC,
             kinds=("a", "o"), compiler="riscv64-linux-gnu-gcc",
         ),
-        # Linked by Apple's own tools alone.
+        # `_fltused` and `__chkstk`, which the C library of Windows has elsewhere, are its own.
+        Machine(
+            "windows-x64", "x86_64-pc-windows-msvc", "x86-64-v2", CPU_TARGETS["generic-sse"],
+            required=("x86-64-v2",), fma=(), kinds=("dll", "o"), compiler="cl /std:c11",
+        ),
         Machine(
             "apple-m1", "arm64-apple-macosx11.0.0", "apple-m1", CPU_TARGETS["generic-neon"],
-            kinds=("o",),
+            kinds=("o", "dylib"),
         ),
         *(
             Machine(

@@ -204,6 +204,15 @@ def temporary_folder() -> str:
         return ""
 
 
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder for another program to write into, removed at the end with all that it holds."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
 def bug_report() -> TextIO:
     """A new text file in the folder of temporary files, which stays."""
     import tempfile

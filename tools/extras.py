@@ -123,6 +123,11 @@ import pathlib
 assert list(pathlib.Path('board').rglob('events*'))
 """,
     "trackio": TRAIN.format(", '--track', 'project'"),
+    "link": RUN + """
+for kind, name, first in (('dll', 'line.dll', b'MZ'), ('dylib', 'libline.dylib', b'\\xcf\\xfa')):
+    assert run(['export', 'line.nn', '--to', kind, '--as', kind]) == 0
+    assert open(kind + '/' + name, 'rb').read(2) == first
+""",
     "lsp": """
 import subprocess, json
 first = {'jsonrpc': '2.0', 'id': 1, 'method': 'initialize',

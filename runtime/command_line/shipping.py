@@ -14,7 +14,7 @@ def _kinds(
 ) -> tuple[str, ...]:
     if value is None:
         return ()
-    known = ("so", "a", "o", "wasm", "page")
+    known = ("so", "a", "o", "dll", "dylib", "wasm", "page")
     found = tuple(dict.fromkeys(value.replace(" ", "").split(",")))
     for kind in found:
         if kind not in known:
@@ -47,10 +47,11 @@ def _functions(
     click.option(
         "--target",
         default="",
-        show_default="host, or wasm32 for --as wasm and page",
+        show_default="host, or wasm32, windows-x64, apple-m1 for --as wasm or page, dll, dylib",
         metavar="NAME",
-        help="host, x86-64-v2, x86-64-v3, x86-64-v4, aarch64-neon, apple-m1, cortex-m4, cortex-m7, "
-        "rv32imc, rv64gc, wasm32, wasm32-plain, or a triple.",
+        help="host, x86-64-v2, x86-64-v3, x86-64-v4, aarch64-neon, armv7-neon, rv64gc-linux, "
+        "apple-m1, windows-x64, cortex-m4, cortex-m7, rv32imc, rv64gc, wasm32, wasm32-plain, or a "
+        "triple.",
     ),
     click.option(
         "--as",
@@ -58,7 +59,8 @@ def _functions(
         show_default="so, or wasm for --target wasm32",
         callback=_kinds,
         metavar="KIND,…",
-        help="so: a shared library; a: a static one; o: an object file; wasm: a WebAssembly module "
+        help="so: a shared library; a: a static one; o: an object file; dll, dylib: shared "
+        "libraries of Windows and macOS, which need the extra `link`; wasm: a WebAssembly module "
         "with what calls it from JavaScript; page: one page of HTML with all of that inside.",
     ),
     click.option("--embed", is_flag=True, help="Put the weights into the library."),

@@ -18,7 +18,7 @@ import numpy as np
 from ... import __version__
 from ...compiler.codegen.llvm.library_shared import Values, embedded, helpers, shared
 from ...compiler.ir.structural_hash import system_signature
-from ...compiler.machines import MACHINES, Machine
+from ...compiler.machines import Machine
 from ...dsl.check.turns import Turn
 from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, fail
 from ...dsl.files import place_folder, reason, unfinished_folder
@@ -33,12 +33,13 @@ from . import javascript, wasm_linker
 from .building import Member, archive, object_of, sections, shared_library, webassembly
 from .footprint import footprint, needs
 from .layout import FORMAT, MAGIC, Layout, begun, number_of, weights_file
-from .machine_choice import WASM, choice
+from .machine_choice import ELSEWHERE, choice
 from .page import page
 from .programs import Program, Systems, programs_of, systems_of
 from .writing import writing_of, writing_programs
+from .zig_linker import dll, dylib
 
-KINDS = ("so", "a", "o", "wasm", "page")
+KINDS = ("so", "a", "o", "dll", "dylib", "wasm", "page")
 FUNCTIONS = ("predict", "evaluate", "train_step", "generate")  # a library always predicts
 
 
@@ -200,13 +201,12 @@ def _binaries(
         made = webassembly(object, exports)
         sizes = {**sections(made), "module": len(made)}
         return _Binaries({"wasm": made}, sizes, wasm_linker.imported(made))
-    if {"o", "so"} & {*kinds}:
+    linked = [kind for kind in kinds if kind in LINKED]
+    if linked:
         object = object_of([m.text for m in modules], prefix, machine)
         sizes = sections(object)
-        for kind in {"o", "so"} & {*kinds}:
-            is_object = kind == "o"
-            name = f"lib{prefix}.so"
-            files[kind] = object if is_object else shared_library(object, exports, name)
+        for kind in linked:
+            files |= _linked(kind, object, exports, prefix)
     if "a" in kinds:
         # A member for each function: a program that only predicts has no code for training.
         members = [
@@ -218,7 +218,23 @@ def _binaries(
             found = objects[module.name] = sections(member.object)
             if found and module.name != f"{prefix}_weights":
                 sizes[f"code of {module.name}"] = found["code"]
-    return _Binaries({kind: files[kind] for kind in kinds}, sizes, objects=objects)
+    return _Binaries(files, sizes, objects=objects)
+
+
+LINKED = ("so", "o", "dll", "dylib")  # made of one object
+
+
+def _linked(kind: str, object: bytes, exports: Sequence[str], prefix: str) -> dict[str, bytes]:
+    """The object as files of a kind; a .dll has an import library beside it."""
+    match kind:
+        case "so":
+            return {kind: shared_library(object, exports, f"lib{prefix}.so")}
+        case "dll":
+            library, imported = dll(object, exports, [f"{prefix}_weights"], prefix)
+            return {kind: library, "lib": imported}
+        case "dylib":
+            return {kind: dylib(object, prefix)}
+    return {kind: object}
 
 
 def _steps(turns: Sequence[Turn], programs: Sequence[Program]) -> str:
@@ -327,8 +343,8 @@ def _check_functions(request: Request, trains: bool) -> None:
 
 def _kinds_text(kind: str, machine: Machine) -> str:
     """The likely fix where that kind is not made for the machine."""
-    if kind in MACHINES[WASM].kinds:
-        return f"`--target {WASM}` has it, in a folder of its own"
+    if kind in ELSEWHERE:
+        return f"`--target {ELSEWHERE[kind]}` has it, in a folder of its own"
     found = f"there {'is' if len(machine.kinds) == 1 else 'are'} "
     return found + ", ".join(f"`--as {k}`" for k in machine.kinds)
 

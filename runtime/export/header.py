@@ -66,7 +66,9 @@ class About:
         """The names of the files by kind."""
         return {
             "so": f"lib{self.prefix}.so", "a": f"lib{self.prefix}.a", "o": f"{self.prefix}.o",
-            "wasm": f"{self.prefix}.wasm", "page": f"{self.prefix}.html",
+            "dll": f"{self.prefix}.dll", "lib": f"{self.prefix}.lib",
+            "dylib": f"lib{self.prefix}.dylib", "wasm": f"{self.prefix}.wasm",
+            "page": f"{self.prefix}.html",
         }  # fmt: skip
 
     def named(self) -> list[str]:
@@ -127,7 +129,7 @@ def header(about: About) -> str:
         f"const char *{prefix}_message(int code);",
     ]
     if about.embedded:
-        lines += ["", f"extern const unsigned char {prefix}_weights[{big}_WEIGHTS_BYTES];"]
+        lines += ["", *_weights(about)]
     if about.has_states:
         lines += [
             "",
@@ -139,6 +141,20 @@ def header(about: About) -> str:
         lines += _function(program)
     lines += ["", "#ifdef __cplusplus", "}", "#endif", "#endif", ""]
     return "\n".join(lines)
+
+
+def _weights(about: About) -> list[str]:
+    declared = f"const unsigned char {about.prefix}_weights[{about.prefix.upper()}_WEIGHTS_BYTES];"
+    if "dll" not in about.kinds:
+        return [f"extern {declared}"]
+    # Functions of a .dll are called through the import library; data must be declared as imported.
+    return [
+        f"#ifdef {about.prefix.upper()}_LINKED  /* with the object, not with the .dll */",
+        f"extern {declared}",
+        "#else",
+        f"__declspec(dllimport) extern {declared}",
+        "#endif",
+    ]
 
 
 def _function(program: Program) -> list[str]:
@@ -307,6 +323,8 @@ def readme(about: About) -> str:
         "so": f"{cc} main.c -o main -L. -l{prefix} -Wl,-rpath,'$ORIGIN'",
         "a": f"{cc} main.c {files['a']} -o main",
         "o": f"{cc} main.c {files['o']} -o main",
+        "dll": f"cl /std:c11 main.c {files['lib']}",
+        "dylib": f"cc main.c -o main -L. -l{prefix}",
     }
     weights = "in the library" if about.embedded else "in weights.bin"
     machine = about.machine

@@ -14,7 +14,13 @@ from ...compiler.targets import CPU_TARGETS
 from ...dsl.diagnostics.diagnostic import did_you_mean, fail
 from ..device.cpu import host
 
-HOST, WASM = "host", "wasm32"
+HOST = "host"
+ELSEWHERE = {
+    "wasm": "wasm32",
+    "page": "wasm32",
+    "dll": "windows-x64",
+    "dylib": "apple-m1",
+}  # kinds of one machine
 X86 = ("x86_64", "AMD64")  # names of the architecture, as operating systems have it
 # lanes of vectors on x86-64 → the level of the architecture that has them
 LEVELS = {4: "x86-64-v2", 8: "x86-64-v3", 16: "x86-64-v4"}
@@ -24,10 +30,11 @@ def choice(target: str, kinds: Sequence[str]) -> tuple[Machine, tuple[str, ...]]
     """The machine and the kinds of files. What is empty follows from the other: a module of
     WebAssembly is made for wasm32, and for that one a module. UserError as `machine_of`."""
     if not target:
-        is_wasm = bool(kinds) and {*kinds} <= {*MACHINES[WASM].kinds}
-        target = WASM if is_wasm else HOST
+        named = [ELSEWHERE[kind] for kind in kinds if kind in ELSEWHERE]
+        target = next((n for n in named if {*kinds} <= {*MACHINES[n].kinds}), HOST)
     machine = machine_of(target)
-    return machine, tuple(kinds) or (machine.kinds[:1] if machine.is_wasm else ("so",))
+    first = machine.kinds[:1]
+    return machine, tuple(kinds) or (first if first[0] in ELSEWHERE else ("so",))
 
 
 def machine_of(name: str) -> Machine:

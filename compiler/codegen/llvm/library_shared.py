@@ -44,6 +44,35 @@ CPUID = (
 XGETBV = 'call { i32, i32 } asm sideeffect "xgetbv", "={ax},={dx},{cx}"(i32 0)'
 
 
+# What LLVM refers to in code for Windows. A function whose frame is larger than a page calls
+# `__chkstk` with its size in RAX, which touches every page of it in turn: the system gives pages to
+# a stack as its guard page is touched. As in compiler-rt (chkstk.S).
+CHKSTK = r"""
+.globl __chkstk
+__chkstk:
+  pushq %rcx
+  pushq %rax
+  cmpq $0x1000, %rax
+  leaq 24(%rsp), %rcx
+  jb 1f
+2:
+  subq $0x1000, %rcx
+  testq %rcx, (%rcx)
+  subq $0x1000, %rax
+  cmpq $0x1000, %rax
+  ja 2b
+1:
+  subq %rax, %rcx
+  testq %rcx, (%rcx)
+  popq %rax
+  popq %rcx
+  retq
+"""
+WINDOWS = "@_fltused = constant i32 0\n" + "".join(
+    f'module asm "{line}"\n' for line in CHKSTK.strip().splitlines()
+)
+
+
 @dataclass(frozen=True)
 class Fill:
     """A part of the values that begins with other than zeros: `copied` from another place, or with
@@ -82,6 +111,8 @@ def shared(prefix: str, values: Values, machine: Machine) -> str:
     ]
     if values.total_bytes > values.weights_bytes:
         parts.append(_init(prefix, values, machine))
+    if machine.is_windows:
+        parts.append(WINDOWS)
     if machine.is_wasm:
         parts.append("declare i32 @llvm.wasm.memory.size.i32(i32)\n")
     return "\n".join([*parts, ATTRIBUTES, ""])

@@ -50,6 +50,7 @@ LAYERS = {
     "StackedGRU": (SEQUENCE, "x |> StackedGRU(3, 2)"),
     "Attention": (SEQUENCE, "Attention(2, causal = true, turned = true)(x, n)"),
     "CrossAttention": (SEQUENCE, "CrossAttention(2)(x, x, n)"),
+    "parts": (TOKENS, "Attention(2)(e, inf, parts(x))", "    e = x |> Embedding(6, 4)\n"),
     "TransformerBlock": (SEQUENCE, "TransformerBlock(2, 6, dropout = 0.1)(x, n)"),
     "EncoderBlock": (SEQUENCE, "EncoderBlock(2, 6)(x, n)"),
     "DecoderBlock": (SEQUENCE, "DecoderBlock(2, 6)(x, x, n)"),

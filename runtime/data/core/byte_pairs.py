@@ -28,6 +28,13 @@ AT_ONCE = 16  # pieces that are encoded at a time
 BORDER = re.compile(r"(?<=\S)(?=[ \n])")
 
 
+def check_size(size: int, span: Span | None) -> None:
+    """E0615 for fewer tokens than the bytes and a pair."""
+    if size < MIN_SIZE:
+        message = f"setting `size` must be {MIN_SIZE} or more: 256 bytes and their pairs"
+        raise fail("E0615", message, span)
+
+
 def learn(
     texts: Iterable[str], size: int, span: Span | None
 ) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:

@@ -123,6 +123,65 @@ class Padded(Stored):
         return found
 
 
+class Packed(Stored):
+    """Several of the sequences in one, [n, size]: those that `groups` numbers, with zeros behind
+    the last. `before` or `after` is a value that stands before or behind each of them; with
+    `between` it stands before all but the first."""
+
+    def __init__(
+        self,
+        sequences: Sequences,
+        groups: Sequence[Sequence[int]],
+        size: int,
+        before: int | None = None,
+        after: int | None = None,
+        between: bool = False,
+    ):
+        self._sequences, self._groups = sequences, groups
+        self._before, self._after, self._between = before, after, between
+        self.dtype, self.shape = sequences.values.dtype, (len(groups), size)
+        self.ahead = isinstance(sequences.values, Stored)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """How many values of each count, the marks among them: i32 [n]."""
+        own = self._sequences.lengths + 1
+        return np.array([own[[*group]].sum() - self._between for group in self._groups], np.int32)
+
+    @cached_property
+    def bounds(self) -> tuple[Any, Any]:
+        ends = [*bounds(self._sequences.values), self._before or 0, self._after or 0]
+        return min(ends), max(ends)
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        found = np.zeros((len(rows), self.shape[1]), self.dtype)
+        before = [] if self._before is None else [self._before]
+        after = [] if self._after is None else [self._after]
+        for place, row in zip(found, rows, strict=True):
+            texts = [[*before, *self._sequences[k], *after] for k in self._groups[row]]
+            values = [value for text in texts for value in text][self._between :]
+            place[: len(values)] = values
+        return found
+
+
+def pack(sizes: np.ndarray, room: tuple[int, int]) -> list[list[int]]:
+    """Which of the pairs of sequences, of lengths int64 [n, 2], share an example with this room:
+    first-fit decreasing bin packing (Johnson 1973). There is a mark before or behind each sequence;
+    before the first one of the first kind there is none."""
+    wanted = sizes + 1
+    free = np.empty_like(wanted)
+    free[:] = room[0] + 1, room[1]
+    groups: list[list[int]] = []
+    for k in np.argsort(-wanted.sum(axis=1), kind="stable"):
+        # The group behind all others is empty yet, and everything fits into it.
+        at = int((free[: len(groups) + 1] >= wanted[k]).all(axis=1).argmax())
+        if at == len(groups):
+            groups.append([])
+        groups[at].append(int(k))
+        free[at] -= wanted[k]
+    return groups
+
+
 def pad(sequences: Sequence[np.ndarray], length: int) -> tuple[np.ndarray, np.ndarray]:
     """[n, length, *rest] with zeros after each sequence, cut at `length`; lengths i32 [n]."""
     # Id 0 is `<pad>`, and 0 is the mean of normalized features: zeros are right for both.

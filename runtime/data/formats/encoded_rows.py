@@ -8,15 +8,16 @@ memory for data go to a file of the user's cache, where the next run finds every
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
-from itertools import compress, islice
+from itertools import chain, compress, islice
 
 import numpy as np
 
 from ....dsl.diagnostics.diagnostic import fail
+from ..core import byte_pairs
 from ..core.kept import Kept, as_bytes, from_bytes
 from ..core.label_numbers import LabelNumbers
 from ..core.padding import Sequences, SequenceSpool
@@ -24,17 +25,26 @@ from ..core.source import Request, Setting, errors_at
 from ..core.splitting import split_rows
 from ..core.stored import Examples, Stored
 from ..core.tokenizer_file import ENDING
-from ..core.vocabulary import START, Vocabulary, all_bytes, chars, of_tokenizer, words
+from ..core.vocabulary import (
+    START,
+    Vocabulary,
+    all_bytes,
+    chars,
+    learn_byte_pairs,
+    of_tokenizer,
+    words,
+)
 from .two_texts import TwoColumns
 
 KIND = "rows"  # the folder in the cache
 VERSION = 1  # of how texts become ids: after a change, kept ones must not be found
-VOCABULARIES = ("words", "chars", "bytes")
+VOCABULARIES = ("words", "chars", "bytes", "bpe")
 BUILDERS: dict[str, Callable[..., Vocabulary]] = {"words": words, "chars": chars}
 VOCABULARY_SETTINGS = (
     Setting("vocabulary", "text", "what a token is", "words", allowed=VOCABULARIES, ending=ENDING),
     Setting("min_count", "count", "how often a token must occur in the training texts", 1),
     Setting("lowercase", "bool", "whether to read capitals as small letters", False),
+    Setting("size", "count", "the most tokens that `bpe` may have", 1000),
 )
 AT_ONCE = 1024  # rows that are encoded at a time
 SHARE = 4  # of the memory for data, one part in so many may be tokens
@@ -72,7 +82,7 @@ def encode_rows(
 
 
 def _kept(request: Request, read: TwoColumns, labelled: bool) -> Kept:
-    about = {n: one for n, one in request.settings.items() if n not in ("file", *LENGTHS)}
+    about = {n: one for n, one in request.settings.items() if n not in ("file", *LAYOUT)}
     if request["vocabulary"] not in VOCABULARIES:
         about["vocabulary"] = sha256(_of_tokenizer(request, ()).tokenizer.encode()).hexdigest()
     splits = read.split([1] * len(read.files))
@@ -81,7 +91,8 @@ def _kept(request: Request, read: TwoColumns, labelled: bool) -> Kept:
     return Kept.of(request.search.cache_folder, KIND, read.files, about_files)
 
 
-LENGTHS = ("length", "source_length", "target_length")  # settings of what is made of tokens
+# settings of what is made of tokens
+LAYOUT = ("length", "source_length", "target_length", "packed")
 
 
 def _parts(
@@ -109,10 +120,8 @@ def _encoded(
     training[_parts(request, read, [*read.counts], labels)[0]] = True
     sides = (1,) if labelled else (0, 1)
     # Split first: the vocabulary is of training texts, so that others can be unknown.
-    known = [
-        vocabulary_of(request, compress(read.column(side), training.tobytes()), specials)
-        for side in sides
-    ]
+    chosen = [compress(read.column(side), training.tobytes()) for side in sides]
+    known = vocabularies_of(request, chosen, specials)
     with ExitStack() as opened:
         most = request.search.memory // SHARE // len(sides)
         spools = [
@@ -143,6 +152,16 @@ def _of_tokenizer(request: Request, specials: tuple[str, ...]) -> Vocabulary:
         return of_tokenizer(request.search.find_file(request["vocabulary"]), own)
 
 
+def vocabularies_of(
+    request: Request, training: Sequence[Iterable[str]], specials: tuple[str, ...]
+) -> list[Vocabulary]:
+    """One for each side's texts that train, or the same one, if they are `joint`. E0613 if one
+    would be empty."""
+    if request.settings.get("joint"):
+        return [vocabulary_of(request, chain(*training), specials)] * len(training)
+    return [vocabulary_of(request, texts, specials) for texts in training]
+
+
 def vocabulary_of(
     request: Request, training: Iterable[str], specials: tuple[str, ...]
 ) -> Vocabulary:
@@ -152,6 +171,11 @@ def vocabulary_of(
         return _of_tokenizer(request, specials)
     if kind == "bytes":  # there are 256, whatever the texts are
         return all_bytes(specials)
+    if kind == "bpe":
+        byte_pairs.check_size(request["size"], request.span_of("size"))
+        lines = (f"{text}\n" for text in _folded(request, training))
+        learnt = learn_byte_pairs(lines, request["size"], request.span_of("vocabulary"))
+        return replace(learnt, specials=specials)
     found = BUILDERS[kind](_folded(request, training), specials, request["min_count"])
     if not found.tokens:
         raise fail(

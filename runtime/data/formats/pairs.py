@@ -6,8 +6,12 @@ settings name, such as `translation.de`, and several files, as for `lines`. Out:
 i32[source_length] and its length; for the target y: `target_in`, which is `<start>` and then y, and
 `target_out`, which is y and then `<end>`, both i32[target_length], padded with 0; and
 `target_length`, the number of tokens of y plus one. Each side has a vocabulary of its own, from the
-training lines. The lengths are those of the longest texts unless they are set; then a pair that
-does not fit is left out, since half a translation is wrong, and a line on stderr says how many.
+training lines, or both have one, if they are `joint`. The lengths are those of the longest texts
+unless they are set; then a pair that does not fit is left out, since half a translation is wrong,
+and a line on stderr says how many. Where pairs are `packed`, an example is as many of them as fit,
+so that little is padded: `source` is x1, `<start>`, x2, … and for their targets `target_in` is
+`<start>`, y1, `<start>`, y2, … and `target_out` y1, `<end>`, y2, `<end>`, …; with `parts` and
+attention within these a model keeps them apart.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ import numpy as np
 from ....dsl.diagnostics.diagnostic import Report, fail
 from ..core.dataset import Dataset, Field, Schema, split_dataset
 from ..core.encodings import UTF8
-from ..core.padding import Padded, Sequences
+from ..core.padding import Packed, Padded, Sequences, pack
 from ..core.reader import NewExamples, NewFile, noted
 from ..core.source import DataSource, Request, Setting
 from ..core.stored import Examples, in_memory
@@ -60,9 +64,26 @@ def load(request: Request) -> Dataset:
 
 def _dataset(request: Request) -> tuple[Dataset, str]:
     read = TwoColumns(request, PAIR, PAIR, False)
-    # A vocabulary for each side: what words the languages share does not matter.
+    # A vocabulary for each side unless they are joint: shared words do not matter.
     rows = encode_rows(request, read, SPECIALS, labelled=False)
-    sources, targets = rows.texts
+    columns = (request["source"] or PAIR[0], request["target"] or PAIR[1])
+    form = request["delimiter"], request["encoding"], columns if read.is_table else ()
+    return fitting_pairs(request, read.name, rows.texts, rows.parts, rows.vocabularies, form)
+
+
+def fitting_pairs(
+    request: Request,
+    name: str,
+    texts: Sequence[Sequences],
+    split: Sequence[np.ndarray],
+    vocabularies: Sequence[Vocabulary],
+    form: tuple[str, str, tuple[str, ...]] = ("\t", UTF8, ()),
+) -> tuple[Dataset, str]:
+    """The dataset of sources and targets in ids, of which the rows `split` train, test and
+    validate, by the `PAIR_SETTINGS` of a request, and a remark on those that do not fit. `form` is
+    how new files are read: what divides lines, their encoding, and the columns of a table.
+    UserError E0613."""
+    sources, targets = texts
     # One more for a target, since it is stored with a mark: `<start> y`, and `y <end>`.
     lengths = (
         request["source_length"] or sources.longest,
@@ -71,25 +92,24 @@ def _dataset(request: Request) -> tuple[Dataset, str]:
     # Too long pairs are left out, not cut: a truncated target would not translate its source. A
     # target must be strictly shorter, to leave room for its mark.
     fits = (sources.lengths <= lengths[0]) & (targets.lengths < lengths[1])
-    parts = [part[fits[part]] for part in rows.parts]
+    parts = [part[fits[part]] for part in split]
     if not len(parts[0]):
-        message = f"no training pair of {read.name} fits into {lengths[0]} and {lengths[1]} tokens"
+        message = f"no training pair of {name} fits into {lengths[0]} and {lengths[1]} tokens"
         raise fail("E0613", message, request.span_of("file"), help="choose larger lengths")
     dataset = pair_dataset(
-        read.name,
+        name,
         sources,
         targets,
         parts,
         lengths,
-        rows.vocabularies,
+        vocabularies,
         request["lowercase"],
-        request["delimiter"],
-        request["encoding"],
-        (request["source"] or PAIR[0], request["target"] or PAIR[1]) if read.is_table else (),
+        *form,
         request.search.memory,
+        request["packed"],
     )
     lost = len(fits) - int(fits.sum())
-    note = f"{lost} of {len(fits)} pairs of {read.name} do not fit and are left out" if lost else ""
+    note = f"{lost} of {len(fits)} pairs of {name} do not fit and are left out" if lost else ""
     return dataset, note
 
 
@@ -105,6 +125,7 @@ def pair_dataset(
     encoding: str = UTF8,
     columns: tuple[str, ...] = (),
     memory: int = maxsize,
+    packed: bool = False,
 ) -> Dataset:
     """The validated dataset of pairs in ids (without special tokens): of the rows `parts`, the
     first train, and the second and third, if there are any, test and validate. The four before
@@ -119,7 +140,13 @@ def pair_dataset(
         Field("target_out", "i32", lengths[1:], len(writer)),
         Field("target_length", "i32", ()),
     )
-    arrays = {**inputs.sources(sources), **inputs.targets(targets)}
+    groups: list[list[int]] | None = None
+    if packed:
+        sizes = np.stack([sources.lengths, targets.lengths], axis=1)
+        each = [[rows[group].tolist() for group in pack(sizes[rows], lengths)] for rows in parts]
+        groups = [group for part in each for group in part]
+        parts = np.split(np.arange(len(groups)), np.cumsum([len(part) for part in each])[:-1])
+    arrays = {**inputs.sources(sources, groups), **inputs.targets(targets, groups)}
     return split_dataset(
         name, fields, arrays, parts, vocabularies=known, reader=inputs, memory=memory
     )
@@ -154,19 +181,33 @@ class PairReader:
     def plain(self) -> dict[str, Any]:
         return plain_values(self)
 
-    def sources(self, tokens: Sequences) -> dict[str, Examples]:
-        """The inputs of sources in tokens."""
-        source = Padded(tokens, self.source_size)
+    def sources(
+        self, tokens: Sequences, groups: Sequence[Sequence[int]] | None = None
+    ) -> dict[str, Examples]:
+        """The inputs of sources in tokens, those of a group in one example, if there are groups."""
+        source: Padded | Packed
+        if groups is None:
+            source = Padded(tokens, self.source_size)
+        else:
+            start = self.vocabularies["source"].special(START)
+            source = Packed(tokens, groups, self.source_size, before=start, between=True)
         return {"source": source, "source_length": source.lengths}
 
-    def targets(self, tokens: Sequences) -> dict[str, Examples]:
-        """The inputs of targets in tokens."""
-        writer = self.vocabularies["target_in"]
+    def targets(
+        self, tokens: Sequences, groups: Sequence[Sequence[int]] | None = None
+    ) -> dict[str, Examples]:
+        """The inputs of targets in tokens, those of a group in one example, if there are groups."""
+        writer, size = self.vocabularies["target_in"], self.target_size
         start, end = (writer.special(mark) for mark in (START, END))
         # Teacher forcing: the model reads `<start> a b` and is to write `a b <end>`, so that at
         # each place it has all of the target before that place. Both have one length.
-        shifted = Padded(tokens, self.target_size, before=start)
-        ended = Padded(tokens, self.target_size, after=end)
+        shifted: Padded | Packed
+        ended: Padded | Packed
+        if groups is None:
+            shifted, ended = Padded(tokens, size, before=start), Padded(tokens, size, after=end)
+        else:
+            shifted = Packed(tokens, groups, size, before=start)
+            ended = Packed(tokens, groups, size, after=end)
         return {"target_in": shifted, "target_out": ended, "target_length": shifted.lengths}
 
     def read(self, files: Sequence[NewFile], cache: Path) -> NewExamples:
@@ -203,6 +244,14 @@ class PairReader:
         return encoded(lines, folded, self.vocabularies[field], fits)
 
 
+PAIR_SETTINGS = (
+    Setting("source_length", "count", "the most tokens of a source (the longest)", None),
+    Setting("target_length", "count", "the most tokens of a target and its end mark", None),
+    *VOCABULARY_SETTINGS,
+    Setting("joint", "bool", "whether both sides have one vocabulary", False),
+    Setting("packed", "bool", "whether an example is as many pairs as fit", False),
+)
+
 PAIRS = DataSource(
     "pairs",
     "a source and a target per line: source, target_in and target_out i32[…], and their lengths",
@@ -210,9 +259,7 @@ PAIRS = DataSource(
         Setting("file", "text", "the file, a folder, or a pattern of files", positional=True),
         Setting("source", "text", "the column of the sources, in a table (source)", None),
         Setting("target", "text", "the column of the targets, in a table (target)", None),
-        Setting("source_length", "count", "the most tokens of a source (the longest)", None),
-        Setting("target_length", "count", "the most tokens of a target and its end mark", None),
-        *VOCABULARY_SETTINGS,
+        *PAIR_SETTINGS,
         *SPLIT_SETTINGS,
     ),
     describe,

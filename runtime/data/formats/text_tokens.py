@@ -190,9 +190,7 @@ def _kept(text: Text) -> Kept:
 
 def _size(request: Request) -> int:
     size: int = request["size"]
-    if size < byte_pairs.MIN_SIZE:
-        message = f"setting `size` must be {byte_pairs.MIN_SIZE} or more: 256 bytes and their pairs"
-        raise fail("E0615", message, request.span_of("size"))
+    byte_pairs.check_size(size, request.span_of("size"))
     return size
 
 

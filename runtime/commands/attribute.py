@@ -26,11 +26,10 @@ from ..messages import notify
 from ..project import Project, load_dataset, open_project, setup_of
 from ..training.executor import Executor
 from ..training.run_folder import RunFolder
-from ..training.trained_weights import trained_weights
 from . import options as o
 from .attribution_output import Explained, Output
 from .program_files import standard_input
-from .report import print_diagnostics
+from .weights import take_weights
 
 MEAN, ZERO = "mean", "zero"
 MOST_AVERAGED = 10_000  # examples of which a baseline is the mean
@@ -54,11 +53,7 @@ def attribute(
     project = open_project(folder.model)
     setup = setup_of(project, folder.fields, notes["examples"])
     executor = Executor(setup, o.device(device_name, threads), project.settings.seed)
-    trained = trained_weights(folder, executor, project.settings.keep)
-    executor.take(trained.weights)
-    if trained.remark:
-        notify(trained.remark)
-    print_diagnostics([*trained.warnings, *folder.complete_as_reader()])
+    take_weights(folder, executor, project)
     cache = o.search(None, run_folder).cache_folder
     needed = needed_names(executor, Request())
     run = Run(

@@ -24,11 +24,10 @@ from ..training.batch_inputs import check_indices, split_examples
 from ..training.executor import Executor
 from ..training.loop import measure
 from ..training.run_folder import RunFolder
-from ..training.trained_weights import trained_weights
 from . import options as o
 from .evaluation_tables import print_tables
 from .report import print_diagnostics
-from .weights import chosen_format
+from .weights import chosen_format, take_weights
 
 
 def evaluate_run(
@@ -49,11 +48,7 @@ def evaluate_run(
     executor = Executor(setup, o.device(device_name, threads), project.settings.seed)
     # The data may have changed since: an index out of range would read beyond a tensor.
     check_indices(executor.system, dataset)
-    trained = trained_weights(folder, executor, project.settings.keep)
-    executor.take(trained.weights)
-    if trained.remark:
-        notify(trained.remark)
-    print_diagnostics([*trained.warnings, *folder.complete_as_reader()])
+    trained = take_weights(folder, executor, project)
     format = chosen_format(
         weights, calibrate, executor, trained.weights, project, folder, lambda: dataset
     )

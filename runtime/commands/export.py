@@ -20,10 +20,9 @@ from ..messages import notify
 from ..project import field_types, load_dataset, setup_of, untrained_setup
 from ..training.executor import Executor
 from ..training.initial_weights import initial_weights
-from ..training.trained_weights import trained_weights
 from . import options as o
 from .report import print_diagnostics
-from .weights import chosen_format, data_of_run
+from .weights import chosen_format, data_of_run, take_weights
 
 
 def export(
@@ -93,11 +92,7 @@ def _weights(program: o.OpenedProgram, executor: Executor) -> Mapping[str, np.nd
     """Those of a run, or those that the program names; None if they are drawn."""
     project, folder = program.project, program.run
     if folder is not None:
-        trained = trained_weights(folder, executor, project.settings.keep)
-        if trained.remark:
-            notify(trained.remark)
-        print_diagnostics(trained.warnings)
-        return trained.weights
+        return take_weights(folder, executor, project).weights
     choice = project.settings.weights
     if choice is None:
         return None

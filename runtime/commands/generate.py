@@ -19,10 +19,9 @@ from ..messages import notify
 from ..project import open_project, setup_of, with_batch
 from ..training.executor import Executor
 from ..training.run_folder import RunFolder
-from ..training.trained_weights import trained_weights
 from . import options as o
 from .program_files import standard_input
-from .report import print_diagnostics
+from .weights import take_weights
 
 CONTEXT = 16  # tokens before the next that decide how it is written
 
@@ -41,13 +40,9 @@ def generate(
     # The notes of the run replace its data; one example at a time is written.
     setup = with_batch(setup_of(project, folder.fields, notes["examples"]), 1)
     executor = Executor(setup, o.device(device_name, threads), project.settings.seed)
-    trained = trained_weights(folder, executor, project.settings.keep)
-    print_diagnostics(trained.warnings)
-    if trained.remark:
-        notify(trained.remark)
+    trained = take_weights(folder, executor, project)
     generator = Generator(longest_window(setup), trained.weights, executor.device)
     vocabulary = folder.vocabulary(generator.roles.source.name)
-    print_diagnostics(folder.complete_as_reader())
     began = time.perf_counter()
     # A model with further inputs is given a source, line by line; others continue the text itself.
     if generator.roles.given:

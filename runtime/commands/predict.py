@@ -30,12 +30,10 @@ from ..project import open_project, setup_of
 from ..training.atomic_files import check_not_read
 from ..training.executor import Executor
 from ..training.run_folder import RunFolder
-from ..training.trained_weights import trained_weights
 from . import options as o
 from .program_files import standard_input
-from .report import print_diagnostics
 from .tables import TableColumn, print_table
-from .weights import chosen_format, data_of_run
+from .weights import chosen_format, data_of_run, take_weights
 
 NARROWEST, WIDEST = 10, 40  # columns of a terminal that the first cell takes at least, any at most
 
@@ -60,11 +58,7 @@ def predict(
     cache, needed = o.search(None, run_folder).cache_folder, needed_names(executor, request)
     run = Run(str(run_folder), folder.recorded, cache, needed, invert)
     given = _given(inputs, array_file, run)
-    trained = trained_weights(folder, executor, project.settings.keep)
-    executor.take(trained.weights)
-    if trained.remark:
-        notify(trained.remark)
-    print_diagnostics([*trained.warnings, *folder.complete_as_reader()])
+    trained = take_weights(folder, executor, project)
     known = data_of_run(project, folder)
     format = chosen_format(weights, calibrate, executor, trained.weights, project, folder, known)
     executor.predict_in(format)

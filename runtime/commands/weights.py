@@ -1,6 +1,6 @@
-"""What `--weights` and `--calibrate` mean for commands.
+"""The weights that commands compute with: those of a run, and their format for predictions.
 
-In: their texts, a run or a program. Out: a format of weights for predictions.
+In: a run or a program, and what `--weights` and `--calibrate` say. Out: an executor that has them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,21 @@ from ..messages import notify
 from ..project import Project, load_dataset
 from ..training.executor import Executor
 from ..training.run_folder import RunFolder
+from ..training.trained_weights import TrainedWeights, trained_weights
 from ..training.weight_formats import WeightFormat
 from . import options as o
+from .report import print_diagnostics
+
+
+def take_weights(folder: RunFolder, executor: Executor, project: Project) -> TrainedWeights:
+    """The weights of a run, which the executor takes; what is odd about them, or about the reader
+    of the run's inputs, is told. UserError as `trained_weights`."""
+    trained = trained_weights(folder, executor, project.settings.keep)
+    executor.take(trained.weights)
+    if trained.remark:
+        notify(trained.remark)
+    print_diagnostics([*trained.warnings, *folder.complete_as_reader()])
+    return trained
 
 
 def chosen_format(
